@@ -1,0 +1,1 @@
+"""Touches the outside world: keys, chain, disk.  One file each."""

@@ -1,0 +1,1 @@
+"""Decides.  Knows keys, signatures, transactions and refunds, and does no I/O."""

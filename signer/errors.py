@@ -1,0 +1,238 @@
+"""
+Every error that the system raises on purpose.
+
+::
+
+    HotWalletError
+    ├── ConfigurationError           the start-up guard refuses
+    ├── RequestError                 the caller's mistake; nothing changed
+    │   ├── InvalidInputError        malformed: amount, address, JSON, digest
+    │   ├── PolicyViolationError     well formed, and not allowed
+    │   ├── AuthenticationError      no token, or not one of ours
+    │   ├── PermissionDeniedError    a token without the role
+    │   ├── NotFoundError            no such refund
+    │   └── ConflictError            the key or the reference is taken
+    │       └── IdempotencyMismatchError
+    ├── SigningError                 no signature left the process
+    │   ├── EncodingError            not strict DER, or out of range
+    │   ├── RecoveryError            does not recover to the pinned key
+    │   └── BackendError             the device said no
+    │       ├── BackendUnavailableError   retry
+    │       ├── BackendThrottledError     retry
+    │       ├── AccessDeniedError
+    │       ├── KeyNotFoundError
+    │       └── KeyUnusableError
+    ├── ChainError                   the node said no
+    │   ├── ChainUnavailableError    retry: what happened is unknown
+    │   ├── ExecutionRevertedError   the call cannot succeed
+    │   └── BroadcastRejectedError   the node did not take these bytes
+    └── StoreError                   the database said no
+        ├── StoreUnavailableError    retry
+        └── StaleStateError          somebody else moved the row first
+
+The class says whether to retry (``retryable``) and how a machine calls the
+error (``code``).  Messages are ours: a vendor's words stay in ``__cause__``
+at most, and are never shown, since they name accounts, roles and endpoints.
+"""
+
+from typing import ClassVar
+
+
+class HotWalletError(Exception):
+    """Never raised directly."""
+
+    code: ClassVar[str] = "internal-error"
+    retryable: ClassVar[bool] = False
+
+
+class ConfigurationError(HotWalletError):
+    """The start-up guard refuses to run.  ``refusals`` says why, a line each."""
+
+    code = "configuration"
+
+    def __init__(self, *refusals: "Refusal") -> None:
+        super().__init__("; ".join(str(refusal) for refusal in refusals))
+        self.refusals = refusals
+
+
+class Refusal:
+    """One reason not to start: a stable *code*, and what to do about it."""
+
+    __slots__ = ("code", "message")
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    def __repr__(self) -> str:
+        return f"Refusal({self.code!r}, {self.message!r})"
+
+
+class RequestError(HotWalletError):
+    """The caller's mistake.  Nothing was changed."""
+
+    code = "bad-request"
+
+
+class InvalidInputError(RequestError):
+    """Malformed input.  ``field`` names the offender where there is one."""
+
+    code = "invalid-input"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class PolicyViolationError(RequestError):
+    """Well formed, and not allowed.  ``rule`` names the row of the policy."""
+
+    code = "policy-violation"
+
+    def __init__(self, message: str, *, rule: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+class AuthenticationError(RequestError):
+    """No token, or not one of ours."""
+
+    code = "unauthenticated"
+
+
+class PermissionDeniedError(RequestError):
+    """A good token without the role that the route needs."""
+
+    code = "forbidden"
+
+
+class NotFoundError(RequestError):
+    """There is no such thing, or it belongs to somebody else."""
+
+    code = "not-found"
+
+
+class ConflictError(RequestError):
+    """The caller's reference is already taken by another refund."""
+
+    code = "conflict"
+
+
+class IdempotencyMismatchError(ConflictError):
+    """The idempotency key was used before, for another request."""
+
+    code = "idempotency-mismatch"
+
+
+class SigningError(HotWalletError):
+    """No signature left the process."""
+
+    code = "signing-failed"
+
+
+class EncodingError(SigningError):
+    """The device's answer is not strict DER, or its numbers are out of range."""
+
+    code = "signature-encoding"
+
+
+class RecoveryError(SigningError):
+    """The signature does not recover to the pinned key."""
+
+    code = "signature-recovery"
+
+
+class BackendError(SigningError):
+    """The device failed in a way that has no better name."""
+
+    code = "backend-failed"
+
+
+class BackendUnavailableError(BackendError):
+    """The device did not answer, or answered with a fault of its own."""
+
+    code = "backend-unavailable"
+    retryable = True
+
+
+class BackendThrottledError(BackendError):
+    """The device asks us to slow down."""
+
+    code = "backend-throttled"
+    retryable = True
+
+
+class AccessDeniedError(BackendError):
+    """The device does not accept our credentials, or they may not sign."""
+
+    code = "backend-access-denied"
+
+
+class KeyNotFoundError(BackendError):
+    """There is no key with this id, or more than one."""
+
+    code = "key-not-found"
+
+
+class KeyUnusableError(BackendError):
+    """The key exists and must not or cannot sign: disabled, wrong curve or usage."""
+
+    code = "key-unusable"
+
+
+class ChainError(HotWalletError):
+    """The node failed in a way that has no better name."""
+
+    code = "chain-failed"
+
+
+class ChainUnavailableError(ChainError):
+    """The node did not answer.  Whether it acted is *unknown*, never "failed"."""
+
+    code = "chain-unavailable"
+    retryable = True
+
+
+class ExecutionRevertedError(ChainError):
+    """The contract would revert this call; the message is the decoded reason."""
+
+    code = "execution-reverted"
+
+
+class BroadcastRejectedError(ChainError):
+    """
+    The node did not take these bytes.
+
+    ``reason`` is one of ``nonce-too-low``, ``nonce-too-high``, ``underpriced``,
+    ``insufficient-funds``, ``other``.  None of them says that the transaction
+    was not mined before.
+    """
+
+    code = "broadcast-rejected"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class StoreError(HotWalletError):
+    """The database failed in a way that has no better name."""
+
+    code = "store-failed"
+
+
+class StoreUnavailableError(StoreError):
+    """The database did not answer in time."""
+
+    code = "store-unavailable"
+    retryable = True
+
+
+class StaleStateError(StoreError):
+    """Somebody else moved the row first.  Read it again; nothing was changed."""
+
+    code = "stale-state"
+    retryable = True

@@ -1,0 +1,1 @@
+"""Pays a refund once: accept, reserve, sign, record, broadcast, confirm."""

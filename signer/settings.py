@@ -1,0 +1,143 @@
+"""
+What the environment says, read once: frozen, complete, secrets out of ``repr``.
+
+``docs/configuration.md`` and ``.env.example`` list every variable.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import ValidationError
+
+from signer.errors import ConfigurationError, Refusal
+
+
+RAW_KEY = "MERCHANT_WALLET_PRIVATE_KEY"
+
+
+class Environment(StrEnum):
+    """Where the process runs.  Whatever is not known to be harmless is production."""
+
+    PRODUCTION = "production"
+    DEVELOPMENT = "development"
+    TEST = "test"
+
+
+def _environment(value: str) -> str:
+    name = value.lower()
+    return name if name in set(Environment) else Environment.PRODUCTION
+
+
+def _boolean(value: object) -> object:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower(), value)
+    return value
+
+
+Boolean = Annotated[
+    Literal[True, False],
+    BeforeValidator(_boolean),
+]
+
+
+class Settings(BaseModel):
+    """
+    Every setting of the process.
+
+    Build it with ``Settings.from_env``.  An empty variable is an unset one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    app_env: Annotated[Environment, BeforeValidator(_environment)] = Field(
+        default=Environment.PRODUCTION, alias="APP_ENV"
+    )
+    debug: Boolean = Field(default=False, alias="DEBUG")
+    home: Path = Field(default=Path(".hotwallet"), alias="HOTWALLET_HOME")
+    node_count: int = Field(default=1, ge=1, alias="NODE_COUNT")
+    wallet_address: str | None = Field(
+        default=None, alias="WALLET_ADDRESS", pattern=r"\A0x[0-9a-fA-F]{40}\Z"
+    )
+
+    use_kms: Boolean = Field(default=False, alias="USE_KMS")
+    kms_key_id: str | None = Field(default=None, alias="KMS_KEY_ID")
+    aws_region: str | None = Field(default=None, alias="AWS_REGION")
+    kms_endpoint: str | None = Field(default=None, alias="AWS_ENDPOINT_URL_KMS")
+    aws_endpoint: str | None = Field(default=None, alias="AWS_ENDPOINT_URL")
+    kms_max_retries: int = Field(default=3, ge=0, le=10, alias="KMS_MAX_RETRIES")
+    kms_timeout_ms: int = Field(
+        default=9_000, ge=500, le=120_000, alias="KMS_TIMEOUT_MS"
+    )
+
+    pkcs11_module: Path | None = Field(default=None, alias="PKCS11_MODULE")
+    pkcs11_token_label: str = Field(default="hotwallet", alias="PKCS11_TOKEN_LABEL")
+    pkcs11_pin: SecretStr | None = Field(default=None, alias="PKCS11_PIN")
+    pkcs11_pin_file: Path | None = Field(default=None, alias="PKCS11_PIN_FILE")
+    pkcs11_key_id: str = Field(
+        default="01", alias="PKCS11_KEY_ID", pattern=r"\A([0-9a-f]{2}){1,32}\Z"
+    )
+    softhsm2_conf: Path | None = Field(default=None, alias="SOFTHSM2_CONF")
+
+    database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
+    networks_file: Path = Field(default=Path("networks.toml"), alias="NETWORKS_FILE")
+
+    jwt_algorithm: Literal[
+        "RS256", "PS256", "ES256", "EdDSA", "HS256"
+    ] = Field(default="ES256", alias="JWT_ALGORITHM")
+    jwt_public_key_file: Path | None = Field(default=None, alias="JWT_PUBLIC_KEY_FILE")
+    jwt_jwks_file: Path | None = Field(default=None, alias="JWT_JWKS_FILE")
+    jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET")
+    jwt_signing_key_file: Path | None = Field(
+        default=None, alias="JWT_SIGNING_KEY_FILE"
+    )
+    jwt_issuer: str = Field(default="hotwallet", alias="JWT_ISSUER")
+    jwt_audience: str = Field(default="hotwallet", alias="JWT_AUDIENCE")
+
+    bind: str = Field(default="127.0.0.1:8080", alias="BIND")
+    workers: int = Field(default=2, ge=1, le=64, alias="WEB_CONCURRENCY")
+    threads: int = Field(default=4, ge=1, le=64, alias="WEB_THREADS")
+
+    raw_key_present: bool = False
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """
+        Read *environ*; variables that are not ours are ignored.
+
+        Raises:
+            ConfigurationError: ``settings-invalid``, a line per variable, without
+                the value.
+        """
+        ours = {field.alias for field in cls.model_fields.values()}
+        given = {
+            name: value.strip()
+            for name, value in environ.items()
+            if name in ours and value.strip()
+        }
+        raw_key_present = any(
+            name.upper() == RAW_KEY and value.strip() for name, value in environ.items()
+        )
+        try:
+            return cls.model_validate({**given, "raw_key_present": raw_key_present})
+        except ValidationError as e:
+            raise ConfigurationError(
+                *(
+                    Refusal("settings-invalid", f"{error['loc'][0]}: {error['msg']}")
+                    for error in e.errors(include_input=False, include_url=False)
+                )
+            ) from None
+
+    @property
+    def is_production(self) -> bool:
+        """Whether real money is at stake."""
+        return self.app_env is Environment.PRODUCTION
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database's URL: the given one, or SQLite under ``home``."""
+        if self.database_url is None:
+            return f"sqlite:///{self.home / 'hotwallet.db'}"
+        return self.database_url.get_secret_value()
