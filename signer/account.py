@@ -1,0 +1,206 @@
+"""
+An account for web3.py and eth-account whose key lives in an HSM.
+
+::
+
+    account = HSMAccount(signer)
+    signed = account.sign_transaction({"to": ..., "chainId": 1, ...})
+    w3.eth.send_raw_transaction(signed.raw_transaction)
+
+It answers what ``eth_account.Account.from_key(...)`` answers, byte for byte, but
+there is no key to export, and it refuses what a hot wallet must never sign:
+authorisations that hand the account to a contract (EIP-7702), blobs, and
+transactions without a chain id, which would be valid on every chain (EIP-155).
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import rlp
+from eth_account.datastructures import SignedMessage, SignedTransaction
+from eth_account.messages import SignableMessage, encode_typed_data
+from eth_account.signers.base import BaseAccount
+from eth_account.typed_transactions import TypedTransaction
+from eth_account.types import TransactionDictType
+from eth_typing import ChecksumAddress, Hash32
+from eth_utils.address import is_address, is_same_address, to_canonical_address
+from eth_utils.conversions import to_bytes, to_int
+from eth_utils.crypto import keccak
+from hexbytes import HexBytes
+from rlp.sedes import big_endian_int
+
+from signer.audit import Operation, Purpose
+from signer.errors import InvalidInputError, PolicyViolationError
+from signer.messages import message_digest
+from signer.secp256k1 import Signature
+from signer.signing import Signer
+
+
+_LEGACY_FIELDS = ("nonce", "gasPrice", "gas", "to", "value", "data", "chainId")
+
+_SIGNED_TYPES = (1, 2)
+
+
+class HSMAccount(BaseAccount):
+    """
+    Signs transactions, messages and typed data with one ``Signer``.
+
+    *actor* is the name that the audit log gives to whoever holds the account.
+    """
+
+    def __init__(self, signer: Signer, actor: str = "account") -> None:
+        self._signer = signer
+        self._actor = actor
+
+    @property
+    def address(self) -> ChecksumAddress:
+        """The EIP-55 address."""
+        return cast("ChecksumAddress", self._signer.address)
+
+    def __repr__(self) -> str:
+        return f"HSMAccount({self.address!r})"
+
+    def unsafe_sign_hash(self, message_hash: Hash32) -> SignedMessage:
+        """
+        Sign 32 bytes as they are.
+
+        A hash that somebody else made may be that of any transaction: prefer
+        ``sign_message``, which cannot sign one.
+        """
+        digest = bytes(HexBytes(message_hash))
+        signature = self._signer.sign_digest(
+            digest, Purpose(Operation.MESSAGE_SIGNING, actor=self._actor)
+        )
+        v = 27 + signature.y_parity
+        return SignedMessage(
+            message_hash=HexBytes(digest),
+            r=signature.r,
+            s=signature.s,
+            v=v,
+            signature=HexBytes(signature.to_bytes()[:-1] + bytes([v])),
+        )
+
+    def sign_message(self, signable_message: SignableMessage) -> SignedMessage:
+        """Sign an EIP-191 message, v being 27 or 28."""
+        return self.unsafe_sign_hash(cast("Hash32", message_digest(signable_message)))
+
+    def sign_typed_data(
+        self,
+        domain_data: dict[str, Any] | None = None,
+        message_types: dict[str, Any] | None = None,
+        message_data: dict[str, Any] | None = None,
+        full_message: dict[str, Any] | None = None,
+    ) -> SignedMessage:
+        """
+        Sign EIP-712 data, given whole or as domain, types and message.
+
+        Raises:
+            InvalidInputError: The document does not say what it means.
+        """
+        try:
+            message = encode_typed_data(
+                domain_data, message_types, message_data, full_message
+            )
+        except Exception:  # noqa: BLE001 - eth-account raises whatever it stumbles on.
+            raise InvalidInputError("not a valid EIP-712 document") from None
+        return self.sign_message(message)
+
+    def sign_transaction(
+        self, transaction_dict: TransactionDictType
+    ) -> SignedTransaction:
+        """
+        Sign a legacy (EIP-155), type 1 (EIP-2930) or type 2 (EIP-1559) transaction.
+
+        Raises:
+            PolicyViolationError: Another type, or no chain id.
+            InvalidInputError: A field is missing, unknown or malformed.
+        """
+        fields = self._own(transaction_dict)
+        _require_chain(fields)
+        try:
+            if "type" in fields or "maxFeePerGas" in fields or "accessList" in fields:
+                return self._sign_typed(fields)
+            return self._sign_legacy(fields)
+        except (TypeError, ValueError, KeyError):
+            raise InvalidInputError("not a complete, valid transaction") from None
+
+    def _own(self, transaction: Mapping[str, Any]) -> dict[str, Any]:
+        fields = dict(transaction)
+        sender = fields.pop("from", self.address)
+        if not is_address(sender) or not is_same_address(sender, self.address):
+            raise InvalidInputError(
+                f"from must be this account, {self.address}", field="from"
+            )
+        return fields
+
+    def _sign_typed(self, fields: dict[str, Any]) -> SignedTransaction:
+        unsigned = TypedTransaction.from_dict(fields)
+        if unsigned.transaction_type not in _SIGNED_TYPES:
+            raise PolicyViolationError(
+                f"transactions of type {unsigned.transaction_type} are never signed",
+                rule="transaction-type",
+            )
+        signature = self._sign(unsigned.hash())
+        signed = TypedTransaction.from_dict(
+            {
+                **unsigned.as_dict(),
+                "v": signature.y_parity,
+                "r": signature.r,
+                "s": signature.s,
+            }
+        )
+        return _result(signed.encode(), signature, signature.y_parity)
+
+    def _sign_legacy(self, fields: dict[str, Any]) -> SignedTransaction:
+        if unknown := fields.keys() - set(_LEGACY_FIELDS):
+            raise ValueError(unknown)
+        chain_id = _integer(fields["chainId"])
+        body = [
+            *(_integer(fields[name]) for name in ("nonce", "gasPrice", "gas")),
+            _recipient(fields.get("to", b"")),
+            _integer(fields.get("value", 0)),
+            _data(fields.get("data", b"")),
+        ]
+        signature = self._sign(keccak(rlp.encode([*body, chain_id, 0, 0])))
+        v = 35 + 2 * chain_id + signature.y_parity
+        raw = rlp.encode([*body, v, signature.r, signature.s])
+        return _result(raw, signature, v)
+
+    def _sign(self, digest: bytes) -> Signature:
+        return self._signer.sign_digest(
+            digest, Purpose(Operation.TRANSACTION_SIGNING, actor=self._actor)
+        )
+
+
+def _result(raw: bytes, signature: Signature, v: int) -> SignedTransaction:
+    return SignedTransaction(
+        HexBytes(raw), HexBytes(keccak(raw)), signature.r, signature.s, v
+    )
+
+
+def _require_chain(fields: Mapping[str, Any]) -> None:
+    try:
+        chain_id = _integer(fields.get("chainId", 0))
+    except (TypeError, ValueError):
+        raise InvalidInputError("chainId is malformed", field="chainId") from None
+    if chain_id <= 0:
+        raise PolicyViolationError(
+            "a transaction without a chain id is valid on every chain",
+            rule="chain-id",
+        )
+
+
+def _integer(value: int | str) -> int:
+    if isinstance(value, bool):
+        raise TypeError("a number must not be a boolean")
+    number = to_int(hexstr=value) if isinstance(value, str) else to_int(value)
+    big_endian_int.serialize(number)  # Refuses the negative.
+    return number
+
+
+def _recipient(value: str | bytes) -> bytes:
+    return to_canonical_address(value) if value else b""
+
+
+def _data(value: str | bytes) -> bytes:
+    return to_bytes(hexstr=value) if isinstance(value, str) else bytes(value)

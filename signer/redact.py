@@ -1,0 +1,82 @@
+"""
+Keeps secrets and vendors' words out of everything that is shown.
+
+The first line of defence is never to pass them on; this is the last.
+"""
+
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+
+REDACTED = "[redacted]"
+
+_PREFIX = 8
+
+_SECRET_NAMES = re.compile(
+    r"\A(.*[_-])?(pin|passw(or)?d|secret|token|authorization|cookie|credentials?"
+    r"|private[_-]?key|signature|raw|dsn|api[_-]?key|jwt|bearer)\Z",
+    re.IGNORECASE,
+)
+
+# What a vendor's message, a URL or a pasted credential looks like.
+_PATTERNS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"arn:aws[\w-]*:[^\s\"',)]+",
+        r"eyJ[\w-]{6,}\.[\w-]{4,}\.[\w-]*",
+        r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b",
+        r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+",
+        r"\b[\w.-]+\.amazonaws\.com(?:\.cn)?\b",
+        r"\b(?:af|ap|ca|cn|eu|il|me|mx|sa|us)(?:-gov|-iso\w?)?-[a-z]+-\d\b",
+        r"(?<![\w.])\d{12}(?![\w.])",
+    )
+)
+
+
+def key_prefix(key_id: str) -> str:
+    """
+    Return what may be shown of a key id: eight characters, and "...".
+
+    Of an ARN the part behind the last slash counts, since all begin alike.
+
+    >>> key_prefix("arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd")
+    '1234abcd...'
+    """
+    return key_id.rpartition("/")[2][:_PREFIX] + "..."
+
+
+def sanitize(text: str) -> str:
+    """
+    Return *text* without ARNs, tokens, URLs, endpoints, regions and account ids.
+
+    >>> sanitize("User: arn:aws:iam::111122223333:role/Pay is not authorized")
+    'User: [redacted] is not authorized'
+    """
+    for pattern in _PATTERNS:
+        text = pattern.sub(REDACTED, text)
+    return text
+
+
+def redact_event(
+    logger: object, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Scrub one log event; a structlog processor, the last before the renderer."""
+    for name, value in event.items():
+        event[name] = _redacted(name, value)
+    return event
+
+
+def _redacted(name: str, value: object) -> object:
+    if _SECRET_NAMES.match(name):
+        return REDACTED
+    if isinstance(value, str):
+        return sanitize(value)
+    if isinstance(value, Mapping):
+        return {str(key): _redacted(str(key), item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(name, item) for item in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    # A repr of something unknown may say anything, bytes above all.
+    return f"[{type(value).__name__}]"

@@ -1,0 +1,121 @@
+"""
+What may be paid, and what may be signed.  Pure: data in, refusal out.
+
+``admit`` reads the gateway's request; ``check_transaction`` reads the very bytes
+that are about to be signed, and trusts nothing that was decided before.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from eth_utils.address import is_checksum_address, is_same_address
+
+from signer.errors import InvalidInputError, PolicyViolationError
+from signer.networks import Network, Token
+from signer.refunds.erc20 import decode_transfer
+from signer.refunds.refund import Refund, RefundRequest, Status
+from signer.refunds.units import parse_units
+from signer.transactions import Transaction
+
+
+ZERO_ADDRESS = "0x" + "0" * 40
+
+GWEI = 10**9
+
+
+def admit(
+    request: RefundRequest,
+    *,
+    refund_id: str,
+    client: str,
+    idempotency_key: str,
+    networks: Mapping[str, Network],
+    wallet: str,
+    now: datetime,
+) -> Refund:
+    """
+    Return the queued refund that *request* asks for.
+
+    *wallet* is the hot wallet's address, which nobody is refunded at.
+
+    Raises:
+        InvalidInputError: Amount or recipient are malformed.
+        PolicyViolationError: Network, token or amount are not allowed.
+    """
+    network = networks.get(request.network)
+    if network is None:
+        raise PolicyViolationError("the network is not configured", rule="network")
+    token = network.tokens.get(request.token)
+    if token is None:
+        raise PolicyViolationError(
+            "the token is not configured on this network", rule="token"
+        )
+    amount = parse_units(request.amount, token.decimals)
+    _check_recipient(request.recipient, token, wallet)
+    if amount > parse_units(token.max_amount, token.decimals):
+        raise PolicyViolationError(
+            f"one refund may pay at most {token.max_amount} {request.token}",
+            rule="max-amount",
+        )
+    return Refund(
+        id=refund_id,
+        client=client,
+        idempotency_key=idempotency_key,
+        fingerprint=request.fingerprint(),
+        reference=request.reference,
+        payment_session_id=request.payment_session_id,
+        network=request.network,
+        chain_id=network.chain_id,
+        token=request.token,
+        token_address=token.address,
+        decimals=token.decimals,
+        recipient=request.recipient,
+        amount=amount,
+        reason=request.reason,
+        status=Status.QUEUED,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def check_transaction(
+    transaction: Transaction, refund: Refund, network: Network
+) -> None:
+    """
+    Compare what is about to be signed with the refund, field by field.
+
+    Raises:
+        EncodingError: The calldata is not a transfer.
+        PolicyViolationError: ``rule`` names the first field that differs.
+    """
+    recipient, amount = decode_transfer(transaction.data)
+    cap = network.max_fee_per_gas_gwei * GWEI
+    rules = {
+        "chain-id": transaction.chain_id == refund.chain_id == network.chain_id,
+        "nonce": transaction.nonce == refund.nonce,
+        "token": transaction.to == refund.token_address,
+        "value": transaction.value == 0,
+        "recipient": recipient == refund.recipient,
+        "amount": amount == refund.amount,
+        "gas": transaction.gas == refund.gas_limit,
+        "max-fee": transaction.max_fee_per_gas <= cap,
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise PolicyViolationError(
+                f"the transaction's {rule} is not the refund's", rule=rule
+            )
+
+
+def _check_recipient(recipient: str, token: Token, wallet: str) -> None:
+    if not is_checksum_address(recipient):
+        raise InvalidInputError(
+            "must be a 20-byte address with its EIP-55 checksum", field="recipient"
+        )
+    for forbidden, whose in (
+        (ZERO_ADDRESS, "the zero address"),
+        (token.address, "the token's own contract"),
+        (wallet, "the hot wallet itself"),
+    ):
+        if is_same_address(recipient, forbidden):
+            raise InvalidInputError(f"must not be {whose}", field="recipient")

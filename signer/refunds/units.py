@@ -1,0 +1,48 @@
+"""Amounts: decimal strings outside, integers of base units inside, no floats."""
+
+import re
+
+from signer.errors import InvalidInputError
+
+
+MAX_UINT256 = 2**256 - 1
+
+_AMOUNT = re.compile(r"(0|[1-9][0-9]{0,77})(?:\.([0-9]{1,36}))?", re.ASCII)
+
+
+def parse_units(amount: str, decimals: int) -> int:
+    """
+    Return the base units of *amount*, a decimal string of whole tokens.
+
+    >>> parse_units("12.5", 6)
+    12500000
+
+    Raises:
+        InvalidInputError: Not plain decimal digits, finer than the token's
+            *decimals*, zero, or more than a uint256 holds.
+    """
+    match = _AMOUNT.fullmatch(amount)
+    if match is None:
+        raise InvalidInputError(
+            'must be plain decimal digits, such as "12.50"', field="amount"
+        )
+    whole, fraction = match[1], match[2] or ""
+    if len(fraction) > decimals:
+        raise InvalidInputError(
+            f"must have at most {decimals} digits behind the point", field="amount"
+        )
+    units = int(whole + fraction.ljust(decimals, "0"))
+    if not 0 < units <= MAX_UINT256:
+        raise InvalidInputError("must be more than zero, and a uint256", field="amount")
+    return units
+
+
+def format_units(units: int, decimals: int) -> str:
+    """
+    Return *units* as a decimal string of whole tokens, all decimals shown.
+
+    >>> format_units(12500000, 6)
+    '12.500000'
+    """
+    whole, fraction = divmod(units, 10**decimals)
+    return f"{whole}.{fraction:0{decimals}d}" if decimals else str(whole)

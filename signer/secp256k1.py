@@ -1,0 +1,146 @@
+"""
+Keys and signatures on secp256k1 (SEC 2), as Ethereum uses them.
+
+The arithmetic is libsecp256k1's, through coincurve; nothing here does I/O.
+"""
+
+from dataclasses import dataclass
+
+import coincurve
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from signer.errors import EncodingError, InvalidInputError, RecoveryError
+
+
+N = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
+"""The order of the group."""
+
+HALF_N = N // 2
+"""The highest s that Ethereum accepts (EIP-2)."""
+
+DIGEST_SIZE = 32
+
+
+class UnrepresentableError(RecoveryError):
+    """
+    The signature recovers only with id 2 or 3, since its R.x was past N.
+
+    Ethereum has no place for such an id.  About one signature in 2**128 is like
+    this; the next one will do.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A point on the curve: 65 bytes, ``04 || x || y`` (SEC 1, section 2.3.3)."""
+
+    uncompressed: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse whatever is not a point, and compressed or hybrid spellings."""
+        if len(self.uncompressed) != 65 or self.uncompressed[0] != 4:  # noqa: PLR2004
+            raise EncodingError("a public key must be an uncompressed point")
+        try:
+            coincurve.PublicKey(self.uncompressed)
+        except ValueError:
+            raise EncodingError("the public key is not on secp256k1") from None
+
+    @property
+    def address(self) -> str:
+        """The Ethereum address, with its EIP-55 checksum."""
+        return to_checksum_address(keccak(self.uncompressed[1:])[-20:])
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A low-s signature; ``y_parity`` (0 or 1) is that of R's y coordinate."""
+
+    r: int
+    s: int
+    y_parity: int
+
+    def to_bytes(self) -> bytes:
+        """Return 65 bytes: r and s padded to 32 bytes each, then y-parity."""
+        return b"%b%b%c" % (_word(self.r), _word(self.s), self.y_parity)
+
+    def recover(self, digest: bytes) -> PublicKey:
+        """
+        Return the public key that made this signature over *digest*.
+
+        Raises:
+            RecoveryError: No key did.
+        """
+        point = _recovered(self.r, self.s, self.y_parity, digest)
+        if point is None:
+            raise RecoveryError("no key recovers from the signature")
+        return PublicKey(point)
+
+    def __repr__(self) -> str:
+        """Signature bytes never reach a log."""
+        return "Signature(...)"
+
+
+def checked_digest(digest: bytes) -> bytes:
+    """
+    Return *digest* if it is one: 32 bytes, not all zero.
+
+    Devices sign whatever they are given, so the check stands before them.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    if not isinstance(digest, bytes):
+        raise InvalidInputError("a digest must be bytes", field="digest")
+    if len(digest) != DIGEST_SIZE:
+        raise InvalidInputError("a digest must be 32 bytes", field="digest")
+    if not any(digest):
+        raise InvalidInputError("a digest of zeros is nobody's hash", field="digest")
+    return digest
+
+
+def normalize_s(s: int) -> int:
+    """
+    Return the lower of *s* and its mirror image ``N - s``.
+
+    Both verify.  Since Homestead, Ethereum accepts only the lower (EIP-2), or
+    anyone could give a mined transaction a second hash.  Devices return either.
+
+    >>> normalize_s(N - 1)
+    1
+    """
+    return min(s, N - s)
+
+
+def recoverable(r: int, s: int, digest: bytes, public_key: PublicKey) -> Signature:
+    """
+    Return the low-s signature over *digest* that recovers to *public_key*.
+
+    Devices do not report the parity of R, so both are tried.  When neither fits,
+    the device used another key or hashed again: nothing may leave the process.
+
+    Raises:
+        UnrepresentableError: It needs recovery id 2 or 3; sign once more.
+        RecoveryError: It is not a signature by *public_key* over *digest*.
+    """
+    low_s = normalize_s(s)
+    for y_parity in (0, 1):
+        if _recovered(r, low_s, y_parity, digest) == public_key.uncompressed:
+            return Signature(r, low_s, y_parity)
+    for recovery_id in (2, 3):
+        if _recovered(r, low_s, recovery_id, digest) == public_key.uncompressed:
+            raise UnrepresentableError("the signature has no y-parity")
+    raise RecoveryError("the signature does not recover to the pinned key")
+
+
+def _recovered(r: int, s: int, recovery_id: int, digest: bytes) -> bytes | None:
+    try:
+        return coincurve.PublicKey.from_signature_and_message(
+            b"%b%b%c" % (_word(r), _word(s), recovery_id), digest, hasher=None
+        ).format(compressed=False)
+    except ValueError:
+        return None
+
+
+def _word(number: int) -> bytes:
+    return number.to_bytes(32, "big")
