@@ -20,7 +20,7 @@ import rlp
 from eth_account.datastructures import SignedMessage, SignedTransaction
 from eth_account.messages import SignableMessage, encode_typed_data
 from eth_account.signers.base import BaseAccount
-from eth_account.typed_transactions import TypedTransaction
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_account.types import TransactionDictType
 from eth_typing import ChecksumAddress, Hash32
 from eth_utils.address import is_address, is_same_address, to_canonical_address

@@ -66,6 +66,5 @@ def encode_public_key(point: bytes) -> bytes:
     """Return the DER ``SubjectPublicKeyInfo`` of an uncompressed secp256k1 point."""
     curve = ECDomainParameters(name="named", value="secp256k1")
     algorithm = PublicKeyAlgorithm({"algorithm": "ec", "parameters": curve})
-    return PublicKeyInfo(
-        {"algorithm": algorithm, "public_key": ECPointBitString(point)}
-    ).dump()
+    key = {"algorithm": algorithm, "public_key": ECPointBitString(point)}
+    return bytes(PublicKeyInfo(key).dump())

@@ -186,6 +186,9 @@ class Store(Protocol):
     All raise ``StoreUnavailableError`` when the database does not answer.
     """
 
+    def find(self, client: str, idempotency_key: str) -> Refund | None:
+        """Return the refund that this client's key made, if it made one."""
+
     def accept(self, refund: Refund) -> tuple[Refund, bool]:
         """
         Insert a queued refund, or find the one that this client's key made.
@@ -212,11 +215,21 @@ class Store(Protocol):
     ) -> Page:
         """Return a client's refunds, newest first, from behind *cursor*."""
 
-    def open_refunds(self, limit: int) -> Sequence[Refund]:
-        """Return refunds that something must still happen to, oldest first."""
+    def open_refunds(self, limit: int, after: str | None = None) -> Sequence[Refund]:
+        """
+        Return refunds that something must still happen to, oldest first.
+
+        *after* is the id of the last one of the previous batch.
+        """
 
     def reserve(
-        self, refund: Refund, *, sender: str, key_id: str, gas_limit: int, floor: int,
+        self,
+        refund: Refund,
+        *,
+        sender: str,
+        key_id: str,
+        gas_limit: int,
+        floor: int,
         at: datetime,
     ) -> Refund:
         """
@@ -230,7 +243,10 @@ class Store(Protocol):
         """
 
     def save(
-        self, before: Refund, after: Refund, transaction: SignedTransaction | None = None
+        self,
+        before: Refund,
+        after: Refund,
+        transaction: SignedTransaction | None = None,
     ) -> None:
         """
         Replace *before* by *after*, and record *transaction*, or do nothing.

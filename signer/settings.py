@@ -9,8 +9,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic import ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from signer.errors import ConfigurationError, Refusal
 
@@ -84,9 +90,9 @@ class Settings(BaseModel):
     database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
     networks_file: Path = Field(default=Path("networks.toml"), alias="NETWORKS_FILE")
 
-    jwt_algorithm: Literal[
-        "RS256", "PS256", "ES256", "EdDSA", "HS256"
-    ] = Field(default="ES256", alias="JWT_ALGORITHM")
+    jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"] = Field(
+        default="ES256", alias="JWT_ALGORITHM"
+    )
     jwt_public_key_file: Path | None = Field(default=None, alias="JWT_PUBLIC_KEY_FILE")
     jwt_jwks_file: Path | None = Field(default=None, alias="JWT_JWKS_FILE")
     jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET")

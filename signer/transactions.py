@@ -76,13 +76,12 @@ class Transaction:
 
     def signing_digest(self) -> bytes:
         """Return what must be signed: keccak256(0x02 || rlp(fields))."""
-        return keccak(TYPE + rlp.encode(self._fields(), infer_serializer=False))
+        return keccak(_encode(self._fields()))
 
     def serialise(self, signature: Signature) -> bytes:
         """Return the signed bytes that the network takes (EIP-2718)."""
         numbers = (signature.y_parity, signature.r, signature.s)
-        fields = [*self._fields(), *map(_minimal, numbers)]
-        return TYPE + rlp.encode(fields, infer_serializer=False)
+        return _encode([*self._fields(), *map(_minimal, numbers)])
 
     def _fields(self) -> list[object]:
         return [
@@ -122,7 +121,17 @@ class SignedBytes:
         except RLPException:
             raise EncodingError("not the RLP of an EIP-1559 transaction") from None
         *numbers, to, value, data, _, y_parity, r, s = fields
-        transaction = Transaction(*numbers, to_checksum_address(to), value, data)
+        chain_id, nonce, priority_fee, max_fee, gas = numbers
+        transaction = Transaction(
+            chain_id=chain_id,
+            nonce=nonce,
+            max_priority_fee_per_gas=priority_fee,
+            max_fee_per_gas=max_fee,
+            gas=gas,
+            to=to_checksum_address(to),
+            value=value,
+            data=data,
+        )
         return cls(raw, transaction, Signature(r, s, y_parity))
 
     @property
@@ -138,6 +147,11 @@ class SignedBytes:
             RecoveryError: No key did.
         """
         return self.signature.recover(self.transaction.signing_digest())
+
+
+def _encode(fields: list[object]) -> bytes:
+    # Everything is bytes already: without the guessing it takes a third of the time.
+    return TYPE + bytes(rlp.encode(fields, infer_serializer=False))
 
 
 def _minimal(number: int) -> bytes:

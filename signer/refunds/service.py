@@ -5,12 +5,17 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from signer.errors import HotWalletError, NotFoundError, StaleStateError
+from signer.errors import (
+    HotWalletError,
+    NotFoundError,
+    RequestError,
+    StaleStateError,
+)
 from signer.networks import Network
-from signer.ports import Clock, Page, Store
+from signer.ports import Clock, Store
 from signer.refunds.lifecycle import Actor, Lifecycle
 from signer.refunds.policy import admit
-from signer.refunds.refund import Refund, RefundRequest, Status, new_refund_id
+from signer.refunds.refund import Page, Refund, RefundRequest, Status, new_refund_id
 
 
 _PATIENCE_SECONDS = 5.0
@@ -32,6 +37,7 @@ class RefundService:
         store: Store,
         networks: Mapping[str, Network],
         lifecycle: Lifecycle,
+        *,
         wallet: str,
         clock: Clock,
         timer: Callable[[], float] = time.monotonic,
@@ -65,18 +71,15 @@ class RefundService:
             StoreUnavailableError: It is unknown whether the refund was accepted;
                 the same key finds out.
         """
-        now = self._clock()
-        refund, created = self._store.accept(
-            admit(
-                request,
-                refund_id=new_refund_id(now),
-                client=client,
-                idempotency_key=idempotency_key,
-                networks=self._networks,
-                wallet=self._wallet,
-                now=now,
-            )
-        )
+        try:
+            admitted = self._admit(client, idempotency_key, request)
+        except RequestError:
+            # What was accepted once stays accepted, whatever the rules are now.
+            earlier = self._store.find(client, idempotency_key)
+            if earlier is None or earlier.fingerprint != request.fingerprint():
+                raise
+            return earlier, False
+        refund, created = self._store.accept(admitted)
         if created:
             refund = self._send(refund, Actor(client, request_id))
         return refund, created
@@ -109,6 +112,18 @@ class RefundService:
             status=status,
             limit=limit,
             cursor=cursor,
+        )
+
+    def _admit(self, client: str, key: str, request: RefundRequest) -> Refund:
+        now = self._clock()
+        return admit(
+            request,
+            refund_id=new_refund_id(now),
+            client=client,
+            idempotency_key=key,
+            networks=self._networks,
+            wallet=self._wallet,
+            now=now,
         )
 
     def _send(self, refund: Refund, actor: Actor) -> Refund:

@@ -45,11 +45,15 @@ class Worker:
 
     def work(self) -> int:
         """Do one pass over the open refunds; return how many steps were taken."""
-        return sum(
-            self._advance(refund)
-            for refund in self._store.open_refunds(_BATCH)
-            if not self._is_being_served(refund)
-        )
+        steps, last = 0, None
+        while batch := self._store.open_refunds(_BATCH, after=last):
+            steps += sum(
+                self._advance(refund)
+                for refund in batch
+                if not self._is_being_served(refund)
+            )
+            last = batch[-1].id
+        return steps
 
     def _advance(self, refund: Refund) -> int:
         steps = 0

@@ -1,0 +1,186 @@
+"""
+The start-up guard: refuse to run unsafe, and say how to mend it.
+
+It runs before the first route exists.  Each refusal has a code that machines may
+rely on; ``docs/guard.md`` has the cure for each.  Every problem is named at once,
+so that nobody has to start five times to find five of them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import urlsplit
+
+from signer.errors import (
+    ChainError,
+    ConfigurationError,
+    KeyNotFoundError,
+    Refusal,
+    SigningError,
+)
+from signer.networks import Network, Token
+from signer.ports import Call, ChainClient
+from signer.refunds.erc20 import DECIMALS
+from signer.refunds.policy import ZERO_ADDRESS
+from signer.settings import RAW_KEY, Settings
+from signer.signing import Signer
+
+
+EXIT_STATUS = 78
+"""EX_CONFIG of sysexits.h: restarting will not help."""
+
+NOT_SAFE = "the key is in a SoftHSM token or a local emulator: NOT SAFE FOR PRODUCTION"
+
+_IMPORT = "hotwallet softhsm import --file KEY_FILE"
+
+
+def check_settings(settings: Settings, networks: Mapping[str, Network]) -> list[str]:
+    """
+    Judge the configuration; return warnings.
+
+    Raises:
+        ConfigurationError: With every refusal that applies.
+    """
+    refusals = list(_kms_refusals(settings))
+    if settings.is_production:
+        refusals += _production_refusals(settings, networks)
+    if refusals:
+        raise ConfigurationError(*refusals)
+    return list(_warnings(settings))
+
+
+def prove_key(settings: Settings, open_signer: Callable[[], Signer]) -> Signer:
+    """
+    Return the signer of the configured key, after a real signature.
+
+    Raises:
+        ConfigurationError: ``kms-not-configured`` (``pkcs11-not-configured``) when
+            there is no such key, else ``kms-signing-error`` (``pkcs11-...``).
+    """
+    kind = "kms" if settings.use_kms else "pkcs11"
+    cure = (
+        "check KMS_KEY_ID, the key's state and the role's permissions"
+        if settings.use_kms
+        else "run: hotwallet softhsm doctor"
+    )
+    try:
+        signer = open_signer()
+        signer.self_test()
+    except KeyNotFoundError as e:
+        refusal = Refusal(f"{kind}-not-configured", f"{e}; {cure}")
+    except SigningError as e:
+        refusal = Refusal(f"{kind}-signing-error", f"{e} ({e.code}); {cure}")
+    else:
+        return signer
+    raise ConfigurationError(refusal)
+
+
+def check_chain(name: str, network: Network, client: ChainClient) -> None:
+    """
+    Make sure that *client* speaks for *network*, and that the tokens live there.
+
+    Raises:
+        ConfigurationError: ``chain-misconfigured``, or ``chain-unavailable`` when
+            no node answers, since an unknown chain may be the wrong one.
+    """
+    try:
+        found = client.chain_id()
+        if found != network.chain_id:
+            raise ConfigurationError(
+                Refusal(
+                    "chain-misconfigured",
+                    f"networks.{name}: the node is on chain {found}, "
+                    f"not {network.chain_id}",
+                )
+            )
+        refusals = [
+            Refusal(
+                "chain-misconfigured", f"networks.{name}.tokens.{symbol}: {problem}"
+            )
+            for symbol, token in network.tokens.items()
+            if (problem := _token_problem(token, client))
+        ]
+    except ChainError as e:
+        raise ConfigurationError(
+            Refusal("chain-unavailable", f"networks.{name}: {e}; check rpc_urls")
+        ) from None
+    if refusals:
+        raise ConfigurationError(*refusals)
+
+
+def _token_problem(token: Token, client: ChainClient) -> str | None:
+    if not client.has_code(token.address):
+        return "no contract has this address"
+    answer = client.call(Call(ZERO_ADDRESS, token.address, DECIMALS))
+    if int.from_bytes(answer, "big") != token.decimals:
+        return f"the contract does not have {token.decimals} decimals"
+    return None
+
+
+def _kms_refusals(settings: Settings) -> Iterator[Refusal]:
+    if settings.is_production and not settings.use_kms:
+        yield Refusal(
+            "kms-not-configured", "production needs USE_KMS=true and KMS_KEY_ID"
+        )
+    if settings.use_kms and settings.kms_key_id is None:
+        yield Refusal("kms-not-configured", "USE_KMS=true needs KMS_KEY_ID")
+    if settings.use_kms and settings.aws_region is None:
+        yield Refusal("kms-not-configured", "USE_KMS=true needs AWS_REGION")
+
+
+def _production_refusals(
+    settings: Settings, networks: Mapping[str, Network]
+) -> Iterator[Refusal]:
+    checks = (
+        (
+            settings.raw_key_present,
+            "raw-key-forbidden",
+            f"{RAW_KEY} is set; remove it, and destroy the other copies of the key",
+        ),
+        (
+            settings.pkcs11_module is not None,
+            "softhsm-module-forbidden",
+            "PKCS11_MODULE is set; production signs with AWS KMS only",
+        ),
+        (
+            settings.softhsm2_conf is not None,
+            "softhsm-config-forbidden",
+            "SOFTHSM2_CONF is set; production signs with AWS KMS only",
+        ),
+        (
+            settings.kms_endpoint is not None or settings.aws_endpoint is not None,
+            "kms-endpoint-forbidden",
+            "AWS_ENDPOINT_URL_KMS or AWS_ENDPOINT_URL redirects KMS; unset it",
+        ),
+        (settings.debug, "debug-forbidden", "DEBUG is on; unset it"),
+        (
+            settings.node_count > 1
+            and settings.effective_database_url.startswith("sqlite"),
+            "sqlite-multi-node",
+            "more than one node needs PostgreSQL; set DATABASE_URL",
+        ),
+        (
+            settings.jwt_algorithm == "HS256" or settings.jwt_secret is not None,
+            "jwt-shared-secret",
+            "whoever checks HS256 tokens can forge them; use JWT_ALGORITHM=ES256",
+        ),
+        (
+            settings.jwt_signing_key_file is not None,
+            "jwt-signing-key-forbidden",
+            "JWT_SIGNING_KEY_FILE is for development; this host must not mint tokens",
+        ),
+    )
+    for applies, code, message in checks:
+        if applies:
+            yield Refusal(code, message)
+    for name, network in networks.items():
+        if any(
+            urlsplit(url.get_secret_value()).scheme != "https"
+            for url in network.rpc_urls
+        ):
+            yield Refusal("rpc-insecure", f"networks.{name}: rpc_urls must be https")
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
+    if not settings.use_kms or settings.kms_endpoint or settings.aws_endpoint:
+        yield NOT_SAFE
+    if settings.raw_key_present:
+        yield f"{RAW_KEY} is set and ignored; move the key into the token: {_IMPORT}"
