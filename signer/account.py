@@ -13,7 +13,8 @@ authorisations that hand the account to a contract (EIP-7702), blobs, and
 transactions without a chain id, which would be valid on every chain (EIP-155).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import rlp
@@ -23,14 +24,20 @@ from eth_account.signers.base import BaseAccount
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_account.types import TransactionDictType
 from eth_typing import ChecksumAddress, Hash32
-from eth_utils.address import is_address, is_same_address, to_canonical_address
+from eth_utils.address import (
+    is_address,
+    is_checksum_address,
+    is_same_address,
+    to_canonical_address,
+)
 from eth_utils.conversions import to_bytes, to_int
 from eth_utils.crypto import keccak
+from eth_utils.hexadecimal import is_0x_prefixed
 from hexbytes import HexBytes
 from rlp.sedes import big_endian_int
 
 from signer.audit import Operation, Purpose
-from signer.errors import InvalidInputError, PolicyViolationError
+from signer.errors import HotWalletError, InvalidInputError, PolicyViolationError
 from signer.messages import message_digest
 from signer.secp256k1 import Signature
 from signer.signing import Signer
@@ -39,6 +46,8 @@ from signer.signing import Signer
 _LEGACY_FIELDS = ("nonce", "gasPrice", "gas", "to", "value", "data", "chainId")
 
 _SIGNED_TYPES = (1, 2)
+
+_MALFORMED = "not a complete, valid transaction"
 
 
 class HSMAccount(BaseAccount):
@@ -97,12 +106,10 @@ class HSMAccount(BaseAccount):
         Raises:
             InvalidInputError: The document does not say what it means.
         """
-        try:
+        with _refused("not a valid EIP-712 document"):
             message = encode_typed_data(
                 domain_data, message_types, message_data, full_message
             )
-        except Exception:  # noqa: BLE001 - eth-account raises whatever it stumbles on.
-            raise InvalidInputError("not a valid EIP-712 document") from None
         return self.sign_message(message)
 
     def sign_transaction(
@@ -117,12 +124,9 @@ class HSMAccount(BaseAccount):
         """
         fields = self._own(transaction_dict)
         _require_chain(fields)
-        try:
-            if "type" in fields or "maxFeePerGas" in fields or "accessList" in fields:
-                return self._sign_typed(fields)
-            return self._sign_legacy(fields)
-        except (TypeError, ValueError, KeyError):
-            raise InvalidInputError("not a complete, valid transaction") from None
+        if "type" in fields or "maxFeePerGas" in fields or "accessList" in fields:
+            return self._sign_typed(fields)
+        return self._sign_legacy(fields)
 
     def _own(self, transaction: Mapping[str, Any]) -> dict[str, Any]:
         fields = dict(transaction)
@@ -134,13 +138,15 @@ class HSMAccount(BaseAccount):
         return fields
 
     def _sign_typed(self, fields: dict[str, Any]) -> SignedTransaction:
-        unsigned = TypedTransaction.from_dict(fields)
-        if unsigned.transaction_type not in _SIGNED_TYPES:
-            raise PolicyViolationError(
-                f"transactions of type {unsigned.transaction_type} are never signed",
-                rule="transaction-type",
-            )
-        signature = self._sign(unsigned.hash())
+        with _refused(_MALFORMED):
+            unsigned = TypedTransaction.from_dict(fields)
+            if unsigned.transaction_type not in _SIGNED_TYPES:
+                raise PolicyViolationError(
+                    f"type {unsigned.transaction_type} transactions are never signed",
+                    rule="transaction-type",
+                )
+            digest = unsigned.hash()
+        signature = self._sign(digest)
         signed = TypedTransaction.from_dict(
             {
                 **unsigned.as_dict(),
@@ -152,16 +158,18 @@ class HSMAccount(BaseAccount):
         return _result(signed.encode(), signature, signature.y_parity)
 
     def _sign_legacy(self, fields: dict[str, Any]) -> SignedTransaction:
-        if unknown := fields.keys() - set(_LEGACY_FIELDS):
-            raise ValueError(unknown)
-        chain_id = _integer(fields["chainId"])
-        body = [
-            *(_integer(fields[name]) for name in ("nonce", "gasPrice", "gas")),
-            _recipient(fields.get("to", b"")),
-            _integer(fields.get("value", 0)),
-            _data(fields.get("data", b"")),
-        ]
-        signature = self._sign(keccak(rlp.encode([*body, chain_id, 0, 0])))
+        with _refused(_MALFORMED):
+            if unknown := fields.keys() - set(_LEGACY_FIELDS):
+                raise ValueError(unknown)
+            chain_id = _integer(fields["chainId"])
+            body = [
+                *(_integer(fields[name]) for name in ("nonce", "gasPrice", "gas")),
+                _recipient(fields.get("to", b"")),
+                _integer(fields.get("value", 0)),
+                _data(fields.get("data", b"")),
+            ]
+            digest = keccak(rlp.encode([*body, chain_id, 0, 0]))
+        signature = self._sign(digest)
         v = 35 + 2 * chain_id + signature.y_parity
         raw = rlp.encode([*body, v, signature.r, signature.s])
         return _result(raw, signature, v)
@@ -172,6 +180,17 @@ class HSMAccount(BaseAccount):
         )
 
 
+@contextmanager
+def _refused(problem: str, field: str | None = None) -> Iterator[None]:
+    """Raise our error for whatever eth-account stumbles on."""
+    try:
+        yield
+    except HotWalletError:
+        raise
+    except Exception:  # noqa: BLE001 - It promises no kind of exception.
+        raise InvalidInputError(problem, field=field) from None
+
+
 def _result(raw: bytes, signature: Signature, v: int) -> SignedTransaction:
     return SignedTransaction(
         HexBytes(raw), HexBytes(keccak(raw)), signature.r, signature.s, v
@@ -179,11 +198,9 @@ def _result(raw: bytes, signature: Signature, v: int) -> SignedTransaction:
 
 
 def _require_chain(fields: Mapping[str, Any]) -> None:
-    try:
+    with _refused("chainId is malformed", field="chainId"):
         chain_id = _integer(fields.get("chainId", 0))
-    except (TypeError, ValueError):
-        raise InvalidInputError("chainId is malformed", field="chainId") from None
-    if chain_id <= 0:
+    if chain_id == 0:
         raise PolicyViolationError(
             "a transaction without a chain id is valid on every chain",
             rule="chain-id",
@@ -193,14 +210,19 @@ def _require_chain(fields: Mapping[str, Any]) -> None:
 def _integer(value: int | str) -> int:
     if isinstance(value, bool):
         raise TypeError("a number must not be a boolean")
-    number = to_int(hexstr=value) if isinstance(value, str) else to_int(value)
-    big_endian_int.serialize(number)  # Refuses the negative.
-    return number
+    if isinstance(value, str):
+        if not is_0x_prefixed(value):  # "10" would be sixteen.
+            raise ValueError("a number in a string must be 0x-prefixed hex")
+        value = to_int(hexstr=value)
+    big_endian_int.serialize(value)  # Refuses whatever is no natural number.
+    return value
 
 
 def _recipient(value: str | bytes) -> bytes:
+    if value and isinstance(value, str) and not is_checksum_address(value):
+        raise ValueError("an address must have its EIP-55 checksum")
     return to_canonical_address(value) if value else b""
 
 
 def _data(value: str | bytes) -> bytes:
-    return to_bytes(hexstr=value) if isinstance(value, str) else bytes(value)
+    return to_bytes(hexstr=value) if isinstance(value, str) else to_bytes(value)

@@ -6,6 +6,7 @@ what came of it?  Nobody must be able to read a secret from the answer: events
 hold no signature bytes, PINs, tokens, vendor messages, or whole key ids.
 """
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -62,9 +63,12 @@ class AuditLog:
     that no signature is made without its record.
     """
 
-    def __init__(self, logger: Logger, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, logger: Logger, clock: Clock = utc_now, node: str = os.uname().nodename
+    ) -> None:
         self._logger = logger
         self._clock = clock
+        self._node = node
 
     def intent(self, purpose: Purpose, subject: Subject, digest: bytes) -> None:
         """Record that the device is about to be asked."""
@@ -109,5 +113,7 @@ class AuditLog:
             actor=purpose.actor,
             request_id=purpose.request_id,
             refund_id=purpose.refund_id,
+            node=self._node,
+            pid=os.getpid(),
             **fields,
         )

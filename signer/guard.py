@@ -7,11 +7,11 @@ so that nobody has to start five times to find five of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from urllib.parse import urlsplit
 
 from signer.errors import (
     ChainError,
     ConfigurationError,
+    ExecutionRevertedError,
     KeyNotFoundError,
     Refusal,
     SigningError,
@@ -109,8 +109,11 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
 def _token_problem(token: Token, client: ChainClient) -> str | None:
     if not client.has_code(token.address):
         return "no contract has this address"
-    answer = client.call(Call(ZERO_ADDRESS, token.address, DECIMALS))
-    if int.from_bytes(answer, "big") != token.decimals:
+    try:
+        answer = client.call(Call(ZERO_ADDRESS, token.address, DECIMALS))
+    except ExecutionRevertedError:
+        answer = b""
+    if answer != token.decimals.to_bytes(32, "big"):
         return f"the contract does not have {token.decimals} decimals"
     return None
 
@@ -153,7 +156,7 @@ def _production_refusals(
         (settings.debug, "debug-forbidden", "DEBUG is on; unset it"),
         (
             settings.node_count > 1
-            and settings.effective_database_url.startswith("sqlite"),
+            and not settings.effective_database_url.startswith("postgresql"),
             "sqlite-multi-node",
             "more than one node needs PostgreSQL; set DATABASE_URL",
         ),
@@ -172,8 +175,8 @@ def _production_refusals(
         if applies:
             yield Refusal(code, message)
     for name, network in networks.items():
-        if any(
-            urlsplit(url.get_secret_value()).scheme != "https"
+        if not all(
+            url.get_secret_value().lower().startswith("https://")
             for url in network.rpc_urls
         ):
             yield Refusal("rpc-insecure", f"networks.{name}: rpc_urls must be https")

@@ -18,7 +18,7 @@ The networks and tokens that refunds may use, from one TOML file.
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from eth_utils.address import is_checksum_address
 from pydantic import (
@@ -29,9 +29,11 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
-from signer.errors import ConfigurationError, Refusal
+from signer.errors import ConfigurationError, InvalidInputError, Refusal
+from signer.refunds.units import parse_units
 
 
 def _checksummed(address: str) -> str:
@@ -59,7 +61,15 @@ class Token(_Model):
 
     address: Address
     decimals: int = Field(ge=0, le=36)
-    max_amount: str = Field(pattern=r"\A(0|[1-9][0-9]*)(\.[0-9]+)?\Z")
+    max_amount: str
+
+    @model_validator(mode="after")
+    def _max_amount_is_one(self) -> Self:
+        try:
+            parse_units(self.max_amount, self.decimals)
+        except InvalidInputError as e:
+            raise ValueError(f"max_amount {e}") from None
+        return self
 
 
 class Network(_Model):
@@ -70,7 +80,7 @@ class Network(_Model):
     included.  ``rpc_urls`` are secrets, since providers put the API key there.
     """
 
-    chain_id: int = Field(gt=0)
+    chain_id: int = Field(gt=0, lt=2**64)
     rpc_urls: tuple[SecretStr, ...] = Field(min_length=1)
     tokens: dict[str, Token] = Field(min_length=1)
     confirmations: int = Field(default=12, ge=1)

@@ -15,7 +15,8 @@ _PREFIX = 8
 
 _SECRET_NAMES = re.compile(
     r"\A(.*[_-])?(pin|passw(or)?d|secret|token|authorization|cookie|credentials?"
-    r"|private[_-]?key|signature|raw|dsn|api[_-]?key|jwt|bearer)\Z",
+    r"|(private|secret|access|api)[_-]?key|signature|raw([_-]transaction)?|dsn|jwt"
+    r"|bearer)\Z",
     re.IGNORECASE,
 )
 
@@ -26,10 +27,10 @@ _PATTERNS = tuple(
         r"arn:aws[\w-]*:[^\s\"',)]+",
         r"eyJ[\w-]{6,}\.[\w-]{4,}\.[\w-]*",
         r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b",
-        r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+",
+        r"(?i:\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+)",
         r"\b[\w.-]+\.amazonaws\.com(?:\.cn)?\b",
         r"\b(?:af|ap|ca|cn|eu|il|me|mx|sa|us)(?:-gov|-iso\w?)?-[a-z]+-\d\b",
-        r"(?<![\w.])\d{12}(?![\w.])",
+        r"(?<![\w.])\d{12}(?!\w|\.\d)",
     )
 )
 

@@ -54,11 +54,21 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A low-s signature; ``y_parity`` (0 or 1) is that of R's y coordinate."""
+    """
+    A low-s signature; ``y_parity`` (0 or 1) is that of R's y coordinate.
+
+    Raises:
+        EncodingError: A number is out of range, or s is not the lower one.
+    """
 
     r: int
     s: int
     y_parity: int
+
+    def __post_init__(self) -> None:
+        """Refuse what Ethereum would not take."""
+        if not (0 < self.r < N and 0 < self.s <= HALF_N and self.y_parity in (0, 1)):
+            raise EncodingError("the signature's numbers are out of range")
 
     def to_bytes(self) -> bytes:
         """Return 65 bytes: r and s padded to 32 bytes each, then y-parity."""
@@ -138,7 +148,7 @@ def _recovered(r: int, s: int, recovery_id: int, digest: bytes) -> bytes | None:
         return coincurve.PublicKey.from_signature_and_message(
             b"%b%b%c" % (_word(r), _word(s), recovery_id), digest, hasher=None
         ).format(compressed=False)
-    except ValueError:
+    except (OverflowError, ValueError):
         return None
 
 

@@ -65,14 +65,16 @@ class Settings(BaseModel):
     home: Path = Field(default=Path(".hotwallet"), alias="HOTWALLET_HOME")
     node_count: int = Field(default=1, ge=1, alias="NODE_COUNT")
     wallet_address: str | None = Field(
-        default=None, alias="WALLET_ADDRESS", pattern=r"\A0x[0-9a-fA-F]{40}\Z"
+        default=None, alias="WALLET_ADDRESS", pattern=r"^0x[0-9a-fA-F]{40}$"
     )
 
     use_kms: Boolean = Field(default=False, alias="USE_KMS")
-    kms_key_id: str | None = Field(default=None, alias="KMS_KEY_ID")
+    kms_key_id: str | None = Field(default=None, alias="KMS_KEY_ID", repr=False)
     aws_region: str | None = Field(default=None, alias="AWS_REGION")
-    kms_endpoint: str | None = Field(default=None, alias="AWS_ENDPOINT_URL_KMS")
-    aws_endpoint: str | None = Field(default=None, alias="AWS_ENDPOINT_URL")
+    kms_endpoint: str | None = Field(
+        default=None, alias="AWS_ENDPOINT_URL_KMS", repr=False
+    )
+    aws_endpoint: str | None = Field(default=None, alias="AWS_ENDPOINT_URL", repr=False)
     kms_max_retries: int = Field(default=3, ge=0, le=10, alias="KMS_MAX_RETRIES")
     kms_timeout_ms: int = Field(
         default=9_000, ge=500, le=120_000, alias="KMS_TIMEOUT_MS"
@@ -83,7 +85,7 @@ class Settings(BaseModel):
     pkcs11_pin: SecretStr | None = Field(default=None, alias="PKCS11_PIN")
     pkcs11_pin_file: Path | None = Field(default=None, alias="PKCS11_PIN_FILE")
     pkcs11_key_id: str = Field(
-        default="01", alias="PKCS11_KEY_ID", pattern=r"\A([0-9a-f]{2}){1,32}\Z"
+        default="01", alias="PKCS11_KEY_ID", pattern=r"^([0-9a-f]{2}){1,32}$"
     )
     softhsm2_conf: Path | None = Field(default=None, alias="SOFTHSM2_CONF")
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from eth_utils.address import is_same_address
 from eth_utils.crypto import keccak
 
 from signer.audit import AuditLog, Operation, Purpose, Subject
@@ -63,10 +64,10 @@ class Signer:
             BackendError: The device did not answer, or has no such key.
         """
         public_key = parse_public_key(backend.public_key(key_id))
-        if expected_address not in (None, public_key.address):
+        address = public_key.address
+        if expected_address and not is_same_address(expected_address, address):
             raise KeyUnusableError(
-                f"the key's address is {public_key.address}, not the expected "
-                f"{expected_address}"
+                f"the key's address is {address}, not the expected {expected_address}"
             )
         return cls(backend, key_id, public_key, audit)
 

@@ -65,12 +65,12 @@ class Transaction:
         """Refuse what must never be signed."""
         _require(0 < self.chain_id < _UINT64, "chain_id")
         _require(0 <= self.nonce < _UINT64 - 1, "nonce")  # EIP-2681
-        _require(0 <= self.max_fee_per_gas < _UINT256, "max_fee_per_gas")
+        _require(0 < self.gas <= MAX_GAS, "gas")
+        _require(0 <= self.gas * self.max_fee_per_gas < _UINT256, "max_fee_per_gas")
         _require(
             0 <= self.max_priority_fee_per_gas <= self.max_fee_per_gas,
             "max_priority_fee_per_gas",
         )
-        _require(0 < self.gas <= MAX_GAS, "gas")
         _require(is_checksum_address(self.to), "to")
         _require(0 <= self.value < _UINT256, "value")
 
@@ -111,14 +111,15 @@ class SignedBytes:
         Read signed bytes back.
 
         Raises:
-            EncodingError: They are not one canonical EIP-1559 transaction.
+            EncodingError: They are not one canonical EIP-1559 transaction, or
+                its signature is out of range.
             InvalidInputError: A field is out of range.
         """
         if raw[:1] != TYPE:
             raise EncodingError("not an EIP-1559 transaction")
         try:
             fields = rlp.decode(raw[1:], _SIGNED)
-        except RLPException:
+        except (RLPException, RecursionError):  # Lists may nest without end.
             raise EncodingError("not the RLP of an EIP-1559 transaction") from None
         *numbers, to, value, data, _, y_parity, r, s = fields
         chain_id, nonce, priority_fee, max_fee, gas = numbers

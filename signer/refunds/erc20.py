@@ -47,16 +47,16 @@ def transferred(
     Say whether exactly this transfer happened, once, by the token's own event.
 
     A receipt's status is no proof: tokens may answer false, keep a fee, or do
-    nothing.  Any other transfer to the recipient in the same receipt is as
-    wrong as none.
+    nothing.  A second transfer from *sender* to *recipient* in the same receipt is
+    as wrong as none.
     """
     topics = (TRANSFER_EVENT, _topic(sender), _topic(recipient))
     amounts = [
-        int.from_bytes(log.data, "big")
+        log.data
         for log in logs
         if is_same_address(log.address, token) and log.topics == topics
     ]
-    return amounts == [amount]
+    return amounts == [encode(("uint256",), (amount,))]
 
 
 def _topic(address: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from signer.networks import Network
 from signer.ports import Fees
+from signer.transactions import MAX_GAS
 
 
 GWEI = 10**9
@@ -26,6 +27,7 @@ def gas_limit(estimate: int) -> int:
     Return what is allowed to be burnt: a quarter more than the *estimate*.
 
     The state may change until the transaction is mined, and a transfer to an
-    address that held nothing yet costs more than one to an old holder.
+    address that held nothing yet costs more than one to an old holder.  Never
+    more than a transaction may ask for, or the refund could not be signed.
     """
-    return estimate + estimate // 4
+    return min(estimate + estimate // 4, MAX_GAS)

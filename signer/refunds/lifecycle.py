@@ -14,9 +14,11 @@ from datetime import timedelta
 from signer.audit import Operation, Purpose
 from signer.errors import (
     BroadcastRejectedError,
+    ConfigurationError,
     ExecutionRevertedError,
     KeyUnusableError,
     RecoveryError,
+    Refusal,
 )
 from signer.networks import Network
 from signer.ports import Call, ChainClient, Clock, Receipt, Store
@@ -75,7 +77,12 @@ class Lifecycle:
             StaleStateError: Somebody else moved the refund meanwhile.
             HotWalletError: The step failed, and left the refund where it was.
         """
-        return self._steps[refund.status](refund, self._chains[refund.network], actor)
+        chain = self._chains.get(refund.network)
+        if chain is None:
+            raise ConfigurationError(
+                Refusal("networks-misconfigured", "a refund's network is gone")
+            )
+        return self._steps[refund.status](refund, chain, actor)
 
     def _reserve(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         sender = self._signer.address
@@ -173,7 +180,9 @@ class Lifecycle:
             refund.status is Status.BROADCAST
             and self._clock() - refund.updated_at >= REBROADCAST_AFTER
         ):
-            # Nodes forget.  The same bytes can only ever pay once.
+            # Nodes forget.  The same bytes can only ever pay once, and the move
+            # before them makes sure that nobody sends them in a storm.
+            refund = self._move(refund, Status.BROADCAST)
             chain.client.broadcast(self._store.transactions(refund.id)[-1].raw)
         return refund
 

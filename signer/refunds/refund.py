@@ -30,11 +30,12 @@ class Status(StrEnum):
 
 # A refund only moves along these.  Mined goes back when a reorganisation takes
 # its block away, and signed may jump to mined when a broadcast's reply was lost.
+# Broadcast follows itself whenever the same bytes are about to be sent again.
 MOVES: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.RESERVED, Status.REFUSED, Status.CANCELLED}),
     Status.RESERVED: frozenset({Status.SIGNED, Status.FAILED}),
     Status.SIGNED: frozenset({Status.BROADCAST, Status.MINED, Status.FAILED}),
-    Status.BROADCAST: frozenset({Status.MINED, Status.FAILED}),
+    Status.BROADCAST: frozenset({Status.BROADCAST, Status.MINED, Status.FAILED}),
     Status.MINED: frozenset({Status.BROADCAST, Status.CONFIRMED, Status.FAILED}),
     Status.CONFIRMED: frozenset(),
     Status.REFUSED: frozenset(),

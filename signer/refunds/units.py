@@ -21,7 +21,7 @@ def parse_units(amount: str, decimals: int) -> int:
         InvalidInputError: Not plain decimal digits, finer than the token's
             *decimals*, zero, or more than a uint256 holds.
     """
-    match = _AMOUNT.fullmatch(amount)
+    match = _AMOUNT.fullmatch(amount) if isinstance(amount, str) else None
     if match is None:
         raise InvalidInputError(
             'must be plain decimal digits, such as "12.50"', field="amount"

@@ -13,6 +13,10 @@ from signer.refunds.refund import OPEN, Refund, Status
 
 _BATCH = 500
 
+# A refund takes five steps.  More in one pass means that nodes disagree about a
+# block, and must not keep the other refunds waiting.
+_MOST_STEPS = 8
+
 # A request that is still being served sends its own refund.
 _GRACE = timedelta(seconds=15)
 
@@ -58,7 +62,7 @@ class Worker:
     def _advance(self, refund: Refund) -> int:
         steps = 0
         try:
-            while refund.status in OPEN:
+            while refund.status in OPEN and steps < _MOST_STEPS:
                 after = self._lifecycle.step(refund, Actor("worker"))
                 if after is refund:
                     break
@@ -73,6 +77,8 @@ class Worker:
                 status=str(refund.status),
                 code=e.code,
             )
+        except Exception as e:  # noqa: BLE001 - nor is a bug that one of them meets.
+            self._log.error("refund-stuck", refund_id=refund.id, error=type(e).__name__)
         return steps
 
     def _is_being_served(self, refund: Refund) -> bool:

@@ -1,0 +1,34 @@
+"""The WSGI application."""
+
+import falcon
+
+from api import errors
+from api.middleware import Gate, RequestLog
+from api.resources import Liveness, ReadinessProbe, Refund, Refunds
+from api.services import Services
+
+
+App = falcon.App[falcon.Request, falcon.Response]
+
+
+def create_app(services: Services) -> App:
+    """Return the application over *services*; nothing is opened here."""
+    app = App()
+    app.add_middleware([RequestLog(), Gate(services.authenticator)])
+    errors.install(app)
+    app.add_route("/v1/refunds", Refunds(services.refunds))
+    app.add_route("/v1/refunds/{refund_id}", Refund(services.refunds))
+    app.add_route("/healthz", Liveness())
+    app.add_route("/readyz", ReadinessProbe(services.readiness))
+    return app
+
+
+def get_app() -> App:
+    """
+    Return the application as the environment configures it.
+
+    gunicorn calls it in each worker, after the fork: ``api.app:get_app()``.
+    """
+    from api.bootstrap import build_services  # noqa: PLC0415  Opens the backends.
+
+    return create_app(build_services())

@@ -1,0 +1,228 @@
+"""
+The composition root: the environment becomes services; the only importer of backends.
+
+Call it after the fork.  A backend's libraries are imported in the branch that
+chose it, so that a process loads only what it uses.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+
+import structlog
+
+from api.auth import Authenticator
+from api.services import Readiness, Services
+from signer.audit import AuditLog
+from signer.errors import (
+    ConfigurationError,
+    HotWalletError,
+    Refusal,
+    StoreError,
+)
+from signer.guard import check_chain, check_settings, prove_key
+from signer.networks import Network, load_networks
+from signer.ports import KeyBackend, KeyId, Store, utc_now
+from signer.refunds.lifecycle import Chain, Lifecycle
+from signer.refunds.service import RefundService
+from signer.refunds.worker import Worker
+from signer.settings import Settings
+from signer.signing import Signer
+
+
+_READINESS_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """What the guard has found sound: everything that refunds stand on."""
+
+    settings: Settings
+    networks: Mapping[str, Network]
+    store: Store
+    signer: Signer
+    chains: Mapping[str, Chain]
+    warnings: tuple[str, ...]
+
+
+def lay_foundation(environ: Mapping[str, str]) -> Foundation:
+    """
+    Read the configuration, open everything once, and let the guard judge it.
+
+    Raises:
+        ConfigurationError: With a line for each reason not to start.
+    """
+    settings = Settings.from_env(environ)
+    networks = load_networks(settings.networks_file)
+    warnings = check_settings(settings, networks)
+    store = open_store(settings)
+    signer = prove_key(settings, partial(open_signer, settings))
+    chains = open_chains(networks)
+    for name, chain in chains.items():
+        check_chain(name, chain.network, chain.client)
+    return Foundation(settings, networks, store, signer, chains, tuple(warnings))
+
+
+def build_services(environ: Mapping[str, str] = os.environ) -> Services:
+    """
+    Return what the routes work with.
+
+    Raises:
+        ConfigurationError: The guard refuses.
+    """
+    found = lay_foundation(environ)
+    return Services(
+        refunds=RefundService(
+            found.store,
+            found.networks,
+            _lifecycle(found),
+            wallet=found.signer.address,
+            clock=utc_now,
+        ),
+        authenticator=Authenticator.from_settings(found.settings),
+        readiness=_Prober(found),
+        clock=utc_now,
+        networks=found.networks,
+    )
+
+
+def build_worker(environ: Mapping[str, str] = os.environ) -> Worker:
+    """
+    Return the worker that brings refunds to their end.
+
+    Raises:
+        ConfigurationError: The guard refuses.
+    """
+    found = lay_foundation(environ)
+    return Worker(found.store, _lifecycle(found), utc_now)
+
+
+def open_signer(settings: Settings) -> Signer:
+    """
+    Return the signer of the configured key; the device is asked for its public key.
+
+    Raises:
+        SigningError: There is no such key, or the device does not answer.
+    """
+    backend, key_id = _open_key(settings)
+    return Signer.open(
+        backend,
+        key_id,
+        AuditLog(structlog.get_logger("audit")),
+        expected_address=settings.wallet_address,
+    )
+
+
+def open_store(settings: Settings) -> Store:
+    """
+    Return the ledger, with its schema up to date.
+
+    Outside production the schema is brought up to date on the way.
+
+    Raises:
+        ConfigurationError: ``database-not-ready``.
+    """
+    from backends.sql import SQLStore  # noqa: PLC0415  After the fork.
+
+    store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
+    try:
+        if not settings.is_production:
+            store.migrate()
+        store.check()
+    except StoreError as e:
+        raise ConfigurationError(Refusal("database-not-ready", str(e))) from None
+    return store
+
+
+def upgrade_database(settings: Settings) -> None:
+    """
+    Bring the ledger's schema up to date; several at once are safe.
+
+    Raises:
+        StoreError: The database does not answer, or is newer than this program.
+    """
+    from backends.sql import SQLStore  # noqa: PLC0415
+
+    SQLStore(settings.effective_database_url).migrate()
+
+
+def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
+    """Return a way to each of the networks; nothing is asked yet."""
+    from backends.json_rpc import JSONRPCChain  # noqa: PLC0415  It takes a second.
+
+    return {
+        name: Chain(
+            network,
+            JSONRPCChain(network.rpc_urls, timeout=network.rpc_timeout_ms / 1000),
+        )
+        for name, network in networks.items()
+    }
+
+
+def _open_key(settings: Settings) -> tuple[KeyBackend, KeyId]:
+    if settings.use_kms:
+        from backends.aws_kms import KMSBackend, build_client  # noqa: PLC0415
+
+        kms = KMSBackend(
+            build_client(
+                region=settings.aws_region,
+                endpoint_url=settings.kms_endpoint,
+                max_retries=settings.kms_max_retries,
+                timeout_ms=settings.kms_timeout_ms,
+                max_pool_connections=settings.threads,
+            )
+        )
+        return kms, kms.resolve(settings.kms_key_id or "")
+
+    from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
+    from softhsm import prepare  # noqa: PLC0415
+
+    module, pin = prepare(settings)
+    backend = PKCS11Backend(module, settings.pkcs11_token_label, pin)
+    return backend, KeyId(settings.pkcs11_key_id)
+
+
+def _lifecycle(found: Foundation) -> Lifecycle:
+    return Lifecycle(found.store, found.chains, found.signer, utc_now)
+
+
+class _Prober:
+    """Asks the dependencies whether they work, once in a few seconds at most."""
+
+    def __init__(self, found: Foundation) -> None:
+        self._found = found
+        self._lock = Lock()
+        self._until = 0.0
+        self._last = Readiness({})
+
+    def __call__(self) -> Readiness:
+        """Return the state of the dependencies; never raises ours."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._last = Readiness(self._checks())
+                self._until = time.monotonic() + _READINESS_SECONDS
+            return self._last
+
+    def _checks(self) -> Mapping[str, str]:
+        probes = {
+            "database": self._found.store.check,
+            "key": self._found.signer.self_test,
+        }
+        for name, chain in self._found.chains.items():
+            probes[f"network-{name}"] = partial(
+                check_chain, name, chain.network, chain.client
+            )
+        return {name: _answer(probe) for name, probe in probes.items()}
+
+
+def _answer(probe: Callable[[], object]) -> str:
+    try:
+        probe()
+    except ConfigurationError as e:
+        return e.refusals[0].code
+    except HotWalletError as e:
+        return e.code
+    return "ok"

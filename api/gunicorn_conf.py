@@ -1,0 +1,99 @@
+"""
+gunicorn's settings: ``gunicorn -c python:api.gunicorn_conf 'api.app:get_app()'``.
+
+Put a proxy that buffers requests in front (``docs/api.md``): a worker's thread
+waits for as long as a slow client takes.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from signer.errors import ConfigurationError
+from signer.guard import EXIT_STATUS
+from signer.settings import Settings
+
+
+_GUARD_SECONDS = 120
+_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.from_env(os.environ)
+    except ConfigurationError as e:
+        for refusal in e.refusals:
+            sys.stderr.write(f"refused: {refusal}\n")
+        raise SystemExit(EXIT_STATUS) from None
+
+
+def run_guard(command: Sequence[str]) -> None:
+    """
+    Run *command* and go on only if it succeeds.
+
+    Raises:
+        SystemExit: With the command's status, 78 when the guard refused.
+    """
+    try:
+        finished = subprocess.run(  # noqa: S603  Our own interpreter and module.
+            command, check=False, timeout=_GUARD_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        sys.stderr.write(f"the start-up guard took over {_GUARD_SECONDS} s\n")
+        raise SystemExit(_TEMPORARY_FAILURE) from None
+    if finished.returncode != 0:
+        # A negative status names the signal that ended it: a crash, no refusal.
+        raise SystemExit(max(finished.returncode, 1))
+
+
+def on_starting(server: object) -> None:
+    """
+    Run the guard before the first socket is opened.
+
+    In a process of its own, because neither PKCS#11 nor boto3 survive a fork, and
+    the workers are forks of this one.
+    """
+    run_guard([sys.executable, "-m", "api.cli", "guard"])
+
+
+_values = _settings()
+
+bind = _values.bind
+workers = _values.workers
+threads = _values.threads
+worker_class = "api.gunicorn_worker.Worker"
+logger_class = "api.gunicorn_worker.Logger"
+proc_name = "hotwallet"
+
+preload_app = False
+control_socket_disable = True
+umask = 0o077
+
+# Heartbeats touch a file: on a disk, that could block a worker for seconds.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+
+# Longer than the deadlines of device, chain and database together.
+timeout = 30
+graceful_timeout = 30
+# Longer than the idle time of common balancers (60 s), so that the proxy closes
+# a connection first and never sends into one that is just being closed.
+keepalive = 65
+worker_connections = 512
+max_requests = 10_000
+max_requests_jitter = 1_000
+
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 9 * 1024  # A token of 8 KiB, and the word before it.
+
+# Nothing that a client writes may become a fact about the connection.
+forwarded_allow_ips = "127.0.0.1"
+forwarder_headers = ""
+header_map = "drop"
+
+# ``api.requests`` writes one line per request; gunicorn's own lines go to it too.
+accesslog = None
+errorlog = None
+loglevel = "info"

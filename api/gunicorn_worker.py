@@ -1,0 +1,122 @@
+"""
+gunicorn as this service wants it: nameless, and with one shape of error and log.
+
+Requests that are broken below HTTP never reach the application, so the worker
+itself must answer them with problem documents.
+"""
+
+import os
+import socket
+import time
+from http import HTTPStatus
+
+import structlog
+from gunicorn import glogging, util  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
+from gunicorn.http import wsgi
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+
+from api.context import new_request_id
+from api.errors import MEDIA_TYPE, problem_of_status
+from api.logs import configure
+from api.middleware import SECURITY_HEADERS
+from signer.guard import EXIT_STATUS
+from signer.settings import Settings
+
+
+# The nearest class counts.  Whatever is not here was our own mistake.
+_STATUS: dict[type[BaseException], HTTPStatus] = {
+    http_errors.ParseException: HTTPStatus.BAD_REQUEST,
+    http_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    http_errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    http_errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    http_errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+    http_errors.ConfigurationProblem: HTTPStatus.INTERNAL_SERVER_ERROR,
+    http_errors.InvalidResponseHeader: HTTPStatus.INTERNAL_SERVER_ERROR,
+    http_errors.InvalidResponseHeaderName: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+
+_RETRY_SECONDS = 1.0
+
+_log = structlog.get_logger("api.gunicorn")
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
+    """A gthread worker that says neither who it is nor what upset it."""
+
+    def init_process(self) -> None:
+        """Start serving.  gunicorn has no setting for its ``Server`` header."""
+        wsgi.Response = _NamelessResponse
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """
+        Make the application, which opens key, chains and database.
+
+        What goes wrong is logged in our words; gunicorn would print the exception's.
+        The first workers take the server down with them.  A later one, which comes
+        in for one that was recycled, must not: its siblings still serve, and the
+        master tries again.
+        """
+        try:
+            super().load_wsgi()
+        except Exception as e:  # noqa: BLE001  Whatever it is, it is told here.
+            refusals = [str(r) for r in getattr(e, "refusals", ())]
+            _log.exception("worker-not-started", refusals=refusals)
+            if self.age <= self.cfg.workers:
+                raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
+            time.sleep(_RETRY_SECONDS)
+            raise SystemExit(EXIT_STATUS) from None
+
+    def handle_error(
+        self, req: object, client: socket.socket, addr: object, exc: BaseException
+    ) -> None:
+        """Answer a request that could not be read; the connection closes then."""
+        kind = next((kind for kind in type(exc).__mro__ if kind in _STATUS), None)
+        status = _STATUS[kind] if kind else HTTPStatus.INTERNAL_SERVER_ERROR
+        request_id = new_request_id()
+        expected = status < HTTPStatus.INTERNAL_SERVER_ERROR
+        (_log.warning if expected else _log.error)(
+            "request-unreadable",
+            status=int(status),
+            request_id=request_id,
+            exc_info=exc,
+        )
+        try:
+            util.write_nonblock(client, _answer(status, request_id))
+        except OSError:
+            _log.debug("client-gone", request_id=request_id)
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types.
+    """Hands gunicorn's own lines to our logging, in the master and the workers."""
+
+    def setup(self, cfg: object) -> None:
+        """Configure logging; gunicorn calls it before anything else."""
+        super().setup(cfg)
+        configure(Settings.from_env(os.environ))
+        self.error_log.propagate = True
+
+
+class _NamelessResponse(wsgi.Response):  # type: ignore[misc]
+    def default_headers(self) -> list[str]:
+        return [
+            line for line in super().default_headers() if not line.startswith("Server:")
+        ]
+
+
+def _answer(status: HTTPStatus, request_id: str) -> bytes:
+    body = problem_of_status(status).to_bytes(request_id)
+    headers = {
+        **SECURITY_HEADERS,
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        "X-Request-Id": request_id,
+    }
+    lines = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body

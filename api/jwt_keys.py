@@ -1,0 +1,171 @@
+"""
+The keys that tokens are verified with, each bound to one algorithm for good.
+
+There is exactly one source: a public key in PEM, a JWKS file, or, outside
+production, an HMAC secret.  All are read once; nothing is ever fetched because
+a token asked for it (RFC 8725, section 3.10).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from api import strict_json
+from signer.errors import ConfigurationError, InvalidInputError, Refusal
+from signer.settings import Settings
+
+
+MIN_SECRET_BYTES = 32
+
+_ASYMMETRIC = ("RS256", "PS256", "ES256", "EdDSA")
+_MAX_FILE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    """A key, and the only algorithm that it may be used with (RFC 8725, 3.1)."""
+
+    algorithm: str
+    material: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """One key for every token (``only``), or several by their ``kid``."""
+
+    only: VerificationKey | None = None
+    by_id: Mapping[str, VerificationKey] = field(default_factory=dict)
+
+    def find(self, kid: str | None) -> VerificationKey | None:
+        """Return the key that a token with this ``kid`` must be signed with."""
+        if self.only is not None:
+            return self.only
+        return None if kid is None else self.by_id.get(kid)
+
+
+def load_keys(settings: Settings) -> KeySet:
+    """
+    Read the one source of keys that *settings* names.
+
+    Raises:
+        ConfigurationError: ``jwt-not-configured``, ``jwt-shared-secret``,
+            ``jwt-secret-too-short`` or ``jwt-key-invalid``.
+    """
+    pem, jwks, secret = (
+        settings.jwt_public_key_file,
+        settings.jwt_jwks_file,
+        settings.jwt_secret,
+    )
+    if sum(source is not None for source in (pem, jwks, secret)) != 1:
+        raise _refusal(
+            "jwt-not-configured",
+            "set exactly one of JWT_PUBLIC_KEY_FILE, JWT_JWKS_FILE and JWT_SECRET",
+        )
+    if secret is not None:
+        return KeySet(only=_hmac_key(settings, secret.get_secret_value()))
+    if settings.jwt_algorithm not in _ASYMMETRIC:
+        raise _refusal("jwt-key-invalid", "HS256 goes with JWT_SECRET only")
+    if pem is not None:
+        return KeySet(only=_pem_key(pem, settings.jwt_algorithm))
+    assert jwks is not None  # noqa: S101  Counted above.
+    return KeySet(by_id=_jwks_keys(jwks, settings.jwt_algorithm))
+
+
+def bind(material: Any, algorithm: str) -> VerificationKey:
+    """
+    Bind *material* to *algorithm*, if the two fit.
+
+    Raises:
+        jwt.InvalidKeyError: Another kind of key, another curve, or too short.
+    """
+    implementation = jwt.get_algorithm_by_name(algorithm)
+    try:
+        prepared = implementation.prepare_key(material)
+    except TypeError:
+        raise jwt.InvalidKeyError("another kind of key") from None
+    if (problem := implementation.check_key_length(prepared)) is not None:
+        raise jwt.InvalidKeyError(problem)
+    return VerificationKey(algorithm, prepared)
+
+
+def _hmac_key(settings: Settings, secret: str) -> VerificationKey:
+    if settings.is_production:
+        raise _refusal(
+            "jwt-shared-secret", "in production, who verifies must not be able to mint"
+        )
+    if settings.jwt_algorithm != "HS256":
+        raise _refusal("jwt-key-invalid", "JWT_SECRET needs JWT_ALGORITHM=HS256")
+    if len(secret.encode()) < MIN_SECRET_BYTES:
+        raise _refusal(
+            "jwt-secret-too-short", f"JWT_SECRET needs {MIN_SECRET_BYTES} bytes"
+        )
+    try:
+        return bind(secret.encode(), "HS256")
+    except jwt.InvalidKeyError:
+        raise _refusal("jwt-key-invalid", "JWT_SECRET holds a public key") from None
+
+
+def _pem_key(path: Path, algorithm: str) -> VerificationKey:
+    try:
+        # Not PyJWT's own reader, which also takes private keys.
+        return bind(load_pem_public_key(_read(path)), algorithm)
+    except (ValueError, UnsupportedAlgorithm, jwt.InvalidKeyError):
+        raise _refusal(
+            "jwt-key-invalid", f"{path} holds no public key for {algorithm}"
+        ) from None
+
+
+def _jwks_keys(path: Path, algorithm: str) -> Mapping[str, VerificationKey]:
+    try:
+        entries = strict_json.loads(_read(path)).get("keys")
+    except InvalidInputError as e:
+        raise _refusal("jwt-key-invalid", f"{path}: {e}") from None
+    if not isinstance(entries, list) or not entries:
+        raise _refusal("jwt-key-invalid", f"{path} lists no keys")
+    keys = dict(_jwk(path, entry, algorithm) for entry in entries)
+    if len(keys) != len(entries):
+        raise _refusal("jwt-key-invalid", f"{path}: two keys with one kid")
+    return keys
+
+
+def _jwk(path: Path, entry: Any, default: str) -> tuple[str, VerificationKey]:
+    match entry:
+        case {"d": _} | {"k": _} | {"kty": "oct"}:
+            raise _refusal("jwt-key-invalid", f"{path} holds a secret key")
+        case {"kid": str(kid)} if entry.get("use", "sig") == "sig":
+            algorithm = entry.get("alg", default)
+        case _:
+            raise _refusal(
+                "jwt-key-invalid", f"{path}: a key without kid, or not for signatures"
+            )
+    if algorithm not in _ASYMMETRIC:
+        raise _refusal("jwt-key-invalid", f"{path}: an algorithm that is not allowed")
+    try:
+        return kid, bind(jwt.PyJWK(entry, algorithm).key, algorithm)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        # Raised anew: the library quotes the whole key.
+        raise _refusal(
+            "jwt-key-invalid", f"{path}: a key that does not fit {algorithm}"
+        ) from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as e:
+        raise _refusal(
+            "jwt-key-invalid", f"{path} cannot be read ({type(e).__name__})"
+        ) from None
+    if len(content) > _MAX_FILE_BYTES:
+        raise _refusal("jwt-key-invalid", f"{path} is too large for a key file")
+    return content
+
+
+def _refusal(code: str, message: str) -> ConfigurationError:
+    return ConfigurationError(Refusal(code, message))

@@ -1,0 +1,154 @@
+"""
+Logging: to standard output, one JSON object a line, whoever speaks.
+
+structlog's events and the standard library's records (gunicorn's, SQLAlchemy's,
+warnings) take the same way.  Exceptions are told as classes and places: what an
+unknown exception *says* may hold a DSN, a token or a vendor's words.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from signer.redact import redact_event
+from signer.settings import Environment, Settings
+
+
+# At DEBUG these log requests, responses and signed bytes; at INFO, endpoints.
+_TALKATIVE = (
+    "alembic",
+    "asyncio",
+    "boto3",
+    "botocore",
+    "requests",
+    "s3transfer",
+    "sqlalchemy",
+    "urllib3",
+    "web3",
+)
+
+_MAX_CAUSES = 8
+
+
+def install(
+    *, debug: bool = False, pretty: bool = False, stream: TextIO | None = None
+) -> None:
+    """
+    Send everything that is logged in this process to *stream*.
+
+    Args:
+        debug: Show our own debug events.  Libraries stay at WARNING.
+        pretty: Coloured lines for a person in front of a terminal.
+        stream: Standard output if it is not given.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        _stamp,
+        describe_exception,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        # Off: tests and the guard configure more than once in a process.
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(_formatter(shared, pretty=pretty))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    # A failing handler would print the event to standard error, before redaction.
+    logging.raiseExceptions = False
+
+
+def configure(settings: Settings) -> None:
+    """Log as *settings* say; pretty only where a developer looks at a terminal."""
+    development = settings.app_env is Environment.DEVELOPMENT
+    install(debug=settings.debug, pretty=development and sys.stdout.isatty())
+
+
+def describe_exception(
+    logger: WrappedLogger, method: str, event: EventDict
+) -> EventDict:
+    """
+    Replace ``exc_info`` by the classes and places of the exception and its causes.
+
+    Neither messages nor local variables nor source lines: only names of ours.
+    """
+    error = _exception(event.pop("exc_info", None))
+    if error is not None:
+        event["exception"] = [_outline(link) for link in _chain(error)]
+    return event
+
+
+def _stamp(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    # Audit events bring the time that their own clock told.
+    if "timestamp" in event:
+        return event
+    return _TIMESTAMP(logger, method, event)
+
+
+_TIMESTAMP = structlog.processors.TimeStamper(fmt="iso", utc=True)
+
+
+def _formatter(
+    shared: list[Processor], *, pretty: bool
+) -> structlog.stdlib.ProcessorFormatter:
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer()
+        if pretty
+        # ASCII only: no line break of any alphabet, no escape sequence.
+        else structlog.processors.JSONRenderer(ensure_ascii=True, sort_keys=True)
+    )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            redact_event,
+            renderer,
+        ],
+    )
+
+
+def _exception(exc_info: object) -> BaseException | None:
+    if exc_info is True:
+        return sys.exception()
+    if isinstance(exc_info, tuple):
+        exc_info = exc_info[1]
+    return exc_info if isinstance(exc_info, BaseException) else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if link is None:
+            return
+        yield link
+        hidden = link.__suppress_context__
+        link = link.__cause__ or (None if hidden else link.__context__)
+
+
+def _outline(error: BaseException) -> dict[str, object]:
+    kind = type(error)
+    return {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "frames": list(_frames(error.__traceback__)),
+    }
+
+
+def _frames(trace: TracebackType | None) -> Iterator[str]:
+    for frame, line in traceback.walk_tb(trace):
+        module = frame.f_globals.get("__name__", "?")
+        yield f"{module}:{line} {frame.f_code.co_name}"

@@ -1,0 +1,175 @@
+"""
+A deadline for whole botocore calls.
+
+botocore knows a timeout to connect and one to read, counts attempts, and pauses
+between them.  None of that bounds a call: pauses are random, a service may ask for
+longer ones, and a peer that sends a byte now and then restarts the read timeout for
+ever.  ``Deadline`` sets the first two so that attempts fit, refuses retries that
+would not end in time, and makes the read timeout count for a whole response.
+
+Outside its reach stay name resolution and the fetching of credentials, which have
+limits of their own (``resolv.conf``; ``AWS_METADATA_SERVICE_TIMEOUT``).
+"""
+
+import http.client
+import io
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from botocore.config import Config  # type: ignore[import-untyped]
+
+
+if TYPE_CHECKING:
+    from types_boto3_kms import KMSClient
+
+
+_KEY = "hotwallet.deadline"
+# A connection is tried on every address that the name has: a VPC endpoint in three
+# zones has three, and an outage of all costs three timeouts.
+_ADDRESSES = 3
+# More attempts than this share the time of this many, since a service that answers
+# at all usually fails fast, and one that hangs deserves a few patient attempts.
+_PATIENT_ATTEMPTS = 3
+_LONGEST_CONNECT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """
+    How a call of at most *total* seconds spends them on at most *attempts*.
+
+    An attempt costs ``3 * connect + read`` seconds at worst; *total* has room for
+    ``min(attempts, 3)`` of those.
+
+    >>> budget = Deadline(total=9.0, attempts=3)
+    >>> round(budget.connect, 3), round(budget.read, 3), round(budget.attempt, 3)
+    (0.333, 2.0, 3.0)
+    """
+
+    total: float
+    attempts: int
+
+    @property
+    def attempt(self) -> float:
+        """The seconds that one attempt takes at most."""
+        return self.total / min(self.attempts, _PATIENT_ATTEMPTS)
+
+    @property
+    def connect(self) -> float:
+        """The seconds to connect to one address, TLS included."""
+        return min(_LONGEST_CONNECT, self.attempt / 3 / _ADDRESSES)
+
+    @property
+    def read(self) -> float:
+        """The seconds in which a whole response must have arrived."""
+        return self.attempt - _ADDRESSES * self.connect
+
+    def config(self, **others: Any) -> Config:
+        """Return botocore's configuration with these timeouts, and *others*."""
+        return Config(
+            connect_timeout=self.connect,
+            read_timeout=self.read,
+            retries={"mode": "standard", "total_max_attempts": self.attempts},
+            **others,
+        )
+
+    def guard(self, client: "KMSClient") -> None:
+        """Make every call of *client* end in time."""
+        client.meta.events.register_first("before-call.kms", self._start)
+        client.meta.events.register_first("needs-retry.kms", self._may_retry)
+        _bound_responses(client)
+
+    def _start(self, context: dict[str, Any], **_: Any) -> None:
+        context[_KEY] = time.monotonic() + self.total
+
+    def _may_retry(
+        self,
+        attempts: int,
+        request_dict: Mapping[str, Any],
+        response: tuple[Any, Any] | None,
+        **_: Any,
+    ) -> Literal[False] | None:
+        """Answer False, which ends the call, unless another attempt ends in time."""
+        left = request_dict["context"][_KEY] - time.monotonic()
+        if left < _longest_pause(attempts, response) + self.attempt:
+            return False
+        return None
+
+
+def _longest_pause(attempts: int, response: tuple[Any, Any] | None) -> float:
+    """
+    Return the longest pause in seconds that botocore may take after *attempts*.
+
+    Its standard mode draws from ``[0, min(2 ** (attempts - 1), 20)]``, or less; a
+    service that names a longer time (``x-amz-retry-after``, in milliseconds) gets
+    it, up to 5 s more than what was drawn (``botocore.retries.standard``).
+    """
+    drawn = min(2.0 ** (attempts - 1), 20.0)
+    named = response[0].headers.get("x-amz-retry-after", "") if response else ""
+    if not named.isdecimal():
+        return drawn
+    return max(drawn, min(int(named) / 1000, drawn + 5.0))
+
+
+def _bound_responses(client: "KMSClient") -> None:
+    """
+    Let *client* read each response against one clock.
+
+    botocore offers no public way to its connections.  Should this private one ever
+    go, calls still work, and ``test_a_trickling_service_cannot_outlive_the_deadline``
+    fails.
+    """
+    endpoint = getattr(client, "_endpoint", None)
+    session = getattr(endpoint, "http_session", None)
+    pools = getattr(session, "_pool_classes_by_scheme", {})
+    for scheme, pool in pools.items():
+        connection = type(
+            f"Bounded{pool.ConnectionCls.__name__}",
+            (pool.ConnectionCls,),
+            {"response_class": _BoundedResponse},
+        )
+        pools[scheme] = type(
+            f"Bounded{pool.__name__}", (pool,), {"ConnectionCls": connection}
+        )
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    """A response whose bytes share one read timeout, status line and body alike."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        timeout = sock.gettimeout()
+        if timeout is not None:
+            self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, timeout))
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads *raw*, the file of *sock*, for *timeout* seconds in all."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, timeout: float) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._timeout = timeout
+        self._end = 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what is there; raise ``TimeoutError`` when the time is up."""
+        now = time.monotonic()
+        if self._end:
+            if now >= self._end:
+                raise TimeoutError
+            self._sock.settimeout(self._end - now)
+        else:
+            # The first read, mostly the only one: the socket has its timeout.
+            self._end = now + self._timeout
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()

@@ -1,0 +1,301 @@
+"""
+Signs with a key in a PKCS#11 token: SoftHSM, or any other module.
+
+``cryptoki`` owns the module, ``pkcs11_keys`` knows what a key looks like, and
+this file keeps connections: it makes them on first use, shares them among
+threads, and starts over when the token went away or the process was forked.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from pkcs11 import Attribute, Mechanism, Session, SignMixin, Token
+from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
+
+from backends import pkcs11_keys
+from backends.cryptoki import Library
+from backends.pkcs11_errors import TokenLostError, translated
+from signer.der import encode_signature
+from signer.errors import (
+    AccessDeniedError,
+    BackendError,
+    BackendUnavailableError,
+    EncodingError,
+    InvalidInputError,
+    KeyNotFoundError,
+    KeyUnusableError,
+)
+from signer.ports import DeviceSignature, KeyId
+from signer.secp256k1 import DIGEST_SIZE
+
+
+T = TypeVar("T")
+
+_RAW_SIZE = 64
+
+_PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16)
+"""Seconds between the attempts of a cold start.
+
+SoftHSM does not initialise while another process makes or destroys objects in
+the same token (SoftHSMv2 #358, #573); a moment later it does.
+"""
+
+
+class PKCS11Backend:
+    """
+    Signs with secp256k1 keys that a token holds.
+
+    Nothing is loaded before the first call.  Any number of threads may share one
+    instance, and a forked child may go on using it: it opens everything afresh.
+    The token is logged into once per process.  A PIN that was refused is never
+    tried again, since devices lock after a few mistakes: restart to try another.
+    """
+
+    name = "pkcs11"
+
+    def __init__(self, module: Path, token_label: str, pin: Callable[[], str]) -> None:
+        """Remember where the token is; *pin* is asked when it is opened."""
+        self._path = os.path.realpath(module)
+        self._token_label = token_label
+        self._pin = pin
+        self._pin_refused = False
+        self._connection: _Connection | None = None
+        self._pinned: dict[KeyId, bytes] = {}
+
+    def public_key(self, key_id: KeyId) -> bytes:
+        """
+        Return the DER ``SubjectPublicKeyInfo`` of *key_id*, a ``CKA_ID`` in hex.
+
+        Raises:
+            KeyNotFoundError: There is no such key, or several.
+            KeyUnusableError: It must not be used, or is not the one that it was.
+            EncodingError: The token's answer is not a point on secp256k1.
+            BackendError: The token did not answer.
+        """
+        return self._answer(lambda connection: self._key(connection, key_id).spki)
+
+    def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
+        """
+        Return the DER ``ECDSA-Sig-Value`` over *digest*, signed as given.
+
+        Raises:
+            InvalidInputError: *digest* is not 32 bytes; tokens sign any length.
+            EncodingError: The token's answer is not r and s of 32 bytes each.
+            BackendError: As for ``public_key``.
+        """
+        if len(digest) != DIGEST_SIZE:
+            raise InvalidInputError("a digest must be 32 bytes", field="digest")
+        raw = self._answer(
+            lambda connection: self._key(connection, key_id).sign(digest)
+        )
+        if len(raw) != _RAW_SIZE:
+            raise EncodingError("the token's signature is not 64 bytes")
+        r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
+        return DeviceSignature(encode_signature(r, s))
+
+    def generate(self, label: str, key_id: KeyId | None = None) -> KeyId:
+        """
+        Make a key that can never leave the token, and return its id.
+
+        *key_id* is random unless given.  Two keys may not share a label, or an
+        operator could not tell them apart.  Nothing is retried.
+
+        Raises:
+            BackendError: The label or the id is taken, or the token refused.
+        """
+        new_id = KeyId(secrets.token_hex(16)) if key_id is None else key_id
+        cka_id = _cka_id(new_id)
+
+        def make(session: Session) -> None:
+            if list(session.get_objects({Attribute.LABEL: label})):
+                raise BackendError("a key with this label exists already")
+            if list(session.get_objects({Attribute.ID: cka_id})):
+                raise BackendError("a key with this id exists already")
+            pkcs11_keys.generate(session, cka_id, label)
+
+        self.provision(make)
+        return new_id
+
+    def provision(self, work: Callable[[Session], T]) -> T:
+        """
+        Return what *work* does in a read-write session.  Nothing is retried.
+
+        Raises:
+            BackendError: The token did not answer, or refused.
+        """
+
+        def ask(connection: "_Connection") -> T:
+            # python-pkcs11 logs the process out when it closes a session that
+            # was opened with a PIN.  This one was not.
+            with connection.token.open(rw=True) as session:
+                return work(session)
+
+        return self._ask_once(ask)
+
+    def _answer(self, ask: Callable[["_Connection"], T]) -> T:
+        """Ask; if the token was lost, connect again and ask once more."""
+        try:
+            return self._ask_once(ask)
+        except TokenLostError:
+            return self._ask_once(ask)
+
+    def _ask_once(self, ask: Callable[["_Connection"], T]) -> T:
+        library = Library.of(self._path)
+        while True:
+            with library.gate:
+                connection = self._connection
+                if connection is not None and connection.serves(library):
+                    try:
+                        return ask(connection)
+                    except PKCS11Error as e:
+                        raise connection.failed(e) from e
+            self._connect(library)
+
+    def _key(self, connection: "_Connection", key_id: KeyId) -> "_Key":
+        key = connection.keys.get(key_id)
+        if key is None:
+            key = _Key(connection, _cka_id(key_id))
+            if self._pinned.setdefault(key_id, key.spki) != key.spki:
+                raise KeyUnusableError("the key with this id is not the one it was")
+            # Threads that race find the same key; the first one's is kept.
+            key = connection.keys.setdefault(key_id, key)
+        return key
+
+    def _connect(self, library: Library) -> None:
+        """
+        Connect, unless another thread did so while this one waited.
+
+        Raises:
+            AccessDeniedError: The PIN is wrong, now or earlier.
+            BackendError: The token cannot be opened.
+        """
+        failures = library.failures
+        with library.gate.alone():
+            if self._connection is not None and self._connection.serves(library):
+                return
+            if self._pin_refused:
+                raise AccessDeniedError("the token did not accept the PIN")
+            if library.failures != failures:
+                # A crowd that waits for a dead token hears of it all at once.
+                raise BackendUnavailableError("the token cannot be opened")
+            try:
+                self._connection = self._opened(library)
+            except BackendError:
+                library.failures += 1
+                raise
+
+    def _opened(self, library: Library) -> "_Connection":
+        before = self._connection
+        if before is not None and before.epoch is library.epoch:
+            library.finalize()  # It was lost, and handles do not come back.
+        elif library.epoch is not None:
+            return self._logged_in(library)  # Another backend keeps it up.
+        for pause in _PAUSES if before is None else ():
+            with suppress(BackendUnavailableError):
+                return self._started(library)
+            time.sleep(pause)
+        return self._started(library)
+
+    def _started(self, library: Library) -> "_Connection":
+        try:
+            try:
+                library.initialize()
+            except PKCS11Error as e:
+                raise BackendUnavailableError("the token does not start") from e
+            return self._logged_in(library)
+        except BackendUnavailableError:
+            library.finalize()
+            raise
+
+    def _logged_in(self, library: Library) -> "_Connection":
+        try:
+            token = library.token(self._token_label)
+            return _Connection(library.epoch, token, self._login(token))
+        except PKCS11Error as e:
+            error = translated(e)
+            if isinstance(error, TokenLostError):
+                raise BackendUnavailableError("the token cannot be opened") from e
+            self._pin_refused = isinstance(error, AccessDeniedError)
+            raise error from e
+
+    def _login(self, token: Token) -> Session:
+        try:
+            pin = self._pin()
+            pin.encode()
+        except (OSError, UnicodeError):
+            # The latter would quote the PIN.
+            raise AccessDeniedError("the PIN cannot be read") from None
+        try:
+            return token.open(user_pin=pin)
+        except UserAlreadyLoggedIn:
+            return token.open()
+
+
+class _Connection:
+    """
+    One login to a token, in one epoch of its module.
+
+    Its sessions are never closed: they end with the epoch, and the process is
+    logged out when the last one is closed.
+    """
+
+    def __init__(self, epoch: object, token: Token, session: Session) -> None:
+        self.epoch = epoch
+        self.token = token
+        self.session = session
+        self.keys: dict[KeyId, _Key] = {}
+        self._is_lost = False
+
+    def serves(self, library: Library) -> bool:
+        """Say whether handles are valid; ask inside the library's gate."""
+        return self.epoch is library.epoch and not self._is_lost
+
+    def failed(self, error: PKCS11Error) -> BackendError:
+        """Return our error for *error*, and remember if the token was lost."""
+        ours = translated(error)
+        if isinstance(ours, TokenLostError):
+            self._is_lost = True
+        return ours
+
+
+class _Key:
+    """
+    One key of a connection, and the sessions that sign with it.
+
+    A session does one thing at a time, so that every thread takes one of its own
+    for a signature.  The last one returned is the first one taken: there are as
+    many as ever signed at the same time, and no attribute is read on the way.
+    """
+
+    def __init__(self, connection: _Connection, cka_id: bytes) -> None:
+        self._token = connection.token
+        self._cka_id = cka_id
+        self._idle = [pkcs11_keys.private_key(connection.session, cka_id)]
+        self.spki = pkcs11_keys.public_key(connection.session, cka_id)
+
+    def sign(self, digest: bytes) -> bytes:
+        """Return r and s as the token gives them."""
+        try:
+            key = self._idle.pop()
+        except IndexError:
+            key = self._another()
+        try:
+            # Without a mechanism the library would choose one that hashes.
+            return key.sign(digest, mechanism=Mechanism.ECDSA, buffer_size=_RAW_SIZE)
+        finally:
+            self._idle.append(key)
+
+    def _another(self) -> SignMixin:
+        return pkcs11_keys.private_key(self._token.open(), self._cka_id)
+
+
+def _cka_id(key_id: KeyId) -> bytes:
+    try:
+        return bytes.fromhex(key_id)
+    except ValueError:
+        raise KeyNotFoundError("a PKCS#11 key id is a CKA_ID in hex") from None

@@ -1,0 +1,6 @@
+"""The ledger in SQL: SQLite embedded, PostgreSQL when scaled out."""
+
+from backends.sql.store import SQLStore
+
+
+__all__ = ["SQLStore"]

@@ -1,0 +1,160 @@
+"""
+The tables, as the newest migration leaves them.
+
+Column names and their order are those of the values in ``signer.refunds.refund``:
+a row *is* a ``Refund``.  ``docs/database.md`` says what every constraint is for.
+Whoever changes this file writes a migration; a test compares the two.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    column,
+    text,
+)
+
+from backends.sql.columns import FreeText, Plain, StatusText, Uint256, UTCDateTime
+from signer.refunds.refund import OPEN, Status
+
+
+HEAD = "0001"
+"""The migration that this program needs: the newest, as a test makes sure."""
+
+UNRESERVED = frozenset({Status.QUEUED, Status.REFUSED, Status.CANCELLED})
+"""Where a refund has no nonce, and never had one."""
+
+SENT = frozenset({Status.SIGNED, Status.BROADCAST, Status.MINED, Status.CONFIRMED})
+"""Where a refund has a transaction; a failed one may have died before."""
+
+IN_BLOCK = frozenset({Status.MINED, Status.CONFIRMED})
+"""Where a refund has a block."""
+
+
+def status_in(statuses: frozenset[Status]) -> str:
+    """
+    Return the condition that the status is one of *statuses*, as literals.
+
+    With parameters in their place, no planner would use a partial index.
+    """
+    return "status IN ({})".format(", ".join(f"'{name}'" for name in sorted(statuses)))
+
+
+IS_OPEN = status_in(OPEN)
+
+metadata = MetaData()
+
+refunds = Table(
+    "refunds",
+    metadata,
+    Column("id", Plain, nullable=False),
+    Column("client", Plain, nullable=False),
+    Column("idempotency_key", Plain, nullable=False),
+    Column("fingerprint", Plain, nullable=False),
+    Column("reference", Plain, nullable=False),
+    Column("payment_session_id", Plain, nullable=False),
+    Column("network", Plain, nullable=False),
+    Column("chain_id", BigInteger, nullable=False),
+    Column("token", Plain, nullable=False),
+    Column("token_address", Plain, nullable=False),
+    Column("decimals", Integer, nullable=False),
+    Column("recipient", Plain, nullable=False),
+    Column("amount", Uint256, nullable=False),
+    Column("reason", Plain),
+    Column("status", StatusText, nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("updated_at", UTCDateTime, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("sender", Plain),
+    Column("key_id", Plain),
+    Column("nonce", BigInteger),
+    Column("gas_limit", BigInteger),
+    Column("tx_hash", Plain),
+    Column("block_number", BigInteger),
+    Column("block_hash", Plain),
+    Column("failure_code", Plain),
+    Column("failure_detail", FreeText),
+    PrimaryKeyConstraint("id", name="pk_refunds"),
+    UniqueConstraint("client", "idempotency_key", name="uq_refunds_idempotency_key"),
+    UniqueConstraint("client", "reference", name="uq_refunds_reference"),
+    UniqueConstraint("chain_id", "sender", "nonce", name="uq_refunds_nonce"),
+    CheckConstraint(status_in(frozenset(Status)), name="ck_refunds_status"),
+    CheckConstraint(column("amount", Uint256) > 0, name="ck_refunds_amount"),
+    CheckConstraint(
+        "chain_id > 0 AND decimals >= 0 AND version >= 0"
+        " AND nonce >= 0 AND gas_limit > 0 AND block_number >= 0",
+        name="ck_refunds_ranges",
+    ),
+    CheckConstraint(
+        f"({status_in(UNRESERVED)}) = (nonce IS NULL)"
+        " AND (nonce IS NULL) = (sender IS NULL)"
+        " AND (nonce IS NULL) = (key_id IS NULL)"
+        " AND (nonce IS NULL) = (gas_limit IS NULL)",
+        name="ck_refunds_reservation",
+    ),
+    CheckConstraint(
+        f"NOT ({status_in(SENT)}) OR tx_hash IS NOT NULL",
+        name="ck_refunds_transaction",
+    ),
+    CheckConstraint(
+        f"NOT ({status_in(IN_BLOCK)})"
+        " OR (block_number IS NOT NULL AND block_hash IS NOT NULL)",
+        name="ck_refunds_block",
+    ),
+    Index(
+        "ix_refunds_open",
+        "id",
+        sqlite_where=text(IS_OPEN),
+        postgresql_where=text(IS_OPEN),
+    ),
+    Index("ix_refunds_client", "client", "id"),
+    Index("ix_refunds_session", "client", "payment_session_id", "id"),
+    Index("ix_refunds_status", "client", "status", "id"),
+)
+
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("tx_hash", Plain, nullable=False),
+    Column("refund_id", Plain, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", Plain, nullable=False),
+    Column("chain_id", BigInteger, nullable=False),
+    Column("sender", Plain, nullable=False),
+    Column("nonce", BigInteger, nullable=False),
+    Column("max_fee_per_gas", Uint256, nullable=False),
+    Column("max_priority_fee_per_gas", Uint256, nullable=False),
+    Column("gas_limit", BigInteger, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    Column("signed_at", UTCDateTime, nullable=False),
+    PrimaryKeyConstraint("tx_hash", name="pk_transactions"),
+    UniqueConstraint("refund_id", "attempt", name="uq_transactions_attempt"),
+    ForeignKeyConstraint(["refund_id"], ["refunds.id"], name="fk_transactions_refund"),
+    CheckConstraint("kind IN ('noop', 'transfer')", name="ck_transactions_kind"),
+    CheckConstraint(
+        "attempt >= 0 AND chain_id > 0 AND nonce >= 0 AND gas_limit > 0"
+        " AND max_priority_fee_per_gas <= max_fee_per_gas",
+        name="ck_transactions_ranges",
+    ),
+)
+
+refund_moves = Table(
+    "refund_moves",
+    metadata,
+    Column("refund_id", Plain, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("status", StatusText, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+    PrimaryKeyConstraint("refund_id", "version", name="pk_refund_moves"),
+    ForeignKeyConstraint(["refund_id"], ["refunds.id"], name="fk_refund_moves_refund"),
+    CheckConstraint(status_in(frozenset(Status)), name="ck_refund_moves_status"),
+    sqlite_with_rowid=False,  # The primary key is the table: one tree, not two.
+)

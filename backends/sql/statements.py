@@ -1,0 +1,159 @@
+"""
+The statements that change the ledger, written once and compiled once.
+
+Their parameters are named for table and column: ``refunds_status``.  Each change
+returns the row's nonce, or no row when it did not apply.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import Executable, Table, bindparam, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+
+from backends.sql.schema import refund_moves, refunds, transactions
+from signer.refunds.refund import Refund, SignedTransaction, Status
+
+
+Change = ReturningInsert[int | None] | ReturningUpdate[int | None]
+InsertOfDialect = Callable[[Table], sqlite.Insert | postgresql.Insert]
+Values = Mapping[str, Any]
+
+# What may change after the reservation.  The rest of a row, above all its nonce,
+# stands in no other statement's SET: one refund keeps one nonce for life.
+SAVED = (
+    "status",
+    "updated_at",
+    "version",
+    "tx_hash",
+    "block_number",
+    "block_hash",
+    "failure_code",
+    "failure_detail",
+)
+_RESERVED = ("status", "updated_at", "version", "sender", "key_id", "gas_limit")
+
+
+def _parameter(table: Table, name: str) -> Any:
+    return bindparam(f"{table.name}_{name}", type_=table.c[name].type)
+
+
+def _parameters(table: Table, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: _parameter(table, name) for name in names}
+
+
+def _next_nonce() -> Any:
+    """
+    Return one past the highest nonce of the wallet, or the floor if that is higher.
+
+    Ordered by the unique index, so that it costs the same in a ledger of millions.
+    """
+    taken = refunds.alias("taken")
+    floor = bindparam("floor", type_=taken.c.nonce.type)
+    highest = (
+        select(taken.c.nonce + 1)
+        .where(
+            taken.c.chain_id == _parameter(refunds, "chain_id"),
+            taken.c.sender == _parameter(refunds, "sender"),
+            taken.c.nonce >= floor,
+        )
+        .order_by(taken.c.nonce.desc())
+        .limit(1)
+    )
+    return func.coalesce(highest.scalar_subquery(), floor)
+
+
+_everything = _parameters(refunds, tuple(refunds.c.keys()))
+_unmoved = update(refunds).where(
+    refunds.c.id == _parameter(refunds, "id"),
+    refunds.c.version == bindparam("before_version", type_=refunds.c.version.type),
+)
+
+
+class Step(Enum):
+    """The changes there are."""
+
+    ACCEPT = "insert a refund, unless a unique constraint knows it"
+    RESERVE = "give a queued refund the next nonce of its wallet"
+    SAVE = "move a refund on"
+    RECORD = "move a refund on, and keep its signed bytes"
+
+
+def change(step: Step, insert_: InsertOfDialect) -> Change:
+    """Return the statement that changes ``refunds`` for *step*."""
+    if step is Step.ACCEPT:
+        accept = insert_(refunds).values(_everything).on_conflict_do_nothing()
+        return accept.returning(refunds.c.nonce)
+    if step is Step.RESERVE:
+        queued = _unmoved.where(refunds.c.status == Status.QUEUED)
+        given = {**_parameters(refunds, _RESERVED), "nonce": _next_nonce()}
+        return queued.values(given).returning(refunds.c.nonce)
+    saved = _parameters(refunds, SAVED)
+    return _unmoved.values(saved).returning(refunds.c.nonce)
+
+
+_move = {
+    "refund_id": _parameter(refunds, "id"),
+    "version": _parameter(refunds, "version"),
+    "status": _parameter(refunds, "status"),
+    "at": _parameter(refunds, "updated_at"),
+}
+_record = _parameters(transactions, tuple(transactions.c.keys()))
+
+MOVE = insert(refund_moves).values(_move)
+"""Write the line of history that belongs to a change."""
+
+RECORD = insert(transactions).values(_record)
+"""Keep signed bytes."""
+
+
+ON_SQLITE = {step: change(step, sqlite.insert) for step in Step}
+"""What changes ``refunds``; ``MOVE`` and ``RECORD`` follow, if it returned a row."""
+
+
+def _together(step: Step) -> Executable:
+    """
+    Return one statement for *step*, its line of history and its signed bytes.
+
+    Its parts see one snapshot and stand or fall together; the inserts select from
+    what the change returned, and do nothing when that is nothing.
+    """
+    changed = change(step, postgresql.insert).cte("changed")
+    inserts = [(refund_moves, _move)]
+    if step is Step.RECORD:
+        inserts.append((transactions, _record))
+    return select(changed.c.nonce).add_cte(
+        *(
+            insert(table)
+            .from_select(list(row), select(*row.values()).select_from(changed))
+            .cte(f"new_{table.name}")
+            for table, row in inserts
+        )
+    )
+
+
+ON_POSTGRESQL = {step: _together(step) for step in Step}
+"""The whole change, in one statement and so in one round trip."""
+
+
+def values(
+    before: Refund | None, after: Refund, transaction: SignedTransaction | None = None
+) -> Values:
+    """Return the parameters of every statement about the step to *after*."""
+    given = _fields(refunds, after)
+    if before is not None:
+        given["before_version"] = before.version
+    if transaction is not None:
+        given.update(_fields(transactions, transaction))
+    return given
+
+
+def _fields(table: Table, source: object) -> dict[str, Any]:
+    names = table.c.keys()
+    return {
+        f"{table.name}_{name}": value
+        for name, value in zip(names, attrgetter(*names)(source), strict=True)
+    }

@@ -1,0 +1,204 @@
+"""The ledger of refunds: what ``signer.ports.Store`` promises, in SQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select
+
+from backends.sql import queries
+from backends.sql.changes import apply
+from backends.sql.checks import (
+    is_address,
+    is_storable,
+    require_new,
+    require_page,
+    require_step,
+)
+from backends.sql.database import Database
+from backends.sql.health import require_health
+from backends.sql.statements import Step, values
+from signer.errors import StaleStateError
+from signer.refunds.refund import Move, Page, Refund, SignedTransaction, Status
+
+
+class SQLStore:
+    """
+    A ``Store`` on SQLite or PostgreSQL.
+
+    Opens its connections at first use, in whichever process that is, so that it may
+    be made before a fork.  Threads share it.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 4, timeout: float = 5.0) -> None:
+        """
+        Remember *url*, and open nothing.
+
+        *pool_size* is the number of threads that use the store at once, *timeout*
+        the seconds that a connection, a lock and a statement may each take.
+
+        Raises:
+            ConfigurationError: ``database-misconfigured``; the URL is not shown.
+        """
+        self._database = Database(url, pool_size=pool_size, timeout=timeout)
+
+    def __repr__(self) -> str:
+        """Say no more than the kind of database."""
+        return f"SQLStore({self._database.dialect!r})"
+
+    def accept(self, refund: Refund) -> tuple[Refund, bool]:
+        """
+        Insert a queued refund, or find the one that this client's key made.
+
+        Returns:
+            The stored refund, and whether this call created it.
+
+        Raises:
+            InvalidInputError: A text is too long, or no database can hold it.
+            IdempotencyMismatchError: The key was used with another fingerprint.
+            ConflictError: Another key already asked for the same reference.
+            ValueError: The refund is not queued; a programming error.
+        """
+        require_new(refund)
+        if apply(self._database, Step.ACCEPT, values(None, refund)) is not None:
+            return refund, True
+        return self._database.run(lambda c: queries.found(c, refund)), False
+
+    def get(self, refund_id: str) -> Refund | None:
+        """Return one refund."""
+        rows = self._rows(queries.BY_ID, refund_id)
+        return Refund(*rows[0]) if rows else None
+
+    def list(
+        self,
+        client: str,
+        *,
+        payment_session_id: str | None = None,
+        status: Status | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """
+        Return a client's refunds, newest first, from behind *cursor*.
+
+        Raises:
+            InvalidInputError: *limit* or *cursor* is none that we gave or take.
+        """
+        require_page(limit, cursor)
+        if not (is_storable(client) and is_storable(payment_session_id or "")):
+            return Page((), None)
+        filters = {
+            "payment_session_id": payment_session_id,
+            "status": status,
+            "cursor": cursor,
+        }
+        used = {name: value for name, value in filters.items() if value is not None}
+        # The one too many says that there is more.
+        given = {**used, "of_client": client, "at_most": limit + 1}
+        wanted = queries.newest(*used)
+        rows = self._database.run(lambda c: c.execute(wanted, given).all())
+        page = tuple(Refund(*row) for row in rows[:limit])
+        return Page(page, page[-1].id if len(rows) > limit else None)
+
+    def open_refunds(self, limit: int) -> Sequence[Refund]:
+        """Return refunds that something must still happen to, oldest first."""
+        given = {"at_most": limit}
+        rows = self._database.run(lambda c: c.execute(queries.OPEN, given).all())
+        return tuple(Refund(*row) for row in rows)
+
+    def reserve(
+        self,
+        refund: Refund,
+        *,
+        sender: str,
+        key_id: str,
+        gas_limit: int,
+        floor: int,
+        at: datetime,
+    ) -> Refund:
+        """
+        Give a queued refund its nonce for life, in one transaction.
+
+        The nonce is one past the highest that any row holds for this chain and
+        sender, or *floor* (what the chain counts) if that is higher.  Nothing else
+        remembers it, so that a transaction that fails leaves no gap.
+
+        Raises:
+            StaleStateError: The refund is not as *refund* says any more.
+            ValueError: It is not queued, or *sender* is no EIP-55 address, and one
+                wallet would have two names; a programming error.
+        """
+        if not is_address(sender):
+            raise ValueError("the sender is not an address with its EIP-55 checksum")
+        reservation = {"sender": sender, "key_id": key_id, "gas_limit": gas_limit}
+        after = refund.moved(Status.RESERVED, at, **reservation)
+        given = {**values(refund, after), "floor": floor}
+        changed = apply(self._database, Step.RESERVE, given)
+        if changed is None:
+            raise StaleStateError(f"refund {refund.id} is not queued as before")
+        return refund.moved(Status.RESERVED, at, **reservation, nonce=changed.nonce)
+
+    def save(
+        self,
+        before: Refund,
+        after: Refund,
+        transaction: SignedTransaction | None = None,
+    ) -> None:
+        """
+        Replace *before* by *after*, and record *transaction*, or do nothing.
+
+        Raises:
+            StaleStateError: The stored version is not that of *before*, or this
+                attempt of the refund was recorded already.
+            ValueError: *after* is not the next version of *before*, changes what
+                stays for life, or *transaction* is another's; a programming error.
+        """
+        require_step(before, after, transaction)
+        step = Step.SAVE if transaction is None else Step.RECORD
+        if apply(self._database, step, values(before, after, transaction)) is None:
+            raise StaleStateError(f"refund {before.id} has moved on")
+
+    def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
+        """Return everything that was ever signed for a refund, first one first."""
+        rows = self._rows(queries.TRANSACTIONS, refund_id)
+        return tuple(SignedTransaction(*row) for row in rows)
+
+    def history(self, refund_id: str) -> Sequence[Move]:
+        """Return the moves of a refund, first one first."""
+        return tuple(Move(*row) for row in self._rows(queries.HISTORY, refund_id))
+
+    def check(self) -> None:
+        """
+        Do nothing, through the database.
+
+        Raises:
+            StoreUnavailableError: It does not answer, or only reads at the moment.
+            StoreError: Its schema is not the one that this program needs, or it
+                acknowledges what it has not written.
+        """
+        require_health(self._database)
+
+    def migrate(self) -> None:
+        """
+        Bring an empty or older database to this program's schema.
+
+        Any number of processes may do so at once.
+
+        Raises:
+            StoreError: It is newer than the program, or cannot be changed.
+        """
+        # Alembic takes a tenth of a second to import, which only this method needs.
+        from backends.sql.migrate import migrate  # noqa: PLC0415
+
+        migrate(self._database)
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        self._database.close()
+
+    def _rows(self, statement: Select[Any], given: str) -> Sequence[Any]:
+        if not is_storable(given):
+            return ()
+        return self._database.run(
+            lambda c: c.execute(statement, {"given": given}).all()
+        )

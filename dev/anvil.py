@@ -1,0 +1,108 @@
+"""
+Find or obtain anvil, the local chain.
+
+``python -m dev.anvil`` installs it from npm where it is missing, together with the
+Solidity compiler: pinned in ``package.json``, hashed in ``package-lock.json``.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_NPM_PATIENCE_SECONDS = 300
+
+
+def find_anvil(root: Path) -> Path | None:
+    """
+    Return an anvil that runs: ``$ANVIL``, the one under *root*, or from the PATH.
+
+    The npm package's start script is passed by: it needs node at run time, and an
+    install script that current npm does not run.  The binary needs neither.
+    """
+    candidates = [
+        os.environ.get("ANVIL"),
+        *sorted(root.glob("node_modules/@foundry-rs/anvil-*/bin/anvil")),
+        shutil.which("anvil"),
+    ]
+    for candidate in candidates:
+        if candidate and _runs(Path(candidate)):
+            return Path(candidate)
+    return None
+
+
+def obtain_anvil(root: Path) -> Path | None:
+    """
+    Return an anvil, installing it from npm into *root* if need be.
+
+    None when there is no anvil and npm cannot bring one; stderr says why.
+    """
+    anvil = find_anvil(root)
+    if anvil is None and install_node_modules(root):
+        anvil = find_anvil(root)
+    return anvil
+
+
+def install_node_modules(root: Path) -> bool:
+    """Run ``npm ci`` in *root*, telling stderr; say whether it succeeded."""
+    npm = shutil.which("npm")
+    if npm is None:
+        _say("npm is not installed: no anvil, no Solidity compiler\n")
+        return False
+    # npm ci removes what is there first: two at a time would destroy each other's.
+    with (root / "package-lock.json").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _npm_ci(npm, root)
+
+
+def _npm_ci(npm: str, root: Path) -> bool:
+    _say("Installing the local chain (anvil) from npm ")
+    started = time.monotonic()
+    with subprocess.Popen(
+        [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while True:
+            try:
+                _, complaint = process.communicate(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                _say(".")
+            if time.monotonic() - started > _NPM_PATIENCE_SECONDS:
+                process.terminate()
+    if process.returncode != 0:
+        _say(f" failed.\n{complaint.strip()}\n")
+        return False
+    _say(f" done in {time.monotonic() - started:.0f} s.\n")
+    return True
+
+
+def _runs(binary: Path) -> bool:
+    try:
+        finished = subprocess.run(
+            [binary, "--version"], capture_output=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return finished.returncode == 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    # The tests need both; the presence of one says nothing about the other.
+    complete = (ROOT / "node_modules" / "solc").is_dir() and find_anvil(ROOT)
+    sys.exit(0 if complete or install_node_modules(ROOT) else 1)

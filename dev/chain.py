@@ -1,0 +1,217 @@
+"""
+A local chain: anvil, or eth-tester with py-evm where there is no anvil.
+
+::
+
+    python -m dev.chain --port 8545 --block-time 1 --ready-file chain.url
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from dev.anvil import ROOT, obtain_anvil
+from dev.rpc import RPC
+from dev.with_parent import die_with_parent
+
+
+CHAIN_ID = 31337
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 5.0
+
+
+class LocalChain:
+    """
+    A chain of its own on loopback, alive inside the ``with`` block.
+
+    Every account of ``eth_accounts`` is unlocked and rich.  The node runs in its
+    own process group, and on Linux it also ends with the *thread* that started it,
+    even by kill -9 (see ``dev/with_parent.py``).
+
+    Args:
+        anvil: The binary (``dev.anvil``); None means eth-tester.
+        port: Where to listen on 127.0.0.1; 0 means any free port.
+        block_time: Seconds from block to block; None mines each transaction at
+            once, and nothing in between.  eth-tester mines transactions at once
+            in either case, and empty blocks besides.
+    """
+
+    def __init__(
+        self, anvil: Path | None, *, port: int = 0, block_time: int | None = None
+    ) -> None:
+        self.engine = "anvil" if anvil else "eth-tester"
+        self.port = port or _bind(0)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = _command(anvil, self.port, block_time)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The node's process id, which is also that of its group."""
+        return self._running().pid
+
+    def start(self) -> Self:
+        """
+        Start the node and wait until it answers.
+
+        Raises:
+            OSError: Somebody else listens on the port.
+            RuntimeError: The node ended, or did not answer in time.
+        """
+        # Else a node that was there before would answer in place of ours.
+        _bind(self.port)
+        if self.engine == "eth-tester":
+            sys.stderr.write(
+                "No anvil here: the local chain is eth-tester, in Python.\n"
+            )
+        with tempfile.TemporaryFile() as complaints:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",  # Modules beside the script hide none of Python's.
+                    ROOT / "dev" / "with_parent.py",
+                    str(os.getpid()),
+                    *self._command,
+                ],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                process_group=0,
+            )
+            try:
+                self._await(complaints)
+            except BaseException:
+                self.stop()
+                raise
+        return self
+
+    def stop(self) -> None:
+        """End the node and whatever it started.  Stopping twice is harmless."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for step in (signal.SIGTERM, signal.SIGKILL):
+            # The id stays ours until the process is reaped, by the wait below.
+            if process.poll() is None:
+                os.killpg(process.pid, step)
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+
+    def is_alive(self) -> bool:
+        """Whether the node runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the local chain is not running")
+        return self._process
+
+    def _await(self, complaints: IO[bytes]) -> None:
+        rpc = RPC(self.url, timeout=2.0)
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+            if self._running().poll() is not None:
+                complaints.seek(0)
+                words = complaints.read().decode(errors="replace").strip()
+                raise RuntimeError(f"the local chain ended at once: {words[-500:]}")
+            try:
+                rpc("eth_chainId")
+            except (OSError, ValueError):
+                continue
+            return
+        raise RuntimeError("the local chain does not answer")
+
+
+def _command(anvil: Path | None, port: int, block_time: int | None) -> list[str]:
+    pace = [] if block_time is None else ["--block-time", str(block_time)]
+    where = ["--port", str(port), "--chain-id", str(CHAIN_ID), *pace]
+    if anvil is None:
+        return [sys.executable, "-m", "dev.tester_chain", *where]
+    # The cache of dropped states would otherwise go to the user's home.
+    cache = Path(tempfile.gettempdir()) / f"hotwallet-anvil-{os.getuid()}"
+    return [
+        str(anvil),
+        "--host=127.0.0.1",
+        "--quiet",
+        f"--cache-path={cache}",
+        *where,
+    ]
+
+
+def _bind(port: int) -> int:
+    """Return *port*, or a free one for 0; raises OSError when it is taken."""
+    with socket.socket() as probe:
+        # As servers do: a port whose last connections fade away is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        bound: int = probe.getsockname()[1]
+        return bound
+
+
+def _announce(path: Path, url: str) -> None:
+    # Whoever waits for the file must never see half of it.
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(url + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a chain until SIGTERM or SIGINT; 1 when it dies by itself."""
+    parser = argparse.ArgumentParser(prog="python -m dev.chain", description=__doc__)
+    parser.add_argument("--port", type=int, default=8545)
+    parser.add_argument("--block-time", type=int, help="seconds; default: on demand")
+    parser.add_argument("--ready-file", type=Path, help="gets the URL once it answers")
+    parser.add_argument("--engine", choices=("anvil", "eth-tester"), default="anvil")
+    parser.add_argument("--die-with-parent", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.die_with_parent:
+        die_with_parent(os.getppid())
+    anvil = obtain_anvil(ROOT) if options.engine == "anvil" else None
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    chain = LocalChain(anvil, port=options.port, block_time=options.block_time)
+    try:
+        with chain:
+            print(f"{chain.engine} on {chain.url}, chain id {CHAIN_ID}", flush=True)
+            if options.ready_file:
+                _announce(options.ready_file, chain.url)
+            while chain.is_alive():
+                if stop.wait(0.2):
+                    return 0
+        problem = "the node ended by itself"
+    except (OSError, RuntimeError) as e:
+        problem = str(e)
+    print(f"No local chain on port {chain.port}: {problem}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""
+A KMS of one's own: AWS KMS on 127.0.0.1, for development, tests and benchmarks.
+
+moto keeps the keys and answers what is about them; what uses them (Sign, Verify,
+GetPublicKey) behaves as AWS does, see ``dev/kms_keys.py``.  Nothing is stored: the
+keys end with the process.
+
+::
+
+    $ python -m dev.kms_emulator --port 4567 --create-key
+    {"endpoint": "http://127.0.0.1:4567", "region": "eu-central-1", ...}
+
+In a test, ``with KMSEmulator() as emulator`` serves on a free port, from a thread.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    create_backend_app,
+)
+from werkzeug.test import Client
+
+from dev.kms_keys import Keys, KMSError, SignEvent, Signing, as_given, find, keys_of
+from dev.kms_wire import Call, Exchange, Faults, Reply, Server, error_reply
+
+
+# moto takes a key id only for these, where AWS takes an ARN as well.
+_BY_BARE_ID = {"EnableKey", "DisableKey", "ScheduleKeyDeletion", "CancelKeyDeletion"}
+
+
+class KMSEmulator:
+    """
+    The emulator in this process.  Use it as a context manager.
+
+    ``journal`` holds every request, ``trail`` what CloudTrail would hold of Sign,
+    both oldest first; ``faults`` scripts what goes wrong.
+    """
+
+    region = "eu-central-1"
+
+    def __init__(self, port: int = 0) -> None:
+        self.faults = Faults()
+        self.journal: deque[Call] = deque(maxlen=100_000)
+        self._keys = Keys()
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._closing = threading.Event()
+        self._server = Server(port, self._handle)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="kms-emulator"
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closing.set()
+        self._server.close()
+        self._thread.join()
+
+    @property
+    def endpoint(self) -> str:
+        """The URL for boto3's ``endpoint_url``."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def trail(self) -> Sequence[SignEvent]:
+        """What CloudTrail would hold of Sign."""
+        return self._keys.trail
+
+    def create_key(
+        self, spec: str = "ECC_SECG_P256K1", usage: str = "SIGN_VERIFY"
+    ) -> str:
+        """Make a key without asking over HTTP, and return its ARN."""
+        return keys_of(self.region).create_key(None, usage, spec, "", None).arn
+
+    def create_alias(self, name: str, arn: str) -> None:
+        """Call a key *name*, which begins with ``alias/``."""
+        keys_of(self.region).create_alias(arn, name)
+
+    def set_state(self, arn: str, state: str) -> None:
+        """Put a key into *state*: Enabled, Disabled or PendingDeletion."""
+        find(self.region, arn).key_state = state
+
+    def address(self, arn: str) -> str:
+        """Return the Ethereum address of a secp256k1 key."""
+        spki = find(self.region, arn).private_key.public_key()
+        return to_checksum_address(keccak(spki[-64:])[12:])
+
+    def _handle(self, call: Call, connection: socket.socket) -> Reply | None:
+        self.journal.append(call)
+        exchange = Exchange(
+            call=call,
+            connection=connection,
+            closing=self._closing,
+            answer=lambda signing: self._answer(call, signing or as_given),
+        )
+        fault = self.faults.take(call.operation)
+        return fault(exchange) if fault else exchange.answer(None)
+
+    def _answer(self, call: Call, signing: Signing) -> Reply:
+        region = call.region
+        if region is None:
+            return error_reply(
+                KMSError("MissingAuthenticationTokenException", "Missing token")
+            )
+        try:
+            match call.operation:
+                case "Sign":
+                    answer = self._keys.sign(
+                        region, call.asked, call.request_id, signing
+                    )
+                case "Verify":
+                    answer = self._keys.verify(region, call.asked)
+                case "GetPublicKey":
+                    answer = self._keys.public_key(region, call.asked)
+                case _:
+                    return self._ask_moto(call)
+        except KMSError as e:
+            return error_reply(e)
+        return Reply(json.dumps(answer).encode())
+
+    def _ask_moto(self, call: Call) -> Reply:
+        body = call.body
+        if call.operation in _BY_BARE_ID:
+            bare = call.asked.get("KeyId", "").rpartition("key/")[2]
+            body = json.dumps({**call.asked, "KeyId": bare}).encode()
+        response = Client(self._moto, use_cookies=False).post(
+            "/",
+            headers=[(n, v) for n, v in call.headers.items() if n != "content-length"],
+            data=body,
+        )
+        return Reply(response.data, response.status_code)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, and say where in one line of JSON."""
+    parser = argparse.ArgumentParser(description="AWS KMS on 127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument("--ready-file", type=Path, help="gets the line of JSON too")
+    parser.add_argument("--create-key", action="store_true", help="make a signing key")
+    options = parser.parse_args(arguments)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with KMSEmulator(options.port) as emulator:
+        facts = {"endpoint": emulator.endpoint, "region": emulator.region}
+        if options.create_key:
+            arn = emulator.create_key()
+            facts |= {
+                "key_id": arn.rpartition("/")[2],
+                "arn": arn,
+                "address": emulator.address(arn),
+            }
+        _announce(json.dumps(facts), options.ready_file)
+        stop.wait()
+
+
+def _announce(line: str, ready_file: Path | None) -> None:
+    """Print *line*, and let *ready_file* appear with all of it, or not at all."""
+    if ready_file is not None:
+        unfinished = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
+        unfinished.write_text(line + "\n", encoding="utf-8")
+        unfinished.replace(ready_file)
+    with contextlib.suppress(BrokenPipeError):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""
+How AWS KMS signs, over the keys that moto keeps.
+
+moto 5.2 hashes a DIGEST again, takes digests of any length, and signs with keys that
+are disabled.  Here the three operations that use a key's material behave as the API
+reference and the table of key states in the KMS developer guide say.  Everything
+else about keys (create, disable, tag, alias) stays moto's.
+"""
+
+import base64
+import binascii
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.kms.models import Key, KmsBackend, kms_backends
+from moto.kms.utils import ECDSAPrivateKey
+
+
+Answer = dict[str, Any]
+Parameters = Mapping[str, Any]
+Signing = Callable[[ec.EllipticCurvePrivateKey, bytes], bytes]
+"""Signs a digest and returns DER.  Faults put another one in the place of ours."""
+
+_HASHES: Mapping[str, hashes.HashAlgorithm] = {
+    "ECDSA_SHA_256": hashes.SHA256(),
+    "ECDSA_SHA_384": hashes.SHA384(),
+    "ECDSA_SHA_512": hashes.SHA512(),
+}
+_MAX_MESSAGE = 4096
+
+
+class KMSError(Exception):
+    """KMS refuses: a *code* and a *message* for the body, and the HTTP *status*."""
+
+    def __init__(
+        self, code: str, message: str, status: int = HTTPStatus.BAD_REQUEST
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = int(status)
+
+
+@dataclass(frozen=True, slots=True)
+class SignEvent:
+    """What CloudTrail keeps of one call of Sign.  It never holds the digest."""
+
+    request_id: str
+    key_id: str
+    message_type: str
+    signing_algorithm: str
+    error_code: str | None
+
+
+class Keys:
+    """
+    The keys of all regions of moto's one account, as AWS would use them.
+
+    ``trail`` is the CloudTrail of Sign, oldest first, at most 100,000 events.
+    """
+
+    def __init__(self) -> None:
+        self.trail: deque[SignEvent] = deque(maxlen=100_000)
+
+    def sign(
+        self, region: str, asked: Parameters, request_id: str, signing: Signing
+    ) -> Answer:
+        """Answer Sign, and write it to the trail, refused or not."""
+        error = None
+        try:
+            return self._sign(region, asked, signing)
+        except KMSError as e:
+            error = e.code
+            raise
+        finally:
+            event = SignEvent(
+                request_id=request_id,
+                key_id=asked.get("KeyId", ""),
+                message_type=asked.get("MessageType", "RAW"),
+                signing_algorithm=asked.get("SigningAlgorithm", ""),
+                error_code=error,
+            )
+            self.trail.append(event)
+
+    def _sign(self, region: str, asked: Parameters, signing: Signing) -> Answer:
+        key = usable(find(region, asked.get("KeyId", "")))
+        private_key = _signing_key(key, "Sign", asked)
+        signature = signing(private_key, _digest(asked))
+        return {
+            "KeyId": key.arn,
+            "Signature": base64.b64encode(signature).decode(),
+            "SigningAlgorithm": asked["SigningAlgorithm"],
+        }
+
+    def verify(self, region: str, asked: Parameters) -> Answer:
+        """Answer Verify."""
+        key = usable(find(region, asked.get("KeyId", "")))
+        public_key = _signing_key(key, "Verify", asked).public_key()
+        algorithm = ec.ECDSA(Prehashed(_HASHES[asked["SigningAlgorithm"]]))
+        try:
+            public_key.verify(_blob(asked, "Signature"), _digest(asked), algorithm)
+        except InvalidSignature:
+            raise KMSError("KMSInvalidSignatureException", "") from None
+        return {
+            "KeyId": key.arn,
+            "SignatureValid": True,
+            "SigningAlgorithm": asked["SigningAlgorithm"],
+        }
+
+    def public_key(self, region: str, asked: Parameters) -> Answer:
+        """Answer GetPublicKey; it fails for keys in a state that cannot sign."""
+        key = usable(find(region, asked.get("KeyId", "")))
+        if key.key_spec.startswith(("SYMMETRIC", "HMAC")):
+            raise KMSError(
+                "UnsupportedOperationException",
+                f"{key.arn} is a symmetric key, which has no public key.",
+            )
+        algorithms = {
+            "SigningAlgorithms": key.signing_algorithms,
+            "EncryptionAlgorithms": key.encryption_algorithms,
+        }
+        return {
+            "CustomerMasterKeySpec": key.key_spec,
+            "KeyId": key.arn,
+            "KeySpec": key.key_spec,
+            "KeyUsage": key.key_usage,
+            "PublicKey": base64.b64encode(key.private_key.public_key()).decode(),
+            **{name: value for name, value in algorithms.items() if value},
+        }
+
+
+def keys_of(region: str) -> KmsBackend:
+    """Return moto's keys in *region*."""
+    return kms_backends[DEFAULT_ACCOUNT_ID][region]
+
+
+def find(region: str, name: str) -> Key:
+    """
+    Return the key that *name* means: key id, key ARN, alias name or alias ARN.
+
+    Raises:
+        KMSError: ``NotFoundException``, also for an ARN of elsewhere.
+    """
+    backend = keys_of(region)
+    prefix = f"arn:aws:kms:{region}:{DEFAULT_ACCOUNT_ID}:"
+    local = name.removeprefix(prefix).removeprefix("key/")
+    if local.startswith("alias/"):
+        key_id = backend.get_key_id_from_alias(local)
+        missing = f"Alias {prefix}{local} is not found."
+    else:
+        key_id = local
+        missing = f"Key '{prefix}key/{local}' does not exist"
+    if key_id is None or key_id not in backend.keys:
+        raise KMSError("NotFoundException", missing)
+    return backend.keys[key_id]
+
+
+def usable(key: Key) -> Key:
+    """Return *key* if its state lets it sign (developer guide, key states)."""
+    if key.key_state == "Disabled":
+        raise KMSError(
+            "DisabledException", f"{key.arn} is disabled.", HTTPStatus.CONFLICT
+        )
+    if key.key_state == "PendingDeletion":
+        raise KMSError(
+            "KMSInvalidStateException",
+            f"{key.arn} is pending deletion.",
+            HTTPStatus.CONFLICT,
+        )
+    return key
+
+
+def as_given(private_key: ec.EllipticCurvePrivateKey, digest: bytes) -> bytes:
+    """Sign *digest* itself.  The nonce is random, and s is high half of the time."""
+    hashed = {h.digest_size: h for h in _HASHES.values()}[len(digest)]
+    return private_key.sign(digest, ec.ECDSA(Prehashed(hashed)))
+
+
+def _signing_key(
+    key: Key, operation: str, asked: Parameters
+) -> ec.EllipticCurvePrivateKey:
+    algorithm = asked.get("SigningAlgorithm")
+    if key.key_usage != "SIGN_VERIFY":
+        raise KMSError(
+            "InvalidKeyUsageException",
+            f"{key.arn} key usage is {key.key_usage} which is not valid for"
+            f" {operation}.",
+        )
+    if algorithm not in key.signing_algorithms:
+        raise KMSError(
+            "InvalidKeyUsageException",
+            f"Algorithm {algorithm} is incompatible with key spec {key.key_spec}.",
+        )
+    if not isinstance(key.private_key, ECDSAPrivateKey):
+        raise KMSError(
+            "UnsupportedOperationException", "This emulator signs with EC keys only."
+        )
+    return key.private_key.private_key
+
+
+def _digest(asked: Parameters) -> bytes:
+    """Return what is to be signed: the digest as given, or the hash of a message."""
+    message = _blob(asked, "Message")
+    algorithm = asked["SigningAlgorithm"]
+    hashed = _HASHES[algorithm]
+    if not 1 <= len(message) <= _MAX_MESSAGE:
+        raise KMSError(
+            "ValidationException",
+            "1 validation error detected: Value at 'message' failed to satisfy"
+            f" constraint: Member must have length from 1 to {_MAX_MESSAGE}",
+        )
+    if asked.get("MessageType", "RAW") == "RAW":
+        hasher = hashes.Hash(hashed)
+        hasher.update(message)
+        return hasher.finalize()
+    if len(message) != hashed.digest_size:
+        raise KMSError(
+            "ValidationException",
+            f"Digest is invalid length for algorithm {algorithm}.",
+        )
+    return message
+
+
+def _blob(asked: Parameters, name: str) -> bytes:
+    try:
+        return base64.b64decode(asked.get(name, ""), validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise KMSError("SerializationException", f"{name} is not base64.") from None

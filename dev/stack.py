@@ -1,0 +1,366 @@
+"""
+The whole system on one laptop: token, chain, stablecoin, API and worker.
+
+``make dev`` runs it until Ctrl-C.  Everything it makes lies in ``.hotwallet/``,
+and everything it starts ends with it.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+from dev import stablecoin
+from dev.anvil import ROOT, obtain_anvil
+from dev.chain import CHAIN_ID, LocalChain
+
+
+SYMBOL = "TUSD"
+NETWORK = "local"
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 35.0
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Stack:
+    """
+    A running system.  ``environ`` is what every part of it was started with.
+
+    Build it with ``running_stack``.
+    """
+
+    home: Path
+    environ: dict[str, str]
+    url: str
+    chain_url: str
+    engine: str
+    token: str
+    address: str
+    key_id: str
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def logs(self) -> Mapping[str, Path]:
+        """Return where each process writes what it has to say."""
+        return {name: self.home / f"{name}.log" for name in self.processes}
+
+    def command(self, *arguments: str) -> str:
+        """Run ``hotwallet ARGUMENTS`` in the stack's environment; return its output."""
+        return hotwallet(self.environ, *arguments)
+
+
+@contextlib.contextmanager
+def running_stack(
+    home: Path,
+    *,
+    use_kms: bool = False,
+    block_time: int = 1,
+    port: int = 0,
+    settings: Mapping[str, str] | None = None,
+    say: Say = lambda _: None,
+) -> Iterator[Stack]:
+    """
+    Start everything, each part once those it needs are up, and stop it at the end.
+
+    A local chain forgets everything when it ends, so the ledger starts empty too;
+    the development key in the token stays.  *settings* are added to the environment.
+
+    Raises:
+        RuntimeError: A part did not start; the message shows its last lines.
+    """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for stale in home.glob("hotwallet.db*"):
+        stale.unlink()
+    environ = _environment(home, port) | dict(settings or {})
+    with contextlib.ExitStack() as cleanup:
+        say("Starting a local chain")
+        anvil = obtain_anvil(ROOT)
+        chain = cleanup.enter_context(LocalChain(anvil, block_time=block_time))
+        if use_kms:
+            say("Starting a local KMS, and making a key in it")
+            address, key_id = cleanup.enter_context(_kms_key(home, environ))
+        else:
+            say("Preparing a SoftHSM token, and a key that cannot leave it")
+            address, key_id = _softhsm_key(environ)
+        say("Deploying a test stablecoin, and funding the key's address")
+        token = stablecoin.deploy(chain.url)
+        stablecoin.fund(chain.url, address, token=token)
+        _write_networks(home, chain.url, token)
+        stack = Stack(
+            home=home,
+            environ=environ,
+            url=f"http://{environ['BIND']}",
+            chain_url=chain.url,
+            engine=chain.engine,
+            token=token,
+            address=address,
+            key_id=key_id,
+        )
+        _provide_token_keys(environ)
+        say("Starting the API and the worker")
+        for name in ("serve", "worker"):
+            stack.processes[name] = cleanup.enter_context(_service(stack, name))
+        _await_ready(stack)
+        yield stack
+
+
+def hotwallet(environ: Mapping[str, str], *arguments: str) -> str:
+    """
+    Run the command line; return what it prints.
+
+    Raises:
+        RuntimeError: It failed; the message is what it said.
+    """
+    finished = subprocess.run(
+        [sys.executable, "-m", "api.cli", *arguments],
+        env=dict(environ),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        raise RuntimeError(
+            f"hotwallet {' '.join(arguments)} failed:\n{finished.stderr.strip()}"
+        )
+    return finished.stdout.strip()
+
+
+def request(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: object = None,
+) -> tuple[int, Mapping[str, str], Any]:
+    """
+    Send one JSON request on loopback; return status, headers and document.
+
+    The names of the headers are in lower case.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    sent = urllib.request.Request(  # noqa: S310  # Our own service.
+        url,
+        None if body is None else json.dumps(body).encode(),
+        {"Content-Type": "application/json", **(headers or {})},
+        method=method,
+    )
+    try:
+        with opener.open(sent, timeout=30) as answer:
+            return answer.status, _lower(answer.headers), json.load(answer)
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return answer.code, _lower(answer.headers), json.load(answer)
+
+
+def _lower(headers: Message) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _environment(home: Path, port: int) -> dict[str, str]:
+    # The caller's own settings must not leak into a stack that claims to be local.
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PKCS11_MODULE", "ANVIL")
+    return {
+        **{name: os.environ[name] for name in kept if name in os.environ},
+        "APP_ENV": "development",
+        "HOTWALLET_HOME": str(home),
+        "NETWORKS_FILE": str(home / "networks.toml"),
+        "BIND": f"127.0.0.1:{port or _free_port()}",
+        "WEB_CONCURRENCY": "2",
+        "JWT_SIGNING_KEY_FILE": str(home / "jwt.pem"),
+        "JWT_PUBLIC_KEY_FILE": str(home / "jwt.pub.pem"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _softhsm_key(environ: Mapping[str, str]) -> tuple[str, str]:
+    made = json.loads(hotwallet(environ, "softhsm", "init", "--json"))
+    return made["address"], made["key_id"]
+
+
+@contextlib.contextmanager
+def _kms_key(home: Path, environ: dict[str, str]) -> Iterator[tuple[str, str]]:
+    ready = home / "kms.ready"
+    ready.unlink(missing_ok=True)
+    command = ["dev.kms_emulator", "--port", "0", "--create-key"]
+    with _process(
+        home, "kms", environ, [*command, "--ready-file", str(ready)]
+    ) as process:
+        _await(process, home / "kms.log", ready.exists)
+        made = json.loads(ready.read_text(encoding="utf-8"))
+        environ.update(
+            USE_KMS="true",
+            KMS_KEY_ID=made["arn"],
+            AWS_REGION=made["region"],
+            AWS_ENDPOINT_URL_KMS=made["endpoint"],
+            AWS_ACCESS_KEY_ID="local",
+            AWS_SECRET_ACCESS_KEY="local",  # noqa: S106  # The emulator checks none.
+            AWS_EC2_METADATA_DISABLED="true",
+        )
+        yield made["address"], made["arn"]
+
+
+def _write_networks(home: Path, chain_url: str, token: str) -> None:
+    (home / "networks.toml").write_text(
+        f"""\
+[networks.{NETWORK}]
+chain_id = {CHAIN_ID}
+rpc_urls = ["{chain_url}"]
+confirmations = 2
+
+[networks.{NETWORK}.tokens.{SYMBOL}]
+address = "{token}"
+decimals = 6
+max_amount = "1000"
+""",
+        encoding="utf-8",
+    )
+
+
+def _provide_token_keys(environ: Mapping[str, str]) -> None:
+    from api.tokens import provide_signing_key  # noqa: PLC0415  It imports slowly.
+
+    provide_signing_key(
+        Path(environ["JWT_SIGNING_KEY_FILE"]), Path(environ["JWT_PUBLIC_KEY_FILE"])
+    )
+
+
+@contextlib.contextmanager
+def _service(stack: Stack, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    with _process(stack.home, name, stack.environ, ["api.cli", name]) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def _process(
+    home: Path, name: str, environ: Mapping[str, str], module: list[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Python module, in a group of its own, until the block ends."""
+    with (home / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                ROOT / "dev" / "with_parent.py",
+                str(os.getpid()),
+                sys.executable,
+                "-m",
+                *module,
+            ],
+            env=dict(environ),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _await_ready(stack: Stack) -> None:
+    process = stack.processes["serve"]
+    _await(process, stack.home / "serve.log", lambda: _is_ready(stack.url))
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return request("GET", f"{url}/readyz")[0] == 200  # noqa: PLR2004
+    except OSError:
+        return False
+
+
+def _await(
+    process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]
+) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+            raise RuntimeError("it did not start; its last lines:\n" + "\n".join(tail))
+        time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def default_home() -> Path:
+    """Return where the stack keeps its things: ``.hotwallet/dev`` in the project."""
+    return ROOT / ".hotwallet" / "dev"
+
+
+def main() -> int:
+    """Run the stack until Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    use_kms = os.environ.get("USE_KMS", "").lower() == "true"
+    try:
+        with running_stack(
+            default_home(),
+            use_kms=use_kms,
+            port=8080,
+            say=lambda text: print(text, "..."),
+        ) as stack:
+            print(_greeting(stack))
+            while all(process.poll() is None for process in stack.processes.values()):
+                time.sleep(0.5)
+            print("A part of the stack has ended; see", stack.home, file=sys.stderr)
+            return 1
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        return 0
+    except RuntimeError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+
+
+def _greeting(stack: Stack) -> str:
+    names = sorted(set(stack.environ) - set(os.environ) | {"APP_ENV"})
+    exports = "\n".join(f"  export {name}={stack.environ[name]}" for name in names)
+    return f"""
+The API is at {stack.url}, the chain ({stack.engine}) at {stack.chain_url}.
+Refunds are paid in {SYMBOL} ({stack.token}) from {stack.address}.
+
+In another terminal:
+
+{exports}
+  TOKEN=$(hotwallet token --role merchant)
+  curl -s {stack.url}/v1/refunds -H "Authorization: Bearer $TOKEN" \\
+    -H "Idempotency-Key: try-1" -H "Content-Type: application/json" \\
+    -d '{{"payment_session_id": "ps_1", "network": "{NETWORK}", "token": "{SYMBOL}",
+         "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8", "amount": "12.50"}}'
+
+Ctrl-C stops everything.  Logs: {", ".join(str(log) for log in stack.logs().values())}
+"""
+
+
+def remove(home: Path) -> None:
+    """Forget a stack that has ended, its development key included."""
+    shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

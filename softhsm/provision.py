@@ -1,0 +1,196 @@
+"""Makes the project's token: idempotent, and safe to kill at any instant."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pkcs11 import TokenFlag
+from pkcs11.exceptions import PKCS11Error
+
+from backends.cryptoki import Library
+from backends.pkcs11 import PKCS11Backend
+from signer.errors import (
+    BackendError,
+    BackendUnavailableError,
+    ConfigurationError,
+    Refusal,
+)
+from signer.ports import KeyId
+from signer.settings import Settings
+from softhsm import keys, pins
+from softhsm.layout import CONF_VARIABLE, Layout, sync
+
+
+_LABEL_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """What ``init`` made or found, and which variables lead to it."""
+
+    address: str
+    key_id: str
+    token_label: str
+    module: Path
+    conf: Path
+    pin_file: Path | None
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that make any process sign with this key."""
+        found = {
+            CONF_VARIABLE: self.conf,
+            "PKCS11_MODULE": self.module,
+            "PKCS11_TOKEN_LABEL": self.token_label,
+            "PKCS11_PIN_FILE": self.pin_file,
+            "PKCS11_KEY_ID": self.key_id,
+            "WALLET_ADDRESS": self.address,
+        }
+        return {name: str(value) for name, value in found.items() if value}
+
+
+def init(settings: Settings, module: Path, *, label: str = "hotwallet") -> Wallet:
+    """
+    Make a token and a key in it, or find those that are there.
+
+    Raises:
+        ConfigurationError: See ``provide_token``.
+        BackendError: The token does not open, or does not sign.
+    """
+    layout = Layout.of(settings.home)
+    key_id = KeyId(settings.pkcs11_key_id)
+    with layout.locked():
+        backend = provide_token(settings, module)
+        keys.ensure(backend, key_id, label)
+        address = keys.prove(backend, key_id)
+        # SoftHSM does not flush.  Money may go to the address as soon as it is
+        # printed, so the key must survive a power cut from here on.
+        os.sync()
+    return Wallet(
+        address=address,
+        key_id=key_id,
+        token_label=settings.pkcs11_token_label,
+        module=module,
+        conf=layout.conf,
+        pin_file=_pin_file(settings, layout),
+    )
+
+
+def provide_token(settings: Settings, module: Path) -> PKCS11Backend:
+    """
+    Return the token, made first if there is none; hold the layout's lock.
+
+    Raises:
+        ConfigurationError: ``softhsm-elsewhere``: the environment means another
+            token; ``softhsm-other-module``: there is no token, and the module is
+            not SoftHSM.
+        BackendError: The module does not load, or refuses.
+    """
+    layout = Layout.of(settings.home)
+    layout.prepare()
+    _claim_environment(layout)
+    pin_file = _pin_file(settings, layout)
+    # PINs are written before there is a token that only they can open.
+    for path in filter(None, (pin_file, layout.so_pin)):
+        pins.ensure(path)
+    pin = pins.source(settings)
+    library = Library.of(os.path.realpath(module))
+    if not _has_token(library, settings.pkcs11_token_label):
+        _make_token(library, layout, settings.pkcs11_token_label, pin())
+    return PKCS11Backend(module, settings.pkcs11_token_label, pin)
+
+
+def _claim_environment(layout: Layout) -> None:
+    conf = os.environ.setdefault(CONF_VARIABLE, str(layout.conf))
+    if Path(conf).absolute() != layout.conf:
+        raise ConfigurationError(
+            Refusal(
+                "softhsm-elsewhere",
+                f"{CONF_VARIABLE} is set to another token than the project's; unset it",
+            )
+        )
+
+
+def _pin_file(settings: Settings, layout: Layout) -> Path | None:
+    if settings.pkcs11_pin is not None:
+        return None
+    return (settings.pkcs11_pin_file or layout.pin).absolute()
+
+
+def _has_token(library: Library, label: str) -> bool:
+    with library.gate.alone(), _plainly():
+        library.initialize()
+        try:
+            library.token(label)
+        except BackendUnavailableError:
+            return False
+        return True
+
+
+def _make_token(library: Library, layout: Layout, label: str, pin: str) -> None:
+    """
+    Make a token beside the others, and move it in once it is complete.
+
+    Between ``C_InitToken`` and ``C_InitPIN``, and inside of both, a token exists
+    that nobody can log in to.  Nobody ever sees one: it appears by a rename.
+    """
+    _check_can_make(library, label)
+    shutil.rmtree(layout.staging, ignore_errors=True)
+    stage = Layout(layout.staging)
+    stage.prepare()
+    with library.gate.alone(), _plainly():
+        with _configured(library, stage.conf):
+            _init_token(library, label, so_pin=pins.read(layout.so_pin), pin=pin)
+        os.sync()
+        for token in stage.tokens.iterdir():
+            token.rename(layout.tokens / token.name)
+        sync(layout.tokens)
+    shutil.rmtree(layout.staging)
+
+
+def _check_can_make(library: Library, label: str) -> None:
+    if len(label.encode()) > _LABEL_BYTES:
+        raise ConfigurationError(
+            Refusal("settings-invalid", "PKCS11_TOKEN_LABEL is longer than 32 bytes")
+        )
+    if library.module.manufacturer_id != "SoftHSM":
+        # To initialise a device's token is to erase it.
+        raise ConfigurationError(
+            Refusal(
+                "softhsm-other-module",
+                "the module is not SoftHSM: make its token with its vendor's tools",
+            )
+        )
+
+
+def _init_token(library: Library, label: str, *, so_pin: str, pin: str) -> None:
+    for slot in library.module.get_slots(token_present=True):
+        if not slot.get_token().flags & TokenFlag.TOKEN_INITIALIZED:
+            # PINs go through memory; an argument of a program is for all to see.
+            library.init_token(slot, so_pin, label)
+            break
+    with library.token(label).open(rw=True, so_pin=so_pin) as session:
+        session.init_pin(pin)
+
+
+@contextmanager
+def _configured(library: Library, conf: Path) -> Iterator[None]:
+    """Run SoftHSM with another configuration; leave it down afterwards."""
+    before = os.environ[CONF_VARIABLE]
+    os.environ[CONF_VARIABLE] = str(conf)
+    try:
+        library.reset()
+        yield
+    finally:
+        library.finalize()
+        os.environ[CONF_VARIABLE] = before
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    try:
+        yield
+    except PKCS11Error as e:
+        raise BackendError(f"SoftHSM refused: {type(e).__name__}") from e

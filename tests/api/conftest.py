@@ -1,0 +1,49 @@
+"""The application and a client of it, for the tests of the API."""
+
+import io
+import logging
+from collections.abc import Iterator
+
+import falcon.testing
+import pytest
+import structlog
+
+from api import logs
+from api.app import create_app
+from api.services import Services
+from backends.sql import SQLStore
+from tests.api.service import build_services
+from tests.api.support import SettableClock
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[io.StringIO]:
+    """Log as production does, into a buffer; put everything back afterwards."""
+    root, raising = logging.getLogger(), logging.raiseExceptions
+    handlers, level = root.handlers, root.level
+    buffer = io.StringIO()
+    logs.install(debug=True, stream=buffer)
+    yield buffer
+    logging.captureWarnings(False)
+    root.handlers, root.level = handlers, level
+    logging.raiseExceptions = raising
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture
+def clock() -> SettableClock:
+    """A clock that stands still until it is told to move."""
+    return SettableClock()
+
+
+@pytest.fixture
+def services(sqlite_store: SQLStore, clock: SettableClock) -> Services:
+    """Real services over an empty ledger."""
+    return build_services(sqlite_store, clock)
+
+
+@pytest.fixture
+def client(services: Services) -> falcon.testing.TestClient:
+    """A client that speaks WSGI to the application."""
+    return falcon.testing.TestClient(create_app(services))

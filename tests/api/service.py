@@ -1,0 +1,95 @@
+"""The real application over a real store, on a network whose nodes are down."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import coincurve
+import structlog
+
+from api.auth import Authenticator
+from api.jwt_keys import KeySet, bind
+from api.services import Readiness, Services
+from signer.audit import AuditLog
+from signer.errors import BackendUnavailableError, ChainUnavailableError
+from signer.networks import Network
+from signer.ports import ChainClient, Clock, DeviceSignature, KeyId, Store
+from signer.refunds.lifecycle import Chain, Lifecycle
+from signer.refunds.service import RefundService
+from signer.secp256k1 import PublicKey
+from signer.signing import Signer
+from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
+
+
+RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+TOKEN_ADDRESS = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+
+NETWORKS: Mapping[str, Network] = {
+    "local": Network.model_validate(
+        {
+            "chain_id": 31337,
+            "rpc_urls": ["http://127.0.0.1:9"],
+            "tokens": {
+                "TUSD": {
+                    "address": TOKEN_ADDRESS,
+                    "decimals": 6,
+                    "max_amount": "1000",
+                }
+            },
+        }
+    )
+}
+
+BODY = {
+    "payment_session_id": "ps_1",
+    "network": "local",
+    "token": "TUSD",
+    "recipient": RECIPIENT,
+    "amount": "12.50",
+}
+
+
+class _NoDevice:
+    """A device that is switched off: these tests sign nothing."""
+
+    name = "none"
+
+    def public_key(self, key_id: KeyId) -> bytes:
+        raise BackendUnavailableError("switched off")
+
+    def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
+        raise BackendUnavailableError("switched off")
+
+
+class _NoNode:
+    """Nodes that do not answer, whatever they are asked: refunds stay queued."""
+
+    def __getattr__(self, name: str) -> object:
+        raise ChainUnavailableError("no node answers")
+
+
+def build_services(store: Store, clock: Clock) -> Services:
+    """Return services as bootstrap would, without a device and without nodes."""
+    key = PublicKey(coincurve.PrivateKey().public_key.format(compressed=False))
+    signer = Signer(_NoDevice(), KeyId("01"), key, AuditLog(structlog.get_logger()))
+    chains = {
+        name: Chain(network, cast("ChainClient", _NoNode()))
+        for name, network in NETWORKS.items()
+    }
+    return Services(
+        refunds=RefundService(
+            store,
+            NETWORKS,
+            Lifecycle(store, chains, signer, clock),
+            wallet=signer.address,
+            clock=clock,
+        ),
+        authenticator=Authenticator(
+            KeySet(only=bind(ES256_KEY.public_key(), "ES256")),
+            issuer=ISSUER,
+            audience=AUDIENCE,
+            clock=clock,
+        ),
+        readiness=lambda: Readiness({"database": "ok", "network-local": "ok"}),
+        clock=clock,
+        networks=NETWORKS,
+    )

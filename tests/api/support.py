@@ -1,0 +1,89 @@
+"""What the API's tests share: a clock, keys, and tokens good and forged."""
+
+import base64
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+ISSUER = "https://issuer.example"
+AUDIENCE = "hotwallet"
+
+ES256_KEY = ec.generate_private_key(ec.SECP256R1())
+STRANGER = ec.generate_private_key(ec.SECP256R1())
+ED25519_KEY = ed25519.Ed25519PrivateKey.generate()
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+Json = dict[str, Any]
+
+
+class SettableClock:
+    """A clock that a test may set."""
+
+    def __init__(self, now: datetime = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        """Return the time that was set."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Move on."""
+        self.now += timedelta(seconds=seconds)
+
+
+def claims(now: datetime = NOW, **changes: Any) -> Json:
+    """Return good claims, with *changes*; ``...`` leaves a claim out."""
+    moment = int(now.timestamp())
+    good: Json = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "gateway-1",
+        "jti": "0123456789abcdef",
+        "iat": moment,
+        "nbf": moment,
+        "exp": moment + 300,
+        "roles": ["merchant"],
+    }
+    return {name: value for name, value in (good | changes).items() if value is not ...}
+
+
+def header(**changes: Any) -> Json:
+    """Return a good header, with *changes*; ``...`` leaves a parameter out."""
+    good: Json = {"alg": "ES256", "typ": "at+jwt"}
+    return {name: value for name, value in (good | changes).items() if value is not ...}
+
+
+def segment(part: Json | bytes) -> str:
+    """Return *part* in base64url, as JSON if it is not bytes yet."""
+    raw = part if isinstance(part, bytes) else json.dumps(part).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def signed(
+    head: Json | bytes, payload: Json | bytes, key: Any = ES256_KEY, alg: str = "ES256"
+) -> str:
+    """Return a compact token whose signature is right, whatever its parts are."""
+    text = f"{segment(head)}.{segment(payload)}"
+    signature = jwt.get_algorithm_by_name(alg).sign(text.encode(), key)
+    return f"{text}.{segment(signature)}"
+
+
+def token(now: datetime = NOW, **changes: Any) -> str:
+    """Return a good token, with *changes* to its claims."""
+    return signed(header(), claims(now, **changes))
+
+
+def bearer(now: datetime = NOW, **changes: Any) -> dict[str, str]:
+    """Return the header that carries a good token."""
+    return {"Authorization": f"Bearer {token(now, **changes)}"}
+
+
+def lines(log: io.StringIO) -> list[Json]:
+    """Return the events in *log*, one a line."""
+    return [json.loads(line) for line in log.getvalue().splitlines()]

@@ -1,0 +1,153 @@
+"""One JSON object a line, and nothing in it that should not be seen."""
+
+import io
+import logging
+import warnings
+
+import pytest
+import structlog
+
+from api import logs
+from signer.errors import BackendUnavailableError
+from signer.settings import Settings
+from tests.api.support import lines
+
+
+CANARY = "canary-pin-48213"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\r\nb",
+        'x", "admin": "true',
+        "\x1b[2J\x1b[31mred",
+        "a\u2028b\u2029c\x85d",
+        "\u202edetrevni",
+        "a\x00b",
+        "\\u000a",
+    ],
+)
+def test_nobody_breaks_out_of_a_line(log: io.StringIO, text: str) -> None:
+    """H18: whatever a field holds, an event is one line of plain ASCII."""
+    structlog.get_logger("t").info("event", field=text)
+    logging.getLogger("library").warning("said %s", text)
+
+    written = log.getvalue()
+    first, second = lines(log)
+    assert written.isascii()
+    assert not set(written) & {chr(n) for n in range(32)} - {"\n"}
+    assert first["field"] == text
+    assert second["event"] == f"said {text}"
+
+
+def test_both_kinds_of_loggers_look_alike(log: io.StringIO) -> None:
+    """The standard library's records have the same members as our events."""
+    structlog.get_logger("ours").warning("one")
+    logging.getLogger("theirs").warning("two")
+
+    ours, theirs = lines(log)
+    assert set(ours) == set(theirs) == {"event", "level", "logger", "timestamp"}
+    assert str(ours["timestamp"]).endswith("Z")
+
+
+def test_exceptions_are_classes_and_places(log: io.StringIO) -> None:
+    """H19: an exception's words and variables never reach the log, its path does."""
+
+    def login(pin: str) -> None:
+        raise OSError(f"login with {pin} failed")
+
+    def fail() -> None:
+        try:
+            login(CANARY)
+        except OSError as e:
+            raise BackendUnavailableError(f"vendor says {CANARY}") from e
+
+    try:
+        fail()
+    except BackendUnavailableError:
+        structlog.get_logger("ours").exception("failed")
+        logging.getLogger("theirs").exception("failed")
+
+    for line in lines(log):
+        outer, inner = line["exception"]  # type: ignore[misc]
+        assert outer["class"] == "signer.errors.BackendUnavailableError"
+        assert inner["class"] == "builtins.OSError"
+        assert outer["frames"][-1].endswith(" fail")
+    assert len(lines(log)) == 2
+    assert CANARY not in log.getvalue()
+
+
+def test_a_ring_of_causes_ends(log: io.StringIO) -> None:
+    """Exceptions that cause each other do not keep the log busy forever."""
+    one, other = ValueError(), TypeError()
+    one.__cause__, other.__cause__ = other, one
+    structlog.get_logger("ours").error("failed", exc_info=one)
+
+    (line,) = lines(log)
+    assert len(line["exception"]) == 8  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "name", ["botocore.auth", "urllib3.connectionpool", "web3.rpc"]
+)
+def test_talkative_libraries_are_capped(log: io.StringIO, name: str) -> None:
+    """Libraries that log requests and signed bytes stay at WARNING, DEBUG or not."""
+    logging.getLogger(name).debug("Authorization: %s", CANARY)
+    logging.getLogger(name).info("connecting to %s", CANARY)
+    structlog.get_logger("ours").debug("debug is on")
+
+    (line,) = lines(log)
+    assert line["event"] == "debug is on"
+
+
+def test_the_last_line_of_defence(log: io.StringIO) -> None:
+    """Secrets that got into an event by mistake are taken out again."""
+    structlog.get_logger("ours").info("e", pin=CANARY, authorization=CANARY)
+    logging.getLogger("theirs").warning(
+        "calling arn:aws:kms:eu-central-1:111122223333:key/%s", CANARY
+    )
+
+    assert len(lines(log)) == 2
+    assert CANARY not in log.getvalue()
+    assert "111122223333" not in log.getvalue()
+
+
+def test_warnings_are_events(log: io.StringIO) -> None:
+    """A Python warning takes the same way as everything else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old\nfashioned", DeprecationWarning, stacklevel=1)
+
+    (line,) = lines(log)
+    assert line["logger"] == "py.warnings"
+
+
+def test_audit_events_keep_their_own_time(log: io.StringIO) -> None:
+    """An event that brings a timestamp keeps it."""
+    structlog.get_logger("audit").info("e", timestamp="2026-01-01T00:00:00+00:00")
+
+    (line,) = lines(log)
+    assert line["timestamp"] == "2026-01-01T00:00:00+00:00"
+
+
+def test_a_developer_gets_lines_to_read(log: io.StringIO) -> None:
+    """The pretty renderer tells the same without JSON."""
+    logs.install(pretty=True, stream=log)
+    structlog.get_logger("ours").info("hello", answer=42)
+
+    assert "hello" in log.getvalue()
+    assert not log.getvalue().startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("environ", "level"),
+    [({}, logging.INFO), ({"APP_ENV": "test", "DEBUG": "true"}, logging.DEBUG)],
+)
+def test_settings_choose_the_level(
+    log: io.StringIO, environ: dict[str, str], level: int
+) -> None:
+    """DEBUG turns our own debug events on, and is off by default."""
+    logs.configure(Settings.from_env(environ))
+
+    assert logging.getLogger().level == level

@@ -1,0 +1,133 @@
+"""JSON has one meaning here, or none."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api import strict_json
+from signer.errors import InvalidInputError
+
+
+_TEXT = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=20
+)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | _TEXT,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(_TEXT, _VALUES, max_size=4))
+def test_reads_back_what_was_written(document: dict[str, Any]) -> None:
+    """Every object of integers, plain text and containers survives."""
+    written = json.dumps(document).encode()
+
+    assert document == strict_json.loads(written)
+
+
+@given(st.binary(max_size=200) | st.text(alphabet='{}[]",:\\u0d8e1-.', max_size=80))
+def test_never_fails_in_another_way(body: bytes | str) -> None:
+    """Whatever comes in, the only error is ours, and what passes is an object."""
+    raw = body.encode() if isinstance(body, str) else body
+    try:
+        document = strict_json.loads(raw)
+    except InvalidInputError:
+        return
+
+    assert document == json.loads(raw)
+    assert isinstance(document, dict)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"amount": 1.0}', "amount"),
+        (b'{"amount": 1e18}', "amount"),
+        (b'{"amount": 1E400}', "amount"),
+        (b'{"amount": -0.0}', "amount"),
+        (b'{"amount": NaN}', "amount"),
+        (b'{"amount": Infinity}', "amount"),
+        (b'{"amount": -Infinity}', "amount"),
+        (b'{"a": {"b": [1, 2.5]}}', "a.b"),
+        (b'{"reason": "a\\u0000b"}', "reason"),
+        (b'{"reason": "a\\nb"}', "reason"),
+        (b'{"reason": "a\\u001b[31mb"}', "reason"),
+        (b'{"reason": "a\\u007fb"}', "reason"),
+        (b'{"reason": "a\\u0085b"}', "reason"),
+        (b'{"reason": "a\\u2028b"}', "reason"),
+        (b'{"reason": "\\ud800"}', "reason"),
+        (b'{"reason": "\\udc00\\ud800"}', "reason"),
+        (b'{"a": 1, "a": 2}', "a"),
+        (b'{"a": {"b": 1, "\\u0062": 1}}', "b"),
+        (b'{"\\ud800": 1}', None),
+        (b'{"bad key\\u0000": 1}', None),
+        (b'{"<script>": 1.5}', None),
+    ],
+)
+def test_names_the_field(body: bytes, field: str | None) -> None:
+    """A refusal names the field, unless the name itself could do harm."""
+    with pytest.raises(InvalidInputError) as refusal:
+        strict_json.loads(body)
+
+    assert field == refusal.value.field
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"1",
+        b"{",
+        b'{"a"}',
+        b'{"a": 1,}',
+        b"{'a': 1}",
+        b'{"a": 01}',
+        b'{"a": +1}',
+        b'{"a": "\x01"}',
+        b'{"a": "\\x41"}',
+        b'{"a": 1} {"a": 1}',
+        b'{"a": 1} // comment',
+        b'{"a": "unterminated',
+        b'\xef\xbb\xbf{"a": 1}',
+        b'{"a": "\xff"}',
+        b'{"a": "\xed\xa0\x80"}',
+        b'{"a": "\xc0\xaf"}',
+        '{"a": 1}'.encode("utf-16"),
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"a": ' + b"[" * 16 + b"]" * 16 + b"}",
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+def test_refuses_everything_else(body: bytes) -> None:
+    """What is not an I-JSON object of at most 16 levels is invalid input."""
+    with pytest.raises(InvalidInputError):
+        strict_json.loads(body)
+
+
+def test_sixteen_levels_are_fine() -> None:
+    """The limit is a limit on depth, and brackets in strings do not count."""
+    document = {"a": json.loads("[" * 15 + "]" * 15), "b": "[{" * 100, "c": '"[' * 50}
+
+    assert document == strict_json.loads(json.dumps(document).encode())
+
+
+def test_does_not_quote_the_input() -> None:
+    """A refusal's words are ours, since the input may be a secret."""
+    for body in (b'{"a": canary}', b'{"canary": 1, "canary": 2}', b"canary"):
+        with pytest.raises(InvalidInputError) as refusal:
+            strict_json.loads(body)
+
+        assert "canary" not in str(refusal.value)
+        assert refusal.value.__cause__ is None

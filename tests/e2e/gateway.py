@@ -1,0 +1,54 @@
+"""A payment gateway: a client that knows the API and nothing of its insides."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dev.stack import NETWORK, SYMBOL, Stack, request
+
+
+RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+
+
+class Gateway:
+    """Asks for refunds and waits for them."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._url = stack.url
+        self.token = stack.command("token", "--role", "merchant")
+
+    def post(
+        self, key: str | None = None, **fields: Any
+    ) -> tuple[int, Mapping[str, str], Any]:
+        """Ask for a refund of a session that nobody has seen before."""
+        return request(
+            "POST",
+            f"{self._url}/v1/refunds",
+            headers={
+                "Authorization": f"Bearer {self.token}",
+                "Idempotency-Key": key or secrets.token_hex(8),
+            },
+            body={
+                "payment_session_id": f"ps_{secrets.token_hex(8)}",
+                "network": NETWORK,
+                "token": SYMBOL,
+                "recipient": RECIPIENT,
+                "amount": "1.25",
+                **fields,
+            },
+        )
+
+    def get(self, refund_id: str) -> Any:
+        """Look at a refund."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return request("GET", f"{self._url}/v1/refunds/{refund_id}", headers=headers)[2]
+
+    def wait(self, refund_id: str, status: str, patience: float = 30.0) -> Any:
+        """Look at a refund until it has *status*."""
+        deadline = time.monotonic() + patience
+        while (refund := self.get(refund_id))["status"] != status:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"still {refund['status']}, not {status}")
+            time.sleep(0.1)
+        return refund

@@ -1,0 +1,112 @@
+"""The promises of the README, kept by real processes."""
+
+import json
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev import stablecoin
+from dev.stack import Stack
+from tests.e2e.gateway import RECIPIENT, Gateway
+
+
+@pytest.fixture(scope="module")
+def gateway(stack: Stack) -> Gateway:
+    """Return a client of the running stack."""
+    return Gateway(stack)
+
+
+def _events(home: Path, event: str) -> list[dict[str, Any]]:
+    lines = (home / "serve.log").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    return [found for found in events if found["event"] == event]
+
+
+def test_pays_a_refund(stack: Stack, gateway: Gateway) -> None:
+    """A refund is signed, mined and confirmed, and the customer has the amount."""
+    before = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)
+
+    status, headers, refund = gateway.post(amount="12.50")
+    confirmed = gateway.wait(refund["id"], "confirmed")
+
+    after = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)
+    assert status == 201
+    assert f"/v1/refunds/{refund['id']}" == headers["location"]
+    assert refund["tx_hash"] == confirmed["tx_hash"]
+    assert stack.address == confirmed["sender"]
+    assert after - before == 12_500_000
+
+
+def test_pays_a_repeated_request_once(stack: Stack, gateway: Gateway) -> None:
+    """Twenty equal requests at once pay one refund."""
+    before = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)
+    key, session = secrets.token_hex(8), f"ps_{secrets.token_hex(8)}"
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(
+            pool.map(lambda _: gateway.post(key, payment_session_id=session), range(20))
+        )
+    ids = {body["id"] for _, _, body in answers}
+    gateway.wait(ids.pop(), "confirmed")
+
+    after = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)
+    assert set() == ids
+    assert [status for status, _, _ in answers].count(201) == 1
+    assert after - before == 1_250_000
+
+
+def test_every_worker_signs(stack: Stack, gateway: Gateway) -> None:
+    """All four processes sign, though the token forbids inherited sessions."""
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: gateway.post(), range(80)))
+    nonces = [body["nonce"] for _, _, body in answers]
+    signed = [e for e in _events(stack.home, "signing") if e["refund_id"]]
+
+    assert {201} == {status for status, _, _ in answers}
+    assert len(set(nonces)) == 80
+    assert len({event["pid"] for event in signed}) == 4
+    assert {"success"} == {event["outcome"] for event in signed}
+
+
+def test_a_refusal_changes_nothing(stack: Stack, gateway: Gateway) -> None:
+    """What the policy refuses is no refund, and may be asked for again."""
+    session = f"ps_{secrets.token_hex(8)}"
+
+    status, headers, problem = gateway.post(
+        payment_session_id=session, amount="1000.01"
+    )
+    again, _, _ = gateway.post(payment_session_id=session, amount="1000")
+
+    assert (
+        status,
+        problem["code"],
+        problem["rule"],
+    ) == (422, "policy-violation", "max-amount")
+    assert headers["content-type"] == "application/problem+json"
+    assert again == 201
+
+
+def test_no_secret_shows(stack: Stack, gateway: Gateway) -> None:
+    """PIN, tokens and keys stand in no log, command line or child's environment."""
+    secret = [
+        (stack.home / "softhsm" / "pin").read_text(encoding="utf-8").strip(),
+        (stack.home / "softhsm" / "so-pin").read_text(encoding="utf-8").strip(),
+        gateway.token,
+        (stack.home / "jwt.pem").read_text(encoding="utf-8").splitlines()[1],
+    ]
+    shown = [log.read_text(encoding="utf-8") for log in stack.logs().values()]
+    for process in Path("/proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            try:
+                content = (process / name).read_bytes()
+            except OSError:
+                continue
+            if process.name != str(os.getpid()):
+                shown.append(content.decode(errors="replace"))
+
+    assert all(secret)
+    assert not [text for text in shown for word in secret if word in text]

@@ -1,0 +1,1 @@
+"""What several tests lean on: fakes, vectors, and a second opinion."""

@@ -1,0 +1,279 @@
+"""The emulator signs as AWS does; ``cryptography`` says whether it did."""
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    Prehashed,
+    decode_dss_signature,
+)
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from backends.aws_kms import build_client
+from dev import kms_crafted
+from dev import kms_faults as faults
+from dev.kms_emulator import KMSEmulator
+from dev.kms_wire import Faults
+from signer.ports import KeyId
+
+
+if TYPE_CHECKING:
+    from types_boto3_kms import KMSClient
+
+
+DIGEST = bytes(range(32))
+
+
+@pytest.fixture(scope="module")
+def client(kms_emulator: KMSEmulator) -> Iterator["KMSClient"]:
+    """A boto3 client without our backend."""
+    made = build_client("eu-central-1", kms_emulator.endpoint, 1, 9_000, 4)
+    yield made
+    made.close()
+
+
+def _verify(spki: bytes, signature: bytes, digest: bytes) -> None:
+    key = load_der_public_key(spki)
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    key.verify(signature, digest, ec.ECDSA(Prehashed(hashes.SHA256())))
+
+
+def _sign(client: "KMSClient", key: str, message: bytes) -> bytes:
+    return client.sign(
+        KeyId=key,
+        Message=message,
+        MessageType="DIGEST",
+        SigningAlgorithm="ECDSA_SHA_256",
+    )["Signature"]
+
+
+def test_a_digest_is_signed_as_given(client: "KMSClient", kms_key: KeyId) -> None:
+    """The signature verifies over the digest itself, and not over its hash."""
+    spki = client.get_public_key(KeyId=kms_key)["PublicKey"]
+
+    signature = _sign(client, kms_key, DIGEST)
+
+    _verify(spki, signature, DIGEST)
+    with pytest.raises(InvalidSignature):
+        _verify(spki, signature, hashlib.sha256(DIGEST).digest())
+
+
+def test_a_message_is_hashed(client: "KMSClient", kms_key: KeyId) -> None:
+    """RAW, the default, signs SHA-256 of the message."""
+    message = b"any length" * 9
+    spki = client.get_public_key(KeyId=kms_key)["PublicKey"]
+
+    signature = client.sign(
+        KeyId=kms_key, Message=message, SigningAlgorithm="ECDSA_SHA_256"
+    )["Signature"]
+
+    _verify(spki, signature, hashlib.sha256(message).digest())
+
+
+def test_s_is_high_half_of_the_time(client: "KMSClient", kms_key: KeyId) -> None:
+    """Of 100 signatures between 20 and 80 have s in the upper half, all distinct r."""
+    pairs = [decode_dss_signature(_sign(client, kms_key, DIGEST)) for _ in range(100)]
+
+    assert 20 < sum(s > kms_crafted.N // 2 for _, s in pairs) < 80
+    assert len({r for r, _ in pairs}) == 100
+
+
+@pytest.mark.parametrize("length", [1, 20, 31, 33, 48, 64])
+def test_other_lengths_are_refused(
+    client: "KMSClient", kms_key: KeyId, length: int
+) -> None:
+    """A DIGEST for SHA-256 has 32 bytes."""
+    with pytest.raises(ClientError, match="Digest is invalid length") as error:
+        _sign(client, kms_key, bytes(length))
+
+    assert error.value.response["Error"]["Code"] == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ("Disabled", "DisabledException"),
+        ("PendingDeletion", "KMSInvalidStateException"),
+    ],
+)
+def test_key_states(client: "KMSClient", state: str, code: str) -> None:
+    """Keys out of service neither sign nor show their public key, until enabled."""
+    key = _create(client)
+    if state == "Disabled":
+        client.disable_key(KeyId=key)
+    else:
+        client.schedule_key_deletion(KeyId=key, PendingWindowInDays=7)
+
+    with pytest.raises(ClientError) as signing:
+        _sign(client, key, DIGEST)
+    with pytest.raises(ClientError) as showing:
+        client.get_public_key(KeyId=key)
+
+    assert signing.value.response["Error"]["Code"] == code
+    assert showing.value.response["Error"]["Code"] == code
+    assert signing.value.response["ResponseMetadata"]["HTTPStatusCode"] == 409
+    assert client.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == state
+    client.cancel_key_deletion(KeyId=key)
+    client.enable_key(KeyId=key)
+    assert _sign(client, key, DIGEST)
+
+
+def test_keys_for_something_else_do_not_sign(
+    client: "KMSClient", kms_emulator: KMSEmulator
+) -> None:
+    """Usage and algorithm must fit the key."""
+    cipher = kms_emulator.create_key("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT")
+    longer = kms_emulator.create_key("ECC_NIST_P384")
+
+    with pytest.raises(ClientError, match="InvalidKeyUsageException"):
+        _sign(client, cipher, DIGEST)
+    with pytest.raises(ClientError, match="UnsupportedOperationException"):
+        client.get_public_key(KeyId=cipher)
+    with pytest.raises(ClientError, match="InvalidKeyUsageException"):
+        _sign(client, longer, DIGEST)
+
+
+def test_verify_agrees_with_sign(client: "KMSClient", kms_key: KeyId) -> None:
+    """Verify takes the digest as given too, and refuses another one."""
+    asked = {
+        "KeyId": kms_key,
+        "MessageType": "DIGEST",
+        "SigningAlgorithm": "ECDSA_SHA_256",
+        "Signature": _sign(client, kms_key, DIGEST),
+    }
+
+    assert client.verify(**asked, Message=DIGEST)["SignatureValid"]  # type: ignore[arg-type]
+    with pytest.raises(ClientError, match="KMSInvalidSignatureException"):
+        client.verify(**asked, Message=bytes(32))  # type: ignore[arg-type]
+
+
+def test_an_arn_of_another_region_is_not_found(
+    client: "KMSClient", kms_key: KeyId
+) -> None:
+    """Keys live in one region."""
+    with pytest.raises(ClientError, match="NotFoundException"):
+        _sign(client, kms_key.replace("eu-central-1", "us-east-1"), DIGEST)
+
+
+def test_the_trail_is_cloudtrails(
+    client: "KMSClient", kms_emulator: KMSEmulator, kms_key: KeyId
+) -> None:
+    """Every Sign leaves one event with its request id, refused ones with the code."""
+    _sign(client, kms_key, DIGEST)
+    with pytest.raises(ClientError) as error:
+        _sign(client, kms_key, bytes(31))
+
+    done, refused = list(kms_emulator.trail)[-2:]
+    assert (done.key_id, done.message_type, done.error_code) == (
+        kms_key,
+        "DIGEST",
+        None,
+    )
+    assert refused.error_code == "ValidationException"
+    assert refused.request_id == error.value.response["ResponseMetadata"]["RequestId"]
+
+
+def test_a_fault_meets_one_request(
+    client: "KMSClient", kms_key: KeyId, kms_faults: Faults
+) -> None:
+    """Behind the scripted faults the emulator answers as ever."""
+    kms_faults.on("Sign", faults.disabled())
+
+    with pytest.raises(ClientError, match="DisabledException"):
+        _sign(client, kms_key, DIGEST)
+    assert _sign(client, kms_key, DIGEST)
+
+
+def test_unsigned_requests_are_refused(kms_emulator: KMSEmulator) -> None:
+    """Without SigV4 there is no answer, and connections are kept alive."""
+    connection = http.client.HTTPConnection(
+        kms_emulator.endpoint.removeprefix("http://")
+    )
+    headers = {"X-Amz-Target": "TrentService.ListKeys"}
+    answers = []
+    for _ in range(2):
+        connection.request("POST", "/", b"{}", headers)
+        socket_in_use = connection.sock
+        response = connection.getresponse()
+        answers.append((response.status, json.loads(response.read())["__type"]))
+        assert connection.sock is socket_in_use
+    connection.close()
+
+    assert answers == [(400, "MissingAuthenticationTokenException")] * 2
+
+
+def test_moto_answers_the_rest(client: "KMSClient") -> None:
+    """Keys are made, tagged, named and listed by moto."""
+    key = _create(client)
+    client.create_alias(AliasName="alias/moto", TargetKeyId=key)
+
+    tags = client.list_resource_tags(KeyId=key)["Tags"]
+    aliases = client.list_aliases(KeyId=key)["Aliases"]
+
+    assert tags == [{"TagKey": "for", "TagValue": "tests"}]
+    assert [alias["AliasName"] for alias in aliases] == ["alias/moto"]
+
+
+@pytest.mark.parametrize("recovery_id", [2, 3])
+def test_crafted_signatures_are_valid(recovery_id: int) -> None:
+    """A signature whose point lies beyond n verifies, though r is below p - n."""
+    made = kms_crafted.overflowing(DIGEST, recovery_id)
+
+    _verify(made.public_key, made.signature, DIGEST)
+    assert decode_dss_signature(made.signature)[0] < kms_crafted.P - kms_crafted.N
+
+
+@pytest.mark.parametrize("odd", [kms_crafted.short_r, kms_crafted.short_s])
+def test_short_signatures_are_valid_and_short(odd: kms_crafted.Odd) -> None:
+    """One of the two numbers has at most 31 bytes."""
+    key = ec.generate_private_key(ec.SECP256K1())
+
+    signature = odd(key, DIGEST)
+
+    key.public_key().verify(signature, DIGEST, ec.ECDSA(Prehashed(hashes.SHA256())))
+    assert min(decode_dss_signature(signature)) < 1 << 248
+
+
+def test_the_command_says_where_it_serves(
+    tmp_path: Path, aws_environment: None
+) -> None:
+    """It writes one line of JSON, serves, and ends well on SIGTERM."""
+    ready = tmp_path / "ready.json"
+    command = ["-m", "dev.kms_emulator", "--create-key", "--ready-file", str(ready)]
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, env=dict(os.environ)
+    ) as process:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        written = json.loads(ready.read_text())
+        client = build_client(facts["region"], facts["endpoint"], 1, 9_000, 1)
+        shown = client.get_public_key(KeyId=facts["key_id"])
+        client.close()
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(timeout=20)
+
+    assert facts == written
+    assert shown["KeyId"] == facts["arn"]
+    assert facts["address"].startswith("0x")
+    assert status == 0
+
+
+def _create(client: "KMSClient") -> str:
+    return client.create_key(
+        KeySpec="ECC_SECG_P256K1",
+        KeyUsage="SIGN_VERIFY",
+        Tags=[{"TagKey": "for", "TagValue": "tests"}],
+    )["KeyMetadata"]["Arn"]
