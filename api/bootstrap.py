@@ -73,7 +73,21 @@ def build_services(environ: Mapping[str, str] = os.environ) -> Services:
     Raises:
         ConfigurationError: The guard refuses.
     """
-    found = lay_foundation(environ)
+    return assemble_services(lay_foundation(environ))
+
+
+def build_worker(environ: Mapping[str, str] = os.environ) -> Worker:
+    """
+    Return the worker that brings refunds to their end.
+
+    Raises:
+        ConfigurationError: The guard refuses.
+    """
+    return assemble_worker(lay_foundation(environ))
+
+
+def assemble_services(found: Foundation) -> Services:
+    """Join what the guard has found sound into what the routes work with."""
     return Services(
         refunds=RefundService(
             found.store,
@@ -89,14 +103,8 @@ def build_services(environ: Mapping[str, str] = os.environ) -> Services:
     )
 
 
-def build_worker(environ: Mapping[str, str] = os.environ) -> Worker:
-    """
-    Return the worker that brings refunds to their end.
-
-    Raises:
-        ConfigurationError: The guard refuses.
-    """
-    found = lay_foundation(environ)
+def assemble_worker(found: Foundation) -> Worker:
+    """Join what the guard has found sound into a worker."""
     return Worker(found.store, _lifecycle(found), utc_now)
 
 

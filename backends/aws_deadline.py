@@ -30,10 +30,11 @@ _KEY = "hotwallet.deadline"
 # A connection is tried on every address that the name has: a VPC endpoint in three
 # zones has three, and an outage of all costs three timeouts.
 _ADDRESSES = 3
-# More attempts than this share the time of this many, since a service that answers
-# at all usually fails fast, and one that hangs deserves a few patient attempts.
-_PATIENT_ATTEMPTS = 3
 _LONGEST_CONNECT = 1.0
+# The longest pause behind a first attempt, see ``_longest_pause``.
+_FIRST_PAUSE = 1.0
+# Less than this is no attempt worth a retry.
+_SHORTEST_RETRY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,14 @@ class Deadline:
     """
     How a call of at most *total* seconds spends them on at most *attempts*.
 
-    An attempt costs ``3 * connect + read`` seconds at worst; *total* has room for
-    ``min(attempts, 3)`` of those.
+    An attempt costs ``3 * connect + read`` seconds at worst, and there is time for
+    two of those and the pause between them; below 2 s there is time for one.  A
+    third attempt, and each one after it, is made if what was left by faster
+    failures is enough.
 
     >>> budget = Deadline(total=9.0, attempts=3)
-    >>> round(budget.connect, 3), round(budget.read, 3), round(budget.attempt, 3)
-    (0.333, 2.0, 3.0)
+    >>> round(budget.connect, 2), round(budget.read, 2), budget.attempt
+    (0.44, 2.67, 4.0)
     """
 
     total: float
@@ -55,7 +58,10 @@ class Deadline:
     @property
     def attempt(self) -> float:
         """The seconds that one attempt takes at most."""
-        return self.total / min(self.attempts, _PATIENT_ATTEMPTS)
+        half = (self.total - _FIRST_PAUSE) / 2
+        if self.attempts == 1 or half < _SHORTEST_RETRY:
+            return self.total
+        return half
 
     @property
     def connect(self) -> float:

@@ -93,7 +93,8 @@ class Library:
     ``epoch`` names the span from one ``C_Initialize`` to the next; it is None
     while the module is down.  Handles are numbered from one again in the next
     epoch, so an old one may silently mean another object: whoever keeps handles
-    keeps the epoch beside them, and compares the two inside the gate.
+    keeps the epoch beside them, and compares the two inside the gate.  ``epochs``
+    counts them, and ``failures`` the attempts to make one useful that failed.
 
     ``initialize``, ``reset`` and ``finalize`` need ``gate.alone()``, all else
     ``gate``.
@@ -105,6 +106,7 @@ class Library:
         self.path = path
         self.gate = Gate()
         self.epoch: object | None = None
+        self.epochs = 0
         self.failures = 0
         self.locking = Locking.GATE
         self._functions: _FunctionList | None = None
@@ -133,6 +135,7 @@ class Library:
             self.locking = self._initialized(self._loaded())
             self.gate.limit = UNLIMITED if self.locking is Locking.MODULE else 1
             self.epoch = object()
+            self.epochs += 1
 
     def reset(self) -> None:
         """

@@ -7,6 +7,7 @@ threads, and starts over when the token went away or the process was forked.
 """
 
 import os
+import random
 import secrets
 import time
 from collections.abc import Callable
@@ -38,12 +39,16 @@ T = TypeVar("T")
 
 _RAW_SIZE = 64
 
-_PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16)
-"""Seconds between the attempts of a cold start.
+_PAUSES = (0.02, 0.02, 0.04, 0.08, 0.16, 0.32)
+"""Seconds between the attempts to open a token, twice as much at most.
 
-SoftHSM does not initialise while another process makes or destroys objects in
-the same token (SoftHSMv2 #358, #573); a moment later it does.
+A SoftHSM token cannot be opened at the instant at which another process logs in to
+it, makes or destroys an object (SoftHSMv2 #358, #573); a moment later it can.
+Workers that were started together would meet again after equal pauses.
 """
+
+_WARM_PAUSES = _PAUSES[:2]
+"""After a fault, callers wait for the answer, and may ask again themselves."""
 
 
 class PKCS11Backend:
@@ -146,6 +151,7 @@ class PKCS11Backend:
 
     def _ask_once(self, ask: Callable[["_Connection"], T]) -> T:
         library = Library.of(self._path)
+        failures = library.failures
         while True:
             with library.gate:
                 connection = self._connection
@@ -154,7 +160,7 @@ class PKCS11Backend:
                         return ask(connection)
                     except PKCS11Error as e:
                         raise connection.failed(e) from e
-            self._connect(library)
+            self._connect(library, failures)
 
     def _key(self, connection: "_Connection", key_id: KeyId) -> "_Key":
         key = connection.keys.get(key_id)
@@ -166,15 +172,14 @@ class PKCS11Backend:
             key = connection.keys.setdefault(key_id, key)
         return key
 
-    def _connect(self, library: Library) -> None:
+    def _connect(self, library: Library, failures: int) -> None:
         """
-        Connect, unless another thread did so while this one waited.
+        Connect, unless another thread did, or failed to, since this call began.
 
         Raises:
             AccessDeniedError: The PIN is wrong, now or earlier.
             BackendError: The token cannot be opened.
         """
-        failures = library.failures
         with library.gate.alone():
             if self._connection is not None and self._connection.serves(library):
                 return
@@ -195,10 +200,10 @@ class PKCS11Backend:
             library.finalize()  # It was lost, and handles do not come back.
         elif library.epoch is not None:
             return self._logged_in(library)  # Another backend keeps it up.
-        for pause in _PAUSES if before is None else ():
+        for pause in _WARM_PAUSES if library.epochs else _PAUSES:
             with suppress(BackendUnavailableError):
                 return self._started(library)
-            time.sleep(pause)
+            time.sleep(random.uniform(pause, 2 * pause))  # noqa: S311  No secret.
         return self._started(library)
 
     def _started(self, library: Library) -> "_Connection":
@@ -251,6 +256,20 @@ class _Connection:
         self.keys: dict[KeyId, _Key] = {}
         self._is_lost = False
 
+    def private_key(self, session: Session, cka_id: bytes) -> SignMixin:
+        """
+        Find a key; a token that is gone has none, which means another thing.
+
+        Raises:
+            KeyNotFoundError: The token is there, and the key is not.
+            PKCS11Error: The token is not.
+        """
+        try:
+            return pkcs11_keys.private_key(session, cka_id)
+        except KeyNotFoundError:
+            self.token.slot.get_token()
+            raise
+
     def serves(self, library: Library) -> bool:
         """Say whether handles are valid; ask inside the library's gate."""
         return self.epoch is library.epoch and not self._is_lost
@@ -273,9 +292,9 @@ class _Key:
     """
 
     def __init__(self, connection: _Connection, cka_id: bytes) -> None:
-        self._token = connection.token
+        self._connection = connection
         self._cka_id = cka_id
-        self._idle = [pkcs11_keys.private_key(connection.session, cka_id)]
+        self._idle = [connection.private_key(connection.session, cka_id)]
         self.spki = pkcs11_keys.public_key(connection.session, cka_id)
 
     def sign(self, digest: bytes) -> bytes:
@@ -291,7 +310,8 @@ class _Key:
             self._idle.append(key)
 
     def _another(self) -> SignMixin:
-        return pkcs11_keys.private_key(self._token.open(), self._cka_id)
+        session = self._connection.token.open()
+        return self._connection.private_key(session, self._cka_id)
 
 
 def _cka_id(key_id: KeyId) -> bytes:

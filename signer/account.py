@@ -218,10 +218,12 @@ def _integer(value: int | str) -> int:
     return value
 
 
-def _recipient(value: str | bytes) -> bytes:
-    if value and isinstance(value, str) and not is_checksum_address(value):
+def _recipient(value: str | bytes | None) -> bytes:
+    if value in (None, "", b""):
+        return b""
+    if isinstance(value, str) and not is_checksum_address(value):
         raise ValueError("an address must have its EIP-55 checksum")
-    return to_canonical_address(value) if value else b""
+    return to_canonical_address(value)
 
 
 def _data(value: str | bytes) -> bytes:

@@ -119,7 +119,8 @@ class SignedBytes:
             raise EncodingError("not an EIP-1559 transaction")
         try:
             fields = rlp.decode(raw[1:], _SIGNED)
-        except (RLPException, RecursionError):  # Lists may nest without end.
+        except (RLPException, RecursionError, TypeError):
+            # Lists may nest without end, or stand where a number is expected.
             raise EncodingError("not the RLP of an EIP-1559 transaction") from None
         *numbers, to, value, data, _, y_parity, r, s = fields
         chain_id, nonce, priority_fee, max_fee, gas = numbers
@@ -133,7 +134,10 @@ class SignedBytes:
             value=value,
             data=data,
         )
-        return cls(raw, transaction, Signature(r, s, y_parity))
+        signature = Signature(r, s, y_parity)
+        if transaction.serialise(signature) != raw:
+            raise EncodingError("not the canonical RLP of an EIP-1559 transaction")
+        return cls(raw, transaction, signature)
 
     @property
     def tx_hash(self) -> str:

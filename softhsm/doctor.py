@@ -13,8 +13,7 @@ from backends.pkcs11 import PKCS11Backend
 from signer.errors import HotWalletError
 from signer.ports import KeyId
 from signer.settings import Settings
-from softhsm import keys, library, pins
-from softhsm.layout import environment
+from softhsm import keys, library, pins, prepare
 
 
 _INIT = "run: hotwallet softhsm init"
@@ -66,7 +65,7 @@ class _Patient:
         return str(self._module)
 
     def load(self) -> str:
-        environment(self._settings.home)
+        prepare(self._settings)
         with self._library.gate.alone():
             self._library.initialize()
         module = self._library.module

@@ -70,7 +70,7 @@ class Layout:
         template = files("softhsm").joinpath("softhsm2.conf.template").read_text()
         conf = Template(template).substitute(tokens=self.tokens)
         if not self.conf.exists() or self.conf.read_text() != conf:
-            write_private(self.conf, conf)
+            replace_private(self.conf, conf.encode())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -96,14 +96,14 @@ def environment(home: Path) -> Path:
     return Path(conf)
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write *text* to *path*, at once or not at all, for its owner's eyes only."""
+def replace_private(path: Path, content: bytes) -> None:
+    """Write *content* to *path*, at once or not at all, for its owner's eyes only."""
     # mkstemp's files have mode 0600 from the start.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

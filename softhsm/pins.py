@@ -6,7 +6,7 @@ from pathlib import Path
 
 from signer.errors import AccessDeniedError
 from signer.settings import Settings
-from softhsm.layout import Layout, is_private, write_private
+from softhsm.layout import Layout, is_private, replace_private
 
 
 _PIN_BYTES = 16
@@ -50,5 +50,5 @@ def read(path: Path) -> str:
 def ensure(path: Path) -> str:
     """Return the PIN in *path*; make a random one if there is none yet."""
     if not path.exists():
-        write_private(path, secrets.token_hex(_PIN_BYTES) + "\n")
+        replace_private(path, secrets.token_hex(_PIN_BYTES).encode() + b"\n")
     return read(path)

@@ -20,7 +20,7 @@ from signer.errors import (
 )
 from signer.ports import KeyId
 from signer.settings import Settings
-from softhsm import keys, pins
+from softhsm import keys, pins, repair
 from softhsm.layout import CONF_VARIABLE, Layout, sync
 
 
@@ -85,11 +85,13 @@ def provide_token(settings: Settings, module: Path) -> PKCS11Backend:
     Raises:
         ConfigurationError: ``softhsm-elsewhere``: the environment means another
             token; ``softhsm-other-module``: there is no token, and the module is
-            not SoftHSM.
+            not SoftHSM; ``softhsm-damaged``: see ``repair``.
         BackendError: The module does not load, or refuses.
     """
     layout = Layout.of(settings.home)
     layout.prepare()
+    repair.restore(layout)
+    repair.keep(layout.tokens)
     _claim_environment(layout)
     pin_file = _pin_file(settings, layout)
     # PINs are written before there is a token that only they can open.
@@ -143,6 +145,7 @@ def _make_token(library: Library, layout: Layout, label: str, pin: str) -> None:
     with library.gate.alone(), _plainly():
         with _configured(library, stage.conf):
             _init_token(library, label, so_pin=pins.read(layout.so_pin), pin=pin)
+        repair.keep(stage.tokens)
         os.sync()
         for token in stage.tokens.iterdir():
             token.rename(layout.tokens / token.name)

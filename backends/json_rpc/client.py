@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -69,17 +70,16 @@ class JSONRPCChain:
             ChainError: Two nodes are of different chains.
             ChainUnavailableError: No node answered.
         """
-        ids, problem = set[int](), None
+        ids, problems = set[int](), list[ChainError]()
         for node in self._nodes():
             try:
-                with questions.making_sense():
-                    ids.add(questions.chain_id(node))
+                ids.add(questions.ask(questions.chain_id, node))
             except ChainError as e:
-                problem = e
+                problems.append(e)
         if len(ids) > 1:
             raise ChainError(f"the nodes are of different chains: {sorted(ids)}")
-        if problem is not None and not ids:
-            raise problem
+        if not ids:
+            raise _most_hopeful(problems)
         return ids.pop()
 
     def has_code(self, address: str) -> bool:
@@ -138,8 +138,7 @@ class JSONRPCChain:
         taken, problems = False, list[ChainError]()
         for node in self._nodes():
             try:
-                with questions.making_sense():
-                    questions.hand_over(node, raw)
+                questions.ask(partial(questions.hand_over, raw=raw), node)
                 taken = True
             except ChainError as e:
                 problems.append(e)
@@ -148,7 +147,7 @@ class JSONRPCChain:
         refusals = [e for e in problems if isinstance(e, BroadcastRejectedError)]
         if refusals:
             raise min(refusals, key=lambda e: _PRECEDENCE.index(e.reason))
-        raise problems[0]
+        raise _most_hopeful(problems)
 
     def receipt(self, tx_hash: str) -> Receipt | None:
         """Return the receipt of *tx_hash*.  None proves nothing."""
@@ -166,13 +165,12 @@ class JSONRPCChain:
         problems = list[ChainError]()
         for node in self._nodes():
             try:
-                with questions.making_sense():
-                    return question(node)
+                return questions.ask(question, node)
             except ExecutionRevertedError:
                 raise
             except ChainError as e:
                 problems.append(e)
-        raise problems[0]
+        raise _most_hopeful(problems)
 
     def _nodes(self) -> tuple[Web3, ...]:
         process, nodes = self._connected
@@ -182,6 +180,11 @@ class JSONRPCChain:
             nodes = tuple(_web3(url, self._timeout) for url in self._urls)
             self._connected = (os.getpid(), nodes)
         return nodes
+
+
+def _most_hopeful(problems: Sequence[ChainError]) -> ChainError:
+    # While one node may answer later, trying again makes sense.
+    return min(problems, key=lambda e: not e.retryable)
 
 
 def _checked(url: SecretStr | str, place: int) -> SecretStr:

@@ -6,11 +6,13 @@ import logging
 import threading
 import time
 from http.cookiejar import DefaultCookiePolicy
+from types import NoneType
 from typing import Any
 
 import requests
 import urllib3
 from pydantic import SecretStr
+from pydantic_core import from_json
 from web3.providers import JSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
@@ -23,6 +25,12 @@ _CHUNK = 64 * 1024
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 _OK = 200
+
+# Results are hex strings, but for these.
+_SHAPES: dict[str, tuple[type, ...]] = {
+    "eth_getBlockByNumber": (dict, NoneType),
+    "eth_getTransactionReceipt": (dict, NoneType),
+}
 
 
 class Node(JSONBaseProvider):
@@ -73,15 +81,21 @@ class Node(JSONBaseProvider):
             if method == "eth_getBlockByNumber" and says_not_found(error):
                 return RPCResponse(jsonrpc="2.0", id=question["id"], result=None)
             raise translate(method, error)
-        return RPCResponse(jsonrpc="2.0", id=question["id"], result=answer["result"])
+        result = answer["result"]
+        if not isinstance(result, _SHAPES.get(method, (str,))):
+            # web3 would make bytes of anything, even of true.
+            raise ChainUnavailableError("the node's answer makes no sense")
+        return RPCResponse(jsonrpc="2.0", id=question["id"], result=result)
 
     def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         status, body = self._exchange(json.dumps(question).encode())
         if status == _TOO_MANY_REQUESTS or status >= _SERVER_ERROR:
             raise ChainUnavailableError(f"the node answers with HTTP status {status}")
         try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):
+            # Not json.loads: eth-account's dependencies raise Python's recursion limit
+            # so far that a deeply nested answer would overflow the stack and kill us.
+            answer = from_json(body)
+        except ValueError:
             answer = None
         if isinstance(answer, dict) and _is_about(answer, question["id"], status):
             return answer
@@ -95,8 +109,6 @@ class Node(JSONBaseProvider):
         try:
             try:
                 return self._post(body, deadline)
-            except requests.Timeout:
-                raise
             except (requests.ConnectionError, urllib3.exceptions.ProtocolError):
                 # A node closes idle connections when it likes, also just now.  Once
                 # more is safe: reads are reads, and signed bytes are mined once.

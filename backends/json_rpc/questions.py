@@ -5,9 +5,8 @@ web3 hands on what it cannot read, so each answer is checked before it is believ
 One that is not what it should be raises ``ChainUnavailableError``: it is none.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from eth_typing import ChecksumAddress, HexAddress, HexStr
 from eth_utils.crypto import keccak
@@ -21,14 +20,21 @@ from signer.errors import ChainError, ChainUnavailableError
 from signer.ports import Block, Call, Fees, Log, Receipt
 
 
+_T = TypeVar("_T")
+
 _HASH_LENGTH = 32
 
 
-@contextmanager
-def making_sense() -> Iterator[None]:
-    """Raise ``ChainUnavailableError`` when the block meets an answer without sense."""
+def ask(question: Callable[[Web3], _T], node: Web3) -> _T:
+    """
+    Return what *node* answers to *question*.
+
+    Raises:
+        ChainError: The node said no.
+        ChainUnavailableError: It did not answer, or not in a way that makes sense.
+    """
     try:
-        yield
+        return question(node)
     except ChainError:
         raise
     except (
@@ -41,8 +47,6 @@ def making_sense() -> Iterator[None]:
         Web3Exception,
     ):
         pass
-    else:
-        return
     # Out of the handler, since the error behind this one quotes the node.
     raise ChainUnavailableError("the node's answer makes no sense")
 
@@ -90,6 +94,7 @@ def hand_over(node: Web3, raw: bytes) -> None:
 def fees(node: Web3) -> Fees:
     """Ask for the latest base fee, and for the tip that the node suggests."""
     latest: Mapping[str, Any] = node.eth.get_block("latest")
+    _block(latest)
     if latest.get("baseFeePerGas") is None:
         raise ChainError("the chain has no base fee (EIP-1559)")
     return Fees(

@@ -17,6 +17,9 @@ from signer.errors import StoreError
 RESTED_SECONDS = 1.0
 """A connection that rested for longer is tried before it is used."""
 
+BUSY_SECONDS = 0.02
+"""How long SQLite itself waits for a lock; ``Database`` waits on."""
+
 # After these, a connection may be looking at a file that is not there any more.
 _UNTRUSTED = frozenset(
     {
@@ -34,11 +37,11 @@ def sqlite_engine(path: Path, *, pool_size: int, timeout: float) -> Engine:
     Return an engine for the existing file at *path*.
 
     ``mode=rw`` makes no file: one that ``create_file`` did not make would be
-    readable by everybody.  *timeout* is in seconds, the wait for a lock.
+    readable by everybody.  *timeout* is in seconds, the wait for a connection.
     """
     engine = create_engine(
         "sqlite://",
-        creator=lambda: connect_sqlite(path, timeout=timeout),
+        creator=lambda: connect_sqlite(path, timeout=BUSY_SECONDS),
         poolclass=QueuePool,
         pool_size=pool_size,
         max_overflow=0,

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from backends.sql.connections import (
     create_file,
@@ -18,8 +19,8 @@ from backends.sql.connections import (
     sqlite_engine,
     sqlite_migration_engine,
 )
-from backends.sql.errors import translated
-from signer.errors import ConfigurationError, Refusal, StoreError, StoreUnavailableError
+from backends.sql.errors import in_our_words, is_busy
+from signer.errors import ConfigurationError, Refusal, StoreUnavailableError
 
 
 T = TypeVar("T")
@@ -81,11 +82,13 @@ class Database:
             StoreError: Or one of its children, never a driver's error.
         """
 
-        def running() -> T:
-            with self._here().engine.connect() as connection:
+        here = self._here()
+
+        def attempt() -> T:
+            with here.engine.connect() as connection:
                 return work(connection)
 
-        return _in_our_words(running)
+        return self._patiently(attempt)
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """
@@ -97,15 +100,16 @@ class Database:
         Raises:
             StoreError: Or one of its children, never a driver's error.
         """
+        here = self._here()
         begin = "BEGIN IMMEDIATE" if self.dialect == SQLITE else "BEGIN"
 
-        def running() -> T:
-            here = self._here()
-            with here.turn(), here.engine.connect() as connection, connection.begin():
+        def attempt() -> T:
+            with here.engine.connect() as connection, connection.begin():
                 connection.exec_driver_sql(begin)
                 return work(connection)
 
-        return _in_our_words(running)
+        with here.turn():
+            return self._patiently(attempt)
 
     def migration(self, work: Callable[[Connection], None], *, timeout: float) -> None:
         """
@@ -120,17 +124,37 @@ class Database:
         else:
             engine = postgresql_migration_engine(self._url, timeout=timeout)
 
-        def running() -> None:
+        def attempt() -> None:
             with engine.connect() as connection, connection.begin():
                 work(connection)
 
-        _in_our_words(running)
+        in_our_words(attempt)
 
     def close(self) -> None:
         """Close the connections of this process; the next use opens new ones."""
         here = self._processes.pop(os.getpid(), None)
         if here is not None:
             here.engine.dispose()
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        """
+        Return what *attempt* returns; begin anew while SQLite is busy.
+
+        SQLite lets one process write and the others poll, and polls ever more
+        slowly, so that under load who waits longest waits for ever.  Its own wait is
+        therefore short, and starts again.  A busy transaction was rolled back.
+        """
+        deadline = time.monotonic() + self._timeout
+
+        def attempts() -> T:
+            while True:
+                try:
+                    return attempt()
+                except OperationalError as e:
+                    if not is_busy(e) or time.monotonic() > deadline:
+                        raise
+
+        return in_our_words(attempts)
 
     @property
     def _path(self) -> Path:
@@ -175,21 +199,6 @@ def _turns(timeout: float) -> Callable[[], AbstractContextManager[None]]:
     return turn
 
 
-def _in_our_words(work: Callable[[], T]) -> T:
-    """
-    Return what *work* returns, with our errors for the database's.
-
-    They are raised outside of the handler: even ``__context__`` holds nothing.
-    """
-    try:
-        return work()
-    except SQLAlchemyError as e:
-        error = translated(e)
-    except (OverflowError, UnicodeError):
-        error = StoreError("a value does not fit into its column")
-    raise error
-
-
 def _parsed(text: str) -> URL:
     """
     Return the URL with the driver that we ship.
@@ -199,11 +208,11 @@ def _parsed(text: str) -> URL:
     """
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # The latter for a port that is no number.
         url = URL.create("unknown")
     if url.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
         return url.set(drivername="postgresql+psycopg")
-    if url.drivername == SQLITE and _is_file(url.database) and not url.query:
+    if url.drivername == SQLITE and _is_file(url):
         return url.set(database=str(Path(str(url.database)).absolute()))
     raise ConfigurationError(
         Refusal(
@@ -213,6 +222,9 @@ def _parsed(text: str) -> URL:
     )
 
 
-def _is_file(database: str | None) -> bool:
-    # Every connection would have a memory of its own.
-    return bool(database) and not str(database).startswith((":memory:", "file:"))
+def _is_file(url: URL) -> bool:
+    # In memory, every connection would have a ledger of its own.
+    name = url.database or ""
+    return bool(name) and not (
+        url.host or url.query or name.startswith((":memory:", "file:"))
+    )

@@ -1,6 +1,8 @@
 """Database errors in our words: the class says whether to retry, and nothing leaks."""
 
 import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
 
 from sqlalchemy.exc import (
     DBAPIError,
@@ -15,6 +17,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from signer.errors import StaleStateError, StoreError, StoreUnavailableError
 
 
+T = TypeVar("T")
+
 UPGRADE = "run `hotwallet db upgrade`"
 
 # PostgreSQL, appendix A: connection, transaction rollback, resources, operator
@@ -27,17 +31,39 @@ _PASSING_SQLITE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,  # Until somebody restores the file.
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_INTERRUPT,
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_PROTOCOL,
         sqlite3.SQLITE_READONLY,
     }
 )
 
 
-def translated(error: SQLAlchemyError) -> StoreError:
+def in_our_words(work: Callable[[], T]) -> T:
+    """
+    Return what *work* returns, with our errors for the database's.
+
+    They are raised outside of the handler: even ``__context__`` holds nothing.
+    """
+    try:
+        return work()
+    except SQLAlchemyError as e:
+        error = _translated(e)
+    except (OverflowError, UnicodeError):
+        error = StoreError("a value does not fit into its column")
+    raise error
+
+
+def is_busy(error: DBAPIError) -> bool:
+    """Say whether SQLite gave up because another connection holds a lock."""
+    return _primary_code(error.orig) == sqlite3.SQLITE_BUSY
+
+
+def _translated(error: SQLAlchemyError) -> StoreError:
     """
     Return our error for the database's.
 
@@ -95,10 +121,16 @@ def _is_missing_table(orig: BaseException, code: str | None) -> bool:
 
 
 def _is_passing(error: DBAPIError, code: str | None) -> bool:
-    primary = getattr(error.orig, "sqlite_errorcode", None)
-    if isinstance(primary, int):
-        return primary & 0xFF in _PASSING_SQLITE  # The rest is the extended code.
+    primary = _primary_code(error.orig)
+    if primary is not None:
+        return primary in _PASSING_SQLITE
     if code is not None:
         return code.startswith(_PASSING)
     # Without a SQLSTATE the server never spoke: no connection, or a lost one.
     return isinstance(error, (OperationalError, InterfaceError))
+
+
+def _primary_code(orig: BaseException | None) -> int | None:
+    """Return SQLite's error code without what extends it."""
+    code = getattr(orig, "sqlite_errorcode", None)
+    return code & 0xFF if isinstance(code, int) else None

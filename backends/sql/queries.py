@@ -23,7 +23,7 @@ BY_ID = select(refunds).where(refunds.c.id == bindparam("given"))
 
 OPEN = (
     select(refunds)
-    .where(text(IS_OPEN))
+    .where(text(IS_OPEN), refunds.c.id > bindparam("after"))
     .order_by(refunds.c.id)
     .limit(bindparam("at_most"))
 )
@@ -40,7 +40,7 @@ HISTORY = (
     .order_by(refund_moves.c.version)
 )
 
-_BY_KEY = select(refunds).where(
+BY_KEY = select(refunds).where(
     refunds.c.client == bindparam("of_client"),
     refunds.c.idempotency_key == bindparam("key"),
 )
@@ -84,7 +84,7 @@ def found(connection: Connection, refund: Refund) -> Refund:
         ConflictError: Its reference belongs to another key.
     """
     key = {"of_client": refund.client, "key": refund.idempotency_key}
-    row = connection.execute(_BY_KEY, key).one_or_none()
+    row = connection.execute(BY_KEY, key).one_or_none()
     if row is not None:
         stored = Refund(*row)
         if stored.fingerprint == refund.fingerprint:

@@ -45,7 +45,7 @@ def _parameters(table: Table, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: _parameter(table, name) for name in names}
 
 
-def _next_nonce() -> Any:
+def next_nonce() -> Any:
     """
     Return one past the highest nonce of the wallet, or the floor if that is higher.
 
@@ -89,7 +89,7 @@ def change(step: Step, insert_: InsertOfDialect) -> Change:
         return accept.returning(refunds.c.nonce)
     if step is Step.RESERVE:
         queued = _unmoved.where(refunds.c.status == Status.QUEUED)
-        given = {**_parameters(refunds, _RESERVED), "nonce": _next_nonce()}
+        given = {**_parameters(refunds, _RESERVED), "nonce": next_nonce()}
         return queued.values(given).returning(refunds.c.nonce)
     saved = _parameters(refunds, SAVED)
     return _unmoved.values(saved).returning(refunds.c.nonce)

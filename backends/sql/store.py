@@ -46,6 +46,16 @@ class SQLStore:
         """Say no more than the kind of database."""
         return f"SQLStore({self._database.dialect!r})"
 
+    def find(self, client: str, idempotency_key: str) -> Refund | None:
+        """Return the refund that this client's key made, if it made one."""
+        if not (is_storable(client) and is_storable(idempotency_key)):
+            return None
+        given = {"of_client": client, "key": idempotency_key}
+        row = self._database.run(
+            lambda c: c.execute(queries.BY_KEY, given).one_or_none()
+        )
+        return None if row is None else Refund(*row)
+
     def accept(self, refund: Refund) -> tuple[Refund, bool]:
         """
         Insert a queued refund, or find the one that this client's key made.
@@ -100,9 +110,14 @@ class SQLStore:
         page = tuple(Refund(*row) for row in rows[:limit])
         return Page(page, page[-1].id if len(rows) > limit else None)
 
-    def open_refunds(self, limit: int) -> Sequence[Refund]:
-        """Return refunds that something must still happen to, oldest first."""
-        given = {"at_most": limit}
+    def open_refunds(self, limit: int, after: str | None = None) -> Sequence[Refund]:
+        """
+        Return refunds that something must still happen to, oldest first.
+
+        *after* is the id of the last one of the previous batch.  The cost grows with
+        the open refunds, not with the ledger.
+        """
+        given = {"after": after or "", "at_most": limit}
         rows = self._database.run(lambda c: c.execute(queries.OPEN, given).all())
         return tuple(Refund(*row) for row in rows)
 

@@ -95,13 +95,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the artifact, or with ``--check`` compare it; 1 when it differs."""
     parser = argparse.ArgumentParser(prog="python -m dev.stablecoin.build")
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    parser.add_argument("--artifact", type=Path, default=ARTIFACT)
+    options = parser.parse_args(arguments)
     built = build()
-    if not parser.parse_args(arguments).check:
-        ARTIFACT.write_text(built, encoding="utf-8")
+    if not options.check:
+        options.artifact.write_text(built, encoding="utf-8")
         return 0
-    if ARTIFACT.read_text(encoding="utf-8") == built:
+    if options.artifact.read_text(encoding="utf-8") == built:
         return 0
-    print(f"{ARTIFACT.name} is not what {SOURCE.name} compiles to", file=sys.stderr)
+    print(
+        f"{options.artifact.name} is not what {SOURCE.name} compiles to",
+        file=sys.stderr,
+    )
     return 1
 
 

@@ -10,14 +10,14 @@ from api.auth import Authenticator
 from api.jwt_keys import KeySet, bind
 from api.services import Readiness, Services
 from signer.audit import AuditLog
-from signer.errors import BackendUnavailableError, ChainUnavailableError
+from signer.errors import ChainUnavailableError
 from signer.networks import Network
-from signer.ports import ChainClient, Clock, DeviceSignature, KeyId, Store
+from signer.ports import ChainClient, Clock, Store
 from signer.refunds.lifecycle import Chain, Lifecycle
 from signer.refunds.service import RefundService
-from signer.secp256k1 import PublicKey
 from signer.signing import Signer
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
+from tests.support.devices import KEY_ID, honest
 
 
 RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -48,18 +48,6 @@ BODY = {
 }
 
 
-class _NoDevice:
-    """A device that is switched off: these tests sign nothing."""
-
-    name = "none"
-
-    def public_key(self, key_id: KeyId) -> bytes:
-        raise BackendUnavailableError("switched off")
-
-    def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        raise BackendUnavailableError("switched off")
-
-
 class _NoNode:
     """Nodes that do not answer, whatever they are asked: refunds stay queued."""
 
@@ -67,10 +55,12 @@ class _NoNode:
         raise ChainUnavailableError("no node answers")
 
 
-def build_services(store: Store, clock: Clock) -> Services:
-    """Return services as bootstrap would, without a device and without nodes."""
-    key = PublicKey(coincurve.PrivateKey().public_key.format(compressed=False))
-    signer = Signer(_NoDevice(), KeyId("01"), key, AuditLog(structlog.get_logger()))
+def build_services(
+    store: Store, clock: Clock, authenticator: Authenticator | None = None
+) -> Services:
+    """Return services as bootstrap would, with a key in memory and without nodes."""
+    device = honest(coincurve.PrivateKey())
+    signer = Signer.open(device, KEY_ID, AuditLog(structlog.get_logger("audit")))
     chains = {
         name: Chain(network, cast("ChainClient", _NoNode()))
         for name, network in NETWORKS.items()
@@ -83,7 +73,8 @@ def build_services(store: Store, clock: Clock) -> Services:
             wallet=signer.address,
             clock=clock,
         ),
-        authenticator=Authenticator(
+        authenticator=authenticator
+        or Authenticator(
             KeySet(only=bind(ES256_KEY.public_key(), "ES256")),
             issuer=ISSUER,
             audience=AUDIENCE,

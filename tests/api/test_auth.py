@@ -1,5 +1,7 @@
 """Who asks?  Only tokens that are right in every respect are believed."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,9 +54,7 @@ TWO_KEYS = KeySet(
         (header(), {"client_id": "gateway", "scope": "refunds"}),
     ],
 )
-def test_believes_a_good_token(
-    head: dict[str, object], changes: dict[str, object]
-) -> None:
+def test_believes_a_good_token(head: dict[str, Any], changes: dict[str, Any]) -> None:
     """The principal is what the token says: subject, roles and token id."""
     good = signed(head, claims(roles=["merchant", "admin"], **changes))
 

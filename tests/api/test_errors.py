@@ -21,7 +21,7 @@ def _tree(kind: type[HotWalletError]) -> Iterator[type[HotWalletError]]:
 
 
 def _make(kind: type[HotWalletError]) -> HotWalletError:
-    extra = {
+    extra: dict[type[HotWalletError], dict[str, str]] = {
         errors.PolicyViolationError: {"rule": "max-amount"},
         errors.BroadcastRejectedError: {"reason": "other"},
     }

@@ -70,7 +70,7 @@ def test_exceptions_are_classes_and_places(log: io.StringIO) -> None:
         logging.getLogger("theirs").exception("failed")
 
     for line in lines(log):
-        outer, inner = line["exception"]  # type: ignore[misc]
+        outer, inner = line["exception"]
         assert outer["class"] == "signer.errors.BackendUnavailableError"
         assert inner["class"] == "builtins.OSError"
         assert outer["frames"][-1].endswith(" fail")
@@ -85,7 +85,7 @@ def test_a_ring_of_causes_ends(log: io.StringIO) -> None:
     structlog.get_logger("ours").error("failed", exc_info=one)
 
     (line,) = lines(log)
-    assert len(line["exception"]) == 8  # type: ignore[arg-type]
+    assert len(line["exception"]) == 8
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """What every chain client promises, on every chain that is at hand."""
 
 import threading
-import time
-from typing import Any
 
 import pytest
 from eth_account import Account
@@ -13,12 +11,12 @@ from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
-from signer.ports import Block, Call, ChainClient, Receipt
+from signer.ports import Block, Call, ChainClient
 from tests.fixtures.chain import DevChain
+from tests.support.payments import NOBODY, hash_of, mined, signed, transfer
 
 
 TRANSFER = keccak(text="Transfer(address,address,uint256)")
-NOBODY = "0x00000000000000000000000000000000DeaDBeef"
 
 
 @pytest.fixture
@@ -35,44 +33,6 @@ def payer(dev_chain: DevChain) -> LocalAccount:
         dev_chain.url, account.address, token=dev_chain.token, amount=1_000 * 10**6
     )
     return account
-
-
-def signed(account: LocalAccount, **changes: Any) -> bytes:
-    """Return the bytes of an EIP-1559 transaction, signed by *account*."""
-    transaction: dict[str, Any] = {
-        "type": 2,
-        "chainId": CHAIN_ID,
-        "nonce": 0,
-        "to": NOBODY,
-        "value": 0,
-        "data": b"",
-        "gas": 100_000,
-        "maxFeePerGas": 20 * 10**9,
-        "maxPriorityFeePerGas": 10**9,
-    }
-    return bytes(account.sign_transaction(transaction | changes).raw_transaction)
-
-
-def transfer(account: LocalAccount, token: str, amount: int, **changes: Any) -> bytes:
-    """Return the bytes of a transfer of *amount* base units to NOBODY."""
-    data = coin.calldata("transfer(address,uint256)", NOBODY, amount)
-    return signed(account, to=token, data=data, **changes)
-
-
-def mined(client: ChainClient, raw: bytes) -> Receipt:
-    """Wait for the receipt of *raw*: anvil mines at once, but not before it answers."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        receipt = client.receipt(hash_of(raw))
-        if receipt is not None:
-            return receipt
-        time.sleep(0.01)
-    pytest.fail("not mined")
-
-
-def hash_of(raw: bytes) -> str:
-    """Return a transaction's hash as the port writes it."""
-    return "0x" + keccak(raw).hex()
 
 
 def test_tells_the_chain_id(client: ChainClient) -> None:

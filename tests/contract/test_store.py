@@ -45,7 +45,14 @@ TEXTS = st.text(
 ZONES = st.integers(-14 * 60, 14 * 60).map(
     lambda minutes: timezone(timedelta(minutes=minutes))
 )
-MOMENTS = st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=ZONES)
+MOMENTS = st.builds(
+    lambda seconds, microseconds, zone: datetime.fromtimestamp(seconds, zone).replace(
+        microsecond=microseconds
+    ),
+    st.integers(0, 2**32),
+    st.integers(0, 999_999),
+    ZONES,
+)
 
 
 def test_is_a_store(store: SQLStore) -> None:
@@ -108,7 +115,7 @@ class TestAccept:
     def test_refuses_naive_times(self, store: SQLStore) -> None:
         """A time without a zone is refused, since nobody knows when it is."""
         with pytest.raises(StoreError):
-            store.accept(queued(created_at=datetime(2026, 1, 1)))
+            store.accept(queued(created_at=now().replace(tzinfo=None)))
 
     def test_replays(self, store: SQLStore) -> None:
         """The same key and request find the stored refund, as far as it has come."""
@@ -118,6 +125,15 @@ class TestAccept:
 
         assert (now_reserved, False) == store.accept(again)
         assert store.get(again.id) is None
+
+    def test_find(self, store: SQLStore) -> None:
+        """A client's key finds the refund that it made, and nobody else's."""
+        refund = accepted(store)
+
+        assert refund == store.find(refund.client, refund.idempotency_key)
+        assert store.find("another", refund.idempotency_key) is None
+        assert store.find(refund.client, "never used") is None
+        assert store.find(refund.client, "a\0b") is None
 
     def test_key_for_another_request(self, store: SQLStore) -> None:
         """A used key with another request is a mismatch, and inserts nothing."""
@@ -166,7 +182,7 @@ class TestAccept:
         for key in ("ss", "ß", "SS", "ss ", "e\u0301", "\u00e9"):
             accepted(store, idempotency_key=key)
 
-        assert 6 == len(store.list("gateway").refunds)
+        assert len(store.list("gateway").refunds) == 6
 
     @pytest.mark.parametrize("text", ["", "x" * 256, "a\0b", "\ud800"])
     @pytest.mark.parametrize("field", ["idempotency_key", "reference", "client"])
@@ -213,7 +229,7 @@ class TestReserve:
         """Each nonce is one past the highest, though the chain still counts less."""
         nonces = [reserved(store, accepted(store), floor=5).nonce for _ in range(4)]
 
-        assert [5, 6, 7, 8] == nonces
+        assert nonces == [5, 6, 7, 8]
 
     def test_follows_the_chain(self, store: SQLStore) -> None:
         """A floor above the highest nonce is the next one; a lower one does nothing."""
@@ -221,7 +237,7 @@ class TestReserve:
             reserved(store, accepted(store), floor=floor).nonce for floor in (0, 9, 2)
         ]
 
-        assert [0, 9, 10] == nonces
+        assert nonces == [0, 9, 10]
 
     def test_wallets_do_not_meet(self, store: SQLStore) -> None:
         """Each chain and each sender counts for itself."""
@@ -229,7 +245,7 @@ class TestReserve:
         other_sender = reserved(store, accepted(store), sender=OTHER_WALLET)
         other_chain = reserved(store, accepted(store, chain_id=1))
 
-        assert [0, 0, 0] == [r.nonce for r in (first, other_sender, other_chain)]
+        assert [r.nonce for r in (first, other_sender, other_chain)] == [0, 0, 0]
 
     def test_spelling_of_a_wallet(self, store: SQLStore) -> None:
         """One wallet cannot count twice under two spellings of its address."""
@@ -268,7 +284,7 @@ class TestReserve:
             reserved(store, accepted(store), gas_limit=0)
         second = reserved(store, accepted(store))
 
-        assert (0, 1) == (first.nonce, second.nonce)
+        assert (first.nonce, second.nonce) == (0, 1)
 
     def test_unknown_refund(self, store: SQLStore) -> None:
         """What was never accepted cannot be reserved."""
@@ -308,10 +324,10 @@ class TestSave:
         )
 
         assert final == store.get(final.id)
-        assert [
+        assert [move.status for move in store.history(final.id)] == [
             "queued", "reserved", "signed", "broadcast",
             "mined", "broadcast", "mined", "confirmed",
-        ] == [move.status for move in store.history(final.id)]  # fmt: skip
+        ]  # fmt: skip
 
     def test_stale(self, store: SQLStore) -> None:
         """The second to move a refund is refused, and nothing of it is stored."""
@@ -325,7 +341,7 @@ class TestSave:
             )
         assert after == store.get(before.id)
         assert late not in store.transactions(before.id)
-        assert 3 == len(store.history(before.id))
+        assert len(store.history(before.id)) == 3
 
     def test_same_attempt_twice(self, store: SQLStore) -> None:
         """An attempt is recorded once; who is late moves nothing."""
@@ -334,7 +350,7 @@ class TestSave:
         with pytest.raises(StaleStateError):
             store.save(first, first.moved(Status.BROADCAST, now()), transaction(first))
         assert first == store.get(first.id)
-        assert 1 == len(store.transactions(first.id))
+        assert len(store.transactions(first.id)) == 1
 
     def test_same_hash_twice(self, store: SQLStore) -> None:
         """The same bytes as another attempt are a defect, and move nothing."""
@@ -355,7 +371,7 @@ class TestSave:
             refund = after
 
         kept = store.transactions(refund.id)
-        assert [0, 1, 2] == [each.attempt for each in kept]
+        assert [each.attempt for each in kept] == [0, 1, 2]
         assert {refund.nonce} == {each.nonce for each in kept}
 
     @shared
@@ -408,7 +424,7 @@ class TestSave:
     def test_states_have_their_facts(
         self, store: SQLStore, change: Callable[[Refund], Refund]
     ) -> None:
-        """The schema knows no signed refund without hash, nor a mined one without block."""
+        """The schema knows no signed refund without hash, nor mined without block."""
         before = reserved(store, accepted(store))
         after = replace(change(before), version=before.version + 1)
 
@@ -440,7 +456,7 @@ class TestSave:
 
         stored = _stored(store, before)
         assert Status.FAILED is stored.status
-        assert "no\ufffd ?!" == stored.failure_detail
+        assert stored.failure_detail == "no\ufffd ?!"
         assert after.version == stored.version
 
     @shared
@@ -474,8 +490,8 @@ class TestReading:
     def test_unknown(self, store: SQLStore, unknown: str) -> None:
         """There is nothing under an unknown id, however odd it is."""
         assert store.get(unknown) is None
-        assert () == store.transactions(unknown)
-        assert () == store.history(unknown)
+        assert store.transactions(unknown) == ()
+        assert store.history(unknown) == ()
         assert Page((), None) == store.list(unknown)
         assert Page((), None) == store.list("gateway", payment_session_id=unknown)
 
@@ -573,6 +589,8 @@ class TestReading:
         assert not {done.status, failed.status} & OPEN
         assert tuple(waiting) == store.open_refunds(10)
         assert tuple(waiting[:2]) == store.open_refunds(2)
+        assert tuple(waiting[2:]) == store.open_refunds(2, after=waiting[1].id)
+        assert store.open_refunds(2, after=waiting[2].id) == ()
 
 
 def _stored(store: SQLStore, refund: Refund) -> Refund:

@@ -3,8 +3,9 @@
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -13,10 +14,15 @@ from backends.sql import SQLStore
 from signer.errors import ConflictError, StaleStateError
 from signer.refunds.refund import Refund, Status
 from tests.fixtures.ledger import accepted, moved, now, queued, reserved, signed
-from tests.fixtures.races import race, start_payer
+from tests.fixtures.races import Racers, start_payer
 
 
-PROCESSES = 4
+@pytest.fixture(scope="module")
+def racers() -> Iterator[Racers]:
+    """Four processes."""
+    racers = Racers(4)
+    yield racers
+    racers.close()
 
 
 def _accept_each(store: SQLStore, index: int) -> list[tuple[str, bool]]:
@@ -28,13 +34,13 @@ def _accept_each(store: SQLStore, index: int) -> list[tuple[str, bool]]:
     return [(refund.id, created) for refund, created in answers]
 
 
-def test_one_key_makes_one_refund(database_url: str) -> None:
+def test_one_key_makes_one_refund(database_url: str, racers: Racers) -> None:
     """Of many processes with the same key one creates; the others get its refund."""
-    answers = race(_accept_each, database_url, PROCESSES)
+    answers = racers.race(_accept_each, database_url)
 
     for same_key in zip(*answers, strict=True):
-        assert 1 == sum(created for _, created in same_key)
-        assert 1 == len({refund_id for refund_id, _ in same_key})
+        assert sum(created for _, created in same_key) == 1
+        assert len({refund_id for refund_id, _ in same_key}) == 1
 
 
 def _accept_same_references(store: SQLStore, index: int) -> int:
@@ -49,75 +55,79 @@ def _accept_same_references(store: SQLStore, index: int) -> int:
     return granted
 
 
-def test_one_reference_makes_one_refund(database_url: str, store: SQLStore) -> None:
-    """Of many keys for one reference one wins, and every other is a conflict."""
-    assert 25 == sum(race(_accept_same_references, database_url, PROCESSES))
-    assert 25 == len(store.list("gateway", limit=100).refunds)
-
-
-def _reserve_many(store: SQLStore, count: int) -> list[int | None]:
-    return [reserved(store, accepted(store)).nonce for _ in range(count)]
-
-
-def _reserve_75(store: SQLStore, index: int) -> list[int | None]:
-    return _reserve_many(store, 75)
-
-
-def _reserve_250(store: SQLStore, index: int) -> list[int | None]:
-    return _reserve_many(store, 250)
-
-
-@pytest.mark.parametrize(
-    ("work", "processes"),
-    [
-        pytest.param(_reserve_75, 4, id="300"),
-        pytest.param(_reserve_250, 8, id="2000", marks=pytest.mark.soak),
-    ],
-)
-def test_nonces_have_no_double_and_no_gap(
-    database_url: str, work: Callable[[SQLStore, int], list[int | None]], processes: int
+def test_one_reference_makes_one_refund(
+    database_url: str, store: SQLStore, racers: Racers
 ) -> None:
+    """Of many keys for one reference one wins, and every other is a conflict."""
+    assert sum(racers.race(_accept_same_references, database_url)) == 25
+    assert len(store.list("gateway", limit=100).refunds) == 25
+
+
+def _reserve_75(store: SQLStore, index: int) -> list[int]:
+    return [_nonce(reserved(store, accepted(store))) for _ in range(75)]
+
+
+def _reserve_250(store: SQLStore, index: int) -> list[int]:
+    return [_nonce(reserved(store, accepted(store))) for _ in range(250)]
+
+
+def test_nonces_have_no_double_and_no_gap(database_url: str, racers: Racers) -> None:
     """Whatever reserves at once for a wallet gets consecutive nonces, each once."""
-    nonces = [nonce for each in race(work, database_url, processes) for nonce in each]
+    nonces = [
+        nonce for each in racers.race(_reserve_75, database_url) for nonce in each
+    ]
 
-    assert list(range(len(nonces))) == sorted(nonces)
+    assert list(range(300)) == sorted(nonces)
 
 
-def _reserve_open(store: SQLStore, index: int) -> list[tuple[str, int | None]]:
-    """Reserve every open refund that is still queued when its turn comes."""
+@pytest.mark.soak
+def test_many_nonces_have_no_double_and_no_gap(database_url: str) -> None:
+    """The same holds for 2,000 reservations by 8 processes."""
+    racers = Racers(8)
+    nonces = [
+        nonce for each in racers.race(_reserve_250, database_url) for nonce in each
+    ]
+    racers.close()
+
+    assert list(range(2000)) == sorted(nonces)
+
+
+def _reserve_open(store: SQLStore, index: int) -> list[tuple[str, int]]:
+    """Reserve what is queued now, if it is still queued when its turn comes."""
     won = []
-    refunds = list(store.open_refunds(100))
+    refunds = [*store.list("gateway", status=Status.QUEUED, limit=100).refunds]
     random.Random(index).shuffle(refunds)
     for refund in refunds:
         try:
-            won.append((refund.id, reserved(store, refund).nonce))
+            won.append((refund.id, _nonce(reserved(store, refund))))
         except StaleStateError:
             continue
     return won
 
 
-def test_one_refund_gets_one_nonce(database_url: str, store: SQLStore) -> None:
+def test_one_refund_gets_one_nonce(
+    database_url: str, store: SQLStore, racers: Racers
+) -> None:
     """Processes that reserve the same refunds give each one nonce, and leave no gap."""
     refunds = {accepted(store).id for _ in range(40)}
-    answers = race(_reserve_open, database_url, PROCESSES)
-    won = [pair for each in answers for pair in each]
+    won = [pair for each in racers.race(_reserve_open, database_url) for pair in each]
 
     assert refunds == {refund_id for refund_id, _ in won}
-    assert list(range(40)) == sorted(nonce for _, nonce in won)  # type: ignore[type-var]
-    assert won == [(each, _nonce(store, each)) for each, _ in won]
+    assert list(range(40)) == sorted(nonce for _, nonce in won)
+    assert won == [(each, _nonce(_stored(store, each))) for each, _ in won]
 
 
 def test_threads_share_a_store(store: SQLStore) -> None:
     """More threads than connections use one store, and each gets its turn."""
 
-    def pay(_: int) -> int | None:
+    def pay(_: int) -> int:
         refund = signed(store, reserved(store, accepted(store)))
-        return moved(store, refund, Status.BROADCAST).nonce
+        return _nonce(moved(store, refund, Status.BROADCAST))
 
     with ThreadPoolExecutor(8) as threads:
         nonces = list(threads.map(pay, range(40)))
 
-    assert list(range(40)) == sorted(nonces)  # type: ignore[type-var]
+    assert list(range(40)) == sorted(nonces)
 
 
 def test_one_version_is_saved_once(store: SQLStore) -> None:
@@ -137,7 +147,7 @@ def test_one_version_is_saved_once(store: SQLStore) -> None:
             wins = list(threads.map(save, [refund] * 6))
             refund = _stored(store, refund.id)
 
-            assert 1 == sum(wins)
+            assert sum(wins) == 1
             assert round_ + 1 == refund.version
             assert round_ + 2 == len(store.history(refund.id))
 
@@ -154,9 +164,9 @@ def test_a_fork_opens_connections_of_its_own(store: SQLStore) -> None:
     ours = [reserved(store, accepted(store)) for _ in range(5)]
     _, status = os.waitpid(child, 0)
 
-    assert 0 == os.waitstatus_to_exitcode(status)
-    assert [] == [each for each in ours if store.get(each.id) != each]
-    assert 7 == len(store.list("gateway").refunds)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert [each for each in ours if store.get(each.id) != each] == []
+    assert len(store.list("gateway").refunds) == 7
 
 
 def _migrate(store: SQLStore, index: int) -> None:
@@ -164,28 +174,25 @@ def _migrate(store: SQLStore, index: int) -> None:
     store.check()
 
 
-def test_everybody_may_migrate(empty_url: str) -> None:
-    """Processes that meet an empty database at once leave it usable, and do not fail."""
-    assert [None] * 3 == race(_migrate, empty_url, 3)
+def test_everybody_may_migrate(empty_url: str, racers: Racers) -> None:
+    """Processes that meet an empty database at once all find it usable."""
+    assert racers.race(_migrate, empty_url) == [None] * 4
 
 
 def test_kill_loses_nothing(database_url: str, store: SQLStore) -> None:
     """What was acknowledged before a kill -9 is there after it, and nothing is torn."""
-    dice = random.Random(database_url)
     acknowledged: dict[str, int] = {}
-    for _ in range(3):
-        payers = [start_payer(database_url) for _ in range(2)]
-        for payer, ours in payers:
-            assert ours.poll(30)
-            time.sleep(dice.uniform(0, 0.15))
-            payer.kill()
-            payer.join(10)
+    payers = [start_payer(database_url) for _ in range(4)]
+    for payer, line in payers:
+        assert line.poll(30)
+        time.sleep(random.uniform(0, 0.2))
+        payer.kill()
+        payer.join(10)
+        payer.close()
+        with suppress(EOFError):
             while True:
-                try:
-                    acknowledged.update([ours.recv()])
-                except EOFError:
-                    break
-            ours.close()
+                acknowledged.update([line.recv()])
+        line.close()
 
     _require_whole(store, acknowledged)
 
@@ -196,11 +203,11 @@ def _require_whole(store: SQLStore, acknowledged: dict[str, int]) -> None:
     stored = {refund.id: refund for refund in refunds}
 
     assert acknowledged
-    assert [] == [
+    assert [
         each
         for each, version in acknowledged.items()
         if each not in stored or stored[each].version < version
-    ]
+    ] == []
     for refund in refunds:
         kept = store.transactions(refund.id)
         assert refund.version + 1 == len(store.history(refund.id))
@@ -215,5 +222,6 @@ def _stored(store: SQLStore, refund_id: str) -> Refund:
     return stored
 
 
-def _nonce(store: SQLStore, refund_id: str) -> int | None:
-    return _stored(store, refund_id).nonce
+def _nonce(refund: Refund) -> int:
+    assert refund.nonce is not None
+    return refund.nonce

@@ -45,6 +45,11 @@ class Device:
         self.calls += 1
         return DeviceSignature(self._answer(digest), f"request-{self.calls}")
 
+    def becomes(self, other: "Device") -> None:
+        """Answer like *other* from now on, as an alias that was moved does."""
+        self._point = other._point
+        self._answer = other._answer
+
 
 def honest(key: coincurve.PrivateKey) -> Device:
     """Return a device that signs well."""
@@ -147,6 +152,11 @@ def recording() -> tuple[AuditLog, Sequence[MutableMapping[str, Any]]]:
     capture = LogCapture()
     logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
     return AuditLog(logger), capture.entries
+
+
+def recorded_outcomes(events: Sequence[MutableMapping[str, Any]]) -> list[Any]:
+    """Return the outcomes among the events."""
+    return [event["outcome"] for event in events if "outcome" in event]
 
 
 def signer_over(device: Device, audit: AuditLog | None = None) -> Signer:

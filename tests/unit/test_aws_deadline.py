@@ -24,8 +24,9 @@ from tests.fixtures.kms import OpenKMS
 
 
 DIGEST = bytes(range(32))
-# What the machine needs for everything else: handshakes, threads, a busy neighbour.
-SLACK = 0.4
+# What the machine needs for everything else, a busy neighbour included.  Without a
+# deadline the same calls take half a minute and more.
+SLACK = 2.0
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_a_closed_port(open_kms: OpenKMS, kms_key: KeyId) -> None:
     with pytest.raises(BackendUnavailableError, match="EndpointConnectionError"):
         kms.sign_digest(kms_key, DIGEST)
 
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 9
 
 
 def test_a_pause_that_does_not_fit_is_not_begun(
@@ -118,18 +119,22 @@ def test_a_pause_that_does_not_fit_is_not_begun(
     with pytest.raises(BackendThrottledError):
         kms.sign_digest(kms_key, DIGEST)
 
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3
 
 
-@pytest.mark.parametrize("seconds", [0.5, 2.0, 9.0, 120.0])
+@pytest.mark.parametrize("seconds", [0.5, 1.9, 2.0, 9.0, 120.0])
 @pytest.mark.parametrize("attempts", [1, 2, 3, 10])
 def test_attempts_fit_into_the_total(seconds: float, attempts: int) -> None:
-    """Three addresses to connect to and one response make up one attempt exactly."""
+    """Two whole attempts and the longest pause fit, or there is one attempt only."""
     budget = Deadline(seconds, attempts)
+    retries = attempts > 1 and seconds >= 2
 
+    spent = 2 * budget.attempt + 1 if retries else budget.attempt
+
+    assert spent == pytest.approx(seconds)
     assert 3 * budget.connect + budget.read == pytest.approx(budget.attempt)
-    assert budget.attempt * min(attempts, 3) == pytest.approx(seconds)
-    assert 0 < budget.connect <= 1 < budget.read + 1
+    assert 0 < budget.connect <= 1
+    assert budget.read >= budget.attempt / 2
 
 
 @pytest.mark.parametrize("code", ["ThrottlingException", "KMSInternalException"])

@@ -1,93 +1,26 @@
-"""The JSON-RPC client against nodes that fail, lie, stall and disagree."""
+"""The JSON-RPC client against a node that fails, lies and stalls."""
 
 import gzip
 import json
-import logging
 import os
 import socket
 import threading
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
-from eth_utils.crypto import keccak
 from pydantic import SecretStr
 
 from backends.json_rpc import JSONRPCChain
-from dev import stablecoin as coin
-from dev.chain import CHAIN_ID
 from signer.errors import (
-    BroadcastRejectedError,
     ChainError,
     ChainUnavailableError,
     ConfigurationError,
     ExecutionRevertedError,
 )
-from signer.ports import Call, Fees
-from tests.fixtures.chain import DevChain
-from tests.fixtures.fake_node import (
-    Body,
-    Delay,
-    Drip,
-    Drop,
-    Error,
-    FakeNode,
-    Forward,
-    Reply,
-    Result,
-)
-
-
-RAW = b"\x02signed bytes"
-HASH = "0x" + keccak(RAW).hex()
-ADDRESS = "0x00000000000000000000000000000000DeaDBeef"
-CALL = Call(ADDRESS, ADDRESS, b"\x01\x02\x03\x04")
-BLOCK = {"number": "0x10", "hash": "0x" + "AB" * 32, "baseFeePerGas": "0x64"}
-RECEIPT = {
-    "transactionHash": HASH,
-    "blockHash": "0x" + "ab" * 32,
-    "blockNumber": "0x10",
-    "status": "0x1",
-    "logs": [],
-}
-CANARY = "c4n4ry"
-
-METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
-    "chain_id": ("eth_chainId", lambda chain: chain.chain_id()),
-    "has_code": ("eth_getCode", lambda chain: chain.has_code(ADDRESS)),
-    "balance": ("eth_getBalance", lambda chain: chain.balance(ADDRESS)),
-    "call": ("eth_call", lambda chain: chain.call(CALL)),
-    "estimate_gas": ("eth_estimateGas", lambda chain: chain.estimate_gas(CALL)),
-    "transaction_count": (
-        "eth_getTransactionCount",
-        lambda chain: chain.transaction_count(ADDRESS),
-    ),
-    "fees": ("eth_getBlockByNumber", lambda chain: chain.fees()),
-    "broadcast": ("eth_sendRawTransaction", lambda chain: chain.broadcast(RAW)),
-    "receipt": ("eth_getTransactionReceipt", lambda chain: chain.receipt(HASH)),
-    "latest_block": ("eth_getBlockByNumber", lambda chain: chain.latest_block()),
-    "block": ("eth_getBlockByNumber", lambda chain: chain.block(16)),
-}
-
-every_method = pytest.mark.parametrize("name", METHODS)
-
-
-def client(*nodes: FakeNode, timeout: float = 5.0) -> JSONRPCChain:
-    """Return a client of *nodes*."""
-    return JSONRPCChain([node.url for node in nodes], timeout)
-
-
-@pytest.fixture
-def other_node() -> Iterator[FakeNode]:
-    """A second fake node."""
-    with FakeNode() as node:
-        yield node
-    assert node.violations == []
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Body, Delay, Drip, Drop, Error, Reply, Result
+from tests.support.rpc import CALL, HASH, METHODS, RAW, client, every_method
 
 
 NO_ANSWERS: dict[str, Reply] = {
@@ -108,21 +41,23 @@ NO_ANSWERS: dict[str, Reply] = {
     "id-as-list": Result("0x1", id=[1]),
     "error-for-other-id": Body(b'{"id": 99, "error": {"message": "already known"}}'),
     "result-with-203": Result("0x1", status=203),
+    "hung-up": Drop(),
+    "reset": Drop(reset=True),
+    "internal-error": Error(-32603, "Internal error"),
+    "limit": Error(-32005, "limit exceeded"),
+}
+NONSENSE: dict[str, Reply] = {
     "object": Result({"surprise": []}),
     "lists": Result([[]]),
     "no-hex": Result("0xzz"),
     "fraction": Result(7.5),
     "negative": Result(-1),
     "boolean": Result(True),
-    "hung-up": Drop(),
-    "reset": Drop(reset=True),
-    "internal-error": Error(-32603, "Internal error"),
-    "limit": Error(-32005, "limit exceeded"),
 }
 
 
 @pytest.mark.parametrize("fault", NO_ANSWERS.values(), ids=NO_ANSWERS)
-@every_method
+@pytest.mark.parametrize("name", ["chain_id", "broadcast"])
 def test_an_answer_that_is_none_is_unavailability(
     fake_node: FakeNode, name: str, fault: Reply
 ) -> None:
@@ -134,6 +69,19 @@ def test_an_answer_that_is_none_is_unavailability(
         ask(client(fake_node))
 
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize("fault", NONSENSE.values(), ids=NONSENSE)
+@every_method
+def test_an_answer_of_another_shape_is_unavailability(
+    fake_node: FakeNode, name: str, fault: Reply
+) -> None:
+    """A result that cannot be one is not believed, whatever was asked."""
+    endpoint, ask = METHODS[name]
+    fake_node.script(endpoint, fault)
+
+    with pytest.raises(ChainUnavailableError, match="no sense"):
+        ask(client(fake_node))
 
 
 @every_method
@@ -158,6 +106,20 @@ def test_errors_that_come_with_a_client_error_status_are_understood(
 
     with pytest.raises(ExecutionRevertedError, match="no"):
         client(fake_node).call(CALL)
+
+
+def test_redirects_are_not_followed(fake_node: FakeNode) -> None:
+    """Signed bytes go to the configured node and nowhere else."""
+    fake_node.script(
+        "eth_sendRawTransaction",
+        Body(status=307, headers={"Location": "/elsewhere"}),
+        Result(HASH),
+    )
+
+    with pytest.raises(ChainUnavailableError, match="307"):
+        client(fake_node).broadcast(RAW)
+
+    assert len(fake_node.requests) == 1
 
 
 def test_silence_ends_at_the_timeout(fake_node: FakeNode) -> None:
@@ -327,366 +289,3 @@ def test_a_network_without_urls_is_refused() -> None:
     """There must be somebody to ask."""
     with pytest.raises(ConfigurationError, match="networks-misconfigured"):
         JSONRPCChain([], 5)
-
-
-@every_method
-def test_reads_go_on_to_the_next_node(
-    fake_node: FakeNode, other_node: FakeNode, name: str
-) -> None:
-    """When the first node has no answer, the second one's counts."""
-    endpoint, ask = METHODS[name]
-    fake_node.script(endpoint, Body(status=502))
-    for method, answer in GOOD.items():
-        other_node.script(method, Result(answer))
-
-    assert ask(client(fake_node, other_node)) == ANSWERS[name]
-
-
-GOOD: dict[str, object] = {
-    "eth_chainId": "0x1",
-    "eth_getCode": "0x60",
-    "eth_getBalance": "0x2",
-    "eth_call": "0x03",
-    "eth_estimateGas": "0x4",
-    "eth_getTransactionCount": "0x5",
-    "eth_getBlockByNumber": BLOCK,
-    "eth_maxPriorityFeePerGas": "0x7",
-    "eth_sendRawTransaction": HASH,
-    "eth_getTransactionReceipt": None,
-}
-ANSWERS: dict[str, object] = {
-    "chain_id": 1,
-    "has_code": True,
-    "balance": 2,
-    "call": b"\x03",
-    "estimate_gas": 4,
-    "transaction_count": 5,
-    "fees": Fees(base_fee=100, priority_fee=7),
-    "broadcast": None,
-    "receipt": None,
-    "latest_block": None,
-    "block": None,
-}
-
-
-def test_a_revert_is_an_answer(fake_node: FakeNode, other_node: FakeNode) -> None:
-    """What the contract refuses on one node is not asked on another."""
-    fake_node.script("eth_estimateGas", Error(3, "execution reverted", "0x75e91ce7"))
-
-    with pytest.raises(ExecutionRevertedError, match="custom error 0x75e91ce7"):
-        client(fake_node, other_node).estimate_gas(CALL)
-
-    assert other_node.requests == []
-
-
-def test_nodes_of_different_chains_are_told(
-    fake_node: FakeNode, other_node: FakeNode
-) -> None:
-    """Nodes that disagree about the chain id are a mistake that no retry heals."""
-    fake_node.script("eth_chainId", Result("0x1"))
-    other_node.script("eth_chainId", Result("0x2"))
-
-    with pytest.raises(ChainError, match=r"different chains: \[1, 2\]") as caught:
-        client(fake_node, other_node).chain_id()
-
-    assert not caught.value.retryable
-
-
-def test_the_chain_id_is_asked_of_every_node(
-    fake_node: FakeNode, other_node: FakeNode
-) -> None:
-    """A node that is down does not hide what the others say."""
-    fake_node.script("eth_chainId", Body(status=503))
-    other_node.script("eth_chainId", Result("0x2"))
-
-    assert client(fake_node, other_node).chain_id() == 2
-
-
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        pytest.param(Error(-32000, "nonce too low"), id="nonce-too-low"),
-        pytest.param(Error(-32000, "insufficient funds"), id="insufficient-funds"),
-        pytest.param(Error(-32601, "Method not found"), id="not-served"),
-        pytest.param(Result("0x" + "00" * 32), id="other-hash"),
-        pytest.param(Body(status=504), id="http-504"),
-        pytest.param(Drop(), id="hung-up"),
-    ],
-)
-@pytest.mark.parametrize("last", [True, False])
-def test_one_node_that_takes_the_bytes_suffices(
-    fake_node: FakeNode, other_node: FakeNode, trouble: Reply, last: bool
-) -> None:
-    """A broadcast goes to all nodes and succeeds when one takes it."""
-    fake_node.script("eth_sendRawTransaction", trouble)
-    other_node.script("eth_sendRawTransaction", Result(HASH))
-    nodes = (other_node, fake_node) if last else (fake_node, other_node)
-
-    client(*nodes).broadcast(RAW)
-
-    for node in nodes:
-        assert node.calls("eth_sendRawTransaction")[0] == ["0x" + RAW.hex()]
-
-
-def test_already_known_is_success(fake_node: FakeNode) -> None:
-    """Bytes that the node has already were handed over."""
-    fake_node.script("eth_sendRawTransaction", Error(-32000, "already known"))
-
-    client(fake_node).broadcast(RAW)
-
-    assert len(fake_node.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "reason"),
-    [
-        ("nonce too high", "nonce too low", "nonce-too-low"),
-        ("exceeds block gas limit", "insufficient funds", "insufficient-funds"),
-        ("nonce too high", "transaction underpriced", "underpriced"),
-    ],
-)
-def test_the_reason_that_knows_most_is_told(
-    fake_node: FakeNode, other_node: FakeNode, first: str, second: str, reason: str
-) -> None:
-    """When all nodes refuse, the one that has seen more of the chain is right."""
-    for messages in ((first, second), (second, first)):
-        fake_node.script("eth_sendRawTransaction", Error(-32000, messages[0]))
-        other_node.script("eth_sendRawTransaction", Error(-32000, messages[1]))
-
-        with pytest.raises(BroadcastRejectedError) as caught:
-            client(fake_node, other_node).broadcast(RAW)
-
-        assert caught.value.reason == reason
-
-
-def test_a_refusal_is_told_though_another_node_is_silent(
-    fake_node: FakeNode, other_node: FakeNode
-) -> None:
-    """One node's reason is worth more than another's silence."""
-    fake_node.script("eth_sendRawTransaction", Body(status=502))
-    other_node.script("eth_sendRawTransaction", Error(-32000, "nonce too high"))
-
-    with pytest.raises(BroadcastRejectedError) as caught:
-        client(fake_node, other_node).broadcast(RAW)
-
-    assert caught.value.reason == "nonce-too-high"
-
-
-def test_a_node_that_answers_for_other_bytes_is_not_believed(
-    fake_node: FakeNode,
-) -> None:
-    """The hash is ours to compute: another one means that nothing is known (R25)."""
-    fake_node.script("eth_sendRawTransaction", Result("0x" + "11" * 32))
-
-    with pytest.raises(ChainUnavailableError, match="another transaction"):
-        client(fake_node).broadcast(RAW)
-
-
-def test_a_lost_reply_pays_once(fault_proxy: FakeNode, fresh_anvil: DevChain) -> None:
-    """A node that took the bytes and died before its reply has them (R7)."""
-    account, raw = _payment(fresh_anvil)
-    fault_proxy.script("eth_sendRawTransaction", Drop(accepted=True), Forward())
-    chain = client(fault_proxy)
-
-    refused = None
-    try:
-        chain.broadcast(raw)
-    except BroadcastRejectedError as e:
-        refused = e.reason
-
-    # The repetition comes before the block, or after it.
-    assert refused in {None, "nonce-too-low"}
-    assert _mined(chain, raw)
-    assert len(fault_proxy.calls("eth_sendRawTransaction")) == 2
-    assert chain.transaction_count(account.address) == 1
-
-
-def test_a_reply_that_stays_lost_is_unknown_and_not_failed(
-    fault_proxy: FakeNode, fresh_anvil: DevChain
-) -> None:
-    """While no reply comes the outcome is unknown, and the bytes are mined once."""
-    account, raw = _payment(fresh_anvil)
-    fault_proxy.script("eth_sendRawTransaction", Drop(accepted=True, reset=True))
-    chain = client(fault_proxy)
-
-    with pytest.raises(ChainUnavailableError):
-        chain.broadcast(raw)
-
-    assert _mined(chain, raw)
-    assert chain.transaction_count(account.address) == 1
-
-
-def test_a_contract_cannot_make_us_fetch_urls(fake_node: FakeNode) -> None:
-    """An OffchainLookup (EIP-3668) is a revert like any other, and not followed."""
-    lookup = "0x556f1830" + "00" * 160
-    fake_node.script("eth_call", Error(3, "execution reverted", lookup))
-
-    with pytest.raises(ExecutionRevertedError, match="custom error 0x556f1830"):
-        client(fake_node).call(CALL)
-
-    assert len(fake_node.requests) == 1
-
-
-def test_blocks_of_proof_of_authority_chains_are_read(fake_node: FakeNode) -> None:
-    """Extra data that is longer than Ethereum allows does not matter to us."""
-    block = BLOCK | {"extraData": "0x" + "00" * 97}
-    fake_node.script("eth_getBlockByNumber", Result(block))
-
-    assert client(fake_node).latest_block().number == 16
-
-
-def test_hashes_are_written_in_lower_case(fake_node: FakeNode) -> None:
-    """However a node writes a hash, we write it in lower case."""
-    fake_node.script("eth_getBlockByNumber", Result(BLOCK))
-
-    assert client(fake_node).latest_block().hash == "0x" + "ab" * 32
-
-
-def test_a_chain_without_base_fee_is_told(fake_node: FakeNode) -> None:
-    """A chain without EIP-1559 is refused in clear words, and not retried."""
-    fake_node.script(
-        "eth_getBlockByNumber", Result({"number": "0x1", "hash": "0x" + "00" * 32})
-    )
-
-    with pytest.raises(ChainError, match="EIP-1559") as caught:
-        client(fake_node).fees()
-
-    assert not caught.value.retryable
-
-
-def test_a_base_fee_of_nothing_is_one(fake_node: FakeNode) -> None:
-    """Some chains with EIP-1559 have a base fee of zero."""
-    fake_node.script("eth_getBlockByNumber", Result(BLOCK | {"baseFeePerGas": "0x0"}))
-    fake_node.script("eth_maxPriorityFeePerGas", Result("0x1"))
-
-    assert client(fake_node).fees() == Fees(base_fee=0, priority_fee=1)
-
-
-@pytest.mark.parametrize(
-    "reply", [Result(None), Error(-32000, "header not found")], ids=["null", "error"]
-)
-def test_a_missing_block_is_none(fake_node: FakeNode, reply: Reply) -> None:
-    """A block that the node does not have is None, in both ways to say so."""
-    fake_node.script("eth_getBlockByNumber", reply)
-
-    assert client(fake_node).block(16) is None
-
-
-def test_another_block_is_not_believed(fake_node: FakeNode) -> None:
-    """The block that was asked for must come."""
-    fake_node.script("eth_getBlockByNumber", Result(BLOCK))
-
-    with pytest.raises(ChainUnavailableError, match="no sense"):
-        client(fake_node).block(17)
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [Result(None), Result(RECEIPT | {"blockHash": None})],
-    ids=["null", "pending"],
-)
-def test_no_receipt_yet(fake_node: FakeNode, reply: Reply) -> None:
-    """No receipt, and the receipt of something pending, are None."""
-    fake_node.script("eth_getTransactionReceipt", reply)
-
-    assert client(fake_node).receipt(HASH) is None
-
-
-def test_an_index_in_progress_is_not_a_missing_receipt(fake_node: FakeNode) -> None:
-    """A node that still builds its index has not looked."""
-    fake_node.script(
-        "eth_getTransactionReceipt",
-        Error(-32000, "transaction indexing is in progress"),
-    )
-
-    with pytest.raises(ChainUnavailableError):
-        client(fake_node).receipt(HASH)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"transactionHash": "0x" + "22" * 32},
-        {"status": "0x2"},
-        {"status": None},
-        {"blockNumber": None},
-        {"blockHash": "0xab"},
-        {"logs": None},
-        {"logs": [{"address": ADDRESS, "topics": [], "data": 5}]},
-    ],
-    ids=repr,
-)
-def test_a_receipt_that_is_none_is_not_believed(
-    fake_node: FakeNode, change: dict[str, Any]
-) -> None:
-    """A receipt of something else, or without its parts, is no answer."""
-    fake_node.script("eth_getTransactionReceipt", Result(RECEIPT | change))
-
-    with pytest.raises(ChainUnavailableError, match="no sense"):
-        client(fake_node).receipt(HASH)
-
-
-LEAKS: dict[str, Reply] = {
-    "status": Body(b"c4n4ry", status=429),
-    "text": Body(b"c4n4ry"),
-    "redirect": Body(status=302, headers={"Location": "http://127.0.0.1:1/c4n4ry"}),
-    "result": Result("c4n4ry"),
-    "object": Result({"c4n4ry": "c4n4ry"}),
-    "refusal": Error(-32000, "c4n4ry"),
-    "bad-params": Error(-32602, "c4n4ry"),
-    "strange-error": Error("c4n4ry", "c4n4ry", "c4n4ry"),
-    "revert": Error(3, "c4n4ry", "c4n4ry"),
-    "silence": Delay(0.5, Drop()),
-    "trickle": Drip(5, 0.1),
-    "hung-up": Drop(),
-    "reset": Drop(reset=True),
-}
-
-
-@pytest.mark.parametrize("fault", LEAKS.values(), ids=LEAKS)
-@every_method
-def test_no_secret_leaves_in_an_error_or_a_log(
-    fake_node: FakeNode, caplog: pytest.LogCaptureFixture, name: str, fault: Reply
-) -> None:
-    """URLs and a node's own words are in no message, traceback or log (G19)."""
-    caplog.set_level(logging.DEBUG)
-    endpoint, ask = METHODS[name]
-    fake_node.script(endpoint, fault)
-    url = fake_node.url.replace("http://", f"http://user:{CANARY}@") + f"/{CANARY}"
-    chain = JSONRPCChain([url], 0.3)
-
-    with pytest.raises(ChainError) as caught:
-        ask(chain)
-
-    error: BaseException | None = caught.value
-    while error is not None:
-        assert CANARY not in "".join(traceback.format_exception_only(error))
-        error = error.__context__
-    assert CANARY not in caplog.text
-    assert CANARY not in repr(chain)
-
-
-def _payment(chain: DevChain) -> tuple[LocalAccount, bytes]:
-    account: LocalAccount = Account.create()
-    coin.fund(chain.url, account.address)
-    transaction: dict[str, Any] = {
-        "type": 2,
-        "chainId": CHAIN_ID,
-        "nonce": 0,
-        "to": ADDRESS,
-        "value": 1,
-        "gas": 21_000,
-        "maxFeePerGas": 20 * 10**9,
-        "maxPriorityFeePerGas": 10**9,
-    }
-    return account, bytes(account.sign_transaction(transaction).raw_transaction)
-
-
-def _mined(chain: JSONRPCChain, raw: bytes) -> bool:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        receipt = chain.receipt("0x" + keccak(raw).hex())
-        if receipt is not None:
-            return receipt.succeeded
-        time.sleep(0.01)
-    return False

@@ -1,0 +1,142 @@
+"""A real gunicorn on a real socket, and a client that may break every rule."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http.client import HTTPResponse
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+ROOT = Path(__file__).parents[2]
+
+_PATIENCE = 20.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response as it came: the names of *headers* are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body's JSON document."""
+        return json.loads(self.body)
+
+
+class Server:
+    """``with Server(environ) as server: server.ask(b"GET / HTTP/1.1...")``."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        app: str = "tests.api.wsgi:get_app()",
+        config: str = "python:tests.api.gunicorn_conf",
+    ) -> None:
+        self._files = ExitStack()
+        self._listener = self._files.enter_context(
+            socket.create_server(("127.0.0.1", 0))
+        )
+        self._output = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  The stack closes it.
+        self._errors = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  The stack closes it.
+        number = self._listener.fileno()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", config, app],
+            cwd=ROOT,
+            env={**os.environ, "BIND": f"fd://{number}", **environ},
+            stdout=self._output,
+            stderr=self._errors,
+            pass_fds=[number],
+        )
+
+    def __enter__(self) -> Self:
+        """Return the server; it may still be starting."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop the server, whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.kill()
+            for worker in self.workers():
+                os.kill(worker, signal.SIGKILL)
+        self.process.wait(_PATIENCE)
+        self._files.close()
+
+    def connect(self) -> socket.socket:
+        """Return a connection; the first one waits until a worker is there."""
+        return socket.create_connection(self._listener.getsockname(), _PATIENCE)
+
+    def ask(self, *parts: bytes) -> Answer:
+        """Send *parts*, nothing more, and return the answer."""
+        with self.connect() as connection:
+            return exchange(connection, parts)
+
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers."""
+        master = self.process.pid
+        children = Path(f"/proc/{master}/task/{master}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def peak_memory(self) -> int:
+        """Return the most bytes that the only worker ever had in memory."""
+        (worker,) = self.workers()
+        status = Path(f"/proc/{worker}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+
+    def stop(self) -> int:
+        """End the server as an operator would; return its exit status."""
+        self.process.terminate()
+        return self.process.wait(_PATIENCE)
+
+    def output(self) -> str:
+        """Return what was written to standard output."""
+        return _content(self._output)
+
+    def errors(self) -> str:
+        """Return what was written to standard error."""
+        return _content(self._errors)
+
+
+def exchange(connection: socket.socket, parts: Iterable[bytes]) -> Answer:
+    """Send *parts* until an answer arrives, as a careful client does; read it."""
+    for part in parts:
+        if not _sent(connection, part):
+            break
+    with HTTPResponse(connection) as response:
+        response.begin()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, headers, response.read())
+
+
+def _sent(connection: socket.socket, part: bytes) -> bool:
+    rest = memoryview(part)
+    while rest:
+        answered, _, _ = select.select([connection], [connection], [], _PATIENCE)
+        if answered:
+            return False
+        rest = rest[connection.send(rest) :]
+    return True
+
+
+def _content(file: Any) -> str:
+    # Not read(): the file's position is shared with the process that writes.
+    size = os.fstat(file.fileno()).st_size
+    return os.pread(file.fileno(), size, 0).decode()

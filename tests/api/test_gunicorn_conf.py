@@ -1,0 +1,107 @@
+"""gunicorn's settings, and the guard that it must ask."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from api.gunicorn_conf import run_guard
+from tests.api.server import ROOT, Server
+
+
+def _gunicorn(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gunicorn", *arguments],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "config", ["python:api.gunicorn_conf", "docker/gunicorn.conf.py"]
+)
+def test_the_settings_that_count(config: str) -> None:
+    """gunicorn itself reads the file as it was meant."""
+    shown = _gunicorn(
+        "-c",
+        config,
+        "--print-config",
+        "api.app:get_app()",
+        APP_ENV="test",
+        WEB_CONCURRENCY="3",
+        WEB_THREADS="7",
+        BIND="127.0.0.1:1",
+    ).stdout
+    settings = {
+        name.strip(): value.strip()
+        for name, _, value in (line.partition("=") for line in shown.splitlines())
+    }
+
+    assert (
+        settings.items()
+        >= {
+            "bind": "['127.0.0.1:1']",
+            "workers": "3",
+            "threads": "7",
+            "worker_class": "api.gunicorn_worker.Worker",
+            "preload_app": "False",
+            "control_socket_disable": "True",
+            "timeout": "30",
+            "graceful_timeout": "30",
+            "forwarded_allow_ips": "['127.0.0.1']",
+            "forwarder_headers": "[]",
+            "header_map": "drop",
+            "umask": "63",
+        }.items()
+    )
+
+
+def test_bad_settings_are_refused_in_a_line() -> None:
+    """Exit status 78, the variable's name, and not its value."""
+    result = _gunicorn(
+        "-c", "python:api.gunicorn_conf", "api.app:get_app()", WEB_THREADS="canary"
+    )
+
+    assert result.returncode == 78
+    assert result.stderr.startswith("refused: settings-invalid: WEB_THREADS")
+    assert "canary" not in result.stderr + result.stdout
+
+
+def test_the_guard_lets_pass() -> None:
+    """A guard that is content stops nobody."""
+    run_guard([sys.executable, "-c", ""])
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        ("raise SystemExit(78)", 78),
+        ("raise SystemExit(1)", 1),
+        ("import os; os.kill(os.getpid(), 9)", 1),
+    ],
+)
+def test_the_guards_word_is_final(program: str, status: int) -> None:
+    """Whatever the guard ends with, other than success, ends the server."""
+    with pytest.raises(SystemExit) as end:
+        run_guard([sys.executable, "-c", program])
+
+    assert status == end.value.code
+
+
+def test_production_without_a_key_does_not_start(tmp_path: Path) -> None:
+    """The guard refuses before the first worker exists; the status is its own."""
+    networks = tmp_path / "networks.toml"
+    networks.write_text((ROOT / "docker" / "networks.example.toml").read_text())
+    environ = {"APP_ENV": "production", "NETWORKS_FILE": str(networks)}
+    with Server(environ, config="python:api.gunicorn_conf") as server:
+        status = server.process.wait(30)
+        errors, output = server.errors(), server.output()
+
+    assert status == 78
+    assert "refused: kms-not-configured" in errors
+    assert "Booting worker" not in output

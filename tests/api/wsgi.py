@@ -1,0 +1,25 @@
+"""What gunicorn loads in the tests: the real application, without an HSM."""
+
+import os
+from pathlib import Path
+
+from api.app import App, create_app
+from api.auth import Authenticator
+from backends.sql import SQLStore
+from signer.ports import utc_now
+from signer.settings import Settings
+from tests.api.service import build_services
+
+
+BROKEN = "TEST_BROKEN_FILE"
+CANARY = "postgresql://hotwallet:canary-pin-48213@db.internal/refunds"
+
+
+def get_app() -> App:
+    """Return the application over the ledger that ``DATABASE_URL`` names."""
+    if Path(os.environ[BROKEN]).exists():
+        raise RuntimeError(f"cannot connect to {CANARY}")
+    settings = Settings.from_env(os.environ)
+    store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
+    authenticator = Authenticator.from_settings(settings)
+    return create_app(build_services(store, utc_now, authenticator))

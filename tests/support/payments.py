@@ -1,0 +1,53 @@
+"""Transactions for local chains, signed with keys that nobody will need again."""
+
+import time
+from typing import Any
+
+import pytest
+from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
+
+from dev import stablecoin as coin
+from dev.chain import CHAIN_ID
+from signer.ports import ChainClient, Receipt
+
+
+NOBODY = "0x00000000000000000000000000000000DeaDBeef"
+
+
+def signed(account: LocalAccount, **changes: Any) -> bytes:
+    """Return the bytes of an EIP-1559 transaction to NOBODY, signed by *account*."""
+    transaction: dict[str, Any] = {
+        "type": 2,
+        "chainId": CHAIN_ID,
+        "nonce": 0,
+        "to": NOBODY,
+        "value": 0,
+        "data": b"",
+        "gas": 100_000,
+        "maxFeePerGas": 20 * 10**9,
+        "maxPriorityFeePerGas": 10**9,
+    }
+    return bytes(account.sign_transaction(transaction | changes).raw_transaction)
+
+
+def transfer(account: LocalAccount, token: str, amount: int, **changes: Any) -> bytes:
+    """Return the bytes of a transfer of *amount* base units to NOBODY."""
+    data = coin.calldata("transfer(address,uint256)", NOBODY, amount)
+    return signed(account, to=token, data=data, **changes)
+
+
+def hash_of(raw: bytes) -> str:
+    """Return a transaction's hash as the port writes it."""
+    return "0x" + keccak(raw).hex()
+
+
+def mined(client: ChainClient, raw: bytes) -> Receipt:
+    """Wait for the receipt of *raw*: anvil mines at once, but not before it answers."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        receipt = client.receipt(hash_of(raw))
+        if receipt is not None:
+            return receipt
+        time.sleep(0.01)
+    pytest.fail("not mined")

@@ -1,0 +1,78 @@
+"""What the tests of the JSON-RPC client ask, and good answers to it."""
+
+from collections.abc import Callable
+
+import pytest
+from eth_utils.crypto import keccak
+
+from backends.json_rpc import JSONRPCChain
+from signer.ports import Block, Call, Fees
+from tests.fixtures.fake_node import FakeNode
+
+
+RAW = b"\x02signed bytes"
+HASH = "0x" + keccak(RAW).hex()
+ADDRESS = "0x00000000000000000000000000000000DeaDBeef"
+CALL = Call(ADDRESS, ADDRESS, b"\x01\x02\x03\x04")
+BLOCK = {"number": "0x10", "hash": "0x" + "AB" * 32, "baseFeePerGas": "0x64"}
+RECEIPT = {
+    "transactionHash": HASH,
+    "blockHash": "0x" + "ab" * 32,
+    "blockNumber": "0x10",
+    "status": "0x1",
+    "logs": [],
+}
+
+METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
+    "chain_id": ("eth_chainId", lambda chain: chain.chain_id()),
+    "has_code": ("eth_getCode", lambda chain: chain.has_code(ADDRESS)),
+    "balance": ("eth_getBalance", lambda chain: chain.balance(ADDRESS)),
+    "call": ("eth_call", lambda chain: chain.call(CALL)),
+    "estimate_gas": ("eth_estimateGas", lambda chain: chain.estimate_gas(CALL)),
+    "transaction_count": (
+        "eth_getTransactionCount",
+        lambda chain: chain.transaction_count(ADDRESS),
+    ),
+    "fees": ("eth_getBlockByNumber", lambda chain: chain.fees()),
+    "broadcast": ("eth_sendRawTransaction", lambda chain: chain.broadcast(RAW)),
+    "receipt": ("eth_getTransactionReceipt", lambda chain: chain.receipt(HASH)),
+    "latest_block": ("eth_getBlockByNumber", lambda chain: chain.latest_block()),
+    "block": ("eth_getBlockByNumber", lambda chain: chain.block(16)),
+}
+"""The port's methods: what each asks the node first, and how it is called."""
+
+RESULTS: dict[str, object] = {
+    "eth_chainId": "0x1",
+    "eth_getCode": "0x60",
+    "eth_getBalance": "0x2",
+    "eth_call": "0x03",
+    "eth_estimateGas": "0x4",
+    "eth_getTransactionCount": "0x5",
+    "eth_getBlockByNumber": BLOCK,
+    "eth_maxPriorityFeePerGas": "0x7",
+    "eth_sendRawTransaction": HASH,
+    "eth_getTransactionReceipt": None,
+}
+"""A good result of each method of JSON-RPC."""
+
+ANSWERS: dict[str, object] = {
+    "chain_id": 1,
+    "has_code": True,
+    "balance": 2,
+    "call": b"\x03",
+    "estimate_gas": 4,
+    "transaction_count": 5,
+    "fees": Fees(base_fee=100, priority_fee=7),
+    "broadcast": None,
+    "receipt": None,
+    "latest_block": Block(16, "0x" + "ab" * 32),
+    "block": Block(16, "0x" + "ab" * 32),
+}
+"""What the port's methods make of those results."""
+
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def client(*nodes: FakeNode, timeout: float = 5.0) -> JSONRPCChain:
+    """Return a client of *nodes*, the first one preferred."""
+    return JSONRPCChain([node.url for node in nodes], timeout)

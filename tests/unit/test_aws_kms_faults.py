@@ -1,0 +1,178 @@
+"""A KMS that fails: what is retried, how often, and which error comes of it."""
+
+import pytest
+
+from backends.aws_kms import KMSBackend
+from dev import kms_faults as faults
+from dev.kms_emulator import KMSEmulator
+from dev.kms_wire import Fault, Faults
+from signer.errors import (
+    AccessDeniedError,
+    BackendError,
+    BackendThrottledError,
+    BackendUnavailableError,
+    KeyNotFoundError,
+    KeyUnusableError,
+)
+from signer.ports import KeyId
+from tests.fixtures.kms import OpenKMS, Wire
+
+
+DIGEST = bytes(range(32))
+
+TRANSIENT: dict[str, tuple[Fault, type[BackendError]]] = {
+    "throttle": (faults.throttle(), BackendThrottledError),
+    "HTTP 429": (faults.html(429), BackendThrottledError),
+    "internal": (faults.kms_internal(), BackendUnavailableError),
+    "dependency": (faults.dependency_timeout(), BackendUnavailableError),
+    "unavailable": (faults.key_unavailable(), BackendUnavailableError),
+    "HTTP 500": (faults.html(500), BackendUnavailableError),
+    "HTTP 503": (faults.html(503), BackendUnavailableError),
+    "lost reply": (faults.drop_reply(), BackendUnavailableError),
+}
+
+
+@pytest.mark.parametrize(("fault", "error"), TRANSIENT.values(), ids=TRANSIENT)
+def test_transient_faults_are_retried_twice_at_most(
+    *,
+    open_kms: OpenKMS,
+    kms_key: KeyId,
+    kms_faults: Faults,
+    wire: Wire,
+    fault: Fault,
+    error: type[BackendError],
+) -> None:
+    """K2: three attempts in all, and then an error that says to come back later."""
+    kms_faults.always("Sign", fault)
+
+    with pytest.raises(error) as raised:
+        open_kms().sign_digest(kms_key, DIGEST)
+
+    assert raised.value.retryable
+    assert wire() == ["Sign"] * 3
+
+
+def test_throttled_twice_and_then_signed(
+    open_kms: OpenKMS,
+    kms_key: KeyId,
+    kms_faults: Faults,
+    kms_emulator: KMSEmulator,
+    wire: Wire,
+) -> None:
+    """K1: two throttles cost two more attempts, and there is one signature."""
+    kms_faults.on("Sign", faults.throttle(), times=2)
+    signed = len(kms_emulator.trail)
+
+    open_kms().sign_digest(kms_key, DIGEST)
+
+    assert wire() == ["Sign"] * 3
+    assert len(kms_emulator.trail) == signed + 1
+
+
+def test_a_lost_reply_is_asked_for_again(
+    open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults, kms_emulator: KMSEmulator
+) -> None:
+    """K5: when the answer is lost KMS signs again, which moves no money."""
+    kms_faults.on("Sign", faults.drop_reply())
+    signed = len(kms_emulator.trail)
+
+    signature = open_kms().sign_digest(kms_key, DIGEST)
+
+    assert len(kms_emulator.trail) == signed + 2
+    assert kms_emulator.trail[-1].request_id == signature.request_id
+
+
+@pytest.mark.parametrize(("configured", "attempts"), [(0, 1), (1, 1), (2, 2), (3, 3)])
+def test_max_retries_counts_attempts(
+    *,
+    open_kms: OpenKMS,
+    kms_key: KeyId,
+    kms_faults: Faults,
+    wire: Wire,
+    configured: int,
+    attempts: int,
+) -> None:
+    """KMS_MAX_RETRIES is the number of attempts in all, and at least one."""
+    kms_faults.always("Sign", faults.kms_internal())
+
+    with pytest.raises(BackendUnavailableError):
+        open_kms(max_retries=configured).sign_digest(kms_key, DIGEST)
+
+    assert len(wire()) == attempts
+
+
+PERMANENT: dict[str, tuple[Fault, type[BackendError]]] = {
+    "access denied": (faults.access_denied(), AccessDeniedError),
+    "expired": (faults.expired_token(), AccessDeniedError),
+    "unrecognized": (faults.unrecognized_client(), AccessDeniedError),
+    "HTTP 403": (faults.html(403), AccessDeniedError),
+    "disabled": (faults.disabled(), KeyUnusableError),
+    "pending deletion": (faults.pending_deletion(), KeyUnusableError),
+    "key usage": (faults.invalid_key_usage(), KeyUnusableError),
+    "not found": (faults.not_found(), KeyNotFoundError),
+    "validation": (faults.refuse("ValidationException"), BackendError),
+    "unknown": (faults.refuse("NobodyKnowsThisException"), BackendError),
+    "HTTP 404": (faults.html(404), BackendError),
+    "a list": (faults.body(b"[]"), BackendError),
+}
+
+
+@pytest.mark.parametrize(("fault", "error"), PERMANENT.values(), ids=PERMANENT)
+def test_permanent_faults_are_not_retried(
+    *,
+    kms: KMSBackend,
+    kms_key: KeyId,
+    kms_faults: Faults,
+    wire: Wire,
+    fault: Fault,
+    error: type[BackendError],
+) -> None:
+    """K3, K4: what will not pass by itself is asked once, and has its own class."""
+    kms_faults.always("Sign", fault)
+
+    with pytest.raises(BackendError) as raised:
+        kms.sign_digest(kms_key, DIGEST)
+
+    assert type(raised.value) is error
+    assert not raised.value.retryable
+    assert wire() == ["Sign"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.cut_off(), id="cut off"),
+        pytest.param(faults.body(b"<html>"), id="html"),
+        pytest.param(faults.body(b"{}"), id="empty"),
+        pytest.param(faults.body(b'{"Signature": 5, "PublicKey": 5}'), id="number"),
+        pytest.param(faults.body(b'{"Signature": "a", "PublicKey": "a"}'), id="text"),
+        pytest.param(faults.body(b"\xff\xfe"), id="bytes"),
+    ],
+)
+def test_unreadable_answers_are_unavailability(
+    kms: KMSBackend, kms_key: KeyId, kms_faults: Faults, fault: Fault
+) -> None:
+    """An answer that is cut off or is no answer is an error of ours, to be retried."""
+    kms_faults.on("Sign", fault)
+    kms_faults.on("GetPublicKey", fault)
+
+    with pytest.raises(BackendUnavailableError):
+        kms.sign_digest(kms_key, DIGEST)
+    with pytest.raises(BackendUnavailableError):
+        kms.public_key(kms_key)
+
+
+def test_no_credentials(
+    open_kms: OpenKMS,
+    kms_key: KeyId,
+    monkeypatch: pytest.MonkeyPatch,
+    wire: Wire,
+) -> None:
+    """K4: without credentials nothing is sent, and the error says so."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+    with pytest.raises(AccessDeniedError, match="NoCredentialsError"):
+        open_kms().sign_digest(kms_key, DIGEST)
+
+    assert wire() == []

@@ -1,0 +1,121 @@
+"""What the JSON-RPC client makes of results, and which ones it does not believe."""
+
+from typing import Any
+
+import pytest
+
+from signer.errors import ChainError, ChainUnavailableError, ExecutionRevertedError
+from signer.ports import Fees
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Error, Reply, Result
+from tests.support.rpc import ADDRESS, BLOCK, CALL, HASH, RECEIPT, client
+
+
+def test_a_contract_cannot_make_us_fetch_urls(fake_node: FakeNode) -> None:
+    """An OffchainLookup (EIP-3668) is a revert like any other, and not followed."""
+    lookup = "0x556f1830" + "00" * 160
+    fake_node.script("eth_call", Error(3, "execution reverted", lookup))
+
+    with pytest.raises(ExecutionRevertedError, match="custom error 0x556f1830"):
+        client(fake_node).call(CALL)
+
+    assert len(fake_node.requests) == 1
+
+
+def test_blocks_of_proof_of_authority_chains_are_read(fake_node: FakeNode) -> None:
+    """Extra data that is longer than Ethereum allows does not matter to us."""
+    block = BLOCK | {"extraData": "0x" + "00" * 97}
+    fake_node.script("eth_getBlockByNumber", Result(block))
+
+    assert client(fake_node).latest_block().number == 16
+
+
+def test_hashes_are_written_in_lower_case(fake_node: FakeNode) -> None:
+    """However a node writes a hash, we write it in lower case."""
+    fake_node.script("eth_getBlockByNumber", Result(BLOCK))
+
+    assert client(fake_node).latest_block().hash == "0x" + "ab" * 32
+
+
+def test_a_chain_without_base_fee_is_told(fake_node: FakeNode) -> None:
+    """A chain without EIP-1559 is refused in clear words, and not retried."""
+    fake_node.script(
+        "eth_getBlockByNumber", Result({"number": "0x1", "hash": "0x" + "00" * 32})
+    )
+
+    with pytest.raises(ChainError, match="EIP-1559") as caught:
+        client(fake_node).fees()
+
+    assert not caught.value.retryable
+
+
+def test_a_base_fee_of_nothing_is_one(fake_node: FakeNode) -> None:
+    """Some chains with EIP-1559 have a base fee of zero."""
+    fake_node.script("eth_getBlockByNumber", Result(BLOCK | {"baseFeePerGas": "0x0"}))
+    fake_node.script("eth_maxPriorityFeePerGas", Result("0x1"))
+
+    assert client(fake_node).fees() == Fees(base_fee=0, priority_fee=1)
+
+
+@pytest.mark.parametrize(
+    "reply", [Result(None), Error(-32000, "header not found")], ids=["null", "error"]
+)
+def test_a_missing_block_is_none(fake_node: FakeNode, reply: Reply) -> None:
+    """A block that the node does not have is None, in both ways to say so."""
+    fake_node.script("eth_getBlockByNumber", reply)
+
+    assert client(fake_node).block(16) is None
+
+
+def test_another_block_is_not_believed(fake_node: FakeNode) -> None:
+    """The block that was asked for must come."""
+    fake_node.script("eth_getBlockByNumber", Result(BLOCK))
+
+    with pytest.raises(ChainUnavailableError, match="no sense"):
+        client(fake_node).block(17)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Result(None), Result(RECEIPT | {"blockHash": None})],
+    ids=["null", "pending"],
+)
+def test_no_receipt_yet(fake_node: FakeNode, reply: Reply) -> None:
+    """No receipt, and the receipt of something pending, are None."""
+    fake_node.script("eth_getTransactionReceipt", reply)
+
+    assert client(fake_node).receipt(HASH) is None
+
+
+def test_an_index_in_progress_is_not_a_missing_receipt(fake_node: FakeNode) -> None:
+    """A node that still builds its index has not looked."""
+    fake_node.script(
+        "eth_getTransactionReceipt",
+        Error(-32000, "transaction indexing is in progress"),
+    )
+
+    with pytest.raises(ChainUnavailableError):
+        client(fake_node).receipt(HASH)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"transactionHash": "0x" + "22" * 32},
+        {"status": "0x2"},
+        {"status": None},
+        {"blockNumber": None},
+        {"blockHash": "0xab"},
+        {"logs": None},
+        {"logs": [{"address": ADDRESS, "topics": None, "data": "0x"}]},
+    ],
+    ids=repr,
+)
+def test_a_receipt_that_is_none_is_not_believed(
+    fake_node: FakeNode, change: dict[str, Any]
+) -> None:
+    """A receipt of something else, or without its parts, is no answer."""
+    fake_node.script("eth_getTransactionReceipt", Result(RECEIPT | change))
+
+    with pytest.raises(ChainUnavailableError, match="no sense"):
+        client(fake_node).receipt(HASH)

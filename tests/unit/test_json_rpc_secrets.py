@@ -1,0 +1,69 @@
+"""URLs hold API keys, and nodes say what they like: neither leaves the client."""
+
+import logging
+import traceback
+
+import pytest
+
+from backends.json_rpc import JSONRPCChain
+from signer.errors import ChainError
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Body, Delay, Drip, Drop, Error, Reply, Result
+from tests.support.rpc import METHODS
+
+
+CANARY = "c4n4ry"
+
+SAID: dict[str, Reply] = {
+    "result": Result("c4n4ry"),
+    "object": Result({"c4n4ry": "c4n4ry"}),
+    "refusal": Error(-32000, "c4n4ry"),
+    "bad-params": Error(-32602, "c4n4ry"),
+    "strange-error": Error("c4n4ry", "c4n4ry", "c4n4ry"),
+    "revert": Error(3, "c4n4ry", "c4n4ry"),
+}
+DONE: dict[str, Reply] = {
+    "status": Body(b"c4n4ry", status=429),
+    "text": Body(b"c4n4ry"),
+    "redirect": Body(status=302, headers={"Location": "http://127.0.0.1:1/c4n4ry"}),
+    "silence": Delay(0.2, Drop()),
+    "trickle": Drip(5, 0.06),
+    "hung-up": Drop(),
+    "reset": Drop(reset=True),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        *(
+            pytest.param(name, fault, id=f"{name}-{what}")
+            for name in METHODS
+            for what, fault in SAID.items()
+        ),
+        *(
+            pytest.param(name, fault, id=f"{name}-{what}")
+            for name in ("chain_id", "broadcast")
+            for what, fault in DONE.items()
+        ),
+    ],
+)
+def test_no_secret_leaves_in_an_error_or_a_log(
+    fake_node: FakeNode, caplog: pytest.LogCaptureFixture, name: str, fault: Reply
+) -> None:
+    """URLs and a node's own words are in no message, traceback or log (G19)."""
+    caplog.set_level(logging.DEBUG)
+    endpoint, ask = METHODS[name]
+    fake_node.script(endpoint, fault)
+    url = fake_node.url.replace("http://", f"http://user:{CANARY}@") + f"/{CANARY}"
+    chain = JSONRPCChain([url], 0.15)
+
+    with pytest.raises(ChainError) as caught:
+        ask(chain)
+
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert CANARY not in "".join(traceback.format_exception_only(error))
+        error = error.__context__
+    assert CANARY not in caplog.text
+    assert CANARY not in repr(chain)

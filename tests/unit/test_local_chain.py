@@ -1,0 +1,185 @@
+"""The local chain starts, stops, and leaves nothing behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dev.anvil import ROOT, find_anvil
+from dev.chain import CHAIN_ID, LocalChain
+from dev.rpc import RPC
+from tests.fixtures.chain import DevChain
+from tests.support.programs import program
+
+
+KEEPER = """
+import sys, time
+from dev.anvil import ROOT, find_anvil
+from dev.chain import LocalChain
+
+chain = LocalChain(find_anvil(ROOT)).start()
+print(chain.pid, chain.url, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def binary(anvil: DevChain) -> Path:
+    """The anvil that the session runs already."""
+    found = find_anvil(ROOT)
+    assert found is not None
+    return found
+
+
+def eventually(condition: Callable[[], bool], patience: float = 10.0) -> bool:
+    """Say whether *condition* comes true in time."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def answers(url: str) -> bool:
+    """Say whether a node is at *url*."""
+    try:
+        return bool(RPC(url, timeout=2)("eth_chainId") == hex(CHAIN_ID))
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("engine", ["anvil", "eth-tester"])
+def test_blocks_come_by_the_clock(
+    engine: str, binary: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a block time blocks come without transactions; who has no anvil is told."""
+    with LocalChain(binary if engine == "anvil" else None, block_time=1) as chain:
+        rpc = RPC(chain.url)
+
+        assert chain.engine == engine
+        assert eventually(lambda: int(rpc("eth_blockNumber"), 16) > 0)
+
+    assert not answers(chain.url)
+    assert ("eth-tester" in capfd.readouterr().err) is (engine == "eth-tester")
+
+
+def test_a_batch_gets_a_batch(eth_tester: DevChain) -> None:
+    """Also eth-tester answers several requests in one exchange."""
+    request = {"jsonrpc": "2.0", "id": 7, "method": "eth_chainId", "params": []}
+    batch = json.dumps([request, request]).encode()
+    with urllib.request.urlopen(eth_tester.url, batch, timeout=10) as response:
+        answered = json.load(response)
+
+    answer = {"jsonrpc": "2.0", "id": 7, "result": hex(CHAIN_ID)}
+    assert answered == [answer, answer]
+
+
+def test_stopping_twice_is_harmless(binary: Path) -> None:
+    """A chain that was stopped is gone, and stopping it again does nothing."""
+    chain = LocalChain(binary).start()
+    chain.stop()
+    chain.stop()
+
+    assert not chain.is_alive()
+    assert not answers(chain.url)
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = chain.pid
+
+
+def test_an_error_in_the_block_stops_the_chain(binary: Path) -> None:
+    """Whatever happens in the block, the node ends with it."""
+    chain = LocalChain(binary)
+    with pytest.raises(ZeroDivisionError), chain:
+        _ = 1 // 0
+
+    assert not answers(chain.url)
+
+
+def test_a_taken_port_is_an_error(anvil: DevChain, binary: Path) -> None:
+    """A node that is there already is neither used nor disturbed."""
+    port = int(anvil.url.rpartition(":")[2])
+
+    with pytest.raises(OSError, match="in use"):
+        LocalChain(binary, port=port).start()
+
+    assert answers(anvil.url)
+
+
+def test_a_node_that_ends_at_once_says_why(tmp_path: Path) -> None:
+    """The node's last words are the error."""
+    broken = program(tmp_path / "anvil", "echo no genesis today >&2; exit 3")
+
+    with pytest.raises(RuntimeError, match="no genesis today"):
+        LocalChain(broken).start()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has PDEATHSIG")
+def test_kill_9_leaves_no_orphan(binary: Path) -> None:
+    """When the process that started a chain is killed, the chain dies too."""
+    with subprocess.Popen(
+        [sys.executable, "-c", KEEPER], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as keeper:
+        assert keeper.stdout is not None
+        pid, url = keeper.stdout.readline().split()
+        alive = answers(url)
+        keeper.kill()
+
+    assert alive
+    assert eventually(lambda: not answers(url))
+    assert int(pid) != keeper.pid
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_runs_until_it_is_told_to_stop(
+    binary: Path, tmp_path: Path, end: signal.Signals
+) -> None:
+    """``python -m dev.chain`` announces its URL in a file, and ends without a trace."""
+    ready = tmp_path / "chain.url"
+    with LocalChain(binary) as probe:
+        port = probe.port  # Free, once the probe is gone.
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "dev.chain"),
+            *("--port", str(port), "--ready-file", ready, "--die-with-parent"),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"ANVIL": str(binary)},
+    ) as command:
+        announced = eventually(ready.exists, 30)
+        url = ready.read_text().strip()
+        alive = answers(url)
+        command.send_signal(end)
+        said, _ = command.communicate(timeout=20)
+
+    assert announced
+    assert alive
+    assert said.startswith("anvil on http://127.0.0.1:")
+    assert command.returncode == 0
+    assert not answers(url)
+
+
+def test_the_command_says_why_there_is_no_chain(anvil: DevChain) -> None:
+    """A port that is taken ends the command with status 1 and a sentence."""
+    port = anvil.url.rpartition(":")[2]
+    finished = subprocess.run(
+        [sys.executable, "-m", "dev.chain", "--port", port],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(f"No local chain on port {port}: ")
+    assert "Traceback" not in finished.stderr

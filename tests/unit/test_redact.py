@@ -1,0 +1,226 @@
+"""The last line of defence: no secret and no vendor's word in what is shown."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.redact import REDACTED, key_prefix, redact_event, sanitize
+
+
+ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJnYXRld2F5In0.c2lnbmF0dXJl"
+
+SECRETS = [
+    ARN,
+    "arn:aws:iam::111122223333:role/RefundSigner",
+    "arn:aws-us-gov:sts::111122223333:assumed-role/Pay/i-0abc",
+    "arn:aws:kms:us-east-1:111122223333:alias/hot",
+    JWT,
+    "AKIAIOSFODNN7EXAMPLE",
+    "ASIAIOSFODNN7EXAMPLE",
+    "AROAIOSFODNN7EXAMPLE",
+    "https://mainnet.example/v3/0123456789abcdef",
+    "HTTPS://USER:PASSWORD@NODE.EXAMPLE/KEY",
+    "postgresql+psycopg://pay:hunter2@db.internal:5432/refunds",
+    "sqlite:////var/lib/hotwallet/hotwallet.db",
+    "kms.eu-central-1.amazonaws.com",
+    "kms.cn-north-1.amazonaws.com.cn",
+    "eu-central-1",
+    "us-gov-west-1",
+    "ap-southeast-2",
+    "111122223333",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(
+    "frame",
+    ["{}", "for {} now", "({})", "'{}'", '"{}"', "for {}.", "{}, then", "k={}", "[{}]"],
+)
+def test_a_vendors_message_loses_its_secrets(secret: str, frame: str) -> None:
+    """Whatever stands around it, the secret is gone and the rest is left."""
+    before, after = frame.split("{}")
+
+    text = sanitize(frame.format(secret))
+
+    assert secret not in text
+    assert REDACTED in text
+    assert text.startswith(before)
+    # Punctuation may be taken for the end of a URL or an ARN.
+    assert text.endswith(after.lstrip(".,)"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "refund-delayed",
+        "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+        "0x" + "1" * 64,
+        "12.500000",
+        "111122223333.5",
+        "1111222233334",
+        "rf_019aa0b1c2d3e4f5061728394a5b6c7d8e9f",
+        "2026-01-02T03:04:05.000000+00:00",
+        "1234abcd...",
+        "local",
+        "backend-unavailable",
+    ],
+)
+def test_what_operators_need_is_left_alone(text: str) -> None:
+    """Addresses, hashes, amounts, refund ids and times are no secrets."""
+    assert sanitize(text) == text
+
+
+@given(st.text(max_size=200))
+def test_cleaning_twice_changes_nothing(text: str) -> None:
+    """Clean text stays as it is, so that it does not matter who cleans first."""
+    once = sanitize(text)
+
+    assert sanitize(once) == once
+
+
+@given(
+    before=st.text(" abc=,;", max_size=20),
+    secret=st.sampled_from(SECRETS),
+    after=st.text(" abc=,;", max_size=20).map(lambda text: " " + text),
+)
+def test_a_secret_in_the_middle_of_anything_is_gone(
+    before: str, secret: str, after: str
+) -> None:
+    """A secret between words is gone, whichever they are."""
+    assert secret not in sanitize(f"{before} {secret}{after}")
+
+
+@pytest.mark.parametrize(
+    ("key_id", "shown"),
+    [
+        (ARN, "1234abcd..."),
+        ("arn:aws:kms:us-east-1:111122223333:key/mrk-1234abcd12ab34cd", "mrk-1234..."),
+        ("alias/hot-wallet", "hot-wall..."),
+        ("0123456789abcdef", "01234567..."),
+        ("01", "01..."),
+        ("", "..."),
+    ],
+)
+def test_of_a_key_id_eight_characters_are_shown(key_id: str, shown: str) -> None:
+    """The account and region of an ARN are in front of what is shown."""
+    assert key_prefix(key_id) == shown
+
+
+@given(st.text())
+def test_a_key_prefix_is_never_longer(key_id: str) -> None:
+    """Eight characters and three dots are the most that is shown of any id."""
+    assert len(key_prefix(key_id)) <= 11
+
+
+SECRET_NAMES = [
+    "pin",
+    "PIN",
+    "PKCS11_PIN",
+    "pkcs11-pin",
+    "password",
+    "passwd",
+    "db_password",
+    "secret",
+    "JWT_SECRET",
+    "token",
+    "access_token",
+    "x-amz-security-token",
+    "authorization",
+    "Authorization",
+    "cookie",
+    "credential",
+    "credentials",
+    "private_key",
+    "MERCHANT_WALLET_PRIVATE_KEY",
+    "AWS_SECRET_ACCESS_KEY",
+    "secret_key",
+    "signature",
+    "raw",
+    "raw_transaction",
+    "dsn",
+    "api_key",
+    "apikey",
+    "jwt",
+    "bearer",
+]
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+@pytest.mark.parametrize("value", ["x", b"x", 1, None, ["x"], {"y": "x"}], ids=repr)
+def test_fields_with_a_secrets_name_show_nothing(name: str, value: object) -> None:
+    """Whatever its type, the value is replaced."""
+    assert redact_event(None, "info", {name: value}) == {name: REDACTED}
+
+
+@pytest.mark.parametrize(
+    "name", ["event", "key_id", "operation", "spinning", "tokens_left", "rawhide"]
+)
+def test_other_fields_are_shown(name: str) -> None:
+    """A name that only contains a secret's name is no secret."""
+    assert redact_event(None, "info", {name: "value"}) == {name: "value"}
+
+
+def test_secrets_are_found_at_any_depth() -> None:
+    """Mappings and lists are searched by name and by look."""
+    event: dict[str, Any] = {
+        "event": f"sign with {ARN}",
+        "request": {"headers": {"Authorization": "Bearer x", "host": "h"}, "n": 1},
+        "errors": [f"no {JWT}", ("postgresql://u:p@h/d", 2.5, True, None)],
+        "limits": {8: "sqlite:///x.db"},
+    }
+
+    assert redact_event(None, "info", event) == {
+        "event": f"sign with {REDACTED}",
+        "request": {"headers": {"Authorization": REDACTED, "host": "h"}, "n": 1},
+        "errors": [f"no {REDACTED}", [REDACTED, 2.5, True, None]],
+        "limits": {"8": REDACTED},
+    }
+
+
+class Talkative:
+    """An object whose repr tells everything."""
+
+    def __repr__(self) -> str:
+        return "PIN=1234"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (Talkative(), "[Talkative]"),
+        (b"\x01\x02", "[bytes]"),
+        (ValueError("PIN=1234"), "[ValueError]"),
+        ({"PIN=1234"}, "[set]"),
+    ],
+    ids=["object", "bytes", "exception", "set"],
+)
+def test_what_is_not_known_shows_its_type_only(value: object, shown: str) -> None:
+    """Bytes may be a signature, and a repr may say anything."""
+    assert redact_event(None, "info", {"x": [value]}) == {"x": [shown]}
+
+
+_text = st.text(max_size=8)
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _text | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(_text, _values, max_size=4))
+def test_every_event_can_be_rendered(event: dict[str, Any]) -> None:
+    """Whatever was logged, the result is JSON, and is the same event."""
+    names = set(event)
+
+    cleaned = redact_event(None, "info", event)
+
+    assert cleaned is event
+    assert set(cleaned) == names
+    json.dumps(cleaned)

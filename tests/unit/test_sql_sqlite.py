@@ -1,0 +1,182 @@
+"""SQLite as an embedded ledger: durable, private, shared by processes."""
+
+import os
+import shutil
+import sqlite3
+import stat
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.errors import StoreError, StoreUnavailableError
+from tests.fixtures.ledger import accepted, queued
+
+
+def _path(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_only_its_owner_reads_it(empty_sqlite_url: str) -> None:
+    """File and folder are made for their owner alone, and so is the journal."""
+    old = os.umask(0)
+    try:
+        store = SQLStore(empty_sqlite_url)
+        store.migrate()
+        accepted(store)
+        store.close()
+    finally:
+        os.umask(old)
+    path = _path(empty_sqlite_url)
+
+    assert _mode(path.parent) == 0o700
+    assert {_mode(file) for file in path.parent.iterdir()} == {0o600}
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    """A folder that exists keeps its permissions."""
+    tmp_path.chmod(0o750)
+    store = SQLStore(f"sqlite:///{tmp_path}/hotwallet.db")
+    store.migrate()
+    store.close()
+
+    assert _mode(tmp_path) == 0o750
+
+
+def test_nothing_but_migrate_makes_a_file(empty_sqlite_url: str) -> None:
+    """A mistyped path is told, and is not taken for an empty ledger."""
+    store = SQLStore(empty_sqlite_url)
+
+    with pytest.raises(StoreError, match="hotwallet db upgrade"):
+        store.check()
+    with pytest.raises(StoreUnavailableError, match="SQLITE_CANTOPEN"):
+        store.get("rf_0")
+    assert not _path(empty_sqlite_url).exists()
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """Where no folder can be, the reason is told without the path."""
+    (tmp_path / "file").touch()
+    store = SQLStore(f"sqlite:///{tmp_path}/file/hotwallet.db")
+
+    with pytest.raises(StoreError, match="cannot be made") as caught:
+        store.migrate()
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [("journal_mode", "persist"), ("synchronous", 2), ("foreign_keys", 1)],
+)
+def test_durability(sqlite_store: SQLStore, pragma: str, value: object) -> None:
+    """Each connection syncs its journal and its data, and keeps references."""
+    answer = sqlite_store._database.run(
+        lambda c: c.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
+    )
+
+    assert answer == value
+
+
+def test_write_ahead_logs_are_left(sqlite_url: str) -> None:
+    """A file that another program switched to a write-ahead log is switched back."""
+    with closing(sqlite3.connect(_path(sqlite_url))) as other:
+        assert other.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+    store = SQLStore(sqlite_url)
+    accepted(store)
+    store.close()
+
+    with closing(sqlite3.connect(_path(sqlite_url))) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_write_ahead_log_in_use(sqlite_url: str) -> None:
+    """While another program holds a write-ahead log, the ledger is not usable."""
+    store = SQLStore(sqlite_url, timeout=0.2)
+    with closing(sqlite3.connect(_path(sqlite_url))) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("SELECT * FROM refunds").fetchall()
+
+        with pytest.raises(StoreUnavailableError):
+            store.accept(queued())
+    store.close()
+
+
+def test_waits_for_a_lock(sqlite_url: str, sqlite_store: SQLStore) -> None:
+    """A write waits while another program writes, and then succeeds."""
+    with closing(sqlite3.connect(_path(sqlite_url), check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        threading.Timer(0.3, other.rollback).start()
+        refund = accepted(sqlite_store)
+
+        assert refund == sqlite_store.get(refund.id)
+
+
+def test_waits_no_longer_than_told(sqlite_url: str) -> None:
+    """A lock that nobody lets go of is an error in time, for writing and reading."""
+    store = SQLStore(sqlite_url, timeout=0.2)
+    store.check()
+    with closing(sqlite3.connect(_path(sqlite_url), isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        start = time.monotonic()
+        with pytest.raises(StoreUnavailableError, match="SQLITE_BUSY"):
+            store.accept(queued())
+        with pytest.raises(StoreUnavailableError, match="SQLITE_BUSY"):
+            store.get("rf_0")
+
+        assert time.monotonic() - start < 2
+    accepted(store)
+    store.close()
+
+
+def test_threads_wait_no_longer_than_told(sqlite_url: str) -> None:
+    """A thread whose turn does not come is told, and the others go on."""
+    store = SQLStore(sqlite_url, timeout=0.2)
+    writing, done = threading.Event(), threading.Event()
+
+    def write() -> None:
+        store._database.transaction(lambda _: (writing.set(), done.wait(10)))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert writing.wait(10)
+    with pytest.raises(StoreUnavailableError, match="busy"):
+        store.accept(queued())
+    done.set()
+    writer.join()
+    refund = accepted(store)
+
+    assert refund == store.get(refund.id)
+    store.close()
+
+
+def test_a_restored_file_is_noticed(sqlite_url: str, sqlite_store: SQLStore) -> None:
+    """Nothing is written to a file that was replaced under an open connection."""
+    path = _path(sqlite_url)
+    backup = path.with_suffix(".backup")
+    shutil.copy(path, backup)
+    lost = accepted(sqlite_store)
+    backup.replace(path)
+    with pytest.raises(StoreUnavailableError, match="SQLITE_READONLY_DBMOVED"):
+        sqlite_store.accept(queued())
+    kept = accepted(sqlite_store)
+
+    assert sqlite_store.list("gateway").refunds == (kept,)
+    assert sqlite_store.get(lost.id) is None
+
+
+def test_no_database_at_all(sqlite_url: str) -> None:
+    """A file of something else is told as such, and stays as it is."""
+    path = _path(sqlite_url)
+    path.write_bytes(b"not a database" * 1000)
+    store = SQLStore(sqlite_url)
+
+    with pytest.raises(StoreUnavailableError, match="SQLITE_NOTADB"):
+        store.check()
+    assert path.read_bytes() == b"not a database" * 1000

@@ -1,0 +1,74 @@
+"""The test coin is what its source says, and refuses as real ones do."""
+
+from pathlib import Path
+
+import pytest
+
+from dev import stablecoin as coin
+from dev.rpc import RPCError
+from dev.stablecoin import build
+from tests.fixtures.chain import DevChain
+from tests.support.payments import NOBODY
+
+
+def test_the_artifact_is_what_the_source_compiles_to() -> None:
+    """Recompiling TestUSD.sol with the pinned compiler gives the committed bytes."""
+    assert build.main(["--check"]) == 0
+
+
+def test_an_artifact_of_another_source_is_found_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The check fails on any other bytecode."""
+    artifact = tmp_path / "TestUSD.json"
+    artifact.write_text(build.ARTIFACT.read_text().replace("0x60", "0x61", 1))
+
+    assert build.main(["--check", "--artifact", str(artifact)]) == 1
+    assert "is not what" in capsys.readouterr().err
+
+
+def test_only_the_issuer_makes_coins(fresh_anvil: DevChain) -> None:
+    """Nobody else can mint, pause or block."""
+    stranger = fresh_anvil.rpc("eth_accounts")[1]
+    for data in (
+        coin.calldata("mint(address,uint256)", stranger, 1),
+        coin.calldata("setPaused(bool)", True),
+        coin.calldata("setBlocked(address,bool)", stranger, True),
+    ):
+        transaction = {
+            "from": stranger,
+            "to": fresh_anvil.token,
+            "data": "0x" + data.hex(),
+        }
+
+        with pytest.raises(RPCError, match=r"only the issuer|failed"):
+            fresh_anvil.rpc.transact(transaction)
+
+
+def test_a_paused_coin_moves_nothing(fresh_anvil: DevChain) -> None:
+    """While the coin is paused no transfer succeeds, and afterwards they do."""
+    url, token = fresh_anvil.url, fresh_anvil.token
+    coin.administer(url, token, "mint(address,uint256)", fresh_anvil.deployer, 5)
+    coin.administer(url, token, "setPaused(bool)", True)
+
+    with pytest.raises(RPCError, match=r"paused|failed"):
+        coin.administer(url, token, "transfer(address,uint256)", NOBODY, 5)
+
+    coin.administer(url, token, "setPaused(bool)", False)
+    coin.administer(url, token, "transfer(address,uint256)", NOBODY, 5)
+
+    assert coin.balance_of(url, token, NOBODY) == 5
+
+
+def test_an_allowance_is_spent_once(fresh_anvil: DevChain) -> None:
+    """Transfers on somebody's behalf need an allowance, and use it up."""
+    url, token, owner = fresh_anvil.url, fresh_anvil.token, fresh_anvil.deployer
+    coin.administer(url, token, "mint(address,uint256)", owner, 5)
+    coin.administer(url, token, "approve(address,uint256)", owner, 5)
+    spend = ("transferFrom(address,address,uint256)", owner, NOBODY, 5)
+
+    coin.administer(url, token, *spend)
+
+    assert coin.balance_of(url, token, NOBODY) == 5
+    with pytest.raises(RPCError):
+        coin.administer(url, token, *spend)

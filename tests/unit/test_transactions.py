@@ -1,0 +1,320 @@
+"""EIP-1559 transactions: eth-account's bytes, and nothing that must not be signed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import rlp
+from eth_account import Account
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from eth_utils.address import to_checksum_address
+from hexbytes import HexBytes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.errors import EncodingError, HotWalletError, InvalidInputError
+from signer.secp256k1 import HALF_N, N, Signature
+from signer.transactions import MAX_GAS, SignedBytes, Transaction
+from tests.support.vectors import load
+
+
+ACCOUNT = Account.from_key("0x" + "11" * 32)
+PLAIN = Transaction(
+    chain_id=31337,
+    nonce=0,
+    max_priority_fee_per_gas=10**9,
+    max_fee_per_gas=2 * 10**9,
+    gas=65_000,
+    to="0x5FbDB2315678afecb367f032d93F642f64180aa3",
+    value=0,
+    data=b"",
+)
+SIGNATURE = Signature(1, 2, 1)
+
+_fees = st.integers(0, 2**200)
+
+
+@st.composite
+def transactions(draw: st.DrawFn) -> Transaction:
+    """Return any transaction that may be signed."""
+    low, high = sorted((draw(_fees), draw(_fees)))
+    return Transaction(
+        chain_id=draw(st.integers(1, 2**64 - 1)),
+        nonce=draw(st.integers(0, 2**64 - 2)),
+        max_priority_fee_per_gas=low,
+        max_fee_per_gas=high,
+        gas=draw(st.integers(1, MAX_GAS)),
+        to=to_checksum_address(draw(st.binary(min_size=20, max_size=20))),
+        value=draw(st.integers(0, 2**256 - 1)),
+        data=draw(st.binary(max_size=300)),
+    )
+
+
+signatures = st.builds(
+    Signature, st.integers(1, N - 1), st.integers(1, HALF_N), st.integers(0, 1)
+)
+
+
+def _as_eth_account(transaction: Transaction) -> dict[str, Any]:
+    return {
+        "type": 2,
+        "chainId": transaction.chain_id,
+        "nonce": transaction.nonce,
+        "maxPriorityFeePerGas": transaction.max_priority_fee_per_gas,
+        "maxFeePerGas": transaction.max_fee_per_gas,
+        "gas": transaction.gas,
+        "to": transaction.to,
+        "value": transaction.value,
+        "data": transaction.data,
+    }
+
+
+@given(transaction=transactions(), signature=signatures)
+def test_every_byte_is_eth_accounts(
+    transaction: Transaction, signature: Signature
+) -> None:
+    """Digest and signed bytes equal those of eth-account, for all fields."""
+    fields = _as_eth_account(transaction)
+    numbers = {"v": signature.y_parity, "r": signature.r, "s": signature.s}
+    signed = TypedTransaction.from_dict({**fields, **numbers})
+
+    assert transaction.signing_digest() == TypedTransaction.from_dict(fields).hash()
+    assert transaction.serialise(signature) == signed.encode()
+
+
+@given(transaction=transactions())
+def test_a_wallets_transaction_is_read_as_it_was_meant(
+    transaction: Transaction,
+) -> None:
+    """What eth-account signs is decoded to the same fields, hash and sender."""
+    theirs = ACCOUNT.sign_transaction(_as_eth_account(transaction))
+
+    decoded = SignedBytes.decode(bytes(theirs.raw_transaction))
+
+    assert decoded.transaction == transaction
+    assert decoded.tx_hash == theirs.hash.to_0x_hex()
+    assert (decoded.signature.r, decoded.signature.s) == (theirs.r, theirs.s)
+    assert decoded.signature.y_parity == theirs.v
+    assert decoded.sender().address == ACCOUNT.address
+
+
+@given(transaction=transactions(), signature=signatures)
+def test_decoding_turns_serialising_round(
+    transaction: Transaction, signature: Signature
+) -> None:
+    """What was serialised is read back whole."""
+    raw = transaction.serialise(signature)
+
+    assert SignedBytes.decode(raw) == SignedBytes(raw, transaction, signature)
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda b: b"\x02" + b))
+def test_noise_is_refused_by_our_errors(noise: bytes) -> None:
+    """Arbitrary bytes are refused, or are a canonical transaction."""
+    try:
+        decoded = SignedBytes.decode(noise)
+    except HotWalletError:
+        return
+
+    assert decoded.transaction.serialise(decoded.signature) == noise
+
+
+_fields = st.one_of(
+    st.binary(max_size=40),
+    st.integers(0, 2**264).map(lambda n: n.to_bytes(34, "big").lstrip(b"\0")),
+    st.lists(st.binary(max_size=3), max_size=2),
+)
+
+
+@given(st.lists(_fields, min_size=11, max_size=13))
+def test_rlp_of_other_fields_is_refused_by_our_errors(fields: list[Any]) -> None:
+    """Well-formed RLP of the wrong things is refused, or is canonical."""
+    raw = b"\x02" + rlp.encode(fields)
+    try:
+        decoded = SignedBytes.decode(raw)
+    except HotWalletError:
+        return
+
+    assert decoded.transaction.serialise(decoded.signature) == raw
+
+
+def test_every_slip_in_signed_bytes_is_noticed() -> None:
+    """One byte changed, cut or added: refused, or a transaction that says it (T11)."""
+    raw = replace(PLAIN, data=b"\xa9\x05\x9c\xbb" + bytes(64)).serialise(SIGNATURE)
+    original = SignedBytes.decode(raw)
+    mutations = [
+        raw[:i] + bytes([byte]) + raw[i + 1 :]
+        for i in range(len(raw))
+        for byte in {0, 1, raw[i] ^ 1, raw[i] ^ 0x80, 255} - {raw[i]}
+    ]
+    mutations += [raw[:i] for i in range(len(raw))]
+    mutations += [raw + bytes([byte]) for byte in range(256)]
+
+    for mutated in mutations:
+        try:
+            decoded = SignedBytes.decode(mutated)
+        except HotWalletError:
+            continue
+
+        assert decoded.transaction.serialise(decoded.signature) == mutated
+        assert (decoded.transaction, decoded.signature) != (
+            original.transaction,
+            original.signature,
+        )
+
+
+def _nested(depth: int) -> bytes:
+    inner = b"\xc0"
+    for _ in range(depth):
+        size = len(inner)
+        if size < 56:
+            head = bytes([0xC0 + size])
+        else:
+            length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+            head = bytes([0xF7 + len(length)]) + length
+        inner = head + inner
+    return inner
+
+
+@pytest.mark.parametrize("depth", [0, 10, 1_000, 10_000])
+def test_lists_may_not_nest(depth: int) -> None:
+    """RLP of any depth is refused by our error, not by the interpreter's stack."""
+    with pytest.raises(EncodingError):
+        SignedBytes.decode(b"\x02" + _nested(depth))
+
+
+def _with(position: int, value: Any) -> Callable[[], bytes]:
+    def make() -> bytes:
+        fields = rlp.decode(PLAIN.serialise(SIGNATURE)[1:])
+        fields[position] = value
+        return bytes(b"\x02" + rlp.encode(fields))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: b"",
+        lambda: b"\x02",
+        lambda: b"\x01" + PLAIN.serialise(SIGNATURE)[1:],
+        lambda: b"\x04" + PLAIN.serialise(SIGNATURE)[1:],
+        lambda: PLAIN.serialise(SIGNATURE)[1:],
+        lambda: PLAIN.serialise(SIGNATURE) + b"\x80",
+        _with(1, b"\x00"),
+        _with(1, []),
+        _with(1, [b"\x01"]),
+        _with(5, b""),
+        _with(5, bytes(19)),
+        _with(5, bytes(21)),
+        _with(8, [[bytes(20), []]]),
+        _with(9, b"\x02"),
+        _with(9, b"\x1b"),
+        _with(9, (2**300).to_bytes(38, "big")),
+        _with(10, b""),
+        _with(10, N.to_bytes(32, "big")),
+        _with(10, (2**256).to_bytes(33, "big")),
+        _with(11, b""),
+        _with(11, (HALF_N + 1).to_bytes(32, "big")),
+    ],
+    ids=[
+        "nothing",
+        "no fields",
+        "type 1",
+        "type 4",
+        "no type",
+        "a byte too many",
+        "zero with a byte",
+        "a list for zero",
+        "a list for a number",
+        "contract creation",
+        "19-byte address",
+        "21-byte address",
+        "access list",
+        "parity 2",
+        "parity 27",
+        "huge parity",
+        "r is 0",
+        "r is N",
+        "r of 33 bytes",
+        "s is 0",
+        "high s",
+    ],
+)
+def test_what_is_no_signed_transfer_is_refused(make: Callable[[], bytes]) -> None:
+    """Other types, shapes and signatures out of range are EncodingErrors."""
+    with pytest.raises(EncodingError):
+        SignedBytes.decode(make())
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("chain_id", (0, -1, 2**64)),
+        ("nonce", (-1, 2**64 - 1, 2**64)),
+        ("max_fee_per_gas", (-1, 10**9 - 1, 2**256 // 65_000 + 1, 2**256)),
+        ("max_priority_fee_per_gas", (-1, 2 * 10**9 + 1)),
+        ("gas", (0, -1, MAX_GAS + 1)),
+        ("value", (-1, 2**256)),
+        (
+            "to",
+            (
+                "",
+                "0x",
+                PLAIN.to.lower(),
+                PLAIN.to[2:],
+                PLAIN.to[:-1],
+                PLAIN.to + "0",
+                "0x5fbDB2315678afecb367f032d93F642f64180aa3",
+            ),
+        ),
+    ],
+)
+def test_fields_out_of_range(field: str, values: tuple[Any, ...]) -> None:
+    """Nothing out of range can even be built (T5, T8; EIP-155, 1559, 2681, 7825)."""
+    for value in values:
+        with pytest.raises(InvalidInputError):
+            replace(PLAIN, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("chain_id", (1, 2**64 - 1)),
+        ("nonce", (0, 2**64 - 2)),
+        ("max_fee_per_gas", (10**9, 2**256 // 65_000)),
+        ("max_priority_fee_per_gas", (0, 2 * 10**9)),
+        ("gas", (1, MAX_GAS)),
+        ("value", (0, 2**256 - 1)),
+    ],
+)
+def test_the_edges_of_the_ranges(field: str, values: tuple[int, ...]) -> None:
+    """The first and the last value of every range are still in it."""
+    for value in values:
+        changes: dict[str, Any] = {field: value}
+
+        assert getattr(replace(PLAIN, **changes), field) == value
+
+
+def test_the_refusal_names_the_field() -> None:
+    """Whoever reads the error knows what to mend."""
+    with pytest.raises(InvalidInputError, match="chain_id") as caught:
+        replace(PLAIN, chain_id=0)
+
+    assert caught.value.field == "chain_id"
+
+
+@pytest.mark.parametrize("case", load("ttEIP1559"), ids=lambda case: case["name"])
+def test_ethereums_own_vectors(case: dict[str, str]) -> None:
+    """ethereum/tests' ttEIP1559 end as they say (T8)."""
+    raw = bytes(HexBytes(case["txbytes"]))
+
+    if case["result"] == "valid":
+        decoded = SignedBytes.decode(raw)
+
+        assert decoded.tx_hash == case["hash"]
+        assert decoded.sender().address.lower() == case["sender"]
+    else:
+        with pytest.raises((EncodingError, InvalidInputError)):
+            SignedBytes.decode(raw)
