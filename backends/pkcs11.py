@@ -180,19 +180,23 @@ class PKCS11Backend:
             AccessDeniedError: The PIN is wrong, now or earlier.
             BackendError: The token cannot be opened.
         """
+        self._give_up_early(library, failures)
         with library.gate.alone():
             if self._connection is not None and self._connection.serves(library):
                 return
-            if self._pin_refused:
-                raise AccessDeniedError("the token did not accept the PIN")
-            if library.failures != failures:
-                # A crowd that waits for a dead token hears of it all at once.
-                raise BackendUnavailableError("the token cannot be opened")
+            self._give_up_early(library, failures)
             try:
                 self._connection = self._opened(library)
             except BackendError:
                 library.failures += 1
                 raise
+
+    def _give_up_early(self, library: Library, failures: int) -> None:
+        if self._pin_refused:
+            raise AccessDeniedError("the token did not accept the PIN")
+        if library.failures != failures:
+            # A crowd that waits for a dead token hears of it all at once.
+            raise BackendUnavailableError("the token cannot be opened")
 
     def _opened(self, library: Library) -> "_Connection":
         before = self._connection

@@ -31,8 +31,11 @@ class Worker:
     the store lets only the first count.
     """
 
-    def __init__(self, store: Store, lifecycle: Lifecycle, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, lifecycle: Lifecycle, clock: Clock, batch: int = _BATCH
+    ) -> None:
         self._store = store
+        self._batch = batch
         self._lifecycle = lifecycle
         self._clock = clock
         self._log = structlog.get_logger("worker")
@@ -50,7 +53,7 @@ class Worker:
     def work(self) -> int:
         """Do one pass over the open refunds; return how many steps were taken."""
         steps, last = 0, None
-        while batch := self._store.open_refunds(_BATCH, after=last):
+        while batch := self._store.open_refunds(self._batch, after=last):
             steps += sum(
                 self._advance(refund)
                 for refund in batch

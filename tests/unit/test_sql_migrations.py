@@ -9,6 +9,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.engine.interfaces import ReflectedIndex
 
 from backends.sql import SQLStore
 from backends.sql.schema import HEAD, metadata
@@ -74,8 +75,8 @@ def _constraints(store: SQLStore) -> object:
         return {
             table: (
                 sorted(inspector.get_check_constraints(table), key=str),
-                sorted(inspector.get_indexes(table), key=str),
                 sorted(inspector.get_unique_constraints(table), key=str),
+                sorted(_index(each) for each in inspector.get_indexes(table)),
                 inspector.get_foreign_keys(table),
                 inspector.get_pk_constraint(table),
             )
@@ -83,6 +84,12 @@ def _constraints(store: SQLStore) -> object:
         }
 
     return store._database.run(found)
+
+
+def _index(index: ReflectedIndex) -> tuple[str, ...]:
+    options = index.get("dialect_options", {})
+    where = options.get("sqlite_where", options.get("postgresql_where"))
+    return (str(index["name"]), str(index["column_names"]), str(where))
 
 
 def test_columns_are_the_values() -> None:

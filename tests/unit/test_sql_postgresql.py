@@ -128,9 +128,8 @@ def test_other_isolation_levels(postgresql: PostgreSQL) -> None:
     """A database that is serializable by default does not make reservations fail."""
     name = postgresql.create()
     with psycopg.connect(postgresql.url(), autocommit=True) as connection:
-        connection.execute(
-            f"ALTER DATABASE {name} SET default_transaction_isolation = serializable".encode()
-        )
+        setting = "default_transaction_isolation = serializable"
+        connection.execute(f"ALTER DATABASE {name} SET {setting}".encode())
     store = SQLStore(postgresql.url(name))
     store.migrate()
     level = store._database.transaction(

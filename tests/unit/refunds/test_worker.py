@@ -142,15 +142,14 @@ def test_two_workers_waste_steps_and_no_money(world: World) -> None:
     assert world.chain.payouts() == [(CUSTOMER, 12_500_000)] * 2
 
 
-def test_every_refund_has_its_turn(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_refund_has_its_turn(world: World) -> None:
     """A pass goes on behind each batch, past those that cannot move."""
-    monkeypatch.setattr("signer.refunds.worker._BATCH", 2)
     refunds = [world.accepted() for _ in range(5)]
     world.clock.advance(seconds=15)
 
-    assert world.worker.work() == 15
+    worker = Worker(world.store, world.lifecycle, world.clock, batch=2)
+
+    assert worker.work() == 15
     assert _statuses(world, refunds) == [Status.BROADCAST] * 5
 
 
