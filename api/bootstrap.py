@@ -48,9 +48,13 @@ class Foundation:
     warnings: tuple[str, ...]
 
 
-def lay_foundation(environ: Mapping[str, str]) -> Foundation:
+def lay_foundation(
+    environ: Mapping[str, str], *, serving: bool = True
+) -> Foundation:
     """
     Read the configuration, open everything once, and let the guard judge it.
+
+    *serving* says whether requests will be answered, and so tokens checked.
 
     Raises:
         ConfigurationError: With a line for each reason not to start.
@@ -58,6 +62,8 @@ def lay_foundation(environ: Mapping[str, str]) -> Foundation:
     settings = Settings.from_env(environ)
     networks = load_networks(settings.networks_file)
     warnings = check_settings(settings, networks)
+    if serving:
+        Authenticator.from_settings(settings)
     store = open_store(settings)
     signer = prove_key(settings, partial(open_signer, settings))
     chains = open_chains(networks)
@@ -83,7 +89,7 @@ def build_worker(environ: Mapping[str, str] = os.environ) -> Worker:
     Raises:
         ConfigurationError: The guard refuses.
     """
-    return assemble_worker(lay_foundation(environ))
+    return assemble_worker(lay_foundation(environ, serving=False))
 
 
 def assemble_services(found: Foundation) -> Services:

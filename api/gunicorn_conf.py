@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from signer.errors import ConfigurationError
 from signer.guard import EXIT_STATUS
 from signer.settings import Settings
@@ -56,6 +58,11 @@ def on_starting(server: object) -> None:
     the workers are forks of this one.
     """
     run_guard([sys.executable, "-m", "api.cli", "guard"])
+
+
+def when_ready(server: object) -> None:
+    """Say where the service listens."""
+    structlog.get_logger("api.gunicorn").info("listening", bind=bind)
 
 
 _values = _settings()

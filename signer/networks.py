@@ -78,6 +78,8 @@ class Network(_Model):
 
     ``confirmations`` counts the blocks from the receipt's own to the head, both
     included.  ``rpc_urls`` are secrets, since providers put the API key there.
+    ``max_fee_per_gas_gwei`` bounds whatever is offered, replacements and the gas
+    price of chains without EIP-1559 included; the other two shape a first offer.
     """
 
     chain_id: int = Field(gt=0, lt=2**64)
@@ -86,6 +88,7 @@ class Network(_Model):
     confirmations: int = Field(default=12, ge=1)
     max_fee_per_gas_gwei: int = Field(default=500, gt=0)
     max_priority_fee_per_gas_gwei: int = Field(default=50, ge=0)
+    base_fee_multiple: int = Field(default=2, ge=1, le=10)
     rpc_timeout_ms: int = Field(default=5000, ge=100)
 
     @field_validator("rpc_urls", mode="before")

@@ -5,7 +5,7 @@ Each capability is its own Protocol.  mypy proves that the backends fit where
 ``api/bootstrap.py`` assigns them; ``tests/contract`` proves it at run time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NewType, Protocol
@@ -87,9 +87,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Fees:
-    """What the chain asks at the moment, in wei per gas (EIP-1559)."""
+    """
+    What the chain asks at the moment, in wei per gas.
 
-    base_fee: int
+    ``base_fee`` is None on a chain without EIP-1559, where ``priority_fee`` is the
+    whole gas price.
+    """
+
+    base_fee: int | None
     priority_fee: int
 
 
@@ -120,12 +125,29 @@ class Receipt:
     logs: tuple[Log, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MinedTransaction:
+    """
+    A transaction in a canonical block, whoever signed it.
+
+    ``to`` is None where it made a contract.
+    """
+
+    tx_hash: str
+    sender: str
+    nonce: int
+    to: str | None
+    data: bytes
+    block: Block
+
+
 class ChainClient(Protocol):
     """
     One network, as its nodes tell it.
 
     Addresses are EIP-55 strings, hashes are 0x-prefixed lower-case hex.  Every
-    method raises ``ChainUnavailableError`` when no node answered in time.
+    method raises ``ChainUnavailableError`` when too few nodes answered in time to
+    tell, and when they contradict each other.
     """
 
     def chain_id(self) -> int:
@@ -153,8 +175,12 @@ class ChainClient(Protocol):
             ExecutionRevertedError: With the contract's decoded reason.
         """
 
-    def transaction_count(self, address: str) -> int:
-        """Return the next nonce of *address* at the latest block."""
+    def transaction_count(self, address: str, block: int | None = None) -> int:
+        """
+        Return the next nonce of *address* behind the block at height *block*.
+
+        None means the latest block.  Only an archive node knows all heights.
+        """
 
     def fees(self) -> Fees:
         """Return the fees of the moment."""
@@ -169,6 +195,17 @@ class ChainClient(Protocol):
 
     def receipt(self, tx_hash: str) -> Receipt | None:
         """Return the receipt of *tx_hash*.  None proves nothing."""
+
+    def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
+        """Return the receipts that are known; a missing one proves nothing."""
+
+    def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
+        """
+        Return the canonical transaction that consumed this *nonce* of *sender*.
+
+        None proves nothing: the nonce may not be consumed yet, or so long ago that
+        the nodes do not keep the state of that height.
+        """
 
     def latest_block(self) -> Block:
         """Return the head of the chain."""

@@ -111,7 +111,9 @@ class Database:
         with here.turn():
             return self._patiently(attempt)
 
-    def migration(self, work: Callable[[Connection], None], *, timeout: float) -> None:
+    def migration(
+        self, work: Callable[[Connection], object], *, timeout: float
+    ) -> None:
         """
         Run *work* on a connection of its own; SQLite's file is made if need be.
 

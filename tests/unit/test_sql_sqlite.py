@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from backends.sql import SQLStore
 from signer.errors import StoreError, StoreUnavailableError
@@ -140,10 +141,11 @@ def test_threads_wait_no_longer_than_told(sqlite_url: str) -> None:
     store = SQLStore(sqlite_url, timeout=0.2)
     writing, done = threading.Event(), threading.Event()
 
-    def write() -> None:
-        store._database.transaction(lambda _: (writing.set(), done.wait(10)))
+    def write(_: Connection) -> None:
+        writing.set()
+        done.wait(10)
 
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=store._database.transaction, args=(write,))
     writer.start()
     assert writing.wait(10)
     with pytest.raises(StoreUnavailableError, match="busy"):

@@ -1,0 +1,62 @@
+"""The key backends that there are, each with a key, for tests that take them all."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from signer.ports import KeyBackend, KeyGenerator, KeyId
+from tests.contract.reference import ReferenceBackend
+
+
+DEVICES = ("reference", "softhsm", "kms", "ministack")
+
+_ABSENT = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class Device:
+    """
+    A backend under test: ``signs`` has ``key``, and ``makes`` makes more of them.
+
+    ``absent`` is the well-formed id of a key that does not exist.
+    """
+
+    signs: KeyBackend
+    makes: KeyGenerator
+    key: KeyId
+    absent: KeyId
+
+    def loaded(self, key_id: KeyId | None = None) -> EllipticCurvePublicKey:
+        """Return the public key as pyca/cryptography reads it."""
+        spki = self.signs.public_key(key_id or self.key)
+        return cast("EllipticCurvePublicKey", load_der_public_key(spki))
+
+
+def open_device(name: str, request: pytest.FixtureRequest) -> Device:
+    """
+    Return the device called *name*, from the fixtures that own it.
+
+    A missing SoftHSM fails the tests; a missing ministack, which is a second
+    opinion of a second opinion, skips them.
+    """
+    if name == "reference":
+        return _with_key(ReferenceBackend())
+    if name == "ministack":
+        return _with_key(request.getfixturevalue("ministack"))
+    signs = request.getfixturevalue(name)
+    makes = request.getfixturevalue("kms_administrator") if name == "kms" else signs
+    key = request.getfixturevalue(f"{name}_key")
+    return Device(signs, makes, key, _absent(key))
+
+
+def _with_key(backend: KeyGenerator) -> Device:
+    key = backend.generate("the contract's key")
+    return Device(backend, backend, key, _absent(key))
+
+
+def _absent(key: KeyId) -> KeyId:
+    before, slash, own = key.rpartition("/")
+    return KeyId(before + slash + (_ABSENT if "-" in own else _ABSENT.replace("-", "")))

@@ -1,0 +1,207 @@
+"""What every key backend promises.  A new backend is done when it passes."""
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+
+import coincurve
+import pytest
+from asn1crypto.algos import DSASignature
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256K1
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    Prehashed,
+    decode_dss_signature,
+    encode_dss_signature,
+)
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from signer.audit import Operation, Purpose
+from signer.errors import BackendError, InvalidInputError, KeyNotFoundError
+from signer.ports import DeviceSignature, KeyId
+from signer.signing import Signer
+from tests.contract.devices import Device
+from tests.support.arithmetic import N, Verifier
+from tests.support.devices import recording
+
+
+AS_GIVEN = ECDSA(Prehashed(SHA256()))
+PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local")
+THREADS = 16
+
+
+def _opened(device: Device) -> Signer:
+    return Signer.open(device.signs, device.key, recording()[0])
+
+
+def _verifier(device: Device, *, tables: bool = False) -> Verifier:
+    return Verifier(
+        device.loaded().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint),
+        tables=tables,
+    )
+
+
+def test_the_backend_has_a_name(device: Device) -> None:
+    """Audit records call it by one word that does not change."""
+    name = device.signs.name
+
+    assert name
+    assert name == name.lower().strip()
+    assert device.signs.name == name
+
+
+def test_the_public_key_is_strict_and_stable(device: Device) -> None:
+    """The same SubjectPublicKeyInfo each time, exactly as pyca/cryptography writes it."""
+    spki = device.signs.public_key(device.key)
+    loaded = device.loaded()
+
+    assert isinstance(spki, bytes)
+    assert isinstance(loaded.curve, SECP256K1)
+    assert loaded.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == spki
+    assert {device.signs.public_key(device.key) for _ in range(5)} == {spki}
+
+
+DIGESTS = [
+    bytes(31) + b"\x01",
+    b"\x80" + bytes(31),
+    b"\xff" * 32,
+    (N - 1).to_bytes(32, "big"),
+    N.to_bytes(32, "big"),
+    (N + 1).to_bytes(32, "big"),
+]
+
+
+def _check(device: Device, digest: bytes, answer: DeviceSignature) -> int:
+    """Verify with OpenSSL and libsecp256k1 and spell with asn1crypto; return r."""
+    r, s = decode_dss_signature(answer.der)
+    low = encode_dss_signature(r, min(s, N - s))  # libsecp256k1 takes no other.
+    point = device.loaded().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+
+    assert DSASignature({"r": r, "s": s}).dump() == answer.der
+    assert 0 < r < N
+    assert 0 < s < N
+    assert coincurve.PublicKey(point).verify(low, digest, hasher=None)
+    device.loaded().verify(answer.der, digest, AS_GIVEN)
+    return r
+
+
+@pytest.mark.parametrize("digest", DIGESTS, ids=bytes.hex)
+def test_digests_at_the_edges_are_signed_as_given(
+    device: Device, digest: bytes
+) -> None:
+    """Digests around 0, 2**255 and the order are signed like all others."""
+    _check(device, digest, device.signs.sign_digest(device.key, digest))
+
+
+def test_the_digest_is_signed_as_given(device: Device) -> None:
+    """Neither hashed again nor cut: strict DER that verifies, for random digests."""
+    for _ in range(50):
+        digest = secrets.token_bytes(32)
+
+        answer = device.signs.sign_digest(device.key, digest)
+
+        _check(device, digest, answer)
+        with pytest.raises(InvalidSignature):
+            device.loaded().verify(answer.der, digest, ECDSA(SHA256()))
+
+
+def test_no_nonce_is_used_twice(device: Device) -> None:
+    """The same digest signed 200 times has 200 different r (S14)."""
+    digest = secrets.token_bytes(32)
+
+    found = {
+        _check(device, digest, device.signs.sign_digest(device.key, digest))
+        for _ in range(200)
+    }
+
+    assert len(found) == 200
+
+
+def test_keys_do_not_mix(device: Device) -> None:
+    """A second key has another point, and each signs for itself only."""
+    other = device.makes.generate(f"another key {secrets.token_hex(4)}")
+    digest = secrets.token_bytes(32)
+
+    answer = device.signs.sign_digest(other, digest)
+
+    assert device.signs.public_key(other) != device.signs.public_key(device.key)
+    device.loaded(other).verify(answer.der, digest, AS_GIVEN)
+    with pytest.raises(InvalidSignature):
+        device.loaded().verify(answer.der, digest, AS_GIVEN)
+
+
+def test_a_key_that_is_not_there(device: Device) -> None:
+    """Both questions about an unknown key are answered with KeyNotFoundError."""
+    with pytest.raises(KeyNotFoundError):
+        device.signs.public_key(device.absent)
+    with pytest.raises(KeyNotFoundError):
+        device.signs.sign_digest(device.absent, secrets.token_bytes(32))
+
+
+@pytest.mark.parametrize("key_id", ["", "nonsense", "zz", "\0", "a" * 3_000, "\u00e9"])
+def test_what_is_no_key_id(device: Device, key_id: str) -> None:
+    """Whatever stands for an id, the error is the backend's, and does not repeat it."""
+    for ask in (
+        lambda: device.signs.public_key(KeyId(key_id)),
+        lambda: device.signs.sign_digest(KeyId(key_id), secrets.token_bytes(32)),
+    ):
+        with pytest.raises(BackendError) as caught:
+            ask()
+
+        assert len(key_id) < 2 or key_id not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, 1, 20, 31, 33, 64, 1_000])
+def test_other_lengths_are_no_digests(device: Device, size: int) -> None:
+    """Devices sign any length, so that the backend must refuse it (finding 3)."""
+    with pytest.raises(InvalidInputError):
+        device.signs.sign_digest(device.key, secrets.token_bytes(size))
+
+
+def test_errors_say_nothing_about_the_device(device: Device) -> None:
+    """Neither the id nor the vendor's words are in an error or behind it."""
+    with pytest.raises(KeyNotFoundError) as caught:
+        device.signs.sign_digest(device.absent, secrets.token_bytes(32))
+
+    assert device.absent not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_threads_share_a_backend(device: Device) -> None:
+    """Sixteen threads at once: every signature verifies, over its own digest."""
+
+    def sign(_: int) -> tuple[bytes, DeviceSignature]:
+        digest = secrets.token_bytes(32)
+        return digest, device.signs.sign_digest(device.key, digest)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        answers = list(pool.map(sign, range(20 * THREADS)))
+
+    assert len({_check(device, *answer) for answer in answers}) == 20 * THREADS
+
+
+def test_a_signer_over_it_is_what_ethereum_wants(device: Device) -> None:
+    """The signer's address is the key's, and its self test passes."""
+    signer = _opened(device)
+
+    signer.self_test()
+
+    assert signer.public_key.uncompressed == device.loaded().public_bytes(
+        Encoding.X962, PublicFormat.UncompressedPoint
+    )
+
+
+def test_ten_thousand_signatures(device: Device) -> None:
+    """All are 65 bytes, low-s, and recover to the key, by other arithmetic (G9)."""
+    signer, verifier = _opened(device), _verifier(device, tables=True)
+
+    def sign(_: int) -> tuple[bytes, bytes]:
+        digest = secrets.token_bytes(32)
+        return digest, signer.sign_digest(digest, PURPOSE).to_bytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(sign, range(10_000)))
+
+    assert {len(signature) for _, signature in answers} == {65}
+    assert len({signature[:32] for _, signature in answers}) == 10_000
+    assert all(verifier.accepts(*answer) for answer in answers)
