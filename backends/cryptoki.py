@@ -2,7 +2,7 @@
 The PKCS#11 module of this process: loaded once, initialised once, with locks.
 
 Cryptoki's state is the process's, not an object's: one ``C_Initialize``, one
-login, one space of handles (PKCS#11 v2.40, section 2.6).  So there is one
+login, one space of handles (PKCS#11 v2.20, section 6.6).  So there is one
 ``Library`` per module and process, and everybody who speaks to the module goes
 through its gate.
 """

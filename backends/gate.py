@@ -2,7 +2,8 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
@@ -18,12 +19,12 @@ UNLIMITED = sys.maxsize
 
 class Gate:
     """
-    A readers-writer lock with a deadline, for a device that all threads share.
+    A readers-writer lock, first come, first served, with a deadline.
 
     ``with gate:`` admits any number of threads that use the device, or *limit*
     of them.  ``with gate.alone():`` waits until they have left and keeps others
-    out, so that the device can be taken down and set up again.  Threads that
-    come while somebody waits to be alone queue up behind: nobody starves.
+    out, so that the device can be taken down and set up again.  Who comes later
+    queues up behind, so that neither kind can starve the other.
 
     Neither may be entered by a thread that is inside already.
     """
@@ -32,7 +33,7 @@ class Gate:
         self.limit = UNLIMITED
         self._patience = patience
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._queue: deque[_Visitor] = deque()
         self._inside = 0
         self._closed = False
 
@@ -44,19 +45,19 @@ class Gate:
             BackendUnavailableError: The gate stayed closed.
         """
         with self._lock:
-            if self._closed or self._inside >= self.limit:
-                self._wait(lambda: not self._closed and self._inside < self.limit)
-            self._inside += 1
+            if not self._queue and not self._closed and self._inside < self.limit:
+                self._inside += 1
+                return self
+            visitor = self._queued(_Visitor(wants_to_be_alone=False))
+        self._wait(visitor)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Leave, and let the next one know."""
+        """Leave."""
         with self._lock:
             self._inside -= 1
-            if self._closed:
-                self._changed.notify_all()
-            elif self._inside < self.limit:
-                self._changed.notify()
+            if self._queue:
+                self._admit()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -71,7 +72,8 @@ class Gate:
             yield
         finally:
             with self._lock:
-                self._open()
+                self._closed = False
+                self._admit()
 
     def close(self) -> None:
         """
@@ -81,18 +83,43 @@ class Gate:
             BackendUnavailableError: Somebody did not leave: a call hangs inside.
         """
         with self._lock:
-            self._wait(lambda: not self._closed)
-            self._closed = True
-            try:
-                self._wait(lambda: self._inside == 0)
-            except BackendUnavailableError:
-                self._open()
-                raise
+            visitor = self._queued(_Visitor(wants_to_be_alone=True))
+        self._wait(visitor)
 
-    def _open(self) -> None:
-        self._closed = False
-        self._changed.notify_all()
+    def _queued(self, visitor: "_Visitor") -> "_Visitor":
+        self._queue.append(visitor)
+        self._admit()
+        return visitor
 
-    def _wait(self, until: Callable[[], bool]) -> None:
-        if not self._changed.wait_for(until, self._patience):
-            raise BackendUnavailableError("the device is busy with a call that hangs")
+    def _admit(self) -> None:
+        """Let in whose turn it is; call it with the lock."""
+        while self._queue and not self._closed:
+            visitor = self._queue[0]
+            if self._inside >= (1 if visitor.wants_to_be_alone else self.limit):
+                return
+            if visitor.wants_to_be_alone:
+                self._closed = True
+            else:
+                self._inside += 1
+            self._queue.popleft()
+            visitor.admitted.set()
+
+    def _wait(self, visitor: "_Visitor") -> None:
+        if visitor.admitted.wait(self._patience):
+            return
+        with self._lock:
+            if visitor.admitted.is_set():
+                return
+            self._queue.remove(visitor)
+            self._admit()  # Others may have waited for this one only.
+        raise BackendUnavailableError("the device is busy with a call that hangs")
+
+
+class _Visitor:
+    """A thread in the queue."""
+
+    __slots__ = ("admitted", "wants_to_be_alone")
+
+    def __init__(self, *, wants_to_be_alone: bool) -> None:
+        self.wants_to_be_alone = wants_to_be_alone
+        self.admitted = threading.Event()

@@ -93,7 +93,8 @@ class PKCS11Backend:
             EncodingError: The token's answer is not r and s of 32 bytes each.
             BackendError: As for ``public_key``.
         """
-        if len(digest) != DIGEST_SIZE:
+        # Of a string, python-pkcs11 would sign the UTF-8.
+        if not isinstance(digest, bytes) or len(digest) != DIGEST_SIZE:
             raise InvalidInputError("a digest must be 32 bytes", field="digest")
         raw = self._answer(
             lambda connection: self._key(connection, key_id).sign(digest)
@@ -212,11 +213,10 @@ class PKCS11Backend:
 
     def _started(self, library: Library) -> "_Connection":
         try:
-            try:
-                library.initialize()
-            except PKCS11Error as e:
-                raise BackendUnavailableError("the token does not start") from e
+            library.initialize()
             return self._logged_in(library)
+        except PKCS11Error as e:
+            raise BackendUnavailableError("the token does not start") from e
         except BackendUnavailableError:
             library.finalize()
             raise

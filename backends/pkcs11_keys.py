@@ -94,10 +94,8 @@ def private_key(session: Session, cka_id: bytes) -> SignMixin:
     """
     key = _only(find(session, ObjectClass.PRIVATE_KEY, cka_id), "private")
     lacking = differing(key, REQUIRED)
-    if lacking:
+    if lacking or not isinstance(key, SignMixin):
         raise KeyUnusableError(f"the key's attributes are wrong: {', '.join(lacking)}")
-    if not isinstance(key, SignMixin):
-        raise KeyUnusableError("the key cannot sign")
     return key
 
 

@@ -34,10 +34,8 @@ def parse_signature(der: bytes) -> tuple[int, int]:
         r, s = decode_dss_signature(der)
     except (TypeError, ValueError):
         raise EncodingError("the signature is not DER") from None
-    if not (0 < r < N and 0 < s < N):
-        raise EncodingError("the signature's numbers are out of range")
-    if encode_dss_signature(r, s) != der:
-        raise EncodingError("the signature is not canonical DER")
+    if not (0 < r < N and 0 < s < N and encode_dss_signature(r, s) == der):
+        raise EncodingError("the signature is not canonical, or out of range")
     return r, s
 
 

@@ -17,6 +17,9 @@ from softhsm.layout import Layout
 
 _PACKAGE = "libsofthsm2"
 
+# The rest is none of apt's business: there may be a PIN in it.
+_INHERITED = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy")
+
 Say = Callable[[str], None]
 
 
@@ -105,8 +108,13 @@ def _run(command: Sequence[str]) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
+            env=_environment(),
         )
     except (OSError, subprocess.CalledProcessError) as e:
         sys.stderr.buffer.write(getattr(e, "output", None) or b"")
         raise library.missing(library.install_line()) from None
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {**kept, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}

@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 from binascii import unhexlify
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol
@@ -108,10 +109,7 @@ def import_key(
         )
     finally:
         wipe(secret)
-    address = keys.prove(backend, key_id)
-    if address != public_key.address:
-        raise RecoveryError("the token signs with another key")
-    return address
+    return keys.prove(backend, key_id)
 
 
 def _public_key(secret: bytearray) -> PublicKey:
@@ -180,11 +178,10 @@ def _signs_as(key: Object, public_key: PublicKey) -> bool:
     digest = secrets.token_bytes(32)
     raw = key.sign(digest, mechanism=Mechanism.ECDSA)
     r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
-    try:
+    with suppress(RecoveryError):
         recoverable(r, s, digest, public_key)
-    except RecoveryError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _is_half_of(key: Object, public_key: PublicKey) -> bool:

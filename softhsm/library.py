@@ -48,9 +48,12 @@ def find(settings: Settings, places: Sequence[str] = PLACES) -> Path | None:
     A ``PKCS11_MODULE`` that does not exist is returned all the same: whoever
     named a module does not want another.
     """
-    if settings.pkcs11_module is not None:
-        return settings.pkcs11_module
-    return installed(places) or fetched(Layout.of(settings.home))
+    layout, named = Layout.of(settings.home), settings.pkcs11_module
+    if named is None:
+        return installed(places) or fetched(layout)
+    if named.is_relative_to(layout.lib):
+        _load_companions(layout.lib)
+    return named
 
 
 def installed(places: Sequence[str] = PLACES) -> Path | None:

@@ -24,6 +24,10 @@ class AlreadyKnownError(ChainError):
     """The node has these bytes already: a success, for whoever sent them."""
 
 
+class CannotAnswerError(ChainUnavailableError):
+    """The node is there, and cannot answer just this question, or not now."""
+
+
 # JSON-RPC 2.0, section 5.1: parse error, invalid request, no such method, bad params.
 _OUR_MISTAKE = frozenset({-32700, -32600, -32601, -32602})
 
@@ -45,14 +49,22 @@ _EXECUTING = frozenset({"eth_call", "eth_estimateGas"})
 # and zkSync.
 _ALREADY_KNOWN = re.compile(
     r"alreadyknown|(?<!un)knowntransaction|alreadyimported|existingtxwithsamehash"
+    r"|withsamehashalreadyexists|txalreadyin(mempool|thepool)|txalreadyexistsincache"
 )
 _BUSY = re.compile(
     r"poolisfull|poolfull|queuefull|accountlimitexceeded|inflighttransactionlimit"
     r"|futuretransactiontriestoreplacepending|addressalreadyreserved"
+    r"|toomanytransactionsinthequeue|congestion"
     r"|ratelimit|toomanyrequests|timeout|timedout|sync"
 )
 _REASONS = (
-    ("nonce-too-low", re.compile(r"noncetoolow|nonceistoolow|oldnonce|poolstale")),
+    (
+        "nonce-too-low",
+        re.compile(
+            r"noncetoolow|nonceistoolow|oldnonce|poolstale|noncehasalreadybeenused"
+            r"|transactionalreadyfinali[sz]ed"
+        ),
+    ),
     (
         "nonce-too-high",
         re.compile(
@@ -66,6 +78,7 @@ _REASONS = (
             r"underpriced|feetoolow|gaspricetoolow|gasprice(wei)?istoolow"
             r"|lessthanblockbasefee|belowcurrentbasefee|belowconfiguredminimum"
             r"|replacementnotallowed|couldnotreplaceexistingtx"
+            r"|anothertx(which)?hasthesamenonce"
         ),
     ),
     (
@@ -75,6 +88,10 @@ _REASONS = (
         ),
     ),
 )
+
+# Ethermint and its children leave it to the reader to compare.
+_COUNTED = re.compile(r"invalid nonce; got (\d{1,20}), expected (\d{1,20})\b")
+
 _EXHAUSTED = re.compile(r"outofgas|gasrequiredexceeds|invalidopcode|badinstruction")
 _NOT_FOUND = re.compile(r"(block|header).*notfound|unknownblock")
 
@@ -111,10 +128,10 @@ def translate(method: str, error: object) -> ChainError:
     if method in _EXECUTING and _is_revert(code, words):
         return ExecutionRevertedError(_reason(fields, words))
     if method == "eth_sendRawTransaction" and code != _METHOD_NOT_FOUND:
-        return _refusal(code, words)
+        return _refusal(code, words + _compared(fields.get("message")))
     if code in _OUR_MISTAKE:
         return ChainError(f"the node does not serve {method} (code {code})")
-    return ChainUnavailableError(f"the node could not answer {method}{_shown(code)}")
+    return CannotAnswerError(f"the node could not answer {method}{_shown(code)}")
 
 
 def says_not_found(error: object) -> bool:
@@ -195,10 +212,18 @@ def _refusal(code: int | None, words: str) -> ChainError:
                 f"the node does not take the transaction: {reason}", reason=reason
             )
     if _BUSY.search(words) or code in _NODES_TROUBLE or code is None:
-        return ChainUnavailableError(f"the node takes no transaction now{_shown(code)}")
+        return CannotAnswerError(f"the node takes no transaction now{_shown(code)}")
     return BroadcastRejectedError(
         f"the node does not take the transaction{_shown(code)}", reason="other"
     )
+
+
+def _compared(message: object) -> str:
+    """Return in words which of two nonces is lower, where only numbers say so."""
+    found = _COUNTED.search(message) if isinstance(message, str) else None
+    if found is None or found[1] == found[2]:
+        return ""
+    return "noncetoolow" if int(found[1]) < int(found[2]) else "noncetoohigh"
 
 
 def _squeezed(message: object) -> str:

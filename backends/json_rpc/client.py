@@ -1,45 +1,32 @@
 """The chain client: several nodes of one network behind one port."""
 
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
-from web3 import Web3
-from web3.middleware import ExtraDataToPOAMiddleware
 
-from backends.json_rpc import questions
-from backends.json_rpc.node import Node
-from signer.errors import (
-    BroadcastRejectedError,
-    ChainError,
-    ConfigurationError,
-    ExecutionRevertedError,
-    Refusal,
-)
-from signer.ports import Block, Call, Fees, Receipt
+from backends.json_rpc import questions, votes
+from backends.json_rpc.node import connect
+from backends.json_rpc.panel import Panel
+from backends.json_rpc.search import find_hash
+from backends.json_rpc.witness import Witness
+from signer.errors import ChainUnavailableError, ConfigurationError, Refusal
+from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 
 
-_T = TypeVar("_T")
-
-# When nodes give different reasons, the one that has seen more of the chain is right.
-_PRECEDENCE = (
-    "nonce-too-low",
-    "underpriced",
-    "insufficient-funds",
-    "nonce-too-high",
-    "other",
-)
+# A search asks many questions in a row.
+_SEARCH_TIMEOUTS = 4
 
 
 class JSONRPCChain:
     """
     A ``ChainClient`` (``signer/ports.py``) over web3.py.
 
-    Reads ask one node after the other and take the first answer; a contract's revert
-    is an answer.  A transaction goes to every node, and one that takes it suffices.
+    What decides about money (receipts, nonces, blocks) is asked of all nodes at once,
+    and is a fact by the rules of ``backends/json_rpc/votes.py``.  The rest is asked of
+    one node after the other.  A transaction goes to every node, and one that takes it
+    suffices.  ``docs/networks.md`` has the table of what fails, and what happens then.
 
     Nothing is connected before the first call, and a process that was forked off
     connects anew, so that no two processes speak through one socket.
@@ -48,47 +35,44 @@ class JSONRPCChain:
         urls: http or https URLs of nodes of one network, the preferred one first.
             They are secrets, since providers put the API key there.
         timeout: Seconds for each exchange with each node.
+        chain_id: What every node must say (``eth_chainId``) before its word counts.
 
     Raises:
         ConfigurationError: ``networks-misconfigured``: not an http or https URL.
     """
 
-    def __init__(self, urls: Sequence[SecretStr | str], timeout: float) -> None:
+    def __init__(
+        self,
+        urls: Sequence[SecretStr | str],
+        timeout: float,
+        chain_id: int | None = None,
+    ) -> None:
         self._urls = tuple(_checked(url, place) for place, url in enumerate(urls, 1))
         if not self._urls:
             raise ConfigurationError(
                 Refusal("networks-misconfigured", "a network needs an RPC URL")
             )
         self._timeout = timeout
-        self._connected: tuple[int, tuple[Web3, ...]] = (0, ())
+        self._chain_id = chain_id
+        self._connected: tuple[int, Panel | None] = (0, None)
 
     def chain_id(self) -> int:
         """
-        Return the id that the nodes believe in.
+        Return the id that the nodes believe in, whatever was expected of them.
 
         Raises:
-            ChainError: Two nodes are of different chains.
+            ChainError: They are of different chains, and there is no majority.
             ChainUnavailableError: No node answered.
         """
-        ids, problems = set[int](), list[ChainError]()
-        for node in self._nodes():
-            try:
-                ids.add(questions.ask(questions.chain_id, node))
-            except ChainError as e:
-                problems.append(e)
-        if len(ids) > 1:
-            raise ChainError(f"the nodes are of different chains: {sorted(ids)}")
-        if not ids:
-            raise _most_hopeful(problems)
-        return ids.pop()
+        return self._panel().chain_id()
 
     def has_code(self, address: str) -> bool:
         """Say whether a contract lives at *address*."""
-        return self._ask(lambda node: questions.has_code(node, address))
+        return self._panel().first(lambda node: questions.has_code(node, address))
 
     def balance(self, address: str) -> int:
         """Return the balance of *address* in wei."""
-        return self._ask(lambda node: questions.balance(node, address))
+        return self._panel().first(lambda node: questions.balance(node, address))
 
     def call(self, call: Call) -> bytes:
         """
@@ -97,7 +81,7 @@ class JSONRPCChain:
         Raises:
             ExecutionRevertedError: With the contract's decoded reason.
         """
-        return self._ask(lambda node: questions.call(node, call))
+        return self._panel().first(lambda node: questions.call(node, call))
 
     def estimate_gas(self, call: Call) -> int:
         """
@@ -106,20 +90,32 @@ class JSONRPCChain:
         Raises:
             ExecutionRevertedError: With the contract's decoded reason.
         """
-        return self._ask(lambda node: questions.estimate_gas(node, call))
+        return self._panel().first(lambda node: questions.estimate_gas(node, call))
 
-    def transaction_count(self, address: str) -> int:
-        """Return the next nonce of *address* at the latest block."""
-        return self._ask(lambda node: questions.transaction_count(node, address))
-
-    def fees(self) -> Fees:
+    def transaction_count(self, address: str, block: int | None = None) -> int:
         """
-        Return the latest block's base fee, and the tip that the node suggests.
+        Return the next nonce of *address* behind the block at height *block*.
+
+        None means the latest block, and then what enough nodes have reached counts.
 
         Raises:
-            ChainError: The chain has no base fee (EIP-1559).
+            ChainUnavailableError: Too few nodes know it, or they do not agree.
         """
-        return self._ask(questions.fees)
+
+        if block is None:
+            return self._panel().decide(
+                lambda node: questions.transaction_count(node, address), votes.COUNT
+            )
+        count = self._panel().decide(
+            lambda node: questions.past_count(node, address, block), votes.PAST_COUNT
+        )
+        if count is None:
+            raise ChainUnavailableError("the nodes do not agree on a nonce")
+        return count
+
+    def fees(self) -> Fees:
+        """Return base fee and suggested tip, or the gas price where there is none."""
+        return self._panel().first(questions.fees)
 
     def broadcast(self, raw: bytes) -> None:
         """
@@ -135,56 +131,70 @@ class JSONRPCChain:
                 hashes of that nonce, and never sign another nonce for it.
             ChainUnavailableError: No node answered; any of them may have the bytes.
         """
-        taken, problems = False, list[ChainError]()
-        for node in self._nodes():
-            try:
-                questions.ask(partial(questions.hand_over, raw=raw), node)
-                taken = True
-            except ChainError as e:
-                problems.append(e)
-        if taken:
-            return
-        refusals = [e for e in problems if isinstance(e, BroadcastRejectedError)]
-        if refusals:
-            raise min(refusals, key=lambda e: _PRECEDENCE.index(e.reason))
-        raise _most_hopeful(problems)
+        self._panel().any(lambda node: questions.hand_over(node, raw))
 
     def receipt(self, tx_hash: str) -> Receipt | None:
         """Return the receipt of *tx_hash*.  None proves nothing."""
-        return self._ask(lambda node: questions.receipt(node, tx_hash))
+        return self._panel().decide(
+            lambda node: questions.receipt(node, tx_hash), votes.RECEIPT
+        )
+
+    def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
+        """Return the receipts that are known; a missing one proves nothing."""
+        if not tx_hashes:
+            return {}
+        return self._panel().decide(
+            lambda node: questions.receipts(node, tx_hashes), votes.RECEIPTS
+        )
+
+    def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
+        """
+        Return the canonical transaction that consumed this *nonce* of *sender*.
+
+        One node's past states are searched, or the next one's if they do not tell;
+        what is found there counts if enough nodes have it in the same block.  None
+        proves nothing: the nonce may not be consumed yet, or too long ago.
+        """
+        patience = self._timeout * _SEARCH_TIMEOUTS
+        candidates = self._panel().each(
+            lambda node: find_hash(node, sender, nonce, patience)
+        )
+        refuted = set[str | None]([None])
+        for candidate in candidates:
+            if candidate not in refuted:
+                found = self._transaction(str(candidate))
+                if found and (found.sender, found.nonce) == (sender, nonce):
+                    return found
+                refuted.add(candidate)
+        return None
 
     def latest_block(self) -> Block:
-        """Return the head of the chain."""
-        return self._ask(questions.latest_block)
+        """Return the head that enough nodes have reached."""
+        return self._panel().decide(questions.latest_block, votes.HEAD)
 
     def block(self, number: int) -> Block | None:
-        """Return the canonical block at *number*, if the node has it."""
-        return self._ask(lambda node: questions.block(node, number))
+        """Return the canonical block at *number*, if enough nodes have the same."""
+        return self._panel().decide(
+            lambda node: questions.block(node, number), votes.BLOCK
+        )
 
-    def _ask(self, question: Callable[[Web3], _T]) -> _T:
-        problems = list[ChainError]()
-        for node in self._nodes():
-            try:
-                return questions.ask(question, node)
-            except ExecutionRevertedError:
-                raise
-            except ChainError as e:
-                problems.append(e)
-        raise _most_hopeful(problems)
+    def _transaction(self, tx_hash: str) -> MinedTransaction | None:
+        return self._panel().decide(
+            lambda node: questions.transaction(node, tx_hash), votes.TRANSACTION
+        )
 
-    def _nodes(self) -> tuple[Web3, ...]:
-        process, nodes = self._connected
-        if process != os.getpid():
+    def _panel(self) -> Panel:
+        process, panel = self._connected
+        if panel is None or process != os.getpid():
             # No lock, which a fork could leave locked for ever: when two threads
-            # come here at once, one of the two sets of nodes is soon forgotten.
-            nodes = tuple(_web3(url, self._timeout) for url in self._urls)
-            self._connected = (os.getpid(), nodes)
-        return nodes
-
-
-def _most_hopeful(problems: Sequence[ChainError]) -> ChainError:
-    # While one node may answer later, trying again makes sense.
-    return min(problems, key=lambda e: not e.retryable)
+            # come here at once, one of the two panels is soon forgotten.
+            witnesses = [
+                Witness(connect(url, self._timeout), place, self._chain_id)
+                for place, url in enumerate(self._urls, 1)
+            ]
+            panel = Panel(witnesses, self._timeout)
+            self._connected = (os.getpid(), panel)
+        return panel
 
 
 def _checked(url: SecretStr | str, place: int) -> SecretStr:
@@ -199,9 +209,3 @@ def _checked(url: SecretStr | str, place: int) -> SecretStr:
             Refusal("networks-misconfigured", f"RPC URL {place} is not http or https")
         )
     return secret
-
-
-def _web3(url: SecretStr, timeout: float) -> Web3:
-    # Chains with proof of authority write more into a block's extra data than web3
-    # would have; its other middleware is of no use here and costs time.
-    return Web3(Node(url, timeout), middleware=[(ExtraDataToPOAMiddleware, "poa")])

@@ -5,24 +5,31 @@ web3 hands on what it cannot read, so each answer is checked before it is believ
 One that is not what it should be raises ``ChainUnavailableError``: it is none.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
-from eth_typing import ChecksumAddress, HexAddress, HexStr
+from eth_typing import BlockNumber, ChecksumAddress, HexAddress, HexStr
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 from web3 import Web3
 from web3.exceptions import BlockNotFound, TransactionNotFound, Web3Exception
-from web3.types import TxParams, Wei
+from web3.types import RPCEndpoint, TxParams, Wei
 
 from backends.json_rpc.answers import AlreadyKnownError
+from backends.json_rpc.node import Node
 from signer.errors import ChainError, ChainUnavailableError
-from signer.ports import Block, Call, Fees, Log, Receipt
+from signer.ports import Block, Call, Fees, Log, MinedTransaction, Receipt
 
 
 _T = TypeVar("_T")
 
 _HASH_LENGTH = 32
+_ADDRESS_LENGTH = 20
+
+
+class LyingNodeError(ChainUnavailableError):
+    """The node said what cannot be true."""
 
 
 def ask(question: Callable[[Web3], _T], node: Web3) -> _T:
@@ -81,6 +88,12 @@ def transaction_count(node: Web3, address: str) -> int:
     return _integer(node.eth.get_transaction_count(_account(address), "latest"))
 
 
+def past_count(node: Web3, address: str, block: int) -> int:
+    """Ask for the next nonce of *address* behind the block at height *block*."""
+    height = BlockNumber(block)
+    return _integer(node.eth.get_transaction_count(_account(address), height))
+
+
 def hand_over(node: Web3, raw: bytes) -> None:
     """Hand signed bytes to the node, and check that it speaks of the same ones."""
     try:
@@ -88,15 +101,15 @@ def hand_over(node: Web3, raw: bytes) -> None:
     except AlreadyKnownError:
         return
     if bytes(answer) != keccak(raw):
-        raise ChainUnavailableError("the node answers for another transaction")
+        raise LyingNodeError("the node answers for another transaction")
 
 
 def fees(node: Web3) -> Fees:
-    """Ask for the latest base fee, and for the tip that the node suggests."""
+    """Ask for base fee and suggested tip, or for the gas price where there is none."""
     latest: Mapping[str, Any] = node.eth.get_block("latest")
     _block(latest)
     if latest.get("baseFeePerGas") is None:
-        raise ChainError("the chain has no base fee (EIP-1559)")
+        return Fees(base_fee=None, priority_fee=_integer(node.eth.gas_price))
     return Fees(
         base_fee=_integer(latest["baseFeePerGas"]),
         priority_fee=_integer(node.eth.max_priority_fee),
@@ -120,6 +133,52 @@ def receipt(node: Web3, tx_hash: str) -> Receipt | None:
         succeeded=status == 1,
         logs=tuple(_log(log) for log in found["logs"]),
     )
+
+
+def receipts(node: Web3, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
+    """Ask what became of each of *tx_hashes*, in as few exchanges as the node takes."""
+    asked = [[tx_hash] for tx_hash in tx_hashes]
+    with cast("Node", node.provider).batch("eth_getTransactionReceipt", asked):
+        found = {tx_hash.lower(): receipt(node, tx_hash) for tx_hash in tx_hashes}
+    return {tx_hash: known for tx_hash, known in found.items() if known is not None}
+
+
+def transaction(node: Web3, tx_hash: str) -> MinedTransaction | None:
+    """Ask for a mined transaction; None when the node has none such, or not yet."""
+    try:
+        found: Mapping[str, Any] = node.eth.get_transaction(HexStr(tx_hash))
+    except TransactionNotFound:
+        return None
+    if found["blockHash"] is None:
+        return None
+    if _hash(found["hash"]) != tx_hash.lower():
+        raise ValueError("another transaction")
+    to = found.get("to")
+    return MinedTransaction(
+        tx_hash=tx_hash.lower(),
+        sender=_address(found["from"]),
+        nonce=_integer(found["nonce"]),
+        to=None if to is None else _address(to),
+        data=bytes(found["input"]),
+        block=Block(_integer(found["blockNumber"]), _hash(found["blockHash"])),
+    )
+
+
+def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | None:
+    """
+    Ask which transaction in the block at *number* is *sender*'s with *nonce*.
+
+    Without web3's reading of the block: it would have to understand the others in
+    it, too, and each rollup has kinds of its own.
+    """
+    answer = cast("Node", node.provider).make_request(
+        RPCEndpoint("eth_getBlockByNumber"), [hex(number), True]
+    )
+    found: Mapping[str, Any] = answer["result"] or {"transactions": ()}
+    for entry in found["transactions"]:
+        if entry["from"].lower() == sender.lower() and int(entry["nonce"], 16) == nonce:
+            return _hash(bytes.fromhex(entry["hash"].removeprefix("0x")))
+    return None
 
 
 def latest_block(node: Web3) -> Block:
@@ -161,6 +220,12 @@ def _transaction(question: Call) -> TxParams:
 
 def _account(address: str) -> ChecksumAddress:
     return ChecksumAddress(HexAddress(HexStr(address)))
+
+
+def _address(value: Any) -> str:
+    if len(HexBytes(value)) != _ADDRESS_LENGTH:
+        raise ValueError("not an address")
+    return to_checksum_address(value)
 
 
 def _integer(value: object) -> int:

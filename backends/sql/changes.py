@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, select
 from sqlalchemy.types import BigInteger
 
-from backends.sql.database import SQLITE, Database
+from backends.sql.database import Database
 from backends.sql.statements import (
     MOVE,
     ON_POSTGRESQL,
@@ -20,6 +20,7 @@ from backends.sql.statements import (
     Step,
     Values,
 )
+from backends.sql.urls import SQLITE
 
 
 Changed = Row[Any] | None

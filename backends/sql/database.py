@@ -1,32 +1,31 @@
 """One database: where it is, its engine in each process, its errors in our words."""
 
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
-from backends.sql.connections import (
+from backends.sql.errors import in_our_words, is_busy
+from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
+from backends.sql.sqlite import (
     create_file,
-    postgresql_engine,
-    postgresql_migration_engine,
     sqlite_engine,
     sqlite_migration_engine,
+    turns,
 )
-from backends.sql.errors import in_our_words, is_busy
-from signer.errors import ConfigurationError, Refusal, StoreUnavailableError
+from backends.sql.urls import POSTGRESQL, SQLITE, parsed
 
 
 T = TypeVar("T")
 
-SQLITE = "sqlite"
-POSTGRESQL = "postgresql"
+# Some locks SQLite reports at once; the processor has better things to do.
+_PAUSE_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Database:
         Raises:
             ConfigurationError: ``database-misconfigured``.
         """
-        self._url = _parsed(url)
+        self._url = parsed(url)
         self._pool_size = pool_size
         self._timeout = timeout
         # Keyed by process, so that a fork finds nothing and opens its own.  What it
@@ -81,7 +80,6 @@ class Database:
         Raises:
             StoreError: Or one of its children, never a driver's error.
         """
-
         here = self._here()
 
         def attempt() -> T:
@@ -155,6 +153,7 @@ class Database:
                 except OperationalError as e:
                     if not is_busy(e) or time.monotonic() > deadline:
                         raise
+                time.sleep(_PAUSE_SECONDS)
 
         return in_our_words(attempts)
 
@@ -177,56 +176,4 @@ class Database:
         engine = sqlite_engine(
             self._path, pool_size=self._pool_size, timeout=self._timeout
         )
-        return _Here(engine, _turns(self._timeout))
-
-
-def _turns(timeout: float) -> Callable[[], AbstractContextManager[None]]:
-    """
-    Return a queue for the writers of one process.
-
-    SQLite lets one write at a time; the others sleep and try again, for longer
-    and longer.  Threads that wait for each other here are woken at once.
-    """
-    lock = threading.Lock()
-
-    @contextmanager
-    def turn() -> Iterator[None]:
-        if not lock.acquire(timeout=timeout):
-            raise StoreUnavailableError("the database is busy")
-        try:
-            yield
-        finally:
-            lock.release()
-
-    return turn
-
-
-def _parsed(text: str) -> URL:
-    """
-    Return the URL with the driver that we ship.
-
-    Raises:
-        ConfigurationError: It is not for a database that we know.
-    """
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):  # The latter for a port that is no number.
-        url = URL.create("unknown")
-    if url.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
-        return url.set(drivername="postgresql+psycopg")
-    if url.drivername == SQLITE and _is_file(url):
-        return url.set(database=str(Path(str(url.database)).absolute()))
-    raise ConfigurationError(
-        Refusal(
-            "database-misconfigured",
-            "DATABASE_URL must be postgresql://... or sqlite:///path/to/file",
-        )
-    )
-
-
-def _is_file(url: URL) -> bool:
-    # In memory, every connection would have a ledger of its own.
-    name = url.database or ""
-    return bool(name) and not (
-        url.host or url.query or name.startswith((":memory:", "file:"))
-    )
+        return _Here(engine, turns(self._timeout))

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import text
 
-from backends.sql.database import POSTGRESQL, SQLITE, Database
+from backends.sql.database import Database
 from backends.sql.errors import UPGRADE
 from backends.sql.schema import HEAD
+from backends.sql.urls import POSTGRESQL, SQLITE
 from signer.errors import StoreError, StoreUnavailableError
 
 

@@ -5,8 +5,9 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
-from backends.sql.database import SQLITE, Database
+from backends.sql.database import Database
 from backends.sql.health import NEWER
+from backends.sql.urls import SQLITE
 from signer.errors import StoreError
 
 

@@ -15,7 +15,7 @@ from signer.networks import Network, Token
 from signer.refunds.erc20 import decode_transfer
 from signer.refunds.refund import Refund, RefundRequest, Status
 from signer.refunds.units import parse_units
-from signer.transactions import Transaction
+from signer.transactions import AnyTransaction
 
 
 ZERO_ADDRESS = "0x" + "0" * 40
@@ -79,7 +79,7 @@ def admit(
 
 
 def check_transaction(
-    transaction: Transaction, refund: Refund, network: Network
+    transaction: AnyTransaction, refund: Refund, network: Network
 ) -> None:
     """
     Compare what is about to be signed with the refund, field by field.

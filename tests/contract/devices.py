@@ -19,11 +19,14 @@ _ABSENT = "00000000-0000-0000-0000-000000000000"
 @dataclass(frozen=True)
 class Device:
     """
-    A backend under test: ``signs`` has ``key``, and ``makes`` makes more of them.
+    The backend *name* under test.
+
+    ``signs`` has ``key``, and ``makes`` makes more of them.
 
     ``absent`` is the well-formed id of a key that does not exist.
     """
 
+    name: str
     signs: KeyBackend
     makes: KeyGenerator
     key: KeyId
@@ -43,18 +46,18 @@ def open_device(name: str, request: pytest.FixtureRequest) -> Device:
     opinion of a second opinion, skips them.
     """
     if name == "reference":
-        return _with_key(ReferenceBackend())
+        return _with_key(name, ReferenceBackend())
     if name == "ministack":
-        return _with_key(request.getfixturevalue("ministack"))
+        return _with_key(name, request.getfixturevalue("ministack"))
     signs = request.getfixturevalue(name)
     makes = request.getfixturevalue("kms_administrator") if name == "kms" else signs
     key = request.getfixturevalue(f"{name}_key")
-    return Device(signs, makes, key, _absent(key))
+    return Device(name, signs, makes, key, _absent(key))
 
 
-def _with_key(backend: KeyGenerator) -> Device:
+def _with_key(name: str, backend: KeyGenerator) -> Device:
     key = backend.generate("the contract's key")
-    return Device(backend, backend, key, _absent(key))
+    return Device(name, backend, backend, key, _absent(key))
 
 
 def _absent(key: KeyId) -> KeyId:

@@ -13,7 +13,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import ConflictError, StaleStateError
 from signer.refunds.refund import Refund, Status
-from tests.fixtures.ledger import accepted, moved, now, queued, reserved, signed
+from tests.fixtures.ledger import accepted, moved, now, queued, reserved, signed, stored
 from tests.fixtures.races import Racers, start_payer
 
 
@@ -109,12 +109,12 @@ def test_one_refund_gets_one_nonce(
     database_url: str, store: SQLStore, racers: Racers
 ) -> None:
     """Processes that reserve the same refunds give each one nonce, and leave no gap."""
-    refunds = {accepted(store).id for _ in range(40)}
+    refunds = {refund.id: refund for refund in (accepted(store) for _ in range(40))}
     won = [pair for each in racers.race(_reserve_open, database_url) for pair in each]
 
-    assert refunds == {refund_id for refund_id, _ in won}
+    assert refunds.keys() == {refund_id for refund_id, _ in won}
     assert list(range(40)) == sorted(nonce for _, nonce in won)
-    assert won == [(each, _nonce(_stored(store, each))) for each, _ in won]
+    assert won == [(each, _nonce(stored(store, refunds[each]))) for each, _ in won]
 
 
 def test_threads_share_a_store(store: SQLStore) -> None:
@@ -145,7 +145,7 @@ def test_one_version_is_saved_once(store: SQLStore) -> None:
     with ThreadPoolExecutor(6) as threads:
         for round_ in range(10):
             wins = list(threads.map(save, [refund] * 6))
-            refund = _stored(store, refund.id)
+            refund = stored(store, refund)
 
             assert sum(wins) == 1
             assert round_ + 1 == refund.version
@@ -200,13 +200,13 @@ def test_kill_loses_nothing(database_url: str, store: SQLStore) -> None:
 def _require_whole(store: SQLStore, acknowledged: dict[str, int]) -> None:
     """Require each acknowledged version, and every refund in one piece."""
     refunds = store.list("gateway", limit=1000).refunds
-    stored = {refund.id: refund for refund in refunds}
+    found = {refund.id: refund for refund in refunds}
 
     assert acknowledged
     assert [
         each
         for each, version in acknowledged.items()
-        if each not in stored or stored[each].version < version
+        if each not in found or found[each].version < version
     ] == []
     for refund in refunds:
         kept = store.transactions(refund.id)
@@ -214,12 +214,6 @@ def _require_whole(store: SQLStore, acknowledged: dict[str, int]) -> None:
         assert [refund.tx_hash] * (refund.version > 1) == [tx.tx_hash for tx in kept]
     nonces = sorted(each.nonce for each in refunds if each.nonce is not None)
     assert list(range(len(nonces))) == nonces
-
-
-def _stored(store: SQLStore, refund_id: str) -> Refund:
-    stored = store.get(refund_id)
-    assert stored is not None
-    return stored
 
 
 def _nonce(refund: Refund) -> int:

@@ -33,9 +33,18 @@ METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
         "eth_getTransactionCount",
         lambda chain: chain.transaction_count(ADDRESS),
     ),
+    "past_count": (
+        "eth_getTransactionCount",
+        lambda chain: chain.transaction_count(ADDRESS, 15),
+    ),
     "fees": ("eth_getBlockByNumber", lambda chain: chain.fees()),
     "broadcast": ("eth_sendRawTransaction", lambda chain: chain.broadcast(RAW)),
     "receipt": ("eth_getTransactionReceipt", lambda chain: chain.receipt(HASH)),
+    "receipts": ("eth_getTransactionReceipt", lambda chain: chain.receipts([HASH])),
+    "find_transaction": (
+        "eth_getBlockByNumber",
+        lambda chain: chain.find_transaction(ADDRESS, 5),
+    ),
     "latest_block": ("eth_getBlockByNumber", lambda chain: chain.latest_block()),
     "block": ("eth_getBlockByNumber", lambda chain: chain.block(16)),
 }
@@ -62,9 +71,12 @@ ANSWERS: dict[str, object] = {
     "call": b"\x03",
     "estimate_gas": 4,
     "transaction_count": 5,
+    "past_count": 5,
     "fees": Fees(base_fee=100, priority_fee=7),
     "broadcast": None,
     "receipt": None,
+    "receipts": {},
+    "find_transaction": None,
     "latest_block": Block(16, "0x" + "ab" * 32),
     "block": Block(16, "0x" + "ab" * 32),
 }
@@ -73,6 +85,8 @@ ANSWERS: dict[str, object] = {
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-def client(*nodes: FakeNode, timeout: float = 5.0) -> JSONRPCChain:
+def client(
+    *nodes: FakeNode, timeout: float = 5.0, chain_id: int | None = None
+) -> JSONRPCChain:
     """Return a client of *nodes*, the first one preferred."""
-    return JSONRPCChain([node.url for node in nodes], timeout)
+    return JSONRPCChain([node.url for node in nodes], timeout, chain_id)

@@ -20,6 +20,7 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
 )
+from signer.ports import DeviceSignature
 from signer.signing import Signer
 from tests.support.devices import (
     KEY_ID,
@@ -136,6 +137,13 @@ def test_no_signature_byte_is_recorded() -> None:
 
     for secret in (f"{r:x}", f"{s:x}", str(r), str(s), der.hex(), "signature("):
         assert secret not in written
+
+
+def test_an_unbelieved_answer_does_not_show_itself() -> None:
+    """What a device answered has no signature bytes in its repr either."""
+    answer = DeviceSignature(b"\x30\x06signature", "request-1")
+
+    assert repr(answer) == "DeviceSignature(request_id='request-1')"
 
 
 def test_no_whole_key_id_is_recorded() -> None:

@@ -67,9 +67,11 @@ def test_numbers_out_of_range(number: int) -> None:
 
 @pytest.mark.parametrize("r", [0, N, N + 1])
 def test_the_range_is_refused_by_name(r: int) -> None:
-    """The edges are refused for being out of range, not for their spelling."""
+    """The edges are good DER, and are refused for what they say."""
     with pytest.raises(EncodingError, match="out of range"):
         parse_signature(_spelled(r, 1))
+    with pytest.raises(EncodingError, match="out of range"):
+        parse_signature(_spelled(1, r))
 
 
 def _mutations(der: bytes) -> Iterator[bytes]:

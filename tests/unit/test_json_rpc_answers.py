@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from backends.json_rpc.answers import (
     AlreadyKnownError,
+    CannotAnswerError,
     printable,
     revert_reason,
     says_not_found,
@@ -47,7 +48,11 @@ def reason_string(text: str) -> bytes:
         "transaction already imported",  # anvil
         "Transaction with the same hash was already imported.",  # OpenEthereum
         "known transaction. transaction with hash 0x01 is already in the system",
-        "Pool(AlreadyImported)",  # Moonbeam
+        "submit transaction to pool failed: Pool(AlreadyImported)",  # Moonbeam
+        "block already known",  # Erigon
+        "tx already in mempool",  # Ethermint
+        "tx already exists in cache",  # CometBFT
+        "pending transaction with same hash already exists",  # RSK
     ],
 )
 @pytest.mark.parametrize("code", [-32000, -32003, -32010, -32603])
@@ -66,8 +71,13 @@ def test_already_known_is_success_in_all_wordings(message: str, code: int) -> No
         ("Nonce too low", "nonce-too-low"),
         ("OldNonce, Current nonce: 5, nonce of rejected tx: 4", "nonce-too-low"),
         ("Transaction nonce is too low. Try incrementing the nonce.", "nonce-too-low"),
-        ("Pool(Stale)", "nonce-too-low"),
+        ("submit transaction to pool failed: Pool(Stale)", "nonce-too-low"),
+        ("nonce has already been used", "nonce-too-low"),
+        ("transaction already finalized", "nonce-too-low"),
+        ("invalid nonce; got 4, expected 5: invalid sequence", "nonce-too-low"),
+        ("invalid nonce; got 10, expected 9: invalid sequence", "nonce-too-high"),
         ("nonce too high", "nonce-too-high"),
+        ("tx nonce 9 exceeds next nonce 7", "nonce-too-high"),
         ("NonceGap, Future nonce. Expected nonce: 3", "nonce-too-high"),
         ("NonceTooFarInFuture", "nonce-too-high"),
         (
@@ -81,6 +91,10 @@ def test_already_known_is_success_in_all_wordings(message: str, code: int) -> No
         ("FeeTooLowToCompete", "underpriced"),
         ("FeeTooLow, EffectivePriorityFeePerGas too low 1 < 2", "underpriced"),
         ("ReplacementNotAllowed", "underpriced"),
+        (
+            "there is another tx which has the same nonce in the tx pool",
+            "underpriced",
+        ),
         ("Gas price below configured minimum gas price", "underpriced"),
         ("max fee per gas less than block base fee: address 0x01", "underpriced"),
         ("Transaction gas price 1wei is too low.", "underpriced"),
@@ -88,6 +102,8 @@ def test_already_known_is_success_in_all_wordings(message: str, code: int) -> No
         ("InsufficientFunds, Balance is 1 less than sending", "insufficient-funds"),
         ("Upfront cost exceeds account balance", "insufficient-funds"),
         ("unknown transaction", "other"),
+        ("invalid nonce; got 5, expected 5", "other"),
+        ("OwnNonceAlreadyUsed", "other"),
         ("exceeds block gas limit", "other"),
         ("invalid sender", "other"),
         ("tx fee (1.05 ether) exceeds the configured cap (1.00 ether)", "other"),
@@ -102,13 +118,15 @@ def test_a_refusal_has_a_reason(message: str, reason: str, code: int) -> None:
     assert error.reason == reason
 
 
-def test_nonce_too_low_is_known_behind_an_internal_error() -> None:
-    """Words decide over codes: -32603 with "nonce too low" is a refusal (R9)."""
+@pytest.mark.parametrize("code", [-32000, -32003, -32603, -32010, 3, None, "odd"])
+def test_nonce_too_low_is_a_refusal_whatever_its_code(code: object) -> None:
+    """Words decide over codes: it is no trouble that a retry heals (R9)."""
     error = translate(
-        "eth_sendRawTransaction", {"code": -32603, "message": "nonce too low"}
+        "eth_sendRawTransaction", {"code": code, "message": "nonce too low"}
     )
 
     assert isinstance(error, BroadcastRejectedError)
+    assert not error.retryable
     assert error.reason == "nonce-too-low"
 
 
@@ -121,6 +139,8 @@ def test_nonce_too_low_is_known_behind_an_internal_error() -> None:
         {"code": -32000, "message": "account limit exceeded"},
         {"code": -32000, "message": "future transaction tries to replace pending"},
         {"code": -32000, "message": "in-flight transaction limit reached"},
+        {"code": -32010, "message": "There are too many transactions in the queue."},
+        {"code": -32000, "message": "tx dropped due to L2 congestion"},
         {"code": -32005, "message": "daily request count exceeded"},
         {"code": -32603, "message": "Internal error"},
         {"code": "E_QUOTA", "message": "no"},
@@ -196,9 +216,9 @@ def test_a_revert_without_data_is_a_revert(
     [
         (-32601, ChainError),
         (-32602, ChainError),
-        (-32000, ChainUnavailableError),
-        (-32005, ChainUnavailableError),
-        (-32603, ChainUnavailableError),
+        (-32000, CannotAnswerError),
+        (-32005, CannotAnswerError),
+        (-32603, CannotAnswerError),
     ],
 )
 def test_other_errors_say_whether_to_retry(code: int, kind: type[ChainError]) -> None:
@@ -206,13 +226,14 @@ def test_other_errors_say_whether_to_retry(code: int, kind: type[ChainError]) ->
     outcome = translate("eth_getBalance", {"code": code, "message": "header not found"})
 
     assert type(outcome) is kind
+    assert outcome.retryable is (kind is CannotAnswerError)
 
 
 def test_a_read_is_not_reverted_by_its_words() -> None:
     """Only what executes code can revert."""
     outcome = translate("eth_getBalance", {"code": 3, "message": "execution reverted"})
 
-    assert type(outcome) is ChainUnavailableError
+    assert type(outcome) is CannotAnswerError
 
 
 @pytest.mark.parametrize(

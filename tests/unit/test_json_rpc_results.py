@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from signer.errors import ChainError, ChainUnavailableError, ExecutionRevertedError
+from signer.errors import ChainUnavailableError, ExecutionRevertedError
 from signer.ports import Fees
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Error, Reply, Result
@@ -37,16 +37,14 @@ def test_hashes_are_written_in_lower_case(fake_node: FakeNode) -> None:
     assert client(fake_node).latest_block().hash == "0x" + "ab" * 32
 
 
-def test_a_chain_without_base_fee_is_told(fake_node: FakeNode) -> None:
-    """A chain without EIP-1559 is refused in clear words, and not retried."""
+def test_a_chain_without_base_fee_has_a_gas_price(fake_node: FakeNode) -> None:
+    """Without EIP-1559 the whole price is what the node suggests, and it is known."""
     fake_node.script(
         "eth_getBlockByNumber", Result({"number": "0x1", "hash": "0x" + "00" * 32})
     )
+    fake_node.script("eth_gasPrice", Result("0x5"))
 
-    with pytest.raises(ChainError, match="EIP-1559") as caught:
-        client(fake_node).fees()
-
-    assert not caught.value.retryable
+    assert client(fake_node).fees() == Fees(base_fee=None, priority_fee=5)
 
 
 def test_a_base_fee_of_nothing_is_one(fake_node: FakeNode) -> None:

@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from dev.chain import CHAIN_ID, LocalChain
 from dev.rpc import RPC
 from tests.fixtures.chain import DevChain
 from tests.support.programs import program
+from tests.support.waiting import eventually
 
 
 KEEPER = """
@@ -36,16 +35,6 @@ def binary(anvil: DevChain) -> Path:
     found = find_anvil(ROOT)
     assert found is not None
     return found
-
-
-def eventually(condition: Callable[[], bool], patience: float = 10.0) -> bool:
-    """Say whether *condition* comes true in time."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def answers(url: str) -> bool:

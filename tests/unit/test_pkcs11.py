@@ -10,6 +10,7 @@ import pytest
 from backends.pkcs11 import PKCS11Backend
 from signer.der import parse_public_key, parse_signature
 from signer.errors import (
+    BackendError,
     BackendThrottledError,
     EncodingError,
     InvalidInputError,
@@ -19,6 +20,7 @@ from signer.errors import (
 from signer.ports import KeyGenerator, KeyId
 from signer.secp256k1 import recoverable
 from tests.fixtures.cryptoki_faults import (
+    CKR_FUNCTION_REJECTED,
     CKR_MECHANISM_INVALID,
     CKR_SESSION_COUNT,
     Cryptoki,
@@ -82,6 +84,27 @@ def test_refuses_an_answer_of_another_size(
     assert sign(softhsm, softhsm_key)
 
 
+def test_refuses_a_string_for_a_digest(
+    softhsm: PKCS11Backend, softhsm_key: KeyId
+) -> None:
+    """python-pkcs11 would sign the UTF-8 of it, and 32 letters are 32 bytes."""
+    with pytest.raises(InvalidInputError):
+        softhsm.sign_digest(softhsm_key, "x" * 32)  # type: ignore[arg-type]
+
+
+def test_a_refusal_without_a_better_name_is_not_retried(
+    softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
+) -> None:
+    """What is neither a fault, nor about PIN or key, is named by its class alone."""
+    with (
+        cryptoki.failing("C_SignInit", CKR_FUNCTION_REJECTED) as calls,
+        pytest.raises(BackendError, match="the token refused: FunctionRejected"),
+    ):
+        softhsm.sign_digest(softhsm_key, bytes(32))
+
+    assert len(calls) == 1
+
+
 def test_a_device_without_the_mechanism_cannot_use_the_key(
     softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
 ) -> None:
@@ -130,7 +153,7 @@ def test_nothing_is_loaded_before_the_first_call() -> None:
     """P3: importing and constructing work where there is no SoftHSM at all."""
     program = (
         "from pathlib import Path\n"
-        "import pkcs11, softhsm.cli, api.cli\n"
+        "import pkcs11, softhsm.cli, api.cli, api.app, api.bootstrap\n"
         "from backends.pkcs11 import PKCS11Backend\n"
         "PKCS11Backend(Path('/nowhere/libsofthsm2.so'), 't', lambda: exit(3))\n"
         "assert not pkcs11._loaded\n"

@@ -62,7 +62,7 @@ def test_who_is_alone_waits_for_those_inside_and_keeps_others_out() -> None:
         with gate:
             waiting = pool.submit(takes_down)
             pool.submit(comes_late)
-            _until_closed(gate)
+            _until_somebody_waits(gate)
             events.append("left")
         waiting.result()
 
@@ -83,11 +83,44 @@ def test_newcomers_queue_up_behind_the_one_who_waits_to_be_alone() -> None:
 
     with ThreadPoolExecutor(2) as pool, gate:
         pool.submit(takes_down)
-        _until_closed(gate)
+        _until_somebody_waits(gate)
         pool.submit(comes_late)
         events.append("inside")
 
     assert events == ["inside", "alone", "late"]
+
+
+def test_nobody_overtakes_those_who_waited() -> None:
+    """Who fails and asks again, in a tight loop, comes after the crowd."""
+    gate, events = Gate(), []
+
+    def waits() -> None:
+        with gate:
+            events.append("waited")
+
+    with ThreadPoolExecutor(1) as pool:
+        with gate.alone():
+            waiting = pool.submit(waits)
+            _until_somebody_waits(gate)
+        with gate.alone():
+            events.append("came back")
+        waiting.result()
+
+    assert events == ["waited", "came back"]
+
+
+def test_who_gives_up_leaves_the_queue() -> None:
+    """Those behind a thread that lost its patience are let in at once."""
+    gate = Gate(patience=0.1)
+    with ThreadPoolExecutor(2) as pool, gate:
+        recovery = pool.submit(gate.close)
+        _until_somebody_waits(gate)
+        gate._patience = 5.0
+        behind = pool.submit(gate.__enter__)
+
+        with pytest.raises(BackendUnavailableError):
+            recovery.result()
+        assert behind.result(5) is gate
 
 
 def test_a_call_that_hangs_costs_patience_and_not_the_gate() -> None:
@@ -113,6 +146,6 @@ def test_a_closed_gate_stays_closed() -> None:
         pytest.fail("the gate was closed")
 
 
-def _until_closed(gate: Gate) -> None:
-    while not gate._closed:
+def _until_somebody_waits(gate: Gate) -> None:
+    while not gate._queue:
         threading.Event().wait(0.001)

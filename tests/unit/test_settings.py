@@ -93,6 +93,12 @@ def test_booleans_are_true_or_false(name: str, value: str, expected: bool) -> No
     assert getattr(settings, name.lower()) is expected
 
 
+def test_settings_can_be_made_of_values() -> None:
+    """Python's own booleans are what they are."""
+    assert Settings.model_validate({"USE_KMS": True}).use_kms is True
+    assert Settings.model_validate({"DEBUG": False}).debug is False
+
+
 @pytest.mark.parametrize("name", ["USE_KMS", "DEBUG"])
 @pytest.mark.parametrize("value", ["1", "0", "yes", "no", "on", "t", "truee", "null"])
 def test_other_words_are_no_booleans(name: str, value: str) -> None:

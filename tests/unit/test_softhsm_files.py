@@ -170,7 +170,7 @@ def test_without_a_module_says_what_to_run(
     monkeypatch.setattr(library, "PLACES", ())
 
     assert library.find(settings, []) is None
-    with pytest.raises(ConfigurationError, match="softhsm-missing: .* softhsm init"):
+    with pytest.raises(ConfigurationError, match=r"softhsm-missing: .* softhsm init"):
         raise library.missing("run: hotwallet softhsm init")
 
 

@@ -1,5 +1,6 @@
 """What the store says when something is wrong, and what it never says."""
 
+import logging
 import traceback
 from collections.abc import Callable
 
@@ -67,11 +68,14 @@ def test_unknown_databases(url: str) -> None:
     assert CANARY not in _said(lambda: SQLStore(url))
 
 
-def test_values(store: SQLStore) -> None:
-    """A statement that fails tells none of its values."""
+def test_values(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
+    """A statement that fails tells none of its values, not even to a debug log."""
+    caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
     spoilt = queued(reason=CANARY, amount=0, reference=CANARY)
 
     assert CANARY not in _said(lambda: store.accept(spoilt))
+    assert "INSERT INTO refunds" in caplog.text
+    assert CANARY not in caplog.text
 
 
 def test_values_that_do_not_fit(store: SQLStore) -> None:

@@ -131,7 +131,7 @@ def test_waits_no_longer_than_told(sqlite_url: str) -> None:
         with pytest.raises(StoreUnavailableError, match="SQLITE_BUSY"):
             store.get("rf_0")
 
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 5
     accepted(store)
     store.close()
 

@@ -1,4 +1,4 @@
-"""EIP-1559 transactions: eth-account's bytes, and nothing that must not be signed."""
+"""Both kinds of transaction: eth-account's bytes, nothing that must not be signed."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 from signer.errors import EncodingError, HotWalletError, InvalidInputError
 from signer.secp256k1 import HALF_N, N, Signature
-from signer.transactions import MAX_GAS, SignedBytes, Transaction
+from signer.transactions import (
+    MAX_GAS,
+    AnyTransaction,
+    LegacyTransaction,
+    SignedBytes,
+    Transaction,
+)
 from tests.support.vectors import load
 
 
@@ -30,14 +36,26 @@ PLAIN = Transaction(
     value=0,
     data=b"",
 )
+LEGACY = LegacyTransaction(
+    chain_id=31337,
+    nonce=0,
+    gas_price=2 * 10**9,
+    gas=65_000,
+    to=PLAIN.to,
+    value=0,
+    data=b"",
+)
 SIGNATURE = Signature(1, 2, 1)
 
+both_kinds = pytest.mark.parametrize("plain", [PLAIN, LEGACY], ids=["1559", "legacy"])
+
 _fees = st.integers(0, 2**200)
+_addresses = st.binary(min_size=20, max_size=20).map(to_checksum_address)
 
 
 @st.composite
-def transactions(draw: st.DrawFn) -> Transaction:
-    """Return any transaction that may be signed."""
+def fee_market_transactions(draw: st.DrawFn) -> Transaction:
+    """Return any EIP-1559 transaction that may be signed."""
     low, high = sorted((draw(_fees), draw(_fees)))
     return Transaction(
         chain_id=draw(st.integers(1, 2**64 - 1)),
@@ -45,24 +63,44 @@ def transactions(draw: st.DrawFn) -> Transaction:
         max_priority_fee_per_gas=low,
         max_fee_per_gas=high,
         gas=draw(st.integers(1, MAX_GAS)),
-        to=to_checksum_address(draw(st.binary(min_size=20, max_size=20))),
+        to=draw(_addresses),
         value=draw(st.integers(0, 2**256 - 1)),
         data=draw(st.binary(max_size=300)),
     )
 
+
+legacy_transactions = st.builds(
+    LegacyTransaction,
+    chain_id=st.integers(1, 2**64 - 1),
+    nonce=st.integers(0, 2**64 - 2),
+    gas_price=_fees,
+    gas=st.integers(1, MAX_GAS),
+    to=_addresses,
+    value=st.integers(0, 2**256 - 1),
+    data=st.binary(max_size=300),
+)
+
+transactions = fee_market_transactions() | legacy_transactions
 
 signatures = st.builds(
     Signature, st.integers(1, N - 1), st.integers(1, HALF_N), st.integers(0, 1)
 )
 
 
-def _as_eth_account(transaction: Transaction) -> dict[str, Any]:
+def _as_eth_account(transaction: AnyTransaction) -> dict[str, Any]:
+    fees = (
+        {"gasPrice": transaction.gas_price}
+        if isinstance(transaction, LegacyTransaction)
+        else {
+            "type": 2,
+            "maxPriorityFeePerGas": transaction.max_priority_fee_per_gas,
+            "maxFeePerGas": transaction.max_fee_per_gas,
+        }
+    )
     return {
-        "type": 2,
+        **fees,
         "chainId": transaction.chain_id,
         "nonce": transaction.nonce,
-        "maxPriorityFeePerGas": transaction.max_priority_fee_per_gas,
-        "maxFeePerGas": transaction.max_fee_per_gas,
         "gas": transaction.gas,
         "to": transaction.to,
         "value": transaction.value,
@@ -70,11 +108,11 @@ def _as_eth_account(transaction: Transaction) -> dict[str, Any]:
     }
 
 
-@given(transaction=transactions(), signature=signatures)
+@given(transaction=fee_market_transactions(), signature=signatures)
 def test_every_byte_is_eth_accounts(
     transaction: Transaction, signature: Signature
 ) -> None:
-    """Digest and signed bytes equal those of eth-account, for all fields."""
+    """Digest and signed bytes equal those of eth-account, for all fields (S11)."""
     fields = _as_eth_account(transaction)
     numbers = {"v": signature.y_parity, "r": signature.r, "s": signature.s}
     signed = TypedTransaction.from_dict({**fields, **numbers})
@@ -83,11 +121,11 @@ def test_every_byte_is_eth_accounts(
     assert transaction.serialise(signature) == signed.encode()
 
 
-@given(transaction=transactions())
+@given(transaction=transactions)
 def test_a_wallets_transaction_is_read_as_it_was_meant(
-    transaction: Transaction,
+    transaction: AnyTransaction,
 ) -> None:
-    """What eth-account signs is decoded to the same fields, hash and sender."""
+    """What eth-account signs is decoded to the same fields, hash and sender (S11)."""
     theirs = ACCOUNT.sign_transaction(_as_eth_account(transaction))
 
     decoded = SignedBytes.decode(bytes(theirs.raw_transaction))
@@ -95,13 +133,19 @@ def test_a_wallets_transaction_is_read_as_it_was_meant(
     assert decoded.transaction == transaction
     assert decoded.tx_hash == theirs.hash.to_0x_hex()
     assert (decoded.signature.r, decoded.signature.s) == (theirs.r, theirs.s)
-    assert decoded.signature.y_parity == theirs.v
+    first_v = (
+        transaction.chain_id * 2 + 35
+        if isinstance(transaction, LegacyTransaction)
+        else 0
+    )
+    assert decoded.signature.y_parity == theirs.v - first_v
+    assert decoded.transaction.serialise(decoded.signature) == theirs.raw_transaction
     assert decoded.sender().address == ACCOUNT.address
 
 
-@given(transaction=transactions(), signature=signatures)
+@given(transaction=transactions, signature=signatures)
 def test_decoding_turns_serialising_round(
-    transaction: Transaction, signature: Signature
+    transaction: AnyTransaction, signature: Signature
 ) -> None:
     """What was serialised is read back whole."""
     raw = transaction.serialise(signature)
@@ -127,10 +171,16 @@ _fields = st.one_of(
 )
 
 
-@given(st.lists(_fields, min_size=11, max_size=13))
-def test_rlp_of_other_fields_is_refused_by_our_errors(fields: list[Any]) -> None:
+@given(
+    st.sampled_from([b"\x02", b""]),
+    st.lists(_fields, min_size=8, max_size=10)
+    | st.lists(_fields, min_size=11, max_size=13),
+)
+def test_rlp_of_other_fields_is_refused_by_our_errors(
+    kind: bytes, fields: list[Any]
+) -> None:
     """Well-formed RLP of the wrong things is refused, or is canonical."""
-    raw = b"\x02" + rlp.encode(fields)
+    raw = kind + rlp.encode(fields)
     try:
         decoded = SignedBytes.decode(raw)
     except HotWalletError:
@@ -139,9 +189,10 @@ def test_rlp_of_other_fields_is_refused_by_our_errors(fields: list[Any]) -> None
     assert decoded.transaction.serialise(decoded.signature) == raw
 
 
-def test_every_slip_in_signed_bytes_is_noticed() -> None:
+@both_kinds
+def test_every_slip_in_signed_bytes_is_noticed(plain: AnyTransaction) -> None:
     """One byte changed, cut or added: refused, or a transaction that says it (T11)."""
-    raw = replace(PLAIN, data=b"\xa9\x05\x9c\xbb" + bytes(64)).serialise(SIGNATURE)
+    raw = replace(plain, data=b"\xa9\x05\x9c\xbb" + bytes(64)).serialise(SIGNATURE)
     original = SignedBytes.decode(raw)
     mutations = [
         raw[:i] + bytes([byte]) + raw[i + 1 :]
@@ -178,10 +229,11 @@ def _nested(depth: int) -> bytes:
 
 
 @pytest.mark.parametrize("depth", [0, 10, 1_000, 10_000])
-def test_lists_may_not_nest(depth: int) -> None:
+@pytest.mark.parametrize("kind", [b"\x02", b""], ids=["1559", "legacy"])
+def test_lists_may_not_nest(kind: bytes, depth: int) -> None:
     """RLP of any depth is refused by our error, not by the interpreter's stack."""
     with pytest.raises(EncodingError):
-        SignedBytes.decode(b"\x02" + _nested(depth))
+        SignedBytes.decode(kind + _nested(depth))
 
 
 def _with(position: int, value: Any) -> Callable[[], bytes]:
@@ -189,6 +241,15 @@ def _with(position: int, value: Any) -> Callable[[], bytes]:
         fields = rlp.decode(PLAIN.serialise(SIGNATURE)[1:])
         fields[position] = value
         return bytes(b"\x02" + rlp.encode(fields))
+
+    return make
+
+
+def _legacy_with(position: int, value: bytes | int) -> Callable[[], bytes]:
+    def make() -> bytes:
+        fields = rlp.decode(LEGACY.serialise(SIGNATURE))
+        fields[position] = value
+        return bytes(rlp.encode(fields))
 
     return make
 
@@ -217,6 +278,16 @@ def _with(position: int, value: Any) -> Callable[[], bytes]:
         _with(10, (2**256).to_bytes(33, "big")),
         _with(11, b""),
         _with(11, (HALF_N + 1).to_bytes(32, "big")),
+        lambda: b"\x02" + LEGACY.serialise(SIGNATURE),
+        lambda: LEGACY.serialise(SIGNATURE) + b"\x80",
+        lambda: b"\x80" + LEGACY.serialise(SIGNATURE),
+        _legacy_with(3, b""),
+        _legacy_with(6, 27),
+        _legacy_with(6, 28),
+        _legacy_with(6, 0),
+        _legacy_with(6, 36),
+        _legacy_with(7, b""),
+        _legacy_with(8, HALF_N + 1),
     ],
     ids=[
         "nothing",
@@ -240,6 +311,16 @@ def _with(position: int, value: Any) -> Callable[[], bytes]:
         "r of 33 bytes",
         "s is 0",
         "high s",
+        "legacy as 1559",
+        "legacy, a byte too many",
+        "legacy behind no type",
+        "legacy contract creation",
+        "legacy for any chain",
+        "legacy for any chain, odd",
+        "legacy v 0",
+        "legacy chain 0",
+        "legacy r is 0",
+        "legacy high s",
     ],
 )
 def test_what_is_no_signed_transfer_is_refused(make: Callable[[], bytes]) -> None:
@@ -295,6 +376,52 @@ def test_the_edges_of_the_ranges(field: str, values: tuple[int, ...]) -> None:
         changes: dict[str, Any] = {field: value}
 
         assert getattr(replace(PLAIN, **changes), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("chain_id", (0, -1, 2**64)),
+        ("nonce", (-1, 2**64 - 1)),
+        ("gas_price", (-1, 2**256 // 65_000 + 1)),
+        ("gas", (0, MAX_GAS + 1)),
+        ("value", (-1, 2**256)),
+        ("to", ("", PLAIN.to.lower())),
+    ],
+)
+def test_a_legacy_transactions_fields_out_of_range(
+    field: str, values: tuple[Any, ...]
+) -> None:
+    """The older kind has the same ranges (T5, T8)."""
+    for value in values:
+        with pytest.raises(InvalidInputError):
+            replace(LEGACY, **{field: value})
+
+
+def test_a_gas_price_is_both_fees() -> None:
+    """Who records and raises fees need not know the kind."""
+    assert LEGACY.max_fee_per_gas == LEGACY.max_priority_fee_per_gas == 2 * 10**9
+
+
+def test_the_example_of_eip_155() -> None:
+    """The specification's own transaction has its hash, its v and its bytes."""
+    example = load("eips")["eip155"]
+    fields = example["transaction"]
+
+    decoded = SignedBytes.decode(bytes(HexBytes(example["raw"])))
+
+    assert decoded.transaction == LegacyTransaction(
+        chain_id=fields["chainId"],
+        nonce=fields["nonce"],
+        gas_price=fields["gasPrice"],
+        gas=fields["gas"],
+        to=to_checksum_address(fields["to"]),
+        value=fields["value"],
+        data=b"",
+    )
+    assert decoded.transaction.signing_digest() == HexBytes(example["hash"])
+    assert decoded.signature.y_parity == example["v"] - 37
+    assert decoded.sender().address == Account.from_key(example["key"]).address
 
 
 def test_the_refusal_names_the_field() -> None:

@@ -112,7 +112,7 @@ def test_a_replacement_pays_an_eighth_more_or_what_is_asked(
 def test_a_replacement_is_taken_and_within_the_cap(
     fees: list[int], quoted: list[int], cap: int
 ) -> None:
-    """Either every node's rule of replacement is met within the cap, or there is none."""
+    """Every node's rule of replacement is met within the cap, or there is none."""
     (old_priority, old_max), (priority, max_fee) = fees, quoted
 
     offer = raised(old_max, old_priority, (max_fee, priority), _network(cap))

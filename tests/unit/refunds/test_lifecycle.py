@@ -244,6 +244,18 @@ def test_a_row_that_was_changed_is_not_signed(world: World) -> None:
     assert device.calls == 0
 
 
+def test_a_reservation_without_a_nonce_is_a_bug(world: World) -> None:
+    """A row that no reservation made does not reach the device."""
+    reserved = world.step(world.accepted())
+    device = honest(KEY)
+    world.signer = signer_over(device)
+
+    with pytest.raises(ValueError, match="not reserved"):
+        world.lifecycle.step(replace(reserved, nonce=None), ACTOR)
+
+    assert device.calls == 0
+
+
 class Swapping(Signer):
     """A signer whose answer is a signature over something else."""
 

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signer.errors import InvalidInputError
-from signer.refunds.units import MAX_UINT256, format_units, parse_units
+from signer.refunds.units import format_units, parse_units
 
+
+MAX_UINT256 = 2**256 - 1
 
 decimals_of_tokens = st.integers(0, 36)
 
@@ -113,6 +115,12 @@ def test_what_is_no_text_is_no_amount(amount: str) -> None:
         parse_units(amount, 6)
 
     assert caught.value.field == "amount"
+
+
+def test_more_than_a_uint256_is_no_amount() -> None:
+    """The contract could not even be told of it."""
+    with pytest.raises(InvalidInputError):
+        parse_units(str(MAX_UINT256 + 1), 0)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,32 @@ def test_one_refunds_trouble_is_not_the_next_ones(world: World) -> None:
     assert "u:p" not in str(logs)
 
 
+def test_a_bug_that_one_refund_meets_is_not_the_next_ones(world: World) -> None:
+    """An error that is not ours is logged by its type alone, and the others go on."""
+    unlucky, *others = [world.accepted() for _ in range(3)]
+    world.clock.advance(seconds=15)
+
+    class Buggy(Lifecycle):
+        def step(self, refund: Refund, actor: Actor) -> Refund:
+            if refund.id == unlucky.id:
+                raise ZeroDivisionError("the PIN is 1234")
+            return super().step(refund, actor)
+
+    chains = {"local": Chain(NETWORK, world.chain)}
+    lifecycle = Buggy(world.store, chains, world.signer, world.clock)
+
+    with capture_logs() as logs:
+        steps = Worker(world.store, lifecycle, world.clock).work()
+
+    assert steps == 6
+    assert _statuses(world, [unlucky]) == [Status.QUEUED]
+    assert _statuses(world, others) == [Status.BROADCAST] * 2
+    assert [(entry["event"], entry["refund_id"]) for entry in logs] == [
+        ("refund-stuck", unlucky.id)
+    ]
+    assert "1234" not in str(logs)
+
+
 def test_steps_before_the_trouble_count(world: World) -> None:
     """A refund that comes half way has come half way."""
     world.accepted()

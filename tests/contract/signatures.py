@@ -1,0 +1,45 @@
+"""Many signatures, and whether all of them are what Ethereum wants."""
+
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from signer.audit import Operation, Purpose
+from signer.signing import Signer
+from tests.contract.devices import Device
+from tests.support.arithmetic import Verifier
+from tests.support.devices import recording
+
+
+Signed = tuple[bytes, bytes]
+"""A digest, and the 65 bytes that the signer made of it."""
+
+_PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local")
+
+
+def some_signatures(device: Device, number: int, threads: int = 4) -> list[Signed]:
+    """Return what a signer over *device* makes of *number* random digests."""
+    signer = Signer.open(device.signs, device.key, recording()[0])
+
+    def sign(_: int) -> Signed:
+        digest = secrets.token_bytes(32)
+        return digest, signer.sign_digest(digest, _PURPOSE).to_bytes()
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(sign, range(number)))
+
+
+def all_good(device: Device, signatures: Sequence[Signed]) -> bool:
+    """
+    Say whether all are 65 bytes, distinct, low-s, and recover to the key.
+
+    The arithmetic and the parser of the key share nothing with the signer.
+    """
+    point = device.loaded().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    verifier = Verifier(point, tables=True)
+    distinct = {signature[:32] for _, signature in signatures}
+    return len(distinct) == len(signatures) and all(
+        verifier.accepts(digest, signature) for digest, signature in signatures
+    )

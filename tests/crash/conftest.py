@@ -1,0 +1,32 @@
+"""Laboratories for the tests: a fresh one each, on a database of its own."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.crash.laboratory import Laboratory
+
+
+SEED = int(os.environ.get("CRASH_SEED", "20"))
+"""Another one: ``CRASH_SEED=21 make test ARGS=tests/crash``."""
+
+Open = Callable[..., Laboratory]
+
+
+@pytest.fixture
+def open_laboratory(tmp_path: Path) -> Iterator[Open]:
+    """Open a laboratory that ends with the test."""
+    with ExitStack() as stack:
+
+        def open_one(database_url: str, **options: Any) -> Laboratory:
+            home = tmp_path / "laboratory"
+            home.mkdir()
+            return stack.enter_context(
+                Laboratory(home, database_url, seed=SEED, **options)
+            )
+
+        yield open_one

@@ -1,0 +1,242 @@
+"""
+The invariants I1 to I7 of a refund service, judged from the outside.
+
+It sees chain, store and journal as values (``evidence.py``) and shares no code with
+the service: its own idea of legal moves, its own decoding of amounts and bytes.
+Each violation is a sentence.  No sentence, no violation.
+
+I8, the audit chain's own verification, joins when there is such a chain.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+
+from tests.crash.evidence import Evidence, Row
+from tests.crash.journal import Entry
+
+
+# Every move there may ever be.  Broadcast follows itself when bytes are sent again,
+# and mined goes back to it when a reorganisation takes the block away.
+LEGAL: dict[str, frozenset[str]] = {
+    "queued": frozenset({"queued", "reserved", "refused", "cancelled"}),
+    "reserved": frozenset({"reserved", "signed", "failed"}),
+    "signed": frozenset({"signed", "broadcast", "mined", "failed"}),
+    "broadcast": frozenset({"broadcast", "mined", "failed"}),
+    "mined": frozenset({"mined", "broadcast", "confirmed", "failed"}),
+    "confirmed": frozenset(),
+    "refused": frozenset(),
+    "cancelled": frozenset(),
+    "failed": frozenset(),
+}
+FINAL = frozenset(status for status, next_ones in LEGAL.items() if not next_ones)
+
+
+def violations(evidence: Evidence) -> list[str]:
+    """Return a sentence for each thing that must never happen, and did."""
+    return [
+        f"{name}: {sentence}"
+        for name, check in CHECKS
+        for sentence in sorted(set(check(evidence)))
+    ]
+
+
+def _paid_once(evidence: Evidence) -> Iterator[str]:
+    """I1: one matching transfer for a confirmed refund, and none for any other."""
+    paid = Counter((t.token, t.recipient, t.amount) for t in evidence.transfers)
+    due = Counter(_payment(r) for r in evidence.rows if r.status == "confirmed")
+    for payment in paid | due:
+        token, recipient, amount = payment
+        if paid[payment] != due[payment]:
+            yield (
+                f"{recipient} got {amount} of {token} {paid[payment]} times,"
+                f" and {due[payment]} confirmed refunds say so"
+            )
+
+
+def _as_asked(evidence: Evidence) -> Iterator[str]:
+    """I1, from the client: who asked for a refund gets it once, as it was asked."""
+    asked = {e["recipient"].lower(): e for e in evidence.journal if e["event"] == "asked"}
+    paid = defaultdict(list)
+    for transfer in evidence.transfers:
+        paid[transfer.recipient].append(transfer.amount)
+    for recipient, amounts in paid.items():
+        if recipient not in asked:
+            yield f"{recipient} was paid, and nobody asked for it"
+        elif amounts != [_units(asked[recipient], evidence)]:
+            yield f"{recipient} got {amounts}, asked was {asked[recipient]['amount']}"
+    for entry in evidence.journal:
+        if entry.get("status") == "confirmed":
+            recipient = entry["recipient"].lower()
+            if len(paid[recipient]) != 1:
+                yield f"{recipient} was told confirmed, and was paid {paid[recipient]}"
+
+
+def _row_is_on_chain(evidence: Evidence) -> Iterator[str]:
+    """I1, by hash: a confirmed row names the block that its transfer is in."""
+    places = {t.tx_hash: (t.block_number, t.block_hash) for t in evidence.transfers}
+    for row in evidence.rows:
+        if row.status != "confirmed":
+            continue
+        if places.get(row.tx_hash or "") != (row.block_number, row.block_hash):
+            yield f"{row.id} is confirmed in block {row.block_number}, and is not there"
+
+
+def _one_owner(evidence: Evidence) -> Iterator[str]:
+    """I2: each nonce of a wallet belongs to one refund."""
+    owners = defaultdict(set)
+    for row in evidence.rows:
+        if row.nonce is not None:
+            owners[row.chain_id, row.sender, row.nonce].add(row.id)
+    for signed in evidence.signed:
+        owners[signed.chain_id, signed.sender, signed.nonce].add(signed.refund_id)
+    for (_, _, nonce), ids in owners.items():
+        if len(ids) > 1:
+            yield f"nonce {nonce} belongs to {' and '.join(sorted(ids))}"
+
+
+def _recorded_first(evidence: Evidence) -> Iterator[str]:
+    """I2, from the network: it has nothing of the wallet's that the store has not."""
+    recorded = {signed.tx_hash: signed.nonce for signed in evidence.signed}
+    for sent in evidence.sent:
+        if recorded.get(sent.tx_hash) != sent.nonce:
+            yield f"{sent.tx_hash} with nonce {sent.nonce} was sent and never recorded"
+
+
+def _one_nonce(evidence: Evidence) -> Iterator[str]:
+    """I3: a refund has one nonce, in its row, its bytes and all that was told of it."""
+    nonces = defaultdict(set)
+    for row in evidence.rows:
+        if row.nonce is not None:
+            nonces[row.id].add(row.nonce)
+    for signed in evidence.signed:
+        nonces[signed.refund_id] |= {signed.nonce, signed.raw_nonce}
+        if (signed.raw_hash, signed.raw_chain_id) != (signed.tx_hash, signed.chain_id):
+            yield f"{signed.refund_id} has bytes that are not those of its record"
+    for entry in evidence.journal:
+        if entry.get("nonce") is not None:
+            nonces[entry["id"]].add(entry["nonce"])
+    for refund_id, seen in nonces.items():
+        if len(seen) > 1:
+            yield f"{refund_id} has the nonces {sorted(seen)}"
+
+
+def _forward(evidence: Evidence) -> Iterator[str]:
+    """I4: states move forward, one by one, and a final one stays."""
+    histories = defaultdict(list)
+    for step in evidence.steps:
+        histories[step.refund_id].append(step)
+    for row in evidence.rows:
+        history = histories[row.id]
+        statuses = [step.status for step in history]
+        if [step.version for step in history] != list(range(row.version + 1)):
+            yield f"{row.id} has a gap in its history, or a step twice"
+        if statuses[:1] != ["queued"] or statuses[-1:] != [row.status]:
+            yield f"{row.id} is {row.status}, and its history says {statuses}"
+        for before, after in zip(statuses, statuses[1:], strict=False):
+            if after not in LEGAL[before]:
+                yield f"{row.id} went from {before} to {after}"
+
+
+def _forward_as_told(evidence: Evidence) -> Iterator[str]:
+    """I4, from the client: what was told later is what may come later."""
+    told = defaultdict(list)
+    for entry in evidence.journal:
+        if "status" in entry and "id" in entry:
+            told[entry["id"]].append(entry)
+    for refund_id, entries in told.items():
+        for i, earlier in enumerate(entries):
+            for later in entries[i + 1 :]:
+                # Requests that overlap may be answered in any order.
+                if later["began"] < earlier["at"]:
+                    continue
+                if later["status"] not in REACHABLE[earlier["status"]]:
+                    yield (
+                        f"{refund_id} was told {earlier['status']},"
+                        f" and then {later['status']}"
+                    )
+
+
+def _sums(evidence: Evidence) -> Iterator[str]:
+    """I5: what the wallet has less is what was confirmed, token by token."""
+    confirmed = Counter[str]()
+    for row in evidence.rows:
+        if row.status == "confirmed":
+            confirmed[row.token] += row.amount
+    for token in evidence.spent.keys() | confirmed.keys():
+        spent = evidence.spent.get(token, 0)
+        if spent != confirmed[token]:
+            yield f"{spent} of {token} left the wallet, {confirmed[token]} is confirmed"
+
+
+def _announced(evidence: Evidence) -> Iterator[str]:
+    """I6: whatever was signed was announced to the audit log before."""
+    made = {signed.digest for signed in evidence.signed}
+    made |= {sent.digest for sent in evidence.sent} | evidence.used
+    for digest in made - evidence.intents:
+        yield f"the digest {digest} was signed without a word to the audit log"
+
+
+def _kept_promises(evidence: Evidence) -> Iterator[str]:
+    """I7: whatever a client was told with 2xx is in the store, and one thing only."""
+    rows = {row.id: row for row in evidence.rows}
+    ids = defaultdict(set)
+    for entry in evidence.journal:
+        if entry["event"] != "answered" or entry["http"] // 100 != 2:  # noqa: PLR2004
+            continue
+        ids[entry["key"]].add(entry["id"])
+        row = rows.get(entry["id"])
+        if row is None or row.key != entry["key"]:
+            yield f"{entry['id']} was promised to {entry['key']}, and is lost"
+        elif _payment(row)[1:] != (entry["recipient"].lower(), _units(entry, evidence)):
+            yield f"{row.id} is stored with another recipient or amount than promised"
+    for key, given in ids.items():
+        if len(given) > 1:
+            yield f"{key} was given the refunds {sorted(given)}"
+
+
+def _finished(evidence: Evidence) -> Iterator[str]:
+    """Liveness: at the end, everything accepted is final."""
+    for row in evidence.rows:
+        if row.status not in FINAL:
+            yield f"{row.id} is still {row.status}"
+    answered = {e["key"] for e in evidence.journal if e["event"] == "answered"}
+    for entry in evidence.journal:
+        if entry["event"] == "asked" and entry["key"] not in answered:
+            yield f"{entry['key']} never got an answer"
+
+
+CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
+    ("I1", _paid_once),
+    ("I1", _as_asked),
+    ("I1", _row_is_on_chain),
+    ("I2", _one_owner),
+    ("I2", _recorded_first),
+    ("I3", _one_nonce),
+    ("I4", _forward),
+    ("I4", _forward_as_told),
+    ("I5", _sums),
+    ("I6", _announced),
+    ("I7", _kept_promises),
+    ("G2", _finished),
+)
+
+
+def _payment(row: Row) -> tuple[str, str, int]:
+    return row.token, row.recipient, row.amount
+
+
+def _units(entry: Entry, evidence: Evidence) -> int:
+    return int(Decimal(entry["amount"]).scaleb(evidence.decimals))
+
+
+def _reachable(start: str) -> frozenset[str]:
+    found, fresh = {start}, [start]
+    while fresh:
+        new = LEGAL[fresh.pop()] - found
+        found |= new
+        fresh += new
+    return frozenset(found)
+
+
+REACHABLE = {status: _reachable(status) for status in LEGAL}

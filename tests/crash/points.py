@@ -1,0 +1,171 @@
+"""
+Named crash points, without a hook in production code.
+
+The ports (``Store``, ``ChainClient``, ``KeyBackend``) are wrapped, and a process that
+reaches an armed point kills itself, as ``kill -9`` does.  A point is written
+
+    role/port.method:when          role/port.method(status):when
+
+with *role* ``api`` or ``worker``, *when* ``before`` or ``after``, and the status that
+``save`` is about to write.  ``chain.broadcast:sent`` dies between the last byte of the
+request and the first of the answer.  ``CRASH_AT`` names the armed points, separated
+by blanks, and ``CRASH_MARKERS`` a folder: each point kills one process in all.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from api.bootstrap import Foundation
+from signer.ports import ChainClient, KeyBackend, Store
+from signer.refunds.lifecycle import Chain
+from signer.signing import Signer
+from tests.crash.half_request import send_and_forget
+
+
+CRASH_AT = "CRASH_AT"
+CRASH_MARKERS = "CRASH_MARKERS"
+
+# The numbers are those of reliability.md, section 5; 11 and 12 (replacement), 13
+# (audit checkpoint) and 14 (rotation) join when there is such a thing.
+SENDING = {
+    3: ("store.reserve:before",),
+    4: ("store.reserve:after",),
+    5: ("backend.sign_digest:before",),
+    6: ("backend.sign_digest:after", "store.save(signed):before"),
+    7: ("store.save(signed):after", "chain.broadcast:before"),
+    8: ("chain.broadcast:sent",),
+    9: (
+        "chain.broadcast:after",
+        "store.save(broadcast):before",
+        "store.save(broadcast):after",
+    ),
+}
+API = {1: ("store.accept:before",), 2: ("store.accept:after",), **SENDING}
+WORKER = {
+    **SENDING,
+    10: (
+        "chain.receipt:after",
+        "store.save(mined):before",
+        "store.save(mined):after",
+        "store.save(confirmed):before",
+        "store.save(confirmed):after",
+    ),
+}
+
+
+def names(role: str, points: Mapping[int, tuple[str, ...]]) -> list[str]:
+    """Return the points of *role* as ``CRASH_AT`` has them, in their order."""
+    return [f"{role}/{name}" for number in sorted(points) for name in points[number]]
+
+
+class CrashPoints:
+    """The points that are armed for this process's *role*."""
+
+    def __init__(self, role: str, environ: Mapping[str, str]) -> None:
+        self._role = role
+        self._armed = frozenset(environ.get(CRASH_AT, "").split())
+        self._markers = Path(environ.get(CRASH_MARKERS, os.devnull))
+
+    def reach(self, name: str) -> None:
+        """Die, if *name* is armed and nobody has died of it."""
+        point = f"{self._role}/{name}"
+        if point in self._armed and self._claimed(point):
+            die()
+
+    def is_armed(self, name: str) -> bool:
+        """Say whether somebody may still die of *name*."""
+        point = f"{self._role}/{name}"
+        return point in self._armed and not (self._markers / _file(point)).exists()
+
+    def _claimed(self, point: str) -> bool:
+        try:
+            (self._markers / _file(point)).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+def reached(markers: Path) -> set[str]:
+    """Return the points that somebody has died of."""
+    return {path.name.replace("|", "/") for path in markers.iterdir()}
+
+
+def die() -> NoReturn:
+    """End this process as kill -9 does: no handler, no flush, no goodbye."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")
+
+
+class Watched:
+    """Any port, with a crash point before and after each of its methods."""
+
+    def __init__(self, target: object, port: str, points: CrashPoints) -> None:
+        self._target = target
+        self._port = port
+        self._points = points
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._target, name)
+        if not callable(attribute):
+            return attribute
+        return self._around(name, attribute)
+
+    def _around(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            places = [f"{self._port}.{name}", *self._detailed(name, args)]
+            for place in places:
+                self._points.reach(f"{place}:before")
+            answer = method(*args, **kwargs)
+            for place in places:
+                self._points.reach(f"{place}:after")
+            return answer
+
+        return call
+
+    def _detailed(self, name: str, args: tuple[Any, ...]) -> list[str]:
+        # The last argument with a status is what the row is about to become.
+        statuses = [arg.status for arg in args if hasattr(arg, "status")]
+        return [f"{self._port}.{name}({statuses[-1]})"] if statuses else []
+
+
+class WatchedChain(Watched):
+    """A chain client that may also die in the middle of a broadcast."""
+
+    def __init__(self, chain: Chain, points: CrashPoints) -> None:
+        super().__init__(chain.client, "chain", points)
+        self._client: Any = chain.client
+        self._url = chain.network.rpc_urls[0].get_secret_value()
+
+    def broadcast(self, raw: bytes) -> object:
+        """Hand *raw* to the network, or die while the answer is on its way."""
+        if self._points.is_armed("chain.broadcast:sent"):
+            send_and_forget(self._url, raw)
+            self._points.reach("chain.broadcast:sent")
+        return self._around("broadcast", self._client.broadcast)(raw)
+
+
+def watched(found: Foundation, role: str, environ: Mapping[str, str]) -> Foundation:
+    """Return *found* with a crash point around every call to the outside."""
+    points = CrashPoints(role, environ)
+    chains = {
+        name: Chain(chain.network, cast("ChainClient", WatchedChain(chain, points)))
+        for name, chain in found.chains.items()
+    }
+    # The signer has no seam for this, and needs none but here.
+    pinned = found.signer
+    signer = Signer(
+        cast("KeyBackend", Watched(pinned._backend, "backend", points)),
+        pinned.key_id,
+        pinned.public_key,
+        pinned._audit,
+    )
+    store = cast("Store", Watched(found.store, "store", points))
+    return replace(found, store=store, signer=signer, chains=chains)
+
+
+def _file(point: str) -> str:
+    return point.replace("/", "|")

@@ -1,0 +1,91 @@
+"""What the chain says, asked by raw JSON-RPC."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import rlp
+from eth_utils.crypto import keccak
+
+from dev.rpc import RPC
+from tests.crash.evidence import Sent, Transfer
+
+
+_TRANSFER = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
+_BALANCE_OF = keccak(text="balanceOf(address)")[:4].hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What signed bytes say of themselves; hashes in hex, *digest* without 0x."""
+
+    tx_hash: str
+    digest: str
+    chain_id: int
+    nonce: int
+
+    @classmethod
+    def opened(cls, raw: bytes) -> "Envelope":
+        """Read a signed EIP-1559 transaction: ``0x02 || rlp([chain, nonce, ...])``."""
+        fields = rlp.decode(raw[1:])
+        return cls(
+            tx_hash=f"0x{keccak(raw).hex()}",
+            digest=keccak(raw[:1] + rlp.encode(fields[:-3])).hex(),
+            chain_id=int.from_bytes(fields[0]),
+            nonce=int.from_bytes(fields[1]),
+        )
+
+
+def read_transfers(rpc: RPC, wallet: str) -> tuple[Transfer, ...]:
+    """Return every ERC-20 transfer out of *wallet*, by whatever token."""
+    question = {
+        "fromBlock": "0x0",
+        "toBlock": "latest",
+        "topics": [_TRANSFER, "0x" + _word(wallet)],
+    }
+    return tuple(
+        Transfer(
+            tx_hash=log["transactionHash"],
+            token=log["address"].lower(),
+            recipient="0x" + log["topics"][2][-40:],
+            amount=int(log["data"], 16),
+            block_number=int(log["blockNumber"], 16),
+            block_hash=log["blockHash"],
+        )
+        for log in rpc("eth_getLogs", question)
+    )
+
+
+def read_sent(rpc: RPC, wallet: str) -> tuple[Sent, ...]:
+    """Return every transaction of *wallet*, block after block, and then the pool's."""
+    found = []
+    for number in range(int(rpc("eth_blockNumber"), 16) + 1):
+        found += rpc("eth_getBlockByNumber", hex(number), True)["transactions"]
+    pool = rpc("txpool_content")
+    for by_nonce in (*pool["pending"].values(), *pool["queued"].values()):
+        found += by_nonce.values()
+    return tuple(
+        _sent(transaction, rpc)
+        for transaction in found
+        if transaction["from"].lower() == wallet.lower()
+    )
+
+
+def read_balance(rpc: RPC, token: str, wallet: str) -> int:
+    """Return how many base units of *token* the wallet has."""
+    data = f"0x{_BALANCE_OF}{_word(wallet)}"
+    return int(rpc("eth_call", {"to": token, "data": data}, "latest"), 16)
+
+
+def _word(address: str) -> str:
+    return address[2:].lower().rjust(64, "0")
+
+
+def _sent(transaction: dict[str, Any], rpc: RPC) -> Sent:
+    raw = rpc("eth_getRawTransactionByHash", transaction["hash"])
+    number = transaction["blockNumber"]
+    return Sent(
+        tx_hash=transaction["hash"],
+        nonce=int(transaction["nonce"], 16),
+        digest=Envelope.opened(bytes.fromhex(raw[2:])).digest,
+        block_number=None if number is None else int(number, 16),
+    )

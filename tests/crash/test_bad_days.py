@@ -1,0 +1,54 @@
+"""Chain, KMS and database misbehave at once: faults at random, then blackouts."""
+
+import pytest
+
+from tests.crash.conftest import SEED, Open
+from tests.crash.faults import BAD_DAY, DROP_REPLY, RESET, RESET_REPLY, Fault, Kind
+from tests.crash.laboratory import Laboratory
+
+
+_DATABASE_DAY = (
+    (DROP_REPLY, 0.01),
+    (RESET, 0.01),
+    (RESET_REPLY, 0.01),
+    (Fault(Kind.DELAY, seconds=0.2), 0.02),
+)
+_KMS_DAY = tuple((fault, odds) for fault, odds in BAD_DAY if fault.kind != Kind.STALE)
+
+
+def _suffer(lab: Laboratory, seconds: float) -> None:
+    plans = (lab.chain.plan, lab.key.plan, lab.database)
+    for plan, odds in zip(plans, (BAD_DAY, _KMS_DAY, _DATABASE_DAY), strict=True):
+        plan.seed(SEED, odds)
+    driver = lab.drive("bad-day")
+    lab.sleep(seconds)
+    for plan in plans:
+        plan.blackout(2)
+        lab.sleep(2)
+    for plan in plans:
+        plan.heal()
+    lab.settle(driver)
+
+    confirmed = [r for r in lab.evidence().rows if r.status == "confirmed"]
+    assert confirmed, lab.explain("nothing was paid")
+    assert lab.violations() == [], lab.explain("see the list")
+
+
+def test_pays_once_on_a_bad_day(
+    open_laboratory: Open, empty_postgresql_url: str
+) -> None:
+    """Lost answers, resets, stale reads and blackouts delay refunds, no more."""
+    _suffer(
+        open_laboratory(empty_postgresql_url, use_kms=True, shield_database=False), 10
+    )
+
+
+@pytest.mark.soak
+def test_pays_once_in_a_bad_hour(
+    open_laboratory: Open, empty_postgresql_url: str
+) -> None:
+    """An hour of it changes nothing."""
+    _suffer(
+        open_laboratory(empty_postgresql_url, use_kms=True, shield_database=False),
+        3_600,
+    )

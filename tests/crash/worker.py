@@ -1,0 +1,19 @@
+"""A worker process of the laboratory: the real worker, with crash points."""
+
+import os
+import signal
+from threading import Event
+
+from api.bootstrap import assemble_worker, lay_foundation
+from api.logs import configure
+from signer.settings import Settings
+from tests.crash.points import watched
+
+
+def run_worker() -> None:
+    """Bring refunds to their end until SIGTERM."""
+    configure(Settings.from_env(os.environ))
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    worker = assemble_worker(watched(lay_foundation(os.environ), "worker", os.environ))
+    worker.run(wait=lambda: stop.wait(0.5))

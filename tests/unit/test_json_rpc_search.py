@@ -1,0 +1,190 @@
+"""Who consumed a nonce is found in the past, as far as a node keeps it."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.json_rpc.search import first
+from signer.errors import ChainUnavailableError
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Body, Delay, Error, Result
+from tests.support.rpc import ADDRESS, BLOCK, HASH, client
+
+
+SENDER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+MINED = {
+    "hash": HASH,
+    "from": SENDER.lower(),
+    "nonce": "0x5",
+    "to": ADDRESS.lower(),
+    "input": "0xa9059cbb",
+    "blockHash": "0x" + "ab" * 32,
+    "blockNumber": "0x10",
+}
+MISSING = Error(-32000, "missing trie node 3b70737ce08bd905 (path )")
+
+
+@given(st.data())
+def test_the_search_finds_the_block_with_few_questions(data: st.DataObject) -> None:
+    """Wherever it is, in at most 2 log2(height) + 2 questions."""
+    head = data.draw(st.integers(0, 10**9))
+    height = data.draw(st.integers(0, head))
+    oldest = data.draw(st.integers(0, head))
+    asked = list[int]()
+
+    def consumed(at: int) -> bool:
+        asked.append(at)
+        return at >= height and at >= oldest
+
+    found = first(consumed, head)
+
+    # Where the node remembers nothing older, what it finds is its oldest block.
+    assert found == max(height, oldest)
+    assert all(0 <= at < max(head, 1) for at in asked)
+    assert len(asked) <= 2 * math.log2(head + 1) + 2
+
+
+def script(node: FakeNode, *counts: Result | Error) -> None:
+    """Let *node* be at block 16, which holds one transaction, MINED."""
+    head = BLOCK | {"transactions": [{"type": "0x7e", **MINED}]}
+    node.script("eth_getBlockByNumber", Result(BLOCK), Result(head))
+    node.script("eth_getTransactionCount", *counts)
+    node.script("eth_getTransactionByHash", Result(MINED))
+
+
+@pytest.mark.parametrize("before", [Result("0x5"), MISSING], ids=["counted", "missing"])
+def test_the_transaction_is_found_in_the_block_that_consumed_the_nonce(
+    fake_node: FakeNode, before: Result | Error
+) -> None:
+    """Also right at the edge of what the node remembers, beside kinds unknown to us."""
+    script(fake_node, Result("0x6"), before)
+
+    found = client(fake_node).find_transaction(SENDER, 5)
+
+    assert found is not None
+    assert (found.tx_hash, found.sender, found.nonce) == (HASH, SENDER, 5)
+    assert (found.to, found.data) == (ADDRESS, b"\xa9\x05\x9c\xbb")
+    assert (found.block.number, found.block.hash) == (16, "0x" + "ab" * 32)
+
+
+def test_a_nonce_that_waits_is_not_searched_for(fake_node: FakeNode) -> None:
+    """While the nonce is not consumed two questions suffice to know nothing."""
+    script(fake_node, Result("0x5"))
+
+    assert client(fake_node).find_transaction(SENDER, 5) is None
+    assert len(fake_node.requests) == 2
+
+
+def test_what_is_older_than_the_nodes_memory_is_not_found(fake_node: FakeNode) -> None:
+    """The oldest block that is remembered holds another transaction: None."""
+    script(fake_node, Result("0x9"), MISSING)
+
+    assert client(fake_node).find_transaction(SENDER, 4) is None
+
+
+def test_a_contract_creation_has_no_recipient(fake_node: FakeNode) -> None:
+    """Somebody else may have used the key for anything."""
+    script(fake_node, Result("0x6"), Result("0x5"))
+    fake_node.script("eth_getTransactionByHash", Result(MINED | {"to": None}))
+
+    found = client(fake_node).find_transaction(SENDER, 5)
+
+    assert found is not None
+    assert found.to is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        MINED | {"blockHash": None, "blockNumber": None},
+        MINED | {"nonce": "0x4"},
+        MINED | {"from": ADDRESS},
+    ],
+    ids=["unknown", "pending", "another-nonce", "another-sender"],
+)
+def test_what_is_found_must_be_what_was_looked_for(
+    fake_node: FakeNode, answer: object
+) -> None:
+    """A reorganisation may take it away meanwhile, and a node may lie."""
+    script(fake_node, Result("0x6"), Result("0x5"))
+    fake_node.script("eth_getTransactionByHash", Result(answer))
+
+    assert client(fake_node).find_transaction(SENDER, 5) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hash": "0x" + "22" * 32},
+        {"from": "0x1234"},
+        {"input": None},
+        {"to": "0x"},
+        {"blockNumber": None},
+    ],
+    ids=repr,
+)
+def test_a_transaction_that_is_none_is_not_believed(
+    fake_node: FakeNode, change: dict[str, object]
+) -> None:
+    """A transaction without its parts, or another one, is no answer."""
+    script(fake_node, Result("0x6"), Result("0x5"))
+    fake_node.script("eth_getTransactionByHash", Result(MINED | change))
+
+    with pytest.raises(ChainUnavailableError, match="no sense"):
+        client(fake_node).find_transaction(SENDER, 5)
+
+
+def test_the_next_node_remembers_what_the_first_does_not(
+    fake_node: FakeNode, other_node: FakeNode
+) -> None:
+    """What one archive node finds, the others confirm without their past."""
+    script(fake_node, Result("0x9"), MISSING)
+    fake_node.script(
+        "eth_getBlockByNumber", Result(BLOCK), Result(BLOCK | {"transactions": []})
+    )
+    script(other_node, Result("0x9"), Result("0x5"))
+
+    found = client(fake_node, other_node).find_transaction(SENDER, 5)
+
+    assert found is not None
+    assert found.tx_hash == HASH
+
+
+def test_a_node_that_lies_about_the_past_is_outvoted(
+    three_nodes: tuple[FakeNode, FakeNode, FakeNode],
+) -> None:
+    """A made-up transaction convinces nobody, and the next node is searched."""
+    liar, second, third = three_nodes
+    invented = MINED | {"hash": "0x" + "99" * 32}
+    for node in (second, third):
+        script(node, Result("0x6"), Result("0x5"))
+        node.script("eth_getTransactionByHash", Result(None), Result(MINED))
+    script(liar, Result("0x6"), Result("0x5"))
+    liar.script(
+        "eth_getBlockByNumber",
+        Result(BLOCK),
+        Result(BLOCK | {"transactions": [invented]}),
+    )
+    liar.script("eth_getTransactionByHash", Result(invented), Result(None))
+
+    found = client(*three_nodes).find_transaction(SENDER, 5)
+
+    assert found is not None
+    assert found.tx_hash == HASH
+
+
+def test_a_search_that_takes_too_long_ends(fake_node: FakeNode) -> None:
+    """Many slow answers together have a deadline, too."""
+    script(fake_node, Result("0x6"))
+    fake_node.script("eth_getTransactionCount", Delay(0.2, Result("0x6")))
+    fake_node.script(
+        "eth_getBlockByNumber", Result(BLOCK | {"number": hex(10**9)}), Body(b"")
+    )
+
+    with pytest.raises(ChainUnavailableError, match="too long"):
+        client(fake_node, timeout=0.3).find_transaction(SENDER, 5)
+
+    assert len(fake_node.calls("eth_getTransactionCount")) < 10
