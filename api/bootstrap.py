@@ -170,7 +170,11 @@ def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
     return {
         name: Chain(
             network,
-            JSONRPCChain(network.rpc_urls, timeout=network.rpc_timeout_ms / 1000),
+            JSONRPCChain(
+                network.rpc_urls,
+                timeout=network.rpc_timeout_ms / 1000,
+                chain_id=network.chain_id,
+            ),
         )
         for name, network in networks.items()
     }

@@ -1,9 +1,9 @@
 """
 Signs with a key in a PKCS#11 token: SoftHSM, or any other module.
 
-``cryptoki`` owns the module, ``pkcs11_keys`` knows what a key looks like, and
-this file keeps connections: it makes them on first use, shares them among
-threads, and starts over when the token went away or the process was forked.
+``cryptoki`` owns the module, ``pkcs11_connection`` is one login to a token, and
+``pkcs11_keys`` knows what a key looks like.  This file makes connections: on first
+use, and again when the token went away or the process was forked.
 """
 
 import os
@@ -15,11 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from pkcs11 import Attribute, Mechanism, Session, SignMixin, Token
+from pkcs11 import Attribute, Session, Token
 from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
 from backends import pkcs11_keys
 from backends.cryptoki import Library
+from backends.pkcs11_connection import RAW_SIZE, Connection, OpenKey
 from backends.pkcs11_errors import TokenLostError, translated
 from signer.der import encode_signature
 from signer.errors import (
@@ -36,8 +37,6 @@ from signer.secp256k1 import DIGEST_SIZE
 
 
 T = TypeVar("T")
-
-_RAW_SIZE = 64
 
 _PAUSES = (0.02, 0.02, 0.04, 0.08, 0.16, 0.32)
 """Seconds between the attempts to open a token, twice as much at most.
@@ -69,7 +68,7 @@ class PKCS11Backend:
         self._token_label = token_label
         self._pin = pin
         self._pin_refused = False
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._pinned: dict[KeyId, bytes] = {}
 
     def public_key(self, key_id: KeyId) -> bytes:
@@ -99,7 +98,7 @@ class PKCS11Backend:
         raw = self._answer(
             lambda connection: self._key(connection, key_id).sign(digest)
         )
-        if len(raw) != _RAW_SIZE:
+        if len(raw) != RAW_SIZE:
             raise EncodingError("the token's signature is not 64 bytes")
         r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
         return DeviceSignature(encode_signature(r, s))
@@ -135,7 +134,7 @@ class PKCS11Backend:
             BackendError: The token did not answer, or refused.
         """
 
-        def ask(connection: "_Connection") -> T:
+        def ask(connection: Connection) -> T:
             # python-pkcs11 logs the process out when it closes a session that
             # was opened with a PIN.  This one was not.
             with connection.token.open(rw=True) as session:
@@ -143,14 +142,14 @@ class PKCS11Backend:
 
         return self._ask_once(ask)
 
-    def _answer(self, ask: Callable[["_Connection"], T]) -> T:
+    def _answer(self, ask: Callable[[Connection], T]) -> T:
         """Ask; if the token was lost, connect again and ask once more."""
         try:
             return self._ask_once(ask)
         except TokenLostError:
             return self._ask_once(ask)
 
-    def _ask_once(self, ask: Callable[["_Connection"], T]) -> T:
+    def _ask_once(self, ask: Callable[[Connection], T]) -> T:
         library = Library.of(self._path)
         failures = library.failures
         while True:
@@ -163,10 +162,10 @@ class PKCS11Backend:
                         raise connection.failed(e) from e
             self._connect(library, failures)
 
-    def _key(self, connection: "_Connection", key_id: KeyId) -> "_Key":
+    def _key(self, connection: Connection, key_id: KeyId) -> OpenKey:
         key = connection.keys.get(key_id)
         if key is None:
-            key = _Key(connection, _cka_id(key_id))
+            key = OpenKey(connection, _cka_id(key_id))
             if self._pinned.setdefault(key_id, key.spki) != key.spki:
                 raise KeyUnusableError("the key with this id is not the one it was")
             # Threads that race find the same key; the first one's is kept.
@@ -199,7 +198,7 @@ class PKCS11Backend:
             # A crowd that waits for a dead token hears of it all at once.
             raise BackendUnavailableError("the token cannot be opened")
 
-    def _opened(self, library: Library) -> "_Connection":
+    def _opened(self, library: Library) -> Connection:
         before = self._connection
         if before is not None and before.epoch is library.epoch:
             library.finalize()  # It was lost, and handles do not come back.
@@ -211,20 +210,21 @@ class PKCS11Backend:
             time.sleep(random.uniform(pause, 2 * pause))  # noqa: S311  No secret.
         return self._started(library)
 
-    def _started(self, library: Library) -> "_Connection":
+    def _started(self, library: Library) -> Connection:
         try:
             library.initialize()
             return self._logged_in(library)
         except PKCS11Error as e:
             raise BackendUnavailableError("the token does not start") from e
-        except BackendUnavailableError:
+        except BackendError:
+            # It saw the tokens that there are when it was initialised, and no later.
             library.finalize()
             raise
 
-    def _logged_in(self, library: Library) -> "_Connection":
+    def _logged_in(self, library: Library) -> Connection:
         try:
             token = library.token(self._token_label)
-            return _Connection(library.epoch, token, self._login(token))
+            return Connection(library.epoch, token, self._login(token))
         except PKCS11Error as e:
             error = translated(e)
             if isinstance(error, TokenLostError):
@@ -243,79 +243,6 @@ class PKCS11Backend:
             return token.open(user_pin=pin)
         except UserAlreadyLoggedIn:
             return token.open()
-
-
-class _Connection:
-    """
-    One login to a token, in one epoch of its module.
-
-    Its sessions are never closed: they end with the epoch, and the process is
-    logged out when the last one is closed.
-    """
-
-    def __init__(self, epoch: object, token: Token, session: Session) -> None:
-        self.epoch = epoch
-        self.token = token
-        self.session = session
-        self.keys: dict[KeyId, _Key] = {}
-        self._is_lost = False
-
-    def private_key(self, session: Session, cka_id: bytes) -> SignMixin:
-        """
-        Find a key; a token that is gone has none, which means another thing.
-
-        Raises:
-            KeyNotFoundError: The token is there, and the key is not.
-            PKCS11Error: The token is not.
-        """
-        try:
-            return pkcs11_keys.private_key(session, cka_id)
-        except KeyNotFoundError:
-            self.token.slot.get_token()
-            raise
-
-    def serves(self, library: Library) -> bool:
-        """Say whether handles are valid; ask inside the library's gate."""
-        return self.epoch is library.epoch and not self._is_lost
-
-    def failed(self, error: PKCS11Error) -> BackendError:
-        """Return our error for *error*, and remember if the token was lost."""
-        ours = translated(error)
-        if isinstance(ours, TokenLostError):
-            self._is_lost = True
-        return ours
-
-
-class _Key:
-    """
-    One key of a connection, and the sessions that sign with it.
-
-    A session does one thing at a time, so that every thread takes one of its own
-    for a signature.  The last one returned is the first one taken: there are as
-    many as ever signed at the same time, and no attribute is read on the way.
-    """
-
-    def __init__(self, connection: _Connection, cka_id: bytes) -> None:
-        self._connection = connection
-        self._cka_id = cka_id
-        self._idle = [connection.private_key(connection.session, cka_id)]
-        self.spki = pkcs11_keys.public_key(connection.session, cka_id)
-
-    def sign(self, digest: bytes) -> bytes:
-        """Return r and s as the token gives them."""
-        try:
-            key = self._idle.pop()
-        except IndexError:
-            key = self._another()
-        try:
-            # Without a mechanism the library would choose one that hashes.
-            return key.sign(digest, mechanism=Mechanism.ECDSA, buffer_size=_RAW_SIZE)
-        finally:
-            self._idle.append(key)
-
-    def _another(self) -> SignMixin:
-        session = self._connection.token.open()
-        return self._connection.private_key(session, self._cka_id)
 
 
 def _cka_id(key_id: KeyId) -> bytes:

@@ -101,6 +101,7 @@ def _sign_transaction(signer: Signer) -> bytes:
 def _pkcs11(folder: Path) -> Iterator[tuple[Action, KeyBackend, KeyId]]:
     from pkcs11 import Attribute, Mechanism, ObjectClass  # noqa: PLC0415
 
+    from backends.cryptoki import Library  # noqa: PLC0415
     from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
     from signer.settings import Settings  # noqa: PLC0415
     from softhsm import prepare  # noqa: PLC0415
@@ -112,18 +113,19 @@ def _pkcs11(folder: Path) -> Iterator[tuple[Action, KeyBackend, KeyId]]:
     module, pin = prepare(settings)
     backend = PKCS11Backend(module, settings.pkcs11_token_label, pin)
     key_id = KeyId(made["key_id"])
-    with backend.session() as session:
-        (key,) = session.get_objects(
-            {
-                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
-                Attribute.ID: bytes.fromhex(key_id),
-            }
-        )
-        yield (
-            lambda: key.sign(os.urandom(32), mechanism=Mechanism.ECDSA),
-            backend,
-            key_id,
-        )
+    backend.public_key(key_id)  # Logs the process in, for the bare session too.
+    library = Library.of(os.path.realpath(module))
+    session = library.token(settings.pkcs11_token_label).open()
+    wanted = {
+        Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+        Attribute.ID: bytes.fromhex(key_id),
+    }
+    (key,) = session.get_objects(wanted)
+    yield (
+        lambda: key.sign(os.urandom(32), mechanism=Mechanism.ECDSA),
+        backend,
+        key_id,
+    )
 
 
 @contextlib.contextmanager

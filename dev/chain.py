@@ -45,15 +45,23 @@ class LocalChain:
         block_time: Seconds from block to block; None mines each transaction at
             once, and nothing in between.  eth-tester mines transactions at once
             in either case, and empty blocks besides.
+        hardfork: An older one for anvil: before ``london`` there is no base fee.
     """
 
     def __init__(
-        self, anvil: Path | None, *, port: int = 0, block_time: int | None = None
+        self,
+        anvil: Path | None,
+        *,
+        port: int = 0,
+        block_time: int | None = None,
+        hardfork: str | None = None,
     ) -> None:
         self.engine = "anvil" if anvil else "eth-tester"
         self.port = port or _bind(0)
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = _command(anvil, self.port, block_time)
+        if anvil and hardfork:
+            self._command.append(f"--hardfork={hardfork}")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -96,7 +96,10 @@ def main() -> int:
     use_kms = os.environ.get("USE_KMS", "").lower() == "true"
     try:
         with running_stack(
-            default_home(), use_kms=use_kms, say=lambda text: story.tell(f"{text} ...")
+            default_home(),
+            use_kms=use_kms,
+            settings={"WEB_CONCURRENCY": "1"},  # One process starts sooner than two.
+            say=lambda text: story.tell(f"{text} ..."),
         ) as stack:
             _introduce(story, stack)
             _pay_once(story, stack)

@@ -65,7 +65,11 @@ class RPC:
             RPCError: The node said no, or the transaction was mined and failed.
             TimeoutError: It was not mined within *patience* seconds.
         """
-        tx_hash = self("eth_sendTransaction", {"gas": hex(2_000_000), **transaction})
+        defaults = {"gas": hex(2_000_000)}
+        if self("eth_getBlockByNumber", "latest", False).get("baseFeePerGas") is None:
+            # Else anvil would offer fees that a chain without EIP-1559 has not.
+            defaults["gasPrice"] = self("eth_gasPrice")
+        tx_hash = self("eth_sendTransaction", {**defaults, **transaction})
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             receipt = self("eth_getTransactionReceipt", tx_hash)

@@ -25,6 +25,7 @@ from typing import Any
 from dev import stablecoin
 from dev.anvil import ROOT, obtain_anvil
 from dev.chain import CHAIN_ID, LocalChain
+from dev.rpc import RPC
 
 
 SYMBOL = "TUSD"
@@ -89,7 +90,7 @@ def running_stack(
     with contextlib.ExitStack() as cleanup:
         say("Starting a local chain")
         anvil = obtain_anvil(ROOT)
-        chain = cleanup.enter_context(LocalChain(anvil, block_time=block_time))
+        chain = cleanup.enter_context(LocalChain(anvil))
         if use_kms:
             say("Starting a local KMS, and making a key in it")
             address, key_id = cleanup.enter_context(_kms_key(home, environ))
@@ -99,6 +100,10 @@ def running_stack(
         say("Deploying a test stablecoin, and funding the key's address")
         token = stablecoin.deploy(chain.url)
         stablecoin.fund(chain.url, address, token=token)
+        if chain.engine == "anvil":
+            # So far each transaction had its block at once; from here on, time passes.
+            RPC(chain.url)("evm_setAutomine", False)
+            RPC(chain.url)("evm_setIntervalMining", block_time)
         _write_networks(home, chain.url, token)
         stack = Stack(
             home=home,

@@ -20,7 +20,19 @@ from signer.errors import EncodingError
 from signer.secp256k1 import N, PublicKey
 
 
-_PREFIX_SIZE = 23  # SEQUENCE, AlgorithmIdentifier, and the BIT STRING's head.
+_POINT_SIZE = 65
+
+
+def _spki_of(point: bytes) -> bytes:
+    curve = ECDomainParameters(name="named", value="secp256k1")
+    algorithm = PublicKeyAlgorithm({"algorithm": "ec", "parameters": curve})
+    key = {"algorithm": algorithm, "public_key": ECPointBitString(point)}
+    return bytes(PublicKeyInfo(key).dump())
+
+
+# All that stands before the point is the same for every key.  It is encoded once,
+# at import, because asn1crypto's first use is not safe among threads.
+_HEAD = _spki_of(bytes(_POINT_SIZE))[:-_POINT_SIZE]
 
 
 def parse_signature(der: bytes) -> tuple[int, int]:
@@ -54,15 +66,12 @@ def parse_public_key(spki: bytes) -> PublicKey:
     Raises:
         EncodingError: Anything else.
     """
-    point = spki[_PREFIX_SIZE:]
-    if spki != encode_public_key(point):
+    point = spki[-_POINT_SIZE:]
+    if spki != _HEAD + point:
         raise EncodingError("the public key is not a secp256k1 SubjectPublicKeyInfo")
     return PublicKey(point)
 
 
 def encode_public_key(point: bytes) -> bytes:
-    """Return the DER ``SubjectPublicKeyInfo`` of an uncompressed secp256k1 point."""
-    curve = ECDomainParameters(name="named", value="secp256k1")
-    algorithm = PublicKeyAlgorithm({"algorithm": "ec", "parameters": curve})
-    key = {"algorithm": algorithm, "public_key": ECPointBitString(point)}
-    return bytes(PublicKeyInfo(key).dump())
+    """Return the DER ``SubjectPublicKeyInfo`` of a point as ``PublicKey`` has it."""
+    return _HEAD + point

@@ -71,10 +71,6 @@ class Poll(Generic[_T]):
             answer == given[0] for answer in given
         )
 
-    def is_over(self) -> bool:
-        """Say no: everybody shall be heard."""
-        return False
-
     def answer(self) -> _T:
         """
         Return the first answer.

@@ -1,31 +1,29 @@
 """
 The questions that one node is asked, through web3.py, and what its answers become.
 
-web3 hands on what it cannot read, so each answer is checked before it is believed.
-One that is not what it should be raises ``ChainUnavailableError``: it is none.
+Each answer is read with suspicion (``readings``).  One that is not what it should be
+raises ``ChainUnavailableError``: it is none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from eth_typing import BlockNumber, ChecksumAddress, HexAddress, HexStr
-from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 from web3 import Web3
 from web3.exceptions import BlockNotFound, TransactionNotFound, Web3Exception
 from web3.types import RPCEndpoint, TxParams, Wei
 
+from backends.json_rpc import readings
 from backends.json_rpc.answers import AlreadyKnownError
 from backends.json_rpc.node import Node
+from backends.json_rpc.readings import Found, digest, integer
 from signer.errors import ChainError, ChainUnavailableError
-from signer.ports import Block, Call, Fees, Log, MinedTransaction, Receipt
+from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 
 
 _T = TypeVar("_T")
-
-_HASH_LENGTH = 32
-_ADDRESS_LENGTH = 20
 
 
 class LyingNodeError(ChainUnavailableError):
@@ -60,7 +58,7 @@ def ask(question: Callable[[Web3], _T], node: Web3) -> _T:
 
 def chain_id(node: Web3) -> int:
     """Ask for the chain's id."""
-    return _integer(node.eth.chain_id)
+    return integer(node.eth.chain_id)
 
 
 def has_code(node: Web3, address: str) -> bool:
@@ -70,7 +68,7 @@ def has_code(node: Web3, address: str) -> bool:
 
 def balance(node: Web3, address: str) -> int:
     """Ask how many wei *address* has."""
-    return _integer(node.eth.get_balance(_account(address)))
+    return integer(node.eth.get_balance(_account(address)))
 
 
 def call(node: Web3, question: Call) -> bytes:
@@ -80,18 +78,18 @@ def call(node: Web3, question: Call) -> bytes:
 
 def estimate_gas(node: Web3, question: Call) -> int:
     """Ask how much gas *question* needs."""
-    return _integer(node.eth.estimate_gas(_transaction(question)))
+    return integer(node.eth.estimate_gas(_transaction(question)))
 
 
 def transaction_count(node: Web3, address: str) -> int:
     """Ask for the next nonce of *address* at the latest block."""
-    return _integer(node.eth.get_transaction_count(_account(address), "latest"))
+    return integer(node.eth.get_transaction_count(_account(address), "latest"))
 
 
 def past_count(node: Web3, address: str, block: int) -> int:
     """Ask for the next nonce of *address* behind the block at height *block*."""
     height = BlockNumber(block)
-    return _integer(node.eth.get_transaction_count(_account(address), height))
+    return integer(node.eth.get_transaction_count(_account(address), height))
 
 
 def hand_over(node: Web3, raw: bytes) -> None:
@@ -106,33 +104,23 @@ def hand_over(node: Web3, raw: bytes) -> None:
 
 def fees(node: Web3) -> Fees:
     """Ask for base fee and suggested tip, or for the gas price where there is none."""
-    latest: Mapping[str, Any] = node.eth.get_block("latest")
-    _block(latest)
+    latest: Found = node.eth.get_block("latest")
+    readings.block(latest)
     if latest.get("baseFeePerGas") is None:
-        return Fees(base_fee=None, priority_fee=_integer(node.eth.gas_price))
+        return Fees(base_fee=None, priority_fee=integer(node.eth.gas_price))
     return Fees(
-        base_fee=_integer(latest["baseFeePerGas"]),
-        priority_fee=_integer(node.eth.max_priority_fee),
+        base_fee=integer(latest["baseFeePerGas"]),
+        priority_fee=integer(node.eth.max_priority_fee),
     )
 
 
 def receipt(node: Web3, tx_hash: str) -> Receipt | None:
     """Ask what became of *tx_hash*; None when the node does not know, or not yet."""
     try:
-        found: Mapping[str, Any] = node.eth.get_transaction_receipt(HexStr(tx_hash))
+        found: Found = node.eth.get_transaction_receipt(HexStr(tx_hash))
     except TransactionNotFound:
         return None
-    if found["blockHash"] is None:
-        return None  # Some nodes have receipts of what is pending.
-    status = _integer(found["status"])
-    if status > 1 or _hash(found["transactionHash"]) != tx_hash.lower():
-        raise ValueError("not a receipt (EIP-658), or another transaction's")
-    return Receipt(
-        tx_hash=tx_hash.lower(),
-        block=Block(_integer(found["blockNumber"]), _hash(found["blockHash"])),
-        succeeded=status == 1,
-        logs=tuple(_log(log) for log in found["logs"]),
-    )
+    return readings.receipt(found, tx_hash)
 
 
 def receipts(node: Web3, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
@@ -146,22 +134,10 @@ def receipts(node: Web3, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
 def transaction(node: Web3, tx_hash: str) -> MinedTransaction | None:
     """Ask for a mined transaction; None when the node has none such, or not yet."""
     try:
-        found: Mapping[str, Any] = node.eth.get_transaction(HexStr(tx_hash))
+        found: Found = node.eth.get_transaction(HexStr(tx_hash))
     except TransactionNotFound:
         return None
-    if found["blockHash"] is None:
-        return None
-    if _hash(found["hash"]) != tx_hash.lower():
-        raise ValueError("another transaction")
-    to = found.get("to")
-    return MinedTransaction(
-        tx_hash=tx_hash.lower(),
-        sender=_address(found["from"]),
-        nonce=_integer(found["nonce"]),
-        to=None if to is None else _address(to),
-        data=bytes(found["input"]),
-        block=Block(_integer(found["blockNumber"]), _hash(found["blockHash"])),
-    )
+    return readings.transaction(found, tx_hash)
 
 
 def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | None:
@@ -174,39 +150,27 @@ def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | Non
     answer = cast("Node", node.provider).make_request(
         RPCEndpoint("eth_getBlockByNumber"), [hex(number), True]
     )
-    found: Mapping[str, Any] = answer["result"] or {"transactions": ()}
+    found: Found = answer["result"] or {"transactions": ()}
     for entry in found["transactions"]:
         if entry["from"].lower() == sender.lower() and int(entry["nonce"], 16) == nonce:
-            return _hash(bytes.fromhex(entry["hash"].removeprefix("0x")))
+            return digest(bytes.fromhex(entry["hash"].removeprefix("0x")))
     return None
 
 
 def latest_block(node: Web3) -> Block:
     """Ask for the head of the chain."""
-    return _block(node.eth.get_block("latest"))
+    return readings.block(node.eth.get_block("latest"))
 
 
 def block(node: Web3, number: int) -> Block | None:
     """Ask for the canonical block at *number*; None when the node has none."""
     try:
-        found = _block(node.eth.get_block(number))
+        found = readings.block(node.eth.get_block(number))
     except BlockNotFound:
         return None
     if found.number != number:
         raise ValueError("another block")
     return found
-
-
-def _block(found: Mapping[str, Any]) -> Block:
-    return Block(_integer(found["number"]), _hash(found["hash"]))
-
-
-def _log(log: Mapping[str, Any]) -> Log:
-    return Log(
-        address=str(log["address"]),
-        topics=tuple(bytes(topic) for topic in log["topics"]),
-        data=bytes(log["data"]),
-    )
 
 
 def _transaction(question: Call) -> TxParams:
@@ -220,22 +184,3 @@ def _transaction(question: Call) -> TxParams:
 
 def _account(address: str) -> ChecksumAddress:
     return ChecksumAddress(HexAddress(HexStr(address)))
-
-
-def _address(value: Any) -> str:
-    if len(HexBytes(value)) != _ADDRESS_LENGTH:
-        raise ValueError("not an address")
-    return to_checksum_address(value)
-
-
-def _integer(value: object) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError("not a quantity")
-    return value
-
-
-def _hash(value: Any) -> str:
-    digest = bytes(value)
-    if len(digest) != _HASH_LENGTH:
-        raise ValueError("not a hash")
-    return "0x" + digest.hex()

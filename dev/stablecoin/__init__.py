@@ -1,11 +1,12 @@
 """
-A test stablecoin on a local chain.
+Test stablecoins on a local chain: TestUSD, and WeirdUSD that misbehaves to order.
 
 No private key is involved: the node signs for its own unlocked accounts, and the
 first of them issues the coin.
 """
 
 import json
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,41 @@ from eth_utils.address import to_checksum_address
 from dev.rpc import RPC
 
 
-_ARTIFACT = Path(__file__).with_name("TestUSD.json")
+class Behaviour(IntEnum):
+    """What a WeirdUSD does with a transfer; ``WeirdUSD.sol`` says it in full."""
+
+    GOOD = 0
+    RETURNS_NOTHING = 1
+    RETURNS_FALSE = 2
+    REVERTS_WITH_REASON = 3
+    REVERTS_WITH_ERROR = 4
+    REVERTS_SILENTLY = 5
+    PANICS = 6
+    CHARGES_RECIPIENT = 7
+    CHARGES_SENDER = 8
+    REPEATS_EVENT = 9
+    OVERSTATES_EVENT = 10
+    SAYS_NOTHING = 11
 
 
 @cache
-def artifact() -> dict[str, Any]:
-    """Return the compiled contract: ``abi``, ``bytecode`` and how it was made."""
-    content: dict[str, Any] = json.loads(_ARTIFACT.read_text(encoding="utf-8"))
+def artifact(contract: str = "TestUSD") -> dict[str, Any]:
+    """Return a compiled contract: ``abi``, ``bytecode`` and how it was made."""
+    path = Path(__file__).with_name(f"{contract}.json")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
-def deploy(rpc_url: str) -> str:
-    """Deploy a new TestUSD and return its address (EIP-55)."""
-    rpc = RPC(rpc_url)
-    receipt = rpc.transact({"from": issuer(rpc_url), "data": artifact()["bytecode"]})
+def deploy(rpc_url: str, contract: str = "TestUSD") -> str:
+    """Deploy a new coin and return its address (EIP-55)."""
+    code = artifact(contract)["bytecode"]
+    receipt = RPC(rpc_url).transact({"from": issuer(rpc_url), "data": code})
     return to_checksum_address(receipt["contractAddress"])
+
+
+def behave(rpc_url: str, token: str, behaviour: Behaviour) -> None:
+    """Let the WeirdUSD at *token* behave like this from now on."""
+    administer(rpc_url, token, "setBehaviour(uint8)", behaviour)
 
 
 def fund(

@@ -1,10 +1,10 @@
 """
-Compile TestUSD.sol into TestUSD.json, or prove that it was.
+Compile the test coins into their artifacts, or prove that they were.
 
 ::
 
-    python -m dev.stablecoin.build            writes the artifact
-    python -m dev.stablecoin.build --check    fails unless it is what the source gives
+    python -m dev.stablecoin.build            writes TestUSD.json, WeirdUSD.json
+    python -m dev.stablecoin.build --check    fails unless the sources give the same
 
 The compiler is the one of ``package.json`` (npm, run by node), so that everybody gets
 the same bytes; no metadata hash is appended, so that comments do not count.
@@ -23,9 +23,7 @@ from dev.anvil import ROOT
 
 
 HERE = Path(__file__).resolve().parent
-SOURCE = HERE / "TestUSD.sol"
-ARTIFACT = HERE / "TestUSD.json"
-CONTRACT = "TestUSD"
+CONTRACTS = ("TestUSD", "WeirdUSD")
 
 # Paris has no opcode that a chain of the last years lacks (PUSH0 came after it).
 SETTINGS: dict[str, Any] = {
@@ -37,36 +35,50 @@ SETTINGS: dict[str, Any] = {
 _SOLC = ROOT / "node_modules" / "solc"
 
 
-def build() -> str:
+def build() -> dict[str, str]:
     """
-    Compile the source and return the artifact's text.
+    Compile the sources and return the artifacts' texts by their contracts' names.
 
     Raises:
         RuntimeError: The compiler is missing, or has something to say.
     """
-    source = SOURCE.read_text(encoding="utf-8")
-    output = _compile(source)
+    sources = {
+        contract: (HERE / f"{contract}.sol").read_text(encoding="utf-8")
+        for contract in CONTRACTS
+    }
+    output = _compile(sources)
     if output.get("errors"):
         raise RuntimeError("\n".join(e["formattedMessage"] for e in output["errors"]))
-    contract = output["contracts"][SOURCE.name][CONTRACT]
+    return {
+        contract: _artifact(
+            contract, source, output["contracts"][f"{contract}.sol"][contract]
+        )
+        for contract, source in sources.items()
+    }
+
+
+def _artifact(contract: str, source: str, compiled: dict[str, Any]) -> str:
     artifact = {
-        "contract": CONTRACT,
-        "source": SOURCE.name,
+        "contract": contract,
+        "source": f"{contract}.sol",
         "source_sha256": hashlib.sha256(source.encode()).hexdigest(),
         "compiler": {"npm_solc": _compiler_version(), "settings": SETTINGS},
-        "abi": contract["abi"],
-        "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
+        "abi": compiled["abi"],
+        "bytecode": "0x" + compiled["evm"]["bytecode"]["object"],
     }
     return json.dumps(artifact, indent=2) + "\n"
 
 
-def _compile(source: str) -> dict[str, Any]:
+def _compile(sources: dict[str, str]) -> dict[str, Any]:
     question = {
         "language": "Solidity",
-        "sources": {SOURCE.name: {"content": source}},
+        "sources": {
+            f"{contract}.sol": {"content": source}
+            for contract, source in sources.items()
+        },
         "settings": {
             **SETTINGS,
-            "outputSelection": {"*": {CONTRACT: ["abi", "evm.bytecode.object"]}},
+            "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object"]}},
         },
     }
     if not _SOLC.is_dir():
@@ -92,22 +104,20 @@ def _compiler_version() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the artifact, or with ``--check`` compare it; 1 when it differs."""
+    """Write the artifacts, or with ``--check`` compare them; 1 when one differs."""
     parser = argparse.ArgumentParser(prog="python -m dev.stablecoin.build")
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    parser.add_argument("--artifact", type=Path, default=ARTIFACT)
+    parser.add_argument("--artifacts", type=Path, default=HERE, help="their folder")
     options = parser.parse_args(arguments)
-    built = build()
-    if not options.check:
-        options.artifact.write_text(built, encoding="utf-8")
-        return 0
-    if options.artifact.read_text(encoding="utf-8") == built:
-        return 0
-    print(
-        f"{options.artifact.name} is not what {SOURCE.name} compiles to",
-        file=sys.stderr,
-    )
-    return 1
+    status = 0
+    for contract, built in build().items():
+        path = options.artifacts / f"{contract}.json"
+        if not options.check:
+            path.write_text(built, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != built:
+            print(f"{path.name} is not what {contract}.sol gives", file=sys.stderr)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

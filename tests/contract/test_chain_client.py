@@ -2,6 +2,7 @@
 
 import threading
 
+import coincurve
 import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -10,9 +11,13 @@ from eth_utils.crypto import keccak
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
+from signer.audit import Operation, Purpose
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
-from signer.ports import Block, Call, ChainClient
+from signer.ports import Block, Call, ChainClient, Fees, MinedTransaction
+from signer.refunds.erc20 import transfer_calldata
+from signer.transactions import LegacyTransaction
 from tests.fixtures.chain import DevChain
+from tests.support.devices import honest, signer_over
 from tests.support.payments import NOBODY, hash_of, mined, signed, transfer
 
 
@@ -137,12 +142,93 @@ def test_counts_transactions(client: ChainClient, payer: LocalAccount) -> None:
     assert client.transaction_count(payer.address) == 2
 
 
+def test_counts_transactions_of_the_past(
+    client: ChainClient, payer: LocalAccount
+) -> None:
+    """The next nonce is known behind every recent block, not only the latest."""
+    before = client.latest_block().number
+    for nonce in (0, 1):
+        raw = signed(payer, nonce=nonce)
+        client.broadcast(raw)
+        mined(client, raw)
+
+    counts = [client.transaction_count(payer.address, before + n) for n in range(3)]
+
+    assert counts == [0, 1, 2]
+
+
+def test_finds_who_consumed_a_nonce(
+    client: ChainClient, dev_chain: DevChain, payer: LocalAccount
+) -> None:
+    """Whatever used the nonce is found, however many blocks came after it (R23)."""
+    raws = [transfer(payer, dev_chain.token, amount, nonce=amount) for amount in (0, 1)]
+    for raw in raws:
+        client.broadcast(raw)
+        receipt = mined(client, raw)
+    for nonce in range(2, 10):
+        last = signed(payer, nonce=nonce)
+        client.broadcast(last)
+        mined(client, last)
+
+    found = client.find_transaction(payer.address, 1)
+
+    assert found == MinedTransaction(
+        tx_hash=hash_of(raws[1]),
+        sender=payer.address,
+        nonce=1,
+        to=dev_chain.token,
+        data=coin.calldata("transfer(address,uint256)", NOBODY, 1),
+        block=receipt.block,
+    )
+
+
+def test_finds_nobody_where_a_nonce_waits(
+    client: ChainClient, payer: LocalAccount
+) -> None:
+    """A nonce that nobody consumed has no transaction."""
+    raw = signed(payer)
+    client.broadcast(raw)
+    mined(client, raw)
+
+    assert client.find_transaction(payer.address, 1) is None
+    assert client.find_transaction(NOBODY, 0) is None
+
+
+def test_a_transaction_that_makes_a_contract_has_no_recipient(
+    client: ChainClient, dev_chain: DevChain
+) -> None:
+    """Somebody's deployment is found like any other use of the key."""
+    count = client.transaction_count(dev_chain.deployer)
+    coin.deploy(dev_chain.url)
+
+    found = client.find_transaction(dev_chain.deployer, count)
+
+    assert found is not None
+    assert found.to is None
+
+
+def test_many_receipts_are_those_of_each(
+    client: ChainClient, payer: LocalAccount
+) -> None:
+    """Asked together, receipts are the same as asked one by one."""
+    raws = [signed(payer, nonce=nonce) for nonce in range(3)]
+    expected = {}
+    for raw in raws:
+        client.broadcast(raw)
+        expected[hash_of(raw)] = mined(client, raw)
+
+    receipts = client.receipts(["0x" + "11" * 32, *expected])
+
+    assert receipts == expected
+
+
 def test_quotes_fees(client: ChainClient, dev_chain: DevChain) -> None:
     """The fees are the latest block's base fee and a tip that the node suggests."""
     latest = dev_chain.rpc("eth_getBlockByNumber", "latest", False)
 
     fees = client.fees()
 
+    assert fees.base_fee is not None
     assert fees.base_fee == int(latest["baseFeePerGas"], 16) > 0
     assert fees.priority_fee == 10**9
 
@@ -303,3 +389,41 @@ def test_a_replacement_must_pay_more(fresh_anvil: DevChain) -> None:
         client.broadcast(signed(payer, nonce=1, value=1))
 
     assert caught.value.reason == "underpriced"
+
+
+def test_a_chain_without_base_fee_has_a_gas_price(legacy_anvil: DevChain) -> None:
+    """Where blocks have no base fee, the fees are the whole gas price."""
+    client: ChainClient = JSONRPCChain([legacy_anvil.url], timeout=10)
+    price = int(legacy_anvil.rpc("eth_gasPrice"), 16)
+
+    assert client.fees() == Fees(base_fee=None, priority_fee=price)
+
+
+def test_a_legacy_transaction_is_mined(legacy_anvil: DevChain) -> None:
+    """Our bytes with EIP-155 pay on a chain that knows nothing newer."""
+    client: ChainClient = JSONRPCChain([legacy_anvil.url], timeout=10)
+    key = coincurve.PrivateKey()
+    signer = signer_over(honest(key))
+    coin.fund(legacy_anvil.url, signer.address, token=legacy_anvil.token, amount=5)
+    transaction = LegacyTransaction(
+        chain_id=CHAIN_ID,
+        nonce=0,
+        gas_price=client.fees().priority_fee,
+        gas=100_000,
+        to=legacy_anvil.token,
+        value=0,
+        data=transfer_calldata(NOBODY, 5),
+    )
+    raw = transaction.serialise(
+        signer.sign_digest(
+            transaction.signing_digest(), Purpose(Operation.TRANSACTION_SIGNING)
+        )
+    )
+
+    client.broadcast(raw)
+
+    assert mined(client, raw).succeeded
+    assert coin.balance_of(legacy_anvil.url, legacy_anvil.token, NOBODY) == 5
+    found = client.find_transaction(signer.address, 0)
+    assert found is not None
+    assert found.tx_hash == hash_of(raw)

@@ -212,46 +212,39 @@ class Proxy:
             _reset(writer)
             return
         far_reader, far_writer = await self._connect()
-        near, far = (reader, writer), (far_reader, far_writer)
-        asking = asyncio.create_task(self._ask_tcp(near, far))
         answering = asyncio.create_task(_pump(far_reader, writer))
         try:
-            await asyncio.wait({asking, answering}, return_when="FIRST_COMPLETED")
-            fault = asking.result() if asking.done() else None
-            answering.cancel()
-            await asyncio.gather(answering, return_exceptions=True)
-            if fault is not None:
-                await self._end_tcp(fault, near, far)
+            while chunk := await reader.read(_CHUNK):
+                fault = self.plan.next(TCP)
+                if fault.kind is Kind.DELAY:
+                    await asyncio.sleep(fault.seconds)
+                if fault.kind in {Kind.PASS, Kind.DELAY}:
+                    await _write(far_writer, chunk)
+                    continue
+                # Nothing of the answer may slip through any more.
+                await _ended(answering)
+                await _end_tcp(
+                    fault, chunk, (reader, writer), (far_reader, far_writer)
+                )
+                return
         finally:
-            for task in (asking, answering):
-                task.cancel()
-            await asyncio.gather(asking, answering, return_exceptions=True)
+            await _ended(answering)
             far_writer.close()
 
-    async def _ask_tcp(self, near: Streams, far: Streams) -> Fault | None:
-        """Hand on chunk by chunk; return the fault that ends the connection."""
-        while chunk := await near[0].read(_CHUNK):
-            fault = self.plan.next(TCP)
-            if fault.kind in _HTTP_ONLY:
-                raise ValueError(f"{fault.kind} is for HTTP")
-            if fault.kind is Kind.DELAY:
-                await asyncio.sleep(fault.seconds)
-            if fault.kind is not Kind.RESET:
-                await _write(far[1], chunk)
-            if fault.kind not in {Kind.PASS, Kind.DELAY}:
-                return fault
-        return None
 
-    async def _end_tcp(self, fault: Fault, near: Streams, far: Streams) -> None:
-        if fault.kind is Kind.RESET:
-            _reset(near[1])
-            return
-        # An answer, or its absence for a while, says that the server has acted.
-        answer = b""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                answer = await far[0].read(_CHUNK)
-        await _spoil(fault, answer, near)
+async def _end_tcp(fault: Fault, chunk: bytes, near: Streams, far: Streams) -> None:
+    if fault.kind in _HTTP_ONLY:
+        raise ValueError(f"{fault.kind} is for HTTP")
+    if fault.kind is Kind.RESET:
+        _reset(near[1])
+        return
+    await _write(far[1], chunk)
+    # An answer, or its absence for a while, says that the server has acted.
+    answer = b""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            answer = await far[0].read(_CHUNK)
+    await _spoil(fault, answer, near)
 
 
 async def _spoil(fault: Fault, answer: bytes, near: Streams) -> None:
@@ -272,8 +265,15 @@ async def _spoil(fault: Fault, answer: bytes, near: Streams) -> None:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while chunk := await reader.read(_CHUNK):
-        await _write(writer, chunk)
+    with contextlib.suppress(OSError):
+        while chunk := await reader.read(_CHUNK):
+            await _write(writer, chunk)
+    writer.close()  # Which ends the reading of the other direction, too.
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _write(writer: asyncio.StreamWriter, content: bytes) -> bool:

@@ -1,5 +1,6 @@
 """The test coin is what its source says, and refuses as real ones do."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,20 +12,35 @@ from tests.fixtures.chain import DevChain
 from tests.support.payments import NOBODY
 
 
-def test_the_artifact_is_what_the_source_compiles_to() -> None:
-    """Recompiling TestUSD.sol with the pinned compiler gives the committed bytes."""
+def test_the_artifacts_are_what_the_sources_compile_to() -> None:
+    """Recompiling the coins with the pinned compiler gives the committed bytes."""
     assert build.main(["--check"]) == 0
 
 
 def test_an_artifact_of_another_source_is_found_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The check fails on any other bytecode."""
-    artifact = tmp_path / "TestUSD.json"
-    artifact.write_text(build.ARTIFACT.read_text().replace("0x60", "0x61", 1))
+    """The check fails on any other bytecode, of whichever coin."""
+    for contract in build.CONTRACTS:
+        artifact = (build.HERE / f"{contract}.json").read_text()
+        (tmp_path / f"{contract}.json").write_text(artifact.replace("0x60", "0x61", 1))
 
-    assert build.main(["--check", "--artifact", str(artifact)]) == 1
-    assert "is not what" in capsys.readouterr().err
+    assert build.main(["--check", "--artifacts", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "TestUSD.json is not what TestUSD.sol gives",
+        "WeirdUSD.json is not what WeirdUSD.sol gives",
+    ]
+
+
+def test_the_behaviours_are_those_of_the_source() -> None:
+    """Python and Solidity count the ways to misbehave alike."""
+    source = (build.HERE / "WeirdUSD.sol").read_text(encoding="utf-8")
+    body = source[source.index("enum Behaviour {") : source.index("}")]
+    names = re.findall(r"^ +(\w+),? //", body, re.MULTILINE)
+
+    assert [name.replace("_", "").lower() for name in coin.Behaviour.__members__] == [
+        name.lower() for name in names
+    ]
 
 
 def test_only_the_issuer_makes_coins(fresh_anvil: DevChain) -> None:

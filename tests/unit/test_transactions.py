@@ -424,6 +424,11 @@ def test_the_example_of_eip_155() -> None:
     assert decoded.sender().address == Account.from_key(example["key"]).address
 
 
+def test_the_most_gas_is_that_of_eip_7825() -> None:
+    """EIP-7825 caps a transaction at 16,777,216 gas."""
+    assert MAX_GAS == 16_777_216
+
+
 def test_the_refusal_names_the_field() -> None:
     """Whoever reads the error knows what to mend."""
     with pytest.raises(InvalidInputError, match="chain_id") as caught:

@@ -1,0 +1,358 @@
+"""
+The judge finds what it must find.
+
+One small run is described in which all is well; each case forges one fact of it, and
+names the invariant that must notice.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.crash.evidence import Evidence, Row, Sent, Signed, Step, Transfer
+from tests.crash.invariants import violations
+
+
+WALLET = "0x" + "aa" * 20
+TOKEN = "0x" + "cc" * 20
+HAPPY = ("queued", "reserved", "signed", "broadcast", "mined", "confirmed")
+
+Forge = Callable[[Evidence], Evidence]
+
+
+def _customer(number: int) -> str:
+    return f"0x{number:040x}"
+
+
+def _row(number: int) -> Row:
+    return Row(
+        id=f"rf_{number}",
+        key=f"key-{number}",
+        token=TOKEN,
+        recipient=_customer(number),
+        amount=12_500_000,
+        status="confirmed",
+        version=5,
+        chain_id=31337,
+        sender=WALLET,
+        nonce=number,
+        tx_hash=f"0xhash{number}",
+        block_number=number + 10,
+        block_hash=f"0xblock{number}",
+    )
+
+
+def _signed(row: Row) -> Signed:
+    return Signed(
+        tx_hash=str(row.tx_hash),
+        refund_id=row.id,
+        kind="transfer",
+        chain_id=row.chain_id,
+        sender=WALLET,
+        nonce=row.nonce or 0,
+        raw_hash=str(row.tx_hash),
+        raw_chain_id=row.chain_id,
+        raw_nonce=row.nonce or 0,
+        digest=f"digest-{row.nonce}",
+    )
+
+
+def _transfer(row: Row) -> Transfer:
+    return Transfer(
+        tx_hash=str(row.tx_hash),
+        token=row.token,
+        recipient=row.recipient,
+        amount=row.amount,
+        block_number=row.block_number or 0,
+        block_hash=str(row.block_hash),
+    )
+
+
+def _journal(row: Row) -> list[dict[str, Any]]:
+    asked = {"key": row.key, "recipient": row.recipient, "amount": "12.50"}
+    told = {**asked, "id": row.id, "nonce": row.nonce, "tx_hash": row.tx_hash}
+    start = (row.nonce or 0) * 100.0
+    return [
+        {"event": "asked", "at": start, **asked},
+        {"event": "failed", "at": start + 1, "key": row.key, "error": "TimeoutError"},
+        {"event": "asked", "at": start + 2, **asked},
+        {
+            "event": "answered",
+            "at": start + 4,
+            "began": start + 2,
+            "http": 201,
+            "status": "broadcast",
+            **told,
+        },
+        {
+            "event": "seen",
+            "at": start + 6,
+            "began": start + 5,
+            "status": "confirmed",
+            **told,
+        },
+    ]
+
+
+def _run() -> Evidence:
+    """Return a run of two refunds in which all is well."""
+    rows = (_row(0), _row(1))
+    signed = tuple(_signed(row) for row in rows)
+    return Evidence(
+        wallet=WALLET,
+        decimals=6,
+        journal=tuple(entry for row in rows for entry in _journal(row)),
+        transfers=tuple(_transfer(row) for row in rows),
+        sent=tuple(Sent(s.tx_hash, s.nonce, s.digest, 10) for s in signed),
+        rows=rows,
+        signed=signed,
+        steps=tuple(
+            Step(row.id, version, status)
+            for row in rows
+            for version, status in enumerate(HAPPY)
+        ),
+        spent={TOKEN: 25_000_000},
+        intents=frozenset(s.digest for s in signed),
+        used=frozenset(s.digest for s in signed),
+    )
+
+
+def _row_says(**changes: Any) -> Forge:
+    """Forge the first row."""
+    return lambda e: replace(e, rows=(replace(e.rows[0], **changes), e.rows[1]))
+
+
+def _told(index: int, **changes: Any) -> Forge:
+    """Forge a journal entry."""
+
+    def forge(evidence: Evidence) -> Evidence:
+        journal = list(evidence.journal)
+        journal[index] = {**journal[index], **changes}
+        return replace(evidence, journal=tuple(journal))
+
+    return forge
+
+
+def _history(*statuses: str) -> Forge:
+    """Forge the first refund's history, and let the row agree with it."""
+
+    def forge(evidence: Evidence) -> Evidence:
+        steps = tuple(Step("rf_0", n, status) for n, status in enumerate(statuses))
+        others = tuple(step for step in evidence.steps if step.refund_id != "rf_0")
+        first = replace(
+            evidence.rows[0], version=len(statuses) - 1, status=statuses[-1]
+        )
+        return replace(
+            evidence, steps=steps + others, rows=(first, *evidence.rows[1:])
+        )
+
+    return forge
+
+
+def _paid_again(tx_hash: str) -> Forge:
+    """Forge a second payment of the first refund, and a balance that fits."""
+
+    def forge(e: Evidence) -> Evidence:
+        again = replace(e.transfers[0], tx_hash=tx_hash)
+        spent = {TOKEN: e.spent[TOKEN] + again.amount}
+        return replace(e, transfers=(*e.transfers, again), spent=spent)
+
+    return forge
+
+
+def _with_bytes(**changes: Any) -> Forge:
+    """Forge one more signed transaction of the first refund."""
+
+    def forge(e: Evidence) -> Evidence:
+        again = {"tx_hash": "0xnew", "raw_hash": "0xnew", **changes}
+        return replace(e, signed=(*e.signed, replace(e.signed[0], **again)))
+
+    return forge
+
+
+def _transfer_says(**changes: Any) -> Forge:
+    """Forge the first transfer."""
+    return lambda e: replace(
+        e, transfers=(replace(e.transfers[0], **changes), *e.transfers[1:])
+    )
+
+
+FORGERIES: dict[str, tuple[Forge, str, str]] = {
+    "a refund is paid twice": (
+        _paid_again("0xother"),
+        "I1",
+        "got 12500000 of .* 2 times, and 1 confirmed",
+    ),
+    "a confirmed refund is not paid": (
+        lambda e: replace(e, transfers=e.transfers[1:]),
+        "I1",
+        "0 times, and 1 confirmed",
+    ),
+    "a failed refund is paid": (
+        _row_says(status="failed"),
+        "I1",
+        "1 times, and 0 confirmed",
+    ),
+    "another amount is paid": (
+        _transfer_says(amount=12_500_001),
+        "I1",
+        "asked was 12.50",
+    ),
+    "store and chain agree on an amount that nobody asked for": (
+        lambda e: _row_says(amount=1)(_transfer_says(amount=1)(e)),
+        "I1",
+        r"got \[1\], asked was 12.50",
+    ),
+    "a stranger is paid": (
+        _transfer_says(recipient=_customer(99)),
+        "I1",
+        "nobody asked for it",
+    ),
+    "another token is paid": (
+        _transfer_says(token=_customer(7)),
+        "I1",
+        "0 times, and 1 confirmed",
+    ),
+    "the client was told confirmed and nothing was paid": (
+        lambda e: replace(e, transfers=(), rows=(), signed=(), steps=(), spent={}),
+        "I1",
+        "was told confirmed, and was paid",
+    ),
+    "a confirmed refund names a block that was reorganised away": (
+        _row_says(block_hash="0xgone"),
+        "I1",
+        "is not there",
+    ),
+    "two refunds have one nonce": (
+        _row_says(nonce=1),
+        "I2",
+        "nonce 1 belongs to rf_0 and rf_1",
+    ),
+    "bytes were sent before they were recorded": (
+        lambda e: replace(e, sent=(*e.sent, Sent("0xnew", 2, "digest-0", None))),
+        "I2",
+        "0xnew with nonce 2 was sent and never recorded",
+    ),
+    "a refund was signed with two nonces": (
+        _with_bytes(nonce=2, raw_nonce=2),
+        "I3",
+        r"rf_0 has the nonces \[0, 2\]",
+    ),
+    "the bytes have another nonce than their record": (
+        _with_bytes(raw_nonce=2),
+        "I3",
+        r"rf_0 has the nonces \[0, 2\]",
+    ),
+    "the bytes have another hash than their record": (
+        _with_bytes(raw_hash="0xother"),
+        "I3",
+        "bytes that are not those of its record",
+    ),
+    "the client was told of another nonce": (
+        _told(3, nonce=7),
+        "I3",
+        r"rf_0 has the nonces \[0, 7\]",
+    ),
+    "a state went back": (
+        _history("queued", "reserved", "signed", "reserved", "signed", "failed"),
+        "I4",
+        "from signed to reserved",
+    ),
+    "a final state was left": (
+        _history("queued", "reserved", "failed", "broadcast", "mined", "confirmed"),
+        "I4",
+        "from failed to broadcast",
+    ),
+    "a reserved refund was refused": (
+        _history("queued", "reserved", "refused"),
+        "I4",
+        "from reserved to refused",
+    ),
+    "a step is missing from the history": (
+        lambda e: replace(e, steps=e.steps[:2] + e.steps[3:]),
+        "I4",
+        "a gap in its history",
+    ),
+    "the row is not where its history ends": (
+        _row_says(status="mined"),
+        "I4",
+        "is mined, and its history says",
+    ),
+    "the client saw a state go back": (
+        lambda e: _told(3, status="confirmed")(_told(4, status="mined")(e)),
+        "I4",
+        "was told confirmed, and then mined",
+    ),
+    "more left the wallet than was confirmed": (
+        lambda e: replace(e, spent={TOKEN: 25_000_001}),
+        "I5",
+        "25000001 of .* left the wallet, 25000000 is confirmed",
+    ),
+    "a signature was not announced": (
+        lambda e: replace(e, intents=frozenset({"digest-0"})),
+        "I6",
+        "digest-1 was signed without a word",
+    ),
+    "the device signed what nobody announced": (
+        lambda e: replace(e, used=e.used | {"digest-9"}),
+        "I6",
+        "digest-9 was signed without a word",
+    ),
+    "a promised refund is lost": (
+        lambda e: replace(e, rows=e.rows[:1]),
+        "I7",
+        "rf_1 was promised to key-1, and is lost",
+    ),
+    "a promised refund has another recipient": (
+        _row_says(recipient=_customer(5)),
+        "I7",
+        "another recipient or amount than promised",
+    ),
+    "one key was given two refunds": (
+        _told(3, id="rf_1"),
+        "I7",
+        "rf_1 was promised to key-0, and is lost",
+    ),
+    "a refund is not final in the end": (
+        _history("queued", "reserved", "signed", "broadcast"),
+        "G2",
+        "rf_0 is still broadcast",
+    ),
+    "a client never got an answer": (
+        lambda e: replace(e, journal=e.journal[:1]),
+        "G2",
+        "key-0 never got an answer",
+    ),
+}
+
+
+def test_finds_nothing_where_nothing_is() -> None:
+    """A run in which all is well breaks no invariant."""
+    assert violations(_run()) == []
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_finds(name: str) -> None:
+    """Each forged fact is found, under its invariant, in a sentence that says it."""
+    forge, invariant, sentence = FORGERIES[name]
+
+    found = violations(forge(_run()))
+
+    assert any(re.match(f"{invariant}: .*{sentence}", v) for v in found), found
+
+
+def test_a_reorganisation_is_no_violation() -> None:
+    """Mined may go back to broadcast, and broadcast may follow itself."""
+    history = (*HAPPY[:5], "broadcast", "broadcast", "mined", "confirmed")
+
+    assert violations(_history(*history)(_run())) == []
+
+
+def test_requests_that_overlap_may_be_answered_in_any_order() -> None:
+    """An older answer may arrive after a newer one, if it was asked for before."""
+    late = _told(4, status="broadcast", began=1.0)(_told(3, status="confirmed")(_run()))
+
+    assert violations(late) == []
