@@ -22,7 +22,7 @@ dev: .venv/.ready ## The same stack, left running.
 	@$(BIN)/python -m dev.stack
 
 test: .venv/.ready node_modules/.ready .venv-ministack/.ready ## All tests, and the coverage of the core.
-	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term $(ARGS)
 
 soak: .venv/.ready node_modules/.ready ## The long tests: minutes to hours.
 	@$(BIN)/python -m pytest -m soak $(ARGS)

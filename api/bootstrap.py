@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -33,6 +34,10 @@ from signer.settings import Settings
 from signer.signing import Signer
 
 
+if TYPE_CHECKING:
+    from backends.sql import SQLStore
+
+
 _READINESS_SECONDS = 3.0
 
 
@@ -48,9 +53,7 @@ class Foundation:
     warnings: tuple[str, ...]
 
 
-def lay_foundation(
-    environ: Mapping[str, str], *, serving: bool = True
-) -> Foundation:
+def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Foundation:
     """
     Read the configuration, open everything once, and let the guard judge it.
 
@@ -143,9 +146,7 @@ def open_store(settings: Settings) -> Store:
 
     store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
     try:
-        if not settings.is_production:
-            store.migrate()
-        store.check()
+        _bring_up(store, may_upgrade=not settings.is_production)
     except StoreError as e:
         raise ConfigurationError(Refusal("database-not-ready", str(e))) from None
     return store
@@ -178,6 +179,17 @@ def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
         )
         for name, network in networks.items()
     }
+
+
+def _bring_up(store: "SQLStore", *, may_upgrade: bool) -> None:
+    try:
+        store.check()
+    except StoreError:
+        # Looking first is cheap: most processes find that another one was here.
+        if not may_upgrade:
+            raise
+        store.migrate()
+        store.check()
 
 
 def _open_key(settings: Settings) -> tuple[KeyBackend, KeyId]:

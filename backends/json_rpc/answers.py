@@ -9,9 +9,7 @@ help where the words are unknown, and neither is ever shown to anybody.
 import re
 from collections.abc import Iterator, Mapping
 
-from eth_abi.abi import decode
-from eth_abi.exceptions import DecodingError
-
+from backends.json_rpc.reverts import NO_REASON, printable, revert_reason
 from signer.errors import (
     BroadcastRejectedError,
     ChainError,
@@ -95,25 +93,7 @@ _COUNTED = re.compile(r"invalid nonce; got (\d{1,20}), expected (\d{1,20})\b")
 _EXHAUSTED = re.compile(r"outofgas|gasrequiredexceeds|invalidopcode|badinstruction")
 _NOT_FOUND = re.compile(r"(block|header).*notfound|unknownblock")
 
-# Solidity, "Panic via assert and Error via require".
-_PANICS = {
-    0x01: "an assertion is false",
-    0x11: "arithmetic overflow or underflow",
-    0x12: "division by zero",
-    0x21: "no such enum value",
-    0x22: "damaged byte array in storage",
-    0x31: "pop of an empty array",
-    0x32: "array index out of bounds",
-    0x41: "out of memory",
-    0x51: "call of an uninitialised function",
-}
-
-_ERROR_STRING = bytes.fromhex("08c379a0")
-_PANIC = bytes.fromhex("4e487b71")
-_SELECTOR_LENGTH = 4
-_LONGEST_REASON = 200
 _LARGEST_CODE = 1_000_000
-_NO_REASON = "the contract gave no reason"
 
 
 def translate(method: str, error: object) -> ChainError:
@@ -140,43 +120,6 @@ def says_not_found(error: object) -> bool:
     return _NOT_FOUND.search(_squeezed(message)) is not None
 
 
-def revert_reason(data: bytes) -> str:
-    """
-    Return in words what a contract reverted with.
-
-    *data* is its return data: empty, ``Error(string)``, ``Panic(uint256)``, or a
-    custom error, of which only the selector is told.
-
-    >>> revert_reason(bytes.fromhex("75e91ce7"))
-    'custom error 0x75e91ce7'
-    """
-    selector, arguments = data[:_SELECTOR_LENGTH], data[_SELECTOR_LENGTH:]
-    if len(selector) < _SELECTOR_LENGTH:
-        return _NO_REASON
-    try:
-        if selector == _ERROR_STRING:
-            return printable(_text(arguments))
-        if selector == _PANIC:
-            (number,) = decode(["uint256"], arguments)
-            return f"panic 0x{number:02x}: {_PANICS.get(number, 'unknown')}"
-    except (DecodingError, OverflowError):
-        pass
-    return f"custom error 0x{selector.hex()}"
-
-
-def printable(text: str) -> str:
-    """Return *text* on one line, without control characters, 200 characters at most."""
-    clean = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(clean.split())[:_LONGEST_REASON] or _NO_REASON
-
-
-def _text(arguments: bytes) -> str:
-    # As bytes, and without a look at the padding: nobody obliges contracts to write
-    # UTF-8, or to pad.
-    (text,) = decode(["bytes"], arguments, strict=False)
-    return bytes(text).decode(errors="replace")
-
-
 def _is_revert(code: int | None, words: str) -> bool:
     return code in _REVERTED or "revert" in words or bool(_EXHAUSTED.search(words))
 
@@ -190,7 +133,7 @@ def _reason(fields: Mapping[str, object], words: str) -> str:
         return "the contract used up all gas"
     message = str(fields.get("message"))
     found = re.search(r"\bexecution reverted: (.+)", message, re.DOTALL | re.IGNORECASE)
-    return printable(found[1]) if found else _NO_REASON
+    return printable(found[1]) if found else NO_REASON
 
 
 def _texts(data: object) -> Iterator[str]:

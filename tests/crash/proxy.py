@@ -132,16 +132,15 @@ class Proxy:
 
         async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             # Clients and servers that are killed are this place's daily bread.
-            try:
-                with contextlib.suppress(OSError, EOFError, ValueError):
-                    await serve(reader, writer)
-            finally:
-                writer.close()
+            with contextlib.suppress(OSError, EOFError, ValueError):
+                await serve(reader, writer)
 
         def start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = self._loop.create_task(one(reader, writer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            # Not in the task, which may be cancelled before its first step.
+            task.add_done_callback(lambda _: writer.close())
 
         return start
 
@@ -222,13 +221,14 @@ class Proxy:
                     await _write(far_writer, chunk)
                     continue
                 # Nothing of the answer may slip through any more.
-                await _ended(answering)
+                answering.cancel()
+                await asyncio.gather(answering, return_exceptions=True)
                 await _end_tcp(
                     fault, chunk, (reader, writer), (far_reader, far_writer)
                 )
                 return
         finally:
-            await _ended(answering)
+            answering.cancel()
             far_writer.close()
 
 
@@ -269,11 +269,6 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while chunk := await reader.read(_CHUNK):
             await _write(writer, chunk)
     writer.close()  # Which ends the reading of the other direction, too.
-
-
-async def _ended(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _write(writer: asyncio.StreamWriter, content: bytes) -> bool:

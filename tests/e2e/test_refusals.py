@@ -43,16 +43,22 @@ def _codes(finished: subprocess.CompletedProcess[str]) -> set[str]:
 
 
 @COMMANDS
-@pytest.mark.parametrize("name", [None, "", "prod", "Production", "dev", "TEST2"])
-def test_production_needs_kms(
-    stack: Stack, command: tuple[str, ...], name: str | None
+def test_an_unset_environment_is_production(
+    stack: Stack, command: tuple[str, ...]
 ) -> None:
-    """Whatever APP_ENV is not known to be harmless is production, and needs KMS."""
-    environ = stack.environ | ({} if name is None else {"APP_ENV": name})
-    if name is None:
-        del environ["APP_ENV"]
+    """However the service is started, without APP_ENV it wants KMS, or status 78."""
+    environ = {name: stack.environ[name] for name in stack.environ if name != "APP_ENV"}
 
     finished = _run(command, environ)
+
+    assert finished.returncode == 78
+    assert "kms-not-configured" in _codes(finished)
+
+
+@pytest.mark.parametrize("name", ["", "prod", "Production", "dev", "TEST2"])
+def test_an_unknown_environment_is_production(stack: Stack, name: str) -> None:
+    """Whatever APP_ENV is not known to be harmless is production."""
+    finished = _run(GUARD, stack.environ | {"APP_ENV": name})
 
     assert finished.returncode == 78
     assert "kms-not-configured" in _codes(finished)

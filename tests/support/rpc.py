@@ -8,6 +8,7 @@ from eth_utils.crypto import keccak
 from backends.json_rpc import JSONRPCChain
 from signer.ports import Block, Call, Fees
 from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Reply
 
 
 RAW = b"\x02signed bytes"
@@ -22,6 +23,9 @@ RECEIPT = {
     "status": "0x1",
     "logs": [],
 }
+
+REVERTED = RECEIPT | {"status": "0x0"}
+FORKED = RECEIPT | {"blockHash": "0x" + "cd" * 32}
 
 METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
     "chain_id": ("eth_chainId", lambda chain: chain.chain_id()),
@@ -83,6 +87,15 @@ ANSWERS: dict[str, object] = {
 """What the port's methods make of those results."""
 
 every_method = pytest.mark.parametrize("name", METHODS)
+
+
+Three = tuple[FakeNode, FakeNode, FakeNode]
+
+
+def script_all(nodes: Three, method: str, *replies: Reply) -> None:
+    """Let each of three nodes answer *method* with its reply."""
+    for node, reply in zip(nodes, replies, strict=True):
+        node.script(method, reply)
 
 
 def client(

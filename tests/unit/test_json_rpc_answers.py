@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from backends.json_rpc.answers import (
     AlreadyKnownError,
     CannotAnswerError,
-    printable,
-    revert_reason,
     says_not_found,
     translate,
 )
+from backends.json_rpc.reverts import printable, revert_reason
 from signer.errors import (
     BroadcastRejectedError,
     ChainError,

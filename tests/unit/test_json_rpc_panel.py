@@ -1,33 +1,26 @@
-"""Between nodes of which one is dead, late, or lying: the rows of docs/networks.md."""
+"""Between nodes of which one is dead, late, or lying: the table of docs/networks.md."""
 
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
 
 import pytest
-from pydantic import SecretStr
-from structlog.testing import capture_logs
-from structlog.typing import EventDict
 
-from backends.json_rpc import questions
-from backends.json_rpc.node import connect
-from backends.json_rpc.panel import Panel
-from backends.json_rpc.witness import Witness
 from signer.errors import ChainError, ChainUnavailableError
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Delay, Drop, Error, Reply, Result
-from tests.support.rpc import ADDRESS, BLOCK, CALL, HASH, RAW, RECEIPT, client
-from tests.support.waiting import eventually
+from tests.support.rpc import (
+    ADDRESS,
+    BLOCK,
+    FORKED,
+    HASH,
+    RECEIPT,
+    REVERTED,
+    Three,
+    client,
+    script_all,
+)
 
-
-Three = tuple[FakeNode, FakeNode, FakeNode]
-
-FORKED = RECEIPT | {"blockHash": "0x" + "cd" * 32}
-REVERTED = RECEIPT | {"status": "0x0"}
 
 SILENCE: dict[str, Reply] = {
     "dead": Drop(),
@@ -43,19 +36,6 @@ ODD: dict[str, Reply] = SILENCE | {
 }
 
 
-@pytest.fixture
-def events() -> Iterator[list[EventDict]]:
-    """Return what is logged."""
-    with capture_logs() as captured:
-        yield captured
-
-
-def script(nodes: Three, method: str, *replies: Reply) -> None:
-    """Let each node answer *method* with its reply."""
-    for node, reply in zip(nodes, replies, strict=True):
-        node.script(method, reply)
-
-
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_one_of_three_decides_nothing(
@@ -64,7 +44,7 @@ def test_one_of_three_decides_nothing(
     """One node that is dead, late or lying neither hides nor forges a receipt (R25)."""
     replies: list[Reply] = [Result(RECEIPT)] * 3
     replies[place] = odd
-    script(three_nodes, "eth_getTransactionReceipt", *replies)
+    script_all(three_nodes, "eth_getTransactionReceipt", *replies)
     chain = client(*three_nodes, timeout=2)
     started = time.monotonic()
 
@@ -98,7 +78,7 @@ def test_what_no_majority_says_is_nothing_yet(
     three_nodes: Three, replies: tuple[Reply, Reply, Reply]
 ) -> None:
     """While nodes do not agree there is no receipt, which proves nothing."""
-    script(three_nodes, "eth_getTransactionReceipt", *replies)
+    script_all(three_nodes, "eth_getTransactionReceipt", *replies)
     chain = client(*three_nodes)
 
     assert chain.receipt(HASH) is None
@@ -108,7 +88,9 @@ def test_what_no_majority_says_is_nothing_yet(
 @pytest.mark.parametrize("silence", SILENCE.values(), ids=SILENCE)
 def test_one_of_three_alone_is_not_believed(three_nodes: Three, silence: Reply) -> None:
     """When two of three do not answer, nobody can tell."""
-    script(three_nodes, "eth_getTransactionReceipt", silence, Result(RECEIPT), silence)
+    script_all(
+        three_nodes, "eth_getTransactionReceipt", silence, Result(RECEIPT), silence
+    )
 
     with pytest.raises(ChainUnavailableError, match="too few"):
         client(*three_nodes, timeout=0.5).receipt(HASH)
@@ -172,7 +154,7 @@ def test_two_nodes_have_reached_what_the_later_one_has(
 
 def test_a_past_nonce_is_what_a_majority_counts(three_nodes: Three) -> None:
     """The past does not grow: there the answers must be the same."""
-    script(
+    script_all(
         three_nodes,
         "eth_getTransactionCount",
         Result("0x9"),
@@ -193,7 +175,7 @@ def test_a_past_nonce_is_what_a_majority_counts(three_nodes: Three) -> None:
 def test_a_block_is_canonical_when_a_majority_has_it(three_nodes: Three) -> None:
     """One node on a fork does not make us take a block for canonical, or for gone."""
     fork = BLOCK | {"hash": "0x" + "cd" * 32}
-    script(
+    script_all(
         three_nodes, "eth_getBlockByNumber", Result(BLOCK), Result(fork), Result(BLOCK)
     )
 
@@ -201,173 +183,6 @@ def test_a_block_is_canonical_when_a_majority_has_it(three_nodes: Three) -> None
 
     assert block is not None
     assert block.hash == "0x" + "ab" * 32
-
-
-def test_who_contradicts_the_majority_is_asked_nothing_for_a_while(
-    three_nodes: Three, events: list[EventDict]
-) -> None:
-    """A liar is marked bad, and the log names it by its place, never by its URL."""
-    liar = three_nodes[0]
-    script(
-        three_nodes,
-        "eth_getTransactionReceipt",
-        Result(REVERTED),
-        Result(RECEIPT),
-        Delay(0.1, Result(RECEIPT)),
-    )
-    for node in three_nodes:
-        node.script("eth_getBalance", Result("0x5"))
-    chain = client(*three_nodes, chain_id=None)
-
-    chain.receipt(HASH)
-    chain.receipt(HASH)
-    chain.balance(ADDRESS)
-
-    assert len(liar.requests) == 1
-    assert len(three_nodes[1].calls("eth_getBalance")) == 1
-    assert events == [
-        {
-            "event": "node-distrusted",
-            "log_level": "warning",
-            "node": 1,
-            "chain_id": None,
-            "reason": "contradiction",
-        }
-    ]
-
-
-def test_a_lie_that_comes_late_is_still_one(
-    three_nodes: Three, events: list[EventDict]
-) -> None:
-    """The verdict on an answer that nobody waited for comes when it does."""
-    script(
-        three_nodes,
-        "eth_getTransactionReceipt",
-        Result(RECEIPT),
-        Result(RECEIPT),
-        Delay(0.2, Result(REVERTED)),
-    )
-    chain = client(*three_nodes)
-
-    assert chain.receipt(HASH) is not None
-    assert events == []
-    assert eventually(lambda: [event["node"] for event in events] == [3])
-
-
-def test_to_be_late_is_no_lie(three_nodes: Three, events: list[EventDict]) -> None:
-    """A node that is behind is outvoted, and asked again."""
-    late = three_nodes[2]
-    script(
-        three_nodes,
-        "eth_getTransactionReceipt",
-        Delay(0.1, Result(RECEIPT)),
-        Result(RECEIPT),
-        Result(None),
-    )
-    chain = client(*three_nodes)
-
-    assert chain.receipt(HASH) is not None
-    assert chain.receipt(HASH) is not None
-    assert len(late.requests) == 2
-    assert events == []
-
-
-def test_a_hash_that_is_not_ours_is_a_lie(
-    fake_node: FakeNode, other_node: FakeNode, events: list[EventDict]
-) -> None:
-    """Who answers a broadcast with another hash is marked bad (R25)."""
-    fake_node.script("eth_sendRawTransaction", Result("0x" + "11" * 32))
-    other_node.script("eth_sendRawTransaction", Delay(0.1, Result(HASH)))
-    chain = client(fake_node, other_node)
-
-    chain.broadcast(RAW)
-    chain.broadcast(RAW)
-
-    assert len(fake_node.requests) == 1
-    assert [event["reason"] for event in events] == ["impossible-answer"]
-
-
-def test_an_only_node_is_always_asked(
-    fake_node: FakeNode, events: list[EventDict]
-) -> None:
-    """Where there is nobody else, the next answer may be a better one."""
-    fake_node.script(
-        "eth_sendRawTransaction", Result("0x" + "11" * 32), Drop(), Drop(), Result(HASH)
-    )
-    chain = client(fake_node)
-    for _ in range(2):
-        with pytest.raises(ChainUnavailableError):
-            chain.broadcast(RAW)
-
-    chain.broadcast(RAW)
-
-    assert len(events) == 1
-
-
-@pytest.mark.parametrize("count", [2, 3])
-def test_a_node_of_another_chain_has_no_say(
-    three_nodes: Three, events: list[EventDict], count: int
-) -> None:
-    """Each node must prove its chain first, and gets neither questions nor bytes."""
-    nodes = three_nodes[:count]
-    for node in nodes:
-        node.script("eth_chainId", Result("0x7"))
-        node.script("eth_getTransactionReceipt", Result(RECEIPT))
-        node.script("eth_sendRawTransaction", Result(HASH))
-    nodes[0].script("eth_chainId", Result("0x8"))
-    chain = client(*nodes, chain_id=7)
-
-    assert chain.receipt(HASH) is not None
-    chain.broadcast(RAW)
-
-    assert [request.method for request in nodes[0].requests] == ["eth_chainId"]
-    assert len(nodes[1].calls("eth_chainId")) == 1
-    assert [(event["node"], event["reason"]) for event in events] == [(1, "chain-id")]
-
-
-def test_an_only_node_of_another_chain_has_no_say_either(fake_node: FakeNode) -> None:
-    """No answer is better than one of another chain, until the node is back on ours."""
-    fake_node.script("eth_chainId", Result("0x8"), Result("0x8"), Result("0x7"))
-    fake_node.script("eth_getBalance", Result("0x5"))
-    chain = client(fake_node, chain_id=7)
-    for _ in range(2):
-        with pytest.raises(ChainError, match="node 1 is on another chain"):
-            chain.balance(ADDRESS)
-
-    assert chain.balance(ADDRESS) == 5
-    assert chain.balance(ADDRESS) == 5
-    assert len(fake_node.calls("eth_chainId")) == 3
-
-
-def test_a_node_that_was_away_proves_its_chain_again(fake_node: FakeNode) -> None:
-    """Also a node that was down at the start, or that comes back as another one."""
-    fake_node.script("eth_chainId", Body(status=503), Result("0x7"), Result("0x8"))
-    fake_node.script("eth_getBalance", Result("0x5"), Body(status=503), Result("0x6"))
-    chain = client(fake_node, chain_id=7)
-
-    with pytest.raises(ChainUnavailableError):
-        chain.balance(ADDRESS)
-    assert chain.balance(ADDRESS) == 5
-    with pytest.raises(ChainUnavailableError):
-        chain.balance(ADDRESS)
-    with pytest.raises(ChainError, match="another chain"):
-        chain.balance(ADDRESS)
-
-    assert len(fake_node.calls("eth_getBalance")) == 2
-
-
-def test_when_all_nodes_are_of_another_chain_nobody_is_trusted(
-    fake_node: FakeNode, other_node: FakeNode
-) -> None:
-    """That is no passing trouble at first, and silence afterwards."""
-    fake_node.script("eth_chainId", Result("0x8"))
-    other_node.script("eth_chainId", Result("0x8"))
-    chain = client(fake_node, other_node, chain_id=7)
-
-    with pytest.raises(ChainError, match="another chain"):
-        chain.balance(ADDRESS)
-    with pytest.raises(ChainUnavailableError, match="no node is trusted"):
-        chain.receipt(HASH)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +199,7 @@ def test_the_chain_id_is_what_a_majority_says(
     three_nodes: Three, replies: tuple[Reply, Reply, Reply], expected: int | None
 ) -> None:
     """Whoever answers is enough to start, unless they contradict each other."""
-    script(three_nodes, "eth_chainId", *replies)
+    script_all(three_nodes, "eth_chainId", *replies)
     chain = client(*three_nodes)
 
     if expected is None:
@@ -394,75 +209,9 @@ def test_the_chain_id_is_what_a_majority_says(
         assert chain.chain_id() == expected
 
 
-def test_a_node_that_hangs_keeps_nobody_waiting_twice(
-    fake_node: FakeNode, other_node: FakeNode
-) -> None:
-    """Who did not answer in time is left alone for a while, if it works without."""
-    fake_node.script("eth_getTransactionReceipt", Delay(1, Result(RECEIPT)))
-    fake_node.script("eth_getBalance", Delay(1, Result("0x5")))
-    other_node.script("eth_getTransactionReceipt", Result(RECEIPT))
-    other_node.script("eth_getBalance", Result("0x5"))
-    chain = client(fake_node, other_node, timeout=0.3)
-    chain.receipt(HASH)
-    started = time.monotonic()
-
-    assert chain.receipt(HASH) is not None
-    assert chain.balance(ADDRESS) == 5
-
-    assert time.monotonic() - started < 0.2
-    assert len(fake_node.requests) == 1
-
-
-def test_who_rests_is_asked_when_nobody_else_answers(
-    fake_node: FakeNode, other_node: FakeNode
-) -> None:
-    """Resting is an order of preference, not a verdict."""
-    fake_node.script("eth_getBalance", Body(status=502), Result("0x5"))
-    other_node.script("eth_getBalance", Result("0x6"), Body(status=502))
-    chain = client(fake_node, other_node)
-
-    assert chain.balance(ADDRESS) == 6
-    assert chain.balance(ADDRESS) == 5
-
-
-def test_a_hanging_node_holds_up_no_other_callers(three_nodes: Three) -> None:
-    """Fifty callers at once get their facts while a third node hangs."""
-    hanging = Delay(2, Result(None))
-    script(
-        three_nodes,
-        "eth_getTransactionReceipt",
-        Result(RECEIPT),
-        hanging,
-        Result(RECEIPT),
-    )
-    chain = client(*three_nodes, timeout=2)
-    started = time.monotonic()
-
-    with ThreadPoolExecutor(50) as callers:
-        receipts = list(callers.map(lambda _: chain.receipt(HASH), range(50)))
-
-    assert all(receipts)
-    assert time.monotonic() - started < 1.9
-    assert len(three_nodes[1].requests) <= 16
-
-
-def test_a_broadcast_waits_for_the_first_acceptance_only(
-    fake_node: FakeNode, other_node: FakeNode
-) -> None:
-    """All nodes get the bytes at the same time; a slow one finishes by itself."""
-    fake_node.script("eth_sendRawTransaction", Delay(1, Result(HASH)))
-    other_node.script("eth_sendRawTransaction", Error(-32000, "already known"))
-    started = time.monotonic()
-
-    client(fake_node, other_node).broadcast(RAW)
-
-    assert time.monotonic() - started < 0.5
-    assert eventually(partial(fake_node.calls, "eth_sendRawTransaction"))
-
-
 def test_a_forked_process_asks_all_nodes_by_itself(three_nodes: Three) -> None:
     """Threads do not survive a fork; a child starts its own."""
-    script(three_nodes, "eth_getTransactionReceipt", *[Result(RECEIPT)] * 3)
+    script_all(three_nodes, "eth_getTransactionReceipt", *[Result(RECEIPT)] * 3)
     chain = client(*three_nodes)
     chain.receipt(HASH)
 
@@ -476,48 +225,3 @@ def test_a_forked_process_asks_all_nodes_by_itself(three_nodes: Three) -> None:
 
     assert status == 0
     assert chain.receipt(HASH) is not None
-
-
-class Clock:
-    """A clock that a test turns, in seconds."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
-
-
-def test_distrust_and_rest_end(fake_node: FakeNode, events: list[EventDict]) -> None:
-    """A node that lied gets a minute, one that was silent ten seconds."""
-    clock = Clock()
-    witness = Witness(connect(SecretStr(fake_node.url), 1), 1, None, clock)
-    fake_node.script("eth_call", Body(status=503))
-
-    with pytest.raises(ChainUnavailableError):
-        witness.ask(lambda node: questions.call(node, CALL))
-    witness.distrust("contradiction")
-    witness.distrust("contradiction")
-    states = []
-    for _ in range(7):
-        states.append((witness.is_rested, witness.is_trusted))
-        clock.now += 10
-
-    assert states == [(False, False), *[(True, False)] * 5, (True, True)]
-    assert len(events) == 1
-
-
-def test_a_refusal_is_no_silence(fake_node: FakeNode) -> None:
-    """Who answers that it has no answer needs no rest."""
-    witness = Witness(connect(SecretStr(fake_node.url), 1), 1, None)
-    fake_node.script("eth_call", Error(-32000, "no"), Error(3, "reverted"))
-    ask: Callable[[], Any] = partial(
-        witness.ask, partial(questions.call, question=CALL)
-    )
-
-    for _ in range(2):
-        with pytest.raises(ChainError):
-            ask()
-
-    assert witness.is_rested
-    assert Panel([witness], 1).first(lambda _: 7) == 7

@@ -424,6 +424,14 @@ def test_the_example_of_eip_155() -> None:
     assert decoded.sender().address == Account.from_key(example["key"]).address
 
 
+def test_the_price_of_all_the_gas_is_a_uint256() -> None:
+    """Gas times fee may be 2**256 - 1 at most, as no node would take more."""
+    replace(PLAIN, gas=2**16, max_fee_per_gas=2**240 - 1)
+
+    with pytest.raises(InvalidInputError, match="max_fee_per_gas"):
+        replace(PLAIN, gas=2**16, max_fee_per_gas=2**240)
+
+
 def test_the_most_gas_is_that_of_eip_7825() -> None:
     """EIP-7825 caps a transaction at 16,777,216 gas."""
     assert MAX_GAS == 16_777_216

@@ -1,0 +1,60 @@
+"""What the client says while the chain changes its mind: anvil, for real."""
+
+import pytest
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from backends.json_rpc import JSONRPCChain
+from dev import stablecoin as coin
+from signer.ports import ChainClient
+from tests.fixtures.chain import DevChain
+from tests.support.payments import NOBODY, hash_of, mined, transfer
+
+
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_a_reorganisation_takes_everything_back(
+    fresh_anvil: DevChain, depth: int
+) -> None:
+    """Receipt, nonce and block are gone, and the same bytes are mined again (R19)."""
+    client: ChainClient = JSONRPCChain([fresh_anvil.url], timeout=10)
+    payer: LocalAccount = Account.create()
+    coin.fund(fresh_anvil.url, payer.address, token=fresh_anvil.token, amount=10)
+    raw = transfer(payer, fresh_anvil.token, 10)
+    client.broadcast(raw)
+    before = mined(client, raw)
+    fresh_anvil.rpc("anvil_mine", hex(depth - 1))
+    assert client.transaction_count(payer.address) == 1
+
+    fresh_anvil.rpc("anvil_reorg", depth, [])
+
+    assert client.receipt(hash_of(raw)) is None
+    assert client.receipts([hash_of(raw), "0x" + "11" * 32]) == {}
+    assert client.transaction_count(payer.address) == 0
+    assert client.find_transaction(payer.address, 0) is None
+    assert client.block(before.block.number) != before.block
+
+    client.broadcast(raw)
+    after = mined(client, raw)
+
+    assert after.tx_hash == before.tx_hash
+    assert client.block(after.block.number) == after.block != before.block
+    assert coin.balance_of(fresh_anvil.url, fresh_anvil.token, NOBODY) == 10
+
+
+def test_what_takes_the_nonce_meanwhile_is_found(fresh_anvil: DevChain) -> None:
+    """After a reorganisation another transaction may be the canonical one (R16)."""
+    client: ChainClient = JSONRPCChain([fresh_anvil.url], timeout=10)
+    payer: LocalAccount = Account.create()
+    coin.fund(fresh_anvil.url, payer.address, token=fresh_anvil.token, amount=10)
+    first, second = (transfer(payer, fresh_anvil.token, amount) for amount in (1, 2))
+    client.broadcast(first)
+    mined(client, first)
+    fresh_anvil.rpc("anvil_reorg", 1, [])
+    client.broadcast(second)
+    mined(client, second)
+
+    found = client.find_transaction(payer.address, 0)
+
+    assert found is not None
+    assert found.tx_hash == hash_of(second)
+    assert client.receipt(hash_of(first)) is None

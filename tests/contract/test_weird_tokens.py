@@ -1,0 +1,133 @@
+"""What chains say of tokens that misbehave: estimate, call, receipt and events."""
+
+from collections.abc import Callable
+
+import pytest
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
+
+from backends.json_rpc import JSONRPCChain
+from dev import stablecoin as coin
+from dev.stablecoin import Behaviour
+from signer.errors import ExecutionRevertedError
+from signer.ports import Call, ChainClient
+from signer.refunds.erc20 import transferred
+from tests.fixtures.chain import DevChain
+from tests.support.payments import NOBODY, mined, transfer
+
+
+AMOUNT = 1_000_000
+
+TRUE, FALSE, NOTHING = (1).to_bytes(32), bytes(32), b""
+
+NOT_TODAY = keccak(text="NotToday(address,uint256)")[:4].hex()
+
+REASONS = {
+    Behaviour.REVERTS_WITH_REASON: "WeirdUSD: not today",
+    Behaviour.REVERTS_WITH_ERROR: f"custom error 0x{NOT_TODAY}",
+    Behaviour.REVERTS_SILENTLY: "the contract gave no reason",
+    Behaviour.PANICS: "panic 0x01: an assertion is false",
+}
+
+# What a call returns, whether the events say that it was paid, what the payee got.
+OUTCOMES = {
+    Behaviour.GOOD: (TRUE, True, AMOUNT),
+    Behaviour.RETURNS_NOTHING: (NOTHING, True, AMOUNT),
+    Behaviour.RETURNS_FALSE: (FALSE, False, 0),
+    Behaviour.CHARGES_RECIPIENT: (TRUE, False, AMOUNT * 99 // 100),
+    Behaviour.CHARGES_SENDER: (TRUE, True, AMOUNT),
+    Behaviour.REPEATS_EVENT: (TRUE, False, AMOUNT),
+    Behaviour.OVERSTATES_EVENT: (TRUE, False, AMOUNT),
+    Behaviour.SAYS_NOTHING: (TRUE, False, AMOUNT),
+}
+
+
+class Bench:
+    """A payer with coins of a WeirdUSD, on one chain."""
+
+    def __init__(self, dev: DevChain, client: ChainClient) -> None:
+        self.client = client
+        self.payer: LocalAccount = Account.create()
+        self.token = coin.deploy(dev.url, "WeirdUSD")
+        self.url = dev.url
+        coin.fund(dev.url, self.payer.address, token=self.token, amount=10 * AMOUNT)
+
+    def behave(self, behaviour: Behaviour) -> None:
+        """Let the token behave like this from now on."""
+        coin.behave(self.url, self.token, behaviour)
+
+    @property
+    def call(self) -> Call:
+        """The transfer, not signed yet."""
+        data = coin.calldata("transfer(address,uint256)", NOBODY, AMOUNT)
+        return Call(self.payer.address, self.token, data)
+
+
+@pytest.fixture
+def bench(dev_chain: DevChain, chain: JSONRPCChain) -> Bench:
+    """A payer on each chain in turn."""
+    return Bench(dev_chain, chain)
+
+
+def test_every_behaviour_has_its_row() -> None:
+    """Whatever the token can be made to do is in one of the two tables."""
+    assert set(REASONS) | set(OUTCOMES) == set(Behaviour)
+
+
+@pytest.mark.parametrize("behaviour", OUTCOMES, ids=lambda behaviour: behaviour.name)
+def test_a_transfer_is_what_its_events_say(bench: Bench, behaviour: Behaviour) -> None:
+    """Neither what a call answers nor the status tells a payment (R21, R22)."""
+    answer, paid, received = OUTCOMES[behaviour]
+    bench.behave(behaviour)
+
+    assert bench.client.call(bench.call) == answer
+
+    gas = bench.client.estimate_gas(bench.call)
+    raw = transfer(bench.payer, bench.token, AMOUNT, gas=gas)
+    bench.client.broadcast(raw)
+    receipt = mined(bench.client, raw)
+
+    assert receipt.succeeded
+    assert coin.balance_of(bench.url, bench.token, NOBODY) == received
+    assert paid is transferred(
+        receipt.logs,
+        token=bench.token,
+        sender=bench.payer.address,
+        recipient=NOBODY,
+        amount=AMOUNT,
+    )
+
+
+@pytest.mark.parametrize("behaviour", REASONS, ids=lambda behaviour: behaviour.name)
+def test_a_transfer_that_would_revert_is_told_with_its_reason(
+    bench: Bench, behaviour: Behaviour
+) -> None:
+    """In each form that contracts have, by estimate and by call, before it is sent."""
+    bench.behave(behaviour)
+    asks: tuple[Callable[[Call], object], ...] = (
+        bench.client.estimate_gas,
+        bench.client.call,
+    )
+
+    for ask in asks:
+        with pytest.raises(ExecutionRevertedError) as caught:
+            ask(bench.call)
+
+        assert str(caught.value) == REASONS[behaviour]
+
+
+@pytest.mark.parametrize("behaviour", REASONS, ids=lambda behaviour: behaviour.name)
+def test_a_transfer_that_reverts_on_chain_leaves_a_receipt_without_events(
+    bench: Bench, behaviour: Behaviour
+) -> None:
+    """What reverts once it is mined moves nothing, and its receipt says so (R20)."""
+    bench.behave(behaviour)
+    raw = transfer(bench.payer, bench.token, AMOUNT)
+
+    bench.client.broadcast(raw)
+    receipt = mined(bench.client, raw)
+
+    assert not receipt.succeeded
+    assert receipt.logs == ()
+    assert coin.balance_of(bench.url, bench.token, NOBODY) == 0
