@@ -8,7 +8,7 @@ and everything it starts ends with it.
 import contextlib
 import json
 import os
-import shutil
+import shlex
 import signal
 import socket
 import subprocess
@@ -327,9 +327,9 @@ def main() -> int:
             default_home(),
             use_kms=use_kms,
             port=8080,
-            say=lambda text: print(text, "..."),
+            say=lambda text: print(text, "...", flush=True),
         ) as stack:
-            print(_greeting(stack))
+            print(_greeting(stack), flush=True)
             while all(process.poll() is None for process in stack.processes.values()):
                 time.sleep(0.5)
             print("A part of the stack has ended; see", stack.home, file=sys.stderr)
@@ -343,28 +343,33 @@ def main() -> int:
 
 
 def _greeting(stack: Stack) -> str:
-    names = sorted(set(stack.environ) - set(os.environ) | {"APP_ENV"})
-    exports = "\n".join(f"  export {name}={stack.environ[name]}" for name in names)
+    exports = [
+        f"export {name}={shlex.quote(value)}"
+        for name, value in sorted(stack.environ.items())
+        if name not in os.environ
+    ]
+    tools = Path(sys.executable).parent
+    exports.append(f'export PATH={shlex.quote(str(tools))}:"$PATH"')
+    (stack.home / "env").write_text("\n".join(exports) + "\n", encoding="utf-8")
     return f"""
 The API is at {stack.url}, the chain ({stack.engine}) at {stack.chain_url}.
 Refunds are paid in {SYMBOL} ({stack.token}) from {stack.address}.
 
-In another terminal:
+In another terminal, here:
 
-{exports}
+  source {_here(stack.home / "env")}
   TOKEN=$(hotwallet token --role merchant)
   curl -s {stack.url}/v1/refunds -H "Authorization: Bearer $TOKEN" \\
     -H "Idempotency-Key: try-1" -H "Content-Type: application/json" \\
     -d '{{"payment_session_id": "ps_1", "network": "{NETWORK}", "token": "{SYMBOL}",
          "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8", "amount": "12.50"}}'
 
-Ctrl-C stops everything.  Logs: {", ".join(str(log) for log in stack.logs().values())}
+Ctrl-C stops everything.  Logs: {", ".join(map(_here, stack.logs().values()))}
 """
 
 
-def remove(home: Path) -> None:
-    """Forget a stack that has ended, its development key included."""
-    shutil.rmtree(home, ignore_errors=True)
+def _here(path: Path) -> str:
+    return os.path.relpath(path)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the main process what this one ran on, where pytest-xdist split them."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["key backends"] = sorted(session.config.stash.get(_RAN, set()))
+        ran: set[str] = session.config.stash.get(_RAN, set())
+        output["key backends"] = sorted(ran)
 
 
 @pytest.hookimpl(optionalhook=True)

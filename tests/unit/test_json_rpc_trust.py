@@ -225,6 +225,36 @@ def test_a_node_that_hangs_keeps_nobody_waiting_twice(
     assert len(fake_node.requests) == 1
 
 
+def test_a_node_that_is_too_slow_is_left_alone_too(
+    fake_node: FakeNode, other_node: FakeNode
+) -> None:
+    """Each of its answers may come in time, and their sum too late for the others."""
+    fake_node.script("eth_chainId", Delay(0.25, Result("0x7")))
+    fake_node.script("eth_getTransactionReceipt", Delay(0.25, Result(RECEIPT)))
+    other_node.script("eth_chainId", Result("0x7"))
+    other_node.script("eth_getTransactionReceipt", Result(RECEIPT))
+    chain = client(fake_node, other_node, timeout=0.4, chain_id=7)
+    chain.receipt(HASH)
+    started = time.monotonic()
+
+    assert chain.receipt(HASH) is not None
+
+    assert time.monotonic() - started < 0.25
+
+
+def test_a_chain_id_that_the_majority_denies_is_a_lie(
+    three_nodes: Three, events: list[EventDict]
+) -> None:
+    """Also the question for the chain's id finds out who is somewhere else."""
+    script_all(three_nodes, "eth_chainId", Result("0x2"), Result("0x1"), Result("0x1"))
+    three_nodes[1].script("eth_getBalance", Result("0x5"))
+    chain = client(*three_nodes)
+
+    assert chain.chain_id() == 1
+    assert chain.balance(ADDRESS) == 5
+    assert [(event["node"], event["reason"]) for event in events] == [(1, "chain-id")]
+
+
 def test_who_rests_is_asked_when_nobody_else_answers(
     fake_node: FakeNode, other_node: FakeNode
 ) -> None:
