@@ -13,9 +13,8 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import structlog
-
 from api.auth import Authenticator
+from api.logs import audit_logger
 from api.services import Readiness, Services
 from signer.audit import AuditLog
 from signer.errors import (
@@ -63,10 +62,7 @@ def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Found
         ConfigurationError: With a line for each reason not to start.
     """
     settings = Settings.from_env(environ)
-    networks = load_networks(settings.networks_file)
-    warnings = check_settings(settings, networks)
-    if serving:
-        Authenticator.from_settings(settings)
+    networks, warnings = _judge(settings, serving=serving)
     store = open_store(settings)
     signer = prove_key(settings, partial(open_signer, settings))
     chains = open_chains(networks)
@@ -128,7 +124,7 @@ def open_signer(settings: Settings) -> Signer:
     return Signer.open(
         backend,
         key_id,
-        AuditLog(structlog.get_logger("audit")),
+        AuditLog(audit_logger()),
         expected_address=settings.wallet_address,
     )
 
@@ -213,6 +209,31 @@ def _open_key(settings: Settings) -> tuple[KeyBackend, KeyId]:
     module, pin = prepare(settings)
     backend = PKCS11Backend(module, settings.pkcs11_token_label, pin)
     return backend, KeyId(settings.pkcs11_key_id)
+
+
+def _judge(
+    settings: Settings, *, serving: bool
+) -> tuple[Mapping[str, Network], list[str]]:
+    """Judge what can be judged without a connection, and name all problems at once."""
+    refusals: list[Refusal] = []
+    networks: Mapping[str, Network] = {}
+    warnings: list[str] = []
+    try:
+        networks = load_networks(settings.networks_file)
+    except ConfigurationError as e:
+        refusals += e.refusals
+    try:
+        warnings = check_settings(settings, networks)
+    except ConfigurationError as e:
+        refusals += e.refusals
+    try:
+        if serving:
+            Authenticator.from_settings(settings)
+    except ConfigurationError as e:
+        refusals += e.refusals
+    if refusals:
+        raise ConfigurationError(*refusals)
+    return networks, warnings
 
 
 def _lifecycle(found: Foundation) -> Lifecycle:

@@ -1,5 +1,6 @@
 """The command line: ``hotwallet serve``, ``worker``, ``guard``, ``token`` and more."""
 
+import contextlib
 import json
 import os
 import signal
@@ -63,8 +64,9 @@ def guard(as_json: bool) -> None:
     """Say whether the service would start, and what must be mended if not."""
     from api.bootstrap import lay_foundation  # noqa: PLC0415
 
-    configure(Settings.from_env(os.environ))
-    found = lay_foundation(os.environ)
+    with contextlib.redirect_stdout(sys.stderr):  # The answer alone goes to stdout.
+        configure(Settings.from_env(os.environ))
+        found = lay_foundation(os.environ)
     if as_json:
         click.echo(
             json.dumps(

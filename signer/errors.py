@@ -25,6 +25,7 @@ Every error that the system raises on purpose.
     ├── ChainError                   the node said no
     │   ├── ChainUnavailableError    retry: what happened is unknown
     │   ├── ExecutionRevertedError   the call cannot succeed
+    │   ├── InsufficientFundsError   retry: the wallet must be filled
     │   └── BroadcastRejectedError   the node did not take these bytes
     └── StoreError                   the database said no
         ├── StoreUnavailableError    retry
@@ -200,6 +201,13 @@ class ExecutionRevertedError(ChainError):
     """The contract would revert this call; the message is the decoded reason."""
 
     code = "execution-reverted"
+
+
+class InsufficientFundsError(ChainError):
+    """The wallet holds too little of the token; a top-up lets the refund go on."""
+
+    code = "insufficient-funds"
+    retryable = True
 
 
 class BroadcastRejectedError(ChainError):

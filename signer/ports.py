@@ -38,7 +38,8 @@ class KeyBackend(Protocol):
     Both answers are DER, whatever the device speaks, so that parsing, EIP-2 and
     recovery are written once and every backend runs the same lines.
 
-    Both raise ``BackendError`` and its children, and nothing else.
+    Both raise children of ``SigningError``, and ``InvalidInputError`` for what is not
+    a digest; nothing else.
     """
 
     @property

@@ -159,13 +159,10 @@ class JSONRPCChain:
         candidates = self._panel().each(
             lambda node: find_hash(node, sender, nonce, patience)
         )
-        refuted = set[str | None]([None])
         for candidate in candidates:
-            if candidate not in refuted:
-                found = self._transaction(str(candidate))
-                if found and (found.sender, found.nonce) == (sender, nonce):
-                    return found
-                refuted.add(candidate)
+            found = candidate and self._transaction(candidate)
+            if found and (found.sender, found.nonce) == (sender, nonce):
+                return found
         return None
 
     def latest_block(self) -> Block:

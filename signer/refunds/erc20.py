@@ -14,6 +14,7 @@ from signer.ports import Log
 TRANSFER = keccak(text="transfer(address,uint256)")[:4]
 TRANSFER_EVENT = keccak(text="Transfer(address,address,uint256)")
 DECIMALS = keccak(text="decimals()")[:4]
+BALANCE_OF = keccak(text="balanceOf(address)")[:4]
 
 _ARGUMENTS = ("address", "uint256")
 
@@ -21,6 +22,11 @@ _ARGUMENTS = ("address", "uint256")
 def transfer_calldata(recipient: str, amount: int) -> bytes:
     """Return the calldata of ``transfer(recipient, amount)``: 68 bytes."""
     return TRANSFER + encode(_ARGUMENTS, (recipient, amount))
+
+
+def balance_calldata(owner: str) -> bytes:
+    """Return the calldata of ``balanceOf(owner)``."""
+    return BALANCE_OF + encode(("address",), (owner,))
 
 
 def decode_transfer(calldata: bytes) -> tuple[str, int]:

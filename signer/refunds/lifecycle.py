@@ -11,23 +11,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+import structlog
+
 from signer.audit import Operation, Purpose
 from signer.errors import (
     BroadcastRejectedError,
     ConfigurationError,
     ExecutionRevertedError,
+    InsufficientFundsError,
     KeyUnusableError,
     RecoveryError,
     Refusal,
 )
 from signer.networks import Network
 from signer.ports import Call, ChainClient, Clock, Receipt, Store
-from signer.refunds.erc20 import transfer_calldata, transferred
+from signer.refunds.erc20 import balance_calldata, transfer_calldata, transferred
 from signer.refunds.fees import gas_limit, quote
 from signer.refunds.policy import check_transaction
 from signer.refunds.refund import Refund, SignedTransaction, Status
 from signer.signing import Signer
-from signer.transactions import SignedBytes, Transaction
+from signer.transactions import (
+    AnyTransaction,
+    LegacyTransaction,
+    SignedBytes,
+    Transaction,
+)
 
 
 REBROADCAST_AFTER = timedelta(seconds=30)
@@ -59,6 +67,7 @@ class Lifecycle:
         self._chains = chains
         self._signer = signer
         self._clock = clock
+        self._log = structlog.get_logger("refunds")
         self._steps = {
             Status.QUEUED: self._reserve,
             Status.RESERVED: self._sign,
@@ -90,6 +99,7 @@ class Lifecycle:
         try:
             estimate = chain.client.estimate_gas(call)
         except ExecutionRevertedError as e:
+            self._require_funds(refund, chain)
             # No nonce is spent on a transfer that the token would turn down.
             return self._move(refund, Status.REFUSED, **_failure(e.code, str(e)))
         return self._store.reserve(
@@ -100,6 +110,16 @@ class Lifecycle:
             floor=chain.client.transaction_count(sender),
             at=self._clock(),
         )
+
+    def _require_funds(self, refund: Refund, chain: Chain) -> None:
+        """Tell an empty wallet, which somebody will fill, from a token's refusal."""
+        call = Call(
+            self._signer.address,
+            refund.token_address,
+            balance_calldata(self._signer.address),
+        )
+        if int.from_bytes(chain.client.call(call), "big") < refund.amount:
+            raise InsufficientFundsError("the wallet holds less than the refund")
 
     def _sign(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         if refund.sender != self._signer.address:
@@ -125,17 +145,7 @@ class Lifecycle:
         return after
 
     def _signed(self, refund: Refund, chain: Chain, actor: Actor) -> SignedBytes:
-        max_fee, priority_fee = quote(chain.client.fees(), chain.network)
-        transaction = Transaction(
-            chain_id=refund.chain_id,
-            nonce=_reserved(refund.nonce),
-            max_priority_fee_per_gas=priority_fee,
-            max_fee_per_gas=max_fee,
-            gas=_reserved(refund.gas_limit),
-            to=refund.token_address,
-            value=0,
-            data=_calldata(refund),
-        )
+        transaction = _transaction(refund, chain)
         check_transaction(transaction, refund, chain.network)
         signature = self._signer.sign_digest(
             transaction.signing_digest(),
@@ -235,7 +245,38 @@ class Lifecycle:
     def _move(self, refund: Refund, status: Status, **changes: object) -> Refund:
         after = refund.moved(status, self._clock(), **changes)
         self._store.save(refund, after)
+        if status.is_final:
+            tell = self._log.error if status is Status.FAILED else self._log.info
+            tell(
+                "refund-ended",
+                refund_id=after.id,
+                status=str(status),
+                code=after.failure_code,
+            )
         return after
+
+
+def _transaction(refund: Refund, chain: Chain) -> AnyTransaction:
+    fees = chain.client.fees()
+    max_fee, priority_fee = quote(fees, chain.network)
+    fields = {
+        "chain_id": refund.chain_id,
+        "nonce": _reserved(refund.nonce),
+        "gas": _reserved(refund.gas_limit),
+    }
+    data = _calldata(refund)
+    if fees.base_fee is None:
+        return LegacyTransaction(
+            **fields, gas_price=max_fee, to=refund.token_address, value=0, data=data
+        )
+    return Transaction(
+        **fields,
+        max_priority_fee_per_gas=priority_fee,
+        max_fee_per_gas=max_fee,
+        to=refund.token_address,
+        value=0,
+        data=data,
+    )
 
 
 def _calldata(refund: Refund) -> bytes:

@@ -11,7 +11,7 @@ from datetime import datetime
 from eth_utils.address import is_checksum_address, is_same_address
 
 from signer.errors import InvalidInputError, PolicyViolationError
-from signer.networks import Network, Token
+from signer.networks import Network
 from signer.refunds.erc20 import decode_transfer
 from signer.refunds.refund import Refund, RefundRequest, Status
 from signer.refunds.units import parse_units
@@ -51,7 +51,7 @@ def admit(
             "the token is not configured on this network", rule="token"
         )
     amount = parse_units(request.amount, token.decimals)
-    _check_recipient(request.recipient, token, wallet)
+    _check_recipient(request.recipient, network, wallet)
     if amount > parse_units(token.max_amount, token.decimals):
         raise PolicyViolationError(
             f"one refund may pay at most {token.max_amount} {request.token}",
@@ -107,15 +107,16 @@ def check_transaction(
             )
 
 
-def _check_recipient(recipient: str, token: Token, wallet: str) -> None:
+def _check_recipient(recipient: str, network: Network, wallet: str) -> None:
     if not is_checksum_address(recipient):
         raise InvalidInputError(
             "must be a 20-byte address with its EIP-55 checksum", field="recipient"
         )
+    tokens = (token.address for token in network.tokens.values())
     for forbidden, whose in (
         (ZERO_ADDRESS, "the zero address"),
-        (token.address, "the token's own contract"),
         (wallet, "the hot wallet itself"),
+        *((address, "a token's own contract") for address in tokens),
     ):
         if is_same_address(recipient, forbidden):
             raise InvalidInputError(f"must not be {whose}", field="recipient")

@@ -10,6 +10,7 @@ from signer.errors import (
     NotFoundError,
     RequestError,
     StaleStateError,
+    StoreError,
 )
 from signer.networks import Network
 from signer.ports import Clock, Store
@@ -132,7 +133,7 @@ class RefundService:
             while refund.status in _UNSENT and self._timer() < deadline:
                 refund = self._lifecycle.step(refund, actor)
         except StaleStateError:
-            return self._store.get(refund.id) or refund
+            return self._reread(refund)
         except HotWalletError as e:
             self._log.warning(
                 "refund-delayed",
@@ -141,3 +142,10 @@ class RefundService:
                 code=e.code,
             )
         return refund
+
+    def _reread(self, refund: Refund) -> Refund:
+        """Return what a worker made of *refund*; what is known, if that fails."""
+        try:
+            return self._store.get(refund.id) or refund
+        except StoreError:
+            return refund

@@ -3,14 +3,21 @@
 import io
 import logging
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
+import coincurve
 import pytest
 import structlog
 
 from api import logs
+from signer.audit import AuditLog
 from signer.errors import BackendUnavailableError
+from signer.ports import KeyId
 from signer.settings import Settings
+from signer.signing import Signer
 from tests.api.support import lines
+from tests.support.devices import honest
 
 
 CANARY = "canary-pin-48213"
@@ -151,3 +158,32 @@ def test_settings_choose_the_level(
     logs.configure(Settings.from_env(environ))
 
     assert logging.getLogger().level == level
+
+
+def test_nothing_is_signed_that_cannot_be_recorded() -> None:
+    """An audit event that cannot be written is an error, and the key stays idle."""
+    device = honest(coincurve.PrivateKey())
+    with Path("/dev/full").open("w", encoding="ascii") as full:
+        signer = Signer.open(device, KeyId("01"), AuditLog(logs.audit_logger(full)))
+
+        with pytest.raises(OSError, match="No space left"):
+            signer.self_test()
+        # What is left in the buffer would be written, and fail, once more at the end.
+        with suppress(OSError):
+            full.close()
+
+    assert device.calls == 0
+
+
+def test_an_audit_event_is_one_line_of_json() -> None:
+    """Redacted, in ASCII, and with the fields in order."""
+    stream = io.StringIO()
+
+    logs.audit_logger(stream).info(
+        "signing", pin="1234", actor="a\nb\u2028c", digest="00"
+    )
+
+    assert stream.getvalue() == (
+        '{"actor": "a\\nb\\u2028c", "digest": "00", "event": "signing", '
+        '"level": "info", "logger": "audit", "pin": "[redacted]"}\n'
+    )

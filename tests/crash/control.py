@@ -62,7 +62,9 @@ class RemotePlan:
         """Let *faults* befall the next requests called *name*, one each."""
         self._do("script", name=name, faults=[fault.to_json() for fault in faults])
 
-    def seed(self, seed: int, odds: Odds, *, only: frozenset[str] = frozenset()) -> None:
+    def seed(
+        self, seed: int, odds: Odds, *, only: frozenset[str] = frozenset()
+    ) -> None:
         """Draw a fault for every request, or for those called one of *only*."""
         drawn = [[fault.to_json(), chance] for fault, chance in odds]
         self._do("seed", seed=seed, odds=drawn, only=sorted(only))

@@ -59,7 +59,8 @@ def _ask_for(gateway: Gateway, options: argparse.Namespace) -> None:
     ):
 
         def pay(order: Order) -> str | None:
-            return list(crowd.map(gateway.pay, [order] * options.copies))[0]
+            first, *_ = crowd.map(gateway.pay, [order] * options.copies)
+            return first
 
         made = list(pool.map(pay, orders))
     for order, refund_id in zip(orders, made, strict=True):

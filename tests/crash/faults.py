@@ -22,7 +22,7 @@ ANY = "*"
 class Kind(StrEnum):
     """What may happen to a request."""
 
-    PASS = "pass"  # noqa: S105  Not a password.
+    PASS = "pass"
     DELAY = "delay"
     """It goes through, *seconds* later."""
 
@@ -121,7 +121,9 @@ class Plan:
         with self._lock:
             self._scripts.setdefault(name, deque()).extend(faults)
 
-    def seed(self, seed: int, odds: Odds, *, only: frozenset[str] = frozenset()) -> None:
+    def seed(
+        self, seed: int, odds: Odds, *, only: frozenset[str] = frozenset()
+    ) -> None:
         """
         Draw a fault for every request, or for those called one of *only*.
 

@@ -7,7 +7,6 @@ forked ends with it: killing it is the death of the whole host.
 """
 
 import os
-import signal
 import sys
 import time
 import traceback
@@ -63,15 +62,18 @@ def _forked(work: Callable[[], None]) -> int:
     pid = os.fork()
     if pid:
         return pid
+    status = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests.
         die_with_parent(parent)
         work()
+    except SystemExit as e:
+        # Gunicorn's master, which forks as well, reads it from its children.
+        status = e.code if isinstance(e.code, int) else int(e.code is not None)
     except BaseException:  # noqa: BLE001  It is told, and the process ends.
         traceback.print_exc()
     finally:
         sys.stdout.flush()
-        os._exit(1)
+        os._exit(status)
 
 
 if __name__ == "__main__":

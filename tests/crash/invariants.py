@@ -11,6 +11,7 @@ I8, the audit chain's own verification, joins when there is such a chain.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from itertools import pairwise
 
 from tests.crash.evidence import Evidence, Row
 from tests.crash.journal import Entry
@@ -56,7 +57,9 @@ def _paid_once(evidence: Evidence) -> Iterator[str]:
 
 def _as_asked(evidence: Evidence) -> Iterator[str]:
     """I1, from the client: who asked for a refund gets it once, as it was asked."""
-    asked = {e["recipient"].lower(): e for e in evidence.journal if e["event"] == "asked"}
+    asked = {
+        e["recipient"].lower(): e for e in evidence.journal if e["event"] == "asked"
+    }
     paid = defaultdict(list)
     for transfer in evidence.transfers:
         paid[transfer.recipient].append(transfer.amount)
@@ -105,20 +108,24 @@ def _recorded_first(evidence: Evidence) -> Iterator[str]:
 
 def _one_nonce(evidence: Evidence) -> Iterator[str]:
     """I3: a refund has one nonce, in its row, its bytes and all that was told of it."""
+    told = [(row.id, row.nonce) for row in evidence.rows]
+    told += [(signed.refund_id, signed.nonce) for signed in evidence.signed]
+    told += [(signed.refund_id, signed.raw_nonce) for signed in evidence.signed]
+    told += [(e["id"], e.get("nonce")) for e in evidence.journal if "id" in e]
     nonces = defaultdict(set)
-    for row in evidence.rows:
-        if row.nonce is not None:
-            nonces[row.id].add(row.nonce)
-    for signed in evidence.signed:
-        nonces[signed.refund_id] |= {signed.nonce, signed.raw_nonce}
-        if (signed.raw_hash, signed.raw_chain_id) != (signed.tx_hash, signed.chain_id):
-            yield f"{signed.refund_id} has bytes that are not those of its record"
-    for entry in evidence.journal:
-        if entry.get("nonce") is not None:
-            nonces[entry["id"]].add(entry["nonce"])
+    for refund_id, nonce in told:
+        if nonce is not None:
+            nonces[refund_id].add(nonce)
     for refund_id, seen in nonces.items():
         if len(seen) > 1:
             yield f"{refund_id} has the nonces {sorted(seen)}"
+
+
+def _honest_bytes(evidence: Evidence) -> Iterator[str]:
+    """I3, from the bytes: they are what their record says."""
+    for signed in evidence.signed:
+        if (signed.raw_hash, signed.raw_chain_id) != (signed.tx_hash, signed.chain_id):
+            yield f"{signed.refund_id} has bytes that are not those of its record"
 
 
 def _forward(evidence: Evidence) -> Iterator[str]:
@@ -133,7 +140,7 @@ def _forward(evidence: Evidence) -> Iterator[str]:
             yield f"{row.id} has a gap in its history, or a step twice"
         if statuses[:1] != ["queued"] or statuses[-1:] != [row.status]:
             yield f"{row.id} is {row.status}, and its history says {statuses}"
-        for before, after in zip(statuses, statuses[1:], strict=False):
+        for before, after in pairwise(statuses):
             if after not in LEGAL[before]:
                 yield f"{row.id} went from {before} to {after}"
 
@@ -182,7 +189,7 @@ def _kept_promises(evidence: Evidence) -> Iterator[str]:
     rows = {row.id: row for row in evidence.rows}
     ids = defaultdict(set)
     for entry in evidence.journal:
-        if entry["event"] != "answered" or entry["http"] // 100 != 2:  # noqa: PLR2004
+        if entry["event"] != "answered" or entry["http"] // 100 != 2:
             continue
         ids[entry["key"]].add(entry["id"])
         row = rows.get(entry["id"])
@@ -213,6 +220,7 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I2", _one_owner),
     ("I2", _recorded_first),
     ("I3", _one_nonce),
+    ("I3", _honest_bytes),
     ("I4", _forward),
     ("I4", _forward_as_told),
     ("I5", _sums),

@@ -16,7 +16,7 @@ Chain, KMS, database, hosts and the gateway are processes of their own, and ``ch
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,6 @@ from tests.crash.read_store import (
     read_rows,
     read_signed,
     read_steps,
-    read_unfinished,
     reading,
 )
 from tests.crash.supervisor import Program, Supervisor
@@ -227,14 +226,9 @@ class Laboratory:
         assert driver.process.stdin
         driver.process.stdin.close()
         settled = self.wait(lambda: not driver.is_alive, SETTLE_SECONDS)
-        assert settled, self.explain(f"not final: {self.unfinished()}")
+        assert settled, self.explain(self.violations())
         assert driver.process.wait() == 0, self.explain(f"see {driver.name}.log")
         return time.monotonic() - began
-
-    def unfinished(self) -> dict[str, str]:
-        """Return the status of each refund that is not final, by id."""
-        with reading(self._database_url) as store:
-            return read_unfinished(store)
 
     def crash_points(self) -> set[str]:
         """Return the armed points that somebody has died of."""

@@ -19,12 +19,6 @@ class Connection(Protocol):
         """Run *query*; the answer is iterable."""
 
 
-_OPEN = (
-    "SELECT id, status FROM refunds"
-    " WHERE status NOT IN ('confirmed', 'refused', 'cancelled', 'failed')"
-)
-
-
 @contextmanager
 def reading(url: str) -> Iterator[Connection]:
     """Open the database at *url*, for reading alone."""
@@ -38,11 +32,6 @@ def reading(url: str) -> Iterator[Connection]:
         with psycopg.connect(url, autocommit=True, row_factory=dict_row) as server:
             server.read_only = True
             yield server
-
-
-def read_unfinished(store: Connection) -> dict[str, str]:
-    """Return the status of each refund that is not final, by id."""
-    return {row["id"]: row["status"] for row in store.execute(_OPEN)}
 
 
 def read_rows(store: Connection) -> tuple[Row, ...]:

@@ -40,7 +40,7 @@ class Chain:
     def fund(self, wallet: str) -> None:
         """Give *wallet* its coins and gas; from then on a block comes every second."""
         stablecoin.fund(self.rpc.url, wallet, token=self.token, amount=FUNDS)
-        self.rpc("evm_setAutomine", False)  # noqa: FBT003  A JSON-RPC parameter.
+        self.rpc("evm_setAutomine", False)
         self.rpc("evm_setIntervalMining", 1)
 
 

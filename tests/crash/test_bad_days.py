@@ -3,7 +3,17 @@
 import pytest
 
 from tests.crash.conftest import SEED, Open
-from tests.crash.faults import BAD_DAY, DROP_REPLY, RESET, RESET_REPLY, Fault, Kind
+from tests.crash.control import RemotePlan
+from tests.crash.faults import (
+    BAD_DAY,
+    DROP_REPLY,
+    RESET,
+    RESET_REPLY,
+    Fault,
+    Kind,
+    Odds,
+    Plan,
+)
 from tests.crash.laboratory import Laboratory
 
 
@@ -17,15 +27,19 @@ _KMS_DAY = tuple((fault, odds) for fault, odds in BAD_DAY if fault.kind != Kind.
 
 
 def _suffer(lab: Laboratory, seconds: float) -> None:
-    plans = (lab.chain.plan, lab.key.plan, lab.database)
-    for plan, odds in zip(plans, (BAD_DAY, _KMS_DAY, _DATABASE_DAY), strict=True):
+    days: list[tuple[Plan | RemotePlan, Odds]] = [
+        (lab.chain.plan, BAD_DAY),
+        (lab.key.plan, _KMS_DAY),
+        (lab.database, _DATABASE_DAY),
+    ]
+    for plan, odds in days:
         plan.seed(SEED, odds)
     driver = lab.drive("bad-day")
     lab.sleep(seconds)
-    for plan in plans:
+    for plan, _ in days:
         plan.blackout(2)
         lab.sleep(2)
-    for plan in plans:
+    for plan, _ in days:
         plan.heal()
     lab.settle(driver)
 

@@ -30,7 +30,9 @@ def _lose(lab: Laboratory, count: int, seconds: float) -> None:
     assert enough, lab.explain(f"only {_lost(lab)} replies were lost")
     assert list(range(len(evidence.rows))) == nonces, lab.explain("a second nonce")
     assert lab.violations() == [], lab.explain("see the list")
-    assert all(lab.chain.plan.committed[_BROADCAST, fault.kind] for fault in LOST_REPLIES)
+    assert all(
+        lab.chain.plan.committed[_BROADCAST, fault.kind] for fault in LOST_REPLIES
+    )
     assert lab.chain.plan.committed[_BROADCAST, Kind.PASS]
 
 

@@ -145,9 +145,7 @@ def _history(*statuses: str) -> Forge:
         first = replace(
             evidence.rows[0], version=len(statuses) - 1, status=statuses[-1]
         )
-        return replace(
-            evidence, steps=steps + others, rows=(first, *evidence.rows[1:])
-        )
+        return replace(evidence, steps=steps + others, rows=(first, *evidence.rows[1:]))
 
     return forge
 

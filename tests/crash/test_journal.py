@@ -13,7 +13,7 @@ def test_keeps_what_was_written(tmp_path: Path) -> None:
 
     entries = list(read_journal(tmp_path / "j"))
 
-    assert [("asked", "a"), ("asked", "b")] == [(e["event"], e["key"]) for e in entries]
+    assert [(e["event"], e["key"]) for e in entries] == [("asked", "a"), ("asked", "b")]
     assert entries[0]["at"] <= entries[1]["at"]
 
 

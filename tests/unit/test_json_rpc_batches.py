@@ -19,7 +19,16 @@ REFUSALS: dict[str, Reply] = {
     "http-413": Body(b"", status=413),
     "text": Body(b"what?"),
     "nothing": Body(b"[]"),
-    "strangers": Body(b'[7, null, {"id": [1], "result": 1}, {"id": 9999}]'),
+    "strangers": Body(
+        b'[7, null, {"id": [1], "result": 1}, {"id": 9999, "result": null}]'
+    ),
+    "http-203": Body(
+        b'[{"id": 1, "result": null}, {"id": 2, "result": null}]', status=203
+    ),
+    "errors-with-null": Body(
+        b'[{"id": 1, "error": {"code": 1}, "result": null},'
+        b' {"id": 2, "error": {"code": 1}, "result": null}]'
+    ),
     "without-result": Body(b'[{"id": 1}, {"id": 2}]'),
 }
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 import coincurve
 import pytest
 from eth_abi.abi import encode
+from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
 from signer.audit import Purpose
@@ -17,6 +18,7 @@ from signer.errors import (
     ConfigurationError,
     ExecutionRevertedError,
     HotWalletError,
+    InsufficientFundsError,
     KeyUnusableError,
     PolicyViolationError,
     RecoveryError,
@@ -27,7 +29,7 @@ from signer.refunds.lifecycle import REBROADCAST_AFTER, Lifecycle
 from signer.refunds.refund import Refund, Status
 from signer.secp256k1 import Signature
 from signer.signing import Signer
-from signer.transactions import MAX_GAS
+from signer.transactions import MAX_GAS, LegacyTransaction, SignedBytes
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.refunds import ACTOR, CUSTOMER, KEY, World
@@ -168,6 +170,52 @@ def test_a_transfer_that_would_revert_costs_no_nonce(world: World) -> None:
     )
     assert refused.nonce is None
     assert world.step(world.accepted()).nonce == 0
+
+
+def test_an_empty_wallet_is_no_refusal(world: World) -> None:
+    """Without the tokens to pay it, a refund waits; filling the wallet is enough."""
+    refund = world.accepted()
+    world.chain.balance_left = refund.amount - 1
+    world.chain.fail("estimate_gas", ExecutionRevertedError("balance too low"))
+
+    with pytest.raises(InsufficientFundsError):
+        world.step(refund)
+    world.chain.balance_left = refund.amount
+
+    assert world.store.get(refund.id) == refund
+    assert world.step(refund).status is Status.RESERVED
+
+
+def test_a_chain_without_base_fee_gets_a_legacy_transaction(world: World) -> None:
+    """Its price is what the chain asks, and its signature is bound to the chain."""
+    world.chain.answers = Fees(base_fee=None, priority_fee=5 * 10**9)
+
+    refund = world.step(world.accepted(), times=2)
+    (stored,) = world.store.transactions(refund.id)
+
+    sent = SignedBytes.decode(stored.raw).transaction
+    assert isinstance(sent, LegacyTransaction)
+    assert (sent.gas_price, sent.chain_id) == (5 * 10**9, refund.chain_id)
+    assert stored.max_fee_per_gas == stored.max_priority_fee_per_gas == 5 * 10**9
+
+
+def test_the_end_is_told(world: World) -> None:
+    """A refund that failed is an error in the log, for somebody to look at."""
+    world.chain.fail("estimate_gas", ExecutionRevertedError("Pausable: paused"))
+    refused = world.accepted()
+
+    with capture_logs() as logs:
+        world.step(refused)
+
+    assert logs == [
+        {
+            "event": "refund-ended",
+            "log_level": "info",
+            "refund_id": refused.id,
+            "status": "refused",
+            "code": "execution-reverted",
+        }
+    ]
 
 
 def test_a_greedy_token_can_still_be_signed(world: World) -> None:

@@ -201,14 +201,17 @@ def test_a_device_that_is_gone_delays_the_refund(world: World) -> None:
     assert refund.nonce == 0
 
 
+class Overtaken(Lifecycle):
+    """Takes each step when a worker has taken it already."""
+
+    def step(self, refund: Refund, actor: Actor) -> Refund:
+        """Come second."""
+        super().step(refund, actor)
+        return super().step(refund, actor)
+
+
 def test_a_worker_may_be_faster(world: World) -> None:
     """When somebody else took the step, the answer is what the store says."""
-
-    class Overtaken(Lifecycle):
-        def step(self, refund: Refund, actor: Actor) -> Refund:
-            super().step(refund, actor)
-            return super().step(refund, actor)
-
     service = RefundService(
         world.store,
         {"local": NETWORK},
@@ -224,6 +227,31 @@ def test_a_worker_may_be_faster(world: World) -> None:
     assert created
     assert refund.status is Status.RESERVED
     assert refund == world.store.get(refund.id)
+
+
+def test_a_ledger_that_goes_away_takes_no_acceptance_back(world: World) -> None:
+    """Who was overtaken and cannot look again answers what it knows: accepted."""
+
+    class Forgetful:
+        def __getattr__(self, name: str) -> object:
+            return getattr(world.store, name)
+
+        def get(self, refund_id: str) -> Refund | None:
+            raise StoreUnavailableError("gone")
+
+    service = RefundService(
+        Forgetful(),  # type: ignore[arg-type]  # All the rest is the real one's.
+        {"local": NETWORK},
+        Overtaken(world.store, world.lifecycle._chains, world.signer, world.clock),
+        wallet=world.signer.address,
+        clock=world.clock,
+    )
+
+    refund, created = service.submit(
+        client="gateway", idempotency_key="key-1", request=REQUEST, request_id="req-1"
+    )
+
+    assert (created, refund.status) == (True, Status.QUEUED)
 
 
 def test_a_request_does_not_wait_for_ever(world: World) -> None:
