@@ -99,7 +99,7 @@ def _sign_transaction(signer: Signer) -> bytes:
 
 @contextlib.contextmanager
 def _pkcs11(folder: Path) -> Iterator[tuple[Action, KeyBackend, KeyId]]:
-    from pkcs11 import Attribute, Mechanism, ObjectClass  # noqa: PLC0415
+    from pkcs11 import Attribute, Mechanism, ObjectClass, SignMixin  # noqa: PLC0415
 
     from backends.cryptoki import Library  # noqa: PLC0415
     from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
@@ -121,6 +121,8 @@ def _pkcs11(folder: Path) -> Iterator[tuple[Action, KeyBackend, KeyId]]:
         Attribute.ID: bytes.fromhex(key_id),
     }
     (key,) = session.get_objects(wanted)
+    if not isinstance(key, SignMixin):
+        raise TypeError("the key cannot sign")
     yield (
         lambda: key.sign(os.urandom(32), mechanism=Mechanism.ECDSA),
         backend,

@@ -15,7 +15,11 @@ from tests.crash.points import API, WORKER, names
 
 _POINTS = [*names("api", API), *names("worker", WORKER)]
 
-_DATABASES = ["empty_sqlite_url", "empty_postgresql_url"]
+_on_each_database = pytest.mark.parametrize(
+    "database",
+    ["empty_sqlite_url", "empty_postgresql_url"],
+    ids=["sqlite", "postgresql"],
+)
 
 
 def _kill(lab: Laboratory, count: int, *, most: float) -> None:
@@ -29,7 +33,7 @@ def _kill(lab: Laboratory, count: int, *, most: float) -> None:
         lab.sleep(killer.wait(most))
 
 
-@pytest.mark.parametrize("database", _DATABASES)
+@_on_each_database
 def test_survives_every_named_point_and_random_kills(
     open_laboratory: Open, request: pytest.FixtureRequest, database: str
 ) -> None:
@@ -48,7 +52,7 @@ def test_survives_every_named_point_and_random_kills(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("point", _POINTS)
-@pytest.mark.parametrize("database", _DATABASES)
+@_on_each_database
 def test_survives_one_point(
     open_laboratory: Open, request: pytest.FixtureRequest, database: str, point: str
 ) -> None:
@@ -68,7 +72,7 @@ def test_survives_one_point(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kills", [200, 2_000], ids=["hundreds", "thousands"])
-@pytest.mark.parametrize("database", _DATABASES)
+@_on_each_database
 def test_survives_many_kills(
     open_laboratory: Open, request: pytest.FixtureRequest, database: str, kills: int
 ) -> None:
