@@ -62,6 +62,10 @@ def names(role: str, points: Mapping[int, tuple[str, ...]]) -> list[str]:
     return [f"{role}/{name}" for number in sorted(points) for name in points[number]]
 
 
+# Asking for many at once has the points of asking for one.
+_ONE_OF_MANY = {"receipts": "receipt"}
+
+
 class CrashPoints:
     """The points that are armed for this process's *role*."""
 
@@ -116,7 +120,8 @@ class Watched:
 
     def _around(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            places = [f"{self._port}.{name}", *self._detailed(name, args)]
+            place = f"{self._port}.{_ONE_OF_MANY.get(name, name)}"
+            places = [place, *_detailed(place, args)]
             for place in places:
                 self._points.reach(f"{place}:before")
             answer = method(*args, **kwargs)
@@ -125,11 +130,6 @@ class Watched:
             return answer
 
         return call
-
-    def _detailed(self, name: str, args: tuple[Any, ...]) -> list[str]:
-        # The last argument with a status is what the row is about to become.
-        statuses = [arg.status for arg in args if hasattr(arg, "status")]
-        return [f"{self._port}.{name}({statuses[-1]})"] if statuses else []
 
 
 class WatchedChain(Watched):
@@ -165,6 +165,12 @@ def watched(found: Foundation, role: str, environ: Mapping[str, str]) -> Foundat
     )
     store = cast("Store", Watched(found.store, "store", points))
     return replace(found, store=store, signer=signer, chains=chains)
+
+
+def _detailed(place: str, args: tuple[Any, ...]) -> list[str]:
+    # The last argument with a status is what the row is about to become.
+    statuses = [arg.status for arg in args if hasattr(arg, "status")]
+    return [f"{place}({statuses[-1]})"] if statuses else []
 
 
 def _file(point: str) -> str:

@@ -10,6 +10,7 @@ from dev.rpc import RPC
 from tests.crash.evidence import Sent, Transfer
 
 
+_EIP_1559 = 2
 _TRANSFER = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 _BALANCE_OF = keccak(text="balanceOf(address)")[:4].hex()
 
@@ -25,14 +26,18 @@ class Envelope:
 
     @classmethod
     def opened(cls, raw: bytes) -> "Envelope":
-        """Read a signed EIP-1559 transaction: ``0x02 || rlp([chain, nonce, ...])``."""
-        fields = rlp.decode(raw[1:])
-        return cls(
-            tx_hash=f"0x{keccak(raw).hex()}",
-            digest=keccak(raw[:1] + rlp.encode(fields[:-3])).hex(),
-            chain_id=int.from_bytes(fields[0]),
-            nonce=int.from_bytes(fields[1]),
-        )
+        """Read a signed transaction, EIP-1559 or legacy with EIP-155."""
+        if raw[0] == _EIP_1559:
+            fields = rlp.decode(raw[1:])
+            chain_id, nonce = map(int.from_bytes, fields[:2])
+            unsigned = raw[:1] + rlp.encode(fields[:-3])
+        else:
+            fields = rlp.decode(raw)
+            chain_id = (int.from_bytes(fields[6]) - 35) // 2
+            nonce = int.from_bytes(fields[0])
+            unsigned = rlp.encode([*fields[:6], chain_id, 0, 0])
+        tx_hash, digest = f"0x{keccak(raw).hex()}", keccak(unsigned).hex()
+        return cls(tx_hash, digest, chain_id, nonce)
 
 
 def read_transfers(rpc: RPC, wallet: str) -> tuple[Transfer, ...]:

@@ -15,5 +15,6 @@ def run_worker() -> None:
     configure(Settings.from_env(os.environ))
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    worker = assemble_worker(watched(lay_foundation(os.environ), "worker", os.environ))
+    found = lay_foundation(os.environ, serving=False)
+    worker = assemble_worker(watched(found, "worker", os.environ))
     worker.run(wait=lambda: stop.wait(0.5))
