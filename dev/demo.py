@@ -91,7 +91,9 @@ class Gateway:
 
 def main() -> int:
     """Tell the story; 0 if it went as told."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Explicitly: a shell's background jobs are started with SIGINT ignored.
+        signal.signal(number, signal.default_int_handler)
     story = Story()
     use_kms = os.environ.get("USE_KMS", "").lower() == "true"
     try:

@@ -90,7 +90,10 @@ def running_stack(
     with contextlib.ExitStack() as cleanup:
         say("Starting a local chain")
         anvil = obtain_anvil(ROOT)
-        chain = cleanup.enter_context(LocalChain(anvil))
+        # anvil gives each transaction its block at once until the clock is set below;
+        # eth-tester does so always.
+        pace = None if anvil else block_time
+        chain = cleanup.enter_context(LocalChain(anvil, block_time=pace))
         if use_kms:
             say("Starting a local KMS, and making a key in it")
             address, key_id = cleanup.enter_context(_kms_key(home, environ))
@@ -101,7 +104,6 @@ def running_stack(
         token = stablecoin.deploy(chain.url)
         stablecoin.fund(chain.url, address, token=token)
         if chain.engine == "anvil":
-            # So far each transaction had its block at once; from here on, time passes.
             RPC(chain.url)("evm_setAutomine", False)
             RPC(chain.url)("evm_setIntervalMining", block_time)
         _write_networks(home, chain.url, token)
@@ -320,7 +322,9 @@ def default_home() -> Path:
 
 def main() -> int:
     """Run the stack until Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Explicitly: a shell's background jobs are started with SIGINT ignored.
+        signal.signal(number, signal.default_int_handler)
     use_kms = os.environ.get("USE_KMS", "").lower() == "true"
     try:
         with running_stack(

@@ -19,7 +19,6 @@ from signer.errors import (
 from signer.networks import Network, Token
 from signer.ports import Call, ChainClient
 from signer.refunds.erc20 import DECIMALS
-from signer.refunds.policy import ZERO_ADDRESS
 from signer.settings import RAW_KEY, Settings
 from signer.signing import Signer
 
@@ -110,7 +109,7 @@ def _token_problem(token: Token, client: ChainClient) -> str | None:
     if not client.has_code(token.address):
         return "no contract has this address"
     try:
-        answer = client.call(Call(ZERO_ADDRESS, token.address, DECIMALS))
+        answer = client.call(Call(None, token.address, DECIMALS))
     except ExecutionRevertedError:
         answer = b""
     if answer != token.decimals.to_bytes(32, "big"):

@@ -79,9 +79,13 @@ class KeyGenerator(KeyBackend, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A contract call that is not signed yet."""
+    """
+    A contract call that is not signed yet.
 
-    sender: str
+    ``sender`` is None where it does not matter who asks; a node may then take any.
+    """
+
+    sender: str | None
     to: str
     data: bytes
 

@@ -175,7 +175,7 @@ def block(node: Web3, number: int) -> Block | None:
 
 def _transaction(question: Call) -> TxParams:
     return {
-        "from": _account(question.sender),
+        **({} if question.sender is None else {"from": _account(question.sender)}),
         "to": _account(question.to),
         "data": HexBytes(question.data),
         "value": Wei(0),

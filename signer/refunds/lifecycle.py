@@ -113,11 +113,8 @@ class Lifecycle:
 
     def _require_funds(self, refund: Refund, chain: Chain) -> None:
         """Tell an empty wallet, which somebody will fill, from a token's refusal."""
-        call = Call(
-            self._signer.address,
-            refund.token_address,
-            balance_calldata(self._signer.address),
-        )
+        owned = balance_calldata(self._signer.address)
+        call = Call(None, refund.token_address, owned)
         if int.from_bytes(chain.client.call(call), "big") < refund.amount:
             raise InsufficientFundsError("the wallet holds less than the refund")
 

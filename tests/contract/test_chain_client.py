@@ -71,6 +71,13 @@ def test_calls_contracts(client: ChainClient, dev_chain: DevChain) -> None:
     assert int.from_bytes(client.call(call)) == 6
 
 
+def test_calls_contracts_for_nobody(client: ChainClient, dev_chain: DevChain) -> None:
+    """Where it does not matter who asks, no sender is named."""
+    call = Call(None, dev_chain.token, coin.calldata("decimals()"))
+
+    assert int.from_bytes(client.call(call)) == 6
+
+
 def test_estimates_gas(
     client: ChainClient, dev_chain: DevChain, payer: LocalAccount
 ) -> None:

@@ -7,6 +7,7 @@ Each line is a call of a method of ``Plan``: ``{"do": "blackout", "seconds": 2}`
 import asyncio
 import json
 import socket
+from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,7 +36,7 @@ def _obey(plan: Plan, order: dict[str, Any]) -> Any:
         case "heal":
             plan.heal()
         case "committed":
-            return [[*key, count] for key, count in plan.committed.items()]
+            return [[*key, count] for key, count in plan.committed().items()]
     return None
 
 
@@ -77,11 +78,10 @@ class RemotePlan:
         """Forget all that was planned."""
         self._do("heal")
 
-    def committed(self) -> dict[tuple[str, Kind], int]:
+    def committed(self) -> Counter[tuple[str, Kind]]:
         """Return how often each kind of fault befell each name."""
-        return {
-            (name, Kind(kind)): count for name, kind, count in self._do("committed")
-        }
+        counts = self._do("committed")
+        return Counter({(name, Kind(kind)): count for name, kind, count in counts})
 
     def _do(self, order: str, **arguments: Any) -> Any:
         self._lines.write(json.dumps({"do": order, **arguments}).encode() + b"\n")

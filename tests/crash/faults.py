@@ -103,11 +103,10 @@ class Plan:
     Says what happens to the next request of each name; threads may share it.
 
     A blackout comes first, then the script, then the odds; else requests pass.
-    ``committed`` counts what was decided, by name and kind.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.committed = Counter[tuple[str, Kind]]()
+        self._committed = Counter[tuple[str, Kind]]()
         self._clock = clock
         self._lock = threading.Lock()
         self._scripts: dict[str, deque[Fault]] = {}
@@ -146,6 +145,11 @@ class Plan:
             self._odds = ()
             self._dark_until = 0.0
 
+    def committed(self) -> Counter[tuple[str, Kind]]:
+        """Return how often each kind of fault befell each name."""
+        with self._lock:
+            return self._committed.copy()
+
     def is_dark(self) -> bool:
         """Say whether a blackout is on."""
         with self._lock:
@@ -155,7 +159,7 @@ class Plan:
         """Decide what happens to a request called *name*."""
         with self._lock:
             fault = self._next(name)
-            self.committed[name, fault.kind] += 1
+            self._committed[name, fault.kind] += 1
             return fault
 
     def _next(self, name: str) -> Fault:

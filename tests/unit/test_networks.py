@@ -107,6 +107,8 @@ def test_rpc_urls_are_secrets(file: Path) -> None:
         ("decimals = 6", "decimals = 6\nsymbol = 'T'", "tokens.TUSD.symbol"),
         ("chain_id = 31337", "chain_id = 1\nconfirmations = 0", "confirmations"),
         ("chain_id = 31337", "chain_id = 1\nmax_fee_per_gas_gwei = 0", "max_fee"),
+        ("chain_id = 31337", "chain_id = 1\nbase_fee_multiple = 0", "base_fee"),
+        ("chain_id = 31337", "chain_id = 1\nbase_fee_multiple = 11", "base_fee"),
         ("chain_id = 31337", "chain_id = 1\nrpc_timeout_ms = 99", "rpc_timeout_ms"),
         ("chain_id = 31337", "chain_id = 1\nconfirmation = 3", "confirmation"),
     ],
