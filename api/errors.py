@@ -25,6 +25,7 @@ from signer.errors import (
     ChainUnavailableError,
     ConflictError,
     HotWalletError,
+    InsufficientFundsError,
     InvalidInputError,
     NotFoundError,
     PermissionDeniedError,
@@ -70,6 +71,9 @@ _TABLE: dict[type[Exception], _Row] = {
     ),
     BackendThrottledError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=5),
     ChainUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _CHAIN, retry_after=5),
+    InsufficientFundsError: _Row(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The wallet must be filled.", retry_after=30
+    ),
     StoreUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _STORE, retry_after=5),
     StaleStateError: _Row(
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -56,6 +56,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.ChainError, 500),
         (errors.ChainUnavailableError, 503),
         (errors.ExecutionRevertedError, 500),
+        (errors.InsufficientFundsError, 503),
         (errors.BroadcastRejectedError, 500),
         (errors.StoreError, 500),
         (errors.StoreUnavailableError, 503),

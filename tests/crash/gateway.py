@@ -171,7 +171,9 @@ def _is_answer(status: int, document: dict[str, Any]) -> bool:
 
 
 def _facts(document: dict[str, Any]) -> dict[str, Any]:
-    names = ("id", "status", "nonce", "tx_hash", "recipient", "amount", "code")
+    # A problem document has a status, too, and means the HTTP one.
+    refund = ("id", "status", "nonce", "tx_hash", "recipient", "amount")
+    names = refund if "id" in document else ("code",)
     return {name: document[name] for name in names if name in document}
 
 

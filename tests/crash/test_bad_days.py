@@ -48,7 +48,6 @@ def _suffer(lab: Laboratory, seconds: float) -> None:
 
     for plan, _ in days:
         kinds = Counter(kind for _, kind in plan.committed().elements())
-        print(kinds)
         assert kinds.total() - kinds[Kind.PASS] > 5, lab.explain(f"only {kinds}")
     confirmed = [r for r in lab.evidence().rows if r.status == "confirmed"]
     assert confirmed, lab.explain("nothing was paid")

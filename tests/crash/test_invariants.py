@@ -322,7 +322,12 @@ FORGERIES: dict[str, tuple[Forge, str, str]] = {
     "a client never got an answer": (
         lambda e: replace(e, journal=e.journal[:1]),
         "G2",
-        "key-0 never got an answer",
+        "key-0 asked for what it may have, and never got it",
+    ),
+    "a client was turned down": (
+        _told(3, http=422),
+        "G2",
+        "key-0 asked for what it may have",
     ),
 }
 
