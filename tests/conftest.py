@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.fixtures.kms",
     "tests.fixtures.stores",
     "tests.fixtures.chain",
+    "tests.contract.report",
 ]
