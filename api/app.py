@@ -4,7 +4,14 @@ import falcon
 
 from api import errors
 from api.middleware import Gate, RequestLog
-from api.resources import Liveness, ReadinessProbe, Refund, Refunds
+from api.resources import (
+    Cancellation,
+    Liveness,
+    ReadinessProbe,
+    Refund,
+    RefundExplanation,
+    Refunds,
+)
 from api.services import Services
 
 
@@ -18,6 +25,11 @@ def create_app(services: Services) -> App:
     errors.install(app)
     app.add_route("/v1/refunds", Refunds(services.refunds))
     app.add_route("/v1/refunds/{refund_id}", Refund(services.refunds))
+    app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(services.refunds))
+    app.add_route(
+        "/v1/refunds/{refund_id}/explain",
+        RefundExplanation(services.refunds, services.explainer),
+    )
     app.add_route("/healthz", Liveness())
     app.add_route("/readyz", ReadinessProbe(services.readiness))
     return app

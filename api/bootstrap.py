@@ -26,8 +26,12 @@ from signer.errors import (
 from signer.guard import check_chain, check_settings, prove_key
 from signer.networks import Network, load_networks
 from signer.ports import KeyBackend, KeyId, Store, utc_now
-from signer.refunds.lifecycle import Chain, Lifecycle
+from signer.refunds.explain import Explainer
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import Chain, Nonces
+from signer.refunds.payment import Payer
 from signer.refunds.service import RefundService
+from signer.refunds.tracking import Tracker
 from signer.refunds.worker import Worker
 from signer.settings import Settings
 from signer.signing import Signer
@@ -71,6 +75,28 @@ def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Found
     return Foundation(settings, networks, store, signer, chains, tuple(warnings))
 
 
+@dataclass(frozen=True, slots=True)
+class Observatory:
+    """What one can see without the key: ledger and chains."""
+
+    store: Store
+    chains: Mapping[str, Chain]
+
+
+def open_observatory(environ: Mapping[str, str]) -> Observatory:
+    """
+    Open ledger and chains for somebody who looks for a reason.
+
+    Neither the device nor the nodes must work for that, so neither is asked.
+
+    Raises:
+        ConfigurationError: The ledger or the networks file cannot be read.
+    """
+    settings = Settings.from_env(environ)
+    networks = load_networks(settings.networks_file)
+    return Observatory(open_store(settings), open_chains(networks))
+
+
 def build_services(environ: Mapping[str, str] = os.environ) -> Services:
     """
     Return what the routes work with.
@@ -101,6 +127,7 @@ def assemble_services(found: Foundation) -> Services:
             wallet=found.signer.address,
             clock=utc_now,
         ),
+        explainer=Explainer(found.store, found.chains, utc_now),
         authenticator=Authenticator.from_settings(found.settings),
         readiness=_Prober(found),
         clock=utc_now,
@@ -110,7 +137,14 @@ def assemble_services(found: Foundation) -> Services:
 
 def assemble_worker(found: Foundation) -> Worker:
     """Join what the guard has found sound into a worker."""
-    return Worker(found.store, _lifecycle(found), utc_now)
+    return Worker(
+        found.store,
+        _lifecycle(found),
+        tracker=Tracker(found.store, found.chains, utc_now),
+        nonces=_nonces(found),
+        chains=found.chains,
+        clock=utc_now,
+    )
 
 
 def open_signer(settings: Settings) -> Signer:
@@ -237,7 +271,17 @@ def _judge(
 
 
 def _lifecycle(found: Foundation) -> Lifecycle:
-    return Lifecycle(found.store, found.chains, found.signer, utc_now)
+    payer = Payer(found.signer, utc_now)
+    return Lifecycle(found.store, found.chains, payer, _nonces(found), utc_now)
+
+
+def _nonces(found: Foundation) -> Nonces:
+    return Nonces(
+        found.store,
+        address=found.signer.address,
+        key_id=found.signer.key_id,
+        clock=utc_now,
+    )
 
 
 class _Prober:

@@ -12,6 +12,7 @@ from typing import NoReturn, cast
 import click
 
 from api.auth import Role
+from api.inspection import nonce, refund
 from api.logs import configure
 from signer.errors import ConfigurationError, HotWalletError, Refusal
 from signer.guard import EXIT_STATUS
@@ -129,6 +130,8 @@ def db_upgrade() -> None:
 
 
 cli.add_command(softhsm)
+cli.add_command(refund)
+cli.add_command(nonce)
 
 
 def main() -> NoReturn:

@@ -79,8 +79,8 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         "tx_hash": refund.tx_hash,
         "block_number": refund.block_number,
         "failure": _failure(refund),
-        "created_at": _timestamp(refund.created_at),
-        "updated_at": _timestamp(refund.updated_at),
+        "created_at": timestamp(refund.created_at),
+        "updated_at": timestamp(refund.updated_at),
     }
 
 
@@ -93,12 +93,13 @@ def page_document(page: Page) -> dict[str, Any]:
 
 
 def _failure(refund: Refund) -> dict[str, str | None] | None:
-    if refund.failure_code is None:
+    # A refund whose no-op is under way has its reason, and has not failed yet.
+    if refund.failure_code is None or not refund.status.is_final:
         return None
     return {"code": refund.failure_code, "detail": refund.failure_detail}
 
 
-def _timestamp(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
     # RFC 3339; always UTC and always of one length, so that text sorts by time.
     utc = moment.astimezone(UTC)
     return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -25,14 +25,17 @@ from signer.errors import (
     ChainUnavailableError,
     ConflictError,
     HotWalletError,
+    InProgressError,
     InsufficientFundsError,
     InvalidInputError,
+    LimitReachedError,
     NotFoundError,
     PermissionDeniedError,
     PolicyViolationError,
     RequestError,
     StaleStateError,
     StoreUnavailableError,
+    WalletPausedError,
 )
 
 
@@ -64,6 +67,7 @@ _TABLE: dict[type[Exception], _Row] = {
     PermissionDeniedError: _Row(HTTPStatus.FORBIDDEN),
     NotFoundError: _Row(HTTPStatus.NOT_FOUND),
     ConflictError: _Row(HTTPStatus.CONFLICT),
+    InProgressError: _Row(HTTPStatus.CONFLICT, retry_after=1),
     PolicyViolationError: _Row(HTTPStatus.UNPROCESSABLE_ENTITY),
     BackendError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=30),
     BackendUnavailableError: _Row(
@@ -73,6 +77,12 @@ _TABLE: dict[type[Exception], _Row] = {
     ChainUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _CHAIN, retry_after=5),
     InsufficientFundsError: _Row(
         HTTPStatus.SERVICE_UNAVAILABLE, "The wallet must be filled.", retry_after=30
+    ),
+    LimitReachedError: _Row(
+        HTTPStatus.SERVICE_UNAVAILABLE, "A limit of value is reached.", retry_after=30
+    ),
+    WalletPausedError: _Row(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The wallet is paused.", retry_after=30
     ),
     StoreUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _STORE, retry_after=5),
     StaleStateError: _Row(

@@ -5,7 +5,7 @@ import re
 import falcon
 
 from signer.errors import InvalidInputError
-from signer.refunds.refund import Status
+from signer.refunds.refund import Status, is_refund_id
 
 
 MAX_LIMIT = 200
@@ -32,6 +32,19 @@ def parameters(req: falcon.Request, *known: str) -> dict[str, str]:
             raise InvalidInputError("must be 1 to 512 visible characters", field=name)
         given[name] = value
     return given
+
+
+def cursor(given: dict[str, str]) -> str | None:
+    """
+    Return where to go on, if anywhere.
+
+    Raises:
+        InvalidInputError: No page ends with such a cursor.
+    """
+    text = given.get("cursor")
+    if text is not None and not is_refund_id(text):
+        raise InvalidInputError("must be a cursor that a page gave", field="cursor")
+    return text
 
 
 def limit(given: dict[str, str]) -> int:

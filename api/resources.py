@@ -1,5 +1,6 @@
 """The nouns of the API.  What they do is decided in ``signer``."""
 
+import json
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -11,14 +12,17 @@ from api import query
 from api.body import read_object
 from api.context import principal, request_id
 from api.documents import page_document, read_refund, refund_document
+from api.explanation import explanation_document
 from api.middleware import Resource
+from api.prefer import applied, preferred_wait
 from api.services import Readiness
 from signer.errors import InvalidInputError, NotFoundError
+from signer.refunds.explain import Explainer
+from signer.refunds.refund import is_refund_id
 from signer.refunds.service import RefundService
 
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
-_REFUND_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
 class Refunds(Resource):
@@ -37,18 +41,26 @@ class Refunds(Resource):
         """Accept a refund (201), or repeat the answer to the same one (200)."""
         query.parameters(req)
         key = _idempotency_key(req)
-        refund, created = self._refunds.submit(
+        seconds = preferred_wait(req)
+        submission = self._refunds.submit(
             client=principal(req).sub,
             idempotency_key=key,
             request=read_refund(read_object(req)),
             request_id=request_id(req),
         )
 
-        resp.status = HTTPStatus.CREATED if created else HTTPStatus.OK
-        if not created:
+        answer = submission.answer
+        if answer is None:
+            refund = self._refunds.wait(submission.refund, applied(resp, seconds))
+            # Kept before it is given: whoever asks again is told the same.
+            body = json.dumps(refund_document(refund))
+            answer = self._refunds.answered(refund, body)
+        resp.status = HTTPStatus.CREATED if submission.created else HTTPStatus.OK
+        if not submission.created:
             resp.set_header("Idempotent-Replayed", "true")
-        resp.location = f"/v1/refunds/{refund.id}"
-        resp.media = refund_document(refund)
+        resp.location = f"/v1/refunds/{submission.refund.id}"
+        resp.content_type = falcon.MEDIA_JSON
+        resp.text = answer
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List the caller's refunds, newest first, a page at a time."""
@@ -58,7 +70,7 @@ class Refunds(Resource):
             payment_session_id=given.get("payment_session_id"),
             status=query.status(given),
             limit=query.limit(given),
-            cursor=given.get("cursor"),
+            cursor=query.cursor(given),
         )
 
         if page.next_cursor is not None:
@@ -80,10 +92,47 @@ class Refund(Resource):
     ) -> None:
         """Show the refund; somebody else's looks like none at all."""
         query.parameters(req)
-        if not _REFUND_ID.fullmatch(refund_id):
-            raise NotFoundError("there is no such refund")
+        seconds = preferred_wait(req)
+        refund = self._refunds.get(principal(req).sub, _known(refund_id))
 
-        resp.media = refund_document(self._refunds.get(principal(req).sub, refund_id))
+        resp.media = refund_document(self._refunds.wait(refund, applied(resp, seconds)))
+
+
+class Cancellation(Resource):
+    """``/v1/refunds/{refund_id}/cancel``: calls a queued refund back."""
+
+    required_role = "merchant"
+
+    def __init__(self, refunds: RefundService) -> None:
+        self._refunds = refunds
+
+    def on_post(
+        self, req: falcon.Request, resp: falcon.Response, refund_id: str
+    ) -> None:
+        """Cancel the refund, if it has no nonce yet; again is fine."""
+        query.parameters(req)
+        refund = self._refunds.cancel(principal(req).sub, _known(refund_id))
+
+        resp.media = refund_document(refund)
+
+
+class RefundExplanation(Resource):
+    """``/v1/refunds/{refund_id}/explain``: why it stands where it stands."""
+
+    required_role = "merchant"
+
+    def __init__(self, refunds: RefundService, explainer: Explainer) -> None:
+        self._refunds = refunds
+        self._explainer = explainer
+
+    def on_get(
+        self, req: falcon.Request, resp: falcon.Response, refund_id: str
+    ) -> None:
+        """Explain the refund, as far as ledger and nodes answer."""
+        query.parameters(req)
+        refund = self._refunds.get(principal(req).sub, _known(refund_id))
+
+        resp.media = explanation_document(self._explainer.explain(refund))
 
 
 class Liveness(Resource):
@@ -118,6 +167,12 @@ class ReadinessProbe(Resource):
         }
 
     on_head = on_get
+
+
+def _known(refund_id: str) -> str:
+    if not is_refund_id(refund_id):
+        raise NotFoundError("there is no such refund")
+    return refund_id
 
 
 def _idempotency_key(req: falcon.Request) -> str:

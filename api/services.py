@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from api.auth import Authenticator
 from signer.networks import Network
 from signer.ports import Clock
+from signer.refunds.explain import Explainer
 from signer.refunds.service import RefundService
 
 
@@ -35,6 +36,7 @@ class Services:
     """
 
     refunds: RefundService
+    explainer: Explainer
     authenticator: Authenticator
     readiness: Callable[[], Readiness]
     clock: Clock

@@ -41,7 +41,7 @@ def _load(stack: Stack, token: str, *, clients: int, seconds: float) -> list[flo
         number = 0
         while time.perf_counter() < end:
             started = time.perf_counter()
-            _post(connection, token, f"bench-{clients}-{client}-{number}")
+            post(connection, token, f"bench-{clients}-{client}-{number}")
             taken.append(time.perf_counter() - started)
             number += 1
         connection.close()
@@ -54,7 +54,13 @@ def _load(stack: Stack, token: str, *, clients: int, seconds: float) -> list[flo
     return taken
 
 
-def _post(connection: http.client.HTTPConnection, token: str, name: str) -> None:
+def post(connection: http.client.HTTPConnection, token: str, name: str) -> None:
+    """
+    Ask for the refund *name*, and wait for the answer.
+
+    Raises:
+        RuntimeError: It was not created.
+    """
     body = {
         "payment_session_id": name,
         "network": NETWORK,

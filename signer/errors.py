@@ -12,7 +12,9 @@ Every error that the system raises on purpose.
     │   ├── PermissionDeniedError    a token without the role
     │   ├── NotFoundError            no such refund
     │   └── ConflictError            the key or the reference is taken
-    │       └── IdempotencyMismatchError
+    │       ├── IdempotencyMismatchError
+    │       ├── InProgressError      retry: the first request is being answered
+    │       └── NotCancellableError  a nonce is spent on it already
     ├── SigningError                 no signature left the process
     │   ├── EncodingError            not strict DER, or out of range
     │   ├── RecoveryError            does not recover to the pinned key
@@ -22,10 +24,12 @@ Every error that the system raises on purpose.
     │       ├── AccessDeniedError
     │       ├── KeyNotFoundError
     │       └── KeyUnusableError
+    ├── LimitReachedError            retry: so much may not leave at once
     ├── ChainError                   the node said no
     │   ├── ChainUnavailableError    retry: what happened is unknown
     │   ├── ExecutionRevertedError   the call cannot succeed
     │   ├── InsufficientFundsError   retry: the wallet must be filled
+    │   ├── WalletPausedError        retry: the chain knows more than the ledger
     │   └── BroadcastRejectedError   the node did not take these bytes
     └── StoreError                   the database said no
         ├── StoreUnavailableError    retry
@@ -128,6 +132,19 @@ class IdempotencyMismatchError(ConflictError):
     code = "idempotency-mismatch"
 
 
+class InProgressError(ConflictError):
+    """The first request with this key is still being answered; ask again soon."""
+
+    code = "request-in-progress"
+    retryable = True
+
+
+class NotCancellableError(ConflictError):
+    """The refund has its nonce, or is at its end: it cannot be called back."""
+
+    code = "not-cancellable"
+
+
 class SigningError(HotWalletError):
     """No signature left the process."""
 
@@ -184,6 +201,13 @@ class KeyUnusableError(BackendError):
     code = "key-unusable"
 
 
+class LimitReachedError(HotWalletError):
+    """A limit of value is reached; the refund waits until there is room again."""
+
+    code = "limit-reached"
+    retryable = True
+
+
 class ChainError(HotWalletError):
     """The node failed in a way that has no better name."""
 
@@ -207,6 +231,13 @@ class InsufficientFundsError(ChainError):
     """The wallet holds too little of the token; a top-up lets the refund go on."""
 
     code = "insufficient-funds"
+    retryable = True
+
+
+class WalletPausedError(ChainError):
+    """The chain knows nonces that the ledger does not; none is given out meanwhile."""
+
+    code = "wallet-paused"
     retryable = True
 
 

@@ -56,20 +56,30 @@ class Token(_Model):
     """
     One ERC-20 contract.
 
-    ``max_amount`` is the most that one refund may pay, in whole tokens.
+    ``max_amount`` is the most that one refund may pay, in whole tokens.  The other
+    limits bound what all of them may pay together; None is no limit.
     """
 
     address: Address
     decimals: int = Field(ge=0, le=36)
     max_amount: str
+    hourly_limit: str | None = None
+    daily_limit: str | None = None
+    daily_limit_per_recipient: str | None = None
 
     @model_validator(mode="after")
-    def _max_amount_is_one(self) -> Self:
-        try:
-            parse_units(self.max_amount, self.decimals)
-        except InvalidInputError as e:
-            raise ValueError(f"max_amount {e}") from None
+    def _limits_are_amounts(self) -> Self:
+        largest = self._units("max_amount")
+        for name in ("hourly_limit", "daily_limit", "daily_limit_per_recipient"):
+            if getattr(self, name) is not None and self._units(name) < largest:
+                raise ValueError(f"{name} must not be less than max_amount")
         return self
+
+    def _units(self, name: str) -> int:
+        try:
+            return parse_units(getattr(self, name), self.decimals)
+        except InvalidInputError as e:
+            raise ValueError(f"{name} {e}") from None
 
 
 class Network(_Model):
@@ -80,6 +90,7 @@ class Network(_Model):
     included.  ``rpc_urls`` are secrets, since providers put the API key there.
     ``max_fee_per_gas_gwei`` bounds whatever is offered, replacements and the gas
     price of chains without EIP-1559 included; the other two shape a first offer.
+    ``stuck_after_seconds`` is how long an offer may wait before it is raised.
     """
 
     chain_id: int = Field(gt=0, lt=2**64)
@@ -90,6 +101,7 @@ class Network(_Model):
     max_priority_fee_per_gas_gwei: int = Field(default=50, ge=0)
     base_fee_multiple: int = Field(default=2, ge=1, le=10)
     rpc_timeout_ms: int = Field(default=5000, ge=100)
+    stuck_after_seconds: int = Field(default=90, ge=1)
 
     @field_validator("rpc_urls", mode="before")
     @classmethod

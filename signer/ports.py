@@ -6,17 +6,20 @@ Each capability is its own Protocol.  mypy proves that the backends fit where
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NewType, Protocol
+from typing import Literal, NewType, Protocol
 
+from signer.refunds.limits import NO_LIMITS, Limits
 from signer.refunds.refund import (
+    InFlight,
     Move,
     Page,
     Refund,
     SignedTransaction,
     Status,
 )
+from signer.refunds.wallet import Pause, Sighting, Wallet
 
 
 KeyId = NewType("KeyId", str)
@@ -143,7 +146,32 @@ class MinedTransaction:
     nonce: int
     to: str | None
     data: bytes
+    gas_limit: int
     block: Block
+
+
+Whereabouts = Literal["mined", "pending", "unknown"]
+"""Where one node has a transaction; ``unknown`` proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """
+    What a single node says at the moment, which nobody voted on.
+
+    ``node`` is its place in the configuration (``node-1``), since URLs are secrets.
+    ``counted`` and ``pending`` are the sender's next nonce in the node's newest block
+    and behind its pool.  ``error`` is a code where it did not answer, and all else is
+    then None or empty; ``trusted`` says whether its word counts at present.
+    """
+
+    node: str
+    trusted: bool
+    head: int | None = None
+    counted: int | None = None
+    pending: int | None = None
+    transactions: Mapping[str, Whereabouts] = field(default_factory=dict)
+    error: str | None = None
 
 
 class ChainClient(Protocol):
@@ -187,6 +215,14 @@ class ChainClient(Protocol):
         None means the latest block.  Only an archive node knows all heights.
         """
 
+    def pending_count(self, address: str) -> int:
+        """
+        Return the next nonce of *address* behind all that is waiting to be mined.
+
+        The highest that any node knows: whoever gives out nonces must not miss a
+        transaction, and waits for nothing worse than for a node that is wrong.
+        """
+
     def fees(self) -> Fees:
         """Return the fees of the moment."""
 
@@ -217,6 +253,13 @@ class ChainClient(Protocol):
 
     def block(self, number: int) -> Block | None:
         """Return the canonical block at *number*, if the node has it."""
+
+    def views(self, sender: str, tx_hashes: Sequence[str]) -> Sequence[NodeView]:
+        """
+        Return what each node says of *sender* and of *tx_hashes*, in their order.
+
+        For people who look for a reason; nothing is decided by it.  Never raises.
+        """
 
 
 class Store(Protocol):
@@ -257,12 +300,27 @@ class Store(Protocol):
     ) -> Page:
         """Return a client's refunds, newest first, from behind *cursor*."""
 
-    def open_refunds(self, limit: int, after: str | None = None) -> Sequence[Refund]:
+    def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
         """
-        Return refunds that something must still happen to, oldest first.
+        Take up refunds that are due, those first that wait longest.
+
+        Until *until* nobody else does.  A claim is a change like any other: whoever
+        had the refund before and wakes up late finds its version gone.  What is due
+        much later than any claim or delay lasts was dated by a clock that was wrong,
+        and counts as due.
+        """
+
+    def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
+        """
+        Return refunds that were sent and are not final, oldest first.
 
         *after* is the id of the last one of the previous batch.
         """
+
+    def open_below(
+        self, chain_id: int, sender: str, nonce: int, limit: int
+    ) -> Sequence[Refund]:
+        """Return open refunds of a wallet with nonces below *nonce*, lowest first."""
 
     def reserve(
         self,
@@ -271,17 +329,22 @@ class Store(Protocol):
         sender: str,
         key_id: str,
         gas_limit: int,
-        floor: int,
+        counted: int,
         at: datetime,
+        limits: Limits = NO_LIMITS,
     ) -> Refund:
         """
         Give a queued refund its nonce for life, in one transaction.
 
-        The nonce is one past the highest that any row holds for this chain and
-        sender, or *floor* (what the chain counts) if that is higher.
+        The nonce is one past the highest that any row holds for this chain and sender.
+        *counted* is what the chain counts.  *limits* bound what all refunds of its
+        token together may pay, whoever reserves at the same time.
 
         Raises:
-            StaleStateError: The refund is not as *refund* says any more.
+            LimitReachedError: It would pay too much.
+            StaleStateError: The refund is not as *refund* says any more, or a sighting
+                has paid it; its wallet is paused or not opened; or *counted* is ahead
+                of the ledger.
         """
 
     def save(
@@ -302,6 +365,75 @@ class Store(Protocol):
 
     def history(self, refund_id: str) -> Sequence[Move]:
         """Return the moves of a refund, first one first."""
+
+    def answer(self, refund_id: str) -> str | None:
+        """Return what the request that made this refund was answered, if it was."""
+
+    def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
+        """Keep *body* as that answer, and return it; or the one that was first."""
+
+    def wallet(self, chain_id: int, sender: str) -> Wallet | None:
+        """Return the wallet, if it was opened."""
+
+    def wallets(self) -> Sequence[Wallet]:
+        """Return every wallet that was opened, by chain and address."""
+
+    def open_wallet(self, wallet: Wallet) -> None:
+        """Begin to keep the nonces of *wallet*, unless somebody did before."""
+
+    def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
+        """
+        Give out no more nonces of *wallet*.
+
+        Raises:
+            StaleStateError: The stored version is not that of *wallet*.
+        """
+
+    def sight(self, wallet: Wallet, seen: Sequence[Sighting]) -> None:
+        """
+        Write down what the chain had and the ledger did not.
+
+        What was sighted before stays as it was.
+
+        Raises:
+            StaleStateError: The stored version is not that of *wallet*.
+        """
+
+    def foreign(self, chain_id: int, sender: str) -> Sequence[Sighting]:
+        """Return the foreign sightings that nobody accepted yet, lowest nonce first."""
+
+    def resume(self, wallet: Wallet, at: datetime) -> None:
+        """
+        Give out nonces of *wallet* again, and accept its foreign sightings.
+
+        Raises:
+            StaleStateError: The stored version is not that of *wallet*.
+        """
+
+    def stop(self, chain_id: int, at: datetime) -> bool:
+        """
+        Give out no more nonces on a chain, whatever its wallets; say if it was going.
+
+        Once this returns, no reservation is under way either.
+        """
+
+    def stopped(self, chain_id: int) -> datetime | None:
+        """Return since when a chain is stopped."""
+
+    def go_on(self, chain_id: int) -> bool:
+        """Let a chain that was stopped go on; say whether it was."""
+
+    def sighting(self, chain_id: int, sender: str, mark: bytes) -> Sighting | None:
+        """Return the sighting that paid the refund with *mark*, if there is one."""
+
+    def adopt(self, before: Refund, after: Refund) -> None:
+        """
+        Replace a queued refund by the mined one that a sighting made of it.
+
+        Raises:
+            StaleStateError: The stored version is not that of *before*, or the nonce
+                is another refund's.
+        """
 
     def check(self) -> None:
         """Do nothing, through the database: raises when it is not usable."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -10,9 +11,10 @@ from backends.json_rpc import questions, votes
 from backends.json_rpc.node import connect
 from backends.json_rpc.panel import Panel
 from backends.json_rpc.search import find_hash
+from backends.json_rpc.views import view
 from backends.json_rpc.witness import Witness
 from signer.errors import ChainUnavailableError, ConfigurationError, Refusal
-from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
+from signer.ports import Block, Call, Fees, MinedTransaction, NodeView, Receipt
 
 
 # A search asks many questions in a row.
@@ -113,6 +115,21 @@ class JSONRPCChain:
             raise ChainUnavailableError("the nodes do not agree on a nonce")
         return count
 
+    def pending_count(self, address: str) -> int:
+        """
+        Return the next nonce of *address* behind all that is waiting to be mined.
+
+        The highest that any node says: pools differ, and a transaction in only one of
+        them may still be mined.  A node that rests is not waited for where a majority
+        answers.
+
+        Raises:
+            ChainUnavailableError: Too few nodes answered.
+        """
+        return self._panel().decide(
+            lambda node: questions.pending_count(node, address), votes.PENDING_COUNT
+        )
+
     def fees(self) -> Fees:
         """Return base fee and suggested tip, or the gas price where there is none."""
         return self._panel().first(questions.fees)
@@ -174,6 +191,14 @@ class JSONRPCChain:
         return self._panel().decide(
             lambda node: questions.block(node, number), votes.BLOCK
         )
+
+    def views(self, sender: str, tx_hashes: Sequence[str]) -> Sequence[NodeView]:
+        """
+        Return what each node says of *sender* and of *tx_hashes*, in their order.
+
+        Also nodes that are distrusted at present, or rest, are asked.
+        """
+        return self._panel().views(partial(view, sender=sender, tx_hashes=tx_hashes))
 
     def _transaction(self, tx_hash: str) -> MinedTransaction | None:
         return self._panel().decide(

@@ -20,6 +20,9 @@ from backends.json_rpc.connection import Connection
 from signer.errors import ChainUnavailableError
 
 
+MethodCall = tuple[str, list[Any]]
+"""A method of JSON-RPC, and its parameters as web3 writes them."""
+
 _OK = 200
 
 # As many as the public endpoints that count their members take.
@@ -85,9 +88,9 @@ class Node(JSONBaseProvider):
         return _response(result)
 
     @contextmanager
-    def batch(self, method: str, params: Sequence[list[Any]]) -> Iterator[None]:
+    def batch(self, calls: Sequence[MethodCall]) -> Iterator[None]:
         """
-        Ask for several results of *method* in one exchange, ahead of their use.
+        Ask for the results of several *calls* in one exchange, ahead of their use.
 
         Inside the block, requests of this thread for them are answered from there.
         What the batch did not bring, since the node takes none, or not so large
@@ -98,8 +101,8 @@ class Node(JSONBaseProvider):
         """
         fetched = self._fetched()
         try:
-            for chunk in _chunks(params, _LARGEST_BATCH):
-                fetched.update(self._ask_batch(method, chunk))
+            for chunk in _chunks(calls, _LARGEST_BATCH):
+                fetched.update(self._ask_batch(chunk))
             yield
         finally:
             fetched.clear()
@@ -112,17 +115,15 @@ class Node(JSONBaseProvider):
             raise ChainUnavailableError(f"the node answers with HTTP status {status}")
         raise ChainUnavailableError("the node's answer is not one to the question")
 
-    def _ask_batch(
-        self, method: str, params: Sequence[list[Any]]
-    ) -> dict[str, dict[str, Any]]:
-        if len(params) == 1:
+    def _ask_batch(self, calls: Sequence[MethodCall]) -> dict[str, dict[str, Any]]:
+        if len(calls) == 1:
             return {}  # It will be asked for by itself.
-        questions = {q["id"]: q for q in (self._question(method, p) for p in params)}
+        questions = {q["id"]: q for q in (self._question(*call) for call in calls)}
         status, answers = self._exchange(list(questions.values()))
         if status != _OK or not isinstance(answers, list):
             return {}
         return {
-            _name(method, questions[answer["id"]]["params"]): answer
+            _name_of(questions[answer["id"]]): answer
             for answer in answers
             if isinstance(answer, dict)
             and type(answer.get("id")) is int
@@ -167,6 +168,10 @@ def _is_about(answer: dict[str, Any], identifier: int, status: int) -> bool:
 
 def _name(method: str, params: Any) -> str:
     return f"{method}{json.dumps(params)}"
+
+
+def _name_of(question: dict[str, Any]) -> str:
+    return _name(question["method"], question["params"])
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,19 +1,31 @@
 """All nodes of one network, in one process: who is asked, and whose word counts."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from concurrent.futures import Future, wait
+from dataclasses import replace
+from functools import partial
+from typing import Protocol, TypeVar
 
 from web3 import Web3
 
 from backends.json_rpc.poll import Poll, most_telling
+from backends.json_rpc.views import no_view
 from backends.json_rpc.votes import Rule, alike, votes_needed
 from backends.json_rpc.witness import Witness
 from signer.errors import ChainError, ChainUnavailableError
+from signer.ports import NodeView
 
 
 _T = TypeVar("_T")
 
 Question = Callable[[Web3], _T]
+
+
+class Look(Protocol):
+    """A question to the node called *name*, whose answer nobody votes on."""
+
+    def __call__(self, node: Web3, /, *, name: str) -> NodeView:
+        """Ask it."""
 
 
 class Panel:
@@ -72,7 +84,7 @@ class Panel:
         if len(self._witnesses) == 1:
             return rule.decide([self._witnesses[0].ask(question)], 1)
         poll = self._poll(self._jury(), question)
-        poll.wait(self._patience, poll.is_settled)
+        poll.wait(self._patience, _never if rule.hears_all else poll.is_settled)
         return poll.fact(rule)
 
     def any(self, question: Question[_T]) -> _T:
@@ -100,7 +112,7 @@ class Panel:
             return self._witnesses[0].chain_id()
         running = {witness.submit_chain_id(): witness for witness in self._witnesses}
         poll = Poll(running, len(running))
-        poll.wait(self._patience, lambda: False)
+        poll.wait(self._patience, _never)
         poll.answer()
         given = list(poll.answers.values())
         votes = min(votes_needed(len(running), len(given)), len(given))
@@ -111,6 +123,33 @@ class Panel:
             if answer != fact:
                 witness.distrust("chain-id")
         return fact
+
+    def views(self, look: Look) -> Sequence[NodeView]:
+        """
+        Ask all at once, those too whose word does not count; return what each shows.
+
+        Nobody is outvoted, and who does not answer has a view that says so.
+        """
+        running = {
+            witness: witness.submit(partial(look, name=witness.name))
+            for witness in self._witnesses
+        }
+        wait(running.values(), self._patience)
+        return [self._view(witness, future) for witness, future in running.items()]
+
+    def _view(self, witness: Witness, future: "Future[NodeView]") -> NodeView:
+        problem: ChainError = ChainUnavailableError("the node did not answer in time")
+        try:
+            seen = future.result(timeout=0)
+        except TimeoutError:
+            future.cancel()  # What has not begun is spared the node.
+        except ChainError as e:
+            problem = e
+        else:
+            # What an only node says counts, whatever it said before.
+            trusted = len(self._witnesses) == 1 or witness.is_trusted
+            return replace(seen, trusted=trusted)
+        return no_view(witness.name, problem, trusted=witness.is_trusted)
 
     def _poll(self, witnesses: Sequence[Witness], question: Question[_T]) -> Poll[_T]:
         running = {witness.submit(question): witness for witness in witnesses}
@@ -131,3 +170,7 @@ class Panel:
         return (
             rested if len(rested) >= votes_needed(len(self._witnesses), 1) else called
         )
+
+
+def _never() -> bool:
+    return False

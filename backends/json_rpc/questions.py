@@ -86,6 +86,11 @@ def transaction_count(node: Web3, address: str) -> int:
     return integer(node.eth.get_transaction_count(_account(address), "latest"))
 
 
+def pending_count(node: Web3, address: str) -> int:
+    """Ask for the next nonce of *address* behind the node's pool."""
+    return integer(node.eth.get_transaction_count(_account(address), "pending"))
+
+
 def past_count(node: Web3, address: str, block: int) -> int:
     """Ask for the next nonce of *address* behind the block at height *block*."""
     height = BlockNumber(block)
@@ -125,8 +130,8 @@ def receipt(node: Web3, tx_hash: str) -> Receipt | None:
 
 def receipts(node: Web3, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
     """Ask what became of each of *tx_hashes*, in as few exchanges as the node takes."""
-    asked = [[tx_hash] for tx_hash in tx_hashes]
-    with cast("Node", node.provider).batch("eth_getTransactionReceipt", asked):
+    calls = [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes]
+    with cast("Node", node.provider).batch(calls):
         found = {tx_hash.lower(): receipt(node, tx_hash) for tx_hash in tx_hashes}
     return {tx_hash: known for tx_hash, known in found.items() if known is not None}
 

@@ -11,7 +11,7 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 
-from signer.ports import Block, Log, MinedTransaction, Receipt
+from signer.ports import Block, Log, MinedTransaction, Receipt, Whereabouts
 
 
 Found = Mapping[str, Any]
@@ -48,8 +48,16 @@ def transaction(found: Found, tx_hash: str) -> MinedTransaction | None:
         nonce=integer(found["nonce"]),
         to=None if to is None else _address(to),
         data=bytes(found["input"]),
+        gas_limit=integer(found["gas"]),
         block=_containing(found),
     )
+
+
+def whereabouts(found: Found, tx_hash: str) -> Whereabouts:
+    """Read whether the transaction *tx_hash* is in a block, or in the node's pool."""
+    if digest(found["hash"]) != tx_hash.lower():
+        raise ValueError("another transaction")
+    return "pending" if found["blockHash"] is None else "mined"
 
 
 def block(found: Found) -> Block:

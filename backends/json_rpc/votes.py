@@ -38,10 +38,13 @@ class Rule(Generic[_T]):
 
     ``decide`` takes the answers, of which there are enough, and the votes needed.
     ``contradicts`` takes an answer and the fact.  To be behind is no contradiction.
+    ``hears_all``: who has not answered yet could change the fact, whatever the others
+    say alike.
     """
 
     decide: Callable[[Sequence[_T], int], _T]
     contradicts: Callable[[_T, _T], bool]
+    hears_all: bool = False
 
 
 def alike(answers: Sequence[_H | None], votes: int) -> _H | None:
@@ -116,3 +119,6 @@ RECEIPTS: Rule[Mapping[str, Receipt]] = Rule(each_alike, _differs_somewhere)
 COUNT: Rule[int] = Rule(reached, _never)
 HEAD: Rule[Block] = Rule(reached_block, _never)
 """What only grows: as far as enough nodes have come."""
+
+PENDING_COUNT: Rule[int] = Rule(lambda counts, _: max(counts), _never, hears_all=True)
+"""What must not be missed: as far as anybody has come, if enough answer."""

@@ -23,6 +23,10 @@ _REST_SECONDS = 10.0
 _THREADS = 16
 
 
+class OtherChainError(ChainError):
+    """The node is on another chain than ours."""
+
+
 class Witness:
     """
     A node, called by its *place* among the configured ones, from 1.
@@ -46,6 +50,11 @@ class Witness:
         self._trusted_from = 0.0
         self._rested_from = 0.0
         self._executor = ThreadPoolExecutor(_THREADS, f"chain-node-{place}")
+
+    @property
+    def name(self) -> str:
+        """How people call it, since its URL is a secret."""
+        return f"node-{self._place}"
 
     @property
     def is_trusted(self) -> bool:
@@ -111,5 +120,5 @@ class Witness:
     def _prove(self) -> None:
         if self.chain_id() != self._chain_id:
             self.distrust("chain-id")
-            raise ChainError(f"node {self._place} is on another chain")
+            raise OtherChainError(f"node {self._place} is on another chain")
         self._proven = True

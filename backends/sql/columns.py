@@ -2,12 +2,11 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Numeric, String, Text
 from sqlalchemy.types import TypeDecorator, TypeEngine
-
-from signer.refunds.refund import Status
 
 
 UINT256_MAX = 2**256 - 1
@@ -102,21 +101,25 @@ class UTCDateTime(TypeDecorator[datetime]):
         return moment.astimezone(UTC)
 
 
-class StatusText(TypeDecorator[Status]):
-    """A status by its name: readable in SQL, and easy to add to."""
+class Named(TypeDecorator[StrEnum]):
+    """A member of an enumeration by its name: readable in SQL, and easy to add to."""
 
     impl = Plain
     cache_ok = True
 
-    def process_bind_param(self, value: Status | None, dialect: Dialect) -> str | None:
+    def __init__(self, members: type[StrEnum]) -> None:
+        super().__init__()
+        self.members = members
+
+    def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
         """Return the name alone, since drivers treat enumerations specially."""
         return None if value is None else value.value
 
     def process_result_value(
         self, value: str | None, dialect: Dialect
-    ) -> Status | None:
+    ) -> StrEnum | None:
         """Return the member of the enumeration."""
-        return None if value is None else Status(value)
+        return None if value is None else self.members(value)
 
 
 class FreeText(TypeDecorator[str]):

@@ -13,20 +13,59 @@ from sqlalchemy import (
     text,
 )
 
-from backends.sql.columns import StatusText
-from backends.sql.schema import IS_OPEN, refund_moves, refunds, transactions
+from backends.sql.columns import UTCDateTime
+from backends.sql.schema import (
+    IS_CLAIMABLE,
+    IS_OPEN,
+    answers,
+    refund_moves,
+    refunds,
+    status_in,
+    transactions,
+)
 from signer.errors import ConflictError, IdempotencyMismatchError, StoreError
-from signer.refunds.refund import Refund
+from signer.refunds.refund import IN_FLIGHT, Refund
 
 
 BY_ID = select(refunds).where(refunds.c.id == bindparam("given"))
 
-OPEN = (
+FLYING = (
     select(refunds)
-    .where(text(IS_OPEN), refunds.c.id > bindparam("after"))
+    .where(text(IS_OPEN), text(status_in(IN_FLIGHT)), refunds.c.id > bindparam("after"))
     .order_by(refunds.c.id)
     .limit(bindparam("at_most"))
 )
+
+HASHES = (
+    select(transactions.c.refund_id, transactions.c.tx_hash)
+    .where(transactions.c.refund_id.in_(bindparam("refund_ids", expanding=True)))
+    .order_by(transactions.c.refund_id, transactions.c.attempt.desc())
+)
+
+# By an expression, lest SQLite search the index of nonces: it holds all history.
+BELOW = (
+    select(refunds)
+    .where(
+        text(IS_OPEN),
+        refunds.c.chain_id + 0 == bindparam("chain_id"),
+        refunds.c.sender + literal_column("''") == bindparam("sender"),
+        refunds.c.nonce + 0 < bindparam("nonce"),
+    )
+    .order_by(refunds.c.nonce)
+    .limit(bindparam("at_most"))
+)
+
+DUE = (
+    select(refunds.c.id)
+    .where(
+        text(IS_CLAIMABLE),
+        (refunds.c.due_at <= bindparam("now", type_=UTCDateTime))
+        | (refunds.c.due_at > bindparam("far", type_=UTCDateTime)),
+    )
+    .limit(1)
+)
+
+ANSWER = select(answers.c.body).where(answers.c.refund_id == bindparam("given"))
 
 TRANSACTIONS = (
     select(transactions)
@@ -71,7 +110,8 @@ def _condition(name: str, *, among: tuple[str, ...]) -> ColumnElement[bool]:
     if name == "status" and "payment_session_id" in among:
         # A session has few refunds and a status has many; SQLite cannot know, and
         # would take the index of the status.  It cannot take it for an expression.
-        return literal_column("status || ''") == bindparam("status", type_=StatusText)
+        wanted = bindparam("status", type_=refunds.c.status.type)
+        return literal_column("status || ''") == wanted
     return refunds.c[name] == bindparam(name)
 
 

@@ -22,11 +22,12 @@ from sqlalchemy import (
     text,
 )
 
-from backends.sql.columns import FreeText, Plain, StatusText, Uint256, UTCDateTime
-from signer.refunds.refund import OPEN, Status
+from backends.sql.columns import FreeText, Named, Plain, Uint256, UTCDateTime
+from signer.refunds.refund import OPEN, UNSENT, Kind, Status
+from signer.refunds.wallet import Pause
 
 
-HEAD = "0001"
+HEAD = "0002"
 """The migration that this program needs: the newest, as a test makes sure."""
 
 UNRESERVED = frozenset({Status.QUEUED, Status.REFUSED, Status.CANCELLED})
@@ -34,6 +35,9 @@ UNRESERVED = frozenset({Status.QUEUED, Status.REFUSED, Status.CANCELLED})
 
 SENT = frozenset({Status.SIGNED, Status.BROADCAST, Status.MINED, Status.CONFIRMED})
 """Where a refund has a transaction; a failed one may have died before."""
+
+CLAIMABLE = UNSENT | {Status.BROADCAST}
+"""Where a worker has something to do, sooner or later."""
 
 IN_BLOCK = frozenset({Status.MINED, Status.CONFIRMED})
 """Where a refund has a block."""
@@ -49,6 +53,10 @@ def status_in(statuses: frozenset[Status]) -> str:
 
 
 IS_OPEN = status_in(OPEN)
+IS_CLAIMABLE = status_in(CLAIMABLE)
+
+LONG_AGO = "1970-01-01T00:00:00.000000+00:00"
+"""Since when a refund is due that an older program wrote."""
 
 metadata = MetaData()
 
@@ -69,7 +77,7 @@ refunds = Table(
     Column("recipient", Plain, nullable=False),
     Column("amount", Uint256, nullable=False),
     Column("reason", Plain),
-    Column("status", StatusText, nullable=False),
+    Column("status", Named(Status), nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
     Column("updated_at", UTCDateTime, nullable=False),
     Column("version", Integer, nullable=False),
@@ -82,6 +90,9 @@ refunds = Table(
     Column("block_hash", Plain),
     Column("failure_code", Plain),
     Column("failure_detail", FreeText),
+    Column("due_at", UTCDateTime, nullable=False, server_default=LONG_AGO),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("blocked_by", Plain),
     PrimaryKeyConstraint("id", name="pk_refunds"),
     UniqueConstraint("client", "idempotency_key", name="uq_refunds_idempotency_key"),
     UniqueConstraint("client", "reference", name="uq_refunds_reference"),
@@ -115,6 +126,12 @@ refunds = Table(
         sqlite_where=text(IS_OPEN),
         postgresql_where=text(IS_OPEN),
     ),
+    Index(
+        "ix_refunds_due",
+        "due_at",
+        sqlite_where=text(IS_CLAIMABLE),
+        postgresql_where=text(IS_CLAIMABLE),
+    ),
     Index("ix_refunds_client", "client", "id"),
     Index("ix_refunds_session", "client", "payment_session_id", "id"),
     Index("ix_refunds_status", "client", "status", "id"),
@@ -126,7 +143,7 @@ transactions = Table(
     Column("tx_hash", Plain, nullable=False),
     Column("refund_id", Plain, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("kind", Plain, nullable=False),
+    Column("kind", Named(Kind), nullable=False),
     Column("chain_id", BigInteger, nullable=False),
     Column("sender", Plain, nullable=False),
     Column("nonce", BigInteger, nullable=False),
@@ -151,10 +168,85 @@ refund_moves = Table(
     metadata,
     Column("refund_id", Plain, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("status", StatusText, nullable=False),
+    Column("status", Named(Status), nullable=False),
     Column("at", UTCDateTime, nullable=False),
     PrimaryKeyConstraint("refund_id", "version", name="pk_refund_moves"),
     ForeignKeyConstraint(["refund_id"], ["refunds.id"], name="fk_refund_moves_refund"),
     CheckConstraint(status_in(frozenset(Status)), name="ck_refund_moves_status"),
     sqlite_with_rowid=False,  # The primary key is the table: one tree, not two.
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("refund_id", Plain, nullable=False),
+    Column("body", Plain, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+    PrimaryKeyConstraint("refund_id", name="pk_answers"),
+    ForeignKeyConstraint(["refund_id"], ["refunds.id"], name="fk_answers_refund"),
+)
+
+wallets = Table(
+    "wallets",
+    metadata,
+    Column("chain_id", BigInteger, nullable=False),
+    Column("sender", Plain, nullable=False),
+    Column("first_nonce", BigInteger, nullable=False),
+    Column("paused_by", Named(Pause)),
+    Column("paused_at", UTCDateTime),
+    Column("version", Integer, nullable=False),
+    PrimaryKeyConstraint("chain_id", "sender", name="pk_wallets"),
+    CheckConstraint(
+        "chain_id > 0 AND first_nonce >= 0 AND version >= 0", name="ck_wallets_ranges"
+    ),
+    CheckConstraint(
+        "(paused_by IS NULL) = (paused_at IS NULL)", name="ck_wallets_pause"
+    ),
+)
+
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("chain_id", BigInteger, nullable=False),
+    Column("sender", Plain, nullable=False),
+    Column("nonce", BigInteger, nullable=False),
+    Column("tx_hash", Plain, nullable=False),
+    Column("mark", LargeBinary),
+    Column("gas_limit", BigInteger, nullable=False),
+    Column("block_number", BigInteger, nullable=False),
+    Column("block_hash", Plain, nullable=False),
+    Column("seen_at", UTCDateTime, nullable=False),
+    Column("accepted_at", UTCDateTime),
+    PrimaryKeyConstraint("chain_id", "sender", "nonce", name="pk_sightings"),
+    ForeignKeyConstraint(
+        ["chain_id", "sender"],
+        ["wallets.chain_id", "wallets.sender"],
+        name="fk_sightings_wallet",
+    ),
+    CheckConstraint(
+        "nonce >= 0 AND gas_limit > 0 AND block_number >= 0",
+        name="ck_sightings_ranges",
+    ),
+    Index("ix_sightings_mark", "chain_id", "sender", "mark"),
+)
+
+spendings = Table(
+    "spendings",
+    metadata,
+    Column("chain_id", BigInteger, nullable=False),
+    Column("token_address", Plain, nullable=False),
+    Column("recipient", Plain, nullable=False),
+    Column("hour", BigInteger, nullable=False),
+    Column("amount", Uint256, nullable=False),
+    PrimaryKeyConstraint(
+        "chain_id", "token_address", "recipient", "hour", name="pk_spendings"
+    ),
+)
+
+stops = Table(
+    "stops",
+    metadata,
+    Column("chain_id", BigInteger, nullable=False, autoincrement=False),
+    Column("at", UTCDateTime, nullable=False),
+    PrimaryKeyConstraint("chain_id", name="pk_stops"),
 )

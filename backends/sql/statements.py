@@ -10,11 +10,31 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Executable, Table, bindparam, func, insert, select, update
+from sqlalchemy import (
+    Executable,
+    Table,
+    bindparam,
+    exists,
+    func,
+    insert,
+    select,
+    text,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from backends.sql.schema import refund_moves, refunds, transactions
+from backends.sql.columns import UTCDateTime
+from backends.sql.schema import (
+    IS_CLAIMABLE,
+    refund_moves,
+    refunds,
+    sightings,
+    stops,
+    transactions,
+    wallets,
+)
 from signer.refunds.refund import Refund, SignedTransaction, Status
 
 
@@ -33,8 +53,21 @@ SAVED = (
     "block_hash",
     "failure_code",
     "failure_detail",
+    "due_at",
+    "attempts",
+    "blocked_by",
 )
-_RESERVED = ("status", "updated_at", "version", "sender", "key_id", "gas_limit")
+_RESERVED = (
+    "status",
+    "updated_at",
+    "version",
+    "due_at",
+    "attempts",
+    "blocked_by",
+    "sender",
+    "key_id",
+    "gas_limit",
+)
 
 
 def _parameter(table: Table, name: str) -> Any:
@@ -45,25 +78,63 @@ def _parameters(table: Table, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: _parameter(table, name) for name in names}
 
 
-def next_nonce() -> Any:
+def next_nonce(chain_id: Any, sender: Any) -> Any:
     """
-    Return one past the highest nonce of the wallet, or the floor if that is higher.
+    Return one past the highest nonce that a refund or a sighting of the wallet has.
 
-    Ordered by the unique index, so that it costs the same in a ledger of millions.
+    Each is ordered by a unique index, so that it costs the same in a ledger of
+    millions.  It is never less than the wallet's first one.
     """
-    taken = refunds.alias("taken")
-    floor = bindparam("floor", type_=taken.c.nonce.type)
-    highest = (
-        select(taken.c.nonce + 1)
-        .where(
-            taken.c.chain_id == _parameter(refunds, "chain_id"),
-            taken.c.sender == _parameter(refunds, "sender"),
-            taken.c.nonce >= floor,
+
+    def one_past(table: Table) -> Any:
+        taken = table.alias()
+        return (
+            select(taken.c.nonce + 1)
+            .where(
+                taken.c.chain_id == chain_id,
+                taken.c.sender == sender,
+                taken.c.nonce.is_not(None),
+            )
+            .order_by(taken.c.nonce.desc())
+            .limit(1)
+            .scalar_subquery()
         )
-        .order_by(taken.c.nonce.desc())
-        .limit(1)
+
+    first = (
+        select(wallets.c.first_nonce)
+        .where(wallets.c.chain_id == chain_id, wallets.c.sender == sender)
+        .scalar_subquery()
     )
-    return func.coalesce(highest.scalar_subquery(), floor)
+    each = union_all(
+        *(
+            select(nonce.label("nonce"))
+            for nonce in (one_past(refunds), one_past(sightings), first)
+        )
+    ).subquery()
+    return select(func.max(each.c.nonce)).scalar_subquery()
+
+
+def _may_reserve() -> tuple[Any, ...]:
+    """
+    Return what a reservation requires of the wallet, and of the refund's past.
+
+    The process has looked before; what happened since then, the statement sees.
+    """
+    chain_id, sender = _parameter(refunds, "chain_id"), _parameter(refunds, "sender")
+    counted = bindparam("counted", type_=refunds.c.nonce.type)
+    mark = bindparam("mark", type_=sightings.c.mark.type)
+    going_on = exists().where(
+        wallets.c.chain_id == chain_id,
+        wallets.c.sender == sender,
+        wallets.c.paused_by.is_(None),
+    )
+    paid = exists().where(
+        sightings.c.chain_id == chain_id,
+        sightings.c.sender == sender,
+        sightings.c.mark == mark,
+    )
+    stopped = exists().where(stops.c.chain_id == chain_id)
+    return (going_on, ~stopped, ~paid, next_nonce(chain_id, sender) >= counted)
 
 
 _everything = _parameters(refunds, tuple(refunds.c.keys()))
@@ -78,7 +149,9 @@ class Step(Enum):
 
     ACCEPT = "insert a refund, unless a unique constraint knows it"
     RESERVE = "give a queued refund the next nonce of its wallet"
+    ADOPT = "give a queued refund the transaction that has paid it"
     SAVE = "move a refund on"
+    POSTPONE = "let a refund be due at another time"
     RECORD = "move a refund on, and keep its signed bytes"
 
 
@@ -87,11 +160,15 @@ def change(step: Step, insert_: InsertOfDialect) -> Change:
     if step is Step.ACCEPT:
         accept = insert_(refunds).values(_everything).on_conflict_do_nothing()
         return accept.returning(refunds.c.nonce)
+    queued = _unmoved.where(refunds.c.status == Status.QUEUED)
     if step is Step.RESERVE:
-        queued = _unmoved.where(refunds.c.status == Status.QUEUED)
-        given = {**_parameters(refunds, _RESERVED), "nonce": next_nonce()}
-        return queued.values(given).returning(refunds.c.nonce)
+        wallet = _parameter(refunds, "chain_id"), _parameter(refunds, "sender")
+        given = {**_parameters(refunds, _RESERVED), "nonce": next_nonce(*wallet)}
+        return queued.where(*_may_reserve()).values(given).returning(refunds.c.nonce)
     saved = _parameters(refunds, SAVED)
+    if step is Step.ADOPT:
+        given = {**saved, **_parameters(refunds, (*_RESERVED, "nonce"))}
+        return queued.values(given).returning(refunds.c.nonce)
     return _unmoved.values(saved).returning(refunds.c.nonce)
 
 
@@ -122,7 +199,7 @@ def _together(step: Step) -> Executable:
     what the change returned, and do nothing when that is nothing.
     """
     changed = change(step, postgresql.insert).cte("changed")
-    inserts = [(refund_moves, _move)]
+    inserts = [] if step is Step.POSTPONE else [(refund_moves, _move)]
     if step is Step.RECORD:
         inserts.append((transactions, _record))
     return select(changed.c.nonce).add_cte(
@@ -134,6 +211,36 @@ def _together(step: Step) -> Executable:
         )
     )
 
+
+def _claim() -> ReturningUpdate[Any]:
+    """
+    Return the statement that takes up refunds which are due.
+
+    PostgreSQL passes over rows that somebody else is about to take; SQLite, where
+    one writes at a time, has no such rows.
+    """
+    due_at = refunds.c.due_at
+    given = {name: bindparam(name, type_=UTCDateTime) for name in ("now", "far")}
+    due = (
+        select(refunds.c.id)
+        .where(text(IS_CLAIMABLE), (due_at <= given["now"]) | (due_at > given["far"]))
+        .order_by(due_at)
+        .limit(bindparam("at_most"))
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    return (
+        update(refunds)
+        .where(refunds.c.id.in_(select(due.c.id)))
+        .values(
+            version=refunds.c.version + 1,
+            due_at=bindparam("until", type_=UTCDateTime),
+        )
+        .returning(refunds)
+    )
+
+
+CLAIM = _claim()
 
 ON_POSTGRESQL = {step: _together(step) for step in Step}
 """The whole change, in one statement and so in one round trip."""

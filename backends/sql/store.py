@@ -1,13 +1,13 @@
 """The ledger of refunds: what ``signer.ports.Store`` promises, in SQL."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select
+from sqlalchemy import Connection, Select
 
 from backends.sql import queries
-from backends.sql.changes import apply
+from backends.sql.changes import apply, reserve
 from backends.sql.checks import (
     is_address,
     is_storable,
@@ -17,12 +17,27 @@ from backends.sql.checks import (
 )
 from backends.sql.database import Database
 from backends.sql.health import require_health
-from backends.sql.statements import Step, values
+from backends.sql.schema import answers
+from backends.sql.statements import CLAIM, Step, values
+from backends.sql.urls import SQLITE
+from backends.sql.wallets import WalletTables
 from signer.errors import StaleStateError
-from signer.refunds.refund import Move, Page, Refund, SignedTransaction, Status
+from signer.refunds.limits import NO_LIMITS, Limits
+from signer.refunds.refund import (
+    InFlight,
+    Move,
+    Page,
+    Refund,
+    SignedTransaction,
+    Status,
+)
 
 
-class SQLStore:
+# Longer than anybody holds a refund, or delays it.
+_LONGEST = timedelta(minutes=2)
+
+
+class SQLStore(WalletTables):
     """
     A ``Store`` on SQLite or PostgreSQL.
 
@@ -40,7 +55,7 @@ class SQLStore:
         Raises:
             ConfigurationError: ``database-misconfigured``; the URL is not shown.
         """
-        self._database = Database(url, pool_size=pool_size, timeout=timeout)
+        super().__init__(Database(url, pool_size=pool_size, timeout=timeout))
 
     def __repr__(self) -> str:
         """Say no more than the kind of database."""
@@ -110,15 +125,52 @@ class SQLStore:
         page = tuple(Refund(*row) for row in rows[:limit])
         return Page(page, page[-1].id if len(rows) > limit else None)
 
-    def open_refunds(self, limit: int, after: str | None = None) -> Sequence[Refund]:
+    def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
         """
-        Return refunds that something must still happen to, oldest first.
+        Take up refunds that are due, those first that wait longest.
+
+        Until *until* nobody else does.  What is due much later than any claim or
+        delay lasts was dated by a clock that was wrong, and counts as due.
+        """
+        window = {"now": now, "far": now + _LONGEST}
+        given = {**window, "until": until, "at_most": limit}
+        if self._database.dialect == SQLITE and not self._is_due(window):
+            return ()  # Nobody else's write has to wait for nothing.
+        rows = self._database.write(lambda c: c.execute(CLAIM, given).all())
+        return tuple(sorted((Refund(*row) for row in rows), key=lambda r: r.id))
+
+    def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
+        """
+        Return refunds that were sent and are not final, oldest first.
 
         *after* is the id of the last one of the previous batch.  The cost grows with
         the open refunds, not with the ledger.
         """
         given = {"after": after or "", "at_most": limit}
-        rows = self._database.run(lambda c: c.execute(queries.OPEN, given).all())
+
+        def found(connection: Connection) -> Sequence[InFlight]:
+            flying = [Refund(*r) for r in connection.execute(queries.FLYING, given)]
+            hashes: dict[str, list[str]] = {refund.id: [] for refund in flying}
+            wanted = {"refund_ids": list(hashes)}
+            for refund_id, tx_hash in (
+                connection.execute(queries.HASHES, wanted) if flying else ()
+            ):
+                hashes[refund_id].append(tx_hash)
+            return tuple(_in_flight(refund, hashes[refund.id]) for refund in flying)
+
+        return self._database.run(found)
+
+    def open_below(
+        self, chain_id: int, sender: str, nonce: int, limit: int
+    ) -> Sequence[Refund]:
+        """Return open refunds of a wallet with nonces below *nonce*, lowest first."""
+        given = {
+            "chain_id": chain_id,
+            "sender": sender,
+            "nonce": nonce,
+            "at_most": limit,
+        }
+        rows = self._database.run(lambda c: c.execute(queries.BELOW, given).all())
         return tuple(Refund(*row) for row in rows)
 
     def reserve(
@@ -128,30 +180,49 @@ class SQLStore:
         sender: str,
         key_id: str,
         gas_limit: int,
-        floor: int,
+        counted: int,
         at: datetime,
+        limits: Limits = NO_LIMITS,
     ) -> Refund:
         """
         Give a queued refund its nonce for life, in one transaction.
 
         The nonce is one past the highest that any row holds for this chain and
-        sender, or *floor* (what the chain counts) if that is higher.  Nothing else
-        remembers it, so that a transaction that fails leaves no gap.
+        sender.  Nothing else remembers it, so that a transaction that fails leaves no
+        gap.
 
         Raises:
-            StaleStateError: The refund is not as *refund* says any more.
+            StaleStateError: The refund is not as *refund* says any more, or a sighting
+                has paid it; its wallet is paused or not opened; or *counted*, which is
+                what the chain counts, is ahead of the ledger.
             ValueError: It is not queued, or *sender* is no EIP-55 address, and one
                 wallet would have two names; a programming error.
         """
         if not is_address(sender):
             raise ValueError("the sender is not an address with its EIP-55 checksum")
-        reservation = {"sender": sender, "key_id": key_id, "gas_limit": gas_limit}
+        reservation: dict[str, Any] = {
+            "sender": sender,
+            "key_id": key_id,
+            "gas_limit": gas_limit,
+        }
         after = refund.moved(Status.RESERVED, at, **reservation)
-        given = {**values(refund, after), "floor": floor}
-        changed = apply(self._database, Step.RESERVE, given)
+        given = {**values(refund, after), "counted": counted, "mark": refund.mark}
+        changed = reserve(self._database, refund, limits, given)
         if changed is None:
-            raise StaleStateError(f"refund {refund.id} is not queued as before")
+            raise StaleStateError(f"refund {refund.id} cannot be reserved as it was")
         return refund.moved(Status.RESERVED, at, **reservation, nonce=changed.nonce)
+
+    def adopt(self, before: Refund, after: Refund) -> None:
+        """
+        Replace a queued refund by the mined one that a sighting made of it.
+
+        Raises:
+            StaleStateError: The stored version is not that of *before*, or the nonce
+                is another refund's.
+        """
+        given = values(before, after)
+        if apply(self._database, Step.ADOPT, given) is None:
+            raise StaleStateError(f"refund {before.id} has moved on")
 
     def save(
         self,
@@ -170,6 +241,8 @@ class SQLStore:
         """
         require_step(before, after, transaction)
         step = Step.SAVE if transaction is None else Step.RECORD
+        if transaction is None and after.status is before.status:
+            step = Step.POSTPONE
         if apply(self._database, step, values(before, after, transaction)) is None:
             raise StaleStateError(f"refund {before.id} has moved on")
 
@@ -181,6 +254,17 @@ class SQLStore:
     def history(self, refund_id: str) -> Sequence[Move]:
         """Return the moves of a refund, first one first."""
         return tuple(Move(*row) for row in self._rows(queries.HISTORY, refund_id))
+
+    def answer(self, refund_id: str) -> str | None:
+        """Return what the request that made this refund was answered, if it was."""
+        rows = self._rows(queries.ANSWER, refund_id)
+        return rows[0].body if rows else None
+
+    def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
+        """Keep *body* as that answer, and return it; or the one that was first."""
+        given = {"refund_id": refund_id, "body": body, "at": at}
+        kept = self._insert(answers, given)
+        return body if kept else self.answer(refund_id) or body
 
     def check(self) -> None:
         """
@@ -211,9 +295,19 @@ class SQLStore:
         """Close the connections of this process."""
         self._database.close()
 
+    def _is_due(self, window: Mapping[str, datetime]) -> bool:
+        due = self._database.run(lambda c: c.execute(queries.DUE, window).first())
+        return due is not None
+
     def _rows(self, statement: Select[Any], given: str) -> Sequence[Any]:
         if not is_storable(given):
             return ()
         return self._database.run(
             lambda c: c.execute(statement, {"given": given}).all()
         )
+
+
+def _in_flight(refund: Refund, tx_hashes: list[str]) -> InFlight:
+    # One that was adopted has a hash and no bytes.
+    known = dict.fromkeys([*tx_hashes, refund.tx_hash or ""])
+    return InFlight(refund, tuple(filter(None, known)))

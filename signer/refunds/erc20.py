@@ -19,9 +19,28 @@ BALANCE_OF = keccak(text="balanceOf(address)")[:4]
 _ARGUMENTS = ("address", "uint256")
 
 
-def transfer_calldata(recipient: str, amount: int) -> bytes:
-    """Return the calldata of ``transfer(recipient, amount)``: 68 bytes."""
-    return TRANSFER + encode(_ARGUMENTS, (recipient, amount))
+MARK_SIZE = 16
+
+_TRANSFER_SIZE = len(TRANSFER) + 2 * 32
+
+
+def transfer_calldata(recipient: str, amount: int, mark: bytes = b"") -> bytes:
+    """
+    Return the calldata of ``transfer(recipient, amount)``: 68 bytes, then *mark*.
+
+    Decoders of arguments ignore what follows them (Solidity's ABI specification
+    calls for no check of the length), so that it may carry a mark.
+    """
+    return TRANSFER + encode(_ARGUMENTS, (recipient, amount)) + mark
+
+
+def mark_of(calldata: bytes) -> bytes | None:
+    """Return the mark behind a transfer, or None if that is not what this is."""
+    is_marked = (
+        len(calldata) == _TRANSFER_SIZE + MARK_SIZE
+        and calldata[: len(TRANSFER)] == TRANSFER
+    )
+    return calldata[_TRANSFER_SIZE:] if is_marked else None
 
 
 def balance_calldata(owner: str) -> bytes:
@@ -29,21 +48,22 @@ def balance_calldata(owner: str) -> bytes:
     return BALANCE_OF + encode(("address",), (owner,))
 
 
-def decode_transfer(calldata: bytes) -> tuple[str, int]:
+def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
     """
-    Return recipient (EIP-55) and amount of a ``transfer``.
+    Return recipient (EIP-55), amount and mark (16 bytes, or none) of a ``transfer``.
 
     Raises:
         EncodingError: It is not exactly the calldata of one.
     """
+    mark = mark_of(calldata) or b""
     try:
         recipient, amount = decode(_ARGUMENTS, calldata[4:])
     except DecodingError:
         raise EncodingError("the calldata is not a transfer") from None
     recipient = to_checksum_address(recipient)
-    if transfer_calldata(recipient, amount) != calldata:
+    if transfer_calldata(recipient, amount, mark) != calldata:
         raise EncodingError("the calldata is not a transfer")
-    return recipient, amount
+    return recipient, amount, mark
 
 
 def transferred(

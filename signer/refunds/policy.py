@@ -13,7 +13,7 @@ from eth_utils.address import is_checksum_address, is_same_address
 from signer.errors import InvalidInputError, PolicyViolationError
 from signer.networks import Network
 from signer.refunds.erc20 import decode_transfer
-from signer.refunds.refund import Refund, RefundRequest, Status
+from signer.refunds.refund import HOLD, Refund, RefundRequest, Status
 from signer.refunds.units import parse_units
 from signer.transactions import AnyTransaction
 
@@ -21,6 +21,9 @@ from signer.transactions import AnyTransaction
 ZERO_ADDRESS = "0x" + "0" * 40
 
 GWEI = 10**9
+
+NOOP_GAS = 21_000
+"""What a transaction costs that does nothing (Yellow Paper, appendix G)."""
 
 
 def admit(
@@ -75,10 +78,11 @@ def admit(
         status=Status.QUEUED,
         created_at=now,
         updated_at=now,
+        due_at=now + HOLD,
     )
 
 
-def check_transaction(
+def check_transfer(
     transaction: AnyTransaction, refund: Refund, network: Network
 ) -> None:
     """
@@ -88,18 +92,49 @@ def check_transaction(
         EncodingError: The calldata is not a transfer.
         PolicyViolationError: ``rule`` names the first field that differs.
     """
-    recipient, amount = decode_transfer(transaction.data)
+    recipient, amount, mark = decode_transfer(transaction.data)
+    _require(
+        _common_rules(transaction, refund, network)
+        | {
+            "token": transaction.to == refund.token_address,
+            "recipient": recipient == refund.recipient,
+            "amount": amount == refund.amount,
+            "mark": mark == refund.mark,
+            "gas": transaction.gas == refund.gas_limit,
+        }
+    )
+
+
+def check_noop(transaction: AnyTransaction, refund: Refund, network: Network) -> None:
+    """
+    Require that what is about to be signed does nothing but consume the nonce.
+
+    Raises:
+        PolicyViolationError: ``rule`` names the first field that differs.
+    """
+    _require(
+        _common_rules(transaction, refund, network)
+        | {
+            "recipient": transaction.to == refund.sender,
+            "calldata": transaction.data == b"",
+            "gas": transaction.gas == NOOP_GAS,
+        }
+    )
+
+
+def _common_rules(
+    transaction: AnyTransaction, refund: Refund, network: Network
+) -> dict[str, bool]:
     cap = network.max_fee_per_gas_gwei * GWEI
-    rules = {
+    return {
         "chain-id": transaction.chain_id == refund.chain_id == network.chain_id,
         "nonce": transaction.nonce == refund.nonce,
-        "token": transaction.to == refund.token_address,
         "value": transaction.value == 0,
-        "recipient": recipient == refund.recipient,
-        "amount": amount == refund.amount,
-        "gas": transaction.gas == refund.gas_limit,
         "max-fee": transaction.max_fee_per_gas <= cap,
     }
+
+
+def _require(rules: Mapping[str, bool]) -> None:
     for rule, holds in rules.items():
         if not holds:
             raise PolicyViolationError(

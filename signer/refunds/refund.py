@@ -2,11 +2,20 @@
 
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
+
+
+_REFUND_ID = re.compile(r"rf_[0-9a-f]{32}")
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+HOLD = timedelta(seconds=10)
+"""For how long a refund belongs to whoever moved it, or took it up, last."""
 
 
 class Status(StrEnum):
@@ -28,14 +37,16 @@ class Status(StrEnum):
         return not MOVES[self]
 
 
-# A refund only moves along these.  Mined goes back when a reorganisation takes
-# its block away, and signed may jump to mined when a broadcast's reply was lost.
-# Broadcast follows itself whenever the same bytes are about to be sent again.
+# A refund only moves along these.  Mined goes back when a reorganisation takes its
+# block away, and broadcast when it is signed again at a higher price.  A transaction
+# that the ledger forgot, since it was restored from a backup, is found mined at once.
 MOVES: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.RESERVED, Status.REFUSED, Status.CANCELLED}),
-    Status.RESERVED: frozenset({Status.SIGNED, Status.FAILED}),
-    Status.SIGNED: frozenset({Status.BROADCAST, Status.MINED, Status.FAILED}),
-    Status.BROADCAST: frozenset({Status.BROADCAST, Status.MINED, Status.FAILED}),
+    Status.QUEUED: frozenset(
+        {Status.RESERVED, Status.MINED, Status.REFUSED, Status.CANCELLED}
+    ),
+    Status.RESERVED: frozenset({Status.SIGNED, Status.MINED, Status.FAILED}),
+    Status.SIGNED: frozenset({Status.BROADCAST}),
+    Status.BROADCAST: frozenset({Status.SIGNED, Status.MINED, Status.FAILED}),
     Status.MINED: frozenset({Status.BROADCAST, Status.CONFIRMED, Status.FAILED}),
     Status.CONFIRMED: frozenset(),
     Status.REFUSED: frozenset(),
@@ -44,6 +55,12 @@ MOVES: dict[Status, frozenset[Status]] = {
 }
 
 OPEN = frozenset(status for status in Status if not status.is_final)
+
+UNSENT = frozenset({Status.QUEUED, Status.RESERVED, Status.SIGNED})
+"""Where something must be done before the chain can do its part."""
+
+IN_FLIGHT = frozenset({Status.BROADCAST, Status.MINED})
+"""Where the chain is at work, and must be watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +94,10 @@ class Refund:
 
     ``amount`` is an integer in base units.  ``sender``, ``key_id``, ``nonce`` and
     ``gas_limit`` are set together, at reservation, and never change afterwards.
-    ``version`` counts the moves: every change is a compare-and-set on it.
+
+    ``version`` counts the changes: each is a compare-and-set on it.  ``due_at`` says
+    when a worker may take it up; until then it is somebody's already.  ``attempts``
+    counts what failed since the last move, and ``blocked_by`` is the last error's code.
     """
 
     id: str
@@ -107,10 +127,45 @@ class Refund:
     block_hash: str | None = None
     failure_code: str | None = None
     failure_detail: str | None = None
+    due_at: datetime = EPOCH
+    attempts: int = 0
+    blocked_by: str | None = None
 
-    def moved(self, status: Status, at: datetime, **changes: Any) -> Self:
+    @property
+    def mark(self) -> bytes:
+        """
+        Return 16 bytes that name what was asked for, whatever this ledger forgets.
+
+        They follow the transfer's arguments in the calldata, where contracts do not
+        look: a ledger that was restored from a backup recognises what it has paid.
+        """
+        name = json.dumps(["hotwallet", self.chain_id, self.client, self.reference])
+        return hashlib.sha256(name.encode()).digest()[:16]
+
+    def reservation(self) -> "Reservation":
+        """
+        Return what the refund was given at its reservation.
+
+        Raises:
+            ValueError: It has none; a programming error.
+        """
+        if self.sender is None or self.nonce is None or self.gas_limit is None:
+            raise ValueError("the refund is not reserved")
+        return Reservation(self.sender, self.nonce, self.gas_limit)
+
+    def moved(
+        self,
+        status: Status,
+        at: datetime,
+        *,
+        due_at: datetime | None = None,
+        **changes: Any,
+    ) -> Self:
         """
         Return the refund one legal step further.
+
+        Whoever takes the step takes the next one too: until *due_at*, or for
+        ``HOLD``, nobody else does.
 
         Raises:
             ValueError: The step is not in ``MOVES``; a programming error.
@@ -122,8 +177,43 @@ class Refund:
             status=status,
             updated_at=at,
             version=self.version + 1,
+            due_at=due_at or at + HOLD,
+            attempts=0,
+            blocked_by=None,
             **changes,
         )
+
+    def postponed(
+        self, due_at: datetime, *, attempts: int = 0, blocked_by: str | None = None
+    ) -> Self:
+        """Return the refund where it stands, to be taken up again at *due_at*."""
+        return replace(
+            self,
+            version=self.version + 1,
+            due_at=due_at,
+            attempts=attempts,
+            blocked_by=blocked_by,
+        )
+
+
+class Reservation(NamedTuple):
+    """What a refund keeps for life: who pays, with which nonce and most gas."""
+
+    sender: str
+    nonce: int
+    gas_limit: int
+
+
+class Kind(StrEnum):
+    """
+    What a transaction does with its nonce.
+
+    A no-op sends nothing to oneself: it consumes the nonce of a refund that can
+    never be paid, so that those behind it can.
+    """
+
+    TRANSFER = "transfer"
+    NOOP = "noop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +222,13 @@ class SignedTransaction:
     Signed bytes, stored before the first of them goes to the network.
 
     ``attempt`` counts the transactions of one refund from 0: replacements share
-    the nonce.  ``kind`` is ``transfer``, or ``noop`` for a self-transfer that
-    consumes the nonce of a refund that can never be paid.
+    the nonce.
     """
 
     tx_hash: str
     refund_id: str
     attempt: int
-    kind: str
+    kind: Kind
     chain_id: int
     sender: str
     nonce: int
@@ -151,8 +240,16 @@ class SignedTransaction:
 
 
 @dataclass(frozen=True, slots=True)
+class InFlight:
+    """A refund that was sent, and every hash under which it may be mined."""
+
+    refund: Refund
+    tx_hashes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Move:
-    """One line of a refund's history."""
+    """One line of a refund's history; versions between two lines moved nothing."""
 
     refund_id: str
     version: int
@@ -176,3 +273,8 @@ def new_refund_id(now: datetime) -> str:
     """
     milliseconds = int(now.timestamp() * 1000)
     return f"rf_{milliseconds:012x}{secrets.token_hex(10)}"
+
+
+def is_refund_id(text: str) -> bool:
+    """Say whether *text* looks like what ``new_refund_id`` returns."""
+    return _REFUND_ID.fullmatch(text) is not None

@@ -1,12 +1,16 @@
-"""What the gateway can ask for: submit a refund, look at one, list them."""
+"""What the gateway can ask for: submit a refund, wait for it, cancel it, list them."""
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 
 from signer.errors import (
     HotWalletError,
+    InProgressError,
+    NotCancellableError,
     NotFoundError,
     RequestError,
     StaleStateError,
@@ -14,14 +18,42 @@ from signer.errors import (
 )
 from signer.networks import Network
 from signer.ports import Clock, Store
-from signer.refunds.lifecycle import Actor, Lifecycle
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.payment import Actor
 from signer.refunds.policy import admit
-from signer.refunds.refund import Page, Refund, RefundRequest, Status, new_refund_id
+from signer.refunds.refund import (
+    UNSENT,
+    Page,
+    Refund,
+    RefundRequest,
+    Status,
+    new_refund_id,
+)
 
+
+LONGEST_WAIT = 20.0
+"""The most seconds that a request may ask to be kept waiting."""
+
+ANSWERED_WITHIN = timedelta(seconds=10)
+"""After this long, a request without an answer has probably died; who asks again
+is answered, and should the first one live, it gives the same answer."""
 
 _PATIENCE_SECONDS = 5.0
 
-_UNSENT = frozenset({Status.QUEUED, Status.RESERVED, Status.SIGNED})
+_LOOK_EVERY_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """
+    A refund, whether this request created it, and what was answered if not.
+
+    ``answer`` is None where none was kept yet: it is this request's to give.
+    """
+
+    refund: Refund
+    created: bool
+    answer: str | None = None
 
 
 class RefundService:
@@ -42,6 +74,7 @@ class RefundService:
         wallet: str,
         clock: Clock,
         timer: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
         self._networks = networks
@@ -49,6 +82,7 @@ class RefundService:
         self._wallet = wallet
         self._clock = clock
         self._timer = timer
+        self._sleep = sleep
         self._log = structlog.get_logger("refunds")
 
     def submit(
@@ -58,15 +92,13 @@ class RefundService:
         idempotency_key: str,
         request: RefundRequest,
         request_id: str,
-    ) -> tuple[Refund, bool]:
+    ) -> Submission:
         """
         Accept *request* once, and try to send it.
 
-        Returns:
-            The refund, and whether this call created it.
-
         Raises:
             InvalidInputError, PolicyViolationError: Nothing was stored.
+            InProgressError: The first request with this key has no answer yet.
             IdempotencyMismatchError: *client* used the key for something else.
             ConflictError: The reference belongs to another key's refund.
             StoreUnavailableError: It is unknown whether the refund was accepted;
@@ -79,11 +111,50 @@ class RefundService:
             earlier = self._store.find(client, idempotency_key)
             if earlier is None or earlier.fingerprint != request.fingerprint():
                 raise
-            return earlier, False
+            return self._replay(earlier)
         refund, created = self._store.accept(admitted)
-        if created:
-            refund = self._send(refund, Actor(client, request_id))
-        return refund, created
+        if not created:
+            return self._replay(refund)
+        return Submission(self._send(refund, Actor(client, request_id)), created=True)
+
+    def answered(self, refund: Refund, body: str) -> str:
+        """
+        Keep *body* as the answer to the request that made *refund*, for ever.
+
+        Returns:
+            What is to be answered: *body*, unless another answer was first.
+        """
+        return self._store.remember_answer(refund.id, body, self._clock())
+
+    def wait(self, refund: Refund, seconds: float) -> Refund:
+        """Return *refund* when it is final, or as it is after *seconds*."""
+        deadline = self._timer() + min(seconds, LONGEST_WAIT)
+        while not refund.status.is_final and self._timer() < deadline:
+            self._sleep(_LOOK_EVERY_SECONDS)
+            refund = self._reread(refund)
+        return refund
+
+    def cancel(self, client: str, refund_id: str) -> Refund:
+        """
+        Call back a refund of *client* that has no nonce yet; again is fine.
+
+        Raises:
+            NotFoundError: There is none, or it is somebody else's.
+            NotCancellableError: It is on its way, or at another end.
+            StaleStateError: It keeps moving; ask again.
+            ChainError: Whether it was paid before is not known at the moment.
+        """
+        refund = self.get(client, refund_id)
+        if refund.status is not Status.QUEUED:
+            return self._cancelled(refund)
+        return self._cancelled(self._lifecycle.cancel(refund))
+
+    def _cancelled(self, refund: Refund) -> Refund:
+        if refund.status is not Status.CANCELLED:
+            raise NotCancellableError(
+                f"the refund is {refund.status}: only a queued one can be cancelled"
+            )
+        return refund
 
     def get(self, client: str, refund_id: str) -> Refund:
         """
@@ -127,24 +198,45 @@ class RefundService:
             now=now,
         )
 
+    def _replay(self, refund: Refund) -> Submission:
+        answer = self._store.answer(refund.id)
+        # Clocks differ between hosts, and are set: far off in either direction is over.
+        age = abs(self._clock() - refund.created_at)
+        if answer is None and age < ANSWERED_WITHIN:
+            raise InProgressError(
+                "the first request with this key is still being answered"
+            )
+        return Submission(refund, created=False, answer=answer)
+
     def _send(self, refund: Refund, actor: Actor) -> Refund:
         deadline = self._timer() + _PATIENCE_SECONDS
         try:
-            while refund.status in _UNSENT and self._timer() < deadline:
-                refund = self._lifecycle.step(refund, actor)
+            while refund.status in UNSENT and self._timer() < deadline:
+                before, refund = refund, self._lifecycle.step(refund, actor)
+                if refund.status is before.status:
+                    return refund  # It waits for the chain.
         except StaleStateError:
             return self._reread(refund)
         except HotWalletError as e:
+            return self._leave(refund, e)
+        return self._leave(refund) if refund.status in UNSENT else refund
+
+    def _leave(self, refund: Refund, trouble: HotWalletError | None = None) -> Refund:
+        """Leave *refund* to the workers."""
+        if trouble is not None:
             self._log.warning(
                 "refund-delayed",
                 refund_id=refund.id,
                 status=str(refund.status),
-                code=e.code,
+                code=trouble.code,
             )
-        return refund
+        try:
+            return self._lifecycle.postpone(refund, trouble)
+        except StoreError:
+            return self._reread(refund)
 
     def _reread(self, refund: Refund) -> Refund:
-        """Return what a worker made of *refund*; what is known, if that fails."""
+        """Return *refund* as the store has it now, or as it was if that fails."""
         try:
             return self._store.get(refund.id) or refund
         except StoreError:

@@ -1,43 +1,61 @@
 """Brings every accepted refund to its end, however often somebody dies."""
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from signer.errors import HotWalletError, StaleStateError
+from signer.errors import (
+    BackendError,
+    ChainUnavailableError,
+    HotWalletError,
+    NotFoundError,
+    StaleStateError,
+    StoreError,
+)
 from signer.ports import Clock, Store
-from signer.refunds.lifecycle import Actor, Lifecycle
-from signer.refunds.refund import OPEN, Refund, Status
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import Chain, Nonces
+from signer.refunds.payment import Actor
+from signer.refunds.refund import HOLD, UNSENT, Refund
+from signer.refunds.tracking import Tracker
 
 
-_BATCH = 500
+ACTOR = Actor("worker")
 
-# A refund takes five steps.  More in one pass means that nodes disagree about a
-# block, and must not keep the other refunds waiting.
-_MOST_STEPS = 8
+# Few at once, so that they are done before the hold on them is over.
+_CLAIM = 10
 
-# A request that is still being served sends its own refund.
-_GRACE = timedelta(seconds=15)
+# What was sent must not wait until everything else was.
+_MOST_CLAIMS = 10
 
-_UNSENT = frozenset({Status.QUEUED, Status.RESERVED, Status.SIGNED})
+_WATCH_EVERY = 5
 
 
 class Worker:
     """
-    Takes each open refund as far as it goes, pass after pass.
+    Watches what was sent, and takes each refund that is due as far as it goes.
 
-    Any number of workers may run: two that take the same step waste one, since
-    the store lets only the first count.
+    Any number of workers may run, on any number of hosts: each refund is claimed by
+    one of them at a time, and whoever comes back too late finds its claim gone.
     """
 
     def __init__(
-        self, store: Store, lifecycle: Lifecycle, clock: Clock, batch: int = _BATCH
+        self,
+        store: Store,
+        lifecycle: Lifecycle,
+        *,
+        tracker: Tracker,
+        nonces: Nonces,
+        chains: Mapping[str, Chain],
+        clock: Clock,
     ) -> None:
         self._store = store
-        self._batch = batch
         self._lifecycle = lifecycle
+        self._tracker = tracker
+        self._nonces = nonces
+        self._chains = chains
         self._clock = clock
+        self._passes = 0
         self._log = structlog.get_logger("worker")
 
     def run(self, wait: Callable[[], bool]) -> None:
@@ -51,38 +69,74 @@ class Worker:
             stop = wait()
 
     def work(self) -> int:
-        """Do one pass over the open refunds; return how many steps were taken."""
-        steps, last = 0, None
-        while batch := self._store.open_refunds(self._batch, after=last):
-            steps += sum(
-                self._advance(refund)
-                for refund in batch
-                if not self._is_being_served(refund)
-            )
-            last = batch[-1].id
+        """
+        Do one pass, and return how many steps were taken.
+
+        Its cost grows with the refunds that are open, not with those that ever were.
+        """
+        if self._passes % _WATCH_EVERY == 0:
+            self._watch()
+        self._passes += 1
+        steps = self._tracker.track()
+        down: dict[str, HotWalletError] = {}
+        for _ in range(_MOST_CLAIMS):
+            now = self._clock()
+            claimed = self._store.claim(now, now + HOLD, _CLAIM)
+            steps += sum(self._advance(refund, down) for refund in claimed)
+            if len(claimed) < _CLAIM:
+                break
         return steps
 
-    def _advance(self, refund: Refund) -> int:
+    def _watch(self) -> None:
+        for name, chain in self._chains.items():
+            try:
+                self._nonces.watch(chain)
+            except NotFoundError:
+                pass  # Nothing to watch yet.
+            except HotWalletError as e:
+                self._log.warning("watch-failed", network=name, code=e.code)
+
+    def _advance(self, refund: Refund, down: dict[str, HotWalletError]) -> int:
+        """
+        Take a claimed *refund* as far as it goes, and return the number of steps.
+
+        *down* is what already did not work in this pass, by network.
+        """
+        if refund.network in down:
+            self._postpone(refund, down[refund.network])
+            return 0
         steps = 0
         try:
-            while refund.status in OPEN and steps < _MOST_STEPS:
-                after = self._lifecycle.step(refund, Actor("worker"))
-                if after is refund:
+            while True:
+                before, refund = refund, self._lifecycle.step(refund, ACTOR)
+                steps += 1
+                if refund.status is before.status or refund.status not in UNSENT:
                     break
-                refund, steps = after, steps + 1
         except StaleStateError:
             pass  # Somebody else is at it.
         except HotWalletError as e:
-            # One refund's trouble is not the next one's.
-            self._log.warning(
-                "refund-delayed",
-                refund_id=refund.id,
-                status=str(refund.status),
-                code=e.code,
-            )
+            down |= dict.fromkeys(self._concerned(refund, e), e)
+            self._postpone(refund, e)
         except Exception as e:  # noqa: BLE001 - nor is a bug that one of them meets.
             self._log.error("refund-stuck", refund_id=refund.id, error=type(e).__name__)
         return steps
 
-    def _is_being_served(self, refund: Refund) -> bool:
-        return refund.status in _UNSENT and self._clock() < refund.updated_at + _GRACE
+    def _concerned(self, refund: Refund, trouble: HotWalletError) -> Iterable[str]:
+        """Return the networks whose refunds would all meet the same *trouble*."""
+        if isinstance(trouble, ChainUnavailableError):
+            return (refund.network,)
+        return self._chains if isinstance(trouble, BackendError) else ()
+
+    def _postpone(self, refund: Refund, trouble: HotWalletError) -> None:
+        self._log.warning(
+            "refund-delayed",
+            refund_id=refund.id,
+            status=str(refund.status),
+            code=trouble.code,
+            attempts=refund.attempts + 1,
+        )
+        try:
+            self._lifecycle.postpone(refund, trouble)
+        except StoreError as e:
+            # The claim expires by itself.
+            self._log.warning("refund-held", refund_id=refund.id, code=e.code)

@@ -12,8 +12,9 @@ from api import logs
 from api.app import create_app
 from api.services import Services
 from backends.sql import SQLStore
-from tests.api.service import build_services
+from tests.api.service import Pace, build_services
 from tests.api.support import SettableClock
+from tests.fixtures.scripted_chain import ScriptedChain
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +39,30 @@ def clock() -> SettableClock:
 
 
 @pytest.fixture
-def services(sqlite_store: SQLStore, clock: SettableClock) -> Services:
-    """Real services over an empty ledger."""
-    return build_services(sqlite_store, clock)
+def pace() -> Pace:
+    """A timer that moves while somebody sleeps."""
+    return Pace()
+
+
+@pytest.fixture
+def services(sqlite_store: SQLStore, clock: SettableClock, pace: Pace) -> Services:
+    """Real services over an empty ledger, on a network whose nodes are down."""
+    return build_services(sqlite_store, clock, pace=pace)
+
+
+@pytest.fixture
+def node() -> ScriptedChain:
+    """A chain that mines when it is told to."""
+    return ScriptedChain()
+
+
+@pytest.fixture
+def paying(
+    sqlite_store: SQLStore, clock: SettableClock, pace: Pace, node: ScriptedChain
+) -> falcon.testing.TestClient:
+    """A client of the application, on a network whose node works."""
+    services = build_services(sqlite_store, clock, client=node, pace=pace)
+    return falcon.testing.TestClient(create_app(services))
 
 
 @pytest.fixture

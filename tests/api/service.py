@@ -1,6 +1,8 @@
 """The real application over a real store, on a network whose nodes are down."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import coincurve
@@ -13,7 +15,10 @@ from signer.audit import AuditLog
 from signer.errors import ChainUnavailableError
 from signer.networks import Network
 from signer.ports import ChainClient, Clock, Store
-from signer.refunds.lifecycle import Chain, Lifecycle
+from signer.refunds.explain import Explainer
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import Chain, Nonces
+from signer.refunds.payment import Payer
 from signer.refunds.service import RefundService
 from signer.signing import Signer
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
@@ -55,24 +60,53 @@ class _NoNode:
         raise ChainUnavailableError("no node answers")
 
 
+@dataclass
+class Pace:
+    """A timer that moves while somebody sleeps; ``meanwhile`` is what happens then."""
+
+    slept: float = 0.0
+    meanwhile: Callable[[], object] = lambda: None
+
+    def timer(self) -> float:
+        """Return the time, in seconds."""
+        return self.slept
+
+    def sleep(self, seconds: float) -> None:
+        """Let the time pass."""
+        self.slept += seconds
+        self.meanwhile()
+
+
 def build_services(
-    store: Store, clock: Clock, authenticator: Authenticator | None = None
+    store: Store,
+    clock: Clock,
+    authenticator: Authenticator | None = None,
+    *,
+    client: ChainClient | None = None,
+    pace: Pace | None = None,
 ) -> Services:
-    """Return services as bootstrap would, with a key in memory and without nodes."""
+    """
+    Return services as bootstrap would, with a key in memory.
+
+    Without *client* no node answers; with *pace* nobody really sleeps.
+    """
     device = honest(coincurve.PrivateKey())
     signer = Signer.open(device, KEY_ID, AuditLog(structlog.get_logger("audit")))
-    chains = {
-        name: Chain(network, cast("ChainClient", _NoNode()))
-        for name, network in NETWORKS.items()
-    }
+    node = client or cast("ChainClient", _NoNode())
+    chains = {name: Chain(network, node) for name, network in NETWORKS.items()}
+    nonces = Nonces(store, address=signer.address, key_id=signer.key_id, clock=clock)
+    lifecycle = Lifecycle(store, chains, Payer(signer, clock), nonces, clock)
     return Services(
         refunds=RefundService(
             store,
             NETWORKS,
-            Lifecycle(store, chains, signer, clock),
+            lifecycle,
             wallet=signer.address,
             clock=clock,
+            timer=pace.timer if pace else time.monotonic,
+            sleep=pace.sleep if pace else time.sleep,
         ),
+        explainer=Explainer(store, chains, clock),
         authenticator=authenticator
         or Authenticator(
             KeySet(only=bind(ES256_KEY.public_key(), "ES256")),

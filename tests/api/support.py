@@ -2,12 +2,14 @@
 
 import base64
 import io
+import itertools
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from falcon.testing import Result, TestClient
 
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -82,6 +84,28 @@ def token(now: datetime = NOW, **changes: Any) -> str:
 def bearer(now: datetime = NOW, **changes: Any) -> dict[str, str]:
     """Return the header that carries a good token."""
     return {"Authorization": f"Bearer {token(now, **changes)}"}
+
+
+_keys = itertools.count(1)
+
+
+def post(client: TestClient, body: Any, **headers: str) -> Result:
+    """Ask for a refund; *body* is JSON unless it is text, the key a new one if none."""
+    return client.simulate_post(
+        "/v1/refunds",
+        body=body if isinstance(body, bytes | str) else json.dumps(body),
+        headers={
+            "Content-Type": "application/json",
+            "Idempotency-Key": f"key-{next(_keys)}",
+            **bearer(),
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        },
+    )
+
+
+def get(client: TestClient, path: str, **claims: Any) -> Result:
+    """Look at *path*."""
+    return client.simulate_get(path, headers=bearer(**claims))
 
 
 def lines(log: io.StringIO) -> list[Json]:

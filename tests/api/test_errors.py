@@ -44,6 +44,8 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.NotFoundError, 404),
         (errors.ConflictError, 409),
         (errors.IdempotencyMismatchError, 409),
+        (errors.InProgressError, 409),
+        (errors.NotCancellableError, 409),
         (errors.SigningError, 500),
         (errors.EncodingError, 500),
         (errors.RecoveryError, 500),
@@ -53,10 +55,12 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.AccessDeniedError, 503),
         (errors.KeyNotFoundError, 503),
         (errors.KeyUnusableError, 503),
+        (errors.LimitReachedError, 503),
         (errors.ChainError, 500),
         (errors.ChainUnavailableError, 503),
         (errors.ExecutionRevertedError, 500),
         (errors.InsufficientFundsError, 503),
+        (errors.WalletPausedError, 503),
         (errors.BroadcastRejectedError, 500),
         (errors.StoreError, 500),
         (errors.StoreUnavailableError, 503),
@@ -90,11 +94,12 @@ def test_inner_words_stay_inside(kind: type[HotWalletError]) -> None:
 
 @pytest.mark.parametrize("kind", [*OURS, ValueError, KeyError, MemoryError])
 def test_unavailable_means_later(kind: type[Exception]) -> None:
-    """503 comes with Retry-After, and nothing else does."""
+    """503 comes with Retry-After, and of the rest an answer under way alone."""
     error = _make(kind) if issubclass(kind, HotWalletError) else kind(CANARY)
     problem = problem_of(error)
+    comes_later = problem.status == 503 or kind is errors.InProgressError
 
-    assert (problem.status == 503) == ("Retry-After" in problem.headers)
+    assert comes_later == ("Retry-After" in problem.headers)
 
 
 def test_an_unknown_exception_says_nothing() -> None:

@@ -36,6 +36,8 @@ _HEADERS = {
         ("GET", "/v1/refunds", 401),
         ("POST", "/v1/refunds", 401),
         ("GET", "/v1/refunds/rf_1", 401),
+        ("GET", "/v1/refunds/rf_1/explain", 401),
+        ("POST", "/v1/refunds/rf_1/cancel", 401),
         ("GET", "/", 404),
         ("GET", "/v1/refunds/", 401),
         ("GET", "/v1//refunds", 404),
@@ -69,6 +71,8 @@ def test_every_answer_is_guarded(
     [
         ("/v1/refunds", "GET, POST"),
         ("/v1/refunds/rf_1", "GET"),
+        ("/v1/refunds/rf_1/explain", "GET"),
+        ("/v1/refunds/rf_1/cancel", "POST"),
         ("/readyz", "GET, HEAD"),
     ],
 )

@@ -16,12 +16,17 @@ from signer.errors import (
 )
 from signer.ports import Store
 from signer.refunds.refund import Status
-from tests.fixtures.ledger import accepted, examples, now, queued, reserved, stored
-
-
-TEXTS = st.text(
-    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200
+from tests.fixtures.ledger import (
+    TEXTS,
+    accepted,
+    examples,
+    now,
+    queued,
+    reserved,
+    stored,
 )
+
+
 ZONES = st.integers(-14 * 60, 14 * 60).map(
     lambda minutes: timezone(timedelta(minutes=minutes))
 )

@@ -1,6 +1,7 @@
 """What every store promises to readers: what is there, and in order."""
 
 import secrets
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -8,8 +9,22 @@ from hypothesis import strategies as st
 
 from backends.sql import SQLStore
 from signer.errors import InvalidInputError
-from signer.refunds.refund import OPEN, Move, Page, Refund, Status
-from tests.fixtures.ledger import accepted, examples, moved, reserved, signed
+from signer.refunds.refund import Move, Page, Refund, Status
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    accepted,
+    adopted,
+    broadcast,
+    examples,
+    mined,
+    moved,
+    now,
+    opened,
+    reserved,
+    sighting,
+    signed,
+    transaction,
+)
 
 
 @pytest.mark.parametrize("unknown", ["rf_0", "", "a\0b", "\ud800"])
@@ -106,16 +121,59 @@ def test_impossible_pages(store: SQLStore, field: str, given: dict[str, int]) ->
     assert field == caught.value.field
 
 
-def test_open_refunds(store: SQLStore) -> None:
-    """The worker sees what is not final, oldest first, and no more than it asks."""
-    done = moved(store, accepted(store), Status.CANCELLED)
-    failed = moved(store, reserved(store, accepted(store)), Status.FAILED)
-    waiting = [accepted(store), reserved(store, accepted(store))]
-    waiting.append(signed(store, reserved(store, accepted(store))))
-    waiting.sort(key=lambda refund: refund.id)
+def test_in_flight(store: SQLStore) -> None:
+    """The worker watches what was sent and is not final, oldest first, in batches."""
+    accepted(store)
+    reserved(store, accepted(store))
+    signed(store, reserved(store, accepted(store)))
+    final = moved(store, mined(store, broadcast(store)), Status.CONFIRMED)
+    flying = [broadcast(store), mined(store, broadcast(store)), broadcast(store)]
+    flying.sort(key=lambda refund: refund.id)
 
-    assert not {done.status, failed.status} & OPEN
-    assert tuple(waiting) == store.open_refunds(10)
-    assert tuple(waiting[:2]) == store.open_refunds(2)
-    assert tuple(waiting[2:]) == store.open_refunds(2, after=waiting[1].id)
-    assert store.open_refunds(2, after=waiting[2].id) == ()
+    assert final.status.is_final
+    found = store.in_flight(10)
+    assert flying == [one.refund for one in found]
+    assert [(each.tx_hash,) for each in flying] == [one.tx_hashes for one in found]
+    assert found[:2] == store.in_flight(2)
+    assert found[2:] == store.in_flight(2, after=flying[1].id)
+    assert store.in_flight(2, after=flying[2].id) == ()
+
+
+def test_every_hash_may_be_the_one(store: SQLStore) -> None:
+    """R16: what was replaced may still be mined, so that all hashes are watched."""
+    sent = broadcast(store)
+    second = transaction(sent, attempt=1)
+    replaced = sent.moved(Status.SIGNED, now(), tx_hash=second.tx_hash)
+    store.save(sent, replaced, second)
+    moved(store, replaced, Status.BROADCAST)
+    (flying,) = store.in_flight(10)
+
+    assert flying.tx_hashes == (second.tx_hash, sent.tx_hash)
+
+
+def test_the_hash_of_an_adopted_refund(store: SQLStore) -> None:
+    """A refund that was found paid has no bytes, and is watched by its hash."""
+    refund = accepted(store)
+    store.sight(opened(store), [sighting(mark=refund.mark)])
+    store.adopt(refund, adopted(refund, 0))
+    (flying,) = store.in_flight(10)
+
+    assert flying.tx_hashes == (adopted(refund, 0).tx_hash,)
+
+
+def _below(store: SQLStore, refund: Refund, limit: int) -> Sequence[Refund]:
+    sender, nonce, _ = refund.reservation()
+    return store.open_below(refund.chain_id, sender, nonce, limit)
+
+
+def test_ahead(store: SQLStore) -> None:
+    """What is open and has a lower nonce of the same wallet is told, lowest first."""
+    first, second, third, last = (broadcast(store) for _ in range(4))
+    accepted(store)
+    reserved(store, accepted(store), sender=OTHER_WALLET)
+    reserved(store, accepted(store, chain_id=1))
+    moved(store, mined(store, second), Status.CONFIRMED)
+
+    assert (first, third) == _below(store, last, 10)
+    assert (first,) == _below(store, last, 1)
+    assert _below(store, first, 10) == ()

@@ -5,23 +5,27 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import StaleStateError, StoreError
 from signer.refunds.refund import Status
+from signer.refunds.wallet import Pause
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
     accepted,
     moved,
     now,
+    opened,
     queued,
     reserved,
+    sighting,
 )
 
 
 def test_sets_the_reservation(store: SQLStore) -> None:
     """The reserved refund carries what was given, and is what the store has."""
+    opened(store, first=3)
     refund = accepted(store)
     at = now()
     after = store.reserve(
-        refund, sender=WALLET, key_id="k", gas_limit=7, floor=3, at=at
+        refund, sender=WALLET, key_id="k", gas_limit=7, counted=3, at=at
     )
 
     assert after == refund.moved(
@@ -32,18 +36,67 @@ def test_sets_the_reservation(store: SQLStore) -> None:
 
 def test_counts_on(store: SQLStore) -> None:
     """Each nonce is one past the highest, though the chain still counts less."""
-    nonces = [reserved(store, accepted(store), floor=5).nonce for _ in range(4)]
+    opened(store, first=5)
+    nonces = [reserved(store, accepted(store)).nonce for _ in range(4)]
 
     assert nonces == [5, 6, 7, 8]
 
 
-def test_follows_the_chain(store: SQLStore) -> None:
-    """A floor above the highest nonce is the next one; a lower one does nothing."""
-    nonces = [
-        reserved(store, accepted(store), floor=floor).nonce for floor in (0, 9, 2)
-    ]
+def test_never_skips_to_the_chain(store: SQLStore) -> None:
+    """When the chain counts further than the ledger, nothing is given out."""
+    refund = reserved(store, accepted(store), counted=0)
+    assert refund.nonce == 0
+    refund = accepted(store)
 
-    assert nonces == [0, 9, 10]
+    with pytest.raises(StaleStateError):
+        reserved(store, refund, counted=2)
+    assert refund == store.get(refund.id)
+    assert reserved(store, refund, counted=1).nonce == 1
+
+
+def test_counts_past_sightings(store: SQLStore) -> None:
+    """What the chain had and the ledger did not is used up like anything else."""
+    wallet = opened(store)
+    assert reserved(store, accepted(store)).nonce == 0
+    store.sight(wallet, [sighting(nonce=1), sighting(nonce=2, mark=b"m" * 16)])
+
+    assert reserved(store, accepted(store), counted=3).nonce == 3
+    assert reserved(store, accepted(store), counted=3).nonce == 4
+
+
+def test_a_wallet_must_be_opened(store: SQLStore) -> None:
+    """Nobody counts the nonces of a wallet that nobody opened."""
+    refund = accepted(store)
+
+    with pytest.raises(StaleStateError):
+        store.reserve(
+            refund, sender=WALLET, key_id="k", gas_limit=7, counted=0, at=now()
+        )
+    assert refund == store.get(refund.id)
+
+
+def test_paused_wallets_give_nothing(store: SQLStore) -> None:
+    """A paused wallet gives no nonce, another does, and so does the first later."""
+    store.pause(opened(store), Pause.CHAIN_AHEAD, now())
+    refund, other = accepted(store), accepted(store)
+
+    with pytest.raises(StaleStateError):
+        reserved(store, refund)
+    assert refund == store.get(refund.id)
+    assert reserved(store, other, sender=OTHER_WALLET).nonce == 0
+    store.resume(opened(store), now())
+    assert reserved(store, refund).nonce == 0
+
+
+def test_what_was_paid_gets_no_nonce(store: SQLStore) -> None:
+    """A refund whose mark was sighted is paid; nobody else's mark is in the way."""
+    paid, other = accepted(store), accepted(store)
+    store.sight(opened(store), [sighting(mark=paid.mark)])
+
+    with pytest.raises(StaleStateError):
+        reserved(store, paid, counted=1)
+    assert paid == store.get(paid.id)
+    assert reserved(store, other, counted=1).nonce == 1
 
 
 def test_wallets_do_not_meet(store: SQLStore) -> None:

@@ -120,6 +120,7 @@ class Gateway:
                 self._journal.write("failed", key=order.key, error=type(e).__name__)
             else:
                 told = {"key": order.key, "began": began, "http": status}
+                told["body"] = hashlib.sha256(document.pop("raw")).hexdigest()
                 self._journal.write("answered", **told, **_facts(document))
                 if _is_answer(status, document):
                     return document.get("id")
@@ -133,6 +134,7 @@ class Gateway:
             began = time.monotonic()
             with suppress(*_SILENCE):
                 status, document = self._request("GET", f"/v1/refunds/{refund_id}")
+                document.pop("raw")
                 if status == HTTPStatus.OK and _facts(document) != last:
                     last = _facts(document)
                     self._journal.write("seen", key=order.key, began=began, **last)
@@ -154,12 +156,13 @@ class Gateway:
             body = None if order is None else order.body()
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            document = json.loads(answer.read())
+            raw = answer.read()
+            document = json.loads(raw)
         finally:
             connection.close()
         if not isinstance(document, dict):
             raise ValueError("not an object")  # noqa: TRY004  Retried as the others.
-        return answer.status, document
+        return answer.status, {**document, "raw": raw}
 
 
 def _is_answer(status: int, document: dict[str, Any]) -> bool:

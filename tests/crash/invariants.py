@@ -17,14 +17,15 @@ from tests.crash.evidence import Evidence, Row
 from tests.crash.journal import Entry
 
 
-# Every move there may ever be.  Broadcast follows itself when bytes are sent again,
-# and mined goes back to it when a reorganisation takes the block away.
+# Every move there may ever be.  Broadcast goes back to signed when a better offer is
+# made, and mined to broadcast when a reorganisation takes the block away.  A ledger
+# from a backup finds mined what it forgot.
 LEGAL: dict[str, frozenset[str]] = {
-    "queued": frozenset({"queued", "reserved", "refused", "cancelled"}),
-    "reserved": frozenset({"reserved", "signed", "failed"}),
-    "signed": frozenset({"signed", "broadcast", "mined", "failed"}),
-    "broadcast": frozenset({"broadcast", "mined", "failed"}),
-    "mined": frozenset({"mined", "broadcast", "confirmed", "failed"}),
+    "queued": frozenset({"reserved", "mined", "refused", "cancelled"}),
+    "reserved": frozenset({"signed", "mined", "failed"}),
+    "signed": frozenset({"broadcast"}),
+    "broadcast": frozenset({"signed", "mined", "failed"}),
+    "mined": frozenset({"broadcast", "confirmed", "failed"}),
     "confirmed": frozenset(),
     "refused": frozenset(),
     "cancelled": frozenset(),
@@ -136,8 +137,12 @@ def _forward(evidence: Evidence) -> Iterator[str]:
     for row in evidence.rows:
         history = histories[row.id]
         statuses = [step.status for step in history]
-        if [step.version for step in history] != list(range(row.version + 1)):
-            yield f"{row.id} has a gap in its history, or a step twice"
+        versions = [step.version for step in history]
+        # Claims and delays count as well, and write no history.
+        if versions[:1] != [0] or versions[-1] > row.version:
+            yield f"{row.id} has a history that is not its own"
+        if any(later <= earlier for earlier, later in pairwise(versions)):
+            yield f"{row.id} has a step twice, or out of order"
         if statuses[:1] != ["queued"] or statuses[-1:] != [row.status]:
             yield f"{row.id} is {row.status}, and its history says {statuses}"
         for before, after in pairwise(statuses):
@@ -202,6 +207,17 @@ def _kept_promises(evidence: Evidence) -> Iterator[str]:
             yield f"{key} was given the refunds {sorted(given)}"
 
 
+def _same_answer(evidence: Evidence) -> Iterator[str]:
+    """I7, word for word: whoever asks twice is answered the same."""
+    bodies = defaultdict(set)
+    for entry in evidence.journal:
+        if entry["event"] == "answered" and entry["http"] in {200, 201}:
+            bodies[entry["key"]].add(entry.get("body"))
+    for key, given in bodies.items():
+        if len(given) > 1:
+            yield f"{key} was given {len(given)} different answers"
+
+
 def _finished(evidence: Evidence) -> Iterator[str]:
     """G2: at the end everything accepted is final, and nobody was turned down."""
     for row in evidence.rows:
@@ -226,6 +242,7 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I5", _sums),
     ("I6", _announced),
     ("I7", _kept_promises),
+    ("I7", _same_answer),
     ("G2", _finished),
 )
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn, cast
 
 from api.bootstrap import Foundation
 from signer.ports import ChainClient, KeyBackend, Store
-from signer.refunds.lifecycle import Chain
+from signer.refunds.nonces import Chain
 from signer.signing import Signer
 from tests.crash.half_request import send_and_forget
 
@@ -29,8 +29,8 @@ from tests.crash.half_request import send_and_forget
 CRASH_AT = "CRASH_AT"
 CRASH_MARKERS = "CRASH_MARKERS"
 
-# The numbers are those of reliability.md, section 5; 11 and 12 (replacement), 13
-# (audit checkpoint) and 14 (rotation) join when there is such a thing.
+# The numbers are those of the fault catalogue in docs/reliability.md; 13 (audit
+# checkpoint) and 14 (rotation) join when there is such a thing.
 SENDING = {
     3: ("store.reserve:before",),
     4: ("store.reserve:after",),
@@ -44,11 +44,20 @@ SENDING = {
         "store.save(broadcast):after",
     ),
 }
-API = {1: ("store.accept:before",), 2: ("store.accept:after",), **SENDING}
+API = {
+    1: ("store.accept:before",),
+    2: (
+        "store.accept:after",
+        "store.remember_answer:before",
+        "store.remember_answer:after",
+    ),
+    **SENDING,
+}
 WORKER = {
     **SENDING,
     10: (
-        "chain.receipt:after",
+        "store.claim:after",
+        "chain.receipts:after",
         "store.save(mined):before",
         "store.save(mined):after",
         "store.save(confirmed):before",
@@ -57,13 +66,16 @@ WORKER = {
 }
 
 
+# Only where transactions are stuck: see ``test_replacements.py``.
+REPLACING = {
+    11: ("store.save(replaced):before", "store.save(replaced):after"),
+    12: ("chain.broadcast(replaced):before", "chain.broadcast(replaced):after"),
+}
+
+
 def names(role: str, points: Mapping[int, tuple[str, ...]]) -> list[str]:
     """Return the points of *role* as ``CRASH_AT`` has them, in their order."""
     return [f"{role}/{name}" for number in sorted(points) for name in points[number]]
-
-
-# Asking for many at once has the points of asking for one.
-_ONE_OF_MANY = {"receipts": "receipt"}
 
 
 class CrashPoints:
@@ -73,12 +85,24 @@ class CrashPoints:
         self._role = role
         self._armed = frozenset(environ.get(CRASH_AT, "").split())
         self._markers = Path(environ.get(CRASH_MARKERS, os.devnull))
+        self._replacing = False
 
     def reach(self, name: str) -> None:
         """Die, if *name* is armed and nobody has died of it."""
         point = f"{self._role}/{name}"
         if point in self._armed and self._claimed(point):
             die()
+
+    def remember(self, args: tuple[Any, ...]) -> None:
+        """Note whether what was just recorded replaces something."""
+        attempts = [arg.attempt for arg in args if hasattr(arg, "attempt")]
+        if attempts:
+            self._replacing = attempts[0] > 0
+
+    def replaced(self, place: str) -> list[str]:
+        """Return the other name of *place* while a replacement is being sent."""
+        is_next = place == "chain.broadcast" and self._replacing
+        return [f"{place}(replaced)"] if is_next else []
 
     def is_armed(self, name: str) -> bool:
         """Say whether somebody may still die of *name*."""
@@ -120,13 +144,14 @@ class Watched:
 
     def _around(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            place = f"{self._port}.{_ONE_OF_MANY.get(name, name)}"
-            places = [place, *_detailed(place, args)]
+            place = f"{self._port}.{name}"
+            places = [place, *_detailed(place, args), *self._points.replaced(place)]
             for place in places:
                 self._points.reach(f"{place}:before")
             answer = method(*args, **kwargs)
             for place in places:
                 self._points.reach(f"{place}:after")
+            self._points.remember(args)
             return answer
 
         return call
@@ -170,7 +195,10 @@ def watched(found: Foundation, role: str, environ: Mapping[str, str]) -> Foundat
 def _detailed(place: str, args: tuple[Any, ...]) -> list[str]:
     # The last argument with a status is what the row is about to become.
     statuses = [arg.status for arg in args if hasattr(arg, "status")]
-    return [f"{place}({statuses[-1]})"] if statuses else []
+    details = [f"{place}({statuses[-1]})"] if statuses else []
+    if any(getattr(arg, "attempt", 0) for arg in args):
+        details.append(f"{place}(replaced)")
+    return details
 
 
 def _file(point: str) -> str:

@@ -163,6 +163,7 @@ chain_id = {chain}
 rpc_urls = ["{url}"]
 confirmations = 2
 rpc_timeout_ms = 3000
+stuck_after_seconds = 5
 
 [networks.local.tokens.TUSD]
 address = "{token}"

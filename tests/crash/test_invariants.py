@@ -272,7 +272,7 @@ FORGERIES: dict[str, tuple[Forge, str, str]] = {
     "a step is missing from the history": (
         lambda e: replace(e, steps=e.steps[:2] + e.steps[3:]),
         "I4",
-        "a gap in its history",
+        "from reserved to broadcast",
     ),
     "the row is not where its history ends": (
         _row_says(status="mined"),
@@ -348,8 +348,8 @@ def test_finds(name: str) -> None:
 
 
 def test_a_reorganisation_is_no_violation() -> None:
-    """Mined may go back to broadcast, and broadcast may follow itself."""
-    history = (*HAPPY[:5], "broadcast", "broadcast", "mined", "confirmed")
+    """Mined may go back to broadcast, and broadcast to signed for a better offer."""
+    history = (*HAPPY[:5], "broadcast", "signed", "broadcast", "mined", "confirmed")
 
     assert violations(_history(*history)(_run())) == []
 

@@ -39,6 +39,15 @@ class Gateway:
             },
         )
 
+    def post_until_answered(self, key: str, **fields: Any) -> tuple[int, Any]:
+        """Ask again, as long as the first request with this key is being answered."""
+        while True:
+            status, headers, body = self.post(key, **fields)
+            if body.get("code") != "request-in-progress":
+                return status, body
+            assert status == 409
+            time.sleep(int(headers["retry-after"]))
+
     def get(self, refund_id: str) -> Any:
         """Look at a refund."""
         headers = {"Authorization": f"Bearer {self.token}"}

@@ -17,9 +17,12 @@ from dev.chain import CHAIN_ID
 from dev.stablecoin import Behaviour
 from signer.networks import Network
 from signer.ports import KeyId, Store
-from signer.refunds.lifecycle import Actor, Chain, Lifecycle
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import Chain, Nonces
+from signer.refunds.payment import Actor, Payer
 from signer.refunds.policy import admit
-from signer.refunds.refund import Refund, RefundRequest, Status
+from signer.refunds.refund import IN_FLIGHT, Refund, RefundRequest, Status
+from signer.refunds.tracking import Tracker
 from signer.signing import Signer
 from tests.fixtures.chain import DevChain
 from tests.support.devices import recording
@@ -65,9 +68,10 @@ class Shop:
         client = JSONRPCChain([dev.url], timeout=10, chain_id=CHAIN_ID)
         self._store = store
         self._wallet = signer.address
-        self._lifecycle = Lifecycle(
-            store, {"local": Chain(self._network, client)}, signer, _now
-        )
+        chains = {"local": Chain(self._network, client)}
+        nonces = Nonces(store, address=signer.address, key_id=signer.key_id, clock=_now)
+        self._lifecycle = Lifecycle(store, chains, Payer(signer, _now), nonces, _now)
+        self._tracker = Tracker(store, chains, _now)
         for token in (dev.token, weird):
             coin.fund(dev.url, signer.address, token=token, amount=FUNDS)
         self._count = 0
@@ -91,8 +95,11 @@ class Shop:
         return refund
 
     def step(self, refund: Refund) -> Refund:
-        """Take one step."""
-        return self._lifecycle.step(refund, Actor("worker"))
+        """Take one step, or look once at the chain."""
+        if refund.status not in IN_FLIGHT:
+            return self._lifecycle.step(refund, Actor("worker"))
+        self._tracker.track()
+        return self._store.get(refund.id) or refund
 
     def until(self, refund: Refund, status: Status) -> Refund:
         """Take steps until the refund has *status*."""

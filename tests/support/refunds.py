@@ -1,24 +1,30 @@
 """Refunds on a scripted chain: a whole system in one process, with a clock to turn."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import coincurve
 
 from signer.networks import Network
 from signer.ports import ChainClient, Store
-from signer.refunds.lifecycle import Actor, Chain, Lifecycle
+from signer.refunds.explain import Explainer
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import Chain, Nonces
+from signer.refunds.payment import Actor, Payer
 from signer.refunds.policy import admit
-from signer.refunds.refund import Refund, RefundRequest
+from signer.refunds.refund import HOLD, Refund, RefundRequest, SignedTransaction
 from signer.refunds.service import RefundService
+from signer.refunds.tracking import Tracker
 from signer.refunds.worker import Worker
 from signer.signing import Signer
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.devices import honest, signer_over
 
+
+T = TypeVar("T")
 
 KEY = coincurve.PrivateKey.from_int(0x5EED)
 CUSTOMER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -60,6 +66,16 @@ class FakeClock:
         self.now += timedelta(**span)
 
 
+def altered(target: T, **methods: Callable[..., Any]) -> T:
+    """Return *target* with some of its methods replaced, as another node has them."""
+
+    class Altered:
+        def __getattr__(self, name: str) -> Any:
+            return methods[name] if name in methods else getattr(target, name)
+
+    return cast("T", Altered())
+
+
 def signer() -> Signer:
     """Return a signer over a good device."""
     return signer_over(honest(KEY))
@@ -73,30 +89,65 @@ class World:
     chain: ScriptedChain = field(default_factory=ScriptedChain)
     clock: FakeClock = field(default_factory=FakeClock)
     signer: Signer = field(default_factory=signer)
-    client: ChainClient | None = None
+    client: ChainClient | None = None  # None: the chain itself.
+    network: Network = NETWORK
     _numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def chains(self) -> dict[str, Chain]:
+        """The only network there is."""
+        return {"local": Chain(self.network, self.client or self.chain)}
+
+    @property
+    def nonces(self) -> Nonces:
+        """The nonces as a process that starts now has them."""
+        return Nonces(
+            self.store,
+            address=self.signer.address,
+            key_id=self.signer.key_id,
+            clock=self.clock,
+        )
 
     @property
     def lifecycle(self) -> Lifecycle:
         """A lifecycle as a process that starts now has it."""
-        chains = {"local": Chain(NETWORK, self.client or self.chain)}
-        return Lifecycle(self.store, chains, self.signer, self.clock)
+        payer = Payer(self.signer, self.clock)
+        return Lifecycle(self.store, self.chains, payer, self.nonces, self.clock)
+
+    @property
+    def tracker(self) -> Tracker:
+        """A tracker as a process that starts now has it."""
+        return Tracker(self.store, self.chains, self.clock)
+
+    @property
+    def explainer(self) -> Explainer:
+        """Who explains refunds."""
+        return Explainer(self.store, self.chains, self.clock)
 
     @property
     def service(self) -> RefundService:
         """The service as a process that starts now has it."""
         return RefundService(
             self.store,
-            {"local": NETWORK},
+            {"local": self.network},
             self.lifecycle,
             wallet=self.signer.address,
             clock=self.clock,
+            sleep=self._sleep,
+            timer=self._timer,
         )
 
     @property
     def worker(self) -> Worker:
         """The worker as a process that starts now has it."""
-        return Worker(self.store, self.lifecycle, self.clock)
+        return Worker(
+            self.store,
+            self.lifecycle,
+            tracker=self.tracker,
+            nonces=self.nonces,
+            chains=self.chains,
+            clock=self.clock,
+        )
 
     def accepted(self, **changes: Any) -> Refund:
         """Return a refund that is accepted, and that nobody has sent yet."""
@@ -107,13 +158,48 @@ class World:
             refund_id=f"rf_{number:04}",
             client="gateway",
             idempotency_key=f"key-{number}",
-            networks={"local": NETWORK},
+            networks={"local": self.network},
             wallet=self.signer.address,
             now=self.clock(),
         )
         refund, created = self.store.accept(admitted)
         assert created
         return refund
+
+    def work(self, after: timedelta = HOLD) -> int:
+        """Let some time pass, so that what was held is due, and work once."""
+        self.clock.now += after
+        return self.worker.work()
+
+    def mine_deep(self) -> None:
+        """Mine what is in the pool, as deep as the network asks."""
+        self.chain.mine()
+        self.chain.mine_empty(self.network.confirmations - 1)
+
+    def sent(self, refund: Refund) -> SignedTransaction:
+        """Return what was signed for *refund* last."""
+        return self.store.transactions(refund.id)[-1]
+
+    def broadcast(self, **changes: Any) -> Refund:
+        """Return a refund whose transaction is in the node's pool."""
+        return self.step(self.accepted(**changes), times=3)
+
+    def _timer(self) -> float:
+        return self.clock.now.timestamp()
+
+    def _sleep(self, seconds: float) -> None:
+        self.clock.advance(seconds=seconds)
+
+    def stored(self, refund: Refund) -> Refund:
+        """Return *refund* as the store has it."""
+        found = self.store.get(refund.id)
+        assert found is not None
+        return found
+
+    def tracked(self, refund: Refund) -> Refund:
+        """Return *refund* after one look at the chain."""
+        self.tracker.track()
+        return self.stored(refund)
 
     def step(self, refund: Refund, times: int = 1) -> Refund:
         """Return the refund that many steps further, as the store has it."""

@@ -37,6 +37,10 @@ METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
         "eth_getTransactionCount",
         lambda chain: chain.transaction_count(ADDRESS),
     ),
+    "pending_count": (
+        "eth_getTransactionCount",
+        lambda chain: chain.pending_count(ADDRESS),
+    ),
     "past_count": (
         "eth_getTransactionCount",
         lambda chain: chain.transaction_count(ADDRESS, 15),
@@ -75,6 +79,7 @@ ANSWERS: dict[str, object] = {
     "call": b"\x03",
     "estimate_gas": 4,
     "transaction_count": 5,
+    "pending_count": 5,
     "past_count": 5,
     "fees": Fees(base_fee=100, priority_fee=7),
     "broadcast": None,

@@ -2,10 +2,21 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from api.errors import Problem, problem_of
+from backends.sql.schema import metadata
+from signer.errors import (
+    BroadcastRejectedError,
+    ConfigurationError,
+    HotWalletError,
+    PolicyViolationError,
+)
 from signer.networks import Networks
 from signer.settings import Settings
 
@@ -42,6 +53,59 @@ def test_every_refusal_is_documented() -> None:
 
     assert len(codes) > 8
     assert {code for code in codes if f"`{code}`" not in guide} == set()
+
+
+def _errors(kind: type[HotWalletError]) -> Iterator[type[HotWalletError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _errors(child)
+
+
+def test_every_answer_is_documented() -> None:
+    """Each status and code of the API, unless it is our fault, says what to do."""
+    guide = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \| (.*?) \|", guide, re.MULTILINE)
+    told = {
+        (int(status), code)
+        for statuses, codes in rows
+        for status in statuses.split(", ")
+        for code in re.findall(r"`([a-z-]+)`", codes)
+    }
+    given = {
+        (problem.status, problem.code)
+        for kind in _errors(HotWalletError)
+        if (problem := _problem(kind)).status != HTTPStatus.INTERNAL_SERVER_ERROR
+    }
+
+    assert len(given) > 20
+    assert given - told == set()
+
+
+def _problem(kind: type[HotWalletError]) -> Problem:
+    extra: dict[str, Any] = {"rule": "x"} if kind is PolicyViolationError else {}
+    extra |= {"reason": "x"} if kind is BroadcastRejectedError else {}
+    return problem_of(kind("x", **extra) if kind is not ConfigurationError else kind())
+
+
+def test_every_route_is_documented() -> None:
+    """Each route and method stands in the API's first table."""
+    guide = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    source = (ROOT / "api" / "app.py").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(?:GET|POST) (\S+)` \|", guide, re.MULTILINE)
+    routes = {
+        path.replace("{refund_id}", "{id}")
+        for path in re.findall(r'add_route\(\s*"([^"]+)"', source)
+    }
+
+    assert len(routes) > 5
+    assert routes == set(told)
+
+
+def test_every_table_is_documented() -> None:
+    """Each table of the ledger has its line."""
+    guide = (ROOT / "docs" / "database.md").read_text(encoding="utf-8")
+
+    assert {name for name in metadata.tables if f"| `{name}` |" not in guide} == set()
 
 
 def test_the_example_of_networks_is_valid() -> None:

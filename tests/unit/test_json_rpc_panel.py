@@ -152,6 +152,68 @@ def test_two_nodes_have_reached_what_the_later_one_has(
     assert client(fake_node, other_node).transaction_count(ADDRESS) == 7
 
 
+PENDING: dict[str, tuple[list[Reply], int | None]] = {
+    "together": ([Result("0x7"), Result("0x7"), Result("0x7")], 7),
+    "one-knows-more": ([Result("0x7"), Result("0x7"), Result("0x9")], 9),
+    "one-knows-more-late": (
+        [Result("0x7"), Delay(0.1, Result("0x9")), Result("0x7")],
+        9,
+    ),
+    "one-dead": ([Drop(), Result("0x9"), Result("0x7")], 9),
+    "one-hangs": ([Result("0x7"), Delay(2, Drop()), Result("0x7")], 7),
+    "one-without-pool": (
+        [Error(-32602, "pending"), Result("0x9"), Result("0x7")],
+        9,
+    ),
+    "two-dead": ([Drop(), Result("0x9"), Body(status=502)], None),
+}
+
+
+@pytest.mark.parametrize(("replies", "counted"), PENDING.values(), ids=PENDING)
+def test_what_waits_anywhere_counts(
+    three_nodes: Three, replies: list[Reply], counted: int | None
+) -> None:
+    """A transaction in one pool is missed by no majority, nor by haste (R24)."""
+    script_all(three_nodes, "eth_getTransactionCount", *replies)
+    chain = client(*three_nodes, timeout=1)
+
+    if counted is None:
+        with pytest.raises(ChainUnavailableError, match="too few"):
+            chain.pending_count(ADDRESS)
+    else:
+        assert chain.pending_count(ADDRESS) == counted
+    assert all(
+        node.calls("eth_getTransactionCount")[0] == [ADDRESS, "pending"]
+        for node in three_nodes
+    )
+
+
+def test_who_hangs_is_not_waited_for_twice(three_nodes: Three) -> None:
+    """What waits anywhere costs a timeout once, where two others answer."""
+    script_all(
+        three_nodes,
+        "eth_getTransactionCount",
+        Result("0x7"),
+        Delay(2, Drop()),
+        Result("0x7"),
+    )
+    chain = client(*three_nodes, timeout=0.4)
+    chain.pending_count(ADDRESS)
+    started = time.monotonic()
+
+    assert chain.pending_count(ADDRESS) == 7
+    assert time.monotonic() - started < 0.3
+
+
+def test_a_single_node_without_pool_gives_no_nonces(fake_node: FakeNode) -> None:
+    """Who cannot say what waits is not believed that nothing does."""
+    refusal = Error(-32602, "invalid block tag")
+    fake_node.script("eth_getTransactionCount", refusal)
+
+    with pytest.raises(ChainError):
+        client(fake_node).pending_count(ADDRESS)
+
+
 def test_a_past_nonce_is_what_a_majority_counts(three_nodes: Three) -> None:
     """The past does not grow: there the answers must be the same."""
     script_all(

@@ -20,6 +20,7 @@ MINED = {
     "nonce": "0x5",
     "to": ADDRESS.lower(),
     "input": "0xa9059cbb",
+    "gas": "0xfde8",
     "blockHash": "0x" + "ab" * 32,
     "blockNumber": "0x10",
 }
@@ -66,6 +67,7 @@ def test_the_transaction_is_found_in_the_block_that_consumed_the_nonce(
     assert found is not None
     assert (found.tx_hash, found.sender, found.nonce) == (HASH, SENDER, 5)
     assert (found.to, found.data) == (ADDRESS, b"\xa9\x05\x9c\xbb")
+    assert found.gas_limit == 65_000
     assert (found.block.number, found.block.hash) == (16, "0x" + "ab" * 32)
 
 
@@ -121,6 +123,7 @@ def test_what_is_found_must_be_what_was_looked_for(
         {"hash": "0x" + "22" * 32},
         {"from": "0x1234"},
         {"input": None},
+        {"gas": None},
         {"to": "0x"},
         {"blockNumber": None},
     ],

@@ -15,7 +15,17 @@ from backends.sql import SQLStore
 from backends.sql.schema import HEAD, metadata
 from signer.errors import StaleStateError, StoreError
 from signer.refunds.refund import Move, Refund, SignedTransaction
-from tests.fixtures.ledger import accepted, queued, reserved, signed
+from signer.refunds.wallet import Sighting, Wallet
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    accepted,
+    now,
+    opened,
+    queued,
+    reserved,
+    sighting,
+    signed,
+)
 
 
 @pytest.fixture
@@ -100,6 +110,13 @@ def test_columns_are_the_values() -> None:
         ("refund_moves", Move),
     ):
         assert metadata.tables[table].c.keys() == [f.name for f in fields(value)]
+    # Who holds a nonce, and which is next, is looked up.
+    assert metadata.tables["sightings"].c.keys() == [
+        f.name for f in fields(Sighting) if f.name != "held_by"
+    ]
+    assert metadata.tables["wallets"].c.keys() == [
+        f.name for f in fields(Wallet) if f.name != "next_nonce"
+    ]
 
 
 def test_before_the_first_migration(empty: SQLStore, empty_url: str) -> None:
@@ -187,6 +204,8 @@ def test_possible_refunds(store: SQLStore, change: dict[str, object]) -> None:
         {"decimals": -1},
         {"version": -1},
         {"client": None},
+        {"due_at": None},
+        {"attempts": None},
         {"nonce": 7},
         {**RESERVED, "status": "queued"},
         {**RESERVED, "status": "cancelled"},
@@ -230,6 +249,30 @@ def test_impossible_transactions(store: SQLStore, change: dict[str, object]) -> 
     with pytest.raises(StoreError, match="constraint does not hold"):
         _update(store, "transactions", change)
     assert before == store.transactions(refund.id)
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("wallets", {"paused_by": "chain-ahead"}),
+        ("wallets", {"first_nonce": -1}),
+        ("wallets", {"chain_id": 0}),
+        ("sightings", {"nonce": -1}),
+        ("sightings", {"sender": OTHER_WALLET}),
+        ("answers", {"refund_id": "rf_unknown"}),
+        ("answers", {"body": None}),
+    ],
+    ids=str,
+)
+def test_impossible_wallets_and_answers(
+    store: SQLStore, table: str, change: dict[str, object]
+) -> None:
+    """A pause has its time, a sighting its wallet, and an answer its refund."""
+    store.sight(opened(store), [sighting()])
+    store.remember_answer(accepted(store).id, "{}", now())
+
+    with pytest.raises(StoreError, match="constraint does not hold"):
+        _update(store, table, change)
 
 
 def test_two_refunds_never_share_a_nonce(store: SQLStore) -> None:

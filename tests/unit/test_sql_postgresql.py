@@ -9,10 +9,22 @@ import pytest
 from sqlalchemy import Connection
 
 from backends.sql import SQLStore
+from backends.sql.locks import hold_chain
 from backends.sql.postgresql import RESTED_SECONDS
 from signer.errors import ConfigurationError, StoreError, StoreUnavailableError
 from signer.refunds.refund import Status
-from tests.fixtures.ledger import accepted, moved, now, queued, reserved, signed
+from signer.refunds.wallet import Pause
+from tests.fixtures.ledger import (
+    accepted,
+    broadcast,
+    later,
+    moved,
+    now,
+    opened,
+    queued,
+    reserved,
+    sighting,
+)
 from tests.fixtures.postgresql import PostgreSQL
 
 
@@ -68,15 +80,17 @@ def test_a_lost_connection_is_replaced(
 def test_a_crash_of_the_server(
     postgresql: PostgreSQL, postgresql_store: SQLStore
 ) -> None:
-    """While the server is away the store says so; when it is back it goes on."""
-    before = accepted(postgresql_store)
+    """R29: while the server is away the store says so; then it goes on, claims too."""
+    accepted(postgresql_store, due_at=now())
+    (before,) = postgresql_store.claim(later(1), later(21), 10)
     postgresql.crash()
     for _ in range(2):
         with pytest.raises(StoreUnavailableError):
-            postgresql_store.check()
+            postgresql_store.claim(later(1), later(21), 10)
     postgresql.__enter__()
 
     assert before == postgresql_store.get(before.id)
+    assert postgresql_store.claim(later(1), later(21), 10) == ()
 
 
 def test_waits_for_a_row_no_longer_than_told(
@@ -92,6 +106,21 @@ def test_waits_for_a_row_no_longer_than_told(
 
         assert time.monotonic() - start < 5
     assert refund == postgresql_store.get(refund.id)
+
+
+def test_a_pause_waits_for_reservations(postgresql_store: SQLStore) -> None:
+    """A wallet is not paused while a nonce of it is being given out."""
+    wallet = opened(postgresql_store)
+
+    def reserve(connection: Connection) -> None:
+        hold_chain(connection, wallet.chain_id)
+        with pytest.raises(StoreUnavailableError, match="55P03"):
+            postgresql_store.pause(wallet, Pause.CHAIN_AHEAD, now())
+
+    postgresql_store._database.transaction(reserve)
+
+    assert wallet == opened(postgresql_store)
+    postgresql_store.pause(wallet, Pause.CHAIN_AHEAD, now())
 
 
 def test_waits_for_a_connection_no_longer_than_told(postgresql_url: str) -> None:
@@ -158,30 +187,60 @@ def test_times_in_other_zones(postgresql_url: str) -> None:
     store.close()
 
 
-def test_the_service_needs_few_rights(postgresql: PostgreSQL) -> None:
-    """A role that can neither delete nor change history does all that is needed."""
+GRANTS = (
+    "SELECT, INSERT ON refunds, transactions, refund_moves, answers TO service",
+    "SELECT, INSERT ON wallets, sightings, spendings TO service",
+    "UPDATE ON refunds, wallets, sightings, spendings TO service",
+    "SELECT ON alembic_version TO service",
+)
+
+
+@pytest.fixture
+def service(postgresql: PostgreSQL) -> Iterator[SQLStore]:
+    """Return a store whose role has the rights that the documents ask for."""
     url = postgresql.url(postgresql.create())
     owner = SQLStore(url)
     owner.migrate()
     owner.close()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE ROLE service LOGIN")
-        connection.execute(
-            "GRANT SELECT, INSERT ON refunds, transactions, refund_moves TO service"
-        )
-        connection.execute("GRANT UPDATE ON refunds TO service")
-        connection.execute("GRANT SELECT ON alembic_version TO service")
+        for grant in GRANTS:
+            connection.execute(f"GRANT {grant}".encode())
     store = SQLStore(url.replace("tests@", "service@"))
-    store.check()
-    refund = moved(
-        store, signed(store, reserved(store, accepted(store))), Status.BROADCAST
-    )
-
-    assert refund == store.get(refund.id)
-    assert len(store.history(refund.id)) == 4
-    with pytest.raises(StoreError, match="42501"):
-        store._database.run(lambda c: c.exec_driver_sql("DELETE FROM refund_moves"))
+    yield store
     store.close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP OWNED BY service")
+        connection.execute("DROP ROLE service")
+
+
+def test_the_service_needs_few_rights(service: SQLStore) -> None:
+    """A role that can neither delete nor change history does all that is needed."""
+    service.check()
+    refund = broadcast(service)
+    service.remember_answer(refund.id, "{}", now())
+    (claimed,) = service.claim(later(60), later(80), 10)
+    service.sight(opened(service), [sighting(nonce=1)])
+    service.pause(opened(service), Pause.FOREIGN_TRANSACTION, now())
+    service.resume(opened(service), now())
+
+    assert claimed == service.get(refund.id)
+    assert len(service.history(refund.id)) == 4
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM refund_moves",
+        "DELETE FROM sightings",
+        "UPDATE transactions SET kind = 'noop'",
+        "UPDATE answers SET body = ''",
+    ],
+)
+def test_the_service_cannot_change_the_past(service: SQLStore, statement: str) -> None:
+    """History, signed bytes and answers are append-only for the service's role."""
+    with pytest.raises(StoreError, match="42501"):
+        service._database.run(lambda c: c.exec_driver_sql(statement))
 
 
 def test_the_driver_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 from signer.errors import EncodingError
 from signer.ports import Log
 from signer.refunds.erc20 import (
+    BALANCE_OF,
     DECIMALS,
+    MARK_SIZE,
     TRANSFER,
     TRANSFER_EVENT,
+    balance_calldata,
     decode_transfer,
+    mark_of,
     transfer_calldata,
     transferred,
 )
@@ -33,46 +37,62 @@ def test_selectors_are_those_that_eip_20_gives() -> None:
     """The four bytes and the topic are what every explorer shows."""
     assert TRANSFER.hex() == "a9059cbb"
     assert DECIMALS.hex() == "313ce567"
+    assert BALANCE_OF.hex() == "70a08231"
     assert (
         TRANSFER_EVENT.hex()
         == "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
     )
 
 
-@given(recipient=addresses, amount=amounts)
-def test_a_transfer_survives_the_round_trip(recipient: str, amount: int) -> None:
-    """Recipient and amount come back, from 68 bytes that eth-abi also reads."""
-    calldata = transfer_calldata(recipient, amount)
+marks = st.sampled_from([b""]) | st.binary(min_size=MARK_SIZE, max_size=MARK_SIZE)
 
-    assert decode_transfer(calldata) == (recipient, amount)
-    assert len(calldata) == 68
+
+@given(recipient=addresses, amount=amounts, mark=marks)
+def test_a_transfer_survives_the_round_trip(
+    recipient: str, amount: int, mark: bytes
+) -> None:
+    """All come back, from 68 bytes that eth-abi also reads, and the mark behind."""
+    calldata = transfer_calldata(recipient, amount, mark)
+
+    assert decode_transfer(calldata) == (recipient, amount, mark)
+    assert len(calldata) == 68 + len(mark)
     assert calldata[:4] == keccak(text="transfer(address,uint256)")[:4]
     assert decode(("address", "uint256"), calldata[4:]) == (recipient.lower(), amount)
+    assert mark_of(calldata) == (mark or None)
+
+
+def test_a_question_for_a_balance_is_what_eth_abi_writes() -> None:
+    """Selector and owner, 36 bytes."""
+    assert balance_calldata(CUSTOMER) == BALANCE_OF + encode(("address",), (CUSTOMER,))
 
 
 @given(st.binary(max_size=150) | st.binary(max_size=80).map(lambda b: TRANSFER + b))
 def test_noise_is_no_transfer(noise: bytes) -> None:
     """Arbitrary bytes are refused by our error, or say what they are."""
     try:
-        recipient, amount = decode_transfer(noise)
+        recipient, amount, mark = decode_transfer(noise)
     except EncodingError:
         return
 
-    assert transfer_calldata(recipient, amount) == noise
+    assert transfer_calldata(recipient, amount, mark) == noise
 
 
 GOOD = transfer_calldata(CUSTOMER, 5)
+MARK = bytes(range(MARK_SIZE))
+MARKED = GOOD + MARK
 
 
-def test_every_slip_in_the_calldata_is_noticed() -> None:
+@pytest.mark.parametrize("good", [GOOD, MARKED], ids=["plain", "marked"])
+def test_every_slip_in_the_calldata_is_noticed(good: bytes) -> None:
     """One byte changed, cut or added: refused, or another transfer (T11)."""
     mutations = [
-        GOOD[:i] + bytes([GOOD[i] ^ flip]) + GOOD[i + 1 :]
-        for i in range(len(GOOD))
+        good[:i] + bytes([good[i] ^ flip]) + good[i + 1 :]
+        for i in range(len(good))
         for flip in (1, 0x80, 0xFF)
     ]
-    mutations += [GOOD[:i] for i in range(len(GOOD))]
-    mutations += [GOOD + b"\0", b"\0" + GOOD, GOOD + bytes(32)]
+    mutations += [good[:i] for i in range(len(good))]
+    mutations += [good + b"\0", b"\0" + good, good + bytes(32)]
+    found_before = decode_transfer(good)
 
     for mutated in mutations:
         try:
@@ -80,7 +100,7 @@ def test_every_slip_in_the_calldata_is_noticed() -> None:
         except EncodingError:
             continue
 
-        assert found != (CUSTOMER, 5)
+        assert found != found_before
         assert transfer_calldata(*found) == mutated
 
 
@@ -93,13 +113,43 @@ def test_every_slip_in_the_calldata_is_noticed() -> None:
         GOOD[:-1],
         GOOD + b"\0",
         TRANSFER + b"\x01" + GOOD[5:],
+        TRANSFER + b"\x01" + MARKED[5:],
+        MARKED[:-1],
+        MARKED + b"\0",
     ],
-    ids=["nothing", "no arguments", "approve", "short", "long", "dirty address"],
+    ids=[
+        "nothing",
+        "no arguments",
+        "approve",
+        "short",
+        "long",
+        "dirty address",
+        "dirty address, marked",
+        "short mark",
+        "long mark",
+    ],
 )
 def test_other_calldata_is_refused(calldata: bytes) -> None:
     """Only the exact calldata of a transfer is one."""
     with pytest.raises(EncodingError):
         decode_transfer(calldata)
+
+
+@pytest.mark.parametrize(
+    "calldata",
+    [
+        b"",
+        GOOD,
+        MARKED[:-1],
+        MARKED + b"\0",
+        keccak(text="approve(address,uint256)")[:4] + MARKED[4:],
+    ],
+    ids=["nothing", "no mark", "short", "long", "approve"],
+)
+def test_other_calldata_bears_no_mark(calldata: bytes) -> None:
+    """Sixteen bytes behind something else are no mark of ours (R23)."""
+    assert mark_of(calldata) is None
+    assert mark_of(MARKED) == MARK
 
 
 def _topic(address: str) -> bytes:

@@ -1,16 +1,13 @@
-"""One refund, one step at a time, on a chain that may do anything."""
+"""One refund, one step at a time, until its bytes are with the nodes."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 
 import coincurve
 import pytest
-from eth_abi.abi import encode
+from eth_utils.crypto import keccak
 from structlog.testing import capture_logs
 
-from backends.sql import SQLStore
-from signer.audit import Purpose
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
@@ -20,48 +17,19 @@ from signer.errors import (
     HotWalletError,
     InsufficientFundsError,
     KeyUnusableError,
-    PolicyViolationError,
-    RecoveryError,
     StaleStateError,
 )
-from signer.ports import Fees, Receipt, Store
-from signer.refunds.lifecycle import REBROADCAST_AFTER, Lifecycle
-from signer.refunds.refund import Refund, Status
-from signer.secp256k1 import Signature
-from signer.signing import Signer
-from signer.transactions import MAX_GAS, LegacyTransaction, SignedBytes
+from signer.ports import Fees
+from signer.refunds.lifecycle import FRESH, LONGEST_DELAY, RESEND_AFTER, Lifecycle
+from signer.refunds.payment import Payer
+from signer.refunds.refund import HOLD, Kind, Status
+from signer.transactions import MAX_GAS
 from tests.fixtures.scripted_chain import Sent
-from tests.support.devices import honest, planted, point, recording, signer_over
+from tests.support.devices import honest, planted, point, signer_over
 from tests.support.refunds import ACTOR, CUSTOMER, KEY, World
 
 
 AMOUNT = 12_500_000
-
-
-@pytest.fixture
-def world(sqlite_store: Store) -> World:
-    """A service over SQLite and a scripted chain."""
-    return World(sqlite_store)
-
-
-@pytest.fixture
-def other_store(empty_sqlite_url: str) -> Iterator[Store]:
-    """Return a second, empty ledger: a backup from before everything."""
-    store = SQLStore(empty_sqlite_url)
-    store.migrate()
-    yield store
-    store.close()
-
-
-def _broadcast(world: World) -> Refund:
-    """Return a refund whose transaction is in the node's pool."""
-    return world.step(world.accepted(), times=3)
-
-
-def _mined(world: World) -> Refund:
-    refund = _broadcast(world)
-    world.chain.mine()
-    return world.step(refund)
 
 
 def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
@@ -72,9 +40,9 @@ def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
     signed = world.step(reserved)
     broadcast = world.step(signed)
     world.chain.mine()
-    mined = world.step(broadcast)
+    mined = world.tracked(broadcast)
     world.chain.mine_empty(2)
-    confirmed = world.step(mined)
+    confirmed = world.tracked(mined)
 
     assert reserved.status is Status.RESERVED
     assert (reserved.sender, reserved.nonce) == (world.signer.address, 0)
@@ -88,6 +56,7 @@ def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
     )
     assert confirmed.status is Status.CONFIRMED
     assert confirmed.tx_hash == signed.tx_hash
+    assert confirmed.failure_code is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
     assert [move.status for move in world.store.history(refund.id)] == [
         Status.QUEUED,
@@ -97,6 +66,18 @@ def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
         Status.MINED,
         Status.CONFIRMED,
     ]
+
+
+def test_what_the_chain_has_is_not_stepped(world: World) -> None:
+    """A mined refund, or one at its end, is somebody else's: it comes back as it is."""
+    broadcast = world.broadcast()
+    world.chain.mine()
+    mined = world.tracked(broadcast)
+    world.chain.mine_empty(2)
+    confirmed = world.tracked(broadcast)
+
+    assert world.lifecycle.step(mined, ACTOR) is mined
+    assert world.lifecycle.step(confirmed, ACTOR) is confirmed
 
 
 def test_the_bytes_are_stored_before_they_are_sent(world: World) -> None:
@@ -115,30 +96,18 @@ def test_the_bytes_are_stored_before_they_are_sent(world: World) -> None:
     assert (sent.recipient, sent.amount) == (CUSTOMER, AMOUNT)
     assert signed.tx_hash == record.tx_hash
     assert (record.attempt, record.kind) == (0, "transfer")
-    assert (record.max_fee_per_gas, record.max_priority_fee_per_gas) == (
-        2 * 10**9 + 10**8,
-        10**8,
-    )
 
 
-def test_the_audit_log_says_for_which_refund(world: World) -> None:
-    """Network, actor, request and refund stand in the event of the signature."""
-    audit, events = recording()
-    world.signer = signer_over(honest(KEY), audit)
+def test_the_hash_is_our_own(world: World) -> None:
+    """It is computed from the bytes, and no node is asked for it (R25)."""
+    refund = world.broadcast()
 
-    refund = world.step(world.accepted(), times=2)
-
-    assert {
-        (event["operation"], event["network"], event["actor"]) for event in events
-    } == {("transaction-signing", "local", "gateway")}
-    assert {(event["request_id"], event["refund_id"]) for event in events} == {
-        ("req-1", refund.id)
-    }
+    assert refund.tx_hash == "0x" + keccak(world.chain.broadcasts[0]).hex()
 
 
 def test_nonces_follow_each_other(world: World) -> None:
-    """Each refund has its own nonce, from what the chain counts, without gaps."""
-    first = _broadcast(world)
+    """Each refund has its own nonce, without gaps, whatever the chain counts so far."""
+    first = world.broadcast()
     world.chain.mine()
     others = [world.step(world.accepted()) for _ in range(3)]
 
@@ -146,22 +115,12 @@ def test_nonces_follow_each_other(world: World) -> None:
     assert [refund.nonce for refund in others] == [1, 2, 3]
 
 
-def test_the_chain_may_be_ahead_of_the_store(world: World, other_store: Store) -> None:
-    """A nonce that somebody else used is not given out (R24)."""
-    signed = world.step(world.accepted(), times=2)
-    (record,) = world.store.transactions(signed.id)
-    elsewhere = World(other_store, chain=world.chain)
-    world.chain.broadcast(record.raw)
-    world.chain.mine()
-
-    assert elsewhere.step(elsewhere.accepted()).nonce == 1
-
-
 def test_a_transfer_that_would_revert_costs_no_nonce(world: World) -> None:
     """It is refused with the contract's reason, before anything is reserved."""
-    world.chain.fail("estimate_gas", ExecutionRevertedError("Pausable: paused"))
+    world.chain.revert = "Pausable: paused"
 
     refused = world.step(world.accepted())
+    world.chain.revert = None
 
     assert refused.status is Status.REFUSED
     assert (refused.failure_code, refused.failure_detail) == (
@@ -173,7 +132,7 @@ def test_a_transfer_that_would_revert_costs_no_nonce(world: World) -> None:
 
 
 def test_an_empty_wallet_is_no_refusal(world: World) -> None:
-    """Without the tokens to pay it, a refund waits; filling the wallet is enough."""
+    """Without the tokens to pay it, a refund waits; a top-up is enough (R13)."""
     refund = world.accepted()
     world.chain.balance_left = refund.amount - 1
     world.chain.fail("estimate_gas", ExecutionRevertedError("balance too low"))
@@ -182,26 +141,22 @@ def test_an_empty_wallet_is_no_refusal(world: World) -> None:
         world.step(refund)
     world.chain.balance_left = refund.amount
 
-    assert world.store.get(refund.id) == refund
+    assert world.stored(refund) == refund
     assert world.step(refund).status is Status.RESERVED
 
 
-def test_a_chain_without_base_fee_gets_a_legacy_transaction(world: World) -> None:
-    """Its price is what the chain asks, and its signature is bound to the chain."""
-    world.chain.answers = Fees(base_fee=None, priority_fee=5 * 10**9)
+def test_a_wallet_with_just_enough_is_not_empty(world: World) -> None:
+    """A revert with the very amount at hand is the token's refusal."""
+    refund = world.accepted()
+    world.chain.balance_left = refund.amount
+    world.chain.revert = "blocked"
 
-    refund = world.step(world.accepted(), times=2)
-    (stored,) = world.store.transactions(refund.id)
-
-    sent = SignedBytes.decode(stored.raw).transaction
-    assert isinstance(sent, LegacyTransaction)
-    assert (sent.gas_price, sent.chain_id) == (5 * 10**9, refund.chain_id)
-    assert stored.max_fee_per_gas == stored.max_priority_fee_per_gas == 5 * 10**9
+    assert world.step(refund).status is Status.REFUSED
 
 
 def test_the_end_is_told(world: World) -> None:
-    """A refund that failed is an error in the log, for somebody to look at."""
-    world.chain.fail("estimate_gas", ExecutionRevertedError("Pausable: paused"))
+    """A refund at its end is a line in the log, with its code."""
+    world.chain.revert = "Pausable: paused"
     refused = world.accepted()
 
     with capture_logs() as logs:
@@ -229,27 +184,22 @@ def test_a_greedy_token_can_still_be_signed(world: World) -> None:
     ("steps", "method"),
     [
         (0, "estimate_gas"),
-        (0, "transaction_count"),
+        (0, "pending_count"),
         (1, "fees"),
         (2, "broadcast"),
-        (3, "receipt"),
-        (4, "receipt"),
-        (4, "latest_block"),
-        (4, "block"),
+        (3, "transaction_count"),
+        (3, "broadcast"),
     ],
 )
 def test_a_silent_node_changes_nothing(world: World, steps: int, method: str) -> None:
-    """The refund stays where it was, and the next try goes on from there."""
-    refund = world.step(world.accepted(), times=min(steps, 3))
-    world.chain.mine()
-    refund = world.step(refund, times=steps - min(steps, 3))
-    world.chain.mine_empty(5)
+    """The refund stays where it was, and the next try goes on from there (R13)."""
+    refund = world.step(world.accepted(), times=steps)
     world.chain.fail(method, ChainUnavailableError("no node answered"))
 
     with pytest.raises(ChainUnavailableError):
         world.step(refund)
 
-    assert world.store.get(refund.id) == refund
+    assert world.stored(refund) == refund
     assert world.step(refund).version == refund.version + 1
 
 
@@ -257,7 +207,7 @@ def test_a_silent_node_changes_nothing(world: World, steps: int, method: str) ->
     "error", [BackendUnavailableError("no answer"), KeyUnusableError("disabled")]
 )
 def test_a_silent_device_keeps_the_nonce(world: World, error: HotWalletError) -> None:
-    """The refund keeps its nonce for life, and is signed when the device is back."""
+    """The refund keeps its nonce, and is signed when the device is back (R13)."""
     reserved = world.step(world.accepted())
     world.signer = signer_over(planted(point(KEY), error))
 
@@ -268,73 +218,29 @@ def test_a_silent_device_keeps_the_nonce(world: World, error: HotWalletError) ->
     assert world.step(reserved).nonce == reserved.nonce
 
 
-def test_another_key_does_not_sign_for_this_ones_nonce(world: World) -> None:
-    """A nonce belongs to an address; the new one has its own (O4)."""
-    reserved = world.step(world.accepted())
-    world.signer = signer_over(honest(coincurve.PrivateKey.from_int(99)))
-
-    with pytest.raises(KeyUnusableError):
-        world.step(reserved)
-
-    assert world.store.get(reserved.id) == reserved
-
-
-def test_a_row_that_was_changed_is_not_signed(world: World) -> None:
-    """What the policy does not find in the refund does not reach the device (T8)."""
-    reserved = world.step(world.accepted())
-    device = honest(KEY)
-    world.signer = signer_over(device)
-    tampered = replace(reserved, chain_id=1)
-
-    with pytest.raises(PolicyViolationError, match="chain-id"):
-        world.lifecycle.step(tampered, ACTOR)
-
-    assert device.calls == 0
-
-
-def test_a_reservation_without_a_nonce_is_a_bug(world: World) -> None:
-    """A row that no reservation made does not reach the device."""
-    reserved = world.step(world.accepted())
-    device = honest(KEY)
-    world.signer = signer_over(device)
-
-    with pytest.raises(ValueError, match="not reserved"):
-        world.lifecycle.step(replace(reserved, nonce=None), ACTOR)
-
-    assert device.calls == 0
-
-
-class Swapping(Signer):
-    """A signer whose answer is a signature over something else."""
-
-    def sign_digest(self, digest: bytes, purpose: Purpose) -> Signature:
-        """Return a valid signature that has nothing to do with *digest*."""
-        return super().sign_digest(bytes(reversed(digest)), purpose)
-
-
-def test_the_bytes_that_leave_are_the_wallets(world: World) -> None:
-    """Serialised bytes that do not recover to the wallet are dropped (T11)."""
-    reserved = world.step(world.accepted())
-    opened = world.signer
-    audit, _ = recording()
-    world.signer = Swapping(honest(KEY), opened.key_id, opened.public_key, audit)
-
-    with pytest.raises(RecoveryError):
-        world.lifecycle.step(reserved, ACTOR)
-
-    assert world.store.get(reserved.id) == reserved
-    assert world.store.transactions(reserved.id) == ()
-
-
 def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None:
     """Its refunds wait for the operator, and say why."""
     refund = world.accepted()
-    lifecycle = Lifecycle(world.store, {}, world.signer, world.clock)
+    payer = Payer(world.signer, world.clock)
+    lifecycle = Lifecycle(world.store, {}, payer, world.nonces, world.clock)
 
     with pytest.raises(ConfigurationError, match="network"):
         lifecycle.step(refund, ACTOR)
 
-    assert world.store.get(refund.id) == refund
+    assert world.stored(refund) == refund
+
+
+def test_a_token_that_was_removed_stops_what_has_no_nonce(world: World) -> None:
+    """A queued refund in it waits; one with a nonce is paid, lest it holds the rest."""
+    reserved, queued = world.step(world.accepted()), world.accepted()
+    other = world.network.tokens["TUSD"]
+    world.network = world.network.model_copy(update={"tokens": {"OTHER": other}})
+
+    with pytest.raises(ConfigurationError, match="token"):
+        world.step(queued)
+
+    assert world.stored(queued) == queued
+    assert world.step(reserved, times=2).status is Status.BROADCAST
 
 
 def test_two_who_take_one_step_pay_once(world: World) -> None:
@@ -346,11 +252,79 @@ def test_two_who_take_one_step_pay_once(world: World) -> None:
         with pytest.raises(StaleStateError):
             world.lifecycle.step(refund, ACTOR)
 
-        assert world.store.get(refund.id) == after
+        assert world.stored(refund) == after
         refund = after
 
     world.chain.mine()
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+@pytest.mark.parametrize("age", [timedelta(0), FRESH])
+def test_what_was_just_simulated_is_signed_at_once(
+    world: World, age: timedelta
+) -> None:
+    """For ten seconds it is believed that a transfer which could be made still can."""
+    reserved = world.step(world.accepted())
+    world.clock.now += age
+    asked = world.chain.calls["estimate_gas"]
+
+    assert world.step(reserved).status is Status.SIGNED
+    assert world.chain.calls["estimate_gas"] == asked
+
+
+@pytest.mark.parametrize("age", [FRESH + timedelta(seconds=1), -timedelta(seconds=1)])
+def test_what_waited_is_simulated_again(world: World, age: timedelta) -> None:
+    """A reserved refund that can still be paid is paid, with its own nonce."""
+    reserved = world.step(world.accepted())
+    world.clock.now += age
+    asked = world.chain.calls["estimate_gas"]
+
+    signed = world.step(reserved)
+
+    assert world.chain.calls["estimate_gas"] == asked + 1
+    assert world.sent(signed).kind is Kind.TRANSFER
+    assert signed.failure_code is None
+
+
+def test_a_nonce_that_cannot_be_used_is_filled(world: World) -> None:
+    """A no-op takes its place; the refund has failed once that is final (R14)."""
+    reserved = world.step(world.accepted())
+    behind = world.step(world.accepted(), times=3)
+    world.clock.now += FRESH * 2
+    world.chain.revert = "Blocked: recipient"
+
+    refund = world.step(reserved, times=2)
+    sent = world.sent(refund)
+    world.chain.mine()
+    mined = world.tracked(refund)
+
+    assert (refund.status, mined.status) == (Status.BROADCAST, Status.MINED)
+    assert (sent.kind, sent.nonce, sent.gas_limit) == (Kind.NOOP, 0, 21_000)
+    assert (Sent.read(sent.raw).to, Sent.read(sent.raw).data) == (sent.sender, b"")
+    world.chain.mine_empty(2)
+    failed = world.tracked(refund)
+    assert failed.status is Status.FAILED
+    assert (failed.failure_code, failed.failure_detail) == (
+        "execution-reverted",
+        "Blocked: recipient",
+    )
+    assert world.stored(behind).status is Status.CONFIRMED
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_an_empty_wallet_keeps_the_nonce(world: World) -> None:
+    """No no-op takes the place of a transfer that a top-up lets go on (R13)."""
+    reserved = world.step(world.accepted())
+    world.clock.now += FRESH * 2
+    world.chain.balance_left = reserved.amount - 1
+    world.chain.revert = "balance too low"
+
+    with pytest.raises(InsufficientFundsError):
+        world.step(reserved)
+    world.chain.revert = None
+    signed = world.step(reserved)
+
+    assert (signed.nonce, world.sent(signed).kind) == (0, Kind.TRANSFER)
 
 
 def test_a_reply_that_was_lost_is_not_a_failure(world: World) -> None:
@@ -373,180 +347,95 @@ def test_a_reply_that_was_lost_is_not_a_failure(world: World) -> None:
 def test_bytes_that_are_mined_already_are_not_rejected(world: World) -> None:
     """Nonce too low may mean that our own transaction is in a block (R9)."""
     signed = world.step(world.accepted(), times=2)
-    world.chain.broadcast(world.store.transactions(signed.id)[0].raw)
+    world.chain.broadcast(world.sent(signed).raw)
     world.chain.mine()
 
-    mined = world.step(signed)
+    broadcast = world.step(signed)
+    mined = world.tracked(broadcast)
 
+    assert broadcast.status is Status.BROADCAST
     assert mined.status is Status.MINED
     assert mined.tx_hash == signed.tx_hash
+    assert len(world.store.transactions(signed.id)) == 1
 
 
-@pytest.mark.parametrize(
-    "reason",
-    ["nonce-too-low", "nonce-too-high", "underpriced", "insufficient-funds", "other"],
-)
+@pytest.mark.parametrize("reason", ["nonce-too-low", "underpriced"])
+def test_a_nonce_in_use_is_for_the_chain_to_explain(world: World, reason: str) -> None:
+    """The refund is watched with its only nonce and hash; no other is tried (R9)."""
+    signed = world.step(world.accepted(), times=2)
+    world.chain.fail("broadcast", BroadcastRejectedError("no", reason=reason))
+
+    broadcast = world.step(signed)
+
+    assert broadcast.status is Status.BROADCAST
+    assert (broadcast.nonce, broadcast.tx_hash) == (0, signed.tx_hash)
+
+
+@pytest.mark.parametrize("reason", ["nonce-too-high", "insufficient-funds", "other"])
 def test_a_rejection_is_an_error_and_no_failure(world: World, reason: str) -> None:
-    """The refund stays signed, with its nonce, until the node takes the bytes (R13)."""
+    """The refund stays signed, with its nonce, until a node takes it (R11, R13)."""
     signed = world.step(world.accepted(), times=2)
     world.chain.fail("broadcast", BroadcastRejectedError("no", reason=reason))
 
     with pytest.raises(BroadcastRejectedError):
         world.step(signed)
 
-    assert world.store.get(signed.id) == signed
+    assert world.stored(signed) == signed
     assert world.step(signed).status is Status.BROADCAST
 
 
-def test_what_is_not_mined_yet_waits(world: World) -> None:
-    """No receipt proves nothing: the same refund comes back, unchanged (R10)."""
-    broadcast = _broadcast(world)
+def test_whoever_takes_a_step_takes_the_next(world: World) -> None:
+    """Each move holds the refund for a while; a sent one is looked at in 30 s."""
+    refund = world.accepted()
 
-    world.clock.advance(seconds=29)
-
-    assert world.lifecycle.step(broadcast, ACTOR) is broadcast
-    assert len(world.chain.broadcasts) == 1
-
-
-def test_what_nodes_forgot_is_sent_again(world: World) -> None:
-    """After 30 s the same bytes go out again, and again, but in no storm (R11, R18)."""
-    refund = _broadcast(world)
-    world.chain.forget()
-
-    for _ in range(3):
-        world.clock.advance(seconds=REBROADCAST_AFTER.total_seconds())
+    for _ in range(2):
         refund = world.step(refund)
-        world.clock.advance(seconds=REBROADCAST_AFTER.total_seconds() - 1)
 
-        assert refund.status is Status.BROADCAST
-        assert world.lifecycle.step(refund, ACTOR) is refund
-
-    assert len(world.chain.broadcasts) == 4
-    assert len(set(world.chain.broadcasts)) == 1
-    world.chain.mine()
-    assert world.step(refund).status is Status.MINED
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+        assert refund.due_at == world.clock() + HOLD
+    assert world.step(refund).due_at == world.clock() + RESEND_AFTER
 
 
-def test_a_resend_that_fails_is_tried_again_later(world: World) -> None:
-    """A node that rejects the resent bytes does not move the refund back or on."""
-    refund = _broadcast(world)
-    world.clock.advance(seconds=30)
-    world.chain.fail("broadcast", BroadcastRejectedError("no", reason="other"))
+def test_an_impatient_network_looks_again_sooner(world: World) -> None:
+    """Where an offer is stuck after 5 s, nobody waits 30 s to see it."""
+    world.network = world.network.model_copy(update={"stuck_after_seconds": 5})
 
-    with pytest.raises(BroadcastRejectedError):
-        world.lifecycle.step(refund, ACTOR)
-
-    stored = world.store.get(refund.id)
-    assert stored is not None
-    assert stored.status is Status.BROADCAST
-    assert world.lifecycle.step(stored, ACTOR) is stored
-
-
-def test_nothing_is_confirmed_before_its_depth(world: World) -> None:
-    """Three confirmations are the receipt's own block and two more."""
-    mined = _mined(world)
-    world.chain.mine_empty(1)
-
-    assert world.lifecycle.step(mined, ACTOR) is mined
-
-    world.chain.mine_empty(1)
-
-    assert world.step(mined).status is Status.CONFIRMED
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_reorganisation_takes_the_refund_back(world: World, keep: bool) -> None:
-    """Mined goes back to broadcast, and the same bytes are mined again (R19)."""
-    mined = _mined(world)
-    world.chain.mine_empty(5)
-    world.chain.reorganise(keep=keep)
-
-    refund = world.step(mined)
-
-    assert refund.status is Status.BROADCAST
-    assert (refund.block_number, refund.block_hash) == (None, None)
-    if not keep:
-        world.clock.advance(seconds=30)
-        refund = world.step(refund)
-    world.chain.mine()
-    world.chain.mine_empty(2)
-    assert world.step(refund, times=2).status is Status.CONFIRMED
-    assert len(set(world.chain.broadcasts)) == 1
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
-
-
-def test_another_block_with_the_same_transaction_starts_over(world: World) -> None:
-    """A receipt from a block of another name is not the one that was counted."""
-    mined = _mined(world)
-    world.chain.mine_empty(5)
-    world.chain.rename_blocks()
-
-    back = world.step(mined)
-    again = world.step(back)
-
-    assert back.status is Status.BROADCAST
-    assert again.block_hash != mined.block_hash
-    assert world.step(again).status is Status.CONFIRMED
-
-
-def test_a_block_that_is_not_canonical_confirms_nothing(world: World) -> None:
-    """A node that contradicts its own receipt is waited for (R25)."""
-    mined = _mined(world)
-    world.chain.mine_empty(5)
-    world.chain.fork_head()
-
-    assert world.lifecycle.step(mined, ACTOR) is mined
-
-
-def test_a_head_behind_the_receipt_confirms_nothing(world: World) -> None:
-    """A lagging node's head is no reason to count backwards (R25)."""
-    mined = _mined(world)
-    world.chain.mine_empty(5)
-
-    world.chain.lag = 5
-
-    assert world.lifecycle.step(mined, ACTOR) is mined
-
-
-def _reverted(receipt: Receipt) -> Receipt:
-    return replace(receipt, succeeded=False, logs=())
-
-
-def _without_event(receipt: Receipt) -> Receipt:
-    return replace(receipt, logs=())
-
-
-def _with_a_fee(receipt: Receipt) -> Receipt:
-    (log,) = receipt.logs
-    return replace(receipt, logs=(replace(log, data=encode(("uint256",), (1,))),))
+    assert world.broadcast().due_at == world.clock() + timedelta(seconds=5)
 
 
 @pytest.mark.parametrize(
-    ("misfortune", "code"),
-    [
-        (_reverted, "reverted"),
-        (_without_event, "transfer-mismatch"),
-        (_with_a_fee, "transfer-mismatch"),
-    ],
+    ("attempts", "seconds"), [(0, 1), (1, 2), (4, 16), (5, 30), (10**9, 30)]
 )
-def test_what_was_mined_and_did_not_pay_has_failed(
-    world: World, misfortune: Callable[[Receipt], Receipt], code: str
-) -> None:
-    """A revert, no event or another amount is final, and only at depth (R20, R21)."""
-    refund = _broadcast(world)
-    world.chain.mine(misfortune)
-    mined = world.step(refund)
+def test_each_failure_waits_longer(world: World, attempts: int, seconds: int) -> None:
+    """Twice as long each time, 30 s at most, and the reason is kept (R11)."""
+    refund = world.accepted()
+    failing = replace(refund, version=1, attempts=attempts)
+    world.store.save(refund, failing)
 
-    assert mined.status is Status.MINED
-    assert world.lifecycle.step(mined, ACTOR) is mined
+    after = world.lifecycle.postpone(failing, ChainUnavailableError("gone"))
 
-    world.chain.mine_empty(2)
-    failed = world.step(mined)
+    assert after == world.stored(refund)
+    assert after.due_at == world.clock() + timedelta(seconds=seconds)
+    assert (after.attempts, after.blocked_by) == (attempts + 1, "chain-unavailable")
+    assert timedelta(seconds=30) == LONGEST_DELAY
 
-    assert failed.status is Status.FAILED
-    assert failed.failure_code == code
-    assert failed.nonce == refund.nonce
+
+def test_what_is_left_without_trouble_is_due_at_once(world: World) -> None:
+    """Who runs out of time leaves a refund to whoever comes next."""
+    refund = world.accepted()
+
+    after = world.lifecycle.postpone(refund)
+
+    assert after == world.stored(refund)
+    assert (after.due_at, after.attempts, after.blocked_by) == (world.clock(), 0, None)
+
+
+def test_a_move_forgets_the_failures_before_it(world: World) -> None:
+    """Attempts and reason belong to the step that failed."""
+    refund = world.lifecycle.postpone(world.accepted(), ChainUnavailableError("gone"))
+
+    reserved = world.step(refund)
+
+    assert (reserved.attempts, reserved.blocked_by) == (0, None)
 
 
 def test_fees_are_those_of_the_moment(world: World) -> None:
@@ -554,13 +443,18 @@ def test_fees_are_those_of_the_moment(world: World) -> None:
     reserved = world.step(world.accepted())
     world.chain.answers = Fees(base_fee=10**15, priority_fee=10**15)
 
-    signed = world.step(reserved)
+    record = world.sent(world.step(reserved))
 
-    (record,) = world.store.transactions(signed.id)
     assert record.max_fee_per_gas == 500 * 10**9
     assert record.max_priority_fee_per_gas == 50 * 10**9
 
 
-def test_the_patience_before_a_resend_is_known() -> None:
-    """Operators read it in docs/operations.md."""
-    assert timedelta(seconds=30) == REBROADCAST_AFTER
+def test_another_key_does_not_sign_for_this_ones_nonce(world: World) -> None:
+    """A nonce belongs to an address; the new one has its own (O4)."""
+    reserved = world.step(world.accepted())
+    world.signer = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+
+    with pytest.raises(KeyUnusableError):
+        world.step(reserved)
+
+    assert world.stored(reserved) == reserved

@@ -1,23 +1,30 @@
 """The refund path on real chains: anvil, and eth-tester with py-evm."""
 
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable
 
 import pytest
+from eth_account import Account
 
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from signer.networks import Network
-from signer.ports import Store
-from signer.refunds.lifecycle import Chain, Lifecycle
+from signer.ports import Store, utc_now
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import Chain, Nonces
+from signer.refunds.payment import Payer
 from signer.refunds.refund import Refund, Status
+from signer.refunds.repair import Repair, repair
 from signer.refunds.service import RefundService
+from signer.refunds.tracking import Tracker
 from signer.refunds.worker import Worker
 from tests.fixtures.chain import DevChain
-from tests.support.refunds import CUSTOMER, REQUEST, signer
+from tests.support.payments import NOBODY, hash_of, mined, signed
+from tests.support.refunds import CUSTOMER, KEY, REQUEST, signer
 
 
 FUNDS = 1_000 * 10**6
+AMOUNT = 12_500_000
 
 
 class System:
@@ -34,32 +41,37 @@ class System:
                 },
             }
         )
-        wallet = signer()
-        lifecycle = Lifecycle(
-            store, {"local": Chain(network, client)}, wallet, lambda: datetime.now(UTC)
-        )
+        key = signer()
         self._dev = dev
+        self._client = client
         self._store = store
-        self.wallet = wallet.address
-        self.worker = Worker(store, lifecycle, lambda: datetime.now(UTC))
-        self.service = RefundService(
+        self._chains = chains = {"local": Chain(network, client)}
+        self.wallet = key.address
+        nonces = Nonces(store, address=key.address, key_id=key.key_id, clock=utc_now)
+        payer = Payer(key, utc_now)
+        lifecycle = Lifecycle(store, chains, payer, nonces, utc_now)
+        self.worker = Worker(
             store,
-            {"local": network},
             lifecycle,
-            wallet=self.wallet,
-            clock=lambda: datetime.now(UTC),
+            tracker=Tracker(store, chains, utc_now),
+            nonces=nonces,
+            chains=chains,
+            clock=utc_now,
         )
-        coin.fund(dev.url, self.wallet, token=dev.token, amount=FUNDS)
+        self.service = RefundService(
+            store, {"local": network}, lifecycle, wallet=self.wallet, clock=utc_now
+        )
 
     def submit(self) -> Refund:
-        """Ask for the one refund of these tests."""
-        refund, _ = self.service.submit(
+        """Ask for the one refund of these tests, and answer that."""
+        submission = self.service.submit(
             client="gateway",
             idempotency_key="key-1",
             request=REQUEST,
             request_id="req-1",
         )
-        return refund
+        self.service.answered(submission.refund, "answer")
+        return submission.refund
 
     def finished(self, refund: Refund) -> Refund:
         """Work until the refund is final, 20 s at most."""
@@ -70,15 +82,36 @@ class System:
             time.sleep(0.01)
         return refund
 
+    def use_the_key_elsewhere(self, nonce: int) -> str:
+        """Send a wei with the wallet's key, as a thief would; return the hash."""
+        raw = signed(
+            Account.from_key(KEY.secret),
+            nonce=nonce,
+            chainId=self._client.chain_id(),
+            value=1,
+            to=NOBODY,
+        )
+        self._client.broadcast(raw)
+        mined(self._client, raw)
+        return hash_of(raw)
+
+    def repaired(self) -> list[Repair]:
+        """Let the wallets go on that can."""
+        return list(repair(self._store, self._chains, utc_now, apply=True))
+
     def held(self, address: str) -> int:
         """Return the coins of *address*, as the node tells them."""
         return coin.balance_of(self._dev.url, self._dev.token, address)
 
 
 @pytest.fixture
-def system(sqlite_store: Store, dev_chain: DevChain, chain: JSONRPCChain) -> System:
+def system(
+    empty: Callable[[], Store], dev_chain: DevChain, chain: JSONRPCChain
+) -> System:
     """The refund path on each chain in turn."""
-    return System(sqlite_store, dev_chain, chain)
+    system = System(empty(), dev_chain, chain)
+    coin.fund(dev_chain.url, system.wallet, token=dev_chain.token, amount=FUNDS)
+    return system
 
 
 def test_a_refund_is_paid_on_chain(system: System) -> None:
@@ -91,8 +124,8 @@ def test_a_refund_is_paid_on_chain(system: System) -> None:
     assert refund.status is Status.CONFIRMED
     assert refund.nonce == 0
     assert again == refund
-    assert system.held(CUSTOMER) - before == 12_500_000
-    assert system.held(system.wallet) == FUNDS - 12_500_000
+    assert system.held(CUSTOMER) - before == AMOUNT
+    assert system.held(system.wallet) == FUNDS - AMOUNT
 
 
 def test_a_transfer_that_would_revert_is_refused(
@@ -107,3 +140,39 @@ def test_a_transfer_that_would_revert_is_refused(
     assert refund.failure_code == "execution-reverted"
     assert refund.nonce is None
     assert system.held(system.wallet) == FUNDS
+
+
+def test_a_lost_ledger_pays_nobody_twice(
+    system: System, empty: Callable[[], Store], dev_chain: DevChain, chain: JSONRPCChain
+) -> None:
+    """The mark in a real block tells a new ledger that the refund was paid (R24)."""
+    paid = system.finished(system.submit())
+    restored = System(empty(), dev_chain, chain)
+
+    waiting = restored.submit()
+    adopted = restored.finished(waiting)
+
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert waiting.id != paid.id
+    assert (adopted.status, adopted.tx_hash, adopted.nonce) == (
+        Status.CONFIRMED,
+        paid.tx_hash,
+        0,
+    )
+    assert system.held(system.wallet) == FUNDS - AMOUNT
+
+
+def test_a_stranger_with_the_key_stops_the_wallet(system: System) -> None:
+    """What it sent is found in its block, and a person lets the wallet go on (R23)."""
+    stolen = system.use_the_key_elsewhere(0)
+    waiting = system.submit()
+    system.worker.work()
+
+    (found,) = system.repaired()
+    confirmed = system.finished(waiting)
+
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert found.resumed
+    assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 1)
+    assert confirmed.tx_hash != stolen
+    assert system.held(system.wallet) == FUNDS - AMOUNT

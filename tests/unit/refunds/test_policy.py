@@ -12,8 +12,14 @@ from signer.errors import (
     PolicyViolationError,
 )
 from signer.refunds.erc20 import transfer_calldata
-from signer.refunds.policy import ZERO_ADDRESS, admit, check_transaction
-from signer.refunds.refund import Refund, RefundRequest, Status
+from signer.refunds.policy import (
+    NOOP_GAS,
+    ZERO_ADDRESS,
+    admit,
+    check_noop,
+    check_transfer,
+)
+from signer.refunds.refund import HOLD, Refund, RefundRequest, Status
 from signer.transactions import Transaction
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN
 from tests.support.refunds import CUSTOMER, NETWORK, REQUEST
@@ -55,6 +61,7 @@ def test_a_good_request_becomes_a_queued_refund() -> None:
         status=Status.QUEUED,
         created_at=NOW,
         updated_at=NOW,
+        due_at=NOW + HOLD,
     )
 
 
@@ -138,13 +145,13 @@ TRANSACTION = Transaction(
     gas=60_000,
     to=TOKEN,
     value=0,
-    data=transfer_calldata(CUSTOMER, 12_500_000),
+    data=transfer_calldata(CUSTOMER, 12_500_000, REFUND.mark),
 )
 
 
 def test_the_transaction_of_a_refund_is_allowed() -> None:
     """What says the same as the refund, up to the fee cap, may be signed."""
-    check_transaction(TRANSACTION, REFUND, NETWORK)
+    check_transfer(TRANSACTION, REFUND, NETWORK)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +162,11 @@ def test_the_transaction_of_a_refund_is_allowed() -> None:
         ({"nonce": 8}, "nonce"),
         ({"to": CUSTOMER}, "token"),
         ({"value": 1}, "value"),
-        ({"data": transfer_calldata(WALLET, 12_500_000)}, "recipient"),
-        ({"data": transfer_calldata(CUSTOMER, 12_500_001)}, "amount"),
-        ({"data": transfer_calldata(CUSTOMER, 12_499_999)}, "amount"),
+        ({"data": transfer_calldata(WALLET, 12_500_000, REFUND.mark)}, "recipient"),
+        ({"data": transfer_calldata(CUSTOMER, 12_500_001, REFUND.mark)}, "amount"),
+        ({"data": transfer_calldata(CUSTOMER, 12_499_999, REFUND.mark)}, "amount"),
+        ({"data": transfer_calldata(CUSTOMER, 12_500_000)}, "mark"),
+        ({"data": transfer_calldata(CUSTOMER, 12_500_000, bytes(16))}, "mark"),
         ({"gas": 60_001}, "gas"),
         ({"gas": 59_999}, "gas"),
         ({"max_fee_per_gas": CAP + 1}, "max-fee"),
@@ -166,7 +175,7 @@ def test_the_transaction_of_a_refund_is_allowed() -> None:
 def test_every_difference_is_found(changes: dict[str, Any], rule: str) -> None:
     """Each field is compared with the refund, and named (T5, T8, T11)."""
     with pytest.raises(PolicyViolationError) as caught:
-        check_transaction(replace(TRANSACTION, **changes), REFUND, NETWORK)
+        check_transfer(replace(TRANSACTION, **changes), REFUND, NETWORK)
 
     assert caught.value.rule == rule
 
@@ -175,7 +184,7 @@ def test_every_difference_is_found(changes: dict[str, Any], rule: str) -> None:
 def test_what_is_no_transfer_is_not_signed(data: bytes) -> None:
     """The calldata is decoded again, whoever made it."""
     with pytest.raises(EncodingError):
-        check_transaction(replace(TRANSACTION, data=data), REFUND, NETWORK)
+        check_transfer(replace(TRANSACTION, data=data), REFUND, NETWORK)
 
 
 def test_a_chain_that_was_reconfigured_is_noticed() -> None:
@@ -183,7 +192,7 @@ def test_a_chain_that_was_reconfigured_is_noticed() -> None:
     other = NETWORK.model_copy(update={"chain_id": 1})
 
     with pytest.raises(PolicyViolationError, match="chain-id"):
-        check_transaction(TRANSACTION, REFUND, other)
+        check_transfer(TRANSACTION, REFUND, other)
 
 
 @pytest.mark.parametrize("field", ["nonce", "gas_limit"])
@@ -192,7 +201,47 @@ def test_a_refund_without_a_reservation_is_not_signed(field: str) -> None:
     changes: dict[str, Any] = {field: None}
 
     with pytest.raises(PolicyViolationError):
-        check_transaction(TRANSACTION, replace(REFUND, **changes), NETWORK)
+        check_transfer(TRANSACTION, replace(REFUND, **changes), NETWORK)
+
+
+NOOP = replace(TRANSACTION, to=WALLET, data=b"", gas=NOOP_GAS)
+
+
+def test_a_noop_is_allowed() -> None:
+    """Nothing, to oneself, with the refund's nonce, up to the fee cap (R14)."""
+    check_noop(NOOP, REFUND, NETWORK)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"chain_id": 1}, "chain-id"),
+        ({"nonce": 8}, "nonce"),
+        ({"to": CUSTOMER}, "recipient"),
+        ({"to": TOKEN}, "recipient"),
+        ({"value": 1}, "value"),
+        ({"data": TRANSACTION.data}, "calldata"),
+        ({"data": b"\0"}, "calldata"),
+        ({"gas": 60_000}, "gas"),
+        ({"max_fee_per_gas": CAP + 1}, "max-fee"),
+    ],
+)
+def test_a_noop_that_does_something_is_not_signed(
+    changes: dict[str, Any], rule: str
+) -> None:
+    """Each field that could move anything is looked at, and named (T8, R14)."""
+    with pytest.raises(PolicyViolationError) as caught:
+        check_noop(replace(NOOP, **changes), REFUND, NETWORK)
+
+    assert caught.value.rule == rule
+
+
+def test_a_transfer_is_no_noop_and_a_noop_no_transfer() -> None:
+    """What is judged as the one does not pass as the other."""
+    with pytest.raises(PolicyViolationError):
+        check_noop(TRANSACTION, REFUND, NETWORK)
+    with pytest.raises(EncodingError):
+        check_transfer(NOOP, REFUND, NETWORK)
 
 
 def test_a_fingerprint_tells_requests_apart() -> None:

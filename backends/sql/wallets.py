@@ -1,0 +1,240 @@
+"""The wallets and what was sighted of them: a part of the ledger of its own."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Table,
+    Update,
+    bindparam,
+    delete,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
+
+from backends.sql.columns import UTCDateTime
+from backends.sql.database import Database
+from backends.sql.locks import hold_chain
+from backends.sql.schema import refunds, sightings, stops, wallets
+from backends.sql.statements import InsertOfDialect, next_nonce
+from signer.errors import StaleStateError
+from signer.refunds.wallet import Pause, Sighting, Wallet
+
+
+_INSERT: Mapping[str, InsertOfDialect] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+
+_of_wallet = (
+    bindparam("of_chain", type_=wallets.c.chain_id.type),
+    bindparam("of_sender", type_=wallets.c.sender.type),
+)
+_HERE = (wallets.c.chain_id == _of_wallet[0], wallets.c.sender == _of_wallet[1])
+
+_WALLET = select(
+    wallets.c.chain_id,
+    wallets.c.sender,
+    wallets.c.first_nonce,
+    next_nonce(*_of_wallet),
+    wallets.c.paused_by,
+    wallets.c.paused_at,
+    wallets.c.version,
+).where(*_HERE)
+
+_KEYS = select(wallets.c.chain_id, wallets.c.sender).order_by(
+    wallets.c.chain_id, wallets.c.sender
+)
+
+_UNCHANGED = (
+    update(wallets)
+    .where(*_HERE, wallets.c.version == bindparam("before"))
+    .values(version=bindparam("before") + 1)
+)
+
+_PAUSED = _UNCHANGED.values(
+    paused_by=bindparam("reason", type_=wallets.c.paused_by.type),
+    paused_at=bindparam("at", type_=UTCDateTime),
+)
+
+_RESUMED = _UNCHANGED.values(paused_by=None, paused_at=None)
+
+_STOPPED = select(stops.c.at).where(stops.c.chain_id == _of_wallet[0])
+
+_GO_ON = delete(stops).where(stops.c.chain_id == _of_wallet[0])
+
+_SIGHTED = (
+    select(sightings, refunds.c.id)
+    .outerjoin(
+        refunds,
+        (refunds.c.chain_id == sightings.c.chain_id)
+        & (refunds.c.sender == sightings.c.sender)
+        & (refunds.c.nonce == sightings.c.nonce),
+    )
+    .where(sightings.c.chain_id == _of_wallet[0], sightings.c.sender == _of_wallet[1])
+    .order_by(sightings.c.nonce)
+)
+
+_UNACCEPTED = (sightings.c.mark.is_(None), sightings.c.accepted_at.is_(None))
+
+_FOREIGN = _SIGHTED.where(*_UNACCEPTED)
+
+_BY_MARK = _SIGHTED.where(
+    sightings.c.mark == bindparam("mark", type_=sightings.c.mark.type)
+).limit(1)
+
+_ACCEPT = (
+    update(sightings)
+    .where(
+        sightings.c.chain_id == _of_wallet[0],
+        sightings.c.sender == _of_wallet[1],
+        *_UNACCEPTED,
+    )
+    .values(accepted_at=bindparam("at", type_=UTCDateTime))
+)
+
+
+class WalletTables:
+    """The methods of ``Store`` that are about wallets."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def wallet(self, chain_id: int, sender: str) -> Wallet | None:
+        """Return the wallet, if it was opened."""
+        given = _key(chain_id, sender)
+        row = self._database.run(lambda c: c.execute(_WALLET, given).one_or_none())
+        return None if row is None else Wallet(*row)
+
+    def wallets(self) -> Sequence[Wallet]:
+        """Return every wallet that was opened, by chain and address."""
+        keys = self._database.run(lambda c: c.execute(_KEYS).all())
+        each = (self.wallet(*key) for key in keys)
+        return tuple(wallet for wallet in each if wallet is not None)
+
+    def open_wallet(self, wallet: Wallet) -> None:
+        """Begin to keep the nonces of *wallet*, unless somebody did before."""
+        self._insert(wallets, _row(wallets, wallet))
+
+    def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
+        """
+        Give out no more nonces of *wallet*.
+
+        Raises:
+            StaleStateError: The stored version is not that of *wallet*.
+        """
+        given = {"reason": reason, "at": at}
+        self._database.transaction(lambda c: _change(c, wallet, _PAUSED, given))
+
+    def sight(self, wallet: Wallet, seen: Sequence[Sighting]) -> None:
+        """
+        Write down what the chain had and the ledger did not.
+
+        What was sighted before stays as it was.
+
+        Raises:
+            StaleStateError: The stored version is not that of *wallet*.
+        """
+        keep = _INSERT[self._database.dialect](sightings).on_conflict_do_nothing()
+
+        def work(connection: Connection) -> None:
+            _change(connection, wallet, _UNCHANGED)
+            for each in seen:
+                connection.execute(keep, _row(sightings, each))
+
+        self._database.transaction(work)
+
+    def foreign(self, chain_id: int, sender: str) -> Sequence[Sighting]:
+        """Return the foreign sightings that nobody accepted yet, lowest nonce first."""
+        given = _key(chain_id, sender)
+        rows = self._database.run(lambda c: c.execute(_FOREIGN, given).all())
+        return tuple(Sighting(*row) for row in rows)
+
+    def resume(self, wallet: Wallet, at: datetime) -> None:
+        """
+        Give out nonces of *wallet* again, and accept its foreign sightings.
+
+        Raises:
+            StaleStateError: The stored version is not that of *wallet*.
+        """
+
+        def work(connection: Connection) -> None:
+            _change(connection, wallet, _RESUMED)
+            accepted = {**_key(wallet.chain_id, wallet.sender), "at": at}
+            connection.execute(_ACCEPT, accepted)
+
+        self._database.transaction(work)
+
+    def stop(self, chain_id: int, at: datetime) -> bool:
+        """
+        Give out no more nonces on a chain, whatever its wallets; say if it was going.
+
+        Once this returns, no reservation is under way either.
+        """
+        keep = _kept(self._database.dialect, stops)
+
+        def work(connection: Connection) -> bool:
+            hold_chain(connection, chain_id)
+            row = {"chain_id": chain_id, "at": at}
+            return connection.execute(keep, row).all() != []
+
+        return self._database.transaction(work)
+
+    def stopped(self, chain_id: int) -> datetime | None:
+        """Return since when a chain is stopped."""
+        given = {"of_chain": chain_id}
+        return self._database.run(lambda c: c.execute(_STOPPED, given).scalar())
+
+    def go_on(self, chain_id: int) -> bool:
+        """Let a chain that was stopped go on; say whether it was."""
+        given = {"of_chain": chain_id}
+        return self._database.write(lambda c: c.execute(_GO_ON, given).rowcount > 0)
+
+    def sighting(self, chain_id: int, sender: str, mark: bytes) -> Sighting | None:
+        """Return the sighting that paid the refund with *mark*, if there is one."""
+        given = {**_key(chain_id, sender), "mark": mark}
+        row = self._database.run(lambda c: c.execute(_BY_MARK, given).one_or_none())
+        return None if row is None else Sighting(*row)
+
+    def _insert(self, table: Table, row: dict[str, Any]) -> bool:
+        """Insert *row*, unless its key is there; say whether it was inserted."""
+        keep = _kept(self._database.dialect, table)
+        return self._database.write(lambda c: c.execute(keep, row).all()) != []
+
+
+def _kept(dialect: str, table: Table) -> ReturningInsert[Any]:
+    """Return an insert that leaves what is there, and returns a row if it inserted."""
+    keep = _INSERT[dialect](table).on_conflict_do_nothing()
+    # Drivers do not count inserts alike.
+    return keep.returning(literal_column("1", Integer))
+
+
+def _change(
+    connection: Connection,
+    wallet: Wallet,
+    change: Update,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    # A reservation that was under way has its nonce then, or sees this change.
+    hold_chain(connection, wallet.chain_id)
+    of_wallet = _key(wallet.chain_id, wallet.sender)
+    now = connection.execute(change, {**of_wallet, "before": wallet.version, **given})
+    if now.rowcount != 1:
+        raise StaleStateError("the wallet has changed")
+
+
+def _key(chain_id: int, sender: str) -> dict[str, Any]:
+    return {"of_chain": chain_id, "of_sender": sender}
+
+
+def _row(table: Table, source: Wallet | Sighting) -> dict[str, Any]:
+    names = table.c.keys()
+    return dict(zip(names, attrgetter(*names)(source), strict=True))

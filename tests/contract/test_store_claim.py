@@ -1,0 +1,168 @@
+"""What every store promises of ``claim``: each refund is somebody's, one at a time."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.sql import SQLStore
+from signer.errors import StaleStateError
+from signer.refunds.refund import Status
+from tests.fixtures.ledger import (
+    accepted,
+    broadcast,
+    examples,
+    later,
+    mined,
+    moved,
+    now,
+    reserved,
+    signed,
+    stored,
+)
+
+
+def _claim(
+    store: SQLStore, limit: int = 10, *, at: datetime | None = None
+) -> list[str]:
+    moment = at or now()
+    claimed = store.claim(moment, moment + timedelta(seconds=20), limit)
+    return [refund.id for refund in claimed]
+
+
+def test_a_claim_is_a_change(store: SQLStore) -> None:
+    """What is claimed has a new version and due date, no new line, and is returned."""
+    refund = accepted(store, due_at=now())
+    until = later(20)
+    (claimed,) = store.claim(later(1), until, 10)
+
+    assert claimed == refund.postponed(until)
+    assert claimed == store.get(refund.id)
+    assert len(store.history(refund.id)) == 1
+
+
+def test_a_claim_keeps_the_trouble(store: SQLStore) -> None:
+    """Who takes a refund up learns how often it failed, and of what."""
+    before = accepted(store)
+    late = before.postponed(now(), attempts=3, blocked_by="chain-unavailable")
+    store.save(before, late)
+    (claimed,) = store.claim(later(1), later(20), 10)
+
+    assert (claimed.attempts, claimed.blocked_by) == (3, "chain-unavailable")
+
+
+def test_nobody_claims_what_is_held(store: SQLStore) -> None:
+    """Until the claim is over nobody else has the refund; then anybody may."""
+    refund = accepted(store, due_at=now())
+    at = now()
+
+    assert _claim(store, at=at) == [refund.id]
+    assert _claim(store, at=at) == []
+    assert _claim(store, at=at + timedelta(seconds=19.9)) == []
+    assert _claim(store, at=at + timedelta(seconds=20)) == [refund.id]
+
+
+def test_a_new_refund_is_its_requests(store: SQLStore) -> None:
+    """What was accepted just now is left to the request that brought it."""
+    refund = accepted(store)
+
+    assert _claim(store) == []
+    assert _claim(store, at=refund.due_at) == [refund.id]
+
+
+def test_who_waits_longest_comes_first(store: SQLStore) -> None:
+    """When more is due than is asked for, the oldest dates are taken first."""
+    dated = [accepted(store, due_at=later(-seconds)) for seconds in (3, 9, 6)]
+
+    assert _claim(store, 2) == sorted([dated[1].id, dated[2].id])
+    assert _claim(store, 2) == [dated[0].id]
+
+
+def test_only_what_a_worker_can_do(store: SQLStore) -> None:
+    """Mined and final refunds are nobody's work; all others are, once due."""
+    work = [
+        accepted(store),
+        reserved(store, accepted(store)),
+        signed(store, reserved(store, accepted(store))),
+        broadcast(store),
+    ]
+    mined(store, broadcast(store))
+    moved(store, mined(store, broadcast(store)), Status.CONFIRMED)
+    moved(store, accepted(store), Status.CANCELLED)
+    moved(store, reserved(store, accepted(store)), Status.FAILED)
+
+    assert sorted(refund.id for refund in work) == _claim(store, 99, at=later(60))
+
+
+@pytest.mark.parametrize("seconds", [121, 3600, 400 * 86400])
+def test_dates_of_a_wrong_clock_count_as_due(store: SQLStore, seconds: int) -> None:
+    """R30: what a clock that was ahead dated far into the future does not wait."""
+    refund = accepted(store, due_at=later(seconds))
+
+    assert _claim(store) == [refund.id]
+    assert _claim(store) == []
+
+
+def test_a_clock_that_is_behind_only_comes_early(store: SQLStore) -> None:
+    """R30: a worker an hour behind takes over what is held; fencing does the rest."""
+    refund = accepted(store)
+    held = store.claim(refund.due_at, refund.due_at + timedelta(seconds=20), 10)[0]
+    behind = store.claim(later(-3600), later(-3580), 10)[0]
+
+    with pytest.raises(StaleStateError):
+        moved(store, held, Status.CANCELLED)
+    assert behind == store.get(refund.id)
+
+
+def test_fencing(store: SQLStore) -> None:
+    """R29: who lost a claim cannot write, whether the new owner has written or not."""
+    refund = accepted(store)
+    (mine,) = store.claim(refund.due_at, later(40), 10)
+    (theirs,) = store.claim(later(60), later(80), 10)
+
+    for late in (refund, mine):
+        with pytest.raises(StaleStateError):
+            store.save(late, late.postponed(now()))
+        with pytest.raises(StaleStateError):
+            reserved(store, late)
+    after = reserved(store, theirs)
+    with pytest.raises(StaleStateError):
+        moved(store, mine, Status.CANCELLED)
+    assert after == store.get(refund.id)
+
+
+def test_a_reader_loses_to_a_claim(store: SQLStore) -> None:
+    """A refund that was only looked at cannot be saved once somebody claims it."""
+    refund = accepted(store)
+    _claim(store, at=refund.due_at)
+
+    with pytest.raises(StaleStateError):
+        moved(store, refund, Status.CANCELLED)
+    assert stored(store, refund).status is Status.QUEUED
+
+
+@examples
+@given(
+    dates=st.lists(st.integers(-200, 200), max_size=8),
+    limits=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+)
+def test_claims(store: SQLStore, dates: list[int], limits: list[int]) -> None:
+    """Claim by claim, what is due is taken once, by its date; nothing else is."""
+    at = now()
+    made = [
+        accepted(store, due_at=at + timedelta(seconds=seconds)) for seconds in dates
+    ]
+    by_id = {refund.id: refund.due_at for refund in made}
+    due = sorted(
+        refund.due_at
+        for refund, seconds in zip(made, dates, strict=True)
+        if not 0 < seconds <= 120
+    )
+    for limit in limits:
+        taken, due = due[:limit], due[limit:]
+        claimed = store.claim(at, at + timedelta(seconds=100), limit)
+
+        assert taken == sorted(by_id[refund.id] for refund in claimed)
+    for refund in made:  # Examples share a database.
+        moved(store, stored(store, refund), Status.CANCELLED)

@@ -1,0 +1,141 @@
+"""How much may leave in an hour and in a day, whoever reserves at the same time."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.errors import LimitReachedError, StaleStateError
+from signer.refunds.limits import Limits
+from signer.refunds.refund import Status
+from tests.fixtures.ledger import OTHER_WALLET, WALLET, accepted, reserved, stored
+from tests.fixtures.races import Racers
+
+
+NOON = datetime(2026, 1, 2, 12, 30, tzinfo=UTC)
+AMOUNT = 12_500_000
+
+
+def _give(store: SQLStore, limits: Limits, at: datetime, **changes: object) -> bool:
+    """Say whether a new refund gets its nonce."""
+    refund = accepted(store, created_at=at, **changes)
+    try:
+        reserved(store, refund, limits=limits, at=at)
+    except LimitReachedError:
+        assert stored(store, refund) == refund
+        return False
+    return True
+
+
+def test_an_hour_holds_its_limit(store: SQLStore) -> None:
+    """What fits gets a nonce, the next waits unchanged, and the next hour has room."""
+    limits = Limits(hourly=2 * AMOUNT)
+
+    given = [_give(store, limits, NOON) for _ in range(3)]
+    later = _give(store, limits, NOON + timedelta(hours=1))
+
+    assert given == [True, True, False]
+    assert later
+
+
+def test_a_day_is_this_hour_and_the_23_before(store: SQLStore) -> None:
+    """The limit counts back over midnight, and forgets hour by hour."""
+    limits = Limits(daily=AMOUNT)
+
+    assert _give(store, limits, NOON)
+    assert not _give(store, limits, NOON + timedelta(hours=23))
+    assert _give(store, limits, NOON + timedelta(hours=24))
+
+
+def test_a_recipient_has_a_limit_of_its_own(store: SQLStore) -> None:
+    """Others are paid when one has had enough."""
+    limits = Limits(daily_per_recipient=AMOUNT)
+
+    assert _give(store, limits, NOON)
+    assert not _give(store, limits, NOON + timedelta(hours=2))
+    assert _give(store, limits, NOON, recipient=OTHER_WALLET)
+    assert _give(store, limits, NOON + timedelta(hours=24))
+
+
+def test_tokens_and_chains_are_counted_apart(store: SQLStore) -> None:
+    """A limit is one token's on one chain."""
+    limits = Limits(hourly=AMOUNT)
+
+    assert _give(store, limits, NOON)
+    assert _give(store, limits, NOON, token_address=WALLET)
+    assert _give(store, limits, NOON, chain_id=7)
+    assert not _give(store, limits, NOON)
+
+
+def test_wallets_share_the_limit(store: SQLStore) -> None:
+    """A second wallet of the same chain does not double what may leave (R27)."""
+    limits = Limits(hourly=AMOUNT)
+    first, second = accepted(store), accepted(store)
+
+    reserved(store, first, limits=limits, at=NOON)
+    with pytest.raises(LimitReachedError, match="hourly_limit"):
+        reserved(store, second, limits=limits, at=NOON, sender=OTHER_WALLET)
+
+    assert stored(store, second).status is Status.QUEUED
+
+
+def test_a_clock_that_is_behind_forgets_nothing(store: SQLStore) -> None:
+    """What a clock ahead of ours has booked counts for us as well (R30)."""
+    limits = Limits(hourly=AMOUNT, daily=AMOUNT)
+
+    assert _give(store, limits, NOON + timedelta(hours=1))
+    assert not _give(store, limits, NOON)
+
+
+def test_amounts_are_exact(store: SQLStore) -> None:
+    """Tokens of 18 decimals pass the range of a machine's integers."""
+    large = 10**30
+    limits = Limits(daily=2 * large)
+
+    assert _give(store, limits, NOON, amount=large + 1)
+    assert not _give(store, limits, NOON, amount=large)
+    assert _give(store, limits, NOON, amount=large - 1)
+
+
+def test_a_lost_race_spends_nothing(store: SQLStore) -> None:
+    """A reservation that does not happen leaves the limit as it was."""
+    limits = Limits(hourly=2 * AMOUNT)
+    refund = accepted(store)
+    reserved(store, refund, limits=limits, at=NOON)
+
+    with pytest.raises(StaleStateError):
+        reserved(store, refund, limits=limits, at=NOON)
+    assert _give(store, limits, NOON)
+
+
+def _take(store: SQLStore, index: int) -> int:
+    """Try ten times, in one of several processes; say how often it was granted."""
+    limits = Limits(daily=20 * AMOUNT)
+    return sum(_give(store, limits, NOON) for _ in range(10))
+
+
+def test_processes_never_exceed_it_together(database_url: str) -> None:
+    """Eight processes that reserve at once share what there is, exactly (R27)."""
+    racers = Racers(8)
+    try:
+        granted = racers.race(_take, database_url)
+    finally:
+        racers.close()
+
+    assert sum(granted) == 20
+
+
+def test_a_stopped_chain_gives_out_nothing(store: SQLStore) -> None:
+    """Wallets that are not opened yet included, and until it goes on (R27)."""
+    refund = accepted(store)
+    assert store.stop(refund.chain_id, NOON)
+    assert not store.stop(refund.chain_id, NOON + timedelta(hours=1))
+
+    with pytest.raises(StaleStateError):
+        reserved(store, refund)
+    assert store.stopped(refund.chain_id) == NOON
+    assert store.stopped(7) is None
+    assert reserved(store, accepted(store, chain_id=7)).nonce == 0
+    assert store.go_on(refund.chain_id)
+    assert not store.go_on(refund.chain_id)
+    assert reserved(store, refund).nonce == 0

@@ -1,0 +1,214 @@
+"""What every store promises of wallets, and of what the chain knew before it."""
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.errors import StaleStateError, StoreError
+from signer.refunds.refund import Status
+from signer.refunds.wallet import Pause, Wallet
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    WALLET,
+    accepted,
+    adopted,
+    moved,
+    now,
+    opened,
+    reserved,
+    sighting,
+)
+
+
+CHAIN = 31337
+
+
+def _wallet(store: SQLStore) -> Wallet:
+    wallet = store.wallet(CHAIN, WALLET)
+    assert wallet is not None
+    return wallet
+
+
+def test_opens_once(store: SQLStore) -> None:
+    """The first to open a wallet says where it begins; all others change nothing."""
+    assert store.wallet(CHAIN, WALLET) is None
+
+    first = Wallet(CHAIN, WALLET, 7, 7, Pause.UNKNOWN_HISTORY, now())
+    store.open_wallet(first)
+    store.open_wallet(Wallet(CHAIN, WALLET, 0, 0))
+
+    assert first == store.wallet(CHAIN, WALLET)
+    assert store.wallet(CHAIN, OTHER_WALLET) is None
+    assert store.wallet(1, WALLET) is None
+
+
+def test_all_wallets(store: SQLStore) -> None:
+    """Every wallet is told, by chain and address, each with its next nonce."""
+    for chain_id, sender in ((2, WALLET), (1, OTHER_WALLET), (1, WALLET)):
+        opened(store, chain_id, sender, first=4)
+    reserved(store, accepted(store, chain_id=1), counted=4)
+
+    assert [
+        (wallet.chain_id, wallet.sender, wallet.next_nonce)
+        for wallet in store.wallets()
+    ] == [(1, WALLET, 5), (1, OTHER_WALLET, 4), (2, WALLET, 4)]
+
+
+def test_the_next_nonce(store: SQLStore) -> None:
+    """It is past the first one, past every refund's, and past every sighting's."""
+    opened(store, first=3)
+    seen = [_wallet(store).next_nonce]
+    reserved(store, accepted(store))
+    seen.append(_wallet(store).next_nonce)
+    store.sight(_wallet(store), [sighting(nonce=9)])
+    seen.append(_wallet(store).next_nonce)
+    moved(store, reserved(store, accepted(store)), Status.FAILED)
+    seen.append(_wallet(store).next_nonce)
+
+    assert seen == [3, 4, 10, 11]
+
+
+def test_pauses_and_resumes(store: SQLStore) -> None:
+    """A wallet stands still until it is resumed, and tells why and since when."""
+    at = now()
+    store.pause(opened(store), Pause.FOREIGN_TRANSACTION, at)
+    paused = _wallet(store)
+    store.resume(paused, now())
+
+    assert paused == Wallet(CHAIN, WALLET, 0, 0, Pause.FOREIGN_TRANSACTION, at, 1)
+    assert _wallet(store) == Wallet(CHAIN, WALLET, 0, 0, version=2)
+
+
+def test_changes_compare_versions(store: SQLStore) -> None:
+    """Who looked at a wallet before it changed, changes nothing of it."""
+    old = opened(store)
+    store.sight(old, [])
+    fresh = _wallet(store)
+
+    with pytest.raises(StaleStateError):
+        store.pause(old, Pause.CHAIN_AHEAD, now())
+    with pytest.raises(StaleStateError):
+        store.sight(old, [sighting()])
+    with pytest.raises(StaleStateError):
+        store.resume(old, now())
+    assert fresh == _wallet(store)
+    assert store.foreign(CHAIN, WALLET) == ()
+
+
+def test_an_unknown_wallet_cannot_change(store: SQLStore) -> None:
+    """A wallet that was never opened has nothing to pause and no sightings."""
+    unknown = Wallet(CHAIN, WALLET, 0, 0)
+
+    with pytest.raises(StaleStateError):
+        store.pause(unknown, Pause.CHAIN_AHEAD, now())
+    with pytest.raises(StaleStateError):
+        store.sight(unknown, [sighting()])
+    assert store.wallets() == ()
+
+
+def test_sightings_are_exact(store: SQLStore) -> None:
+    """What was sighted reads back field by field, by its mark."""
+    ours = sighting(nonce=4, mark=b"\0" + b"m" * 15, gas_limit=65_000)
+    store.sight(opened(store), [ours, sighting(nonce=5, mark=b"n" * 16)])
+
+    assert ours == store.sighting(CHAIN, WALLET, b"\0" + b"m" * 15)
+    assert store.sighting(CHAIN, WALLET, b"o" * 16) is None
+    assert store.sighting(1, WALLET, b"n" * 16) is None
+    assert store.sighting(CHAIN, OTHER_WALLET, b"n" * 16) is None
+
+
+def test_the_first_sighting_stays(store: SQLStore) -> None:
+    """A nonce that was sighted once is not sighted otherwise later."""
+    first, other = sighting(), sighting()
+    store.sight(opened(store), [first])
+    store.sight(_wallet(store), [other, sighting(nonce=1)])
+
+    assert first == store.foreign(CHAIN, WALLET)[0]
+    assert len(store.foreign(CHAIN, WALLET)) == 2
+
+
+def test_all_sightings_or_none(store: SQLStore) -> None:
+    """One sighting that cannot be keeps the others and the version from changing."""
+    wallet = opened(store)
+
+    with pytest.raises(StoreError):
+        store.sight(wallet, [sighting(nonce=0), sighting(nonce=-1)])
+    assert store.foreign(CHAIN, WALLET) == ()
+    assert wallet == _wallet(store)
+
+
+def test_the_foreign_wait_for_somebody(store: SQLStore) -> None:
+    """What bears no mark is told, lowest nonce first, until the wallet resumes."""
+    second, first = sighting(nonce=3), sighting(nonce=1)
+    store.sight(opened(store), [second, first, sighting(nonce=2, mark=b"m" * 16)])
+    store.pause(_wallet(store), Pause.FOREIGN_TRANSACTION, now())
+
+    assert store.foreign(CHAIN, WALLET) == (first, second)
+    store.resume(_wallet(store), now())
+    assert store.foreign(CHAIN, WALLET) == ()
+
+
+def test_nobody_accepts_what_was_not_shown(store: SQLStore) -> None:
+    """A foreign transaction that comes between look and resumption is not accepted."""
+    store.sight(opened(store), [sighting(nonce=0)])
+    looked_at = _wallet(store)
+    later = sighting(nonce=1)
+    store.sight(looked_at, [later])
+
+    with pytest.raises(StaleStateError):
+        store.resume(looked_at, now())
+    assert later in store.foreign(CHAIN, WALLET)
+
+
+def test_who_holds_the_nonce(store: SQLStore) -> None:
+    """A sighting names the refund that has its nonce, and cannot be paid any more."""
+    opened(store)
+    holder, paid = reserved(store, accepted(store)), accepted(store)
+    store.sight(_wallet(store), [sighting(mark=paid.mark), sighting(nonce=1)])
+    found = store.sighting(CHAIN, WALLET, paid.mark)
+
+    assert found is not None
+    assert holder.id == found.held_by
+    assert [each.held_by for each in store.foreign(CHAIN, WALLET)] == [None]
+
+
+def test_adopts(store: SQLStore) -> None:
+    """A queued refund becomes the mined one that the sighting made of it."""
+    refund = accepted(store)
+    store.sight(opened(store), [sighting(mark=refund.mark)])
+    after = adopted(refund, 0)
+    store.adopt(refund, after)
+    found = store.sighting(CHAIN, WALLET, refund.mark)
+
+    assert after == store.get(refund.id)
+    assert [move.status for move in store.history(refund.id)] == [
+        Status.QUEUED,
+        Status.MINED,
+    ]
+    assert found is not None
+    assert refund.id == found.held_by
+
+
+def test_adopts_one_refund_once(store: SQLStore) -> None:
+    """What moved meanwhile is not adopted, and no nonce gets a second refund."""
+    refund, other = accepted(store), accepted(store)
+    cancelled = moved(store, accepted(store), Status.CANCELLED)
+    holder = reserved(store, accepted(store))
+    store.adopt(refund, adopted(refund, 7))
+
+    with pytest.raises(StaleStateError):
+        store.adopt(refund, adopted(refund, 8))
+    with pytest.raises(StaleStateError):
+        store.adopt(other, adopted(other, 7))
+    with pytest.raises(StaleStateError):
+        store.adopt(other, adopted(other, holder.nonce or 0))
+    assert (other, cancelled) == (store.get(other.id), store.get(cancelled.id))
+
+
+def test_only_the_queued_are_adopted(store: SQLStore) -> None:
+    """A refund that has a nonce keeps it, whatever was sighted."""
+    queued = accepted(store)
+    refund = reserved(store, queued)
+
+    with pytest.raises(StaleStateError):
+        store.adopt(refund, adopted(queued, 5))
+    assert refund == store.get(refund.id)

@@ -1,0 +1,255 @@
+"""
+A chain that lives by itself: pools, blocks, prices, reorganisations.
+
+Two nodes have a pool each, and share the blocks.  Only one wallet sends anything.
+Whatever happens by chance is drawn from the seed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from eth_utils.crypto import keccak
+
+from signer.errors import BroadcastRejectedError
+from signer.ports import Block, Receipt
+from tests.simulation.wire import Wire
+
+
+GWEI = 10**9
+
+CONFIRMATIONS = 5
+"""How many blocks make a receipt final; no reorganisation goes as deep."""
+
+DEEPEST = 3
+
+KEPT = 4
+"""How many heads back a node may still be."""
+
+_LOWEST, _HIGHEST = GWEI, 150 * GWEI
+
+# Chances: that a miner passes a transaction over, that a node tells the other one of
+# it, and that a pool gets it back from a block that is gone.
+_PASSED_OVER = 0.2
+_PASSED_ON = 0.3
+_RETURNS = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """A transaction, and what became of it in its block."""
+
+    wire: Wire
+    succeeded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A block: its base fee in wei, what is in it, and the nonce behind it."""
+
+    block: Block
+    base_fee: int
+    mined: tuple[Mined, ...]
+    count: int
+
+
+class Head:
+    """A chain of blocks as one head knows it; it never changes."""
+
+    def __init__(self, blocks: tuple[Minted, ...]) -> None:
+        self.blocks = blocks
+
+    @property
+    def tip(self) -> Minted:
+        """The newest block."""
+        return self.blocks[-1]
+
+    def receipt(self, tx_hash: str) -> Receipt | None:
+        """Return the receipt of a mined transaction."""
+        for minted in reversed(self.blocks):
+            for mined in minted.mined:
+                if mined.wire.hash == tx_hash:
+                    logs = mined.wire.logs() if mined.succeeded else ()
+                    return Receipt(tx_hash, minted.block, mined.succeeded, logs)
+        return None
+
+
+class SimulatedChain:
+    """
+    The truth about the chain, and every misfortune that it can have.
+
+    ``sent`` is all that any node ever took, by hash; ``unrecorded`` are the hashes of
+    which *is_recorded* said no when a node was given them.  ``loses`` says whether
+    nodes forget, and ``calm`` whether prices only fall.
+    """
+
+    def __init__(self, random: Random, is_recorded: Callable[[str], bool]) -> None:
+        self._random = random
+        self._is_recorded = is_recorded
+        self.unrecorded: list[str] = []
+        self._forks = 0
+        genesis = Minted(self._block(0), 10 * GWEI, (), 0)
+        self.heads = [Head((genesis,))]
+        self.pools: tuple[dict[int, Wire], dict[int, Wire]] = ({}, {})
+        self.sent: dict[str, Wire] = {}
+        self.blocklist: set[str] = set()
+        self.calm = False
+        self.loses = True
+
+    def __str__(self) -> str:
+        """Say where it stands."""
+        tip = self.head.tip
+        hashes = [mined.wire.hash[:8] for mined in tip.mined]
+        pools = [sorted(pool) for pool in self.pools]
+        return (
+            f"{tip.block.number} {tip.block.hash[:8]}, {hashes}, next n{tip.count},"
+            f" base {tip.base_fee // GWEI} gwei, pools {pools}"
+        )
+
+    @property
+    def head(self) -> Head:
+        """The canonical chain."""
+        return self.heads[-1]
+
+    @property
+    def count(self) -> int:
+        """The wallet's next nonce."""
+        return self.head.tip.count
+
+    @property
+    def pending(self) -> int:
+        """The wallet's next nonce behind everything that waits in either pool."""
+        counts = []
+        for pool in self.pools:
+            nonce = self.count
+            while nonce in pool:
+                nonce += 1
+            counts.append(nonce)
+        return max(counts)
+
+    @property
+    def strangers(self) -> frozenset[str]:
+        """The hashes of what somebody else signed, and is mined."""
+        return frozenset(
+            mined.wire.hash
+            for minted in self.head.blocks
+            for mined in minted.mined
+            if mined.wire.is_foreign
+        )
+
+    def take(self, wire: Wire) -> None:
+        """
+        Let a node take *wire*, and perhaps the other one too.
+
+        Raises:
+            BroadcastRejectedError: The node said no.
+        """
+        if not self._is_recorded(wire.hash):
+            self.unrecorded.append(wire.hash)
+        if wire.nonce < self.count:
+            raise BroadcastRejectedError("nonce too low", reason="nonce-too-low")
+        first = self._random.randrange(2)
+        if not self._offer(wire, self.pools[first]):
+            raise BroadcastRejectedError("underpriced", reason="underpriced")
+        self.sent[wire.hash] = wire
+        if self._random.random() < _PASSED_ON:
+            self._offer(wire, self.pools[1 - first])
+
+    def intrude(self, wire: Wire) -> None:
+        """Let both nodes have what somebody else signed, at any price."""
+        for pool in self.pools:
+            pool[wire.nonce] = wire
+
+    def mint(self) -> None:
+        """Add a block with some of what waits."""
+        self._append(self.head.blocks)
+        self._gossip()
+
+    def reorganise(self, depth: int) -> None:
+        """Replace that many blocks by one more; some transactions are lost."""
+        depth = min(depth, len(self.head.blocks) - 1)
+        kept = self.head.blocks[: len(self.head.blocks) - depth]
+        gone = self.head.blocks[len(kept) :]
+        for minted in gone:
+            for mined in minted.mined:
+                for pool in self.pools:
+                    if not self.loses or self._random.random() < _RETURNS:
+                        pool.setdefault(mined.wire.nonce, mined.wire)
+        self._forks += 1
+        self._append(kept)
+        for _ in range(depth):
+            self._append(self.head.blocks)
+
+    def drop(self) -> None:
+        """Let a node forget what waits, as nodes do."""
+        if self.loses:
+            self._random.choice(self.pools).clear()
+
+    def keep(self) -> None:
+        """
+        Let both nodes have what either has, from now on, and nothing behind a gap.
+
+        All that was sent is then in their counts.
+        """
+        self.loses = False
+        for nonce, wire in self.pools[1].items():
+            self.pools[0].setdefault(nonce, wire)
+        self.pools[1].clear()
+        pool = self.pools[0]
+        end = self.count
+        while end in pool:
+            end += 1
+        for nonce in [nonce for nonce in pool if nonce > end]:
+            del pool[nonce]
+        self.pools[1].update(pool)
+
+    def soar(self) -> None:
+        """Multiply the base fee, by more than a first offer allows for."""
+        tip = self.head.tip
+        soared = Minted(
+            tip.block, min(tip.base_fee * 5, _HIGHEST), tip.mined, tip.count
+        )
+        self.heads.append(Head((*self.head.blocks[:-1], soared)))
+
+    def _append(self, blocks: tuple[Minted, ...]) -> None:
+        tip = blocks[-1]
+        change = self._random.uniform(0.4, 0.9 if self.calm else 1.5)
+        base_fee = max(_LOWEST, min(_HIGHEST, int(tip.base_fee * change)))
+        mined = tuple(self._chosen(tip.count, base_fee))
+        minted = Minted(
+            self._block(len(blocks)), base_fee, mined, tip.count + len(mined)
+        )
+        self.heads.append(Head((*blocks, minted)))
+        del self.heads[:-KEPT]
+        for pool in self.pools:
+            for nonce in [nonce for nonce in pool if nonce < minted.count]:
+                del pool[nonce]
+
+    def _chosen(self, count: int, base_fee: int) -> list[Mined]:
+        pool = self._random.choice(self.pools)
+        chosen: list[Mined] = []
+        while wire := pool.get(count + len(chosen)):
+            if wire.max_fee < base_fee or self._random.random() < _PASSED_OVER:
+                break
+            is_refused = wire.payment is not None and wire.payment[0] in self.blocklist
+            chosen.append(Mined(wire, succeeded=not is_refused))
+        return chosen
+
+    def _gossip(self) -> None:
+        for source, target in (self.pools, self.pools[::-1]):
+            for wire in tuple(source.values()):
+                if self._random.random() < _PASSED_ON:
+                    self._offer(wire, target)
+
+    def _offer(self, wire: Wire, pool: dict[int, Wire]) -> bool:
+        """Put *wire* into *pool*; say whether it is there then."""
+        other = pool.get(wire.nonce)
+        if other is not None and other.hash != wire.hash and not wire.outbids(other):
+            return False
+        pool[wire.nonce] = wire
+        return True
+
+    def _block(self, number: int) -> Block:
+        # Another head has another hash, even if it holds the same.
+        name = f"{number} {self._forks}"
+        return Block(number, "0x" + keccak(text=name).hex())

@@ -1,0 +1,145 @@
+"""What there is to see after a schedule: of the ledger, the chain and the clients."""
+
+from dataclasses import dataclass
+
+from tests.simulation.chain import SimulatedChain
+from tests.simulation.clients import Ask, Clients, Journal
+from tests.simulation.ledger import Ledger
+from tests.simulation.plan import Plan
+from tests.simulation.wire import Wire
+from tests.simulation.witness import Witness
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A refund as its row has it; ``amount`` in base units."""
+
+    id: str
+    key: str
+    reference: str
+    recipient: str
+    amount: int
+    status: str
+    version: int
+    nonce: int | None
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """
+    All that the invariants are judged by.
+
+    ``mined`` is what the canonical chain has, in order, and whether it succeeded;
+    ``sent`` is all that a node ever took, and ``unrecorded`` what a node was given
+    before the ledger had it.  ``history`` has the statuses of each refund by version,
+    ``sighted`` the hashes that the ledger found on the chain, and ``unaccepted`` says
+    whether some of them wait for a person.  ``strangers`` are the hashes of somebody
+    else's transactions that were mined while the workers watched.
+    """
+
+    plan: Plan
+    rows: tuple[Row, ...]
+    history: dict[str, list[tuple[int, str]]]
+    recorded: dict[str, tuple[str, int]]
+    answers: dict[str, str]
+    sighted: frozenset[str]
+    unaccepted: bool
+    is_paused: bool
+    mined: tuple[tuple[Wire, bool], ...]
+    sent: tuple[Wire, ...]
+    unrecorded: tuple[str, ...]
+    strangers: frozenset[str]
+    asks: tuple[Ask, ...]
+    journal: Journal
+    witness: Witness
+
+
+_FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
+
+_COLUMNS = (
+    # Amounts are text of 78 digits.
+    "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER), status,"
+    " version, nonce, failure_code"
+)
+
+
+def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
+    """Say whether nothing will happen any more, by itself."""
+    left = ledger.select(f"SELECT status FROM refunds WHERE status NOT IN {_FINAL}")
+    if _is_open(ledger) and chain.strangers - _sighted(ledger):
+        return False
+    if not plan.attended and _unaccepted(ledger):
+        return all(status == "queued" for (status,) in left)
+    return not left and not _is_paused(ledger)
+
+
+def gathered(
+    plan: Plan,
+    ledger: Ledger,
+    chain: SimulatedChain,
+    clients: Clients,
+    witness: Witness,
+    strangers: frozenset[str],
+) -> Evidence:
+    """Read everything, by SELECT through the bare driver and from the blocks."""
+    rows = [
+        Row(*row)
+        for row in ledger.select(f"SELECT {_COLUMNS} FROM refunds ORDER BY id")
+    ]
+    history: dict[str, list[tuple[int, str]]] = {row.id: [] for row in rows}
+    for refund_id, version, status in ledger.select(
+        "SELECT refund_id, version, status FROM refund_moves ORDER BY version"
+    ):
+        history[refund_id].append((version, status))
+    return Evidence(
+        plan=plan,
+        rows=tuple(rows),
+        history=history,
+        recorded={
+            tx_hash: (refund_id, nonce)
+            for tx_hash, refund_id, nonce in ledger.select(
+                "SELECT tx_hash, refund_id, nonce FROM transactions"
+            )
+        },
+        answers=dict(ledger.select("SELECT refund_id, body FROM answers")),
+        sighted=_sighted(ledger),
+        unaccepted=_unaccepted(ledger),
+        is_paused=_is_paused(ledger),
+        mined=_mined(chain),
+        sent=tuple(chain.sent.values()),
+        unrecorded=tuple(chain.unrecorded),
+        strangers=strangers if _is_open(ledger) else frozenset(),
+        asks=tuple(clients.asks),
+        journal=clients.journal,
+        witness=witness,
+    )
+
+
+def _is_open(ledger: Ledger) -> bool:
+    """Say whether the wallet ever paid: nobody watches it before."""
+    return bool(ledger.select("SELECT 1 FROM wallets"))
+
+
+def _is_paused(ledger: Ledger) -> bool:
+    return bool(ledger.select("SELECT 1 FROM wallets WHERE paused_by IS NOT NULL"))
+
+
+def _sighted(ledger: Ledger) -> frozenset[str]:
+    return frozenset(each for (each,) in ledger.select("SELECT tx_hash FROM sightings"))
+
+
+def _unaccepted(ledger: Ledger) -> bool:
+    return bool(
+        ledger.select(
+            "SELECT 1 FROM sightings WHERE mark IS NULL AND accepted_at IS NULL"
+        )
+    )
+
+
+def _mined(chain: SimulatedChain) -> tuple[tuple[Wire, bool], ...]:
+    return tuple(
+        (mined.wire, mined.succeeded)
+        for minted in chain.head.blocks
+        for mined in minted.mined
+    )

@@ -1,0 +1,246 @@
+"""
+The invariants I1 to I7, judged by evidence alone; nothing here is the service's.
+
+Each violation is a sentence.  No sentence, no violation.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from tests.simulation.evidence import Evidence, Row
+
+
+# Every move there may ever be.  Signed again is at a higher price; mined goes back
+# when a reorganisation takes the block away.
+LEGAL: dict[str, frozenset[str]] = {
+    "queued": frozenset({"reserved", "refused", "cancelled"}),
+    "reserved": frozenset({"signed", "failed"}),
+    "signed": frozenset({"broadcast"}),
+    "broadcast": frozenset({"signed", "mined", "failed"}),
+    "mined": frozenset({"broadcast", "confirmed", "failed"}),
+    "confirmed": frozenset(),
+    "refused": frozenset(),
+    "cancelled": frozenset(),
+    "failed": frozenset(),
+}
+FINAL = frozenset(status for status, following in LEGAL.items() if not following)
+
+# A ledger that was restored finds mined what it does not remember to have sent.
+_AFTER_RESTORE = frozenset({("queued", "mined"), ("reserved", "mined")})
+
+
+def violations(evidence: Evidence) -> list[str]:
+    """Return a sentence for each thing that must never happen, and did."""
+    return [
+        f"{name}: {sentence}"
+        for name, check in CHECKS
+        for sentence in sorted(set(check(evidence)))
+    ]
+
+
+def _paid_once(evidence: Evidence) -> Iterator[str]:
+    """I1: at most one transfer for what is known by one name, and exactly as asked."""
+    names = {ask.amount: ask.reference for ask in evidence.asks}
+    paid = Counter(names.get(amount, "nobody") for _, amount in _paid(evidence))
+    for name, times in paid.items():
+        if times > 1:
+            yield f"{name} was paid {times} times"
+
+
+def _paid_iff_confirmed(evidence: Evidence) -> Iterator[str]:
+    """I1: one transfer if and only if the refund is confirmed."""
+    paid = Counter(_paid(evidence))
+    for row in evidence.rows:
+        times = paid.pop((row.recipient, row.amount), 0)
+        due = row.status == "confirmed" or _is_paid_before(row, evidence)
+        if times != due and not _may_be_paid(row, evidence):
+            yield f"{row.reference} is {row.status}, and was paid {times} times"
+    for recipient, amount in paid:
+        if (recipient, amount) not in _contradicted(evidence):
+            yield f"{recipient} got {amount}, and no refund says so"
+
+
+def _one_owner(evidence: Evidence) -> Iterator[str]:
+    """I2: each nonce belongs to one refund, in the ledger."""
+    owners = defaultdict(set)
+    for refund_id, nonce in _holdings(evidence):
+        owners[nonce].add(refund_id)
+    for nonce, ids in owners.items():
+        if len(ids) > 1:
+            yield f"nonce {nonce} belongs to {' and '.join(sorted(ids))}"
+
+
+def _one_nonce(evidence: Evidence) -> Iterator[str]:
+    """I3: a refund has one nonce, in all that was recorded and ever seen of it."""
+    nonces = defaultdict(set, {k: {*v} for k, v in evidence.witness.nonces.items()})
+    for refund_id, nonce in _holdings(evidence):
+        nonces[refund_id].add(nonce)
+    for refund_id, seen in nonces.items():
+        if len(seen) > 1:
+            yield f"{refund_id} has the nonces {sorted(seen)}"
+
+
+def _one_payee(evidence: Evidence) -> Iterator[str]:
+    """I2 and I3, from the network: one payment for a nonce, one nonce for a payment."""
+    if evidence.plan.is_restored:
+        return  # What it sent and forgot, it may give to somebody else.
+    sent = {(w.nonce, w.payment) for w in evidence.sent if w.payment is not None}
+    for nonce, times in Counter(nonce for nonce, _ in sent).items():
+        if times > 1:
+            yield f"nonce {nonce} was sent for {times} refunds"
+    for payment, times in Counter(payment for _, payment in sent).items():
+        if times > 1:
+            yield f"{payment} was sent with {times} nonces"
+
+
+def _recorded_first(evidence: Evidence) -> Iterator[str]:
+    """I2: whatever reaches a node is in the ledger before."""
+    for tx_hash in evidence.unrecorded:
+        yield f"{tx_hash} was sent before it was recorded"
+
+
+def _forward(evidence: Evidence) -> Iterator[str]:
+    """I4: states move along the graph, from queued to the row's own."""
+    for row in evidence.rows:
+        versions = [version for version, _ in evidence.history[row.id]]
+        statuses = [status for _, status in evidence.history[row.id]]
+        if statuses[:1] != ["queued"] or statuses[-1] != row.status:
+            yield f"{row.id} is {row.status}, and its history says {statuses}"
+        if versions[0] != 0 or versions[-1] > row.version:
+            yield f"{row.id} has version {row.version}, and {versions} in its history"
+        for move in pairwise(statuses):
+            is_legal = move[1] in LEGAL[move[0]]
+            is_found = evidence.plan.is_restored and move in _AFTER_RESTORE
+            if not (is_legal or is_found):
+                yield f"{row.id} went from {move[0]} to {move[1]}"
+
+
+def _sums(evidence: Evidence) -> Iterator[str]:
+    """I5: what left the wallet is what is confirmed."""
+    known = _contradicted(evidence)
+    left = sum(paid[1] for paid in _paid(evidence) if paid not in known)
+    confirmed = sum(
+        row.amount
+        for row in evidence.rows
+        if row.status == "confirmed" or _is_paid_before(row, evidence)
+    )
+    if left != confirmed and not any(_may_be_paid(r, evidence) for r in evidence.rows):
+        yield f"{left} left the wallet, and {confirmed} is confirmed"
+
+
+def _announced(evidence: Evidence) -> Iterator[str]:
+    """I6: whatever was signed was announced to the audit log before."""
+    for digest in evidence.witness.unannounced:
+        yield f"{digest} was signed without a word to the audit log"
+
+
+def _kept_promises(evidence: Evidence) -> Iterator[str]:
+    """I7: whatever a client was told is in the ledger, and never was another thing."""
+    rows = {row.id: row for row in evidence.rows}
+    told = defaultdict(set)
+    for each in evidence.journal.told:
+        told[each.ask.key].add((each.refund_id, each.body))
+        row = rows.get(each.refund_id)
+        if row is None or (row.key, row.amount) != (each.ask.key, each.ask.amount):
+            yield f"{each.refund_id} was promised to {each.ask.key}, and is not there"
+        if evidence.answers.get(each.refund_id) != each.body:
+            yield f"{each.ask.key} was told what is not kept: {each.body}"
+    for key, bodies in told.items():
+        if len(bodies) > 1:
+            yield f"{key} was told {sorted(bodies)}"
+
+
+def _turned_down(evidence: Evidence) -> Iterator[str]:
+    """I7: nobody is turned down but for another who asked by the same name."""
+    served = {told.ask.reference for told in evidence.journal.told}
+    for ask in evidence.journal.turned_down:
+        if ask.reference not in served:
+            yield f"{ask.key} was turned down, and nobody else has {ask.reference}"
+
+
+def _finished(evidence: Evidence) -> Iterator[str]:
+    """G2: everything accepted is at its end, but for what a stranger keeps waiting."""
+    for row in evidence.rows:
+        if row.status not in FINAL and not _may_wait(row, evidence):
+            yield f"{row.id} is still {row.status}"
+    if evidence.unaccepted and not evidence.is_paused and not evidence.plan.attended:
+        yield "a stranger has the key, and the wallet goes on"
+    if evidence.is_paused and not evidence.unaccepted and not evidence.plan.has_foreign:
+        yield "the wallet is paused, and nothing keeps it"
+
+
+def _noticed(evidence: Evidence) -> Iterator[str]:
+    """R23: what somebody else signed with the key is written down."""
+    for tx_hash in evidence.strangers - evidence.sighted:
+        yield f"nobody noticed the stranger's {tx_hash}"
+
+
+CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
+    ("I1", _paid_once),
+    ("I1", _paid_iff_confirmed),
+    ("I2", _one_owner),
+    ("I2", _one_payee),
+    ("I2", _recorded_first),
+    ("I3", _one_nonce),
+    ("I4", _forward),
+    ("I5", _sums),
+    ("I6", _announced),
+    ("I7", _kept_promises),
+    ("I7", _turned_down),
+    ("G2", _finished),
+    ("R23", _noticed),
+)
+
+
+def _holdings(evidence: Evidence) -> Iterator[tuple[str, int]]:
+    """Yield which refund has which nonce, by rows and by signed bytes."""
+    yield from evidence.recorded.values()
+    for row in evidence.rows:
+        if row.nonce is not None:
+            yield row.id, row.nonce
+
+
+def _paid(evidence: Evidence) -> list[tuple[str, int]]:
+    """Return recipient and amount of every transfer on the chain."""
+    return [
+        wire.payment
+        for wire, succeeded in evidence.mined
+        if succeeded and wire.payment is not None
+    ]
+
+
+def _is_paid_before(row: Row, evidence: Evidence) -> bool:
+    """Whether a restored ledger refused the refund, since the chain has paid it."""
+    return evidence.plan.is_restored and row.failure == "already-paid"
+
+
+def _may_wait(row: Row, evidence: Evidence) -> bool:
+    """Whether the refund waits for somebody to accept what is foreign."""
+    is_blocked = evidence.unaccepted and evidence.is_paused
+    return row.status == "queued" and is_blocked and not evidence.plan.attended
+
+
+def _may_be_paid(row: Row, evidence: Evidence) -> bool:
+    """Whether a restored ledger has not come to see what the chain has paid."""
+    return evidence.plan.is_restored and _may_wait(row, evidence)
+
+
+def _contradicted(evidence: Evidence) -> set[tuple[str, int]]:
+    """
+    Return what was paid before the ledger was restored, and is asked for otherwise now.
+
+    The refund that asks for another amount fails, and says that it does not match.
+    """
+    if not evidence.plan.is_restored:
+        return set()
+    failed = {
+        row.reference: row.recipient
+        for row in evidence.rows
+        if row.failure == "transfer-mismatch" or _may_be_paid(row, evidence)
+    }
+    return {
+        (failed[ask.reference], ask.amount)
+        for ask in evidence.asks
+        if ask.reference in failed
+    }

@@ -1,0 +1,97 @@
+"""The ledger of all schedules: one SQLite file that is put back to blank for each."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from backends.sql import SQLStore
+from signer.ports import Store
+from signer.refunds.refund import Refund
+
+
+class Ledger:
+    """
+    A migrated database, and the real store on it.
+
+    The simulated processes share the store: all that it remembers are connections and
+    compiled statements, and to make those anew would take most of the time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.store = SQLStore(f"sqlite:///{path}")
+        self.store.migrate()
+        self._file = sqlite3.connect(path, isolation_level=None)
+        self._blank = self.copy()
+
+    def blank(self) -> None:
+        """Forget everything."""
+        self.put_back(self._blank)
+
+    def copy(self) -> sqlite3.Connection:
+        """Return a backup of this instant."""
+        backup = sqlite3.connect(":memory:")
+        self._file.backup(backup)
+        return backup
+
+    def put_back(self, backup: sqlite3.Connection) -> None:
+        """Restore *backup*; whatever came later is lost."""
+        backup.backup(self._file)
+
+    def has_recorded(self, tx_hash: str) -> bool:
+        """Say whether the bytes with this hash are there."""
+        found = self.select("SELECT 1 FROM transactions WHERE tx_hash = ?", tx_hash)
+        return bool(found)
+
+    def select(self, query: str, *given: object) -> list[tuple[Any, ...]]:
+        """Return rows, by the bare driver."""
+        return self._file.execute(query, given).fetchall()
+
+    def requeue(self, refund_id: str) -> None:
+        """Take a refund's nonce away, which no method of the store does."""
+        self._file.execute(
+            "UPDATE refunds SET status = 'queued', version = version + 1, nonce = NULL,"
+            " sender = NULL, key_id = NULL, gas_limit = NULL WHERE id = ?",
+            (refund_id,),
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.store.close()
+        self._file.close()
+        self._blank.close()
+
+
+@contextmanager
+def ledger() -> Iterator[Ledger]:
+    """Make a ledger, in memory where the system has files that are."""
+    memory = Path("/dev/shm")
+    with (
+        TemporaryDirectory(
+            prefix="hotwallet-simulation-", dir=memory if memory.is_dir() else None
+        ) as folder,
+        closing(Ledger(Path(folder) / "ledger.db")) as opened,
+    ):
+        yield opened
+
+
+class Stamp:
+    """A store that names refunds by the seed, where the service takes pure chance."""
+
+    def __init__(self, store: Store, random: Random) -> None:
+        self._store = store
+        self._random = random
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the store has."""
+        return getattr(self._store, name)
+
+    def accept(self, refund: Refund) -> tuple[Refund, bool]:
+        """Accept *refund* under another random id."""
+        kept = refund.id[: -len("00" * 10)]
+        name = f"{kept}{self._random.getrandbits(80):020x}"
+        return self._store.accept(replace(refund, id=name))

@@ -1,0 +1,95 @@
+"""The port to the chain: what nodes say of it, now or as it was some heads ago."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from eth_abi.abi import encode
+
+from signer.errors import ExecutionRevertedError
+from signer.ports import Block, Call, Fees, MinedTransaction, NodeView, Receipt
+from tests.simulation.chain import GWEI, Head, SimulatedChain
+from tests.simulation.wire import CHAIN_ID, TOKEN, read
+
+
+class Node:
+    """
+    A ``ChainClient`` over the simulated chain.
+
+    *lag* draws how many heads a node is behind that is asked for a count, for receipts
+    or for the head.  Blocks by number are what enough nodes agree on, and so are
+    pending counts, of which the highest is taken.
+    """
+
+    def __init__(self, chain: SimulatedChain, lag: Callable[[], int]) -> None:
+        self._chain = chain
+        self._lag = lag
+
+    def chain_id(self) -> int:
+        return CHAIN_ID
+
+    def has_code(self, address: str) -> bool:
+        return address == TOKEN
+
+    def balance(self, address: str) -> int:
+        return 10**18
+
+    def call(self, call: Call) -> bytes:
+        return encode(("uint256",), (10**15,))
+
+    def estimate_gas(self, call: Call) -> int:
+        recipient = call.data[16:36].hex()
+        if any(recipient == each[2:].lower() for each in self._chain.blocklist):
+            raise ExecutionRevertedError("blocklisted")
+        return 50_000
+
+    def transaction_count(self, address: str, block: int | None = None) -> int:
+        head = self._head()
+        return head.tip.count if block is None else head.blocks[block].count
+
+    def pending_count(self, address: str) -> int:
+        return self._chain.pending
+
+    def fees(self) -> Fees:
+        return Fees(self._head().tip.base_fee, GWEI)
+
+    def broadcast(self, raw: bytes) -> None:
+        self._chain.take(read(raw))
+
+    def receipt(self, tx_hash: str) -> Receipt | None:
+        return self._head().receipt(tx_hash)
+
+    def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
+        head = self._head()
+        found = ((tx_hash, head.receipt(tx_hash)) for tx_hash in tx_hashes)
+        return {tx_hash: receipt for tx_hash, receipt in found if receipt}
+
+    def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
+        if self._lag():
+            return None  # A node that is behind does not find it.
+        for minted in self._chain.head.blocks:
+            for mined in minted.mined:
+                wire = mined.wire
+                if wire.nonce == nonce:
+                    return MinedTransaction(
+                        tx_hash=wire.hash,
+                        sender=wire.sender,
+                        nonce=wire.nonce,
+                        to=wire.to,
+                        data=wire.data,
+                        gas_limit=wire.gas_limit,
+                        block=minted.block,
+                    )
+        return None
+
+    def latest_block(self) -> Block:
+        return self._head().tip.block
+
+    def block(self, number: int) -> Block | None:
+        blocks = self._chain.head.blocks
+        return blocks[number].block if number < len(blocks) else None
+
+    def views(self, sender: str, tx_hashes: Sequence[str]) -> Sequence[NodeView]:
+        return ()
+
+    def _head(self) -> Head:
+        heads = self._chain.heads
+        return heads[-1 - min(self._lag(), len(heads) - 1)]

@@ -1,0 +1,178 @@
+"""The real service, process by process, with gates in all its ports."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from signer.audit import AuditLog
+from signer.errors import HotWalletError
+from signer.networks import Network
+from signer.ports import ChainClient, KeyBackend, Store
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import Chain, Nonces
+from signer.refunds.payment import Payer
+from signer.refunds.service import RefundService
+from signer.refunds.tracking import Tracker
+from signer.refunds.worker import Worker
+from signer.signing import Signer
+from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
+from tests.simulation.clients import CLIENT, Ask, Job, Told
+from tests.simulation.faults import Faults
+from tests.simulation.gate import Gate
+from tests.simulation.hub import Hub, Process
+from tests.simulation.ledger import Ledger, Stamp
+from tests.simulation.node import Node
+from tests.simulation.wire import CHAIN_ID, DECIMALS, TOKEN
+from tests.simulation.witness import Guarded, Witness
+from tests.support.devices import KEY_ID
+
+
+NETWORK = Network.model_validate(
+    {
+        "chain_id": CHAIN_ID,
+        "rpc_urls": ["http://127.0.0.1:8545"],
+        "confirmations": CONFIRMATIONS,
+        "max_fee_per_gas_gwei": 100,
+        "stuck_after_seconds": 45,
+        "tokens": {
+            "TUSD": {"address": TOKEN, "decimals": DECIMALS, "max_amount": "1000"}
+        },
+    }
+)
+
+_WORKER_RESTS = (2.0, 12.0)
+_LISTENS_EVERY = 0.5
+_OPERATOR_LOOKS = (10.0, 40.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What processes are made of; a planted bug replaces a part."""
+
+    network: Network = NETWORK
+    store: Callable[[Store], Store] = lambda store: store
+    nonces: type[Nonces] = Nonces
+    lifecycle: type[Lifecycle] = Lifecycle
+    tracker: type[Tracker] = Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What the processes share: the hub, and all that is not theirs."""
+
+    hub: Hub
+    chain: SimulatedChain
+    ledger: Ledger
+    faults: Faults
+    witness: Witness
+    build: Build
+
+
+class Parts:
+    """One life of one process, made as ``api/bootstrap.py`` makes it."""
+
+    def __init__(self, outside: Outside, process: Process) -> None:
+        self._process = process
+        build, clock = outside.build, process.clock
+        device = Gate(process, "device", Guarded(outside.witness), outside.faults)
+        audit = AuditLog(outside.witness, clock, "simulated")
+        self.signer = Signer.open(cast("KeyBackend", device), KEY_ID, audit)
+        store = build.store(outside.ledger.store)
+        gate = Gate(process, "store", store, outside.faults, outside.witness.see)
+        stamp = Stamp(cast("Store", gate), outside.hub.random)
+        self.store = cast("Store", stamp)
+        node = Node(outside.chain, outside.faults.lag)
+        client = cast("ChainClient", Gate(process, "chain", node, outside.faults))
+        self.chains = {"local": Chain(build.network, client)}
+        self.nonces = build.nonces(
+            self.store,
+            address=self.signer.address,
+            key_id=self.signer.key_id,
+            clock=clock,
+        )
+        payer = Payer(self.signer, clock)
+        self.lifecycle = build.lifecycle(
+            self.store, self.chains, payer, self.nonces, clock
+        )
+        self.tracker = build.tracker(self.store, self.chains, clock)
+
+    @property
+    def service(self) -> RefundService:
+        """What an API process offers."""
+        return RefundService(
+            self.store,
+            {"local": self.chains["local"].network},
+            self.lifecycle,
+            wallet=self.signer.address,
+            clock=self._process.clock,
+            timer=self._process.timer,
+            sleep=self._process.pause,
+        )
+
+    @property
+    def worker(self) -> Worker:
+        """What a worker process runs."""
+        return Worker(
+            self.store,
+            self.lifecycle,
+            tracker=self.tracker,
+            nonces=self.nonces,
+            chains=self.chains,
+            clock=self._process.clock,
+        )
+
+
+class API:
+    """What ``api/resources.py`` does, without HTTP."""
+
+    def __init__(self, service: RefundService) -> None:
+        self._service = service
+
+    def submit(self, ask: Ask) -> Told:
+        """Ask for a refund, and keep the answer before it is given."""
+        submission = self._service.submit(
+            client=CLIENT,
+            idempotency_key=ask.key,
+            request=ask.request,
+            request_id="simulated",
+        )
+        refund, answer = submission.refund, submission.answer
+        if answer is None:
+            body = f"{refund.id} {refund.status} n{refund.nonce}"
+            answer = self._service.answered(refund, body)
+        return Told(ask, refund.id, answer)
+
+    def cancel(self, refund_id: str) -> None:
+        """Call a refund back."""
+        self._service.cancel(CLIENT, refund_id)
+
+
+def serve(parts: Parts, process: Process, queue: list[Job]) -> None:
+    """Answer what is in *queue*, for ever."""
+    api = API(parts.service)
+    while True:
+        if queue:
+            queue.pop(0)(api)
+        process.pause(_LISTENS_EVERY)
+
+
+def work(parts: Parts, process: Process) -> None:
+    """Do one pass after the other, for ever."""
+
+    def rest() -> bool:
+        process.pause(process.hub.random.uniform(*_WORKER_RESTS))
+        return False
+
+    parts.worker.run(rest)
+
+
+def attend(parts: Parts, process: Process) -> None:
+    """Accept what is foreign, as ``hotwallet nonce repair`` does."""
+    while True:
+        process.pause(process.hub.random.uniform(*_OPERATOR_LOOKS))
+        try:
+            standing = parts.nonces.standing(parts.chains["local"])
+            if standing and standing.wallet.paused_by and not standing.unseen:
+                parts.nonces.resume(standing, parts.chains["local"])
+        except HotWalletError as e:
+            process.hub.tell(process.name, f"looks again later: {e.code}")

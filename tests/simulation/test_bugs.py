@@ -1,0 +1,144 @@
+"""
+The simulation finds what it is for: bugs are planted, one at a time.
+
+Each is a mistake that a published relayer made, or that this one nearly did.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from signer.errors import BroadcastRejectedError, StaleStateError
+from signer.ports import Store
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import Chain
+from signer.refunds.payment import Actor, Offer
+from signer.refunds.refund import InFlight, Refund, SignedTransaction, Status
+from tests.simulation.ledger import Ledger
+from tests.simulation.schedule import played
+from tests.simulation.system import NETWORK, Build
+
+
+SEEDS = range(300)
+
+
+class Overwrites:
+    """A store whose changes do not compare versions."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the store has."""
+        return getattr(self._store, name)
+
+    def save(
+        self,
+        before: Refund,
+        after: Refund,
+        transaction: SignedTransaction | None = None,
+    ) -> None:
+        """Save *after*, whatever is there."""
+        stored = self._store.get(before.id) or before
+        before = replace(before, version=stored.version)
+        after = replace(after, version=stored.version + 1)
+        self._store.save(before, after, transaction)
+
+
+class ForgetsHashes:
+    """A store that knows only the last of a refund's transactions."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the store has."""
+        return getattr(self._store, name)
+
+    def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
+        """Return refunds with the one hash of their row."""
+        found = self._store.in_flight(limit, after)
+        return [InFlight(each.refund, (str(each.refund.tx_hash),)) for each in found]
+
+
+class SendsFirst(Lifecycle):
+    """Hands bytes to the network before it records them."""
+
+    def _record(
+        self, refund: Refund, offer: Offer, chain: Chain, actor: Actor, **changes: Any
+    ) -> Refund:
+        signed = self._payer.sign(refund, offer, chain.network, actor)
+        self._send(signed, chain)
+        changes |= {"tx_hash": signed.tx_hash}
+        after = refund.moved(Status.SIGNED, self._clock(), **changes)
+        self._store.save(refund, after, signed)
+        return after
+
+
+def _overwrites(ledger: Ledger) -> Build:
+    return Build(store=lambda store: cast("Store", Overwrites(store)))
+
+
+def _forgets_hashes(ledger: Ledger) -> Build:
+    return Build(store=lambda store: cast("Store", ForgetsHashes(store)))
+
+
+def _sends_first(ledger: Ledger) -> Build:
+    return Build(lifecycle=SendsFirst)
+
+
+def _believes_early(ledger: Ledger) -> Build:
+    return Build(network=NETWORK.model_copy(update={"confirmations": 1}))
+
+
+def _takes_another_nonce(ledger: Ledger) -> Build:
+    class TakesAnotherNonce(Lifecycle):
+        """Answers "nonce too low" with another nonce, as if nothing were mined."""
+
+        def _send(self, latest: SignedTransaction, chain: Chain) -> None:
+            try:
+                chain.client.broadcast(latest.raw)
+            except BroadcastRejectedError as e:
+                if e.reason == "nonce-too-low":
+                    ledger.requeue(latest.refund_id)
+                raise StaleStateError("begins anew") from None
+
+    return Build(lifecycle=TakesAnotherNonce)
+
+
+@pytest.mark.parametrize(
+    ("plant", "broken"),
+    [
+        (_overwrites, "I4"),
+        (_takes_another_nonce, "I3"),
+        (_sends_first, "I2"),
+        (_believes_early, "I1"),
+        (_forgets_hashes, "G2"),
+    ],
+)
+def test_a_planted_bug_is_found(
+    ledger: Ledger, plant: Callable[[Ledger], Build], broken: str
+) -> None:
+    """A few hundred schedules find it, and name the invariant that it breaks."""
+    build = plant(ledger)
+    found = (played(seed, ledger, build).violations for seed in SEEDS)
+
+    assert any(each.startswith(broken) for violations in found for each in violations)
+
+
+def test_a_restored_ledger_cannot_see_behind_a_gap(ledger: Ledger) -> None:
+    """
+    The one double payment that is known: a node keeps what a backup has forgotten.
+
+    It waits behind a gap that no count shows, the refund is asked for again and takes
+    the nonce of the gap, and then both are mined.  Whoever cures this turns the test
+    around.
+    """
+    found = (
+        played(seed, ledger, hides_sent=True, is_restored=True).violations
+        for seed in SEEDS
+    )
+
+    assert any("paid 2 times" in each for violations in found for each in violations)

@@ -1,0 +1,87 @@
+"""What happened in a schedule, a line for each event, for people to read."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from structlog import DropEvent
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
+from signer.refunds.refund import InFlight, Refund, SignedTransaction
+from signer.refunds.wallet import Sighting, Wallet
+
+
+if TYPE_CHECKING:
+    from tests.simulation.hub import Hub
+
+
+class Trace:
+    """Collects lines, or throws them away where nobody will read them."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self.wanted = wanted
+        self.lines: list[str] = []
+
+    def add(self, now: float, who: str, what: str) -> None:
+        """Add one event at *now*, in simulated seconds."""
+        if self.wanted:
+            self.lines.append(f"{now:10.3f}  {who:<9} {what}")
+
+    @contextmanager
+    def logs(self, hub: "Hub") -> Iterator[None]:
+        """Have the service's own log in the trace, and nowhere else."""
+
+        def write(logger: object, method: str, event: EventDict) -> NoReturn:
+            if self.wanted:
+                name = event.pop("event")
+                fields = " ".join(f"{k}={brief(v)}" for k, v in event.items())
+                self.add(hub.now, "", f"    log: {name} {fields}")
+            raise DropEvent
+
+        with capture_logs(processors=[write]):
+            yield
+
+
+def brief(value: object) -> str:
+    """Return *value* in a few characters, the same in every run."""
+    told = _TELL.get(type(value))
+    if told is not None:
+        return told(value)
+    if isinstance(value, Mapping):
+        return brief(tuple(value.values()))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"({', '.join(map(brief, value))})"
+    return str(value)
+
+
+def _refund(refund: Refund) -> str:
+    return f"{refund.id[-6:]} {refund.status} v{refund.version} n{refund.nonce}"
+
+
+def _receipt(receipt: Receipt) -> str:
+    outcome = "mined" if receipt.succeeded else "reverted"
+    return f"{receipt.tx_hash[:8]} {outcome} in {brief(receipt.block)}"
+
+
+def _text(text: str) -> str:
+    return text[:10] if text.startswith("0x") else text[-30:]
+
+
+_TELL: Mapping[type, Callable[[Any], str]] = {
+    Refund: _refund,
+    Receipt: _receipt,
+    SignedTransaction: lambda tx: f"{tx.kind} n{tx.nonce} {tx.tx_hash[:8]}",
+    InFlight: lambda one: f"[{_refund(one.refund)}]",
+    Block: lambda block: f"block {block.number} {block.hash[:8]}",
+    MinedTransaction: lambda tx: f"n{tx.nonce} {tx.tx_hash[:8]} in {brief(tx.block)}",
+    Wallet: lambda w: f"next n{w.next_nonce} v{w.version} {w.paused_by or ''}".rstrip(),
+    Sighting: lambda s: f"sighted n{s.nonce} {'ours' if s.mark else 'foreign'}",
+    Fees: lambda fees: f"base {(fees.base_fee or 0) // 10**9} gwei",
+    Call: lambda call: "call",
+    bytes: lambda raw: f"{len(raw)} bytes",
+    str: _text,
+    datetime: lambda moment: moment.isoformat(timespec="milliseconds")[:-6],
+}

@@ -1,0 +1,75 @@
+"""Whoever watches the calls themselves: what no row and no block tells afterwards."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import coincurve
+
+from signer.der import parse_public_key
+from signer.ports import DeviceSignature, KeyId
+from signer.refunds.refund import Refund
+from tests.support.devices import KEY_ID, honest
+
+
+KEY = coincurve.PrivateKey.from_int(0x5EED)
+
+_DEVICE = honest(KEY)
+
+ADDRESS = parse_public_key(_DEVICE.public_key(KEY_ID)).address
+"""The wallet's."""
+
+
+class Witness:
+    """
+    Remembers every version of a refund that a process saw, and what was announced.
+
+    ``nonces`` are those that each refund was ever seen with; ``unannounced`` are the
+    digests that were signed without an intent in the audit log.
+    """
+
+    def __init__(self) -> None:
+        self.nonces: defaultdict[str, set[int]] = defaultdict(set)
+        self.unannounced: list[str] = []
+        self._announced: set[str] = set()
+
+    def forget(self) -> None:
+        """Begin anew: a ledger that was restored may tell its refunds apart."""
+        self.nonces.clear()
+
+    def see(self, seen: object) -> None:
+        """Look at something that went to the store, or came from it."""
+        if isinstance(seen, Refund):
+            if seen.nonce is not None:
+                self.nonces[seen.id].add(seen.nonce)
+        elif isinstance(seen, Sequence) and not isinstance(seen, (str, bytes)):
+            for each in seen:
+                self.see(getattr(each, "refund", each))
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Take an event of the audit log."""
+        if event == "signing-intent":
+            self._announced.add(fields["digest"])
+
+    def signed(self, digest: bytes) -> None:
+        """Take note that a signature was made."""
+        if digest.hex() not in self._announced:
+            self.unannounced.append(digest.hex())
+
+
+class Guarded:
+    """A good device that tells a witness what it signs."""
+
+    name = _DEVICE.name
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+
+    def public_key(self, key_id: KeyId) -> bytes:
+        """Return the SubjectPublicKeyInfo."""
+        return _DEVICE.public_key(key_id)
+
+    def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
+        """Sign, and tell."""
+        self._witness.signed(digest)
+        return DeviceSignature(_DEVICE.sign_digest(key_id, digest).der)
