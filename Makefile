@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
   $(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(p))))
 BIN := .venv/bin
+# One more than there are cores, since many tests wait for other processes.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 6))')
 PACKAGES := signer backends api softhsm dev bench tests
 
 .PHONY: help demo demo-kms dev test soak lint format bench lock clean
@@ -22,7 +24,12 @@ dev: .venv/.ready ## The same stack, left running.
 	@$(BIN)/python -m dev.stack
 
 test: .venv/.ready node_modules/.ready .venv-ministack/.ready ## All tests, and the coverage of the core.
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term $(ARGS)
+ifdef ARGS
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(ARGS)
+else
+	@$(BIN)/python -m pytest -n $(WORKERS) tests/simulation
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term --ignore=tests/simulation
+endif
 
 soak: .venv/.ready node_modules/.ready ## The long tests: minutes to hours.
 	@$(BIN)/python -m pytest -m soak $(ARGS)

@@ -47,16 +47,17 @@ def test_the_first_answer_is_given_for_ever(
 
 
 def test_how_it_stands_is_another_question(
-    client: TestClient, clock: SettableClock
+    paying: TestClient, clock: SettableClock, sqlite_store: SQLStore
 ) -> None:
     """A refund that moved on is told as it is by its own path, and not by a replay."""
-    first = post(client, BODY, **KEY)
+    sqlite_store.stop(31337, clock.now)
+    first = post(paying, BODY, **KEY)
     clock.advance(1)
     path = first.headers["location"]
-    client.simulate_post(f"{path}/cancel", headers=bearer(clock.now))
-    replayed = post(client, BODY, **KEY)
+    paying.simulate_post(f"{path}/cancel", headers=bearer(clock.now))
+    replayed = post(paying, BODY, **KEY)
 
-    assert get(client, path).json["status"] == "cancelled"
+    assert get(paying, path).json["status"] == "cancelled"
     assert replayed.json["status"] == "queued"
     assert replayed.content == first.content
 

@@ -18,29 +18,30 @@ def _cancel(client: TestClient, path: str, query: str = "", **claims: Any) -> Re
 
 
 @pytest.fixture
-def queued(client: TestClient) -> str:
-    """Return the path of a refund that has no nonce yet."""
-    return str(post(client, BODY).headers["location"])
+def queued(paying: TestClient, sqlite_store: SQLStore) -> str:
+    """Return the path of a refund that has no nonce yet, as none is given out."""
+    sqlite_store.stop(31337, NOW)
+    return str(post(paying, BODY).headers["location"])
 
 
 def test_a_queued_refund_is_cancelled(
-    client: TestClient, queued: str, clock: SettableClock
+    paying: TestClient, queued: str, clock: SettableClock
 ) -> None:
     """200 and the refund, cancelled; nothing will be paid."""
     clock.advance(2)
-    answer = _cancel(client, queued)
+    answer = _cancel(paying, queued)
 
     assert (answer.status_code, answer.json["status"]) == (200, "cancelled")
     assert answer.json["updated_at"] == "2026-11-24T12:00:02.000000Z"
     assert answer.json["failure"] is None
-    assert answer.json == get(client, queued).json
+    assert answer.json == get(paying, queued).json
 
 
-def test_again_is_fine(client: TestClient, queued: str, clock: SettableClock) -> None:
+def test_again_is_fine(paying: TestClient, queued: str, clock: SettableClock) -> None:
     """Whoever lost the answer may ask again, and is told the same."""
-    first = _cancel(client, queued)
+    first = _cancel(paying, queued)
     clock.advance(60)
-    again = _cancel(client, queued)
+    again = _cancel(paying, queued)
 
     assert (again.status_code, again.json) == (200, first.json)
 
@@ -59,30 +60,40 @@ def test_what_has_a_nonce_is_on_its_way(
 
 
 def test_an_end_is_an_end(
-    client: TestClient, queued: str, sqlite_store: SQLStore
+    paying: TestClient, queued: str, sqlite_store: SQLStore
 ) -> None:
     """What was refused cannot be cancelled any more."""
     (refund,) = sqlite_store.list("gateway-1").refunds
     sqlite_store.save(refund, refund.moved(Status.REFUSED, refund.updated_at))
-    answer = _cancel(client, queued)
+    answer = _cancel(paying, queued)
 
     assert (answer.status_code, answer.json["code"]) == (409, "not-cancellable")
 
 
-def test_only_ones_own(client: TestClient, queued: str) -> None:
+def test_only_ones_own(paying: TestClient, queued: str) -> None:
     """Somebody else's refund is not there, and stays as it is."""
-    answer = _cancel(client, queued, sub="gateway-2")
+    answer = _cancel(paying, queued, sub="gateway-2")
 
     assert (answer.status_code, answer.json["code"]) == (404, "not-found")
-    assert get(client, queued).json["status"] == "queued"
+    assert get(paying, queued).json["status"] == "queued"
 
 
-def test_queries_are_strict(client: TestClient, queued: str) -> None:
+def test_queries_are_strict(paying: TestClient, queued: str) -> None:
     """A parameter that means nothing here cancels nothing."""
-    answer = _cancel(client, queued, "?force=true")
+    answer = _cancel(paying, queued, "?force=true")
 
     assert (answer.status_code, answer.json["code"]) == (400, "invalid-input")
-    assert get(client, queued).json["status"] == "queued"
+    assert get(paying, queued).json["status"] == "queued"
+
+
+def test_without_the_chain_nothing_is_cancelled(client: TestClient) -> None:
+    """R24: whether a ledger has forgotten a payment, only the chain can say."""
+    path = post(client, BODY).headers["location"]
+    answer = _cancel(client, path)
+
+    assert (answer.status_code, answer.json["code"]) == (503, "chain-unavailable")
+    assert answer.headers["retry-after"] == "5"
+    assert get(client, path).json["status"] == "queued"
 
 
 def test_what_was_cancelled_is_never_paid(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from signer.errors import ConfigurationError
-from signer.networks import Network, load_networks
+from signer.networks import Network, Token, load_networks
 
 
 GOOD = """\
@@ -186,3 +186,16 @@ def test_networks_do_not_change(file: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
         network.chain_id = 1
     assert isinstance(network, Network)
+
+
+@pytest.mark.parametrize("limit", ["9.999999", "0", "1e3", "-1"])
+@pytest.mark.parametrize(
+    "name", ["hourly_limit", "daily_limit", "daily_limit_per_recipient"]
+)
+def test_a_limit_that_nothing_fits_is_refused(name: str, limit: str) -> None:
+    """Below the largest refund it would keep one waiting for ever (R27)."""
+    address = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+    given = {"address": address, "decimals": 6, "max_amount": "10", name: limit}
+
+    with pytest.raises(ValueError, match=name):
+        Token.model_validate(given)

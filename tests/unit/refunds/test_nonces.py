@@ -426,13 +426,17 @@ def test_a_stranger_in_a_refunds_place_pauses_the_wallet(world: World) -> None:
     found = world.chain.find_transaction(world.signer.address, 0)
     assert found is not None
 
+    since = world.clock()
+
     for _ in range(2):
         # A process that dies in between finds the work half done.
         world.nonces.lost(refund, found)
+        world.clock.advance(seconds=10)
 
     (sighting,) = world.store.foreign(world.network.chain_id, world.signer.address)
     assert (sighting.tx_hash, sighting.held_by) == (foreign, refund.id)
     assert _wallet(world).paused_by is Pause.FOREIGN_TRANSACTION
+    assert _wallet(world).paused_at == since
 
 
 def test_our_own_in_a_refunds_place_pauses_nothing(world: World) -> None:

@@ -359,10 +359,15 @@ def test_an_adopted_refund_that_a_reorganisation_takes_away(
         if tx_hash != paid.tx_hash
     }
     world.chain.answers = Fees(2 * 10**9, 10**8)
+    for _ in range(3):
+        # The payment that was sighted had this nonce: it is not one on top.
+        world.work(after=timedelta(seconds=31))
     world.chain.mine()
 
     (confirmed,) = _ended(world, again)
+    kinds = {sent.kind for sent in world.store.transactions(again.id)}
 
+    assert kinds == {Kind.TRANSFER}
     assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, paid.nonce)
     assert confirmed.tx_hash != paid.tx_hash
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
