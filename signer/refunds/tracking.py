@@ -14,7 +14,7 @@ import structlog
 from signer.errors import HotWalletError, StaleStateError, StoreError
 from signer.ports import Block, Clock, Receipt, Store
 from signer.refunds.erc20 import transferred
-from signer.refunds.lifecycle import tell_end
+from signer.refunds.moving import tell_end
 from signer.refunds.nonces import Chain
 from signer.refunds.refund import InFlight, Kind, Refund, Status
 

@@ -12,8 +12,10 @@ import pytest
 
 from signer.errors import BroadcastRejectedError, StaleStateError
 from signer.ports import Store
+from signer.refunds.attending import send
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import Chain
+from signer.refunds.offers import Offers
 from signer.refunds.payment import Actor, Offer
 from signer.refunds.refund import InFlight, Refund, SignedTransaction, Status
 from tests.simulation.ledger import Ledger
@@ -63,18 +65,27 @@ class ForgetsHashes:
         return [InFlight(each.refund, (str(each.refund.tx_hash),)) for each in found]
 
 
-class SendsFirst(Lifecycle):
+class SentOffers(Offers):
     """Hands bytes to the network before it records them."""
 
     def _record(
         self, refund: Refund, offer: Offer, chain: Chain, actor: Actor, **changes: Any
     ) -> Refund:
         signed = self._payer.sign(refund, offer, chain.network, actor)
-        self._send(signed, chain)
+        send(signed, chain)
         changes |= {"tx_hash": signed.tx_hash}
         after = refund.moved(Status.SIGNED, self._clock(), **changes)
         self._store.save(refund, after, signed)
         return after
+
+
+class SendsFirst(Lifecycle):
+    """Makes such offers."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        store, _, payer, _, clock = parts
+        self._offers = SentOffers(store, payer, clock)
 
 
 def _overwrites(ledger: Ledger) -> Build:
@@ -97,13 +108,19 @@ def _takes_another_nonce(ledger: Ledger) -> Build:
     class TakesAnotherNonce(Lifecycle):
         """Answers "nonce too low" with another nonce, as if nothing were mined."""
 
-        def _send(self, latest: SignedTransaction, chain: Chain) -> None:
-            try:
-                chain.client.broadcast(latest.raw)
-            except BroadcastRejectedError as e:
-                if e.reason == "nonce-too-low":
-                    ledger.requeue(latest.refund_id)
-                raise StaleStateError("begins anew") from None
+        def step(self, refund: Refund, actor: Actor) -> Refund:
+            if refund.status in {Status.SIGNED, Status.BROADCAST}:
+                self._send(refund, self._chain(refund))
+            return super().step(refund, actor)
+
+        def _send(self, refund: Refund, chain: Chain) -> None:
+            for latest in self._store.transactions(refund.id)[-1:]:
+                try:
+                    chain.client.broadcast(latest.raw)
+                except BroadcastRejectedError as e:
+                    if e.reason == "nonce-too-low":
+                        ledger.requeue(refund.id)
+                    raise StaleStateError("begins anew") from None
 
     return Build(lifecycle=TakesAnotherNonce)
 

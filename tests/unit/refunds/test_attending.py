@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from signer.errors import BroadcastRejectedError
 from signer.ports import Fees
 from signer.refunds.erc20 import transfer_calldata
-from signer.refunds.lifecycle import RESEND_AFTER
+from signer.refunds.moving import RESEND_AFTER
 from signer.refunds.payment import calldata
 from signer.refunds.refund import Kind, Status
 from signer.refunds.wallet import Pause

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from signer.errors import StaleStateError
-from signer.refunds.lifecycle import RESEND_AFTER
+from signer.refunds.moving import RESEND_AFTER
 from signer.refunds.refund import HOLD, Status
 from tests.support.refunds import CUSTOMER, REQUEST, World
 

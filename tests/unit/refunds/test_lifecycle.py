@@ -20,7 +20,8 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.ports import Fees
-from signer.refunds.lifecycle import FRESH, LONGEST_DELAY, RESEND_AFTER, Lifecycle
+from signer.refunds.lifecycle import FRESH, LONGEST_DELAY, Lifecycle
+from signer.refunds.moving import RESEND_AFTER
 from signer.refunds.payment import Payer
 from signer.refunds.refund import HOLD, Kind, Status
 from signer.transactions import MAX_GAS

@@ -13,7 +13,7 @@ from datetime import timedelta
 import pytest
 
 from signer.ports import Fees, Store
-from signer.refunds.lifecycle import RESEND_AFTER
+from signer.refunds.moving import RESEND_AFTER
 from signer.refunds.refund import Kind, Refund, Status
 from signer.refunds.repair import repair
 from signer.refunds.wallet import Pause
