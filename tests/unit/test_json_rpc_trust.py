@@ -269,7 +269,7 @@ def test_who_rests_is_asked_when_nobody_else_answers(
 
 def test_a_hanging_node_holds_up_no_other_callers(three_nodes: Three) -> None:
     """Fifty callers at once get their facts while a third node hangs."""
-    hanging = Delay(2, Result(None))
+    hanging = Delay(6, Result(None))
     script_all(
         three_nodes,
         "eth_getTransactionReceipt",
@@ -277,14 +277,14 @@ def test_a_hanging_node_holds_up_no_other_callers(three_nodes: Three) -> None:
         hanging,
         Result(RECEIPT),
     )
-    chain = client(*three_nodes, timeout=2)
+    chain = client(*three_nodes, timeout=6)
     started = time.monotonic()
 
     with ThreadPoolExecutor(50) as callers:
         receipts = list(callers.map(lambda _: chain.receipt(HASH), range(50)))
 
     assert all(receipts)
-    assert time.monotonic() - started < 1.9
+    assert time.monotonic() - started < 5.5
     assert len(three_nodes[1].requests) <= 16
 
 
