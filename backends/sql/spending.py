@@ -6,6 +6,7 @@ from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backends.sql.schema import spendings
+from backends.sql.statements import INSERT
 from signer.errors import LimitReachedError
 from signer.refunds.limits import Limits, Spent, hour_of
 from signer.refunds.refund import Refund
@@ -32,14 +33,13 @@ _KEY = [
 
 
 def _book(dialect: str) -> sqlite.Insert | postgresql.Insert:
-    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    added = insert(spendings)
+    added = INSERT[dialect](spendings)
     return added.on_conflict_do_update(
         index_elements=_KEY, set_={"amount": added.excluded.amount}
     )
 
 
-_BOOK = {dialect: _book(dialect) for dialect in ("sqlite", "postgresql")}
+_BOOK = {dialect: _book(dialect) for dialect in INSERT}
 
 
 def spend(connection: Connection, refund: Refund, limits: Limits, at: datetime) -> None:

@@ -40,6 +40,12 @@ from signer.refunds.refund import Refund, SignedTransaction, Status
 
 Change = ReturningInsert[int | None] | ReturningUpdate[int | None]
 InsertOfDialect = Callable[[Table], sqlite.Insert | postgresql.Insert]
+INSERT: Mapping[str, InsertOfDialect] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+"""By dialect: the insert that knows what to do on a conflict."""
+
 Values = Mapping[str, Any]
 
 # What may change after the reservation.  The rest of a row, above all its nonce,

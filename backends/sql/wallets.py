@@ -17,22 +17,16 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database
 from backends.sql.locks import hold_chain
 from backends.sql.schema import refunds, sightings, stops, wallets
-from backends.sql.statements import InsertOfDialect, next_nonce
+from backends.sql.statements import INSERT, next_nonce
 from signer.errors import StaleStateError
 from signer.refunds.wallet import Pause, Sighting, Wallet
 
-
-_INSERT: Mapping[str, InsertOfDialect] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
 
 _of_wallet = (
     bindparam("of_chain", type_=wallets.c.chain_id.type),
@@ -143,7 +137,7 @@ class WalletTables:
         Raises:
             StaleStateError: The stored version is not that of *wallet*.
         """
-        keep = _INSERT[self._database.dialect](sightings).on_conflict_do_nothing()
+        keep = INSERT[self._database.dialect](sightings).on_conflict_do_nothing()
 
         def work(connection: Connection) -> None:
             _change(connection, wallet, _UNCHANGED)
@@ -212,7 +206,7 @@ class WalletTables:
 
 def _kept(dialect: str, table: Table) -> ReturningInsert[Any]:
     """Return an insert that leaves what is there, and returns a row if it inserted."""
-    keep = _INSERT[dialect](table).on_conflict_do_nothing()
+    keep = INSERT[dialect](table).on_conflict_do_nothing()
     # Drivers do not count inserts alike.
     return keep.returning(literal_column("1", Integer))
 

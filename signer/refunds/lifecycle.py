@@ -4,8 +4,8 @@ One refund, one step at a time: reserve, sign, record, broadcast, look after.
 Every step reads the refund, does one thing to the outside world, and commits one
 compare-and-set.  A process may die between any two lines, and any number of
 processes may take the same step at once: the store decides whose step counts,
-and whatever was not recorded was not sent.  ``tracking`` has the other half: what
-the chain says of what was sent.
+and whatever was not recorded was not sent.  ``attending`` looks after what is not
+mined in time; ``tracking`` has the other half: what the chain says of what was sent.
 """
 
 from collections.abc import Mapping
@@ -88,9 +88,7 @@ class Lifecycle:
         """
         self._nonces.agreed(self._chain(refund))
         adopted = self._nonces.adopt(refund)
-        return (
-            self._mover.move(refund, Status.CANCELLED) if adopted is None else adopted
-        )
+        return adopted or self._mover.move(refund, Status.CANCELLED)
 
     def postpone(self, refund: Refund, trouble: HotWalletError | None = None) -> Refund:
         """

@@ -13,14 +13,13 @@ from eth_utils.address import is_checksum_address, is_same_address
 from signer.errors import InvalidInputError, PolicyViolationError
 from signer.networks import Network
 from signer.refunds.erc20 import decode_transfer
+from signer.refunds.fees import GWEI
 from signer.refunds.refund import HOLD, Refund, RefundRequest, Status
 from signer.refunds.units import parse_units
 from signer.transactions import AnyTransaction
 
 
 ZERO_ADDRESS = "0x" + "0" * 40
-
-GWEI = 10**9
 
 NOOP_GAS = 21_000
 """What a transaction costs that does nothing (Yellow Paper, appendix G)."""

@@ -62,9 +62,9 @@ def anvil_stage(fresh_anvil: DevChain) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def eth_tester_stage(eth_tester: DevChain) -> Stage:
+def eth_tester_stage(fresh_eth_tester: DevChain) -> Stage:
     """eth-tester, which has mined before it answers."""
-    return _real(eth_tester, lambda: None)
+    return _real(fresh_eth_tester, lambda: None)
 
 
 @pytest.fixture

@@ -18,11 +18,10 @@ from tests.crash.journal import Entry
 
 
 # Every move there may ever be.  Broadcast goes back to signed when a better offer is
-# made, and mined to broadcast when a reorganisation takes the block away.  A ledger
-# from a backup finds mined what it forgot.
+# made, and mined to broadcast when a reorganisation takes the block away.
 LEGAL: dict[str, frozenset[str]] = {
-    "queued": frozenset({"reserved", "mined", "refused", "cancelled"}),
-    "reserved": frozenset({"signed", "mined", "failed"}),
+    "queued": frozenset({"reserved", "refused", "cancelled"}),
+    "reserved": frozenset({"signed", "failed"}),
     "signed": frozenset({"broadcast"}),
     "broadcast": frozenset({"signed", "mined", "failed"}),
     "mined": frozenset({"broadcast", "confirmed", "failed"}),

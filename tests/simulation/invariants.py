@@ -8,23 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+from tests.crash.invariants import FINAL, LEGAL
 from tests.simulation.evidence import Evidence, Row
 
-
-# Every move there may ever be.  Signed again is at a higher price; mined goes back
-# when a reorganisation takes the block away.
-LEGAL: dict[str, frozenset[str]] = {
-    "queued": frozenset({"reserved", "refused", "cancelled"}),
-    "reserved": frozenset({"signed", "failed"}),
-    "signed": frozenset({"broadcast"}),
-    "broadcast": frozenset({"signed", "mined", "failed"}),
-    "mined": frozenset({"broadcast", "confirmed", "failed"}),
-    "confirmed": frozenset(),
-    "refused": frozenset(),
-    "cancelled": frozenset(),
-    "failed": frozenset(),
-}
-FINAL = frozenset(status for status, following in LEGAL.items() if not following)
 
 # A ledger that was restored finds mined what it does not remember to have sent.
 _AFTER_RESTORE = frozenset({("queued", "mined"), ("reserved", "mined")})
