@@ -3,6 +3,7 @@
 import falcon
 
 from api import errors
+from api.administration import KeyRotation, Keys
 from api.middleware import Gate, RequestLog
 from api.resources import (
     Cancellation,
@@ -30,6 +31,8 @@ def create_app(services: Services) -> App:
         "/v1/refunds/{refund_id}/explain",
         RefundExplanation(services.refunds, services.explainer),
     )
+    app.add_route("/v1/admin/kms/rotate", KeyRotation(services.rotation))
+    app.add_route("/v1/admin/keys", Keys(services.keys))
     app.add_route("/healthz", Liveness())
     app.add_route("/readyz", ReadinessProbe(services.readiness))
     return app

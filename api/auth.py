@@ -9,6 +9,7 @@ reason code, which is the message of the ``AuthenticationError``.
 
 import base64
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 import jwt
@@ -16,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from api import strict_json
 from api.context import Principal
-from api.jwt_keys import KeySet, VerificationKey, load_keys
+from api.jwks import open_keys
+from api.jwt_keys import KEY_ID, KeySource, VerificationKey
 from signer.errors import AuthenticationError, InvalidInputError
 from signer.ports import Clock, utc_now
 from signer.settings import Settings
@@ -27,6 +29,7 @@ Role = Literal["merchant", "admin", "devops"]
 MAX_LIFETIME = 300  # Seconds from iat to exp.
 LEEWAY = 30  # Seconds that the issuer's clock may be off.
 NO_TOKEN = "no-token"  # noqa: S105  A reason code.
+TOKEN_REPLAYED = "token-replayed"  # noqa: S105  A reason code.
 TOKEN_TYPE = "at+jwt"  # noqa: S105  RFC 9068, section 2.1.
 
 _MAX_TOKEN = 8 * 1024
@@ -35,8 +38,9 @@ _TYPES = (TOKEN_TYPE, f"application/{TOKEN_TYPE}", "JWT")
 # Everything else either points to keys (jku, jwk, x5u, x5c), changes what the
 # token means (crit, b64, zip), or has no business here.
 _HEADER = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
+# RFC 6749, section 3.3: words of visible ASCII but for " and \, a space between.
+SCOPE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_KID = re.compile(r"[A-Za-z0-9._~+=-]{1,128}")
 
 _Name = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern="^[!-~]+$")
@@ -55,13 +59,20 @@ class _Claims(BaseModel):
     nbf: int
     iat: int
     roles: list[Role] = Field(max_length=16)
+    scope: str | None = Field(
+        default=None, max_length=1024, pattern=f"^{SCOPE.pattern}$"
+    )
+
+    @property
+    def scopes(self) -> frozenset[str] | None:
+        return None if self.scope is None else frozenset(self.scope.split(" "))
 
 
 class Authenticator:
     """Turns an ``Authorization`` header into a ``Principal``, or refuses."""
 
     def __init__(
-        self, keys: KeySet, *, issuer: str, audience: str, clock: Clock = utc_now
+        self, keys: KeySource, *, issuer: str, audience: str, clock: Clock = utc_now
     ) -> None:
         self._keys = keys
         self._issuer = issuer
@@ -72,13 +83,13 @@ class Authenticator:
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock = utc_now) -> Self:
         """
-        Read the keys that *settings* name.
+        Read or fetch the keys that *settings* name; call it after the fork.
 
         Raises:
-            ConfigurationError: See ``load_keys``.
+            ConfigurationError: See ``open_keys``.
         """
         return cls(
-            load_keys(settings),
+            open_keys(settings),
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,
             clock=clock,
@@ -97,7 +108,13 @@ class Authenticator:
         claims = _claims(_object(payload))
         self._check_parties(claims)
         self._check_times(claims)
-        return Principal(claims.sub, frozenset(claims.roles), claims.jti)
+        return Principal(
+            claims.sub,
+            frozenset(claims.roles),
+            claims.jti,
+            datetime.fromtimestamp(claims.exp, UTC),
+            claims.scopes,
+        )
 
     def _key(self, header: dict[str, Any]) -> VerificationKey:
         if not header.keys() <= _HEADER:
@@ -105,7 +122,7 @@ class Authenticator:
         if header.get("typ") not in _TYPES:
             raise AuthenticationError("token-type")
         kid = header.get("kid")
-        if kid is not None and not (isinstance(kid, str) and _KID.fullmatch(kid)):
+        if kid is not None and not (isinstance(kid, str) and KEY_ID.fullmatch(kid)):
             raise AuthenticationError("token-key-id")
         key = self._keys.find(kid)
         if key is None:

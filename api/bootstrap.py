@@ -1,59 +1,34 @@
 """
-The composition root: the environment becomes services; the only importer of backends.
+The composition root: opens what the environment names; the only importer of backends.
 
 Call it after the fork.  A backend's libraries are imported in the branch that
-chose it, so that a process loads only what it uses.
+chose it, so that a process loads only what it uses.  ``assembly`` joins the parts.
 """
 
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import TYPE_CHECKING
 
+from api.assembly import Foundation, Parts, open_signer
 from api.auth import Authenticator
 from api.logs import audit_logger
-from api.services import Readiness, Services
-from signer.audit import AuditLog
-from signer.errors import (
-    ConfigurationError,
-    HotWalletError,
-    Refusal,
-    StoreError,
-)
+from api.services import Services
+from signer.audit.log import AuditLog
+from signer.enrolment import Enrolment
+from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
 from signer.guard import check_chain, check_settings, prove_key
 from signer.networks import Network, load_networks
-from signer.ports import KeyBackend, KeyId, Store, utc_now
-from signer.refunds.explain import Explainer
-from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Chain, Nonces
-from signer.refunds.payment import Payer
-from signer.refunds.service import RefundService
-from signer.refunds.tracking import Tracker
+from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
+from signer.refunds.watching import Chain
 from signer.refunds.worker import Worker
+from signer.rotation import Rotation
 from signer.settings import Settings
-from signer.signing import Signer
 
 
 if TYPE_CHECKING:
     from backends.sql import SQLStore
-
-
-_READINESS_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Foundation:
-    """What the guard has found sound: everything that refunds stand on."""
-
-    settings: Settings
-    networks: Mapping[str, Network]
-    store: Store
-    signer: Signer
-    chains: Mapping[str, Chain]
-    warnings: tuple[str, ...]
 
 
 def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Foundation:
@@ -68,18 +43,28 @@ def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Found
     settings = Settings.from_env(environ)
     networks, warnings = _judge(settings, serving=serving)
     store = open_store(settings)
-    signer = prove_key(settings, partial(open_signer, settings))
+    backend = open_backend(settings)
+    warnings += settle_key(settings, store, backend)
     chains = open_chains(networks)
     for name, chain in chains.items():
         check_chain(name, chain.network, chain.client)
-    return Foundation(settings, networks, store, signer, chains, tuple(warnings))
+    return Foundation(
+        settings,
+        networks,
+        store,
+        backend,
+        chains,
+        tuple(warnings),
+        open_notifier(settings),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Observatory:
     """What one can see without the key: ledger and chains."""
 
-    store: Store
+    settings: Settings
+    store: Ledger
     chains: Mapping[str, Chain]
 
 
@@ -94,7 +79,7 @@ def open_observatory(environ: Mapping[str, str]) -> Observatory:
     """
     settings = Settings.from_env(environ)
     networks = load_networks(settings.networks_file)
-    return Observatory(open_store(settings), open_chains(networks))
+    return Observatory(settings, open_store(settings), open_chains(networks))
 
 
 def build_services(environ: Mapping[str, str] = os.environ) -> Services:
@@ -104,7 +89,7 @@ def build_services(environ: Mapping[str, str] = os.environ) -> Services:
     Raises:
         ConfigurationError: The guard refuses.
     """
-    return assemble_services(lay_foundation(environ))
+    return Parts(lay_foundation(environ)).services
 
 
 def build_worker(environ: Mapping[str, str] = os.environ) -> Worker:
@@ -114,56 +99,67 @@ def build_worker(environ: Mapping[str, str] = os.environ) -> Worker:
     Raises:
         ConfigurationError: The guard refuses.
     """
-    return assemble_worker(lay_foundation(environ, serving=False))
+    return Parts(lay_foundation(environ, serving=False)).worker
 
 
-def assemble_services(found: Foundation) -> Services:
-    """Join what the guard has found sound into what the routes work with."""
-    return Services(
-        refunds=RefundService(
-            found.store,
-            found.networks,
-            _lifecycle(found),
-            wallet=found.signer.address,
-            clock=utc_now,
-        ),
-        explainer=Explainer(found.store, found.chains, utc_now),
-        authenticator=Authenticator.from_settings(found.settings),
-        readiness=_Prober(found),
-        clock=utc_now,
-        networks=found.networks,
-    )
-
-
-def assemble_worker(found: Foundation) -> Worker:
-    """Join what the guard has found sound into a worker."""
-    return Worker(
-        found.store,
-        _lifecycle(found),
-        tracker=Tracker(found.store, found.chains, utc_now),
-        nonces=_nonces(found),
-        chains=found.chains,
-        clock=utc_now,
-    )
-
-
-def open_signer(settings: Settings) -> Signer:
+def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
     """
-    Return the signer of the configured key; the device is asked for its public key.
+    Return what rotates the key; it needs the new key's device, and not the old key.
 
     Raises:
-        SigningError: There is no such key, or the device does not answer.
+        ConfigurationError: The guard refuses the settings, or nothing can be opened.
     """
-    backend, key_id = _open_key(settings)
-    return Signer.open(
+    settings = Settings.from_env(environ)
+    networks, warnings = _judge(settings, serving=False)
+    return Parts(
+        Foundation(
+            settings,
+            networks,
+            open_store(settings),
+            open_backend(settings),
+            open_chains(networks),
+            tuple(warnings),
+            open_notifier(settings),
+        )
+    ).rotation
+
+
+def open_ledger(environ: Mapping[str, str]) -> Ledger:
+    """
+    Open the ledger alone.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    return open_store(Settings.from_env(environ))
+
+
+def settle_key(settings: Settings, store: Ledger, backend: KeyDirectory) -> list[str]:
+    """
+    Make sure that the ring has an active key that signs; return warnings.
+
+    Raises:
+        ConfigurationError: As ``prove_key`` and ``Enrolment.settle``.
+    """
+    audit = AuditLog(audit_logger(), journal=store)
+    enrolment = Enrolment(
+        store,
         backend,
-        key_id,
-        AuditLog(audit_logger()),
-        expected_address=settings.wallet_address,
+        partial(open_signer, backend, audit),
+        partial(prove_key, settings),
+        utc_now,
     )
+    name = settings.kms_key_id or "" if settings.use_kms else settings.pkcs11_key_id
+    try:
+        return enrolment.settle(name, settings.wallet_address)
+    except InvalidInputError as e:
+        problem = Refusal("kms-not-configured", f"KMS_KEY_ID {e}")
+    except StoreError as e:
+        problem = Refusal("database-not-ready", str(e))
+    raise ConfigurationError(problem)
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings) -> Ledger:
     """
     Return the ledger, with its schema up to date.
 
@@ -211,6 +207,42 @@ def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
     }
 
 
+def open_backend(settings: Settings) -> KeyDirectory:
+    """
+    Return the way to the configured device; it is not asked yet.
+
+    Raises:
+        ConfigurationError: There is no such device, or nothing to reach it with.
+    """
+    if settings.use_kms:
+        from backends.aws_kms import KMSBackend, build_client  # noqa: PLC0415
+
+        return KMSBackend(
+            build_client(
+                region=settings.aws_region,
+                endpoint_url=settings.kms_endpoint,
+                max_retries=settings.kms_max_retries,
+                timeout_ms=settings.kms_timeout_ms,
+                max_pool_connections=settings.threads,
+            )
+        )
+
+    from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
+    from softhsm import prepare  # noqa: PLC0415
+
+    module, pin = prepare(settings)
+    return PKCS11Backend(module, settings.pkcs11_token_label, pin)
+
+
+def open_notifier(settings: Settings) -> Notifier | None:
+    """Return who is told of alerts, if anybody is."""
+    if settings.alert_webhook_url is None:
+        return None
+    from backends.webhook import Webhook  # noqa: PLC0415
+
+    return Webhook(settings.alert_webhook_url)
+
+
 def _bring_up(store: "SQLStore", *, may_upgrade: bool) -> None:
     try:
         store.check()
@@ -220,29 +252,6 @@ def _bring_up(store: "SQLStore", *, may_upgrade: bool) -> None:
             raise
         store.migrate()
         store.check()
-
-
-def _open_key(settings: Settings) -> tuple[KeyBackend, KeyId]:
-    if settings.use_kms:
-        from backends.aws_kms import KMSBackend, build_client  # noqa: PLC0415
-
-        kms = KMSBackend(
-            build_client(
-                region=settings.aws_region,
-                endpoint_url=settings.kms_endpoint,
-                max_retries=settings.kms_max_retries,
-                timeout_ms=settings.kms_timeout_ms,
-                max_pool_connections=settings.threads,
-            )
-        )
-        return kms, kms.resolve(settings.kms_key_id or "")
-
-    from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
-    from softhsm import prepare  # noqa: PLC0415
-
-    module, pin = prepare(settings)
-    backend = PKCS11Backend(module, settings.pkcs11_token_label, pin)
-    return backend, KeyId(settings.pkcs11_key_id)
 
 
 def _judge(
@@ -268,56 +277,3 @@ def _judge(
     if refusals:
         raise ConfigurationError(*refusals)
     return networks, warnings
-
-
-def _lifecycle(found: Foundation) -> Lifecycle:
-    payer = Payer(found.signer, utc_now)
-    return Lifecycle(found.store, found.chains, payer, _nonces(found), utc_now)
-
-
-def _nonces(found: Foundation) -> Nonces:
-    return Nonces(
-        found.store,
-        address=found.signer.address,
-        key_id=found.signer.key_id,
-        clock=utc_now,
-    )
-
-
-class _Prober:
-    """Asks the dependencies whether they work, once in a few seconds at most."""
-
-    def __init__(self, found: Foundation) -> None:
-        self._found = found
-        self._lock = Lock()
-        self._until = 0.0
-        self._last = Readiness({})
-
-    def __call__(self) -> Readiness:
-        """Return the state of the dependencies; never raises ours."""
-        with self._lock:
-            if time.monotonic() >= self._until:
-                self._last = Readiness(self._checks())
-                self._until = time.monotonic() + _READINESS_SECONDS
-            return self._last
-
-    def _checks(self) -> Mapping[str, str]:
-        probes = {
-            "database": self._found.store.check,
-            "key": self._found.signer.self_test,
-        }
-        for name, chain in self._found.chains.items():
-            probes[f"network-{name}"] = partial(
-                check_chain, name, chain.network, chain.client
-            )
-        return {name: _answer(probe) for name, probe in probes.items()}
-
-
-def _answer(probe: Callable[[], object]) -> str:
-    try:
-        probe()
-    except ConfigurationError as e:
-        return e.refusals[0].code
-    except HotWalletError as e:
-        return e.code
-    return "ok"

@@ -13,6 +13,7 @@ import click
 
 from api.auth import Role
 from api.inspection import nonce, refund
+from api.keys_cli import keys
 from api.logs import configure
 from signer.errors import ConfigurationError, HotWalletError, Refusal
 from signer.guard import EXIT_STATUS
@@ -68,13 +69,15 @@ def guard(as_json: bool) -> None:
     with contextlib.redirect_stdout(sys.stderr):  # The answer alone goes to stdout.
         configure(Settings.from_env(os.environ))
         found = lay_foundation(os.environ)
+        active = found.store.active_key()
+    address = active.address if active else None
     if as_json:
         click.echo(
             json.dumps(
                 {
                     "ok": True,
                     "environment": found.settings.app_env,
-                    "address": found.signer.address,
+                    "address": address,
                     "networks": sorted(found.networks),
                     "warnings": found.warnings,
                 }
@@ -83,7 +86,7 @@ def guard(as_json: bool) -> None:
         return
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"ok: {found.settings.app_env}, signing for {found.signer.address}")
+    click.echo(f"ok: {found.settings.app_env}, signing for {address}")
 
 
 @cli.command()
@@ -132,6 +135,7 @@ def db_upgrade() -> None:
 cli.add_command(softhsm)
 cli.add_command(refund)
 cli.add_command(nonce)
+cli.add_command(keys)
 
 
 def main() -> NoReturn:

@@ -1,11 +1,23 @@
-"""What one request carries along: its id, and who asks."""
+"""What one request carries along: its id, who asks, and from where."""
 
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 import falcon
 
+
+Network = IPv4Network | IPv6Network
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -16,12 +28,14 @@ class Principal:
     Who asks, as a verified token says.
 
     ``sub`` is also the scope of idempotency keys and references: no client ever
-    meets another's.
+    meets another's.  ``scopes`` is None where the token has no such claim.
     """
 
     sub: str
     roles: frozenset[str]
     jti: str
+    expires_at: datetime
+    scopes: frozenset[str] | None = None
 
 
 def new_request_id() -> str:
@@ -48,3 +62,44 @@ def principal(req: falcon.Request) -> Principal:
     """Return who asks.  Only routes that need a role may call this."""
     known: Principal = req.context.principal
     return known
+
+
+def peer_address(req: falcon.Request, proxies: Sequence[Network] = ()) -> str:
+    """
+    Return the address that *req* came from, in its one spelling.
+
+    It is the socket's.  Only where that one is among *proxies* counts what they say:
+    of ``X-Forwarded-For`` the last address that is not a proxy's, since all before it
+    was written by whoever sent it.
+    """
+    peer = _address(req.env.get("REMOTE_ADDR", ""))
+    hops = (req.get_header("X-Forwarded-For") or "").split(",")
+    while peer and hops and any(peer in proxy for proxy in proxies):
+        before = _address(hops.pop().strip())
+        if before is None:
+            break
+        peer = before
+    return str(peer or "unknown")
+
+
+def neighbourhood(peer: str) -> str:
+    """
+    Return who is counted together with *peer*.
+
+    One customer has 2**64 addresses of IPv6 at least (RFC 6177), and one of IPv4.
+    """
+    address = _address(peer)
+    if not isinstance(address, IPv6Address):
+        return peer
+    return str(ip_network((address, 64), strict=False))
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        # A socket for both families shows IPv4 as ::ffff:192.0.2.1; zones are ours.
+        return address.ipv4_mapped or IPv6Address(int(address))
+    return address

@@ -29,10 +29,13 @@ from signer.errors import (
     InsufficientFundsError,
     InvalidInputError,
     LimitReachedError,
+    NewKeyUnhealthyError,
     NotFoundError,
     PermissionDeniedError,
     PolicyViolationError,
+    RateLimitedError,
     RequestError,
+    RotationInProgressError,
     StaleStateError,
     StoreUnavailableError,
     WalletPausedError,
@@ -68,7 +71,12 @@ _TABLE: dict[type[Exception], _Row] = {
     NotFoundError: _Row(HTTPStatus.NOT_FOUND),
     ConflictError: _Row(HTTPStatus.CONFLICT),
     InProgressError: _Row(HTTPStatus.CONFLICT, retry_after=1),
+    RotationInProgressError: _Row(HTTPStatus.CONFLICT, retry_after=5),
+    RateLimitedError: _Row(HTTPStatus.TOO_MANY_REQUESTS),
     PolicyViolationError: _Row(HTTPStatus.UNPROCESSABLE_ENTITY),
+    NewKeyUnhealthyError: _Row(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The old key goes on serving.", retry_after=5
+    ),
     BackendError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=30),
     BackendUnavailableError: _Row(
         HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=5
@@ -203,6 +211,9 @@ def _respond(
 
 def _members(error: HotWalletError) -> dict[str, str]:
     match error:
+        case NewKeyUnhealthyError(reason=reason):
+            members = {"error": "new key unhealthy", "message": str(error)}
+            return {**members, "reason": reason}
         case InvalidInputError(field=str(field)):
             return {"field": field}
         case PolicyViolationError(rule=rule):
@@ -212,8 +223,9 @@ def _members(error: HotWalletError) -> dict[str, str]:
 
 def _headers(error: HotWalletError, row: _Row) -> dict[str, str]:
     headers = {}
-    if row.retry_after is not None:
-        headers["Retry-After"] = str(row.retry_after)
+    wait = getattr(error, "retry_after", row.retry_after)
+    if wait is not None:
+        headers["Retry-After"] = str(wait)
     if row.status == HTTPStatus.UNAUTHORIZED:
         # RFC 6750, section 3.1: no error code where no token was sent.
         bare = str(error) == NO_TOKEN

@@ -6,10 +6,10 @@ from typing import Any
 from api.documents import refund_document, timestamp
 from signer.ports import NodeView
 from signer.refunds.explain import Bid, Explanation
-from signer.refunds.nonces import Standing
 from signer.refunds.refund import Refund, SignedTransaction
 from signer.refunds.repair import Repair
 from signer.refunds.wallet import Sighting
+from signer.refunds.watching import Standing
 
 
 def explanation_document(found: Explanation) -> dict[str, Any]:

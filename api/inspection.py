@@ -14,8 +14,8 @@ from api.logs import configure
 from signer.errors import NotFoundError
 from signer.ports import utc_now
 from signer.refunds.explain import Explainer, Explanation
-from signer.refunds.nonces import Chain
 from signer.refunds.repair import Repair, repair
+from signer.refunds.watching import Chain
 from signer.settings import Settings
 
 
@@ -36,7 +36,9 @@ def explain(refund_id: str, as_json: bool) -> None:
         found = seen.store.get(refund_id)
         if found is None:
             raise NotFoundError("there is no such refund")
-        explanation = Explainer(seen.store, seen.chains, utc_now).explain(found)
+        explanation = Explainer(seen.store, seen.store, seen.chains, utc_now).explain(
+            found
+        )
     if as_json:
         click.echo(json.dumps(explanation_document(explanation)))
         return

@@ -1,15 +1,16 @@
 """
 The keys that tokens are verified with, each bound to one algorithm for good.
 
-There is exactly one source: a public key in PEM, a JWKS file, or, outside
-production, an HMAC secret.  All are read once; nothing is ever fetched because
-a token asked for it (RFC 8725, section 3.10).
+There is exactly one source: a public key in PEM, a JWK Set in a file or at a URL
+(``api/jwks.py``), or, outside production, an HMAC secret.  No token says where a key
+is to be found (RFC 8725, section 3.10).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,8 +23,10 @@ from signer.settings import Settings
 
 MIN_SECRET_BYTES = 32
 
-_ASYMMETRIC = ("RS256", "PS256", "ES256", "EdDSA")
-_MAX_FILE_BYTES = 64 * 1024
+KEY_ID = re.compile(r"[A-Za-z0-9._~+=-]{1,128}")
+
+ASYMMETRIC = ("RS256", "PS256", "ES256", "EdDSA")
+MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,18 @@ class VerificationKey:
 
     algorithm: str
     material: Any = field(repr=False)
+
+
+class KeySource(Protocol):
+    """Where the keys for verifying come from."""
+
+    def find(self, kid: str | None) -> VerificationKey | None:
+        """
+        Return the key that a token with this ``kid`` must be signed with.
+
+        Raises:
+            AuthenticationError: ``token-keys-stale``: no key can be trusted any more.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +65,57 @@ class KeySet:
 
 def load_keys(settings: Settings) -> KeySet:
     """
-    Read the one source of keys that *settings* names.
+    Read the one source of keys that *settings* names, if it is no URL.
 
     Raises:
         ConfigurationError: ``jwt-not-configured``, ``jwt-shared-secret``,
             ``jwt-secret-too-short`` or ``jwt-key-invalid``.
     """
+    require_one_source(settings)
     pem, jwks, secret = (
         settings.jwt_public_key_file,
         settings.jwt_jwks_file,
         settings.jwt_secret,
     )
-    if sum(source is not None for source in (pem, jwks, secret)) != 1:
-        raise _refusal(
-            "jwt-not-configured",
-            "set exactly one of JWT_PUBLIC_KEY_FILE, JWT_JWKS_FILE and JWT_SECRET",
-        )
     if secret is not None:
         return KeySet(only=_hmac_key(settings, secret.get_secret_value()))
-    if settings.jwt_algorithm not in _ASYMMETRIC:
-        raise _refusal("jwt-key-invalid", "HS256 goes with JWT_SECRET only")
+    require_asymmetric(settings)
     if pem is not None:
         return KeySet(only=_pem_key(pem, settings.jwt_algorithm))
     assert jwks is not None  # noqa: S101  Counted above.
     return KeySet(by_id=_jwks_keys(jwks, settings.jwt_algorithm))
+
+
+def require_one_source(settings: Settings) -> None:
+    """
+    Require that there is exactly one source of keys.
+
+    Raises:
+        ConfigurationError: ``jwt-not-configured``.
+    """
+    sources = (
+        settings.jwt_public_key_file,
+        settings.jwt_jwks_file,
+        settings.jwt_jwks_url,
+        settings.jwt_secret,
+    )
+    if sum(source is not None for source in sources) != 1:
+        raise _refusal(
+            "jwt-not-configured",
+            "set exactly one of JWT_PUBLIC_KEY_FILE, JWT_JWKS_FILE, JWT_JWKS_URL"
+            " and JWT_SECRET",
+        )
+
+
+def require_asymmetric(settings: Settings) -> None:
+    """
+    Require an algorithm that goes with public keys.
+
+    Raises:
+        ConfigurationError: ``jwt-key-invalid``.
+    """
+    if settings.jwt_algorithm not in ASYMMETRIC:
+        raise _refusal("jwt-key-invalid", "HS256 goes with JWT_SECRET only")
 
 
 def bind(material: Any, algorithm: str) -> VerificationKey:
@@ -143,7 +185,7 @@ def _jwk(path: Path, entry: Any, default: str) -> tuple[str, VerificationKey]:
             raise _refusal(
                 "jwt-key-invalid", f"{path}: a key without kid, or not for signatures"
             )
-    if algorithm not in _ASYMMETRIC:
+    if algorithm not in ASYMMETRIC:
         raise _refusal("jwt-key-invalid", f"{path}: an algorithm that is not allowed")
     try:
         return kid, bind(jwt.PyJWK(entry, algorithm).key, algorithm)
@@ -157,12 +199,12 @@ def _jwk(path: Path, entry: Any, default: str) -> tuple[str, VerificationKey]:
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_FILE_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as e:
         raise _refusal(
             "jwt-key-invalid", f"{path} cannot be read ({type(e).__name__})"
         ) from None
-    if len(content) > _MAX_FILE_BYTES:
+    if len(content) > MAX_BYTES:
         raise _refusal("jwt-key-invalid", f"{path} is too large for a key file")
     return content
 

@@ -1,15 +1,16 @@
 """What happens around every request: its id, its log line, and the gate."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import falcon
 import structlog
 
+from api.access import Access, Attempt, Needs, require_rights
 from api.auth import Authenticator
-from api.context import request_id
-from signer.errors import PermissionDeniedError
+from api.context import Network, Principal, peer_address, request_id
+from signer.errors import AuthenticationError, PermissionDeniedError
 
 
 # HSTS binds browsers only, and is harmless elsewhere; the rest keeps answers
@@ -28,11 +29,16 @@ class Resource:
     """
     What a route leads to.
 
-    Each kind declares ``required_role``, the role that may call it; ``None`` opens
-    it to anyone.  One that forgets to say so answers 500, and lets nobody in.
+    Each kind declares ``required_role``: the role that may call it, or several of
+    which one suffices; ``None`` opens it to anyone.  One that forgets to say so
+    answers 500, and lets nobody in.  ``required_scope`` narrows that for tokens with
+    scopes.  What is administrative is counted, audited and done by a token once, and
+    has a scope that every token needs.
     """
 
-    required_role: ClassVar[str | None]
+    required_role: ClassVar[str | frozenset[str] | None]
+    required_scope: ClassVar[str | None] = None
+    is_administrative: ClassVar[bool] = False
     methods: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls) -> None:
@@ -43,6 +49,18 @@ class Resource:
             for name in sorted(dir(cls))
             if name.startswith("on_")
         )
+        role = getattr(cls, "required_role", None)
+        if cls.is_administrative and not (role and cls.required_scope):
+            raise TypeError(f"{cls.__name__} needs a role and a scope")
+
+    @classmethod
+    def needs(cls) -> Needs | None:
+        """Return what a token must allow here; ``None`` where nobody needs one."""
+        role = cls.required_role
+        if role is None:
+            return None
+        roles = frozenset({role}) if isinstance(role, str) else role
+        return Needs(roles, cls.required_scope, cls.is_administrative)
 
 
 class RequestLog:
@@ -74,10 +92,24 @@ class RequestLog:
 
 
 class Gate:
-    """Lets a request through to its resource: method, then token, then role."""
+    """Lets a request through to its resource: method, token, rights, and how often."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        access: Access | None = None,
+        *,
+        proxies: Sequence[Network] = (),
+    ) -> None:
+        """
+        Take tokens to *authenticator*, and count, audit and limit with *access*.
+
+        Without *access* nothing is limited, and nothing administrative is served.
+        *proxies* are those whose word is taken for where a request came from.
+        """
         self._authenticator = authenticator
+        self._access = access
+        self._proxies = proxies
 
     def process_resource(
         self,
@@ -91,20 +123,44 @@ class Gate:
 
         Raises:
             falcon.HTTPMethodNotAllowed: OPTIONS too, as nobody needs CORS here.
-            AuthenticationError: No token, or not one of ours.
-            PermissionDeniedError: A good token without the role.
+            AuthenticationError: No token, not one of ours, or used up.
+            PermissionDeniedError: A good token without the role or the scope.
+            RateLimitedError: Too many requests, or refused ones.
+            StoreUnavailableError: It could not be made sure that none of this holds.
         """
         if not isinstance(resource, Resource):
             raise TypeError("a route leads to something that is no Resource")
         if req.method not in resource.methods:
             raise falcon.HTTPMethodNotAllowed(resource.methods)
-        role = resource.required_role
-        if role is None:
+        needs = resource.needs()
+        if needs is None:
             return
+        if self._access is not None:
+            self._judge(req, needs, self._access)
+        elif needs.administrative:
+            raise TypeError("an administrative route needs a gate with access")
+        else:
+            self._identify(req, needs)
+
+    def _judge(self, req: falcon.Request, needs: Needs, access: Access) -> None:
+        attempt = Attempt(
+            needs=needs,
+            method=req.method,
+            route=req.uri_template,
+            peer=peer_address(req, self._proxies),
+            request_id=request_id(req),
+        )
+        access.turn_away(attempt)
+        try:
+            access.admit(self._identify(req, needs), attempt)
+        except (AuthenticationError, PermissionDeniedError) as e:
+            access.refuse(e, attempt, req.context.get("principal"))
+
+    def _identify(self, req: falcon.Request, needs: Needs) -> Principal:
         caller = self._authenticator.authenticate(req.get_header("Authorization"))
         req.context.principal = caller
-        if role not in caller.roles:
-            raise PermissionDeniedError(f"this needs the role {role}")
+        require_rights(caller, needs)
+        return caller
 
 
 def _canonical(req: falcon.Request, resp: falcon.Response) -> dict[str, object]:

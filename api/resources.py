@@ -47,6 +47,7 @@ class Refunds(Resource):
             idempotency_key=key,
             request=read_refund(read_object(req)),
             request_id=request_id(req),
+            token_id=principal(req).jti,
         )
 
         answer = submission.answer

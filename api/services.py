@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from api.auth import Authenticator
 from signer.networks import Network
-from signer.ports import Clock
+from signer.ports import Clock, KeyStore
 from signer.refunds.explain import Explainer
 from signer.refunds.service import RefundService
+from signer.rotation import Rotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Services:
 
     refunds: RefundService
     explainer: Explainer
+    rotation: Rotation
+    keys: KeyStore
     authenticator: Authenticator
     readiness: Callable[[], Readiness]
     clock: Clock

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from api.auth import MAX_LIFETIME, TOKEN_TYPE, Role
+from api.auth import MAX_LIFETIME, SCOPE, TOKEN_TYPE, Role
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.ports import Clock, utc_now
 from signer.settings import Settings
@@ -32,6 +32,7 @@ def mint(
     *,
     subject: str,
     roles: Sequence[Role],
+    scopes: Sequence[str] = (),
     lifetime: timedelta = timedelta(seconds=MAX_LIFETIME),
     key_id: str | None = None,
     clock: Clock = utc_now,
@@ -39,18 +40,22 @@ def mint(
     """
     Return a token that the service under *settings* accepts.
 
+    Without *scopes* it has no claim ``scope``, and its roles alone decide what it may.
     *key_id* becomes the ``kid``, which a JWKS file needs and a single key does not.
 
     Raises:
         ConfigurationError: ``dev-tokens-forbidden`` in production, or
             ``jwt-not-configured`` when there is no key to sign with.
-        InvalidInputError: *lifetime* is not from 1 to 300 seconds.
+        InvalidInputError: *lifetime* is not from 1 to 300 seconds, or a scope is none
+            that RFC 6749 has.
     """
     seconds = int(lifetime.total_seconds())
     if not 0 < seconds <= MAX_LIFETIME:
         raise InvalidInputError(
             f"must be from 1 to {MAX_LIFETIME} seconds", field="lifetime"
         )
+    if scopes and not SCOPE.fullmatch(" ".join(scopes)):
+        raise InvalidInputError("must be words of visible ASCII", field="scope")
     key = _signing_key(settings)
     now = int(clock().timestamp())
     claims = {
@@ -62,7 +67,7 @@ def mint(
         "nbf": now,
         "exp": now + seconds,
         "roles": list(roles),
-    }
+    } | ({"scope": " ".join(scopes)} if scopes else {})
     headers = {"typ": TOKEN_TYPE} | ({"kid": key_id} if key_id else {})
     return jwt.encode(claims, key, settings.jwt_algorithm, headers)
 

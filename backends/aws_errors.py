@@ -99,8 +99,12 @@ _DENIED = (
 )
 
 
-def translated(operation: str, error: Exception) -> BackendError:
-    """Return our error for boto3's: its kind, and nothing that it says."""
+def translated(operation: str, error: Exception, most: int = 1) -> BackendError:
+    """
+    Return our error for boto3's: its kind, and nothing that it says.
+
+    *most* is how often it may have asked before it gave up without an answer.
+    """
     if isinstance(error, ClientError):
         return _refused(operation, error.response)
     kind = BackendError
@@ -108,13 +112,21 @@ def translated(operation: str, error: Exception) -> BackendError:
         kind = BackendUnavailableError
     elif isinstance(error, _DENIED):
         kind = AccessDeniedError
-    return kind(f"KMS {operation} got no usable answer ({type(error).__name__})")
+    failure = kind(f"KMS {operation} got no usable answer ({type(error).__name__})")
+    failure.attempts = most
+    return failure
 
 
 def request_id(metadata: Mapping[str, Any]) -> str | None:
     """Return KMS's name for the call from ``ResponseMetadata``, if it is a UUID."""
     value = str(metadata.get("RequestId"))
     return value if _UUID.fullmatch(value) else None
+
+
+def attempts(metadata: Mapping[str, Any]) -> int:
+    """Return how often botocore asked until it had this answer."""
+    retries = metadata.get("RetryAttempts", 0)
+    return 1 + retries if isinstance(retries, int) else 1
 
 
 def _refused(operation: str, response: Mapping[str, Any]) -> BackendError:
@@ -125,10 +137,12 @@ def _refused(operation: str, response: Mapping[str, Any]) -> BackendError:
     status = metadata.get("HTTPStatusCode", 0)
     kind = _ERRORS.get(code) or _by_status(status)
     name = code if code in _ERRORS else "an unlisted error"
-    return kind(
-        f"KMS {operation} failed: {name}, HTTP {status:d},"
-        f" request {request_id(metadata) or 'unknown'}"
+    asked = request_id(metadata)
+    failure = kind(
+        f"KMS {operation} failed: {name}, HTTP {status:d}, request {asked or 'unknown'}"
     )
+    failure.request_id, failure.attempts = asked, attempts(metadata)
+    return failure
 
 
 def _by_status(status: int) -> type[BackendError]:

@@ -16,7 +16,7 @@ import boto3  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from backends.aws_deadline import Deadline
-from backends.aws_errors import request_id, translated
+from backends.aws_errors import attempts, request_id, translated
 from signer.errors import (
     BackendError,
     ConfigurationError,
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DIGEST_BYTES = 32
+# KMS's own rules for KeyId: an id (multi-Region ones begin with mrk-), an alias, or
+# the ARN of either.
+_KEY_NAME = re.compile(
+    r"(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:)?"
+    r"(alias/[A-Za-z0-9/_-]{1,250}|(key/)?[A-Za-z0-9-]{8,64})"
+)
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
 
 
@@ -111,9 +117,15 @@ class KMSBackend:
         Return the ARN of *key_id*: an alias, a key id, or an ARN already.
 
         Raises:
+            InvalidInputError: It is none of these; nothing was sent.
             KeyNotFoundError: There is no such key.
             KeyUnusableError: It cannot sign: state, curve or usage.
         """
+        if not _KEY_NAME.fullmatch(key_id):
+            raise InvalidInputError(
+                "must be a KMS key id, a key or alias ARN, or alias/NAME",
+                field="newKeyId",
+            )
         return KeyId(self._inspect(key_id)["KeyId"])
 
     def public_key(self, key_id: KeyId) -> bytes:
@@ -146,8 +158,9 @@ class KMSBackend:
             MessageType="DIGEST",  # Signed as given; RAW would hash it again.
             SigningAlgorithm="ECDSA_SHA_256",
         )
+        metadata = answer["ResponseMetadata"]
         return DeviceSignature(
-            answer["Signature"], request_id(answer["ResponseMetadata"])
+            answer["Signature"], request_id(metadata), attempts(metadata)
         )
 
     def _inspect(self, key_id: str) -> "GetPublicKeyResponseTypeDef":
@@ -171,7 +184,8 @@ class KMSBackend:
         try:
             return question()
         except Exception as e:  # noqa: BLE001 - whatever it is, it must not get out.
-            failure = translated(operation, e)
+            most = self._kms.meta.config.retries.get("total_max_attempts", 1)
+            failure = translated(operation, e, most)
         # Out here, so that not even __context__ leads to the vendor's words.
         raise failure
 

@@ -8,6 +8,7 @@ use, and again when the token went away or the process was forked.
 
 import os
 import random
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -37,6 +38,8 @@ from signer.secp256k1 import DIGEST_SIZE
 
 
 T = TypeVar("T")
+
+_CKA_ID = re.compile(r"([0-9a-f]{2}){1,32}")
 
 _PAUSES = (0.02, 0.02, 0.04, 0.08, 0.16, 0.32)
 """Seconds between the attempts to open a token, twice as much at most.
@@ -70,6 +73,20 @@ class PKCS11Backend:
         self._pin_refused = False
         self._connection: Connection | None = None
         self._pinned: dict[KeyId, bytes] = {}
+
+    def resolve(self, name: str) -> KeyId:
+        """
+        Return *name*, a ``CKA_ID`` in hex, as it is pinned: in lower case.
+
+        Raises:
+            InvalidInputError: It is no ``CKA_ID`` in hex.
+            KeyNotFoundError, KeyUnusableError, BackendError: As ``public_key``.
+        """
+        key_id = KeyId(name.lower())
+        if not _CKA_ID.fullmatch(key_id):
+            raise InvalidInputError("must be a CKA_ID in hex", field="newKeyId")
+        self.public_key(key_id)
+        return key_id
 
     def public_key(self, key_id: KeyId) -> bytes:
         """

@@ -21,7 +21,8 @@ import structlog
 from bench.measure import Action, interleaved, machine, throughput
 from bench.refunds import refunds_per_second
 from dev.stack import hotwallet
-from signer.audit import AuditLog, Operation, Purpose
+from signer.audit.log import AuditLog
+from signer.audit.record import Operation, Purpose
 from signer.ports import KeyBackend, KeyId
 from signer.refunds.erc20 import transfer_calldata
 from signer.signing import Signer

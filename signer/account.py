@@ -36,7 +36,7 @@ from eth_utils.hexadecimal import is_0x_prefixed
 from hexbytes import HexBytes
 from rlp.sedes import big_endian_int
 
-from signer.audit import Operation, Purpose
+from signer.audit.record import Operation, Purpose
 from signer.errors import HotWalletError, InvalidInputError, PolicyViolationError
 from signer.messages import message_digest
 from signer.secp256k1 import Signature

@@ -11,13 +11,16 @@ Every error that the system raises on purpose.
     │   ├── AuthenticationError      no token, or not one of ours
     │   ├── PermissionDeniedError    a token without the role
     │   ├── NotFoundError            no such refund
+    │   ├── RateLimitedError         retry: too many of them, or of bad tokens
     │   └── ConflictError            the key or the reference is taken
     │       ├── IdempotencyMismatchError
+    │       ├── RotationInProgressError  retry: another key is being changed to
     │       ├── InProgressError      retry: the first request is being answered
     │       └── NotCancellableError  a nonce is spent on it already
     ├── SigningError                 no signature left the process
     │   ├── EncodingError            not strict DER, or out of range
     │   ├── RecoveryError            does not recover to the pinned key
+    │   ├── NewKeyUnhealthyError     the old key goes on serving
     │   └── BackendError             the device said no
     │       ├── BackendUnavailableError   retry
     │       ├── BackendThrottledError     retry
@@ -34,6 +37,7 @@ Every error that the system raises on purpose.
     └── StoreError                   the database said no
         ├── StoreUnavailableError    retry
         └── StaleStateError          somebody else moved the row first
+            └── KeyRotatedError      another key is the active one now
 
 The class says whether to retry (``retryable``) and how a machine calls the
 error (``code``).  Messages are ours: a vendor's words stay in ``__cause__``
@@ -120,6 +124,17 @@ class NotFoundError(RequestError):
     code = "not-found"
 
 
+class RateLimitedError(RequestError):
+    """Too many requests, or refused ones; *retry_after* is in seconds."""
+
+    code = "too-many-requests"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class ConflictError(RequestError):
     """The caller's reference is already taken by another refund."""
 
@@ -130,6 +145,13 @@ class IdempotencyMismatchError(ConflictError):
     """The idempotency key was used before, for another request."""
 
     code = "idempotency-mismatch"
+
+
+class RotationInProgressError(ConflictError):
+    """Somebody is rotating to another key at the moment."""
+
+    code = "rotation-in-progress"
+    retryable = True
 
 
 class InProgressError(ConflictError):
@@ -163,10 +185,32 @@ class RecoveryError(SigningError):
     code = "signature-recovery"
 
 
+class NewKeyUnhealthyError(SigningError):
+    """
+    The key that was to be rotated to did not prove itself; the old one goes on.
+
+    *reason* is the code of what it failed with.
+    """
+
+    code = "new-key-unhealthy"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class BackendError(SigningError):
-    """The device failed in a way that has no better name."""
+    """
+    The device failed in a way that has no better name.
+
+    ``request_id`` is the device's name of the call, where it told one, and
+    ``attempts`` how often it was asked: either may stand in the device's own log.
+    """
 
     code = "backend-failed"
+
+    request_id: str | None = None
+    attempts: int = 1
 
 
 class BackendUnavailableError(BackendError):
@@ -275,3 +319,9 @@ class StaleStateError(StoreError):
 
     code = "stale-state"
     retryable = True
+
+
+class KeyRotatedError(StaleStateError):
+    """Another key is the active one now; nothing was changed."""
+
+    code = "key-rotated"

@@ -6,7 +6,15 @@ rely on; ``docs/guard.md`` has the cure for each.  Every problem is named at onc
 so that nobody has to start five times to find five of them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 
 from signer.errors import (
     ChainError,
@@ -105,6 +113,45 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
         raise ConfigurationError(*refusals)
 
 
+def check_audit_key(
+    audit_spki: bytes, jwt_spkis: Iterable[bytes], wallet_spki: bytes
+) -> None:
+    """
+    Make sure that the audit's checkpoints have a key of their own.
+
+    Whoever may mint tokens, or pay, must not be able to vouch for what the log says
+    of it.  All are public keys: DER ``SubjectPublicKeyInfo`` (RFC 5280).
+
+    Raises:
+        ConfigurationError: ``audit-key-shared``.
+        ValueError: One is no public key; a programming error.
+    """
+    audit = _numbers(audit_spki)
+    others = (
+        ("the wallet's key", [wallet_spki]),
+        ("a key that tokens are verified with", jwt_spkis),
+    )
+    refusals = [
+        Refusal(
+            "audit-key-shared",
+            f"AUDIT_SIGNING_KEY_FILE holds {owner}; make one for the audit alone",
+        )
+        for owner, spkis in others
+        if any(_numbers(spki) == audit for spki in spkis)
+    ]
+    if refusals:
+        raise ConfigurationError(*refusals)
+
+
+def _numbers(spki: bytes) -> object:
+    """Return what a public key is made of, however it was written down."""
+    key = load_der_public_key(spki)
+    match key:
+        case EllipticCurvePublicKey() | RSAPublicKey():
+            return key.public_numbers()
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
 def _token_problem(token: Token, client: ChainClient) -> str | None:
     if not client.has_code(token.address):
         return "no contract has this address"
@@ -169,16 +216,34 @@ def _production_refusals(
             "jwt-signing-key-forbidden",
             "JWT_SIGNING_KEY_FILE is for development; this host must not mint tokens",
         ),
+        (
+            not _is_https(settings.jwt_jwks_url),
+            "jwks-insecure",
+            "JWT_JWKS_URL must be https, or anybody between may mint tokens",
+        ),
+        (
+            settings.audit_signing_key_file is None,
+            "audit-key-missing",
+            "without AUDIT_SIGNING_KEY_FILE nobody notices a log that was cut off",
+        ),
+        (
+            settings.alert_webhook_url is not None
+            and not _is_https(settings.alert_webhook_url.get_secret_value()),
+            "webhook-insecure",
+            "ALERT_WEBHOOK_URL must be https",
+        ),
     )
     for applies, code, message in checks:
         if applies:
             yield Refusal(code, message)
     for name, network in networks.items():
-        if not all(
-            url.get_secret_value().lower().startswith("https://")
-            for url in network.rpc_urls
-        ):
+        if not all(_is_https(url.get_secret_value()) for url in network.rpc_urls):
             yield Refusal("rpc-insecure", f"networks.{name}: rpc_urls must be https")
+
+
+def _is_https(url: str | None) -> bool:
+    """Say so of what is not set as well."""
+    return url is None or url.lower().startswith("https://")
 
 
 def _warnings(settings: Settings) -> Iterator[str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, NewType, Protocol
 
+from signer.audit.record import Record, Sealed
+from signer.keys import Key
 from signer.refunds.limits import NO_LIMITS, Limits
 from signer.refunds.refund import (
     InFlight,
@@ -62,15 +64,30 @@ class DeviceSignature:
     What a device answered, not yet believed.
 
     ``request_id`` is the device's own name for the call (KMS: the request id
-    that CloudTrail records), so that the two logs can be matched.
+    that CloudTrail records), so that the two logs can be matched.  ``attempts`` counts
+    the calls, of which the last one has that name: an answer can be lost.
     """
 
     der: bytes
     request_id: str | None = None
+    attempts: int = 1
 
     def __repr__(self) -> str:
         """Signature bytes never reach a log."""
         return f"DeviceSignature(request_id={self.request_id!r})"
+
+
+class KeyDirectory(KeyBackend, Protocol):
+    """A backend that knows keys by the names that operators give them."""
+
+    def resolve(self, name: str) -> KeyId:
+        """
+        Return what never moves of the key that *name* means at this moment.
+
+        Raises:
+            InvalidInputError: *name* is no key's name here, whatever keys there are.
+            KeyNotFoundError, KeyUnusableError, BackendError: It cannot be used.
+        """
 
 
 class KeyGenerator(KeyBackend, Protocol):
@@ -332,15 +349,18 @@ class Store(Protocol):
         counted: int,
         at: datetime,
         limits: Limits = NO_LIMITS,
+        intent: Record | None = None,
     ) -> Refund:
         """
         Give a queued refund its nonce for life, in one transaction.
 
         The nonce is one past the highest that any row holds for this chain and sender.
         *counted* is what the chain counts.  *limits* bound what all refunds of its
-        token together may pay, whoever reserves at the same time.
+        token together may pay, whoever reserves at the same time.  *intent* is written
+        with it, and the refund that is returned is ``intended`` then.
 
         Raises:
+            KeyRotatedError: *sender* is not the active key's any more.
             LimitReachedError: It would pay too much.
             StaleStateError: The refund is not as *refund* says any more, or a sighting
                 has paid it; its wallet is paused or not opened; or *counted* is ahead
@@ -352,9 +372,12 @@ class Store(Protocol):
         before: Refund,
         after: Refund,
         transaction: SignedTransaction | None = None,
+        outcome: Record | None = None,
     ) -> None:
         """
         Replace *before* by *after*, and record *transaction*, or do nothing.
+
+        *outcome* is what the audit says of the transaction's signature.
 
         Raises:
             StaleStateError: The stored version is not that of *before*.
@@ -423,8 +446,8 @@ class Store(Protocol):
     def go_on(self, chain_id: int) -> bool:
         """Let a chain that was stopped go on; say whether it was."""
 
-    def sighting(self, chain_id: int, sender: str, mark: bytes) -> Sighting | None:
-        """Return the sighting that paid the refund with *mark*, if there is one."""
+    def sighting(self, chain_id: int, mark: bytes) -> Sighting | None:
+        """Return a sighting, of any wallet, that paid the refund with *mark*."""
 
     def adopt(self, before: Refund, after: Refund) -> None:
         """
@@ -437,3 +460,162 @@ class Store(Protocol):
 
     def check(self) -> None:
         """Do nothing, through the database: raises when it is not usable."""
+
+
+class KeyStore(Protocol):
+    """
+    The key ring's rows.  Every method is one transaction.
+
+    At most one key is active and at most one pending, by the schema.
+    """
+
+    def keys(self) -> Sequence[Key]:
+        """Return every key: the latest epoch first, then those that never served."""
+
+    def active_key(self) -> Key | None:
+        """Return the key that signs; None before the first one was enrolled."""
+
+    def enrol(self, key: Key) -> Key:
+        """
+        Make *key* the active one, unless there is an active key.
+
+        Returns:
+            The active key, whoever enrolled it.
+        """
+
+    def begin_rotation(self, key: Key, now: datetime) -> Key:
+        """
+        Make *key* the pending one, or take up its rotation again.
+
+        A pending key whose hold is over is not in the way; another one becomes what it
+        was before.
+
+        Raises:
+            RotationInProgressError: Somebody holds the pending key.
+        """
+
+    def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
+        """
+        Keep a pending *key* pending, and let go of it; *blocked_by* says why.
+
+        Raises:
+            StaleStateError: The stored version is not that of *key*.
+        """
+
+    def reject(self, key: Key, reason: str, at: datetime) -> Key:
+        """
+        End the rotation to a pending *key*: rejected, or draining as it was before.
+
+        Raises:
+            StaleStateError: The stored version is not that of *key*.
+        """
+
+    def activate(
+        self, key: Key, at: datetime, record: Record, *, block: bool = False
+    ) -> Key:
+        """
+        Make a pending *key* the active one, and the active one draining or blocked.
+
+        Once this returns, no reservation with the old key is under way either.
+        *record* is written with it.
+
+        Raises:
+            StaleStateError: The stored version is not that of *key*.
+        """
+
+    def retire(
+        self, at: datetime, draft: Callable[[Key], Record]
+    ) -> Sequence[tuple[Key, Record]]:
+        """
+        Retire the draining keys that no open refund has.
+
+        Returns:
+            Each with the record that *draft* made of it, and that was written with it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """
+    A signed statement about the chain's first ``size`` records.
+
+    ``note`` is text: what was signed, and the signature (C2SP signed-note).
+    """
+
+    size: int
+    note: str
+    at: datetime
+
+
+class Journal(Protocol):
+    """The records of the audit, in the order in which they were sealed."""
+
+    def append(self, records: Sequence[Record], *, active: str | None = None) -> None:
+        """
+        Make *records* durable, all or none.
+
+        Raises:
+            KeyRotatedError: *active* is an address, and not of the active key.
+            StoreError: The database cannot be written.
+        """
+
+    def seal(self, limit: int = 1000) -> int | None:
+        """
+        Give the oldest unsealed records their places in the chain; return how many.
+
+        None while another process is at it.
+        """
+
+    def head(self) -> tuple[int, bytes]:
+        """Return the number of sealed records, and the hash of the last one."""
+
+    def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
+        """Return sealed records from behind place *after*, in their order."""
+
+    def oldest_unsealed(self) -> str | None:
+        """Return the id of the record that has waited longest for its seal."""
+
+    def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keep *checkpoint*, unless there is one of the same size."""
+
+    def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
+        """Return the checkpoints of more than *after* records, smallest first."""
+
+
+class Callers(Protocol):
+    """What all processes must know of those who call them."""
+
+    def use_token(self, jti: str, expires_at: datetime, now: datetime) -> bool:
+        """
+        Say whether this is the first use of a token that works once.
+
+        It is remembered until *expires_at*; what expired before *now* is forgotten.
+        """
+
+    def count(self, bucket: str, period: int, amount: int = 1) -> int:
+        """
+        Add *amount* to what *bucket* has counted in *period*; return the sum.
+
+        *period* is any number that grows with time; much older ones are forgotten.
+        """
+
+
+class AlertCounters(Protocol):
+    """How often each alert was raised, by any process."""
+
+    def count_alert(self, name: str, at: datetime) -> None:
+        """Count one more."""
+
+    def alert_counts(self) -> Mapping[str, int]:
+        """Return the counts by name."""
+
+
+class Notifier(Protocol):
+    """Somebody outside who is told of alerts."""
+
+    def notify(self, document: Mapping[str, object]) -> None:
+        """Tell them, now or in a while; never raises."""
+
+
+class Ledger(Store, KeyStore, Journal, Callers, AlertCounters, Protocol):
+    """All that one database offers."""

@@ -97,12 +97,27 @@ class Settings(BaseModel):
     )
     jwt_public_key_file: Path | None = Field(default=None, alias="JWT_PUBLIC_KEY_FILE")
     jwt_jwks_file: Path | None = Field(default=None, alias="JWT_JWKS_FILE")
+    jwt_jwks_url: str | None = Field(default=None, alias="JWT_JWKS_URL", repr=False)
     jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET")
     jwt_signing_key_file: Path | None = Field(
         default=None, alias="JWT_SIGNING_KEY_FILE"
     )
     jwt_issuer: str = Field(default="hotwallet", alias="JWT_ISSUER")
     jwt_audience: str = Field(default="hotwallet", alias="JWT_AUDIENCE")
+
+    audit_signing_key_file: Path | None = Field(
+        default=None, alias="AUDIT_SIGNING_KEY_FILE"
+    )
+    audit_origin: str = Field(
+        default="hotwallet", alias="AUDIT_ORIGIN", pattern=r"^[A-Za-z0-9._/-]{1,100}$"
+    )
+    alert_webhook_url: SecretStr | None = Field(default=None, alias="ALERT_WEBHOOK_URL")
+    metrics_open: Boolean = Field(default=False, alias="METRICS_OPEN")
+    rotation_needs_funds: Boolean = Field(default=False, alias="ROTATION_NEEDS_FUNDS")
+
+    rate_limit_refused: int = Field(default=60, ge=1, alias="RATE_LIMIT_REFUSED")
+    rate_limit_admin: int = Field(default=30, ge=1, alias="RATE_LIMIT_ADMIN")
+    rate_limit_client: int = Field(default=0, ge=0, alias="RATE_LIMIT_CLIENT")
 
     bind: str = Field(default="127.0.0.1:8080", alias="BIND")
     workers: int = Field(default=2, ge=1, le=64, alias="WEB_CONCURRENCY")

@@ -2,15 +2,17 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 from eth_utils.address import is_same_address
 from eth_utils.crypto import keccak
 
-from signer.audit import AuditLog, Operation, Purpose, Subject
+from signer.audit.log import SUCCESS, AuditLog
+from signer.audit.record import NOTHING, Operation, Purpose, Record, Subject
 from signer.der import parse_public_key, parse_signature
-from signer.errors import HotWalletError, KeyUnusableError
+from signer.errors import BackendError, HotWalletError, KeyUnusableError
 from signer.ports import DeviceSignature, KeyBackend, KeyId
 from signer.secp256k1 import (
     PublicKey,
@@ -44,6 +46,7 @@ class Signer:
         self.key_id = key_id
         self.public_key = public_key
         self.address = public_key.address
+        self.last_signature_at: float | None = None  # As time.monotonic() has it.
         self._subject = Subject(backend.name, key_id, self.address)
 
     @classmethod
@@ -71,39 +74,88 @@ class Signer:
             )
         return cls(backend, key_id, public_key, audit)
 
-    def sign_digest(self, digest: bytes, purpose: Purpose) -> Signature:
+    def sign_digest(
+        self, digest: bytes, purpose: Purpose, *, while_active: bool = False
+    ) -> Signature:
         """
         Return the signature over the 32 bytes of *digest*, signed as given.
 
+        With *while_active* the key must be the ring's active one at the moment at which
+        the intent becomes durable.
+
         Raises:
             InvalidInputError: Not a digest; the device was not asked.
+            KeyRotatedError: Another key is the active one; the device was not asked.
             EncodingError: The device answered with no strict DER signature.
             RecoveryError: The device signed something else, or with another key.
             BackendError: The device did not sign.
         """
+        self.announce(digest, purpose, while_active=while_active)
+        signed = self.sign(digest, purpose)
+        self._audit.write(signed.outcome())
+        return signed.signature
+
+    def announce(
+        self, digest: bytes, purpose: Purpose, *, while_active: bool = False
+    ) -> None:
+        """
+        Make the intent to sign *digest* durable.
+
+        Raises:
+            InvalidInputError: Not a digest.
+            KeyRotatedError: With *while_active*: another key is the active one.
+            StoreError: The journal cannot be written.
+        """
         checked_digest(digest)
-        self._audit.intent(purpose, self._subject, digest)
+        intent = self._audit.intent(purpose, self._subject, digest)
+        self._audit.write(intent, active=self.address if while_active else None)
+
+    def tell(self, record: Record) -> None:
+        """Tell the log of a record that somebody has committed."""
+        self._audit.tell(record)
+
+    def intent(self, purpose: Purpose) -> Record:
+        """
+        Draft the intent to sign what is going to be decided in the same commit.
+
+        Whoever commits it may then call ``sign``.
+        """
+        return self._audit.intent(purpose, self._subject)
+
+    def sign(self, digest: bytes, purpose: Purpose) -> "Signed":
+        """
+        Return the signature for an intent that is durable already.
+
+        The caller makes the outcome durable before the signature leaves the process.
+        When the device does not sign, that is written here.
+
+        Raises:
+            InvalidInputError, SigningError: As ``sign_digest``.
+        """
+        checked_digest(digest)
         attempt = _Attempt()
         started = self._timer()
+        outcome = "internal-error"
+        signature = None
         try:
             signature = self._signed(digest, attempt)
         except HotWalletError as e:
-            attempt.outcome = e.code
+            outcome = e.code
             raise
-        else:
-            attempt.outcome = "success"
         finally:
-            self._audit.outcome(
-                purpose,
-                self._subject,
-                digest=digest,
-                outcome=attempt.outcome,
-                seconds=self._timer() - started,
-                device_request_id=attempt.device_request_id,
-            )
-        return signature
+            attempt.seconds = self._timer() - started
+            if signature is None:
+                self._audit.write(
+                    self._outcome(purpose, digest, attempt, outcome, NOTHING)
+                )
+        self.last_signature_at = time.monotonic()
 
-    def self_test(self) -> None:
+        def succeeded(**details: str | int) -> Record:
+            return self._outcome(purpose, digest, attempt, SUCCESS, details)
+
+        return Signed(signature, succeeded, self._audit)
+
+    def prove(self, purpose: Purpose) -> None:
         """
         Prove that the device signs with the pinned key, now.
 
@@ -114,7 +166,16 @@ class Signer:
             SigningError: It does not.
         """
         digest = keccak(b"\x19hotwallet self-test\n" + secrets.token_bytes(32))
-        self.sign_digest(digest, Purpose(Operation.SELF_TEST, actor="self-test"))
+        self.sign_digest(digest, purpose)
+
+    def self_test(self) -> None:
+        """
+        Prove it for the sake of health.
+
+        Raises:
+            SigningError: As ``prove``.
+        """
+        self.prove(Purpose(Operation.SELF_TEST, actor="self-test"))
 
     def _signed(self, digest: bytes, attempt: "_Attempt") -> Signature:
         try:
@@ -124,17 +185,61 @@ class Signer:
             return self._verified(digest, attempt)
 
     def _verified(self, digest: bytes, attempt: "_Attempt") -> Signature:
-        answer: DeviceSignature = self._backend.sign_digest(self.key_id, digest)
-        attempt.device_request_id = answer.request_id
+        try:
+            answer: DeviceSignature = self._backend.sign_digest(self.key_id, digest)
+        except BackendError as e:
+            attempt.count(e.attempts, e.request_id)
+            raise
+        attempt.count(answer.attempts, answer.request_id)
         r, s = parse_signature(answer.der)
         return recoverable(r, s, digest, self.public_key)
+
+    def _outcome(
+        self,
+        purpose: Purpose,
+        digest: bytes,
+        attempt: "_Attempt",
+        outcome: str,
+        details: Mapping[str, str | int],
+    ) -> Record:
+        return self._audit.outcome(
+            purpose,
+            self._subject,
+            digest=digest,
+            outcome=outcome,
+            seconds=attempt.seconds,
+            attempts=attempt.asked,
+            device_request_ids=attempt.request_ids,
+            details=details,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """
+    A verified signature that must not leave before its ``outcome`` is durable.
+
+    ``outcome`` drafts the record, with more details where there are any, and ``audit``
+    is where it belongs.
+    """
+
+    signature: Signature = field(repr=False)
+    outcome: Callable[..., Record] = field(repr=False)
+    audit: AuditLog = field(repr=False)
 
 
 class _Attempt:
     """What is known of a signature while it is being made."""
 
-    __slots__ = ("device_request_id", "outcome")
+    __slots__ = ("asked", "request_ids", "seconds")
 
     def __init__(self) -> None:
-        self.device_request_id: str | None = None
-        self.outcome = "internal-error"
+        self.asked = 0
+        self.request_ids: list[str] = []
+        self.seconds = 0.0
+
+    def count(self, attempts: int, request_id: str | None) -> None:
+        """Add what one question to the device took."""
+        self.asked += attempts
+        if request_id is not None:
+            self.request_ids.append(request_id)

@@ -10,9 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from backends.sql.database import Database
-from backends.sql.locks import hold_chain
+from backends.sql.locks import hold_chain_and_key
 from backends.sql.spending import spend
 from backends.sql.statements import (
+    AUDITED,
+    EVIDENCE,
     MOVE,
     ON_POSTGRESQL,
     ON_SQLITE,
@@ -57,7 +59,7 @@ def reserve(
     change = _one_by_one if database.dialect == SQLITE else _at_once
 
     def work(connection: Connection) -> Changed:
-        hold_chain(connection, refund.chain_id)
+        hold_chain_and_key(connection, refund.chain_id)
         changed = change(connection, Step.RESERVE, given)
         if changed is not None:
             spend(connection, refund, limits, given["refunds_updated_at"])
@@ -76,4 +78,6 @@ def _one_by_one(connection: Connection, step: Step, given: Values) -> Changed:
         connection.execute(MOVE, given)
         if step is Step.RECORD:
             connection.execute(RECORD, given)
+        if step in AUDITED and given["audit_records_id"] is not None:
+            connection.execute(EVIDENCE, given)
     return changed

@@ -1,11 +1,11 @@
 """What is refused before the database sees it."""
 
-from dataclasses import fields
 from functools import lru_cache
 from operator import attrgetter
 
 from eth_utils.address import is_checksum_address
 
+from backends.sql.schema import refunds
 from backends.sql.statements import SAVED
 from signer.errors import InvalidInputError
 from signer.refunds.refund import Refund, SignedTransaction, Status
@@ -18,7 +18,7 @@ MAX_NAME = 255
 
 _NAMES = ("client", "idempotency_key", "reference", "payment_session_id")
 _TEXTS = (*_NAMES, "network", "token", "token_address", "recipient", "reason")
-_FOR_LIFE = attrgetter(*(f.name for f in fields(Refund) if f.name not in SAVED))
+_FOR_LIFE = attrgetter(*(c.name for c in refunds.columns if c.name not in SAVED))
 _WALLET = attrgetter("id", "chain_id", "sender", "nonce")
 _WALLET_OF_TRANSACTION = attrgetter("refund_id", "chain_id", "sender", "nonce")
 

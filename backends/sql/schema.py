@@ -23,11 +23,12 @@ from sqlalchemy import (
 )
 
 from backends.sql.columns import FreeText, Named, Plain, Uint256, UTCDateTime
+from signer.keys import KeyState
 from signer.refunds.refund import OPEN, UNSENT, Kind, Status
 from signer.refunds.wallet import Pause
 
 
-HEAD = "0002"
+HEAD = "0003"
 """The migration that this program needs: the newest, as a test makes sure."""
 
 UNRESERVED = frozenset({Status.QUEUED, Status.REFUSED, Status.CANCELLED})
@@ -227,7 +228,7 @@ sightings = Table(
         "nonce >= 0 AND gas_limit > 0 AND block_number >= 0",
         name="ck_sightings_ranges",
     ),
-    Index("ix_sightings_mark", "chain_id", "sender", "mark"),
+    Index("ix_sightings_mark", "chain_id", "mark"),
 )
 
 spendings = Table(
@@ -241,6 +242,108 @@ spendings = Table(
     PrimaryKeyConstraint(
         "chain_id", "token_address", "recipient", "hour", name="pk_spendings"
     ),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("backend", Plain, nullable=False),
+    Column("key_id", Plain, nullable=False),
+    Column("address", Plain, nullable=False),
+    Column("state", Named(KeyState), nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("updated_at", UTCDateTime, nullable=False),
+    Column("epoch", BigInteger),
+    Column("requested_by", Plain),
+    Column("held_until", UTCDateTime),
+    Column("blocked_by", Plain),
+    Column("version", Integer, nullable=False),
+    PrimaryKeyConstraint("address", name="pk_keys"),
+    UniqueConstraint("backend", "key_id", name="uq_keys_id"),
+    UniqueConstraint("epoch", name="uq_keys_epoch"),
+    CheckConstraint(
+        "state IN ({})".format(", ".join(f"'{name}'" for name in sorted(KeyState))),
+        name="ck_keys_state",
+    ),
+    CheckConstraint(
+        "state NOT IN ('active', 'blocked', 'draining', 'retired')"
+        " OR epoch IS NOT NULL",
+        name="ck_keys_epoch",
+    ),
+    CheckConstraint("version >= 0 AND epoch > 0", name="ck_keys_ranges"),
+    # At most one of each: the lock of rotation, and the point of it.
+    Index(
+        "uq_keys_active",
+        "state",
+        unique=True,
+        sqlite_where=text("state = 'active'"),
+        postgresql_where=text("state = 'active'"),
+    ),
+    Index(
+        "uq_keys_pending",
+        "state",
+        unique=True,
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
+)
+
+audit_records = Table(
+    "audit_records",
+    metadata,
+    Column("id", Plain, nullable=False),
+    Column("body", Plain, nullable=False),
+    Column("sequence", BigInteger),
+    Column("hash", LargeBinary),
+    PrimaryKeyConstraint("id", name="pk_audit_records"),
+    UniqueConstraint("sequence", name="uq_audit_records_sequence"),
+    CheckConstraint(
+        "(sequence IS NULL) = (hash IS NULL) AND sequence > 0",
+        name="ck_audit_records_seal",
+    ),
+    Index(
+        "ix_audit_records_unsealed",
+        "id",
+        sqlite_where=text("sequence IS NULL"),
+        postgresql_where=text("sequence IS NULL"),
+    ),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("size", BigInteger, nullable=False, autoincrement=False),
+    Column("note", Plain, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+    PrimaryKeyConstraint("size", name="pk_audit_checkpoints"),
+)
+
+used_tokens = Table(
+    "used_tokens",
+    metadata,
+    Column("jti", Plain, nullable=False),
+    Column("expires_at", UTCDateTime, nullable=False),
+    PrimaryKeyConstraint("jti", name="pk_used_tokens"),
+    Index("ix_used_tokens_expires_at", "expires_at"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("bucket", Plain, nullable=False),
+    Column("period", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("bucket", "period", name="pk_attempts"),
+    Index("ix_attempts_period", "period"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("name", Plain, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("last_at", UTCDateTime, nullable=False),
+    PrimaryKeyConstraint("name", name="pk_alerts"),
 )
 
 stops = Table(

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import (
     Executable,
+    Select,
     Table,
     bindparam,
     exists,
@@ -28,6 +29,8 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from backends.sql.columns import UTCDateTime
 from backends.sql.schema import (
     IS_CLAIMABLE,
+    audit_records,
+    keys,
     refund_moves,
     refunds,
     sightings,
@@ -35,6 +38,7 @@ from backends.sql.schema import (
     transactions,
     wallets,
 )
+from signer.audit.record import Record
 from signer.refunds.refund import Refund, SignedTransaction, Status
 
 
@@ -134,13 +138,11 @@ def _may_reserve() -> tuple[Any, ...]:
         wallets.c.sender == sender,
         wallets.c.paused_by.is_(None),
     )
-    paid = exists().where(
-        sightings.c.chain_id == chain_id,
-        sightings.c.sender == sender,
-        sightings.c.mark == mark,
-    )
+    paid = exists().where(sightings.c.chain_id == chain_id, sightings.c.mark == mark)
     stopped = exists().where(stops.c.chain_id == chain_id)
-    return (going_on, ~stopped, ~paid, next_nonce(chain_id, sender) >= counted)
+    active = exists().where(keys.c.address == sender, text("keys.state = 'active'"))
+    ahead = next_nonce(chain_id, sender) >= counted
+    return (active, going_on, ~stopped, ~paid, ahead)
 
 
 _everything = _parameters(refunds, tuple(refunds.c.keys()))
@@ -159,6 +161,10 @@ class Step(Enum):
     SAVE = "move a refund on"
     POSTPONE = "let a refund be due at another time"
     RECORD = "move a refund on, and keep its signed bytes"
+
+
+AUDITED = frozenset({Step.RESERVE, Step.RECORD})
+"""The changes that may come with a record of the audit."""
 
 
 def change(step: Step, insert_: InsertOfDialect) -> Change:
@@ -185,12 +191,16 @@ _move = {
     "at": _parameter(refunds, "updated_at"),
 }
 _record = _parameters(transactions, tuple(transactions.c.keys()))
+_evidence = _parameters(audit_records, ("id", "body"))
 
 MOVE = insert(refund_moves).values(_move)
 """Write the line of history that belongs to a change."""
 
 RECORD = insert(transactions).values(_record)
 """Keep signed bytes."""
+
+EVIDENCE = insert(audit_records).values(_evidence)
+"""Keep a record of the audit."""
 
 
 ON_SQLITE = {step: change(step, sqlite.insert) for step in Step}
@@ -208,14 +218,23 @@ def _together(step: Step) -> Executable:
     inserts = [] if step is Step.POSTPONE else [(refund_moves, _move)]
     if step is Step.RECORD:
         inserts.append((transactions, _record))
+    if step in AUDITED:
+        inserts.append((audit_records, _evidence))
     return select(changed.c.nonce).add_cte(
         *(
             insert(table)
-            .from_select(list(row), select(*row.values()).select_from(changed))
+            .from_select(list(row), _row(row).select_from(changed))
             .cte(f"new_{table.name}")
             for table, row in inserts
         )
     )
+
+
+def _row(row: Mapping[str, Any]) -> Select[Any]:
+    # Not every change has a record; none is written without its id.
+    id_ = row.get("id")
+    chosen = select(*row.values())
+    return chosen if id_ is None else chosen.where(id_.is_not(None))
 
 
 def _claim() -> ReturningUpdate[Any]:
@@ -253,10 +272,15 @@ ON_POSTGRESQL = {step: _together(step) for step in Step}
 
 
 def values(
-    before: Refund | None, after: Refund, transaction: SignedTransaction | None = None
+    before: Refund | None,
+    after: Refund,
+    transaction: SignedTransaction | None = None,
+    record: Record | None = None,
 ) -> Values:
     """Return the parameters of every statement about the step to *after*."""
     given = _fields(refunds, after)
+    given["audit_records_id"] = None if record is None else record.id
+    given["audit_records_body"] = None if record is None else record.body
     if before is not None:
         given["before_version"] = before.version
     if transaction is not None:

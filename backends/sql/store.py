@@ -1,12 +1,15 @@
 """The ledger of refunds: what ``signer.ports.Store`` promises, in SQL."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Select
 
 from backends.sql import queries
+from backends.sql.audit import AuditTables
+from backends.sql.callers import CallerTables
 from backends.sql.changes import apply, reserve
 from backends.sql.checks import (
     is_address,
@@ -17,11 +20,13 @@ from backends.sql.checks import (
 )
 from backends.sql.database import Database
 from backends.sql.health import require_health
+from backends.sql.keys import KeyTables
 from backends.sql.schema import answers
 from backends.sql.statements import CLAIM, Step, values
 from backends.sql.urls import SQLITE
 from backends.sql.wallets import WalletTables
-from signer.errors import StaleStateError
+from signer.audit.record import Record
+from signer.errors import KeyRotatedError, StaleStateError
 from signer.refunds.limits import NO_LIMITS, Limits
 from signer.refunds.refund import (
     InFlight,
@@ -37,7 +42,7 @@ from signer.refunds.refund import (
 _LONGEST = timedelta(minutes=2)
 
 
-class SQLStore(WalletTables):
+class SQLStore(WalletTables, KeyTables, AuditTables, CallerTables):
     """
     A ``Store`` on SQLite or PostgreSQL.
 
@@ -183,6 +188,7 @@ class SQLStore(WalletTables):
         counted: int,
         at: datetime,
         limits: Limits = NO_LIMITS,
+        intent: Record | None = None,
     ) -> Refund:
         """
         Give a queued refund its nonce for life, in one transaction.
@@ -192,6 +198,7 @@ class SQLStore(WalletTables):
         gap.
 
         Raises:
+            KeyRotatedError: *sender* is not the active key's.
             StaleStateError: The refund is not as *refund* says any more, or a sighting
                 has paid it; its wallet is paused or not opened; or *counted*, which is
                 what the chain counts, is ahead of the ledger.
@@ -206,11 +213,13 @@ class SQLStore(WalletTables):
             "gas_limit": gas_limit,
         }
         after = refund.moved(Status.RESERVED, at, **reservation)
-        given = {**values(refund, after), "counted": counted, "mark": refund.mark}
+        seen = {"counted": counted, "mark": refund.mark}
+        given = {**values(refund, after, record=intent), **seen}
         changed = reserve(self._database, refund, limits, given)
         if changed is None:
+            self._require_active(sender)
             raise StaleStateError(f"refund {refund.id} cannot be reserved as it was")
-        return refund.moved(Status.RESERVED, at, **reservation, nonce=changed.nonce)
+        return replace(after, nonce=changed.nonce, intended=intent is not None)
 
     def adopt(self, before: Refund, after: Refund) -> None:
         """
@@ -229,9 +238,12 @@ class SQLStore(WalletTables):
         before: Refund,
         after: Refund,
         transaction: SignedTransaction | None = None,
+        outcome: Record | None = None,
     ) -> None:
         """
         Replace *before* by *after*, and record *transaction*, or do nothing.
+
+        *outcome* is what the audit says of the transaction's signature.
 
         Raises:
             StaleStateError: The stored version is not that of *before*, or this
@@ -243,7 +255,8 @@ class SQLStore(WalletTables):
         step = Step.SAVE if transaction is None else Step.RECORD
         if transaction is None and after.status is before.status:
             step = Step.POSTPONE
-        if apply(self._database, step, values(before, after, transaction)) is None:
+        given = values(before, after, transaction, outcome)
+        if apply(self._database, step, given) is None:
             raise StaleStateError(f"refund {before.id} has moved on")
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
@@ -294,6 +307,11 @@ class SQLStore(WalletTables):
     def close(self) -> None:
         """Close the connections of this process."""
         self._database.close()
+
+    def _require_active(self, sender: str) -> None:
+        active = self.active_key()
+        if active is None or active.address != sender:
+            raise KeyRotatedError("another key is the active one")
 
     def _is_due(self, window: Mapping[str, datetime]) -> bool:
         due = self._database.run(lambda c: c.execute(queries.DUE, window).first())

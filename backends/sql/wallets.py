@@ -65,25 +65,29 @@ _STOPPED = select(stops.c.at).where(stops.c.chain_id == _of_wallet[0])
 
 _GO_ON = delete(stops).where(stops.c.chain_id == _of_wallet[0])
 
-_SIGHTED = (
-    select(sightings, refunds.c.id)
-    .outerjoin(
-        refunds,
-        (refunds.c.chain_id == sightings.c.chain_id)
-        & (refunds.c.sender == sightings.c.sender)
-        & (refunds.c.nonce == sightings.c.nonce),
-    )
-    .where(sightings.c.chain_id == _of_wallet[0], sightings.c.sender == _of_wallet[1])
-    .order_by(sightings.c.nonce)
+_SIGHTED_ANYWHERE = select(sightings, refunds.c.id).outerjoin(
+    refunds,
+    (refunds.c.chain_id == sightings.c.chain_id)
+    & (refunds.c.sender == sightings.c.sender)
+    & (refunds.c.nonce == sightings.c.nonce),
 )
 
 _UNACCEPTED = (sightings.c.mark.is_(None), sightings.c.accepted_at.is_(None))
 
-_FOREIGN = _SIGHTED.where(*_UNACCEPTED)
+_FOREIGN = _SIGHTED_ANYWHERE.where(
+    sightings.c.chain_id == _of_wallet[0],
+    sightings.c.sender == _of_wallet[1],
+    *_UNACCEPTED,
+).order_by(sightings.c.nonce)
 
-_BY_MARK = _SIGHTED.where(
-    sightings.c.mark == bindparam("mark", type_=sightings.c.mark.type)
-).limit(1)
+_BY_MARK = (
+    _SIGHTED_ANYWHERE.where(
+        sightings.c.chain_id == _of_wallet[0],
+        sightings.c.mark == bindparam("mark", type_=sightings.c.mark.type),
+    )
+    .order_by(sightings.c.nonce)
+    .limit(1)
+)
 
 _ACCEPT = (
     update(sightings)
@@ -192,9 +196,9 @@ class WalletTables:
         given = {"of_chain": chain_id}
         return self._database.write(lambda c: c.execute(_GO_ON, given).rowcount > 0)
 
-    def sighting(self, chain_id: int, sender: str, mark: bytes) -> Sighting | None:
-        """Return the sighting that paid the refund with *mark*, if there is one."""
-        given = {**_key(chain_id, sender), "mark": mark}
+    def sighting(self, chain_id: int, mark: bytes) -> Sighting | None:
+        """Return a sighting, of any wallet, that paid the refund with *mark*."""
+        given = {"of_chain": chain_id, "mark": mark}
         row = self._database.run(lambda c: c.execute(_BY_MARK, given).one_or_none())
         return None if row is None else Sighting(*row)
 

@@ -2,13 +2,15 @@
 
 from datetime import timedelta
 
+from signer.audit.record import Actor
 from signer.errors import BroadcastRejectedError
 from signer.ports import Clock, MinedTransaction, Store
 from signer.refunds.moving import Mover
-from signer.refunds.nonces import Chain, Nonces, already_paid
+from signer.refunds.nonces import Nonces, already_paid
 from signer.refunds.offers import Offers
-from signer.refunds.payment import Actor, calldata
+from signer.refunds.payment import calldata
 from signer.refunds.refund import Kind, Refund, SignedTransaction, Status
+from signer.refunds.watching import Chain
 
 
 # A node that says one of these may have another of the nonce's transactions, or have
@@ -74,7 +76,7 @@ class Attendant:
             return self._recognise(refund, found)
         if not chain.is_final(found):
             return self._mover.wait(refund)
-        self._nonces.lost(refund, found)
+        self._nonces.wallets.lost(refund, found)
         return self._mover.move(
             refund,
             Status.FAILED,
@@ -86,8 +88,6 @@ class Attendant:
         self, refund: Refund, chain: Chain, actor: Actor, latest: SignedTransaction
     ) -> Refund | None:
         """Make a better offer; None when that is no use, or would pass the cap."""
-        if latest.sender != self._offers.address:
-            return None  # Another key's, which can be sent again and not raised.
         base_fee = chain.client.fees().base_fee or 0
         is_next = chain.client.transaction_count(latest.sender) == latest.nonce
         if not is_next and latest.max_fee_per_gas >= base_fee:

@@ -12,9 +12,8 @@ from typing import TypeVar
 
 from signer.errors import HotWalletError, RequestError
 from signer.networks import Network
-from signer.ports import Clock, Fees, NodeView, Store
+from signer.ports import Clock, Fees, KeyStore, NodeView, Store
 from signer.refunds.fees import GWEI, quote, raised
-from signer.refunds.nonces import Chain, Nonces, Standing
 from signer.refunds.policy import admit
 from signer.refunds.refund import (
     Move,
@@ -25,6 +24,7 @@ from signer.refunds.refund import (
 )
 from signer.refunds.summary import next_step, summary
 from signer.refunds.units import format_units
+from signer.refunds.watching import Chain, Standing, WalletWatch
 
 
 T = TypeVar("T")
@@ -80,8 +80,11 @@ class Explanation:
 class Explainer:
     """Explains refunds.  Needs no key: it works while the device is down."""
 
-    def __init__(self, store: Store, chains: Mapping[str, Chain], clock: Clock) -> None:
+    def __init__(
+        self, store: Store, keys: KeyStore, chains: Mapping[str, Chain], clock: Clock
+    ) -> None:
         self._store = store
+        self._keys = keys
         self._chains = chains
         self._clock = clock
 
@@ -154,17 +157,12 @@ class Explainer:
         )
 
     def _standing(self, refund: Refund, chain: Chain) -> Standing | None:
-        """Return how its wallet stands: for a queued refund, the chain's newest one."""
-        senders = [
-            wallet.sender
-            for wallet in self._store.wallets()
-            if wallet.chain_id == refund.chain_id
-        ]
-        sender = refund.sender or (senders[-1] if senders else None)
+        """Return how its wallet stands: for a queued refund, the active key's."""
+        active = self._keys.active_key()
+        sender = refund.sender or (active.address if active else None)
         if sender is None:
             return None
-        nonces = Nonces(self._store, address=sender, key_id="", clock=self._clock)
-        return nonces.standing(chain)
+        return WalletWatch(self._store, self._clock).standing(chain, sender)
 
     def _objection(self, refund: Refund) -> str | None:
         """Return what today's rules have against *refund*, if anything."""
@@ -185,7 +183,7 @@ class Explainer:
                 client=refund.client,
                 idempotency_key=refund.idempotency_key,
                 networks=networks,
-                wallet=refund.sender or refund.token_address,
+                wallets=() if refund.sender is None else (refund.sender,),
                 now=self._clock(),
             )
         except RequestError as e:

@@ -12,22 +12,26 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from signer.audit.record import Actor
 from signer.errors import (
     ConfigurationError,
     ExecutionRevertedError,
     HotWalletError,
     InsufficientFundsError,
+    KeyRotatedError,
     Refusal,
 )
+from signer.keyring import Active
 from signer.ports import Call, Clock, Store
 from signer.refunds.attending import Attendant, send
 from signer.refunds.erc20 import balance_calldata
 from signer.refunds.fees import gas_limit
 from signer.refunds.moving import RESEND_AFTER, Mover
-from signer.refunds.nonces import Chain, Nonces, already_paid
+from signer.refunds.nonces import Nonces, already_paid
 from signer.refunds.offers import Offers
-from signer.refunds.payment import Actor, Payer, calldata
+from signer.refunds.payment import Payer, calldata, purpose_of
 from signer.refunds.refund import Kind, Refund, Status
+from signer.refunds.watching import Chain
 
 
 FRESH = timedelta(seconds=10)
@@ -50,7 +54,6 @@ class Lifecycle:
     ) -> None:
         self._store = store
         self._chains = chains
-        self._payer = payer
         self._nonces = nonces
         self._clock = clock
         self._mover = Mover(store, clock)
@@ -86,7 +89,8 @@ class Lifecycle:
             StaleStateError: Somebody else moved the refund meanwhile.
             HotWalletError: Whether it is paid is not known at the moment.
         """
-        self._nonces.agreed(self._chain(refund))
+        active = self._nonces.active()
+        self._nonces.agreed(self._chain(refund), active.key.address)
         adopted = self._nonces.adopt(refund)
         return adopted or self._mover.move(refund, Status.CANCELLED)
 
@@ -121,16 +125,34 @@ class Lifecycle:
             raise ConfigurationError(
                 Refusal("networks-misconfigured", "a queued refund's token is gone")
             )
-        counted = self._nonces.agreed(chain)
+        try:
+            return self._reserve_with(self._nonces.active(), refund, chain, actor)
+        except KeyRotatedError:
+            # Rotated meanwhile; twice in a row, it waits for its next turn.
+            return self._reserve_with(self._nonces.active(), refund, chain, actor)
+
+    def _reserve_with(
+        self, active: Active, refund: Refund, chain: Chain, actor: Actor
+    ) -> Refund:
+        sender = active.key.address
+        counted = self._nonces.agreed(chain, sender)
         adopted = self._nonces.adopt(refund)
         if adopted is not None:
             return adopted
         try:
-            estimate = self._estimate(refund, chain)
+            estimate = self._estimate(refund, chain, sender)
         except ExecutionRevertedError as e:
             # No nonce is spent on a transfer that the token would turn down.
             return self._mover.move(refund, Status.REFUSED, **_failure(e))
-        return self._nonces.reserve(refund, gas_limit(estimate), chain, counted)
+        purpose = purpose_of(refund, actor, epoch=active.key.epoch or 0)
+        return self._nonces.reserve(
+            refund,
+            gas_limit(estimate),
+            chain,
+            counted=counted,
+            active=active,
+            intent=active.signer.intent(purpose),
+        )
 
     def _sign(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         if timedelta(0) <= self._clock() - refund.updated_at <= FRESH:
@@ -145,7 +167,7 @@ class Lifecycle:
             why = already_paid(elsewhere)
             return self._offers.first(refund, chain, actor, Kind.NOOP, **why)
         try:
-            self._estimate(refund, chain)
+            self._estimate(refund, chain, str(refund.sender))
         except ExecutionRevertedError as e:
             return self._offers.first(refund, chain, actor, Kind.NOOP, **_failure(e))
         return self._offers.first(refund, chain, actor)
@@ -157,7 +179,7 @@ class Lifecycle:
         look_again = self._clock() + min(RESEND_AFTER, stuck_after)
         return self._mover.move(refund, Status.BROADCAST, due_at=look_again)
 
-    def _estimate(self, refund: Refund, chain: Chain) -> int:
+    def _estimate(self, refund: Refund, chain: Chain, sender: str) -> int:
         """
         Return the gas that the transfer would use.
 
@@ -165,7 +187,6 @@ class Lifecycle:
             ExecutionRevertedError: The token turns it down.
             InsufficientFundsError: It would not, if the wallet held enough of it.
         """
-        sender = self._payer.address
         try:
             return chain.client.estimate_gas(
                 Call(sender, refund.token_address, calldata(refund))

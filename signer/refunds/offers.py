@@ -4,11 +4,13 @@ from typing import Any
 
 import structlog
 
+from signer.audit.record import Actor
+from signer.errors import StoreError
 from signer.ports import Clock, Store
 from signer.refunds.fees import quote, raised
-from signer.refunds.nonces import Chain
-from signer.refunds.payment import Actor, Offer, Payer
+from signer.refunds.payment import Offer, Payer, Payment
 from signer.refunds.refund import Kind, Refund, SignedTransaction, Status
+from signer.refunds.watching import Chain
 
 
 class Offers:
@@ -19,7 +21,6 @@ class Offers:
         self._payer = payer
         self._clock = clock
         self._log = structlog.get_logger("refunds")
-        self.address = payer.address
 
     def first(
         self,
@@ -74,9 +75,21 @@ class Offers:
         actor: Actor,
         **changes: Any,
     ) -> Refund:
-        signed = self._payer.sign(refund, offer, chain.network, actor)
+        payment = self._payer.sign(refund, offer, chain.network, actor)
+        signed = payment.transaction
         after = refund.moved(
             Status.SIGNED, self._clock(), tx_hash=signed.tx_hash, **changes
         )
-        self._store.save(refund, after, signed)
+        try:
+            self._store.save(refund, after, signed, payment.outcome)
+        except StoreError:
+            self._withdraw(refund, payment)
+            raise
+        payment.tell()
         return after
+
+    def _withdraw(self, refund: Refund, payment: Payment) -> None:
+        try:
+            payment.withdraw()
+        except StoreError as e:
+            self._log.warning("outcome-not-recorded", refund_id=refund.id, code=e.code)

@@ -5,15 +5,18 @@ A refund may have several, all with its one nonce: the transfer, replacements of
 at a higher price, and a no-op in its place when it can never be paid.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from signer.audit import Operation, Purpose
-from signer.errors import KeyUnusableError, RecoveryError
+from signer.audit.log import AuditLog
+from signer.audit.record import Actor, Operation, Purpose, Record
+from signer.errors import HotWalletError, RecoveryError
+from signer.keyring import KeyRing
 from signer.networks import Network
 from signer.ports import Clock
 from signer.refunds.erc20 import transfer_calldata
 from signer.refunds.policy import NOOP_GAS, check_noop, check_transfer
 from signer.refunds.refund import Kind, Refund, SignedTransaction
+from signer.refunds.units import format_units
 from signer.signing import Signer
 from signer.transactions import (
     AnyTransaction,
@@ -24,11 +27,29 @@ from signer.transactions import (
 
 
 @dataclass(frozen=True, slots=True)
-class Actor:
-    """On whose behalf something is done; the audit log asks."""
+class Payment:
+    """
+    A signed transaction, and the audit's record of its signature.
 
-    name: str
-    request_id: str | None = None
+    Both are committed together; whoever cannot do that calls ``withdraw``.
+    """
+
+    transaction: SignedTransaction
+    outcome: Record
+    _audit: AuditLog = field(repr=False)
+
+    def tell(self) -> None:
+        """Tell the log, when both are committed."""
+        self._audit.tell(self.outcome)
+
+    def withdraw(self) -> None:
+        """
+        Account for a signature that leads nowhere.
+
+        Raises:
+            StoreError: The intent alone says of it then.
+        """
+        self._audit.write(self.outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,46 +73,75 @@ def calldata(refund: Refund) -> bytes:
     return transfer_calldata(refund.recipient, refund.amount, refund.mark)
 
 
-class Payer:
-    """Signs for refunds with the key that their nonces belong to."""
+def purpose_of(refund: Refund, actor: Actor, **details: str | int) -> Purpose:
+    """Return why a signature is wanted for *refund*; amounts are in whole tokens."""
+    return Purpose(
+        Operation.TRANSACTION_SIGNING,
+        network=refund.network,
+        actor=actor.name,
+        request_id=actor.request_id,
+        token_id=actor.token_id,
+        refund_id=refund.id,
+        details={
+            "chain_id": refund.chain_id,
+            "token_symbol": refund.token,
+            "token_address": refund.token_address,
+            "recipient": refund.recipient,
+            "amount": format_units(refund.amount, refund.decimals),
+            **details,
+        },
+    )
 
-    def __init__(self, signer: Signer, clock: Clock) -> None:
-        self._signer = signer
+
+class Payer:
+    """Signs for refunds with the keys that their nonces belong to."""
+
+    def __init__(self, ring: KeyRing, clock: Clock) -> None:
+        self._ring = ring
         self._clock = clock
-        self.address = signer.address
-        self.key_id = signer.key_id
 
     def sign(
         self, refund: Refund, offer: Offer, network: Network, actor: Actor
-    ) -> SignedTransaction:
+    ) -> Payment:
         """
         Return a signed transaction that makes *offer* for the nonce of *refund*.
 
         Raises:
-            KeyUnusableError: The refund's nonce belongs to another key.
+            KeyUnusableError: The key of the refund's nonce may not sign any more.
             PolicyViolationError: The transaction is not what the refund asks for.
             SigningError: The device did not sign, or signed something else.
         """
-        if refund.sender != self.address:
-            raise KeyUnusableError("the refund's nonce belongs to another key")
+        sender, nonce, _ = refund.reservation()
+        signer = self._signer(refund, sender)
         transaction = _transaction(refund, offer)
         _judge(transaction, refund, offer.kind, network)
-        signature = self._signer.sign_digest(
-            transaction.signing_digest(),
-            Purpose(
-                Operation.TRANSACTION_SIGNING,
-                network=refund.network,
-                actor=actor.name,
-                request_id=actor.request_id,
-                refund_id=refund.id,
-            ),
+        digest = transaction.signing_digest()
+        purpose = purpose_of(
+            refund, actor, nonce=nonce, attempt=offer.attempt, kind=str(offer.kind)
         )
-        signed = SignedBytes.decode(transaction.serialise(signature))
-        # What leaves is judged by its bytes, not by what we think we built.
-        _judge(signed.transaction, refund, offer.kind, network)
-        if signed.sender() != self._signer.public_key:
-            raise RecoveryError("the signed bytes are not the wallet's")
-        return self._record(refund, offer, signed)
+        if not refund.intended:
+            signer.announce(digest, purpose)
+        made = signer.sign(digest, purpose)
+        signed = SignedBytes.decode(transaction.serialise(made.signature))
+        payment = Payment(
+            self._record(refund, offer, signed),
+            made.outcome(tx_hash=signed.tx_hash),
+            made.audit,
+        )
+        try:
+            # What leaves is judged by its bytes, not by what we think we built.
+            _judge(signed.transaction, refund, offer.kind, network)
+            if signed.sender() != signer.public_key:
+                raise RecoveryError("the signed bytes are not the wallet's")
+        except HotWalletError:
+            payment.withdraw()
+            raise
+        return payment
+
+    def _signer(self, refund: Refund, sender: str) -> Signer:
+        # A moment ago it was the active key, which its intent has on record.
+        known = self._ring.opened(sender) if refund.intended else None
+        return known or self._ring.signer(sender)
 
     def _record(
         self, refund: Refund, offer: Offer, signed: SignedBytes
@@ -103,7 +153,7 @@ class Payer:
             attempt=offer.attempt,
             kind=offer.kind,
             chain_id=transaction.chain_id,
-            sender=self.address,
+            sender=str(refund.sender),
             nonce=transaction.nonce,
             max_fee_per_gas=transaction.max_fee_per_gas,
             max_priority_fee_per_gas=transaction.max_priority_fee_per_gas,

@@ -5,7 +5,7 @@ What may be paid, and what may be signed.  Pure: data in, refusal out.
 that are about to be signed, and trusts nothing that was decided before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from eth_utils.address import is_checksum_address, is_same_address
@@ -32,13 +32,13 @@ def admit(
     client: str,
     idempotency_key: str,
     networks: Mapping[str, Network],
-    wallet: str,
+    wallets: Collection[str],
     now: datetime,
 ) -> Refund:
     """
     Return the queued refund that *request* asks for.
 
-    *wallet* is the hot wallet's address, which nobody is refunded at.
+    *wallets* are the hot wallet's addresses, which nobody is refunded at.
 
     Raises:
         InvalidInputError: Amount or recipient are malformed.
@@ -53,7 +53,7 @@ def admit(
             "the token is not configured on this network", rule="token"
         )
     amount = parse_units(request.amount, token.decimals)
-    _check_recipient(request.recipient, network, wallet)
+    _check_recipient(request.recipient, network, wallets)
     if amount > parse_units(token.max_amount, token.decimals):
         raise PolicyViolationError(
             f"one refund may pay at most {token.max_amount} {request.token}",
@@ -141,7 +141,9 @@ def _require(rules: Mapping[str, bool]) -> None:
             )
 
 
-def _check_recipient(recipient: str, network: Network, wallet: str) -> None:
+def _check_recipient(
+    recipient: str, network: Network, wallets: Collection[str]
+) -> None:
     if not is_checksum_address(recipient):
         raise InvalidInputError(
             "must be a 20-byte address with its EIP-55 checksum", field="recipient"
@@ -149,7 +151,7 @@ def _check_recipient(recipient: str, network: Network, wallet: str) -> None:
     tokens = (token.address for token in network.tokens.values())
     for forbidden, whose in (
         (ZERO_ADDRESS, "the zero address"),
-        (wallet, "the hot wallet itself"),
+        *((wallet, "the hot wallet itself") for wallet in wallets),
         *((address, "a token's own contract") for address in tokens),
     ):
         if is_same_address(recipient, forbidden):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
@@ -130,6 +130,9 @@ class Refund:
     due_at: datetime = EPOCH
     attempts: int = 0
     blocked_by: str | None = None
+    # Not a part of the row: only whoever reserved knows that the audit's intent to
+    # sign was written then, and whoever moves the refund next must write another.
+    intended: bool = field(default=False, compare=False, repr=False)
 
     @property
     def mark(self) -> bytes:
@@ -180,7 +183,7 @@ class Refund:
             due_at=due_at or at + HOLD,
             attempts=0,
             blocked_by=None,
-            **changes,
+            **{"intended": False, **changes},
         )
 
     def postponed(
@@ -193,6 +196,7 @@ class Refund:
             due_at=due_at,
             attempts=attempts,
             blocked_by=blocked_by,
+            intended=False,
         )
 
 

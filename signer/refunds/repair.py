@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from signer.errors import HotWalletError
 from signer.ports import Clock, Store
-from signer.refunds.nonces import Chain, Nonces, Standing
+from signer.refunds.watching import Chain, Standing, WalletWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,14 @@ def repair(
         name = by_id.get(wallet.chain_id)
         if name is None:
             continue
-        nonces = Nonces(store, address=wallet.sender, key_id="", clock=clock)
-        yield _repair(name, nonces, chains[name], apply=apply)
+        watch = WalletWatch(store, clock)
+        yield _repair(name, watch, chains[name], wallet.sender, apply=apply)
 
 
-def _repair(name: str, nonces: Nonces, chain: Chain, *, apply: bool) -> Repair:
-    standing = nonces.standing(chain)
+def _repair(
+    name: str, watch: WalletWatch, chain: Chain, address: str, *, apply: bool
+) -> Repair:
+    standing = watch.standing(chain, address)
     is_open = Repair(name, standing).is_open
     if not apply or not is_open:
         return Repair(name, standing)
@@ -54,10 +56,10 @@ def _repair(name: str, nonces: Nonces, chain: Chain, *, apply: bool) -> Repair:
     while standing.unseen and standing.unseen != before:
         # Each look writes down a few; it ends where nothing more is final.
         before = standing.unseen
-        standing = nonces.watch(chain)
+        standing = watch.watch(chain, address)
     try:
         if standing.wallet.paused_by is not None:
-            nonces.resume(standing, chain)
+            watch.resume(standing, chain)
     except HotWalletError as e:
         return Repair(name, standing, problem=str(e))
-    return Repair(name, nonces.standing(chain), resumed=True)
+    return Repair(name, watch.standing(chain, address), resumed=True)

@@ -1,12 +1,13 @@
 """What the gateway can ask for: submit a refund, wait for it, cancel it, list them."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 
+from signer.audit.record import Actor
 from signer.errors import (
     HotWalletError,
     InProgressError,
@@ -19,7 +20,6 @@ from signer.errors import (
 from signer.networks import Network
 from signer.ports import Clock, Store
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.payment import Actor
 from signer.refunds.policy import admit
 from signer.refunds.refund import (
     UNSENT,
@@ -71,7 +71,7 @@ class RefundService:
         networks: Mapping[str, Network],
         lifecycle: Lifecycle,
         *,
-        wallet: str,
+        wallets: Callable[[], Collection[str]],
         clock: Clock,
         timer: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -79,7 +79,7 @@ class RefundService:
         self._store = store
         self._networks = networks
         self._lifecycle = lifecycle
-        self._wallet = wallet
+        self._wallets = wallets
         self._clock = clock
         self._timer = timer
         self._sleep = sleep
@@ -92,6 +92,7 @@ class RefundService:
         idempotency_key: str,
         request: RefundRequest,
         request_id: str,
+        token_id: str | None = None,
     ) -> Submission:
         """
         Accept *request* once, and try to send it.
@@ -115,7 +116,8 @@ class RefundService:
         refund, created = self._store.accept(admitted)
         if not created:
             return self._replay(refund)
-        return Submission(self._send(refund, Actor(client, request_id)), created=True)
+        actor = Actor(client, request_id, token_id)
+        return Submission(self._send(refund, actor), created=True)
 
     def answered(self, refund: Refund, body: str) -> str:
         """
@@ -194,7 +196,7 @@ class RefundService:
             client=client,
             idempotency_key=key,
             networks=self._networks,
-            wallet=self._wallet,
+            wallets=self._wallets(),
             now=now,
         )
 

@@ -15,8 +15,8 @@ from signer.errors import HotWalletError, StaleStateError, StoreError
 from signer.ports import Block, Clock, Receipt, Store
 from signer.refunds.erc20 import transferred
 from signer.refunds.moving import tell_end
-from signer.refunds.nonces import Chain
 from signer.refunds.refund import InFlight, Kind, Refund, Status
+from signer.refunds.watching import Chain
 
 
 _BATCH = 500

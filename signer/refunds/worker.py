@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
+from signer.audit.record import Actor
 from signer.errors import (
     BackendError,
     ChainUnavailableError,
@@ -12,12 +13,14 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
+from signer.keeping import Keeper
+from signer.keyring import KeyRing
+from signer.keys import SIGNING
 from signer.ports import Clock, Store
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Chain, Nonces
-from signer.refunds.payment import Actor
 from signer.refunds.refund import HOLD, UNSENT, Refund
 from signer.refunds.tracking import Tracker
+from signer.refunds.watching import Chain, WalletWatch
 
 
 ACTOR = Actor("worker")
@@ -45,14 +48,18 @@ class Worker:
         lifecycle: Lifecycle,
         *,
         tracker: Tracker,
-        nonces: Nonces,
+        wallets: WalletWatch,
+        ring: KeyRing,
+        keeper: Keeper,
         chains: Mapping[str, Chain],
         clock: Clock,
     ) -> None:
         self._store = store
         self._lifecycle = lifecycle
         self._tracker = tracker
-        self._nonces = nonces
+        self._wallets = wallets
+        self._ring = ring
+        self._keeper = keeper
         self._chains = chains
         self._clock = clock
         self._passes = 0
@@ -88,13 +95,16 @@ class Worker:
         return steps
 
     def _watch(self) -> None:
+        used = [key.address for key in self._ring.known() if key.state in SIGNING]
         for name, chain in self._chains.items():
-            try:
-                self._nonces.watch(chain)
-            except NotFoundError:
-                pass  # Nothing to watch yet.
-            except HotWalletError as e:
-                self._log.warning("watch-failed", network=name, code=e.code)
+            for address in used:
+                try:
+                    self._wallets.watch(chain, address)
+                except NotFoundError:
+                    pass  # Nothing to watch yet.
+                except HotWalletError as e:
+                    self._log.warning("watch-failed", network=name, code=e.code)
+        self._keeper.retire()
 
     def _advance(self, refund: Refund, down: dict[str, HotWalletError]) -> int:
         """

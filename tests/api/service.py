@@ -11,18 +11,22 @@ import structlog
 from api.auth import Authenticator
 from api.jwt_keys import KeySet, bind
 from api.services import Readiness, Services
-from signer.audit import AuditLog
+from signer.alerts import Alerts
+from signer.audit.log import AuditLog
 from signer.errors import ChainUnavailableError
 from signer.networks import Network
-from signer.ports import ChainClient, Clock, Store
+from signer.ports import ChainClient, Clock, KeyDirectory, Ledger
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Chain, Nonces
+from signer.refunds.nonces import Nonces
 from signer.refunds.payment import Payer
 from signer.refunds.service import RefundService
+from signer.refunds.watching import Chain
+from signer.rotation import Rotation
 from signer.signing import Signer
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
-from tests.support.devices import KEY_ID, honest
+from tests.support.devices import KEY_ID, honest, recording
+from tests.support.keys import ring_over
 
 
 RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -78,7 +82,7 @@ class Pace:
 
 
 def build_services(
-    store: Store,
+    store: Ledger,
     clock: Clock,
     authenticator: Authenticator | None = None,
     *,
@@ -94,19 +98,30 @@ def build_services(
     signer = Signer.open(device, KEY_ID, AuditLog(structlog.get_logger("audit")))
     node = client or cast("ChainClient", _NoNode())
     chains = {name: Chain(network, node) for name, network in NETWORKS.items()}
-    nonces = Nonces(store, address=signer.address, key_id=signer.key_id, clock=clock)
-    lifecycle = Lifecycle(store, chains, Payer(signer, clock), nonces, clock)
+    ring = ring_over(store, signer)
+    nonces = Nonces(store, ring, clock)
+    lifecycle = Lifecycle(store, chains, Payer(ring, clock), nonces, clock)
     return Services(
         refunds=RefundService(
             store,
             NETWORKS,
             lifecycle,
-            wallet=signer.address,
+            wallets=lambda: [signer.address],
             clock=clock,
             timer=pace.timer if pace else time.monotonic,
             sleep=pace.sleep if pace else time.sleep,
         ),
-        explainer=Explainer(store, chains, clock),
+        explainer=Explainer(store, store, chains, clock),
+        rotation=Rotation(
+            store,
+            cast("KeyDirectory", device),
+            lambda key: signer,
+            survey=lambda address: (),
+            audit=recording()[0],
+            alerts=Alerts(),
+            clock=clock,
+        ),
+        keys=store,
         authenticator=authenticator
         or Authenticator(
             KeySet(only=bind(ES256_KEY.public_key(), "ES256")),

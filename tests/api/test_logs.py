@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from api import logs
-from signer.audit import AuditLog
+from signer.audit.log import AuditLog
 from signer.errors import BackendUnavailableError
 from signer.ports import KeyId
 from signer.settings import Settings

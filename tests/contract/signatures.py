@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from signer.audit import Operation, Purpose
+from signer.audit.record import Operation, Purpose
 from signer.signing import Signer
 from tests.contract.devices import Device
 from tests.support.arithmetic import Verifier

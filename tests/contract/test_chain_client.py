@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
-from signer.audit import Operation, Purpose
+from signer.audit.record import Operation, Purpose
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
 from signer.ports import Call, ChainClient, Fees
 from signer.refunds.erc20 import transfer_calldata

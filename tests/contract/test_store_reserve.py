@@ -17,6 +17,7 @@ from tests.fixtures.ledger import (
     reserved,
     sighting,
 )
+from tests.support.keys import key_at, made_active
 
 
 def test_sets_the_reservation(store: SQLStore) -> None:
@@ -66,6 +67,7 @@ def test_counts_past_sightings(store: SQLStore) -> None:
 
 def test_a_wallet_must_be_opened(store: SQLStore) -> None:
     """Nobody counts the nonces of a wallet that nobody opened."""
+    made_active(store, key_at(WALLET))
     refund = accepted(store)
 
     with pytest.raises(StaleStateError):

@@ -3,12 +3,12 @@
 import os
 
 from api.app import App, create_app
-from api.bootstrap import assemble_services, lay_foundation
+from api.assembly import Parts
+from api.bootstrap import lay_foundation
 from tests.crash.points import watched
 
 
 def get_app() -> App:
     """Return the application as the environment configures it."""
-    return create_app(
-        assemble_services(watched(lay_foundation(os.environ), "api", os.environ))
-    )
+    found = watched(lay_foundation(os.environ), "api", os.environ)
+    return create_app(Parts(found).services)

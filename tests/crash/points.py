@@ -19,10 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from api.bootstrap import Foundation
-from signer.ports import ChainClient, KeyBackend, Store
-from signer.refunds.nonces import Chain
-from signer.signing import Signer
+from api.assembly import Foundation
+from signer.ports import ChainClient, KeyDirectory, Ledger
+from signer.refunds.watching import Chain
 from tests.crash.half_request import send_and_forget
 
 
@@ -180,16 +179,9 @@ def watched(found: Foundation, role: str, environ: Mapping[str, str]) -> Foundat
         name: Chain(chain.network, cast("ChainClient", WatchedChain(chain, points)))
         for name, chain in found.chains.items()
     }
-    # The signer has no seam for this, and needs none but here.
-    pinned = found.signer
-    signer = Signer(
-        cast("KeyBackend", Watched(pinned._backend, "backend", points)),
-        pinned.key_id,
-        pinned.public_key,
-        pinned._audit,
-    )
-    store = cast("Store", Watched(found.store, "store", points))
-    return replace(found, store=store, signer=signer, chains=chains)
+    backend = cast("KeyDirectory", Watched(found.backend, "backend", points))
+    store = cast("Ledger", Watched(found.store, "store", points))
+    return replace(found, store=store, backend=backend, chains=chains)
 
 
 def _detailed(place: str, args: tuple[Any, ...]) -> list[str]:

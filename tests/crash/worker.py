@@ -4,7 +4,8 @@ import os
 import signal
 from threading import Event
 
-from api.bootstrap import assemble_worker, lay_foundation
+from api.assembly import Parts
+from api.bootstrap import lay_foundation
 from api.logs import configure
 from signer.settings import Settings
 from tests.crash.points import watched
@@ -16,5 +17,5 @@ def run_worker() -> None:
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     found = lay_foundation(os.environ, serving=False)
-    worker = assemble_worker(watched(found, "worker", os.environ))
-    worker.run(wait=lambda: stop.wait(0.5))
+    parts = Parts(watched(found, "worker", os.environ))
+    parts.worker.run(wait=lambda: stop.wait(0.5))

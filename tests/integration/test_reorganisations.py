@@ -9,7 +9,7 @@ from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.networks import Network
-from signer.ports import Store
+from signer.ports import Ledger
 from signer.refunds.refund import Refund, Status
 from tests.fixtures.chain import DevChain
 from tests.support.refunds import CUSTOMER, World
@@ -21,7 +21,7 @@ REORGANISATIONS = 100
 
 
 @pytest.fixture
-def world(fresh_anvil: DevChain, sqlite_store: Store) -> World:
+def world(fresh_anvil: DevChain, sqlite_store: Ledger) -> World:
     """Return the service over a real chain, which mines when it is told to."""
     token = {"address": fresh_anvil.token, "decimals": 6, "max_amount": "1000"}
     network = Network.model_validate(

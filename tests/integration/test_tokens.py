@@ -15,17 +15,20 @@ from backends.pkcs11 import PKCS11Backend
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from dev.stablecoin import Behaviour
+from signer.audit.record import Actor
 from signer.networks import Network
-from signer.ports import KeyId, Store
+from signer.ports import KeyId, Ledger
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Chain, Nonces
-from signer.refunds.payment import Actor, Payer
+from signer.refunds.nonces import Nonces
+from signer.refunds.payment import Payer
 from signer.refunds.policy import admit
 from signer.refunds.refund import IN_FLIGHT, Refund, RefundRequest, Status
 from signer.refunds.tracking import Tracker
+from signer.refunds.watching import Chain
 from signer.signing import Signer
 from tests.fixtures.chain import DevChain
 from tests.support.devices import recording
+from tests.support.keys import ring_over
 
 
 CUSTOMER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -52,7 +55,9 @@ REVERTING = {
 class Shop:
     """Refunds in TUSD and in WUSD, taken step by step as the worker does."""
 
-    def __init__(self, dev: DevChain, store: Store, signer: Signer, weird: str) -> None:
+    def __init__(
+        self, dev: DevChain, store: Ledger, signer: Signer, weird: str
+    ) -> None:
         self.url, self.weird, self.good = dev.url, weird, dev.token
         self._network = Network.model_validate(
             {
@@ -69,8 +74,9 @@ class Shop:
         self._store = store
         self._wallet = signer.address
         chains = {"local": Chain(self._network, client)}
-        nonces = Nonces(store, address=signer.address, key_id=signer.key_id, clock=_now)
-        self._lifecycle = Lifecycle(store, chains, Payer(signer, _now), nonces, _now)
+        ring = ring_over(store, signer)
+        nonces = Nonces(store, ring, _now)
+        self._lifecycle = Lifecycle(store, chains, Payer(ring, _now), nonces, _now)
         self._tracker = Tracker(store, chains, _now)
         for token in (dev.token, weird):
             coin.fund(dev.url, signer.address, token=token, amount=FUNDS)
@@ -87,7 +93,7 @@ class Shop:
             client="gateway",
             idempotency_key=f"key-{self._count}",
             networks={"local": self._network},
-            wallet=self._wallet,
+            wallets=[self._wallet],
             now=_now(),
         )
         refund, created = self._store.accept(admitted)
@@ -130,7 +136,7 @@ def _now() -> datetime:
 @pytest.fixture
 def shop(
     fresh_anvil: DevChain,
-    sqlite_store: Store,
+    sqlite_store: Ledger,
     softhsm: PKCS11Backend,
     softhsm_key: KeyId,
 ) -> Shop:

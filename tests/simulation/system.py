@@ -4,15 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from signer.audit import AuditLog
+from signer.audit.log import AuditLog
 from signer.errors import HotWalletError
+from signer.keeping import Keeper
 from signer.networks import Network
-from signer.ports import ChainClient, KeyBackend, Store
+from signer.ports import ChainClient, KeyBackend, Ledger
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Chain, Nonces
+from signer.refunds.nonces import Nonces
 from signer.refunds.payment import Payer
 from signer.refunds.service import RefundService
 from signer.refunds.tracking import Tracker
+from signer.refunds.watching import Chain, WalletWatch
 from signer.refunds.worker import Worker
 from signer.signing import Signer
 from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
@@ -20,11 +22,13 @@ from tests.simulation.clients import CLIENT, Ask, Job, Told
 from tests.simulation.faults import Faults
 from tests.simulation.gate import Gate
 from tests.simulation.hub import Hub, Process
-from tests.simulation.ledger import Ledger, Stamp
+from tests.simulation.ledger import Ledger as Book
+from tests.simulation.ledger import Stamp
 from tests.simulation.node import Node
 from tests.simulation.wire import CHAIN_ID, DECIMALS, TOKEN
 from tests.simulation.witness import Guarded, Witness
 from tests.support.devices import KEY_ID
+from tests.support.keys import ring_over
 
 
 NETWORK = Network.model_validate(
@@ -50,7 +54,7 @@ class Build:
     """What processes are made of; a planted bug replaces a part."""
 
     network: Network = NETWORK
-    store: Callable[[Store], Store] = lambda store: store
+    store: Callable[[Ledger], Ledger] = lambda store: store
     nonces: type[Nonces] = Nonces
     lifecycle: type[Lifecycle] = Lifecycle
     tracker: type[Tracker] = Tracker
@@ -62,7 +66,7 @@ class Outside:
 
     hub: Hub
     chain: SimulatedChain
-    ledger: Ledger
+    ledger: Book
     faults: Faults
     witness: Witness
     build: Build
@@ -79,18 +83,16 @@ class Parts:
         self.signer = Signer.open(cast("KeyBackend", device), KEY_ID, audit)
         store = build.store(outside.ledger.store)
         gate = Gate(process, "store", store, outside.faults, outside.witness.see)
-        stamp = Stamp(cast("Store", gate), outside.hub.random)
-        self.store = cast("Store", stamp)
+        stamp = Stamp(cast("Ledger", gate), outside.hub.random)
+        self.store = cast("Ledger", stamp)
         node = Node(outside.chain, outside.faults.lag)
         client = cast("ChainClient", Gate(process, "chain", node, outside.faults))
         self.chains = {"local": Chain(build.network, client)}
-        self.nonces = build.nonces(
-            self.store,
-            address=self.signer.address,
-            key_id=self.signer.key_id,
-            clock=clock,
-        )
-        payer = Payer(self.signer, clock)
+        self.ring = ring_over(self.store, self.signer, timer=process.timer)
+        self.wallets = WalletWatch(self.store, clock)
+        self.keeper = Keeper(self.store, audit, clock)
+        self.nonces = build.nonces(self.store, self.ring, clock)
+        payer = Payer(self.ring, clock)
         self.lifecycle = build.lifecycle(
             self.store, self.chains, payer, self.nonces, clock
         )
@@ -103,7 +105,7 @@ class Parts:
             self.store,
             {"local": self.chains["local"].network},
             self.lifecycle,
-            wallet=self.signer.address,
+            wallets=lambda: [self.signer.address],
             clock=self._process.clock,
             timer=self._process.timer,
             sleep=self._process.pause,
@@ -116,7 +118,9 @@ class Parts:
             self.store,
             self.lifecycle,
             tracker=self.tracker,
-            nonces=self.nonces,
+            wallets=self.wallets,
+            ring=self.ring,
+            keeper=self.keeper,
             chains=self.chains,
             clock=self._process.clock,
         )
@@ -171,8 +175,9 @@ def attend(parts: Parts, process: Process) -> None:
     while True:
         process.pause(process.hub.random.uniform(*_OPERATOR_LOOKS))
         try:
-            standing = parts.nonces.standing(parts.chains["local"])
-            if standing and standing.wallet.paused_by and not standing.unseen:
-                parts.nonces.resume(standing, parts.chains["local"])
+            chain = parts.chains["local"]
+            standing = parts.wallets.standing(chain, parts.signer.address)
+            if standing.wallet.paused_by and not standing.unseen:
+                parts.wallets.resume(standing, chain)
         except HotWalletError as e:
             process.hub.tell(process.name, f"looks again later: {e.code}")

@@ -10,14 +10,15 @@ from typing import Any, cast
 
 import pytest
 
+from signer import ports
+from signer.audit.record import Actor
 from signer.errors import BroadcastRejectedError, StaleStateError
-from signer.ports import Store
 from signer.refunds.attending import send
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Chain
 from signer.refunds.offers import Offers
-from signer.refunds.payment import Actor, Offer
+from signer.refunds.payment import Offer
 from signer.refunds.refund import InFlight, Refund, SignedTransaction, Status
+from signer.refunds.watching import Chain
 from tests.simulation.ledger import Ledger
 from tests.simulation.schedule import played
 from tests.simulation.system import NETWORK, Build
@@ -29,7 +30,7 @@ SEEDS = range(300)
 class Overwrites:
     """A store whose changes do not compare versions."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ports.Ledger) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
@@ -52,7 +53,7 @@ class Overwrites:
 class ForgetsHashes:
     """A store that knows only the last of a refund's transactions."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ports.Ledger) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
@@ -71,11 +72,12 @@ class SentOffers(Offers):
     def _record(
         self, refund: Refund, offer: Offer, chain: Chain, actor: Actor, **changes: Any
     ) -> Refund:
-        signed = self._payer.sign(refund, offer, chain.network, actor)
+        payment = self._payer.sign(refund, offer, chain.network, actor)
+        signed = payment.transaction
         send(signed, chain)
         changes |= {"tx_hash": signed.tx_hash}
         after = refund.moved(Status.SIGNED, self._clock(), **changes)
-        self._store.save(refund, after, signed)
+        self._store.save(refund, after, signed, payment.outcome)
         return after
 
 
@@ -89,11 +91,11 @@ class SendsFirst(Lifecycle):
 
 
 def _overwrites(ledger: Ledger) -> Build:
-    return Build(store=lambda store: cast("Store", Overwrites(store)))
+    return Build(store=lambda store: cast("ports.Ledger", Overwrites(store)))
 
 
 def _forgets_hashes(ledger: Ledger) -> Build:
-    return Build(store=lambda store: cast("Store", ForgetsHashes(store)))
+    return Build(store=lambda store: cast("ports.Ledger", ForgetsHashes(store)))
 
 
 def _sends_first(ledger: Ledger) -> Build:

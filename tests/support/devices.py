@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from structlog.testing import LogCapture
 
-from signer.audit import AuditLog
+from signer.audit.log import AuditLog
 from signer.ports import DeviceSignature, KeyId
 from signer.signing import Signer
 from tests.support.arithmetic import N, P

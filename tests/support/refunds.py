@@ -8,20 +8,25 @@ from typing import Any, TypeVar, cast
 
 import coincurve
 
+from signer.audit.record import Actor
+from signer.keeping import Keeper
+from signer.keyring import KeyRing
 from signer.networks import Network
-from signer.ports import ChainClient, Store
+from signer.ports import ChainClient, Ledger
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Chain, Nonces
-from signer.refunds.payment import Actor, Payer
+from signer.refunds.nonces import Nonces
+from signer.refunds.payment import Payer
 from signer.refunds.policy import admit
 from signer.refunds.refund import HOLD, Refund, RefundRequest, SignedTransaction
 from signer.refunds.service import RefundService
 from signer.refunds.tracking import Tracker
+from signer.refunds.watching import Chain, Standing, WalletWatch
 from signer.refunds.worker import Worker
 from signer.signing import Signer
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
-from tests.support.devices import honest, signer_over
+from tests.support.devices import honest, recording, signer_over
+from tests.support.keys import ring_over
 
 
 T = TypeVar("T")
@@ -85,12 +90,13 @@ def signer() -> Signer:
 class World:
     """A process of the service, and what is outside of it."""
 
-    store: Store
+    store: Ledger
     chain: ScriptedChain = field(default_factory=ScriptedChain)
     clock: FakeClock = field(default_factory=FakeClock)
     signer: Signer = field(default_factory=signer)
     client: ChainClient | None = None  # None: the chain itself.
     network: Network = NETWORK
+    others: tuple[Signer, ...] = ()  # Whose keys may be in the ring, too.
     _numbers: Iterator[int] = field(default_factory=count)
 
     @property
@@ -99,19 +105,28 @@ class World:
         return {"local": Chain(self.network, self.client or self.chain)}
 
     @property
+    def ring(self) -> KeyRing:
+        """The ring as a process that starts now has it; its first key is enrolled."""
+        return ring_over(self.store, self.signer, *self.others, timer=self._timer)
+
+    @property
     def nonces(self) -> Nonces:
         """The nonces as a process that starts now has them."""
-        return Nonces(
-            self.store,
-            address=self.signer.address,
-            key_id=self.signer.key_id,
-            clock=self.clock,
-        )
+        return Nonces(self.store, self.ring, self.clock)
+
+    @property
+    def wallets(self) -> WalletWatch:
+        """Who watches the wallets."""
+        return WalletWatch(self.store, self.clock)
+
+    def watched(self) -> Standing:
+        """Return how the wallet stands, after a look at it."""
+        return self.wallets.watch(self.chains["local"], self.signer.address)
 
     @property
     def lifecycle(self) -> Lifecycle:
         """A lifecycle as a process that starts now has it."""
-        payer = Payer(self.signer, self.clock)
+        payer = Payer(self.ring, self.clock)
         return Lifecycle(self.store, self.chains, payer, self.nonces, self.clock)
 
     @property
@@ -122,7 +137,7 @@ class World:
     @property
     def explainer(self) -> Explainer:
         """Who explains refunds."""
-        return Explainer(self.store, self.chains, self.clock)
+        return Explainer(self.store, self.store, self.chains, self.clock)
 
     @property
     def service(self) -> RefundService:
@@ -131,7 +146,7 @@ class World:
             self.store,
             {"local": self.network},
             self.lifecycle,
-            wallet=self.signer.address,
+            wallets=lambda: [key.address for key in self.ring.known()],
             clock=self.clock,
             sleep=self._sleep,
             timer=self._timer,
@@ -144,7 +159,9 @@ class World:
             self.store,
             self.lifecycle,
             tracker=self.tracker,
-            nonces=self.nonces,
+            wallets=self.wallets,
+            ring=self.ring,
+            keeper=Keeper(self.store, recording()[0], self.clock),
             chains=self.chains,
             clock=self.clock,
         )
@@ -159,7 +176,7 @@ class World:
             client="gateway",
             idempotency_key=f"key-{number}",
             networks={"local": self.network},
-            wallet=self.signer.address,
+            wallets=[self.signer.address],
             now=self.clock(),
         )
         refund, created = self.store.accept(admitted)

@@ -1,11 +1,19 @@
 """The start-up guard refuses every unsafe start, by name, and is not talked round."""
 
+import ast
+import re
 from collections.abc import Iterator, Mapping
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import coincurve
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from eth_abi.abi import encode
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from signer.errors import (
     AccessDeniedError,
@@ -19,6 +27,7 @@ from signer.errors import (
 from signer.guard import (
     EXIT_STATUS,
     NOT_SAFE,
+    check_audit_key,
     check_chain,
     check_settings,
     prove_key,
@@ -44,6 +53,7 @@ PRODUCTION = {
     "KMS_KEY_ID": KEY_ID,
     "AWS_REGION": "eu-central-1",
     "DATABASE_URL": "postgresql+psycopg://refunds@db/refunds",
+    "AUDIT_SIGNING_KEY_FILE": "/run/secrets/audit.pem",
 }
 KEY = coincurve.PrivateKey.from_int(0x6A4D)
 
@@ -137,6 +147,7 @@ def test_the_table_of_keys_in_every_combination() -> None:
             *["kms-not-configured"] * (kms and not key),
             *["kms-not-configured"] * (kms and not region),
             *["raw-key-forbidden"] * (production and raw),
+            *["audit-key-missing"] * production,
         ]
 
         refusals, warnings = _judge(environ)
@@ -163,6 +174,11 @@ UNSAFE = [
     ("jwt-shared-secret", {"JWT_ALGORITHM": "HS256"}),
     ("jwt-shared-secret", {"JWT_SECRET": "x" * 64}),
     ("jwt-signing-key-forbidden", {"JWT_SIGNING_KEY_FILE": "/run/jwt.pem"}),
+    ("jwks-insecure", {"JWT_JWKS_URL": "http://issuer.example/keys"}),
+    ("jwks-insecure", {"JWT_JWKS_URL": " HTTP://issuer.example/keys"}),
+    ("jwks-insecure", {"JWT_JWKS_URL": "file:///etc/keys"}),
+    ("webhook-insecure", {"ALERT_WEBHOOK_URL": "http://pager.example/T0KEN"}),
+    ("webhook-insecure", {"ALERT_WEBHOOK_URL": "https:pager.example"}),
 ]
 
 
@@ -195,6 +211,128 @@ def test_an_empty_variable_is_an_unset_one(
     cured = {name: empty for name in unsafe if name != "DATABASE_URL"}
 
     assert _judge({**PRODUCTION, **unsafe, **cured})[0] == []
+
+
+@pytest.mark.parametrize("empty", [None, "", "  ", "\t\n"])
+@pytest.mark.parametrize("app_env", [None, "", "production", "PRODUCTION ", "x"])
+def test_production_needs_a_key_for_the_audit(
+    app_env: str | None, empty: str | None
+) -> None:
+    """A log without signed checkpoints may lose its end without anybody noticing."""
+    given = {"AUDIT_SIGNING_KEY_FILE": empty, "APP_ENV": app_env}
+    environ = {
+        name: value for name, value in (PRODUCTION | given).items() if value is not None
+    }
+
+    assert _judge(environ) == (["audit-key-missing"], [])
+
+
+# What every variable may hold, and whether production refuses it.  The codes stand in
+# the order of the refusals.
+SPELLINGS: dict[str, tuple[str, dict[str | None, bool]]] = {
+    RAW_KEY: (
+        "raw-key-forbidden",
+        {None: False, "": False, " \t": False, "0x11": True, " x ": True},
+    ),
+    "PKCS11_MODULE": (
+        "softhsm-module-forbidden",
+        {None: False, "": False, "\n": False, "/usr/lib/softhsm.so": True, ".": True},
+    ),
+    "SOFTHSM2_CONF": (
+        "softhsm-config-forbidden",
+        {None: False, "": False, " ": False, "/etc/softhsm2.conf": True, "x ": True},
+    ),
+    "AWS_ENDPOINT_URL_KMS": (
+        "kms-endpoint-forbidden",
+        {None: False, "": False, " ": False, "http://127.0.0.1:1": True, "x": True},
+    ),
+    "DEBUG": (
+        "debug-forbidden",
+        {None: False, "": False, "false": False, " False ": False, "tRuE": True},
+    ),
+    "NODE_COUNT": ("sqlite-multi-node", {None: False, "": False, " 1 ": False}),
+    "JWT_SECRET": (
+        "jwt-shared-secret",
+        {None: False, "": False, "  ": False, "x": True, "x" * 64: True},
+    ),
+    "JWT_SIGNING_KEY_FILE": (
+        "jwt-signing-key-forbidden",
+        {None: False, "": False, "\t": False, "/run/jwt.pem": True, " jwt ": True},
+    ),
+    "JWT_JWKS_URL": (
+        "jwks-insecure",
+        {
+            None: False,
+            " ": False,
+            "https://issuer.example": False,
+            " HTTPS://issuer.example ": False,
+            "hTTp://issuer.example": True,
+            "issuer.example": True,
+        },
+    ),
+    "AUDIT_SIGNING_KEY_FILE": (
+        "audit-key-missing",
+        {None: True, "": True, " \n": True, "/run/audit.pem": False, " a ": False},
+    ),
+    "ALERT_WEBHOOK_URL": (
+        "webhook-insecure",
+        {
+            None: False,
+            "": False,
+            "Https://pager.example": False,
+            "http://pager.example": True,
+            " HTTP://pager.example": True,
+        },
+    ),
+}
+
+
+def _spelt(values: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
+    """Return the environment in which *values* are set, and what must be refused."""
+    given: dict[str, str | None] = {**PRODUCTION, **values}
+    environ = {name: value for name, value in given.items() if value is not None}
+    refused = [
+        code
+        for name, (code, spellings) in SPELLINGS.items()
+        if name in values and spellings[values[name]]
+    ]
+    return environ, refused
+
+
+PAIRS = [(a, b) for a in SPELLINGS for b in SPELLINGS if a < b]
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_every_pair_of_variables_in_every_spelling(one: str, other: str) -> None:
+    """
+    No variable hides another one's refusal, however each is spelt: 1,323 pairs.
+
+    Where no money is at stake, all of them start.
+    """
+    for first, second in product(SPELLINGS[one][1], SPELLINGS[other][1]):
+        environ, refused = _spelt({one: first, other: second})
+
+        assert _judge(environ)[0] == refused, environ
+        assert _judge({**environ, "APP_ENV": "test"})[0] == [], environ
+
+
+@given(
+    values=st.fixed_dictionaries(
+        {
+            name: st.sampled_from(list(spellings))
+            for name, (_, spellings) in SPELLINGS.items()
+        }
+    ),
+    app_env=st.sampled_from(list(APP_ENVS)),
+)
+@settings(max_examples=300)
+def test_the_whole_table_at_once(
+    values: dict[str, str | None], app_env: str | None
+) -> None:
+    """Any row of the table is refused for all that is wrong with it, in its order."""
+    environ, refused = _spelt({**values, "APP_ENV": app_env})
+
+    assert _judge(environ)[0] == (refused if APP_ENVS[app_env] else [])
 
 
 @pytest.mark.parametrize(
@@ -233,6 +371,8 @@ def test_everything_wrong_is_said_at_once() -> None:
         "JWT_ALGORITHM": "HS256",
         "JWT_SECRET": "canary",
         "JWT_SIGNING_KEY_FILE": "/canary/key",
+        "JWT_JWKS_URL": "http://canary",
+        "ALERT_WEBHOOK_URL": "http://canary",
     }
 
     with pytest.raises(ConfigurationError) as caught:
@@ -248,6 +388,9 @@ def test_everything_wrong_is_said_at_once() -> None:
         "sqlite-multi-node",
         "jwt-shared-secret",
         "jwt-signing-key-forbidden",
+        "jwks-insecure",
+        "audit-key-missing",
+        "webhook-insecure",
         "rpc-insecure",
     ]
     assert "canary" not in str(caught.value)
@@ -432,3 +575,109 @@ def test_a_node_that_does_not_answer(method: str) -> None:
     chain.fail(method, ChainUnavailableError("no node answered"))
 
     assert _chain_refusals(chain) == ["chain-unavailable"]
+
+
+WALLET = ec.derive_private_key(0x6A4D, ec.SECP256K1()).public_key()
+AUDITS = {
+    "ed25519": ed25519.Ed25519PrivateKey.generate().public_key(),
+    "ec": ec.generate_private_key(ec.SECP256R1()).public_key(),
+    "rsa": rsa.generate_private_key(65537, 2048).public_key(),
+}
+
+
+def _der(key: Any) -> bytes:
+    spki: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return spki
+
+
+@pytest.mark.parametrize("kind", AUDITS)
+def test_a_key_for_the_audit_alone(kind: str) -> None:
+    """Whatever kind it is, a key of its own is what the audit needs."""
+    others = [_der(key) for name, key in AUDITS.items() if name != kind]
+
+    check_audit_key(_der(AUDITS[kind]), others, _der(WALLET))
+
+
+@pytest.mark.parametrize("kind", AUDITS)
+def test_the_audit_does_not_share_the_key_of_tokens(kind: str) -> None:
+    """Who mints tokens must not vouch for the log (A7): wherever in the set it is."""
+    tokens = [_der(key) for key in AUDITS.values()]
+
+    with pytest.raises(ConfigurationError) as caught:
+        check_audit_key(_der(AUDITS[kind]), tokens, _der(WALLET))
+
+    assert [refusal.code for refusal in caught.value.refusals] == ["audit-key-shared"]
+
+
+def test_the_audit_does_not_share_the_wallets_key() -> None:
+    """Who pays must not vouch for the log (A7), however the key is written down."""
+    # A compressed point is the same key in fewer bytes: RFC 5480, section 2.2.
+    point = WALLET.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    algorithm = _der(WALLET)[2:20]
+    content = algorithm + b"\x03" + bytes([len(point) + 1]) + b"\0" + point
+    compressed = b"\x30" + bytes([len(content)]) + content
+
+    for spki in (_der(WALLET), compressed):
+        with pytest.raises(ConfigurationError, match="audit-key-shared"):
+            check_audit_key(spki, [], _der(WALLET))
+
+
+def test_both_keys_that_are_shared_are_named() -> None:
+    """A line for each of the two."""
+    with pytest.raises(ConfigurationError) as caught:
+        check_audit_key(_der(WALLET), [_der(WALLET)], _der(WALLET))
+
+    assert len(caught.value.refusals) == 2
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _codes_in_the_code() -> set[str]:
+    """Return every code that a refusal is made with, wherever it is made."""
+    found: set[str] = set()
+    for room in ("signer", "backends", "api", "softhsm"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                found |= set(_codes_of(node))
+    return found
+
+
+def _codes_of(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Call(
+            func=ast.Name(id="Refusal" | "_refusal" | "refusal"),
+            args=[ast.Constant(value=str(code)), *_],
+        ):
+            yield code
+        case ast.Tuple(elts=[_, ast.Constant(value=str(code)), _]) if re.fullmatch(
+            "[a-z0-9]+(-[a-z0-9]+)+", code
+        ):
+            yield code
+
+
+# Made of two parts, or written down where no expression finds them.
+MORE_CODES = {
+    "kms-signing-error",
+    "pkcs11-not-configured",
+    "pkcs11-signing-error",
+    "key-not-in-ring",
+    "key-backend-mismatch",
+    "jwt-keys-unreachable",
+    "audit-key-shared",
+}
+
+
+@pytest.mark.parametrize("code", sorted(_codes_in_the_code() | MORE_CODES))
+def test_every_code_has_its_cure(code: str) -> None:
+    """Whoever is refused finds the code in the guide, with what to do about it."""
+    guide = (ROOT / "docs" / "guard.md").read_text(encoding="utf-8")
+    rows = [line for line in guide.splitlines() if line.startswith("| ")]
+
+    (row,) = (row for row in rows if f"`{code}`" in row.split(" | ")[0])
+    assert all(len(cell.strip(" |")) > 5 for cell in row.split(" | "))
+
+
+def test_the_codes_are_found() -> None:
+    """The test above reads the code as it is written."""
+    assert {code for code, _ in UNSAFE} <= _codes_in_the_code()

@@ -10,7 +10,7 @@ from cfnlint.api import lint_all  # type: ignore[import-untyped]
 
 from api.logs import audit_logger
 from backends.aws_kms import KMSAdministrator, KMSBackend
-from signer.audit import AuditLog
+from signer.audit.log import AuditLog
 from signer.signing import Signer
 from tests.fixtures.kms import OpenKMS, Wire
 from tests.support.iam import (

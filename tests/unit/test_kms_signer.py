@@ -16,7 +16,8 @@ from dev import kms_crafted
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Fault, Faults
-from signer.audit import AuditLog, Operation, Purpose
+from signer.audit.log import AuditLog
+from signer.audit.record import Operation, Purpose
 from signer.errors import (
     AccessDeniedError,
     BackendThrottledError,

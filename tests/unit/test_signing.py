@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.audit import Operation, Purpose
+from signer.audit.record import Operation, Purpose
 from signer.errors import (
     BackendThrottledError,
     EncodingError,

@@ -100,7 +100,7 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
         "in flight": lambda it: store.in_flight(10),
         "below": lambda it: store.open_below(it.chain_id, WALLET, 9, 10),
         "wallet": lambda it: store.wallet(it.chain_id, WALLET),
-        "sighting": lambda it: store.sighting(it.chain_id, WALLET, it.mark),
+        "sighting": lambda it: store.sighting(it.chain_id, it.mark),
         "get": lambda it: store.get(it.id),
     }
 

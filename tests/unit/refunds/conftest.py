@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from backends.sql import SQLStore
-from signer.ports import Store
+from signer.ports import Ledger
 from tests.fixtures.stores import TABLES
 from tests.support.refunds import World
 
@@ -26,19 +26,19 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def world(empty: Callable[[], Store]) -> World:
+def world(empty: Callable[[], Ledger]) -> World:
     """A service over SQLite and a scripted chain."""
     return World(empty())
 
 
 @pytest.fixture
 def empty(
-    _sqlite_template: Path, folder: Path, opened: Callable[[Path], Store]
-) -> Callable[[], Store]:
+    _sqlite_template: Path, folder: Path, opened: Callable[[Path], Ledger]
+) -> Callable[[], Ledger]:
     """Return a maker of ledgers that never saw a refund."""
     made = iter(range(10_000))
 
-    def make() -> Store:
+    def make() -> Ledger:
         path = folder / f"{next(made)}.db"
         shutil.copy(_sqlite_template, path)
         return opened(path)
@@ -47,12 +47,12 @@ def empty(
 
 
 @pytest.fixture
-def wiped(empty: Callable[[], Store]) -> Callable[[], Store]:
+def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
     """Return what empties the one ledger, which is faster than to open another."""
     store = empty()
     database = store._database  # type: ignore[attr-defined]  # No port forgets.
 
-    def wipe() -> Store:
+    def wipe() -> Ledger:
         for table in TABLES:
             database.run(
                 lambda c, table=table: c.exec_driver_sql(f"DELETE FROM {table}")
@@ -63,7 +63,7 @@ def wiped(empty: Callable[[], Store]) -> Callable[[], Store]:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[[Path], Store]]:
+def opened() -> Iterator[Callable[[Path], Ledger]]:
     """Return what opens a ledger, and closes it behind the test."""
     with ExitStack() as stores:
         yield lambda path: stores.enter_context(closing(SQLStore(f"sqlite:///{path}")))
@@ -71,12 +71,12 @@ def opened() -> Iterator[Callable[[Path], Store]]:
 
 @pytest.fixture
 def backup(
-    world: World, folder: Path, opened: Callable[[Path], Store]
-) -> Callable[[], Store]:
+    world: World, folder: Path, opened: Callable[[Path], Ledger]
+) -> Callable[[], Ledger]:
     """Return what copies the ledger as it stands now, as a nightly job does."""
     made = iter(range(10_000))
 
-    def copy() -> Store:
+    def copy() -> Ledger:
         path = folder / f"backup-{next(made)}.db"
         shutil.copy(folder / "0.db", path)
         return opened(path)

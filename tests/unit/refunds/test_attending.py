@@ -16,6 +16,7 @@ from signer.refunds.wallet import Pause
 from signer.transactions import LegacyTransaction, SignedBytes
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, signer_over
+from tests.support.keys import key_at, made_active
 from tests.support.refunds import CUSTOMER, World, altered
 
 
@@ -188,18 +189,20 @@ def test_a_chain_without_base_fee_has_a_queue_as_well(world: World) -> None:
     assert len(world.store.transactions(second.id)) == 1
 
 
-def test_what_another_key_has_signed_is_sent_again_only(world: World) -> None:
-    """A retired key's transaction needs no signature to be mined (O4)."""
+def test_what_a_former_key_has_signed_is_replaced_by_it(world: World) -> None:
+    """A nonce keeps its key, also when the offer is raised after a rotation (O4)."""
     refund = world.broadcast()
-    world.chain.forget()
-    world.signer = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+    former = world.signer.address
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address))
     world.clock.advance(seconds=world.network.stuck_after_seconds)
 
-    after = world.step(refund)
+    after = world.step(refund, times=2)
 
+    first, second = world.store.transactions(refund.id)
     assert after.status is Status.BROADCAST
-    assert list(world.chain.pool) == [refund.tx_hash]
-    assert len(world.store.transactions(refund.id)) == 1
+    assert second.max_fee_per_gas > first.max_fee_per_gas
+    assert (first.sender, second.sender) == (former, former)
 
 
 def test_a_stuck_noop_is_replaced_by_a_noop(world: World) -> None:
@@ -279,7 +282,7 @@ def test_a_foreign_transaction_takes_a_nonce_once_it_is_final(world: World) -> N
     assert failed.failure_code == "nonce-taken"
     assert foreign in str(failed.failure_detail)
     assert [entry["event"] for entry in logs] == ["wallet-paused", "refund-ended"]
-    wallet = world.nonces.standing(world.chains["local"]).wallet
+    wallet = world.watched().wallet
     assert wallet.paused_by is Pause.FOREIGN_TRANSACTION
     assert world.chain.payouts() == []
 

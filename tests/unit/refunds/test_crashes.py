@@ -19,7 +19,7 @@ from signer.errors import (
     HotWalletError,
     StoreUnavailableError,
 )
-from signer.ports import ChainClient, Store
+from signer.ports import ChainClient, Ledger
 from signer.refunds.refund import HOLD, Refund, Status
 from signer.refunds.repair import repair
 from tests.fixtures.scripted_chain import ScriptedChain, Sent
@@ -152,7 +152,7 @@ def _go_on(world: World) -> Refund:
 Life = Callable[[World], None]
 
 
-def _suffer(fault: Fault, store: Store, chain: ScriptedChain, live: Life) -> Refund:
+def _suffer(fault: Fault, store: Ledger, chain: ScriptedChain, live: Life) -> Refund:
     """Live with *fault*, go on without, and return the refund at its end."""
     device = honest(KEY)
     audit, events = recording()
@@ -161,7 +161,7 @@ def _suffer(fault: Fault, store: Store, chain: ScriptedChain, live: Life) -> Ref
         "Device", Faulty(device, fault, BackendUnavailableError("gone"))
     )
     mortal = World(
-        cast("Store", Faulty(store, fault, StoreUnavailableError("gone"))),
+        cast("Ledger", Faulty(store, fault, StoreUnavailableError("gone"))),
         chain,
         signer=signer,
         client=cast("ChainClient", Faulty(chain, fault, ChainUnavailableError("gone"))),
@@ -205,7 +205,7 @@ everywhere = pytest.mark.parametrize(
 
 @everywhere
 def test_a_refund_survives_a_fault_at_every_call(
-    wiped: Callable[[], Store], after: bool, deadly: bool
+    wiped: Callable[[], Ledger], after: bool, deadly: bool
 ) -> None:
     """One payout, one nonce, stored bytes only, and no gap behind it (I1-I3, R5)."""
 
@@ -225,7 +225,7 @@ def test_a_refund_survives_a_fault_at_every_call(
 
 @everywhere
 def test_a_lost_ledger_survives_a_fault_at_every_call(
-    wiped: Callable[[], Store], after: bool, deadly: bool
+    wiped: Callable[[], Ledger], after: bool, deadly: bool
 ) -> None:
     """What was paid is found and not paid again, whatever fails there (R23, R24)."""
 

@@ -381,7 +381,7 @@ def test_a_network_that_is_gone(world: World) -> None:
     """The ledger's part is told, and the rules say what is missing."""
     refund = world.broadcast()
 
-    found = Explainer(world.store, {}, world.clock).explain(refund)
+    found = Explainer(world.store, world.store, {}, world.clock).explain(refund)
 
     assert found.policy == "the network is not configured"
     assert (found.head, found.standing, found.nodes) == (None, None, ())
@@ -434,7 +434,10 @@ def test_a_ledger_that_is_gone_explains_nothing(world: World) -> None:
 
     with pytest.raises(StoreUnavailableError):
         Explainer(
-            altered(world.store, transactions=gone), world.chains, world.clock
+            altered(world.store, transactions=gone),
+            world.store,
+            world.chains,
+            world.clock,
         ).explain(refund)
 
 

@@ -27,7 +27,8 @@ from signer.refunds.refund import HOLD, Kind, Status
 from signer.transactions import MAX_GAS
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, planted, point, signer_over
-from tests.support.refunds import ACTOR, CUSTOMER, KEY, World
+from tests.support.keys import key_at, made_active
+from tests.support.refunds import ACTOR, CUSTOMER, KEY, World, altered
 
 
 AMOUNT = 12_500_000
@@ -222,7 +223,7 @@ def test_a_silent_device_keeps_the_nonce(world: World, error: HotWalletError) ->
 def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None:
     """Its refunds wait for the operator, and say why."""
     refund = world.accepted()
-    payer = Payer(world.signer, world.clock)
+    payer = Payer(world.ring, world.clock)
     lifecycle = Lifecycle(world.store, {}, payer, world.nonces, world.clock)
 
     with pytest.raises(ConfigurationError, match="network"):
@@ -453,9 +454,40 @@ def test_fees_are_those_of_the_moment(world: World) -> None:
 def test_another_key_does_not_sign_for_this_ones_nonce(world: World) -> None:
     """A nonce belongs to an address; the new one has its own (O4)."""
     reserved = world.step(world.accepted())
-    world.signer = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+    former = world.signer.address
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address))
 
-    with pytest.raises(KeyUnusableError):
-        world.step(reserved)
+    signed = world.step(reserved)
+    other = world.step(world.accepted())
+
+    assert world.sent(signed).sender == former
+    assert (other.sender, other.nonce) == (world.others[0].address, 0)
+
+
+def test_a_key_that_was_given_up_signs_nothing(world: World) -> None:
+    """Not even for a nonce that it gave out: it waits, and says why (O8)."""
+    reserved = world.step(world.accepted())
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address), block=True)
+
+    with pytest.raises(KeyUnusableError, match="blocked"):
+        world.step(world.stored(reserved))
 
     assert world.stored(reserved) == reserved
+
+
+def test_a_rotation_meanwhile_is_no_trouble(world: World) -> None:
+    """Whoever was about to reserve with the old key does so with the new one (O5)."""
+    world.step(world.accepted())
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+
+    def rotated(address: str) -> int:
+        made_active(world.store, key_at(world.others[0].address))
+        return world.chain.pending_count(address)
+
+    world.client = altered(world.chain, pending_count=rotated)
+
+    refund = world.step(world.accepted())
+
+    assert (refund.sender, refund.nonce) == (world.others[0].address, 0)

@@ -11,20 +11,29 @@ from signer.errors import (
     StaleStateError,
     WalletPausedError,
 )
-from signer.refunds.nonces import HISTORY, Nonces, Standing
-from signer.refunds.payment import calldata
+from signer.refunds.nonces import Nonces
+from signer.refunds.payment import calldata, purpose_of
 from signer.refunds.refund import Refund, Status
 from signer.refunds.wallet import Pause, Sighting, Wallet
-from tests.support.refunds import World, altered
+from signer.refunds.watching import HISTORY, Standing, WalletWatch
+from tests.support.refunds import ACTOR, World, altered
 
 
 def _reserve(world: World, refund: Refund | None = None) -> Refund:
-    chain, queued = world.chains["local"], refund or world.accepted()
-    return world.nonces.reserve(queued, 60_000, chain, world.nonces.agreed(chain))
+    return _reserved(world.nonces, world, refund or world.accepted())
+
+
+def _reserved(nonces: Nonces, world: World, refund: Refund) -> Refund:
+    chain, active = world.chains["local"], nonces.active()
+    counted = nonces.agreed(chain, active.key.address)
+    intent = active.signer.intent(purpose_of(refund, ACTOR))
+    return nonces.reserve(
+        refund, 60_000, chain, counted=counted, active=active, intent=intent
+    )
 
 
 def _resume(world: World, standing: Standing) -> None:
-    world.nonces.resume(standing, world.chains["local"])
+    world.wallets.resume(standing, world.chains["local"])
 
 
 def _paid(world: World) -> Refund:
@@ -41,7 +50,7 @@ def _wallet(world: World) -> Wallet:
 
 
 def _watch(world: World) -> Standing:
-    return world.nonces.watch(world.chains["local"])
+    return world.watched()
 
 
 def _foreign(world: World, number: int, data: bytes = b"\xf0\x0d") -> list[str]:
@@ -159,18 +168,11 @@ def test_a_stranger_who_is_faster_is_seen_by_the_store(world: World) -> None:
         world.store.pause(before, Pause.CHAIN_AHEAD, world.clock())
         return before
 
-    late = Nonces(
-        altered(world.store, wallet=paused),
-        address=world.signer.address,
-        key_id="01",
-        clock=world.clock,
-    )
+    late = Nonces(altered(world.store, wallet=paused), world.ring, world.clock)
     refund = world.accepted()
 
     with pytest.raises(StaleStateError):
-        late.reserve(
-            refund, 60_000, world.chains["local"], late.agreed(world.chains["local"])
-        )
+        _reserved(late, world, refund)
     assert world.stored(refund) == refund
 
 
@@ -183,15 +185,10 @@ def test_two_who_pause_do_so_once(world: World) -> None:
         world.store.pause(wallet, reason, world.clock())
         world.store.pause(wallet, reason, world.clock())
 
-    nonces = Nonces(
-        altered(world.store, pause=late),
-        address=world.signer.address,
-        key_id="01",
-        clock=world.clock,
-    )
+    wallets = WalletWatch(altered(world.store, pause=late), world.clock)
 
     with pytest.raises(StaleStateError):
-        nonces.watch(world.chains["local"])
+        wallets.watch(world.chains["local"], world.signer.address)
     assert _wallet(world).paused_by is Pause.CHAIN_AHEAD
 
 
@@ -360,9 +357,7 @@ def test_our_own_forgotten_transactions_need_nobody(world: World) -> None:
 
     assert standing.wallet.paused_by is None
     assert standing.wallet.next_nonce == 2
-    sighting = world.store.sighting(
-        world.network.chain_id, world.signer.address, marked.mark
-    )
+    sighting = world.store.sighting(world.network.chain_id, marked.mark)
     assert sighting is not None
     assert (sighting.nonce, sighting.mark) == (1, marked.mark)
 
@@ -430,7 +425,7 @@ def test_a_stranger_in_a_refunds_place_pauses_the_wallet(world: World) -> None:
 
     for _ in range(2):
         # A process that dies in between finds the work half done.
-        world.nonces.lost(refund, found)
+        world.wallets.lost(refund, found)
         world.clock.advance(seconds=10)
 
     (sighting,) = world.store.foreign(world.network.chain_id, world.signer.address)
@@ -446,7 +441,7 @@ def test_our_own_in_a_refunds_place_pauses_nothing(world: World) -> None:
     found = world.chain.find_transaction(world.signer.address, 0)
     assert found is not None
 
-    world.nonces.lost(refund, found)
+    world.wallets.lost(refund, found)
 
     assert _wallet(world).paused_by is None
     assert world.store.foreign(world.network.chain_id, world.signer.address) == ()
@@ -460,7 +455,7 @@ def test_a_wallet_that_was_never_opened_has_lost_nothing(world: World) -> None:
     assert found is not None
 
     with pytest.raises(StaleStateError):
-        world.nonces.lost(refund, found)
+        world.wallets.lost(refund, found)
 
 
 def test_nothing_is_adopted_that_was_not_sighted(world: World) -> None:
@@ -557,7 +552,7 @@ def test_a_wallet_does_not_resume_over_a_nonce_that_was_lost(world: World) -> No
         _resume(world, standing)
     world.clock.advance(seconds=60)
     world.worker.work()
-    _resume(world, world.nonces.standing(world.chains["local"]))
+    _resume(world, world.wallets.standing(world.chains["local"], world.signer.address))
 
     assert world.stored(lost).failure_code == "nonce-taken"
     assert _wallet(world).paused_by is None
@@ -605,9 +600,19 @@ def test_a_nonce_that_waits_in_the_pool_is_not_used(world: World) -> None:
 def test_who_stops_a_network_is_asked_last(world: World) -> None:
     """A nonce that is about to be given out is not, once the switch is off (R27)."""
     refund = world.accepted()
-    counted = world.nonces.agreed(world.chains["local"])
+    nonces = world.nonces
+    active = nonces.active()
+    counted = nonces.agreed(world.chains["local"], active.key.address)
+    intent = active.signer.intent(purpose_of(refund, ACTOR))
     world.store.stop(world.network.chain_id, world.clock())
 
     with pytest.raises(WalletPausedError, match="operator"):
-        world.nonces.reserve(refund, 60_000, world.chains["local"], counted)
+        nonces.reserve(
+            refund,
+            60_000,
+            world.chains["local"],
+            counted=counted,
+            active=active,
+            intent=intent,
+        )
     assert world.stored(refund) == refund

@@ -8,17 +8,21 @@ from eth_account import Account
 
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
+from signer.keeping import Keeper
 from signer.networks import Network
-from signer.ports import Store, utc_now
+from signer.ports import Ledger, utc_now
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Chain, Nonces
+from signer.refunds.nonces import Nonces
 from signer.refunds.payment import Payer
 from signer.refunds.refund import Refund, Status
 from signer.refunds.repair import Repair, repair
 from signer.refunds.service import RefundService
 from signer.refunds.tracking import Tracker
+from signer.refunds.watching import Chain
 from signer.refunds.worker import Worker
 from tests.fixtures.chain import DevChain
+from tests.support.devices import recording
+from tests.support.keys import ring_over
 from tests.support.payments import NOBODY, hash_of, mined, signed
 from tests.support.refunds import CUSTOMER, KEY, REQUEST, signer
 
@@ -30,7 +34,7 @@ AMOUNT = 12_500_000
 class System:
     """Service and worker over one real chain, whose wallet is funded."""
 
-    def __init__(self, store: Store, dev: DevChain, client: JSONRPCChain) -> None:
+    def __init__(self, store: Ledger, dev: DevChain, client: JSONRPCChain) -> None:
         network = Network.model_validate(
             {
                 "chain_id": client.chain_id(),
@@ -47,19 +51,26 @@ class System:
         self._store = store
         self._chains = chains = {"local": Chain(network, client)}
         self.wallet = key.address
-        nonces = Nonces(store, address=key.address, key_id=key.key_id, clock=utc_now)
-        payer = Payer(key, utc_now)
+        ring = ring_over(store, key)
+        nonces = Nonces(store, ring, utc_now)
+        payer = Payer(ring, utc_now)
         lifecycle = Lifecycle(store, chains, payer, nonces, utc_now)
         self.worker = Worker(
             store,
             lifecycle,
             tracker=Tracker(store, chains, utc_now),
-            nonces=nonces,
+            wallets=nonces.wallets,
+            ring=ring,
+            keeper=Keeper(store, recording()[0], utc_now),
             chains=chains,
             clock=utc_now,
         )
         self.service = RefundService(
-            store, {"local": network}, lifecycle, wallet=self.wallet, clock=utc_now
+            store,
+            {"local": network},
+            lifecycle,
+            wallets=lambda: [self.wallet],
+            clock=utc_now,
         )
 
     def submit(self) -> Refund:
@@ -106,7 +117,7 @@ class System:
 
 @pytest.fixture
 def system(
-    empty: Callable[[], Store], dev_chain: DevChain, chain: JSONRPCChain
+    empty: Callable[[], Ledger], dev_chain: DevChain, chain: JSONRPCChain
 ) -> System:
     """The refund path on each chain in turn."""
     system = System(empty(), dev_chain, chain)
@@ -143,7 +154,10 @@ def test_a_transfer_that_would_revert_is_refused(
 
 
 def test_a_lost_ledger_pays_nobody_twice(
-    system: System, empty: Callable[[], Store], dev_chain: DevChain, chain: JSONRPCChain
+    system: System,
+    empty: Callable[[], Ledger],
+    dev_chain: DevChain,
+    chain: JSONRPCChain,
 ) -> None:
     """The mark in a real block tells a new ledger that the refund was paid (R24)."""
     paid = system.finished(system.submit())

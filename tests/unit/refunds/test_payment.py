@@ -5,16 +5,16 @@ from dataclasses import replace
 import coincurve
 import pytest
 
-from signer.audit import Purpose
+from signer.audit.record import Purpose
 from signer.errors import KeyUnusableError, PolicyViolationError, RecoveryError
+from signer.keyring import KeyRing
 from signer.ports import Fees
 from signer.refunds.erc20 import decode_transfer
 from signer.refunds.payment import Offer, Payer, calldata
 from signer.refunds.refund import Kind, Refund, Status
-from signer.secp256k1 import Signature
-from signer.signing import Signer
+from signer.signing import Signed, Signer
 from signer.transactions import LegacyTransaction, SignedBytes, Transaction
-from tests.support.devices import honest, recording, signer_over
+from tests.support.devices import Device, honest, recording, signer_over
 from tests.support.refunds import ACTOR, CUSTOMER, KEY, NETWORK, World
 
 
@@ -28,9 +28,16 @@ def reserved(world: World) -> Refund:
     return world.step(world.accepted())
 
 
+def _payer(world: World, device: Device) -> Payer:
+    signer = signer_over(device)
+    return Payer(KeyRing(world.store, lambda key: signer), world.clock)
+
+
 def test_a_transfer_is_what_the_refund_asks_for(world: World, reserved: Refund) -> None:
     """Every field is the refund's or the offer's, and the bytes are those recorded."""
-    record = Payer(world.signer, world.clock).sign(reserved, OFFER, NETWORK, ACTOR)
+    record = (
+        Payer(world.ring, world.clock).sign(reserved, OFFER, NETWORK, ACTOR).transaction
+    )
 
     signed = SignedBytes.decode(record.raw)
     assert signed.transaction == Transaction(
@@ -91,7 +98,9 @@ def test_a_noop_sends_nothing_to_oneself(world: World, reserved: Refund) -> None
     """It has the refund's nonce, 21,000 gas, no value, no token and no data."""
     offer = replace(OFFER, kind=Kind.NOOP, attempt=3)
 
-    record = Payer(world.signer, world.clock).sign(reserved, offer, NETWORK, ACTOR)
+    record = (
+        Payer(world.ring, world.clock).sign(reserved, offer, NETWORK, ACTOR).transaction
+    )
 
     transaction = SignedBytes.decode(record.raw).transaction
     assert (transaction.to, transaction.data, transaction.value) == (
@@ -131,12 +140,13 @@ def test_the_audit_log_says_for_which_refund(world: World) -> None:
     }
 
 
-def test_another_key_is_not_asked(world: World, reserved: Refund) -> None:
-    """A nonce that belongs to another address never reaches the device (O4)."""
+def test_a_stranger_to_the_ring_is_not_asked(world: World, reserved: Refund) -> None:
+    """A nonce of an address that the ring does not know reaches no device (O4)."""
     device = honest(coincurve.PrivateKey.from_int(99))
+    strange = replace(reserved, sender=signer_over(device).address)
 
     with pytest.raises(KeyUnusableError):
-        Payer(signer_over(device), world.clock).sign(reserved, OFFER, NETWORK, ACTOR)
+        _payer(world, device).sign(strange, OFFER, NETWORK, ACTOR)
 
     assert device.calls == 0
 
@@ -150,9 +160,7 @@ def test_a_row_that_was_changed_is_not_signed(
     tampered = replace(reserved, chain_id=1)
 
     with pytest.raises(PolicyViolationError, match="chain-id"):
-        Payer(signer_over(device), world.clock).sign(
-            tampered, replace(OFFER, kind=kind), NETWORK, ACTOR
-        )
+        _payer(world, device).sign(tampered, replace(OFFER, kind=kind), NETWORK, ACTOR)
 
     assert device.calls == 0
 
@@ -163,7 +171,7 @@ def test_an_offer_past_the_cap_is_not_signed(world: World, reserved: Refund) -> 
     dear = replace(OFFER, max_fee=NETWORK.max_fee_per_gas_gwei * GWEI + 1)
 
     with pytest.raises(PolicyViolationError, match="max-fee"):
-        Payer(signer_over(device), world.clock).sign(reserved, dear, NETWORK, ACTOR)
+        _payer(world, device).sign(reserved, dear, NETWORK, ACTOR)
 
     assert device.calls == 0
 
@@ -173,9 +181,7 @@ def test_a_reservation_without_a_nonce_is_a_bug(world: World, reserved: Refund) 
     device = honest(KEY)
 
     with pytest.raises(ValueError, match="not reserved"):
-        Payer(signer_over(device), world.clock).sign(
-            replace(reserved, nonce=None), OFFER, NETWORK, ACTOR
-        )
+        _payer(world, device).sign(replace(reserved, nonce=None), OFFER, NETWORK, ACTOR)
 
     assert device.calls == 0
 
@@ -183,9 +189,9 @@ def test_a_reservation_without_a_nonce_is_a_bug(world: World, reserved: Refund) 
 class Swapping(Signer):
     """A signer whose answer is a signature over something else."""
 
-    def sign_digest(self, digest: bytes, purpose: Purpose) -> Signature:
+    def sign(self, digest: bytes, purpose: Purpose) -> Signed:
         """Return a valid signature that has nothing to do with *digest*."""
-        return super().sign_digest(bytes(reversed(digest)), purpose)
+        return super().sign(bytes(reversed(digest)), purpose)
 
 
 def test_the_bytes_that_leave_are_the_wallets(world: World, reserved: Refund) -> None:

@@ -36,7 +36,7 @@ def _admit(**changes: Any) -> Refund:
         client="gateway",
         idempotency_key="key-1",
         networks={"local": NETWORK},
-        wallet=WALLET,
+        wallets=[WALLET],
         now=NOW,
     )
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import pytest
 
-from signer.ports import Fees, Store
+from signer.ports import Fees, Ledger
 from signer.refunds.moving import RESEND_AFTER
 from signer.refunds.refund import Kind, Refund, Status
 from signer.refunds.repair import repair
@@ -52,7 +52,7 @@ def _pause(world: World) -> Pause | None:
 
 
 def test_a_refund_that_was_queued_in_the_backup_and_paid_since(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """It is found, adopted and confirmed, and not paid again (R24)."""
     _paid(world, world.accepted())
@@ -71,7 +71,7 @@ def test_a_refund_that_was_queued_in_the_backup_and_paid_since(
 
 
 def test_a_refund_that_was_reserved_in_the_backup_and_paid_since(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """Its nonce is used by the payment itself, which it recognises (R24)."""
     refund = world.step(world.accepted())
@@ -88,7 +88,7 @@ def test_a_refund_that_was_reserved_in_the_backup_and_paid_since(
 
 @pytest.mark.parametrize("steps", [2, 3])
 def test_a_refund_that_was_sent_before_the_backup_and_mined_since(
-    world: World, backup: Callable[[], Store], steps: int
+    world: World, backup: Callable[[], Ledger], steps: int
 ) -> None:
     """The same bytes are sent again, and are found in their block (R24)."""
     refund = world.step(world.accepted(), times=steps)
@@ -104,7 +104,7 @@ def test_a_refund_that_was_sent_before_the_backup_and_mined_since(
 
 
 def test_a_refund_that_is_reserved_in_the_ledger_and_waits_in_the_pool(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """Signed once more with the same nonce, whichever is mined pays it (R24)."""
     refund = world.step(world.accepted())
@@ -122,7 +122,7 @@ def test_a_refund_that_is_reserved_in_the_ledger_and_waits_in_the_pool(
 
 
 def test_a_replacement_that_was_made_after_the_backup(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """The ledger does not know its hash, and knows it by nonce and calldata (R24)."""
     refund = world.broadcast()
@@ -143,7 +143,7 @@ def test_a_replacement_that_was_made_after_the_backup(
 
 
 def test_a_forgotten_replacement_that_a_reorganisation_takes_away(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """Back to broadcast, the bytes that are left are sent, and paid once (R19, R24)."""
     refund = world.broadcast()
@@ -164,7 +164,7 @@ def test_a_forgotten_replacement_that_a_reorganisation_takes_away(
 
 
 def test_a_refund_that_the_ledger_forgot_and_that_is_asked_for_again(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """The wallet waits until the payment is found; then the refund adopts it (R24)."""
     _paid(world, world.accepted())
@@ -184,7 +184,7 @@ def test_a_refund_that_the_ledger_forgot_and_that_is_asked_for_again(
 
 
 def test_a_forgotten_transaction_that_is_still_in_the_pool(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """Its nonce is counted before it is mined, and nobody gets it meanwhile (R24)."""
     _paid(world, world.accepted())
@@ -207,7 +207,7 @@ def test_a_forgotten_transaction_that_is_still_in_the_pool(
 
 
 def test_a_forgotten_transaction_that_comes_out_of_nowhere(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """No node knew it when its nonce was given out: that refund fails, and no other
     is paid twice (R24)."""
@@ -232,7 +232,7 @@ def test_a_forgotten_transaction_that_comes_out_of_nowhere(
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_forgotten_transaction_that_pays_whoever_has_another_nonce(
-    world: World, backup: Callable[[], Store], steps: int
+    world: World, backup: Callable[[], Ledger], steps: int
 ) -> None:
     """Paid since it was reserved, a refund leaves its nonce to a no-op (R24)."""
     again = _paid_elsewhere(world, backup(), steps)
@@ -246,7 +246,7 @@ def test_a_forgotten_transaction_that_pays_whoever_has_another_nonce(
 
 
 def test_a_noop_that_is_too_dear_is_waited_for(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """What would pay twice is not sent again, nor outbid past the cap (R17, R24)."""
     world.chain.answers = Fees(240 * 10**9, 10 * 10**9)
@@ -263,7 +263,7 @@ def test_a_noop_that_is_too_dear_is_waited_for(
 
 
 def test_a_noop_in_a_paid_refunds_place_is_sent_again(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """It is not raised at every look, and is when it is stuck (R18, R24)."""
     again = world.step(_paid_elsewhere(world, backup(), 3), times=2)
@@ -276,7 +276,7 @@ def test_a_noop_in_a_paid_refunds_place_is_sent_again(
     assert list(world.chain.pool) == [sent[-1].tx_hash]
 
 
-def _paid_elsewhere(world: World, restored: Store, steps: int) -> Refund:
+def _paid_elsewhere(world: World, restored: Ledger, steps: int) -> Refund:
     """
     Return a refund that took so many steps, and was paid with another nonce.
 
@@ -296,7 +296,7 @@ def _paid_elsewhere(world: World, restored: Store, steps: int) -> Refund:
 
 
 def test_a_noop_that_was_made_after_the_backup(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """It bears no mark: the refund has failed, and a person looks at the rest (R24)."""
     refund = world.step(world.accepted())
@@ -316,7 +316,7 @@ def test_a_noop_that_was_made_after_the_backup(
 
 
 def test_a_forgotten_payment_that_overtakes_a_noop(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """The refund is paid after all, and has no reason to have failed left (R24)."""
     refund = world.step(world.accepted())
@@ -342,7 +342,7 @@ def test_a_forgotten_payment_that_overtakes_a_noop(
 
 
 def test_an_adopted_refund_that_a_reorganisation_takes_away(
-    world: World, backup: Callable[[], Store]
+    world: World, backup: Callable[[], Ledger]
 ) -> None:
     """There are no bytes to send again: it is signed anew, with its one nonce (R24)."""
     _paid(world, world.accepted())
@@ -374,7 +374,7 @@ def test_an_adopted_refund_that_a_reorganisation_takes_away(
 
 
 def test_a_ledger_that_is_lost_altogether(
-    world: World, empty: Callable[[], Store]
+    world: World, empty: Callable[[], Ledger]
 ) -> None:
     """A new one looks through the wallet's past before it pays anybody (R24)."""
     paid = [_paid(world, world.accepted(reference=name)) for name in "ab"]
@@ -395,7 +395,7 @@ def test_a_ledger_that_is_lost_altogether(
 
 
 def test_a_forgotten_payment_that_failed_is_not_tried_again(
-    world: World, empty: Callable[[], Store]
+    world: World, empty: Callable[[], Ledger]
 ) -> None:
     """Its nonce was used, and it reverted: whoever asks again is told so (R20, R24)."""
     world.broadcast(reference="forgotten")
@@ -410,7 +410,7 @@ def test_a_forgotten_payment_that_failed_is_not_tried_again(
 
 
 def test_a_lost_ledger_and_a_wallet_with_a_life_of_its_own(
-    world: World, empty: Callable[[], Store]
+    world: World, empty: Callable[[], Ledger]
 ) -> None:
     """What bears no mark waits for a person, who lets the wallet go on (R23, R24)."""
     world.chain.mine_foreign(world.signer.address)
@@ -444,7 +444,7 @@ def test_a_ledger_ahead_of_its_chain(world: World) -> None:
 
 @pytest.mark.parametrize("steps", range(6))
 def test_a_backup_from_any_moment_pays_nobody_twice(
-    world: World, backup: Callable[[], Store], steps: int
+    world: World, backup: Callable[[], Ledger], steps: int
 ) -> None:
     """Wherever two refunds stood when it was taken, each is paid once (R24)."""
     refunds = [world.accepted(), world.accepted()]

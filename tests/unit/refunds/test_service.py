@@ -9,6 +9,7 @@ from threading import Barrier
 import pytest
 from structlog.testing import capture_logs
 
+from signer.audit.record import Actor
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
@@ -26,8 +27,7 @@ from signer.errors import (
     WalletPausedError,
 )
 from signer.networks import Network
-from signer.ports import Store
-from signer.refunds.payment import Actor
+from signer.ports import Ledger
 from signer.refunds.refund import Refund, RefundRequest, Status
 from signer.refunds.service import ANSWERED_WITHIN, RefundService, Submission
 from tests.support.devices import honest, planted, point, recording, signer_over
@@ -46,7 +46,7 @@ def _submit(
     )
 
 
-def _overtaken(world: World, store: Store | None = None) -> RefundService:
+def _overtaken(world: World, store: Ledger | None = None) -> RefundService:
     """Return a service whose every step a worker has just taken."""
 
     def step(refund: Refund, actor: Actor) -> Refund:
@@ -448,7 +448,7 @@ def test_a_cancellation_that_comes_late_changes_nothing(world: World) -> None:
 
 
 def test_what_a_restored_ledger_forgot_is_not_cancelled(
-    world: World, empty: Callable[[], Store]
+    world: World, empty: Callable[[], Ledger]
 ) -> None:
     """Its client is told that it is paid, not to pay it elsewhere (R24, R26)."""
     _submit(world)
@@ -459,7 +459,7 @@ def test_what_a_restored_ledger_forgot_is_not_cancelled(
     with pytest.raises(WalletPausedError):
         world.service.cancel("gateway", again.id)
     waiting = world.stored(again)
-    world.nonces.watch(world.chains["local"])
+    world.watched()
     with pytest.raises(NotCancellableError, match="mined"):
         world.service.cancel("gateway", again.id)
 

@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 
 from signer.errors import ChainUnavailableError, StoreUnavailableError
 from signer.ports import Log, Receipt
-from signer.refunds.nonces import Chain
 from signer.refunds.refund import Refund, SignedTransaction, Status
 from signer.refunds.tracking import Tracker
+from signer.refunds.watching import Chain
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.refunds import CUSTOMER, World, altered
 

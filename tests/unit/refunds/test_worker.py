@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from signer.audit.record import Actor
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
@@ -13,11 +14,11 @@ from signer.errors import (
     HotWalletError,
     StoreUnavailableError,
 )
+from signer.keeping import Keeper
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Chain
-from signer.refunds.payment import Actor
 from signer.refunds.refund import HOLD, Refund, Status
 from signer.refunds.wallet import Pause
+from signer.refunds.watching import Chain
 from signer.refunds.worker import Worker
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.devices import honest, planted, point, recording, signer_over
@@ -39,7 +40,9 @@ def _worker(
         world.store,
         lifecycle or world.lifecycle,
         tracker=world.tracker,
-        nonces=world.nonces,
+        wallets=world.wallets,
+        ring=world.ring,
+        keeper=Keeper(world.store, recording()[0], world.clock),
         chains=chains or world.chains,
         clock=world.clock,
     )
@@ -354,7 +357,8 @@ def test_a_paused_wallet_pays_when_somebody_lets_it(world: World) -> None:
     waiting = world.stored(refund)
 
     chain = world.chains["local"]
-    world.nonces.resume(world.nonces.standing(chain), chain)
+    address = world.signer.address
+    world.wallets.resume(world.wallets.standing(chain, address), chain)
     world.work()
     world.mine_deep()
     world.worker.work()
@@ -373,11 +377,11 @@ def test_a_watch_that_fails_stops_no_pass(world: World, error: HotWalletError) -
     """The network is named, the code is logged, and refunds go on."""
     refund = world.accepted()
 
-    def watch(chain: Chain) -> None:
+    def watch(chain: Chain, address: str) -> None:
         raise error
 
     worker = _worker(world)
-    worker._nonces = altered(world.nonces, watch=watch)
+    worker._wallets = altered(world.wallets, watch=watch)
     world.clock.now += HOLD
 
     with capture_logs() as logs:

@@ -1,0 +1,126 @@
+"""What administrators can ask for: to rotate the key, and to see the ring."""
+
+from http import HTTPStatus
+from typing import Any
+
+import falcon
+
+from api import query
+from api.body import read_object
+from api.context import principal, request_id
+from api.documents import timestamp
+from api.middleware import Resource
+from signer.audit.record import Actor
+from signer.errors import InvalidInputError
+from signer.holdings import Holding
+from signer.keys import Key
+from signer.ports import KeyStore
+from signer.redact import key_prefix
+from signer.rotation import AWAITING_FUNDS, Rotated, Rotation
+
+
+_ROLES = frozenset({"admin", "devops"})
+
+_FIELDS = {"newKeyId": str, "dryRun": bool, "compromised": bool}
+
+_LONGEST_KEY_ID = 512
+
+
+class KeyRotation(Resource):
+    """``/v1/admin/kms/rotate``: makes another key the active one."""
+
+    required_role = _ROLES
+    required_scope = "keys:rotate"
+    is_administrative = True
+
+    def __init__(self, rotation: Rotation) -> None:
+        self._rotation = rotation
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Rotate (200), or wait for the new address to be funded (202)."""
+        query.parameters(req)
+        asked = _read(read_object(req))
+        caller = principal(req)
+        rotated = self._rotation.rotate(
+            asked["newKeyId"],
+            Actor(caller.sub, request_id(req), caller.jti),
+            rehearse=asked.get("dryRun", False),
+            compromised=asked.get("compromised", False),
+        )
+
+        if rotated.status == AWAITING_FUNDS:
+            resp.status = HTTPStatus.ACCEPTED
+        resp.media = rotation_document(rotated)
+
+
+class Keys(Resource):
+    """``/v1/admin/keys``: the keys that sign or have signed."""
+
+    required_role = _ROLES
+    required_scope = "keys:read"
+    is_administrative = True
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List the ring, the active key first."""
+        query.parameters(req)
+        ring = self._store.keys()
+
+        resp.media = {"keys": [key_document(key) for key in ring]}
+
+
+def rotation_document(rotated: Rotated) -> dict[str, Any]:
+    """Return what became of a rotation, as administrators see it."""
+    previous = rotated.previous
+    return {
+        "status": rotated.status,
+        "keyId": key_prefix(rotated.key.key_id),
+        "address": rotated.key.address,
+        "epoch": rotated.key.epoch,
+        "previousKeyId": None if previous is None else key_prefix(previous.key_id),
+        "previousAddress": None if previous is None else previous.address,
+        "holdings": [_holding_document(each) for each in rotated.holdings],
+        "warnings": list(rotated.warnings),
+    }
+
+
+def key_document(key: Key) -> dict[str, Any]:
+    """Return one key of the ring; of its id no more than a prefix."""
+    return {
+        "keyId": key_prefix(key.key_id),
+        "backend": key.backend,
+        "address": key.address,
+        "state": str(key.state),
+        "epoch": key.epoch,
+        "requestedBy": key.requested_by,
+        "blockedBy": key.blocked_by,
+        "createdAt": timestamp(key.created_at),
+        "updatedAt": timestamp(key.updated_at),
+    }
+
+
+def _holding_document(holding: Holding) -> dict[str, Any]:
+    return {
+        "network": holding.network,
+        "gas": holding.gas,
+        "tokens": dict(holding.tokens),
+        "nonce": holding.nonce,
+        "error": holding.error,
+    }
+
+
+def _read(payload: dict[str, Any]) -> dict[str, Any]:
+    for name, value in payload.items():
+        kind = _FIELDS.get(name)
+        if kind is None:
+            raise InvalidInputError("is not a field of a rotation", field="body")
+        if type(value) is not kind:
+            raise InvalidInputError(f"must be a {_JSON_NAMES[kind]}", field=name)
+    if not 0 < len(payload.get("newKeyId", "")) <= _LONGEST_KEY_ID:
+        raise InvalidInputError("must name the new key", field="newKeyId")
+    return payload
+
+
+_JSON_NAMES = {str: "string", bool: "boolean"}

@@ -1,0 +1,156 @@
+"""Joins the parts that the guard has found sound into what processes work with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from api.auth import Authenticator
+from api.health import Prober, sealing
+from api.key_watch import KeyWatch
+from api.logs import audit_logger
+from api.services import Services
+from signer.alerts import Alerts
+from signer.audit.log import AuditLog
+from signer.deadline import Deadlines
+from signer.guard import check_chain
+from signer.holdings import Survey
+from signer.keeping import Keeper
+from signer.keyring import KeyRing
+from signer.keys import Key
+from signer.networks import Network
+from signer.ports import KeyDirectory, KeyId, Ledger, Notifier, utc_now
+from signer.refunds.explain import Explainer
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import Nonces
+from signer.refunds.payment import Payer
+from signer.refunds.service import RefundService
+from signer.refunds.tracking import Tracker
+from signer.refunds.watching import Chain, WalletWatch
+from signer.refunds.worker import Worker
+from signer.rotation import Rotation
+from signer.settings import Settings
+from signer.signing import Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """What the guard has found sound: everything that refunds stand on."""
+
+    settings: Settings
+    networks: Mapping[str, Network]
+    store: Ledger
+    backend: KeyDirectory
+    chains: Mapping[str, Chain]
+    warnings: tuple[str, ...]
+    notifier: Notifier | None = None
+
+
+class Parts:
+    """The parts of one process, each made once."""
+
+    def __init__(self, found: Foundation) -> None:
+        """Make what several others need."""
+        self.found = found
+        self.audit = AuditLog(audit_logger(), journal=found.store)
+        self.alerts = Alerts(found.store, found.notifier)
+        self.open_signer = partial(open_signer, found.backend, self.audit)
+        self.ring = KeyRing(found.store, self.open_signer)
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """What takes refunds from one state to the next."""
+        store, chains = self.found.store, self.found.chains
+        nonces = Nonces(store, self.ring, utc_now)
+        return Lifecycle(store, chains, Payer(self.ring, utc_now), nonces, utc_now)
+
+    @property
+    def refunds(self) -> RefundService:
+        """What the gateway can ask for."""
+        return RefundService(
+            self.found.store,
+            self.found.networks,
+            self.lifecycle,
+            wallets=lambda: [key.address for key in self.ring.known()],
+            clock=utc_now,
+        )
+
+    @property
+    def services(self) -> Services:
+        """What the routes work with."""
+        found = self.found
+        return Services(
+            refunds=self.refunds,
+            explainer=Explainer(found.store, found.store, found.chains, utc_now),
+            rotation=self.rotation,
+            keys=found.store,
+            authenticator=Authenticator.from_settings(found.settings),
+            readiness=self.prober,
+            clock=utc_now,
+            networks=found.networks,
+        )
+
+    @property
+    def prober(self) -> Prober:
+        """What is asked whether requests may be sent here."""
+        found = self.found
+        checks: dict[str, Callable[[], object]] = {
+            "database": found.store.check,
+            "audit": sealing(found.store.oldest_unsealed),
+        }
+        for name, chain in found.chains.items():
+            checks[f"network-{name}"] = partial(
+                check_chain, name, chain.network, chain.client
+            )
+        watch = KeyWatch(
+            self._self_test,
+            self._last_signature_at,
+            self.alerts,
+        )
+        return Prober(checks, watch, found.store.active_key)
+
+    @property
+    def rotation(self) -> Rotation:
+        """What administrators can ask for."""
+        return Rotation(
+            self.found.store,
+            self.found.backend,
+            self.open_signer,
+            survey=Survey(self.found.chains, Deadlines()),
+            audit=self.audit,
+            alerts=self.alerts,
+            clock=utc_now,
+            needs_funds=self.found.settings.rotation_needs_funds,
+        )
+
+    @property
+    def worker(self) -> Worker:
+        """What brings refunds to their end."""
+        store, chains = self.found.store, self.found.chains
+        return Worker(
+            store,
+            self.lifecycle,
+            tracker=Tracker(store, chains, utc_now),
+            wallets=WalletWatch(store, utc_now),
+            ring=self.ring,
+            keeper=Keeper(store, self.audit, utc_now),
+            chains=chains,
+            clock=utc_now,
+        )
+
+    def _self_test(self) -> None:
+        # The key of the moment, whatever it was when the process began.
+        self.ring.active().signer.self_test()
+
+    def _last_signature_at(self) -> float | None:
+        return self.ring.active().signer.last_signature_at
+
+
+def open_signer(backend: KeyDirectory, audit: AuditLog, key: Key) -> Signer:
+    """
+    Return the signer of *key*; the device is asked for its public key.
+
+    Raises:
+        SigningError: There is no such key, it is another one than the ring pinned, or
+            the device does not answer.
+    """
+    return Signer.open(backend, KeyId(key.key_id), audit, expected_address=key.address)

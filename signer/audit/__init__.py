@@ -1,0 +1,1 @@
+"""Evidence: what was asked of which key, by whom, and what came of it."""

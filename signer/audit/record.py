@@ -1,0 +1,114 @@
+"""
+One line of evidence, as it is stored: canonical, and final once it is written.
+
+The body is JSON in the one form that RFC 8785 allows, so that its bytes, and with
+them its hash, can be made again by anybody from what it says.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Self
+
+import rfc8785
+
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Operation(StrEnum):
+    """What the record is about."""
+
+    TRANSACTION_SIGNING = "transaction-signing"
+    MESSAGE_SIGNING = "message-signing"
+    SELF_TEST = "self-test"
+    KEY_ROTATION = "key-rotation"
+    KEY_SWEEP = "key-sweep"
+    ADMINISTRATION = "administration"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """
+    On whose behalf something is done; the audit log asks.
+
+    ``name`` is the subject of a verified token, or the name of a process that acts of
+    its own accord, such as ``worker``.  ``token_id`` is the token's ``jti``.
+    """
+
+    name: str
+    request_id: str | None = None
+    token_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """
+    Why a signature is wanted, and on whose behalf.
+
+    ``details`` say more, by names of ours: texts, integers and booleans, no secrets.
+    """
+
+    operation: Operation
+    network: str | None = None
+    actor: str | None = None
+    request_id: str | None = None
+    refund_id: str | None = None
+    token_id: str | None = None
+    details: Mapping[str, str | int] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The key that a record is about."""
+
+    backend: str
+    key_id: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """
+    A record with its name, which sorts by time, and its canonical JSON.
+
+    It has its place in the chain from the moment that it is sealed.
+    """
+
+    id: str
+    body: str
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], at: datetime) -> Self:
+        """
+        Return *fields* as a record that was made at *at*.
+
+        Raises:
+            ValueError: A float that is no number, an integer beyond 2**53, or a text
+                that is no Unicode; a programming error.
+        """
+        return cls(new_record_id(at), rfc8785.dumps(dict(fields)).decode())
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the record says."""
+        said: dict[str, Any] = json.loads(self.body)
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A record in its place: ``sequence`` counts from 1, ``hash`` has 32 bytes."""
+
+    sequence: int
+    hash: bytes
+    record: Record
+
+
+def new_record_id(at: datetime) -> str:
+    """Return 48 bits of milliseconds and 80 random ones, in hex behind ``au_``."""
+    return f"au_{int(at.timestamp() * 1000):012x}{secrets.token_hex(10)}"

@@ -1,0 +1,42 @@
+"""Keeps the ring in order: what is drained is retired, with its record."""
+
+import structlog
+
+from signer.audit.log import AuditLog
+from signer.audit.record import Actor, Operation, Record
+from signer.errors import HotWalletError
+from signer.keys import Key
+from signer.ports import Clock, KeyStore
+from signer.redact import key_prefix
+
+
+_KEEPER = Actor("worker")
+
+
+class Keeper:
+    """Retires keys; any number of processes may do so at once."""
+
+    def __init__(self, store: KeyStore, audit: AuditLog, clock: Clock) -> None:
+        self._store = store
+        self._audit = audit
+        self._clock = clock
+        self._log = structlog.get_logger("keys")
+
+    def retire(self) -> None:
+        """Retire the draining keys whose last nonce is final; never raises ours."""
+        try:
+            for key, record in self._store.retire(self._clock(), self._draft):
+                self._audit.tell(record)
+                self._log.info("key-retired", address=key.address)
+        except HotWalletError as e:
+            self._log.warning("keys-not-kept", code=e.code)
+
+    def _draft(self, key: Key) -> Record:
+        return self._audit.event(
+            "key-retired",
+            Operation.KEY_ROTATION,
+            _KEEPER,
+            key_id=key_prefix(key.key_id),
+            address=key.address,
+            epoch=key.epoch,
+        )

@@ -1,0 +1,266 @@
+"""
+Rotates the wallet to another key, without a moment at which none or two are active.
+
+::
+
+    find      what the given name means now; from here on, what never moves
+    begin     the key is a pending row: nobody else rotates meanwhile
+    prove     a real signature of the new key, which recovers to it
+    look      at what its address holds
+    activate  one commit: it is active, the old key draining, and the audit knows
+
+A process may die between any two lines.  Until the last one, the old key serves; after
+it, the new one does, on every host.  Whoever asks again for the same key goes on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from signer.alerts import Alert, Alerts
+from signer.audit.log import SUCCESS, AuditLog
+from signer.audit.record import Actor, Operation, Purpose
+from signer.deadline import Deadlines
+from signer.errors import (
+    ConflictError,
+    HotWalletError,
+    NewKeyUnhealthyError,
+    RecoveryError,
+    RotationInProgressError,
+    SigningError,
+    StaleStateError,
+    StoreError,
+)
+from signer.holdings import Holding
+from signer.keyring import OpenSigner
+from signer.keys import Key, KeyState
+from signer.ports import Clock, KeyDirectory, KeyStore
+from signer.redact import key_prefix
+
+
+_STEP_SECONDS = 2.2
+"""To find the new key, and to let it sign: within five seconds all in all."""
+
+AWAITING_FUNDS = "awaiting-funds"
+
+_LOST_TURN = "somebody else took the rotation up"
+
+_NEW_ADDRESS = "the address has changed: tell whoever funds the wallet or watches it"
+
+_Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """
+    What became of a rotation.
+
+    ``status`` is ``rotated``, ``awaiting-funds`` or, for a rehearsal, ``would-rotate``.
+    """
+
+    status: str
+    key: Key
+    previous: Key | None
+    holdings: Sequence[Holding]
+    warnings: Sequence[str]
+
+
+class Rotation:
+    """Rotates, on behalf of one administrator at a time."""
+
+    def __init__(
+        self,
+        store: KeyStore,
+        directory: KeyDirectory,
+        open_signer: OpenSigner,
+        *,
+        survey: Callable[[str], Sequence[Holding]],
+        audit: AuditLog,
+        alerts: Alerts,
+        clock: Clock,
+        needs_funds: bool = False,
+    ) -> None:
+        """Rotate among the keys of *directory*; *needs_funds* makes funds a must."""
+        self._store = store
+        self._directory = directory
+        self._open_signer = open_signer
+        self._survey = survey
+        self._audit = audit
+        self._alerts = alerts
+        self._deadlines = Deadlines()
+        self._clock = clock
+        self._needs_funds = needs_funds
+        self._log = structlog.get_logger("keys")
+
+    def rotate(
+        self,
+        name: str,
+        actor: Actor,
+        *,
+        rehearse: bool = False,
+        compromised: bool = False,
+    ) -> Rotated:
+        """
+        Make the key that *name* means the active one; again is fine.
+
+        With *rehearse* the new key proves itself, and nothing is changed.  With
+        *compromised* the old key signs nothing at all any more, instead of finishing
+        what it began.
+
+        Raises:
+            InvalidInputError: *name* is malformed.
+            RotationInProgressError: Another rotation is under way.
+            ConflictError: The key was given up as compromised.
+            NewKeyUnhealthyError: It did not prove itself in time.
+            StoreError: The ledger does not answer; asking again goes on.
+        """
+        request: _Facts = {
+            "key": key_prefix(name),
+            "rehearsal": rehearse,
+            "compromised": compromised,
+        }
+        try:
+            self._write("rotation-intent", actor, **request)
+            rotated = self._rotated(
+                name, actor, rehearse=rehearse, compromised=compromised
+            )
+        except HotWalletError as e:
+            self._refuse(e, actor, request)
+            raise
+        self._log.info(rotated.status, address=rotated.key.address, actor=actor.name)
+        return rotated
+
+    def _rotated(
+        self, name: str, actor: Actor, *, rehearse: bool, compromised: bool
+    ) -> Rotated:
+        wanted = self._healthy(lambda: self._find(name, actor))
+        active = self._store.active_key()
+        if active is not None and active.address == wanted.address:
+            return self._done(active)
+        self._require_usable(wanted)
+        if rehearse:
+            self._healthy(lambda: self._prove(wanted, actor))
+            return _told("would-rotate", wanted, active, self._survey(wanted.address))
+        pending = self._store.begin_rotation(wanted, self._clock())
+        try:
+            self._healthy(lambda: self._prove(pending, actor))
+        except NewKeyUnhealthyError as e:
+            self._store.reject(pending, e.reason, self._clock())
+            raise
+        holdings = self._survey(pending.address)
+        if self._needs_funds and not all(each.is_funded for each in holdings):
+            waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
+            self._write(AWAITING_FUNDS, actor, **_named("key", waiting))
+            return _told(AWAITING_FUNDS, waiting, active, holdings)
+        return self._activated(
+            pending, active, actor, holdings=holdings, compromised=compromised
+        )
+
+    def _activated(
+        self,
+        pending: Key,
+        active: Key | None,
+        actor: Actor,
+        *,
+        holdings: Sequence[Holding],
+        compromised: bool,
+    ) -> Rotated:
+        record = self._audit.event(
+            "rotation",
+            Operation.KEY_ROTATION,
+            actor,
+            **_named("key", pending),
+            **_named("previous_key", active),
+            compromised=compromised,
+        )
+        try:
+            now_active = self._store.activate(
+                pending, self._clock(), record, block=compromised
+            )
+        except StaleStateError:
+            raise RotationInProgressError(_LOST_TURN) from None
+        self._audit.tell(record)
+        return _told("rotated", now_active, active, holdings)
+
+    def _find(self, name: str, actor: Actor) -> Key:
+        now = self._clock()
+        key = Key(
+            backend=self._directory.name,
+            key_id=self._directory.resolve(name),
+            address="",
+            state=KeyState.PENDING,
+            created_at=now,
+            updated_at=now,
+            requested_by=actor.name,
+        )
+        return replace(key, address=self._open_signer(key).address)
+
+    def _prove(self, key: Key, actor: Actor) -> Key:
+        purpose = Purpose(
+            Operation.KEY_ROTATION,
+            actor=actor.name,
+            request_id=actor.request_id,
+            token_id=actor.token_id,
+        )
+        self._open_signer(key).prove(purpose)
+        return key
+
+    def _healthy(self, work: Callable[[], Key]) -> Key:
+        """Return what *work* returns, if the new key answers well and in time."""
+        try:
+            return self._deadlines.within(_STEP_SECONDS, work, name="new-key")
+        except SigningError as e:
+            if isinstance(e, RecoveryError):
+                self._alerts.sound(Alert.KEY_MISMATCH, code=e.code)
+            raise NewKeyUnhealthyError(str(e), reason=e.code) from None
+
+    def _require_usable(self, wanted: Key) -> None:
+        ring = self._store.keys()
+        known = [key for key in ring if key.address == wanted.address]
+        if known and known[0].state is KeyState.BLOCKED:
+            raise ConflictError("the key was given up as compromised")
+
+    def _done(self, active: Key) -> Rotated:
+        """Return what was done before, for whoever did not hear of it."""
+        ring = self._store.keys()
+        served = [key for key in ring if key.epoch and key != active]
+        warning = "the key was the active one already"
+        return Rotated("rotated", active, served[0] if served else None, (), (warning,))
+
+    def _refuse(self, error: HotWalletError, actor: Actor, known: _Facts) -> None:
+        if isinstance(error, NewKeyUnhealthyError):
+            self._alerts.sound(
+                Alert.ROTATION_REFUSED, code=error.reason, actor=actor.name
+            )
+        try:
+            self._write("rotation", actor, outcome=_reason(error), **known)
+        except StoreError as e:
+            self._log.warning("refusal-not-recorded", code=e.code)
+
+    def _write(
+        self, event: str, actor: Actor, outcome: str = SUCCESS, **known: Any
+    ) -> None:
+        self._audit.write(
+            self._audit.event(
+                event, Operation.KEY_ROTATION, actor, outcome=outcome, **known
+            )
+        )
+
+
+def _told(
+    status: str, key: Key, previous: Key | None, holdings: Sequence[Holding]
+) -> Rotated:
+    found = [warning for holding in holdings for warning in holding.warnings()]
+    return Rotated(status, key, previous, holdings, (_NEW_ADDRESS, *found))
+
+
+def _named(name: str, key: Key | None) -> _Facts:
+    if key is None:
+        return {}
+    return {name: key_prefix(key.key_id), f"{name}_address": key.address}
+
+
+def _reason(error: HotWalletError) -> str:
+    return error.reason if isinstance(error, NewKeyUnhealthyError) else error.code

@@ -1,0 +1,170 @@
+"""What every store promises of those who call, to all processes together."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Table, event, func, select
+
+from backends.sql import SQLStore
+from backends.sql.callers import CallerTables
+from backends.sql.database import Database
+from backends.sql.schema import attempts, used_tokens
+from signer.ports import AlertCounters, Callers
+from tests.fixtures.races import Racers
+
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+PERIOD = 30_000_000
+
+
+@pytest.fixture
+def database(empty_url: str) -> Iterator[Database]:
+    """Return a database of its own, since these tables are never emptied."""
+    store = SQLStore(empty_url)
+    store.migrate()
+    store.close()
+    database = Database(empty_url, pool_size=8, timeout=5.0)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def tables(database: Database) -> CallerTables:
+    """The tables on each database in turn."""
+    return CallerTables(database)
+
+
+@pytest.fixture(scope="module")
+def racers() -> Iterator[Racers]:
+    """Two processes."""
+    racers = Racers(2)
+    yield racers
+    racers.close()
+
+
+def _rows(database: Database, table: Table) -> int:
+    count = select(func.count()).select_from(table)
+    return int(database.run(lambda c: c.execute(count).scalar_one()))
+
+
+def test_keeps_the_promises(tables: CallerTables) -> None:
+    """The tables are what the core asks for, as mypy sees it too."""
+    callers: Callers = tables
+    counters: AlertCounters = tables
+
+    assert callers.count("bucket", PERIOD) == 1
+    assert counters.alert_counts() == {}
+
+
+def test_a_token_works_once(tables: CallerTables) -> None:
+    """The first use is the only one, until the token expires anyway."""
+    uses = [tables.use_token("a", NOW + MINUTE, NOW) for _ in range(3)]
+    other = tables.use_token("b", NOW + MINUTE, NOW)
+    last = tables.use_token("a", NOW + MINUTE, NOW + MINUTE)
+    later = tables.use_token("a", NOW + 3 * MINUTE, NOW + 2 * MINUTE)
+    again = tables.use_token("a", NOW + 3 * MINUTE, NOW + 2 * MINUTE)
+
+    assert uses == [True, False, False]
+    assert other
+    assert not last
+    assert later
+    assert not again
+
+
+def test_of_many_one_is_first(tables: CallerTables) -> None:
+    """However many ask at once whether a token was used, one hears no."""
+    with ThreadPoolExecutor(8) as pool:
+        firsts = pool.map(
+            lambda n: tables.use_token(f"token {n % 5}", NOW + MINUTE, NOW), range(40)
+        )
+
+        assert sum(firsts) == 5
+
+
+def _use_each(store: SQLStore, index: int) -> list[bool]:
+    """Use 25 tokens that another process uses at the same moment."""
+    tables = CallerTables(store._database)
+    return [tables.use_token(f"token {n}", NOW + MINUTE, NOW) for n in range(25)]
+
+
+def test_of_many_processes_one_is_first(
+    database: Database, empty_url: str, racers: Racers
+) -> None:
+    """H9: of two processes with one token one is let in, and nobody after a restart."""
+    one, other = racers.race(_use_each, empty_url)
+    restarted = SQLStore(empty_url)
+    afterwards = _use_each(restarted, 0)
+    restarted.close()
+
+    assert [a + b for a, b in zip(one, other, strict=True)] == [1] * 25
+    assert not any(afterwards)
+
+
+def test_counts(tables: CallerTables) -> None:
+    """Each bucket has a sum of its own in each period."""
+    assert [tables.count("a", PERIOD) for _ in range(3)] == [1, 2, 3]
+    assert tables.count("a", PERIOD, 10) == 13
+    assert tables.count("b", PERIOD) == 1
+    assert tables.count("a", PERIOD + 1, 5) == 5
+    assert tables.count("a", PERIOD) == 14
+
+
+def test_no_attempt_is_lost(tables: CallerTables) -> None:
+    """Of those who count at once each gets a sum of its own."""
+    with ThreadPoolExecutor(8) as pool:
+        sums = pool.map(lambda _: tables.count("a", PERIOD, 2), range(40))
+
+        assert sorted(sums) == list(range(2, 82, 2))
+
+
+def test_what_is_old_is_thrown_away(tables: CallerTables, database: Database) -> None:
+    """Rows that nobody asks for any more go, and not those of a slower clock."""
+    for n in range(20):
+        tables.count(f"bucket {n}", PERIOD)
+        tables.use_token(f"token {n}", NOW + MINUTE, NOW)
+    tables.count("a", PERIOD + 9)
+    tables.use_token("a", NOW + 60 * MINUTE, NOW + 59 * MINUTE)
+    kept = _rows(database, attempts), _rows(database, used_tokens)
+    tables.count("a", PERIOD + 11)
+    tables.use_token("b", NOW + 70 * MINUTE, NOW + 62 * MINUTE)
+
+    assert kept == (21, 21)
+    assert _rows(database, attempts) == 2
+    assert _rows(database, used_tokens) == 2
+
+
+def test_old_rows_are_looked_for_now_and_then(
+    tables: CallerTables, database: Database
+) -> None:
+    """A call is one statement; the search for old rows is not in every one."""
+    tables.count("a", PERIOD)
+    tables.use_token("a", NOW + MINUTE, NOW)
+    statements: list[str] = []
+    _listen(database, statements)
+    for n in range(5):
+        tables.count("a", PERIOD + n)
+        tables.use_token(f"b {n}", NOW + MINUTE, NOW + n * MINUTE)
+
+    written = [each for each in statements if "BEGIN" not in each]
+    assert len(written) == 10
+    assert all(each.startswith("INSERT") for each in written)
+
+
+def _listen(database: Database, statements: list[str]) -> None:
+    engine = database._here().engine
+
+    def note(*args: object) -> None:
+        statements.append(str(args[2]))
+
+    event.listen(engine, "before_cursor_execute", note)
+
+
+def test_counts_alerts(tables: CallerTables) -> None:
+    """Every alert has a count, whichever process raised it."""
+    for name in ("key-mismatch", "key-unhealthy", "key-mismatch"):
+        tables.count_alert(name, NOW)
+
+    assert tables.alert_counts() == {"key-mismatch": 2, "key-unhealthy": 1}

@@ -1,0 +1,365 @@
+"""What every journal promises: it keeps what it was given, in one order, for ever."""
+
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, insert, text
+
+from backends.sql.audit import _SEALING, AuditTables, write
+from backends.sql.database import Database
+from backends.sql.schema import keys
+from signer.audit.chain import GENESIS, sealed
+from signer.errors import KeyRotatedError, StoreError
+from signer.keys import KeyState
+from signer.ports import Journal
+from tests.fixtures.postgresql import PostgreSQL
+from tests.fixtures.races import Racers
+from tests.support.audit import START, chain, checkpoint, record, records, wiped
+
+
+ADDRESS = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+OTHER = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
+
+REWRITINGS = (
+    "UPDATE audit_records SET body = '{}'",
+    "UPDATE audit_records SET body = '{}' WHERE sequence IS NULL",
+    "UPDATE audit_records SET id = 'au_' || sequence WHERE sequence = 1",
+    "UPDATE audit_records SET hash = hash WHERE sequence = 1",
+    "UPDATE audit_records SET sequence = 9 WHERE sequence = 1",
+    "UPDATE audit_records SET sequence = NULL, hash = NULL WHERE sequence = 1",
+    "UPDATE audit_records SET sequence = 9 WHERE sequence IS NULL",
+    "DELETE FROM audit_records WHERE sequence = 1",
+    "DELETE FROM audit_records WHERE sequence IS NULL",
+    "UPDATE audit_checkpoints SET note = ''",
+    "DELETE FROM audit_checkpoints",
+)
+"""What the triggers, or a constraint, must refuse; the third record has no seal."""
+
+REPLACEMENTS = (
+    "REPLACE INTO audit_records (id, body) SELECT id, '{}' FROM audit_records",
+    "UPDATE OR REPLACE audit_records SET sequence = 1, hash = '' WHERE hash IS NULL",
+    "REPLACE INTO audit_checkpoints SELECT size, '', at FROM audit_checkpoints",
+)
+
+TRUNCATIONS = ("TRUNCATE audit_records", "TRUNCATE audit_checkpoints")
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    """Each database in turn, without records."""
+    return wiped(database_url)
+
+
+@pytest.fixture
+def journal(url: str) -> Iterator[AuditTables]:
+    """Return a journal on each database in turn."""
+    database = Database(url, pool_size=4, timeout=5.0)
+    yield AuditTables(database)
+    database.close()
+
+
+def _enrol(journal: AuditTables, address: str, state: KeyState) -> None:
+    row = {
+        "backend": "pkcs11",
+        "key_id": address[-2:],
+        "address": address,
+        "state": state,
+        "created_at": START,
+        "updated_at": START,
+        "epoch": 1,
+        "version": 0,
+    }
+    journal._database.transaction(lambda c: c.execute(insert(keys), row))
+
+
+def test_fits_the_port(journal: AuditTables) -> None:
+    """The tables are a ``Journal``: mypy proves it here, for want of another place."""
+    fits: Journal = journal
+
+    assert fits.head() == (0, GENESIS)
+    assert fits.sealed(0, 10) == ()
+    assert fits.oldest_unsealed() is None
+    assert fits.checkpoints() == ()
+    assert fits.seal() == 0
+
+
+def test_seals_in_the_order_of_the_ids(journal: AuditTables) -> None:
+    """What waits is sealed oldest first, each with the hash that its place gives it."""
+    given = records(5)
+    journal.append([given[3], given[1]])
+    journal.append([given[0]])
+    journal.append([given[4], given[2]])
+    first = journal.oldest_unsealed()
+
+    assert first == given[0].id
+    assert journal.seal() == 5
+    assert list(journal.sealed(0, 10)) == sealed(0, GENESIS, given)
+    assert journal.head() == (5, sealed(0, GENESIS, given)[-1].hash)
+    assert journal.oldest_unsealed() is None
+
+
+def test_goes_on_from_the_head(journal: AuditTables) -> None:
+    """Batches give the chain that all of it at once gives; a late record comes last."""
+    given = records(7)
+    journal.append(given[1:])
+    counts = [journal.seal(2), journal.seal(2), journal.seal(2)]
+    journal.append(given[:1])
+    counts += [journal.seal(2), journal.seal(2)]
+
+    assert counts == [2, 2, 2, 1, 0]
+    assert list(journal.sealed(0, 10)) == sealed(0, GENESIS, [*given[1:], given[0]])
+    assert [each.sequence for each in journal.sealed(3, 2)] == [4, 5]
+
+
+def test_any_text_comes_back(journal: AuditTables) -> None:
+    """A body keeps its bytes, whatever Unicode is in it."""
+    given = record(text='ﬁ "é" e\u0301 \U0001f512 \u2028 \x7f', empty="")
+    journal.append([given])
+    journal.seal()
+
+    assert [each.record for each in journal.sealed(0, 10)] == [given]
+
+
+def test_all_or_none(journal: AuditTables) -> None:
+    """Of records that cannot all be written, none is."""
+    first, second = records(2)
+    journal.append([first])
+    with pytest.raises(StoreError):
+        journal.append([second, first])
+
+    assert journal.seal() == 1
+
+
+def test_nothing_to_append(journal: AuditTables) -> None:
+    """No records are no change."""
+    journal.append([])
+
+    assert journal.oldest_unsealed() is None
+
+
+def test_rides_in_another_transaction(journal: AuditTables) -> None:
+    """What ``write`` adds is there if that transaction is, and not otherwise."""
+    kept, lost = records(2)
+
+    def failing(connection: object) -> None:
+        write(connection, lost)  # type: ignore[arg-type]  # The database's own.
+        raise StoreError("afterwards")
+
+    journal._database.transaction(lambda c: write(c, kept))
+    with pytest.raises(StoreError, match="afterwards"):
+        journal._database.transaction(failing)
+    journal.seal()
+
+    assert [each.record for each in journal.sealed(0, 10)] == [kept]
+
+
+def test_writes_for_the_active_key_alone(journal: AuditTables) -> None:
+    """An intent is written while its key is the active one, and not at all if not."""
+    _enrol(journal, ADDRESS, KeyState.ACTIVE)
+    given = records(2)
+    journal.append(given[:1], active=ADDRESS)
+    with pytest.raises(KeyRotatedError):
+        journal.append(given[1:], active=OTHER)
+    journal._database.transaction(
+        lambda c: c.execute(text("UPDATE keys SET state = 'draining'"))
+    )
+    with pytest.raises(KeyRotatedError):
+        journal.append(given[1:], active=ADDRESS)
+
+    assert journal.seal() == 1
+
+
+def test_the_first_checkpoint_of_a_size_stays(journal: AuditTables) -> None:
+    """Checkpoints come back by size, and none takes another one's place."""
+    links = chain(3)
+    kept = [checkpoint(links, size) for size in (1, 3)]
+    for each in reversed(kept):
+        journal.keep_checkpoint(each)
+    journal.keep_checkpoint(checkpoint(links, 3, at=START + timedelta(days=1)))
+
+    assert list(journal.checkpoints()) == kept
+    assert list(journal.checkpoints(after=1)) == kept[1:]
+    assert list(journal.checkpoints(after=3)) == []
+
+
+def _filled(journal: AuditTables) -> list[object]:
+    """Fill *journal* with two sealed records and an unsealed one; return the rows."""
+    given = records(3)
+    journal.append(given[:2])
+    journal.seal()
+    journal.append(given[2:])
+    journal.keep_checkpoint(checkpoint(chain(2), 2))
+    return _rows(journal)
+
+
+def _rows(journal: AuditTables) -> list[object]:
+    def read(connection: Connection) -> list[object]:
+        return [
+            *connection.execute(text("SELECT * FROM audit_records ORDER BY id")),
+            *connection.execute(text("SELECT * FROM audit_checkpoints")),
+        ]
+
+    return journal._database.run(read)
+
+
+@pytest.mark.parametrize("statement", REWRITINGS)
+def test_nothing_is_rewritten(journal: AuditTables, url: str, statement: str) -> None:
+    """Neither through the store nor by raw SQL is a record or checkpoint changed."""
+    before = _filled(journal)
+    with pytest.raises(StoreError):
+        journal._database.transaction(lambda c: c.execute(text(statement)))
+    with pytest.raises((sqlite3.IntegrityError, psycopg.Error)):
+        _raw(url, statement)
+
+    assert _rows(journal) == before
+
+
+@pytest.mark.xfail(
+    reason="migration r0003 has no trigger against REPLACE yet", strict=True
+)
+@pytest.mark.parametrize("statement", REPLACEMENTS)
+def test_nothing_is_replaced(sqlite_url: str, statement: str) -> None:
+    """SQLite's ways to overwrite a row, which run no DELETE trigger, are closed."""
+    database = Database(sqlite_url, pool_size=1, timeout=5.0)
+    before = _filled(AuditTables(database))
+    with pytest.raises(sqlite3.IntegrityError):
+        _raw(sqlite_url, statement)
+
+    assert _rows(AuditTables(database)) == before
+    database.close()
+
+
+def _raw(url: str, statement: str) -> None:
+    if url.startswith("postgresql"):
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+        return
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as file:
+        file.execute(statement)
+    file.close()
+
+
+@pytest.mark.parametrize("statement", TRUNCATIONS)
+def test_nothing_is_truncated(postgresql_url: str, statement: str) -> None:
+    """PostgreSQL's shortest way to forget is closed as well."""
+    with (
+        psycopg.connect(postgresql_url, autocommit=True) as connection,
+        pytest.raises(psycopg.Error, match="for ever"),
+    ):
+        connection.execute(statement.encode())
+
+
+GRANTS = (
+    "GRANT SELECT, INSERT, UPDATE (sequence, hash) ON audit_records TO {role}",
+    "GRANT SELECT, INSERT ON audit_checkpoints TO {role}",
+    "GRANT SELECT ON keys TO {role}",
+)
+"""What ``docs/audit.md`` says of the tables that this is about."""
+
+FORBIDDEN = (
+    *REWRITINGS,
+    *TRUNCATIONS,
+    "ALTER TABLE audit_records DISABLE TRIGGER ALL",
+    "DROP TRIGGER audit_records_keep ON audit_records",
+    "DROP TABLE audit_records",
+    "SET session_replication_role = replica",
+    "DROP FUNCTION audit_for_ever CASCADE",
+)
+
+
+@pytest.fixture
+def limited(postgresql: PostgreSQL, postgresql_url: str) -> Iterator[str]:
+    """Return the URL of a role that may do what the service needs, and no more."""
+    wiped(postgresql_url)
+    database = postgresql_url.partition("@/")[2]
+    role = "audit_service"
+    with psycopg.connect(postgresql_url, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {role} LOGIN".encode())
+        for grant in GRANTS:
+            owner.execute(grant.format(role=role).encode())
+        yield f"postgresql://{role}@/{database}"
+        owner.execute(f"DROP OWNED BY {role}".encode())
+        owner.execute(f"DROP ROLE {role}".encode())
+
+
+def test_the_service_role_can_do_its_work(limited: str) -> None:
+    """With the documented grants a journal appends, seals, and keeps checkpoints."""
+    database = Database(limited, pool_size=1, timeout=5.0)
+    journal = AuditTables(database)
+    _filled(journal)
+    with pytest.raises(KeyRotatedError):
+        journal.append(records(1), active=ADDRESS)
+    database.close()
+
+    assert journal.head()[0] == 2
+    database.close()
+
+
+@pytest.mark.parametrize("statement", FORBIDDEN)
+def test_the_service_role_rewrites_nothing(limited: str, statement: str) -> None:
+    """With the documented grants nothing is changed, nor the triggers put aside."""
+    database = Database(limited, pool_size=1, timeout=5.0)
+    _filled(AuditTables(database))
+    database.close()
+    with pytest.raises(psycopg.Error):
+        _raw(limited, statement)
+
+
+def _append_and_seal(store: object, index: int) -> int:
+    """Append 40 records, one by one, and seal now and then; return how many."""
+    journal = AuditTables(store._database)  # type: ignore[attr-defined]  # SQLStore
+    done = 0
+    for number, each in enumerate(records(40)):
+        journal.append([each])
+        if number % 4 == index % 4:
+            done += journal.seal(7) or 0
+    return done
+
+
+def test_processes_make_one_chain(url: str, journal: AuditTables) -> None:
+    """Four processes that append and seal at once make one order, without a gap."""
+    racers = Racers(4)
+    done = sum(racers.race(_append_and_seal, url))
+    racers.close()
+    while count := journal.seal():
+        done += count
+    links = list(journal.sealed(0, 1000))
+
+    assert done == 160
+    assert links == sealed(0, GENESIS, [each.record for each in links])
+    assert len({each.record.id for each in links}) == 160
+
+
+def test_nobody_queues_to_seal(postgresql_url: str) -> None:
+    """While one process seals, another one is told so at once."""
+    database = Database(wiped(postgresql_url), pool_size=2, timeout=5.0)
+    journal = AuditTables(database)
+    journal.append(records(1))
+    with psycopg.connect(postgresql_url) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [_SEALING])
+        busy = journal.seal()
+
+    assert busy is None
+    assert journal.seal() == 1
+    database.close()
+
+
+def test_threads_share_a_journal(journal: AuditTables) -> None:
+    """Threads append and seal at once as processes do."""
+    given = records(60)
+
+    def work(number: int) -> int:
+        journal.append([given[number]])
+        return journal.seal(5) or 0
+
+    with ThreadPoolExecutor(4) as pool:
+        done = sum(pool.map(work, range(60)))
+    while count := journal.seal():
+        done += count
+
+    assert done == 60
+    assert {each.record for each in journal.sealed(0, 100)} == set(given)

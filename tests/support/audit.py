@@ -1,0 +1,101 @@
+"""Records, chains and exports, as the tests of the audit need them."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import psycopg
+
+from signer.audit.chain import GENESIS, sealed
+from signer.audit.checkpoints import CheckpointKey
+from signer.audit.lines import (
+    End,
+    checkpoint_line,
+    end_line,
+    header_line,
+    record_line,
+)
+from signer.audit.record import Record, Sealed
+from signer.ports import Checkpoint
+
+
+ORIGIN = "hotwallet/tests"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+KEY = CheckpointKey.generate()
+"""The key of the tests' checkpoints."""
+
+
+def record(number: int = 0, *, at: datetime = START, **fields: Any) -> Record:
+    """Return a record that is like no other."""
+    return Record.of({"event": "test", "number": number, **fields}, at)
+
+
+def records(count: int) -> list[Record]:
+    """Return so many records, a millisecond apart."""
+    return [record(n, at=START + timedelta(milliseconds=n)) for n in range(count)]
+
+
+def chain(count: int) -> list[Sealed]:
+    """Return a whole chain of so many records."""
+    return sealed(0, GENESIS, records(count))
+
+
+def checkpoint(
+    links: Sequence[Sealed],
+    size: int,
+    *,
+    key: CheckpointKey = KEY,
+    origin: str = ORIGIN,
+    at: datetime = START,
+) -> Checkpoint:
+    """Return a checkpoint of the first *size* records of a chain."""
+    return key.sign(origin, size, links[size - 1].hash, at)
+
+
+def exported(
+    links: Sequence[Sealed], sizes: Iterable[int], *, key: CheckpointKey = KEY
+) -> list[bytes]:
+    """Return the export of a chain with checkpoints of these *sizes*."""
+    cuts = [0, *sizes]
+    lines = [header_line(ORIGIN)]
+    for before, size in pairwise(cuts):
+        lines += map(record_line, links[before:size])
+        lines.append(checkpoint_line(checkpoint(links, size, key=key).note))
+    lines += map(record_line, links[cuts[-1] :])
+    return [*lines, end_line(End(len(links), links[-1].hash, len(cuts) - 1))]
+
+
+def wiped(url: str) -> str:
+    """
+    Return *url* without audit records and keys, which only its owner can do.
+
+    A new SQLite file has none; PostgreSQL's tables outlive a test.
+    """
+    if url.startswith("postgresql"):
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("SET session_replication_role = replica")
+            for table in ("audit_records", "audit_checkpoints", "keys"):
+                connection.execute(f"DELETE FROM {table}".encode())
+    return url
+
+
+def overruled(url: str, *statements: str) -> None:
+    """Change a database as somebody can who owns its tables."""
+    if url.startswith("postgresql"):
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("SET session_replication_role = replica")
+            for statement in statements:
+                connection.execute(statement.encode())
+        return
+    file = sqlite3.connect(url.removeprefix("sqlite:///"))
+    for (name,) in file.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+    ).fetchall():
+        file.execute(f"DROP TRIGGER {name}")
+    for statement in statements:
+        file.execute(statement)
+    file.commit()
+    file.close()

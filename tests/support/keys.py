@@ -1,0 +1,48 @@
+"""Key rings over keys that tests hold themselves."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from signer.audit.record import Record
+from signer.keyring import KeyRing
+from signer.keys import Key, KeyState
+from signer.ports import KeyStore
+from signer.signing import Signer
+
+
+def key_of(signer: Signer, state: KeyState = KeyState.ACTIVE) -> Key:
+    """Return the row that the key of *signer* begins with."""
+    return key_at(signer.address, key_id=signer.key_id, state=state)
+
+
+def key_at(
+    address: str, *, key_id: str | None = None, state: KeyState = KeyState.ACTIVE
+) -> Key:
+    """Return the row of a key with *address*, which names it unless *key_id* does."""
+    now = datetime.now(UTC)
+    return Key("device", key_id or address.lower(), address, state, now, now)
+
+
+def made_active(store: KeyStore, key: Key, *, block: bool = False) -> Key:
+    """
+    Return *key* as the active one of *store*, rotated to if need be.
+
+    With *block* the former one is given up.
+    """
+    active = store.enrol(key)
+    if active.address == key.address:
+        return active
+    at = datetime.now(UTC)
+    record = Record.of({"event": "rotation"}, at)
+    return store.activate(store.begin_rotation(key, at), at, record, block=block)
+
+
+def ring_over(
+    store: KeyStore, *signers: Signer, timer: Callable[[], float] = time.monotonic
+) -> KeyRing:
+    """Return a ring of *signers*, of which the first is active in an empty store."""
+    if store.active_key() is None:
+        store.enrol(key_of(signers[0]))
+    by_address = {signer.address: signer for signer in signers}
+    return KeyRing(store, lambda key: by_address[key.address], timer)

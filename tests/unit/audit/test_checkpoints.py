@@ -1,0 +1,228 @@
+"""Checkpoints are signed notes: strictly written, strictly read, and never forged."""
+
+import base64
+import hashlib
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_public_key,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.audit.checkpoints import (
+    CheckpointKey,
+    Statement,
+    Verifier,
+    _key_id,
+    read,
+)
+from signer.errors import ConfigurationError, InvalidInputError
+from tests.support.audit import KEY, ORIGIN, START
+
+
+HEAD = hashlib.sha256(b"head").digest()
+NOTE = KEY.sign(ORIGIN, 7, HEAD, START).note
+VERIFIER = Verifier(KEY.public_pem())
+
+
+def test_says_what_was_signed() -> None:
+    """A checkpoint is read as it was made, and keeps what it is about beside it."""
+    made = KEY.sign(ORIGIN, 7, HEAD, START)
+
+    assert VERIFIER.verify(made.note) == Statement(ORIGIN, 7, HEAD, START)
+    assert (made.size, made.at) == (7, START)
+
+
+def test_is_a_signed_note() -> None:
+    """The note is laid out, named and signed as c2sp.org/signed-note says."""
+    text, _, last = NOTE.rpartition("\n\n")
+    dash, name, signature = last.removesuffix("\n").split(" ")
+    public = load_pem_public_key(KEY.public_pem())
+    raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+    key_id = hashlib.sha256(f"{ORIGIN}\n\x01".encode() + raw).digest()[:4]
+    decoded = base64.b64decode(signature)
+
+    assert (dash, name) == ("\u2014", ORIGIN)
+    assert text.split("\n")[:3] == [ORIGIN, "7", base64.b64encode(HEAD).decode()]
+    assert decoded[:4] == key_id
+    # Raises if it does not hold.
+    public.verify(decoded[4:], f"{text}\n".encode())  # type: ignore[call-arg, union-attr]
+
+
+def test_the_key_id_of_others() -> None:
+    """Our key ids are Go's: this key is the example of golang.org/x/mod/sumdb/note."""
+    encoded = base64.b64decode("ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
+    key = Ed25519PublicKey.from_public_bytes(encoded[1:])
+
+    assert _key_id("PeterNeumann", key).hex() == "c74f20a3"
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "",
+        NOTE.removesuffix("\n"),
+        f"\n{NOTE}",
+        f"{NOTE}\n",
+        NOTE.replace("\n", "\r\n"),
+        NOTE.replace(f"{ORIGIN}\n7", f"{ORIGIN}\n07"),
+        NOTE.replace(f"{ORIGIN}\n7", f"{ORIGIN}\n-7"),
+        NOTE.replace(f"{ORIGIN}\n7", f"{ORIGIN}\n0"),
+        NOTE.replace(f"{ORIGIN}\n7", f"{ORIGIN}\n\u0667"),
+        NOTE.replace(f"{ORIGIN}\n7", f"{ORIGIN} x\n7"),
+        NOTE.replace(f"{ORIGIN}\n7", "\n7"),
+        NOTE.replace("no Merkle tree", "a Merkle tree"),
+        NOTE.replace("+00:00", "Z"),
+        NOTE.replace("2026-01-01", "2026-02-31"),
+        NOTE.replace("\u2014", "-"),
+        NOTE.replace("\u2014 ", "\u2014  "),
+        NOTE.rpartition("\u2014")[0],
+        NOTE + "x" * 10_000,
+        NOTE + NOTE.rpartition("\n\n")[2] * 16,
+    ],
+)
+def test_reads_strictly(note: str) -> None:
+    """What is not exactly a checkpoint is none."""
+    with pytest.raises(InvalidInputError):
+        read(note)
+    with pytest.raises(InvalidInputError):
+        VERIFIER.verify(note)
+
+
+def test_base64_has_one_spelling() -> None:
+    """Bits that mean nothing must be zero."""
+    head = base64.b64encode(HEAD).decode()
+    other = head[:-2] + chr(ord(head[-2]) + 1) + "="
+    assert base64.b64decode(other) == HEAD
+
+    with pytest.raises(InvalidInputError, match="canonical"):
+        VERIFIER.verify(NOTE.replace(head, other))
+
+
+@given(index=st.integers(0, len(NOTE) - 1), char=st.characters(max_codepoint=0x7F))
+def test_not_a_character_may_change(index: int, char: str) -> None:
+    """Whatever character is changed, the checkpoint does not hold any more."""
+    if char == NOTE[index]:
+        return
+    with pytest.raises(InvalidInputError):
+        VERIFIER.verify(NOTE[:index] + char + NOTE[index + 1 :])
+
+
+def test_only_our_keys_count() -> None:
+    """A signature of another key is passed over; alone, it is none."""
+    other = CheckpointKey.generate()
+    cosigned = NOTE + other.sign(ORIGIN, 7, HEAD, START).note.rpartition("\n\n")[2]
+
+    assert VERIFIER.verify(cosigned).size == 7
+    assert Verifier(other.public_pem()).verify(cosigned).size == 7
+    with pytest.raises(InvalidInputError, match="not signed by a key of ours"):
+        Verifier(other.public_pem()).verify(NOTE)
+
+
+def test_a_key_may_follow_another() -> None:
+    """With the old public key and the new one, checkpoints of both hold."""
+    new = CheckpointKey.generate()
+    both = Verifier(KEY.public_pem(), new.public_pem())
+
+    assert both.verify(NOTE).size == 7
+    assert both.verify(new.sign(ORIGIN, 8, HEAD, START).note).size == 8
+
+
+def test_a_forgery_under_our_name() -> None:
+    """A signature with our name and key id that does not hold spoils the note."""
+    later = KEY.sign(ORIGIN, 7, HEAD, START + timedelta(days=1)).note
+    mixed = NOTE + later.rpartition("\n\n")[2]
+
+    with pytest.raises(InvalidInputError, match="forged"):
+        VERIFIER.verify(mixed)
+
+
+@pytest.mark.parametrize("origin", ["", "a b", "a+b", "a\nb", "a\u2003b"])
+def test_signs_nothing_that_it_cannot_read(origin: str) -> None:
+    """A name that a note cannot have is refused when it is signed."""
+    with pytest.raises(InvalidInputError):
+        KEY.sign(origin, 7, HEAD, START)
+
+
+def test_signs_no_empty_chain() -> None:
+    """There is nothing to say about no records."""
+    with pytest.raises(InvalidInputError):
+        KEY.sign(ORIGIN, 0, HEAD, START)
+
+
+def _written(path: Path, content: bytes, mode: int = 0o600) -> Path:
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
+def _private(key: object) -> bytes:
+    return key.private_bytes(  # type: ignore[attr-defined, no-any-return]
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+
+
+def test_loads_its_key(tmp_path: Path) -> None:
+    """A key that was written is the same when it is loaded."""
+    loaded = CheckpointKey.load(_written(tmp_path / "key", KEY.private_pem()))
+
+    assert loaded.sign(ORIGIN, 7, HEAD, START).note == NOTE
+    assert "PRIVATE" not in repr(loaded)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_a_key_is_its_owners(tmp_path: Path, mode: int) -> None:
+    """A key file that anybody else may read or write is refused."""
+    path = _written(tmp_path / "key", KEY.private_pem(), mode)
+
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        CheckpointKey.load(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\xff",
+        KEY.public_pem(),
+        _private(ec.generate_private_key(ec.SECP256K1())),
+        _private(ed448.Ed448PrivateKey.generate()),
+        _private(rsa.generate_private_key(65537, 2048)),
+        Ed25519PrivateKey.generate().private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+        ),
+    ],
+)
+def test_only_ed25519_signs(tmp_path: Path, content: bytes) -> None:
+    """Whatever is not an unencrypted Ed25519 key is refused, and not shown."""
+    with pytest.raises(ConfigurationError, match="audit-misconfigured") as caught:
+        CheckpointKey.load(_written(tmp_path / "key", content))
+
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_no_file_and_no_file_at_all(tmp_path: Path) -> None:
+    """A missing key, and a folder in its place, are refused."""
+    for path in (tmp_path / "missing", tmp_path, Path("/dev/null")):
+        with pytest.raises(ConfigurationError, match="audit-misconfigured"):
+            CheckpointKey.load(path)
+
+
+@pytest.mark.parametrize("pem", [b"", b"\0", KEY.private_pem()])
+def test_only_public_keys_verify(pem: bytes) -> None:
+    """Whatever is not an Ed25519 public key verifies nothing."""
+    with pytest.raises(InvalidInputError, match="not an Ed25519 public key"):
+        Verifier(pem)

@@ -1,0 +1,121 @@
+"""An alert is an event, a count and a word to somebody outside, in this order."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from backends.sql import SQLStore
+from signer.alerts import Alert, Alerts
+from signer.errors import StoreUnavailableError
+from tests.api.support import NOW, SettableClock
+
+
+ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-canary"
+
+
+class Outside:
+    """A notifier that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Mapping[str, object]] = []
+
+    def notify(self, document: Mapping[str, object]) -> None:
+        """Keep *document*."""
+        self.told.append(document)
+
+
+class NoCounters:
+    """A database that does not answer."""
+
+    def count_alert(self, name: str, at: datetime) -> None:
+        """Fail."""
+        raise StoreUnavailableError("the database does not answer")
+
+    def alert_counts(self) -> Mapping[str, int]:
+        """Fail."""
+        raise StoreUnavailableError("the database does not answer")
+
+
+@pytest.fixture
+def events() -> Iterator[list[Any]]:
+    """What is logged."""
+    with capture_logs() as captured:
+        yield captured
+
+
+def test_an_alert_is_logged_counted_and_told(
+    store: SQLStore, events: list[Any]
+) -> None:
+    """All three ways say the same."""
+    outside = Outside()
+    alerts = Alerts(store, outside, SettableClock())
+
+    alerts.sound(Alert.ROTATION_REFUSED, code="new-key-unhealthy", epoch=3)
+
+    facts = {"code": "new-key-unhealthy", "epoch": 3}
+    (event,) = events
+    assert event == {
+        "event": "alert",
+        "log_level": "error",
+        "alert": "rotation-refused",
+        **facts,
+    }
+    assert store.alert_counts() == {"rotation-refused": 1}
+    assert outside.told == [
+        {"alert": "rotation-refused", "at": NOW.isoformat(), "facts": facts}
+    ]
+
+
+def test_processes_count_together(database_url: str, events: list[Any]) -> None:
+    """Two processes that share a ledger have one count of each alert."""
+    stores = [SQLStore(database_url) for _ in range(2)]
+    for store in stores:
+        for alert in Alert:
+            Alerts(store).sound(alert)
+        Alerts(store).sound(Alert.CHAIN_BROKEN)
+    counts = stores[0].alert_counts()
+    for store in stores:
+        store.close()
+
+    assert counts == {**dict.fromkeys(map(str, Alert), 2), "audit-chain-broken": 4}
+
+
+def test_a_count_that_fails_stops_nobody(events: list[Any]) -> None:
+    """With the database down, the alert is logged and told all the same."""
+    outside = Outside()
+
+    Alerts(NoCounters(), outside).sound(Alert.KEY_UNHEALTHY, code="key-unusable")
+
+    assert [event["event"] for event in events] == ["alert", "alert-not-counted"]
+    assert events[1]["code"] == "store-unavailable"
+    assert outside.told[0]["alert"] == "key-unhealthy"
+
+
+def test_an_alert_without_anybody_is_logged(events: list[Any]) -> None:
+    """Neither counters nor notifier are needed."""
+    Alerts().sound(Alert.SEALING_LATE)
+
+    assert [event["alert"] for event in events] == ["audit-sealing-late"]
+
+
+def test_nothing_secret_goes_outside(events: list[Any]) -> None:
+    """What looks like a secret is cut out of what leaves the house."""
+    outside = Outside()
+
+    Alerts(None, outside).sound(Alert.KEY_MISMATCH, key=ARN, count=None)
+
+    assert outside.told[0]["facts"] == {"key": "[redacted]", "count": None}
+
+
+def test_the_names_are_stable() -> None:
+    """Operators' rules go by them."""
+    assert [str(alert) for alert in Alert] == [
+        "key-unhealthy",
+        "key-mismatch",
+        "rotation-refused",
+        "audit-chain-broken",
+        "audit-sealing-late",
+    ]

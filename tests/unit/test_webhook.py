@@ -1,0 +1,268 @@
+"""Alerts reach a real HTTP server, or are dropped without standing in the way."""
+
+import logging
+import multiprocessing
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from backends.webhook import Webhook
+from signer.ports import Notifier
+from tests.support.waiting import eventually
+
+
+CANARY = "canary-T0KEN-48213"
+DOCUMENT = {"alert": "key-unhealthy", "facts": {"code": "key-unusable"}}
+
+
+class Receiver(ThreadingHTTPServer):
+    """Whoever is told: remembers what came, and answers as *statuses* say."""
+
+    daemon_threads = True
+
+    def __init__(self, *statuses: int, seconds: float = 0.0) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.statuses = list(statuses)
+        self.seconds = seconds
+        self.closing = threading.Event()
+        self.came: list[tuple[str, dict[str, str], bytes]] = []
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_address[1]}/{CANARY}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.came.append((self.path, headers, body))
+        self.server.closing.wait(self.server.seconds)
+        statuses = self.server.statuses
+        status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def receivers() -> Iterator[list[Receiver]]:
+    """Those that a test started; they are stopped behind it."""
+    started: list[Receiver] = []
+    yield started
+    for receiver in started:
+        receiver.closing.set()
+        receiver.shutdown()
+        receiver.server_close()
+
+
+def _started(receivers: list[Receiver], *statuses: int, **how: Any) -> Receiver:
+    receiver = Receiver(*statuses, **how)
+    threading.Thread(target=receiver.serve_forever, args=(0.005,), daemon=True).start()
+    receivers.append(receiver)
+    return receiver
+
+
+def _webhook(url: str, timeout: float = 1.0) -> Webhook:
+    return Webhook(SecretStr(url), pauses=(0.01, 0.01), timeout=timeout)
+
+
+def _events(webhook: Webhook, document: dict[str, Any] = DOCUMENT) -> list[Any]:
+    with capture_logs() as events:
+        webhook.notify(document)
+        webhook.close()
+    return events
+
+
+def test_an_alert_arrives(receivers: list[Receiver]) -> None:
+    """One document is one POST of JSON to the URL, and nothing is logged of it."""
+    receiver = _started(receivers, 204)
+    notifier: Notifier = (webhook := _webhook(receiver.url))
+
+    events = _events(webhook)
+
+    assert notifier is webhook
+    assert events == []
+    ((path, headers, body),) = receiver.came
+    assert path == f"/{CANARY}"
+    assert headers["content-type"] == "application/json"
+    assert body == b'{"alert": "key-unhealthy", "facts": {"code": "key-unusable"}}'
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_what_may_pass_is_tried_again(receivers: list[Receiver], status: int) -> None:
+    """A receiver in trouble gets the alert at the third attempt."""
+    receiver = _started(receivers, status, status, 200)
+
+    assert _events(_webhook(receiver.url)) == []
+    assert len(receiver.came) == 3
+
+
+def test_three_attempts_are_enough(receivers: list[Receiver]) -> None:
+    """What fails three times is dropped, with a line that says why."""
+    receiver = _started(receivers, 500)
+
+    (event,) = _events(_webhook(receiver.url))
+
+    assert event["event"] == "alert-not-sent"
+    assert event["reason"] == "status-500"
+    assert len(receiver.came) == 3
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 404])
+def test_what_cannot_pass_is_dropped_at_once(
+    receivers: list[Receiver], status: int
+) -> None:
+    """A redirect is not followed, and a refusal is not repeated."""
+    receiver = _started(receivers, status)
+
+    (event,) = _events(_webhook(receiver.url))
+
+    assert event["reason"] == f"status-{status}"
+    assert [path for path, _, _ in receiver.came] == [f"/{CANARY}"]
+
+
+def test_nobody_listens() -> None:
+    """A receiver that is down costs a line, and the line does not have the URL."""
+    (event,) = _events(_webhook(f"http://127.0.0.1:9/{CANARY}"))
+
+    assert event["reason"] == "NewConnectionError"
+    assert CANARY not in str(event)
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "ftp://h/canary", "http://[canary"])
+def test_a_url_that_is_none(url: str) -> None:
+    """It is a line in the log, and no end of the thread."""
+    webhook = _webhook(url)
+
+    assert len(_events(webhook)) == 1
+    assert len(_events(webhook)) == 1
+
+
+def test_a_slow_receiver_is_given_up(receivers: list[Receiver]) -> None:
+    """One that never answers is waited for as long as was said, three times."""
+    receiver = _started(receivers, 200, seconds=30.0)
+    began = time.monotonic()
+
+    (event,) = _events(_webhook(receiver.url, timeout=0.2))
+
+    assert event["reason"] == "ReadTimeoutError"
+    assert 0.6 <= time.monotonic() - began < 3
+    assert len(receiver.came) == 3
+
+
+def test_telling_does_not_wait(receivers: list[Receiver]) -> None:
+    """However slow the receiver, who raises an alert goes on; what waits is bounded."""
+    receiver = _started(receivers, 200, seconds=30.0)
+    webhook = _webhook(receiver.url, timeout=30.0)
+    with capture_logs() as events:
+        began = time.monotonic()
+        for _ in range(100):
+            webhook.notify(DOCUMENT)
+        elapsed = time.monotonic() - began
+    receiver.closing.set()
+    webhook.close(30)
+
+    assert elapsed < 0.5
+    assert {event["reason"] for event in events} == {"queue-full"}
+    # One may be with the thread already.
+    assert len(events) in (35, 36)
+
+
+def test_the_end_is_not_waited_for_in_vain(receivers: list[Receiver]) -> None:
+    """Closing ends in time, whatever is still to be sent."""
+    receiver = _started(receivers, 200, seconds=30.0)
+    webhook = _webhook(receiver.url, timeout=30.0)
+    webhook.notify(DOCUMENT)
+    began = time.monotonic()
+
+    webhook.close(0.2)
+    elapsed = time.monotonic() - began
+    receiver.closing.set()
+    webhook.close(30)
+
+    assert elapsed < 1
+
+
+def test_closing_before_anything_was_told() -> None:
+    """What was never used has no thread, and is not waited for."""
+    before = threading.active_count()
+    began = time.monotonic()
+
+    _webhook("http://127.0.0.1:9").close()
+
+    assert threading.active_count() == before
+    assert time.monotonic() - began < 1
+
+
+def test_a_document_that_is_no_json(receivers: list[Receiver]) -> None:
+    """It is dropped with a line, which does not show it."""
+    receiver = _started(receivers, 200)
+
+    (event,) = _events(_webhook(receiver.url), {"alert": object(), "x": CANARY})
+
+    assert event["reason"] == "not-json"
+    assert CANARY not in str(event)
+    assert receiver.came == []
+
+
+def test_a_fork_tells_by_itself(receivers: list[Receiver]) -> None:
+    """A process that was forked after the first alert has a thread of its own."""
+    receiver = _started(receivers, 200)
+    webhook = _webhook(receiver.url)
+    _events(webhook)
+    child = multiprocessing.get_context("fork").Process(target=_events, args=(webhook,))
+    child.start()
+    child.join(10)
+
+    assert child.exitcode == 0
+    assert eventually(lambda: len(receiver.came) == 2)
+
+
+def test_a_command_that_ends_has_told(receivers: list[Receiver]) -> None:
+    """A process that ends right behind its alert sends it before it is gone."""
+    receiver = _started(receivers, 200)
+    program = (
+        "import sys; from pydantic import SecretStr; from backends.webhook import *;"
+        "Webhook(SecretStr(sys.stdin.read())).notify({'alert': 'rotation-refused'})"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        input=receiver.url,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+
+    assert [body for _, _, body in receiver.came] == [b'{"alert": "rotation-refused"}']
+
+
+def test_the_url_is_in_no_log(
+    receivers: list[Receiver], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even the HTTP library's own lines have it, and no repr does."""
+    urllib3_logger = logging.getLogger("urllib3")
+    level = urllib3_logger.level
+    urllib3_logger.setLevel(logging.DEBUG)
+    with caplog.at_level(logging.DEBUG):
+        webhook = _webhook(_started(receivers, 500).url)
+        events = _events(webhook)
+    urllib3_logger.setLevel(level)
+
+    assert CANARY not in caplog.text + str(events) + repr(webhook) + repr(vars(webhook))
