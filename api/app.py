@@ -4,6 +4,7 @@ import falcon
 
 from api import errors
 from api.administration import KeyRotation, Keys
+from api.metrics import Metrics, OpenMetrics
 from api.middleware import Gate, RequestLog
 from api.resources import (
     Cancellation,
@@ -22,7 +23,7 @@ App = falcon.App[falcon.Request, falcon.Response]
 def create_app(services: Services) -> App:
     """Return the application over *services*; nothing is opened here."""
     app = App()
-    app.add_middleware([RequestLog(), Gate(services.authenticator)])
+    app.add_middleware([RequestLog(), Gate(services.authenticator, services.access)])
     errors.install(app)
     app.add_route("/v1/refunds", Refunds(services.refunds))
     app.add_route("/v1/refunds/{refund_id}", Refund(services.refunds))
@@ -32,7 +33,9 @@ def create_app(services: Services) -> App:
         RefundExplanation(services.refunds, services.explainer),
     )
     app.add_route("/v1/admin/kms/rotate", KeyRotation(services.rotation))
-    app.add_route("/v1/admin/keys", Keys(services.keys))
+    app.add_route("/v1/admin/keys", Keys(services.ledger))
+    metrics = OpenMetrics if services.metrics_open else Metrics
+    app.add_route("/metrics", metrics(services.ledger, services.clock))
     app.add_route("/healthz", Liveness())
     app.add_route("/readyz", ReadinessProbe(services.readiness))
     return app

@@ -3,14 +3,18 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from threading import Event, Thread
 
+from api.access import Access
 from api.auth import Authenticator
 from api.health import Prober, sealing
 from api.key_watch import KeyWatch
+from api.limits import Limits
 from api.logs import audit_logger
 from api.services import Services
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
+from signer.audit.sealing import LOOK_SECONDS, Sealer, Signing
 from signer.deadline import Deadlines
 from signer.guard import check_chain
 from signer.holdings import Survey
@@ -43,10 +47,12 @@ class Foundation:
     chains: Mapping[str, Chain]
     warnings: tuple[str, ...]
     notifier: Notifier | None = None
+    signing: Signing | None = None
+    authenticator: Authenticator | None = None
 
 
 class Parts:
-    """The parts of one process, each made once."""
+    """The parts of one process; what several others need is made once."""
 
     def __init__(self, found: Foundation) -> None:
         """Make what several others need."""
@@ -55,6 +61,17 @@ class Parts:
         self.alerts = Alerts(found.store, found.notifier)
         self.open_signer = partial(open_signer, found.backend, self.audit)
         self.ring = KeyRing(found.store, self.open_signer)
+
+    def seal(self) -> None:
+        """Seal the audit's records behind the writers, for as long as we live."""
+        sealer = Sealer(self.found.store, self.found.signing, self.alerts)
+        pause = Event()
+        Thread(
+            target=sealer.run,
+            args=(lambda: pause.wait(LOOK_SECONDS),),
+            name="sealer",
+            daemon=True,  # It may end at any line: the store stays as it was.
+        ).start()
 
     @property
     def lifecycle(self) -> Lifecycle:
@@ -82,12 +99,27 @@ class Parts:
             refunds=self.refunds,
             explainer=Explainer(found.store, found.store, found.chains, utc_now),
             rotation=self.rotation,
-            keys=found.store,
-            authenticator=Authenticator.from_settings(found.settings),
+            ledger=found.store,
+            authenticator=found.authenticator
+            or Authenticator.from_settings(found.settings),
+            access=self.access,
             readiness=self.prober,
             clock=utc_now,
             networks=found.networks,
+            metrics_open=found.settings.metrics_open,
         )
+
+    @property
+    def access(self) -> Access:
+        """Who counts, audits and refuses callers."""
+        settings = self.found.settings
+        limits = Limits.shared(
+            self.found.store,
+            refused=settings.rate_limit_refused,
+            administration=settings.rate_limit_admin,
+            client=settings.rate_limit_client,
+        )
+        return Access(self.found.store, limits, self.audit)
 
     @property
     def prober(self) -> Prober:

@@ -11,20 +11,33 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+
 from api.assembly import Foundation, Parts, open_signer
 from api.auth import Authenticator
+from api.jwks import open_keys
+from api.jwt_keys import KeySource
 from api.logs import audit_logger
 from api.services import Services
+from signer.audit.checkpoints import CheckpointKey
+from signer.audit.keeping import provided
 from signer.audit.log import AuditLog
+from signer.audit.sealing import Signing
+from signer.der import encode_public_key
 from signer.enrolment import Enrolment
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
-from signer.guard import check_chain, check_settings, prove_key
+from signer.guard import check_audit_key, check_chain, check_settings, prove_key
 from signer.networks import Network, load_networks
 from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.watching import Chain
 from signer.refunds.worker import Worker
 from signer.rotation import Rotation
 from signer.settings import Settings
+from signer.signing import Signer
 
 
 if TYPE_CHECKING:
@@ -41,10 +54,13 @@ def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Found
         ConfigurationError: With a line for each reason not to start.
     """
     settings = Settings.from_env(environ)
-    networks, warnings = _judge(settings, serving=serving)
+    networks, keys, warnings = _judge(settings, serving=serving)
     store = open_store(settings)
     backend = open_backend(settings)
-    warnings += settle_key(settings, store, backend)
+    signer, found = settle_key(settings, store, backend)
+    warnings += found
+    signing = open_signing(settings)
+    _separate(signing, keys, signer)
     chains = open_chains(networks)
     for name, chain in chains.items():
         check_chain(name, chain.network, chain.client)
@@ -56,6 +72,8 @@ def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Found
         chains,
         tuple(warnings),
         open_notifier(settings),
+        signing,
+        None if keys is None else _authenticator(settings, keys),
     )
 
 
@@ -89,7 +107,9 @@ def build_services(environ: Mapping[str, str] = os.environ) -> Services:
     Raises:
         ConfigurationError: The guard refuses.
     """
-    return Parts(lay_foundation(environ)).services
+    parts = Parts(lay_foundation(environ))
+    parts.seal()
+    return parts.services
 
 
 def build_worker(environ: Mapping[str, str] = os.environ) -> Worker:
@@ -99,7 +119,9 @@ def build_worker(environ: Mapping[str, str] = os.environ) -> Worker:
     Raises:
         ConfigurationError: The guard refuses.
     """
-    return Parts(lay_foundation(environ, serving=False)).worker
+    parts = Parts(lay_foundation(environ, serving=False))
+    parts.seal()
+    return parts.worker
 
 
 def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
@@ -110,7 +132,7 @@ def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
         ConfigurationError: The guard refuses the settings, or nothing can be opened.
     """
     settings = Settings.from_env(environ)
-    networks, warnings = _judge(settings, serving=False)
+    networks, _, warnings = _judge(settings, serving=False)
     return Parts(
         Foundation(
             settings,
@@ -134,9 +156,11 @@ def open_ledger(environ: Mapping[str, str]) -> Ledger:
     return open_store(Settings.from_env(environ))
 
 
-def settle_key(settings: Settings, store: Ledger, backend: KeyDirectory) -> list[str]:
+def settle_key(
+    settings: Settings, store: Ledger, backend: KeyDirectory
+) -> tuple[Signer, list[str]]:
     """
-    Make sure that the ring has an active key that signs; return warnings.
+    Make sure that the ring has an active key; return its signer, and warnings.
 
     Raises:
         ConfigurationError: As ``prove_key`` and ``Enrolment.settle``.
@@ -254,12 +278,65 @@ def _bring_up(store: "SQLStore", *, may_upgrade: bool) -> None:
         store.check()
 
 
+def open_signing(settings: Settings) -> Signing | None:
+    """
+    Return how checkpoints are signed; None where production has no key for it.
+
+    Elsewhere a key is made under ``HOTWALLET_HOME``.
+
+    Raises:
+        ConfigurationError: ``audit-misconfigured``.
+    """
+    path = settings.audit_signing_key_file
+    if path is None and settings.is_production:
+        return None  # The guard has said so.
+    try:
+        key = (
+            provided(settings.home / "audit.pem")
+            if path is None
+            else CheckpointKey.load(path)
+        )
+    except OSError as e:
+        problem = Refusal(
+            "audit-misconfigured",
+            f"no key for checkpoints can be made ({type(e).__name__})",
+        )
+    else:
+        return Signing(key, f"hotwallet/{settings.audit_origin}")
+    raise ConfigurationError(problem)
+
+
+def _separate(signing: Signing | None, keys: KeySource | None, signer: Signer) -> None:
+    """Make sure that nobody who may pay, or mint tokens, vouches for the audit."""
+    if signing is None:
+        return
+    pem = load_pem_public_key(signing.key.public_pem())
+    audit = pem.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    wallet = encode_public_key(signer.public_key.uncompressed)
+    check_audit_key(audit, () if keys is None else _spkis(keys), wallet)
+
+
+def _spkis(keys: KeySource) -> list[bytes]:
+    return [
+        key.material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        for key in keys.known()
+        if hasattr(key.material, "public_bytes")  # An HMAC secret is no key pair's.
+    ]
+
+
+def _authenticator(settings: Settings, keys: KeySource) -> Authenticator:
+    return Authenticator(
+        keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience
+    )
+
+
 def _judge(
     settings: Settings, *, serving: bool
-) -> tuple[Mapping[str, Network], list[str]]:
-    """Judge what can be judged without a connection, and name all problems at once."""
+) -> tuple[Mapping[str, Network], KeySource | None, list[str]]:
+    """Judge what can be judged before anything is opened; name all problems at once."""
     refusals: list[Refusal] = []
     networks: Mapping[str, Network] = {}
+    keys: KeySource | None = None
     warnings: list[str] = []
     try:
         networks = load_networks(settings.networks_file)
@@ -270,10 +347,9 @@ def _judge(
     except ConfigurationError as e:
         refusals += e.refusals
     try:
-        if serving:
-            Authenticator.from_settings(settings)
+        keys = open_keys(settings) if serving else None
     except ConfigurationError as e:
         refusals += e.refusals
     if refusals:
         raise ConfigurationError(*refusals)
-    return networks, warnings
+    return networks, keys, warnings

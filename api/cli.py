@@ -12,6 +12,7 @@ from typing import NoReturn, cast
 import click
 
 from api.auth import Role
+from api.doctor import doctor
 from api.inspection import nonce, refund
 from api.keys_cli import keys
 from api.logs import configure
@@ -136,6 +137,7 @@ cli.add_command(softhsm)
 cli.add_command(refund)
 cli.add_command(nonce)
 cli.add_command(keys)
+cli.add_command(doctor)
 
 
 def main() -> NoReturn:

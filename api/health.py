@@ -7,7 +7,6 @@ seconds: a balancer must hear of a device that hangs, not hang with it.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from threading import Event, Lock
 
 import structlog
@@ -39,19 +38,6 @@ class AuditUnsealedError(StoreError):
     """A record of the audit waits for its seal, for longer than it should."""
 
     code = "audit-sealing-late"
-
-
-@dataclass(frozen=True, slots=True)
-class Health(Readiness):
-    """
-    Readiness, and the key that signs: as the ring has it, None while nobody knows.
-
-    ``epoch`` counts the rotations; two processes that differ in it for longer than a
-    round is kept do not share a ledger.
-    """
-
-    address: str | None = None
-    epoch: int | None = None
 
 
 class Prober:
@@ -89,9 +75,9 @@ class Prober:
         self._lock = Lock()
         self._until = float("-inf")
         self._round: Event | None = None
-        self._last = Health(dict.fromkeys(self._probes, LATE))
+        self._last = Readiness(dict.fromkeys(self._probes, LATE))
 
-    def __call__(self) -> Health:
+    def __call__(self) -> Readiness:
         """Return the state of the dependencies, within 4 s; never raises."""
         with self._lock:
             if self._round is None and self._timer() < self._until:
@@ -111,7 +97,7 @@ class Prober:
             ours.set()
         return self._last
 
-    def _ask(self) -> Health:
+    def _ask(self) -> Readiness:
         until = self._timer() + self._answer_seconds
         begun = {
             name: self._deadlines.start(probe, name=name)
@@ -129,8 +115,8 @@ class Prober:
         # it is the key, and that the database does not tell is said elsewhere.
         checks["guard"] = "ok"
         if not isinstance(active, Key):
-            return Health(checks)
-        return Health(checks, active.address, active.epoch)
+            return Readiness(checks)
+        return Readiness(checks, active.address, active.epoch)
 
     def _answer(self, name: str, pending: Pending[object], seconds: float) -> str:
         if not pending.wait(seconds):

@@ -7,7 +7,7 @@ When the issuer does not answer, what was fetched last is good for an hour.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Event, Lock, Thread
 from types import MappingProxyType
 from typing import Any, Self
@@ -113,6 +113,10 @@ class RemoteKeys:
                 Refusal("jwt-keys-unreachable", f"JWT_JWKS_URL brings no keys ({e})")
             ) from None
         return keys
+
+    def known(self) -> Iterable[VerificationKey]:
+        """Return what was fetched last."""
+        return self._keys.values()
 
     def find(self, kid: str | None) -> VerificationKey | None:
         """

@@ -104,7 +104,7 @@ class KeyServer:
         )
         headers = {"Host": self._parts.netloc, "Accept": "application/json"}
         connection.request("GET", target, headers=headers)
-        response = connection.getresponse()
+        response = closing.enter_context(connection.getresponse())
         if response.status != HTTPStatus.OK:
             raise KeySetError(f"status-{response.status}")
         body = response.read(MAX_BYTES + 1)

@@ -7,7 +7,7 @@ is to be found (RFC 8725, section 3.10).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +48,9 @@ class KeySource(Protocol):
             AuthenticationError: ``token-keys-stale``: no key can be trusted any more.
         """
 
+    def known(self) -> Iterable[VerificationKey]:
+        """Return the keys that are trusted at the moment."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
@@ -61,6 +64,10 @@ class KeySet:
         if self.only is not None:
             return self.only
         return None if kid is None else self.by_id.get(kid)
+
+    def known(self) -> Iterable[VerificationKey]:
+        """Return all of them."""
+        return [*self.by_id.values(), *([self.only] if self.only else [])]
 
 
 def load_keys(settings: Settings) -> KeySet:

@@ -157,7 +157,7 @@ class ReadinessProbe(Resource):
         self._readiness = readiness
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Tell what each dependency answered: ``ok``, or an error's code."""
+        """Tell what each dependency answered, and which key signs."""
         readiness = self._readiness()
 
         if not readiness.ready:
@@ -165,6 +165,8 @@ class ReadinessProbe(Resource):
         resp.media = {
             "status": "ready" if readiness.ready else "unavailable",
             "checks": dict(readiness.checks),
+            "address": readiness.address,
+            "epoch": readiness.epoch,
         }
 
     on_head = on_get

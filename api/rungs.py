@@ -81,7 +81,8 @@ def steps(patient: Patient) -> Iterator[Step]:
         "correct the TOML file; docs/networks.md shows a good one",
         ("settings",),
     )
-    yield Step("guard", lambda: _guard(patient), _GUARD, ("settings", "networks"))
+    # Without the networks as well: what else is wrong must not wait for them.
+    yield Step("guard", lambda: _guard(patient), _GUARD, ("settings",))
     yield Step("tokens", lambda: _tokens(patient), "docs/auth.md", ("settings",))
     yield Step("device", lambda: _device(patient), _device_cure(patient), ("settings",))
     yield Step(

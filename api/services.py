@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from api.access import Access
 from api.auth import Authenticator
 from signer.networks import Network
-from signer.ports import Clock, KeyStore
+from signer.ports import Clock, Ledger
 from signer.refunds.explain import Explainer
 from signer.refunds.service import RefundService
 from signer.rotation import Rotation
@@ -17,9 +18,14 @@ class Readiness:
     Whether requests may be sent here.
 
     ``checks`` maps the name of each dependency to ``ok`` or an error's code.
+    ``address`` is the key's that signs as the ring has it, None while nobody knows;
+    ``epoch`` counts the rotations: two processes that differ in it for longer than a
+    few seconds do not share a ledger.
     """
 
     checks: Mapping[str, str]
+    address: str | None = None
+    epoch: int | None = None
 
     @property
     def ready(self) -> bool:
@@ -39,8 +45,10 @@ class Services:
     refunds: RefundService
     explainer: Explainer
     rotation: Rotation
-    keys: KeyStore
+    ledger: Ledger = field(repr=False)
     authenticator: Authenticator
+    access: Access
     readiness: Callable[[], Readiness]
     clock: Clock
     networks: Mapping[str, Network] = field(repr=False)
+    metrics_open: bool = False

@@ -8,6 +8,7 @@ changed the setting by hand, or that the ledger is from before a rotation.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from signer.errors import ConfigurationError, HotWalletError, Refusal
 from signer.keyring import OpenSigner
@@ -37,11 +38,16 @@ class Enrolment:
         self._prove = prove
         self._clock = clock
 
-    def settle(self, name: str, expected_address: str | None) -> list[str]:
+    def settle(
+        self, name: str, expected_address: str | None
+    ) -> tuple[Signer, list[str]]:
         """
-        Prove the active key, which *name* becomes if there is none; return warnings.
+        Prove the active key, which *name* becomes if there is none.
 
         *expected_address* is what the operator believes the key's address to be.
+
+        Returns:
+            Its signer, and warnings.
 
         Raises:
             ConfigurationError: The key does not sign; or the ring does not know the
@@ -49,10 +55,8 @@ class Enrolment:
                 backend (``key-backend-mismatch``).
             StoreError: The ledger does not answer.
         """
-        active = self._store.active_key()
-        if active is None:
-            active = self._enrolled(name, expected_address)
-        elif active.backend != self._directory.name:
+        active = self._store.active_key() or self._enrolled(name, expected_address)
+        if active.backend != self._directory.name:
             raise ConfigurationError(
                 Refusal(
                     "key-backend-mismatch",
@@ -60,38 +64,28 @@ class Enrolment:
                     f" configuration opens {self._directory.name}",
                 )
             )
-        else:
-            key = active
-            self._prove(lambda: self._open_signer(key))
-        return self._compare(active, name, expected_address)
+        signer = self._prove(lambda: self._open_signer(active))
+        return signer, self._compare(active, name, expected_address)
 
     def _enrolled(self, name: str, expected_address: str | None) -> Key:
         now = self._clock()
+        key = Key(
+            backend=self._directory.name,
+            key_id=name,
+            address=expected_address or "",  # An empty one is not compared.
+            state=KeyState.ACTIVE,
+            created_at=now,
+            updated_at=now,
+            requested_by="configuration",
+        )
 
         def configured() -> Signer:
-            # An empty address is not compared with the device's.
-            return self._open_signer(
-                Key(
-                    backend=self._directory.name,
-                    key_id=self._directory.resolve(name),
-                    address=expected_address or "",
-                    state=KeyState.ACTIVE,
-                    created_at=now,
-                    updated_at=now,
-                )
-            )
+            return self._open_signer(replace(key, key_id=self._directory.resolve(name)))
 
+        # Before anything is written: an empty ring gets no key that does not sign.
         signer = self._prove(configured)
         return self._store.enrol(
-            Key(
-                backend=self._directory.name,
-                key_id=signer.key_id,
-                address=signer.address,
-                state=KeyState.ACTIVE,
-                created_at=now,
-                updated_at=now,
-                requested_by="configuration",
-            )
+            replace(key, key_id=signer.key_id, address=signer.address)
         )
 
     def _compare(

@@ -31,6 +31,9 @@ MAX_LINE = 1_000_000
 
 _MAX_INTEGER = 2**53 - 1  # RFC 8785, appendix D.
 
+_MAX_BRACKETS = 500
+
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"au_[0-9a-f]{32}")
 
@@ -155,6 +158,7 @@ def _canonical(text: bytes) -> Mapping[str, Any]:
         InvalidInputError: No JSON object, or one that is written otherwise.
     """
     try:
+        _require_shallow(text)
         said = _plain(text)
         if said is None:
             said = json.loads(text)
@@ -165,6 +169,21 @@ def _canonical(text: bytes) -> Mapping[str, Any]:
     if not isinstance(said, dict):
         raise InvalidInputError("the line is not canonical JSON")
     return said
+
+
+def _require_shallow(text: bytes) -> None:
+    """
+    Require that *text* cannot exhaust the stack of the reader, which is C's.
+
+    Brackets within texts do no harm.
+
+    Raises:
+        ValueError: There are more brackets than in any record.
+    """
+    for seen in (text, _TEXT.sub(b"", text)):
+        if seen.count(b"[") + seen.count(b"{") <= _MAX_BRACKETS:
+            return
+    raise ValueError("too many brackets")
 
 
 def _plain(text: bytes) -> Any:

@@ -8,7 +8,6 @@ process that died between its intent and its outcome.  Such a trace explains as 
 events as it can have caused, near its own time, and they are told apart.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +16,7 @@ from typing import Any
 from signer.audit.cloudtrail import SignEvent, Trail
 from signer.audit.log import SUCCESS
 from signer.audit.record import Record
+from signer.redact import key_prefix
 
 
 BACKEND = "aws-kms"
@@ -173,7 +173,7 @@ def _missing(
 
     What KMS refused it need not have logged; only success is a signature for sure.
     """
-    prefixes = {key.rpartition("/")[2][:8] + "..." for key in keys}
+    prefixes = set(map(key_prefix, keys))
     return [
         Asked(each.id, request_id, each.prefix, each.at)
         for each in said
@@ -205,16 +205,15 @@ def _crashed(said: Iterable[_Said]) -> Iterator[_Trace]:
     An outcome ends the last intent of its purpose.  One before that is of a process
     that died, and had its signature, if any, before somebody took the work up again.
     """
-    waiting: dict[tuple[object, ...], list[_Said]] = {}
+    waiting: dict[tuple[object, ...], _Said] = {}
     for each in said:
-        begun = waiting.setdefault(_purpose(each), [])
+        begun = waiting.pop(_purpose(each), None)
         if each.is_intent:
-            yield from (_trace(one, until=each.at) for one in begun)
-            begun[:] = [each]
-        else:
-            begun.clear()
+            waiting[_purpose(each)] = each
+            if begun is not None:
+                yield _trace(begun, until=each.at)
     for begun in waiting.values():
-        yield from (_trace(one, until=one.at + CRASH) for one in begun)
+        yield _trace(begun, until=begun.at + CRASH)
 
 
 def _trace(intent: _Said, until: datetime) -> _Trace:
@@ -226,15 +225,16 @@ def _purpose(each: _Said) -> tuple[object, ...]:
     """
     Return what an intent has in common with its outcome.
 
-    The digest is no part of it for a refund: an intent that rides in the reservation
-    does not have it yet.
+    For a refund that is the refund: an intent that rides in its reservation has no
+    digest yet, and another process may take the work up.
     """
     fields = each.fields
     refund_id = fields.get("refund_id")
     who = (fields["key_id"], fields.get("operation"), fields.get("network"))
     if refund_id is not None:
         return (*who, refund_id)
-    return (*who, fields.get("actor"), fields.get("digest"), fields.get("request_id"))
+    names = ("digest", "actor", "request_id", "node", "pid")
+    return (*who, *map(fields.get, names))
 
 
 def _explain(
@@ -253,8 +253,3 @@ def _explain(
             trace.left -= 1
             found.append(Explained(event, trace.record_id, trace.reason))
     return found
-
-
-def reasons(explained: Iterable[Explained]) -> Mapping[str, int]:
-    """Return how many events were explained by what."""
-    return Counter(each.reason for each in explained)

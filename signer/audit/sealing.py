@@ -87,12 +87,7 @@ class Sealer:
         Raises:
             StoreError: The journal cannot be read or written; nothing is half done.
         """
-        oldest = self._journal.oldest_unsealed()
-        self._watch(oldest)
-        sealed = 0
-        if oldest is not None:
-            while count := self._journal.seal(BATCH):
-                sealed += count
+        sealed = self._seal_all()
         now = self._clock()
         if sealed or self._looked_at is None or _apart(now, self._looked_at) >= LATE:
             self._looked_at = now
@@ -109,6 +104,22 @@ class Sealer:
         """
         self._agree()
         return self._sign()
+
+    def _seal_all(self) -> int:
+        """Seal what waits; what cannot be sealed is watched."""
+        waiting = self._journal.oldest_unsealed()
+        sealed = 0
+        try:
+            while waiting is not None:
+                count = self._journal.seal(BATCH)
+                if count is None:
+                    break  # Another process is at it.
+                sealed += count
+                if count < BATCH:
+                    waiting = None
+        finally:
+            self._watch(waiting)
+        return sealed
 
     def _look(self, now: datetime) -> None:
         """Sign if it is time, after everything before was found to hold still."""
@@ -139,7 +150,8 @@ class Sealer:
         if statement is None or statement.size != kept.size:
             raise BrokenChainError("a checkpoint is none", sequence=kept.size)
         require_agreement(self._journal, statement)
-        self._recognise(kept)
+        if statement != self._last:
+            self._recognise(kept)
         self._last = statement
 
     def _recognise(self, kept: Checkpoint) -> None:
@@ -184,9 +196,9 @@ class Sealer:
         self._log.info("audit-checkpoint", size=size, note=made.note)
         return made
 
-    def _watch(self, oldest: str | None) -> None:
+    def _watch(self, waiting: str | None) -> None:
         now = self._clock()
-        waited = now - _made_at(oldest, now)
+        waited = now - _made_at(waiting, now)
         if waited < LATE:
             self._late_at = None
         elif self._late_at is None or _apart(now, self._late_at) >= REMIND:

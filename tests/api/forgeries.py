@@ -2,7 +2,9 @@
 Tokens that must not be believed, each with the reason that the log will give.
 
 Most are signed with the right key: the signature is not what is wrong with them.
-Cases H1 to H8 of the catalogue, and some more.
+Cases H1 to H5 and H7 of the catalogue, and some more; H6 and H8 are about keys
+(``test_jwt_keys.py``, ``test_auth.py``, ``test_jwks.py``), H9 and H10 about good
+tokens in the wrong place (``test_access.py``).
 """
 
 import hashlib
@@ -193,6 +195,26 @@ FORGERIES: dict[str, tuple[str, str]] = {
     "roles object": (_claims(roles={"merchant": True}), "token-claim-roles"),
     "role in capitals": (_claims(roles=["Merchant"]), "token-claim-roles"),
     "too many roles": (_claims(roles=["merchant"] * 17), "token-claim-roles"),
+    # What for: words of RFC 6749, section 3.3, with a space between.
+    **{
+        f"scope {what}": (_claims(scope=scope), "token-claim-scope")
+        for what, scope in {
+            "empty": "",
+            "of spaces": " ",
+            "with two spaces": "refunds:read  refunds:write",
+            "with a space behind": "refunds:read ",
+            "with a quote": 'refunds:"read"',
+            "with a backslash": "refunds\\read",
+            "outside ASCII": "refünds",
+            "too long": "s" * 1025,
+            "null in a list": [None],
+            "list": ["refunds:read"],
+            "object": {"refunds:read": True},
+            "number": 1,
+        }.items()
+    },
+    "scope with a line break": (_claims(scope="refunds:read\n"), "token-json"),
+    "scope twice": (_payload(', "scope": "a", "scope": "keys:rotate"'), "token-json"),
     # Spelling: a token has one form.
     "two segments": (_GOOD.rpartition(".")[0], "token-malformed"),
     "four segments": (_GOOD + ".AAAA", "token-malformed"),

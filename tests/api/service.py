@@ -8,8 +8,10 @@ from typing import cast
 import coincurve
 import structlog
 
+from api.access import Access
 from api.auth import Authenticator
 from api.jwt_keys import KeySet, bind
+from api.limits import Limits
 from api.services import Readiness, Services
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
@@ -121,7 +123,8 @@ def build_services(
             alerts=Alerts(),
             clock=clock,
         ),
-        keys=store,
+        ledger=store,
+        access=Access(store, Limits.shared(store, clock=clock), recording()[0], clock),
         authenticator=authenticator
         or Authenticator(
             KeySet(only=bind(ES256_KEY.public_key(), "ES256")),

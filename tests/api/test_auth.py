@@ -1,5 +1,7 @@
 """Who asks?  Only tokens that are right in every respect are believed."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -55,19 +57,38 @@ TWO_KEYS = KeySet(
     ],
 )
 def test_believes_a_good_token(head: dict[str, Any], changes: dict[str, Any]) -> None:
-    """The principal is what the token says: subject, roles and token id."""
+    """The principal is what the token says: subject, roles, token id and end."""
     good = signed(head, claims(roles=["merchant", "admin"], **changes))
 
     caller = _authenticator(ONE_KEY).authenticate(f"Bearer {good}")
 
-    assert caller == Principal(
-        "gateway-1", frozenset({"merchant", "admin"}), "0123456789abcdef"
+    assert replace(caller, scopes=None) == Principal(
+        "gateway-1",
+        frozenset({"merchant", "admin"}),
+        "0123456789abcdef",
+        NOW + timedelta(minutes=5),
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "scopes"),
+    [
+        ({}, None),
+        ({"scope": None}, None),
+        ({"scope": "refunds:read"}, {"refunds:read"}),
+        ({"scope": "a keys:rotate !#[]~ a"}, {"a", "keys:rotate", "!#[]~"}),
+    ],
+)
+def test_scopes_are_words(changes: dict[str, Any], scopes: set[str] | None) -> None:
+    """The claim ``scope`` has words with spaces between, or is not there (RFC 8693)."""
+    good = signed(header(), claims(**changes))
+
+    assert scopes == _authenticator(ONE_KEY).authenticate(f"Bearer {good}").scopes
 
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_refuses_a_forged_token(name: str) -> None:
-    """Each forgery is refused, and for the reason that it was made for."""
+    """H1, H2, H3, H4, H5, H7: each is refused, and for the reason it was made for."""
     forged, reason = FORGERIES[name]
 
     with pytest.raises(AuthenticationError) as refusal:
@@ -97,7 +118,7 @@ def test_the_scheme_is_case_insensitive() -> None:
     ("age", "good"), [(-30, True), (-31, False), (329, True), (330, False)]
 )
 def test_allows_half_a_minute_of_clock_skew(age: int, good: bool) -> None:
-    """A token counts from 30 seconds before its time to just under 30 behind it."""
+    """H4: a token counts from 30 seconds before its time to just under 30 behind."""
     clock = SettableClock()
     clock.advance(age)
     authenticator = _authenticator(ONE_KEY, clock)

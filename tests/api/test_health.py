@@ -19,8 +19,9 @@ import structlog
 from structlog.testing import capture_logs
 
 from api.assembly import Foundation, Parts
-from api.health import LATE, Health, Prober, sealing, unsealed_seconds
+from api.health import LATE, Prober, sealing, unsealed_seconds
 from api.key_watch import KeyWatch
+from api.services import Readiness
 from backends.aws_kms import KMSBackend
 from backends.json_rpc import JSONRPCChain
 from backends.sql import SQLStore
@@ -109,7 +110,7 @@ class System:
         found = Foundation(settings, networks, store, backend, chains, ())
         self.prober = Parts(found).prober
 
-    def timed(self) -> tuple[Health, float]:
+    def timed(self) -> tuple[Readiness, float]:
         """Return the prober's answer, and the seconds that it took."""
         began = time.monotonic()
         answer = self.prober()
@@ -148,7 +149,7 @@ def test_everything_is_asked_and_well(system: System) -> None:
     """Database, key, audit, guard and each network are ok, and the key is named."""
     answer = system.prober()
 
-    assert answer == Health(
+    assert answer == Readiness(
         dict.fromkeys(["database", "audit", "network-local", "key", "guard"], "ok"),
         system.signer.address,
         1,
@@ -223,7 +224,7 @@ def test_a_database_that_hangs(open_kms: OpenKMS, kms_key: KeyId) -> None:
     assert alerts == {}
 
 
-def _afresh(asked: Prober) -> Health:
+def _afresh(asked: Prober) -> Readiness:
     asked._until = float("-inf")
     return asked()
 

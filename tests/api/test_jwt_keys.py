@@ -127,6 +127,10 @@ def test_a_key_set_binds_each_key_to_its_algorithm(tmp_path: Path) -> None:
         ({"JWT_SECRET": _SECRET, "JWT_PUBLIC_KEY_FILE": _PEM}, "jwt-not-configured"),
         ({"JWT_JWKS_FILE": _JWKS, "JWT_PUBLIC_KEY_FILE": _PEM}, "jwt-not-configured"),
         (
+            {"JWT_JWKS_URL": "https://x.example/", "JWT_JWKS_FILE": _JWKS},
+            "jwt-not-configured",
+        ),
+        (
             {"JWT_SECRET": _SECRET, "JWT_ALGORITHM": "HS256", "APP_ENV": "production"},
             "jwt-shared-secret",
         ),
@@ -149,7 +153,7 @@ def test_a_key_set_binds_each_key_to_its_algorithm(tmp_path: Path) -> None:
 def test_refuses_an_unsafe_source(
     tmp_path: Path, changes: dict[str, str], code: str
 ) -> None:
-    """Nothing, too much, too short or the wrong kind: each has its code."""
+    """H6: nothing, too much, too short or the wrong kind: each has its code."""
     (tmp_path / _PEM).write_bytes(_public_pem(ES256_KEY))
 
     with pytest.raises(ConfigurationError) as refusal:

@@ -27,18 +27,49 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_service_accepts_what_is_minted(environ: dict[str, str]) -> None:
-    """A minted token names its subject and roles, and lives five minutes."""
+    """A minted token names subject, roles and scopes, and lives five minutes."""
     settings, clock = Settings.from_env(environ), SettableClock()
     authenticator = Authenticator.from_settings(settings, clock)
-    token = mint(settings, subject="dev", roles=["merchant", "devops"], clock=clock)
+    token = mint(
+        settings,
+        subject="dev",
+        roles=["merchant", "devops"],
+        scopes=["keys:read", "keys:rotate"],
+        clock=clock,
+    )
 
     caller = authenticator.authenticate(f"Bearer {token}")
     clock.advance(331)
 
     assert caller.sub == "dev"
     assert caller.roles == {"merchant", "devops"}
+    assert caller.scopes == frozenset({"keys:read", "keys:rotate"})
     with pytest.raises(AuthenticationError, match="token-expired"):
         authenticator.authenticate(f"Bearer {token}")
+
+
+def test_without_scopes_there_is_no_claim(environ: dict[str, str]) -> None:
+    """Roles alone decide, unless a token is minted for less."""
+    settings = Settings.from_env(environ)
+    token = mint(settings, subject="dev", roles=["merchant"])
+
+    caller = Authenticator.from_settings(settings).authenticate(f"Bearer {token}")
+
+    assert caller.scopes is None
+
+
+@pytest.mark.parametrize("scope", ["", "a  b", 'a"b', "ä", "a\nb"])
+def test_a_scope_is_a_word(environ: dict[str, str], scope: str) -> None:
+    """What no service would believe is not minted."""
+    with pytest.raises(InvalidInputError) as refusal:
+        mint(
+            Settings.from_env(environ),
+            subject="dev",
+            roles=["merchant"],
+            scopes=["keys:read", scope],
+        )
+
+    assert refusal.value.field == "scope"
 
 
 def test_a_shared_secret_mints_too() -> None:

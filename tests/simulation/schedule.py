@@ -18,6 +18,8 @@ from tests.simulation.system import Build, Outside, Parts, attend, serve, work
 from tests.simulation.trace import Trace
 from tests.simulation.wire import foreign
 from tests.simulation.witness import ADDRESS, Witness
+from tests.support.devices import KEY_ID
+from tests.support.keys import key_at
 
 
 PATIENCE = 900.0
@@ -72,6 +74,7 @@ class Schedule:
     def run(self) -> Evidence:
         """Let it happen, and return what there is to see afterwards."""
         self.hub.tell("plan", str(self.plan))
+        self._ledger.store.enrol(key_at(ADDRESS, key_id=KEY_ID))
         self._begin()
         self.hub.run(self.plan.calm_at)
         self._calm()

@@ -7,6 +7,7 @@ from typing import cast
 from signer.audit.log import AuditLog
 from signer.errors import HotWalletError
 from signer.keeping import Keeper
+from signer.keyring import KeyRing
 from signer.networks import Network
 from signer.ports import ChainClient, KeyBackend, Ledger
 from signer.refunds.lifecycle import Lifecycle
@@ -28,7 +29,6 @@ from tests.simulation.node import Node
 from tests.simulation.wire import CHAIN_ID, DECIMALS, TOKEN
 from tests.simulation.witness import Guarded, Witness
 from tests.support.devices import KEY_ID
-from tests.support.keys import ring_over
 
 
 NETWORK = Network.model_validate(
@@ -79,16 +79,16 @@ class Parts:
         self._process = process
         build, clock = outside.build, process.clock
         device = Gate(process, "device", Guarded(outside.witness), outside.faults)
-        audit = AuditLog(outside.witness, clock, "simulated")
-        self.signer = Signer.open(cast("KeyBackend", device), KEY_ID, audit)
         store = build.store(outside.ledger.store)
         gate = Gate(process, "store", store, outside.faults, outside.witness.see)
         stamp = Stamp(cast("Ledger", gate), outside.hub.random)
         self.store = cast("Ledger", stamp)
+        audit = AuditLog(outside.witness, clock, "simulated", self.store)
+        self.signer = Signer.open(cast("KeyBackend", device), KEY_ID, audit)
         node = Node(outside.chain, outside.faults.lag)
         client = cast("ChainClient", Gate(process, "chain", node, outside.faults))
         self.chains = {"local": Chain(build.network, client)}
-        self.ring = ring_over(self.store, self.signer, timer=process.timer)
+        self.ring = KeyRing(self.store, lambda key: self.signer, process.timer)
         self.wallets = WalletWatch(self.store, clock)
         self.keeper = Keeper(self.store, audit, clock)
         self.nonces = build.nonces(self.store, self.ring, clock)

@@ -9,6 +9,8 @@ from structlog import DropEvent
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from signer.audit.record import Record
+from signer.keys import Key
 from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 from signer.refunds.refund import InFlight, Refund, SignedTransaction
 from signer.refunds.wallet import Sighting, Wallet
@@ -54,6 +56,8 @@ def brief(value: object) -> str:
         return brief(tuple(value.values()))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"({', '.join(map(brief, value))})"
+    if callable(value):
+        return "..."
     return str(value)
 
 
@@ -79,6 +83,8 @@ _TELL: Mapping[type, Callable[[Any], str]] = {
     MinedTransaction: lambda tx: f"n{tx.nonce} {tx.tx_hash[:8]} in {brief(tx.block)}",
     Wallet: lambda w: f"next n{w.next_nonce} v{w.version} {w.paused_by or ''}".rstrip(),
     Sighting: lambda s: f"sighted n{s.nonce} {'ours' if s.mark else 'foreign'}",
+    Key: lambda key: f"key {key.address[:8]} {key.state} {key.epoch}",
+    Record: lambda record: record.fields["event"],
     Fees: lambda fees: f"base {(fees.base_fee or 0) // 10**9} gwei",
     Call: lambda call: "call",
     bytes: lambda raw: f"{len(raw)} bytes",

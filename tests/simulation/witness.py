@@ -25,13 +25,15 @@ class Witness:
     Remembers every version of a refund that a process saw, and what was announced.
 
     ``nonces`` are those that each refund was ever seen with; ``unannounced`` are the
-    digests that were signed without an intent in the audit log.
+    digests that were signed without an intent in the audit log.  An intent that rides
+    in a reservation knows no digest yet, and is good for any one.
     """
 
     def __init__(self) -> None:
         self.nonces: defaultdict[str, set[int]] = defaultdict(set)
         self.unannounced: list[str] = []
         self._announced: set[str] = set()
+        self._open = 0
 
     def forget(self) -> None:
         """Begin anew: a ledger that was restored may tell its refunds apart."""
@@ -48,13 +50,20 @@ class Witness:
 
     def info(self, event: str, **fields: Any) -> None:
         """Take an event of the audit log."""
-        if event == "signing-intent":
+        if event != "signing-intent":
+            return
+        if fields["digest"] is None:
+            self._open += 1
+        else:
             self._announced.add(fields["digest"])
 
     def signed(self, digest: bytes) -> None:
         """Take note that a signature was made."""
-        if digest.hex() not in self._announced:
+        if digest.hex() in self._announced:
+            return
+        if self._open == 0:
             self.unannounced.append(digest.hex())
+        self._open -= 1
 
 
 class Guarded:

@@ -11,6 +11,9 @@ from signer.ports import KeyStore
 from signer.signing import Signer
 
 
+_LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 def key_of(signer: Signer, state: KeyState = KeyState.ACTIVE) -> Key:
     """Return the row that the key of *signer* begins with."""
     return key_at(signer.address, key_id=signer.key_id, state=state)
@@ -20,8 +23,9 @@ def key_at(
     address: str, *, key_id: str | None = None, state: KeyState = KeyState.ACTIVE
 ) -> Key:
     """Return the row of a key with *address*, which names it unless *key_id* does."""
-    now = datetime.now(UTC)
-    return Key("device", key_id or address.lower(), address, state, now, now)
+    return Key(
+        "device", key_id or address.lower(), address, state, _LONG_AGO, _LONG_AGO
+    )
 
 
 def made_active(store: KeyStore, key: Key, *, block: bool = False) -> Key:

@@ -1,0 +1,101 @@
+"""What ``hotwallet audit`` found, for programs and for people."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from api.documents import timestamp
+from signer.audit.cloudtrail import SignEvent
+from signer.audit.reconcile import Reconciliation
+from signer.audit.verify import Verdict
+
+
+def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
+    """Return the verdict as JSON has it."""
+    found = verdict.finding
+    return {
+        "ok": verdict.is_good,
+        "origin": verdict.origin,
+        "records": verdict.records,
+        "head": verdict.head.hex(),
+        "checkpoints": verdict.checkpoints,
+        "signed": verdict.signed,
+        "signedAt": verdict.signed_at and timestamp(verdict.signed_at),
+        "finding": found
+        and {
+            "code": found.code,
+            "record": found.sequence,
+            "line": found.line,
+            "message": found.message,
+        },
+    }
+
+
+def verdict_told(verdict: Verdict) -> Iterator[str]:
+    """Say it in lines."""
+    if verdict.finding is not None:
+        yield f"BAD: {verdict.finding}"
+        yield f"proved: the first {verdict.signed} records"
+        return
+    yield f"ok: {verdict.records} records of {verdict.origin}"
+    if verdict.signed_at is not None:
+        at = timestamp(verdict.signed_at)
+        yield f"signed: the first {verdict.signed}, at {at}"
+    if behind := verdict.records - verdict.signed:
+        yield f"not signed yet: the last {behind}; a newer checkpoint covers them"
+
+
+def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
+    """Return the comparison as JSON has it."""
+    return {
+        "ok": found.is_good,
+        "matched": found.matched,
+        "intruders": [_event_document(event) for event in found.intruders],
+        "missing": [
+            {
+                "record": asked.record_id,
+                "requestId": asked.request_id,
+                "at": timestamp(asked.at),
+            }
+            for asked in found.missing
+        ],
+        "explained": [
+            {
+                **_event_document(each.event),
+                "record": each.record_id,
+                "reason": each.reason,
+            }
+            for each in found.explained
+        ],
+        "outside": found.outside,
+        "failed": found.failed,
+    }
+
+
+def reconciliation_told(found: Reconciliation) -> Iterator[str]:
+    """Say it in lines, the worst first."""
+    for event in found.intruders:
+        yield (
+            f"INTRUDER: {event.prefix} signed at {timestamp(event.at)} for nobody of"
+            f" ours: request {event.request_id}, event {event.event_id}"
+        )
+    for asked in found.missing:
+        yield f"not in CloudTrail: {asked.request_id} of record {asked.record_id}"
+    for each in found.explained:
+        yield (
+            f"explained by {each.reason} of {each.record_id}: request"
+            f" {each.event.request_id} at {timestamp(each.event.at)}"
+        )
+    yield (
+        f"{found.matched} matched, {found.failed} refused by KMS,"
+        f" {found.outside} of a time that the files may not cover"
+    )
+
+
+def _event_document(event: SignEvent) -> dict[str, Any]:
+    # Who called and from where is in CloudTrail, and stays there.
+    return {
+        "eventId": event.event_id,
+        "requestId": event.request_id,
+        "keyId": event.prefix,
+        "at": timestamp(event.at),
+    }

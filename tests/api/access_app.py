@@ -1,0 +1,148 @@
+"""
+The real gate in front of two routes that do nothing, in processes as many as needed.
+
+What the routes of the product do is proved elsewhere; here is proved who gets there.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import falcon
+import structlog
+
+import signer.ports
+from api import errors
+from api.access import Access
+from api.auth import Authenticator
+from api.context import Network, principal
+from api.jwt_keys import KeySet, KeySource, bind
+from api.limits import Limits
+from api.middleware import Gate, RequestLog, Resource
+from backends.sql.callers import CallerTables
+from backends.sql.database import Database
+from signer.audit.log import AuditLog
+from signer.audit.record import Record
+from signer.errors import StoreUnavailableError
+from signer.ports import Callers, Clock, utc_now
+from signer.settings import Settings
+from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
+
+
+App = falcon.App[falcon.Request, falcon.Response]
+
+ONE_KEY = KeySet(only=bind(ES256_KEY.public_key(), "ES256"))
+
+
+class Refunds(Resource):
+    """``/refunds``: what a merchant may."""
+
+    required_role = "merchant"
+    required_scope = "refunds:write"
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Say who came through."""
+        resp.media = {"sub": principal(req).sub}
+
+    on_post = on_get
+
+
+class Rotation(Resource):
+    """``/rotation``: what an administrator may."""
+
+    required_role = frozenset({"admin", "devops"})
+    required_scope = "keys:rotate"
+    is_administrative = True
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Say who came through."""
+        resp.media = {"sub": principal(req).sub}
+
+    on_head = on_get
+    on_post = on_get
+
+
+class Probe(Resource):
+    """``/probe``: what anyone may."""
+
+    required_role = None
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Say that somebody came through."""
+        resp.media = {}
+
+
+@dataclass
+class Journal:
+    """A journal in memory, which can fail; only writing is asked of it here."""
+
+    records: list[Record] = field(default_factory=list)
+    fails: bool = False
+
+    def append(self, records: Sequence[Record], *, active: str | None = None) -> None:
+        """Keep *records*, or say that this cannot be."""
+        if self.fails:
+            raise StoreUnavailableError("no room")
+        self.records += records
+
+
+def audit_into(journal: Journal, clock: Clock) -> AuditLog:
+    """Return the audit, into *journal*: of its methods only one is called here."""
+    kept = cast("signer.ports.Journal", journal)
+    return AuditLog(structlog.get_logger("audit"), clock, journal=kept)
+
+
+class Absent:
+    """Callers whose database does not answer."""
+
+    def use_token(self, *args: object) -> bool:
+        """Fail."""
+        raise StoreUnavailableError("no answer")
+
+    def count(self, *args: object) -> int:
+        """Fail."""
+        raise StoreUnavailableError("no answer")
+
+
+def build(
+    callers: Callers,
+    clock: Clock,
+    *,
+    audit: AuditLog | None = None,
+    keys: KeySource = ONE_KEY,
+    limits: Limits | None = None,
+    proxies: Sequence[Network] = (),
+) -> App:
+    """Return the application as bootstrap would join it, over *callers*."""
+    access = Access(
+        callers,
+        limits or Limits.shared(callers, clock=clock),
+        audit or AuditLog(structlog.get_logger("audit"), clock),
+        clock,
+    )
+    authenticator = Authenticator(keys, issuer=ISSUER, audience=AUDIENCE, clock=clock)
+    return routed(Gate(authenticator, access, proxies=proxies))
+
+
+def get_app() -> App:
+    """Return the application over the ledger that ``DATABASE_URL`` names."""
+    settings = Settings.from_env(os.environ)
+    callers = CallerTables(
+        Database(settings.effective_database_url, pool_size=4, timeout=5.0)
+    )
+    access = Access(
+        callers, Limits.shared(callers), AuditLog(structlog.get_logger("audit"))
+    )
+    return routed(Gate(Authenticator.from_settings(settings, utc_now), access))
+
+
+def routed(gate: Gate) -> App:
+    """Return the application behind *gate*."""
+    app = App()
+    app.add_middleware([RequestLog(), gate])
+    errors.install(app)
+    app.add_route("/refunds", Refunds())
+    app.add_route("/rotation", Rotation())
+    app.add_route("/probe", Probe())
+    return app

@@ -1,0 +1,463 @@
+"""The doctor names what is broken, goes on with what is not, and never falls ill."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from api.bootstrap import open_backend, open_chains, open_store
+from api.doctor import examination, told
+from api.ladder import Finding, Rung, State, Step, ladder
+from api.rungs import Openers, Patient
+from backends.pkcs11 import PKCS11Backend
+from backends.sql import SQLStore
+from dev import stablecoin as coin
+from signer.audit.checkpoints import CheckpointKey
+from signer.der import parse_public_key
+from signer.errors import (
+    ConfigurationError,
+    KeyNotFoundError,
+    Refusal,
+    StoreUnavailableError,
+)
+from signer.ports import KeyId
+from signer.refunds.wallet import Pause
+from tests.fixtures import ledger
+from tests.fixtures.chain import DevChain
+
+
+ROOT = Path(__file__).parents[2]
+CANARY = "canary-48213"
+
+
+def _finding(said: str = "well") -> Callable[[], Finding]:
+    return lambda: Finding(said)
+
+
+def _failing(error: Exception) -> Callable[[], Finding]:
+    def look() -> Finding:
+        raise error
+
+    return look
+
+
+def _climbed(*steps: Step) -> list[tuple[str, str]]:
+    return [(rung.name, str(rung.state)) for rung in ladder(steps)]
+
+
+def test_what_stands_on_a_broken_rung_is_skipped() -> None:
+    """One cause is named once; everything above it is skipped, the rest is climbed."""
+    assert _climbed(
+        Step("device", _failing(KeyNotFoundError("no such key")), "mend it"),
+        Step("database", _finding(), ""),
+        Step("signature", _finding(), "", ("database", "device")),
+        Step("mined", _finding(), "", ("signature",)),
+        Step("audit", _finding(), "", ("database",)),
+    ) == [
+        ("device", "failed"),
+        ("database", "ok"),
+        ("signature", "skipped"),
+        ("mined", "skipped"),
+        ("audit", "ok"),
+    ]
+
+
+def test_a_warning_carries_what_stands_on_it() -> None:
+    """A warning is no failure: the ladder goes on."""
+    warned = Step("guard", lambda: Finding("not safe", "nothing on a laptop"), "")
+
+    assert _climbed(warned, Step("device", _finding(), "", ("guard",))) == [
+        ("guard", "warning"),
+        ("device", "ok"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            KeyNotFoundError("there is no such key"),
+            "key-not-found: there is no such key",
+        ),
+        (
+            ConfigurationError(Refusal("a-b", "do this"), Refusal("c-d", "and that")),
+            "a-b: do this; c-d: and that",
+        ),
+        (ValueError(CANARY), "internal-error: ValueError"),
+        (
+            StoreUnavailableError("postgresql://u:canary@h/d is down"),
+            "store-unavailable: [redacted] is down",
+        ),
+    ],
+)
+def test_a_failure_is_told_in_our_words(error: Exception, said: str) -> None:
+    """Our errors by code and message; of others only the class, and no secret."""
+    (rung,) = ladder([Step("device", _failing(error), "mend it")])
+
+    assert rung == Rung("device", State.FAILED, said, "mend it")
+
+
+def test_a_rung_that_hangs_is_left() -> None:
+    """The doctor does not hang with what hangs."""
+    released = threading.Event()
+    began = time.monotonic()
+
+    def hang() -> Finding:
+        released.wait()
+        return Finding("late")
+
+    steps = [Step("device", hang, "unplug it"), Step("database", _finding(), "")]
+    states = [str(rung.state) for rung in ladder(steps, seconds=0.1)]
+    released.set()
+
+    assert states == ["failed", "ok"]
+    assert time.monotonic() - began < 2
+
+
+def test_steps_are_made_of_what_was_found() -> None:
+    """A later step may exist because of what an earlier one saw."""
+    seen: list[str] = []
+
+    def look() -> Finding:
+        seen.append("base")
+        return Finding("one network")
+
+    def steps() -> Iterator[Step]:
+        yield Step("networks", look, "")
+        for name in seen:
+            yield Step(name, _finding(), "")
+
+    assert [rung.name for rung in ladder(steps())] == ["networks", "base"]
+
+
+def test_a_person_is_told_what_to_do() -> None:
+    """A line for the finding, and one for the cure where there is one."""
+    assert list(told(Rung("device", State.FAILED, "gone", "mend it"))) == [
+        "failed   device             gone",
+        "                            -> mend it",
+    ]
+    assert len(list(told(Rung("device", State.OK, "here")))) == 1
+
+
+@pytest.fixture
+def home(
+    softhsm_environ: dict[str, str],
+    softhsm: PKCS11Backend,
+    softhsm_key: KeyId,
+    fresh_anvil: DevChain,
+    tmp_path: Path,
+) -> dict[str, str]:
+    """The environment of a system in order: token, anvil, a funded key, JWT keys."""
+    address = parse_public_key(softhsm.public_key(softhsm_key)).address
+    coin.fund(fresh_anvil.url, address, token=fresh_anvil.token)
+    networks = tmp_path / "networks.toml"
+    networks.write_text(
+        "[networks.local]\n"
+        f'chain_id = 31337\nrpc_urls = ["{fresh_anvil.url}"]\n'
+        f'[networks.local.tokens.TUSD]\naddress = "{fresh_anvil.token}"\n'
+        'decimals = 6\nmax_amount = "1000"\n'
+    )
+    pem = tmp_path / "jwt.pem"
+    pem.write_bytes(
+        ec.generate_private_key(ec.SECP256R1())
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    audit = tmp_path / "audit.pem"
+    audit.touch(0o600)
+    audit.write_bytes(CheckpointKey.generate().private_pem())
+    return {
+        **softhsm_environ,
+        "PKCS11_KEY_ID": softhsm_key,
+        "NETWORKS_FILE": str(networks),
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+        "JWT_PUBLIC_KEY_FILE": str(pem),
+        "AUDIT_SIGNING_KEY_FILE": str(audit),
+    }
+
+
+OPENERS = Openers(open_store, open_backend, open_chains)
+
+
+def _examined(environ: Mapping[str, str], **changed: str | None) -> dict[str, Rung]:
+    given = {**environ, **changed}
+    patient = Patient(
+        {name: value for name, value in given.items() if value is not None},
+        replace(OPENERS, store=_sealing_store),
+    )
+    return {rung.name: rung for rung in ladder(examination(patient))}
+
+
+def _sealing_store(settings: Any) -> Any:
+    """Open the ledger, and seal its records for a while as a worker does."""
+    store = open_store(settings)
+
+    def seal() -> None:
+        for _ in range(40):
+            time.sleep(0.05)
+            store.seal()
+
+    threading.Thread(target=seal, daemon=True).start()
+    return store
+
+
+def _states(rungs: Mapping[str, Rung]) -> dict[str, str]:
+    return {name: str(rung.state) for name, rung in rungs.items()}
+
+
+IN_ORDER = {
+    "settings": "ok",
+    "networks": "ok",
+    "guard": "warning",  # SoftHSM is not safe for production.
+    "tokens": "ok",
+    "device": "ok",
+    "database": "ok",
+    "key": "warning",  # Nobody enrolled it yet.
+    "signature": "ok",
+    "audit": "ok",
+    "checkpoints": "ok",
+    "local nodes": "ok",
+    "local chain": "ok",
+    "local gas": "ok",
+    "local TUSD": "ok",
+    "local nonces": "ok",
+    "local worker": "ok",
+    "local mined": "warning",  # Nothing was ever paid.
+}
+
+
+def test_a_system_in_order(home: dict[str, str]) -> None:
+    """Every rung is there, in order, and none failed."""
+    rungs = _examined(home)
+
+    assert list(_states(rungs).items()) == list(IN_ORDER.items())
+    assert "NOT SAFE FOR PRODUCTION" in rungs["guard"].said
+    assert "no refund has been mined yet" in rungs["local mined"].said
+
+
+BROKEN = [
+    (
+        {"PKCS11_KEY_ID": "77"},
+        {"device": "failed", "key": "skipped", "signature": "skipped"},
+        {"local gas", "local TUSD", "local nonces", "local worker", "local mined"},
+    ),
+    (
+        {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/refunds"},
+        {"database": "failed", "key": "skipped", "signature": "skipped"},
+        {"audit", "local nonces", "local worker"},
+    ),
+    ({"JWT_PUBLIC_KEY_FILE": "/nowhere/jwt.pem"}, {"tokens": "failed"}, set()),
+    ({"AUDIT_SIGNING_KEY_FILE": "/nowhere/a.pem"}, {"checkpoints": "failed"}, set()),
+    ({"AUDIT_SIGNING_KEY_FILE": None}, {"checkpoints": "warning"}, set()),
+    ({"WALLET_ADDRESS": "0x" + "11" * 20}, {"key": "failed"}, {"signature"}),
+    (
+        {"APP_ENV": "production", "USE_KMS": "false"},
+        # In production nobody but an operator makes the schema.
+        {"guard": "failed", "database": "failed", "key": "skipped"},
+        {"signature", "audit", "local nonces", "local worker"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("changed", "states", "skipped"), BROKEN)
+def test_half_of_it_broken(
+    home: dict[str, str],
+    changed: dict[str, str],
+    states: dict[str, str],
+    skipped: set[str],
+) -> None:
+    """What is broken fails, what stands on it is skipped, and all else is as ever."""
+    rungs = _examined(home, **changed)
+
+    expected = {**IN_ORDER, **states, **dict.fromkeys(skipped, "skipped")}
+    assert _states(rungs) == expected
+    assert all(rung.cure for rung in rungs.values() if rung.state is State.FAILED)
+
+
+def test_settings_that_are_none(home: dict[str, str]) -> None:
+    """With a variable malformed, everything else waits for it, and it is named."""
+    rungs = _examined(home, WEB_THREADS=CANARY)
+
+    assert rungs["settings"].said.startswith("settings-invalid: WEB_THREADS")
+    assert {str(rung.state) for rung in rungs.values()} == {"failed", "skipped"}
+    assert CANARY not in str(rungs)
+
+
+def _with_network(home: dict[str, str], old: str, new: str) -> dict[str, str]:
+    path = Path(home["NETWORKS_FILE"])
+    path.write_text(path.read_text().replace(old, new))
+    return home
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "failed"),
+    [
+        ("chain_id = 31337", "chain_id = 1", "local nodes"),
+        ("decimals = 6", "decimals = 18", "local chain"),
+        ("http://127.0.0.1:", "http://127.0.0.1:1/canary-48213", "local nodes"),
+        ("chain_id", "chain_idd", "networks"),
+    ],
+)
+def test_a_network_that_is_not_as_configured(
+    home: dict[str, str], old: str, new: str, failed: str
+) -> None:
+    """The network's own rungs say so, and nothing shows the URL."""
+    rungs = _examined(_with_network(home, old, new))
+
+    (first, *_) = [rung for rung in rungs.values() if rung.state is State.FAILED]
+    assert first.name == failed
+    assert rungs["device"].state is State.OK
+    assert CANARY not in str(rungs)
+
+
+def test_an_empty_wallet(home: dict[str, str], fresh_anvil: DevChain) -> None:
+    """A wallet that cannot pay for gas fails, and the runbook is named."""
+    rungs = _examined(home)
+    address = rungs["device"].said.rpartition(" ")[2]
+    fresh_anvil.rpc("anvil_setBalance", address, "0x0")
+
+    rung = _examined(home)["local gas"]
+
+    assert rung.state is State.FAILED
+    assert rung.said.startswith("insufficient-funds")
+    assert rung.cure == "docs/operations/wallet-empty.md"
+
+
+def _address(home: Mapping[str, str]) -> str:
+    return _examined(home)["device"].said.rpartition(" ")[2]
+
+
+def _store(home: Mapping[str, str]) -> SQLStore:
+    return SQLStore(home["DATABASE_URL"])
+
+
+def test_a_network_that_was_stopped(home: dict[str, str]) -> None:
+    """The kill switch is found where nonces are, and how to let it go on."""
+    _examined(home)
+    _store(home).stop(31337, ledger.now())
+
+    rung = _examined(home)["local nonces"]
+
+    assert rung.state is State.FAILED
+    assert "hotwallet nonce resume" in rung.said
+
+
+def test_a_wallet_that_is_paused(home: dict[str, str]) -> None:
+    """A wallet that gives out no nonces is named, with the reason."""
+    address, store = _address(home), _store(home)
+    ledger.opened(store, sender=address)
+    wallet = store.wallet(31337, address)
+    assert wallet is not None
+    store.pause(wallet, Pause.FOREIGN_TRANSACTION, ledger.now())
+
+    rung = _examined(home)["local nonces"]
+
+    assert rung.said == "wallet-paused: the wallet is paused: foreign-transaction"
+    assert rung.cure is not None
+    assert rung.cure.startswith("hotwallet nonce repair")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "state"), [(-61, State.FAILED), (-30, State.OK), (30, State.OK)]
+)
+def test_a_worker_that_does_not_work(
+    home: dict[str, str], seconds: int, state: State
+) -> None:
+    """A refund that nobody took up for a minute says that no worker runs."""
+    address, store = _address(home), _store(home)
+    ledger.opened(store, sender=address)
+    refund = ledger.accepted(store)
+    reserved = ledger.reserved(store, refund, sender=address)
+    store.save(reserved, reserved.postponed(ledger.later(seconds)))
+
+    rung = _examined(home)["local worker"]
+
+    assert rung.state is state
+    assert (refund.id in rung.said) == (state is State.FAILED)
+
+
+def test_nobody_seals(home: dict[str, str]) -> None:
+    """Without a worker this run's own record is not sealed, and that is found."""
+    patient = Patient(home, OPENERS)
+    rungs = {rung.name: rung for rung in ladder(examination(patient))}
+
+    assert rungs["audit"].state is State.FAILED
+    assert rungs["audit"].said.startswith("audit-sealing-late")
+    assert rungs["local mined"].state is State.WARNING
+
+
+def test_the_last_rung_is_a_mined_transaction(
+    home: dict[str, str], fresh_anvil: DevChain
+) -> None:
+    """It is the newest one of the key on the chain itself, with its block."""
+    address = _address(home)
+    fresh_anvil.rpc("anvil_impersonateAccount", address)
+    receipt = fresh_anvil.rpc.transact({"from": address, "to": address, "value": "0x0"})
+
+    rung = _examined(home)["local mined"]
+
+    assert rung.state is State.OK
+    block = int(receipt["blockNumber"], 16)
+    assert rung.said == f"{receipt['transactionHash']} in block {block}"
+
+
+def _doctor(
+    environ: Mapping[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    program = "from api.doctor import doctor; doctor()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command_with_nothing_configured(tmp_path: Path) -> None:
+    """An empty environment is production: status 1, a cure each, and no traceback."""
+    finished = _doctor({"HOTWALLET_HOME": str(tmp_path)}, "--json")
+
+    document = json.loads(finished.stdout)
+    states = {rung["name"]: rung["state"] for rung in document["rungs"]}
+    assert finished.returncode == 1
+    assert document["ok"] is False
+    assert states["settings"] == "ok"
+    assert states["guard"] == "failed"
+    assert states["signature"] == "skipped"
+    assert "Traceback" not in finished.stdout + finished.stderr
+
+
+def test_the_command_of_a_system_in_order(
+    home: dict[str, str], softhsm_environ: dict[str, str]
+) -> None:
+    """Lines for a person on standard output, and the log on the other one."""
+    store = _store(home)
+    stop = threading.Event()
+    store.migrate()
+
+    def seal() -> None:
+        while not stop.wait(0.1):
+            store.seal()
+
+    sealer = threading.Thread(target=seal)
+    sealer.start()
+    finished = _doctor({**home, **softhsm_environ})
+    stop.set()
+    sealer.join()
+
+    lines = finished.stdout.splitlines()
+    assert finished.returncode == 0, finished.stdout
+    assert {line.split()[0] for line in lines} == {"ok", "warning", "->"}
+    assert '"event": "signing"' in finished.stderr

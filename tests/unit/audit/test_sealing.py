@@ -1,0 +1,390 @@
+"""The sealer: everything finds its place, and what was signed stays what it was."""
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import psycopg
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from backends.sql.audit import _SEALING, AuditTables
+from backends.sql.database import Database
+from signer.alerts import Alert, Alerts
+from signer.audit.checkpoints import CheckpointKey, Statement, Verifier, read
+from signer.audit.export import export
+from signer.audit.record import Record
+from signer.audit.sealing import Sealer, Signing
+from signer.audit.verify import verify
+from signer.audit.walking import BrokenChainError, followed, newest
+from signer.errors import InvalidInputError, StoreError
+from tests.support.audit import (
+    KEY,
+    ORIGIN,
+    START,
+    checkpoint,
+    overruled,
+    record,
+    records,
+    wiped,
+)
+
+
+class Clock:
+    """A clock that is put on by hand."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        """Return the present."""
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time pass; backwards if negative."""
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def journal(sqlite_url: str) -> Iterator[AuditTables]:
+    """Return an empty journal."""
+    database = Database(sqlite_url, pool_size=2, timeout=5.0)
+    yield AuditTables(database)
+    database.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return a clock at the time of the tests' records."""
+    return Clock()
+
+
+def _sealer(
+    journal: AuditTables, clock: Clock, *, key: CheckpointKey = KEY, records: int = 1000
+) -> Sealer:
+    return Sealer(
+        journal, Signing(key, ORIGIN, records=records), Alerts(clock=clock), clock
+    )
+
+
+def _signed(journal: AuditTables) -> list[Statement]:
+    verifier = Verifier(KEY.public_pem())
+    return [verifier.verify(each.note) for each in journal.checkpoints()]
+
+
+def _sizes(journal: AuditTables) -> list[int]:
+    return [each.size for each in journal.checkpoints()]
+
+
+def _alerts(logs: list[structlog.typing.EventDict]) -> list[tuple[object, ...]]:
+    return [
+        (each["alert"], each.get("sequence", each.get("seconds")))
+        for each in logs
+        if each["event"] == "alert"
+    ]
+
+
+def test_seals_everything(journal: AuditTables, clock: Clock) -> None:
+    """One pass seals all that waits, however much that is, and signs for it."""
+    journal.append(records(2345))
+    sealed = _sealer(journal, clock).work()
+
+    assert sealed == 2345
+    assert journal.oldest_unsealed() is None
+    assert _signed(journal) == [Statement(ORIGIN, 2345, journal.head()[1], START)]
+
+
+def test_signs_now_and_then(journal: AuditTables, clock: Clock) -> None:
+    """A checkpoint follows after a minute, or enough records, and never for nothing."""
+    sealer = _sealer(journal, clock, records=10)
+    for count, seconds in ((1, 0), (1, 59), (0, 1), (0, 120), (9, 1), (1, 1), (1, -90)):
+        clock.pass_by(seconds)
+        journal.append(records(count))
+        sealer.work()
+
+    assert _sizes(journal) == [1, 2, 12, 13]
+
+
+def test_another_process_signs_as_well(journal: AuditTables, clock: Clock) -> None:
+    """Who sees that another one has signed does not sign again."""
+    ours, theirs = _sealer(journal, clock), _sealer(journal, clock)
+    journal.append(records(1))
+    ours.work()
+    theirs.work()
+    clock.pass_by(60)
+    journal.append(records(1))
+    ours.work()
+    theirs.work()
+
+    assert _sizes(journal) == [1, 2]
+
+
+def test_signs_for_what_a_killed_one_sealed(journal: AuditTables, clock: Clock) -> None:
+    """Whoever dies between seal and checkpoint leaves that to the next one."""
+    journal.append(records(3))
+    journal.seal(2)
+    _sealer(journal, clock).work()
+
+    assert _sizes(journal) == [3]
+    assert followed(journal) == journal.head()
+
+
+def test_without_a_key_it_seals(journal: AuditTables, clock: Clock) -> None:
+    """In development there may be no key, and then there are no checkpoints."""
+    journal.append(records(3))
+    sealer = Sealer(journal, clock=clock)
+
+    assert sealer.work() == 3
+    assert sealer.checkpoint() is None
+    assert _sizes(journal) == []
+
+
+def test_tells_the_log(journal: AuditTables, clock: Clock) -> None:
+    """Each checkpoint is told to the log as it is, so that it is kept elsewhere."""
+    journal.append(records(3))
+    with capture_logs() as logs:
+        _sealer(journal, clock).work()
+
+    (told,) = [each for each in logs if each["event"] == "audit-checkpoint"]
+    assert told["size"] == 3
+    assert told["note"] == journal.checkpoints()[0].note
+
+
+def test_what_it_makes_can_be_verified(journal: AuditTables, clock: Clock) -> None:
+    """An export of what was sealed and signed, in many passes, holds."""
+    sealer = _sealer(journal, clock, records=5)
+    for count in (3, 0, 4, 1, 12):
+        journal.append(records(count))
+        sealer.work()
+    journal.append(records(2))
+    verdict = verify(export(journal, ORIGIN), Verifier(KEY.public_pem()))
+
+    assert verdict.finding is None
+    assert (verdict.records, verdict.checkpoints, verdict.signed) == (20, 3, 20)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        ("UPDATE audit_records SET hash = x'00' WHERE sequence = 3", 3),
+        ("DELETE FROM audit_records WHERE sequence = 3", 3),
+        ("DELETE FROM audit_records WHERE sequence > 1", 3),
+        ("UPDATE audit_checkpoints SET note = 'x'", 3),
+        ("UPDATE audit_checkpoints SET size = 2", 2),
+    ],
+)
+def test_signs_for_nothing_that_contradicts(
+    journal: AuditTables, sqlite_url: str, clock: Clock, damage: str, expected: int
+) -> None:
+    """A chain that is not what was signed is told of; it is sealed on, not signed."""
+    journal.append(records(3))
+    _sealer(journal, clock).work()
+    overruled(sqlite_url, damage)
+    again = _sealer(journal, clock)
+    sealed = []
+    with capture_logs() as logs:
+        for number in (4, 5):
+            clock.pass_by(120)
+            journal.append([record(number, at=clock())])
+            sealed.append(again.work())
+
+    assert _alerts(logs) == [(str(Alert.CHAIN_BROKEN), expected)]
+    assert sealed == [1, 1]
+    assert len(_sizes(journal)) == 1
+
+
+def test_signs_for_nothing_that_does_not_follow(
+    journal: AuditTables, sqlite_url: str, clock: Clock
+) -> None:
+    """A record that was changed before it was signed for is found when it is."""
+    sealer = _sealer(journal, clock)
+    journal.append(records(3))
+    sealer.work()
+    journal.append(records(3))
+    sealer.work()
+    overruled(sqlite_url, "UPDATE audit_records SET body = '{}' WHERE sequence = 5")
+    clock.pass_by(60)
+    with capture_logs() as logs:
+        sealer.work()
+
+    assert _alerts(logs) == [(str(Alert.CHAIN_BROKEN), 5)]
+    assert _sizes(journal) == [3]
+
+
+def test_remembers_what_it_signed(
+    journal: AuditTables, sqlite_url: str, clock: Clock
+) -> None:
+    """While it runs, a truncated chain is found though its checkpoint went as well."""
+    sealer = _sealer(journal, clock)
+    journal.append(records(3))
+    sealer.work()
+    overruled(
+        sqlite_url,
+        "DELETE FROM audit_records WHERE sequence > 1",
+        "DELETE FROM audit_checkpoints",
+    )
+    clock.pass_by(60)
+    journal.append(records(4))
+    with capture_logs() as logs:
+        sealer.work()
+
+    assert _alerts(logs) == [(str(Alert.CHAIN_BROKEN), 3)]
+    with pytest.raises(BrokenChainError):
+        sealer.checkpoint()
+
+
+def test_a_gap_is_found(journal: AuditTables, sqlite_url: str) -> None:
+    """A record that was taken out of the middle is missed by its number."""
+    journal.append(records(4))
+    journal.seal()
+    overruled(sqlite_url, "DELETE FROM audit_records WHERE sequence = 2")
+
+    with pytest.raises(BrokenChainError, match="missing at record 2"):
+        followed(journal)
+
+
+def test_a_new_key_goes_on(journal: AuditTables, clock: Clock) -> None:
+    """After the key was changed that is told, and the new one signs for all of it."""
+    journal.append(records(3))
+    _sealer(journal, clock, key=CheckpointKey.generate()).work()
+    clock.pass_by(60)
+    journal.append(records(1))
+    with capture_logs() as logs:
+        _sealer(journal, clock).work()
+
+    assert [each["event"] for each in logs] == [
+        "audit-checkpoint-of-another-key",
+        "audit-checkpoint",
+    ]
+    assert _sizes(journal) == [3, 4]
+
+
+def test_a_checkpoint_when_asked(journal: AuditTables, clock: Clock) -> None:
+    """Somebody may have one made at once; there is none of nothing."""
+    sealer = _sealer(journal, clock)
+    with pytest.raises(InvalidInputError):
+        sealer.checkpoint()
+    journal.append(records(2))
+    sealer.work()
+    journal.append(records(1))
+    sealer.work()
+    made = sealer.checkpoint()
+
+    assert made is not None
+    assert read(made.note).size == 3
+    assert made in journal.checkpoints()
+
+
+@pytest.fixture
+def refusing(sqlite_url: str) -> str:
+    """Return the URL of a store that takes records, and lets none be sealed."""
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as file:
+        file.execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON audit_records"
+            " BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    file.close()
+    return sqlite_url
+
+
+@pytest.mark.usefixtures("refusing")
+def test_late_records_are_an_alert(journal: AuditTables, clock: Clock) -> None:
+    """When nothing can be sealed for long that is told, and again after a while."""
+    journal.append(records(1))
+    sealer = _sealer(journal, clock)
+    with capture_logs() as logs:
+        for seconds in (29, 2, 60, 240, 1):
+            clock.pass_by(seconds)
+            with pytest.raises(StoreError):
+                sealer.work()
+
+    late = str(Alert.SEALING_LATE)
+    assert _alerts(logs) == [(late, 31), (late, 331)]
+
+
+def test_sealed_late_is_sealed(journal: AuditTables, clock: Clock) -> None:
+    """Records that waited while nothing ran are no alert: they are sealed at once."""
+    journal.append(records(1))
+    clock.pass_by(3600)
+    with capture_logs() as logs:
+        sealed = _sealer(journal, clock).work()
+
+    assert sealed == 1
+    assert _alerts(logs) == []
+
+
+@pytest.mark.usefixtures("refusing")
+def test_alerts_reach_the_log_anyhow(journal: AuditTables, clock: Clock) -> None:
+    """Without anybody to tell, the log is told."""
+    journal.append([record(at=START - timedelta(hours=1)), record()])
+    with capture_logs() as logs, pytest.raises(StoreError):
+        Sealer(journal, clock=clock).work()
+
+    assert _alerts(logs) == [(str(Alert.SEALING_LATE), 3600)]
+
+
+def test_late_while_another_one_seals(postgresql_url: str, clock: Clock) -> None:
+    """A process that has the lock and does nothing is noticed by the others."""
+    database = Database(wiped(postgresql_url), pool_size=1, timeout=5.0)
+    journal = AuditTables(database)
+    journal.append(records(1))
+    clock.pass_by(31)
+    sealer = _sealer(journal, clock)
+    with capture_logs() as logs:
+        with psycopg.connect(postgresql_url) as other:
+            other.execute("SELECT pg_advisory_xact_lock(%s)", [_SEALING])
+            busy = sealer.work()
+        free = sealer.work()
+    database.close()
+
+    assert (busy, free) == (0, 1)
+    assert _alerts(logs) == [(str(Alert.SEALING_LATE), 31)]
+
+
+@pytest.mark.usefixtures("refusing")
+def test_a_name_that_is_none_is_not_late(journal: AuditTables, clock: Clock) -> None:
+    """Of a record with a name that holds no time nobody knows how late it is."""
+    journal.append([Record("x", "{}")])
+    clock.pass_by(3600)
+    with capture_logs() as logs, pytest.raises(StoreError):
+        _sealer(journal, clock).work()
+
+    assert _alerts(logs) == []
+
+
+def test_runs_through_failures(
+    journal: AuditTables, sqlite_url: str, clock: Clock
+) -> None:
+    """A store that refuses is told of, and tried again; nothing ends the thread."""
+    journal.append(records(1))
+    overruled(sqlite_url, "ALTER TABLE audit_records RENAME TO elsewhere")
+    passes = iter([False, True])
+
+    def wait() -> bool:
+        stop = next(passes)
+        if not stop:
+            overruled(sqlite_url, "ALTER TABLE elsewhere RENAME TO audit_records")
+        return stop
+
+    with capture_logs() as logs:
+        _sealer(journal, clock).run(wait)
+
+    assert [each["event"] for each in logs] == [
+        "audit-sealing-failed",
+        "audit-checkpoint",
+    ]
+    assert logs[0]["code"] == StoreError.code
+
+
+def test_finds_the_newest_far_behind(journal: AuditTables, clock: Clock) -> None:
+    """However far the chain has grown since, the last checkpoint is found."""
+    journal.append(records(1200))
+    journal.seal(2000)
+    links = list(journal.sealed(0, 10))
+    assert newest(journal) is None
+    kept = [checkpoint(links, size) for size in (1, 2)]
+    for each in kept:
+        journal.keep_checkpoint(each)
+
+    assert newest(journal) == kept[1]
