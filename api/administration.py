@@ -82,6 +82,7 @@ def rotation_document(rotated: Rotated) -> dict[str, Any]:
         "previousKeyId": None if previous is None else key_prefix(previous.key_id),
         "previousAddress": None if previous is None else previous.address,
         "holdings": [_holding_document(each) for each in rotated.holdings],
+        "strandedRefunds": list(rotated.stranded),
         "warnings": list(rotated.warnings),
     }
 

@@ -28,6 +28,7 @@ from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import Nonces
 from signer.refunds.payment import Payer
 from signer.refunds.service import RefundService
+from signer.refunds.sweep import Sweeper
 from signer.refunds.tracking import Tracker
 from signer.refunds.watching import Chain, WalletWatch
 from signer.refunds.worker import Worker
@@ -153,6 +154,12 @@ class Parts:
             clock=utc_now,
             needs_funds=self.found.settings.rotation_needs_funds,
         )
+
+    @property
+    def sweeper(self) -> Sweeper:
+        """What empties the addresses of former keys."""
+        store, chains = self.found.store, self.found.chains
+        return Sweeper(store, store, self.ring, chains, audit=self.audit, clock=utc_now)
 
     @property
     def worker(self) -> Worker:

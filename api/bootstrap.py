@@ -33,6 +33,7 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreE
 from signer.guard import check_audit_key, check_chain, check_settings, prove_key
 from signer.networks import Network, load_networks
 from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
+from signer.refunds.sweep import Sweeper
 from signer.refunds.watching import Chain
 from signer.refunds.worker import Worker
 from signer.rotation import Rotation
@@ -131,6 +132,21 @@ def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
     Raises:
         ConfigurationError: The guard refuses the settings, or nothing can be opened.
     """
+    return _parts(environ).rotation
+
+
+def build_sweeper(environ: Mapping[str, str] = os.environ) -> Sweeper:
+    """
+    Return what empties the addresses of former keys.
+
+    Raises:
+        ConfigurationError: As ``build_rotation``.
+    """
+    return _parts(environ).sweeper
+
+
+def _parts(environ: Mapping[str, str]) -> Parts:
+    """Open everything for an administrator, who comes when a key is in trouble."""
     settings = Settings.from_env(environ)
     networks, _, warnings = _judge(settings, serving=False)
     return Parts(
@@ -143,7 +159,7 @@ def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
             tuple(warnings),
             open_notifier(settings),
         )
-    ).rotation
+    )
 
 
 def open_ledger(environ: Mapping[str, str]) -> Ledger:

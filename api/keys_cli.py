@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -15,6 +15,8 @@ from api.administration import key_document, rotation_document
 from api.logs import configure
 from signer.audit.record import Actor
 from signer.errors import AccessDeniedError, KeyNotFoundError, NewKeyUnhealthyError
+from signer.refunds.refund import Refund
+from signer.refunds.sweep import Piece
 from signer.rotation import AWAITING_FUNDS, Rotated, Rotation
 from signer.settings import Settings
 
@@ -91,6 +93,68 @@ def rotate(
         sys.exit(1)
 
 
+@keys.command()
+@click.argument("address")
+@click.option("--apply", is_flag=True, help="Move it; without this, only say what.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def sweep(address: str, apply: bool, as_json: bool) -> None:
+    """
+    Move what is left at ADDRESS, a former key's, to the active key's address.
+
+    Tokens go first, since they need the coin for gas; call it again for the coin when
+    they are confirmed.  A worker sends what is accepted here, like any refund:
+    `hotwallet refund explain ID` tells how far it is.
+
+    Exits with 1 while something is left that was not moved.
+    """
+    from api.bootstrap import build_sweeper  # noqa: PLC0415
+
+    with _answer_alone():
+        sweeper = build_sweeper(os.environ)
+        pieces = sweeper.plan(address)
+        actor = Actor(f"cli:{getpass.getuser()}")
+        moved = list(sweeper.sweep(address, actor)) if apply else []
+    if as_json:
+        shown = [_piece_document(piece, moved) for piece in pieces]
+        click.echo(json.dumps(shown))
+    for line in () if as_json else _swept(pieces, moved):
+        click.echo(line)
+    if len(moved) < len(pieces):
+        sys.exit(1)
+
+
+def _piece_document(piece: Piece, moved: Sequence[Refund]) -> dict[str, Any]:
+    return {
+        "network": piece.network,
+        "token": piece.symbol,
+        "amount": piece.whole,
+        "waitsFor": piece.waits_for,
+        "refund": _moved_by(piece, moved),
+    }
+
+
+def _swept(pieces: Sequence[Piece], moved: Sequence[Refund]) -> Iterator[str]:
+    if not pieces:
+        yield "nothing is left there"
+    for piece in pieces:
+        done = _moved_by(piece, moved)
+        state = f"accepted as {done}" if done else "would be moved"
+        if piece.waits_for is not None:
+            state = f"waits for {piece.waits_for}"
+        yield f"{piece.network}: {piece.whole} {piece.symbol}: {state}"
+
+
+def _moved_by(piece: Piece, moved: Sequence[Refund]) -> str | None:
+    return next(
+        (
+            each.id
+            for each in moved
+            if (each.network, each.token) == (piece.network, piece.symbol)
+        ),
+        None,
+    )
+
+
 def _patiently(rotation: Rotation, wait: float, name: str, **how: Any) -> Rotated:
     deadline = time.monotonic() + wait
     actor = Actor(f"cli:{getpass.getuser()}")
@@ -113,6 +177,8 @@ def _told(rotated: Rotated) -> Iterator[str]:
         tokens = ", ".join(f"{value} {name}" for name, value in holding.tokens.items())
         if holding.error is None:
             yield f"  {holding.network}: {holding.gas} for gas, {tokens}"
+    for refund_id in rotated.stranded:
+        yield f"  signed by the old key, and open: {refund_id}"
     for warning in rotated.warnings:
         yield f"  warning: {warning}"
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from signer.audit.record import Purpose
 from signer.errors import KeyNotFoundError, KeyRotatedError, KeyUnusableError
-from signer.keys import SIGNING, Key
+from signer.keys import FORMER, SIGNING, Key
 from signer.ports import KeyStore
 from signer.secp256k1 import Signature
 from signer.signing import Signer
@@ -90,6 +90,20 @@ class KeyRing:
             state = found[0].state
             raise KeyUnusableError(f"the nonce belongs to a key that is {state}")
         return self._signer(found[0])
+
+    def former(self, address: str) -> Active:
+        """
+        Return a key that pays no refunds any more, to empty its address.
+
+        Raises:
+            KeyUnusableError: It is the active one, or none that may sign.
+            SigningError: Its device does not answer.
+        """
+        ring = self._store.keys()
+        found = [key for key in ring if key.address == address]
+        if not found or found[0].state not in FORMER:
+            raise KeyUnusableError("only a draining or retired key's address is swept")
+        return Active(found[0], self._signer(found[0]))
 
     def opened(self, address: str) -> Signer | None:
         """Return the signer of *address* if this process has opened it."""

@@ -32,7 +32,13 @@ class KeyState(StrEnum):
     BLOCKED = "blocked"
 
 
-SIGNING = frozenset({KeyState.PENDING, KeyState.ACTIVE, KeyState.DRAINING})
+WATCHED = frozenset({KeyState.PENDING, KeyState.ACTIVE, KeyState.DRAINING})
+"""Where a key's wallets are compared with their chains."""
+
+FORMER = frozenset({KeyState.DRAINING, KeyState.RETIRED})
+"""Where a key pays no refunds any more, and may be swept."""
+
+SIGNING = WATCHED | FORMER
 """Where a key signs for the nonces that it gave out."""
 
 

@@ -516,12 +516,17 @@ class KeyStore(Protocol):
         """
         Make a pending *key* the active one, and the active one draining or blocked.
 
-        Once this returns, no reservation with the old key is under way either.
+        Once this returns, no reservation with the old key is under way either.  With
+        *block*, refunds that it has a nonce for and never signed are queued again: the
+        one case in which a refund loses its nonce, since no signature can be out.
         *record* is written with it.
 
         Raises:
             StaleStateError: The stored version is not that of *key*.
         """
+
+    def stranded(self, address: str, limit: int) -> Sequence[str]:
+        """Return the ids of open refunds with nonces of *address*, oldest first."""
 
     def retire(
         self, at: datetime, draft: Callable[[Key], Record]

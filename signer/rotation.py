@@ -45,6 +45,8 @@ _STEP_SECONDS = 2.2
 
 AWAITING_FUNDS = "awaiting-funds"
 
+_MOST_STRANDED = 1000
+
 _LOST_TURN = "somebody else took the rotation up"
 
 _NEW_ADDRESS = "the address has changed: tell whoever funds the wallet or watches it"
@@ -58,6 +60,8 @@ class Rotated:
     What became of a rotation.
 
     ``status`` is ``rotated``, ``awaiting-funds`` or, for a rehearsal, ``would-rotate``.
+    ``stranded`` are open refunds that a key which was given up has signed: they may be
+    mined yet, and are for a person to look at.
     """
 
     status: str
@@ -65,6 +69,7 @@ class Rotated:
     previous: Key | None
     holdings: Sequence[Holding]
     warnings: Sequence[str]
+    stranded: Sequence[str] = ()
 
 
 class Rotation:
@@ -182,7 +187,11 @@ class Rotation:
         except StaleStateError:
             raise RotationInProgressError(_LOST_TURN) from None
         self._audit.tell(record)
-        return _told("rotated", now_active, active, holdings)
+        rotated = _told("rotated", now_active, active, holdings)
+        if active is None or not compromised:
+            return rotated
+        stranded = self._store.stranded(active.address, _MOST_STRANDED)
+        return replace(rotated, stranded=stranded)
 
     def _find(self, name: str, actor: Actor) -> Key:
         now = self._clock()

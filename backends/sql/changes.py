@@ -61,7 +61,7 @@ def reserve(
     def work(connection: Connection) -> Changed:
         hold_chain_and_key(connection, refund.chain_id)
         changed = change(connection, Step.RESERVE, given)
-        if changed is not None:
+        if changed is not None and refund.swept_from is None:
             spend(connection, refund, limits, given["refunds_updated_at"])
         return changed
 

@@ -11,18 +11,21 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    literal_column,
     select,
     text,
     update,
 )
 
 from backends.sql.audit import write
+from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database
 from backends.sql.locks import hold_keys
-from backends.sql.schema import IS_OPEN, keys, refunds
+from backends.sql.schema import IS_OPEN, keys, refund_moves, refunds, transactions
 from signer.audit.record import Record
 from signer.errors import RotationInProgressError, StaleStateError, StoreError
 from signer.keys import ROTATION_HOLD, Key, KeyState
+from signer.refunds.refund import Status
 
 
 _CHANGING = (
@@ -73,6 +76,41 @@ _IDLE = (
         .exists(),
     )
     .order_by(keys.c.epoch)
+)
+
+
+_GIVEN_UP = (
+    update(refunds)
+    .where(
+        refunds.c.sender == bindparam("of_address"),
+        refunds.c.status == Status.RESERVED,
+        ~select(transactions.c.refund_id)
+        .where(transactions.c.refund_id == refunds.c.id)
+        .exists(),
+    )
+    .values(
+        status=Status.QUEUED,
+        version=refunds.c.version + 1,
+        updated_at=bindparam("at", type_=UTCDateTime),
+        due_at=bindparam("at", type_=UTCDateTime),
+        attempts=0,
+        blocked_by=None,
+        sender=None,
+        key_id=None,
+        nonce=None,
+        gas_limit=None,
+    )
+    .returning(refunds.c.id, refunds.c.version)
+)
+
+_STRANDED = (
+    select(refunds.c.id)
+    .where(
+        text(IS_OPEN),
+        refunds.c.sender + literal_column("''") == bindparam("of_address"),
+    )
+    .order_by(refunds.c.id)
+    .limit(bindparam("at_most"))
 )
 
 
@@ -169,7 +207,8 @@ class KeyTables:
         """
         Make a pending *key* the active one, and the active one draining or blocked.
 
-        Once this returns, no reservation with the old key is under way either.
+        Once this returns, no reservation with the old key is under way either.  With
+        *block*, refunds that it has a nonce for and never signed are queued again.
         *record* is written with it.
 
         Raises:
@@ -182,6 +221,8 @@ class KeyTables:
             active = _one(connection, _ACTIVE)
             if active is not None:
                 _change(connection, active, at, state=old_state)
+            if active is not None and block:
+                _requeue(connection, active.address, at)
             epoch = connection.execute(_NEXT_EPOCH).scalar_one()
             changed = _change(
                 connection,
@@ -196,6 +237,12 @@ class KeyTables:
             return changed
 
         return self._database.transaction(work)
+
+    def stranded(self, address: str, limit: int) -> Sequence[str]:
+        """Return the ids of open refunds with nonces of *address*, oldest first."""
+        given = {"of_address": address, "at_most": limit}
+        rows = self._database.run(lambda c: c.execute(_STRANDED, given).all())
+        return tuple(id_ for (id_,) in rows)
 
     def retire(
         self, at: datetime, draft: Callable[[Key], Record]
@@ -257,6 +304,18 @@ def _change(connection: Connection, key: Key, at: datetime, **changes: Any) -> K
     if connection.execute(_CHANGE, {**given, **of_key}).rowcount != 1:
         raise StaleStateError("the key has changed")
     return after
+
+
+def _requeue(connection: Connection, address: str, at: datetime) -> None:
+    # Whoever is signing one of them at this moment finds its version gone, and the
+    # bytes that nobody recorded go nowhere.
+    given_up = connection.execute(_GIVEN_UP, {"of_address": address, "at": at}).all()
+    moves = [
+        {"refund_id": id_, "version": version, "status": Status.QUEUED, "at": at}
+        for id_, version in given_up
+    ]
+    if moves:
+        connection.execute(insert(refund_moves), moves)
 
 
 def _is_held(pending: Key, now: datetime) -> bool:

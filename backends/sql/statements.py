@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Executable,
     Select,
     Table,
@@ -140,7 +141,13 @@ def _may_reserve() -> tuple[Any, ...]:
     )
     paid = exists().where(sightings.c.chain_id == chain_id, sightings.c.mark == mark)
     stopped = exists().where(stops.c.chain_id == chain_id)
-    active = exists().where(keys.c.address == sender, text("keys.state = 'active'"))
+    # A sweep is paid by a key that pays nothing else any more.
+    states = "keys.state = 'active' AND NOT :sweeps"
+    former = "keys.state IN ('draining', 'retired') AND :sweeps"
+    may_pay = text(f"({states} OR {former})").bindparams(
+        bindparam("sweeps", type_=Boolean)
+    )
+    active = exists().where(keys.c.address == sender, may_pay)
     ahead = next_nonce(chain_id, sender) >= counted
     return (active, going_on, ~stopped, ~paid, ahead)
 

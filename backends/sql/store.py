@@ -213,11 +213,13 @@ class SQLStore(WalletTables, KeyTables, AuditTables, CallerTables):
             "gas_limit": gas_limit,
         }
         after = refund.moved(Status.RESERVED, at, **reservation)
-        seen = {"counted": counted, "mark": refund.mark}
+        sweeps = refund.swept_from is not None
+        seen = {"counted": counted, "mark": refund.mark, "sweeps": sweeps}
         given = {**values(refund, after, record=intent), **seen}
         changed = reserve(self._database, refund, limits, given)
         if changed is None:
-            self._require_active(sender)
+            if not sweeps:
+                self._require_active(sender)
             raise StaleStateError(f"refund {refund.id} cannot be reserved as it was")
         return replace(after, nonce=changed.nonce, intended=intent is not None)
 

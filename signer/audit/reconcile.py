@@ -126,11 +126,13 @@ def reconcile(
         grace: How much of the files' time, at either end, they may not have whole.
     """
     said = sorted(_signing(records), key=lambda each: (each.at, not each.is_intent))
-    prefixes = {each.prefix for each in said}
+    prefixes = set(map(key_prefix, keys)) or {each.prefix for each in said}
     events = [
         event
         for event in trail.signs
-        if (event.key_id in keys if keys else event.prefix in prefixes)
+        if event.prefix in prefixes
+        # Where CloudTrail has no ARN, the prefix is all there is.
+        and (not keys or event.key_id in keys or ":" not in event.key_id)
     ]
     signed = [event for event in events if event.error_code is None]
     ours = {
@@ -141,7 +143,7 @@ def reconcile(
     strangers = [event for event in signed if event.request_id not in ours]
     explained = _explain(strangers, [*_lost(said), *_crashed(said)])
     accounted = {each.event.event_id for each in explained}
-    missing = _missing(said, {event.request_id for event in signed}, keys)
+    missing = _missing(said, {event.request_id for event in signed}, prefixes)
     first, last = trail.first + grace, trail.last - grace
     within = [asked for asked in missing if first <= asked.at <= last]
     return Reconciliation(
@@ -166,19 +168,17 @@ def _signing(records: Iterable[Record]) -> Iterator[_Said]:
 
 
 def _missing(
-    said: Iterable[_Said], signed: Collection[str], keys: Collection[str]
+    said: Iterable[_Said], signed: Collection[str], prefixes: Collection[str]
 ) -> list[Asked]:
     """
     Return the signatures that we say we have, and that nobody saw.
 
     What KMS refused it need not have logged; only success is a signature for sure.
     """
-    prefixes = set(map(key_prefix, keys))
     return [
         Asked(each.id, request_id, each.prefix, each.at)
         for each in said
-        if each.fields.get("outcome") == SUCCESS
-        and (not keys or each.prefix in prefixes)
+        if each.fields.get("outcome") == SUCCESS and each.prefix in prefixes
         for request_id in each.fields.get("device_request_ids", ())
         if request_id not in signed
     ]

@@ -96,13 +96,17 @@ class Sealer:
 
     def checkpoint(self) -> Checkpoint | None:
         """
-        Sign for the chain as it is now; return the checkpoint, None without a key.
+        Return a checkpoint of the chain as it is now, signed now if there is none.
+
+        None without a key.
 
         Raises:
             BrokenChainError: It does not follow from what was signed before.
             InvalidInputError: There is no record to sign for yet.
         """
         self._agree()
+        if self._last is not None and self._last.size == self._journal.head()[0]:
+            return newest(self._journal)
         return self._sign()
 
     def _seal_all(self) -> int:

@@ -166,6 +166,8 @@ class Explainer:
 
     def _objection(self, refund: Refund) -> str | None:
         """Return what today's rules have against *refund*, if anything."""
+        if refund.swept_from is not None:
+            return None
         networks = {name: chain.network for name, chain in self._chains.items()}
         request = RefundRequest(
             payment_session_id=refund.payment_session_id,

@@ -30,6 +30,7 @@ from signer.refunds.moving import RESEND_AFTER, Mover
 from signer.refunds.nonces import Nonces, already_paid
 from signer.refunds.offers import Offers
 from signer.refunds.payment import Payer, calldata, purpose_of
+from signer.refunds.policy import NOOP_GAS
 from signer.refunds.refund import Kind, Refund, Status
 from signer.refunds.watching import Chain
 
@@ -89,7 +90,7 @@ class Lifecycle:
             StaleStateError: Somebody else moved the refund meanwhile.
             HotWalletError: Whether it is paid is not known at the moment.
         """
-        active = self._nonces.active()
+        active = self._nonces.payer(refund)
         self._nonces.agreed(self._chain(refund), active.key.address)
         adopted = self._nonces.adopt(refund)
         return adopted or self._mover.move(refund, Status.CANCELLED)
@@ -121,15 +122,15 @@ class Lifecycle:
         return chain
 
     def _reserve(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
-        if refund.token not in chain.network.tokens:
+        if not refund.is_coin and refund.token not in chain.network.tokens:
             raise ConfigurationError(
                 Refusal("networks-misconfigured", "a queued refund's token is gone")
             )
         try:
-            return self._reserve_with(self._nonces.active(), refund, chain, actor)
+            return self._reserve_with(self._nonces.payer(refund), refund, chain, actor)
         except KeyRotatedError:
             # Rotated meanwhile; twice in a row, it waits for its next turn.
-            return self._reserve_with(self._nonces.active(), refund, chain, actor)
+            return self._reserve_with(self._nonces.payer(refund), refund, chain, actor)
 
     def _reserve_with(
         self, active: Active, refund: Refund, chain: Chain, actor: Actor
@@ -147,7 +148,7 @@ class Lifecycle:
         purpose = purpose_of(refund, actor, epoch=active.key.epoch or 0)
         return self._nonces.reserve(
             refund,
-            gas_limit(estimate),
+            estimate if refund.is_coin else gas_limit(estimate),
             chain,
             counted=counted,
             active=active,
@@ -181,12 +182,14 @@ class Lifecycle:
 
     def _estimate(self, refund: Refund, chain: Chain, sender: str) -> int:
         """
-        Return the gas that the transfer would use.
+        Return the gas that the transfer would use; a coin's is known.
 
         Raises:
             ExecutionRevertedError: The token turns it down.
             InsufficientFundsError: It would not, if the wallet held enough of it.
         """
+        if refund.is_coin:
+            return NOOP_GAS
         try:
             return chain.client.estimate_gas(
                 Call(sender, refund.token_address, calldata(refund))

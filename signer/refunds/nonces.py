@@ -14,7 +14,7 @@ from signer.errors import StaleStateError, WalletPausedError
 from signer.keyring import Active, KeyRing
 from signer.keys import KeyState
 from signer.ports import Clock, Store
-from signer.refunds.limits import Limits
+from signer.refunds.limits import NO_LIMITS, Limits
 from signer.refunds.refund import Refund, Status
 from signer.refunds.wallet import Pause
 from signer.refunds.watching import Chain, WalletWatch
@@ -34,8 +34,10 @@ class Nonces:
         self._log = structlog.get_logger("nonces")
         self.wallets = WalletWatch(store, clock)
 
-    def active(self) -> Active:
-        """Return the key whose nonces are given out; raises as ``KeyRing.active``."""
+    def payer(self, refund: Refund) -> Active:
+        """Return the key whose nonce *refund* gets; raises as ``KeyRing.active``."""
+        if refund.swept_from is not None:
+            return self._ring.former(refund.swept_from)
         return self._ring.active()
 
     def agreed(self, chain: Chain, address: str) -> int:
@@ -90,7 +92,7 @@ class Nonces:
             gas_limit=gas_limit,
             counted=counted,
             at=self._clock(),
-            limits=Limits.of(chain.network.tokens[refund.token]),
+            limits=_limits(refund, chain),
             intent=intent,
         )
         active.signer.tell(intent)
@@ -152,6 +154,12 @@ class Nonces:
         if key is None:
             raise StaleStateError("the key that has paid is not in the ring any more")
         return key.key_id
+
+
+def _limits(refund: Refund, chain: Chain) -> Limits:
+    if refund.swept_from is not None:
+        return NO_LIMITS
+    return Limits.of(chain.network.tokens[refund.token])
 
 
 def already_paid(tx_hash: str) -> dict[str, Any]:

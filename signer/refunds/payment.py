@@ -14,7 +14,7 @@ from signer.keyring import KeyRing
 from signer.networks import Network
 from signer.ports import Clock
 from signer.refunds.erc20 import transfer_calldata
-from signer.refunds.policy import NOOP_GAS, check_noop, check_transfer
+from signer.refunds.policy import NOOP_GAS, check_coin, check_noop, check_transfer
 from signer.refunds.refund import Kind, Refund, SignedTransaction
 from signer.refunds.units import format_units
 from signer.signing import Signer
@@ -75,8 +75,9 @@ def calldata(refund: Refund) -> bytes:
 
 def purpose_of(refund: Refund, actor: Actor, **details: str | int) -> Purpose:
     """Return why a signature is wanted for *refund*; amounts are in whole tokens."""
+    is_sweep = refund.swept_from is not None
     return Purpose(
-        Operation.TRANSACTION_SIGNING,
+        Operation.KEY_SWEEP if is_sweep else Operation.TRANSACTION_SIGNING,
         network=refund.network,
         actor=actor.name,
         request_id=actor.request_id,
@@ -166,10 +167,12 @@ class Payer:
 def _transaction(refund: Refund, offer: Offer) -> AnyTransaction:
     sender, nonce, gas_limit = refund.reservation()
     is_transfer = offer.kind is Kind.TRANSFER
-    chain_id, value = refund.chain_id, 0
+    is_coin = is_transfer and refund.is_coin
+    chain_id, value = refund.chain_id, refund.amount if is_coin else 0
     gas = gas_limit if is_transfer else NOOP_GAS
     to = refund.token_address if is_transfer else sender
-    data = calldata(refund) if is_transfer else b""
+    to = refund.recipient if is_coin else to
+    data = calldata(refund) if is_transfer and not is_coin else b""
     if offer.is_legacy:
         return LegacyTransaction(
             chain_id=chain_id,
@@ -196,4 +199,6 @@ def _judge(
     transaction: AnyTransaction, refund: Refund, kind: Kind, network: Network
 ) -> None:
     judge = check_transfer if kind is Kind.TRANSFER else check_noop
+    if kind is Kind.TRANSFER and refund.is_coin:
+        judge = check_coin
     judge(transaction, refund, network)

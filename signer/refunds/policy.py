@@ -121,6 +121,24 @@ def check_noop(transaction: AnyTransaction, refund: Refund, network: Network) ->
     )
 
 
+def check_coin(transaction: AnyTransaction, refund: Refund, network: Network) -> None:
+    """
+    Compare a sweep of the chain's own coin with what is about to be signed.
+
+    Raises:
+        PolicyViolationError: ``rule`` names the first field that differs.
+    """
+    _require(
+        _common_rules(transaction, refund, network)
+        | {
+            "value": transaction.value == refund.amount,
+            "recipient": transaction.to == refund.recipient,
+            "calldata": transaction.data == b"",
+            "gas": transaction.gas == refund.gas_limit,
+        }
+    )
+
+
 def _common_rules(
     transaction: AnyTransaction, refund: Refund, network: Network
 ) -> dict[str, bool]:

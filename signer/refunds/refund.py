@@ -14,6 +14,15 @@ _REFUND_ID = re.compile(r"rf_[0-9a-f]{32}")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+SWEEPER = "hotwallet sweep"
+"""The client of sweeps: no token's subject has a space in it."""
+
+COIN = "coin"
+"""In the place of a token's symbol: what the chain itself is paid in."""
+
+COIN_ADDRESS = "0x" + "0" * 40
+"""In the place of a token's contract."""
+
 HOLD = timedelta(seconds=10)
 """For how long a refund belongs to whoever moved it, or took it up, last."""
 
@@ -133,6 +142,21 @@ class Refund:
     # Not a part of the row: only whoever reserved knows that the audit's intent to
     # sign was written then, and whoever moves the refund next must write another.
     intended: bool = field(default=False, compare=False, repr=False)
+
+    @property
+    def swept_from(self) -> str | None:
+        """
+        The address that this empties; None for what a gateway asked for.
+
+        A sweep takes the way of a refund, from a former key's address to the active
+        one, and counts against no limit.
+        """
+        return self.payment_session_id if self.client == SWEEPER else None
+
+    @property
+    def is_coin(self) -> bool:
+        """Whether it pays the chain's own coin; sweeps alone do."""
+        return self.swept_from is not None and self.token == COIN
 
     @property
     def mark(self) -> bytes:

@@ -122,6 +122,8 @@ class Tracker:
             return refund.moved(Status.FAILED, self._clock())
         if not receipt.succeeded:
             return self._failed(refund, "reverted", "the token reverted on chain")
+        if refund.is_coin:
+            return refund.moved(Status.CONFIRMED, self._clock())
         paid = transferred(
             receipt.logs,
             token=refund.token_address,

@@ -15,7 +15,7 @@ from signer.errors import (
 )
 from signer.keeping import Keeper
 from signer.keyring import KeyRing
-from signer.keys import SIGNING
+from signer.keys import WATCHED
 from signer.ports import Clock, Store
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.refund import HOLD, UNSENT, Refund
@@ -95,7 +95,7 @@ class Worker:
         return steps
 
     def _watch(self) -> None:
-        used = [key.address for key in self._ring.known() if key.state in SIGNING]
+        used = [key.address for key in self._ring.known() if key.state in WATCHED]
         for name, chain in self._chains.items():
             for address in used:
                 try:

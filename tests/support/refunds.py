@@ -126,8 +126,9 @@ class World:
     @property
     def lifecycle(self) -> Lifecycle:
         """A lifecycle as a process that starts now has it."""
-        payer = Payer(self.ring, self.clock)
-        return Lifecycle(self.store, self.chains, payer, self.nonces, self.clock)
+        ring = self.ring
+        payer, nonces = Payer(ring, self.clock), Nonces(self.store, ring, self.clock)
+        return Lifecycle(self.store, self.chains, payer, nonces, self.clock)
 
     @property
     def tracker(self) -> Tracker:

@@ -465,18 +465,6 @@ def test_another_key_does_not_sign_for_this_ones_nonce(world: World) -> None:
     assert (other.sender, other.nonce) == (world.others[0].address, 0)
 
 
-def test_a_key_that_was_given_up_signs_nothing(world: World) -> None:
-    """Not even for a nonce that it gave out: it waits, and says why (O8)."""
-    reserved = world.step(world.accepted())
-    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
-    made_active(world.store, key_at(world.others[0].address), block=True)
-
-    with pytest.raises(KeyUnusableError, match="blocked"):
-        world.step(world.stored(reserved))
-
-    assert world.stored(reserved) == reserved
-
-
 def test_a_rotation_meanwhile_is_no_trouble(world: World) -> None:
     """Whoever was about to reserve with the old key does so with the new one (O5)."""
     world.step(world.accepted())
@@ -491,3 +479,46 @@ def test_a_rotation_meanwhile_is_no_trouble(world: World) -> None:
     refund = world.step(world.accepted())
 
     assert (refund.sender, refund.nonce) == (world.others[0].address, 0)
+
+
+def test_what_a_given_up_key_never_signed_is_paid_by_the_next(world: World) -> None:
+    """It is queued again, and gets a nonce of the new address (O8)."""
+    reserved, sent = world.step(world.accepted()), world.broadcast()
+    former = world.signer.address
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address), block=True)
+
+    queued = world.stored(reserved)
+    paid = world.step(queued, times=3)
+
+    assert (queued.status, queued.nonce, queued.sender) == (Status.QUEUED, None, None)
+    assert (paid.status, paid.sender) == (Status.BROADCAST, world.others[0].address)
+    assert world.stored(sent) == sent
+    assert world.store.stranded(former, 10) == (sent.id,)
+
+
+def test_who_signs_for_a_given_up_key_comes_too_late(world: World) -> None:
+    """Bytes that were being signed at that moment are not recorded, nor sent (O8)."""
+    process = world.lifecycle
+    reserved = process.step(world.accepted(), ACTOR)
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address), block=True)
+
+    with pytest.raises(StaleStateError):
+        process.step(reserved, ACTOR)
+
+    assert world.store.transactions(reserved.id) == ()
+    assert not world.chain.pool
+
+
+def test_a_given_up_key_replaces_nothing(world: World) -> None:
+    """What it signed may be mined, and is not raised; a person decides (O8)."""
+    refund = world.broadcast()
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address), block=True)
+    world.clock.advance(seconds=world.network.stuck_after_seconds)
+
+    with pytest.raises(KeyUnusableError, match="blocked"):
+        world.step(refund)
+
+    assert world.stored(refund) == refund

@@ -24,7 +24,7 @@ def _reserve(world: World, refund: Refund | None = None) -> Refund:
 
 
 def _reserved(nonces: Nonces, world: World, refund: Refund) -> Refund:
-    chain, active = world.chains["local"], nonces.active()
+    chain, active = world.chains["local"], nonces.payer(refund)
     counted = nonces.agreed(chain, active.key.address)
     intent = active.signer.intent(purpose_of(refund, ACTOR))
     return nonces.reserve(
@@ -601,7 +601,7 @@ def test_who_stops_a_network_is_asked_last(world: World) -> None:
     """A nonce that is about to be given out is not, once the switch is off (R27)."""
     refund = world.accepted()
     nonces = world.nonces
-    active = nonces.active()
+    active = nonces.payer(refund)
     counted = nonces.agreed(world.chains["local"], active.key.address)
     intent = active.signer.intent(purpose_of(refund, ACTOR))
     world.store.stop(world.network.chain_id, world.clock())
