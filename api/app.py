@@ -23,7 +23,8 @@ App = falcon.App[falcon.Request, falcon.Response]
 def create_app(services: Services) -> App:
     """Return the application over *services*; nothing is opened here."""
     app = App()
-    app.add_middleware([RequestLog(), Gate(services.authenticator, services.access)])
+    gate = Gate(services.authenticator, services.access, proxies=services.proxies)
+    app.add_middleware([RequestLog(), gate])
     errors.install(app)
     app.add_route("/v1/refunds", Refunds(services.refunds))
     app.add_route("/v1/refunds/{refund_id}", Refund(services.refunds))

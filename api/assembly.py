@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_network
 from threading import Event, Thread
 
 from api.access import Access
@@ -108,6 +109,7 @@ class Parts:
             clock=utc_now,
             networks=found.networks,
             metrics_open=found.settings.metrics_open,
+            proxies=[ip_network(each) for each in found.settings.trusted_proxies],
         )
 
     @property

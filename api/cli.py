@@ -11,6 +11,7 @@ from typing import NoReturn, cast
 
 import click
 
+from api.audit_cli import audit
 from api.auth import Role
 from api.doctor import doctor
 from api.inspection import nonce, refund
@@ -103,8 +104,15 @@ def guard(as_json: bool) -> None:
 @click.option(
     "--seconds", default=300, show_default=True, help="Lifetime; 300 at most."
 )
+@click.option("--scope", "scopes", multiple=True, help="As keys:rotate; repeatable.")
 @click.option("--kid", help="Key id, where the service reads a JWKS file.")
-def token(roles: tuple[str, ...], subject: str, seconds: int, kid: str | None) -> None:
+def token(
+    roles: tuple[str, ...],
+    subject: str,
+    seconds: int,
+    scopes: tuple[str, ...],
+    kid: str | None,
+) -> None:
     """Mint a token for development; refused in production."""
     from api.tokens import mint  # noqa: PLC0415
 
@@ -114,6 +122,7 @@ def token(roles: tuple[str, ...], subject: str, seconds: int, kid: str | None) -
             subject=subject,
             roles=cast("tuple[Role, ...]", roles),
             lifetime=timedelta(seconds=seconds),
+            scopes=scopes,
             key_id=kid,
         )
     )
@@ -137,6 +146,7 @@ cli.add_command(softhsm)
 cli.add_command(refund)
 cli.add_command(nonce)
 cli.add_command(keys)
+cli.add_command(audit)
 cli.add_command(doctor)
 
 

@@ -40,6 +40,7 @@ from signer.errors import (
     StoreUnavailableError,
     WalletPausedError,
 )
+from signer.redact import sanitize
 
 
 MEDIA_TYPE = "application/problem+json"
@@ -212,7 +213,7 @@ def _respond(
 def _members(error: HotWalletError) -> dict[str, str]:
     match error:
         case NewKeyUnhealthyError(reason=reason):
-            members = {"error": "new key unhealthy", "message": str(error)}
+            members = {"error": "new key unhealthy", "message": sanitize(str(error))}
             return {**members, "reason": reason}
         case InvalidInputError(field=str(field)):
             return {"field": field}

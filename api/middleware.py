@@ -32,12 +32,12 @@ class Resource:
     Each kind declares ``required_role``: the role that may call it, or several of
     which one suffices; ``None`` opens it to anyone.  One that forgets to say so
     answers 500, and lets nobody in.  ``required_scope`` narrows that for tokens with
-    scopes.  What is administrative is counted, audited and done by a token once, and
-    has a scope that every token needs.
+    scopes, and may differ by method.  What is administrative is counted, audited and
+    done by a token once, and has a scope that every token needs.
     """
 
     required_role: ClassVar[str | frozenset[str] | None]
-    required_scope: ClassVar[str | None] = None
+    required_scope: ClassVar[str | Mapping[str, str] | None] = None
     is_administrative: ClassVar[bool] = False
     methods: ClassVar[tuple[str, ...]]
 
@@ -54,13 +54,16 @@ class Resource:
             raise TypeError(f"{cls.__name__} needs a role and a scope")
 
     @classmethod
-    def needs(cls) -> Needs | None:
+    def needs(cls, method: str) -> Needs | None:
         """Return what a token must allow here; ``None`` where nobody needs one."""
         role = cls.required_role
         if role is None:
             return None
         roles = frozenset({role}) if isinstance(role, str) else role
-        return Needs(roles, cls.required_scope, cls.is_administrative)
+        scope = cls.required_scope
+        if isinstance(scope, Mapping):
+            scope = scope[method]
+        return Needs(roles, scope, cls.is_administrative)
 
 
 class RequestLog:
@@ -132,7 +135,7 @@ class Gate:
             raise TypeError("a route leads to something that is no Resource")
         if req.method not in resource.methods:
             raise falcon.HTTPMethodNotAllowed(resource.methods)
-        needs = resource.needs()
+        needs = resource.needs(req.method)
         if needs is None:
             return
         if self._access is not None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import ClassVar
 from urllib.parse import urlencode
 
 import falcon
@@ -22,6 +23,10 @@ from signer.refunds.refund import is_refund_id
 from signer.refunds.service import RefundService
 
 
+_READ = "refunds:read"
+
+_WRITE = "refunds:write"
+
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -33,6 +38,7 @@ class Refunds(Resource):
     """
 
     required_role = "merchant"
+    required_scope: ClassVar = {"POST": _WRITE, "GET": _READ}
 
     def __init__(self, refunds: RefundService) -> None:
         self._refunds = refunds
@@ -84,6 +90,7 @@ class Refund(Resource):
     """``/v1/refunds/{refund_id}``: one refund of the caller."""
 
     required_role = "merchant"
+    required_scope = _READ
 
     def __init__(self, refunds: RefundService) -> None:
         self._refunds = refunds
@@ -103,6 +110,7 @@ class Cancellation(Resource):
     """``/v1/refunds/{refund_id}/cancel``: calls a queued refund back."""
 
     required_role = "merchant"
+    required_scope = _WRITE
 
     def __init__(self, refunds: RefundService) -> None:
         self._refunds = refunds
@@ -121,6 +129,7 @@ class RefundExplanation(Resource):
     """``/v1/refunds/{refund_id}/explain``: why it stands where it stands."""
 
     required_role = "merchant"
+    required_scope = _READ
 
     def __init__(self, refunds: RefundService, explainer: Explainer) -> None:
         self._refunds = refunds

@@ -1,10 +1,11 @@
 """What the routes work with.  ``api/bootstrap.py`` fills it in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from api.access import Access
 from api.auth import Authenticator
+from api.context import Network as IPNetwork
 from signer.networks import Network
 from signer.ports import Clock, Ledger
 from signer.refunds.explain import Explainer
@@ -52,3 +53,4 @@ class Services:
     clock: Clock
     networks: Mapping[str, Network] = field(repr=False)
     metrics_open: bool = False
+    proxies: Sequence[IPNetwork] = ()

@@ -37,17 +37,17 @@ class Holding:
     def is_funded(self) -> bool:
         """Whether it can pay for gas, and holds some of each token."""
         amounts = [self.gas or "0", *self.tokens.values()]
-        return self.error is None and all(amount != "0" for amount in amounts)
+        return self.error is None and not any(map(_is_nothing, amounts))
 
     def warnings(self) -> Iterator[str]:
         """Say what would keep refunds from being paid."""
         if self.error is not None:
             yield f"{self.network}: the address's funds are not known ({self.error})"
             return
-        if self.gas == "0":
+        if _is_nothing(self.gas or "0"):
             yield f"{self.network}: the new address has no coin to pay for gas"
         for symbol, amount in self.tokens.items():
-            if amount == "0":
+            if _is_nothing(amount):
                 yield f"{self.network}: the new address holds no {symbol}"
         if self.nonce:
             yield (
@@ -79,6 +79,10 @@ class Survey:
             else:
                 found.append(Holding(name, error=ChainUnavailableError.code))
         return tuple(found)
+
+
+def _is_nothing(amount: str) -> bool:
+    return not amount.strip("0.")
 
 
 def _holding(name: str, chain: Chain, address: str) -> Holding:

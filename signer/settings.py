@@ -6,6 +6,7 @@ What the environment says, read once: frozen, complete, secrets out of ``repr``.
 
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -41,6 +42,13 @@ def _boolean(value: object) -> object:
     if isinstance(value, str):
         return {"true": True, "false": False}.get(value.lower(), value)
     return value
+
+
+def _networks(value: object) -> object:
+    """Read addresses and networks, separated by commas (RFC 4632)."""
+    if not isinstance(value, str):
+        return value
+    return tuple(str(ip_network(part.strip())) for part in value.split(","))
 
 
 Boolean = Annotated[
@@ -115,6 +123,9 @@ class Settings(BaseModel):
     metrics_open: Boolean = Field(default=False, alias="METRICS_OPEN")
     rotation_needs_funds: Boolean = Field(default=False, alias="ROTATION_NEEDS_FUNDS")
 
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_networks)] = Field(
+        default=(), alias="TRUSTED_PROXIES"
+    )
     rate_limit_refused: int = Field(default=60, ge=1, alias="RATE_LIMIT_REFUSED")
     rate_limit_admin: int = Field(default=30, ge=1, alias="RATE_LIMIT_ADMIN")
     rate_limit_client: int = Field(default=0, ge=0, alias="RATE_LIMIT_CLIENT")

@@ -361,7 +361,7 @@ def test_what_is_administrative_needs_a_scope() -> None:
             (Resource,),
             {"required_scope": "keys:rotate", "is_administrative": True},
         )
-    assert Rotation.needs() == Needs(
+    assert Rotation.needs("POST") == Needs(
         frozenset({"admin", "devops"}), "keys:rotate", administrative=True
     )
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import falcon
 import pytest
@@ -21,7 +22,9 @@ def _tree(kind: type[HotWalletError]) -> Iterator[type[HotWalletError]]:
 
 
 def _make(kind: type[HotWalletError]) -> HotWalletError:
-    extra: dict[type[HotWalletError], dict[str, str]] = {
+    extra: dict[type[HotWalletError], dict[str, Any]] = {
+        errors.RateLimitedError: {"retry_after": 5},
+        errors.NewKeyUnhealthyError: {"reason": "backend-failed"},
         errors.PolicyViolationError: {"rule": "max-amount"},
         errors.BroadcastRejectedError: {"reason": "other"},
     }
@@ -29,6 +32,8 @@ def _make(kind: type[HotWalletError]) -> HotWalletError:
         return errors.ConfigurationError(errors.Refusal("x", CANARY))
     return kind(CANARY, **extra.get(kind, {}))
 
+
+WAITING = (errors.InProgressError, errors.RotationInProgressError)
 
 OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__name__]
 
@@ -45,6 +50,10 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.ConflictError, 409),
         (errors.IdempotencyMismatchError, 409),
         (errors.InProgressError, 409),
+        (errors.RotationInProgressError, 409),
+        (errors.RateLimitedError, 429),
+        (errors.NewKeyUnhealthyError, 503),
+        (errors.KeyRotatedError, 503),
         (errors.NotCancellableError, 409),
         (errors.SigningError, 500),
         (errors.EncodingError, 500),
@@ -94,10 +103,10 @@ def test_inner_words_stay_inside(kind: type[HotWalletError]) -> None:
 
 @pytest.mark.parametrize("kind", [*OURS, ValueError, KeyError, MemoryError])
 def test_unavailable_means_later(kind: type[Exception]) -> None:
-    """503 comes with Retry-After, and of the rest an answer under way alone."""
+    """429 and 503 come with Retry-After, and of the rest what is under way."""
     error = _make(kind) if issubclass(kind, HotWalletError) else kind(CANARY)
     problem = problem_of(error)
-    comes_later = problem.status == 503 or kind is errors.InProgressError
+    comes_later = problem.status in {429, 503} or kind in WAITING
 
     assert comes_later == ("Retry-After" in problem.headers)
 

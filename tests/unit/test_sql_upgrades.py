@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from backends.sql import SQLStore
 from signer.errors import StoreError
+from signer.keys import Key, KeyState
 from signer.refunds.refund import (
     EPOCH,
     Kind,
@@ -33,8 +34,8 @@ from tests.fixtures.ledger import (
 
 THEN = datetime(2026, 11, 1, 12, 30, 0, 123456, tzinfo=UTC)
 
-# The columns that the first release had.
-ADDED = ("due_at", "attempts", "blocked_by")
+# What the first release had no columns for.
+ADDED = ("due_at", "attempts", "blocked_by", "intended")
 FIRST = [f.name for f in fields(Refund) if f.name not in ADDED]
 
 
@@ -101,6 +102,8 @@ SENT = SignedTransaction(
     signed_at=THEN,
 )
 
+KEY = Key("pkcs11", "01", WALLET, KeyState.ACTIVE, THEN, THEN)
+
 MOVE = Move(REFUNDS["broadcast"].id, 3, Status.BROADCAST, THEN)
 
 
@@ -154,7 +157,22 @@ def test_every_wallet_in_use_is_opened(old: SQLStore) -> None:
         Wallet(1, OTHER_WALLET, 0, 1),
         Wallet(31337, WALLET, 5, 9),
     )
+    old.enrol(KEY)
     assert reserved(old, accepted(old), counted=9).nonce == 9
+
+
+def test_the_keys_that_paid_are_draining(old: SQLStore) -> None:
+    """Until somebody starts with one of them, which then is the active one again."""
+    _fill(old)
+    old.migrate()
+    before = old.keys()
+    active = old.enrol(KEY)
+
+    assert old.active_key() == active
+    assert [(key.address, key.state, key.epoch) for key in before] == [
+        (WALLET, KeyState.DRAINING, 1)
+    ]
+    assert (active.address, active.state, active.epoch) == (WALLET, KeyState.ACTIVE, 2)
 
 
 def test_an_empty_ledger_has_no_wallets(old: SQLStore) -> None:

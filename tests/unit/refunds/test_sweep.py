@@ -71,7 +71,7 @@ def test_tokens_go_first(world: World, left: Left) -> None:
     """The coin waits for them, since they need it for gas."""
     tokens, coin = _sweeper(world).plan(world.signer.address)
 
-    assert (tokens.symbol, tokens.whole, tokens.waits_for) == ("TUSD", "7", None)
+    assert (tokens.symbol, tokens.whole, tokens.waits_for) == ("TUSD", "7.000000", None)
     assert coin.symbol == COIN
     assert coin.waits_for is not None
     assert 0 < coin.amount < COINS
