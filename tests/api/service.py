@@ -124,7 +124,12 @@ def build_services(
             clock=clock,
         ),
         ledger=store,
-        access=Access(store, Limits.shared(store, clock=clock), recording()[0], clock),
+        access=Access(
+            store,
+            Limits.shared(store, refused=10_000, clock=clock),
+            recording()[0],
+            clock,
+        ),
         authenticator=authenticator
         or Authenticator(
             KeySet(only=bind(ES256_KEY.public_key(), "ES256")),

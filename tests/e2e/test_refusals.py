@@ -90,6 +90,7 @@ def test_names_every_problem_at_once(stack: Stack, tmp_path: Path) -> None:
         "softhsm-module-forbidden",
         "softhsm-config-forbidden",
         "kms-endpoint-forbidden",
+        "audit-key-missing",
         "debug-forbidden",
         "sqlite-multi-node",
         "jwt-key-invalid",
@@ -113,11 +114,11 @@ def test_refuses_the_wrong_chain(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_refuses_another_address(stack: Stack) -> None:
-    """A key with another address than the pinned one is not our key."""
+    """An address that none of the ledger's keys has is not ours."""
     finished = _run(GUARD, stack.environ | {"WALLET_ADDRESS": "0x" + "11" * 20})
 
     assert finished.returncode == 78
-    assert {"pkcs11-signing-error"} == _codes(finished)
+    assert {"key-not-in-ring"} == _codes(finished)
 
 
 def test_warns_in_development(stack: Stack) -> None:
