@@ -16,9 +16,10 @@ from api.auth import Role
 from api.doctor import doctor
 from api.inspection import nonce, refund
 from api.keys_cli import keys
-from api.logs import configure
+from api.logs import configure, watch_uncaught
 from signer.errors import ConfigurationError, HotWalletError, Refusal
 from signer.guard import EXIT_STATUS
+from signer.redact import sanitize
 from signer.settings import Settings
 from softhsm.cli import softhsm
 
@@ -152,6 +153,7 @@ cli.add_command(doctor)
 
 def main() -> NoReturn:
     """Run the command line; our errors become one line each, and a status."""
+    watch_uncaught()
     try:
         cli.main(standalone_mode=False)
     except ConfigurationError as e:
@@ -164,6 +166,7 @@ def main() -> NoReturn:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as e:
+        e.message = sanitize(e.message)  # It quotes arguments: a key's ARN, a URL.
         e.show()
         sys.exit(e.exit_code)
     sys.exit(0)

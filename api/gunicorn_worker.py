@@ -19,7 +19,7 @@ from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped
 
 from api.context import new_request_id
 from api.errors import MEDIA_TYPE, problem_of_status
-from api.logs import configure
+from api.logs import configure, watch_uncaught
 from api.middleware import SECURITY_HEADERS
 from signer.guard import EXIT_STATUS
 from signer.settings import Settings
@@ -96,6 +96,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types.
         """Configure logging; gunicorn calls it before anything else."""
         super().setup(cfg)
         configure(Settings.from_env(os.environ))
+        watch_uncaught()
         self.error_log.propagate = True
 
 

@@ -6,8 +6,10 @@ warnings) take the same way.  Exceptions are told as classes and places: what an
 unknown exception *says* may hold a DSN, a token or a vendor's words.
 """
 
+import json
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
@@ -77,6 +79,23 @@ def configure(settings: Settings) -> None:
     """Log as *settings* say; pretty only where a developer looks at a terminal."""
     development = settings.app_env is Environment.DEVELOPMENT
     install(debug=settings.debug, pretty=development and sys.stdout.isatty())
+
+
+def watch_uncaught() -> None:
+    """
+    Tell of exceptions that nobody caught by class and place, on standard error.
+
+    Python would print what they say.  Logging need not be installed for this.
+    """
+    sys.excepthook = lambda kind, error, trace: _uncaught("uncaught", error)
+    threading.excepthook = lambda died: _uncaught("thread-died", died.exc_value)
+    sys.unraisablehook = lambda lost: _uncaught("unraisable", lost.exc_value)
+
+
+def _uncaught(event: str, error: BaseException | None) -> None:
+    links = [] if error is None else [_outline(link) for link in _chain(error)]
+    line = {"event": event, "exception": links, "level": "critical"}
+    sys.stderr.write(json.dumps(line, sort_keys=True) + "\n")
 
 
 def audit_logger(stream: TextIO | None = None) -> structlog.typing.FilteringBoundLogger:

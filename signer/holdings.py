@@ -1,5 +1,6 @@
 """What an address holds on each chain, as far as the nodes answer in time."""
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -72,9 +73,10 @@ class Survey:
             )
             for name, chain in self._chains.items()
         }
+        until = time.monotonic() + _SECONDS  # For all of them together.
         found = []
         for name, pending in begun.items():
-            if pending.wait(_SECONDS):
+            if pending.wait(until - time.monotonic()):
                 found.append(pending.result())
             else:
                 found.append(Holding(name, error=ChainUnavailableError.code))

@@ -12,7 +12,7 @@ A *blocked* key is one that was given up as compromised: it signs nothing at all
 a draining one goes on signing for the nonces that it gave out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -55,7 +55,7 @@ class Key:
     """
 
     backend: str
-    key_id: str
+    key_id: str = field(repr=False)
     address: str
     state: KeyState
     created_at: datetime

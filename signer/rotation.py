@@ -14,6 +14,7 @@ it, the new one does, on every host.  Whoever asks again for the same key goes o
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +43,9 @@ from signer.redact import key_prefix
 
 _STEP_SECONDS = 2.2
 """To find the new key, and to let it sign: within five seconds all in all."""
+
+_AT_ONCE = 4
+"""So many administrators may ask at once; one who loses is told by the ledger."""
 
 AWAITING_FUNDS = "awaiting-funds"
 
@@ -94,7 +98,7 @@ class Rotation:
         self._survey = survey
         self._audit = audit
         self._alerts = alerts
-        self._deadlines = Deadlines()
+        self._deadlines = Deadlines(at_once=_AT_ONCE)
         self._clock = clock
         self._needs_funds = needs_funds
         self._log = structlog.get_logger("keys")
@@ -152,7 +156,9 @@ class Rotation:
         try:
             self._healthy(lambda: self._prove(pending, actor))
         except NewKeyUnhealthyError as e:
-            self._store.reject(pending, e.reason, self._clock())
+            # Why it failed is what must be told; a row that stays is let go in time.
+            with suppress(StoreError):
+                self._store.reject(pending, e.reason, self._clock())
             raise
         holdings = self._survey(pending.address)
         if self._needs_funds and not all(each.is_funded for each in holdings):

@@ -4,7 +4,7 @@ Keys and signatures on secp256k1 (SEC 2), as Ethereum uses them.
 The arithmetic is libsecp256k1's, through coincurve; nothing here does I/O.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import coincurve
 from eth_utils.address import to_checksum_address
@@ -61,9 +61,9 @@ class Signature:
         EncodingError: A number is out of range, or s is not the lower one.
     """
 
-    r: int
-    s: int
-    y_parity: int
+    r: int = field(repr=False)
+    s: int = field(repr=False)
+    y_parity: int = field(repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what Ethereum would not take."""

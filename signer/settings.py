@@ -48,7 +48,10 @@ def _networks(value: object) -> object:
     """Read addresses and networks, separated by commas (RFC 4632)."""
     if not isinstance(value, str):
         return value
-    return tuple(str(ip_network(part.strip())) for part in value.split(","))
+    try:
+        return tuple(str(ip_network(part.strip())) for part in value.split(","))
+    except ValueError:  # It would quote the value, which may be a misplaced secret.
+        raise ValueError("must be addresses and networks with commas between") from None
 
 
 Boolean = Annotated[
@@ -78,7 +81,7 @@ class Settings(BaseModel):
 
     use_kms: Boolean = Field(default=False, alias="USE_KMS")
     kms_key_id: str | None = Field(default=None, alias="KMS_KEY_ID", repr=False)
-    aws_region: str | None = Field(default=None, alias="AWS_REGION")
+    aws_region: str | None = Field(default=None, alias="AWS_REGION", repr=False)
     kms_endpoint: str | None = Field(
         default=None, alias="AWS_ENDPOINT_URL_KMS", repr=False
     )
@@ -93,7 +96,10 @@ class Settings(BaseModel):
     pkcs11_pin: SecretStr | None = Field(default=None, alias="PKCS11_PIN")
     pkcs11_pin_file: Path | None = Field(default=None, alias="PKCS11_PIN_FILE")
     pkcs11_key_id: str = Field(
-        default="01", alias="PKCS11_KEY_ID", pattern=r"^([0-9a-f]{2}){1,32}$"
+        default="01",
+        alias="PKCS11_KEY_ID",
+        pattern=r"^([0-9a-f]{2}){1,32}$",
+        repr=False,
     )
     softhsm2_conf: Path | None = Field(default=None, alias="SOFTHSM2_CONF")
 

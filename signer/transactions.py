@@ -6,7 +6,7 @@ which knows every kind and takes ten times as long, is the oracle that the tests
 compare each byte with.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import rlp
@@ -151,7 +151,7 @@ AnyTransaction = Transaction | LegacyTransaction
 class SignedBytes:
     """A signed transaction, read back from its bytes."""
 
-    raw: bytes
+    raw: bytes = field(repr=False)
     transaction: AnyTransaction
     signature: Signature
 

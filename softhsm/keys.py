@@ -1,7 +1,7 @@
 """What is inside a token: list the keys, make one, prove that it signs."""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pkcs11 import Attribute, ObjectClass, Session
@@ -23,7 +23,7 @@ class KeyInfo:
     ``address`` is None for what is not half of a secp256k1 pair.
     """
 
-    key_id: str
+    key_id: str = field(repr=False)
     label: str
     address: str | None
     attributes: dict[str, bool]

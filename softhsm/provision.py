@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pkcs11 import TokenFlag
@@ -32,7 +32,7 @@ class Wallet:
     """What ``init`` made or found, and which variables lead to it."""
 
     address: str
-    key_id: str
+    key_id: str = field(repr=False)
     token_label: str
     module: Path
     conf: Path

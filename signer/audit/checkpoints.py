@@ -186,7 +186,9 @@ def read(note: str) -> Statement:
     Raises:
         InvalidInputError: Not a checkpoint.
     """
-    return _statement(_matched(note))
+    match = _matched(note)
+    _signatures(match["signatures"])  # Whoever they are by, they are written strictly.
+    return _statement(match)
 
 
 def _matched(note: str) -> re.Match[str]:

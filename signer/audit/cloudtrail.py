@@ -10,7 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,10 @@ class SignEvent:
 
     event_id: str
     request_id: str
-    key_id: str
+    key_id: str = field(repr=False)
     at: datetime
     error_code: str | None
-    principal: str | None
+    principal: str | None = field(repr=False)
     address: str | None
 
     @property
@@ -141,7 +141,8 @@ def _sign(event: Mapping[str, Any], at: datetime, path: Path) -> SignEvent:
 
 def _key_id(event: Mapping[str, Any]) -> str:
     """Return the key's ARN, or else how the caller named the key."""
-    for resource in event.get("resources") or ():
+    resources = event.get("resources")
+    for resource in resources if isinstance(resources, list) else ():
         if isinstance(resource, Mapping) and (found := _text(resource.get("ARN"))):
             return found
     return _text(_inside(event, "requestParameters").get("keyId")) or ""

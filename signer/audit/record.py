@@ -67,7 +67,7 @@ class Subject:
     """The key that a record is about."""
 
     backend: str
-    key_id: str
+    key_id: str = field(repr=False)
     address: str
 
 

@@ -128,7 +128,7 @@ class Refund:
     updated_at: datetime
     version: int = 0
     sender: str | None = None
-    key_id: str | None = None
+    key_id: str | None = field(default=None, repr=False)
     nonce: int | None = None
     gas_limit: int | None = None
     tx_hash: str | None = None
@@ -263,7 +263,7 @@ class SignedTransaction:
     max_fee_per_gas: int
     max_priority_fee_per_gas: int
     gas_limit: int
-    raw: bytes
+    raw: bytes = field(repr=False)
     signed_at: datetime
 
 

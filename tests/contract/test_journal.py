@@ -218,9 +218,6 @@ def test_nothing_is_rewritten(journal: AuditTables, url: str, statement: str) ->
     assert _rows(journal) == before
 
 
-@pytest.mark.xfail(
-    reason="migration r0003 has no trigger against REPLACE yet", strict=True
-)
 @pytest.mark.parametrize("statement", REPLACEMENTS)
 def test_nothing_is_replaced(sqlite_url: str, statement: str) -> None:
     """SQLite's ways to overwrite a row, which run no DELETE trigger, are closed."""

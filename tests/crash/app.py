@@ -11,4 +11,6 @@ from tests.crash.points import watched
 def get_app() -> App:
     """Return the application as the environment configures it."""
     found = watched(lay_foundation(os.environ), "api", os.environ)
-    return create_app(Parts(found).services)
+    parts = Parts(found)
+    parts.seal()
+    return create_app(parts.services)

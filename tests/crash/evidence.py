@@ -6,15 +6,17 @@ SELECT.  Addresses and hashes are lower-case hex with ``0x``, amounts are intege
 base units.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from tests.crash.journal import Entry
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A ``Transfer`` event out of the wallet, on the canonical chain."""
+    """A ``Transfer`` event out of a wallet, on the canonical chain."""
 
     tx_hash: str
     token: str
@@ -27,7 +29,7 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class Sent:
     """
-    A transaction that the wallet signed and the network has.
+    A transaction that a wallet signed and the network has.
 
     ``block_number`` is None while it waits in the pool.
     """
@@ -88,16 +90,58 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """
+    A record of the audit, as the store has it.
+
+    ``hash`` is hex, and None like ``sequence`` until it is sealed; ``said`` is what the
+    body says.
+    """
+
+    id: str
+    body: str
+    sequence: int | None
+    hash: str | None
+    said: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, id_: str, body: str, sequence: int | None, seal: bytes | None) -> Self:
+        """Return the record with this row."""
+        return cls(
+            id_, body, sequence, None if seal is None else seal.hex(), json.loads(body)
+        )
+
+    @property
+    def at(self) -> float:
+        """When it was drafted, on the monotonic clock of this machine."""
+        return float(self.said["monotonic_us"]) / 1_000_000
+
+    @property
+    def milliseconds(self) -> int:
+        """When it was drafted, since 1970, as its id has it."""
+        return int(self.id[3:15], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key of the ring as the store has it; *address* is lower-case."""
+
+    address: str
+    state: str
+    epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """
     Everything that is known of one run.
 
-    ``spent`` maps each token to what the wallet has less of than at the start.
-    ``intents`` are the digests whose signing was announced to the audit log;
-    ``used`` are those that the device says it signed, where it keeps such a list.
+    ``spent`` maps each token to what the wallets have less of than at the start.
+    ``used`` maps the digests that the device was asked to sign, where that can be
+    overheard, to when that was first, on the monotonic clock.
     """
 
-    wallet: str
+    wallets: frozenset[str]
     decimals: int
     journal: tuple[Entry, ...] = ()
     transfers: tuple[Transfer, ...] = ()
@@ -106,5 +150,6 @@ class Evidence:
     signed: tuple[Signed, ...] = ()
     steps: tuple[Step, ...] = ()
     spent: Mapping[str, int] = field(default_factory=dict)
-    intents: frozenset[str] = frozenset()
-    used: frozenset[str] = frozenset()
+    used: Mapping[str, float] = field(default_factory=dict)
+    audit: tuple[Recorded, ...] = ()
+    keys: tuple[KeyRow, ...] = ()

@@ -1,11 +1,10 @@
 """
-The invariants I1 to I7 of a refund service, judged from the outside.
+The invariants I1 to I8 of a refund service, judged from the outside.
 
 It sees chain, store and journal as values (``evidence.py``) and shares no code with
 the service: its own idea of legal moves, its own decoding of amounts and bytes.
-Each violation is a sentence.  No sentence, no violation.
-
-I8, the audit chain's own verification, joins when there is such a chain.
+Each violation is a sentence.  No sentence, no violation.  What is about the audit is
+in ``invariants_of_audit.py``.
 """
 
 from collections import Counter, defaultdict
@@ -14,6 +13,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 from tests.crash.evidence import Evidence, Row
+from tests.crash.invariants_of_audit import AUDIT
 from tests.crash.journal import Entry
 
 
@@ -180,14 +180,6 @@ def _sums(evidence: Evidence) -> Iterator[str]:
             yield f"{spent} of {token} left the wallet, {confirmed[token]} is confirmed"
 
 
-def _announced(evidence: Evidence) -> Iterator[str]:
-    """I6: whatever was signed was announced to the audit log before."""
-    made = {signed.digest for signed in evidence.signed}
-    made |= {sent.digest for sent in evidence.sent} | evidence.used
-    for digest in made - evidence.intents:
-        yield f"the digest {digest} was signed without a word to the audit log"
-
-
 def _kept_promises(evidence: Evidence) -> Iterator[str]:
     """I7: whatever a client was told with 2xx is in the store, and one thing only."""
     rows = {row.id: row for row in evidence.rows}
@@ -228,6 +220,13 @@ def _finished(evidence: Evidence) -> Iterator[str]:
             yield f"{entry['key']} asked for what it may have, and never got it"
 
 
+def _one_active(evidence: Evidence) -> Iterator[str]:
+    """O1: one key is the active one, and no rotation was left half done."""
+    states = Counter(key.state for key in evidence.keys)
+    if states["active"] != 1 or states["pending"]:
+        yield f"{states['active']} keys are active, and {states['pending']} pending"
+
+
 CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I1", _paid_once),
     ("I1", _as_asked),
@@ -239,10 +238,11 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I4", _forward),
     ("I4", _forward_as_told),
     ("I5", _sums),
-    ("I6", _announced),
+    *AUDIT,
     ("I7", _kept_promises),
     ("I7", _same_answer),
     ("G2", _finished),
+    ("O1", _one_active),
 )
 
 

@@ -13,10 +13,9 @@ Chain, KMS, database, hosts and the gateway are processes of their own, and ``ch
 ``key`` and ``database`` have the plans of the fault proxies before them.
 """
 
-import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from tests.crash.evidence import Evidence
 from tests.crash.invariants import violations
 from tests.crash.journal import Entry, read_journal
 from tests.crash.points import CRASH_AT, CRASH_MARKERS, reached
+from tests.crash.read_audit import read_audit, read_keys
 from tests.crash.read_chain import read_balance, read_sent, read_transfers
 from tests.crash.read_store import (
     read_rows,
@@ -77,6 +77,8 @@ class Laboratory:
         crash_at: The points to arm, as ``points.names`` gives them.
         use_kms: Sign with a KMS behind a proxy; else in a SoftHSM token.
         shield_database: False puts a proxy before PostgreSQL, too.
+        spares: How many keys there are, besides, to rotate to; all are funded.
+        settings: Environment variables of the service, on top of the usual ones.
     """
 
     chain: Chain
@@ -93,6 +95,8 @@ class Laboratory:
         crash_at: Sequence[str] = (),
         use_kms: bool = False,
         shield_database: bool = True,
+        spares: int = 0,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.seed = seed
         self.supervisor = Supervisor(home)
@@ -101,6 +105,7 @@ class Laboratory:
         self._size = size or Size()
         self._use_kms = use_kms
         self._shield_database = shield_database
+        self._spares = spares
         self._cleanup = ExitStack()
         self._markers = home / "markers"
         self._environ = {
@@ -108,6 +113,7 @@ class Laboratory:
             "DATABASE_URL": database_url,
             CRASH_AT: " ".join(crash_at),
             CRASH_MARKERS: str(self._markers),
+            **(settings or {}),
         }
 
     def __enter__(self) -> Self:
@@ -137,11 +143,11 @@ class Laboratory:
         )
         self.chain = enter(running_chain(Path(environ["NETWORKS_FILE"])))
         if self._use_kms:
-            self.key = enter(kms_key(self.supervisor, environ))
+            self.key = enter(kms_key(self._spares))
         else:
-            self.key = softhsm_key(environ)
+            self.key = softhsm_key(environ, self._spares)
         environ.update(self.key.environ)
-        self.chain.fund(self.key.address)
+        self.chain.fund(*self.wallets)
         if not self._shield_database:
             through = enter(
                 database_proxy(self.supervisor, self._database_url, environ)
@@ -170,6 +176,26 @@ class Laboratory:
         """Where the API listens, whoever of its processes lives."""
         return int(self._listener.getsockname()[1])
 
+    @property
+    def wallets(self) -> tuple[str, ...]:
+        """The addresses that may pay, the first key's before the spare ones'."""
+        return (self.key.address, *(spare.address for spare in self.key.spares))
+
+    @property
+    def home(self) -> Path:
+        """Where the logs and journals are."""
+        return self._home
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment that the service lives in."""
+        return self._environ
+
+    @property
+    def database_url(self) -> str:
+        """The database itself, past any proxy."""
+        return self._database_url
+
     def drive(
         self,
         series: str,
@@ -177,6 +203,7 @@ class Laboratory:
         count: int | None = None,
         concurrency: int = 20,
         copies: int = 1,
+        per_second: float | None = None,
     ) -> Program:
         """Start a gateway; without *count* it asks until ``settle``."""
         options: dict[str, object] = {
@@ -189,6 +216,8 @@ class Laboratory:
         }
         if count is not None:
             options["count"] = count
+        if per_second is not None:
+            options["per-second"] = per_second
         flags = [f"--{name}={value}" for name, value in options.items()]
         driver = ["tests.crash.driver", *flags]
         return self.supervisor.start(
@@ -241,20 +270,25 @@ class Laboratory:
 
     def evidence(self) -> Evidence:
         """Ask chain, store, journals and logs for all they know."""
-        rpc, token, wallet = self.chain.rpc, self.chain.token, self.key.address
+        rpc, token, wallets = self.chain.rpc, self.chain.token, self.wallets
         with reading(self._database_url) as store:
             return Evidence(
-                wallet=wallet.lower(),
+                wallets=frozenset(wallet.lower() for wallet in wallets),
                 decimals=DECIMALS,
                 journal=self.journal(),
-                transfers=read_transfers(rpc, wallet),
-                sent=read_sent(rpc, wallet),
+                transfers=sum((read_transfers(rpc, each) for each in wallets), ()),
+                sent=read_sent(rpc, *wallets),
                 rows=read_rows(store),
                 signed=read_signed(store),
                 steps=read_steps(store),
-                spent={token.lower(): FUNDS - read_balance(rpc, token, wallet)},
-                intents=frozenset(self._intents()),
-                used=frozenset(self.key.used),
+                spent={
+                    token.lower(): sum(
+                        FUNDS - read_balance(rpc, token, each) for each in wallets
+                    )
+                },
+                used=dict(self.key.used),
+                audit=read_audit(store),
+                keys=read_keys(store),
             )
 
     def violations(self) -> list[str]:
@@ -264,12 +298,6 @@ class Laboratory:
     def explain(self, problem: object) -> str:
         """Return a failure's message: how to run it again, and where to look."""
         return f"seed {self.seed}: {problem}; logs and journals: {self._home}"
-
-    def _intents(self) -> Iterator[str]:
-        for log in self._home.glob("host-*.log"):
-            for line in log.read_bytes().splitlines():
-                if b'"signing-intent"' in line:
-                    yield json.loads(line)["digest"]
 
     def _is_ready(self) -> bool:
         ready = b"GET /readyz HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n"

@@ -60,8 +60,9 @@ def read_transfers(rpc: RPC, wallet: str) -> tuple[Transfer, ...]:
     )
 
 
-def read_sent(rpc: RPC, wallet: str) -> tuple[Sent, ...]:
-    """Return every transaction of *wallet*, block after block, and then the pool's."""
+def read_sent(rpc: RPC, *wallets: str) -> tuple[Sent, ...]:
+    """Return every transaction of *wallets*, block after block, and then the pool's."""
+    senders = {wallet.lower() for wallet in wallets}
     found = []
     for number in range(int(rpc("eth_blockNumber"), 16) + 1):
         found += rpc("eth_getBlockByNumber", hex(number), True)["transactions"]
@@ -71,7 +72,7 @@ def read_sent(rpc: RPC, wallet: str) -> tuple[Sent, ...]:
     return tuple(
         _sent(transaction, rpc)
         for transaction in found
-        if transaction["from"].lower() == wallet.lower()
+        if transaction["from"].lower() in senders
     )
 
 

@@ -6,15 +6,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from dev import stablecoin
 from dev.anvil import ROOT, find_anvil
 from dev.chain import CHAIN_ID, LocalChain
+from dev.kms_emulator import KMSEmulator
 from dev.rpc import RPC
 from tests.crash.control import RemotePlan
 from tests.crash.faults import Fault, Plan
@@ -37,9 +39,10 @@ class Chain:
     token: str
     plan: Plan
 
-    def fund(self, wallet: str) -> None:
-        """Give *wallet* its coins and gas; from then on a block comes every second."""
-        stablecoin.fund(self.rpc.url, wallet, token=self.token, amount=FUNDS)
+    def fund(self, *wallets: str) -> None:
+        """Give *wallets* their coins and gas; then, a block comes every second."""
+        for wallet in wallets:
+            stablecoin.fund(self.rpc.url, wallet, token=self.token, amount=FUNDS)
         self.rpc("evm_setAutomine", False)
         self.rpc("evm_setIntervalMining", 1)
 
@@ -57,58 +60,115 @@ def running_chain(networks_file: Path) -> Iterator[Chain]:
 
 
 @dataclass(frozen=True, slots=True)
+class Spare:
+    """Another key of the same device: *name* is what an administrator calls it."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signature by the device's own log: *key* is the name of the key that made it."""
+
+    request_id: str
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """
     The wallet's key, and what a service needs to sign with it.
 
     ``used`` are the digests that the device was asked to sign, as far as it can be
-    overheard; *plan* is its proxy's.
+    overheard, and when that was first; *plan* is its proxy's.  ``name`` is the key's
+    own, and ``log`` what the device says that it signed.
     """
 
     address: str
     environ: Mapping[str, str] = field(default_factory=dict)
     plan: Plan = field(default_factory=Plan)
-    used: set[str] = field(default_factory=set)
+    used: dict[str, float] = field(default_factory=dict)
+    name: str = ""
+    spares: tuple[Spare, ...] = ()
+    log: Callable[[], Sequence[Signed]] = tuple
 
 
-def softhsm_key(environ: Mapping[str, str]) -> Key:
-    """Make a token with a key in it."""
-    made = subprocess.run(
-        [sys.executable, "-m", "api.cli", "softhsm", "init", "--json"],
-        cwd=ROOT,
-        env=dict(environ),
-        check=True,
-        capture_output=True,
+def softhsm_key(environ: Mapping[str, str], spares: int = 0) -> Key:
+    """Make a token with a key in it, and with *spares* more."""
+    made = _said("api.cli", ["softhsm", "init", "--json"], environ)
+    others = _said("tests.crash.spare_keys", [str(spares)], environ) if spares else ()
+    return Key(
+        made["address"],
+        name=made["key_id"],
+        spares=tuple(Spare(**each) for each in others),
     )
-    return Key(json.loads(made.stdout)["address"])
 
 
 @contextmanager
-def kms_key(supervisor: Supervisor, environ: Mapping[str, str]) -> Iterator[Key]:
-    """Start a KMS with a key in it, behind a proxy that overhears what is signed."""
-    ready = supervisor.folder / "kms.ready"
-    command = ["dev.kms_emulator", "--create-key", "--ready-file", str(ready)]
-    supervisor.start(Program("kms", command, environ, kept=False))
-    made = _announced(ready)
-    used = set[str]()
+def kms_key(spares: int = 0) -> Iterator[Key]:
+    """
+    Start a KMS with a key and *spares* more, behind a proxy that overhears Sign.
+
+    Everybody else's processes reach it over HTTP; it lives in a thread of this one, so
+    that its log can be read.
+    """
+    used: dict[str, float] = {}
 
     def overhear(message: Message, fault: Fault) -> None:
         if message.name == "Sign":
-            asked = json.loads(message.body)
-            used.add(base64.b64decode(asked["Message"]).hex())
+            used.setdefault(_digest(json.loads(message.body)), time.monotonic())
 
-    with Proxy(made["endpoint"], overhear) as proxy:
+    with KMSEmulator() as kms, Proxy(kms.endpoint, overhear) as proxy:
+        arns = [kms.create_key() for _ in range(spares + 1)]
         settings = {
             "USE_KMS": "true",
-            "KMS_KEY_ID": made["arn"],
+            "KMS_KEY_ID": arns[0],
             "KMS_TIMEOUT_MS": "4000",
-            "AWS_REGION": made["region"],
+            "AWS_REGION": kms.region,
             "AWS_ENDPOINT_URL_KMS": proxy.url,
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        yield Key(made["address"], settings, proxy.plan, used)
+        yield Key(
+            kms.address(arns[0]),
+            settings,
+            proxy.plan,
+            used,
+            arns[0],
+            tuple(Spare(arn, kms.address(arn)) for arn in arns[1:]),
+            lambda: _log(kms),
+        )
+
+
+def _log(kms: KMSEmulator) -> tuple[Signed, ...]:
+    digests = {
+        call.request_id: _digest(call.asked)
+        for call in kms.journal.copy()
+        if call.operation == "Sign"
+    }
+    return tuple(
+        Signed(event.request_id, event.key_id, digests[event.request_id])
+        for event in tuple(kms.trail)
+        if event.error_code is None
+    )
+
+
+def _digest(asked: Mapping[str, str]) -> str:
+    return base64.b64decode(asked["Message"]).hex()
+
+
+def _said(module: str, arguments: list[str], environ: Mapping[str, str]) -> Any:
+    made = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env=dict(environ),
+        check=True,
+        capture_output=True,
+    )
+    return json.loads(made.stdout)
 
 
 @contextmanager

@@ -18,4 +18,5 @@ def run_worker() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     found = lay_foundation(os.environ, serving=False)
     parts = Parts(watched(found, "worker", os.environ))
+    parts.seal()
     parts.worker.run(wait=lambda: stop.wait(0.5))

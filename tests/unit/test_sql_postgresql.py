@@ -1,8 +1,10 @@
 """PostgreSQL as a shared ledger: patient, and no longer than told."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,10 +13,14 @@ from sqlalchemy import Connection
 from backends.sql import SQLStore
 from backends.sql.locks import hold_chain
 from backends.sql.postgresql import RESTED_SECONDS
+from signer.audit.record import Record
 from signer.errors import ConfigurationError, StoreError, StoreUnavailableError
+from signer.ports import Checkpoint
 from signer.refunds.refund import Status
 from signer.refunds.wallet import Pause
 from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    WALLET,
     accepted,
     broadcast,
     later,
@@ -26,6 +32,7 @@ from tests.fixtures.ledger import (
     sighting,
 )
 from tests.fixtures.postgresql import PostgreSQL
+from tests.support.keys import key_at, made_active
 
 
 @pytest.fixture
@@ -187,13 +194,15 @@ def test_times_in_other_zones(postgresql_url: str) -> None:
     store.close()
 
 
-GRANTS = (
-    "SELECT, INSERT ON refunds, transactions, refund_moves, answers TO service",
-    "SELECT, INSERT ON wallets, sightings, spendings, stops TO service",
-    "UPDATE ON refunds, wallets, sightings, spendings TO service",
-    "DELETE ON stops TO service",
-    "SELECT ON alembic_version TO service",
-)
+_GUIDE = Path(__file__).resolve().parents[2] / "docs" / "database.md"
+
+# Word for word what the guide tells operators to run.
+GRANTS = [
+    " ".join(grant.split()).replace("hotwallet_service", "service")
+    for grant in re.findall(
+        r"^ *GRANT ([^;]+);", _GUIDE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+]
 
 
 @pytest.fixture
@@ -225,6 +234,16 @@ def test_the_service_needs_few_rights(service: SQLStore) -> None:
     service.pause(opened(service), Pause.FOREIGN_TRANSACTION, now())
     service.resume(opened(service), now())
 
+    record = Record.of({"event": "test"}, now())
+    service.append([record], active=WALLET)
+    service.seal()
+    service.keep_checkpoint(Checkpoint(1, "note", now()))
+    made_active(service, key_at(OTHER_WALLET))
+    service.retire(now(), lambda key: Record.of({"event": "retired"}, now()))
+    service.count_alert("key-unhealthy", now())
+
+    assert service.use_token("jti", later(60), now())
+    assert service.count("bucket", 1) == 1
     assert service.stop(1, now())
     assert service.go_on(1)
     assert claimed == service.get(refund.id)
@@ -238,6 +257,10 @@ def test_the_service_needs_few_rights(service: SQLStore) -> None:
         "DELETE FROM sightings",
         "UPDATE transactions SET kind = 'noop'",
         "UPDATE answers SET body = ''",
+        "UPDATE audit_records SET body = ''",
+        "DELETE FROM audit_records",
+        "DELETE FROM audit_checkpoints",
+        "DELETE FROM keys",
     ],
 )
 def test_the_service_cannot_change_the_past(service: SQLStore, statement: str) -> None:

@@ -90,6 +90,8 @@ def test_the_key_id_of_others() -> None:
         NOTE.replace("\u2014", "-"),
         NOTE.replace("\u2014 ", "\u2014  "),
         NOTE.rpartition("\u2014")[0],
+        NOTE.replace("=\n", "\n"),
+        f"{NOTE}\u2014 {ORIGIN} A\n",
         NOTE + "x" * 10_000,
         NOTE + NOTE.rpartition("\n\n")[2] * 16,
     ],

@@ -10,10 +10,11 @@ from click.testing import CliRunner, Result
 from api.audit_cli import audit
 from backends.sql.audit import AuditTables
 from backends.sql.database import Database
-from signer.audit.checkpoints import Verifier, read
+from signer.audit.chain import GENESIS, sealed
+from signer.audit.checkpoints import Verifier
 from signer.errors import ConfigurationError
 from tests.support.audit import KEY, ORIGIN, chain, checkpoint, exported, records
-from tests.support.cloudtrail import ARN, sign_event, trail_file
+from tests.support.cloudtrail import ARN, other_event, sign_event, trail_file
 from tests.unit.audit.test_reconcile import _at, _intent, _outcome
 
 
@@ -168,6 +169,33 @@ def test_reconciles_with_an_export() -> None:
     assert (told.exit_code, torn.exit_code) == (0, 2)
 
 
-def test_the_example_of_a_note() -> None:
-    """What ``checkpoint`` prints is what ``--checkpoint`` takes."""
-    assert read(checkpoint(LINKS, 4).note).size == 4
+def test_tells_of_everything_that_it_found() -> None:
+    """What is missing and what is explained is told beside the intruders."""
+    edges = [other_event(_at(-3600)), other_event(_at(3600))]
+    events = [*edges, sign_event("x", _at(1)), sign_event("y", _at(2))]
+    trail = str(trail_file(Path("trail.json"), events))
+    ours = [_intent(0), _outcome(900, "b", refund_id="rf_2")]
+    Path("export").write_bytes(b"".join(exported(sealed(0, GENESIS, ours), [])))
+    arguments = ("reconcile", "--cloudtrail", trail, "--export", "export")
+    told, document = _run(*arguments), json.loads(_run(*arguments, "--json").stdout)
+
+    assert told.exit_code == 1
+    assert [line.partition(":")[0] for line in told.stdout.splitlines()] == [
+        "INTRUDER",
+        "not in CloudTrail",
+        f"explained by crash of {ours[0].id}",
+        "0 matched, 0 refused by KMS, 0 of a time that the files may not cover",
+    ]
+    assert document["missing"][0]["record"] == ours[1].id
+    assert document["explained"][0]["reason"] == "crash"
+
+
+def test_all_of_it_is_signed() -> None:
+    """With a checkpoint of the last record, nothing is left unsigned."""
+    Path("export").write_bytes(b"".join(exported(LINKS, [4])))
+    Path("bare").write_bytes(b"".join(exported(LINKS, [])))
+    bare = _run("verify", "bare", "--public-key", "key.pub.pem")
+
+    assert "not signed yet" not in _verified().stdout
+    assert bare.exit_code == 1
+    assert "no checkpoint: anybody could have made it" in bare.stdout

@@ -278,6 +278,7 @@ def test_reads_folders_as_aws_fills_them(tmp_path: Path) -> None:
     trail_file(day / "a.json.gz", [sign_event("a", _at(0)), other_event(_at(-9))])
     trail_file(day / "b.json", [sign_event("a", _at(0)), sign_event("b", _at(5))])
     (day / "notes.txt").write_text("not a log")
+    (day / "c.json.part").write_text("not a log yet")
     trail = read_trail([tmp_path])
 
     assert [sign.request_id for sign in trail.signs] == ["a", "b"]
@@ -285,11 +286,11 @@ def test_reads_folders_as_aws_fills_them(tmp_path: Path) -> None:
     assert trail.signs[0].prefix == "1234abcd..."
 
 
-def test_a_key_by_its_name_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resources", [[], None, [None], [{"ARN": None}], 5])
+def test_a_key_by_its_name_alone(tmp_path: Path, resources: object) -> None:
     """Where CloudTrail does not tell the key's ARN, what the caller said counts."""
-    bare = ARN.rpartition("/")[2]
-    event = sign_event("x", _at(1), resources=[], requestParameters={"keyId": bare})
-
+    bare = {"keyId": ARN.rpartition("/")[2]}
+    event = sign_event("x", _at(1), resources=resources, requestParameters=bare)
     records = [_outcome(900, "a")]
 
     assert _strange(_compared(tmp_path, records, event)) == ["x"]

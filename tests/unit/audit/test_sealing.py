@@ -388,3 +388,40 @@ def test_finds_the_newest_far_behind(journal: AuditTables, clock: Clock) -> None
         journal.keep_checkpoint(each)
 
     assert newest(journal) == kept[1]
+
+
+def test_without_a_key_it_still_looks(journal: AuditTables, clock: Clock) -> None:
+    """A process without the key believes no less in what another one signed."""
+    journal.append(records(2))
+    _sealer(journal, clock).work()
+    with capture_logs() as logs:
+        Sealer(journal, clock=clock).work()
+
+    assert logs == []
+
+
+def test_a_checkpoint_of_more_is_handed_out(
+    journal: AuditTables, sqlite_url: str, clock: Clock
+) -> None:
+    """An export of a chain that lost its tail brings the proof of that with it."""
+    journal.append(records(3))
+    _sealer(journal, clock).work()
+    overruled(sqlite_url, "DELETE FROM audit_records WHERE sequence = 3")
+    found = verify(export(journal, ORIGIN), Verifier(KEY.public_pem())).finding
+
+    assert found is not None
+    assert (found.code, found.sequence) == ("missing", 3)
+
+
+def test_an_export_is_of_one_moment(journal: AuditTables, clock: Clock) -> None:
+    """What is sealed while somebody exports is left for the next export."""
+    sealer = _sealer(journal, clock)
+    journal.append(records(2))
+    sealer.work()
+    lines = export(journal, ORIGIN)
+    told = [next(lines)]
+    journal.append(records(3))
+    sealer.work()
+    verdict = verify([*told, *lines], Verifier(KEY.public_pem()))
+
+    assert (verdict.finding, verdict.records) == (None, 2)

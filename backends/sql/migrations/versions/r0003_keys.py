@@ -30,6 +30,23 @@ SQLITE_TRIGGERS = (
               AND NEW.id = OLD.id AND NEW.body = OLD.body)
     BEGIN SELECT RAISE(ABORT, 'audit records are for ever'); END
     """,
+    # REPLACE fires no trigger for the rows that it takes away.
+    """
+    CREATE TRIGGER audit_records_new BEFORE INSERT ON audit_records
+    WHEN NEW.sequence IS NOT NULL
+         OR EXISTS (SELECT 1 FROM audit_records WHERE id = NEW.id)
+    BEGIN SELECT RAISE(ABORT, 'audit records are for ever'); END
+    """,
+    """
+    CREATE TRIGGER audit_records_place BEFORE UPDATE ON audit_records
+    WHEN EXISTS (SELECT 1 FROM audit_records WHERE sequence = NEW.sequence)
+    BEGIN SELECT RAISE(ABORT, 'audit records are for ever'); END
+    """,
+    """
+    CREATE TRIGGER audit_checkpoints_new BEFORE INSERT ON audit_checkpoints
+    WHEN EXISTS (SELECT 1 FROM audit_checkpoints WHERE size = NEW.size)
+    BEGIN SELECT RAISE(ABORT, 'audit checkpoints are for ever'); END
+    """,
     """
     CREATE TRIGGER audit_checkpoints_keep BEFORE DELETE ON audit_checkpoints
     BEGIN SELECT RAISE(ABORT, 'audit checkpoints are for ever'); END

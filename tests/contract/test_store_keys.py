@@ -1,0 +1,301 @@
+"""What every store promises of the key ring: one active key, and whole changes."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.audit.record import Record
+from signer.errors import (
+    KeyRotatedError,
+    RotationInProgressError,
+    StaleStateError,
+    StoreError,
+)
+from signer.keys import ROTATION_HOLD, Key, KeyState
+from signer.ports import KeyStore
+from signer.refunds.refund import Status
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    WALLET,
+    accepted,
+    mined,
+    moved,
+    now,
+    opened,
+    reserved,
+    signed,
+)
+from tests.support.audit import record
+from tests.support.keys import key_at, made_active
+
+
+THIRD = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"
+
+FIRST, SECOND, OTHER = (key_at(each) for each in (WALLET, OTHER_WALLET, THIRD))
+
+AT = now()
+AN_HOUR = timedelta(hours=1)
+
+
+def _states(store: KeyStore) -> dict[str, str]:
+    return {key.address: str(key.state) for key in store.keys()}
+
+
+def _drafted(key: Key) -> Record:
+    return record(event="key-retired", address=key.address)
+
+
+def _journal(store: SQLStore) -> list[str]:
+    """Return the names of all events, in their order."""
+    store.seal()
+    return [each.record.fields["event"] for each in store.sealed(0, 1000)]
+
+
+@pytest.fixture(autouse=True)
+def _enrolled(store: SQLStore) -> None:
+    """The first key is the active one."""
+    store.enrol(FIRST)
+
+
+def test_the_first_key_is_enrolled_once(store: SQLStore) -> None:
+    """Whoever enrols another key gets the active one, and changes nothing."""
+    active = replace(FIRST, epoch=1)
+
+    assert store.enrol(FIRST) == active
+    assert store.enrol(SECOND) == active
+    assert list(store.keys()) == [active]
+    assert store.active_key() == active
+
+
+def test_a_rotation_from_begin_to_end(store: SQLStore) -> None:
+    """The new key is pending, then active with the next epoch; the old one drains."""
+    asked = replace(SECOND, requested_by="alice", state=KeyState.PENDING)
+    pending = store.begin_rotation(asked, AT)
+    meanwhile = _states(store)
+    activated = store.activate(pending, AT, record(event="rotation"))
+
+    assert pending == replace(asked, held_until=AT + ROTATION_HOLD)
+    assert meanwhile == {WALLET: "active", OTHER_WALLET: "pending"}
+    assert activated == replace(
+        asked, state=KeyState.ACTIVE, epoch=2, version=1, updated_at=AT
+    )
+    assert [key.address for key in store.keys()] == [OTHER_WALLET, WALLET]
+    assert store.active_key() == activated
+    assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
+    assert _journal(store) == ["rotation"]
+
+
+def test_one_rotation_at_a_time(store: SQLStore) -> None:
+    """O2: while the hold lasts nobody else begins, with the same key or another."""
+    store.begin_rotation(SECOND, AT)
+    last = AT + ROTATION_HOLD - timedelta(microseconds=1)
+
+    for key in (SECOND, OTHER):
+        with pytest.raises(RotationInProgressError):
+            store.begin_rotation(key, last)
+    assert _states(store) == {WALLET: "active", OTHER_WALLET: "pending"}
+
+
+def test_an_abandoned_rotation_is_taken_up(store: SQLStore) -> None:
+    """O1: behind the hold the same key goes on; who was slow has lost its turn."""
+    slow = store.begin_rotation(replace(SECOND, requested_by="alice"), AT)
+    later = replace(SECOND, requested_by="bob")
+    taken = store.begin_rotation(later, AT + ROTATION_HOLD)
+
+    with pytest.raises(StaleStateError):
+        store.activate(slow, AT, record())
+    with pytest.raises(StaleStateError):
+        store.reject(slow, "key-unusable", AT)
+    with pytest.raises(StaleStateError):
+        store.wait_for(slow, "awaiting-funds", AT)
+    assert taken.requested_by == "bob"
+    assert store.activate(taken, AT, record()).state is KeyState.ACTIVE
+    assert _journal(store) == ["test"]
+
+
+def test_another_key_ends_an_abandoned_rotation(store: SQLStore) -> None:
+    """O1: a key that never served is rejected then, and no longer in the way."""
+    store.begin_rotation(SECOND, AT)
+    store.begin_rotation(OTHER, AT + ROTATION_HOLD)
+    (second,) = (key for key in store.keys() if key.address == OTHER_WALLET)
+
+    assert _states(store) == {
+        WALLET: "active",
+        OTHER_WALLET: "rejected",
+        THIRD: "pending",
+    }
+    assert (second.blocked_by, second.held_until) == ("abandoned", None)
+
+
+def test_an_abandoned_rollback_drains_again(store: SQLStore) -> None:
+    """O1, O6: a key with nonces of its own goes on signing for them."""
+    made_active(store, SECOND)
+    store.begin_rotation(FIRST, AT)
+    store.begin_rotation(OTHER, AT + ROTATION_HOLD)
+
+    assert _states(store) == {
+        WALLET: "draining",
+        OTHER_WALLET: "active",
+        THIRD: "pending",
+    }
+
+
+def test_a_rejected_key_may_be_tried_again(store: SQLStore) -> None:
+    """A rejection keeps its reason, until the next rotation to the key begins."""
+    pending = store.begin_rotation(SECOND, AT)
+    rejected = store.reject(pending, "key-unusable", AT)
+    again = store.begin_rotation(SECOND, AT)
+
+    assert (rejected.state, rejected.blocked_by) == (KeyState.REJECTED, "key-unusable")
+    assert rejected.held_until is None
+    assert (again.state, again.blocked_by) == (KeyState.PENDING, None)
+
+
+def test_a_waiting_rotation_belongs_to_nobody(store: SQLStore) -> None:
+    """O3: a key that waits for funds stays pending; anybody may go on at once."""
+    pending = store.begin_rotation(SECOND, AT)
+    waiting = store.wait_for(pending, "awaiting-funds", AT)
+    again = store.begin_rotation(SECOND, AT)
+
+    assert waiting.state is KeyState.PENDING
+    assert (waiting.held_until, waiting.blocked_by) == (None, "awaiting-funds")
+    assert again.held_until == AT + ROTATION_HOLD
+    assert again.blocked_by is None
+
+
+@pytest.mark.parametrize("turned", [AN_HOUR, -AN_HOUR])
+def test_turned_clocks_do_not_lock(store: SQLStore, turned: timedelta) -> None:
+    """Clocks an hour off, either way, keep nobody from rotating for long."""
+    store.begin_rotation(SECOND, AT)
+    taken = store.begin_rotation(OTHER, AT + turned)
+
+    with pytest.raises(RotationInProgressError):
+        store.begin_rotation(SECOND, AT + turned)
+    assert store.activate(taken, AT + turned, record()).address == THIRD
+
+
+def test_a_key_is_one_id_and_one_address(store: SQLStore) -> None:
+    """An id that has another address now, or the reverse, is not the same key."""
+    for changed in (
+        key_at(THIRD, key_id=FIRST.key_id),
+        key_at(WALLET, key_id="another id"),
+    ):
+        with pytest.raises(StoreError, match="of another key"):
+            store.begin_rotation(changed, AT)
+    assert _states(store) == {WALLET: "active"}
+
+
+def test_the_active_key_is_not_rotated_to(store: SQLStore) -> None:
+    """Nobody can take the active key out of service by asking for it."""
+    with pytest.raises(StaleStateError, match="active"):
+        store.begin_rotation(FIRST, AT)
+    assert _states(store) == {WALLET: "active"}
+
+
+def test_activation_and_record_are_one(store: SQLStore) -> None:
+    """O1: when the record cannot be written, the key did not change either."""
+    written = record()
+    store.append([written])
+    pending = store.begin_rotation(SECOND, AT)
+
+    with pytest.raises(StoreError):
+        store.activate(pending, AT, written)  # Its id is taken.
+    assert _states(store) == {WALLET: "active", OTHER_WALLET: "pending"}
+    assert _journal(store) == ["test"]
+    assert store.activate(pending, AT, record()).epoch == 2
+
+
+def test_rolling_back(store: SQLStore) -> None:
+    """O6: the former key is one rotation away, and gets an epoch of its own."""
+    made_active(store, SECOND)
+    back = made_active(store, FIRST)
+
+    assert (back.address, back.epoch) == (WALLET, 3)
+    assert [(key.address, key.epoch) for key in store.keys()] == [
+        (WALLET, 3),
+        (OTHER_WALLET, 2),
+    ]
+    assert _states(store) == {WALLET: "active", OTHER_WALLET: "draining"}
+
+
+def test_a_blocked_key_never_comes_back(store: SQLStore) -> None:
+    """O8: a key that was given up as compromised cannot be rotated to."""
+    made_active(store, SECOND, block=True)
+
+    with pytest.raises(StaleStateError, match="blocked"):
+        store.begin_rotation(FIRST, AT)
+    assert store.retire(AT, _drafted) == ()
+    assert _states(store) == {WALLET: "blocked", OTHER_WALLET: "active"}
+
+
+def test_only_the_active_key_reserves(store: SQLStore) -> None:
+    """O4: with any other key a reservation is refused, and nothing has changed."""
+    for sender in (WALLET, OTHER_WALLET):
+        opened(store, sender=sender)
+    refund = accepted(store)
+
+    def reserve(sender: str) -> None:
+        store.reserve(refund, sender=sender, key_id="k", gas_limit=7, counted=0, at=AT)
+
+    pending = store.begin_rotation(SECOND, AT)
+    with pytest.raises(KeyRotatedError):
+        reserve(OTHER_WALLET)
+    store.activate(pending, AT, record())
+    for sender in (WALLET, THIRD):
+        with pytest.raises(KeyRotatedError):
+            reserve(sender)
+    assert store.get(refund.id) == refund
+    assert len(store.history(refund.id)) == 1
+    reserve(OTHER_WALLET)
+    assert store.list("gateway").refunds[0].sender == OTHER_WALLET
+
+
+def test_only_the_active_key_announces(store: SQLStore) -> None:
+    """The intent to sign with another key is not written at all."""
+    store.append([record(event="one")], active=WALLET)
+    made_active(store, SECOND)
+
+    for address in (WALLET, THIRD):
+        with pytest.raises(KeyRotatedError):
+            store.append([record(event="two")], active=address)
+    store.append([record(event="three")], active=OTHER_WALLET)
+    assert sorted(_journal(store)) == ["one", "rotation", "three"]
+
+
+def test_a_key_with_open_refunds_is_not_retired(store: SQLStore) -> None:
+    """O4: a key drains until its last nonce is final, and retires with its record."""
+    refund = signed(store, reserved(store, accepted(store)))
+    made_active(store, SECOND)
+    assert store.retire(AT, _drafted) == ()
+    refund = mined(store, moved(store, refund, Status.BROADCAST))
+    assert store.retire(AT, _drafted) == ()
+    moved(store, refund, Status.CONFIRMED)
+    ((key, written),) = store.retire(AT, _drafted)
+
+    assert (key.address, key.state, key.updated_at) == (WALLET, KeyState.RETIRED, AT)
+    assert written.fields["address"] == WALLET
+    assert _states(store) == {WALLET: "retired", OTHER_WALLET: "active"}
+    assert sorted(_journal(store)) == ["key-retired", "rotation"]
+    assert store.retire(AT, _drafted) == ()
+
+
+def test_a_retirement_and_its_record_are_one(store: SQLStore) -> None:
+    """When the record cannot be written, the key goes on draining."""
+    made_active(store, SECOND)
+    written = record()
+    store.append([written])
+
+    with pytest.raises(StoreError):
+        store.retire(AT, lambda _: written)
+    assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
+
+
+def test_a_retired_key_serves_again(store: SQLStore) -> None:
+    """O6: a key that is retired still is the wallet's, and may be rotated back to."""
+    made_active(store, SECOND)
+    store.retire(AT, _drafted)
+    back = made_active(store, FIRST)
+
+    assert (back.state, back.epoch) == (KeyState.ACTIVE, 3)

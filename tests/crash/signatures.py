@@ -1,0 +1,66 @@
+"""
+Signs digests, so many a second, with whatever key is active: a process of its own.
+
+``python -m tests.crash.signatures --per-second 50 --journal j`` signs until its
+standard input ends, through ``KeyRing.sign_digest`` over the service's own store.
+"""
+
+import argparse
+import itertools
+import os
+import secrets
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from api.assembly import Parts
+from api.bootstrap import lay_foundation
+from api.logs import configure
+from signer.audit.record import Operation, Purpose
+from signer.errors import HotWalletError
+from signer.keyring import KeyRing
+from signer.settings import Settings
+from tests.crash.journal import Journal
+
+
+def main() -> None:
+    """Sign, and write down every answer."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash.signatures")
+    parser.add_argument("--per-second", type=float, required=True)
+    parser.add_argument("--journal", type=Path, required=True)
+    options = parser.parse_args()
+    configure(Settings.from_env(os.environ))
+    ring = Parts(lay_foundation(os.environ, serving=False)).ring
+    stop = threading.Event()
+    threading.Thread(target=_await_end, args=(stop,), daemon=True).start()
+    began = time.monotonic()
+    with Journal(options.journal) as journal, ThreadPoolExecutor(4) as pool:
+        for number in itertools.count():
+            due = began + number / options.per_second
+            if stop.wait(max(due - time.monotonic(), 0)):
+                break
+            pool.submit(_sign, ring, journal)
+
+
+def _sign(ring: KeyRing, journal: Journal) -> None:
+    digest = secrets.token_bytes(32)
+    purpose = Purpose(Operation.MESSAGE_SIGNING, actor="signatures")
+    began = time.monotonic()
+    try:
+        signature, signer = ring.sign_digest(digest, purpose)
+    except HotWalletError as e:
+        journal.write("refused", began=began, digest=digest.hex(), error=e.code)
+        return
+    assert signature.recover(digest) == signer.public_key
+    journal.write("signed", began=began, digest=digest.hex(), address=signer.address)
+
+
+def _await_end(stop: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stop.set()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,488 @@
+"""G19: planted secrets, whatever is asked to describe itself, and whatever fails."""
+
+import base64
+import io
+import json
+import logging
+import subprocess
+import sys
+import traceback
+import urllib.parse
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from api import logs
+from api.auth import Authenticator
+from backends.aws_kms import KMSBackend, build_client
+from backends.json_rpc import JSONRPCChain
+from backends.pkcs11 import PKCS11Backend
+from backends.sql import SQLStore
+from backends.webhook import Webhook
+from signer.alerts import Alert, Alerts
+from signer.audit.checkpoints import CheckpointKey
+from signer.audit.log import AuditLog
+from signer.audit.record import Actor, Operation, Purpose, Subject
+from signer.audit.sealing import Signing
+from signer.errors import ConfigurationError, HotWalletError
+from signer.keyring import KeyRing
+from signer.keys import Key, KeyState
+from signer.networks import Network, load_networks
+from signer.ports import DeviceSignature, KeyId
+from signer.refunds.watching import Chain
+from signer.secp256k1 import Signature
+from signer.settings import Settings
+from signer.transactions import SignedBytes, Transaction
+from softhsm import pins
+from tests.support.canaries import ALL, CANARIES, PIECE, Detector, core, value
+
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+SETTINGS = {
+    "APP_ENV": "test",
+    "USE_KMS": "true",
+    "KMS_KEY_ID": value("kms-key-arn"),
+    "AWS_REGION": value("aws-region"),
+    "AWS_ENDPOINT_URL_KMS": f"http://127.0.0.1:1{value('kms-endpoint-path')}",
+    "AWS_ENDPOINT_URL": f"http://127.0.0.1:1{value('kms-endpoint-path')}",
+    "PKCS11_PIN": value("pkcs11-pin"),
+    "PKCS11_KEY_ID": value("cka-id"),
+    "DATABASE_URL": (
+        f"postgresql://{value('dsn-user')}:{value('dsn-password')}"
+        f"@127.0.0.1:1/{value('dsn-database')}"
+    ),
+    "JWT_ALGORITHM": "HS256",
+    "JWT_SECRET": value("jwt-hmac-secret"),
+    "JWT_JWKS_URL": f"https://127.0.0.1:1{value('jwks-url-key')}",
+    "ALERT_WEBHOOK_URL": f"http://127.0.0.1:1{value('webhook-path-token')}",
+    "MERCHANT_WALLET_PRIVATE_KEY": value("raw-key"),
+}
+
+_LOGIN = f"{value('rpc-user')}:{value('rpc-password')}"
+RPC_URLS = (
+    f"http://{_LOGIN}@127.0.0.1:1{value('rpc-path-key')}",
+    f"http://127.0.0.1:1{value('rpc-query-key')}",
+)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    """Looks for every canary."""
+    return Detector(CANARIES.values())
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Log as production does, into a buffer; put everything back afterwards."""
+    root, raising = logging.getLogger(), logging.raiseExceptions
+    handlers, level = root.handlers, root.level
+    buffer = io.StringIO()
+    logs.install(debug=True, stream=buffer)
+    yield buffer
+    logging.captureWarnings(False)
+    root.handlers, root.level = handlers, level
+    logging.raiseExceptions = raising
+    structlog.reset_defaults()
+
+
+def test_there_are_enough(detector: Detector) -> None:
+    """Fifty canaries at least, and no two of them share a piece by accident."""
+    same = {
+        (one.name, other.name)
+        for one in CANARIES.values()
+        for other in CANARIES.values()
+        if one.name < other.name and one.core == other.core
+    }
+
+    assert len(CANARIES) >= 50
+    assert same == set()
+    assert detector.found("refund-delayed, 0x" + "5F" * 20) == set()
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "plain": lambda text: text,
+    "upper": str.upper,
+    "lower": str.lower,
+    "json": json.dumps,
+    "twice-json": lambda text: json.dumps(json.dumps({"a": text})),
+    "url": lambda text: urllib.parse.quote(text, safe=""),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64-1": lambda text: base64.b64encode(b"x" + text.encode()).decode(),
+    "base64-2": lambda text: base64.b64encode(b"xy" + text.encode()).decode(),
+    "base64url": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+    "hex": lambda text: text.encode().hex(),
+    "bytes": lambda text: repr(text.encode()),
+    "cut-off": lambda text: text[:PIECE] + "...",
+    "its end": lambda text: "..." + text[-PIECE:],
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_each_would_be_found(
+    detector: Detector, spelling: Callable[[str], str]
+) -> None:
+    """A canary that gets out is noticed, however it is spelt: the tests can fail."""
+    missed = {
+        name
+        for name, canary in CANARIES.items()
+        if name not in detector.found(f'{{"said": "{spelling(canary.core)}"}}')
+    }
+
+    assert missed == set()
+
+
+def _described(thing: object) -> str:
+    return f"{thing!r} {thing!s} {thing}"
+
+
+def _settings() -> Settings:
+    return Settings.from_env(SETTINGS)
+
+
+def _kms() -> KMSBackend:
+    client = build_client(
+        region=value("aws-region"),
+        endpoint_url=SETTINGS["AWS_ENDPOINT_URL_KMS"],
+        max_retries=1,
+        timeout_ms=900,
+        max_pool_connections=1,
+    )
+    return KMSBackend(client)
+
+
+def _key(name: str = "kms-key-arn") -> Key:
+    address = "0x" + "11" * 20
+    return Key("aws-kms", value(name), address, KeyState.ACTIVE, NOW, NOW)
+
+
+def _network() -> Network:
+    token = {"address": "0x5FbDB2315678afecb367f032d93F642f64180aa3", "decimals": 6}
+    return Network.model_validate(
+        {
+            "chain_id": 1,
+            "rpc_urls": list(RPC_URLS),
+            "tokens": {"TUSD": {**token, "max_amount": "1"}},
+        }
+    )
+
+
+def _numbers() -> Signature:
+    # A canary is no number that a curve takes; its first half is.
+    r, s = (int(core(f"signature-{name}"), 16) >> 4 for name in "rs")
+    return Signature(r, s, 0)
+
+
+def _transaction() -> Transaction:
+    return Transaction(
+        chain_id=1,
+        nonce=0,
+        max_priority_fee_per_gas=1,
+        max_fee_per_gas=2,
+        gas=21_000,
+        to="0x5FbDB2315678afecb367f032d93F642f64180aa3",
+        value=0,
+        data=b"",
+    )
+
+
+def _raw() -> bytes:
+    return bytes.fromhex(core("raw-transaction"))
+
+
+def _store() -> SQLStore:
+    return SQLStore(SETTINGS["DATABASE_URL"], timeout=0.3)
+
+
+def _chain() -> Chain:
+    return Chain(_network(), JSONRPCChain(_network().rpc_urls, timeout=0.2))
+
+
+def _audit_key() -> CheckpointKey:
+    return CheckpointKey.generate()
+
+
+DESCRIBED: dict[str, Callable[[], object]] = {
+    "Settings": _settings,
+    "Settings in a list": lambda: [_settings()],
+    "Network": _network,
+    "Key": _key,
+    "Key in a token": lambda: _key("cka-id"),
+    "Subject": lambda: Subject("pkcs11", value("cka-id"), "0x"),
+    "Signature": _numbers,
+    "DeviceSignature": lambda: DeviceSignature(bytes.fromhex(core("signature-der"))),
+    "SignedBytes": lambda: SignedBytes(_raw(), _transaction(), _numbers()),
+    "KMSBackend": _kms,
+    "PKCS11Backend": lambda: PKCS11Backend(
+        Path("module"), "label", pins.source(_settings())
+    ),
+    "the PIN's source": lambda: pins.source(_settings()),
+    "Webhook": lambda: Webhook(SecretStr(SETTINGS["ALERT_WEBHOOK_URL"])),
+    "SQLStore": _store,
+    "Database": lambda: _store()._database,
+    "JSONRPCChain": lambda: JSONRPCChain([*_network().rpc_urls], timeout=0.2),
+    "Chain": _chain,
+    "Signing": lambda: Signing(_audit_key(), "hotwallet/tests"),
+    "KeyRing": lambda: KeyRing(_store(), lambda key: pytest.fail(str(key))),
+    "Authenticator": lambda: Authenticator.from_settings(
+        Settings.from_env(
+            {name: text for name, text in SETTINGS.items() if name != "JWT_JWKS_URL"}
+        )
+    ),
+    "the key of tokens": lambda: list(
+        Authenticator.from_settings(
+            Settings.from_env(
+                {n: text for n, text in SETTINGS.items() if n != "JWT_JWKS_URL"}
+            )
+        )._keys.known()
+    ),
+}
+
+
+@pytest.mark.parametrize("make", DESCRIBED.values(), ids=DESCRIBED)
+def test_nothing_describes_its_secrets(
+    aws_environment: None, detector: Detector, make: Callable[[], object]
+) -> None:
+    """Neither ``repr`` nor ``str`` of what holds a secret shows a piece of it."""
+    assert detector.found(_described(make())) == set()
+
+
+FAILING: dict[str, Callable[[], object]] = {
+    "store": lambda: _store().check(),
+    "store, reading": lambda: _store().get(value("jwt-merchant")),
+    "KMS, no answer": lambda: _kms().public_key(KeyId(value("kms-key-arn"))),
+    "KMS, an alias": lambda: _kms().resolve(value("kms-alias-arn")),
+    "KMS, no name": lambda: _kms().resolve(value("raw-key")),
+    "node": lambda: _chain().client.balance("0x" + "11" * 20),
+    "token": lambda: Authenticator.from_settings(_settings()),
+    "module": lambda: PKCS11Backend(
+        Path("/nowhere"), value("pkcs11-so-pin"), pins.source(_settings())
+    ).public_key(KeyId(value("cka-id"))),
+    "no CKA_ID": lambda: PKCS11Backend(
+        Path("/nowhere"), "x", pins.source(_settings())
+    ).resolve(value("kms-key-arn")),
+}
+
+
+@pytest.mark.parametrize("work", FAILING.values(), ids=FAILING)
+def test_no_error_tells_secrets(
+    aws_environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+    detector: Detector,
+    log: io.StringIO,
+    work: Callable[[], object],
+) -> None:
+    """Messages, causes, tracebacks and log lines of what fails are free of them."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", value("aws-access-key"))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", value("aws-secret-key"))
+    monkeypatch.setenv("AWS_SESSION_TOKEN", value("aws-session-token"))
+
+    with pytest.raises(HotWalletError) as caught:
+        work()
+    structlog.get_logger("test").error("failed", exc_info=caught.value)
+    shown = {
+        "error": _described(caught.value),
+        "traceback": "".join(traceback.format_exception_only(caught.value)),
+        "log": log.getvalue(),
+    }
+    cause = caught.value.__cause__ or caught.value.__context__
+    if cause is not None:
+        shown["cause"] = "".join(traceback.format_exception_only(cause))
+
+    assert detector.leaks(shown) == {}
+
+
+INVALID = [alias for f in Settings.model_fields.values() if (alias := f.alias)]
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_no_setting_is_repeated_in_its_refusal(detector: Detector, name: str) -> None:
+    """A secret in the wrong variable is not quoted by the refusal."""
+    said = []
+    for canary in CANARIES.values():
+        try:
+            Settings.from_env({"APP_ENV": "test", name: canary.value})
+        except ConfigurationError as e:
+            said.append(_described(e) + "".join(traceback.format_exception(e)))
+    text = "\n".join(said)
+
+    assert detector.found(text) == set()
+
+
+def test_no_networks_file_is_repeated(detector: Detector, tmp_path: Path) -> None:
+    """A networks file that is wrong is refused without the URLs that are in it."""
+    path = tmp_path / "networks.toml"
+    urls = json.dumps(list(RPC_URLS))
+    files = [
+        f"rpc_urls = {urls}",
+        f"[networks.local]\nchain_id = 1\nrpc_urls = {urls}\n",
+        f"[networks.local]\nchain_id = 1\nrpc_urls = {urls[:-1]}\n",
+        f"[networks.local]\nchain_id = 1\nrpc_urls = {RPC_URLS[0]}\n",
+        f"[networks.local]\nchain_id = '{RPC_URLS[0]}'\nrpc_urls = {urls[0]}]\n",
+    ]
+    said = []
+    for content in files:
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigurationError) as caught:
+            load_networks(path)
+        said.append(_described(caught.value))
+
+    assert detector.found("\n".join(said)) == set()
+
+
+@pytest.mark.parametrize("content", [value("pkcs11-pin-file").encode(), b"\xff" * 9])
+def test_no_pin_file_is_repeated(
+    detector: Detector, tmp_path: Path, content: bytes
+) -> None:
+    """A PIN file that others may read, or that is no text, is not quoted (P14)."""
+    path = tmp_path / "pin"
+    path.write_bytes(content)
+    path.chmod(0o644)
+
+    with pytest.raises(HotWalletError) as caught:
+        pins.read(path)
+    assert detector.found(_described(caught.value)) == set()
+
+
+def _fail(secret: str) -> None:
+    pin = password = secret
+    raise OSError(f"cannot log in with {pin} at {password}")
+
+
+@pytest.mark.parametrize("canary", CANARIES.values(), ids=CANARIES)
+def test_the_log_has_no_words_of_exceptions(
+    log: io.StringIO, detector: Detector, canary: Any
+) -> None:
+    """H19: message and local variables stay out, from both kinds of loggers."""
+    try:
+        _fail(canary.value)
+    except OSError:
+        structlog.get_logger("ours").exception("failed")
+        logging.getLogger("theirs").exception("failed")
+
+    assert log.getvalue().count("builtins.OSError") == 2
+    assert detector.found(log.getvalue()) == set()
+
+
+def test_an_audit_record_holds_no_whole_key_id(detector: Detector) -> None:
+    """Records are what exports are made of: of key ids they have eight characters."""
+    stream = io.StringIO()
+    audit = AuditLog(logs.audit_logger(stream))
+    purpose = Purpose(Operation.TRANSACTION_SIGNING, network="local", actor="gateway")
+    ids = [name for name in CANARIES if name.startswith(("kms-", "cka-", "aws-"))]
+    bodies = []
+    for name in ids:
+        subject = Subject("aws-kms", value(name), "0x")
+        for record in (
+            audit.intent(purpose, subject, bytes(32)),
+            audit.outcome(
+                purpose, subject, digest=bytes(32), outcome="success", seconds=1
+            ),
+        ):
+            audit.write(record)
+            bodies.append(record.body)
+
+    assert len(ids) > 15
+    assert detector.found("".join(bodies)) == set()
+    assert detector.found(stream.getvalue()) == set()
+
+
+def test_the_audit_drops_what_it_was_given_by_mistake(detector: Detector) -> None:
+    """Details with a secret's name or look are redacted before they are hashed."""
+    names = {
+        "pin": "pkcs11-pin",
+        "password": "dsn-password",
+        "private_key": "raw-key",
+        "raw_transaction": "raw-transaction",
+        "signature": "signature-der",
+        "token": "jwt-hmac-secret",
+        "role": "aws-role-arn",
+        "caller": "jwt-admin",
+    }
+    record = AuditLog(logs.audit_logger(io.StringIO())).event(
+        "mistake",
+        Operation.ADMINISTRATION,
+        Actor("tester"),
+        **{field: value(name) for field, name in names.items()},
+    )
+
+    assert detector.found(record.body) == set()
+
+
+LOOKS = [
+    "kms-key-arn",
+    "kms-mrk-arn",
+    "kms-alias-arn",
+    "aws-role-arn",
+    "aws-session-arn",
+    "aws-user-arn",
+    "aws-access-key",
+    "aws-session-key",
+    "aws-account",
+    "jwt-merchant",
+    "jwt-admin",
+]
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_what_looks_like_a_secret_is_taken_out_of_alerts(
+    log: io.StringIO, detector: Detector, name: str
+) -> None:
+    """Facts of an alert reach neither the log nor whoever is told as they were."""
+    told: list[str] = []
+
+    class _Told:
+        def notify(self, document: Any) -> None:
+            told.append(json.dumps(document))
+
+    Alerts(None, _Told()).sound(Alert.KEY_UNHEALTHY, code=f"no {value(name)} here")
+
+    assert len(told) == 1
+    assert detector.found(told[0]) == set()
+    assert detector.found(log.getvalue()) == set()
+
+
+UNCAUGHT = """
+import sys, threading
+from api import cli, logs
+
+@cli.cli.command()
+def bug():
+    secret = sys.stdin.read()
+    thread = threading.Thread(target=fail, args=(secret,))
+    thread.start()
+    thread.join()
+    class Dying:
+        def __del__(self):
+            fail(secret)
+    Dying()
+    fail(secret)
+
+def fail(secret):
+    raise RuntimeError("cannot use " + secret)
+
+sys.argv = ["hotwallet", "bug"]
+cli.main()
+"""
+
+
+def test_a_bug_in_a_command_says_nothing(detector: Detector) -> None:
+    """What nobody caught, in any thread, is told by its class and its place."""
+    done = subprocess.run(
+        [sys.executable, "-c", UNCAUGHT],
+        input=ALL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+
+    assert done.returncode == 1
+    assert events == ["thread-died", "unraisable", "uncaught"]
+    assert detector.leaks({"stdout": done.stdout, "stderr": done.stderr}) == {}
