@@ -1,6 +1,7 @@
 """The command line: ``hotwallet serve``, ``worker``, ``guard``, ``token`` and more."""
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -166,8 +167,10 @@ def main() -> NoReturn:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as e:
-        e.message = sanitize(e.message)  # It quotes arguments: a key's ARN, a URL.
-        e.show()
+        told = io.StringIO()
+        e.show(told)
+        # It quotes arguments: a key's ARN, a URL.
+        click.echo(sanitize(told.getvalue()), err=True, nl=False)
         sys.exit(e.exit_code)
     sys.exit(0)
 

@@ -95,6 +95,29 @@ def rotate(
 
 @keys.command()
 @click.argument("address")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def block(address: str, as_json: bool) -> None:
+    """
+    Give up the former key with ADDRESS as compromised: it signs nothing any more.
+
+    Refunds that it has signed may be mined yet; they are listed, for a person to look
+    at.  Those that it never signed are paid by the active key.
+    """
+    from api.bootstrap import build_rotation  # noqa: PLC0415
+
+    with _answer_alone():
+        actor = Actor(f"cli:{getpass.getuser()}")
+        key, stranded = build_rotation(os.environ).block(address, actor)
+    if as_json:
+        click.echo(json.dumps({**key_document(key), "strandedRefunds": list(stranded)}))
+        return
+    click.echo(f"{key.state}: {key.address}")
+    for refund_id in stranded:
+        click.echo(f"  signed by it, and open: {refund_id}")
+
+
+@keys.command()
+@click.argument("address")
 @click.option("--apply", is_flag=True, help="Move it; without this, only say what.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def sweep(address: str, apply: bool, as_json: bool) -> None:

@@ -525,6 +525,17 @@ class KeyStore(Protocol):
             StaleStateError: The stored version is not that of *key*.
         """
 
+    def block(self, key: Key, at: datetime, record: Record) -> Key:
+        """
+        Give up a former *key* as compromised: it signs nothing any more.
+
+        Refunds that it never signed are queued again, as ``activate`` does it.
+
+        Raises:
+            StaleStateError: The stored version is not that of *key*, or it is neither
+                draining nor retired.
+        """
+
     def stranded(self, address: str, limit: int) -> Sequence[str]:
         """Return the ids of open refunds with nonces of *address*, oldest first."""
 

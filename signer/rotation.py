@@ -28,6 +28,7 @@ from signer.errors import (
     ConflictError,
     HotWalletError,
     NewKeyUnhealthyError,
+    NotFoundError,
     RecoveryError,
     RotationInProgressError,
     SigningError,
@@ -36,7 +37,7 @@ from signer.errors import (
 )
 from signer.holdings import Holding
 from signer.keyring import OpenSigner
-from signer.keys import Key, KeyState
+from signer.keys import FORMER, Key, KeyState
 from signer.ports import Clock, KeyDirectory, KeyStore
 from signer.redact import key_prefix
 
@@ -147,7 +148,7 @@ class Rotation:
         wanted = self._healthy(lambda: self._find(name, actor))
         active = self._store.active_key()
         if active is not None and active.address == wanted.address:
-            return self._done(active)
+            return self._done(active, actor, compromised=compromised and not rehearse)
         self._require_usable(wanted)
         if rehearse:
             self._healthy(lambda: self._prove(wanted, actor))
@@ -237,12 +238,43 @@ class Rotation:
         if known and known[0].state is KeyState.BLOCKED:
             raise ConflictError("the key was given up as compromised")
 
-    def _done(self, active: Key) -> Rotated:
+    def block(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
+        """
+        Give up the former key with *address* as compromised; again is fine.
+
+        Returns:
+            The key, and the ids of open refunds that it has signed.
+
+        Raises:
+            NotFoundError: The ring has no such key.
+            ConflictError: It is the active one: rotate to another first.
+        """
+        ring = self._store.keys()
+        found = next((key for key in ring if key.address == address), None)
+        if found is None:
+            raise NotFoundError("the ring has no key with this address")
+        if found.state in FORMER:
+            record = self._audit.event(
+                "key-blocked", Operation.KEY_ROTATION, actor, **_named("key", found)
+            )
+            found = self._store.block(found, self._clock(), record)
+            self._audit.tell(record)
+        if found.state is not KeyState.BLOCKED:
+            raise ConflictError(
+                f"the key is {found.state}: only a former one is given up"
+            )
+        return found, self._store.stranded(address, _MOST_STRANDED)
+
+    def _done(self, active: Key, actor: Actor, *, compromised: bool) -> Rotated:
         """Return what was done before, for whoever did not hear of it."""
         ring = self._store.keys()
         served = [key for key in ring if key.epoch and key != active]
+        previous = served[0] if served else None
+        stranded: Sequence[str] = ()
+        if previous is not None and compromised:
+            previous, stranded = self.block(previous.address, actor)
         warning = "the key was the active one already"
-        return Rotated("rotated", active, served[0] if served else None, (), (warning,))
+        return Rotated("rotated", active, previous, (), (warning,), stranded)
 
     def _refuse(self, error: HotWalletError, actor: Actor, known: _Facts) -> None:
         if isinstance(error, NewKeyUnhealthyError):

@@ -12,6 +12,7 @@ from backends.cryptoki import Library, Locking
 from backends.pkcs11 import PKCS11Backend
 from signer.errors import HotWalletError
 from signer.ports import KeyId
+from signer.redact import key_prefix
 from signer.settings import Settings
 from softhsm import keys, library, pins, prepare
 
@@ -91,7 +92,7 @@ class _Patient:
 
     def find_key(self) -> str:
         self._backend.public_key(self._key_id)
-        return f"id {self._key_id}"
+        return f"id {key_prefix(self._key_id)}"
 
     def judge_key(self) -> str:
         for key in keys.listed(self._backend):

@@ -23,8 +23,8 @@ from backends.sql.database import Database
 from backends.sql.locks import hold_keys
 from backends.sql.schema import IS_OPEN, keys, refund_moves, refunds, transactions
 from signer.audit.record import Record
-from signer.errors import RotationInProgressError, StaleStateError, StoreError
-from signer.keys import ROTATION_HOLD, Key, KeyState
+from signer.errors import ConflictError, RotationInProgressError, StaleStateError
+from signer.keys import FORMER, ROTATION_HOLD, Key, KeyState
 from signer.refunds.refund import Status
 
 
@@ -238,6 +238,28 @@ class KeyTables:
 
         return self._database.transaction(work)
 
+    def block(self, key: Key, at: datetime, record: Record) -> Key:
+        """
+        Give up a former *key* as compromised: it signs nothing any more.
+
+        Refunds that it never signed are queued again, as ``activate`` does it.
+
+        Raises:
+            StaleStateError: The stored version is not that of *key*, or it is neither
+                draining nor retired.
+        """
+        if key.state not in FORMER:
+            raise StaleStateError(f"the key is {key.state}")
+
+        def work(connection: Connection) -> Key:
+            hold_keys(connection, shared=False)
+            changed = _change(connection, key, at, state=KeyState.BLOCKED)
+            _requeue(connection, key.address, at)
+            write(connection, record)
+            return changed
+
+        return self._database.transaction(work)
+
     def stranded(self, address: str, limit: int) -> Sequence[str]:
         """Return the ids of open refunds with nonces of *address*, oldest first."""
         given = {"of_address": address, "at_most": limit}
@@ -278,12 +300,14 @@ def _known(connection: Connection, key: Key) -> Key | None:
     Return the row of *key*, if there is one.
 
     Raises:
-        StoreError: Its id belongs to another address: it is not the key that it was.
+        ConflictError: Its id belongs to another address, or the other way round.
     """
     known = _one(connection, _BY_ADDRESS, of_address=key.address)
     named = _one(connection, _BY_ID, of_backend=key.backend, of_key=key.key_id)
     if known != named:
-        raise StoreError("the ring knows this key's id, or its address, of another key")
+        raise ConflictError(
+            "the ring knows this key's id, or its address, of another key"
+        )
     return known
 
 

@@ -9,6 +9,8 @@ from signer.errors import (
     BackendError,
     ChainUnavailableError,
     HotWalletError,
+    KeyNotFoundError,
+    KeyUnusableError,
     NotFoundError,
     StaleStateError,
     StoreError,
@@ -135,7 +137,10 @@ class Worker:
         """Return the networks whose refunds would all meet the same *trouble*."""
         if isinstance(trouble, ChainUnavailableError):
             return (refund.network,)
-        return self._chains if isinstance(trouble, BackendError) else ()
+        # A key may be gone, and the device well: others have another one.
+        ours = isinstance(trouble, KeyNotFoundError | KeyUnusableError)
+        device = isinstance(trouble, BackendError) and not ours
+        return self._chains if device else ()
 
     def _postpone(self, refund: Refund, trouble: HotWalletError) -> None:
         self._log.warning(

@@ -19,7 +19,7 @@ from backends.aws_kms import KMSBackend
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import kms_faults as faults
-from dev.kms_wire import Faults
+from dev.kms_wire import Fault, Faults
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.audit.sealing import Sealer
@@ -167,7 +167,7 @@ def test_what_kms_says_stays_inside(
     kms_faults: Faults,
     log: io.StringIO,
     detector: Detector,
-    fault: faults.Fault,
+    fault: Fault,
 ) -> None:
     """KMS refuses a new key with all its words: answer, audit and log have none."""
     for operation in ("GetPublicKey", "Sign", "DescribeKey"):

@@ -1,5 +1,6 @@
 """What every store promises of the key ring: one active key, and whole changes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,6 +9,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.audit.record import Record
 from signer.errors import (
+    ConflictError,
     KeyRotatedError,
     RotationInProgressError,
     StaleStateError,
@@ -39,8 +41,12 @@ AT = now()
 AN_HOUR = timedelta(hours=1)
 
 
+def _ring(store: KeyStore) -> Sequence[Key]:
+    return store.keys()
+
+
 def _states(store: KeyStore) -> dict[str, str]:
-    return {key.address: str(key.state) for key in store.keys()}
+    return {key.address: str(key.state) for key in _ring(store)}
 
 
 def _drafted(key: Key) -> Record:
@@ -81,7 +87,7 @@ def test_a_rotation_from_begin_to_end(store: SQLStore) -> None:
     assert activated == replace(
         asked, state=KeyState.ACTIVE, epoch=2, version=1, updated_at=AT
     )
-    assert [key.address for key in store.keys()] == [OTHER_WALLET, WALLET]
+    assert [key.address for key in _ring(store)] == [OTHER_WALLET, WALLET]
     assert store.active_key() == activated
     assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
     assert _journal(store) == ["rotation"]
@@ -119,7 +125,7 @@ def test_another_key_ends_an_abandoned_rotation(store: SQLStore) -> None:
     """O1: a key that never served is rejected then, and no longer in the way."""
     store.begin_rotation(SECOND, AT)
     store.begin_rotation(OTHER, AT + ROTATION_HOLD)
-    (second,) = (key for key in store.keys() if key.address == OTHER_WALLET)
+    (second,) = (key for key in _ring(store) if key.address == OTHER_WALLET)
 
     assert _states(store) == {
         WALLET: "active",
@@ -182,7 +188,7 @@ def test_a_key_is_one_id_and_one_address(store: SQLStore) -> None:
         key_at(THIRD, key_id=FIRST.key_id),
         key_at(WALLET, key_id="another id"),
     ):
-        with pytest.raises(StoreError, match="of another key"):
+        with pytest.raises(ConflictError, match="of another key"):
             store.begin_rotation(changed, AT)
     assert _states(store) == {WALLET: "active"}
 
@@ -213,7 +219,7 @@ def test_rolling_back(store: SQLStore) -> None:
     back = made_active(store, FIRST)
 
     assert (back.address, back.epoch) == (WALLET, 3)
-    assert [(key.address, key.epoch) for key in store.keys()] == [
+    assert [(key.address, key.epoch) for key in _ring(store)] == [
         (WALLET, 3),
         (OTHER_WALLET, 2),
     ]

@@ -1,11 +1,11 @@
-"""What every store promises of the key ring to those who rotate, pay and sign at once."""
+"""What every store promises of the key ring to those who use it at once."""
 
 import itertools
 import multiprocessing
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
@@ -16,6 +16,7 @@ import psycopg
 import pytest
 import structlog
 from sqlalchemy import func, select
+from structlog.testing import LogCapture
 
 from backends.sql import SQLStore
 from backends.sql.schema import refunds as refund_rows
@@ -27,13 +28,12 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
-from signer.keys import KeyState
-from signer.ports import KeyId
+from signer.keys import Key, KeyState
+from signer.ports import KeyId, KeyStore
 from signer.signing import Signer
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
-    accepted,
     filled,
     now,
     opened,
@@ -49,7 +49,7 @@ ROTATIONS = 20
 
 
 _SPAWN = multiprocessing.get_context("spawn")
-_SILENCE = structlog.wrap_logger(structlog.ReturnLogger())
+_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
 
 _PRIVATE = [coincurve.PrivateKey.from_int(n + 1) for n in range(ROTATIONS + 1)]
 
@@ -58,6 +58,10 @@ RING = [
     for n, key in enumerate(_PRIVATE)
 ]
 """The signers whose keys are rotated through."""
+
+
+def _ring(store: KeyStore) -> Sequence[Key]:
+    return store.keys()
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +77,7 @@ def _enrol_own(store: SQLStore, index: int) -> tuple[str, int | None]:
     return key.address, key.epoch
 
 
-def test_one_process_enrols(
-    database_url: str, store: SQLStore, racers: Racers
-) -> None:
+def test_one_process_enrols(database_url: str, store: SQLStore, racers: Racers) -> None:
     """Of many processes with a first key each, one's is the key of all of them."""
     enrolled = racers.race(_enrol_own, database_url)
 
@@ -92,13 +94,11 @@ def _begin_own(store: SQLStore, index: int) -> str:
         return e.code
 
 
-def test_one_process_begins(
-    database_url: str, store: SQLStore, racers: Racers
-) -> None:
+def test_one_process_begins(database_url: str, store: SQLStore, racers: Racers) -> None:
     """O2: of many processes that rotate at once one does; each other one is told."""
     store.enrol(key_at(WALLET))
     begun = racers.race(_begin_own, database_url)
-    (pending,) = (key for key in store.keys() if key.state is KeyState.PENDING)
+    (pending,) = (key for key in _ring(store) if key.state is KeyState.PENDING)
 
     assert begun.count("rotation-in-progress") == 3
     assert pending.address in begun
@@ -114,7 +114,7 @@ def test_one_thread_begins(store: SQLStore) -> None:
 
     with ThreadPoolExecutor(6) as threads:
         begun = list(threads.map(begin, range(6)))
-        pending = next(key for key in store.keys() if key.state is KeyState.PENDING)
+        pending = next(key for key in _ring(store) if key.state is KeyState.PENDING)
         activated = list(threads.map(lambda _: _activated(store, pending), range(6)))
 
     assert begun.count("rotation-in-progress") == 5
@@ -123,9 +123,9 @@ def test_one_thread_begins(store: SQLStore) -> None:
     assert store.head()[0] == 1  # Only the winner's record.
 
 
-def _activated(store: SQLStore, pending: object) -> bool:
+def _activated(store: SQLStore, pending: Key) -> bool:
     try:
-        store.activate(pending, now(), record())  # type: ignore[arg-type]
+        store.activate(pending, now(), record())
     except StaleStateError:
         return False
     return True
@@ -164,7 +164,7 @@ def test_a_lost_connection_activates_nothing(postgresql_url: str) -> None:
         with pytest.raises(StoreError):
             activation.result(timeout=10)
 
-    assert [(key.address, str(key.state)) for key in store.keys()] == [
+    assert [(key.address, str(key.state)) for key in _ring(store)] == [
         (WALLET, "active"),
         (OTHER_WALLET, "pending"),
     ]
@@ -328,14 +328,16 @@ def test_kill_leaves_one_active_key(database_url: str, store: SQLStore) -> None:
         # The next one does not wait for the hold of the one that was killed.
         _let_go(store)
 
-    active = [key for key in store.keys() if key.state is KeyState.ACTIVE]
-    assert [key.epoch for key in active] == [max(key.epoch or 0 for key in store.keys())]
+    active = [key for key in _ring(store) if key.state is KeyState.ACTIVE]
+    assert [key.epoch for key in active] == [
+        max(key.epoch or 0 for key in _ring(store))
+    ]
     assert known <= (active[0].epoch or 0)
     store.seal(100_000)
     assert store.head()[0] == (active[0].epoch or 0) - 1
 
 
 def _let_go(store: SQLStore) -> None:
-    for key in store.keys():
+    for key in _ring(store):
         if key.state is KeyState.PENDING:
             store.reject(key, "abandoned", now())

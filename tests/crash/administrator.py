@@ -15,8 +15,8 @@ import jwt
 _SECONDS = 20.0
 _TOKEN_SECONDS = 60
 
-# Longer than a rotation that somebody died in belongs to him.
-_PATIENCE = 30.0
+# A rotation that somebody died in belongs to him for 20 s, and he may die in several.
+_PATIENCE = 180.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,11 @@ def _ask_steadily(gateway: Gateway, options: argparse.Namespace) -> None:
     stop, made = threading.Event(), list[tuple[Order, str | None]]()
     threading.Thread(target=_await_end, args=(stop,), daemon=True).start()
 
+    free = threading.Semaphore(options.concurrency)
+
     def pay(order: Order) -> None:
         made.append((order, gateway.pay(order)))
+        free.release()
 
     began = time.monotonic()
     with ThreadPoolExecutor(options.concurrency) as pool:
@@ -69,6 +72,7 @@ def _ask_steadily(gateway: Gateway, options: argparse.Namespace) -> None:
             due = began + number / options.per_second
             if stop.wait(max(due - time.monotonic(), 0)):
                 break
+            free.acquire()  # Who cannot be served at this rate is not piled up.
             pool.submit(pay, Order.numbered(options.series, number))
     for order, refund_id in made:
         if refund_id is not None:

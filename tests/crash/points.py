@@ -7,7 +7,8 @@ reaches an armed point kills itself, as ``kill -9`` does.  A point is written
     role/port.method:when          role/port.method(status):when
 
 with *role* ``api`` or ``worker``, *when* ``before`` or ``after``, and the status that
-``save`` is about to write.  ``chain.broadcast:sent`` dies between the last byte of the
+``save`` is about to write.  What is asked of a key that is to become the active one
+is ``(rotation)`` as well.  ``chain.broadcast:sent`` dies between the last byte of the
 request and the first of the answer.  ``CRASH_AT`` names the armed points, separated
 by blanks, and ``CRASH_MARKERS`` a folder: each point kills one process in all.
 """
@@ -28,8 +29,7 @@ from tests.crash.half_request import send_and_forget
 CRASH_AT = "CRASH_AT"
 CRASH_MARKERS = "CRASH_MARKERS"
 
-# The numbers are those of the fault catalogue in docs/reliability.md; 13 (audit
-# checkpoint) and 14 (rotation) join when there is such a thing.
+# The numbers are those of the fault catalogue in docs/reliability.md.
 SENDING = {
     3: ("store.reserve:before",),
     4: ("store.reserve:after",),
@@ -71,6 +71,36 @@ REPLACING = {
     12: ("chain.broadcast(replaced):before", "chain.broadcast(replaced):after"),
 }
 
+# Behind the writers, in processes of either role.
+SEALING = {
+    13: (
+        "store.seal:before",
+        "store.seal:after",
+        "store.keep_checkpoint:before",
+        "store.keep_checkpoint:after",
+    ),
+}
+
+ROTATING = {
+    14: (
+        "backend.resolve:before",
+        "backend.resolve:after",
+        "backend.public_key(rotation):after",
+        "store.begin_rotation:before",
+        "store.begin_rotation:after",
+        "store.append(rotation):after",
+        "backend.sign_digest(rotation):before",
+        "backend.sign_digest(rotation):after",
+        "store.activate:before",
+        "store.activate:after",
+    ),
+}
+RETIRING = {14: ("store.retire:before", "store.retire:after")}
+
+_IN_ROTATION = frozenset(
+    {"backend.public_key", "backend.sign_digest", "store.append"}
+)
+
 
 def names(role: str, points: Mapping[int, tuple[str, ...]]) -> list[str]:
     """Return the points of *role* as ``CRASH_AT`` has them, in their order."""
@@ -85,6 +115,7 @@ class CrashPoints:
         self._armed = frozenset(environ.get(CRASH_AT, "").split())
         self._markers = Path(environ.get(CRASH_MARKERS, os.devnull))
         self._replacing = False
+        self._rotating = False
 
     def reach(self, name: str) -> None:
         """Die, if *name* is armed and nobody has died of it."""
@@ -98,10 +129,20 @@ class CrashPoints:
         if attempts:
             self._replacing = attempts[0] > 0
 
-    def replaced(self, place: str) -> list[str]:
-        """Return the other name of *place* while a replacement is being sent."""
-        is_next = place == "chain.broadcast" and self._replacing
-        return [f"{place}(replaced)"] if is_next else []
+    def note(self, place: str) -> None:
+        """Note whether a key is on its way to be the active one."""
+        if place == "backend.resolve":
+            self._rotating = True
+        elif place in {"store.activate", "store.reject"}:
+            self._rotating = False
+
+    def also(self, place: str) -> list[str]:
+        """Return the other names of *place* while something special is under way."""
+        if place == "chain.broadcast" and self._replacing:
+            return [f"{place}(replaced)"]
+        if place in _IN_ROTATION and self._rotating:
+            return [f"{place}(rotation)"]
+        return []
 
     def is_armed(self, name: str) -> bool:
         """Say whether somebody may still die of *name*."""
@@ -144,13 +185,14 @@ class Watched:
     def _around(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             place = f"{self._port}.{name}"
-            places = [place, *_detailed(place, args), *self._points.replaced(place)]
+            places = [place, *_detailed(place, args), *self._points.also(place)]
             for place in places:
                 self._points.reach(f"{place}:before")
             answer = method(*args, **kwargs)
             for place in places:
                 self._points.reach(f"{place}:after")
             self._points.remember(args)
+            self._points.note(place)
             return answer
 
         return call

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,21 +116,28 @@ def _possible(at: float, reigns: Sequence[Reign]) -> Iterator[str]:
 
 
 def strangers(lab: Laboratory, evidence: Evidence) -> Iterator[str]:
-    """Yield what device and audit do not agree on: by request id, both ways, by key."""
+    """
+    Yield what device and audit do not agree on: by request id, both ways, and by key.
+
+    A request whose answer was lost has an id that only the device knows; the outcome
+    then counts one more attempt than it has ids.
+    """
     known = {lab.key.name: lab.key.address}
     known |= {spare.name: spare.address for spare in lab.key.spares}
-    told = {
-        request_id: record.said["address"]
-        for record in evidence.audit
-        for request_id in record.said.get("device_request_ids", ())
-    }
-    signed = {each.request_id: known[each.key] for each in lab.key.log()}
-    for request_id in told.keys() | signed.keys():
-        if told.get(request_id) != signed.get(request_id):
-            yield (
-                f"{request_id} is of {signed.get(request_id)} by the device, and of"
-                f" {told.get(request_id)} by the audit"
-            )
+    told = dict[str, str]()
+    lost = Counter[str]()
+    for record in evidence.audit:
+        ids = record.said.get("device_request_ids", ())
+        told |= dict.fromkeys(ids, record.said["address"])
+        if record.said["event"] == "signing":
+            lost[record.said["digest"]] += record.said["attempts"] - len(ids)
+    for signed in lab.key.log():
+        by_audit = told.pop(signed.request_id, None)
+        lost[signed.digest] -= by_audit is None
+        if by_audit not in {None, known[signed.key]} or lost[signed.digest] < 0:
+            yield f"{signed.request_id} is {known[signed.key]}'s, not {by_audit}'s"
+    for request_id in told:
+        yield f"{request_id} is of the audit alone"
 
 
 def verified(lab: Laboratory) -> Verdict:

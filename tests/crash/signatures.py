@@ -25,6 +25,9 @@ from signer.settings import Settings
 from tests.crash.journal import Journal
 
 
+_THREADS = 4
+
+
 def main() -> None:
     """Sign, and write down every answer."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash.signatures")
@@ -35,13 +38,16 @@ def main() -> None:
     ring = Parts(lay_foundation(os.environ, serving=False)).ring
     stop = threading.Event()
     threading.Thread(target=_await_end, args=(stop,), daemon=True).start()
+    free = threading.Semaphore(_THREADS)
     began = time.monotonic()
-    with Journal(options.journal) as journal, ThreadPoolExecutor(4) as pool:
+    with Journal(options.journal) as journal, ThreadPoolExecutor(_THREADS) as pool:
         for number in itertools.count():
             due = began + number / options.per_second
             if stop.wait(max(due - time.monotonic(), 0)):
                 break
-            pool.submit(_sign, ring, journal)
+            free.acquire()  # Who cannot be served at this rate is not piled up.
+            signing = pool.submit(_sign, ring, journal)
+            signing.add_done_callback(lambda _: free.release())
 
 
 def _sign(ring: KeyRing, journal: Journal) -> None:

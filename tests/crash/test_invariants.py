@@ -97,12 +97,30 @@ def _journal(row: Row) -> list[dict[str, Any]]:
     ]
 
 
+def _audit(signed: Iterable[Signed]) -> tuple[Recorded, ...]:
+    """Return a chain with the intent, without a digest, and the outcome of each."""
+    records = list[Record]()
+    for each in signed:
+        said = {"refund_id": each.refund_id, "address": each.sender}
+        intent = {"event": "signing-intent", "digest": None, "monotonic_us": 10_000_000}
+        outcome = {"event": "signing", "digest": each.digest, "monotonic_us": 30_000_000}
+        asked = {"device_request_ids": [f"request-{each.digest}"]}
+        records += [
+            Record.of({**said, **intent}, _AT),
+            Record.of({**said, **outcome, **asked}, _AT),
+        ]
+    return tuple(
+        Recorded.of(link.record.id, link.record.body, link.sequence, link.hash)
+        for link in sealed(0, GENESIS, records)
+    )
+
+
 def _run() -> Evidence:
     """Return a run of two refunds in which all is well."""
     rows = (_row(0), _row(1))
     signed = tuple(_signed(row) for row in rows)
     return Evidence(
-        wallet=WALLET,
+        wallets=frozenset({WALLET}),
         decimals=6,
         journal=tuple(entry for row in rows for entry in _journal(row)),
         transfers=tuple(_transfer(row) for row in rows),
@@ -115,8 +133,9 @@ def _run() -> Evidence:
             for version, status in enumerate(HAPPY)
         ),
         spent={TOKEN: 25_000_000},
-        intents=frozenset(s.digest for s in signed),
-        used=frozenset(s.digest for s in signed),
+        used={s.digest: 20.0 for s in signed},
+        audit=_audit(signed),
+        keys=(KeyRow(WALLET, "active", 1),),
     )
 
 
@@ -290,14 +309,68 @@ FORGERIES: dict[str, tuple[Forge, str, str]] = {
         "25000001 of .* left the wallet, 25000000 is confirmed",
     ),
     "a signature was not announced": (
-        lambda e: replace(e, intents=frozenset({"digest-0"})),
+        lambda e: replace(e, audit=_audit(e.signed[:1])),
         "I6",
         "digest-1 was signed without a word",
     ),
     "the device signed what nobody announced": (
-        lambda e: replace(e, used=e.used | {"digest-9"}),
+        lambda e: replace(e, used={**e.used, "digest-9": 20.0}),
         "I6",
         "digest-9 was signed without a word",
+    ),
+    "a signature was announced too late": (
+        lambda e: replace(e, used={**e.used, "digest-1": 1.0}),
+        "I6",
+        "digest-1 was signed before it was announced",
+    ),
+    "a nonce was given out without an intent": (
+        _row_says(sender="0x" + "9" * 40),
+        "I6",
+        "rf_0 has a nonce of 0x9+, and no intent says so",
+    ),
+    "a record is missing": (
+        lambda e: replace(e, audit=(e.audit[0], *e.audit[2:])),
+        "I8",
+        "record 2 is missing: 3 is there",
+    ),
+    "a record was changed": (
+        lambda e: replace(e, audit=(replace(e.audit[0], id="au_0"), *e.audit[1:])),
+        "I8",
+        "record 1 does not follow from the one before",
+    ),
+    "a record is not canonical": (
+        lambda e: replace(
+            e, audit=(replace(e.audit[0], body=e.audit[0].body + " "), *e.audit[1:])
+        ),
+        "I8",
+        "record 1 is not canonical",
+    ),
+    "a record waits for its seal for ever": (
+        lambda e: replace(
+            e,
+            audit=(
+                *e.audit,
+                replace(e.audit[0], id=f"au_{0:012x}", sequence=None, hash=None),
+                replace(e.audit[0], id=f"au_{9_000:012x}", sequence=None, hash=None),
+            ),
+        ),
+        "I8",
+        "has waited for its seal for 9000 ms",
+    ),
+    "one signature is told of twice": (
+        lambda e: replace(e, audit=(*e.audit, e.audit[1])),
+        "I8",
+        "the request request-digest-0 is told of by",
+    ),
+    "two keys are active": (
+        lambda e: replace(e, keys=e.keys * 2),
+        "O1",
+        "2 keys are active, and 0 pending",
+    ),
+    "a rotation was left half done": (
+        lambda e: replace(e, keys=(*e.keys, KeyRow(TOKEN, "pending", None))),
+        "O1",
+        "1 keys are active, and 1 pending",
     ),
     "a promised refund is lost": (
         lambda e: replace(e, rows=e.rows[:1]),

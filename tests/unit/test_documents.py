@@ -15,7 +15,9 @@ from signer.errors import (
     BroadcastRejectedError,
     ConfigurationError,
     HotWalletError,
+    NewKeyUnhealthyError,
     PolicyViolationError,
+    RateLimitedError,
 )
 from signer.networks import Networks
 from signer.settings import Settings
@@ -81,9 +83,13 @@ def test_every_answer_is_documented() -> None:
     assert given - told == set()
 
 
+_WITH_REASON = (BroadcastRejectedError, NewKeyUnhealthyError)
+
+
 def _problem(kind: type[HotWalletError]) -> Problem:
     extra: dict[str, Any] = {"rule": "x"} if kind is PolicyViolationError else {}
-    extra |= {"reason": "x"} if kind is BroadcastRejectedError else {}
+    extra |= {"reason": "x"} if kind in _WITH_REASON else {}
+    extra |= {"retry_after": 1} if kind is RateLimitedError else {}
     return problem_of(kind("x", **extra) if kind is not ConfigurationError else kind())
 
 

@@ -128,7 +128,7 @@ def test_an_id_behind_a_slash_is_known(system: System) -> None:
 
 @pytest.mark.parametrize("name", [OTHER, "nowhere"])
 def test_a_key_that_the_ring_does_not_know(system: System, name: str) -> None:
-    """Changing the setting by hand is no rotation, whether there is such a key or not."""
+    """Changing the setting by hand is no rotation, whatever keys there are."""
     assert _refusal(system, name) == "key-not-in-ring"
     assert system.store.active_key() == system.old
 

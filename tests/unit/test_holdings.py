@@ -6,8 +6,8 @@ from typing import NoReturn
 
 import pytest
 
-from dev import stablecoin as coin
 from backends.json_rpc import JSONRPCChain
+from dev import stablecoin as coin
 from signer.deadline import Deadlines
 from signer.errors import ChainUnavailableError
 from signer.holdings import Holding, Survey

@@ -28,7 +28,8 @@ def world(sqlite_store: SQLStore) -> World:
 
 
 def _states(world: World) -> list[str]:
-    return [str(key.state) for key in world.store.keys()]
+    ring = world.store.keys()
+    return [str(key.state) for key in ring]
 
 
 def test_a_key_retires_when_its_last_refund_is_final(world: World) -> None:

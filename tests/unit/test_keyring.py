@@ -3,6 +3,7 @@
 import coincurve
 import pytest
 import structlog
+from structlog.testing import LogCapture
 
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog
@@ -23,7 +24,7 @@ FIRST, SECOND = (
 )
 DIGEST = bytes(range(32))
 PURPOSE = Purpose(Operation.MESSAGE_SIGNING)
-_SILENCE = structlog.wrap_logger(structlog.ReturnLogger())
+_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
 
 
 class Time:
@@ -151,3 +152,15 @@ def _rotating_at_the_last_moment(store: SQLStore, times: int) -> KeyRing:
     store.enrol(key_of(first))
     by_address = {signer.address: signer for signer in (first, second)}
     return KeyRing(sneaky, lambda key: by_address[key.address])
+
+
+def test_only_former_keys_are_swept(sqlite_store: SQLStore) -> None:
+    """What pays refunds is never swept, nor is what the ring does not know."""
+    ring = ring_over(sqlite_store, FIRST, SECOND)
+    made_active(sqlite_store, key_of(SECOND))
+    former = ring.former(FIRST.address)
+
+    assert (former.signer, former.key.epoch) == (FIRST, 1)
+    for address in (SECOND.address, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"):
+        with pytest.raises(KeyUnusableError, match="draining or retired"):
+            ring.former(address)

@@ -11,11 +11,12 @@ from typing import Any
 import coincurve
 import pytest
 import structlog
+from structlog.testing import LogCapture
 
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
-from signer.audit.record import Actor
+from signer.audit.record import Actor, Record
 from signer.der import parse_public_key
 from signer.errors import (
     AccessDeniedError,
@@ -26,7 +27,9 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
     NewKeyUnhealthyError,
+    NotFoundError,
     RotationInProgressError,
+    StaleStateError,
     StoreUnavailableError,
 )
 from signer.holdings import Holding
@@ -44,7 +47,7 @@ RICH = Holding("local", "1.0", {"TUSD": "5"}, 0)
 POOR = Holding("local", "0", {"TUSD": "0"}, 0)
 
 OLD, NEW, OTHER = (f"{n}" * 8 + "-0000-4000-8000-whole" for n in (1, 2, 3))
-_SILENCE = structlog.wrap_logger(structlog.ReturnLogger())
+_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
 
 
 class Directory:
@@ -126,7 +129,8 @@ class System:
     @property
     def states(self) -> dict[str, str]:
         """The states of the ring by key id."""
-        return {key.key_id: str(key.state) for key in self.store.keys()}
+        ring = self.store.keys()
+        return {key.key_id: str(key.state) for key in ring}
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -217,13 +221,11 @@ def test_the_only_key_is_the_active_one(system: System) -> None:
     assert system.store.active_key() == system.old
 
 
-def test_the_first_key_of_an_empty_ring(
-    system: System, sqlite_store: SQLStore
-) -> None:
+def test_the_first_key_of_an_empty_ring(system: System, sqlite_store: SQLStore) -> None:
     """A rotation without an active key activates, and names none before it."""
     empty = altered(sqlite_store, active_key=lambda: None)
     rotated = system.rotation(empty).rotate(NEW, ALICE)
-    done = [each for each in system.records if each["event"] == "rotation"][0]
+    done = next(e for e in system.records if e["event"] == "rotation")
 
     assert rotated.previous is None
     assert "previous_key" not in done["details"]
@@ -490,8 +492,9 @@ def test_no_journal_no_rotation(system: System, sqlite_store: SQLStore) -> None:
     rotation._audit = AuditLog(
         _SILENCE, journal=altered(sqlite_store, append=_unavailable)
     )
-    with structlog.testing.capture_logs() as events, pytest.raises(
-        StoreUnavailableError
+    with (
+        structlog.testing.capture_logs() as events,
+        pytest.raises(StoreUnavailableError),
     ):
         rotation.rotate(NEW, ALICE)
 
@@ -530,3 +533,41 @@ def test_a_grant_that_takes_a_while(system: System) -> None:
     rotated = system.rotation().rotate(NEW, ALICE)
 
     assert (rotated.status, rotated.key.epoch) == ("rotated", 2)
+
+
+def test_a_former_key_is_given_up_later(system: System) -> None:
+    """It was drained as usual, and then somebody found out; again is fine (O8)."""
+    system.rotation().rotate(NEW, ALICE)
+    blocked, stranded = system.rotation().block(system.address(OLD), ALICE)
+    again, _ = system.rotation().block(system.address(OLD), ALICE)
+
+    assert (blocked.state, stranded) == (KeyState.BLOCKED, ())
+    assert again == blocked
+    with pytest.raises(ConflictError, match="given up"):
+        system.rotation().rotate(OLD, ALICE)
+
+
+def test_who_forgot_to_say_so_may_ask_again(system: System) -> None:
+    """The key is rotated away from already, and is given up by the second call (O8)."""
+    system.rotation().rotate(NEW, ALICE)
+    rotated = system.rotation().rotate(NEW, ALICE, compromised=True)
+
+    assert rotated.key.state is KeyState.ACTIVE
+    assert rotated.previous is not None
+    assert rotated.previous.state is KeyState.BLOCKED
+    rehearsed = system.rotation().rotate(NEW, ALICE, compromised=True, rehearse=True)
+    assert rehearsed.stranded == ()
+
+
+def test_only_a_former_key_is_given_up(system: System) -> None:
+    """The active one serves until another does, and a stranger is none of ours."""
+    with pytest.raises(ConflictError, match="active"):
+        system.rotation().block(system.address(OLD), ALICE)
+    with pytest.raises(NotFoundError):
+        system.rotation().block(system.address(NEW), ALICE)
+    with pytest.raises(StaleStateError):
+        system.store.block(system.old, system.clock(), _record(system))
+
+
+def _record(system: System) -> Record:
+    return Record.of({"event": "test"}, system.clock())

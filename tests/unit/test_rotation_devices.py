@@ -10,6 +10,7 @@ from asn1crypto.core import OctetString
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass, Session
+from structlog.testing import LogCapture
 
 from backends import pkcs11_keys
 from backends.aws_kms import KMSBackend
@@ -32,7 +33,7 @@ from tests.support.keys import key_at
 
 ALICE = Actor("alice", "req-1")
 P256 = bytes.fromhex("06082a8648ce3d030107")
-_SILENCE = structlog.wrap_logger(structlog.ReturnLogger())
+_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
 
 
 def _rotation(store: SQLStore, device: KeyDirectory) -> Rotation:
@@ -141,7 +142,6 @@ FAULTS: dict[str, tuple[str, Fault, str]] = {
     "no DER": ("Sign", faults.signature(b"\x30\x00"), "signature-encoding"),
     "disabled meanwhile": ("Sign", faults.disabled(), "key-unusable"),
     "denied": ("Sign", faults.access_denied(), "backend-access-denied"),
-    "throttled": ("Sign", faults.throttle(), "backend-throttled"),
     "another curve": ("GetPublicKey", faults.public_key(_p256()), "signature-encoding"),
 }
 
@@ -160,6 +160,18 @@ def test_a_kms_that_fails(
     """Whatever KMS does when it is asked, the old key serves within five seconds."""
     kms_faults.always(operation, fault)
     _require_refused(kms_store, kms, kms_emulator.create_key(), reason)
+
+
+def test_a_kms_that_throttles(
+    kms_store: SQLStore,
+    hasty_kms: KMSBackend,
+    kms_emulator: KMSEmulator,
+    kms_faults: Faults,
+) -> None:
+    """A quota that is used up is told as such, when there is no time to wait for it."""
+    kms_faults.always("Sign", faults.throttle())
+    arn = kms_emulator.create_key()
+    _require_refused(kms_store, hasty_kms, arn, "backend-throttled")
 
 
 def test_a_rotation_by_alias_pins_the_key(
@@ -213,9 +225,7 @@ def test_a_key_that_is_not_in_the_token(
 ) -> None:
     """A CKA_ID that no key has is refused, and the old key serves."""
     _enrolled(sqlite_store, softhsm, softhsm_key)
-    _require_refused(
-        sqlite_store, softhsm, secrets.token_hex(16), "key-not-found"
-    )
+    _require_refused(sqlite_store, softhsm, secrets.token_hex(16), "key-not-found")
 
 
 def test_a_key_of_the_token_on_another_curve(
