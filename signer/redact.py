@@ -30,7 +30,7 @@ _SECRETS = re.compile(
     | \b(?i:[a-z])[\w+.-]*://[^\s"'<>]+
     | \b[\w.-]+\.amazonaws\.com(?:\.cn)?\b
     | \b(?:af|ap|ca|cn|eu|il|me|mx|sa|us)(?:-gov|-iso\w?)?-[a-z]+-\d\b
-    | (?<![\w.])\d{12}(?!\w|\.\d)
+    | (?<![\w.])(?<!-[0-9a-f]{4}-[0-9a-f]{4}-)\d{12}(?!\w|\.\d)  # An account, no UUID.
     """,
     re.VERBOSE,
 )

@@ -44,10 +44,8 @@ def _boolean(value: object) -> object:
     return value
 
 
-def _networks(value: object) -> object:
+def _networks(value: str) -> tuple[str, ...]:
     """Read addresses and networks, separated by commas (RFC 4632)."""
-    if not isinstance(value, str):
-        return value
     try:
         return tuple(str(ip_network(part.strip())) for part in value.split(","))
     except ValueError:  # It would quote the value, which may be a misplaced secret.

@@ -41,7 +41,7 @@ class Announcements:
         outcomes: dict[str, Owner] = {}
         for record in audit:
             said = record.said
-            owner = (said.get("refund_id"), str(said.get("address")).lower())
+            owner = (str(said.get("refund_id")), str(said.get("address")).lower())
             if said["event"] == "signing":
                 outcomes[said["digest"]] = owner
             elif said["event"] == "signing-intent" and said["digest"]:
@@ -54,11 +54,10 @@ class Announcements:
 
 
 def _announced(evidence: Evidence) -> Iterator[str]:
-    """I6: whatever was signed was announced to the audit before, and is in the store."""
+    """I6: whatever was signed was announced: its intent is in the store."""
     known = Announcements.of(evidence.audit)
-    owners = known.outcomes | {
-        s.digest: (s.refund_id, s.sender) for s in evidence.signed
-    }
+    owners = dict(known.outcomes)
+    owners |= {s.digest: (s.refund_id, s.sender) for s in evidence.signed}
     made = owners.keys() | {s.digest for s in evidence.sent} | evidence.used.keys()
     made -= known.digests.keys()
     done = {owners[digest] for digest in made & owners.keys()}

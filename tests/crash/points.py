@@ -15,6 +15,7 @@ by blanks, and ``CRASH_MARKERS`` a folder: each point kills one process in all.
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,6 @@ ROTATING = {
         "store.begin_rotation:before",
         "store.begin_rotation:after",
         "store.append(rotation):after",
-        "backend.sign_digest(rotation):before",
         "backend.sign_digest(rotation):after",
         "store.activate:before",
         "store.activate:after",
@@ -97,9 +97,8 @@ ROTATING = {
 }
 RETIRING = {14: ("store.retire:before", "store.retire:after")}
 
-_IN_ROTATION = frozenset(
-    {"backend.public_key", "backend.sign_digest", "store.append"}
-)
+_ROTATING_THREAD = "deadline-new-key"
+"""Where ``Rotation`` waits for the new key, and nothing else happens."""
 
 
 def names(role: str, points: Mapping[int, tuple[str, ...]]) -> list[str]:
@@ -115,7 +114,6 @@ class CrashPoints:
         self._armed = frozenset(environ.get(CRASH_AT, "").split())
         self._markers = Path(environ.get(CRASH_MARKERS, os.devnull))
         self._replacing = False
-        self._rotating = False
 
     def reach(self, name: str) -> None:
         """Die, if *name* is armed and nobody has died of it."""
@@ -129,18 +127,11 @@ class CrashPoints:
         if attempts:
             self._replacing = attempts[0] > 0
 
-    def note(self, place: str) -> None:
-        """Note whether a key is on its way to be the active one."""
-        if place == "backend.resolve":
-            self._rotating = True
-        elif place in {"store.activate", "store.reject"}:
-            self._rotating = False
-
     def also(self, place: str) -> list[str]:
         """Return the other names of *place* while something special is under way."""
         if place == "chain.broadcast" and self._replacing:
             return [f"{place}(replaced)"]
-        if place in _IN_ROTATION and self._rotating:
+        if threading.current_thread().name == _ROTATING_THREAD:
             return [f"{place}(rotation)"]
         return []
 
@@ -192,7 +183,6 @@ class Watched:
             for place in places:
                 self._points.reach(f"{place}:after")
             self._points.remember(args)
-            self._points.note(place)
             return answer
 
         return call

@@ -4,6 +4,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,11 +81,15 @@ def rotate_around(
 
 def reigns(first: str, answers: Sequence[Answer]) -> list[Reign]:
     """Return who reigned when, by what the administrator was answered."""
-    done = [answer for answer in answers if answer.is_done]
-    return [
-        Reign(first.lower(), 0.0, 0.0),
-        *(Reign(answer.address, answer.began, answer.at) for answer in done),
-    ]
+    found = [Reign(first.lower(), 0.0, 0.0)]
+    began: float | None = None
+    for answer in answers:
+        # Whoever was not answered may have been served.
+        began = answer.began if began is None else began
+        if answer.is_done:
+            found.append(Reign(answer.address, began, answer.at))
+            began = None
+    return found
 
 
 def usurpers(evidence: Evidence, reigns: Sequence[Reign]) -> Iterator[str]:
@@ -128,11 +133,13 @@ def strangers(lab: Laboratory, evidence: Evidence) -> Iterator[str]:
     lost = Counter[str]()
     for record in evidence.audit:
         ids = record.said.get("device_request_ids", ())
-        told |= dict.fromkeys(ids, record.said["address"])
+        told |= dict.fromkeys(ids, str(record.said.get("address")))
         if record.said["event"] == "signing":
             lost[record.said["digest"]] += record.said["attempts"] - len(ids)
     for signed in lab.key.log():
         by_audit = told.pop(signed.request_id, None)
+        if signed.is_refused:
+            continue
         lost[signed.digest] -= by_audit is None
         if by_audit not in {None, known[signed.key]} or lost[signed.digest] < 0:
             yield f"{signed.request_id} is {known[signed.key]}'s, not {by_audit}'s"
@@ -144,10 +151,10 @@ def verified(lab: Laboratory) -> Verdict:
     """Return what the product's own verifier says of an export of the whole chain."""
     from backends.sql import SQLStore  # noqa: PLC0415  After all forks.
 
-    store = SQLStore(lab.database_url)
     key = CheckpointKey.load(lab.home / "hotwallet" / "audit.pem")
-    origin = checkpoint_origin(lab)
-    return verify(export(store, origin), Verifier(key.public_pem()))
+    with closing(SQLStore(lab.database_url)) as store:
+        lines = export(store, checkpoint_origin(lab))
+        return verify(lines, Verifier(key.public_pem()))
 
 
 def checkpoint_origin(lab: Laboratory) -> str:

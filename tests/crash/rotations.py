@@ -32,7 +32,7 @@ def rotates_under_load(
     """Rotate twenty times under load, judge all of it, and return the figures."""
     admin = administrator(lab)
     signatures = sign_beside(lab, per_second)
-    begun = lab.wait(lambda: (lab.home / "signatures").exists(), 30)
+    begun = lab.wait((lab.home / "signatures").exists, 30)
     assert begun, lab.explain("see signatures.log")
     driver = lab.drive("rotation", per_second=per_second, concurrency=24)
     lab.sleep(2)
@@ -51,13 +51,15 @@ def rotates_under_load(
         "sealed late, median": sorted(late)[len(late) // 2],
         "sealed late, most": max(late),
     }
-    print(json.dumps(figures))
+    (lab.home / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
 
     assert drained, lab.explain(evidence.keys)
     assert lab.violations() == [], lab.explain("see the list")
     ruled = reigns(lab.key.address, admin.answers)
-    assert [*usurpers(evidence, ruled)] == [], lab.explain("see the list")
-    assert [*strangers(lab, evidence)] == [], lab.explain("see the list")
+    usurped = [*usurpers(evidence, ruled)]
+    assert usurped == [], lab.explain(usurped)
+    strange = [*strangers(lab, evidence)]
+    assert strange == [], lab.explain(strange)
     assert all(entry["event"] == "signed" for entry in _signatures(lab)), figures
     assert _troubles(lab) == Counter(), lab.explain("somebody was not served at once")
     assert verified(lab).is_good, lab.explain(verified(lab))

@@ -24,7 +24,7 @@ def main(count: int) -> None:
         name = backend.generate(f"spare-{number}")
         address = parse_public_key(backend.public_key(name)).address
         made.append({"name": name, "address": address})
-    print(json.dumps(made))
+    sys.stdout.write(json.dumps(made))
 
 
 if __name__ == "__main__":

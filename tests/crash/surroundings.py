@@ -69,11 +69,12 @@ class Spare:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A signature by the device's own log: *key* is the name of the key that made it."""
+    """A request to sign by the device's own log; *key* is the name of its key."""
 
     request_id: str
     key: str
     digest: str
+    is_refused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +151,13 @@ def _log(kms: KMSEmulator) -> tuple[Signed, ...]:
         if call.operation == "Sign"
     }
     return tuple(
-        Signed(event.request_id, event.key_id, digests[event.request_id])
+        Signed(
+            event.request_id,
+            event.key_id,
+            digests[event.request_id],
+            is_refused=event.error_code is not None,
+        )
         for event in tuple(kms.trail)
-        if event.error_code is None
     )
 
 

@@ -6,19 +6,33 @@ names the invariant that must notice.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.crash.evidence import Evidence, Row, Sent, Signed, Step, Transfer
+from signer.audit.chain import GENESIS, sealed
+from signer.audit.record import Record
+from tests.crash.evidence import (
+    Evidence,
+    KeyRow,
+    Recorded,
+    Row,
+    Sent,
+    Signed,
+    Step,
+    Transfer,
+)
 from tests.crash.invariants import violations
 
 
 WALLET = "0x" + "aa" * 20
 TOKEN = "0x" + "cc" * 20
 HAPPY = ("queued", "reserved", "signed", "broadcast", "mined", "confirmed")
+
+_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 Forge = Callable[[Evidence], Evidence]
 
@@ -103,7 +117,11 @@ def _audit(signed: Iterable[Signed]) -> tuple[Recorded, ...]:
     for each in signed:
         said = {"refund_id": each.refund_id, "address": each.sender}
         intent = {"event": "signing-intent", "digest": None, "monotonic_us": 10_000_000}
-        outcome = {"event": "signing", "digest": each.digest, "monotonic_us": 30_000_000}
+        outcome = {
+            "event": "signing",
+            "digest": each.digest,
+            "monotonic_us": 30_000_000,
+        }
         asked = {"device_request_ids": [f"request-{each.digest}"]}
         records += [
             Record.of({**said, **intent}, _AT),
@@ -351,11 +369,10 @@ FORGERIES: dict[str, tuple[Forge, str, str]] = {
             audit=(
                 *e.audit,
                 replace(e.audit[0], id=f"au_{0:012x}", sequence=None, hash=None),
-                replace(e.audit[0], id=f"au_{9_000:012x}", sequence=None, hash=None),
             ),
         ),
         "I8",
-        "has waited for its seal for 9000 ms",
+        "au_0+ has waited for its seal for [0-9]+ ms",
     ),
     "one signature is told of twice": (
         lambda e: replace(e, audit=(*e.audit, e.audit[1])),

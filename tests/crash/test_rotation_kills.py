@@ -54,7 +54,8 @@ def _resumes(lab: Laboratory) -> None:
     assert drained, lab.explain(evidence.keys)
     assert lab.violations() == [], lab.explain("see the list")
     ruled = reigns(lab.key.address, admin.answers)
-    assert [*usurpers(evidence, ruled)] == [], lab.explain("see the list")
+    usurped = [*usurpers(evidence, ruled)]
+    assert usurped == [], lab.explain(usurped)
     assert max(key.epoch or 0 for key in evidence.keys) == rotations + 1
     done = [record for record in evidence.audit if _is_rotation(record.said)]
     assert len(done) == rotations
@@ -68,9 +69,7 @@ def _is_rotation(said: Mapping[str, Any]) -> bool:
 def test_resumes_on_sqlite(open_laboratory: Open, empty_sqlite_url: str) -> None:
     """Wherever a rotation dies, asking again does it once, and one key is active."""
     _resumes(
-        open_laboratory(
-            empty_sqlite_url, crash_at=_POINTS, spares=3, settings=SETTINGS
-        )
+        open_laboratory(empty_sqlite_url, crash_at=_POINTS, spares=3, settings=SETTINGS)
     )
 
 

@@ -3,15 +3,17 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import coincurve
 import pytest
 import structlog
 
+import signer.ports
 from signer.audit.log import AuditLog
-from signer.audit.record import Operation, Purpose, Subject
+from signer.audit.record import Operation, Purpose, Record, Subject
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -291,3 +293,20 @@ def test_operations_have_the_names_that_auditors_search_for() -> None:
         "message-signing",
         "self-test",
     }
+
+
+class Journal:
+    """A journal that takes everything."""
+
+    def append(self, records: Sequence[Record], *, active: str | None = None) -> None:
+        """Take *records*."""
+
+
+def test_a_journal_is_evidence_enough() -> None:
+    """With one, a log that cannot be written keeps no signature back (A1)."""
+    device = honest(KEY)
+    journal = cast("signer.ports.Journal", Journal())
+    audit = AuditLog(FullDisk(good=0), journal=journal)
+
+    assert signer_over(device, audit).sign_digest(DIGEST, PURPOSE).r
+    assert device.calls == 1

@@ -11,6 +11,7 @@ import pytest
 
 from api.errors import Problem, problem_of
 from backends.sql.schema import metadata
+from signer.audit.walking import BrokenChainError
 from signer.errors import (
     BroadcastRejectedError,
     ConfigurationError,
@@ -90,6 +91,7 @@ def _problem(kind: type[HotWalletError]) -> Problem:
     extra: dict[str, Any] = {"rule": "x"} if kind is PolicyViolationError else {}
     extra |= {"reason": "x"} if kind in _WITH_REASON else {}
     extra |= {"retry_after": 1} if kind is RateLimitedError else {}
+    extra |= {"sequence": 1} if kind is BrokenChainError else {}
     return problem_of(kind("x", **extra) if kind is not ConfigurationError else kind())
 
 

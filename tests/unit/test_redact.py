@@ -68,6 +68,7 @@ def test_a_vendors_message_loses_its_secrets(secret: str, frame: str) -> None:
         "1234abcd...",
         "local",
         "backend-unavailable",
+        "8ae8df34-2a06-4444-ada4-743714757909",  # A KMS request id.
     ],
 )
 def test_what_operators_need_is_left_alone(text: str) -> None:

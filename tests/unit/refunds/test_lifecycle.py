@@ -8,6 +8,7 @@ import pytest
 from eth_utils.crypto import keccak
 from structlog.testing import capture_logs
 
+from signer.audit.log import AuditLog
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
@@ -18,15 +19,17 @@ from signer.errors import (
     InsufficientFundsError,
     KeyUnusableError,
     StaleStateError,
+    StoreUnavailableError,
 )
 from signer.ports import Fees
 from signer.refunds.lifecycle import FRESH, LONGEST_DELAY, Lifecycle
 from signer.refunds.moving import RESEND_AFTER
+from signer.refunds.nonces import Nonces
 from signer.refunds.payment import Payer
 from signer.refunds.refund import HOLD, Kind, Status
 from signer.transactions import MAX_GAS
 from tests.fixtures.scripted_chain import Sent
-from tests.support.devices import honest, planted, point, signer_over
+from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import ACTOR, CUSTOMER, KEY, World, altered
 
@@ -522,3 +525,26 @@ def test_a_given_up_key_replaces_nothing(world: World) -> None:
         world.step(refund)
 
     assert world.stored(refund) == refund
+
+
+def test_a_signature_that_cannot_be_recorded_is_told_of(world: World) -> None:
+    """Neither the bytes nor the outcome: the intent alone says of it then (I6)."""
+    reserved = world.step(world.accepted())
+
+    def gone(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("gone")
+
+    broken = altered(world.store, save=gone, append=gone)
+    audit = AuditLog(recording()[0]._logger, journal=broken)
+    world.signer = signer_over(honest(KEY), audit)
+    ring, reserved = world.ring, replace(reserved, intended=True)
+    assert ring.active().signer is world.signer
+    nonces = Nonces(world.store, ring, world.clock)
+    payer = Payer(ring, world.clock)
+    process = Lifecycle(broken, world.chains, payer, nonces, world.clock)
+
+    with capture_logs() as logs, pytest.raises(StoreUnavailableError):
+        process.step(reserved, ACTOR)
+
+    assert [entry["event"] for entry in logs] == ["outcome-not-recorded"]
+    assert world.stored(reserved) == reserved

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import coincurve
 import pytest
 from structlog.testing import capture_logs
 
@@ -16,6 +17,9 @@ from signer.refunds.payment import calldata, purpose_of
 from signer.refunds.refund import Refund, Status
 from signer.refunds.wallet import Pause, Sighting, Wallet
 from signer.refunds.watching import HISTORY, Standing, WalletWatch
+from signer.signing import Signer
+from tests.support.devices import honest, signer_over
+from tests.support.keys import key_at, made_active
 from tests.support.refunds import ACTOR, World, altered
 
 
@@ -616,3 +620,30 @@ def test_who_stops_a_network_is_asked_last(world: World) -> None:
             intent=intent,
         )
     assert world.stored(refund) == refund
+
+
+def _rotated(world: World) -> Signer:
+    other = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+    world.others = (other,)
+    made_active(world.store, key_at(other.address))
+    return other
+
+
+def test_what_a_former_key_sent_must_be_known(world: World) -> None:
+    """A restored ledger may have forgotten what its wallet paid (R24, O6)."""
+    _paid(world)
+    other = _rotated(world)
+    first = world.step(world.accepted())
+    _foreign(world, 1)
+
+    with pytest.raises(WalletPausedError, match="former key"):
+        world.step(world.accepted())
+    assert first.sender == other.address
+
+
+def test_a_former_key_that_never_paid_is_no_trouble(world: World) -> None:
+    """It has no wallet on this network, and so nothing to be forgotten (O4)."""
+    assert world.ring.active().key.address == world.signer.address
+    other = _rotated(world)
+
+    assert world.step(world.accepted()).sender == other.address
