@@ -110,5 +110,12 @@ class Sealed:
 
 
 def new_record_id(at: datetime) -> str:
-    """Return 48 bits of milliseconds and 80 random ones, in hex behind ``au_``."""
-    return f"au_{int(at.timestamp() * 1000):012x}{secrets.token_hex(10)}"
+    """
+    Return 60 bits of time and 68 random ones, in hex behind ``au_``.
+
+    48 bits are milliseconds, and 12 the microseconds behind them: what one process
+    writes sorts in its order.
+    """
+    milliseconds = int(at.timestamp()) * 1000 + at.microsecond // 1000
+    time = f"{milliseconds:012x}{at.microsecond % 1000:03x}"
+    return f"au_{time}{secrets.token_hex(9)[:17]}"

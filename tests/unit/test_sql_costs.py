@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, event, insert, select, text
 from backends.sql import SQLStore, queries, spending
 from backends.sql.schema import refunds, sightings, spendings
 from backends.sql.statements import CLAIM, next_nonce
+from signer.audit.record import Record
 from signer.refunds.refund import Refund, Status
 from tests.fixtures.ledger import (
     WALLET,
@@ -23,6 +24,7 @@ from tests.fixtures.ledger import (
     queued,
     sighting,
     signed,
+    transaction,
 )
 
 
@@ -120,6 +122,38 @@ def test_round_trips(store: SQLStore) -> None:
         ]
 
     assert seen == EXPECTED[store._database.dialect]
+
+
+def test_the_audit_costs_a_refund_no_commit(store: SQLStore) -> None:
+    """Intent and outcome ride in the reservation and with the signed bytes."""
+    opened(store)
+    store.check()
+    refund = store.accept(queued())[0]
+    intent = Record.of({"event": "intent"}, now())
+    outcome = Record.of({"event": "outcome"}, later(0.001))
+
+    with _counted(store) as statements:
+        refund = store.reserve(
+            refund,
+            sender=WALLET,
+            key_id="01",
+            gas_limit=1,
+            counted=0,
+            at=now(),
+            intent=intent,
+        )
+        after = refund.moved(Status.SIGNED, now(), tx_hash="0x1")
+        store.save(refund, after, transaction(refund, tx_hash="0x1"), outcome)
+    store.seal()
+    written = [each.record for each in store.sealed(0, 10)]
+    begun = [each for each in statements if each.startswith(("BEGIN", "WITH"))]
+
+    assert written == [intent, outcome]
+    assert [each.split()[0] for each in begun] == (
+        ["BEGIN", "BEGIN"]
+        if store._database.dialect == "sqlite"
+        else ["BEGIN", "WITH", "WITH"]  # The first WITH is in the transaction begun.
+    )
 
 
 def _fill(store: SQLStore, count: int) -> None:
