@@ -1,5 +1,7 @@
 """Keeps the ring in order: what is drained is retired, with its record."""
 
+from collections.abc import Sequence
+
 import structlog
 
 from signer.audit.log import AuditLog
@@ -22,10 +24,16 @@ class Keeper:
         self._clock = clock
         self._log = structlog.get_logger("keys")
 
-    def retire(self) -> None:
-        """Retire the draining keys whose last nonce is final; never raises ours."""
+    def retire(self, settled: Sequence[str]) -> None:
+        """
+        Retire the draining keys whose last nonce is final; never raises ours.
+
+        Only those with the addresses in *settled*, whose chains know no more of them
+        than the ledger does: one that was restored has forgotten what is open.
+        """
         try:
-            for key, record in self._store.retire(self._clock(), self._draft):
+            retired = self._store.retire(settled, self._clock(), self._draft)
+            for key, record in retired:
                 self._audit.tell(record)
                 self._log.info("key-retired", address=key.address)
         except HotWalletError as e:

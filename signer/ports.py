@@ -540,10 +540,12 @@ class KeyStore(Protocol):
         """Return the ids of open refunds with nonces of *address*, oldest first."""
 
     def retire(
-        self, at: datetime, draft: Callable[[Key], Record]
+        self, settled: Sequence[str], at: datetime, draft: Callable[[Key], Record]
     ) -> Sequence[tuple[Key, Record]]:
         """
-        Retire the draining keys that no open refund has.
+        Retire the draining keys that no open refund has, and no paused wallet.
+
+        Only those with an address in *settled*.
 
         Returns:
             Each with the record that *draft* made of it, and that was written with it.

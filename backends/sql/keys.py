@@ -21,7 +21,14 @@ from backends.sql.audit import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database
 from backends.sql.locks import hold_keys
-from backends.sql.schema import IS_OPEN, keys, refund_moves, refunds, transactions
+from backends.sql.schema import (
+    IS_OPEN,
+    keys,
+    refund_moves,
+    refunds,
+    transactions,
+    wallets,
+)
 from signer.audit.record import Record
 from signer.errors import ConflictError, RotationInProgressError, StaleStateError
 from signer.keys import FORMER, ROTATION_HOLD, Key, KeyState
@@ -71,6 +78,10 @@ _IDLE = (
     select(keys)
     .where(
         text("state = 'draining'"),
+        keys.c.address.in_(bindparam("settled", expanding=True)),
+        ~select(wallets.c.sender)
+        .where(wallets.c.sender == keys.c.address, wallets.c.paused_by.is_not(None))
+        .exists(),
         ~select(refunds.c.id)
         .where(text(IS_OPEN), refunds.c.sender == keys.c.address)
         .exists(),
@@ -267,21 +278,26 @@ class KeyTables:
         return tuple(id_ for (id_,) in rows)
 
     def retire(
-        self, at: datetime, draft: Callable[[Key], Record]
+        self, settled: Sequence[str], at: datetime, draft: Callable[[Key], Record]
     ) -> Sequence[tuple[Key, Record]]:
         """
-        Retire the draining keys that no open refund has.
+        Retire the draining keys that no open refund has, and no paused wallet.
+
+        Only those with an address in *settled*.
 
         Returns:
             Each with the record that *draft* made of it, and that was written with it.
         """
-        if not self._database.run(lambda c: c.execute(_IDLE).all()):
+        given = {"settled": list(settled)}
+        if not settled:
+            return ()
+        if not self._database.run(lambda c: c.execute(_IDLE, given).all()):
             return ()
 
         def work(connection: Connection) -> Sequence[tuple[Key, Record]]:
             hold_keys(connection, shared=False)
             retired = []
-            for row in connection.execute(_IDLE).all():
+            for row in connection.execute(_IDLE, given).all():
                 key = _change(connection, Key(*row), at, state=KeyState.RETIRED)
                 retired.append((key, draft(key)))
                 write(connection, retired[-1][1])

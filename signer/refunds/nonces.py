@@ -143,10 +143,12 @@ class Nonces:
         return sighting.tx_hash
 
     def _require_known(self, chain: Chain, address: str) -> None:
-        wallet = self._store.wallet(chain.network.chain_id, address)
-        if wallet is None:
+        counted = chain.client.pending_count(address)
+        if counted == 0:
             return
-        if chain.client.pending_count(address) > wallet.next_nonce:
+        # A ledger from before its first payment here knows nothing of the wallet.
+        wallet = self.wallets.opened(chain, address, counted)
+        if counted > wallet.next_nonce:
             raise WalletPausedError("a former key's wallet has sent what is not known")
 
     def _key_id(self, address: str) -> str:

@@ -102,6 +102,23 @@ class WalletWatch:
         self.resume(standing, chain)
         return self.standing(chain, address)
 
+    def is_settled(self, chain: Chain, address: str) -> bool:
+        """
+        Say whether chain and ledger agree about the wallet of a former key.
+
+        It is watched on the way, and opened if the ledger never knew it: one that was
+        restored may have forgotten all that it paid.
+
+        Raises:
+            StaleStateError: Somebody else did so at the same time.
+        """
+        counted = chain.client.pending_count(address)
+        if counted == 0 and not self._store.wallet(chain.network.chain_id, address):
+            return True
+        self.opened(chain, address, counted)
+        standing = self.watch(chain, address)
+        return standing.wallet.paused_by is None and not standing.unseen
+
     def standing(self, chain: Chain, address: str) -> Standing:
         """
         Compare chain and ledger, and change nothing.

@@ -17,7 +17,7 @@ from signer.errors import (
 )
 from signer.keeping import Keeper
 from signer.keyring import KeyRing
-from signer.keys import WATCHED
+from signer.keys import WATCHED, Key, KeyState
 from signer.ports import Clock, Store
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.refund import HOLD, UNSENT, Refund
@@ -97,16 +97,25 @@ class Worker:
         return steps
 
     def _watch(self) -> None:
-        used = [key.address for key in self._ring.known() if key.state in WATCHED]
+        watched = [key for key in self._ring.known() if key.state in WATCHED]
+        settled = [key.address for key in watched if self._is_settled(key)]
+        self._keeper.retire(settled)
+
+    def _is_settled(self, key: Key) -> bool:
+        """Watch the wallets of *key*; say whether nothing of a former one is open."""
+        settled = key.state is KeyState.DRAINING
         for name, chain in self._chains.items():
-            for address in used:
-                try:
-                    self._wallets.watch(chain, address)
-                except NotFoundError:
-                    pass  # Nothing to watch yet.
-                except HotWalletError as e:
-                    self._log.warning("watch-failed", network=name, code=e.code)
-        self._keeper.retire()
+            try:
+                if key.state is KeyState.DRAINING:
+                    settled &= self._wallets.is_settled(chain, key.address)
+                else:
+                    self._wallets.watch(chain, key.address)
+            except NotFoundError:
+                pass  # Nothing to watch yet.
+            except HotWalletError as e:
+                settled = False
+                self._log.warning("watch-failed", network=name, code=e.code)
+        return settled
 
     def _advance(self, refund: Refund, down: dict[str, HotWalletError]) -> int:
         """

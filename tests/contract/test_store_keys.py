@@ -18,6 +18,7 @@ from signer.errors import (
 from signer.keys import ROTATION_HOLD, Key, KeyState
 from signer.ports import KeyStore
 from signer.refunds.refund import Status
+from signer.refunds.wallet import Pause
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -38,6 +39,7 @@ THIRD = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"
 FIRST, SECOND, OTHER = (key_at(each) for each in (WALLET, OTHER_WALLET, THIRD))
 
 AT = now()
+ALL = (WALLET, OTHER_WALLET)
 AN_HOUR = timedelta(hours=1)
 
 
@@ -232,7 +234,7 @@ def test_a_blocked_key_never_comes_back(store: SQLStore) -> None:
 
     with pytest.raises(StaleStateError, match="blocked"):
         store.begin_rotation(FIRST, AT)
-    assert store.retire(AT, _drafted) == ()
+    assert store.retire(ALL, AT, _drafted) == ()
     assert _states(store) == {WALLET: "blocked", OTHER_WALLET: "active"}
 
 
@@ -274,17 +276,29 @@ def test_a_key_with_open_refunds_is_not_retired(store: SQLStore) -> None:
     """O4: a key drains until its last nonce is final, and retires with its record."""
     refund = signed(store, reserved(store, accepted(store)))
     made_active(store, SECOND)
-    assert store.retire(AT, _drafted) == ()
+    assert store.retire(ALL, AT, _drafted) == ()
     refund = mined(store, moved(store, refund, Status.BROADCAST))
-    assert store.retire(AT, _drafted) == ()
+    assert store.retire(ALL, AT, _drafted) == ()
     moved(store, refund, Status.CONFIRMED)
-    ((key, written),) = store.retire(AT, _drafted)
+    ((key, written),) = store.retire(ALL, AT, _drafted)
 
     assert (key.address, key.state, key.updated_at) == (WALLET, KeyState.RETIRED, AT)
     assert written.fields["address"] == WALLET
     assert _states(store) == {WALLET: "retired", OTHER_WALLET: "active"}
     assert sorted(_journal(store)) == ["key-retired", "rotation"]
-    assert store.retire(AT, _drafted) == ()
+    assert store.retire(ALL, AT, _drafted) == ()
+
+
+def test_a_key_that_is_not_settled_is_not_retired(store: SQLStore) -> None:
+    """O4: whoever looked at the chains says so, and a paused wallet never is."""
+    wallet = opened(store)
+    made_active(store, SECOND)
+
+    assert store.retire([], AT, _drafted) == ()
+    assert store.retire([OTHER_WALLET], AT, _drafted) == ()
+    store.pause(wallet, Pause.CHAIN_AHEAD, AT)
+    assert store.retire(ALL, AT, _drafted) == ()
+    assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
 
 
 def test_a_retirement_and_its_record_are_one(store: SQLStore) -> None:
@@ -294,14 +308,14 @@ def test_a_retirement_and_its_record_are_one(store: SQLStore) -> None:
     store.append([written])
 
     with pytest.raises(StoreError):
-        store.retire(AT, lambda _: written)
+        store.retire(ALL, AT, lambda _: written)
     assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
 
 
 def test_a_retired_key_serves_again(store: SQLStore) -> None:
     """O6: a key that is retired still is the wallet's, and may be rotated back to."""
     made_active(store, SECOND)
-    store.retire(AT, _drafted)
+    store.retire(ALL, AT, _drafted)
     back = made_active(store, FIRST)
 
     assert (back.state, back.epoch) == (KeyState.ACTIVE, 3)

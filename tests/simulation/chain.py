@@ -1,11 +1,13 @@
 """
 A chain that lives by itself: pools, blocks, prices, reorganisations.
 
-Two nodes have a pool each, and share the blocks.  Only one wallet sends anything.
+Two nodes have a pool each, and share the blocks.  Only the wallets of one ring send
+anything.
 Whatever happens by chance is drawn from the seed.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -45,12 +47,22 @@ class Mined:
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """A block: its base fee in wei, what is in it, and the nonce behind it."""
+    """A block: its base fee in wei, what is in it, and the nonces behind it."""
 
     block: Block
     base_fee: int
     mined: tuple[Mined, ...]
-    count: int
+    counts: Mapping[str, int]
+
+    def count(self, sender: str) -> int:
+        """Return the next nonce of *sender*."""
+        return self.counts.get(sender, 0)
+
+
+Slot = tuple[str, int]
+"""A sender and a nonce, for which a pool has one transaction."""
+
+Pool = dict[Slot, Wire]
 
 
 class Head:
@@ -88,9 +100,9 @@ class SimulatedChain:
         self._is_recorded = is_recorded
         self.unrecorded: list[str] = []
         self._forks = 0
-        genesis = Minted(self._block(0), 10 * GWEI, (), 0)
+        genesis = Minted(self._block(0), 10 * GWEI, (), {})
         self.heads = [Head((genesis,))]
-        self.pools: tuple[dict[int, Wire], dict[int, Wire]] = ({}, {})
+        self.pools: tuple[Pool, Pool] = ({}, {})
         self.sent: dict[str, Wire] = {}
         self.blocklist: set[str] = set()
         self.calm = False
@@ -100,9 +112,10 @@ class SimulatedChain:
         """Say where it stands."""
         tip = self.head.tip
         hashes = [mined.wire.hash[:8] for mined in tip.mined]
-        pools = [sorted(pool) for pool in self.pools]
+        pools = [[f"{s[:6]} n{n}" for s, n in sorted(pool)] for pool in self.pools]
+        counts = [f"{s[:6]} n{count}" for s, count in sorted(tip.counts.items())]
         return (
-            f"{tip.block.number} {tip.block.hash[:8]}, {hashes}, next n{tip.count},"
+            f"{tip.block.number} {tip.block.hash[:8]}, {hashes}, next {counts},"
             f" base {tip.base_fee // GWEI} gwei, pools {pools}"
         )
 
@@ -111,18 +124,16 @@ class SimulatedChain:
         """The canonical chain."""
         return self.heads[-1]
 
-    @property
-    def count(self) -> int:
-        """The wallet's next nonce."""
-        return self.head.tip.count
+    def count(self, sender: str) -> int:
+        """Return the next nonce of *sender*."""
+        return self.head.tip.count(sender)
 
-    @property
-    def pending(self) -> int:
-        """The wallet's next nonce behind everything that waits in either pool."""
+    def pending(self, sender: str) -> int:
+        """Return its next nonce behind everything that waits in either pool."""
         counts = []
         for pool in self.pools:
-            nonce = self.count
-            while nonce in pool:
+            nonce = self.count(sender)
+            while (sender, nonce) in pool:
                 nonce += 1
             counts.append(nonce)
         return max(counts)
@@ -146,7 +157,7 @@ class SimulatedChain:
         """
         if not self._is_recorded(wire.hash):
             self.unrecorded.append(wire.hash)
-        if wire.nonce < self.count:
+        if wire.nonce < self.count(wire.sender):
             raise BroadcastRejectedError("nonce too low", reason="nonce-too-low")
         first = self._random.randrange(2)
         if not self._offer(wire, self.pools[first]):
@@ -158,7 +169,7 @@ class SimulatedChain:
     def intrude(self, wire: Wire) -> None:
         """Let both nodes have what somebody else signed, at any price."""
         for pool in self.pools:
-            pool[wire.nonce] = wire
+            pool[wire.slot] = wire
 
     def mint(self) -> None:
         """Add a block with some of what waits."""
@@ -174,7 +185,7 @@ class SimulatedChain:
             for mined in minted.mined:
                 for pool in self.pools:
                     if not self.loses or self._random.random() < _RETURNS:
-                        pool.setdefault(mined.wire.nonce, mined.wire)
+                        pool.setdefault(mined.wire.slot, mined.wire)
         self._forks += 1
         self._append(kept)
         for _ in range(depth):
@@ -192,22 +203,19 @@ class SimulatedChain:
         All that was sent is then in their counts.
         """
         self.loses = False
-        for nonce, wire in self.pools[1].items():
-            self.pools[0].setdefault(nonce, wire)
+        for slot, wire in self.pools[1].items():
+            self.pools[0].setdefault(slot, wire)
         self.pools[1].clear()
         pool = self.pools[0]
-        end = self.count
-        while end in pool:
-            end += 1
-        for nonce in [nonce for nonce in pool if nonce > end]:
-            del pool[nonce]
+        for slot in [(s, n) for s, n in pool if n > self.pending(s)]:
+            del pool[slot]
         self.pools[1].update(pool)
 
     def soar(self) -> None:
         """Multiply the base fee, by more than a first offer allows for."""
         tip = self.head.tip
         soared = Minted(
-            tip.block, min(tip.base_fee * 5, _HIGHEST), tip.mined, tip.count
+            tip.block, min(tip.base_fee * 5, _HIGHEST), tip.mined, tip.counts
         )
         self.heads.append(Head((*self.head.blocks[:-1], soared)))
 
@@ -215,25 +223,27 @@ class SimulatedChain:
         tip = blocks[-1]
         change = self._random.uniform(0.4, 0.9 if self.calm else 1.5)
         base_fee = max(_LOWEST, min(_HIGHEST, int(tip.base_fee * change)))
-        mined = tuple(self._chosen(tip.count, base_fee))
-        minted = Minted(
-            self._block(len(blocks)), base_fee, mined, tip.count + len(mined)
-        )
+        mined = tuple(self._chosen(tip, base_fee))
+        counts = Counter(tip.counts)
+        counts.update(each.wire.sender for each in mined)
+        minted = Minted(self._block(len(blocks)), base_fee, mined, counts)
         self.heads.append(Head((*blocks, minted)))
         del self.heads[:-KEPT]
         for pool in self.pools:
-            for nonce in [nonce for nonce in pool if nonce < minted.count]:
-                del pool[nonce]
+            for slot in [(s, n) for s, n in pool if n < minted.count(s)]:
+                del pool[slot]
 
-    def _chosen(self, count: int, base_fee: int) -> list[Mined]:
+    def _chosen(self, tip: Minted, base_fee: int) -> Iterator[Mined]:
         pool = self._random.choice(self.pools)
-        chosen: list[Mined] = []
-        while wire := pool.get(count + len(chosen)):
-            if wire.max_fee < base_fee or self._random.random() < _PASSED_OVER:
-                break
-            is_refused = wire.payment is not None and wire.payment[0] in self.blocklist
-            chosen.append(Mined(wire, succeeded=not is_refused))
-        return chosen
+        for sender in dict.fromkeys(sender for sender, _ in pool):
+            nonce = tip.count(sender)
+            while wire := pool.get((sender, nonce)):
+                if wire.max_fee < base_fee or self._random.random() < _PASSED_OVER:
+                    break
+                paid = wire.payment
+                is_refused = paid is not None and paid[0] in self.blocklist
+                yield Mined(wire, succeeded=not is_refused)
+                nonce += 1
 
     def _gossip(self) -> None:
         for source, target in (self.pools, self.pools[::-1]):
@@ -241,12 +251,12 @@ class SimulatedChain:
                 if self._random.random() < _PASSED_ON:
                     self._offer(wire, target)
 
-    def _offer(self, wire: Wire, pool: dict[int, Wire]) -> bool:
+    def _offer(self, wire: Wire, pool: Pool) -> bool:
         """Put *wire* into *pool*; say whether it is there then."""
-        other = pool.get(wire.nonce)
+        other = pool.get(wire.slot)
         if other is not None and other.hash != wire.hash and not wire.outbids(other):
             return False
-        pool[wire.nonce] = wire
+        pool[wire.slot] = wire
         return True
 
     def _block(self, number: int) -> Block:

@@ -21,7 +21,7 @@ class Row:
     amount: int
     status: str
     version: int
-    nonce: int | None
+    nonce: str | None  # With its sender.
     failure: str | None
 
 
@@ -41,7 +41,7 @@ class Evidence:
     plan: Plan
     rows: tuple[Row, ...]
     history: dict[str, list[tuple[int, str]]]
-    recorded: dict[str, tuple[str, int]]
+    recorded: dict[str, tuple[str, str]]
     answers: dict[str, str]
     sighted: frozenset[str]
     unaccepted: bool
@@ -60,7 +60,7 @@ _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 _COLUMNS = (
     # Amounts are text of 78 digits.
     "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER), status,"
-    " version, nonce, failure_code"
+    " version, sender || ' n' || nonce, failure_code"
 )
 
 
@@ -99,7 +99,7 @@ def gathered(
         recorded={
             tx_hash: (refund_id, nonce)
             for tx_hash, refund_id, nonce in ledger.select(
-                "SELECT tx_hash, refund_id, nonce FROM transactions"
+                "SELECT tx_hash, refund_id, sender || ' n' || nonce FROM transactions"
             )
         },
         answers=dict(ledger.select("SELECT refund_id, body FROM answers")),

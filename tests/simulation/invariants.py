@@ -71,10 +71,10 @@ def _one_payee(evidence: Evidence) -> Iterator[str]:
     """I2 and I3, from the network: one payment for a nonce, one nonce for a payment."""
     if evidence.plan.is_restored:
         return  # What it sent and forgot, it may give to somebody else.
-    sent = {(w.nonce, w.payment) for w in evidence.sent if w.payment is not None}
-    for nonce, times in Counter(nonce for nonce, _ in sent).items():
+    sent = {(w.slot, w.payment) for w in evidence.sent if w.payment is not None}
+    for slot, times in Counter(slot for slot, _ in sent).items():
         if times > 1:
-            yield f"nonce {nonce} was sent for {times} refunds"
+            yield f"nonce {slot} was sent for {times} refunds"
     for payment, times in Counter(payment for _, payment in sent).items():
         if times > 1:
             yield f"{payment} was sent with {times} nonces"
@@ -179,7 +179,7 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
 )
 
 
-def _holdings(evidence: Evidence) -> Iterator[tuple[str, int]]:
+def _holdings(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield which refund has which nonce, by rows and by signed bytes."""
     yield from evidence.recorded.values()
     for row in evidence.rows:

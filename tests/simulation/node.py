@@ -43,10 +43,11 @@ class Node:
 
     def transaction_count(self, address: str, block: int | None = None) -> int:
         head = self._head()
-        return head.tip.count if block is None else head.blocks[block].count
+        at = head.tip if block is None else head.blocks[block]
+        return at.count(address)
 
     def pending_count(self, address: str) -> int:
-        return self._chain.pending
+        return self._chain.pending(address)
 
     def fees(self) -> Fees:
         return Fees(self._head().tip.base_fee, GWEI)
@@ -68,7 +69,7 @@ class Node:
         for minted in self._chain.head.blocks:
             for mined in minted.mined:
                 wire = mined.wire
-                if wire.nonce == nonce:
+                if wire.slot == (sender, nonce):
                     return MinedTransaction(
                         tx_hash=wire.hash,
                         sender=wire.sender,

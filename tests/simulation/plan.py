@@ -18,6 +18,10 @@ class Plan:
     ``soar``, at each block; ``blocked`` counts customers; the rest happens or does
     not.  ``attended`` says whether somebody accepts foreign transactions.
 
+    ``rotates`` says whether the key is rotated to another, once; a stranger does not
+    use it then, since nobody watches a retired key.  It is drawn last, and does not
+    change what else a seed has in store.
+
     ``hides_sent`` is never drawn.  With it, nodes may lose what a restored ledger
     forgot, and keep what is behind it, which then no count of a node's shows.
     """
@@ -39,6 +43,7 @@ class Plan:
     is_restored: bool
     attended: bool
     hides_sent: bool = False
+    rotates: bool = False
 
     @classmethod
     def drawn(cls, random: Random) -> "Plan":

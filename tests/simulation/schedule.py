@@ -2,22 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from random import Random
 from typing import Any
 
+from signer.audit.record import Record
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.clients import Clients, Job, customer, drawn
 from tests.simulation.evidence import Evidence, gathered, is_settled
 from tests.simulation.faults import Faults
-from tests.simulation.hub import Hub, Process
+from tests.simulation.hub import EPOCH, Hub, Process
 from tests.simulation.invariants import violations
 from tests.simulation.ledger import Ledger
 from tests.simulation.plan import Plan
 from tests.simulation.system import Build, Outside, Parts, attend, serve, work
 from tests.simulation.trace import Trace
 from tests.simulation.wire import foreign
-from tests.simulation.witness import ADDRESS, Witness
+from tests.simulation.witness import ADDRESS, NEXT_ADDRESS, NEXT_ID, Witness
 from tests.support.devices import KEY_ID
 from tests.support.keys import key_at
 
@@ -29,6 +31,7 @@ _BLOCK_SECONDS = (2.5, 6.0)
 _LOOK_SECONDS = 10.0
 _STEP_SECONDS = 3600.0
 _FOREIGN_FEE = 200 * GWEI
+_ROTATED = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,17 @@ class Schedule:
         self, seed: int, ledger: Ledger, build: Build, trace: Trace, **changes: Any
     ) -> None:
         random = Random(seed)
-        self.plan = replace(Plan.drawn(random), **changes)
+        drawn_plan = Plan.drawn(random)
+        # By a chance of its own, so that the other schedules stay what they were.
+        rotates = Random(f"{seed} rotates").random() < _ROTATED
+        rotates = rotates and not drawn_plan.has_foreign
+        self.plan = replace(drawn_plan, **{"rotates": rotates, **changes})
         self.hub = Hub(random, trace)
         self._ledger = ledger
         self._chain = SimulatedChain(random, ledger.has_recorded)
         self._faults = Faults(self.plan, random)
         self._witness = Witness()
+        self._rotated = False
         self._outside = Outside(
             self.hub, self._chain, ledger, self._faults, self._witness, build
         )
@@ -107,6 +115,7 @@ class Schedule:
             *((True, self._block_customer) for _ in range(self.plan.blocked)),
             (self.plan.has_foreign, self._use_key),
             (self.plan.is_restored, self._back_up),
+            (self.plan.rotates, self._rotate),
         ):
             if is_planned:
                 self._sometime(misfortune)
@@ -155,10 +164,18 @@ class Schedule:
         self.hub.tell("token", f"blocks whoever is to get {ask.reference}")
 
     def _use_key(self) -> None:
-        nonces = (self._chain.count, self._chain.pending)
+        nonces = (self._chain.count(ADDRESS), self._chain.pending(ADDRESS))
         wire = foreign(ADDRESS, self.hub.random.choice(nonces), _FOREIGN_FEE)
         self._chain.intrude(wire)
         self.hub.tell("stranger", f"uses nonce {wire.nonce}")
+
+    def _rotate(self) -> None:
+        """Make the other key the active one, in the store's own transactions."""
+        self._rotated = True
+        store, at = self._ledger.store, EPOCH + timedelta(seconds=self.hub.now)
+        key = store.begin_rotation(key_at(NEXT_ADDRESS, key_id=NEXT_ID), at)
+        store.activate(key, at, Record.of({"event": "rotation"}, at))
+        self.hub.tell("admin", "rotates the key")
 
     def _back_up(self) -> None:
         backup = self._ledger.copy()
@@ -171,6 +188,10 @@ class Schedule:
                 self._chain.keep()
             self._ledger.put_back(backup)
             backup.close()
+            active = self._ledger.store.active_key()
+            if self._rotated and active and active.address != NEXT_ADDRESS:
+                # No process starts before that: its key is none that the ring knows.
+                self._rotate()
             self._witness.forget()
             self._clients.forget()
             self.hub.tell("backup", "is put back")

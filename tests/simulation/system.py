@@ -8,8 +8,9 @@ from signer.audit.log import AuditLog
 from signer.errors import HotWalletError
 from signer.keeping import Keeper
 from signer.keyring import KeyRing
+from signer.keys import Key
 from signer.networks import Network
-from signer.ports import ChainClient, KeyBackend, Ledger
+from signer.ports import ChainClient, KeyBackend, KeyId, Ledger
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import Nonces
 from signer.refunds.payment import Payer
@@ -88,7 +89,18 @@ class Parts:
         node = Node(outside.chain, outside.faults.lag)
         client = cast("ChainClient", Gate(process, "chain", node, outside.faults))
         self.chains = {"local": Chain(build.network, client)}
-        self.ring = KeyRing(self.store, lambda key: self.signer, process.timer)
+        # The first key's signer is opened when a process starts, as the guard does it.
+        first = self.signer
+
+        def open_signer(key: Key) -> Signer:
+            if key.key_id == KEY_ID:
+                return first
+            backend = cast("KeyBackend", device)
+            return Signer.open(
+                backend, KeyId(key.key_id), audit, expected_address=key.address
+            )
+
+        self.ring = KeyRing(self.store, open_signer, process.timer)
         self.wallets = WalletWatch(self.store, clock)
         self.keeper = Keeper(self.store, audit, clock)
         self.nonces = build.nonces(self.store, self.ring, clock)
@@ -105,7 +117,7 @@ class Parts:
             self.store,
             {"local": self.chains["local"].network},
             self.lifecycle,
-            wallets=lambda: [self.signer.address],
+            wallets=lambda: [key.address for key in self.ring.known()],
             clock=self._process.clock,
             timer=self._process.timer,
             sleep=self._process.pause,
@@ -176,8 +188,9 @@ def attend(parts: Parts, process: Process) -> None:
         process.pause(process.hub.random.uniform(*_OPERATOR_LOOKS))
         try:
             chain = parts.chains["local"]
-            standing = parts.wallets.standing(chain, parts.signer.address)
-            if standing.wallet.paused_by and not standing.unseen:
-                parts.wallets.resume(standing, chain)
+            for wallet in parts.store.wallets():
+                standing = parts.wallets.standing(chain, wallet.sender)
+                if standing.wallet.paused_by and not standing.unseen:
+                    parts.wallets.resume(standing, chain)
         except HotWalletError as e:
             process.hub.tell(process.name, f"looks again later: {e.code}")

@@ -39,6 +39,11 @@ class Wire:
     data: bytes
 
     @property
+    def slot(self) -> tuple[str, int]:
+        """Sender and nonce, for which one transaction can be mined."""
+        return self.sender, self.nonce
+
+    @property
     def is_foreign(self) -> bool:
         """Whether somebody else signed it."""
         return not self.digest

@@ -14,10 +14,15 @@ from tests.support.devices import KEY_ID, honest
 
 KEY = coincurve.PrivateKey.from_int(0x5EED)
 
-_DEVICE = honest(KEY)
+NEXT_ID = KeyId("arn:aws:kms:eu-central-1:111122223333:key/5678abcd-56ab")
 
-ADDRESS = parse_public_key(_DEVICE.public_key(KEY_ID)).address
-"""The wallet's."""
+_DEVICES = {KEY_ID: honest(KEY), NEXT_ID: honest(coincurve.PrivateKey.from_int(0xBEEF))}
+
+ADDRESS, NEXT_ADDRESS = (
+    parse_public_key(device.public_key(key_id)).address
+    for key_id, device in _DEVICES.items()
+)
+"""The wallet's, and the one that it is rotated to."""
 
 
 class Witness:
@@ -30,7 +35,7 @@ class Witness:
     """
 
     def __init__(self) -> None:
-        self.nonces: defaultdict[str, set[int]] = defaultdict(set)
+        self.nonces: defaultdict[str, set[str]] = defaultdict(set)
         self.unannounced: list[str] = []
         self._announced: set[str] = set()
         self._open = 0
@@ -43,7 +48,7 @@ class Witness:
         """Look at something that went to the store, or came from it."""
         if isinstance(seen, Refund):
             if seen.nonce is not None:
-                self.nonces[seen.id].add(seen.nonce)
+                self.nonces[seen.id].add(f"{seen.sender} n{seen.nonce}")
         elif isinstance(seen, Sequence) and not isinstance(seen, (str, bytes)):
             for each in seen:
                 self.see(getattr(each, "refund", each))
@@ -67,18 +72,18 @@ class Witness:
 
 
 class Guarded:
-    """A good device that tells a witness what it signs."""
+    """A good device with two keys, that tells a witness what it signs."""
 
-    name = _DEVICE.name
+    name = "device"
 
     def __init__(self, witness: Witness) -> None:
         self._witness = witness
 
     def public_key(self, key_id: KeyId) -> bytes:
         """Return the SubjectPublicKeyInfo."""
-        return _DEVICE.public_key(key_id)
+        return _DEVICES[key_id].public_key(key_id)
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
         """Sign, and tell."""
         self._witness.signed(digest)
-        return DeviceSignature(_DEVICE.sign_digest(key_id, digest).der)
+        return DeviceSignature(_DEVICES[key_id].sign_digest(key_id, digest).der)

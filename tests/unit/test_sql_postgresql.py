@@ -239,7 +239,7 @@ def test_the_service_needs_few_rights(service: SQLStore) -> None:
     service.seal()
     service.keep_checkpoint(Checkpoint(1, "note", now()))
     made_active(service, key_at(OTHER_WALLET))
-    service.retire(now(), lambda key: Record.of({"event": "retired"}, now()))
+    service.retire([WALLET], now(), lambda key: Record.of({"event": "retired"}, now()))
     service.count_alert("key-unhealthy", now())
 
     assert service.use_token("jti", later(60), now())

@@ -10,13 +10,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
+import coincurve
 import pytest
 
+from signer.errors import WalletPausedError
+from signer.keys import KeyState
 from signer.ports import Fees, Ledger
 from signer.refunds.moving import RESEND_AFTER
 from signer.refunds.refund import Kind, Refund, Status
 from signer.refunds.repair import repair
 from signer.refunds.wallet import Pause
+from tests.support.devices import honest, signer_over
+from tests.support.keys import key_at, made_active
 from tests.support.refunds import ACTOR, CUSTOMER, World
 
 
@@ -465,3 +470,53 @@ def test_a_backup_from_any_moment_pays_nobody_twice(
 
     assert [refund.status for refund in ended] == [Status.CONFIRMED] * 2
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+NEXT = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+
+
+def _rotated(world: World) -> None:
+    world.others = (NEXT,)
+    made_active(world.store, key_at(NEXT.address))
+
+
+def test_a_restored_ledger_retires_no_key_too_early(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """What a former key has sent is sighted first, or it would be paid again (R24)."""
+    refund = world.accepted()
+    assert world.ring.active().key.address == world.signer.address
+    restored = replace(world, store=backup())
+    world.step(refund, times=3)
+    _rotated(restored)
+    restored.work()
+    before = restored.store.keys()[-1].state
+    with pytest.raises(WalletPausedError):
+        restored.step(restored.stored(refund))
+    world.mine_deep()
+    for _ in range(12):
+        restored.work()
+
+    assert before is KeyState.DRAINING
+    assert restored.store.keys()[-1].state is KeyState.RETIRED
+    assert restored.stored(refund).status is Status.CONFIRMED
+    assert restored.stored(refund).sender == world.signer.address
+
+
+def test_a_wallet_that_the_ledger_never_knew_is_looked_at(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """Also when the backup is from before its first payment (R24)."""
+    assert world.ring.active().key.address == world.signer.address
+    restored = replace(world, store=backup())
+    first = world.broadcast()
+    _rotated(restored)
+    asked = restored.accepted(reference=first.reference)
+    with pytest.raises(WalletPausedError, match="former key"):
+        restored.step(asked)
+    world.mine_deep()
+    for _ in range(12):
+        restored.work()
+
+    assert restored.stored(asked).status is Status.CONFIRMED
+    assert restored.stored(asked).tx_hash == first.tx_hash
