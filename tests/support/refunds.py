@@ -98,6 +98,7 @@ class World:
     network: Network = NETWORK
     others: tuple[Signer, ...] = ()  # Whose keys may be in the ring, too.
     _numbers: Iterator[int] = field(default_factory=count)
+    _enrolled: Ledger | None = None
 
     @property
     def chains(self) -> dict[str, Chain]:
@@ -107,7 +108,11 @@ class World:
     @property
     def ring(self) -> KeyRing:
         """The ring as a process that starts now has it; its first key is enrolled."""
-        return ring_over(self.store, self.signer, *self.others, timer=self._timer)
+        if self._enrolled is not self.store:
+            self._enrolled = self.store
+            return ring_over(self.store, self.signer, *self.others, timer=self._timer)
+        signers = {each.address: each for each in (self.signer, *self.others)}
+        return KeyRing(self.store, lambda key: signers[key.address], self._timer)
 
     @property
     def nonces(self) -> Nonces:
