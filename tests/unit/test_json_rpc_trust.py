@@ -285,7 +285,7 @@ def test_a_hanging_node_holds_up_no_other_callers(three_nodes: Three) -> None:
 
     assert all(receipts)
     assert time.monotonic() - started < 5.5
-    assert len(three_nodes[1].requests) <= 16
+    assert len(three_nodes[1].requests) <= 25  # Of fifty.
 
 
 def test_a_broadcast_waits_for_the_first_acceptance_only(

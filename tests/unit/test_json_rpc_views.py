@@ -145,7 +145,7 @@ def test_a_dead_node_has_a_view_that_says_so(
         NodeView("node-1", trusted=True, error="chain-unavailable"),
         healthy("node-2"),
     ]
-    assert time.monotonic() - started < 0.9
+    assert time.monotonic() - started < 3
 
 
 def test_slow_answers_have_one_deadline_together(fake_node: FakeNode) -> None:

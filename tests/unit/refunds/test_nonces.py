@@ -647,3 +647,35 @@ def test_a_former_key_that_never_paid_is_no_trouble(world: World) -> None:
     other = _rotated(world)
 
     assert world.step(world.accepted()).sender == other.address
+
+
+def test_a_key_that_left_the_ring_adopts_nothing(world: World) -> None:
+    """What it paid is paid, and waits for whoever puts the key back (O4)."""
+    _paid(world)
+    refund = world.accepted()
+    sender = signer_over(STRANGER).address
+    foreign = replace(_sighted(world, refund), sender=sender)
+    world.store.open_wallet(Wallet(refund.chain_id, sender, 0, 0))
+    wallet = world.store.wallet(refund.chain_id, sender)
+    assert wallet is not None
+    world.store.sight(wallet, [foreign])
+
+    with pytest.raises(StaleStateError, match="ring"):
+        world.nonces.adopt(refund)
+
+
+STRANGER = honest(coincurve.PrivateKey.from_int(77))
+
+
+def _sighted(world: World, refund: Refund) -> Sighting:
+    return Sighting(
+        chain_id=refund.chain_id,
+        sender=world.signer.address,
+        nonce=0,
+        tx_hash="0x1",
+        mark=refund.mark,
+        gas_limit=1,
+        block_number=1,
+        block_hash="0x2",
+        seen_at=world.clock(),
+    )
