@@ -30,7 +30,7 @@ SEALED_SECONDS = 1.0
 
 
 def rotates_under_load(
-    lab: Laboratory, *, per_second: float = PER_SECOND, pause: float = 0.75
+    lab: Laboratory, *, per_second: float = PER_SECOND, pause: float = 0.4
 ) -> dict[str, float]:
     """Rotate twenty times under load, judge all of it, and return the figures."""
     admin = administrator(lab)
