@@ -7,7 +7,10 @@ from tests.simulation.schedule import played
 
 
 BATCH = 50
-"""How many schedules are one test."""
+"""How many schedules there are from one first seed to the next."""
+
+PLAYED = 25
+"""How many of them every run plays, which has fifteen minutes for everything."""
 
 OF_EACH_FILE = tuple(range(0, 500, BATCH))
 
