@@ -119,6 +119,11 @@ class KeyRing:
             self._look(self._seen.epoch)
         return self._seen.keys
 
+    def look(self) -> Sequence[Key]:
+        """Return every key, the latest epoch first, as they stand now."""
+        self._look(self._seen.epoch)
+        return self._seen.keys
+
     def key(self, address: str) -> Key | None:
         """Return the key with *address*, as ``known`` does."""
         return next((key for key in self.known() if key.address == address), None)

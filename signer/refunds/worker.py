@@ -97,7 +97,12 @@ class Worker:
         return steps
 
     def _watch(self) -> None:
-        watched = [key for key in self._ring.known() if key.state in WATCHED]
+        try:
+            ring = self._ring.look()
+        except HotWalletError as e:
+            self._log.warning("watch-failed", network=None, code=e.code)
+            return
+        watched = [key for key in ring if key.state in WATCHED]
         settled = [key.address for key in watched if self._is_settled(key)]
         self._keeper.retire(settled)
 

@@ -109,8 +109,9 @@ class World:
     def ring(self) -> KeyRing:
         """The ring as a process that starts now has it; its first key is enrolled."""
         if self._enrolled is not self.store:
-            self._enrolled = self.store
-            return ring_over(self.store, self.signer, *self.others, timer=self._timer)
+            ring = ring_over(self.store, self.signer, *self.others, timer=self._timer)
+            self._enrolled = self.store  # Behind it: other threads come here as well.
+            return ring
         signers = {each.address: each for each in (self.signer, *self.others)}
         return KeyRing(self.store, lambda key: signers[key.address], self._timer)
 

@@ -457,3 +457,22 @@ def test_a_worker_outlives_its_database(world: World) -> None:
         ("pass-failed", "store-unavailable")
     ]
     assert len(world.chain.broadcasts) == 1
+
+
+def test_a_ring_that_cannot_be_read_stops_no_pass(world: World) -> None:
+    """Nothing is watched then, and what was sent is tracked all the same."""
+    refund = world.broadcast()
+    world.chain.mine()
+
+    def gone() -> None:
+        raise StoreUnavailableError("gone")
+
+    worker = _worker(world)
+    worker._ring = altered(world.ring, look=gone)
+    with capture_logs() as logs:
+        worker.work()
+
+    assert [(entry["event"], entry["code"]) for entry in logs] == [
+        ("watch-failed", "store-unavailable")
+    ]
+    assert world.stored(refund).status is Status.MINED
