@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+import coincurve
 import pytest
 from structlog.testing import capture_logs
 
@@ -15,6 +16,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.keeping import Keeper
+from signer.keys import KeyState
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.refund import HOLD, Refund, Status
 from signer.refunds.wallet import Pause
@@ -22,6 +24,7 @@ from signer.refunds.watching import Chain
 from signer.refunds.worker import Worker
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.devices import honest, planted, point, recording, signer_over
+from tests.support.keys import key_at, made_active
 from tests.support.refunds import CUSTOMER, KEY, World, altered
 
 
@@ -476,3 +479,16 @@ def test_a_ring_that_cannot_be_read_stops_no_pass(world: World) -> None:
         ("watch-failed", "store-unavailable")
     ]
     assert world.stored(refund).status is Status.MINED
+
+
+def test_a_key_that_never_paid_is_retired(world: World) -> None:
+    """Neither ledger nor chain has anything of it, and it need not drain (O4)."""
+    other = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+    assert world.ring.active().key.address == world.signer.address
+    world.others = (other,)
+    made_active(world.store, key_at(other.address))
+
+    world.worker.work()
+
+    active, former = world.store.keys()
+    assert (active.state, former.state) == (KeyState.ACTIVE, KeyState.RETIRED)
