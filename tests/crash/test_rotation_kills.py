@@ -66,6 +66,7 @@ def _is_rotation(said: Mapping[str, Any]) -> bool:
     return (said["event"], said.get("outcome")) == ("rotation", "success")
 
 
+@pytest.mark.soak
 def test_resumes_on_sqlite(open_laboratory: Open, empty_sqlite_url: str) -> None:
     """Wherever a rotation dies, asking again does it once, and one key is active."""
     _resumes(

@@ -278,6 +278,7 @@ class _Watch(threading.Thread):
         return "\n".join(line for line in self.seen if not any(t in line for t in told))
 
 
+@pytest.mark.soak
 def test_no_failure_tells_a_secret(
     tmp_path: Path, echo: Echo, kms: KMSEmulator, postgresql: PostgreSQL
 ) -> None:

@@ -1,4 +1,4 @@
-"""Schedules 0 to 499, half of which every run plays (G25)."""
+"""Schedules 0 to 499, a quarter of which every run plays (G25)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Schedules 500 to 999, half of which every run plays (G25)."""
+"""Schedules 500 to 999, a quarter of which every run plays (G25)."""
 
 import pytest
 

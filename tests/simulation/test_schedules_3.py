@@ -1,4 +1,4 @@
-"""Schedules 1000 to 1499, half of which every run plays (G25)."""
+"""Schedules 1000 to 1499, a quarter of which every run plays (G25)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Schedules 1500 to 1999, half of which every run plays (G25)."""
+"""Schedules 1500 to 1999, a quarter of which every run plays (G25)."""
 
 import pytest
 
