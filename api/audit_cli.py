@@ -17,7 +17,7 @@ from api.audit_reports import (
     verdict_document,
     verdict_told,
 )
-from api.logs import configure
+from api.logs import answer_alone
 from signer.audit.checkpoints import CheckpointKey, Verifier, read
 from signer.audit.cloudtrail import read_trail
 from signer.audit.export import export as exported
@@ -157,9 +157,7 @@ def key(out: Path) -> None:
 def _opened() -> tuple[Settings, Journal]:
     from api.bootstrap import open_ledger  # noqa: PLC0415  Help needs no backend.
 
-    with contextlib.redirect_stdout(sys.stderr):  # The answer alone goes to stdout.
-        settings = Settings.from_env(os.environ)
-        configure(settings)
+    with answer_alone() as settings:
         return settings, open_ledger(os.environ)
 
 

@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.serialization import (
 
 from api.assembly import Foundation, Parts, open_signer
 from api.auth import Authenticator
+from api.checkpoint_key import provided
 from api.jwks import open_keys
 from api.jwt_keys import KeySource
 from api.logs import audit_logger
 from api.services import Services
 from signer.audit.checkpoints import CheckpointKey
-from signer.audit.keeping import provided
 from signer.audit.log import AuditLog
 from signer.audit.sealing import Signing
 from signer.der import encode_public_key

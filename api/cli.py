@@ -1,6 +1,5 @@
 """The command line: ``hotwallet serve``, ``worker``, ``guard``, ``token`` and more."""
 
-import contextlib
 import io
 import json
 import os
@@ -17,7 +16,7 @@ from api.auth import Role
 from api.doctor import doctor
 from api.inspection import nonce, refund
 from api.keys_cli import keys
-from api.logs import configure, watch_uncaught
+from api.logs import answer_alone, configure, watch_uncaught
 from signer.errors import ConfigurationError, HotWalletError, Refusal
 from signer.guard import EXIT_STATUS
 from signer.redact import sanitize
@@ -70,8 +69,7 @@ def guard(as_json: bool) -> None:
     """Say whether the service would start, and what must be mended if not."""
     from api.bootstrap import lay_foundation  # noqa: PLC0415
 
-    with contextlib.redirect_stdout(sys.stderr):  # The answer alone goes to stdout.
-        configure(Settings.from_env(os.environ))
+    with answer_alone():
         found = lay_foundation(os.environ)
         active = found.store.active_key()
     address = active.address if active else None

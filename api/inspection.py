@@ -1,6 +1,5 @@
 """``hotwallet refund`` and ``hotwallet nonce``: see what is, and mend it safely."""
 
-import contextlib
 import json
 import os
 import sys
@@ -10,13 +9,12 @@ import click
 
 from api.documents import timestamp
 from api.explanation import explanation_document, repair_document
-from api.logs import configure
+from api.logs import answer_alone
 from signer.errors import NotFoundError
 from signer.ports import utc_now
 from signer.refunds.explain import Explainer, Explanation
 from signer.refunds.repair import Repair, repair
 from signer.refunds.watching import Chain
-from signer.settings import Settings
 
 
 @click.group()
@@ -31,7 +29,7 @@ def explain(refund_id: str, as_json: bool) -> None:
     """Say why REFUND_ID stands where it stands, and what happens next."""
     from api.bootstrap import open_observatory  # noqa: PLC0415  Help needs no backend.
 
-    with _answer_alone():
+    with answer_alone():
         seen = open_observatory(os.environ)
         found = seen.store.get(refund_id)
         if found is None:
@@ -68,7 +66,7 @@ def repair_nonces(network: str | None, apply: bool, as_json: bool) -> None:
     """
     from api.bootstrap import open_observatory  # noqa: PLC0415
 
-    with _answer_alone():
+    with answer_alone():
         seen = open_observatory(os.environ)
         chains = _chosen(seen.chains, network)
         repairs = list(repair(seen.store, chains, utc_now, apply=apply))
@@ -91,7 +89,7 @@ def pause_nonces(network: str | None) -> None:
     """
     from api.bootstrap import open_observatory  # noqa: PLC0415
 
-    with _answer_alone():
+    with answer_alone():
         seen = open_observatory(os.environ)
         told = {
             name: seen.store.stop(chain.network.chain_id, utc_now())
@@ -107,7 +105,7 @@ def resume_nonces(network: str | None) -> None:
     """Give out nonces again after `nonce pause`; other pauses stay."""
     from api.bootstrap import open_observatory  # noqa: PLC0415
 
-    with _answer_alone():
+    with answer_alone():
         seen = open_observatory(os.environ)
         told = {
             name: seen.store.go_on(chain.network.chain_id)
@@ -170,11 +168,3 @@ def _explanation_told(found: Explanation) -> Iterator[str]:
         yield f"  {node.node}: {node.error or f'head {node.head}, {where}'}"
     for part, code in found.unanswered.items():
         yield f"Not known: {part} ({code})"
-
-
-@contextlib.contextmanager
-def _answer_alone() -> Iterator[None]:
-    """Let the log go to standard error, so that the answer stands alone."""
-    with contextlib.redirect_stdout(sys.stderr):
-        configure(Settings.from_env(os.environ))
-        yield

@@ -1,6 +1,5 @@
 """``hotwallet keys``: see the ring, and rotate it."""
 
-import contextlib
 import getpass
 import json
 import os
@@ -12,13 +11,12 @@ from typing import Any
 import click
 
 from api.administration import key_document, rotation_document
-from api.logs import configure
+from api.logs import answer_alone
 from signer.audit.record import Actor
 from signer.errors import AccessDeniedError, KeyNotFoundError, NewKeyUnhealthyError
 from signer.refunds.refund import Refund
 from signer.refunds.sweep import Piece
 from signer.rotation import AWAITING_FUNDS, Rotated, Rotation
-from signer.settings import Settings
 
 
 _RETRY_SECONDS = 5.0
@@ -38,7 +36,7 @@ def list_keys(as_json: bool) -> None:
     """Show every key of the ring, the active one first."""
     from api.bootstrap import open_ledger  # noqa: PLC0415  Help needs no backend.
 
-    with _answer_alone():
+    with answer_alone():
         ring = open_ledger(os.environ).keys()
     if as_json:
         click.echo(json.dumps([key_document(key) for key in ring]))
@@ -80,7 +78,7 @@ def rotate(
     """
     from api.bootstrap import build_rotation  # noqa: PLC0415
 
-    with _answer_alone():
+    with answer_alone():
         rotation = build_rotation(os.environ)
         rotated = _patiently(
             rotation, wait, new_key_id, rehearse=dry_run, compromised=compromised
@@ -105,7 +103,7 @@ def block(address: str, as_json: bool) -> None:
     """
     from api.bootstrap import build_rotation  # noqa: PLC0415
 
-    with _answer_alone():
+    with answer_alone():
         actor = Actor(f"cli:{getpass.getuser()}")
         key, stranded = build_rotation(os.environ).block(address, actor)
     if as_json:
@@ -132,7 +130,7 @@ def sweep(address: str, apply: bool, as_json: bool) -> None:
     """
     from api.bootstrap import build_sweeper  # noqa: PLC0415
 
-    with _answer_alone():
+    with answer_alone():
         sweeper = build_sweeper(os.environ)
         pieces = sweeper.plan(address)
         actor = Actor(f"cli:{getpass.getuser()}")
@@ -204,11 +202,3 @@ def _told(rotated: Rotated) -> Iterator[str]:
         yield f"  signed by the old key, and open: {refund_id}"
     for warning in rotated.warnings:
         yield f"  warning: {warning}"
-
-
-@contextlib.contextmanager
-def _answer_alone() -> Iterator[None]:
-    """Let the log go to standard error, so that the answer stands alone."""
-    with contextlib.redirect_stdout(sys.stderr):
-        configure(Settings.from_env(os.environ))
-        yield

@@ -85,13 +85,20 @@ def provide_signing_key(private: Path, public: Path) -> None:
         )
         with suppress(FileExistsError):
             # Linking fails where renaming would replace another process's key.
-            _write(private, fresh, os.link)
+            write_private(private, fresh, os.link)
     key = load_pem_private_key(private.read_bytes(), password=None)
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    _write(public, pem, os.rename)
+    write_private(public, pem, os.rename)
 
 
-def _write(path: Path, content: bytes, publish: Callable[[Path, Path], None]) -> None:
+def write_private(
+    path: Path, content: bytes, publish: Callable[[Path, Path], None]
+) -> None:
+    """
+    Write *content* for its owner's eyes only, and let *publish* give it its name.
+
+    The file appears whole or not at all, wherever the process dies.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

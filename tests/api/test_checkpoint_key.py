@@ -4,7 +4,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from signer.audit.keeping import provided
+from api.checkpoint_key import provided
 
 
 def test_a_key_is_made_once(tmp_path: Path) -> None:
