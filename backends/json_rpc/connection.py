@@ -3,11 +3,11 @@
 import logging
 import threading
 import time
-from http.cookiejar import DefaultCookiePolicy
 
 import requests
 import urllib3
 from pydantic import SecretStr
+from requests.adapters import HTTPAdapter
 
 from signer.errors import ChainUnavailableError
 
@@ -22,8 +22,8 @@ class Connection:
     """
     Exchanges one body for another with the server behind *url*.
 
-    Threads share it: each has its own connection, since a ``requests`` session is
-    not made for more.  Processes do not: see ``JSONRPCChain``.
+    Threads share it, each with a connection of its own.  Processes do not: see
+    ``JSONRPCChain``.
 
     Args:
         url: Where the node listens; a secret.
@@ -67,38 +67,54 @@ class Connection:
         raise ChainUnavailableError(problem)
 
     def _post(self, body: bytes, deadline: float) -> tuple[int, bytes]:
-        with self._session().post(
-            self._url.get_secret_value(),
-            data=body,
-            timeout=_remaining(deadline),
-            allow_redirects=False,  # Signed bytes go where they were sent.
-            stream=True,
-        ) as response:
+        with self._line().post(body, _remaining(deadline)) as response:
             return response.status_code, _read(response, deadline)
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._thread, "session", None)
-        if session is None:
-            session = self._thread.session = _new_session(self._url)
-        return session
+    def _line(self) -> "_Line":
+        line: _Line | None = getattr(self._thread, "line", None)
+        if line is None:
+            line = self._thread.line = _Line(self._url)
+        return line
 
 
-def _new_session(url: SecretStr) -> requests.Session:
-    _silence_urllib3()
-    session = requests.Session()
-    session.headers.update(
-        {"Content-Type": "application/json", "User-Agent": "hotwallet"}
-    )
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-    # The proxies and certificates that the environment names are looked up once,
-    # and not again for every request (100 us); passwords in ~/.netrc never.
-    environment = session.merge_environment_settings(
-        url.get_secret_value(), {}, None, None, None
-    )
-    session.proxies = environment["proxies"]
-    session.verify = environment["verify"]
-    session.trust_env = False
-    return session
+class _Line:
+    """
+    One thread's way to the server: its connection, and a request that is filled in.
+
+    A session of ``requests`` prepares each request anew, with cookies, hooks and
+    redirects, which takes as long as the exchange itself.  Its adapter is what sends,
+    follows no redirect (signed bytes go where they were sent), and keeps no cookie.
+    """
+
+    def __init__(self, url: SecretStr) -> None:
+        _silence_urllib3()
+        address = url.get_secret_value()
+        with requests.Session() as session:
+            # The proxies and certificates that the environment names are looked up
+            # once; passwords in ~/.netrc never.
+            environment = session.merge_environment_settings(
+                address, {}, None, None, None
+            )
+            session.trust_env = False
+            headers = {"Content-Type": "application/json", "User-Agent": "hotwallet"}
+            self._request = session.prepare_request(
+                requests.Request("POST", address, headers, data=b"{}")
+            )
+        self._adapter = HTTPAdapter()
+        self._proxies = environment["proxies"]
+        self._verify = environment["verify"]
+
+    def post(self, body: bytes, timeout: float) -> requests.Response:
+        """Send *body*; whoever reads the answer closes it."""
+        self._request.body = body
+        self._request.headers["Content-Length"] = str(len(body))
+        return self._adapter.send(
+            self._request,
+            stream=True,
+            timeout=timeout,
+            verify=self._verify,
+            proxies=self._proxies,
+        )
 
 
 def _silence_urllib3() -> None:

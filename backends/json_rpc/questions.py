@@ -17,13 +17,19 @@ from web3.types import RPCEndpoint, TxParams, Wei
 
 from backends.json_rpc import readings
 from backends.json_rpc.answers import AlreadyKnownError
-from backends.json_rpc.node import Node
+from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.readings import Found, digest, integer
 from signer.errors import ChainError, ChainUnavailableError
 from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 
 
 _T = TypeVar("_T")
+
+# Together, since a refund waits for them; a chain without EIP-1559 knows one of them.
+_FEES: Sequence[MethodCall] = (
+    ("eth_getBlockByNumber", ["latest", False]),
+    ("eth_maxPriorityFeePerGas", []),
+)
 
 
 class LyingNodeError(ChainUnavailableError):
@@ -109,14 +115,15 @@ def hand_over(node: Web3, raw: bytes) -> None:
 
 def fees(node: Web3) -> Fees:
     """Ask for base fee and suggested tip, or for the gas price where there is none."""
-    latest: Found = node.eth.get_block("latest")
-    readings.block(latest)
-    if latest.get("baseFeePerGas") is None:
-        return Fees(base_fee=None, priority_fee=integer(node.eth.gas_price))
-    return Fees(
-        base_fee=integer(latest["baseFeePerGas"]),
-        priority_fee=integer(node.eth.max_priority_fee),
-    )
+    with cast("Node", node.provider).batch(_FEES):
+        latest: Found = node.eth.get_block("latest")
+        readings.block(latest)
+        if latest.get("baseFeePerGas") is None:
+            return Fees(base_fee=None, priority_fee=integer(node.eth.gas_price))
+        return Fees(
+            base_fee=integer(latest["baseFeePerGas"]),
+            priority_fee=integer(node.eth.max_priority_fee),
+        )
 
 
 def receipt(node: Web3, tx_hash: str) -> Receipt | None:

@@ -8,7 +8,7 @@ from eth_utils.crypto import keccak
 from backends.json_rpc import JSONRPCChain
 from signer.ports import Block, Call, Fees
 from tests.fixtures.fake_node import FakeNode
-from tests.fixtures.replies import Reply
+from tests.fixtures.replies import Error, Reply, Result
 
 
 RAW = b"\x02signed bytes"
@@ -92,6 +92,16 @@ ANSWERS: dict[str, object] = {
 """What the port's methods make of those results."""
 
 every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def script_first(node: FakeNode, name: str, reply: Reply) -> None:
+    """Let *node* answer *reply* to what the port's method *name* asks first."""
+    endpoint, _ = METHODS[name]
+    node.script(endpoint, reply)
+    if name == "fees":  # Asks for two things in one batch.
+        node.script("eth_maxPriorityFeePerGas", Error(-32601, "Method not found"))
+        if not isinstance(reply, Result | Error):
+            node.script("batch", reply)  # No member can do this.
 
 
 Three = tuple[FakeNode, FakeNode, FakeNode]

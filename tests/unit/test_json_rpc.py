@@ -20,7 +20,15 @@ from signer.errors import (
 )
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Delay, Drip, Drop, Error, Reply, Result
-from tests.support.rpc import CALL, HASH, METHODS, RAW, client, every_method
+from tests.support.rpc import (
+    CALL,
+    HASH,
+    METHODS,
+    RAW,
+    client,
+    every_method,
+    script_first,
+)
 
 
 NO_ANSWERS: dict[str, Reply] = {
@@ -62,8 +70,8 @@ def test_an_answer_that_is_none_is_unavailability(
     fake_node: FakeNode, name: str, fault: Reply
 ) -> None:
     """What is no answer to the question says that the outcome is unknown."""
-    endpoint, ask = METHODS[name]
-    fake_node.script(endpoint, fault)
+    _, ask = METHODS[name]
+    script_first(fake_node, name, fault)
 
     with pytest.raises(ChainUnavailableError) as caught:
         ask(client(fake_node))
@@ -77,8 +85,8 @@ def test_an_answer_of_another_shape_is_unavailability(
     fake_node: FakeNode, name: str, fault: Reply
 ) -> None:
     """A result that cannot be one is not believed, whatever was asked."""
-    endpoint, ask = METHODS[name]
-    fake_node.script(endpoint, fault)
+    _, ask = METHODS[name]
+    script_first(fake_node, name, fault)
 
     with pytest.raises(ChainUnavailableError, match="no sense"):
         ask(client(fake_node))
@@ -89,8 +97,8 @@ def test_what_a_node_does_not_serve_is_not_retried(
     fake_node: FakeNode, name: str
 ) -> None:
     """ "Method not found" is no passing trouble."""
-    endpoint, ask = METHODS[name]
-    fake_node.script(endpoint, Error(-32601, "Method not found"))
+    _, ask = METHODS[name]
+    script_first(fake_node, name, Error(-32601, "Method not found"))
 
     with pytest.raises(ChainError) as caught:
         ask(client(fake_node))

@@ -26,6 +26,7 @@ from tests.support.rpc import (
     RESULTS,
     client,
     every_method,
+    script_first,
 )
 from tests.support.waiting import eventually
 
@@ -35,8 +36,8 @@ def test_reads_go_on_to_the_next_node(
     fake_node: FakeNode, other_node: FakeNode, name: str
 ) -> None:
     """When the first node has no answer, the second one's counts."""
-    endpoint, ask = METHODS[name]
-    fake_node.script(endpoint, Body(status=502))
+    _, ask = METHODS[name]
+    script_first(fake_node, name, Body(status=502))
     for method, answer in RESULTS.items():
         other_node.script(method, Result(answer))
 
@@ -144,9 +145,9 @@ def test_trouble_that_passes_comes_before_trouble_that_stays(
     fake_node: FakeNode, other_node: FakeNode, name: str
 ) -> None:
     """While one node may answer later, the error says to try again."""
-    endpoint, ask = METHODS[name]
-    fake_node.script(endpoint, Error(-32601, "Method not found"))
-    other_node.script(endpoint, Body(status=503))
+    _, ask = METHODS[name]
+    script_first(fake_node, name, Error(-32601, "Method not found"))
+    script_first(other_node, name, Body(status=503))
 
     with pytest.raises(ChainUnavailableError):
         ask(client(fake_node, other_node))

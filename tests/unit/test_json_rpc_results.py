@@ -42,6 +42,7 @@ def test_a_chain_without_base_fee_has_a_gas_price(fake_node: FakeNode) -> None:
     fake_node.script(
         "eth_getBlockByNumber", Result({"number": "0x1", "hash": "0x" + "00" * 32})
     )
+    fake_node.script("eth_maxPriorityFeePerGas", Error(-32601, "Method not found"))
     fake_node.script("eth_gasPrice", Result("0x5"))
 
     assert client(fake_node).fees() == Fees(base_fee=None, priority_fee=5)
@@ -53,6 +54,25 @@ def test_a_base_fee_of_nothing_is_one(fake_node: FakeNode) -> None:
     fake_node.script("eth_maxPriorityFeePerGas", Result("0x1"))
 
     assert client(fake_node).fees() == Fees(base_fee=0, priority_fee=1)
+
+
+def test_fees_take_one_exchange(fake_node: FakeNode) -> None:
+    """Each refund waits for them, and a node may be far away."""
+    fake_node.script("eth_getBlockByNumber", Result(BLOCK))
+    fake_node.script("eth_maxPriorityFeePerGas", Result("0x7"))
+
+    assert client(fake_node).fees() == Fees(base_fee=100, priority_fee=7)
+    assert fake_node.batches == [2]
+    assert len(fake_node.requests) == 2
+
+
+def test_fees_of_a_node_without_batches(fake_node: FakeNode) -> None:
+    """A node that takes no batch is asked twice."""
+    fake_node.script("batch", Error(-32600, "batches are not served"))
+    fake_node.script("eth_getBlockByNumber", Result(BLOCK))
+    fake_node.script("eth_maxPriorityFeePerGas", Result("0x7"))
+
+    assert client(fake_node).fees() == Fees(base_fee=100, priority_fee=7)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from backends.json_rpc import JSONRPCChain
 from signer.errors import ChainError
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Delay, Drip, Drop, Error, Reply, Result
-from tests.support.rpc import METHODS
+from tests.support.rpc import METHODS, script_first
 
 
 CANARY = "c4n4ry"
@@ -53,8 +53,8 @@ def test_no_secret_leaves_in_an_error_or_a_log(
 ) -> None:
     """URLs and a node's own words are in no message, traceback or log (G19)."""
     caplog.set_level(logging.DEBUG)
-    endpoint, ask = METHODS[name]
-    fake_node.script(endpoint, fault)
+    _, ask = METHODS[name]
+    script_first(fake_node, name, fault)
     url = fake_node.url.replace("http://", f"http://user:{CANARY}@") + f"/{CANARY}"
     chain = JSONRPCChain([url], 0.15)
 
