@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.serialization import (
@@ -272,6 +273,18 @@ def open_backend(settings: Settings) -> KeyDirectory:
 
     module, pin = prepare(settings)
     return PKCS11Backend(module, settings.pkcs11_token_label, pin)
+
+
+def preload(settings: Settings) -> None:
+    """Import what opening takes, and open nothing: a fork may share it."""
+    names = ["backends.sql", "backends.json_rpc"]
+    names += (
+        ["backends.aws_kms"] if settings.use_kms else ["backends.pkcs11", "softhsm"]
+    )
+    if settings.alert_webhook_url is not None:
+        names.append("backends.webhook")
+    for name in names:
+        import_module(name)
 
 
 def open_notifier(settings: Settings) -> Notifier | None:

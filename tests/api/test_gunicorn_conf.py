@@ -105,3 +105,43 @@ def test_production_without_a_key_does_not_start(tmp_path: Path) -> None:
     assert status == 78
     assert "refused: kms-not-configured" in errors
     assert "Booting worker" not in output
+
+
+def test_works_while_the_guard_does() -> None:
+    """What takes time is done beside the guard, whatever the guard says then."""
+    done = list[str]()
+
+    with pytest.raises(SystemExit):
+        run_guard(
+            [sys.executable, "-c", "raise SystemExit(78)"],
+            meanwhile=lambda: done.append("warm"),
+        )
+
+    assert done == ["warm"]
+
+
+@pytest.mark.parametrize("use_kms", ["true", "false"])
+def test_warming_opens_nothing(use_kms: str) -> None:
+    """Before the fork there are libraries, and no thread, file or device (K16, P2)."""
+    program = """
+import os, threading
+before = set(os.listdir("/proc/self/fd"))
+from api.gunicorn_conf import warm
+warm()
+import sys
+device = "backends.aws_kms" if os.environ["USE_KMS"] == "true" else "backends.pkcs11"
+assert {"web3", "sqlalchemy", "api.app", device} <= set(sys.modules)
+assert threading.active_count() == 1
+assert set(os.listdir("/proc/self/fd")) == before
+print("warm")
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={"APP_ENV": "test", "USE_KMS": use_kms, "KMS_KEY_ID": "x" * 8},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert finished.stdout == "warm\n", finished.stderr
