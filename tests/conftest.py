@@ -1,5 +1,12 @@
 """Fixtures that every test may ask for, each from the room that owns it."""
 
+import os
+
+import pytest
+
+from tests.support.memory import memory_folder
+
+
 pytest_plugins = [
     "tests.fixtures.softhsm",
     "tests.fixtures.kms",
@@ -7,3 +14,10 @@ pytest_plugins = [
     "tests.fixtures.chain",
     "tests.contract.report",
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests' ledgers, tokens and journals where no disk slows them down."""
+    folder = memory_folder()
+    if folder is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
