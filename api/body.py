@@ -5,6 +5,7 @@ from typing import Any
 import falcon
 
 from api import strict_json
+from api.patience import SlowClientError
 from signer.errors import InvalidInputError
 
 
@@ -18,6 +19,7 @@ def read_object(req: falcon.Request) -> dict[str, Any]:
     Raises:
         falcon.HTTPUnsupportedMediaType: Not JSON, or compressed.
         falcon.HTTPContentTooLarge: More than ``MAX_BODY`` bytes.
+        falcon.HTTPError: 408, it did not arrive in time.
         InvalidInputError: Incomplete, or not JSON as ``strict_json`` wants it.
     """
     _check_type(req)
@@ -49,6 +51,8 @@ def _read(req: falcon.Request, size: int) -> bytes:
     stream = req.stream if terminated else req.bounded_stream
     try:
         return bytes(stream.read(size))
+    except SlowClientError as e:
+        raise falcon.HTTPError(falcon.HTTP_REQUEST_TIMEOUT) from e
     except Exception as e:
         # Broken chunks and vanished clients; WSGI does not name the classes.
         raise InvalidInputError("the body could not be read") from e

@@ -112,6 +112,10 @@ _HTTP: dict[int, tuple[str, str]] = {
     ),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
         "body-too-large",
+    HTTPStatus.REQUEST_TIMEOUT: (
+        "request-timeout",
+        "The request did not arrive in time.",
+    ),
         "A body has at most 16384 bytes.",
     ),
     HTTPStatus.REQUEST_URI_TOO_LONG: ("uri-too-long", "The request line is too long."),

@@ -2,12 +2,16 @@
 gunicorn as this service wants it: nameless, and with one shape of error and log.
 
 Requests that are broken below HTTP never reach the application, so the worker
-itself must answer them with problem documents.
+itself must answer them with problem documents.  Nor does it wait for slow clients
+for ever (``api/patience.py``), though many of them still keep others out: that is
+what the proxy in front is for.
 """
 
 import os
+import selectors
 import socket
 import time
+from functools import partial
 from http import HTTPStatus
 
 import structlog
@@ -15,18 +19,23 @@ from gunicorn import glogging, util  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.http import wsgi
-from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import (  # type: ignore[import-untyped]
+    TConn,
+    ThreadWorker,
+)
 
 from api.context import new_request_id
 from api.errors import MEDIA_TYPE, problem_of_status
 from api.logs import configure, watch_uncaught
 from api.middleware import SECURITY_HEADERS
+from api.patience import SECONDS, PatientSocket, SlowClientError
 from signer.guard import EXIT_STATUS
 from signer.settings import Settings
 
 
 # The nearest class counts.  Whatever is not here was our own mistake.
 _STATUS: dict[type[BaseException], HTTPStatus] = {
+    SlowClientError: HTTPStatus.REQUEST_TIMEOUT,
     http_errors.ParseException: HTTPStatus.BAD_REQUEST,
     http_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
     http_errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -44,6 +53,9 @@ _log = structlog.get_logger("api.gunicorn")
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
     """A gthread worker that says neither who it is nor what upset it."""
+
+    seconds = SECONDS
+    """How long a client may take to send its request, and to take the answer."""
 
     def init_process(self) -> None:
         """Start serving.  gunicorn has no setting for its ``Server`` header."""
@@ -68,6 +80,40 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
                 raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
             time.sleep(_RETRY_SECONDS)
             raise SystemExit(EXIT_STATUS) from None
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """
+        Give *conn* to a thread once there is something to read, and not before.
+
+        gunicorn would have a thread wait for the first byte, for 5 s.
+        """
+        if conn.initialized or conn.data_ready:
+            super().enqueue_req(conn)
+            return
+        conn.sock = PatientSocket(conn.sock, self.seconds)
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + self.seconds
+        # Those that never say a word are closed in the order of this queue.
+        self.pending_conns.append(conn)
+        self.poller.register(
+            conn.sock,
+            selectors.EVENT_READ,
+            partial(self.on_pending_socket_readable, conn),
+        )
+
+    def handle(self, conn: TConn) -> object:
+        """
+        Serve one request of *conn*; say whether another may follow.
+
+        Leave is taken here.  gunicorn's main loop would do it, up to 2 s for each
+        client that does not hang up, and neither accept nor tell the master meanwhile
+        that it lives.
+        """
+        conn.sock.renew()
+        stays = super().handle(conn)
+        if stays is False:
+            conn.sock.leave()
+        return stays
 
     def handle_error(
         self, req: object, client: socket.socket, addr: object, exc: BaseException
