@@ -30,11 +30,16 @@ _HARMLESS = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a route asks of a token: one of *roles*, and *scope* if it says so."""
+    """
+    What a route asks of a token: one of *roles*, and *scope* if it says so.
+
+    ``past_proxy`` says that it need not have come through a proxy.
+    """
 
     roles: frozenset[str]
     scope: str | None
     administrative: bool
+    past_proxy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

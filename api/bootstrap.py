@@ -372,7 +372,7 @@ def _judge(
     except ConfigurationError as e:
         refusals += e.refusals
     try:
-        warnings = check_settings(settings, networks)
+        warnings = check_settings(settings, networks, serving=serving)
     except ConfigurationError as e:
         refusals += e.refusals
     try:

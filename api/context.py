@@ -18,6 +18,7 @@ import falcon
 
 
 Network = IPv4Network | IPv6Network
+_Address = IPv4Address | IPv6Address
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -72,14 +73,19 @@ def peer_address(req: falcon.Request, proxies: Sequence[Network] = ()) -> str:
     of ``X-Forwarded-For`` the last address that is not a proxy's, since all before it
     was written by whoever sent it.
     """
-    peer = _address(req.env.get("REMOTE_ADDR", ""))
+    peer = _socket_address(req)
     hops = (req.get_header("X-Forwarded-For") or "").split(",")
-    while peer and hops and any(peer in proxy for proxy in proxies):
+    while hops and _is_proxy(peer, proxies):
         before = _address(hops.pop().strip())
         if before is None:
             break
         peer = before
     return str(peer or "unknown")
+
+
+def came_through(req: falcon.Request, proxies: Sequence[Network]) -> bool:
+    """Whether one of *proxies* sent *req*; where there are none, nobody has to."""
+    return not proxies or _is_proxy(_socket_address(req), proxies)
 
 
 def neighbourhood(peer: str) -> str:
@@ -94,7 +100,19 @@ def neighbourhood(peer: str) -> str:
     return str(ip_network((address, 64), strict=False))
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def _socket_address(req: falcon.Request) -> _Address | None:
+    return _address(req.env.get("REMOTE_ADDR", ""))
+
+
+def _is_proxy(peer: _Address | None, proxies: Sequence[Network]) -> bool:
+    # A Unix socket's peer has no address: who may open the file is the proxy, where
+    # there is one.
+    if peer is None:
+        return bool(proxies)
+    return any(peer in proxy for proxy in proxies)
+
+
+def _address(text: str) -> _Address | None:
     try:
         address = ip_address(text)
     except ValueError:

@@ -31,6 +31,7 @@ from signer.errors import (
     LimitReachedError,
     NewKeyUnhealthyError,
     NotFoundError,
+    NotThroughProxyError,
     PermissionDeniedError,
     PolicyViolationError,
     RateLimitedError,
@@ -70,6 +71,7 @@ _TABLE: dict[type[Exception], _Row] = {
     ),
     PermissionDeniedError: _Row(HTTPStatus.FORBIDDEN),
     NotFoundError: _Row(HTTPStatus.NOT_FOUND),
+    NotThroughProxyError: _Row(HTTPStatus.MISDIRECTED_REQUEST),
     ConflictError: _Row(HTTPStatus.CONFLICT),
     InProgressError: _Row(HTTPStatus.CONFLICT, retry_after=1),
     RotationInProgressError: _Row(HTTPStatus.CONFLICT, retry_after=5),
@@ -110,12 +112,12 @@ _HTTP: dict[int, tuple[str, str]] = {
         "method-not-allowed",
         "The header Allow lists what is.",
     ),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
-        "body-too-large",
     HTTPStatus.REQUEST_TIMEOUT: (
         "request-timeout",
         "The request did not arrive in time.",
     ),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        "body-too-large",
         "A body has at most 16384 bytes.",
     ),
     HTTPStatus.REQUEST_URI_TOO_LONG: ("uri-too-long", "The request line is too long."),

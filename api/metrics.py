@@ -87,6 +87,7 @@ class Metrics(Resource):
 
     required_role: ClassVar[str | frozenset[str] | None] = "devops"
     required_scope = "metrics:read"
+    past_proxy = True  # Prometheus asks each process, and not whoever is in front.
 
     def __init__(self, ledger: Ledger, clock: Clock = utc_now) -> None:
         self._registry = CollectorRegistry(auto_describe=False)

@@ -9,8 +9,18 @@ import structlog
 
 from api.access import Access, Attempt, Needs, require_rights
 from api.auth import Authenticator
-from api.context import Network, Principal, peer_address, request_id
-from signer.errors import AuthenticationError, PermissionDeniedError
+from api.context import (
+    Network,
+    Principal,
+    came_through,
+    peer_address,
+    request_id,
+)
+from signer.errors import (
+    AuthenticationError,
+    NotThroughProxyError,
+    PermissionDeniedError,
+)
 
 
 # HSTS binds browsers only, and is harmless elsewhere; the rest keeps answers
@@ -21,6 +31,9 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Strict-Transport-Security": "max-age=63072000; includeSubDomains",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+
+# What is counted against whoever caused it.
+_REFUSALS = (AuthenticationError, PermissionDeniedError, NotThroughProxyError)
 
 _log = structlog.get_logger("api.requests")
 
@@ -33,12 +46,14 @@ class Resource:
     which one suffices; ``None`` opens it to anyone.  One that forgets to say so
     answers 500, and lets nobody in.  ``required_scope`` narrows that for tokens with
     scopes, and may differ by method.  What is administrative is counted, audited and
-    done by a token once, and has a scope that every token needs.
+    done by a token once, and has a scope that every token needs.  What needs a token
+    is reached through the proxy alone, where one is named, unless ``past_proxy``.
     """
 
     required_role: ClassVar[str | frozenset[str] | None]
     required_scope: ClassVar[str | Mapping[str, str] | None] = None
     is_administrative: ClassVar[bool] = False
+    past_proxy: ClassVar[bool] = False
     methods: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls) -> None:
@@ -63,7 +78,7 @@ class Resource:
         scope = cls.required_scope
         if isinstance(scope, Mapping):
             scope = scope[method]
-        return Needs(roles, scope, cls.is_administrative)
+        return Needs(roles, scope, cls.is_administrative, cls.past_proxy)
 
 
 class RequestLog:
@@ -108,7 +123,8 @@ class Gate:
         Take tokens to *authenticator*, and count, audit and limit with *access*.
 
         Without *access* nothing is limited, and nothing administrative is served.
-        *proxies* are those whose word is taken for where a request came from.
+        *proxies* are those whose word is taken for where a request came from; if any
+        are given, requests must come from them.
         """
         self._authenticator = authenticator
         self._access = access
@@ -128,6 +144,7 @@ class Gate:
             falcon.HTTPMethodNotAllowed: OPTIONS too, as nobody needs CORS here.
             AuthenticationError: No token, not one of ours, or used up.
             PermissionDeniedError: A good token without the role or the scope.
+            NotThroughProxyError: It came past the proxy; its token was not looked at.
             RateLimitedError: Too many requests, or refused ones.
             StoreUnavailableError: It could not be made sure that none of this holds.
         """
@@ -156,10 +173,13 @@ class Gate:
         access.turn_away(attempt)
         try:
             access.admit(self._identify(req, needs), attempt)
-        except (AuthenticationError, PermissionDeniedError) as e:
+        except _REFUSALS as e:
             access.refuse(e, attempt, req.context.get("principal"))
 
     def _identify(self, req: falcon.Request, needs: Needs) -> Principal:
+        if not (needs.past_proxy or came_through(req, self._proxies)):
+            _log.warning("proxy-bypassed", peer=peer_address(req, self._proxies))
+            raise NotThroughProxyError("requests are taken from the proxy only")
         caller = self._authenticator.authenticate(req.get_header("Authorization"))
         req.context.principal = caller
         require_rights(caller, needs)

@@ -83,6 +83,7 @@ def steps(patient: Patient) -> Iterator[Step]:
     )
     # Without the networks as well: what else is wrong must not wait for them.
     yield Step("guard", lambda: _guard(patient), _GUARD, ("settings",))
+    yield Step("proxy", lambda: _proxy(patient), _GUARD, ("settings",))
     yield Step("tokens", lambda: _tokens(patient), "docs/auth.md", ("settings",))
     yield Step("device", lambda: _device(patient), _device_cure(patient), ("settings",))
     yield Step(
@@ -127,6 +128,19 @@ def _guard(patient: Patient) -> Finding:
     if warnings:
         return Finding("; ".join(warnings), "nothing on a laptop; docs/guard.md")
     return Finding("nothing to refuse")
+
+
+def _proxy(patient: Patient) -> Finding:
+    settings = patient.settings
+    if settings.trusted_proxies:
+        named = ", ".join(settings.trusted_proxies)
+        return Finding(f"requests are taken from {named}, and from nobody else")
+    if settings.is_production:
+        return Finding(
+            "none is named: all callers share one limit of bad tokens",
+            "name it in TRUSTED_PROXIES; docs/operations/deploy.md",
+        )
+    return Finding("none is named, and none is needed here")
 
 
 def _tokens(patient: Patient) -> Finding:

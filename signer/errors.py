@@ -10,6 +10,7 @@ Every error that the system raises on purpose.
     │   ├── PolicyViolationError     well formed, and not allowed
     │   ├── AuthenticationError      no token, or not one of ours
     │   ├── PermissionDeniedError    a token without the role
+    │   ├── NotThroughProxyError     a good way in, and not the one to take
     │   ├── NotFoundError            no such refund
     │   ├── RateLimitedError         retry: too many of them, or of bad tokens
     │   └── ConflictError            the key or the reference is taken
@@ -116,6 +117,12 @@ class PermissionDeniedError(RequestError):
     """A good token without the role that the route needs."""
 
     code = "forbidden"
+
+
+class NotThroughProxyError(RequestError):
+    """It came past the proxies that were named, from somewhere else."""
+
+    code = "not-through-proxy"
 
 
 class NotFoundError(RequestError):

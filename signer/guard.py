@@ -24,6 +24,7 @@ from signer.errors import (
     Refusal,
     SigningError,
 )
+from signer.exposure import exposure_refusals
 from signer.networks import Network, Token
 from signer.ports import Call, ChainClient
 from signer.refunds.erc20 import DECIMALS
@@ -39,9 +40,13 @@ NOT_SAFE = "the key is in a SoftHSM token or a local emulator: NOT SAFE FOR PROD
 _IMPORT = "hotwallet softhsm import --file KEY_FILE"
 
 
-def check_settings(settings: Settings, networks: Mapping[str, Network]) -> list[str]:
+def check_settings(
+    settings: Settings, networks: Mapping[str, Network], *, serving: bool = True
+) -> list[str]:
     """
     Judge the configuration; return warnings.
+
+    *serving* says whether requests will be answered, so that it matters from whom.
 
     Raises:
         ConfigurationError: With every refusal that applies.
@@ -49,6 +54,7 @@ def check_settings(settings: Settings, networks: Mapping[str, Network]) -> list[
     refusals = list(_kms_refusals(settings))
     if settings.is_production:
         refusals += _production_refusals(settings, networks)
+        refusals += exposure_refusals(settings) if serving else ()
     if refusals:
         raise ConfigurationError(*refusals)
     return list(_warnings(settings))

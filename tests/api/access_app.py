@@ -73,6 +73,17 @@ class Probe(Resource):
         resp.media = {}
 
 
+class Numbers(Resource):
+    """``/numbers``: what is asked of each process, and not of the proxy."""
+
+    required_role = "devops"
+    past_proxy = True
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Say that somebody came through."""
+        resp.media = {}
+
+
 @dataclass
 class Journal:
     """A journal in memory, which can fail; only writing is asked of it here."""
@@ -145,4 +156,5 @@ def routed(gate: Gate) -> App:
     app.add_route("/refunds", Refunds())
     app.add_route("/rotation", Rotation())
     app.add_route("/probe", Probe())
+    app.add_route("/numbers", Numbers())
     return app

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,6 +14,7 @@ from falcon.testing import Result, TestClient
 from api.access import Needs
 from api.auth import Authenticator
 from api.context import neighbourhood
+from api.limits import Limits
 from api.middleware import Gate, Resource
 from api.tokens import mint, provide_signing_key
 from backends.sql.callers import CallerTables
@@ -290,7 +292,8 @@ def test_a_caller_does_not_say_where_it_is(
         ("::ffff:203.0.113.9", "1.2.3.4", "203.0.113.9"),
         ("::ffff:10.0.0.1", "1.2.3.4", "1.2.3.4"),
         ("fe80::1%eth0", "1.2.3.4", "fe80::1"),
-        ("", "1.2.3.4", "unknown"),
+        ("", "1.2.3.4", "1.2.3.4"),
+        ("", "", "unknown"),
     ],
 )
 def test_a_proxy_may_say_where_it_is(
@@ -309,6 +312,92 @@ def test_a_proxy_may_say_where_it_is(
     )
 
     assert [r.fields["details"]["peer"] for r in journal.records] == [peer]
+
+
+def test_a_socket_without_an_address_is_no_proxy_by_itself(
+    client: TestClient, journal: Journal
+) -> None:
+    """H16: over a Unix socket, too, nobody is believed where no proxy is named."""
+    client.simulate_post(
+        "/rotation", headers={"X-Forwarded-For": "1.2.3.4"}, remote_addr=""
+    )
+
+    assert [r.fields["details"]["peer"] for r in journal.records] == ["unknown"]
+
+
+PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
+
+
+@pytest.mark.parametrize(
+    ("socket", "through"),
+    [
+        ("10.0.0.1", True),
+        ("::ffff:10.0.0.1", True),
+        ("fd00::7", True),
+        ("", True),
+        ("127.0.0.1", False),
+        ("203.0.113.9", False),
+        ("::1", False),
+    ],
+)
+@pytest.mark.parametrize("path", ["/refunds", "/rotation"])
+def test_nobody_comes_past_the_proxy(
+    callers: CallerTables, clock: SettableClock, path: str, socket: str, through: bool
+) -> None:
+    """H15: with a proxy named, a good token sent past it is refused unseen."""
+    client = TestClient(build(callers, clock, proxies=PROXIES))
+    token = signed(
+        header(), claims(roles=["merchant", "admin"], scope="refunds:write keys:rotate")
+    )
+    answer = client.simulate_get(
+        path,
+        headers={"Authorization": f"Bearer {token}", "X-Forwarded-For": "10.0.0.9"},
+        remote_addr=socket,
+    )
+
+    assert answer.status_code == (200 if through else 421)
+    if not through:
+        assert answer.json["code"] == "not-through-proxy"
+        assert "sub" not in answer.json
+
+
+def test_a_way_past_the_proxy_is_on_record(
+    callers: CallerTables,
+    clock: SettableClock,
+    audit: AuditLog,
+    journal: Journal,
+    log: io.StringIO,
+) -> None:
+    """Each is logged, an administrative one is audited, and many are turned away."""
+    limits = Limits.shared(callers, refused=2, clock=clock)
+    app = build(callers, clock, audit=audit, limits=limits, proxies=PROXIES)
+    statuses = [
+        TestClient(app)
+        .simulate_post("/rotation", remote_addr="203.0.113.9")
+        .status_code
+        for _ in range(4)
+    ]
+    events = [json.loads(line) for line in log.getvalue().splitlines()]
+    bypassed = [event for event in events if event["event"] == "proxy-bypassed"]
+    outcomes = [record.fields["outcome"] for record in journal.records]
+
+    assert statuses == [421, 421, 429, 429]
+    assert [event["peer"] for event in bypassed] == ["203.0.113.9"] * 3
+    assert outcomes == ["not-through-proxy"] * 2 + ["too-many-requests"]
+
+
+@pytest.mark.parametrize("path", ["/probe", "/numbers"])
+def test_probes_and_scrapes_come_past_the_proxy(
+    callers: CallerTables, clock: SettableClock, path: str
+) -> None:
+    """A supervisor and a Prometheus ask each process, and not who is in front."""
+    client = TestClient(build(callers, clock, proxies=PROXIES))
+    token = signed(header(), claims(roles=["devops"]))
+    answer = client.simulate_get(
+        path, headers={"Authorization": f"Bearer {token}"}, remote_addr="203.0.113.9"
+    )
+
+    assert answer.status_code == 200
 
 
 def test_neighbours() -> None:

@@ -219,6 +219,7 @@ IN_ORDER = {
     "settings": "ok",
     "networks": "ok",
     "guard": "warning",  # SoftHSM is not safe for production.
+    "proxy": "ok",
     "tokens": "ok",
     "device": "ok",
     "database": "ok",
@@ -245,6 +246,15 @@ def test_a_system_in_order(home: dict[str, str]) -> None:
     assert "no refund has been mined yet" in rungs["local mined"].said
 
 
+def test_who_is_believed(home: dict[str, str]) -> None:
+    """The doctor tells whose word counts; that it is nobody's is for laptops only."""
+    assert "none is needed" in _examined(home)["proxy"].said
+
+    rung = _examined(home, APP_ENV="production", TRUSTED_PROXIES="10.0.0.7")["proxy"]
+    assert (rung.state, rung.cure) == (State.OK, None)
+    assert "10.0.0.7/32" in rung.said
+
+
 BROKEN = [
     (
         {"PKCS11_KEY_ID": "77"},
@@ -263,7 +273,12 @@ BROKEN = [
     (
         {"APP_ENV": "production", "USE_KMS": "false"},
         # In production nobody but an operator makes the schema.
-        {"guard": "failed", "database": "failed", "key": "skipped"},
+        {
+            "guard": "failed",
+            "proxy": "warning",
+            "database": "failed",
+            "key": "skipped",
+        },
         {"signature", "audit", "local nonces", "local worker"},
     ),
 ]

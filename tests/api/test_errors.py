@@ -46,6 +46,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.PolicyViolationError, 422),
         (errors.AuthenticationError, 401),
         (errors.PermissionDeniedError, 403),
+        (errors.NotThroughProxyError, 421),
         (errors.NotFoundError, 404),
         (errors.ConflictError, 409),
         (errors.IdempotencyMismatchError, 409),

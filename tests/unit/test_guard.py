@@ -179,6 +179,10 @@ UNSAFE = [
     ("jwks-insecure", {"JWT_JWKS_URL": "file:///etc/keys"}),
     ("webhook-insecure", {"ALERT_WEBHOOK_URL": "http://pager.example/T0KEN"}),
     ("webhook-insecure", {"ALERT_WEBHOOK_URL": "https:pager.example"}),
+    ("proxy-missing", {"BIND": "0.0.0.0:8080"}),
+    ("proxy-missing", {"BIND": ":8080", "TRUSTED_PROXIES": " "}),
+    ("proxy-anybody", {"TRUSTED_PROXIES": "10.0.0.0/8, 0.0.0.0/0"}),
+    ("proxy-anybody", {"BIND": "0.0.0.0:1", "TRUSTED_PROXIES": "::/0"}),
 ]
 
 
@@ -284,6 +288,10 @@ SPELLINGS: dict[str, tuple[str, dict[str | None, bool]]] = {
             " HTTP://pager.example": True,
         },
     ),
+    "BIND": (
+        "proxy-missing",
+        {None: False, "": False, " LOCALHOST:80 ": False, "::": True, "0:80": True},
+    ),
 }
 
 
@@ -305,7 +313,7 @@ PAIRS = [(a, b) for a in SPELLINGS for b in SPELLINGS if a < b]
 @pytest.mark.parametrize(("one", "other"), PAIRS)
 def test_every_pair_of_variables_in_every_spelling(one: str, other: str) -> None:
     """
-    No variable hides another one's refusal, however each is spelt: 1,323 pairs.
+    No variable hides another one's refusal, however each is spelt: 1,593 pairs.
 
     Where no money is at stake, all of them start.
     """
@@ -359,6 +367,71 @@ def test_production_speaks_https_only(urls: list[str], refused: bool) -> None:
     assert _judge({**PRODUCTION, "APP_ENV": "test"}, networks)[0] == []
 
 
+BINDS = {
+    None: False,
+    "": False,
+    "127.0.0.1:8080": False,
+    "127.9.9.9": False,
+    "tcp://127.0.0.1:8080": False,
+    "[::1]:8080": False,
+    "[::1]": False,
+    "localhost:8080": False,
+    " unix:/run/hotwallet.sock ": False,
+    "unix:///run/hotwallet.sock": False,
+    "0.0.0.0:8080": True,
+    "[::]:8080": True,
+    "[]:8080": True,
+    ":8080": True,
+    "8080": True,
+    "10.0.0.7:8080": True,
+    "api.internal:8080": True,
+    "localhost.example:8080": True,
+    "127.0.0.1.example:8080": True,
+    "::1": True,
+    "fd://3": True,
+    "UNIX:/run/hotwallet.sock": True,
+    "127.0.0.1:http": True,
+}
+PROXIES = {
+    None: (False, False),
+    "": (False, False),
+    " \t": (False, False),
+    "10.0.0.7": (True, False),
+    "10.0.0.0/8, fc00::/7": (True, False),
+    "0.0.0.0/0": (True, True),
+    "10.0.0.7,::/0": (True, True),
+    "128.0.0.0/1": (True, True),
+    "0.0.0.0/6": (True, True),
+}
+
+
+@pytest.mark.parametrize("app_env", APP_ENVS)
+def test_what_can_be_reached_is_behind_a_proxy(app_env: str | None) -> None:
+    """
+    H15: production beyond its host names its proxies, and not everybody.
+
+    Every spelling of where it listens, of who is believed, and of where it runs; what
+    the guard cannot read as this host is beyond it.
+    """
+    for bind, proxies in product(BINDS, PROXIES):
+        given = {"APP_ENV": app_env, "BIND": bind, "TRUSTED_PROXIES": proxies}
+        environ = {k: v for k, v in (PRODUCTION | given).items() if v is not None}
+        named, anybody = PROXIES[proxies]
+        expected = [
+            *["proxy-missing"] * (BINDS[bind] and not named),
+            *["proxy-anybody"] * anybody,
+        ]
+
+        assert _judge(environ)[0] == (expected if APP_ENVS[app_env] else []), given
+
+
+def test_who_does_not_serve_needs_no_proxy() -> None:
+    """A worker has the image's BIND, and opens no socket."""
+    settings = Settings.from_env({**PRODUCTION, "BIND": "0.0.0.0:8080"})
+
+    assert check_settings(settings, NETWORKS, serving=False) == []
+
+
 def test_everything_wrong_is_said_at_once() -> None:
     """The seven of P15, and more: a line each, none hides another, no value shown."""
     environ = {
@@ -373,6 +446,7 @@ def test_everything_wrong_is_said_at_once() -> None:
         "JWT_SIGNING_KEY_FILE": "/canary/key",
         "JWT_JWKS_URL": "http://canary",
         "ALERT_WEBHOOK_URL": "http://canary",
+        "BIND": "canary:8080",
     }
 
     with pytest.raises(ConfigurationError) as caught:
@@ -392,6 +466,7 @@ def test_everything_wrong_is_said_at_once() -> None:
         "audit-key-missing",
         "webhook-insecure",
         "rpc-insecure",
+        "proxy-missing",
     ]
     assert "canary" not in str(caught.value)
     assert not any("\n" in str(refusal) for refusal in caught.value.refusals)

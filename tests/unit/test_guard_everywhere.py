@@ -116,9 +116,11 @@ def test_what_is_unsafe_does_not_start(case: str, command: str, tmp_path: Path) 
 
 def test_all_say_the_same(tmp_path: Path) -> None:
     """Nobody who is refused by one command gets in by another."""
+    environ = SEVEN | {"BIND": "0.0.0.0:0", "TRUSTED_PROXIES": ""}
     serving = [
-        _started(command, SEVEN, tmp_path).stderr
+        _started(command, environ, tmp_path).stderr
         for command in ("serve", "gunicorn", "guard")
     ]
 
     assert len(set(serving)) == 1
+    assert "refused: proxy-missing: " in serving[0]
