@@ -1,8 +1,8 @@
 """
 gunicorn's settings: ``gunicorn -c python:api.gunicorn_conf 'api.app:get_app()'``.
 
-Put a proxy that buffers requests in front (``docs/api.md``): a worker's thread
-waits for as long as a slow client takes.
+Put the proxy of ``docker/nginx.conf`` in front, or one like it: a slow client takes a
+worker's thread for up to 12 seconds.
 """
 
 import gc

@@ -79,6 +79,12 @@ class Server:
         self.process.wait(_PATIENCE)
         self._files.close()
 
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        port: int = self._listener.getsockname()[1]
+        return port
+
     def connect(self) -> socket.socket:
         """Return a connection; the first one waits until a worker is there."""
         return socket.create_connection(self._listener.getsockname(), _PATIENCE)

@@ -1,6 +1,8 @@
 """What gunicorn loads in the tests: the real application, without an HSM."""
 
 import os
+from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 from api.app import App, create_app
@@ -22,4 +24,6 @@ def get_app() -> App:
     settings = Settings.from_env(os.environ)
     store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
     authenticator = Authenticator.from_settings(settings)
-    return create_app(build_services(store, utc_now, authenticator))
+    services = build_services(store, utc_now, authenticator)
+    proxies = [ip_network(each) for each in settings.trusted_proxies]
+    return create_app(replace(services, proxies=proxies))

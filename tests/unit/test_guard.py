@@ -425,6 +425,24 @@ def test_what_can_be_reached_is_behind_a_proxy(app_env: str | None) -> None:
         assert _judge(environ)[0] == (expected if APP_ENVS[app_env] else []), given
 
 
+def test_the_containers_start_as_they_are_shipped() -> None:
+    """The image listens beyond itself, and compose names its proxy: by one address."""
+    docker = Path(__file__).parents[2] / "docker"
+    image = (docker / "Dockerfile").read_text(encoding="utf-8")
+    compose = (docker / "compose.yaml").read_text(encoding="utf-8")
+    nginx = (docker / "nginx.conf").read_text(encoding="utf-8")
+    (bind,) = re.findall(r"BIND=(\S+)", image)
+    (named,) = re.findall(r"TRUSTED_PROXIES: (\S+)", compose)
+    _, proxy = compose.split("\n  proxy:\n")
+    shipped = PRODUCTION | {"BIND": bind}
+
+    assert _judge(shipped)[0] == ["proxy-missing"]
+    assert _judge({**shipped, "TRUSTED_PROXIES": named}) == ([], [])
+    assert f"front: {{ipv4_address: {named}}}" in proxy
+    assert f"server api:{bind.rpartition(':')[2]};" in nginx
+    assert re.findall(r"listen (\d+) ", nginx) == re.findall(r'"\d+:(\d+)"', compose)
+
+
 def test_who_does_not_serve_needs_no_proxy() -> None:
     """A worker has the image's BIND, and opens no socket."""
     settings = Settings.from_env({**PRODUCTION, "BIND": "0.0.0.0:8080"})
