@@ -1,4 +1,4 @@
-"""The shipped settings, and a worker that is a tenth as patient."""
+"""The shipped settings, and a worker that is a twentieth as patient."""
 
 from api.gunicorn_worker import Worker
 from tests.api.gunicorn_conf import *  # noqa: F403  All but what is below.
@@ -7,7 +7,7 @@ from tests.api.gunicorn_conf import *  # noqa: F403  All but what is below.
 class Impatient(Worker):
     """The shipped worker, for tests that cannot wait as long as it does."""
 
-    seconds = 1.0
+    seconds = 0.5
 
 
 worker_class = "tests.api.impatient.Impatient"
