@@ -258,15 +258,14 @@ def open_backend(settings: Settings) -> KeyDirectory:
     if settings.use_kms:
         from backends.aws_kms import KMSBackend, build_client  # noqa: PLC0415
 
-        return KMSBackend(
-            build_client(
-                region=settings.aws_region,
-                endpoint_url=settings.kms_endpoint,
-                max_retries=settings.kms_max_retries,
-                timeout_ms=settings.kms_timeout_ms,
-                max_pool_connections=settings.threads,
-            )
+        open_client = partial(
+            build_client,
+            endpoint_url=settings.kms_endpoint,
+            max_retries=settings.kms_max_retries,
+            timeout_ms=settings.kms_timeout_ms,
+            max_pool_connections=settings.threads,
         )
+        return KMSBackend(open_client(settings.aws_region), open_client)
 
     from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
     from softhsm import prepare  # noqa: PLC0415

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 import boto3  # type: ignore[import-untyped]
@@ -43,6 +44,10 @@ _KEY_NAME = re.compile(
     r"(alias/[A-Za-z0-9/_-]{1,250}|(key/)?[A-Za-z0-9-]{8,64})"
 )
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
+_REGION = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):")
+
+OpenClient = Callable[[str], "KMSClient"]
+"""Makes a client of a region; all have the same deadline."""
 
 
 def build_client(
@@ -100,16 +105,25 @@ def _keep_vendor_logs_out() -> None:
 
 class KMSBackend:
     """
-    Signs with the keys that *client* may use.
+    Signs with the keys that *client* may use, and with those of other regions.
 
     Keys are named by their ARN: an alias may be pointed at another key, which is
     another address.  ``resolve`` answers the ARN of whatever the operator named.
+
+    KMS knows an ARN in its own region alone, so that one of another region is asked
+    through a client that *elsewhere* makes, once a region.  Ids and aliases are those
+    of *client*'s region.
     """
 
     name = "aws-kms"
 
-    def __init__(self, client: "KMSClient") -> None:
+    def __init__(
+        self, client: "KMSClient", elsewhere: OpenClient | None = None
+    ) -> None:
         self._kms = client
+        self._elsewhere = elsewhere
+        self._clients = {client.meta.region_name: client}
+        self._opening = Lock()
         self._pid = os.getpid()
 
     def resolve(self, key_id: str) -> KeyId:
@@ -149,10 +163,27 @@ class KMSBackend:
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._kms.close()
+        with self._opening:
+            for client in self._clients.values():
+                client.close()
+
+    def _client(self, key_id: str) -> "KMSClient":
+        """Return the client of the region that *key_id* is in."""
+        named = _REGION.match(key_id)
+        if named is None or self._elsewhere is None:
+            return self._kms
+        region = named.group(1)
+        found = self._clients.get(region)
+        if found is not None:
+            return found
+        # It takes a tenth of a second, in which the other regions go on.
+        with self._opening:
+            if region not in self._clients:
+                self._clients[region] = self._elsewhere(region)
+            return self._clients[region]
 
     def _signature(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        answer = self._kms.sign(
+        answer = self._client(key_id).sign(
             KeyId=key_id,
             Message=digest,
             MessageType="DIGEST",  # Signed as given; RAW would hash it again.
@@ -165,7 +196,9 @@ class KMSBackend:
 
     def _inspect(self, key_id: str) -> "GetPublicKeyResponseTypeDef":
         """Ask for the public key, which tells as much as DescribeKey would."""
-        answer = self._ask("GetPublicKey", lambda: _complete(self._kms, key_id))
+        answer = self._ask(
+            "GetPublicKey", lambda: _complete(self._client(key_id), key_id)
+        )
         if (
             answer["KeySpec"] != "ECC_SECG_P256K1"
             or answer["KeyUsage"] != "SIGN_VERIFY"

@@ -11,6 +11,9 @@ keys end with the process.
     {"endpoint": "http://127.0.0.1:4567", "region": "eu-central-1", ...}
 
 In a test, ``with KMSEmulator() as emulator`` serves on a free port, from a thread.
+
+It serves every region at once: a request belongs to the one that it is signed for,
+and a key's ARN is known in its own region alone.
 """
 
 import argparse
@@ -34,12 +37,27 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.test import Client
 
-from dev.kms_keys import Keys, KMSError, SignEvent, Signing, as_given, find, keys_of
+from dev.kms_keys import (
+    Keys,
+    KMSError,
+    SignEvent,
+    Signing,
+    as_given,
+    find,
+    keys_of,
+    region_of,
+)
 from dev.kms_wire import Call, Exchange, Faults, Reply, Server, error_reply
 
 
 # moto takes a key id only for these, where AWS takes an ARN as well.
-_BY_BARE_ID = {"EnableKey", "DisableKey", "ScheduleKeyDeletion", "CancelKeyDeletion"}
+_BY_BARE_ID = {
+    "CancelKeyDeletion",
+    "DisableKey",
+    "EnableKey",
+    "ReplicateKey",
+    "ScheduleKeyDeletion",
+}
 
 
 class KMSEmulator:
@@ -47,13 +65,15 @@ class KMSEmulator:
     The emulator in this process.  Use it as a context manager.
 
     ``journal`` holds every request, ``trail`` what CloudTrail would hold of Sign,
-    both oldest first; ``faults`` scripts what goes wrong.
+    both oldest first; ``faults`` scripts what goes wrong, and ``down`` are the regions
+    that nobody reaches.  Keys are made in ``region``.
     """
 
     region = "eu-central-1"
 
     def __init__(self, port: int = 0) -> None:
         self.faults = Faults()
+        self.down: set[str] = set()
         self.journal: deque[Call] = deque(maxlen=100_000)
         self._keys = Keys()
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -88,26 +108,44 @@ class KMSEmulator:
         return self._keys.trail
 
     def create_key(
-        self, spec: str = "ECC_SECG_P256K1", usage: str = "SIGN_VERIFY"
+        self,
+        spec: str = "ECC_SECG_P256K1",
+        usage: str = "SIGN_VERIFY",
+        *,
+        multi_region: bool = False,
     ) -> str:
         """Make a key without asking over HTTP, and return its ARN."""
-        return keys_of(self.region).create_key(None, usage, spec, "", None).arn
+        made = keys_of(self.region).create_key(
+            None, usage, spec, "", None, multi_region=multi_region
+        )
+        return made.arn
+
+    def replicate(self, arn: str, region: str) -> str:
+        """
+        Make a replica of a multi-Region key in *region*, and return its ARN.
+
+        It has the same material, and a state of its own.
+        """
+        key = find(region_of(arn), arn)
+        return keys_of(region_of(arn)).replicate_key(key.id, region).arn
 
     def create_alias(self, name: str, arn: str) -> None:
         """Call a key *name*, which begins with ``alias/``."""
-        keys_of(self.region).create_alias(arn, name)
+        keys_of(region_of(arn)).create_alias(arn, name)
 
     def set_state(self, arn: str, state: str) -> None:
         """Put a key into *state*: Enabled, Disabled or PendingDeletion."""
-        find(self.region, arn).key_state = state
+        find(region_of(arn), arn).key_state = state
 
     def address(self, arn: str) -> str:
         """Return the Ethereum address of a secp256k1 key."""
-        spki = find(self.region, arn).private_key.public_key()
+        spki = find(region_of(arn), arn).private_key.public_key()
         return to_checksum_address(keccak(spki[-64:])[12:])
 
     def _handle(self, call: Call, connection: socket.socket) -> Reply | None:
         self.journal.append(call)
+        if call.region in self.down:
+            return None
         exchange = Exchange(
             call=call,
             connection=connection,

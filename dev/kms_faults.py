@@ -109,6 +109,17 @@ def _about_key(code: str, message: str, status: int) -> Fault:
     return fault
 
 
+def only_in(region: str, fault: Fault) -> Fault:
+    """Let *fault* meet what is asked in *region*; the other regions answer well."""
+
+    def local(exchange: Exchange) -> Reply | None:
+        if exchange.call.region == region:
+            return fault(exchange)
+        return exchange.answer(None)
+
+    return local
+
+
 def sign_by(signing: Signing) -> Fault:
     """Check the request as KMS does, and let *signing* make the signature."""
     return lambda exchange: exchange.answer(signing)

@@ -53,6 +53,7 @@ class KMSError(Exception):
 class SignEvent:
     """What CloudTrail keeps of one call of Sign.  It never holds the digest."""
 
+    region: str
     request_id: str
     key_id: str
     message_type: str
@@ -82,6 +83,7 @@ class Keys:
             raise
         finally:
             event = SignEvent(
+                region=region,
                 request_id=request_id,
                 key_id=asked.get("KeyId", ""),
                 message_type=asked.get("MessageType", "RAW"),
@@ -140,6 +142,11 @@ class Keys:
 def keys_of(region: str) -> KmsBackend:
     """Return moto's keys in *region*."""
     return kms_backends[DEFAULT_ACCOUNT_ID][region]
+
+
+def region_of(arn: str) -> str:
+    """Return the region that *arn* names."""
+    return arn.split(":")[3]
 
 
 def find(region: str, name: str) -> Key:

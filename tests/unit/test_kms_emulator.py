@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    BotoCoreError,
+    ClientError,
+)
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -277,3 +280,76 @@ def _create(client: "KMSClient") -> str:
         KeyUsage="SIGN_VERIFY",
         Tags=[{"TagKey": "for", "TagValue": "tests"}],
     )["KeyMetadata"]["Arn"]
+
+
+ELSEWHERE = "eu-west-1"
+
+
+@pytest.fixture(scope="module")
+def there(kms_emulator: KMSEmulator) -> Iterator["KMSClient"]:
+    """A boto3 client of another region."""
+    made = build_client(ELSEWHERE, kms_emulator.endpoint, 1, 9_000, 4)
+    yield made
+    made.close()
+
+
+def test_an_arn_is_known_in_its_own_region(there: "KMSClient", kms_key: KeyId) -> None:
+    """What is asked for in another region is not found there, ARN or id."""
+    for name in (kms_key, kms_key.rpartition("/")[2]):
+        with pytest.raises(there.exceptions.NotFoundException):
+            there.get_public_key(KeyId=name)
+
+
+def test_a_replica_is_the_same_key(
+    client: "KMSClient", there: "KMSClient", kms_emulator: KMSEmulator
+) -> None:
+    """ReplicateKey gives the material another ARN, with a state of its own."""
+    key = client.create_key(
+        KeySpec="ECC_SECG_P256K1", KeyUsage="SIGN_VERIFY", MultiRegion=True
+    )["KeyMetadata"]
+    made = client.replicate_key(KeyId=key["Arn"], ReplicaRegion=ELSEWHERE)
+    replica = made["ReplicaKeyMetadata"]["Arn"]
+    original = client.get_public_key(KeyId=key["Arn"])
+    copy = there.get_public_key(KeyId=replica)
+    kms_emulator.set_state(replica, "Disabled")
+
+    assert key["KeyId"].startswith("mrk-")
+    assert replica == key["Arn"].replace(kms_emulator.region, ELSEWHERE)
+    assert original["PublicKey"] == copy["PublicKey"]
+    assert client.get_public_key(KeyId=key["Arn"])["KeyId"] == key["Arn"]
+    with pytest.raises(there.exceptions.DisabledException):
+        there.get_public_key(KeyId=replica)
+
+
+def test_a_region_may_be_down(
+    client: "KMSClient", there: "KMSClient", kms_emulator: KMSEmulator
+) -> None:
+    """Nobody reaches a region that is down; the others answer."""
+    arn = kms_emulator.create_key(multi_region=True)
+    replica = kms_emulator.replicate(arn, ELSEWHERE)
+    kms_emulator.down.add(kms_emulator.region)
+    try:
+        with pytest.raises(BotoCoreError):
+            client.get_public_key(KeyId=arn)
+        found = there.get_public_key(KeyId=replica)
+    finally:
+        kms_emulator.down.clear()
+
+    assert found["KeyId"] == replica
+
+
+def test_a_fault_of_one_region(
+    client: "KMSClient",
+    there: "KMSClient",
+    kms_emulator: KMSEmulator,
+    kms_faults: Faults,
+) -> None:
+    """A fault meets what is asked in its region, and nothing else."""
+    arn = kms_emulator.create_key(multi_region=True)
+    replica = kms_emulator.replicate(arn, ELSEWHERE)
+    denied = faults.only_in(ELSEWHERE, faults.access_denied())
+    kms_faults.always("GetPublicKey", denied)
+
+    with pytest.raises(ClientError, match="AccessDenied"):
+        there.get_public_key(KeyId=replica)
+    assert client.get_public_key(KeyId=arn)["KeyId"] == arn

@@ -1,0 +1,192 @@
+"""K18: KMS keys of more than one region, through one backend, over HTTP."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Barrier
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backends.aws_kms import KMSBackend, build_client
+from dev.kms_emulator import KMSEmulator
+from signer.errors import BackendError, KeyNotFoundError, KeyUnusableError
+from signer.ports import KeyId
+from tests.support.waiting import eventually
+
+
+if TYPE_CHECKING:
+    from types_boto3_kms import KMSClient
+
+
+ELSEWHERE = "eu-west-1"
+DIGEST = bytes(range(32))
+
+
+class Opener:
+    """Opens clients of the emulator, and remembers of which regions."""
+
+    def __init__(self, emulator: KMSEmulator) -> None:
+        self.regions: list[str] = []
+        self.clients: list[KMSClient] = []
+        self._open: Callable[[str], KMSClient] = partial(
+            build_client,
+            endpoint_url=emulator.endpoint,
+            max_retries=1,
+            timeout_ms=900,
+            max_pool_connections=4,
+        )
+
+    def __call__(self, region: str) -> "KMSClient":
+        """Open one more."""
+        self.regions.append(region)
+        self.clients.append(self._open(region))
+        return self.clients[-1]
+
+
+@pytest.fixture
+def opener(kms_emulator: KMSEmulator) -> Opener:
+    """What makes the clients, and knows which."""
+    return Opener(kms_emulator)
+
+
+@pytest.fixture
+def regions(kms_emulator: KMSEmulator, opener: Opener) -> Iterator[KMSBackend]:
+    """A backend whose own region is the emulator's."""
+    backend = KMSBackend(opener(kms_emulator.region), opener)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def pair(kms_emulator: KMSEmulator) -> tuple[KeyId, KeyId]:
+    """A multi-Region key, and its replica elsewhere."""
+    arn = kms_emulator.create_key(multi_region=True)
+    return KeyId(arn), KeyId(kms_emulator.replicate(arn, ELSEWHERE))
+
+
+def test_an_arn_is_asked_for_in_its_region(
+    regions: KMSBackend,
+    opener: Opener,
+    kms_emulator: KMSEmulator,
+    pair: tuple[KeyId, KeyId],
+) -> None:
+    """Each ARN resolves, shows its key and signs where it is; one client a region."""
+    before = len(kms_emulator.trail)
+    keys = set()
+    for arn in (*pair, *pair):
+        assert regions.resolve(arn) == arn
+        keys.add(regions.public_key(arn))
+        regions.sign_digest(arn, DIGEST)
+
+    assert len(keys) == 1
+    signed = [(e.region, e.key_id) for e in list(kms_emulator.trail)[before:]]
+    assert signed == [(kms_emulator.region, pair[0]), (ELSEWHERE, pair[1])] * 2
+    assert opener.regions == [kms_emulator.region, ELSEWHERE]
+
+
+def test_bare_names_are_of_the_own_region(
+    regions: KMSBackend, opener: Opener, pair: tuple[KeyId, KeyId]
+) -> None:
+    """An id without a region is AWS_REGION's, though a replica has it elsewhere."""
+    assert regions.resolve(pair[1].rpartition("/")[2]) == pair[0]
+    assert len(opener.regions) == 1
+
+
+def test_no_client_until_one_is_needed(regions: KMSBackend, opener: Opener) -> None:
+    """A region that nobody asks is not opened, nor is one for what is malformed."""
+    with pytest.raises(KeyNotFoundError):
+        regions.sign_digest(KeyId(f"arn:aws:kms:{ELSEWHERE}:1:key/x"), DIGEST)
+
+    assert len(opener.regions) == 1
+
+
+def test_threads_share_the_client_of_a_region(
+    regions: KMSBackend, opener: Opener, pair: tuple[KeyId, KeyId]
+) -> None:
+    """Threads that come at once open one client, and all of them sign."""
+    together = Barrier(4)
+
+    def sign() -> bytes:
+        together.wait(10)
+        return regions.sign_digest(pair[1], DIGEST).der
+
+    with ThreadPoolExecutor(4) as pool:
+        made = [each.result() for each in [pool.submit(sign) for _ in range(4)]]
+
+    assert all(made)
+    assert opener.regions[1:] == [ELSEWHERE]
+
+
+def test_a_state_of_its_own(
+    regions: KMSBackend, kms_emulator: KMSEmulator, pair: tuple[KeyId, KeyId]
+) -> None:
+    """A replica that is disabled cannot sign, and the primary goes on."""
+    kms_emulator.set_state(pair[1], "Disabled")
+    with pytest.raises(KeyUnusableError):
+        regions.resolve(pair[1])
+
+    assert regions.sign_digest(pair[0], DIGEST).der
+
+
+def test_a_region_that_there_is_not(regions: KMSBackend, opener: Opener) -> None:
+    """A client that cannot be made is an error of ours, without the vendor's words."""
+    with pytest.raises(BackendError) as raised:
+        regions.resolve("arn:aws:kms:-:123456789012:key/mrk-1234abcd")
+
+    assert "123456789012" not in str(raised.value)
+    assert raised.value.__context__ is None
+
+
+def test_a_backend_of_one_region(kms: KMSBackend, pair: tuple[KeyId, KeyId]) -> None:
+    """What makes keys asks its own region alone, where a replica is not found."""
+    with pytest.raises(KeyNotFoundError):
+        kms.resolve(pair[1])
+
+
+def test_a_region_is_not_opened_behind_the_fork(kms_emulator: KMSEmulator) -> None:
+    """K16: a child that inherited the backend makes no client of its own either."""
+    script = f"""
+import os
+from functools import partial
+from backends.aws_kms import KMSBackend, build_client
+from signer.errors import BackendError
+
+opened = []
+def client(region):
+    opened.append(region)
+    return build_client(region, {kms_emulator.endpoint!r}, 1, 900, 1)
+
+kms = KMSBackend(client("eu-central-1"), client)
+child = os.fork()
+try:
+    kms.resolve("arn:aws:kms:eu-west-1:123456789012:key/mrk-1234abcd")
+except BackendError as e:
+    if child == 0:
+        os._exit(7 if "fork" in str(e) and len(opened) == 1 else 1)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+    finished = subprocess.run(
+        [sys.executable, "-c", script], check=False, timeout=60, env=dict(os.environ)
+    )
+
+    assert finished.returncode == 7
+
+
+def test_close_ends_all_regions(
+    regions: KMSBackend, kms_emulator: KMSEmulator, pair: tuple[KeyId, KeyId]
+) -> None:
+    """The idle connections to every region are closed."""
+    connections = kms_emulator._server._connections
+    before = set(connections)
+    for arn in pair:
+        regions.resolve(arn)
+    ours = set(connections) - before
+    regions.close()
+
+    assert len(ours) == 2
+    assert eventually(lambda: not ours & connections)
