@@ -137,7 +137,8 @@ class Parts:
                 check_chain, name, chain.network, chain.client
             )
         watch = KeyWatch(
-            self._self_test,
+            # The key of the moment, whatever it was when the process began.
+            self.ring.self_test,
             self._last_signature_at,
             self.alerts,
         )
@@ -177,10 +178,6 @@ class Parts:
             chains=chains,
             clock=utc_now,
         )
-
-    def _self_test(self) -> None:
-        # The key of the moment, whatever it was when the process began.
-        self.ring.active().signer.self_test()
 
     def _last_signature_at(self) -> float | None:
         return self.ring.active().signer.last_signature_at

@@ -53,6 +53,7 @@ class Patient:
     networks: Mapping[str, Network] = field(default_factory=dict)
     chains: Mapping[str, Chain] = field(default_factory=dict)
     address: str | None = None
+    is_enrolled: bool = False
     settings: Settings = field(init=False)
     backend: KeyDirectory = field(init=False)
     store: Ledger = field(init=False)
@@ -179,6 +180,7 @@ def _key(patient: Patient) -> Finding:
     if active is None:
         return _unenrolled(patient)
     patient.address = active.address
+    patient.is_enrolled = True
     patient.signer = open_signer(patient.backend, patient.audit, active)
     return Finding(
         f"epoch {active.epoch}: {active.backend} {key_prefix(active.key_id)},"
@@ -201,7 +203,7 @@ def _unenrolled(patient: Patient) -> Finding:
 
 def _signature(patient: Patient) -> Finding:
     began = time.monotonic()
-    patient.signer.self_test()
+    patient.signer.self_test(while_active=patient.is_enrolled)
     milliseconds = (time.monotonic() - began) * 1000
     return Finding(f"recovers to {patient.signer.address}, in {milliseconds:.0f} ms")
 

@@ -9,16 +9,36 @@ changed the setting by hand, or that the ledger is from before a rotation.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
-from signer.errors import ConfigurationError, HotWalletError, Refusal
+from signer.errors import (
+    ConfigurationError,
+    HotWalletError,
+    KeyRotatedError,
+    Refusal,
+)
 from signer.keyring import OpenSigner
-from signer.keys import Key, KeyState
+from signer.keys import Key, KeyState, is_same_key
 from signer.ports import Clock, KeyDirectory, KeyStore
 from signer.signing import Signer
 
 
-Prove = Callable[[Callable[[], Signer]], Signer]
-"""Returns what the given function opens, when it has signed; the guard's refusal."""
+_ROTATIONS_MEANWHILE = 3
+
+
+class Prove(Protocol):
+    """The guard's judgement of a key."""
+
+    def __call__(
+        self, open_signer: Callable[[], Signer], *, while_active: bool = False
+    ) -> Signer:
+        """
+        Return what *open_signer* opens, when it has signed.
+
+        Raises:
+            KeyRotatedError: With *while_active*: it is not the ring's active key.
+            ConfigurationError: It does not sign.
+        """
 
 
 class Enrolment:
@@ -55,6 +75,16 @@ class Enrolment:
                 backend (``key-backend-mismatch``).
             StoreError: The ledger does not answer.
         """
+        for _ in range(_ROTATIONS_MEANWHILE):
+            try:
+                return self._settled(name, expected_address)
+            except KeyRotatedError:
+                continue
+        raise KeyRotatedError("the active key changes faster than it signs")
+
+    def _settled(
+        self, name: str, expected_address: str | None
+    ) -> tuple[Signer, list[str]]:
         active = self._store.active_key() or self._enrolled(name, expected_address)
         if active.backend != self._directory.name:
             raise ConfigurationError(
@@ -64,7 +94,7 @@ class Enrolment:
                     f" configuration opens {self._directory.name}",
                 )
             )
-        signer = self._prove(lambda: self._open_signer(active))
+        signer = self._prove(lambda: self._open_signer(active), while_active=True)
         return signer, self._compare(active, name, expected_address)
 
     def _enrolled(self, name: str, expected_address: str | None) -> Key:
@@ -94,24 +124,37 @@ class Enrolment:
         ring = self._store.keys()
         ids = {key.key_id for key in ring if key.backend == self._directory.name}
         addresses = {key.address.lower() for key in ring}
-        if self._pinned(name, ids) not in ids:
+        pinned = self._pinned(name, ids)
+        if pinned is None:
             raise ConfigurationError(_unknown("the configured key"))
         expected = (expected_address or active.address).lower()
         if expected not in addresses:
             raise ConfigurationError(_unknown("WALLET_ADDRESS"))
-        if self._pinned(name, ids) == active.key_id:
-            return []
-        return ["the configured key was rotated away from; the ring's active one signs"]
+        if pinned != active.key_id:
+            return [_ROTATED_AWAY]
+        # A bare id, or an alias, says nothing of the region.
+        return [_RELOCATED] if name.startswith("arn:") and name != pinned else []
 
     def _pinned(self, name: str, ids: set[str]) -> str | None:
-        """Return the id that *name* means; the device is asked only about aliases."""
+        """
+        Return which of *ids* *name* means, if one; the device is asked about aliases.
+
+        A key that was relocated is still the one that the configuration names.
+        """
         for known in ids:
-            if name in {known, known.rpartition("/")[2]}:
+            if name == known.rpartition("/")[2] or is_same_key(name, known):
                 return known
         try:
-            return self._directory.resolve(name)
+            found = self._directory.resolve(name)
         except HotWalletError:
             return None  # Deleted, disabled, or never there: not in the ring.
+        return next((known for known in ids if is_same_key(found, known)), None)
+
+
+_ROTATED_AWAY = "the configured key was rotated away from; the ring's active one signs"
+_RELOCATED = (
+    "the configured key was relocated; the ring's replica signs, in another region"
+)
 
 
 def _unknown(what: str) -> Refusal:

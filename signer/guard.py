@@ -60,11 +60,14 @@ def check_settings(
     return list(_warnings(settings))
 
 
-def prove_key(settings: Settings, open_signer: Callable[[], Signer]) -> Signer:
+def prove_key(
+    settings: Settings, open_signer: Callable[[], Signer], *, while_active: bool = False
+) -> Signer:
     """
-    Return the signer of the configured key, after a real signature.
+    Return the signer that *open_signer* opens, after a real signature.
 
     Raises:
+        KeyRotatedError: With *while_active*: it is not the ring's active key any more.
         ConfigurationError: ``kms-not-configured`` (``pkcs11-not-configured``) when
             there is no such key, else ``kms-signing-error`` (``pkcs11-...``).
     """
@@ -76,7 +79,7 @@ def prove_key(settings: Settings, open_signer: Callable[[], Signer]) -> Signer:
     )
     try:
         signer = open_signer()
-        signer.self_test()
+        signer.self_test(while_active=while_active)
     except KeyNotFoundError as e:
         refusal = Refusal(f"{kind}-not-configured", f"{e}; {cure}")
     except SigningError as e:

@@ -3,7 +3,8 @@ The keys that sign: which one now, and which one for a nonce that was given out.
 
 The store says which key is active, and is asked each time: a process that remembered
 would go on signing with a key that was rotated away on another host.  What is
-remembered is each key's signer, which is bound to that key for life.
+remembered is each key's signer, which is bound to that key, and to the place that it
+is in, for life.
 """
 
 import time
@@ -16,7 +17,7 @@ from signer.errors import KeyNotFoundError, KeyRotatedError, KeyUnusableError
 from signer.keys import FORMER, SIGNING, Key
 from signer.ports import KeyStore
 from signer.secp256k1 import Signature
-from signer.signing import Signer
+from signer.signing import SELF_TEST, Signer, proof_digest
 
 
 OpenSigner = Callable[[Key], Signer]
@@ -53,7 +54,7 @@ class KeyRing:
         self._store = store
         self._open_signer = open_signer
         self._timer = timer
-        self._signers: dict[str, Signer] = {}
+        self._signers: dict[tuple[str, str], Signer] = {}
         self._seen = _Seen(None, -_SEEN_SECONDS, ())
 
     def active(self) -> Active:
@@ -105,9 +106,9 @@ class KeyRing:
             raise KeyUnusableError("only a draining or retired key's address is swept")
         return Active(found[0], self._signer(found[0]))
 
-    def opened(self, address: str) -> Signer | None:
-        """Return the signer of *address* if this process has opened it."""
-        return self._signers.get(address)
+    def opened(self, address: str, key_id: str) -> Signer | None:
+        """Return the signer of *address* in *key_id* if this process has opened it."""
+        return self._signers.get((address, key_id))
 
     def known(self) -> Sequence[Key]:
         """
@@ -127,6 +128,33 @@ class KeyRing:
     def key(self, address: str) -> Key | None:
         """Return the key with *address*, as ``known`` does."""
         return next((key for key in self.known() if key.address == address), None)
+
+    def announced(self, address: str, digest: bytes, purpose: Purpose) -> Signer:
+        """
+        Return the signer for a nonce that *address* gave out, its intent durable.
+
+        Raises:
+            KeyUnusableError, SigningError: As ``signer``.
+            KeyRotatedError: The key was relocated again and again meanwhile.
+            StoreError: The journal cannot be written.
+        """
+        for _ in range(_ROTATIONS_MEANWHILE):
+            signer = self.signer(address)
+            try:
+                signer.announce(digest, purpose, states=SIGNING)
+            except KeyRotatedError:
+                continue
+            return signer
+        raise KeyRotatedError("the key changes places faster than it signs")
+
+    def self_test(self) -> None:
+        """
+        Prove that the active key signs where it is now.
+
+        Raises:
+            SigningError, KeyRotatedError: As ``sign_digest``.
+        """
+        self.sign_digest(proof_digest(), SELF_TEST)
 
     def sign_digest(self, digest: bytes, purpose: Purpose) -> tuple[Signature, Signer]:
         """
@@ -152,6 +180,7 @@ class KeyRing:
         self._seen = _Seen(epoch, at, tuple(self._store.keys()))
 
     def _signer(self, key: Key) -> Signer:
-        found = self._signers.get(key.address)
+        place = (key.address, key.key_id)
+        found = self._signers.get(place)
         # Threads that race open the same key; the first one's signer is kept.
-        return found or self._signers.setdefault(key.address, self._open_signer(key))
+        return found or self._signers.setdefault(place, self._open_signer(key))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal, NewType, Protocol
 
 from signer.audit.record import Record, Sealed
-from signer.keys import Key
+from signer.keys import Key, Standing
 from signer.refunds.limits import NO_LIMITS, Limits
 from signer.refunds.refund import (
     InFlight,
@@ -360,7 +360,8 @@ class Store(Protocol):
         with it, and the refund that is returned is ``intended`` then.
 
         Raises:
-            KeyRotatedError: *sender* is not the active key's any more.
+            KeyRotatedError: *sender* is not the active key's any more, or that is not
+                in *key_id* any more.
             LimitReachedError: It would pay too much.
             StaleStateError: The refund is not as *refund* says any more, or a sighting
                 has paid it; its wallet is paused or not opened; or *counted* is ahead
@@ -536,6 +537,20 @@ class KeyStore(Protocol):
                 draining nor retired.
         """
 
+    def relocate(self, key: Key, key_id: str, at: datetime, record: Record) -> Key:
+        """
+        Pin *key*, which may sign, to another place: *key_id*.  All else stays.
+
+        Once this returns, no intent to sign in the old place becomes durable any more.
+        *record* is written with it.
+
+        Raises:
+            RotationInProgressError: Somebody holds the pending key.
+            ConflictError: *key_id* is another key's of the ring.
+            StaleStateError: The stored version is not that of *key*, or it may sign
+                nothing.
+        """
+
     def stranded(self, address: str, limit: int) -> Sequence[str]:
         """Return the ids of open refunds with nonces of *address*, oldest first."""
 
@@ -568,12 +583,14 @@ class Checkpoint:
 class Journal(Protocol):
     """The records of the audit, in the order in which they were sealed."""
 
-    def append(self, records: Sequence[Record], *, active: str | None = None) -> None:
+    def append(
+        self, records: Sequence[Record], *, standing: Standing | None = None
+    ) -> None:
         """
         Make *records* durable, all or none.
 
         Raises:
-            KeyRotatedError: *active* is an address, and not of the active key.
+            KeyRotatedError: No key of the ring has this *standing*.
             StoreError: The database cannot be written.
         """
 

@@ -13,6 +13,7 @@ from signer.audit.log import SUCCESS, AuditLog
 from signer.audit.record import NOTHING, Operation, Purpose, Record, Subject
 from signer.der import parse_public_key, parse_signature
 from signer.errors import BackendError, HotWalletError, KeyUnusableError
+from signer.keys import SERVING, KeyState, Standing
 from signer.ports import DeviceSignature, KeyBackend, KeyId
 from signer.secp256k1 import (
     PublicKey,
@@ -23,9 +24,22 @@ from signer.secp256k1 import (
 )
 
 
+SELF_TEST = Purpose(Operation.SELF_TEST, actor="self-test")
+
+
+def proof_digest() -> bytes:
+    """
+    Return a digest for a signature that is of no use to anybody.
+
+    It is of bytes that no transaction or message begins with, and fresh each time.
+    """
+    return keccak(b"\x19hotwallet self-test\n" + secrets.token_bytes(32))
+
+
 class Signer:
     """
-    Signs with one key for life; rotation makes a new signer.
+    Signs with one key, in one place, for life; rotation makes a new signer, and so does
+    relocation.
 
     An operation in flight therefore finishes, and verifies, against the key that
     it started with.  Instances may be shared by threads as far as the backend
@@ -80,35 +94,43 @@ class Signer:
         """
         Return the signature over the 32 bytes of *digest*, signed as given.
 
-        With *while_active* the key must be the ring's active one at the moment at which
-        the intent becomes durable.
+        With *while_active* the key must be the ring's active one, and in this place, at
+        the moment at which the intent becomes durable.
 
         Raises:
             InvalidInputError: Not a digest; the device was not asked.
-            KeyRotatedError: Another key is the active one; the device was not asked.
+            KeyRotatedError: It is not; the device was not asked.
             EncodingError: The device answered with no strict DER signature.
             RecoveryError: The device signed something else, or with another key.
             BackendError: The device did not sign.
         """
-        self.announce(digest, purpose, while_active=while_active)
+        self.announce(digest, purpose, states=SERVING if while_active else None)
         signed = self.sign(digest, purpose)
         self._audit.write(signed.outcome())
         return signed.signature
 
     def announce(
-        self, digest: bytes, purpose: Purpose, *, while_active: bool = False
+        self,
+        digest: bytes,
+        purpose: Purpose,
+        *,
+        states: frozenset[KeyState] | None = None,
     ) -> None:
         """
         Make the intent to sign *digest* durable.
 
         Raises:
             InvalidInputError: Not a digest.
-            KeyRotatedError: With *while_active*: another key is the active one.
+            KeyRotatedError: With *states*: the key is in none of them in the ring, or
+                in another place.
             StoreError: The journal cannot be written.
         """
         checked_digest(digest)
         intent = self._audit.intent(purpose, self._subject, digest)
-        self._audit.write(intent, active=self.address if while_active else None)
+        standing = None
+        if states is not None:
+            standing = Standing(self.address, self.key_id, states)
+        self._audit.write(intent, standing=standing)
 
     def tell(self, record: Record) -> None:
         """Tell the log of a record that somebody has committed."""
@@ -159,23 +181,20 @@ class Signer:
         """
         Prove that the device signs with the pinned key, now.
 
-        The digest is of bytes that no transaction or message begins with, and
-        fresh each time, so that the signature is of no use to anybody.
-
         Raises:
             SigningError: It does not.
         """
-        digest = keccak(b"\x19hotwallet self-test\n" + secrets.token_bytes(32))
-        self.sign_digest(digest, purpose)
+        self.sign_digest(proof_digest(), purpose)
 
-    def self_test(self) -> None:
+    def self_test(self, *, while_active: bool = False) -> None:
         """
         Prove it for the sake of health.
 
         Raises:
             SigningError: As ``prove``.
+            KeyRotatedError: As ``sign_digest``.
         """
-        self.prove(Purpose(Operation.SELF_TEST, actor="self-test"))
+        self.sign_digest(proof_digest(), SELF_TEST, while_active=while_active)
 
     def _signed(self, digest: bytes, attempt: "_Attempt") -> Signature:
         try:

@@ -21,6 +21,7 @@ from backends.sql.urls import POSTGRESQL
 from signer.audit.chain import GENESIS, sealed
 from signer.audit.record import Record, Sealed
 from signer.errors import KeyRotatedError, StaleStateError
+from signer.keys import Standing
 from signer.ports import Checkpoint
 
 
@@ -28,9 +29,10 @@ _SEALING = 0x6175646974736561  # "auditsea"; whoever seals has this lock.
 
 _KEEP = insert(audit_records)
 
-_IS_ACTIVE = select(keys.c.address).where(
+_STANDS = select(keys.c.address).where(
     keys.c.address == bindparam("of_address", type_=keys.c.address.type),
-    text("state = 'active'"),
+    keys.c.key_id == bindparam("of_key", type_=keys.c.key_id.type),
+    keys.c.state.in_(bindparam("in_states", expanding=True)),
 )
 
 _TRY_TO_SEAL = select(
@@ -116,23 +118,31 @@ class AuditTables:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def append(self, records: Sequence[Record], *, active: str | None = None) -> None:
+    def append(
+        self, records: Sequence[Record], *, standing: Standing | None = None
+    ) -> None:
         """
         Make *records* durable, all or none.
 
         Raises:
-            KeyRotatedError: *active* is an address, and not of the active key.
+            KeyRotatedError: No key of the ring has this *standing*.
             StoreError: The database cannot be written.
         """
-        if active is None:
+        if standing is None:
             if records:
                 self._database.write(lambda c: write(c, *records))
             return
 
+        given = {
+            "of_address": standing.address,
+            "of_key": standing.key_id,
+            "in_states": sorted(standing.states),
+        }
+
         def work(connection: Connection) -> None:
             hold_keys(connection, shared=True)
-            if connection.execute(_IS_ACTIVE, {"of_address": active}).first() is None:
-                raise KeyRotatedError("another key is the active one")
+            if connection.execute(_STANDS, given).first() is None:
+                raise KeyRotatedError("the key was rotated away from, or relocated")
             write(connection, *records)
 
         self._database.transaction(work)

@@ -1,13 +1,11 @@
 """The key ring's rows: which key signs, and what the others did."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Select,
     bindparam,
     func,
     insert,
@@ -20,6 +18,15 @@ from sqlalchemy import (
 from backends.sql.audit import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database
+from backends.sql.key_rows import (
+    ACTIVE,
+    change,
+    known,
+    named,
+    one,
+    pending_key,
+    put,
+)
 from backends.sql.locks import hold_keys
 from backends.sql.schema import (
     IS_OPEN,
@@ -30,49 +37,16 @@ from backends.sql.schema import (
     wallets,
 )
 from signer.audit.record import Record
-from signer.errors import ConflictError, RotationInProgressError, StaleStateError
-from signer.keys import FORMER, ROTATION_HOLD, Key, KeyState
+from signer.errors import ConflictError, StaleStateError
+from signer.keys import FORMER, ROTATION_HOLD, SIGNING, Key, KeyState
 from signer.refunds.refund import Status
 
-
-_CHANGING = (
-    "state",
-    "updated_at",
-    "epoch",
-    "requested_by",
-    "held_until",
-    "blocked_by",
-    "version",
-)
 
 _FIXED = frozenset({KeyState.ACTIVE, KeyState.BLOCKED})
 
 _ALL = select(keys).order_by(keys.c.epoch.desc().nulls_last(), keys.c.created_at)
 
-_ACTIVE = select(keys).where(text("state = 'active'"))
-
-_PENDING = select(keys).where(text("state = 'pending'"))
-
-_BY_ADDRESS = select(keys).where(keys.c.address == bindparam("of_address"))
-
-_BY_ID = select(keys).where(
-    keys.c.backend == bindparam("of_backend"), keys.c.key_id == bindparam("of_key")
-)
-
 _NEXT_EPOCH = select(func.coalesce(func.max(keys.c.epoch), 0) + 1)
-
-_NEW = insert(keys)
-
-_CHANGE = (
-    update(keys)
-    .where(
-        keys.c.address == bindparam("of_address"),
-        keys.c.version == bindparam("before"),
-    )
-    .values(
-        {name: bindparam(f"new_{name}", type_=keys.c[name].type) for name in _CHANGING}
-    )
-)
 
 _IDLE = (
     select(keys)
@@ -138,7 +112,7 @@ class KeyTables:
 
     def active_key(self) -> Key | None:
         """Return the key that signs; None before the first one was enrolled."""
-        return self._database.run(lambda c: _one(c, _ACTIVE))
+        return self._database.run(lambda c: one(c, ACTIVE))
 
     def enrol(self, key: Key) -> Key:
         """
@@ -150,12 +124,12 @@ class KeyTables:
 
         def work(connection: Connection) -> Key:
             hold_keys(connection, shared=False)
-            active = _one(connection, _ACTIVE)
+            active = one(connection, ACTIVE)
             if active is not None:
                 return active
-            known = _known(connection, key)
+            before = known(connection, key)
             epoch = connection.execute(_NEXT_EPOCH).scalar_one()
-            return _put(connection, known, key, state=KeyState.ACTIVE, epoch=epoch)
+            return put(connection, before, key, state=KeyState.ACTIVE, epoch=epoch)
 
         return self._database.transaction(work)
 
@@ -173,17 +147,15 @@ class KeyTables:
 
         def work(connection: Connection) -> Key:
             hold_keys(connection, shared=False)
-            pending = _one(connection, _PENDING)
-            if pending is not None and _is_held(pending, now):
-                raise RotationInProgressError("another rotation is under way")
+            pending = pending_key(connection, now)
             if pending is not None and pending.address != key.address:
-                _change(connection, pending, now, **_ended(pending, "abandoned"))
-            known = _known(connection, key)
-            if known is not None and known.state in _FIXED:
-                raise StaleStateError(f"the key is {known.state}")
-            return _put(
+                change(connection, pending, now, **_ended(pending, "abandoned"))
+            before = known(connection, key)
+            if before is not None and before.state in _FIXED:
+                raise StaleStateError(f"the key is {before.state}")
+            return put(
                 connection,
-                known,
+                before,
                 key,
                 state=KeyState.PENDING,
                 held_until=now + ROTATION_HOLD,
@@ -199,7 +171,7 @@ class KeyTables:
             StaleStateError: The stored version is not that of *key*.
         """
         waiting = {"held_until": None, "blocked_by": blocked_by}
-        return self._database.transaction(lambda c: _change(c, key, at, **waiting))
+        return self._database.transaction(lambda c: change(c, key, at, **waiting))
 
     def reject(self, key: Key, reason: str, at: datetime) -> Key:
         """
@@ -209,7 +181,7 @@ class KeyTables:
             StaleStateError: The stored version is not that of *key*.
         """
         return self._database.transaction(
-            lambda c: _change(c, key, at, **_ended(key, reason))
+            lambda c: change(c, key, at, **_ended(key, reason))
         )
 
     def activate(
@@ -229,13 +201,13 @@ class KeyTables:
 
         def work(connection: Connection) -> Key:
             hold_keys(connection, shared=False)
-            active = _one(connection, _ACTIVE)
+            active = one(connection, ACTIVE)
             if active is not None:
-                _change(connection, active, at, state=old_state)
+                change(connection, active, at, state=old_state)
             if active is not None and block:
                 _requeue(connection, active.address, at)
             epoch = connection.execute(_NEXT_EPOCH).scalar_one()
-            changed = _change(
+            changed = change(
                 connection,
                 key,
                 at,
@@ -264,8 +236,35 @@ class KeyTables:
 
         def work(connection: Connection) -> Key:
             hold_keys(connection, shared=False)
-            changed = _change(connection, key, at, state=KeyState.BLOCKED)
+            changed = change(connection, key, at, state=KeyState.BLOCKED)
             _requeue(connection, key.address, at)
+            write(connection, record)
+            return changed
+
+        return self._database.transaction(work)
+
+    def relocate(self, key: Key, key_id: str, at: datetime, record: Record) -> Key:
+        """
+        Pin *key*, which may sign, to another place: *key_id*.  All else stays.
+
+        Once this returns, no intent to sign in the old place becomes durable any more.
+        *record* is written with it.
+
+        Raises:
+            RotationInProgressError: Somebody holds the pending key.
+            ConflictError: *key_id* is another key's of the ring.
+            StaleStateError: The stored version is not that of *key*, or it may sign
+                nothing.
+        """
+        if key.state not in SIGNING:
+            raise StaleStateError(f"the key is {key.state}")
+
+        def work(connection: Connection) -> Key:
+            hold_keys(connection, shared=False)
+            pending_key(connection, at)
+            if named(connection, key.backend, key_id) is not None:
+                raise ConflictError("the ring has a key in this place already")
+            changed = change(connection, key, at, key_id=key_id)
             write(connection, record)
             return changed
 
@@ -298,52 +297,12 @@ class KeyTables:
             hold_keys(connection, shared=False)
             retired = []
             for row in connection.execute(_IDLE, given).all():
-                key = _change(connection, Key(*row), at, state=KeyState.RETIRED)
+                key = change(connection, Key(*row), at, state=KeyState.RETIRED)
                 retired.append((key, draft(key)))
                 write(connection, retired[-1][1])
             return retired
 
         return self._database.transaction(work)
-
-
-def _one(connection: Connection, wanted: Select[Any], **given: str) -> Key | None:
-    row = connection.execute(wanted, given).one_or_none()
-    return None if row is None else Key(*row)
-
-
-def _known(connection: Connection, key: Key) -> Key | None:
-    """
-    Return the row of *key*, if there is one.
-
-    Raises:
-        ConflictError: Its id belongs to another address, or the other way round.
-    """
-    known = _one(connection, _BY_ADDRESS, of_address=key.address)
-    named = _one(connection, _BY_ID, of_backend=key.backend, of_key=key.key_id)
-    if known != named:
-        raise ConflictError(
-            "the ring knows this key's id, or its address, of another key"
-        )
-    return known
-
-
-def _put(connection: Connection, known: Key | None, key: Key, **changes: Any) -> Key:
-    """Insert *key*, or change the row that it has already; *changes* are on top."""
-    if known is None:
-        added = replace(key, **changes)
-        connection.execute(_NEW, asdict(added))
-        return added
-    asked = {"requested_by": key.requested_by, "blocked_by": None, **changes}
-    return _change(connection, known, key.updated_at, **asked)
-
-
-def _change(connection: Connection, key: Key, at: datetime, **changes: Any) -> Key:
-    after = replace(key, **changes, updated_at=at, version=key.version + 1)
-    given = {f"new_{name}": getattr(after, name) for name in _CHANGING}
-    of_key = {"of_address": key.address, "before": key.version}
-    if connection.execute(_CHANGE, {**given, **of_key}).rowcount != 1:
-        raise StaleStateError("the key has changed")
-    return after
 
 
 def _requeue(connection: Connection, address: str, at: datetime) -> None:
@@ -356,12 +315,6 @@ def _requeue(connection: Connection, address: str, at: datetime) -> None:
     ]
     if moves:
         connection.execute(insert(refund_moves), moves)
-
-
-def _is_held(pending: Key, now: datetime) -> bool:
-    until = pending.held_until
-    # Far ahead it was dated by a clock that was wrong.
-    return until is not None and now < until <= now + 2 * ROTATION_HOLD
 
 
 def _ended(key: Key, reason: str) -> dict[str, Any]:

@@ -147,7 +147,9 @@ def _may_reserve() -> tuple[Any, ...]:
     may_pay = text(f"({states} OR {former})").bindparams(
         bindparam("sweeps", type_=Boolean)
     )
-    active = exists().where(keys.c.address == sender, may_pay)
+    # Another place of the same key is not where it is asked to sign any more.
+    place = keys.c.key_id == _parameter(refunds, "key_id")
+    active = exists().where(keys.c.address == sender, place, may_pay)
     ahead = next_nonce(chain_id, sender) >= counted
     return (active, going_on, ~stopped, ~paid, ahead)
 

@@ -198,7 +198,8 @@ class SQLStore(WalletTables, KeyTables, AuditTables, CallerTables):
         gap.
 
         Raises:
-            KeyRotatedError: *sender* is not the active key's.
+            KeyRotatedError: *sender* is not the active key's, or that is not in
+                *key_id* any more.
             StaleStateError: The refund is not as *refund* says any more, or a sighting
                 has paid it; its wallet is paused or not opened; or *counted*, which is
                 what the chain counts, is ahead of the ledger.
@@ -219,7 +220,7 @@ class SQLStore(WalletTables, KeyTables, AuditTables, CallerTables):
         changed = reserve(self._database, refund, limits, given)
         if changed is None:
             if not sweeps:
-                self._require_active(sender)
+                self._require_active(sender, key_id)
             raise StaleStateError(f"refund {refund.id} cannot be reserved as it was")
         return replace(after, nonce=changed.nonce, intended=intent is not None)
 
@@ -310,10 +311,10 @@ class SQLStore(WalletTables, KeyTables, AuditTables, CallerTables):
         """Close the connections of this process."""
         self._database.close()
 
-    def _require_active(self, sender: str) -> None:
+    def _require_active(self, sender: str, key_id: str) -> None:
         active = self.active_key()
-        if active is None or active.address != sender:
-            raise KeyRotatedError("another key is the active one")
+        if active is None or (active.address, active.key_id) != (sender, key_id):
+            raise KeyRotatedError("another key is the active one, or it was relocated")
 
     def _is_due(self, window: Mapping[str, datetime]) -> bool:
         due = self._database.run(lambda c: c.execute(queries.DUE, window).first())

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from signer.audit.record import NOTHING, Actor, Operation, Purpose, Record, Subject
+from signer.keys import Standing
 from signer.ports import Clock, Journal, utc_now
 from signer.redact import key_prefix, redact_event
 
@@ -111,17 +112,17 @@ class AuditLog:
             details=dict(details),
         )
 
-    def write(self, *records: Record, active: str | None = None) -> None:
+    def write(self, *records: Record, standing: Standing | None = None) -> None:
         """
         Make *records* durable, then tell the log.
 
         Raises:
-            KeyRotatedError: *active* is an address, and not of the active key any
-                more; nothing was written.
+            KeyRotatedError: No key of the ring has this *standing* any more; nothing
+                was written.
             StoreError: The journal cannot be written.
         """
         if self._journal is not None:
-            self._journal.append(records, active=active)
+            self._journal.append(records, standing=standing)
         self.tell(*records)
 
     def tell(self, *records: Record) -> None:

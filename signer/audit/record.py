@@ -27,6 +27,7 @@ class Operation(StrEnum):
     MESSAGE_SIGNING = "message-signing"
     SELF_TEST = "self-test"
     KEY_ROTATION = "key-rotation"
+    KEY_RELOCATION = "key-relocation"
     KEY_SWEEP = "key-sweep"
     ADMINISTRATION = "administration"
 

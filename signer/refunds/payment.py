@@ -113,15 +113,13 @@ class Payer:
             SigningError: The device did not sign, or signed something else.
         """
         sender, nonce, _ = refund.reservation()
-        signer = self._signer(refund, sender)
         transaction = _transaction(refund, offer)
         _judge(transaction, refund, offer.kind, network)
         digest = transaction.signing_digest()
         purpose = purpose_of(
             refund, actor, nonce=nonce, attempt=offer.attempt, kind=str(offer.kind)
         )
-        if not refund.intended:
-            signer.announce(digest, purpose)
+        signer = self._signer(refund, sender, digest, purpose)
         made = signer.sign(digest, purpose)
         signed = SignedBytes.decode(transaction.serialise(made.signature))
         payment = Payment(
@@ -139,9 +137,14 @@ class Payer:
             raise
         return payment
 
-    def _signer(self, refund: Refund, sender: str) -> Signer:
-        # A moment ago it was the active key, which its intent has on record.
-        known = self._ring.opened(sender) if refund.intended else None
+    def _signer(
+        self, refund: Refund, sender: str, digest: bytes, purpose: Purpose
+    ) -> Signer:
+        """Return the signer, whose intent is durable."""
+        if not refund.intended:
+            return self._ring.announced(sender, digest, purpose)
+        # A moment ago it was the active key, there, which its intent has on record.
+        known = self._ring.opened(sender, str(refund.key_id))
         return known or self._ring.signer(sender)
 
     def _record(

@@ -25,6 +25,7 @@ from backends.sql.database import Database
 from signer.audit.log import AuditLog
 from signer.audit.record import Record
 from signer.errors import StoreUnavailableError
+from signer.keys import Standing
 from signer.ports import Callers, Clock, utc_now
 from signer.settings import Settings
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
@@ -91,7 +92,9 @@ class Journal:
     records: list[Record] = field(default_factory=list)
     fails: bool = False
 
-    def append(self, records: Sequence[Record], *, active: str | None = None) -> None:
+    def append(
+        self, records: Sequence[Record], *, standing: Standing | None = None
+    ) -> None:
         """Keep *records*, or say that this cannot be."""
         if self.fails:
             raise StoreUnavailableError("no room")

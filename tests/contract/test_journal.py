@@ -14,7 +14,7 @@ from backends.sql.database import Database
 from backends.sql.schema import keys
 from signer.audit.chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StoreError
-from signer.keys import KeyState
+from signer.keys import SERVING, KeyState, Standing
 from signer.ports import Journal
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.races import Racers
@@ -60,6 +60,11 @@ def journal(url: str) -> Iterator[AuditTables]:
     database = Database(url, pool_size=4, timeout=5.0)
     yield AuditTables(database)
     database.close()
+
+
+def standing(address: str) -> Standing:
+    """Return what is required of the key with *address*."""
+    return Standing(address, address[-2:], SERVING)
 
 
 def _enrol(journal: AuditTables, address: str, state: KeyState) -> None:
@@ -161,14 +166,14 @@ def test_writes_for_the_active_key_alone(journal: AuditTables) -> None:
     """An intent is written while its key is the active one, and not at all if not."""
     _enrol(journal, ADDRESS, KeyState.ACTIVE)
     given = records(2)
-    journal.append(given[:1], active=ADDRESS)
+    journal.append(given[:1], standing=standing(ADDRESS))
     with pytest.raises(KeyRotatedError):
-        journal.append(given[1:], active=OTHER)
+        journal.append(given[1:], standing=standing(OTHER))
     journal._database.transaction(
         lambda c: c.execute(text("UPDATE keys SET state = 'draining'"))
     )
     with pytest.raises(KeyRotatedError):
-        journal.append(given[1:], active=ADDRESS)
+        journal.append(given[1:], standing=standing(ADDRESS))
 
     assert journal.seal() == 1
 
@@ -289,7 +294,7 @@ def test_the_service_role_can_do_its_work(limited: str) -> None:
     journal = AuditTables(database)
     _filled(journal)
     with pytest.raises(KeyRotatedError):
-        journal.append(records(1), active=ADDRESS)
+        journal.append(records(1), standing=standing(ADDRESS))
     database.close()
 
     assert journal.head()[0] == 2

@@ -31,7 +31,7 @@ from tests.fixtures.ledger import (
     signed,
 )
 from tests.support.audit import record
-from tests.support.keys import key_at, made_active
+from tests.support.keys import key_at, made_active, standing
 
 
 THIRD = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"
@@ -245,7 +245,14 @@ def test_only_the_active_key_reserves(store: SQLStore) -> None:
     refund = accepted(store)
 
     def reserve(sender: str) -> None:
-        store.reserve(refund, sender=sender, key_id="k", gas_limit=7, counted=0, at=AT)
+        store.reserve(
+            refund,
+            sender=sender,
+            key_id=key_at(sender).key_id,
+            gas_limit=7,
+            counted=0,
+            at=AT,
+        )
 
     pending = store.begin_rotation(SECOND, AT)
     with pytest.raises(KeyRotatedError):
@@ -262,13 +269,13 @@ def test_only_the_active_key_reserves(store: SQLStore) -> None:
 
 def test_only_the_active_key_announces(store: SQLStore) -> None:
     """The intent to sign with another key is not written at all."""
-    store.append([record(event="one")], active=WALLET)
+    store.append([record(event="one")], standing=standing(FIRST))
     made_active(store, SECOND)
 
-    for address in (WALLET, THIRD):
+    for key in (FIRST, OTHER):
         with pytest.raises(KeyRotatedError):
-            store.append([record(event="two")], active=address)
-    store.append([record(event="three")], active=OTHER_WALLET)
+            store.append([record(event="two")], standing=standing(key))
+    store.append([record(event="three")], standing=standing(SECOND))
     assert sorted(_journal(store)) == ["one", "rotation", "three"]
 
 

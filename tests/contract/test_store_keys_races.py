@@ -247,7 +247,7 @@ def test_no_reservation_behind_an_activation(store: SQLStore) -> None:
         refund, key = refunds.pop(), store.active_key()
         assert key is not None
         time.sleep(0.005)  # In which the key may change.
-        given = {"sender": key.address, "key_id": "k", "gas_limit": 7}
+        given = {"sender": key.address, "key_id": key.key_id, "gas_limit": 7}
         try:
             store.reserve(refund, counted=0, at=now(), **given)  # type: ignore[arg-type]
         except KeyRotatedError:

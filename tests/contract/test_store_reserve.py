@@ -20,17 +20,20 @@ from tests.fixtures.ledger import (
 from tests.support.keys import key_at, made_active
 
 
+KEY_ID = key_at(WALLET).key_id
+
+
 def test_sets_the_reservation(store: SQLStore) -> None:
     """The reserved refund carries what was given, and is what the store has."""
     opened(store, first=3)
     refund = accepted(store)
     at = now()
     after = store.reserve(
-        refund, sender=WALLET, key_id="k", gas_limit=7, counted=3, at=at
+        refund, sender=WALLET, key_id=KEY_ID, gas_limit=7, counted=3, at=at
     )
 
     assert after == refund.moved(
-        Status.RESERVED, at, sender=WALLET, key_id="k", gas_limit=7, nonce=3
+        Status.RESERVED, at, sender=WALLET, key_id=KEY_ID, gas_limit=7, nonce=3
     )
     assert after == store.get(refund.id)
 
@@ -72,7 +75,7 @@ def test_a_wallet_must_be_opened(store: SQLStore) -> None:
 
     with pytest.raises(StaleStateError):
         store.reserve(
-            refund, sender=WALLET, key_id="k", gas_limit=7, counted=0, at=now()
+            refund, sender=WALLET, key_id=KEY_ID, gas_limit=7, counted=0, at=now()
         )
     assert refund == store.get(refund.id)
 

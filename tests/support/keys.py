@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from signer.audit.record import Record
 from signer.keyring import KeyRing
-from signer.keys import Key, KeyState
+from signer.keys import SERVING, Key, KeyState, Standing
 from signer.ports import KeyStore
 from signer.signing import Signer
 
@@ -26,6 +26,11 @@ def key_at(
     return Key(
         "device", key_id or address.lower(), address, state, _LONG_AGO, _LONG_AGO
     )
+
+
+def standing(key: Key, states: frozenset[KeyState] = SERVING) -> Standing:
+    """Return what is required of *key* by whoever signs with it."""
+    return Standing(key.address, key.key_id, states)
 
 
 def made_active(store: KeyStore, key: Key, *, block: bool = False) -> Key:

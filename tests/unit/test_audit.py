@@ -23,6 +23,7 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
 )
+from signer.keys import Standing
 from signer.ports import DeviceSignature
 from signer.signing import Signer
 from tests.support.devices import (
@@ -298,7 +299,9 @@ def test_operations_have_the_names_that_auditors_search_for() -> None:
 class Journal:
     """A journal that takes everything."""
 
-    def append(self, records: Sequence[Record], *, active: str | None = None) -> None:
+    def append(
+        self, records: Sequence[Record], *, standing: Standing | None = None
+    ) -> None:
         """Take *records*."""
 
 

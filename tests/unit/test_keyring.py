@@ -1,5 +1,7 @@
 """The ring as one process uses it: what it asks each time, and what it remembers."""
 
+from collections.abc import Sequence
+
 import coincurve
 import pytest
 import structlog
@@ -7,7 +9,7 @@ from structlog.testing import LogCapture
 
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog
-from signer.audit.record import Operation, Purpose
+from signer.audit.record import Operation, Purpose, Record
 from signer.errors import KeyNotFoundError, KeyRotatedError, KeyUnusableError
 from signer.keyring import KeyRing
 from signer.keys import Key
@@ -69,13 +71,14 @@ def test_a_signer_is_opened_once(sqlite_store: SQLStore) -> None:
 
     sqlite_store.enrol(key_of(FIRST))
     ring = KeyRing(sqlite_store, open_signer)
-    before = ring.opened(FIRST.address)
+    before = ring.opened(FIRST.address, FIRST.key_id)
     used = {ring.active().signer, ring.active().signer, ring.signer(FIRST.address)}
 
     assert before is None
     assert used == {FIRST}
     assert len(opened) == 1
-    assert ring.opened(FIRST.address) is FIRST
+    assert ring.opened(FIRST.address, FIRST.key_id) is FIRST
+    assert ring.opened(FIRST.address, SECOND.key_id) is None
 
 
 def test_a_nonce_is_signed_for_by_its_key(sqlite_store: SQLStore) -> None:
@@ -164,3 +167,96 @@ def test_only_former_keys_are_swept(sqlite_store: SQLStore) -> None:
     for address in (SECOND.address, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"):
         with pytest.raises(KeyUnusableError, match="draining or retired"):
             ring.former(address)
+
+
+def _elsewhere(signer: Signer) -> Signer:
+    """Return a signer of the same key in another place."""
+    device = honest(coincurve.PrivateKey.from_int(1))
+    return Signer.open(device, KeyId("elsewhere"), signer._audit)
+
+
+def _relocated(store: SQLStore, key_id: str) -> Key:
+    active = store.active_key()
+    assert active is not None
+    at = active.updated_at
+    return store.relocate(active, key_id, at, Record.of({"event": "moved"}, at))
+
+
+def _journaled(store: SQLStore) -> Signer:
+    audit = AuditLog(_SILENCE, journal=store)
+    return Signer.open(honest(coincurve.PrivateKey.from_int(1)), KeyId("01"), audit)
+
+
+def _ring_of_places(store: Ledger, *signers: Signer) -> KeyRing:
+    if store.active_key() is None:
+        store.enrol(key_of(signers[0]))
+    by_place = {signer.key_id: signer for signer in signers}
+    return KeyRing(store, lambda key: by_place[KeyId(key.key_id)])
+
+
+def test_a_relocated_key_is_opened_where_it_is(sqlite_store: SQLStore) -> None:
+    """K18: after a relocation no process asks the old place; the address stays."""
+    there = _elsewhere(FIRST)
+    ring = _ring_of_places(sqlite_store, FIRST, there)
+    before = (ring.active().signer, ring.signer(FIRST.address))
+    _relocated(sqlite_store, "elsewhere")
+    after = (ring.active().signer, ring.signer(FIRST.address))
+
+    assert before == (FIRST, FIRST)
+    assert after == (there, there)
+    assert ring.opened(FIRST.address, "elsewhere") is there
+
+
+def test_a_relocation_meanwhile_costs_another_try(sqlite_store: SQLStore) -> None:
+    """K18: an intent for the old place is not written; the new place signs."""
+    first = _journaled(sqlite_store)
+    there = _elsewhere(first)
+    moved: list[Key] = []
+
+    def keys() -> Sequence[Key]:
+        found = sqlite_store.keys()
+        if not moved:
+            moved.append(_relocated(sqlite_store, "elsewhere"))
+        return found
+
+    sqlite_store.enrol(key_of(first))
+    ring = _ring_of_places(altered(sqlite_store, keys=keys), first, there)
+    announced = ring.announced(first.address, DIGEST, PURPOSE)
+
+    assert announced is there
+    sqlite_store.seal()
+    events = [e.record.fields["event"] for e in sqlite_store.sealed(0, 10)]
+    assert sorted(events) == ["moved", "signing-intent"]
+
+
+def test_relocations_again_and_again(sqlite_store: SQLStore) -> None:
+    """A key that moves before each of three tries is given up, without harm."""
+    first = _journaled(sqlite_store)
+    there = _elsewhere(first)
+
+    def keys() -> Sequence[Key]:
+        found = sqlite_store.keys()
+        other = "elsewhere" if found[0].key_id == "01" else "01"
+        _relocated(sqlite_store, other)
+        return found
+
+    sqlite_store.enrol(key_of(first))
+    ring = _ring_of_places(altered(sqlite_store, keys=keys), first, there)
+    with pytest.raises(KeyRotatedError, match="changes places"):
+        ring.announced(first.address, DIGEST, PURPOSE)
+
+
+def test_the_self_test_is_of_the_place_of_now(sqlite_store: SQLStore) -> None:
+    """K18: health is proved where the key is, not where the process found it first."""
+    first = _journaled(sqlite_store)
+    there = _elsewhere(first)
+    ring = _ring_of_places(sqlite_store, first, there)
+    ring.self_test()
+    _relocated(sqlite_store, "elsewhere")
+    ring.self_test()
+
+    assert first.last_signature_at is not None
+    assert there.last_signature_at is not None
+    assert there.last_signature_at > first.last_signature_at
+    with pytest.raises(KeyRotatedError):
+        first.self_test(while_active=True)

@@ -26,6 +26,10 @@ from tests.fixtures.ledger import (
     signed,
     transaction,
 )
+from tests.support.keys import key_at
+
+
+KEY_ID = key_at(WALLET).key_id
 
 
 @contextmanager
@@ -91,7 +95,7 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
         "accept": lambda it: store.accept(it)[0],
         "replay": lambda it: store.accept(it)[0],
         "reserve": lambda it: store.reserve(
-            it, sender=WALLET, key_id="01", gas_limit=1, counted=0, at=now()
+            it, sender=WALLET, key_id=KEY_ID, gas_limit=1, counted=0, at=now()
         ),
         "sign": lambda it: signed(store, it),
         "move": lambda it: moved(store, it, Status.BROADCAST),
@@ -136,7 +140,7 @@ def test_the_audit_costs_a_refund_no_commit(store: SQLStore) -> None:
         refund = store.reserve(
             refund,
             sender=WALLET,
-            key_id="01",
+            key_id=KEY_ID,
             gas_limit=1,
             counted=0,
             at=now(),

@@ -32,7 +32,7 @@ from tests.fixtures.ledger import (
     sighting,
 )
 from tests.fixtures.postgresql import PostgreSQL
-from tests.support.keys import key_at, made_active
+from tests.support.keys import key_at, made_active, standing
 
 
 @pytest.fixture
@@ -235,10 +235,11 @@ def test_the_service_needs_few_rights(service: SQLStore) -> None:
     service.resume(opened(service), now())
 
     record = Record.of({"event": "test"}, now())
-    service.append([record], active=WALLET)
+    service.append([record], standing=standing(key_at(WALLET)))
     service.seal()
     service.keep_checkpoint(Checkpoint(1, "note", now()))
-    made_active(service, key_at(OTHER_WALLET))
+    active = made_active(service, key_at(OTHER_WALLET))
+    service.relocate(active, "elsewhere", now(), Record.of({"event": "moved"}, now()))
     service.retire([WALLET], now(), lambda key: Record.of({"event": "retired"}, now()))
     service.count_alert("key-unhealthy", now())
 

@@ -158,7 +158,7 @@ def test_every_wallet_in_use_is_opened(old: SQLStore) -> None:
         Wallet(31337, WALLET, 5, 9),
     )
     old.enrol(KEY)
-    assert reserved(old, accepted(old), counted=9).nonce == 9
+    assert reserved(old, accepted(old), key_id="01", counted=9).nonce == 9
 
 
 def test_the_keys_that_paid_are_draining(old: SQLStore) -> None:
