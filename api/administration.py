@@ -1,5 +1,6 @@
-"""What administrators can ask for: to rotate the key, and to see the ring."""
+"""What administrators can ask for: to rotate or relocate a key, and to see the ring."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,12 +17,15 @@ from signer.holdings import Holding
 from signer.keys import Key
 from signer.ports import KeyStore
 from signer.redact import key_prefix
+from signer.relocation import Relocated, Relocation
 from signer.rotation import AWAITING_FUNDS, Rotated, Rotation
 
 
 _ROLES = frozenset({"admin", "devops"})
 
-_FIELDS = {"newKeyId": str, "dryRun": bool, "compromised": bool}
+_RELOCATION = {"newKeyId": str, "dryRun": bool}
+
+_ROTATION = {**_RELOCATION, "compromised": bool}
 
 _LONGEST_KEY_ID = 512
 
@@ -39,11 +43,10 @@ class KeyRotation(Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Rotate (200), or wait for the new address to be funded (202)."""
         query.parameters(req)
-        asked = _read(read_object(req))
-        caller = principal(req)
+        asked = _read(read_object(req), _ROTATION)
         rotated = self._rotation.rotate(
             asked["newKeyId"],
-            Actor(caller.sub, request_id(req), caller.jti),
+            _actor(req),
             rehearse=asked.get("dryRun", False),
             compromised=asked.get("compromised", False),
         )
@@ -51,6 +54,27 @@ class KeyRotation(Resource):
         if rotated.status == AWAITING_FUNDS:
             resp.status = HTTPStatus.ACCEPTED
         resp.media = rotation_document(rotated)
+
+
+class KeyRelocation(Resource):
+    """``/v1/admin/kms/relocate``: pins a key to another place where it lives."""
+
+    required_role = _ROLES
+    required_scope = "keys:rotate"
+    is_administrative = True
+
+    def __init__(self, relocation: Relocation) -> None:
+        self._relocation = relocation
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Relocate the key that the given name means."""
+        query.parameters(req)
+        asked = _read(read_object(req), _RELOCATION)
+        relocated = self._relocation.relocate(
+            asked["newKeyId"], _actor(req), rehearse=asked.get("dryRun", False)
+        )
+
+        resp.media = relocation_document(relocated)
 
 
 class Keys(Resource):
@@ -87,6 +111,18 @@ def rotation_document(rotated: Rotated) -> dict[str, Any]:
     }
 
 
+def relocation_document(relocated: Relocated) -> dict[str, Any]:
+    """Return what became of a relocation, as administrators see it."""
+    return {
+        "status": relocated.status,
+        "keyId": key_prefix(relocated.key.key_id),
+        "previousKeyId": key_prefix(relocated.previous.key_id),
+        "address": relocated.key.address,
+        "state": str(relocated.key.state),
+        "warnings": list(relocated.warnings),
+    }
+
+
 def key_document(key: Key) -> dict[str, Any]:
     """Return one key of the ring; of its id no more than a prefix."""
     return {
@@ -112,11 +148,16 @@ def _holding_document(holding: Holding) -> dict[str, Any]:
     }
 
 
-def _read(payload: dict[str, Any]) -> dict[str, Any]:
+def _actor(req: falcon.Request) -> Actor:
+    caller = principal(req)
+    return Actor(caller.sub, request_id(req), caller.jti)
+
+
+def _read(payload: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]:
     for name, value in payload.items():
-        kind = _FIELDS.get(name)
+        kind = fields.get(name)
         if kind is None:
-            raise InvalidInputError("is not a field of a rotation", field="body")
+            raise InvalidInputError("is not a field of this request", field="body")
         if type(value) is not kind:
             raise InvalidInputError(f"must be a {_JSON_NAMES[kind]}", field=name)
     if not 0 < len(payload.get("newKeyId", "")) <= _LONGEST_KEY_ID:

@@ -3,7 +3,7 @@
 import falcon
 
 from api import errors
-from api.administration import KeyRotation, Keys
+from api.administration import KeyRelocation, KeyRotation, Keys
 from api.metrics import Metrics, OpenMetrics
 from api.middleware import Gate, RequestLog
 from api.resources import (
@@ -34,6 +34,7 @@ def create_app(services: Services) -> App:
         RefundExplanation(services.refunds, services.explainer),
     )
     app.add_route("/v1/admin/kms/rotate", KeyRotation(services.rotation))
+    app.add_route("/v1/admin/kms/relocate", KeyRelocation(services.relocation))
     app.add_route("/v1/admin/keys", Keys(services.ledger))
     metrics = OpenMetrics if services.metrics_open else Metrics
     app.add_route("/metrics", metrics(services.ledger, services.clock))

@@ -33,6 +33,7 @@ from signer.refunds.sweep import Sweeper
 from signer.refunds.tracking import Tracker
 from signer.refunds.watching import Chain, WalletWatch
 from signer.refunds.worker import Worker
+from signer.relocation import Relocation
 from signer.rotation import Rotation
 from signer.settings import Settings
 from signer.signing import Signer
@@ -101,6 +102,7 @@ class Parts:
             refunds=self.refunds,
             explainer=Explainer(found.store, found.store, found.chains, utc_now),
             rotation=self.rotation,
+            relocation=self.relocation,
             ledger=found.store,
             authenticator=found.authenticator
             or Authenticator.from_settings(found.settings),
@@ -156,6 +158,18 @@ class Parts:
             alerts=self.alerts,
             clock=utc_now,
             needs_funds=self.found.settings.rotation_needs_funds,
+        )
+
+    @property
+    def relocation(self) -> Relocation:
+        """What administrators can ask for when a key's region fails."""
+        return Relocation(
+            self.found.store,
+            self.found.backend,
+            self.open_signer,
+            audit=self.audit,
+            alerts=self.alerts,
+            clock=utc_now,
         )
 
     @property

@@ -37,6 +37,7 @@ from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.sweep import Sweeper
 from signer.refunds.watching import Chain
 from signer.refunds.worker import Worker
+from signer.relocation import Relocation
 from signer.rotation import Rotation
 from signer.settings import Settings
 from signer.signing import Signer
@@ -134,6 +135,16 @@ def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
         ConfigurationError: The guard refuses the settings, or nothing can be opened.
     """
     return _parts(environ).rotation
+
+
+def build_relocation(environ: Mapping[str, str] = os.environ) -> Relocation:
+    """
+    Return what relocates keys; it needs the new place, and not the old one.
+
+    Raises:
+        ConfigurationError: As ``build_rotation``.
+    """
+    return _parts(environ).relocation
 
 
 def build_sweeper(environ: Mapping[str, str] = os.environ) -> Sweeper:

@@ -1,4 +1,4 @@
-"""``hotwallet keys``: see the ring, and rotate it."""
+"""``hotwallet keys``: see the ring, rotate it, and relocate its keys."""
 
 import getpass
 import json
@@ -10,7 +10,11 @@ from typing import Any
 
 import click
 
-from api.administration import key_document, rotation_document
+from api.administration import (
+    key_document,
+    relocation_document,
+    rotation_document,
+)
 from api.logs import answer_alone
 from signer.audit.record import Actor
 from signer.errors import AccessDeniedError, KeyNotFoundError, NewKeyUnhealthyError
@@ -89,6 +93,33 @@ def rotate(
         click.echo(line)
     if rotated.status == AWAITING_FUNDS:
         sys.exit(1)
+
+
+@keys.command()
+@click.argument("new_key_id")
+@click.option("--dry-run", is_flag=True, help="Prove the key, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def relocate(new_key_id: str, dry_run: bool, as_json: bool) -> None:
+    """
+    Pin a key of the ring to NEW_KEY_ID, another place where the same key lives.
+
+    That is a replica of a multi-Region KMS key, by its ARN.  The key proves itself
+    there first; the address, the nonces and what the key may do stay as they are.
+    """
+    from api.bootstrap import build_relocation  # noqa: PLC0415
+
+    with answer_alone():
+        relocated = build_relocation(os.environ).relocate(
+            new_key_id, Actor(f"cli:{getpass.getuser()}"), rehearse=dry_run
+        )
+    shown = relocation_document(relocated)
+    if as_json:
+        click.echo(json.dumps(shown))
+        return
+    click.echo(f"{shown['status']}: {shown['keyId']} {shown['address']}")
+    click.echo(f"  before: {shown['previousKeyId']}, and it is {shown['state']}")
+    for warning in relocated.warnings:
+        click.echo(f"  warning: {warning}")
 
 
 @keys.command()

@@ -10,6 +10,7 @@ from signer.networks import Network
 from signer.ports import Clock, Ledger
 from signer.refunds.explain import Explainer
 from signer.refunds.service import RefundService
+from signer.relocation import Relocation
 from signer.rotation import Rotation
 
 
@@ -46,6 +47,7 @@ class Services:
     refunds: RefundService
     explainer: Explainer
     rotation: Rotation
+    relocation: Relocation
     ledger: Ledger = field(repr=False)
     authenticator: Authenticator
     access: Access

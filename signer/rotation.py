@@ -16,47 +16,39 @@ it, the new one does, on every host.  Whoever asks again for the same key goes o
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import structlog
 
-from signer.alerts import Alert, Alerts
-from signer.audit.log import SUCCESS, AuditLog
-from signer.audit.record import Actor, Operation, Purpose
-from signer.deadline import Deadlines
+from signer.alerts import Alerts
+from signer.audit.log import AuditLog
+from signer.audit.record import Actor, Operation
 from signer.errors import (
     ConflictError,
     HotWalletError,
     NewKeyUnhealthyError,
     NotFoundError,
-    RecoveryError,
     RotationInProgressError,
-    SigningError,
     StaleStateError,
     StoreError,
 )
 from signer.holdings import Holding
 from signer.keyring import OpenSigner
 from signer.keys import FORMER, Key, KeyState
+from signer.minutes import Facts, Minutes, named
 from signer.ports import Clock, KeyDirectory, KeyStore
+from signer.proving import Prover
 from signer.redact import key_prefix
 
 
-_STEP_SECONDS = 2.2
-"""To find the new key, and to let it sign: within five seconds all in all."""
-
-_AT_ONCE = 4
-"""So many administrators may ask at once; one who loses is told by the ledger."""
-
 AWAITING_FUNDS = "awaiting-funds"
+
+_OPERATION = Operation.KEY_ROTATION
 
 _MOST_STRANDED = 1000
 
 _LOST_TURN = "somebody else took the rotation up"
 
 _NEW_ADDRESS = "the address has changed: tell whoever funds the wallet or watches it"
-
-_Facts = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +86,10 @@ class Rotation:
     ) -> None:
         """Rotate among the keys of *directory*; *needs_funds* makes funds a must."""
         self._store = store
-        self._directory = directory
-        self._open_signer = open_signer
+        self._prover = Prover(directory, open_signer, alerts, clock)
         self._survey = survey
         self._audit = audit
-        self._alerts = alerts
-        self._deadlines = Deadlines(at_once=_AT_ONCE)
+        self._minutes = Minutes(audit, alerts, _OPERATION)
         self._clock = clock
         self._needs_funds = needs_funds
         self._log = structlog.get_logger("keys")
@@ -122,22 +112,23 @@ class Rotation:
         Raises:
             InvalidInputError: *name* is malformed.
             RotationInProgressError: Another rotation is under way.
-            ConflictError: The key was given up as compromised.
+            ConflictError: The key was given up as compromised, or the ring has it in
+                another place.
             NewKeyUnhealthyError: It did not prove itself in time.
             StoreError: The ledger does not answer; asking again goes on.
         """
-        request: _Facts = {
+        request: Facts = {
             "key": key_prefix(name),
             "rehearsal": rehearse,
             "compromised": compromised,
         }
         try:
-            self._write("rotation-intent", actor, **request)
+            self._minutes.write("rotation-intent", actor, **request)
             rotated = self._rotated(
                 name, actor, rehearse=rehearse, compromised=compromised
             )
         except HotWalletError as e:
-            self._refuse(e, actor, request)
+            self._minutes.refuse("rotation", e, actor, **request)
             raise
         self._log.info(rotated.status, address=rotated.key.address, actor=actor.name)
         return rotated
@@ -145,17 +136,17 @@ class Rotation:
     def _rotated(
         self, name: str, actor: Actor, *, rehearse: bool, compromised: bool
     ) -> Rotated:
-        wanted = self._healthy(lambda: self._find(name, actor))
+        wanted = self._prover.find(name, actor)
         active = self._store.active_key()
+        self._require_usable(wanted)
         if active is not None and active.address == wanted.address:
             return self._done(active, actor, compromised=compromised and not rehearse)
-        self._require_usable(wanted)
         if rehearse:
-            self._healthy(lambda: self._prove(wanted, actor))
+            self._prover.prove(wanted, actor, _OPERATION)
             return _told("would-rotate", wanted, active, self._survey(wanted.address))
         pending = self._store.begin_rotation(wanted, self._clock())
         try:
-            self._healthy(lambda: self._prove(pending, actor))
+            self._prover.prove(pending, actor, _OPERATION)
         except NewKeyUnhealthyError as e:
             # Why it failed is what must be told; a row that stays is let go in time.
             with suppress(StoreError):
@@ -164,7 +155,7 @@ class Rotation:
         holdings = self._survey(pending.address)
         if self._needs_funds and not all(each.is_funded for each in holdings):
             waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
-            self._write(AWAITING_FUNDS, actor, **_named("key", waiting))
+            self._minutes.write(AWAITING_FUNDS, actor, **named("key", waiting))
             return _told(AWAITING_FUNDS, waiting, active, holdings)
         return self._activated(
             pending, active, actor, holdings=holdings, compromised=compromised
@@ -181,10 +172,10 @@ class Rotation:
     ) -> Rotated:
         record = self._audit.event(
             "rotation",
-            Operation.KEY_ROTATION,
+            _OPERATION,
             actor,
-            **_named("key", pending),
-            **_named("previous_key", active),
+            **named("key", pending),
+            **named("previous_key", active),
             compromised=compromised,
         )
         try:
@@ -200,43 +191,13 @@ class Rotation:
         stranded = self._store.stranded(active.address, _MOST_STRANDED)
         return replace(rotated, stranded=stranded)
 
-    def _find(self, name: str, actor: Actor) -> Key:
-        now = self._clock()
-        key = Key(
-            backend=self._directory.name,
-            key_id=self._directory.resolve(name),
-            address="",
-            state=KeyState.PENDING,
-            created_at=now,
-            updated_at=now,
-            requested_by=actor.name,
-        )
-        return replace(key, address=self._open_signer(key).address)
-
-    def _prove(self, key: Key, actor: Actor) -> Key:
-        purpose = Purpose(
-            Operation.KEY_ROTATION,
-            actor=actor.name,
-            request_id=actor.request_id,
-            token_id=actor.token_id,
-        )
-        self._open_signer(key).prove(purpose)
-        return key
-
-    def _healthy(self, work: Callable[[], Key]) -> Key:
-        """Return what *work* returns, if the new key answers well and in time."""
-        try:
-            return self._deadlines.within(_STEP_SECONDS, work, name="new-key")
-        except SigningError as e:
-            if isinstance(e, RecoveryError):
-                self._alerts.sound(Alert.KEY_MISMATCH, code=e.code)
-            raise NewKeyUnhealthyError(str(e), reason=e.code) from None
-
     def _require_usable(self, wanted: Key) -> None:
         ring = self._store.keys()
         known = [key for key in ring if key.address == wanted.address]
         if known and known[0].state is KeyState.BLOCKED:
             raise ConflictError("the key was given up as compromised")
+        if known and known[0].key_id != wanted.key_id:
+            raise ConflictError("the ring has this key in another place: use relocate")
 
     def block(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
         """
@@ -255,7 +216,7 @@ class Rotation:
             raise NotFoundError("the ring has no key with this address")
         if found.state in FORMER:
             record = self._audit.event(
-                "key-blocked", Operation.KEY_ROTATION, actor, **_named("key", found)
+                "key-blocked", _OPERATION, actor, **named("key", found)
             )
             found = self._store.block(found, self._clock(), record)
             self._audit.tell(record)
@@ -276,38 +237,9 @@ class Rotation:
         warning = "the key was the active one already"
         return Rotated("rotated", active, previous, (), (warning,), stranded)
 
-    def _refuse(self, error: HotWalletError, actor: Actor, known: _Facts) -> None:
-        if isinstance(error, NewKeyUnhealthyError):
-            self._alerts.sound(
-                Alert.ROTATION_REFUSED, code=error.reason, actor=actor.name
-            )
-        try:
-            self._write("rotation", actor, outcome=_reason(error), **known)
-        except StoreError as e:
-            self._log.warning("refusal-not-recorded", code=e.code)
-
-    def _write(
-        self, event: str, actor: Actor, outcome: str = SUCCESS, **known: Any
-    ) -> None:
-        self._audit.write(
-            self._audit.event(
-                event, Operation.KEY_ROTATION, actor, outcome=outcome, **known
-            )
-        )
-
 
 def _told(
     status: str, key: Key, previous: Key | None, holdings: Sequence[Holding]
 ) -> Rotated:
     found = [warning for holding in holdings for warning in holding.warnings()]
     return Rotated(status, key, previous, holdings, (_NEW_ADDRESS, *found))
-
-
-def _named(name: str, key: Key | None) -> _Facts:
-    if key is None:
-        return {}
-    return {name: key_prefix(key.key_id), f"{name}_address": key.address}
-
-
-def _reason(error: HotWalletError) -> str:
-    return error.reason if isinstance(error, NewKeyUnhealthyError) else error.code

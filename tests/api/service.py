@@ -24,6 +24,7 @@ from signer.refunds.nonces import Nonces
 from signer.refunds.payment import Payer
 from signer.refunds.service import RefundService
 from signer.refunds.watching import Chain
+from signer.relocation import Relocation
 from signer.rotation import Rotation
 from signer.signing import Signer
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
@@ -119,6 +120,14 @@ def build_services(
             cast("KeyDirectory", device),
             lambda key: signer,
             survey=lambda address: (),
+            audit=recording()[0],
+            alerts=Alerts(),
+            clock=clock,
+        ),
+        relocation=Relocation(
+            store,
+            cast("KeyDirectory", device),
+            lambda key: signer,
             audit=recording()[0],
             alerts=Alerts(),
             clock=clock,

@@ -42,6 +42,19 @@ class Told:
 Run = Callable[..., Told]
 
 
+def started(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return who runs ``hotwallet`` in this process, in its environment."""
+
+    def hotwallet(*arguments: str) -> Told:
+        monkeypatch.setattr(sys, "argv", ["hotwallet", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        return Told(left.value.code, *capsys.readouterr())
+
+    return hotwallet
+
+
 @pytest.fixture
 def run(
     sqlite_url: str,
@@ -69,14 +82,7 @@ def run(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
 
-    def hotwallet(*arguments: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["hotwallet", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        return Told(left.value.code, *capsys.readouterr())
-
-    return hotwallet
+    return started(monkeypatch, capsys)
 
 
 def _address(device: KeyDirectory, key_id: str) -> str:

@@ -6,15 +6,17 @@ from dataclasses import replace
 import pytest
 
 from backends.sql import SQLStore
+from signer.audit.record import Record
 from signer.enrolment import Enrolment
 from signer.errors import (
     ConfigurationError,
+    KeyRotatedError,
     KeyUnusableError,
     Refusal,
     SigningError,
     StoreUnavailableError,
 )
-from signer.keys import KeyState
+from signer.keys import Key, KeyState
 from signer.ports import KeyId, Ledger
 from signer.signing import Signer
 from tests.support.keys import key_at, made_active
@@ -32,16 +34,19 @@ def system(sqlite_store: SQLStore) -> System:
 
 
 def _enrolment(system: System, store: Ledger | None = None) -> Enrolment:
-    opened = system.rotation()._open_signer
     return Enrolment(
-        store or system.store, system.directory, opened, _prove, system.clock
+        store or system.store,
+        system.directory,
+        system.open_signer,
+        _prove,
+        system.clock,
     )
 
 
-def _prove(open_signer: Callable[[], Signer]) -> Signer:
+def _prove(open_signer: Callable[[], Signer], *, while_active: bool = False) -> Signer:
     try:
         signer = open_signer()
-        signer.self_test()
+        signer.self_test(while_active=while_active)
     except SigningError as e:
         raise ConfigurationError(Refusal("key-unusable", str(e))) from None
     return signer
@@ -173,3 +178,76 @@ def test_a_ledger_that_does_not_answer(system: System) -> None:
         _enrolment(system, altered(system.store, active_key=unavailable)).settle(
             OLD, None
         )
+
+
+REPLICA = "arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd"
+ELSEWHERE = REPLICA.replace("eu-central-1", "eu-west-1")
+
+
+def _relocated(system: System, name: str, place: str) -> None:
+    """Rotate to the key that is called *name*, and pin it to *place*."""
+    system.directory.devices[place] = system.directory.devices[name]
+    active = made_active(system.store, key_at(system.address(name), key_id=name))
+    record = Record.of({"event": "key-relocated"}, system.clock())
+    system.store.relocate(active, place, system.clock(), record)
+
+
+@pytest.mark.parametrize("name", [REPLICA, REPLICA.rpartition("/")[2]])
+def test_a_key_that_was_relocated(system: System, name: str) -> None:
+    """K18: the configuration of another region is no reason not to start."""
+    _relocated(system, NEW, ELSEWHERE)
+    signer, warnings = _enrolment(system).settle(name, system.address(NEW))
+
+    assert signer.key_id == ELSEWHERE
+    told = ["relocated" in warning for warning in warnings]
+    assert told == ([True] if name == REPLICA else [])
+
+
+def test_an_alias_of_a_key_that_was_relocated(system: System) -> None:
+    """An alias that still means the old place is as good as its ARN."""
+    _relocated(system, NEW, ELSEWHERE)
+    system.directory.devices[REPLICA] = system.directory.devices[NEW]
+    system.directory.aliases["alias/wallet"] = REPLICA
+    signer, warnings = _enrolment(system).settle("alias/wallet", None)
+
+    assert (signer.key_id, warnings) == (ELSEWHERE, [])
+
+
+def test_the_same_id_of_one_region_is_another_key(system: System) -> None:
+    """Ids of single-Region keys say nothing of other regions: refused."""
+    _relocated(system, NEW, ELSEWHERE.replace("mrk-", ""))
+
+    assert _refusal(system, REPLICA.replace("mrk-", "")) == "key-not-in-ring"
+
+
+def test_a_rotation_while_a_process_starts(system: System) -> None:
+    """A process that finds its key rotated away looks again, and starts."""
+    new = key_at(system.address(NEW), key_id=NEW)
+    asked: list[Key | None] = []
+
+    def active_key() -> Key | None:
+        asked.append(system.store.active_key())
+        if len(asked) == 1:
+            made_active(system.store, new)
+        return asked[-1]
+
+    ledger = altered(system.store, active_key=active_key)
+    signer, _ = _enrolment(system, ledger).settle(NEW, None)
+
+    assert signer.key_id == NEW
+    assert len(asked) == 2
+
+
+def test_rotations_again_and_again(system: System) -> None:
+    """A ring that changes before each of three tries is told as the ledger's matter."""
+
+    def active_key() -> Key | None:
+        found = system.store.active_key()
+        assert found is not None
+        other = NEW if found.key_id == OLD else OLD
+        made_active(system.store, key_at(system.address(other), key_id=other))
+        return found
+
+    ledger = altered(system.store, active_key=active_key)
+    with pytest.raises(KeyRotatedError, match="faster"):
+        _enrolment(system, ledger).settle(NEW, None)

@@ -339,6 +339,28 @@ def test_a_key_that_is_written_twice_is_refused() -> None:
         parsed('{"Effect": "Deny", "Effect": "Allow"}')
 
 
+def test_what_a_key_in_two_regions_needs() -> None:
+    """K18: the documented copies for replicas have one finding: they are for two."""
+    replica = KEY.replace("eu-central-1", "eu-west-1")
+    runtime, rotation, key = map(_read, ("runtime-role", "rotation-role", "key-policy"))
+    for statement in runtime["Statement"]:
+        statement["Resource"] = [KEY, replica]
+    _comparing("CreateKeys", "Bool", "kms:MultiRegion", "true").apply(rotation)
+    replicate = {
+        "Sid": "BreakGlassReplicates",
+        "Effect": "Allow",
+        "Principal": _statement(key, "BreakGlassRules")["Principal"],
+        "Action": "kms:ReplicateKey",
+        "Resource": "*",
+        "Condition": {"StringEquals": {"kms:ReplicaRegion": "eu-west-1"}},
+    }
+    key["Statement"].append(replicate)
+
+    assert lint_runtime(runtime) == []
+    assert lint_key_policy(key) == []
+    assert lint_rotation(rotation) == [Finding("CreateKeys", "single-region")]
+
+
 def test_the_guardrail_fits() -> None:
     """A service control policy has 5,120 characters at most."""
     text = (ROOT / "docs" / "iam" / "guardrail.json").read_text(encoding="utf-8")

@@ -35,6 +35,7 @@ from signer.errors import (
 from signer.holdings import Holding
 from signer.keys import Key, KeyState
 from signer.ports import DeviceSignature, KeyId
+from signer.relocation import Relocation
 from signer.rotation import Rotation
 from signer.signing import Signer
 from tests.support.devices import Device, honest
@@ -47,6 +48,7 @@ RICH = Holding("local", "1.0", {"TUSD": "5"}, 0)
 POOR = Holding("local", "0", {"TUSD": "0"}, 0)
 
 OLD, NEW, OTHER = (f"{n}" * 8 + "-0000-4000-8000-whole" for n in (1, 2, 3))
+ELSEWHERE = "4" * 8 + "-0000-4000-8000-whole"
 _SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
 
 
@@ -93,6 +95,7 @@ class System:
             name: honest(key) for name, key in zip((OLD, NEW, OTHER), keys, strict=True)
         }
         self.told: list[dict[str, object]] = []
+        self.audit = AuditLog(_SILENCE, journal=store)
         self.old = store.enrol(key_at(self.address(OLD), key_id=OLD))
 
     def address(self, name: str) -> str:
@@ -103,28 +106,44 @@ class System:
         """Take note of an alert."""
         self.told.append(document)
 
+    def open_signer(self, key: Key) -> Signer:
+        """Return the signer of *key*, as the composition root opens it."""
+        return Signer.open(
+            self.directory,
+            KeyId(key.key_id),
+            self.audit,
+            expected_address=key.address,
+        )
+
     def rotation(self, store: Any = None, *, needs_funds: bool = False) -> Rotation:
         """Return a rotation as a process that starts now has it."""
-        audit = AuditLog(_SILENCE, journal=self.store)
-
-        def open_signer(key: Key) -> Signer:
-            return Signer.open(
-                self.directory,
-                KeyId(key.key_id),
-                audit,
-                expected_address=key.address,
-            )
-
         return Rotation(
             store or self.store,
             self.directory,
-            open_signer,
+            self.open_signer,
             survey=lambda address: self.holdings,
-            audit=audit,
+            audit=self.audit,
             alerts=Alerts(self.store, self),
             clock=self.clock,
             needs_funds=needs_funds,
         )
+
+    def relocation(self, store: Any = None) -> Relocation:
+        """Return a relocation as a process that starts now has it."""
+        return Relocation(
+            store or self.store,
+            self.directory,
+            self.open_signer,
+            audit=self.audit,
+            alerts=Alerts(self.store, self),
+            clock=self.clock,
+        )
+
+    def replicate(self, name: str, replica: str) -> str:
+        """Let the key that is called *name* be in *replica* as well."""
+        original = self.directory.devices[name]
+        self.directory.devices[replica] = Device(original._point, original._answer)
+        return replica
 
     @property
     def states(self) -> dict[str, str]:
@@ -488,10 +507,10 @@ def test_a_refusal_that_cannot_be_stored(system: System) -> None:
 
 def test_no_journal_no_rotation(system: System, sqlite_store: SQLStore) -> None:
     """Without a record of the intent nothing is asked of the new key."""
-    rotation = system.rotation()
-    rotation._audit = AuditLog(
+    system.audit = AuditLog(
         _SILENCE, journal=altered(sqlite_store, append=_unavailable)
     )
+    rotation = system.rotation()
     with (
         structlog.testing.capture_logs() as events,
         pytest.raises(StoreUnavailableError),
@@ -571,3 +590,13 @@ def test_only_a_former_key_is_given_up(system: System) -> None:
 
 def _record(system: System) -> Record:
     return Record.of({"event": "test"}, system.clock())
+
+
+def test_a_key_in_another_place_is_no_rotation(system: System) -> None:
+    """K18: a replica of the active key is told apart, and the way to it is named."""
+    replica = system.replicate(OLD, ELSEWHERE)
+    with pytest.raises(ConflictError, match="use relocate"):
+        system.rotation().rotate(replica, ALICE)
+
+    assert list(system.store.keys()) == [system.old]
+    assert system.directory.devices[replica].calls == 0

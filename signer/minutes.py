@@ -1,0 +1,62 @@
+"""What administrators ask of the ring, and what came of it, as the audit has it."""
+
+from typing import Any
+
+import structlog
+
+from signer.alerts import Alert, Alerts
+from signer.audit.log import SUCCESS, AuditLog
+from signer.audit.record import Actor, Operation
+from signer.errors import HotWalletError, NewKeyUnhealthyError, StoreError
+from signer.keys import Key
+from signer.redact import key_prefix
+
+
+Facts = dict[str, Any]
+
+
+class Minutes:
+    """Writes down what is asked for the sake of one *operation*."""
+
+    def __init__(self, audit: AuditLog, alerts: Alerts, operation: Operation) -> None:
+        self._audit = audit
+        self._alerts = alerts
+        self._operation = operation
+        self._log = structlog.get_logger("keys")
+
+    def write(
+        self, event: str, actor: Actor, outcome: str = SUCCESS, **known: Any
+    ) -> None:
+        """
+        Make durable what *actor* did.
+
+        Raises:
+            StoreError: The journal cannot be written.
+        """
+        self._audit.write(
+            self._audit.event(event, self._operation, actor, outcome=outcome, **known)
+        )
+
+    def refuse(
+        self, event: str, error: HotWalletError, actor: Actor, **known: Any
+    ) -> None:
+        """Write down why it was not done, and sound an alert if the new key is ill."""
+        if isinstance(error, NewKeyUnhealthyError):
+            self._alerts.sound(
+                Alert.ROTATION_REFUSED, code=error.reason, actor=actor.name
+            )
+        try:
+            self.write(event, actor, outcome=_reason(error), **known)
+        except StoreError as e:
+            self._log.warning("refusal-not-recorded", code=e.code)
+
+
+def named(name: str, key: Key | None) -> Facts:
+    """Return what the audit says of *key*, by *name*."""
+    if key is None:
+        return {}
+    return {name: key_prefix(key.key_id), f"{name}_address": key.address}
+
+
+def _reason(error: HotWalletError) -> str:
+    return error.reason if isinstance(error, NewKeyUnhealthyError) else error.code
