@@ -34,7 +34,7 @@ class Answer:
 
     @property
     def is_done(self) -> bool:
-        """Whether the key is the active one now."""
+        """Whether it was done as asked."""
         return self.status == HTTPStatus.OK
 
     @property
@@ -53,6 +53,13 @@ class Administrator:
 
     def rotate(self, name: str, **fields: bool) -> Answer:
         """Ask once to make the key *name* the active one."""
+        return self._ask("rotate", {"newKeyId": name, **fields})
+
+    def relocate(self, name: str, **fields: bool) -> Answer:
+        """Ask once to pin the key *name* to the place that this names."""
+        return self._ask("relocate", {"newKeyId": name, **fields})
+
+    def _ask(self, what: str, body: dict[str, Any]) -> Answer:
         began = time.monotonic()
         status, document = 0, dict[str, Any]()
         connection = http.client.HTTPConnection(
@@ -61,8 +68,8 @@ class Administrator:
         try:
             connection.request(
                 "POST",
-                "/v1/admin/kms/rotate",
-                json.dumps({"newKeyId": name, **fields}),
+                f"/v1/admin/kms/{what}",
+                json.dumps(body),
                 {
                     "Authorization": f"Bearer {self._token()}",
                     "Content-Type": "application/json",

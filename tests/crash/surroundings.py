@@ -84,7 +84,8 @@ class Key:
 
     ``used`` are the digests that the device was asked to sign, as far as it can be
     overheard, and when that was first; *plan* is its proxy's.  ``name`` is the key's
-    own, and ``log`` what the device says that it signed.
+    own, and ``log`` what the device says that it signed.  ``kms`` is the device itself,
+    where that is a KMS: its keys may be replicated, and its regions fail.
     """
 
     address: str
@@ -94,6 +95,7 @@ class Key:
     name: str = ""
     spares: tuple[Spare, ...] = ()
     log: Callable[[], Sequence[Signed]] = tuple
+    kms: KMSEmulator | None = None
 
 
 def softhsm_key(environ: Mapping[str, str], spares: int = 0) -> Key:
@@ -122,7 +124,7 @@ def kms_key(spares: int = 0) -> Iterator[Key]:
             used.setdefault(_digest(json.loads(message.body)), time.monotonic())
 
     with KMSEmulator() as kms, Proxy(kms.endpoint, overhear) as proxy:
-        arns = [kms.create_key() for _ in range(spares + 1)]
+        arns = [kms.create_key(multi_region=True) for _ in range(spares + 1)]
         settings = {
             "USE_KMS": "true",
             "KMS_KEY_ID": arns[0],
@@ -141,6 +143,7 @@ def kms_key(spares: int = 0) -> Iterator[Key]:
             arns[0],
             tuple(Spare(arn, kms.address(arn)) for arn in arns[1:]),
             lambda: _log(kms),
+            kms,
         )
 
 
