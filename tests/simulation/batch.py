@@ -7,10 +7,7 @@ from tests.simulation.schedule import played
 
 
 BATCH = 50
-"""How many schedules there are from one first seed to the next."""
-
-PLAYED = 12
-"""How many of them every run plays, which has fifteen minutes for everything."""
+"""How many schedules are one test."""
 
 OF_EACH_FILE = tuple(range(0, 500, BATCH))
 

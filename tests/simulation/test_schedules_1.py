@@ -1,12 +1,12 @@
-"""Schedules 0 to 499, a quarter of which every run plays (G25)."""
+"""Schedules 0 to 499 (G25)."""
 
 import pytest
 
-from tests.simulation.batch import OF_EACH_FILE, PLAYED, complaints
+from tests.simulation.batch import BATCH, OF_EACH_FILE, complaints
 from tests.simulation.ledger import Ledger
 
 
 @pytest.mark.parametrize("first", OF_EACH_FILE)
 def test_no_schedule_breaks_an_invariant(ledger: Ledger, first: int) -> None:
     """Whatever dies, lags or comes twice: I1 to I7 hold, and all comes to its end."""
-    assert complaints(range(first, first + PLAYED), ledger) == []
+    assert complaints(range(first, first + BATCH), ledger) == []

@@ -1,4 +1,4 @@
-"""Where tests put files that need not outlive the machine: in memory, if it has room."""
+"""Where tests put files that need not outlive the machine: in memory, if it can."""
 
 import shutil
 from pathlib import Path
