@@ -23,7 +23,8 @@ from signer.signing import SELF_TEST, Signer, proof_digest
 OpenSigner = Callable[[Key], Signer]
 """Opens the signer of a key of the ring; raises ``SigningError``."""
 
-_ROTATIONS_MEANWHILE = 3
+_ROTATIONS_MEANWHILE = 10
+"""Each costs a look at the ledger, and nothing else: an intent was not written."""
 
 _SEEN_SECONDS = 60.0
 

@@ -28,7 +28,7 @@ def survives(lab: Laboratory, kills: int) -> None:
     to somebody else, and all of it final within a minute.
     """
     driver = lab.drive("kills")
-    strike(lab, kills, most=0.4)
+    strike(lab, kills, most=0.25)
     lab.wait(lambda: len(lab.crash_points()) == len(POINTS), 60)
     lab.settle(driver)
 

@@ -1,4 +1,4 @@
-"""Sixty kills on PostgreSQL (G1, G2, R5)."""
+"""Two hundred kills on PostgreSQL (G1, G2, R5)."""
 
 from tests.crash.conftest import Open
 from tests.crash.kills import POINTS, survives
@@ -8,4 +8,4 @@ def test_survives_every_named_point_and_random_kills(
     open_laboratory: Open, empty_postgresql_url: str
 ) -> None:
     """With 20 refunds in flight, each is paid once, wherever processes die."""
-    survives(open_laboratory(empty_postgresql_url, crash_at=POINTS), 60)
+    survives(open_laboratory(empty_postgresql_url, crash_at=POINTS), 200)

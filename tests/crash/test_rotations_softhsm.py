@@ -1,13 +1,10 @@
 """Rotations of keys in a SoftHSM token, under load, on SQLite (O5)."""
 
-import pytest
-
 from tests.crash.conftest import Open
 from tests.crash.rotating import SETTINGS
 from tests.crash.rotations import rotates_under_load
 
 
-@pytest.mark.soak
 def test_rotates_twenty_times_under_load(
     open_laboratory: Open, empty_sqlite_url: str
 ) -> None:

@@ -4,13 +4,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
-
-from tests.crash.conftest import Open
 from tests.crash.laboratory import Laboratory
 from tests.crash.points import RETIRING, ROTATING, SEALING, names
 from tests.crash.rotating import (
-    SETTINGS,
     administrator,
     is_drained,
     reigns,
@@ -25,21 +21,22 @@ _SIGNING = [
     for role in ("api", "worker")
     for when in ("before", "after")
 ]
-_POINTS = [
+POINTS = [
     *names("api", ROTATING),
     *names("api", SEALING),
     *names("worker", SEALING),
     *names("worker", RETIRING),
 ]
-_CERTAIN = frozenset(_POINTS) - frozenset(_SIGNING)
+_CERTAIN = frozenset(POINTS) - frozenset(_SIGNING)
 
 
-def _resumes(lab: Laboratory) -> None:
+def resumes(lab: Laboratory) -> None:
+    """Rotate until somebody has died at each point; one key is active in the end."""
     admin = administrator(lab)
     driver = lab.drive("rotation-kills", concurrency=4)
     ring = itertools.cycle([*(s.name for s in lab.key.spares), lab.key.name])
     rotations = 0
-    for name in itertools.islice(ring, 3 * len(_POINTS)):
+    for name in itertools.islice(ring, 3 * len(POINTS)):
         admin.insist(name)
         rotations += 1
         lab.sleep(1)
@@ -64,27 +61,3 @@ def _resumes(lab: Laboratory) -> None:
 
 def _is_rotation(said: Mapping[str, Any]) -> bool:
     return (said["event"], said.get("outcome")) == ("rotation", "success")
-
-
-@pytest.mark.soak
-def test_resumes_on_sqlite(open_laboratory: Open, empty_sqlite_url: str) -> None:
-    """Wherever a rotation dies, asking again does it once, and one key is active."""
-    _resumes(
-        open_laboratory(empty_sqlite_url, crash_at=_POINTS, spares=3, settings=SETTINGS)
-    )
-
-
-@pytest.mark.soak
-def test_resumes_on_postgresql(
-    open_laboratory: Open, empty_postgresql_url: str
-) -> None:
-    """The same with a KMS and PostgreSQL."""
-    _resumes(
-        open_laboratory(
-            empty_postgresql_url,
-            crash_at=_POINTS,
-            use_kms=True,
-            spares=3,
-            settings=SETTINGS,
-        )
-    )
