@@ -24,12 +24,14 @@ from signer.redact import redact_event
 from signer.settings import Environment, Settings
 
 
-# At DEBUG these log requests, responses and signed bytes; at INFO, endpoints.
+# At DEBUG these log requests, responses, signed bytes, and whom they connect as; at
+# INFO, endpoints.
 _TALKATIVE = (
     "alembic",
     "asyncio",
     "boto3",
     "botocore",
+    "psycopg",
     "requests",
     "s3transfer",
     "sqlalchemy",

@@ -14,6 +14,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from backends.sql.connecting import reason
 from signer.errors import StaleStateError, StoreError, StoreUnavailableError
 
 
@@ -82,8 +83,10 @@ def _translated(error: SQLAlchemyError) -> StoreError:
         return _refused(error.orig, code, label)
     if _is_missing_table(error.orig, code):
         return StoreError(f"the database has no tables: {UPGRADE} ({label})")
-    if error.connection_invalidated or _is_passing(error, code):
-        return StoreUnavailableError(f"the database did not do its work ({label})")
+    why = reason(str(error.orig)) if code is None else None
+    if why or error.connection_invalidated or _is_passing(error, code):
+        told = f"lets nobody in: {why}" if why else f"did not do its work ({label})"
+        return StoreUnavailableError(f"the database {told}")
     return StoreError(f"the database refused ({label})")
 
 

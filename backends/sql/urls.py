@@ -11,6 +11,10 @@ from signer.errors import ConfigurationError, Refusal
 SQLITE = "sqlite"
 POSTGRESQL = "postgresql"
 
+_POSTGRESQL = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+
+_LONGEST_LABEL = 64  # RFC 1035, section 2.3.4, has 63.
+
 
 def parsed(text: str) -> URL:
     """
@@ -23,7 +27,7 @@ def parsed(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):  # The latter for a port that is no number.
         url = URL.create("unknown")
-    if url.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
+    if url.drivername in _POSTGRESQL and _is_name(url.host or ""):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername == SQLITE and _is_file(url):
         return url.set(database=str(Path(str(url.database)).absolute()))
@@ -33,6 +37,11 @@ def parsed(text: str) -> URL:
             "DATABASE_URL must be postgresql://... or sqlite:///path/to/file",
         )
     )
+
+
+def _is_name(host: str) -> bool:
+    # Python's resolver refuses a label of 64 characters with an error that quotes it.
+    return all(len(label) < _LONGEST_LABEL for label in host.split("."))
 
 
 def _is_file(url: URL) -> bool:

@@ -96,7 +96,7 @@ def test_a_ring_of_causes_ends(log: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["botocore.auth", "urllib3.connectionpool", "web3.rpc"]
+    "name", ["botocore.auth", "psycopg", "urllib3.connectionpool", "web3.rpc"]
 )
 def test_talkative_libraries_are_capped(log: io.StringIO, name: str) -> None:
     """Libraries that log requests and signed bytes stay at WARNING, DEBUG or not."""

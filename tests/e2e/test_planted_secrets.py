@@ -154,7 +154,7 @@ def _runs(home: Path, echo: Echo, kms: KMSEmulator, server: PostgreSQL) -> list[
     """Return every failure that is staged, with the status that it must end with."""
     down = {"DATABASE_URL": _dsn(f"127.0.0.1:1/{value('dsn-database')}")}
     unknown = {
-        "DATABASE_URL": _dsn(f"/{value('dsn-database')}?host={server._folder}"),
+        "DATABASE_URL": _dsn(f"/{value('dsn-database')}?host={server.folder}"),
     }
     refusing = {
         "USE_KMS": "true",

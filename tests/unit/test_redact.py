@@ -32,6 +32,9 @@ SECRETS = [
     "us-gov-west-1",
     "ap-southeast-2",
     "111122223333",
+    "host=10.0.0.7",
+    "user=refund_service",
+    "database=refunds",
 ]
 
 
