@@ -9,7 +9,7 @@ help where the words are unknown, and neither is ever shown to anybody.
 import re
 from collections.abc import Iterator, Mapping
 
-from backends.json_rpc.reverts import NO_REASON, printable, revert_reason
+from backends.json_rpc.reverts import NO_REASON, revert_reason
 from signer.errors import (
     BroadcastRejectedError,
     ChainError,
@@ -93,6 +93,9 @@ _COUNTED = re.compile(r"invalid nonce; got (\d{1,20}), expected (\d{1,20})\b")
 _EXHAUSTED = re.compile(r"outofgas|gasrequiredexceeds|invalidopcode|badinstruction")
 _NOT_FOUND = re.compile(r"(block|header).*notfound|unknownblock")
 
+_BARE = "executionreverted"
+_UNPROVEN = "the node has words for it, and no return data of the contract"
+
 _LARGEST_CODE = 1_000_000
 
 
@@ -131,9 +134,8 @@ def _reason(fields: Mapping[str, object], words: str) -> str:
             return revert_reason(bytes.fromhex(found[1]))
     if _EXHAUSTED.search(words):
         return "the contract used up all gas"
-    message = str(fields.get("message"))
-    found = re.search(r"\bexecution reverted: (.+)", message, re.DOTALL | re.IGNORECASE)
-    return printable(found[1]) if found else NO_REASON
+    # A message may hold anything, as the URL that the node was asked by, with its key.
+    return _UNPROVEN if "executionreverted" in words.removesuffix(_BARE) else NO_REASON
 
 
 def _texts(data: object) -> Iterator[str]:

@@ -190,7 +190,7 @@ def test_return_data_is_found_where_clients_put_it(
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        ({"code": 3, "message": "execution reverted: paused"}, "paused"),
+        ({"code": 3, "message": "execution reverted: paused"}, "no return data"),
         ({"code": -32000, "message": "execution reverted"}, "gave no reason"),
         ({"code": 3, "message": "execution reverted", "data": "0x"}, "gave no reason"),
         (
@@ -203,7 +203,7 @@ def test_return_data_is_found_where_clients_put_it(
 def test_a_revert_without_data_is_a_revert(
     error: dict[str, object], reason: str
 ) -> None:
-    """Old clients and old contracts (``assert``) say it in other ways."""
+    """Old clients and old contracts say it in other ways; words are not passed on."""
     outcome = translate("eth_estimateGas", error)
 
     assert isinstance(outcome, ExecutionRevertedError)

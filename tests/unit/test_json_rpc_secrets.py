@@ -21,6 +21,7 @@ SAID: dict[str, Reply] = {
     "bad-params": Error(-32602, "c4n4ry"),
     "strange-error": Error("c4n4ry", "c4n4ry", "c4n4ry"),
     "revert": Error(3, "c4n4ry", "c4n4ry"),
+    "reason": Error(3, "execution reverted: c4n4ry"),
 }
 DONE: dict[str, Reply] = {
     "status": Body(b"c4n4ry", status=429),
