@@ -1,0 +1,138 @@
+"""Commands that fail, each for one reason that somebody staged."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dev.kms_emulator import KMSEmulator
+from tests.e2e.gossip import Gossip
+from tests.e2e.planted import by_key_set
+from tests.fixtures.plain_server import PlainServer
+from tests.fixtures.tenant import Tenant
+from tests.support.canaries import core, value
+
+
+GUARD = ("guard",)
+ROTATE = ("keys", "rotate", value("cka-id-rotated-to"))
+EXPLAIN = ("refund", "explain", "rf_0")
+
+# Too long to be asked for: no resolver is bothered with it.
+_NOWHERE = core("dsn-host") + ".x" * 120
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    One command, in an environment that differs from the good one.
+
+    It ends with *status*, and *told* is in what it says.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    changes: Mapping[str, str]
+    status: int
+    told: str = ""
+
+
+def node_failures() -> Iterator[Run]:
+    """Nodes that refuse, as far as anybody asks them."""
+    yield Run("nodes refuse", GUARD, {}, 78, "chain-unavailable")
+    yield Run("nodes refuse, worker", ("worker", "--once"), {}, 78)
+    yield Run("nodes refuse, serve", ("serve",), {"BIND": "127.0.0.1:0"}, 78)
+    yield Run("nodes refuse, doctor", ("doctor", "--json"), {}, 1)
+    yield Run("nodes refuse, debug", GUARD, {"DEBUG": "true"}, 78)
+    yield Run("keys", ("keys", "list", "--json"), {}, 0)
+    yield Run("no such key to rotate to", ROTATE, {}, 1, "new-key-unhealthy")
+    yield Run("no such refund", ("refund", "explain", value("raw-key-bare")), {}, 1)
+    yield Run("export", ("audit", "export"), {}, 0)
+    yield Run("checkpoint", ("audit", "checkpoint", "--new"), {}, 0)
+    yield Run("softhsm doctor", ("softhsm", "doctor"), {}, 0)
+    yield Run("too much", ("keys", "list", value("kms-key-arn")), {}, 2)
+
+
+def kms_failures(home: Path, kms: KMSEmulator) -> Iterator[Run]:
+    """A KMS that refuses with everything it knows, and none at all."""
+    refusing = {
+        "USE_KMS": "true",
+        "KMS_KEY_ID": value("kms-key-arn"),
+        "AWS_REGION": value("aws-region"),
+        "AWS_ENDPOINT_URL_KMS": kms.endpoint,
+        "DATABASE_URL": f"sqlite:///{home}/kms.db",
+    }
+    nobody = refusing | {
+        "AWS_ENDPOINT_URL_KMS": f"http://127.0.0.1:1{value('kms-endpoint-path')}"
+    }
+    rotate = ("keys", "rotate", value("kms-alias-arn"))
+    yield Run("KMS refuses", GUARD, refusing, 78, "backend-access-denied")
+    yield Run("KMS refuses, doctor", ("doctor", "--json"), refusing, 1)
+    yield Run("KMS refuses, rotate", rotate, refusing, 1)
+    yield Run("no KMS", GUARD, nobody, 78, "backend-unavailable")
+
+
+def setting_failures(
+    home: Path, environ: dict[str, str], echo: Gossip
+) -> Iterator[Run]:
+    """Settings that are wrong, or belong to another variable."""
+    pin = {"PKCS11_PIN": value("pkcs11-wrong-pin")}
+    yield Run("wrong PIN", GUARD, pin, 78, "does not accept the PIN")
+    open_pin = {"PKCS11_PIN_FILE": f"{home}/open-pin"}
+    yield Run("open PIN file", GUARD, open_pin, 78, "chmod 600")
+    other = {"DATABASE_URL": f"sqlite:///{home}/other.db"}
+    missing = other | {"PKCS11_KEY_ID": value("cka-id-missing")}
+    yield Run("missing key", GUARD, missing, 78, "pkcs11-not-configured")
+    issuer = by_key_set(environ, echo)
+    nobody = issuer | {"JWT_JWKS_URL": f"http://127.0.0.1:1{value('jwks-url-key')}"}
+    yield Run("issuer refuses", GUARD, issuer, 78, "jwt-keys-unreachable")
+    yield Run("no issuer", GUARD, nobody, 78, "jwt-keys-unreachable")
+    garbage = {"AUDIT_SIGNING_KEY_FILE": f"{home}/garbage.pem"}
+    yield Run("no audit key", GUARD, garbage, 78, "audit-misconfigured")
+    mixed_up = {
+        "PKCS11_KEY_ID": value("pkcs11-pin"),
+        "NODE_COUNT": value("dsn-password"),
+        "WALLET_ADDRESS": value("raw-key"),
+        "TRUSTED_PROXIES": value("jwks-url-key"),
+        "JWT_ALGORITHM": value("jwt-admin"),
+        "AUDIT_ORIGIN": value("kms-alias-arn") + "+",
+    }
+    yield Run("mixed up", GUARD, mixed_up, 78, "settings-invalid")
+
+
+def database_failures(tenant: Tenant, plain: PlainServer) -> Iterator[Run]:
+    """A ``DATABASE_URL`` that is wrong in one part, for whoever opens it."""
+    user, database, password = tenant.user, tenant.database, tenant.password
+    folder = f"host={tenant.server.folder}"
+    wrong = f"{user}:{value('pkcs11-so-pin')}@/{database}?{folder}"
+    cure = "correct them in DATABASE_URL"
+    for command, status in (
+        (GUARD, 78),
+        (("serve",), 78),
+        (("worker", "--once"), 78),
+        (("doctor",), 1),
+        (("db", "upgrade"), 1),
+        (("keys", "list"), 78),
+        (ROTATE, 78),
+        (EXPLAIN, 78),
+        (("audit", "export"), 78),
+        (("audit", "checkpoint"), 78),
+    ):
+        changes = {"DATABASE_URL": f"postgresql://{wrong}"}
+        yield Run(
+            f"wrong password, {' '.join(command)}", command, changes, status, cure
+        )
+    login = f"{user}:{password}"
+    for name, url, cure in (
+        ("user", f"{user}x:{password}@/{database}?{folder}", "does not know the user"),
+        ("database", f"tests@/{database}x?{folder}", "no such database"),
+        ("host", f"{login}@{_NOWHERE}/{database}", "its host name means nothing"),
+        ("port", f"{login}@127.0.0.1:1/{database}", "nobody listens there"),
+        (
+            "TLS",
+            f"{login}@127.0.0.1:{plain.port}/{database}?sslmode=require",
+            "it has no TLS",
+        ),
+    ):
+        changes = {"DATABASE_URL": f"postgresql://{url}"}
+        for command, status in ((GUARD, 78), (("db", "upgrade"), 1)):
+            about = f"wrong {name}, {command[0]}"
+            yield Run(about, command, changes, status, cure)

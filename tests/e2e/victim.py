@@ -1,0 +1,157 @@
+"""
+The service as it is started in earnest, and everything that gets out of its processes.
+
+``hotwallet serve`` and ``hotwallet worker`` write into pipes, since a disk that is full
+must not silence them.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from dev.anvil import ROOT
+
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
+
+
+class Victim:
+    """Gunicorn's master and workers, and a worker of ours; alive inside ``with``."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        self._environ = {**environ, "BIND": f"127.0.0.1:{self.port}"}
+        self._said: dict[str, list[str]] = {}
+        self._readers: list[threading.Thread] = []
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.command_lines: set[str] = set()
+
+    def __enter__(self) -> Self:
+        """Start both, and wait until requests are answered."""
+        for name in ("serve", "worker"):
+            self._start(name)
+        try:
+            self._await_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End them as an operator does, and read their last words."""
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        for reader in self._readers:
+            reader.join(_STOP_SECONDS)
+
+    @property
+    def said(self) -> Mapping[str, str]:
+        """All output so far, by process and pipe."""
+        return {name: "".join(lines) for name, lines in self._said.items()}
+
+    def mark(self) -> Mapping[str, int]:
+        """Return how much was said until now, for ``events``."""
+        return {name: len(lines) for name, lines in self._said.items()}
+
+    def events(self, mark: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+        """Yield what was logged since *mark*."""
+        for name, lines in self._said.items():
+            for line in lines[mark.get(name, 0) :]:
+                with contextlib.suppress(ValueError):
+                    event = json.loads(line)
+                    if isinstance(event, dict):
+                        yield event
+
+    def members(self) -> Iterator[int]:
+        """Yield the ids of the processes, with all that they started."""
+        waiting = [process.pid for process in self.processes.values()]
+        while waiting:
+            pid = waiting.pop()
+            yield pid
+            with contextlib.suppress(OSError):
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    waiting += map(int, (task / "children").read_text().split())
+
+    def look(self) -> None:
+        """Read the command lines of all of them, as ``ps`` does."""
+        for pid in self.members():
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if line:  # A process that has ended has none any more.
+                    self.command_lines.add(line.replace(b"\0", b" ").decode())
+
+    def _start(self, name: str) -> None:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                ROOT / "dev" / "with_parent.py",
+                str(os.getpid()),
+                sys.executable,
+                "-m",
+                "api.cli",
+                name,
+            ],
+            cwd=ROOT,
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+        self.processes[name] = process
+        for pipe, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
+            lines = self._said.setdefault(f"{name}: {pipe}", [])
+            reader = threading.Thread(target=_read, args=(stream, lines))
+            reader.start()
+            self._readers.append(reader)
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._is_ready():
+            self.look()
+            gone = [p for p in self.processes.values() if p.poll() is not None]
+            assert not gone, self.said
+            assert time.monotonic() < deadline, self.said
+            time.sleep(_LOOK_SECONDS)
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(OSError):
+            address = ("127.0.0.1", self.port)
+            with socket.create_connection(address, 5) as connection:
+                connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: v\r\n\r\n")
+                return connection.recv(64).startswith(b"HTTP/1.1 200")
+        return False
+
+
+def _read(stream: IO[str] | None, lines: list[str]) -> None:
+    assert stream is not None
+    with stream:
+        lines.extend(stream)

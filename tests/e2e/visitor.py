@@ -1,0 +1,137 @@
+"""Somebody who asks for everything, with good tokens and bad ones, and keeps it all."""
+
+import http.client
+import itertools
+import json
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from api.auth import Role
+from api.tokens import mint
+from signer.settings import Settings
+from tests.e2e.gateway import RECIPIENT
+from tests.support.canaries import Canary, value
+
+
+KID = "canary-1"
+
+_SCOPES = ("keys:rotate", "keys:read", "metrics:read")
+_PATIENCE = 30.0
+
+
+class Visitor:
+    """
+    Visits one service; ``answers`` has all that it was told, and ``tokens`` its own.
+
+    Args:
+        port: Of the service.
+        settings: Those of the service, to mint tokens with.
+        keys: Names of keys that an administrator asks for.
+    """
+
+    def __init__(self, port: int, settings: Settings, keys: Iterator[str]) -> None:
+        self._port = port
+        self._settings = settings
+        self._keys = keys
+        self._numbers = itertools.count(1)
+        self.answers: list[str] = []
+        self.tokens: list[Canary] = []
+        self._merchant = self._token(["merchant"])
+        self.refund_id = "rf_0"
+
+    def visit(self) -> list[str]:
+        """Ask for everything once, at the same time; return what was answered."""
+        begun = len(self.answers)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda ask: ask(), self._questions()))
+        return self.answers[begun:]
+
+    def pay(self) -> int:
+        """Ask for a refund; return the status."""
+        number = next(self._numbers)
+        status, text = self._ask(
+            "POST",
+            "/v1/refunds",
+            {"Authorization": f"Bearer {self._merchant}"}
+            | {"Idempotency-Key": f"visit-{number}"},
+            {
+                "payment_session_id": f"ps_{number}",
+                "network": "local",
+                "token": "TUSD",
+                "recipient": RECIPIENT,
+                "amount": "1.25",
+            },
+        )
+        if status == http.client.CREATED:
+            self.refund_id = json.loads(text)["id"]
+        return status
+
+    def misbehave(self) -> None:
+        """Send what is no request, and requests with secrets where none belong."""
+        odd = value("dsn-password-odd")
+        for raw in (
+            f"GET /{value('raw-key')} NONSENSE\r\n\r\n",
+            f"{value('pkcs11-pin')} / HTTP/1.1\r\nHost: v\r\n\r\n",
+            f"GET / HTTP/1.1\r\n{value('jwt-hmac-secret')}\r\n\r\n",
+            f"GET / HTTP/1.1\r\nX: {value('aws-session-token') * 40}\r\n\r\n",
+            f"GET /{value('jwt-admin') * 40} HTTP/1.1\r\n\r\n",
+            f"GET /v1/{odd} HTTP/1.1\r\nHost: {odd}\r\nConnection: close\r\n\r\n",
+        ):
+            address = ("127.0.0.1", self._port)
+            with socket.create_connection(address, _PATIENCE) as connection:
+                connection.sendall(raw.encode())
+                connection.shutdown(socket.SHUT_WR)
+                with connection.makefile("rb") as answer:
+                    self.answers.append(answer.read().decode())
+
+    def _questions(self) -> "Iterator[Any]":
+        merchant = {"Authorization": f"Bearer {self._merchant}"}
+        refund = f"/v1/refunds/{self.refund_id}"
+        yield self.pay
+        for path in ("/v1/refunds?limit=2", refund, f"{refund}/explain"):
+            yield lambda path=path: self._ask("GET", path, merchant)
+        for path in ("/v1/admin/keys", "/metrics"):
+            yield lambda path=path: self._ask("GET", path, self._administrator())
+        for path in ("/readyz", "/healthz"):
+            yield lambda path=path: self._ask("GET", path, {})
+        new_key = {"newKeyId": next(self._keys)}
+        yield lambda: self._ask(
+            "POST", "/v1/admin/kms/rotate", self._administrator(), new_key
+        )
+        for bad in ("jwt-merchant", "jwt-admin", "dsn-password", "session-cookie"):
+            header = {"Authorization": f"Bearer {value(bad)}"}
+            yield lambda header=header: self._ask("GET", "/v1/admin/keys", header)
+
+    def _administrator(self) -> Mapping[str, str]:
+        token = self._token(["admin", "devops"], *_SCOPES)
+        return {"Authorization": f"Bearer {token}"}
+
+    def _token(self, roles: list[Role], *scopes: str) -> str:
+        token = mint(
+            self._settings,
+            subject=f"visitor-{secrets.token_hex(4)}",
+            roles=roles,
+            scopes=scopes,
+            key_id=KID,
+        )
+        signature = token.rpartition(".")[2]
+        self.tokens.append(Canary(f"token-{len(self.tokens)}", token, signature))
+        return token
+
+    def _ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: object = None
+    ) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, _PATIENCE)
+        given = {"Content-Type": "application/json", **headers}
+        sent = None if body is None else json.dumps(body)
+        try:
+            connection.request(method, path, sent, given)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            self.answers.append(f"{answer.status}\n{answer.getheaders()}\n{text}")
+        finally:
+            connection.close()
+        return answer.status, text
