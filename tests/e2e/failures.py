@@ -39,7 +39,6 @@ def node_failures() -> Iterator[Run]:
     """Nodes that refuse, as far as anybody asks them."""
     yield Run("nodes refuse", GUARD, {}, 78, "chain-unavailable")
     yield Run("nodes refuse, worker", ("worker", "--once"), {}, 78)
-    yield Run("nodes refuse, serve", ("serve",), {"BIND": "127.0.0.1:0"}, 78)
     yield Run("nodes refuse, doctor", ("doctor", "--json"), {}, 1)
     yield Run("nodes refuse, debug", GUARD, {"DEBUG": "true"}, 78)
     yield Run("keys", ("keys", "list", "--json"), {}, 0)
@@ -106,7 +105,7 @@ def database_failures(tenant: Tenant, plain: PlainServer) -> Iterator[Run]:
     cure = "correct them in DATABASE_URL"
     for command, status in (
         (GUARD, 78),
-        (("serve",), 78),
+        (("serve",), 78),  # The dearest: a master, and the guard as its child.
         (("worker", "--once"), 78),
         (("doctor",), 1),
         (("db", "upgrade"), 1),
