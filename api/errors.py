@@ -38,6 +38,7 @@ from signer.errors import (
     RequestError,
     RotationInProgressError,
     StaleStateError,
+    StoreError,
     StoreUnavailableError,
     WalletPausedError,
 )
@@ -61,6 +62,7 @@ class _Row:
 _DEVICE = "The signing device cannot be used at the moment."
 _CHAIN = "The network's nodes do not answer at the moment."
 _STORE = "The database does not answer at the moment."
+_REFUSING = "The database refuses its work; an operator is needed."
 
 # The nearest class counts.  What is not here is our fault, and says nothing.
 _TABLE: dict[type[Exception], _Row] = {
@@ -95,6 +97,7 @@ _TABLE: dict[type[Exception], _Row] = {
     WalletPausedError: _Row(
         HTTPStatus.SERVICE_UNAVAILABLE, "The wallet is paused.", retry_after=30
     ),
+    StoreError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _REFUSING, retry_after=30),
     StoreUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _STORE, retry_after=5),
     StaleStateError: _Row(
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -72,7 +72,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.InsufficientFundsError, 503),
         (errors.WalletPausedError, 503),
         (errors.BroadcastRejectedError, 500),
-        (errors.StoreError, 500),
+        (errors.StoreError, 503),
         (errors.StoreUnavailableError, 503),
         (errors.StaleStateError, 503),
         (errors.ConfigurationError, 500),

@@ -99,7 +99,7 @@ def database_troubles(tenant: Tenant) -> Iterator[Trouble]:
             "tells all",
             _GOSSIP.format(words=words),
             "DROP FUNCTION gossip CASCADE",
-            "internal-error",
+            "store-failed",
         ),
     ):
         yield database_trouble(tenant, name, begin, end, code, inside=True)
