@@ -22,7 +22,7 @@ from signer.keys import KeyState
 from tests.api.service import build_services
 from tests.api.support import SettableClock, bearer
 from tests.support.keys import key_at
-from tests.unit.test_rotation import NEW, OLD, OTHER, POOR, RICH, System
+from tests.support.ring import NEW, OLD, OTHER, POOR, RICH, System
 
 
 ADMIN: dict[str, Any] = {

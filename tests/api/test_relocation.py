@@ -27,7 +27,7 @@ from tests.api.support import SettableClock, bearer
 from tests.api.test_administration import ADMIN, REFUSED
 from tests.api.test_keys_cli import Told, started
 from tests.support.keys import key_at, made_active
-from tests.unit.test_rotation import ELSEWHERE, NEW, OLD, OTHER, System
+from tests.support.ring import ELSEWHERE, NEW, OLD, OTHER, System
 
 
 _SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])

@@ -21,7 +21,7 @@ from signer.ports import KeyId, Ledger
 from signer.signing import Signer
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import altered
-from tests.unit.test_rotation import NEW, OLD, OTHER, System
+from tests.support.ring import NEW, OLD, OTHER, System
 
 
 UNKNOWN = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"

@@ -27,7 +27,7 @@ from signer.errors import (
 from signer.keys import Key, KeyState, is_same_key
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import altered
-from tests.unit.test_rotation import ALICE, ELSEWHERE, NEW, OLD, OTHER, System
+from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, System
 
 
 KEY = "mrk-1234abcd12ab34cd56ef1234567890ab"
