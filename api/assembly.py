@@ -14,8 +14,10 @@ from api.limits import Limits
 from api.logs import audit_logger
 from api.services import Services
 from signer.alerts import Alerts
+from signer.audit.lateness import Lateness, Onlooker
 from signer.audit.log import AuditLog
-from signer.audit.sealing import LOOK_SECONDS, Sealer, Signing
+from signer.audit.notary import Signing
+from signer.audit.sealing import Sealer
 from signer.deadline import Deadlines
 from signer.guard import check_chain
 from signer.holdings import Survey
@@ -62,16 +64,17 @@ class Parts:
         self.found = found
         self.audit = AuditLog(audit_logger(), journal=found.store)
         self.alerts = Alerts(found.store, found.notifier)
+        self.lateness = Lateness(self.alerts)
         self.open_signer = partial(open_signer, found.backend, self.audit)
         self.ring = KeyRing(found.store, self.open_signer)
 
     def seal(self) -> None:
         """Seal the audit's records behind the writers, for as long as we live."""
-        sealer = Sealer(self.found.store, self.found.signing, self.alerts)
-        pause = Event()
+        found = self.found
+        sealer = Sealer(found.store, found.signing, self.alerts, lateness=self.lateness)
         Thread(
             target=sealer.run,
-            args=(lambda: pause.wait(LOOK_SECONDS),),
+            args=(Event().wait,),
             name="sealer",
             daemon=True,  # It may end at any line: the store stays as it was.
         ).start()
@@ -132,7 +135,11 @@ class Parts:
         found = self.found
         checks: dict[str, Callable[[], object]] = {
             "database": found.store.check,
-            "audit": sealing(found.store.oldest_unsealed),
+            "audit": sealing(
+                found.store.oldest_unsealed,
+                Onlooker(self.lateness),
+                most=found.settings.audit_unsealed_seconds,
+            ),
         }
         for name, chain in found.chains.items():
             checks[f"network-{name}"] = partial(

@@ -23,9 +23,10 @@ from signer.audit.cloudtrail import read_trail
 from signer.audit.export import export as exported
 from signer.audit.export import records
 from signer.audit.lines import MAX_LINE
+from signer.audit.notary import Signing
 from signer.audit.reconcile import reconcile as compare
 from signer.audit.record import Record
-from signer.audit.sealing import Sealer, Signing
+from signer.audit.sealing import Sealer
 from signer.audit.verify import verify as judge
 from signer.audit.walking import batches, newest
 from signer.errors import ConfigurationError, HotWalletError, InvalidInputError

@@ -27,7 +27,7 @@ from api.logs import audit_logger
 from api.services import Services
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditLog
-from signer.audit.sealing import Signing
+from signer.audit.notary import Signing
 from signer.der import encode_public_key
 from signer.enrolment import Enrolment
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError

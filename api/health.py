@@ -13,6 +13,7 @@ import structlog
 
 from api.key_watch import KeyWatch
 from api.services import Readiness
+from signer.audit.lateness import Onlooker, made_at
 from signer.deadline import Deadlines, Pending
 from signer.errors import ConfigurationError, HotWalletError, StoreError
 from signer.keys import Key
@@ -25,9 +26,6 @@ ANSWER_SECONDS = 3.5
 
 PATIENCE_SECONDS = 4.0
 """How long anybody waits for a round that somebody else began."""
-
-SEALING_SECONDS = 60.0
-"""How old a record of the audit may get before it has its place in the chain."""
 
 LATE = "timeout"
 
@@ -134,12 +132,23 @@ class Prober:
 
 
 def sealing(
-    oldest_unsealed: Callable[[], str | None], clock: Clock = utc_now
+    oldest_unsealed: Callable[[], str | None],
+    onlooker: Onlooker,
+    *,
+    most: float,
+    clock: Clock = utc_now,
 ) -> Callable[[], None]:
-    """Return the check that the audit's records are sealed as they come."""
+    """
+    Return the check that the audit's records are sealed as they come.
+
+    *onlooker* calls for help early; the check fails once a record is older than *most*
+    seconds, since nothing is lost before (ADR 16).
+    """
 
     def check() -> None:
-        if unsealed_seconds(oldest_unsealed(), clock) > SEALING_SECONDS:
+        oldest = oldest_unsealed()
+        onlooker.look(oldest)
+        if unsealed_seconds(oldest, clock) > most:
             raise AuditUnsealedError("the audit's records are not being sealed")
 
     return check
@@ -147,8 +156,5 @@ def sealing(
 
 def unsealed_seconds(record_id: str | None, clock: Clock = utc_now) -> float:
     """Return for how long the record with this id has been waiting; 0 for none."""
-    if record_id is None:
-        return 0.0
-    # ``signer.audit.record``: 48 bits of milliseconds in hex stand behind "au_".
-    written = int(record_id[3:15], 16) / 1000
-    return max(0.0, clock().timestamp() - written)
+    made = None if record_id is None else made_at(record_id)
+    return 0.0 if made is None else max(0.0, (clock() - made).total_seconds())

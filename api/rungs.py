@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from api.assembly import open_signer
 from api.auth import Authenticator
-from api.health import SEALING_SECONDS, AuditUnsealedError, unsealed_seconds
+from api.health import AuditUnsealedError, unsealed_seconds
 from api.ladder import Finding, Step
 from api.logs import audit_logger
 from signer.audit.checkpoints import CheckpointKey
+from signer.audit.lateness import LATE
 from signer.audit.log import AuditLog
 from signer.audit.record import Actor, Operation, Record
 from signer.der import parse_public_key
@@ -213,8 +214,8 @@ def _audit(patient: Patient) -> Finding:
     until = time.monotonic() + _SEAL_SECONDS
     oldest = patient.store.oldest_unsealed()
     while oldest is not None and oldest <= patient.written.id:
-        if unsealed_seconds(oldest, patient.clock) > SEALING_SECONDS:
-            raise AuditUnsealedError("records have waited for over a minute")
+        if unsealed_seconds(oldest, patient.clock) > LATE.total_seconds():
+            raise AuditUnsealedError("records have waited for over 30 seconds")
         if time.monotonic() > until:
             raise AuditUnsealedError("this run's own record was not sealed in 5 s")
         time.sleep(_LOOK_SECONDS)

@@ -123,6 +123,9 @@ class Settings(BaseModel):
     audit_origin: str = Field(
         default="hotwallet", alias="AUDIT_ORIGIN", pattern=r"^[A-Za-z0-9._/-]{1,100}$"
     )
+    audit_unsealed_seconds: int = Field(
+        default=900, ge=60, le=86_400, alias="AUDIT_UNSEALED_SECONDS"
+    )
     alert_webhook_url: SecretStr | None = Field(default=None, alias="ALERT_WEBHOOK_URL")
     metrics_open: Boolean = Field(default=False, alias="METRICS_OPEN")
     rotation_needs_funds: Boolean = Field(default=False, alias="ROTATION_NEEDS_FUNDS")

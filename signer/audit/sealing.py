@@ -1,53 +1,30 @@
 """
-The sealer: behind the writers, it gives records their places, and signs for them.
+The sealer: behind the writers, it gives records their places, and has them signed for.
 
 Writers do not queue for the head of the chain; the sealer does that for them, and one
 of all processes at a time.  Whatever it is killed in, it finds the store as one
 transaction left it, and goes on from there; it never writes anything again.
 """
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import structlog
 
-from signer.alerts import Alert, Alerts
-from signer.audit.checkpoints import CheckpointKey, Statement, Verifier, read
-from signer.audit.walking import (
-    BATCH,
-    BrokenChainError,
-    followed,
-    newest,
-    require_agreement,
-)
-from signer.errors import HotWalletError, InvalidInputError
+from signer.alerts import Alerts
+from signer.audit.lateness import LATE, Lateness, made_at
+from signer.audit.notary import Notary, Signing, apart
+from signer.audit.walking import BATCH
+from signer.errors import HotWalletError
 from signer.ports import Checkpoint, Clock, Journal, utc_now
 
 
-LOOK_SECONDS = 0.5
-"""How long to wait between two looks; a record is sealed a little later than that."""
+LOOK_SECONDS = 0.25
+"""How long after one look the next one follows: a record waits so long, and a write."""
 
-LATE = timedelta(seconds=30)
-"""A record that waits longer for its seal is an alert."""
-
-REMIND = timedelta(minutes=5)
-"""How long after an alert the next one follows, while nothing has changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signing:
-    """
-    How checkpoints are made: with which key, in whose name, and how often.
-
-    One is due when the chain has grown and the last one is ``every`` old, or
-    ``records`` records behind.
-    """
-
-    key: CheckpointKey
-    origin: str
-    every: timedelta = timedelta(seconds=60)
-    records: int = 1000
+REST_SECONDS = 0.05
+"""How long to wait at least, even where a look has taken longer than that."""
 
 
 class Sealer:
@@ -59,26 +36,37 @@ class Sealer:
         signing: Signing | None = None,
         alerts: Alerts | None = None,
         clock: Clock = utc_now,
+        *,
+        lateness: Lateness | None = None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._journal = journal
-        self._signing = signing
-        self._alerts = alerts
-        self._clock = clock
-        self._log = structlog.get_logger("audit")
-        self._last: Statement | None = None
-        self._looked_at: datetime | None = None
-        self._late_at: datetime | None = None
-        self._broken = False
+        """
+        Seal what is in *journal*.
 
-    def run(self, wait: Callable[[], bool]) -> None:
-        """Work until *wait*, called between looks, answers that it is time to stop."""
+        *lateness* is given where somebody else tells of late records as well.
+        """
+        alerts = alerts or Alerts(clock=clock)
+        self._journal = journal
+        self._notary = Notary(journal, signing, alerts, clock, timer=timer)
+        self._lateness = lateness or Lateness(alerts, clock)
+        self._clock = clock
+        self._timer = timer
+        self._log = structlog.get_logger("audit")
+        self._looked_at: datetime | None = None
+
+    def run(self, wait: Callable[[float], bool]) -> None:
+        """
+        Work until *wait* answers that it is time to stop.
+
+        It is called between looks, with the seconds until the next one: what a look
+        has taken is not waited for once more.
+        """
         stop = False
         while not stop:
-            try:
-                self.work()
-            except HotWalletError as e:
-                self._log.warning("audit-sealing-failed", code=e.code)
-            stop = wait()
+            began = self._timer()
+            self._try_to_work()
+            rest = LOOK_SECONDS - (self._timer() - began)
+            stop = wait(max(REST_SECONDS, rest))
 
     def work(self) -> int:
         """
@@ -89,9 +77,9 @@ class Sealer:
         """
         sealed = self._seal_all()
         now = self._clock()
-        if sealed or self._looked_at is None or _apart(now, self._looked_at) >= LATE:
+        if sealed or self._notary.is_under_way or self._is_time_to_look(now):
             self._looked_at = now
-            self._look(now)
+            self._notary.look(now)
         return sealed
 
     def checkpoint(self) -> Checkpoint | None:
@@ -104,10 +92,16 @@ class Sealer:
             BrokenChainError: It does not follow from what was signed before.
             InvalidInputError: There is no record to sign for yet.
         """
-        self._agree()
-        if self._last is not None and self._last.size == self._journal.head()[0]:
-            return newest(self._journal)
-        return self._sign()
+        return self._notary.checkpoint()
+
+    def _try_to_work(self) -> None:
+        try:
+            self.work()
+        except HotWalletError as e:
+            self._log.warning("audit-sealing-failed", code=e.code)
+        except Exception as e:  # noqa: BLE001  A bug in one look must not end them all.
+            code = HotWalletError.code
+            self._log.error("audit-sealing-failed", code=code, exc_info=e)
 
     def _seal_all(self) -> int:
         """Seal what waits; what cannot be sealed is watched."""
@@ -125,105 +119,10 @@ class Sealer:
             self._watch(waiting)
         return sealed
 
-    def _look(self, now: datetime) -> None:
-        """Sign if it is time, after everything before was found to hold still."""
-        if self._broken:
-            return  # Nothing is signed that contradicts what was signed before.
-        try:
-            if self._last is None:
-                self._agree()
-            if self._is_due(now):
-                self._agree()  # Another process may have signed meanwhile.
-                if self._is_due(now):
-                    self._sign()
-        except BrokenChainError as e:
-            self._broken = True
-            self._sound(Alert.CHAIN_BROKEN, sequence=e.sequence)
-
-    def _agree(self) -> None:
-        """Take up the newest checkpoint, if the chain has what it and ours say."""
-        if self._last is not None:
-            require_agreement(self._journal, self._last)
-        kept = newest(self._journal)
-        if kept is None:
-            return
-        try:
-            statement = read(kept.note)
-        except InvalidInputError:
-            statement = None
-        if statement is None or statement.size != kept.size:
-            raise BrokenChainError("a checkpoint is none", sequence=kept.size)
-        require_agreement(self._journal, statement)
-        if statement != self._last:
-            self._recognise(kept)
-        self._last = statement
-
-    def _recognise(self, kept: Checkpoint) -> None:
-        """
-        Tell the log of a newest checkpoint that is not signed with our key.
-
-        After the key was changed that is so once.  Otherwise somebody has written it
-        who may write the store; what he hides, only checkpoints kept elsewhere show.
-        """
-        if self._signing is None:
-            return
-        try:
-            Verifier(self._signing.key.public_pem()).verify(kept.note)
-        except InvalidInputError:
-            self._log.warning("audit-checkpoint-of-another-key", size=kept.size)
-
-    def _is_due(self, now: datetime) -> bool:
-        if self._signing is None:
-            return False
-        size, _ = self._journal.head()
-        if self._last is None:
-            return size > 0
-        behind = size - self._last.size
-        return behind >= self._signing.records or (
-            behind > 0 and _apart(now, self._last.at) >= self._signing.every
-        )
-
-    def _sign(self) -> Checkpoint | None:
-        """Sign for what follows from the last checkpoint, each link done again."""
-        if self._signing is None:
-            return None
-        last = self._last
-        size, head = (
-            followed(self._journal, last.size, last.hash)
-            if last
-            else followed(self._journal)
-        )
-        made = self._signing.key.sign(self._signing.origin, size, head, self._clock())
-        self._journal.keep_checkpoint(made)
-        self._last = read(made.note)
-        # The log is kept elsewhere, and so is the checkpoint then.
-        self._log.info("audit-checkpoint", size=size, note=made.note)
-        return made
+    def _is_time_to_look(self, now: datetime) -> bool:
+        return self._looked_at is None or apart(now, self._looked_at) >= LATE
 
     def _watch(self, waiting: str | None) -> None:
         now = self._clock()
-        waited = now - _made_at(waiting, now)
-        if waited < LATE:
-            self._late_at = None
-        elif self._late_at is None or _apart(now, self._late_at) >= REMIND:
-            self._late_at = now
-            self._sound(Alert.SEALING_LATE, seconds=int(waited.total_seconds()))
-
-    def _sound(self, alert: Alert, **facts: int) -> None:
-        if self._alerts is None:
-            self._log.error("alert", alert=str(alert), **facts)
-        else:
-            self._alerts.sound(alert, **facts)
-
-
-def _apart(one: datetime, other: datetime) -> timedelta:
-    """Return the time between two, whichever is first: clocks are put back, too."""
-    return abs(one - other)
-
-
-def _made_at(record_id: str | None, now: datetime) -> datetime:
-    """Return when the record was made, by its id (``new_record_id``); or *now*."""
-    try:
-        return datetime.fromtimestamp(int((record_id or "")[3:15], 16) / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return now
+        made = made_at(waiting) if waiting is not None else None
+        self._lateness.note(now - (made or now))

@@ -1,6 +1,6 @@
 """Go along the stored chain, and believe nothing that does not follow."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from signer.audit.chain import GENESIS, link
 from signer.audit.checkpoints import Statement
@@ -64,20 +64,39 @@ def require_agreement(journal: Journal, statement: Statement) -> None:
         raise BrokenChainError("not what was signed", sequence=statement.size)
 
 
-def followed(
-    journal: Journal, size: int = 0, head: bytes = GENESIS
-) -> tuple[int, bytes]:
+class Walk:
     """
-    Return the chain's size and last hash, each link from *size* on done again.
+    A way along the stored chain, each link done again; in pieces, if need be.
 
-    Raises:
-        BrokenChainError: A record does not follow from the one before it.
+    ``size`` and ``head`` are how far it has come.
     """
-    for batch in batches(journal, size):
-        for each in batch:
-            if each.sequence != size + 1:
-                raise BrokenChainError("missing", sequence=size + 1)
-            size, head = each.sequence, link(head, each.sequence, each.record)
-            if head != each.hash:
-                raise BrokenChainError("changed", sequence=size)
-    return size, head
+
+    def __init__(self, journal: Journal, size: int = 0, head: bytes = GENESIS) -> None:
+        self._journal = journal
+        self.size = size
+        self.head = head
+
+    def go_on(self, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """
+        Go on to the end of the chain, or until *is_over*; say whether it is the end.
+
+        Between two questions to *is_over* a batch of records is read.
+
+        Raises:
+            BrokenChainError: A record does not follow from the one before it.
+        """
+        for batch in batches(self._journal, self.size):
+            for each in batch:
+                self._step(each)
+            if len(batch) == BATCH and is_over():
+                return False
+        return True
+
+    def _step(self, each: Sealed) -> None:
+        due = self.size + 1
+        if each.sequence != due:
+            raise BrokenChainError("missing", sequence=due)
+        head = link(self.head, due, each.record)
+        if head != each.hash:
+            raise BrokenChainError("changed", sequence=due)
+        self.size, self.head = due, head

@@ -1,5 +1,6 @@
 """Readiness: what ails is named, nothing that hangs is waited for, little is asked."""
 
+import io
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ from backends.sql import SQLStore
 from dev.kms_faults import disabled, hang, other_key
 from dev.kms_wire import Faults
 from signer.alerts import Alert, Alerts
+from signer.audit.lateness import Lateness, Onlooker
 from signer.audit.log import AuditLog
 from signer.errors import (
     BackendUnavailableError,
@@ -42,7 +44,7 @@ from signer.refunds.watching import Chain
 from signer.settings import Settings
 from signer.signing import Signer
 from tests.api.service import NETWORKS
-from tests.api.support import NOW, SettableClock
+from tests.api.support import NOW, SettableClock, lines
 from tests.fixtures.kms import OpenKMS, Wire
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
@@ -470,25 +472,49 @@ def test_what_kms_says_of_the_key(
     assert eventually(lambda: system.store.alert_counts() == {alert: 1})
 
 
-@pytest.mark.parametrize(("age", "answer"), [(59, "ok"), (61, "audit-sealing-late")])
+@pytest.fixture
+def onlooker(clock: SettableClock) -> Onlooker:
+    """Somebody who only looks, and by the clock of the tests."""
+    lateness = Lateness(Alerts(clock=clock), clock)
+    return Onlooker(lateness, lambda: clock().timestamp())
+
+
+@pytest.mark.parametrize(("age", "answer"), [(899, "ok"), (901, "audit-sealing-late")])
 def test_records_that_are_not_sealed(
-    sqlite_store: SQLStore, age: int, answer: str
+    sqlite_store: SQLStore, onlooker: Onlooker, age: int, answer: str
 ) -> None:
-    """A record that waits for its seal longer than a minute is one too many."""
+    """A record that waits longer for its seal than it may is one too many."""
     sqlite_store.append([record(at=NOW)])
     clock = SettableClock(NOW + timedelta(seconds=age))
-    asked, _ = _prober(audit=sealing(sqlite_store.oldest_unsealed, clock))
+    check = sealing(sqlite_store.oldest_unsealed, onlooker, most=900, clock=clock)
+    asked, _ = _prober(audit=check)
 
     assert asked().checks["audit"] == answer
 
 
-def test_sealed_records_do_not_wait(sqlite_store: SQLStore) -> None:
+def test_an_alert_comes_long_before(
+    sqlite_store: SQLStore,
+    onlooker: Onlooker,
+    clock: SettableClock,
+    log: io.StringIO,
+) -> None:
+    """After half a minute somebody is called, and refunds are accepted meanwhile."""
+    sqlite_store.append([record(at=NOW)])
+    check = sealing(sqlite_store.oldest_unsealed, onlooker, most=900, clock=clock)
+    check()
+    clock.advance(31)
+    check()
+
+    assert [line["alert"] for line in lines(log)] == ["audit-sealing-late"]
+
+
+def test_sealed_records_do_not_wait(sqlite_store: SQLStore, onlooker: Onlooker) -> None:
     """Once all are sealed, however old they are, nothing is late."""
     sqlite_store.append([record(at=NOW)])
     sqlite_store.seal()
     clock = SettableClock(NOW + timedelta(days=365))
 
-    sealing(sqlite_store.oldest_unsealed, clock)()
+    sealing(sqlite_store.oldest_unsealed, onlooker, most=900, clock=clock)()
     assert unsealed_seconds(sqlite_store.oldest_unsealed(), clock) == 0
 
 

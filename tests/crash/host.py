@@ -9,7 +9,6 @@ forked ends with it: killing it is the death of the whole host.
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -21,8 +20,8 @@ import backends.pkcs11
 import backends.sql
 import backends.sql.migrate
 import softhsm
-from dev.with_parent import die_with_parent
 from tests.crash.app import get_app
+from tests.crash.forking import forked
 from tests.crash.worker import run_worker
 
 
@@ -45,7 +44,7 @@ def main(workers: int) -> NoReturn:
     missing: list[Callable[[], None]] = [_serve, *[run_worker] * workers]
     while True:
         for work in missing:
-            living[_forked(work)] = work
+            living[forked(work)] = work
         pid, _ = os.wait()
         missing = [living.pop(pid)]
         time.sleep(0.05)  # What cannot start must not be started without end.
@@ -54,26 +53,6 @@ def main(workers: int) -> NoReturn:
 def _serve() -> None:
     sys.argv = [*_GUNICORN, "tests.crash.app:get_app()"]
     run_gunicorn()
-
-
-def _forked(work: Callable[[], None]) -> int:
-    """Do *work* in a child, and return its id."""
-    parent = os.getpid()
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        die_with_parent(parent)
-        work()
-    except SystemExit as e:
-        # Gunicorn's master, which forks as well, reads it from its children.
-        status = e.code if isinstance(e.code, int) else int(e.code is not None)
-    except BaseException:  # noqa: BLE001  It is told, and the process ends.
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
 
 
 if __name__ == "__main__":

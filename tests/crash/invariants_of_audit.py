@@ -91,7 +91,7 @@ def _reserved_with_intent(evidence: Evidence) -> Iterator[str]:
             yield f"{row.id} has a nonce of {row.sender}, and no intent says so"
 
 
-def _chain_holds(evidence: Evidence) -> Iterator[str]:
+def chain_holds(evidence: Evidence) -> Iterator[str]:
     """I8: each record follows from the one before, and its bytes are canonical."""
     head = _GENESIS
     sealed = [record for record in evidence.audit if record.sequence is not None]
@@ -135,7 +135,7 @@ AUDIT: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I6", _announced),
     ("I6", _announced_first),
     ("I6", _reserved_with_intent),
-    ("I8", _chain_holds),
+    ("I8", chain_holds),
     ("I8", _all_sealed),
     ("I8", _written_once),
 )

@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +33,28 @@ class Strike:
 
 
 class Killer:
-    """Strikes at the hosts of *supervisor*, and at what they started."""
+    """
+    Strikes at the hosts of *supervisor*, and at what they started.
 
-    def __init__(self, supervisor: Supervisor, seed: int) -> None:
+    *weights* say how often at whom.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        seed: int,
+        weights: Mapping[str, int] = _WEIGHTS,
+    ) -> None:
         self._supervisor = supervisor
+        self._weights = dict(weights)
         self._random = random.Random(seed)
         self.strikes: list[Strike] = []
 
     def kill(self) -> bool:
         """Kill one process; say whether there was one."""
-        (whom,) = self._random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+        (whom,) = self._random.choices(
+            list(self._weights), list(self._weights.values())
+        )
         with self._victim(whom) as victim:
             return victim is not None and self._strike("kill", whom, victim)
 

@@ -27,8 +27,8 @@ from backends.webhook import Webhook
 from signer.alerts import Alert, Alerts
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditLog
+from signer.audit.notary import Signing
 from signer.audit.record import Actor, Operation, Purpose, Subject
-from signer.audit.sealing import Signing
 from signer.errors import ConfigurationError, HotWalletError
 from signer.keyring import KeyRing
 from signer.keys import Key, KeyState

@@ -14,10 +14,11 @@ from backends.sql.database import Database
 from signer.alerts import Alert, Alerts
 from signer.audit.checkpoints import CheckpointKey, Statement, Verifier, read
 from signer.audit.export import export
+from signer.audit.notary import WALK_SECONDS, Signing
 from signer.audit.record import Record
-from signer.audit.sealing import Sealer, Signing
+from signer.audit.sealing import LOOK_SECONDS, REST_SECONDS, Sealer
 from signer.audit.verify import verify
-from signer.audit.walking import BrokenChainError, followed, newest
+from signer.audit.walking import BATCH, BrokenChainError, Walk, newest
 from signer.errors import InvalidInputError, StoreError
 from tests.support.audit import (
     KEY,
@@ -29,6 +30,7 @@ from tests.support.audit import (
     records,
     wiped,
 )
+from tests.support.refunds import altered
 
 
 class Clock:
@@ -127,7 +129,9 @@ def test_signs_for_what_a_killed_one_sealed(journal: AuditTables, clock: Clock) 
     _sealer(journal, clock).work()
 
     assert _sizes(journal) == [3]
-    assert followed(journal) == journal.head()
+    walk = Walk(journal)
+    assert walk.go_on()
+    assert (walk.size, walk.head) == journal.head()
 
 
 def test_without_a_key_it_seals(journal: AuditTables, clock: Clock) -> None:
@@ -241,7 +245,7 @@ def test_a_gap_is_found(journal: AuditTables, sqlite_url: str) -> None:
     overruled(sqlite_url, "DELETE FROM audit_records WHERE sequence = 2")
 
     with pytest.raises(BrokenChainError, match="missing at record 2"):
-        followed(journal)
+        Walk(journal).go_on()
 
 
 def test_a_new_key_goes_on(journal: AuditTables, clock: Clock) -> None:
@@ -361,7 +365,7 @@ def test_runs_through_failures(
     overruled(sqlite_url, "ALTER TABLE audit_records RENAME TO elsewhere")
     passes = iter([False, True])
 
-    def wait() -> bool:
+    def wait(seconds: float) -> bool:
         stop = next(passes)
         if not stop:
             overruled(sqlite_url, "ALTER TABLE elsewhere RENAME TO audit_records")
@@ -375,6 +379,127 @@ def test_runs_through_failures(
         "audit-checkpoint",
     ]
     assert logs[0]["code"] == StoreError.code
+
+
+class Stopwatch:
+    """A timer that moves on by *step* whenever somebody reads it."""
+
+    def __init__(self, step: float) -> None:
+        self.step = step
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time, in seconds."""
+        self.now += self.step
+        return self.now
+
+
+def test_a_bug_does_not_end_it(journal: AuditTables, clock: Clock) -> None:
+    """Whatever a look ends in, it is told as an error, and the next look follows."""
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    sealer = Sealer(altered(journal, oldest_unsealed=broken), clock=clock)
+    passes = iter([False, True])
+    with capture_logs() as logs:
+        sealer.run(lambda seconds: next(passes))
+
+    assert [each["event"] for each in logs] == ["audit-sealing-failed"] * 2
+    assert [each["log_level"] for each in logs] == ["error"] * 2
+    assert logs[0]["code"] == "internal-error"
+
+
+@pytest.mark.parametrize(
+    ("taken", "rest"), [(0.1, LOOK_SECONDS - 0.1), (5.0, REST_SECONDS)]
+)
+def test_looks_at_a_steady_pace(
+    journal: AuditTables, clock: Clock, taken: float, rest: float
+) -> None:
+    """What a look has taken is not waited for again, and some rest there always is."""
+    waited = list[float]()
+    sealer = Sealer(journal, clock=clock, timer=Stopwatch(taken))
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        return True
+
+    sealer.run(wait)
+
+    assert waited == pytest.approx([rest])
+
+
+def _behind(journal: AuditTables, batches: int) -> None:
+    """Let so many batches of records be sealed, and nobody sign for them."""
+    journal.append(records(batches * BATCH))
+    while journal.seal(BATCH):
+        pass
+
+
+def test_seals_while_it_walks(journal: AuditTables, clock: Clock) -> None:
+    """However far behind the last checkpoint is, records are sealed at every look."""
+    _behind(journal, 3)
+    sealer = Sealer(
+        journal, Signing(KEY, ORIGIN), clock=clock, timer=Stopwatch(WALK_SECONDS)
+    )
+    sealed, sizes = [], []
+    for number in range(5):
+        journal.append([record(number, at=START + timedelta(hours=number + 1))])
+        sealed.append(sealer.work())
+        sizes.append(_sizes(journal))
+
+    assert sealed == [1, 1, 1, 1, 1]
+    assert sizes[:3] == [[], [], []]
+    assert sizes[3] == [3 * BATCH + 4]
+    assert Walk(journal).go_on()
+
+
+def test_walks_on_though_nothing_comes(journal: AuditTables, clock: Clock) -> None:
+    """A way that was begun is gone to its end, whether or not there are new records."""
+    _behind(journal, 2)
+    sealer = Sealer(
+        journal, Signing(KEY, ORIGIN), clock=clock, timer=Stopwatch(WALK_SECONDS)
+    )
+    for _ in range(3):
+        sealer.work()
+
+    assert _sizes(journal) == [2 * BATCH]
+
+
+def test_leaves_a_walk_that_another_one_ended(
+    journal: AuditTables, clock: Clock
+) -> None:
+    """Who is on the way when another process signs goes on from that checkpoint."""
+    _behind(journal, 3)
+    sealer = Sealer(
+        journal, Signing(KEY, ORIGIN), clock=clock, timer=Stopwatch(WALK_SECONDS)
+    )
+    sealer.work()
+    _sealer(journal, clock).work()
+    sealer.work()
+    clock.pass_by(60)
+    journal.append([record(at=clock())])
+    sealer.work()
+
+    assert _sizes(journal) == [3 * BATCH, 3 * BATCH + 1]
+
+
+def test_a_break_on_the_way_is_found(
+    journal: AuditTables, sqlite_url: str, clock: Clock
+) -> None:
+    """A chain that breaks in a later piece is told of, and not signed for."""
+    _behind(journal, 2)
+    sealer = Sealer(
+        journal, Signing(KEY, ORIGIN), clock=clock, timer=Stopwatch(WALK_SECONDS)
+    )
+    sealer.work()
+    overruled(sqlite_url, "UPDATE audit_records SET body = '{}' WHERE sequence = 1500")
+    with capture_logs() as logs:
+        for _ in range(3):
+            sealer.work()
+
+    assert _alerts(logs) == [(str(Alert.CHAIN_BROKEN), 1500)]
+    assert _sizes(journal) == []
 
 
 def test_finds_the_newest_far_behind(journal: AuditTables, clock: Clock) -> None:

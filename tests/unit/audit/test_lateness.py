@@ -1,0 +1,102 @@
+"""Records that wait too long: told of by those who seal, and by those who only look."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from signer.alerts import Alerts
+from signer.audit.lateness import Lateness, Onlooker, made_at
+from signer.audit.record import new_record_id
+
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+OLD, YOUNG = (new_record_id(START + timedelta(seconds=n)) for n in (0, 1))
+
+
+class Time:
+    """A clock and a timer that are put on by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def clock(self) -> datetime:
+        """Return the present."""
+        return START + timedelta(seconds=self.seconds)
+
+    def timer(self) -> float:
+        """Return the seconds since the start."""
+        return self.seconds
+
+
+@pytest.fixture
+def time() -> Time:
+    """A time that stands still."""
+    return Time()
+
+
+@pytest.fixture
+def lateness(time: Time) -> Lateness:
+    """Whoever tells of late records, to the log alone."""
+    return Lateness(Alerts(clock=time.clock), time.clock)
+
+
+def _told(time: Time, onlooker: Onlooker, *seen: tuple[float, str | None]) -> list[int]:
+    """Look at each of these seconds; return for how long was waited at each alert."""
+    with capture_logs() as logs:
+        for time.seconds, oldest in seen:
+            onlooker.look(oldest)
+    return [each["seconds"] for each in logs if each["event"] == "alert"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (((0, OLD), (29, OLD)), []),
+        (((0, OLD), (31, OLD), (200, OLD), (330, OLD), (332, OLD)), [31, 332]),
+        (((0, OLD), (20, None), (31, OLD), (60, OLD)), []),
+        (((0, OLD), (20, YOUNG), (40, YOUNG)), []),
+        (((0, YOUNG), (20, OLD), (31, OLD)), [31]),
+        (((0, OLD), (31, OLD), (32, None), (33, YOUNG), (64, YOUNG)), [31, 31]),
+        (((0, None), (99, None)), []),
+    ],
+)
+def test_who_only_looks_notices(
+    time: Time,
+    lateness: Lateness,
+    seen: tuple[tuple[float, str | None], ...],
+    expected: list[int],
+) -> None:
+    """The same record as the oldest for 30 s is an alert; one that moves on is none."""
+    assert _told(time, Onlooker(lateness, time.timer), *seen) == expected
+
+
+def test_a_wrong_clock_calls_nobody(time: Time, lateness: Lateness) -> None:
+    """Records that look hours old are none too late while they are being sealed."""
+    onlooker = Onlooker(lateness, time.timer)
+    hours_ago = [
+        new_record_id(START + timedelta(hours=-5, seconds=n)) for n in range(9)
+    ]
+    seen = [(float(20 * n), id_) for n, id_ in enumerate(hours_ago)]
+
+    assert _told(time, onlooker, *seen) == []
+
+
+def test_one_alert_whoever_notices(time: Time, lateness: Lateness) -> None:
+    """Sealer and onlooker of one process share what they have told."""
+    onlooker = Onlooker(lateness, time.timer)
+    onlooker.look(OLD)
+    time.seconds = 31
+    with capture_logs() as logs:
+        lateness.note(timedelta(seconds=31))
+        onlooker.look(OLD)
+
+    assert [each["event"] for each in logs] == ["alert"]
+
+
+def test_a_name_that_holds_no_time() -> None:
+    """A record's name says when it was made, if it is one that we gave."""
+    assert made_at(OLD) == START
+    assert made_at("x") is None
+    assert made_at("au_" + "f" * 32) is None
