@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -32,6 +31,7 @@ from signer.audit.walking import batches, newest
 from signer.errors import ConfigurationError, HotWalletError, InvalidInputError
 from signer.ports import Journal
 from signer.settings import Settings
+from softhsm.files import appearing, write_whole
 
 
 _EVERY = 100_000
@@ -93,7 +93,8 @@ def export(out: Path | None) -> None:
             sys.stdout.buffer.writelines(lines)
             sys.stdout.buffer.flush()
         else:
-            _write(out, lines)
+            with appearing(out) as file:
+                file.writelines(lines)
 
 
 @audit.command()
@@ -149,9 +150,9 @@ def key(out: Path) -> None:
     """Make a key for checkpoints; its public key goes beside it, to hand out."""
     made = CheckpointKey.generate()
     with _what_cannot_be_told():
-        _write_new(out, made.private_pem(), 0o600)
+        write_whole(out, made.private_pem(), os.link)
         public = out.with_name(f"{out.name}.pub.pem")
-        _write_new(public, made.public_pem(), 0o644)
+        write_whole(public, made.public_pem(), os.link, mode=0o644)
     click.echo(f"wrote {out} and {public}")
 
 
@@ -212,26 +213,6 @@ def _counted(lines: Iterable[bytes]) -> Iterator[bytes]:
         yield line
         if number % _EVERY == 0:
             click.echo(f"{number} lines", err=True)
-
-
-def _write(path: Path, lines: Iterable[bytes]) -> None:
-    """Write all of *lines*, or leave what is there."""
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    part = Path(name)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
 
 
 def _answer(document: object, told: Iterable[str], *, as_json: bool) -> None:

@@ -4,8 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from api.tokens import write_private
 from signer.audit.checkpoints import CheckpointKey
+from softhsm.files import write_whole
 
 
 def provided(path: Path) -> CheckpointKey:
@@ -20,7 +20,8 @@ def provided(path: Path) -> CheckpointKey:
         OSError: No file can be made there.
     """
     if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
             # Linking fails where renaming would replace another process's key.
-            write_private(path, CheckpointKey.generate().private_pem(), os.link)
+            write_whole(path, CheckpointKey.generate().private_pem(), os.link)
     return CheckpointKey.load(path)

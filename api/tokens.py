@@ -6,7 +6,7 @@ In production an identity provider mints them, and this module refuses to.
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from api.auth import MAX_LIFETIME, SCOPE, TOKEN_TYPE, Role
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.ports import Clock, utc_now
 from signer.settings import Settings
+from softhsm.files import write_whole
 
 
 def mint(
@@ -79,37 +80,18 @@ def provide_signing_key(private: Path, public: Path) -> None:
     An existing private key stays.  Any number of processes may call this at once,
     and die in the middle: each file appears whole or not at all.
     """
+    for path in (private, public):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not private.exists():
         fresh = ec.generate_private_key(ec.SECP256R1()).private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
         with suppress(FileExistsError):
             # Linking fails where renaming would replace another process's key.
-            write_private(private, fresh, os.link)
+            write_whole(private, fresh, os.link)
     key = load_pem_private_key(private.read_bytes(), password=None)
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    write_private(public, pem, os.rename)
-
-
-def write_private(
-    path: Path, content: bytes, publish: Callable[[Path, Path], None]
-) -> None:
-    """
-    Write *content* for its owner's eyes only, and let *publish* give it its name.
-
-    The file appears whole or not at all, wherever the process dies.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        publish(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(public, pem)
 
 
 def _signing_key(settings: Settings) -> str | bytes:

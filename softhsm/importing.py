@@ -27,7 +27,7 @@ from signer.errors import BackendError, InvalidInputError, RecoveryError
 from signer.ports import KeyId
 from signer.secp256k1 import N, PublicKey, recoverable
 from softhsm import keys
-from softhsm.layout import is_private
+from softhsm.files import is_private
 
 
 _SECRET_SIZE = 32

@@ -1,15 +1,15 @@
-"""Which files a project's SoftHSM has, and how they are written."""
+"""Which files a project's SoftHSM has."""
 
 import fcntl
 import os
-import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+
+from softhsm.files import write_whole
 
 
 CONF_VARIABLE = "SOFTHSM2_CONF"
@@ -70,7 +70,7 @@ class Layout:
         template = files("softhsm").joinpath("softhsm2.conf.template").read_text()
         conf = Template(template).substitute(tokens=self.tokens)
         if not self.conf.exists() or self.conf.read_text() != conf:
-            replace_private(self.conf, conf.encode())
+            write_whole(self.conf, conf.encode())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -94,33 +94,3 @@ def environment(home: Path) -> Path:
     """
     conf = os.environ.setdefault(CONF_VARIABLE, str(Layout.of(home).conf))
     return Path(conf)
-
-
-def replace_private(path: Path, content: bytes) -> None:
-    """Write *content* to *path*, at once or not at all, for its owner's eyes only."""
-    # mkstemp's files have mode 0600 from the start.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def is_private(descriptor: int) -> bool:
-    """Say whether nobody but its owner may read or write an open file."""
-    return not os.fstat(descriptor).st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-
-
-def sync(folder: Path) -> None:
-    """Make renames in *folder* durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

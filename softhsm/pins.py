@@ -6,7 +6,8 @@ from pathlib import Path
 
 from signer.errors import AccessDeniedError
 from signer.settings import Settings
-from softhsm.layout import Layout, is_private, replace_private
+from softhsm.files import is_private, write_whole
+from softhsm.layout import Layout
 
 
 _PIN_BYTES = 16
@@ -50,5 +51,5 @@ def read(path: Path) -> str:
 def ensure(path: Path) -> str:
     """Return the PIN in *path*; make a random one if there is none yet."""
     if not path.exists():
-        replace_private(path, secrets.token_hex(_PIN_BYTES).encode() + b"\n")
+        write_whole(path, secrets.token_hex(_PIN_BYTES).encode() + b"\n")
     return read(path)

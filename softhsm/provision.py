@@ -21,7 +21,8 @@ from signer.errors import (
 from signer.ports import KeyId
 from signer.settings import Settings
 from softhsm import keys, pins, repair
-from softhsm.layout import CONF_VARIABLE, Layout, sync
+from softhsm.files import sync
+from softhsm.layout import CONF_VARIABLE, Layout
 
 
 _LABEL_BYTES = 32

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from signer.errors import ConfigurationError, Refusal
-from softhsm.layout import Layout, replace_private
+from softhsm.files import write_whole
+from softhsm.layout import Layout
 
 
 _OBJECT = "token.object"
@@ -29,7 +30,7 @@ def keep(tokens: Path) -> None:
         if not (token / _COPY).exists():
             content = (token / _OBJECT).read_bytes()
             if content:
-                replace_private(token / _COPY, content)
+                write_whole(token / _COPY, content)
 
 
 def restore(layout: Layout) -> None:
@@ -53,7 +54,7 @@ def restore(layout: Layout) -> None:
                     "the token from a backup, or delete it and its key for good",
                 )
             )
-        replace_private(token / _OBJECT, (token / _COPY).read_bytes())
+        write_whole(token / _OBJECT, (token / _COPY).read_bytes())
 
 
 def _folders(tokens: Path) -> Iterator[Path]:

@@ -26,6 +26,8 @@ from signer.errors import InvalidInputError
 
 FORMAT = "hotwallet-audit-export/1"
 
+TORN = "the line is torn"
+
 MAX_LINE = 1_000_000
 """No line of ours is nearly as long, in bytes."""
 
@@ -106,7 +108,7 @@ def parse(line: bytes) -> Line:
     """
     if not line.endswith(b"\n"):
         raise InvalidInputError(
-            "the line is too long" if len(line) >= MAX_LINE else "the line is torn"
+            "the line is too long" if len(line) >= MAX_LINE else TORN
         )
     said = _canonical(line[:-1])
     match said:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from signer.audit.chain import GENESIS, link
 from signer.audit.checkpoints import Statement, Verifier
-from signer.audit.lines import End, Header, Line, Note, parse
+from signer.audit.lines import MAX_LINE, TORN, End, Header, Line, Note, parse
 from signer.audit.record import Sealed
 from signer.errors import HotWalletError, InvalidInputError
 
@@ -59,6 +59,10 @@ class Verdict:
     def is_good(self) -> bool:
         """Whether nothing was found."""
         return self.finding is None
+
+
+_AGAIN = "copy or export it again, and verify that"
+"""What to do about a file that is not all there: nothing in it can be mended."""
 
 
 class _FoundError(HotWalletError):
@@ -142,8 +146,12 @@ class _Reading:
 
     def close(self) -> None:
         """Judge the whole, or raise what is missing."""
+        if self._origin is None:
+            raise self._found("missing", f"the file is empty: {_AGAIN}")
         if not self._ended:
-            raise self._found("missing", "the file ends before its last line")
+            raise self._found(
+                "missing", f"the file was cut off before its last line: {_AGAIN}"
+            )
         beyond = [size for size in self._kept if size > self._size]
         if beyond:
             raise self._found(
@@ -156,6 +164,8 @@ class _Reading:
             )
 
     def _parsed(self, line: bytes) -> Line:
+        if not line.endswith(b"\n") and len(line) < MAX_LINE:
+            raise self._found("torn", f"{TORN}, the file was cut off in it: {_AGAIN}")
         try:
             return parse(line)
         except InvalidInputError as e:

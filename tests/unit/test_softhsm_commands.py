@@ -27,7 +27,8 @@ from backends.cryptoki import Library
 from signer.secp256k1 import N, PublicKey
 from softhsm import Layout
 from softhsm.cli import softhsm
-from softhsm.layout import CONF_VARIABLE, replace_private
+from softhsm.files import write_whole
+from softhsm.layout import CONF_VARIABLE
 from tests.fixtures.cryptoki_faults import CKR_CANT_LOCK, Cryptoki, Hook
 from tests.fixtures.softhsm_programs import PROGRAMS
 
@@ -85,7 +86,7 @@ def program(environ: dict[str, str]) -> Program:
 @pytest.fixture
 def key_file(tmp_path: Path) -> str:
     """A file with a raw private key."""
-    replace_private(tmp_path / "key", SECRET.encode())
+    write_whole(tmp_path / "key", SECRET.encode())
     return str(tmp_path / "key")
 
 

@@ -9,7 +9,8 @@ import pytest
 from signer.errors import AccessDeniedError, ConfigurationError
 from signer.settings import Settings
 from softhsm import Layout, environment, library, pins, prepare, repair
-from softhsm.layout import CONF_VARIABLE, replace_private
+from softhsm.files import write_whole
+from softhsm.layout import CONF_VARIABLE
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
     path.chmod(0o644)
     before = path.stat().st_ino
 
-    replace_private(path, b"after")
+    write_whole(path, b"after")
 
     assert path.read_bytes() == b"after"
     assert path.stat().st_ino != before
@@ -120,7 +121,7 @@ def test_a_pin_that_cannot_be_read_is_refused(
     """A missing file, or one that is no text, is access denied, and quotes nothing."""
     path = tmp_path / "pin"
     if content is not None:
-        replace_private(path, content)
+        write_whole(path, content)
 
     with pytest.raises(AccessDeniedError) as caught:
         pins.read(path)
@@ -136,7 +137,7 @@ def test_the_pin_comes_from_the_variable_the_file_or_the_project(
     home = {"HOTWALLET_HOME": str(tmp_path)}
     own = pins.ensure(layout.pin)
     file = tmp_path / "other"
-    replace_private(file, b"from the file\n")
+    write_whole(file, b"from the file\n")
     named = {**home, "PKCS11_PIN_FILE": str(file)}
     given = {**named, "PKCS11_PIN": "from the variable"}
 

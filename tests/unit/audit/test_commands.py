@@ -1,7 +1,11 @@
 """``hotwallet audit``: the answers alone on standard output, and what it exits with."""
 
 import json
+import os
+import resource
+import signal
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +16,17 @@ from backends.sql.audit import AuditTables
 from backends.sql.database import Database
 from signer.audit.chain import GENESIS, sealed
 from signer.audit.checkpoints import Verifier
+from signer.audit.lines import header_line, record_line
 from signer.errors import ConfigurationError
-from tests.support.audit import KEY, ORIGIN, chain, checkpoint, exported, records
+from tests.support.audit import (
+    KEY,
+    ORIGIN,
+    chain,
+    checkpoint,
+    exported,
+    record,
+    records,
+)
 from tests.support.cloudtrail import ARN, other_event, sign_event, trail_file
 from tests.unit.audit.test_reconcile import _at, _intent, _outcome
 
@@ -188,6 +201,98 @@ def test_tells_of_everything_that_it_found() -> None:
     ]
     assert document["missing"][0]["record"] == ours[1].id
     assert document["explained"][0]["reason"] == "crash"
+
+
+@pytest.mark.parametrize(
+    ("cut", "told"),
+    [
+        (0, "record 1 (line 1): the file is empty"),
+        (-1, "record 5 (line 7): the line is torn"),
+        (-40, "record 5 (line 7): the line is torn"),
+    ],
+)
+def test_a_torn_export(cut: int, told: str) -> None:
+    """A4: a file that was cut exits with 1, and says where and what to do."""
+    whole = Path("export").read_bytes()
+    Path("export").write_bytes(whole[:cut])
+    done = _verified()
+
+    assert done.exit_code == 1
+    assert done.stdout.startswith(f"BAD: {told}")
+    assert "export it again" in done.stdout
+
+
+def test_a_file_cut_inside_a_character() -> None:
+    """A4: half a character of UTF-8 at the end is a tear like any other."""
+    links = sealed(0, GENESIS, [record(text="\U0001f512")])
+    line = record_line(links[0])
+    cut = line[: line.index("\U0001f512".encode()) + 2]
+    Path("export").write_bytes(header_line(ORIGIN) + cut)
+    done = _verified()
+
+    assert done.exit_code == 1
+    assert done.stdout.startswith("BAD: record 1 (line 2): the line is torn")
+
+
+@pytest.fixture
+def limit() -> Iterator[Callable[[int], None]]:
+    """Let no file of this process grow beyond so many bytes, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 1, 700, 5000])
+def test_a_full_disk(
+    journal: AuditTables, limit: Callable[[int], None], size: int
+) -> None:
+    """A4: an export that does not fit exits with 2, and what was there stays."""
+    journal.append(records(50))
+    journal.seal()
+    before = Path("export").read_bytes()
+    limit(size)
+    over, fresh = _run("export", "--out", "export"), _run("export", "--out", "fresh")
+
+    assert (over.exit_code, fresh.exit_code) == (2, 2)
+    assert Path("export").read_bytes() == before
+    assert not [*Path().glob("fresh"), *Path().glob(".*")]
+
+
+def test_a_key_that_does_not_fit(limit: Callable[[int], None]) -> None:
+    """No half key is left where somebody would take it for one."""
+    limit(10)
+    made = _run("key", "--out", "new")
+
+    assert made.exit_code == 2
+    assert not [*Path().glob("new*"), *Path().glob(".*")]
+
+
+def _killed_export(size: int) -> int:
+    """Export in a child that is killed at the first byte beyond *size*."""
+    pid = os.fork()
+    if pid == 0:
+        # The kernel's signal, which Python ignores unless it is told otherwise.
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        try:
+            _run("export", "--out", "export")
+        finally:
+            os._exit(0)
+    return os.WTERMSIG(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("size", [0, 1, 83, 4096, 8191, 8193])
+def test_killed_at_any_byte(journal: AuditTables, size: int) -> None:
+    """A4: whoever is killed while he exports leaves what was there, or the whole."""
+    journal.append(records(50))
+    journal.seal()
+    journal._database.close()
+    before = Path("export").read_bytes()
+
+    assert _killed_export(size) == signal.SIGXFSZ
+    assert Path("export").read_bytes() == before
+    assert _run("export", "--out", "export").exit_code == 0
+    assert b'"records":50}}\n' in Path("export").read_bytes()
 
 
 def test_all_of_it_is_signed() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from signer.audit.chain import GENESIS, sealed
 from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.audit.lines import (
+    MAX_LINE,
     End,
     checkpoint_line,
     end_line,
@@ -113,7 +114,7 @@ FOREIGN = checkpoint_line(checkpoint(LINKS, 2, origin="hotwallet/other").note)
     ("lines", "expected"),
     [
         ([], ("missing", 1, 1)),
-        ([b""], ("unreadable", 1, 1)),
+        ([b""], ("torn", 1, 1)),
         ([b"\n"], ("unreadable", 1, 1)),
         ([LINES[1]], ("order", 1, 1)),
         ([NOTE], ("order", 1, 1)),
@@ -123,7 +124,9 @@ FOREIGN = checkpoint_line(checkpoint(LINKS, 2, origin="hotwallet/other").note)
         ([*LINES, HEADER], ("trailing", 7, 11)),
         ([*LINES, b"\n"], ("trailing", 7, 11)),
         (LINES[:-1], ("missing", 7, 10)),
-        ([*LINES[:-1], END[:-1]], ("unreadable", 7, 10)),
+        ([*LINES[:-1], END[:-1]], ("torn", 7, 10)),
+        ([*LINES[:2], LINES[2][:-9]], ("torn", 2, 3)),
+        ([b"x" * MAX_LINE], ("unreadable", 1, 1)),
         ([*LINES[:3], END], ("missing", 3, 4)),
         ([*LINES[:3], FOREIGN], ("checkpoint", 2, 4)),
         ([*LINES[:4], LINES[4], NOTE], ("order", 4, 6)),
@@ -136,6 +139,23 @@ def test_lines_at_their_places(
 ) -> None:
     """Whatever is missing, twice, torn or elsewhere is named, with its line."""
     assert _found(lines) == expected
+
+
+def test_cut_anywhere() -> None:
+    """A4: wherever a file was cut, that is named with its line, and it is never ok."""
+    links = sealed(0, GENESIS, [record(n, text="né \U0001f512") for n in range(3)])
+    whole = b"".join(exported(links, [2]))
+    for size in range(len(whole)):
+        lines = whole[:size].splitlines(keepends=True)
+        torn = bool(lines) and not lines[-1].endswith(b"\n")
+        complete = lines[:-1] if torn else lines
+        verdict = _judged(lines)
+
+        assert verdict.finding is not None
+        assert verdict.finding.code == ("torn" if torn else "missing")
+        assert verdict.finding.line == len(complete) + 1
+        assert "export it again" in verdict.finding.message
+        assert verdict.records == sum(b'"record":' in line for line in complete)
 
 
 def test_a_name_is_given_once() -> None:
