@@ -28,7 +28,7 @@ from signer.relocation import Relocation
 from signer.rotation import Rotation
 from signer.signing import Signer
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
-from tests.support.devices import KEY_ID, honest, recording
+from tests.support.devices import KEY_ID, Device, honest, recording
 from tests.support.keys import ring_over
 
 
@@ -91,14 +91,17 @@ def build_services(
     *,
     client: ChainClient | None = None,
     pace: Pace | None = None,
+    device: Device | None = None,
 ) -> Services:
     """
     Return services as bootstrap would, with a key in memory.
 
-    Without *client* no node answers; with *pace* nobody really sleeps.
+    Without *client* no node answers; with *pace* nobody really sleeps.  *device* is the
+    one with the key.
     """
-    device = honest(coincurve.PrivateKey())
-    signer = Signer.open(device, KEY_ID, AuditLog(structlog.get_logger("audit")))
+    device = device or honest(coincurve.PrivateKey())
+    audit = AuditLog(structlog.get_logger("audit"), clock, journal=store)
+    signer = Signer.open(device, KEY_ID, audit)
     node = client or cast("ChainClient", _NoNode())
     chains = {name: Chain(network, node) for name, network in NETWORKS.items()}
     ring = ring_over(store, signer)
