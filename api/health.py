@@ -142,7 +142,7 @@ def sealing(
     Return the check that the audit's records are sealed as they come.
 
     *onlooker* calls for help early; the check fails once a record is older than *most*
-    seconds, since nothing is lost before (ADR 16).
+    seconds, since nothing is lost before (ADR 18).
     """
 
     def check() -> None:
