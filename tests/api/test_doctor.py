@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,24 +192,38 @@ OPENERS = Openers(open_store, open_backend, open_chains)
 
 def _examined(environ: Mapping[str, str], **changed: str | None) -> dict[str, Rung]:
     given = {**environ, **changed}
-    patient = Patient(
-        {name: value for name, value in given.items() if value is not None},
-        replace(OPENERS, store=_sealing_store),
-    )
-    return {rung.name: rung for rung in ladder(examination(patient))}
+    with _sealing() as open_sealed:
+        patient = Patient(
+            {name: value for name, value in given.items() if value is not None},
+            replace(OPENERS, store=open_sealed),
+        )
+        return {rung.name: rung for rung in ladder(examination(patient))}
 
 
-def _sealing_store(settings: Any) -> Any:
-    """Open the ledger, and seal its records for a while as a worker does."""
-    store = open_store(settings)
+@contextmanager
+def _sealing() -> Iterator[Callable[[Any], Any]]:
+    """Yield what opens a ledger, and has its records sealed meanwhile as a worker."""
+    stop = threading.Event()
+    sealers = list[threading.Thread]()
 
-    def seal() -> None:
-        for _ in range(40):
-            time.sleep(0.05)
-            store.seal()
+    def opened(settings: Any) -> Any:
+        store = open_store(settings)
 
-    threading.Thread(target=seal, daemon=True).start()
-    return store
+        def seal() -> None:
+            while not stop.wait(0.05):
+                store.seal()
+
+        sealers.append(threading.Thread(target=seal))
+        sealers[-1].start()
+        return store
+
+    try:
+        yield opened
+    finally:
+        # Behind the test its file is gone: nobody may be at work in it then.
+        stop.set()
+        for sealer in sealers:
+            sealer.join()
 
 
 def _states(rungs: Mapping[str, Rung]) -> dict[str, str]:

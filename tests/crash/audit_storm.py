@@ -70,7 +70,13 @@ class Storm:
         """Where somebody died, and when."""
 
     def __enter__(self) -> Self:
-        """Start everything."""
+        """Start everything; what was started ends as well if something does not."""
+        with ExitStack() as started:
+            self._start(started)
+            self._stack = started.pop_all()
+        return self
+
+    def _start(self, started: ExitStack) -> None:
         folder = self.orders.folder
         self.orders.key_file.touch(mode=0o600)
         self.orders.key_file.write_bytes(KEY.private_pem())
@@ -83,17 +89,16 @@ class Storm:
             CRASH_AT: " ".join(POINTS),
             CRASH_MARKERS: str(self._markers),
         }
-        self.supervisor = self._stack.enter_context(Supervisor(folder))
+        self.supervisor = started.enter_context(Supervisor(folder))
         self._host = self.supervisor.start(
             Program("host", ["tests.crash.audit_host", *self._roles], environ)
         )
-        store = self._stack.enter_context(reading(self.orders.url))
+        store = started.enter_context(reading(self.orders.url))
         if self.orders.url.startswith("sqlite"):
             # SQLite waits ever longer for a lock; ``look`` comes again by itself.
             store.execute("PRAGMA busy_timeout = 10")
         self.watch = Watch(store)
         assert eventually(self._has_begun, 60), self._log()
-        return self
 
     def __exit__(
         self,
