@@ -51,6 +51,8 @@ class Sealer:
         self._lateness = lateness or Lateness(alerts, clock)
         self._clock = clock
         self._timer = timer
+        # The last records before a quiet time are signed for as well.
+        self._every = min(LATE, signing.every) if signing else LATE
         self._log = structlog.get_logger("audit")
         self._looked_at: datetime | None = None
 
@@ -120,7 +122,7 @@ class Sealer:
         return sealed
 
     def _is_time_to_look(self, now: datetime) -> bool:
-        return self._looked_at is None or apart(now, self._looked_at) >= LATE
+        return self._looked_at is None or apart(now, self._looked_at) >= self._every
 
     def _watch(self, waiting: str | None) -> None:
         now = self._clock()

@@ -20,10 +20,10 @@ from tests.crash.rotating import (
 
 
 ROTATIONS = 20
-PER_SECOND = 12.5
+PER_SECOND = 25.0
 """Refunds and, beside them, signatures: what two busy cores carry beside other tests.
 
-The soak asks for twice as many, fifty operations a second in all.
+The soak asks for twice as many of each, fifty, on a machine that is its own.
 """
 
 SEALED_SECONDS = 1.0

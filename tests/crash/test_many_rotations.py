@@ -1,4 +1,4 @@
-"""Rotations at fifty operations a second, where the machine has nothing else to do."""
+"""Rotations at full rate, where the machine has nothing else to do."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.crash.rotating import SETTINGS
 from tests.crash.rotations import rotates_under_load
 
 
-_FULL_RATE = 25.0
+_FULL_RATE = 50.0
 
 
 @pytest.mark.soak
@@ -22,7 +22,7 @@ def test_rotates_at_full_rate(
     database: str,
     use_kms: bool,
 ) -> None:
-    """25 refunds and 25 signatures a second, and twenty rotations among them (O5)."""
+    """50 refunds and 50 signatures a second, and twenty rotations among them (O5)."""
     url = request.getfixturevalue(database)
     lab = open_laboratory(url, use_kms=use_kms, spares=3, settings=SETTINGS)
 

@@ -108,6 +108,18 @@ def test_signs_now_and_then(journal: AuditTables, clock: Clock) -> None:
     assert _sizes(journal) == [1, 2, 12, 13]
 
 
+def test_signs_for_the_last_ones_too(journal: AuditTables, clock: Clock) -> None:
+    """What came too soon for a checkpoint gets one in time, though nothing follows."""
+    signing = Signing(KEY, ORIGIN, every=timedelta(seconds=5))
+    sealer = Sealer(journal, signing, Alerts(clock=clock), clock)
+    for count, seconds in ((1, 0), (1, 1), (0, 3), (0, 2)):
+        clock.pass_by(seconds)
+        journal.append(records(count))
+        sealer.work()
+
+    assert _sizes(journal) == [1, 2]
+
+
 def test_another_process_signs_as_well(journal: AuditTables, clock: Clock) -> None:
     """Who sees that another one has signed does not sign again."""
     ours, theirs = _sealer(journal, clock), _sealer(journal, clock)
