@@ -23,7 +23,7 @@ _SEARCH_TIMEOUTS = 4
 
 class JSONRPCChain:
     """
-    A ``ChainClient`` (``signer/ports.py``) over web3.py.
+    A ``ChainClient`` (``signer/ports/chain.py``) over web3.py.
 
     What decides about money (receipts, nonces, blocks) is asked of all nodes at once,
     and is a fact by the rules of ``backends/json_rpc/votes.py``.  The rest is asked of

@@ -1,4 +1,4 @@
-"""The simulated chain does what nodes do, by the words of ``signer/ports.py``."""
+"""The simulated chain does what nodes do, by the words of ``signer/ports/chain.py``."""
 
 from random import Random
 

@@ -1,0 +1,61 @@
+"""
+The seams: what the core asks of the outside world, and the values that cross.
+
+Each capability is its own Protocol, in a file of its own, and this is their table of
+contents.  mypy proves that the backends fit where ``api/bootstrap.py`` assigns them;
+``tests/contract`` proves it at run time.
+"""
+
+from signer.ports.alerts import AlertCounters, Notifier
+from signer.ports.callers import Callers
+from signer.ports.chain import (
+    Block,
+    Call,
+    ChainClient,
+    Fees,
+    Log,
+    MinedTransaction,
+    NodeView,
+    Receipt,
+    Whereabouts,
+)
+from signer.ports.clock import Clock, utc_now
+from signer.ports.journal import Checkpoint, Journal
+from signer.ports.keys import (
+    DeviceSignature,
+    KeyBackend,
+    KeyDirectory,
+    KeyGenerator,
+    KeyId,
+)
+from signer.ports.ledger import Ledger
+from signer.ports.ring import KeyStore
+from signer.ports.store import Store
+
+
+__all__ = [
+    "AlertCounters",
+    "Block",
+    "Call",
+    "Callers",
+    "ChainClient",
+    "Checkpoint",
+    "Clock",
+    "DeviceSignature",
+    "Fees",
+    "Journal",
+    "KeyBackend",
+    "KeyDirectory",
+    "KeyGenerator",
+    "KeyId",
+    "KeyStore",
+    "Ledger",
+    "Log",
+    "MinedTransaction",
+    "NodeView",
+    "Notifier",
+    "Receipt",
+    "Store",
+    "Whereabouts",
+    "utc_now",
+]
