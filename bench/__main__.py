@@ -102,8 +102,8 @@ def _sign_transaction(signer: Signer) -> bytes:
 def _pkcs11(folder: Path) -> Iterator[tuple[Action, KeyBackend, KeyId]]:
     from pkcs11 import Attribute, Mechanism, ObjectClass, SignMixin  # noqa: PLC0415
 
-    from backends.cryptoki import Library  # noqa: PLC0415
     from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
+    from backends.pkcs11.cryptoki import Library  # noqa: PLC0415
     from signer.settings import Settings  # noqa: PLC0415
     from softhsm import prepare  # noqa: PLC0415
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pkcs11.exceptions import PKCS11Error
 
-from backends.cryptoki import Library, Locking
 from backends.pkcs11 import PKCS11Backend
+from backends.pkcs11.cryptoki import Library, Locking
 from signer.errors import HotWalletError
 from signer.ports import KeyId
 from signer.redact import key_prefix

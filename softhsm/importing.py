@@ -21,8 +21,8 @@ from asn1crypto.core import OctetString
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass, Session, SignMixin
 from pkcs11.types import Object
 
-from backends import pkcs11_keys
 from backends.pkcs11 import PKCS11Backend
+from backends.pkcs11 import keys as pkcs11_keys
 from signer.errors import BackendError, InvalidInputError, RecoveryError
 from signer.ports import KeyId
 from signer.secp256k1 import N, PublicKey, recoverable

@@ -7,8 +7,8 @@ from typing import Any
 from pkcs11 import Attribute, ObjectClass, Session
 from pkcs11.types import Object
 
-from backends import pkcs11_keys
 from backends.pkcs11 import PKCS11Backend
+from backends.pkcs11 import keys as pkcs11_keys
 from signer.der import parse_public_key, parse_signature
 from signer.errors import HotWalletError, KeyUnusableError
 from signer.ports import KeyId

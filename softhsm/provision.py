@@ -10,8 +10,8 @@ from pathlib import Path
 from pkcs11 import TokenFlag
 from pkcs11.exceptions import PKCS11Error
 
-from backends.cryptoki import Library
 from backends.pkcs11 import PKCS11Backend
+from backends.pkcs11.cryptoki import Library
 from signer.errors import (
     BackendError,
     BackendUnavailableError,

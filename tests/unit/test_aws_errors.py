@@ -7,8 +7,8 @@ import pytest
 from botocore import exceptions as botocore  # type: ignore[import-untyped]
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
-from backends.aws_errors import request_id, translated
 from backends.aws_kms import KMSBackend
+from backends.aws_kms.errors import request_id, translated
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Fault, Faults

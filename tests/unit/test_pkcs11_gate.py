@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backends.gate import Gate
+from backends.pkcs11.gate import Gate
 from signer.errors import BackendUnavailableError
 
 

@@ -17,8 +17,8 @@ from pkcs11 import (
 )
 from pkcs11.types import Object
 
-from backends import pkcs11_keys
 from backends.pkcs11 import PKCS11Backend
+from backends.pkcs11 import keys as pkcs11_keys
 from signer.der import parse_public_key
 from signer.errors import (
     BackendError,

@@ -10,8 +10,8 @@ import pkcs11
 import pytest
 from pkcs11._pkcs11 import lib
 
-from backends.cryptoki import Library, Locking
 from backends.pkcs11 import PKCS11Backend
+from backends.pkcs11.cryptoki import Library, Locking
 from signer.errors import BackendError, BackendUnavailableError
 from signer.ports import KeyId
 from tests.fixtures.cryptoki_faults import CKR_CANT_LOCK, Cryptoki, Hook

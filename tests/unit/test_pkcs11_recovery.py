@@ -10,9 +10,9 @@ from threading import Event
 import pytest
 from pkcs11 import Attribute, Session
 
-from backends import pkcs11_keys
-from backends.cryptoki import Library
 from backends.pkcs11 import PKCS11Backend
+from backends.pkcs11 import keys as pkcs11_keys
+from backends.pkcs11.cryptoki import Library
 from signer.errors import (
     AccessDeniedError,
     BackendUnavailableError,

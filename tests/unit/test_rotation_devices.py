@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass, Session
 from structlog.testing import LogCapture
 
-from backends import pkcs11_keys
 from backends.aws_kms import KMSBackend
 from backends.pkcs11 import PKCS11Backend
+from backends.pkcs11 import keys as pkcs11_keys
 from backends.sql import SQLStore
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator

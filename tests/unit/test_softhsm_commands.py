@@ -23,7 +23,7 @@ import coincurve
 import pytest
 from click.testing import CliRunner, Result
 
-from backends.cryptoki import Library
+from backends.pkcs11.cryptoki import Library
 from signer.secp256k1 import N, PublicKey
 from softhsm import Layout
 from softhsm.cli import softhsm

@@ -18,7 +18,7 @@ import pkcs11
 from pkcs11 import PKCS11Error
 from pkcs11._pkcs11 import lib
 
-from backends.gate import UNLIMITED, Gate
+from backends.pkcs11.gate import UNLIMITED, Gate
 from signer.errors import BackendError, BackendUnavailableError
 
 

@@ -1,8 +1,8 @@
 """
 Signs with a key in a PKCS#11 token: SoftHSM, or any other module.
 
-``cryptoki`` owns the module, ``pkcs11_connection`` is one login to a token, and
-``pkcs11_keys`` knows what a key looks like.  This file makes connections: on first
+``cryptoki`` owns the module, ``connection`` is one login to a token, and
+``keys`` knows what a key looks like.  This file makes connections: on first
 use, and again when the token went away or the process was forked.
 """
 
@@ -19,10 +19,10 @@ from typing import TypeVar
 from pkcs11 import Attribute, Session, Token
 from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
-from backends import pkcs11_keys
-from backends.cryptoki import Library
-from backends.pkcs11_connection import RAW_SIZE, Connection, OpenKey
-from backends.pkcs11_errors import TokenLostError, translated
+from backends.pkcs11 import keys as pkcs11_keys
+from backends.pkcs11.connection import RAW_SIZE, Connection, OpenKey
+from backends.pkcs11.cryptoki import Library
+from backends.pkcs11.errors import TokenLostError, translated
 from signer.der import encode_signature
 from signer.errors import (
     AccessDeniedError,

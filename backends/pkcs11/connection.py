@@ -6,9 +6,9 @@ from typing import TypeVar
 from pkcs11 import Mechanism, Session, SignMixin, Token
 from pkcs11.exceptions import PKCS11Error
 
-from backends import pkcs11_keys
-from backends.cryptoki import Library
-from backends.pkcs11_errors import TokenLostError, translated
+from backends.pkcs11 import keys as pkcs11_keys
+from backends.pkcs11.cryptoki import Library
+from backends.pkcs11.errors import TokenLostError, translated
 from signer.errors import BackendError, KeyNotFoundError
 from signer.ports import KeyId
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 import boto3  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
-from backends.aws_deadline import Deadline
-from backends.aws_errors import attempts, request_id, translated
+from backends.aws_kms.deadline import Deadline
+from backends.aws_kms.errors import attempts, request_id, translated
 from signer.errors import (
     BackendError,
     ConfigurationError,

@@ -1,0 +1,6 @@
+"""AWS KMS, through boto3: ``KMSBackend`` signs, ``KMSAdministrator`` makes keys."""
+
+from backends.aws_kms.backend import KMSAdministrator, KMSBackend, build_client
+
+
+__all__ = ["KMSAdministrator", "KMSBackend", "build_client"]
