@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from signer import ports
-from signer.audit.record import Actor
+from signer.audit.record import Actor, Record
 from signer.errors import BroadcastRejectedError, StaleStateError
 from signer.refunds.attending import send
 from signer.refunds.lifecycle import Lifecycle
@@ -42,12 +42,13 @@ class Overwrites:
         before: Refund,
         after: Refund,
         transaction: SignedTransaction | None = None,
+        outcome: Record | None = None,
     ) -> None:
         """Save *after*, whatever is there."""
         stored = self._store.get(before.id) or before
         before = replace(before, version=stored.version)
         after = replace(after, version=stored.version + 1)
-        self._store.save(before, after, transaction)
+        self._store.save(before, after, transaction, outcome)
 
 
 class ForgetsHashes:
