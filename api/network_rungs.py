@@ -147,7 +147,7 @@ def _nonces(visit: Visit) -> Finding:
             visit.chain, visit.address
         )
     except NotFoundError:
-        return Finding("nothing was ever paid here")
+        return Finding(f"{visit.address} never paid anything here")
     if standing.wallet.paused_by is not None:
         raise WalletPausedError(f"the wallet is paused: {standing.wallet.paused_by}")
     if standing.unseen:
@@ -181,7 +181,8 @@ def _mined(visit: Visit) -> Finding:
     count = client.transaction_count(visit.address)
     if count == 0:
         return Finding(
-            "no refund has been mined yet", "try one, on a laptop: make demo"
+            f"nothing of {visit.address} has been mined yet",
+            "try a refund; on a laptop: make demo",
         )
     found = client.find_transaction(visit.address, count - 1)
     if found is None:
