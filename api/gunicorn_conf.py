@@ -7,9 +7,11 @@ worker's thread for up to 12 seconds.
 
 import gc
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -20,6 +22,7 @@ from signer.settings import Settings
 
 
 _GUARD_SECONDS = 120
+_KILLED_BY = 128  # As shells have it, of a process that a signal ended.
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
 
 
@@ -41,7 +44,10 @@ def run_guard(
     Raises:
         SystemExit: With the command's status, 78 when the guard refused.
     """
-    with subprocess.Popen(command) as guard:  # noqa: S603  Our own interpreter.
+    with (
+        _ending_on_sigterm(),
+        subprocess.Popen(command) as guard,  # noqa: S603  Our own interpreter.
+    ):
         try:
             meanwhile()
             status = guard.wait(_GUARD_SECONDS)
@@ -53,6 +59,23 @@ def run_guard(
     if status != 0:
         # A negative status names the signal that ended it: a crash, no refusal.
         raise SystemExit(max(status, 1))
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """
+    End by SIGTERM in good order, and the guard with us.
+
+    gunicorn listens to signals only later; until then SIGTERM would leave the guard
+    alone, and do nothing at all to the first process of a container.
+    """
+    before = signal.signal(
+        signal.SIGTERM, lambda number, _: sys.exit(_KILLED_BY + number)
+    )
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def on_starting(server: object) -> None:

@@ -88,15 +88,20 @@ class PatientSocket(socket.socket):
         if self.gettimeout() is not None:
             super().sendall(data, flags)
             return
-        began = time.monotonic()
-        try:
-            with self._within(self._writing):
-                super().sendall(data, flags)
-        except TimeoutError:
-            _log.warning("answer-not-taken", seconds=self._seconds)
-            raise BrokenPipeError(errno.EPIPE, "the client takes no answer") from None
-        finally:
-            self._writing -= time.monotonic() - began
+        with self._writes():
+            super().sendall(data, flags)
+
+    def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
+        """
+        Send some of *data*, and return how much: gunicorn says ``100 Continue`` so.
+
+        Raises:
+            BrokenPipeError: As ``sendall``.
+        """
+        if self.gettimeout() is not None:
+            return super().send(data, flags)
+        with self._writes():
+            return super().send(data, flags)
 
     def leave(self) -> None:
         """
@@ -113,6 +118,18 @@ class PatientSocket(socket.socket):
                     break
                 taken += len(piece)
         self._left = True
+
+    @contextlib.contextmanager
+    def _writes(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            with self._within(self._writing):
+                yield
+        except TimeoutError:
+            _log.warning("answer-not-taken", seconds=self._seconds)
+            raise BrokenPipeError(errno.EPIPE, "the client takes no answer") from None
+        finally:
+            self._writing -= time.monotonic() - began
 
     @contextlib.contextmanager
     def _within(self, seconds: float) -> Iterator[None]:

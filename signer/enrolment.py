@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from signer.errors import (
+    BackendUnavailableError,
     ConfigurationError,
     HotWalletError,
     KeyRotatedError,
@@ -146,11 +147,17 @@ class Enrolment:
                 return known
         try:
             found = self._directory.resolve(name)
+        except BackendUnavailableError as e:
+            problem = Refusal("kms-signing-error", f"{_NO_ALIAS} ({e.code})")
+            raise ConfigurationError(problem) from None
         except HotWalletError:
             return None  # Deleted, disabled, or never there: not in the ring.
         return next((known for known in ids if is_same_key(found, known)), None)
 
 
+_NO_ALIAS = (
+    "the configured key's name cannot be looked up at the moment; an ARN needs no look"
+)
 _ROTATED_AWAY = "the configured key was rotated away from; the ring's active one signs"
 _RELOCATED = (
     "the configured key was relocated; the ring's replica signs, in another region"

@@ -18,6 +18,10 @@ _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 
 
+class ServerTroubleError(ChainUnavailableError):
+    """The server answered, and says that it is in trouble (HTTP 429 and 5xx)."""
+
+
 class Connection:
     """
     Exchanges one body for another with the server behind *url*.
@@ -41,12 +45,12 @@ class Connection:
         Post *body*; return the HTTP status and what came back.
 
         Raises:
-            ChainUnavailableError: Nothing came back, or that the server is in
-                trouble of its own (HTTP 429 and 5xx).
+            ServerTroubleError: The server is in trouble of its own (HTTP 429 and 5xx).
+            ChainUnavailableError: Nothing came back.
         """
         status, answer = self._exchange(body)
         if status == _TOO_MANY_REQUESTS or status >= _SERVER_ERROR:
-            raise ChainUnavailableError(f"the node answers with HTTP status {status}")
+            raise ServerTroubleError(f"the node answers with HTTP status {status}")
         return status, answer
 
     def _exchange(self, body: bytes) -> tuple[int, bytes]:

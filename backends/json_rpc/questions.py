@@ -17,6 +17,7 @@ from web3.types import RPCEndpoint, TxParams, Wei
 
 from backends.json_rpc import readings
 from backends.json_rpc.answers import AlreadyKnownError
+from backends.json_rpc.connection import ServerTroubleError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.readings import Found, digest, integer
 from signer.errors import ChainError, ChainUnavailableError
@@ -115,15 +116,23 @@ def hand_over(node: Web3, raw: bytes) -> None:
 
 def fees(node: Web3) -> Fees:
     """Ask for base fee and suggested tip, or for the gas price where there is none."""
-    with cast("Node", node.provider).batch(_FEES):
-        latest: Found = node.eth.get_block("latest")
-        readings.block(latest)
-        if latest.get("baseFeePerGas") is None:
-            return Fees(base_fee=None, priority_fee=integer(node.eth.gas_price))
-        return Fees(
-            base_fee=integer(latest["baseFeePerGas"]),
-            priority_fee=integer(node.eth.max_priority_fee),
-        )
+    try:
+        with cast("Node", node.provider).batch(_FEES):
+            return _fees(node)
+    except ServerTroubleError:
+        # Some gateways say so of batches alone, and no refund is paid without fees.
+        return _fees(node)
+
+
+def _fees(node: Web3) -> Fees:
+    latest: Found = node.eth.get_block("latest")
+    readings.block(latest)
+    if latest.get("baseFeePerGas") is None:
+        return Fees(base_fee=None, priority_fee=integer(node.eth.gas_price))
+    return Fees(
+        base_fee=integer(latest["baseFeePerGas"]),
+        priority_fee=integer(node.eth.max_priority_fee),
+    )
 
 
 def receipt(node: Web3, tx_hash: str) -> Receipt | None:

@@ -28,15 +28,24 @@ class Lateness:
         self._alerts = alerts
         self._clock = clock
         self._lock = Lock()
+        self._complaining = set[str]()
         self._told_at: datetime | None = None
 
-    def note(self, waited: timedelta) -> None:
-        """Take in for how long the oldest record without a seal has *waited*."""
+    def note(self, waited: timedelta, witness: str) -> None:
+        """
+        Take in for how long, by *witness*, the oldest unsealed record has *waited*.
+
+        It is over when nobody says so any more: clocks differ, and one may see a record
+        that moves on where another one sees an old one.
+        """
         now = self._clock()
         with self._lock:
             if waited < LATE:
-                self._told_at = None
+                self._complaining.discard(witness)
+                if not self._complaining:
+                    self._told_at = None
                 return
+            self._complaining.add(witness)
             if self._told_at is not None and abs(now - self._told_at) < REMIND:
                 return
             self._told_at = now
@@ -68,7 +77,7 @@ class Onlooker:
             if oldest is None or self._oldest is None or oldest > self._oldest:
                 self._oldest, self._since = oldest, now
             stood = timedelta(seconds=now - self._since)
-        self._lateness.note(stood)
+        self._lateness.note(stood, "onlooker")
         return stood
 
 

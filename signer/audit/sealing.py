@@ -127,4 +127,4 @@ class Sealer:
     def _watch(self, waiting: str | None) -> None:
         now = self._clock()
         made = made_at(waiting) if waiting is not None else None
-        self._lateness.note(now - (made or now))
+        self._lateness.note(now - (made or now), "sealer")

@@ -1,5 +1,6 @@
 """gunicorn's settings, and the guard that it must ask."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from api.gunicorn_conf import run_guard
 from tests.api.server import ROOT, Server
+from tests.support.waiting import eventually
 
 
 def _gunicorn(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -145,3 +147,30 @@ print("warm")
     )
 
     assert finished.stdout == "warm\n", finished.stderr
+
+
+def test_sigterm_ends_the_guard_too(tmp_path: Path) -> None:
+    """Whoever is stopped while the guard works leaves nobody behind."""
+    began = tmp_path / "began"
+    guard = (
+        "import os, pathlib, time;"
+        f"pathlib.Path({str(began)!r}).write_text(str(os.getpid()));"
+        "time.sleep(60)"
+    )
+    program = f"""
+import sys
+from api.gunicorn_conf import run_guard
+run_guard([sys.executable, "-c", {guard!r}])
+"""
+    master = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, env={"APP_ENV": "test"}
+    )
+    try:
+        assert eventually(lambda: began.exists() and began.read_text())
+        master.terminate()
+
+        assert master.wait(10) == 128 + signal.SIGTERM
+        assert not Path(f"/proc/{began.read_text()}").exists()
+    finally:
+        master.kill()
+        master.wait()

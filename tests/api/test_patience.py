@@ -68,6 +68,22 @@ def test_an_answer_that_nobody_takes(ends: Ends) -> None:
             server.sendall(bytes(10_000_000))
 
 
+def test_a_word_that_nobody_takes(ends: Ends) -> None:
+    """What gunicorn sends by itself, ``100 Continue``, waits no longer either."""
+    ours, _ = ends
+    began = time.monotonic()
+    taken = [1]
+
+    def speak() -> None:
+        while taken[-1]:
+            taken.append(ours.send(bytes(1 << 16)))
+
+    with pytest.raises(BrokenPipeError):
+        speak()
+
+    assert time.monotonic() - began < 5
+
+
 def test_who_set_a_timeout_has_his_own(ends: Ends) -> None:
     """gunicorn's deadlines stay what they are, and raise what it expects."""
     server, client = ends
@@ -207,9 +223,9 @@ def test_slow_and_in_time(server: Server) -> None:
     """Each request of a connection has the whole time for itself."""
     answers = []
     with server.connect() as client:
-        for _ in range(3):
+        for _ in range(5):
             client.sendall(PING[:10])
-            time.sleep(0.4 * SECONDS)
+            time.sleep(0.25 * SECONDS)
             answers.append(exchange(client, [PING[10:]]).status)
 
-    assert answers == [200] * 3
+    assert answers == [200] * 5

@@ -9,6 +9,7 @@ from backends.sql import SQLStore
 from signer.audit.record import Record
 from signer.enrolment import Enrolment
 from signer.errors import (
+    BackendUnavailableError,
     ConfigurationError,
     KeyRotatedError,
     KeyUnusableError,
@@ -201,6 +202,21 @@ def test_a_key_that_was_relocated(system: System, name: str) -> None:
     assert signer.key_id == ELSEWHERE
     told = ["relocated" in warning for warning in warnings]
     assert told == ([True] if name == REPLICA else [])
+
+
+def test_an_alias_that_cannot_be_looked_up(system: System) -> None:
+    """K18: while its region is down, the refusal says so, and not that keys differ."""
+
+    def resolve(name: str) -> KeyId:
+        raise BackendUnavailableError("KMS does not answer")
+
+    system.directory.resolve = resolve  # type: ignore[method-assign]
+    with pytest.raises(ConfigurationError) as refused:
+        _enrolment(system).settle("alias/wallet", None)
+
+    (refusal,) = refused.value.refusals
+    assert refusal.code == "kms-signing-error"
+    assert "an ARN needs no look" in str(refusal)
 
 
 def test_an_alias_of_a_key_that_was_relocated(system: System) -> None:

@@ -100,10 +100,21 @@ def test_the_containers_start_as_they_are_shipped() -> None:
     compose = (docker / "compose.yaml").read_text(encoding="utf-8")
     nginx = (docker / "nginx.conf").read_text(encoding="utf-8")
     (bind,) = re.findall(r"BIND=(\S+)", image)
+    example = (docker.parent / ".env.example").read_text(encoding="utf-8")
+    places = dict(re.findall(r"^    ([A-Z_]+): (/?[\w./:]+)$", compose, re.MULTILINE))
     (named,) = re.findall(r"TRUSTED_PROXIES: (\S+)", compose)
     _, proxy = compose.split("\n  proxy:\n")
     shipped = PRODUCTION | {"BIND": bind}
 
+    assert places["BIND"] == bind
+    for place in ("BIND", "HOTWALLET_HOME", "NETWORKS_FILE", "AUDIT_SIGNING_KEY_FILE"):
+        # What the example has for a laptop would count, if compose did not say better.
+        assert f"\n{place}=" in example
+        assert place in places
+    assert f"networks.toml:{places['NETWORKS_FILE']}:ro" in compose
+    assert places["AUDIT_SIGNING_KEY_FILE"].startswith("/etc/hotwallet/keys/")
+    assert ":/etc/hotwallet/keys:ro" in compose
+    assert compose.count("<<: *places") == compose.count("    environment:\n      <<")
     assert _refused(shipped) == ["proxy-missing"]
     assert _refused({**shipped, "TRUSTED_PROXIES": named}) == []
     assert f"front: {{ipv4_address: {named}}}" in proxy

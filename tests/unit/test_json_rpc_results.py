@@ -7,7 +7,7 @@ import pytest
 from signer.errors import ChainUnavailableError, ExecutionRevertedError
 from signer.ports import Fees
 from tests.fixtures.fake_node import FakeNode
-from tests.fixtures.replies import Error, Reply, Result
+from tests.fixtures.replies import Body, Error, Reply, Result
 from tests.support.rpc import ADDRESS, BLOCK, CALL, HASH, RECEIPT, client
 
 
@@ -66,9 +66,19 @@ def test_fees_take_one_exchange(fake_node: FakeNode) -> None:
     assert len(fake_node.requests) == 2
 
 
-def test_fees_of_a_node_without_batches(fake_node: FakeNode) -> None:
-    """A node that takes no batch is asked twice."""
-    fake_node.script("batch", Error(-32600, "batches are not served"))
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Error(-32600, "batches are not served"),
+        Body(b"cannot unmarshal array", status=500),
+        Body(b"", status=501),
+        Body(b"too many", status=429),
+    ],
+    ids=["error", "500", "501", "429"],
+)
+def test_fees_of_a_node_without_batches(fake_node: FakeNode, refusal: Reply) -> None:
+    """A node that takes no batch, however it says so, is asked twice."""
+    fake_node.script("batch", refusal)
     fake_node.script("eth_getBlockByNumber", Result(BLOCK))
     fake_node.script("eth_maxPriorityFeePerGas", Result("0x7"))
 

@@ -72,6 +72,22 @@ def test_who_only_looks_notices(
     assert _told(time, Onlooker(lateness, time.timer), *seen) == expected
 
 
+@pytest.mark.parametrize("moves_on", [True, False], ids=["backlog", "stuck"])
+def test_witnesses_who_differ_are_told_of_once(
+    time: Time, lateness: Lateness, moves_on: bool
+) -> None:
+    """A backlog, or a clock that is wrong: one alert, though one sees nothing late."""
+    onlooker = Onlooker(lateness, time.timer)
+    with capture_logs() as logs:
+        for second in range(290):
+            time.seconds = second
+            at = START + timedelta(seconds=second * moves_on)
+            lateness.note(timedelta(seconds=60 * moves_on), "sealer")
+            onlooker.look(new_record_id(at))
+
+    assert [each["event"] for each in logs].count("alert") == 1
+
+
 def test_a_wrong_clock_calls_nobody(time: Time, lateness: Lateness) -> None:
     """Records that look hours old are none too late while they are being sealed."""
     onlooker = Onlooker(lateness, time.timer)
@@ -89,7 +105,7 @@ def test_one_alert_whoever_notices(time: Time, lateness: Lateness) -> None:
     onlooker.look(OLD)
     time.seconds = 31
     with capture_logs() as logs:
-        lateness.note(timedelta(seconds=31))
+        lateness.note(timedelta(seconds=31), "sealer")
         onlooker.look(OLD)
 
     assert [each["event"] for each in logs] == ["alert"]
