@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Protocol
 
 from signer.errors import (
-    BackendUnavailableError,
     ConfigurationError,
     HotWalletError,
     KeyRotatedError,
@@ -147,10 +146,10 @@ class Enrolment:
                 return known
         try:
             found = self._directory.resolve(name)
-        except BackendUnavailableError as e:
-            problem = Refusal("kms-signing-error", f"{_NO_ALIAS} ({e.code})")
-            raise ConfigurationError(problem) from None
-        except HotWalletError:
+        except HotWalletError as e:
+            if e.retryable:
+                problem = Refusal("kms-signing-error", f"{_NO_ALIAS} ({e.code})")
+                raise ConfigurationError(problem) from None
             return None  # Deleted, disabled, or never there: not in the ring.
         return next((known for known in ids if is_same_key(found, known)), None)
 

@@ -9,6 +9,8 @@ from backends.sql import SQLStore
 from signer.audit.record import Record
 from signer.enrolment import Enrolment
 from signer.errors import (
+    BackendError,
+    BackendThrottledError,
     BackendUnavailableError,
     ConfigurationError,
     KeyRotatedError,
@@ -204,11 +206,14 @@ def test_a_key_that_was_relocated(system: System, name: str) -> None:
     assert told == ([True] if name == REPLICA else [])
 
 
-def test_an_alias_that_cannot_be_looked_up(system: System) -> None:
+@pytest.mark.parametrize("error", [BackendUnavailableError, BackendThrottledError])
+def test_an_alias_that_cannot_be_looked_up(
+    system: System, error: type[BackendError]
+) -> None:
     """K18: while its region is down, the refusal says so, and not that keys differ."""
 
     def resolve(name: str) -> KeyId:
-        raise BackendUnavailableError("KMS does not answer")
+        raise error("KMS does not answer")
 
     system.directory.resolve = resolve  # type: ignore[method-assign]
     with pytest.raises(ConfigurationError) as refused:
