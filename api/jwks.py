@@ -2,8 +2,10 @@
 The issuer's keys by URL: fetched on time, kept for a while, never mistaken.
 
 A request that finds them a little old is answered with what there is, while a thread
-fetches; only an unknown ``kid`` waits, and makes the process ask once a minute at most.
-When the issuer does not answer, what was fetched last is good for an hour.
+fetches; only an unknown ``kid`` waits.  Unknown ones make the process ask once a minute
+at most, and however lately it asked because of its keys' age: an issuer may publish a
+key right after that.  When the issuer does not answer, what was fetched last is good for
+an hour.
 """
 
 import time
@@ -40,7 +42,7 @@ from signer.settings import Settings
 KEYS_STALE = "token-keys-stale"
 
 REFRESH = 300.0  # Seconds; what the issuer removed is gone then.
-PAUSE = 60.0  # Between two questions to the issuer, whoever causes them.
+PAUSE = 60.0  # Between two questions to the issuer for one reason: age, or a name.
 LIFETIME = 3600.0  # Of keys that cannot be refreshed.
 
 # More names than an issuer has in years of monthly keys.
@@ -88,7 +90,7 @@ class RemoteKeys:
         self._lock = Lock()
         self._keys: Mapping[str, VerificationKey] = MappingProxyType({})
         self._meaning: dict[str, tuple[str, bytes]] = {}
-        self._fetched_at = self._asked_at = float("-inf")
+        self._fetched_at = self._asked_at = self._sought_at = float("-inf")
         self._flight: Event | None = None
 
     @classmethod
@@ -130,8 +132,10 @@ class RemoteKeys:
         now = self._timer()
         # Who was idle has keys that nobody tried to refresh, and may be long removed.
         idle = now - self._asked_at > 2 * REFRESH
-        if idle or self._is_stale(now) or kid not in self._keys:
+        if idle or self._is_stale(now):
             self._ask(now, patience=DEADLINE + 1)
+        elif kid not in self._keys:
+            self._seek(kid, now)
         elif now - self._fetched_at >= REFRESH:
             self._ask(now, patience=0)
         if self._is_stale(now):
@@ -141,11 +145,23 @@ class RemoteKeys:
     def _is_stale(self, now: float) -> bool:
         return now - self._fetched_at > LIFETIME
 
-    def _ask(self, now: float, *, patience: float) -> None:
+    def _seek(self, kid: str, now: float) -> None:
+        """Have the keys fetched because nobody knows *kid*; wait for it."""
+        # A fetch under way may have been answered before the key was published.
+        for _ in range(2):
+            if kid not in self._keys:
+                self._ask(now, patience=DEADLINE + 1, sought=True)
+
+    def _ask(self, now: float, *, patience: float, sought: bool = False) -> None:
         """Have the keys fetched, unless that was tried just now; wait for it."""
         with self._lock:
-            if self._flight is None and now - self._asked_at >= PAUSE:
+            # An issuer that did not answer is left alone, whatever the reason.
+            answered = self._fetched_at == self._asked_at
+            before = self._sought_at if sought and answered else self._asked_at
+            if self._flight is None and now - before >= PAUSE:
                 self._asked_at = now
+                if sought:
+                    self._sought_at = now
                 self._flight = Event()
                 args = (self._flight, now)
                 Thread(target=self._fly, args=args, name="jwks", daemon=True).start()

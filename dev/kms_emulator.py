@@ -77,7 +77,6 @@ class KMSEmulator:
         self.journal: deque[Call] = deque(maxlen=100_000)
         self._keys = Keys()
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._closing = threading.Event()
         self._server = Server(port, self._handle)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="kms-emulator"
@@ -93,7 +92,7 @@ class KMSEmulator:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._closing.set()
+        self.faults.clear()
         self._server.close()
         self._thread.join()
 
@@ -149,7 +148,7 @@ class KMSEmulator:
         exchange = Exchange(
             call=call,
             connection=connection,
-            closing=self._closing,
+            over=self.faults.over,
             answer=lambda signing: self._answer(call, signing or as_given),
         )
         fault = self.faults.take(call.operation)

@@ -171,7 +171,7 @@ def slow(seconds: float) -> Fault:
     """Answer well, but late."""
 
     def fault(exchange: Exchange) -> Reply | None:
-        exchange.closing.wait(seconds)
+        exchange.over.wait(seconds)
         return exchange.answer(None)
 
     return fault
@@ -181,7 +181,7 @@ def hang(seconds: float = _FOR_EVER) -> Fault:
     """Take the request, and never answer."""
 
     def fault(exchange: Exchange) -> None:
-        exchange.closing.wait(seconds)
+        exchange.over.wait(seconds)
 
     return fault
 
@@ -201,7 +201,7 @@ def stop_after_headers(seconds: float = _FOR_EVER) -> Fault:
     def fault(exchange: Exchange) -> None:
         reply = exchange.answer(None)
         exchange.connection.sendall(reply.head(exchange.call.request_id))
-        exchange.closing.wait(seconds)
+        exchange.over.wait(seconds)
 
     return fault
 
@@ -224,7 +224,7 @@ def trickle(interval: float) -> Fault:
         reply = exchange.answer(None)
         for byte in reply.head(exchange.call.request_id) + reply.body:
             exchange.connection.sendall(bytes([byte]))
-            if exchange.closing.wait(interval):
+            if exchange.over.wait(interval):
                 return
 
     return fault

@@ -72,7 +72,7 @@ class Exchange:
 
     call: Call
     connection: socket.socket
-    closing: threading.Event
+    over: threading.Event
     answer: Callable[[Signing | None], Reply]
 
 
@@ -81,9 +81,14 @@ Fault = Callable[[Exchange], Reply | None]
 
 
 class Faults:
-    """Which fault meets which request, in order."""
+    """
+    Which fault meets which request, in order.
+
+    ``over`` is set when the faults at work now are to let go of their requests.
+    """
 
     def __init__(self) -> None:
+        self.over = threading.Event()
         self._lock = threading.Lock()
         self._queues: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
@@ -99,10 +104,12 @@ class Faults:
             self._always[operation] = fault
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Forget them all, and end those at work."""
         with self._lock:
             self._queues.clear()
             self._always.clear()
+            self.over.set()
+            self.over = threading.Event()
 
     def take(self, operation: str) -> Fault | None:
         """Return the fault that the next request for *operation* meets."""

@@ -276,7 +276,7 @@ def test_the_command(
         kms_emulator.down.clear()
     active = sqlite_store.active_key()
 
-    assert (rehearsed.status, told.status) == (0, 0)
+    assert (rehearsed.status, told.status) == (0, 0), told.err
     assert rehearsed.json["status"] == "would-relocate"
     assert between is not None
     assert between.key_id != replica
