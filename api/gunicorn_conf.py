@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
-from signer.errors import ConfigurationError
+from api.overrides import override_refusals
+from signer.errors import ConfigurationError, Refusal
 from signer.guard import EXIT_STATUS
 from signer.settings import Settings
 
@@ -30,9 +32,14 @@ def _settings() -> Settings:
     try:
         return Settings.from_env(os.environ)
     except ConfigurationError as e:
-        for refusal in e.refusals:
-            sys.stderr.write(f"refused: {refusal}\n")
-        raise SystemExit(EXIT_STATUS) from None
+        raise _refused(e.refusals) from None
+
+
+def _refused(refusals: Sequence[Refusal]) -> SystemExit:
+    """Say why, and return what ends the process."""
+    for refusal in refusals:
+        sys.stderr.write(f"refused: {refusal}\n")
+    return SystemExit(EXIT_STATUS)
 
 
 def run_guard(
@@ -78,13 +85,16 @@ def _ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def on_starting(server: object) -> None:
+def on_starting(server: Arbiter) -> None:
     """
     Run the guard before the first socket is opened.
 
     In a process of its own, because neither PKCS#11 nor boto3 survive a fork, and
     the workers are forks of this one.
     """
+    overrides = list(override_refusals(server.cfg, globals(), os.environ))
+    if overrides:
+        raise _refused(overrides)
     run_guard([sys.executable, "-m", "api.cli", "guard"], meanwhile=warm)
 
 

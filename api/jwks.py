@@ -3,9 +3,9 @@ The issuer's keys by URL: fetched on time, kept for a while, never mistaken.
 
 A request that finds them a little old is answered with what there is, while a thread
 fetches; only an unknown ``kid`` waits.  Unknown ones make the process ask once a minute
-at most, and however lately it asked because of its keys' age: an issuer may publish a
-key right after that.  When the issuer does not answer, what was fetched last is good for
-an hour.
+at most, however lately it asked because of its keys' age: an issuer may publish a key
+right after that.  When the issuer does not answer, what was fetched last is good for an
+hour.
 """
 
 import time

@@ -12,6 +12,9 @@ from tests.api.server import ROOT, Server
 from tests.support.waiting import eventually
 
 
+OTHERWISE = "gunicorn was told otherwise than api/gunicorn_conf.py"
+
+
 def _gunicorn(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gunicorn", *arguments],
@@ -72,6 +75,78 @@ def test_bad_settings_are_refused_in_a_line() -> None:
     assert result.returncode == 78
     assert result.stderr.startswith("refused: settings-invalid: WEB_THREADS")
     assert "canary" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "named"),
+    [
+        (["-b", "0.0.0.0:0"], {}, "bind"),
+        (["-b", "127.0.0.1:0", "-b", "0.0.0.0:0"], {}, "bind"),
+        (["--worker-class", "sync"], {}, "worker_class"),
+        (["-t", "0", "--umask", "0"], {}, "timeout, umask"),
+        (["--forwarded-allow-ips", "*"], {}, "forwarded_allow_ips"),
+        ([], {"GUNICORN_CMD_ARGS": "--bind=0.0.0.0:0"}, "bind"),
+        ([], {"GUNICORN_CMD_ARGS": "--workers=9"}, "workers"),
+    ],
+)
+def test_no_other_words_for_gunicorn(
+    arguments: list[str], environ: dict[str, str], named: str
+) -> None:
+    """Nobody listens, or waits, past what the guard judges (status 78)."""
+    result = _gunicorn(
+        "-c",
+        "python:api.gunicorn_conf",
+        *arguments,
+        "api.app:get_app()",
+        APP_ENV="test",
+        BIND="127.0.0.1:0",
+        **environ,
+    )
+
+    assert result.returncode == 78
+    assert f"refused: gunicorn-overridden: {OTHERWISE}: {named};" in result.stderr
+    assert "Listening" not in result.stderr
+
+
+def test_no_socket_of_systemd() -> None:
+    """Nor is a socket inherited: where it listens is not in our settings."""
+    program = """
+import os, sys
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c",
+                          "python:api.gunicorn_conf", "api.app:get_app()"])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={"APP_ENV": "test", "LISTEN_FDS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert result.returncode == 78
+    assert f"{OTHERWISE}: LISTEN_FDS;" in result.stderr
+
+
+def test_what_only_looks_otherwise(tmp_path: Path) -> None:
+    """The same address once more, and what no setting of ours is about, are fine."""
+    result = _gunicorn(
+        "-c",
+        "python:api.gunicorn_conf",
+        "-b",
+        "127.0.0.1:0",
+        "--pid",
+        str(tmp_path / "pid"),
+        "api.app:get_app()",
+        APP_ENV="production",
+        BIND="127.0.0.1:0",
+    )
+
+    assert result.returncode == 78
+    assert "gunicorn-overridden" not in result.stderr
+    assert "refused: kms-not-configured" in result.stderr
 
 
 def test_the_guard_lets_pass() -> None:
