@@ -4,6 +4,7 @@ import http.client
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -86,11 +87,11 @@ class Administrator:
 
     def insist(self, name: str, **fields: bool) -> Answer:
         """Ask until the key *name* is the active one."""
-        deadline = time.monotonic() + _PATIENCE
-        while not (answer := self.rotate(name, **fields)).is_done:
-            assert time.monotonic() < deadline, f"not rotated: {answer}"
-            time.sleep(0.25)
-        return answer
+        return _until_done(lambda: self.rotate(name, **fields))
+
+    def move(self, name: str) -> Answer:
+        """Ask until the key is pinned to the place that *name* names."""
+        return _until_done(lambda: self.relocate(name))
 
     def _token(self) -> str:
         now = int(time.time())
@@ -106,3 +107,11 @@ class Administrator:
             "scope": "keys:rotate",
         }
         return jwt.encode(claims, self._key, "ES256", {"typ": "at+jwt"})
+
+
+def _until_done(ask: Callable[[], Answer]) -> Answer:
+    deadline = time.monotonic() + _PATIENCE
+    while not (answer := ask()).is_done:
+        assert time.monotonic() < deadline, f"not done: {answer}"
+        time.sleep(0.25)
+    return answer

@@ -7,8 +7,8 @@ reaches an armed point kills itself, as ``kill -9`` does.  A point is written
     role/port.method:when          role/port.method(status):when
 
 with *role* ``api`` or ``worker``, *when* ``before`` or ``after``, and the status that
-``save`` is about to write.  What is asked of a key that is to become the active one
-is ``(rotation)`` as well.  ``chain.broadcast:sent`` dies between the last byte of the
+``save`` is about to write.  What is asked of a key that an administrator named is
+``(rotation)`` as well.  ``chain.broadcast:sent`` dies between the last byte of the
 request and the first of the answer.  ``CRASH_AT`` names the armed points, separated
 by blanks, and ``CRASH_MARKERS`` a folder: each point kills one process in all.
 """
@@ -30,7 +30,7 @@ from tests.crash.half_request import send_and_forget
 CRASH_AT = "CRASH_AT"
 CRASH_MARKERS = "CRASH_MARKERS"
 
-# The numbers are those of the fault catalogue in docs/reliability.md.
+# By the steps of a payment, and of what administrators do.
 SENDING = {
     3: ("store.reserve:before",),
     4: ("store.reserve:after",),
@@ -97,8 +97,20 @@ ROTATING = {
 }
 RETIRING = {14: ("store.retire:before", "store.retire:after")}
 
+RELOCATING = {
+    15: (
+        "backend.resolve:before",
+        "backend.resolve:after",
+        "backend.public_key(rotation):after",
+        "backend.sign_digest(rotation):before",
+        "backend.sign_digest(rotation):after",
+        "store.relocate:before",
+        "store.relocate:after",
+    ),
+}
+
 _ROTATING_THREAD = "deadline-new-key"
-"""Where ``Rotation`` waits for the new key, and nothing else happens."""
+"""Where ``Prover`` waits for a key that was named, and nothing else happens."""
 
 
 def names(role: str, points: Mapping[int, tuple[str, ...]]) -> list[str]:
