@@ -1,7 +1,5 @@
 """``POST /v1/admin/kms/rotate`` and ``GET /v1/admin/keys``, to the letter."""
 
-import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,20 +17,14 @@ from signer.audit.log import AuditLog
 from signer.errors import KeyUnusableError
 from signer.holdings import Holding
 from signer.keys import KeyState
+from tests.api.administrators import REFUSED, asked, authorized
 from tests.api.service import build_services
-from tests.api.support import SettableClock, bearer
+from tests.api.support import SettableClock
 from tests.support.keys import key_at
 from tests.support.ring import NEW, OLD, OTHER, POOR, RICH, System
 
 
-ADMIN: dict[str, Any] = {
-    "roles": ["admin"],
-    "scope": "keys:rotate keys:read",
-    "sub": "alice",
-}
-
 _SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
-_ids = itertools.count(1)
 
 
 @pytest.fixture
@@ -59,18 +51,11 @@ def client(system: System, clock: SettableClock) -> TestClient:
 
 
 def _rotate(client: TestClient, body: Any, **claims: Any) -> Result:
-    """Ask for a rotation with a new token; *body* is JSON unless it is text."""
-    named = {**ADMIN, "jti": f"token-{next(_ids)}", **claims}
-    return client.simulate_post(
-        "/v1/admin/kms/rotate",
-        body=body if isinstance(body, str) else json.dumps(body),
-        headers={"Content-Type": "application/json", **bearer(**named)},
-    )
+    return asked(client, "/v1/admin/kms/rotate", body, **claims)
 
 
 def _keys(client: TestClient, **claims: Any) -> Result:
-    named = {**ADMIN, "jti": f"token-{next(_ids)}", **claims}
-    return client.simulate_get("/v1/admin/keys", headers=bearer(**named))
+    return client.simulate_get("/v1/admin/keys", headers=authorized(**claims))
 
 
 def _held(holding: Holding) -> dict[str, Any]:
@@ -199,9 +184,8 @@ def test_malformed(
 def test_a_query_is_refused(client: TestClient, system: System) -> None:
     """Parameters that nobody reads are a mistake of the caller's: 400."""
     for method, path in (("POST", "/v1/admin/kms/rotate"), ("GET", "/v1/admin/keys")):
-        headers = bearer(**ADMIN, jti=f"token-{next(_ids)}")
         answer = client.simulate_request(
-            method, path, headers=headers, query_string="a=b"
+            method, path, headers=authorized(), query_string="a=b"
         )
 
         assert answer.status_code == 400
@@ -217,14 +201,6 @@ def test_no_token(client: TestClient, system: System, path: str) -> None:
     assert (answer.status_code, answer.json["code"]) == (401, "unauthenticated")
     assert answer.headers["www-authenticate"].startswith("Bearer")
     _require_unchanged(system)
-
-
-REFUSED: dict[str, dict[str, Any]] = {
-    "merchant": {"roles": ["merchant"]},
-    "nobody": {"roles": []},
-    "no scope": {"scope": ...},
-    "another scope": {"scope": "keys:sweep"},
-}
 
 
 @pytest.mark.parametrize("claims", REFUSED.values(), ids=REFUSED)

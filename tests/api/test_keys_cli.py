@@ -1,16 +1,10 @@
 """``hotwallet keys list`` and ``keys rotate``, with a real token and a real chain."""
 
-import json
 import secrets
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from api.cli import main
 from backends.aws_kms import KMSBackend
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
@@ -21,38 +15,9 @@ from dev.kms_wire import Faults
 from signer.der import parse_public_key
 from signer.keys import Key
 from signer.ports import KeyDirectory, KeyId
+from tests.api.commands import Run, started
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a command said, and its exit status."""
-
-    status: object
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The JSON document on standard output, which holds nothing else."""
-        return json.loads(self.out)
-
-
-Run = Callable[..., Told]
-
-
-def started(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return who runs ``hotwallet`` in this process, in its environment."""
-
-    def hotwallet(*arguments: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["hotwallet", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        return Told(left.value.code, *capsys.readouterr())
-
-    return hotwallet
 
 
 @pytest.fixture

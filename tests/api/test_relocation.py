@@ -1,8 +1,5 @@
 """``POST /v1/admin/kms/relocate`` and ``hotwallet keys relocate``, to the letter."""
 
-import itertools
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +19,15 @@ from dev.kms_wire import Faults
 from signer.audit.log import AuditLog
 from signer.errors import KeyUnusableError
 from signer.keys import Key
+from tests.api.administrators import REFUSED, asked
+from tests.api.commands import Run, started
 from tests.api.service import build_services
-from tests.api.support import SettableClock, bearer
-from tests.api.test_administration import ADMIN, REFUSED
-from tests.api.test_keys_cli import Told, started
+from tests.api.support import SettableClock
 from tests.support.keys import key_at, made_active
 from tests.support.ring import ELSEWHERE, NEW, OLD, OTHER, System
 
 
 _SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
-_ids = itertools.count(1)
 
 PATH = "/v1/admin/kms/relocate"
 
@@ -58,13 +54,7 @@ def client(system: System, clock: SettableClock) -> TestClient:
 
 
 def _relocate(client: TestClient, body: Any, **claims: Any) -> Result:
-    """Ask for a relocation with a new token; *body* is JSON unless it is text."""
-    named = {**ADMIN, "jti": f"token-{next(_ids)}", **claims}
-    return client.simulate_post(
-        PATH,
-        body=body if isinstance(body, str) else json.dumps(body),
-        headers={"Content-Type": "application/json", **bearer(**named)},
-    )
+    return asked(client, PATH, body, **claims)
 
 
 def _require_unchanged(system: System) -> None:
@@ -246,7 +236,7 @@ def run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Callable[..., Told]:
+) -> Run:
     """Return who runs ``hotwallet`` over the test's ledger; no chain is asked."""
     networks = tmp_path / "networks.toml"
     networks.write_text(
@@ -261,7 +251,7 @@ def run(
 
 
 def test_the_command(
-    run: Callable[..., Told],
+    run: Run,
     replica: str,
     sqlite_store: SQLStore,
     kms_emulator: KMSEmulator,
@@ -292,7 +282,7 @@ def test_the_command(
 
 
 def test_the_command_refuses(
-    run: Callable[..., Told],
+    run: Run,
     replica: str,
     sqlite_store: SQLStore,
     kms_emulator: KMSEmulator,

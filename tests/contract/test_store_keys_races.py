@@ -31,6 +31,7 @@ from signer.errors import (
 from signer.keys import Key, KeyState
 from signer.ports import KeyId, KeyStore
 from signer.signing import Signer
+from tests.contract.locks import share_the_key, until_waiting
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -137,9 +138,9 @@ def test_activation_waits_for_those_who_sign(postgresql_url: str) -> None:
     store.enrol(key_at(WALLET))
     pending = store.begin_rotation(key_at(OTHER_WALLET), now())
     with psycopg.connect(postgresql_url) as other, ThreadPoolExecutor(1) as thread:
-        _share_the_key(other)
+        share_the_key(other)
         activation = thread.submit(store.activate, pending, now(), record())
-        _until_waiting(postgresql_url)
+        until_waiting(postgresql_url)
         meanwhile = store.active_key()
         other.commit()
         activated = activation.result(timeout=10)
@@ -156,9 +157,9 @@ def test_a_lost_connection_activates_nothing(postgresql_url: str) -> None:
     store.enrol(key_at(WALLET))
     pending = store.begin_rotation(key_at(OTHER_WALLET), now())
     with psycopg.connect(postgresql_url) as other, ThreadPoolExecutor(1) as thread:
-        _share_the_key(other)
+        share_the_key(other)
         activation = thread.submit(store.activate, pending, now(), record())
-        for pid in _until_waiting(postgresql_url):
+        for pid in until_waiting(postgresql_url):
             with psycopg.connect(postgresql_url) as third:
                 third.execute("SELECT pg_terminate_backend(%s)", [pid])
         with pytest.raises(StoreError):
@@ -171,26 +172,6 @@ def test_a_lost_connection_activates_nothing(postgresql_url: str) -> None:
     assert store.oldest_unsealed() is None
     assert store.activate(pending, now(), record()).epoch == 2
     store.close()
-
-
-def _share_the_key(connection: psycopg.Connection) -> None:
-    """Hold what everybody holds who signs: found by asking the store for it."""
-    from backends.sql.locks import _ACTIVE_KEY  # noqa: PLC0415  The lock under test.
-
-    connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_ACTIVE_KEY])
-
-
-def _until_waiting(url: str) -> list[int]:
-    """Wait until somebody waits for an advisory lock; return who."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        for _ in range(400):
-            waiting = connection.execute(
-                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            ).fetchall()
-            if waiting:
-                return [pid for (pid,) in waiting]
-            time.sleep(0.01)
-    raise AssertionError("nobody waits for a lock")
 
 
 class Turns:

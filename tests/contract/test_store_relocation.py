@@ -28,7 +28,7 @@ from signer.errors import (
 )
 from signer.keys import ROTATION_HOLD, SIGNING, Key, KeyState
 from signer.ports import KeyStore
-from tests.contract.test_store_keys_races import _share_the_key, _until_waiting
+from tests.contract.locks import share_the_key, until_waiting
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -264,16 +264,16 @@ def test_a_relocation_waits_for_those_who_sign(postgresql_url: str) -> None:
     store = SQLStore(postgresql_url, timeout=10)
     store.enrol(key_at(WALLET, key_id=PLACES[0]))
     with psycopg.connect(postgresql_url) as other, ThreadPoolExecutor(1) as thread:
-        _share_the_key(other)
+        share_the_key(other)
         moving = thread.submit(_moved, store, PLACES[1])
-        for pid in _until_waiting(postgresql_url):
+        for pid in until_waiting(postgresql_url):
             with psycopg.connect(postgresql_url) as third:
                 third.execute("SELECT pg_terminate_backend(%s)", [pid])
         with pytest.raises(StoreError):
             moving.result(timeout=10)
         assert store.oldest_unsealed() is None
         again = thread.submit(_moved, store, PLACES[1])
-        _until_waiting(postgresql_url)
+        until_waiting(postgresql_url)
         meanwhile = store.keys()[0].key_id
         other.commit()
         moved = again.result(timeout=10)

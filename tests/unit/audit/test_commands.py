@@ -28,7 +28,7 @@ from tests.support.audit import (
     records,
 )
 from tests.support.cloudtrail import ARN, other_event, sign_event, trail_file
-from tests.unit.audit.test_reconcile import _at, _intent, _outcome
+from tests.unit.audit.signings import at, intent, outcome
 
 
 LINKS = chain(4)
@@ -157,9 +157,9 @@ def test_makes_a_key() -> None:
 
 def test_reconciles_with_the_database(journal: AuditTables) -> None:
     """An intruder exits with 1 and is named; without one it exits with 0."""
-    journal.append([_intent(0), _outcome(1, "a")])
+    journal.append([intent(0), outcome(1, "a")])
     journal.seal()
-    ours, theirs = sign_event("a", _at(1)), sign_event("x", _at(600))
+    ours, theirs = sign_event("a", at(1)), sign_event("x", at(600))
     good = trail_file(Path("good.json"), [ours])
     bad = trail_file(Path("bad.json.gz"), [ours, theirs])
     quiet = _run("reconcile", "--cloudtrail", str(good))
@@ -174,7 +174,7 @@ def test_reconciles_with_the_database(journal: AuditTables) -> None:
 
 def test_reconciles_with_an_export() -> None:
     """An auditor needs no database for that either."""
-    trail = trail_file(Path("trail.json"), [sign_event("x", _at(1))])
+    trail = trail_file(Path("trail.json"), [sign_event("x", at(1))])
     told = _run("reconcile", "--cloudtrail", str(trail), "--export", "export")
     Path("export").write_bytes(b"torn")
     torn = _run("reconcile", "--cloudtrail", str(trail), "--export", "export")
@@ -184,10 +184,10 @@ def test_reconciles_with_an_export() -> None:
 
 def test_tells_of_everything_that_it_found() -> None:
     """What is missing and what is explained is told beside the intruders."""
-    edges = [other_event(_at(-3600)), other_event(_at(3600))]
-    events = [*edges, sign_event("x", _at(1)), sign_event("y", _at(2))]
+    edges = [other_event(at(-3600)), other_event(at(3600))]
+    events = [*edges, sign_event("x", at(1)), sign_event("y", at(2))]
     trail = str(trail_file(Path("trail.json"), events))
-    ours = [_intent(0), _outcome(900, "b", refund_id="rf_2")]
+    ours = [intent(0), outcome(900, "b", refund_id="rf_2")]
     Path("export").write_bytes(b"".join(exported(sealed(0, GENESIS, ours), [])))
     arguments = ("reconcile", "--cloudtrail", trail, "--export", "export")
     told, document = _run(*arguments), json.loads(_run(*arguments, "--json").stdout)

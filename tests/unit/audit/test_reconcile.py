@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from signer.audit.cloudtrail import Trail, read_trail
-from signer.audit.log import AuditLog
 from signer.audit.reconcile import Reconciliation, reconcile
 from signer.audit.record import Operation, Purpose, Record, Subject
 from signer.errors import InvalidInputError
@@ -21,53 +20,15 @@ from tests.support.cloudtrail import (
     sign_event,
     trail_file,
 )
-
-
-SUBJECT = Subject("aws-kms", ARN, "0x5FbDB2315678afecb367f032d93F642f64180aa3")
-DIGEST = bytes(range(32))
-
-
-class _Quiet:
-    def info(self, event: str, **fields: Any) -> None:
-        """Say nothing."""
-
-
-def _at(seconds: float) -> datetime:
-    """Return a moment well within the files of these tests."""
-    return START + timedelta(hours=1, seconds=seconds)
-
-
-def _purpose(refund_id: str | None) -> Purpose:
-    return Purpose(
-        Operation.TRANSACTION_SIGNING, "local", actor="gateway", refund_id=refund_id
-    )
-
-
-def _log(seconds: float) -> AuditLog:
-    return AuditLog(_Quiet(), clock=lambda: _at(seconds))
-
-
-def _intent(
-    seconds: float, refund_id: str | None = "rf_1", subject: Subject = SUBJECT
-) -> Record:
-    return _log(seconds).intent(_purpose(refund_id), subject)
-
-
-def _outcome(
-    when: float,
-    *request_ids: str,
-    refund_id: str | None = "rf_1",
-    subject: Subject = SUBJECT,
-    **changes: Any,
-) -> Record:
-    given = {"outcome": "success", "seconds": 0.01, **changes}
-    return _log(when).outcome(
-        _purpose(refund_id),
-        subject,
-        digest=DIGEST,
-        device_request_ids=request_ids,
-        **given,
-    )
+from tests.unit.audit.signings import (
+    DIGEST,
+    SUBJECT,
+    at,
+    intent,
+    log_at,
+    outcome,
+    purpose_of,
+)
 
 
 def _trail(tmp_path: Path, *events: dict[str, Any]) -> Trail:
@@ -88,8 +49,8 @@ def _strange(found: Reconciliation) -> list[str]:
 
 def test_each_has_what_the_other_has(tmp_path: Path) -> None:
     """A signature that both know of is matched by its id, whatever their clocks say."""
-    records = [_intent(0), _outcome(1, "a"), _intent(5), _outcome(6, "b", "c")]
-    events = [sign_event(name, _at(2)) for name in "abc"]
+    records = [intent(0), outcome(1, "a"), intent(5), outcome(6, "b", "c")]
+    events = [sign_event(name, at(2)) for name in "abc"]
     found = _compared(tmp_path, records, *events)
 
     assert found == Reconciliation(3, (), (), (), 0, 0)
@@ -98,8 +59,8 @@ def test_each_has_what_the_other_has(tmp_path: Path) -> None:
 
 def test_an_intruder(tmp_path: Path) -> None:
     """A signature that nobody asked for is found, close to ours or far from them."""
-    records = [_intent(0), _outcome(1, "a")]
-    events = [sign_event("a", _at(1)), sign_event("x", _at(1)), sign_event("y", _at(9))]
+    records = [intent(0), outcome(1, "a")]
+    events = [sign_event("a", at(1)), sign_event("x", at(1)), sign_event("y", at(9))]
     found = _compared(tmp_path, records, *events)
 
     assert _strange(found) == ["x", "y"]
@@ -111,9 +72,9 @@ def test_every_kind_of_record_counts(tmp_path: Path) -> None:
     records = []
     for number, operation in enumerate(Operation):
         purpose = Purpose(operation, actor="guard")
-        records.append(_log(number).intent(purpose, SUBJECT, DIGEST))
+        records.append(log_at(number).intent(purpose, SUBJECT, DIGEST))
         records.append(
-            _log(number).outcome(
+            log_at(number).outcome(
                 purpose,
                 SUBJECT,
                 digest=DIGEST,
@@ -122,7 +83,7 @@ def test_every_kind_of_record_counts(tmp_path: Path) -> None:
                 device_request_ids=[operation.value],
             )
         )
-    events = [sign_event(operation.value, _at(0)) for operation in Operation]
+    events = [sign_event(operation.value, at(0)) for operation in Operation]
     found = _compared(tmp_path, records, *events)
 
     assert found == Reconciliation(len(Operation), (), (), (), 0, 0)
@@ -130,8 +91,8 @@ def test_every_kind_of_record_counts(tmp_path: Path) -> None:
 
 def test_ours_that_nobody_saw(tmp_path: Path) -> None:
     """A signature that we say we have, and CloudTrail does not, is missing."""
-    records = [_outcome(0, "a"), _outcome(1, "b", refund_id="rf_2")]
-    found = _compared(tmp_path, records, sign_event("a", _at(0)))
+    records = [outcome(0, "a"), outcome(1, "b", refund_id="rf_2")]
+    found = _compared(tmp_path, records, sign_event("a", at(0)))
 
     assert [asked.request_id for asked in found.missing] == ["b"]
     assert not found.is_good
@@ -141,7 +102,8 @@ def test_what_the_files_may_not_cover(tmp_path: Path) -> None:
     """Near the edges of the files and beyond, what is not there proves nothing."""
     moments = (-3600, -2701, 2701, 3600, 7200)
     records = [
-        _outcome(at, f"r{at}", refund_id=f"rf_{at}") for at in (*moments, -2699, 2699)
+        outcome(second, f"r{second}", refund_id=f"rf_{second}")
+        for second in (*moments, -2699, 2699)
     ]
     found = _compared(tmp_path, records)
 
@@ -152,11 +114,11 @@ def test_what_the_files_may_not_cover(tmp_path: Path) -> None:
 def test_refused_calls_sign_nothing(tmp_path: Path) -> None:
     """An event with an error is no signature, and no success of ours either."""
     records = [
-        _outcome(0, "a", outcome="backend-access-denied"),
-        _outcome(1, "b", refund_id="rf_2"),
+        outcome(0, "a", outcome="backend-access-denied"),
+        outcome(1, "b", refund_id="rf_2"),
     ]
     denied = [
-        sign_event(name, _at(0), errorCode="AccessDenied", resources=None)
+        sign_event(name, at(0), errorCode="AccessDenied", resources=None)
         for name in "abx"
     ]
     found = _compared(tmp_path, records, *denied)
@@ -167,17 +129,17 @@ def test_refused_calls_sign_nothing(tmp_path: Path) -> None:
 
 def test_a_signature_that_we_threw_away(tmp_path: Path) -> None:
     """What KMS signed and we did not believe was asked for all the same."""
-    records = [_intent(0), _outcome(1, "a", outcome="signature-recovery")]
-    found = _compared(tmp_path, records, sign_event("a", _at(1)))
+    records = [intent(0), outcome(1, "a", outcome="signature-recovery")]
+    found = _compared(tmp_path, records, sign_event("a", at(1)))
 
     assert (found.matched, found.is_good) == (1, True)
 
 
 def test_a_lost_reply_explains_as_many_as_were_lost(tmp_path: Path) -> None:
     """Of three attempts two have no id: two events are theirs, and not a third."""
-    records = [_intent(0), _outcome(9, "c", attempts=3, seconds=8)]
-    events = [sign_event("c", _at(9))]
-    events += [sign_event(name, _at(n)) for n, name in enumerate("xyz")]
+    records = [intent(0), outcome(9, "c", attempts=3, seconds=8)]
+    events = [sign_event("c", at(9))]
+    events += [sign_event(name, at(n)) for n, name in enumerate("xyz")]
     found = _compared(tmp_path, records, *events)
 
     assert [(each.event.request_id, each.reason) for each in found.explained] == [
@@ -195,22 +157,20 @@ def test_a_lost_reply_explains_nothing_else(
     """Not what was signed long before or after, nor with another key."""
     other = Subject("aws-kms", OTHER_ARN, SUBJECT.address)
     records = [
-        _intent(0),
-        _outcome(2, "c", attempts=2, seconds=2),
-        _outcome(900, "d", refund_id="rf_2", subject=other),
+        intent(0),
+        outcome(2, "c", attempts=2, seconds=2),
+        outcome(900, "d", refund_id="rf_2", subject=other),
     ]
-    events = [sign_event("c", _at(2)), sign_event("d", _at(900), arn=OTHER_ARN)]
-    found = _compared(
-        tmp_path, records, *events, sign_event("x", _at(seconds), arn=arn)
-    )
+    events = [sign_event("c", at(2)), sign_event("d", at(900), arn=OTHER_ARN)]
+    found = _compared(tmp_path, records, *events, sign_event("x", at(seconds), arn=arn))
 
     assert _strange(found) == ["x"]
 
 
 def test_a_crash_explains_one(tmp_path: Path) -> None:
     """An intent without an outcome may have had one signature, soon after it."""
-    events = [sign_event("x", _at(1)), sign_event("y", _at(2))]
-    found = _compared(tmp_path, [_intent(0)], *events)
+    events = [sign_event("x", at(1)), sign_event("y", at(2))]
+    found = _compared(tmp_path, [intent(0)], *events)
 
     assert [(e.event.request_id, e.reason) for e in found.explained] == [("x", "crash")]
     assert _strange(found) == ["y"]
@@ -218,9 +178,9 @@ def test_a_crash_explains_one(tmp_path: Path) -> None:
 
 def test_a_crash_ends_where_the_work_was_taken_up(tmp_path: Path) -> None:
     """What the first process had signed is explained up to the second one's intent."""
-    records = [_intent(0), _intent(60), _outcome(61, "b")]
-    before, after = sign_event("x", _at(50)), sign_event("x", _at(95))
-    ours = sign_event("b", _at(61))
+    records = [intent(0), intent(60), outcome(61, "b")]
+    before, after = sign_event("x", at(50)), sign_event("x", at(95))
+    ours = sign_event("b", at(61))
 
     assert _strange(_compared(tmp_path, records, ours, before)) == []
     assert _strange(_compared(tmp_path, records, ours, after)) == ["x"]
@@ -228,24 +188,22 @@ def test_a_crash_ends_where_the_work_was_taken_up(tmp_path: Path) -> None:
 
 def test_an_outcome_closes_its_intent(tmp_path: Path) -> None:
     """With its outcome there, an intent explains nothing, in whichever order."""
-    records = [_outcome(0, "a"), _intent(0)]
-    found = _compared(
-        tmp_path, records, sign_event("a", _at(0)), sign_event("x", _at(0))
-    )
+    records = [outcome(0, "a"), intent(0)]
+    found = _compared(tmp_path, records, sign_event("a", at(0)), sign_event("x", at(0)))
 
     assert _strange(found) == ["x"]
 
 
 def test_another_outcome_closes_nothing(tmp_path: Path) -> None:
     """The outcome of another refund, or of another digest, is not this intent's."""
-    purpose = _purpose(None)
+    purpose = purpose_of(None)
     records = [
-        _intent(0),
-        _outcome(1, "b", refund_id="rf_2"),
-        _log(0).intent(purpose, SUBJECT, bytes(32)),
-        _outcome(1, "c", refund_id=None),
+        intent(0),
+        outcome(1, "b", refund_id="rf_2"),
+        log_at(0).intent(purpose, SUBJECT, bytes(32)),
+        outcome(1, "c", refund_id=None),
     ]
-    events = [sign_event(name, _at(1)) for name in "bcxyz"]
+    events = [sign_event(name, at(1)) for name in "bcxyz"]
     found = _compared(tmp_path, records, *events)
 
     assert [each.event.request_id for each in found.explained] == ["x", "y"]
@@ -254,9 +212,9 @@ def test_another_outcome_closes_nothing(tmp_path: Path) -> None:
 
 def test_other_keys_are_not_ours(tmp_path: Path) -> None:
     """Keys that no record mentions count when they are asked for alone."""
-    records = [_intent(0), _outcome(1, "a")]
+    records = [intent(0), outcome(1, "a")]
     trail = _trail(
-        tmp_path, sign_event("a", _at(1)), sign_event("x", _at(1), arn=OTHER_ARN)
+        tmp_path, sign_event("a", at(1)), sign_event("x", at(1), arn=OTHER_ARN)
     )
 
     assert reconcile(records, trail).is_good
@@ -267,7 +225,7 @@ def test_other_keys_are_not_ours(tmp_path: Path) -> None:
 def test_softhsm_has_no_trail(tmp_path: Path) -> None:
     """What another backend signed is in no CloudTrail, and need not be."""
     local = Subject("pkcs11", "01", SUBJECT.address)
-    found = _compared(tmp_path, [_intent(0, subject=local), _outcome(1, subject=local)])
+    found = _compared(tmp_path, [intent(0, subject=local), outcome(1, subject=local)])
 
     assert found == Reconciliation(0, (), (), (), 0, 0)
 
@@ -275,14 +233,14 @@ def test_softhsm_has_no_trail(tmp_path: Path) -> None:
 def test_reads_folders_as_aws_fills_them(tmp_path: Path) -> None:
     """Plain and compressed files in any depth; an event in two of them counts once."""
     day = tmp_path / "AWSLogs" / "111122223333" / "CloudTrail" / "us-west-2" / "2026"
-    trail_file(day / "a.json.gz", [sign_event("a", _at(0)), other_event(_at(-9))])
-    trail_file(day / "b.json", [sign_event("a", _at(0)), sign_event("b", _at(5))])
+    trail_file(day / "a.json.gz", [sign_event("a", at(0)), other_event(at(-9))])
+    trail_file(day / "b.json", [sign_event("a", at(0)), sign_event("b", at(5))])
     (day / "notes.txt").write_text("not a log")
     (day / "c.json.part").write_text("not a log yet")
     trail = read_trail([tmp_path])
 
     assert [sign.request_id for sign in trail.signs] == ["a", "b"]
-    assert (trail.first, trail.last) == (_at(-9), _at(5))
+    assert (trail.first, trail.last) == (at(-9), at(5))
     assert trail.signs[0].prefix == "1234abcd..."
 
 
@@ -290,8 +248,8 @@ def test_reads_folders_as_aws_fills_them(tmp_path: Path) -> None:
 def test_a_key_by_its_name_alone(tmp_path: Path, resources: object) -> None:
     """Where CloudTrail does not tell the key's ARN, what the caller said counts."""
     bare = {"keyId": ARN.rpartition("/")[2]}
-    event = sign_event("x", _at(1), resources=resources, requestParameters=bare)
-    records = [_outcome(900, "a")]
+    event = sign_event("x", at(1), resources=resources, requestParameters=bare)
+    records = [outcome(900, "a")]
 
     assert _strange(_compared(tmp_path, records, event)) == ["x"]
     assert _strange(reconcile(records, _trail(tmp_path, event), [ARN])) == ["x"]

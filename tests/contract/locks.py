@@ -1,0 +1,25 @@
+"""PostgreSQL's advisory locks, seen and held by somebody else."""
+
+import time
+
+import psycopg
+
+
+def share_the_key(connection: psycopg.Connection) -> None:
+    """Hold what everybody holds who signs: found by asking the store for it."""
+    from backends.sql.locks import _ACTIVE_KEY  # noqa: PLC0415  The lock under test.
+
+    connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_ACTIVE_KEY])
+
+
+def until_waiting(url: str) -> list[int]:
+    """Wait until somebody waits for an advisory lock; return who."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for _ in range(400):
+            waiting = connection.execute(
+                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            ).fetchall()
+            if waiting:
+                return [pid for (pid,) in waiting]
+            time.sleep(0.01)
+    raise AssertionError("nobody waits for a lock")
