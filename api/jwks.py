@@ -185,11 +185,12 @@ class RemoteKeys:
 
     def _renew(self, now: float) -> None:
         offered = parse_key_set(self._fetch(), self._algorithm)
-        # Only one flies at a time, and readers see the old mapping or the new one.
+        # Only one flies at a time, and readers see the old mapping or the new one; who
+        # finds a name missing from the new one knows that the issuer has answered.
+        self._fetched_at = now
         self._keys = MappingProxyType(
             {kid: key for kid, key in offered.items() if self._is_itself(kid, key)}
         )
-        self._fetched_at = now
         for kid in list(self._meaning)[:-_MAX_NAMES]:
             del self._meaning[kid]
 

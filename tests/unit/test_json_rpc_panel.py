@@ -54,7 +54,7 @@ def test_one_of_three_decides_nothing(
     assert receipt.succeeded
     assert receipt.block.hash == "0x" + "ab" * 32
     assert chain.receipts([HASH]) == {HASH: receipt}
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 1.9
 
 
 @pytest.mark.parametrize(
@@ -197,12 +197,12 @@ def test_who_hangs_is_not_waited_for_twice(three_nodes: Three) -> None:
         Delay(2, Drop()),
         Result("0x7"),
     )
-    chain = client(*three_nodes, timeout=0.4)
+    chain = client(*three_nodes, timeout=1.2)
     chain.pending_count(ADDRESS)
     started = time.monotonic()
 
     assert chain.pending_count(ADDRESS) == 7
-    assert time.monotonic() - started < 0.3
+    assert time.monotonic() - started < 1.1
 
 
 def test_a_single_node_without_pool_gives_no_nonces(fake_node: FakeNode) -> None:

@@ -34,9 +34,9 @@ from signer.signing import Signer
 
 DIGEST = keccak(b"a refund")
 PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local", actor="tests")
-DEADLINE = 0.9
+DEADLINE = 1.8
 # What the machine needs for everything else, a busy neighbour included.
-SLACK = 2.0
+SLACK = 10.0
 OpenSigner = Callable[[], Signer]
 
 
