@@ -147,6 +147,10 @@ class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types.
 
 
 class _NamelessResponse(wsgi.Response):  # type: ignore[misc]
+    def should_close(self) -> bool:
+        # The rest of a late body would be read as the next request.
+        return self.sock.is_late or super().should_close()  # type: ignore[no-any-return]
+
     def default_headers(self) -> list[str]:
         return [
             line for line in super().default_headers() if not line.startswith("Server:")

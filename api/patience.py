@@ -44,7 +44,8 @@ class PatientSocket(socket.socket):
 
     Blocking reads raise ``SlowClientError`` when ``seconds`` are used up, blocking
     writes ``BrokenPipeError``, until ``renew`` is called.  Who set a timeout has a
-    deadline already.
+    deadline already.  ``is_late`` is true once a request did not arrive: nothing that
+    follows can be told from its rest.
     """
 
     def __init__(self, connection: socket.socket, seconds: float = SECONDS) -> None:
@@ -52,6 +53,7 @@ class PatientSocket(socket.socket):
         super().__init__(fileno=connection.detach())
         self._seconds = seconds
         self._left = False
+        self.is_late = False
         self.renew()
 
     def renew(self) -> None:
@@ -74,6 +76,7 @@ class PatientSocket(socket.socket):
             with self._within(self._reading):
                 return super().recv(bufsize, flags)
         except TimeoutError:
+            self.is_late = True
             raise SlowClientError("the request did not arrive in time") from None
         finally:
             self._reading -= time.monotonic() - began

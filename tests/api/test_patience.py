@@ -172,6 +172,7 @@ def _assert_late(server: Server, start: bytes) -> None:
 
     assert (answer.status, answer.json["code"]) == (408, "request-timeout")
     assert answer.json["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["connection"] == "close"
     assert 0.9 * SECONDS < waited < SECONDS + 2
     assert server.ask(PING).status == 200
 
