@@ -40,6 +40,7 @@ from signer.audit.record import Record
 from signer.errors import ConflictError, StaleStateError
 from signer.keys import FORMER, ROTATION_HOLD, SIGNING, Key, KeyState
 from signer.refunds.refund import Status
+from signer.refunds.wallet import Pause
 
 
 _FIXED = frozenset({KeyState.ACTIVE, KeyState.BLOCKED})
@@ -64,7 +65,7 @@ _IDLE = (
 )
 
 
-_GIVEN_UP = (
+_REQUEUED = (
     update(refunds)
     .where(
         refunds.c.sender == bindparam("of_address"),
@@ -86,6 +87,17 @@ _GIVEN_UP = (
         gas_limit=None,
     )
     .returning(refunds.c.id, refunds.c.version)
+)
+
+# Its next look at the chain, which may know more than we do, must come first.
+_UNKNOWN = (
+    update(wallets)
+    .where(wallets.c.sender == bindparam("of_address"))
+    .values(
+        paused_by=Pause.CHAIN_AHEAD,
+        paused_at=bindparam("at", type_=UTCDateTime),
+        version=wallets.c.version + 1,
+    )
 )
 
 _STRANDED = (
@@ -191,7 +203,8 @@ class KeyTables:
         Make a pending *key* the active one, and the active one draining or blocked.
 
         Once this returns, no reservation with the old key is under way either.  With
-        *block*, refunds that it has a nonce for and never signed are queued again.
+        *block*, refunds that it has a nonce for and never signed are queued again, and
+        its wallets are paused, until somebody has looked what their chains know of it.
         *record* is written with it.
 
         Raises:
@@ -205,7 +218,7 @@ class KeyTables:
             if active is not None:
                 change(connection, active, at, state=old_state)
             if active is not None and block:
-                _requeue(connection, active.address, at)
+                _give_up(connection, active.address, at)
             epoch = connection.execute(_NEXT_EPOCH).scalar_one()
             changed = change(
                 connection,
@@ -237,7 +250,7 @@ class KeyTables:
         def work(connection: Connection) -> Key:
             hold_keys(connection, shared=False)
             changed = change(connection, key, at, state=KeyState.BLOCKED)
-            _requeue(connection, key.address, at)
+            _give_up(connection, key.address, at)
             write(connection, record)
             return changed
 
@@ -305,13 +318,16 @@ class KeyTables:
         return self._database.transaction(work)
 
 
-def _requeue(connection: Connection, address: str, at: datetime) -> None:
+def _give_up(connection: Connection, address: str, at: datetime) -> None:
     # Whoever is signing one of them at this moment finds its version gone, and the
-    # bytes that nobody recorded go nowhere.
-    given_up = connection.execute(_GIVEN_UP, {"of_address": address, "at": at}).all()
+    # bytes that nobody recorded go nowhere.  A ledger from a backup may have forgotten
+    # bytes that went out, though: so nobody is paid before the chain was looked at.
+    given = {"of_address": address, "at": at}
+    requeued = connection.execute(_REQUEUED, given).all()
+    connection.execute(_UNKNOWN, given)
     moves = [
         {"refund_id": id_, "version": version, "status": Status.QUEUED, "at": at}
-        for id_, version in given_up
+        for id_, version in requeued
     ]
     if moves:
         connection.execute(insert(refund_moves), moves)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import chain, islice
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Integer,
+    Select,
     Table,
     Update,
     bindparam,
     delete,
+    func,
     literal_column,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.sql.dml import ReturningInsert
@@ -70,6 +74,35 @@ _SIGHTED_ANYWHERE = select(sightings, refunds.c.id).outerjoin(
     (refunds.c.chain_id == sightings.c.chain_id)
     & (refunds.c.sender == sightings.c.sender)
     & (refunds.c.nonce == sightings.c.nonce),
+)
+
+_below = bindparam("below", type_=refunds.c.nonce.type)
+
+
+def _held(table: Table) -> Select[int]:
+    return select(table.c.nonce).where(
+        table.c.chain_id == _of_wallet[0],
+        table.c.sender == _of_wallet[1],
+        table.c.nonce < _below,
+    )
+
+
+# Each held nonce with the one after it, between the ends; what is between is free.
+_ENDS = union_all(
+    _held(refunds),
+    _held(sightings),
+    select(wallets.c.first_nonce - 1).where(*_HERE, wallets.c.first_nonce < _below),
+    select(_below),
+).subquery()
+_PAIRS = select(
+    (_ENDS.c.nonce + 1).label("first"),
+    func.lead(_ENDS.c.nonce).over(order_by=_ENDS.c.nonce).label("until"),
+).subquery()
+_GAPS = (
+    select(_PAIRS.c.first, _PAIRS.c.until)
+    .where(_PAIRS.c.first < _PAIRS.c.until)
+    .order_by(_PAIRS.c.first)
+    .limit(bindparam("limit", type_=Integer))
 )
 
 _UNACCEPTED = (sightings.c.mark.is_(None), sightings.c.accepted_at.is_(None))
@@ -149,6 +182,19 @@ class WalletTables:
                 connection.execute(keep, _row(sightings, each))
 
         self._database.transaction(work)
+
+    def unheld(
+        self, chain_id: int, sender: str, below: int, limit: int
+    ) -> Sequence[int]:
+        """
+        Return nonces of an opened wallet that no refund and no sighting has.
+
+        From its first one on, and *below* that one: *limit* of them, lowest first.
+        """
+        given = {**_key(chain_id, sender), "below": below, "limit": limit}
+        gaps = self._database.run(lambda c: c.execute(_GAPS, given).all())
+        nonces = chain.from_iterable(range(first, end) for first, end in gaps)
+        return tuple(islice(nonces, limit))
 
     def foreign(self, chain_id: int, sender: str) -> Sequence[Sighting]:
         """Return the foreign sightings that nobody accepted yet, lowest nonce first."""

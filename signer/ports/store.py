@@ -161,6 +161,15 @@ class Store(Protocol):
             StaleStateError: The stored version is not that of *wallet*.
         """
 
+    def unheld(
+        self, chain_id: int, sender: str, below: int, limit: int
+    ) -> Sequence[int]:
+        """
+        Return nonces of an opened wallet that no refund and no sighting has.
+
+        From its first one on, and *below* that one: *limit* of them, lowest first.
+        """
+
     def foreign(self, chain_id: int, sender: str) -> Sequence[Sighting]:
         """Return the foreign sightings that nobody accepted yet, lowest nonce first."""
 

@@ -12,16 +12,12 @@ import structlog
 from signer.audit.record import Record
 from signer.errors import StaleStateError, WalletPausedError
 from signer.keyring import Active, KeyRing
-from signer.keys import KeyState
 from signer.ports import Clock, Store
+from signer.refunds.former import FormerWallets
 from signer.refunds.limits import NO_LIMITS, Limits
 from signer.refunds.refund import Refund, Status
 from signer.refunds.wallet import Pause
 from signer.refunds.watching import Chain, WalletWatch
-
-
-_USED = frozenset({KeyState.DRAINING, KeyState.PENDING})
-"""Where a key may have given out nonces, and does not any more."""
 
 
 class Nonces:
@@ -33,6 +29,7 @@ class Nonces:
         self._clock = clock
         self._log = structlog.get_logger("nonces")
         self.wallets = WalletWatch(store, clock)
+        self._former = FormerWallets(store, self.wallets, clock)
 
     def payer(self, refund: Refund) -> Active:
         """Return the key whose nonce *refund* gets; raises as ``KeyRing.active``."""
@@ -51,9 +48,10 @@ class Nonces:
         Raises:
             WalletPausedError: The chain knows a nonce that the ledger does not.
         """
+        # The active key's own is among them, where a former one's address is swept.
         for key in self._ring.known():
-            if key.state in _USED and key.epoch and key.address != address:
-                self._require_known(chain, key.address)
+            if key.epoch and key.address != address:
+                self._former.require_known(chain, key)
         counted = chain.client.pending_count(address)
         wallet = self.wallets.opened(chain, address, counted)
         if wallet.paused_by is None and counted > wallet.next_nonce:
@@ -141,15 +139,6 @@ class Nonces:
         if (sighting.sender, sighting.nonce) == (refund.sender, refund.nonce):
             return None
         return sighting.tx_hash
-
-    def _require_known(self, chain: Chain, address: str) -> None:
-        counted = chain.client.pending_count(address)
-        if counted == 0:
-            return
-        # A ledger from before its first payment here knows nothing of the wallet.
-        wallet = self.wallets.opened(chain, address, counted)
-        if counted > wallet.next_nonce:
-            raise WalletPausedError("a former key's wallet has sent what is not known")
 
     def _key_id(self, address: str) -> str:
         key = self._ring.key(address)

@@ -49,17 +49,19 @@ class Standing:
 
     ``counted`` is the next nonce by the chain, pools included.  ``foreign`` are final
     transactions with this key that this service did not make, and that nobody accepted
-    yet.
+    yet.  ``gaps`` are nonces below the ledger's next one that nothing there has: those
+    of refunds that were queued again when the key was given up.
     """
 
     wallet: Wallet
     counted: int
     foreign: tuple[Sighting, ...]
+    gaps: int = 0
 
     @property
     def unseen(self) -> int:
         """How many of the chain's nonces the ledger does not know yet."""
-        return max(0, self.counted - self.wallet.next_nonce)
+        return max(0, self.counted - self.wallet.next_nonce) + self.gaps
 
 
 class WalletWatch:
@@ -95,7 +97,7 @@ class WalletWatch:
             return standing
         if wallet.paused_by is None:
             wallet = self.pause(wallet, Pause.CHAIN_AHEAD)
-        self._catch_up(wallet, standing.counted, chain)
+        self.catch_up(wallet, standing.counted, chain)
         standing = self.standing(chain, address)
         if standing.unseen or standing.foreign or self._contested(chain, address):
             return standing
@@ -119,6 +121,24 @@ class WalletWatch:
         standing = self.watch(chain, address)
         return standing.wallet.paused_by is None and not standing.unseen
 
+    def conclude(self, chain: Chain, wallet: Wallet, below: int) -> bool:
+        """
+        Pause *wallet* no longer, if nothing of the nonces *below* is unknown.
+
+        All that is foreign is accepted: the key was given up.
+
+        Returns:
+            Whether it was so.
+
+        Raises:
+            StaleStateError: Somebody else changed it.
+        """
+        unheld = self._store.unheld(wallet.chain_id, wallet.sender, below, 1)
+        if unheld or self._contested(chain, wallet.sender):
+            return False
+        self._accept(wallet)
+        return True
+
     def standing(self, chain: Chain, address: str) -> Standing:
         """
         Compare chain and ledger, and change nothing.
@@ -133,7 +153,11 @@ class WalletWatch:
         if wallet is None:
             raise NotFoundError("the wallet has not paid on this network yet")
         foreign = tuple(self._store.foreign(chain_id, address))
-        return Standing(wallet, counted, foreign)
+        gaps = 0
+        if wallet.paused_by is not None:
+            below = min(counted, wallet.next_nonce)
+            gaps = len(self._store.unheld(chain_id, address, below, HISTORY))
+        return Standing(wallet, counted, foreign, gaps)
 
     def resume(self, standing: Standing, chain: Chain) -> None:
         """
@@ -153,11 +177,15 @@ class WalletWatch:
                 f"nonce {contested[0].nonce} of refund {contested[0].id} is used, and"
                 " not by what the ledger knows: a worker will find out by what"
             )
-        self._store.resume(standing.wallet, self._clock())
+        self._accept(standing.wallet)
+
+    def _accept(self, wallet: Wallet) -> None:
+        foreign = self._store.foreign(wallet.chain_id, wallet.sender)
+        self._store.resume(wallet, self._clock())
         self._log.warning(
             "wallet-resumed",
-            chain_id=standing.wallet.chain_id,
-            accepted=[sighting.tx_hash for sighting in standing.foreign],
+            chain_id=wallet.chain_id,
+            accepted=[sighting.tx_hash for sighting in foreign],
         )
 
     def _contested(self, chain: Chain, address: str) -> Sequence[Refund]:
@@ -222,7 +250,13 @@ class WalletWatch:
             next_nonce=wallet.next_nonce,
         )
 
-    def _catch_up(self, wallet: Wallet, counted: int, chain: Chain) -> None:
+    def catch_up(self, wallet: Wallet, counted: int, chain: Chain) -> None:
+        """
+        Sight some of what has nonces below *counted* that the ledger does not know.
+
+        Raises:
+            StaleStateError: Somebody else changed the *wallet*.
+        """
         sightings = list(self._unknown(wallet, counted, chain))
         for sighting in sightings:
             self._log.error(
@@ -238,8 +272,10 @@ class WalletWatch:
     def _unknown(
         self, wallet: Wallet, counted: int, chain: Chain
     ) -> Iterator[Sighting]:
-        first = wallet.next_nonce
-        for nonce in range(first, min(counted, first + _SIGHTINGS_AT_ONCE)):
+        unheld = self._store.unheld(
+            wallet.chain_id, wallet.sender, counted, _SIGHTINGS_AT_ONCE
+        )
+        for nonce in unheld:
             found = chain.client.find_transaction(wallet.sender, nonce)
             if found is None or not chain.is_final(found):
                 return

@@ -19,6 +19,7 @@ from signer.keeping import Keeper
 from signer.keyring import KeyRing
 from signer.keys import WATCHED, Key, KeyState
 from signer.ports import Clock, Store
+from signer.refunds.former import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.refund import HOLD, UNSENT, Refund
 from signer.refunds.tracking import Tracker
@@ -60,6 +61,7 @@ class Worker:
         self._lifecycle = lifecycle
         self._tracker = tracker
         self._wallets = wallets
+        self._former = FormerWallets(store, wallets, clock)
         self._ring = ring
         self._keeper = keeper
         self._chains = chains
@@ -102,7 +104,7 @@ class Worker:
         except HotWalletError as e:
             self._log.warning("watch-failed", network=None, code=e.code)
             return
-        watched = [key for key in ring if key.state in WATCHED]
+        watched = [key for key in ring if key.state in WATCHED or key.epoch]
         settled = [key.address for key in watched if self._is_settled(key)]
         self._keeper.retire(settled)
 
@@ -113,6 +115,8 @@ class Worker:
             try:
                 if key.state is KeyState.DRAINING:
                     settled &= self._wallets.is_settled(chain, key.address)
+                elif key.state not in WATCHED:
+                    self._former.look(chain, key)
                 else:
                     self._wallets.watch(chain, key.address)
             except NotFoundError:
