@@ -67,6 +67,24 @@ def test_the_next_nonce(store: SQLStore) -> None:
     assert seen == [3, 4, 10, 11]
 
 
+def test_what_nobody_has(store: SQLStore) -> None:
+    """Nonces of neither refund nor sighting are told, lowest first, between bounds."""
+    opened(store, first=3)
+    reserved(store, accepted(store), counted=3)
+    store.sight(_wallet(store), [sighting(nonce=6), sighting(nonce=7)])
+    opened(store, sender=OTHER_WALLET, first=3)
+
+    def unheld(below: int, limit: int = 100, sender: str = WALLET) -> list[int]:
+        return list(store.unheld(CHAIN, sender, below, limit))
+
+    assert unheld(10) == [4, 5, 8, 9]
+    assert unheld(10, limit=3) == [4, 5, 8]
+    assert [unheld(below) for below in (0, 2, 3, 4, 5)] == [[], [], [], [], [4]]
+    assert unheld(6, sender=OTHER_WALLET) == [3, 4, 5]
+    assert unheld(2, sender=OTHER_WALLET) == []
+    assert list(store.unheld(1, WALLET, 5, 100)) == []
+
+
 def test_pauses_and_resumes(store: SQLStore) -> None:
     """A wallet stands still until it is resumed, and tells why and since when."""
     at = now()

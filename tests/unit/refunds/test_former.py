@@ -1,0 +1,225 @@
+"""What former keys have paid, though the ledger has forgotten it: nobody pays twice."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import coincurve
+import pytest
+
+from signer.errors import StaleStateError, WalletPausedError
+from signer.keys import Key, KeyState
+from signer.ports import Ledger
+from signer.refunds.former import LOOK_AGAIN, FormerWallets
+from signer.refunds.refund import Refund, Status
+from signer.refunds.wallet import Pause
+from signer.refunds.watching import Chain
+from tests.support.devices import honest, signer_over
+from tests.support.keys import key_at, made_active
+from tests.support.refunds import CUSTOMER, World, altered
+
+
+AMOUNT = 12_500_000
+OTHER = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+
+
+@pytest.fixture(autouse=True)
+def other(world: World) -> None:
+    """The world has a second key, which is not in the ring yet."""
+    world.others = (OTHER,)
+
+
+def _rotated(world: World, *, block: bool = False) -> Key:
+    """Make the second key the active one; return what the first one is then."""
+    made_active(world.store, key_at(OTHER.address), block=block)
+    return _first(world)
+
+
+def _first(world: World) -> Key:
+    ring = world.store.keys()
+    return next(key for key in ring if key.address == world.signer.address)
+
+
+def _paid(world: World, *refunds: Refund) -> list[Refund]:
+    """Let workers work and blocks come until all *refunds* are final."""
+    for _ in range(20):
+        world.work(after=timedelta(seconds=31))
+        world.mine_deep()
+        found = [world.stored(refund) for refund in refunds]
+        if all(refund.status.is_final for refund in found):
+            break
+    return found
+
+
+def _chain(world: World) -> Chain:
+    return world.chains["local"]
+
+
+def _former(world: World) -> FormerWallets:
+    return FormerWallets(world.store, world.wallets, world.clock)
+
+
+def _pause(world: World, address: str) -> Pause | None:
+    wallet = world.store.wallet(_chain(world).network.chain_id, address)
+    assert wallet is not None
+    return wallet.paused_by
+
+
+@pytest.mark.parametrize("block", [False, True], ids=["rotated", "given up"])
+@pytest.mark.parametrize("steps", [0, 1], ids=["queued", "reserved"])
+def test_a_rotation_that_the_backup_forgot(
+    world: World, backup: Callable[[], Ledger], steps: int, block: bool
+) -> None:
+    """Repeated after a restore, it lets nobody pay what the old key has paid (R24)."""
+    _paid(world, world.accepted())
+    refund = world.accepted()
+    if steps:
+        world.step(refund)
+    restored = backup()
+    _paid(world, refund)
+    world.store = restored
+    _rotated(world, block=block)
+
+    (found,) = _paid(world, refund)
+
+    assert (found.status, found.sender) == (Status.CONFIRMED, world.signer.address)
+    assert _pause(world, world.signer.address) is None
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+def test_a_payment_between_others(world: World, backup: Callable[[], Ledger]) -> None:
+    """One nonce among others that the ledger knows is looked at as well (R24, O8)."""
+    forgotten = world.step(world.accepted())
+    sent = world.broadcast()
+    restored = backup()
+    _paid(world, forgotten, sent)
+    world.store = restored
+    _rotated(world, block=True)
+
+    found = _paid(world, forgotten, sent)
+
+    assert [refund.status for refund in found] == [Status.CONFIRMED] * 2
+    assert [refund.nonce for refund in found] == [0, 1]
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+def test_a_rollback_that_the_backup_forgot(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """What a retired key has paid since somebody rolled back to it is found (R24)."""
+    _paid(world, world.accepted())
+    _rotated(world)
+    _paid(world, world.accepted())
+    assert _first(world).state is KeyState.RETIRED
+    refund = world.accepted()
+    restored = backup()
+    made_active(world.store, _first(world))
+    _paid(world, refund)
+    world.store = restored
+
+    (found,) = _paid(world, refund)
+
+    assert (found.status, found.sender) == (Status.CONFIRMED, world.signer.address)
+    assert len(world.chain.payouts()) == 3
+
+
+def test_whoever_pays_first_looks(world: World) -> None:
+    """Where chain and ledger agree, giving a key up keeps nobody waiting (O8)."""
+    _paid(world, world.accepted())
+    _rotated(world, block=True)
+    before = _pause(world, world.signer.address)
+
+    world.step(world.accepted(), times=3)
+
+    assert before is Pause.CHAIN_AHEAD
+    assert _pause(world, world.signer.address) is None
+
+
+def test_an_intruder_stops_nobody(world: World) -> None:
+    """He goes on sending with the key that was given up; refunds go on, too (O8)."""
+    _paid(world, world.accepted())
+    world.chain.mine_foreign(world.signer.address)
+    _rotated(world, block=True)
+    refund, worker = world.accepted(), world.worker
+    for _ in range(10):
+        world.chain.mine_foreign(world.signer.address)
+        world.clock.now += timedelta(seconds=31)
+        worker.work()
+        world.chain.mine()
+    found = world.stored(refund)
+
+    assert found.sender == OTHER.address
+    assert found.tx_hash is not None
+    assert _pause(world, world.signer.address) is None
+    assert world.store.foreign(found.chain_id, world.signer.address) == ()
+
+
+def test_an_intruder_where_nobody_paid(world: World) -> None:
+    """A wallet that the ledger never opened is looked at, and is his alone."""
+    made_active(world.store, key_at(world.signer.address))
+    world.chain.mine_foreign(world.signer.address)
+    world.chain.mine_empty(world.network.confirmations)
+    _rotated(world, block=True)
+
+    (found,) = _paid(world, world.accepted())
+
+    assert (found.status, found.sender) == (Status.CONFIRMED, OTHER.address)
+    assert _pause(world, world.signer.address) is None
+
+
+def test_what_is_not_final_is_waited_for(world: World) -> None:
+    """Until blocks have buried what nobody knows, it may be a payment."""
+    _paid(world, world.accepted())
+    _rotated(world, block=True)
+    world.chain.mine_foreign(world.signer.address)
+    refund = world.accepted()
+    world.work()
+
+    assert world.stored(refund).blocked_by == WalletPausedError.code
+
+
+@pytest.mark.parametrize("block", [False, True], ids=["retired", "given up"])
+def test_looks_seldom(world: World, block: bool) -> None:
+    """A key that agrees with its chain is asked about again ten minutes later."""
+    _paid(world, world.accepted())
+    _rotated(world, block=block)
+    _paid(world, world.accepted())
+    key, former, chain = _first(world), _former(world), _chain(world)
+    for look in (former.look, former.require_known):
+        look(chain, key)
+    world.chain.mine_foreign(key.address)
+    asked = world.chain.calls["pending_count"]
+    for look in (former.look, former.require_known):
+        look(chain, key)
+    unasked = world.chain.calls["pending_count"]
+    world.clock.now += LOOK_AGAIN
+    former.look(chain, key)
+
+    assert key.state is (KeyState.BLOCKED if block else KeyState.RETIRED)
+    assert unasked == asked
+    if not block:
+        assert _pause(world, key.address) is Pause.CHAIN_AHEAD
+
+
+def test_a_key_that_paid_nothing(world: World) -> None:
+    """Where an address has sent nothing there is nothing to know."""
+    made_active(world.store, key_at(world.signer.address))
+    key = _rotated(world, block=True)
+
+    _former(world).require_known(_chain(world), key)
+    _former(world).look(_chain(world), key)
+
+
+def test_two_who_look_at_once(world: World) -> None:
+    """Who finds the wallet changed under his hands has not seen it, and says so."""
+    _paid(world, world.accepted())
+    key = _rotated(world, block=True)
+
+    def late(*_: object) -> None:
+        raise StaleStateError("the wallet has changed")
+
+    store = altered(world.store, resume=late)
+    wallets = type(world.wallets)(store, world.clock)
+    former = FormerWallets(store, wallets, world.clock)
+
+    with pytest.raises(WalletPausedError):
+        former.require_known(_chain(world), key)
