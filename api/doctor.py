@@ -11,7 +11,8 @@ import click
 from api.ladder import Rung, State, Step, ladder
 from api.logs import install
 from api.network_rungs import network_steps
-from api.rungs import Openers, Patient, steps
+from api.patient import Openers, Patient
+from api.rungs import steps
 
 
 @click.command()

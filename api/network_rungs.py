@@ -1,62 +1,20 @@
 """What ``hotwallet doctor`` looks at on each network, up to a mined transaction."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 
 from api.ladder import Finding, Step
-from api.rungs import Patient
-from signer.errors import (
-    ChainUnavailableError,
-    InsufficientFundsError,
-    NotFoundError,
-    StoreError,
-    WalletPausedError,
-)
+from api.patient import Patient, Visit
+from api.wallet_rungs import nonces, worker
+from signer.errors import ChainUnavailableError, InsufficientFundsError
 from signer.guard import check_chain
-from signer.networks import Network
 from signer.ports import Call
 from signer.refunds.erc20 import balance_calldata
-from signer.refunds.refund import UNSENT, Refund, Status
 from signer.refunds.units import format_units
-from signer.refunds.watching import Chain, WalletWatch
 
 
-_NOBODY = "0x0000000000000000000000000000000000000001"
 _WEI_DECIMALS = 18
-_OVERDUE = timedelta(minutes=1)
-_WORKERS_DO = UNSENT | {Status.BROADCAST}
 _EMPTY = "docs/operations/wallet-empty.md"
-
-
-class OverdueError(StoreError):
-    """A refund waits for a worker, for longer than it should."""
-
-    code = "refund-overdue"
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One network, as the doctor comes to it."""
-
-    patient: Patient
-    name: str
-
-    @property
-    def chain(self) -> Chain:
-        """The way to it."""
-        return self.patient.chains[self.name]
-
-    @property
-    def network(self) -> Network:
-        """What the file says of it."""
-        return self.patient.networks[self.name]
-
-    @property
-    def address(self) -> str:
-        """Whose funds are looked at."""
-        return self.patient.address or _NOBODY
 
 
 def network_steps(patient: Patient) -> Iterator[Step]:
@@ -67,7 +25,9 @@ def network_steps(patient: Patient) -> Iterator[Step]:
 
 def _steps_of(visit: Visit) -> Iterator[Step]:
     nodes, chain = f"{visit.name} nodes", f"{visit.name} chain"
-    key = ("device",)  # Without it, nobody knows whose money it is.
+    # Whose money it is, the ring knows; while it has no key, the device does.
+    device = () if visit.patient.active is not None else ("device",)
+    key = device and ("database", *device)
     yield Step(nodes, partial(_nodes, visit), "docs/operations/rpc-down.md")
     yield Step(
         chain, partial(_chain, visit), "correct the TOML file; docs/guard.md", (nodes,)
@@ -82,15 +42,15 @@ def _steps_of(visit: Visit) -> Iterator[Step]:
         )
     yield Step(
         f"{visit.name} nonces",
-        partial(_nonces, visit),
+        partial(nonces, visit),
         "hotwallet nonce repair; docs/operations/stuck-queue.md",
-        (chain, "database", *key),
+        (chain, "database", *device),
     )
     yield Step(
         f"{visit.name} worker",
-        partial(_worker, visit),
+        partial(worker, visit),
         "start `hotwallet worker`; docs/operations/stuck-queue.md",
-        ("database", *key),
+        ("database", *device),
     )
     yield Step(
         f"{visit.name} mined",
@@ -136,44 +96,6 @@ def _token(visit: Visit, symbol: str) -> Finding:
     if balance == 0:
         return Finding(f"{visit.address} holds no {symbol}", _EMPTY)
     return Finding(f"{format_units(balance, token.decimals)} on {visit.address}")
-
-
-def _nonces(visit: Visit) -> Finding:
-    patient = visit.patient
-    if patient.store.stopped(visit.network.chain_id) is not None:
-        raise WalletPausedError("an operator stopped it: hotwallet nonce resume")
-    try:
-        standing = WalletWatch(patient.store, patient.clock).standing(
-            visit.chain, visit.address
-        )
-    except NotFoundError:
-        return Finding(f"{visit.address} never paid anything here")
-    if standing.wallet.paused_by is not None:
-        raise WalletPausedError(f"the wallet is paused: {standing.wallet.paused_by}")
-    if standing.unseen:
-        raise WalletPausedError(f"the ledger does not know {standing.unseen} of them")
-    return Finding(
-        f"the next is {standing.wallet.next_nonce}, the chain's {standing.counted}"
-    )
-
-
-def _worker(visit: Visit) -> Finding:
-    """Look for a refund with a nonce that a worker should have taken up by now."""
-    patient = visit.patient
-    open_refunds = patient.store.open_below(
-        visit.network.chain_id, visit.address, 2**63 - 1, 100
-    )
-    before = patient.clock() - _OVERDUE
-    late = [
-        refund for refund in open_refunds if _waits(refund) and refund.due_at < before
-    ]
-    if late:
-        raise OverdueError(f"{late[0].id} should have been taken up over a minute ago")
-    return Finding(f"{len(open_refunds)} refunds under way, none overdue")
-
-
-def _waits(refund: Refund) -> bool:
-    return refund.status in _WORKERS_DO
 
 
 def _mined(visit: Visit) -> Finding:

@@ -7,7 +7,7 @@ configuration is only compared: a key that the ring never heard of means that so
 changed the setting by hand, or that the ledger is from before a rotation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -86,14 +86,7 @@ class Enrolment:
         self, name: str, expected_address: str | None
     ) -> tuple[Signer, list[str]]:
         active = self._store.active_key() or self._enrolled(name, expected_address)
-        if active.backend != self._directory.name:
-            raise ConfigurationError(
-                Refusal(
-                    "key-backend-mismatch",
-                    f"the ledger's active key is in {active.backend}, and the"
-                    f" configuration opens {self._directory.name}",
-                )
-            )
+        require_backend(active, self._directory)
         signer = self._prove(lambda: self._open_signer(active), while_active=True)
         return signer, self._compare(active, name, expected_address)
 
@@ -122,36 +115,78 @@ class Enrolment:
         self, active: Key, name: str, expected_address: str | None
     ) -> list[str]:
         ring = self._store.keys()
-        ids = {key.key_id for key in ring if key.backend == self._directory.name}
-        addresses = {key.address.lower() for key in ring}
-        pinned = self._pinned(name, ids)
+        pinned = self._pinned(name, ring)
         if pinned is None:
-            raise ConfigurationError(_unknown("the configured key"))
-        expected = (expected_address or active.address).lower()
-        if expected not in addresses:
-            raise ConfigurationError(_unknown("WALLET_ADDRESS"))
+            raise ConfigurationError(unknown("the configured key"))
+        require_address(ring, expected_address or active.address)
         if pinned != active.key_id:
             return [_ROTATED_AWAY]
         # A bare id, or an alias, says nothing of the region.
         return [_RELOCATED] if name.startswith("arn:") and name != pinned else []
 
-    def _pinned(self, name: str, ids: set[str]) -> str | None:
-        """
-        Return which of *ids* *name* means, if one; the device is asked about aliases.
-
-        A key that was relocated is still the one that the configuration names.
-        """
-        for known in ids:
-            if name == known.rpartition("/")[2] or is_same_key(name, known):
-                return known
+    def _pinned(self, name: str, ring: Sequence[Key]) -> str | None:
         try:
-            found = self._directory.resolve(name)
+            found = meant(name, ring, self._directory)
         except HotWalletError as e:
             if e.retryable:
                 problem = Refusal("kms-signing-error", f"{_NO_ALIAS} ({e.code})")
                 raise ConfigurationError(problem) from None
             return None  # Deleted, disabled, or never there: not in the ring.
-        return next((known for known in ids if is_same_key(found, known)), None)
+        return None if found is None else found.key_id
+
+
+def meant(name: str, ring: Sequence[Key], directory: KeyDirectory) -> Key | None:
+    """
+    Return which key of *ring* *name* means, if one; the device is asked about aliases.
+
+    A key that was relocated is still the one that the configuration names.
+
+    Raises:
+        HotWalletError: The device was asked, and has no such key that can be used.
+    """
+    ours = [key for key in ring if key.backend == directory.name]
+    for key in ours:
+        if name == key.key_id.rpartition("/")[2] or is_same_key(name, key.key_id):
+            return key
+    found = directory.resolve(name)
+    return next((key for key in ours if is_same_key(found, key.key_id)), None)
+
+
+def require_backend(active: Key, directory: KeyDirectory) -> None:
+    """
+    Make sure that the ring's *active* key is in the device that was opened.
+
+    Raises:
+        ConfigurationError: ``key-backend-mismatch``.
+    """
+    if active.backend != directory.name:
+        raise ConfigurationError(
+            Refusal(
+                "key-backend-mismatch",
+                f"the ledger's active key is in {active.backend}, and the"
+                f" configuration opens {directory.name}",
+            )
+        )
+
+
+def require_address(ring: Sequence[Key], expected: str) -> None:
+    """
+    Make sure that *ring* has a key with the *expected* address.
+
+    Raises:
+        ConfigurationError: ``key-not-in-ring``.
+    """
+    if expected.lower() not in {key.address.lower() for key in ring}:
+        raise ConfigurationError(unknown("WALLET_ADDRESS"))
+
+
+def unknown(what: str) -> Refusal:
+    """Return why no process starts while *what* is none of the ring's."""
+    return Refusal(
+        "key-not-in-ring",
+        f"{what} is none that the ledger knows: to change keys, use `hotwallet keys"
+        " rotate`; after a restore, see docs/operations/restore.md",
+    )
 
 
 _NO_ALIAS = (
@@ -161,11 +196,3 @@ _ROTATED_AWAY = "the configured key was rotated away from; the ring's active one
 _RELOCATED = (
     "the configured key was relocated; the ring's replica signs, in another region"
 )
-
-
-def _unknown(what: str) -> Refusal:
-    return Refusal(
-        "key-not-in-ring",
-        f"{what} is none that the ledger knows: to change keys, use `hotwallet keys"
-        " rotate`; after a restore, see docs/operations/restore.md",
-    )

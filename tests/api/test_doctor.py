@@ -7,23 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from api.bootstrap import open_backend, open_chains, open_store
 from api.doctor import examination, told
 from api.ladder import Finding, Rung, State, Step, ladder
-from api.rungs import Openers, Patient
+from api.patient import Patient
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import stablecoin as coin
-from signer.audit.checkpoints import CheckpointKey
 from signer.der import parse_public_key
 from signer.errors import (
     ConfigurationError,
@@ -33,6 +26,7 @@ from signer.errors import (
 )
 from signer.ports import KeyId
 from signer.refunds.wallet import Pause
+from tests.api.examined import OPENERS, examined, furnished, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 
@@ -161,73 +155,11 @@ def home(
     """The environment of a system in order: token, anvil, a funded key, JWT keys."""
     address = parse_public_key(softhsm.public_key(softhsm_key)).address
     coin.fund(fresh_anvil.url, address, token=fresh_anvil.token)
-    networks = tmp_path / "networks.toml"
-    networks.write_text(
-        "[networks.local]\n"
-        f'chain_id = 31337\nrpc_urls = ["{fresh_anvil.url}"]\n'
-        f'[networks.local.tokens.TUSD]\naddress = "{fresh_anvil.token}"\n'
-        'decimals = 6\nmax_amount = "1000"\n'
-    )
-    pem = tmp_path / "jwt.pem"
-    pem.write_bytes(
-        ec.generate_private_key(ec.SECP256R1())
-        .public_key()
-        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    )
-    audit = tmp_path / "audit.pem"
-    audit.touch(0o600)
-    audit.write_bytes(CheckpointKey.generate().private_pem())
     return {
         **softhsm_environ,
+        **furnished(tmp_path, fresh_anvil),
         "PKCS11_KEY_ID": softhsm_key,
-        "NETWORKS_FILE": str(networks),
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
-        "JWT_PUBLIC_KEY_FILE": str(pem),
-        "AUDIT_SIGNING_KEY_FILE": str(audit),
     }
-
-
-OPENERS = Openers(open_store, open_backend, open_chains)
-
-
-def _examined(environ: Mapping[str, str], **changed: str | None) -> dict[str, Rung]:
-    given = {**environ, **changed}
-    with _sealing() as open_sealed:
-        patient = Patient(
-            {name: value for name, value in given.items() if value is not None},
-            replace(OPENERS, store=open_sealed),
-        )
-        return {rung.name: rung for rung in ladder(examination(patient))}
-
-
-@contextmanager
-def _sealing() -> Iterator[Callable[[Any], Any]]:
-    """Yield what opens a ledger, and has its records sealed meanwhile as a worker."""
-    stop = threading.Event()
-    sealers = list[threading.Thread]()
-
-    def opened(settings: Any) -> Any:
-        store = open_store(settings)
-
-        def seal() -> None:
-            while not stop.wait(0.05):
-                store.seal()
-
-        sealers.append(threading.Thread(target=seal))
-        sealers[-1].start()
-        return store
-
-    try:
-        yield opened
-    finally:
-        # Behind the test its file is gone: nobody may be at work in it then.
-        stop.set()
-        for sealer in sealers:
-            sealer.join()
-
-
-def _states(rungs: Mapping[str, Rung]) -> dict[str, str]:
-    return {name: str(rung.state) for name, rung in rungs.items()}
 
 
 IN_ORDER = {
@@ -236,8 +168,8 @@ IN_ORDER = {
     "guard": "warning",  # SoftHSM is not safe for production.
     "proxy": "ok",
     "tokens": "ok",
-    "device": "ok",
     "database": "ok",
+    "device": "ok",
     "key": "warning",  # Nobody enrolled it yet.
     "signature": "ok",
     "audit": "ok",
@@ -254,32 +186,35 @@ IN_ORDER = {
 
 def test_a_system_in_order(home: dict[str, str]) -> None:
     """Every rung is there, in order, and none failed."""
-    rungs = _examined(home)
+    rungs = examined(home)
 
-    assert list(_states(rungs).items()) == list(IN_ORDER.items())
+    assert list(states(rungs).items()) == list(IN_ORDER.items())
     assert "NOT SAFE FOR PRODUCTION" in rungs["guard"].said
     assert "has been mined yet" in rungs["local mined"].said
 
 
 def test_who_is_believed(home: dict[str, str]) -> None:
     """The doctor tells whose word counts; that it is nobody's is for laptops only."""
-    assert "none is needed" in _examined(home)["proxy"].said
+    assert "none is needed" in examined(home)["proxy"].said
 
-    rung = _examined(home, APP_ENV="production", TRUSTED_PROXIES="10.0.0.7")["proxy"]
+    rung = examined(home, APP_ENV="production", TRUSTED_PROXIES="10.0.0.7")["proxy"]
     assert (rung.state, rung.cure) == (State.OK, None)
     assert "10.0.0.7/32" in rung.said
 
+
+OF_THE_ADDRESS = {"local gas", "local TUSD", "local mined"}
 
 BROKEN = [
     (
         {"PKCS11_KEY_ID": "77"},
         {"device": "failed", "key": "skipped", "signature": "skipped"},
-        {"local gas", "local TUSD", "local nonces", "local worker", "local mined"},
+        {"local nonces", "local worker", *OF_THE_ADDRESS},
     ),
     (
         {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/refunds"},
         {"database": "failed", "key": "skipped", "signature": "skipped"},
-        {"audit", "local nonces", "local worker"},
+        # Whose money it is, only the ring knows.
+        {"audit", "local nonces", "local worker", *OF_THE_ADDRESS},
     ),
     ({"JWT_PUBLIC_KEY_FILE": "/nowhere/jwt.pem"}, {"tokens": "failed"}, set()),
     ({"AUDIT_SIGNING_KEY_FILE": "/nowhere/a.pem"}, {"checkpoints": "failed"}, set()),
@@ -294,29 +229,29 @@ BROKEN = [
             "database": "failed",
             "key": "skipped",
         },
-        {"signature", "audit", "local nonces", "local worker"},
+        {"signature", "audit", "local nonces", "local worker", *OF_THE_ADDRESS},
     ),
 ]
 
 
-@pytest.mark.parametrize(("changed", "states", "skipped"), BROKEN)
+@pytest.mark.parametrize(("changed", "found", "skipped"), BROKEN)
 def test_half_of_it_broken(
     home: dict[str, str],
     changed: dict[str, str],
-    states: dict[str, str],
+    found: dict[str, str],
     skipped: set[str],
 ) -> None:
     """What is broken fails, what stands on it is skipped, and all else is as ever."""
-    rungs = _examined(home, **changed)
+    rungs = examined(home, **changed)
 
-    expected = {**IN_ORDER, **states, **dict.fromkeys(skipped, "skipped")}
-    assert _states(rungs) == expected
+    expected = {**IN_ORDER, **found, **dict.fromkeys(skipped, "skipped")}
+    assert states(rungs) == expected
     assert all(rung.cure for rung in rungs.values() if rung.state is State.FAILED)
 
 
 def test_settings_that_are_none(home: dict[str, str]) -> None:
     """With a variable malformed, everything else waits for it, and it is named."""
-    rungs = _examined(home, WEB_THREADS=CANARY)
+    rungs = examined(home, WEB_THREADS=CANARY)
 
     assert rungs["settings"].said.startswith("settings-invalid: WEB_THREADS")
     assert {str(rung.state) for rung in rungs.values()} == {"failed", "skipped"}
@@ -342,7 +277,7 @@ def test_a_network_that_is_not_as_configured(
     home: dict[str, str], old: str, new: str, failed: str
 ) -> None:
     """The network's own rungs say so, and nothing shows the URL."""
-    rungs = _examined(_with_network(home, old, new))
+    rungs = examined(_with_network(home, old, new))
 
     (first, *_) = [rung for rung in rungs.values() if rung.state is State.FAILED]
     assert first.name == failed
@@ -352,11 +287,11 @@ def test_a_network_that_is_not_as_configured(
 
 def test_an_empty_wallet(home: dict[str, str], fresh_anvil: DevChain) -> None:
     """A wallet that cannot pay for gas fails, and the runbook is named."""
-    rungs = _examined(home)
+    rungs = examined(home)
     address = rungs["device"].said.rpartition(" ")[2]
     fresh_anvil.rpc("anvil_setBalance", address, "0x0")
 
-    rung = _examined(home)["local gas"]
+    rung = examined(home)["local gas"]
 
     assert rung.state is State.FAILED
     assert rung.said.startswith("insufficient-funds")
@@ -364,7 +299,7 @@ def test_an_empty_wallet(home: dict[str, str], fresh_anvil: DevChain) -> None:
 
 
 def _address(home: Mapping[str, str]) -> str:
-    return _examined(home)["device"].said.rpartition(" ")[2]
+    return examined(home)["device"].said.rpartition(" ")[2]
 
 
 def _store(home: Mapping[str, str]) -> SQLStore:
@@ -373,10 +308,10 @@ def _store(home: Mapping[str, str]) -> SQLStore:
 
 def test_a_network_that_was_stopped(home: dict[str, str]) -> None:
     """The kill switch is found where nonces are, and how to let it go on."""
-    _examined(home)
+    examined(home)
     _store(home).stop(31337, ledger.now())
 
-    rung = _examined(home)["local nonces"]
+    rung = examined(home)["local nonces"]
 
     assert rung.state is State.FAILED
     assert "hotwallet nonce resume" in rung.said
@@ -390,9 +325,9 @@ def test_a_wallet_that_is_paused(home: dict[str, str]) -> None:
     assert wallet is not None
     store.pause(wallet, Pause.FOREIGN_TRANSACTION, ledger.now())
 
-    rung = _examined(home)["local nonces"]
+    rung = examined(home)["local nonces"]
 
-    assert rung.said == "wallet-paused: the wallet is paused: foreign-transaction"
+    assert rung.said == f"wallet-paused: {address} is paused: foreign-transaction"
     assert rung.cure is not None
     assert rung.cure.startswith("hotwallet nonce repair")
 
@@ -410,7 +345,7 @@ def test_a_worker_that_does_not_work(
     reserved = ledger.reserved(store, refund, sender=address)
     store.save(reserved, reserved.postponed(ledger.later(seconds)))
 
-    rung = _examined(home)["local worker"]
+    rung = examined(home)["local worker"]
 
     assert rung.state is state
     assert (refund.id in rung.said) == (state is State.FAILED)
@@ -434,7 +369,7 @@ def test_the_last_rung_is_a_mined_transaction(
     fresh_anvil.rpc("anvil_impersonateAccount", address)
     receipt = fresh_anvil.rpc.transact({"from": address, "to": address, "value": "0x0"})
 
-    rung = _examined(home)["local mined"]
+    rung = examined(home)["local mined"]
 
     assert rung.state is State.OK
     block = int(receipt["blockNumber"], 16)
