@@ -19,7 +19,7 @@ from api.keys_cli import keys
 from api.logs import answer_alone, configure, watch_uncaught
 from signer.errors import ConfigurationError, HotWalletError, Refusal
 from signer.guard import EXIT_STATUS
-from signer.redact import sanitize
+from signer.redact import cut_key_ids, sanitize
 from signer.settings import Settings
 from softhsm.cli import softhsm
 
@@ -167,8 +167,8 @@ def main() -> NoReturn:
     except click.ClickException as e:
         told = io.StringIO()
         e.show(told)
-        # It quotes arguments: a key's ARN, a URL.
-        click.echo(sanitize(told.getvalue()), err=True, nl=False)
+        # It quotes arguments: a key's ARN or id, a URL.
+        click.echo(cut_key_ids(sanitize(told.getvalue())), err=True, nl=False)
         sys.exit(e.exit_code)
     sys.exit(0)
 

@@ -37,6 +37,21 @@ _SECRETS = re.compile(
 )
 
 
+# What a person may have put where no key id belongs, mistyped perhaps: a UUID, a
+# multi-Region id, a CKA_ID.  No address begins like one, and no refund's id.
+_KEY_IDS = re.compile(
+    r"""
+    (?<!\w)(?!0x)(?:
+      mrk-[0-9a-z-]{5,}
+    | [0-9a-z]{8}(?:-[0-9a-z]{4})+[0-9a-z-]*
+    | [0-9a-f]{16,}[0-9a-z]*
+    | [0-9a-z]{24,}
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
 def key_prefix(key_id: str) -> str:
     """
     Return what may be shown of a key id: eight characters, and "...".
@@ -57,6 +72,19 @@ def sanitize(text: str) -> str:
     'User: [redacted] is not authorized'
     """
     return _SECRETS.sub(REDACTED, text)
+
+
+def cut_key_ids(text: str) -> str:
+    """
+    Return *text* with eight characters of whatever looks like a key's id.
+
+    That is for words which somebody else has typed.  KMS's request ids look alike, and
+    a log without them is of no use: our own words never hold a key's id.
+
+    >>> cut_key_ids("No such command '1234abcd-12ab-34cd-56ef-1234567890ab'.")
+    "No such command '1234abcd...'."
+    """
+    return _KEY_IDS.sub(lambda found: key_prefix(found[0]), text)
 
 
 def redact_event(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.redact import REDACTED, key_prefix, redact_event, sanitize
+from signer.redact import REDACTED, cut_key_ids, key_prefix, redact_event, sanitize
 
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -119,6 +119,49 @@ def test_of_a_key_id_eight_characters_are_shown(key_id: str, shown: str) -> None
 def test_a_key_prefix_is_never_longer(key_id: str) -> None:
     """Eight characters and three dots are the most that is shown of any id."""
     assert len(key_prefix(key_id)) <= 11
+
+
+@pytest.mark.parametrize(
+    "key_id",
+    [
+        "1234abcd-12ab-34cd-56ef-1234567890ab",
+        "1234ABCD-12AB-34CD-56EF-1234567890AB",
+        "1234abcd-12ab-34cd-56ef",  # Half of it was copied,
+        "1234abcd-12ab-34cd-56ef-1234567890az0",  # or it was mistyped.
+        "mrk-1234abcd12ab34cd56ef1234567890ab",
+        "mrk-1234abcd",
+        "41163f5441163f5441163f5441163f54",
+        "41163f5441163f54",
+        "41163f54z1163f5441163f5441163f54",
+    ],
+)
+@pytest.mark.parametrize("frame", ["{}", "({})", "'{}'.", "key/{}", "--{}", "k={},"])
+def test_a_typed_key_id_is_cut(key_id: str, frame: str) -> None:
+    """Wherever somebody typed it, eight characters are left, and all around it."""
+    text = cut_key_ids(frame.format(key_id))
+
+    assert text == frame.format(key_id[:8] + "...")
+    assert cut_key_ids(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Usage: hotwallet keys rotate [OPTIONS] NEW_KEY_ID",
+        "No such option '--dryrun'. Did you mean '--dry-run'?",
+        "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+        "0x" + "1" * 64,
+        "rf_019aa0b1c2d3e4f5061728394a5b6c7d8e9f",
+        "2026-01-02T03:04:05.000000+00:00",
+        "1234abcd...",
+        "alias/hot-wallet",
+        "01",
+    ],
+)
+def test_what_is_no_key_id_is_not_cut(text: str) -> None:
+    """Commands, addresses, hashes and refund ids stay whole."""
+    assert cut_key_ids(text) == text
 
 
 SECRET_NAMES = [
