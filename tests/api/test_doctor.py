@@ -112,10 +112,10 @@ def test_a_rung_that_hangs_is_left() -> None:
         return Finding("late")
 
     steps = [Step("device", hang, "unplug it"), Step("database", _finding(), "")]
-    states = [str(rung.state) for rung in ladder(steps, seconds=0.1)]
+    found = [str(rung.state) for rung in ladder(steps, seconds=2.5)]
     released.set()
 
-    assert states == ["failed", "ok"]
+    assert found == ["failed", "ok"]
     assert time.monotonic() - began < 10
 
 

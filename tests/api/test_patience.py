@@ -173,7 +173,7 @@ def _assert_late(server: Server, start: bytes) -> None:
     assert (answer.status, answer.json["code"]) == (408, "request-timeout")
     assert answer.json["request_id"] == answer.headers["x-request-id"]
     assert answer.headers["connection"] == "close"
-    assert 0.9 * SECONDS < waited < SECONDS + 2
+    assert 0.9 * SECONDS < waited < 4  # Nobody ends it before 5 s.
     assert server.ask(PING).status == 200
 
 
@@ -202,31 +202,41 @@ def test_silence_holds_no_thread(server: Server) -> None:
         client.close()
 
     assert status == 200
-    assert waited < 2
+    assert waited < 4  # In turns, twenty would hold two threads for five seconds.
     assert ends == {b""}
 
 
-def test_who_does_not_hang_up_stops_nobody(server: Server) -> None:
-    """H15: the main loop goes on accepting while a thread takes leave of a client."""
+def _asked_beside_a_lingerer(server: Server) -> float:
+    """Return how long a request takes while somebody else does not hang up."""
     last = PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     with server.connect() as lingering:
         lingering.sendall(last)
         assert lingering.recv(12) == b"HTTP/1.1 200"
         began = time.monotonic()
-        accepted = server.ask(PING).status
-        waited = time.monotonic() - began
-
-    assert accepted == 200
-    assert waited < 1.5
+        assert server.ask(PING).status == 200
+        return time.monotonic() - began
 
 
-def test_slow_and_in_time(server: Server) -> None:
-    """Each request of a connection has the whole time for itself."""
-    answers = []
+def test_who_does_not_hang_up_stops_nobody(server: Server) -> None:
+    """H15: the main loop goes on accepting while a thread takes leave of a client."""
+    # It would take 2 s each time.  A machine that stands still does so once.
+    assert any(_asked_beside_a_lingerer(server) < 1.5 for _ in range(3))
+
+
+def _asked_in_pieces(server: Server) -> list[int]:
+    """Return the statuses of requests that take a quarter of their time each."""
+    statuses = []
     with server.connect() as client:
         for _ in range(5):
             client.sendall(PING[:10])
             time.sleep(0.25 * SECONDS)
-            answers.append(exchange(client, [PING[10:]]).status)
+            statuses.append(exchange(client, [PING[10:]]).status)
+            if statuses[-1] != 200:
+                break
+    return statuses
 
-    assert answers == [200] * 5
+
+def test_slow_and_in_time(server: Server) -> None:
+    """Each request of a connection has the whole time for itself."""
+    # A machine that stands still makes a client late, but not every time.
+    assert any(_asked_in_pieces(server) == [200] * 5 for _ in range(3))

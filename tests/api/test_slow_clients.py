@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from statistics import quantiles
 
 import pytest
 
@@ -117,10 +116,10 @@ class Gateway:
         self.waits: dict[str, list[float]] = {"/readyz": [], "/v1/refunds": []}
         self.statuses: list[int] = []
 
-    def ask_until(self, end: float) -> None:
+    def ask_until(self, end: float, *, at_least: int) -> None:
         """Ask for readiness and for refunds in turns, up to 40 times a second."""
         with contextlib.closing(self._connection):
-            while time.monotonic() < end:
+            while time.monotonic() < end or len(self.statuses) < at_least:
                 self._ask("GET", "/readyz")
                 self._ask("POST", "/v1/refunds", secrets.token_hex(16))
                 time.sleep(0.05)
@@ -140,12 +139,9 @@ class Gateway:
         self.statuses.append(answer.status)
 
     @property
-    def slowest(self) -> dict[str, float]:
-        """The 99th percentile of what each path took, in seconds."""
-        return {
-            path: quantiles(waits, n=100, method="inclusive")[98]
-            for path, waits in self.waits.items()
-        }
+    def late(self) -> list[float]:
+        """What took longer than a second."""
+        return [wait for waits in self.waits.values() for wait in waits if wait > 1]
 
 
 def _answered(server: Server) -> int:
@@ -170,7 +166,7 @@ def test_slow_clients_stop_nobody(
         # To make so many answers is work, and not what is measured here.
         assert eventually(lambda: _answered(server) == EACH)
         with slow(senders) as others:
-            gateway.ask_until(time.monotonic() + 2.5)
+            gateway.ask_until(time.monotonic() + 2.5, at_least=100)
             connected = [others.connected(kind) for kind in senders]
             taken = [line for line in nginx.log() if '"peer": "127.0.1.' in line]
         connected.append(readers.connected(reader))
@@ -179,8 +175,8 @@ def test_slow_clients_stop_nobody(
     assert min(connected) > EACH // 2
     assert taken == []
     assert set(gateway.statuses) == {200, 201}
-    assert len(gateway.statuses) > 40
-    assert max(gateway.slowest.values()) < 1
+    # One of a hundred may be late, as on a machine that stands still for a moment.
+    assert len(gateway.late) <= 1
 
 
 def test_without_the_proxy_they_do(environ: dict[str, str], authorization: str) -> None:
