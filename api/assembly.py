@@ -182,8 +182,15 @@ class Parts:
     @property
     def sweeper(self) -> Sweeper:
         """What empties the addresses of former keys."""
-        store, chains = self.found.store, self.found.chains
-        return Sweeper(store, store, self.ring, chains, audit=self.audit, clock=utc_now)
+        return Sweeper(
+            self.found.store,
+            self.found.store,
+            self.ring,
+            self.found.chains,
+            audit=self.audit,
+            alerts=self.alerts,
+            clock=utc_now,
+        )
 
     @property
     def worker(self) -> Worker:

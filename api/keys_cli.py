@@ -18,8 +18,7 @@ from api.administration import (
 from api.logs import answer_alone
 from signer.audit.record import Actor
 from signer.errors import AccessDeniedError, KeyNotFoundError, NewKeyUnhealthyError
-from signer.refunds.refund import Refund
-from signer.refunds.sweep import Piece
+from signer.refunds.leftovers import Piece
 from signer.rotation import AWAITING_FUNDS, Rotated, Rotation
 
 
@@ -155,56 +154,45 @@ def sweep(address: str, apply: bool, as_json: bool) -> None:
 
     Tokens go first, since they need the coin for gas; call it again for the coin when
     they are confirmed.  A worker sends what is accepted here, like any refund:
-    `hotwallet refund explain ID` tells how far it is.
+    `hotwallet refund explain ID` tells how far it is.  What is being moved already is
+    not moved again.
 
-    Exits with 1 while something is left that was not moved.
+    Exits with 1 while something is left that nothing moves yet.
     """
     from api.bootstrap import build_sweeper  # noqa: PLC0415
 
     with answer_alone():
         sweeper = build_sweeper(os.environ)
-        pieces = sweeper.plan(address)
         actor = Actor(f"cli:{getpass.getuser()}")
-        moved = list(sweeper.sweep(address, actor)) if apply else []
+        pieces = sweeper.sweep(address, actor) if apply else sweeper.plan(address)
     if as_json:
-        shown = [_piece_document(piece, moved) for piece in pieces]
-        click.echo(json.dumps(shown))
-    for line in () if as_json else _swept(pieces, moved):
+        click.echo(json.dumps([_piece_document(piece) for piece in pieces]))
+    for line in () if as_json else _swept(pieces):
         click.echo(line)
-    if len(moved) < len(pieces):
+    if any(piece.refund is None for piece in pieces):
         sys.exit(1)
 
 
-def _piece_document(piece: Piece, moved: Sequence[Refund]) -> dict[str, Any]:
+def _piece_document(piece: Piece) -> dict[str, Any]:
     return {
         "network": piece.network,
         "token": piece.symbol,
         "amount": piece.whole,
         "waitsFor": piece.waits_for,
-        "refund": _moved_by(piece, moved),
+        "refund": None if piece.refund is None else piece.refund.id,
     }
 
 
-def _swept(pieces: Sequence[Piece], moved: Sequence[Refund]) -> Iterator[str]:
+def _swept(pieces: Sequence[Piece]) -> Iterator[str]:
     if not pieces:
         yield "nothing is left there"
     for piece in pieces:
-        done = _moved_by(piece, moved)
-        state = f"accepted as {done}" if done else "would be moved"
+        state = "would be moved"
         if piece.waits_for is not None:
             state = f"waits for {piece.waits_for}"
+        if piece.refund is not None:
+            state = f"{piece.refund.status} as {piece.refund.id}"
         yield f"{piece.network}: {piece.whole} {piece.symbol}: {state}"
-
-
-def _moved_by(piece: Piece, moved: Sequence[Refund]) -> str | None:
-    return next(
-        (
-            each.id
-            for each in moved
-            if (each.network, each.token) == (piece.network, piece.symbol)
-        ),
-        None,
-    )
 
 
 def _patiently(rotation: Rotation, wait: float, name: str, **how: Any) -> Rotated:

@@ -12,6 +12,7 @@ from backends.sql import SQLStore
 from signer.ports import Ledger
 from tests.fixtures.stores import TABLES
 from tests.support.refunds import World
+from tests.support.sweeps import Left, left_behind
 
 
 @pytest.fixture
@@ -29,6 +30,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def world(empty: Callable[[], Ledger]) -> World:
     """A service over SQLite and a scripted chain."""
     return World(empty())
+
+
+@pytest.fixture
+def left(world: World) -> Left:
+    """A wallet that was rotated away from, and what it left behind."""
+    return left_behind(world)
 
 
 @pytest.fixture

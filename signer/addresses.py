@@ -1,0 +1,44 @@
+"""Addresses that administrators type, and what may be shown of what they typed."""
+
+import re
+
+from eth_utils.address import is_checksum_address, to_checksum_address
+
+from signer.errors import InvalidInputError
+from signer.redact import key_prefix
+
+
+_LOWER = re.compile(r"0x[0-9a-f]{40}")
+
+_ANY = re.compile(r"0x[0-9a-fA-F]{40}")
+
+_EXPECTED = (
+    "must be an address: 0x and 40 hex digits, in lower case or with the EIP-55"
+    " checksum"
+)
+
+
+def parse_address(text: str, *, field: str) -> str:
+    """
+    Return the address *text*, with its EIP-55 checksum.
+
+    One in lower case has no checksum to compare, and gets one.
+
+    Raises:
+        InvalidInputError: It is none, or its checksum is wrong.
+    """
+    if _LOWER.fullmatch(text):
+        return to_checksum_address(text)
+    if _ANY.fullmatch(text) and is_checksum_address(text):
+        return text
+    raise InvalidInputError(_EXPECTED, field=field)
+
+
+def shown_address(text: str) -> str:
+    """
+    Return *text* as the audit may have it: what is no address may be a key's id.
+
+    >>> shown_address("1234abcd-12ab-34cd-56ef-1234567890ab")
+    '1234abcd...'
+    """
+    return text if _ANY.fullmatch(text) else key_prefix(text)
