@@ -130,23 +130,26 @@ class KeyRing:
         """Return the key with *address*, as ``known`` does."""
         return next((key for key in self.known() if key.address == address), None)
 
-    def announced(self, address: str, digest: bytes, purpose: Purpose) -> Signer:
+    def announced(
+        self, address: str, digest: bytes, purpose: Purpose, *, pays: str | None = None
+    ) -> Signer:
         """
         Return the signer for a nonce that *address* gave out, its intent durable.
 
         Raises:
             KeyUnusableError, SigningError: As ``signer``.
-            KeyRotatedError: The key was relocated again and again meanwhile.
+            KeyRotatedError: The key was relocated again and again meanwhile; or *pays*,
+                where it is given, is not the active key's address.
             StoreError: The journal cannot be written.
         """
         for _ in range(_ROTATIONS_MEANWHILE):
             signer = self.signer(address)
             try:
-                signer.announce(digest, purpose, states=SIGNING)
+                signer.announce(digest, purpose, states=SIGNING, pays=pays)
             except KeyRotatedError:
                 continue
             return signer
-        raise KeyRotatedError("the key changes places faster than it signs")
+        raise KeyRotatedError("the ring changes faster than the key signs")
 
     def self_test(self) -> None:
         """

@@ -83,12 +83,14 @@ class Standing:
     How a key's row must stand at the moment at which an intent to sign is durable.
 
     It names the place that is about to be asked, from which the key may have been
-    relocated since somebody looked, and is in one of *states*.
+    relocated since somebody looked, and is in one of *states*.  Where it is about to
+    *pay* the ring itself, that address is the active key's at the same moment.
     """
 
     address: str
     key_id: str = field(repr=False)
     states: frozenset[KeyState]
+    pays: str | None = None
 
 
 def is_same_key(one: str, other: str) -> bool:

@@ -115,6 +115,7 @@ class Signer:
         purpose: Purpose,
         *,
         states: frozenset[KeyState] | None = None,
+        pays: str | None = None,
     ) -> None:
         """
         Make the intent to sign *digest* durable.
@@ -122,14 +123,14 @@ class Signer:
         Raises:
             InvalidInputError: Not a digest.
             KeyRotatedError: With *states*: the key is in none of them in the ring, or
-                in another place.
+                in another place; or *pays* is not the active one's address.
             StoreError: The journal cannot be written.
         """
         checked_digest(digest)
         intent = self._audit.intent(purpose, self._subject, digest)
         standing = None
         if states is not None:
-            standing = Standing(self.address, self.key_id, states)
+            standing = Standing(self.address, self.key_id, states, pays)
         self._audit.write(intent, standing=standing)
 
     def tell(self, record: Record) -> None:

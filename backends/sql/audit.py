@@ -14,6 +14,7 @@ from sqlalchemy import (
 from sqlalchemy.types import BigInteger
 
 from backends.sql.database import Database
+from backends.sql.key_rows import ACTIVE, one
 from backends.sql.locks import hold_keys
 from backends.sql.schema import audit_checkpoints, audit_records, keys
 from backends.sql.statements import INSERT
@@ -112,6 +113,12 @@ def write(connection: Connection, *records: Record) -> None:
         connection.execute(_KEEP.values(rows))  # One statement: all of them, or none.
 
 
+def _require_active(connection: Connection, address: str) -> None:
+    active = one(connection, ACTIVE)
+    if active is None or active.address != address:
+        raise KeyRotatedError("another key is the active one")
+
+
 class AuditTables:
     """The methods of ``Journal``."""
 
@@ -125,7 +132,8 @@ class AuditTables:
         Make *records* durable, all or none.
 
         Raises:
-            KeyRotatedError: No key of the ring has this *standing*.
+            KeyRotatedError: No key of the ring has this *standing*, or the address
+                that it pays is not the active one's.
             StoreError: The database cannot be written.
         """
         if standing is None:
@@ -143,6 +151,8 @@ class AuditTables:
             hold_keys(connection, shared=True)
             if connection.execute(_STANDS, given).first() is None:
                 raise KeyRotatedError("the key was rotated away from, or relocated")
+            if standing.pays is not None:
+                _require_active(connection, standing.pays)
             write(connection, *records)
 
         self._database.transaction(work)

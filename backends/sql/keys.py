@@ -39,7 +39,7 @@ from backends.sql.schema import (
 from signer.audit.record import Record
 from signer.errors import ConflictError, StaleStateError
 from signer.keys import FORMER, ROTATION_HOLD, SIGNING, Key, KeyState
-from signer.refunds.refund import Status
+from signer.refunds.refund import SWEEPER, Status
 from signer.refunds.wallet import Pause
 
 
@@ -100,11 +100,18 @@ _UNKNOWN = (
     )
 )
 
+# A sweep that was signed may be mined yet, and no other refund pays the ring.
+_PAYS_IT = (
+    (refunds.c.client == SWEEPER)
+    & (refunds.c.recipient == bindparam("of_address"))
+    & refunds.c.tx_hash.is_not(None)
+)
+
 _STRANDED = (
     select(refunds.c.id)
     .where(
         text(IS_OPEN),
-        refunds.c.sender + literal_column("''") == bindparam("of_address"),
+        (refunds.c.sender + literal_column("''") == bindparam("of_address")) | _PAYS_IT,
     )
     .order_by(refunds.c.id)
     .limit(bindparam("at_most"))
@@ -284,7 +291,11 @@ class KeyTables:
         return self._database.transaction(work)
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:
-        """Return the ids of open refunds with nonces of *address*, oldest first."""
+        """
+        Return the ids of open refunds with nonces of *address*, oldest first.
+
+        And of signed sweeps that pay it.
+        """
         given = {"of_address": address, "at_most": limit}
         rows = self._database.run(lambda c: c.execute(_STRANDED, given).all())
         return tuple(id_ for (id_,) in rows)

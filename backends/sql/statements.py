@@ -144,14 +144,20 @@ def _may_reserve() -> tuple[Any, ...]:
     # A sweep is paid by a key that pays nothing else any more.
     states = "keys.state = 'active' AND NOT :sweeps"
     former = "keys.state IN ('draining', 'retired') AND :sweeps"
-    may_pay = text(f"({states} OR {former})").bindparams(
-        bindparam("sweeps", type_=Boolean)
-    )
+    sweeps = bindparam("sweeps", type_=Boolean)
+    may_pay = text(f"({states} OR {former})").bindparams(sweeps)
     # Another place of the same key is not where it is asked to sign any more.
     place = keys.c.key_id == _parameter(refunds, "key_id")
     active = exists().where(keys.c.address == sender, place, may_pay)
+    # And it pays the active one, not whichever was that when it was asked for.
+    heirs = keys.alias("heirs")
+    is_heir = (
+        heirs.c.address == _parameter(refunds, "recipient"),
+        text("heirs.state = 'active'"),
+    )
+    destined = exists().where(*is_heir) | ~sweeps
     ahead = next_nonce(chain_id, sender) >= counted
-    return (active, going_on, ~stopped, ~paid, ahead)
+    return (active, destined, going_on, ~stopped, ~paid, ahead)
 
 
 _everything = _parameters(refunds, tuple(refunds.c.keys()))

@@ -199,7 +199,7 @@ class SQLStore(WalletTables, KeyTables, AuditTables, CallerTables):
 
         Raises:
             KeyRotatedError: *sender* is not the active key's, or that is not in
-                *key_id* any more.
+                *key_id* any more.  For a sweep: its recipient is not the active key's.
             StaleStateError: The refund is not as *refund* says any more, or a sighting
                 has paid it; its wallet is paused or not opened; or *counted*, which is
                 what the chain counts, is ahead of the ledger.
@@ -219,8 +219,7 @@ class SQLStore(WalletTables, KeyTables, AuditTables, CallerTables):
         given = {**values(refund, after, record=intent), **seen}
         changed = reserve(self._database, refund, limits, given)
         if changed is None:
-            if not sweeps:
-                self._require_active(sender, key_id)
+            self._require_active(refund, sender, key_id)
             raise StaleStateError(f"refund {refund.id} cannot be reserved as it was")
         return replace(after, nonce=changed.nonce, intended=intent is not None)
 
@@ -311,10 +310,14 @@ class SQLStore(WalletTables, KeyTables, AuditTables, CallerTables):
         """Close the connections of this process."""
         self._database.close()
 
-    def _require_active(self, sender: str, key_id: str) -> None:
+    def _require_active(self, refund: Refund, sender: str, key_id: str) -> None:
         active = self.active_key()
-        if active is None or (active.address, active.key_id) != (sender, key_id):
-            raise KeyRotatedError("another key is the active one, or it was relocated")
+        is_swept = refund.swept_from is not None
+        wanted = refund.recipient if is_swept else sender
+        if active is None or active.address != wanted:
+            raise KeyRotatedError("another key is the active one")
+        if not is_swept and active.key_id != key_id:
+            raise KeyRotatedError("the active key was relocated")
 
     def _is_due(self, window: Mapping[str, datetime]) -> bool:
         due = self._database.run(lambda c: c.execute(queries.DUE, window).first())

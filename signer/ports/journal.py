@@ -32,7 +32,8 @@ class Journal(Protocol):
         Make *records* durable, all or none.
 
         Raises:
-            KeyRotatedError: No key of the ring has this *standing*.
+            KeyRotatedError: No key of the ring has this *standing*, or the address
+                that it pays is not the active one's.
             StoreError: The database cannot be written.
         """
 

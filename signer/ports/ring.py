@@ -97,7 +97,11 @@ class KeyStore(Protocol):
         """
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:
-        """Return the ids of open refunds with nonces of *address*, oldest first."""
+        """
+        Return the ids of open refunds with nonces of *address*, oldest first.
+
+        And of signed sweeps that pay it.
+        """
 
     def retire(
         self, settled: Sequence[str], at: datetime, draft: Callable[[Key], Record]

@@ -99,7 +99,8 @@ class Store(Protocol):
 
         Raises:
             KeyRotatedError: *sender* is not the active key's any more, or that is not
-                in *key_id* any more.
+                in *key_id* any more.  For a sweep, whose sender is a former key's: its
+                recipient is not the active key's any more.
             LimitReachedError: It would pay too much.
             StaleStateError: The refund is not as *refund* says any more, or a sighting
                 has paid it; its wallet is paused or not opened; or *counted* is ahead

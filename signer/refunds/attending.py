@@ -7,6 +7,7 @@ from signer.errors import BroadcastRejectedError
 from signer.ports import Clock, MinedTransaction, Store
 from signer.refunds.moving import Mover
 from signer.refunds.nonces import Nonces, already_paid
+from signer.refunds.objections import Objection
 from signer.refunds.offers import Offers
 from signer.refunds.payment import calldata
 from signer.refunds.refund import Kind, Refund, SignedTransaction, Status
@@ -40,10 +41,9 @@ class Attendant:
             # Restored from a backup, found mined, and gone again by a reorganisation.
             return self._offers.first(refund, chain, actor)
         latest = sent[-1]
-        elsewhere = self._nonces.paid_by(refund)
-        if elsewhere is not None and latest.kind is Kind.TRANSFER:
+        why = self._objection(refund)
+        if why is not None and latest.kind is Kind.TRANSFER:
             # In a race with what was sent already; at the cap there is none to win.
-            why = already_paid(elsewhere)
             instead = self._offers.better(
                 refund, chain, actor, latest, Kind.NOOP, **why
             )
@@ -57,6 +57,12 @@ class Attendant:
         # Nodes forget.  The same bytes can only ever pay once.
         send(latest, chain)
         return self._mover.wait(refund)
+
+    def _objection(self, refund: Refund) -> Objection | None:
+        elsewhere = self._nonces.paid_by(refund)
+        if elsewhere is not None:
+            return already_paid(elsewhere)
+        return self._offers.outdated(refund)
 
     def taken(self, refund: Refund, chain: Chain) -> Refund | None:
         """

@@ -157,9 +157,10 @@ class Explainer:
         )
 
     def _standing(self, refund: Refund, chain: Chain) -> Standing | None:
-        """Return how its wallet stands: for a queued refund, the active key's."""
+        """Return how its wallet stands: for a queued refund, the one that will pay."""
         active = self._keys.active_key()
-        sender = refund.sender or (active.address if active else None)
+        payer = refund.swept_from or (active.address if active else None)
+        sender = refund.sender or payer
         if sender is None:
             return None
         return WalletWatch(self._store, self._clock).standing(chain, sender)

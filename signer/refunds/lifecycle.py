@@ -21,7 +21,6 @@ from signer.errors import (
     KeyRotatedError,
     Refusal,
 )
-from signer.keyring import Active
 from signer.ports import Call, Clock, Store
 from signer.refunds.attending import Attendant, send
 from signer.refunds.erc20 import balance_calldata
@@ -127,14 +126,18 @@ class Lifecycle:
                 Refusal("networks-misconfigured", "a queued refund's token is gone")
             )
         try:
-            return self._reserve_with(self._nonces.payer(refund), refund, chain, actor)
+            return self._reserve_now(refund, chain, actor)
         except KeyRotatedError:
             # Rotated meanwhile; twice in a row, it waits for its next turn.
-            return self._reserve_with(self._nonces.payer(refund), refund, chain, actor)
+            return self._reserve_now(refund, chain, actor)
 
-    def _reserve_with(
-        self, active: Active, refund: Refund, chain: Chain, actor: Actor
-    ) -> Refund:
+    def _reserve_now(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
+        outdated = self._offers.outdated(refund)
+        if outdated is not None:
+            # Whatever keeps its wallet or its network waiting.
+            ended = self._nonces.adopt(refund)
+            return ended or self._mover.move(refund, Status.REFUSED, **outdated)
+        active = self._nonces.payer(refund)
         sender = active.key.address
         counted = self._nonces.agreed(chain, sender)
         adopted = self._nonces.adopt(refund)
@@ -145,14 +148,20 @@ class Lifecycle:
         except ExecutionRevertedError as e:
             # No nonce is spent on a transfer that the token would turn down.
             return self._mover.move(refund, Status.REFUSED, **_failure(e))
+        gas = estimate if refund.is_coin else gas_limit(estimate)
+        unaffordable = self._offers.unaffordable(refund, chain, gas)
+        if unaffordable is not None:
+            return self._mover.move(refund, Status.REFUSED, **unaffordable)
         purpose = purpose_of(refund, actor, epoch=active.key.epoch or 0)
+        is_sweep = refund.swept_from is not None
         return self._nonces.reserve(
             refund,
-            estimate if refund.is_coin else gas_limit(estimate),
+            gas,
             chain,
             counted=counted,
             active=active,
-            intent=active.signer.intent(purpose),
+            # A sweep's waits for its signature, until which the ring must not turn.
+            intent=None if is_sweep else active.signer.intent(purpose),
         )
 
     def _sign(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
@@ -175,6 +184,9 @@ class Lifecycle:
 
     def _broadcast(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         *_, latest = self._store.transactions(refund.id)
+        if latest.kind is Kind.TRANSFER and self._offers.outdated(refund) is not None:
+            # No node is told of it; whoever attends to it next makes it a no-op.
+            return self._mover.move(refund, Status.BROADCAST, due_at=self._clock())
         send(latest, chain)
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         look_again = self._clock() + min(RESEND_AFTER, stuck_after)
@@ -186,7 +198,8 @@ class Lifecycle:
 
         Raises:
             ExecutionRevertedError: The token turns it down.
-            InsufficientFundsError: It would not, if the wallet held enough of it.
+            InsufficientFundsError: It would not, if the wallet held enough of it.  A
+                sweep waits for no more: it moves what was there.
         """
         if refund.is_coin:
             return NOOP_GAS
@@ -195,6 +208,8 @@ class Lifecycle:
                 Call(sender, refund.token_address, calldata(refund))
             )
         except ExecutionRevertedError:
+            if refund.swept_from is not None:
+                raise
             # Tell an empty wallet, which somebody will fill, from a token's refusal.
             call = Call(None, refund.token_address, balance_calldata(sender))
             if int.from_bytes(chain.client.call(call), "big") < refund.amount:

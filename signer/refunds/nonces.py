@@ -68,7 +68,7 @@ class Nonces:
         *,
         counted: int,
         active: Active,
-        intent: Record,
+        intent: Record | None,
     ) -> Refund:
         """
         Give a queued refund its nonce for life, and write down that it will be signed.
@@ -76,7 +76,8 @@ class Nonces:
         *counted* is what ``agreed`` returned of the *active* key.
 
         Raises:
-            KeyRotatedError: It is not the active one any more.
+            KeyRotatedError: It is not the active one any more; or a sweep does not pay
+                the active one.
             WalletPausedError: An operator has stopped the network.
             LimitReachedError: So much may not leave at once.
             StaleStateError: Somebody else moved the refund meanwhile.
@@ -93,7 +94,8 @@ class Nonces:
             limits=_limits(refund, chain),
             intent=intent,
         )
-        active.signer.tell(intent)
+        if intent is not None:
+            active.signer.tell(intent)
         return reserved
 
     def adopt(self, refund: Refund) -> Refund | None:

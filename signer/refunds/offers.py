@@ -1,14 +1,17 @@
 """What is offered for a nonce: signed, and recorded before anybody is told."""
 
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from signer.audit.record import Actor
-from signer.errors import StoreError
+from signer.errors import InsufficientFundsError, StoreError
 from signer.ports import Clock, Store
 from signer.refunds.fees import quote, raised
+from signer.refunds.objections import Objection, unaffordable
 from signer.refunds.payment import Offer, Payer, Payment
+from signer.refunds.policy import NOOP_GAS
 from signer.refunds.refund import Kind, Refund, SignedTransaction, Status
 from signer.refunds.watching import Chain
 
@@ -33,13 +36,19 @@ class Offers:
         """
         Return *refund* signed for the first time, at what the chain asks now.
 
+        A sweep that must not be made any more is a no-op.
+
         Raises:
             StaleStateError: Somebody else moved it meanwhile; nothing was recorded.
+            InsufficientFundsError: Not even a no-op can be paid at the moment.
             SigningError, ChainError: Nothing was signed.
         """
         fees = chain.client.fees()
         price = quote(fees, chain.network)
         offer = Offer(kind, 0, *price, fees.base_fee is None)
+        why = self._objection(refund, offer, chain)
+        if why is not None:
+            offer, changes = replace(offer, kind=Kind.NOOP), why
         return self._record(refund, offer, chain, actor, **changes)
 
     def better(
@@ -51,7 +60,11 @@ class Offers:
         kind: Kind,
         **changes: Any,
     ) -> Refund | None:
-        """Sign once more, with both fees raised; None when that would pass the cap."""
+        """
+        Sign once more, with both fees raised; None when that would pass the cap.
+
+        Nor does a sweep of coin offer more than its address holds.
+        """
         fees = chain.client.fees()
         price = raised(
             latest.max_fee_per_gas,
@@ -59,13 +72,40 @@ class Offers:
             quote(fees, chain.network),
             chain.network,
         )
-        if price is None:
+        if price is None or _exceeds(refund, kind, chain, price[0]):
             self._log.error(
                 "refund-stuck-at-fee-cap", refund_id=refund.id, nonce=latest.nonce
             )
             return None
         offer = Offer(kind, latest.attempt + 1, *price, fees.base_fee is None)
         return self._record(refund, offer, chain, actor, **changes)
+
+    def outdated(self, refund: Refund) -> Objection | None:
+        """Return why a sweep must not be signed as the ring stands now."""
+        return self._payer.outdated(refund)
+
+    def unaffordable(self, refund: Refund, chain: Chain, gas: int) -> Objection | None:
+        """Return why a queued sweep cannot be paid at what the chain asks now."""
+        if refund.swept_from is None:
+            return None
+        max_fee, _ = quote(chain.client.fees(), chain.network)
+        return unaffordable(
+            refund, chain.client.balance(refund.swept_from), gas=gas, max_fee=max_fee
+        )
+
+    def _objection(
+        self, refund: Refund, offer: Offer, chain: Chain
+    ) -> Objection | None:
+        if offer.kind is Kind.NOOP:
+            return None
+        why = self.outdated(refund)
+        if why is not None or not refund.is_coin:
+            return why
+        balance = chain.client.balance(str(refund.sender))
+        why = unaffordable(refund, balance, gas=NOOP_GAS, max_fee=offer.max_fee)
+        if why is not None and balance < NOOP_GAS * offer.max_fee:
+            raise InsufficientFundsError("the address cannot pay for gas at the moment")
+        return why
 
     def _record(
         self,
@@ -93,3 +133,10 @@ class Offers:
             payment.withdraw()
         except StoreError as e:
             self._log.warning("outcome-not-recorded", refund_id=refund.id, code=e.code)
+
+
+def _exceeds(refund: Refund, kind: Kind, chain: Chain, max_fee: int) -> bool:
+    if kind is Kind.NOOP or not refund.is_coin:
+        return False
+    balance = chain.client.balance(str(refund.sender))
+    return unaffordable(refund, balance, gas=NOOP_GAS, max_fee=max_fee) is not None

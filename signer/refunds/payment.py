@@ -14,6 +14,7 @@ from signer.keyring import KeyRing
 from signer.networks import Network
 from signer.ports import Clock
 from signer.refunds.erc20 import transfer_calldata
+from signer.refunds.objections import Objection, outdated
 from signer.refunds.policy import NOOP_GAS, check_coin, check_noop, check_transfer
 from signer.refunds.refund import Kind, Refund, SignedTransaction
 from signer.refunds.units import format_units
@@ -101,6 +102,12 @@ class Payer:
         self._ring = ring
         self._clock = clock
 
+    def outdated(self, refund: Refund) -> Objection | None:
+        """Return why a sweep must not be signed as the ring stands now."""
+        if refund.swept_from is None:
+            return None  # It pays nobody of ours, and its ring is not looked at.
+        return outdated(refund, self._ring.look())
+
     def sign(
         self, refund: Refund, offer: Offer, network: Network, actor: Actor
     ) -> Payment:
@@ -109,6 +116,7 @@ class Payer:
 
         Raises:
             KeyUnusableError: The key of the refund's nonce may not sign any more.
+            KeyRotatedError: What a sweep pays is not the active key's address any more.
             PolicyViolationError: The transaction is not what the refund asks for.
             SigningError: The device did not sign, or signed something else.
         """
@@ -119,7 +127,8 @@ class Payer:
         purpose = purpose_of(
             refund, actor, nonce=nonce, attempt=offer.attempt, kind=str(offer.kind)
         )
-        signer = self._signer(refund, sender, digest, purpose)
+        pays = refund.recipient if _is_sweep(refund, offer) else None
+        signer = self._signer(refund, sender, digest, purpose, pays)
         made = signer.sign(digest, purpose)
         signed = SignedBytes.decode(transaction.serialise(made.signature))
         payment = Payment(
@@ -138,11 +147,16 @@ class Payer:
         return payment
 
     def _signer(
-        self, refund: Refund, sender: str, digest: bytes, purpose: Purpose
+        self,
+        refund: Refund,
+        sender: str,
+        digest: bytes,
+        purpose: Purpose,
+        pays: str | None,
     ) -> Signer:
         """Return the signer, whose intent is durable."""
         if not refund.intended:
-            return self._ring.announced(sender, digest, purpose)
+            return self._ring.announced(sender, digest, purpose, pays=pays)
         # A moment ago it was the active key, there, which its intent has on record.
         known = self._ring.opened(sender, str(refund.key_id))
         return known or self._ring.signer(sender)
@@ -165,6 +179,10 @@ class Payer:
             raw=signed.raw,
             signed_at=self._clock(),
         )
+
+
+def _is_sweep(refund: Refund, offer: Offer) -> bool:
+    return refund.swept_from is not None and offer.kind is Kind.TRANSFER
 
 
 def _transaction(refund: Refund, offer: Offer) -> AnyTransaction:

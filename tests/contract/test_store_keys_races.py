@@ -30,6 +30,7 @@ from signer.errors import (
 )
 from signer.keys import Key, KeyState
 from signer.ports import KeyId, KeyStore
+from signer.refunds.refund import SWEEPER
 from signer.signing import Signer
 from tests.contract.locks import share_the_key, until_waiting
 from tests.fixtures.ledger import (
@@ -241,6 +242,41 @@ def test_no_reservation_behind_an_activation(store: SQLStore) -> None:
 
     turns = Turns(store, paid_by)
     _under_way(pay, turns)
+
+    assert len(turns.counts) == ROTATIONS
+    assert sum(turns.counts.values()) > ROTATIONS
+    assert turns.late == []
+    assert [each for each in refused if store.get(each.id) != each] == []
+
+
+def test_no_sweep_behind_an_activation(store: SQLStore) -> None:
+    """Once a key is not the active one, no thread's sweep is reserved to pay it."""
+    store.enrol(key_at(WALLET))
+    opened(store)
+    made_active(store, key_of(RING[0]))
+    refused = []
+
+    def sweep() -> None:
+        key = store.active_key()
+        assert key is not None
+        of_wallet = {"client": SWEEPER, "payment_session_id": WALLET}
+        row, _ = store.accept(queued(**of_wallet, recipient=key.address))
+        time.sleep(0.005)  # In which the key may change.
+        given = {"sender": WALLET, "key_id": key_at(WALLET).key_id, "gas_limit": 7}
+        try:
+            store.reserve(row, counted=0, at=now(), **given)  # type: ignore[arg-type]
+        except KeyRotatedError:
+            refused.append(row)
+
+    def paid_to(address: str) -> int:
+        paid = select(func.count()).where(
+            refund_rows.c.recipient == address, refund_rows.c.nonce.is_not(None)
+        )
+        count: int = store._database.run(lambda c: c.execute(paid).scalar_one())
+        return count
+
+    turns = Turns(store, paid_to)
+    _under_way(sweep, turns)
 
     assert len(turns.counts) == ROTATIONS
     assert sum(turns.counts.values()) > ROTATIONS
