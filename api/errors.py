@@ -34,6 +34,7 @@ from signer.errors import (
     NotThroughProxyError,
     PermissionDeniedError,
     PolicyViolationError,
+    ProofsPendingError,
     RateLimitedError,
     RequestError,
     RotationInProgressError,
@@ -60,6 +61,7 @@ class _Row:
 
 
 _DEVICE = "The signing device cannot be used at the moment."
+_HANGING = "Earlier proofs of this key are not over yet: its device hangs; ask again."
 _CHAIN = "The network's nodes do not answer at the moment."
 _STORE = "The database does not answer at the moment."
 _REFUSING = "The database refuses its work; an operator is needed."
@@ -82,6 +84,7 @@ _TABLE: dict[type[Exception], _Row] = {
     NewKeyUnhealthyError: _Row(
         HTTPStatus.SERVICE_UNAVAILABLE, "The old key goes on serving.", retry_after=5
     ),
+    ProofsPendingError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _HANGING, retry_after=5),
     BackendError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=30),
     BackendUnavailableError: _Row(
         HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=5

@@ -23,6 +23,8 @@ LATE = "there was no answer in time"
 class Pending(Generic[T]):
     """Work in a thread of its own, or work that was refused one."""
 
+    is_begun = True
+
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self._done = Event()
@@ -54,6 +56,8 @@ class Pending(Generic[T]):
 class Refused(Pending[T]):
     """Work that is not begun, since too much of its kind never ended."""
 
+    is_begun = False
+
     def wait(self, seconds: float) -> bool:
         """Say at once that it is not done."""
         return False
@@ -66,34 +70,43 @@ class Deadlines:
     Threads share one; a process makes its own, after the fork.
     """
 
-    def __init__(self, at_once: int = 1) -> None:
-        """Let *at_once* pieces of work with one name be under way, and no more."""
+    def __init__(self, at_once: int = 1, in_all: int | None = None) -> None:
+        """
+        Let *at_once* pieces of work with one name be under way, and no more.
+
+        Where the names are the callers', *in_all* bounds all of them together.
+        """
         self._at_once = at_once
-        self._running: Counter[str] = Counter()
+        self._in_all = in_all
+        self._running: Counter[tuple[str, str]] = Counter()
         self._lock = Lock()
 
-    def start(self, work: Callable[[], T], *, name: str) -> Pending[T]:
+    def start(
+        self, work: Callable[[], T], *, name: str, subject: str = ""
+    ) -> Pending[T]:
         """
         Begin *work* in a thread, with the caller's context, and return at once.
 
-        While as much work called *name* is under way as may be, it is not begun.
+        While as much work called *name* is under way as may be, on this *subject*, it
+        is not begun.  Threads are called by the name alone: a subject may be a secret.
         """
+        place = (name, subject)
         with self._lock:
-            if self._running[name] >= self._at_once:
+            if not self._has_room(place):
                 return Refused(work)
-            self._running[name] += 1
+            self._running[place] += 1
         pending = Pending(work)
         context = contextvars.copy_context()
         thread = Thread(
             target=context.run,
-            args=(self._run, pending, name),
+            args=(self._run, pending, place),
             name=f"deadline-{name}",
             daemon=True,  # A process ends, whatever hangs in it.
         )
         try:
             thread.start()
         except RuntimeError:  # The system has no thread to give.
-            self._ended(name)
+            self._ended(place)
             return Refused(work)
         return pending
 
@@ -117,12 +130,19 @@ class Deadlines:
             raise late(LATE)
         return pending.result()
 
-    def _run(self, pending: Pending[T], name: str) -> None:
+    def _has_room(self, place: tuple[str, str]) -> bool:
+        if self._in_all is not None and self._running.total() >= self._in_all:
+            return False
+        return self._running[place] < self._at_once
+
+    def _run(self, pending: Pending[T], place: tuple[str, str]) -> None:
         pending.perform()
         # Before anybody sees that it is done: the next one may begin at once.
-        self._ended(name)
+        self._ended(place)
         pending.finish()
 
-    def _ended(self, name: str) -> None:
+    def _ended(self, place: tuple[str, str]) -> None:
         with self._lock:
-            self._running[name] -= 1
+            self._running[place] -= 1
+            if not self._running[place]:
+                del self._running[place]  # Subjects are as many as callers make up.

@@ -22,6 +22,7 @@ Every error that the system raises on purpose.
     │   ├── EncodingError            not strict DER, or out of range
     │   ├── RecoveryError            does not recover to the pinned key
     │   ├── NewKeyUnhealthyError     the old key goes on serving
+    │   ├── ProofsPendingError       retry: earlier proofs of the key still hang
     │   └── BackendError             the device said no
     │       ├── BackendUnavailableError   retry
     │       ├── BackendThrottledError     retry
@@ -204,6 +205,19 @@ class NewKeyUnhealthyError(SigningError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether a key's or a grant's first seconds look like this."""
+        # KMS is eventually consistent: it denies, or does not know, what is new.
+        return self.reason in {AccessDeniedError.code, KeyNotFoundError.code}
+
+
+class ProofsPendingError(SigningError):
+    """Too many proofs of the new key are under way, or hang; it was not asked."""
+
+    code = "proofs-pending"
+    retryable = True
 
 
 class BackendError(SigningError):

@@ -10,8 +10,14 @@ from dataclasses import replace
 
 from signer.alerts import Alert, Alerts
 from signer.audit.record import Actor, Operation, Purpose
-from signer.deadline import Deadlines
-from signer.errors import NewKeyUnhealthyError, RecoveryError, SigningError
+from signer.deadline import LATE, Deadlines
+from signer.errors import (
+    BackendUnavailableError,
+    NewKeyUnhealthyError,
+    ProofsPendingError,
+    RecoveryError,
+    SigningError,
+)
 from signer.keyring import OpenSigner
 from signer.keys import Key, KeyState
 from signer.ports import Clock, KeyDirectory
@@ -21,7 +27,12 @@ _STEP_SECONDS = 2.2
 """To find the new key, and to let it sign: within five seconds all in all."""
 
 _AT_ONCE = 4
-"""So many administrators may ask at once; one who loses is told by the ledger."""
+"""So many administrators may name one key at once; the ledger tells who loses."""
+
+_IN_ALL = 20
+"""So many threads may hang in devices, whatever keys are named."""
+
+_UNENDED = "earlier proofs of the key are not over yet: its device hangs; ask again"
 
 
 class Prover:
@@ -38,7 +49,7 @@ class Prover:
         self._open_signer = open_signer
         self._alerts = alerts
         self._clock = clock
-        self._deadlines = Deadlines(at_once=_AT_ONCE)
+        self._deadlines = Deadlines(_AT_ONCE, _IN_ALL)
 
     def find(self, name: str, actor: Actor) -> Key:
         """
@@ -47,8 +58,9 @@ class Prover:
         Raises:
             InvalidInputError: *name* is malformed.
             NewKeyUnhealthyError: There is none that could sign, or no answer in time.
+            ProofsPendingError: It was not asked, since it never answered before.
         """
-        return self._healthy(lambda: self._find(name, actor))
+        return self._healthy(lambda: self._find(name, actor), name)
 
     def prove(self, key: Key, actor: Actor, operation: Operation) -> None:
         """
@@ -57,6 +69,7 @@ class Prover:
         Raises:
             NewKeyUnhealthyError: The signature does not recover to it, or there is
                 none in time.
+            ProofsPendingError: It was not asked, since it never answered before.
         """
         purpose = Purpose(
             operation,
@@ -69,7 +82,7 @@ class Prover:
             self._open_signer(key).prove(purpose)
             return key
 
-        self._healthy(signed)
+        self._healthy(signed, key.key_id)
 
     def _find(self, name: str, actor: Actor) -> Key:
         now = self._clock()
@@ -84,10 +97,15 @@ class Prover:
         )
         return replace(key, address=self._open_signer(key).address)
 
-    def _healthy(self, work: Callable[[], Key]) -> Key:
-        """Return what *work* returns, if the new key answers well and in time."""
+    def _healthy(self, work: Callable[[], Key], name: str) -> Key:
+        """Return what *work* returns, if the key *name* answers well and in time."""
+        pending = self._deadlines.start(work, name="new-key", subject=name)
+        if not pending.is_begun:
+            raise ProofsPendingError(_UNENDED)
         try:
-            return self._deadlines.within(_STEP_SECONDS, work, name="new-key")
+            if not pending.wait(_STEP_SECONDS):
+                raise BackendUnavailableError(LATE)
+            return pending.result()
         except SigningError as e:
             if isinstance(e, RecoveryError):
                 self._alerts.sound(Alert.KEY_MISMATCH, code=e.code)

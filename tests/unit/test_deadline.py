@@ -83,6 +83,20 @@ def test_as_many_as_are_allowed(released: Event) -> None:
     assert [pending.wait(5) for pending in begun] == [True, True, False]
 
 
+def test_subjects_do_not_stand_in_each_others_way(released: Event) -> None:
+    """Of work with one name what hangs is refused for its own subject alone."""
+    deadlines = Deadlines(in_all=3)
+    begun = [
+        deadlines.start(released.wait, name="key", subject=subject)
+        for subject in ("a", "a", "b", "c", "d")
+    ]
+    released.set()
+
+    assert [pending.is_begun for pending in begun] == [True, False, True, True, False]
+    assert all(pending.wait(5) for pending in begun if pending.is_begun)
+    assert deadlines.start(lambda: None, name="key", subject="d").is_begun
+
+
 def test_what_ends_after_all_makes_room() -> None:
     """Once the device is back, it is asked again, and by whoever saw it end."""
     deadlines = Deadlines()
