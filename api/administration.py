@@ -12,20 +12,21 @@ from api.context import principal, request_id
 from api.documents import timestamp
 from api.middleware import Resource
 from signer.audit.record import Actor
+from signer.changeover import AWAITING_FUNDS, Rotated, Terms
 from signer.errors import InvalidInputError
 from signer.holdings import Holding
 from signer.keys import Key
 from signer.ports import KeyStore
 from signer.redact import key_prefix
 from signer.relocation import Relocated, Relocation
-from signer.rotation import AWAITING_FUNDS, Rotated, Rotation
+from signer.rotation import Rotation
 
 
 _ROLES = frozenset({"admin", "devops"})
 
 _RELOCATION = {"newKeyId": str, "dryRun": bool}
 
-_ROTATION = {**_RELOCATION, "compromised": bool}
+_ROTATION = {**_RELOCATION, "compromised": bool, "activeAddress": str}
 
 _LONGEST_KEY_ID = 512
 
@@ -47,8 +48,11 @@ class KeyRotation(Resource):
         rotated = self._rotation.rotate(
             asked["newKeyId"],
             _actor(req),
-            rehearse=asked.get("dryRun", False),
-            compromised=asked.get("compromised", False),
+            Terms(
+                rehearse=asked.get("dryRun", False),
+                compromised=asked.get("compromised", False),
+                active_address=asked.get("activeAddress"),
+            ),
         )
 
         if rotated.status == AWAITING_FUNDS:

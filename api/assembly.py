@@ -18,6 +18,7 @@ from signer.audit.lateness import Lateness, Onlooker
 from signer.audit.log import AuditLog
 from signer.audit.notary import Signing
 from signer.audit.sealing import Sealer
+from signer.blocking import Blocking
 from signer.deadline import Deadlines
 from signer.guard import check_chain
 from signer.holdings import Survey
@@ -165,6 +166,13 @@ class Parts:
             alerts=self.alerts,
             clock=utc_now,
             needs_funds=self.found.settings.rotation_needs_funds,
+        )
+
+    @property
+    def blocking(self) -> Blocking:
+        """What gives former keys up."""
+        return Blocking(
+            self.found.store, audit=self.audit, alerts=self.alerts, clock=utc_now
         )
 
     @property

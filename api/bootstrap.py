@@ -28,6 +28,7 @@ from api.services import Services
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditLog
 from signer.audit.notary import Signing
+from signer.blocking import Blocking
 from signer.der import encode_public_key
 from signer.enrolment import Enrolment
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
@@ -135,6 +136,16 @@ def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
         ConfigurationError: The guard refuses the settings, or nothing can be opened.
     """
     return _parts(environ).rotation
+
+
+def build_blocking(environ: Mapping[str, str] = os.environ) -> Blocking:
+    """
+    Return what gives former keys up; it needs no key's device.
+
+    Raises:
+        ConfigurationError: As ``build_rotation``.
+    """
+    return _parts(environ).blocking
 
 
 def build_relocation(environ: Mapping[str, str] = os.environ) -> Relocation:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -17,15 +18,20 @@ from api.administration import (
 )
 from api.logs import answer_alone
 from signer.audit.record import Actor
-from signer.errors import AccessDeniedError, KeyNotFoundError, NewKeyUnhealthyError
+from signer.changeover import (
+    AWAITING_FUNDS,
+    WOULD_AWAIT_FUNDS,
+    Rotated,
+    Terms,
+)
+from signer.errors import NewKeyUnhealthyError
 from signer.refunds.leftovers import Piece
-from signer.rotation import AWAITING_FUNDS, Rotated, Rotation
+from signer.rotation import Rotation
 
 
 _RETRY_SECONDS = 5.0
 
-# What a grant or a new key's first seconds look like (KMS is eventually consistent).
-_MAY_PASS = frozenset({AccessDeniedError.code, KeyNotFoundError.code})
+_NOT_ACTIVE = frozenset({AWAITING_FUNDS, WOULD_AWAIT_FUNDS})
 
 
 @click.group()
@@ -62,6 +68,12 @@ def list_keys(as_json: bool) -> None:
     "--compromised", is_flag=True, help="The old key signs nothing at all any more."
 )
 @click.option(
+    "--from",
+    "active_address",
+    metavar="ADDRESS",
+    help="The key to replace; where another one is active, nothing is done.",
+)
+@click.option(
     "--wait",
     default=0.0,
     show_default=True,
@@ -69,7 +81,13 @@ def list_keys(as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def rotate(
-    new_key_id: str, dry_run: bool, compromised: bool, wait: float, as_json: bool
+    new_key_id: str,
+    *,
+    dry_run: bool,
+    compromised: bool,
+    active_address: str | None,
+    wait: float,
+    as_json: bool,
 ) -> None:
     """
     Make NEW_KEY_ID the active key: a KMS key id, ARN or alias, or a CKA_ID in hex.
@@ -77,20 +95,18 @@ def rotate(
     The new key proves itself first; until then, and if it does not, the old one goes
     on.  A new key is a new address, which must be funded.
 
-    Exits with 1 when the key is not active then.
+    Exits with 1 when the key is not active then, or would not be.
     """
     from api.bootstrap import build_rotation  # noqa: PLC0415
 
     with answer_alone():
-        rotation = build_rotation(os.environ)
-        rotated = _patiently(
-            rotation, wait, new_key_id, rehearse=dry_run, compromised=compromised
-        )
+        terms = Terms(dry_run, compromised, active_address)
+        rotated = _patiently(build_rotation(os.environ), wait, new_key_id, terms)
     if as_json:
         click.echo(json.dumps(rotation_document(rotated)))
     for line in () if as_json else _told(rotated):
         click.echo(line)
-    if rotated.status == AWAITING_FUNDS:
+    if rotated.status in _NOT_ACTIVE:
         sys.exit(1)
 
 
@@ -131,11 +147,11 @@ def block(address: str, as_json: bool) -> None:
     Refunds that it has signed may be mined yet; they are listed, for a person to look
     at.  Those that it never signed are paid by the active key.
     """
-    from api.bootstrap import build_rotation  # noqa: PLC0415
+    from api.bootstrap import build_blocking  # noqa: PLC0415
 
     with answer_alone():
         actor = Actor(f"cli:{getpass.getuser()}")
-        key, stranded = build_rotation(os.environ).block(address, actor)
+        key, stranded = build_blocking(os.environ).block(address, actor)
     if as_json:
         click.echo(json.dumps({**key_document(key), "strandedRefunds": list(stranded)}))
         return
@@ -195,17 +211,18 @@ def _swept(pieces: Sequence[Piece]) -> Iterator[str]:
         yield f"{piece.network}: {piece.whole} {piece.symbol}: {state}"
 
 
-def _patiently(rotation: Rotation, wait: float, name: str, **how: Any) -> Rotated:
+def _patiently(rotation: Rotation, wait: float, name: str, terms: Terms) -> Rotated:
     deadline = time.monotonic() + wait
     actor = Actor(f"cli:{getpass.getuser()}")
-    while True:
+    while (left := deadline - time.monotonic()) > 0:
         try:
-            return rotation.rotate(name, actor, **how)
+            return rotation.rotate(name, actor, replace(terms, insists=True))
         except NewKeyUnhealthyError as e:
-            if e.reason not in _MAY_PASS or time.monotonic() >= deadline:
+            if not e.may_pass:
                 raise
         click.echo("not yet; trying again ...", err=True)
-        time.sleep(_RETRY_SECONDS)
+        time.sleep(min(_RETRY_SECONDS, left))
+    return rotation.rotate(name, actor, terms)  # The last time: it tells who must know.
 
 
 def _told(rotated: Rotated) -> Iterator[str]:

@@ -76,6 +76,16 @@ class Key:
     blocked_by: str | None = None
     version: int = 0
 
+    @property
+    def is_former(self) -> bool:
+        """
+        Whether it served, and another one does: it may be given up.
+
+        One that is being rotated back to is pending, and has its old nonces still.
+        """
+        waits = self.state is KeyState.PENDING and self.epoch is not None
+        return waits or self.state in FORMER
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

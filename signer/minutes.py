@@ -38,15 +38,20 @@ class Minutes:
         )
 
     def refuse(
-        self, event: str, error: HotWalletError, actor: Actor, **known: Any
+        self,
+        event: str,
+        error: HotWalletError,
+        actor: Actor,
+        *,
+        is_alarming: bool = False,
+        **known: Any,
     ) -> None:
-        """Write down why it was not done, and sound an alert if the new key is ill."""
-        if isinstance(error, NewKeyUnhealthyError):
-            self._alerts.sound(
-                Alert.ROTATION_REFUSED, code=error.reason, actor=actor.name
-            )
+        """Write down why it was not done; an alert tells if that *is_alarming*."""
+        reason = reason_of(error)
+        if is_alarming:
+            self._alerts.sound(Alert.ROTATION_REFUSED, code=reason, actor=actor.name)
         try:
-            self.write(event, actor, outcome=_reason(error), **known)
+            self.write(event, actor, outcome=reason, **known)
         except StoreError as e:
             self._log.warning("refusal-not-recorded", code=e.code)
 
@@ -58,5 +63,6 @@ def named(name: str, key: Key | None) -> Facts:
     return {name: key_prefix(key.key_id), f"{name}_address": key.address}
 
 
-def _reason(error: HotWalletError) -> str:
+def reason_of(error: HotWalletError) -> str:
+    """Return the code of what *error* is about."""
     return error.reason if isinstance(error, NewKeyUnhealthyError) else error.code

@@ -26,6 +26,7 @@ from signer.audit.record import Actor, Operation
 from signer.errors import (
     ConflictError,
     HotWalletError,
+    NewKeyUnhealthyError,
     NotFoundError,
     RotationInProgressError,
     StaleStateError,
@@ -94,6 +95,7 @@ class Relocation:
             RotationInProgressError: A rotation is under way, or another relocation.
             ConflictError: The key may sign nothing, or is in another backend.
             NewKeyUnhealthyError: It did not prove itself there in time.
+            ProofsPendingError: It was not asked, since it never answered before.
             StoreError: The ledger does not answer; asking again goes on.
         """
         request: Facts = {"key": key_prefix(name), "rehearsal": rehearse}
@@ -101,7 +103,11 @@ class Relocation:
             self._minutes.write("relocation-intent", actor, **request)
             relocated = self._relocated(name, actor, rehearse=rehearse)
         except HotWalletError as e:
-            self._minutes.refuse("relocation-refused", e, actor, **request)
+            # Of a rehearsal as well: there is nowhere to go when the region fails.
+            is_alarming = isinstance(e, NewKeyUnhealthyError)
+            self._minutes.refuse(
+                "relocation-refused", e, actor, is_alarming=is_alarming, **request
+            )
             raise
         self._log.info(
             relocated.status, address=relocated.key.address, actor=actor.name
@@ -111,12 +117,14 @@ class Relocation:
     def _relocated(self, name: str, actor: Actor, *, rehearse: bool) -> Relocated:
         wanted = self._prover.find(name, actor)
         key = self._pinned(wanted.address)
-        if key.key_id == wanted.key_id:
+        is_there = key.key_id == wanted.key_id
+        if is_there and not rehearse:
             return Relocated("relocated", key, key, (_ALREADY,))
         there = replace(key, key_id=wanted.key_id)
         self._prover.prove(there, actor, _OPERATION)
         if rehearse:
-            return Relocated("would-relocate", there, key, (_STILL_THERE,))
+            warning = _ALREADY if is_there else _STILL_THERE
+            return Relocated("would-relocate", there, key, (warning,))
         record = self._audit.event(
             "key-relocated",
             _OPERATION,

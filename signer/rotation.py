@@ -4,6 +4,7 @@ Rotates the wallet to another key, without a moment at which none or two are act
 ::
 
     find      what the given name means now; from here on, what never moves
+    view      how the ring stands: is it done, and is it the key that is to be replaced
     begin     the key is a pending row: nobody else rotates meanwhile
     prove     a real signature of the new key, which recovers to it
     look      at what its address holds
@@ -11,62 +12,63 @@ Rotates the wallet to another key, without a moment at which none or two are act
 
 A process may die between any two lines.  Until the last one, the old key serves; after
 it, the new one does, on every host.  Whoever asks again for the same key goes on.
+
+The key that is replaced is the one that was seen first, or nobody is: an administrator
+who calls a key compromised does not block what a colleague has made of it meanwhile.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
+from signer.addresses import parse_address
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.audit.record import Actor, Operation
+from signer.blocking import Blocking
+from signer.changeover import (
+    ALREADY,
+    AWAITING_FUNDS,
+    UNFUNDED,
+    WOULD_AWAIT_FUNDS,
+    Rotated,
+    Terms,
+    View,
+    told,
+)
 from signer.errors import (
     ConflictError,
     HotWalletError,
-    NewKeyUnhealthyError,
-    NotFoundError,
+    KeyRotatedError,
     RotationInProgressError,
+    SigningError,
     StaleStateError,
     StoreError,
 )
 from signer.holdings import Holding
 from signer.keyring import OpenSigner
-from signer.keys import FORMER, Key, KeyState
-from signer.minutes import Facts, Minutes, named
+from signer.keys import Key
+from signer.minutes import Facts, Minutes, named, reason_of
 from signer.ports import Clock, KeyDirectory, KeyStore
 from signer.proving import Prover
 from signer.redact import key_prefix
 
 
-AWAITING_FUNDS = "awaiting-funds"
-
 _OPERATION = Operation.KEY_ROTATION
 
-_MOST_STRANDED = 1000
+_LOOKS = 2
+"""Who is slower with the same key sees at the second one that it is active."""
+
+_AS_USUAL = Terms()
 
 _LOST_TURN = "somebody else took the rotation up"
 
-_NEW_ADDRESS = "the address has changed: tell whoever funds the wallet or watches it"
-
-
-@dataclass(frozen=True, slots=True)
-class Rotated:
-    """
-    What became of a rotation.
-
-    ``status`` is ``rotated``, ``awaiting-funds`` or, for a rehearsal, ``would-rotate``.
-    ``stranded`` are open refunds that a key which was given up has signed: they may be
-    mined yet, and are for a person to look at.
-    """
-
-    status: str
-    key: Key
-    previous: Key | None
-    holdings: Sequence[Holding]
-    warnings: Sequence[str]
-    stranded: Sequence[str] = ()
+_OVERTAKEN = (
+    "nothing was changed: another key became the active one meanwhile. See who rotated"
+    " (keys list), and ask again if you still mean it"
+)
 
 
 class Rotation:
@@ -90,156 +92,153 @@ class Rotation:
         self._survey = survey
         self._audit = audit
         self._minutes = Minutes(audit, alerts, _OPERATION)
+        self._blocking = Blocking(store, audit=audit, alerts=alerts, clock=clock)
         self._clock = clock
         self._needs_funds = needs_funds
         self._log = structlog.get_logger("keys")
 
-    def rotate(
-        self,
-        name: str,
-        actor: Actor,
-        *,
-        rehearse: bool = False,
-        compromised: bool = False,
-    ) -> Rotated:
+    def rotate(self, name: str, actor: Actor, terms: Terms = _AS_USUAL) -> Rotated:
         """
-        Make the key that *name* means the active one; again is fine.
-
-        With *rehearse* the new key proves itself, and nothing is changed.  With
-        *compromised* the old key signs nothing at all any more, instead of finishing
-        what it began.
+        Make the key that *name* means the active one, by these *terms*; again is fine.
 
         Raises:
-            InvalidInputError: *name* is malformed.
+            InvalidInputError: *name* is malformed, or the address of the terms.
             RotationInProgressError: Another rotation is under way.
             ConflictError: The key was given up as compromised, or the ring has it in
-                another place.
+                another place; or it would replace another key than was meant.
             NewKeyUnhealthyError: It did not prove itself in time.
+            ProofsPendingError: It was not asked, since it never answered before.
             StoreError: The ledger does not answer; asking again goes on.
         """
-        request: Facts = {
-            "key": key_prefix(name),
-            "rehearsal": rehearse,
-            "compromised": compromised,
-        }
+        request: Facts = {"key": key_prefix(name), **terms.facts()}
         try:
             self._minutes.write("rotation-intent", actor, **request)
-            rotated = self._rotated(
-                name, actor, rehearse=rehearse, compromised=compromised
-            )
+            rotated = self._rotated(name, actor, terms)
         except HotWalletError as e:
-            self._minutes.refuse("rotation", e, actor, **request)
+            is_alarming = terms.are_alarmed_by(e)
+            self._minutes.refuse(
+                "rotation", e, actor, is_alarming=is_alarming, **request
+            )
             raise
         self._log.info(rotated.status, address=rotated.key.address, actor=actor.name)
         return rotated
 
-    def _rotated(
-        self, name: str, actor: Actor, *, rehearse: bool, compromised: bool
-    ) -> Rotated:
+    def _rotated(self, name: str, actor: Actor, terms: Terms) -> Rotated:
+        meant = terms.active_address
+        if meant is not None:
+            meant = parse_address(meant, field="activeAddress")
         wanted = self._prover.find(name, actor)
-        active = self._store.active_key()
-        self._require_usable(wanted)
-        if active is not None and active.address == wanted.address:
-            return self._done(active, actor, compromised=compromised and not rehearse)
-        if rehearse:
-            self._prover.prove(wanted, actor, _OPERATION)
-            return _told("would-rotate", wanted, active, self._survey(wanted.address))
-        pending = self._store.begin_rotation(wanted, self._clock())
+        for _ in range(_LOOKS):
+            view = View(wanted, self._store.keys())
+            view.require_possible(meant, compromised=terms.compromised)
+            if terms.rehearse:
+                return self._rehearsed(view, actor, terms)
+            if view.is_done:
+                return self._done(view, actor, terms)
+            try:
+                pending = self._store.begin_rotation(wanted, self._clock())
+            except StaleStateError:
+                # Somebody was faster with this key; perhaps not from the one seen here.
+                meant = None if view.replaced is None else view.replaced.address
+                continue
+            # Perhaps relocated since it was seen; not while the pending row is held.
+            active = self._row_of(view.replaced)
+            return self._taken(pending, active, actor, terms)
+        raise RotationInProgressError("the ring changes faster than it is looked at")
+
+    def _rehearsed(self, view: View, actor: Actor, terms: Terms) -> Rotated:
+        self._prover.prove(view.wanted, actor, _OPERATION)
+        if view.is_done:
+            key = view.active or view.wanted
+            return Rotated("would-rotate", key, view.replaced, (), (ALREADY,))
+        holdings = self._survey(view.wanted.address)
+        waits = self._must_wait(holdings, terms)
+        status = WOULD_AWAIT_FUNDS if waits else "would-rotate"
+        return told(status, view.wanted, view.replaced, holdings)
+
+    def _done(self, view: View, actor: Actor, terms: Terms) -> Rotated:
+        """Return what was done before, for whoever did not hear of it."""
+        key, previous = view.active or view.wanted, view.replaced
+        if previous is None or not terms.compromised:
+            return Rotated("rotated", key, previous, (), (ALREADY,))
+        previous, stranded = self._blocking.give_up(previous.address, actor)
+        given_up = f"given up is the key that served before it: {previous.address}"
+        return Rotated("rotated", key, previous, (), (ALREADY, given_up), stranded)
+
+    def _taken(
+        self, pending: Key, active: Key | None, actor: Actor, terms: Terms
+    ) -> Rotated:
         try:
             self._prover.prove(pending, actor, _OPERATION)
-        except NewKeyUnhealthyError as e:
-            # Why it failed is what must be told; a row that stays is let go in time.
-            with suppress(StoreError):
-                self._store.reject(pending, e.reason, self._clock())
+        except SigningError as e:
+            self._let_go(pending, reason_of(e))
             raise
         holdings = self._survey(pending.address)
-        if self._needs_funds and not all(each.is_funded for each in holdings):
-            waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
-            self._minutes.write(AWAITING_FUNDS, actor, **named("key", waiting))
-            return _told(AWAITING_FUNDS, waiting, active, holdings)
-        return self._activated(
-            pending, active, actor, holdings=holdings, compromised=compromised
+        try:
+            if self._must_wait(holdings, terms):
+                return self._waiting(pending, active, actor, holdings)
+            rotated = self._activated(pending, active, actor, terms)
+        except KeyRotatedError as e:
+            self._let_go(pending, e.code)
+            # Not to be repeated as it is, since it would replace another key then.
+            raise ConflictError(_OVERTAKEN) from None
+        except StaleStateError:
+            raise RotationInProgressError(_LOST_TURN) from None
+        answer = told("rotated", rotated, active, holdings)
+        if not terms.compromised:
+            return answer
+        stranded = () if active is None else self._blocking.stranded(active.address)
+        unfunded = (UNFUNDED,) if self._lacks_funds(holdings) else ()
+        return replace(
+            answer, stranded=stranded, warnings=(*answer.warnings, *unfunded)
         )
 
-    def _activated(
+    def _waiting(
         self,
         pending: Key,
         active: Key | None,
         actor: Actor,
-        *,
         holdings: Sequence[Holding],
-        compromised: bool,
     ) -> Rotated:
+        waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
+        self._minutes.write(AWAITING_FUNDS, actor, **named("key", waiting))
+        return told(AWAITING_FUNDS, waiting, active, holdings)
+
+    def _activated(
+        self, pending: Key, active: Key | None, actor: Actor, terms: Terms
+    ) -> Key:
         record = self._audit.event(
             "rotation",
             _OPERATION,
             actor,
             **named("key", pending),
             **named("previous_key", active),
-            compromised=compromised,
+            compromised=terms.compromised,
         )
-        try:
-            now_active = self._store.activate(
-                pending, self._clock(), record, block=compromised
-            )
-        except StaleStateError:
-            raise RotationInProgressError(_LOST_TURN) from None
+        activated = self._store.activate(
+            pending,
+            self._clock(),
+            record,
+            replacing=active,
+            block=terms.compromised,
+        )
         self._audit.tell(record)
-        rotated = _told("rotated", now_active, active, holdings)
-        if active is None or not compromised:
-            return rotated
-        stranded = self._store.stranded(active.address, _MOST_STRANDED)
-        return replace(rotated, stranded=stranded)
+        return activated
 
-    def _require_usable(self, wanted: Key) -> None:
+    def _row_of(self, seen: Key | None) -> Key | None:
+        if seen is None:
+            return None
         ring = self._store.keys()
-        known = [key for key in ring if key.address == wanted.address]
-        if known and known[0].state is KeyState.BLOCKED:
-            raise ConflictError("the key was given up as compromised")
-        if known and known[0].key_id != wanted.key_id:
-            raise ConflictError("the ring has this key in another place: use relocate")
+        return next(key for key in ring if key.address == seen.address)
 
-    def block(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
-        """
-        Give up the former key with *address* as compromised; again is fine.
+    def _let_go(self, pending: Key, reason: str) -> None:
+        # Why it failed is what must be told; a row that stays is let go in time.
+        with suppress(StoreError):
+            self._store.reject(pending, reason, self._clock())
 
-        Returns:
-            The key, and the ids of open refunds that it has signed.
+    def _must_wait(self, holdings: Sequence[Holding], terms: Terms) -> bool:
+        # Who signs with a compromised key does not wait for anybody's funds.
+        return self._lacks_funds(holdings) and not terms.compromised
 
-        Raises:
-            NotFoundError: The ring has no such key.
-            ConflictError: It is the active one: rotate to another first.
-        """
-        ring = self._store.keys()
-        found = next((key for key in ring if key.address == address), None)
-        if found is None:
-            raise NotFoundError("the ring has no key with this address")
-        if found.state in FORMER:
-            record = self._audit.event(
-                "key-blocked", _OPERATION, actor, **named("key", found)
-            )
-            found = self._store.block(found, self._clock(), record)
-            self._audit.tell(record)
-        if found.state is not KeyState.BLOCKED:
-            raise ConflictError(
-                f"the key is {found.state}: only a former one is given up"
-            )
-        return found, self._store.stranded(address, _MOST_STRANDED)
-
-    def _done(self, active: Key, actor: Actor, *, compromised: bool) -> Rotated:
-        """Return what was done before, for whoever did not hear of it."""
-        ring = self._store.keys()
-        served = [key for key in ring if key.epoch and key != active]
-        previous = served[0] if served else None
-        stranded: Sequence[str] = ()
-        if previous is not None and compromised:
-            previous, stranded = self.block(previous.address, actor)
-        warning = "the key was the active one already"
-        return Rotated("rotated", active, previous, (), (warning,), stranded)
-
-
-def _told(
-    status: str, key: Key, previous: Key | None, holdings: Sequence[Holding]
-) -> Rotated:
-    found = [warning for holding in holdings for warning in holding.warnings()]
-    return Rotated(status, key, previous, holdings, (_NEW_ADDRESS, *found))
+    def _lacks_funds(self, holdings: Sequence[Holding]) -> bool:
+        return self._needs_funds and not all(each.is_funded for each in holdings)

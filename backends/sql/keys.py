@@ -37,8 +37,8 @@ from backends.sql.schema import (
     wallets,
 )
 from signer.audit.record import Record
-from signer.errors import ConflictError, StaleStateError
-from signer.keys import FORMER, ROTATION_HOLD, SIGNING, Key, KeyState
+from signer.errors import ConflictError, KeyRotatedError, StaleStateError
+from signer.keys import ROTATION_HOLD, SIGNING, Key, KeyState
 from signer.refunds.refund import SWEEPER, Status
 from signer.refunds.wallet import Pause
 
@@ -204,17 +204,25 @@ class KeyTables:
         )
 
     def activate(
-        self, key: Key, at: datetime, record: Record, *, block: bool = False
+        self,
+        key: Key,
+        at: datetime,
+        record: Record,
+        *,
+        replacing: Key | None,
+        block: bool = False,
     ) -> Key:
         """
-        Make a pending *key* the active one, and the active one draining or blocked.
+        Make a pending *key* the active one, and *replacing* draining or blocked.
 
-        Once this returns, no reservation with the old key is under way either.  With
-        *block*, refunds that it has a nonce for and never signed are queued again, and
-        its wallets are paused, until somebody has looked what their chains know of it.
-        *record* is written with it.
+        *replacing* is the active key as it was seen, or None if there was none.  Once
+        this returns, no reservation with it is under way either.  With *block*, refunds
+        that it has a nonce for and never signed are queued again, and its wallets are
+        paused, until somebody has looked what their chains know of it.  *record* is
+        written with it.
 
         Raises:
+            KeyRotatedError: *replacing*, with its epoch, is no more the active key.
             StaleStateError: The stored version is not that of *key*.
         """
         old_state = KeyState.BLOCKED if block else KeyState.DRAINING
@@ -222,6 +230,8 @@ class KeyTables:
         def work(connection: Connection) -> Key:
             hold_keys(connection, shared=False)
             active = one(connection, ACTIVE)
+            if _reign(active) != _reign(replacing):
+                raise KeyRotatedError("another key is the active one by now")
             if active is not None:
                 change(connection, active, at, state=old_state)
             if active is not None and block:
@@ -245,18 +255,23 @@ class KeyTables:
         """
         Give up a former *key* as compromised: it signs nothing any more.
 
-        Refunds that it never signed are queued again, as ``activate`` does it.
+        That ends a rotation back to it.  Refunds that it never signed are queued again,
+        as ``activate`` does it.
 
         Raises:
-            StaleStateError: The stored version is not that of *key*, or it is neither
-                draining nor retired.
+            RotationInProgressError: It is pending, and somebody holds it.
+            StaleStateError: The stored version is not that of *key*, or it is no former
+                one.
         """
-        if key.state not in FORMER:
+        if not key.is_former:
             raise StaleStateError(f"the key is {key.state}")
+        ended = {"state": KeyState.BLOCKED, "held_until": None, "blocked_by": None}
 
         def work(connection: Connection) -> Key:
             hold_keys(connection, shared=False)
-            changed = change(connection, key, at, state=KeyState.BLOCKED)
+            if key.state is KeyState.PENDING:
+                pending_key(connection, at)
+            changed = change(connection, key, at, **ended)
             _give_up(connection, key.address, at)
             write(connection, record)
             return changed
@@ -342,6 +357,11 @@ def _give_up(connection: Connection, address: str, at: datetime) -> None:
     ]
     if moves:
         connection.execute(insert(refund_moves), moves)
+
+
+def _reign(key: Key | None) -> tuple[str, int | None] | None:
+    # Wherever the key is meanwhile: who relocated it did not rotate.
+    return None if key is None else (key.address, key.epoch)
 
 
 def _ended(key: Key, reason: str) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class KeyStore(Protocol):
 
         Raises:
             RotationInProgressError: Somebody holds the pending key.
+            ConflictError: The ring knows its id, or its address, of another key.
+            StaleStateError: *key* is the active one, or blocked.
         """
 
     def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
@@ -57,17 +59,26 @@ class KeyStore(Protocol):
         """
 
     def activate(
-        self, key: Key, at: datetime, record: Record, *, block: bool = False
+        self,
+        key: Key,
+        at: datetime,
+        record: Record,
+        *,
+        replacing: Key | None,
+        block: bool = False,
     ) -> Key:
         """
-        Make a pending *key* the active one, and the active one draining or blocked.
+        Make a pending *key* the active one, and *replacing* draining or blocked.
 
-        Once this returns, no reservation with the old key is under way either.  With
-        *block*, refunds that it has a nonce for and never signed are queued again: the
-        one case in which a refund loses its nonce, since no signature can be out.
-        *record* is written with it.
+        *replacing* is the active key as it was seen, or None if there was none: what
+        *record* says of it is true, and nobody blocks a key that he has not seen.  Once
+        this returns, no reservation with it is under way either.  With *block*, refunds
+        that it has a nonce for and never signed are queued again: the one case in which
+        a refund loses its nonce, since no signature can be out.  *record* is written
+        with it.
 
         Raises:
+            KeyRotatedError: *replacing*, with its epoch, is no more the active key.
             StaleStateError: The stored version is not that of *key*.
         """
 
@@ -75,11 +86,13 @@ class KeyStore(Protocol):
         """
         Give up a former *key* as compromised: it signs nothing any more.
 
-        Refunds that it never signed are queued again, as ``activate`` does it.
+        That ends a rotation back to it.  Refunds that it never signed are queued again,
+        as ``activate`` does it.
 
         Raises:
-            StaleStateError: The stored version is not that of *key*, or it is neither
-                draining nor retired.
+            RotationInProgressError: It is pending, and somebody holds it.
+            StaleStateError: The stored version is not that of *key*, or it is no former
+                one.
         """
 
     def relocate(self, key: Key, key_id: str, at: datetime, record: Record) -> Key:

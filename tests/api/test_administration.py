@@ -132,6 +132,33 @@ def test_a_dry_run(client: TestClient, system: System) -> None:
     assert list(system.store.keys()) == [system.old]
 
 
+def test_a_dry_run_of_the_active_key(client: TestClient, system: System) -> None:
+    """200 and ``would-rotate`` behind a proof, and a warning that it is active."""
+    answer = _rotate(client, {"newKeyId": OLD, "dryRun": True})
+
+    assert (answer.status_code, answer.json["status"]) == (200, "would-rotate")
+    assert answer.json["warnings"] == ["the key was the active one already"]
+    assert system.directory.devices[OLD].calls == 1
+
+
+def test_from_another_key_than_the_active_one(
+    client: TestClient, system: System
+) -> None:
+    """O2: 409 names the active key, and nothing is changed; 200 from the right one."""
+    body = {"newKeyId": NEW, "compromised": True}
+    wrong = _rotate(client, {**body, "activeAddress": system.address(OTHER)})
+    unchanged = system.states
+    right = {**body, "activeAddress": system.address(OLD).lower()}
+    answers = [_rotate(client, right) for _ in range(2)]
+
+    assert (wrong.status_code, wrong.json["code"]) == (409, "conflict")
+    assert system.address(OLD) in wrong.json["detail"]
+    assert "retry-after" not in wrong.headers
+    assert unchanged == {OLD: "active"}
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert system.states == {NEW: "active", OLD: "blocked"}
+
+
 def test_waits_for_funds(system: System, clock: SettableClock) -> None:
     """O3: 202 while the policy wants funds and there are none; 200 with them."""
     client = _client(system, clock, needs_funds=True)
@@ -150,6 +177,16 @@ def test_waits_for_funds(system: System, clock: SettableClock) -> None:
     assert (rotated.status_code, rotated.json["epoch"]) == (200, 2)
 
 
+def test_a_dry_run_without_funds(system: System, clock: SettableClock) -> None:
+    """O3: 200, and the status that tells that the rotation would be a 202."""
+    client = _client(system, clock, needs_funds=True)
+    system.holdings = (POOR,)
+    answer = _rotate(client, {"newKeyId": NEW, "dryRun": True})
+
+    assert (answer.status_code, answer.json["status"]) == (200, "would-await-funds")
+    _require_unchanged(system)
+
+
 MALFORMED: dict[str, tuple[Any, str | None]] = {
     "missing": ({}, "newKeyId"),
     "empty": ({"newKeyId": ""}, "newKeyId"),
@@ -161,6 +198,8 @@ MALFORMED: dict[str, tuple[Any, str | None]] = {
     "unknown field": ({"newKeyId": NEW, "force": True}, "body"),
     "a text for a boolean": ({"newKeyId": NEW, "dryRun": "true"}, "dryRun"),
     "a number for a boolean": ({"newKeyId": NEW, "compromised": 1}, "compromised"),
+    "a number for an address": ({"newKeyId": NEW, "activeAddress": 1}, "activeAddress"),
+    "no address": ({"newKeyId": NEW, "activeAddress": "0x12"}, "activeAddress"),
     "no object": ([NEW], None),
     "no JSON": ("newKeyId", None),
     "twice": (f'{{"newKeyId": "{NEW}", "newKeyId": "{OTHER}"}}', None),

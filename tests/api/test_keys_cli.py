@@ -1,4 +1,4 @@
-"""``hotwallet keys list`` and ``keys rotate``, with a real token and a real chain."""
+"""``hotwallet keys list | rotate | block``, with a real token and a real chain."""
 
 import secrets
 from pathlib import Path
@@ -150,11 +150,13 @@ def test_waits_for_funds(
 ) -> None:
     """O3: status 1 while the policy's funds are missing, and 0 when they came."""
     monkeypatch.setenv("ROTATION_NEEDS_FUNDS", "true")
+    rehearsed = run("keys", "rotate", new, "--dry-run")
     waiting = run("keys", "rotate", new)
     listed = run("keys", "list")
     coin.fund(fresh_anvil.url, _address(softhsm, new), token=fresh_anvil.token)
     rotated = run("keys", "rotate", new)
 
+    assert (rehearsed.status, rehearsed.out[:18]) == (1, "would-await-funds:")
     assert (waiting.status, waiting.out[:15]) == (1, "awaiting-funds:")
     assert "pending, awaiting-funds, epoch -" in listed.out
     assert (rotated.status, rotated.out[:8]) == (0, "rotated:")
@@ -191,6 +193,94 @@ def test_a_compromised_key(run: Run, old: Key, new: str) -> None:
     assert "error: conflict: " in back.err
 
 
+def test_from_the_key_that_is_to_be_replaced(
+    run: Run, old: Key, new: str, sqlite_store: SQLStore
+) -> None:
+    """O2: --from takes either spelling; another key's, or none, is status 1."""
+    other = run("keys", "rotate", new, "--from", "0x" + "1" * 40)
+    typo = run("keys", "rotate", new, "--from", old.address[:-1])
+    before = sqlite_store.active_key()
+    told = run("keys", "rotate", new, "--from", old.address.lower(), "--compromised")
+    again = run("keys", "rotate", new, "--from", old.address, "--compromised", "--json")
+
+    assert (other.status, typo.status) == (1, 1)
+    assert f"error: conflict: nothing was changed: {old.address}" in other.err
+    assert "error: invalid-input: must be an address" in typo.err
+    assert before == old
+    assert (told.status, told.out[:8]) == (0, "rotated:")
+    assert (again.status, again.json["previousAddress"]) == (0, old.address)
+    assert [key.state for key in _ring(sqlite_store)] == ["active", "blocked"]
+
+
+def _ring(store: SQLStore) -> list[Key]:
+    return list(store.keys())
+
+
+def test_blocks_a_former_key(
+    run: Run, old: Key, new: str, sqlite_store: SQLStore
+) -> None:
+    """O8: status 0 and the key's new state, for people and for programs; again too."""
+    run("keys", "rotate", new)
+    told = run("keys", "block", old.address.lower())
+    again = run("keys", "block", old.address, "--json")
+
+    assert (told.status, told.out) == (0, f"blocked: {old.address}\n")
+    assert again.status == 0
+    assert again.json["state"] == "blocked"
+    assert again.json["keyId"] == f"{old.key_id[:8]}..."
+    assert again.json["strandedRefunds"] == []
+    assert [key.state for key in _ring(sqlite_store)] == ["active", "blocked"]
+
+
+BLOCKED_IN_VAIN = {
+    "nobody's": ("0x" + "1" * 40, "not-found"),
+    "a key id": ("1234abcd-12ab-34cd-56ef-1234567890ab", "invalid-input"),
+    "the active key": (None, "conflict"),
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "code"), BLOCKED_IN_VAIN.values(), ids=BLOCKED_IN_VAIN
+)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["people", "programs"])
+def test_blocks_nothing_else(
+    run: Run,
+    old: Key,
+    sqlite_store: SQLStore,
+    address: str | None,
+    code: str,
+    form: tuple[str, ...],
+) -> None:
+    """Status 1, one line on standard error, nothing on the other; and on record."""
+    told = run("keys", "block", address or old.address, *form)
+    sqlite_store.seal()
+    events = [each.record.fields["event"] for each in sqlite_store.sealed(0, 9)]
+
+    assert (told.status, told.out) == (1, "")
+    assert f"error: {code}: " in told.err
+    assert "1234abcd-12ab" not in told.err
+    assert events == ["block-intent", "block-refused"]
+    assert sqlite_store.active_key() == old
+
+
+def test_a_rollback_that_waits_is_blocked(
+    run: Run,
+    old: Key,
+    new: str,
+    softhsm: PKCS11Backend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """O8: a former key that waits for funds to come back is given up like any other."""
+    run("keys", "rotate", new)
+    run("keys", "rotate", softhsm.generate(secrets.token_hex(8)))
+    monkeypatch.setenv("ROTATION_NEEDS_FUNDS", "true")
+    waiting = run("keys", "rotate", new)
+    told = run("keys", "block", _address(softhsm, new))
+
+    assert (waiting.status, waiting.out[:15]) == (1, "awaiting-funds:")
+    assert (told.status, told.out[:8]) == (0, "blocked:")
+
+
 @pytest.mark.parametrize(("wait", "status"), [("20", 0), ("0", 1)])
 def test_waits_for_a_grant(
     *,
@@ -220,3 +310,23 @@ def test_waits_for_a_grant(
     assert ("not yet; trying again" in told.err) == (status == 0)
     assert active.key_id == (arn if status == 0 else old.key_id)
     assert arn not in told.out + told.err
+    assert dict(sqlite_store.alert_counts()) == (
+        {} if status == 0 else {"rotation-refused": 1}
+    )
+
+
+@pytest.mark.parametrize(("rehearsal", "alerts"), [((), 1), (("--dry-run",), 0)])
+def test_waits_in_vain(
+    *,
+    run: Run,
+    old: Key,
+    sqlite_store: SQLStore,
+    rehearsal: tuple[str, ...],
+    alerts: int,
+) -> None:
+    """K17: who gives up sounds one alert, however often he tried; rehearsals none."""
+    told = run("keys", "rotate", "ab" * 16, "--wait", "1", *rehearsal)
+
+    assert (told.status, told.out) == (1, "")
+    assert told.err.count("not yet; trying again ...") == 1
+    assert dict(sqlite_store.alert_counts()).get("rotation-refused", 0) == alerts

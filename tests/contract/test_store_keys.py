@@ -31,7 +31,7 @@ from tests.fixtures.ledger import (
     signed,
 )
 from tests.support.audit import record
-from tests.support.keys import key_at, made_active, standing
+from tests.support.keys import activate, key_at, made_active, standing
 
 
 THIRD = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"
@@ -82,7 +82,7 @@ def test_a_rotation_from_begin_to_end(store: SQLStore) -> None:
     asked = replace(SECOND, requested_by="alice", state=KeyState.PENDING)
     pending = store.begin_rotation(asked, AT)
     meanwhile = _states(store)
-    activated = store.activate(pending, AT, record(event="rotation"))
+    activated = activate(store, pending, AT, record(event="rotation"))
 
     assert pending == replace(asked, held_until=AT + ROTATION_HOLD)
     assert meanwhile == {WALLET: "active", OTHER_WALLET: "pending"}
@@ -113,13 +113,13 @@ def test_an_abandoned_rotation_is_taken_up(store: SQLStore) -> None:
     taken = store.begin_rotation(later, AT + ROTATION_HOLD)
 
     with pytest.raises(StaleStateError):
-        store.activate(slow, AT, record())
+        activate(store, slow, AT, record())
     with pytest.raises(StaleStateError):
         store.reject(slow, "key-unusable", AT)
     with pytest.raises(StaleStateError):
         store.wait_for(slow, "awaiting-funds", AT)
     assert taken.requested_by == "bob"
-    assert store.activate(taken, AT, record()).state is KeyState.ACTIVE
+    assert activate(store, taken, AT, record()).state is KeyState.ACTIVE
     assert _journal(store) == ["test"]
 
 
@@ -181,7 +181,7 @@ def test_turned_clocks_do_not_lock(store: SQLStore, turned: timedelta) -> None:
 
     with pytest.raises(RotationInProgressError):
         store.begin_rotation(SECOND, AT + turned)
-    assert store.activate(taken, AT + turned, record()).address == THIRD
+    assert activate(store, taken, AT + turned, record()).address == THIRD
 
 
 def test_a_key_is_one_id_and_one_address(store: SQLStore) -> None:
@@ -209,10 +209,10 @@ def test_activation_and_record_are_one(store: SQLStore) -> None:
     pending = store.begin_rotation(SECOND, AT)
 
     with pytest.raises(StoreError):
-        store.activate(pending, AT, written)  # Its id is taken.
+        activate(store, pending, AT, written)  # Its id is taken.
     assert _states(store) == {WALLET: "active", OTHER_WALLET: "pending"}
     assert _journal(store) == ["test"]
-    assert store.activate(pending, AT, record()).epoch == 2
+    assert activate(store, pending, AT, record()).epoch == 2
 
 
 def test_rolling_back(store: SQLStore) -> None:
@@ -257,7 +257,7 @@ def test_only_the_active_key_reserves(store: SQLStore) -> None:
     pending = store.begin_rotation(SECOND, AT)
     with pytest.raises(KeyRotatedError):
         reserve(OTHER_WALLET)
-    store.activate(pending, AT, record())
+    activate(store, pending, AT, record())
     for sender in (WALLET, THIRD):
         with pytest.raises(KeyRotatedError):
             reserve(sender)

@@ -44,7 +44,7 @@ from tests.fixtures.ledger import (
 from tests.fixtures.races import Racers
 from tests.support.audit import record
 from tests.support.devices import honest
-from tests.support.keys import key_at, key_of, made_active, ring_over
+from tests.support.keys import activate, key_at, key_of, made_active, ring_over
 
 
 ROTATIONS = 20
@@ -127,7 +127,7 @@ def test_one_thread_begins(store: SQLStore) -> None:
 
 def _activated(store: SQLStore, pending: Key) -> bool:
     try:
-        store.activate(pending, now(), record())
+        activate(store, pending, now(), record())
     except StaleStateError:
         return False
     return True
@@ -140,7 +140,7 @@ def test_activation_waits_for_those_who_sign(postgresql_url: str) -> None:
     pending = store.begin_rotation(key_at(OTHER_WALLET), now())
     with psycopg.connect(postgresql_url) as other, ThreadPoolExecutor(1) as thread:
         share_the_key(other)
-        activation = thread.submit(store.activate, pending, now(), record())
+        activation = thread.submit(activate, store, pending, now(), record())
         until_waiting(postgresql_url)
         meanwhile = store.active_key()
         other.commit()
@@ -159,7 +159,7 @@ def test_a_lost_connection_activates_nothing(postgresql_url: str) -> None:
     pending = store.begin_rotation(key_at(OTHER_WALLET), now())
     with psycopg.connect(postgresql_url) as other, ThreadPoolExecutor(1) as thread:
         share_the_key(other)
-        activation = thread.submit(store.activate, pending, now(), record())
+        activation = thread.submit(activate, store, pending, now(), record())
         for pid in until_waiting(postgresql_url):
             with psycopg.connect(postgresql_url) as third:
                 third.execute("SELECT pg_terminate_backend(%s)", [pid])
@@ -171,7 +171,7 @@ def test_a_lost_connection_activates_nothing(postgresql_url: str) -> None:
         (OTHER_WALLET, "pending"),
     ]
     assert store.oldest_unsealed() is None
-    assert store.activate(pending, now(), record()).epoch == 2
+    assert activate(store, pending, now(), record()).epoch == 2
     store.close()
 
 

@@ -42,7 +42,7 @@ from tests.fixtures.ledger import (
     stored,
 )
 from tests.support.audit import record
-from tests.support.keys import key_at, made_active, standing
+from tests.support.keys import activate, key_at, made_active, standing
 
 
 PLACES = [f"place-{n}" for n in range(11)]
@@ -121,9 +121,9 @@ def test_a_rotation_that_was_slow(store: SQLStore, key: Key) -> None:
     moved = store.relocate(slow, PLACES[2], later, record(event="moved"))
 
     with pytest.raises(StaleStateError):
-        store.activate(slow, later, record(event="rotation"))
+        activate(store, slow, later, record(event="rotation"))
     assert store.active_key() == key
-    assert store.activate(moved, later, record(event="rotation")).key_id == PLACES[2]
+    assert activate(store, moved, later, record(event="rotation")).key_id == PLACES[2]
 
 
 def test_a_rotation_meanwhile_leaves_the_place(store: SQLStore, key: Key) -> None:

@@ -174,7 +174,8 @@ class Schedule:
         self._rotated = True
         store, at = self._ledger.store, EPOCH + timedelta(seconds=self.hub.now)
         key = store.begin_rotation(key_at(NEXT_ADDRESS, key_id=NEXT_ID), at)
-        store.activate(key, at, Record.of({"event": "rotation"}, at))
+        record = Record.of({"event": "rotation"}, at)
+        store.activate(key, at, record, replacing=store.active_key())
         self.hub.tell("admin", "rotates the key")
 
     def _back_up(self) -> None:

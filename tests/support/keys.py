@@ -44,7 +44,13 @@ def made_active(store: KeyStore, key: Key, *, block: bool = False) -> Key:
         return active
     at = datetime.now(UTC)
     record = Record.of({"event": "rotation"}, at)
-    return store.activate(store.begin_rotation(key, at), at, record, block=block)
+    pending = store.begin_rotation(key, at)
+    return store.activate(pending, at, record, replacing=active, block=block)
+
+
+def activate(store: KeyStore, pending: Key, at: datetime, record: Record) -> Key:
+    """Return *pending* as the active key, in the place of whichever was that."""
+    return store.activate(pending, at, record, replacing=store.active_key())
 
 
 def ring_over(

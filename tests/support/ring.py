@@ -11,6 +11,7 @@ from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.audit.record import Actor
+from signer.blocking import Blocking
 from signer.der import parse_public_key
 from signer.errors import InvalidInputError, KeyNotFoundError
 from signer.holdings import Holding
@@ -66,7 +67,8 @@ class Directory:
 class System:
     """A store with an active key, its directory, and rotations of it."""
 
-    def __init__(self, store: SQLStore) -> None:
+    def __init__(self, store: SQLStore, *, is_empty: bool = False) -> None:
+        """Enrol the first key, unless the ring is to be empty."""
         keys = [coincurve.PrivateKey.from_int(n) for n in (11, 12, 13)]
         self.store = store
         self.clock = FakeClock()
@@ -77,7 +79,8 @@ class System:
         }
         self.told: list[dict[str, object]] = []
         self.audit = AuditLog(SILENCE, journal=store)
-        self.old = store.enrol(key_at(self.address(OLD), key_id=OLD))
+        first = key_at(self.address(OLD), key_id=OLD)
+        self.old = first if is_empty else store.enrol(first)
 
     def address(self, name: str) -> str:
         """Return the address of the key that is called *name*."""
@@ -107,6 +110,15 @@ class System:
             alerts=Alerts(self.store, self),
             clock=self.clock,
             needs_funds=needs_funds,
+        )
+
+    def blocking(self, store: Any = None) -> Blocking:
+        """Return what gives keys up, as a process that starts now has it."""
+        return Blocking(
+            store or self.store,
+            audit=self.audit,
+            alerts=Alerts(self.store, self),
+            clock=self.clock,
         )
 
     def relocation(self, store: Any = None) -> Relocation:

@@ -119,6 +119,21 @@ def test_a_rehearsal_changes_nothing(system: System) -> None:
     assert "key-relocated" not in {event for event, _ in system.outcomes}
 
 
+def test_a_rehearsal_of_the_pinned_place(system: System) -> None:
+    """The key has signed there, and would stay; one that does not sign is told."""
+    rehearsed = system.relocation().relocate(OLD, ALICE, rehearse=True)
+    proofs = system.directory.devices[OLD].calls
+    system.directory.failure = KeyUnusableError("DisabledException")
+    with pytest.raises(NewKeyUnhealthyError):
+        system.relocation().relocate(OLD, ALICE, rehearse=True)
+
+    assert (rehearsed.status, rehearsed.key) == ("would-relocate", system.old)
+    assert "already" in rehearsed.warnings[0]
+    assert proofs == 1
+    assert list(system.store.keys()) == [system.old]
+    assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
+
+
 def test_every_key_that_may_sign_is_relocated(system: System) -> None:
     """What a draining key began must be finished elsewhere too; its state stays."""
     made_active(system.store, key_at(system.address(NEW), key_id=NEW))

@@ -3,17 +3,18 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import pytest
 import structlog
 
+from api.errors import problem_of
 from backends.sql import SQLStore
+from signer import proving
+from signer.alerts import Alerts
 from signer.audit.log import AuditLog
-from signer.audit.record import Actor, Record
+from signer.changeover import Terms
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -23,12 +24,12 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
     NewKeyUnhealthyError,
-    NotFoundError,
+    ProofsPendingError,
     RotationInProgressError,
-    StaleStateError,
     StoreUnavailableError,
 )
 from signer.keys import Key, KeyState
+from signer.ports import KeyId
 from tests.support.keys import key_at
 from tests.support.refunds import altered
 from tests.support.ring import (
@@ -42,6 +43,10 @@ from tests.support.ring import (
     SILENCE,
     System,
 )
+from tests.support.waiting import eventually
+
+
+REHEARSAL = Terms(rehearse=True)
 
 
 @pytest.fixture
@@ -121,10 +126,10 @@ def test_the_only_key_is_the_active_one(system: System) -> None:
     assert system.store.active_key() == system.old
 
 
-def test_the_first_key_of_an_empty_ring(system: System, sqlite_store: SQLStore) -> None:
+def test_the_first_key_of_an_empty_ring(sqlite_store: SQLStore) -> None:
     """A rotation without an active key activates, and names none before it."""
-    empty = altered(sqlite_store, active_key=lambda: None)
-    rotated = system.rotation(empty).rotate(NEW, ALICE)
+    system = System(sqlite_store, is_empty=True)
+    rotated = system.rotation().rotate(NEW, ALICE)
     done = next(e for e in system.records if e["event"] == "rotation")
 
     assert rotated.previous is None
@@ -133,7 +138,7 @@ def test_the_first_key_of_an_empty_ring(system: System, sqlite_store: SQLStore) 
 
 def test_a_rehearsal_changes_nothing(system: System) -> None:
     """The new key has signed, and the ring is as it was; both are on record."""
-    rotated = system.rotation().rotate(NEW, ALICE, rehearse=True)
+    rotated = system.rotation().rotate(NEW, ALICE, REHEARSAL)
 
     assert rotated.status == "would-rotate"
     assert (rotated.key.address, rotated.previous) == (system.address(NEW), system.old)
@@ -259,21 +264,6 @@ def test_funds_are_a_warning_elsewhere(system: System) -> None:
     assert len(rotated.warnings) == 3
 
 
-def test_a_compromised_key(system: System) -> None:
-    """O8: the old key is blocked at once, and can never be rotated back to."""
-    system.rotation().rotate(NEW, ALICE, compromised=True)
-
-    for rehearse in (False, True):
-        with pytest.raises(ConflictError, match="compromised"):
-            system.rotation().rotate(OLD, ALICE, rehearse=rehearse)
-    assert system.states == {NEW: "active", OLD: "blocked"}
-    assert [o for e, o in system.outcomes if e == "rotation"] == [
-        "conflict",
-        "conflict",
-        "success",
-    ]
-
-
 def test_rolling_back(system: System) -> None:
     """O6: the former key is rotated to like any other, with the next epoch."""
     system.rotation().rotate(NEW, ALICE)
@@ -287,19 +277,19 @@ def test_rolling_back(system: System) -> None:
 
 def test_two_administrators_at_once(system: System) -> None:
     """O2: in one process, too: one rotates, and the other is told why not."""
-    together = threading.Barrier(2)
-    proving = threading.Event()
-    for name in (NEW, OTHER):
-        device = system.directory.devices[name]
-        device._answer = partial(_slowly, device._answer, proving)
+    told = threading.Event()
 
-    rotation = system.rotation()
+    def last(*given: Any, **how: Any) -> Key:
+        assert told.wait(60)  # Until then the other one has not asked the ledger.
+        return system.store.activate(*given, **how)
+
+    rotation = system.rotation(altered(system.store, activate=last))
 
     def ask(name: str) -> str:
-        together.wait(10)
         try:
             return rotation.rotate(name, ALICE).status
         except RotationInProgressError as e:
+            told.set()
             return e.code
 
     with ThreadPoolExecutor(2) as threads:
@@ -310,28 +300,28 @@ def test_two_administrators_at_once(system: System) -> None:
     assert system.told == []
 
 
-def _slowly(
-    answer: Callable[[bytes], bytes], proving: threading.Event, digest: bytes
-) -> bytes:
-    proving.wait(0.5)
-    return answer(digest)
-
-
-def test_a_turn_that_was_lost(system: System) -> None:
-    """O2: whoever was slower than the hold does not activate behind the other."""
+@pytest.mark.parametrize("step", ["activate", "wait_for"])
+def test_a_turn_that_was_lost(system: System, step: str) -> None:
+    """O2: whoever was slower than the hold does nothing behind who took it up."""
+    if step == "wait_for":
+        system.holdings = (POOR,)
 
     def slow(*given: Any, **how: Any) -> Key:
         system.clock.advance(seconds=21)
-        system.rotation().rotate(OTHER, Actor("bob"))
-        return system.store.activate(*given, **how)
+        key = key_at(system.address(NEW), key_id=NEW)
+        system.store.begin_rotation(key, system.clock())
+        changed: Key = getattr(system.store, step)(*given, **how)
+        return changed
 
+    rotation = system.rotation(altered(system.store, **{step: slow}), needs_funds=True)
     with pytest.raises(RotationInProgressError, match="somebody else"):
-        system.rotation(altered(system.store, activate=slow)).rotate(NEW, ALICE)
+        rotation.rotate(NEW, ALICE)
 
-    assert system.states == {OTHER: "active", OLD: "draining", NEW: "rejected"}
+    assert system.states == {OLD: "active", NEW: "pending"}
+    assert ("rotation", "rotation-in-progress") in system.outcomes
 
 
-STEPS = ("active_key", "keys", "begin_rotation", "wait_for", "activate")
+STEPS = ("keys", "begin_rotation", "wait_for", "activate")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -363,7 +353,7 @@ def _unavailable(*_: object, **__: object) -> None:
     raise StoreUnavailableError("the database does not answer")
 
 
-@pytest.mark.parametrize("step", ["active_key", "keys", "begin_rotation", "activate"])
+@pytest.mark.parametrize("step", ["keys", "begin_rotation", "activate"])
 def test_a_ledger_that_does_not_answer(system: System, step: str) -> None:
     """O1: the old key serves, whoever asked is told, and there is a record."""
     failing = altered(system.store, **{step: _unavailable})
@@ -421,6 +411,75 @@ def test_a_key_that_hangs(system: System) -> None:
     assert system.states[NEW] == KeyState.REJECTED
 
 
+def test_a_key_that_hangs_is_not_in_the_way(system: System) -> None:
+    """Behind four proofs that hang the fifth is refused, and another key goes on."""
+    release = threading.Event()
+    device = system.directory.devices[NEW]
+    system.directory.aliases["alias/wallet"] = NEW
+
+    def hang(digest: bytes) -> bytes:
+        release.wait(60)
+        return secrets.token_bytes(70)
+
+    device._answer = hang
+    rotation = system.rotation()
+
+    def rehearse(_: int) -> str:
+        with pytest.raises(NewKeyUnhealthyError) as raised:
+            rotation.rotate(NEW, ALICE, REHEARSAL)
+        return raised.value.reason
+
+    with ThreadPoolExecutor(4) as threads:
+        rehearsals = threads.map(rehearse, range(4))
+        hanging = eventually(lambda: device.calls == 4, 60)
+        refused = []
+        for name in (NEW, "alias/wallet"):
+            with pytest.raises(ProofsPendingError) as raised:
+                rotation.rotate(name, ALICE)
+            refused.append(problem_of(raised.value))
+        pending, other = system.states[NEW], rotation.rotate(OTHER, ALICE)
+        reasons = list(rehearsals)
+    release.set()
+
+    assert hanging
+    assert reasons == ["backend-unavailable"] * 4
+    assert {(p.status, p.headers["Retry-After"]) for p in refused} == {(503, "5")}
+    assert "ask again" in (refused[0].detail or "")
+    assert (pending, other.status) == ("rejected", "rotated")
+    assert ("rotation", "proofs-pending") in system.outcomes
+    assert system.told == []
+
+
+def test_names_are_bounded_in_all(system: System) -> None:
+    """As many names as a caller makes up hang in no more than twenty threads."""
+    release = threading.Event()
+    resolve = system.directory.resolve
+
+    def hang(name: str) -> KeyId:
+        release.wait(60)
+        return resolve(name)
+
+    prover = proving.Prover(
+        altered(system.directory, resolve=hang),
+        system.open_signer,
+        Alerts(),
+        system.clock,
+    )
+
+    def ask(n: int) -> str:
+        try:
+            return prover.find(f"name-{n}", ALICE).address
+        except (NewKeyUnhealthyError, ProofsPendingError) as e:
+            return e.code
+
+    with ThreadPoolExecutor(25) as threads:
+        answers = list(threads.map(ask, range(25)))
+    release.set()
+
+    assert answers.count("new-key-unhealthy") == 20
+    assert answers.count("proofs-pending") == 5
+
+
 def test_a_grant_that_takes_a_while(system: System) -> None:
     """K17: what was denied is granted later; asking again succeeds, and not before."""
     system.directory.failure = AccessDeniedError("AccessDeniedException")
@@ -431,44 +490,6 @@ def test_a_grant_that_takes_a_while(system: System) -> None:
     rotated = system.rotation().rotate(NEW, ALICE)
 
     assert (rotated.status, rotated.key.epoch) == ("rotated", 2)
-
-
-def test_a_former_key_is_given_up_later(system: System) -> None:
-    """It was drained as usual, and then somebody found out; again is fine (O8)."""
-    system.rotation().rotate(NEW, ALICE)
-    blocked, stranded = system.rotation().block(system.address(OLD), ALICE)
-    again, _ = system.rotation().block(system.address(OLD), ALICE)
-
-    assert (blocked.state, stranded) == (KeyState.BLOCKED, ())
-    assert again == blocked
-    with pytest.raises(ConflictError, match="given up"):
-        system.rotation().rotate(OLD, ALICE)
-
-
-def test_who_forgot_to_say_so_may_ask_again(system: System) -> None:
-    """The key is rotated away from already, and is given up by the second call (O8)."""
-    system.rotation().rotate(NEW, ALICE)
-    rotated = system.rotation().rotate(NEW, ALICE, compromised=True)
-
-    assert rotated.key.state is KeyState.ACTIVE
-    assert rotated.previous is not None
-    assert rotated.previous.state is KeyState.BLOCKED
-    rehearsed = system.rotation().rotate(NEW, ALICE, compromised=True, rehearse=True)
-    assert rehearsed.stranded == ()
-
-
-def test_only_a_former_key_is_given_up(system: System) -> None:
-    """The active one serves until another does, and a stranger is none of ours."""
-    with pytest.raises(ConflictError, match="active"):
-        system.rotation().block(system.address(OLD), ALICE)
-    with pytest.raises(NotFoundError):
-        system.rotation().block(system.address(NEW), ALICE)
-    with pytest.raises(StaleStateError):
-        system.store.block(system.old, system.clock(), _record(system))
-
-
-def _record(system: System) -> Record:
-    return Record.of({"event": "test"}, system.clock())
 
 
 def test_a_key_in_another_place_is_no_rotation(system: System) -> None:
