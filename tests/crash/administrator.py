@@ -52,11 +52,11 @@ class Administrator:
         self._key = token_key.read_text(encoding="utf-8")
         self.answers: list[Answer] = []
 
-    def rotate(self, name: str, **fields: bool) -> Answer:
+    def rotate(self, name: str, **fields: bool | str) -> Answer:
         """Ask once to make the key *name* the active one."""
         return self._ask("rotate", {"newKeyId": name, **fields})
 
-    def relocate(self, name: str, **fields: bool) -> Answer:
+    def relocate(self, name: str, **fields: bool | str) -> Answer:
         """Ask once to pin the key *name* to the place that this names."""
         return self._ask("relocate", {"newKeyId": name, **fields})
 
@@ -85,7 +85,7 @@ class Administrator:
         self.answers.append(Answer(began, time.monotonic(), status, document))
         return self.answers[-1]
 
-    def insist(self, name: str, **fields: bool) -> Answer:
+    def insist(self, name: str, **fields: bool | str) -> Answer:
         """Ask until the key *name* is the active one."""
         return _until_done(lambda: self.rotate(name, **fields))
 
