@@ -23,6 +23,7 @@ from signer.deadline import Deadlines
 from signer.guard import check_chain
 from signer.holdings import Survey
 from signer.keeping import Keeper
+from signer.key_alarm import KeyAlarm
 from signer.keyring import KeyRing
 from signer.keys import Key
 from signer.networks import Network
@@ -67,7 +68,9 @@ class Parts:
         self.alerts = Alerts(found.store, found.notifier)
         self.lateness = Lateness(self.alerts)
         self.open_signer = partial(open_signer, found.backend, self.audit)
-        self.ring = KeyRing(found.store, self.open_signer)
+        alarm = KeyAlarm(self.alerts)
+        # Rotation and relocation say themselves what ails a new key.
+        self.ring = KeyRing(found.store, partial(self.open_signer, alarm=alarm))
 
     def seal(self) -> None:
         """Seal the audit's records behind the writers, for as long as we live."""
@@ -219,12 +222,18 @@ class Parts:
         return self.ring.active().signer.last_signature_at
 
 
-def open_signer(backend: KeyDirectory, audit: AuditLog, key: Key) -> Signer:
+def open_signer(
+    backend: KeyDirectory, audit: AuditLog, key: Key, *, alarm: KeyAlarm | None = None
+) -> Signer:
     """
     Return the signer of *key*; the device is asked for its public key.
+
+    *alarm* is told when the key cannot be opened, or does not sign.
 
     Raises:
         SigningError: There is no such key, it is another one than the ring pinned, or
             the device does not answer.
     """
-    return Signer.open(backend, KeyId(key.key_id), audit, expected_address=key.address)
+    return Signer.open(
+        backend, KeyId(key.key_id), audit, expected_address=key.address, alarm=alarm
+    )

@@ -17,9 +17,9 @@ from signer.deadline import LATE, Deadlines
 from signer.errors import (
     BackendUnavailableError,
     HotWalletError,
-    RecoveryError,
     StoreError,
 )
+from signer.key_alarm import alert_of
 
 
 PROOF_SECONDS = 30.0
@@ -139,6 +139,4 @@ class KeyWatch:
 def _alert_of(error: HotWalletError) -> Alert | None:
     if isinstance(error, StoreError):
         return None  # No record, no signature: the key was not asked.
-    if isinstance(error, RecoveryError):
-        return Alert.KEY_MISMATCH
-    return Alert.KEY_UNHEALTHY
+    return alert_of(error)

@@ -12,7 +12,8 @@ from eth_utils.crypto import keccak
 from signer.audit.log import SUCCESS, AuditLog
 from signer.audit.record import NOTHING, Operation, Purpose, Record, Subject
 from signer.der import parse_public_key, parse_signature
-from signer.errors import BackendError, HotWalletError, KeyUnusableError
+from signer.errors import BackendError, HotWalletError, KeyUnusableError, SigningError
+from signer.key_alarm import KeyAlarm
 from signer.keys import SERVING, KeyState, Standing
 from signer.ports import DeviceSignature, KeyBackend, KeyId
 from signer.secp256k1 import (
@@ -53,8 +54,11 @@ class Signer:
         public_key: PublicKey,
         audit: AuditLog,
         timer: Callable[[], float] = time.perf_counter,
+        *,
+        alarm: KeyAlarm | None = None,
     ) -> None:
         self._backend = backend
+        self._alarm = alarm
         self._audit = audit
         self._timer = timer
         self.key_id = key_id
@@ -71,22 +75,24 @@ class Signer:
         audit: AuditLog,
         *,
         expected_address: str | None = None,
+        alarm: KeyAlarm | None = None,
     ) -> Self:
         """
-        Fetch and pin the public key of *key_id*.
+        Fetch and pin the public key of *key_id*; *alarm* is told when it does not sign.
 
         Raises:
             KeyUnusableError: Its address is not *expected_address*.
             EncodingError: The device's answer is not a secp256k1 key.
             BackendError: The device did not answer, or has no such key.
         """
-        public_key = parse_public_key(backend.public_key(key_id))
-        address = public_key.address
-        if expected_address and not is_same_address(expected_address, address):
-            raise KeyUnusableError(
-                f"the key's address is {address}, not the expected {expected_address}"
-            )
-        return cls(backend, key_id, public_key, audit)
+        try:
+            public_key = parse_public_key(backend.public_key(key_id))
+            _require_address(public_key, expected_address)
+        except SigningError as e:
+            if alarm is not None:
+                alarm.failed(expected_address, e)
+            raise
+        return cls(backend, key_id, public_key, audit, alarm=alarm)
 
     def sign_digest(
         self, digest: bytes, purpose: Purpose, *, while_active: bool = False
@@ -157,20 +163,20 @@ class Signer:
         """
         checked_digest(digest)
         attempt = _Attempt()
-        started = self._timer()
         outcome = "internal-error"
         signature = None
         try:
             signature = self._signed(digest, attempt)
         except HotWalletError as e:
             outcome = e.code
+            self._report(purpose, e)
             raise
         finally:
-            attempt.seconds = self._timer() - started
             if signature is None:
                 self._audit.write(
                     self._outcome(purpose, digest, attempt, outcome, NOTHING)
                 )
+        self._report(purpose, None)
         self.last_signature_at = time.monotonic()
 
         def succeeded(**details: str | int) -> Record:
@@ -197,12 +203,24 @@ class Signer:
         """
         self.sign_digest(proof_digest(), SELF_TEST, while_active=while_active)
 
+    def _report(self, purpose: Purpose, error: HotWalletError | None) -> None:
+        """Let the alarm know how the key did; a self-test is its asker's to tell."""
+        if self._alarm is None:
+            return
+        if error is None:
+            self._alarm.signed(self.address)
+        elif purpose.operation is not Operation.SELF_TEST:
+            self._alarm.failed(self.address, error)
+
     def _signed(self, digest: bytes, attempt: "_Attempt") -> Signature:
+        started = self._timer()
         try:
             return self._verified(digest, attempt)
         except UnrepresentableError:
             # The next signature has another R.  Twice in a row is no accident.
             return self._verified(digest, attempt)
+        finally:
+            attempt.seconds = self._timer() - started
 
     def _verified(self, digest: bytes, attempt: "_Attempt") -> Signature:
         try:
@@ -231,6 +249,14 @@ class Signer:
             attempts=attempt.asked,
             device_request_ids=attempt.request_ids,
             details=details,
+        )
+
+
+def _require_address(public_key: PublicKey, expected: str | None) -> None:
+    address = public_key.address
+    if expected and not is_same_address(expected, address):
+        raise KeyUnusableError(
+            f"the key's address is {address}, not the expected {expected}"
         )
 
 

@@ -40,6 +40,7 @@ from signer.audit.lateness import Lateness, Onlooker
 from signer.audit.log import AuditLog
 from signer.errors import (
     BackendUnavailableError,
+    EncodingError,
     HotWalletError,
     KeyUnusableError,
     RecoveryError,
@@ -444,14 +445,15 @@ def test_an_alert_for_each_turn_for_the_worse() -> None:
     assert [event["code"] for event in recovered] == ["key-unusable"] * 2
 
 
-def test_another_keys_signature_is_an_alert_of_its_own() -> None:
-    """A device that signs with another key rings louder, though it was ill before."""
+@pytest.mark.parametrize("error", [RecoveryError("another"), EncodingError("none")])
+def test_another_keys_signature_is_an_alert_of_its_own(error: HotWalletError) -> None:
+    """A device that gives no signature of ours rings louder, though it was ill."""
     key = Counted(BackendUnavailableError("no"))
     watch, timer, bell = _watch(key)
     _outcome(watch)
     assert bell.comes_to(1)
     timer.now += 10
-    key.error = RecoveryError("another key")
+    key.error = error
     _outcome(watch)
 
     assert bell.comes_to(2)
