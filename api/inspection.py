@@ -4,17 +4,28 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from api.documents import timestamp
 from api.explanation import explanation_document, repair_document
-from api.logs import answer_alone
+from api.invoker import invoker
+from api.logs import answer_alone, audit_logger
+from signer.alerts import Alerts
+from signer.audit.log import AuditLog
+from signer.audit.record import Operation
 from signer.errors import NotFoundError
+from signer.minutes import Minutes
 from signer.ports import utc_now
+from signer.refunds.controls import Controls
 from signer.refunds.explain import Explainer, Explanation
 from signer.refunds.repair import Repair, repair
 from signer.refunds.watching import Chain
+
+
+if TYPE_CHECKING:
+    from api.bootstrap import Observatory
 
 
 @click.group()
@@ -68,8 +79,11 @@ def repair_nonces(network: str | None, apply: bool, as_json: bool) -> None:
 
     with answer_alone():
         seen = open_observatory(os.environ)
-        chains = _chosen(seen.chains, network)
-        repairs = list(repair(seen.store, chains, utc_now, apply=apply))
+        if apply:
+            repairs = _controls(seen).repair(network, invoker())
+        else:
+            chains = _chosen(seen.chains, network)
+            repairs = list(repair(seen.store, chains, utc_now, apply=False))
     if as_json:
         click.echo(json.dumps([repair_document(each) for each in repairs]))
     for line in () if as_json else _repairs_told(repairs):
@@ -90,11 +104,7 @@ def pause_nonces(network: str | None) -> None:
     from api.bootstrap import open_observatory  # noqa: PLC0415
 
     with answer_alone():
-        seen = open_observatory(os.environ)
-        told = {
-            name: seen.store.stop(chain.network.chain_id, utc_now())
-            for name, chain in _chosen(seen.chains, network).items()
-        }
+        told = _controls(open_observatory(os.environ)).pause(network, invoker())
     for name, is_new in told.items():
         click.echo(f"{name}: {'paused' if is_new else 'was paused already'}")
 
@@ -106,13 +116,16 @@ def resume_nonces(network: str | None) -> None:
     from api.bootstrap import open_observatory  # noqa: PLC0415
 
     with answer_alone():
-        seen = open_observatory(os.environ)
-        told = {
-            name: seen.store.go_on(chain.network.chain_id)
-            for name, chain in _chosen(seen.chains, network).items()
-        }
+        told = _controls(open_observatory(os.environ)).resume(network, invoker())
     for name, was_stopped in told.items():
         click.echo(f"{name}: {'goes on' if was_stopped else 'was not paused'}")
+
+
+def _controls(seen: "Observatory") -> Controls:
+    """Return what changes the wallets, and writes down who did."""
+    audit = AuditLog(audit_logger(), journal=seen.store)
+    minutes = Minutes(audit, Alerts(), Operation.ADMINISTRATION)
+    return Controls(seen.store, seen.chains, minutes, utc_now)
 
 
 def _chosen(chains: Mapping[str, Chain], network: str | None) -> Mapping[str, Chain]:

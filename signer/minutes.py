@@ -1,4 +1,4 @@
-"""What administrators ask of the ring, and what came of it, as the audit has it."""
+"""What administrators ask for, and what came of it, as the audit has it."""
 
 from typing import Any
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from signer.errors import HotWalletError
 from signer.ports import Clock, Store
+from signer.refunds.wallet import Sighting
 from signer.refunds.watching import Chain, Standing, WalletWatch
 
 
@@ -13,13 +14,16 @@ class Repair:
     """
     How a wallet stands, and what was done about it.
 
-    ``problem`` says why it could not go on, although it should.
+    ``problem`` says why it could not go on, although it should, and ``code`` says so to
+    machines.  ``accepted`` is what was foreign and blocks it no more.
     """
 
     network: str
     standing: Standing
     resumed: bool = False
     problem: str | None = None
+    code: str | None = None
+    accepted: tuple[Sighting, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -61,5 +65,7 @@ def _repair(
         if standing.wallet.paused_by is not None:
             watch.resume(standing, chain)
     except HotWalletError as e:
-        return Repair(name, standing, problem=str(e))
-    return Repair(name, watch.standing(chain, address), resumed=True)
+        return Repair(name, standing, problem=str(e), code=e.code)
+    accepted = standing.foreign
+    standing = watch.standing(chain, address)
+    return Repair(name, standing, resumed=True, accepted=accepted)

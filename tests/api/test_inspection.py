@@ -1,6 +1,7 @@
 """``hotwallet refund explain``, ``nonce repair`` and ``nonce pause``, on anvil."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from eth_account import Account
 
 from api.cli import main
 from api.explanation import explanation_document
+from api.invoker import invoker
 from backends.json_rpc import JSONRPCChain
 from backends.sql import SQLStore
 from dev import stablecoin as coin
+from signer.audit.record import Actor
 from signer.networks import load_networks
 from signer.ports import Store, utc_now
 from signer.refunds.refund import Refund
@@ -345,3 +348,38 @@ def test_the_kill_switch_of_one_network(run: Run, paid: Refund) -> None:
 
     assert (unknown.status, unknown.out) == (1, "")
     assert known.out.endswith(": paused\n")
+
+
+def test_who_switched_is_on_record(
+    run: Run, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each switch leaves intent and outcome with a name; a look leaves nothing."""
+    monkeypatch.setenv("LOGNAME", "alice")
+    run("nonce", "repair")
+    run("nonce", "pause")
+    run("nonce", "resume", "--network", "mainnet")
+    told = run("nonce", "repair", "--apply")
+    sqlite_store.seal()
+    records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
+
+    assert [(each["event"], each["outcome"], each["actor"]) for each in records] == [
+        ("nonce-pause-intent", "success", "cli:alice"),
+        ("nonce-pause", "success", "cli:alice"),
+        ("nonce-resume-intent", "success", "cli:alice"),
+        ("nonce-resume", "not-found", "cli:alice"),
+        ("nonce-repair-intent", "success", "cli:alice"),
+        ("nonce-repair", "success", "cli:alice"),
+    ]
+    assert '"event": "nonce-repair"' in told.err
+    assert told.out == "no wallet has paid anything yet\n"
+
+
+def test_a_user_without_a_name_is_told_by_his_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A container need not name anybody, and the kill switch works all the same."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
+
+    assert invoker() == Actor("cli:uid-4000000001")

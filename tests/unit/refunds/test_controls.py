@@ -1,0 +1,218 @@
+"""Whoever stops wallets, lets them go on or accepts what is foreign is on record."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from backends.sql import SQLStore
+from signer.alerts import Alerts
+from signer.audit.log import AuditLog
+from signer.audit.record import Actor, Operation
+from signer.errors import ChainUnavailableError, NotFoundError, StoreUnavailableError
+from signer.minutes import Minutes
+from signer.refunds.controls import Controls
+from signer.refunds.watching import Chain
+from tests.support.refunds import NETWORK, World, altered
+from tests.support.ring import SILENCE
+
+
+ALICE = Actor("cli:alice")
+
+
+class System:
+    """A wallet, its controls, and the records of what was done with them."""
+
+    def __init__(self, store: SQLStore) -> None:
+        self.store = store
+        self.world = World(store)
+        other = NETWORK.model_copy(update={"chain_id": 999})
+        self.chains = {
+            **self.world.chains,
+            "other": Chain(other, self.world.chain),
+        }
+
+    def controls(self, store: Any = None) -> Controls:
+        """Return the controls as a command that starts now has them."""
+        audit = AuditLog(SILENCE, journal=self.store)
+        minutes = Minutes(audit, Alerts(), Operation.ADMINISTRATION)
+        return Controls(store or self.store, self.chains, minutes, self.world.clock)
+
+    def estranged(self, strangers: int, blocks: int = 2) -> None:
+        """Pay once, let strangers spend that many nonces, and add blocks."""
+        self.world.broadcast()
+        self.world.chain.mine()
+        self.world.tracker.track()
+        for _ in range(strangers):
+            self.world.chain.mine_foreign(self.world.signer.address)
+        self.world.chain.mine_empty(blocks)
+        self.world.work()
+
+    @property
+    def records(self) -> list[tuple[str, str, Mapping[str, Any]]]:
+        """Event, outcome and details of what alice did, in its order."""
+        self.store.seal()
+        fields = [each.record.fields for each in self.store.sealed(0, 1000)]
+        return [
+            (each["event"], each["outcome"], each["details"])
+            for each in fields
+            if each["actor"] == ALICE.name
+            if each["operation"] == "administration"
+        ]
+
+
+@pytest.fixture
+def system(sqlite_store: SQLStore) -> System:
+    """A system in which nothing happened yet."""
+    return System(sqlite_store)
+
+
+def test_the_kill_switch_is_on_record(system: System) -> None:
+    """Intent and outcome of each network, and whether anything was changed."""
+    first = system.controls().pause("local", ALICE)
+    again = system.controls().pause("local", ALICE)
+    resumed = system.controls().resume("local", ALICE)
+    asked = {"network": "local"}
+
+    assert (first, again, resumed) == ({"local": True}, {"local": False}, first)
+    assert system.records == [
+        ("nonce-pause-intent", "success", asked),
+        ("nonce-pause", "success", asked | {"changed": True}),
+        ("nonce-pause-intent", "success", asked),
+        ("nonce-pause", "success", asked | {"changed": False}),
+        ("nonce-resume-intent", "success", asked),
+        ("nonce-resume", "success", asked | {"changed": True}),
+    ]
+
+
+def test_all_networks_are_stopped_each_on_record(system: System) -> None:
+    """Without a name every network of the file is stopped."""
+    told = system.controls().pause(None, ALICE)
+
+    assert told == {"local": True, "other": True}
+    assert system.store.stopped(NETWORK.chain_id) is not None
+    assert system.store.stopped(999) is not None
+    assert [(event, facts["network"]) for event, _, facts in system.records] == [
+        ("nonce-pause-intent", "local"),
+        ("nonce-pause", "local"),
+        ("nonce-pause-intent", "other"),
+        ("nonce-pause", "other"),
+    ]
+
+
+@pytest.mark.parametrize("what", ["pause", "resume", "repair"])
+def test_a_network_that_is_not_there_is_on_record(system: System, what: str) -> None:
+    """Whoever names another network is refused, and that he tried is known."""
+    with pytest.raises(NotFoundError):
+        getattr(system.controls(), what)("mainnet", ALICE)
+
+    assert system.records == [
+        (f"nonce-{what}-intent", "success", {"network": "mainnet"}),
+        (f"nonce-{what}", "not-found", {"network": "mainnet"}),
+    ]
+
+
+def test_what_the_ledger_did_not_take_is_on_record(system: System) -> None:
+    """A switch that failed says by what."""
+
+    def stop(chain_id: int, at: object) -> bool:
+        raise StoreUnavailableError("the database does not answer")
+
+    with pytest.raises(StoreUnavailableError):
+        system.controls(altered(system.store, stop=stop)).pause("local", ALICE)
+
+    assert [(event, outcome) for event, outcome, _ in system.records] == [
+        ("nonce-pause-intent", "success"),
+        ("nonce-pause", "store-unavailable"),
+    ]
+
+
+def test_without_a_record_nothing_is_changed(system: System) -> None:
+    """Where the intent cannot be written, the network goes on, and the log says so."""
+    journal = altered(system.store, append=_unavailable)
+    minutes = Minutes(
+        AuditLog(SILENCE, journal=journal), Alerts(), Operation.ADMINISTRATION
+    )
+    controls = Controls(system.store, system.chains, minutes, system.world.clock)
+    with capture_logs() as logs, pytest.raises(StoreUnavailableError):
+        controls.pause("local", ALICE)
+
+    assert system.store.stopped(NETWORK.chain_id) is None
+    assert [each["event"] for each in logs] == ["refusal-not-recorded"]
+
+
+def _unavailable(*arguments: object, **named: object) -> None:
+    raise StoreUnavailableError("the database does not answer")
+
+
+def test_what_was_foreign_and_accepted_is_on_record(system: System) -> None:
+    """Each transaction that somebody accepted, with his name, and the outcome."""
+    system.estranged(2)
+    (found,) = system.controls().repair("local", ALICE)
+    intent, *accepted, outcome = system.records
+
+    assert (found.resumed, found.is_open) == (True, False)
+    assert intent == ("nonce-repair-intent", "success", {"network": "local"})
+    assert accepted == [
+        (
+            "foreign-accepted",
+            "success",
+            {
+                "network": "local",
+                "address": system.world.signer.address,
+                "nonce": sighting.nonce,
+                "tx_hash": sighting.tx_hash,
+            },
+        )
+        for sighting in found.accepted
+    ]
+    assert [facts["nonce"] for _, _, facts in accepted] == [1, 2]
+    assert outcome == (
+        "nonce-repair",
+        "success",
+        {"network": "local", "resumed": 1, "still_paused": 0},
+    )
+
+
+def test_what_cannot_be_accepted_yet_is_on_record(system: System) -> None:
+    """The outcome is why the wallet stays paused, and nothing was accepted."""
+    system.estranged(1, blocks=0)
+    (found,) = system.controls().repair("local", ALICE)
+    _, outcome = system.records
+
+    assert (found.resumed, found.is_open, found.accepted) == (False, True, ())
+    assert outcome == (
+        "nonce-repair",
+        "wallet-paused",
+        {"network": "local", "resumed": 0, "still_paused": 1},
+    )
+
+
+def test_a_wallet_in_order_is_on_record(system: System) -> None:
+    """Also a repair that had nothing to do was asked for by somebody."""
+    system.world.broadcast()
+    system.controls().repair(None, ALICE)
+    outcomes = [(event, facts) for event, _, facts in system.records]
+
+    assert outcomes[1] == (
+        "nonce-repair",
+        {"network": "local", "resumed": 0, "still_paused": 0},
+    )
+    assert [event for event, _ in outcomes] == [
+        "nonce-repair-intent",
+        "nonce-repair",
+    ] * 2
+
+
+def test_a_chain_that_does_not_answer_is_on_record(system: System) -> None:
+    """A repair that could not be begun says by what."""
+    system.estranged(1)
+    system.world.chain.fail("pending_count", ChainUnavailableError("gone"))
+    with pytest.raises(ChainUnavailableError):
+        system.controls().repair("local", ALICE)
+
+    assert [(event, outcome) for event, outcome, _ in system.records] == [
+        ("nonce-repair-intent", "success"),
+        ("nonce-repair", "chain-unavailable"),
+    ]
