@@ -66,22 +66,6 @@ ANYBODY = frozenset(
         "kms:listresourcetags",
     }
 )
-GUARDED = frozenset(
-    {
-        "cloudtrail:deletetrail",
-        "cloudtrail:puteventselectors",
-        "cloudtrail:stoplogging",
-        "cloudtrail:updatetrail",
-        "events:deleterule",
-        "events:disablerule",
-        "events:putrule",
-        "iam:updateassumerolepolicy",
-        "kms:disablekey",
-        "kms:schedulekeydeletion",
-        "sns:unsubscribe",
-    }
-)
-
 # Whoever starts the service hands it its secrets; it fetches none.
 _SECRETS = re.compile(r"secretsmanager:.*|ssm:get.*|kms:(decrypt|reencrypt.*)")
 _MANAGEMENT = re.compile(
@@ -106,7 +90,7 @@ class Finding:
 def lint_runtime(policy: Policy) -> list[Finding]:
     """Judge what the running service may do: sign digests with keys by name."""
     missing = [] if granted(policy) >= RUNTIME else [Finding("policy", "not-granted")]
-    return [*_findings(policy, _runtime), *missing]
+    return [*findings(policy, _runtime), *missing]
 
 
 def lint_rotation(policy: Policy) -> list[Finding]:
@@ -118,7 +102,7 @@ def lint_rotation(policy: Policy) -> list[Finding]:
         for action in each.actions
     }
     missing = [] if denied >= NEVER_BY_ROTATION else [Finding("policy", "not-denied")]
-    return [*_findings(policy, _rotation), *missing]
+    return [*findings(policy, _rotation), *missing]
 
 
 def lint_key_policy(policy: Policy) -> list[Finding]:
@@ -131,19 +115,13 @@ def lint_key_policy(policy: Policy) -> list[Finding]:
     }
     closed = any(_keeps_out(each, signers) for each in statements(policy, "Deny"))
     missing = [] if closed else [Finding("policy", "others-not-denied")]
-    return [*_findings(policy, _key), *missing]
+    return [*findings(policy, _key), *missing]
 
 
-def lint_guardrail(policy: Policy) -> list[Finding]:
-    """Judge a service control policy: it only denies, and exempts one role."""
-    denied = {action for each in statements(policy, "Deny") for action in each.actions}
-    missing = [] if denied >= GUARDED else [Finding("policy", "not-denied")]
-    return [*_findings(policy, _guardrail), *missing]
-
-
-def _findings(
+def findings(
     policy: Policy, rules: Callable[[Statement], Iterator[str]]
 ) -> Iterator[Finding]:
+    """Yield what *policy* breaks of *rules*, and of those that are for every policy."""
     if policy.get("Version") != "2012-10-17":
         yield Finding("policy", "version")
     found = statements(policy)
@@ -219,25 +197,9 @@ def _key(statement: Statement) -> Iterator[str]:
     if "kms:sign" in statement.actions and not by_role:
         yield "signer"
     others = statement.actions - ANYBODY - {"kms:sign", "kms:creategrant"}
-    if others and not all(map(_is_break_glass, statement.principals)):
+    if others and not all(map(is_break_glass, statement.principals)):
         yield "break-glass"
     yield from _unmet(statement, "kms:sign", SIGNING)
-
-
-def _guardrail(statement: Statement) -> Iterator[str]:
-    if statement.effect != "Deny":
-        yield "allows"
-    if statement.resources != ("*",) and any(
-        not action.startswith("iam:") for action in statement.actions
-    ):
-        yield "narrowed"
-    exempt = statement.values("ArnNotEquals", "aws:PrincipalArn")
-    window = statement.values(
-        "NumericLessThan", "kms:ScheduleKeyDeletionPendingWindowInDays"
-    )
-    is_exempt = bool(exempt) and all(map(_is_break_glass, exempt))
-    if len(statement.conditions) != 1 or not (is_exempt or window == ["30"]):
-        yield "exemption"
 
 
 def _keeps_out(statement: Statement, signers: set[str]) -> bool:
@@ -261,6 +223,7 @@ def _unmet(statement: Statement, action: str, needed: Conditions) -> Iterator[st
             yield rule
 
 
-def _is_break_glass(principal: str) -> bool:
+def is_break_glass(principal: str) -> bool:
+    """Say whether *principal* is the one role that decides."""
     role = _ROLE.fullmatch(principal)
     return role is not None and principal.endswith("/hotwallet-break-glass")

@@ -1,10 +1,12 @@
 """The policies in ``docs/iam`` grant what is needed and nothing else (K13, K14)."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cfnlint  # type: ignore[import-untyped]
 import pytest
 from cfnlint.api import lint_all  # type: ignore[import-untyped]
 
@@ -20,12 +22,12 @@ from tests.support.iam import (
     TAGGING,
     Conditions,
     Finding,
-    lint_guardrail,
     lint_key_policy,
     lint_rotation,
     lint_runtime,
 )
-from tests.support.iam_documents import Policy, granted, parsed
+from tests.support.iam_documents import Policy, granted, parsed, statements
+from tests.support.iam_guardrail import GUARDED, lint_guardrail
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +37,9 @@ EVERYWHERE = "arn:aws:kms:*:111122223333:key/*"
 ROLE = "arn:aws:iam::111122223333:role/hotwallet-runtime"
 ACCOUNT = "arn:aws:iam::111122223333:root"
 WINDOW = "kms:ScheduleKeyDeletionPendingWindowInDays"
+
+# What AWS's service authorization reference lists, as cfn-lint ships it.
+_ACTIONS = "data/AdditionalSpecs/Policies.json"
 
 LINTERS: dict[str, Callable[[Policy], list[Finding]]] = {
     "runtime-role": lint_runtime,
@@ -84,11 +89,16 @@ def _adding(sid: str, action: str) -> Spoil:
 
 
 def _without(sid: str, action: str) -> Spoil:
-    """Return what takes *action* out of one statement's list."""
-    return Spoil(
-        f"{sid}-{action}",
-        lambda policy: _statement(policy, sid)["Action"].remove(action),
-    )
+    """Return what takes *action* out of one statement, in whatever case it is."""
+
+    def spoil(policy: Any) -> None:
+        actions = _statement(policy, sid)["Action"]
+        listed = [actions] if isinstance(actions, str) else actions
+        kept = [each for each in listed if each.lower() != action.lower()]
+        assert len(kept) == len(listed) - 1
+        _statement(policy, sid)["Action"] = kept
+
+    return Spoil(f"{sid}-{action}", spoil)
 
 
 def _dropping(sid: str) -> Spoil:
@@ -114,6 +124,11 @@ def _allow(policy: Any) -> None:
         {"Sid": "New", "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
         | {"Condition": policy["Statement"][0]["Condition"]}
     )
+
+
+def _exempt_by_window(policy: Any) -> None:
+    window = _statement(policy, "DeletionIsSlow")["Condition"]
+    _statement(policy, "KeysStay")["Condition"] = window
 
 
 def _let_the_account_sign(policy: Any) -> None:
@@ -288,13 +303,25 @@ def test_a_spoiled_key_policy_is_found(statement: str, rule: str, spoil: Spoil) 
             "exemption",
             _comparing("DeletionIsSlow", "NumericLessThan", WINDOW, "7"),
         ),
-        ("policy", "not-denied", _without("AlarmsStay", "cloudtrail:StopLogging")),
-        ("policy", "not-denied", _without("KeysStay", "kms:DisableKey")),
+        (
+            "KeysStay",
+            "exemption",
+            Spoil("the other's window", _exempt_by_window),
+        ),
+        ("RolesStay", "narrowed", _with("RolesStay", Resource=ROLE)),
+        ("RolesStay", "narrowed", _with("RolesStay", Resource=f"{ROLE[:-7]}*")),
+        ("AlarmsStay", "extra-action", _adding("AlarmsStay", "kms:Sign")),
+        *(
+            (sid, "not-denied", _without(sid, action))
+            for sid, actions in GUARDED.items()
+            for action in sorted(actions)
+        ),
+        *((sid, "not-denied", _dropping(sid)) for sid in GUARDED),
     ],
     ids=str,
 )
 def test_a_spoiled_guardrail_is_found(statement: str, rule: str, spoil: Spoil) -> None:
-    """A guardrail denies, everywhere, and to all but the break-glass role."""
+    """A guardrail denies all of its list, everywhere, to all but one role."""
     assert _judged("guardrail", spoil.apply) == [Finding(statement, rule)]
 
 
@@ -359,6 +386,23 @@ def test_what_a_key_in_two_regions_needs() -> None:
     assert lint_runtime(runtime) == []
     assert lint_key_policy(key) == []
     assert lint_rotation(rotation) == [Finding("CreateKeys", "single-region")]
+
+
+@pytest.mark.parametrize("name", LINTERS)
+def test_every_action_exists(name: str) -> None:
+    """A misspelt action is granted or denied to nobody, and IAM does not say so."""
+    known = json.loads((Path(cfnlint.__file__).parent / _ACTIONS).read_bytes())
+    actions = {
+        tuple(action.split(":"))
+        for statement in statements(_read(name))
+        for action in statement.actions
+    }
+
+    assert {
+        (service, verb)
+        for service, verb in actions
+        if verb not in known[service]["Actions"]
+    } == set()
 
 
 def test_the_guardrail_fits() -> None:
