@@ -1,6 +1,5 @@
 """``hotwallet keys``: see the ring, rotate it, and relocate its keys."""
 
-import getpass
 import json
 import os
 import sys
@@ -16,8 +15,8 @@ from api.administration import (
     relocation_document,
     rotation_document,
 )
+from api.invoker import invoker
 from api.logs import answer_alone
-from signer.audit.record import Actor
 from signer.changeover import (
     AWAITING_FUNDS,
     WOULD_AWAIT_FUNDS,
@@ -125,7 +124,7 @@ def relocate(new_key_id: str, dry_run: bool, as_json: bool) -> None:
 
     with answer_alone():
         relocated = build_relocation(os.environ).relocate(
-            new_key_id, Actor(f"cli:{getpass.getuser()}"), rehearse=dry_run
+            new_key_id, invoker(), rehearse=dry_run
         )
     shown = relocation_document(relocated)
     if as_json:
@@ -150,7 +149,7 @@ def block(address: str, as_json: bool) -> None:
     from api.bootstrap import build_blocking  # noqa: PLC0415
 
     with answer_alone():
-        actor = Actor(f"cli:{getpass.getuser()}")
+        actor = invoker()
         key, stranded = build_blocking(os.environ).block(address, actor)
     if as_json:
         click.echo(json.dumps({**key_document(key), "strandedRefunds": list(stranded)}))
@@ -179,7 +178,7 @@ def sweep(address: str, apply: bool, as_json: bool) -> None:
 
     with answer_alone():
         sweeper = build_sweeper(os.environ)
-        actor = Actor(f"cli:{getpass.getuser()}")
+        actor = invoker()
         pieces = sweeper.sweep(address, actor) if apply else sweeper.plan(address)
     if as_json:
         click.echo(json.dumps([_piece_document(piece) for piece in pieces]))
@@ -213,7 +212,7 @@ def _swept(pieces: Sequence[Piece]) -> Iterator[str]:
 
 def _patiently(rotation: Rotation, wait: float, name: str, terms: Terms) -> Rotated:
     deadline = time.monotonic() + wait
-    actor = Actor(f"cli:{getpass.getuser()}")
+    actor = invoker()
     while (left := deadline - time.monotonic()) > 0:
         try:
             return rotation.rotate(name, actor, replace(terms, insists=True))
