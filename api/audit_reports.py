@@ -20,6 +20,15 @@ def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
         "checkpoints": verdict.checkpoints,
         "signed": verdict.signed,
         "signedAt": verdict.signed_at and timestamp(verdict.signed_at),
+        "newestAt": verdict.newest_at and timestamp(verdict.newest_at),
+        "signedLate": [
+            {
+                "record": each.first,
+                "records": each.records,
+                "seconds": int(each.waited.total_seconds()),
+            }
+            for each in verdict.late
+        ],
         "finding": found
         and {
             "code": found.code,
@@ -37,9 +46,18 @@ def verdict_told(verdict: Verdict) -> Iterator[str]:
         yield f"proved: the first {verdict.signed} records"
         return
     yield f"ok: {verdict.records} records of {verdict.origin}"
+    if verdict.newest_at is not None:
+        yield f"newest: of {timestamp(verdict.newest_at)}"
     if verdict.signed_at is not None:
         at = timestamp(verdict.signed_at)
         yield f"signed: the first {verdict.signed}, at {at}"
+    if verdict.late:
+        longest = max(verdict.late, key=lambda each: each.waited)
+        yield (
+            f"signed late: {len(verdict.late)} times, longest the {longest.records}"
+            f" from {longest.first} on, {int(longest.waited.total_seconds())} s after"
+            " a checkpoint was due: was the service stopped then?"
+        )
     if behind := verdict.records - verdict.signed:
         yield f"not signed yet: the last {behind}; a newer checkpoint covers them"
 

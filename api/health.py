@@ -38,6 +38,12 @@ class AuditUnsealedError(StoreError):
     code = "audit-sealing-late"
 
 
+class AuditUnsignedError(StoreError):
+    """Nobody signs for what is sealed, for longer than it should be so."""
+
+    code = "audit-signing-late"
+
+
 class Prober:
     """
     Asks the dependencies whether they work, once in a few seconds at most.

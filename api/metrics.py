@@ -18,6 +18,7 @@ from api import query
 from api.health import unsealed_seconds
 from api.middleware import Resource
 from signer.alerts import Alert
+from signer.audit.walking import newest
 from signer.deadline import Deadlines
 from signer.errors import StoreUnavailableError
 from signer.keys import KeyState
@@ -54,6 +55,7 @@ class LedgerCollector:
             "Age of the oldest record of the audit that waits for its place.",
             value=unsealed_seconds(self._ledger.oldest_unsealed(), self._clock),
         )
+        yield from self._checkpoints()
 
     def _alerts(self) -> Metric:
         counts = self._ledger.alert_counts()
@@ -64,6 +66,21 @@ class LedgerCollector:
         for name in sorted({*Alert, *counts}):
             family.add_metric([name], counts.get(name, 0))
         return family
+
+    def _checkpoints(self) -> Iterable[Metric]:
+        last = newest(self._ledger)
+        yield GaugeMetricFamily(
+            "hotwallet_audit_checkpoint_records",
+            "Records of the audit that the last checkpoint signs for.",
+            value=last.size if last is not None else 0,
+        )
+        age = GaugeMetricFamily(
+            "hotwallet_audit_checkpoint_age_seconds",
+            "Age of the last checkpoint; without one there is none.",
+        )
+        if last is not None:
+            age.add_metric([], (self._clock() - last.at).total_seconds())
+        yield age
 
     def _keys(self) -> Iterable[Metric]:
         keys = self._ledger.keys()

@@ -4,15 +4,17 @@ import time
 from collections.abc import Iterator
 
 from api.auth import Authenticator
-from api.health import AuditUnsealedError, unsealed_seconds
+from api.health import AuditUnsealedError, AuditUnsignedError, unsealed_seconds
 from api.key_rungs import key_steps
 from api.ladder import Finding, Step
 from api.logs import audit_logger
 from api.patient import Patient
-from signer.audit.checkpoints import CheckpointKey
+from signer.audit.checkpoints import CheckpointKey, read
+from signer.audit.due import unsigned
 from signer.audit.lateness import LATE
 from signer.audit.log import AuditLog
 from signer.audit.record import Actor, Operation
+from signer.audit.walking import newest, require_agreement
 from signer.guard import check_settings
 from signer.networks import load_networks
 from signer.settings import Settings
@@ -57,7 +59,12 @@ def steps(patient: Patient) -> Iterator[Step]:
         "records are sealed by `hotwallet worker`: is it running?",
         ("database",),
     )
-    yield Step("checkpoints", lambda: _checkpoints(patient), _GUARD, ("settings",))
+    yield Step(
+        "checkpoints",
+        lambda: _checkpoints(patient),
+        'docs/audit.md, "When nobody signs"; docs/guard.md for a refusal',
+        ("database",),
+    )
 
 
 def _settings(patient: Patient) -> Finding:
@@ -136,4 +143,18 @@ def _checkpoints(patient: Patient) -> Finding:
             "set AUDIT_SIGNING_KEY_FILE; docs/guard.md says how to make one",
         )
     CheckpointKey.load(path)
-    return Finding(f"signed as {patient.settings.audit_origin}")
+    return Finding(f"signed as {patient.settings.audit_origin}: {_signed(patient)}")
+
+
+def _signed(patient: Patient) -> str:
+    """Require that somebody signs, for a chain that has what was signed for last."""
+    last = newest(patient.store)
+    size, at = (last.size, last.at) if last is not None else (0, None)
+    if last is not None:
+        require_agreement(patient.store, read(last.note))
+    behind = unsigned(patient.store, size, at, patient.clock())
+    if behind.is_overdue:
+        raise AuditUnsignedError(
+            f"nobody has signed for the last {behind.records} records"
+        )
+    return f"{size} records, and {behind.records} not yet"

@@ -22,6 +22,7 @@ class Alert(StrEnum):
     ROTATION_REFUSED = "rotation-refused"
     CHAIN_BROKEN = "audit-chain-broken"
     SEALING_LATE = "audit-sealing-late"
+    SIGNING_LATE = "audit-signing-late"
 
 
 class Alerts:

@@ -13,6 +13,8 @@ import structlog
 
 from signer.alerts import Alert, Alerts
 from signer.audit.checkpoints import CheckpointKey, Statement, Verifier, read
+from signer.audit.due import EVERY, RECORDS, unsigned
+from signer.audit.lateness import REMIND
 from signer.audit.walking import BrokenChainError, Walk, newest, require_agreement
 from signer.errors import InvalidInputError
 from signer.ports import Checkpoint, Clock, Journal
@@ -33,8 +35,8 @@ class Signing:
 
     key: CheckpointKey
     origin: str
-    every: timedelta = timedelta(seconds=60)
-    records: int = 1000
+    every: timedelta = EVERY
+    records: int = RECORDS
 
 
 class Notary:
@@ -57,7 +59,9 @@ class Notary:
         self._log = structlog.get_logger("audit")
         self._last: Statement | None = None
         self._walk: Walk | None = None
-        self._broken = False
+        self._has_begun = False
+        self._broken: int | None = None
+        self._told_at: datetime | None = None
 
     @property
     def is_under_way(self) -> bool:
@@ -66,8 +70,10 @@ class Notary:
 
     def look(self, now: datetime) -> None:
         """Sign if it is time, after everything before was found to hold still."""
-        if self._broken:
-            return  # Nothing is signed that contradicts what was signed before.
+        if self._broken is not None:
+            # Nothing is signed that contradicts what was signed before.
+            self._complain(self._broken, now)
+            return
         try:
             if self._last is None:
                 self._agree()
@@ -75,8 +81,8 @@ class Notary:
                 self._agree()  # Another process may have signed meanwhile.
             self._walk_on(now)
         except BrokenChainError as e:
-            self._broken, self._walk = True, None
-            self._alerts.sound(Alert.CHAIN_BROKEN, sequence=e.sequence)
+            self._broken, self._walk = e.sequence, None
+            self._complain(e.sequence, now)
 
     def checkpoint(self) -> Checkpoint | None:
         """
@@ -93,6 +99,8 @@ class Notary:
             return newest(self._journal)
         if self._signing is None:
             return None
+        if self._journal.head()[0] == 0:
+            raise InvalidInputError("there is no record to sign for yet")
         walk = self._begun()
         walk.go_on()
         return self._sign(self._signing, walk)
@@ -154,10 +162,40 @@ class Notary:
         """Return the walk from the last checkpoint that is under way, or a new one."""
         if self._walk is not None:
             return self._walk
+        if not self._has_begun:
+            self._has_begun = True
+            self._tell_of_the_time_before()
         last = self._last
         if last is None:
             return Walk(self._journal)
         return Walk(self._journal, last.size, last.hash)
+
+    def _tell_of_the_time_before(self) -> None:
+        """
+        Sound an alert if nobody has signed in a long time before this process began.
+
+        Whoever owns the tables may have taken checkpoints away, and have written anew
+        what they were about.  In this process we would know; in the one before, nobody
+        can say, and so a person must: only checkpoints kept elsewhere tell.  After an
+        honest stop nothing is wrong, and so the chain is signed for all the same.
+        """
+        last = self._last
+        size, at = (last.size, last.at) if last is not None else (0, None)
+        found = unsigned(self._journal, size, at, self._clock())
+        if found.is_overdue:
+            self._alerts.sound(
+                Alert.SIGNING_LATE,
+                sequence=found.first,
+                records=found.records,
+                seconds=int(found.waited.total_seconds()),
+            )
+
+    def _complain(self, sequence: int, now: datetime) -> None:
+        """Sound the alert of a chain that broke at *sequence*, now and then."""
+        if self._told_at is not None and apart(now, self._told_at) < REMIND:
+            return
+        self._told_at = now
+        self._alerts.sound(Alert.CHAIN_BROKEN, sequence=sequence)
 
     def _sign(self, signing: Signing, walk: Walk) -> Checkpoint:
         """Sign for what follows from the last checkpoint, each link done again."""

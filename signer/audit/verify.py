@@ -2,8 +2,9 @@
 Read an export with nothing but a public key, and name the first record that is bad.
 
 A chain alone proves that nothing was changed *unless everything behind it was hashed
-again*; checkpoints prove that it was not, up to where they reach; and a checkpoint that
-was kept elsewhere proves it even where somebody has replaced the whole file.
+again*; checkpoints prove that it was not, up to where they reach, which is near to the
+end; and a checkpoint that was kept elsewhere proves it even where somebody has replaced
+the whole file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,8 @@ from datetime import datetime
 
 from signer.audit.chain import GENESIS, link
 from signer.audit.checkpoints import Statement, Verifier
+from signer.audit.due import Tail, Unsigned
+from signer.audit.lateness import made_at
 from signer.audit.lines import MAX_LINE, TORN, End, Header, Line, Note, parse
 from signer.audit.record import Sealed
 from signer.errors import HotWalletError, InvalidInputError
@@ -44,7 +47,9 @@ class Verdict:
     ``records`` follow from each other, and from the first one on.  Of these the first
     ``signed`` are as a checkpoint says, made at ``signed_at`` by the signer's clock:
     those nobody has changed.  Whatever was done, was done to a record behind them, and
-    not later than to that of ``finding``.
+    not later than to that of ``finding``.  ``newest_at`` is when the last record says
+    that it was made: an older copy of the file shows by that alone.  ``late`` is what
+    was signed for late, as after a stop, and unproved until then.
     """
 
     origin: str | None
@@ -53,6 +58,8 @@ class Verdict:
     checkpoints: int
     signed: int
     signed_at: datetime | None
+    newest_at: datetime | None
+    late: tuple[Unsigned, ...]
     finding: Finding | None
 
     @property
@@ -63,6 +70,8 @@ class Verdict:
 
 _AGAIN = "copy or export it again, and verify that"
 """What to do about a file that is not all there: nothing in it can be mended."""
+
+_HOLD = "hold them against one that was kept elsewhere before anybody signs for them"
 
 
 class _FoundError(HotWalletError):
@@ -113,6 +122,9 @@ class _Reading:
         self._ids: set[str] = set()
         self._checkpoints = 0
         self._last: Statement | None = None
+        self._tail = Tail()
+        self._late = list[Unsigned]()
+        self._newest = ""
         self._ended = False
 
     def verdict(self, finding: Finding | None) -> Verdict:
@@ -124,6 +136,8 @@ class _Reading:
             self._checkpoints,
             self._last.size if self._last else 0,
             self._last.at if self._last else None,
+            made_at(self._newest),
+            tuple(self._late),
             finding,
         )
 
@@ -162,6 +176,14 @@ class _Reading:
             raise _FoundError(
                 "unsigned", 1, "no checkpoint: anybody could have made it"
             )
+        tail = self._tail.unsigned()
+        if tail.is_overdue:
+            raise _FoundError(
+                "overdue",
+                tail.first,
+                f"nobody has signed for the last {tail.records} records, though a"
+                f" checkpoint was long due: {_HOLD}",
+            )
 
     def _parsed(self, line: bytes) -> Line:
         if not line.endswith(b"\n") and len(line) < MAX_LINE:
@@ -188,14 +210,15 @@ class _Reading:
             raise self._found("changed", "the hash does not follow")
         if each.record.id in self._ids:
             raise self._found("repeated", "there is a record of this id before it")
+        self._tail.add(each.record)
         for statement in self._kept.get(due, ()):
             if statement.hash != head:
                 raise self._found(
                     "replaced", "a checkpoint kept elsewhere has another hash"
                 )
-            self._last = statement
+            self._trust(statement)
         self._ids.add(each.record.id)
-        self._size, self._head = due, head
+        self._size, self._head, self._newest = due, head, each.record.id
 
     def _check(self, said: Note) -> None:
         statement = self._believed(said)
@@ -210,7 +233,13 @@ class _Reading:
                 "replaced", self._size, "the checkpoint behind it has another hash"
             )
         self._checkpoints += 1
-        self._last = statement
+        self._trust(statement)
+
+    def _trust(self, statement: Statement) -> None:
+        before = self._tail.unsigned_at(statement.at)
+        if before.is_overdue:
+            self._late.append(before)
+        self._last, self._tail = statement, Tail(statement.size, statement.at)
 
     def _believed(self, said: Note) -> Statement:
         try:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from signer.refunds.wallet import Pause
 from tests.api.examined import OPENERS, examined, furnished, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
+from tests.support.audit import chain, checkpoint, record
 
 
 ROOT = Path(__file__).parents[2]
@@ -214,7 +216,7 @@ BROKEN = [
         {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/refunds"},
         {"database": "failed", "key": "skipped", "signature": "skipped"},
         # Whose money it is, only the ring knows.
-        {"audit", "local nonces", "local worker", *OF_THE_ADDRESS},
+        {"audit", "checkpoints", "local nonces", "local worker", *OF_THE_ADDRESS},
     ),
     ({"JWT_PUBLIC_KEY_FILE": "/nowhere/jwt.pem"}, {"tokens": "failed"}, set()),
     ({"AUDIT_SIGNING_KEY_FILE": "/nowhere/a.pem"}, {"checkpoints": "failed"}, set()),
@@ -229,7 +231,14 @@ BROKEN = [
             "database": "failed",
             "key": "skipped",
         },
-        {"signature", "audit", "local nonces", "local worker", *OF_THE_ADDRESS},
+        {
+            "signature",
+            "audit",
+            "checkpoints",
+            "local nonces",
+            "local worker",
+            *OF_THE_ADDRESS,
+        },
     ),
 ]
 
@@ -359,6 +368,31 @@ def test_nobody_seals(home: dict[str, str]) -> None:
     assert rungs["audit"].state is State.FAILED
     assert rungs["audit"].said.startswith("audit-sealing-late")
     assert rungs["local mined"].state is State.WARNING
+
+
+@pytest.mark.parametrize(
+    ("age", "note", "said"),
+    [
+        (timedelta(minutes=30), False, "signed as hotwallet: 0 records, and "),
+        (timedelta(hours=2), False, "audit-signing-late: nobody has signed for the"),
+        (timedelta(hours=2), True, "audit-chain-broken: not what was signed"),
+    ],
+)
+def test_nobody_signs(
+    home: dict[str, str], age: timedelta, note: bool, said: str
+) -> None:
+    """That nobody signs is found, and so is a chain that was rewritten."""
+    store = _store(home)
+    store.migrate()
+    store.append([record(at=ledger.now() - age)])
+    store.seal()
+    if note:
+        store.keep_checkpoint(checkpoint(chain(1), 1))
+
+    rung = examined(home)["checkpoints"]
+
+    assert rung.said.startswith(said)
+    assert rung.state is (State.FAILED if said.startswith("audit") else State.OK)
 
 
 def test_the_last_rung_is_a_mined_transaction(

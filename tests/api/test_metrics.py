@@ -18,7 +18,7 @@ from signer.alerts import Alert, Alerts
 from signer.errors import StoreUnavailableError
 from signer.ports import Ledger
 from tests.api.support import NOW, SettableClock, bearer
-from tests.support.audit import record
+from tests.support.audit import chain, checkpoint, record
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import altered
 
@@ -85,6 +85,7 @@ def test_an_empty_ledger(
         "hotwallet_key_epoch": 0,
         "hotwallet_audit_records": 0,
         "hotwallet_audit_unsealed_seconds": 0,
+        "hotwallet_audit_checkpoint_records": 0,
     }
 
 
@@ -109,6 +110,23 @@ def test_what_happened_is_counted(
     assert samples["hotwallet_key_epoch"] == 2
     assert samples["hotwallet_audit_records"] == sealed > 0
     assert samples["hotwallet_audit_unsealed_seconds"] == 42
+
+
+def test_the_last_checkpoint(
+    services: Services, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Its size and its age are there, so that nobody who signs is missed for long."""
+    links = chain(3)
+    empty.append([each.record for each in links])
+    empty.seal()
+    empty.keep_checkpoint(checkpoint(links, 2, at=NOW))
+    clock.now = NOW + timedelta(seconds=90)
+
+    samples = _scraped(services, empty, clock)
+
+    assert samples["hotwallet_audit_records"] == 3
+    assert samples["hotwallet_audit_checkpoint_records"] == 2
+    assert samples["hotwallet_audit_checkpoint_age_seconds"] == 90
 
 
 def test_no_secret_is_in_it(

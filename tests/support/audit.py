@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 
 from signer.audit.chain import GENESIS, sealed
-from signer.audit.checkpoints import CheckpointKey
+from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.lateness import made_at
 from signer.audit.lines import (
     End,
     checkpoint_line,
@@ -27,20 +28,22 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = CheckpointKey.generate()
 """The key of the tests' checkpoints."""
 
+VERIFIER = Verifier(KEY.public_pem())
+
 
 def record(number: int = 0, *, at: datetime = START, **fields: Any) -> Record:
     """Return a record that is like no other."""
     return Record.of({"event": "test", "number": number, **fields}, at)
 
 
-def records(count: int) -> list[Record]:
-    """Return so many records, a millisecond apart."""
-    return [record(n, at=START + timedelta(milliseconds=n)) for n in range(count)]
+def records(count: int, *, seconds: float = 0.001) -> list[Record]:
+    """Return so many records, some *seconds* apart."""
+    return [record(n, at=START + timedelta(seconds=n * seconds)) for n in range(count)]
 
 
-def chain(count: int) -> list[Sealed]:
-    """Return a whole chain of so many records."""
-    return sealed(0, GENESIS, records(count))
+def chain(count: int, *, seconds: float = 0.001) -> list[Sealed]:
+    """Return a whole chain of so many records, some *seconds* apart."""
+    return sealed(0, GENESIS, records(count, seconds=seconds))
 
 
 def checkpoint(
@@ -49,10 +52,11 @@ def checkpoint(
     *,
     key: CheckpointKey = KEY,
     origin: str = ORIGIN,
-    at: datetime = START,
+    at: datetime | None = None,
 ) -> Checkpoint:
-    """Return a checkpoint of the first *size* records of a chain."""
-    return key.sign(origin, size, links[size - 1].hash, at)
+    """Return a checkpoint of the first *size* records, made with the last of them."""
+    last = links[size - 1]
+    return key.sign(origin, size, last.hash, at or made_at(last.record.id) or START)
 
 
 def exported(

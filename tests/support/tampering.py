@@ -2,8 +2,8 @@
 Everything that can be done to an export, and which record it must be found at.
 
 Each function spoils an export of ``SIZE`` records with a checkpoint every ``EVERY``
-records, and returns its lines, the first record that was touched, and the first one
-at which that can be seen.
+records, which is every minute, and returns its lines, the first record that was
+touched, and the first one at which that can be seen.
 """
 
 import random
@@ -13,15 +13,15 @@ from signer.audit.chain import GENESIS, link, sealed
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.lines import End, checkpoint_line, end_line, record_line
 from signer.audit.record import Record, Sealed
-from tests.support.audit import ORIGIN, START, chain, exported, record
+from tests.support.audit import chain, checkpoint, exported, record
 
 
 SIZE = 60
 EVERY = 10
 SIZES = range(EVERY, SIZE + 1, EVERY)
 
-LINKS = chain(SIZE)
-OTHERS = chain(SIZE)
+LINKS = chain(SIZE, seconds=60 / EVERY)
+OTHERS = chain(SIZE, seconds=60 / EVERY)
 INTRUDER = CheckpointKey.generate()
 
 Spoilt = tuple[list[bytes], int, int]
@@ -72,7 +72,7 @@ def respell(chance: random.Random) -> Spoilt:
 def edit_and_hash(chance: random.Random) -> Spoilt:
     """Change a record and its hash, and nothing behind it."""
     lines, place = _whole(), _place(chance)
-    spoilt = _rehashed(place)[place - 1]
+    spoilt = rehashed(place)[place - 1]
     lines[_at(place)] = record_line(spoilt)
     return lines, place, place if place in SIZES else place + 1
 
@@ -159,7 +159,7 @@ def restore(chance: random.Random) -> Spoilt:
 def rehash(chance: random.Random) -> Spoilt:
     """Change a record, and hash everything behind it again."""
     place = _place(chance)
-    spoilt = _rehashed(place)
+    spoilt = rehashed(place)
     lines = _with_checkpoints(spoilt, [_note(LINKS, size) for size in SIZES])
     return lines, place, _signed(place)
 
@@ -167,13 +167,11 @@ def rehash(chance: random.Random) -> Spoilt:
 def rehash_and_sign(chance: random.Random) -> Spoilt:
     """Change a record, hash everything behind it again, and sign with another key."""
     place = _place(chance)
-    spoilt = _rehashed(place)
+    spoilt = rehashed(place)
     notes = [
         _note(LINKS, size)
         if size < place
-        else checkpoint_line(
-            INTRUDER.sign(ORIGIN, size, spoilt[size - 1].hash, START).note
-        )
+        else checkpoint_line(checkpoint(spoilt, size, key=INTRUDER).note)
         for size in SIZES
     ]
     return _with_checkpoints(spoilt, notes), place, _signed(place)
@@ -183,7 +181,7 @@ def rehash_and_hide(chance: random.Random) -> Spoilt:
     """Change a record, hash everything behind it again, without the checkpoints."""
     place = _place(chance)
     sizes = [size for size in SIZES if size < place]
-    return exported_as(_rehashed(place), sizes), place, SIZE
+    return exported_as(rehashed(place), sizes), place, SIZE
 
 
 def replace_all(chance: random.Random) -> Spoilt:
@@ -221,6 +219,13 @@ def exported_as(links: list[Sealed], sizes: Iterable[int]) -> list[bytes]:
     return _with_checkpoints(links, [_note(LINKS, size) for size in sizes])
 
 
+def rehashed(place: int) -> list[Sealed]:
+    """Return the chain with one record edited, and all behind it hashed again."""
+    told = [each.record for each in LINKS]
+    told[place - 1] = _edited(place)
+    return sealed(0, GENESIS, told)
+
+
 def _whole() -> list[bytes]:
     return exported(LINKS, SIZES)
 
@@ -241,13 +246,6 @@ def _signed(place: int) -> int:
 
 def _edited(place: int) -> Record:
     return Record(LINKS[place - 1].record.id, record(-1).body)
-
-
-def _rehashed(place: int) -> list[Sealed]:
-    """Return the chain with one record edited, and all behind it hashed again."""
-    told = [each.record for each in LINKS]
-    told[place - 1] = _edited(place)
-    return sealed(0, GENESIS, told)
 
 
 def _note(links: list[Sealed], size: int) -> bytes:

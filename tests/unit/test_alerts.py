@@ -118,4 +118,5 @@ def test_the_names_are_stable() -> None:
         "rotation-refused",
         "audit-chain-broken",
         "audit-sealing-late",
+        "audit-signing-late",
     ]

@@ -2,11 +2,10 @@
 
 import sqlite3
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import psycopg
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from backends.sql.audit import _SEALING, AuditTables
@@ -31,21 +30,7 @@ from tests.support.audit import (
     wiped,
 )
 from tests.support.refunds import altered
-
-
-class Clock:
-    """A clock that is put on by hand."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        """Return the present."""
-        return self.now
-
-    def pass_by(self, seconds: float) -> None:
-        """Let time pass; backwards if negative."""
-        self.now += timedelta(seconds=seconds)
+from tests.unit.audit.sealers import Clock, alerts, sealer, sizes
 
 
 @pytest.fixture
@@ -62,35 +47,15 @@ def clock() -> Clock:
     return Clock()
 
 
-def _sealer(
-    journal: AuditTables, clock: Clock, *, key: CheckpointKey = KEY, records: int = 1000
-) -> Sealer:
-    return Sealer(
-        journal, Signing(key, ORIGIN, records=records), Alerts(clock=clock), clock
-    )
-
-
 def _signed(journal: AuditTables) -> list[Statement]:
     verifier = Verifier(KEY.public_pem())
     return [verifier.verify(each.note) for each in journal.checkpoints()]
 
 
-def _sizes(journal: AuditTables) -> list[int]:
-    return [each.size for each in journal.checkpoints()]
-
-
-def _alerts(logs: list[structlog.typing.EventDict]) -> list[tuple[object, ...]]:
-    return [
-        (each["alert"], each.get("sequence", each.get("seconds")))
-        for each in logs
-        if each["event"] == "alert"
-    ]
-
-
 def test_seals_everything(journal: AuditTables, clock: Clock) -> None:
     """One pass seals all that waits, however much that is, and signs for it."""
     journal.append(records(2345))
-    sealed = _sealer(journal, clock).work()
+    sealed = sealer(journal, clock).work()
 
     assert sealed == 2345
     assert journal.oldest_unsealed() is None
@@ -99,30 +64,30 @@ def test_seals_everything(journal: AuditTables, clock: Clock) -> None:
 
 def test_signs_now_and_then(journal: AuditTables, clock: Clock) -> None:
     """A checkpoint follows after a minute, or enough records, and never for nothing."""
-    sealer = _sealer(journal, clock, records=10)
+    ours = sealer(journal, clock, records=10)
     for count, seconds in ((1, 0), (1, 59), (0, 1), (0, 120), (9, 1), (1, 1), (1, -90)):
         clock.pass_by(seconds)
         journal.append(records(count))
-        sealer.work()
+        ours.work()
 
-    assert _sizes(journal) == [1, 2, 12, 13]
+    assert sizes(journal) == [1, 2, 12, 13]
 
 
 def test_signs_for_the_last_ones_too(journal: AuditTables, clock: Clock) -> None:
     """What came too soon for a checkpoint gets one in time, though nothing follows."""
     signing = Signing(KEY, ORIGIN, every=timedelta(seconds=5))
-    sealer = Sealer(journal, signing, Alerts(clock=clock), clock)
+    ours = Sealer(journal, signing, Alerts(clock=clock), clock)
     for count, seconds in ((1, 0), (1, 1), (0, 3), (0, 2)):
         clock.pass_by(seconds)
         journal.append(records(count))
-        sealer.work()
+        ours.work()
 
-    assert _sizes(journal) == [1, 2]
+    assert sizes(journal) == [1, 2]
 
 
 def test_another_process_signs_as_well(journal: AuditTables, clock: Clock) -> None:
     """Who sees that another one has signed does not sign again."""
-    ours, theirs = _sealer(journal, clock), _sealer(journal, clock)
+    ours, theirs = sealer(journal, clock), sealer(journal, clock)
     journal.append(records(1))
     ours.work()
     theirs.work()
@@ -131,16 +96,16 @@ def test_another_process_signs_as_well(journal: AuditTables, clock: Clock) -> No
     ours.work()
     theirs.work()
 
-    assert _sizes(journal) == [1, 2]
+    assert sizes(journal) == [1, 2]
 
 
 def test_signs_for_what_a_killed_one_sealed(journal: AuditTables, clock: Clock) -> None:
     """Whoever dies between seal and checkpoint leaves that to the next one."""
     journal.append(records(3))
     journal.seal(2)
-    _sealer(journal, clock).work()
+    sealer(journal, clock).work()
 
-    assert _sizes(journal) == [3]
+    assert sizes(journal) == [3]
     walk = Walk(journal)
     assert walk.go_on()
     assert (walk.size, walk.head) == journal.head()
@@ -149,18 +114,18 @@ def test_signs_for_what_a_killed_one_sealed(journal: AuditTables, clock: Clock) 
 def test_without_a_key_it_seals(journal: AuditTables, clock: Clock) -> None:
     """In development there may be no key, and then there are no checkpoints."""
     journal.append(records(3))
-    sealer = Sealer(journal, clock=clock)
+    ours = Sealer(journal, clock=clock)
 
-    assert sealer.work() == 3
-    assert sealer.checkpoint() is None
-    assert _sizes(journal) == []
+    assert ours.work() == 3
+    assert ours.checkpoint() is None
+    assert sizes(journal) == []
 
 
 def test_tells_the_log(journal: AuditTables, clock: Clock) -> None:
     """Each checkpoint is told to the log as it is, so that it is kept elsewhere."""
     journal.append(records(3))
     with capture_logs() as logs:
-        _sealer(journal, clock).work()
+        sealer(journal, clock).work()
 
     (told,) = [each for each in logs if each["event"] == "audit-checkpoint"]
     assert told["size"] == 3
@@ -169,10 +134,10 @@ def test_tells_the_log(journal: AuditTables, clock: Clock) -> None:
 
 def test_what_it_makes_can_be_verified(journal: AuditTables, clock: Clock) -> None:
     """An export of what was sealed and signed, in many passes, holds."""
-    sealer = _sealer(journal, clock, records=5)
+    ours = sealer(journal, clock, records=5)
     for count in (3, 0, 4, 1, 12):
         journal.append(records(count))
-        sealer.work()
+        ours.work()
     journal.append(records(2))
     verdict = verify(export(journal, ORIGIN), Verifier(KEY.public_pem()))
 
@@ -195,9 +160,9 @@ def test_signs_for_nothing_that_contradicts(
 ) -> None:
     """A chain that is not what was signed is told of; it is sealed on, not signed."""
     journal.append(records(3))
-    _sealer(journal, clock).work()
+    sealer(journal, clock).work()
     overruled(sqlite_url, damage)
-    again = _sealer(journal, clock)
+    again = sealer(journal, clock)
     sealed = []
     with capture_logs() as logs:
         for number in (4, 5):
@@ -205,36 +170,36 @@ def test_signs_for_nothing_that_contradicts(
             journal.append([record(number, at=clock())])
             sealed.append(again.work())
 
-    assert _alerts(logs) == [(str(Alert.CHAIN_BROKEN), expected)]
+    assert alerts(logs) == [(str(Alert.CHAIN_BROKEN), expected)]
     assert sealed == [1, 1]
-    assert len(_sizes(journal)) == 1
+    assert len(sizes(journal)) == 1
 
 
 def test_signs_for_nothing_that_does_not_follow(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
     """A record that was changed before it was signed for is found when it is."""
-    sealer = _sealer(journal, clock)
+    ours = sealer(journal, clock)
     journal.append(records(3))
-    sealer.work()
+    ours.work()
     journal.append(records(3))
-    sealer.work()
+    ours.work()
     overruled(sqlite_url, "UPDATE audit_records SET body = '{}' WHERE sequence = 5")
     clock.pass_by(60)
     with capture_logs() as logs:
-        sealer.work()
+        ours.work()
 
-    assert _alerts(logs) == [(str(Alert.CHAIN_BROKEN), 5)]
-    assert _sizes(journal) == [3]
+    assert alerts(logs) == [(str(Alert.CHAIN_BROKEN), 5)]
+    assert sizes(journal) == [3]
 
 
 def test_remembers_what_it_signed(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
     """While it runs, a truncated chain is found though its checkpoint went as well."""
-    sealer = _sealer(journal, clock)
+    ours = sealer(journal, clock)
     journal.append(records(3))
-    sealer.work()
+    ours.work()
     overruled(
         sqlite_url,
         "DELETE FROM audit_records WHERE sequence > 1",
@@ -243,11 +208,11 @@ def test_remembers_what_it_signed(
     clock.pass_by(60)
     journal.append(records(4))
     with capture_logs() as logs:
-        sealer.work()
+        ours.work()
 
-    assert _alerts(logs) == [(str(Alert.CHAIN_BROKEN), 3)]
+    assert alerts(logs) == [(str(Alert.CHAIN_BROKEN), 3)]
     with pytest.raises(BrokenChainError):
-        sealer.checkpoint()
+        ours.checkpoint()
 
 
 def test_a_gap_is_found(journal: AuditTables, sqlite_url: str) -> None:
@@ -263,29 +228,29 @@ def test_a_gap_is_found(journal: AuditTables, sqlite_url: str) -> None:
 def test_a_new_key_goes_on(journal: AuditTables, clock: Clock) -> None:
     """After the key was changed that is told, and the new one signs for all of it."""
     journal.append(records(3))
-    _sealer(journal, clock, key=CheckpointKey.generate()).work()
+    sealer(journal, clock, key=CheckpointKey.generate()).work()
     clock.pass_by(60)
     journal.append(records(1))
     with capture_logs() as logs:
-        _sealer(journal, clock).work()
+        sealer(journal, clock).work()
 
     assert [each["event"] for each in logs] == [
         "audit-checkpoint-of-another-key",
         "audit-checkpoint",
     ]
-    assert _sizes(journal) == [3, 4]
+    assert sizes(journal) == [3, 4]
 
 
 def test_a_checkpoint_when_asked(journal: AuditTables, clock: Clock) -> None:
     """Somebody may have one made at once; there is none of nothing."""
-    sealer = _sealer(journal, clock)
+    ours = sealer(journal, clock)
     with pytest.raises(InvalidInputError):
-        sealer.checkpoint()
+        ours.checkpoint()
     journal.append(records(2))
-    sealer.work()
+    ours.work()
     journal.append(records(1))
-    sealer.work()
-    made = sealer.checkpoint()
+    ours.work()
+    made = ours.checkpoint()
 
     assert made is not None
     assert read(made.note).size == 3
@@ -308,15 +273,15 @@ def refusing(sqlite_url: str) -> str:
 def test_late_records_are_an_alert(journal: AuditTables, clock: Clock) -> None:
     """When nothing can be sealed for long that is told, and again after a while."""
     journal.append(records(1))
-    sealer = _sealer(journal, clock)
+    ours = sealer(journal, clock)
     with capture_logs() as logs:
         for seconds in (29, 2, 60, 240, 1):
             clock.pass_by(seconds)
             with pytest.raises(StoreError):
-                sealer.work()
+                ours.work()
 
     late = str(Alert.SEALING_LATE)
-    assert _alerts(logs) == [(late, 31), (late, 331)]
+    assert alerts(logs) == [(late, 31), (late, 331)]
 
 
 def test_sealed_late_is_sealed(journal: AuditTables, clock: Clock) -> None:
@@ -324,10 +289,10 @@ def test_sealed_late_is_sealed(journal: AuditTables, clock: Clock) -> None:
     journal.append(records(1))
     clock.pass_by(3600)
     with capture_logs() as logs:
-        sealed = _sealer(journal, clock).work()
+        sealed = sealer(journal, clock).work()
 
     assert sealed == 1
-    assert _alerts(logs) == []
+    assert alerts(logs) == []
 
 
 @pytest.mark.usefixtures("refusing")
@@ -337,7 +302,7 @@ def test_alerts_reach_the_log_anyhow(journal: AuditTables, clock: Clock) -> None
     with capture_logs() as logs, pytest.raises(StoreError):
         Sealer(journal, clock=clock).work()
 
-    assert _alerts(logs) == [(str(Alert.SEALING_LATE), 3600)]
+    assert alerts(logs) == [(str(Alert.SEALING_LATE), 3600)]
 
 
 def test_late_while_another_one_seals(postgresql_url: str, clock: Clock) -> None:
@@ -346,16 +311,16 @@ def test_late_while_another_one_seals(postgresql_url: str, clock: Clock) -> None
     journal = AuditTables(database)
     journal.append(records(1))
     clock.pass_by(31)
-    sealer = _sealer(journal, clock)
+    ours = sealer(journal, clock)
     with capture_logs() as logs:
         with psycopg.connect(postgresql_url) as other:
             other.execute("SELECT pg_advisory_xact_lock(%s)", [_SEALING])
-            busy = sealer.work()
-        free = sealer.work()
+            busy = ours.work()
+        free = ours.work()
     database.close()
 
     assert (busy, free) == (0, 1)
-    assert _alerts(logs) == [(str(Alert.SEALING_LATE), 31)]
+    assert alerts(logs) == [(str(Alert.SEALING_LATE), 31)]
 
 
 @pytest.mark.usefixtures("refusing")
@@ -364,9 +329,9 @@ def test_a_name_that_is_none_is_not_late(journal: AuditTables, clock: Clock) -> 
     journal.append([Record("x", "{}")])
     clock.pass_by(3600)
     with capture_logs() as logs, pytest.raises(StoreError):
-        _sealer(journal, clock).work()
+        sealer(journal, clock).work()
 
-    assert _alerts(logs) == []
+    assert alerts(logs) == []
 
 
 def test_runs_through_failures(
@@ -384,7 +349,7 @@ def test_runs_through_failures(
         return stop
 
     with capture_logs() as logs:
-        _sealer(journal, clock).run(wait)
+        sealer(journal, clock).run(wait)
 
     assert [each["event"] for each in logs] == [
         "audit-sealing-failed",
@@ -412,10 +377,10 @@ def test_a_bug_does_not_end_it(journal: AuditTables, clock: Clock) -> None:
     def broken() -> None:
         raise ZeroDivisionError
 
-    sealer = Sealer(altered(journal, oldest_unsealed=broken), clock=clock)
+    ours = Sealer(altered(journal, oldest_unsealed=broken), clock=clock)
     passes = iter([False, True])
     with capture_logs() as logs:
-        sealer.run(lambda seconds: next(passes))
+        ours.run(lambda seconds: next(passes))
 
     assert [each["event"] for each in logs] == ["audit-sealing-failed"] * 2
     assert [each["log_level"] for each in logs] == ["error"] * 2
@@ -430,13 +395,13 @@ def test_looks_at_a_steady_pace(
 ) -> None:
     """What a look has taken is not waited for again, and some rest there always is."""
     waited = list[float]()
-    sealer = Sealer(journal, clock=clock, timer=Stopwatch(taken))
+    ours = Sealer(journal, clock=clock, timer=Stopwatch(taken))
 
     def wait(seconds: float) -> bool:
         waited.append(seconds)
         return True
 
-    sealer.run(wait)
+    ours.run(wait)
 
     assert waited == pytest.approx([rest])
 
@@ -451,31 +416,31 @@ def _behind(journal: AuditTables, batches: int) -> None:
 def test_seals_while_it_walks(journal: AuditTables, clock: Clock) -> None:
     """However far behind the last checkpoint is, records are sealed at every look."""
     _behind(journal, 3)
-    sealer = Sealer(
+    ours = Sealer(
         journal, Signing(KEY, ORIGIN), clock=clock, timer=Stopwatch(WALK_SECONDS)
     )
-    sealed, sizes = [], []
+    sealed, signed = [], []
     for number in range(5):
         journal.append([record(number, at=START + timedelta(hours=number + 1))])
-        sealed.append(sealer.work())
-        sizes.append(_sizes(journal))
+        sealed.append(ours.work())
+        signed.append(sizes(journal))
 
     assert sealed == [1, 1, 1, 1, 1]
-    assert sizes[:3] == [[], [], []]
-    assert sizes[3] == [3 * BATCH + 4]
+    assert signed[:3] == [[], [], []]
+    assert signed[3] == [3 * BATCH + 4]
     assert Walk(journal).go_on()
 
 
 def test_walks_on_though_nothing_comes(journal: AuditTables, clock: Clock) -> None:
     """A way that was begun is gone to its end, whether or not there are new records."""
     _behind(journal, 2)
-    sealer = Sealer(
+    ours = Sealer(
         journal, Signing(KEY, ORIGIN), clock=clock, timer=Stopwatch(WALK_SECONDS)
     )
     for _ in range(3):
-        sealer.work()
+        ours.work()
 
-    assert _sizes(journal) == [2 * BATCH]
+    assert sizes(journal) == [2 * BATCH]
 
 
 def test_leaves_a_walk_that_another_one_ended(
@@ -483,17 +448,17 @@ def test_leaves_a_walk_that_another_one_ended(
 ) -> None:
     """Who is on the way when another process signs goes on from that checkpoint."""
     _behind(journal, 3)
-    sealer = Sealer(
+    ours = Sealer(
         journal, Signing(KEY, ORIGIN), clock=clock, timer=Stopwatch(WALK_SECONDS)
     )
-    sealer.work()
-    _sealer(journal, clock).work()
-    sealer.work()
+    ours.work()
+    sealer(journal, clock).work()
+    ours.work()
     clock.pass_by(60)
     journal.append([record(at=clock())])
-    sealer.work()
+    ours.work()
 
-    assert _sizes(journal) == [3 * BATCH, 3 * BATCH + 1]
+    assert sizes(journal) == [3 * BATCH, 3 * BATCH + 1]
 
 
 def test_a_break_on_the_way_is_found(
@@ -501,17 +466,17 @@ def test_a_break_on_the_way_is_found(
 ) -> None:
     """A chain that breaks in a later piece is told of, and not signed for."""
     _behind(journal, 2)
-    sealer = Sealer(
+    ours = Sealer(
         journal, Signing(KEY, ORIGIN), clock=clock, timer=Stopwatch(WALK_SECONDS)
     )
-    sealer.work()
+    ours.work()
     overruled(sqlite_url, "UPDATE audit_records SET body = '{}' WHERE sequence = 1500")
     with capture_logs() as logs:
         for _ in range(3):
-            sealer.work()
+            ours.work()
 
-    assert _alerts(logs) == [(str(Alert.CHAIN_BROKEN), 1500)]
-    assert _sizes(journal) == []
+    assert alerts(logs) == [(str(Alert.CHAIN_BROKEN), 1500)]
+    assert sizes(journal) == []
 
 
 def test_finds_the_newest_far_behind(journal: AuditTables, clock: Clock) -> None:
@@ -530,7 +495,7 @@ def test_finds_the_newest_far_behind(journal: AuditTables, clock: Clock) -> None
 def test_without_a_key_it_still_looks(journal: AuditTables, clock: Clock) -> None:
     """A process without the key believes no less in what another one signed."""
     journal.append(records(2))
-    _sealer(journal, clock).work()
+    sealer(journal, clock).work()
     with capture_logs() as logs:
         Sealer(journal, clock=clock).work()
 
@@ -542,7 +507,7 @@ def test_a_checkpoint_of_more_is_handed_out(
 ) -> None:
     """An export of a chain that lost its tail brings the proof of that with it."""
     journal.append(records(3))
-    _sealer(journal, clock).work()
+    sealer(journal, clock).work()
     overruled(sqlite_url, "DELETE FROM audit_records WHERE sequence = 3")
     found = verify(export(journal, ORIGIN), Verifier(KEY.public_pem())).finding
 
@@ -552,13 +517,13 @@ def test_a_checkpoint_of_more_is_handed_out(
 
 def test_an_export_is_of_one_moment(journal: AuditTables, clock: Clock) -> None:
     """What is sealed while somebody exports is left for the next export."""
-    sealer = _sealer(journal, clock)
+    ours = sealer(journal, clock)
     journal.append(records(2))
-    sealer.work()
+    ours.work()
     lines = export(journal, ORIGIN)
     told = [next(lines)]
     journal.append(records(3))
-    sealer.work()
+    ours.work()
     verdict = verify([*told, *lines], Verifier(KEY.public_pem()))
 
     assert (verdict.finding, verdict.records) == (None, 2)

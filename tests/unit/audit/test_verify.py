@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from signer.audit.chain import GENESIS, sealed
 from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.due import Unsigned
+from signer.audit.lateness import made_at
 from signer.audit.lines import (
     MAX_LINE,
     End,
@@ -53,7 +55,15 @@ def test_says_what_is_proved() -> None:
 
     assert verdict.is_good
     assert verdict == Verdict(
-        ORIGIN, 6, LINKS[-1].hash, 2, signed=4, signed_at=START, finding=None
+        ORIGIN,
+        6,
+        LINKS[-1].hash,
+        2,
+        signed=4,
+        signed_at=made_at(LINKS[3].record.id),
+        newest_at=made_at(LINKS[5].record.id),
+        late=(),
+        finding=None,
     )
 
 
@@ -139,6 +149,35 @@ def test_lines_at_their_places(
 ) -> None:
     """Whatever is missing, twice, torn or elsewhere is named, with its line."""
     assert _found(lines) == expected
+
+
+def test_a_tail_that_nobody_signed_for() -> None:
+    """Records that go on for minutes behind the last checkpoint are a finding."""
+    links = chain(2000, seconds=1)
+    lines = exported(links, [60])
+    kept = checkpoint(links, 1900).note
+
+    assert _found(lines) == ("overdue", 61, len(lines) + 1)
+    assert _judged(lines, kept).is_good
+    assert _judged(exported(links[:240], [60])).is_good
+    assert not _judged(exported(links[:242], [60])).is_good
+
+
+def test_what_was_signed_late_is_told() -> None:
+    """A gap between checkpoints is no finding, since it may be a stop; it is told."""
+    links = chain(600, seconds=1)
+    verdict = _judged(exported(links, [60, 90, 600]), checkpoint(links, 600).note)
+
+    assert verdict.is_good
+    assert verdict.late == (Unsigned(91, 510, timedelta(seconds=450)),)
+
+
+def test_a_burst_is_no_finding() -> None:
+    """What was sealed at once is good, however long nobody had written before."""
+    links = chain(3002)
+
+    assert _judged(exported(links, [2])).is_good
+    assert _found(exported(links, [1])) == ("overdue", 2, 3006)
 
 
 def test_cut_anywhere() -> None:
