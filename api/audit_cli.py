@@ -6,32 +6,36 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 import click
 
+from api.audit_files import kept as kept_in
+from api.audit_files import lines, make_key
 from api.audit_reports import (
     reconciliation_document,
     reconciliation_told,
     verdict_document,
     verdict_told,
+    why_empty,
 )
 from api.logs import answer_alone
-from signer.audit.checkpoints import CheckpointKey, Verifier, read
-from signer.audit.cloudtrail import read_trail
+from signer.alerts import Alerts
+from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.cloudtrail import is_key_arn, read_trail
 from signer.audit.export import export as exported
 from signer.audit.export import records
-from signer.audit.lines import MAX_LINE
 from signer.audit.notary import Signing
+from signer.audit.reconcile import BACKEND
 from signer.audit.reconcile import reconcile as compare
 from signer.audit.record import Record
 from signer.audit.sealing import Sealer
 from signer.audit.verify import verify as judge
 from signer.audit.walking import batches, newest
-from signer.errors import ConfigurationError, HotWalletError, InvalidInputError
-from signer.ports import Journal
+from signer.errors import ConfigurationError, HotWalletError
+from signer.ports import Journal, Ledger
 from signer.settings import Settings
-from softhsm.files import appearing, write_whole
+from softhsm.files import appearing
 
 
 _EVERY = 100_000
@@ -66,7 +70,7 @@ def audit() -> None:
     "kept",
     type=_FILE,
     multiple=True,
-    help="One that was kept elsewhere: a note, or log lines that hold notes.",
+    help="Those that were kept elsewhere: notes, or log lines that hold notes.",
 )
 @_AS_JSON
 def verify(
@@ -75,8 +79,8 @@ def verify(
     """Verify EXPORT with a public key alone, and name the first record that is bad."""
     with _what_cannot_be_told(), export.open("rb") as file:
         verifier = Verifier(*(path.read_bytes() for path in keys))
-        notes = [note for path in kept for note in _notes(path)]
-        verdict = judge(_lines(file), verifier, notes)
+        notes = [note for path in kept for note in kept_in(path, verifier)]
+        verdict = judge(lines(file), verifier, notes)
     _answer(verdict_document(verdict), verdict_told(verdict), as_json=as_json)
     if not verdict.is_good:
         sys.exit(1)
@@ -88,13 +92,13 @@ def export(out: Path | None) -> None:
     """Write the whole chain to standard output, or to a file."""
     with _what_cannot_be_told():
         settings, journal = _opened()
-        lines = _counted(exported(journal, _origin(settings)))
+        told = _counted(exported(journal, _origin(settings)))
         if out is None:
-            sys.stdout.buffer.writelines(lines)
+            sys.stdout.buffer.writelines(told)
             sys.stdout.buffer.flush()
         else:
             with appearing(out) as file:
-                file.writelines(lines)
+                file.writelines(told)
 
 
 @audit.command()
@@ -102,15 +106,17 @@ def export(out: Path | None) -> None:
 def checkpoint(new: bool) -> None:
     """Print the newest checkpoint, for somebody who keeps it elsewhere."""
     with _what_cannot_be_told():
-        settings, journal = _opened()
+        settings, ledger = _opened()
         if new:
-            sealer = Sealer(journal, _signing(settings))
+            sealer = Sealer(ledger, _signing(settings), Alerts(ledger))
             sealer.work()
             made = sealer.checkpoint()
         else:
-            made = newest(journal)
+            made = newest(ledger)
     if made is None:
-        _cannot_tell("there is no checkpoint: set AUDIT_SIGNING_KEY_FILE")
+        has_key = settings.audit_signing_key_file is not None
+        cure = "--new makes one" if has_key else "set AUDIT_SIGNING_KEY_FILE"
+        _cannot_tell(f"there is no checkpoint: {cure}")
     click.echo(made.note, nl=False)
 
 
@@ -124,7 +130,13 @@ def checkpoint(new: bool) -> None:
     help="A log file of CloudTrail, or a folder of them.",
 )
 @click.option("--export", "source", type=_FILE, help="Instead of the database.")
-@click.option("--key", "keys", multiple=True, help="Look at the key of this ARN alone.")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    callback=lambda _, __, names: _key_arns(names),
+    help="The ARN of a key to look at, instead of all that are ours.",
+)
 @_AS_JSON
 def reconcile(
     trails: Sequence[Path], source: Path | None, keys: Sequence[str], as_json: bool
@@ -132,31 +144,46 @@ def reconcile(
     """Hold our records against CloudTrail's: did anybody else sign?"""
     with _what_cannot_be_told():
         trail = read_trail(trails)
-        with contextlib.ExitStack() as stack:
-            if source is None:
-                ours = _of_journal(_opened()[1])
-            else:
-                ours = records(_lines(stack.enter_context(source.open("rb"))))
-            found = compare(ours, trail, keys)
+        if source is None:
+            _, ledger = _opened()
+            known = ledger.keys()
+            ring = [key.key_id for key in known if key.backend == BACKEND]
+            found = compare(_of_journal(ledger), trail, keys, ring)
+        else:
+            with source.open("rb") as file:
+                found = compare(records(lines(file)), trail, keys)
     told = reconciliation_told(found)
     _answer(reconciliation_document(found), told, as_json=as_json)
+    if found.is_empty:
+        click.echo(f"nothing was compared: {why_empty(found)}", err=True)
     if not found.is_good:
         sys.exit(1)
+    if found.is_empty:
+        sys.exit(2)
 
 
 @audit.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def key(out: Path) -> None:
     """Make a key for checkpoints; its public key goes beside it, to hand out."""
-    made = CheckpointKey.generate()
     with _what_cannot_be_told():
-        write_whole(out, made.private_pem(), os.link)
-        public = out.with_name(f"{out.name}.pub.pem")
-        write_whole(public, made.public_pem(), os.link, mode=0o644)
-    click.echo(f"wrote {out} and {public}")
+        told = make_key(out)
+    click.echo(told)
 
 
-def _opened() -> tuple[Settings, Journal]:
+def _key_arns(names: Sequence[str]) -> Sequence[str]:
+    """Require ARNs; ids, aliases and parts would be of a key that nobody knows."""
+    for number, name in enumerate(names, 1):
+        if not is_key_arn(name):
+            # Not said again: what is shown has no ARNs, nor parts of them.
+            raise click.BadParameter(
+                f"number {number} is no key's whole ARN, which `aws kms describe-key`"
+                " tells; an id, an alias or a part of it is none"
+            )
+    return names
+
+
+def _opened() -> tuple[Settings, Ledger]:
     from api.bootstrap import open_ledger  # noqa: PLC0415  Help needs no backend.
 
     with answer_alone() as settings:
@@ -180,36 +207,8 @@ def _of_journal(journal: Journal) -> Iterator[Record]:
             yield each.record
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield lines, none of which is longer than a line of ours can be."""
-    while line := file.readline(MAX_LINE):
-        yield line
-
-
-def _notes(path: Path) -> list[str]:
-    """
-    Return the checkpoints in a file: a note, or log lines with notes in them.
-
-    Raises:
-        InvalidInputError: There is none.
-    """
-    text = path.read_bytes().decode(errors="replace")
-    if not text.lstrip().startswith("{"):
-        read(text)
-        return [text]
-    notes = []
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            said = json.loads(line)
-            if isinstance(said, dict) and said.get("event") == "audit-checkpoint":
-                notes.append(str(said.get("note")))
-    if not notes:
-        raise InvalidInputError(f"{path.name} holds no checkpoint")
-    return notes
-
-
-def _counted(lines: Iterable[bytes]) -> Iterator[bytes]:
-    for number, line in enumerate(lines, 1):
+def _counted(told: Iterable[bytes]) -> Iterator[bytes]:
+    for number, line in enumerate(told, 1):
         yield line
         if number % _EVERY == 0:
             click.echo(f"{number} lines", err=True)

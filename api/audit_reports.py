@@ -65,7 +65,8 @@ def verdict_told(verdict: Verdict) -> Iterator[str]:
 def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
     """Return the comparison as JSON has it."""
     return {
-        "ok": found.is_good,
+        "ok": found.is_good and not found.is_empty,
+        "compared": not found.is_empty,
         "matched": found.matched,
         "intruders": [_event_document(event) for event in found.intruders],
         "missing": [
@@ -86,6 +87,9 @@ def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
         ],
         "outside": found.outside,
         "failed": found.failed,
+        "records": found.ours,
+        "passedOver": found.passed_over,
+        "otherKeys": found.other_keys,
     }
 
 
@@ -106,6 +110,29 @@ def reconciliation_told(found: Reconciliation) -> Iterator[str]:
     yield (
         f"{found.matched} matched, {found.failed} refused by KMS,"
         f" {found.outside} of a time that the files may not cover"
+    )
+    if found.passed_over:
+        yield (
+            f"passed over: {found.passed_over} events of Sign by"
+            f" {found.other_keys} other keys"
+        )
+
+
+def why_empty(found: Reconciliation) -> str:
+    """Say why nothing was compared, and what to do."""
+    if found.ours == 0:
+        return (
+            f"no record of ours is of the keys that count, and {found.events} events"
+            " are: is this the right DATABASE_URL or --export, and the right --key?"
+        )
+    if found.passed_over:
+        return (
+            f"all {found.passed_over} events of Sign are of other keys: are these the"
+            " files of the key's account and region, and is it the right --key?"
+        )
+    return (
+        "there is no event of Sign in the files: give those of a time at which"
+        " something was signed; the trail must log read events (alarms.md)"
     )
 
 

@@ -191,6 +191,19 @@ def read(note: str) -> Statement:
     return _statement(match)
 
 
+def notes(text: str) -> Sequence[str]:
+    """
+    Return the notes in *text*, which has nothing but notes, however many.
+
+    Raises:
+        InvalidInputError: There is something else in it, or no note at all.
+    """
+    found = list(_NOTE.finditer(text))
+    if not found or _NOTE.sub("", text).strip():
+        raise InvalidInputError("not a checkpoint of an audit chain")
+    return [match[0] for match in found]
+
+
 def _matched(note: str) -> re.Match[str]:
     match = _NOTE.fullmatch(note) if len(note) <= _MAX_NOTE else None
     if match is None:

@@ -8,6 +8,7 @@ time to the second; it never has the digest (AWS KMS developer guide, "Sign").
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,11 @@ from signer.redact import key_prefix
 
 
 _GZIP = b"\x1f\x8b"
+
+_KEY_ARN = re.compile(
+    r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/"
+    r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,16 @@ class Trail:
     first: datetime
     last: datetime
     signs: tuple[SignEvent, ...]
+
+
+def is_key_arn(name: str) -> bool:
+    """
+    Say whether *name* is a key's whole ARN, as CloudTrail tells it.
+
+    >>> is_key_arn("1234abcd-12ab-34cd-56ef-1234567890ab")
+    False
+    """
+    return _KEY_ARN.fullmatch(name) is not None
 
 
 def read_trail(paths: Iterable[Path]) -> Trail:

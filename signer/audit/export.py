@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
+from signer.audit.chain import GENESIS
 from signer.audit.lines import (
     End,
+    Header,
+    Line,
+    Note,
     checkpoint_line,
     end_line,
     header_line,
@@ -12,6 +16,7 @@ from signer.audit.lines import (
 )
 from signer.audit.record import Record, Sealed
 from signer.audit.walking import batches
+from signer.errors import InvalidInputError
 from signer.ports import Journal
 
 
@@ -44,13 +49,27 @@ def records(lines: Iterable[bytes]) -> Iterator[Record]:
     """
     Yield the records of an export, which somebody else has verified.
 
+    That it is all there is looked at all the same: from the first line to the last one,
+    and as many records as that one says.
+
     Raises:
-        InvalidInputError: A line is no line of an export.
+        InvalidInputError: It is not, or a line is no line of an export.
     """
-    for line in lines:
-        said = parse(line)
+    said: Line | None = None
+    due = End(0, GENESIS, 0)
+    for number, line in enumerate(lines, 1):
+        before, said = said, parse(line)
+        if isinstance(said, Header) != (before is None) or isinstance(before, End):
+            raise InvalidInputError(f"line {number} of the export is not at its place")
         if isinstance(said, Sealed):
+            if said.sequence != due.records + 1:
+                raise InvalidInputError(f"a record is missing before line {number}")
+            due = End(said.sequence, said.hash, due.checkpoints)
             yield said.record
+        elif isinstance(said, Note):
+            due = End(due.records, due.hash, due.checkpoints + 1)
+    if said != due:
+        raise InvalidInputError("the export is empty, cut off, or not all there")
 
 
 def _until(journal: Journal, size: int) -> Iterator[Sealed]:

@@ -58,6 +58,9 @@ class Reconciliation:
     ``missing`` are signatures of ours, of the time that the files surely cover, that
     CloudTrail does not have; ``outside`` counts those of other times that it does not
     have.  ``failed`` counts the events of refused calls, which signed nothing.
+
+    ``ours`` counts our records of the keys that count.  ``passed_over`` counts the
+    events of ``other_keys`` other keys.
     """
 
     matched: int
@@ -66,10 +69,24 @@ class Reconciliation:
     explained: tuple[Explained, ...]
     outside: int
     failed: int
+    ours: int
+    passed_over: int
+    other_keys: int
+
+    @property
+    def events(self) -> int:
+        """How many events of the keys that count there are."""
+        found = len(self.intruders) + len(self.explained)
+        return self.matched + found + self.failed
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a side has nothing of the keys that count: nothing was compared."""
+        return self.ours == 0 or self.events == 0
 
     @property
     def is_good(self) -> bool:
-        """Whether each side has what the other one has."""
+        """Whether each side has what the other one has, be it nothing."""
         return not self.intruders and not self.missing
 
 
@@ -113,6 +130,8 @@ def reconcile(
     records: Iterable[Record],
     trail: Trail,
     keys: Collection[str] = (),
+    ring: Collection[str] = (),
+    *,
     grace: timedelta = GRACE,
 ) -> Reconciliation:
     """
@@ -122,11 +141,15 @@ def reconcile(
         records: Ours, in any order, from before the files begin until now.
         trail: What CloudTrail has.
         keys: ARNs of the keys that count.  Without any, those whose first eight
-            characters our records mention.
+            characters our records or *ring* mention.
+        ring: Keys that are ours, whether or not a record mentions them.
         grace: How much of the files' time, at either end, they may not have whole.
     """
     said = sorted(_signing(records), key=lambda each: (each.at, not each.is_intent))
-    prefixes = set(map(key_prefix, keys)) or {each.prefix for each in said}
+    prefixes = set(map(key_prefix, keys)) or {
+        *map(key_prefix, ring),
+        *(each.prefix for each in said),
+    }
     events = [
         event
         for event in trail.signs
@@ -134,6 +157,8 @@ def reconcile(
         # Where CloudTrail has no ARN, the prefix is all there is.
         and (not keys or event.key_id in keys or ":" not in event.key_id)
     ]
+    counted = {event.event_id for event in events}
+    others = [event for event in trail.signs if event.event_id not in counted]
     signed = [event for event in events if event.error_code is None]
     ours = {
         request_id: each
@@ -153,6 +178,9 @@ def reconcile(
         explained=tuple(explained),
         outside=len(missing) - len(within),
         failed=len(events) - len(signed),
+        ours=sum(each.prefix in prefixes for each in said),
+        passed_over=len(others),
+        other_keys=len({event.key_id for event in others}),
     )
 
 

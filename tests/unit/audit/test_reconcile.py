@@ -43,6 +43,11 @@ def _compared(
     return reconcile(records, _trail(tmp_path, *events))
 
 
+def _matching(events: int, *, records: int) -> Reconciliation:
+    """Return what comes of so many events that all match, and of so many records."""
+    return Reconciliation(events, (), (), (), 0, 0, records, 0, 0)
+
+
 def _strange(found: Reconciliation) -> list[str]:
     return [event.request_id for event in found.intruders]
 
@@ -53,7 +58,7 @@ def test_each_has_what_the_other_has(tmp_path: Path) -> None:
     events = [sign_event(name, at(2)) for name in "abc"]
     found = _compared(tmp_path, records, *events)
 
-    assert found == Reconciliation(3, (), (), (), 0, 0)
+    assert found == _matching(3, records=len(records))
     assert found.is_good
 
 
@@ -86,7 +91,7 @@ def test_every_kind_of_record_counts(tmp_path: Path) -> None:
     events = [sign_event(operation.value, at(0)) for operation in Operation]
     found = _compared(tmp_path, records, *events)
 
-    assert found == Reconciliation(len(Operation), (), (), (), 0, 0)
+    assert found == _matching(len(Operation), records=len(records))
 
 
 def test_ours_that_nobody_saw(tmp_path: Path) -> None:
@@ -222,12 +227,34 @@ def test_other_keys_are_not_ours(tmp_path: Path) -> None:
     assert _strange(reconcile(records, trail, [OTHER_ARN])) == ["x"]
 
 
+@pytest.mark.parametrize("arn", [ARN, OTHER_ARN])
+def test_what_was_not_compared(tmp_path: Path, arn: str) -> None:
+    """With nothing of a key on one side nothing is told, and what was left counts."""
+    trail = _trail(tmp_path, sign_event("a", at(1)), sign_event("b", at(2)))
+    nobody = reconcile([], trail)
+    asked = reconcile([intent(0), outcome(1, "a"), outcome(2, "b")], trail, [arn])
+
+    assert (nobody.is_empty, nobody.passed_over, nobody.other_keys) == (True, 2, 1)
+    assert asked.is_empty == (arn == OTHER_ARN)
+    assert (asked.events, asked.passed_over) == ((2, 0) if arn == ARN else (0, 2))
+
+
+def test_keys_of_the_ring_are_ours(tmp_path: Path) -> None:
+    """A key of the ring counts before any record of ours mentions it, and after."""
+    trail = _trail(tmp_path, sign_event("x", at(1)), sign_event("y", at(2)))
+
+    assert _strange(reconcile([], trail, ring=[ARN])) == ["x", "y"]
+    assert reconcile([], trail, ring=[OTHER_ARN]).passed_over == 2
+    assert _strange(reconcile([outcome(1, "x")], trail, ring=[OTHER_ARN])) == ["y"]
+
+
 def test_softhsm_has_no_trail(tmp_path: Path) -> None:
     """What another backend signed is in no CloudTrail, and need not be."""
     local = Subject("pkcs11", "01", SUBJECT.address)
     found = _compared(tmp_path, [intent(0, subject=local), outcome(1, subject=local)])
 
-    assert found == Reconciliation(0, (), (), (), 0, 0)
+    assert found == _matching(0, records=0)
+    assert found.is_empty
 
 
 def test_reads_folders_as_aws_fills_them(tmp_path: Path) -> None:
