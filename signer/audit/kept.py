@@ -9,7 +9,7 @@ may end as they do there, and the last one may not end at all.
 import json
 from collections.abc import Sequence
 
-from signer.audit.checkpoints import notes, read
+from signer.audit.checkpoints import KIND, notes, read
 from signer.errors import InvalidInputError
 
 
@@ -33,6 +33,8 @@ def kept_notes(text: str) -> Sequence[str]:
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     if not any(_OPENING in line for line in lines):
         return notes("\n".join(lines).rstrip("\n") + "\n")
+    if any(KIND in line and _OPENING not in line for line in lines):
+        raise InvalidInputError("notes and lines of a log need a file each")
     told = [note for note in map(_told, lines) if note is not None]
     if not told:
         raise InvalidInputError("no line of the log has a checkpoint")

@@ -59,6 +59,7 @@ NOT_KEPT = {
     "an object": '{"event": "x"}',
     "another event": f'{{"event": "x", "of": "audit-checkpoint"}}\n{ALIKE}',
     "a line cut off": f"{LOGGED[0]}\n{LOGGED[1][:-9]}",
+    "a note in a log": f"{LOGGED[0]}\n{NOTES[1]}",
     "no opening": '"audit-checkpoint"\n{"a": 1}',
     "no note": '{"event": "audit-checkpoint"}',
     "by another key": checkpoint(LINKS, 2, key=CheckpointKey.generate()).note,
