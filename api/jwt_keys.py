@@ -28,6 +28,9 @@ KEY_ID = re.compile(r"[A-Za-z0-9._~+=-]{1,128}")
 ASYMMETRIC = ("RS256", "PS256", "ES256", "EdDSA")
 MAX_BYTES = 64 * 1024
 
+_PEM = "JWT_PUBLIC_KEY_FILE"
+_JWKS = "JWT_JWKS_FILE"
+
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
@@ -88,9 +91,9 @@ def load_keys(settings: Settings) -> KeySet:
         return KeySet(only=_hmac_key(settings, secret.get_secret_value()))
     require_asymmetric(settings)
     if pem is not None:
-        return KeySet(only=_pem_key(pem, settings.jwt_algorithm))
+        return KeySet(only=_pem_key(_read(pem, _PEM), settings.jwt_algorithm))
     assert jwks is not None  # noqa: S101  Counted above.
-    return KeySet(by_id=_jwks_keys(jwks, settings.jwt_algorithm))
+    return KeySet(by_id=_jwks_keys(_read(jwks, _JWKS), settings.jwt_algorithm))
 
 
 def require_one_source(settings: Settings) -> None:
@@ -159,60 +162,61 @@ def _hmac_key(settings: Settings, secret: str) -> VerificationKey:
         raise _refusal("jwt-key-invalid", "JWT_SECRET holds a public key") from None
 
 
-def _pem_key(path: Path, algorithm: str) -> VerificationKey:
+def _pem_key(content: bytes, algorithm: str) -> VerificationKey:
     try:
         # Not PyJWT's own reader, which also takes private keys.
-        return bind(load_pem_public_key(_read(path)), algorithm)
+        return bind(load_pem_public_key(content), algorithm)
     except (ValueError, UnsupportedAlgorithm, jwt.InvalidKeyError):
         raise _refusal(
-            "jwt-key-invalid", f"{path} holds no public key for {algorithm}"
+            "jwt-key-invalid", f"{_PEM} holds no public key for {algorithm}"
         ) from None
 
 
-def _jwks_keys(path: Path, algorithm: str) -> Mapping[str, VerificationKey]:
+def _jwks_keys(content: bytes, algorithm: str) -> Mapping[str, VerificationKey]:
     try:
-        entries = strict_json.loads(_read(path)).get("keys")
+        entries = strict_json.loads(content).get("keys")
     except InvalidInputError as e:
-        raise _refusal("jwt-key-invalid", f"{path}: {e}") from None
+        raise _refusal("jwt-key-invalid", f"{_JWKS}: {e}") from None
     if not isinstance(entries, list) or not entries:
-        raise _refusal("jwt-key-invalid", f"{path} lists no keys")
-    keys = dict(_jwk(path, entry, algorithm) for entry in entries)
+        raise _refusal("jwt-key-invalid", f"{_JWKS} lists no keys")
+    keys = dict(_jwk(entry, algorithm) for entry in entries)
     if len(keys) != len(entries):
-        raise _refusal("jwt-key-invalid", f"{path}: two keys with one kid")
+        raise _refusal("jwt-key-invalid", f"{_JWKS}: two keys with one kid")
     return keys
 
 
-def _jwk(path: Path, entry: Any, default: str) -> tuple[str, VerificationKey]:
+def _jwk(entry: Any, default: str) -> tuple[str, VerificationKey]:
     match entry:
         case {"d": _} | {"k": _} | {"kty": "oct"}:
-            raise _refusal("jwt-key-invalid", f"{path} holds a secret key")
+            raise _refusal("jwt-key-invalid", f"{_JWKS} holds a secret key")
         case {"kid": str(kid)} if entry.get("use", "sig") == "sig":
             algorithm = entry.get("alg", default)
         case _:
             raise _refusal(
-                "jwt-key-invalid", f"{path}: a key without kid, or not for signatures"
+                "jwt-key-invalid", f"{_JWKS}: a key without kid, or not for signatures"
             )
     if algorithm not in ASYMMETRIC:
-        raise _refusal("jwt-key-invalid", f"{path}: an algorithm that is not allowed")
+        raise _refusal("jwt-key-invalid", f"{_JWKS}: an algorithm that is not allowed")
     try:
         return kid, bind(jwt.PyJWK(entry, algorithm).key, algorithm)
     except (jwt.PyJWTError, ValueError, TypeError):
         # Raised anew: the library quotes the whole key.
         raise _refusal(
-            "jwt-key-invalid", f"{path}: a key that does not fit {algorithm}"
+            "jwt-key-invalid", f"{_JWKS}: a key that does not fit {algorithm}"
         ) from None
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, variable: str) -> bytes:
+    # Never the path: it may be the key itself, put into the wrong variable.
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as e:
         raise _refusal(
-            "jwt-key-invalid", f"{path} cannot be read ({type(e).__name__})"
+            "jwt-key-invalid", f"{variable} cannot be read ({type(e).__name__})"
         ) from None
     if len(content) > MAX_BYTES:
-        raise _refusal("jwt-key-invalid", f"{path} is too large for a key file")
+        raise _refusal("jwt-key-invalid", f"{variable} is too large for a key file")
     return content
 
 

@@ -121,7 +121,7 @@ def load_networks(path: Path) -> Mapping[str, Network]:
     Read the TOML file at *path*.
 
     Raises:
-        ConfigurationError: ``networks-misconfigured``, naming file and field.
+        ConfigurationError: ``networks-misconfigured``, naming the field.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -137,4 +137,7 @@ def load_networks(path: Path) -> Mapping[str, Network]:
             f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
             for error in e.errors(include_input=False, include_url=False)
         )
-    raise ConfigurationError(Refusal("networks-misconfigured", f"{path}: {problem}"))
+    # Never the path: it may be a secret, put into the wrong variable.
+    raise ConfigurationError(
+        Refusal("networks-misconfigured", f"NETWORKS_FILE: {problem}")
+    )

@@ -41,7 +41,7 @@ def _refused(path: Path) -> str:
     (refusal,) = caught.value.refusals
 
     assert refusal.code == "networks-misconfigured"
-    assert refusal.message.startswith(f"{path}: ")
+    assert refusal.message.startswith("NETWORKS_FILE: ")
     return refusal.message
 
 

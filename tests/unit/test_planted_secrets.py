@@ -8,7 +8,7 @@ import subprocess
 import sys
 import traceback
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from api import logs
 from api.auth import Authenticator
+from api.bootstrap import lay_foundation
 from backends.aws_kms import KMSBackend, build_client
 from backends.json_rpc import JSONRPCChain
 from backends.pkcs11 import PKCS11Backend
@@ -312,6 +313,74 @@ def test_no_setting_is_repeated_in_its_refusal(detector: Detector, name: str) ->
     text = "\n".join(said)
 
     assert detector.found(text) == set()
+
+
+MISPLACED = {
+    "word": value("pkcs11-pin"),
+    "number": value("raw-key"),
+    "password": value("dsn-password-odd"),
+    "key": value("jwt-signing-key"),
+    "set": f'{{"keys":[{{"kty":"oct","k":"{value("jwt-hmac-secret")}"}}]}}',
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """A configuration in which the guard finds only that the device is missing."""
+    home = tmp_path_factory.mktemp("home")
+    networks = home / "networks.toml"
+    example = Path(__file__).parents[2] / "docker" / "networks.example.toml"
+    networks.write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
+    return {
+        "APP_ENV": "test",
+        "HOTWALLET_HOME": str(home),
+        "NETWORKS_FILE": str(networks),
+        "PKCS11_MODULE": "/nowhere",
+        "JWT_ALGORITHM": "HS256",
+        "JWT_SECRET": value("jwt-hmac-secret"),
+    }
+
+
+def _with_misplaced(
+    sound: Mapping[str, str], name: str, misplaced: str
+) -> dict[str, str]:
+    """Return *sound* with *misplaced*, and such that somebody looks at it."""
+    environ = dict(sound)
+    if name.startswith("JWT_") and name.endswith(("_FILE", "_URL")):
+        del environ["JWT_SECRET"], environ["JWT_ALGORITHM"]
+    if name.startswith(("KMS_", "AWS_")):
+        environ |= {
+            "USE_KMS": "true",
+            "KMS_KEY_ID": value("kms-key-uuid"),
+            "KMS_MAX_RETRIES": "0",
+            "KMS_TIMEOUT_MS": "500",
+            "AWS_REGION": "eu-central-1",
+            "AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:1",
+        }
+    return environ | {name: misplaced}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_no_setting_is_repeated_by_the_guard(
+    *,
+    aws_environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    detector: Detector,
+    sound: Mapping[str, str],
+    name: str,
+) -> None:
+    """Nor do those refusals quote it that come of opening what it names."""
+    monkeypatch.chdir(tmp_path)  # A secret may be a path, and be made.
+    monkeypatch.setenv("SOFTHSM2_CONF", "/nowhere")
+    said = {}
+    for kind, misplaced in MISPLACED.items():
+        with pytest.raises(ConfigurationError) as caught:
+            lay_foundation(_with_misplaced(sound, name, misplaced))
+        e = caught.value
+        said[kind] = _described(e) + "".join(traceback.format_exception(e))
+
+    assert detector.leaks(said) == {}
 
 
 def test_no_networks_file_is_repeated(detector: Detector, tmp_path: Path) -> None:
