@@ -6,6 +6,7 @@ from api import errors
 from api.administration import KeyRelocation, KeyRotation, Keys
 from api.metrics import Metrics, OpenMetrics
 from api.middleware import Gate, RequestLog
+from api.overrides import require_our_gunicorn
 from api.resources import (
     Cancellation,
     Liveness,
@@ -48,7 +49,12 @@ def get_app() -> App:
     Return the application as the environment configures it.
 
     gunicorn calls it in each worker, after the fork: ``api.app:get_app()``.
+
+    Raises:
+        ConfigurationError: The guard refuses, or gunicorn is not as we have it.
+        SystemExit: It is another server, or gunicorn without our settings.
     """
+    require_our_gunicorn()
     from api.bootstrap import build_services  # noqa: PLC0415  Opens the backends.
 
     return create_app(build_services())

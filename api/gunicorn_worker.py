@@ -28,6 +28,7 @@ from api.context import new_request_id
 from api.errors import MEDIA_TYPE, problem_of_status
 from api.logs import configure, watch_uncaught
 from api.middleware import SECURITY_HEADERS
+from api.overrides import serving
 from api.patience import SECONDS, PatientSocket, SlowClientError
 from signer.guard import EXIT_STATUS
 from signer.settings import Settings
@@ -72,7 +73,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         master tries again.
         """
         try:
-            super().load_wsgi()
+            with serving(self.cfg):
+                super().load_wsgi()
         except Exception as e:  # noqa: BLE001  Whatever it is, it is told here.
             refusals = [str(r) for r in getattr(e, "refusals", ())]
             _log.exception("worker-not-started", refusals=refusals)

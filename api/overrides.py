@@ -3,19 +3,38 @@ What gunicorn was told beside ``api/gunicorn_conf.py``, which would win over it.
 
 The guard judges our own settings.  A ``-b`` on the command line, or in
 ``GUNICORN_CMD_ARGS``, would have the service listen where the guard never looked;
-another worker class would lose its patience; ``--preload`` would open the key before
-the fork.
+``--proxy-protocol`` would have it believe anybody where he comes from; another worker
+class would lose its patience; ``--preload`` would open the key before the fork.  So
+whatever our file does not say must be as gunicorn has it by itself.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.config import Config  # type: ignore[import-untyped]
 
-from signer.errors import Refusal
+from signer.errors import ConfigurationError, Refusal
+from signer.guard import EXIT_STATUS
 
+
+_HARMLESS = frozenset(
+    {
+        "config",  # Which file it was, which is judged by what it says.
+        "wsgi_app",
+        "default_proc_name",  # The application's name once more.
+        "pidfile",
+    }
+)
+# Not chdir, though a supervisor may begin anywhere: this process has imported us from
+# here, and the guard and those that it starts later would be imported from there.
 
 _SOCKETS_OF_SYSTEMD = "LISTEN_FDS"
+
+_serving: ContextVar[Config | None] = ContextVar("serving", default=None)
 
 
 def override_refusals(
@@ -40,7 +59,48 @@ def override_refusals(
 
 def _differing(effective: Config, ours: Mapping[str, object]) -> Iterator[str]:
     expected = Config()
-    for name in expected.settings.keys() & ours.keys():
-        expected.set(name, ours[name])
+    for name in expected.settings.keys() - _HARMLESS:
+        if name in ours:
+            expected.set(name, ours[name])
         if expected.settings[name].get() != effective.settings[name].get():
             yield name
+
+
+@contextmanager
+def serving(effective: Config) -> Iterator[None]:
+    """Say that our worker makes the application now, as *effective* has it."""
+    before = _serving.set(effective)
+    try:
+        yield
+    finally:
+        _serving.reset(before)
+
+
+def require_our_gunicorn() -> None:
+    """
+    Make sure that the application is made for gunicorn as we have it, and no other.
+
+    Raises:
+        ConfigurationError: ``gunicorn-overridden``, of our worker, who tells it.
+        SystemExit: The same where nobody of ours would: it is told already.
+    """
+    effective = _serving.get()
+    if effective is None:
+        sys.stderr.write(
+            "refused: gunicorn-overridden: this is not gunicorn with"
+            " api/gunicorn_conf.py, which the guard goes by; run: hotwallet serve\n"
+        )
+        raise SystemExit(_status())
+    # Here, since the file itself imports us.
+    from api import gunicorn_conf  # noqa: PLC0415
+
+    refusals = list(override_refusals(effective, vars(gunicorn_conf), {}))
+    if refusals:
+        raise ConfigurationError(*refusals)
+
+
+def _status() -> int:
+    # Of whatever else a worker ends with, gunicorn makes the next worker.
+    if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/"):
+        return int(Arbiter.WORKER_BOOT_ERROR)
+    return EXIT_STATUS

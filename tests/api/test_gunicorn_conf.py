@@ -87,6 +87,15 @@ def test_bad_settings_are_refused_in_a_line() -> None:
         (["--forwarded-allow-ips", "*"], {}, "forwarded_allow_ips"),
         ([], {"GUNICORN_CMD_ARGS": "--bind=0.0.0.0:0"}, "bind"),
         ([], {"GUNICORN_CMD_ARGS": "--workers=9"}, "workers"),
+        (
+            ["--proxy-protocol", "--proxy-allow-from", "*"],
+            {},
+            "proxy_allow_ips, proxy_protocol",
+        ),
+        (["--protocol", "uwsgi"], {}, "protocol"),
+        (["-e", "BIND=127.0.0.1:1"], {}, "raw_env"),
+        (["--chdir", "/"], {"PYTHONPATH": str(ROOT)}, "chdir"),
+        (["--permit-obsolete-folding"], {}, "permit_obsolete_folding"),
     ],
 )
 def test_no_other_words_for_gunicorn(
@@ -106,6 +115,59 @@ def test_no_other_words_for_gunicorn(
     assert result.returncode == 78
     assert f"refused: gunicorn-overridden: {OTHERWISE}: {named};" in result.stderr
     assert "Listening" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["-b", "127.0.0.1:0"], ""),
+        (["-b", "127.0.0.1:0", "-k", "gthread"], ""),
+        (["-b", "127.0.0.1:0", "-k", "api.gunicorn_worker.Worker"], "umask"),
+    ],
+)
+def test_no_other_gunicorn(arguments: list[str], names: str) -> None:
+    """
+    Without our settings, the application refuses, and the server ends at once.
+
+    gunicorn's worker has no way to end it with 78.
+    """
+    result = _gunicorn(*arguments, "api.app:get_app()", APP_ENV="test")
+
+    told = "".join((result.stderr + result.stdout).split())  # Lines are wrapped.
+    assert result.returncode == 3
+    assert "gunicorn-overridden:" in told
+    assert names in told
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--preload"], ["-c", "python:api.gunicorn_conf", "--preload"]]
+)
+def test_nothing_is_made_before_the_fork(arguments: list[str]) -> None:
+    """``--preload`` makes no application, whose guard it would not have asked."""
+    result = _gunicorn(
+        "-b", "127.0.0.1:0", *arguments, "api.app:get_app()", APP_ENV="test"
+    )
+
+    assert result.returncode in {3, 78}
+    assert "refused: gunicorn-overridden: " in result.stderr
+    assert "Listening" not in result.stderr + result.stdout
+
+
+def test_no_other_server() -> None:
+    """Nor is it made for whoever else asks, since nobody judged where he listens."""
+    result = subprocess.run(
+        [sys.executable, "-c", "import api.app; api.app.get_app()"],
+        cwd=ROOT,
+        env={"APP_ENV": "test"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert result.returncode == 78
+    assert result.stderr.startswith("refused: gunicorn-overridden: ")
 
 
 def test_no_socket_of_systemd() -> None:
