@@ -87,9 +87,16 @@ class Access:
         if not attempt.needs.administrative:
             self._count_client(caller)
             return
-        self._count_administrator(caller, attempt)
-        if attempt.method not in _HARMLESS:
+        # Looks are counted apart, since a token that is used up still looks: whoever
+        # found one must not keep its subject from changing anything.
+        changes = attempt.method not in _HARMLESS
+        who = caller.sub if changes else f"{caller.sub} looking"  # No sub has spaces.
+        if self._limits.administration.is_over(who):
+            raise self._limits.administration.exceeded()
+        # Before it is counted: one that is replayed costs its peer, not its subject.
+        if changes:
             self._use_token(caller)
+        self._count_administrator(who, caller, attempt)
 
     def refuse(
         self, error: RequestError, attempt: Attempt, caller: Principal | None
@@ -114,9 +121,11 @@ class Access:
         if limit is not None and limit.take(caller.sub) is not Standing.WITHIN:
             raise limit.exceeded()
 
-    def _count_administrator(self, caller: Principal, attempt: Attempt) -> None:
+    def _count_administrator(
+        self, who: str, caller: Principal, attempt: Attempt
+    ) -> None:
         limit = self._limits.administration
-        standing = limit.take(caller.sub, firm=True)
+        standing = limit.take(who, firm=True)
         if standing is Standing.WITHIN:
             return
         refusal = limit.exceeded()

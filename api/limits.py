@@ -136,7 +136,8 @@ class Limits:
     The limits of the API.
 
     ``refused`` counts answers 401 and 403 by where they go, ``administration`` the
-    administrative calls of each subject, and ``client`` all other calls of each, if
+    administrative calls of each subject (looks and changes apart), and ``client`` all
+    other calls of each, if
     they are limited.
     """
 

@@ -1,5 +1,6 @@
 """Too many: told apart from enough, by all processes together, and cheaply."""
 
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ from tests.api.support import (
 
 
 PEER = "203.0.113.9"
+
+ALICE: dict[str, Any] = {"roles": ["admin"], "scope": "keys:rotate", "sub": "alice"}
 
 _FORGED = {
     "Authorization": f"Bearer {signed(header(), claims(), STRANGER)}",
@@ -74,6 +77,13 @@ class Instance:
         return self.client.simulate_get(
             path, headers=headers or bearer(NOW, **changes), remote_addr=peer
         )
+
+    def rotate(self, peer: str = PEER, jti: str | None = None) -> int:
+        """Change something as alice, with a new token unless there is *jti*."""
+        token = bearer(NOW, **ALICE, jti=jti or secrets.token_hex())
+        return self.client.simulate_post(
+            "/rotation", headers=token, remote_addr=peer
+        ).status_code
 
     def _executed(self, *args: Any) -> None:
         statement = str(args[2])
@@ -174,11 +184,8 @@ def test_spoofed_headers_make_no_new_peer(pair: list[Instance]) -> None:
 
 def test_administrators_are_limited(pair: list[Instance]) -> None:
     """Each subject has 30 administrative calls a minute, wherever it asks."""
-    good: dict[str, Any] = {"roles": ["admin"], "scope": "keys:rotate"}
-    statuses = [
-        pair[n % 2].ask("/rotation", sub="alice", **good).status_code for n in range(40)
-    ]
-    other = pair[0].ask("/rotation", sub="bob", **good)
+    statuses = [pair[n % 2].ask("/rotation", **ALICE).status_code for n in range(40)]
+    other = pair[0].ask("/rotation", **ALICE | {"sub": "bob"})
     records = [r.fields for one in pair for r in one.journal.records]
 
     assert statuses == [200] * 30 + [429] * 10
@@ -186,6 +193,28 @@ def test_administrators_are_limited(pair: list[Instance]) -> None:
     assert [(r["actor"], r["outcome"]) for r in records] == [
         ("alice", "too-many-requests")
     ]
+
+
+def test_replays_cost_their_peer_alone(pair: list[Instance]) -> None:
+    """Who found a token that is used up keeps neither its subject nor others out."""
+    jti = secrets.token_hex()
+    used = pair[0].rotate(jti=jti)
+    replays = [pair[n % 2].rotate("198.51.100.1", jti) for n in range(70)]
+    hers = [pair[n % 2].rotate() for n in range(30)]
+
+    assert used == 200
+    assert replays == [401] * 60 + [429] * 10
+    assert hers == [200] * 29 + [429]
+
+
+def test_looks_are_counted_apart(pair: list[Instance]) -> None:
+    """A used token still looks; however often it does, changes remain possible."""
+    jti = secrets.token_hex()
+    used = pair[0].rotate(jti=jti)
+    looks = [pair[n % 2].ask("/rotation", **ALICE, jti=jti) for n in range(40)]
+
+    assert [a.status_code for a in looks] == [200] * 30 + [429] * 10
+    assert [used, pair[1].rotate()] == [200, 200]
 
 
 def test_good_refunds_cost_no_write(pair: list[Instance]) -> None:
