@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import (
@@ -21,6 +21,10 @@ Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+# As some balancers have it: 192.0.2.1:4711, [2001:db8::1]:4711.  Without brackets, the
+# port would be a part of the address (RFC 5952, section 6).
+_WITH_PORT = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<four>[0-9.]+))(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +69,26 @@ def principal(req: falcon.Request) -> Principal:
     return known
 
 
-def peer_address(req: falcon.Request, proxies: Sequence[Network] = ()) -> str:
+def peer_address(
+    req: falcon.Request,
+    proxies: Sequence[Network] = (),
+    *,
+    at_a_loss: Callable[[str], object] = lambda _: None,
+) -> str:
     """
     Return the address that *req* came from, in its one spelling.
 
     It is the socket's.  Only where that one is among *proxies* counts what they say:
     of ``X-Forwarded-For`` the last address that is not a proxy's, since all before it
-    was written by whoever sent it.
+    was written by whoever sent it.  *at_a_loss* is told of a proxy that says nothing
+    which can be read: it is the address then, and its clients are one.
     """
     peer = _socket_address(req)
     hops = (req.get_header("X-Forwarded-For") or "").split(",")
     while hops and _is_proxy(peer, proxies):
-        before = _address(hops.pop().strip())
+        before = _hop(hops.pop().strip())
         if before is None:
+            at_a_loss(str(peer or "unknown"))
             break
         peer = before
     return str(peer or "unknown")
@@ -110,6 +121,15 @@ def _is_proxy(peer: _Address | None, proxies: Sequence[Network]) -> bool:
     if peer is None:
         return bool(proxies)
     return any(peer in proxy for proxy in proxies)
+
+
+def _hop(text: str) -> _Address | None:
+    found = _WITH_PORT.fullmatch(text)
+    if found is None:
+        return _address(text)
+    address = _address(found["six"] or found["four"] or "")
+    # Brackets are around IPv6 alone (RFC 3986, section 3.2.2).
+    return address if found["six"] is None or ":" in found["six"] else None
 
 
 def _address(text: str) -> _Address | None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from typing import Any, ClassVar
 
 import falcon
@@ -129,6 +130,7 @@ class Gate:
         self._authenticator = authenticator
         self._access = access
         self._proxies = proxies
+        self._untold = Lock()  # Taken by whoever tells of an unreadable proxy first.
 
     def process_resource(
         self,
@@ -167,7 +169,7 @@ class Gate:
             needs=needs,
             method=req.method,
             route=req.uri_template,
-            peer=peer_address(req, self._proxies),
+            peer=peer_address(req, self._proxies, at_a_loss=self._tell),
             request_id=request_id(req),
         )
         access.turn_away(attempt)
@@ -184,6 +186,11 @@ class Gate:
         req.context.principal = caller
         require_rights(caller, needs)
         return caller
+
+    def _tell(self, proxy: str) -> None:
+        """Log, once in the life of this process, that *proxy* names nobody."""
+        if self._untold.acquire(blocking=False):
+            _log.warning("forwarded-address-unreadable", proxy=proxy)
 
 
 def _canonical(req: falcon.Request, resp: falcon.Response) -> dict[str, object]:

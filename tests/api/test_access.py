@@ -288,6 +288,17 @@ def test_a_caller_does_not_say_where_it_is(
         ("10.0.0.1", "1.2.3.4, \x1b[31m, 10.0.0.2", "10.0.0.2"),
         ("10.0.0.1", "", "10.0.0.1"),
         ("10.0.0.1", "2001:DB8::0:1", "2001:db8::1"),
+        ("10.0.0.1", "1.2.3.4, 198.51.100.7:51234", "198.51.100.7"),
+        ("10.0.0.1", "1.2.3.4, 198.51.100.7:51234, 10.0.0.2:80", "198.51.100.7"),
+        ("10.0.0.1", "[2001:db8::1]:443", "2001:db8::1"),
+        ("10.0.0.1", "[2001:db8::1]", "2001:db8::1"),
+        ("10.0.0.1", "[::ffff:198.51.100.7]:443", "198.51.100.7"),
+        ("10.0.0.1", "1.2.3.4, [198.51.100.7]:443", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, 198.51.100.7:", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, 198.51.100.7:port", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, [2001:db8::1]443", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, []:443", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, :443", "10.0.0.1"),
         ("203.0.113.9", "1.2.3.4", "203.0.113.9"),
         ("::ffff:203.0.113.9", "1.2.3.4", "203.0.113.9"),
         ("::ffff:10.0.0.1", "1.2.3.4", "1.2.3.4"),
@@ -312,6 +323,24 @@ def test_a_proxy_may_say_where_it_is(
     )
 
     assert [r.fields["details"]["peer"] for r in journal.records] == [peer]
+
+
+@pytest.mark.parametrize("said", [None, "1.2.3.4, unknown"])
+def test_a_proxy_that_names_nobody_is_told_once(
+    callers: CallerTables, clock: SettableClock, log: io.StringIO, said: str | None
+) -> None:
+    """H16: its clients are counted as one, which somebody must hear of, and mend."""
+    client = TestClient(build(callers, clock, proxies=[ip_network("10.0.0.0/8")]))
+    headers = {} if said is None else {"X-Forwarded-For": said}
+    for _ in range(3):
+        client.simulate_post("/rotation", headers=headers, remote_addr="10.0.0.1")
+    client.simulate_post("/rotation", headers=headers, remote_addr="203.0.113.9")
+    told = [event for event in lines(log) if event["level"] == "warning"]
+
+    assert [(event["event"], event.get("proxy")) for event in told] == [
+        ("forwarded-address-unreadable", "10.0.0.1"),
+        ("proxy-bypassed", None),
+    ]
 
 
 def test_a_socket_without_an_address_is_no_proxy_by_itself(
