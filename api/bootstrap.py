@@ -32,7 +32,13 @@ from signer.blocking import Blocking
 from signer.der import encode_public_key
 from signer.enrolment import Enrolment
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
-from signer.guard import check_audit_key, check_chain, check_settings, prove_key
+from signer.guard import (
+    check_audit_key,
+    check_chain,
+    check_journal,
+    check_settings,
+    prove_key,
+)
 from signer.networks import Network, load_networks
 from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.sweep import Sweeper
@@ -60,6 +66,7 @@ def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Found
     settings = Settings.from_env(environ)
     networks, keys, warnings = _judge(settings, serving=serving)
     store = open_store(settings)
+    check_journal(settings, store)
     backend = open_backend(settings)
     signer, found = settle_key(settings, store, backend)
     warnings += found

@@ -15,7 +15,7 @@ from signer.audit.lateness import LATE
 from signer.audit.log import AuditLog
 from signer.audit.record import Actor, Operation
 from signer.audit.walking import newest, require_agreement
-from signer.guard import check_settings
+from signer.guard import check_journal, check_settings
 from signer.networks import load_networks
 from signer.settings import Settings
 
@@ -51,6 +51,7 @@ def steps(patient: Patient) -> Iterator[Step]:
         "hotwallet db upgrade; docs/operations/database-down.md",
         ("settings",),
     )
+    yield Step("role", lambda: _role(patient), _GUARD, ("database",))
     # Which key serves, the ring says: they are made when it was read.
     yield from key_steps(patient)
     yield Step(
@@ -115,6 +116,19 @@ def _database(patient: Patient) -> Finding:
     patient.written = patient.audit.event("doctor", Operation.ADMINISTRATION, DOCTOR)
     patient.audit.write(patient.written)
     return Finding("answers, has our schema, and was written to")
+
+
+def _role(patient: Patient) -> Finding:
+    check_journal(patient.settings, patient.store)
+    found = patient.store.liberties()
+    if found:
+        return Finding(
+            f"the database's role {', '.join(found)}",
+            "nothing on a laptop; docs/database.md has the grants for production",
+        )
+    if patient.settings.effective_database_url.startswith("sqlite"):
+        return Finding("whoever may write SQLite's file may change the audit")
+    return Finding("can add to the audit, and not change it")
 
 
 def _audit(patient: Patient) -> Finding:

@@ -23,10 +23,11 @@ from signer.errors import (
     KeyNotFoundError,
     Refusal,
     SigningError,
+    StoreError,
 )
 from signer.exposure import exposure_refusals
 from signer.networks import Network, Token
-from signer.ports import Call, ChainClient
+from signer.ports import Call, ChainClient, Journal
 from signer.refunds.erc20 import DECIMALS
 from signer.settings import RAW_KEY, Settings
 from signer.signing import Signer
@@ -120,6 +121,30 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
         ) from None
     if refusals:
         raise ConfigurationError(*refusals)
+
+
+def check_journal(settings: Settings, journal: Journal) -> None:
+    """
+    Make sure that production cannot change what it has written into *journal*.
+
+    Raises:
+        ConfigurationError: ``audit-not-append-only``, or ``database-not-ready`` when
+            the database does not say.
+    """
+    if not settings.is_production:
+        return
+    try:
+        found = journal.liberties()
+    except StoreError as e:
+        raise ConfigurationError(Refusal("database-not-ready", str(e))) from None
+    if found:
+        raise ConfigurationError(
+            Refusal(
+                "audit-not-append-only",
+                f"the role of DATABASE_URL {', '.join(found)}; give the service a role"
+                " that owns nothing, with the grants of docs/database.md",
+            )
+        )
 
 
 def check_audit_key(

@@ -16,6 +16,7 @@ from sqlalchemy.types import BigInteger
 from backends.sql.database import Database
 from backends.sql.key_rows import ACTIVE, one
 from backends.sql.locks import hold_keys
+from backends.sql.roles import liberties
 from backends.sql.schema import audit_checkpoints, audit_records, keys
 from backends.sql.statements import INSERT
 from backends.sql.urls import POSTGRESQL
@@ -183,6 +184,10 @@ class AuditTables:
     def oldest_unsealed(self) -> str | None:
         """Return the id of the record that has waited longest for its seal."""
         return self._database.run(lambda c: c.execute(_OLDEST).scalar())
+
+    def liberties(self) -> list[str]:
+        """Return what our role may do to the journal beyond what it needs."""
+        return liberties(self._database)
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Keep *checkpoint*, unless there is one of the same size."""

@@ -58,3 +58,10 @@ class Journal(Protocol):
 
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
         """Return the checkpoints of more than *after* records, smallest first."""
+
+    def liberties(self) -> Sequence[str]:
+        """
+        Return what this process may do to the journal that it must not, in few words.
+
+        Nobody can keep who may write SQLite's file from anything: it has no words.
+        """

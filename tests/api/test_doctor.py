@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from api.doctor import examination, told
 from api.ladder import Finding, Rung, State, Step, ladder
 from api.patient import Patient
+from api.rungs import steps
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import stablecoin as coin
@@ -27,6 +29,7 @@ from signer.errors import (
 )
 from signer.ports import KeyId
 from signer.refunds.wallet import Pause
+from signer.settings import Settings
 from tests.api.examined import OPENERS, examined, furnished, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
@@ -171,6 +174,7 @@ IN_ORDER = {
     "proxy": "ok",
     "tokens": "ok",
     "database": "ok",
+    "role": "ok",
     "device": "ok",
     "key": "warning",  # Nobody enrolled it yet.
     "signature": "ok",
@@ -195,6 +199,24 @@ def test_a_system_in_order(home: dict[str, str]) -> None:
     assert "has been mined yet" in rungs["local mined"].said
 
 
+@pytest.mark.parametrize(
+    ("app_env", "state"), [("test", State.WARNING), ("production", State.FAILED)]
+)
+def test_a_role_that_could_change_the_audit(
+    postgresql_url: str, app_env: str, state: State
+) -> None:
+    """On a laptop it is a warning what in production is a refusal."""
+    environ = {"APP_ENV": app_env, "DATABASE_URL": postgresql_url}
+    patient = Patient(environ, OPENERS)
+    patient.settings = Settings.from_env(environ)
+    with closing(SQLStore(postgresql_url)) as patient.store:
+        (rung,) = ladder(step for step in steps(patient) if step.name == "role")
+
+    assert rung.state is state
+    assert "is a superuser" in rung.said
+    assert rung.cure is not None
+
+
 def test_who_is_believed(home: dict[str, str]) -> None:
     """The doctor tells whose word counts; that it is nobody's is for laptops only."""
     assert "none is needed" in examined(home)["proxy"].said
@@ -216,7 +238,14 @@ BROKEN = [
         {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/refunds"},
         {"database": "failed", "key": "skipped", "signature": "skipped"},
         # Whose money it is, only the ring knows.
-        {"audit", "checkpoints", "local nonces", "local worker", *OF_THE_ADDRESS},
+        {
+            "role",
+            "audit",
+            "checkpoints",
+            "local nonces",
+            "local worker",
+            *OF_THE_ADDRESS,
+        },
     ),
     ({"JWT_PUBLIC_KEY_FILE": "/nowhere/jwt.pem"}, {"tokens": "failed"}, set()),
     ({"AUDIT_SIGNING_KEY_FILE": "/nowhere/a.pem"}, {"checkpoints": "failed"}, set()),
@@ -232,6 +261,7 @@ BROKEN = [
             "key": "skipped",
         },
         {
+            "role",
             "signature",
             "audit",
             "checkpoints",

@@ -2,10 +2,10 @@
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import coincurve
 import pytest
@@ -23,17 +23,20 @@ from signer.errors import (
     ExecutionRevertedError,
     KeyNotFoundError,
     KeyUnusableError,
+    Refusal,
+    StoreError,
 )
 from signer.guard import (
     EXIT_STATUS,
     NOT_SAFE,
     check_audit_key,
     check_chain,
+    check_journal,
     check_settings,
     prove_key,
 )
 from signer.networks import Network
-from signer.ports import Call
+from signer.ports import Call, Journal
 from signer.settings import RAW_KEY, Settings
 from signer.signing import Signer
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
@@ -691,3 +694,38 @@ def test_every_code_has_its_cure(code: str) -> None:
 def test_the_codes_are_found() -> None:
     """The test above reads the code as it is written."""
     assert {code for code, _ in UNSAFE} <= _codes_in_the_code()
+
+
+class _Role:
+    """A journal that says what its role may do, or that it does not answer."""
+
+    def __init__(self, *found: str, fails: bool = False) -> None:
+        self._found = found
+        self._fails = fails
+
+    def liberties(self) -> Sequence[str]:
+        """Return what was given."""
+        if self._fails:
+            raise StoreError("it does not answer")
+        return self._found
+
+
+@pytest.mark.parametrize(
+    ("role", "codes"),
+    [
+        (_Role(), []),
+        (_Role("owns audit_records"), ["audit-not-append-only"]),
+        (_Role(fails=True), ["database-not-ready"]),
+    ],
+)
+def test_production_cannot_change_its_audit(role: _Role, codes: list[str]) -> None:
+    """A role that could is refused, and named; nobody asks for it elsewhere."""
+    journal = cast("Journal", role)
+    check_journal(Settings.from_env({"APP_ENV": "test"}), journal)
+    refusals: Sequence[Refusal] = ()
+    try:
+        check_journal(Settings.from_env(PRODUCTION), journal)
+    except ConfigurationError as e:
+        refusals = e.refusals
+
+    assert [refusal.code for refusal in refusals] == codes
