@@ -219,17 +219,17 @@ def test_who_was_idle_asks_first(
     assert keys.find("a") is None
 
 
-def test_refreshing_keeps_nobody_waiting(
-    keys: RemoteKeys, issuer: Issuer, timer: Timer
-) -> None:
+def test_refreshing_keeps_nobody_waiting(issuer: Issuer, timer: Timer) -> None:
     """A request that finds the keys a little old is answered with them."""
+    server = _server(issuer, seconds=30.0, deadline=30.0)
+    keys = RemoteKeys.open(server, "ES256", timer)
     issuer.answer = dripping(b"", b"")
     timer.now += 300
     started = time.perf_counter()
     found = keys.find("a")
 
     assert found is not None
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < 15
     assert eventually(lambda: issuer.requests == 2)
 
 
@@ -365,19 +365,24 @@ _BAD: dict[str, tuple[Answer, str]] = {
 }
 
 
+_PATIENT = {"seconds": 30.0, "deadline": 30.0}
+_HASTY = {"seconds": 0.3, "deadline": 0.6}
+
+
 @pytest.mark.parametrize("name", _BAD)
 def test_a_bad_answer_changes_nothing(
     issuer: Issuer, timer: Timer, log: io.StringIO, name: str
 ) -> None:
     """Whatever the issuer answers, the keys that it published before stay, for now."""
-    server = _server(issuer, seconds=0.3, deadline=0.6)
-    keys = RemoteKeys.open(server, "ES256", timer)
+    keys = RemoteKeys.open(_server(issuer, **_PATIENT), "ES256", timer)
     issuer.answer, reason = _BAD[name]
+    # Who answers at once may be late on a busy machine; who never ends is waited for.
+    keys._fetch = _server(issuer, **(_HASTY if reason == "too-slow" else _PATIENT))
     timer.now += 601
     started = time.perf_counter()
     found = keys.find("a")
 
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < 15
     assert found is not None
     (event,) = _events(log, "jwks-not-refreshed")
     assert (event["reason"], event["level"]) == (reason, "warning")
