@@ -92,7 +92,7 @@ def on_starting(server: Arbiter) -> None:
     In a process of its own, because neither PKCS#11 nor boto3 survive a fork, and
     the workers are forks of this one.
     """
-    overrides = list(override_refusals(server.cfg, globals(), os.environ))
+    overrides = list(override_refusals(server.cfg, globals()))
     if overrides:
         raise _refused(overrides)
     run_guard([sys.executable, "-m", "api.cli", "guard"], meanwhile=warm)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from gunicorn import systemd  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.config import Config  # type: ignore[import-untyped]
 
@@ -32,23 +33,18 @@ _HARMLESS = frozenset(
 # Not chdir, though a supervisor may begin anywhere: this process has imported us from
 # here, and the guard and those that it starts later would be imported from there.
 
-_SOCKETS_OF_SYSTEMD = "LISTEN_FDS"
-
 _serving: ContextVar[Config | None] = ContextVar("serving", default=None)
 
 
 def override_refusals(
-    effective: Config, ours: Mapping[str, object], environ: Mapping[str, str]
+    effective: Config, ours: Mapping[str, object]
 ) -> Iterator[Refusal]:
     """
     Yield why gunicorn may not start as *effective* says.
 
     *ours* are the values of the settings file, by name; others in it are passed over.
     """
-    told = sorted(_differing(effective, ours))
-    # systemd(3), sd_listen_fds: the sockets are for this process, or for nobody here.
-    if environ.get("LISTEN_PID") == str(os.getpid()) and _SOCKETS_OF_SYSTEMD in environ:
-        told.append(_SOCKETS_OF_SYSTEMD)
+    told = [*sorted(_differing(effective, ours)), *_inherited()]
     if told:
         yield Refusal(
             "gunicorn-overridden",
@@ -64,6 +60,15 @@ def _differing(effective: Config, ours: Mapping[str, object]) -> Iterator[str]:
             expected.set(name, ours[name])
         if expected.settings[name].get() != effective.settings[name].get():
             yield name
+
+
+def _inherited() -> Iterator[str]:
+    """Yield by which variables gunicorn would take sockets that are open already."""
+    if systemd.listen_fds(unset_environment=False):
+        yield "LISTEN_FDS"
+    # From the master that this one is to replace (SIGUSR2), or who says to be that.
+    if {"GUNICORN_PID", "GUNICORN_FD"} <= os.environ.keys():
+        yield "GUNICORN_FD"
 
 
 @contextmanager
@@ -94,7 +99,7 @@ def require_our_gunicorn() -> None:
     # Here, since the file itself imports us.
     from api import gunicorn_conf  # noqa: PLC0415
 
-    refusals = list(override_refusals(effective, vars(gunicorn_conf), {}))
+    refusals = list(override_refusals(effective, vars(gunicorn_conf)))
     if refusals:
         raise ConfigurationError(*refusals)
 

@@ -170,18 +170,25 @@ def test_no_other_server() -> None:
     assert result.stderr.startswith("refused: gunicorn-overridden: ")
 
 
-def test_no_socket_of_systemd() -> None:
+@pytest.mark.parametrize(
+    ("pid", "sockets"),
+    [
+        ("LISTEN_PID", "LISTEN_FDS"),  # systemd's
+        ("GUNICORN_PID", "GUNICORN_FD"),  # of another master, after SIGUSR2
+    ],
+)
+def test_no_socket_of_others(pid: str, sockets: str) -> None:
     """Nor is a socket inherited: where it listens is not in our settings."""
-    program = """
+    program = f"""
 import os, sys
-os.environ["LISTEN_PID"] = str(os.getpid())
+os.environ["{pid}"] = f" {{os.getpid()}}"  # Which gunicorn reads as well.
 os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c",
                           "python:api.gunicorn_conf", "api.app:get_app()"])
 """
     result = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
-        env={"APP_ENV": "test", "LISTEN_FDS": "1"},
+        env={"APP_ENV": "test", sockets: "1"},
         capture_output=True,
         text=True,
         timeout=30,
@@ -189,7 +196,7 @@ os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c",
     )
 
     assert result.returncode == 78
-    assert f"{OTHERWISE}: LISTEN_FDS;" in result.stderr
+    assert f"{OTHERWISE}: {sockets};" in result.stderr
 
 
 def test_what_only_looks_otherwise(tmp_path: Path) -> None:
