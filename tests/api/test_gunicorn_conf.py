@@ -199,11 +199,14 @@ os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c",
     assert f"{OTHERWISE}: {sockets};" in result.stderr
 
 
-def test_what_only_looks_otherwise(tmp_path: Path) -> None:
-    """The same address once more, and what no setting of ours is about, are fine."""
+@pytest.mark.parametrize(
+    "config", ["python:api.gunicorn_conf", "docker/gunicorn.conf.py"]
+)
+def test_what_only_looks_otherwise(tmp_path: Path, config: str) -> None:
+    """The same address once more, another way to our file, and a PID file are fine."""
     result = _gunicorn(
         "-c",
-        "python:api.gunicorn_conf",
+        config,
         "-b",
         "127.0.0.1:0",
         "--pid",
