@@ -139,10 +139,10 @@ class SimulatedChain:
         return max(counts)
 
     @property
-    def strangers(self) -> frozenset[str]:
-        """The hashes of what somebody else signed, and is mined."""
-        return frozenset(
-            mined.wire.hash
+    def strangers(self) -> tuple[Wire, ...]:
+        """What somebody else signed, and is mined."""
+        return tuple(
+            mined.wire
             for minted in self.head.blocks
             for mined in minted.mined
             if mined.wire.is_foreign

@@ -1,5 +1,6 @@
 """What there is to see after a schedule: of the ledger, the chain and the clients."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.simulation.chain import SimulatedChain
@@ -21,8 +22,21 @@ class Row:
     amount: int
     status: str
     version: int
-    nonce: str | None  # With its sender.
+    sender: str | None
+    nonce: int | None
     failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LastLook:
+    """
+    What the chain had when the processes ended: next nonces by sender.
+
+    And the hashes of strangers' transactions that were mined while workers watched.
+    """
+
+    counts: Mapping[str, int]
+    strangers: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +48,8 @@ class Evidence:
     ``sent`` is all that a node ever took, and ``unrecorded`` what a node was given
     before the ledger had it.  ``history`` has the statuses of each refund by version,
     ``sighted`` the hashes that the ledger found on the chain, and ``unaccepted`` says
-    whether some of them wait for a person.  ``strangers`` are the hashes of somebody
-    else's transactions that were mined while the workers watched.
+    whether some of them wait for a person.  ``given_up`` are the addresses of keys that
+    an administrator has blocked.
     """
 
     plan: Plan
@@ -49,7 +63,8 @@ class Evidence:
     mined: tuple[tuple[Wire, bool], ...]
     sent: tuple[Wire, ...]
     unrecorded: tuple[str, ...]
-    strangers: frozenset[str]
+    given_up: frozenset[str]
+    last_look: LastLook
     asks: tuple[Ask, ...]
     journal: Journal
     witness: Witness
@@ -60,18 +75,31 @@ _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 _COLUMNS = (
     # Amounts are text of 78 digits.
     "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER), status,"
-    " version, sender || ' n' || nonce, failure_code"
+    " version, sender, nonce, failure_code"
 )
 
 
 def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
     """Say whether nothing will happen any more, by itself."""
-    left = ledger.select(f"SELECT status FROM refunds WHERE status NOT IN {_FINAL}")
-    if _is_open(ledger) and chain.strangers - _sighted(ledger):
+    given_up = _given_up(ledger)
+    left = [
+        status
+        for status, sender, nonce in ledger.select(
+            f"SELECT status, sender, nonce FROM refunds WHERE status NOT IN {_FINAL}"
+        )
+        # What a blocked key has signed may wait for ever, where no pool has it.
+        if sender not in given_up or chain.pending(sender) > nonce
+    ]
+    if _strangers(ledger, chain) - _sighted(ledger):
         return False
     if not plan.attended and _unaccepted(ledger):
-        return all(status == "queued" for (status,) in left)
+        return all(status == "queued" for status in left)
     return not left and not _is_paused(ledger)
+
+
+def last_look(ledger: Ledger, chain: SimulatedChain) -> LastLook:
+    """Return what the chain has at this moment."""
+    return LastLook(dict(chain.head.tip.counts), _strangers(ledger, chain))
 
 
 def gathered(
@@ -80,7 +108,7 @@ def gathered(
     chain: SimulatedChain,
     clients: Clients,
     witness: Witness,
-    strangers: frozenset[str],
+    looked: LastLook,
 ) -> Evidence:
     """Read everything, by SELECT through the bare driver and from the blocks."""
     rows = [
@@ -109,16 +137,24 @@ def gathered(
         mined=_mined(chain),
         sent=tuple(chain.sent.values()),
         unrecorded=tuple(chain.unrecorded),
-        strangers=strangers if _is_open(ledger) else frozenset(),
+        given_up=_given_up(ledger),
+        last_look=looked,
         asks=tuple(clients.asks),
         journal=clients.journal,
         witness=witness,
     )
 
 
-def _is_open(ledger: Ledger) -> bool:
-    """Say whether the wallet ever paid: nobody watches it before."""
-    return bool(ledger.select("SELECT 1 FROM wallets"))
+def _strangers(ledger: Ledger, chain: SimulatedChain) -> frozenset[str]:
+    """
+    Return what strangers have sent that must be noticed.
+
+    Nobody watches a wallet before it pays, nor behind the first look when its key was
+    given up.
+    """
+    opened = {sender for (sender,) in ledger.select("SELECT sender FROM wallets")}
+    watched = opened - _given_up(ledger)
+    return frozenset(wire.hash for wire in chain.strangers if wire.sender in watched)
 
 
 def _is_paused(ledger: Ledger) -> bool:
@@ -127,6 +163,11 @@ def _is_paused(ledger: Ledger) -> bool:
 
 def _sighted(ledger: Ledger) -> frozenset[str]:
     return frozenset(each for (each,) in ledger.select("SELECT tx_hash FROM sightings"))
+
+
+def _given_up(ledger: Ledger) -> frozenset[str]:
+    found = ledger.select("SELECT address FROM keys WHERE state = 'blocked'")
+    return frozenset(address for (address,) in found)
 
 
 def _unaccepted(ledger: Ledger) -> bool:

@@ -15,6 +15,9 @@ from tests.simulation.evidence import Evidence, Row
 # A ledger that was restored finds mined what it does not remember to have sent.
 _AFTER_RESTORE = frozenset({("queued", "mined"), ("reserved", "mined")})
 
+# Only where a key was given up as compromised, and had signed nothing for it yet.
+_GIVEN_UP = ("reserved", "queued")
+
 
 def violations(evidence: Evidence) -> list[str]:
     """Return a sentence for each thing that must never happen, and did."""
@@ -58,8 +61,18 @@ def _one_owner(evidence: Evidence) -> Iterator[str]:
 
 
 def _one_nonce(evidence: Evidence) -> Iterator[str]:
-    """I3: a refund has one nonce, in all that was recorded and ever seen of it."""
-    nonces = defaultdict(set, {k: {*v} for k, v in evidence.witness.nonces.items()})
+    """
+    I3: a refund has one nonce, in all that was recorded and ever seen of it.
+
+    But for one that a blocked key gave out, and never signed.
+    """
+    nonces = defaultdict(
+        set,
+        {
+            refund_id: {each for each in seen if not _is_given_up(each, evidence)}
+            for refund_id, seen in evidence.witness.nonces.items()
+        },
+    )
     for refund_id, nonce in _holdings(evidence):
         nonces[refund_id].add(nonce)
     for refund_id, seen in nonces.items():
@@ -98,7 +111,8 @@ def _forward(evidence: Evidence) -> Iterator[str]:
         for move in pairwise(statuses):
             is_legal = move[1] in LEGAL[move[0]]
             is_found = evidence.plan.is_restored and move in _AFTER_RESTORE
-            if not (is_legal or is_found):
+            is_given_up = evidence.given_up and move == _GIVEN_UP
+            if not (is_legal or is_found or is_given_up):
                 yield f"{row.id} went from {move[0]} to {move[1]}"
 
 
@@ -158,7 +172,7 @@ def _finished(evidence: Evidence) -> Iterator[str]:
 
 def _noticed(evidence: Evidence) -> Iterator[str]:
     """R23: what somebody else signed with the key is written down."""
-    for tx_hash in evidence.strangers - evidence.sighted:
+    for tx_hash in evidence.last_look.strangers - evidence.sighted:
         yield f"nobody noticed the stranger's {tx_hash}"
 
 
@@ -184,7 +198,7 @@ def _holdings(evidence: Evidence) -> Iterator[tuple[str, str]]:
     yield from evidence.recorded.values()
     for row in evidence.rows:
         if row.nonce is not None:
-            yield row.id, row.nonce
+            yield row.id, f"{row.sender} n{row.nonce}"
 
 
 def _paid(evidence: Evidence) -> list[tuple[str, int]]:
@@ -202,14 +216,33 @@ def _is_paid_before(row: Row, evidence: Evidence) -> bool:
 
 
 def _may_wait(row: Row, evidence: Evidence) -> bool:
+    """Whether the refund waits for a person."""
+    return _waits_for_acceptance(row, evidence) or _is_stranded(row, evidence)
+
+
+def _waits_for_acceptance(row: Row, evidence: Evidence) -> bool:
     """Whether the refund waits for somebody to accept what is foreign."""
     is_blocked = evidence.unaccepted and evidence.is_paused
     return row.status == "queued" and is_blocked and not evidence.plan.attended
 
 
+def _is_stranded(row: Row, evidence: Evidence) -> bool:
+    """Whether a key that was given up has signed the refund, and it was not mined."""
+    if row.status not in {"signed", "broadcast"} or row.nonce is None:
+        return False
+    mined = evidence.last_look.counts.get(str(row.sender), 0)
+    return row.sender in evidence.given_up and mined <= row.nonce
+
+
+def _is_given_up(nonce: str, evidence: Evidence) -> bool:
+    return nonce.split(maxsplit=1)[0] in evidence.given_up
+
+
 def _may_be_paid(row: Row, evidence: Evidence) -> bool:
-    """Whether a restored ledger has not come to see what the chain has paid."""
-    return evidence.plan.is_restored and _may_wait(row, evidence)
+    """Whether nobody looked, or could yet, whether the chain has paid it."""
+    if _is_stranded(row, evidence):
+        return True
+    return evidence.plan.is_restored and _waits_for_acceptance(row, evidence)
 
 
 def _contradicted(evidence: Evidence) -> set[tuple[str, int]]:

@@ -9,6 +9,15 @@ from dataclasses import asdict, dataclass
 from random import Random
 
 
+TURNS = ("rotate", "return", "flee", "flee back", "block")
+"""
+What is done with keys: rotate to an unused one, or back to the one before; flee to
+either from a compromised one, which is given up; or give up the one before.
+"""
+
+_MOST_TURNS = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """
@@ -18,9 +27,9 @@ class Plan:
     ``soar``, at each block; ``blocked`` counts customers; the rest happens or does
     not.  ``attended`` says whether somebody accepts foreign transactions.
 
-    ``rotates`` says whether the key is rotated to another, once; a stranger does not
-    use it then, since nobody watches a retired key.  It is drawn last, and does not
-    change what else a seed has in store.
+    ``turns`` are those of ``TURNS`` that an administrator takes, one after the other.
+    They are drawn by a chance of their own, and do not change what else a seed has in
+    store.
 
     ``hides_sent`` is never drawn.  With it, nodes may lose what a restored ledger
     forgot, and keep what is behind it, which then no count of a node's shows.
@@ -43,7 +52,7 @@ class Plan:
     is_restored: bool
     attended: bool
     hides_sent: bool = False
-    rotates: bool = False
+    turns: tuple[str, ...] = ()
 
     @classmethod
     def drawn(cls, random: Random) -> "Plan":
@@ -71,7 +80,19 @@ class Plan:
             attended=random.random() < 0.7,
         )
 
+    @staticmethod
+    def turns_drawn(random: Random, chance: float) -> tuple[str, ...]:
+        """Return turns, with that *chance* of any: the first finds no key before."""
+        if random.random() >= chance:
+            return ()
+        later = [random.choice(TURNS) for _ in range(random.randrange(_MOST_TURNS))]
+        return (random.choice(("rotate", "flee")), *later)
+
     def __str__(self) -> str:
         """Name what there is, and nothing else."""
         there = {name: value for name, value in asdict(self).items() if value}
-        return ", ".join(f"{name}={round(value, 3)}" for name, value in there.items())
+        return ", ".join(f"{name}={_short(value)}" for name, value in there.items())
+
+
+def _short(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value

@@ -2,24 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 from random import Random
 from typing import Any
 
-from signer.audit.record import Record
+from tests.simulation.administrator import Administrator
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.clients import Clients, Job, customer, drawn
-from tests.simulation.evidence import Evidence, gathered, is_settled
+from tests.simulation.evidence import Evidence, gathered, is_settled, last_look
 from tests.simulation.faults import Faults
-from tests.simulation.hub import EPOCH, Hub, Process
+from tests.simulation.hub import Hub, Process
 from tests.simulation.invariants import violations
 from tests.simulation.ledger import Ledger
 from tests.simulation.plan import Plan
 from tests.simulation.system import Build, Outside, Parts, attend, serve, work
 from tests.simulation.trace import Trace
 from tests.simulation.wire import foreign
-from tests.simulation.witness import ADDRESS, NEXT_ADDRESS, NEXT_ID, Witness
+from tests.simulation.witness import ADDRESS, Witness
 from tests.support.devices import KEY_ID
 from tests.support.keys import key_at
 
@@ -55,15 +54,14 @@ class Schedule:
         random = Random(seed)
         drawn_plan = Plan.drawn(random)
         # By a chance of its own, so that the other schedules stay what they were.
-        rotates = Random(f"{seed} rotates").random() < _ROTATED
-        rotates = rotates and not drawn_plan.has_foreign
-        self.plan = replace(drawn_plan, **{"rotates": rotates, **changes})
+        turns = Plan.turns_drawn(Random(f"{seed} rotates"), _ROTATED)
+        self.plan = replace(drawn_plan, **{"turns": turns, **changes})
         self.hub = Hub(random, trace)
         self._ledger = ledger
         self._chain = SimulatedChain(random, ledger.has_recorded)
         self._faults = Faults(self.plan, random)
         self._witness = Witness()
-        self._rotated = False
+        self._administrator = Administrator(self.hub, ledger)
         self._outside = Outside(
             self.hub, self._chain, ledger, self._faults, self._witness, build
         )
@@ -90,7 +88,7 @@ class Schedule:
             self.hub.run(self.hub.now + _LOOK_SECONDS)
         for process in self._processes:
             process.kill()
-        strangers = self._chain.strangers
+        looked = last_look(self._ledger, self._chain)
         # What still waits somewhere may not be paid later, either.
         for _ in range(2 * CONFIRMATIONS):
             self._chain.mint()
@@ -100,7 +98,7 @@ class Schedule:
             self._chain,
             self._clients,
             self._witness,
-            strangers,
+            looked,
         )
 
     def _begin(self) -> None:
@@ -115,10 +113,13 @@ class Schedule:
             *((True, self._block_customer) for _ in range(self.plan.blocked)),
             (self.plan.has_foreign, self._use_key),
             (self.plan.is_restored, self._back_up),
-            (self.plan.rotates, self._rotate),
         ):
             if is_planned:
                 self._sometime(misfortune)
+        left = self.plan.calm_at - self.hub.now
+        moments = sorted(self.hub.random.uniform(0, left) for _ in self.plan.turns)
+        for moment, turn in zip(moments, self.plan.turns, strict=True):
+            self.hub.after(moment, partial(self._administrator.take, turn))
 
     def _sometime(self, misfortune: Callable[[], None]) -> None:
         left = self.plan.calm_at - self.hub.now
@@ -164,22 +165,15 @@ class Schedule:
         self.hub.tell("token", f"blocks whoever is to get {ask.reference}")
 
     def _use_key(self) -> None:
-        nonces = (self._chain.count(ADDRESS), self._chain.pending(ADDRESS))
-        wire = foreign(ADDRESS, self.hub.random.choice(nonces), _FOREIGN_FEE)
+        ring = self._ledger.store.keys()
+        address = self.hub.random.choice([key.address for key in ring])
+        nonces = (self._chain.count(address), self._chain.pending(address))
+        wire = foreign(address, self.hub.random.choice(nonces), _FOREIGN_FEE)
         self._chain.intrude(wire)
-        self.hub.tell("stranger", f"uses nonce {wire.nonce}")
-
-    def _rotate(self) -> None:
-        """Make the other key the active one, in the store's own transactions."""
-        self._rotated = True
-        store, at = self._ledger.store, EPOCH + timedelta(seconds=self.hub.now)
-        key = store.begin_rotation(key_at(NEXT_ADDRESS, key_id=NEXT_ID), at)
-        record = Record.of({"event": "rotation"}, at)
-        store.activate(key, at, record, replacing=store.active_key())
-        self.hub.tell("admin", "rotates the key")
+        self.hub.tell("stranger", f"uses {address[:6]} nonce {wire.nonce}")
 
     def _back_up(self) -> None:
-        backup = self._ledger.copy()
+        backup, deeds = self._ledger.copy(), self._administrator.deeds
         self.hub.tell("backup", "is made")
 
         def restore() -> None:
@@ -189,10 +183,7 @@ class Schedule:
                 self._chain.keep()
             self._ledger.put_back(backup)
             backup.close()
-            active = self._ledger.store.active_key()
-            if self._rotated and active and active.address != NEXT_ADDRESS:
-                # No process starts before that: its key is none that the ring knows.
-                self._rotate()
+            self._administrator.repeat(deeds)
             self._witness.forget()
             self._clients.forget()
             self.hub.tell("backup", "is put back")

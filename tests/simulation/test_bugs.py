@@ -13,8 +13,11 @@ import pytest
 from signer import ports
 from signer.audit.record import Actor, Record
 from signer.errors import BroadcastRejectedError, StaleStateError
+from signer.keys import Key
 from signer.refunds.attending import send
+from signer.refunds.former import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import Nonces
 from signer.refunds.offers import Offers
 from signer.refunds.payment import Offer
 from signer.refunds.refund import InFlight, Refund, SignedTransaction, Status
@@ -91,6 +94,22 @@ class SendsFirst(Lifecycle):
         self._offers = SentOffers(store, payer, clock)
 
 
+class Believes(FormerWallets):
+    """Takes it that the ledger knows all that former keys have sent."""
+
+    def require_known(self, chain: Chain, key: Key) -> None:
+        """Believe it."""
+
+
+class NeverLooksBack(Nonces):
+    """Gives out nonces without a look at former keys' wallets."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        store, _, clock = parts
+        self._former = Believes(store, self.wallets, clock)
+
+
 def _overwrites(ledger: Ledger) -> Build:
     return Build(store=lambda store: cast("ports.Ledger", Overwrites(store)))
 
@@ -146,6 +165,20 @@ def test_a_planted_bug_is_found(
     found = (played(seed, ledger, build).violations for seed in SEEDS)
 
     assert any(each.startswith(broken) for violations in found for each in violations)
+
+
+@pytest.mark.parametrize("turns", [("flee",), ("rotate", "return")])
+def test_a_payment_by_a_former_key_is_not_forgotten(
+    ledger: Ledger, turns: tuple[str, ...]
+) -> None:
+    """Who pays without a look at former keys pays twice behind a restore."""
+    build = Build(nonces=NeverLooksBack)
+    found = (
+        played(seed, ledger, build, is_restored=True, turns=turns).violations
+        for seed in SEEDS
+    )
+
+    assert any("paid 2 times" in each for violations in found for each in violations)
 
 
 def test_a_restored_ledger_cannot_see_behind_a_gap(ledger: Ledger) -> None:

@@ -195,7 +195,7 @@ def test_a_stranger_takes_the_nonce(chain: SimulatedChain, node: Node) -> None:
     chain.intrude(wire)
     _mint_until(chain, 1)
 
-    assert chain.strangers == {wire.hash}
+    assert chain.strangers == (wire,)
     found = node.find_transaction(ACCOUNT.address, 0)
     assert found is not None
     assert found.tx_hash == wire.hash

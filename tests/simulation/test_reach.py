@@ -17,6 +17,9 @@ def _happened(ledger: Ledger, seed: int) -> Counter[str]:
         f"attempt {attempt}, {kind}"
         for (attempt, kind) in ledger.select("SELECT attempt, kind FROM transactions")
     )
+    happened.update(
+        f"a key is {state}" for (state,) in ledger.select("SELECT state FROM keys")
+    )
     happened["sighted"] += len(evidence.sighted)
     happened["paused for ever"] += evidence.unaccepted
     happened["turned down"] += len(evidence.journal.turned_down)
@@ -24,7 +27,7 @@ def _happened(ledger: Ledger, seed: int) -> Counter[str]:
 
 
 def test_the_schedules_go_through_every_misfortune(ledger: Ledger) -> None:
-    """Reorganised, replaced, refused, reverted, forgotten, paused and called off."""
+    """Reorganised, replaced, reverted, forgotten, paused, given up and called off."""
     happened = sum((_happened(ledger, seed) for seed in range(150)), Counter[str]())
 
     assert {
@@ -36,6 +39,9 @@ def test_the_schedules_go_through_every_misfortune(ledger: Ledger) -> None:
         "broadcast-signed",
         "mined-broadcast",
         "queued-mined",
+        "reserved-queued",
+        "a key is retired",
+        "a key is blocked",
         "attempt 1, transfer",
         "attempt 0, noop",
         "sighted",

@@ -14,15 +14,24 @@ from tests.support.devices import KEY_ID, honest
 
 KEY = coincurve.PrivateKey.from_int(0x5EED)
 
-NEXT_ID = KeyId("arn:aws:kms:eu-central-1:111122223333:key/5678abcd-56ab")
-
-_DEVICES = {KEY_ID: honest(KEY), NEXT_ID: honest(coincurve.PrivateKey.from_int(0xBEEF))}
-
-ADDRESS, NEXT_ADDRESS = (
-    parse_public_key(device.public_key(key_id)).address
-    for key_id, device in _DEVICES.items()
+_IDS = (
+    KEY_ID,
+    *(KeyId(KEY_ID.replace("1234abcd", each)) for each in ("5678abcd", "9abcabcd")),
 )
-"""The wallet's, and the one that it is rotated to."""
+
+_DEVICES = {
+    KEY_ID: honest(KEY),
+    _IDS[1]: honest(coincurve.PrivateKey.from_int(0xBEEF)),
+    _IDS[2]: honest(coincurve.PrivateKey.from_int(0xF00D)),
+}
+
+ADDRESSES = {
+    parse_public_key(device.public_key(key_id)).address: key_id
+    for key_id, device in _DEVICES.items()
+}
+"""The wallet's, and those that it is rotated to, each with the key's id."""
+
+ADDRESS = next(iter(ADDRESSES))
 
 
 class Witness:
@@ -72,7 +81,7 @@ class Witness:
 
 
 class Guarded:
-    """A good device with two keys, that tells a witness what it signs."""
+    """A good device with three keys, that tells a witness what it signs."""
 
     name = "device"
 

@@ -1,0 +1,80 @@
+"""Whoever rotates the keys, gives them up, and does it again behind a restore."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from signer.audit.record import Record
+from signer.keys import FORMER, Key
+from tests.simulation.hub import EPOCH, Hub
+from tests.simulation.ledger import Ledger
+from tests.simulation.witness import ADDRESSES
+from tests.support.keys import key_at
+
+
+@dataclass(frozen=True, slots=True)
+class _Deed:
+    """
+    What was done: the key with *address* became the active one, or was given up.
+
+    With *gives_up* and *activates*, it is the key before that was given up.
+    """
+
+    address: str
+    activates: bool
+    gives_up: bool
+
+
+class Administrator:
+    """Takes turns with the keys, each in the store's own transactions."""
+
+    def __init__(self, hub: Hub, ledger: Ledger) -> None:
+        self._hub = hub
+        self._ledger = ledger
+        self._deeds: list[_Deed] = []
+
+    @property
+    def deeds(self) -> int:
+        """How many turns were taken so far."""
+        return len(self._deeds)
+
+    def take(self, turn: str) -> None:
+        """Take one of ``plan.TURNS``, if the ring lets him."""
+        ring = self._ledger.store.keys()
+        former = next((key.address for key in ring if key.state in FORMER), None)
+        known = {key.address for key in ring}
+        unused = next((each for each in ADDRESSES if each not in known), None)
+        address = former if turn in {"return", "flee back", "block"} else unused
+        if address is None:
+            return
+        deed = _Deed(address, turn != "block", turn in {"flee", "flee back", "block"})
+        self._deeds.append(deed)
+        self._do(deed)
+
+    def repeat(self, since: int) -> None:
+        """
+        Do again what a restored ledger forgot: all turns but the first *since*.
+
+        No process starts before: its key may be none that the ring knows.
+        """
+        for deed in self._deeds[since:]:
+            self._do(deed)
+
+    def _do(self, deed: _Deed) -> None:
+        store, at = self._ledger.store, EPOCH + timedelta(seconds=self._hub.now)
+        record = Record.of({"event": "rotation"}, at)
+        if not deed.activates:
+            self._hub.tell("admin", f"gives {deed.address[:6]} up")
+            store.block(_row(store.keys(), deed.address), at, record)
+            return
+        how = ", and gives the last key up" if deed.gives_up else ""
+        self._hub.tell("admin", f"rotates to {deed.address[:6]}{how}")
+        wanted = key_at(deed.address, key_id=ADDRESSES[deed.address])
+        pending = store.begin_rotation(wanted, at)
+        store.activate(
+            pending, at, record, replacing=store.active_key(), block=deed.gives_up
+        )
+
+
+def _row(ring: Sequence[Key], address: str) -> Key:
+    return next(key for key in ring if key.address == address)
