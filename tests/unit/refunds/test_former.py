@@ -20,12 +20,13 @@ from tests.support.refunds import CUSTOMER, World, altered
 
 AMOUNT = 12_500_000
 OTHER = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+THIRD = signer_over(honest(coincurve.PrivateKey.from_int(100)))
 
 
 @pytest.fixture(autouse=True)
 def other(world: World) -> None:
-    """The world has a second key, which is not in the ring yet."""
-    world.others = (OTHER,)
+    """The world has more keys, which are not in the ring yet."""
+    world.others = (OTHER, THIRD)
 
 
 def _rotated(world: World, *, block: bool = False) -> Key:
@@ -35,8 +36,12 @@ def _rotated(world: World, *, block: bool = False) -> Key:
 
 
 def _first(world: World) -> Key:
+    return _key(world, world.signer.address)
+
+
+def _key(world: World, address: str) -> Key:
     ring = world.store.keys()
-    return next(key for key in ring if key.address == world.signer.address)
+    return next(key for key in ring if key.address == address)
 
 
 def _paid(world: World, *refunds: Refund) -> list[Refund]:
@@ -151,6 +156,41 @@ def test_an_intruder_stops_nobody(world: World) -> None:
     assert found.tx_hash is not None
     assert _pause(world, world.signer.address) is None
     assert world.store.foreign(found.chain_id, world.signer.address) == ()
+
+
+def test_an_intruder_with_a_retired_key(world: World) -> None:
+    """What he sent is sighted first; then it waits for a person, and refunds do not."""
+    _paid(world, world.accepted())
+    _rotated(world)
+    _paid(world, world.accepted())
+    world.chain.mine_foreign(world.signer.address)
+    world.clock.now += LOOK_AGAIN
+    refund = world.accepted()
+    world.work()
+    waits = world.stored(refund)
+    world.mine_deep()
+
+    (found,) = _paid(world, refund)
+
+    assert _first(world).state is KeyState.RETIRED
+    assert waits.blocked_by == WalletPausedError.code
+    assert (found.status, found.sender) == (Status.CONFIRMED, OTHER.address)
+    assert _pause(world, world.signer.address) is Pause.CHAIN_AHEAD
+    assert len(world.store.foreign(found.chain_id, world.signer.address)) == 1
+
+
+def test_each_key_is_looked_at(world: World) -> None:
+    """That chain and ledger agree about one key says nothing of another."""
+    _paid(world, world.accepted())
+    given_up = _rotated(world, block=True)
+    _paid(world, world.accepted())
+    world.chain.mine_foreign(OTHER.address)
+    made_active(world.store, key_at(THIRD.address), block=True)
+    former, chain = _former(world), _chain(world)
+    former.require_known(chain, given_up)
+
+    with pytest.raises(WalletPausedError):
+        former.require_known(chain, _key(world, OTHER.address))
 
 
 def test_an_intruder_where_nobody_paid(world: World) -> None:
