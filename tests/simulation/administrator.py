@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from signer.audit.record import Record
 from signer.keys import FORMER, Key
+from tests.simulation.chain import SimulatedChain
 from tests.simulation.hub import EPOCH, Hub
 from tests.simulation.ledger import Ledger
 from tests.simulation.witness import ADDRESSES
@@ -26,11 +27,16 @@ class _Deed:
 
 
 class Administrator:
-    """Takes turns with the keys, each in the store's own transactions."""
+    """
+    Takes turns with the keys, each in the store's own transactions.
 
-    def __init__(self, hub: Hub, ledger: Ledger) -> None:
+    He funds the address of the key that becomes active, which may be swept by then.
+    """
+
+    def __init__(self, hub: Hub, ledger: Ledger, chain: SimulatedChain) -> None:
         self._hub = hub
         self._ledger = ledger
+        self._chain = chain
         self._deeds: list[_Deed] = []
 
     @property
@@ -62,13 +68,15 @@ class Administrator:
 
     def _do(self, deed: _Deed) -> None:
         store, at = self._ledger.store, EPOCH + timedelta(seconds=self._hub.now)
-        record = Record.of({"event": "rotation"}, at)
         if not deed.activates:
+            record = Record.of({"event": "key-blocked"}, at)
             self._hub.tell("admin", f"gives {deed.address[:6]} up")
             store.block(_row(store.keys(), deed.address), at, record)
             return
         how = ", and gives the last key up" if deed.gives_up else ""
         self._hub.tell("admin", f"rotates to {deed.address[:6]}{how}")
+        record = Record.of({"event": "rotation", "key_address": deed.address}, at)
+        self._chain.fund(deed.address)
         wanted = key_at(deed.address, key_id=ADDRESSES[deed.address])
         pending = store.begin_rotation(wanted, at)
         store.activate(

@@ -2,19 +2,19 @@
 A chain that lives by itself: pools, blocks, prices, reorganisations.
 
 Two nodes have a pool each, and share the blocks.  Only the wallets of one ring send
-anything.
-Whatever happens by chance is drawn from the seed.
+anything.  Whatever happens by chance is drawn from the seed.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from eth_utils.crypto import keccak
 
 from signer.errors import BroadcastRejectedError
 from signer.ports import Block, Receipt
+from tests.simulation.coffers import STAKE, Coffer, Held, Moved, can_buy, can_pay, move
 from tests.simulation.wire import Wire
 
 
@@ -47,12 +47,17 @@ class Mined:
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """A block: its base fee in wei, what is in it, and the nonces behind it."""
+    """
+    A block: its base fee in wei, and what is in it.
+
+    ``counts`` are the next nonces behind it, and ``moved`` is where everything is.
+    """
 
     block: Block
     base_fee: int
-    mined: tuple[Mined, ...]
-    counts: Mapping[str, int]
+    mined: tuple[Mined, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    moved: Moved = field(default_factory=dict)
 
     def count(self, sender: str) -> int:
         """Return the next nonce of *sender*."""
@@ -100,11 +105,12 @@ class SimulatedChain:
         self._is_recorded = is_recorded
         self.unrecorded: list[str] = []
         self._forks = 0
-        genesis = Minted(self._block(0), 10 * GWEI, (), {})
+        genesis = Minted(self._block(0), 10 * GWEI)
         self.heads = [Head((genesis,))]
         self.pools: tuple[Pool, Pool] = ({}, {})
         self.sent: dict[str, Wire] = {}
         self.blocklist: set[str] = set()
+        self._gifts: Counter[Coffer] = Counter()
         self.calm = False
         self.loses = True
 
@@ -138,6 +144,17 @@ class SimulatedChain:
             counts.append(nonce)
         return max(counts)
 
+    def held(self, asset: str, address: str, minted: Minted | None = None) -> int:
+        """Return what *address* has of *asset*, now or behind that block."""
+        at = self.head.tip if minted is None else minted
+        return self._held(at.moved)(asset, address)
+
+    def fund(self, address: str) -> None:
+        """Fill the coffers of *address*, whatever becomes of blocks."""
+        for asset in ("coin", "token"):
+            lacks = STAKE[asset] - self.held(asset, address)
+            self._gifts[asset, address] += max(0, lacks)
+
     @property
     def strangers(self) -> tuple[Wire, ...]:
         """What somebody else signed, and is mined."""
@@ -159,6 +176,8 @@ class SimulatedChain:
             self.unrecorded.append(wire.hash)
         if wire.nonce < self.count(wire.sender):
             raise BroadcastRejectedError("nonce too low", reason="nonce-too-low")
+        if not can_buy(self.held, wire):
+            raise BroadcastRejectedError("too poor", reason="insufficient-funds")
         first = self._random.randrange(2)
         if not self._offer(wire, self.pools[first]):
             raise BroadcastRejectedError("underpriced", reason="underpriced")
@@ -214,36 +233,49 @@ class SimulatedChain:
     def soar(self) -> None:
         """Multiply the base fee, by more than a first offer allows for."""
         tip = self.head.tip
-        soared = Minted(
-            tip.block, min(tip.base_fee * 5, _HIGHEST), tip.mined, tip.counts
-        )
+        soared = replace(tip, base_fee=min(tip.base_fee * 5, _HIGHEST))
         self.heads.append(Head((*self.head.blocks[:-1], soared)))
 
     def _append(self, blocks: tuple[Minted, ...]) -> None:
         tip = blocks[-1]
         change = self._random.uniform(0.4, 0.9 if self.calm else 1.5)
         base_fee = max(_LOWEST, min(_HIGHEST, int(tip.base_fee * change)))
-        mined = tuple(self._chosen(tip, base_fee))
+        moved = Counter(tip.moved)
+        mined = tuple(self._chosen(tip, base_fee, moved))
         counts = Counter(tip.counts)
         counts.update(each.wire.sender for each in mined)
-        minted = Minted(self._block(len(blocks)), base_fee, mined, counts)
+        minted = Minted(self._block(len(blocks)), base_fee, mined, counts, moved)
         self.heads.append(Head((*blocks, minted)))
         del self.heads[:-KEPT]
         for pool in self.pools:
             for slot in [(s, n) for s, n in pool if n < minted.count(s)]:
                 del pool[slot]
 
-    def _chosen(self, tip: Minted, base_fee: int) -> Iterator[Mined]:
+    def _chosen(
+        self, tip: Minted, base_fee: int, moved: Counter[Coffer]
+    ) -> Iterator[Mined]:
+        there = self._held(moved)
         pool = self._random.choice(self.pools)
         for sender in dict.fromkeys(sender for sender, _ in pool):
             nonce = tip.count(sender)
             while wire := pool.get((sender, nonce)):
                 if wire.max_fee < base_fee or self._random.random() < _PASSED_OVER:
                     break
+                if not can_buy(there, wire):
+                    break
                 paid = wire.payment
                 is_refused = paid is not None and paid[0] in self.blocklist
-                yield Mined(wire, succeeded=not is_refused)
+                succeeded = not is_refused and can_pay(there, wire)
+                move(moved, wire, base_fee, succeeded=succeeded)
+                yield Mined(wire, succeeded)
                 nonce += 1
+
+    def _held(self, moved: Moved) -> Held:
+        def held(asset: str, address: str) -> int:
+            coffer = (asset, address)
+            return STAKE[asset] + moved.get(coffer, 0) + self._gifts[coffer]
+
+        return held
 
     def _gossip(self) -> None:
         for source, target in (self.pools, self.pools[::-1]):

@@ -1,7 +1,9 @@
 """What there is to see after a schedule: of the ledger, the chain and the clients."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tests.simulation.chain import SimulatedChain
 from tests.simulation.clients import Ask, Clients, Journal
@@ -13,7 +15,7 @@ from tests.simulation.witness import Witness
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A refund as its row has it; ``amount`` in base units."""
+    """A refund, or a sweep, as its row has it; ``amount`` in base units."""
 
     id: str
     key: str
@@ -25,6 +27,7 @@ class Row:
     sender: str | None
     nonce: int | None
     failure: str | None
+    is_sweep: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,9 @@ class Evidence:
     ``mined`` is what the canonical chain has, in order, and whether it succeeded;
     ``sent`` is all that a node ever took, and ``unrecorded`` what a node was given
     before the ledger had it.  ``history`` has the statuses of each refund by version,
-    ``sighted`` the hashes that the ledger found on the chain, and ``unaccepted`` says
-    whether some of them wait for a person.  ``given_up`` are the addresses of keys that
-    an administrator has blocked.
+    ``audit`` the records in the order of their commits, ``sighted`` the hashes that
+    the ledger found on the chain, and ``unaccepted`` says whether some of them wait
+    for a person.  ``given_up`` are the addresses of keys that were blocked.
     """
 
     plan: Plan
@@ -57,6 +60,7 @@ class Evidence:
     history: dict[str, list[tuple[int, str]]]
     recorded: dict[str, tuple[str, str]]
     answers: dict[str, str]
+    audit: tuple[dict[str, Any], ...]
     sighted: frozenset[str]
     unaccepted: bool
     is_paused: bool
@@ -75,7 +79,7 @@ _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 _COLUMNS = (
     # Amounts are text of 78 digits.
     "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER), status,"
-    " version, sender, nonce, failure_code"
+    " version, sender, nonce, failure_code, client = 'hotwallet sweep'"
 )
 
 
@@ -131,6 +135,12 @@ def gathered(
             )
         },
         answers=dict(ledger.select("SELECT refund_id, body FROM answers")),
+        audit=tuple(
+            json.loads(body)
+            for (body,) in ledger.select(
+                "SELECT body FROM audit_records ORDER BY rowid"
+            )
+        ),
         sighted=_sighted(ledger),
         unaccepted=_unaccepted(ledger),
         is_paused=_is_paused(ledger),

@@ -10,10 +10,14 @@ from itertools import pairwise
 
 from tests.crash.invariants import FINAL, LEGAL
 from tests.simulation.evidence import Evidence, Row
+from tests.simulation.witness import ADDRESSES
 
 
 # A ledger that was restored finds mined what it does not remember to have sent.
 _AFTER_RESTORE = frozenset({("queued", "mined"), ("reserved", "mined")})
+
+# How a refund ends by whose name another one was paid, which the ledger forgot.
+_FORGOTTEN = frozenset({"already-paid", "transfer-mismatch"})
 
 # Only where a key was given up as compromised, and had signed nothing for it yet.
 _GIVEN_UP = ("reserved", "queued")
@@ -40,7 +44,7 @@ def _paid_once(evidence: Evidence) -> Iterator[str]:
 def _paid_iff_confirmed(evidence: Evidence) -> Iterator[str]:
     """I1: one transfer if and only if the refund is confirmed."""
     paid = Counter(_paid(evidence))
-    for row in evidence.rows:
+    for row in _refunds(evidence):
         times = paid.pop((row.recipient, row.amount), 0)
         due = row.status == "confirmed" or _is_paid_before(row, evidence)
         if times != due and not _may_be_paid(row, evidence):
@@ -88,7 +92,8 @@ def _one_payee(evidence: Evidence) -> Iterator[str]:
     for slot, times in Counter(slot for slot, _ in sent).items():
         if times > 1:
             yield f"nonce {slot} was sent for {times} refunds"
-    for payment, times in Counter(payment for _, payment in sent).items():
+    paid = Counter(payment for _, payment in sent if payment[0] not in ADDRESSES)
+    for payment, times in paid.items():
         if times > 1:
             yield f"{payment} was sent with {times} nonces"
 
@@ -122,7 +127,7 @@ def _sums(evidence: Evidence) -> Iterator[str]:
     left = sum(paid[1] for paid in _paid(evidence) if paid not in known)
     confirmed = sum(
         row.amount
-        for row in evidence.rows
+        for row in _refunds(evidence)
         if row.status == "confirmed" or _is_paid_before(row, evidence)
     )
     if left != confirmed and not any(_may_be_paid(r, evidence) for r in evidence.rows):
@@ -170,6 +175,38 @@ def _finished(evidence: Evidence) -> Iterator[str]:
         yield "the wallet is paused, and nothing keeps it"
 
 
+def _swept(evidence: Evidence) -> Iterator[str]:
+    """O8: a sweep is confirmed if and only if the chain has moved just that."""
+    moved = {
+        wire.slot: wire.payment or (wire.to, wire.value)
+        for wire, succeeded in evidence.mined
+        if succeeded and (wire.value or (wire.payment or ("",))[0] in ADDRESSES)
+    }
+    for row in evidence.rows:
+        if not row.is_sweep or _is_stranded(row, evidence):
+            continue
+        if evidence.plan.is_restored and row.failure in _FORGOTTEN:
+            continue  # Another amount was moved by this name, before the restore.
+        found = moved.get((str(row.sender), -1 if row.nonce is None else row.nonce))
+        expected = (row.recipient, row.amount) if row.status == "confirmed" else None
+        if found != expected:
+            yield f"sweep {row.id} is {row.status}, and the chain moved {found}"
+
+
+def _swept_home(evidence: Evidence) -> Iterator[str]:
+    """O8: nobody means to move anything to a key that is not the active one."""
+    active = next(iter(ADDRESSES))
+    for said in evidence.audit:
+        if said["event"] == "rotation":
+            active = said["key_address"]
+        is_intent = said["event"] == "signing-intent"
+        if not (is_intent and said["operation"] == "key-sweep"):
+            continue
+        meant = said["details"]
+        if meant["kind"] == "transfer" and meant["recipient"] != active:
+            yield f"a sweep was to pay {meant['recipient']}, and {active} is active"
+
+
 def _noticed(evidence: Evidence) -> Iterator[str]:
     """R23: what somebody else signed with the key is written down."""
     for tx_hash in evidence.last_look.strangers - evidence.sighted:
@@ -189,6 +226,8 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("I7", _kept_promises),
     ("I7", _turned_down),
     ("G2", _finished),
+    ("O8", _swept),
+    ("O8", _swept_home),
     ("R23", _noticed),
 )
 
@@ -202,12 +241,16 @@ def _holdings(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _paid(evidence: Evidence) -> list[tuple[str, int]]:
-    """Return recipient and amount of every transfer on the chain."""
+    """Return recipient and amount of every transfer to a customer on the chain."""
     return [
         wire.payment
         for wire, succeeded in evidence.mined
-        if succeeded and wire.payment is not None
+        if succeeded and wire.payment is not None and wire.payment[0] not in ADDRESSES
     ]
+
+
+def _refunds(evidence: Evidence) -> list[Row]:
+    return [row for row in evidence.rows if not row.is_sweep]
 
 
 def _is_paid_before(row: Row, evidence: Evidence) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from eth_abi.abi import encode
+from eth_utils.address import to_checksum_address
 
 from signer.errors import ExecutionRevertedError
 from signer.ports import Block, Call, Fees, MinedTransaction, NodeView, Receipt
@@ -30,15 +31,20 @@ class Node:
         return address == TOKEN
 
     def balance(self, address: str) -> int:
-        return 10**18
+        return self._chain.held("coin", address, self._head().tip)
 
     def call(self, call: Call) -> bytes:
-        return encode(("uint256",), (10**15,))
+        owner = to_checksum_address(call.data[16:36])
+        held = self._chain.held("token", owner, self._head().tip)
+        return encode(("uint256",), (held,))
 
     def estimate_gas(self, call: Call) -> int:
-        recipient = call.data[16:36].hex()
-        if any(recipient == each[2:].lower() for each in self._chain.blocklist):
+        recipient = to_checksum_address(call.data[16:36])
+        if recipient in self._chain.blocklist:
             raise ExecutionRevertedError("blocklisted")
+        amount = int.from_bytes(call.data[36:68], "big")
+        if self._chain.held("token", str(call.sender)) < amount:
+            raise ExecutionRevertedError("too little")
         return 50_000
 
     def transaction_count(self, address: str, block: int | None = None) -> int:

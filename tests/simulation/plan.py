@@ -29,7 +29,7 @@ class Plan:
 
     ``turns`` are those of ``TURNS`` that an administrator takes, one after the other.
     They are drawn by a chance of their own, and do not change what else a seed has in
-    store.
+    store.  ``sweeps`` says whether whoever attends empties former keys' addresses.
 
     ``hides_sent`` is never drawn.  With it, nodes may lose what a restored ledger
     forgot, and keep what is behind it, which then no count of a node's shows.
@@ -53,6 +53,7 @@ class Plan:
     attended: bool
     hides_sent: bool = False
     turns: tuple[str, ...] = ()
+    sweeps: bool = False
 
     @classmethod
     def drawn(cls, random: Random) -> "Plan":

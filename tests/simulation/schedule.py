@@ -31,6 +31,8 @@ _LOOK_SECONDS = 10.0
 _STEP_SECONDS = 3600.0
 _FOREIGN_FEE = 200 * GWEI
 _ROTATED = 0.25
+_SWEPT = 0.6
+_SWEEPS_ON = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,17 @@ class Schedule:
         random = Random(seed)
         drawn_plan = Plan.drawn(random)
         # By a chance of its own, so that the other schedules stay what they were.
-        turns = Plan.turns_drawn(Random(f"{seed} rotates"), _ROTATED)
-        self.plan = replace(drawn_plan, **{"turns": turns, **changes})
+        keys = Random(f"{seed} rotates")
+        turns = Plan.turns_drawn(keys, _ROTATED)
+        sweeps = keys.random() < _SWEPT
+        drawn_plan = replace(drawn_plan, turns=turns, sweeps=bool(turns) and sweeps)
+        self.plan = replace(drawn_plan, **changes)
         self.hub = Hub(random, trace)
         self._ledger = ledger
         self._chain = SimulatedChain(random, ledger.has_recorded)
         self._faults = Faults(self.plan, random)
         self._witness = Witness()
-        self._administrator = Administrator(self.hub, ledger)
+        self._administrator = Administrator(self.hub, ledger, self._chain)
         self._outside = Outside(
             self.hub, self._chain, ledger, self._faults, self._witness, build
         )
@@ -75,7 +80,10 @@ class Schedule:
             *(self._process(f"worker-{i}", work) for i in (1, 2)),
         ]
         if self.plan.attended:
-            self._processes.append(self._process("operator", attend))
+            # Not for ever, since each sweep of coin leaves dust for the next one.
+            until = self.plan.calm_at + _SWEEPS_ON if self.plan.sweeps else 0.0
+            operator = partial(attend, sweeps_until=until)
+            self._processes.append(self._process("operator", operator))
 
     def run(self) -> Evidence:
         """Let it happen, and return what there is to see afterwards."""

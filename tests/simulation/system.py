@@ -4,17 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from signer.alerts import Alerts
 from signer.audit.log import AuditLog
+from signer.audit.record import Actor
 from signer.errors import HotWalletError
 from signer.keeping import Keeper
 from signer.keyring import KeyRing
-from signer.keys import Key
+from signer.keys import FORMER, Key
 from signer.networks import Network
 from signer.ports import ChainClient, KeyBackend, KeyId, Ledger
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import Nonces
 from signer.refunds.payment import Payer
 from signer.refunds.service import RefundService
+from signer.refunds.sweep import Sweeper
 from signer.refunds.tracking import Tracker
 from signer.refunds.watching import Chain, WalletWatch
 from signer.refunds.worker import Worker
@@ -48,6 +51,7 @@ NETWORK = Network.model_validate(
 _WORKER_RESTS = (2.0, 12.0)
 _LISTENS_EVERY = 0.5
 _OPERATOR_LOOKS = (10.0, 40.0)
+_OPERATOR = Actor("operator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Build:
     network: Network = NETWORK
     store: Callable[[Ledger], Ledger] = lambda store: store
     nonces: type[Nonces] = Nonces
+    payer: type[Payer] = Payer
     lifecycle: type[Lifecycle] = Lifecycle
     tracker: type[Tracker] = Tracker
 
@@ -102,9 +107,18 @@ class Parts:
 
         self.ring = KeyRing(self.store, open_signer, process.timer)
         self.wallets = WalletWatch(self.store, clock)
+        self.sweeper = Sweeper(
+            self.store,
+            self.store,
+            self.ring,
+            self.chains,
+            audit=audit,
+            alerts=Alerts(),
+            clock=clock,
+        )
         self.keeper = Keeper(self.store, audit, clock)
         self.nonces = build.nonces(self.store, self.ring, clock)
-        payer = Payer(self.ring, clock)
+        payer = build.payer(self.ring, clock)
         self.lifecycle = build.lifecycle(
             self.store, self.chains, payer, self.nonces, clock
         )
@@ -182,15 +196,27 @@ def work(parts: Parts, process: Process) -> None:
     parts.worker.run(rest)
 
 
-def attend(parts: Parts, process: Process) -> None:
-    """Accept what is foreign, as ``hotwallet nonce repair`` does."""
+def attend(parts: Parts, process: Process, sweeps_until: float) -> None:
+    """Accept what is foreign, as ``hotwallet nonce repair`` does, and sweep."""
     while True:
         process.pause(process.hub.random.uniform(*_OPERATOR_LOOKS))
         try:
-            chain = parts.chains["local"]
-            for wallet in parts.store.wallets():
-                standing = parts.wallets.standing(chain, wallet.sender)
-                if standing.wallet.paused_by and not standing.unseen:
-                    parts.wallets.resume(standing, chain)
+            _accept(parts)
+            if process.hub.now < sweeps_until:
+                _sweep(parts)
         except HotWalletError as e:
             process.hub.tell(process.name, f"looks again later: {e.code}")
+
+
+def _accept(parts: Parts) -> None:
+    chain = parts.chains["local"]
+    for wallet in parts.store.wallets():
+        standing = parts.wallets.standing(chain, wallet.sender)
+        if standing.wallet.paused_by and not standing.unseen:
+            parts.wallets.resume(standing, chain)
+
+
+def _sweep(parts: Parts) -> None:
+    for key in parts.ring.look():
+        if key.state in FORMER:
+            parts.sweeper.sweep(key.address, _OPERATOR)

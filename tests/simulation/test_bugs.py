@@ -18,10 +18,12 @@ from signer.refunds.attending import send
 from signer.refunds.former import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import Nonces
+from signer.refunds.objections import Objection
 from signer.refunds.offers import Offers
-from signer.refunds.payment import Offer
+from signer.refunds.payment import Offer, Payer
 from signer.refunds.refund import InFlight, Refund, SignedTransaction, Status
 from signer.refunds.watching import Chain
+from signer.signing import Signer
 from tests.simulation.ledger import Ledger
 from tests.simulation.schedule import played
 from tests.simulation.system import NETWORK, Build
@@ -110,6 +112,18 @@ class NeverLooksBack(Nonces):
         self._former = Believes(store, self.wallets, clock)
 
 
+class PaysAnybody(Payer):
+    """Signs sweeps to whoever was active when they were accepted."""
+
+    def outdated(self, refund: Refund) -> Objection | None:
+        """Object to nothing."""
+        return None
+
+    def _signer(self, refund: Refund, sender: str, *rest: Any) -> Signer:
+        digest, purpose, _ = rest
+        return super()._signer(refund, sender, digest, purpose, None)
+
+
 def _overwrites(ledger: Ledger) -> Build:
     return Build(store=lambda store: cast("ports.Ledger", Overwrites(store)))
 
@@ -179,6 +193,25 @@ def test_a_payment_by_a_former_key_is_not_forgotten(
     )
 
     assert any("paid 2 times" in each for violations in found for each in violations)
+
+
+def test_a_sweep_to_a_former_key_is_found(ledger: Ledger) -> None:
+    """Who does not look at the ring again sweeps to a key that was given up."""
+    turns = ("rotate", "return", "flee back")
+    # A device that fails most of the time, so that a turn falls between two tries.
+    slow: dict[str, Any] = {
+        "device": 0.9,
+        "calm_at": 200.0,
+        "requests": 2,
+        "attended": True,
+    }
+    build = Build(payer=PaysAnybody)
+    found = (
+        played(seed, ledger, build, turns=turns, sweeps=True, **slow).violations
+        for seed in SEEDS
+    )
+
+    assert any(each.startswith("O8") for violations in found for each in violations)
 
 
 def test_a_restored_ledger_cannot_see_behind_a_gap(ledger: Ledger) -> None:

@@ -37,6 +37,7 @@ class Wire:
     gas_limit: int
     to: str
     data: bytes
+    value: int = 0
 
     @property
     def slot(self) -> tuple[str, int]:
@@ -73,7 +74,7 @@ class Wire:
 
 @lru_cache(maxsize=256)
 def read(raw: bytes) -> Wire:
-    """Return what *raw* says: EIP-1559 on this chain, without value or access list."""
+    """Return what *raw* says: EIP-1559 on this chain, without an access list."""
     assert raw[0] == 2
     fields = rlp.decode(raw[1:])
     unsigned, (parity, r, s) = fields[:-3], fields[-3:]
@@ -85,7 +86,7 @@ def read(raw: bytes) -> Wire:
         int.from_bytes(each, "big") for each in unsigned[:5]
     )
     to, value, data, access_list = unsigned[5:]
-    assert (chain_id, value, access_list) == (CHAIN_ID, b"", [])
+    assert (chain_id, access_list) == (CHAIN_ID, [])
     return Wire(
         hash="0x" + keccak(raw).hex(),
         digest=digest,
@@ -96,6 +97,7 @@ def read(raw: bytes) -> Wire:
         gas_limit=gas_limit,
         to=to_checksum_address(to),
         data=data,
+        value=int.from_bytes(value, "big"),
     )
 
 

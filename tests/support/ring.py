@@ -78,7 +78,10 @@ class System:
             name: honest(key) for name, key in zip((OLD, NEW, OTHER), keys, strict=True)
         }
         self.told: list[dict[str, object]] = []
-        self.audit = AuditLog(SILENCE, journal=store)
+        # What the audit tells the log, beside the store.
+        self.log = LogCapture()
+        logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[self.log])
+        self.audit = AuditLog(logger, journal=store)
         first = key_at(self.address(OLD), key_id=OLD)
         self.old = first if is_empty else store.enrol(first)
 

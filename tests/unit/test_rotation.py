@@ -107,6 +107,18 @@ def test_a_rotation_is_on_record(system: System) -> None:
     assert NEW not in str(records)
 
 
+def test_the_log_is_told_what_is_on_record(system: System) -> None:
+    """A rotation, a relocation and a key that is given up are heard, each once."""
+    system.rotation().rotate(NEW, ALICE)
+    system.blocking().block(system.address(OLD), ALICE)
+    system.replicate(NEW, ELSEWHERE)
+    system.relocation().relocate(ELSEWHERE, ALICE)
+    heard = [entry["event"] for entry in system.log.entries]
+
+    assert sorted(heard) == [event for event, _ in system.outcomes]
+    assert {"rotation", "key-blocked", "key-relocated"} <= set(heard)
+
+
 def test_asking_again_is_answered_again(system: System) -> None:
     """O2: whoever did not hear of the success hears of it, and nothing is changed."""
     first = system.rotation().rotate(NEW, ALICE)

@@ -240,10 +240,11 @@ def test_looks_seldom(world: World, block: bool) -> None:
         assert _pause(world, key.address) is Pause.CHAIN_AHEAD
 
 
-def test_a_key_that_paid_nothing(world: World) -> None:
+@pytest.mark.parametrize("block", [False, True], ids=["draining", "given up"])
+def test_a_key_that_paid_nothing(world: World, block: bool) -> None:
     """Where an address has sent nothing there is nothing to know."""
     made_active(world.store, key_at(world.signer.address))
-    key = _rotated(world, block=True)
+    key = _rotated(world, block=block)
 
     _former(world).require_known(_chain(world), key)
     _former(world).look(_chain(world), key)
