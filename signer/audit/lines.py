@@ -148,7 +148,9 @@ def _end(told: Mapping[str, Any]) -> End:
             "hash": str(seal),
             "records": int(records),
         } if len(told) == 3 and _HASH.fullmatch(seal):  # noqa: PLR2004 - these three.
-            return End(records, bytes.fromhex(seal), checkpoints)
+            # True is an integer to Python, and equal to 1: a second spelling of it.
+            if bool not in {type(records), type(checkpoints)}:
+                return End(records, bytes.fromhex(seal), checkpoints)
     raise InvalidInputError("not the last line of an export")
 
 
