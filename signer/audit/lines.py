@@ -35,7 +35,8 @@ _MAX_INTEGER = 2**53 - 1  # RFC 8785, appendix D.
 
 _MAX_BRACKETS = 500
 
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# One that does not end is matched as well: to try again behind it would cost n² steps.
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"au_[0-9a-f]{32}")
 

@@ -1,5 +1,6 @@
 """What an export proves, and to whom, is said without a traceback."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -256,6 +257,15 @@ def test_brackets_in_texts() -> None:
     each = Sealed(1, bytes(32), record(text='\\"[{' * 1000, other="]"))
 
     assert parse(record_line(each)) == each
+
+
+def test_a_text_without_end() -> None:
+    """The longest line is judged at once, however its quotes are made."""
+    line = b"{" * 501 + b'"' + b'\\"' * (MAX_LINE // 2 - 300) + b"\n"
+    began = time.perf_counter()
+
+    assert _found([HEADER, line]) == ("unreadable", 1, 2)
+    assert time.perf_counter() - began < 15
 
 
 def test_fractions_are_canonical_too() -> None:
