@@ -313,3 +313,20 @@ def test_a_journal_is_evidence_enough() -> None:
 
     assert signer_over(device, audit).sign_digest(DIGEST, PURPOSE).r
     assert device.calls == 1
+
+
+def test_what_is_no_unicode_is_on_record_all_the_same() -> None:
+    """A user's name or an argument may be any bytes; a record has what can be told."""
+    at = datetime.now(UTC)
+    record = Record.of(
+        {"actor": "cli:\udcffb\u00e9", "details": {"key": "\ud800..."}}, at
+    )
+
+    assert record.fields == {"actor": "cli:?b\u00e9", "details": {"key": "?..."}}
+
+
+@pytest.mark.parametrize("number", [2**53, float("nan"), float("inf")])
+def test_what_no_json_reader_holds_is_a_mistake_of_ours(number: float) -> None:
+    """A number that others would read otherwise is never written."""
+    with pytest.raises(ValueError, match=r"."):
+        Record.of({"number": number}, datetime.now(UTC))
