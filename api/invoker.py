@@ -16,4 +16,5 @@ def invoker() -> Actor:
         name = getpass.getuser()
     except (KeyError, OSError):  # Which of them, is a matter of Python's version.
         name = f"uid-{os.getuid()}"
-    return Actor(f"cli:{name}")
+    # A shell's bytes need not be UTF-8, and no database takes others.
+    return Actor(f"cli:{name.encode(errors='replace').decode()}")

@@ -162,26 +162,38 @@ class RemoteKeys:
                 self._asked_at = now
                 if sought:
                     self._sought_at = now
-                self._flight = Event()
-                args = (self._flight, now)
-                Thread(target=self._fly, args=args, name="jwks", daemon=True).start()
+                self._flight = self._begun(now)
             flight = self._flight
         if flight is not None and patience:
             flight.wait(patience)
+
+    def _begun(self, now: float) -> Event | None:
+        """Begin to fetch the keys; return what is set when that is over."""
+        flight = Event()
+        thread = Thread(target=self._fly, args=(flight, now), name="jwks", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # The system has no thread to give.
+            self._tell("no-thread", now)
+            return None
+        return flight
 
     def _fly(self, flight: Event, now: float) -> None:
         try:
             self._renew(now)
         except KeySetError as e:
-            report = _log.error if self._is_stale(now) else _log.warning
-            age = round(now - self._fetched_at)
-            report("jwks-not-refreshed", reason=str(e), age_seconds=age)
+            self._tell(str(e), now)
         except Exception:  # noqa: BLE001  A thread has no caller to tell.
             _log.exception("jwks-not-refreshed", reason="internal-error")
         finally:
             with self._lock:
                 self._flight = None
             flight.set()
+
+    def _tell(self, reason: str, now: float) -> None:
+        report = _log.error if self._is_stale(now) else _log.warning
+        age = round(now - self._fetched_at)
+        report("jwks-not-refreshed", reason=reason, age_seconds=age)
 
     def _renew(self, now: float) -> None:
         offered = parse_key_set(self._fetch(), self._algorithm)

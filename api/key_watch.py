@@ -68,6 +68,9 @@ class KeyWatch:
         self._proved_at = float("-inf")
         self._asked_at = float("-inf")
         self._error: HotWalletError | None = None
+        # What was called for, since when the key was not well: a database that is ill
+        # in between takes nothing of that back.
+        self._ailment: HotWalletError | None = None
 
     def __call__(self) -> None:
         """
@@ -121,15 +124,19 @@ class KeyWatch:
 
     def _recovered(self) -> None:
         with self._lock:
-            was, self._error = self._error, None
-        if was is not None and _alert_of(was) is not None:
+            self._error = None
+            was, self._ailment = self._ailment, None
+        if was is not None:
             self._log.info("key-recovered", code=was.code)
 
     def _failed(self, error: HotWalletError) -> None:
-        with self._lock:
-            was, self._error = self._error, error
         alert = _alert_of(error)
-        if alert is None or (was is not None and _alert_of(was) is alert):
+        with self._lock:
+            self._error, was = error, self._ailment
+            if alert is None:
+                return
+            self._ailment = error
+        if was is not None and _alert_of(was) is alert:
             return
         sound = partial(self._alerts.sound, alert, code=error.code)
         # Not here: counting needs the database, which may be what hangs.

@@ -27,6 +27,9 @@ from signer.ports import Clock, Ledger, utc_now
 
 _SCRAPE_SECONDS = 4.0
 
+# Prometheus servers come in pairs, and people look as well.
+_SCRAPES_AT_ONCE = 4
+
 
 class LedgerCollector:
     """Measures *ledger* each time that it is asked; a ``prometheus_client`` one."""
@@ -109,7 +112,7 @@ class Metrics(Resource):
     def __init__(self, ledger: Ledger, clock: Clock = utc_now) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(LedgerCollector(ledger, clock))
-        self._deadlines = Deadlines()
+        self._deadlines = Deadlines(_SCRAPES_AT_ONCE)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """

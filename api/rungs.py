@@ -9,14 +9,16 @@ from api.key_rungs import key_steps
 from api.ladder import Finding, Step
 from api.logs import audit_logger
 from api.patient import Patient
-from signer.audit.checkpoints import CheckpointKey, read
+from signer.audit.checkpoints import CheckpointKey, Verifier, read
 from signer.audit.due import unsigned
 from signer.audit.lateness import LATE
 from signer.audit.log import AuditLog
 from signer.audit.record import Actor, Operation
 from signer.audit.walking import newest, require_agreement
+from signer.errors import InvalidInputError
 from signer.guard import check_journal, check_settings
 from signer.networks import load_networks
+from signer.ports import Checkpoint
 from signer.settings import Settings
 
 
@@ -156,8 +158,23 @@ def _checkpoints(patient: Patient) -> Finding:
             "nobody signs for the audit's length",
             "set AUDIT_SIGNING_KEY_FILE; docs/guard.md says how to make one",
         )
-    CheckpointKey.load(path)
-    return Finding(f"signed as {patient.settings.audit_origin}: {_signed(patient)}")
+    key = CheckpointKey.load(path)
+    said = f"signed as {patient.settings.audit_origin}: {_signed(patient)}"
+    last = newest(patient.store)
+    if last is not None and not _is_by(key, last):
+        return Finding(
+            f"{said}; the last checkpoint is not by this host's key",
+            "docs/operations/alarms.md, `audit-checkpoint-of-another-key`",
+        )
+    return Finding(said)
+
+
+def _is_by(key: CheckpointKey, checkpoint: Checkpoint) -> bool:
+    try:
+        Verifier(key.public_pem()).verify(checkpoint.note)
+    except InvalidInputError:
+        return False
+    return True
 
 
 def _signed(patient: Patient) -> str:

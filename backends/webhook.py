@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from queue import Full, Queue
 from threading import Condition, Lock, Thread
@@ -21,12 +22,18 @@ import structlog
 import urllib3
 from pydantic import SecretStr
 
+from signer.deadline import Deadlines
+
 
 _WAITING = 64
 _PAUSES = (1.0, 4.0)
 """Seconds between the attempts, of which there is one more."""
 
 _CLOSING_SECONDS = 5.0
+
+# urllib3 bounds each read: a name that nobody resolves, or an answer that comes a byte
+# at a time, it would wait for without end.
+_SLACK_SECONDS = 0.5
 
 # What may work the next time; anything else that is no success never will.
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
@@ -39,6 +46,7 @@ class _Here:
     queue: Queue[bytes] = field(default_factory=lambda: Queue(_WAITING))
     unsent: int = 0
     changed: Condition = field(default_factory=Condition)
+    deadlines: Deadlines = field(default_factory=lambda: Deadlines(1 + len(_PAUSES)))
 
 
 class Webhook:
@@ -64,6 +72,7 @@ class Webhook:
         """
         self._url = url
         self._timeout = urllib3.Timeout(total=timeout)
+        self._patience = timeout + _SLACK_SECONDS
         self._pauses = pauses
         self._sleep = sleep
         self._processes: dict[int, _Here] = {}
@@ -115,17 +124,25 @@ class Webhook:
         pool = urllib3.PoolManager(num_pools=1, retries=False)
         while True:
             body = here.queue.get()
-            problem = self._sent(pool, body)
+            problem = self._sent(pool, here.deadlines, body)
             if problem is not None:
                 self._dropped(problem)
             with here.changed:
                 here.unsent -= 1
                 here.changed.notify_all()
 
-    def _sent(self, pool: urllib3.PoolManager, body: bytes) -> str | None:
+    def _sent(
+        self, pool: urllib3.PoolManager, deadlines: Deadlines, body: bytes
+    ) -> str | None:
         """Send *body*, in a few attempts; return what the last one failed with."""
         for pause in (*self._pauses, None):
-            problem, passing = self._attempt(pool, body)
+            attempt = deadlines.start(
+                partial(self._attempt, pool, body), name="webhook"
+            )
+            if attempt.wait(self._patience):
+                problem, passing = attempt.result()
+            else:
+                problem, passing = "too-slow", True
             if problem is None or not passing or pause is None:
                 return problem
             self._sleep(pause)

@@ -38,6 +38,9 @@ EXIT_STATUS = 78
 
 NOT_SAFE = "the key is in a SoftHSM token or a local emulator: NOT SAFE FOR PRODUCTION"
 
+# What ``backends/sql/urls.py`` takes for PostgreSQL; it refuses the rest of these.
+_MANY_NODES_SHARE = ("postgresql:", "postgresql+", "postgres:")
+
 _IMPORT = "hotwallet softhsm import --file KEY_FILE"
 
 
@@ -236,7 +239,7 @@ def _production_refusals(
         (settings.debug, "debug-forbidden", "DEBUG is on; unset it"),
         (
             settings.node_count > 1
-            and not settings.effective_database_url.startswith("postgresql"),
+            and not settings.effective_database_url.startswith(_MANY_NODES_SHARE),
             "sqlite-multi-node",
             "more than one node needs PostgreSQL; set DATABASE_URL",
         ),

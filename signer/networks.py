@@ -93,7 +93,8 @@ class Network(_Model):
     ``stuck_after_seconds`` is how long an offer may wait before it is raised.
     """
 
-    chain_id: int = Field(gt=0, lt=2**64)
+    # No larger than JSON's readers take: it stands in every record of the audit.
+    chain_id: int = Field(gt=0, lt=2**53)
     rpc_urls: tuple[SecretStr, ...] = Field(min_length=1)
     tokens: dict[str, Token] = Field(min_length=1)
     confirmations: int = Field(default=12, ge=1)

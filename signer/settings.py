@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +21,7 @@ from pydantic import (
 )
 
 from signer.errors import ConfigurationError, Refusal
+from signer.redact import sanitize
 
 
 RAW_KEY = "MERCHANT_WALLET_PRIVATE_KEY"
@@ -50,6 +52,16 @@ def _networks(value: str) -> tuple[str, ...]:
         return tuple(str(ip_network(part.strip())) for part in value.split(","))
     except ValueError:  # It would quote the value, which may be a misplaced secret.
         raise ValueError("must be addresses and networks with commas between") from None
+
+
+def _shown_whole(value: str) -> str:
+    """Require a name that the log shows: a checkpoint without it is worth nothing."""
+    if sanitize(f"hotwallet/{value}") != f"hotwallet/{value}":
+        raise ValueError(
+            "must have no region, account or host of AWS in it: the log hides those,"
+            " and its checkpoints would be spoilt"
+        )
+    return value
 
 
 Boolean = Annotated[
@@ -120,7 +132,7 @@ class Settings(BaseModel):
     audit_signing_key_file: Path | None = Field(
         default=None, alias="AUDIT_SIGNING_KEY_FILE"
     )
-    audit_origin: str = Field(
+    audit_origin: Annotated[str, AfterValidator(_shown_whole)] = Field(
         default="hotwallet", alias="AUDIT_ORIGIN", pattern=r"^[A-Za-z0-9._/-]{1,100}$"
     )
     audit_unsealed_seconds: int = Field(

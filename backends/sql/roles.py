@@ -12,10 +12,14 @@ from backends.sql.database import Database
 from backends.sql.urls import POSTGRESQL
 
 
-# Since PostgreSQL 16, a member may be kept from ``SET ROLE``; before, none was.
+# Since PostgreSQL 16, a member may be kept from ``SET ROLE``; before, none was, and
+# CREATEROLE gave any role but a superuser's.  Who writes the server's files, or runs
+# programs there, is its superuser (PostgreSQL's manual, "Predefined Roles").
 _LIBERTIES = text("""
 WITH us AS (
-    SELECT oid, rolsuper FROM pg_roles
+    SELECT oid, rolcreaterole, rolsuper OR rolname
+    IN ('pg_execute_server_program', 'pg_write_server_files') AS is_super
+    FROM pg_roles
     WHERE pg_has_role(oid, 'USAGE')
     OR pg_has_role(oid, 'MEMBER WITH ADMIN OPTION')
     OR pg_has_role(oid, CASE
@@ -29,7 +33,11 @@ WITH us AS (
     IN (to_regclass('audit_records'), to_regclass('audit_checkpoints'))
 ), found (severity, said) AS (
     SELECT 1, 'is a superuser, or can become one'
-    WHERE EXISTS (SELECT FROM us WHERE rolsuper)
+    WHERE EXISTS (SELECT FROM us WHERE is_super)
+    UNION ALL
+    SELECT 2, 'may give itself any role (CREATEROLE)'
+    WHERE CAST(current_setting('server_version_num') AS int) < 160000
+    AND EXISTS (SELECT FROM us WHERE rolcreaterole)
     UNION ALL
     SELECT 2, 'owns ' || relname FROM journal
     WHERE relowner IN (SELECT oid FROM us)

@@ -49,7 +49,7 @@ _MAX_PEM = 10_000
 _NOTE = re.compile(
     r"""
     (?P<text>
-      (?P<origin>[^\s+\x00-\x1f]{1,200}) \n
+      (?P<origin>[^\s+\x00-\x1f\ud800-\udfff]{1,200}) \n
       (?P<size>[1-9][0-9]{0,18}) \n
       (?P<hash>[A-Za-z0-9+/]{43}=) \n
       """
@@ -57,7 +57,7 @@ _NOTE = re.compile(
     + r""" \n
       (?P<at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00) \n
     ) \n
-    (?P<signatures>(?:\u2014\x20[^\s+\x00-\x1f]+\x20[A-Za-z0-9+/]+={0,2}\n){1,16})
+    (?P<signatures>(?:\u2014\x20[^\s+\x00-\x1f\ud800-\udfff]+\x20[A-Za-z0-9+/]+={0,2}\n){1,16})
     """,
     re.VERBOSE,
 )

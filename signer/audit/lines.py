@@ -35,7 +35,8 @@ _MAX_INTEGER = 2**53 - 1  # RFC 8785, appendix D.
 
 _MAX_BRACKETS = 500
 
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# One that does not end is matched as well: to try again behind it would cost n² steps.
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"au_[0-9a-f]{32}")
 
@@ -148,7 +149,9 @@ def _end(told: Mapping[str, Any]) -> End:
             "hash": str(seal),
             "records": int(records),
         } if len(told) == 3 and _HASH.fullmatch(seal):  # noqa: PLR2004 - these three.
-            return End(records, bytes.fromhex(seal), checkpoints)
+            # True is an integer to Python, and equal to 1: a second spelling of it.
+            if bool not in {type(records), type(checkpoints)}:
+                return End(records, bytes.fromhex(seal), checkpoints)
     raise InvalidInputError("not the last line of an export")
 
 

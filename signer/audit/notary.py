@@ -58,6 +58,7 @@ class Notary:
         self._timer = timer
         self._log = structlog.get_logger("audit")
         self._last: Statement | None = None
+        self._is_ours = False  # The last one; looked at before the first walk alone.
         self._walk: Walk | None = None
         self._has_begun = False
         self._broken: int | None = None
@@ -136,7 +137,10 @@ class Notary:
         try:
             Verifier(self._signing.key.public_pem()).verify(kept.note)
         except InvalidInputError:
+            self._is_ours = False
             self._log.warning("audit-checkpoint-of-another-key", size=kept.size)
+        else:
+            self._is_ours = True
 
     def _is_due(self, now: datetime) -> bool:
         if self._signing is None:
@@ -178,8 +182,10 @@ class Notary:
         what they were about.  In this process we would know; in the one before, nobody
         can say, and so a person must: only checkpoints kept elsewhere tell.  After an
         honest stop nothing is wrong, and so the chain is signed for all the same.
+
+        A last checkpoint by another key is none: he may have put it there himself.
         """
-        last = self._last
+        last = self._last if self._is_ours else None
         size, at = (last.size, last.at) if last is not None else (0, None)
         found = unsigned(self._journal, size, at, self._clock())
         if found.is_overdue:

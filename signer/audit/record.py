@@ -88,11 +88,19 @@ class Record:
         """
         Return *fields* as a record that was made at *at*.
 
+        Of a text that is no Unicode, as a shell may hand it to us, it has "?" in place
+        of what nobody can write down: nothing must be left undone for that.
+
         Raises:
-            ValueError: A float that is no number, an integer beyond 2**53, or a text
-                that is no Unicode; a programming error.
+            ValueError: A float that is no number, or an integer beyond 2**53; a
+                programming error.
         """
-        return cls(new_record_id(at), rfc8785.dumps(dict(fields)).decode())
+        said = dict(fields)
+        try:
+            body = rfc8785.dumps(said)
+        except ValueError:
+            body = rfc8785.dumps(_in_unicode(said))
+        return cls(new_record_id(at), body.decode())
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -108,6 +116,13 @@ class Sealed:
     sequence: int
     hash: bytes
     record: Record
+
+
+def _in_unicode(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return *fields* with a question mark for each half of a surrogate pair."""
+    text = json.dumps(fields, ensure_ascii=False)
+    legible: dict[str, Any] = json.loads(text.encode(errors="replace"))
+    return legible
 
 
 def new_record_id(at: datetime) -> str:

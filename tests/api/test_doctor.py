@@ -425,6 +425,20 @@ def test_nobody_signs(
     assert rung.state is (State.FAILED if said.startswith("audit") else State.OK)
 
 
+def test_somebody_else_signs(home: dict[str, str]) -> None:
+    """A last checkpoint by another key is a warning, however fresh it is."""
+    store = _store(home)
+    store.migrate()
+    store.append([record(at=ledger.now() - timedelta(hours=2))])
+    store.seal()
+    store.keep_checkpoint(checkpoint(store.sealed(0, 1), 1, at=ledger.now()))
+
+    rung = examined(home)["checkpoints"]
+
+    assert rung.state is State.WARNING
+    assert "not by this host's key" in rung.said
+
+
 def test_the_last_rung_is_a_mined_transaction(
     home: dict[str, str], fresh_anvil: DevChain
 ) -> None:

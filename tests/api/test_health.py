@@ -471,6 +471,23 @@ def test_a_key_that_cannot_be_asked_is_not_unhealthy() -> None:
     assert bell.rung == []
 
 
+def test_a_database_that_fails_in_between_rings_no_second_time() -> None:
+    """A key is ill until it signs, whatever else was ill; then it is told well."""
+    disabled, down = KeyUnusableError("disabled"), StoreUnavailableError("no")
+    key = Counted()
+    watch, timer, bell = _watch(key)
+    outcomes = []
+    with capture_logs() as events:
+        for key.error in (disabled, down, disabled, down, None):
+            outcomes.append(_outcome(watch))
+            timer.now += 40
+            bell.comes_to(1)
+
+    assert outcomes == [disabled.code, down.code, disabled.code, down.code, "ok"]
+    assert bell.rung == [(Alert.KEY_UNHEALTHY, {"code": "key-unusable"})]
+    assert [each["event"] for each in events] == ["key-recovered"]
+
+
 def test_a_key_that_cannot_be_opened_is_unhealthy() -> None:
     """A key whose device does not even tell its public key rings as well, once."""
     key = Counted()

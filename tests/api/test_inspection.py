@@ -383,3 +383,16 @@ def test_a_user_without_a_name_is_told_by_his_number(
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
 
     assert invoker() == Actor("cli:uid-4000000001")
+
+
+def test_a_user_whose_name_nobody_can_write_throws_the_switch(
+    run: Run, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of other bytes than UTF-8 has does not keep the record from being made."""
+    monkeypatch.setenv("LOGNAME", "al\udcffce")
+    run("nonce", "pause", "--network", "local")
+    sqlite_store.seal()
+    records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
+
+    assert {each["actor"] for each in records} == {"cli:al?ce"}
+    assert invoker() == Actor("cli:al?ce")  # The ring has it as well, by who blocked.

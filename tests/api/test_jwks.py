@@ -249,6 +249,31 @@ def test_ten_minutes_without_the_issuer(
     assert {e["reason"] for e in _events(log, "jwks-not-refreshed")} == {"status-503"}
 
 
+def _no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_thread_that_cannot_be_started(
+    keys: RemoteKeys,
+    issuer: Issuer,
+    timer: Timer,
+    log: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A host out of threads is as an issuer that does not answer: for a minute."""
+    issuer.publish(A, B)
+    timer.now += 300
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", _no_thread)
+        kept, unknown = keys.find("a"), keys.find("b")
+    timer.now += 60
+
+    assert kept is not None
+    assert unknown is None
+    assert keys.find("b") is not None
+    assert {e["reason"] for e in _events(log, "jwks-not-refreshed")} == {"no-thread"}
+
+
 def test_keys_do_not_last_for_ever(
     keys: RemoteKeys, issuer: Issuer, timer: Timer, log: io.StringIO
 ) -> None:

@@ -1,7 +1,9 @@
 """What a Prometheus reads: the ledger's numbers, the same from every process."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 
 import falcon
 import falcon.testing
@@ -172,6 +174,23 @@ def test_its_type_is_prometheus_text(
 
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_two_who_scrape_at_once(
+    services: Services, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Both are answered, as a pair of Prometheus servers asks at the same moment."""
+    together = Barrier(2, timeout=2)
+
+    def slowly() -> Mapping[str, int]:
+        together.wait()
+        return {}
+
+    client = _app(services, OpenMetrics(altered(empty, alert_counts=slowly), clock))
+    with ThreadPoolExecutor(2) as pool:
+        answers = pool.map(client.simulate_get, ["/metrics", "/metrics"])
+
+    assert [answer.status_code for answer in answers] == [200, 200]
 
 
 def test_a_database_that_does_not_answer(

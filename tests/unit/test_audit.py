@@ -13,7 +13,7 @@ import structlog
 
 import signer.ports
 from signer.audit.log import AuditLog
-from signer.audit.record import Operation, Purpose, Record, Subject
+from signer.audit.record import Actor, Operation, Purpose, Record, Subject
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -313,3 +313,37 @@ def test_a_journal_is_evidence_enough() -> None:
 
     assert signer_over(device, audit).sign_digest(DIGEST, PURPOSE).r
     assert device.calls == 1
+
+
+def test_what_is_no_unicode_is_on_record_all_the_same() -> None:
+    """A user's name or an argument may be any bytes; a record has what can be told."""
+    at = datetime.now(UTC)
+    record = Record.of(
+        {"actor": "cli:\udcffb\u00e9", "details": {"key": "\ud800..."}}, at
+    )
+
+    assert record.fields == {"actor": "cli:?b\u00e9", "details": {"key": "?..."}}
+
+
+@pytest.mark.parametrize("number", [2**53, float("nan"), float("inf")])
+def test_what_no_json_reader_holds_is_a_mistake_of_ours(number: float) -> None:
+    """A number that others would read otherwise is never written."""
+    with pytest.raises(ValueError, match=r"."):
+        Record.of({"number": number}, datetime.now(UTC))
+
+
+@pytest.mark.parametrize(
+    ("actor", "shown"),
+    [
+        ("spiffe://example.org/gateway", "[redacted]"),
+        ("ops-eu-central-1", "ops-[redacted]"),
+    ],
+)
+def test_nobody_is_taken_for_another(actor: str, shown: str) -> None:
+    """Of a subject that is not shown whole, a hash tells who it was."""
+    log = AuditLog(structlog.get_logger())
+    who = Actor(actor)
+    record = log.event("doctor", Operation.ADMINISTRATION, who)
+    digest = hashlib.sha256(actor.encode()).hexdigest()
+
+    assert record.fields["actor"] == f"{shown}#{digest[:16]}"

@@ -202,6 +202,14 @@ def test_production_refuses(
     assert _judge(environ) == ([code], [])
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_many_nodes_share_postgresql(scheme: str) -> None:
+    """Under every name that the ledger takes for it."""
+    environ = {"NODE_COUNT": "2", "DATABASE_URL": f"{scheme}://h/d"}
+
+    assert _judge({**PRODUCTION, **environ}) == ([], [])
+
+
 @pytest.mark.parametrize(("code", "unsafe"), UNSAFE)
 @pytest.mark.parametrize("app_env", ["development", "test", " TEST "])
 def test_elsewhere_it_starts(app_env: str, code: str, unsafe: dict[str, str]) -> None:

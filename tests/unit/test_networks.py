@@ -83,6 +83,7 @@ def test_rpc_urls_are_secrets(file: Path) -> None:
         ("chain_id = 31337", "chain_id = 0", "networks.local.chain_id"),
         ("chain_id = 31337", "chain_id = -1", "networks.local.chain_id"),
         ("chain_id = 31337", f"chain_id = {2**64}", "networks.local.chain_id"),
+        ("chain_id = 31337", f"chain_id = {2**53}", "networks.local.chain_id"),
         ("chain_id = 31337", 'chain_id = "1"', "networks.local.chain_id"),
         ("chain_id = 31337", "chain_id = 1.0", "networks.local.chain_id"),
         ("chain_id = 31337", "chain_id = true", "networks.local.chain_id"),

@@ -164,6 +164,11 @@ def test_the_raw_keys_flag_is_no_variable() -> None:
         ("PKCS11_KEY_ID", "0A"),
         ("PKCS11_KEY_ID", "01" * 33),
         ("PKCS11_KEY_ID", "hot"),
+        ("AUDIT_ORIGIN", "with space"),
+        ("AUDIT_ORIGIN", "prod-eu-central-1"),
+        ("AUDIT_ORIGIN", "us-gov-west-1/wallet"),
+        ("AUDIT_ORIGIN", "prod-111122223333"),
+        ("AUDIT_ORIGIN", "wallet.amazonaws.com"),
     ],
 )
 def test_values_out_of_range(name: str, value: str) -> None:

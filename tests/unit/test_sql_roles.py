@@ -183,6 +183,16 @@ EXCESSES = [
             "may UPDATE audit_records.id",
         ],
     ),
+    (
+        [f"GRANT pg_execute_server_program {_TO}"],
+        [f"REVOKE pg_execute_server_program {_FROM}"],
+        _SUPERUSER,
+    ),
+    (
+        [f"GRANT pg_write_server_files {_TO}"],
+        [f"REVOKE pg_write_server_files {_FROM}"],
+        _SUPERUSER,
+    ),
     # Nothing of this changes the audit.
     (
         [
@@ -215,6 +225,25 @@ def test_what_is_too_much(
         _run_file(DOCKER / "grants.sql", shipped.owner)  # An owner's go with the table.
 
     assert found == said
+    assert shipped.liberties(shipped.service) == []
+
+
+def test_who_makes_roles_can_have_any(shipped: Roles) -> None:
+    """Before PostgreSQL 16, CREATEROLE gives the owner's role to whoever has it."""
+    shipped.run("ALTER ROLE hotwallet_service CREATEROLE")
+    try:
+        found = shipped.liberties(shipped.service)
+        with psycopg.connect(shipped.service) as connection:
+            is_limited = connection.info.server_version >= 160000
+            if not is_limited:
+                connection.execute("GRANT hotwallet_owner TO hotwallet_service")
+                connection.execute("SET ROLE hotwallet_owner")
+                connection.execute("ALTER TABLE audit_records DISABLE TRIGGER USER")
+                connection.rollback()
+    finally:
+        shipped.run("ALTER ROLE hotwallet_service NOCREATEROLE")
+
+    assert found == ([] if is_limited else ["may give itself any role (CREATEROLE)"])
     assert shipped.liberties(shipped.service) == []
 
 

@@ -2,11 +2,13 @@
 
 import logging
 import multiprocessing
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -165,6 +167,31 @@ def test_a_slow_receiver_is_given_up(receivers: list[Receiver]) -> None:
     assert event["reason"] == "ReadTimeoutError"
     assert 0.6 <= time.monotonic() - began < 20
     assert len(receiver.came) == 3
+
+
+def test_an_answer_in_drips_is_given_up() -> None:
+    """One that comes a byte at a time is no answer, and what follows is told of too."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as connections:
+        threading.Thread(target=_drip, args=(server, connections), daemon=True).start()
+        webhook = _webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout=0.2)
+        told = [*_events(webhook), *_events(webhook)]
+
+    assert [each["reason"] for each in told] == ["too-slow", "too-slow"]
+
+
+def _drip(server: socket.socket, connections: ExitStack) -> None:
+    """Begin an answer on every connection, and never end one."""
+    open_ones: list[socket.socket] = []
+    server.settimeout(0.05)
+    with suppress(OSError):
+        while True:
+            with suppress(TimeoutError):
+                connection, _ = server.accept()
+                connections.callback(connection.close)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                open_ones.append(connection)
+            for each in open_ones:
+                each.sendall(b"a")
 
 
 def test_telling_does_not_wait(receivers: list[Receiver]) -> None:

@@ -62,6 +62,7 @@ NOT_KEPT = {
     "a note in a log": f"{LOGGED[0]}\n{NOTES[1]}",
     "no opening": '"audit-checkpoint"\n{"a": 1}',
     "no note": '{"event": "audit-checkpoint"}',
+    "half a character": LOGGED[0].replace("hotwallet/", "hotwallet/\\ud800"),
     "by another key": checkpoint(LINKS, 2, key=CheckpointKey.generate()).note,
 }
 

@@ -84,6 +84,7 @@ def test_the_key_id_of_others() -> None:
         NOTE.replace(f"{ORIGIN}\n7", f"{ORIGIN}\n\u0667"),
         NOTE.replace(f"{ORIGIN}\n7", f"{ORIGIN} x\n7"),
         NOTE.replace(f"{ORIGIN}\n7", "\n7"),
+        NOTE.replace(ORIGIN, f"{ORIGIN}\ud800"),
         NOTE.replace("no Merkle tree", "a Merkle tree"),
         NOTE.replace("+00:00", "Z"),
         NOTE.replace("2026-01-01", "2026-02-31"),

@@ -10,10 +10,11 @@ from backends.sql.audit import AuditTables
 from backends.sql.database import Database
 from signer.alerts import Alert
 from signer.audit.chain import GENESIS, sealed
+from signer.audit.checkpoints import CheckpointKey
 from signer.audit.export import export
 from signer.audit.record import Record
 from signer.audit.verify import verify
-from tests.support.audit import START, VERIFIER, overruled, record
+from tests.support.audit import START, VERIFIER, checkpoint, overruled, record
 from tests.unit.audit.sealers import Clock, alerts, sealer, sizes
 
 
@@ -84,6 +85,24 @@ def test_a_rewritten_chain_is_not_signed_in_silence(
     assert told == [(LATE, 61)]
     assert sizes(journal) == [60, 300]
     assert [(each.first, each.records) for each in after.late] == [(61, 240)]
+
+
+def test_who_signs_in_our_place_is_not_believed(
+    journal: AuditTables, sqlite_url: str, clock: Clock
+) -> None:
+    """A checkpoint by somebody else does not hide that ours are gone."""
+    _lived(journal, clock, minutes=5)
+    _rewritten(journal, sqlite_url, kept=60)
+    overruled(sqlite_url, "DELETE FROM audit_checkpoints")
+    clock.pass_by(3600)
+    theirs = checkpoint(
+        journal.sealed(0, 1000), 299, key=CheckpointKey.generate(), at=clock()
+    )
+    journal.keep_checkpoint(theirs)
+    journal.append([record(at=clock())])
+    clock.pass_by(61)
+
+    assert _begun(journal, clock) == [(LATE, 1)]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What an export proves, and to whom, is said without a traceback."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -241,11 +242,30 @@ def test_hostile_lines(old: bytes, new: bytes) -> None:
     assert _found([HEADER, LINES[1].replace(old, new)]) == ("unreadable", 1, 2)
 
 
+@pytest.mark.parametrize("name", [b"checkpoints", b"records"])
+def test_the_last_line_counts_in_numbers(name: bytes) -> None:
+    """True is no other way to write 1, though Python holds the two to be equal."""
+    *lines, last = exported(chain(1), [1])
+    spoilt = last.replace(b'"%s":1' % name, b'"%s":true' % name)
+
+    assert spoilt != last
+    assert _found([*lines, spoilt]) == ("unreadable", 2, 4)
+
+
 def test_brackets_in_texts() -> None:
     """A text full of brackets is as deep as any other."""
     each = Sealed(1, bytes(32), record(text='\\"[{' * 1000, other="]"))
 
     assert parse(record_line(each)) == each
+
+
+def test_a_text_without_end() -> None:
+    """The longest line is judged at once, however its quotes are made."""
+    line = b"{" * 501 + b'"' + b'\\"' * (MAX_LINE // 2 - 300) + b"\n"
+    began = time.perf_counter()
+
+    assert _found([HEADER, line]) == ("unreadable", 1, 2)
+    assert time.perf_counter() - began < 15
 
 
 def test_fractions_are_canonical_too() -> None:
