@@ -171,6 +171,8 @@ class Lifecycle:
         taken = self._attendant.taken(refund, chain)
         if taken is not None:
             return taken
+        # A ledger from before its key was given up forgot that it got another nonce.
+        self._nonces.require_others_known(chain, str(refund.sender))
         # Its nonce must be used all the same, or everything behind it waits for ever.
         elsewhere = self._nonces.paid_by(refund)
         if elsewhere is not None:

@@ -6,11 +6,12 @@ from datetime import timedelta
 import coincurve
 import pytest
 
+from signer.audit.record import Record
 from signer.errors import StaleStateError, WalletPausedError
 from signer.keys import Key, KeyState
 from signer.ports import Ledger
 from signer.refunds.former import LOOK_AGAIN, FormerWallets
-from signer.refunds.refund import Refund, Status
+from signer.refunds.refund import Kind, Refund, Status
 from signer.refunds.wallet import Pause
 from signer.refunds.watching import Chain
 from tests.support.devices import honest, signer_over
@@ -120,6 +121,35 @@ def test_a_rollback_that_the_backup_forgot(
 
     assert (found.status, found.sender) == (Status.CONFIRMED, world.signer.address)
     assert len(world.chain.payouts()) == 3
+
+
+@pytest.mark.parametrize("is_mined", [False, True], ids=["in the pool", "mined"])
+def test_a_key_given_up_that_the_backup_forgot(
+    world: World, backup: Callable[[], Ledger], is_mined: bool
+) -> None:
+    """A refund that got another nonce then is not paid with its first one (R24, O8)."""
+    refund = world.step(world.accepted())
+    first = _rotated(world)
+    restored = backup()
+    at = world.clock()
+    world.store.block(first, at, Record.of({"event": "key-blocked"}, at))
+    for _ in range(2):
+        world.work(after=timedelta(seconds=31))
+    paid = world.stored(refund)
+    if is_mined:
+        world.mine_deep()
+    world.store = restored
+    for _ in range(3):
+        world.work(after=timedelta(seconds=31))
+    asked = [sent.kind for sent in world.store.transactions(refund.id)]
+
+    (found,) = _paid(world, refund)
+
+    assert (paid.status, paid.sender) == (Status.BROADCAST, OTHER.address)
+    assert asked == ([Kind.NOOP] if is_mined else [])
+    assert (found.status, found.failure_code) == (Status.FAILED, "already-paid")
+    assert str(paid.tx_hash) in str(found.failure_detail)
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
 def test_whoever_pays_first_looks(world: World) -> None:
