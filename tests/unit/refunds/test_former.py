@@ -183,6 +183,34 @@ def test_an_intruder_stops_nobody(world: World) -> None:
     assert world.store.foreign(found.chain_id, world.signer.address) == ()
 
 
+def test_an_intruder_who_takes_a_refunds_nonce(world: World) -> None:
+    """The wallet is paused again by that, and known again at the worker's next look,
+    however lately it had agreed (O8)."""
+    _paid(world, world.accepted())
+    stranded = world.broadcast()
+    world.chain.forget()
+    _rotated(world, block=True)
+    worker = world.worker
+    for _ in range(2):
+        world.clock.now += timedelta(seconds=31)
+        worker.work()
+        world.chain.forget()
+    before = _pause(world, world.signer.address)
+    for _ in range(3):
+        world.chain.mine_foreign(world.signer.address)
+    world.chain.mine_empty(world.network.confirmations)
+    for _ in range(6):
+        world.clock.now += timedelta(seconds=31)
+        worker.work()
+
+    paid = world.broadcast()
+
+    assert before is None
+    assert world.stored(stranded).failure_code == "nonce-taken"
+    assert paid.sender == OTHER.address
+    assert _pause(world, world.signer.address) is None
+
+
 def test_an_intruder_where_nobody_paid(world: World) -> None:
     """A wallet that the ledger never opened is looked at, and is his alone."""
     made_active(world.store, key_at(world.signer.address))
