@@ -123,6 +123,22 @@ def test_a_rollback_that_the_backup_forgot(
     assert len(world.chain.payouts()) == 3
 
 
+def test_a_ledger_that_is_lost_behind_a_rotation(
+    world: World, empty: Callable[[], Ledger]
+) -> None:
+    """A new one that begins with the first key, and repeats the rotation, finds what
+    that key has paid (R24)."""
+    _paid(world, world.accepted(reference="forgotten"))
+    world.store = empty()
+    made_active(world.store, key_at(world.signer.address))
+    _rotated(world)
+
+    (found,) = _paid(world, world.accepted(reference="forgotten"))
+
+    assert (found.status, found.sender) == (Status.CONFIRMED, world.signer.address)
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
 @pytest.mark.parametrize("is_mined", [False, True], ids=["in the pool", "mined"])
 def test_a_key_given_up_that_the_backup_forgot(
     world: World, backup: Callable[[], Ledger], is_mined: bool
