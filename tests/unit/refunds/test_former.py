@@ -7,7 +7,7 @@ import coincurve
 import pytest
 
 from signer.audit.record import Record
-from signer.errors import StaleStateError, WalletPausedError
+from signer.errors import KeyUnusableError, StaleStateError, WalletPausedError
 from signer.keys import Key, KeyState
 from signer.ports import Ledger
 from signer.refunds.former import LOOK_AGAIN, FormerWallets
@@ -16,7 +16,7 @@ from signer.refunds.wallet import Pause
 from signer.refunds.watching import Chain
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
-from tests.support.refunds import CUSTOMER, World, altered
+from tests.support.refunds import ACTOR, CUSTOMER, KEY, World, altered
 
 
 AMOUNT = 12_500_000
@@ -166,6 +166,22 @@ def test_a_key_given_up_that_the_backup_forgot(
     assert (found.status, found.failure_code) == (Status.FAILED, "already-paid")
     assert str(paid.tx_hash) in str(found.failure_detail)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_a_process_that_slept_asks_no_key_that_was_given_up(world: World) -> None:
+    """Behind its sleep the intent of its reservation does not count any more (O8)."""
+    device = honest(KEY)
+    world.signer = signer_over(device)
+    lifecycle = world.lifecycle
+    refund = lifecycle.step(world.accepted(), ACTOR)
+    _rotated(world, block=True)
+    world.clock.advance(seconds=60)
+
+    with pytest.raises(KeyUnusableError, match="blocked"):
+        lifecycle.step(refund, ACTOR)
+
+    assert refund.intended
+    assert device.calls == 0
 
 
 def test_whoever_pays_first_looks(world: World) -> None:
