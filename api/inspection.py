@@ -121,6 +121,26 @@ def resume_nonces(network: str | None) -> None:
         click.echo(f"{name}: {'goes on' if was_stopped else 'was not paused'}")
 
 
+@nonce.command("abandon")
+@click.argument("address")
+@click.option("--network", help="On this network alone.")
+def abandon_nonces(address: str, network: str | None) -> None:
+    """
+    Wait no more for what ADDRESS, of a blocked key, has in the nodes' pools.
+
+    Nobody is paid while such a transaction may be a payment of ours that a ledger from
+    a backup forgot; and whoever has the key can leave one there for ever.  Do this only
+    if you know that it is his: what we forgot would be paid twice.
+    """
+    from api.bootstrap import open_observatory  # noqa: PLC0415
+
+    with answer_alone():
+        controls = _controls(open_observatory(os.environ))
+        told = controls.abandon(address, network, invoker())
+    for name, was_awaited in told.items():
+        click.echo(f"{name}: {'goes on' if was_awaited else 'was not waiting'}")
+
+
 def _controls(seen: "Observatory") -> Controls:
     """Return what changes the wallets, and writes down who did."""
     audit = AuditLog(audit_logger(), journal=seen.store)

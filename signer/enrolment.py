@@ -3,7 +3,7 @@ Which key a starting process signs with: the ring's active one, or the first one
 
 The configuration names the first key of a new ledger.  From then on the ring says
 which key is active, since a rotation reaches all processes by it, and the
-configuration is only compared: a key that the ring never heard of means that somebody
+configuration is only compared: a key that never was active there means that somebody
 changed the setting by hand, or that the ledger is from before a rotation.
 """
 
@@ -70,9 +70,9 @@ class Enrolment:
             Its signer, and warnings.
 
         Raises:
-            ConfigurationError: The key does not sign; or the ring does not know the
-                configured one (``key-not-in-ring``), or has its active key in another
-                backend (``key-backend-mismatch``).
+            ConfigurationError: The key does not sign; or the configured one never was
+                the ring's active key (``key-not-in-ring``); or the ring has its active
+                key in another backend (``key-backend-mismatch``).
             StoreError: The ledger does not answer.
         """
         for _ in range(_ROTATIONS_MEANWHILE):
@@ -139,12 +139,13 @@ def meant(name: str, ring: Sequence[Key], directory: KeyDirectory) -> Key | None
     """
     Return which key of *ring* *name* means, if one; the device is asked about aliases.
 
-    A key that was relocated is still the one that the configuration names.
+    A key that was relocated is still the one that the configuration names, and one that
+    never was active is not one of the ring's yet.
 
     Raises:
         HotWalletError: The device was asked, and has no such key that can be used.
     """
-    ours = [key for key in ring if key.backend == directory.name]
+    ours = [key for key in _served(ring) if key.backend == directory.name]
     for key in ours:
         if name == key.key_id.rpartition("/")[2] or is_same_key(name, key.key_id):
             return key
@@ -171,12 +172,12 @@ def require_backend(active: Key, directory: KeyDirectory) -> None:
 
 def require_address(ring: Sequence[Key], expected: str) -> None:
     """
-    Make sure that *ring* has a key with the *expected* address.
+    Make sure that a key with the *expected* address is, or was, active in *ring*.
 
     Raises:
         ConfigurationError: ``key-not-in-ring``.
     """
-    if expected.lower() not in {key.address.lower() for key in ring}:
+    if expected.lower() not in {key.address.lower() for key in _served(ring)}:
         raise ConfigurationError(unknown("WALLET_ADDRESS"))
 
 
@@ -184,9 +185,15 @@ def unknown(what: str) -> Refusal:
     """Return why no process starts while *what* is none of the ring's."""
     return Refusal(
         "key-not-in-ring",
-        f"{what} is none that the ledger knows: to change keys, use `hotwallet keys"
+        f"{what} never was the ledger's active one: to change keys, use `hotwallet keys"
         " rotate`; after a restore, see docs/operations/restore.md",
     )
+
+
+def _served(ring: Sequence[Key]) -> Sequence[Key]:
+    # A ledger from a backup may have a key as pending, or rejected, that has paid
+    # since: its address is compared with the chains only once it is active here too.
+    return [key for key in ring if key.epoch is not None]
 
 
 _NO_ALIAS = (

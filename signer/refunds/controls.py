@@ -10,12 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from signer.addresses import parse_address, shown_address
 from signer.audit.record import Actor
-from signer.errors import HotWalletError, NotFoundError
+from signer.errors import (
+    ConflictError,
+    HotWalletError,
+    NotFoundError,
+    WalletPausedError,
+)
+from signer.keys import KeyState
 from signer.minutes import Facts, Minutes
-from signer.ports import Clock, Store
+from signer.ports import Clock, Ledger
 from signer.refunds.repair import Repair, repair
-from signer.refunds.watching import Chain
+from signer.refunds.wallet import Sighting
+from signer.refunds.watching import Chain, WalletWatch
 
 
 class Controls:
@@ -23,7 +31,7 @@ class Controls:
 
     def __init__(
         self,
-        store: Store,
+        store: Ledger,
         chains: Mapping[str, Chain],
         minutes: Minutes,
         clock: Clock,
@@ -75,11 +83,65 @@ class Controls:
                 found = []
                 chains = {name: self._chain(name)}
                 for each in repair(self._store, chains, self._clock, apply=True):
-                    self._tell_accepted(each, actor)
+                    self._tell_accepted(name, each.accepted, actor)
                     found.append(each)
                 facts.update(_summary(found))
             done += found
         return done
+
+    def abandon(
+        self, address: str, network: str | None, actor: Actor
+    ) -> Mapping[str, bool]:
+        """
+        Wait no more for what *address*, whose key was given up, has in the pools.
+
+        What a block has must be known all the same.  Whoever asks for this knows that
+        the ledger has not forgotten a payment that may be among the rest.
+
+        Returns:
+            By network, whether it was waited for until now.
+
+        Raises:
+            InvalidInputError: *address* is malformed.
+            NotFoundError: There is no such network.
+            ConflictError: No key of the ring with this address was given up.
+            WalletPausedError: A block has what a worker has not looked at yet.
+            HotWalletError: Ledger or chain do not answer.
+        """
+        told = {}
+        asked = {"address": shown_address(address)}
+        for name in self._names(network):
+            with self._on_record(
+                "nonce-abandon", actor, network=name, **asked
+            ) as facts:
+                chain, given_up = self._chain(name), self._given_up(address)
+                accepted = self._abandoned(chain, given_up)
+                self._tell_accepted(name, accepted or (), actor)
+                told[name] = facts["changed"] = accepted is not None
+        return told
+
+    def _given_up(self, address: str) -> str:
+        given_up = parse_address(address, field="address")
+        ring = self._store.keys()
+        blocked = {key.address for key in ring if key.state is KeyState.BLOCKED}
+        if given_up not in blocked:
+            raise ConflictError("no key with this address was given up (keys list)")
+        return given_up
+
+    def _abandoned(self, chain: Chain, address: str) -> Sequence[Sighting] | None:
+        """Return what is accepted of a paused wallet; None where it is not paused."""
+        chain_id = chain.network.chain_id
+        wallet = self._store.wallet(chain_id, address)
+        if wallet is None or wallet.paused_by is None:
+            return None
+        mined = chain.client.transaction_count(address)
+        foreign = self._store.foreign(chain_id, address)
+        watch = WalletWatch(self._store, self._clock)
+        if not watch.conclude(chain, wallet, mined):
+            raise WalletPausedError(
+                "a block has what is not known: a worker looks, once it is final"
+            )
+        return foreign
 
     def _switched(
         self,
@@ -107,12 +169,14 @@ class Controls:
             self._minutes.refuse(event, e, actor, **asked)
             raise
 
-    def _tell_accepted(self, done: Repair, actor: Actor) -> None:
-        for sighting in done.accepted:
+    def _tell_accepted(
+        self, network: str, accepted: Sequence[Sighting], actor: Actor
+    ) -> None:
+        for sighting in accepted:
             self._minutes.write(
                 "foreign-accepted",
                 actor,
-                network=done.network,
+                network=network,
                 address=sighting.sender,
                 nonce=sighting.nonce,
                 tx_hash=sighting.tx_hash,

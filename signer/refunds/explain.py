@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from signer.errors import HotWalletError, RequestError
+from signer.keys import KeyState
 from signer.networks import Network
 from signer.ports import Clock, Fees, KeyStore, NodeView, Store
 from signer.refunds.fees import GWEI, quote, raised
@@ -54,8 +55,9 @@ class Explanation:
     """
     Everything that is known of one refund.
 
-    ``stopped_at`` is when an operator stopped the network.  ``policy`` is None where
-    today's rules would admit it, or what they object to.
+    ``stopped_at`` is when an operator stopped the network, and ``is_given_up`` whether
+    the key of its nonce is blocked.  ``policy`` is None where today's rules would admit
+    it, or what they object to.
     ``ahead`` are the first open refunds with lower nonces.  ``next_at`` is None when
     nothing is going to happen, or when only the chain knows when.
     """
@@ -68,6 +70,7 @@ class Explanation:
     history: Sequence[Move]
     transactions: Sequence[SignedTransaction]
     stopped_at: datetime | None = None
+    is_given_up: bool = False
     standing: Standing | None = None
     ahead: Sequence[Refund] = ()
     nodes: Sequence[NodeView] = ()
@@ -105,6 +108,7 @@ class Explainer:
             history=self._store.history(refund.id),
             transactions=sent,
             stopped_at=self._store.stopped(refund.chain_id),
+            is_given_up=self._is_given_up(refund),
             ahead=self._ahead(refund),
         )
         chain = self._chains.get(refund.network)
@@ -117,6 +121,11 @@ class Explainer:
             next_step=next_step(found),
             next_at=None if refund.status is Status.MINED else next_at,
         )
+
+    def _is_given_up(self, refund: Refund) -> bool:
+        ring = self._keys.keys()
+        blocked = {key.address for key in ring if key.state is KeyState.BLOCKED}
+        return refund.sender in blocked
 
     def _ahead(self, refund: Refund) -> Sequence[Refund]:
         if refund.sender is None or refund.nonce is None or refund.status.is_final:

@@ -64,7 +64,8 @@ class FormerWallets:
         Raises:
             StaleStateError: Somebody else did so at the same time.
         """
-        if self._is_fresh(chain, key):
+        # Whoever has paused the wallet meanwhile waits for this look, and so do others.
+        if self._is_fresh(chain, key) and not self._is_paused(chain, key.address):
             return
         if key.state is not KeyState.BLOCKED:
             known = self._wallets.is_settled(chain, key.address)
@@ -85,6 +86,10 @@ class FormerWallets:
         if wallet.paused_by is None:
             return counted <= wallet.next_nonce
         return not self._store.unheld(wallet.chain_id, address, counted, 1)
+
+    def _is_paused(self, chain: Chain, address: str) -> bool:
+        wallet = self._store.wallet(chain.network.chain_id, address)
+        return wallet is not None and wallet.paused_by is not None
 
     def _is_concluded(self, chain: Chain, address: str) -> bool:
         wallet = self._store.wallet(chain.network.chain_id, address)

@@ -9,6 +9,7 @@ mined in time; ``tracking`` has the other half: what the chain says of what was 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -167,10 +168,14 @@ class Lifecycle:
     def _sign(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         if timedelta(0) <= self._clock() - refund.updated_at <= FRESH:
             return self._offers.first(refund, chain, actor)
-        # Much may have happened since: to the nonce, and to the token.
+        # Much may have happened since: to the nonce, to the token, and to the key, that
+        # may have been given up behind the intent which was written then.
+        refund = replace(refund, intended=False)
         taken = self._attendant.taken(refund, chain)
         if taken is not None:
             return taken
+        # A ledger from before its key was given up forgot that it got another nonce.
+        self._nonces.require_others_known(chain, str(refund.sender))
         # Its nonce must be used all the same, or everything behind it waits for ever.
         elsewhere = self._nonces.paid_by(refund)
         if elsewhere is not None:

@@ -49,9 +49,7 @@ class Nonces:
             WalletPausedError: The chain knows a nonce that the ledger does not.
         """
         # The active key's own is among them, where a former one's address is swept.
-        for key in self._ring.known():
-            if key.epoch and key.address != address:
-                self._former.require_known(chain, key)
+        self.require_others_known(chain, address)
         counted = chain.client.pending_count(address)
         wallet = self.wallets.opened(chain, address, counted)
         if wallet.paused_by is None and counted > wallet.next_nonce:
@@ -59,6 +57,17 @@ class Nonces:
         if wallet.paused_by is not None:
             raise WalletPausedError(f"the wallet is paused: {wallet.paused_by}")
         return counted
+
+    def require_others_known(self, chain: Chain, address: str) -> None:
+        """
+        Return if the ledger knows all that other keys of the ring than this have sent.
+
+        Raises:
+            WalletPausedError: It does not.
+        """
+        for key in self._ring.known():
+            if key.epoch and key.address != address:
+                self._former.require_known(chain, key)
 
     def reserve(
         self,

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from signer.errors import KeyUnusableError
 from signer.refunds.fees import GWEI
 from signer.refunds.refund import Status
 
@@ -22,6 +23,12 @@ ADVICE = {
     "policy-violation": "compare the networks file with what it was at acceptance",
     "configuration": "put the refund's network back into the networks file",
 }
+
+GIVEN_UP = (
+    "leave its key as it is, for it was given up: a person finds out whether the refund"
+    " is paid (docs/operations/key-compromise.md)"
+)
+"""What there is to do instead where nobody signs any more, whatever the device says."""
 
 _WAIT = "nothing; it is tried again by itself"
 
@@ -59,6 +66,8 @@ def next_step(found: "Explanation") -> str:
     refund = found.refund
     if refund.status.is_final:
         return "Nothing."
+    if refund.blocked_by == KeyUnusableError.code and found.is_given_up:
+        return f"To do: {GIVEN_UP}."
     if refund.blocked_by is not None:
         return f"To do: {ADVICE.get(refund.blocked_by, _WAIT)}."
     if refund.status is Status.BROADCAST:

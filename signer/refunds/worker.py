@@ -130,11 +130,12 @@ class Worker:
         """
         Take a claimed *refund* as far as it goes, and return the number of steps.
 
-        *down* is what already did not work in this pass, by network.
+        *down* is what already did not work in this pass, by network and by key.
         """
-        if refund.network in down:
-            self._postpone(refund, down[refund.network])
-            return 0
+        for needed in (refund.network, self._payer(refund)):
+            if needed in down:
+                self._postpone(refund, down[needed])
+                return 0
         steps = 0
         try:
             while True:
@@ -152,13 +153,22 @@ class Worker:
         return steps
 
     def _concerned(self, refund: Refund, trouble: HotWalletError) -> Iterable[str]:
-        """Return the networks whose refunds would all meet the same *trouble*."""
+        """Return the network or the key that would be the same *trouble* to others."""
         if isinstance(trouble, ChainUnavailableError):
             return (refund.network,)
-        # A key may be gone, and the device well: others have another one.
+        # A key that is gone says nothing of the device.  Nor does one key's device of
+        # another's: they may be in two regions, or one of them no more ours to ask.
         ours = isinstance(trouble, KeyNotFoundError | KeyUnusableError)
         device = isinstance(trouble, BackendError) and not ours
-        return self._chains if device else ()
+        return (self._payer(refund),) if device else ()
+
+    def _payer(self, refund: Refund) -> str:
+        """Return the address that pays *refund*, as the ring stood a moment ago."""
+        address = refund.sender or refund.swept_from
+        if address is not None:
+            return address
+        active = (k.address for k in self._ring.known() if k.state is KeyState.ACTIVE)
+        return next(active, "")
 
     def _postpone(self, refund: Refund, trouble: HotWalletError) -> None:
         self._log.warning(

@@ -23,6 +23,7 @@ from signer.networks import load_networks
 from signer.ports import Store, utc_now
 from signer.refunds.refund import Refund
 from tests.fixtures.chain import DevChain
+from tests.support.keys import key_at, made_active
 from tests.support.payments import signed
 from tests.support.refunds import KEY, World
 
@@ -348,6 +349,21 @@ def test_the_kill_switch_of_one_network(run: Run, paid: Refund) -> None:
 
     assert (unknown.status, unknown.out) == (1, "")
     assert known.out.endswith(": paused\n")
+
+
+def test_a_blocked_key_is_waited_for_no_more(run: Run, world: World) -> None:
+    """Only a key that was given up can be abandoned; each network says how it stood."""
+    asked = ("nonce", "abandon", world.signer.address)
+    world.broadcast()
+    refused = run(*asked)
+    new = key_at("0x70997970C51812dc3A010C7d01b50e0d17dc79C8")
+    made_active(world.store, new, block=True)
+    first, again = run(*asked), run(*asked, "--network", "local")
+
+    assert (refused.status, refused.out) == (1, "")
+    assert "error: conflict: " in refused.err
+    assert (first.status, first.out) == (0, "local: goes on\n")
+    assert (again.status, again.out) == (0, "local: was not waiting\n")
 
 
 def test_who_switched_is_on_record(

@@ -141,6 +141,24 @@ def test_a_key_that_the_ring_does_not_know(system: System, name: str) -> None:
     assert system.store.active_key() == system.old
 
 
+@pytest.mark.parametrize("state", ["pending", "awaiting funds", "rejected"])
+def test_a_key_that_was_not_active_before_the_backup(
+    system: System, state: str
+) -> None:
+    """A ledger from before a rotation is told from one behind it, though it has the new
+    key as one that was about to be active (R24)."""
+    new = key_at(system.address(NEW), key_id=NEW)
+    pending = system.store.begin_rotation(new, system.clock())
+    if state == "awaiting funds":
+        system.store.wait_for(pending, "awaiting-funds", system.clock())
+    if state == "rejected":
+        system.store.reject(pending, "backend-access-denied", system.clock())
+
+    assert _refusal(system, NEW) == "key-not-in-ring"
+    assert _refusal(system, OLD, new.address) == "key-not-in-ring"
+    assert _enrolment(system).settle(OLD, system.address(OLD))[1] == []
+
+
 def test_an_address_that_the_ring_does_not_know(system: System) -> None:
     """WALLET_ADDRESS must be one of the ring's, too."""
     assert _refusal(system, OLD, UNKNOWN) == "key-not-in-ring"

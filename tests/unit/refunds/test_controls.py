@@ -1,8 +1,10 @@
 """Whoever stops wallets, lets them go on or accepts what is foreign is on record."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
+import coincurve
 import pytest
 from structlog.testing import capture_logs
 
@@ -10,10 +12,20 @@ from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.audit.record import Actor, Operation
-from signer.errors import ChainUnavailableError, NotFoundError, StoreUnavailableError
+from signer.errors import (
+    ChainUnavailableError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    StoreUnavailableError,
+    WalletPausedError,
+)
 from signer.minutes import Minutes
 from signer.refunds.controls import Controls
+from signer.refunds.refund import Status
 from signer.refunds.watching import Chain
+from tests.support.devices import honest, signer_over
+from tests.support.keys import key_at, made_active
 from tests.support.refunds import NETWORK, World, altered
 from tests.support.ring import SILENCE
 
@@ -49,6 +61,16 @@ class System:
         self.world.chain.mine_empty(blocks)
         self.world.work()
 
+    def given_up(self) -> str:
+        """Give the first key up, which has paid once; return its address."""
+        self.world.broadcast()
+        self.world.mine_deep()
+        self.world.tracker.track()
+        self.world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+        other = key_at(self.world.others[0].address)
+        made_active(self.store, other, block=True)
+        return self.world.signer.address
+
     @property
     def records(self) -> list[tuple[str, str, Mapping[str, Any]]]:
         """Event, outcome and details of what alice did, in its order."""
@@ -57,7 +79,7 @@ class System:
         return [
             (each["event"], each["outcome"], each["details"])
             for each in fields
-            if each["actor"] == ALICE.name
+            if each.get("actor") == ALICE.name
             if each["operation"] == "administration"
         ]
 
@@ -215,4 +237,81 @@ def test_a_chain_that_does_not_answer_is_on_record(system: System) -> None:
     assert [(event, outcome) for event, outcome, _ in system.records] == [
         ("nonce-repair-intent", "success"),
         ("nonce-repair", "chain-unavailable"),
+    ]
+
+
+def test_what_an_intruder_left_in_the_pool(system: System) -> None:
+    """He stops everybody with it, for no block takes it, until a person says that it
+    is his; then refunds go on (O8)."""
+    address, world = system.given_up(), system.world
+    world.chain.mine_foreign(address)
+    world.chain.mine_empty(2)
+    world.chain.send_foreign(address)
+    refund = world.accepted()
+    for _ in range(5):
+        world.work(after=timedelta(seconds=31))
+    before = world.stored(refund)
+
+    told = system.controls().abandon(address.lower(), "local", ALICE)
+    world.work(after=timedelta(seconds=31))
+    after = world.stored(refund)
+    intent, accepted, outcome = system.records
+
+    assert (before.status, before.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert told == {"local": True}
+    assert (after.status, after.sender) == (
+        Status.BROADCAST,
+        world.others[0].address,
+    )
+    asked = {"network": "local", "address": address.lower()}
+    assert intent == ("nonce-abandon-intent", "success", asked)
+    assert (accepted[0], accepted[2]["nonce"]) == ("foreign-accepted", 1)
+    assert outcome == ("nonce-abandon", "success", asked | {"changed": True})
+
+
+def test_what_a_block_has_is_not_abandoned(system: System) -> None:
+    """It may be a payment of ours, and will be known once it is final (O8, R24)."""
+    address = system.given_up()
+    system.world.chain.mine_foreign(address)
+    with pytest.raises(WalletPausedError, match="once it is final"):
+        system.controls().abandon(address, "local", ALICE)
+
+    assert [(event, outcome) for event, outcome, _ in system.records] == [
+        ("nonce-abandon-intent", "success"),
+        ("nonce-abandon", "wallet-paused"),
+    ]
+
+
+def test_nobody_waits_for_what_is_known(system: System) -> None:
+    """Where the wallet goes on, or never paid, there is nothing to abandon."""
+    address = system.given_up()
+    system.world.work()
+
+    assert system.controls().abandon(address, None, ALICE) == {
+        "local": False,
+        "other": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "network", "error"),
+    [
+        (None, "local", ConflictError),
+        ("0x12", "local", InvalidInputError),
+        (None, "mainnet", NotFoundError),
+    ],
+)
+def test_only_keys_that_were_given_up_are_abandoned(
+    system: System, address: str | None, network: str, error: type[Exception]
+) -> None:
+    """The active key's nonces are waited for, whoever asks; and that is on record."""
+    system.world.broadcast()
+    with pytest.raises(error):
+        system.controls().abandon(
+            address or system.world.signer.address, network, ALICE
+        )
+
+    assert [event for event, _, _ in system.records] == [
+        "nonce-abandon-intent",
+        "nonce-abandon",
     ]

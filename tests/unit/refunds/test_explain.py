@@ -3,14 +3,22 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import coincurve
 import pytest
 
-from signer.errors import ChainUnavailableError, HotWalletError, StoreUnavailableError
+from signer.errors import (
+    ChainUnavailableError,
+    HotWalletError,
+    KeyUnusableError,
+    StoreUnavailableError,
+)
 from signer.ports import Fees
 from signer.refunds.explain import Bid, Explainer, Explanation
 from signer.refunds.refund import HOLD, Refund, SignedTransaction, Status
-from signer.refunds.summary import ADVICE
+from signer.refunds.summary import ADVICE, GIVEN_UP
 from signer.refunds.wallet import Pause
+from tests.support.devices import honest, signer_over
+from tests.support.keys import key_at, made_active
 from tests.support.refunds import World, altered
 
 
@@ -65,6 +73,22 @@ def test_a_queued_refund_in_a_paused_wallet(world: World) -> None:
     assert found.standing is not None
     assert found.standing.wallet.paused_by is Pause.CHAIN_AHEAD
     assert (found.standing.counted, found.standing.unseen) == (2, 1)
+
+
+@pytest.mark.parametrize("block", [False, True], ids=["disabled", "given up"])
+def test_a_refund_whose_key_does_not_sign(world: World, block: bool) -> None:
+    """Nobody is told to enable a key that somebody gave up (O8)."""
+    refund = world.broadcast()
+    other = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+    world.others = (other,)
+    made_active(world.store, key_at(other.address), block=block)
+    world.lifecycle.postpone(refund, KeyUnusableError("disabled"))
+
+    found = _explain(world, refund)
+
+    advice = GIVEN_UP if block else ADVICE["key-unusable"]
+    assert found.is_given_up is block
+    assert found.next_step == f"To do: {advice}."
 
 
 def test_a_queued_refund_whose_wallet_is_fine(world: World) -> None:

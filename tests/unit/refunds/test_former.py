@@ -6,16 +6,17 @@ from datetime import timedelta
 import coincurve
 import pytest
 
-from signer.errors import StaleStateError, WalletPausedError
+from signer.audit.record import Record
+from signer.errors import KeyUnusableError, StaleStateError, WalletPausedError
 from signer.keys import Key, KeyState
 from signer.ports import Ledger
 from signer.refunds.former import LOOK_AGAIN, FormerWallets
-from signer.refunds.refund import Refund, Status
+from signer.refunds.refund import Kind, Refund, Status
 from signer.refunds.wallet import Pause
 from signer.refunds.watching import Chain
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
-from tests.support.refunds import CUSTOMER, World, altered
+from tests.support.refunds import ACTOR, CUSTOMER, KEY, World, altered
 
 
 AMOUNT = 12_500_000
@@ -127,6 +128,67 @@ def test_a_rollback_that_the_backup_forgot(
     assert len(world.chain.payouts()) == 3
 
 
+def test_a_ledger_that_is_lost_behind_a_rotation(
+    world: World, empty: Callable[[], Ledger]
+) -> None:
+    """A new one that begins with the first key, and repeats the rotation, finds what
+    that key has paid (R24)."""
+    _paid(world, world.accepted(reference="forgotten"))
+    world.store = empty()
+    made_active(world.store, key_at(world.signer.address))
+    _rotated(world)
+
+    (found,) = _paid(world, world.accepted(reference="forgotten"))
+
+    assert (found.status, found.sender) == (Status.CONFIRMED, world.signer.address)
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+@pytest.mark.parametrize("is_mined", [False, True], ids=["in the pool", "mined"])
+def test_a_key_given_up_that_the_backup_forgot(
+    world: World, backup: Callable[[], Ledger], is_mined: bool
+) -> None:
+    """A refund that got another nonce then is not paid with its first one (R24, O8)."""
+    refund = world.step(world.accepted())
+    first = _rotated(world)
+    restored = backup()
+    at = world.clock()
+    world.store.block(first, at, Record.of({"event": "key-blocked"}, at))
+    for _ in range(2):
+        world.work(after=timedelta(seconds=31))
+    paid = world.stored(refund)
+    if is_mined:
+        world.mine_deep()
+    world.store = restored
+    for _ in range(3):
+        world.work(after=timedelta(seconds=31))
+    asked = [sent.kind for sent in world.store.transactions(refund.id)]
+
+    (found,) = _paid(world, refund)
+
+    assert (paid.status, paid.sender) == (Status.BROADCAST, OTHER.address)
+    assert asked == ([Kind.NOOP] if is_mined else [])
+    assert (found.status, found.failure_code) == (Status.FAILED, "already-paid")
+    assert str(paid.tx_hash) in str(found.failure_detail)
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_a_process_that_slept_asks_no_key_that_was_given_up(world: World) -> None:
+    """Behind its sleep the intent of its reservation does not count any more (O8)."""
+    device = honest(KEY)
+    world.signer = signer_over(device)
+    lifecycle = world.lifecycle
+    refund = lifecycle.step(world.accepted(), ACTOR)
+    _rotated(world, block=True)
+    world.clock.advance(seconds=60)
+
+    with pytest.raises(KeyUnusableError, match="blocked"):
+        lifecycle.step(refund, ACTOR)
+
+    assert refund.intended
+    assert device.calls == 0
+
+
 def test_whoever_pays_first_looks(world: World) -> None:
     """Where chain and ledger agree, giving a key up keeps nobody waiting (O8)."""
     _paid(world, world.accepted())
@@ -191,6 +253,34 @@ def test_each_key_is_looked_at(world: World) -> None:
 
     with pytest.raises(WalletPausedError):
         former.require_known(chain, _key(world, OTHER.address))
+
+
+def test_an_intruder_who_takes_a_refunds_nonce(world: World) -> None:
+    """The wallet is paused again by that, and known again at the worker's next look,
+    however lately it had agreed (O8)."""
+    _paid(world, world.accepted())
+    stranded = world.broadcast()
+    world.chain.forget()
+    _rotated(world, block=True)
+    worker = world.worker
+    for _ in range(2):
+        world.clock.now += timedelta(seconds=31)
+        worker.work()
+        world.chain.forget()
+    before = _pause(world, world.signer.address)
+    for _ in range(3):
+        world.chain.mine_foreign(world.signer.address)
+    world.chain.mine_empty(world.network.confirmations)
+    for _ in range(6):
+        world.clock.now += timedelta(seconds=31)
+        worker.work()
+
+    paid = world.broadcast()
+
+    assert before is None
+    assert world.stored(stranded).failure_code == "nonce-taken"
+    assert paid.sender == OTHER.address
+    assert _pause(world, world.signer.address) is None
 
 
 def test_an_intruder_where_nobody_paid(world: World) -> None:

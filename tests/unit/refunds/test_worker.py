@@ -9,6 +9,8 @@ from structlog.testing import capture_logs
 
 from signer.audit.record import Actor
 from signer.errors import (
+    AccessDeniedError,
+    BackendError,
     BackendUnavailableError,
     BroadcastRejectedError,
     ChainUnavailableError,
@@ -217,6 +219,30 @@ def test_a_silent_device_is_asked_once(world: World) -> None:
     world.signer = signer_over(honest(KEY))
     assert world.work() == 6
     assert [world.stored(refund).nonce for refund in refunds] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "trouble", [BackendUnavailableError("gone"), AccessDeniedError("denied")]
+)
+def test_a_silent_device_is_no_other_keys_trouble(
+    world: World, trouble: BackendError
+) -> None:
+    """The region of a former key is down, and what the active one pays goes on (O4)."""
+    formers = [world.step(world.accepted()) for _ in range(2)]
+    device = planted(point(KEY), trouble)
+    world.signer = signer_over(device)
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address))
+    behind = world.accepted()
+
+    world.work()
+
+    assert device.calls == 1
+    assert _statuses(world, [*formers, behind]) == [
+        Status.RESERVED,
+        Status.RESERVED,
+        Status.BROADCAST,
+    ]
 
 
 def test_an_empty_wallet_fills_and_the_queue_drains(world: World) -> None:
