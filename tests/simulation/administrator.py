@@ -1,7 +1,7 @@
 """Whoever rotates the keys, gives them up, and does it again behind a restore."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from signer.audit.record import Record
@@ -11,6 +11,9 @@ from tests.simulation.hub import EPOCH, Hub
 from tests.simulation.ledger import Ledger
 from tests.simulation.witness import ADDRESSES
 from tests.support.keys import key_at
+
+
+_FORGETS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,14 @@ class Administrator:
         """
         Do again what a restored ledger forgot: all turns but the first *since*.
 
-        No process starts before: its key may be none that the ring knows.
+        No process starts before: its key may be none that the ring knows.  That a key
+        was given up, nothing tells him, and in half of all cases he does not think of.
         """
         for deed in self._deeds[since:]:
-            self._do(deed)
+            forgets = self._hub.random.random() < _FORGETS
+            again = replace(deed, gives_up=deed.gives_up and not forgets)
+            if again.activates or again.gives_up:
+                self._do(again)
 
     def _do(self, deed: _Deed) -> None:
         store, at = self._ledger.store, EPOCH + timedelta(seconds=self._hub.now)
