@@ -17,7 +17,13 @@ from api.doctor import doctor
 from api.inspection import nonce, refund
 from api.keys_cli import keys
 from api.logs import answer_alone, configure, watch_uncaught
-from signer.errors import ConfigurationError, HotWalletError, Refusal
+from signer.errors import (
+    ConfigurationError,
+    HotWalletError,
+    InvalidInputError,
+    NewKeyUnhealthyError,
+    Refusal,
+)
 from signer.guard import EXIT_STATUS
 from signer.redact import cut_key_ids, sanitize
 from signer.settings import Settings
@@ -160,7 +166,7 @@ def main() -> NoReturn:
             click.echo(f"refused: {refusal}", err=True)
         sys.exit(EXIT_STATUS)
     except HotWalletError as e:
-        click.echo(f"error: {Refusal(e.code, str(e))}", err=True)
+        click.echo(f"error: {Refusal(e.code, _said(e))}", err=True)
         sys.exit(1)
     except click.exceptions.Abort:
         sys.exit(130)
@@ -171,6 +177,16 @@ def main() -> NoReturn:
         click.echo(cut_key_ids(sanitize(told.getvalue())), err=True, nl=False)
         sys.exit(e.exit_code)
     sys.exit(0)
+
+
+def _said(error: HotWalletError) -> str:
+    """Return what *error* says, and what its class knows beside it."""
+    match error:
+        case InvalidInputError(field=str(field)):
+            return f"{field} {error}"
+        case NewKeyUnhealthyError(reason=reason):
+            return f"{error} ({reason})"
+    return str(error)
 
 
 if __name__ == "__main__":
