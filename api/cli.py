@@ -75,9 +75,15 @@ def guard(as_json: bool) -> None:
     """Say whether the service would start, and what must be mended if not."""
     from api.bootstrap import lay_foundation  # noqa: PLC0415
 
-    with answer_alone():
-        found = lay_foundation(os.environ)
-        active = found.store.active_key()
+    try:
+        with answer_alone():
+            found = lay_foundation(os.environ)
+            active = found.store.active_key()
+    except ConfigurationError as e:
+        if as_json:
+            refusals = [{"code": r.code, "message": r.message} for r in e.refusals]
+            click.echo(json.dumps({"ok": False, "refusals": refusals}))
+        raise
     address = active.address if active else None
     if as_json:
         click.echo(
