@@ -21,11 +21,10 @@ from api.audit_reports import (
 )
 from api.logs import answer_alone
 from signer.alerts import Alerts
-from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.checkpoints import Verifier
 from signer.audit.cloudtrail import is_key_arn, read_trail
 from signer.audit.export import export as exported
 from signer.audit.export import records
-from signer.audit.notary import Signing
 from signer.audit.reconcile import BACKEND
 from signer.audit.reconcile import reconcile as compare
 from signer.audit.record import Record
@@ -105,17 +104,20 @@ def export(out: Path | None) -> None:
 @click.option("--new", is_flag=True, help="Make one now.")
 def checkpoint(new: bool) -> None:
     """Print the newest checkpoint, for somebody who keeps it elsewhere."""
+    from api.bootstrap import open_signing  # noqa: PLC0415  Help needs no backend.
+
     with _what_cannot_be_told():
         settings, ledger = _opened()
         if new:
-            sealer = Sealer(ledger, _signing(settings), Alerts(ledger))
+            sealer = Sealer(ledger, open_signing(settings), Alerts(ledger))
             sealer.work()
             made = sealer.checkpoint()
         else:
             made = newest(ledger)
     if made is None:
-        has_key = settings.audit_signing_key_file is not None
-        cure = "--new makes one" if has_key else "set AUDIT_SIGNING_KEY_FILE"
+        # Outside production a key is made where there is none.
+        lacks_key = settings.is_production and settings.audit_signing_key_file is None
+        cure = "set AUDIT_SIGNING_KEY_FILE" if lacks_key else "--new makes one"
         _cannot_tell(f"there is no checkpoint: {cure}")
     click.echo(made.note, nl=False)
 
@@ -194,13 +196,6 @@ def _origin(settings: Settings) -> str:
     return f"hotwallet/{settings.audit_origin}"
 
 
-def _signing(settings: Settings) -> Signing | None:
-    path = settings.audit_signing_key_file
-    if path is None:
-        return None
-    return Signing(CheckpointKey.load(path), _origin(settings))
-
-
 def _of_journal(journal: Journal) -> Iterator[Record]:
     for batch in batches(journal):
         for each in batch:
@@ -237,7 +232,8 @@ def _what_cannot_be_told() -> Iterator[None]:
     except HotWalletError as e:
         problem = f"{e.code}: {e}"
     except OSError as e:
-        problem = f"{e.strerror or type(e).__name__}"
+        where = "" if e.filename is None else f"{e.filename}: "
+        problem = f"{where}{e.strerror or type(e).__name__}"
     else:
         return
     _cannot_tell(problem)
