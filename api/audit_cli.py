@@ -79,7 +79,7 @@ def verify(
     with _what_cannot_be_told(), export.open("rb") as file:
         verifier = Verifier(*(path.read_bytes() for path in keys))
         notes = [note for path in kept for note in kept_in(path, verifier)]
-        verdict = judge(lines(file), verifier, notes)
+        verdict = judge(_counted(lines(file)), verifier, notes)
     _answer(verdict_document(verdict), verdict_told(verdict), as_json=as_json)
     if not verdict.is_good:
         sys.exit(1)
@@ -153,7 +153,7 @@ def reconcile(
             found = compare(_of_journal(ledger), trail, keys, ring)
         else:
             with source.open("rb") as file:
-                found = compare(records(lines(file)), trail, keys)
+                found = compare(records(_counted(lines(file))), trail, keys)
     told = reconciliation_told(found)
     _answer(reconciliation_document(found), told, as_json=as_json)
     if found.is_empty:
@@ -203,6 +203,7 @@ def _of_journal(journal: Journal) -> Iterator[Record]:
 
 
 def _counted(told: Iterable[bytes]) -> Iterator[bytes]:
+    """Say how far it is: a long chain takes minutes, to write and to read."""
     for number, line in enumerate(told, 1):
         yield line
         if number % _EVERY == 0:
