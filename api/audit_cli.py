@@ -86,7 +86,11 @@ def verify(
 
 
 @audit.command()
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file, which appears when all of it is written.",
+)
 def export(out: Path | None) -> None:
     """Write the whole chain to standard output, or to a file."""
     with _what_cannot_be_told():
@@ -143,7 +147,12 @@ def checkpoint(new: bool) -> None:
 def reconcile(
     trails: Sequence[Path], source: Path | None, keys: Sequence[str], as_json: bool
 ) -> None:
-    """Hold our records against CloudTrail's: did anybody else sign?"""
+    """
+    Hold our records against CloudTrail's: did anybody else sign?
+
+    Exits with 0 when both sides have the same, 1 when something was found, and 2 when
+    nothing was compared: the wrong files, keys or database.
+    """
     with _what_cannot_be_told():
         trail = read_trail(trails)
         if source is None:
@@ -165,7 +174,12 @@ def reconcile(
 
 
 @audit.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The private key; .pub.pem is added for the public one.",
+)
 def key(out: Path) -> None:
     """Make a key for checkpoints; its public key goes beside it, to hand out."""
     with _what_cannot_be_told():

@@ -33,7 +33,12 @@ from softhsm.cli import softhsm
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hotwallet")
 def cli() -> None:
-    """Sign and send stablecoin refunds with a key that never leaves its HSM."""
+    """
+    Sign and send stablecoin refunds with a key that never leaves its HSM.
+
+    Settings are environment variables; docs/configuration.md lists them.  A command
+    exits with 78 when it refuses them, and docs/guard.md has the cure of each code.
+    """
 
 
 @cli.command()
@@ -111,8 +116,14 @@ def guard(as_json: bool) -> None:
     type=click.Choice(["merchant", "admin", "devops"]),
     default=["merchant"],
     show_default=True,
+    help="What it may do; repeatable.",
 )
-@click.option("--subject", default="developer", show_default=True)
+@click.option(
+    "--subject",
+    default="developer",
+    show_default=True,
+    help="Who asks: references and lists are per subject.",
+)
 @click.option(
     "--seconds", default=300, show_default=True, help="Lifetime; 300 at most."
 )
