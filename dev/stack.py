@@ -88,11 +88,13 @@ def running_stack(
 
     Raises:
         RuntimeError: A part did not start; the message shows its last lines.  Or
-            another stack runs in *home*, and is left alone.
+            another stack runs in *home*, and is left alone, or *port* is taken.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(_alone(home))
+        if port:
+            _require_free(port)
         for stale in home.glob("hotwallet.db*"):
             stale.unlink()
         environ = _environment(home, port) | dict(settings or {})
@@ -184,6 +186,19 @@ def request(
 
 def _lower(headers: Message) -> Mapping[str, str]:
     return {name.lower(): value for name, value in headers.items()}
+
+
+def _require_free(port: int) -> None:
+    """Refuse a port that has a server, which would be taken for ours."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as e:
+            raise RuntimeError(
+                f"127.0.0.1:{port} cannot be had ({e.strerror}): stop what is there, or"
+                " choose another port, as with `make dev PORT=8081`"
+            ) from None
 
 
 @contextlib.contextmanager
@@ -351,7 +366,7 @@ def main() -> int:
         with running_stack(
             default_home(),
             use_kms=use_kms,
-            port=8080,
+            port=int(os.environ.get("PORT") or 8080),
             say=lambda text: print(text, "...", flush=True),
         ) as stack:
             print(_greeting(stack), flush=True)

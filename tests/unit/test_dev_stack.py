@@ -1,5 +1,6 @@
 """``make dev`` and ``make demo``: what the terminals beside them see."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,21 @@ def test_a_second_stack_leaves_the_first_its_ledger(tmp_path: Path) -> None:
         pass
 
     assert ledger.exists()
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """Another server on the port is told before anything starts, with the way out."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(RuntimeError, match=f"127.0.0.1:{port} cannot be had.*PORT="),
+            running_stack(tmp_path, port=port),
+        ):
+            pass
+
+    assert [file.name for file in tmp_path.iterdir()] == ["stack.lock"]
 
 
 def test_another_terminal_gets_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
