@@ -23,7 +23,7 @@ demo: .venv/.ready ## One refund from HTTP to the chain, signed in a SoftHSM tok
 demo-kms: .venv/.ready ## The same through AWS KMS's API, on a local emulator.
 	@USE_KMS=true $(BIN)/python -m dev.demo
 
-dev: .venv/.ready ## The same stack, left running.
+dev: .venv/.ready ## The same stack, left running; PORT=8081 for another port.
 	@$(BIN)/python -m dev.stack
 
 test: .venv/.ready node_modules/.ready .venv-ministack/.ready ## All tests, and the coverage of the core.

@@ -161,7 +161,11 @@ def _read(payload: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]
     for name, value in payload.items():
         kind = fields.get(name)
         if kind is None:
-            raise InvalidInputError("is not a field of this request", field="body")
+            # The name is the caller's, and may be a key id that went astray.
+            raise InvalidInputError(
+                f"has an unknown field; this request takes {', '.join(fields)}",
+                field="body",
+            )
         if type(value) is not kind:
             raise InvalidInputError(f"must be a {_JSON_NAMES[kind]}", field=name)
     if not 0 < len(payload.get("newKeyId", "")) <= _LONGEST_KEY_ID:

@@ -21,11 +21,10 @@ from api.audit_reports import (
 )
 from api.logs import answer_alone
 from signer.alerts import Alerts
-from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.checkpoints import Verifier
 from signer.audit.cloudtrail import is_key_arn, read_trail
 from signer.audit.export import export as exported
 from signer.audit.export import records
-from signer.audit.notary import Signing
 from signer.audit.reconcile import BACKEND
 from signer.audit.reconcile import reconcile as compare
 from signer.audit.record import Record
@@ -80,14 +79,18 @@ def verify(
     with _what_cannot_be_told(), export.open("rb") as file:
         verifier = Verifier(*(path.read_bytes() for path in keys))
         notes = [note for path in kept for note in kept_in(path, verifier)]
-        verdict = judge(lines(file), verifier, notes)
+        verdict = judge(_counted(lines(file)), verifier, notes)
     _answer(verdict_document(verdict), verdict_told(verdict), as_json=as_json)
     if not verdict.is_good:
         sys.exit(1)
 
 
 @audit.command()
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file, which appears when all of it is written.",
+)
 def export(out: Path | None) -> None:
     """Write the whole chain to standard output, or to a file."""
     with _what_cannot_be_told():
@@ -105,17 +108,20 @@ def export(out: Path | None) -> None:
 @click.option("--new", is_flag=True, help="Make one now.")
 def checkpoint(new: bool) -> None:
     """Print the newest checkpoint, for somebody who keeps it elsewhere."""
+    from api.bootstrap import open_signing  # noqa: PLC0415  Help needs no backend.
+
     with _what_cannot_be_told():
         settings, ledger = _opened()
         if new:
-            sealer = Sealer(ledger, _signing(settings), Alerts(ledger))
+            sealer = Sealer(ledger, open_signing(settings), Alerts(ledger))
             sealer.work()
             made = sealer.checkpoint()
         else:
             made = newest(ledger)
     if made is None:
-        has_key = settings.audit_signing_key_file is not None
-        cure = "--new makes one" if has_key else "set AUDIT_SIGNING_KEY_FILE"
+        # Outside production a key is made where there is none.
+        lacks_key = settings.is_production and settings.audit_signing_key_file is None
+        cure = "set AUDIT_SIGNING_KEY_FILE" if lacks_key else "--new makes one"
         _cannot_tell(f"there is no checkpoint: {cure}")
     click.echo(made.note, nl=False)
 
@@ -141,7 +147,12 @@ def checkpoint(new: bool) -> None:
 def reconcile(
     trails: Sequence[Path], source: Path | None, keys: Sequence[str], as_json: bool
 ) -> None:
-    """Hold our records against CloudTrail's: did anybody else sign?"""
+    """
+    Hold our records against CloudTrail's: did anybody else sign?
+
+    Exits with 0 when both sides have the same, 1 when something was found, and 2 when
+    nothing was compared: the wrong files, keys or database.
+    """
     with _what_cannot_be_told():
         trail = read_trail(trails)
         if source is None:
@@ -151,7 +162,7 @@ def reconcile(
             found = compare(_of_journal(ledger), trail, keys, ring)
         else:
             with source.open("rb") as file:
-                found = compare(records(lines(file)), trail, keys)
+                found = compare(records(_counted(lines(file))), trail, keys)
     told = reconciliation_told(found)
     _answer(reconciliation_document(found), told, as_json=as_json)
     if found.is_empty:
@@ -163,7 +174,12 @@ def reconcile(
 
 
 @audit.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The private key; .pub.pem is added for the public one.",
+)
 def key(out: Path) -> None:
     """Make a key for checkpoints; its public key goes beside it, to hand out."""
     with _what_cannot_be_told():
@@ -194,13 +210,6 @@ def _origin(settings: Settings) -> str:
     return f"hotwallet/{settings.audit_origin}"
 
 
-def _signing(settings: Settings) -> Signing | None:
-    path = settings.audit_signing_key_file
-    if path is None:
-        return None
-    return Signing(CheckpointKey.load(path), _origin(settings))
-
-
 def _of_journal(journal: Journal) -> Iterator[Record]:
     for batch in batches(journal):
         for each in batch:
@@ -208,6 +217,7 @@ def _of_journal(journal: Journal) -> Iterator[Record]:
 
 
 def _counted(told: Iterable[bytes]) -> Iterator[bytes]:
+    """Say how far it is: a long chain takes minutes, to write and to read."""
     for number, line in enumerate(told, 1):
         yield line
         if number % _EVERY == 0:
@@ -237,7 +247,8 @@ def _what_cannot_be_told() -> Iterator[None]:
     except HotWalletError as e:
         problem = f"{e.code}: {e}"
     except OSError as e:
-        problem = f"{e.strerror or type(e).__name__}"
+        where = "" if e.filename is None else f"{e.filename}: "
+        problem = f"{where}{e.strerror or type(e).__name__}"
     else:
         return
     _cannot_tell(problem)

@@ -17,7 +17,13 @@ from api.doctor import doctor
 from api.inspection import nonce, refund
 from api.keys_cli import keys
 from api.logs import answer_alone, configure, watch_uncaught
-from signer.errors import ConfigurationError, HotWalletError, Refusal
+from signer.errors import (
+    ConfigurationError,
+    HotWalletError,
+    InvalidInputError,
+    NewKeyUnhealthyError,
+    Refusal,
+)
 from signer.guard import EXIT_STATUS
 from signer.redact import cut_key_ids, sanitize
 from signer.settings import Settings
@@ -27,7 +33,12 @@ from softhsm.cli import softhsm
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hotwallet")
 def cli() -> None:
-    """Sign and send stablecoin refunds with a key that never leaves its HSM."""
+    """
+    Sign and send stablecoin refunds with a key that never leaves its HSM.
+
+    Settings are environment variables; docs/configuration.md lists them.  A command
+    exits with 78 when it refuses them, and docs/guard.md has the cure of each code.
+    """
 
 
 @cli.command()
@@ -69,9 +80,15 @@ def guard(as_json: bool) -> None:
     """Say whether the service would start, and what must be mended if not."""
     from api.bootstrap import lay_foundation  # noqa: PLC0415
 
-    with answer_alone():
-        found = lay_foundation(os.environ)
-        active = found.store.active_key()
+    try:
+        with answer_alone():
+            found = lay_foundation(os.environ)
+            active = found.store.active_key()
+    except ConfigurationError as e:
+        if as_json:
+            refusals = [{"code": r.code, "message": r.message} for r in e.refusals]
+            click.echo(json.dumps({"ok": False, "refusals": refusals}))
+        raise
     address = active.address if active else None
     if as_json:
         click.echo(
@@ -99,8 +116,14 @@ def guard(as_json: bool) -> None:
     type=click.Choice(["merchant", "admin", "devops"]),
     default=["merchant"],
     show_default=True,
+    help="What it may do; repeatable.",
 )
-@click.option("--subject", default="developer", show_default=True)
+@click.option(
+    "--subject",
+    default="developer",
+    show_default=True,
+    help="Who asks: references and lists are per subject.",
+)
 @click.option(
     "--seconds", default=300, show_default=True, help="Lifetime; 300 at most."
 )
@@ -160,7 +183,7 @@ def main() -> NoReturn:
             click.echo(f"refused: {refusal}", err=True)
         sys.exit(EXIT_STATUS)
     except HotWalletError as e:
-        click.echo(f"error: {Refusal(e.code, str(e))}", err=True)
+        click.echo(f"error: {Refusal(e.code, _said(e))}", err=True)
         sys.exit(1)
     except click.exceptions.Abort:
         sys.exit(130)
@@ -171,6 +194,16 @@ def main() -> NoReturn:
         click.echo(cut_key_ids(sanitize(told.getvalue())), err=True, nl=False)
         sys.exit(e.exit_code)
     sys.exit(0)
+
+
+def _said(error: HotWalletError) -> str:
+    """Return what *error* says, and what its class knows beside it."""
+    match error:
+        case InvalidInputError(field=str(field)):
+            return f"{field} {error}"
+        case NewKeyUnhealthyError(reason=reason):
+            return f"{error} ({reason})"
+    return str(error)
 
 
 if __name__ == "__main__":

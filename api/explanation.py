@@ -62,6 +62,7 @@ def repair_document(repair: Repair) -> dict[str, Any]:
         **standing_document(repair.standing),
         "resumed": repair.resumed,
         "problem": repair.problem,
+        "stopped_at": _optional(repair.stopped_at),
     }
 
 

@@ -73,7 +73,7 @@ def repair_nonces(network: str | None, apply: bool, as_json: bool) -> None:
     again.  What is foreign was signed with your key by somebody else: find out by
     whom before you accept it, and rotate the key if you cannot tell.
 
-    Exits with 1 while a wallet is paused.
+    Exits with 1 while a wallet is paused.  A stop by `nonce pause` is told, and stays.
     """
     from api.bootstrap import open_observatory  # noqa: PLC0415
 
@@ -165,6 +165,11 @@ def _repairs_told(repairs: Sequence[Repair]) -> Iterator[str]:
             f"{each.network} {wallet.sender}: next nonce {wallet.next_nonce},"
             f" the chain's {standing.counted}"
         )
+        if each.stopped_at is not None:
+            yield (
+                f"  an operator stopped the network at {timestamp(each.stopped_at)}:"
+                " `hotwallet nonce resume` ends that"
+            )
         if not each.is_open:
             yield "  resumed" if each.resumed else "  in order"
             continue

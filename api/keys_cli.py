@@ -76,7 +76,7 @@ def list_keys(as_json: bool) -> None:
     "--wait",
     default=0.0,
     show_default=True,
-    help="Seconds to try again while KMS does not know the key or the grant yet.",
+    help="Seconds to try again while KMS does not know the key or permission yet.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def rotate(

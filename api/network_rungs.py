@@ -104,7 +104,7 @@ def _mined(visit: Visit) -> Finding:
     if count == 0:
         return Finding(
             f"nothing of {visit.address} has been mined yet",
-            "try a refund; on a laptop: make demo",
+            "try a refund; README.md has one for a laptop",
         )
     found = client.find_transaction(visit.address, count - 1)
     if found is None:

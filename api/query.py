@@ -25,7 +25,9 @@ def parameters(req: falcon.Request, *known: str) -> dict[str, str]:
     given = {}
     for name, value in req.params.items():
         if name not in known:
-            raise InvalidInputError(f"unknown query parameter; known: {list(known)}")
+            raise InvalidInputError(
+                f"unknown query parameter; this path takes {', '.join(known) or 'none'}"
+            )
         if not isinstance(value, str):
             raise InvalidInputError("a parameter appears twice", field=name)
         if not _VALUE.fullmatch(value):

@@ -59,7 +59,7 @@ def steps(patient: Patient) -> Iterator[Step]:
     yield Step(
         "audit",
         lambda: _audit(patient),
-        "records are sealed by `hotwallet worker`: is it running?",
+        "`hotwallet serve` and `hotwallet worker` seal records: does one of them run?",
         ("database",),
     )
     yield Step(

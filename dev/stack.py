@@ -6,6 +6,7 @@ and everything it starts ends with it.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shlex
@@ -30,6 +31,11 @@ from dev.rpc import RPC
 
 SYMBOL = "TUSD"
 NETWORK = "local"
+
+# Every terminal has these for itself.
+_TERMINAL = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
+# What a stack has from whoever starts it; everything else is its own.
+_KEPT = (*_TERMINAL, "PKCS11_MODULE", "ANVIL")
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 35.0
@@ -81,13 +87,17 @@ def running_stack(
     the development key in the token stays.  *settings* are added to the environment.
 
     Raises:
-        RuntimeError: A part did not start; the message shows its last lines.
+        RuntimeError: A part did not start; the message shows its last lines.  Or
+            another stack runs in *home*, and is left alone, or *port* is taken.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for stale in home.glob("hotwallet.db*"):
-        stale.unlink()
-    environ = _environment(home, port) | dict(settings or {})
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(_alone(home))
+        if port:
+            _require_free(port)
+        for stale in home.glob("hotwallet.db*"):
+            stale.unlink()
+        environ = _environment(home, port) | dict(settings or {})
         say("Starting a local chain")
         anvil = obtain_anvil(ROOT)
         # anvil gives each transaction its block at once until the clock is set below;
@@ -178,11 +188,37 @@ def _lower(headers: Message) -> Mapping[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
+def _require_free(port: int) -> None:
+    """Refuse a port that has a server, which would be taken for ours."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as e:
+            raise RuntimeError(
+                f"127.0.0.1:{port} cannot be had ({e.strerror}): stop what is there, or"
+                " choose another port, as with `make dev PORT=8081`"
+            ) from None
+
+
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Hold *home*: a second stack would take the ledger away from the first."""
+    with (home / "stack.lock").open("w") as lock:
+        try:
+            # The kernel gives it back when we die, however we die.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"another stack runs in {home}: use that one, or stop it first"
+            ) from None
+        yield
+
+
 def _environment(home: Path, port: int) -> dict[str, str]:
     # The caller's own settings must not leak into a stack that claims to be local.
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PKCS11_MODULE", "ANVIL")
     return {
-        **{name: os.environ[name] for name in kept if name in os.environ},
+        **{name: os.environ[name] for name in _KEPT if name in os.environ},
         "APP_ENV": "development",
         "HOTWALLET_HOME": str(home),
         "NETWORKS_FILE": str(home / "networks.toml"),
@@ -330,7 +366,7 @@ def main() -> int:
         with running_stack(
             default_home(),
             use_kms=use_kms,
-            port=8080,
+            port=int(os.environ.get("PORT") or 8080),
             say=lambda text: print(text, "...", flush=True),
         ) as stack:
             print(_greeting(stack), flush=True)
@@ -346,15 +382,24 @@ def main() -> int:
         return 1
 
 
-def _greeting(stack: Stack) -> str:
-    exports = [
+def exports(environ: Mapping[str, str]) -> str:
+    """
+    Return what another terminal sources to be in the stack's environment.
+
+    It needs all of it, also what happened to be set in the terminal that started it.
+    """
+    lines = [
         f"export {name}={shlex.quote(value)}"
-        for name, value in sorted(stack.environ.items())
-        if name not in os.environ
+        for name, value in sorted(environ.items())
+        if name not in _TERMINAL
     ]
     tools = Path(sys.executable).parent
-    exports.append(f'export PATH={shlex.quote(str(tools))}:"$PATH"')
-    (stack.home / "env").write_text("\n".join(exports) + "\n", encoding="utf-8")
+    lines.append(f'export PATH={shlex.quote(str(tools))}:"$PATH"')
+    return "\n".join(lines) + "\n"
+
+
+def _greeting(stack: Stack) -> str:
+    (stack.home / "env").write_text(exports(stack.environ), encoding="utf-8")
     return f"""
 The API is at {stack.url}, the chain ({stack.engine}) at {stack.chain_url}.
 Refunds are paid in {SYMBOL} ({stack.token}) from {stack.address}.

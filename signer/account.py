@@ -7,10 +7,14 @@ An account for web3.py and eth-account whose key lives in an HSM.
     signed = account.sign_transaction({"to": ..., "chainId": 1, ...})
     w3.eth.send_raw_transaction(signed.raw_transaction)
 
-It answers what ``eth_account.Account.from_key(...)`` answers, byte for byte, but
-there is no key to export, and it refuses what a hot wallet must never sign:
-authorisations that hand the account to a contract (EIP-7702), blobs, and
+It answers what ``eth_account.Account.from_key(...)`` answers, in the same bytes but for
+the signature itself, which a device makes anew each time.  There is no key to export,
+so web3.py's signing middleware does not take it, and it refuses what a hot wallet must
+never sign: authorisations that hand the account to a contract (EIP-7702), blobs, and
 transactions without a chain id, which would be valid on every chain (EIP-155).
+
+A wallet that the service pays from pauses at a nonce that its ledger did not give out:
+send nothing of one's own with its key on those networks.
 """
 
 from collections.abc import Iterator, Mapping

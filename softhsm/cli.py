@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from signer.errors import BackendError
 from signer.ports import KeyId
 from signer.settings import RAW_KEY, Settings
 from softhsm import Layout, prepare
@@ -59,7 +60,11 @@ def list_keys(as_json: bool) -> None:
     """List the token's keys with their ids, labels, addresses and attributes."""
     from softhsm import keys  # noqa: PLC0415  See above.
 
-    found = keys.listed(_backend(_settings()))
+    try:
+        found = keys.listed(_backend(_settings()))
+    except BackendError as e:
+        # It climbs rung by rung, and says what to do, such as init.
+        raise type(e)(f"{e}; run: hotwallet softhsm doctor") from None
     if as_json:
         click.echo(json.dumps([asdict(key) for key in found], indent=2))
         return

@@ -122,7 +122,7 @@ class _Patient:
 
 _LADDER: tuple[tuple[str, Callable[[_Patient], str], str], ...] = (
     ("module", _Patient.find_module, _INIT),
-    ("loads", _Patient.load, "check PKCS11_MODULE and SOFTHSM2_CONF"),
+    ("loads", _Patient.load, f"check PKCS11_MODULE and SOFTHSM2_CONF, or {_INIT}"),
     ("locking", _Patient.lock, ""),
     ("token", _Patient.find_token, f"check PKCS11_TOKEN_LABEL, or {_INIT}"),
     ("pin", _Patient.read_pin, "chmod 600 the file, or check PKCS11_PIN_FILE"),

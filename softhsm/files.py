@@ -29,7 +29,11 @@ def appearing(
         OSError: It cannot be written, or *publish* does not give it the name.
     """
     # mkstemp's files are their owner's alone from the start.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as e:
+        e.filename = str(path)  # Nobody asked for the draft.
+        raise
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -176,7 +176,7 @@ def destroy(objects: Iterable[Object]) -> None:
 
 def _only(keys: list[Object], kind: str) -> Object:
     if not keys:
-        raise KeyNotFoundError(f"there is no {kind} key with the configured id")
+        raise KeyNotFoundError(f"there is no {kind} key with this id")
     if len(keys) > 1:
-        raise KeyNotFoundError(f"several {kind} keys have the configured id")
+        raise KeyNotFoundError(f"several {kind} keys have this id")
     return keys[0]

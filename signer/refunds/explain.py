@@ -145,12 +145,13 @@ class Explainer:
                 unanswered[name] = e.code
                 return None
 
-        standing = ask("wallet", lambda: self._standing(refund, chain))
+        sender = self._sender(refund)
+        standing = ask("wallet", lambda: self._standing(sender, chain))
         head = ask("head", lambda: chain.client.latest_block().number)
         hashes = [sent.tx_hash for sent in found.transactions]
         nodes: Sequence[NodeView] = ()
-        if refund.sender is not None:
-            nodes = chain.client.views(refund.sender, hashes)
+        if sender is not None:
+            nodes = chain.client.views(sender, hashes)
         bid = None
         if refund.status is Status.BROADCAST and found.transactions:
             fees = ask("fees", chain.client.fees)
@@ -165,11 +166,13 @@ class Explainer:
             unanswered=unanswered,
         )
 
-    def _standing(self, refund: Refund, chain: Chain) -> Standing | None:
-        """Return how its wallet stands: for a queued refund, the one that will pay."""
+    def _sender(self, refund: Refund) -> str | None:
+        """Return its wallet's address: for a queued refund, the one that will pay."""
         active = self._keys.active_key()
         payer = refund.swept_from or (active.address if active else None)
-        sender = refund.sender or payer
+        return refund.sender or payer
+
+    def _standing(self, sender: str | None, chain: Chain) -> Standing | None:
         if sender is None:
             return None
         return WalletWatch(self._store, self._clock).standing(chain, sender)

@@ -1,7 +1,8 @@
 """Let a paused wallet go on: look first, and change only what somebody accepted."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from signer.errors import HotWalletError
 from signer.ports import Clock, Store
@@ -15,7 +16,8 @@ class Repair:
     How a wallet stands, and what was done about it.
 
     ``problem`` says why it could not go on, although it should, and ``code`` says so to
-    machines.  ``accepted`` is what was foreign and blocks it no more.
+    machines.  ``accepted`` is what was foreign and blocks it no more.  An operator
+    stopped the network at ``stopped_at``, which no repair ends.
     """
 
     network: str
@@ -24,6 +26,7 @@ class Repair:
     problem: str | None = None
     code: str | None = None
     accepted: tuple[Sighting, ...] = ()
+    stopped_at: datetime | None = None
 
     @property
     def is_open(self) -> bool:
@@ -46,7 +49,8 @@ def repair(
         if name is None:
             continue
         watch = WalletWatch(store, clock)
-        yield _repair(name, watch, chains[name], wallet.sender, apply=apply)
+        found = _repair(name, watch, chains[name], wallet.sender, apply=apply)
+        yield replace(found, stopped_at=store.stopped(wallet.chain_id))
 
 
 def _repair(

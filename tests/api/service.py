@@ -1,7 +1,7 @@
 """The real application over a real store, on a network whose nodes are down."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +17,7 @@ from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.errors import ChainUnavailableError
 from signer.networks import Network
-from signer.ports import ChainClient, Clock, KeyDirectory, Ledger
+from signer.ports import ChainClient, Clock, KeyDirectory, Ledger, NodeView
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import Nonces
@@ -62,6 +62,9 @@ BODY = {
 
 class _NoNode:
     """Nodes that do not answer, whatever they are asked: refunds stay queued."""
+
+    def views(self, sender: str, tx_hashes: Sequence[str]) -> Sequence[NodeView]:
+        return [NodeView("node-1", trusted=True, error=ChainUnavailableError.code)]
 
     def __getattr__(self, name: str) -> object:
         raise ChainUnavailableError("no node answers")

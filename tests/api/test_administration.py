@@ -220,6 +220,17 @@ def test_malformed(
     _require_unchanged(system)
 
 
+def test_an_unknown_field_is_told_what_there_is(client: TestClient) -> None:
+    """The fields of the request are told, and the name that was sent is not."""
+    answer = _rotate(client, {"newKeyId": NEW, NEW: True})
+
+    assert answer.json["detail"] == (
+        "has an unknown field; this request takes"
+        " newKeyId, dryRun, compromised, activeAddress"
+    )
+    assert NEW not in answer.text
+
+
 def test_a_query_is_refused(client: TestClient, system: System) -> None:
     """Parameters that nobody reads are a mistake of the caller's: 400."""
     for method, path in (("POST", "/v1/admin/kms/rotate"), ("GET", "/v1/admin/keys")):
@@ -228,6 +239,7 @@ def test_a_query_is_refused(client: TestClient, system: System) -> None:
         )
 
         assert answer.status_code == 400
+        assert answer.json["detail"].endswith("; this path takes none")
     _require_unchanged(system)
 
 

@@ -126,7 +126,7 @@ def test_works_while_the_chain_is_down(
 
 
 def test_a_refund_that_waits_for_the_nodes(client: TestClient) -> None:
-    """A queued refund tells which error keeps it, and when it is tried again."""
+    """A queued refund tells what keeps it, what each node says, and when it goes on."""
     path = post(client, BODY).headers["location"]
     found = get(client, f"{path}/explain").json
 
@@ -136,6 +136,7 @@ def test_a_refund_that_waits_for_the_nodes(client: TestClient) -> None:
     assert found["next"]["at"] == "2026-11-24T12:00:01.000000Z"
     assert found["nonce"] is None
     assert found["transactions"] == []
+    assert [each["error"] for each in found["nodes"]] == ["chain-unavailable"]
 
 
 def test_the_nonces_before_it(

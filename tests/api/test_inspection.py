@@ -291,7 +291,7 @@ def test_repairs_for_programs(
     assert [sighting["nonce"] for sighting in looked["foreign"]] == [1]
     assert (applied["paused_by"], applied["resumed"]) == (None, True)
     assert (applied["next_nonce"], applied["chain_next_nonce"]) == (2, 2)
-    assert applied["foreign"] == []
+    assert (applied["foreign"], applied["stopped_at"]) == ([], None)
 
 
 def test_one_network_alone(run: Run, paid: Refund) -> None:
@@ -328,6 +328,7 @@ def test_the_kill_switch(
     world.work()
     blocked = world.stored(waiting).blocked_by
     repaired = run("nonce", "repair", "--apply")
+    (document,) = run("nonce", "repair", "--json").json
     explained = run("refund", "explain", waiting.id)
     resumed, twice = run("nonce", "resume"), run("nonce", "resume")
 
@@ -335,6 +336,9 @@ def test_the_kill_switch(
     assert again == Told(0, "local: was paused already\n", again.err)
     assert blocked == "wallet-paused"
     assert (repaired.status, "  in order" in repaired.out) == (0, True)
+    assert "  an operator stopped the network at " in repaired.out
+    assert "`hotwallet nonce resume` ends that\n" in repaired.out
+    assert document["stopped_at"] is not None
     assert "an operator stopped the network" in explained.out
     assert resumed == Told(0, "local: goes on\n", resumed.err)
     assert twice == Told(0, "local: was not paused\n", twice.err)

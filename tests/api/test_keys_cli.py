@@ -163,23 +163,36 @@ def test_waits_for_funds(
 
 
 def test_a_key_that_is_not_there(run: Run, old: Key, sqlite_store: SQLStore) -> None:
-    """Status 1, one line on standard error, and the old key serves."""
+    """Status 1, one line on standard error with the reason, and the old key serves."""
     missing = secrets.token_hex(16)
     told = run("keys", "rotate", missing)
 
     assert (told.status, told.out) == (1, "")
-    assert "error: new-key-unhealthy: " in told.err
+    assert (
+        "error: new-key-unhealthy: there is no private key with this id"
+        " (key-not-found)\n"
+    ) in told.err
     assert missing not in told.err
     assert "Traceback" not in told.err
     assert sqlite_store.active_key() == old
 
 
-def test_a_malformed_name(run: Run, old: Key) -> None:
-    """What is no CKA_ID is an error of the caller's: status 1."""
-    told = run("keys", "rotate", "not hex")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rotate", "not hex"], "newKeyId must be a CKA_ID in hex"),
+        (["rotate", "02", "--from", "0x12"], "activeAddress must be an address"),
+        (["block", "0x12"], "address must be an address"),
+    ],
+)
+def test_a_malformed_argument(
+    run: Run, old: Key, arguments: list[str], said: str
+) -> None:
+    """Which argument is wrong is said, as the API does: status 1."""
+    told = run("keys", *arguments)
 
     assert (told.status, told.out) == (1, "")
-    assert "error: invalid-input: " in told.err
+    assert f"error: invalid-input: {said}" in told.err
 
 
 def test_a_compromised_key(run: Run, old: Key, new: str) -> None:
@@ -205,7 +218,7 @@ def test_from_the_key_that_is_to_be_replaced(
 
     assert (other.status, typo.status) == (1, 1)
     assert f"error: conflict: nothing was changed: {old.address}" in other.err
-    assert "error: invalid-input: must be an address" in typo.err
+    assert "error: invalid-input: activeAddress must be an address" in typo.err
     assert before == old
     assert (told.status, told.out[:8]) == (0, "rotated:")
     assert (again.status, again.json["previousAddress"]) == (0, old.address)

@@ -312,6 +312,16 @@ def test_lists_are_filtered(client: TestClient, clock: SettableClock) -> None:
     assert listed("payment_session_id=ps_3&status=queued") == []
 
 
+def test_an_unknown_parameter_is_told_what_there_is(client: TestClient) -> None:
+    """Whoever mistypes a parameter reads which ones there are."""
+    told = get(client, "/v1/refunds?state=queued").json["detail"]
+
+    assert told == (
+        "unknown query parameter; this path takes"
+        " payment_session_id, status, limit, cursor"
+    )
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

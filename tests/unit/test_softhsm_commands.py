@@ -366,6 +366,14 @@ def test_list_shows_what_it_cannot_use(run: Run, program: Program) -> None:
     assert "never_extractable" in told
 
 
+def test_before_init_each_command_leads_there(run: Run) -> None:
+    """``list`` names ``doctor``, whose cure where there is no token yet is ``init``."""
+    (failed,) = _failed(run("doctor", "--json"))
+
+    assert str(run("list").exception).endswith("; run: hotwallet softhsm doctor")
+    assert failed["cure"].endswith("run: hotwallet softhsm init")
+
+
 def test_import_gives_no_label_twice(run: Run, key_file: str) -> None:
     """P10: a key under another id has the label already."""
     run("init")

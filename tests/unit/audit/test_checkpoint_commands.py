@@ -93,13 +93,29 @@ def test_no_checkpoint_yet(
     said: list[str],
 ) -> None:
     """Without a key, or before the first record, there is none to show, and why."""
-    if key is not None:
+    if key is None:
+        monkeypatch.setenv("APP_ENV", "production")
+    else:
         monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", key)
     journal.append(records(count))
     done = [run("checkpoint"), run("checkpoint", "--new")]
 
     assert [each.exit_code for each in done] == [2, 2]
     assert all(text in each.stderr for text, each in zip(said, done, strict=True))
+
+
+def test_a_laptop_signs_by_hand_with_its_own_key(
+    journal: AuditTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the service made itself a key, the command signs with that one."""
+    monkeypatch.setenv("HOTWALLET_HOME", str(tmp_path))
+    (tmp_path / "audit.pem").write_bytes(KEY.private_pem())
+    (tmp_path / "audit.pem").chmod(0o600)
+    journal.append(records(1))
+    made = run("checkpoint", "--new")
+
+    Verifier(KEY.public_pem()).verify(made.stdout)
+    assert made.exit_code == 0
 
 
 def test_who_signs_by_hand_is_heard(
@@ -125,6 +141,14 @@ def test_a_bad_signing_key_is_a_refusal(
     journal.append(records(1))
 
     assert isinstance(run("checkpoint", "--new").exception, ConfigurationError)
+
+
+def test_names_the_file_that_cannot_be_made() -> None:
+    """A folder that is missing is status 2, and the file is named as it was given."""
+    done = run("key", "--out", "nowhere/audit.pem")
+
+    assert done.exit_code == 2
+    assert "Error: nowhere/audit.pem: No such file or directory" in done.stderr
 
 
 def test_makes_a_key() -> None:

@@ -76,6 +76,16 @@ def test_exports_what_verifies(
     assert list(Path().glob(".export*")) == []
 
 
+def test_a_long_export_says_how_far_it_is() -> None:
+    """A chain that takes long to verify is counted on standard error meanwhile."""
+    links = chain(100_000)
+    Path("export").write_bytes(b"".join(exported(links, [100_000])))
+    done = verified("--json")
+
+    assert (done.exit_code, done.stderr) == (0, "100000 lines\n")
+    assert json.loads(done.stdout)["records"] == 100_000
+
+
 @pytest.mark.parametrize(
     ("cut", "told"),
     [

@@ -92,11 +92,13 @@ def test_a_refund_whose_key_does_not_sign(world: World, block: bool) -> None:
 
 
 def test_a_queued_refund_whose_wallet_is_fine(world: World) -> None:
-    """The wallet that will pay it is shown before it does."""
+    """The wallet that will pay it is shown before it does, and what each node says."""
     world.broadcast()
 
     found = _explain(world, world.accepted())
 
+    (node,) = found.nodes
+    assert (node.counted, node.pending, node.transactions) == (0, 1, {})
     assert found.summary == "It has no nonce yet."
     assert found.standing is not None
     assert found.standing.wallet.sender == world.signer.address
