@@ -19,6 +19,7 @@ from api.audit_reports import (
     verdict_told,
     why_empty,
 )
+from api.checkpoint_key import open_signing
 from api.logs import answer_alone
 from signer.alerts import Alerts
 from signer.audit.checkpoints import Verifier
@@ -108,8 +109,6 @@ def export(out: Path | None) -> None:
 @click.option("--new", is_flag=True, help="Make one now.")
 def checkpoint(new: bool) -> None:
     """Print the newest checkpoint, for somebody who keeps it elsewhere."""
-    from api.bootstrap import open_signing  # noqa: PLC0415  Help needs no backend.
-
     with _what_cannot_be_told():
         settings, ledger = _opened()
         if new:

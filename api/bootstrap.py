@@ -12,28 +12,18 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
-
 from api.assembly import Foundation, Parts, open_signer
 from api.auth import Authenticator
-from api.checkpoint_key import provided
+from api.checkpoint_key import open_signing, require_of_its_own
 from api.jwks import open_keys
 from api.jwt_keys import KeySource
 from api.logs import audit_logger
 from api.services import Services
-from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditLog
-from signer.audit.notary import Signing
 from signer.blocking import Blocking
-from signer.der import encode_public_key
 from signer.enrolment import Enrolment
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
 from signer.guard import (
-    check_audit_key,
     check_chain,
     check_journal,
     check_settings,
@@ -71,7 +61,8 @@ def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Found
     signer, found = settle_key(settings, store, backend)
     warnings += found
     signing = open_signing(settings)
-    _separate(signing, keys, signer)
+    if signing is not None:
+        require_of_its_own(signing, keys, signer.public_key)
     chains = open_chains(networks)
     for name, chain in chains.items():
         check_chain(name, chain.network, chain.client)
@@ -333,52 +324,6 @@ def _bring_up(store: "SQLStore", *, may_upgrade: bool) -> None:
             raise
         store.migrate()
         store.check()
-
-
-def open_signing(settings: Settings) -> Signing | None:
-    """
-    Return how checkpoints are signed; None where production has no key for it.
-
-    Elsewhere a key is made under ``HOTWALLET_HOME``.
-
-    Raises:
-        ConfigurationError: ``audit-misconfigured``.
-    """
-    path = settings.audit_signing_key_file
-    if path is None and settings.is_production:
-        return None  # The guard has said so.
-    try:
-        key = (
-            provided(settings.home / "audit.pem")
-            if path is None
-            else CheckpointKey.load(path)
-        )
-    except OSError as e:
-        problem = Refusal(
-            "audit-misconfigured",
-            f"no key for checkpoints can be made ({type(e).__name__})",
-        )
-    else:
-        return Signing(key, f"hotwallet/{settings.audit_origin}")
-    raise ConfigurationError(problem)
-
-
-def _separate(signing: Signing | None, keys: KeySource | None, signer: Signer) -> None:
-    """Make sure that nobody who may pay, or mint tokens, vouches for the audit."""
-    if signing is None:
-        return
-    pem = load_pem_public_key(signing.key.public_pem())
-    audit = pem.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    wallet = encode_public_key(signer.public_key.uncompressed)
-    check_audit_key(audit, () if keys is None else _spkis(keys), wallet)
-
-
-def _spkis(keys: KeySource) -> list[bytes]:
-    return [
-        key.material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        for key in keys.known()
-        if hasattr(key.material, "public_bytes")  # An HMAC secret is no key pair's.
-    ]
 
 
 def _authenticator(settings: Settings, keys: KeySource) -> Authenticator:

@@ -1,11 +1,52 @@
-"""The key for checkpoints that a laptop makes for itself."""
+"""The key that checkpoints are signed with: where it is from, and whose it is not."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+
+from api.jwt_keys import KeySource
 from signer.audit.checkpoints import CheckpointKey
+from signer.audit.notary import Signing
+from signer.der import encode_public_key
+from signer.errors import ConfigurationError, Refusal
+from signer.guard import check_audit_key
+from signer.secp256k1 import PublicKey
+from signer.settings import Settings
 from softhsm.files import write_whole
+
+
+def open_signing(settings: Settings) -> Signing | None:
+    """
+    Return how checkpoints are signed; None where production has no key for it.
+
+    Elsewhere a key is made under ``HOTWALLET_HOME``.
+
+    Raises:
+        ConfigurationError: ``audit-misconfigured``.
+    """
+    path = settings.audit_signing_key_file
+    if path is None and settings.is_production:
+        return None  # The guard has said so.
+    try:
+        key = (
+            provided(settings.home / "audit.pem")
+            if path is None
+            else CheckpointKey.load(path)
+        )
+    except OSError as e:
+        problem = Refusal(
+            "audit-misconfigured",
+            f"no key for checkpoints can be made ({type(e).__name__})",
+        )
+    else:
+        return Signing(key, f"hotwallet/{settings.audit_origin}")
+    raise ConfigurationError(problem)
 
 
 def provided(path: Path) -> CheckpointKey:
@@ -25,3 +66,29 @@ def provided(path: Path) -> CheckpointKey:
             # Linking fails where renaming would replace another process's key.
             write_whole(path, CheckpointKey.generate().private_pem(), os.link)
     return CheckpointKey.load(path)
+
+
+def require_of_its_own(
+    signing: Signing, keys: KeySource | None, wallet: PublicKey
+) -> None:
+    """
+    Make sure that nobody who may pay, or mint tokens, vouches for the audit.
+
+    Raises:
+        ConfigurationError: ``audit-key-shared``.
+    """
+    pem = load_pem_public_key(signing.key.public_pem())
+    audit = pem.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    check_audit_key(
+        audit,
+        () if keys is None else _spkis(keys),
+        encode_public_key(wallet.uncompressed),
+    )
+
+
+def _spkis(keys: KeySource) -> list[bytes]:
+    return [
+        key.material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        for key in keys.known()
+        if hasattr(key.material, "public_bytes")  # An HMAC secret is no key pair's.
+    ]
