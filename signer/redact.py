@@ -27,9 +27,9 @@ _SECRETS = re.compile(
       arn:aws[\w-]*:[^\s"',)]+
     | eyJ[\w-]{6,}\.[\w-]{4,}\.[\w-]*
     | \b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b
-    | \b(?i:[a-z])[\w+.-]*://[^\s"'<>]+
+    | \b(?i:[a-z])[\w+.-]{0,100}://[^\s"'<>]+
     | \b(?:host(?:addr)?|user|password|dbname|database)=[^\s"'()\[\],]+  # As libpq.
-    | \b[\w.-]+\.amazonaws\.com(?:\.cn)?\b
+    | \b[\w.-]{1,253}\.amazonaws\.com(?:\.cn)?\b
     | \b(?:af|ap|ca|cn|eu|il|me|mx|sa|us)(?:-gov|-iso\w?)?-[a-z]+-\d\b
     | (?<![\w.])(?<!-[0-9a-f]{4}-[0-9a-f]{4}-)\d{12}(?!\w|\.\d)  # An account, no UUID.
     """,
