@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.fixtures.stores",
     "tests.fixtures.chain",
     "tests.contract.report",
+    "tests.crash.report",
 ]
 
 

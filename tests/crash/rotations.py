@@ -1,12 +1,12 @@
 """The rotations under load: what one test does with each backend."""
 
-import json
 from collections import Counter
 from itertools import pairwise
 
 from tests.crash.evidence import Evidence
 from tests.crash.journal import read_journal
 from tests.crash.laboratory import Laboratory
+from tests.crash.report import Tell
 from tests.crash.rotating import (
     administrator,
     is_drained,
@@ -30,9 +30,9 @@ SEALED_SECONDS = 1.0
 
 
 def rotates_under_load(
-    lab: Laboratory, *, per_second: float = PER_SECOND, pause: float = 0.4
-) -> dict[str, float]:
-    """Rotate twenty times under load, judge all of it, and return the figures."""
+    lab: Laboratory, tell: Tell, *, per_second: float = PER_SECOND, pause: float = 0.4
+) -> None:
+    """Rotate twenty times under load, *tell* the figures, and judge all of it."""
     admin = administrator(lab)
     signatures = sign_beside(lab, per_second)
     begun = lab.wait((lab.home / "signatures").exists, 30)
@@ -54,7 +54,7 @@ def rotates_under_load(
         "sealed late, median": sorted(late)[len(late) // 2],
         "sealed late, most": max(late),
     }
-    (lab.home / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
+    tell(figures)
 
     assert drained, lab.explain(evidence.keys)
     assert lab.violations() == [], lab.explain("see the list")
@@ -67,7 +67,6 @@ def rotates_under_load(
     assert _troubles(lab) == Counter(), lab.explain("somebody was not served at once")
     assert verified(lab).is_good, lab.explain(verified(lab))
     assert _rotated_by(evidence) > 1, "one process did it all"
-    return figures
 
 
 def _signatures(lab: Laboratory) -> list[dict[str, object]]:

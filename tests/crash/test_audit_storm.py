@@ -10,6 +10,7 @@ from signer.audit.verify import Verdict, verify
 from tests.crash.audit_processes import POINTS
 from tests.crash.audit_storm import KEY, ORIGIN, Storm
 from tests.crash.conftest import SEED
+from tests.crash.report import Tell
 
 
 _ROLES = ["writer"] * 3 + ["sealer"] * 3
@@ -27,7 +28,7 @@ def _verified(url: str) -> Verdict:
     return verdict
 
 
-def _weathers(folder: Path, url: str, deaths: int) -> None:
+def _weathers(folder: Path, url: str, deaths: int, tell: Tell) -> None:
     """
     Let so many processes die; then require that nobody can tell.
 
@@ -41,7 +42,7 @@ def _weathers(folder: Path, url: str, deaths: int) -> None:
         places = {place for place, _ in storm.died}
         violations = list(storm.violations())
         told, watch = storm.told(), storm.watch
-        storm.write_figures()
+        tell(storm.figures())
 
         assert violations == [], f"{folder}: {violations[:5]}"
         assert places >= {*POINTS, "kill -9"}, f"not reached: {places}"
@@ -55,12 +56,12 @@ def _weathers(folder: Path, url: str, deaths: int) -> None:
     assert verdict.checkpoints == len(watch.notes)
 
 
-def test_weathers_a_storm(tmp_path: Path, database_url: str) -> None:
+def test_weathers_a_storm(tmp_path: Path, database_url: str, tell: Tell) -> None:
     """A4: whoever dies between record, seal, and checkpoint, the chain goes on."""
-    _weathers(tmp_path, database_url, 60)
+    _weathers(tmp_path, database_url, 60, tell)
 
 
 @pytest.mark.soak
-def test_weathers_a_long_storm(tmp_path: Path, database_url: str) -> None:
+def test_weathers_a_long_storm(tmp_path: Path, database_url: str, tell: Tell) -> None:
     """A4: the same, ten times as long."""
-    _weathers(tmp_path, database_url, 600)
+    _weathers(tmp_path, database_url, 600, tell)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.crash.conftest import Open
+from tests.crash.report import Tell
 from tests.crash.rotating import SETTINGS
 from tests.crash.rotations import rotates_under_load
 
@@ -19,6 +20,7 @@ _FULL_RATE = 50.0
 def test_rotates_at_full_rate(
     open_laboratory: Open,
     request: pytest.FixtureRequest,
+    tell: Tell,
     database: str,
     use_kms: bool,
 ) -> None:
@@ -26,4 +28,4 @@ def test_rotates_at_full_rate(
     url = request.getfixturevalue(database)
     lab = open_laboratory(url, use_kms=use_kms, spares=3, settings=SETTINGS)
 
-    rotates_under_load(lab, per_second=_FULL_RATE)
+    rotates_under_load(lab, tell, per_second=_FULL_RATE)
