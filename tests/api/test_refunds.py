@@ -209,7 +209,7 @@ _BAD_BODIES: dict[str, tuple[Any, str | None]] = {
 
 @pytest.mark.parametrize("name", _BAD_BODIES)
 def test_bad_input_changes_nothing(client: TestClient, name: str) -> None:
-    """Malformed input is a 400 that names the field, and leaves no trace."""
+    """Malformed input is a 400 that names the field, and leaves no trace (H12)."""
     body, field = _BAD_BODIES[name]
     response = _post(client, body)
 

@@ -213,7 +213,7 @@ def _rows(journal: AuditTables) -> list[object]:
 
 @pytest.mark.parametrize("statement", REWRITINGS)
 def test_nothing_is_rewritten(journal: AuditTables, url: str, statement: str) -> None:
-    """Neither through the store nor by raw SQL is a record or checkpoint changed."""
+    """Neither by the store nor by raw SQL is a record or checkpoint changed (A10)."""
     before = _filled(journal)
     with pytest.raises(StoreError):
         journal._database.transaction(lambda c: c.execute(text(statement)))

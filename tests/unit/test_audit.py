@@ -104,7 +104,7 @@ class Ticks:
 
 
 def test_a_signature_is_recorded_before_and_after() -> None:
-    """Two events with exactly these fields say everything about a signature."""
+    """Two events with exactly these fields say everything about a signature (A8)."""
     audit, events = recording()
 
     signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)

@@ -37,7 +37,7 @@ def _by_the_book(body: dict[str, Any], name: str, before: bytes, place: int) -> 
 
 @given(bodies=st.lists(BODIES, min_size=1, max_size=4))
 def test_a_second_implementation_agrees(bodies: list[dict[str, Any]]) -> None:
-    """Another RFC 8785 library and ten lines of Python find the same hashes."""
+    """Another RFC 8785 library and ten lines of Python find the same hashes (A6)."""
     before = hashlib.sha256(b"hotwallet audit chain 1: genesis").digest()
     links = sealed(0, GENESIS, [Record.of(body, START) for body in bodies])
 

@@ -1,4 +1,4 @@
-"""Our records against CloudTrail, both ways: who signed, and did we ask for it?"""
+"""Our records against CloudTrail, both ways: who signed, and did we ask (K15)?"""
 
 import json
 from collections.abc import Sequence

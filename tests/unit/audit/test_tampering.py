@@ -1,4 +1,4 @@
-"""A thousand ways to tamper with an export, and every one is found where it is."""
+"""A thousand ways to tamper with an export, all found where they are (A2, A3)."""
 
 import io
 import random

@@ -51,7 +51,7 @@ def _found(lines: list[bytes], *kept: str) -> tuple[str, int, int]:
 
 
 def test_says_what_is_proved() -> None:
-    """All records follow from each other, and those before a checkpoint are signed."""
+    """All follow from each other, and those before a checkpoint are signed (A9)."""
     verdict = _judged(LINES)
 
     assert verdict.is_good
