@@ -33,7 +33,7 @@ class Administrator:
     """
     Takes turns with the keys, each in the store's own transactions.
 
-    He funds the address of the key that becomes active, which may be swept by then.
+    He funds the active key's address, which may have been swept before, and may yet be.
     """
 
     def __init__(self, hub: Hub, ledger: Ledger, chain: SimulatedChain) -> None:
@@ -73,6 +73,12 @@ class Administrator:
             if again.activates or again.gives_up:
                 self._do(again)
 
+    def fund(self) -> None:
+        """Fill the coffers of the active key's address."""
+        active = self._ledger.store.active_key()
+        if active is not None:
+            self._chain.fund(active.address)
+
     def _do(self, deed: _Deed) -> None:
         store, at = self._ledger.store, EPOCH + timedelta(seconds=self._hub.now)
         if not deed.activates:
@@ -83,12 +89,12 @@ class Administrator:
         how = ", and gives the last key up" if deed.gives_up else ""
         self._hub.tell("admin", f"rotates to {deed.address[:6]}{how}")
         record = Record.of({"event": "rotation", "key_address": deed.address}, at)
-        self._chain.fund(deed.address)
         wanted = key_at(deed.address, key_id=ADDRESSES[deed.address])
         pending = store.begin_rotation(wanted, at)
         store.activate(
             pending, at, record, replacing=store.active_key(), block=deed.gives_up
         )
+        self.fund()
 
 
 def _row(ring: Sequence[Key], address: str) -> Key:

@@ -93,6 +93,7 @@ class Schedule:
         self.hub.run(self.plan.calm_at)
         self._calm()
         while not self._is_settled() and self.hub.now < self.plan.calm_at + PATIENCE:
+            self._administrator.fund()
             self.hub.run(self.hub.now + _LOOK_SECONDS)
         for process in self._processes:
             process.kill()
