@@ -43,11 +43,8 @@ class Attendant:
         latest = sent[-1]
         why = self._objection(refund)
         if why is not None and latest.kind is Kind.TRANSFER:
-            # In a race with what was sent already; at the cap there is none to win.
-            instead = self._offers.better(
-                refund, chain, actor, latest, Kind.NOOP, **why
-            )
-            return instead or self._mover.wait(refund)
+            # In a race with what was sent already, which is not sent again.
+            return self._offers.instead(refund, chain, actor, latest, **why)
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         # Clocks are set: far off in either direction is long enough.
         if abs(self._clock() - refund.updated_at) >= stuck_after:
@@ -98,7 +95,7 @@ class Attendant:
         is_next = chain.client.transaction_count(latest.sender) == latest.nonce
         if not is_next and latest.max_fee_per_gas >= base_fee:
             return None  # It waits for those before it, not for a better price.
-        return self._offers.better(refund, chain, actor, latest, latest.kind)
+        return self._offers.better(refund, chain, actor, latest)
 
     def _recognise(self, refund: Refund, found: MinedTransaction) -> Refund:
         """Return the refund as mined by a transaction that the ledger forgot."""

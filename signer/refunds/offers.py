@@ -7,7 +7,7 @@ import structlog
 
 from signer.audit.record import Actor
 from signer.errors import InsufficientFundsError, StoreError
-from signer.ports import Clock, Store
+from signer.ports import Clock, Fees, Store
 from signer.refunds.fees import quote, raised
 from signer.refunds.objections import Objection, unaffordable
 from signer.refunds.payment import Offer, Payer, Payment
@@ -57,28 +57,41 @@ class Offers:
         chain: Chain,
         actor: Actor,
         latest: SignedTransaction,
-        kind: Kind,
-        **changes: Any,
     ) -> Refund | None:
         """
-        Sign once more, with both fees raised; None when that would pass the cap.
+        Sign the same with both fees raised; None where they would pass the cap.
 
         Nor does a sweep of coin offer more than its address holds.
         """
         fees = chain.client.fees()
-        price = raised(
-            latest.max_fee_per_gas,
-            latest.max_priority_fee_per_gas,
-            quote(fees, chain.network),
-            chain.network,
-        )
-        if price is None or _exceeds(refund, kind, chain, price[0]):
+        price = _raised(latest, fees, chain)
+        if price is None or _exceeds(refund, latest.kind, chain, price[0]):
             self._log.error(
                 "refund-stuck-at-fee-cap", refund_id=refund.id, nonce=latest.nonce
             )
             return None
-        offer = Offer(kind, latest.attempt + 1, *price, fees.base_fee is None)
-        return self._record(refund, offer, chain, actor, **changes)
+        offer = Offer(latest.kind, latest.attempt + 1, *price, fees.base_fee is None)
+        return self._record(refund, offer, chain, actor)
+
+    def instead(
+        self,
+        refund: Refund,
+        chain: Chain,
+        actor: Actor,
+        latest: SignedTransaction,
+        **why: Any,
+    ) -> Refund:
+        """
+        Sign a no-op in the place of a transfer that was sent, and must not be any more.
+
+        It offers more than that; at the cap, as much, for the time when nodes have
+        forgotten the transfer.
+        """
+        fees = chain.client.fees()
+        same = latest.max_fee_per_gas, latest.max_priority_fee_per_gas
+        price = _raised(latest, fees, chain) or same
+        offer = Offer(Kind.NOOP, latest.attempt + 1, *price, fees.base_fee is None)
+        return self._record(refund, offer, chain, actor, **why)
 
     def outdated(self, refund: Refund) -> Objection | None:
         """Return why a sweep must not be signed as the ring stands now."""
@@ -133,6 +146,17 @@ class Offers:
             payment.withdraw()
         except StoreError as e:
             self._log.warning("outcome-not-recorded", refund_id=refund.id, code=e.code)
+
+
+def _raised(
+    latest: SignedTransaction, fees: Fees, chain: Chain
+) -> tuple[int, int] | None:
+    return raised(
+        latest.max_fee_per_gas,
+        latest.max_priority_fee_per_gas,
+        quote(fees, chain.network),
+        chain.network,
+    )
 
 
 def _exceeds(refund: Refund, kind: Kind, chain: Chain, max_fee: int) -> bool:

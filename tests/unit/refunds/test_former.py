@@ -330,6 +330,18 @@ def test_looks_seldom(world: World, block: bool) -> None:
         assert _pause(world, key.address) is Pause.CHAIN_AHEAD
 
 
+def test_a_draining_key_is_looked_at_as_seldom(world: World) -> None:
+    """It gives out no nonce to a refund: what it sends was in the ledger before."""
+    world.broadcast()
+    key, former, chain = _rotated(world), _former(world), _chain(world)
+    former.require_known(chain, key)
+    asked = world.chain.calls["pending_count"]
+    former.require_known(chain, key)
+
+    assert key.state is KeyState.DRAINING
+    assert world.chain.calls["pending_count"] == asked
+
+
 @pytest.mark.parametrize("block", [False, True], ids=["draining", "given up"])
 def test_a_key_that_paid_nothing(world: World, block: bool) -> None:
     """Where an address has sent nothing there is nothing to know."""

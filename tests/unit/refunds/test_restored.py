@@ -16,7 +16,6 @@ import pytest
 from signer.errors import WalletPausedError
 from signer.keys import KeyState
 from signer.ports import Fees, Ledger
-from signer.refunds.moving import RESEND_AFTER
 from signer.refunds.refund import Kind, Refund, Status
 from signer.refunds.repair import repair
 from signer.refunds.wallet import Pause
@@ -250,21 +249,28 @@ def test_a_forgotten_transaction_that_pays_whoever_has_another_nonce(
     assert world.broadcast().nonce == 2
 
 
-def test_a_noop_that_is_too_dear_is_waited_for(
+def test_a_noop_at_the_cap_waits_until_the_transfer_is_forgotten(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """What would pay twice is not sent again, nor outbid past the cap (R17, R24)."""
+    """What would pay twice is not sent again, and none passes the cap (R17, R24)."""
     world.chain.answers = Fees(240 * 10**9, 10 * 10**9)
     again = _paid_elsewhere(world, backup(), 3)
-    sent = len(world.chain.broadcasts)
-
+    transfer = world.sent(again)
+    world.chain.broadcast(transfer.raw)
     world.work(after=timedelta(seconds=31))
+    pooled = list(world.chain.pool)
+    world.chain.forget()
 
-    waiting = world.stored(again)
-    assert (waiting.status, waiting.blocked_by) == (Status.BROADCAST, None)
-    assert waiting.due_at == world.clock() + RESEND_AFTER
-    assert len(world.store.transactions(again.id)) == 1
-    assert len(world.chain.broadcasts) == sent
+    (failed,) = _ended(world, again)
+
+    noop = world.sent(failed)
+    assert pooled == [transfer.tx_hash]
+    assert (failed.status, failed.failure_code) == (Status.FAILED, "already-paid")
+    assert (noop.kind, noop.attempt) == (Kind.NOOP, 1)
+    assert noop.max_fee_per_gas == transfer.max_fee_per_gas
+    assert noop.max_priority_fee_per_gas == transfer.max_priority_fee_per_gas
+    assert world.chain.broadcasts.count(transfer.raw) == 2  # By us, and by this test.
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
 def test_a_noop_in_a_paid_refunds_place_is_sent_again(
