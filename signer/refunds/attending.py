@@ -41,7 +41,7 @@ class Attendant:
             # Restored from a backup, found mined, and gone again by a reorganisation.
             return self._offers.first(refund, chain, actor)
         latest = sent[-1]
-        why = self._objection(refund)
+        why = self._objection(refund, chain)
         if why is not None and latest.kind is Kind.TRANSFER:
             # In a race with what was sent already, which is not sent again.
             return self._offers.instead(refund, chain, actor, latest, **why)
@@ -55,10 +55,10 @@ class Attendant:
         send(latest, chain)
         return self._mover.wait(refund)
 
-    def _objection(self, refund: Refund) -> Objection | None:
+    def _objection(self, refund: Refund, chain: Chain) -> Objection | None:
         elsewhere = self._nonces.paid_by(refund)
         if elsewhere is not None:
-            return already_paid(elsewhere)
+            return already_paid(elsewhere, chain)
         return self._offers.outdated(refund)
 
     def taken(self, refund: Refund, chain: Chain) -> Refund | None:

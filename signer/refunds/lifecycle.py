@@ -91,8 +91,9 @@ class Lifecycle:
             HotWalletError: Whether it is paid is not known at the moment.
         """
         active = self._nonces.payer(refund)
-        self._nonces.agreed(self._chain(refund), active.key.address)
-        adopted = self._nonces.adopt(refund)
+        chain = self._chain(refund)
+        self._nonces.agreed(chain, active.key.address)
+        adopted = self._nonces.adopt(refund, chain)
         return adopted or self._mover.move(refund, Status.CANCELLED)
 
     def postpone(self, refund: Refund, trouble: HotWalletError | None = None) -> Refund:
@@ -136,12 +137,12 @@ class Lifecycle:
         outdated = self._offers.outdated(refund)
         if outdated is not None:
             # Whatever keeps its wallet or its network waiting.
-            ended = self._nonces.adopt(refund)
+            ended = self._nonces.adopt(refund, chain)
             return ended or self._mover.move(refund, Status.REFUSED, **outdated)
         active = self._nonces.payer(refund)
         sender = active.key.address
         counted = self._nonces.agreed(chain, sender)
-        adopted = self._nonces.adopt(refund)
+        adopted = self._nonces.adopt(refund, chain)
         if adopted is not None:
             return adopted
         try:
@@ -179,7 +180,7 @@ class Lifecycle:
         # Its nonce must be used all the same, or everything behind it waits for ever.
         elsewhere = self._nonces.paid_by(refund)
         if elsewhere is not None:
-            why = already_paid(elsewhere)
+            why = already_paid(elsewhere, chain)
             return self._offers.first(refund, chain, actor, Kind.NOOP, **why)
         try:
             self._estimate(refund, chain, str(refund.sender))

@@ -107,7 +107,7 @@ class Nonces:
             active.signer.tell(intent)
         return reserved
 
-    def adopt(self, refund: Refund) -> Refund | None:
+    def adopt(self, refund: Refund, chain: Chain) -> Refund | None:
         """
         Return what a queued *refund* became before the ledger forgot it.
 
@@ -120,7 +120,7 @@ class Nonces:
         self._log.warning("refund-adopted", refund_id=refund.id, nonce=sighting.nonce)
         if sighting.held_by is not None:
             after = refund.moved(
-                Status.REFUSED, self._clock(), **already_paid(sighting.tx_hash)
+                Status.REFUSED, self._clock(), **already_paid(sighting.tx_hash, chain)
             )
             self._store.save(refund, after)
             return after
@@ -164,8 +164,20 @@ def _limits(refund: Refund, chain: Chain) -> Limits:
     return Limits.of(chain.network.tokens[refund.token])
 
 
-def already_paid(tx_hash: str) -> dict[str, Any]:
-    """Return why a refund is not paid by what the ledger has of it."""
+def already_paid(tx_hash: str, chain: Chain) -> dict[str, Any]:
+    """
+    Return why a refund is not paid by what the ledger has of it.
+
+    Raises:
+        ChainError: Whether the forgotten transaction reverted is not known.
+    """
+    receipt = chain.client.receipts([tx_hash]).get(tx_hash)
+    if receipt is not None and not receipt.succeeded:
+        # As the ledger said before it forgot: nobody is told that he was paid.
+        return {
+            "failure_code": "reverted",
+            "failure_detail": f"transaction {tx_hash} was sent for it, and reverted",
+        }
     return {
         "failure_code": "already-paid",
         "failure_detail": f"transaction {tx_hash} has paid it already",

@@ -1,6 +1,7 @@
 """What former keys have paid, though the ledger has forgotten it: nobody pays twice."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import coincurve
@@ -171,6 +172,30 @@ def test_a_key_given_up_that_the_backup_forgot(
     assert (found.status, found.failure_code) == (Status.FAILED, "already-paid")
     assert str(paid.tx_hash) in str(found.failure_detail)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_a_payment_by_another_key_that_reverted(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """Nobody is told that a refund is paid whose forgotten transaction reverted."""
+    refund = world.step(world.accepted())
+    first = _rotated(world)
+    restored = backup()
+    at = world.clock()
+    world.store.block(first, at, Record.of({"event": "key-blocked"}, at))
+    for _ in range(2):
+        world.work(after=timedelta(seconds=31))
+    sent = world.stored(refund)
+    world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
+    world.chain.mine_empty(2)
+    world.store = restored
+
+    (found,) = _paid(world, refund)
+
+    assert (sent.status, sent.sender) == (Status.BROADCAST, OTHER.address)
+    assert (found.status, found.failure_code) == (Status.FAILED, "reverted")
+    assert str(sent.tx_hash) in str(found.failure_detail)
+    assert world.sent(found).kind is Kind.NOOP
 
 
 def test_a_process_that_slept_asks_no_key_that_was_given_up(world: World) -> None:

@@ -466,7 +466,7 @@ def test_nothing_is_adopted_that_was_not_sighted(world: World) -> None:
     """A refund that nobody has paid is for the next step to reserve."""
     refund = world.accepted()
 
-    assert world.nonces.adopt(refund) is None
+    assert world.nonces.adopt(refund, world.chains["local"]) is None
     assert world.stored(refund) == refund
 
 
@@ -482,7 +482,7 @@ def test_who_was_paid_by_a_forgotten_transaction_is_not_paid_again(
     _watch(world)
 
     with capture_logs() as logs:
-        adopted = world.nonces.adopt(asked)
+        adopted = world.nonces.adopt(asked, world.chains["local"])
 
     assert adopted == world.stored(asked)
     assert adopted.status is Status.MINED
@@ -661,7 +661,7 @@ def test_a_key_that_left_the_ring_adopts_nothing(world: World) -> None:
     world.store.sight(wallet, [foreign])
 
     with pytest.raises(StaleStateError, match="ring"):
-        world.nonces.adopt(refund)
+        world.nonces.adopt(refund, world.chains["local"])
 
 
 STRANGER = honest(coincurve.PrivateKey.from_int(77))
