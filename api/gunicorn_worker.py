@@ -11,6 +11,7 @@ import os
 import selectors
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 
@@ -49,6 +50,16 @@ _STATUS: dict[type[BaseException], HTTPStatus] = {
 
 _RETRY_SECONDS = 1.0
 
+_PROBES = tuple(
+    f"{method} {path} ".encode()
+    for method in ("GET", "HEAD")
+    for path in ("/healthz", "/readyz")
+)
+_PROBE_BYTES = 2048
+
+# Balancers come in pairs as well, and supervisors must not wait for them.
+_PROBES_AT_ONCE = 4
+
 _log = structlog.get_logger("api.gunicorn")
 
 
@@ -61,6 +72,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
     def init_process(self) -> None:
         """Start serving.  gunicorn has no setting for its ``Server`` header."""
         wsgi.Response = _NamelessResponse
+        self._probes = ThreadPoolExecutor(_PROBES_AT_ONCE, "probe")
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -87,10 +99,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         """
         Give *conn* to a thread once there is something to read, and not before.
 
-        gunicorn would have a thread wait for the first byte, for 5 s.
+        gunicorn would have a thread wait for the first byte, for 5 s.  Probes have
+        threads of their own: the others may all wait for a device that hangs, which is
+        what a probe must tell.
         """
         if conn.initialized or conn.data_ready:
-            super().enqueue_req(conn)
+            if _is_probe(conn.sock):
+                self._enqueue_probe(conn)
+            else:
+                super().enqueue_req(conn)
             return
         conn.sock = PatientSocket(conn.sock, self.seconds)
         conn.sock.setblocking(False)
@@ -101,6 +118,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
             conn.sock,
             selectors.EVENT_READ,
             partial(self.on_pending_socket_readable, conn),
+        )
+
+    def _enqueue_probe(self, conn: TConn) -> None:
+        probed = self._probes.submit(self.handle, conn)
+        probed.add_done_callback(
+            lambda done: self.method_queue.defer(self.finish_request, conn, done)
         )
 
     def handle(self, conn: TConn) -> object:
@@ -157,6 +180,12 @@ class _NamelessResponse(wsgi.Response):  # type: ignore[misc]
         return [
             line for line in super().default_headers() if not line.startswith("Server:")
         ]
+
+
+def _is_probe(connection: PatientSocket) -> bool:
+    """Say whether a probe has arrived, whole: its thread must not wait for the rest."""
+    head = connection.peek(_PROBE_BYTES)
+    return head.startswith(_PROBES) and head.endswith(b"\r\n\r\n")
 
 
 def _answer(status: HTTPStatus, request_id: str) -> bytes:

@@ -81,6 +81,13 @@ class PatientSocket(socket.socket):
         finally:
             self._reading -= time.monotonic() - began
 
+    def peek(self, most: int) -> bytes:
+        """Return up to *most* bytes of what has arrived, and leave it to be read."""
+        try:
+            return super().recv(most, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            return b""  # Nothing has, or nothing will.
+
     def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
         """
         Send all of *data*.
