@@ -27,6 +27,12 @@ UPGRADE = "run `hotwallet db upgrade`"
 _PASSING = ("08", "40", "53", "57", "58", "55P03", "25006")
 _NO_TABLE = "42P01"
 _UNIQUE = "23505"
+_MAY_NOT = "42501"
+
+_GRANTS = (
+    "`hotwallet db upgrade` is for the owner of the tables, and docker/grants.sql gives"
+    " the service what it needs"
+)
 
 _PASSING_SQLITE = frozenset(
     {
@@ -81,8 +87,8 @@ def _translated(error: SQLAlchemyError) -> StoreError:
     )
     if isinstance(error, IntegrityError):
         return _refused(error.orig, code, label)
-    if _is_missing_table(error.orig, code):
-        return StoreError(f"the database has no tables: {UPGRADE} ({label})")
+    if (lack := _lack(error.orig, code)) is not None:
+        return StoreError(f"the database {lack} ({label})")
     why = reason(str(error.orig)) if code is None else None
     if why or error.connection_invalidated or _is_passing(error, code):
         told = f"lets nobody in: {why}" if why else f"did not do its work ({label})"
@@ -114,6 +120,15 @@ def _refused(orig: BaseException, code: str | None, label: str) -> StoreError:
     ):
         return StaleStateError("somebody else recorded this first")
     return StoreError(f"a constraint does not hold ({label})")
+
+
+def _lack(orig: BaseException, code: str | None) -> str | None:
+    """Return what the owner has not done yet, and the cure; None if it is not that."""
+    if _is_missing_table(orig, code):
+        return f"has no tables: {UPGRADE}"
+    if code == _MAY_NOT:
+        return f"does not let this role do it: {_GRANTS}"
+    return None
 
 
 def _is_missing_table(orig: BaseException, code: str | None) -> bool:

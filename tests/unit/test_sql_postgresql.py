@@ -270,6 +270,12 @@ def test_the_service_cannot_change_the_past(service: SQLStore, statement: str) -
         service._database.run(lambda c: c.exec_driver_sql(statement))
 
 
+def test_a_missing_grant_is_told(service: SQLStore) -> None:
+    """Whoever forgot the grants behind an upgrade reads where they are."""
+    with pytest.raises(StoreError, match=r"docker/grants\.sql.*42501"):
+        service._database.run(lambda c: c.exec_driver_sql("DELETE FROM keys"))
+
+
 def test_the_driver_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without PostgreSQL's driver, which is optional, the way to it is told."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
