@@ -132,12 +132,12 @@ class Worker:
 
         *down* is what already did not work in this pass, by network and by key.
         """
-        for needed in (refund.network, self._payer(refund)):
-            if needed in down:
-                self._postpone(refund, down[needed])
-                return 0
         steps = 0
         try:
+            for needed in (refund.network, self._payer(refund)):
+                if needed in down:
+                    self._postpone(refund, down[needed])
+                    return 0
             while True:
                 before, refund = refund, self._lifecycle.step(refund, ACTOR)
                 steps += 1

@@ -507,6 +507,23 @@ def test_a_ring_that_cannot_be_read_stops_no_pass(world: World) -> None:
     assert world.stored(refund).status is Status.MINED
 
 
+def test_a_ring_that_goes_away_lets_no_claim_lie(world: World) -> None:
+    """Refunds that were claimed by then are put back, each by itself."""
+    refunds = [world.accepted() for _ in range(2)]
+    world.clock.now += HOLD
+
+    def gone() -> None:
+        raise StoreUnavailableError("gone")
+
+    worker = _worker(world)
+    worker._ring = altered(world.ring, known=gone)
+    worker.work()
+
+    assert [world.stored(refund).blocked_by for refund in refunds] == [
+        StoreUnavailableError.code
+    ] * 2
+
+
 def test_a_key_that_never_paid_is_retired(world: World) -> None:
     """Neither ledger nor chain has anything of it, and it need not drain (O4)."""
     other = signer_over(honest(coincurve.PrivateKey.from_int(99)))
