@@ -10,16 +10,14 @@ gives out no nonces agrees with its chain for as long as nobody restores a ledge
 from datetime import datetime, timedelta
 
 from signer.errors import StaleStateError, WalletPausedError
-from signer.keys import FORMER, Key, KeyState
+from signer.keys import Key, KeyState
 from signer.ports import Clock, Store
 from signer.refunds.wallet import Wallet
 from signer.refunds.watching import Chain, WalletWatch
 
 
 LOOK_AGAIN = timedelta(minutes=10)
-"""For how long a former key's wallet is believed to be known."""
-
-_GIVES_NO_NONCES = FORMER | {KeyState.BLOCKED}
+"""For how long a retired or given-up key's wallet is believed to be known."""
 
 _Place = tuple[int, str, int]
 
@@ -112,7 +110,7 @@ class FormerWallets:
         return agreed is not None and self._clock() - agreed < LOOK_AGAIN
 
     def _agree(self, chain: Chain, key: Key) -> None:
-        if key.state in _GIVES_NO_NONCES:
+        if key.state in {KeyState.RETIRED, KeyState.BLOCKED}:
             self._agreed[_place(chain, key)] = self._clock()
 
 

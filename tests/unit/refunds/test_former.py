@@ -355,16 +355,17 @@ def test_looks_seldom(world: World, block: bool) -> None:
         assert _pause(world, key.address) is Pause.CHAIN_AHEAD
 
 
-def test_a_draining_key_is_looked_at_as_seldom(world: World) -> None:
-    """It gives out no nonce to a refund: what it sends was in the ledger before."""
+def test_a_draining_key_is_looked_at_each_time(world: World) -> None:
+    """What a node had hidden of it stops what is not paid yet, the moment it shows."""
     world.broadcast()
+    world.chain.mine()
     key, former, chain = _rotated(world), _former(world), _chain(world)
     former.require_known(chain, key)
-    asked = world.chain.calls["pending_count"]
-    former.require_known(chain, key)
+    world.chain.mine_foreign(key.address)
 
     assert key.state is KeyState.DRAINING
-    assert world.chain.calls["pending_count"] == asked
+    with pytest.raises(WalletPausedError):
+        former.require_known(chain, key)
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["draining", "given up"])
