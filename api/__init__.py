@@ -1,1 +1,5 @@
-"""The way in: HTTP and the command line."""
+"""
+The way in: HTTP, the command line, and the composition root.
+
+Only ``api.bootstrap`` imports ``backends`` and ``softhsm``.
+"""

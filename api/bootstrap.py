@@ -12,32 +12,32 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from api.assembly import Foundation, Parts, open_signer
-from api.auth import Authenticator
+from api.auth.jwks import open_keys
+from api.auth.jwt_verifier import JWTVerifier
+from api.auth.verification_keys import KeySource
 from api.checkpoint_key import open_signing, require_of_its_own
-from api.jwks import open_keys
-from api.jwt_keys import KeySource
+from api.container import Foundation, Parts, open_signer
 from api.logs import audit_logger
 from api.services import Services
 from signer.audit.log import AuditLog
-from signer.blocking import Blocking
-from signer.enrolment import Enrolment
+from signer.chain.chain import Chain
+from signer.config.networks import Network, load_networks
+from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
-from signer.guard import (
+from signer.keys.failover import Failover
+from signer.keys.revocation import Revocation
+from signer.keys.rotation import Rotation
+from signer.keys.signer import Signer
+from signer.keys.startup_key import StartupKey
+from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
+from signer.refunds.sweep import Sweeper
+from signer.refunds.worker import Worker
+from signer.startup.guard import (
     check_chain,
     check_journal,
     check_settings,
     prove_key,
 )
-from signer.networks import Network, load_networks
-from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
-from signer.refunds.sweep import Sweeper
-from signer.refunds.watching import Chain
-from signer.refunds.worker import Worker
-from signer.relocation import Relocation
-from signer.rotation import Rotation
-from signer.settings import Settings
-from signer.signing import Signer
 
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
     return _parts(environ).rotation
 
 
-def build_blocking(environ: Mapping[str, str] = os.environ) -> Blocking:
+def build_blocking(environ: Mapping[str, str] = os.environ) -> Revocation:
     """
     Return what gives former keys up; it needs no key's device.
 
@@ -146,7 +146,7 @@ def build_blocking(environ: Mapping[str, str] = os.environ) -> Blocking:
     return _parts(environ).blocking
 
 
-def build_relocation(environ: Mapping[str, str] = os.environ) -> Relocation:
+def build_relocation(environ: Mapping[str, str] = os.environ) -> Failover:
     """
     Return what relocates keys; it needs the new place, and not the old one.
 
@@ -200,10 +200,10 @@ def settle_key(
     Make sure that the ring has an active key; return its signer, and warnings.
 
     Raises:
-        ConfigurationError: As ``prove_key`` and ``Enrolment.settle``.
+        ConfigurationError: As ``prove_key`` and ``StartupKey.settle``.
     """
     audit = AuditLog(audit_logger(), journal=store)
-    enrolment = Enrolment(
+    enrolment = StartupKey(
         store,
         backend,
         partial(open_signer, backend, audit),
@@ -326,10 +326,8 @@ def _bring_up(store: "SQLStore", *, may_upgrade: bool) -> None:
         store.check()
 
 
-def _authenticator(settings: Settings, keys: KeySource) -> Authenticator:
-    return Authenticator(
-        keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience
-    )
+def _authenticator(settings: Settings, keys: KeySource) -> JWTVerifier:
+    return JWTVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
 
 
 def _judge(

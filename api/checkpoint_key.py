@@ -10,18 +10,18 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from api.jwt_keys import KeySource
+from api.auth.verification_keys import KeySource
+from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
-from signer.audit.notary import Signing
-from signer.der import encode_public_key
+from signer.config.settings import Settings
+from signer.crypto.der import encode_public_key
+from signer.crypto.secp256k1 import PublicKey
 from signer.errors import ConfigurationError, Refusal
-from signer.guard import check_audit_key
-from signer.secp256k1 import PublicKey
-from signer.settings import Settings
-from softhsm.files import write_whole
+from signer.private_files import write_whole
+from signer.startup.guard import check_audit_key
 
 
-def open_signing(settings: Settings) -> Signing | None:
+def open_signing(settings: Settings) -> CheckpointSettings | None:
     """
     Return how checkpoints are signed; None where production has no key for it.
 
@@ -45,7 +45,7 @@ def open_signing(settings: Settings) -> Signing | None:
             f"no key for checkpoints can be made ({type(e).__name__})",
         )
     else:
-        return Signing(key, f"hotwallet/{settings.audit_origin}")
+        return CheckpointSettings(key, f"hotwallet/{settings.audit_origin}")
     raise ConfigurationError(problem)
 
 
@@ -69,7 +69,7 @@ def provided(path: Path) -> CheckpointKey:
 
 
 def require_of_its_own(
-    signing: Signing, keys: KeySource | None, wallet: PublicKey
+    signing: CheckpointSettings, keys: KeySource | None, wallet: PublicKey
 ) -> None:
     """
     Make sure that nobody who may pay, or mint tokens, vouches for the audit.

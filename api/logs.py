@@ -20,8 +20,8 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from signer.config.settings import Environment, Settings
 from signer.redact import redact_event
-from signer.settings import Environment, Settings
 
 
 # At DEBUG these log requests, responses, signed bytes, and whom they connect as; at

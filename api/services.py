@@ -3,36 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from api.access import Access
-from api.auth import Authenticator
-from api.context import Network as IPNetwork
-from signer.networks import Network
+from api.auth.authorization import AccessControl
+from api.auth.jwt_verifier import JWTVerifier
+from api.health.readiness import Readiness
+from api.request_context import Network as IPNetwork
+from signer.config.networks import Network
+from signer.keys.failover import Failover
+from signer.keys.rotation import Rotation
 from signer.ports import Clock, Ledger
 from signer.refunds.explain import Explainer
 from signer.refunds.service import RefundService
-from signer.relocation import Relocation
-from signer.rotation import Rotation
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """
-    Whether requests may be sent here.
-
-    ``checks`` maps the name of each dependency to ``ok`` or an error's code.
-    ``address`` is the key's that signs as the ring has it, None while nobody knows;
-    ``epoch`` counts the rotations: two processes that differ in it for longer than a
-    few seconds do not share a ledger.
-    """
-
-    checks: Mapping[str, str]
-    address: str | None = None
-    epoch: int | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether every check passed."""
-        return all(answer == "ok" for answer in self.checks.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +27,10 @@ class Services:
     refunds: RefundService
     explainer: Explainer
     rotation: Rotation
-    relocation: Relocation
+    relocation: Failover
     ledger: Ledger = field(repr=False)
-    authenticator: Authenticator
-    access: Access
+    authenticator: JWTVerifier
+    access: AccessControl
     readiness: Callable[[], Readiness]
     clock: Clock
     networks: Mapping[str, Network] = field(repr=False)

@@ -22,11 +22,11 @@ from bench.measure import Action, interleaved, machine, throughput
 from bench.refunds import refunds_per_second
 from dev.stack import hotwallet
 from signer.audit.log import AuditLog
-from signer.audit.record import Operation, Purpose
+from signer.chain.erc20 import transfer_calldata
+from signer.crypto.transactions import SignedBytes, Transaction
+from signer.keys.signer import Signer
+from signer.model.audit_record import Operation, Purpose
 from signer.ports import KeyBackend, KeyId
-from signer.refunds.erc20 import transfer_calldata
-from signer.signing import Signer
-from signer.transactions import SignedBytes, Transaction
 
 
 _PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="bench", actor="bench")
@@ -104,7 +104,7 @@ def _pkcs11(folder: Path) -> Iterator[tuple[Action, KeyBackend, KeyId]]:
 
     from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
     from backends.pkcs11.cryptoki import Library  # noqa: PLC0415
-    from signer.settings import Settings  # noqa: PLC0415
+    from signer.config.settings import Settings  # noqa: PLC0415
     from softhsm import prepare  # noqa: PLC0415
 
     environ = {**os.environ, "APP_ENV": "test", "HOTWALLET_HOME": str(folder)}

@@ -29,7 +29,7 @@ from dev.chain import CHAIN_ID
 from dev.rpc import RPC
 from dev.stack import Stack, running_stack
 from signer.ports import utc_now
-from signer.refunds.tracking import Tracker
+from signer.refunds.confirmations import ConfirmationTracker
 
 
 _DAY = "2026-01-01T00:00:00.000000+00:00"
@@ -191,7 +191,7 @@ def _poster(stack: Stack) -> Callable[[], object]:
 def _idle(url: str) -> Iterator[Callable[[], object]]:
     """Yield what a worker asks the ledger in each pass, with nothing to be done."""
     store = SQLStore(url)
-    tracker = Tracker(store, {}, utc_now)
+    tracker = ConfirmationTracker(store, {}, utc_now)
     deadline = time.monotonic() + 60
     while store.in_flight(1) and time.monotonic() < deadline:
         time.sleep(0.5)  # The requests' own refunds are still on their way.

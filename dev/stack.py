@@ -275,7 +275,7 @@ max_amount = "1000"
 
 
 def _provide_token_keys(environ: Mapping[str, str]) -> None:
-    from api.tokens import provide_signing_key  # noqa: PLC0415  It imports slowly.
+    from api.auth.dev_tokens import provide_signing_key  # noqa: PLC0415  It imports slowly.
 
     provide_signing_key(
         Path(environ["JWT_SIGNING_KEY_FILE"]), Path(environ["JWT_PUBLIC_KEY_FILE"])

@@ -1,3 +1,3 @@
-"""The settings stand in ``api/gunicorn_conf.py``, so that every way in has them."""
+"""gunicorn's settings for the image; ``api/server/gunicorn_conf.py`` has them all."""
 
-from api.gunicorn_conf import *  # noqa: F403  This file is that file.
+from api.server.gunicorn_conf import *  # noqa: F403  This file is that file.

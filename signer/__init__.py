@@ -1,1 +1,5 @@
-"""Decides.  Knows keys, signatures, transactions and refunds, and does no I/O."""
+"""
+Decides: keys, signatures, transactions, refunds, audit and start-up checks.
+
+It may read local files, and it imports no network, database or device library.
+"""

@@ -40,11 +40,11 @@ from eth_utils.hexadecimal import is_0x_prefixed
 from hexbytes import HexBytes
 from rlp.sedes import big_endian_int
 
-from signer.audit.record import Operation, Purpose
+from signer.crypto.messages import message_digest
+from signer.crypto.secp256k1 import Signature
 from signer.errors import HotWalletError, InvalidInputError, PolicyViolationError
-from signer.messages import message_digest
-from signer.secp256k1 import Signature
-from signer.signing import Signer
+from signer.keys.signer import Signer
+from signer.model.audit_record import Operation, Purpose
 
 
 _LEGACY_FIELDS = ("nonce", "gasPrice", "gas", "to", "value", "data", "chainId")

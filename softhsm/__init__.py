@@ -11,8 +11,9 @@ python-pkcs11.
 from collections.abc import Callable
 from pathlib import Path
 
-from signer.settings import Settings
-from softhsm import library, pins, repair
+from signer.config.settings import Settings
+from softhsm import library, pins
+from softhsm import token_recovery as repair
 from softhsm.layout import Layout, environment
 
 

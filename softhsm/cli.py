@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from signer.config.settings import RAW_KEY, Settings
 from signer.errors import BackendError
 from signer.ports import KeyId
-from signer.settings import RAW_KEY, Settings
 from softhsm import Layout, prepare
 
 
@@ -85,7 +85,8 @@ def list_keys(as_json: bool) -> None:
 @_json
 def import_key(path: Path | None, label: str, as_json: bool) -> None:
     """Move a raw private key into the token, so that its copies can go."""
-    from softhsm import importing, provision  # noqa: PLC0415  See above.
+    from softhsm import import_key as importing  # noqa: PLC0415  See above.
+    from softhsm import provision  # noqa: PLC0415  See above.
 
     # Whatever happens, no core file shall hold the key.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -10,10 +10,10 @@ from pkcs11.exceptions import PKCS11Error
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library, Locking
+from signer.config.settings import Settings
 from signer.errors import HotWalletError
 from signer.ports import KeyId
 from signer.redact import key_prefix
-from signer.settings import Settings
 from softhsm import keys, library, pins, prepare
 
 

@@ -9,10 +9,10 @@ from pkcs11.types import Object
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
-from signer.der import parse_public_key, parse_signature
+from signer.crypto.der import parse_public_key, parse_signature
+from signer.crypto.secp256k1 import recoverable
 from signer.errors import HotWalletError, KeyUnusableError
 from signer.ports import KeyId
-from signer.secp256k1 import recoverable
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from softhsm.files import write_whole
+from signer.private_files import write_whole
 
 
 CONF_VARIABLE = "SOFTHSM2_CONF"

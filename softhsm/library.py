@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal
-from signer.settings import Settings
 from softhsm.layout import Layout
 
 

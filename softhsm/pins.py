@@ -4,9 +4,9 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from signer.config.settings import Settings
 from signer.errors import AccessDeniedError
-from signer.settings import Settings
-from softhsm.files import is_private, write_whole
+from signer.private_files import is_private, write_whole
 from softhsm.layout import Layout
 
 

@@ -12,6 +12,7 @@ from pkcs11.exceptions import PKCS11Error
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library
+from signer.config.settings import Settings
 from signer.errors import (
     BackendError,
     BackendUnavailableError,
@@ -19,9 +20,9 @@ from signer.errors import (
     Refusal,
 )
 from signer.ports import KeyId
-from signer.settings import Settings
-from softhsm import keys, pins, repair
-from softhsm.files import sync
+from signer.private_files import sync
+from softhsm import keys, pins
+from softhsm import token_recovery as repair
 from softhsm.layout import CONF_VARIABLE, Layout
 
 

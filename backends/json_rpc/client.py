@@ -7,12 +7,13 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from backends.json_rpc import questions, votes
+from backends.json_rpc import quorum_rules as votes
+from backends.json_rpc import requests as questions
 from backends.json_rpc.node import connect
-from backends.json_rpc.panel import Panel
+from backends.json_rpc.node_pool import NodePool
+from backends.json_rpc.node_status import view
 from backends.json_rpc.search import find_hash
-from backends.json_rpc.views import view
-from backends.json_rpc.witness import Witness
+from backends.json_rpc.tracked_node import TrackedNode
 from signer.errors import ChainUnavailableError, ConfigurationError, Refusal
 from signer.ports import Block, Call, Fees, MinedTransaction, NodeView, Receipt
 
@@ -26,9 +27,9 @@ class JSONRPCChain:
     A ``ChainClient`` (``signer/ports/chain.py``) over web3.py.
 
     What decides about money (receipts, nonces, blocks) is asked of all nodes at once,
-    and is a fact by the rules of ``backends/json_rpc/votes.py``.  The rest is asked of
-    one node after the other.  A transaction goes to every node, and one that takes it
-    suffices.  ``docs/networks.md`` has the table of what fails, and what happens then.
+    and is a fact by the rules of ``backends/json_rpc/quorum_rules.py``.  The rest is
+    asked of one node after the other.  A transaction goes to every node; one node that
+    accepts it is enough.  ``docs/networks.md`` has the table of failures.
 
     Nothing is connected before the first call, and a process that was forked off
     connects anew, so that no two processes speak through one socket.
@@ -56,7 +57,7 @@ class JSONRPCChain:
             )
         self._timeout = timeout
         self._chain_id = chain_id
-        self._connected: tuple[int, Panel | None] = (0, None)
+        self._connected: tuple[int, NodePool | None] = (0, None)
 
     def chain_id(self) -> int:
         """
@@ -205,16 +206,16 @@ class JSONRPCChain:
             lambda node: questions.transaction(node, tx_hash), votes.TRANSACTION
         )
 
-    def _panel(self) -> Panel:
+    def _panel(self) -> NodePool:
         process, panel = self._connected
         if panel is None or process != os.getpid():
             # No lock, which a fork could leave locked for ever: when two threads
             # come here at once, one of the two panels is soon forgotten.
             witnesses = [
-                Witness(connect(url, self._timeout), place, self._chain_id)
+                TrackedNode(connect(url, self._timeout), place, self._chain_id)
                 for place, url in enumerate(self._urls, 1)
             ]
-            panel = Panel(witnesses, self._timeout)
+            panel = NodePool(witnesses, self._timeout)
             self._connected = (os.getpid(), panel)
         return panel
 

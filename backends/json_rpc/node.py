@@ -15,8 +15,8 @@ from web3.middleware import ExtraDataToPOAMiddleware
 from web3.providers import JSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
-from backends.json_rpc.answers import says_not_found, translate
 from backends.json_rpc.connection import Connection
+from backends.json_rpc.error_mapping import says_not_found, translate
 from signer.errors import ChainUnavailableError
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from web3 import Web3
 
-from backends.json_rpc import questions
-from backends.json_rpc.answers import CannotAnswerError
+from backends.json_rpc import requests as questions
+from backends.json_rpc.error_mapping import CannotAnswerError
 from signer.errors import ChainUnavailableError
 
 

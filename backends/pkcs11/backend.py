@@ -23,7 +23,8 @@ from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.connection import RAW_SIZE, Connection, OpenKey
 from backends.pkcs11.cryptoki import Library
 from backends.pkcs11.errors import TokenLostError, translated
-from signer.der import encode_signature
+from signer.crypto.der import encode_signature
+from signer.crypto.secp256k1 import DIGEST_SIZE
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -34,7 +35,6 @@ from signer.errors import (
     KeyUnusableError,
 )
 from signer.ports import DeviceSignature, KeyId
-from signer.secp256k1 import DIGEST_SIZE
 
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ import pkcs11
 from pkcs11 import PKCS11Error
 from pkcs11._pkcs11 import lib
 
-from backends.pkcs11.gate import UNLIMITED, Gate
+from backends.pkcs11.rw_lock import UNLIMITED, RWLock
 from signer.errors import BackendError, BackendUnavailableError
 
 
@@ -79,7 +79,7 @@ class _Initialised(lib):
     Its own ``initialize`` calls ``C_Initialize(NULL)``, which promises that there
     is one thread, and releases the GIL in every call: SoftHSM then works without
     mutexes, and threads that sign kill the process.  The class is not public;
-    ``tests/unit/test_pkcs11_library.py`` fails when this stops to work.
+    ``tests/unit/backends/pkcs11/test_cryptoki.py`` fails when this stops to work.
     """
 
     def initialize(self) -> None:
@@ -104,7 +104,7 @@ class Library:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.gate = Gate()
+        self.gate = RWLock()
         self.epoch: object | None = None
         self.epochs = 0
         self.failures = 0

@@ -19,9 +19,9 @@ from pkcs11 import (
 )
 from pkcs11.types import Object
 
-from signer.der import encode_public_key
+from signer.crypto.der import encode_public_key
+from signer.crypto.secp256k1 import PublicKey
 from signer.errors import EncodingError, KeyNotFoundError, KeyUnusableError
-from signer.secp256k1 import PublicKey
 
 
 SECP256K1 = bytes.fromhex("06052b8104000a")

@@ -13,17 +13,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import BigInteger
 
+from backends.sql.advisory_locks import hold_keys
 from backends.sql.database import Database
 from backends.sql.key_rows import ACTIVE, one
-from backends.sql.locks import hold_keys
-from backends.sql.roles import liberties
+from backends.sql.privileges import liberties
 from backends.sql.schema import audit_checkpoints, audit_records, keys
 from backends.sql.statements import INSERT
 from backends.sql.urls import POSTGRESQL
-from signer.audit.chain import GENESIS, sealed
-from signer.audit.record import Record, Sealed
+from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StaleStateError
-from signer.keys import Standing
+from signer.model.audit_record import Record, Sealed
+from signer.model.key import SigningCondition
 from signer.ports import Checkpoint
 
 
@@ -127,7 +127,7 @@ class AuditTables:
         self._database = database
 
     def append(
-        self, records: Sequence[Record], *, standing: Standing | None = None
+        self, records: Sequence[Record], *, standing: SigningCondition | None = None
     ) -> None:
         """
         Make *records* durable, all or none.

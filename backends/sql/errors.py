@@ -14,7 +14,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from backends.sql.connecting import reason
+from backends.sql.connect_errors import reason
 from signer.errors import StaleStateError, StoreError, StoreUnavailableError
 
 

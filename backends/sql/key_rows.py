@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Select, bindparam, insert, select, text, upda
 
 from backends.sql.schema import keys
 from signer.errors import ConflictError, RotationInProgressError, StaleStateError
-from signer.keys import ROTATION_HOLD, Key
+from signer.model.key import ROTATION_HOLD, Key
 
 
 _CHANGING = (

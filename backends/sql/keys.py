@@ -15,6 +15,7 @@ from sqlalchemy import (
     update,
 )
 
+from backends.sql.advisory_locks import hold_keys
 from backends.sql.audit import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database
@@ -27,7 +28,6 @@ from backends.sql.key_rows import (
     pending_key,
     put,
 )
-from backends.sql.locks import hold_keys
 from backends.sql.schema import (
     IS_OPEN,
     keys,
@@ -36,11 +36,11 @@ from backends.sql.schema import (
     transactions,
     wallets,
 )
-from signer.audit.record import Record
 from signer.errors import ConflictError, KeyRotatedError, StaleStateError
-from signer.keys import ROTATION_HOLD, SIGNING, Key, KeyState
-from signer.refunds.refund import SWEEPER, Status
-from signer.refunds.wallet import Pause
+from signer.model.audit_record import Record
+from signer.model.key import ROTATION_HOLD, SIGNING, Key, KeyState
+from signer.model.refund import SWEEPER, Status
+from signer.model.wallet import Pause
 
 
 _FIXED = frozenset({KeyState.ACTIVE, KeyState.BLOCKED})

@@ -24,7 +24,7 @@ from backends.sql.schema import (
     transactions,
 )
 from signer.errors import ConflictError, IdempotencyMismatchError, StoreError
-from signer.refunds.refund import IN_FLIGHT, Refund
+from signer.model.refund import IN_FLIGHT, Refund
 
 
 BY_ID = select(refunds).where(refunds.c.id == bindparam("given"))

@@ -1,7 +1,7 @@
 """
 The tables, as the newest migration leaves them.
 
-Column names and their order are those of the values in ``signer.refunds.refund``:
+Column names and their order are those of the values in ``signer.model.refund``:
 a row *is* a ``Refund``.  ``docs/database.md`` says what every constraint is for.
 Whoever changes this file writes a migration; a test compares the two.
 """
@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 
 from backends.sql.columns import FreeText, Named, Plain, Uint256, UTCDateTime
-from signer.keys import KeyState
-from signer.refunds.refund import OPEN, UNSENT, Kind, Status
-from signer.refunds.wallet import Pause
+from signer.model.key import KeyState
+from signer.model.refund import OPEN, UNSENT, Kind, Status
+from signer.model.wallet import Pause
 
 
 HEAD = "0003"

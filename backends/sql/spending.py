@@ -8,8 +8,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from backends.sql.schema import spendings
 from backends.sql.statements import INSERT
 from signer.errors import LimitReachedError
-from signer.refunds.limits import Limits, Spent, hour_of
-from signer.refunds.refund import Refund
+from signer.model.refund import Refund
+from signer.model.spending_limits import Limits, Spent, hour_of
 
 
 _HOURS = 24

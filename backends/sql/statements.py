@@ -39,8 +39,8 @@ from backends.sql.schema import (
     transactions,
     wallets,
 )
-from signer.audit.record import Record
-from signer.refunds.refund import Refund, SignedTransaction, Status
+from signer.model.audit_record import Record
+from signer.model.refund import Refund, SignedTransaction, Status
 
 
 Change = ReturningInsert[int | None] | ReturningUpdate[int | None]

@@ -10,25 +10,24 @@ from sqlalchemy import Connection, Select
 from backends.sql import queries
 from backends.sql.audit import AuditTables
 from backends.sql.callers import CallerTables
-from backends.sql.changes import apply, reserve
-from backends.sql.checks import (
-    is_address,
-    is_storable,
-    require_new,
-    require_page,
-    require_step,
-)
 from backends.sql.database import Database
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.schema import answers
 from backends.sql.statements import CLAIM, Step, values
 from backends.sql.urls import SQLITE
+from backends.sql.validation import (
+    is_address,
+    is_storable,
+    require_new,
+    require_page,
+    require_step,
+)
 from backends.sql.wallets import WalletTables
-from signer.audit.record import Record
+from backends.sql.write_path import apply, reserve
 from signer.errors import KeyRotatedError, StaleStateError
-from signer.refunds.limits import NO_LIMITS, Limits
-from signer.refunds.refund import (
+from signer.model.audit_record import Record
+from signer.model.refund import (
     InFlight,
     Move,
     Page,
@@ -36,6 +35,7 @@ from signer.refunds.refund import (
     SignedTransaction,
     Status,
 )
+from signer.model.spending_limits import NO_LIMITS, Limits
 
 
 # Longer than anybody holds a refund, or delays it.

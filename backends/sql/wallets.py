@@ -23,13 +23,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
+from backends.sql.advisory_locks import hold_chain
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database
-from backends.sql.locks import hold_chain
 from backends.sql.schema import refunds, sightings, stops, wallets
 from backends.sql.statements import INSERT, next_nonce
 from signer.errors import StaleStateError
-from signer.refunds.wallet import Pause, Sighting, Wallet
+from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 
 _of_wallet = (
@@ -165,7 +165,7 @@ class WalletTables:
         given = {"reason": reason, "at": at}
         self._database.transaction(lambda c: _change(c, wallet, _PAUSED, given))
 
-    def sight(self, wallet: Wallet, seen: Sequence[Sighting]) -> None:
+    def sight(self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]) -> None:
         """
         Write down what the chain had and the ledger did not.
 
@@ -196,11 +196,11 @@ class WalletTables:
         nonces = chain.from_iterable(range(first, end) for first, end in gaps)
         return tuple(islice(nonces, limit))
 
-    def foreign(self, chain_id: int, sender: str) -> Sequence[Sighting]:
+    def foreign(self, chain_id: int, sender: str) -> Sequence[UnrecordedTransaction]:
         """Return the foreign sightings that nobody accepted yet, lowest nonce first."""
         given = _key(chain_id, sender)
         rows = self._database.run(lambda c: c.execute(_FOREIGN, given).all())
-        return tuple(Sighting(*row) for row in rows)
+        return tuple(UnrecordedTransaction(*row) for row in rows)
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
         """
@@ -242,11 +242,11 @@ class WalletTables:
         given = {"of_chain": chain_id}
         return self._database.write(lambda c: c.execute(_GO_ON, given).rowcount > 0)
 
-    def sighting(self, chain_id: int, mark: bytes) -> Sighting | None:
+    def sighting(self, chain_id: int, mark: bytes) -> UnrecordedTransaction | None:
         """Return a sighting, of any wallet, that paid the refund with *mark*."""
         given = {"of_chain": chain_id, "mark": mark}
         row = self._database.run(lambda c: c.execute(_BY_MARK, given).one_or_none())
-        return None if row is None else Sighting(*row)
+        return None if row is None else UnrecordedTransaction(*row)
 
     def _insert(self, table: Table, row: dict[str, Any]) -> bool:
         """Insert *row*, unless its key is there; say whether it was inserted."""
@@ -279,6 +279,6 @@ def _key(chain_id: int, sender: str) -> dict[str, Any]:
     return {"of_chain": chain_id, "of_sender": sender}
 
 
-def _row(table: Table, source: Wallet | Sighting) -> dict[str, Any]:
+def _row(table: Table, source: Wallet | UnrecordedTransaction) -> dict[str, Any]:
     names = table.c.keys()
     return dict(zip(names, attrgetter(*names)(source), strict=True))

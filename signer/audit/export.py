@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from signer.audit.chain import GENESIS
-from signer.audit.lines import (
+from signer.audit.chain_reader import batches
+from signer.audit.export_format import (
     End,
     Header,
     Line,
@@ -14,9 +14,9 @@ from signer.audit.lines import (
     parse,
     record_line,
 )
-from signer.audit.record import Record, Sealed
-from signer.audit.walking import batches
+from signer.audit.hash_chain import GENESIS
 from signer.errors import InvalidInputError
+from signer.model.audit_record import Record, Sealed
 from signer.ports import Journal
 
 

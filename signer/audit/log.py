@@ -12,8 +12,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from signer.audit.record import NOTHING, Actor, Operation, Purpose, Record, Subject
-from signer.keys import Standing
+from signer.model.audit_record import (
+    NOTHING,
+    Actor,
+    Operation,
+    Purpose,
+    Record,
+    Subject,
+)
+from signer.model.key import SigningCondition
 from signer.ports import Clock, Journal, utc_now
 from signer.redact import key_prefix, redact_event
 
@@ -115,7 +122,7 @@ class AuditLog:
             details=dict(details),
         )
 
-    def write(self, *records: Record, standing: Standing | None = None) -> None:
+    def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """
         Make *records* durable, then tell the log.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from signer.audit.cloudtrail import SignEvent, Trail
 from signer.audit.log import SUCCESS
-from signer.audit.record import Record
+from signer.model.audit_record import Record
 from signer.redact import key_prefix
 
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from signer.audit.chain import GENESIS, link
+from signer.audit.checkpoint_schedule import Tail, Unsigned
 from signer.audit.checkpoints import Statement, Verifier
-from signer.audit.due import Tail, Unsigned
-from signer.audit.lateness import made_at
-from signer.audit.lines import MAX_LINE, TORN, End, Header, Line, Note, parse
-from signer.audit.record import Sealed
+from signer.audit.export_format import MAX_LINE, TORN, End, Header, Line, Note, parse
+from signer.audit.hash_chain import GENESIS, link
+from signer.audit.sealing_monitor import made_at
 from signer.errors import HotWalletError, InvalidInputError
+from signer.model.audit_record import Sealed
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ contents.  mypy proves that the backends fit where ``api/bootstrap.py`` assigns 
 """
 
 from signer.ports.alerts import AlertCounters, Notifier
-from signer.ports.callers import Callers
+from signer.ports.audit_journal import Checkpoint, Journal
+from signer.ports.caller_counters import Callers
 from signer.ports.chain import (
     Block,
     Call,
@@ -20,17 +21,16 @@ from signer.ports.chain import (
     Whereabouts,
 )
 from signer.ports.clock import Clock, utc_now
-from signer.ports.journal import Checkpoint, Journal
-from signer.ports.keys import (
+from signer.ports.key_backend import (
     DeviceSignature,
     KeyBackend,
     KeyDirectory,
     KeyGenerator,
     KeyId,
 )
+from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
-from signer.ports.ring import KeyStore
-from signer.ports.store import Store
+from signer.ports.refund_store import Store
 
 
 __all__ = [

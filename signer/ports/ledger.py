@@ -3,10 +3,10 @@
 from typing import Protocol
 
 from signer.ports.alerts import AlertCounters
-from signer.ports.callers import Callers
-from signer.ports.journal import Journal
-from signer.ports.ring import KeyStore
-from signer.ports.store import Store
+from signer.ports.audit_journal import Journal
+from signer.ports.caller_counters import Callers
+from signer.ports.key_store import KeyStore
+from signer.ports.refund_store import Store
 
 
 class Ledger(Store, KeyStore, Journal, Callers, AlertCounters, Protocol):

@@ -10,22 +10,23 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from signer.amounts import format_units
+from signer.chain.chain import Chain
+from signer.chain.fees import GWEI, quote, raised
+from signer.config.networks import Network
 from signer.errors import HotWalletError, RequestError
-from signer.keys import KeyState
-from signer.networks import Network
-from signer.ports import Clock, Fees, KeyStore, NodeView, Store
-from signer.refunds.fees import GWEI, quote, raised
-from signer.refunds.policy import admit
-from signer.refunds.refund import (
+from signer.model.key import KeyState
+from signer.model.refund import (
     Move,
     Refund,
     RefundRequest,
     SignedTransaction,
     Status,
 )
+from signer.ports import Clock, Fees, KeyStore, NodeView, Store
+from signer.refunds.policy import admit
 from signer.refunds.summary import next_step, summary
-from signer.refunds.units import format_units
-from signer.refunds.watching import Chain, Standing, WalletWatch
+from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Explanation:
     transactions: Sequence[SignedTransaction]
     stopped_at: datetime | None = None
     is_given_up: bool = False
-    standing: Standing | None = None
+    standing: WalletStatus | None = None
     ahead: Sequence[Refund] = ()
     nodes: Sequence[NodeView] = ()
     head: int | None = None
@@ -172,10 +173,10 @@ class Explainer:
         payer = refund.swept_from or (active.address if active else None)
         return refund.sender or payer
 
-    def _standing(self, sender: str | None, chain: Chain) -> Standing | None:
+    def _standing(self, sender: str | None, chain: Chain) -> WalletStatus | None:
         if sender is None:
             return None
-        return WalletWatch(self._store, self._clock).standing(chain, sender)
+        return WalletReconciler(self._store, self._clock).standing(chain, sender)
 
     def _objection(self, refund: Refund) -> str | None:
         """Return what today's rules have against *refund*, if anything."""

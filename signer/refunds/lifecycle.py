@@ -13,7 +13,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from signer.audit.record import Actor
+from signer.chain.chain import Chain
+from signer.chain.erc20 import balance_calldata
+from signer.chain.fees import gas_limit
 from signer.errors import (
     ConfigurationError,
     ExecutionRevertedError,
@@ -22,17 +24,15 @@ from signer.errors import (
     KeyRotatedError,
     Refusal,
 )
+from signer.model.audit_record import Actor
+from signer.model.refund import Kind, Refund, Status
 from signer.ports import Call, Clock, Store
-from signer.refunds.attending import Attendant, send
-from signer.refunds.erc20 import balance_calldata
-from signer.refunds.fees import gas_limit
-from signer.refunds.moving import RESEND_AFTER, Mover
-from signer.refunds.nonces import Nonces, already_paid
-from signer.refunds.offers import Offers
-from signer.refunds.payment import Payer, calldata, purpose_of
+from signer.refunds.attempts import Attempts
+from signer.refunds.nonces import NonceManager, already_paid
+from signer.refunds.pending_transactions import PendingTransactions, send
 from signer.refunds.policy import NOOP_GAS
-from signer.refunds.refund import Kind, Refund, Status
-from signer.refunds.watching import Chain
+from signer.refunds.transaction_signer import TransactionSigner, calldata, purpose_of
+from signer.refunds.transitions import RESEND_AFTER, Transitions
 
 
 FRESH = timedelta(seconds=10)
@@ -49,17 +49,17 @@ class Lifecycle:
         self,
         store: Store,
         chains: Mapping[str, Chain],
-        payer: Payer,
-        nonces: Nonces,
+        payer: TransactionSigner,
+        nonces: NonceManager,
         clock: Clock,
     ) -> None:
         self._store = store
         self._chains = chains
         self._nonces = nonces
         self._clock = clock
-        self._mover = Mover(store, clock)
-        self._offers = Offers(store, payer, clock)
-        self._attendant = Attendant(store, self._offers, nonces, clock)
+        self._mover = Transitions(store, clock)
+        self._offers = Attempts(store, payer, clock)
+        self._attendant = PendingTransactions(store, self._offers, nonces, clock)
         self._steps = {
             Status.QUEUED: self._reserve,
             Status.RESERVED: self._sign,

@@ -9,18 +9,19 @@ from typing import Any
 
 import structlog
 
-from signer.audit.record import Record
+from signer.chain.chain import Chain
 from signer.errors import StaleStateError, WalletPausedError
-from signer.keyring import Active, KeyRing
+from signer.keys.keyring import ActiveKey, KeyRing
+from signer.model.audit_record import Record
+from signer.model.refund import Refund, Status
+from signer.model.spending_limits import NO_LIMITS, Limits
+from signer.model.wallet import Pause
 from signer.ports import Clock, Store
-from signer.refunds.former import FormerWallets
-from signer.refunds.limits import NO_LIMITS, Limits
-from signer.refunds.refund import Refund, Status
-from signer.refunds.wallet import Pause
-from signer.refunds.watching import Chain, WalletWatch
+from signer.refunds.former_wallets import FormerWallets
+from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
-class Nonces:
+class NonceManager:
     """Gives out the nonces of the active key."""
 
     def __init__(self, store: Store, ring: KeyRing, clock: Clock) -> None:
@@ -28,10 +29,10 @@ class Nonces:
         self._ring = ring
         self._clock = clock
         self._log = structlog.get_logger("nonces")
-        self.wallets = WalletWatch(store, clock)
+        self.wallets = WalletReconciler(store, clock)
         self._former = FormerWallets(store, self.wallets, clock)
 
-    def payer(self, refund: Refund) -> Active:
+    def payer(self, refund: Refund) -> ActiveKey:
         """Return the key whose nonce *refund* gets; raises as ``KeyRing.active``."""
         if refund.swept_from is not None:
             return self._ring.former(refund.swept_from)
@@ -76,7 +77,7 @@ class Nonces:
         chain: Chain,
         *,
         counted: int,
-        active: Active,
+        active: ActiveKey,
         intent: Record | None,
     ) -> Refund:
         """

@@ -10,13 +10,13 @@ from datetime import datetime
 
 from eth_utils.address import is_checksum_address, is_same_address
 
+from signer.amounts import parse_units
+from signer.chain.erc20 import decode_transfer
+from signer.chain.fees import GWEI
+from signer.config.networks import Network
+from signer.crypto.transactions import AnyTransaction
 from signer.errors import InvalidInputError, PolicyViolationError
-from signer.networks import Network
-from signer.refunds.erc20 import decode_transfer
-from signer.refunds.fees import GWEI
-from signer.refunds.refund import HOLD, Refund, RefundRequest, Status
-from signer.refunds.units import parse_units
-from signer.transactions import AnyTransaction
+from signer.model.refund import HOLD, Refund, RefundRequest, Status
 
 
 ZERO_ADDRESS = "0x" + "0" * 40

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import structlog
 
-from signer.audit.record import Actor
+from signer.config.networks import Network
 from signer.errors import (
     HotWalletError,
     InProgressError,
@@ -17,11 +17,8 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
-from signer.networks import Network
-from signer.ports import Clock, Store
-from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.policy import admit
-from signer.refunds.refund import (
+from signer.model.audit_record import Actor
+from signer.model.refund import (
     UNSENT,
     Page,
     Refund,
@@ -29,6 +26,9 @@ from signer.refunds.refund import (
     Status,
     new_refund_id,
 )
+from signer.ports import Clock, Store
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.policy import admit
 
 
 LONGEST_WAIT = 20.0

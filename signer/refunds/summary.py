@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from signer.chain.fees import GWEI
 from signer.errors import KeyUnusableError
-from signer.refunds.fees import GWEI
-from signer.refunds.refund import Status
+from signer.model.refund import Status
 
 
 if TYPE_CHECKING:

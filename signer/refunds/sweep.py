@@ -12,22 +12,22 @@ from dataclasses import replace
 
 from signer.addresses import parse_address, shown_address
 from signer.alerts import Alerts
+from signer.amounts import format_units
 from signer.audit.log import AuditLog
-from signer.audit.record import Actor, Operation
+from signer.chain.chain import Chain
 from signer.errors import HotWalletError
-from signer.keyring import KeyRing
-from signer.minutes import Facts, Minutes
-from signer.ports import Clock, KeyStore, Store
-from signer.refunds.leftovers import Leftovers, Piece
-from signer.refunds.refund import (
+from signer.keys.admin_audit import AdminAudit, Facts
+from signer.keys.keyring import KeyRing
+from signer.model.audit_record import Actor, Operation
+from signer.model.refund import (
     SWEEPER,
     Refund,
     RefundRequest,
     Status,
     new_refund_id,
 )
-from signer.refunds.units import format_units
-from signer.refunds.watching import Chain
+from signer.ports import Clock, KeyStore, Store
+from signer.refunds.sweep_plan import SweepItem, SweepPlanner
 
 
 class Sweeper:
@@ -46,12 +46,12 @@ class Sweeper:
     ) -> None:
         self._store = store
         self._ring = ring
-        self._leftovers = Leftovers(store, keys, ring, chains)
+        self._leftovers = SweepPlanner(store, keys, ring, chains)
         self._chains = chains
-        self._minutes = Minutes(audit, alerts, Operation.KEY_SWEEP)
+        self._minutes = AdminAudit(audit, alerts, Operation.KEY_SWEEP)
         self._clock = clock
 
-    def plan(self, address: str) -> Sequence[Piece]:
+    def plan(self, address: str) -> Sequence[SweepItem]:
         """
         Return what is left at *address*, in the order in which it is moved.
 
@@ -65,7 +65,7 @@ class Sweeper:
         """
         return self._leftovers.of(parse_address(address, field="address")).pieces
 
-    def sweep(self, address: str, actor: Actor) -> Sequence[Piece]:
+    def sweep(self, address: str, actor: Actor) -> Sequence[SweepItem]:
         """
         Accept what can be moved now, and return the plan; again is fine.
 
@@ -90,12 +90,12 @@ class Sweeper:
 
     def _accepted(
         self,
-        piece: Piece,
+        piece: SweepItem,
         address: str,
         recipient: str,
         past: Sequence[Refund],
         actor: Actor,
-    ) -> Piece:
+    ) -> SweepItem:
         row = piece.refund
         if row is None:
             row, _ = self._store.accept(self._row(piece, address, recipient, past))
@@ -112,7 +112,7 @@ class Sweeper:
         return replace(piece, refund=row)
 
     def _row(
-        self, piece: Piece, address: str, recipient: str, past: Iterable[Refund]
+        self, piece: SweepItem, address: str, recipient: str, past: Iterable[Refund]
     ) -> Refund:
         chain_id = self._chains[piece.network].network.chain_id
         asset = (chain_id, piece.symbol)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from signer.audit.record import Actor
+from signer.chain.chain import Chain
 from signer.errors import (
     BackendError,
     ChainUnavailableError,
@@ -15,15 +15,16 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
-from signer.keeping import Keeper
-from signer.keyring import KeyRing
-from signer.keys import WATCHED, Key, KeyState
+from signer.keys.keyring import KeyRing
+from signer.keys.retirement import KeyRetirement
+from signer.model.audit_record import Actor
+from signer.model.key import WATCHED, Key, KeyState
+from signer.model.refund import HOLD, UNSENT, Refund
 from signer.ports import Clock, Store
-from signer.refunds.former import FormerWallets
+from signer.refunds.confirmations import ConfirmationTracker
+from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.refund import HOLD, UNSENT, Refund
-from signer.refunds.tracking import Tracker
-from signer.refunds.watching import Chain, WalletWatch
+from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
 ACTOR = Actor("worker")
@@ -50,10 +51,10 @@ class Worker:
         store: Store,
         lifecycle: Lifecycle,
         *,
-        tracker: Tracker,
-        wallets: WalletWatch,
+        tracker: ConfirmationTracker,
+        wallets: WalletReconciler,
         ring: KeyRing,
-        keeper: Keeper,
+        keeper: KeyRetirement,
         chains: Mapping[str, Chain],
         clock: Clock,
     ) -> None:

@@ -13,21 +13,21 @@ import falcon
 import structlog
 
 import signer.ports
-from api import errors
-from api.access import Access
-from api.auth import Authenticator
-from api.context import Network, principal
-from api.jwt_keys import KeySet, KeySource, bind
-from api.limits import Limits
-from api.middleware import Gate, RequestLog, Resource
+from api.auth.authorization import AccessControl
+from api.auth.jwt_verifier import JWTVerifier
+from api.auth.rate_limits import RateLimits
+from api.auth.verification_keys import KeySet, KeySource, bind
+from api.http import problems as errors
+from api.http.middleware import AuthorizationMiddleware, RequestLog, Resource
+from api.request_context import Network, principal
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from signer.audit.log import AuditLog
-from signer.audit.record import Record
+from signer.config.settings import Settings
 from signer.errors import StoreUnavailableError
-from signer.keys import Standing
+from signer.model.audit_record import Record
+from signer.model.key import SigningCondition
 from signer.ports import Callers, Clock, utc_now
-from signer.settings import Settings
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
 
 
@@ -93,7 +93,7 @@ class Journal:
     fails: bool = False
 
     def append(
-        self, records: Sequence[Record], *, standing: Standing | None = None
+        self, records: Sequence[Record], *, standing: SigningCondition | None = None
     ) -> None:
         """Keep *records*, or say that this cannot be."""
         if self.fails:
@@ -125,18 +125,18 @@ def build(
     *,
     audit: AuditLog | None = None,
     keys: KeySource = ONE_KEY,
-    limits: Limits | None = None,
+    limits: RateLimits | None = None,
     proxies: Sequence[Network] = (),
 ) -> App:
     """Return the application as bootstrap would join it, over *callers*."""
-    access = Access(
+    access = AccessControl(
         callers,
-        limits or Limits.shared(callers, clock=clock),
+        limits or RateLimits.shared(callers, clock=clock),
         audit or AuditLog(structlog.get_logger("audit"), clock),
         clock,
     )
-    authenticator = Authenticator(keys, issuer=ISSUER, audience=AUDIENCE, clock=clock)
-    return routed(Gate(authenticator, access, proxies=proxies))
+    authenticator = JWTVerifier(keys, issuer=ISSUER, audience=AUDIENCE, clock=clock)
+    return routed(AuthorizationMiddleware(authenticator, access, proxies=proxies))
 
 
 def get_app() -> App:
@@ -145,13 +145,15 @@ def get_app() -> App:
     callers = CallerTables(
         Database(settings.effective_database_url, pool_size=4, timeout=5.0)
     )
-    access = Access(
-        callers, Limits.shared(callers), AuditLog(structlog.get_logger("audit"))
+    access = AccessControl(
+        callers, RateLimits.shared(callers), AuditLog(structlog.get_logger("audit"))
     )
-    return routed(Gate(Authenticator.from_settings(settings, utc_now), access))
+    return routed(
+        AuthorizationMiddleware(JWTVerifier.from_settings(settings, utc_now), access)
+    )
 
 
-def routed(gate: Gate) -> App:
+def routed(gate: AuthorizationMiddleware) -> App:
     """Return the application behind *gate*."""
     app = App()
     app.add_middleware([RequestLog(), gate])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.cli import main
+from api.cli.__main__ import main
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from api import logs
-from api.app import create_app
+from api.http.app import create_app
 from api.services import Services
 from backends.sql import SQLStore
 from tests.api.service import Pace, build_services

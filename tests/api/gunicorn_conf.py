@@ -1,6 +1,6 @@
 """The settings that are shipped, without the guard: there is no device to ask."""
 
-from api.gunicorn_conf import *  # noqa: F403  All but the function below.
+from api.server.gunicorn_conf import *  # noqa: F403  All but the function below.
 
 
 def on_starting(server: object) -> None:  # type: ignore[no-redef]  # On purpose.

@@ -1,6 +1,6 @@
 """The shipped settings, and a worker that is a twentieth as patient."""
 
-from api.gunicorn_worker import Worker
+from api.server.gunicorn_worker import Worker
 from tests.api.gunicorn_conf import *  # noqa: F403  All but what is below.
 
 

@@ -8,25 +8,26 @@ from typing import cast
 import coincurve
 import structlog
 
-from api.access import Access
-from api.auth import Authenticator
-from api.jwt_keys import KeySet, bind
-from api.limits import Limits
-from api.services import Readiness, Services
+from api.auth.authorization import AccessControl
+from api.auth.jwt_verifier import JWTVerifier
+from api.auth.rate_limits import RateLimits
+from api.auth.verification_keys import KeySet, bind
+from api.health.readiness import Readiness
+from api.services import Services
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
+from signer.chain.chain import Chain
+from signer.config.networks import Network
 from signer.errors import ChainUnavailableError
-from signer.networks import Network
+from signer.keys.failover import Failover
+from signer.keys.rotation import Rotation
+from signer.keys.signer import Signer
 from signer.ports import ChainClient, Clock, KeyDirectory, Ledger, NodeView
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Nonces
-from signer.refunds.payment import Payer
+from signer.refunds.nonces import NonceManager
 from signer.refunds.service import RefundService
-from signer.refunds.watching import Chain
-from signer.relocation import Relocation
-from signer.rotation import Rotation
-from signer.signing import Signer
+from signer.refunds.transaction_signer import TransactionSigner
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
 from tests.support.devices import KEY_ID, Device, honest, recording
 from tests.support.keys import ring_over
@@ -90,7 +91,7 @@ class Pace:
 def build_services(
     store: Ledger,
     clock: Clock,
-    authenticator: Authenticator | None = None,
+    authenticator: JWTVerifier | None = None,
     *,
     client: ChainClient | None = None,
     pace: Pace | None = None,
@@ -108,8 +109,8 @@ def build_services(
     node = client or cast("ChainClient", _NoNode())
     chains = {name: Chain(network, node) for name, network in NETWORKS.items()}
     ring = ring_over(store, signer)
-    nonces = Nonces(store, ring, clock)
-    lifecycle = Lifecycle(store, chains, Payer(ring, clock), nonces, clock)
+    nonces = NonceManager(store, ring, clock)
+    lifecycle = Lifecycle(store, chains, TransactionSigner(ring, clock), nonces, clock)
     return Services(
         refunds=RefundService(
             store,
@@ -130,7 +131,7 @@ def build_services(
             alerts=Alerts(),
             clock=clock,
         ),
-        relocation=Relocation(
+        relocation=Failover(
             store,
             cast("KeyDirectory", device),
             lambda key: signer,
@@ -139,14 +140,14 @@ def build_services(
             clock=clock,
         ),
         ledger=store,
-        access=Access(
+        access=AccessControl(
             store,
-            Limits.shared(store, refused=10_000, clock=clock),
+            RateLimits.shared(store, refused=10_000, clock=clock),
             recording()[0],
             clock,
         ),
         authenticator=authenticator
-        or Authenticator(
+        or JWTVerifier(
             KeySet(only=bind(ES256_KEY.public_key(), "ES256")),
             issuer=ISSUER,
             audience=AUDIENCE,

@@ -12,10 +12,10 @@ import structlog
 
 from api import logs
 from signer.audit.log import AuditLog
+from signer.config.settings import Settings
 from signer.errors import BackendUnavailableError
+from signer.keys.signer import Signer
 from signer.ports import KeyId
-from signer.settings import Settings
-from signer.signing import Signer
 from tests.api.support import lines
 from tests.support.devices import honest
 

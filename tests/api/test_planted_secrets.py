@@ -10,10 +10,10 @@ import falcon
 import pytest
 from falcon.testing import Result, TestClient
 
-from api.app import create_app
-from api.assembly import open_signer
+from api.container import open_signer
+from api.http.app import create_app
+from api.http.middleware import Resource
 from api.logs import audit_logger
-from api.middleware import Resource
 from api.services import Services
 from backends.aws_kms import KMSBackend
 from backends.pkcs11 import PKCS11Backend
@@ -22,10 +22,10 @@ from dev import kms_faults as faults
 from dev.kms_wire import Fault, Faults
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
-from signer.audit.sealing import Sealer
+from signer.audit.sealer import Sealer
 from signer.errors import BackendError, HotWalletError, StoreError
+from signer.keys.rotation import Rotation
 from signer.ports import KeyDirectory
-from signer.rotation import Rotation
 from tests.api.service import BODY
 from tests.api.support import SettableClock, bearer, post
 from tests.support.canaries import ALL, CANARIES, Detector, value

@@ -5,11 +5,11 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
-from api.app import App, create_app
-from api.auth import Authenticator
+from api.auth.jwt_verifier import JWTVerifier
+from api.http.app import App, create_app
 from backends.sql import SQLStore
+from signer.config.settings import Settings
 from signer.ports import utc_now
-from signer.settings import Settings
 from tests.api.service import build_services
 
 
@@ -23,7 +23,7 @@ def get_app() -> App:
         raise RuntimeError(f"cannot connect to {CANARY}")
     settings = Settings.from_env(os.environ)
     store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
-    authenticator = Authenticator.from_settings(settings)
+    authenticator = JWTVerifier.from_settings(settings)
     services = build_services(store, utc_now, authenticator)
     proxies = [ip_network(each) for each in settings.trusted_proxies]
     return create_app(replace(services, proxies=proxies))

@@ -7,7 +7,7 @@ import psycopg
 
 def share_the_key(connection: psycopg.Connection) -> None:
     """Hold what everybody holds who signs: found by asking the store for it."""
-    from backends.sql.locks import _ACTIVE_KEY  # noqa: PLC0415  The lock under test.
+    from backends.sql.advisory_locks import _ACTIVE_KEY  # noqa: PLC0415  The lock under test.
 
     connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_ACTIVE_KEY])
 

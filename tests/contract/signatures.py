@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from signer.audit.record import Operation, Purpose
-from signer.signing import Signer
+from signer.keys.signer import Signer
+from signer.model.audit_record import Operation, Purpose
 from tests.contract.devices import Device
 from tests.support.arithmetic import Verifier
 from tests.support.devices import recording

@@ -15,11 +15,11 @@ from eth_utils.crypto import keccak
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
-from signer.audit.record import Operation, Purpose
+from signer.chain.erc20 import transfer_calldata
+from signer.crypto.transactions import LegacyTransaction
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
+from signer.model.audit_record import Operation, Purpose
 from signer.ports import Call, ChainClient, Fees
-from signer.refunds.erc20 import transfer_calldata
-from signer.transactions import LegacyTransaction
 from tests.fixtures.chain import DevChain
 from tests.support.devices import honest, signer_over
 from tests.support.payments import NOBODY, hash_of, mined, signed, transfer

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, insert, text
 from backends.sql.audit import _SEALING, AuditTables, write
 from backends.sql.database import Database
 from backends.sql.schema import keys
-from signer.audit.chain import GENESIS, sealed
+from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StoreError
-from signer.keys import SERVING, KeyState, Standing
+from signer.model.key import SERVING, KeyState, SigningCondition
 from signer.ports import Journal
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.races import Racers
@@ -62,9 +62,9 @@ def journal(url: str) -> Iterator[AuditTables]:
     database.close()
 
 
-def standing(address: str) -> Standing:
+def standing(address: str) -> SigningCondition:
     """Return what is required of the key with *address*."""
-    return Standing(address, address[-2:], SERVING)
+    return SigningCondition(address, address[-2:], SERVING)
 
 
 def _enrol(journal: AuditTables, address: str, state: KeyState) -> None:

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from signer.errors import BackendError, InvalidInputError, KeyNotFoundError
+from signer.keys.signer import Signer
 from signer.ports import DeviceSignature, KeyId
-from signer.signing import Signer
 from tests.contract.devices import Device
 from tests.contract.signatures import all_good, some_signatures
 from tests.support.arithmetic import N

@@ -14,8 +14,8 @@ from signer.errors import (
     InvalidInputError,
     StoreError,
 )
+from signer.model.refund import Status
 from signer.ports import Store
-from signer.refunds.refund import Status
 from tests.fixtures.ledger import (
     TEXTS,
     accepted,

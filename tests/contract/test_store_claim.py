@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backends.sql import SQLStore
 from signer.errors import StaleStateError
-from signer.refunds.refund import Status
+from signer.model.refund import Status
 from tests.fixtures.ledger import (
     accepted,
     broadcast,

@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 
 from backends.sql import SQLStore
-from signer.audit.record import Record
 from signer.errors import (
     ConflictError,
     KeyRotatedError,
@@ -15,10 +14,11 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
-from signer.keys import ROTATION_HOLD, Key, KeyState
+from signer.model.audit_record import Record
+from signer.model.key import ROTATION_HOLD, Key, KeyState
+from signer.model.refund import Status
+from signer.model.wallet import Pause
 from signer.ports import KeyStore
-from signer.refunds.refund import Status
-from signer.refunds.wallet import Pause
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,

@@ -21,17 +21,17 @@ from structlog.testing import LogCapture
 from backends.sql import SQLStore
 from backends.sql.schema import refunds as refund_rows
 from signer.audit.log import AuditLog
-from signer.audit.record import Operation, Purpose
 from signer.errors import (
     KeyRotatedError,
     RotationInProgressError,
     StaleStateError,
     StoreError,
 )
-from signer.keys import Key, KeyState
+from signer.keys.signer import Signer
+from signer.model.audit_record import Operation, Purpose
+from signer.model.key import Key, KeyState
+from signer.model.refund import SWEEPER
 from signer.ports import KeyId, KeyStore
-from signer.refunds.refund import SWEEPER
-from signer.signing import Signer
 from tests.contract.locks import share_the_key, until_waiting
 from tests.fixtures.ledger import (
     OTHER_WALLET,

@@ -6,7 +6,7 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.errors import KeyRotatedError, RotationInProgressError, StaleStateError
-from signer.keys import Key, KeyState
+from signer.model.key import Key, KeyState
 from signer.ports import KeyStore
 from tests.fixtures.ledger import OTHER_WALLET, WALLET, now
 from tests.support.audit import record

@@ -6,8 +6,8 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.errors import LimitReachedError, StaleStateError
-from signer.refunds.limits import Limits
-from signer.refunds.refund import Status
+from signer.model.refund import Status
+from signer.model.spending_limits import Limits
 from tests.fixtures.ledger import OTHER_WALLET, WALLET, accepted, reserved, stored
 from tests.fixtures.races import Racers
 

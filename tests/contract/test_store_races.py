@@ -11,8 +11,8 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.errors import ConflictError, StaleStateError
-from signer.refunds.refund import Refund, Status
-from signer.refunds.wallet import Pause
+from signer.model.refund import Refund, Status
+from signer.model.wallet import Pause
 from tests.fixtures.ledger import (
     WALLET,
     accepted,

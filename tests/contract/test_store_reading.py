@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from backends.sql import SQLStore
 from signer.errors import InvalidInputError
-from signer.refunds.refund import Move, Page, Refund, Status
+from signer.model.refund import Move, Page, Refund, Status
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     accepted,

@@ -26,7 +26,7 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
-from signer.keys import ROTATION_HOLD, SIGNING, Key, KeyState
+from signer.model.key import ROTATION_HOLD, SIGNING, Key, KeyState
 from signer.ports import KeyStore
 from tests.contract.locks import share_the_key, until_waiting
 from tests.fixtures.ledger import (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from backends.sql import SQLStore
 from signer.errors import StaleStateError, StoreError
-from signer.refunds.refund import HOLD, Move, Refund, Status
+from signer.model.refund import HOLD, Move, Refund, Status
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,

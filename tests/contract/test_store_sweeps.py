@@ -6,8 +6,8 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.errors import KeyRotatedError, StaleStateError
-from signer.keys import SIGNING, Standing
-from signer.refunds.refund import SWEEPER, Refund, Status
+from signer.model.key import SIGNING, SigningCondition
+from signer.model.refund import SWEEPER, Refund, Status
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,
@@ -79,7 +79,7 @@ def test_empties_no_key_that_is_not_a_former_one(store: SQLStore) -> None:
 @pytest.mark.parametrize("block", [False, True])
 def test_is_announced_for_the_active_key(store: SQLStore, *, block: bool) -> None:
     """The intent to pay an address is not written when it is not the active one's."""
-    pays = Standing(WALLET, KEY_ID, SIGNING, OTHER_WALLET)
+    pays = SigningCondition(WALLET, KEY_ID, SIGNING, OTHER_WALLET)
     store.append([record(event="one")], standing=pays)
     made_active(store, key_at(THIRD), block=block)
     with pytest.raises(KeyRotatedError):

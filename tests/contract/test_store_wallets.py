@@ -4,8 +4,8 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.errors import StaleStateError, StoreError
-from signer.refunds.refund import Status
-from signer.refunds.wallet import Pause, Wallet
+from signer.model.refund import Status
+from signer.model.wallet import Pause, Wallet
 from tests.fixtures.ledger import (
     OTHER_WALLET,
     WALLET,

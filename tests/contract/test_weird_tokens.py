@@ -10,9 +10,9 @@ from eth_utils.crypto import keccak
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.stablecoin import Behaviour
+from signer.chain.erc20 import transferred
 from signer.errors import ExecutionRevertedError
 from signer.ports import Call, ChainClient
-from signer.refunds.erc20 import transferred
 from tests.fixtures.chain import DevChain
 from tests.support.payments import NOBODY, mined, transfer
 

@@ -2,9 +2,9 @@
 
 import os
 
-from api.app import App, create_app
-from api.assembly import Parts
 from api.bootstrap import lay_foundation
+from api.container import Parts
+from api.http.app import App, create_app
 from tests.crash.points import watched
 
 

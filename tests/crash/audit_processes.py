@@ -23,12 +23,12 @@ import structlog
 from sqlalchemy import event
 
 from backends.sql import SQLStore
+from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditLog
-from signer.audit.notary import Signing
-from signer.audit.record import Operation, Purpose, Record, Subject
-from signer.audit.sealing import Sealer
+from signer.audit.sealer import Sealer
 from signer.errors import StoreUnavailableError
+from signer.model.audit_record import Operation, Purpose, Record, Subject
 from signer.ports import Journal, utc_now
 from tests.crash.journal import Journal as Diary
 from tests.crash.points import CrashPoints, Watched
@@ -146,7 +146,7 @@ def _journal(orders: Orders, role: str) -> Journal:
 
 
 def _seal_for_ever(journal: Journal, orders: Orders) -> None:
-    signing = Signing(
+    signing = CheckpointSettings(
         CheckpointKey.load(orders.key_file),
         orders.origin,
         every=timedelta(seconds=orders.every_seconds),

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from api.tokens import provide_signing_key
+from api.auth.dev_tokens import provide_signing_key
 from tests.crash.control import RemotePlan
 from tests.crash.evidence import Evidence
 from tests.crash.invariants import violations

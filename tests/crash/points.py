@@ -21,9 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from api.assembly import Foundation
+from api.container import Foundation
+from signer.chain.chain import Chain
 from signer.ports import ChainClient, KeyDirectory, Ledger
-from signer.refunds.watching import Chain
 from tests.crash.half_request import send_and_forget
 
 

@@ -15,13 +15,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from api.assembly import Parts
 from api.bootstrap import lay_foundation
+from api.container import Parts
 from api.logs import configure
-from signer.audit.record import Operation, Purpose
+from signer.config.settings import Settings
 from signer.errors import HotWalletError
-from signer.keyring import KeyRing
-from signer.settings import Settings
+from signer.keys.keyring import KeyRing
+from signer.model.audit_record import Operation, Purpose
 from tests.crash.journal import Journal
 
 

@@ -9,8 +9,8 @@ import os
 import sys
 
 from backends.pkcs11 import PKCS11Backend
-from signer.der import parse_public_key
-from signer.settings import Settings
+from signer.config.settings import Settings
+from signer.crypto.der import parse_public_key
 from softhsm import prepare
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from signer.audit.sealing import LOOK_SECONDS
+from signer.audit.sealer import LOOK_SECONDS
 from tests.crash.audit_storm import Storm
 from tests.crash.report import Tell
 

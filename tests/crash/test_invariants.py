@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from signer.audit.chain import GENESIS, sealed
-from signer.audit.record import Record
+from signer.audit.hash_chain import GENESIS, sealed
+from signer.model.audit_record import Record
 from tests.crash.evidence import (
     Evidence,
     KeyRow,

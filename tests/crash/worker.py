@@ -4,10 +4,10 @@ import os
 import signal
 from threading import Event
 
-from api.assembly import Parts
 from api.bootstrap import lay_foundation
+from api.container import Parts
 from api.logs import configure
-from signer.settings import Settings
+from signer.config.settings import Settings
 from tests.crash.points import watched
 
 

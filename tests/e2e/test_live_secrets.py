@@ -21,7 +21,7 @@ from backends.sql import SQLStore
 from dev import stablecoin
 from dev.kms_emulator import KMSEmulator
 from signer.audit.export import export
-from signer.settings import Settings
+from signer.config.settings import Settings
 from tests.e2e.gossip import Gossip, Mood, Role
 from tests.e2e.planted import by_key_set, planted
 from tests.e2e.troubles import (

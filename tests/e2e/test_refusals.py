@@ -13,7 +13,13 @@ from dev.stack import Stack
 SERVE = ("-m", "api.cli", "serve")
 WORKER = ("-m", "api.cli", "worker", "--once")
 GUARD = ("-m", "api.cli", "guard")
-GUNICORN = ("-m", "gunicorn", "-c", "python:api.gunicorn_conf", "api.app:get_app()")
+GUNICORN = (
+    "-m",
+    "gunicorn",
+    "-c",
+    "python:api.server.gunicorn_conf",
+    "api.server.entrypoint:get_app()",
+)
 
 COMMANDS = pytest.mark.parametrize(
     "command",

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from api.auth import Role
-from api.tokens import mint
-from signer.settings import Settings
+from api.auth.dev_tokens import mint
+from api.auth.jwt_verifier import Role
+from signer.config.settings import Settings
 from tests.e2e.gateway import RECIPIENT
 from tests.support.canaries import Canary, value
 

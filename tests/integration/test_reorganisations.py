@@ -8,9 +8,9 @@ import pytest
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
-from signer.networks import Network
+from signer.config.networks import Network
+from signer.model.refund import Refund, Status
 from signer.ports import Ledger
-from signer.refunds.refund import Refund, Status
 from tests.fixtures.chain import DevChain
 from tests.support.refunds import CUSTOMER, World
 

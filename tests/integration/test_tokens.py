@@ -15,17 +15,17 @@ from backends.pkcs11 import PKCS11Backend
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from dev.stablecoin import Behaviour
-from signer.audit.record import Actor
-from signer.networks import Network
+from signer.chain.chain import Chain
+from signer.config.networks import Network
+from signer.keys.signer import Signer
+from signer.model.audit_record import Actor
+from signer.model.refund import IN_FLIGHT, Refund, RefundRequest, Status
 from signer.ports import KeyId, Ledger
+from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Nonces
-from signer.refunds.payment import Payer
+from signer.refunds.nonces import NonceManager
 from signer.refunds.policy import admit
-from signer.refunds.refund import IN_FLIGHT, Refund, RefundRequest, Status
-from signer.refunds.tracking import Tracker
-from signer.refunds.watching import Chain
-from signer.signing import Signer
+from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.chain import DevChain
 from tests.support.devices import recording
 from tests.support.keys import ring_over
@@ -75,9 +75,11 @@ class Shop:
         self._wallet = signer.address
         chains = {"local": Chain(self._network, client)}
         ring = ring_over(store, signer)
-        nonces = Nonces(store, ring, _now)
-        self._lifecycle = Lifecycle(store, chains, Payer(ring, _now), nonces, _now)
-        self._tracker = Tracker(store, chains, _now)
+        nonces = NonceManager(store, ring, _now)
+        self._lifecycle = Lifecycle(
+            store, chains, TransactionSigner(ring, _now), nonces, _now
+        )
+        self._tracker = ConfirmationTracker(store, chains, _now)
         for token in (dev.token, weird):
             coin.fund(dev.url, signer.address, token=token, amount=FUNDS)
         self._count = 0

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from signer.audit.record import Record
-from signer.keys import FORMER, Key
+from signer.model.audit_record import Record
+from signer.model.key import FORMER, Key
 from tests.simulation.chain import SimulatedChain
 from tests.simulation.hub import EPOCH, Hub
 from tests.simulation.ledger import Ledger

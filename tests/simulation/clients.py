@@ -9,7 +9,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from signer.errors import ConflictError, HotWalletError, InProgressError
-from signer.refunds.refund import RefundRequest
+from signer.model.refund import RefundRequest
 from tests.simulation.hub import Hub
 from tests.simulation.wire import DECIMALS
 

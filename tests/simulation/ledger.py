@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from backends.sql import SQLStore
+from signer.model.refund import Refund
 from signer.ports import Store
-from signer.refunds.refund import Refund
 
 
 class Ledger:

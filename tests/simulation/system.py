@@ -6,22 +6,23 @@ from typing import cast
 
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
-from signer.audit.record import Actor
+from signer.chain.chain import Chain
+from signer.config.networks import Network
 from signer.errors import HotWalletError
-from signer.keeping import Keeper
-from signer.keyring import KeyRing
-from signer.keys import FORMER, Key
-from signer.networks import Network
+from signer.keys.keyring import KeyRing
+from signer.keys.retirement import KeyRetirement
+from signer.keys.signer import Signer
+from signer.model.audit_record import Actor
+from signer.model.key import FORMER, Key
 from signer.ports import ChainClient, KeyBackend, KeyId, Ledger
+from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Nonces
-from signer.refunds.payment import Payer
+from signer.refunds.nonces import NonceManager
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
-from signer.refunds.tracking import Tracker
-from signer.refunds.watching import Chain, WalletWatch
+from signer.refunds.transaction_signer import TransactionSigner
+from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
-from signer.signing import Signer
 from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
 from tests.simulation.clients import CLIENT, Ask, Job, Told
 from tests.simulation.faults import Faults
@@ -60,10 +61,10 @@ class Build:
 
     network: Network = NETWORK
     store: Callable[[Ledger], Ledger] = lambda store: store
-    nonces: type[Nonces] = Nonces
-    payer: type[Payer] = Payer
+    nonces: type[NonceManager] = NonceManager
+    payer: type[TransactionSigner] = TransactionSigner
     lifecycle: type[Lifecycle] = Lifecycle
-    tracker: type[Tracker] = Tracker
+    tracker: type[ConfirmationTracker] = ConfirmationTracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Parts:
             )
 
         self.ring = KeyRing(self.store, open_signer, process.timer)
-        self.wallets = WalletWatch(self.store, clock)
+        self.wallets = WalletReconciler(self.store, clock)
         self.sweeper = Sweeper(
             self.store,
             self.store,
@@ -116,7 +117,7 @@ class Parts:
             alerts=Alerts(),
             clock=clock,
         )
-        self.keeper = Keeper(self.store, audit, clock)
+        self.keeper = KeyRetirement(self.store, audit, clock)
         self.nonces = build.nonces(self.store, self.ring, clock)
         payer = build.payer(self.ring, clock)
         self.lifecycle = build.lifecycle(
@@ -153,7 +154,7 @@ class Parts:
 
 
 class API:
-    """What ``api/resources.py`` does, without HTTP."""
+    """What ``api/http/refunds.py`` does, without HTTP."""
 
     def __init__(self, service: RefundService) -> None:
         self._service = service

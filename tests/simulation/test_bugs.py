@@ -11,19 +11,19 @@ from typing import Any, cast
 import pytest
 
 from signer import ports
-from signer.audit.record import Actor, Record
+from signer.chain.chain import Chain
 from signer.errors import BroadcastRejectedError, StaleStateError
-from signer.keys import Key
-from signer.refunds.attending import send
-from signer.refunds.former import FormerWallets
+from signer.keys.signer import Signer
+from signer.model.audit_record import Actor, Record
+from signer.model.key import Key
+from signer.model.refund import InFlight, Refund, SignedTransaction, Status
+from signer.refunds.attempts import Attempts
+from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Nonces
-from signer.refunds.objections import Objection
-from signer.refunds.offers import Offers
-from signer.refunds.payment import Offer, Payer
-from signer.refunds.refund import InFlight, Refund, SignedTransaction, Status
-from signer.refunds.watching import Chain
-from signer.signing import Signer
+from signer.refunds.nonces import NonceManager
+from signer.refunds.pending_transactions import send
+from signer.refunds.sweep_policy import Objection
+from signer.refunds.transaction_signer import Offer, TransactionSigner
 from tests.simulation.ledger import Ledger
 from tests.simulation.schedule import played
 from tests.simulation.system import NETWORK, Build
@@ -72,7 +72,7 @@ class ForgetsHashes:
         return [InFlight(each.refund, (str(each.refund.tx_hash),)) for each in found]
 
 
-class SentOffers(Offers):
+class SentOffers(Attempts):
     """Hands bytes to the network before it records them."""
 
     def _record(
@@ -103,7 +103,7 @@ class Believes(FormerWallets):
         """Believe it."""
 
 
-class NeverLooksBack(Nonces):
+class NeverLooksBack(NonceManager):
     """Gives out nonces without a look at former keys' wallets."""
 
     def __init__(self, *parts: Any) -> None:
@@ -112,7 +112,7 @@ class NeverLooksBack(Nonces):
         self._former = Believes(store, self.wallets, clock)
 
 
-class PaysAnybody(Payer):
+class PaysAnybody(TransactionSigner):
     """Signs sweeps to whoever was active when they were accepted."""
 
     def outdated(self, refund: Refund) -> Objection | None:

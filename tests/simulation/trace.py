@@ -9,11 +9,11 @@ from structlog import DropEvent
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from signer.audit.record import Record
-from signer.keys import Key
+from signer.model.audit_record import Record
+from signer.model.key import Key
+from signer.model.refund import InFlight, Refund, SignedTransaction
+from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
-from signer.refunds.refund import InFlight, Refund, SignedTransaction
-from signer.refunds.wallet import Sighting, Wallet
 
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ _TELL: Mapping[type, Callable[[Any], str]] = {
     Block: lambda block: f"block {block.number} {block.hash[:8]}",
     MinedTransaction: lambda tx: f"n{tx.nonce} {tx.tx_hash[:8]} in {brief(tx.block)}",
     Wallet: lambda w: f"next n{w.next_nonce} v{w.version} {w.paused_by or ''}".rstrip(),
-    Sighting: lambda s: f"sighted n{s.nonce} {'ours' if s.mark else 'foreign'}",
+    UnrecordedTransaction: lambda s: (
+        f"sighted n{s.nonce} {'ours' if s.mark else 'foreign'}"
+    ),
     Key: lambda key: f"key {key.address[:8]} {key.state} {key.epoch}",
     Record: lambda record: record.fields["event"],
     Fees: lambda fees: f"base {(fees.base_fee or 0) // 10**9} gwei",

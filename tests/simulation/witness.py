@@ -6,9 +6,9 @@ from typing import Any
 
 import coincurve
 
-from signer.der import parse_public_key
+from signer.crypto.der import parse_public_key
+from signer.model.refund import Refund
 from signer.ports import DeviceSignature, KeyId
-from signer.refunds.refund import Refund
 from tests.support.devices import KEY_ID, honest
 
 

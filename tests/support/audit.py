@@ -8,17 +8,17 @@ from typing import Any
 
 import psycopg
 
-from signer.audit.chain import GENESIS, sealed
 from signer.audit.checkpoints import CheckpointKey, Verifier
-from signer.audit.lateness import made_at
-from signer.audit.lines import (
+from signer.audit.export_format import (
     End,
     checkpoint_line,
     end_line,
     header_line,
     record_line,
 )
-from signer.audit.record import Record, Sealed
+from signer.audit.hash_chain import GENESIS, sealed
+from signer.audit.sealing_monitor import made_at
+from signer.model.audit_record import Record, Sealed
 from signer.ports import Checkpoint
 
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from structlog.testing import LogCapture
 
 from signer.audit.log import AuditLog
+from signer.keys.signer import Signer
 from signer.ports import DeviceSignature, KeyId
-from signer.signing import Signer
 from tests.support.arithmetic import N, P
 
 

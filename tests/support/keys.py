@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from signer.audit.record import Record
-from signer.keyring import KeyRing
-from signer.keys import SERVING, Key, KeyState, Standing
+from signer.keys.keyring import KeyRing
+from signer.keys.signer import Signer
+from signer.model.audit_record import Record
+from signer.model.key import SERVING, Key, KeyState, SigningCondition
 from signer.ports import KeyStore
-from signer.signing import Signer
 
 
 _LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,9 +28,9 @@ def key_at(
     )
 
 
-def standing(key: Key, states: frozenset[KeyState] = SERVING) -> Standing:
+def standing(key: Key, states: frozenset[KeyState] = SERVING) -> SigningCondition:
     """Return what is required of *key* by whoever signs with it."""
-    return Standing(key.address, key.key_id, states)
+    return SigningCondition(key.address, key.key_id, states)
 
 
 def made_active(store: KeyStore, key: Key, *, block: bool = False) -> Key:

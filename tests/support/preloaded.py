@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from api import cli
+from api.cli import __main__ as cli
 
 
 ROOT = Path(__file__).parents[2]

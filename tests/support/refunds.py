@@ -8,22 +8,23 @@ from typing import Any, TypeVar, cast
 
 import coincurve
 
-from signer.audit.record import Actor
-from signer.keeping import Keeper
-from signer.keyring import KeyRing
-from signer.networks import Network
+from signer.chain.chain import Chain
+from signer.config.networks import Network
+from signer.keys.keyring import KeyRing
+from signer.keys.retirement import KeyRetirement
+from signer.keys.signer import Signer
+from signer.model.audit_record import Actor
+from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction
 from signer.ports import ChainClient, Ledger
+from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import Nonces
-from signer.refunds.payment import Payer
+from signer.refunds.nonces import NonceManager
 from signer.refunds.policy import admit
-from signer.refunds.refund import HOLD, Refund, RefundRequest, SignedTransaction
 from signer.refunds.service import RefundService
-from signer.refunds.tracking import Tracker
-from signer.refunds.watching import Chain, Standing, WalletWatch
+from signer.refunds.transaction_signer import TransactionSigner
+from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
-from signer.signing import Signer
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.devices import honest, recording, signer_over
 from tests.support.keys import ring_over
@@ -116,16 +117,16 @@ class World:
         return KeyRing(self.store, lambda key: signers[key.address], self._timer)
 
     @property
-    def nonces(self) -> Nonces:
+    def nonces(self) -> NonceManager:
         """The nonces as a process that starts now has them."""
-        return Nonces(self.store, self.ring, self.clock)
+        return NonceManager(self.store, self.ring, self.clock)
 
     @property
-    def wallets(self) -> WalletWatch:
+    def wallets(self) -> WalletReconciler:
         """Who watches the wallets."""
-        return WalletWatch(self.store, self.clock)
+        return WalletReconciler(self.store, self.clock)
 
-    def watched(self) -> Standing:
+    def watched(self) -> WalletStatus:
         """Return how the wallet stands, after a look at it."""
         return self.wallets.watch(self.chains["local"], self.signer.address)
 
@@ -133,13 +134,16 @@ class World:
     def lifecycle(self) -> Lifecycle:
         """A lifecycle as a process that starts now has it."""
         ring = self.ring
-        payer, nonces = Payer(ring, self.clock), Nonces(self.store, ring, self.clock)
+        payer, nonces = (
+            TransactionSigner(ring, self.clock),
+            NonceManager(self.store, ring, self.clock),
+        )
         return Lifecycle(self.store, self.chains, payer, nonces, self.clock)
 
     @property
-    def tracker(self) -> Tracker:
+    def tracker(self) -> ConfirmationTracker:
         """A tracker as a process that starts now has it."""
-        return Tracker(self.store, self.chains, self.clock)
+        return ConfirmationTracker(self.store, self.chains, self.clock)
 
     @property
     def explainer(self) -> Explainer:
@@ -168,7 +172,7 @@ class World:
             tracker=self.tracker,
             wallets=self.wallets,
             ring=self.ring,
-            keeper=Keeper(self.store, recording()[0], self.clock),
+            keeper=KeyRetirement(self.store, recording()[0], self.clock),
             chains=self.chains,
             clock=self.clock,
         )

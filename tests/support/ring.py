@@ -10,24 +10,24 @@ from structlog.testing import LogCapture
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
-from signer.audit.record import Actor
-from signer.blocking import Blocking
-from signer.der import parse_public_key
+from signer.crypto.der import parse_public_key
 from signer.errors import InvalidInputError, KeyNotFoundError
-from signer.holdings import Holding
-from signer.keys import Key
+from signer.keys.balances import AddressBalance
+from signer.keys.failover import Failover
+from signer.keys.revocation import Revocation
+from signer.keys.rotation import Rotation
+from signer.keys.signer import Signer
+from signer.model.audit_record import Actor
+from signer.model.key import Key
 from signer.ports import DeviceSignature, KeyId
-from signer.relocation import Relocation
-from signer.rotation import Rotation
-from signer.signing import Signer
 from tests.support.devices import Device, honest
 from tests.support.keys import key_at
 from tests.support.refunds import FakeClock
 
 
 ALICE = Actor("alice", "req-1", "token-1")
-RICH = Holding("local", "1.0", {"TUSD": "5"}, 0)
-POOR = Holding("local", "0", {"TUSD": "0"}, 0)
+RICH = AddressBalance("local", "1.0", {"TUSD": "5"}, 0)
+POOR = AddressBalance("local", "0", {"TUSD": "0"}, 0)
 
 OLD, NEW, OTHER = (f"{n}" * 8 + "-0000-4000-8000-whole" for n in (1, 2, 3))
 ELSEWHERE = "4" * 8 + "-0000-4000-8000-whole"
@@ -72,7 +72,7 @@ class System:
         keys = [coincurve.PrivateKey.from_int(n) for n in (11, 12, 13)]
         self.store = store
         self.clock = FakeClock()
-        self.holdings: Sequence[Holding] = (RICH,)
+        self.holdings: Sequence[AddressBalance] = (RICH,)
         self.directory = Directory()
         self.directory.devices = {
             name: honest(key) for name, key in zip((OLD, NEW, OTHER), keys, strict=True)
@@ -115,18 +115,18 @@ class System:
             needs_funds=needs_funds,
         )
 
-    def blocking(self, store: Any = None) -> Blocking:
+    def blocking(self, store: Any = None) -> Revocation:
         """Return what gives keys up, as a process that starts now has it."""
-        return Blocking(
+        return Revocation(
             store or self.store,
             audit=self.audit,
             alerts=Alerts(self.store, self),
             clock=self.clock,
         )
 
-    def relocation(self, store: Any = None) -> Relocation:
+    def relocation(self, store: Any = None) -> Failover:
         """Return a relocation as a process that starts now has it."""
-        return Relocation(
+        return Failover(
             store or self.store,
             self.directory,
             self.open_signer,

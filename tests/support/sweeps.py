@@ -4,8 +4,8 @@ import coincurve
 
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
+from signer.model.refund import Refund
 from signer.ports import Call
-from signer.refunds.refund import Refund
 from signer.refunds.sweep import Sweeper
 from tests.fixtures.scripted_chain import DECIMALS
 from tests.support.devices import honest, recording, signer_over

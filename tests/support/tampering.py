@@ -9,10 +9,10 @@ touched, and the first one at which that can be seen.
 import random
 from collections.abc import Callable, Iterable
 
-from signer.audit.chain import GENESIS, link, sealed
 from signer.audit.checkpoints import CheckpointKey
-from signer.audit.lines import End, checkpoint_line, end_line, record_line
-from signer.audit.record import Record, Sealed
+from signer.audit.export_format import End, checkpoint_line, end_line, record_line
+from signer.audit.hash_chain import GENESIS, link, sealed
+from signer.model.audit_record import Record, Sealed
 from tests.support.audit import chain, checkpoint, exported, record
 
 

@@ -18,7 +18,7 @@ import structlog
 from pydantic import SecretStr
 
 from api import logs
-from api.auth import Authenticator
+from api.auth.jwt_verifier import JWTVerifier
 from api.bootstrap import lay_foundation
 from backends.aws_kms import KMSBackend, build_client
 from backends.json_rpc import JSONRPCChain
@@ -26,19 +26,19 @@ from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from backends.webhook import Webhook
 from signer.alerts import Alert, Alerts
+from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.log import AuditLog
-from signer.audit.notary import Signing
-from signer.audit.record import Actor, Operation, Purpose, Subject
+from signer.chain.chain import Chain
+from signer.config.networks import Network, load_networks
+from signer.config.settings import Settings
+from signer.crypto.secp256k1 import Signature
+from signer.crypto.transactions import SignedBytes, Transaction
 from signer.errors import ConfigurationError, HotWalletError
-from signer.keyring import KeyRing
-from signer.keys import Key, KeyState
-from signer.networks import Network, load_networks
+from signer.keys.keyring import KeyRing
+from signer.model.audit_record import Actor, Operation, Purpose, Subject
+from signer.model.key import Key, KeyState
 from signer.ports import DeviceSignature, KeyId
-from signer.refunds.watching import Chain
-from signer.secp256k1 import Signature
-from signer.settings import Settings
-from signer.transactions import SignedBytes, Transaction
 from softhsm import pins
 from tests.support.canaries import ALL, CANARIES, PIECE, Detector, core, value
 
@@ -228,15 +228,15 @@ DESCRIBED: dict[str, Callable[[], object]] = {
     "Database": lambda: _store()._database,
     "JSONRPCChain": lambda: JSONRPCChain([*_network().rpc_urls], timeout=0.2),
     "Chain": _chain,
-    "Signing": lambda: Signing(_audit_key(), "hotwallet/tests"),
+    "CheckpointSettings": lambda: CheckpointSettings(_audit_key(), "hotwallet/tests"),
     "KeyRing": lambda: KeyRing(_store(), lambda key: pytest.fail(str(key))),
-    "Authenticator": lambda: Authenticator.from_settings(
+    "JWTVerifier": lambda: JWTVerifier.from_settings(
         Settings.from_env(
             {name: text for name, text in SETTINGS.items() if name != "JWT_JWKS_URL"}
         )
     ),
     "the key of tokens": lambda: list(
-        Authenticator.from_settings(
+        JWTVerifier.from_settings(
             Settings.from_env(
                 {n: text for n, text in SETTINGS.items() if n != "JWT_JWKS_URL"}
             )
@@ -260,7 +260,7 @@ FAILING: dict[str, Callable[[], object]] = {
     "KMS, an alias": lambda: _kms().resolve(value("kms-alias-arn")),
     "KMS, no name": lambda: _kms().resolve(value("raw-key")),
     "node": lambda: _chain().client.balance("0x" + "11" * 20),
-    "token": lambda: Authenticator.from_settings(_settings()),
+    "token": lambda: JWTVerifier.from_settings(_settings()),
     "module": lambda: PKCS11Backend(
         Path("/nowhere"), value("pkcs11-so-pin"), pins.source(_settings())
     ).public_key(KeyId(value("cka-id"))),
@@ -518,7 +518,8 @@ def test_what_looks_like_a_secret_is_taken_out_of_alerts(
 
 UNCAUGHT = """
 import sys, threading
-from api import cli, logs
+from api.cli import __main__ as cli
+from api import logs
 
 @cli.cli.command()
 def bug():

@@ -1,0 +1,116 @@
+"""
+Tokens for development: what ``hotwallet token`` prints.
+
+In production an identity provider mints them, and this module refuses to.
+"""
+
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from api.auth.jwt_verifier import MAX_LIFETIME, SCOPE, TOKEN_TYPE, Role
+from signer.config.settings import Settings
+from signer.errors import ConfigurationError, InvalidInputError, Refusal
+from signer.ports import Clock, utc_now
+from signer.private_files import write_whole
+
+
+def mint(
+    settings: Settings,
+    *,
+    subject: str,
+    roles: Sequence[Role],
+    scopes: Sequence[str] = (),
+    lifetime: timedelta = timedelta(seconds=MAX_LIFETIME),
+    key_id: str | None = None,
+    clock: Clock = utc_now,
+) -> str:
+    """
+    Return a token that the service under *settings* accepts.
+
+    Without *scopes* it has no claim ``scope``, and its roles alone decide what it may.
+    *key_id* becomes the ``kid``, which a JWKS file needs and a single key does not.
+
+    Raises:
+        ConfigurationError: ``dev-tokens-forbidden`` in production, or
+            ``jwt-not-configured`` when there is no key to sign with.
+        InvalidInputError: *lifetime* is not from 1 to 300 seconds, or a scope is none
+            that RFC 6749 has.
+    """
+    seconds = int(lifetime.total_seconds())
+    if not 0 < seconds <= MAX_LIFETIME:
+        raise InvalidInputError(
+            f"must be from 1 to {MAX_LIFETIME} seconds", field="lifetime"
+        )
+    if scopes and not SCOPE.fullmatch(" ".join(scopes)):
+        raise InvalidInputError("must be words of visible ASCII", field="scope")
+    key = _signing_key(settings)
+    now = int(clock().timestamp())
+    claims = {
+        "iss": settings.jwt_issuer,
+        "aud": settings.jwt_audience,
+        "sub": subject,
+        "jti": secrets.token_hex(16),
+        "iat": now,
+        "nbf": now,
+        "exp": now + seconds,
+        "roles": list(roles),
+    } | ({"scope": " ".join(scopes)} if scopes else {})
+    headers = {"typ": TOKEN_TYPE} | ({"kid": key_id} if key_id else {})
+    return jwt.encode(claims, key, settings.jwt_algorithm, headers)
+
+
+def provide_signing_key(private: Path, public: Path) -> None:
+    """
+    Make sure that *private* holds an ES256 key and *public* its public half.
+
+    An existing private key stays.  Any number of processes may call this at once,
+    and die in the middle: each file appears whole or not at all.
+    """
+    for path in (private, public):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not private.exists():
+        fresh = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+        with suppress(FileExistsError):
+            # Linking fails where renaming would replace another process's key.
+            write_whole(private, fresh, os.link)
+    key = load_pem_private_key(private.read_bytes(), password=None)
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    write_whole(public, pem)
+
+
+def _signing_key(settings: Settings) -> str | bytes:
+    if settings.is_production:
+        raise ConfigurationError(
+            Refusal("dev-tokens-forbidden", "production's tokens come from its issuer")
+        )
+    if settings.jwt_secret is not None:
+        return settings.jwt_secret.get_secret_value()
+    if settings.jwt_signing_key_file is None:
+        raise ConfigurationError(
+            Refusal("jwt-not-configured", "set JWT_SIGNING_KEY_FILE or JWT_SECRET")
+        )
+    try:
+        return settings.jwt_signing_key_file.read_bytes()
+    except OSError as e:
+        raise ConfigurationError(
+            Refusal(
+                "jwt-key-invalid",
+                f"JWT_SIGNING_KEY_FILE cannot be read ({type(e).__name__})",
+            )
+        ) from None

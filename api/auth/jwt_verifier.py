@@ -1,0 +1,185 @@
+"""
+Who asks?  Verifies JSON Web Tokens as RFC 8725 advises, and RFC 9068 shapes them.
+
+PyJWT checks the signature; everything else is checked here, because the library
+accepts tokens without ``exp``, reads the wall clock, and keeps the last of two
+equal claims.  The caller learns only that the token was refused.  The log gets a
+reason code, which is the message of the ``AuthenticationError``.
+"""
+
+import base64
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+import jwt
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from api import strict_json
+from api.auth.jwks import open_keys
+from api.auth.verification_keys import KEY_ID, KeySource, VerificationKey
+from api.request_context import Principal
+from signer.config.settings import Settings
+from signer.errors import AuthenticationError, InvalidInputError
+from signer.ports import Clock, utc_now
+
+
+Role = Literal["merchant", "admin", "devops"]
+
+MAX_LIFETIME = 300  # Seconds from iat to exp.
+LEEWAY = 30  # Seconds that the issuer's clock may be off.
+NO_TOKEN = "no-token"  # noqa: S105  A reason code.
+TOKEN_REPLAYED = "token-replayed"  # noqa: S105  A reason code.
+TOKEN_TYPE = "at+jwt"  # noqa: S105  RFC 9068, section 2.1.
+
+_MAX_TOKEN = 8 * 1024
+# A tuple: the parameter may be of any type, also one that has no hash.
+_TYPES = (TOKEN_TYPE, f"application/{TOKEN_TYPE}", "JWT")
+# Everything else either points to keys (jku, jwk, x5u, x5c), changes what the
+# token means (crit, b64, zip), or has no business here.
+_HEADER = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
+# RFC 6749, section 3.3: words of visible ASCII but for " and \, a space between.
+SCOPE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+_Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern="^[!-~]+$")
+]
+
+
+class _Claims(BaseModel):
+    # Strict: neither "1795000000" nor 1e30 nor true is a time.
+    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
+
+    iss: str
+    aud: str | list[str]
+    sub: _Name
+    jti: _Name
+    exp: int
+    nbf: int
+    iat: int
+    roles: list[Role] = Field(max_length=16)
+    scope: str | None = Field(
+        default=None, max_length=1024, pattern=f"^{SCOPE.pattern}$"
+    )
+
+    @property
+    def scopes(self) -> frozenset[str] | None:
+        return None if self.scope is None else frozenset(self.scope.split(" "))
+
+
+class JWTVerifier:
+    """Turns an ``Authorization`` header into a ``Principal``, or refuses."""
+
+    def __init__(
+        self, keys: KeySource, *, issuer: str, audience: str, clock: Clock = utc_now
+    ) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._clock = clock
+        self._jws = jwt.PyJWS(options={"enforce_minimum_key_length": True})
+
+    @classmethod
+    def from_settings(cls, settings: Settings, clock: Clock = utc_now) -> Self:
+        """
+        Read or fetch the keys that *settings* name; call it after the fork.
+
+        Raises:
+            ConfigurationError: See ``open_keys``.
+        """
+        return cls(
+            open_keys(settings),
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            clock=clock,
+        )
+
+    def authenticate(self, authorization: str | None) -> Principal:
+        """
+        Return who sent *authorization*, the value of the header of that name.
+
+        Raises:
+            AuthenticationError: The message is a reason code for the log.
+        """
+        token = _bearer(authorization)
+        header, payload, _ = token.split(".")
+        self._check_signature(token, self._key(_object(header)))
+        claims = _claims(_object(payload))
+        self._check_parties(claims)
+        self._check_times(claims)
+        return Principal(
+            claims.sub,
+            frozenset(claims.roles),
+            claims.jti,
+            datetime.fromtimestamp(claims.exp, UTC),
+            claims.scopes,
+        )
+
+    def _key(self, header: dict[str, Any]) -> VerificationKey:
+        if not header.keys() <= _HEADER:
+            raise AuthenticationError("token-header")
+        if header.get("typ") not in _TYPES:
+            raise AuthenticationError("token-type")
+        kid = header.get("kid")
+        if kid is not None and not (isinstance(kid, str) and KEY_ID.fullmatch(kid)):
+            raise AuthenticationError("token-key-id")
+        key = self._keys.find(kid)
+        if key is None:
+            raise AuthenticationError("token-key-unknown")
+        if header.get("alg") != key.algorithm:
+            raise AuthenticationError("token-algorithm")
+        return key
+
+    def _check_signature(self, token: str, key: VerificationKey) -> None:
+        try:
+            self._jws.decode_complete(token, key.material, algorithms=[key.algorithm])
+        except jwt.PyJWTError:
+            raise AuthenticationError("token-signature") from None
+
+    def _check_parties(self, claims: _Claims) -> None:
+        if claims.iss != self._issuer:
+            raise AuthenticationError("token-issuer")
+        # A token for us and somebody else could be replayed here by the other.
+        if claims.aud not in (self._audience, [self._audience]):
+            raise AuthenticationError("token-audience")
+
+    def _check_times(self, claims: _Claims) -> None:
+        now = self._clock().timestamp()
+        if not 0 < claims.exp - claims.iat <= MAX_LIFETIME:
+            raise AuthenticationError("token-lifetime")
+        if claims.exp <= now - LEEWAY:
+            raise AuthenticationError("token-expired")
+        if max(claims.nbf, claims.iat) > now + LEEWAY:
+            raise AuthenticationError("token-not-yet-valid")
+
+
+def _bearer(authorization: str | None) -> str:
+    if not authorization:
+        raise AuthenticationError(NO_TOKEN)
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        raise AuthenticationError(NO_TOKEN)
+    if len(token) > _MAX_TOKEN:
+        raise AuthenticationError("token-too-large")
+    if not _COMPACT.fullmatch(token):
+        raise AuthenticationError("token-malformed")
+    return token
+
+
+def _object(segment: str) -> dict[str, Any]:
+    # PyJWT refuses other spellings of the same bytes when it checks the
+    # signature, so that a token has one form only.
+    try:
+        padded = segment + "=" * (-len(segment) % 4)
+        return strict_json.loads(base64.urlsafe_b64decode(padded))
+    except (ValueError, InvalidInputError):
+        raise AuthenticationError("token-json") from None
+
+
+def _claims(payload: dict[str, Any]) -> _Claims:
+    try:
+        return _Claims.model_validate(payload)
+    except ValidationError as e:
+        (first, *_) = e.errors(include_input=False, include_url=False)
+        raise AuthenticationError(f"token-claim-{first['loc'][0]}") from None

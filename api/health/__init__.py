@@ -1,0 +1,5 @@
+"""
+What ``/readyz`` reports: readiness of the dependencies and of the signing key.
+
+It imports ``signer`` only.
+"""

@@ -1,0 +1,65 @@
+"""Reads request bodies: never more than 16 KiB, however they are sent."""
+
+from typing import Any
+
+import falcon
+
+from api import strict_json
+from signer.errors import InvalidInputError
+
+
+MAX_BODY = 16 * 1024
+
+
+class SlowClientError(Exception):
+    """
+    The request did not arrive in time.
+
+    It is no ``OSError``: gunicorn takes those for a broken line, and says nothing.
+    """
+
+
+def read_object(req: falcon.Request) -> dict[str, Any]:
+    """
+    Return the JSON object that *req* carries.
+
+    Raises:
+        falcon.HTTPUnsupportedMediaType: Not JSON, or compressed.
+        falcon.HTTPContentTooLarge: More than ``MAX_BODY`` bytes.
+        falcon.HTTPError: 408, it did not arrive in time.
+        InvalidInputError: Incomplete, or not JSON as ``strict_json`` wants it.
+    """
+    _check_type(req)
+    length = req.content_length
+    if length is not None and length > MAX_BODY:
+        raise falcon.HTTPContentTooLarge
+    body = _read(req, MAX_BODY + 1)
+    if len(body) > MAX_BODY:
+        raise falcon.HTTPContentTooLarge
+    if length is not None and len(body) < length:
+        raise InvalidInputError("the body ended early")
+    return strict_json.loads(body)
+
+
+def _check_type(req: falcon.Request) -> None:
+    # A compressed body is small on the wire only, so none is accepted.
+    if req.get_header("Content-Encoding") is not None:
+        raise falcon.HTTPUnsupportedMediaType
+    media_type, parameters = falcon.parse_header(req.content_type or "")
+    charset = parameters.pop("charset", "utf-8")
+    if (media_type.lower(), charset.lower()) != ("application/json", "utf-8"):
+        raise falcon.HTTPUnsupportedMediaType
+
+
+def _read(req: falcon.Request, size: int) -> bytes:
+    # A chunked body has no length: only a server that says that the stream ends
+    # by itself may be read without one, or the read would never return.
+    terminated = req.env.get("wsgi.input_terminated", False)
+    stream = req.stream if terminated else req.bounded_stream
+    try:
+        return bytes(stream.read(size))
+    except SlowClientError as e:
+        raise falcon.HTTPError(falcon.HTTP_REQUEST_TIMEOUT) from e
+    except Exception as e:
+        # Broken chunks and vanished clients; WSGI does not name the classes.
+        raise InvalidInputError("the body could not be read") from e

@@ -1,0 +1,138 @@
+"""
+What a Prometheus scrapes: alerts, keys and the audit, as the ledger has them.
+
+Everything is read from the store when it is asked for, so that all processes on all
+hosts tell the same, and a restart forgets nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
+
+import falcon
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from api.health.readiness import unsealed_seconds
+from api.http import query
+from api.http.middleware import Resource
+from signer.alerts import Alert
+from signer.audit.chain_reader import newest
+from signer.deadline import Deadlines
+from signer.errors import StoreUnavailableError
+from signer.model.key import KeyState
+from signer.ports import Clock, Ledger, utc_now
+
+
+_SCRAPE_SECONDS = 4.0
+
+# Prometheus servers come in pairs, and people look as well.
+_SCRAPES_AT_ONCE = 4
+
+
+class LedgerCollector:
+    """Measures *ledger* each time that it is asked; a ``prometheus_client`` one."""
+
+    def __init__(self, ledger: Ledger, clock: Clock = utc_now) -> None:
+        self._ledger = ledger
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """
+        Yield each metric with its samples.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
+        yield self._alerts()
+        yield from self._keys()
+        sealed, _ = self._ledger.head()
+        yield GaugeMetricFamily(
+            "hotwallet_audit_records",
+            "Records of the audit that have their place in the chain.",
+            value=sealed,
+        )
+        yield GaugeMetricFamily(
+            "hotwallet_audit_unsealed_seconds",
+            "Age of the oldest record of the audit that waits for its place.",
+            value=unsealed_seconds(self._ledger.oldest_unsealed(), self._clock),
+        )
+        yield from self._checkpoints()
+
+    def _alerts(self) -> Metric:
+        counts = self._ledger.alert_counts()
+        family = CounterMetricFamily(
+            "hotwallet_alerts", "Alerts that were raised.", labels=["alert"]
+        )
+        # Those that never were are there as well: a rate needs a sample before.
+        for name in sorted({*Alert, *counts}):
+            family.add_metric([name], counts.get(name, 0))
+        return family
+
+    def _checkpoints(self) -> Iterable[Metric]:
+        last = newest(self._ledger)
+        yield GaugeMetricFamily(
+            "hotwallet_audit_checkpoint_records",
+            "Records of the audit that the last checkpoint signs for.",
+            value=last.size if last is not None else 0,
+        )
+        age = GaugeMetricFamily(
+            "hotwallet_audit_checkpoint_age_seconds",
+            "Age of the last checkpoint; without one there is none.",
+        )
+        if last is not None:
+            age.add_metric([], (self._clock() - last.at).total_seconds())
+        yield age
+
+    def _keys(self) -> Iterable[Metric]:
+        keys = self._ledger.keys()
+        by_state = Counter(key.state for key in keys)
+        states = GaugeMetricFamily(
+            "hotwallet_keys", "Keys of the ring, by their state.", labels=["state"]
+        )
+        for state in KeyState:
+            states.add_metric([state], by_state[state])
+        yield states
+        active = [key.epoch or 0 for key in keys if key.state is KeyState.ACTIVE]
+        yield GaugeMetricFamily(
+            "hotwallet_key_epoch",
+            "Epoch of the active key; 0 where there is none.",
+            value=max(active, default=0),
+        )
+
+
+class Metrics(Resource):
+    """``/metrics`` in Prometheus's text format, for who has the role ``devops``."""
+
+    required_role: ClassVar[str | frozenset[str] | None] = "devops"
+    required_scope = "metrics:read"
+    past_proxy = True  # Prometheus asks each process, and not whoever is in front.
+
+    def __init__(self, ledger: Ledger, clock: Clock = utc_now) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(LedgerCollector(ledger, clock))
+        self._deadlines = Deadlines(_SCRAPES_AT_ONCE)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """
+        Show the metrics of the moment.
+
+        Raises:
+            StoreUnavailableError: The database does not answer in time.
+        """
+        query.parameters(req)
+        resp.data = self._deadlines.within(
+            _SCRAPE_SECONDS,
+            lambda: generate_latest(self._registry),
+            name="metrics",
+            late=StoreUnavailableError,
+        )
+
+        resp.content_type = CONTENT_TYPE_PLAIN_0_0_4
+
+
+class OpenMetrics(Metrics):
+    """The same for anybody, where ``METRICS_OPEN`` says so: no secret is in it."""
+
+    required_role = None

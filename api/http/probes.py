@@ -1,0 +1,45 @@
+"""The probes ``/healthz`` and ``/readyz``."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+import falcon
+
+from api.health.readiness import Readiness
+from api.http.middleware import Resource
+
+
+class Liveness(Resource):
+    """``/healthz``: the process answers.  It says nothing about anything else."""
+
+    required_role = None
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Say so."""
+        resp.media = {"status": "ok"}
+
+    on_head = on_get
+
+
+class ReadinessProbe(Resource):
+    """``/readyz``: whether a balancer should send requests here."""
+
+    required_role = None
+
+    def __init__(self, readiness: Callable[[], Readiness]) -> None:
+        self._readiness = readiness
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Tell what each dependency answered, and which key signs."""
+        readiness = self._readiness()
+
+        if not readiness.ready:
+            resp.status = HTTPStatus.SERVICE_UNAVAILABLE
+        resp.media = {
+            "status": "ready" if readiness.ready else "unavailable",
+            "checks": dict(readiness.checks),
+            "address": readiness.address,
+            "epoch": readiness.epoch,
+        }
+
+    on_head = on_get

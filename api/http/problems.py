@@ -1,0 +1,252 @@
+"""
+How errors leave the building: problem documents (RFC 9457), by one table.
+
+The core's errors know no HTTP; here is what each becomes.  Words of ours that
+help the caller are passed on; everything that went wrong inside is told by its
+code only, and the log has the rest under the same request id.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import falcon
+import structlog
+
+from api.auth.jwt_verifier import NO_TOKEN
+from api.request_context import request_id
+from signer.errors import (
+    AuthenticationError,
+    BackendError,
+    BackendThrottledError,
+    BackendUnavailableError,
+    ChainUnavailableError,
+    ConflictError,
+    HotWalletError,
+    InProgressError,
+    InsufficientFundsError,
+    InvalidInputError,
+    LimitReachedError,
+    NewKeyUnhealthyError,
+    NotFoundError,
+    NotThroughProxyError,
+    PermissionDeniedError,
+    PolicyViolationError,
+    ProofsPendingError,
+    RateLimitedError,
+    RequestError,
+    RotationInProgressError,
+    StaleStateError,
+    StoreError,
+    StoreUnavailableError,
+    WalletPausedError,
+)
+from signer.redact import sanitize
+
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A *detail* of ``None`` shows the error's own words."""
+
+    status: int
+    detail: str | None = None
+    retry_after: int | None = None
+
+
+_DEVICE = "The signing device cannot be used at the moment."
+_HANGING = "Earlier proofs of this key are not over yet: its device hangs; ask again."
+_CHAIN = "The network's nodes do not answer at the moment."
+_STORE = "The database does not answer at the moment."
+_REFUSING = "The database refuses its work; an operator is needed."
+
+# The nearest class counts.  What is not here is our fault, and says nothing.
+_TABLE: dict[type[Exception], _Row] = {
+    RequestError: _Row(HTTPStatus.BAD_REQUEST),
+    InvalidInputError: _Row(HTTPStatus.BAD_REQUEST),
+    AuthenticationError: _Row(
+        HTTPStatus.UNAUTHORIZED, "A valid bearer token is required."
+    ),
+    PermissionDeniedError: _Row(HTTPStatus.FORBIDDEN),
+    NotFoundError: _Row(HTTPStatus.NOT_FOUND),
+    NotThroughProxyError: _Row(HTTPStatus.MISDIRECTED_REQUEST),
+    ConflictError: _Row(HTTPStatus.CONFLICT),
+    InProgressError: _Row(HTTPStatus.CONFLICT, retry_after=1),
+    RotationInProgressError: _Row(HTTPStatus.CONFLICT, retry_after=5),
+    RateLimitedError: _Row(HTTPStatus.TOO_MANY_REQUESTS),
+    PolicyViolationError: _Row(HTTPStatus.UNPROCESSABLE_ENTITY),
+    NewKeyUnhealthyError: _Row(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The old key goes on serving.", retry_after=5
+    ),
+    ProofsPendingError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _HANGING, retry_after=5),
+    BackendError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=30),
+    BackendUnavailableError: _Row(
+        HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=5
+    ),
+    BackendThrottledError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=5),
+    ChainUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _CHAIN, retry_after=5),
+    InsufficientFundsError: _Row(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The wallet must be filled.", retry_after=30
+    ),
+    LimitReachedError: _Row(
+        HTTPStatus.SERVICE_UNAVAILABLE, "A limit of value is reached.", retry_after=30
+    ),
+    WalletPausedError: _Row(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The wallet is paused.", retry_after=30
+    ),
+    StoreError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _REFUSING, retry_after=30),
+    StoreUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _STORE, retry_after=5),
+    StaleStateError: _Row(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Somebody else was first; ask again.",
+        retry_after=1,
+    ),
+}
+
+# What has no class of ours: the framework's errors, and the server's.  Their own
+# words may quote the request, so these are said instead.
+_HTTP: dict[int, tuple[str, str]] = {
+    HTTPStatus.BAD_REQUEST: ("bad-request", "The request is malformed."),
+    HTTPStatus.NOT_FOUND: ("not-found", "There is nothing at this path."),
+    HTTPStatus.METHOD_NOT_ALLOWED: (
+        "method-not-allowed",
+        "The header Allow lists what is.",
+    ),
+    HTTPStatus.REQUEST_TIMEOUT: (
+        "request-timeout",
+        "The request did not arrive in time.",
+    ),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        "body-too-large",
+        "A body has at most 16384 bytes.",
+    ),
+    HTTPStatus.REQUEST_URI_TOO_LONG: ("uri-too-long", "The request line is too long."),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
+        "unsupported-media-type",
+        "Send application/json in UTF-8, without a content coding.",
+    ),
+    HTTPStatus.EXPECTATION_FAILED: (
+        "expectation-failed",
+        "Expect may be 100-continue only.",
+    ),
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+        "headers-too-large",
+        "The header has too many fields, or too long ones.",
+    ),
+    HTTPStatus.NOT_IMPLEMENTED: (
+        "unsupported-transfer-coding",
+        "Transfer-Encoding may be chunked only.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as the caller sees it."""
+
+    status: int
+    code: str
+    detail: str | None = None
+    members: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def to_bytes(self, request_id: str) -> bytes:
+        """Return the JSON document, one object."""
+        document: dict[str, Any] = {
+            "type": f"/problems/{self.code}",
+            "title": self.code.replace("-", " ").capitalize(),
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            "request_id": request_id,
+            **self.members,
+        }
+        shown = {name: value for name, value in document.items() if value is not None}
+        return json.dumps(shown).encode()
+
+
+_INTERNAL = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error")
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return what the caller is told about *error*."""
+    if isinstance(error, falcon.HTTPError):
+        return problem_of_status(error.status_code, error.headers)
+    row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
+    if row is None or not isinstance(error, HotWalletError):
+        return _INTERNAL
+    return Problem(
+        row.status,
+        error.code,
+        str(error) if row.detail is None else row.detail,
+        members=_members(error),
+        headers=_headers(error, row),
+    )
+
+
+def problem_of_status(
+    status: int, headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None
+) -> Problem:
+    """Return what the caller is told when all that is known is an HTTP status."""
+    if status not in _HTTP:
+        return _INTERNAL
+    code, detail = _HTTP[status]
+    return Problem(status, code, detail, headers=dict(headers or {}))
+
+
+def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
+    """Make *app* answer every error with a problem document."""
+    # Falcon brings handlers of its own for HTTPError and Exception: both go.
+    for kind in (Exception, falcon.HTTPError):
+        app.add_error_handler(kind, _respond)
+
+
+def _respond(
+    req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
+) -> None:
+    problem = problem_of(error)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("request-failed", code=problem.code, exc_info=error)
+    if isinstance(error, AuthenticationError):
+        # The caller is not told which check failed; whoever reads the log is.
+        req.context.refusal = str(error)
+    resp.status = problem.status
+    resp.content_type = MEDIA_TYPE
+    resp.data = problem.to_bytes(request_id(req))
+    resp.set_headers(problem.headers)
+
+
+def _members(error: HotWalletError) -> dict[str, str]:
+    match error:
+        case NewKeyUnhealthyError(reason=reason):
+            members = {"error": "new key unhealthy", "message": sanitize(str(error))}
+            return {**members, "reason": reason}
+        case InvalidInputError(field=str(field)):
+            return {"field": field}
+        case PolicyViolationError(rule=rule):
+            return {"rule": rule}
+    return {}
+
+
+def _headers(error: HotWalletError, row: _Row) -> dict[str, str]:
+    headers = {}
+    wait = getattr(error, "retry_after", row.retry_after)
+    if wait is not None:
+        headers["Retry-After"] = str(wait)
+    if row.status == HTTPStatus.UNAUTHORIZED:
+        # RFC 6750, section 3.1: no error code where no token was sent.
+        bare = str(error) == NO_TOKEN
+        headers["WWW-Authenticate"] = _challenge(None if bare else "invalid_token")
+    if row.status == HTTPStatus.FORBIDDEN:
+        headers["WWW-Authenticate"] = _challenge("insufficient_scope")
+    return headers
+
+
+def _challenge(error: str | None) -> str:
+    return 'Bearer realm="hotwallet"' + (f', error="{error}"' if error else "")

@@ -1,0 +1,77 @@
+"""Reads query strings as strictly as bodies: nothing unknown, nothing twice."""
+
+import re
+
+import falcon
+
+from signer.errors import InvalidInputError
+from signer.model.refund import Status, is_refund_id
+
+
+MAX_LIMIT = 200
+DEFAULT_LIMIT = 50
+
+_VALUE = re.compile(r"[!-~]{1,512}")
+_LIMIT = re.compile(r"[1-9][0-9]{0,2}")
+
+
+def parameters(req: falcon.Request, *known: str) -> dict[str, str]:
+    """
+    Return the query parameters of *req*, of which only *known* may appear.
+
+    Raises:
+        InvalidInputError: With the parameter's name, if it is one of ours.
+    """
+    given = {}
+    for name, value in req.params.items():
+        if name not in known:
+            raise InvalidInputError(
+                f"unknown query parameter; this path takes {', '.join(known) or 'none'}"
+            )
+        if not isinstance(value, str):
+            raise InvalidInputError("a parameter appears twice", field=name)
+        if not _VALUE.fullmatch(value):
+            raise InvalidInputError("must be 1 to 512 visible characters", field=name)
+        given[name] = value
+    return given
+
+
+def cursor(given: dict[str, str]) -> str | None:
+    """
+    Return where to go on, if anywhere.
+
+    Raises:
+        InvalidInputError: No page ends with such a cursor.
+    """
+    text = given.get("cursor")
+    if text is not None and not is_refund_id(text):
+        raise InvalidInputError("must be a cursor that a page gave", field="cursor")
+    return text
+
+
+def limit(given: dict[str, str]) -> int:
+    """
+    Return how many items a page may have.
+
+    Raises:
+        InvalidInputError: Not from 1 to ``MAX_LIMIT``.
+    """
+    text = given.get("limit", str(DEFAULT_LIMIT))
+    if not _LIMIT.fullmatch(text) or int(text) > MAX_LIMIT:
+        raise InvalidInputError(f"must be from 1 to {MAX_LIMIT}", field="limit")
+    return int(text)
+
+
+def status(given: dict[str, str]) -> Status | None:
+    """
+    Return the status to look for, if any.
+
+    Raises:
+        InvalidInputError: There is no such status.
+    """
+    text = given.get("status")
+    if text is None:
+        return None
+    if text not in set(Status):
+        raise InvalidInputError(f"must be one of {', '.join(Status)}", field="status")
+    return Status(text)

@@ -1,0 +1,159 @@
+"""The routes under ``/v1/refunds``.  ``signer.refunds`` decides what they do."""
+
+import json
+import re
+from http import HTTPStatus
+from typing import ClassVar
+from urllib.parse import urlencode
+
+import falcon
+
+from api.http import query
+from api.http.body import read_object
+from api.http.middleware import Resource
+from api.http.prefer import applied, preferred_wait
+from api.request_context import principal, request_id
+from api.views.explanations import explanation_document
+from api.views.refunds import page_document, read_refund, refund_document
+from signer.errors import InvalidInputError, NotFoundError
+from signer.model.refund import is_refund_id
+from signer.refunds.explain import Explainer
+from signer.refunds.service import RefundService
+
+
+_READ = "refunds:read"
+
+_WRITE = "refunds:write"
+
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+
+
+class Refunds(Resource):
+    """
+    ``/v1/refunds``: pays refunds, and lists the caller's own.
+
+    The caller names each refund, so asking twice pays once.
+    """
+
+    required_role = "merchant"
+    required_scope: ClassVar = {"POST": _WRITE, "GET": _READ}
+
+    def __init__(self, refunds: RefundService) -> None:
+        self._refunds = refunds
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Accept a refund (201), or repeat the answer to the same one (200)."""
+        query.parameters(req)
+        key = _idempotency_key(req)
+        seconds = preferred_wait(req)
+        submission = self._refunds.submit(
+            client=principal(req).sub,
+            idempotency_key=key,
+            request=read_refund(read_object(req)),
+            request_id=request_id(req),
+            token_id=principal(req).jti,
+        )
+
+        answer = submission.answer
+        if answer is None:
+            refund = self._refunds.wait(submission.refund, applied(resp, seconds))
+            # Kept before it is given: whoever asks again is told the same.
+            body = json.dumps(refund_document(refund))
+            answer = self._refunds.answered(refund, body)
+        resp.status = HTTPStatus.CREATED if submission.created else HTTPStatus.OK
+        if not submission.created:
+            resp.set_header("Idempotent-Replayed", "true")
+        resp.location = f"/v1/refunds/{submission.refund.id}"
+        resp.content_type = falcon.MEDIA_JSON
+        resp.text = answer
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List the caller's refunds, newest first, a page at a time."""
+        given = query.parameters(req, "payment_session_id", "status", "limit", "cursor")
+        page = self._refunds.list(
+            principal(req).sub,
+            payment_session_id=given.get("payment_session_id"),
+            status=query.status(given),
+            limit=query.limit(given),
+            cursor=query.cursor(given),
+        )
+
+        if page.next_cursor is not None:
+            following = urlencode(given | {"cursor": page.next_cursor})
+            resp.append_link(f"/v1/refunds?{following}", "next")
+        resp.media = page_document(page)
+
+
+class Refund(Resource):
+    """``/v1/refunds/{refund_id}``: one refund of the caller."""
+
+    required_role = "merchant"
+    required_scope = _READ
+
+    def __init__(self, refunds: RefundService) -> None:
+        self._refunds = refunds
+
+    def on_get(
+        self, req: falcon.Request, resp: falcon.Response, refund_id: str
+    ) -> None:
+        """Show the refund; somebody else's looks like none at all."""
+        query.parameters(req)
+        seconds = preferred_wait(req)
+        refund = self._refunds.get(principal(req).sub, _known(refund_id))
+
+        resp.media = refund_document(self._refunds.wait(refund, applied(resp, seconds)))
+
+
+class Cancellation(Resource):
+    """``/v1/refunds/{refund_id}/cancel``: calls a queued refund back."""
+
+    required_role = "merchant"
+    required_scope = _WRITE
+
+    def __init__(self, refunds: RefundService) -> None:
+        self._refunds = refunds
+
+    def on_post(
+        self, req: falcon.Request, resp: falcon.Response, refund_id: str
+    ) -> None:
+        """Cancel the refund, if it has no nonce yet; again is fine."""
+        query.parameters(req)
+        refund = self._refunds.cancel(principal(req).sub, _known(refund_id))
+
+        resp.media = refund_document(refund)
+
+
+class RefundExplanation(Resource):
+    """``/v1/refunds/{refund_id}/explain``: why it stands where it stands."""
+
+    required_role = "merchant"
+    required_scope = _READ
+
+    def __init__(self, refunds: RefundService, explainer: Explainer) -> None:
+        self._refunds = refunds
+        self._explainer = explainer
+
+    def on_get(
+        self, req: falcon.Request, resp: falcon.Response, refund_id: str
+    ) -> None:
+        """Explain the refund, as far as ledger and nodes answer."""
+        query.parameters(req)
+        refund = self._refunds.get(principal(req).sub, _known(refund_id))
+
+        resp.media = explanation_document(self._explainer.explain(refund))
+
+
+def _known(refund_id: str) -> str:
+    if not is_refund_id(refund_id):
+        raise NotFoundError("there is no such refund")
+    return refund_id
+
+
+def _idempotency_key(req: falcon.Request) -> str:
+    key = req.get_header("Idempotency-Key") or ""
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidInputError(
+            "the header Idempotency-Key must hold 1 to 255 visible ASCII characters",
+            field="Idempotency-Key",
+        )
+    return key

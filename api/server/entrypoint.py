@@ -1,0 +1,23 @@
+"""The WSGI entry point: ``gunicorn -c python:api.server.gunicorn_conf``."""
+
+from api.http.app import App, create_app
+from api.server import gunicorn_conf
+from api.server.config_check import require_our_gunicorn
+
+
+def get_app() -> App:
+    """
+    Return the application as the environment configures it.
+
+    gunicorn calls it in each worker after the fork, so that every worker opens its
+    own device, database and chain clients.
+
+    Raises:
+        ConfigurationError: The guard refuses, or gunicorn's settings are not ours.
+        SystemExit: Another server loads the application, or gunicorn without
+            ``api/server/gunicorn_conf.py``.
+    """
+    require_our_gunicorn(vars(gunicorn_conf))
+    from api.bootstrap import build_services  # noqa: PLC0415  Opens the backends.
+
+    return create_app(build_services())

@@ -1,0 +1,205 @@
+"""
+gunicorn as this service wants it: nameless, and with one shape of error and log.
+
+Requests that are broken below HTTP never reach the application, so the worker
+itself must answer them with problem documents.  It does not wait for slow clients
+without end (``api/server/client_timeouts.py``).  Many slow clients can still keep
+others out, which is why production puts a proxy in front.
+"""
+
+import os
+import selectors
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http import HTTPStatus
+
+import structlog
+from gunicorn import glogging, util  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
+from gunicorn.http import wsgi
+from gunicorn.workers.gthread import (  # type: ignore[import-untyped]
+    TConn,
+    ThreadWorker,
+)
+
+from api.http.body import SlowClientError
+from api.http.middleware import SECURITY_HEADERS
+from api.http.problems import MEDIA_TYPE, problem_of_status
+from api.logs import configure, watch_uncaught
+from api.request_context import new_request_id
+from api.server.client_timeouts import SECONDS, PatientSocket
+from api.server.config_check import serving
+from signer.config.settings import Settings
+from signer.startup.guard import EXIT_STATUS
+
+
+# The nearest class counts.  Whatever is not here was our own mistake.
+_STATUS: dict[type[BaseException], HTTPStatus] = {
+    SlowClientError: HTTPStatus.REQUEST_TIMEOUT,
+    http_errors.ParseException: HTTPStatus.BAD_REQUEST,
+    http_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    http_errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    http_errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    http_errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+    http_errors.ConfigurationProblem: HTTPStatus.INTERNAL_SERVER_ERROR,
+    http_errors.InvalidResponseHeader: HTTPStatus.INTERNAL_SERVER_ERROR,
+    http_errors.InvalidResponseHeaderName: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+
+_RETRY_SECONDS = 1.0
+
+_PROBES = tuple(
+    f"{method} {path} ".encode()
+    for method in ("GET", "HEAD")
+    for path in ("/healthz", "/readyz")
+)
+_PROBE_BYTES = 2048
+
+# Balancers come in pairs as well, and supervisors must not wait for them.
+_PROBES_AT_ONCE = 4
+
+_log = structlog.get_logger("api.gunicorn")
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
+    """A gthread worker that says neither who it is nor what upset it."""
+
+    seconds = SECONDS
+    """How long a client may take to send its request, and to take the answer."""
+
+    def init_process(self) -> None:
+        """Start serving.  gunicorn has no setting for its ``Server`` header."""
+        wsgi.Response = _NamelessResponse
+        self._probes = ThreadPoolExecutor(_PROBES_AT_ONCE, "probe")
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """
+        Make the application, which opens key, chains and database.
+
+        What goes wrong is logged in our words; gunicorn would print the exception's.
+        The first workers take the server down with them.  A later one, which comes
+        in for one that was recycled, must not: its siblings still serve, and the
+        master tries again.
+        """
+        try:
+            with serving(self.cfg):
+                super().load_wsgi()
+        except Exception as e:  # noqa: BLE001  Whatever it is, it is told here.
+            refusals = [str(r) for r in getattr(e, "refusals", ())]
+            _log.exception("worker-not-started", refusals=refusals)
+            if self.age <= self.cfg.workers:
+                raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
+            time.sleep(_RETRY_SECONDS)
+            raise SystemExit(EXIT_STATUS) from None
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """
+        Give *conn* to a thread once there is something to read, and not before.
+
+        gunicorn would have a thread wait for the first byte, for 5 s.  Probes have
+        threads of their own: the others may all wait for a device that hangs, which is
+        what a probe must tell.
+        """
+        if conn.initialized or conn.data_ready:
+            if _is_probe(conn.sock):
+                self._enqueue_probe(conn)
+            else:
+                super().enqueue_req(conn)
+            return
+        conn.sock = PatientSocket(conn.sock, self.seconds)
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + self.seconds
+        # Those that never say a word are closed in the order of this queue.
+        self.pending_conns.append(conn)
+        self.poller.register(
+            conn.sock,
+            selectors.EVENT_READ,
+            partial(self.on_pending_socket_readable, conn),
+        )
+
+    def _enqueue_probe(self, conn: TConn) -> None:
+        probed = self._probes.submit(self.handle, conn)
+        probed.add_done_callback(
+            lambda done: self.method_queue.defer(self.finish_request, conn, done)
+        )
+
+    def handle(self, conn: TConn) -> object:
+        """
+        Serve one request of *conn*; say whether another may follow.
+
+        Leave is taken here.  gunicorn's main loop would do it, up to 2 s for each
+        client that does not hang up, and neither accept nor tell the master meanwhile
+        that it lives.
+        """
+        conn.sock.renew()
+        stays = super().handle(conn)
+        if stays is False:
+            conn.sock.leave()
+        return stays
+
+    def handle_error(
+        self, req: object, client: socket.socket, addr: object, exc: BaseException
+    ) -> None:
+        """Answer a request that could not be read; the connection closes then."""
+        kind = next((kind for kind in type(exc).__mro__ if kind in _STATUS), None)
+        status = _STATUS[kind] if kind else HTTPStatus.INTERNAL_SERVER_ERROR
+        request_id = new_request_id()
+        expected = status < HTTPStatus.INTERNAL_SERVER_ERROR
+        (_log.warning if expected else _log.error)(
+            "request-unreadable",
+            status=int(status),
+            request_id=request_id,
+            exc_info=exc,
+        )
+        try:
+            util.write_nonblock(client, _answer(status, request_id))
+        except OSError:
+            _log.debug("client-gone", request_id=request_id)
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types.
+    """Hands gunicorn's own lines to our logging, in the master and the workers."""
+
+    def setup(self, cfg: object) -> None:
+        """Configure logging; gunicorn calls it before anything else."""
+        super().setup(cfg)
+        configure(Settings.from_env(os.environ))
+        watch_uncaught()
+        self.error_log.propagate = True
+
+
+class _NamelessResponse(wsgi.Response):  # type: ignore[misc]
+    def should_close(self) -> bool:
+        # The rest of a late body would be read as the next request.
+        return self.sock.is_late or super().should_close()  # type: ignore[no-any-return]
+
+    def default_headers(self) -> list[str]:
+        return [
+            line for line in super().default_headers() if not line.startswith("Server:")
+        ]
+
+
+def _is_probe(connection: PatientSocket) -> bool:
+    """Say whether a probe has arrived, whole: its thread must not wait for the rest."""
+    head = connection.peek(_PROBE_BYTES)
+    return head.startswith(_PROBES) and head.endswith(b"\r\n\r\n")
+
+
+def _answer(status: HTTPStatus, request_id: str) -> bytes:
+    body = problem_of_status(status).to_bytes(request_id)
+    headers = {
+        **SECURITY_HEADERS,
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        "X-Request-Id": request_id,
+    }
+    lines = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body

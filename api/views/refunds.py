@@ -1,0 +1,105 @@
+"""The JSON that refunds travel in: requests coming in, refunds going out."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from api.strict_json import plain_name
+from signer.amounts import format_units
+from signer.errors import InvalidInputError
+from signer.model.refund import Page, Refund, RefundRequest
+
+
+# Visible ASCII only: two names that look alike must be alike.
+_Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern="^[!-~]+$")
+]
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+_COMPLAINTS = {
+    "missing": "is required",
+    "extra_forbidden": "is not a field of a refund",
+    "string_type": "must be a string",
+    "string_too_short": "is empty",
+    "string_too_long": "is too long",
+    "string_pattern_mismatch": "may hold visible ASCII characters only",
+}
+
+
+class _RefundBody(BaseModel):
+    # What a network, token, address or amount is, the core decides.
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+    payment_session_id: _Name
+    network: _Name
+    token: _Name
+    recipient: _Name
+    amount: _Name
+    reason: _Text | None = None
+    reference: _Name | None = None
+
+
+def read_refund(payload: dict[str, Any]) -> RefundRequest:
+    """
+    Return the refund that *payload* asks for.
+
+    Raises:
+        InvalidInputError: Naming the first field that is wrong.
+    """
+    try:
+        body = _RefundBody.model_validate(payload)
+    except ValidationError as e:
+        (first, *_) = e.errors(include_input=False, include_url=False)
+        complaint = _COMPLAINTS.get(first["type"], "is malformed")
+        name = plain_name(str(first["loc"][0]))
+        raise InvalidInputError(complaint, field=name) from None
+    given = body.model_dump()
+    return RefundRequest(
+        **given | {"reference": body.reference or body.payment_session_id}
+    )
+
+
+def refund_document(refund: Refund) -> dict[str, Any]:
+    """Return *refund* as its client sees it; amounts in whole tokens."""
+    return {
+        "id": refund.id,
+        "status": str(refund.status),
+        "reference": refund.reference,
+        "payment_session_id": refund.payment_session_id,
+        "network": refund.network,
+        "chain_id": refund.chain_id,
+        "token": refund.token,
+        "token_address": refund.token_address,
+        "recipient": refund.recipient,
+        "amount": format_units(refund.amount, refund.decimals),
+        "reason": refund.reason,
+        "sender": refund.sender,
+        "nonce": refund.nonce,
+        "tx_hash": refund.tx_hash,
+        "block_number": refund.block_number,
+        "failure": _failure(refund),
+        "created_at": timestamp(refund.created_at),
+        "updated_at": timestamp(refund.updated_at),
+    }
+
+
+def page_document(page: Page) -> dict[str, Any]:
+    """Return *page* with its refunds, newest first."""
+    return {
+        "refunds": [refund_document(refund) for refund in page.refunds],
+        "next_cursor": page.next_cursor,
+    }
+
+
+def _failure(refund: Refund) -> dict[str, str | None] | None:
+    # A refund whose no-op is under way has its reason, and has not failed yet.
+    if refund.failure_code is None or not refund.status.is_final:
+        return None
+    return {"code": refund.failure_code, "detail": refund.failure_detail}
+
+
+def timestamp(moment: datetime) -> str:
+    # RFC 3339; always UTC and always of one length, so that text sorts by time.
+    utc = moment.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,54 @@
+"""
+The chain: each record's hash is over the record and the hash before it.
+
+::
+
+    hash 0 = SHA-256("hotwallet audit chain 1: genesis")
+    hash n = SHA-256(  "hotwallet audit chain 1: record"
+                     ‖ hash n-1             32 bytes
+                     ‖ n                     8 bytes, big-endian
+                     ‖ length of the id      8 bytes, big-endian
+                     ‖ id                    UTF-8
+                     ‖ body                  UTF-8, canonical JSON (RFC 8785))
+
+Texts are their ASCII bytes, without quotes.  All parts but the last have a length that
+is fixed or told, so that no two records have the same bytes.  The labels keep these
+hashes apart from every other use of SHA-256.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+from signer.model.audit_record import Record, Sealed
+
+
+GENESIS = hashlib.sha256(b"hotwallet audit chain 1: genesis").digest()
+"""The hash that the first record goes on from."""
+
+_RECORD = b"hotwallet audit chain 1: record"
+
+
+def link(previous: bytes, sequence: int, record: Record) -> bytes:
+    """Return the hash, 32 bytes, of the record in place *sequence* after *previous*."""
+    name = record.id.encode()
+    return hashlib.sha256(
+        b"".join(
+            (
+                _RECORD,
+                previous,
+                sequence.to_bytes(8, "big"),
+                len(name).to_bytes(8, "big"),
+                name,
+                record.body.encode(),
+            )
+        )
+    ).digest()
+
+
+def sealed(size: int, head: bytes, records: Iterable[Record]) -> list[Sealed]:
+    """Return *records* in their places behind a chain of *size* that ends in *head*."""
+    placed: list[Sealed] = []
+    for sequence, record in enumerate(records, size + 1):
+        head = link(head, sequence, record)
+        placed.append(Sealed(sequence, head, record))
+    return placed

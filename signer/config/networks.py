@@ -1,0 +1,144 @@
+"""
+The networks and tokens that refunds may use, from one TOML file.
+
+::
+
+    [networks.local]
+    chain_id = 31337
+    rpc_urls = ["http://127.0.0.1:8545"]
+    confirmations = 2
+    max_fee_per_gas_gwei = 500
+
+    [networks.local.tokens.TUSD]
+    address = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+    decimals = 6
+    max_amount = "1000"
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from eth_utils.address import is_checksum_address
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from signer.amounts import parse_units
+from signer.errors import ConfigurationError, InvalidInputError, Refusal
+
+
+def _checksummed(address: str) -> str:
+    if not is_checksum_address(address):
+        raise ValueError("must be an address with its EIP-55 checksum")
+    return address
+
+
+Address = Annotated[str, AfterValidator(_checksummed)]
+
+
+class _Model(BaseModel):
+    # Inputs stay out of error messages: a URL often holds a password.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, hide_input_in_errors=True
+    )
+
+
+class Token(_Model):
+    """
+    One ERC-20 contract.
+
+    ``max_amount`` is the most that one refund may pay, in whole tokens.  The other
+    limits bound what all of them may pay together; None is no limit.
+    """
+
+    address: Address
+    decimals: int = Field(ge=0, le=36)
+    max_amount: str
+    hourly_limit: str | None = None
+    daily_limit: str | None = None
+    daily_limit_per_recipient: str | None = None
+
+    @model_validator(mode="after")
+    def _limits_are_amounts(self) -> Self:
+        largest = self._units("max_amount")
+        for name in ("hourly_limit", "daily_limit", "daily_limit_per_recipient"):
+            if getattr(self, name) is not None and self._units(name) < largest:
+                raise ValueError(f"{name} must not be less than max_amount")
+        return self
+
+    def _units(self, name: str) -> int:
+        try:
+            return parse_units(getattr(self, name), self.decimals)
+        except InvalidInputError as e:
+            raise ValueError(f"{name} {e}") from None
+
+
+class Network(_Model):
+    """
+    One chain.
+
+    ``confirmations`` counts the blocks from the receipt's own to the head, both
+    included.  ``rpc_urls`` are secrets, since providers put the API key there.
+    ``max_fee_per_gas_gwei`` bounds whatever is offered, replacements and the gas
+    price of chains without EIP-1559 included; the other two shape a first offer.
+    ``stuck_after_seconds`` is how long an offer may wait before it is raised.
+    """
+
+    # No larger than JSON's readers take: it stands in every record of the audit.
+    chain_id: int = Field(gt=0, lt=2**53)
+    rpc_urls: tuple[SecretStr, ...] = Field(min_length=1)
+    tokens: dict[str, Token] = Field(min_length=1)
+    confirmations: int = Field(default=12, ge=1)
+    max_fee_per_gas_gwei: int = Field(default=500, gt=0)
+    max_priority_fee_per_gas_gwei: int = Field(default=50, ge=0)
+    base_fee_multiple: int = Field(default=2, ge=1, le=10)
+    rpc_timeout_ms: int = Field(default=5000, ge=100)
+    stuck_after_seconds: int = Field(default=90, ge=1)
+
+    @field_validator("rpc_urls", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: object) -> object:
+        # TOML has lists only, and a frozen value wants a tuple.
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Networks(_Model):
+    """The whole file: networks by the name that the API uses."""
+
+    networks: dict[str, Network] = Field(min_length=1)
+
+
+def load_networks(path: Path) -> Mapping[str, Network]:
+    """
+    Read the TOML file at *path*.
+
+    Raises:
+        ConfigurationError: ``networks-misconfigured``, naming the field.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Networks.model_validate(document).networks
+    except FileNotFoundError:
+        problem = "the file does not exist; docker/networks.example.toml is a start"
+    except (OSError, UnicodeDecodeError) as e:
+        problem = f"the file cannot be read ({type(e).__name__})"
+    except tomllib.TOMLDecodeError as e:
+        problem = f"not TOML: {e}"
+    except ValidationError as e:
+        problem = "; ".join(
+            f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
+            for error in e.errors(include_input=False, include_url=False)
+        )
+    # Never the path: it may be a secret, put into the wrong variable.
+    raise ConfigurationError(
+        Refusal("networks-misconfigured", f"NETWORKS_FILE: {problem}")
+    )

@@ -1,0 +1,77 @@
+"""
+Strict DER for the two things that devices answer (X.690, section 10).
+
+A lenient parser would let one key or signature have many spellings.  So every
+answer must be exactly what a correct encoder would have written, or it is none.
+"""
+
+from asn1crypto.keys import (
+    ECDomainParameters,
+    ECPointBitString,
+    PublicKeyAlgorithm,
+    PublicKeyInfo,
+)
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
+
+from signer.crypto.secp256k1 import N, PublicKey
+from signer.errors import EncodingError
+
+
+_POINT_SIZE = 65
+
+
+def _spki_of(point: bytes) -> bytes:
+    curve = ECDomainParameters(name="named", value="secp256k1")
+    algorithm = PublicKeyAlgorithm({"algorithm": "ec", "parameters": curve})
+    key = {"algorithm": algorithm, "public_key": ECPointBitString(point)}
+    return bytes(PublicKeyInfo(key).dump())
+
+
+# All that stands before the point is the same for every key.  It is encoded once,
+# at import, because asn1crypto's first use is not safe among threads.
+_HEAD = _spki_of(bytes(_POINT_SIZE))[:-_POINT_SIZE]
+
+
+def parse_signature(der: bytes) -> tuple[int, int]:
+    """
+    Return r and s of a DER ``ECDSA-Sig-Value`` (RFC 3279), both in 1..N-1.
+
+    Raises:
+        EncodingError: Not canonical DER, or a number is out of range.
+    """
+    try:
+        r, s = decode_dss_signature(der)
+    except (TypeError, ValueError):
+        raise EncodingError("the signature is not DER") from None
+    if not (0 < r < N and 0 < s < N and encode_dss_signature(r, s) == der):
+        raise EncodingError("the signature is not canonical, or out of range")
+    return r, s
+
+
+def encode_signature(r: int, s: int) -> bytes:
+    """Return the DER ``ECDSA-Sig-Value`` of r and s (RFC 3279)."""
+    return encode_dss_signature(r, s)
+
+
+def parse_public_key(spki: bytes) -> PublicKey:
+    """
+    Return the key in a DER ``SubjectPublicKeyInfo`` (RFC 5480).
+
+    Only ``id-ecPublicKey`` on the named curve secp256k1, with an uncompressed
+    point that lies on it, is accepted.
+
+    Raises:
+        EncodingError: Anything else.
+    """
+    point = spki[-_POINT_SIZE:]
+    if spki != _HEAD + point:
+        raise EncodingError("the public key is not a secp256k1 SubjectPublicKeyInfo")
+    return PublicKey(point)
+
+
+def encode_public_key(point: bytes) -> bytes:
+    """Return the DER ``SubjectPublicKeyInfo`` of a point as ``PublicKey`` has it."""
+    return _HEAD + point

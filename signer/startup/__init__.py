@@ -1,0 +1,5 @@
+"""
+The start-up guard: checks that refuse an unsafe configuration.
+
+It may import every other package of ``signer`` except ``refunds``.
+"""

@@ -1,0 +1,546 @@
+"""Who comes in: the right role, the right scope, one time, and never unseen."""
+
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from falcon.testing import Result, TestClient
+
+from api.auth.authorization import RequiredRights
+from api.auth.dev_tokens import mint, provide_signing_key
+from api.auth.jwt_verifier import JWTVerifier
+from api.auth.rate_limits import RateLimits
+from api.http.middleware import AuthorizationMiddleware, Resource
+from api.request_context import neighbourhood
+from backends.sql.callers import CallerTables
+from backends.sql.database import Database
+from signer.audit.log import AuditLog
+from signer.config.settings import Settings
+from tests.api import access_app
+from tests.api.access_app import Absent, Journal, Rotation, audit_into, build
+from tests.api.forgeries import FORGERIES
+from tests.api.live_server import Server
+from tests.api.support import (
+    AUDIENCE,
+    ISSUER,
+    SettableClock,
+    bearer,
+    claims,
+    header,
+    lines,
+    segment,
+    signed,
+)
+
+
+ADMIN: dict[str, Any] = {"roles": ["admin"], "scope": "keys:rotate", "sub": "alice"}
+
+_ids = itertools.count(1)
+
+
+@pytest.fixture
+def callers(sqlite_url: str) -> Iterator[CallerTables]:
+    """The shared counts, in a database of their own."""
+    database = Database(sqlite_url, pool_size=4, timeout=5.0)
+    yield CallerTables(database)
+    database.close()
+
+
+@pytest.fixture
+def journal() -> Journal:
+    """Where refusals are written down."""
+    return Journal()
+
+
+@pytest.fixture
+def audit(journal: Journal, clock: SettableClock) -> AuditLog:
+    """The audit, into that journal."""
+    return audit_into(journal, clock)
+
+
+@pytest.fixture
+def client(callers: CallerTables, clock: SettableClock, audit: AuditLog) -> TestClient:
+    """A client of the two routes."""
+    return TestClient(build(callers, clock, audit=audit))
+
+
+def _ask(
+    client: TestClient,
+    path: str = "/rotation",
+    method: str = "POST",
+    **changes: Any,
+) -> Result:
+    """Ask with a token that nobody used before, unless its ``jti`` is given."""
+    named = {"jti": f"token-{next(_ids)}"} | changes
+    return client.simulate_request(
+        method, path, headers=bearer(**named), remote_addr="192.0.2.1"
+    )
+
+
+def test_no_forgery_comes_in(client: TestClient) -> None:
+    """H1, H2, H3, H4, H5, H7: of all forgeries none is let in, and none upsets us."""
+    statuses = [
+        client.simulate_request(
+            method,
+            path,
+            headers={"Authorization": f"Bearer {forged}"},
+            remote_addr=f"192.0.2.{n}",
+        ).status_code
+        for n, (forged, _) in enumerate(FORGERIES.values())
+        for method, path in (("POST", "/rotation"), ("GET", "/refunds"))
+    ]
+
+    assert len(statuses) >= 2 * 100
+    assert set(statuses) == {401}
+
+
+_MERCHANT = {"roles": ["merchant"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "status"),
+    [
+        ("/refunds", _MERCHANT, 200),
+        ("/refunds", _MERCHANT | {"scope": "refunds:write other"}, 200),
+        ("/refunds", _MERCHANT | {"scope": "refunds:read"}, 403),
+        ("/refunds", _MERCHANT | {"scope": "refunds:write2"}, 403),
+        ("/refunds", _MERCHANT | {"scope": "Refunds:Write"}, 403),
+        ("/refunds", ADMIN, 403),
+        ("/refunds", {"roles": []}, 403),
+        ("/rotation", ADMIN, 200),
+        ("/rotation", ADMIN | {"roles": ["devops", "merchant"]}, 200),
+        ("/rotation", ADMIN | {"scope": "keys:read keys:rotate"}, 200),
+        ("/rotation", ADMIN | {"roles": ["merchant"]}, 403),
+        ("/rotation", ADMIN | {"roles": []}, 403),
+        ("/rotation", {"roles": ["admin"]}, 403),
+        ("/rotation", ADMIN | {"scope": "keys:read"}, 403),
+        ("/rotation", ADMIN | {"scope": "keys:rotate2"}, 403),
+        ("/rotation", _MERCHANT, 403),
+    ],
+)
+def test_rights(
+    client: TestClient, path: str, token: dict[str, Any], status: int
+) -> None:
+    """H10: a role is needed, and the scope too: always for what is administrative."""
+    answer = _ask(client, path, **token)
+
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json["code"] == "forbidden"
+        assert "insufficient_scope" in answer.headers["www-authenticate"]
+
+
+def test_a_refusal_is_on_record(client: TestClient, journal: Journal) -> None:
+    """H10: who was not let in, where, and why, is written before the answer."""
+    _ask(client, jti="jti-1", **ADMIN | {"roles": ["merchant"]})
+    _ask(client, jti="jti-2", roles=["admin"], sub="bob")
+    client.simulate_post(
+        "/rotation", headers={"X-Request-Id": "id-3"}, remote_addr="192.0.2.1"
+    )
+    _ask(client, jti="jti-4", **ADMIN)
+    _ask(client, jti="jti-4", **ADMIN)
+    _ask(client, jti="jti-5", iss="https://other.example", **ADMIN)
+    said = [record.fields for record in journal.records]
+
+    assert [
+        (each["actor"], each.get("token_id"), each["outcome"]) for each in said
+    ] == [
+        ("alice", "jti-1", "forbidden"),
+        ("bob", "jti-2", "forbidden"),
+        ("anonymous", None, "no-token"),
+        ("alice", "jti-4", "token-replayed"),
+        ("anonymous", None, "token-issuer"),
+    ]
+    assert said[2]["request_id"] == "id-3"
+    assert {each["event"] for each in said} == {"access-denied"}
+    assert {each["operation"] for each in said} == {"administration"}
+    assert all(
+        each["details"] == {"route": "/rotation", "method": "POST", "peer": "192.0.2.1"}
+        for each in said
+    )
+
+
+def test_refunds_are_refused_without_a_record(
+    client: TestClient, journal: Journal
+) -> None:
+    """What is not administrative is in the log of requests, and not in the audit."""
+    statuses = [
+        client.simulate_get("/refunds").status_code,
+        _ask(client, "/refunds", roles=[]).status_code,
+    ]
+
+    assert statuses == [401, 403]
+    assert journal.records == []
+
+
+def test_without_a_record_there_is_no_refusal(
+    client: TestClient, journal: Journal
+) -> None:
+    """A refusal that cannot be audited is answered 503, and nobody is let in."""
+    journal.fails = True
+    answers = [
+        _ask(client, **ADMIN | {"roles": []}),
+        client.simulate_post("/rotation"),
+        client.simulate_get("/rotation"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert {answer.json["code"] for answer in answers} == {"store-unavailable"}
+    assert _ask(client, **ADMIN).status_code == 200
+
+
+def test_a_token_works_once(
+    client: TestClient, callers: CallerTables, clock: SettableClock, audit: AuditLog
+) -> None:
+    """H9: the second change with a token is refused, by whichever process."""
+    other = TestClient(build(callers, clock, audit=audit))
+    first = _ask(client, jti="once", **ADMIN)
+    same = _ask(client, jti="once", **ADMIN)
+    elsewhere = _ask(other, jti="once", **ADMIN)
+    clock.advance(329)  # A moment more, and it is not believed anyway.
+    late = client.simulate_post("/rotation", headers=bearer(jti="once", **ADMIN))
+
+    assert first.status_code == 200
+    assert [a.status_code for a in (same, elsewhere, late)] == [401] * 3
+    assert same.json["code"] == "unauthenticated"
+
+
+def test_looking_uses_nothing_up(client: TestClient) -> None:
+    """A token that changed nothing can still do its one change."""
+    looks = [_ask(client, method=m, jti="look", **ADMIN) for m in ("GET", "HEAD") * 2]
+    change = _ask(client, jti="look", **ADMIN)
+    look = _ask(client, method="GET", jti="look", **ADMIN)
+
+    assert [each.status_code for each in looks] == [200] * 4
+    assert change.status_code == 200
+    assert look.status_code == 200
+
+
+def test_a_refused_call_uses_nothing_up(client: TestClient) -> None:
+    """Only what is let in costs the token; refunds do not at all."""
+    refused = _ask(client, jti="keep", **ADMIN | {"scope": "keys:read"})
+    good = _ask(client, jti="keep", **ADMIN)
+    paid = [_ask(client, "/refunds", jti="many", roles=["merchant"]) for _ in range(3)]
+
+    assert (refused.status_code, good.status_code) == (403, 200)
+    assert [each.status_code for each in paid] == [200] * 3
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_without_the_database_nobody_administers(
+    clock: SettableClock, audit: AuditLog, journal: Journal, method: str
+) -> None:
+    """What cannot be counted or used up is refused; refunds are not."""
+    client = TestClient(build(Absent(), clock, audit=audit))
+    answer = _ask(client, method=method, **ADMIN)
+
+    assert (answer.status_code, answer.json["code"]) == (503, "store-unavailable")
+    assert client.simulate_post("/rotation").status_code == 503
+    assert _ask(client, "/refunds", roles=["merchant"]).status_code == 200
+    assert client.simulate_get("/refunds").status_code == 401
+    assert journal.records == []
+
+
+_SPOOFED = {
+    "X-Forwarded-For": "198.51.100.7",
+    "X-Real-IP": "198.51.100.7",
+    "Forwarded": "for=198.51.100.7",
+    "X-Client-IP": "198.51.100.7",
+    "True-Client-IP": "198.51.100.7",
+    "X-Forwarded-Host": "hotwallet.example",
+    "X-Original-URL": "/probe",
+    "X-HTTP-Method-Override": "GET",
+    "Host": "hotwallet.example",
+}
+
+
+def test_a_caller_does_not_say_where_it_is(
+    client: TestClient, journal: Journal
+) -> None:
+    """H16: headers change neither the audit's peer nor the route nor the method."""
+    statuses = [
+        client.simulate_post(
+            "/rotation", headers={name: value}, remote_addr="203.0.113.9"
+        ).status_code
+        for name, value in _SPOOFED.items()
+    ]
+    peers = [record.fields["details"] for record in journal.records]
+
+    assert set(statuses) == {401}
+    assert peers == [
+        {"route": "/rotation", "method": "POST", "peer": "203.0.113.9"}
+    ] * len(_SPOOFED)
+
+
+@pytest.mark.parametrize(
+    ("socket", "said", "peer"),
+    [
+        ("10.0.0.1", "198.51.100.7", "198.51.100.7"),
+        ("10.0.0.1", "1.2.3.4, 198.51.100.7", "198.51.100.7"),
+        ("10.0.0.1", "1.2.3.4,198.51.100.7 , 10.0.0.2", "198.51.100.7"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "1.2.3.4, nonsense", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, \x1b[31m, 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "2001:DB8::0:1", "2001:db8::1"),
+        ("10.0.0.1", "1.2.3.4, 198.51.100.7:51234", "198.51.100.7"),
+        ("10.0.0.1", "1.2.3.4, 198.51.100.7:51234, 10.0.0.2:80", "198.51.100.7"),
+        ("10.0.0.1", "[2001:db8::1]:443", "2001:db8::1"),
+        ("10.0.0.1", "[2001:db8::1]", "2001:db8::1"),
+        ("10.0.0.1", "[::ffff:198.51.100.7]:443", "198.51.100.7"),
+        ("10.0.0.1", "1.2.3.4, [198.51.100.7]:443", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, 198.51.100.7:", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, 198.51.100.7:port", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, [2001:db8::1]443", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, []:443", "10.0.0.1"),
+        ("10.0.0.1", "1.2.3.4, :443", "10.0.0.1"),
+        ("203.0.113.9", "1.2.3.4", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "1.2.3.4", "203.0.113.9"),
+        ("::ffff:10.0.0.1", "1.2.3.4", "1.2.3.4"),
+        ("fe80::1%eth0", "1.2.3.4", "fe80::1"),
+        ("", "1.2.3.4", "1.2.3.4"),
+        ("", "", "unknown"),
+    ],
+)
+def test_a_proxy_may_say_where_it_is(
+    callers: CallerTables,
+    clock: SettableClock,
+    audit: AuditLog,
+    journal: Journal,
+    socket: str,
+    said: str,
+    peer: str,
+) -> None:
+    """H16: only a named proxy is believed, and of its word only what it saw itself."""
+    app = build(callers, clock, audit=audit, proxies=[ip_network("10.0.0.0/8")])
+    TestClient(app).simulate_post(
+        "/rotation", headers={"X-Forwarded-For": said}, remote_addr=socket
+    )
+
+    assert [r.fields["details"]["peer"] for r in journal.records] == [peer]
+
+
+@pytest.mark.parametrize("said", [None, "1.2.3.4, unknown"])
+def test_a_proxy_that_names_nobody_is_told_once(
+    callers: CallerTables, clock: SettableClock, log: io.StringIO, said: str | None
+) -> None:
+    """H16: its clients are counted as one, which somebody must hear of, and mend."""
+    client = TestClient(build(callers, clock, proxies=[ip_network("10.0.0.0/8")]))
+    headers = {} if said is None else {"X-Forwarded-For": said}
+    for _ in range(3):
+        client.simulate_post("/rotation", headers=headers, remote_addr="10.0.0.1")
+    client.simulate_post("/rotation", headers=headers, remote_addr="203.0.113.9")
+    told = [event for event in lines(log) if event["level"] == "warning"]
+
+    assert [(event["event"], event.get("proxy")) for event in told] == [
+        ("forwarded-address-unreadable", "10.0.0.1"),
+        ("proxy-bypassed", None),
+    ]
+
+
+def test_a_socket_without_an_address_is_no_proxy_by_itself(
+    client: TestClient, journal: Journal
+) -> None:
+    """H16: over a Unix socket, too, nobody is believed where no proxy is named."""
+    client.simulate_post(
+        "/rotation", headers={"X-Forwarded-For": "1.2.3.4"}, remote_addr=""
+    )
+
+    assert [r.fields["details"]["peer"] for r in journal.records] == ["unknown"]
+
+
+PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
+
+
+@pytest.mark.parametrize(
+    ("socket", "through"),
+    [
+        ("10.0.0.1", True),
+        ("::ffff:10.0.0.1", True),
+        ("fd00::7", True),
+        ("", True),
+        ("127.0.0.1", False),
+        ("203.0.113.9", False),
+        ("::1", False),
+    ],
+)
+@pytest.mark.parametrize("path", ["/refunds", "/rotation"])
+def test_nobody_comes_past_the_proxy(
+    callers: CallerTables, clock: SettableClock, path: str, socket: str, through: bool
+) -> None:
+    """H15: with a proxy named, a good token sent past it is refused unseen."""
+    client = TestClient(build(callers, clock, proxies=PROXIES))
+    token = signed(
+        header(), claims(roles=["merchant", "admin"], scope="refunds:write keys:rotate")
+    )
+    answer = client.simulate_get(
+        path,
+        headers={"Authorization": f"Bearer {token}", "X-Forwarded-For": "10.0.0.9"},
+        remote_addr=socket,
+    )
+
+    assert answer.status_code == (200 if through else 421)
+    if not through:
+        assert answer.json["code"] == "not-through-proxy"
+        assert "sub" not in answer.json
+
+
+def test_a_way_past_the_proxy_is_on_record(
+    callers: CallerTables,
+    clock: SettableClock,
+    audit: AuditLog,
+    journal: Journal,
+    log: io.StringIO,
+) -> None:
+    """Each is logged, an administrative one is audited, and many are turned away."""
+    limits = RateLimits.shared(callers, refused=2, clock=clock)
+    app = build(callers, clock, audit=audit, limits=limits, proxies=PROXIES)
+    statuses = [
+        TestClient(app)
+        .simulate_post("/rotation", remote_addr="203.0.113.9")
+        .status_code
+        for _ in range(4)
+    ]
+    events = [json.loads(line) for line in log.getvalue().splitlines()]
+    bypassed = [event for event in events if event["event"] == "proxy-bypassed"]
+    outcomes = [record.fields["outcome"] for record in journal.records]
+
+    assert statuses == [421, 421, 429, 429]
+    assert [event["peer"] for event in bypassed] == ["203.0.113.9"] * 3
+    assert outcomes == ["not-through-proxy"] * 2 + ["too-many-requests"]
+
+
+@pytest.mark.parametrize("path", ["/probe", "/numbers"])
+def test_probes_and_scrapes_come_past_the_proxy(
+    callers: CallerTables, clock: SettableClock, path: str
+) -> None:
+    """A supervisor and a Prometheus ask each process, and not who is in front."""
+    client = TestClient(build(callers, clock, proxies=PROXIES))
+    token = signed(header(), claims(roles=["devops"]))
+    answer = client.simulate_get(
+        path, headers={"Authorization": f"Bearer {token}"}, remote_addr="203.0.113.9"
+    )
+
+    assert answer.status_code == 200
+
+
+def test_neighbours() -> None:
+    """One customer's addresses count together: 2**64 of IPv6, and one of IPv4."""
+    assert neighbourhood("2001:db8:1:2:3::1") == neighbourhood("2001:db8:1:2:4::2")
+    assert neighbourhood("2001:db8:1:2::1") != neighbourhood("2001:db8:1:3::1")
+    assert neighbourhood("192.0.2.1") != neighbourhood("192.0.2.2")
+    assert neighbourhood("unknown") == "unknown"
+
+
+@pytest.mark.parametrize(
+    "text", ["a\r\nb", 'x", "actor": "root', "\x1b[2J", "\u2028", "ä", "\x00"]
+)
+def test_nobody_writes_into_the_audit(
+    client: TestClient, journal: Journal, log: io.StringIO, text: str
+) -> None:
+    """H18: nothing that a caller chose freely stands in a record or an event."""
+    shown = text.encode().decode("latin-1")
+    hidden = segment(claims() | {"sub": text})
+    client.simulate_post(
+        "/rotation",
+        headers={
+            "X-Request-Id": shown,
+            "X-Forwarded-For": shown,
+            "User-Agent": shown,
+            "Authorization": f"Bearer {segment(header())}.{hidden}.AAAA",
+        },
+        query_string="a=" + "".join(f"%{byte:02x}" for byte in text.encode()),
+    )
+    denied = signed(header(), claims(roles=["admin"], sub="a", scope="x", client=text))
+    client.simulate_post("/rotation", headers={"Authorization": f"Bearer {denied}"})
+
+    assert len(journal.records) == 2
+    assert all(record.body.isascii() for record in journal.records)
+    assert all(text not in str(record.fields) for record in journal.records)
+    assert all(text not in str(line) for line in lines(log))
+
+
+def test_what_is_administrative_needs_a_scope() -> None:
+    """A route that forgets its role or its scope is never made."""
+    with pytest.raises(TypeError, match="Forgetful needs a role and a scope"):
+        type(
+            "Forgetful",
+            (Resource,),
+            {"required_role": "admin", "is_administrative": True},
+        )
+    with pytest.raises(TypeError, match="Careless needs a role and a scope"):
+        type(
+            "Careless",
+            (Resource,),
+            {"required_scope": "keys:rotate", "is_administrative": True},
+        )
+    assert Rotation.needs("POST") == RequiredRights(
+        frozenset({"admin", "devops"}), "keys:rotate", administrative=True
+    )
+
+
+def test_a_gate_without_access_serves_no_administrator(clock: SettableClock) -> None:
+    """Where nobody counts and nobody writes, refunds are paid and keys not changed."""
+    authenticator = JWTVerifier(
+        access_app.ONE_KEY, issuer=ISSUER, audience=AUDIENCE, clock=clock
+    )
+    client = TestClient(access_app.routed(AuthorizationMiddleware(authenticator)))
+
+    assert _ask(client, **ADMIN).status_code == 500
+    assert _ask(client, "/refunds", roles=["merchant"]).status_code == 200
+    assert _ask(client, "/refunds", roles=["admin"]).status_code == 403
+    assert client.simulate_get("/probe").status_code == 200
+
+
+@pytest.fixture
+def environ(tmp_path: Path, database_url: str) -> dict[str, str]:
+    """The environment of servers with one ledger, on each database in turn."""
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    provide_signing_key(private, public)
+    return {
+        "APP_ENV": "test",
+        "HOTWALLET_HOME": str(tmp_path),
+        "DATABASE_URL": database_url,
+        "JWT_PUBLIC_KEY_FILE": str(public),
+        "JWT_SIGNING_KEY_FILE": str(private),
+        "WEB_CONCURRENCY": "1",
+    }
+
+
+def _rotate(server: Server, token: str) -> int:
+    return server.ask(
+        b"POST /rotation HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
+        b"Authorization: Bearer %s\r\n\r\n" % token.encode()
+    ).status
+
+
+def _mint(environ: dict[str, str]) -> str:
+    return mint(
+        Settings.from_env(environ),
+        subject="alice",
+        roles=["admin"],
+        scopes=["keys:rotate"],
+    )
+
+
+def test_a_token_works_once_in_all_processes(environ: dict[str, str]) -> None:
+    """H9: of two servers one lets a token in, and no server after a restart."""
+    app = "tests.api.access_app:get_app()"
+    mine, other, fresh = (_mint(environ) for _ in range(3))
+    with Server(environ, app) as first, Server(environ, app) as second:
+        statuses = [_rotate(s, mine) for s in (first, second, first)]
+        statuses += [_rotate(s, other) for s in (second, first)]
+        stopped = first.stop(), second.stop()
+        errors = first.errors() + second.errors()
+    with Server(environ, app) as again:
+        afterwards = [_rotate(again, token) for token in (mine, other, fresh)]
+
+    assert statuses == [200, 401, 401, 200, 401]
+    assert stopped == (0, 0)
+    assert errors == ""
+    assert afterwards == [401, 401, 200]

@@ -1,0 +1,167 @@
+"""Development's tokens are as good as production's, and cannot be minted there."""
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from api.auth.dev_tokens import mint, provide_signing_key
+from api.auth.jwt_verifier import JWTVerifier
+from signer.config.settings import Settings
+from signer.errors import AuthenticationError, ConfigurationError, InvalidInputError
+from tests.api.support import SettableClock
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """Return an environment with a fresh pair of keys."""
+    private, public = tmp_path / "jwt" / "signing.pem", tmp_path / "jwt" / "public.pem"
+    provide_signing_key(private, public)
+    return {
+        "APP_ENV": "development",
+        "JWT_SIGNING_KEY_FILE": str(private),
+        "JWT_PUBLIC_KEY_FILE": str(public),
+    }
+
+
+def test_the_service_accepts_what_is_minted(environ: dict[str, str]) -> None:
+    """A minted token names subject, roles and scopes, and lives five minutes."""
+    settings, clock = Settings.from_env(environ), SettableClock()
+    authenticator = JWTVerifier.from_settings(settings, clock)
+    token = mint(
+        settings,
+        subject="dev",
+        roles=["merchant", "devops"],
+        scopes=["keys:read", "keys:rotate"],
+        clock=clock,
+    )
+
+    caller = authenticator.authenticate(f"Bearer {token}")
+    clock.advance(331)
+
+    assert caller.sub == "dev"
+    assert caller.roles == {"merchant", "devops"}
+    assert caller.scopes == frozenset({"keys:read", "keys:rotate"})
+    with pytest.raises(AuthenticationError, match="token-expired"):
+        authenticator.authenticate(f"Bearer {token}")
+
+
+def test_without_scopes_there_is_no_claim(environ: dict[str, str]) -> None:
+    """Roles alone decide, unless a token is minted for less."""
+    settings = Settings.from_env(environ)
+    token = mint(settings, subject="dev", roles=["merchant"])
+
+    caller = JWTVerifier.from_settings(settings).authenticate(f"Bearer {token}")
+
+    assert caller.scopes is None
+
+
+@pytest.mark.parametrize("scope", ["", "a  b", 'a"b', "ä", "a\nb"])
+def test_a_scope_is_a_word(environ: dict[str, str], scope: str) -> None:
+    """What no service would believe is not minted."""
+    with pytest.raises(InvalidInputError) as refusal:
+        mint(
+            Settings.from_env(environ),
+            subject="dev",
+            roles=["merchant"],
+            scopes=["keys:read", scope],
+        )
+
+    assert refusal.value.field == "scope"
+
+
+def test_a_shared_secret_mints_too() -> None:
+    """HS256 serves those who want one variable and no files."""
+    settings = Settings.from_env(
+        {"APP_ENV": "test", "JWT_ALGORITHM": "HS256", "JWT_SECRET": "s" * 32}
+    )
+    token = mint(settings, subject="dev", roles=["merchant"], key_id="dev-1")
+
+    assert JWTVerifier.from_settings(settings).authenticate(f"Bearer {token}")
+
+
+def test_two_tokens_are_never_the_same(environ: dict[str, str]) -> None:
+    """Each token has an id of its own, even within one second."""
+    settings, clock = Settings.from_env(environ), SettableClock()
+    authenticator = JWTVerifier.from_settings(settings, clock)
+
+    ids = {
+        authenticator.authenticate(
+            "Bearer " + mint(settings, subject="dev", roles=["merchant"], clock=clock)
+        ).jti
+        for _ in range(5)
+    }
+
+    assert len(ids) == 5
+
+
+@pytest.mark.parametrize("environment", ["production", "", "Staging"])
+def test_production_mints_nothing(environ: dict[str, str], environment: str) -> None:
+    """Where real money is, or might be, tokens come from elsewhere."""
+    settings = Settings.from_env(environ | {"APP_ENV": environment})
+
+    with pytest.raises(ConfigurationError, match="dev-tokens-forbidden"):
+        mint(settings, subject="dev", roles=["merchant"])
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 301, 86400])
+def test_no_token_lives_long(environ: dict[str, str], seconds: int) -> None:
+    """Development has no exception from the five minutes."""
+    with pytest.raises(InvalidInputError) as refusal:
+        mint(
+            Settings.from_env(environ),
+            subject="dev",
+            roles=["merchant"],
+            lifetime=timedelta(seconds=seconds),
+        )
+
+    assert refusal.value.field == "lifetime"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"JWT_SIGNING_KEY_FILE": ""}, "jwt-not-configured"),
+        ({"JWT_SIGNING_KEY_FILE": "missing.pem"}, "jwt-key-invalid"),
+    ],
+)
+def test_says_what_it_needs(
+    environ: dict[str, str], changes: dict[str, str], code: str
+) -> None:
+    """Without a key to sign with, the refusal names the variable."""
+    with pytest.raises(ConfigurationError, match=code):
+        mint(Settings.from_env(environ | changes), subject="dev", roles=["merchant"])
+
+
+def test_the_private_key_is_private(tmp_path: Path) -> None:
+    """Only the owner reads the key, and no draft stays behind."""
+    private, public = tmp_path / "a.pem", tmp_path / "b.pem"
+    provide_signing_key(private, public)
+
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pem", "b.pem"]
+
+
+def test_a_key_is_made_once(tmp_path: Path) -> None:
+    """However many processes begin at once, all end with the same pair."""
+    private, public = tmp_path / "a.pem", tmp_path / "b.pem"
+
+    def provide(_: int) -> bytes:
+        provide_signing_key(private, public)
+        return private.read_bytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        seen = set(pool.map(provide, range(16)))
+    settings = Settings.from_env(
+        {
+            "APP_ENV": "test",
+            "JWT_SIGNING_KEY_FILE": str(private),
+            "JWT_PUBLIC_KEY_FILE": str(public),
+        }
+    )
+    token = mint(settings, subject="dev", roles=["merchant"])
+
+    assert len(seen) == 1
+    assert JWTVerifier.from_settings(settings).authenticate(f"Bearer {token}")

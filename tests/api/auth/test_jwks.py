@@ -1,0 +1,467 @@
+"""Keys by URL: new ones in time, old ones not for long, and never another's."""
+
+import io
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from api.auth.jwks import RemoteKeys, open_keys
+from api.auth.jwt_verifier import JWTVerifier
+from backends.jwks_client import KeyServer, KeySetError
+from signer.config.settings import Settings
+from signer.errors import AuthenticationError, ConfigurationError
+from tests.api.issuer import Answer, Issuer, authority, document, dripping, jwk
+from tests.api.support import (
+    ED25519_KEY,
+    ES256_KEY,
+    ISSUER,
+    RSA_KEY,
+    STRANGER,
+    SettableClock,
+    claims,
+    header,
+    lines,
+    signed,
+)
+from tests.support.waiting import eventually
+
+
+A = jwk("ES256", ES256_KEY, "a")
+B = jwk("EdDSA", ED25519_KEY, "b")
+
+_OK = b"HTTP/1.1 200 OK\r\n"
+
+
+class Timer:
+    """Seconds that a test lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def timer() -> Timer:
+    """A timer that stands still until it is told to move."""
+    return Timer()
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    """An issuer that publishes one key."""
+    with Issuer() as issuer:
+        issuer.publish(A)
+        yield issuer
+    _land()  # What it cut off must not be told in the log of the next test.
+
+
+def _server(issuer: Issuer, **changes: Any) -> KeyServer:
+    return KeyServer(issuer.url, may_be_plain=True, **changes)
+
+
+@pytest.fixture
+def keys(issuer: Issuer, timer: Timer) -> RemoteKeys:
+    """The issuer's keys, fetched once already."""
+    return RemoteKeys.open(_server(issuer), "ES256", timer)
+
+
+def _events(log: io.StringIO, name: str) -> list[dict[str, Any]]:
+    return [line for line in lines(log) if line["event"] == name]
+
+
+def _land() -> None:
+    """Wait for the fetch under way, if there is one: ten seconds are enough for it."""
+    for thread in threading.enumerate():
+        if thread.name == "jwks":
+            thread.join(10)
+
+
+def test_a_token_is_verified_by_url(issuer: Issuer) -> None:
+    """With ``JWT_JWKS_URL`` the issuer's keys are all that verifying takes."""
+    environ = {"APP_ENV": "test", "JWT_ISSUER": ISSUER, "JWT_JWKS_URL": issuer.url}
+    settings = Settings.from_env(environ)
+    authenticator = JWTVerifier.from_settings(settings, SettableClock())
+    good = signed(header(kid="a"), claims())
+    nameless = signed(header(), claims())
+
+    assert authenticator.authenticate(f"Bearer {good}").sub == "gateway-1"
+    with pytest.raises(AuthenticationError, match="token-key-unknown"):
+        authenticator.authenticate(f"Bearer {nameless}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"JWT_PUBLIC_KEY_FILE": "key.pem"}, "jwt-not-configured"),
+        ({"JWT_ALGORITHM": "HS256"}, "jwt-key-invalid"),
+        ({"APP_ENV": "production"}, "jwt-url-insecure"),
+        ({"APP_ENV": "staging"}, "jwt-url-insecure"),
+        ({"JWT_JWKS_URL": "http://issuer.example/jwks"}, "jwt-url-insecure"),
+        ({"JWT_JWKS_URL": "http://127.0.0.1.example/jwks"}, "jwt-url-insecure"),
+        ({"JWT_JWKS_URL": "https://canary@issuer.example/"}, "jwt-url-insecure"),
+        ({"JWT_JWKS_URL": "https:///jwks"}, "jwt-url-insecure"),
+        ({"JWT_JWKS_URL": "https://issuer.example:x/"}, "jwt-url-insecure"),
+        ({"JWT_JWKS_URL": "https://issuer.example/ö"}, "jwt-url-insecure"),
+        ({"JWT_JWKS_URL": "file:///etc/passwd"}, "jwt-url-insecure"),
+        ({"JWT_JWKS_URL": "http://127.0.0.1:1/canary"}, "jwt-keys-unreachable"),
+        ({"JWT_JWKS_URL": "http://localhost:1/canary"}, "jwt-keys-unreachable"),
+    ],
+)
+def test_refuses_an_unsafe_url(
+    issuer: Issuer, changes: dict[str, str], code: str
+) -> None:
+    """Keys come over TLS, or from the very machine where no real money is."""
+    environ = {"APP_ENV": "test", "JWT_JWKS_URL": issuer.url} | changes
+
+    with pytest.raises(ConfigurationError) as refusal:
+        open_keys(Settings.from_env(environ))
+
+    assert [code] == [line.code for line in refusal.value.refusals]
+    assert "canary" not in str(refusal.value)
+
+
+def test_a_new_key_counts_at_once(
+    keys: RemoteKeys, issuer: Issuer, timer: Timer
+) -> None:
+    """H11: a token of a key that was just published is not refused once."""
+    issuer.publish(A, B)
+    timer.now += 61
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: keys.find("b"), range(16)))
+
+    assert all(found)
+    assert keys.find("a") is not None
+    assert issuer.requests == 2
+
+
+def test_a_change_of_keys_refuses_nobody(
+    keys: RemoteKeys, issuer: Issuer, timer: Timer
+) -> None:
+    """
+    H11: while old key and new one overlap, every token is believed.
+
+    The new one is published ten seconds after the keys were fetched because of their
+    age, and used ten seconds later: that it is unknown is another reason to ask.
+    """
+    missed = 0
+    for second in range(0, 1800, 10):
+        timer.now += 10
+        if second == 600:
+            issuer.publish(A, B)
+        missed += keys.find("a") is None
+        missed += second >= 610 and keys.find("b") is None
+        _land()
+
+    assert missed == 0
+    # At first, after 300 s and 600 s, for the new one, and thrice 300 s after that.
+    assert issuer.requests == 7
+
+
+def test_a_key_that_is_published_during_a_fetch(
+    keys: RemoteKeys, issuer: Issuer, timer: Timer
+) -> None:
+    """H11: who waits for a fetch that was too early for a key has it fetched again."""
+    asked, publish = threading.Event(), threading.Event()
+    too_early = issuer.answer
+
+    def held(handler: BaseHTTPRequestHandler) -> None:
+        asked.set()
+        publish.wait(5)
+        too_early(handler)
+
+    issuer.answer = held
+    timer.now += 300
+    keys.find("a")
+    asked.wait(5)
+    issuer.publish(A, B)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(keys.find, "b")
+        publish.set()
+
+        assert found.result(10) is not None
+    assert issuer.requests == 3
+
+
+def test_a_removed_key_is_gone_at_the_next_refresh(
+    keys: RemoteKeys, issuer: Issuer, timer: Timer
+) -> None:
+    """H11: what the issuer takes back is believed for five minutes at most."""
+    issuer.publish(B)
+    timer.now += 299
+    before = keys.find("a")
+    timer.now += 1
+
+    assert before is not None
+    assert eventually(lambda: keys.find("a") is None)
+    assert keys.find("b") is not None
+    # The refresh may have ended while somebody looked; whoever comes now asks for a.
+    assert keys.find("a") is None
+    assert issuer.requests == 3
+
+
+def test_who_was_idle_asks_first(
+    keys: RemoteKeys, issuer: Issuer, timer: Timer
+) -> None:
+    """H11: a key that was removed while nobody asked is not believed even once."""
+    issuer.publish(B)
+    timer.now += 601
+
+    assert keys.find("a") is None
+
+
+def test_refreshing_keeps_nobody_waiting(issuer: Issuer, timer: Timer) -> None:
+    """A request that finds the keys a little old is answered with them."""
+    server = _server(issuer, seconds=30.0, deadline=30.0)
+    keys = RemoteKeys.open(server, "ES256", timer)
+    issuer.answer = dripping(b"", b"")
+    timer.now += 300
+    started = time.perf_counter()
+    found = keys.find("a")
+
+    assert found is not None
+    assert time.perf_counter() - started < 15
+    assert eventually(lambda: issuer.requests == 2)
+
+
+def test_ten_minutes_without_the_issuer(
+    keys: RemoteKeys, issuer: Issuer, timer: Timer, log: io.StringIO
+) -> None:
+    """H11: while the issuer is down, the keys stay, and it is asked once a minute."""
+    issuer.fail()
+    missed = 0
+    for _ in range(90):
+        timer.now += 10
+        missed += keys.find("a") is None
+        assert eventually(lambda: keys._flight is None)
+
+    assert missed == 0
+    assert issuer.requests == 1 + 11
+    assert {e["reason"] for e in _events(log, "jwks-not-refreshed")} == {"status-503"}
+
+
+def _no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_thread_that_cannot_be_started(
+    keys: RemoteKeys,
+    issuer: Issuer,
+    timer: Timer,
+    log: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A host out of threads is as an issuer that does not answer: for a minute."""
+    issuer.publish(A, B)
+    timer.now += 300
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", _no_thread)
+        kept, unknown = keys.find("a"), keys.find("b")
+    timer.now += 60
+
+    assert kept is not None
+    assert unknown is None
+    assert keys.find("b") is not None
+    assert {e["reason"] for e in _events(log, "jwks-not-refreshed")} == {"no-thread"}
+
+
+def test_keys_do_not_last_for_ever(
+    keys: RemoteKeys, issuer: Issuer, timer: Timer, log: io.StringIO
+) -> None:
+    """H11: after an hour nobody is believed, until the issuer answers again."""
+    issuer.fail()
+    timer.now += 3600
+    last = keys.find("a")
+    timer.now += 61
+    with pytest.raises(AuthenticationError, match="token-keys-stale"):
+        keys.find("a")
+    with pytest.raises(AuthenticationError, match="token-keys-stale"):
+        keys.find("unknown")
+    issuer.publish(A)
+    timer.now += 60
+
+    assert last is not None
+    assert _events(log, "jwks-not-refreshed")[-1]["level"] == "error"
+    assert keys.find("a") is not None
+
+
+def test_a_storm_of_names_is_one_question(
+    keys: RemoteKeys, issuer: Issuer, timer: Timer
+) -> None:
+    """H7: a thousand tokens with invented key ids make one fetch a minute."""
+    asked = []
+    for _ in range(3):
+        timer.now += 60
+        with ThreadPoolExecutor(8) as pool:
+            kids = [secrets.token_hex(8) for _ in range(1000)]
+            found = set(pool.map(keys.find, kids))
+        asked.append(issuer.requests)
+
+    assert found == {None}
+    assert asked == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        jwk("ES256", STRANGER, "a"),
+        jwk("RS256", RSA_KEY, "a"),
+        jwk("EdDSA", ED25519_KEY, "a"),
+    ],
+    ids=["another key", "another kind", "another algorithm"],
+)
+@pytest.mark.parametrize("between", [(), ((B,),)], ids=["at once", "after a while"])
+def test_a_name_means_one_key(
+    keys: RemoteKeys,
+    issuer: Issuer,
+    timer: Timer,
+    log: io.StringIO,
+    other: Any,
+    between: tuple[tuple[Any, ...], ...],
+) -> None:
+    """H8: a kid that comes back as another key is refused, and the log says so."""
+    for published in (*between, (other, B)):
+        issuer.publish(*published)
+        timer.now += 601
+        keys.find("b")
+
+    assert keys.find("a") is None
+    assert keys.find("b") is not None
+    assert {e["kid"] for e in _events(log, "jwks-key-changed")} == {"a"}
+
+
+def test_one_key_with_two_algorithms_is_another_key(
+    issuer: Issuer, timer: Timer
+) -> None:
+    """H8: the same RSA key does not change from RS256 to PS256 under its name."""
+    issuer.publish(jwk("RS256", RSA_KEY, "r"), A)
+    keys = RemoteKeys.open(_server(issuer), "ES256", timer)
+    issuer.publish(jwk("PS256", RSA_KEY, "r"), A)
+    timer.now += 601
+
+    assert keys.find("r") is None
+    issuer.publish(jwk("RS256", RSA_KEY, "r"), A)
+    timer.now += 601
+    assert keys.find("r") is not None
+
+
+_BAD: dict[str, tuple[Answer, str]] = {
+    "error": (document({}, 500), "status-500"),
+    "no content": (document(b"", 204), "status-204"),
+    "moved": (document({"keys": [A]}, 302, Location="/jwks"), "status-302"),
+    "moved for good": (document({}, 308, Location="https://x.example"), "status-308"),
+    "too large": (document(b" " * 65537), "too-large"),
+    "endless": (dripping(_OK + b"\r\n", b"x" * 65536), "too-large"),
+    "web page": (document(b"<html>login</html>"), "malformed"),
+    "packed": (document(b"\x1f\x8b", **{"Content-Encoding": "gzip"}), "malformed"),
+    "list": (document(b"[]"), "malformed"),
+    "no member keys": (document({}), "malformed"),
+    "keys no list": (document({"keys": {"a": A}}), "malformed"),
+    "keys twice": (document(b'{"keys": [], "keys": []}'), "malformed"),
+    "deep": (document(b'{"keys": ' + b"[" * 9000), "malformed"),
+    "cut off": (document(b'{"keys": [{"kid": "a"'), "malformed"),
+    "no HTTP": (dripping(b"SSH-2.0-OpenSSH\r\n\r\n", b"x\n"), "unreachable"),
+    "no keys": (document({"keys": []}), "no-keys"),
+    "no usable key": (document({"keys": [A | {"use": "enc"}]}), "no-keys"),
+    "two of one name": (document({"keys": [A, A]}), "duplicate-kid"),
+    "symmetric": (
+        document({"keys": [A, {"kty": "oct", "kid": "s", "k": "c2VjcmV0"}]}),
+        "secret-key",
+    ),
+    "symmetric by alg": (
+        document({"keys": [A, {"k": "AA", "kid": "s"}]}),
+        "secret-key",
+    ),
+    "private": (document({"keys": [A, B | {"d": "AAAA"}]}), "secret-key"),
+    "dripping body": (dripping(_OK + b"\r\n", b" "), "too-slow"),
+    "dripping header": (dripping(_OK, b"X: y\r\n"), "too-slow"),
+    "dripping line": (dripping(_OK + b"X: ", b"y"), "too-slow"),
+    "silent": (dripping(b"", b""), "too-slow"),
+    "hanging up": (lambda _: None, "unreachable"),
+}
+
+
+_PATIENT = {"seconds": 30.0, "deadline": 30.0}
+_HASTY = {"seconds": 0.3, "deadline": 0.6}
+
+
+@pytest.mark.parametrize("name", _BAD)
+def test_a_bad_answer_changes_nothing(
+    issuer: Issuer, timer: Timer, log: io.StringIO, name: str
+) -> None:
+    """Whatever the issuer answers, the keys that it published before stay, for now."""
+    keys = RemoteKeys.open(_server(issuer, **_PATIENT), "ES256", timer)
+    issuer.answer, reason = _BAD[name]
+    # Who answers at once may be late on a busy machine; who never ends is waited for.
+    keys._fetch = _server(issuer, **(_HASTY if reason == "too-slow" else _PATIENT))
+    timer.now += 601
+    started = time.perf_counter()
+    found = keys.find("a")
+
+    assert time.perf_counter() - started < 15
+    assert found is not None
+    (event,) = _events(log, "jwks-not-refreshed")
+    assert (event["reason"], event["level"]) == (reason, "warning")
+
+
+@pytest.mark.parametrize("name", ["error", "web page", "symmetric", "silent"])
+def test_without_keys_there_is_no_start(issuer: Issuer, name: str) -> None:
+    """A process that has no keys yet does not begin to refuse everybody."""
+    issuer.answer, reason = _BAD[name]
+
+    with pytest.raises(ConfigurationError, match="jwt-keys-unreachable") as refusal:
+        RemoteKeys.open(_server(issuer, seconds=0.3), "ES256")
+    assert reason in str(refusal.value)
+    assert issuer.url not in str(refusal.value)
+
+
+def test_other_keys_are_passed_over(issuer: Issuer) -> None:
+    """Issuers publish keys for other purposes: those verify nothing here."""
+    issuer.publish(
+        jwk("ES256", ES256_KEY, "bare", alg=..., use=...),
+        jwk("PS256", RSA_KEY, "ps"),
+        jwk("RS256", RSA_KEY, "enc", use="enc", alg="RSA-OAEP"),
+        jwk("RS256", RSA_KEY, "oaep", alg="RSA-OAEP"),
+        jwk("ES256", ES256_KEY, "hs", alg="HS256"),
+        jwk("ES256", ES256_KEY, "none", alg="none"),
+        jwk("ES256", ES256_KEY, "list", alg=["ES256"]),
+        jwk("ES256", ec.generate_private_key(ec.SECP256K1()), "k1"),
+        jwk("ES256", ES256_KEY, "short", x="AAAA"),
+        jwk("ES256", ES256_KEY, "../etc"),
+        jwk("ES256", ES256_KEY, kid=...),
+        "text",
+        {},
+    )
+    keys = RemoteKeys.open(_server(issuer), "ES256")
+
+    algorithms = {kid: key.algorithm for kid, key in keys._keys.items()}
+    assert algorithms == {"bare": "ES256", "ps": "PS256"}
+
+
+def test_asks_over_tls(tmp_path: Path) -> None:
+    """The issuer must show a certificate that somebody vouches for."""
+    serving, believing = authority(tmp_path)
+    with Issuer(serving) as issuer:
+        issuer.publish(A)
+        trusting = KeyServer(issuer.url, may_be_plain=False, tls=believing)
+        doubting = KeyServer(issuer.url, may_be_plain=False)
+
+        assert b'"kid": "a"' in trusting()
+        with pytest.raises(KeySetError, match="unreachable"):
+            doubting()
+
+
+def test_tells_nothing_of_the_url(issuer: Issuer) -> None:
+    """A URL's query can hold a secret, which no repr shows."""
+    assert issuer.url not in repr(_server(issuer))

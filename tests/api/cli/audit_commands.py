@@ -1,0 +1,21 @@
+"""``hotwallet audit``, as its tests call it."""
+
+from click.testing import CliRunner, Result
+
+from api.cli.audit import audit
+from tests.support.audit import chain
+
+
+MORE = chain(5)
+LINKS = MORE[:4]
+"""What the export of these tests holds: all of them but the last one."""
+
+
+def run(*arguments: str) -> Result:
+    """Run the command in this process."""
+    return CliRunner().invoke(audit, arguments)
+
+
+def verified(*arguments: str) -> Result:
+    """Verify the export of these tests with its public key."""
+    return run("verify", "export", "--public-key", "key.pub.pem", *arguments)

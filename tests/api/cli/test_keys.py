@@ -1,0 +1,345 @@
+"""``hotwallet keys list | rotate | block``, with a real token and a real chain."""
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from backends.aws_kms import KMSBackend
+from backends.pkcs11 import PKCS11Backend
+from backends.sql import SQLStore
+from dev import kms_faults as faults
+from dev import stablecoin as coin
+from dev.kms_emulator import KMSEmulator
+from dev.kms_wire import Faults
+from signer.crypto.der import parse_public_key
+from signer.model.key import Key
+from signer.ports import KeyDirectory, KeyId
+from tests.api.commands import Run, started
+from tests.fixtures.chain import DevChain
+from tests.support.keys import key_at
+
+
+@pytest.fixture
+def run(
+    sqlite_url: str,
+    softhsm_environ: dict[str, str],
+    softhsm_key: KeyId,
+    fresh_anvil: DevChain,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Return who runs ``hotwallet`` over the test's ledger, token and chain."""
+    networks = tmp_path / "networks.toml"
+    networks.write_text(
+        "[networks.local]\n"
+        f'chain_id = 31337\nrpc_urls = ["{fresh_anvil.url}"]\n'
+        f'[networks.local.tokens.TUSD]\naddress = "{fresh_anvil.token}"\n'
+        'decimals = 6\nmax_amount = "1000"\n'
+    )
+    environ = {
+        **softhsm_environ,
+        "PKCS11_KEY_ID": softhsm_key,
+        "NETWORKS_FILE": str(networks),
+        "DATABASE_URL": sqlite_url,
+    }
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    return started(monkeypatch, capsys)
+
+
+def _address(device: KeyDirectory, key_id: str) -> str:
+    return parse_public_key(device.public_key(KeyId(key_id))).address
+
+
+@pytest.fixture
+def old(sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId) -> Key:
+    """The ring's active key, which is in the token."""
+    return sqlite_store.enrol(
+        key_at(_address(softhsm, softhsm_key), key_id=softhsm_key)
+    )
+
+
+@pytest.fixture
+def new(softhsm: PKCS11Backend) -> str:
+    """Another key in the token."""
+    return softhsm.generate(secrets.token_hex(8))
+
+
+def test_an_empty_ring(run: Run) -> None:
+    """Before the first start there is no key, and a person is told what to do."""
+    told, shown = run("keys", "list"), run("keys", "list", "--json")
+
+    assert (told.status, shown.status) == (0, 0)
+    assert told.out.startswith("no key was enrolled yet")
+    assert shown.json == []
+
+
+def test_lists_the_ring(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
+    """A line a key, or one JSON array, with no more than eight characters of an id."""
+    run("keys", "rotate", new)
+    told, shown = run("keys", "list"), run("keys", "list", "--json")
+    lines = told.out.splitlines()
+
+    assert (told.status, shown.status) == (0, 0)
+    assert [line.split()[0] for line in lines] == [
+        f"{new[:8]}...",
+        f"{old.key_id[:8]}...",
+    ]
+    assert lines[0].endswith("  active, epoch 2")
+    assert lines[1].endswith("  draining, epoch 1")
+    assert [key["state"] for key in shown.json] == ["active", "draining"]
+    for text in (told.out, told.err, shown.out):
+        assert new not in text
+
+
+def test_rotates(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
+    """The answer stands alone on standard output; asking again is no error."""
+    told, again = run("keys", "rotate", new), run("keys", "rotate", new)
+    active = sqlite_store.active_key()
+
+    assert active is not None
+    assert (told.status, again.status) == (0, 0)
+    assert told.out.splitlines()[:2] == [
+        f"rotated: {new[:8]}... {active.address}",
+        f"  before: {old.key_id[:8]}... {old.address}",
+    ]
+    assert "  local: 0" in told.out
+    assert "  warning: the address has changed" in told.out
+    assert "the active one already" in again.out
+    assert (active.key_id, active.epoch) == (new, 2)
+    assert (active.requested_by or "").startswith("cli:")
+
+
+def test_rotates_for_programs(run: Run, old: Key, new: str) -> None:
+    """--json prints one object, the document of the API; --dry-run changes nothing."""
+    rehearsed = run("keys", "rotate", new, "--dry-run", "--json")
+    rotated = run("keys", "rotate", new, "--json")
+
+    assert (rehearsed.status, rotated.status) == (0, 0)
+    assert (rehearsed.json["status"], rehearsed.json["epoch"]) == ("would-rotate", None)
+    assert (rotated.json["status"], rotated.json["epoch"]) == ("rotated", 2)
+    assert rotated.json["previousAddress"] == old.address
+    (holding,) = rotated.json["holdings"]
+    assert (holding["network"], holding["nonce"], holding["error"]) == (
+        "local",
+        0,
+        None,
+    )
+
+
+def test_a_dry_run_for_people(
+    run: Run, old: Key, new: str, sqlite_store: SQLStore
+) -> None:
+    """What would happen is told, and the ring is as it was."""
+    told = run("keys", "rotate", new, "--dry-run")
+
+    assert (told.status, told.out[:13]) == (0, "would-rotate:")
+    assert list(sqlite_store.keys()) == [old]
+
+
+def test_waits_for_funds(
+    run: Run,
+    old: Key,
+    new: str,
+    softhsm: PKCS11Backend,
+    fresh_anvil: DevChain,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """O3: status 1 while the policy's funds are missing, and 0 when they came."""
+    monkeypatch.setenv("ROTATION_NEEDS_FUNDS", "true")
+    rehearsed = run("keys", "rotate", new, "--dry-run")
+    waiting = run("keys", "rotate", new)
+    listed = run("keys", "list")
+    coin.fund(fresh_anvil.url, _address(softhsm, new), token=fresh_anvil.token)
+    rotated = run("keys", "rotate", new)
+
+    assert (rehearsed.status, rehearsed.out[:18]) == (1, "would-await-funds:")
+    assert (waiting.status, waiting.out[:15]) == (1, "awaiting-funds:")
+    assert "pending, awaiting-funds, epoch -" in listed.out
+    assert (rotated.status, rotated.out[:8]) == (0, "rotated:")
+
+
+def test_a_key_that_is_not_there(run: Run, old: Key, sqlite_store: SQLStore) -> None:
+    """Status 1, one line on standard error with the reason, and the old key serves."""
+    missing = secrets.token_hex(16)
+    told = run("keys", "rotate", missing)
+
+    assert (told.status, told.out) == (1, "")
+    assert (
+        "error: new-key-unhealthy: there is no private key with this id"
+        " (key-not-found)\n"
+    ) in told.err
+    assert missing not in told.err
+    assert "Traceback" not in told.err
+    assert sqlite_store.active_key() == old
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rotate", "not hex"], "newKeyId must be a CKA_ID in hex"),
+        (["rotate", "02", "--from", "0x12"], "activeAddress must be an address"),
+        (["block", "0x12"], "address must be an address"),
+    ],
+)
+def test_a_malformed_argument(
+    run: Run, old: Key, arguments: list[str], said: str
+) -> None:
+    """Which argument is wrong is said, as the API does: status 1."""
+    told = run("keys", *arguments)
+
+    assert (told.status, told.out) == (1, "")
+    assert f"error: invalid-input: {said}" in told.err
+
+
+def test_a_compromised_key(run: Run, old: Key, new: str) -> None:
+    """O8: --compromised blocks the old key, which nobody can rotate back to."""
+    run("keys", "rotate", new, "--compromised")
+    listed = run("keys", "list", "--json").json
+    back = run("keys", "rotate", old.key_id)
+
+    assert [key["state"] for key in listed] == ["active", "blocked"]
+    assert (back.status, back.out) == (1, "")
+    assert "error: conflict: " in back.err
+
+
+def test_from_the_key_that_is_to_be_replaced(
+    run: Run, old: Key, new: str, sqlite_store: SQLStore
+) -> None:
+    """O2: --from takes either spelling; another key's, or none, is status 1."""
+    other = run("keys", "rotate", new, "--from", "0x" + "1" * 40)
+    typo = run("keys", "rotate", new, "--from", old.address[:-1])
+    before = sqlite_store.active_key()
+    told = run("keys", "rotate", new, "--from", old.address.lower(), "--compromised")
+    again = run("keys", "rotate", new, "--from", old.address, "--compromised", "--json")
+
+    assert (other.status, typo.status) == (1, 1)
+    assert f"error: conflict: nothing was changed: {old.address}" in other.err
+    assert "error: invalid-input: activeAddress must be an address" in typo.err
+    assert before == old
+    assert (told.status, told.out[:8]) == (0, "rotated:")
+    assert (again.status, again.json["previousAddress"]) == (0, old.address)
+    assert [key.state for key in _ring(sqlite_store)] == ["active", "blocked"]
+
+
+def _ring(store: SQLStore) -> list[Key]:
+    return list(store.keys())
+
+
+def test_blocks_a_former_key(
+    run: Run, old: Key, new: str, sqlite_store: SQLStore
+) -> None:
+    """O8: status 0 and the key's new state, for people and for programs; again too."""
+    run("keys", "rotate", new)
+    told = run("keys", "block", old.address.lower())
+    again = run("keys", "block", old.address, "--json")
+
+    assert (told.status, told.out) == (0, f"blocked: {old.address}\n")
+    assert again.status == 0
+    assert again.json["state"] == "blocked"
+    assert again.json["keyId"] == f"{old.key_id[:8]}..."
+    assert again.json["strandedRefunds"] == []
+    assert [key.state for key in _ring(sqlite_store)] == ["active", "blocked"]
+
+
+BLOCKED_IN_VAIN = {
+    "nobody's": ("0x" + "1" * 40, "not-found"),
+    "a key id": ("1234abcd-12ab-34cd-56ef-1234567890ab", "invalid-input"),
+    "the active key": (None, "conflict"),
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "code"), BLOCKED_IN_VAIN.values(), ids=BLOCKED_IN_VAIN
+)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["people", "programs"])
+def test_blocks_nothing_else(
+    run: Run,
+    old: Key,
+    sqlite_store: SQLStore,
+    address: str | None,
+    code: str,
+    form: tuple[str, ...],
+) -> None:
+    """Status 1, one line on standard error, nothing on the other; and on record."""
+    told = run("keys", "block", address or old.address, *form)
+    sqlite_store.seal()
+    events = [each.record.fields["event"] for each in sqlite_store.sealed(0, 9)]
+
+    assert (told.status, told.out) == (1, "")
+    assert f"error: {code}: " in told.err
+    assert "1234abcd-12ab" not in told.err
+    assert events == ["block-intent", "block-refused"]
+    assert sqlite_store.active_key() == old
+
+
+def test_a_rollback_that_waits_is_blocked(
+    run: Run,
+    old: Key,
+    new: str,
+    softhsm: PKCS11Backend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """O8: a former key that waits for funds to come back is given up like any other."""
+    run("keys", "rotate", new)
+    run("keys", "rotate", softhsm.generate(secrets.token_hex(8)))
+    monkeypatch.setenv("ROTATION_NEEDS_FUNDS", "true")
+    waiting = run("keys", "rotate", new)
+    told = run("keys", "block", _address(softhsm, new))
+
+    assert (waiting.status, waiting.out[:15]) == (1, "awaiting-funds:")
+    assert (told.status, told.out[:8]) == (0, "blocked:")
+
+
+@pytest.mark.parametrize(("wait", "status"), [("20", 0), ("0", 1)])
+def test_waits_for_a_grant(
+    *,
+    run: Run,
+    sqlite_store: SQLStore,
+    kms: KMSBackend,
+    kms_key: KeyId,
+    kms_emulator: KMSEmulator,
+    kms_faults: Faults,
+    monkeypatch: pytest.MonkeyPatch,
+    wait: str,
+    status: int,
+) -> None:
+    """K17: --wait tries again while KMS denies the key; without, that is the end."""
+    monkeypatch.setenv("USE_KMS", "true")
+    monkeypatch.setenv("KMS_KEY_ID", kms_key)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", kms_emulator.endpoint)
+    monkeypatch.setenv("AWS_REGION", kms_emulator.region)
+    old = sqlite_store.enrol(key_at(_address(kms, kms_key), key_id=kms_key))
+    arn = kms_emulator.create_key()
+    kms_faults.on("Sign", faults.access_denied())
+    told = run("keys", "rotate", arn, "--wait", wait)
+    active = sqlite_store.active_key()
+
+    assert active is not None
+    assert told.status == status
+    assert ("not yet; trying again" in told.err) == (status == 0)
+    assert active.key_id == (arn if status == 0 else old.key_id)
+    assert arn not in told.out + told.err
+    assert dict(sqlite_store.alert_counts()) == (
+        {} if status == 0 else {"rotation-refused": 1}
+    )
+
+
+@pytest.mark.parametrize(("rehearsal", "alerts"), [((), 1), (("--dry-run",), 0)])
+def test_waits_in_vain(
+    *,
+    run: Run,
+    old: Key,
+    sqlite_store: SQLStore,
+    rehearsal: tuple[str, ...],
+    alerts: int,
+) -> None:
+    """K17: who gives up sounds one alert, however often he tried; rehearsals none."""
+    told = run("keys", "rotate", "ab" * 16, "--wait", "1", *rehearsal)
+
+    assert (told.status, told.out) == (1, "")
+    assert told.err.count("not yet; trying again ...") == 1
+    assert dict(sqlite_store.alert_counts()).get("rotation-refused", 0) == alerts

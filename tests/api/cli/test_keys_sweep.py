@@ -1,0 +1,182 @@
+"""``hotwallet keys sweep``, with a real token, a real chain and a real worker."""
+
+import json
+import os
+import secrets
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from api.bootstrap import lay_foundation
+from api.container import Parts
+from backends.pkcs11 import PKCS11Backend
+from backends.sql import SQLStore
+from dev import stablecoin as coin
+from signer.crypto.der import parse_public_key
+from signer.model.refund import SWEEPER
+from signer.ports import KeyId
+from tests.api.commands import Run, started
+from tests.fixtures.chain import DevChain
+from tests.support.keys import key_at, made_active
+
+
+TOKENS = 1_000_000 * 10**6
+
+
+@pytest.fixture
+def addresses(
+    sqlite_store: SQLStore, softhsm: PKCS11Backend, fresh_anvil: DevChain
+) -> tuple[str, str]:
+    """The address of a former key, which holds something, and the active one's."""
+    made = []
+    for _ in range(2):
+        key_id = softhsm.generate(secrets.token_hex(8))
+        address = parse_public_key(softhsm.public_key(KeyId(key_id))).address
+        key = replace(key_at(address, key_id=key_id), backend=softhsm.name)
+        made_active(sqlite_store, key)
+        made.append(address)
+    coin.fund(fresh_anvil.url, made[0], token=fresh_anvil.token, amount=TOKENS)
+    return made[0], made[1]
+
+
+@pytest.fixture
+def run(
+    *,
+    addresses: tuple[str, str],
+    sqlite_store: SQLStore,
+    sqlite_url: str,
+    softhsm_environ: dict[str, str],
+    fresh_anvil: DevChain,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Return who runs ``hotwallet`` over that ledger, token and chain."""
+    active = sqlite_store.active_key()
+    assert active is not None
+    networks = tmp_path / "networks.toml"
+    networks.write_text(
+        "[networks.local]\nconfirmations = 1\n"
+        f'chain_id = 31337\nrpc_urls = ["{fresh_anvil.url}"]\n'
+        f'[networks.local.tokens.TUSD]\naddress = "{fresh_anvil.token}"\n'
+        'decimals = 6\nmax_amount = "1000"\n'
+    )
+    environ = {
+        **softhsm_environ,
+        "PKCS11_KEY_ID": active.key_id,
+        "NETWORKS_FILE": str(networks),
+        "DATABASE_URL": sqlite_url,
+    }
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return started(monkeypatch, capsys)
+
+
+def _worked(store: SQLStore, passes: int = 200) -> None:
+    """Let a worker do its passes, until all is final; anvil mines a moment later."""
+    worker = Parts(lay_foundation(os.environ, serving=False)).worker
+    for _ in range(passes):
+        worker.work()
+        if all(sweep.status.is_final for sweep in store.list(SWEEPER).refunds):
+            return
+        time.sleep(0.05)
+
+
+def test_a_dry_run(
+    run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
+) -> None:
+    """What would be moved is told, in any spelling of the address, and is not."""
+    told = run("keys", "sweep", addresses[0].lower())
+    shown = run("keys", "sweep", addresses[0], "--json")
+    tokens, gas = shown.json
+
+    assert (told.status, shown.status) == (1, 1)
+    assert told.out.splitlines()[0] == "local: 1000000.000000 TUSD: would be moved"
+    assert "coin: waits for its tokens" in told.out.splitlines()[1]
+    assert tokens == {
+        "network": "local",
+        "token": "TUSD",
+        "amount": "1000000.000000",
+        "waitsFor": None,
+        "refund": None,
+    }
+    assert (gas["token"], gas["refund"]) == ("coin", None)
+    assert gas["waitsFor"] is not None
+    assert sqlite_store.list(SWEEPER).refunds == ()
+    sqlite_store.seal()
+    told_of = [each.record.body for each in sqlite_store.sealed(0, 99)]
+    assert not any("key-sweep" in body for body in told_of)
+
+
+def test_moves_everything(
+    run: Run,
+    addresses: tuple[str, str],
+    fresh_anvil: DevChain,
+    sqlite_store: SQLStore,
+) -> None:
+    """Asked until nothing is left: the tokens, then the coin, each of them once."""
+    old, new = addresses
+    told = run("keys", "sweep", old, "--apply")
+    again = run("keys", "sweep", old, "--apply", "--json")
+    _worked(sqlite_store)
+    second = run("keys", "sweep", old, "--apply")
+    _worked(sqlite_store)
+    last = run("keys", "sweep", old)
+    none = run("keys", "sweep", old, "--apply", "--json")
+
+    assert [told.status, again.status, second.status] == [1, 1, 0]
+    moving = f"TUSD: queued as {again.json[0]['refund']}"
+    assert told.out.splitlines()[0].endswith(moving)
+    assert "coin: queued as rf_" in second.out
+    assert (last.status, last.out) == (0, "nothing is left there\n")
+    assert (none.status, none.json) == (0, [])
+    assert coin.balance_of(fresh_anvil.url, fresh_anvil.token, new) == TOKENS
+    assert int(fresh_anvil.rpc("eth_getBalance", new, "latest"), 16) > 9 * 10**18
+
+
+def test_what_is_on_its_way_is_told(
+    run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
+) -> None:
+    """A dry run names the refund that moves it, and how far that is."""
+    run("keys", "sweep", addresses[0], "--apply")
+    _worked(sqlite_store, passes=1)
+    told = run("keys", "sweep", addresses[0])
+
+    assert "TUSD: broadcast as rf_" in told.out.splitlines()[0]
+    assert told.status == 1
+
+
+@pytest.mark.parametrize("how", [(), ("--apply",), ("--apply", "--json")])
+def test_what_is_not_swept(
+    run: Run, addresses: tuple[str, str], how: tuple[str, ...]
+) -> None:
+    """The active key's address, and what is none: status 1, and why on one line."""
+    active = run("keys", "sweep", addresses[1], *how)
+    typo = run("keys", "sweep", addresses[0][:-1], *how)
+
+    assert (active.status, active.out) == (typo.status, typo.out) == (1, "")
+    assert active.err.splitlines()[-1].startswith("error: key-unusable: ")
+    assert typo.err.splitlines()[-1].startswith("error: invalid-input: ")
+    assert "Traceback" not in active.err + typo.err
+
+
+def test_the_audit_tells(
+    run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
+) -> None:
+    """Who asked, what was accepted under which name, and what was refused."""
+    shown = run("keys", "sweep", addresses[0], "--apply", "--json").json
+    run("keys", "sweep", addresses[1], "--apply")
+    sqlite_store.seal()
+    told = [json.loads(each.record.body) for each in sqlite_store.sealed(0, 99)]
+    sweeps = [each for each in told if each.get("operation") == "key-sweep"]
+
+    assert [(each["event"], each["outcome"]) for each in sweeps] == [
+        ("sweep-intent", "success"),
+        ("sweep", "success"),
+        ("sweep-intent", "success"),
+        ("sweep", "key-unusable"),
+    ]
+    assert sweeps[1]["details"]["refund_id"] == shown[0]["refund"]
+    assert all(each["actor"].startswith("cli:") for each in sweeps)

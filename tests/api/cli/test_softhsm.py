@@ -1,0 +1,533 @@
+"""
+``hotwallet softhsm`` from the outside.
+
+Most commands run in this process, which can have one SoftHSM configuration at a
+time: the module is taken down before and after each.  Those that are killed, run
+at once or read standard input are processes.
+"""
+
+import ctypes
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import coincurve
+import pytest
+from click.testing import CliRunner, Result
+
+from backends.pkcs11.cryptoki import Library
+from signer.crypto.secp256k1 import N, PublicKey
+from signer.private_files import write_whole
+from softhsm import Layout
+from softhsm.cli import softhsm
+from softhsm.layout import CONF_VARIABLE
+from tests.fixtures.cryptoki_faults import CKR_CANT_LOCK, Cryptoki, Hook
+from tests.fixtures.softhsm_programs import PROGRAMS
+
+
+Run = Callable[..., Result]
+Program = Callable[..., None]
+
+COMMAND = [sys.executable, "-c", "from softhsm.cli import softhsm; softhsm()"]
+SECRET = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
+ADDRESS = PublicKey(
+    coincurve.PrivateKey(bytes.fromhex(SECRET)).public_key.format(compressed=False)
+).address
+
+
+@pytest.fixture
+def environ(softhsm_module: Path, tmp_path: Path) -> dict[str, str]:
+    """The environment of a project that has no token yet."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return {
+        **kept,
+        "APP_ENV": "development",
+        "HOTWALLET_HOME": str(tmp_path / "home"),
+        "PKCS11_MODULE": str(softhsm_module),
+    }
+
+
+@pytest.fixture
+def layout(environ: dict[str, str]) -> Layout:
+    """The files that the commands make."""
+    return Layout.of(Path(environ["HOTWALLET_HOME"]))
+
+
+@pytest.fixture
+def run(environ: dict[str, str]) -> Run:
+    """Run one command, as if in a process of its own."""
+
+    def run(*arguments: str, **more: str) -> Result:
+        with _in_environment({**environ, **more}):
+            return CliRunner().invoke(softhsm, arguments)
+
+    return run
+
+
+@pytest.fixture
+def program(environ: dict[str, str]) -> Program:
+    """Run one of ``tests.fixtures.softhsm_programs`` in the same environment."""
+
+    def run(name: str, *arguments: str) -> None:
+        with _in_environment(environ):
+            PROGRAMS[name](*arguments)
+
+    return run
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> str:
+    """A file with a raw private key."""
+    write_whole(tmp_path / "key", SECRET.encode())
+    return str(tmp_path / "key")
+
+
+def test_init_makes_a_wallet_and_keeps_it(run: Run, layout: Layout) -> None:
+    """The first run makes token and key, later ones find them; PINs are not told."""
+    first, second = _json(run("init", "--json")), _json(run("init", "--json"))
+    told = run("init").stdout
+
+    assert first == second
+    assert first["key_id"] == "01"
+    assert first["address"] in told
+    assert f"export PKCS11_PIN_FILE={layout.pin}" in told
+    for pin in (layout.pin, layout.so_pin):
+        assert pin.read_text().strip() not in told
+    assert not layout.staging.exists()
+
+
+def test_init_tells_variables_that_lead_any_process_there(
+    run: Run, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """With what ``init`` prints, another home signs with the same key."""
+    wallet = _json(run("init", "--json"))
+    elsewhere = {**wallet["environment"], "HOTWALLET_HOME": str(tmp_path / "other")}
+
+    rungs = _json(run("doctor", "--json", **elsewhere))
+
+    assert {
+        "name": "signs",
+        "state": "ok",
+        "detail": wallet["address"],
+        "cure": "",
+    } in (rungs)
+
+
+def test_init_makes_another_key_on_request(run: Run) -> None:
+    """Another id, with a label of its own, is another key in the same token."""
+    first = _json(run("init", "--json"))
+    clash = run("init", PKCS11_KEY_ID="02")
+    second = _json(run("init", "--json", "--label", "two", PKCS11_KEY_ID="02"))
+
+    _assert_refused(clash, "a key with this label exists already")
+    assert first["address"] != second["address"]
+    assert [key["key_id"] for key in _json(run("list", "--json"))] == ["01", "02"]
+
+
+def test_init_runs_twice_at_once(environ: dict[str, str]) -> None:
+    """Two that start together make one token and one key."""
+    started = [
+        subprocess.Popen(
+            [*COMMAND, "init", "--json"], env=environ, stdout=subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+
+    addresses = {json.loads(each.communicate()[0])["address"] for each in started}
+
+    assert len(addresses) == 1
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.75, 0.9])
+def test_init_may_be_killed_at_any_time(
+    run: Run, environ: dict[str, str], share: float
+) -> None:
+    """After ``kill -9`` another run completes what there is, and it signs."""
+    rehearsal = {**environ, "HOTWALLET_HOME": environ["HOTWALLET_HOME"] + "-rehearsal"}
+    started = time.monotonic()
+    subprocess.run([*COMMAND, "init"], env=rehearsal, capture_output=True, check=True)
+    took = time.monotonic() - started
+    process = subprocess.Popen([*COMMAND, "init"], env=environ, stdout=subprocess.PIPE)
+    time.sleep(took * share)
+    process.kill()
+    process.communicate()
+
+    wallet = _json(run("init", "--json"))
+
+    assert _json(run("list", "--json"))[0]["address"] == wallet["address"]
+    assert run("doctor").exit_code == 0
+
+
+def test_init_sweeps_up_what_was_interrupted(run: Run, program: Program) -> None:
+    """What SoftHSM leaves behind when it is killed over a new key never signs."""
+    run("init")
+    program("destroy", "PRIVATE_KEY")
+    program("stillborn")
+
+    assert run("doctor").exit_code == 1
+    assert _json(run("init", "--json"))["address"]
+    assert run("doctor").exit_code == 0
+
+
+def test_init_never_replaces_a_private_key(run: Run, program: Program) -> None:
+    """A key without its public half may have an address with money: it stays."""
+    run("init")
+    program("destroy", "PUBLIC_KEY")
+
+    refused = run("init")
+
+    _assert_refused(refused, "the key is there in part: repeat its import")
+    assert [key["key_id"] for key in _json(run("list", "--json"))] == ["01"]
+
+
+def test_init_takes_no_token_that_it_was_not_meant_to(run: Run) -> None:
+    """If the environment leads to another token, the project's is not made."""
+    refused = run("init", SOFTHSM2_CONF="/etc/softhsm2.conf")
+
+    _assert_refused(refused, "softhsm-elsewhere")
+
+
+def test_init_never_erases_a_device(run: Run, tmp_path: Path) -> None:
+    """A module that is not there, or no SoftHSM, gets no C_InitToken."""
+    refused = run("init", PKCS11_MODULE=str(tmp_path / "vendor.so"))
+
+    _assert_refused(refused, "the PKCS#11 module does not load")
+
+
+def test_init_never_erases_what_is_no_softhsm(
+    run: Run, softhsm_module: Path, tmp_path: Path
+) -> None:
+    """Only SoftHSM's tokens are ours to make; a device is for its vendor's tools."""
+    module = tmp_path / "vendor.so"
+    shutil.copy(softhsm_module, module)
+
+    def rename(original: Hook, info: int, *rest: object) -> int:
+        rv = original(info, *rest)
+        ctypes.memmove(info + 2, b"Vendor".ljust(32), 32)  # manufacturerID
+        return rv
+
+    with Cryptoki(str(module)).hooked("C_GetInfo", rename):
+        refused = run("init", PKCS11_MODULE=str(module))
+
+    _assert_refused(refused, "softhsm-other-module")
+
+
+def test_init_refuses_a_label_that_a_token_cannot_have(run: Run) -> None:
+    """A token's label is 32 bytes in UTF-8, and is not cut off in silence."""
+    refused = run("init", PKCS11_TOKEN_LABEL="\N{COFFIN}" * 11)
+
+    _assert_refused(refused, "PKCS11_TOKEN_LABEL is longer than 32 bytes")
+
+
+def test_a_killed_login_loses_no_token(run: Run, layout: Layout) -> None:
+    """SoftHSM empties a token's file at each login; the copy brings it back."""
+    wallet = _json(run("init", "--json"))
+    (token,) = layout.tokens.iterdir()
+    (token / "token.object").write_bytes(b"")
+
+    assert _json(run("init", "--json")) == wallet
+
+
+@pytest.mark.parametrize("prefix", ["", "0x"])
+def test_import_moves_a_key_in(run: Run, environ: dict[str, str], prefix: str) -> None:
+    """From standard input, into a token that is made for it, and guarded there."""
+    imported = subprocess.run(
+        [*COMMAND, "import"],
+        env=environ,
+        input=f" {prefix}{SECRET}\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (key,) = _json(run("list", "--json"))
+
+    assert f"The token signs for {ADDRESS} with key 01." in imported.stdout
+    assert "unset MERCHANT_WALLET_PRIVATE_KEY" in imported.stdout
+    assert SECRET not in imported.stdout + imported.stderr
+    assert (key["address"], key["label"]) == (ADDRESS, "imported")
+    assert key["attributes"] == {
+        "sign": True,
+        "token": True,
+        "private": True,
+        "sensitive": True,
+        "extractable": False,
+        "derive": False,
+        "modifiable": False,
+        "copyable": False,
+        # The token cannot know what happened to it before.
+        "always_sensitive": False,
+        "never_extractable": False,
+    }
+
+
+def test_import_does_not_show_what_is_typed(environ: dict[str, str]) -> None:
+    """On a terminal, the key is asked for, and not echoed."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "import", "--json"],
+        env=environ,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    shown = os.read(ours, 1000)  # The question comes once the echo is off.
+    os.write(ours, f"{SECRET}\n".encode())
+    answer = json.loads(process.communicate()[0])
+    os.close(theirs)
+    with suppress(OSError):  # Linux says EIO when the other end is gone.
+        shown += os.read(ours, 1000)
+    os.close(ours)
+
+    assert answer["address"] == ADDRESS
+    assert b"Private key" in shown
+    assert SECRET.encode() not in shown
+
+
+def test_an_imported_key_is_what_init_finds(run: Run, key_file: str) -> None:
+    """After an import, ``init`` has nothing to make, and ``doctor`` says its piece."""
+    run("import", "--file", key_file)
+
+    assert _json(run("init", "--json"))["address"] == ADDRESS
+    assert "it was imported, so copies may exist" in run("doctor").stdout
+
+
+def test_import_reads_a_file_of_its_owner_only(run: Run, key_file: str) -> None:
+    """A key file that others may read is refused before it is read."""
+    Path(key_file).chmod(0o640)
+
+    refused = run("import", "--file", key_file)
+
+    _assert_refused(refused, "others may read the key file: chmod 600 it")
+
+
+def test_import_twice_is_import_once(run: Run, key_file: str) -> None:
+    """The same key again changes nothing."""
+    first = run("import", "--json", "--file", key_file)
+
+    assert run("import", "--json", "--file", key_file).stdout == first.stdout
+    assert len(_json(run("list", "--json"))) == 1
+
+
+@pytest.mark.parametrize("half", ["PRIVATE_KEY", "PUBLIC_KEY"])
+def test_import_completes_an_interrupted_one(
+    run: Run, program: Program, key_file: str, half: str
+) -> None:
+    """Whichever half is missing is created when the import is repeated."""
+    run("import", "--file", key_file)
+    program("destroy", half)
+
+    assert run("doctor").exit_code == 1
+    assert _json(run("import", "--json", "--file", key_file))["address"] == ADDRESS
+    assert run("doctor").exit_code == 0
+
+
+@pytest.mark.parametrize("missing", [None, "PUBLIC_KEY", "PRIVATE_KEY"])
+def test_import_replaces_no_other_key(
+    run: Run, program: Program, key_file: str, missing: str | None
+) -> None:
+    """Another key under the same id is refused, by either of its halves."""
+    run("init")
+    if missing:
+        program("destroy", missing)
+
+    refused = run("import", "--file", key_file)
+
+    _assert_refused(refused, "another key has this id")
+
+
+def test_import_replaces_no_key_that_cannot_sign(
+    run: Run, program: Program, key_file: str
+) -> None:
+    """A private key under the id that cannot prove itself is another key."""
+    run("init")
+    program("destroy", "PRIVATE_KEY")
+    program("mute")
+
+    _assert_refused(run("import", "--file", key_file), "another key has this id")
+
+
+def test_list_shows_what_it_cannot_use(run: Run, program: Program) -> None:
+    """A key that is no secp256k1 pair is listed without an address."""
+    run("init")
+    program("destroy", "PUBLIC_KEY")
+
+    told = run("list").stdout
+
+    assert told.splitlines()[0] == "01  hotwallet  no secp256k1 pair"
+    assert "never_extractable" in told
+
+
+def test_before_init_each_command_leads_there(run: Run) -> None:
+    """``list`` names ``doctor``, whose cure where there is no token yet is ``init``."""
+    (failed,) = _failed(run("doctor", "--json"))
+
+    assert str(run("list").exception).endswith("; run: hotwallet softhsm doctor")
+    assert failed["cure"].endswith("run: hotwallet softhsm init")
+
+
+def test_import_gives_no_label_twice(run: Run, key_file: str) -> None:
+    """P10: a key under another id has the label already."""
+    run("init")
+
+    refused = run(
+        *("import", "--label", "hotwallet", "--file", key_file), PKCS11_KEY_ID="02"
+    )
+
+    _assert_refused(refused, "another key has this label")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        SECRET[:-1],
+        SECRET[:-2],
+        SECRET + "00",
+        SECRET[:-1] + "g",
+        "0x0x" + SECRET[:-2],
+        "00" * 32,
+        f"{N:064x}",
+        "ff" * 32,
+        SECRET * 20,
+    ],
+)
+def test_import_takes_private_keys_only(run: Run, key_file: str, text: str) -> None:
+    """32 bytes in hex, from 1 to n-1, or nothing; what was given is not quoted."""
+    Path(key_file).write_text(text)
+
+    refused = run("import", "--file", key_file)
+
+    _assert_refused(refused, "a private key is 64 hex digits, and less than n")
+    assert not text.strip() or text.strip() not in repr(refused.exception)
+
+
+def test_import_takes_the_greatest_key(run: Run, key_file: str) -> None:
+    """n-1 is a private key."""
+    Path(key_file).write_text(f"{N - 1:064x}")
+
+    assert _json(run("import", "--json", "--file", key_file))["address"]
+
+
+def test_import_takes_no_key_from_argv(run: Run) -> None:
+    """All users of a machine may read argv, so there is no such argument."""
+    refused = run("import", SECRET)
+
+    assert refused.exit_code == 2
+
+
+def test_doctor_stops_at_the_first_failure(run: Run) -> None:
+    """What stands above a failure is unknown; the cure is next to the failure."""
+    rungs = _json(run("doctor", "--json"))
+
+    states = [rung["state"] for rung in rungs]
+    first = states.index("failed")
+    assert set(states[:first]) <= {"ok"}
+    assert set(states[first + 1 :]) == {"unknown"}
+    assert rungs[first]["cure"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "rung"),
+    [
+        ({}, None),
+        ({"PKCS11_MODULE": "/nowhere/module.so"}, "loads"),
+        ({"PKCS11_TOKEN_LABEL": "elsewhere"}, "token"),
+        ({"PKCS11_PIN_FILE": "/nowhere/pin"}, "pin"),
+        ({"PKCS11_PIN": "not the PIN"}, "login"),
+        ({"PKCS11_KEY_ID": "02"}, "key"),
+    ],
+)
+def test_doctor_names_the_rung(
+    run: Run, variables: dict[str, str], rung: str | None
+) -> None:
+    """Each mistake is found where it is, and the exit status is 1 for any."""
+    run("init")
+
+    finished = run("doctor", "--json", **variables)
+
+    assert [each["name"] for each in _failed(finished)] == ([rung] if rung else [])
+    assert finished.exit_code == (1 if rung else 0)
+
+
+def test_doctor_finds_two_tokens_of_one_name(
+    run: Run, layout: Layout, tmp_path: Path
+) -> None:
+    """P10: nobody could say which of them is meant."""
+    run("init")
+    run("init", HOTWALLET_HOME=str(tmp_path / "other"))
+    (token,) = Layout.of(tmp_path / "other").tokens.iterdir()
+    token.rename(layout.tokens / token.name)
+
+    (failed,) = _failed(run("doctor", "--json"))
+
+    assert failed["detail"] == "several tokens have the configured label"
+
+
+def test_doctor_tells_when_threads_must_wait(run: Run, softhsm_module: Path) -> None:
+    """A module that cannot lock is slow, and nothing is wrong."""
+    run("init")
+
+    def cannot_lock(original: Hook, args: int | None, *rest: object) -> int:
+        return CKR_CANT_LOCK if args is not None else original(args, *rest)
+
+    with Cryptoki(str(softhsm_module)).hooked("C_Initialize", cannot_lock):
+        told = run("doctor")
+
+    assert told.exit_code == 0
+    assert "threads sign one after the other" in told.stdout
+
+
+def test_doctor_finds_two_halves_of_different_keys(run: Run, program: Program) -> None:
+    """A signature that does not recover to the public key is found last."""
+    run("init")
+    program("destroy", "PUBLIC_KEY")
+    program("other-half")
+
+    failed = _failed(run("doctor", "--json"))
+
+    assert [rung["name"] for rung in failed] == ["signs"]
+
+
+@contextmanager
+def _in_environment(environ: dict[str, str]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CONF_VARIABLE, "")  # So that it is put back afterwards.
+        patch.delenv(CONF_VARIABLE)
+        for name in [name for name in os.environ if name.startswith("PKCS11_")]:
+            patch.delenv(name)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        _take_down()
+        yield
+        _take_down()
+
+
+def _take_down() -> None:
+    for library in list(Library._all.values()):
+        with library.gate.alone():
+            library.finalize()
+
+
+def _json(result: Result) -> Any:
+    assert result.stdout, result.exception
+    return json.loads(result.stdout)
+
+
+def _failed(result: Result) -> list[dict[str, str]]:
+    return [rung for rung in _json(result) if rung["state"] == "failed"]
+
+
+def _assert_refused(result: Result, words: str) -> None:
+    assert result.exit_code == 1
+    assert words in str(result.exception)
+    assert SECRET not in f"{result.output} {result.exception!r}"

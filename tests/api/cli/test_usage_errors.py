@@ -1,0 +1,98 @@
+"""Whoever mistypes a command is told what is wrong, and shown no whole key id."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.api.commands import Run, started
+
+
+ROOT = Path(__file__).parents[3]
+UUID = "e9ec0d42-2f1e-44cd-9066-2b4c499c2654"
+ARN = f"arn:aws:kms:eu-central-1:111122223333:key/{UUID}"
+KEY_IDS = [UUID, f"mrk-{UUID.replace('-', '')}", UUID.replace("-", "").upper()]
+
+MISTYPED = [
+    "{}",
+    "{} --help",
+    "keys {}",
+    "keys {} --help",
+    "keys list {}",
+    "keys list --{}",
+    "keys rotate {arn} {}",
+    "keys rotate {arn} --{}",
+    "keys rotate {arn} --wait {}",
+    "keys rotate {arn} --wait={}",
+    "keys relocate {} {}",
+    "keys block {} {}",
+    "keys sweep {} {}",
+    "refund explain rf_0 {}",
+    "nonce {}",
+    "audit verify /nowhere/{}",
+    "softhsm import --file {}",
+    "worker --interval {}",
+    "token --role {}",
+    "token --seconds {}",
+    "doctor {}",
+]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return who runs ``hotwallet`` without anything that it could open."""
+    return started(monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("typed", MISTYPED)
+@pytest.mark.parametrize("key_id", KEY_IDS)
+def test_a_mistyped_command(run: Run, typed: str, key_id: str) -> None:
+    """Status 2, the mistake by name, and eight characters of the id at the most."""
+    told = run(*typed.format(key_id, key_id, arn=ARN).split())
+
+    assert (told.status, told.out) == (2, "")
+    assert "Error: " in told.err
+    assert key_id not in told.err
+    assert key_id[:8] + "..." in told.err
+    assert ARN not in told.err
+
+
+def test_what_is_in_order_is_quoted(run: Run) -> None:
+    """An address is no key id: it is told as it was typed."""
+    address = "0x17135a05eF2397dB21A16703Dfcb45e76830aD41"
+
+    assert f"({address})" in run("keys", "list", address).err
+
+
+_BROKEN = """
+import click
+from api.cli.__main__ import keys, main
+
+@keys.command()
+@click.argument("key_id")
+def break_down(key_id):
+    try:
+        raise KeyError(key_id)
+    except KeyError as e:
+        raise RuntimeError(f"no {key_id}") from e
+
+main()
+"""
+
+
+def test_a_command_with_a_bug() -> None:
+    """Status 1, classes and places: what the exception says is not told."""
+    finished = subprocess.run(
+        [sys.executable, "-c", _BROKEN, "keys", "break-down", UUID],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert "RuntimeError" in finished.stderr
+    assert UUID not in finished.stderr

@@ -1,0 +1,92 @@
+"""What ``hotwallet doctor`` finds, in the test's own process."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from api.bootstrap import open_backend, open_chains, open_store
+from api.doctor.checks import CheckResult, run_checks
+from api.doctor.command import examination
+from api.doctor.context import DoctorContext, Openers
+from signer.audit.checkpoints import CheckpointKey
+from tests.fixtures.chain import DevChain
+
+
+OPENERS = Openers(open_store, open_backend, open_chains)
+
+
+def furnished(folder: Path, chain: DevChain) -> dict[str, str]:
+    """Return what leads to a network, an empty ledger and the keys of a service."""
+    networks = folder / "networks.toml"
+    networks.write_text(
+        "[networks.local]\n"
+        f'chain_id = 31337\nrpc_urls = ["{chain.url}"]\n'
+        f'[networks.local.tokens.TUSD]\naddress = "{chain.token}"\n'
+        'decimals = 6\nmax_amount = "1000"\n'
+    )
+    pem = folder / "jwt.pem"
+    pem.write_bytes(
+        ec.generate_private_key(ec.SECP256R1())
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    audit = folder / "audit.pem"
+    audit.touch(0o600)
+    audit.write_bytes(CheckpointKey.generate().private_pem())
+    return {
+        "APP_ENV": "test",
+        "NETWORKS_FILE": str(networks),
+        "DATABASE_URL": f"sqlite:///{folder / 'ledger.db'}",
+        "JWT_PUBLIC_KEY_FILE": str(pem),
+        "AUDIT_SIGNING_KEY_FILE": str(audit),
+    }
+
+
+def examined(
+    environ: Mapping[str, str], **changed: str | None
+) -> dict[str, CheckResult]:
+    """Return every rung by its name; *changed* is set, or unset if it is None."""
+    given = {**environ, **changed}
+    with _sealing() as open_sealed:
+        patient = DoctorContext(
+            {name: value for name, value in given.items() if value is not None},
+            replace(OPENERS, store=open_sealed),
+        )
+        return {rung.name: rung for rung in run_checks(examination(patient))}
+
+
+def states(rungs: Mapping[str, CheckResult]) -> dict[str, str]:
+    """Return how each rung was found."""
+    return {name: str(rung.state) for name, rung in rungs.items()}
+
+
+@contextmanager
+def _sealing() -> Iterator[Callable[[Any], Any]]:
+    """Yield what opens a ledger, and has its records sealed meanwhile as a worker."""
+    stop = threading.Event()
+    sealers = list[threading.Thread]()
+
+    def opened(settings: Any) -> Any:
+        store = open_store(settings)
+
+        def seal() -> None:
+            while not stop.wait(0.05):
+                store.seal()
+
+        sealers.append(threading.Thread(target=seal))
+        sealers[-1].start()
+        return store
+
+    try:
+        yield opened
+    finally:
+        # Behind the test its file is gone: nobody may be at work in it then.
+        stop.set()
+        for sealer in sealers:
+            sealer.join()

@@ -1,0 +1,123 @@
+"""Where money is signed, a device that signs with another key is told at once (S7)."""
+
+from collections.abc import Mapping
+
+import pytest
+from falcon.testing import TestClient
+
+from api.auth.jwt_verifier import JWTVerifier
+from api.auth.verification_keys import KeySet, bind
+from api.container import Foundation, Parts
+from api.http.app import create_app
+from backends.aws_kms import KMSBackend
+from backends.sql import SQLStore
+from dev.kms_faults import disabled, other_key
+from dev.kms_wire import Faults
+from signer.audit.log import AuditLog
+from signer.config.settings import Settings
+from signer.keys.signer import Signer
+from signer.model.refund import HOLD
+from signer.ports import KeyId, utc_now
+from tests.api.service import BODY
+from tests.api.support import AUDIENCE, ES256_KEY, ISSUER, bearer, post
+from tests.support.refunds import World
+
+
+class System:
+    """A ledger, a chain, a key in KMS, and somebody outside who is told of alerts."""
+
+    def __init__(self, store: SQLStore, backend: KMSBackend, key: KeyId) -> None:
+        signer = Signer.open(backend, key, AuditLog(_Silence()))
+        self.world = World(store, signer=signer)
+        self.world.clock.now = utc_now() - 2 * HOLD  # What it accepts is due now.
+        self.store = store
+        self._backend = backend
+        self.told: list[tuple[object, object]] = []
+        assert self.world.ring.active().signer is signer
+
+    def notify(self, document: Mapping[str, object]) -> None:
+        """Take note of an alert."""
+        self.told.append((document["alert"], document["facts"]))
+
+    def process(self) -> Parts:
+        """Return the parts of a process that starts now."""
+        keys = KeySet(only=bind(ES256_KEY.public_key(), "ES256"))
+        return Parts(
+            Foundation(
+                Settings.from_env({"APP_ENV": "test"}),
+                {"local": self.world.network},
+                self.store,
+                self._backend,
+                self.world.chains,
+                (),
+                notifier=self,
+                authenticator=JWTVerifier(keys, issuer=ISSUER, audience=AUDIENCE),
+            )
+        )
+
+    def facts(self, code: str) -> dict[str, str]:
+        """Return what an alert says of the key."""
+        return {"code": code, "address": self.world.signer.address}
+
+
+class _Silence:
+    def info(self, event: str, **fields: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def system(sqlite_store: SQLStore, hasty_kms: KMSBackend, kms_key: KeyId) -> System:
+    """A system whose key is in KMS."""
+    return System(sqlite_store, hasty_kms, kms_key)
+
+
+def test_the_api_tells_of_another_keys_signature(
+    system: System, kms_faults: Faults
+) -> None:
+    """A refund that the API signs sounds ``key-mismatch``, once, and is not sent."""
+    kms_faults.always("Sign", other_key())
+    client = TestClient(create_app(system.process().services))
+    answers = [
+        post(client, {**BODY, "payment_session_id": f"ps_{n}"}, **bearer(utc_now()))
+        for n in range(3)
+    ]
+
+    assert [answer.json["status"] for answer in answers] == ["reserved"] * 3
+    assert system.told == [("key-mismatch", system.facts("signature-recovery"))]
+    assert system.store.alert_counts() == {"key-mismatch": 1}
+    assert system.world.chain.pool == {}
+
+
+def test_a_worker_tells_of_another_keys_signature(
+    system: System, kms_faults: Faults
+) -> None:
+    """It sounds ``key-mismatch``, though nobody asks a worker whether it is ready."""
+    system.world.accepted()
+    kms_faults.always("Sign", other_key())
+    system.process().worker.work()
+
+    assert system.told == [("key-mismatch", system.facts("signature-recovery"))]
+    assert system.store.alert_counts() == {"key-mismatch": 1}
+    assert system.world.chain.pool == {}
+
+
+def test_a_worker_tells_that_it_cannot_sign(system: System, kms_faults: Faults) -> None:
+    """With the key disabled three refunds are one ``key-unhealthy``."""
+    for _ in range(3):
+        system.world.accepted()
+    kms_faults.always("Sign", disabled())
+    system.process().worker.work()
+
+    assert system.told == [("key-unhealthy", system.facts("key-unusable"))]
+    assert system.store.alert_counts() == {"key-unhealthy": 1}
+
+
+def test_a_worker_tells_that_it_may_not_look_at_the_key(
+    system: System, kms_faults: Faults
+) -> None:
+    """A key that another host rotated to, and that this role may not use, is told."""
+    system.world.accepted()
+    kms_faults.always("GetPublicKey", disabled())
+    system.process().worker.work()
+
+    assert system.told == [("key-unhealthy", system.facts("key-unusable"))]

@@ -1,0 +1,201 @@
+"""Why a refund stands where it stands, for whoever may see it."""
+
+import re
+
+import pytest
+from falcon.testing import TestClient
+
+from backends.sql import SQLStore
+from signer.errors import ChainUnavailableError
+from signer.model.refund import Status
+from tests.api.service import BODY
+from tests.api.support import SettableClock, get, post
+from tests.fixtures.scripted_chain import ScriptedChain
+
+
+MEMBERS = {
+    "refund", "summary", "next", "blocked_by", "attempts", "policy", "history",
+    "transactions", "nonce", "wallet", "nodes", "confirmations", "fees", "unanswered",
+    "stopped_at",
+}  # fmt: skip
+
+
+@pytest.fixture
+def sent(paying: TestClient) -> str:
+    """Return the path of a refund that a node has in its pool."""
+    return str(post(paying, BODY).headers["location"])
+
+
+def test_everything_that_is_known(paying: TestClient, sent: str) -> None:
+    """State, history, bytes, nonce, wallet, nodes, fees and rules are in one answer."""
+    refund = get(paying, sent).json
+    answer = get(paying, f"{sent}/explain")
+    found = answer.json
+
+    assert answer.status_code == 200
+    assert found.keys() == MEMBERS
+    assert found["refund"] == refund
+    assert found["summary"] == "1 of 1 nodes know it, and it waits to be mined."
+    assert found["next"]["what"].startswith("The same bytes are sent again")
+    assert found["next"]["at"] == "2026-11-24T12:00:30.000000Z"
+    assert found["policy"] == {"allowed": True, "objection": None}
+    assert (found["blocked_by"], found["attempts"]) == (None, 0)
+    assert [move["status"] for move in found["history"]] == [
+        "queued",
+        "reserved",
+        "signed",
+        "broadcast",
+    ]
+    assert found["nonce"] == {"nonce": 0, "waits_for": []}
+    assert found["unanswered"] == {}
+
+
+def test_what_was_sent(paying: TestClient, sent: str) -> None:
+    """Each transaction has its hash, its fees as decimal strings, and no bytes."""
+    refund = get(paying, sent).json
+    found = get(paying, f"{sent}/explain").json
+    (transaction,) = found["transactions"]
+
+    assert transaction == {
+        "tx_hash": refund["tx_hash"],
+        "attempt": 0,
+        "kind": "transfer",
+        "max_fee_per_gas": transaction["max_fee_per_gas"],
+        "max_priority_fee_per_gas": "100000000",
+        "gas_limit": transaction["gas_limit"],
+        "signed_at": "2026-11-24T12:00:00.000000Z",
+    }
+    assert re.fullmatch("[0-9]{10}", transaction["max_fee_per_gas"])
+    assert found["fees"]["max_fee_per_gas"] == transaction["max_fee_per_gas"]
+    assert found["fees"]["base_fee_per_gas"] == "1000000000"
+    required = int(found["fees"]["replacement_max_fee_per_gas"])
+    assert required * 8 >= int(transaction["max_fee_per_gas"]) * 9
+
+
+def test_what_nodes_and_wallet_say(
+    paying: TestClient, sent: str, node: ScriptedChain
+) -> None:
+    """Each node's own view is told under its place, and the wallet's by both sides."""
+    refund = get(paying, sent).json
+    found = get(paying, f"{sent}/explain").json
+
+    assert found["nodes"] == [
+        {
+            "node": "node-1",
+            "trusted": True,
+            "error": None,
+            "head": 0,
+            "next_nonce": 0,
+            "pending_nonce": 1,
+            "transactions": {refund["tx_hash"]: "pending"},
+        }
+    ]
+    assert found["wallet"] == {
+        "chain_id": 31337,
+        "address": refund["sender"],
+        "next_nonce": 1,
+        "chain_next_nonce": 1,
+        "unseen": 0,
+        "paused_by": None,
+        "paused_at": None,
+        "foreign": [],
+    }
+
+
+def test_works_while_the_chain_is_down(
+    paying: TestClient, sent: str, node: ScriptedChain
+) -> None:
+    """What the nodes cannot say is named, and all that the ledger knows is told."""
+    down = ChainUnavailableError("no node answers")
+    for method in ("pending_count", "latest_block", "fees", "views"):
+        node.fail(method, down)
+    answer = get(paying, f"{sent}/explain")
+    found = answer.json
+
+    assert answer.status_code == 200
+    assert found["unanswered"] == {
+        "wallet": "chain-unavailable",
+        "head": "chain-unavailable",
+        "fees": "chain-unavailable",
+    }
+    assert [each["error"] for each in found["nodes"]] == ["chain-unavailable"]
+    assert found["wallet"] is None
+    assert found["fees"] is None
+    assert len(found["transactions"]) == 1
+    assert len(found["history"]) == 4
+
+
+def test_a_refund_that_waits_for_the_nodes(client: TestClient) -> None:
+    """A queued refund tells what keeps it, what each node says, and when it goes on."""
+    path = post(client, BODY).headers["location"]
+    found = get(client, f"{path}/explain").json
+
+    assert found["refund"]["status"] == "queued"
+    assert (found["blocked_by"], found["attempts"]) == ("chain-unavailable", 1)
+    assert "chain-unavailable" in found["summary"]
+    assert found["next"]["at"] == "2026-11-24T12:00:01.000000Z"
+    assert found["nonce"] is None
+    assert found["transactions"] == []
+    assert [each["error"] for each in found["nodes"]] == ["chain-unavailable"]
+
+
+def test_the_nonces_before_it(
+    paying: TestClient, sent: str, node: ScriptedChain
+) -> None:
+    """A refund behind another one names it, with its nonce and status."""
+    first = get(paying, sent).json
+    second = post(paying, BODY | {"reference": "second"}).headers["location"]
+    found = get(paying, f"{second}/explain").json
+
+    assert found["nonce"] == {
+        "nonce": 1,
+        "waits_for": [{"nonce": 0, "refund": first["id"], "status": "broadcast"}],
+    }
+    assert first["id"] in found["summary"]
+
+
+def test_a_paused_wallet_is_told(
+    paying: TestClient, sent: str, node: ScriptedChain, clock: SettableClock
+) -> None:
+    """R23: a refund that gets no nonce says that somebody must run the repair."""
+    sender = get(paying, sent).json["sender"]
+    node.mine()
+    node.mine_foreign(sender)
+    blocked = post(paying, BODY | {"reference": "second"}).headers["location"]
+    found = get(paying, f"{blocked}/explain").json
+
+    assert found["blocked_by"] == "wallet-paused"
+    assert found["wallet"]["paused_by"] == "chain-ahead"
+    assert found["wallet"]["unseen"] == 1
+    assert "hotwallet nonce repair" in found["next"]["what"]
+
+
+def test_a_refund_at_its_end(
+    client: TestClient, sqlite_store: SQLStore, clock: SettableClock
+) -> None:
+    """A final refund says why it ended, and that nothing will happen."""
+    path = post(client, BODY).headers["location"]
+    (refund,) = sqlite_store.list("gateway-1").refunds
+    refused = refund.moved(Status.REFUSED, clock(), failure_detail="paused")
+    sqlite_store.save(refund, refused)
+    found = get(client, f"{path}/explain").json
+
+    assert found["summary"] == "Nothing was paid or spent: paused."
+    assert found["next"] == {"what": "Nothing.", "at": None}
+    assert found["nodes"] == []
+    assert found["unanswered"] == {}
+
+
+def test_only_ones_own(client: TestClient) -> None:
+    """Somebody else's refund is not explained: it is not there."""
+    path = post(client, BODY).headers["location"]
+    answer = get(client, f"{path}/explain", sub="gateway-2")
+
+    assert (answer.status_code, answer.json["code"]) == (404, "not-found")
+
+
+def test_queries_are_strict(client: TestClient) -> None:
+    """A parameter that means nothing here is a 400."""
+    path = post(client, BODY).headers["location"]
+
+    assert get(client, f"{path}/explain?verbose=1").status_code == 400

@@ -1,0 +1,304 @@
+"""``POST /v1/admin/kms/relocate`` and ``hotwallet keys relocate``, to the letter."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from falcon.testing import Result, TestClient
+from structlog.testing import LogCapture
+
+from api.auth.authorization import AccessControl
+from api.auth.rate_limits import RateLimits
+from api.http.app import create_app
+from backends.sql import SQLStore
+from dev import kms_faults as faults
+from dev.kms_emulator import KMSEmulator
+from dev.kms_wire import Faults
+from signer.audit.log import AuditLog
+from signer.errors import KeyUnusableError
+from signer.model.key import Key
+from tests.api.administrators import REFUSED, asked
+from tests.api.commands import Run, started
+from tests.api.service import build_services
+from tests.api.support import SettableClock
+from tests.support.keys import key_at, made_active
+from tests.support.ring import ELSEWHERE, NEW, OLD, OTHER, System
+
+
+_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
+
+PATH = "/v1/admin/kms/relocate"
+
+
+@pytest.fixture
+def system(sqlite_store: SQLStore) -> System:
+    """A system whose active key is in another place as well."""
+    system = System(sqlite_store)
+    system.replicate(OLD, ELSEWHERE)
+    return system
+
+
+@pytest.fixture
+def client(system: System, clock: SettableClock) -> TestClient:
+    """A client of the application over that system."""
+    store = system.store
+    audit = AuditLog(_SILENCE, journal=store)
+    services = replace(
+        build_services(store, clock),
+        relocation=system.relocation(),
+        access=AccessControl(
+            store, RateLimits.shared(store, clock=clock), audit, clock
+        ),
+    )
+    return TestClient(create_app(services))
+
+
+def _relocate(client: TestClient, body: Any, **claims: Any) -> Result:
+    return asked(client, PATH, body, **claims)
+
+
+def _require_unchanged(system: System) -> None:
+    assert system.store.active_key() == system.old
+
+
+def test_relocates(client: TestClient, system: System) -> None:
+    """200: both places by eight characters, and the address that stays."""
+    answer = _relocate(client, {"newKeyId": ELSEWHERE}, jti="the-token")
+
+    assert answer.status_code == 200
+    assert answer.json == {
+        "status": "relocated",
+        "keyId": "44444444...",
+        "previousKeyId": "11111111...",
+        "address": system.old.address,
+        "state": "active",
+        "warnings": [
+            "the old place has the key as well: whoever may use it there can sign"
+        ],
+    }
+    active = system.store.active_key()
+    assert active is not None
+    assert (active.key_id, active.epoch) == (ELSEWHERE, 1)
+    assert {
+        (each["actor"], each["token_id"], each["request_id"]) for each in system.records
+    } == {("alice", "the-token", answer.headers["x-request-id"])}
+
+
+def test_asking_again_is_200(client: TestClient, system: System) -> None:
+    """Who did not hear the answer asks again, and is told the same key."""
+    _relocate(client, {"newKeyId": ELSEWHERE})
+    again = _relocate(client, {"newKeyId": ELSEWHERE})
+
+    assert (again.status_code, again.json["status"]) == (200, "relocated")
+    assert again.json["keyId"] == again.json["previousKeyId"] == "44444444..."
+    assert again.json["warnings"] == ["the key was pinned to this place already"]
+
+
+def test_a_dry_run(client: TestClient, system: System) -> None:
+    """200 and ``would-relocate``: the key has signed there, and that is all."""
+    answer = _relocate(client, {"newKeyId": ELSEWHERE, "dryRun": True})
+
+    assert (answer.status_code, answer.json["status"]) == (200, "would-relocate")
+    assert system.directory.devices[ELSEWHERE].calls == 1
+    _require_unchanged(system)
+
+
+MALFORMED: dict[str, tuple[Any, str | None]] = {
+    "missing": ({}, "newKeyId"),
+    "empty": ({"newKeyId": ""}, "newKeyId"),
+    "malformed": ({"newKeyId": "  "}, "newKeyId"),
+    "too long": ({"newKeyId": "a" * 513}, "newKeyId"),
+    "a number": ({"newKeyId": 5}, "newKeyId"),
+    "a rotation's": ({"newKeyId": ELSEWHERE, "compromised": True}, "body"),
+    "a text for a boolean": ({"newKeyId": ELSEWHERE, "dryRun": "true"}, "dryRun"),
+    "no object": ([ELSEWHERE], None),
+}
+
+
+@pytest.mark.parametrize(("body", "field"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed(
+    client: TestClient, system: System, body: Any, field: str | None
+) -> None:
+    """400 for whatever is no relocation; the answer says where, and quotes nothing."""
+    answer = _relocate(client, body)
+
+    assert answer.status_code == 400
+    if field is not None:
+        assert (answer.json["code"], answer.json["field"]) == ("invalid-input", field)
+    assert ELSEWHERE not in answer.text
+    _require_unchanged(system)
+
+
+def test_no_token(client: TestClient, system: System) -> None:
+    """401 without a token, and nothing is looked at."""
+    answer = client.simulate_post(PATH, json={"newKeyId": ELSEWHERE})
+
+    assert (answer.status_code, answer.json["code"]) == (401, "unauthenticated")
+    _require_unchanged(system)
+
+
+@pytest.mark.parametrize("claims", REFUSED.values(), ids=REFUSED)
+def test_without_the_right(
+    client: TestClient, system: System, claims: dict[str, Any]
+) -> None:
+    """403 for a merchant, and for an administrator without scope; on record."""
+    answer = _relocate(client, {"newKeyId": ELSEWHERE}, **claims)
+
+    assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
+    _require_unchanged(system)
+    assert system.outcomes == [("access-denied", "forbidden")]
+
+
+def test_a_token_works_once(client: TestClient, system: System) -> None:
+    """H7: the second use of a token is 401, whatever it asks for."""
+    answers = [
+        _relocate(client, {"newKeyId": ELSEWHERE, "dryRun": True}, jti="once"),
+        _relocate(client, {"newKeyId": ELSEWHERE}, jti="once"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 401]
+    _require_unchanged(system)
+
+
+def test_another_key(client: TestClient, system: System) -> None:
+    """404 with advice for a key that the ring does not have."""
+    answer = _relocate(client, {"newKeyId": OTHER})
+
+    assert (answer.status_code, answer.json["code"]) == (404, "not-found")
+    assert "use rotate" in answer.json["detail"]
+    _require_unchanged(system)
+
+
+def test_while_somebody_rotates(client: TestClient, system: System) -> None:
+    """409 while a rotation is under way, and when to retry."""
+    other = key_at(system.address(OTHER), key_id=OTHER)
+    system.store.begin_rotation(other, system.clock())
+    answer = _relocate(client, {"newKeyId": ELSEWHERE})
+
+    assert answer.status_code == 409
+    assert answer.json["code"] == "rotation-in-progress"
+    assert answer.headers["retry-after"] == "5"
+    _require_unchanged(system)
+
+
+def test_a_key_that_was_given_up(client: TestClient, system: System) -> None:
+    """O8: 409 for a key that was compromised, wherever it is."""
+    made_active(system.store, key_at(system.address(NEW), key_id=NEW), block=True)
+    answer = _relocate(client, {"newKeyId": ELSEWHERE})
+
+    assert (answer.status_code, answer.json["code"]) == (409, "conflict")
+    assert system.states[OLD] == "blocked"
+
+
+def test_an_unhealthy_place(client: TestClient, system: System) -> None:
+    """503 in the words of a rotation; the old place is in use, and an alert fires."""
+    system.directory.failure = KeyUnusableError("DisabledException")
+    answer = _relocate(client, {"newKeyId": ELSEWHERE})
+
+    assert answer.status_code == 503
+    assert answer.json["code"] == "new-key-unhealthy"
+    assert answer.json["error"] == "new key unhealthy"
+    assert answer.json["message"] == "DisabledException"
+    assert answer.json["reason"] == "key-unusable"
+    _require_unchanged(system)
+    assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
+    assert ("relocation-refused", "key-unusable") in system.outcomes
+
+
+THERE = "eu-west-1"
+
+
+@pytest.fixture
+def replica(
+    kms_emulator: KMSEmulator, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """A replica of the ring's active key, which is one of KMS's in another region."""
+    primary = kms_emulator.create_key(multi_region=True)
+    sqlite_store.enrol(key_at_kms(kms_emulator.address(primary), primary))
+    for name, value in {
+        "USE_KMS": "true",
+        "KMS_KEY_ID": primary,
+        "AWS_ENDPOINT_URL_KMS": kms_emulator.endpoint,
+        "AWS_REGION": kms_emulator.region,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return kms_emulator.replicate(primary, THERE)
+
+
+def key_at_kms(address: str, arn: str) -> Key:
+    """Return the row of a key of KMS."""
+    return replace(key_at(address, key_id=arn), backend="aws-kms")
+
+
+@pytest.fixture
+def run(
+    sqlite_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Return who runs ``hotwallet`` over the test's ledger; no chain is asked."""
+    networks = tmp_path / "networks.toml"
+    networks.write_text(
+        '[networks.local]\nchain_id = 31337\nrpc_urls = ["http://127.0.0.1:9"]\n'
+        '[networks.local.tokens.TUSD]\ndecimals = 6\nmax_amount = "1000"\n'
+        'address = "0x5FbDB2315678afecb367f032d93F642f64180aa3"\n'
+    )
+    monkeypatch.setenv("APP_ENV", "test")
+    monkeypatch.setenv("NETWORKS_FILE", str(networks))
+    monkeypatch.setenv("DATABASE_URL", sqlite_url)
+    return started(monkeypatch, capsys)
+
+
+def test_the_command(
+    run: Run,
+    replica: str,
+    sqlite_store: SQLStore,
+    kms_emulator: KMSEmulator,
+) -> None:
+    """The region of the ARN is asked, though AWS_REGION is down; no id is shown."""
+    kms_emulator.down.add(kms_emulator.region)
+    try:
+        rehearsed = run("keys", "relocate", replica, "--dry-run", "--json")
+        between = sqlite_store.active_key()
+        told = run("keys", "relocate", replica)
+    finally:
+        kms_emulator.down.clear()
+    active = sqlite_store.active_key()
+
+    assert (rehearsed.status, told.status) == (0, 0), told.err
+    assert rehearsed.json["status"] == "would-relocate"
+    assert between is not None
+    assert between.key_id != replica
+    assert active is not None
+    assert (active.key_id, active.epoch) == (replica, 1)
+    first, before, warning = told.out.splitlines()
+    assert first == f"relocated: {replica.rpartition('/')[2][:8]}... {active.address}"
+    assert before.endswith("..., and it is active")
+    assert warning.startswith("  warning: the old place has the key")
+    shown = told.out + told.err + rehearsed.out + rehearsed.err
+    assert replica.rpartition("/")[2] not in shown
+    assert THERE not in shown
+
+
+def test_the_command_refuses(
+    run: Run,
+    replica: str,
+    sqlite_store: SQLStore,
+    kms_emulator: KMSEmulator,
+    kms_faults: Faults,
+) -> None:
+    """Status 1 for a replica that is disabled, or denied; the key stays put."""
+    before = sqlite_store.active_key()
+    kms_emulator.set_state(replica, "Disabled")
+    disabled = run("keys", "relocate", replica)
+    kms_emulator.set_state(replica, "Enabled")
+    kms_faults.always("Sign", faults.only_in(THERE, faults.access_denied()))
+    denied = run("keys", "relocate", replica)
+
+    assert [(each.status, each.out) for each in (disabled, denied)] == [(1, "")] * 2
+    assert "new-key-unhealthy" in disabled.err
+    assert "new-key-unhealthy" in denied.err
+    assert sqlite_store.active_key() == before

@@ -1,0 +1,242 @@
+"""What every answer has in common, whatever was asked."""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from falcon.testing import Result, TestClient
+
+from api.health.readiness import Readiness
+from api.http.app import create_app
+from api.http.middleware import Resource
+from api.services import Services
+from tests.api.forgeries import FORGERIES
+from tests.api.support import bearer, lines
+
+
+CANARY = "canary-pin-48213"
+
+# wsgiref's validator warns of methods that a real server lets through.
+pytestmark = pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")
+
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "strict-transport-security": "max-age=63072000; includeSubDomains",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/healthz", 200),
+        ("HEAD", "/healthz", 200),
+        ("GET", "/readyz", 200),
+        ("GET", "/v1/refunds", 401),
+        ("POST", "/v1/refunds", 401),
+        ("GET", "/v1/refunds/rf_1", 401),
+        ("GET", "/v1/refunds/rf_1/explain", 401),
+        ("POST", "/v1/refunds/rf_1/cancel", 401),
+        ("GET", "/", 404),
+        ("GET", "/v1/refunds/", 401),
+        ("GET", "/v1//refunds", 404),
+        ("GET", "/V1/refunds", 404),
+        ("OPTIONS", "/unknown", 404),
+        ("DELETE", "/v1/refunds", 405),
+        ("HEAD", "/v1/refunds", 405),
+        ("WEBSOCKET", "/v1/refunds", 400),
+    ],
+)
+def test_every_answer_is_guarded(
+    client: TestClient, method: str, path: str, status: int
+) -> None:
+    """H20: all answers have the security headers and an id, errors one schema."""
+    response = client.simulate_request(method, path)
+
+    assert response.status_code == status
+    assert response.headers.items() >= _HEADERS.items()
+    assert response.headers["x-request-id"].startswith("req_")
+    assert "server" not in response.headers
+    if status >= 400 and method != "HEAD":
+        _assert_problem(response)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["OPTIONS", "TRACE", "CONNECT", "PUT", "PATCH", "DELETE", "PROPFIND", "BREW"],
+)
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/v1/refunds", "GET, POST"),
+        ("/v1/refunds/rf_1", "GET"),
+        ("/v1/refunds/rf_1/explain", "GET"),
+        ("/v1/refunds/rf_1/cancel", "POST"),
+        ("/readyz", "GET, HEAD"),
+    ],
+)
+def test_other_methods_are_not_allowed(
+    client: TestClient, method: str, path: str, allow: str
+) -> None:
+    """H20: whatever a route does not do is a 405 that says what it does."""
+    response = client.simulate_request(method, path, headers=bearer())
+
+    assert (response.status_code, response.headers["allow"]) == (405, allow)
+
+
+def test_all_forgeries_look_the_same(client: TestClient, log: io.StringIO) -> None:
+    """G20: 401 for each, the same words for all; only the log knows the reason."""
+    told = set()
+    for forged, _ in FORGERIES.values():
+        response = client.simulate_get(
+            "/v1/refunds", headers={"Authorization": f"Bearer {forged}"}
+        )
+        document = response.json
+        del document["request_id"]
+        told.add((response.headers["www-authenticate"], str(sorted(document.items()))))
+        assert response.status_code == 401
+
+    assert len(FORGERIES) > 40
+    assert len(told) == 1
+    assert [reason for _, reason in FORGERIES.values()] == [
+        line["refusal"] for line in lines(log)
+    ]
+
+
+def test_no_token_is_told_apart(client: TestClient) -> None:
+    """Who sent no token is only told that one is needed."""
+    response = client.simulate_get("/v1/refunds")
+
+    assert response.headers["www-authenticate"] == 'Bearer realm="hotwallet"'
+    assert response.json["code"] == "unauthenticated"
+
+
+@pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 64])
+def test_the_callers_id_is_kept(
+    client: TestClient, log: io.StringIO, given: str
+) -> None:
+    """An id that can do no harm goes through answer, problem and log."""
+    response = client.simulate_get("/v1/refunds", headers={"X-Request-Id": given})
+
+    (line,) = lines(log)
+    assert given == response.headers["x-request-id"]
+    assert given == response.json["request_id"] == line["request_id"]
+
+
+@pytest.mark.parametrize(
+    "given", ["", "x" * 65, "a b", "a/b", "ä", "a,b", "<i>", "${jndi}"]
+)
+def test_any_other_id_is_replaced(client: TestClient, given: str) -> None:
+    """An id that could upset a log is not used at all."""
+    response = client.simulate_get("/healthz", headers={"X-Request-Id": given})
+
+    assert response.headers["x-request-id"].startswith("req_")
+
+
+def test_one_line_per_request(client: TestClient, log: io.StringIO) -> None:
+    """The canonical line has the route, not the path, and no query and no token."""
+    headers = bearer() | {"X-Request-Id": "id-1"}
+    client.simulate_get(f"/v1/refunds/{CANARY}?q={CANARY}", headers=headers)
+
+    (line,) = lines(log)
+    duration = line.pop("duration_ms")
+    line.pop("timestamp")
+    assert 0 < duration < 10_000
+    assert line == {
+        "event": "request",
+        "level": "info",
+        "logger": "api.requests",
+        "request_id": "id-1",
+        "method": "GET",
+        "route": "/v1/refunds/{refund_id}",
+        "status": 400,
+        "client": "gateway-1",
+    }
+    assert CANARY not in log.getvalue()
+    assert headers["Authorization"][-20:] not in log.getvalue()
+
+
+def test_requests_do_not_share_their_context(
+    client: TestClient, log: io.StringIO
+) -> None:
+    """A thread that served one caller knows nothing of it in the next request."""
+    client.simulate_get("/v1/refunds", headers=bearer() | {"X-Request-Id": "id-1"})
+    client.simulate_get("/unknown")
+
+    _, second = lines(log)
+    assert second["client"] is None
+    assert second["route"] is None
+    assert second["request_id"] != "id-1"
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, RecursionError, MemoryError])
+def test_our_own_faults_say_nothing(
+    services: Services, log: io.StringIO, kind: type[Exception]
+) -> None:
+    """H19: 500 with an id; the log under that id has class and place, no words."""
+
+    def explode() -> Readiness:
+        pin = CANARY
+        raise kind(f"login with {pin}")
+
+    client = TestClient(create_app(replace(services, readiness=explode)))
+    response = client.simulate_get("/readyz")
+
+    failure, canonical = lines(log)
+    assert response.status_code == 500
+    assert response.json == {
+        "type": "/problems/internal-error",
+        "title": "Internal error",
+        "status": 500,
+        "code": "internal-error",
+        "request_id": failure["request_id"],
+    }
+    assert failure["exception"][0]["class"] == f"builtins.{kind.__name__}"
+    assert failure["exception"][0]["frames"][-1].endswith(" explode")
+    assert canonical["status"] == 500
+    assert CANARY not in response.text + log.getvalue()
+
+
+def test_readiness_has_two_answers(services: Services) -> None:
+    """200 while everything works; 503, and the code, when something does not."""
+    broken = Readiness({"database": "ok", "key": "backend-unavailable"})
+    good = TestClient(create_app(services)).simulate_get("/readyz")
+    bad = TestClient(
+        create_app(replace(services, readiness=lambda: broken))
+    ).simulate_get("/readyz")
+
+    assert (good.status_code, good.json["status"]) == (200, "ready")
+    assert (bad.status_code, bad.json["status"]) == (503, "unavailable")
+    assert bad.json["checks"]["key"] == "backend-unavailable"
+
+
+def test_a_route_that_forgets_its_role_is_closed(services: Services) -> None:
+    """Nobody gets into a resource that does not say who may."""
+
+    class Forgetful(Resource):
+        def on_get(self, req: Any, resp: Any) -> None:
+            resp.media = CANARY
+
+    class Stranger:
+        def on_get(self, req: Any, resp: Any) -> None:
+            resp.media = CANARY
+
+    app = create_app(services)
+    app.add_route("/forgetful", Forgetful())
+    app.add_route("/stranger", Stranger())
+
+    for path in ("/forgetful", "/stranger"):
+        response = TestClient(app).simulate_get(path, headers=bearer())
+        assert response.status_code == 500
+        assert CANARY not in response.text
+
+
+def _assert_problem(response: Result) -> None:
+    document = response.json
+    assert response.headers["content-type"] == "application/problem+json"
+    assert document["status"] == response.status_code
+    assert document["type"] == f"/problems/{document['code']}"
+    assert document["request_id"] == response.headers["x-request-id"]
+    assert document["title"]

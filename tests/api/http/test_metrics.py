@@ -1,0 +1,208 @@
+"""What a Prometheus reads: the ledger's numbers, the same from every process."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+
+import falcon
+import falcon.testing
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.http import problems as errors
+from api.http.app import App
+from api.http.metrics import Metrics, OpenMetrics
+from api.http.middleware import AuthorizationMiddleware, RequestLog
+from api.services import Services
+from backends.sql import SQLStore
+from signer.alerts import Alert, Alerts
+from signer.errors import StoreUnavailableError
+from signer.ports import Ledger
+from tests.api.support import NOW, SettableClock, bearer
+from tests.support.audit import chain, checkpoint, record
+from tests.support.keys import key_at, made_active
+from tests.support.refunds import altered
+
+
+ADDRESSES = (
+    "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+    "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+)
+SECRET_ID = "arn:aws:kms:eu-central-1:111122223333:key/canary"
+
+
+def _app(services: Services, resource: Metrics) -> falcon.testing.TestClient:
+    app = App()
+    app.add_middleware([RequestLog(), AuthorizationMiddleware(services.authenticator)])
+    errors.install(app)
+    app.add_route("/metrics", resource)
+    return falcon.testing.TestClient(app)
+
+
+@pytest.fixture
+def empty(sqlite_url: str) -> Iterator[SQLStore]:
+    """A ledger without keys, another one than the services'."""
+    store = SQLStore(f"{sqlite_url}-metrics")
+    store.migrate()
+    yield store
+    store.close()
+
+
+def _samples(text: str) -> dict[str, float]:
+    """Return every sample by its name and label, as Prometheus's parser reads it."""
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def _scraped(
+    services: Services, ledger: Ledger, clock: SettableClock
+) -> dict[str, float]:
+    client = _app(services, OpenMetrics(ledger, clock))
+    return _samples(client.simulate_get("/metrics").text)
+
+
+def test_an_empty_ledger(
+    services: Services, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Every metric is there from the start, at nought."""
+    samples = _scraped(services, empty, clock)
+
+    assert samples == {
+        **{f"hotwallet_alerts_total {alert}": 0 for alert in Alert},
+        **{
+            f"hotwallet_keys {state}": 0
+            for state in (
+                "pending",
+                "active",
+                "draining",
+                "retired",
+                "rejected",
+                "blocked",
+            )
+        },
+        "hotwallet_key_epoch": 0,
+        "hotwallet_audit_records": 0,
+        "hotwallet_audit_unsealed_seconds": 0,
+        "hotwallet_audit_checkpoint_records": 0,
+    }
+
+
+def test_what_happened_is_counted(
+    services: Services, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Alerts, a rotation, and records that are sealed or wait, by whoever made them."""
+    made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
+    made_active(empty, key_at(ADDRESSES[1]))
+    empty.seal()
+    sealed, _ = empty.head()
+    empty.append([record(at=NOW)])
+    Alerts(empty).sound(Alert.KEY_UNHEALTHY)
+    Alerts(empty).sound(Alert.KEY_UNHEALTHY)
+    clock.now = NOW + timedelta(seconds=42)
+
+    samples = _scraped(services, empty, clock)
+
+    assert samples["hotwallet_alerts_total key-unhealthy"] == 2
+    assert samples["hotwallet_keys active"] == 1
+    assert samples["hotwallet_keys draining"] == 1
+    assert samples["hotwallet_key_epoch"] == 2
+    assert samples["hotwallet_audit_records"] == sealed > 0
+    assert samples["hotwallet_audit_unsealed_seconds"] == 42
+
+
+def test_the_last_checkpoint(
+    services: Services, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Its size and its age are there, so that nobody who signs is missed for long."""
+    links = chain(3)
+    empty.append([each.record for each in links])
+    empty.seal()
+    empty.keep_checkpoint(checkpoint(links, 2, at=NOW))
+    clock.now = NOW + timedelta(seconds=90)
+
+    samples = _scraped(services, empty, clock)
+
+    assert samples["hotwallet_audit_records"] == 3
+    assert samples["hotwallet_audit_checkpoint_records"] == 2
+    assert samples["hotwallet_audit_checkpoint_age_seconds"] == 90
+
+
+def test_no_secret_is_in_it(
+    services: Services, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Neither key ids nor addresses: what may be open to anybody names nobody."""
+    made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
+    text = _app(services, OpenMetrics(empty, clock)).simulate_get("/metrics").text
+
+    assert "canary" not in text
+    assert ADDRESSES[0].lower() not in text.lower()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        (bearer(), 403),
+        (bearer(roles=["admin"]), 403),
+        (bearer(roles=["devops"]), 200),
+        (bearer(roles=["devops"], scope="metrics:read"), 200),
+        (bearer(roles=["devops"], scope="keys:read"), 403),
+    ],
+)
+def test_who_may_read_it(
+    services: Services,
+    empty: SQLStore,
+    clock: SettableClock,
+    headers: dict[str, str],
+    status: int,
+) -> None:
+    """The role devops, and its scope where a token has scopes."""
+    client = _app(services, Metrics(empty, clock))
+
+    assert client.simulate_get("/metrics", headers=headers).status_code == status
+
+
+def test_its_type_is_prometheus_text(
+    services: Services, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Every scraper understands version 0.0.4."""
+    answer = _app(services, OpenMetrics(empty, clock)).simulate_get("/metrics")
+
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_two_who_scrape_at_once(
+    services: Services, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Both are answered, as a pair of Prometheus servers asks at the same moment."""
+    together = Barrier(2, timeout=2)
+
+    def slowly() -> Mapping[str, int]:
+        together.wait()
+        return {}
+
+    client = _app(services, OpenMetrics(altered(empty, alert_counts=slowly), clock))
+    with ThreadPoolExecutor(2) as pool:
+        answers = pool.map(client.simulate_get, ["/metrics", "/metrics"])
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_a_database_that_does_not_answer(
+    services: Services, empty: SQLStore, clock: SettableClock
+) -> None:
+    """Nothing half is told: the scrape fails, and Prometheus says so by itself."""
+
+    def down() -> None:
+        raise StoreUnavailableError("no")
+
+    client = _app(services, OpenMetrics(altered(empty, head=down), clock))
+    answer = client.simulate_get("/metrics")
+
+    assert answer.status_code == 503
+    assert answer.json["code"] == "store-unavailable"

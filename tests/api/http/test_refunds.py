@@ -1,0 +1,404 @@
+"""The routes of refunds: what a gateway's backend may ask, and what it is told."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from falcon.testing import Result, TestClient
+
+from backends.sql import SQLStore
+from signer.model.refund import Status
+from tests.api.service import BODY, RECIPIENT, TOKEN_ADDRESS
+from tests.api.support import SettableClock, bearer, get, post
+
+
+def _post(client: TestClient, body: Any = BODY, **headers: str) -> Result:
+    return post(client, body, **headers)
+
+
+def _stored(client: TestClient) -> int:
+    return len(get(client, "/v1/refunds").json["refunds"])
+
+
+def test_a_refund_is_created(client: TestClient) -> None:
+    """201, the place where the refund is, and the whole refund."""
+    response = _post(client, BODY | {"reason": "Ware beschädigt 🙁"})
+
+    document = response.json
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/v1/refunds/{document['id']}"
+    assert "idempotent-replayed" not in response.headers
+    assert document == {
+        "id": document["id"],
+        "status": "queued",
+        "reference": "ps_1",
+        "payment_session_id": "ps_1",
+        "network": "local",
+        "chain_id": 31337,
+        "token": "TUSD",
+        "token_address": TOKEN_ADDRESS,
+        "recipient": RECIPIENT,
+        "amount": "12.500000",
+        "reason": "Ware beschädigt 🙁",
+        "sender": None,
+        "nonce": None,
+        "tx_hash": None,
+        "block_number": None,
+        "failure": None,
+        "created_at": "2026-11-24T12:00:00.000000Z",
+        "updated_at": "2026-11-24T12:00:00.000000Z",
+    }
+
+
+def test_the_place_shows_the_refund(client: TestClient) -> None:
+    """What was created can be looked at, and is the same."""
+    created = _post(client)
+
+    assert get(client, created.headers["location"]).json == created.json
+
+
+def test_the_same_request_is_not_paid_twice(
+    client: TestClient, clock: SettableClock
+) -> None:
+    """A repeated key and body get the same answer, with 200 and a mark."""
+    first = _post(client, Idempotency_Key="k")
+    clock.advance(60)
+    again = client.simulate_post(
+        "/v1/refunds",
+        body=json.dumps(dict(reversed(BODY.items())), indent=1),
+        headers={
+            "Content-Type": "application/json; charset=UTF-8",
+            "Idempotency-Key": "k",
+            **bearer(clock.now),
+        },
+    )
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.headers["location"] == first.headers["location"]
+
+
+def test_a_key_means_one_request(client: TestClient) -> None:
+    """The same key with another body is a conflict, and nothing is stored."""
+    _post(client, Idempotency_Key="k")
+    response = _post(client, BODY | {"amount": "12.51"}, Idempotency_Key="k")
+
+    assert (response.status_code, response.json["code"]) == (
+        409,
+        "idempotency-mismatch",
+    )
+    assert _stored(client) == 1
+
+
+def test_a_payment_session_is_refunded_once(client: TestClient) -> None:
+    """A new key does not help: the reference is the payment session by default."""
+    _post(client)
+    response = _post(client)
+
+    assert (response.status_code, response.json["code"]) == (409, "conflict")
+    assert _stored(client) == 1
+
+
+def test_partial_refunds_have_names(client: TestClient) -> None:
+    """A caller that names the parts may refund a session in parts."""
+    parts = [_post(client, BODY | {"reference": f"part-{n}"}) for n in (1, 2)]
+
+    assert [part.status_code for part in parts] == [201, 201]
+    assert {"ps_1"} == {part.json["payment_session_id"] for part in parts}
+
+
+def test_clients_do_not_meet(client: TestClient) -> None:
+    """Keys, references, refunds and lists of one client mean nothing to another."""
+    mine = _post(client, Idempotency_Key="k")
+    theirs = _post(client, Idempotency_Key="k", **bearer(sub="gateway-2"))
+    stolen = get(client, mine.headers["location"], sub="gateway-2")
+    listed = get(client, "/v1/refunds", sub="gateway-2").json["refunds"]
+
+    assert theirs.status_code == 201
+    assert (stolen.status_code, stolen.json["code"]) == (404, "not-found")
+    assert [theirs.json] == listed
+
+
+def test_what_went_wrong_is_told(client: TestClient, sqlite_store: SQLStore) -> None:
+    """A refused refund says why, in a code and in words."""
+    refund_id = _post(client).json["id"]
+    before = sqlite_store.get(refund_id)
+    assert before is not None
+    after = before.moved(
+        Status.REFUSED,
+        before.updated_at + timedelta(seconds=1),
+        failure_code="execution-reverted",
+        failure_detail="the token is paused",
+    )
+    sqlite_store.save(before, after)
+
+    document = get(client, f"/v1/refunds/{refund_id}").json
+    assert document["status"] == "refused"
+    assert document["updated_at"] == "2026-11-24T12:00:01.000000Z"
+    assert document["failure"] == {
+        "code": "execution-reverted",
+        "detail": "the token is paused",
+    }
+
+
+_BAD_BODIES: dict[str, tuple[Any, str | None]] = {
+    # T9: an amount is a decimal string, and one that fits.
+    "amount float": (BODY | {"amount": 1.0}, "amount"),
+    "amount integer": (BODY | {"amount": 1}, "amount"),
+    "amount true": (BODY | {"amount": True}, "amount"),
+    "amount null": (BODY | {"amount": None}, "amount"),
+    "amount exponent": (BODY | {"amount": "1e18"}, "amount"),
+    "amount number with exponent": (
+        json.dumps(BODY).replace('"12.50"', "1e18"),
+        "amount",
+    ),
+    "amount zero": (BODY | {"amount": "0"}, "amount"),
+    "amount negative": (BODY | {"amount": "-1"}, "amount"),
+    "amount positive sign": (BODY | {"amount": "+1"}, "amount"),
+    "amount 2**256": (BODY | {"amount": str(2**256)}, "amount"),
+    "amount too fine": (BODY | {"amount": "1.0000001"}, "amount"),
+    "amount Arabic digit": (BODY | {"amount": "٣"}, "amount"),
+    "amount with a space": (BODY | {"amount": " 1"}, "amount"),
+    "amount with a line break": (BODY | {"amount": "1\n"}, "amount"),
+    "amount with a comma": (BODY | {"amount": "1,50"}, "amount"),
+    "amount with a separator": (BODY | {"amount": "1_000"}, "amount"),
+    "amount hexadecimal": (BODY | {"amount": "0x10"}, "amount"),
+    "amount without digits": (BODY | {"amount": "."}, "amount"),
+    "amount leading zero": (BODY | {"amount": "01"}, "amount"),
+    "amount NaN": (json.dumps(BODY).replace('"12.50"', "NaN"), "amount"),
+    "amount twice": (json.dumps(BODY)[:-1] + ', "amount": "13"}', "amount"),
+    # T10: an address has its checksum.
+    "recipient in lower case": (BODY | {"recipient": RECIPIENT.lower()}, "recipient"),
+    "recipient short": (BODY | {"recipient": RECIPIENT[:-2]}, "recipient"),
+    "recipient zero": (BODY | {"recipient": "0x" + "0" * 40}, "recipient"),
+    "recipient the token": (BODY | {"recipient": TOKEN_ADDRESS}, "recipient"),
+    # H14, and the form of everything else.
+    "unknown field": (BODY | {"fee": "1"}, "fee"),
+    "unknown field with a bad name": (BODY | {"<b>": "1"}, None),
+    "missing field": ({k: v for k, v in BODY.items() if k != "token"}, "token"),
+    "session empty": (BODY | {"payment_session_id": ""}, "payment_session_id"),
+    "session too long": (
+        BODY | {"payment_session_id": "p" * 129},
+        "payment_session_id",
+    ),
+    "session list": (BODY | {"payment_session_id": ["ps_1"]}, "payment_session_id"),
+    "session Cyrillic": (
+        BODY | {"payment_session_id": "\N{CYRILLIC SMALL LETTER ER}s_1"},
+        "payment_session_id",
+    ),
+    "reference empty": (BODY | {"reference": ""}, "reference"),
+    "reference with a space": (BODY | {"reference": "part 1"}, "reference"),
+    "reason empty": (BODY | {"reason": ""}, "reason"),
+    "reason too long": (BODY | {"reason": "r" * 257}, "reason"),
+    "reason with an escape sequence": (BODY | {"reason": "\x1b[2J"}, "reason"),
+    "reason with half a pair": (
+        json.dumps(BODY)[:-1] + ', "reason": "\\ud800"}',
+        "reason",
+    ),
+    "reason object": (BODY | {"reason": {"a": "b"}}, "reason"),
+    "deeply nested": ("[" * 8000, None),
+    "list": ([BODY], None),
+    "no JSON": ("payment_session_id=ps_1", None),
+    "empty": ("", None),
+    "not UTF-8": (b'{"reason": "\xff"}', None),
+}
+
+
+@pytest.mark.parametrize("name", _BAD_BODIES)
+def test_bad_input_changes_nothing(client: TestClient, name: str) -> None:
+    """Malformed input is a 400 that names the field, and leaves no trace (H12)."""
+    body, field = _BAD_BODIES[name]
+    response = _post(client, body)
+
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json["code"] == "invalid-input"
+    assert response.json.get("field") == field
+    assert _stored(client) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"network": "mainnet"}, "network"),
+        ({"token": "USDX"}, "token"),
+        ({"amount": "1000.000001"}, "max-amount"),
+    ],
+)
+def test_policy_refuses_by_name(
+    client: TestClient, changes: dict[str, str], rule: str
+) -> None:
+    """What is well formed and not allowed is a 422 that names the rule."""
+    response = _post(client, BODY | changes)
+
+    assert (response.status_code, response.json["rule"]) == (422, rule)
+    assert _stored(client) == 0
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "k" * 256, "ä", "a\tb"])
+def test_a_key_is_required(client: TestClient, key: str) -> None:
+    """Without a usable Idempotency-Key a lost answer could be paid twice."""
+    response = _post(client, Idempotency_Key=key)
+
+    assert (response.status_code, response.json["field"]) == (400, "Idempotency-Key")
+    assert _stored(client) == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content_Type": "text/plain"},
+        {"Content_Type": "application/x-www-form-urlencoded"},
+        {"Content_Type": "application/json; charset=latin-1"},
+        {"Content_Type": "application/problem+json"},
+        {"Content_Type": ""},
+        {"Content_Encoding": "gzip"},
+        {"Content_Encoding": "identity"},
+    ],
+    ids=str,
+)
+def test_only_plain_json_is_read(client: TestClient, headers: dict[str, str]) -> None:
+    """Another media type, another charset or a compressed body is a 415."""
+    response = _post(client, **headers)
+
+    assert (response.status_code, response.json["status"]) == (415, 415)
+    assert _stored(client) == 0
+
+
+def test_a_body_has_a_size(client: TestClient) -> None:
+    """16 KiB are read, and one byte more is not."""
+    text = json.dumps(BODY)
+    fits = _post(client, text + " " * (16 * 1024 - len(text)))
+    exceeds = _post(client, text + " " * (16 * 1024 - len(text) + 1))
+
+    assert (fits.status_code, exceeds.status_code) == (201, 413)
+    assert exceeds.json["code"] == "body-too-large"
+
+
+def test_pages_lead_to_each_other(client: TestClient, clock: SettableClock) -> None:
+    """Following Link from page to page shows each refund once, newest first."""
+    made = []
+    for n in range(5):
+        clock.advance(0.001)
+        body = BODY | {"reference": f"part-{n}", "payment_session_id": "a&b=c"}
+        made.append(_post(client, body))
+    path, seen = "/v1/refunds?payment_session_id=a%26b%3Dc&status=queued&limit=2", []
+    while path:
+        page = get(client, path)
+        seen += page.json["refunds"]
+        link = page.headers.get("link", "<>; rel=next")
+        assert ("link" in page.headers) == (page.json["next_cursor"] is not None)
+        path = link.removeprefix("<").removesuffix(">; rel=next")
+
+    assert seen == [refund.json for refund in reversed(made)]
+
+
+def test_lists_are_filtered(client: TestClient, clock: SettableClock) -> None:
+    """A session and a status choose from the caller's refunds."""
+    for session in ("ps_1", "ps_2"):
+        clock.advance(0.001)
+        _post(client, BODY | {"payment_session_id": session})
+
+    def listed(query: str) -> list[str]:
+        page = get(client, f"/v1/refunds?{query}").json
+        return [refund["payment_session_id"] for refund in page["refunds"]]
+
+    assert listed("payment_session_id=ps_2") == ["ps_2"]
+    assert listed("status=queued") == ["ps_2", "ps_1"]
+    assert listed("status=confirmed") == []
+    assert listed("payment_session_id=ps_3&status=queued") == []
+
+
+def test_an_unknown_parameter_is_told_what_there_is(client: TestClient) -> None:
+    """Whoever mistypes a parameter reads which ones there are."""
+    told = get(client, "/v1/refunds?state=queued").json["detail"]
+
+    assert told == (
+        "unknown query parameter; this path takes"
+        " payment_session_id, status, limit, cursor"
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=1e1", "limit"),
+        ("limit=%D9%A3", "limit"),
+        ("limit=", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("status=paid", "status"),
+        ("status=QUEUED", "status"),
+        ("cursor=%00", "cursor"),
+        ("cursor=garbage", "cursor"),
+        ("cursor=rf_" + "0" * 31, "cursor"),
+        ("cursor=rf_" + "G" * 32, "cursor"),
+        ("cursor=" + "c" * 513, "cursor"),
+        ("payment_session_id=%FF", "payment_session_id"),
+        ("payment_session_id=a%20b", "payment_session_id"),
+        ("client=gateway-2", None),
+        ("Limit=1", None),
+    ],
+)
+def test_queries_are_strict(client: TestClient, query: str, field: str | None) -> None:
+    """An unknown, repeated or malformed parameter is a 400, not a wider list."""
+    response = get(client, f"/v1/refunds?{query}")
+
+    assert response.status_code == 400
+    assert response.json.get("field") == field
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/refunds/rf_0",
+        "/v1/refunds/%00",
+        "/v1/refunds/..%2F..",
+        "/v1/refunds/" + "r" * 65,
+        "/v1/refunds/rf_" + "0" * 32,
+    ],
+)
+def test_an_unknown_refund_is_not_found(client: TestClient, path: str) -> None:
+    """Whatever does not name a refund of the caller's is not there."""
+    answers = [
+        get(client, path),
+        get(client, f"{path}/explain"),
+        client.simulate_post(f"{path}/cancel", headers=bearer()),
+    ]
+
+    assert [(each.status_code, each.json["code"]) for each in answers] == [
+        (404, "not-found")
+    ] * 3
+
+
+@pytest.mark.parametrize("roles", [[], ["admin"], ["devops"], ["admin", "devops"]])
+def test_refunds_are_for_merchants(client: TestClient, roles: list[str]) -> None:
+    """H10: a good token without the role merchant reads and writes nothing."""
+    wrong = bearer(roles=roles)
+    answers = [
+        _post(client, **wrong),
+        client.simulate_get("/v1/refunds", headers=wrong),
+        client.simulate_get("/v1/refunds/rf_0", headers=wrong),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403, 403, 403]
+    assert {"forbidden"} == {answer.json["code"] for answer in answers}
+    assert _stored(client) == 0
+
+
+def test_a_store_that_is_down_is_told(
+    client: TestClient, sqlite_store: SQLStore, tmp_path: Path
+) -> None:
+    """503 and Retry-After: the caller may ask again with the same key."""
+    sqlite_store.close()
+    (tmp_path / "hotwallet.db").write_bytes(b"no database " * 1000)
+    response = _post(client)
+
+    assert (response.status_code, response.json["code"]) == (503, "store-unavailable")
+    assert int(response.headers["retry-after"]) > 0
+    assert "hotwallet.db" not in response.text

@@ -1,0 +1,178 @@
+"""The proxy that is shipped, by itself: what it refuses, and what it passes on."""
+
+import contextlib
+import json
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from api.http.middleware import SECURITY_HEADERS
+from api.http.problems import MEDIA_TYPE
+from api.server import gunicorn_conf
+from tests.api.live_server import Answer
+from tests.fixtures.nginx import SHIPPED, Nginx
+from tests.support.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """The proxy before a service that is gone: what it answers is its own."""
+    with Nginx(tmp_path_factory.mktemp("nginx"), upstream=1) as nginx:
+        yield nginx
+        assert nginx.errors() == ""
+
+
+_PING = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+_HOST = b" HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: mine-1\r\n"
+
+WRONG = {
+    "a huge body": (
+        b"POST /v1/refunds" + _HOST + b"Content-Length: 16385\r\n\r\n",
+        413,
+        "body-too-large",
+    ),
+    "a huge line": (b"GET /" + b"a" * 13_000 + _HOST + b"\r\n", 414, "uri-too-long"),
+    "a huge header": (
+        b"GET /healthz" + _HOST + b"X: " + b"a" * 13_000 + b"\r\n\r\n",
+        431,
+        "headers-too-large",
+    ),
+    "metrics": (b"GET /%6detrics?a" + _HOST + b"\r\n", 404, "not-found"),
+    "its own page": (b"GET /problem" + _HOST + b"\r\n", 404, "not-found"),
+    "no such method": (b"TRACE /" + _HOST + b"\r\n", 405, "method-not-allowed"),
+    "no such coding": (
+        b"POST /" + _HOST + b"Transfer-Encoding: gzip\r\n\r\n",
+        501,
+        "unsupported-transfer-coding",
+    ),
+    "two lengths": (
+        b"POST /" + _HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+        "bad-request",
+    ),
+    "no HTTP": (b"GARBAGE\r\n\r\n", 400, "bad-request"),
+}
+
+
+def _assert_problem(answer: Answer, status: int, code: str) -> None:
+    assert (answer.status, answer.json["code"]) == (status, code)
+    assert answer.json["type"] == f"/problems/{code}"
+    assert answer.json["title"] == code.replace("-", " ").capitalize()
+    assert answer.json["status"] == status
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert answer.headers["x-request-id"] == answer.json["request_id"]
+    assert (
+        answer.headers.items()
+        >= {name.lower(): value for name, value in SECURITY_HEADERS.items()}.items()
+    )
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_the_proxy_speaks_our_language(nginx: Nginx, case: str) -> None:
+    """What the proxy refuses itself has the service's schema, headers and codes."""
+    request, status, code = WRONG[case]
+    answer = nginx.ask(request)
+
+    _assert_problem(answer, status, code)
+    # Where the line alone is too long, or none, the proxy reads no header.
+    known = answer.json["request_id"] == "mine-1"
+    assert known == (case not in {"a huge line", "no HTTP"})
+
+
+def test_plain_http_is_refused(nginx: Nginx) -> None:
+    """Nobody sends a token in the clear twice."""
+    _assert_problem(nginx.ask(WRONG["metrics"][0], encrypted=False), 400, "bad-request")
+
+
+def test_one_address_does_not_take_all(nginx: Nginx) -> None:
+    """The 65th connection of an address is refused; another address has its own."""
+    slow = b"POST /" + _HOST + b"Content-Length: 16000\r\n\r\n"
+    with contextlib.ExitStack() as clients:
+        for _ in range(64):
+            raw = clients.enter_context(nginx.connect("127.0.0.4"))
+            clients.enter_context(nginx.secured(raw)).sendall(slow)
+        assert eventually(lambda: nginx.ask(_PING, source="127.0.0.4").status == 429)
+        refused = nginx.ask(_PING, source="127.0.0.4")
+        other = nginx.ask(_PING, source="127.0.0.5")
+
+    _assert_problem(refused, 429, "too-many-requests")
+    assert refused.headers["retry-after"] == "1"
+    assert other.status == 502
+
+
+def test_one_address_does_not_ask_without_end(nginx: Nginx) -> None:
+    """A flood of an address is cut to its share; another address has its own."""
+    floods = [nginx.ask(_PING, source="127.0.0.6").status for _ in range(200)]
+
+    assert set(floods) == {502, 429}
+    assert nginx.ask(_PING, source="127.0.0.7").status == 502
+
+
+def test_a_service_that_is_gone(nginx: Nginx) -> None:
+    """502 says that asking again helps, and nothing of what is behind."""
+    answer = nginx.ask(_PING)
+
+    _assert_problem(answer, 502, "bad-gateway")
+    assert answer.headers["retry-after"] == "5"
+    assert b"127.0.0.1" not in answer.body
+
+
+def test_what_the_service_is_told(tmp_path: Path) -> None:
+    """H16: the whole body, and of where it came from only what the proxy saw."""
+    sent = (
+        b"POST /v1/refunds?a=b HTTP/1.1\r\nHost: pay.example\r\n"
+        b"X-Forwarded-For: 1.2.3.4\r\nX_Forwarded_For: 1.2.3.4\r\n"
+        b"X-Request-Id: bad id\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        service.settimeout(10)
+        port = service.getsockname()[1]
+        with ThreadPoolExecutor(1) as pool, Nginx(tmp_path, port) as nginx:
+            told = pool.submit(_overheard, service)
+            status = nginx.ask(sent).status
+        head, _, body = told.result().partition(b"\r\n\r\n")
+        logged = json.loads(nginx.log()[-1])
+    line, *fields = head.decode().split("\r\n")
+    headers = {
+        name.lower(): value for name, _, value in (f.partition(": ") for f in fields)
+    }
+    request_id = headers.pop("x-request-id")
+
+    assert status == 204
+    assert line == "POST /v1/refunds?a=b HTTP/1.1"
+    assert headers == {
+        "host": "pay.example",
+        "x-forwarded-for": "127.0.0.3",
+        "content-length": "2",
+    }
+    assert body == b"{}"
+    assert request_id.startswith("req_")
+    assert (logged["request_id"], logged["peer"]) == (request_id, "127.0.0.3")
+    assert (logged["method"], logged["status"]) == ("POST", "204")
+    assert "a=b" not in str(logged)
+
+
+def _overheard(service: socket.socket) -> bytes:
+    """Answer one request with nothing; return it."""
+    connection, _ = service.accept()
+    with connection:
+        connection.settimeout(10)
+        heard = b""
+        while not heard.endswith(b"{}"):
+            heard += connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+    return heard
+
+
+def test_the_proxy_hangs_up_first() -> None:
+    """No request is sent into a connection that gunicorn is just closing."""
+    (seconds,) = re.findall(
+        r"keepalive 32;.*?keepalive_timeout (\d+)s", SHIPPED.read_text(), re.DOTALL
+    )
+
+    assert int(seconds) < gunicorn_conf.keepalive

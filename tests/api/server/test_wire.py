@@ -1,0 +1,317 @@
+"""What only a real server on a real socket can show."""
+
+import gzip
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.auth.dev_tokens import mint, provide_signing_key
+from signer.config.settings import Settings
+from tests.api.live_server import Answer, Server, exchange
+from tests.api.service import BODY
+from tests.api.wsgi import BROKEN, CANARY
+
+
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a service with a ledger and keys of its own."""
+    folder = tmp_path_factory.mktemp("wire")
+    provide_signing_key(folder / "private.pem", folder / "public.pem")
+    return {
+        "APP_ENV": "test",
+        "HOTWALLET_HOME": str(folder),
+        "DATABASE_URL": "",
+        "JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"),
+        "JWT_SIGNING_KEY_FILE": str(folder / "private.pem"),
+        "WEB_CONCURRENCY": "1",
+        BROKEN: str(folder / "broken"),
+    }
+
+
+@pytest.fixture(scope="module")
+def server(environ: dict[str, str], _sqlite_template: Path) -> Iterator[Server]:
+    """One server for all tests here; afterwards its log must be clean."""
+    ledger = Path(environ["HOTWALLET_HOME"]) / "hotwallet.db"
+    ledger.write_bytes(_sqlite_template.read_bytes())
+    with Server(environ) as server:
+        yield server
+        assert server.stop() == 0
+        assert server.errors() == ""
+        assert CANARY not in server.output()
+        for line in server.output().splitlines():
+            assert json.loads(line)["event"]
+
+
+@pytest.fixture(scope="module")
+def token(environ: dict[str, str]) -> str:
+    """A token that the server believes."""
+    return mint(Settings.from_env(environ), subject="gateway-1", roles=["merchant"])
+
+
+@pytest.fixture
+def post(token: str, request: pytest.FixtureRequest) -> bytes:
+    """The head of a good POST, all but the header that says how long it is."""
+    return (
+        "POST /v1/refunds HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+        f"Idempotency-Key: {request.node.name}\r\n"
+    ).encode()
+
+
+def _body(name: str, **changes: object) -> bytes:
+    return json.dumps(BODY | {"reference": name} | changes).encode()
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def _assert_problem(answer: Answer, status: int, code: str) -> None:
+    assert (answer.status, answer.json["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-request-id"] == answer.json["request_id"]
+    assert "server" not in answer.headers
+
+
+def test_a_refund_over_the_wire(server: Server, post: bytes) -> None:
+    """A refund is accepted; the answer does not say what software gave it."""
+    body = _body("wire")
+    answer = server.ask(post, b"Content-Length: %d\r\n\r\n" % len(body), body)
+
+    assert answer.status == 201
+    assert answer.json["status"] == "queued"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "server" not in answer.headers
+    assert b"gunicorn" not in str(answer).encode()
+
+
+def test_a_chunked_refund(server: Server, post: bytes) -> None:
+    """A body without a length is read to its end."""
+    body = _body("chunked")
+    answer = server.ask(
+        post,
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        _chunk(body[:10]) + _chunk(body[10:]) + b"0\r\n\r\n",
+    )
+
+    assert answer.status == 201
+
+
+def test_a_huge_body_is_not_read(server: Server, post: bytes) -> None:
+    """H13: 20 MB, announced or not, are refused; memory stays as it was."""
+    server.ask(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    before = server.peak_memory()
+    megabytes = [b" " * MEGABYTE] * 20
+    announced = server.ask(
+        post, b"Content-Length: %d\r\n\r\n" % (20 * MEGABYTE), *megabytes
+    )
+    chunked = server.ask(
+        post,
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        *(_chunk(megabyte) for megabyte in megabytes),
+    )
+    one_chunk = server.ask(
+        post,
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % (20 * MEGABYTE),
+        *megabytes,
+    )
+
+    _assert_problem(announced, 413, "body-too-large")
+    _assert_problem(chunked, 413, "body-too-large")
+    _assert_problem(one_chunk, 413, "body-too-large")
+    assert server.peak_memory() - before < 10 * MEGABYTE
+
+
+def test_a_bomb_is_not_unpacked(server: Server, post: bytes) -> None:
+    """H13: a compressed body is refused by its header."""
+    bomb = gzip.compress(bytes(10 * MEGABYTE))
+    answer = server.ask(
+        post,
+        b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb),
+        bomb,
+    )
+
+    _assert_problem(answer, 415, "unsupported-media-type")
+
+
+@pytest.mark.parametrize(
+    ("framing", "status", "code"),
+    [
+        (b"Content-Length: 2\r\nTransfer-Encoding: chunked", 400, "bad-request"),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 2", 400, "bad-request"),
+        (b"Content-Length: 2\r\nContent-Length: 2", 400, "bad-request"),
+        (b"Content-Length: 2, 2", 400, "bad-request"),
+        (b"Content-Length: +2", 400, "bad-request"),
+        (b"Content-Length: -1", 400, "bad-request"),
+        (b"Transfer-Encoding: chunked, chunked", 400, "bad-request"),
+        (b"Transfer-Encoding: gzip", 400, "bad-request"),
+        (b"Transfer-Encoding: xchunked", 501, "unsupported-transfer-coding"),
+        (b"Transfer-Encoding : chunked", 400, "bad-request"),
+        (b"Transfer-Encoding:\r\n chunked", 400, "bad-request"),
+    ],
+)
+def test_ambiguous_framing_is_refused(
+    server: Server, post: bytes, framing: bytes, status: int, code: str
+) -> None:
+    """H13: a body whose end two readers see differently is not read at all."""
+    answer = server.ask(post + framing + b"\r\n\r\n", b"0\r\n\r\n{}")
+
+    _assert_problem(answer, status, code)
+    assert answer.headers["connection"] == "close"
+
+
+def test_a_broken_chunk_is_bad_input(server: Server, post: bytes) -> None:
+    """A body that breaks off or breaks the rules is a 400, and the line closes."""
+    with server.connect() as connection:
+        answer = exchange(
+            connection, [post, b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\n{}\r\n"]
+        )
+        rest = connection.recv(1)
+
+    _assert_problem(answer, 400, "invalid-input")
+    assert rest == b""
+
+
+def test_half_a_body_is_no_body(server: Server, post: bytes) -> None:
+    """A client that goes away in the middle asked for nothing."""
+    body = _body("half")
+    with server.connect() as connection:
+        connection.sendall(post + b"Content-Length: %d\r\n\r\n" % (len(body) + 1))
+        connection.sendall(body)
+        connection.shutdown(1)
+        answer = exchange(connection, [])
+
+    _assert_problem(answer, 400, "invalid-input")
+
+
+def test_an_unread_body_is_no_request(server: Server) -> None:
+    """What follows a refused request is its body, whatever it looks like."""
+    smuggled = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with server.connect() as connection:
+        first = exchange(
+            connection,
+            [
+                b"POST /v1/refunds HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(smuggled) + smuggled
+            ],
+        )
+        second = exchange(
+            connection, [b"GET /unknown HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+        )
+
+    assert (first.status, second.status) == (401, 404)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", 400),
+        (b"get /healthz HTTP/1.1\r\n\r\n", 400),
+        (b"GET /healthz HTTP/9.9\r\n\r\n", 400),
+        (b"GET /h\xc3\xa4lthz HTTP/1.1\r\n\r\n", 400),
+        (b"GET http://[/ HTTP/1.1\r\n\r\n", 400),
+        (b"GET /healthz?canary HTTP/1.1\nHost: localhost\n\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nBad Header: canary\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nX: a\x00canary\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nX: a\rcanary\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nExpect: canary\r\n\r\n", 417),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 10_000 + b"\r\n\r\n", 431),
+        (b"GET /healthz HTTP/1.1\r\n" + b"X: a\r\n" * 65 + b"\r\n", 431),
+    ],
+)
+def test_what_is_not_http_gets_a_problem_too(
+    server: Server, head: bytes, status: int
+) -> None:
+    """H20: also requests that never reach the application get the one schema."""
+    answer = server.ask(head)
+
+    _assert_problem(answer, status, answer.json["code"])
+    assert b"canary" not in answer.body
+
+
+@pytest.mark.parametrize("method", [b"TRACE", b"OPTIONS", b"CONNECT", b"PROPFIND"])
+def test_methods_on_the_wire(server: Server, method: bytes) -> None:
+    """H20: a method that does not exist here is a 405, and echoes nothing."""
+    answer = server.ask(
+        method + b" /v1/refunds HTTP/1.1\r\nHost: localhost\r\nX: canary\r\n\r\n"
+    )
+
+    _assert_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "GET, POST"
+    assert b"canary" not in answer.body
+
+
+def test_headers_with_underscores_are_dropped(server: Server) -> None:
+    """H16: nobody sets a header by another name, or the path by a header."""
+    answer = server.ask(
+        b"GET /v1/refunds HTTP/1.1\r\nHost: localhost\r\n"
+        b"X_Request_Id: canary\r\nSCRIPT_NAME: /v1\r\nPATH_INFO: /healthz\r\n\r\n"
+    )
+
+    _assert_problem(answer, 401, "unauthenticated")
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_repeated_requests_share_a_connection(server: Server, post: bytes) -> None:
+    """A client that asks twice gets the same refund, on one connection."""
+    body = _body("twice")
+    head = post + b"Content-Length: %d\r\n\r\n" % len(body)
+    with server.connect() as connection:
+        first = exchange(connection, [head, body])
+        second = exchange(connection, [head, body])
+
+    assert (first.status, second.status) == (201, 200)
+    assert first.json == second.json
+
+
+def test_gunicorn_speaks_our_language(server: Server) -> None:
+    """The server's own lines are JSON events on standard output like all others."""
+    server.ask(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    loggers = {json.loads(line)["logger"] for line in server.output().splitlines()}
+
+    assert {"gunicorn.error", "api.requests"} <= loggers
+
+
+def test_a_worker_that_cannot_start_again_harms_nobody(environ: dict[str, str]) -> None:
+    """While a new worker fails, the master tries on; afterwards all is well."""
+    broken = Path(environ[BROKEN])
+    ping = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with Server(environ) as server:
+        assert server.ask(ping).status == 200
+        broken.touch()
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGKILL)
+        while "worker-not-started" not in server.output():
+            assert server.process.poll() is None
+            time.sleep(0.05)
+        broken.unlink()
+
+        assert server.ask(ping).status == 200
+        assert CANARY not in server.output() + server.errors()
+
+
+def test_a_server_that_cannot_start_ends(environ: dict[str, str]) -> None:
+    """When the first workers fail, the master says so without the cause's words."""
+    broken = Path(environ[BROKEN])
+    broken.touch()
+    try:
+        with Server(environ) as server:
+            status = server.process.wait(20)
+            output, errors = server.output(), server.errors()
+    finally:
+        broken.unlink()
+
+    assert status == 3
+    assert "worker-not-started" in output
+    assert CANARY not in output + errors

@@ -1,0 +1,347 @@
+"""Who lied, who was silent, and who is on another chain: asked nothing, or last."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from backends.json_rpc import requests as questions
+from backends.json_rpc.node import connect
+from backends.json_rpc.node_pool import NodePool
+from backends.json_rpc.tracked_node import TrackedNode
+from signer.errors import ChainError, ChainUnavailableError
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Body, Delay, Drop, Error, Result
+from tests.support.rpc import (
+    ADDRESS,
+    CALL,
+    HASH,
+    RAW,
+    RECEIPT,
+    REVERTED,
+    Three,
+    client,
+    script_all,
+)
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def events() -> Iterator[list[EventDict]]:
+    """Return what is logged."""
+    with capture_logs() as captured:
+        yield captured
+
+
+def test_who_contradicts_the_majority_is_asked_nothing_for_a_while(
+    three_nodes: Three, events: list[EventDict]
+) -> None:
+    """A liar is marked bad, and the log names it by its place, never by its URL."""
+    liar = three_nodes[0]
+    script_all(
+        three_nodes,
+        "eth_getTransactionReceipt",
+        Result(REVERTED),
+        Result(RECEIPT),
+        Delay(0.1, Result(RECEIPT)),
+    )
+    for node in three_nodes:
+        node.script("eth_getBalance", Result("0x5"))
+    chain = client(*three_nodes, chain_id=None)
+
+    chain.receipt(HASH)
+    chain.receipt(HASH)
+    chain.balance(ADDRESS)
+
+    assert len(liar.requests) == 1
+    assert len(three_nodes[1].calls("eth_getBalance")) == 1
+    assert events == [
+        {
+            "event": "node-distrusted",
+            "log_level": "warning",
+            "node": 1,
+            "chain_id": None,
+            "reason": "contradiction",
+        }
+    ]
+
+
+def test_a_lie_that_comes_late_is_still_one(
+    three_nodes: Three, events: list[EventDict]
+) -> None:
+    """The verdict on an answer that nobody waited for comes when it does."""
+    script_all(
+        three_nodes,
+        "eth_getTransactionReceipt",
+        Result(RECEIPT),
+        Result(RECEIPT),
+        Delay(0.2, Result(REVERTED)),
+    )
+    chain = client(*three_nodes)
+
+    assert chain.receipt(HASH) is not None
+    assert events == []
+    assert eventually(lambda: [event["node"] for event in events] == [3])
+
+
+def test_to_be_late_is_no_lie(three_nodes: Three, events: list[EventDict]) -> None:
+    """A node that is behind is outvoted, and asked again."""
+    late = three_nodes[2]
+    script_all(
+        three_nodes,
+        "eth_getTransactionReceipt",
+        Delay(0.1, Result(RECEIPT)),
+        Result(RECEIPT),
+        Result(None),
+    )
+    chain = client(*three_nodes)
+
+    assert chain.receipt(HASH) is not None
+    assert chain.receipt(HASH) is not None
+    assert len(late.requests) == 2
+    assert events == []
+
+
+def test_a_hash_that_is_not_ours_is_a_lie(
+    fake_node: FakeNode, other_node: FakeNode, events: list[EventDict]
+) -> None:
+    """Who answers a broadcast with another hash is marked bad (R25)."""
+    fake_node.script("eth_sendRawTransaction", Result("0x" + "11" * 32))
+    other_node.script("eth_sendRawTransaction", Delay(0.1, Result(HASH)))
+    chain = client(fake_node, other_node)
+
+    chain.broadcast(RAW)
+    chain.broadcast(RAW)
+
+    assert len(fake_node.requests) == 1
+    assert [event["reason"] for event in events] == ["impossible-answer"]
+
+
+def test_an_only_node_is_always_asked(
+    fake_node: FakeNode, events: list[EventDict]
+) -> None:
+    """Where there is nobody else, the next answer may be a better one."""
+    fake_node.script(
+        "eth_sendRawTransaction", Result("0x" + "11" * 32), Drop(), Drop(), Result(HASH)
+    )
+    chain = client(fake_node)
+    for _ in range(2):
+        with pytest.raises(ChainUnavailableError):
+            chain.broadcast(RAW)
+
+    chain.broadcast(RAW)
+
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_node_of_another_chain_has_no_say(
+    three_nodes: Three, events: list[EventDict], count: int
+) -> None:
+    """Each node must prove its chain first, and gets neither questions nor bytes."""
+    nodes = three_nodes[:count]
+    for node in nodes:
+        node.script("eth_chainId", Result("0x7"))
+        node.script("eth_getTransactionReceipt", Result(RECEIPT))
+        node.script("eth_sendRawTransaction", Result(HASH))
+    nodes[0].script("eth_chainId", Result("0x8"))
+    chain = client(*nodes, chain_id=7)
+
+    assert chain.receipt(HASH) is not None
+    chain.broadcast(RAW)
+
+    assert [request.method for request in nodes[0].requests] == ["eth_chainId"]
+    assert len(nodes[1].calls("eth_chainId")) == 1
+    assert [(event["node"], event["reason"]) for event in events] == [(1, "chain-id")]
+
+
+def test_an_only_node_of_another_chain_has_no_say_either(fake_node: FakeNode) -> None:
+    """No answer is better than one of another chain, until the node is back on ours."""
+    fake_node.script("eth_chainId", Result("0x8"), Result("0x8"), Result("0x7"))
+    fake_node.script("eth_getBalance", Result("0x5"))
+    chain = client(fake_node, chain_id=7)
+    for _ in range(2):
+        with pytest.raises(ChainError, match="node 1 is on another chain"):
+            chain.balance(ADDRESS)
+
+    assert chain.balance(ADDRESS) == 5
+    assert chain.balance(ADDRESS) == 5
+    assert len(fake_node.calls("eth_chainId")) == 3
+
+
+def test_a_node_that_was_away_proves_its_chain_again(fake_node: FakeNode) -> None:
+    """Also a node that was down at the start, or that comes back as another one."""
+    fake_node.script("eth_chainId", Body(status=503), Result("0x7"), Result("0x8"))
+    fake_node.script("eth_getBalance", Result("0x5"), Body(status=503), Result("0x6"))
+    chain = client(fake_node, chain_id=7)
+
+    with pytest.raises(ChainUnavailableError):
+        chain.balance(ADDRESS)
+    assert chain.balance(ADDRESS) == 5
+    with pytest.raises(ChainUnavailableError):
+        chain.balance(ADDRESS)
+    with pytest.raises(ChainError, match="another chain"):
+        chain.balance(ADDRESS)
+
+    assert len(fake_node.calls("eth_getBalance")) == 2
+
+
+def test_when_all_nodes_are_of_another_chain_nobody_is_trusted(
+    fake_node: FakeNode, other_node: FakeNode
+) -> None:
+    """That is no passing trouble at first, and silence afterwards."""
+    fake_node.script("eth_chainId", Result("0x8"))
+    other_node.script("eth_chainId", Result("0x8"))
+    chain = client(fake_node, other_node, chain_id=7)
+
+    with pytest.raises(ChainError, match="another chain"):
+        chain.balance(ADDRESS)
+    with pytest.raises(ChainUnavailableError, match="no node is trusted"):
+        chain.receipt(HASH)
+
+
+def test_a_node_that_hangs_keeps_nobody_waiting_twice(
+    fake_node: FakeNode, other_node: FakeNode
+) -> None:
+    """Who did not answer in time is left alone for a while, if it works without."""
+    fake_node.script("eth_getTransactionReceipt", Delay(2, Result(RECEIPT)))
+    fake_node.script("eth_getBalance", Delay(2, Result("0x5")))
+    other_node.script("eth_getTransactionReceipt", Result(RECEIPT))
+    other_node.script("eth_getBalance", Result("0x5"))
+    chain = client(fake_node, other_node, timeout=1)
+    chain.receipt(HASH)
+    started = time.monotonic()
+
+    assert chain.receipt(HASH) is not None
+    assert chain.balance(ADDRESS) == 5
+
+    assert time.monotonic() - started < 0.9
+    assert len(fake_node.requests) == 1
+
+
+def test_a_node_that_is_too_slow_is_left_alone_too(
+    fake_node: FakeNode, other_node: FakeNode
+) -> None:
+    """Each of its answers may come in time, and their sum too late for the others."""
+    fake_node.script("eth_chainId", Delay(0.8, Result("0x7")))
+    fake_node.script("eth_getTransactionReceipt", Delay(0.8, Result(RECEIPT)))
+    other_node.script("eth_chainId", Result("0x7"))
+    other_node.script("eth_getTransactionReceipt", Result(RECEIPT))
+    chain = client(fake_node, other_node, timeout=1.2, chain_id=7)
+    chain.receipt(HASH)
+    started = time.monotonic()
+
+    assert chain.receipt(HASH) is not None
+
+    assert time.monotonic() - started < 0.8
+
+
+def test_a_chain_id_that_the_majority_denies_is_a_lie(
+    three_nodes: Three, events: list[EventDict]
+) -> None:
+    """Also the question for the chain's id finds out who is somewhere else."""
+    script_all(three_nodes, "eth_chainId", Result("0x2"), Result("0x1"), Result("0x1"))
+    three_nodes[1].script("eth_getBalance", Result("0x5"))
+    chain = client(*three_nodes)
+
+    assert chain.chain_id() == 1
+    assert chain.balance(ADDRESS) == 5
+    assert [(event["node"], event["reason"]) for event in events] == [(1, "chain-id")]
+
+
+def test_who_rests_is_asked_when_nobody_else_answers(
+    fake_node: FakeNode, other_node: FakeNode
+) -> None:
+    """Resting is an order of preference, not a verdict."""
+    fake_node.script("eth_getBalance", Body(status=502), Result("0x5"))
+    other_node.script("eth_getBalance", Result("0x6"), Body(status=502))
+    chain = client(fake_node, other_node)
+
+    assert chain.balance(ADDRESS) == 6
+    assert chain.balance(ADDRESS) == 5
+
+
+def test_a_hanging_node_holds_up_no_other_callers(three_nodes: Three) -> None:
+    """Fifty callers at once get their facts while a third node hangs."""
+    hanging = Delay(6, Result(None))
+    script_all(
+        three_nodes,
+        "eth_getTransactionReceipt",
+        Result(RECEIPT),
+        hanging,
+        Result(RECEIPT),
+    )
+    chain = client(*three_nodes, timeout=6)
+    started = time.monotonic()
+
+    with ThreadPoolExecutor(50) as callers:
+        receipts = list(callers.map(lambda _: chain.receipt(HASH), range(50)))
+
+    assert all(receipts)
+    assert time.monotonic() - started < 5.5
+    assert len(three_nodes[1].requests) <= 25  # Of fifty.
+
+
+def test_a_broadcast_waits_for_the_first_acceptance_only(
+    fake_node: FakeNode, other_node: FakeNode
+) -> None:
+    """All nodes get the bytes at the same time; a slow one finishes by itself."""
+    fake_node.script("eth_sendRawTransaction", Delay(2, Result(HASH)))
+    other_node.script("eth_sendRawTransaction", Error(-32000, "already known"))
+    started = time.monotonic()
+
+    client(fake_node, other_node).broadcast(RAW)
+
+    assert time.monotonic() - started < 1.5
+    assert eventually(partial(fake_node.calls, "eth_sendRawTransaction"))
+
+
+class Clock:
+    """A clock that a test turns, in seconds."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def test_distrust_and_rest_end(fake_node: FakeNode, events: list[EventDict]) -> None:
+    """A node that lied gets a minute, one that was silent ten seconds."""
+    clock = Clock()
+    witness = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None, clock)
+    fake_node.script("eth_call", Body(status=503))
+
+    with pytest.raises(ChainUnavailableError):
+        witness.ask(lambda node: questions.call(node, CALL))
+    witness.distrust("contradiction")
+    witness.distrust("contradiction")
+    states = []
+    for _ in range(7):
+        states.append((witness.is_rested, witness.is_trusted))
+        clock.now += 10
+
+    assert states == [(False, False), *[(True, False)] * 5, (True, True)]
+    assert len(events) == 1
+
+
+def test_a_refusal_is_no_silence(fake_node: FakeNode) -> None:
+    """Who answers that it has no answer needs no rest."""
+    witness = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None)
+    fake_node.script("eth_call", Error(-32000, "no"), Error(3, "reverted"))
+    ask: Callable[[], Any] = partial(
+        witness.ask, partial(questions.call, question=CALL)
+    )
+
+    for _ in range(2):
+        with pytest.raises(ChainError):
+            ask()
+
+    assert witness.is_rested
+    assert NodePool([witness], 1).first(lambda _: 7) == 7

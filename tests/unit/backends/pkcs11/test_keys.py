@@ -1,0 +1,268 @@
+"""What a key must look like inside a token, and what it looks like when we make it."""
+
+import secrets
+from typing import Any
+
+import coincurve
+import pytest
+from asn1crypto.core import OctetString
+from hypothesis import given
+from hypothesis import strategies as st
+from pkcs11 import (
+    Attribute,
+    AttributeSensitive,
+    KeyType,
+    ObjectClass,
+    Session,
+)
+from pkcs11.types import Object
+
+from backends.pkcs11 import PKCS11Backend
+from backends.pkcs11 import keys as pkcs11_keys
+from signer.crypto.der import parse_public_key
+from signer.errors import (
+    BackendError,
+    EncodingError,
+    KeyNotFoundError,
+    KeyUnusableError,
+)
+from signer.ports import KeyId
+from tests.fixtures.softhsm_programs import sign
+
+
+P256 = bytes.fromhex("06082a8648ce3d030107")
+POINT = coincurve.PrivateKey(b"\x07" * 32).public_key.format(compressed=False)
+
+
+def test_a_generated_key_can_never_leave(
+    softhsm: PKCS11Backend, softhsm_key: KeyId
+) -> None:
+    """P9: all that is true by default and dangerous is false, and the reverse."""
+    attributes = _attributes(softhsm, softhsm_key, ObjectClass.PRIVATE_KEY)
+
+    assert attributes == {
+        "KEY_TYPE": KeyType.EC,
+        "EC_PARAMS": pkcs11_keys.SECP256K1,
+        "TOKEN": True,
+        "PRIVATE": True,
+        "SENSITIVE": True,
+        "ALWAYS_SENSITIVE": True,
+        "EXTRACTABLE": False,
+        "NEVER_EXTRACTABLE": True,
+        "LOCAL": True,
+        "MODIFIABLE": False,
+        "COPYABLE": False,
+        "DERIVE": False,
+        "SIGN": True,
+        "SIGN_RECOVER": False,
+        "DECRYPT": False,
+        "UNWRAP": False,
+    }
+
+
+def test_a_private_value_cannot_be_read(
+    softhsm: PKCS11Backend, softhsm_key: KeyId
+) -> None:
+    """P9: the token refuses to give CKA_VALUE away, even to its owner."""
+
+    def read(session: Session) -> object:
+        with pytest.raises(AttributeSensitive):
+            _ = _only(session, ObjectClass.PRIVATE_KEY, softhsm_key)[Attribute.VALUE]
+        return "refused"
+
+    assert softhsm.provision(read) == "refused"
+
+
+def test_a_label_is_given_once(softhsm: PKCS11Backend) -> None:
+    """P10: two keys that an operator cannot tell apart are refused."""
+    label = secrets.token_hex(8)
+    softhsm.generate(label)
+
+    with pytest.raises(BackendError, match="label exists"):
+        softhsm.generate(label)
+
+
+def test_an_id_is_given_once(softhsm: PKCS11Backend, softhsm_key: KeyId) -> None:
+    """A second key under an id that is in use would make both unusable."""
+    with pytest.raises(BackendError, match="id exists"):
+        softhsm.generate(secrets.token_hex(8), softhsm_key)
+
+
+def test_generates_under_the_given_id(softhsm: PKCS11Backend) -> None:
+    """Provisioning chooses the id; otherwise it is 16 random bytes."""
+    given_id = KeyId(secrets.token_hex(3))
+
+    assert softhsm.generate(secrets.token_hex(8), given_id) == given_id
+    assert len(bytes.fromhex(softhsm.generate(secrets.token_hex(8)))) == 16
+
+
+def test_several_keys_with_one_id_are_refused(softhsm: PKCS11Backend) -> None:
+    """P10: with two candidates, none is the right one."""
+    key_id = _create(softhsm)
+    _create(softhsm, key_id)
+
+    with pytest.raises(KeyNotFoundError, match="several private keys"):
+        softhsm.public_key(key_id)
+
+
+@pytest.mark.parametrize("half", [ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY])
+def test_half_a_pair_is_no_key(softhsm: PKCS11Backend, half: ObjectClass) -> None:
+    """A key whose other half is missing is not found, and says which half it is."""
+    key_id = _create(softhsm)
+    softhsm.provision(lambda session: _only(session, half, key_id).destroy())
+    name = "private" if half is ObjectClass.PRIVATE_KEY else "public"
+
+    with pytest.raises(KeyNotFoundError, match=f"no {name} key"):
+        softhsm.public_key(key_id)
+
+
+@pytest.mark.parametrize(
+    ("private", "word"),
+    [
+        ({Attribute.EXTRACTABLE: True}, "EXTRACTABLE"),
+        ({Attribute.SENSITIVE: False}, "SENSITIVE"),
+        ({Attribute.SIGN: False}, "SIGN"),
+        ({Attribute.PRIVATE: False}, "PRIVATE"),
+        ({Attribute.EC_PARAMS: P256}, "EC_PARAMS"),
+    ],
+)
+def test_a_badly_guarded_key_is_refused(
+    softhsm: PKCS11Backend, private: dict[Attribute, Any], word: str
+) -> None:
+    """A key that could leave the token, or is none of ours, never signs."""
+    key_id = _create(softhsm, private=private)
+
+    with pytest.raises(KeyUnusableError, match=word):
+        softhsm.sign_digest(key_id, secrets.token_bytes(32))
+
+
+def test_a_public_key_on_another_curve_is_refused(softhsm: PKCS11Backend) -> None:
+    """A P-256 point is no address."""
+    key_id = _create(softhsm, public={Attribute.EC_PARAMS: P256})
+
+    with pytest.raises(KeyUnusableError, match="not on secp256k1"):
+        softhsm.public_key(key_id)
+
+
+@pytest.mark.parametrize("point", [OctetString(POINT).dump(), POINT])
+def test_both_spellings_of_a_point_give_one_address(
+    softhsm: PKCS11Backend, point: bytes
+) -> None:
+    """S13: an EC_POINT in a DER OCTET STRING, or bare, is the same key."""
+    key_id = _create(softhsm, public={Attribute.EC_POINT: point})
+
+    assert parse_public_key(softhsm.public_key(key_id)).uncompressed == POINT
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(POINT[:-1], id="short"),
+        pytest.param(POINT + b"\0", id="long"),
+        pytest.param(OctetString(POINT).dump() + b"\0", id="trailing"),
+        pytest.param(b"\x03\x41" + POINT, id="bit-string"),
+        pytest.param(OctetString(b"\x02" + POINT[1:33]).dump(), id="compressed"),
+        pytest.param(b"\x06" + POINT[1:], id="hybrid"),
+        pytest.param(POINT[:-1] + bytes([POINT[-1] ^ 1]), id="off-curve"),
+    ],
+)
+def test_any_other_spelling_is_refused(softhsm: PKCS11Backend, point: bytes) -> None:
+    """S13: what is not 65 bytes on the curve, bare or wrapped once, is no key."""
+    key_id = _create(softhsm, public={Attribute.EC_POINT: point})
+
+    with pytest.raises(EncodingError):
+        softhsm.public_key(key_id)
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_crash_the_point_parser(ec_point: bytes) -> None:
+    """Whatever a device calls a point is 65 bytes, or an EncodingError."""
+    try:
+        point = pkcs11_keys.uncompressed_point(ec_point)
+    except EncodingError:
+        assert len(ec_point) not in {65, 67} or ec_point[:2] != b"\x04\x41"
+    else:
+        assert len(point) == 65
+
+
+def test_a_token_that_ignores_the_template_gets_no_key(softhsm: PKCS11Backend) -> None:
+    """If the token does not honour an attribute, the pair is destroyed again."""
+    cka_id = secrets.token_bytes(8)
+
+    def generate(session: Session) -> None:
+        template = {**pkcs11_keys.PRIVATE_TEMPLATE, Attribute.EXTRACTABLE: True}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pkcs11_keys, "PRIVATE_TEMPLATE", template)
+            pkcs11_keys.generate(session, cka_id, secrets.token_hex(8))
+
+    with pytest.raises(KeyUnusableError, match="EXTRACTABLE, NEVER_EXTRACTABLE"):
+        softhsm.provision(generate)
+    with pytest.raises(KeyNotFoundError):
+        softhsm.public_key(KeyId(cka_id.hex()))
+
+
+def test_a_created_key_of_the_right_kind_signs(softhsm: PKCS11Backend) -> None:
+    """The keys that the tests above spoil are good before they are spoilt."""
+    assert sign(softhsm, _create(softhsm))
+
+
+def _create(
+    backend: PKCS11Backend,
+    key_id: KeyId | None = None,
+    *,
+    private: dict[Attribute, Any] | None = None,
+    public: dict[Attribute, Any] | None = None,
+) -> KeyId:
+    """Create a pair with some attributes as they should not be."""
+    cka_id = bytes.fromhex(key_id) if key_id else secrets.token_bytes(8)
+    common = {
+        Attribute.KEY_TYPE: KeyType.EC,
+        Attribute.EC_PARAMS: pkcs11_keys.SECP256K1,
+        Attribute.ID: cka_id,
+    }
+
+    def create(session: Session) -> None:
+        session.create_object(
+            {
+                **pkcs11_keys.PRIVATE_TEMPLATE,
+                **common,
+                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+                Attribute.VALUE: b"\x07" * 32,
+                **(private or {}),
+            }
+        )
+        session.create_object(
+            {
+                **pkcs11_keys.PUBLIC_TEMPLATE,
+                **common,
+                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
+                Attribute.EC_POINT: OctetString(POINT).dump(),
+                **(public or {}),
+            }
+        )
+
+    backend.provision(create)
+    return KeyId(cka_id.hex())
+
+
+def _attributes(
+    backend: PKCS11Backend, key_id: KeyId, object_class: ObjectClass
+) -> dict[str, Any]:
+    named = [
+        *pkcs11_keys.REQUIRED,
+        *pkcs11_keys.DESIRED,
+        *(Attribute.LOCAL, Attribute.SIGN_RECOVER),
+        *(Attribute.DECRYPT, Attribute.UNWRAP),
+    ]
+
+    def read(session: Session) -> dict[str, Any]:
+        found = _only(session, object_class, key_id).get_attributes(named)
+        return {Attribute(name).name: value for name, value in found.items()}
+
+    return backend.provision(read)
+
+
+def _only(session: Session, object_class: ObjectClass, key_id: KeyId) -> Object:
+    (found,) = pkcs11_keys.find(session, object_class, bytes.fromhex(key_id))
+    return found

@@ -1,0 +1,290 @@
+"""The schema: how it comes to be, and what it refuses whoever writes."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.engine.interfaces import ReflectedIndex
+
+from backends.sql import SQLStore
+from backends.sql.schema import HEAD, metadata
+from signer.errors import StaleStateError, StoreError
+from signer.model.key import Key
+from signer.model.refund import Move, Refund, SignedTransaction
+from signer.model.wallet import UnrecordedTransaction, Wallet
+from signer.ports import Checkpoint
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    accepted,
+    now,
+    opened,
+    queued,
+    reserved,
+    sighting,
+    signed,
+)
+
+
+@pytest.fixture
+def empty(empty_url: str) -> Iterator[SQLStore]:
+    """Return a store on each database in turn, before its first migration."""
+    store = SQLStore(empty_url)
+    yield store
+    store.close()
+
+
+def _set_revision(store: SQLStore, revision: str) -> None:
+    statement = text(f"UPDATE alembic_version SET version_num = '{revision}'")
+    store._database.run(lambda c: c.execute(statement))
+
+
+def test_from_nothing(empty: SQLStore) -> None:
+    """An empty database becomes usable, and stays so when migrated again."""
+    empty.migrate()
+    refund = accepted(empty)
+    empty.migrate()
+
+    empty.check()
+    assert refund == empty.get(refund.id)
+
+
+def test_the_head_is_alembics() -> None:
+    """The revision that ``check`` asks for is the one that ``migrate`` leads to."""
+    config = Config()
+    config.set_main_option("script_location", "backends.sql:migrations")
+
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+def test_the_tables_are_the_migrations(store: SQLStore) -> None:
+    """Alembic finds nothing to add to what the migrations made."""
+
+    def differences(connection: Connection) -> object:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return compare_metadata(context, metadata)
+
+    assert store._database.run(differences) == []
+
+
+def test_the_constraints_are_the_migrations(empty: SQLStore) -> None:
+    """Constraints and indexes are those of the tables, word for word."""
+    empty._database.migration(metadata.create_all, timeout=5)
+    wanted = _constraints(empty)
+    empty._database.migration(metadata.drop_all, timeout=5)
+    empty.migrate()
+
+    assert wanted == _constraints(empty)
+
+
+def _constraints(store: SQLStore) -> object:
+    def found(connection: Connection) -> object:
+        inspector = inspect(connection)
+        return {
+            table: (
+                sorted(inspector.get_check_constraints(table), key=str),
+                sorted(inspector.get_unique_constraints(table), key=str),
+                sorted(_index(each) for each in inspector.get_indexes(table)),
+                inspector.get_foreign_keys(table),
+                inspector.get_pk_constraint(table),
+            )
+            for table in metadata.tables
+        }
+
+    return store._database.run(found)
+
+
+def _index(index: ReflectedIndex) -> tuple[str, ...]:
+    options = index.get("dialect_options", {})
+    where = options.get("sqlite_where", options.get("postgresql_where"))
+    return (str(index["name"]), str(index["column_names"]), str(where))
+
+
+def test_columns_are_the_values() -> None:
+    """A row is a value of the core: the same names in the same order."""
+    for table, value in (
+        ("refunds", Refund),
+        ("transactions", SignedTransaction),
+        ("refund_moves", Move),
+        ("keys", Key),
+        ("audit_checkpoints", Checkpoint),
+    ):
+        assert metadata.tables[table].c.keys() == [
+            f.name for f in fields(value) if f.name != "intended"
+        ]
+    # Who holds a nonce, and which is next, is looked up.
+    assert metadata.tables["sightings"].c.keys() == [
+        f.name for f in fields(UnrecordedTransaction) if f.name != "held_by"
+    ]
+    assert metadata.tables["wallets"].c.keys() == [
+        f.name for f in fields(Wallet) if f.name != "next_nonce"
+    ]
+
+
+def test_before_the_first_migration(empty: SQLStore, empty_url: str) -> None:
+    """A database without tables is not usable, and the way out is told."""
+    if empty_url.startswith("sqlite"):
+        empty._database.migration(lambda _: None, timeout=5)
+
+    with pytest.raises(StoreError, match="hotwallet db upgrade") as caught:
+        empty.check()
+    assert not caught.value.retryable
+    with pytest.raises(StoreError, match="hotwallet db upgrade"):
+        empty.accept(queued())
+
+
+@pytest.mark.parametrize(
+    ("revision", "advice"),
+    [("0000", "hotwallet db upgrade"), ("9999", "newer release")],
+)
+def test_other_revisions(empty: SQLStore, revision: str, advice: str) -> None:
+    """An older schema asks for an upgrade, a newer one for a newer program."""
+    empty.migrate()
+    _set_revision(empty, revision)
+
+    with pytest.raises(StoreError, match=advice):
+        empty.check()
+
+
+def test_newer_databases_are_left_alone(empty: SQLStore) -> None:
+    """A program does not touch the schema of its successor."""
+    empty.migrate()
+    _set_revision(empty, "9999")
+
+    with pytest.raises(StoreError, match="newer release"):
+        empty.migrate()
+
+
+def test_all_or_nothing(empty: SQLStore) -> None:
+    """A migration that fails half-way leaves nothing of itself."""
+    empty._database.migration(
+        lambda c: c.execute(text("CREATE TABLE refund_moves (id TEXT)")), timeout=5
+    )
+    with pytest.raises(StoreError):
+        empty.migrate()
+
+    tables = empty._database.run(lambda c: inspect(c).get_table_names())
+    assert tables == ["refund_moves"]
+
+
+RESERVED = {
+    "status": "reserved",
+    "nonce": 7,
+    "sender": "x",
+    "key_id": "k",
+    "gas_limit": 1,
+}
+SIGNED = {**RESERVED, "status": "signed", "tx_hash": "0x01"}
+MINED = {**SIGNED, "status": "mined", "block_number": 1, "block_hash": "0x02"}
+FAILED = {**RESERVED, "status": "failed"}
+
+
+def _update(store: SQLStore, table: str, change: dict[str, object]) -> None:
+    """Change every row of *table* behind the store's back."""
+    columns = ", ".join(f"{name} = :{name}" for name in change)
+    statement = text(f"UPDATE {table} SET {columns}")
+    store._database.run(lambda c: c.execute(statement, change))
+
+
+@pytest.mark.parametrize("change", [RESERVED, SIGNED, MINED, FAILED])
+def test_possible_refunds(store: SQLStore, change: dict[str, object]) -> None:
+    """What the next test spoils is possible unspoilt."""
+    refund = accepted(store)
+    _update(store, "refunds", change)
+    stored = store.get(refund.id)
+
+    assert stored is not None
+    assert stored.status == change["status"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "paid"},
+        {"amount": f"{0:078d}"},
+        {"chain_id": 0},
+        {"decimals": -1},
+        {"version": -1},
+        {"client": None},
+        {"due_at": None},
+        {"attempts": None},
+        {"nonce": 7},
+        {**RESERVED, "status": "queued"},
+        {**RESERVED, "status": "cancelled"},
+        {**RESERVED, "nonce": -1},
+        {**RESERVED, "nonce": None},
+        {**RESERVED, "sender": None},
+        {**RESERVED, "key_id": None},
+        {**RESERVED, "gas_limit": None},
+        {**SIGNED, "tx_hash": None},
+        {**MINED, "block_hash": None},
+        {**MINED, "block_number": None},
+        {"status": "failed"},
+    ],
+    ids=str,
+)
+def test_impossible_refunds(store: SQLStore, change: dict[str, object]) -> None:
+    """No statement, whoever sends it, brings a refund into a state that cannot be."""
+    refund = accepted(store)
+
+    with pytest.raises(StoreError, match="constraint does not hold"):
+        _update(store, "refunds", change)
+    assert refund == store.get(refund.id)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"refund_id": "rf_unknown"},
+        {"kind": "gift"},
+        {"attempt": -1},
+        {"nonce": -1},
+        {"max_fee_per_gas": f"{0:078d}"},
+    ],
+    ids=str,
+)
+def test_impossible_transactions(store: SQLStore, change: dict[str, object]) -> None:
+    """A transaction belongs to a refund, and has a kind and fees that can be."""
+    refund = signed(store, reserved(store, accepted(store)))
+    before = store.transactions(refund.id)
+
+    with pytest.raises(StoreError, match="constraint does not hold"):
+        _update(store, "transactions", change)
+    assert before == store.transactions(refund.id)
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("wallets", {"paused_by": "chain-ahead"}),
+        ("wallets", {"first_nonce": -1}),
+        ("wallets", {"chain_id": 0}),
+        ("sightings", {"nonce": -1}),
+        ("sightings", {"sender": OTHER_WALLET}),
+        ("answers", {"refund_id": "rf_unknown"}),
+        ("answers", {"body": None}),
+    ],
+    ids=str,
+)
+def test_impossible_wallets_and_answers(
+    store: SQLStore, table: str, change: dict[str, object]
+) -> None:
+    """A pause has its time, a sighting its wallet, and an answer its refund."""
+    store.sight(opened(store), [sighting()])
+    store.remember_answer(accepted(store).id, "{}", now())
+
+    with pytest.raises(StoreError, match="constraint does not hold"):
+        _update(store, table, change)
+
+
+def test_two_refunds_never_share_a_nonce(store: SQLStore) -> None:
+    """A nonce that is taken behind the store's back is a race lost, not a double."""
+    first, second = reserved(store, accepted(store)), reserved(store, accepted(store))
+
+    with pytest.raises(StaleStateError):
+        _update(store, "refunds", {"nonce": 0})
+    assert [first, second] == [store.get(first.id), store.get(second.id)]

@@ -1,0 +1,285 @@
+"""PostgreSQL as a shared ledger: patient, and no longer than told."""
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Connection
+
+from backends.sql import SQLStore
+from backends.sql.advisory_locks import hold_chain
+from backends.sql.postgresql import RESTED_SECONDS
+from signer.errors import ConfigurationError, StoreError, StoreUnavailableError
+from signer.model.audit_record import Record
+from signer.model.refund import Status
+from signer.model.wallet import Pause
+from signer.ports import Checkpoint
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    WALLET,
+    accepted,
+    broadcast,
+    later,
+    moved,
+    now,
+    opened,
+    queued,
+    reserved,
+    sighting,
+)
+from tests.fixtures.postgresql import PostgreSQL
+from tests.support.keys import key_at, made_active, standing
+
+
+@pytest.fixture
+def postgresql_store(postgresql_url: str) -> Iterator[SQLStore]:
+    """Return a store on PostgreSQL."""
+    store = SQLStore(postgresql_url, timeout=1)
+    store.check()
+    yield store
+    store.close()
+
+
+def _with(url: str, options: str) -> SQLStore:
+    return SQLStore(f"{url}&options={options}")
+
+
+def _terminate(url: str) -> None:
+    """End every connection to the database, as an operator or a failover does."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def test_a_rested_connection_is_tried(
+    postgresql_url: str, postgresql_store: SQLStore
+) -> None:
+    """Connections that were lost during a rest are replaced before they are used."""
+    _terminate(postgresql_url)
+    time.sleep(RESTED_SECONDS)
+    refund = accepted(postgresql_store)
+
+    assert refund == postgresql_store.get(refund.id)
+
+
+def test_a_lost_connection_is_replaced(
+    postgresql_url: str, postgresql_store: SQLStore
+) -> None:
+    """A connection that is lost in use is an error once, and is not used again."""
+
+    def lose(connection: Connection) -> None:
+        _terminate(postgresql_url)
+        connection.exec_driver_sql("SELECT 1")
+
+    with pytest.raises(StoreUnavailableError):
+        postgresql_store._database.run(lose)
+    refund = accepted(postgresql_store)
+
+    assert refund == postgresql_store.get(refund.id)
+
+
+def test_a_crash_of_the_server(
+    postgresql: PostgreSQL, postgresql_store: SQLStore
+) -> None:
+    """R29: while the server is away the store says so; then it goes on, claims too."""
+    accepted(postgresql_store, due_at=now())
+    (before,) = postgresql_store.claim(later(1), later(21), 10)
+    postgresql.crash()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError):
+            postgresql_store.claim(later(1), later(21), 10)
+    postgresql.__enter__()
+
+    assert before == postgresql_store.get(before.id)
+    assert postgresql_store.claim(later(1), later(21), 10) == ()
+
+
+def test_waits_for_a_row_no_longer_than_told(
+    postgresql_url: str, postgresql_store: SQLStore
+) -> None:
+    """A row that another transaction holds is an error in time; nothing changes."""
+    refund = accepted(postgresql_store)
+    with psycopg.connect(postgresql_url) as other:
+        other.execute("SELECT 1 FROM refunds FOR UPDATE")
+        start = time.monotonic()
+        with pytest.raises(StoreUnavailableError, match="55P03"):
+            moved(postgresql_store, refund, Status.CANCELLED)
+
+        assert time.monotonic() - start < 5
+    assert refund == postgresql_store.get(refund.id)
+
+
+def test_a_pause_waits_for_reservations(postgresql_store: SQLStore) -> None:
+    """A wallet is not paused while a nonce of it is being given out."""
+    wallet = opened(postgresql_store)
+
+    def reserve(connection: Connection) -> None:
+        hold_chain(connection, wallet.chain_id)
+        with pytest.raises(StoreUnavailableError, match="55P03"):
+            postgresql_store.pause(wallet, Pause.CHAIN_AHEAD, now())
+
+    postgresql_store._database.transaction(reserve)
+
+    assert wallet == opened(postgresql_store)
+    postgresql_store.pause(wallet, Pause.CHAIN_AHEAD, now())
+
+
+def test_waits_for_a_connection_no_longer_than_told(postgresql_url: str) -> None:
+    """When every connection is in use, the next thread is told in time."""
+    store = SQLStore(postgresql_url, pool_size=1, timeout=0.2)
+    with pytest.raises(StoreUnavailableError, match="every connection"):
+        store._database.run(lambda _: store.get("rf_0"))
+    store.close()
+
+
+def test_statements_end(postgresql_store: SQLStore) -> None:
+    """A statement that takes too long is ended by the server."""
+    with pytest.raises(StoreUnavailableError, match="57014"):
+        postgresql_store._database.run(
+            lambda c: c.exec_driver_sql("SELECT pg_sleep(9)")
+        )
+
+
+def test_a_standby_is_not_ready(postgresql_url: str) -> None:
+    """A server that only reads answers, and yet is not usable."""
+    store = _with(postgresql_url, "-c default_transaction_read_only=on")
+
+    with pytest.raises(StoreUnavailableError, match="only reads"):
+        store.check()
+    with pytest.raises(StoreUnavailableError, match="25006"):
+        store.accept(queued())
+    store.close()
+
+
+def test_commits_must_be_durable(postgresql_url: str) -> None:
+    """A server that acknowledges what it has not written is refused."""
+    store = _with(postgresql_url, "-c synchronous_commit=off")
+
+    with pytest.raises(StoreError, match="synchronous_commit"):
+        store.check()
+    store.close()
+
+
+def test_other_isolation_levels(postgresql: PostgreSQL) -> None:
+    """A database that is serializable by default does not make reservations fail."""
+    name = postgresql.create()
+    with psycopg.connect(postgresql.url(), autocommit=True) as connection:
+        setting = "default_transaction_isolation = serializable"
+        connection.execute(f"ALTER DATABASE {name} SET {setting}".encode())
+    store = SQLStore(postgresql.url(name))
+    store.migrate()
+    level = store._database.transaction(
+        lambda c: c.exec_driver_sql("SHOW transaction_isolation").scalar_one()
+    )
+
+    assert level == "read committed"
+    assert reserved(store, accepted(store)).nonce == 0
+    store.close()
+
+
+def test_times_in_other_zones(postgresql_url: str) -> None:
+    """The zone of the server's session does not change what is read."""
+    store = _with(postgresql_url, "-c timezone=Asia/Kathmandu")
+    refund = accepted(store, created_at=now())
+    stored = store.get(refund.id)
+
+    assert stored == refund
+    assert stored.created_at.tzinfo is refund.created_at.tzinfo
+    store.close()
+
+
+_GUIDE = Path(__file__).resolve().parents[4] / "docs" / "database.md"
+
+# Word for word what the guide tells operators to run.
+GRANTS = [
+    " ".join(grant.split()).replace("hotwallet_service", "service")
+    for grant in re.findall(
+        r"^ *GRANT ([^;]+);", _GUIDE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+]
+
+
+@pytest.fixture
+def service(postgresql: PostgreSQL) -> Iterator[SQLStore]:
+    """Return a store whose role has the rights that the documents ask for."""
+    url = postgresql.url(postgresql.create())
+    owner = SQLStore(url)
+    owner.migrate()
+    owner.close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE service LOGIN")
+        for grant in GRANTS:
+            connection.execute(f"GRANT {grant}".encode())
+    store = SQLStore(url.replace("tests@", "service@"))
+    yield store
+    store.close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP OWNED BY service")
+        connection.execute("DROP ROLE service")
+
+
+def test_the_service_needs_few_rights(service: SQLStore) -> None:
+    """A role that cannot change history does all that is needed."""
+    service.check()
+    refund = broadcast(service)
+    service.remember_answer(refund.id, "{}", now())
+    (claimed,) = service.claim(later(60), later(80), 10)
+    service.sight(opened(service), [sighting(nonce=1)])
+    service.pause(opened(service), Pause.FOREIGN_TRANSACTION, now())
+    service.resume(opened(service), now())
+
+    record = Record.of({"event": "test"}, now())
+    service.append([record], standing=standing(key_at(WALLET)))
+    service.seal()
+    service.keep_checkpoint(Checkpoint(1, "note", now()))
+    active = made_active(service, key_at(OTHER_WALLET))
+    service.relocate(active, "elsewhere", now(), Record.of({"event": "moved"}, now()))
+    service.retire([WALLET], now(), lambda key: Record.of({"event": "retired"}, now()))
+    service.count_alert("key-unhealthy", now())
+
+    assert service.use_token("jti", later(60), now())
+    assert service.count("bucket", 1) == 1
+    assert service.stop(1, now())
+    assert service.go_on(1)
+    assert claimed == service.get(refund.id)
+    assert len(service.history(refund.id)) == 4
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM refund_moves",
+        "DELETE FROM sightings",
+        "UPDATE transactions SET kind = 'noop'",
+        "UPDATE answers SET body = ''",
+        "UPDATE audit_records SET body = ''",
+        "DELETE FROM audit_records",
+        "DELETE FROM audit_checkpoints",
+        "DELETE FROM keys",
+    ],
+)
+def test_the_service_cannot_change_the_past(service: SQLStore, statement: str) -> None:
+    """History, signed bytes and answers are append-only for the service's role."""
+    with pytest.raises(StoreError, match="42501"):
+        service._database.run(lambda c: c.exec_driver_sql(statement))
+
+
+def test_a_missing_grant_is_told(service: SQLStore) -> None:
+    """Whoever forgot the grants behind an upgrade reads where they are."""
+    with pytest.raises(StoreError, match=r"docker/grants\.sql.*42501"):
+        service._database.run(lambda c: c.exec_driver_sql("DELETE FROM keys"))
+
+
+def test_the_driver_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PostgreSQL's driver, which is optional, the way to it is told."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    store = SQLStore("postgresql://somewhere/ledger")
+
+    with pytest.raises(ConfigurationError, match=r"hotwallet\[postgresql\]"):
+        store.check()

@@ -1,0 +1,318 @@
+"""What the store costs: round trips per method, and indexes instead of history."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from sqlalchemy import bindparam, event, insert, select, text
+
+from backends.sql import SQLStore, queries, spending
+from backends.sql.schema import refunds, sightings, spendings
+from backends.sql.statements import CLAIM, next_nonce
+from signer.model.audit_record import Record
+from signer.model.refund import Refund, Status
+from tests.fixtures.ledger import (
+    WALLET,
+    adopted,
+    filled,
+    later,
+    moved,
+    now,
+    opened,
+    queued,
+    sighting,
+    signed,
+    transaction,
+)
+from tests.support.keys import key_at
+
+
+KEY_ID = key_at(WALLET).key_id
+
+
+@contextmanager
+def _counted(store: SQLStore) -> Iterator[list[str]]:
+    """Collect the statements that go to the database."""
+    engine = store._database._here().engine
+    statements: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield statements
+    event.remove(engine, "before_cursor_execute", note)
+
+
+# A statement on its own is its transaction.  After BEGIN comes one COMMIT.
+EXPECTED = {
+    "sqlite": {
+        "accept": ["BEGIN IMMEDIATE", "INSERT", "INSERT"],
+        "replay": ["BEGIN IMMEDIATE", "INSERT", "SELECT"],
+        "reserve": ["BEGIN IMMEDIATE", "UPDATE", "INSERT", "SELECT", "INSERT"],
+        "sign": ["BEGIN IMMEDIATE", "UPDATE", "INSERT", "INSERT"],
+        "move": ["BEGIN IMMEDIATE", "UPDATE", "INSERT"],
+        "postpone": ["BEGIN IMMEDIATE", "UPDATE"],
+        "claim": ["SELECT", "BEGIN IMMEDIATE", "WITH"],
+        "claim nothing": ["SELECT"],
+        "answer": ["BEGIN IMMEDIATE", "INSERT"],
+        "in flight": ["SELECT", "SELECT"],
+        "below": ["SELECT"],
+        "wallet": ["SELECT"],
+        "sighting": ["SELECT"],
+        "get": ["SELECT"],
+    },
+    "postgresql": {
+        "accept": ["WITH"],
+        "replay": ["WITH", "SELECT"],
+        "reserve": ["BEGIN", "SELECT", "WITH", "SELECT", "INSERT"],
+        "sign": ["WITH"],
+        "move": ["WITH"],
+        "postpone": ["WITH"],
+        "claim": ["WITH"],
+        "claim nothing": ["WITH"],
+        "answer": ["INSERT"],
+        "in flight": ["SELECT", "SELECT"],
+        "below": ["SELECT"],
+        "wallet": ["SELECT"],
+        "sighting": ["SELECT"],
+        "get": ["SELECT"],
+    },
+}
+
+
+def _postponed(store: SQLStore, refund: Refund) -> Refund:
+    after = refund.postponed(now())
+    store.save(refund, after)
+    return after
+
+
+def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
+    """Return a call of each method that is often called, in an order that works."""
+    return {
+        "accept": lambda it: store.accept(it)[0],
+        "replay": lambda it: store.accept(it)[0],
+        "reserve": lambda it: store.reserve(
+            it, sender=WALLET, key_id=KEY_ID, gas_limit=1, counted=0, at=now()
+        ),
+        "sign": lambda it: signed(store, it),
+        "move": lambda it: moved(store, it, Status.BROADCAST),
+        "postpone": lambda it: _postponed(store, it),
+        "claim": lambda it: store.claim(later(1), later(21), 10)[0],
+        "claim nothing": lambda it: store.claim(later(1), later(21), 10),
+        "answer": lambda it: store.remember_answer(it.id, "{}", now()),
+        "in flight": lambda it: store.in_flight(10),
+        "below": lambda it: store.open_below(it.chain_id, WALLET, 9, 10),
+        "wallet": lambda it: store.wallet(it.chain_id, WALLET),
+        "sighting": lambda it: store.sighting(it.chain_id, it.mark),
+        "get": lambda it: store.get(it.id),
+    }
+
+
+def test_round_trips(store: SQLStore) -> None:
+    """Each method sends as few statements as its database allows."""
+    seen = {}
+    refund = queued()
+    opened(store)
+    store.check()
+    for name, step in _steps(store).items():
+        with _counted(store) as statements:
+            answer = step(refund)
+        refund = answer if isinstance(answer, Refund) else refund
+        seen[name] = [
+            each if each.startswith("BEGIN") else each.split()[0] for each in statements
+        ]
+
+    assert seen == EXPECTED[store._database.dialect]
+
+
+def test_the_audit_costs_a_refund_no_commit(store: SQLStore) -> None:
+    """Intent and outcome ride in the reservation and with the signed bytes."""
+    opened(store)
+    store.check()
+    refund = store.accept(queued())[0]
+    intent = Record.of({"event": "intent"}, now())
+    outcome = Record.of({"event": "outcome"}, later(0.001))
+
+    with _counted(store) as statements:
+        refund = store.reserve(
+            refund,
+            sender=WALLET,
+            key_id=KEY_ID,
+            gas_limit=1,
+            counted=0,
+            at=now(),
+            intent=intent,
+        )
+        after = refund.moved(Status.SIGNED, now(), tx_hash="0x1")
+        store.save(refund, after, transaction(refund, tx_hash="0x1"), outcome)
+    store.seal()
+    written = [each.record for each in store.sealed(0, 10)]
+    begun = [each for each in statements if each.startswith(("BEGIN", "WITH"))]
+
+    assert written == [intent, outcome]
+    assert [each.split()[0] for each in begun] == (
+        ["BEGIN", "BEGIN"]
+        if store._database.dialect == "sqlite"
+        else ["BEGIN", "WITH", "WITH"]  # The first WITH is in the transaction begun.
+    )
+
+
+def _fill(store: SQLStore, count: int) -> None:
+    """Put a history into the ledger: cancelled refunds, paid ones and sightings."""
+    opened(store)
+    rows = []
+    for n in range(count):
+        refund = queued(client=f"client {n % 99}", payment_session_id=f"session {n}")
+        paid = adopted(refund, n) if n % 2 else refund
+        status = Status.CONFIRMED if n % 2 else Status.CANCELLED
+        rows.append(replace(paid, status=status))
+    seen = [
+        {**asdict(sighting(nonce=2 * n)), "mark": f"{n:016d}".encode()}
+        for n in range(count // 2)
+    ]
+    for each in seen:
+        del each["held_by"]
+    filled(store, rows)
+    store._database.transaction(lambda c: c.execute(insert(sightings), seen))
+    if store._database.dialect == "postgresql":  # It would do so by itself.
+        store._database.run(lambda c: c.execute(text("ANALYZE")))
+
+
+def _plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
+    """Return how the database answers *statement*, which is then carried out."""
+    engine = store._database._here().engine
+    word = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+    plan: list[str] = []
+
+    def explain(_: Any, cursor: Any, text: str, values: Any, *__: Any) -> None:
+        cursor.execute(f"{word} {text}", values)
+        plan.extend(str(row) for row in cursor.fetchall())
+
+    event.listen(engine, "before_cursor_execute", explain)
+    store._database.run(lambda c: c.execute(statement, given))
+    event.remove(engine, "before_cursor_execute", explain)
+    return "\n".join(plan)
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ((), "ix_refunds_client"),
+        (("status",), "ix_refunds_status"),
+        (("payment_session_id",), "ix_refunds_session"),
+        (("payment_session_id", "status"), "ix_refunds_session"),
+    ],
+)
+def test_pages_come_from_an_index(
+    store: SQLStore, filters: tuple[str, ...], index: str
+) -> None:
+    """A page comes from an index, never from all rows; SQLite has nothing to sort."""
+    _fill(store, 1500)
+    given = {
+        "of_client": "client 3",
+        "status": Status.QUEUED,
+        "payment_session_id": "session 5",
+        "cursor": queued().id,
+        "at_most": 10,
+    }
+    for asked in (filters, (*filters, "cursor")):
+        used = {name: given[name] for name in (*asked, "of_client", "at_most")}
+        plan = _plan(store, queries.newest(*asked), used)
+
+        # PostgreSQL knows how many rows there are, and may sort them if they are few.
+        assert index in plan or store._database.dialect == "postgresql"
+        assert "TEMP B-TREE" not in plan
+        assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (queries.FLYING, "ix_refunds_open"),
+        (queries.BELOW, "ix_refunds_open"),
+        (queries.DUE, "ix_refunds_due"),
+        (CLAIM, "ix_refunds_due"),
+    ],
+    ids=["in-flight", "below", "due", "claim"],
+)
+def test_the_worker_reads_open_refunds_only(
+    store: SQLStore, statement: Any, index: str
+) -> None:
+    """An idle pass reads the partial indexes, whatever the ledger holds."""
+    _fill(store, 1500)
+    given = {
+        "after": "",
+        "at_most": 9,
+        "now": now(),
+        "far": later(120),
+        "until": later(20),
+        "chain_id": 31337,
+        "sender": WALLET,
+        "nonce": 1500,
+    }
+    plan = _plan(store, statement, given)
+
+    assert index in plan
+    assert "Seq Scan" not in plan
+    assert "SCAN refunds\n" not in plan
+
+
+def test_what_was_spent_comes_from_an_index(store: SQLStore) -> None:
+    """R27: the limits read the hours of a day, and no history."""
+    rows = [
+        {"chain_id": 31337, "token_address": WALLET, "recipient": str(n), "hour": n}
+        | {"amount": 1}
+        for n in range(1500)
+    ]
+    store._database.transaction(lambda c: c.execute(insert(spendings), rows))
+    if store._database.dialect == "postgresql":  # It would do so by itself.
+        store._database.run(lambda c: c.execute(text("ANALYZE")))
+    given = {
+        "recipient": WALLET,
+        "since_hour": 1,
+        "chain_id": 31337,
+        "token_address": WALLET,
+    }
+    plan = _plan(store, spending._RECENT, given)
+
+    assert "pk_spendings" in plan or "sqlite_autoindex_spendings_1" in plan
+
+
+def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:
+    """The transactions of a batch are looked up, each refund's by itself."""
+    plan = _plan(sqlite_store, queries.HASHES, {"refund_ids": ["rf_0", "rf_1"]})
+
+    assert "SEARCH transactions USING INDEX" in plan
+    assert "refund_id=?" in plan
+
+
+def test_the_next_nonce_comes_from_indexes(store: SQLStore) -> None:
+    """A reservation looks at the last nonce of refunds and of sightings, no others."""
+    _fill(store, 1500)
+    given = {"chain_id": 31337, "sender": WALLET}
+    wallet = (
+        bindparam("chain_id", type_=refunds.c.chain_id.type),
+        bindparam("sender", type_=refunds.c.sender.type),
+    )
+    plan = _plan(store, select(next_nonce(*wallet)), given)
+
+    for index in INDEXES_OF_NONCES[store._database.dialect]:
+        assert index in plan
+    assert "Seq Scan on refunds" not in plan
+    assert "Seq Scan on sightings" not in plan
+    assert "TEMP B-TREE" not in plan
+    assert "Sort" not in plan
+
+
+INDEXES_OF_NONCES = {
+    # A unique constraint and a primary key, whose indexes SQLite names itself.
+    "sqlite": (
+        "SEARCH refunds_1 USING COVERING INDEX sqlite_autoindex_refunds_",
+        "SEARCH sightings_1 USING COVERING INDEX sqlite_autoindex_sightings_1",
+        "(chain_id=? AND sender=? AND nonce>?)",
+    ),
+    "postgresql": ("uq_refunds_nonce", "pk_sightings"),
+}

@@ -1,0 +1,138 @@
+"""What the documents promise to list, they list."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.http.problems import Problem, problem_of
+from backends.sql.schema import metadata
+from signer import errors
+from signer.config.networks import Networks
+from signer.config.settings import Settings
+from signer.errors import (
+    BroadcastRejectedError,
+    ConfigurationError,
+    HotWalletError,
+    NewKeyUnhealthyError,
+    PolicyViolationError,
+    RateLimitedError,
+)
+
+
+ROOT = Path(__file__).resolve().parents[3]
+
+VARIABLES = sorted(
+    str(field.alias) for field in Settings.model_fields.values() if field.alias
+)
+
+
+@pytest.mark.parametrize("document", [".env.example", "docs/configuration.md"])
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_every_variable_is_documented(variable: str, document: str) -> None:
+    """Whatever the service reads from its environment can be looked up."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+
+    assert re.search(rf"\b{variable}\b", text)
+
+
+def test_every_refusal_is_documented() -> None:
+    """Each code with which the service refuses to start has its cure in the guide."""
+    sources = [
+        path.read_text(encoding="utf-8")
+        for room in ("signer", "backends", "api", "softhsm")
+        for path in (ROOT / room).rglob("*.py")
+    ]
+    codes = {
+        code
+        for source in sources
+        for code in re.findall(r'Refusal\(\s*"([a-z0-9-]+)"', source)
+    }
+    guide = (ROOT / "docs" / "guard.md").read_text(encoding="utf-8")
+
+    assert len(codes) > 8
+    assert {code for code in codes if f"`{code}`" not in guide} == set()
+
+
+def _errors(kind: type[HotWalletError]) -> Iterator[type[HotWalletError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _errors(child)
+
+
+def test_every_answer_is_documented() -> None:
+    """Each status and code of the API, unless it is our fault, says what to do."""
+    guide = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \| (.*?) \|", guide, re.MULTILINE)
+    told = {
+        (int(status), code)
+        for statuses, codes in rows
+        for status in statuses.split(", ")
+        for code in re.findall(r"`([a-z-]+)`", codes)
+    }
+    given = {
+        (problem.status, problem.code)
+        for kind in _errors(HotWalletError)
+        if kind.__module__ == errors.__name__
+        and (problem := _problem(kind)).status != HTTPStatus.INTERNAL_SERVER_ERROR
+    }
+
+    assert len(given) > 20
+    assert given - told == set()
+
+
+_WITH_REASON = (BroadcastRejectedError, NewKeyUnhealthyError)
+
+
+def _problem(kind: type[HotWalletError]) -> Problem:
+    extra: dict[str, Any] = {"rule": "x"} if kind is PolicyViolationError else {}
+    extra |= {"reason": "x"} if kind in _WITH_REASON else {}
+    extra |= {"retry_after": 1} if kind is RateLimitedError else {}
+    return problem_of(kind("x", **extra) if kind is not ConfigurationError else kind())
+
+
+def test_every_route_is_documented() -> None:
+    """Each route and method stands in the API's first table."""
+    guide = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    source = (ROOT / "api" / "http" / "app.py").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(?:GET|POST) (\S+)` \|", guide, re.MULTILINE)
+    routes = {
+        path.replace("{refund_id}", "{id}")
+        for path in re.findall(r'add_route\(\s*"([^"]+)"', source)
+    }
+
+    assert len(routes) > 5
+    assert routes == set(told)
+
+
+def test_every_table_is_documented() -> None:
+    """Each table of the ledger has its line."""
+    guide = (ROOT / "docs" / "database.md").read_text(encoding="utf-8")
+
+    assert {name for name in metadata.tables if f"| `{name}` |" not in guide} == set()
+
+
+def test_the_example_of_networks_is_valid() -> None:
+    """The file to start from is one that the service would read."""
+    example = (ROOT / "docker" / "networks.example.toml").read_text(encoding="utf-8")
+
+    assert Networks.model_validate(tomllib.loads(example)).networks
+
+
+def test_the_links_lead_somewhere() -> None:
+    """No relative link in a document is broken."""
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    broken = [
+        f"{document.relative_to(ROOT)}: {target}"
+        for document in documents
+        for target in re.findall(
+            r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")
+        )
+        if not (document.parent / target).exists()
+    ]
+
+    assert broken == []

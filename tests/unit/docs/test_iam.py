@@ -1,0 +1,459 @@
+"""The policies in ``docs/iam`` grant what is needed and nothing else (K13, K14)."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cfnlint  # type: ignore[import-untyped]
+import pytest
+from cfnlint.api import lint_all  # type: ignore[import-untyped]
+
+from api.logs import audit_logger
+from backends.aws_kms import KMSAdministrator, KMSBackend
+from signer.audit.log import AuditLog
+from signer.keys.signer import Signer
+from tests.fixtures.kms import OpenKMS, Wire
+from tests.support.iam import (
+    CREATION,
+    READING,
+    SIGNING,
+    TAGGING,
+    Conditions,
+    Finding,
+    lint_key_policy,
+    lint_rotation,
+    lint_runtime,
+)
+from tests.support.iam_documents import Policy, granted, parsed, statements
+from tests.support.iam_guardrail import GUARDED, lint_guardrail
+
+
+ROOT = Path(__file__).resolve().parents[3]
+KEY = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+ALIAS = "arn:aws:kms:eu-central-1:111122223333:alias/hotwallet"
+EVERYWHERE = "arn:aws:kms:*:111122223333:key/*"
+ROLE = "arn:aws:iam::111122223333:role/hotwallet-runtime"
+ACCOUNT = "arn:aws:iam::111122223333:root"
+WINDOW = "kms:ScheduleKeyDeletionPendingWindowInDays"
+
+# What AWS's service authorization reference lists, as cfn-lint ships it.
+_ACTIONS = "data/AdditionalSpecs/Policies.json"
+
+LINTERS: dict[str, Callable[[Policy], list[Finding]]] = {
+    "runtime-role": lint_runtime,
+    "rotation-role": lint_rotation,
+    "key-policy": lint_key_policy,
+    "guardrail": lint_guardrail,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Spoil:
+    """A way to make a good policy worse, and its name for the report."""
+
+    name: str
+    apply: Callable[[Any], None]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _read(name: str) -> Any:
+    path = ROOT / "docs" / "iam" / f"{name}.json"
+    return parsed(path.read_text(encoding="utf-8"))
+
+
+def _statement(policy: Any, sid: str) -> Any:
+    (statement,) = (each for each in policy["Statement"] if each["Sid"] == sid)
+    return statement
+
+
+def _with(sid: str, **elements: object) -> Spoil:
+    """Return what gives one statement other *elements*."""
+    return Spoil(
+        f"{sid}={elements}", lambda policy: _statement(policy, sid).update(elements)
+    )
+
+
+def _adding(sid: str, action: str) -> Spoil:
+    """Return what lets one statement speak of *action* as well."""
+
+    def spoil(policy: Any) -> None:
+        actions = _statement(policy, sid)["Action"]
+        listed = [actions] if isinstance(actions, str) else actions
+        _statement(policy, sid)["Action"] = [*listed, action]
+
+    return Spoil(f"{sid}+{action}", spoil)
+
+
+def _without(sid: str, action: str) -> Spoil:
+    """Return what takes *action* out of one statement, in whatever case it is."""
+
+    def spoil(policy: Any) -> None:
+        actions = _statement(policy, sid)["Action"]
+        listed = [actions] if isinstance(actions, str) else actions
+        kept = [each for each in listed if each.lower() != action.lower()]
+        assert len(kept) == len(listed) - 1
+        _statement(policy, sid)["Action"] = kept
+
+    return Spoil(f"{sid}-{action}", spoil)
+
+
+def _dropping(sid: str) -> Spoil:
+    """Return what takes a whole statement away."""
+    return Spoil(
+        f"-{sid}",
+        lambda policy: policy["Statement"].remove(_statement(policy, sid)),
+    )
+
+
+def _comparing(sid: str, operator: str, key: str, value: object) -> Spoil:
+    """Return what compares *key* with *value*, in place of what was compared."""
+
+    def spoil(policy: Any) -> None:
+        conditions = _statement(policy, sid).setdefault("Condition", {})
+        conditions.setdefault(operator, {})[key] = value
+
+    return Spoil(f"{sid}:{operator}({key},{value})", spoil)
+
+
+def _allow(policy: Any) -> None:
+    policy["Statement"].append(
+        {"Sid": "New", "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+        | {"Condition": policy["Statement"][0]["Condition"]}
+    )
+
+
+def _exempt_by_window(policy: Any) -> None:
+    window = _statement(policy, "DeletionIsSlow")["Condition"]
+    _statement(policy, "KeysStay")["Condition"] = window
+
+
+def _let_the_account_sign(policy: Any) -> None:
+    _statement(policy, "RuntimeSigns")["Principal"] = {"AWS": ACCOUNT}
+    exempt = _statement(policy, "NobodyElseSigns")["Condition"]["ArnNotEquals"]
+    exempt["aws:PrincipalArn"] = ACCOUNT
+
+
+def _judged(name: str, spoil: Callable[[Any], None]) -> list[Finding]:
+    policy = _read(name)
+    spoil(policy)
+    return LINTERS[name](policy)
+
+
+@pytest.mark.parametrize("name", LINTERS)
+def test_the_shipped_policies_have_no_findings(name: str) -> None:
+    """Whoever installs the policies as they are gets what the linter asks for."""
+    assert LINTERS[name](_read(name)) == []
+
+
+def test_every_shipped_policy_is_judged() -> None:
+    """No policy lies in the folder that no linter knows."""
+    shipped = {path.stem for path in (ROOT / "docs" / "iam").glob("*.json")}
+
+    assert shipped == {*LINTERS, "alarms"}
+
+
+def test_an_old_version_is_found() -> None:
+    """Without the version of 2012, IAM reads policy variables as plain text."""
+    found = _judged("runtime-role", lambda policy: policy.update(Version="2008-10-17"))
+
+    assert found == [Finding("policy", "version")]
+
+
+@pytest.mark.parametrize("sid", ["SignDigests", ""])
+def test_a_statement_without_a_name_of_its_own_is_found(sid: str) -> None:
+    """A finding could not be traced to its statement."""
+    found = _judged("runtime-role", _with("ReadPublicKey", Sid=sid).apply)
+
+    assert found == [Finding("policy", "sid")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "spoil"),
+    [
+        ("negation", _with("SignDigests", NotAction="kms:GetPublicKey")),
+        ("negation", _with("SignDigests", NotResource=ALIAS)),
+        ("wildcard-action", _adding("SignDigests", "*")),
+        ("wildcard-action", _adding("SignDigests", "kms:*")),
+        ("wildcard-action", _adding("SignDigests", "kms:Sig?")),
+        (
+            "request-alias",
+            _comparing("SignDigests", "StringEquals", "KMS:requestAlias", "alias/a"),
+        ),
+        ("wildcard-resource", _with("SignDigests", Resource="*")),
+        ("wildcard-resource", _with("SignDigests", Resource=[KEY, f"{KEY[:-2]}*"])),
+        ("key-arn", _with("SignDigests", Resource=ALIAS)),
+        ("key-arn", _with("SignDigests", Resource=[])),
+        ("manages-keys", _adding("SignDigests", "kms:CreateKey")),
+        ("manages-keys", _adding("SignDigests", "kms:ScheduleKeyDeletion")),
+        ("manages-keys", _adding("SignDigests", "KMS:disablekey")),
+        ("manages-keys", _adding("SignDigests", "kms:PutKeyPolicy")),
+        ("manages-keys", _adding("SignDigests", "kms:CreateGrant")),
+        ("reads-secrets", _adding("SignDigests", "secretsmanager:GetSecretValue")),
+        ("reads-secrets", _adding("SignDigests", "ssm:GetParameters")),
+        ("reads-secrets", _adding("SignDigests", "kms:Decrypt")),
+        ("extra-action", _adding("SignDigests", "kms:DescribeKey")),
+        ("extra-action", _adding("SignDigests", "s3:GetObject")),
+    ],
+    ids=str,
+)
+def test_a_spoiled_runtime_role_is_found(rule: str, spoil: Spoil) -> None:
+    """Each way to allow the running service more has its finding, and no other."""
+    found = _judged("runtime-role", spoil.apply)
+
+    assert found == [Finding("SignDigests", rule)]
+
+
+def test_a_runtime_role_that_cannot_work_is_found() -> None:
+    """A service that may not read its public key does not start."""
+    found = _judged("runtime-role", _dropping("ReadPublicKey").apply)
+
+    assert found == [Finding("policy", "not-granted")]
+
+
+@pytest.mark.parametrize(
+    ("statement", "rule", "spoil"),
+    [
+        ("ListKeys", "effect", _with("ListKeys", Effect="allow")),
+        ("TagKeys", "uses-keys", _adding("TagKeys", "kms:Sign")),
+        ("TagKeys", "uses-keys", _adding("TagKeys", "kms:PutKeyPolicy")),
+        ("TagKeys", "uses-keys", _adding("TagKeys", "kms:CreateGrant")),
+        ("TagKeys", "uses-keys", _adding("TagKeys", "kms:ScheduleKeyDeletion")),
+        ("TagKeys", "extra-action", _adding("TagKeys", "kms:UpdateAlias")),
+        ("TagKeys", "extra-action", _adding("TagKeys", "iam:PassRole")),
+        ("TagKeys", "wildcard-resource", _with("TagKeys", Resource=EVERYWHERE)),
+        ("FindLostKeys", "wildcard-resource", _with("FindLostKeys", Resource="*")),
+        ("policy", "not-denied", _without("NeverSign", "kms:Sign")),
+        ("policy", "not-denied", _with("NeverSign", Resource=KEY)),
+        (
+            "policy",
+            "not-denied",
+            _comparing("NeverSign", "Bool", "aws:SecureTransport", "false"),
+        ),
+    ],
+    ids=str,
+)
+def test_a_spoiled_rotation_role_is_found(
+    statement: str, rule: str, spoil: Spoil
+) -> None:
+    """Whoever makes keys can neither use one, nor share it, nor destroy it."""
+    assert _judged("rotation-role", spoil.apply) == [Finding(statement, rule)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "rule", "spoil"),
+    [
+        ("AccountReads", "open-principal", _with("AccountReads", Principal="*")),
+        (
+            "AccountReads",
+            "open-principal",
+            _with("AccountReads", Principal={"AWS": [ACCOUNT, "*"]}),
+        ),
+        ("AccountReads", "open-principal", _with("AccountReads", Principal={})),
+        ("BreakGlassRules", "grants", _adding("BreakGlassRules", "kms:CreateGrant")),
+        ("RuntimeSigns", "signer", Spoil("account signs", _let_the_account_sign)),
+        ("RuntimeReads", "break-glass", _adding("RuntimeReads", "kms:DisableKey")),
+        ("AccountReads", "break-glass", _adding("AccountReads", "kms:PutKeyPolicy")),
+        (
+            "BreakGlassDeletesSlowly",
+            "break-glass",
+            _with("BreakGlassDeletesSlowly", Principal={"AWS": ACCOUNT}),
+        ),
+        ("policy", "others-not-denied", _dropping("NobodyElseSigns")),
+        (
+            "policy",
+            "others-not-denied",
+            _comparing(
+                "NobodyElseSigns", "ArnNotEquals", "aws:PrincipalArn", [ROLE, ACCOUNT]
+            ),
+        ),
+        (
+            "policy",
+            "others-not-denied",
+            _comparing("NobodyElseSigns", "Bool", "aws:SecureTransport", "false"),
+        ),
+    ],
+    ids=str,
+)
+def test_a_spoiled_key_policy_is_found(statement: str, rule: str, spoil: Spoil) -> None:
+    """One role signs, one role decides, and nobody else does either."""
+    assert _judged("key-policy", spoil.apply) == [Finding(statement, rule)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "rule", "spoil"),
+    [
+        ("New", "allows", Spoil("allow", _allow)),
+        ("KeysStay", "narrowed", _with("KeysStay", Resource=KEY)),
+        (
+            "KeysStay",
+            "exemption",
+            _comparing("KeysStay", "ArnNotEquals", "aws:PrincipalArn", ROLE),
+        ),
+        (
+            "AlarmsStay",
+            "exemption",
+            _comparing("AlarmsStay", "Bool", "aws:MultiFactorAuthPresent", "false"),
+        ),
+        (
+            "DeletionIsSlow",
+            "exemption",
+            _comparing("DeletionIsSlow", "NumericLessThan", WINDOW, "7"),
+        ),
+        (
+            "KeysStay",
+            "exemption",
+            Spoil("the other's window", _exempt_by_window),
+        ),
+        ("RolesStay", "narrowed", _with("RolesStay", Resource=ROLE)),
+        ("RolesStay", "narrowed", _with("RolesStay", Resource=f"{ROLE[:-7]}*")),
+        ("AlarmsStay", "extra-action", _adding("AlarmsStay", "kms:Sign")),
+        *(
+            (sid, "not-denied", _without(sid, action))
+            for sid, actions in GUARDED.items()
+            for action in sorted(actions)
+        ),
+        *((sid, "not-denied", _dropping(sid)) for sid in GUARDED),
+    ],
+    ids=str,
+)
+def test_a_spoiled_guardrail_is_found(statement: str, rule: str, spoil: Spoil) -> None:
+    """A guardrail denies all of its list, everywhere, to all but one role."""
+    assert _judged("guardrail", spoil.apply) == [Finding(statement, rule)]
+
+
+@pytest.mark.parametrize(
+    ("name", "sid", "needed", "rule"),
+    [
+        (name, sid, needed, rule)
+        for name, sid, needed in (
+            ("runtime-role", "SignDigests", SIGNING),
+            ("key-policy", "RuntimeSigns", SIGNING),
+            ("rotation-role", "CreateKeys", CREATION),
+            ("rotation-role", "TagKeys", TAGGING),
+            ("rotation-role", "ReadPublicKeys", READING),
+        )
+        for rule in needed
+    ],
+)
+@pytest.mark.parametrize("how", ["forgotten", "if-exists", "other", "two"])
+def test_a_condition_that_does_not_bind_is_found(
+    name: str, sid: str, needed: Conditions, rule: str, how: str
+) -> None:
+    """A condition must be there, bind when its key is absent, and name one value."""
+    operator, key, value = needed[rule]
+
+    def spoil(policy: Any) -> None:
+        conditions = _statement(policy, sid)["Condition"]
+        del conditions[operator][key]
+        match how:
+            case "if-exists":
+                conditions[f"{operator}IfExists"] = {key: value}
+            case "other":
+                conditions[operator][key] = "other"
+            case "two":
+                conditions[operator][key] = [value, "other"]
+
+    assert _judged(name, spoil) == [Finding(sid, rule)]
+
+
+def test_a_key_that_is_written_twice_is_refused() -> None:
+    """AWS and a reader could each believe another of the two."""
+    with pytest.raises(ValueError, match="twice"):
+        parsed('{"Effect": "Deny", "Effect": "Allow"}')
+
+
+def test_what_a_key_in_two_regions_needs() -> None:
+    """K18: the documented copies for replicas have one finding: they are for two."""
+    replica = KEY.replace("eu-central-1", "eu-west-1")
+    runtime, rotation, key = map(_read, ("runtime-role", "rotation-role", "key-policy"))
+    for statement in runtime["Statement"]:
+        statement["Resource"] = [KEY, replica]
+    _comparing("CreateKeys", "Bool", "kms:MultiRegion", "true").apply(rotation)
+    replicate = {
+        "Sid": "BreakGlassReplicates",
+        "Effect": "Allow",
+        "Principal": _statement(key, "BreakGlassRules")["Principal"],
+        "Action": "kms:ReplicateKey",
+        "Resource": "*",
+        "Condition": {"StringEquals": {"kms:ReplicaRegion": "eu-west-1"}},
+    }
+    key["Statement"].append(replicate)
+
+    assert lint_runtime(runtime) == []
+    assert lint_key_policy(key) == []
+    assert lint_rotation(rotation) == [Finding("CreateKeys", "single-region")]
+
+
+@pytest.mark.parametrize("name", LINTERS)
+def test_every_action_exists(name: str) -> None:
+    """A misspelt action is granted or denied to nobody, and IAM does not say so."""
+    known = json.loads((Path(cfnlint.__file__).parent / _ACTIONS).read_bytes())
+    actions = {
+        tuple(action.split(":"))
+        for statement in statements(_read(name))
+        for action in statement.actions
+    }
+
+    assert {
+        (service, verb)
+        for service, verb in actions
+        if verb not in known[service]["Actions"]
+    } == set()
+
+
+def test_the_guardrail_fits() -> None:
+    """A service control policy has 5,120 characters at most."""
+    text = (ROOT / "docs" / "iam" / "guardrail.json").read_text(encoding="utf-8")
+
+    assert len(text) <= 5120
+
+
+def test_the_runtime_role_may_do_exactly_what_the_service_does(
+    open_kms: OpenKMS, kms_key: str, wire: Wire
+) -> None:
+    """What boto3 sends, from the start to a signature, is what the role allows."""
+    backend: KMSBackend = open_kms()
+    signer = Signer.open(backend, backend.resolve(kms_key), AuditLog(audit_logger()))
+    signer.self_test()
+
+    assert {f"kms:{each.lower()}" for each in wire()} == granted(_read("runtime-role"))
+
+
+def test_the_rotation_role_may_make_a_key_and_look_at_it(
+    kms_administrator: KMSAdministrator, wire: Wire
+) -> None:
+    """What the administrator sends is allowed, with the parameters it depends on."""
+    kms_administrator.public_key(kms_administrator.generate("rotation-role"))
+    sent = {f"kms:{each.lower()}" for each in wire()}
+
+    assert sent == {"kms:createkey", "kms:getpublickey"}
+    assert sent < granted(_read("rotation-role"))
+
+
+def test_the_template_of_alarms_is_valid() -> None:
+    """cfn-lint, which knows the schema of every resource, has nothing to mend."""
+    text = (ROOT / "docs" / "iam" / "alarms.json").read_text(encoding="utf-8")
+    found = [
+        str(each) for each in lint_all(text) if each.rule.severity != "informational"
+    ]
+
+    assert found == []
+
+
+def test_each_alarm_tells_somebody() -> None:
+    """Rules and alarms all lead to the one topic, which sends mail."""
+    resources = _read("alarms")["Resources"].values()
+    topic = {"Ref": "Alarms"}
+    rules = [r for r in resources if r["Type"] == "AWS::Events::Rule"]
+    alarms = [r for r in resources if r["Type"] == "AWS::CloudWatch::Alarm"]
+    filters = [r for r in resources if r["Type"] == "AWS::Logs::MetricFilter"]
+
+    assert [r["Properties"]["Targets"][0]["Arn"] for r in rules] == [topic] * len(rules)
+    assert all(r["Properties"]["AlarmActions"] == [topic] for r in alarms)
+    assert {r["Properties"]["MetricName"] for r in alarms} == {
+        f["Properties"]["MetricTransformations"][0]["MetricName"] for f in filters
+    }

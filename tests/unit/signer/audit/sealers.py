@@ -1,0 +1,53 @@
+"""Sealers with a clock that is put on by hand, and what came of their work."""
+
+from datetime import datetime, timedelta
+
+import structlog
+
+from backends.sql.audit import AuditTables
+from signer.alerts import Alerts
+from signer.audit.checkpointer import CheckpointSettings
+from signer.audit.checkpoints import CheckpointKey
+from signer.audit.sealer import Sealer
+from tests.support.audit import KEY, ORIGIN, START
+
+
+class Clock:
+    """A clock that is put on by hand."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        """Return the present."""
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time pass; backwards if negative."""
+        self.now += timedelta(seconds=seconds)
+
+
+def sealer(
+    journal: AuditTables, clock: Clock, *, key: CheckpointKey = KEY, records: int = 1000
+) -> Sealer:
+    """Return a sealer that signs."""
+    return Sealer(
+        journal,
+        CheckpointSettings(key, ORIGIN, records=records),
+        Alerts(clock=clock),
+        clock,
+    )
+
+
+def sizes(journal: AuditTables) -> list[int]:
+    """Return how many records each checkpoint signs for."""
+    return [each.size for each in journal.checkpoints()]
+
+
+def alerts(logs: list[structlog.typing.EventDict]) -> list[tuple[object, ...]]:
+    """Return the alerts in a log, with where or how late."""
+    return [
+        (each["alert"], each.get("sequence", each.get("seconds")))
+        for each in logs
+        if each["event"] == "alert"
+    ]

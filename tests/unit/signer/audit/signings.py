@@ -1,0 +1,60 @@
+"""Records of signatures, made at a given time."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from signer.audit.log import AuditLog
+from signer.model.audit_record import Operation, Purpose, Record, Subject
+from tests.support.audit import START
+from tests.support.cloudtrail import ARN
+
+
+SUBJECT = Subject("aws-kms", ARN, "0x5FbDB2315678afecb367f032d93F642f64180aa3")
+DIGEST = bytes(range(32))
+
+
+class _Quiet:
+    def info(self, event: str, **fields: Any) -> None:
+        """Say nothing."""
+
+
+def at(seconds: float) -> datetime:
+    """Return a moment well within the files of these tests."""
+    return START + timedelta(hours=1, seconds=seconds)
+
+
+def purpose_of(refund_id: str | None) -> Purpose:
+    """Return what the signature of a refund's transaction is for."""
+    return Purpose(
+        Operation.TRANSACTION_SIGNING, "local", actor="gateway", refund_id=refund_id
+    )
+
+
+def log_at(seconds: float) -> AuditLog:
+    """Return a log whose clock stands still, *seconds* into these tests."""
+    return AuditLog(_Quiet(), clock=lambda: at(seconds))
+
+
+def intent(
+    seconds: float, refund_id: str | None = "rf_1", subject: Subject = SUBJECT
+) -> Record:
+    """Return the record that a signature is about to be made."""
+    return log_at(seconds).intent(purpose_of(refund_id), subject)
+
+
+def outcome(
+    when: float,
+    *request_ids: str,
+    refund_id: str | None = "rf_1",
+    subject: Subject = SUBJECT,
+    **changes: Any,
+) -> Record:
+    """Return the record of what became of it, and of KMS's *request_ids*."""
+    given = {"outcome": "success", "seconds": 0.01, **changes}
+    return log_at(when).outcome(
+        purpose_of(refund_id),
+        subject,
+        digest=DIGEST,
+        device_request_ids=request_ids,
+        **given,
+    )

@@ -1,0 +1,97 @@
+"""The chain's bytes are as documented, and JSON is canonical to others as well."""
+
+import hashlib
+import struct
+from datetime import UTC, datetime
+from typing import Any
+
+import jcs  # type: ignore[import-untyped]  # It ships none.
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.audit.export_format import parse, record_line
+from signer.audit.hash_chain import GENESIS, link, sealed
+from signer.model.audit_record import Record, Sealed
+from tests.support.audit import START, records
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+VALUES = st.recursive(
+    st.none() | st.booleans() | TEXTS | st.integers(1 - 2**53, 2**53 - 1),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+BODIES = st.dictionaries(TEXTS, VALUES, max_size=8)
+
+
+def _by_the_book(body: dict[str, Any], name: str, before: bytes, place: int) -> bytes:
+    """Do as ``docs/audit.md`` says, with nothing of ours."""
+    text = jcs.canonicalize(body)
+    fields = struct.pack(">QQ", place, len(name))
+    return hashlib.sha256(
+        b"hotwallet audit chain 1: record" + before + fields + name.encode() + text
+    ).digest()
+
+
+@given(bodies=st.lists(BODIES, min_size=1, max_size=4))
+def test_a_second_implementation_agrees(bodies: list[dict[str, Any]]) -> None:
+    """Another RFC 8785 library and ten lines of Python find the same hashes (A6)."""
+    before = hashlib.sha256(b"hotwallet audit chain 1: genesis").digest()
+    links = sealed(0, GENESIS, [Record.of(body, START) for body in bodies])
+
+    for place, (body, each) in enumerate(zip(bodies, links, strict=True), 1):
+        before = _by_the_book(body, each.record.id, before, place)
+        assert each == Sealed(place, before, each.record)
+
+
+@given(body=BODIES)
+def test_a_line_says_what_the_record_says(body: dict[str, Any]) -> None:
+    """What is written of a record is read again, byte for byte, whatever is in it."""
+    each = Sealed(7, bytes(32), Record.of(body, START))
+
+    assert parse(record_line(each)) == each
+
+
+def test_known_hashes() -> None:
+    """The first hashes are these, for ever."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    first = Record("au_019b7a2a5c00" + "00" * 10, Record.of({"event": "a"}, at).body)
+
+    assert GENESIS.hex() == (
+        "5e00e7901cf3cf0f1ba1a832a29841c66d936631be7785421cf734c203bd32df"
+    )
+    assert link(GENESIS, 1, first).hex() == (
+        "727fa87d4d56cabc2a64e6aa914796041b848a3b63c04e9bc025464039747e84"
+    )
+
+
+def test_everything_is_hashed() -> None:
+    """Another hash before, place, name or body gives another hash."""
+    first, second = records(2)
+    mixed = Record(first.id, second.body)
+    hashes = {
+        link(before, place, each)
+        for before in (GENESIS, bytes(32))
+        for place in (1, 2, 2**63)
+        for each in (first, second, mixed)
+    }
+
+    assert len(hashes) == 18
+
+
+def test_parts_have_lengths() -> None:
+    """Nothing can be moved from the name to the body, and give the same hash."""
+    one, other = Record("au_1", '2{"a":1}'), Record("au_12", '{"a":1}')
+
+    assert link(GENESIS, 1, one) != link(GENESIS, 1, other)
+
+
+def test_goes_on() -> None:
+    """Two parts of a chain are the whole."""
+    given_records = records(5)
+    whole = sealed(0, GENESIS, given_records)
+    first = sealed(0, GENESIS, given_records[:2])
+
+    assert whole == [*first, *sealed(2, first[-1].hash, given_records[2:])]

@@ -1,0 +1,349 @@
+"""Who had what signed, with which key, and what came of it; and no secret."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, cast
+
+import coincurve
+import pytest
+import structlog
+
+import signer.ports
+from signer.audit.log import AuditLog
+from signer.errors import (
+    AccessDeniedError,
+    BackendError,
+    BackendThrottledError,
+    BackendUnavailableError,
+    HotWalletError,
+    KeyNotFoundError,
+    KeyUnusableError,
+)
+from signer.keys.signer import Signer
+from signer.model.audit_record import Actor, Operation, Purpose, Record, Subject
+from signer.model.key import SigningCondition
+from signer.ports import DeviceSignature
+from tests.support.devices import (
+    KEY_ID,
+    components,
+    honest,
+    planted,
+    point,
+    recording,
+    signer_over,
+)
+
+
+KEY = coincurve.PrivateKey.from_int(0xA0D17)
+DIGEST = hashlib.sha256(b"audited").digest()
+PURPOSE = Purpose(
+    Operation.TRANSACTION_SIGNING,
+    network="local",
+    actor="gateway",
+    request_id="req-1",
+    refund_id="rf_1",
+    details={"nonce": 7},
+)
+
+SUBJECT = Subject("device", "01", "0x")
+
+INTENT_FIELDS = {
+    "event",
+    "log_level",
+    "timestamp",
+    "operation",
+    "network",
+    "backend",
+    "key_id",
+    "address",
+    "actor",
+    "request_id",
+    "refund_id",
+    "token_id",
+    "digest",
+    "details",
+    "record_id",
+    "monotonic_us",
+    "node",
+    "pid",
+}
+OUTCOME_FIELDS = INTENT_FIELDS | {
+    "outcome",
+    "duration_us",
+    "attempts",
+    "device_request_ids",
+}
+
+
+class FullDisk:
+    """A log that cannot be written, from the given event on."""
+
+    def __init__(self, good: int) -> None:
+        self._good = good
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Write, or fail like a disk that is full."""
+        self._good -= 1
+        if self._good < 0:
+            raise OSError(28, "No space left on device")
+
+
+class Ticks:
+    """A timer that moves a quarter of a second each time it is read."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time, and move on."""
+        self._now += 0.25
+        return self._now
+
+
+def test_a_signature_is_recorded_before_and_after() -> None:
+    """Two events with exactly these fields say everything about a signature (A8)."""
+    audit, events = recording()
+
+    signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
+    intent, outcome = events
+
+    assert intent.keys() == INTENT_FIELDS
+    assert outcome.keys() == OUTCOME_FIELDS
+    assert (intent["event"], outcome["event"]) == ("signing-intent", "signing")
+    for event in (intent, outcome):
+        assert event["operation"] == "transaction-signing"
+        assert event["network"] == "local"
+        assert event["backend"] == "device"
+        assert event["key_id"] == "1234abcd..."
+        assert event["address"] == signer_over(honest(KEY)).address
+        assert event["actor"] == "gateway"
+        assert event["request_id"] == "req-1"
+        assert event["refund_id"] == "rf_1"
+        assert event["digest"] == DIGEST.hex()
+        assert event["node"] == os.uname().nodename
+        assert event["pid"] == os.getpid()
+    assert outcome["outcome"] == "success"
+    assert outcome["device_request_ids"] == ["request-1"]
+    assert outcome["attempts"] == 1
+    assert outcome["details"] == {"nonce": 7}
+
+
+def test_events_are_plain_json() -> None:
+    """No value is a float, which has many spellings, or something of Python's own."""
+    audit, events = recording()
+
+    signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
+
+    for event in events:
+        assert json.loads(json.dumps(event)) == event
+        assert not any(isinstance(value, float) for value in event.values())
+
+
+def test_no_signature_byte_is_recorded() -> None:
+    """Neither r nor s, in hex or in decimal, nor the DER is in any event."""
+    audit, events = recording()
+    r, s, _ = components(KEY, DIGEST)
+    der = KEY.sign(DIGEST, hasher=None)
+
+    signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
+    written = json.dumps(list(events)).lower()
+
+    for secret in (f"{r:x}", f"{s:x}", str(r), str(s), der.hex(), "signature("):
+        assert secret not in written
+
+
+def test_an_unbelieved_answer_does_not_show_itself() -> None:
+    """What a device answered has no signature bytes in its repr either."""
+    answer = DeviceSignature(b"\x30\x06signature", "request-1")
+
+    assert repr(answer) == "DeviceSignature(request_id='request-1')"
+
+
+def test_no_whole_key_id_is_recorded() -> None:
+    """Of a key id eight characters are shown; ARN, region and account are not."""
+    audit, events = recording()
+
+    signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
+    written = json.dumps(list(events))
+
+    for secret in (KEY_ID, "arn:", "eu-central-1", "111122223333", "1234abcd-"):
+        assert secret not in written
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BackendError("no"),
+        BackendUnavailableError("no"),
+        BackendThrottledError("no"),
+        AccessDeniedError("no"),
+        KeyNotFoundError("no"),
+        KeyUnusableError("no"),
+    ],
+)
+def test_a_failure_is_recorded_by_its_code(error: HotWalletError) -> None:
+    """The outcome is the error's code, and the error goes to the caller."""
+    audit, events = recording()
+
+    with pytest.raises(type(error)):
+        signer_over(planted(point(KEY), error), audit).sign_digest(DIGEST, PURPOSE)
+
+    assert [event["event"] for event in events] == ["signing-intent", "signing"]
+    assert events[1].keys() == OUTCOME_FIELDS
+    assert events[1]["outcome"] == error.code
+    assert events[1]["device_request_ids"] == []
+
+
+def test_an_unexpected_failure_is_recorded_without_its_words() -> None:
+    """What is not ours is an internal error; its message may say anything."""
+    audit, events = recording()
+    device = planted(point(KEY), RuntimeError("PIN 1234 of arn:aws:kms"))
+
+    with pytest.raises(RuntimeError):
+        signer_over(device, audit).sign_digest(DIGEST, PURPOSE)
+
+    assert events[1]["outcome"] == "internal-error"
+    assert "1234 of" not in json.dumps(list(events))
+
+
+def test_a_signature_that_fails_its_check_keeps_the_devices_request_id() -> None:
+    """The device's own log can be matched even when its answer is thrown away."""
+    audit, events = recording()
+
+    with pytest.raises(HotWalletError):
+        signer_over(planted(point(KEY), b"?"), audit).sign_digest(DIGEST, PURPOSE)
+
+    assert events[1]["device_request_ids"] == ["request-1"]
+
+
+def test_no_record_no_signature() -> None:
+    """When the intent cannot be written, the device is not asked (I6)."""
+    device = honest(KEY)
+    signer = signer_over(device, AuditLog(FullDisk(good=0)))
+
+    with pytest.raises(OSError, match="No space"):
+        signer.sign_digest(DIGEST, PURPOSE)
+
+    assert device.calls == 0
+
+
+def test_a_signature_whose_outcome_cannot_be_recorded_is_lost() -> None:
+    """It does not leave the process; a lost signature moves no money."""
+    device = honest(KEY)
+    signer = signer_over(device, AuditLog(FullDisk(good=1)))
+
+    with pytest.raises(OSError, match="No space"):
+        signer.sign_digest(DIGEST, PURPOSE)
+
+    assert device.calls == 1
+
+
+def test_the_duration_is_in_microseconds() -> None:
+    """It spans the device and the checks, by a clock that nobody sets."""
+    audit, events = recording()
+    opened = signer_over(honest(KEY))
+    signer = Signer(honest(KEY), KEY_ID, opened.public_key, audit, timer=Ticks())
+
+    signer.sign_digest(DIGEST, PURPOSE)
+
+    assert events[1]["duration_us"] == 250_000
+
+
+def test_the_time_is_the_clocks_with_its_offset() -> None:
+    """Timestamps are ISO 8601 with microseconds and an offset."""
+    capture = structlog.testing.LogCapture()
+    logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(0)))
+
+    audit = AuditLog(logger, clock=lambda: at)
+    audit.write(audit.intent(PURPOSE, SUBJECT, DIGEST))
+
+    assert capture.entries[0]["timestamp"] == "2026-01-02T03:04:05.000000+00:00"
+
+
+def test_the_default_clock_is_utc_now() -> None:
+    """Without a clock of its own the log uses the present, in UTC."""
+    audit, events = recording()
+    before = datetime.now(UTC)
+
+    audit.write(audit.intent(Purpose(Operation.SELF_TEST), SUBJECT, DIGEST))
+
+    at = datetime.fromisoformat(events[0]["timestamp"])
+    assert before <= at <= datetime.now(UTC)
+    assert at.utcoffset() == timedelta(0)
+
+
+def test_the_node_may_have_a_name_of_its_own() -> None:
+    """A container's host name says little; whoever starts it may know better."""
+    capture = structlog.testing.LogCapture()
+    logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
+
+    audit = AuditLog(logger, node="pod-7")
+    audit.write(audit.intent(PURPOSE, SUBJECT, DIGEST))
+
+    assert capture.entries[0]["node"] == "pod-7"
+
+
+def test_operations_have_the_names_that_auditors_search_for() -> None:
+    """The names are an interface: alarms and queries use them."""
+    assert {str(operation) for operation in Operation} >= {
+        "transaction-signing",
+        "message-signing",
+        "self-test",
+    }
+
+
+class Journal:
+    """A journal that takes everything."""
+
+    def append(
+        self, records: Sequence[Record], *, standing: SigningCondition | None = None
+    ) -> None:
+        """Take *records*."""
+
+
+def test_a_journal_is_evidence_enough() -> None:
+    """With one, a log that cannot be written keeps no signature back (A1)."""
+    device = honest(KEY)
+    journal = cast("signer.ports.Journal", Journal())
+    audit = AuditLog(FullDisk(good=0), journal=journal)
+
+    assert signer_over(device, audit).sign_digest(DIGEST, PURPOSE).r
+    assert device.calls == 1
+
+
+def test_what_is_no_unicode_is_on_record_all_the_same() -> None:
+    """A user's name or an argument may be any bytes; a record has what can be told."""
+    at = datetime.now(UTC)
+    record = Record.of(
+        {"actor": "cli:\udcffb\u00e9", "details": {"key": "\ud800..."}}, at
+    )
+
+    assert record.fields == {"actor": "cli:?b\u00e9", "details": {"key": "?..."}}
+
+
+@pytest.mark.parametrize("number", [2**53, float("nan"), float("inf")])
+def test_what_no_json_reader_holds_is_a_mistake_of_ours(number: float) -> None:
+    """A number that others would read otherwise is never written."""
+    with pytest.raises(ValueError, match=r"."):
+        Record.of({"number": number}, datetime.now(UTC))
+
+
+@pytest.mark.parametrize(
+    ("actor", "shown"),
+    [
+        ("spiffe://example.org/gateway", "[redacted]"),
+        ("ops-eu-central-1", "ops-[redacted]"),
+    ],
+)
+def test_nobody_is_taken_for_another(actor: str, shown: str) -> None:
+    """Of a subject that is not shown whole, a hash tells who it was."""
+    log = AuditLog(structlog.get_logger())
+    who = Actor(actor)
+    record = log.event("doctor", Operation.ADMINISTRATION, who)
+    digest = hashlib.sha256(actor.encode()).hexdigest()
+
+    assert record.fields["actor"] == f"{shown}#{digest[:16]}"

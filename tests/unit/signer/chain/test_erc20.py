@@ -1,0 +1,218 @@
+"""ERC-20: the calldata of a transfer, and the event that proves it."""
+
+from dataclasses import replace
+
+import pytest
+from eth_abi.abi import decode, encode
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.chain.erc20 import (
+    BALANCE_OF,
+    DECIMALS,
+    MARK_SIZE,
+    TRANSFER,
+    TRANSFER_EVENT,
+    balance_calldata,
+    decode_transfer,
+    mark_of,
+    transfer_calldata,
+    transferred,
+)
+from signer.errors import EncodingError
+from signer.ports import Log
+
+
+TOKEN = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+WALLET = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
+CUSTOMER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+
+addresses = st.binary(min_size=20, max_size=20).map(to_checksum_address)
+amounts = st.integers(0, 2**256 - 1)
+
+
+def test_selectors_are_those_that_eip_20_gives() -> None:
+    """The four bytes and the topic are what every explorer shows."""
+    assert TRANSFER.hex() == "a9059cbb"
+    assert DECIMALS.hex() == "313ce567"
+    assert BALANCE_OF.hex() == "70a08231"
+    assert (
+        TRANSFER_EVENT.hex()
+        == "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
+    )
+
+
+marks = st.sampled_from([b""]) | st.binary(min_size=MARK_SIZE, max_size=MARK_SIZE)
+
+
+@given(recipient=addresses, amount=amounts, mark=marks)
+def test_a_transfer_survives_the_round_trip(
+    recipient: str, amount: int, mark: bytes
+) -> None:
+    """All come back, from 68 bytes that eth-abi also reads, and the mark behind."""
+    calldata = transfer_calldata(recipient, amount, mark)
+
+    assert decode_transfer(calldata) == (recipient, amount, mark)
+    assert len(calldata) == 68 + len(mark)
+    assert calldata[:4] == keccak(text="transfer(address,uint256)")[:4]
+    assert decode(("address", "uint256"), calldata[4:]) == (recipient.lower(), amount)
+    assert mark_of(calldata) == (mark or None)
+
+
+def test_a_question_for_a_balance_is_what_eth_abi_writes() -> None:
+    """Selector and owner, 36 bytes."""
+    assert balance_calldata(CUSTOMER) == BALANCE_OF + encode(("address",), (CUSTOMER,))
+
+
+@given(st.binary(max_size=150) | st.binary(max_size=80).map(lambda b: TRANSFER + b))
+def test_noise_is_no_transfer(noise: bytes) -> None:
+    """Arbitrary bytes are refused by our error, or say what they are."""
+    try:
+        recipient, amount, mark = decode_transfer(noise)
+    except EncodingError:
+        return
+
+    assert transfer_calldata(recipient, amount, mark) == noise
+
+
+GOOD = transfer_calldata(CUSTOMER, 5)
+MARK = bytes(range(MARK_SIZE))
+MARKED = GOOD + MARK
+
+
+@pytest.mark.parametrize("good", [GOOD, MARKED], ids=["plain", "marked"])
+def test_every_slip_in_the_calldata_is_noticed(good: bytes) -> None:
+    """One byte changed, cut or added: refused, or another transfer (T11)."""
+    mutations = [
+        good[:i] + bytes([good[i] ^ flip]) + good[i + 1 :]
+        for i in range(len(good))
+        for flip in (1, 0x80, 0xFF)
+    ]
+    mutations += [good[:i] for i in range(len(good))]
+    mutations += [good + b"\0", b"\0" + good, good + bytes(32)]
+    found_before = decode_transfer(good)
+
+    for mutated in mutations:
+        try:
+            found = decode_transfer(mutated)
+        except EncodingError:
+            continue
+
+        assert found != found_before
+        assert transfer_calldata(*found) == mutated
+
+
+@pytest.mark.parametrize(
+    "calldata",
+    [
+        b"",
+        TRANSFER,
+        keccak(text="approve(address,uint256)")[:4] + GOOD[4:],
+        GOOD[:-1],
+        GOOD + b"\0",
+        TRANSFER + b"\x01" + GOOD[5:],
+        TRANSFER + b"\x01" + MARKED[5:],
+        MARKED[:-1],
+        MARKED + b"\0",
+    ],
+    ids=[
+        "nothing",
+        "no arguments",
+        "approve",
+        "short",
+        "long",
+        "dirty address",
+        "dirty address, marked",
+        "short mark",
+        "long mark",
+    ],
+)
+def test_other_calldata_is_refused(calldata: bytes) -> None:
+    """Only the exact calldata of a transfer is one."""
+    with pytest.raises(EncodingError):
+        decode_transfer(calldata)
+
+
+@pytest.mark.parametrize(
+    "calldata",
+    [
+        b"",
+        GOOD,
+        MARKED[:-1],
+        MARKED + b"\0",
+        keccak(text="approve(address,uint256)")[:4] + MARKED[4:],
+    ],
+    ids=["nothing", "no mark", "short", "long", "approve"],
+)
+def test_other_calldata_bears_no_mark(calldata: bytes) -> None:
+    """Sixteen bytes behind something else are no mark of ours (R23)."""
+    assert mark_of(calldata) is None
+    assert mark_of(MARKED) == MARK
+
+
+def _topic(address: str) -> bytes:
+    return bytes(12) + bytes.fromhex(address[2:])
+
+
+EVENT = Log(
+    TOKEN,
+    (TRANSFER_EVENT, _topic(WALLET), _topic(CUSTOMER)),
+    encode(("uint256",), (5,)),
+)
+
+
+def _paid(*logs: Log) -> bool:
+    return transferred(logs, token=TOKEN, sender=WALLET, recipient=CUSTOMER, amount=5)
+
+
+OTHERS = [
+    replace(EVENT, address=WALLET),
+    replace(EVENT, topics=(TRANSFER, *EVENT.topics[1:])),
+    replace(EVENT, topics=(TRANSFER_EVENT, _topic(CUSTOMER), _topic(CUSTOMER))),
+    replace(EVENT, topics=(TRANSFER_EVENT, _topic(WALLET), _topic(WALLET))),
+    replace(EVENT, topics=EVENT.topics[:2]),
+    replace(EVENT, topics=(*EVENT.topics, bytes(32))),
+    replace(EVENT, topics=()),
+]
+
+
+def test_the_event_proves_the_transfer() -> None:
+    """The token's own event, in any spelling of its address, among any others."""
+    assert _paid(EVENT)
+    assert _paid(replace(EVENT, address=TOKEN.lower()))
+    assert _paid(*OTHERS, EVENT, *OTHERS)
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=range(len(OTHERS)))
+def test_another_event_proves_nothing(other: Log) -> None:
+    """Another contract, event, sender, recipient or shape is no proof (R21)."""
+    assert not _paid(other)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(("uint256",), (4,)),
+        encode(("uint256",), (6,)),
+        b"\x05",
+        bytes(32) + encode(("uint256",), (5,)),
+        encode(("uint256",), (5,)) + bytes(32),
+        b"",
+    ],
+)
+def test_another_amount_proves_nothing(data: bytes) -> None:
+    """The event's data is exactly 32 bytes with the amount (R21: fee on transfer)."""
+    assert not _paid(replace(EVENT, data=data))
+
+
+def test_nothing_proves_nothing() -> None:
+    """A receipt without events is no proof, whatever its status (R21)."""
+    assert not _paid()
+
+
+@pytest.mark.parametrize("amount", [0, 5, 1])
+def test_two_transfers_are_as_wrong_as_none(amount: int) -> None:
+    """A second transfer to the recipient in one receipt is a mismatch."""
+    assert not _paid(EVENT, replace(EVENT, data=encode(("uint256",), (amount,))))

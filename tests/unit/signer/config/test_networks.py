@@ -1,0 +1,202 @@
+"""One TOML file says which networks and tokens there are; nonsense is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from signer.config.networks import Network, Token, load_networks
+from signer.errors import ConfigurationError
+
+
+GOOD = """\
+[networks.local]
+chain_id = 31337
+rpc_urls = ["http://127.0.0.1:8545"]
+
+[networks.local.tokens.TUSD]
+address = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+decimals = 6
+max_amount = "1000"
+"""
+
+SECOND = """
+[networks.base]
+chain_id = 8453
+rpc_urls = ["https://a.example/KEY", "https://b.example"]
+confirmations = 30
+max_fee_per_gas_gwei = 5
+max_priority_fee_per_gas_gwei = 0
+rpc_timeout_ms = 100
+
+[networks.base.tokens.USDC]
+address = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"
+decimals = 0
+max_amount = "7"
+"""
+
+
+def _refused(path: Path) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load_networks(path)
+    (refusal,) = caught.value.refusals
+
+    assert refusal.code == "networks-misconfigured"
+    assert refusal.message.startswith("NETWORKS_FILE: ")
+    return refusal.message
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return where the test's file goes."""
+    return tmp_path / "networks.toml"
+
+
+def test_a_good_file(file: Path) -> None:
+    """Every field is read, and those that are left out have safe defaults."""
+    file.write_text(GOOD + SECOND, encoding="utf-8")
+
+    networks = load_networks(file)
+
+    local, base = networks["local"], networks["base"]
+    assert local.chain_id == 31337
+    assert local.confirmations == 12
+    assert local.max_fee_per_gas_gwei == 500
+    assert local.max_priority_fee_per_gas_gwei == 50
+    assert local.tokens["TUSD"].decimals == 6
+    assert [url.get_secret_value() for url in base.rpc_urls] == [
+        "https://a.example/KEY",
+        "https://b.example",
+    ]
+    assert base.confirmations == 30
+
+
+def test_rpc_urls_are_secrets(file: Path) -> None:
+    """Providers put the API key into the URL, so that no repr shows it."""
+    file.write_text(SECOND, encoding="utf-8")
+
+    assert "KEY" not in repr(load_networks(file))
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "named"),
+    [
+        ("chain_id = 31337", "chain_id = 0", "networks.local.chain_id"),
+        ("chain_id = 31337", "chain_id = -1", "networks.local.chain_id"),
+        ("chain_id = 31337", f"chain_id = {2**64}", "networks.local.chain_id"),
+        ("chain_id = 31337", f"chain_id = {2**53}", "networks.local.chain_id"),
+        ("chain_id = 31337", 'chain_id = "1"', "networks.local.chain_id"),
+        ("chain_id = 31337", "chain_id = 1.0", "networks.local.chain_id"),
+        ("chain_id = 31337", "chain_id = true", "networks.local.chain_id"),
+        ("chain_id = 31337", "", "networks.local.chain_id"),
+        ('["http://127.0.0.1:8545"]', "[]", "networks.local.rpc_urls"),
+        ('["http://127.0.0.1:8545"]', '"http://x"', "networks.local.rpc_urls"),
+        ('["http://127.0.0.1:8545"]', "[1]", "networks.local.rpc_urls"),
+        ("decimals = 6", "decimals = -1", "tokens.TUSD.decimals"),
+        ("decimals = 6", "decimals = 37", "tokens.TUSD.decimals"),
+        ("decimals = 6", "decimals = 6.0", "tokens.TUSD.decimals"),
+        ('"1000"', "1000", "tokens.TUSD.max_amount"),
+        ('"1000"', '"0"', "max_amount"),
+        ('"1000"', '"1e3"', "max_amount"),
+        ('"1000"', '"-1"', "max_amount"),
+        ('"1000"', '"01"', "max_amount"),
+        ('"1000"', '"1.0000001"', "max_amount"),
+        ('"1000"', f'"{2**256}"', "max_amount"),
+        ('"1000"', '"1000\\n"', "max_amount"),
+        ("aa3", "aa4", "tokens.TUSD.address"),
+        ("0x5FbDB", "0x5fbdb", "tokens.TUSD.address"),
+        ("0x5FbDB", "5FbDB", "tokens.TUSD.address"),
+        ("decimals = 6", "decimals = 6\nsymbol = 'T'", "tokens.TUSD.symbol"),
+        ("chain_id = 31337", "chain_id = 1\nconfirmations = 0", "confirmations"),
+        ("chain_id = 31337", "chain_id = 1\nmax_fee_per_gas_gwei = 0", "max_fee"),
+        ("chain_id = 31337", "chain_id = 1\nbase_fee_multiple = 0", "base_fee"),
+        ("chain_id = 31337", "chain_id = 1\nbase_fee_multiple = 11", "base_fee"),
+        ("chain_id = 31337", "chain_id = 1\nrpc_timeout_ms = 99", "rpc_timeout_ms"),
+        ("chain_id = 31337", "chain_id = 1\nconfirmation = 3", "confirmation"),
+    ],
+)
+def test_a_field_out_of_range(file: Path, good: str, bad: str, named: str) -> None:
+    """The refusal names file and field."""
+    assert good in GOOD
+    file.write_text(GOOD.replace(good, bad), encoding="utf-8")
+
+    assert named in _refused(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "networks: Field required"),
+        ("[networks]", "networks: "),
+        ("networks = 5", "networks: "),
+        ("[networks.x]", "networks.x.chain_id: Field required"),
+        ("more = 1\n" + GOOD, "more: "),
+    ],
+)
+def test_a_file_of_another_shape(file: Path, text: str, named: str) -> None:
+    """A file without networks, or with more, is refused."""
+    file.write_text(text, encoding="utf-8")
+
+    assert named in _refused(file)
+
+
+def test_a_token_needs_a_network_and_a_network_a_token(file: Path) -> None:
+    """A network without tokens could refund nothing."""
+    file.write_text(GOOD.partition("[networks.local.tokens")[0], encoding="utf-8")
+
+    assert "networks.local.tokens" in _refused(file)
+
+
+def test_the_most_that_may_be_paid_is_an_amount(file: Path) -> None:
+    """The finest and the greatest amounts of a token are accepted."""
+    for amount in ("0.000001", "1000.5", str((2**256 - 1) // 10**6)):
+        file.write_text(GOOD.replace('"1000"', f'"{amount}"'), encoding="utf-8")
+
+        assert load_networks(file)["local"].tokens["TUSD"].max_amount == amount
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    """No file, a folder, other bytes, no TOML: each says what is wrong."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    prose = tmp_path / "prose"
+    prose.write_text("not = [toml", encoding="utf-8")
+
+    assert "does not exist" in _refused(tmp_path / "missing")
+    assert "IsADirectoryError" in _refused(folder)
+    assert "UnicodeDecodeError" in _refused(binary)
+    assert "not TOML" in _refused(prose)
+
+
+def test_no_refusal_repeats_a_url(file: Path) -> None:
+    """A password in a URL stays where it is."""
+    file.write_text(
+        GOOD.replace('["http://127.0.0.1:8545"]', '"https://u:hunter2@h"'),
+        encoding="utf-8",
+    )
+
+    assert "hunter2" not in _refused(file)
+
+
+def test_networks_do_not_change(file: Path) -> None:
+    """They are read once, and frozen."""
+    file.write_text(GOOD, encoding="utf-8")
+    network = load_networks(file)["local"]
+
+    with pytest.raises(ValueError, match="frozen"):
+        network.chain_id = 1
+    assert isinstance(network, Network)
+
+
+@pytest.mark.parametrize("limit", ["9.999999", "0", "1e3", "-1"])
+@pytest.mark.parametrize(
+    "name", ["hourly_limit", "daily_limit", "daily_limit_per_recipient"]
+)
+def test_a_limit_that_nothing_fits_is_refused(name: str, limit: str) -> None:
+    """Below the largest refund it would keep one waiting for ever (R27)."""
+    address = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+    given = {"address": address, "decimals": 6, "max_amount": "10", name: limit}
+
+    with pytest.raises(ValueError, match=name):
+        Token.model_validate(given)

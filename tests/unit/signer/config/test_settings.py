@@ -1,0 +1,305 @@
+"""The environment is read once, strictly, and its secrets stay out of sight."""
+
+import pickle
+import traceback
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from signer.config.settings import RAW_KEY, Environment, Settings
+from signer.errors import ConfigurationError
+
+
+CANARY = "canary-5ecret"
+
+
+def test_an_empty_environment_is_production() -> None:
+    """Nothing set: production, no debug, no KMS, no secret, one node."""
+    settings = Settings.from_env({})
+
+    assert settings.app_env is Environment.PRODUCTION
+    assert settings.is_production
+    assert not settings.debug
+    assert not settings.use_kms
+    assert not settings.raw_key_present
+    assert settings.node_count == 1
+    assert settings.kms_max_retries == 3
+    assert settings.jwt_algorithm == "ES256"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("development", Environment.DEVELOPMENT),
+        ("Development", Environment.DEVELOPMENT),
+        (" DEVELOPMENT\n", Environment.DEVELOPMENT),
+        ("test", Environment.TEST),
+        ("TEST", Environment.TEST),
+        ("production", Environment.PRODUCTION),
+        ("PRODUCTION", Environment.PRODUCTION),
+        ("", Environment.PRODUCTION),
+        ("   ", Environment.PRODUCTION),
+        ("dev", Environment.PRODUCTION),
+        ("staging", Environment.PRODUCTION),
+        ("prod", Environment.PRODUCTION),
+        ("development ; test", Environment.PRODUCTION),
+        ("\u0442est", Environment.PRODUCTION),
+    ],
+)
+def test_what_is_not_known_to_be_harmless_is_production(
+    value: str, expected: Environment
+) -> None:
+    """Case and blanks do not matter; typos and other names are production."""
+    settings = Settings.from_env({"APP_ENV": value})
+
+    assert settings.app_env is expected
+    assert settings.is_production == (expected is Environment.PRODUCTION)
+
+
+@given(st.text())
+def test_no_name_makes_a_third_kind(value: str) -> None:
+    """Only the two words, in any case, are not production."""
+    harmless = value.strip().lower() in ("development", "test")
+
+    assert Settings.from_env({"APP_ENV": value}).is_production != harmless
+
+
+@pytest.mark.parametrize("name", ["app_env", "App_Env", "APP-ENV", " APP_ENV"])
+def test_variables_have_one_spelling(name: str) -> None:
+    """A variable of another name is none of ours, as everywhere in UNIX."""
+    assert Settings.from_env({name: "development"}).is_production
+
+
+@pytest.mark.parametrize("name", ["USE_KMS", "DEBUG"])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("true", True),
+        ("True", True),
+        (" TRUE ", True),
+        ("false", False),
+        ("FALSE", False),
+        ("", False),
+        ("  ", False),
+    ],
+)
+def test_booleans_are_true_or_false(name: str, value: str, expected: bool) -> None:
+    """The two words in any case; empty is unset, which is false."""
+    settings = Settings.from_env({name: value})
+
+    assert getattr(settings, name.lower()) is expected
+
+
+def test_settings_can_be_made_of_values() -> None:
+    """Python's own booleans are what they are."""
+    assert Settings.model_validate({"USE_KMS": True}).use_kms is True
+    assert Settings.model_validate({"DEBUG": False}).debug is False
+
+
+@pytest.mark.parametrize("name", ["USE_KMS", "DEBUG"])
+@pytest.mark.parametrize("value", ["1", "0", "yes", "no", "on", "t", "truee", "null"])
+def test_other_words_are_no_booleans(name: str, value: str) -> None:
+    """Who writes USE_KMS=1 learns it at once, not from a log."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({name: value})
+
+    assert [refusal.code for refusal in caught.value.refusals] == ["settings-invalid"]
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        RAW_KEY,
+        RAW_KEY.lower(),
+        RAW_KEY.title(),
+        "merchant_WALLET_private_KEY",
+    ],
+)
+@pytest.mark.parametrize(
+    ("value", "present"),
+    [("0x" + "11" * 32, True), ("x", True), ("", False), (" \t\n", False)],
+)
+def test_the_raw_key_is_noticed_and_not_read(
+    name: str, value: str, present: bool
+) -> None:
+    """Any value under any case of the name counts, and is kept nowhere."""
+    settings = Settings.from_env({name: value})
+
+    assert settings.raw_key_present is present
+    assert "11" * 32 not in repr(settings)
+    assert "11" * 32 not in str(settings.model_dump())
+
+
+def test_the_raw_keys_flag_is_no_variable() -> None:
+    """Nobody can say that the key is absent while it is there."""
+    settings = Settings.from_env({RAW_KEY: "x", "raw_key_present": "false"})
+
+    assert settings.raw_key_present
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NODE_COUNT", "0"),
+        ("NODE_COUNT", "two"),
+        ("KMS_MAX_RETRIES", "-1"),
+        ("KMS_MAX_RETRIES", "11"),
+        ("KMS_TIMEOUT_MS", "499"),
+        ("KMS_TIMEOUT_MS", "120001"),
+        ("KMS_TIMEOUT_MS", "1e4"),
+        ("WEB_CONCURRENCY", "0"),
+        ("WEB_THREADS", "65"),
+        ("JWT_ALGORITHM", "none"),
+        ("JWT_ALGORITHM", "es256"),
+        ("WALLET_ADDRESS", "0x" + "1" * 39),
+        ("WALLET_ADDRESS", "0x" + "1" * 41),
+        ("WALLET_ADDRESS", "1" * 40),
+        ("WALLET_ADDRESS", "0x" + "g" * 40),
+        ("WALLET_ADDRESS", "0x" + "1" * 40 + "\n0x"),
+        ("PKCS11_KEY_ID", "0"),
+        ("PKCS11_KEY_ID", "0A"),
+        ("PKCS11_KEY_ID", "01" * 33),
+        ("PKCS11_KEY_ID", "hot"),
+        ("AUDIT_ORIGIN", "with space"),
+        ("AUDIT_ORIGIN", "prod-eu-central-1"),
+        ("AUDIT_ORIGIN", "us-gov-west-1/wallet"),
+        ("AUDIT_ORIGIN", "prod-111122223333"),
+        ("AUDIT_ORIGIN", "wallet.amazonaws.com"),
+    ],
+)
+def test_values_out_of_range(name: str, value: str) -> None:
+    """Each is refused by its variable's name, and the value is not repeated."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({name: value})
+
+    (refusal,) = caught.value.refusals
+    assert refusal.code == "settings-invalid"
+    assert refusal.message.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KMS_MAX_RETRIES", "0"),
+        ("KMS_MAX_RETRIES", "10"),
+        ("KMS_TIMEOUT_MS", "500"),
+        ("KMS_TIMEOUT_MS", "120000"),
+        ("WEB_CONCURRENCY", "64"),
+        ("WEB_THREADS", "1"),
+    ],
+)
+def test_the_edges_of_the_ranges(name: str, value: str) -> None:
+    """The first and the last value of a range are in it."""
+    settings = Settings.from_env({name: value})
+
+    assert int(value) in settings.model_dump().values()
+
+
+def test_every_bad_variable_is_named_at_once() -> None:
+    """Nobody has to start three times to find three mistakes."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({"USE_KMS": "1", "NODE_COUNT": "x", "WEB_THREADS": "0"})
+
+    named = {refusal.message.split(":")[0] for refusal in caught.value.refusals}
+    assert named == {"USE_KMS", "NODE_COUNT", "WEB_THREADS"}
+
+
+_VARIABLES = sorted(
+    str(field.alias) for field in Settings.model_fields.values() if field.alias
+)
+
+
+def _outcome(environ: dict[str, str]) -> Settings | ConfigurationError:
+    try:
+        return Settings.from_env(environ)
+    except ConfigurationError as e:
+        return e
+
+
+@given(st.dictionaries(st.sampled_from(_VARIABLES), st.text(max_size=12)))
+def test_no_environment_surprises(environ: dict[str, str]) -> None:
+    """Whatever stands in our variables: settings, or a line for each of them."""
+    outcome = _outcome(environ)
+
+    if isinstance(outcome, ConfigurationError):
+        assert {refusal.message.split(":")[0] for refusal in outcome.refusals} <= {
+            *environ
+        }
+    else:
+        assert outcome == Settings.from_env(environ)
+
+
+@pytest.mark.parametrize("name", _VARIABLES)
+def test_no_error_repeats_a_value(name: str) -> None:
+    """The value of a variable may be a secret in the wrong place."""
+    outcome = _outcome({name: CANARY})
+
+    if isinstance(outcome, ConfigurationError):
+        shown = "".join(traceback.format_exception(outcome))
+        assert CANARY not in shown + repr(outcome.refusals)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PKCS11_PIN",
+        "DATABASE_URL",
+        "JWT_SECRET",
+        "KMS_KEY_ID",
+        "AWS_ENDPOINT_URL_KMS",
+        "AWS_ENDPOINT_URL",
+    ],
+)
+def test_secrets_are_not_shown(name: str) -> None:
+    """PINs, DSNs, secrets, ARNs and endpoints are not in the repr (G19, H19)."""
+    settings = Settings.from_env({name: CANARY})
+
+    assert CANARY not in repr(settings)
+    assert CANARY not in str(settings)
+
+
+def test_settings_do_not_change() -> None:
+    """They are frozen, and hold no field that the environment has no name for."""
+    settings = Settings.from_env({})
+
+    with pytest.raises(ValidationError):
+        settings.debug = True
+    with pytest.raises(ValidationError):
+        Settings.model_validate({"DEBUGG": "true"})
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({}, "sqlite:///.hotwallet/hotwallet.db"),
+        ({"HOTWALLET_HOME": "/srv/hw"}, "sqlite:////srv/hw/hotwallet.db"),
+        ({"DATABASE_URL": "postgresql://h/d"}, "postgresql://h/d"),
+        ({"DATABASE_URL": " "}, "sqlite:///.hotwallet/hotwallet.db"),
+    ],
+)
+def test_the_database_is_sqlite_unless_it_is_given(
+    environ: dict[str, str], url: str
+) -> None:
+    """Without a URL the database is a file under HOTWALLET_HOME."""
+    assert Settings.from_env(environ).effective_database_url == url
+
+
+def test_values_are_stripped_and_typed() -> None:
+    """Blanks around a value are no part of it; paths and secrets are such."""
+    settings = Settings.from_env(
+        {"PKCS11_PIN": " 1234 ", "PKCS11_PIN_FILE": "/run/pin", "KMS_TIMEOUT_MS": "700"}
+    )
+
+    assert settings.pkcs11_pin == SecretStr("1234")
+    assert settings.pkcs11_pin_file == Path("/run/pin")
+    assert settings.kms_timeout_ms == 700
+
+
+def test_variables_of_others_are_ignored() -> None:
+    """PATH and HOME are no business of ours."""
+    assert Settings.from_env({"PATH": "/bin", "HOME": "/"}) == Settings.from_env({})

@@ -1,0 +1,235 @@
+"""Strict DER: one spelling for each key and each signature, and no other."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import coincurve
+import pytest
+from asn1crypto.algos import DSASignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.crypto.der import (
+    encode_public_key,
+    encode_signature,
+    parse_public_key,
+    parse_signature,
+)
+from signer.crypto.secp256k1 import N, PublicKey
+from signer.errors import EncodingError
+from tests.support import arithmetic
+from tests.support.devices import point, spki
+
+
+KEY = coincurve.PrivateKey.from_int(0xDE5)
+SPKI = spki(point(KEY))
+SIGNATURE = KEY.sign(hashlib.sha256(b"der").digest(), hasher=None)
+
+scalars = st.integers(1, N - 1)
+
+
+def _spelled(r: int, s: int) -> bytes:
+    """Return the DER as asn1crypto writes it."""
+    return bytes(DSASignature({"r": r, "s": s}).dump())
+
+
+@given(r=scalars, s=scalars)
+def test_a_signature_survives_the_round_trip(r: int, s: int) -> None:
+    """Every r and s in 1..N-1 comes back, and asn1crypto spells them the same."""
+    der = encode_signature(r, s)
+
+    assert parse_signature(der) == (r, s)
+    assert der == _spelled(r, s)
+
+
+@pytest.mark.parametrize(
+    "number", [1, 2, 127, 128, 255, 256, 2**239, 2**247, 2**248 - 1, 2**255, N - 1]
+)
+def test_short_and_long_numbers(number: int) -> None:
+    """Numbers of 1, 30, 31 and 32 bytes, with a leading zero where due (S6)."""
+    assert parse_signature(_spelled(number, 1)) == (number, 1)
+    assert parse_signature(_spelled(1, number)) == (1, number)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [0, -1, N, N + 1, arithmetic.P, 2**256 - 1, 2**256, 2**264, -(2**255), 2**2048],
+)
+def test_numbers_out_of_range(number: int) -> None:
+    """r and s are in 1..N-1, whichever of the two is not (S10)."""
+    with pytest.raises(EncodingError):
+        parse_signature(_spelled(number, 1))
+    with pytest.raises(EncodingError):
+        parse_signature(_spelled(1, number))
+
+
+@pytest.mark.parametrize("r", [0, N, N + 1])
+def test_the_range_is_refused_by_name(r: int) -> None:
+    """The edges are good DER, and are refused for what they say."""
+    with pytest.raises(EncodingError, match="out of range"):
+        parse_signature(_spelled(r, 1))
+    with pytest.raises(EncodingError, match="out of range"):
+        parse_signature(_spelled(1, r))
+
+
+def _mutations(der: bytes) -> Iterator[bytes]:
+    """Yield each way to change one byte, to cut, or to add one byte."""
+    for i in range(len(der)):
+        for byte in range(256):
+            if byte != der[i]:
+                yield der[:i] + bytes([byte]) + der[i + 1 :]
+        yield der[:i]
+        yield der[:i] + der[i + 1 :]
+    for byte in range(256):
+        yield der + bytes([byte])
+        yield bytes([byte]) + der
+
+
+def test_every_slip_in_a_signature_is_noticed() -> None:
+    """One byte changed, cut or added: refused, or canonical DER of other numbers."""
+    accepted = 0
+    for mutated in _mutations(SIGNATURE):
+        try:
+            r, s = parse_signature(mutated)
+        except EncodingError:
+            continue
+        accepted += 1
+
+        assert _spelled(r, s) == mutated
+        assert 0 < r < N
+        assert 0 < s < N
+
+    # Only the 64 bytes of the two numbers may differ and still be a signature.
+    assert 0 < accepted <= 64 * 255
+
+
+def test_every_slip_in_a_public_key_is_noticed() -> None:
+    """No single byte can be changed, cut or added without being refused."""
+    for mutated in _mutations(SPKI):
+        with pytest.raises(EncodingError):
+            parse_public_key(mutated)
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_no_signature(noise: bytes) -> None:
+    """Arbitrary bytes are refused by our error, or are canonical DER."""
+    try:
+        r, s = parse_signature(noise)
+    except EncodingError:
+        return
+
+    assert _spelled(r, s) == noise
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=70).map(lambda b: SPKI[:23] + b))
+def test_noise_is_no_public_key(noise: bytes) -> None:
+    """Arbitrary bytes are refused by our error, or are canonical DER."""
+    try:
+        key = parse_public_key(noise)
+    except EncodingError:
+        return
+
+    assert spki(key.uncompressed) == noise
+
+
+@pytest.mark.parametrize(
+    "der",
+    [
+        b"",
+        b"\x30\x00",
+        b"\x30\x80" + SIGNATURE[2:] + b"\0\0",
+        b"\x30\x81" + SIGNATURE[1:],
+        b"\x30\x82\x00" + SIGNATURE[1:],
+        b"\x31" + SIGNATURE[1:],
+        SIGNATURE + SIGNATURE,
+        bytes.fromhex("3007020200010201 01".replace(" ", "")),
+        bytes.fromhex("3006028101 010201".replace(" ", "")),
+        bytes.fromhex("3009020101020101020101"),
+        bytes.fromhex("30040200 0200".replace(" ", "")),
+        (5).to_bytes(32, "big") * 2,
+    ],
+)
+def test_other_spellings_of_a_signature(der: bytes) -> None:
+    """BER's long, indefinite and padded forms, extra members and raw r||s are none."""
+    with pytest.raises(EncodingError):
+        parse_signature(der)
+
+
+@pytest.mark.parametrize("answer", [None, "3006020101020101", 7, []])
+def test_an_answer_of_another_type_is_no_signature(answer: bytes) -> None:
+    """A device that answers with no bytes at all gets the same error."""
+    with pytest.raises(EncodingError):
+        parse_signature(answer)
+
+
+@given(st.integers(1, N - 1).map(coincurve.PrivateKey.from_int))
+def test_a_public_key_survives_the_round_trip(key: coincurve.PrivateKey) -> None:
+    """Every key comes back from what pyca/cryptography writes, and is written alike."""
+    encoded = spki(point(key))
+
+    assert parse_public_key(encoded) == PublicKey(point(key))
+    assert encode_public_key(point(key)) == encoded
+
+
+def _written(curve: ec.EllipticCurve) -> bytes:
+    return (
+        ec.derive_private_key(7, curve)
+        .public_key()
+        .public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+
+
+def _compressed() -> bytes:
+    body = SPKI[2:20] + b"\x03\x22\x00" + KEY.public_key.format(compressed=True)
+    return b"\x30" + bytes([len(body)]) + body
+
+
+def _explicit_parameters() -> bytes:
+    # RFC 5480 forbids them: whoever names the generator can forge (CVE-2020-0601).
+    return SPKI[:13] + bytes.fromhex("30053003020101") + SPKI[20:]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _written(ec.SECP256R1()),
+        lambda: _written(ec.SECP384R1()),
+        lambda: _written(ec.BrainpoolP256R1()),
+        _compressed,
+        _explicit_parameters,
+        lambda: SPKI[:23] + bytes([SPKI[23] ^ 2]) + SPKI[24:],
+        lambda: SPKI[:-1] + bytes([SPKI[-1] ^ 1]),
+        lambda: SPKI[:22] + b"\x01" + SPKI[23:],
+        lambda: point(KEY),
+        lambda: b"\x04\x41" + point(KEY),
+        lambda: (
+            ed25519.Ed25519PrivateKey.generate()
+            .public_key()
+            .public_bytes(
+                serialization.Encoding.DER,
+                serialization.PublicFormat.SubjectPublicKeyInfo,
+            )
+        ),
+    ],
+    ids=[
+        "P-256",
+        "P-384",
+        "brainpool",
+        "compressed",
+        "explicit parameters",
+        "hybrid",
+        "off the curve",
+        "unused bits",
+        "bare point",
+        "octet string",
+        "Ed25519",
+    ],
+)
+def test_other_keys(make: Callable[[], bytes]) -> None:
+    """Only id-ecPublicKey on named secp256k1, uncompressed, is a key of ours (S12)."""
+    with pytest.raises(EncodingError):
+        parse_public_key(make())

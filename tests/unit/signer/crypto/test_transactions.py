@@ -1,0 +1,460 @@
+"""Both kinds of transaction: eth-account's bytes, nothing that must not be signed."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import rlp
+from eth_account import Account
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from eth_utils.address import to_checksum_address
+from hexbytes import HexBytes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.crypto.secp256k1 import HALF_N, N, Signature
+from signer.crypto.transactions import (
+    MAX_GAS,
+    AnyTransaction,
+    LegacyTransaction,
+    SignedBytes,
+    Transaction,
+)
+from signer.errors import EncodingError, HotWalletError, InvalidInputError
+from tests.support.vectors import load
+
+
+ACCOUNT = Account.from_key("0x" + "11" * 32)
+PLAIN = Transaction(
+    chain_id=31337,
+    nonce=0,
+    max_priority_fee_per_gas=10**9,
+    max_fee_per_gas=2 * 10**9,
+    gas=65_000,
+    to="0x5FbDB2315678afecb367f032d93F642f64180aa3",
+    value=0,
+    data=b"",
+)
+LEGACY = LegacyTransaction(
+    chain_id=31337,
+    nonce=0,
+    gas_price=2 * 10**9,
+    gas=65_000,
+    to=PLAIN.to,
+    value=0,
+    data=b"",
+)
+SIGNATURE = Signature(1, 2, 1)
+
+both_kinds = pytest.mark.parametrize("plain", [PLAIN, LEGACY], ids=["1559", "legacy"])
+
+_fees = st.integers(0, 2**200)
+_addresses = st.binary(min_size=20, max_size=20).map(to_checksum_address)
+
+
+@st.composite
+def fee_market_transactions(draw: st.DrawFn) -> Transaction:
+    """Return any EIP-1559 transaction that may be signed."""
+    low, high = sorted((draw(_fees), draw(_fees)))
+    return Transaction(
+        chain_id=draw(st.integers(1, 2**64 - 1)),
+        nonce=draw(st.integers(0, 2**64 - 2)),
+        max_priority_fee_per_gas=low,
+        max_fee_per_gas=high,
+        gas=draw(st.integers(1, MAX_GAS)),
+        to=draw(_addresses),
+        value=draw(st.integers(0, 2**256 - 1)),
+        data=draw(st.binary(max_size=300)),
+    )
+
+
+legacy_transactions = st.builds(
+    LegacyTransaction,
+    chain_id=st.integers(1, 2**64 - 1),
+    nonce=st.integers(0, 2**64 - 2),
+    gas_price=_fees,
+    gas=st.integers(1, MAX_GAS),
+    to=_addresses,
+    value=st.integers(0, 2**256 - 1),
+    data=st.binary(max_size=300),
+)
+
+transactions = fee_market_transactions() | legacy_transactions
+
+signatures = st.builds(
+    Signature, st.integers(1, N - 1), st.integers(1, HALF_N), st.integers(0, 1)
+)
+
+
+def _as_eth_account(transaction: AnyTransaction) -> dict[str, Any]:
+    fees = (
+        {"gasPrice": transaction.gas_price}
+        if isinstance(transaction, LegacyTransaction)
+        else {
+            "type": 2,
+            "maxPriorityFeePerGas": transaction.max_priority_fee_per_gas,
+            "maxFeePerGas": transaction.max_fee_per_gas,
+        }
+    )
+    return {
+        **fees,
+        "chainId": transaction.chain_id,
+        "nonce": transaction.nonce,
+        "gas": transaction.gas,
+        "to": transaction.to,
+        "value": transaction.value,
+        "data": transaction.data,
+    }
+
+
+@given(transaction=fee_market_transactions(), signature=signatures)
+def test_every_byte_is_eth_accounts(
+    transaction: Transaction, signature: Signature
+) -> None:
+    """Digest and signed bytes equal those of eth-account, for all fields (S11)."""
+    fields = _as_eth_account(transaction)
+    numbers = {"v": signature.y_parity, "r": signature.r, "s": signature.s}
+    signed = TypedTransaction.from_dict({**fields, **numbers})
+
+    assert transaction.signing_digest() == TypedTransaction.from_dict(fields).hash()
+    assert transaction.serialise(signature) == signed.encode()
+
+
+@given(transaction=transactions)
+def test_a_wallets_transaction_is_read_as_it_was_meant(
+    transaction: AnyTransaction,
+) -> None:
+    """What eth-account signs is decoded to the same fields, hash and sender (S11)."""
+    theirs = ACCOUNT.sign_transaction(_as_eth_account(transaction))
+
+    decoded = SignedBytes.decode(bytes(theirs.raw_transaction))
+
+    assert decoded.transaction == transaction
+    assert decoded.tx_hash == theirs.hash.to_0x_hex()
+    assert (decoded.signature.r, decoded.signature.s) == (theirs.r, theirs.s)
+    first_v = (
+        transaction.chain_id * 2 + 35
+        if isinstance(transaction, LegacyTransaction)
+        else 0
+    )
+    assert decoded.signature.y_parity == theirs.v - first_v
+    assert decoded.transaction.serialise(decoded.signature) == theirs.raw_transaction
+    assert decoded.sender().address == ACCOUNT.address
+
+
+@given(transaction=transactions, signature=signatures)
+def test_decoding_turns_serialising_round(
+    transaction: AnyTransaction, signature: Signature
+) -> None:
+    """What was serialised is read back whole."""
+    raw = transaction.serialise(signature)
+
+    assert SignedBytes.decode(raw) == SignedBytes(raw, transaction, signature)
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda b: b"\x02" + b))
+def test_noise_is_refused_by_our_errors(noise: bytes) -> None:
+    """Arbitrary bytes are refused, or are a canonical transaction."""
+    try:
+        decoded = SignedBytes.decode(noise)
+    except HotWalletError:
+        return
+
+    assert decoded.transaction.serialise(decoded.signature) == noise
+
+
+_fields = st.one_of(
+    st.binary(max_size=40),
+    st.integers(0, 2**264).map(lambda n: n.to_bytes(34, "big").lstrip(b"\0")),
+    st.lists(st.binary(max_size=3), max_size=2),
+)
+
+
+@given(
+    st.sampled_from([b"\x02", b""]),
+    st.lists(_fields, min_size=8, max_size=10)
+    | st.lists(_fields, min_size=11, max_size=13),
+)
+def test_rlp_of_other_fields_is_refused_by_our_errors(
+    kind: bytes, fields: list[Any]
+) -> None:
+    """Well-formed RLP of the wrong things is refused, or is canonical."""
+    raw = kind + rlp.encode(fields)
+    try:
+        decoded = SignedBytes.decode(raw)
+    except HotWalletError:
+        return
+
+    assert decoded.transaction.serialise(decoded.signature) == raw
+
+
+@both_kinds
+def test_every_slip_in_signed_bytes_is_noticed(plain: AnyTransaction) -> None:
+    """One byte changed, cut or added: refused, or a transaction that says it (T11)."""
+    raw = replace(plain, data=b"\xa9\x05\x9c\xbb" + bytes(64)).serialise(SIGNATURE)
+    original = SignedBytes.decode(raw)
+    mutations = [
+        raw[:i] + bytes([byte]) + raw[i + 1 :]
+        for i in range(len(raw))
+        for byte in {0, 1, raw[i] ^ 1, raw[i] ^ 0x80, 255} - {raw[i]}
+    ]
+    mutations += [raw[:i] for i in range(len(raw))]
+    mutations += [raw + bytes([byte]) for byte in range(256)]
+
+    for mutated in mutations:
+        try:
+            decoded = SignedBytes.decode(mutated)
+        except HotWalletError:
+            continue
+
+        assert decoded.transaction.serialise(decoded.signature) == mutated
+        assert (decoded.transaction, decoded.signature) != (
+            original.transaction,
+            original.signature,
+        )
+
+
+def _nested(depth: int) -> bytes:
+    inner = b"\xc0"
+    for _ in range(depth):
+        size = len(inner)
+        if size < 56:
+            head = bytes([0xC0 + size])
+        else:
+            length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+            head = bytes([0xF7 + len(length)]) + length
+        inner = head + inner
+    return inner
+
+
+@pytest.mark.parametrize("depth", [0, 10, 1_000, 10_000])
+@pytest.mark.parametrize("kind", [b"\x02", b""], ids=["1559", "legacy"])
+def test_lists_may_not_nest(kind: bytes, depth: int) -> None:
+    """RLP of any depth is refused by our error, not by the interpreter's stack."""
+    with pytest.raises(EncodingError):
+        SignedBytes.decode(kind + _nested(depth))
+
+
+def _with(position: int, value: Any) -> Callable[[], bytes]:
+    def make() -> bytes:
+        fields = rlp.decode(PLAIN.serialise(SIGNATURE)[1:])
+        fields[position] = value
+        return bytes(b"\x02" + rlp.encode(fields))
+
+    return make
+
+
+def _legacy_with(position: int, value: bytes | int) -> Callable[[], bytes]:
+    def make() -> bytes:
+        fields = rlp.decode(LEGACY.serialise(SIGNATURE))
+        fields[position] = value
+        return bytes(rlp.encode(fields))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: b"",
+        lambda: b"\x02",
+        lambda: b"\x01" + PLAIN.serialise(SIGNATURE)[1:],
+        lambda: b"\x04" + PLAIN.serialise(SIGNATURE)[1:],
+        lambda: PLAIN.serialise(SIGNATURE)[1:],
+        lambda: PLAIN.serialise(SIGNATURE) + b"\x80",
+        _with(1, b"\x00"),
+        _with(1, []),
+        _with(1, [b"\x01"]),
+        _with(5, b""),
+        _with(5, bytes(19)),
+        _with(5, bytes(21)),
+        _with(8, [[bytes(20), []]]),
+        _with(9, b"\x02"),
+        _with(9, b"\x1b"),
+        _with(9, (2**300).to_bytes(38, "big")),
+        _with(10, b""),
+        _with(10, N.to_bytes(32, "big")),
+        _with(10, (2**256).to_bytes(33, "big")),
+        _with(11, b""),
+        _with(11, (HALF_N + 1).to_bytes(32, "big")),
+        lambda: b"\x02" + LEGACY.serialise(SIGNATURE),
+        lambda: LEGACY.serialise(SIGNATURE) + b"\x80",
+        lambda: b"\x80" + LEGACY.serialise(SIGNATURE),
+        _legacy_with(3, b""),
+        _legacy_with(6, 27),
+        _legacy_with(6, 28),
+        _legacy_with(6, 0),
+        _legacy_with(6, 36),
+        _legacy_with(7, b""),
+        _legacy_with(8, HALF_N + 1),
+    ],
+    ids=[
+        "nothing",
+        "no fields",
+        "type 1",
+        "type 4",
+        "no type",
+        "a byte too many",
+        "zero with a byte",
+        "a list for zero",
+        "a list for a number",
+        "contract creation",
+        "19-byte address",
+        "21-byte address",
+        "access list",
+        "parity 2",
+        "parity 27",
+        "huge parity",
+        "r is 0",
+        "r is N",
+        "r of 33 bytes",
+        "s is 0",
+        "high s",
+        "legacy as 1559",
+        "legacy, a byte too many",
+        "legacy behind no type",
+        "legacy contract creation",
+        "legacy for any chain",
+        "legacy for any chain, odd",
+        "legacy v 0",
+        "legacy chain 0",
+        "legacy r is 0",
+        "legacy high s",
+    ],
+)
+def test_what_is_no_signed_transfer_is_refused(make: Callable[[], bytes]) -> None:
+    """Other types, shapes and signatures out of range are EncodingErrors."""
+    with pytest.raises(EncodingError):
+        SignedBytes.decode(make())
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("chain_id", (0, -1, 2**64)),
+        ("nonce", (-1, 2**64 - 1, 2**64)),
+        ("max_fee_per_gas", (-1, 10**9 - 1, 2**256 // 65_000 + 1, 2**256)),
+        ("max_priority_fee_per_gas", (-1, 2 * 10**9 + 1)),
+        ("gas", (0, -1, MAX_GAS + 1)),
+        ("value", (-1, 2**256)),
+        (
+            "to",
+            (
+                "",
+                "0x",
+                PLAIN.to.lower(),
+                PLAIN.to[2:],
+                PLAIN.to[:-1],
+                PLAIN.to + "0",
+                "0x5fbDB2315678afecb367f032d93F642f64180aa3",
+            ),
+        ),
+    ],
+)
+def test_fields_out_of_range(field: str, values: tuple[Any, ...]) -> None:
+    """Nothing out of range can even be built (T5, T8; EIP-155, 1559, 2681, 7825)."""
+    for value in values:
+        with pytest.raises(InvalidInputError):
+            replace(PLAIN, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("chain_id", (1, 2**64 - 1)),
+        ("nonce", (0, 2**64 - 2)),
+        ("max_fee_per_gas", (10**9, 2**256 // 65_000)),
+        ("max_priority_fee_per_gas", (0, 2 * 10**9)),
+        ("gas", (1, MAX_GAS)),
+        ("value", (0, 2**256 - 1)),
+    ],
+)
+def test_the_edges_of_the_ranges(field: str, values: tuple[int, ...]) -> None:
+    """The first and the last value of every range are still in it."""
+    for value in values:
+        changes: dict[str, Any] = {field: value}
+
+        assert getattr(replace(PLAIN, **changes), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("chain_id", (0, -1, 2**64)),
+        ("nonce", (-1, 2**64 - 1)),
+        ("gas_price", (-1, 2**256 // 65_000 + 1)),
+        ("gas", (0, MAX_GAS + 1)),
+        ("value", (-1, 2**256)),
+        ("to", ("", PLAIN.to.lower())),
+    ],
+)
+def test_a_legacy_transactions_fields_out_of_range(
+    field: str, values: tuple[Any, ...]
+) -> None:
+    """The older kind has the same ranges (T5, T8)."""
+    for value in values:
+        with pytest.raises(InvalidInputError):
+            replace(LEGACY, **{field: value})
+
+
+def test_a_gas_price_is_both_fees() -> None:
+    """Who records and raises fees need not know the kind."""
+    assert LEGACY.max_fee_per_gas == LEGACY.max_priority_fee_per_gas == 2 * 10**9
+
+
+def test_the_example_of_eip_155() -> None:
+    """The specification's own transaction has its hash, its v and its bytes."""
+    example = load("eips")["eip155"]
+    fields = example["transaction"]
+
+    decoded = SignedBytes.decode(bytes(HexBytes(example["raw"])))
+
+    assert decoded.transaction == LegacyTransaction(
+        chain_id=fields["chainId"],
+        nonce=fields["nonce"],
+        gas_price=fields["gasPrice"],
+        gas=fields["gas"],
+        to=to_checksum_address(fields["to"]),
+        value=fields["value"],
+        data=b"",
+    )
+    assert decoded.transaction.signing_digest() == HexBytes(example["hash"])
+    assert decoded.signature.y_parity == example["v"] - 37
+    assert decoded.sender().address == Account.from_key(example["key"]).address
+
+
+def test_the_price_of_all_the_gas_is_a_uint256() -> None:
+    """Gas times fee may be 2**256 - 1 at most, as no node would take more."""
+    replace(PLAIN, gas=2**16, max_fee_per_gas=2**240 - 1)
+
+    with pytest.raises(InvalidInputError, match="max_fee_per_gas"):
+        replace(PLAIN, gas=2**16, max_fee_per_gas=2**240)
+
+
+def test_the_most_gas_is_that_of_eip_7825() -> None:
+    """EIP-7825 caps a transaction at 16,777,216 gas."""
+    assert MAX_GAS == 16_777_216
+
+
+def test_the_refusal_names_the_field() -> None:
+    """Whoever reads the error knows what to mend."""
+    with pytest.raises(InvalidInputError, match="chain_id") as caught:
+        replace(PLAIN, chain_id=0)
+
+    assert caught.value.field == "chain_id"
+
+
+@pytest.mark.parametrize("case", load("ttEIP1559"), ids=lambda case: case["name"])
+def test_ethereums_own_vectors(case: dict[str, str]) -> None:
+    """ethereum/tests' ttEIP1559 end as they say (T8)."""
+    raw = bytes(HexBytes(case["txbytes"]))
+
+    if case["result"] == "valid":
+        decoded = SignedBytes.decode(raw)
+
+        assert decoded.tx_hash == case["hash"]
+        assert decoded.sender().address.lower() == case["sender"]
+    else:
+        with pytest.raises((EncodingError, InvalidInputError)):
+            SignedBytes.decode(raw)

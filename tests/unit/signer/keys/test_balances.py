@@ -1,0 +1,129 @@
+"""What an address holds is told as far as the nodes answer, and in good time."""
+
+import threading
+import time
+from typing import NoReturn
+
+import pytest
+
+from backends.json_rpc import JSONRPCChain
+from dev import stablecoin as coin
+from signer.chain.chain import Chain
+from signer.config.networks import Network
+from signer.deadline import Deadlines
+from signer.errors import ChainUnavailableError
+from signer.keys.balances import AddressBalance, BalanceReader
+from signer.ports import ChainClient
+from tests.fixtures.chain import DevChain
+from tests.fixtures.scripted_chain import ScriptedChain
+from tests.support.refunds import CUSTOMER, NETWORK, altered
+
+
+def _survey(**clients: ChainClient) -> BalanceReader:
+    chains = {name: Chain(NETWORK, client) for name, client in clients.items()}
+    return BalanceReader(chains, Deadlines())
+
+
+def test_what_anvil_knows(fresh_anvil: DevChain) -> None:
+    """Gas and tokens are in whole units, and the nonce is the next one."""
+    network = Network.model_validate(
+        {
+            "chain_id": 31337,
+            "rpc_urls": [fresh_anvil.url],
+            "tokens": {
+                "TUSD": {
+                    "address": fresh_anvil.token,
+                    "decimals": 6,
+                    "max_amount": "1000",
+                }
+            },
+        }
+    )
+    client = JSONRPCChain([fresh_anvil.url], timeout=10, chain_id=31337)
+    survey = BalanceReader({"local": Chain(network, client)}, Deadlines())
+    address = "0x000000000000000000000000000000000000dEaD"
+    (before,) = survey(address)
+    coin.fund(fresh_anvil.url, address, token=fresh_anvil.token)
+    (after,) = survey(address)
+
+    assert before.nonce == after.nonce == 0
+    assert (before.is_funded, after.is_funded) == (False, True)
+    assert float(after.gas or 0) > 0
+    assert float(after.tokens["TUSD"]) > 0
+    assert list(after.warnings()) == []
+    assert list(before.warnings()) == [
+        "local: the new address has no coin to pay for gas",
+        "local: the new address holds no TUSD",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("holding", "funded", "words"),
+    [
+        (AddressBalance("n", "1.5", {"T": "0.01"}, 0), True, []),
+        (AddressBalance("n", "1.5", {}, 0), True, []),
+        (AddressBalance("n", "0", {"T": "1"}, 0), False, ["no coin"]),
+        (AddressBalance("n", "0.00", {"T": "1"}, 0), False, ["no coin"]),
+        (
+            AddressBalance("n", "1", {"T": "0.000000", "U": "2"}, 0),
+            False,
+            ["holds no T"],
+        ),
+        (AddressBalance("n", "10", {"T": "100"}, 3), True, ["has sent 3 transactions"]),
+        (
+            AddressBalance("n", error="chain-unavailable"),
+            False,
+            ["(chain-unavailable)"],
+        ),
+        (AddressBalance("n"), False, ["no coin"]),
+    ],
+)
+def test_warnings(holding: AddressBalance, *, funded: bool, words: list[str]) -> None:
+    """O3: what would keep refunds from being paid is said, a line each."""
+    warnings = list(holding.warnings())
+
+    assert holding.is_funded is funded
+    assert len(warnings) == len(words)
+    for warning, word in zip(warnings, words, strict=True):
+        assert warning.startswith("n: ")
+        assert word in warning
+
+
+def test_a_network_that_is_down() -> None:
+    """The networks that answer are told, and of the others why they are not."""
+
+    def down(address: str) -> NoReturn:
+        raise ChainUnavailableError("no node answers")
+
+    chain = _funded()
+    one, two = _survey(one=chain, two=altered(chain, balance=down))(CUSTOMER)
+
+    assert one == AddressBalance("one", "1.000000000000000000", {"TUSD": "7.000000"}, 0)
+    assert two == AddressBalance("two", error="chain-unavailable")
+
+
+def test_networks_that_hang() -> None:
+    """All networks together are waited for as long as one, and no longer."""
+    release = threading.Event()
+
+    def hang(address: str) -> int:
+        release.wait(30)
+        return 0
+
+    hanging = altered(_funded(), balance=hang)
+    began = time.monotonic()
+    found = _survey(a=hanging, b=hanging, c=hanging, d=_funded())(CUSTOMER)
+    seconds = time.monotonic() - began
+    release.set()
+
+    assert [each.error for each in found] == ["chain-unavailable"] * 3 + [None]
+    assert 2.5 < seconds < 5.5
+
+
+def _funded() -> ChainClient:
+    return altered(
+        ScriptedChain(),
+        balance=lambda address: 10**18,
+        call=lambda call: (7 * 10**6).to_bytes(32, "big"),
+        pending_count=lambda address: 0,
+    )

@@ -1,0 +1,95 @@
+"""Draining keys are retired by whoever works, once each, and with a record."""
+
+import coincurve
+import pytest
+import structlog
+
+from backends.sql import SQLStore
+from signer.audit.log import AuditLog
+from signer.errors import StoreUnavailableError
+from signer.keys.retirement import KeyRetirement
+from signer.model.key import KeyState
+from tests.support.devices import honest, signer_over
+from tests.support.keys import key_at, made_active
+from tests.support.refunds import FakeClock, World, altered
+
+
+NEW = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef"
+
+
+@pytest.fixture
+def world(sqlite_store: SQLStore) -> World:
+    """A service with a refund in its hands, whose key is rotated away from."""
+    world = World(sqlite_store, others=(NEW,))
+    world.broadcast()
+    made_active(sqlite_store, key_at(NEW.address, key_id=f"{ARN}99"))
+    return world
+
+
+def _states(world: World) -> list[str]:
+    ring = world.store.keys()
+    return [str(key.state) for key in ring]
+
+
+def test_a_key_retires_when_its_last_refund_is_final(world: World) -> None:
+    """O4: the worker pays what the old key began, and then the key is done."""
+    world.work()
+    waiting = _states(world)
+    world.mine_deep()
+    for _ in range(20):
+        world.work()
+
+    assert waiting == ["active", "draining"]
+    assert _states(world) == ["active", "retired"]
+
+
+def test_a_retirement_is_on_record_once(world: World) -> None:
+    """The record names key, address and epoch, and holds no whole key id."""
+    _finish(world)
+    records, log = structlog.testing.CapturingLogger(), AuditLog
+    capture = structlog.testing.LogCapture()
+    logger = structlog.wrap_logger(records, processors=[capture])
+    keeper = KeyRetirement(world.store, log(logger, journal=world.store), FakeClock())
+    for _ in range(2):
+        keeper.retire([key.address for key in world.ring.known()])
+    world.store.seal()
+    last = world.store.sealed(0, 1000)[-1].record.fields
+    retired = world.store.keys()[-1]
+
+    assert [event["event"] for event in capture.entries] == ["key-retired"]
+    assert (last["event"], last["operation"]) == ("key-retired", "key-rotation")
+    assert (last["actor"], last["outcome"]) == ("worker", "success")
+    assert last["details"] == {
+        "key_id": "1234abcd...",
+        "address": retired.address,
+        "epoch": 1,
+    }
+
+
+def test_a_ledger_that_does_not_answer(world: World) -> None:
+    """The worker goes on when nothing can be retired, and the log says why."""
+    _finish(world)
+
+    def unavailable(*_: object) -> None:
+        raise StoreUnavailableError("the database does not answer")
+
+    keeper = KeyRetirement(
+        altered(world.store, retire=unavailable),
+        AuditLog(structlog.wrap_logger(structlog.ReturnLogger())),
+        world.clock,
+    )
+    with structlog.testing.capture_logs() as events:
+        keeper.retire([key.address for key in world.ring.known()])
+
+    assert [(event["event"], event["code"]) for event in events] == [
+        ("keys-not-kept", "store-unavailable")
+    ]
+    assert world.store.keys()[-1].state is KeyState.DRAINING
+
+
+def _finish(world: World) -> None:
+    """Bring the refund to its end without the keeper."""
+    world.mine_deep()
+    for _ in range(3):
+        world.tracker.track()

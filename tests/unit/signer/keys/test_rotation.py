@@ -1,0 +1,514 @@
+"""Rotation step by step: whatever fails, the old key serves, and it is on record."""
+
+import secrets
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import structlog
+
+from api.http.problems import problem_of
+from backends.sql import SQLStore
+from signer.alerts import Alerts
+from signer.audit.log import AuditLog
+from signer.errors import (
+    AccessDeniedError,
+    BackendError,
+    ConflictError,
+    HotWalletError,
+    InvalidInputError,
+    KeyNotFoundError,
+    KeyUnusableError,
+    NewKeyUnhealthyError,
+    ProofsPendingError,
+    RotationInProgressError,
+    StoreUnavailableError,
+)
+from signer.keys import candidate as proving
+from signer.keys.changeover import RotationOptions
+from signer.model.key import Key, KeyState
+from signer.ports import KeyId
+from tests.support.keys import key_at
+from tests.support.refunds import altered
+from tests.support.ring import (
+    ALICE,
+    ELSEWHERE,
+    NEW,
+    OLD,
+    OTHER,
+    POOR,
+    RICH,
+    SILENCE,
+    System,
+)
+from tests.support.waiting import eventually
+
+
+REHEARSAL = RotationOptions(rehearse=True)
+
+
+@pytest.fixture
+def system(sqlite_store: SQLStore) -> System:
+    """A system whose first key is the active one."""
+    return System(sqlite_store)
+
+
+def _refused(system: System, name: str = NEW) -> NewKeyUnhealthyError:
+    with pytest.raises(NewKeyUnhealthyError) as raised:
+        system.rotation().rotate(name, ALICE)
+    return raised.value
+
+
+def test_a_rotation(system: System) -> None:
+    """The new key has signed, serves, and the answer says what became of the old."""
+    rotated = system.rotation().rotate(NEW, ALICE)
+    active = system.store.active_key()
+
+    assert (rotated.status, rotated.key, rotated.previous) == (
+        "rotated",
+        active,
+        system.old,
+    )
+    assert rotated.key.address == system.address(NEW)
+    assert (rotated.key.epoch, rotated.key.requested_by) == (2, "alice")
+    assert rotated.holdings == (RICH,)
+    assert "address has changed" in rotated.warnings[0]
+    assert system.states == {NEW: "active", OLD: "draining"}
+    assert system.directory.devices[NEW].calls == 1
+    assert system.told == []
+
+
+def test_a_rotation_is_on_record(system: System) -> None:
+    """Intent, proof and outcome name who, which key, and the token; no whole ids."""
+    system.rotation().rotate(NEW, ALICE)
+    records = system.records
+    (done,) = (each for each in records if each["event"] == "rotation")
+
+    assert system.outcomes == [
+        ("rotation", "success"),
+        ("rotation-intent", "success"),
+        ("signing", "success"),
+        ("signing-intent", None),
+    ]
+    assert {each["operation"] for each in records} == {"key-rotation"}
+    assert {(each["actor"], each["request_id"]) for each in records} == {
+        ("alice", "req-1")
+    }
+    assert done["details"] == {
+        "key": "22222222...",
+        "key_address": system.address(NEW),
+        "previous_key": "11111111...",
+        "previous_key_address": system.address(OLD),
+        "compromised": False,
+    }
+    assert OLD not in str(records)
+    assert NEW not in str(records)
+
+
+def test_the_log_is_told_what_is_on_record(system: System) -> None:
+    """A rotation, a relocation and a key that is given up are heard, each once."""
+    system.rotation().rotate(NEW, ALICE)
+    system.blocking().block(system.address(OLD), ALICE)
+    system.replicate(NEW, ELSEWHERE)
+    system.relocation().relocate(ELSEWHERE, ALICE)
+    heard = [entry["event"] for entry in system.log.entries]
+
+    assert sorted(heard) == [event for event, _ in system.outcomes]
+    assert {"rotation", "key-blocked", "key-relocated"} <= set(heard)
+
+
+def test_asking_again_is_answered_again(system: System) -> None:
+    """O2: whoever did not hear of the success hears of it, and nothing is changed."""
+    first = system.rotation().rotate(NEW, ALICE)
+    again = system.rotation().rotate(NEW, ALICE)
+
+    assert (again.status, again.key, again.key.epoch) == ("rotated", first.key, 2)
+    assert again.previous is not None
+    assert again.previous.key_id == OLD
+    assert "already" in again.warnings[0]
+
+
+def test_the_only_key_is_the_active_one(system: System) -> None:
+    """A rotation to the key that serves changes nothing, and had none before it."""
+    rotated = system.rotation().rotate(OLD, ALICE)
+
+    assert (rotated.key, rotated.previous) == (system.old, None)
+    assert system.store.active_key() == system.old
+
+
+def test_the_first_key_of_an_empty_ring(sqlite_store: SQLStore) -> None:
+    """A rotation without an active key activates, and names none before it."""
+    system = System(sqlite_store, is_empty=True)
+    rotated = system.rotation().rotate(NEW, ALICE)
+    done = next(e for e in system.records if e["event"] == "rotation")
+
+    assert rotated.previous is None
+    assert "previous_key" not in done["details"]
+
+
+def test_a_rehearsal_changes_nothing(system: System) -> None:
+    """The new key has signed, and the ring is as it was; both are on record."""
+    rotated = system.rotation().rotate(NEW, ALICE, REHEARSAL)
+
+    assert rotated.status == "would-rotate"
+    assert (rotated.key.address, rotated.previous) == (system.address(NEW), system.old)
+    assert rotated.holdings == (RICH,)
+    assert list(system.store.keys()) == [system.old]
+    assert ("signing", "success") in system.outcomes
+    intent = next(e for e in system.records if e["event"] == "rotation-intent")
+    assert intent["details"]["rehearsal"] is True
+
+
+FAILURES: dict[str, tuple[HotWalletError, str]] = {
+    "denied": (AccessDeniedError("AccessDeniedException"), "backend-access-denied"),
+    "disabled": (KeyUnusableError("DisabledException"), "key-unusable"),
+    "deleted": (KeyNotFoundError("NotFoundException"), "key-not-found"),
+    "broken": (BackendError("the device failed"), "backend-failed"),
+}
+
+
+@pytest.mark.parametrize(("error", "reason"), FAILURES.values(), ids=FAILURES)
+def test_a_key_that_does_not_sign(
+    system: System, error: HotWalletError, reason: str
+) -> None:
+    """O1: the old key serves, the new one is rejected; an alert, and two records."""
+    system.directory.failure = error
+    refused = _refused(system)
+
+    assert refused.reason == reason
+    assert NEW not in str(refused)
+    assert system.store.active_key() == system.old
+    assert system.states == {OLD: "active", NEW: "rejected"}
+    assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
+    assert system.told[0]["facts"] == {"code": reason, "actor": "alice"}
+    assert dict(system.store.alert_counts()) == {"rotation-refused": 1}
+    assert system.outcomes == [
+        ("rotation", reason),
+        ("rotation-intent", "success"),
+        ("signing", reason),
+        ("signing-intent", None),
+    ]
+
+
+def test_a_key_that_signs_with_another(system: System) -> None:
+    """A signature that does not recover is an alert of its own: a key mismatch."""
+    device, other = (system.directory.devices[name] for name in (NEW, OTHER))
+    device._answer = other._answer
+    refused = _refused(system)
+
+    assert refused.reason == "signature-recovery"
+    assert system.store.active_key() == system.old
+    assert [alert["alert"] for alert in system.told] == [
+        "key-mismatch",
+        "rotation-refused",
+    ]
+
+
+def test_a_key_that_is_replaced_meanwhile(system: System) -> None:
+    """What signs must be what was found: another public key behind it is refused."""
+    system.store.wait_for(
+        system.store.begin_rotation(
+            key_at(system.address(NEW), key_id=NEW), system.clock()
+        ),
+        "awaiting-funds",
+        system.clock(),
+    )
+    begin = system.store.begin_rotation
+
+    def begin_and_swap(*given: Any) -> Key:
+        pending = begin(*given)
+        system.directory.devices[NEW].becomes(system.directory.devices[OTHER])
+        return pending
+
+    rotation = system.rotation(altered(system.store, begin_rotation=begin_and_swap))
+    with pytest.raises(NewKeyUnhealthyError) as raised:
+        rotation.rotate(NEW, ALICE)
+
+    assert raised.value.reason == "key-unusable"
+    assert system.store.active_key() == system.old
+
+
+def test_an_alias_is_resolved_once(system: System) -> None:
+    """O7: an alias that is moved afterwards does not move the wallet."""
+    system.directory.aliases["alias/wallet"] = NEW
+    rotated = system.rotation().rotate("alias/wallet", ALICE)
+    system.directory.aliases["alias/wallet"] = OTHER
+
+    assert rotated.key.key_id == NEW
+    assert system.store.active_key() == rotated.key
+
+
+def test_a_malformed_name(system: System) -> None:
+    """What is no key's name is the caller's mistake, on record, and no alert."""
+    with pytest.raises(InvalidInputError):
+        system.rotation().rotate(" ", ALICE)
+
+    assert system.outcomes == [
+        ("rotation", "invalid-input"),
+        ("rotation-intent", "success"),
+    ]
+    assert system.told == []
+
+
+def test_a_key_that_waits_for_funds(system: System) -> None:
+    """O3: where funds are a must the old key serves until asked again, with funds."""
+    system.holdings = (POOR,)
+    waiting = system.rotation(needs_funds=True).rotate(NEW, ALICE)
+    meanwhile = (system.store.active_key(), system.states[NEW])
+    system.holdings = (RICH,)
+    rotated = system.rotation(needs_funds=True).rotate(NEW, ALICE)
+
+    assert (waiting.status, waiting.key.blocked_by) == ("awaiting-funds",) * 2
+    assert len(waiting.warnings) == 3
+    assert meanwhile == (system.old, "pending")
+    assert (rotated.status, rotated.key.blocked_by) == ("rotated", None)
+    assert ("awaiting-funds", "success") in system.outcomes
+
+
+def test_funds_are_a_warning_elsewhere(system: System) -> None:
+    """Without the policy an empty address serves, and the answer warns of it."""
+    system.holdings = (POOR,)
+    rotated = system.rotation().rotate(NEW, ALICE)
+
+    assert rotated.status == "rotated"
+    assert len(rotated.warnings) == 3
+
+
+def test_rolling_back(system: System) -> None:
+    """O6: the former key is rotated to like any other, with the next epoch."""
+    system.rotation().rotate(NEW, ALICE)
+    back = system.rotation().rotate(OLD, ALICE)
+
+    assert (back.key.key_id, back.key.epoch) == (OLD, 3)
+    assert back.previous is not None
+    assert back.previous.key_id == NEW
+    assert system.states == {OLD: "active", NEW: "draining"}
+
+
+def test_two_administrators_at_once(system: System) -> None:
+    """O2: in one process, too: one rotates, and the other is told why not."""
+    told = threading.Event()
+
+    def last(*given: Any, **how: Any) -> Key:
+        assert told.wait(60)  # Until then the other one has not asked the ledger.
+        return system.store.activate(*given, **how)
+
+    rotation = system.rotation(altered(system.store, activate=last))
+
+    def ask(name: str) -> str:
+        try:
+            return rotation.rotate(name, ALICE).status
+        except RotationInProgressError as e:
+            told.set()
+            return e.code
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = sorted(threads.map(ask, (NEW, OTHER)))
+
+    assert answers == ["rotated", "rotation-in-progress"]
+    assert sorted(system.states.values()) == ["active", "draining"]
+    assert system.told == []
+
+
+@pytest.mark.parametrize("step", ["activate", "wait_for"])
+def test_a_turn_that_was_lost(system: System, step: str) -> None:
+    """O2: whoever was slower than the hold does nothing behind who took it up."""
+    if step == "wait_for":
+        system.holdings = (POOR,)
+
+    def slow(*given: Any, **how: Any) -> Key:
+        system.clock.advance(seconds=21)
+        key = key_at(system.address(NEW), key_id=NEW)
+        system.store.begin_rotation(key, system.clock())
+        changed: Key = getattr(system.store, step)(*given, **how)
+        return changed
+
+    rotation = system.rotation(altered(system.store, **{step: slow}), needs_funds=True)
+    with pytest.raises(RotationInProgressError, match="somebody else"):
+        rotation.rotate(NEW, ALICE)
+
+    assert system.states == {OLD: "active", NEW: "pending"}
+    assert ("rotation", "rotation-in-progress") in system.outcomes
+
+
+STEPS = ("keys", "begin_rotation", "wait_for", "activate")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_whoever_asks_again_goes_on(system: System, step: str) -> None:
+    """O1: a process that dies at any step leaves the old key, and a way to go on."""
+
+    class DeadError(BaseException):
+        """The process is gone: nothing that follows is done."""
+
+    def die(*_: object, **__: object) -> None:
+        raise DeadError
+
+    if step == "wait_for":
+        system.holdings = (POOR,)
+    dying = altered(system.store, **{step: die})
+    with pytest.raises(DeadError):
+        system.rotation(dying, needs_funds=True).rotate(NEW, ALICE)
+    left = system.store.active_key()
+    system.holdings = (RICH,)
+    system.clock.advance(seconds=20)
+    rotated = system.rotation().rotate(NEW, ALICE)
+
+    assert left == system.old
+    assert rotated.status == "rotated"
+    assert system.states == {NEW: "active", OLD: "draining"}
+
+
+def _unavailable(*_: object, **__: object) -> None:
+    raise StoreUnavailableError("the database does not answer")
+
+
+@pytest.mark.parametrize("step", ["keys", "begin_rotation", "activate"])
+def test_a_ledger_that_does_not_answer(system: System, step: str) -> None:
+    """O1: the old key serves, whoever asked is told, and there is a record."""
+    failing = altered(system.store, **{step: _unavailable})
+    with pytest.raises(StoreUnavailableError):
+        system.rotation(failing).rotate(NEW, ALICE)
+
+    assert system.store.active_key() == system.old
+    assert ("rotation", "store-unavailable") in system.outcomes
+
+
+def test_a_refusal_that_cannot_be_stored(system: System) -> None:
+    """The alert is sounded, and the reason told, though the ledger is gone by then."""
+    system.directory.failure = KeyUnusableError("DisabledException")
+    failing = altered(system.store, reject=_unavailable)
+    with pytest.raises(NewKeyUnhealthyError) as raised:
+        system.rotation(failing).rotate(NEW, ALICE)
+
+    assert raised.value.reason == "key-unusable"
+    assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
+    assert system.store.active_key() == system.old
+
+
+def test_no_journal_no_rotation(system: System, sqlite_store: SQLStore) -> None:
+    """Without a record of the intent nothing is asked of the new key."""
+    system.audit = AuditLog(SILENCE, journal=altered(sqlite_store, append=_unavailable))
+    rotation = system.rotation()
+    with (
+        structlog.testing.capture_logs() as events,
+        pytest.raises(StoreUnavailableError),
+    ):
+        rotation.rotate(NEW, ALICE)
+
+    assert [event["event"] for event in events] == ["refusal-not-recorded"]
+    assert system.directory.devices[NEW].calls == 0
+    assert list(system.store.keys()) == [system.old]
+
+
+def test_a_key_that_hangs(system: System) -> None:
+    """A device that never answers costs 5 s at most, and the old key serves."""
+    release = threading.Event()
+
+    def hang(digest: bytes) -> bytes:
+        release.wait(30)
+        return secrets.token_bytes(70)
+
+    system.directory.devices[NEW]._answer = hang
+    began = time.monotonic()
+    refused = _refused(system)
+    seconds = time.monotonic() - began
+    release.set()
+
+    assert refused.reason == "backend-unavailable"
+    assert seconds < 5
+    assert system.store.active_key() == system.old
+    assert system.states[NEW] == KeyState.REJECTED
+
+
+def test_a_key_that_hangs_is_not_in_the_way(system: System) -> None:
+    """Behind four proofs that hang the fifth is refused, and another key goes on."""
+    release = threading.Event()
+    device = system.directory.devices[NEW]
+    system.directory.aliases["alias/wallet"] = NEW
+
+    def hang(digest: bytes) -> bytes:
+        release.wait(60)
+        return secrets.token_bytes(70)
+
+    device._answer = hang
+    rotation = system.rotation()
+
+    def rehearse(_: int) -> str:
+        with pytest.raises(NewKeyUnhealthyError) as raised:
+            rotation.rotate(NEW, ALICE, REHEARSAL)
+        return raised.value.reason
+
+    with ThreadPoolExecutor(4) as threads:
+        rehearsals = threads.map(rehearse, range(4))
+        hanging = eventually(lambda: device.calls == 4, 60)
+        refused = []
+        for name in (NEW, "alias/wallet"):
+            with pytest.raises(ProofsPendingError) as raised:
+                rotation.rotate(name, ALICE)
+            refused.append(problem_of(raised.value))
+        pending, other = system.states[NEW], rotation.rotate(OTHER, ALICE)
+        reasons = list(rehearsals)
+    release.set()
+
+    assert hanging
+    assert reasons == ["backend-unavailable"] * 4
+    assert {(p.status, p.headers["Retry-After"]) for p in refused} == {(503, "5")}
+    assert "ask again" in (refused[0].detail or "")
+    assert (pending, other.status) == ("rejected", "rotated")
+    assert ("rotation", "proofs-pending") in system.outcomes
+    assert system.told == []
+
+
+def test_names_are_bounded_in_all(system: System) -> None:
+    """As many names as a caller makes up hang in no more than twenty threads."""
+    release = threading.Event()
+    resolve = system.directory.resolve
+
+    def hang(name: str) -> KeyId:
+        release.wait(60)
+        return resolve(name)
+
+    prover = proving.CandidateTester(
+        altered(system.directory, resolve=hang),
+        system.open_signer,
+        Alerts(),
+        system.clock,
+    )
+
+    def ask(n: int) -> str:
+        try:
+            return prover.find(f"name-{n}", ALICE).address
+        except (NewKeyUnhealthyError, ProofsPendingError) as e:
+            return e.code
+
+    with ThreadPoolExecutor(25) as threads:
+        answers = list(threads.map(ask, range(25)))
+    release.set()
+
+    assert answers.count("new-key-unhealthy") == 20
+    assert answers.count("proofs-pending") == 5
+
+
+def test_a_grant_that_takes_a_while(system: System) -> None:
+    """K17: what was denied is granted later; asking again succeeds, and not before."""
+    system.directory.failure = AccessDeniedError("AccessDeniedException")
+    for _ in range(3):
+        assert _refused(system).reason == "backend-access-denied"
+        assert system.store.active_key() == system.old
+    system.directory.failure = None
+    rotated = system.rotation().rotate(NEW, ALICE)
+
+    assert (rotated.status, rotated.key.epoch) == ("rotated", 2)
+
+
+def test_a_key_in_another_place_is_no_rotation(system: System) -> None:
+    """K18: a replica of the active key is told apart, and the way to it is named."""
+    replica = system.replicate(OLD, ELSEWHERE)
+    with pytest.raises(ConflictError, match="use relocate"):
+        system.rotation().rotate(replica, ALICE)
+
+    assert list(system.store.keys()) == [system.old]
+    assert system.directory.devices[replica].calls == 0

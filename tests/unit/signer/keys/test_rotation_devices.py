@@ -1,0 +1,267 @@
+"""Rotation among real keys: those of KMS over HTTP, and those of a SoftHSM token."""
+
+import secrets
+import time
+from collections.abc import Callable
+
+import pytest
+import structlog
+from asn1crypto.core import OctetString
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pkcs11 import Attribute, KeyType, ObjectClass, Session
+from structlog.testing import LogCapture
+
+from backends.aws_kms import KMSBackend
+from backends.pkcs11 import PKCS11Backend
+from backends.pkcs11 import keys as pkcs11_keys
+from backends.sql import SQLStore
+from dev import kms_faults as faults
+from dev.kms_emulator import KMSEmulator
+from dev.kms_wire import Fault, Faults
+from signer.alerts import Alerts
+from signer.audit.log import AuditLog
+from signer.crypto.der import parse_public_key
+from signer.errors import InvalidInputError, NewKeyUnhealthyError
+from signer.keys.rotation import Rotation
+from signer.keys.signer import Signer
+from signer.model.audit_record import Actor
+from signer.model.key import Key
+from signer.ports import KeyDirectory, KeyId, utc_now
+from tests.support.keys import key_at
+
+
+ALICE = Actor("alice", "req-1")
+P256 = bytes.fromhex("06082a8648ce3d030107")
+_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
+
+
+def _rotation(store: SQLStore, device: KeyDirectory) -> Rotation:
+    audit = AuditLog(_SILENCE, journal=store)
+
+    def open_signer(key: Key) -> Signer:
+        return Signer.open(
+            device, KeyId(key.key_id), audit, expected_address=key.address
+        )
+
+    return Rotation(
+        store,
+        device,
+        open_signer,
+        survey=lambda address: (),
+        audit=audit,
+        alerts=Alerts(store),
+        clock=utc_now,
+    )
+
+
+def _enrolled(store: SQLStore, device: KeyDirectory, key_id: str) -> Key:
+    address = parse_public_key(device.public_key(KeyId(key_id))).address
+    return store.enrol(key_at(address, key_id=key_id))
+
+
+def _require_refused(
+    store: SQLStore, device: KeyDirectory, name: str, reason: str
+) -> None:
+    """Require that a rotation to *name* is refused in time, and changes nothing."""
+    before = store.active_key()
+    began = time.monotonic()
+    with pytest.raises(NewKeyUnhealthyError) as raised:
+        _rotation(store, device).rotate(name, ALICE)
+    seconds = time.monotonic() - began
+
+    assert raised.value.reason == reason
+    assert seconds < 5
+    assert name not in str(raised.value)
+    assert "arn:" not in str(raised.value)
+    assert store.active_key() == before
+    assert dict(store.alert_counts())["rotation-refused"] == 1
+    store.seal()
+    told = [each.record.fields for each in store.sealed(0, 100)]
+    assert ("rotation", reason) in [(e["event"], e.get("outcome")) for e in told]
+    assert name not in str(told)
+
+
+@pytest.fixture
+def kms_store(sqlite_store: SQLStore, kms: KMSBackend, kms_key: KeyId) -> SQLStore:
+    """A ledger whose active key is one of KMS."""
+    _enrolled(sqlite_store, kms, kms_key)
+    return sqlite_store
+
+
+Spoil = Callable[[KMSEmulator], str]
+
+KEYS: dict[str, tuple[Spoil, str]] = {
+    "missing": (
+        lambda kms: kms.create_key()[:-12] + "000000000000",
+        "key-not-found",
+    ),
+    "disabled": (lambda kms: _in_state(kms, "Disabled"), "key-unusable"),
+    "pending deletion": (
+        lambda kms: _in_state(kms, "PendingDeletion"),
+        "key-unusable",
+    ),
+    "wrong curve": (lambda kms: kms.create_key(spec="ECC_NIST_P256"), "key-unusable"),
+    "wrong usage": (
+        lambda kms: kms.create_key(spec="RSA_2048", usage="ENCRYPT_DECRYPT"),
+        "key-unusable",
+    ),
+}
+
+
+def _in_state(kms: KMSEmulator, state: str) -> str:
+    arn = kms.create_key()
+    kms.set_state(arn, state)
+    return arn
+
+
+@pytest.mark.parametrize(("spoil", "reason"), KEYS.values(), ids=KEYS)
+def test_keys_of_kms_that_cannot_sign(
+    *,
+    kms_store: SQLStore,
+    kms: KMSBackend,
+    kms_emulator: KMSEmulator,
+    spoil: Spoil,
+    reason: str,
+) -> None:
+    """What KMS says of a key that is not one is the reason, within five seconds."""
+    _require_refused(kms_store, kms, spoil(kms_emulator), reason)
+
+
+def _p256() -> bytes:
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+FAULTS: dict[str, tuple[str, Fault, str]] = {
+    "hangs when found": ("GetPublicKey", faults.hang(), "backend-unavailable"),
+    "hangs when it signs": ("Sign", faults.hang(), "backend-unavailable"),
+    "trickles": ("Sign", faults.trickle(0.5), "backend-unavailable"),
+    "signs with another key": ("Sign", faults.other_key(), "signature-recovery"),
+    "hashes again": ("Sign", faults.double_hash(), "signature-recovery"),
+    "no DER": ("Sign", faults.signature(b"\x30\x00"), "signature-encoding"),
+    "disabled meanwhile": ("Sign", faults.disabled(), "key-unusable"),
+    "denied": ("Sign", faults.access_denied(), "backend-access-denied"),
+    "another curve": ("GetPublicKey", faults.public_key(_p256()), "signature-encoding"),
+}
+
+
+@pytest.mark.parametrize(("operation", "fault", "reason"), FAULTS.values(), ids=FAULTS)
+def test_a_kms_that_fails(
+    *,
+    kms_store: SQLStore,
+    kms: KMSBackend,
+    kms_emulator: KMSEmulator,
+    kms_faults: Faults,
+    operation: str,
+    fault: Fault,
+    reason: str,
+) -> None:
+    """Whatever KMS does when it is asked, the old key serves within five seconds."""
+    kms_faults.always(operation, fault)
+    _require_refused(kms_store, kms, kms_emulator.create_key(), reason)
+
+
+def test_a_kms_that_throttles(
+    kms_store: SQLStore,
+    hasty_kms: KMSBackend,
+    kms_emulator: KMSEmulator,
+    kms_faults: Faults,
+) -> None:
+    """A quota that is used up is told as such, when there is no time to wait for it."""
+    kms_faults.always("Sign", faults.throttle())
+    arn = kms_emulator.create_key()
+    _require_refused(kms_store, hasty_kms, arn, "backend-throttled")
+
+
+def test_a_rotation_by_alias_pins_the_key(
+    kms_store: SQLStore, kms: KMSBackend, kms_emulator: KMSEmulator
+) -> None:
+    """O7: an alias means what it meant at the rotation; the ring has the ARN."""
+    arn, alias = kms_emulator.create_key(), f"alias/{secrets.token_hex(6)}"
+    kms_emulator.create_alias(alias, arn)
+    rotated = _rotation(kms_store, kms).rotate(alias, ALICE)
+
+    assert (rotated.status, rotated.key.key_id) == ("rotated", arn)
+    assert rotated.key.address == kms_emulator.address(arn)
+    assert kms_store.active_key() == rotated.key
+
+
+def test_a_grant_of_kms_that_takes_a_while(
+    kms_store: SQLStore, kms: KMSBackend, kms_emulator: KMSEmulator, kms_faults: Faults
+) -> None:
+    """K17: a policy that is not everywhere yet cuts nothing over; asked again it is."""
+    arn, old = kms_emulator.create_key(), kms_store.active_key()
+    kms_faults.on("GetPublicKey", faults.not_found())
+    kms_faults.on("Sign", faults.access_denied(), times=2)
+    reasons = []
+    for _ in range(3):
+        with pytest.raises(NewKeyUnhealthyError) as raised:
+            _rotation(kms_store, kms).rotate(arn, ALICE)
+        reasons.append(raised.value.reason)
+        assert kms_store.active_key() == old
+    rotated = _rotation(kms_store, kms).rotate(arn, ALICE)
+
+    assert reasons == ["key-not-found", *["backend-access-denied"] * 2]
+    assert (rotated.status, rotated.key.epoch) == ("rotated", 2)
+
+
+def test_a_token_of_ones_own(
+    sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId
+) -> None:
+    """A CKA_ID in any case is pinned in lower case; what is not hex is no name."""
+    old = _enrolled(sqlite_store, softhsm, softhsm_key)
+    new = softhsm.generate(secrets.token_hex(8))
+    rotation = _rotation(sqlite_store, softhsm)
+    rotated = rotation.rotate(new.upper(), ALICE)
+
+    assert (rotated.key.key_id, rotated.previous) == (new, old)
+    with pytest.raises(InvalidInputError, match="CKA_ID"):
+        rotation.rotate("not hex", ALICE)
+
+
+def test_a_key_that_is_not_in_the_token(
+    sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId
+) -> None:
+    """A CKA_ID that no key has is refused, and the old key serves."""
+    _enrolled(sqlite_store, softhsm, softhsm_key)
+    _require_refused(sqlite_store, softhsm, secrets.token_hex(16), "key-not-found")
+
+
+def test_a_key_of_the_token_on_another_curve(
+    sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId
+) -> None:
+    """A key on P-256 is refused by its parameters, before it signs anything."""
+    _enrolled(sqlite_store, softhsm, softhsm_key)
+    key_id = secrets.token_hex(16)
+    private = ec.generate_private_key(ec.SECP256R1())
+    point = private.public_key().public_bytes(
+        Encoding.X962, PublicFormat.UncompressedPoint
+    )
+    shared = {
+        Attribute.KEY_TYPE: KeyType.EC,
+        Attribute.ID: bytes.fromhex(key_id),
+        Attribute.EC_PARAMS: P256,
+    }
+
+    def create(session: Session) -> None:
+        value = private.private_numbers().private_value.to_bytes(32, "big")
+        session.create_object(
+            {
+                **pkcs11_keys.PRIVATE_TEMPLATE,
+                **shared,
+                Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+                Attribute.VALUE: value,
+            }
+        )
+        session.create_object(
+            {
+                **pkcs11_keys.PUBLIC_TEMPLATE,
+                **shared,
+                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
+                Attribute.EC_POINT: OctetString(point).dump(),
+            }
+        )
+
+    softhsm.provision(create)
+    _require_refused(sqlite_store, softhsm, key_id, "key-unusable")

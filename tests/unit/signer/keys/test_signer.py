@@ -1,0 +1,263 @@
+"""One pinned key: no unverified signature leaves, whatever the device does."""
+
+import hashlib
+from collections.abc import Callable
+
+import coincurve
+import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.crypto.secp256k1 import N
+from signer.errors import (
+    BackendThrottledError,
+    EncodingError,
+    InvalidInputError,
+    KeyUnusableError,
+    RecoveryError,
+    SigningError,
+)
+from signer.keys.signer import Signer
+from signer.model.audit_record import Operation, Purpose
+from tests.support.arithmetic import Verifier
+from tests.support.devices import (
+    KEY_ID,
+    Device,
+    abscissas,
+    components,
+    honest,
+    past_the_order,
+    past_the_order_once,
+    planted,
+    point,
+    recorded_outcomes,
+    recording,
+    recovered,
+    signer_over,
+)
+
+
+KEY = coincurve.PrivateKey.from_int(0xBEEF)
+OTHER = coincurve.PrivateKey.from_int(0xF00D)
+DIGEST = hashlib.sha256(b"signed as given").digest()
+PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local")
+
+
+@given(digest=st.binary(min_size=32, max_size=32).filter(any))
+def test_a_good_device_gives_a_good_signature(digest: bytes) -> None:
+    """65 bytes, low-s, and the pinned key by arithmetic that shares nothing."""
+    signature = signer_over(honest(KEY)).sign_digest(digest, PURPOSE)
+
+    assert Verifier(point(KEY)).accepts(digest, signature.to_bytes())
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_high_s_is_turned_over(number: int) -> None:
+    """s becomes N - s, and the parity turns with it, for both parities (S5)."""
+    digest = hashlib.sha256(bytes([number])).digest()
+    r, s, y_parity = components(KEY, digest)
+    device = planted(point(KEY), encode_dss_signature(r, N - s))
+
+    signature = signer_over(device).sign_digest(digest, PURPOSE)
+
+    assert (signature.r, signature.s, signature.y_parity) == (r, s, y_parity)
+
+
+def test_both_parities_occur_above() -> None:
+    """The eight digests of the test before cover both parities."""
+    parities = {
+        components(KEY, hashlib.sha256(bytes([number])).digest())[2]
+        for number in range(8)
+    }
+
+    assert parities == {0, 1}
+
+
+@pytest.mark.parametrize("start", [1, 2**239, 2**247, 2**255])
+@pytest.mark.parametrize("s", [1, 2**232 - 1, 2**240 - 1, N // 2])
+def test_short_numbers_are_padded(start: int, s: int) -> None:
+    """r and s of 1, 30, 31 and 32 bytes always make 65 bytes (S6)."""
+    r = next(abscissas(start))
+    key = recovered(r, s, 1, DIGEST)
+    device = planted(key, encode_dss_signature(r, s))
+
+    signature = signer_over(device).sign_digest(DIGEST, PURPOSE)
+
+    assert len(signature.to_bytes()) == 65
+    assert Verifier(key).accepts(DIGEST, signature.to_bytes())
+
+
+def _by_another_key(digest: bytes) -> bytes:
+    return OTHER.sign(digest, hasher=None)
+
+
+def _hashed_again(digest: bytes) -> bytes:
+    return KEY.sign(digest)  # SHA-256 is coincurve's default.
+
+
+def _of_garbage(digest: bytes) -> bytes:
+    return b"\x30\x06\x02\x01\x01\x02\x01\x01"
+
+
+@pytest.mark.parametrize("answer", [_by_another_key, _hashed_again, _of_garbage])
+def test_what_does_not_recover_does_not_leave(
+    answer: Callable[[bytes], bytes],
+) -> None:
+    """Another key, hashing again, noise: RecoveryError at the first try (S7, S8)."""
+    audit, events = recording()
+    device = Device(point(KEY), answer)
+
+    with pytest.raises(RecoveryError):
+        signer_over(device, audit).sign_digest(DIGEST, PURPOSE)
+
+    assert device.calls == 1
+    assert recorded_outcomes(events) == ["signature-recovery"]
+
+
+@pytest.mark.parametrize(
+    "der",
+    [
+        b"",
+        b"not der",
+        KEY.sign(DIGEST, hasher=None)[:-1],
+        KEY.sign(DIGEST, hasher=None) + b"\0",
+        encode_dss_signature(0, 1),
+        encode_dss_signature(1, N),
+    ],
+)
+def test_what_is_not_strict_der_does_not_leave(der: bytes) -> None:
+    """Garbage and numbers out of range are EncodingErrors at the first try (S10)."""
+    audit, events = recording()
+    device = planted(point(KEY), der)
+
+    with pytest.raises(EncodingError):
+        signer_over(device, audit).sign_digest(DIGEST, PURPOSE)
+
+    assert device.calls == 1
+    assert recorded_outcomes(events) == ["signature-encoding"]
+
+
+@pytest.mark.parametrize("recovery_id", [2, 3])
+def test_ids_two_and_three_twice_in_a_row_are_an_error(recovery_id: int) -> None:
+    """The device is asked once more and not a third time; nothing leaves (S4)."""
+    digest, key, der = past_the_order(recovery_id)
+    audit, events = recording()
+    device = planted(key, der, der, der)
+
+    with pytest.raises(RecoveryError):
+        signer_over(device, audit).sign_digest(digest, PURPOSE)
+
+    assert device.calls == 2
+    assert recorded_outcomes(events) == ["signature-recovery"]
+
+
+def test_an_id_of_two_is_signed_once_more() -> None:
+    """The second signature, which has a parity, is the answer (S4)."""
+    digest, key, first, second = past_the_order_once()
+    audit, events = recording()
+    device = planted(key, first, second)
+
+    signature = signer_over(device, audit).sign_digest(digest, PURPOSE)
+
+    assert device.calls == 2
+    assert Verifier(key).accepts(digest, signature.to_bytes())
+    assert recorded_outcomes(events) == ["success"]
+
+
+def test_the_second_try_is_checked_like_the_first() -> None:
+    """A device that fails at the second try has failed."""
+    digest, key, first = past_the_order(2)
+    device = planted(key, first, BackendThrottledError("slow down"))
+
+    with pytest.raises(BackendThrottledError):
+        signer_over(device).sign_digest(digest, PURPOSE)
+
+
+@pytest.mark.parametrize(
+    "digest",
+    [b"", DIGEST[:31], DIGEST + b"\0", DIGEST * 2, DIGEST.hex(), bytes(32), None],
+)
+def test_what_is_no_digest_does_not_reach_the_device(digest: bytes) -> None:
+    """The check stands before the device and before the audit log (S9)."""
+    audit, events = recording()
+    device = honest(KEY)
+
+    with pytest.raises(InvalidInputError):
+        signer_over(device, audit).sign_digest(digest, PURPOSE)
+
+    assert device.calls == 0
+    assert list(events) == []
+
+
+def test_opening_pins_the_key() -> None:
+    """A signer answers with the key, the address and the id that it was opened with."""
+    signer = Signer.open(honest(KEY), KEY_ID, recording()[0])
+
+    assert signer.public_key.uncompressed == point(KEY)
+    assert signer.address == signer.public_key.address
+    assert signer.key_id == KEY_ID
+
+
+@pytest.mark.parametrize("spell", [str, str.lower, lambda a: "0x" + a[2:].upper()])
+def test_the_expected_address_may_be_spelt_in_any_case(
+    spell: Callable[[str], str],
+) -> None:
+    """WALLET_ADDRESS need not have its EIP-55 checksum."""
+    address = signer_over(honest(KEY)).address
+
+    opened = Signer.open(
+        honest(KEY), KEY_ID, recording()[0], expected_address=spell(address)
+    )
+
+    assert opened.address == address
+
+
+def test_another_address_is_refused() -> None:
+    """A key whose address is not the expected one does not get a signer."""
+    expected = signer_over(honest(OTHER)).address
+
+    with pytest.raises(KeyUnusableError, match=expected):
+        Signer.open(honest(KEY), KEY_ID, recording()[0], expected_address=expected)
+
+
+def test_a_malformed_key_is_refused() -> None:
+    """A device that answers with no SubjectPublicKeyInfo does not get a signer."""
+
+    class Broken(Device):
+        def public_key(self, key_id: str) -> bytes:
+            return super().public_key(KEY_ID)[:-1]
+
+    with pytest.raises(EncodingError):
+        signer_over(Broken(point(KEY), _of_garbage))
+
+
+def test_a_key_that_changes_behind_its_id_is_noticed() -> None:
+    """A signer keeps to the key that it was opened with (alias retargeted)."""
+    device = Device(point(KEY), lambda digest: KEY.sign(digest, hasher=None))
+    signer = signer_over(device)
+    device.becomes(honest(OTHER))
+
+    with pytest.raises(RecoveryError):
+        signer.sign_digest(DIGEST, PURPOSE)
+
+
+def test_the_self_test_is_a_real_signature_that_nobody_can_use() -> None:
+    """Each one signs a fresh digest, under its own operation."""
+    audit, events = recording()
+    device = honest(KEY)
+    signer = signer_over(device, audit)
+
+    signer.self_test()
+    signer.self_test()
+
+    assert device.calls == 2
+    assert len({event["digest"] for event in events}) == 2
+    assert {event["operation"] for event in events} == {"self-test"}
+    assert {event["actor"] for event in events} == {"self-test"}
+
+
+def test_the_self_test_fails_with_the_device() -> None:
+    """A device that cannot sign does not pass."""
+    with pytest.raises(SigningError):
+        signer_over(Device(point(KEY), _by_another_key)).self_test()

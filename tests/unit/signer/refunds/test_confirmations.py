@@ -1,0 +1,389 @@
+"""What the chain says of what was sent, and what it does not say."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+from eth_abi.abi import encode
+from structlog.testing import capture_logs
+
+from signer.chain.chain import Chain
+from signer.errors import ChainUnavailableError, StoreUnavailableError
+from signer.model.refund import Refund, SignedTransaction, Status
+from signer.ports import Log, Receipt
+from signer.refunds.confirmations import ConfirmationTracker
+from tests.fixtures.scripted_chain import ScriptedChain
+from tests.support.refunds import CUSTOMER, World, altered
+
+
+AMOUNT = 12_500_000
+
+
+def _mined(world: World) -> Refund:
+    refund = world.broadcast()
+    world.chain.mine()
+    mined = world.tracked(refund)
+    assert mined.status is Status.MINED
+    return mined
+
+
+def test_a_missing_receipt_proves_nothing(world: World) -> None:
+    """What no node has mined, as far as it knows, stays where it is (R10)."""
+    refund = world.broadcast()
+
+    assert world.tracker.track() == 0
+    assert world.stored(refund) == refund
+
+
+def test_nothing_is_confirmed_before_its_depth(world: World) -> None:
+    """Three confirmations are the receipt's own block and two more (R19)."""
+    mined = _mined(world)
+    world.chain.mine_empty(1)
+
+    assert world.tracked(mined) == mined
+
+    world.chain.mine_empty(1)
+
+    assert world.tracked(mined).status is Status.CONFIRMED
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_reorganisation_takes_the_refund_back(world: World, keep: bool) -> None:
+    """Mined goes back to broadcast, and the same bytes are mined again (R19)."""
+    mined = _mined(world)
+    world.chain.mine_empty(5)
+    world.chain.reorganise(keep=keep)
+
+    refund = world.tracked(mined)
+
+    assert refund.status is Status.BROADCAST
+    assert (refund.block_number, refund.block_hash) == (None, None)
+    assert refund.due_at == world.clock()
+    if not keep:
+        refund = world.step(refund)
+    world.chain.mine()
+    world.chain.mine_empty(2)
+    assert world.tracked(refund).status is Status.MINED
+    assert world.tracked(refund).status is Status.CONFIRMED
+    assert len(set(world.chain.broadcasts)) == 1
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_a_receipt_that_is_missing_takes_nothing_back(world: World) -> None:
+    """While its block is where it was, a mined refund stays mined (R10, R19)."""
+    mined = _mined(world)
+    world.chain.mine_empty(5)
+    world.client = altered(world.chain, receipts=lambda tx_hashes: {})
+
+    assert world.tracked(mined) == mined
+
+    world.client = None
+    assert world.tracked(mined).status is Status.CONFIRMED
+
+
+def test_a_node_without_the_block_takes_nothing_back(world: World) -> None:
+    """Neither receipt nor block is what a node says that is far behind (R10, R25)."""
+    mined = _mined(world)
+    world.client = altered(
+        world.chain, receipts=lambda tx_hashes: {}, block=lambda number: None
+    )
+
+    assert world.tracked(mined) == mined
+
+
+def test_another_block_with_the_same_transaction_starts_over(world: World) -> None:
+    """A receipt from a block of another name is not the one that was counted (R19)."""
+    mined = _mined(world)
+    world.chain.mine_empty(5)
+    world.chain.rename_blocks()
+
+    back = world.tracked(mined)
+    again = world.tracked(back)
+
+    assert back.status is Status.BROADCAST
+    assert again.status is Status.MINED
+    assert again.block_hash != mined.block_hash
+    assert world.tracked(again).status is Status.CONFIRMED
+
+
+def test_a_block_that_is_not_canonical_confirms_nothing(world: World) -> None:
+    """A node that contradicts its own receipt is waited for (R25)."""
+    mined = _mined(world)
+    world.chain.mine_empty(5)
+    world.chain.fork_head()
+
+    assert world.tracked(mined) == mined
+
+
+def test_a_head_behind_the_receipt_confirms_nothing(world: World) -> None:
+    """A lagging node's head is no reason to count backwards (R25)."""
+    mined = _mined(world)
+    world.chain.mine_empty(5)
+
+    world.chain.lag = 5
+
+    assert world.tracked(mined) == mined
+
+
+def test_a_block_that_comes_meanwhile_is_no_depth(world: World) -> None:
+    """The head is asked for before the receipts, which may then be younger (R19)."""
+    mined = _mined(world)
+    world.chain.mine_empty(1)
+
+    def receipts(tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
+        world.chain.mine_empty(1)
+        return world.chain.receipts(tx_hashes)
+
+    world.client = altered(world.chain, receipts=receipts)
+
+    assert world.tracked(mined) == mined
+
+
+def _reverted(receipt: Receipt) -> Receipt:
+    return replace(receipt, succeeded=False)
+
+
+def _without_event(receipt: Receipt) -> Receipt:
+    return replace(receipt, logs=())
+
+
+def _with_a_fee(receipt: Receipt) -> Receipt:
+    (log,) = receipt.logs
+    return replace(receipt, logs=(replace(log, data=encode(("uint256",), (1,))),))
+
+
+def _by_another_token(receipt: Receipt) -> Receipt:
+    (log,) = receipt.logs
+    return replace(receipt, logs=(replace(log, address=CUSTOMER),))
+
+
+def _to_somebody_else(receipt: Receipt) -> Receipt:
+    (log,) = receipt.logs
+    return replace(receipt, logs=(replace(log, topics=log.topics[:2] * 2),))
+
+
+@pytest.mark.parametrize(
+    ("misfortune", "code"),
+    [
+        (_reverted, "reverted"),
+        (_without_event, "transfer-mismatch"),
+        (_with_a_fee, "transfer-mismatch"),
+        (_by_another_token, "transfer-mismatch"),
+        (_to_somebody_else, "transfer-mismatch"),
+    ],
+)
+def test_what_was_mined_and_did_not_pay_has_failed(
+    world: World, misfortune: Callable[[Receipt], Receipt], code: str
+) -> None:
+    """A revert, no event or another one is final, at depth, for good (R20-R22)."""
+    refund = world.broadcast()
+    world.chain.mine(misfortune)
+    mined = world.tracked(refund)
+
+    assert mined.status is Status.MINED
+    assert world.tracked(mined) == mined
+
+    world.chain.mine_empty(2)
+    with capture_logs() as logs:
+        failed = world.tracked(mined)
+
+    assert failed.status is Status.FAILED
+    assert failed.failure_code == code
+    assert failed.nonce == refund.nonce
+    assert [(entry["event"], entry["log_level"], entry["code"]) for entry in logs] == [
+        ("refund-ended", "error", code)
+    ]
+    assert world.work() == 0
+    assert len(set(world.chain.broadcasts)) == 1
+
+
+def test_it_is_the_event_that_pays(world: World) -> None:
+    """Nobody asks what the token returned; its event may stand among others (R22)."""
+    refund = world.broadcast()
+    noise = Log(CUSTOMER, (), b"")
+    world.chain.mine(lambda it: replace(it, logs=(noise, *it.logs, noise)))
+    world.chain.mine_empty(2)
+
+    world.tracker.track()
+
+    assert world.tracked(refund).status is Status.CONFIRMED
+
+
+def test_the_original_may_be_mined_after_its_replacement_was_sent(
+    world: World,
+) -> None:
+    """It is confirmed once, under the hash that was mined, of all that were (R16)."""
+    refund = world.broadcast()
+    original = world.sent(refund)
+    replaced = _replaced(world, refund)
+    assert replaced.tx_hash != original.tx_hash
+    world.chain.forget()
+    world.chain.broadcast(original.raw)
+    world.chain.mine()
+
+    mined = world.tracked(refund)
+    world.chain.mine_empty(2)
+    confirmed = world.tracked(refund)
+
+    assert mined.tx_hash == confirmed.tx_hash == original.tx_hash
+    assert confirmed.status is Status.CONFIRMED
+    assert [sent.tx_hash for sent in world.store.transactions(refund.id)] == [
+        original.tx_hash,
+        replaced.tx_hash,
+    ]
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_the_hash_that_is_mined_may_change(world: World) -> None:
+    """A reorganisation may put the replacement in the original's place (R16, R19)."""
+    refund = world.broadcast()
+    original = world.sent(refund)
+    replaced = _replaced(world, refund)
+    world.chain.forget()
+    world.chain.broadcast(original.raw)
+    world.chain.mine()
+    world.tracker.track()
+    world.chain.reorganise(keep=False)
+    world.chain.broadcast(replaced.raw)
+    world.chain.mine()
+    world.chain.mine_empty(2)
+
+    world.tracker.track()
+    world.tracker.track()
+
+    confirmed = world.tracked(refund)
+    assert (confirmed.status, confirmed.tx_hash) == (
+        Status.CONFIRMED,
+        replaced.tx_hash,
+    )
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def _replaced(world: World, refund: Refund) -> SignedTransaction:
+    world.clock.advance(seconds=world.network.stuck_after_seconds)
+    return world.sent(world.step(refund, times=2))
+
+
+@pytest.mark.parametrize("method", ["latest_block", "receipts", "block"])
+def test_a_silent_network_is_tried_again(world: World, method: str) -> None:
+    """Nothing moves, the code is logged, and the next look finds out (R13)."""
+    mined = _mined(world)
+    world.chain.mine_empty(2)
+    world.chain.fail(method, ChainUnavailableError("https://u:p@node"))
+
+    with capture_logs() as logs:
+        moved = world.tracker.track()
+
+    assert moved == 0
+    assert logs == [
+        {
+            "event": "tracking-failed",
+            "log_level": "warning",
+            "network": "local",
+            "code": "chain-unavailable",
+        }
+    ]
+    assert world.stored(mined) == mined
+    assert world.tracked(mined).status is Status.CONFIRMED
+
+
+def test_a_silent_network_does_not_keep_the_others(world: World) -> None:
+    """Each network is asked on its own, and one that is gone is passed over."""
+    here = _mined(world)
+    silent, gone = (_renamed(world, name) for name in ("a-silent", "gone"))
+    dumb = ScriptedChain()
+    dumb.fail("latest_block", ChainUnavailableError("gone"))
+    world.chain.mine_empty(2)
+    chains = {"a-silent": Chain(world.network, dumb), **world.chains}
+
+    with capture_logs() as logs:
+        moved = ConfirmationTracker(world.store, chains, world.clock).track()
+
+    assert moved == 1
+    assert world.stored(here).status is Status.CONFIRMED
+    assert world.stored(silent) == silent
+    assert world.stored(gone) == gone
+    assert [
+        entry["network"] for entry in logs if entry["event"] == "tracking-failed"
+    ] == ["a-silent"]
+
+
+def _renamed(world: World, network: str) -> Refund:
+    """Return a refund that was sent to a network of that name."""
+    refund = world.broadcast()
+    world.store._database.run(  # type: ignore[attr-defined]  # No port renames networks.
+        lambda c: c.exec_driver_sql(
+            "UPDATE refunds SET network = ? WHERE id = ?", (network, refund.id)
+        )
+    )
+    return replace(refund, network=network)
+
+
+def test_a_ledger_that_is_gone_is_an_error(world: World) -> None:
+    """Without it nothing is known, and the pass fails as a whole."""
+    mined = _mined(world)
+    world.chain.mine_empty(2)
+
+    def gone(refund_id: str) -> Sequence[SignedTransaction]:
+        raise StoreUnavailableError("gone")
+
+    tracker = ConfirmationTracker(
+        altered(world.store, transactions=gone), world.chains, world.clock
+    )
+
+    with pytest.raises(StoreUnavailableError):
+        tracker.track()
+    assert world.stored(mined) == mined
+
+
+def test_two_who_look_move_a_refund_once(world: World) -> None:
+    """Whoever is second finds the state stale, and counts nothing (R6)."""
+    refund = world.broadcast()
+    world.chain.mine()
+
+    def late(before: Refund, after: Refund) -> None:
+        assert world.tracker.track() == 1
+        world.store.save(before, after)
+
+    tracker = ConfirmationTracker(
+        altered(world.store, save=late), world.chains, world.clock
+    )
+
+    assert tracker.track() == 0
+    assert world.stored(refund).status is Status.MINED
+    assert world.stored(refund).version == refund.version + 1
+
+
+def test_all_refunds_of_a_network_share_their_questions(world: World) -> None:
+    """One head, one batch of receipts and one look at each block, for any number."""
+    refunds = [world.broadcast() for _ in range(5)]
+    world.chain.mine()
+    world.tracker.track()
+    world.chain.mine_empty(2)
+    world.chain.calls.clear()
+
+    assert world.tracker.track() == 5
+
+    assert {world.stored(refund).status for refund in refunds} == {Status.CONFIRMED}
+    assert world.chain.calls == {"latest_block": 1, "receipts": 1, "block": 1}
+
+
+def test_a_pass_goes_on_behind_each_batch(world: World) -> None:
+    """Every refund has its look, however few are read at once."""
+    refunds = [world.broadcast() for _ in range(5)]
+    world.chain.mine()
+
+    assert (
+        ConfirmationTracker(world.store, world.chains, world.clock, batch=2).track()
+        == 5
+    )
+    assert {world.stored(refund).status for refund in refunds} == {Status.MINED}
+
+
+def test_an_idle_look_asks_no_node(world: World) -> None:
+    """What is not sent, or at its end, costs the chain nothing."""
+    world.step(world.accepted())
+    world.chain.calls.clear()
+
+    assert world.tracker.track() == 0
+    assert world.chain.calls == {}

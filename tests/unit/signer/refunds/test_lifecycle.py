@@ -1,0 +1,550 @@
+"""One refund, one step at a time, until its bytes are with the nodes."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import coincurve
+import pytest
+from eth_utils.crypto import keccak
+from structlog.testing import capture_logs
+
+from signer.audit.log import AuditLog
+from signer.crypto.transactions import MAX_GAS
+from signer.errors import (
+    BackendUnavailableError,
+    BroadcastRejectedError,
+    ChainUnavailableError,
+    ConfigurationError,
+    ExecutionRevertedError,
+    HotWalletError,
+    InsufficientFundsError,
+    KeyUnusableError,
+    StaleStateError,
+    StoreUnavailableError,
+)
+from signer.model.refund import HOLD, Kind, Status
+from signer.ports import Fees
+from signer.refunds.lifecycle import FRESH, LONGEST_DELAY, Lifecycle
+from signer.refunds.nonces import NonceManager
+from signer.refunds.transaction_signer import TransactionSigner
+from signer.refunds.transitions import RESEND_AFTER
+from tests.fixtures.scripted_chain import Sent
+from tests.support.devices import honest, planted, point, recording, signer_over
+from tests.support.keys import key_at, made_active
+from tests.support.refunds import ACTOR, CUSTOMER, KEY, World, altered
+
+
+AMOUNT = 12_500_000
+
+
+def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
+    """Reserved, signed, broadcast, mined, confirmed: with all that belongs to it."""
+    refund = world.accepted()
+
+    reserved = world.step(refund)
+    signed = world.step(reserved)
+    broadcast = world.step(signed)
+    world.chain.mine()
+    mined = world.tracked(broadcast)
+    world.chain.mine_empty(2)
+    confirmed = world.tracked(mined)
+
+    assert reserved.status is Status.RESERVED
+    assert (reserved.sender, reserved.nonce) == (world.signer.address, 0)
+    assert (reserved.key_id, reserved.gas_limit) == (world.signer.key_id, 62_500)
+    assert signed.status is Status.SIGNED
+    assert broadcast.status is Status.BROADCAST
+    assert mined.status is Status.MINED
+    assert (mined.block_number, mined.block_hash) == (
+        1,
+        world.chain.receipt(str(mined.tx_hash)).block.hash,  # type: ignore[union-attr]
+    )
+    assert confirmed.status is Status.CONFIRMED
+    assert confirmed.tx_hash == signed.tx_hash
+    assert confirmed.failure_code is None
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+    assert [move.status for move in world.store.history(refund.id)] == [
+        Status.QUEUED,
+        Status.RESERVED,
+        Status.SIGNED,
+        Status.BROADCAST,
+        Status.MINED,
+        Status.CONFIRMED,
+    ]
+
+
+def test_what_the_chain_has_is_not_stepped(world: World) -> None:
+    """A mined refund, or one at its end, is somebody else's: it comes back as it is."""
+    broadcast = world.broadcast()
+    world.chain.mine()
+    mined = world.tracked(broadcast)
+    world.chain.mine_empty(2)
+    confirmed = world.tracked(broadcast)
+
+    assert world.lifecycle.step(mined, ACTOR) is mined
+    assert world.lifecycle.step(confirmed, ACTOR) is confirmed
+
+
+def test_the_bytes_are_stored_before_they_are_sent(world: World) -> None:
+    """A signed refund has its raw transaction in the store, and the node has none."""
+    signed = world.step(world.accepted(), times=2)
+
+    (record,) = world.store.transactions(signed.id)
+    sent = Sent.read(record.raw)
+
+    assert world.chain.broadcasts == []
+    assert (sent.hash, sent.nonce, sent.sender) == (
+        record.tx_hash,
+        record.nonce,
+        record.sender,
+    )
+    assert (sent.recipient, sent.amount) == (CUSTOMER, AMOUNT)
+    assert signed.tx_hash == record.tx_hash
+    assert (record.attempt, record.kind) == (0, "transfer")
+
+
+def test_the_hash_is_our_own(world: World) -> None:
+    """It is computed from the bytes, and no node is asked for it (R25)."""
+    refund = world.broadcast()
+
+    assert refund.tx_hash == "0x" + keccak(world.chain.broadcasts[0]).hex()
+
+
+def test_nonces_follow_each_other(world: World) -> None:
+    """Each refund has its own nonce, without gaps, whatever the chain counts so far."""
+    first = world.broadcast()
+    world.chain.mine()
+    others = [world.step(world.accepted()) for _ in range(3)]
+
+    assert first.nonce == 0
+    assert [refund.nonce for refund in others] == [1, 2, 3]
+
+
+def test_a_transfer_that_would_revert_costs_no_nonce(world: World) -> None:
+    """It is refused with the contract's reason, before anything is reserved."""
+    world.chain.revert = "Pausable: paused"
+
+    refused = world.step(world.accepted())
+    world.chain.revert = None
+
+    assert refused.status is Status.REFUSED
+    assert (refused.failure_code, refused.failure_detail) == (
+        "execution-reverted",
+        "Pausable: paused",
+    )
+    assert refused.nonce is None
+    assert world.step(world.accepted()).nonce == 0
+
+
+def test_an_empty_wallet_is_no_refusal(world: World) -> None:
+    """Without the tokens to pay it, a refund waits; a top-up is enough (R13)."""
+    refund = world.accepted()
+    world.chain.balance_left = refund.amount - 1
+    world.chain.fail("estimate_gas", ExecutionRevertedError("balance too low"))
+
+    with pytest.raises(InsufficientFundsError):
+        world.step(refund)
+    world.chain.balance_left = refund.amount
+
+    assert world.stored(refund) == refund
+    assert world.step(refund).status is Status.RESERVED
+
+
+def test_a_wallet_with_just_enough_is_not_empty(world: World) -> None:
+    """A revert with the very amount at hand is the token's refusal."""
+    refund = world.accepted()
+    world.chain.balance_left = refund.amount
+    world.chain.revert = "blocked"
+
+    assert world.step(refund).status is Status.REFUSED
+
+
+def test_the_end_is_told(world: World) -> None:
+    """A refund at its end is a line in the log, with its code."""
+    world.chain.revert = "Pausable: paused"
+    refused = world.accepted()
+
+    with capture_logs() as logs:
+        world.step(refused)
+
+    assert logs == [
+        {
+            "event": "refund-ended",
+            "log_level": "info",
+            "refund_id": refused.id,
+            "status": "refused",
+            "code": "execution-reverted",
+        }
+    ]
+
+
+def test_a_greedy_token_can_still_be_signed(world: World) -> None:
+    """A gas estimate past the limit does not leave a nonce that nothing can use."""
+    world.chain.gas = MAX_GAS
+
+    assert world.step(world.accepted(), times=2).status is Status.SIGNED
+
+
+@pytest.mark.parametrize(
+    ("steps", "method"),
+    [
+        (0, "estimate_gas"),
+        (0, "pending_count"),
+        (1, "fees"),
+        (2, "broadcast"),
+        (3, "transaction_count"),
+        (3, "broadcast"),
+    ],
+)
+def test_a_silent_node_changes_nothing(world: World, steps: int, method: str) -> None:
+    """The refund stays where it was, and the next try goes on from there (R13)."""
+    refund = world.step(world.accepted(), times=steps)
+    world.chain.fail(method, ChainUnavailableError("no node answered"))
+
+    with pytest.raises(ChainUnavailableError):
+        world.step(refund)
+
+    assert world.stored(refund) == refund
+    assert world.step(refund).version == refund.version + 1
+
+
+@pytest.mark.parametrize(
+    "error", [BackendUnavailableError("no answer"), KeyUnusableError("disabled")]
+)
+def test_a_silent_device_keeps_the_nonce(world: World, error: HotWalletError) -> None:
+    """The refund keeps its nonce, and is signed when the device is back (R13)."""
+    reserved = world.step(world.accepted())
+    world.signer = signer_over(planted(point(KEY), error))
+
+    with pytest.raises(type(error)):
+        world.step(reserved)
+
+    world.signer = signer_over(honest(KEY))
+    assert world.step(reserved).nonce == reserved.nonce
+
+
+def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None:
+    """Its refunds wait for the operator, and say why."""
+    refund = world.accepted()
+    payer = TransactionSigner(world.ring, world.clock)
+    lifecycle = Lifecycle(world.store, {}, payer, world.nonces, world.clock)
+
+    with pytest.raises(ConfigurationError, match="network"):
+        lifecycle.step(refund, ACTOR)
+
+    assert world.stored(refund) == refund
+
+
+def test_a_token_that_was_removed_stops_what_has_no_nonce(world: World) -> None:
+    """A queued refund in it waits; one with a nonce is paid, lest it holds the rest."""
+    reserved, queued = world.step(world.accepted()), world.accepted()
+    other = world.network.tokens["TUSD"]
+    world.network = world.network.model_copy(update={"tokens": {"OTHER": other}})
+
+    with pytest.raises(ConfigurationError, match="token"):
+        world.step(queued)
+
+    assert world.stored(queued) == queued
+    assert world.step(reserved, times=2).status is Status.BROADCAST
+
+
+def test_two_who_take_one_step_pay_once(world: World) -> None:
+    """The second reservation, signature and move are stale, and change nothing (R6)."""
+    refund = world.accepted()
+
+    for _ in range(3):
+        after = world.step(refund)
+        with pytest.raises(StaleStateError):
+            world.lifecycle.step(refund, ACTOR)
+
+        assert world.stored(refund) == after
+        refund = after
+
+    world.chain.mine()
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+@pytest.mark.parametrize("age", [timedelta(0), FRESH])
+def test_what_was_just_simulated_is_signed_at_once(
+    world: World, age: timedelta
+) -> None:
+    """For ten seconds it is believed that a transfer which could be made still can."""
+    reserved = world.step(world.accepted())
+    world.clock.now += age
+    asked = world.chain.calls["estimate_gas"]
+
+    assert world.step(reserved).status is Status.SIGNED
+    assert world.chain.calls["estimate_gas"] == asked
+
+
+@pytest.mark.parametrize("age", [FRESH + timedelta(seconds=1), -timedelta(seconds=1)])
+def test_what_waited_is_simulated_again(world: World, age: timedelta) -> None:
+    """A reserved refund that can still be paid is paid, with its own nonce."""
+    reserved = world.step(world.accepted())
+    world.clock.now += age
+    asked = world.chain.calls["estimate_gas"]
+
+    signed = world.step(reserved)
+
+    assert world.chain.calls["estimate_gas"] == asked + 1
+    assert world.sent(signed).kind is Kind.TRANSFER
+    assert signed.failure_code is None
+
+
+def test_a_nonce_that_cannot_be_used_is_filled(world: World) -> None:
+    """A no-op takes its place; the refund has failed once that is final (R14)."""
+    reserved = world.step(world.accepted())
+    behind = world.step(world.accepted(), times=3)
+    world.clock.now += FRESH * 2
+    world.chain.revert = "Blocked: recipient"
+
+    refund = world.step(reserved, times=2)
+    sent = world.sent(refund)
+    world.chain.mine()
+    mined = world.tracked(refund)
+
+    assert (refund.status, mined.status) == (Status.BROADCAST, Status.MINED)
+    assert (sent.kind, sent.nonce, sent.gas_limit) == (Kind.NOOP, 0, 21_000)
+    assert (Sent.read(sent.raw).to, Sent.read(sent.raw).data) == (sent.sender, b"")
+    world.chain.mine_empty(2)
+    failed = world.tracked(refund)
+    assert failed.status is Status.FAILED
+    assert (failed.failure_code, failed.failure_detail) == (
+        "execution-reverted",
+        "Blocked: recipient",
+    )
+    assert world.stored(behind).status is Status.CONFIRMED
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_an_empty_wallet_keeps_the_nonce(world: World) -> None:
+    """No no-op takes the place of a transfer that a top-up lets go on (R13)."""
+    reserved = world.step(world.accepted())
+    world.clock.now += FRESH * 2
+    world.chain.balance_left = reserved.amount - 1
+    world.chain.revert = "balance too low"
+
+    with pytest.raises(InsufficientFundsError):
+        world.step(reserved)
+    world.chain.revert = None
+    signed = world.step(reserved)
+
+    assert (signed.nonce, world.sent(signed).kind) == (0, Kind.TRANSFER)
+
+
+def test_a_reply_that_was_lost_is_not_a_failure(world: World) -> None:
+    """The node took the bytes and said nothing; the same bytes are sent again (R7)."""
+    signed = world.step(world.accepted(), times=2)
+
+    world.chain.lose_reply(ChainUnavailableError("no answer"))
+
+    with pytest.raises(ChainUnavailableError):
+        world.step(signed)
+    broadcast = world.step(signed)
+
+    assert broadcast.status is Status.BROADCAST
+    assert len(world.chain.broadcasts) == 2
+    assert len(set(world.chain.broadcasts)) == 1
+    world.chain.mine()
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_bytes_that_are_mined_already_are_not_rejected(world: World) -> None:
+    """Nonce too low may mean that our own transaction is in a block (R9)."""
+    signed = world.step(world.accepted(), times=2)
+    world.chain.broadcast(world.sent(signed).raw)
+    world.chain.mine()
+
+    broadcast = world.step(signed)
+    mined = world.tracked(broadcast)
+
+    assert broadcast.status is Status.BROADCAST
+    assert mined.status is Status.MINED
+    assert mined.tx_hash == signed.tx_hash
+    assert len(world.store.transactions(signed.id)) == 1
+
+
+@pytest.mark.parametrize("reason", ["nonce-too-low", "underpriced"])
+def test_a_nonce_in_use_is_for_the_chain_to_explain(world: World, reason: str) -> None:
+    """The refund is watched with its only nonce and hash; no other is tried (R9)."""
+    signed = world.step(world.accepted(), times=2)
+    world.chain.fail("broadcast", BroadcastRejectedError("no", reason=reason))
+
+    broadcast = world.step(signed)
+
+    assert broadcast.status is Status.BROADCAST
+    assert (broadcast.nonce, broadcast.tx_hash) == (0, signed.tx_hash)
+
+
+@pytest.mark.parametrize("reason", ["nonce-too-high", "insufficient-funds", "other"])
+def test_a_rejection_is_an_error_and_no_failure(world: World, reason: str) -> None:
+    """The refund stays signed, with its nonce, until a node takes it (R11, R13)."""
+    signed = world.step(world.accepted(), times=2)
+    world.chain.fail("broadcast", BroadcastRejectedError("no", reason=reason))
+
+    with pytest.raises(BroadcastRejectedError):
+        world.step(signed)
+
+    assert world.stored(signed) == signed
+    assert world.step(signed).status is Status.BROADCAST
+
+
+def test_whoever_takes_a_step_takes_the_next(world: World) -> None:
+    """Each move holds the refund for a while; a sent one is looked at in 30 s."""
+    refund = world.accepted()
+
+    for _ in range(2):
+        refund = world.step(refund)
+
+        assert refund.due_at == world.clock() + HOLD
+    assert world.step(refund).due_at == world.clock() + RESEND_AFTER
+
+
+def test_an_impatient_network_looks_again_sooner(world: World) -> None:
+    """Where an offer is stuck after 5 s, nobody waits 30 s to see it."""
+    world.network = world.network.model_copy(update={"stuck_after_seconds": 5})
+
+    assert world.broadcast().due_at == world.clock() + timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "seconds"), [(0, 1), (1, 2), (4, 16), (5, 30), (10**9, 30)]
+)
+def test_each_failure_waits_longer(world: World, attempts: int, seconds: int) -> None:
+    """Twice as long each time, 30 s at most, and the reason is kept (R11)."""
+    refund = world.accepted()
+    failing = replace(refund, version=1, attempts=attempts)
+    world.store.save(refund, failing)
+
+    after = world.lifecycle.postpone(failing, ChainUnavailableError("gone"))
+
+    assert after == world.stored(refund)
+    assert after.due_at == world.clock() + timedelta(seconds=seconds)
+    assert (after.attempts, after.blocked_by) == (attempts + 1, "chain-unavailable")
+    assert timedelta(seconds=30) == LONGEST_DELAY
+
+
+def test_what_is_left_without_trouble_is_due_at_once(world: World) -> None:
+    """Who runs out of time leaves a refund to whoever comes next."""
+    refund = world.accepted()
+
+    after = world.lifecycle.postpone(refund)
+
+    assert after == world.stored(refund)
+    assert (after.due_at, after.attempts, after.blocked_by) == (world.clock(), 0, None)
+
+
+def test_a_move_forgets_the_failures_before_it(world: World) -> None:
+    """Attempts and reason belong to the step that failed."""
+    refund = world.lifecycle.postpone(world.accepted(), ChainUnavailableError("gone"))
+
+    reserved = world.step(refund)
+
+    assert (reserved.attempts, reserved.blocked_by) == (0, None)
+
+
+def test_fees_are_those_of_the_moment(world: World) -> None:
+    """The quote is taken when the refund is signed, within the network's cap."""
+    reserved = world.step(world.accepted())
+    world.chain.answers = Fees(base_fee=10**15, priority_fee=10**15)
+
+    record = world.sent(world.step(reserved))
+
+    assert record.max_fee_per_gas == 500 * 10**9
+    assert record.max_priority_fee_per_gas == 50 * 10**9
+
+
+def test_another_key_does_not_sign_for_this_ones_nonce(world: World) -> None:
+    """A nonce belongs to an address; the new one has its own (O4)."""
+    reserved = world.step(world.accepted())
+    former = world.signer.address
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address))
+
+    signed = world.step(reserved)
+    other = world.step(world.accepted())
+
+    assert world.sent(signed).sender == former
+    assert (other.sender, other.nonce) == (world.others[0].address, 0)
+
+
+def test_a_rotation_meanwhile_is_no_trouble(world: World) -> None:
+    """Whoever was about to reserve with the old key does so with the new one (O5)."""
+    world.step(world.accepted())
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+
+    def rotated(address: str) -> int:
+        made_active(world.store, key_at(world.others[0].address))
+        return world.chain.pending_count(address)
+
+    world.client = altered(world.chain, pending_count=rotated)
+
+    refund = world.step(world.accepted())
+
+    assert (refund.sender, refund.nonce) == (world.others[0].address, 0)
+
+
+def test_what_a_given_up_key_never_signed_is_paid_by_the_next(world: World) -> None:
+    """It is queued again, and gets a nonce of the new address (O8)."""
+    reserved, sent = world.step(world.accepted()), world.broadcast()
+    former = world.signer.address
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address), block=True)
+
+    queued = world.stored(reserved)
+    paid = world.step(queued, times=3)
+
+    assert (queued.status, queued.nonce, queued.sender) == (Status.QUEUED, None, None)
+    assert (paid.status, paid.sender) == (Status.BROADCAST, world.others[0].address)
+    assert world.stored(sent) == sent
+    assert world.store.stranded(former, 10) == (sent.id,)
+
+
+def test_who_signs_for_a_given_up_key_comes_too_late(world: World) -> None:
+    """Bytes that were being signed at that moment are not recorded, nor sent (O8)."""
+    process = world.lifecycle
+    reserved = process.step(world.accepted(), ACTOR)
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address), block=True)
+
+    with pytest.raises(StaleStateError):
+        process.step(reserved, ACTOR)
+
+    assert world.store.transactions(reserved.id) == ()
+    assert not world.chain.pool
+
+
+def test_a_given_up_key_replaces_nothing(world: World) -> None:
+    """What it signed may be mined, and is not raised; a person decides (O8)."""
+    refund = world.broadcast()
+    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
+    made_active(world.store, key_at(world.others[0].address), block=True)
+    world.clock.advance(seconds=world.network.stuck_after_seconds)
+
+    with pytest.raises(KeyUnusableError, match="blocked"):
+        world.step(refund)
+
+    assert world.stored(refund) == refund
+
+
+def test_a_signature_that_cannot_be_recorded_is_told_of(world: World) -> None:
+    """Neither the bytes nor the outcome: the intent alone says of it then (I6)."""
+    reserved = world.step(world.accepted())
+
+    def gone(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("gone")
+
+    broken = altered(world.store, save=gone, append=gone)
+    audit = AuditLog(recording()[0]._logger, journal=broken)
+    world.signer = signer_over(honest(KEY), audit)
+    ring, reserved = world.ring, replace(reserved, intended=True)
+    assert ring.active().signer is world.signer
+    nonces = NonceManager(world.store, ring, world.clock)
+    payer = TransactionSigner(ring, world.clock)
+    process = Lifecycle(broken, world.chains, payer, nonces, world.clock)
+
+    with capture_logs() as logs, pytest.raises(StoreUnavailableError):
+        process.step(reserved, ACTOR)
+
+    assert [entry["event"] for entry in logs] == ["outcome-not-recorded"]
+    assert world.stored(reserved) == reserved

@@ -1,0 +1,257 @@
+"""What may be paid and what may be signed, rule by rule."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from signer.chain.erc20 import transfer_calldata
+from signer.crypto.transactions import Transaction
+from signer.errors import (
+    EncodingError,
+    InvalidInputError,
+    PolicyViolationError,
+)
+from signer.model.refund import HOLD, Refund, RefundRequest, Status
+from signer.refunds.policy import (
+    NOOP_GAS,
+    ZERO_ADDRESS,
+    admit,
+    check_noop,
+    check_transfer,
+)
+from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN
+from tests.support.refunds import CUSTOMER, NETWORK, REQUEST
+
+
+WALLET = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def _admit(**changes: Any) -> Refund:
+    return admit(
+        replace(REQUEST, **changes),
+        refund_id="rf_1",
+        client="gateway",
+        idempotency_key="key-1",
+        networks={"local": NETWORK},
+        wallets=[WALLET],
+        now=NOW,
+    )
+
+
+def test_a_good_request_becomes_a_queued_refund() -> None:
+    """Everything that was asked, and what the configuration adds, is in the refund."""
+    assert _admit() == Refund(
+        id="rf_1",
+        client="gateway",
+        idempotency_key="key-1",
+        fingerprint=REQUEST.fingerprint(),
+        reference=REQUEST.reference,
+        payment_session_id=REQUEST.payment_session_id,
+        network="local",
+        chain_id=CHAIN_ID,
+        token="TUSD",
+        token_address=TOKEN,
+        decimals=DECIMALS,
+        recipient=CUSTOMER,
+        amount=12_500_000,
+        reason=None,
+        status=Status.QUEUED,
+        created_at=NOW,
+        updated_at=NOW,
+        due_at=NOW + HOLD,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"network": "mainnet"}, "network"),
+        ({"network": ""}, "network"),
+        ({"network": "LOCAL"}, "network"),
+        ({"token": "USDT"}, "token"),
+        ({"token": "tusd"}, "token"),
+        ({"token": TOKEN}, "token"),
+        ({"amount": "1000.000001"}, "max-amount"),
+        ({"amount": "1001"}, "max-amount"),
+    ],
+)
+def test_what_is_not_allowed(changes: dict[str, Any], rule: str) -> None:
+    """Only configured networks and tokens, and not too much."""
+    with pytest.raises(PolicyViolationError) as caught:
+        _admit(**changes)
+
+    assert caught.value.rule == rule
+
+
+def test_the_most_that_may_be_paid_may_be_paid() -> None:
+    """The limit itself is allowed."""
+    assert _admit(amount="1000").amount == 1000 * 10**DECIMALS
+
+
+@pytest.mark.parametrize(
+    "recipient",
+    [
+        "",
+        "0x",
+        ZERO_ADDRESS,
+        TOKEN,
+        WALLET,
+        CUSTOMER.lower(),
+        "0x" + CUSTOMER[2:].upper(),
+        CUSTOMER[2:],
+        CUSTOMER[:-1],
+        CUSTOMER[:-2],
+        CUSTOMER + "0",
+        CUSTOMER + "00",
+        CUSTOMER[:-1] + ("1" if CUSTOMER[-1] == "0" else "0"),
+        " " + CUSTOMER,
+        CUSTOMER + "\n",
+        "vitalik.eth",
+        None,
+        5,
+        bytes.fromhex(CUSTOMER[2:]),
+    ],
+    ids=repr,
+)
+def test_who_cannot_be_refunded(recipient: str) -> None:
+    """No checksum, a wrong one, 19 or 21 bytes, zero, token, wallet: refused (T10)."""
+    with pytest.raises(InvalidInputError) as caught:
+        _admit(recipient=recipient)
+
+    assert caught.value.field == "recipient"
+
+
+@pytest.mark.parametrize("amount", ["0", "1e18", "-1", " 1", "0.0000001", "", "\u0663"])
+def test_amounts_that_are_none(amount: str) -> None:
+    """A malformed amount is refused as such, not as too much (T9)."""
+    with pytest.raises(InvalidInputError) as caught:
+        _admit(amount=amount)
+
+    assert caught.value.field == "amount"
+
+
+REFUND = replace(
+    _admit(), status=Status.RESERVED, sender=WALLET, nonce=7, gas_limit=60_000
+)
+CAP = NETWORK.max_fee_per_gas_gwei * 10**9
+TRANSACTION = Transaction(
+    chain_id=CHAIN_ID,
+    nonce=7,
+    max_priority_fee_per_gas=1,
+    max_fee_per_gas=CAP,
+    gas=60_000,
+    to=TOKEN,
+    value=0,
+    data=transfer_calldata(CUSTOMER, 12_500_000, REFUND.mark),
+)
+
+
+def test_the_transaction_of_a_refund_is_allowed() -> None:
+    """What says the same as the refund, up to the fee cap, may be signed."""
+    check_transfer(TRANSACTION, REFUND, NETWORK)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"chain_id": 1}, "chain-id"),
+        ({"nonce": 6}, "nonce"),
+        ({"nonce": 8}, "nonce"),
+        ({"to": CUSTOMER}, "token"),
+        ({"value": 1}, "value"),
+        ({"data": transfer_calldata(WALLET, 12_500_000, REFUND.mark)}, "recipient"),
+        ({"data": transfer_calldata(CUSTOMER, 12_500_001, REFUND.mark)}, "amount"),
+        ({"data": transfer_calldata(CUSTOMER, 12_499_999, REFUND.mark)}, "amount"),
+        ({"data": transfer_calldata(CUSTOMER, 12_500_000)}, "mark"),
+        ({"data": transfer_calldata(CUSTOMER, 12_500_000, bytes(16))}, "mark"),
+        ({"gas": 60_001}, "gas"),
+        ({"gas": 59_999}, "gas"),
+        ({"max_fee_per_gas": CAP + 1}, "max-fee"),
+    ],
+)
+def test_every_difference_is_found(changes: dict[str, Any], rule: str) -> None:
+    """Each field is compared with the refund, and named (T5, T8, T11)."""
+    with pytest.raises(PolicyViolationError) as caught:
+        check_transfer(replace(TRANSACTION, **changes), REFUND, NETWORK)
+
+    assert caught.value.rule == rule
+
+
+@pytest.mark.parametrize("data", [b"", TRANSACTION.data[:-1], b"\0" * 68])
+def test_what_is_no_transfer_is_not_signed(data: bytes) -> None:
+    """The calldata is decoded again, whoever made it."""
+    with pytest.raises(EncodingError):
+        check_transfer(replace(TRANSACTION, data=data), REFUND, NETWORK)
+
+
+def test_a_chain_that_was_reconfigured_is_noticed() -> None:
+    """The refund's chain must still be the network's (T5)."""
+    other = NETWORK.model_copy(update={"chain_id": 1})
+
+    with pytest.raises(PolicyViolationError, match="chain-id"):
+        check_transfer(TRANSACTION, REFUND, other)
+
+
+@pytest.mark.parametrize("field", ["nonce", "gas_limit"])
+def test_a_refund_without_a_reservation_is_not_signed(field: str) -> None:
+    """Nothing is signed for a refund that has no nonce or gas limit yet."""
+    changes: dict[str, Any] = {field: None}
+
+    with pytest.raises(PolicyViolationError):
+        check_transfer(TRANSACTION, replace(REFUND, **changes), NETWORK)
+
+
+NOOP = replace(TRANSACTION, to=WALLET, data=b"", gas=NOOP_GAS)
+
+
+def test_a_noop_is_allowed() -> None:
+    """Nothing, to oneself, with the refund's nonce, up to the fee cap (R14)."""
+    check_noop(NOOP, REFUND, NETWORK)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"chain_id": 1}, "chain-id"),
+        ({"nonce": 8}, "nonce"),
+        ({"to": CUSTOMER}, "recipient"),
+        ({"to": TOKEN}, "recipient"),
+        ({"value": 1}, "value"),
+        ({"data": TRANSACTION.data}, "calldata"),
+        ({"data": b"\0"}, "calldata"),
+        ({"gas": 60_000}, "gas"),
+        ({"max_fee_per_gas": CAP + 1}, "max-fee"),
+    ],
+)
+def test_a_noop_that_does_something_is_not_signed(
+    changes: dict[str, Any], rule: str
+) -> None:
+    """Each field that could move anything is looked at, and named (T8, R14)."""
+    with pytest.raises(PolicyViolationError) as caught:
+        check_noop(replace(NOOP, **changes), REFUND, NETWORK)
+
+    assert caught.value.rule == rule
+
+
+def test_a_transfer_is_no_noop_and_a_noop_no_transfer() -> None:
+    """What is judged as the one does not pass as the other."""
+    with pytest.raises(PolicyViolationError):
+        check_noop(TRANSACTION, REFUND, NETWORK)
+    with pytest.raises(EncodingError):
+        check_transfer(NOOP, REFUND, NETWORK)
+
+
+def test_a_fingerprint_tells_requests_apart() -> None:
+    """The same request has the same fingerprint, and each changed field another."""
+    same = RefundRequest(**{name: getattr(REQUEST, name) for name in _fields()})
+    others = [replace(REQUEST, **{name: "other"}) for name in _fields()]
+
+    assert same.fingerprint() == REQUEST.fingerprint()
+    assert len({request.fingerprint() for request in [REQUEST, *others]}) == 8
+
+
+def _fields() -> tuple[str, ...]:
+    return tuple(RefundRequest.__dataclass_fields__)

@@ -1,0 +1,528 @@
+"""
+A ledger that was restored from a backup, or lost, and a chain that went on (G24).
+
+Backups here are copies of the ledger's file; the chain is always the same one.  The
+forgotten refund is asked for again with a new key, as a gateway does whose request
+was answered with an error.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import coincurve
+import pytest
+
+from signer.errors import WalletPausedError
+from signer.model.key import KeyState
+from signer.model.refund import Kind, Refund, Status
+from signer.model.wallet import Pause
+from signer.ports import Fees, Ledger
+from signer.refunds.wallet_repair import repair
+from tests.support.devices import honest, signer_over
+from tests.support.keys import key_at, made_active
+from tests.support.refunds import ACTOR, CUSTOMER, World
+
+
+AMOUNT = 12_500_000
+
+
+def _paid(world: World, refund: Refund) -> Refund:
+    """Return *refund*, paid and confirmed."""
+    while refund.status in (Status.QUEUED, Status.RESERVED, Status.SIGNED):
+        refund = world.step(refund)
+    world.mine_deep()
+    world.tracker.track()
+    confirmed = world.tracked(refund)
+    assert confirmed.status is Status.CONFIRMED
+    return confirmed
+
+
+def _ended(world: World, *refunds: Refund) -> list[Refund]:
+    """Let workers work and blocks come until all *refunds* are final."""
+    found = [world.stored(refund) for refund in refunds]
+    for _ in range(20):
+        world.work(after=timedelta(seconds=31))
+        world.chain.mine()
+        found = [world.stored(refund) for refund in refunds]
+        if all(refund.status.is_final for refund in found):
+            break
+    return found
+
+
+def _pause(world: World) -> Pause | None:
+    (wallet,) = world.store.wallets()
+    return wallet.paused_by
+
+
+def test_a_refund_that_was_queued_in_the_backup_and_paid_since(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """It is found, adopted and confirmed, and not paid again (R24)."""
+    _paid(world, world.accepted())
+    refund = world.accepted()
+    restored = backup()
+    paid = _paid(world, refund)
+    world.store = restored
+
+    (confirmed,) = _ended(world, refund)
+
+    assert confirmed.status is Status.CONFIRMED
+    assert (confirmed.tx_hash, confirmed.nonce) == (paid.tx_hash, paid.nonce)
+    assert confirmed.block_hash == paid.block_hash
+    assert _pause(world) is None
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+def test_a_refund_that_was_reserved_in_the_backup_and_paid_since(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """Its nonce is used by the payment itself, which it recognises (R24)."""
+    refund = world.step(world.accepted())
+    restored = backup()
+    paid = _paid(world, refund)
+    world.store = restored
+
+    (confirmed,) = _ended(world, refund)
+
+    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, paid.tx_hash)
+    assert _pause(world) is None
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_refund_that_was_sent_before_the_backup_and_mined_since(
+    world: World, backup: Callable[[], Ledger], steps: int
+) -> None:
+    """The same bytes are sent again, and are found in their block (R24)."""
+    refund = world.step(world.accepted(), times=steps)
+    restored = backup()
+    paid = _paid(world, refund)
+    world.store = restored
+
+    (confirmed,) = _ended(world, refund)
+
+    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, paid.tx_hash)
+    assert len(set(world.chain.broadcasts)) == 1
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_a_refund_that_is_reserved_in_the_ledger_and_waits_in_the_pool(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """Signed once more with the same nonce, whichever is mined pays it (R24)."""
+    refund = world.step(world.accepted())
+    restored = backup()
+    forgotten = world.sent(world.step(refund, times=2))
+    world.store = restored
+
+    signed = world.step(refund)
+    (confirmed,) = _ended(world, refund)
+
+    assert world.sent(signed).nonce == forgotten.nonce
+    assert confirmed.status is Status.CONFIRMED
+    assert confirmed.tx_hash == forgotten.tx_hash
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_a_replacement_that_was_made_after_the_backup(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """The ledger does not know its hash, and knows it by nonce and calldata (R24)."""
+    refund = world.broadcast()
+    restored = backup()
+    world.clock.advance(seconds=world.network.stuck_after_seconds)
+    replaced = world.sent(world.step(refund, times=2))
+    world.mine_deep()
+    world.store = restored
+
+    (confirmed,) = _ended(world, refund)
+
+    assert (confirmed.status, confirmed.tx_hash) == (
+        Status.CONFIRMED,
+        replaced.tx_hash,
+    )
+    assert _pause(world) is None
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_a_forgotten_replacement_that_a_reorganisation_takes_away(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """Back to broadcast, the bytes that are left are sent, and paid once (R19, R24)."""
+    refund = world.broadcast()
+    restored = backup()
+    world.clock.advance(seconds=world.network.stuck_after_seconds)
+    world.step(refund, times=2)
+    world.chain.mine()
+    world.store = restored
+    world.work(after=timedelta(seconds=31))
+    assert world.stored(refund).status is Status.MINED
+    world.chain.reorganise(keep=False)
+
+    (confirmed,) = _ended(world, refund)
+
+    assert confirmed.status is Status.CONFIRMED
+    assert confirmed.tx_hash == world.sent(confirmed).tx_hash
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_a_refund_that_the_ledger_forgot_and_that_is_asked_for_again(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """The wallet waits until the payment is found; then the refund adopts it (R24)."""
+    _paid(world, world.accepted())
+    restored = backup()
+    paid = _paid(world, world.accepted(reference="forgotten"))
+    world.store = restored
+
+    again = world.accepted(reference="forgotten")
+    new = world.accepted()
+    first, second = _ended(world, again, new)
+
+    assert again.id != paid.id
+    assert (first.status, first.tx_hash) == (Status.CONFIRMED, paid.tx_hash)
+    assert (first.nonce, second.nonce) == (1, 2)
+    assert second.status is Status.CONFIRMED
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 3
+
+
+def test_a_forgotten_transaction_that_is_still_in_the_pool(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """Its nonce is counted before it is mined, and nobody gets it meanwhile (R24)."""
+    _paid(world, world.accepted())
+    restored = backup()
+    forgotten = world.broadcast(reference="forgotten")
+    world.store = restored
+    again = world.accepted(reference="forgotten")
+
+    for _ in range(5):
+        world.work(after=timedelta(seconds=31))
+    waiting = world.stored(again)
+    (confirmed,) = _ended(world, again)
+
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert (confirmed.status, confirmed.tx_hash) == (
+        Status.CONFIRMED,
+        forgotten.tx_hash,
+    )
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+def test_a_forgotten_transaction_that_comes_out_of_nowhere(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """No node knew it when its nonce was given out: that refund fails, and no other
+    is paid twice (R24)."""
+    restored = backup()
+    forgotten = world.sent(world.broadcast(reference="forgotten"))
+    world.store = restored
+    world.chain.forget()
+    holder = world.broadcast()
+    again = world.accepted(reference="forgotten")
+    world.chain.forget()
+    world.chain.broadcast(forgotten.raw)
+    world.mine_deep()
+
+    failed = world.step(holder)
+    (refused,) = _ended(world, again)
+
+    assert (failed.status, failed.failure_code) == (Status.FAILED, "nonce-taken")
+    assert (refused.status, refused.failure_code) == (Status.REFUSED, "already-paid")
+    assert _pause(world) is None
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_forgotten_transaction_that_pays_whoever_has_another_nonce(
+    world: World, backup: Callable[[], Ledger], steps: int
+) -> None:
+    """Paid since it was reserved, a refund leaves its nonce to a no-op (R24)."""
+    again = _paid_elsewhere(world, backup(), steps)
+
+    (failed,) = _ended(world, again)
+
+    assert (failed.status, failed.failure_code) == (Status.FAILED, "already-paid")
+    assert (failed.nonce, world.sent(failed).kind) == (1, Kind.NOOP)
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+    assert world.broadcast().nonce == 2
+
+
+def test_a_noop_at_the_cap_waits_until_the_transfer_is_forgotten(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """What would pay twice is not sent again, and none passes the cap (R17, R24)."""
+    world.chain.answers = Fees(240 * 10**9, 10 * 10**9)
+    again = _paid_elsewhere(world, backup(), 3)
+    transfer = world.sent(again)
+    world.chain.broadcast(transfer.raw)
+    world.work(after=timedelta(seconds=31))
+    pooled = list(world.chain.pool)
+    world.chain.forget()
+
+    (failed,) = _ended(world, again)
+
+    noop = world.sent(failed)
+    assert pooled == [transfer.tx_hash]
+    assert (failed.status, failed.failure_code) == (Status.FAILED, "already-paid")
+    assert (noop.kind, noop.attempt) == (Kind.NOOP, 1)
+    assert noop.max_fee_per_gas == transfer.max_fee_per_gas
+    assert noop.max_priority_fee_per_gas == transfer.max_priority_fee_per_gas
+    assert world.chain.broadcasts.count(transfer.raw) == 2  # By us, and by this test.
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_a_noop_in_a_paid_refunds_place_is_sent_again(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """It is not raised at every look, and is when it is stuck (R18, R24)."""
+    again = world.step(_paid_elsewhere(world, backup(), 3), times=2)
+    world.chain.forget()
+
+    world.work(after=timedelta(seconds=31))
+
+    sent = world.store.transactions(again.id)
+    assert [each.kind for each in sent] == [Kind.TRANSFER, Kind.NOOP]
+    assert list(world.chain.pool) == [sent[-1].tx_hash]
+
+
+def _paid_elsewhere(world: World, restored: Ledger, steps: int) -> Refund:
+    """
+    Return a refund that took so many steps, and was paid with another nonce.
+
+    No node knew of that payment when the ledger was restored, and when its nonce was
+    given to another refund.
+    """
+    forgotten = world.sent(world.broadcast(reference="forgotten"))
+    world.store = restored
+    world.chain.forget()
+    holder = world.broadcast()
+    again = world.step(world.accepted(reference="forgotten"), times=steps)
+    world.chain.forget()
+    world.chain.broadcast(forgotten.raw)
+    world.mine_deep()
+    assert world.step(holder).failure_code == "nonce-taken"
+    return again
+
+
+def test_a_noop_that_was_made_after_the_backup(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """It bears no mark: the refund has failed, and a person looks at the rest (R24)."""
+    refund = world.step(world.accepted())
+    restored = backup()
+    world.clock.advance(seconds=60)
+    world.chain.revert = "blocked"
+    noop = world.sent(world.step(refund, times=2))
+    world.mine_deep()
+    world.store = restored
+
+    (failed,) = _ended(world, refund)
+
+    assert noop.kind is Kind.NOOP
+    assert (failed.status, failed.failure_code) == (Status.FAILED, "nonce-taken")
+    assert _pause(world) is Pause.FOREIGN_TRANSACTION
+    assert world.chain.payouts() == []
+
+
+def test_a_forgotten_payment_that_overtakes_a_noop(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """The refund is paid after all, and has no reason to have failed left (R24)."""
+    refund = world.step(world.accepted())
+    restored = backup()
+    forgotten = world.sent(world.step(refund, times=2))
+    world.store = restored
+    world.chain.forget()
+    world.clock.advance(seconds=60)
+    world.chain.revert = "blocked"
+    noop = world.sent(world.step(refund, times=2))
+    world.chain.forget()
+    world.chain.broadcast(forgotten.raw)
+    world.mine_deep()
+
+    (confirmed,) = _ended(world, refund)
+
+    assert noop.kind is Kind.NOOP
+    assert (confirmed.status, confirmed.tx_hash) == (
+        Status.CONFIRMED,
+        forgotten.tx_hash,
+    )
+    assert (confirmed.failure_code, confirmed.failure_detail) == (None, None)
+
+
+def test_an_adopted_refund_that_a_reorganisation_takes_away(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """There are no bytes to send again: it is signed anew, with its one nonce (R24)."""
+    _paid(world, world.accepted())
+    restored = backup()
+    paid = _paid(world, world.accepted(reference="forgotten"))
+    world.store = restored
+    again = world.accepted(reference="forgotten")
+    world.work()
+    assert world.stored(again).status is Status.MINED
+    world.chain.reorganise(keep=True)
+    world.chain.pool = {
+        tx_hash: sent
+        for tx_hash, sent in world.chain.pool.items()
+        if tx_hash != paid.tx_hash
+    }
+    world.chain.answers = Fees(2 * 10**9, 10**8)
+    for _ in range(3):
+        # The payment that was sighted had this nonce: it is not one on top.
+        world.work(after=timedelta(seconds=31))
+    world.chain.mine()
+
+    (confirmed,) = _ended(world, again)
+    kinds = {sent.kind for sent in world.store.transactions(again.id)}
+
+    assert kinds == {Kind.TRANSFER}
+    assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, paid.nonce)
+    assert confirmed.tx_hash != paid.tx_hash
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+def test_a_ledger_that_is_lost_altogether(
+    world: World, empty: Callable[[], Ledger]
+) -> None:
+    """A new one looks through the wallet's past before it pays anybody (R24)."""
+    paid = [_paid(world, world.accepted(reference=name)) for name in "ab"]
+    world.store = empty()
+
+    again = [world.accepted(reference=name) for name in "ab"]
+    new = world.accepted()
+    world.work()
+    pause = _pause(world)
+    *confirmed, last = _ended(world, *again, new)
+
+    assert pause is Pause.UNKNOWN_HISTORY
+    assert [(refund.status, refund.tx_hash) for refund in confirmed] == [
+        (Status.CONFIRMED, refund.tx_hash) for refund in paid
+    ]
+    assert (last.status, last.nonce) == (Status.CONFIRMED, 2)
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 3
+
+
+def test_a_forgotten_payment_that_failed_is_not_tried_again(
+    world: World, empty: Callable[[], Ledger]
+) -> None:
+    """Its nonce was used, and it reverted: whoever asks again is told so (R20, R24)."""
+    world.broadcast(reference="forgotten")
+    world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
+    world.chain.mine_empty(2)
+    world.store = empty()
+
+    (failed,) = _ended(world, world.accepted(reference="forgotten"))
+
+    assert (failed.status, failed.failure_code) == (Status.FAILED, "reverted")
+    assert len(world.chain.broadcasts) == 1
+
+
+def test_a_lost_ledger_and_a_wallet_with_a_life_of_its_own(
+    world: World, empty: Callable[[], Ledger]
+) -> None:
+    """What bears no mark waits for a person, who lets the wallet go on (R23, R24)."""
+    world.chain.mine_foreign(world.signer.address)
+    world.store = empty()
+    refund = world.accepted()
+    (waiting,) = _ended(world, refund)
+
+    done = list(repair(world.store, world.chains, world.clock, apply=True))
+    (confirmed,) = _ended(world, refund)
+
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
+    assert [one.resumed for one in done] == [True]
+    assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 1)
+
+
+def test_a_ledger_ahead_of_its_chain(world: World) -> None:
+    """The ledger's nonces stand, though the chain forgot every one of them (R24)."""
+    paid = world.broadcast()
+    world.chain.mine()
+    world.tracker.track()
+    world.chain.reorganise(keep=False)
+    new = world.broadcast()
+
+    first, second = _ended(world, paid, new)
+
+    assert (first.nonce, second.nonce) == (0, 1)
+    assert (first.status, second.status) == (Status.CONFIRMED, Status.CONFIRMED)
+    assert first.tx_hash == paid.tx_hash
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_backup_from_any_moment_pays_nobody_twice(
+    world: World, backup: Callable[[], Ledger], steps: int
+) -> None:
+    """Wherever two refunds stood when it was taken, each is paid once (R24)."""
+    refunds = [world.accepted(), world.accepted()]
+    copies = []
+    for number in range(6):
+        copies.append(backup())
+        for refund in refunds:
+            stored = world.stored(refund)
+            if not stored.status.is_final:
+                world.lifecycle.step(stored, ACTOR)
+        if number >= 3:
+            world.mine_deep()
+            world.tracker.track()
+    assert all(world.stored(refund).status.is_final for refund in refunds)
+    world.store = copies[steps]
+
+    ended = _ended(world, *refunds)
+
+    assert [refund.status for refund in ended] == [Status.CONFIRMED] * 2
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
+
+
+NEXT = signer_over(honest(coincurve.PrivateKey.from_int(99)))
+
+
+def _rotated(world: World) -> None:
+    world.others = (NEXT,)
+    made_active(world.store, key_at(NEXT.address))
+
+
+def test_a_restored_ledger_retires_no_key_too_early(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """What a former key has sent is sighted first, or it would be paid again (R24)."""
+    refund = world.accepted()
+    assert world.ring.active().key.address == world.signer.address
+    restored = replace(world, store=backup())
+    world.step(refund, times=3)
+    _rotated(restored)
+    restored.work()
+    before = restored.store.keys()[-1].state
+    with pytest.raises(WalletPausedError):
+        restored.step(restored.stored(refund))
+    world.mine_deep()
+    for _ in range(12):
+        restored.work()
+
+    assert before is KeyState.DRAINING
+    assert restored.store.keys()[-1].state is KeyState.RETIRED
+    assert restored.stored(refund).status is Status.CONFIRMED
+    assert restored.stored(refund).sender == world.signer.address
+
+
+def test_a_wallet_that_the_ledger_never_knew_is_looked_at(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """Also when the backup is from before its first payment (R24)."""
+    assert world.ring.active().key.address == world.signer.address
+    restored = replace(world, store=backup())
+    first = world.broadcast()
+    _rotated(restored)
+    asked = restored.accepted(reference=first.reference)
+    with pytest.raises(WalletPausedError, match="former key"):
+        restored.step(asked)
+    world.mine_deep()
+    for _ in range(12):
+        restored.work()
+
+    assert restored.stored(asked).status is Status.CONFIRMED
+    assert restored.stored(asked).tx_hash == first.tx_hash

@@ -1,0 +1,311 @@
+"""What is left at a former key's address is moved, once, by the way of refunds."""
+
+import pytest
+import structlog
+
+from signer.audit.log import AuditLog
+from signer.crypto.transactions import LegacyTransaction, SignedBytes
+from signer.errors import (
+    ConflictError,
+    HotWalletError,
+    InvalidInputError,
+    KeyUnusableError,
+    PolicyViolationError,
+    StoreUnavailableError,
+)
+from signer.model.audit_record import Operation
+from signer.model.key import KeyState
+from signer.model.refund import COIN, SWEEPER, Refund, Status
+from signer.ports import Fees
+from signer.refunds.policy import check_coin
+from signer.refunds.transaction_signer import purpose_of
+from tests.fixtures.scripted_chain import DECIMALS
+from tests.support.devices import recording
+from tests.support.keys import key_at, made_active
+from tests.support.refunds import ACTOR, World, altered
+from tests.support.sweeps import (
+    COINS,
+    NEW,
+    THIRD,
+    TOKENS,
+    Left,
+    rolled_back,
+    settled,
+    sweeper,
+    swept,
+)
+
+
+def test_tokens_go_first(world: World, left: Left) -> None:
+    """The coin waits for them, since they need it for gas."""
+    tokens, coin = sweeper(world).plan(world.signer.address)
+
+    assert (tokens.symbol, tokens.whole, tokens.waits_for) == ("TUSD", "7.000000", None)
+    assert coin.symbol == COIN
+    assert coin.waits_for is not None
+    assert 0 < coin.amount < COINS
+
+
+def test_a_plan_moves_nothing(world: World, left: Left) -> None:
+    """To look is free."""
+    sweeper(world).plan(world.signer.address)
+
+    assert not world.chain.pool
+    assert world.store.claim(world.clock(), world.clock(), 10) == ()
+
+
+def test_tokens_are_moved_by_the_former_key(world: World, left: Left) -> None:
+    """To the active one's address, and confirmed like a refund."""
+    (row,) = swept(world)
+
+    sent = world.step(row, times=3)
+    world.mine_deep()
+    world.tracker.track()
+    done = world.tracked(sent)
+
+    assert (sent.sender, sent.recipient) == (world.signer.address, NEW.address)
+    assert (done.status, done.amount) == (Status.CONFIRMED, TOKENS)
+
+
+def test_the_coin_goes_last(world: World, left: Left) -> None:
+    """Its transaction calls nothing, and carries all but what fees may take."""
+    left.tokens = 0
+    (row,) = swept(world)
+
+    sent = world.step(row, times=3)
+    transaction = SignedBytes.decode(world.sent(sent).raw).transaction
+    world.mine_deep()
+    world.tracker.track()
+
+    assert (transaction.to, transaction.data) == (NEW.address, b"")
+    assert transaction.value == row.amount
+    assert transaction.value + transaction.gas * transaction.max_fee_per_gas <= COINS
+    assert world.tracked(sent).status is Status.CONFIRMED
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_two_who_sweep_move_it_once(world: World, left: Left, steps: int) -> None:
+    """The second finds what the first has accepted, hours later and at other fees."""
+    left.tokens = 0
+    (first,) = swept(world)
+    world.step(first, times=steps)
+    world.clock.advance(hours=5)
+    left.coins += 1
+    world.chain.answers = Fees(2 * 10**9, 10**8)
+    (again,) = swept(world)
+
+    assert (again.id, again.amount) == (first.id, first.amount)
+    assert len(world.store.list(SWEEPER).refunds) == 1
+
+
+def test_two_who_look_at_once_move_it_once(world: World, left: Left) -> None:
+    """Both saw nothing under way, of another balance and ring; the first decides."""
+    left.tokens = 0
+    rows: list[Refund] = []
+
+    def accept(refund: Refund) -> tuple[Refund, bool]:
+        world.store = store
+        left.coins += 1
+        made_active(store, key_at(THIRD.address))
+        rows.extend(swept(world))
+        return store.accept(refund)
+
+    store = world.store
+    world.store = altered(store, accept=accept)
+    rows.extend(swept(world))
+
+    assert rows[0] == rows[1]
+    assert rows[0].recipient == THIRD.address
+    assert len(store.list(SWEEPER).refunds) == 1
+
+
+def test_a_second_sweep_follows_the_first(world: World, left: Left) -> None:
+    """What comes in later is moved by a sweep of its own."""
+    (first,) = swept(world)
+    world.step(first, times=3)
+    settled(world)
+    left.tokens = 5
+    (second,) = swept(world)
+
+    assert world.stored(first).status is Status.CONFIRMED
+    assert (second.status, second.amount) == (Status.QUEUED, 5)
+
+
+def test_every_sweep_that_there_was_is_counted(world: World, left: Left) -> None:
+    """However many there were, the next one has a name of its own."""
+    left.tokens = 0
+    for _ in range(101):
+        (row,) = swept(world)
+        world.store.save(row, row.moved(Status.REFUSED, world.clock()))
+        world.clock.advance(seconds=1)
+    (row,) = swept(world)
+
+    assert row.status is Status.QUEUED
+
+
+def test_the_coin_waits_for_tokens_on_their_way(world: World, left: Left) -> None:
+    """They need it for gas until they are confirmed, though their balance is gone."""
+    (row,) = swept(world)
+    world.step(row, times=3)
+    left.tokens = 0
+    tokens, coin = sweeper(world).plan(world.signer.address)
+
+    assert tokens.refund == world.stored(row)
+    assert coin.waits_for is not None
+
+
+def test_tokens_wait_for_the_coin_on_its_way(world: World, left: Left) -> None:
+    """What it leaves for gas is not meant for them."""
+    left.tokens = 0
+    (row,) = swept(world)
+    left.tokens = 5
+    tokens, coin = sweeper(world).plan(world.signer.address)
+
+    assert coin.refund == row
+    assert (tokens.refund, tokens.waits_for) == (None, "the sweep of the coin")
+
+
+def test_open_refunds_are_in_the_way(world: World, left: Left) -> None:
+    """They need the coin; which one it is, is told."""
+    rolled_back(world)
+    refund = world.step(world.accepted())
+    made_active(world.store, world.ring.look()[1])
+
+    with pytest.raises(ConflictError, match=refund.id):
+        sweeper(world).plan(world.signer.address)
+
+
+def test_tells_who_sweeps(world: World, left: Left) -> None:
+    """Intent first; then what was accepted, by its stored name, however often."""
+    audit, told = recording()
+    for _ in range(2):
+        sweeper(world, audit).sweep(world.signer.address.lower(), ACTOR)
+    (row,) = world.store.list(SWEEPER).refunds
+
+    assert [event["event"] for event in told] == ["sweep-intent", "sweep"] * 2
+    for event in told[1::2]:
+        assert (event["outcome"], event["actor"]) == ("success", ACTOR.name)
+        assert event["details"]["refund_id"] == row.id
+        assert event["details"]["address"] == world.signer.address
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [(NEW.address, "key-unusable"), ("1234abcd-12ab-34cd", "invalid-input")],
+)
+def test_tells_who_was_refused(
+    world: World, left: Left, address: str, code: str
+) -> None:
+    """A sweep that is not made has a record too, without a whole key id in it."""
+    audit, told = recording()
+    with pytest.raises(HotWalletError):
+        sweeper(world, audit).sweep(address, ACTOR)
+
+    assert (told[-1]["event"], told[-1]["outcome"]) == ("sweep", code)
+    assert told[-1]["details"]["address"] in (NEW.address, "1234abcd...")
+
+
+def test_nothing_is_accepted_that_is_not_told(world: World, left: Left) -> None:
+    """While the journal cannot be written, nothing is swept."""
+
+    def append(*records: object, **how: object) -> None:
+        raise StoreUnavailableError("no")
+
+    audit = AuditLog(
+        structlog.get_logger("audit"), journal=altered(world.store, append=append)
+    )
+    with pytest.raises(StoreUnavailableError):
+        sweeper(world, audit).sweep(world.signer.address, ACTOR)
+
+    assert world.store.list(SWEEPER).refunds == ()
+
+
+@pytest.mark.parametrize(
+    "address", ["", "0x", "5fbdb2315678afecb367f032d93f642f64180aa3", "alias/x"]
+)
+def test_what_is_no_address_is_not_swept(
+    world: World, left: Left, address: str
+) -> None:
+    """Nor one whose checksum is wrong; lower case has none."""
+    whole = world.signer.address
+    wrong = "0x" + whole[2:].swapcase()
+    for each in (address, wrong):
+        with pytest.raises(InvalidInputError):
+            sweeper(world).plan(each)
+    assert len(sweeper(world).plan(whole.lower())) == 2
+
+
+def test_nothing_is_left_of_dust(world: World, left: Left) -> None:
+    """What is not worth its own fee stays where it is."""
+    left.tokens, left.coins = 0, 21_000
+
+    assert sweeper(world).plan(world.signer.address) == []
+    assert swept(world) == []
+
+
+def test_a_retired_key_may_beswept(world: World, left: Left) -> None:
+    """It signs nothing else, and its last nonce was final."""
+    world.worker.work()
+    ring = world.store.keys()
+    (row,) = swept(world)
+
+    assert ring[1].state is KeyState.RETIRED
+    assert world.step(row, times=3).status is Status.BROADCAST
+
+
+def test_the_active_key_is_notswept(world: World, left: Left) -> None:
+    """Nor is an address that the ring does not know."""
+    for address in (NEW.address, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"):
+        with pytest.raises(KeyUnusableError):
+            sweeper(world).plan(address)
+
+
+def test_a_sweep_counts_against_no_limit(world: World, left: Left) -> None:
+    """It pays nobody."""
+    left.tokens = 2000 * 10**DECIMALS  # A refund may pay 1000.
+    (row,) = swept(world)
+
+    assert world.step(row).status is Status.RESERVED
+
+
+def test_a_sweep_needs_no_excuse(world: World, left: Left) -> None:
+    """Whoever asks why it stands where it stands is told so, and of no rule."""
+    (row,) = swept(world)
+
+    assert world.explainer.explain(row).policy is None
+    assert purpose_of(row, ACTOR).operation is Operation.KEY_SWEEP
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"value": 1}, "value"),
+        ({"to": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"}, "recipient"),
+        ({"data": b"\0"}, "calldata"),
+        ({"gas": 21_001}, "gas"),
+        ({"nonce": 9}, "nonce"),
+        ({"chain_id": 1}, "chain-id"),
+    ],
+)
+def test_other_bytes_than_the_sweeps_are_not_signed(
+    world: World, left: Left, changes: dict[str, object], rule: str
+) -> None:
+    """Each field of a coin's transaction is the row's, or the device is not asked."""
+    left.tokens = 0
+    (row,) = swept(world)
+    reserved = world.step(row)
+    fields = {
+        "chain_id": reserved.chain_id,
+        "nonce": reserved.nonce,
+        "gas_price": 1,
+        "gas": reserved.gas_limit,
+        "to": reserved.recipient,
+        "value": reserved.amount,
+        "data": b"",
+    }
+    transaction = LegacyTransaction(**{**fields, **changes})  # type: ignore[arg-type]
+
+    with pytest.raises(PolicyViolationError) as refused:
+        check_coin(transaction, reserved, world.network)
+
+    assert refused.value.rule == rule

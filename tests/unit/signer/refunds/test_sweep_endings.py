@@ -1,0 +1,258 @@
+"""A sweep pays the active key's address, in one piece, or it ends and says why."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import structlog
+
+from signer.audit.log import AuditLog
+from signer.crypto.transactions import SignedBytes
+from signer.errors import KeyRotatedError, KeyUnusableError, WalletPausedError
+from signer.model.audit_record import Record
+from signer.model.refund import Kind, Refund, Status
+from signer.ports import Ledger
+from tests.support.devices import honest, signer_over
+from tests.support.keys import key_at, made_active
+from tests.support.refunds import KEY, World, altered
+from tests.support.sweeps import (
+    NEW,
+    THIRD,
+    TOKENS,
+    Left,
+    given_up,
+    rolled_back,
+    settled,
+    sweeper,
+    swept,
+)
+
+
+def _paid_to_new(world: World) -> int:
+    return sum(amount for to, amount in world.chain.payouts() if to == NEW.address)
+
+
+def _worked(world: World, row: Refund, passes: int = 4) -> Refund:
+    """Return what workers make of *row* in that many passes, blocks between them."""
+    for _ in range(passes):
+        world.work(timedelta(seconds=31))
+        world.mine_deep()
+    return world.stored(row)
+
+
+def _rotated(world: World) -> None:
+    made_active(world.store, key_at(THIRD.address))
+
+
+def _rolled_back_and_on(world: World) -> None:
+    rolled_back(world)
+    _rotated(world)
+
+
+TURNS = pytest.mark.parametrize(
+    "turn", [given_up, _rotated, rolled_back, _rolled_back_and_on]
+)
+
+
+@TURNS
+def test_a_queued_sweep_ends_when_the_ring_turns(
+    world: World, left: Left, turn: Any
+) -> None:
+    """It has no nonce, gets none, and moves nothing to who was active once."""
+    (row,) = swept(world)
+    turn(world)
+    ended = _worked(world, row)
+
+    assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-outdated")
+    assert (ended.nonce, _paid_to_new(world)) == (None, 0)
+
+
+def test_a_stopped_network_ends_it_too(world: World, left: Left) -> None:
+    """It does not wait for `nonce resume`, nor for a node, to pay who was given up."""
+    (row,) = swept(world)
+    world.store.stop(world.network.chain_id, world.clock())
+    with pytest.raises(WalletPausedError):
+        world.step(row)
+    given_up(world)
+
+    assert world.step(row).failure_code == "sweep-outdated"
+
+
+@TURNS
+def test_a_reserved_sweep_ends_when_the_ring_turns(
+    world: World, left: Left, turn: Any
+) -> None:
+    """Its nonce is used by a no-op, at once, and the key retires."""
+    (row,) = swept(world)
+    row = world.step(row)
+    turn(world)
+    signed = world.step(row)
+    ended = _worked(world, row)
+
+    assert world.sent(signed).kind is Kind.NOOP
+    assert (ended.status, ended.failure_code) == (Status.FAILED, "sweep-outdated")
+    assert _paid_to_new(world) == 0
+
+
+@TURNS
+def test_a_signed_sweep_is_not_sent_when_the_ring_turns(
+    world: World, left: Left, turn: Any
+) -> None:
+    """No node has its bytes, and none is told of them: a no-op takes their place."""
+    (row,) = swept(world)
+    world.step(row, times=2)
+    sent = len(world.chain.broadcasts)
+    turn(world)
+    ended = _worked(world, row)
+    (noop,) = {SignedBytes.decode(raw) for raw in world.chain.broadcasts[sent:]}
+
+    assert noop.transaction.to == world.signer.address
+    assert (ended.status, ended.failure_code) == (Status.FAILED, "sweep-outdated")
+    assert _paid_to_new(world) == 0
+
+
+@TURNS
+def test_a_sweep_that_was_sent_is_raced(world: World, left: Left, turn: Any) -> None:
+    """A no-op with its nonce pays more, and wins while nothing is mined."""
+    (row,) = swept(world)
+    world.step(row, times=3)
+    turn(world)
+    ended = _worked(world, row)
+
+    assert [sent.kind for sent in world.store.transactions(row.id)] == [
+        Kind.TRANSFER,
+        Kind.NOOP,
+    ]
+    assert (ended.status, ended.failure_code) == (Status.FAILED, "sweep-outdated")
+    assert _paid_to_new(world) == 0
+
+
+def test_a_race_may_be_lost(world: World, left: Left) -> None:
+    """What is mined is what counts."""
+    (row,) = swept(world)
+    world.step(row, times=3)
+    world.chain.mine()
+    given_up(world)
+    ended = _worked(world, row)
+
+    assert (ended.status, _paid_to_new(world)) == (Status.CONFIRMED, TOKENS)
+
+
+def test_who_was_signed_for_is_told(world: World, left: Left) -> None:
+    """Sweeps that pay a key and were signed are stranded with it, others are not."""
+    (row,) = swept(world)
+    for steps in (0, 1):
+        world.step(row, times=steps)
+        assert world.store.stranded(NEW.address, 9) == ()
+        row = world.stored(row)
+    world.step(row)
+
+    assert world.store.stranded(NEW.address, 9) == (row.id,)
+    assert world.store.stranded(THIRD.address, 9) == ()
+
+
+def test_the_ring_may_turn_while_it_is_reserved(world: World, left: Left) -> None:
+    """The commit that gives it its nonce looks again."""
+    (row,) = swept(world)
+    store = world.store
+
+    def reserve(*given: Any, **how: Any) -> Refund:
+        given_up(world)
+        return store.reserve(*given, **how)
+
+    world.store = altered(store, reserve=reserve)
+    ended = world.step(row)
+
+    assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-outdated")
+
+
+def test_the_ring_may_turn_before_it_is_signed(world: World, left: Left) -> None:
+    """So does the commit of the intent, without which no device is asked."""
+    store = world.store
+
+    def append(*given: Any, **how: Any) -> None:
+        given_up(world)
+        store.append(*given, **how)
+
+    device = honest(KEY)
+    journal = altered(store, append=append)
+    world.signer = signer_over(
+        device, AuditLog(structlog.get_logger("audit"), journal=journal)
+    )
+    (row,) = swept(world)
+    row = world.step(row)
+    with pytest.raises(KeyRotatedError):
+        world.step(row)
+
+    assert (device.calls, row.intended) == (0, False)
+    assert world.step(row).failure_code == "sweep-outdated"
+    assert world.sent(row).kind is Kind.NOOP
+
+
+def test_a_sweep_of_a_blocked_key_ends(world: World, left: Left) -> None:
+    """O8: what was not signed is not tried for ever; a new one is refused."""
+    (queued,) = swept(world)
+    key = world.ring.look()[1]
+    at = world.clock()
+    world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
+    ended = _worked(world, queued)
+
+    assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-key-blocked")
+    with pytest.raises(KeyUnusableError):
+        sweeper(world).plan(world.signer.address)
+
+
+def test_a_sweep_that_a_blocked_key_reserved_ends(world: World, left: Left) -> None:
+    """O8: it loses its nonce with its key, and then there is nothing to wait for."""
+    (row,) = swept(world)
+    world.step(row)
+    key = world.ring.look()[1]
+    at = world.clock()
+    world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
+    ended = _worked(world, row)
+
+    assert (ended.status, ended.nonce) == (Status.REFUSED, None)
+
+
+def test_a_sweep_that_a_blocked_key_sent_is_for_a_person(
+    world: World, left: Left
+) -> None:
+    """O8: its bytes go to the active key, and are sent on until they are mined."""
+    (row,) = swept(world)
+    world.step(row, times=3)
+    key = world.ring.look()[1]
+    at = world.clock()
+    world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
+    ended = _worked(world, row)
+
+    assert (ended.status, _paid_to_new(world)) == (Status.CONFIRMED, TOKENS)
+
+
+def test_a_rotation_under_way_ends_nothing(world: World, left: Left) -> None:
+    """While the former key is pending its sweep waits; it may be a former one again."""
+    (row,) = swept(world)
+    key = world.ring.look()[1]
+    pending = world.store.begin_rotation(key, world.clock())
+    with pytest.raises(KeyUnusableError):
+        world.step(row)
+    world.store.reject(pending, "abandoned", world.clock())
+
+    assert world.step(row).status is Status.RESERVED
+
+
+def test_a_sweep_that_was_forgotten_is_recognised(
+    world: World, left: Left, backup: Callable[[], Ledger]
+) -> None:
+    """A ledger from before it, and asked again after a turn, finds it paid."""
+    older = backup()
+    (row,) = swept(world)
+    sent = world.step(row, times=3)
+    settled(world)
+    world.store = older
+    (again,) = swept(world)
+    world.watched()
+    given_up(world)
+    found = world.step(again)
+
+    assert (found.status, found.tx_hash) == (Status.MINED, sent.tx_hash)

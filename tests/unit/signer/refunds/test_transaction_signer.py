@@ -1,0 +1,211 @@
+"""What is signed for a refund, and what never is."""
+
+from dataclasses import replace
+
+import coincurve
+import pytest
+
+from signer.chain.erc20 import decode_transfer
+from signer.crypto.transactions import LegacyTransaction, SignedBytes, Transaction
+from signer.errors import KeyUnusableError, PolicyViolationError, RecoveryError
+from signer.keys.keyring import KeyRing
+from signer.keys.signer import Signed, Signer
+from signer.model.audit_record import Purpose
+from signer.model.refund import Kind, Refund, Status
+from signer.ports import Fees
+from signer.refunds.transaction_signer import Offer, TransactionSigner, calldata
+from tests.support.devices import Device, honest, recording, signer_over
+from tests.support.refunds import ACTOR, CUSTOMER, KEY, NETWORK, World
+
+
+GWEI = 10**9
+OFFER = Offer(Kind.TRANSFER, 0, 3 * GWEI, 2 * GWEI, is_legacy=False)
+
+
+@pytest.fixture
+def reserved(world: World) -> Refund:
+    """A refund that has its nonce."""
+    return world.step(world.accepted())
+
+
+def _payer(world: World, device: Device) -> TransactionSigner:
+    signer = signer_over(device)
+    return TransactionSigner(KeyRing(world.store, lambda key: signer), world.clock)
+
+
+def test_a_transfer_is_what_the_refund_asks_for(world: World, reserved: Refund) -> None:
+    """Every field is the refund's or the offer's, and the bytes are those recorded."""
+    record = (
+        TransactionSigner(world.ring, world.clock)
+        .sign(reserved, OFFER, NETWORK, ACTOR)
+        .transaction
+    )
+
+    signed = SignedBytes.decode(record.raw)
+    assert signed.transaction == Transaction(
+        chain_id=reserved.chain_id,
+        nonce=0,
+        max_priority_fee_per_gas=2 * GWEI,
+        max_fee_per_gas=3 * GWEI,
+        gas=62_500,
+        to=reserved.token_address,
+        value=0,
+        data=calldata(reserved),
+    )
+    assert signed.tx_hash == record.tx_hash
+    assert (record.refund_id, record.attempt, record.kind) == (
+        reserved.id,
+        0,
+        Kind.TRANSFER,
+    )
+    assert (record.chain_id, record.sender, record.nonce) == (
+        reserved.chain_id,
+        world.signer.address,
+        0,
+    )
+    assert (
+        record.max_fee_per_gas,
+        record.max_priority_fee_per_gas,
+        record.gas_limit,
+        record.signed_at,
+    ) == (3 * GWEI, 2 * GWEI, 62_500, world.clock())
+
+
+def test_a_transfer_carries_the_refunds_mark(reserved: Refund) -> None:
+    """Recipient, amount, and 16 bytes that name the refund behind them."""
+    assert decode_transfer(calldata(reserved)) == (
+        CUSTOMER,
+        12_500_000,
+        reserved.mark,
+    )
+
+
+def test_a_mark_names_what_was_asked_for(reserved: Refund) -> None:
+    """Chain, client and reference make it, and nothing that a backup could forget."""
+    others = [
+        replace(reserved, chain_id=1),
+        replace(reserved, client="other"),
+        replace(reserved, reference="other"),
+    ]
+    forgotten = replace(
+        reserved, id="rf_x", idempotency_key="x", status=Status.QUEUED, nonce=None
+    )
+
+    assert len({refund.mark for refund in [reserved, *others]}) == 4
+    assert forgotten.mark == reserved.mark
+    assert len(reserved.mark) == 16
+
+
+def test_a_noop_sends_nothing_to_oneself(world: World, reserved: Refund) -> None:
+    """It has the refund's nonce, 21,000 gas, no value, no token and no data."""
+    offer = replace(OFFER, kind=Kind.NOOP, attempt=3)
+
+    record = (
+        TransactionSigner(world.ring, world.clock)
+        .sign(reserved, offer, NETWORK, ACTOR)
+        .transaction
+    )
+
+    transaction = SignedBytes.decode(record.raw).transaction
+    assert (transaction.to, transaction.data, transaction.value) == (
+        world.signer.address,
+        b"",
+        0,
+    )
+    assert (transaction.nonce, transaction.gas) == (0, 21_000)
+    assert (record.kind, record.attempt) == (Kind.NOOP, 3)
+
+
+def test_a_chain_without_base_fee_gets_a_legacy_transaction(world: World) -> None:
+    """Its price is what the chain asks, and its signature is bound to the chain."""
+    world.chain.answers = Fees(base_fee=None, priority_fee=5 * GWEI)
+
+    refund = world.step(world.accepted(), times=2)
+
+    record = world.sent(refund)
+    sent = SignedBytes.decode(record.raw).transaction
+    assert isinstance(sent, LegacyTransaction)
+    assert (sent.gas_price, sent.chain_id) == (5 * GWEI, refund.chain_id)
+    assert record.max_fee_per_gas == record.max_priority_fee_per_gas == 5 * GWEI
+
+
+def test_the_audit_log_says_for_which_refund(world: World) -> None:
+    """Network, actor, request and refund stand in the event of the signature."""
+    audit, events = recording()
+    world.signer = signer_over(honest(KEY), audit)
+
+    refund = world.step(world.accepted(), times=2)
+
+    assert {
+        (event["operation"], event["network"], event["actor"]) for event in events
+    } == {("transaction-signing", "local", "gateway")}
+    assert {(event["request_id"], event["refund_id"]) for event in events} == {
+        ("req-1", refund.id)
+    }
+
+
+def test_a_stranger_to_the_ring_is_not_asked(world: World, reserved: Refund) -> None:
+    """A nonce of an address that the ring does not know reaches no device (O4)."""
+    device = honest(coincurve.PrivateKey.from_int(99))
+    strange = replace(reserved, sender=signer_over(device).address)
+
+    with pytest.raises(KeyUnusableError):
+        _payer(world, device).sign(strange, OFFER, NETWORK, ACTOR)
+
+    assert device.calls == 0
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_row_that_was_changed_is_not_signed(
+    world: World, reserved: Refund, kind: Kind
+) -> None:
+    """What the policy does not find in the refund does not reach the device (T8)."""
+    device = honest(KEY)
+    tampered = replace(reserved, chain_id=1)
+
+    with pytest.raises(PolicyViolationError, match="chain-id"):
+        _payer(world, device).sign(tampered, replace(OFFER, kind=kind), NETWORK, ACTOR)
+
+    assert device.calls == 0
+
+
+def test_an_offer_past_the_cap_is_not_signed(world: World, reserved: Refund) -> None:
+    """Whoever reckoned the price, the network's cap is judged again (T8)."""
+    device = honest(KEY)
+    dear = replace(OFFER, max_fee=NETWORK.max_fee_per_gas_gwei * GWEI + 1)
+
+    with pytest.raises(PolicyViolationError, match="max-fee"):
+        _payer(world, device).sign(reserved, dear, NETWORK, ACTOR)
+
+    assert device.calls == 0
+
+
+def test_a_reservation_without_a_nonce_is_a_bug(world: World, reserved: Refund) -> None:
+    """A row that no reservation made does not reach the device."""
+    device = honest(KEY)
+
+    with pytest.raises(ValueError, match="not reserved"):
+        _payer(world, device).sign(replace(reserved, nonce=None), OFFER, NETWORK, ACTOR)
+
+    assert device.calls == 0
+
+
+class Swapping(Signer):
+    """A signer whose answer is a signature over something else."""
+
+    def sign(self, digest: bytes, purpose: Purpose) -> Signed:
+        """Return a valid signature that has nothing to do with *digest*."""
+        return super().sign(bytes(reversed(digest)), purpose)
+
+
+def test_the_bytes_that_leave_are_the_wallets(world: World, reserved: Refund) -> None:
+    """Serialised bytes that do not recover to the wallet are dropped (T11)."""
+    opened = world.signer
+    audit, _ = recording()
+    world.signer = Swapping(honest(KEY), opened.key_id, opened.public_key, audit)
+
+    with pytest.raises(RecoveryError):
+        world.lifecycle.step(reserved, ACTOR)
+
+    assert world.stored(reserved) == reserved
+    assert world.store.transactions(reserved.id) == ()

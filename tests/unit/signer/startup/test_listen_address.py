@@ -1,0 +1,129 @@
+"""The guard lets nobody be reached who would stand there without a proxy."""
+
+import re
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from signer.config.settings import Settings
+from signer.errors import ConfigurationError
+from signer.startup.guard import check_settings
+
+
+PRODUCTION = {
+    "APP_ENV": "production",
+    "USE_KMS": "true",
+    "KMS_KEY_ID": "alias/refunds",
+    "AWS_REGION": "eu-central-1",
+    "AUDIT_SIGNING_KEY_FILE": "/run/secrets/audit.pem",
+}
+
+
+def _refused(environ: Mapping[str, str]) -> list[str]:
+    """Return the codes of the refusals."""
+    try:
+        check_settings(Settings.from_env(environ), {})
+    except ConfigurationError as e:
+        return [refusal.code for refusal in e.refusals]
+    return []
+
+
+BINDS = {
+    None: False,
+    "": False,
+    "127.0.0.1:8080": False,
+    "127.9.9.9": False,
+    "tcp://127.0.0.1:8080": False,
+    "[::1]:8080": False,
+    "[::1]": False,
+    "localhost:8080": False,
+    " unix:/run/hotwallet.sock ": False,
+    "unix:///run/hotwallet.sock": False,
+    "0.0.0.0:8080": True,
+    "[::]:8080": True,
+    "[]:8080": True,
+    ":8080": True,
+    "8080": True,
+    "10.0.0.7:8080": True,
+    "api.internal:8080": True,
+    "localhost.example:8080": True,
+    "127.0.0.1.example:8080": True,
+    "::1": True,
+    "fd://3": True,
+    "UNIX:/run/hotwallet.sock": True,
+    "127.0.0.1:http": True,
+}
+PROXIES = {
+    None: (False, False),
+    "": (False, False),
+    " \t": (False, False),
+    "10.0.0.7": (True, False),
+    "10.0.0.0/8, fc00::/7": (True, False),
+    "0.0.0.0/0": (True, True),
+    "10.0.0.7,::/0": (True, True),
+    "128.0.0.0/1": (True, True),
+    "0.0.0.0/6": (True, True),
+}
+
+
+@pytest.mark.parametrize(
+    ("app_env", "production"),
+    [(None, True), (" ", True), ("Prod", True), ("TEST", False)],
+)
+def test_what_can_be_reached_is_behind_a_proxy(
+    app_env: str | None, production: bool
+) -> None:
+    """
+    H15: production beyond its host names its proxies, and not everybody.
+
+    Every spelling of where it listens, of who is believed, and of where it runs; what
+    the guard cannot read as this host is beyond it.
+    """
+    for bind, proxies in product(BINDS, PROXIES):
+        given = {"APP_ENV": app_env, "BIND": bind, "TRUSTED_PROXIES": proxies}
+        environ = {k: v for k, v in (PRODUCTION | given).items() if v is not None}
+        named, anybody = PROXIES[proxies]
+        expected = [
+            *["proxy-missing"] * (BINDS[bind] and not named),
+            *["proxy-anybody"] * anybody,
+        ]
+
+        assert _refused(environ) == (expected if production else []), given
+
+
+def test_the_containers_start_as_they_are_shipped() -> None:
+    """The image listens beyond itself, and compose names its proxy: by one address."""
+    docker = Path(__file__).parents[4] / "docker"
+    image = (docker / "Dockerfile").read_text(encoding="utf-8")
+    compose = (docker / "compose.yaml").read_text(encoding="utf-8")
+    nginx = (docker / "nginx.conf").read_text(encoding="utf-8")
+    (bind,) = re.findall(r"BIND=(\S+)", image)
+    example = (docker.parent / ".env.example").read_text(encoding="utf-8")
+    places = dict(re.findall(r"^    ([A-Z_]+): (/?[\w./:]+)$", compose, re.MULTILINE))
+    (named,) = re.findall(r"TRUSTED_PROXIES: (\S+)", compose)
+    _, proxy = compose.split("\n  proxy:\n")
+    shipped = PRODUCTION | {"BIND": bind}
+
+    assert places["BIND"] == bind
+    for place in ("BIND", "HOTWALLET_HOME", "NETWORKS_FILE", "AUDIT_SIGNING_KEY_FILE"):
+        # What the example has for a laptop would count, if compose did not say better.
+        assert f"\n{place}=" in example
+        assert place in places
+    assert f"networks.toml:{places['NETWORKS_FILE']}:ro" in compose
+    assert places["AUDIT_SIGNING_KEY_FILE"].startswith("/etc/hotwallet/keys/")
+    assert ":/etc/hotwallet/keys:ro" in compose
+    assert compose.count("<<: *places") == compose.count("    environment:\n      <<")
+    assert _refused(shipped) == ["proxy-missing"]
+    assert _refused({**shipped, "TRUSTED_PROXIES": named}) == []
+    assert f"front: {{ipv4_address: {named}}}" in proxy
+    assert f"server api:{bind.rpartition(':')[2]};" in nginx
+    assert re.findall(r"listen (\d+) ", nginx) == re.findall(r'"\d+:(\d+)"', compose)
+
+
+def test_who_does_not_serve_needs_no_proxy() -> None:
+    """A worker has the image's BIND, and opens no socket."""
+    settings = Settings.from_env({**PRODUCTION, "BIND": "0.0.0.0:8080"})
+
+    assert check_settings(settings, {}, serving=False) == []

@@ -1,0 +1,409 @@
+"""An HSM account answers what eth-account answers, and refuses more."""
+
+from typing import Any, cast
+
+import coincurve
+import pytest
+from eth_account import Account
+from eth_account.messages import (
+    SignableMessage,
+    encode_defunct,
+    encode_intended_validator,
+    encode_typed_data,
+)
+from eth_account.types import TransactionDictType
+from eth_typing import Hash32
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+from hexbytes import HexBytes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer.account import HSMAccount
+from signer.crypto.messages import message_digest
+from signer.errors import (
+    BackendUnavailableError,
+    InvalidInputError,
+    PolicyViolationError,
+)
+from tests.support.devices import honest, planted, point, recording, signer_over
+from tests.support.vectors import load
+
+
+SECRET = bytes.fromhex("46" * 32)
+KEY = coincurve.PrivateKey(SECRET)
+LOCAL = Account.from_key(SECRET)
+HSM = HSMAccount(signer_over(honest(KEY)))
+OTHER = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+
+LEGACY = {
+    "nonce": 1,
+    "gasPrice": 7,
+    "gas": 21_000,
+    "to": OTHER,
+    "value": 5,
+    "data": b"",
+    "chainId": 1,
+}
+TYPE_1 = {**LEGACY, "type": 1, "accessList": []}
+TYPE_2 = {
+    "type": 2,
+    "nonce": 1,
+    "maxFeePerGas": 9,
+    "maxPriorityFeePerGas": 2,
+    "gas": 21_000,
+    "to": OTHER,
+    "value": 5,
+    "data": b"",
+    "chainId": 1,
+}
+ACCESS_LIST = [{"address": OTHER, "storageKeys": ["0x" + "01" * 32]}]
+
+
+def _sign(transaction: dict[str, Any], account: HSMAccount = HSM) -> Any:
+    return account.sign_transaction(cast("TransactionDictType", transaction))
+
+
+_numbers = st.integers(0, 2**64) | st.integers(0, 2**64).map(hex)
+_data = st.binary(max_size=80)
+_addresses = st.binary(min_size=20, max_size=20)
+_common = {
+    "nonce": _numbers,
+    "gas": _numbers,
+    "value": _numbers,
+    "data": _data | _data.map(lambda data: "0x" + data.hex()),
+    "to": st.just("") | _addresses | _addresses.map(to_checksum_address),
+    "chainId": st.integers(1, 2**64) | st.integers(1, 2**64).map(hex),
+}
+_lists = st.lists(
+    st.fixed_dictionaries(
+        {
+            "address": _addresses.map(to_checksum_address),
+            "storageKeys": st.lists(
+                st.binary(min_size=32, max_size=32).map(lambda key: "0x" + key.hex()),
+                max_size=2,
+            ),
+        }
+    ),
+    max_size=2,
+)
+_legacy = st.fixed_dictionaries({**_common, "gasPrice": _numbers})
+_type_1 = st.fixed_dictionaries(
+    {**_common, "gasPrice": _numbers, "accessList": _lists},
+    optional={"type": st.just(1)},
+)
+_type_2 = st.fixed_dictionaries(
+    {**_common, "maxFeePerGas": _numbers, "maxPriorityFeePerGas": _numbers},
+    optional={"accessList": _lists, "type": st.sampled_from([2, "0x2"])},
+)
+
+
+@given(transaction=_legacy | _type_1 | _type_2)
+def test_transactions_are_eth_accounts_byte_for_byte(
+    transaction: dict[str, Any],
+) -> None:
+    """Raw bytes, hash, r, s and v are those of a local account (S11)."""
+    assert _sign(transaction) == LOCAL.sign_transaction(transaction)
+
+
+@pytest.mark.parametrize(
+    ("transaction", "vs"),
+    [
+        (LEGACY, {37, 38}),
+        ({**LEGACY, "chainId": 31337}, {62709, 62710}),
+        (TYPE_1, {0, 1}),
+        (TYPE_2, {0, 1}),
+    ],
+)
+def test_v_is_as_its_type_wants_it(transaction: dict[str, Any], vs: set[int]) -> None:
+    """Legacy has 35 + 2 chain + parity, typed transactions have the parity (S11)."""
+    found = {_sign({**transaction, "nonce": nonce}).v for nonce in range(16)}
+
+    assert found == vs
+
+
+def test_eip_155s_example() -> None:
+    """EIP-155's transaction has the bytes and the v that EIP-155 prints."""
+    example = load("eips")["eip155"]
+
+    signed = _sign(example["transaction"])
+
+    assert signed.raw_transaction == HexBytes(example["raw"])
+    assert signed.v == example["v"]
+
+
+def test_eip_712s_example() -> None:
+    """EIP-712's mail has the digest and the signature that EIP-712 prints."""
+    example = load("eips")["eip712"]
+    key = coincurve.PrivateKey(keccak(text=example["key_of"]))
+
+    account = HSMAccount(signer_over(honest(key)))
+    signed = account.sign_typed_data(full_message=example["document"])
+
+    assert account.address == example["address"]
+    assert signed.message_hash == HexBytes(example["digest"])
+    assert (hex(signed.r), hex(signed.s), signed.v) == (
+        example["r"],
+        example["s"],
+        example["v"],
+    )
+
+
+def test_eip_191s_example() -> None:
+    """A personal message has the digest and the signature that web3.js prints."""
+    example = load("eips")["eip191"]
+    account = HSMAccount(
+        signer_over(honest(coincurve.PrivateKey.from_hex(example["key"][2:])))
+    )
+
+    signed = account.sign_message(encode_defunct(text=example["text"]))
+
+    assert signed.message_hash == HexBytes(example["digest"])
+    assert (hex(signed.r), hex(signed.s), signed.v) == (
+        example["r"],
+        example["s"],
+        example["v"],
+    )
+
+
+_messages = (
+    st.binary(max_size=100).map(encode_defunct)
+    | st.text(max_size=50).map(lambda text: encode_defunct(text=text))
+    | st.binary(max_size=50).map(lambda body: encode_intended_validator(OTHER, body))
+    | st.integers(0, 2**256 - 1).map(
+        lambda amount: encode_typed_data(
+            {"name": "x", "chainId": 1},
+            {"Pay": [{"name": "amount", "type": "uint256"}]},
+            {"amount": amount},
+        )
+    )
+)
+
+
+@given(message=_messages)
+def test_messages_are_eth_accounts_byte_for_byte(message: SignableMessage) -> None:
+    """Hash, r, s, v (27 or 28) and the 65 bytes are those of a local account (S11)."""
+    ours, theirs = HSM.sign_message(message), LOCAL.sign_message(message)
+
+    assert ours == theirs
+    assert ours.v in (27, 28)
+    assert len(ours.signature) == 65
+    assert message_digest(message) == theirs.message_hash
+
+
+def test_typed_data_in_three_parts() -> None:
+    """Domain, types and message say the same as the whole document."""
+    parts = (
+        {"name": "x", "chainId": 1},
+        {"Pay": [{"name": "amount", "type": "uint256"}]},
+        {"amount": 7},
+    )
+
+    assert HSM.sign_typed_data(*parts) == LOCAL.sign_typed_data(*parts)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"types": {}},
+        {"types": {"A": [{"name": "a", "type": "A"}]}, "primaryType": "A"},
+        {"types": 5, "primaryType": [], "domain": None, "message": ""},
+    ],
+)
+def test_malformed_typed_data(document: dict[str, Any]) -> None:
+    """A document that does not say what it means is the caller's mistake."""
+    with pytest.raises(InvalidInputError, match="EIP-712"):
+        HSM.sign_typed_data(full_message=document)
+
+
+def test_a_hash_is_signed_as_it_is() -> None:
+    """unsafe_sign_hash takes bytes or hex, and signs what local accounts sign."""
+    digest = keccak(text="somebody's hash")
+
+    assert HSM.unsafe_sign_hash(cast("Hash32", digest)) == LOCAL.unsafe_sign_hash(
+        cast("Hash32", digest)
+    )
+    with pytest.raises(InvalidInputError, match="32 bytes"):
+        HSM.unsafe_sign_hash(cast("Hash32", digest[:31]))
+
+
+def test_an_account_is_its_address() -> None:
+    """It has a local account's address, shows it, and nothing else."""
+    assert HSM.address == LOCAL.address
+    assert repr(HSM) == f"HSMAccount('{LOCAL.address}')"
+    assert HSMAccount(signer_over(honest(KEY))) == HSM
+
+
+@pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
+@pytest.mark.parametrize("spell", [str, str.lower])
+def test_from_may_name_the_account(base: dict[str, Any], spell: Any) -> None:
+    """A "from" that is the account's own changes nothing."""
+    assert _sign({**base, "from": spell(LOCAL.address)}) == _sign(base)
+
+
+@pytest.mark.parametrize("sender", [OTHER, "", None, "0x", 7, LOCAL.address[:-1]])
+def test_from_may_not_name_another(sender: object) -> None:
+    """Signing for somebody else is refused."""
+    with pytest.raises(InvalidInputError) as caught:
+        _sign({**LEGACY, "from": sender})
+
+    assert caught.value.field == "from"
+
+
+@pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
+@pytest.mark.parametrize("chain_id", [0, "0x0", "0x00"])
+def test_no_transaction_is_valid_on_every_chain(
+    base: dict[str, Any], chain_id: object
+) -> None:
+    """A chain id of zero, or none, is refused (T5; EIP-155)."""
+    without = {name: value for name, value in base.items() if name != "chainId"}
+
+    for transaction in (without, {**base, "chainId": chain_id}):
+        with pytest.raises(PolicyViolationError) as caught:
+            _sign(transaction)
+
+        assert caught.value.rule == "chain-id"
+
+
+@pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
+@pytest.mark.parametrize(
+    "chain_id", [-1, None, "", "0x", "1", "one", 1.0, True, b"\x01", []]
+)
+def test_a_malformed_chain_id(base: dict[str, Any], chain_id: object) -> None:
+    """A chain id is a positive integer or 0x-prefixed hex."""
+    with pytest.raises(InvalidInputError) as caught:
+        _sign({**base, "chainId": chain_id})
+
+    assert caught.value.field == "chainId"
+
+
+AUTHORISATION = {
+    "chainId": 0,
+    "address": OTHER,
+    "nonce": 0,
+    "yParity": 0,
+    "r": 1,
+    "s": 1,
+}
+TYPE_3 = {
+    **TYPE_2,
+    "type": 3,
+    "maxFeePerBlobGas": 1,
+    "blobVersionedHashes": ["0x01" + "00" * 31],
+}
+TYPE_4 = {**TYPE_2, "type": 4, "authorizationList": [AUTHORISATION]}
+
+
+@pytest.mark.parametrize("transaction", [TYPE_3, TYPE_4, {**TYPE_4, "type": "0x4"}])
+def test_blobs_and_authorisations_are_never_signed(
+    transaction: dict[str, Any],
+) -> None:
+    """Types 3 and 4 are refused by policy, however they are spelt (T6)."""
+    with pytest.raises(PolicyViolationError) as caught:
+        _sign(transaction)
+
+    assert caught.value.rule == "transaction-type"
+
+
+def test_an_authorisation_without_a_type_is_never_signed() -> None:
+    """eth-account would infer type 4 from the fields (T6)."""
+    smuggled = {name: value for name, value in TYPE_4.items() if name != "type"}
+
+    with pytest.raises(PolicyViolationError):
+        _sign(smuggled)
+    with pytest.raises(InvalidInputError):
+        _sign({**LEGACY, "authorizationList": [AUTHORISATION]})
+
+
+NONSENSE = [None, -1, 1.5, "zz", "0xzz", "10", b"\x01" * 3, [], [1], {}, {"a": 1}]
+
+
+@pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2], ids=["0", "1", "2"])
+@pytest.mark.parametrize("value", NONSENSE, ids=repr)
+def test_malformed_fields(base: dict[str, Any], value: object) -> None:
+    """Whatever a field holds: eth-account's bytes, or InvalidInputError."""
+    for name in (*base, "accessList", "type", "extra", "v"):
+        transaction = {**base, name: value}
+        try:
+            ours = _sign(transaction)
+        except (InvalidInputError, PolicyViolationError):
+            continue
+
+        assert ours == LOCAL.sign_transaction(transaction), name
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("nonce", True),
+        ("value", "10"),
+        ("gas", -1),
+        ("to", OTHER.lower()),
+        ("to", OTHER[:-1]),
+        ("to", "0x5fbDB2315678afecb367f032d93F642f64180aa3"),
+        ("to", bytes(19)),
+        ("data", "0x1g"),
+        ("extra", 1),
+    ],
+)
+def test_legacy_fields_are_as_strict_as_eth_accounts(field: str, value: object) -> None:
+    """Decimal strings, addresses without checksum and bad hex are refused."""
+    with pytest.raises(InvalidInputError, match="valid transaction"):
+        _sign({**LEGACY, field: value})
+
+
+@pytest.mark.parametrize("missing", ["nonce", "gasPrice", "gas"])
+def test_legacy_fields_that_must_be_there(missing: str) -> None:
+    """A legacy transaction without one of these is incomplete."""
+    transaction = {name: value for name, value in LEGACY.items() if name != missing}
+
+    with pytest.raises(InvalidInputError):
+        _sign(transaction)
+
+
+@pytest.mark.parametrize("data", [5, 0, bytearray(b"ab"), "0x", "", b""], ids=repr)
+def test_legacy_data_of_every_kind(data: object) -> None:
+    """A number is its own bytes, not that many zeros."""
+    transaction = {**LEGACY, "data": data}
+
+    assert _sign(transaction) == LOCAL.sign_transaction(transaction)
+
+
+@pytest.mark.parametrize("transaction", [LEGACY, TYPE_2])
+def test_the_devices_error_is_not_the_callers(transaction: dict[str, Any]) -> None:
+    """What the device raises goes through as it is."""
+    device = planted(point(KEY), BackendUnavailableError("gone"), ValueError("a bug"))
+    account = HSMAccount(signer_over(device))
+
+    with pytest.raises(BackendUnavailableError):
+        _sign(transaction, account)
+    with pytest.raises(ValueError, match="a bug"):
+        _sign(transaction, account)
+
+
+def test_the_audit_log_tells_transactions_from_messages() -> None:
+    """Each signature is recorded under its operation and the account's actor."""
+    audit, events = recording()
+    account = HSMAccount(signer_over(honest(KEY), audit), actor="treasury")
+
+    _sign(LEGACY, account)
+    _sign(TYPE_2, account)
+    account.sign_message(encode_defunct(text="hi"))
+
+    assert [event["operation"] for event in events if "outcome" in event] == [
+        "transaction-signing",
+        "transaction-signing",
+        "message-signing",
+    ]
+    assert {event["actor"] for event in events} == {"treasury"}
+
+
+def test_the_transaction_is_not_changed() -> None:
+    """The caller's dictionary is read and not written."""
+    transaction = {**TYPE_2, "from": LOCAL.address, "accessList": ACCESS_LIST}
+    before = dict(transaction)
+
+    _sign(transaction)
+
+    assert transaction == before

@@ -1,0 +1,168 @@
+"""
+Getting SoftHSM on Debian and Ubuntu.
+
+apt-get and dpkg-deb are stood in for by scripts that keep a record: tests reach
+no network.  ``docs/softhsm.md`` says how the real thing was tried.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from signer.config.settings import Settings
+from signer.errors import ConfigurationError
+from softhsm import Layout, fetch, library
+
+
+APT_GET = """\
+#!/bin/sh
+echo "apt-get $*" >> "{folder}/record"
+env >> "{folder}/environment"
+if [ -e "{folder}/broken" ]; then echo "E: no route to the mirror"; exit 100; fi
+for option in "$@"; do
+  case "$option" in -oDir::Cache=*) cache="${{option#*=}}" ;; esac
+done
+case "$*" in *install*) [ -z "$cache" ] || echo deb > "$cache/archives/one.deb" ;; esac
+"""
+
+DPKG_DEB = """\
+#!/bin/sh
+echo "dpkg-deb $*" >> "{folder}/record"
+mkdir -p "$3/usr/lib/softhsm" && cp "{module}" "$3/usr/lib/softhsm/libsofthsm2.so"
+"""
+
+
+@pytest.fixture
+def apt(tmp_path: Path, softhsm_module: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the scripts' ``record``, and ``environment``."""
+    folder = tmp_path / "apt"
+    folder.mkdir()
+    for name, text in {"apt-get": APT_GET, "dpkg-deb": DPKG_DEB}.items():
+        (folder / name).write_text(text.format(folder=folder, module=softhsm_module))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return folder
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """The files of a project without a module."""
+    layout = Layout.of(tmp_path / "home")
+    layout.prepare()
+    return layout
+
+
+def test_without_root_it_goes_into_the_project(apt: Path, layout: Layout) -> None:
+    """Lists, cache and logs are the project's own, and only the module stays."""
+    said: list[str] = []
+
+    module = fetch.obtain(layout, said.append, is_root=False)
+
+    update, install, unpack = (apt / "record").read_text().splitlines()
+    state = layout.root / "apt"
+    for line in (update, install):
+        assert f"-oDir::State={state} " in line
+        assert f"-oDir::Cache={state}/cache " in line
+    assert "install -y --download-only --reinstall --no-install-recommends" in install
+    assert unpack.startswith("dpkg-deb -x ")
+    assert module == layout.lib / "usr/lib/softhsm/libsofthsm2.so"
+    assert not state.exists()
+    assert len(said) == 3
+
+
+def test_what_was_fetched_is_found_again(apt: Path, layout: Layout) -> None:
+    """Later processes find the project's module where the system has none."""
+    module = fetch.obtain(layout, lambda _: None, is_root=False)
+    settings = Settings.from_env({"HOTWALLET_HOME": str(layout.root.parent)})
+
+    assert library.find(settings, places=()) == module
+
+
+def test_with_root_it_is_installed(apt: Path, layout: Layout) -> None:
+    """apt does what it is for, and the module is where the system has it."""
+    module = fetch.obtain(layout, lambda _: None, is_root=True)
+
+    assert (apt / "record").read_text().splitlines() == [
+        "apt-get update -qq",
+        "apt-get install -qq -y --no-install-recommends libsofthsm2",
+    ]
+    assert module == library.installed()
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+def test_a_failure_shows_what_apt_said_and_what_to_run(
+    apt: Path,
+    layout: Layout,
+    capfd: pytest.CaptureFixture[str],
+    is_root: bool,
+) -> None:
+    """Nothing half-fetched is left where a module is looked for."""
+    (apt / "broken").touch()
+
+    with pytest.raises(ConfigurationError, match="softhsm-missing") as caught:
+        fetch.obtain(layout, lambda _: None, is_root=is_root)
+
+    assert library.install_line() in str(caught.value)
+    assert "E: no route to the mirror" in capfd.readouterr().err
+    assert not layout.lib.exists()
+
+
+def test_apt_gets_no_secrets(
+    apt: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P14: what is in our environment is not in that of the programs we start."""
+    monkeypatch.setenv("PKCS11_PIN", "canary")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+
+    fetch.obtain(layout, lambda _: None, is_root=False)
+
+    seen = (apt / "environment").read_text()
+    assert "canary" not in seen
+    assert "http_proxy=http://127.0.0.1:9" in seen
+
+
+def test_other_systems_get_the_line(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without apt there is nothing that we would run on our own."""
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    with pytest.raises(ConfigurationError, match="softhsm-missing"):
+        fetch.obtain(layout, lambda _: None)
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_companions_are_loaded_in_whatever_order_works(
+    layout: Layout, is_named: bool
+) -> None:
+    """What was fetched along is loaded first, and a broken file is no obstacle."""
+    folder = layout.lib / "usr/lib/x86_64-linux-gnu"
+    (folder / "softhsm").mkdir(parents=True)
+    module = folder / "softhsm" / library.NAME
+    module.touch()
+    named = {"PKCS11_MODULE": str(module)} if is_named else {}
+    (folder / "liba.so.1").write_text("no library")
+    companion = folder / "libb.so.1"
+    companion.write_bytes(Path(_compiled_module()).read_bytes())
+    settings = {"HOTWALLET_HOME": str(layout.root.parent), **named}
+    program = (
+        "from pathlib import Path; from softhsm import library\n"
+        "from signer.config.settings import Settings\n"
+        f"library.find(Settings.from_env({settings!r}), places=())\n"
+        "print(Path('/proc/self/maps').read_text())\n"
+    )
+
+    maps = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert str(companion) in maps
+
+
+def _compiled_module() -> str:
+    import _bz2  # noqa: PLC0415
+
+    return _bz2.__file__

@@ -1,0 +1,254 @@
+"""The files of a project's SoftHSM: where they are, who may read them, what mends."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from signer.config.settings import Settings
+from signer.errors import AccessDeniedError, ConfigurationError
+from signer.private_files import write_whole
+from softhsm import Layout, environment, library, pins, prepare
+from softhsm import token_recovery as repair
+from softhsm.layout import CONF_VARIABLE
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A prepared layout."""
+    layout = Layout.of(tmp_path)
+    layout.prepare()
+    return layout
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a project in an empty folder."""
+    return Settings.from_env({"HOTWALLET_HOME": str(tmp_path)})
+
+
+def test_everything_is_its_owner_s_alone(layout: Layout) -> None:
+    """Nobody else may so much as list the folder."""
+    pins.ensure(layout.pin)
+
+    for path in (layout.root, layout.tokens):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    for path in (layout.conf, layout.pin):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_configuration_is_the_one_that_works(layout: Layout) -> None:
+    """Objects in files, resets on fork, errors only, tokens in the project."""
+    lines = layout.conf.read_text().splitlines()
+
+    assert f"directories.tokendir = {layout.tokens}" in lines
+    assert "objectstore.backend = file" in lines
+    assert "library.reset_on_fork = true" in lines
+    assert "log.level = ERROR" in lines
+    assert "slots.removable = false" in lines
+
+
+def test_a_moved_project_gets_a_new_configuration(layout: Layout) -> None:
+    """The configuration has an absolute path, and follows it."""
+    layout.conf.write_text("directories.tokendir = /nowhere\n")
+
+    layout.prepare()
+
+    assert str(layout.tokens) in layout.conf.read_text()
+
+
+def test_what_is_right_is_not_written_again(layout: Layout) -> None:
+    """Preparing twice changes nothing."""
+    before = layout.conf.stat().st_mtime_ns
+
+    layout.prepare()
+
+    assert layout.conf.stat().st_mtime_ns == before
+
+
+def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
+    """Whatever is there is replaced by a file of its own, and nothing is left over."""
+    path = tmp_path / "file"
+    path.write_text("before")
+    path.chmod(0o644)
+    before = path.stat().st_ino
+
+    write_whole(path, b"after")
+
+    assert path.read_bytes() == b"after"
+    assert path.stat().st_ino != before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_softhsm_is_pointed_to_the_project_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SOFTHSM2_CONF is set if it is unset, and respected if it is set."""
+    monkeypatch.setenv(CONF_VARIABLE, "")
+    monkeypatch.delenv(CONF_VARIABLE)
+
+    assert environment(tmp_path) == Layout.of(tmp_path).conf
+    assert os.environ[CONF_VARIABLE] == str(Layout.of(tmp_path).conf)
+    assert environment(tmp_path / "other") == Layout.of(tmp_path).conf
+
+
+def test_a_new_pin_is_random_and_stays(layout: Layout) -> None:
+    """A PIN is 128 random bits, made once."""
+    pin = pins.ensure(layout.pin)
+
+    assert len(bytes.fromhex(pin)) == 16
+    assert pins.ensure(layout.pin) == pin
+    assert pins.ensure(layout.so_pin) != pin
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o602, 0o601])
+def test_a_pin_that_others_may_read_is_refused(layout: Layout, mode: int) -> None:
+    """P14: the check is of the open file, and its cure is in the message."""
+    pin = pins.ensure(layout.pin)
+    layout.pin.chmod(mode)
+
+    with pytest.raises(AccessDeniedError, match="chmod 600") as caught:
+        pins.read(layout.pin)
+
+    assert pin not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_pin_that_cannot_be_read_is_refused(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    """A missing file, or one that is no text, is access denied, and quotes nothing."""
+    path = tmp_path / "pin"
+    if content is not None:
+        write_whole(path, content)
+
+    with pytest.raises(AccessDeniedError) as caught:
+        pins.read(path)
+
+    assert caught.value.__cause__ is None
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_the_pin_comes_from_the_variable_the_file_or_the_project(
+    tmp_path: Path, layout: Layout
+) -> None:
+    """P14: PKCS11_PIN wins, then PKCS11_PIN_FILE, then what ``init`` wrote."""
+    home = {"HOTWALLET_HOME": str(tmp_path)}
+    own = pins.ensure(layout.pin)
+    file = tmp_path / "other"
+    write_whole(file, b"from the file\n")
+    named = {**home, "PKCS11_PIN_FILE": str(file)}
+    given = {**named, "PKCS11_PIN": "from the variable"}
+
+    assert pins.source(Settings.from_env(home))() == own
+    assert pins.source(Settings.from_env(named))() == "from the file"
+    assert pins.source(Settings.from_env(given))() == "from the variable"
+
+
+def test_finds_the_named_module_first(tmp_path: Path) -> None:
+    """Who names a module does not want another, not even instead of a missing one."""
+    named = Settings.from_env({"PKCS11_MODULE": "/opt/vendor.so"})
+
+    assert library.find(named, [str(tmp_path)]) == Path("/opt/vendor.so")
+
+
+def test_finds_the_system_s_module_and_then_the_project_s(
+    tmp_path: Path, settings: Settings
+) -> None:
+    """Patterns are allowed for folders; the fetched module is the last resort."""
+    fetched = _touch(Layout.of(tmp_path).lib / "usr/lib/softhsm")
+    installed = _touch(tmp_path / "lib/x-linux-gnu/softhsm")
+
+    assert library.find(settings, [f"{tmp_path}/lib/*-linux-gnu*/softhsm"]) == installed
+    assert library.find(settings, ["/nowhere", "~/nowhere"]) == fetched
+
+
+def test_without_a_module_says_what_to_run(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal has a code, and the command that mends it."""
+    monkeypatch.setattr(library, "PLACES", ())
+
+    assert library.find(settings, []) is None
+    with pytest.raises(ConfigurationError, match=r"softhsm-missing: .* softhsm init"):
+        raise library.missing("run: hotwallet softhsm init")
+
+
+@pytest.mark.parametrize(
+    ("release", "line"),
+    [
+        ({"ID": "debian"}, "sudo apt-get install -y libsofthsm2"),
+        ({"ID": "linuxmint", "ID_LIKE": "ubuntu debian"}, "apt-get install"),
+        ({"ID": "rocky", "ID_LIKE": "rhel centos fedora"}, "dnf install -y softhsm"),
+        ({"ID": "arch"}, "pacman -S --noconfirm softhsm"),
+        ({"ID": "alpine"}, "apk add softhsm"),
+        ({"ID": "nixos"}, "nix profile install nixpkgs#softhsm"),
+        ({"ID": "plan9"}, "set PKCS11_MODULE"),
+    ],
+)
+def test_knows_each_system_s_line(
+    monkeypatch: pytest.MonkeyPatch, release: dict[str, str], line: str
+) -> None:
+    """A system is known by its name, or else by what it is like."""
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.freedesktop_os_release", lambda: release)
+
+    assert line in library.install_line()
+
+
+def test_knows_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no os-release file, and Homebrew."""
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+
+    assert "brew install softhsm" in library.install_line()
+
+
+def test_an_empty_token_file_is_restored(layout: Layout) -> None:
+    """A process that was killed while it logged in takes nothing away."""
+    token = _token(layout, b"sealed")
+    repair.keep(layout.tokens)
+    (token / "token.object").write_bytes(b"")
+
+    repair.restore(layout)
+
+    assert (token / "token.object").read_bytes() == b"sealed"
+
+
+def test_a_copy_is_made_once_and_never_of_nothing(layout: Layout) -> None:
+    """An empty file is no copy, and a copy is not overwritten by a later state."""
+    token = _token(layout, b"")
+    repair.keep(layout.tokens)
+    assert not (token / "token.object.copy").exists()
+
+    for content in (b"first", b"second"):
+        (token / "token.object").write_bytes(content)
+        repair.keep(layout.tokens)
+
+    assert (token / "token.object.copy").read_bytes() == b"first"
+
+
+def test_an_empty_token_file_without_a_copy_is_refused(
+    layout: Layout, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged token is never mistaken for none, or a new key would replace it."""
+    monkeypatch.setenv(CONF_VARIABLE, str(layout.conf))
+    _token(layout, b"")
+
+    with pytest.raises(ConfigurationError, match="softhsm-damaged"):
+        prepare(settings)
+
+
+def _token(layout: Layout, content: bytes) -> Path:
+    token = layout.tokens / "0b1f"
+    token.mkdir()
+    (token / "token.object").write_bytes(content)
+    return token
+
+
+def _touch(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    path = folder / library.NAME
+    path.touch()
+    return path
