@@ -19,9 +19,10 @@ send nothing of one's own with its key on those networks.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import rlp
+import structlog
 from eth_account.datastructures import SignedMessage, SignedTransaction
 from eth_account.messages import SignableMessage, encode_typed_data
 from eth_account.signers.base import BaseAccount
@@ -40,11 +41,13 @@ from eth_utils.hexadecimal import is_0x_prefixed
 from hexbytes import HexBytes
 from rlp.sedes import big_endian_int
 
+from signer.audit.log import AuditLog
 from signer.crypto.messages import message_digest
 from signer.crypto.secp256k1 import Signature
 from signer.errors import HotWalletError, InvalidInputError, PolicyViolationError
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose
+from signer.ports import KeyBackend, KeyId
 
 
 _LEGACY_FIELDS = ("nonce", "gasPrice", "gas", "to", "value", "data", "chainId")
@@ -64,6 +67,28 @@ class HSMAccount(BaseAccount):
     def __init__(self, signer: Signer, actor: str = "account") -> None:
         self._signer = signer
         self._actor = actor
+
+    @classmethod
+    def open(
+        cls, backend: KeyBackend, key_id: str, *, expected_address: str | None = None
+    ) -> Self:
+        """
+        Return the account of *key_id*, with its public key fetched and pinned.
+
+        It needs no ledger and no networks file.  Audit events go to structlog's
+        logger ``audit``.
+
+        Raises:
+            KeyUnusableError: The key's address is not *expected_address*.
+            EncodingError: The key is not a secp256k1 key.
+            BackendError: The device did not answer, or has no such key.
+        """
+        audit = AuditLog(structlog.get_logger("audit"))
+        return cls(
+            Signer.open(
+                backend, KeyId(key_id), audit, expected_address=expected_address
+            )
+        )
 
     @property
     def address(self) -> ChecksumAddress:
