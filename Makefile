@@ -11,7 +11,7 @@ BIN := .venv/bin
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 6))')
 # These run for minutes and mostly wait, so they start first.  Coverage learns nothing
 # from them.
-UNCOVERED := tests/crash tests/signatures tests/simulation
+UNCOVERED := tests/simulation tests/signatures tests/crash
 PACKAGES := signer backends api softhsm dev bench tests
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,21 @@ SEED = int(os.environ.get("CRASH_SEED", "20"))
 """Another one: ``CRASH_SEED=21 make test ARGS=tests/crash``."""
 
 Open = Callable[..., Laboratory]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A database together with the device that production or a laptop uses with it."""
+
+    database_url: str
+    use_kms: bool
+
+
+@pytest.fixture(params=["kms-postgresql", "softhsm-sqlite"])
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """KMS with PostgreSQL, and SoftHSM with SQLite."""
+    device, database = request.param.split("-")
+    return Stack(request.getfixturevalue(f"empty_{database}_url"), device == "kms")
 
 
 @pytest.fixture

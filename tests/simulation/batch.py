@@ -9,8 +9,6 @@ from tests.simulation.schedule import played
 BATCH = 50
 """How many schedules are one test."""
 
-OF_EACH_FILE = tuple(range(0, 500, BATCH))
-
 
 def complaints(seeds: Iterable[int], opened: Ledger) -> list[str]:
     """Return what the schedules of *seeds* broke, and the command that replays it."""
