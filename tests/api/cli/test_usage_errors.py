@@ -68,7 +68,8 @@ def test_what_is_in_order_is_quoted(run: Run) -> None:
 
 _BROKEN = """
 import click
-from api.cli.__main__ import keys, main
+from api.cli.__main__ import main
+from api.cli.keys import keys
 
 @keys.command()
 @click.argument("key_id")
