@@ -30,9 +30,9 @@ _COMMANDS = {
     ),
     "keys": LazyCommand("api.cli.keys:keys", "List, rotate and revoke signing keys."),
     "nonce": LazyCommand(
-        "api.cli.inspection:nonce", "Inspect, pause and repair wallets' nonces."
+        "api.cli.nonces:nonce", "Inspect, pause and repair wallets' nonces."
     ),
-    "refund": LazyCommand("api.cli.inspection:refund", "Explain a refund."),
+    "refund": LazyCommand("api.cli.refunds:refund", "Explain a refund."),
     "softhsm": LazyCommand(
         "softhsm.cli:softhsm", "Manage this project's SoftHSM token (development)."
     ),

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from api.cli.operator import invoker
+from api.cli.operator import current_operator
 from api.http.keys import (
     key_document,
     relocation_document,
@@ -124,7 +124,7 @@ def relocate(new_key_id: str, dry_run: bool, as_json: bool) -> None:
 
     with answer_alone():
         relocated = build_relocation(os.environ).relocate(
-            new_key_id, invoker(), rehearse=dry_run
+            new_key_id, current_operator(), rehearse=dry_run
         )
     shown = relocation_document(relocated)
     if as_json:
@@ -149,7 +149,7 @@ def block(address: str, as_json: bool) -> None:
     from api.bootstrap import build_blocking  # noqa: PLC0415
 
     with answer_alone():
-        actor = invoker()
+        actor = current_operator()
         key, stranded = build_blocking(os.environ).block(address, actor)
     if as_json:
         click.echo(json.dumps({**key_document(key), "strandedRefunds": list(stranded)}))
@@ -178,7 +178,7 @@ def sweep(address: str, apply: bool, as_json: bool) -> None:
 
     with answer_alone():
         sweeper = build_sweeper(os.environ)
-        actor = invoker()
+        actor = current_operator()
         pieces = sweeper.sweep(address, actor) if apply else sweeper.plan(address)
     if as_json:
         click.echo(json.dumps([_piece_document(piece) for piece in pieces]))
@@ -214,7 +214,7 @@ def _patiently(
     rotation: Rotation, wait: float, name: str, terms: RotationOptions
 ) -> RotationResult:
     deadline = time.monotonic() + wait
-    actor = invoker()
+    actor = current_operator()
     while (left := deadline - time.monotonic()) > 0:
         try:
             return rotation.rotate(name, actor, replace(terms, insists=True))

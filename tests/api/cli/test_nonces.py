@@ -1,119 +1,24 @@
-"""``hotwallet refund explain``, ``nonce repair`` and ``nonce pause``, on anvil."""
+"""``hotwallet nonce``, on anvil."""
 
-import json
 import os
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from eth_account import Account
 
-from api.cli.__main__ import main
-from api.cli.operator import invoker
-from api.views.explanations import explanation_document
-from backends.json_rpc import JSONRPCChain
+from api.cli.operator import current_operator
 from backends.sql import SQLStore
-from dev import stablecoin as coin
 from signer.config.networks import load_networks
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund
-from signer.ports import Store, utc_now
+from signer.ports import Store
+from tests.api.commands import Run, Told
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
 from tests.support.payments import signed
 from tests.support.refunds import KEY, World
-
-
-_NETWORKS = """
-[networks.local]
-chain_id = 31337
-rpc_urls = ["{url}"]
-confirmations = {confirmations}
-rpc_timeout_ms = 2000
-
-[networks.local.tokens.TUSD]
-address = "{token}"
-decimals = 6
-max_amount = "1000"
-"""
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a command said, and its exit status."""
-
-    status: object
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The JSON document on standard output, which holds nothing else."""
-        return json.loads(self.out)
-
-
-Run = Callable[..., Told]
-
-
-@pytest.fixture
-def networks(
-    tmp_path: Path, fresh_anvil: DevChain, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Path]:
-    """Return who writes the networks file, with *changes*, and says where it is."""
-    path = tmp_path / "networks.toml"
-    monkeypatch.setenv("NETWORKS_FILE", str(path))
-
-    def write(**changes: object) -> Path:
-        given = {"url": fresh_anvil.url, "token": fresh_anvil.token, "confirmations": 1}
-        path.write_text(_NETWORKS.format(**(given | changes)), encoding="utf-8")
-        return path
-
-    write()
-    return write
-
-
-@pytest.fixture
-def run(
-    sqlite_url: str,
-    networks: object,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
-    """Return who runs ``hotwallet`` over the test's ledger and networks."""
-    monkeypatch.setenv("APP_ENV", "test")
-    monkeypatch.setenv("DATABASE_URL", sqlite_url)
-
-    def hotwallet(*arguments: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["hotwallet", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        return Told(left.value.code, *capsys.readouterr())
-
-    return hotwallet
-
-
-@pytest.fixture
-def world(
-    sqlite_store: SQLStore, fresh_anvil: DevChain, networks: Callable[..., Path]
-) -> World:
-    """Return a service that pays on anvil, with a wallet that is funded."""
-    client = JSONRPCChain([fresh_anvil.url], timeout=10, chain_id=31337)
-    network = load_networks(networks())["local"]
-    world = World(sqlite_store, client=client, network=network)
-    world.clock.now = utc_now()
-    coin.fund(fresh_anvil.url, world.signer.address, token=fresh_anvil.token)
-    return world
-
-
-@pytest.fixture
-def paid(world: World) -> Refund:
-    """Return a refund that anvil has."""
-    return world.broadcast()
 
 
 def _spend(world: World, dev: DevChain, nonce: int) -> None:
@@ -128,62 +33,6 @@ def _spend(world: World, dev: DevChain, nonce: int) -> None:
 def _ledger(store: Store) -> object:
     wallets = store.wallets()
     return wallets, [store.foreign(each.chain_id, each.sender) for each in wallets]
-
-
-def test_explains_to_people(run: Run, world: World, paid: Refund) -> None:
-    """Status, reason, next step, history, transactions and nodes, a line each."""
-    told = run("refund", "explain", paid.id)
-
-    assert told.status == 0
-    lines = told.out.splitlines()
-    assert lines[0] == f"{paid.id}: broadcast"
-    assert lines[1] == (
-        "  1 of 1 nodes have it in a block, which no worker has looked at yet."
-    )
-    assert lines[2].startswith("  Next: The same bytes are sent again")
-    history = lines[lines.index("History:") + 1 : lines.index("Transactions:")]
-    assert [line.split()[-1] for line in history] == [
-        "queued",
-        "reserved",
-        "signed",
-        "broadcast",
-    ]
-    assert f"  {paid.tx_hash}  transfer, nonce 0" in told.out
-    assert "  node-1: head " in told.out
-    assert "Not known" not in told.out
-
-
-def test_explains_to_programs(run: Run, world: World, paid: Refund) -> None:
-    """--json prints the document of the API, and nothing else."""
-    told = run("refund", "explain", "--json", paid.id)
-    expected = explanation_document(world.explainer.explain(paid))
-
-    assert told.status == 0
-    assert told.json == expected
-
-
-def test_explains_without_nodes(
-    run: Run, networks: Callable[..., Path], paid: Refund
-) -> None:
-    """While no node answers, the ledger's part is told, and what is missing."""
-    networks(url="http://127.0.0.1:9")
-    told = run("refund", "explain", paid.id)
-
-    assert told.status == 0
-    assert f"{paid.id}: broadcast" in told.out
-    assert f"  {paid.tx_hash}  transfer, nonce 0" in told.out
-    assert "  node-1: chain-unavailable" in told.out
-    assert "Not known: wallet (chain-unavailable)" in told.out
-    assert "127.0.0.1:9" not in told.out + told.err
-
-
-@pytest.mark.parametrize("unknown", ["rf_0", "", "../x"])
-def test_an_unknown_refund(run: Run, unknown: str) -> None:
-    """What is not in the ledger is an error in one line, and status 1."""
-    told = run("refund", "explain", unknown)
-
-    assert (told.status, told.out) == (1, "")
-    assert told.err == "error: not-found: there is no such refund\n"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +74,7 @@ def test_a_dry_run_changes_nothing(
     assert told.status == 1
     assert "  paused by chain-ahead" in told.out
     assert "  foreign: nonce 1, transaction 0x" in told.out
-    assert "--apply" in told.out
+    assert "--apply accepts this" in told.out
     assert before == _ledger(world.store)
 
 
@@ -237,8 +86,11 @@ def test_a_wallet_that_nobody_paused_yet(
     told = run("nonce", "repair")
 
     assert told.status == 1
-    assert "next nonce 1, the chain's 2\n  paused by nobody yet" in told.out
-    assert "1 of the chain's transactions not looked at yet" in told.out
+    assert (
+        "next nonce 1, the chain's 2\n  not paused yet: a worker will pause it"
+        in told.out
+    )
+    assert "not looked at yet: 1 of the chain's transactions" in told.out
     assert "in order" not in told.out
 
 
@@ -273,7 +125,7 @@ def test_apply_waits_for_finality(
 
     assert told.status == 1
     assert "  paused by chain-ahead" in told.out
-    assert "  1 of the chain's transactions not looked at yet" in told.out
+    assert "  not looked at yet: 1 of the chain's transactions" in told.out
     assert "not final yet" in told.out
 
 
@@ -336,11 +188,11 @@ def test_the_kill_switch(
     assert again == Told(0, "local: was paused already\n", again.err)
     assert blocked == "wallet-paused"
     assert (repaired.status, "  in order" in repaired.out) == (0, True)
-    assert "  an operator stopped the network at " in repaired.out
+    assert "  an operator paused the network at " in repaired.out
     assert "`hotwallet nonce resume` ends that\n" in repaired.out
     assert document["stopped_at"] is not None
     assert "an operator stopped the network" in explained.out
-    assert resumed == Told(0, "local: goes on\n", resumed.err)
+    assert resumed == Told(0, "local: resumed\n", resumed.err)
     assert twice == Told(0, "local: was not paused\n", twice.err)
     world.work(after=timedelta(seconds=60))
     assert world.stored(waiting).nonce == 1
@@ -366,7 +218,7 @@ def test_a_blocked_key_is_waited_for_no_more(run: Run, world: World) -> None:
 
     assert (refused.status, refused.out) == (1, "")
     assert "error: conflict: " in refused.err
-    assert (first.status, first.out) == (0, "local: goes on\n")
+    assert (first.status, first.out) == (0, "local: resumed\n")
     assert (again.status, again.out) == (0, "local: was not waiting\n")
 
 
@@ -402,7 +254,7 @@ def test_a_user_without_a_name_is_told_by_his_number(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
 
-    assert invoker() == Actor("cli:uid-4000000001")
+    assert current_operator() == Actor("cli:uid-4000000001")
 
 
 def test_a_user_whose_name_nobody_can_write_throws_the_switch(
@@ -415,4 +267,4 @@ def test_a_user_whose_name_nobody_can_write_throws_the_switch(
     records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
 
     assert {each["actor"] for each in records} == {"cli:al?ce"}
-    assert invoker() == Actor("cli:al?ce")  # The ring has it as well, by who blocked.
+    assert current_operator() == Actor("cli:al?ce")
