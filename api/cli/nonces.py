@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 
 from api.bootstrap import Observatory, open_observatory
+from api.cli.confirmation import confirmed
 from api.cli.operator import current_operator
 from api.cli.output import command_logging, json_option, print_result
 from api.logs import audit_logger
@@ -29,15 +30,15 @@ def nonce() -> None:
 
 
 @nonce.command("repair")
-@click.option("--network", help="Look at this network alone.")
-@click.option("--apply", is_flag=True, help="Accept what is foreign, and go on.")
+@click.option("--network", help="Compare wallets of this network only.")
+@confirmed("Accept every foreign transaction, and resume the paused wallets?")
 @json_option
-def repair_nonces(network: str | None, apply: bool, as_json: bool) -> None:
+def repair_nonces(network: str | None, *, dry_run: bool, as_json: bool) -> None:
     """
     Compare each wallet with its chain, and resume paused wallets.
 
-    Without --apply nothing is changed.  With it, transactions that the ledger lacks are
-    recorded, foreign transactions are accepted, and the wallet assigns nonces again.
+    Transactions that the ledger lacks are recorded, foreign transactions are accepted,
+    and the wallet assigns nonces again.  With --dry-run, wallets are only compared.
 
     A foreign transaction was signed with your key, but not by this service: find out
     who sent it before you accept it, and rotate the key if you cannot.
@@ -46,11 +47,11 @@ def repair_nonces(network: str | None, apply: bool, as_json: bool) -> None:
     """
     with command_logging():
         opened = open_observatory(os.environ)
-        if apply:
-            repairs = _nonce_admin(opened).repair(network, current_operator())
-        else:
+        if dry_run:
             chains = _select(opened.chains, network)
             repairs = list(repair(opened.store, chains, utc_now, apply=False))
+        else:
+            repairs = list(_nonce_admin(opened).repair(network, current_operator()))
     print_result(
         [repair_document(each) for each in repairs],
         _format_repairs(repairs),
@@ -62,48 +63,70 @@ def repair_nonces(network: str | None, apply: bool, as_json: bool) -> None:
 
 @nonce.command("pause")
 @click.option("--network", help="Pause this network only.")
-def pause_nonces(network: str | None) -> None:
+@json_option
+def pause_nonces(network: str | None, as_json: bool) -> None:
     """
     Assign no more nonces on any host until `nonce resume`: the kill switch.
 
-    Refunds are still accepted, and wait.  Refunds that have a nonce already continue,
-    since nodes may have their transactions; to stop those too, disable the key.
+    Runs without confirmation.  Refunds are still accepted, and wait.  Refunds that have
+    a nonce already continue, since nodes may have their transactions; to stop those
+    too, disable the key.
     """
     with command_logging():
         admin = _nonce_admin(open_observatory(os.environ))
-        paused = admin.pause(network, current_operator())
-    for name, is_new in paused.items():
-        click.echo(f"{name}: {'paused' if is_new else 'was paused already'}")
+        changed = admin.pause(network, current_operator())
+    _print_statuses(changed, "paused", "already-paused", as_json=as_json)
 
 
 @nonce.command("resume")
 @click.option("--network", help="Resume this network only.")
-def resume_nonces(network: str | None) -> None:
-    """Assign nonces again after `nonce pause`; pauses of other causes stay."""
+@json_option
+def resume_nonces(network: str | None, as_json: bool) -> None:
+    """Assign nonces again after `nonce pause`; wallets paused otherwise stay paused."""
     with command_logging():
         admin = _nonce_admin(open_observatory(os.environ))
-        resumed = admin.resume(network, current_operator())
-    for name, was_paused in resumed.items():
-        click.echo(f"{name}: {'resumed' if was_paused else 'was not paused'}")
+        changed = admin.resume(network, current_operator())
+    _print_statuses(changed, "resumed", "not-paused", as_json=as_json)
 
 
 @nonce.command("abandon")
 @click.argument("address")
 @click.option("--network", help="On this network only.")
-def abandon_nonces(address: str, network: str | None) -> None:
+@confirmed(
+    "A payment that the ledger has forgotten would be paid twice. Stop waiting for"
+    " pending transactions of {address}?"
+)
+@json_option
+def abandon_nonces(
+    address: str, network: str | None, *, dry_run: bool, as_json: bool
+) -> None:
     """
     Stop waiting for pending transactions of ADDRESS, the address of a blocked key.
 
     Refunds wait while such a transaction may be one of our payments that a ledger
     restored from a backup has forgotten.  An attacker who has the key can keep one
     pending without end.  Abandon only transactions that are not ours: a payment that
-    the ledger forgot would be paid twice.
+    the ledger has forgotten would be paid twice.
     """
     with command_logging():
         admin = _nonce_admin(open_observatory(os.environ))
-        abandoned = admin.abandon(address, network, current_operator())
-    for name, was_waiting in abandoned.items():
-        click.echo(f"{name}: {'resumed' if was_waiting else 'was not waiting'}")
+        if dry_run:
+            changed = admin.waiting(address, network)
+        else:
+            changed = admin.abandon(address, network, current_operator())
+    done = "would-abandon" if dry_run else "abandoned"
+    _print_statuses(changed, done, "not-waiting", as_json=as_json)
+
+
+def _print_statuses(
+    changed: Mapping[str, bool], done: str, unchanged: str, *, as_json: bool
+) -> None:
+    statuses = {name: done if is_new else unchanged for name, is_new in changed.items()}
+    print_result(
+        [{"network": name, "status": status} for name, status in statuses.items()],
+        [f"{name}: {status}" for name, status in statuses.items()],
+        as_json=as_json,
+    )
 
 
 def _nonce_admin(opened: Observatory) -> NonceAdmin:
@@ -150,4 +173,4 @@ def _format_repair(each: Repair) -> Iterator[str]:
         yield f"  not looked at yet: {status.unseen} of the chain's transactions"
     for foreign in status.foreign:
         yield f"  foreign: nonce {foreign.nonce}, transaction {foreign.tx_hash}"
-    yield f"  {each.problem or '--apply accepts this and resumes the wallet'}"
+    yield f"  {each.problem or 'to accept this and resume the wallet: omit --dry-run'}"

@@ -8,6 +8,7 @@ import click
 
 from api.auth.dev_tokens import mint
 from api.auth.jwt_verifier import Role
+from api.cli.output import json_option, print_result
 from signer.config.settings import Settings
 
 
@@ -37,25 +38,34 @@ from signer.config.settings import Settings
     help="A scope that the token grants, such as keys:rotate; repeatable.",
 )
 @click.option("--kid", help="The `kid` header; needed if JWT_JWKS_FILE is set.")
+@json_option
 def token(
     roles: tuple[str, ...],
     subject: str,
     seconds: int,
     scopes: tuple[str, ...],
     kid: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """
     Mint a token for development; refused in production.
 
     Example: curl -H "Authorization: Bearer $(hotwallet token)" URL
     """
-    click.echo(
-        mint(
-            Settings.from_env(os.environ),
-            subject=subject,
-            roles=cast("tuple[Role, ...]", roles),
-            lifetime=timedelta(seconds=seconds),
-            scopes=scopes,
-            key_id=kid,
-        )
+    minted = mint(
+        Settings.from_env(os.environ),
+        subject=subject,
+        roles=cast("tuple[Role, ...]", roles),
+        lifetime=timedelta(seconds=seconds),
+        scopes=scopes,
+        key_id=kid,
     )
+    document = {
+        "token": minted,
+        "subject": subject,
+        "roles": roles,
+        "scopes": scopes,
+        "expiresIn": seconds,
+    }
+    print_result(document, [minted], as_json=as_json)

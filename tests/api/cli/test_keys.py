@@ -73,13 +73,13 @@ def test_an_empty_ring(run: Run) -> None:
     told, shown = run("keys", "list"), run("keys", "list", "--json")
 
     assert (told.status, shown.status) == (0, 0)
-    assert told.out.startswith("no key was enrolled yet")
+    assert told.out.startswith("the key ring is empty")
     assert shown.json == []
 
 
 def test_lists_the_ring(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
     """A line a key, or one JSON array, with no more than eight characters of an id."""
-    run("keys", "rotate", new)
+    run("keys", "rotate", new, "--yes")
     told, shown = run("keys", "list"), run("keys", "list", "--json")
     lines = told.out.splitlines()
 
@@ -97,7 +97,10 @@ def test_lists_the_ring(run: Run, old: Key, new: str, sqlite_store: SQLStore) ->
 
 def test_rotates(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
     """The answer stands alone on standard output; asking again is no error."""
-    told, again = run("keys", "rotate", new), run("keys", "rotate", new)
+    told, again = (
+        run("keys", "rotate", new, "--yes"),
+        run("keys", "rotate", new, "--yes"),
+    )
     active = sqlite_store.active_key()
 
     assert active is not None
@@ -116,7 +119,7 @@ def test_rotates(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
 def test_rotates_for_programs(run: Run, old: Key, new: str) -> None:
     """--json prints one object, the document of the API; --dry-run changes nothing."""
     rehearsed = run("keys", "rotate", new, "--dry-run", "--json")
-    rotated = run("keys", "rotate", new, "--json")
+    rotated = run("keys", "rotate", new, "--json", "--yes")
 
     assert (rehearsed.status, rotated.status) == (0, 0)
     assert (rehearsed.json["status"], rehearsed.json["epoch"]) == ("would-rotate", None)
@@ -151,10 +154,10 @@ def test_waits_for_funds(
     """O3: status 1 while the policy's funds are missing, and 0 when they came."""
     monkeypatch.setenv("ROTATION_NEEDS_FUNDS", "true")
     rehearsed = run("keys", "rotate", new, "--dry-run")
-    waiting = run("keys", "rotate", new)
+    waiting = run("keys", "rotate", new, "--yes")
     listed = run("keys", "list")
     coin.fund(fresh_anvil.url, _address(softhsm, new), token=fresh_anvil.token)
-    rotated = run("keys", "rotate", new)
+    rotated = run("keys", "rotate", new, "--yes")
 
     assert (rehearsed.status, rehearsed.out[:18]) == (1, "would-await-funds:")
     assert (waiting.status, waiting.out[:15]) == (1, "awaiting-funds:")
@@ -165,7 +168,7 @@ def test_waits_for_funds(
 def test_a_key_that_is_not_there(run: Run, old: Key, sqlite_store: SQLStore) -> None:
     """Status 1, one line on standard error with the reason, and the old key serves."""
     missing = secrets.token_hex(16)
-    told = run("keys", "rotate", missing)
+    told = run("keys", "rotate", missing, "--yes")
 
     assert (told.status, told.out) == (1, "")
     assert (
@@ -182,14 +185,14 @@ def test_a_key_that_is_not_there(run: Run, old: Key, sqlite_store: SQLStore) -> 
     [
         (["rotate", "not hex"], "newKeyId must be a CKA_ID in hex"),
         (["rotate", "02", "--from", "0x12"], "activeAddress must be an address"),
-        (["block", "0x12"], "address must be an address"),
+        (["revoke", "0x12"], "address must be an address"),
     ],
 )
 def test_a_malformed_argument(
     run: Run, old: Key, arguments: list[str], said: str
 ) -> None:
     """Which argument is wrong is said, as the API does: status 1."""
-    told = run("keys", *arguments)
+    told = run("keys", *arguments, "--yes")
 
     assert (told.status, told.out) == (1, "")
     assert f"error: invalid-input: {said}" in told.err
@@ -197,9 +200,9 @@ def test_a_malformed_argument(
 
 def test_a_compromised_key(run: Run, old: Key, new: str) -> None:
     """O8: --compromised blocks the old key, which nobody can rotate back to."""
-    run("keys", "rotate", new, "--compromised")
+    run("keys", "rotate", new, "--compromised", "--yes")
     listed = run("keys", "list", "--json").json
-    back = run("keys", "rotate", old.key_id)
+    back = run("keys", "rotate", old.key_id, "--yes")
 
     assert [key["state"] for key in listed] == ["active", "blocked"]
     assert (back.status, back.out) == (1, "")
@@ -210,11 +213,15 @@ def test_from_the_key_that_is_to_be_replaced(
     run: Run, old: Key, new: str, sqlite_store: SQLStore
 ) -> None:
     """O2: --from takes either spelling; another key's, or none, is status 1."""
-    other = run("keys", "rotate", new, "--from", "0x" + "1" * 40)
-    typo = run("keys", "rotate", new, "--from", old.address[:-1])
+    other = run("keys", "rotate", new, "--from", "0x" + "1" * 40, "--yes")
+    typo = run("keys", "rotate", new, "--from", old.address[:-1], "--yes")
     before = sqlite_store.active_key()
-    told = run("keys", "rotate", new, "--from", old.address.lower(), "--compromised")
-    again = run("keys", "rotate", new, "--from", old.address, "--compromised", "--json")
+    told = run(
+        "keys", "rotate", new, "--from", old.address.lower(), "--compromised", "--yes"
+    )
+    again = run(
+        "keys", "rotate", new, "--from", old.address, "--compromised", "--json", "--yes"
+    )
 
     assert (other.status, typo.status) == (1, 1)
     assert f"error: conflict: nothing was changed: {old.address}" in other.err
@@ -233,9 +240,9 @@ def test_blocks_a_former_key(
     run: Run, old: Key, new: str, sqlite_store: SQLStore
 ) -> None:
     """O8: status 0 and the key's new state, for people and for programs; again too."""
-    run("keys", "rotate", new)
-    told = run("keys", "block", old.address.lower())
-    again = run("keys", "block", old.address, "--json")
+    run("keys", "rotate", new, "--yes")
+    told = run("keys", "revoke", old.address.lower(), "--yes")
+    again = run("keys", "revoke", old.address, "--json", "--yes")
 
     assert (told.status, told.out) == (0, f"blocked: {old.address}\n")
     assert again.status == 0
@@ -265,7 +272,7 @@ def test_blocks_nothing_else(
     form: tuple[str, ...],
 ) -> None:
     """Status 1, one line on standard error, nothing on the other; and on record."""
-    told = run("keys", "block", address or old.address, *form)
+    told = run("keys", "revoke", address or old.address, *form, "--yes")
     sqlite_store.seal()
     events = [each.record.fields["event"] for each in sqlite_store.sealed(0, 9)]
 
@@ -284,11 +291,11 @@ def test_a_rollback_that_waits_is_blocked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """O8: a former key that waits for funds to come back is given up like any other."""
-    run("keys", "rotate", new)
-    run("keys", "rotate", softhsm.generate(secrets.token_hex(8)))
+    run("keys", "rotate", new, "--yes")
+    run("keys", "rotate", softhsm.generate(secrets.token_hex(8)), "--yes")
     monkeypatch.setenv("ROTATION_NEEDS_FUNDS", "true")
-    waiting = run("keys", "rotate", new)
-    told = run("keys", "block", _address(softhsm, new))
+    waiting = run("keys", "rotate", new, "--yes")
+    told = run("keys", "revoke", _address(softhsm, new), "--yes")
 
     assert (waiting.status, waiting.out[:15]) == (1, "awaiting-funds:")
     assert (told.status, told.out[:8]) == (0, "blocked:")
@@ -315,7 +322,7 @@ def test_waits_for_a_grant(
     old = sqlite_store.enrol(key_at(_address(kms, kms_key), key_id=kms_key))
     arn = kms_emulator.create_key()
     kms_faults.on("Sign", faults.access_denied())
-    told = run("keys", "rotate", arn, "--wait", wait)
+    told = run("keys", "rotate", arn, "--wait", wait, "--yes")
     active = sqlite_store.active_key()
 
     assert active is not None
@@ -328,17 +335,17 @@ def test_waits_for_a_grant(
     )
 
 
-@pytest.mark.parametrize(("rehearsal", "alerts"), [((), 1), (("--dry-run",), 0)])
+@pytest.mark.parametrize(("mode", "alerts"), [("--yes", 1), ("--dry-run", 0)])
 def test_waits_in_vain(
     *,
     run: Run,
     old: Key,
     sqlite_store: SQLStore,
-    rehearsal: tuple[str, ...],
+    mode: str,
     alerts: int,
 ) -> None:
     """K17: who gives up sounds one alert, however often he tried; rehearsals none."""
-    told = run("keys", "rotate", "ab" * 16, "--wait", "1", *rehearsal)
+    told = run("keys", "rotate", "ab" * 16, "--wait", "1", mode)
 
     assert (told.status, told.out) == (1, "")
     assert told.err.count("not yet; trying again ...") == 1

@@ -88,8 +88,8 @@ def test_a_dry_run(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:
     """What would be moved is told, in any spelling of the address, and is not."""
-    told = run("keys", "sweep", addresses[0].lower())
-    shown = run("keys", "sweep", addresses[0], "--json")
+    told = run("keys", "sweep", addresses[0].lower(), "--dry-run")
+    shown = run("keys", "sweep", addresses[0], "--json", "--dry-run")
     tokens, gas = shown.json
 
     assert (told.status, shown.status) == (1, 1)
@@ -118,13 +118,13 @@ def test_moves_everything(
 ) -> None:
     """Asked until nothing is left: the tokens, then the coin, each of them once."""
     old, new = addresses
-    told = run("keys", "sweep", old, "--apply")
-    again = run("keys", "sweep", old, "--apply", "--json")
+    told = run("keys", "sweep", old, "--yes")
+    again = run("keys", "sweep", old, "--yes", "--json")
     _worked(sqlite_store)
-    second = run("keys", "sweep", old, "--apply")
+    second = run("keys", "sweep", old, "--yes")
     _worked(sqlite_store)
-    last = run("keys", "sweep", old)
-    none = run("keys", "sweep", old, "--apply", "--json")
+    last = run("keys", "sweep", old, "--dry-run")
+    none = run("keys", "sweep", old, "--yes", "--json")
 
     assert [told.status, again.status, second.status] == [1, 1, 0]
     moving = f"TUSD: queued as {again.json[0]['refund']}"
@@ -140,15 +140,15 @@ def test_what_is_on_its_way_is_told(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:
     """A dry run names the refund that moves it, and how far that is."""
-    run("keys", "sweep", addresses[0], "--apply")
+    run("keys", "sweep", addresses[0], "--yes")
     _worked(sqlite_store, passes=1)
-    told = run("keys", "sweep", addresses[0])
+    told = run("keys", "sweep", addresses[0], "--dry-run")
 
     assert "TUSD: broadcast as rf_" in told.out.splitlines()[0]
     assert told.status == 1
 
 
-@pytest.mark.parametrize("how", [(), ("--apply",), ("--apply", "--json")])
+@pytest.mark.parametrize("how", [("--dry-run",), ("--yes",), ("--yes", "--json")])
 def test_what_is_not_swept(
     run: Run, addresses: tuple[str, str], how: tuple[str, ...]
 ) -> None:
@@ -166,8 +166,8 @@ def test_the_audit_tells(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:
     """Who asked, what was accepted under which name, and what was refused."""
-    shown = run("keys", "sweep", addresses[0], "--apply", "--json").json
-    run("keys", "sweep", addresses[1], "--apply")
+    shown = run("keys", "sweep", addresses[0], "--yes", "--json").json
+    run("keys", "sweep", addresses[1], "--yes")
     sqlite_store.seal()
     told = [json.loads(each.record.body) for each in sqlite_store.sealed(0, 99)]
     sweeps = [each for each in told if each.get("operation") == "key-sweep"]

@@ -36,7 +36,7 @@ def _ledger(store: Store) -> object:
 
 
 @pytest.mark.parametrize(
-    "command", [("refund", "explain", "rf_0"), ("nonce", "repair")]
+    "command", [("refund", "explain", "rf_0"), ("nonce", "repair", "--dry-run")]
 )
 def test_an_unusable_configuration(
     run: Run, networks: Callable[..., Path], command: tuple[str, ...]
@@ -51,9 +51,9 @@ def test_an_unusable_configuration(
 
 def test_nothing_to_repair(run: Run, world: World) -> None:
     """A wallet that never paid is none, and one that only we use is in order."""
-    before = run("nonce", "repair")
+    before = run("nonce", "repair", "--dry-run")
     world.broadcast()
-    after = run("nonce", "repair")
+    after = run("nonce", "repair", "--dry-run")
 
     assert (before.status, before.out) == (0, "no wallet has paid anything yet\n")
     assert (after.status, after.out) == (
@@ -69,12 +69,12 @@ def test_a_dry_run_changes_nothing(
     _spend(world, fresh_anvil, 1)
     world.watched()
     before = _ledger(world.store)
-    told = run("nonce", "repair")
+    told = run("nonce", "repair", "--dry-run")
 
     assert told.status == 1
     assert "  paused by chain-ahead" in told.out
     assert "  foreign: nonce 1, transaction 0x" in told.out
-    assert "--apply accepts this" in told.out
+    assert "to accept this and resume the wallet: omit --dry-run" in told.out
     assert before == _ledger(world.store)
 
 
@@ -83,7 +83,7 @@ def test_a_wallet_that_nobody_paused_yet(
 ) -> None:
     """R23: a chain that is ahead is told, also before any worker has seen it."""
     _spend(world, fresh_anvil, 1)
-    told = run("nonce", "repair")
+    told = run("nonce", "repair", "--dry-run")
 
     assert told.status == 1
     assert (
@@ -101,8 +101,8 @@ def test_apply_lets_the_wallet_go_on(
     for nonce in (1, 2):
         _spend(world, fresh_anvil, nonce)
     world.work()
-    applied = run("nonce", "repair", "--apply")
-    again = run("nonce", "repair")
+    applied = run("nonce", "repair", "--yes")
+    again = run("nonce", "repair", "--dry-run")
 
     assert (applied.status, again.status) == (0, 0)
     assert "  resumed" in applied.out
@@ -121,7 +121,7 @@ def test_apply_waits_for_finality(
     _spend(world, fresh_anvil, 1)
     world.network = load_networks(networks(confirmations=1000))["local"]
     world.watched()
-    told = run("nonce", "repair", "--apply")
+    told = run("nonce", "repair", "--yes")
 
     assert told.status == 1
     assert "  paused by chain-ahead" in told.out
@@ -135,8 +135,8 @@ def test_repairs_for_programs(
     """--json prints one array, with what was foreign before and what is done."""
     _spend(world, fresh_anvil, 1)
     world.watched()
-    (looked,) = run("nonce", "repair", "--json").json
-    (applied,) = run("nonce", "repair", "--apply", "--json").json
+    (looked,) = run("nonce", "repair", "--json", "--dry-run").json
+    (applied,) = run("nonce", "repair", "--yes", "--json").json
 
     assert (looked["network"], looked["address"]) == ("local", world.signer.address)
     assert (looked["paused_by"], looked["resumed"]) == ("chain-ahead", False)
@@ -148,8 +148,8 @@ def test_repairs_for_programs(
 
 def test_one_network_alone(run: Run, paid: Refund) -> None:
     """--network chooses; a name that is not in the file is an error."""
-    known = run("nonce", "repair", "--network", "local")
-    unknown = run("nonce", "repair", "--network", "mainnet")
+    known = run("nonce", "repair", "--network", "local", "--dry-run")
+    unknown = run("nonce", "repair", "--network", "mainnet", "--dry-run")
 
     assert known.out.startswith("local ")
     assert (unknown.status, unknown.out) == (1, "")
@@ -161,7 +161,7 @@ def test_repair_needs_nodes(
 ) -> None:
     """Without a node nothing is known of the nonces: an error, and status 1."""
     networks(url="http://127.0.0.1:9")
-    told = run("nonce", "repair")
+    told = run("nonce", "repair", "--dry-run")
 
     assert (told.status, told.out) == (1, "")
     assert "error: chain-unavailable: " in told.err
@@ -179,13 +179,13 @@ def test_the_kill_switch(
     waiting = world.accepted()
     world.work()
     blocked = world.stored(waiting).blocked_by
-    repaired = run("nonce", "repair", "--apply")
-    (document,) = run("nonce", "repair", "--json").json
+    repaired = run("nonce", "repair", "--yes")
+    (document,) = run("nonce", "repair", "--json", "--dry-run").json
     explained = run("refund", "explain", waiting.id)
     resumed, twice = run("nonce", "resume"), run("nonce", "resume")
 
     assert first == Told(0, "local: paused\n", first.err)
-    assert again == Told(0, "local: was paused already\n", again.err)
+    assert again == Told(0, "local: already-paused\n", again.err)
     assert blocked == "wallet-paused"
     assert (repaired.status, "  in order" in repaired.out) == (0, True)
     assert "  an operator paused the network at " in repaired.out
@@ -193,9 +193,20 @@ def test_the_kill_switch(
     assert document["stopped_at"] is not None
     assert "an operator stopped the network" in explained.out
     assert resumed == Told(0, "local: resumed\n", resumed.err)
-    assert twice == Told(0, "local: was not paused\n", twice.err)
+    assert twice == Told(0, "local: not-paused\n", twice.err)
     world.work(after=timedelta(seconds=60))
     assert world.stored(waiting).nonce == 1
+
+
+def test_the_kill_switch_for_programs(run: Run) -> None:
+    """--json prints one array, with a status by network."""
+    first, again = run("nonce", "pause", "--json"), run("nonce", "pause", "--json")
+    resumed, twice = run("nonce", "resume", "--json"), run("nonce", "resume", "--json")
+
+    assert [each.json for each in (first, again, resumed, twice)] == [
+        [{"network": "local", "status": status}]
+        for status in ("paused", "already-paused", "resumed", "not-paused")
+    ]
 
 
 def test_the_kill_switch_of_one_network(run: Run, paid: Refund) -> None:
@@ -209,17 +220,22 @@ def test_the_kill_switch_of_one_network(run: Run, paid: Refund) -> None:
 
 def test_a_blocked_key_is_waited_for_no_more(run: Run, world: World) -> None:
     """Only a key that was given up can be abandoned; each network says how it stood."""
-    asked = ("nonce", "abandon", world.signer.address)
+    asked = ("nonce", "abandon", world.signer.address, "--yes")
     world.broadcast()
     refused = run(*asked)
     new = key_at("0x70997970C51812dc3A010C7d01b50e0d17dc79C8")
     made_active(world.store, new, block=True)
+    dry = [run(*asked[:3], "--dry-run", *options) for options in ((), ("--json",))]
     first, again = run(*asked), run(*asked, "--network", "local")
+    nothing = run(*asked[:3], "--dry-run")
 
     assert (refused.status, refused.out) == (1, "")
     assert "error: conflict: " in refused.err
-    assert (first.status, first.out) == (0, "local: resumed\n")
-    assert (again.status, again.out) == (0, "local: was not waiting\n")
+    assert dry[0].out == "local: would-abandon\n"
+    assert dry[1].json == [{"network": "local", "status": "would-abandon"}]
+    assert (first.status, first.out) == (0, "local: abandoned\n")
+    assert nothing.out == "local: not-waiting\n"
+    assert (again.status, again.out) == (0, "local: not-waiting\n")
 
 
 def test_who_switched_is_on_record(
@@ -227,10 +243,10 @@ def test_who_switched_is_on_record(
 ) -> None:
     """Each switch leaves intent and outcome with a name; a look leaves nothing."""
     monkeypatch.setenv("LOGNAME", "alice")
-    run("nonce", "repair")
+    run("nonce", "repair", "--dry-run")
     run("nonce", "pause")
     run("nonce", "resume", "--network", "mainnet")
-    told = run("nonce", "repair", "--apply")
+    told = run("nonce", "repair", "--yes")
     sqlite_store.seal()
     records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
 
