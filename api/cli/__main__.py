@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -23,7 +24,7 @@ _COMMANDS = {
         "api.cli.audit:audit", "Export and verify the audit log of key use."
     ),
     "doctor": LazyCommand(
-        "api.doctor.command:doctor", "Check everything that a refund needs."
+        "api.cli.doctor:doctor", "Check everything that a refund needs."
     ),
     "guard": LazyCommand(
         "api.cli.guard:guard", "Check whether the service would start."
@@ -47,16 +48,31 @@ _COMMANDS = {
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="hotwallet")
-def cli() -> None:
+@click.option("--verbose", is_flag=True, help="Show a command's log on a terminal.")
+@click.option(
+    "--no-env-file",
+    is_flag=True,
+    envvar="HOTWALLET_NO_ENV_FILE",
+    help="Do not load .env from the working directory.",
+)
+def cli(verbose: bool, no_env_file: bool) -> None:
     """
     Sign and send stablecoin refunds with a key that never leaves its HSM.
 
-    Settings are environment variables; docs/configuration.md lists them.  A command
-    exits with 78 if it refuses them; docs/guard.md explains each code.
+    Settings are environment variables; .env.example lists them.  Outside production,
+    .env in the working directory sets those that are not set.  A command exits with 78
+    if the settings are refused; `hotwallet explain-code CODE` explains why.
     """
     from api.logs import watch_uncaught  # noqa: PLC0415  Help needs no logging.
 
     watch_uncaught()
+    env_file = Path(".env")
+    if not no_env_file and env_file.exists():
+        from api.cli.env_file import load_env_file  # noqa: PLC0415  Only if needed.
+
+        message = load_env_file(os.environ, env_file)
+        if message is not None:
+            click.echo(message, err=True)
 
 
 @cli.command()

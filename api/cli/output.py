@@ -1,6 +1,7 @@
 """What all commands share: where their result and their log go."""
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -18,15 +19,38 @@ json_option = click.option(
 )
 
 
+class _NoOutput(io.TextIOBase):
+    """A text stream that discards what is written."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
+
+
+@contextlib.contextmanager
+def redirect_log() -> Iterator[None]:
+    """
+    Keep the log, which goes to standard output, apart from the command's result.
+
+    The log goes to standard error, audit records included.  If that is a terminal, the
+    log is discarded unless ``hotwallet --verbose`` was called: an operator reads the
+    result, and audit records are also in the ledger.
+    """
+    context = click.get_current_context(silent=True)
+    verbose = context is not None and context.find_root().params.get("verbose", False)
+    hidden = sys.stderr.isatty() and not verbose
+    with contextlib.redirect_stdout(_NoOutput() if hidden else sys.stderr):
+        yield
+
+
 @contextlib.contextmanager
 def command_logging() -> Iterator[Settings]:
     """
-    Send the log to standard error, so that standard output has only the result.
+    Redirect the log, and configure it by the settings of the environment.
 
     Yields:
-        The settings of the environment, which also configure the log.
+        Those settings.
     """
-    with contextlib.redirect_stdout(sys.stderr):
+    with redirect_log():
         settings = Settings.from_env(os.environ)
         configure(settings)
         yield settings

@@ -30,7 +30,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_everything_is_its_owner_s_alone(layout: Layout) -> None:
     """Nobody else may so much as list the folder."""
-    pins.ensure(layout.pin)
+    pins.ensure_pin(layout.pin)
 
     for path in (layout.root, layout.tokens):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
@@ -96,21 +96,21 @@ def test_softhsm_is_pointed_to_the_project_once(
 
 def test_a_new_pin_is_random_and_stays(layout: Layout) -> None:
     """A PIN is 128 random bits, made once."""
-    pin = pins.ensure(layout.pin)
+    pin = pins.ensure_pin(layout.pin)
 
     assert len(bytes.fromhex(pin)) == 16
-    assert pins.ensure(layout.pin) == pin
-    assert pins.ensure(layout.so_pin) != pin
+    assert pins.ensure_pin(layout.pin) == pin
+    assert pins.ensure_pin(layout.so_pin) != pin
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o602, 0o601])
 def test_a_pin_that_others_may_read_is_refused(layout: Layout, mode: int) -> None:
     """P14: the check is of the open file, and its cure is in the message."""
-    pin = pins.ensure(layout.pin)
+    pin = pins.ensure_pin(layout.pin)
     layout.pin.chmod(mode)
 
     with pytest.raises(AccessDeniedError, match="chmod 600") as caught:
-        pins.read(layout.pin)
+        pins.read_pin(layout.pin)
 
     assert pin not in str(caught.value)
 
@@ -125,7 +125,7 @@ def test_a_pin_that_cannot_be_read_is_refused(
         write_whole(path, content)
 
     with pytest.raises(AccessDeniedError) as caught:
-        pins.read(path)
+        pins.read_pin(path)
 
     assert caught.value.__cause__ is None
     assert str(tmp_path) not in str(caught.value)
@@ -136,15 +136,15 @@ def test_the_pin_comes_from_the_variable_the_file_or_the_project(
 ) -> None:
     """P14: PKCS11_PIN wins, then PKCS11_PIN_FILE, then what ``init`` wrote."""
     home = {"HOTWALLET_HOME": str(tmp_path)}
-    own = pins.ensure(layout.pin)
+    own = pins.ensure_pin(layout.pin)
     file = tmp_path / "other"
     write_whole(file, b"from the file\n")
     named = {**home, "PKCS11_PIN_FILE": str(file)}
     given = {**named, "PKCS11_PIN": "from the variable"}
 
-    assert pins.source(Settings.from_env(home))() == own
-    assert pins.source(Settings.from_env(named))() == "from the file"
-    assert pins.source(Settings.from_env(given))() == "from the variable"
+    assert pins.pin_source(Settings.from_env(home))() == own
+    assert pins.pin_source(Settings.from_env(named))() == "from the file"
+    assert pins.pin_source(Settings.from_env(given))() == "from the variable"
 
 
 def test_finds_the_named_module_first(tmp_path: Path) -> None:
