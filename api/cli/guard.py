@@ -6,12 +6,12 @@ import os
 import click
 
 from api.bootstrap import lay_foundation
-from api.logs import answer_alone
+from api.cli.output import command_logging, json_option
 from signer.errors import ConfigurationError
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def guard(as_json: bool) -> None:
     """
     Check whether the service would start, and list every reason why not.
@@ -19,7 +19,7 @@ def guard(as_json: bool) -> None:
     Exits with 78 if the guard refuses; `hotwallet explain-code CODE` explains a code.
     """
     try:
-        with answer_alone():
+        with command_logging():
             foundation = lay_foundation(os.environ)
             active = foundation.store.active_key()
     except ConfigurationError as e:
