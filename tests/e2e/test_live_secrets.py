@@ -134,7 +134,7 @@ def _judge(
     # Whoever inherits the environment is one of ours: gunicorn, the guard, a worker.
     others = [line for line in victim.command_lines if not OURS.search(line)]
     assert others == []
-    assert any("api.cli guard" in line for line in victim.command_lines)
+    assert any("api.cli --no-env-file guard" in line for line in victim.command_lines)
     assert "rotation-refused" in shown["alerts"]
     assert "rotation-intent" in evidence
     assert "hotwallet_alerts_total" in "".join(visitor.answers)
