@@ -45,7 +45,8 @@ class Check:
     """
     A check called *name*, which runs if no check in *needs* failed or was skipped.
 
-    ``run`` raises an error if the check fails; ``cure`` says what to do then.
+    ``run`` raises an error if the check fails; ``cure`` says what to do then.  The word
+    ``CODE`` in it is replaced by the error's code.
     """
 
     name: str
@@ -98,13 +99,17 @@ def _run(check: Check, deadlines: Deadlines, seconds: float) -> CheckResult:
             seconds, check.run, name=check.name, late=BackendUnavailableError
         )
     except ConfigurationError as e:
+        code = e.refusals[0].code
         detail = "; ".join(str(refusal) for refusal in e.refusals)
     except HotWalletError as e:
-        detail = f"{e.code}: {e}"
+        code = e.code
+        detail = f"{code}: {e}"
     except Exception as e:  # noqa: BLE001  What is broken may raise anything.
         # The message of an unknown exception may hold a secret; its class cannot.
-        detail = f"{HotWalletError.code}: {type(e).__name__}"
+        code = HotWalletError.code
+        detail = f"{code}: {type(e).__name__}"
     else:
         detail = sanitize(finding.detail)
         return CheckResult(check.name, finding.state, detail, finding.cure)
-    return CheckResult(check.name, State.FAILED, sanitize(detail), check.cure)
+    cure = check.cure.replace("CODE", code)
+    return CheckResult(check.name, State.FAILED, sanitize(detail), cure)

@@ -26,6 +26,9 @@ _COMMANDS = {
     "doctor": LazyCommand(
         "api.cli.doctor:doctor", "Check everything that a refund needs."
     ),
+    "explain-code": LazyCommand(
+        "api.cli.explain_code:explain_code", "Explain a refusal, error or alert code."
+    ),
     "guard": LazyCommand(
         "api.cli.guard:guard", "Check whether the service would start."
     ),

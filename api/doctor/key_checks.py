@@ -31,7 +31,7 @@ from signer.redact import key_prefix
 _LOOKUP_SECONDS = 10.0
 """Shorter than a check's deadline, so that a region that hangs gives a warning."""
 
-_HSM_DOWN = "docs/operations/hsm-down.md explains each code"
+_EXPLAIN = "run: hotwallet explain-code CODE"
 
 
 def key_checks(context: DoctorContext) -> Iterator[Check]:
@@ -42,16 +42,16 @@ def key_checks(context: DoctorContext) -> Iterator[Check]:
     yield Check(
         "key",
         lambda: _check_key(context),
-        "run: hotwallet keys list; see docs/operations/hsm-down.md",
+        "run: hotwallet keys list, or: hotwallet explain-code CODE",
         ("database", "device"),
     )
-    yield Check("signature", lambda: _check_signature(context), _HSM_DOWN, ("key",))
+    yield Check("signature", lambda: _check_signature(context), _EXPLAIN, ("key",))
     active = context.active
     if active is not None:
         yield Check(
             "configured",
             lambda: _check_configuration(context, active),
-            f"{_configuration_cure(context, active)}; see docs/guard.md",
+            f"{_configuration_cure(context, active)}; {_EXPLAIN}",
             ("device",),
         )
 
@@ -61,8 +61,8 @@ def _device_cure(context: DoctorContext) -> str:
     if settings is None or not settings.use_kms:
         return "run: hotwallet softhsm doctor"
     if context.active is None:
-        return "check credentials, AWS_REGION and KMS_KEY_ID; see docs/kms.md"
-    return f"check credentials; {_HSM_DOWN}"
+        return "check credentials, AWS_REGION and KMS_KEY_ID"
+    return f"check credentials; {_EXPLAIN}"
 
 
 def _check_device(context: DoctorContext) -> Finding:
@@ -85,7 +85,7 @@ def _check_configured_key(context: DoctorContext) -> Finding:
         return Finding(
             f"the configured key does not answer ({e.code}); the database cannot be"
             " read, so it is unknown whether this is the active key",
-            "repair the database first; see docs/operations/database-down.md",
+            "repair the database first",
         )
     return finding
 
@@ -150,13 +150,13 @@ def _check_configuration(context: DoctorContext, active: Key) -> Finding:
     if found.address != active.address:
         return Finding(
             f"{setting} names {key_prefix(found.key_id)}, which is {found.state}",
-            f"{_configuration_cure(context, active)}; see docs/operations/rotation.md",
+            _configuration_cure(context, active),
         )
     if name.startswith("arn:") and name != active.key_id:
         return Finding(
             f"{setting} names the active key's replica from before a failover",
             f"{_configuration_cure(context, active)}, and AWS_REGION to that ARN's"
-            " region; see docs/operations/deploy.md",
+            " region",
         )
     return Finding(f"{setting} names the active key")
 

@@ -14,8 +14,8 @@ from signer.startup.guard import check_chain
 
 
 _WEI_DECIMALS = 18
-_WALLET_EMPTY = "see docs/operations/wallet-empty.md"
-_RPC_DOWN = "see docs/operations/rpc-down.md"
+_WALLET_EMPTY = "send funds to the address"
+_RPC_DOWN = "check rpc_urls and the nodes"
 
 
 def network_checks(context: DoctorContext) -> Iterator[Check]:
@@ -34,7 +34,7 @@ def _checks_of(context: NetworkContext) -> Iterator[Check]:
     yield Check(
         chain,
         partial(_check_chain, context),
-        "correct the networks file; see docs/guard.md",
+        "correct the networks file; run: hotwallet explain-code CODE",
         (nodes,),
     )
     yield Check(
@@ -50,13 +50,13 @@ def _checks_of(context: NetworkContext) -> Iterator[Check]:
     yield Check(
         f"{name} nonces",
         partial(check_nonces, context),
-        "run: hotwallet nonce repair --dry-run; see docs/operations/stuck-queue.md",
+        "run: hotwallet nonce repair --dry-run",
         (chain, "database", *device),
     )
     yield Check(
         f"{name} worker",
         partial(check_worker, context),
-        "start `hotwallet worker`; see docs/operations/stuck-queue.md",
+        "start `hotwallet worker`",
         ("database", *device),
     )
     yield Check(

@@ -31,7 +31,7 @@ DOCTOR = Actor("doctor")
 _SEAL_SECONDS = 5.0
 _POLL_SECONDS = 0.25
 
-_GUARD = "run: hotwallet explain-code CODE"
+_EXPLAIN = "run: hotwallet explain-code CODE"
 
 
 def system_checks(context: DoctorContext) -> Iterator[Check]:
@@ -39,27 +39,25 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     yield Check(
         "settings",
         lambda: _check_settings(context),
-        "correct the variable; see docs/configuration.md",
+        "correct the variable; run: hotwallet explain-code CODE",
     )
     yield Check(
         "networks",
         lambda: _check_networks(context),
-        "correct the networks file; see docs/networks.md",
+        "correct the networks file; run: hotwallet explain-code CODE",
         ("settings",),
     )
     # Does not need "networks", so that all mistakes are reported at once.
-    yield Check("guard", lambda: _check_guard(context), _GUARD, ("settings",))
-    yield Check("proxy", lambda: _check_proxy(context), _GUARD, ("settings",))
-    yield Check(
-        "tokens", lambda: _check_tokens(context), "see docs/auth.md", ("settings",)
-    )
+    yield Check("guard", lambda: _check_guard(context), _EXPLAIN, ("settings",))
+    yield Check("proxy", lambda: _check_proxy(context), _EXPLAIN, ("settings",))
+    yield Check("tokens", lambda: _check_tokens(context), _EXPLAIN, ("settings",))
     yield Check(
         "database",
         lambda: _check_database(context),
-        "run: hotwallet db upgrade; see docs/operations/database-down.md",
+        "run: hotwallet db upgrade, or: hotwallet explain-code CODE",
         ("settings",),
     )
-    yield Check("role", lambda: _check_role(context), _GUARD, ("database",))
+    yield Check("role", lambda: _check_role(context), _EXPLAIN, ("database",))
     # These depend on the key ring, which "database" has read by now.
     yield from key_checks(context)
     yield Check(
@@ -71,7 +69,7 @@ def system_checks(context: DoctorContext) -> Iterator[Check]:
     yield Check(
         "checkpoints",
         lambda: _check_checkpoints(context),
-        'see docs/audit.md, "When nobody signs"; docs/guard.md for a refusal',
+        _EXPLAIN,
         ("database",),
     )
 
@@ -89,9 +87,7 @@ def _check_networks(context: DoctorContext) -> Finding:
 def _check_guard(context: DoctorContext) -> Finding:
     warnings = check_settings(context.settings, context.networks)
     if warnings:
-        return Finding(
-            "; ".join(warnings), "no action in development; see docs/guard.md"
-        )
+        return Finding("; ".join(warnings), "no action in development")
     return Finding("the guard has no objection")
 
 
@@ -103,7 +99,7 @@ def _check_proxy(context: DoctorContext) -> Finding:
     if settings.is_production:
         return Finding(
             "TRUSTED_PROXIES is empty: all callers share one rate limit for bad tokens",
-            "set TRUSTED_PROXIES; see docs/operations/deploy.md",
+            "set TRUSTED_PROXIES; run: hotwallet explain-code proxy-missing",
         )
     return Finding("TRUSTED_PROXIES is empty, which is fine outside production")
 
@@ -134,7 +130,7 @@ def _check_role(context: DoctorContext) -> Finding:
     if excess:
         return Finding(
             f"the database's role {', '.join(excess)}",
-            "no action in development; see docs/database.md for production's grants",
+            "run: hotwallet explain-code audit-not-append-only",
         )
     if context.settings.effective_database_url.startswith("sqlite"):
         return Finding(
@@ -174,7 +170,7 @@ def _check_checkpoints(context: DoctorContext) -> Finding:
     if last is not None and not _is_signed_by(key, last):
         return Finding(
             f"{detail}; the last checkpoint is not by this host's key",
-            "see docs/operations/alarms.md, `audit-checkpoint-of-another-key`",
+            "compare AUDIT_SIGNING_KEY_FILE of all hosts, unless the key was changed",
         )
     return Finding(detail)
 

@@ -69,7 +69,7 @@ def _check_new_wallet(name: str, count: int) -> Finding:
     return Finding(
         f"{name} has sent {count} transactions, and the ledger has none of them: its"
         " wallet starts paused",
-        "see docs/operations/restore.md if the service sent them",
+        "if the service sent them, restore the database that has them",
     )
 
 
