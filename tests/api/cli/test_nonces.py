@@ -22,7 +22,7 @@ from tests.support.refunds import KEY, World
 
 
 def _spend(world: World, dev: DevChain, nonce: int) -> None:
-    """Use the wallet's key as somebody else would."""
+    """Send a transaction with the wallet's key, outside of the service."""
     account = Account.from_key(KEY.secret)
     raw = signed(account, nonce=nonce, data=b"\xf0\x0d")
     assert account.address == world.signer.address
@@ -41,7 +41,7 @@ def _ledger(store: Store) -> object:
 def test_an_unusable_configuration(
     run: Run, networks: Callable[..., Path], command: tuple[str, ...]
 ) -> None:
-    """Without a networks file both refuse with its code, and status 78."""
+    """Without a networks file, commands refuse with its code and status 78."""
     networks().unlink()
     told = run(*command)
 
@@ -50,7 +50,7 @@ def test_an_unusable_configuration(
 
 
 def test_nothing_to_repair(run: Run, world: World) -> None:
-    """A wallet that never paid is none, and one that only we use is in order."""
+    """There is no wallet before the first payment; afterwards it is in order."""
     before = run("nonce", "repair", "--dry-run")
     world.broadcast()
     after = run("nonce", "repair", "--dry-run")
@@ -65,7 +65,7 @@ def test_nothing_to_repair(run: Run, world: World) -> None:
 def test_a_dry_run_changes_nothing(
     run: Run, world: World, paid: Refund, fresh_anvil: DevChain
 ) -> None:
-    """R23: a paused wallet is shown with what is foreign, as it is; status 1."""
+    """R23: --dry-run shows a paused wallet with its foreign transactions; status 1."""
     _spend(world, fresh_anvil, 1)
     world.watched()
     before = _ledger(world.store)
@@ -78,10 +78,10 @@ def test_a_dry_run_changes_nothing(
     assert before == _ledger(world.store)
 
 
-def test_a_wallet_that_nobody_paused_yet(
+def test_a_wallet_that_is_not_paused_yet(
     run: Run, world: World, paid: Refund, fresh_anvil: DevChain
 ) -> None:
-    """R23: a chain that is ahead is told, also before any worker has seen it."""
+    """R23: a chain that is ahead is shown even before a worker has noticed it."""
     _spend(world, fresh_anvil, 1)
     told = run("nonce", "repair", "--dry-run")
 
@@ -94,10 +94,10 @@ def test_a_wallet_that_nobody_paused_yet(
     assert "in order" not in told.out
 
 
-def test_apply_lets_the_wallet_go_on(
+def test_repair_resumes_the_wallet(
     run: Run, world: World, paid: Refund, fresh_anvil: DevChain
 ) -> None:
-    """R23: what is foreign is accepted, and the next refund gets the next nonce."""
+    """R23: foreign transactions are accepted; the next refund gets the next nonce."""
     for nonce in (1, 2):
         _spend(world, fresh_anvil, nonce)
     world.work()
@@ -110,14 +110,14 @@ def test_apply_lets_the_wallet_go_on(
     assert world.broadcast().nonce == 3
 
 
-def test_apply_waits_for_finality(
+def test_repair_waits_for_finality(
     run: Run,
     world: World,
     paid: Refund,
     fresh_anvil: DevChain,
     networks: Callable[..., Path],
 ) -> None:
-    """What a reorganisation could take away is not accepted yet; status 1 again."""
+    """A foreign transaction that is not final is not accepted; status 1."""
     _spend(world, fresh_anvil, 1)
     world.network = load_networks(networks(confirmations=1000))["local"]
     world.watched()
@@ -132,7 +132,7 @@ def test_apply_waits_for_finality(
 def test_repairs_for_programs(
     run: Run, world: World, paid: Refund, fresh_anvil: DevChain
 ) -> None:
-    """--json prints one array, with what was foreign before and what is done."""
+    """--json prints an array with foreign transactions and what was done."""
     _spend(world, fresh_anvil, 1)
     world.watched()
     (looked,) = run("nonce", "repair", "--json", "--dry-run").json
@@ -147,7 +147,7 @@ def test_repairs_for_programs(
 
 
 def test_one_network_alone(run: Run, paid: Refund) -> None:
-    """--network chooses; a name that is not in the file is an error."""
+    """--network selects a network; an unknown name is an error."""
     known = run("nonce", "repair", "--network", "local", "--dry-run")
     unknown = run("nonce", "repair", "--network", "mainnet", "--dry-run")
 
@@ -159,7 +159,7 @@ def test_one_network_alone(run: Run, paid: Refund) -> None:
 def test_repair_needs_nodes(
     run: Run, networks: Callable[..., Path], paid: Refund
 ) -> None:
-    """Without a node nothing is known of the nonces: an error, and status 1."""
+    """Without a node the command fails with status 1."""
     networks(url="http://127.0.0.1:9")
     told = run("nonce", "repair", "--dry-run")
 
@@ -171,7 +171,7 @@ def test_repair_needs_nodes(
 def test_the_kill_switch(
     run: Run, world: World, paid: Refund, networks: Callable[..., Path]
 ) -> None:
-    """R27: pause needs no node, holds until somebody ends it, and can be repeated."""
+    """R27: pause needs no node, lasts until `nonce resume`, and can be repeated."""
     networks(url="http://127.0.0.1:9")
     first = run("nonce", "pause")
     again = run("nonce", "pause")
@@ -210,7 +210,7 @@ def test_the_kill_switch_for_programs(run: Run) -> None:
 
 
 def test_the_kill_switch_of_one_network(run: Run, paid: Refund) -> None:
-    """A network that is not in the file is an error, and nothing is paused."""
+    """An unknown network is an error, and nothing is paused."""
     unknown = run("nonce", "pause", "--network", "mainnet")
     known = run("nonce", "pause", "--network", "local")
 
@@ -218,8 +218,8 @@ def test_the_kill_switch_of_one_network(run: Run, paid: Refund) -> None:
     assert known.out.endswith(": paused\n")
 
 
-def test_a_blocked_key_is_waited_for_no_more(run: Run, world: World) -> None:
-    """Only a key that was given up can be abandoned; each network says how it stood."""
+def test_abandon(run: Run, world: World) -> None:
+    """Only a blocked key's transactions can be abandoned, on each network."""
     asked = ("nonce", "abandon", world.signer.address, "--yes")
     world.broadcast()
     refused = run(*asked)
@@ -238,10 +238,10 @@ def test_a_blocked_key_is_waited_for_no_more(run: Run, world: World) -> None:
     assert (again.status, again.out) == (0, "local: not-waiting\n")
 
 
-def test_who_switched_is_on_record(
+def test_audit_records_of_changes(
     run: Run, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each switch leaves intent and outcome with a name; a look leaves nothing."""
+    """Each change leaves intent and outcome with the operator; a dry run does not."""
     monkeypatch.setenv("LOGNAME", "alice")
     run("nonce", "repair", "--dry-run")
     run("nonce", "pause")
@@ -262,10 +262,10 @@ def test_who_switched_is_on_record(
     assert told.out == "no wallet has paid anything yet\n"
 
 
-def test_a_user_without_a_name_is_told_by_his_number(
+def test_an_operator_without_a_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A container need not name anybody, and the kill switch works all the same."""
+    """The kill switch works in a container without user names."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
@@ -273,10 +273,10 @@ def test_a_user_without_a_name_is_told_by_his_number(
     assert current_operator() == Actor("cli:uid-4000000001")
 
 
-def test_a_user_whose_name_nobody_can_write_throws_the_switch(
+def test_an_operator_whose_name_is_not_utf8(
     run: Run, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name of other bytes than UTF-8 has does not keep the record from being made."""
+    """A login name that is not UTF-8 is recorded with replacement characters."""
     monkeypatch.setenv("LOGNAME", "al\udcffce")
     run("nonce", "pause", "--network", "local")
     sqlite_store.seal()

@@ -11,8 +11,8 @@ from tests.api.commands import Run
 from tests.support.refunds import World
 
 
-def test_explains_to_people(run: Run, world: World, paid: Refund) -> None:
-    """Status, reason, next step, history, transactions and nodes, a line each."""
+def test_explains_as_text(run: Run, world: World, paid: Refund) -> None:
+    """Status, reason, next step, history, transactions and nodes are printed."""
     told = run("refund", "explain", paid.id)
 
     assert told.status == 0
@@ -34,8 +34,8 @@ def test_explains_to_people(run: Run, world: World, paid: Refund) -> None:
     assert "Not known" not in told.out
 
 
-def test_explains_to_programs(run: Run, world: World, paid: Refund) -> None:
-    """--json prints the document of the API, and nothing else."""
+def test_explains_as_json(run: Run, world: World, paid: Refund) -> None:
+    """--json prints the API's document, and nothing else."""
     told = run("refund", "explain", "--json", paid.id)
     expected = explanation_document(world.explainer.explain(paid))
 
@@ -46,7 +46,7 @@ def test_explains_to_programs(run: Run, world: World, paid: Refund) -> None:
 def test_explains_without_nodes(
     run: Run, networks: Callable[..., Path], paid: Refund
 ) -> None:
-    """While no node answers, the ledger's part is told, and what is missing."""
+    """While no node answers, the ledger's part is printed, and what is unknown."""
     networks(url="http://127.0.0.1:9")
     told = run("refund", "explain", paid.id)
 
@@ -60,7 +60,7 @@ def test_explains_without_nodes(
 
 @pytest.mark.parametrize("unknown", ["rf_0", "", "../x"])
 def test_an_unknown_refund(run: Run, unknown: str) -> None:
-    """What is not in the ledger is an error in one line, and status 1."""
+    """An unknown refund is an error in one line, with status 1."""
     told = run("refund", "explain", unknown)
 
     assert (told.status, told.out) == (1, "")
