@@ -10,10 +10,10 @@ from pathlib import Path
 
 from signer.config.settings import Settings
 from softhsm import library, pins, token_recovery
-from softhsm.layout import Layout, environment
+from softhsm.layout import Layout, use_project_conf
 
 
-__all__ = ["Layout", "environment", "prepare"]
+__all__ = ["Layout", "prepare", "use_project_conf"]
 
 
 def prepare(settings: Settings) -> tuple[Path, Callable[[], str]]:
@@ -28,6 +28,6 @@ def prepare(settings: Settings) -> tuple[Path, Callable[[], str]]:
         ConfigurationError: SoftHSM is not installed (``softhsm-missing``), or a file
             of the token is damaged (``softhsm-damaged``).
     """
-    environment(settings.home)
+    use_project_conf(settings.home)
     token_recovery.restore(Layout.of(settings.home))
-    return library.require(settings), pins.pin_source(settings)
+    return library.require_module(settings), pins.pin_source(settings)

@@ -117,7 +117,7 @@ def import_key(path: Path | None, label: str, as_json: bool) -> None:
     key_id = KeyId(settings.pkcs11_key_id)
     module = _module(settings)
     with Layout.of(settings.home).locked():
-        backend = provision.provide_token(settings, module)
+        backend = provision.ensure_token(settings, module)
         address = importing.import_key(backend, key_id, label, secret)
     if as_json:
         click.echo(json.dumps({"address": address, "key_id": key_id}))
@@ -151,7 +151,7 @@ def _module(settings: Settings) -> Path:
 
     layout = Layout.of(settings.home)
     with layout.locked():
-        return library.find(settings) or fetch.obtain(layout, _print_progress)
+        return library.find_module(settings) or fetch.install(layout, _print_progress)
 
 
 def _backend(settings: Settings) -> "PKCS11Backend":

@@ -80,7 +80,7 @@ class _Token:
 
     @cached_property
     def _module(self) -> Path:
-        return library.require(self._settings)
+        return library.require_module(self._settings)
 
     @property
     def _library(self) -> Library:

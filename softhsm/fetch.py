@@ -23,7 +23,7 @@ _INHERITED = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy")
 Report = Callable[[str], None]
 
 
-def obtain(layout: Layout, report: Report, *, is_root: bool | None = None) -> Path:
+def install(layout: Layout, report: Report, *, is_root: bool | None = None) -> Path:
     """
     Install SoftHSM, and return the path of its module.
 
@@ -34,20 +34,20 @@ def obtain(layout: Layout, report: Report, *, is_root: bool | None = None) -> Pa
             message has the command to run instead.
     """
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise library.missing(library.install_line())
+        raise library.missing_error(library.install_command())
     if os.geteuid() == 0 if is_root is None else is_root:
-        return _install(report)
-    return _fetch(layout, report)
+        return _install_on_system(report)
+    return _install_in_project(layout, report)
 
 
-def _install(report: Report) -> Path:
+def _install_on_system(report: Report) -> Path:
     report("Installing SoftHSM with apt")
     _run(["apt-get", "update", "-qq"])
     _run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", _PACKAGE])
-    return _require_module(library.installed())
+    return _require_module(library.find_installed())
 
 
-def _fetch(layout: Layout, report: Report) -> Path:
+def _install_in_project(layout: Layout, report: Report) -> Path:
     """
     Download the package and its missing dependencies, and unpack them.
 
@@ -78,12 +78,12 @@ def _fetch(layout: Layout, report: Report) -> Path:
         _run(["dpkg-deb", "-x", str(package), str(partial)])
     shutil.rmtree(apt)
     partial.rename(layout.lib)
-    return _require_module(library.fetched(layout))
+    return _require_module(library.find_fetched(layout))
 
 
 def _require_module(module: Path | None) -> Path:
     if module is None:
-        raise library.missing(library.install_line())
+        raise library.missing_error(library.install_command())
     return module
 
 
@@ -115,7 +115,7 @@ def _run(command: Sequence[str]) -> None:
         )
     except (OSError, subprocess.CalledProcessError) as e:
         sys.stderr.buffer.write(getattr(e, "output", None) or b"")
-        raise library.missing(library.install_line()) from None
+        raise library.missing_error(library.install_command()) from None
 
 
 def _apt_environment() -> dict[str, str]:

@@ -29,7 +29,7 @@ class KeyInfo:
     attributes: dict[str, bool]
 
 
-def ensure(backend: PKCS11Backend, key_id: KeyId, label: str) -> None:
+def ensure_key(backend: PKCS11Backend, key_id: KeyId, label: str) -> None:
     """
     Generate the key *key_id* unless it exists.
 

@@ -82,7 +82,7 @@ class Layout:
             yield
 
 
-def environment(home: Path) -> Path:
+def use_project_conf(home: Path) -> Path:
     """
     Point SoftHSM to the project's token, unless ``SOFTHSM2_CONF`` is set.
 

@@ -41,7 +41,7 @@ _INSTALL = {
 }
 
 
-def find(settings: Settings, places: Sequence[str] = PLACES) -> Path | None:
+def find_module(settings: Settings, places: Sequence[str] = PLACES) -> Path | None:
     """
     Return the path of ``PKCS11_MODULE``, of the system's module, or of the fetched one.
 
@@ -50,13 +50,13 @@ def find(settings: Settings, places: Sequence[str] = PLACES) -> Path | None:
     """
     layout, named = Layout.of(settings.home), settings.pkcs11_module
     if named is None:
-        return installed(places) or fetched(layout)
+        return find_installed(places) or find_fetched(layout)
     if named.is_relative_to(layout.lib):
         _load_companions(layout.lib)
     return named
 
 
-def installed(places: Sequence[str] = PLACES) -> Path | None:
+def find_installed(places: Sequence[str] = PLACES) -> Path | None:
     """Return the system's module; *places* are folders or glob patterns."""
     for place in places:
         folder = Path(place).expanduser()
@@ -66,7 +66,7 @@ def installed(places: Sequence[str] = PLACES) -> Path | None:
     return None
 
 
-def fetched(layout: Layout) -> Path | None:
+def find_fetched(layout: Layout) -> Path | None:
     """Return the module that ``fetch`` downloaded, with its dependencies loaded."""
     module = next(iter(sorted(layout.lib.rglob(NAME))), None)
     if module is not None:
@@ -74,27 +74,27 @@ def fetched(layout: Layout) -> Path | None:
     return module
 
 
-def require(settings: Settings) -> Path:
+def require_module(settings: Settings) -> Path:
     """
-    Return the module that ``find`` finds.
+    Return the module that ``find_module`` finds.
 
     Raises:
         ConfigurationError: There is no module (``softhsm-missing``).
     """
-    found = find(settings)
-    if found is None:
-        raise missing("run: hotwallet softhsm init")
-    return found
+    module = find_module(settings)
+    if module is None:
+        raise missing_error("run: hotwallet softhsm init")
+    return module
 
 
-def missing(cure: str) -> ConfigurationError:
+def missing_error(cure: str) -> ConfigurationError:
     """Return the error for a missing module; *cure* says what to do."""
     return ConfigurationError(
         Refusal("softhsm-missing", f"SoftHSM is not installed; {cure}")
     )
 
 
-def install_line() -> str:
+def install_command() -> str:
     """Return the command that installs SoftHSM on this system."""
     for name in _system_names():
         if name in _INSTALL:

@@ -57,14 +57,14 @@ def init(settings: Settings, module: Path, *, label: str = "hotwallet") -> Walle
     Create a token and a key in it unless they exist, and test that the key signs.
 
     Raises:
-        ConfigurationError: As ``provide_token``.
+        ConfigurationError: As ``ensure_token``.
         BackendError: The token cannot be opened, or the key does not sign.
     """
     layout = Layout.of(settings.home)
     key_id = KeyId(settings.pkcs11_key_id)
     with layout.locked():
-        backend = provide_token(settings, module)
-        keys.ensure(backend, key_id, label)
+        backend = ensure_token(settings, module)
+        keys.ensure_key(backend, key_id, label)
         address = keys.self_test(backend, key_id)
         # SoftHSM does not fsync.  The address may receive money as soon as it is
         # printed, so the key must be on disk before that.
@@ -79,7 +79,7 @@ def init(settings: Settings, module: Path, *, label: str = "hotwallet") -> Walle
     )
 
 
-def provide_token(settings: Settings, module: Path) -> PKCS11Backend:
+def ensure_token(settings: Settings, module: Path) -> PKCS11Backend:
     """
     Return the token, which is created if there is none; the caller holds the lock.
 
@@ -92,7 +92,7 @@ def provide_token(settings: Settings, module: Path) -> PKCS11Backend:
     layout = Layout.of(settings.home)
     layout.prepare()
     token_recovery.restore(layout)
-    token_recovery.keep(layout.tokens)
+    token_recovery.back_up(layout.tokens)
     _claim_environment(layout)
     pin_file = _pin_file(settings, layout)
     # The PINs must be on disk before there is a token that only they can open.
@@ -146,7 +146,7 @@ def _make_token(library: Library, layout: Layout, label: str, pin: str) -> None:
     with library.gate.alone(), _translate_errors():
         with _use_configuration(library, stage.conf):
             _init_token(library, label, so_pin=pins.read_pin(layout.so_pin), pin=pin)
-        token_recovery.keep(stage.tokens)
+        token_recovery.back_up(stage.tokens)
         os.sync()
         for token in stage.tokens.iterdir():
             token.rename(layout.tokens / token.name)

@@ -24,7 +24,7 @@ _ATTEMPTS = 20
 _PAUSE_SECONDS = 0.01
 
 
-def keep(tokens: Path) -> None:
+def back_up(tokens: Path) -> None:
     """Copy each ``token.object`` beside it, unless there is a copy."""
     for token in _folders(tokens):
         if not (token / _COPY).exists():

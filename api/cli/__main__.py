@@ -97,7 +97,7 @@ def serve() -> None:
 
 @cli.group()
 def db() -> None:
-    """The ledger's database."""
+    """Manage the database of the ledger."""
 
 
 @db.command("upgrade")

@@ -59,7 +59,7 @@ def test_fetches_into_the_project_without_root(apt: Path, layout: Layout) -> Non
     """Without root, apt uses lists and a cache in the project, which are removed."""
     said: list[str] = []
 
-    module = fetch.obtain(layout, said.append, is_root=False)
+    module = fetch.install(layout, said.append, is_root=False)
 
     update, install, unpack = (apt / "record").read_text().splitlines()
     state = layout.root / "apt"
@@ -75,21 +75,21 @@ def test_fetches_into_the_project_without_root(apt: Path, layout: Layout) -> Non
 
 def test_finds_a_fetched_module(apt: Path, layout: Layout) -> None:
     """Later processes find the fetched module if the system has none."""
-    module = fetch.obtain(layout, lambda _: None, is_root=False)
+    module = fetch.install(layout, lambda _: None, is_root=False)
     settings = Settings.from_env({"HOTWALLET_HOME": str(layout.root.parent)})
 
-    assert library.find(settings, places=()) == module
+    assert library.find_module(settings, places=()) == module
 
 
 def test_installs_as_root(apt: Path, layout: Layout) -> None:
     """As root, apt installs the package, and the system's module is used."""
-    module = fetch.obtain(layout, lambda _: None, is_root=True)
+    module = fetch.install(layout, lambda _: None, is_root=True)
 
     assert (apt / "record").read_text().splitlines() == [
         "apt-get update -qq",
         "apt-get install -qq -y --no-install-recommends libsofthsm2",
     ]
-    assert module == library.installed()
+    assert module == library.find_installed()
 
 
 @pytest.mark.parametrize("is_root", [True, False])
@@ -103,9 +103,9 @@ def test_a_failure_of_apt(
     (apt / "broken").touch()
 
     with pytest.raises(ConfigurationError, match="softhsm-missing") as caught:
-        fetch.obtain(layout, lambda _: None, is_root=is_root)
+        fetch.install(layout, lambda _: None, is_root=is_root)
 
-    assert library.install_line() in str(caught.value)
+    assert library.install_command() in str(caught.value)
     assert "E: no route to the mirror" in capfd.readouterr().err
     assert not layout.lib.exists()
 
@@ -117,7 +117,7 @@ def test_apt_gets_no_secrets(
     monkeypatch.setenv("PKCS11_PIN", "canary")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
-    fetch.obtain(layout, lambda _: None, is_root=False)
+    fetch.install(layout, lambda _: None, is_root=False)
 
     seen = (apt / "environment").read_text()
     assert "canary" not in seen
@@ -129,7 +129,7 @@ def test_systems_without_apt(layout: Layout, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", "/nowhere")
 
     with pytest.raises(ConfigurationError, match="softhsm-missing"):
-        fetch.obtain(layout, lambda _: None)
+        fetch.install(layout, lambda _: None)
 
 
 @pytest.mark.parametrize("is_named", [False, True])
@@ -147,7 +147,7 @@ def test_dependencies_are_loaded_in_any_order(layout: Layout, is_named: bool) ->
     program = (
         "from pathlib import Path; from softhsm import library\n"
         "from signer.config.settings import Settings\n"
-        f"library.find(Settings.from_env({settings!r}), places=())\n"
+        f"library.find_module(Settings.from_env({settings!r}), places=())\n"
         "print(Path('/proc/self/maps').read_text())\n"
     )
 

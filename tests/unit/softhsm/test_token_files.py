@@ -9,7 +9,7 @@ import pytest
 from signer.config.settings import Settings
 from signer.errors import AccessDeniedError, ConfigurationError
 from signer.private_files import write_whole
-from softhsm import Layout, environment, library, pins, prepare, token_recovery
+from softhsm import Layout, library, pins, prepare, token_recovery, use_project_conf
 from softhsm.layout import CONF_VARIABLE
 
 
@@ -88,9 +88,9 @@ def test_softhsm_conf_is_set_once(
     monkeypatch.setenv(CONF_VARIABLE, "")
     monkeypatch.delenv(CONF_VARIABLE)
 
-    assert environment(tmp_path) == Layout.of(tmp_path).conf
+    assert use_project_conf(tmp_path) == Layout.of(tmp_path).conf
     assert os.environ[CONF_VARIABLE] == str(Layout.of(tmp_path).conf)
-    assert environment(tmp_path / "other") == Layout.of(tmp_path).conf
+    assert use_project_conf(tmp_path / "other") == Layout.of(tmp_path).conf
 
 
 def test_a_new_pin_is_random_and_stays(layout: Layout) -> None:
@@ -150,7 +150,7 @@ def test_finds_the_named_module_first(tmp_path: Path) -> None:
     """PKCS11_MODULE wins, even if it does not exist."""
     named = Settings.from_env({"PKCS11_MODULE": "/opt/vendor.so"})
 
-    assert library.find(named, [str(tmp_path)]) == Path("/opt/vendor.so")
+    assert library.find_module(named, [str(tmp_path)]) == Path("/opt/vendor.so")
 
 
 def test_finds_the_system_s_module_and_then_the_project_s(
@@ -160,17 +160,20 @@ def test_finds_the_system_s_module_and_then_the_project_s(
     fetched = _touch(Layout.of(tmp_path).lib / "usr/lib/softhsm")
     installed = _touch(tmp_path / "lib/x-linux-gnu/softhsm")
 
-    assert library.find(settings, [f"{tmp_path}/lib/*-linux-gnu*/softhsm"]) == installed
-    assert library.find(settings, ["/nowhere", "~/nowhere"]) == fetched
+    assert (
+        library.find_module(settings, [f"{tmp_path}/lib/*-linux-gnu*/softhsm"])
+        == installed
+    )
+    assert library.find_module(settings, ["/nowhere", "~/nowhere"]) == fetched
 
 
 def test_no_module(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The refusal has a code, and the command that installs SoftHSM."""
     monkeypatch.setattr(library, "PLACES", ())
 
-    assert library.find(settings, []) is None
+    assert library.find_module(settings, []) is None
     with pytest.raises(ConfigurationError, match=r"softhsm-missing: .* softhsm init"):
-        raise library.missing("run: hotwallet softhsm init")
+        raise library.missing_error("run: hotwallet softhsm init")
 
 
 @pytest.mark.parametrize(
@@ -192,20 +195,20 @@ def test_install_command_of_each_system(
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr("platform.freedesktop_os_release", lambda: release)
 
-    assert line in library.install_line()
+    assert line in library.install_command()
 
 
 def test_install_command_of_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     """macOS has no os-release file; Homebrew is suggested."""
     monkeypatch.setattr("platform.system", lambda: "Darwin")
 
-    assert "brew install softhsm" in library.install_line()
+    assert "brew install softhsm" in library.install_command()
 
 
 def test_an_empty_token_file_is_restored(layout: Layout) -> None:
     """A token file that a killed login has truncated is restored."""
     token = _token(layout, b"sealed")
-    token_recovery.keep(layout.tokens)
+    token_recovery.back_up(layout.tokens)
     (token / "token.object").write_bytes(b"")
 
     token_recovery.restore(layout)
@@ -216,12 +219,12 @@ def test_an_empty_token_file_is_restored(layout: Layout) -> None:
 def test_a_copy_is_made_once(layout: Layout) -> None:
     """An empty file is not copied, and a copy is not overwritten."""
     token = _token(layout, b"")
-    token_recovery.keep(layout.tokens)
+    token_recovery.back_up(layout.tokens)
     assert not (token / "token.object.copy").exists()
 
     for content in (b"first", b"second"):
         (token / "token.object").write_bytes(content)
-        token_recovery.keep(layout.tokens)
+        token_recovery.back_up(layout.tokens)
 
     assert (token / "token.object.copy").read_bytes() == b"first"
 
