@@ -6,10 +6,8 @@ warnings) take the same way.  Exceptions are told as classes and places: what an
 unknown exception *says* may hold a DSN, a token or a vendor's words.
 """
 
-import contextlib
 import json
 import logging
-import os
 import sys
 import threading
 import traceback
@@ -100,20 +98,6 @@ def _uncaught(event: str, error: BaseException | None) -> None:
     links = [] if error is None else [_outline(link) for link in _chain(error)]
     line = {"event": event, "exception": links, "level": "critical"}
     sys.stderr.write(json.dumps(line, sort_keys=True) + "\n")
-
-
-@contextlib.contextmanager
-def answer_alone() -> Iterator[Settings]:
-    """
-    Let a command's log go to standard error, so that its answer stands alone.
-
-    Yields:
-        What the environment says; the log is configured by it.
-    """
-    with contextlib.redirect_stdout(sys.stderr):
-        settings = Settings.from_env(os.environ)
-        configure(settings)
-        yield settings
 
 
 def audit_logger(stream: TextIO | None = None) -> structlog.typing.FilteringBoundLogger:

@@ -219,6 +219,7 @@ def _environment(home: Path, port: int) -> dict[str, str]:
     # The caller's own settings must not leak into a stack that claims to be local.
     return {
         **{name: os.environ[name] for name in _KEPT if name in os.environ},
+        "HOTWALLET_NO_ENV_FILE": "1",
         "APP_ENV": "development",
         "HOTWALLET_HOME": str(home),
         "NETWORKS_FILE": str(home / "networks.toml"),

@@ -1,37 +1,33 @@
 """
-The SoftHSM token of a developer's machine: find it, make it, look after it.
+The SoftHSM token of a developer's machine, for development and tests.
 
-``layout`` says which files there are, ``library`` finds the module and ``fetch``
-gets it, ``provision`` makes the token and ``keys`` what is inside, ``importing``
-moves a raw key in, ``doctor`` explains what is wrong, and ``repair`` mends what a
-``kill -9`` did.  Importing the package loads no PKCS#11 module, and not even
-python-pkcs11.
+It may import ``backends.pkcs11`` and ``signer``.  Importing the package loads neither
+a PKCS#11 module nor python-pkcs11.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 from signer.config.settings import Settings
-from softhsm import library, pins
-from softhsm import token_recovery as repair
-from softhsm.layout import Layout, environment
+from softhsm import library, pins, token_recovery
+from softhsm.layout import Layout, use_project_conf
 
 
-__all__ = ["Layout", "environment", "prepare"]
+__all__ = ["Layout", "prepare", "use_project_conf"]
 
 
 def prepare(settings: Settings) -> tuple[Path, Callable[[], str]]:
     """
-    Point this process to the token that *settings* mean; the module stays closed.
+    Point this process to the configured token; the module is not loaded yet.
 
     Returns:
-        The module, and what answers with the PIN: the first and the last argument
-        of ``PKCS11Backend``.
+        The path of the module and a function that returns the PIN: the first and the
+        last argument of ``PKCS11Backend``.
 
     Raises:
-        ConfigurationError: ``softhsm-missing``, ``softhsm-damaged``; the message
-            says what to do.
+        ConfigurationError: SoftHSM is not installed (``softhsm-missing``), or a file
+            of the token is damaged (``softhsm-damaged``).
     """
-    environment(settings.home)
-    repair.restore(Layout.of(settings.home))
-    return library.require(settings), pins.source(settings)
+    use_project_conf(settings.home)
+    token_recovery.restore(Layout.of(settings.home))
+    return library.require_module(settings), pins.pin_source(settings)

@@ -1,4 +1,4 @@
-"""``hotwallet softhsm``: the commands, and nothing that they decide."""
+"""``hotwallet softhsm``: commands for the project's token."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from signer.checks import State, run_checks
 from signer.config.settings import RAW_KEY, Settings
 from signer.errors import BackendError
 from signer.ports import KeyId
@@ -20,22 +21,35 @@ from softhsm import Layout, prepare
 if TYPE_CHECKING:
     from backends.pkcs11 import PKCS11Backend
 
-# python-pkcs11 and what it loads come with the command that needs them, so that
-# ``hotwallet --help`` stays quick, and works where there is no SoftHSM.
+# Commands import python-pkcs11 when they run, so that help also works without it.
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON."
+)
 
 
 @click.group()
 def softhsm() -> None:
-    """Make and look after the SoftHSM token of this project."""
+    """
+    Manage this project's SoftHSM token, for development and tests.
+
+    The token is in HOTWALLET_HOME/softhsm.
+    """
 
 
 @softhsm.command()
-@click.option("--label", default="hotwallet", show_default=True, help="The key's.")
-@_json
+@click.option(
+    "--label", default="hotwallet", show_default=True, help="The new key's label."
+)
+@_json_option
 def init(label: str, as_json: bool) -> None:
-    """Make a token, and a key that cannot leave it; safe to repeat."""
+    """
+    Create a token, and in it a key that cannot be extracted; safe to repeat.
+
+    Prints the environment variables that let any process sign with the key.
+
+    Example: eval "$(hotwallet softhsm init | grep ^export)"
+    """
     from softhsm import provision  # noqa: PLC0415  See above.
 
     settings = _settings()
@@ -55,15 +69,14 @@ def init(label: str, as_json: bool) -> None:
 
 
 @softhsm.command("list")
-@_json
+@_json_option
 def list_keys(as_json: bool) -> None:
     """List the token's keys with their ids, labels, addresses and attributes."""
     from softhsm import keys  # noqa: PLC0415  See above.
 
     try:
-        found = keys.listed(_backend(_settings()))
+        found = keys.list_keys(_backend(_settings()))
     except BackendError as e:
-        # It climbs rung by rung, and says what to do, such as init.
         raise type(e)(f"{e}; run: hotwallet softhsm doctor") from None
     if as_json:
         click.echo(json.dumps([asdict(key) for key in found], indent=2))
@@ -79,23 +92,32 @@ def list_keys(as_json: bool) -> None:
     "--file",
     "path",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The file with the key, in hex; standard input otherwise.",
+    help="File with the private key in hex; without it, standard input is read.",
 )
-@click.option("--label", default="imported", show_default=True, help="The key's.")
-@_json
+@click.option(
+    "--label", default="imported", show_default=True, help="The imported key's label."
+)
+@_json_option
 def import_key(path: Path | None, label: str, as_json: bool) -> None:
-    """Move a raw private key into the token, so that its copies can go."""
+    """
+    Import a raw private key into the token.
+
+    Afterwards destroy every other copy of the key.  A file must be readable by its
+    owner only.
+
+    Example: hotwallet softhsm import --file key.hex
+    """
     from softhsm import import_key as importing  # noqa: PLC0415  See above.
     from softhsm import provision  # noqa: PLC0415  See above.
 
-    # Whatever happens, no core file shall hold the key.
+    # A core dump of this process could contain the key.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     settings = _settings()
     secret = importing.read_key(path)
     key_id = KeyId(settings.pkcs11_key_id)
     module = _module(settings)
     with Layout.of(settings.home).locked():
-        backend = provision.provide_token(settings, module)
+        backend = provision.ensure_token(settings, module)
         address = importing.import_key(backend, key_id, label, secret)
     if as_json:
         click.echo(json.dumps({"address": address, "key_id": key_id}))
@@ -105,20 +127,22 @@ def import_key(path: Path | None, label: str, as_json: bool) -> None:
 
 
 @softhsm.command()
-@_json
+@_json_option
 def doctor(as_json: bool) -> None:
-    """Find out what is wrong; the exit status is 1 if anything is."""
-    from softhsm.doctor import examine  # noqa: PLC0415  See above.
+    """
+    Check the token, from the PKCS#11 module to a signature.
 
-    rungs = examine(_settings())
+    Exits with 1 if a check failed.
+    """
+    from softhsm.doctor import token_checks  # noqa: PLC0415  See above.
+
+    results = list(run_checks(token_checks(_settings())))
     if as_json:
-        click.echo(json.dumps([asdict(rung) for rung in rungs], indent=2))
-    else:
-        for rung in rungs:
-            click.echo(f"{rung.state:8} {rung.name:8} {rung.detail}")
-            if rung.cure:
-                click.echo(f"{'':8} {'':8} -> {rung.cure}")
-    if any(rung.state == "failed" for rung in rungs):
+        document = [{**asdict(result), "cure": result.cure or ""} for result in results]
+        click.echo(json.dumps(document, indent=2))
+    for result in () if as_json else results:
+        click.echo("\n".join(result.lines()))
+    if any(result.state is State.FAILED for result in results):
         sys.exit(1)
 
 
@@ -127,7 +151,7 @@ def _module(settings: Settings) -> Path:
 
     layout = Layout.of(settings.home)
     with layout.locked():
-        return library.find(settings) or fetch.obtain(layout, _say)
+        return library.find_module(settings) or fetch.install(layout, _print_progress)
 
 
 def _backend(settings: Settings) -> "PKCS11Backend":
@@ -141,5 +165,5 @@ def _settings() -> Settings:
     return Settings.from_env(os.environ)
 
 
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     click.echo(line, err=True)

@@ -1,17 +1,14 @@
-"""Finds out what is wrong with a token, one rung of a ladder after the other."""
+"""The checks of ``hotwallet softhsm doctor``, from the module to a signature."""
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-
-from pkcs11.exceptions import PKCS11Error
 
 from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11.cryptoki import Library, Locking
+from signer.checks import Check, Finding
 from signer.config.settings import Settings
-from signer.errors import HotWalletError
 from signer.ports import KeyId
 from signer.redact import key_prefix
 from softhsm import keys, library, pins, prepare
@@ -20,43 +17,21 @@ from softhsm import keys, library, pins, prepare
 _INIT = "run: hotwallet softhsm init"
 
 
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """
-    One thing that must be right.
-
-    ``state`` is ``ok``, ``failed``, or ``unknown`` for what stands above a failure.
-    ``detail`` says what was found, ``cure`` what to do about it.
-    """
-
-    name: str
-    state: str
-    detail: str = ""
-    cure: str = ""
+def token_checks(settings: Settings) -> Iterator[Check]:
+    """Yield the checks of the token, each of which needs the one before it."""
+    token = _Token(settings)
+    needs: tuple[str, ...] = ()
+    for name, run, cure in _CHECKS:
+        yield Check(name, partial(_find, run, token), cure, needs)
+        needs = (name,)
 
 
-def examine(settings: Settings) -> list[Rung]:
-    """Return every rung, from the ground up."""
-    return list(_climb(_Patient(settings)))
+def _find(run: "Callable[[_Token], str]", token: "_Token") -> Finding:
+    return Finding(run(token))
 
 
-def _climb(patient: "_Patient") -> Iterator[Rung]:
-    failed = False
-    for name, look, cure in _LADDER:
-        if failed:
-            yield Rung(name, "unknown")
-            continue
-        try:
-            yield Rung(name, "ok", look(patient))
-        except (HotWalletError, PKCS11Error) as e:
-            failed = True
-            # A device's own words may say too much; the class says enough.
-            said = str(e) if isinstance(e, HotWalletError) else type(e).__name__
-            yield Rung(name, "failed", said, cure)
-
-
-class _Patient:
-    """The token that the settings mean, opened as far as it goes."""
+class _Token:
+    """The configured token, opened as each check needs it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -65,7 +40,7 @@ class _Patient:
     def find_module(self) -> str:
         return str(self._module)
 
-    def load(self) -> str:
+    def load_module(self) -> str:
         prepare(self._settings)
         with self._library.gate.alone():
             self._library.initialize()
@@ -73,7 +48,7 @@ class _Patient:
         major, minor = module.library_version
         return f"{module.manufacturer_id} {major}.{minor}"
 
-    def lock(self) -> str:
+    def check_locking(self) -> str:
         if self._library.locking is Locking.MODULE:
             return "threads sign at the same time"
         return "the module cannot lock: threads sign one after the other"
@@ -83,7 +58,7 @@ class _Patient:
             return str(self._library.token(self._settings.pkcs11_token_label))
 
     def read_pin(self) -> str:
-        pins.source(self._settings)()
+        pins.pin_source(self._settings)()
         return "only its owner can read it"
 
     def log_in(self) -> str:
@@ -94,18 +69,18 @@ class _Patient:
         self._backend.public_key(self._key_id)
         return f"id {key_prefix(self._key_id)}"
 
-    def judge_key(self) -> str:
-        for key in keys.listed(self._backend):
+    def check_origin(self) -> str:
+        for key in keys.list_keys(self._backend):
             if key.key_id == self._key_id and not key.attributes["never_extractable"]:
-                return "guarded from now on; it was imported, so copies may exist"
-        return "it never was outside of the token, and never will be"
+                return "cannot be extracted; it was imported, so copies may exist"
+        return "was generated in the token, and cannot be extracted"
 
     def sign(self) -> str:
-        return keys.prove(self._backend, self._key_id)
+        return keys.self_test(self._backend, self._key_id)
 
     @cached_property
     def _module(self) -> Path:
-        return library.require(self._settings)
+        return library.require_module(self._settings)
 
     @property
     def _library(self) -> Library:
@@ -116,18 +91,22 @@ class _Patient:
         return PKCS11Backend(
             self._module,
             self._settings.pkcs11_token_label,
-            pins.source(self._settings),
+            pins.pin_source(self._settings),
         )
 
 
-_LADDER: tuple[tuple[str, Callable[[_Patient], str], str], ...] = (
-    ("module", _Patient.find_module, _INIT),
-    ("loads", _Patient.load, f"check PKCS11_MODULE and SOFTHSM2_CONF, or {_INIT}"),
-    ("locking", _Patient.lock, ""),
-    ("token", _Patient.find_token, f"check PKCS11_TOKEN_LABEL, or {_INIT}"),
-    ("pin", _Patient.read_pin, "chmod 600 the file, or check PKCS11_PIN_FILE"),
-    ("login", _Patient.log_in, "check PKCS11_PIN or PKCS11_PIN_FILE"),
-    ("key", _Patient.find_key, f"check PKCS11_KEY_ID, or {_INIT}"),
-    ("guarded", _Patient.judge_key, "make another key"),
-    ("signs", _Patient.sign, "make another key; this one does not sign"),
+_CHECKS: tuple[tuple[str, Callable[[_Token], str], str], ...] = (
+    ("module", _Token.find_module, _INIT),
+    (
+        "loads",
+        _Token.load_module,
+        f"check PKCS11_MODULE and SOFTHSM2_CONF, or {_INIT}",
+    ),
+    ("locking", _Token.check_locking, ""),
+    ("token", _Token.find_token, f"check PKCS11_TOKEN_LABEL, or {_INIT}"),
+    ("pin", _Token.read_pin, "chmod 600 the file, or check PKCS11_PIN_FILE"),
+    ("login", _Token.log_in, "check PKCS11_PIN or PKCS11_PIN_FILE"),
+    ("key", _Token.find_key, f"check PKCS11_KEY_ID, or {_INIT}"),
+    ("guarded", _Token.check_origin, "make another key"),
+    ("signs", _Token.sign, "make another key; this one does not sign"),
 )

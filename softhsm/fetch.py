@@ -1,7 +1,7 @@
 """
-Gets SoftHSM on Debian and Ubuntu: by apt with root, into the project without.
+Installs SoftHSM on Debian and Ubuntu: system-wide as root, else into the project.
 
-apt checks the signatures of the archive either way.
+apt verifies the archive's signatures in both cases.
 """
 
 import os
@@ -17,38 +17,41 @@ from softhsm.layout import Layout
 
 _PACKAGE = "libsofthsm2"
 
-# The rest is none of apt's business: there may be a PIN in it.
+# apt gets no other variable, since one may hold a PIN.
 _INHERITED = ("PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy")
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def obtain(layout: Layout, say: Say, *, is_root: bool | None = None) -> Path:
+def install(layout: Layout, report: Report, *, is_root: bool | None = None) -> Path:
     """
-    Install or fetch SoftHSM; return its module.
+    Install SoftHSM, and return the path of its module.
+
+    *report* is called with each line of progress.
 
     Raises:
-        ConfigurationError: ``softhsm-missing``, with the line to run instead.
+        ConfigurationError: SoftHSM cannot be installed (``softhsm-missing``); the
+            message has the command to run instead.
     """
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise library.missing(library.install_line())
+        raise library.missing_error(library.install_command())
     if os.geteuid() == 0 if is_root is None else is_root:
-        return _install(say)
-    return _fetch(layout, say)
+        return _install_on_system(report)
+    return _install_in_project(layout, report)
 
 
-def _install(say: Say) -> Path:
-    say("Installing SoftHSM with apt")
+def _install_on_system(report: Report) -> Path:
+    report("Installing SoftHSM with apt")
     _run(["apt-get", "update", "-qq"])
     _run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", _PACKAGE])
-    return _found(library.installed())
+    return _require_module(library.find_installed())
 
 
-def _fetch(layout: Layout, say: Say) -> Path:
+def _install_in_project(layout: Layout, report: Report) -> Path:
     """
-    Download the package, and what it needs that the system lacks, and unpack.
+    Download the package and its missing dependencies, and unpack them.
 
-    The folder appears under its name when it is complete, and not before.
+    The folder is renamed to its final name when it is complete.
     """
     apt = layout.root / "apt"
     partial = layout.root / "lib.partial"
@@ -56,9 +59,9 @@ def _fetch(layout: Layout, say: Say) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
     for name in ("lists/partial", "cache/archives/partial", "log"):
         (apt / name).mkdir(parents=True)
-    say("Reading the package lists, into the project (this takes a moment)")
+    report("Reading the package lists, into the project (this takes a moment)")
     _run([*_apt_get(apt), "update"])
-    say("Downloading SoftHSM")
+    report("Downloading SoftHSM")
     _run(
         [
             *_apt_get(apt),
@@ -70,26 +73,26 @@ def _fetch(layout: Layout, say: Say) -> Path:
             _PACKAGE,
         ]
     )
-    say("Unpacking it")
+    report("Unpacking it")
     for package in sorted((apt / "cache/archives").glob("*.deb")):
         _run(["dpkg-deb", "-x", str(package), str(partial)])
     shutil.rmtree(apt)
     partial.rename(layout.lib)
-    return _found(library.fetched(layout))
+    return _require_module(library.find_fetched(layout))
 
 
-def _found(module: Path | None) -> Path:
+def _require_module(module: Path | None) -> Path:
     if module is None:
-        raise library.missing(library.install_line())
+        raise library.missing_error(library.install_command())
     return module
 
 
 def _apt_get(state: Path) -> list[str]:
-    """Return apt-get with lists, cache and logs of its own: it needs no root."""
+    """Return an apt-get command with its own lists and cache: it needs no root."""
     options = {
         "Dir::State": state,
         "Dir::State::lists": state / "lists",
-        "Dir::State::status": "/var/lib/dpkg/status",  # What there is already.
+        "Dir::State::status": "/var/lib/dpkg/status",  # What the system has already.
         "Dir::Cache": state / "cache",
         "Dir::Log": state / "log",
         "APT::Sandbox::User": "",
@@ -100,21 +103,21 @@ def _apt_get(state: Path) -> list[str]:
 
 
 def _run(command: Sequence[str]) -> None:
-    """Run *command*, and be silent about it unless it fails."""
+    """Run *command*; print its output only if it fails."""
     try:
-        subprocess.run(  # noqa: S603  Programs of the system, no caller's words.
+        subprocess.run(  # noqa: S603  Fixed programs; no argument comes from a caller.
             command,
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=_environment(),
+            env=_apt_environment(),
         )
     except (OSError, subprocess.CalledProcessError) as e:
         sys.stderr.buffer.write(getattr(e, "output", None) or b"")
-        raise library.missing(library.install_line()) from None
+        raise library.missing_error(library.install_command()) from None
 
 
-def _environment() -> dict[str, str]:
+def _apt_environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     return {**kept, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}

@@ -1,9 +1,9 @@
 """
-Moves a raw private key into the token, for those who still have one.
+Imports a raw private key into the token.
 
-The key comes from standard input or a file, never from argv, which all users of
-the machine may read.  What Python copies on the way cannot be wiped, so this is
-for a process that ends right after; only buffers of our own are.
+The key is read from standard input or a file, never from argv, which every user of the
+machine can read.  Our own buffers are wiped; copies that Python makes cannot be, so the
+process should end right after the import.
 """
 
 import getpass
@@ -35,26 +35,28 @@ _ROOM = 1024
 
 
 class Readable(Protocol):
-    """A file without a buffer of its own."""
+    """An unbuffered binary file."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fill the start of *buffer*; return how much."""
+        """Read into the start of *buffer*; return the number of bytes."""
 
 
 def read_key(path: Path | None) -> bytearray:
     """
-    Return the private key in the file at *path*, or from standard input.
+    Return the 32-byte private key in the file at *path*, or from standard input.
 
     Raises:
-        InvalidInputError: It is no key, or others may read the file.
+        InvalidInputError: It is not a private key, or other users may read the file.
     """
     if path is not None:
         with path.open("rb", buffering=0) as file:
             if not is_private(file.fileno()):
-                raise InvalidInputError("others may read the key file: chmod 600 it")
+                raise InvalidInputError(
+                    "other users may read the key file: chmod 600 it"
+                )
             return read_secret(file)
     if sys.stdin.isatty():
-        typed = getpass.getpass("Private key, in hex (it does not show): ")
+        typed = getpass.getpass("Private key in hex (hidden): ")
         return read_secret(BytesIO(typed.encode()))
     with os.fdopen(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as file:
         return read_secret(file)
@@ -62,10 +64,10 @@ def read_key(path: Path | None) -> bytearray:
 
 def read_secret(file: Readable) -> bytearray:
     """
-    Return the 32 bytes that *file* has in hex, with or without ``0x``.
+    Return the 32 bytes that *file* contains in hex, with or without ``0x``.
 
     Raises:
-        InvalidInputError: They are no private key; the message does not quote them.
+        InvalidInputError: They are not a private key; the message does not quote them.
     """
     text = bytearray(_ROOM)
     with memoryview(text) as view:
@@ -81,12 +83,14 @@ def read_secret(file: Readable) -> bytearray:
     wipe(digits)
     if len(secret) != _SECRET_SIZE or not 0 < int.from_bytes(secret, "big") < N:
         wipe(secret)
-        raise InvalidInputError("a private key is 64 hex digits, and less than n")
+        raise InvalidInputError(
+            "a private key is 64 hex digits, and less than the order of secp256k1"
+        )
     return secret
 
 
 def wipe(buffer: bytearray) -> None:
-    """Overwrite *buffer*."""
+    """Overwrite *buffer* with zeros."""
     buffer[:] = bytes(len(buffer))
 
 
@@ -94,22 +98,24 @@ def import_key(
     backend: PKCS11Backend, key_id: KeyId, label: str, secret: bytearray
 ) -> str:
     """
-    Put *secret* into the token, wipe it, and return its address.
+    Import *secret* into the token, wipe it, and return its address.
 
-    Importing a key again changes nothing, and completes what was interrupted.
+    Importing a key again changes nothing, or completes an interrupted import.
 
     Raises:
-        BackendError: Another key has the id or the label, or the token refused.
-        RecoveryError: The token does not sign with the key.
+        BackendError: Another key has the id or the label, or the token refuses.
+        RecoveryError: The token's signature does not recover to the key.
     """
     try:
         public_key = _public_key(secret)
         backend.provision(
-            lambda session: _complete(session, key_id, label, secret, public_key)
+            lambda session: _create_missing_halves(
+                session, key_id, label, secret, public_key
+            )
         )
     finally:
         wipe(secret)
-    return keys.prove(backend, key_id)
+    return keys.self_test(backend, key_id)
 
 
 def _public_key(secret: bytearray) -> PublicKey:
@@ -117,7 +123,7 @@ def _public_key(secret: bytearray) -> PublicKey:
     return PublicKey(key.format(compressed=False))
 
 
-def _complete(
+def _create_missing_halves(
     session: Session,
     key_id: KeyId,
     label: str,
@@ -125,10 +131,10 @@ def _complete(
     public_key: PublicKey,
 ) -> None:
     """
-    Create those halves of the pair that are not there.
+    Create the halves of the key pair that do not exist.
 
-    The private half comes first: on its own it stops ``init`` from making
-    another key in its place, until the import is repeated.
+    The private half is created first: ``init`` does not generate a key in its place,
+    but asks to repeat the import.
     """
     cka_id = bytes.fromhex(key_id)
     common = {
@@ -137,13 +143,13 @@ def _complete(
         Attribute.ID: cka_id,
         Attribute.LABEL: label,
     }
-    _refuse_namesake(session, cka_id, label)
-    keys.sweep(session, cka_id)
+    _require_unused_label(session, cka_id, label)
+    keys.destroy_incomplete(session, cka_id)
     private = pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id)
     public = pkcs11_keys.find(session, ObjectClass.PUBLIC_KEY, cka_id)
     if not (
         all(_signs_as(key, public_key) for key in private)
-        and all(_is_half_of(key, public_key) for key in public)
+        and all(_belongs_to(key, public_key) for key in public)
     ):
         raise BackendError("another key has this id; choose one with PKCS11_KEY_ID")
     if not private:
@@ -166,7 +172,7 @@ def _complete(
         )
 
 
-def _refuse_namesake(session: Session, cka_id: bytes, label: str) -> None:
+def _require_unused_label(session: Session, cka_id: bytes, label: str) -> None:
     for other in session.get_objects({Attribute.LABEL: label}):
         if other[Attribute.ID] != cka_id:
             raise BackendError("another key has this label; choose one with --label")
@@ -184,6 +190,6 @@ def _signs_as(key: Object, public_key: PublicKey) -> bool:
     return False
 
 
-def _is_half_of(key: Object, public_key: PublicKey) -> bool:
+def _belongs_to(key: Object, public_key: PublicKey) -> bool:
     point = pkcs11_keys.uncompressed_point(key[Attribute.EC_POINT])
     return point == public_key.uncompressed

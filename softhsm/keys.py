@@ -1,4 +1,4 @@
-"""What is inside a token: list the keys, make one, prove that it signs."""
+"""The keys in a token: list them, generate one, and test that it signs."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ from signer.ports import KeyId
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
     """
-    One key as the token shows it.
+    One private key of the token.
 
-    ``address`` is None for what is not half of a secp256k1 pair.
+    ``address`` is None unless the key is half of a secp256k1 pair.
     """
 
     key_id: str = field(repr=False)
@@ -29,50 +29,50 @@ class KeyInfo:
     attributes: dict[str, bool]
 
 
-def ensure(backend: PKCS11Backend, key_id: KeyId, label: str) -> None:
+def ensure_key(backend: PKCS11Backend, key_id: KeyId, label: str) -> None:
     """
-    Generate the key *key_id*, unless it is there.
+    Generate the key *key_id* unless it exists.
 
     Raises:
-        KeyUnusableError: Only the private half is there: an import was interrupted.
-        BackendError: The token refused.
+        KeyUnusableError: Only the private half exists: an import was interrupted.
+        BackendError: The token refuses.
     """
     cka_id = bytes.fromhex(key_id)
 
-    def is_there(session: Session) -> bool:
-        sweep(session, cka_id)
+    def exists(session: Session) -> bool:
+        destroy_incomplete(session, cka_id)
         private = pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id)
         public = pkcs11_keys.find(session, ObjectClass.PUBLIC_KEY, cka_id)
         if private and not public:
-            raise KeyUnusableError("the key is there in part: repeat its import")
+            raise KeyUnusableError("the key is imported in part: import it again")
         if not private:
-            # The token writes the public half first, and was interrupted.
+            # SoftHSM writes the public half first: its process was killed after that.
             pkcs11_keys.destroy(public)
         return bool(private)
 
-    if not backend.provision(is_there):
+    if not backend.provision(exists):
         backend.generate(label, key_id)
 
 
-def sweep(session: Session, cka_id: bytes) -> None:
+def destroy_incomplete(session: Session, cka_id: bytes) -> None:
     """
-    Destroy what never became a key.
+    Destroy private key objects that SoftHSM has not finished to create.
 
-    SoftHSM stores a new key first without its curve and its value, and then with
-    them.  A process that is killed in between leaves an object that cannot sign,
-    and never could.
+    SoftHSM stores a new key first without its curve and value, then adds them.  A
+    process that is killed in between leaves an object that cannot sign.
     """
     for key in pkcs11_keys.find(session, ObjectClass.PRIVATE_KEY, cka_id):
         if key.get_attributes([Attribute.EC_PARAMS]).get(Attribute.EC_PARAMS) == b"":
             key.destroy()
 
 
-def prove(backend: PKCS11Backend, key_id: KeyId) -> str:
+def self_test(backend: PKCS11Backend, key_id: KeyId) -> str:
     """
-    Return the key's address, after a signature that recovers to it.
+    Sign a random digest, and return the key's address.
 
     Raises:
-        RecoveryError: The two halves do not belong together.
+        RecoveryError: The signature does not recover to the public key: the halves
+            belong to different keys.
         BackendError: The token does not sign.
     """
     public_key = parse_public_key(backend.public_key(key_id))
@@ -82,19 +82,19 @@ def prove(backend: PKCS11Backend, key_id: KeyId) -> str:
     return public_key.address
 
 
-def listed(backend: PKCS11Backend) -> list[KeyInfo]:
-    """Return every private key of the token, whether we could use it or not."""
+def list_keys(backend: PKCS11Backend) -> list[KeyInfo]:
+    """Return every private key of the token, including those of other curves."""
 
-    def look(session: Session) -> list[KeyInfo]:
+    def read(session: Session) -> list[KeyInfo]:
         keys = list(session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
         return sorted((_info(session, key) for key in keys), key=lambda k: k.key_id)
 
-    return backend.provision(look)
+    return backend.provision(read)
 
 
 def _info(session: Session, key: Object) -> KeyInfo:
-    named = key.get_attributes([Attribute.ID, Attribute.LABEL])
-    cka_id = named.get(Attribute.ID, b"")
+    names = key.get_attributes([Attribute.ID, Attribute.LABEL])
+    cka_id = names.get(Attribute.ID, b"")
     flags = [
         attribute
         for attribute, value in (pkcs11_keys.REQUIRED | pkcs11_keys.DESIRED).items()
@@ -102,16 +102,16 @@ def _info(session: Session, key: Object) -> KeyInfo:
     ]
     return KeyInfo(
         key_id=cka_id.hex(),
-        label=named.get(Attribute.LABEL, ""),
+        label=names.get(Attribute.LABEL, ""),
         address=_address(session, cka_id),
         attributes={
             attribute.name.lower(): bool(value)
-            for attribute, value in _known(key, flags).items()
+            for attribute, value in _read_attributes(key, flags).items()
         },
     )
 
 
-def _known(key: Object, attributes: list[Attribute]) -> dict[Attribute, Any]:
+def _read_attributes(key: Object, attributes: list[Attribute]) -> dict[Attribute, Any]:
     found = key.get_attributes(attributes)
     return {Attribute(attribute): value for attribute, value in found.items()}
 

@@ -1,4 +1,4 @@
-"""Which files a project's SoftHSM has."""
+"""The files of a project's SoftHSM token."""
 
 import fcntl
 import os
@@ -21,9 +21,9 @@ class Layout:
     The files under ``<home>/softhsm``.
 
     * ``softhsm2.conf`` points SoftHSM to ``tokens/``;
-    * ``pin`` and ``so-pin`` are the token's, readable by their owner only;
-    * ``staging/`` is where a new token is made, before it is moved in;
-    * ``lib/`` holds the module, where the system had none.
+    * ``pin`` and ``so-pin`` hold the token's PINs, readable by their owner only;
+    * ``staging/`` is where a new token is created before it is moved to ``tokens/``;
+    * ``lib/`` holds the module, unless the system has it.
     """
 
     root: Path
@@ -40,31 +40,31 @@ class Layout:
 
     @property
     def tokens(self) -> Path:
-        """Where the tokens live, a folder each."""
+        """The tokens, a folder each."""
         return self.root / "tokens"
 
     @property
     def pin(self) -> Path:
-        """The user's PIN."""
+        """The user PIN."""
         return self.root / "pin"
 
     @property
     def so_pin(self) -> Path:
-        """The security officer's PIN: it can reset the user's, and not sign."""
+        """The security officer's PIN: it can reset the user PIN, but cannot sign."""
         return self.root / "so-pin"
 
     @property
     def staging(self) -> Path:
-        """A layout's root of its own, for a token that is not complete yet."""
+        """The root of a separate layout, for a token that is not complete yet."""
         return self.root / "staging"
 
     @property
     def lib(self) -> Path:
-        """The module, if it was fetched."""
+        """The downloaded module."""
         return self.root / "lib"
 
     def prepare(self) -> None:
-        """Make the folders and the configuration; whatever is right stays."""
+        """Create the folders and the configuration file; keep what is correct."""
         for folder in (self.root, self.tokens):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         template = files("softhsm").joinpath("softhsm2.conf.template").read_text()
@@ -74,23 +74,23 @@ class Layout:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from provisioning at the same time."""
+        """Prevent other processes from changing the token at the same time."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The kernel gives the lock back when its holder dies, however it dies.
+        # The kernel releases the lock when the process ends, also by SIGKILL.
         with (self.root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
-def environment(home: Path) -> Path:
+def use_project_conf(home: Path) -> Path:
     """
-    Point SoftHSM to the project's token, unless it points elsewhere already.
+    Point SoftHSM to the project's token, unless ``SOFTHSM2_CONF`` is set.
 
-    SoftHSM asks C's ``getenv`` for ``SOFTHSM2_CONF`` whenever it is initialised,
-    and ``os.environ`` writes through to it.
+    SoftHSM reads ``SOFTHSM2_CONF`` with C's ``getenv`` when it is initialised;
+    ``os.environ`` writes through to the C environment.
 
     Returns:
-        The configuration in force.
+        The path of the configuration file in use.
     """
     conf = os.environ.setdefault(CONF_VARIABLE, str(Layout.of(home).conf))
     return Path(conf)

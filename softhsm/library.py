@@ -1,4 +1,4 @@
-"""Where SoftHSM's module is on the systems that we know, or how to install it."""
+"""Finds SoftHSM's PKCS#11 module, or the command that installs it."""
 
 import ctypes
 import platform
@@ -20,7 +20,7 @@ PLACES: Sequence[str] = (
     "/usr/lib64/pkcs11",  # Fedora, RHEL
     "/usr/lib64",
     "/usr/lib/pkcs11",
-    "/usr/local/lib/softhsm",  # Homebrew on Intel, and what was built by hand
+    "/usr/local/lib/softhsm",  # Homebrew on Intel, and builds from source
     "/opt/homebrew/lib/softhsm",  # Homebrew on Apple silicon
     "/home/linuxbrew/.linuxbrew/lib/softhsm",
     "~/.nix-profile/lib/softhsm",
@@ -41,23 +41,23 @@ _INSTALL = {
 }
 
 
-def find(settings: Settings, places: Sequence[str] = PLACES) -> Path | None:
+def find_module(settings: Settings, places: Sequence[str] = PLACES) -> Path | None:
     """
-    Return the module: ``PKCS11_MODULE``, the system's, or the fetched one.
+    Return the path of ``PKCS11_MODULE``, of the system's module, or of the fetched one.
 
-    A ``PKCS11_MODULE`` that does not exist is returned all the same: whoever
-    named a module does not want another.
+    A ``PKCS11_MODULE`` that does not exist is returned too: using another module than
+    the configured one would be wrong.
     """
     layout, named = Layout.of(settings.home), settings.pkcs11_module
     if named is None:
-        return installed(places) or fetched(layout)
+        return find_installed(places) or find_fetched(layout)
     if named.is_relative_to(layout.lib):
         _load_companions(layout.lib)
     return named
 
 
-def installed(places: Sequence[str] = PLACES) -> Path | None:
-    """Return the system's module; *places* are folders, or patterns for them."""
+def find_installed(places: Sequence[str] = PLACES) -> Path | None:
+    """Return the system's module; *places* are folders or glob patterns."""
     for place in places:
         folder = Path(place).expanduser()
         pattern = str(folder.relative_to(folder.anchor) / NAME)
@@ -66,36 +66,36 @@ def installed(places: Sequence[str] = PLACES) -> Path | None:
     return None
 
 
-def fetched(layout: Layout) -> Path | None:
-    """Return the module that ``fetch`` put into the project, ready to load."""
+def find_fetched(layout: Layout) -> Path | None:
+    """Return the module that ``fetch`` downloaded, with its dependencies loaded."""
     module = next(iter(sorted(layout.lib.rglob(NAME))), None)
     if module is not None:
         _load_companions(layout.lib)
     return module
 
 
-def require(settings: Settings) -> Path:
+def require_module(settings: Settings) -> Path:
     """
-    Return what ``find`` finds.
+    Return the module that ``find_module`` finds.
 
     Raises:
-        ConfigurationError: ``softhsm-missing``.
+        ConfigurationError: There is no module (``softhsm-missing``).
     """
-    found = find(settings)
-    if found is None:
-        raise missing("run: hotwallet softhsm init")
-    return found
+    module = find_module(settings)
+    if module is None:
+        raise missing_error("run: hotwallet softhsm init")
+    return module
 
 
-def missing(cure: str) -> ConfigurationError:
-    """Return the error that says that there is no module, and what to do."""
+def missing_error(cure: str) -> ConfigurationError:
+    """Return the error for a missing module; *cure* says what to do."""
     return ConfigurationError(
         Refusal("softhsm-missing", f"SoftHSM is not installed; {cure}")
     )
 
 
-def install_line() -> str:
-    """Return the one line that installs SoftHSM on this system."""
+def install_command() -> str:
+    """Return the command that installs SoftHSM on this system."""
     for name in _system_names():
         if name in _INSTALL:
             return f"run: {_INSTALL[name]}"
@@ -103,7 +103,7 @@ def install_line() -> str:
 
 
 def _system_names() -> list[str]:
-    """Return what this system calls itself, and then what it is like."""
+    """Return this system's ID, then the systems that it is like (os-release(5))."""
     if platform.system() != "Linux":
         return [platform.system().lower()]
     try:
@@ -117,9 +117,9 @@ def _load_companions(folder: Path) -> None:
     """
     Load the libraries that were fetched along with the module.
 
-    The dynamic linker would not look for them here.  It does not have to: it uses
-    a loaded library of the right name.  They need each other in an order that we
-    do not know, so whatever does not load is tried again after the others.
+    The dynamic linker does not search this folder, but it uses a library of the right
+    name that is loaded already.  The order of dependencies is unknown, so a library
+    that does not load is tried again after the others.
     """
     waiting = sorted(folder.rglob("*.so.*"))
     for _ in range(len(waiting)):

@@ -1,4 +1,4 @@
-"""PINs: where they come from, and who may read them."""
+"""The token's PINs: where they are stored, and who can read them."""
 
 import secrets
 from collections.abc import Callable
@@ -13,26 +13,27 @@ from softhsm.layout import Layout
 _PIN_BYTES = 16
 
 
-def source(settings: Settings) -> Callable[[], str]:
+def pin_source(settings: Settings) -> Callable[[], str]:
     """
-    Return what answers with the user's PIN.
+    Return a function that returns the user PIN.
 
-    That is ``PKCS11_PIN``, else the file ``PKCS11_PIN_FILE``, else the file that
-    ``hotwallet softhsm init`` wrote.  Files are read when the token is opened.
+    The PIN is ``PKCS11_PIN``, else in the file ``PKCS11_PIN_FILE``, else in the file
+    that ``hotwallet softhsm init`` wrote.  Files are read when the token is opened.
     """
     pin = settings.pkcs11_pin
     if pin is not None:
         return pin.get_secret_value
     path = settings.pkcs11_pin_file or Layout.of(settings.home).pin
-    return lambda: read(path)
+    return lambda: read_pin(path)
 
 
-def read(path: Path) -> str:
+def read_pin(path: Path) -> str:
     """
-    Return the PIN in *path*, without white space around it.
+    Return the PIN in the file at *path*, without surrounding white space.
 
     Raises:
-        AccessDeniedError: It cannot be read, or others may read it, too.
+        AccessDeniedError: The file cannot be read, is not text, or other users may
+            access it.
     """
     try:
         with path.open("rb") as file:
@@ -41,15 +42,15 @@ def read(path: Path) -> str:
     except OSError:
         raise AccessDeniedError("the PIN file cannot be read") from None
     if not private:
-        raise AccessDeniedError("others may access the PIN file: chmod 600 it")
+        raise AccessDeniedError("other users may access the PIN file: chmod 600 it")
     try:
         return text.decode()
-    except UnicodeError:  # It would quote the PIN.
+    except UnicodeError:  # Its message would quote the PIN.
         raise AccessDeniedError("the PIN file is not text") from None
 
 
-def ensure(path: Path) -> str:
-    """Return the PIN in *path*; make a random one if there is none yet."""
+def ensure_pin(path: Path) -> str:
+    """Return the PIN in the file at *path*, which is created with a random one."""
     if not path.exists():
         write_whole(path, secrets.token_hex(_PIN_BYTES).encode() + b"\n")
-    return read(path)
+    return read_pin(path)

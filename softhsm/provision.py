@@ -1,4 +1,4 @@
-"""Makes the project's token: idempotent, and safe to kill at any instant."""
+"""Creates the project's token; idempotent, and safe to kill at any moment."""
 
 import os
 import shutil
@@ -21,8 +21,7 @@ from signer.errors import (
 )
 from signer.ports import KeyId
 from signer.private_files import sync
-from softhsm import keys, pins
-from softhsm import token_recovery as repair
+from softhsm import keys, pins, token_recovery
 from softhsm.layout import CONF_VARIABLE, Layout
 
 
@@ -31,7 +30,7 @@ _LABEL_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Wallet:
-    """What ``init`` made or found, and which variables lead to it."""
+    """The wallet that ``init`` created or found."""
 
     address: str
     key_id: str = field(repr=False)
@@ -41,8 +40,8 @@ class Wallet:
     pin_file: Path | None
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that make any process sign with this key."""
-        found = {
+        """Return the environment variables that let a process sign with this key."""
+        variables = {
             CONF_VARIABLE: self.conf,
             "PKCS11_MODULE": self.module,
             "PKCS11_TOKEN_LABEL": self.token_label,
@@ -50,25 +49,25 @@ class Wallet:
             "PKCS11_KEY_ID": self.key_id,
             "WALLET_ADDRESS": self.address,
         }
-        return {name: str(value) for name, value in found.items() if value}
+        return {name: str(value) for name, value in variables.items() if value}
 
 
 def init(settings: Settings, module: Path, *, label: str = "hotwallet") -> Wallet:
     """
-    Make a token and a key in it, or find those that are there.
+    Create a token and a key in it unless they exist, and test that the key signs.
 
     Raises:
-        ConfigurationError: See ``provide_token``.
-        BackendError: The token does not open, or does not sign.
+        ConfigurationError: As ``ensure_token``.
+        BackendError: The token cannot be opened, or the key does not sign.
     """
     layout = Layout.of(settings.home)
     key_id = KeyId(settings.pkcs11_key_id)
     with layout.locked():
-        backend = provide_token(settings, module)
-        keys.ensure(backend, key_id, label)
-        address = keys.prove(backend, key_id)
-        # SoftHSM does not flush.  Money may go to the address as soon as it is
-        # printed, so the key must survive a power cut from here on.
+        backend = ensure_token(settings, module)
+        keys.ensure_key(backend, key_id, label)
+        address = keys.self_test(backend, key_id)
+        # SoftHSM does not fsync.  The address may receive money as soon as it is
+        # printed, so the key must be on disk before that.
         os.sync()
     return Wallet(
         address=address,
@@ -80,26 +79,26 @@ def init(settings: Settings, module: Path, *, label: str = "hotwallet") -> Walle
     )
 
 
-def provide_token(settings: Settings, module: Path) -> PKCS11Backend:
+def ensure_token(settings: Settings, module: Path) -> PKCS11Backend:
     """
-    Return the token, made first if there is none; hold the layout's lock.
+    Return the token, which is created if there is none; the caller holds the lock.
 
     Raises:
-        ConfigurationError: ``softhsm-elsewhere``: the environment means another
-            token; ``softhsm-other-module``: there is no token, and the module is
-            not SoftHSM; ``softhsm-damaged``: see ``repair``.
-        BackendError: The module does not load, or refuses.
+        ConfigurationError: ``SOFTHSM2_CONF`` points to another token
+            (``softhsm-elsewhere``); there is no token, and the module is not SoftHSM
+            (``softhsm-other-module``); or a file is damaged (``softhsm-damaged``).
+        BackendError: The module does not load, or refuses an operation.
     """
     layout = Layout.of(settings.home)
     layout.prepare()
-    repair.restore(layout)
-    repair.keep(layout.tokens)
+    token_recovery.restore(layout)
+    token_recovery.back_up(layout.tokens)
     _claim_environment(layout)
     pin_file = _pin_file(settings, layout)
-    # PINs are written before there is a token that only they can open.
+    # The PINs must be on disk before there is a token that only they can open.
     for path in filter(None, (pin_file, layout.so_pin)):
-        pins.ensure(path)
-    pin = pins.source(settings)
+        pins.ensure_pin(path)
+    pin = pins.pin_source(settings)
     library = Library.of(os.path.realpath(module))
     if not _has_token(library, settings.pkcs11_token_label):
         _make_token(library, layout, settings.pkcs11_token_label, pin())
@@ -112,7 +111,7 @@ def _claim_environment(layout: Layout) -> None:
         raise ConfigurationError(
             Refusal(
                 "softhsm-elsewhere",
-                f"{CONF_VARIABLE} is set to another token than the project's; unset it",
+                f"{CONF_VARIABLE} points to another token than the project's; unset it",
             )
         )
 
@@ -124,7 +123,7 @@ def _pin_file(settings: Settings, layout: Layout) -> Path | None:
 
 
 def _has_token(library: Library, label: str) -> bool:
-    with library.gate.alone(), _plainly():
+    with library.gate.alone(), _translate_errors():
         library.initialize()
         try:
             library.token(label)
@@ -135,19 +134,19 @@ def _has_token(library: Library, label: str) -> bool:
 
 def _make_token(library: Library, layout: Layout, label: str, pin: str) -> None:
     """
-    Make a token beside the others, and move it in once it is complete.
+    Create a token in the staging folder, and rename it into place when complete.
 
-    Between ``C_InitToken`` and ``C_InitPIN``, and inside of both, a token exists
-    that nobody can log in to.  Nobody ever sees one: it appears by a rename.
+    From the start of ``C_InitToken`` to the end of ``C_InitPIN`` the token exists, but
+    no user can log in to it.  No other process must see it in that state.
     """
     _check_can_make(library, label)
     shutil.rmtree(layout.staging, ignore_errors=True)
     stage = Layout(layout.staging)
     stage.prepare()
-    with library.gate.alone(), _plainly():
-        with _configured(library, stage.conf):
-            _init_token(library, label, so_pin=pins.read(layout.so_pin), pin=pin)
-        repair.keep(stage.tokens)
+    with library.gate.alone(), _translate_errors():
+        with _use_configuration(library, stage.conf):
+            _init_token(library, label, so_pin=pins.read_pin(layout.so_pin), pin=pin)
+        token_recovery.back_up(stage.tokens)
         os.sync()
         for token in stage.tokens.iterdir():
             token.rename(layout.tokens / token.name)
@@ -161,11 +160,11 @@ def _check_can_make(library: Library, label: str) -> None:
             Refusal("settings-invalid", "PKCS11_TOKEN_LABEL is longer than 32 bytes")
         )
     if library.module.manufacturer_id != "SoftHSM":
-        # To initialise a device's token is to erase it.
+        # Initialising a real device's token would erase its keys.
         raise ConfigurationError(
             Refusal(
                 "softhsm-other-module",
-                "the module is not SoftHSM: make its token with its vendor's tools",
+                "the module is not SoftHSM: create its token with its vendor's tools",
             )
         )
 
@@ -173,7 +172,7 @@ def _check_can_make(library: Library, label: str) -> None:
 def _init_token(library: Library, label: str, *, so_pin: str, pin: str) -> None:
     for slot in library.module.get_slots(token_present=True):
         if not slot.get_token().flags & TokenFlag.TOKEN_INITIALIZED:
-            # PINs go through memory; an argument of a program is for all to see.
+            # Not with softhsm2-util: every user can see a program's arguments.
             library.init_token(slot, so_pin, label)
             break
     with library.token(label).open(rw=True, so_pin=so_pin) as session:
@@ -181,8 +180,8 @@ def _init_token(library: Library, label: str, *, so_pin: str, pin: str) -> None:
 
 
 @contextmanager
-def _configured(library: Library, conf: Path) -> Iterator[None]:
-    """Run SoftHSM with another configuration; leave it down afterwards."""
+def _use_configuration(library: Library, conf: Path) -> Iterator[None]:
+    """Run SoftHSM with another configuration file; finalize it afterwards."""
     before = os.environ[CONF_VARIABLE]
     os.environ[CONF_VARIABLE] = str(conf)
     try:
@@ -194,8 +193,10 @@ def _configured(library: Library, conf: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except PKCS11Error as e:
-        raise BackendError(f"SoftHSM refused: {type(e).__name__}") from e
+        raise BackendError(
+            f"SoftHSM refused: {type(e).__name__}; run: hotwallet softhsm doctor"
+        ) from e

@@ -1,11 +1,11 @@
 """
-Keeps a token alive that SoftHSM would lose to a ``kill -9``.
+Recovers a token that SoftHSM damages if its process is killed during a login.
 
-At each login SoftHSM rewrites ``token.object``, which holds the key that all the
-token's keys are wrapped with.  It truncates the file, lets go of its lock, and only
-then writes (2.6.1, seen with strace).  A process that is killed in between leaves
-an empty file, and a token that nobody can ever open again.  Nothing in the file
-changes but a flag for wrong PINs, so a copy from any other moment is as good.
+At each login SoftHSM rewrites ``token.object``, which holds the key that wraps all keys
+of the token.  It truncates the file, releases its lock, and only then writes (2.6.1,
+seen with strace).  A process that is killed in between leaves an empty file, and a
+token that cannot be opened again.  Only a flag for wrong PINs ever changes in the file,
+so an older copy is as good.
 """
 
 import time
@@ -20,12 +20,12 @@ from softhsm.layout import Layout
 _OBJECT = "token.object"
 _COPY = "token.object.copy"
 
-_LOOKS = 20
-_PAUSE = 0.01
+_ATTEMPTS = 20
+_PAUSE_SECONDS = 0.01
 
 
-def keep(tokens: Path) -> None:
-    """Copy what must not be lost, unless there is a copy; SoftHSM does not mind."""
+def back_up(tokens: Path) -> None:
+    """Copy each ``token.object`` beside it, unless there is a copy."""
     for token in _folders(tokens):
         if not (token / _COPY).exists():
             content = (token / _OBJECT).read_bytes()
@@ -35,13 +35,13 @@ def keep(tokens: Path) -> None:
 
 def restore(layout: Layout) -> None:
     """
-    Put the copies back in the place of empty files.
+    Replace empty ``token.object`` files by their copies.
 
-    If another process is only about to write, and very slowly, it will write to a
-    file that has no name any more, and nothing is lost either.
+    If another process has truncated the file and is slow to write it, it writes to the
+    unlinked file, and nothing is lost.
 
     Raises:
-        ConfigurationError: ``softhsm-damaged``: there is no copy.
+        ConfigurationError: A file is empty and has no copy (``softhsm-damaged``).
     """
     for token in _folders(layout.tokens):
         if not _stays_empty(token / _OBJECT):
@@ -50,8 +50,8 @@ def restore(layout: Layout) -> None:
             raise ConfigurationError(
                 Refusal(
                     "softhsm-damaged",
-                    "a token's file is empty, and there is no copy of it: restore "
-                    "the token from a backup, or delete it and its key for good",
+                    "a token's file is empty, and has no copy: restore the token from"
+                    " a backup, or delete it and its key permanently",
                 )
             )
         write_whole(token / _OBJECT, (token / _COPY).read_bytes())
@@ -63,8 +63,8 @@ def _folders(tokens: Path) -> Iterator[Path]:
 
 
 def _stays_empty(path: Path) -> bool:
-    for _ in range(_LOOKS):
+    for _ in range(_ATTEMPTS):
         if path.exists() and path.stat().st_size:
             return False
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE_SECONDS)
     return True

@@ -1,5 +1,7 @@
 """
-The ``hotwallet`` command line: one module per group of commands.
+The ``hotwallet`` command line: one module per command or group of commands.
 
-It imports ``api.bootstrap`` inside the commands, so that ``--help`` stays fast.
+``__main__`` imports a command's module when the command runs, so that ``--help`` is
+fast.  These modules may import everything below them; none of them may import
+``backends`` or ``softhsm``, which ``api.bootstrap`` opens.
 """

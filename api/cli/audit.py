@@ -13,7 +13,7 @@ import click
 from api.checkpoint_key import open_signing
 from api.cli.audit_files import kept as kept_in
 from api.cli.audit_files import lines, make_key
-from api.logs import answer_alone
+from api.cli.output import command_logging
 from api.views.audit_reports import (
     reconciliation_document,
     reconciliation_told,
@@ -201,7 +201,7 @@ def _key_arns(names: Sequence[str]) -> Sequence[str]:
 def _opened() -> tuple[Settings, Ledger]:
     from api.bootstrap import open_ledger  # noqa: PLC0415  Help needs no backend.
 
-    with answer_alone() as settings:
+    with command_logging() as settings:
         return settings, open_ledger(os.environ)
 
 

@@ -1,6 +1,5 @@
-"""``hotwallet keys``: see the ring, rotate it, and relocate its keys."""
+"""``hotwallet keys``: list, rotate, fail over, revoke and sweep signing keys."""
 
-import json
 import os
 import sys
 import time
@@ -10,13 +9,21 @@ from typing import Any
 
 import click
 
-from api.cli.operator import invoker
+from api.bootstrap import (
+    build_blocking,
+    build_relocation,
+    build_rotation,
+    build_sweeper,
+    open_ledger,
+)
+from api.cli.confirmation import confirmed
+from api.cli.operator import current_operator
+from api.cli.output import command_logging, json_option, print_result
 from api.http.keys import (
     key_document,
     relocation_document,
     rotation_document,
 )
-from api.logs import answer_alone
 from signer.errors import NewKeyUnhealthyError
 from signer.keys.changeover import (
     AWAITING_FUNDS,
@@ -24,7 +31,9 @@ from signer.keys.changeover import (
     RotationOptions,
     RotationResult,
 )
+from signer.keys.failover import FailoverResult
 from signer.keys.rotation import Rotation
+from signer.model.key import Key
 from signer.refunds.sweep_plan import SweepItem
 
 
@@ -35,50 +44,46 @@ _NOT_ACTIVE = frozenset({AWAITING_FUNDS, WOULD_AWAIT_FUNDS})
 
 @click.group()
 def keys() -> None:
-    """The keys that sign or have signed."""
+    """
+    List, rotate, fail over, revoke and sweep signing keys.
+
+    Commands that change keys ask for confirmation on a terminal, and refuse to run
+    elsewhere without --yes.
+    """
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@json_option
 def list_keys(as_json: bool) -> None:
-    """Show every key of the ring, the active one first."""
-    from api.bootstrap import open_ledger  # noqa: PLC0415  Help needs no backend.
-
-    with answer_alone():
+    """List every key of the key ring, the active one first."""
+    with command_logging():
         ring = open_ledger(os.environ).keys()
-    if as_json:
-        click.echo(json.dumps([key_document(key) for key in ring]))
-        return
-    if not ring:
-        click.echo("no key was enrolled yet: start the service, or `hotwallet guard`")
-    for key in ring:
-        shown = key_document(key)
-        why = f", {key.blocked_by}" if key.blocked_by else ""
-        click.echo(
-            f"{shown['keyId']:12} {key.backend:8} {key.address}  {key.state}"
-            f"{why}, epoch {key.epoch or '-'}"
-        )
+    print_result(
+        [key_document(key) for key in ring], _format_ring(ring), as_json=as_json
+    )
 
 
 @keys.command()
 @click.argument("new_key_id")
-@click.option("--dry-run", is_flag=True, help="Prove the new key, and change nothing.")
 @click.option(
-    "--compromised", is_flag=True, help="The old key signs nothing at all any more."
+    "--compromised",
+    is_flag=True,
+    help="Block the old key at once: it never signs again.",
 )
 @click.option(
     "--from",
     "active_address",
     metavar="ADDRESS",
-    help="The key to replace; where another one is active, nothing is done.",
+    help="Address of the key to replace; if another key is active, change nothing.",
 )
 @click.option(
     "--wait",
     default=0.0,
     show_default=True,
-    help="Seconds to try again while KMS does not know the key or permission yet.",
+    help="Seconds to retry while KMS does not know the key or its permissions yet.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@confirmed("Refunds are then paid from the new key's address. Make it the active key?")
+@json_option
 def rotate(
     new_key_id: str,
     *,
@@ -91,151 +96,177 @@ def rotate(
     """
     Make NEW_KEY_ID the active key: a KMS key id, ARN or alias, or a CKA_ID in hex.
 
-    The new key proves itself first; until then, and if it does not, the old one goes
-    on.  A new key is a new address, which must be funded.
+    The new key must pass a self-test first; if it fails, the old key stays active.  A
+    new key has a new address, which must be funded.
 
-    Exits with 1 when the key is not active then, or would not be.
+    Exits with 1 if the key is not active afterwards (with --dry-run: would not be).
+
+    Example: hotwallet keys rotate alias/refunds-2 --dry-run --wait 600
     """
-    from api.bootstrap import build_rotation  # noqa: PLC0415
-
-    with answer_alone():
-        terms = RotationOptions(dry_run, compromised, active_address)
-        rotated = _patiently(build_rotation(os.environ), wait, new_key_id, terms)
-    if as_json:
-        click.echo(json.dumps(rotation_document(rotated)))
-    for line in () if as_json else _told(rotated):
-        click.echo(line)
-    if rotated.status in _NOT_ACTIVE:
+    with command_logging():
+        options = RotationOptions(dry_run, compromised, active_address)
+        rotation = build_rotation(os.environ)
+        result = _rotate_with_retries(rotation, wait, new_key_id, options)
+    print_result(rotation_document(result), _format_rotation(result), as_json=as_json)
+    if result.status in _NOT_ACTIVE:
         sys.exit(1)
 
 
 @keys.command()
 @click.argument("new_key_id")
-@click.option("--dry-run", is_flag=True, help="Prove the key, and change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def relocate(new_key_id: str, dry_run: bool, as_json: bool) -> None:
+@confirmed("Sign with this replica from now on?")
+@json_option
+def failover(new_key_id: str, *, dry_run: bool, as_json: bool) -> None:
     """
-    Pin a key of the ring to NEW_KEY_ID, another place where the same key lives.
+    Sign with NEW_KEY_ID, the ARN of a multi-Region key's replica in another region.
 
-    That is a replica of a multi-Region KMS key, by its ARN.  The key proves itself
-    there first; the address, the nonces and what the key may do stay as they are.
+    The replica must pass a self-test first.  Address, nonces and the key's state do not
+    change, since the replica has the same key material.
+
+    Example: hotwallet keys failover arn:aws:kms:eu-west-1:111122223333:key/mrk-...
     """
-    from api.bootstrap import build_relocation  # noqa: PLC0415
-
-    with answer_alone():
-        relocated = build_relocation(os.environ).relocate(
-            new_key_id, invoker(), rehearse=dry_run
+    with command_logging():
+        result = build_relocation(os.environ).relocate(
+            new_key_id, current_operator(), rehearse=dry_run
         )
-    shown = relocation_document(relocated)
-    if as_json:
-        click.echo(json.dumps(shown))
-        return
-    click.echo(f"{shown['status']}: {shown['keyId']} {shown['address']}")
-    click.echo(f"  before: {shown['previousKeyId']}, and it is {shown['state']}")
-    for warning in relocated.warnings:
-        click.echo(f"  warning: {warning}")
+    print_result(relocation_document(result), _format_failover(result), as_json=as_json)
 
 
 @keys.command()
 @click.argument("address")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def block(address: str, as_json: bool) -> None:
+@confirmed("A revoked key never signs again. Revoke the key of {address}?")
+@json_option
+def revoke(address: str, *, dry_run: bool, as_json: bool) -> None:
     """
-    Give up the former key with ADDRESS as compromised: it signs nothing any more.
+    Block the former key of ADDRESS as compromised: it never signs again.
 
-    Refunds that it has signed may be mined yet; they are listed, for a person to look
-    at.  Those that it never signed are paid by the active key.
+    Refunds that it has signed may still be mined; they are listed for you to check.
+    Refunds that it has not signed are paid by the active key.  To revoke the active
+    key, use `hotwallet keys rotate --compromised`.
     """
-    from api.bootstrap import build_blocking  # noqa: PLC0415
-
-    with answer_alone():
-        actor = invoker()
-        key, stranded = build_blocking(os.environ).block(address, actor)
-    if as_json:
-        click.echo(json.dumps({**key_document(key), "strandedRefunds": list(stranded)}))
-        return
-    click.echo(f"{key.state}: {key.address}")
-    for refund_id in stranded:
-        click.echo(f"  signed by it, and open: {refund_id}")
+    with command_logging():
+        revocation = build_blocking(os.environ)
+        if dry_run:
+            key, stranded = revocation.preview(address)
+        else:
+            key, stranded = revocation.block(address, current_operator())
+    print_result(
+        {**key_document(key), "strandedRefunds": list(stranded)},
+        _format_revocation(key, stranded, dry_run=dry_run),
+        as_json=as_json,
+    )
 
 
 @keys.command()
 @click.argument("address")
-@click.option("--apply", is_flag=True, help="Move it; without this, only say what.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-def sweep(address: str, apply: bool, as_json: bool) -> None:
+@confirmed("Move all funds of {address} to the active key's address?")
+@json_option
+def sweep(address: str, *, dry_run: bool, as_json: bool) -> None:
     """
-    Move what is left at ADDRESS, a former key's, to the active key's address.
+    Move all funds of ADDRESS, a former key's, to the active key's address.
 
-    Tokens go first, since they need the coin for gas; call it again for the coin when
-    they are confirmed.  A worker sends what is accepted here, like any refund:
-    `hotwallet refund explain ID` tells how far it is.  What is being moved already is
-    not moved again.
+    Tokens go first, since moving them costs gas.  When those transfers are confirmed,
+    run the command again to move the network's coin.  A worker sends the transfers like
+    refunds: `hotwallet refund explain ID` shows their progress.  Running the command
+    twice does not move anything twice.
 
-    Exits with 1 while something is left that nothing moves yet.
+    Exits with 1 while ADDRESS has funds that no transfer moves yet.
     """
-    from api.bootstrap import build_sweeper  # noqa: PLC0415
-
-    with answer_alone():
+    with command_logging():
         sweeper = build_sweeper(os.environ)
-        actor = invoker()
-        pieces = sweeper.sweep(address, actor) if apply else sweeper.plan(address)
-    if as_json:
-        click.echo(json.dumps([_piece_document(piece) for piece in pieces]))
-    for line in () if as_json else _swept(pieces):
-        click.echo(line)
-    if any(piece.refund is None for piece in pieces):
+        if dry_run:
+            items = sweeper.plan(address)
+        else:
+            items = sweeper.sweep(address, current_operator())
+    print_result(
+        [_sweep_document(item) for item in items], _format_sweep(items), as_json=as_json
+    )
+    if any(item.refund is None for item in items):
         sys.exit(1)
 
 
-def _piece_document(piece: SweepItem) -> dict[str, Any]:
-    return {
-        "network": piece.network,
-        "token": piece.symbol,
-        "amount": piece.whole,
-        "waitsFor": piece.waits_for,
-        "refund": None if piece.refund is None else piece.refund.id,
-    }
-
-
-def _swept(pieces: Sequence[SweepItem]) -> Iterator[str]:
-    if not pieces:
-        yield "nothing is left there"
-    for piece in pieces:
-        state = "would be moved"
-        if piece.waits_for is not None:
-            state = f"waits for {piece.waits_for}"
-        if piece.refund is not None:
-            state = f"{piece.refund.status} as {piece.refund.id}"
-        yield f"{piece.network}: {piece.whole} {piece.symbol}: {state}"
-
-
-def _patiently(
-    rotation: Rotation, wait: float, name: str, terms: RotationOptions
+def _rotate_with_retries(
+    rotation: Rotation, wait: float, name: str, options: RotationOptions
 ) -> RotationResult:
     deadline = time.monotonic() + wait
-    actor = invoker()
+    operator = current_operator()
     while (left := deadline - time.monotonic()) > 0:
         try:
-            return rotation.rotate(name, actor, replace(terms, insists=True))
+            return rotation.rotate(name, operator, replace(options, insists=True))
         except NewKeyUnhealthyError as e:
             if not e.may_pass:
                 raise
         click.echo("not yet; trying again ...", err=True)
         time.sleep(min(_RETRY_SECONDS, left))
-    return rotation.rotate(name, actor, terms)  # The last time: it tells who must know.
+    # The last attempt alone raises an alert if it fails.
+    return rotation.rotate(name, operator, options)
 
 
-def _told(rotated: RotationResult) -> Iterator[str]:
-    shown = rotation_document(rotated)
-    yield f"{rotated.status}: {shown['keyId']} {shown['address']}"
-    if rotated.previous is not None:
-        yield f"  before: {shown['previousKeyId']} {shown['previousAddress']}"
-    for holding in rotated.holdings:
+def _format_ring(ring: Sequence[Key]) -> Iterator[str]:
+    if not ring:
+        yield (
+            "the key ring is empty: the first key is added when the service starts, or"
+            " by `hotwallet guard`"
+        )
+    for key in ring:
+        cause = f", {key.blocked_by}" if key.blocked_by else ""
+        yield (
+            f"{key_document(key)['keyId']:12} {key.backend:8} {key.address} "
+            f" {key.state}{cause}, epoch {key.epoch or '-'}"
+        )
+
+
+def _format_rotation(result: RotationResult) -> Iterator[str]:
+    document = rotation_document(result)
+    yield f"{result.status}: {document['keyId']} {document['address']}"
+    if result.previous is not None:
+        yield f"  before: {document['previousKeyId']} {document['previousAddress']}"
+    for holding in result.holdings:
         tokens = ", ".join(f"{value} {name}" for name, value in holding.tokens.items())
         if holding.error is None:
             yield f"  {holding.network}: {holding.gas} for gas, {tokens}"
-    for refund_id in rotated.stranded:
-        yield f"  signed by the old key, and open: {refund_id}"
-    for warning in rotated.warnings:
+    yield from _format_stranded(result.stranded)
+    for warning in result.warnings:
         yield f"  warning: {warning}"
+
+
+def _format_failover(result: FailoverResult) -> Iterator[str]:
+    document = relocation_document(result)
+    yield f"{document['status']}: {document['keyId']} {document['address']}"
+    yield f"  before: {document['previousKeyId']}; the key is {document['state']}"
+    for warning in result.warnings:
+        yield f"  warning: {warning}"
+
+
+def _format_revocation(
+    key: Key, stranded: Sequence[str], *, dry_run: bool
+) -> Iterator[str]:
+    yield f"{'would be revoked' if dry_run else key.state}: {key.address}"
+    yield from _format_stranded(stranded)
+
+
+def _format_stranded(refund_ids: Sequence[str]) -> Iterator[str]:
+    for refund_id in refund_ids:
+        yield f"  signed by the old key, and still open: {refund_id}"
+
+
+def _sweep_document(item: SweepItem) -> dict[str, Any]:
+    return {
+        "network": item.network,
+        "token": item.symbol,
+        "amount": item.whole,
+        "waitsFor": item.waits_for,
+        "refund": None if item.refund is None else item.refund.id,
+    }
+
+
+def _format_sweep(items: Sequence[SweepItem]) -> Iterator[str]:
+    if not items:
+        yield "nothing is left there"
+    for item in items:
+        state = "would be moved"
+        if item.waits_for is not None:
+            state = f"waits for {item.waits_for}"
+        if item.refund is not None:
+            state = f"{item.refund.status} as {item.refund.id}"
+        yield f"{item.network}: {item.whole} {item.symbol}: {state}"

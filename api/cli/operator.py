@@ -1,4 +1,4 @@
-"""Who runs a command, as the audit has it."""
+"""The operator of a command, as audit records name them."""
 
 import getpass
 import os
@@ -6,15 +6,15 @@ import os
 from signer.model.audit_record import Actor
 
 
-def invoker() -> Actor:
+def current_operator() -> Actor:
     """
-    Return who runs this process, by the name that his shell has for him.
+    Return the user that runs this process, by login name or else by user id.
 
-    A user of a container need not have a name; the kill switch must work all the same.
+    A user of a container need not have a name, and the kill switch must work there too.
     """
     try:
         name = getpass.getuser()
-    except (KeyError, OSError):  # Which of them, is a matter of Python's version.
+    except (KeyError, OSError):  # Python 3.13 raises OSError, older versions KeyError.
         name = f"uid-{os.getuid()}"
-    # A shell's bytes need not be UTF-8, and no database takes others.
+    # An environment variable need not be UTF-8; the database accepts nothing else.
     return Actor(f"cli:{name.encode(errors='replace').decode()}")

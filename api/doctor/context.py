@@ -1,4 +1,4 @@
-"""What ``hotwallet doctor`` knows so far of what it looks at."""
+"""What the checks of ``hotwallet doctor`` pass on to later checks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +13,13 @@ from signer.model.key import WATCHED, Key, KeyState
 from signer.ports import Clock, KeyDirectory, Ledger, utc_now
 
 
-_NOBODY = "0x0000000000000000000000000000000000000001"
+_PLACEHOLDER = "0x0000000000000000000000000000000000000001"
+"""The address to ask nodes about while the wallet's is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Openers:
-    """How the outside world is opened: what ``api/bootstrap.py`` has for it."""
+    """The functions that open database, device and chains: those of ``bootstrap``."""
 
     store: Callable[[Settings], Ledger]
     backend: Callable[[Settings], KeyDirectory]
@@ -28,11 +29,12 @@ class Openers:
 @dataclass
 class DoctorContext:
     """
-    What is known so far.  A rung writes down what those that stand on it need.
+    What is known so far: each check stores what the checks that need it read.
 
-    What is not known yet raises ``AttributeError``: a step that forgot its needs.
-    ``active`` is the key that serves: None while the ring has none, or was not read.
-    ``address`` is that key's; in an empty ring the configured one's.
+    Reading a field that no check has set raises ``AttributeError``, which means that
+    the reader lacks a name in its ``needs``.  ``active`` is the key ring's active key,
+    None while the ring is empty or was not read.  ``address`` is that key's, or the
+    configured key's while the ring is empty.
     """
 
     environ: Mapping[str, str]
@@ -52,7 +54,7 @@ class DoctorContext:
 
     @property
     def key_name(self) -> str:
-        """What the configuration calls the key."""
+        """The key that the configuration names: KMS_KEY_ID or PKCS11_KEY_ID."""
         if self.settings.use_kms:
             return self.settings.kms_key_id or ""
         return self.settings.pkcs11_key_id
@@ -60,30 +62,30 @@ class DoctorContext:
 
 @dataclass(frozen=True, slots=True)
 class NetworkContext:
-    """One network, as the doctor comes to it."""
+    """One network, beside what is known of everything else."""
 
-    patient: DoctorContext
+    doctor: DoctorContext
     name: str
 
     @property
     def chain(self) -> Chain:
-        """The way to it."""
-        return self.patient.chains[self.name]
+        """The network and its client."""
+        return self.doctor.chains[self.name]
 
     @property
     def network(self) -> Network:
-        """What the file says of it."""
-        return self.patient.networks[self.name]
+        """The network's section of the networks file."""
+        return self.doctor.networks[self.name]
 
     @property
     def address(self) -> str:
-        """Whose funds are looked at."""
-        return self.patient.address or _NOBODY
+        """The address whose funds are checked."""
+        return self.doctor.address or _PLACEHOLDER
 
     @property
     def watched(self) -> Mapping[str, KeyState]:
-        """Addresses that may stop the network: of all keys that serve, or did."""
-        ring = self.patient.store.keys()
+        """Addresses, current or former, whose unknown transactions pause a network."""
+        ring = self.doctor.store.keys()
         return {
             key.address: key.state for key in ring if key.state in WATCHED or key.epoch
         } or {self.address: KeyState.ACTIVE}

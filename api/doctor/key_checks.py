@@ -1,8 +1,8 @@
 """
-What ``hotwallet doctor`` looks at of the key: the one that serves.
+The doctor's checks of the active key.
 
-That is the ring's active one, wherever it is.  The configuration names the first key,
-and may be behind a rotation or a relocation: what it names need not even answer then.
+The active key is the one in the key ring.  The configuration names the first key, and
+may be older than a rotation or a failover: the key that it names need not work then.
 """
 
 import time
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from eth_utils.address import is_same_address
 
 from api.container import open_signer
-from api.doctor.checks import Check, Finding
 from api.doctor.context import DoctorContext
+from signer.checks import Check, Finding
 from signer.crypto.der import parse_public_key
 from signer.deadline import Deadlines
 from signer.errors import (
@@ -29,147 +29,147 @@ from signer.redact import key_prefix
 
 
 _LOOKUP_SECONDS = 10.0
-"""Less than a rung has, so that a region which hangs is a warning here, too."""
+"""Shorter than a check's deadline, so that a region that hangs gives a warning."""
 
-_HSM_DOWN = "docs/operations/hsm-down.md has a row for each code"
+_EXPLAIN = "run: hotwallet explain-code CODE"
 
 
-def key_steps(patient: DoctorContext) -> Iterator[Check]:
-    """Yield the steps of the key; ask for them once "database" was climbed."""
+def key_checks(context: DoctorContext) -> Iterator[Check]:
+    """Yield the checks of the key; iterate after the "database" check has run."""
     yield Check(
-        "device", lambda: _device(patient), _device_cure(patient), ("settings",)
+        "device", lambda: _check_device(context), _device_cure(context), ("settings",)
     )
     yield Check(
         "key",
-        lambda: _key(patient),
-        "hotwallet keys list; docs/operations/hsm-down.md",
+        lambda: _check_key(context),
+        "run: hotwallet keys list, or: hotwallet explain-code CODE",
         ("database", "device"),
     )
-    yield Check("signature", lambda: _signature(patient), _HSM_DOWN, ("key",))
-    active = patient.active
+    yield Check("signature", lambda: _check_signature(context), _EXPLAIN, ("key",))
+    active = context.active
     if active is not None:
         yield Check(
             "configured",
-            lambda: _configured(patient, active),
-            f"{_advice(patient, active)}; docs/guard.md",
+            lambda: _check_configuration(context, active),
+            f"{_configuration_cure(context, active)}; {_EXPLAIN}",
             ("device",),
         )
 
 
-def _device_cure(patient: DoctorContext) -> str:
-    settings = getattr(patient, "settings", None)
+def _device_cure(context: DoctorContext) -> str:
+    settings = getattr(context, "settings", None)
     if settings is None or not settings.use_kms:
-        return "hotwallet softhsm doctor"
-    if patient.active is None:
-        return "check credentials, AWS_REGION and KMS_KEY_ID; docs/kms.md"
-    return f"check credentials; {_HSM_DOWN}"
+        return "run: hotwallet softhsm doctor"
+    if context.active is None:
+        return "check credentials, AWS_REGION and KMS_KEY_ID"
+    return f"check credentials; {_EXPLAIN}"
 
 
-def _device(patient: DoctorContext) -> Finding:
-    patient.backend = patient.openers.backend(patient.settings)
-    active = patient.active
+def _check_device(context: DoctorContext) -> Finding:
+    context.backend = context.openers.backend(context.settings)
+    active = context.active
     if active is None:
-        return _configured_alone(patient)
-    require_backend(active, patient.backend)
-    return _answering(patient, KeyId(active.key_id))[1]
+        return _check_configured_key(context)
+    require_backend(active, context.backend)
+    return _read_public_key(context, KeyId(active.key_id))[1]
 
 
-def _configured_alone(patient: DoctorContext) -> Finding:
-    """Look at the configured key, where nobody has told of another one."""
+def _check_configured_key(context: DoctorContext) -> Finding:
+    """Check the configured key: the ring is empty, or cannot be read."""
     try:
-        key_id = patient.backend.resolve(patient.key_name)
-        patient.address, found = _answering(patient, key_id)
+        key_id = context.backend.resolve(context.key_name)
+        context.address, finding = _read_public_key(context, key_id)
     except SigningError as e:
-        if patient.is_ring_read:
+        if context.is_ring_read:
             raise
         return Finding(
-            f"the configured key does not answer ({e.code}), and whether it is the"
-            " active one the database does not tell",
-            "mend the database first; docs/operations/database-down.md",
+            f"the configured key does not answer ({e.code}); the database cannot be"
+            " read, so it is unknown whether this is the active key",
+            "repair the database first",
         )
-    return found
+    return finding
 
 
-def _answering(patient: DoctorContext, key_id: KeyId) -> tuple[str, Finding]:
-    address = parse_public_key(patient.backend.public_key(key_id)).address
-    said = f"{patient.backend.name}: {key_prefix(key_id)} is {address}"
-    return address, Finding(said)
+def _read_public_key(context: DoctorContext, key_id: KeyId) -> tuple[str, Finding]:
+    address = parse_public_key(context.backend.public_key(key_id)).address
+    name = context.backend.name
+    return address, Finding(f"{name}: {key_prefix(key_id)} has the address {address}")
 
 
-def _key(patient: DoctorContext) -> Finding:
-    active = patient.active
+def _check_key(context: DoctorContext) -> Finding:
+    active = context.active
     if active is None:
-        return _unenrolled(patient)
-    patient.signer = open_signer(patient.backend, patient.audit, active)
+        return _open_configured_key(context)
+    context.signer = open_signer(context.backend, context.audit, active)
     return Finding(
         f"epoch {active.epoch}: {active.backend} {key_prefix(active.key_id)},"
         f" {active.address}"
     )
 
 
-def _unenrolled(patient: DoctorContext) -> Finding:
-    patient.signer = Signer.open(
-        patient.backend,
-        patient.backend.resolve(patient.key_name),
-        patient.audit,
-        expected_address=patient.settings.wallet_address,
+def _open_configured_key(context: DoctorContext) -> Finding:
+    context.signer = Signer.open(
+        context.backend,
+        context.backend.resolve(context.key_name),
+        context.audit,
+        expected_address=context.settings.wallet_address,
     )
     return Finding(
-        "the ledger has no key yet, so the configured one is looked at",
-        "`hotwallet guard` makes it the first one",
+        "the key ring is empty, so the configured key is checked",
+        "run: hotwallet guard; it adds the configured key to the ring",
     )
 
 
-def _signature(patient: DoctorContext) -> Finding:
+def _check_signature(context: DoctorContext) -> Finding:
     began = time.monotonic()
-    patient.signer.self_test(while_active=patient.active is not None)
+    context.signer.self_test(while_active=context.active is not None)
     milliseconds = (time.monotonic() - began) * 1000
-    return Finding(f"recovers to {patient.signer.address}, in {milliseconds:.0f} ms")
+    return Finding(f"recovers to {context.signer.address}, in {milliseconds:.0f} ms")
 
 
-def _configured(patient: DoctorContext, active: Key) -> Finding:
+def _check_configuration(context: DoctorContext, active: Key) -> Finding:
     """Compare the configuration with the ring, as a process does when it starts."""
-    setting, name = _setting(patient), patient.key_name
-    ring = patient.store.keys()
-    require_address(ring, patient.settings.wallet_address or active.address)
+    setting, name = _setting(context), context.key_name
+    ring = context.store.keys()
+    require_address(ring, context.settings.wallet_address or active.address)
     try:
         found = Deadlines().within(
             _LOOKUP_SECONDS,
-            lambda: meant(name, ring, patient.backend),
+            lambda: meant(name, ring, context.backend),
             name="configured",
             late=BackendUnavailableError,
         )
     except HotWalletError as e:
         return Finding(
-            f"no process would start: what {setting} names does not answer ({e.code}),"
-            " and the ring has no key by that name",
-            _advice(patient, active),
+            f"no process can start: the key that {setting} names does not answer"
+            f" ({e.code}), and the ring has no key with that name",
+            _configuration_cure(context, active),
         )
     if found is None:
         raise ConfigurationError(unknown("the configured key"))
     if found.address != active.address:
         return Finding(
             f"{setting} names {key_prefix(found.key_id)}, which is {found.state}",
-            f"{_advice(patient, active)}; docs/operations/rotation.md",
+            _configuration_cure(context, active),
         )
     if name.startswith("arn:") and name != active.key_id:
         return Finding(
-            f"{setting} names the place that the active key was relocated from",
-            f"{_advice(patient, active)}, and AWS_REGION to that ARN's region;"
-            " docs/operations/deploy.md",
+            f"{setting} names the active key's replica from before a failover",
+            f"{_configuration_cure(context, active)}, and AWS_REGION to that ARN's"
+            " region",
         )
     return Finding(f"{setting} names the active key")
 
 
-def _setting(patient: DoctorContext) -> str:
-    return "KMS_KEY_ID" if patient.settings.use_kms else "PKCS11_KEY_ID"
+def _setting(context: DoctorContext) -> str:
+    return "KMS_KEY_ID" if context.settings.use_kms else "PKCS11_KEY_ID"
 
 
-def _advice(patient: DoctorContext, active: Key) -> str:
-    kind = "ARN" if patient.settings.use_kms else "CKA_ID"
-    shown = key_prefix(active.key_id)
-    told = f"set {_setting(patient)} to the active key's {kind}, {shown}"
-    expected = patient.settings.wallet_address
+def _configuration_cure(context: DoctorContext, active: Key) -> str:
+    kind = "ARN" if context.settings.use_kms else "CKA_ID"
+    key_id = key_prefix(active.key_id)
+    cure = f"set {_setting(context)} to the active key's {kind}, {key_id}"
+    expected = context.settings.wallet_address
     if expected is None or is_same_address(expected, active.address):
-        return told
-    return f"{told}, and WALLET_ADDRESS to {active.address}"
+        return cure
+    return f"{cure}, and WALLET_ADDRESS to {active.address}"

@@ -1,112 +1,119 @@
-"""What ``hotwallet doctor`` looks at on each network, up to a mined transaction."""
+"""The doctor's checks of each network, up to a mined transaction."""
 
 from collections.abc import Iterator
 from functools import partial
 
-from api.doctor.checks import Check, Finding
 from api.doctor.context import DoctorContext, NetworkContext
-from api.doctor.wallet_checks import nonces, worker
+from api.doctor.wallet_checks import check_nonces, check_worker
 from signer.amounts import format_units
 from signer.chain.erc20 import balance_calldata
+from signer.checks import Check, Finding
 from signer.errors import ChainUnavailableError, InsufficientFundsError
 from signer.ports import Call
 from signer.startup.guard import check_chain
 
 
 _WEI_DECIMALS = 18
-_EMPTY = "docs/operations/wallet-empty.md"
+_WALLET_EMPTY = "send funds to the address"
+_RPC_DOWN = "check rpc_urls and the nodes"
 
 
-def network_steps(patient: DoctorContext) -> Iterator[Check]:
-    """Yield the steps of every network; ask for them once "networks" was climbed."""
-    for name in patient.networks:
-        yield from _steps_of(NetworkContext(patient, name))
+def network_checks(context: DoctorContext) -> Iterator[Check]:
+    """Yield the checks of all networks; iterate after the "networks" check has run."""
+    for name in context.networks:
+        yield from _checks_of(NetworkContext(context, name))
 
 
-def _steps_of(visit: NetworkContext) -> Iterator[Check]:
-    nodes, chain = f"{visit.name} nodes", f"{visit.name} chain"
-    # Whose money it is, the ring knows; while it has no key, the device does.
-    device = () if visit.patient.active is not None else ("device",)
+def _checks_of(context: NetworkContext) -> Iterator[Check]:
+    name = context.name
+    nodes, chain = f"{name} nodes", f"{name} chain"
+    # The ring has the wallet's address; while it is empty, the device has.
+    device = () if context.doctor.active is not None else ("device",)
     key = device and ("database", *device)
-    yield Check(nodes, partial(_nodes, visit), "docs/operations/rpc-down.md")
+    yield Check(nodes, partial(_check_nodes, context), _RPC_DOWN)
     yield Check(
-        chain, partial(_chain, visit), "correct the TOML file; docs/guard.md", (nodes,)
+        chain,
+        partial(_check_chain, context),
+        "correct the networks file; run: hotwallet explain-code CODE",
+        (nodes,),
     )
-    yield Check(f"{visit.name} gas", partial(_gas, visit), _EMPTY, (chain, *key))
-    for symbol in visit.network.tokens:
+    yield Check(
+        f"{name} gas", partial(_check_gas, context), _WALLET_EMPTY, (chain, *key)
+    )
+    for symbol in context.network.tokens:
         yield Check(
-            f"{visit.name} {symbol}",
-            partial(_token, visit, symbol),
-            _EMPTY,
+            f"{name} {symbol}",
+            partial(_check_token, context, symbol),
+            _WALLET_EMPTY,
             (chain, *key),
         )
     yield Check(
-        f"{visit.name} nonces",
-        partial(nonces, visit),
-        "hotwallet nonce repair; docs/operations/stuck-queue.md",
+        f"{name} nonces",
+        partial(check_nonces, context),
+        "run: hotwallet nonce repair --dry-run",
         (chain, "database", *device),
     )
     yield Check(
-        f"{visit.name} worker",
-        partial(worker, visit),
-        "start `hotwallet worker`; docs/operations/stuck-queue.md",
+        f"{name} worker",
+        partial(check_worker, context),
+        "start `hotwallet worker`",
         ("database", *device),
     )
     yield Check(
-        f"{visit.name} mined",
-        partial(_mined, visit),
-        "docs/operations/rpc-down.md",
+        f"{name} mined",
+        partial(_check_mined, context),
+        _RPC_DOWN,
         (chain, *key),
     )
 
 
-def _nodes(visit: NetworkContext) -> Finding:
-    if not visit.patient.chains:
-        visit.patient.chains = visit.patient.openers.chains(visit.patient.networks)
-    views = visit.chain.client.views(visit.address, ())
-    told = ", ".join(
+def _check_nodes(context: NetworkContext) -> Finding:
+    if not context.doctor.chains:
+        context.doctor.chains = context.doctor.openers.chains(context.doctor.networks)
+    views = context.chain.client.views(context.address, ())
+    detail = ", ".join(
         f"{view.node} {view.error or f'at block {view.head}'}" for view in views
     )
-    silent = [view for view in views if view.error is not None]
-    if len(silent) == len(views):
-        raise ChainUnavailableError(told)
-    if silent:
-        return Finding(told, "docs/operations/rpc-down.md")
-    return Finding(told)
+    failed = [view for view in views if view.error is not None]
+    if len(failed) == len(views):
+        raise ChainUnavailableError(detail)
+    return Finding(detail, _RPC_DOWN if failed else None)
 
 
-def _chain(visit: NetworkContext) -> Finding:
-    check_chain(visit.name, visit.network, visit.chain.client)
-    symbols = ", ".join(visit.network.tokens) or "no tokens"
-    return Finding(f"chain {visit.network.chain_id}; {symbols} as configured")
+def _check_chain(context: NetworkContext) -> Finding:
+    check_chain(context.name, context.network, context.chain.client)
+    symbols = ", ".join(context.network.tokens) or "no tokens"
+    return Finding(f"chain {context.network.chain_id}; {symbols} as configured")
 
 
-def _gas(visit: NetworkContext) -> Finding:
-    balance = visit.chain.client.balance(visit.address)
+def _check_gas(context: NetworkContext) -> Finding:
+    balance = context.chain.client.balance(context.address)
     if balance == 0:
-        raise InsufficientFundsError(f"{visit.address} has nothing to pay for gas")
-    return Finding(f"{format_units(balance, _WEI_DECIMALS)} on {visit.address}")
+        raise InsufficientFundsError(f"{context.address} has nothing to pay for gas")
+    return Finding(f"{format_units(balance, _WEI_DECIMALS)} on {context.address}")
 
 
-def _token(visit: NetworkContext, symbol: str) -> Finding:
-    token = visit.network.tokens[symbol]
-    calldata = balance_calldata(visit.address)
-    answer = visit.chain.client.call(Call(None, token.address, calldata))
+def _check_token(context: NetworkContext, symbol: str) -> Finding:
+    token = context.network.tokens[symbol]
+    calldata = balance_calldata(context.address)
+    answer = context.chain.client.call(Call(None, token.address, calldata))
     balance = int.from_bytes(answer, "big")
     if balance == 0:
-        return Finding(f"{visit.address} holds no {symbol}", _EMPTY)
-    return Finding(f"{format_units(balance, token.decimals)} on {visit.address}")
+        return Finding(f"{context.address} holds no {symbol}", _WALLET_EMPTY)
+    return Finding(f"{format_units(balance, token.decimals)} on {context.address}")
 
 
-def _mined(visit: NetworkContext) -> Finding:
-    client = visit.chain.client
-    count = client.transaction_count(visit.address)
+def _check_mined(context: NetworkContext) -> Finding:
+    client = context.chain.client
+    count = client.transaction_count(context.address)
     if count == 0:
         return Finding(
-            f"nothing of {visit.address} has been mined yet",
-            "try a refund; README.md has one for a laptop",
+            f"no transaction of {context.address} has been mined yet",
+            "send a test refund; README.md shows how",
         )
-    found = client.find_transaction(visit.address, count - 1)
+    found = client.find_transaction(context.address, count - 1)
     if found is None:
-        return Finding(f"nonce {count - 1} was mined, longer ago than the nodes know")
+        return Finding(
+            f"nonce {count - 1} is mined, in a block that the nodes have pruned"
+        )
     return Finding(f"{found.tx_hash} in block {found.block.number}")

@@ -1,12 +1,11 @@
-"""What ``hotwallet doctor`` looks at before it comes to the chains, in its order."""
+"""The doctor's checks of settings, database, key and audit, in their order."""
 
 import time
 from collections.abc import Iterator
 
 from api.auth.jwt_verifier import JWTVerifier
-from api.doctor.checks import Check, Finding
 from api.doctor.context import DoctorContext
-from api.doctor.key_checks import key_steps
+from api.doctor.key_checks import key_checks
 from api.health.readiness import (
     AuditUnsealedError,
     AuditUnsignedError,
@@ -18,6 +17,7 @@ from signer.audit.checkpoint_schedule import unsigned
 from signer.audit.checkpoints import CheckpointKey, Verifier, read
 from signer.audit.log import AuditLog
 from signer.audit.sealing_monitor import LATE
+from signer.checks import Check, Finding
 from signer.config.networks import load_networks
 from signer.config.settings import Settings
 from signer.errors import InvalidInputError
@@ -29,151 +29,153 @@ from signer.startup.guard import check_journal, check_settings
 DOCTOR = Actor("doctor")
 
 _SEAL_SECONDS = 5.0
-_LOOK_SECONDS = 0.25
+_POLL_SECONDS = 0.25
 
-_GUARD = "docs/guard.md has the cure for each code"
+_EXPLAIN = "run: hotwallet explain-code CODE"
 
 
-def steps(patient: DoctorContext) -> Iterator[Check]:
-    """Yield the steps up to the database and the key; the chains come after them."""
+def system_checks(context: DoctorContext) -> Iterator[Check]:
+    """Yield the checks of everything but the networks."""
     yield Check(
         "settings",
-        lambda: _settings(patient),
-        "correct the variable; docs/configuration.md lists them",
+        lambda: _check_settings(context),
+        "correct the variable; run: hotwallet explain-code CODE",
     )
     yield Check(
         "networks",
-        lambda: _networks(patient),
-        "correct the TOML file; docs/networks.md shows a good one",
+        lambda: _check_networks(context),
+        "correct the networks file; run: hotwallet explain-code CODE",
         ("settings",),
     )
-    # Without the networks as well: what else is wrong must not wait for them.
-    yield Check("guard", lambda: _guard(patient), _GUARD, ("settings",))
-    yield Check("proxy", lambda: _proxy(patient), _GUARD, ("settings",))
-    yield Check("tokens", lambda: _tokens(patient), "docs/auth.md", ("settings",))
+    # Does not need "networks", so that all mistakes are reported at once.
+    yield Check("guard", lambda: _check_guard(context), _EXPLAIN, ("settings",))
+    yield Check("proxy", lambda: _check_proxy(context), _EXPLAIN, ("settings",))
+    yield Check("tokens", lambda: _check_tokens(context), _EXPLAIN, ("settings",))
     yield Check(
         "database",
-        lambda: _database(patient),
-        "hotwallet db upgrade; docs/operations/database-down.md",
+        lambda: _check_database(context),
+        "run: hotwallet db upgrade, or: hotwallet explain-code CODE",
         ("settings",),
     )
-    yield Check("role", lambda: _role(patient), _GUARD, ("database",))
-    # Which key serves, the ring says: they are made when it was read.
-    yield from key_steps(patient)
+    yield Check("role", lambda: _check_role(context), _EXPLAIN, ("database",))
+    # These depend on the key ring, which "database" has read by now.
+    yield from key_checks(context)
     yield Check(
         "audit",
-        lambda: _audit(patient),
-        "`hotwallet serve` and `hotwallet worker` seal records: does one of them run?",
+        lambda: _check_audit(context),
+        "start `hotwallet serve` or `hotwallet worker`: they seal records",
         ("database",),
     )
     yield Check(
         "checkpoints",
-        lambda: _checkpoints(patient),
-        'docs/audit.md, "When nobody signs"; docs/guard.md for a refusal',
+        lambda: _check_checkpoints(context),
+        _EXPLAIN,
         ("database",),
     )
 
 
-def _settings(patient: DoctorContext) -> Finding:
-    patient.settings = Settings.from_env(patient.environ)
-    return Finding(str(patient.settings.app_env))
+def _check_settings(context: DoctorContext) -> Finding:
+    context.settings = Settings.from_env(context.environ)
+    return Finding(str(context.settings.app_env))
 
 
-def _networks(patient: DoctorContext) -> Finding:
-    patient.networks = load_networks(patient.settings.networks_file)
-    return Finding(", ".join(sorted(patient.networks)))
+def _check_networks(context: DoctorContext) -> Finding:
+    context.networks = load_networks(context.settings.networks_file)
+    return Finding(", ".join(sorted(context.networks)))
 
 
-def _guard(patient: DoctorContext) -> Finding:
-    warnings = check_settings(patient.settings, patient.networks)
+def _check_guard(context: DoctorContext) -> Finding:
+    warnings = check_settings(context.settings, context.networks)
     if warnings:
-        return Finding("; ".join(warnings), "nothing on a laptop; docs/guard.md")
-    return Finding("nothing to refuse")
+        return Finding("; ".join(warnings), "no action in development")
+    return Finding("the guard has no objection")
 
 
-def _proxy(patient: DoctorContext) -> Finding:
-    settings = patient.settings
+def _check_proxy(context: DoctorContext) -> Finding:
+    settings = context.settings
     if settings.trusted_proxies:
-        named = ", ".join(settings.trusted_proxies)
-        return Finding(f"requests are taken from {named}, and from nobody else")
+        trusted = ", ".join(settings.trusted_proxies)
+        return Finding(f"requests are accepted from {trusted} only")
     if settings.is_production:
         return Finding(
-            "none is named: all callers share one limit of bad tokens",
-            "name it in TRUSTED_PROXIES; docs/operations/deploy.md",
+            "TRUSTED_PROXIES is empty: all callers share one rate limit for bad tokens",
+            "set TRUSTED_PROXIES; run: hotwallet explain-code proxy-missing",
         )
-    return Finding("none is named, and none is needed here")
+    return Finding("TRUSTED_PROXIES is empty, which is fine outside production")
 
 
-def _tokens(patient: DoctorContext) -> Finding:
-    JWTVerifier.from_settings(patient.settings)
-    return Finding(f"verified with {patient.settings.jwt_algorithm}")
+def _check_tokens(context: DoctorContext) -> Finding:
+    JWTVerifier.from_settings(context.settings)
+    return Finding(f"verified with {context.settings.jwt_algorithm}")
 
 
-def _database(patient: DoctorContext) -> Finding:
-    store = patient.openers.store(patient.settings)
+def _check_database(context: DoctorContext) -> Finding:
+    store = context.openers.store(context.settings)
     store.check()
-    patient.store = store
-    patient.active = store.active_key()
-    patient.is_ring_read = True
-    if patient.active is not None:
-        patient.address = patient.active.address
-    patient.audit = AuditLog(audit_logger(), patient.clock, journal=store)
-    # To write is the only way to know that one may.
-    patient.written = patient.audit.event("doctor", Operation.ADMINISTRATION, DOCTOR)
-    patient.audit.write(patient.written)
-    return Finding("answers, has our schema, and was written to")
+    context.store = store
+    context.active = store.active_key()
+    context.is_ring_read = True
+    if context.active is not None:
+        context.address = context.active.address
+    context.audit = AuditLog(audit_logger(), context.clock, journal=store)
+    # Only writing shows that the role may write.
+    context.written = context.audit.event("doctor", Operation.ADMINISTRATION, DOCTOR)
+    context.audit.write(context.written)
+    return Finding("answers, has the current schema, and accepts writes")
 
 
-def _role(patient: DoctorContext) -> Finding:
-    check_journal(patient.settings, patient.store)
-    found = patient.store.liberties()
-    if found:
+def _check_role(context: DoctorContext) -> Finding:
+    check_journal(context.settings, context.store)
+    excess = context.store.liberties()
+    if excess:
         return Finding(
-            f"the database's role {', '.join(found)}",
-            "nothing on a laptop; docs/database.md has the grants for production",
+            f"the database's role {', '.join(excess)}",
+            "run: hotwallet explain-code audit-not-append-only",
         )
-    if patient.settings.effective_database_url.startswith("sqlite"):
-        return Finding("whoever may write SQLite's file may change the audit")
-    return Finding("can add to the audit, and not change it")
+    if context.settings.effective_database_url.startswith("sqlite"):
+        return Finding(
+            "any process that can write the SQLite file can change the audit log"
+        )
+    return Finding("can append to the audit log, and not change it")
 
 
-def _audit(patient: DoctorContext) -> Finding:
-    """Wait for the seal of this run's own record: then somebody is at work."""
+def _check_audit(context: DoctorContext) -> Finding:
+    """Wait until this run's own record is sealed, which shows that a sealer runs."""
     until = time.monotonic() + _SEAL_SECONDS
-    oldest = patient.store.oldest_unsealed()
-    while oldest is not None and oldest <= patient.written.id:
-        if unsealed_seconds(oldest, patient.clock) > LATE.total_seconds():
+    oldest = context.store.oldest_unsealed()
+    while oldest is not None and oldest <= context.written.id:
+        if unsealed_seconds(oldest, context.clock) > LATE.total_seconds():
             raise AuditUnsealedError("records have waited for over 30 seconds")
         if time.monotonic() > until:
-            raise AuditUnsealedError("this run's own record was not sealed in 5 s")
-        time.sleep(_LOOK_SECONDS)
-        oldest = patient.store.oldest_unsealed()
-    size, _ = patient.store.head()
-    return Finding(f"{size} records sealed, this run's too")
+            raise AuditUnsealedError("this run's own record was not sealed within 5 s")
+        time.sleep(_POLL_SECONDS)
+        oldest = context.store.oldest_unsealed()
+    size, _ = context.store.head()
+    return Finding(f"{size} records sealed, this run's included")
 
 
-def _checkpoints(patient: DoctorContext) -> Finding:
-    path = patient.settings.audit_signing_key_file
-    made = patient.settings.home / "audit.pem"  # By the service itself, on a laptop.
-    if path is None and not patient.settings.is_production and made.exists():
+def _check_checkpoints(context: DoctorContext) -> Finding:
+    path = context.settings.audit_signing_key_file
+    made = context.settings.home / "audit.pem"  # Outside production, by the service.
+    if path is None and not context.settings.is_production and made.exists():
         path = made
     if path is None:
         return Finding(
-            "nobody signs for the audit's length",
-            "set AUDIT_SIGNING_KEY_FILE; docs/guard.md says how to make one",
+            "no key signs checkpoints of the audit log",
+            "set AUDIT_SIGNING_KEY_FILE; run: hotwallet audit key --out FILE",
         )
     key = CheckpointKey.load(path)
-    said = f"signed as {patient.settings.audit_origin}: {_signed(patient)}"
-    last = newest(patient.store)
-    if last is not None and not _is_by(key, last):
+    detail = f"signed as {context.settings.audit_origin}: {_check_signed(context)}"
+    last = newest(context.store)
+    if last is not None and not _is_signed_by(key, last):
         return Finding(
-            f"{said}; the last checkpoint is not by this host's key",
-            "docs/operations/alarms.md, `audit-checkpoint-of-another-key`",
+            f"{detail}; the last checkpoint is not by this host's key",
+            "compare AUDIT_SIGNING_KEY_FILE of all hosts, unless the key was changed",
         )
-    return Finding(said)
+    return Finding(detail)
 
 
-def _is_by(key: CheckpointKey, checkpoint: Checkpoint) -> bool:
+def _is_signed_by(key: CheckpointKey, checkpoint: Checkpoint) -> bool:
     try:
         Verifier(key.public_pem()).verify(checkpoint.note)
     except InvalidInputError:
@@ -181,15 +183,15 @@ def _is_by(key: CheckpointKey, checkpoint: Checkpoint) -> bool:
     return True
 
 
-def _signed(patient: DoctorContext) -> str:
-    """Require that somebody signs, for a chain that has what was signed for last."""
-    last = newest(patient.store)
+def _check_signed(context: DoctorContext) -> str:
+    """Require a recent checkpoint, and a chain that agrees with the last one."""
+    last = newest(context.store)
     size, at = (last.size, last.at) if last is not None else (0, None)
     if last is not None:
-        require_agreement(patient.store, read(last.note))
-    behind = unsigned(patient.store, size, at, patient.clock())
-    if behind.is_overdue:
+        require_agreement(context.store, read(last.note))
+    overdue = unsigned(context.store, size, at, context.clock())
+    if overdue.is_overdue:
         raise AuditUnsignedError(
-            f"nobody has signed for the last {behind.records} records"
+            f"no checkpoint covers the last {overdue.records} records"
         )
-    return f"{size} records, and {behind.records} not yet"
+    return f"{size} records; {overdue.records} await the next checkpoint"

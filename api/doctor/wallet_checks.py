@@ -1,93 +1,95 @@
-"""What ``hotwallet doctor`` looks at of the wallets: their nonces, and who works."""
+"""The doctor's checks of the wallets' nonces and of the worker."""
 
 from datetime import timedelta
 
-from api.doctor.checks import Finding
 from api.doctor.context import NetworkContext
+from signer.checks import Finding
 from signer.errors import NotFoundError, StoreError, WalletPausedError
 from signer.model.key import KeyState
-from signer.model.refund import UNSENT, Refund, Status
+from signer.model.refund import UNSENT, Status
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
 _OVERDUE = timedelta(minutes=1)
-_WORKERS_DO = UNSENT | {Status.BROADCAST}
+_WORKER_STATES = UNSENT | {Status.BROADCAST}
+_ALL_NONCES = 2**63 - 1
+_MOST_REFUNDS = 100
 
 
 class OverdueError(StoreError):
-    """A refund waits for a worker, for longer than it should."""
+    """A refund has waited for a worker longer than it should."""
 
     code = "refund-overdue"
 
 
-def nonces(visit: NetworkContext) -> Finding:
-    """Look at each watched key's: a former one's stops the network as well."""
-    patient = visit.patient
-    if patient.store.stopped(visit.network.chain_id) is not None:
-        raise WalletPausedError("an operator stopped it: hotwallet nonce resume")
-    found, paused = [], []
-    for address, state in visit.watched.items():
+def check_nonces(context: NetworkContext) -> Finding:
+    """Check every watched wallet: a former key's wallet pauses the network as well."""
+    if context.doctor.store.stopped(context.network.chain_id) is not None:
+        raise WalletPausedError(
+            "an operator paused it; `hotwallet nonce resume` resumes it"
+        )
+    findings, paused = [], []
+    for address, state in context.watched.items():
         try:
-            found.append(_wallet(visit, address, state))
+            findings.append(_check_wallet(context, address, state))
         except WalletPausedError as e:
             paused.append(str(e))
     if paused:
         raise WalletPausedError("; ".join(paused))
-    cures = [each.cure for each in found if each.cure is not None]
-    return Finding("; ".join(each.said for each in found), *cures[:1])
+    cures = [each.cure for each in findings if each.cure is not None]
+    return Finding("; ".join(each.detail for each in findings), *cures[:1])
 
 
-def _wallet(visit: NetworkContext, address: str, state: KeyState) -> Finding:
-    """Compare one key's wallet with its chain, and change nothing."""
+def _check_wallet(context: NetworkContext, address: str, state: KeyState) -> Finding:
+    """Compare one wallet with its chain, and change nothing."""
     name = address if state is KeyState.ACTIVE else f"{address} ({state})"
-    watch = WalletReconciler(visit.patient.store, visit.patient.clock)
+    reconciler = WalletReconciler(context.doctor.store, context.doctor.clock)
     try:
-        standing = watch.standing(visit.chain, address)
+        status = reconciler.standing(context.chain, address)
     except NotFoundError:
-        return _unopened(name, visit.chain.client.pending_count(address))
-    # To give a key up pauses its wallet, until all is known that was sent by then.
-    # Whoever goes on sending with it stops nobody.
+        return _check_new_wallet(name, context.chain.client.pending_count(address))
+    # Revoking a key pauses its wallet until every earlier transaction is known.  What
+    # an attacker sends with the key afterwards does not pause the network.
     blocked = state is KeyState.BLOCKED
-    if standing.wallet.paused_by is not None and (standing.unseen or not blocked):
-        raise WalletPausedError(f"{name} is paused: {standing.wallet.paused_by}")
-    if standing.unseen and not blocked:
+    if status.wallet.paused_by is not None and (status.unseen or not blocked):
+        raise WalletPausedError(f"{name} is paused: {status.wallet.paused_by}")
+    if status.unseen and not blocked:
         raise WalletPausedError(
-            f"{name} has sent {standing.unseen} that the ledger does not know"
+            f"{name} has sent {status.unseen} transactions that the ledger lacks"
         )
     return Finding(
-        f"the next of {name} is {standing.wallet.next_nonce},"
-        f" the chain's {standing.counted}"
+        f"the next nonce of {name} is {status.wallet.next_nonce},"
+        f" the chain's {status.counted}"
     )
 
 
-def _unopened(name: str, counted: int) -> Finding:
-    if counted == 0:
-        return Finding(f"{name} never paid anything here")
+def _check_new_wallet(name: str, count: int) -> Finding:
+    if count == 0:
+        return Finding(f"{name} has sent no transaction here")
     return Finding(
-        f"{name} has sent {counted}, and the ledger knows of none: it begins paused",
-        "docs/operations/restore.md, if it was the service that sent them",
+        f"{name} has sent {count} transactions, and the ledger has none of them: its"
+        " wallet starts paused",
+        "if the service sent them, restore the database that has them",
     )
 
 
-def worker(visit: NetworkContext) -> Finding:
-    """Look for a refund with a nonce that a worker should have taken up by now."""
-    patient = visit.patient
+def check_worker(context: NetworkContext) -> Finding:
+    """Check that no refund is overdue for the worker's next step."""
+    doctor = context.doctor
     open_refunds = [
         refund
-        for address, state in visit.watched.items()
-        if state is not KeyState.BLOCKED  # What it left open is for a person.
-        for refund in patient.store.open_below(
-            visit.network.chain_id, address, 2**63 - 1, 100
+        for address, state in context.watched.items()
+        if state is not KeyState.BLOCKED  # Its open refunds are left to an operator.
+        for refund in doctor.store.open_below(
+            context.network.chain_id, address, _ALL_NONCES, _MOST_REFUNDS
         )
     ]
-    before = patient.clock() - _OVERDUE
-    late = [
-        refund for refund in open_refunds if _waits(refund) and refund.due_at < before
+    latest = doctor.clock() - _OVERDUE
+    overdue = [
+        refund
+        for refund in open_refunds
+        if refund.status in _WORKER_STATES and refund.due_at < latest
     ]
-    if late:
-        raise OverdueError(f"{late[0].id} should have been taken up over a minute ago")
-    return Finding(f"{len(open_refunds)} refunds under way, none overdue")
-
-
-def _waits(refund: Refund) -> bool:
-    return refund.status in _WORKERS_DO
+    if overdue:
+        raise OverdueError(f"{overdue[0].id} has been due for over a minute")
+    return Finding(f"{len(open_refunds)} open refunds, none overdue")

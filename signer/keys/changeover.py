@@ -136,7 +136,7 @@ class RingView:
             f"nothing was changed: {active} is active, and the new key would not"
             f" replace {address}. See who rotated, and when (keys list); ask again with"
             " the address that you mean, or give up a former key by its address"
-            " (keys block)"
+            " (keys revoke)"
         )
 
 

@@ -66,6 +66,16 @@ class Revocation:
             self._minutes.refuse("block-refused", e, actor, **request)
             raise
 
+    def preview(self, address: str) -> tuple[Key, Sequence[str]]:
+        """
+        Return what ``block`` would return, except for the key's state; change nothing.
+
+        Raises:
+            InvalidInputError, NotFoundError, ConflictError, StoreError: As ``block``.
+        """
+        key = self._former(parse_address(address, field="address"))
+        return key, self.stranded(key.address)
+
     def give_up(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
         """
         Do as ``block``, as a part of what is on record already.

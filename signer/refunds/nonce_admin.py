@@ -121,6 +121,26 @@ class NonceAdmin:
                 told[name] = facts["changed"] = accepted is not None
         return told
 
+    def waiting(self, address: str, network: str | None) -> Mapping[str, bool]:
+        """
+        Return by network whether ``abandon`` would end a wait; change nothing.
+
+        Raises:
+            InvalidInputError, NotFoundError, ConflictError, StoreError: As ``abandon``.
+        """
+        blocked = self._given_up(address)
+        chain_ids = {
+            name: self._chain(name).network.chain_id for name in self._names(network)
+        }
+        wallets = {
+            name: self._store.wallet(chain_id, blocked)
+            for name, chain_id in chain_ids.items()
+        }
+        return {
+            name: wallet is not None and wallet.paused_by is not None
+            for name, wallet in wallets.items()
+        }
+
     def _given_up(self, address: str) -> str:
         given_up = parse_address(address, field="address")
         ring = self._store.keys()

@@ -16,7 +16,7 @@ ADVICE = {
     "insufficient-funds": "top up the wallet: its token, or the coin that pays for gas",
     "broadcast-rejected": "see what the nodes say: the wallet may lack coin for gas",
     "limit-reached": "nothing, or raise the token's limits in the networks file",
-    "wallet-paused": "see `hotwallet nonce repair`, or end a pause by `nonce resume`",
+    "wallet-paused": "run `hotwallet nonce repair --dry-run`, or `nonce resume`",
     "backend-access-denied": "let the service's role sign with the key again",
     "key-unusable": "enable the key, or bring back the one that the nonce belongs to",
     "key-not-found": "bring the key back",

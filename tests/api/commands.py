@@ -31,6 +31,8 @@ Run = Callable[..., Told]
 def started(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Return who runs ``hotwallet`` in this process, in its environment."""
 
+    monkeypatch.setenv("HOTWALLET_NO_ENV_FILE", "1")
+
     def hotwallet(*arguments: str) -> Told:
         monkeypatch.setattr(sys, "argv", ["hotwallet", *arguments])
         capsys.readouterr()

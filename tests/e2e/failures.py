@@ -13,7 +13,7 @@ from tests.support.canaries import core, value
 
 
 GUARD = ("guard",)
-ROTATE = ("keys", "rotate", value("cka-id-rotated-to"))
+ROTATE = ("keys", "rotate", value("cka-id-rotated-to"), "--yes")
 EXPLAIN = ("refund", "explain", "rf_0")
 
 # Too long to be asked for: no resolver is bothered with it.
@@ -62,7 +62,7 @@ def kms_failures(home: Path, kms: KMSEmulator) -> Iterator[Run]:
     nobody = refusing | {
         "AWS_ENDPOINT_URL_KMS": f"http://127.0.0.1:1{value('kms-endpoint-path')}"
     }
-    rotate = ("keys", "rotate", value("kms-alias-arn"))
+    rotate = ("keys", "rotate", value("kms-alias-arn"), "--yes")
     yield Run("KMS refuses", GUARD, refusing, 78, "backend-access-denied")
     yield Run("KMS refuses, doctor", ("doctor", "--json"), refusing, 1)
     yield Run("KMS refuses, rotate", rotate, refusing, 1)

@@ -45,7 +45,10 @@ from tests.support.waiting import eventually
 
 PATIENCE = 30.0
 
-OURS = re.compile(r" -m (gunicorn --config python:api|api\.cli (serve|worker|guard)\b)")
+OURS = re.compile(
+    r" -m (gunicorn --config python:api"
+    r"|api\.cli (--no-env-file )?(serve|worker|guard)\b)"
+)
 
 LEAN: Mapping[str, str] = {
     "WEB_CONCURRENCY": "1",
@@ -134,7 +137,7 @@ def _judge(
     # Whoever inherits the environment is one of ours: gunicorn, the guard, a worker.
     others = [line for line in victim.command_lines if not OURS.search(line)]
     assert others == []
-    assert any("api.cli guard" in line for line in victim.command_lines)
+    assert any("api.cli --no-env-file guard" in line for line in victim.command_lines)
     assert "rotation-refused" in shown["alerts"]
     assert "rotation-intent" in evidence
     assert "hotwallet_alerts_total" in "".join(visitor.answers)

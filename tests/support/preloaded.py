@@ -27,6 +27,7 @@ from api.cli import __main__ as cli
 ROOT = Path(__file__).parents[2]
 
 _IMPORTED = (
+    *(command.target.partition(":")[0] for command in cli.cli.lazy.values()),
     "api.bootstrap",
     "backends.aws_kms",
     "backends.json_rpc",

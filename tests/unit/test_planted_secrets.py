@@ -220,9 +220,9 @@ DESCRIBED: dict[str, Callable[[], object]] = {
     "SignedBytes": lambda: SignedBytes(_raw(), _transaction(), _numbers()),
     "KMSBackend": _kms,
     "PKCS11Backend": lambda: PKCS11Backend(
-        Path("module"), "label", pins.source(_settings())
+        Path("module"), "label", pins.pin_source(_settings())
     ),
-    "the PIN's source": lambda: pins.source(_settings()),
+    "the PIN's source": lambda: pins.pin_source(_settings()),
     "Webhook": lambda: Webhook(SecretStr(SETTINGS["ALERT_WEBHOOK_URL"])),
     "SQLStore": _store,
     "Database": lambda: _store()._database,
@@ -262,10 +262,10 @@ FAILING: dict[str, Callable[[], object]] = {
     "node": lambda: _chain().client.balance("0x" + "11" * 20),
     "token": lambda: JWTVerifier.from_settings(_settings()),
     "module": lambda: PKCS11Backend(
-        Path("/nowhere"), value("pkcs11-so-pin"), pins.source(_settings())
+        Path("/nowhere"), value("pkcs11-so-pin"), pins.pin_source(_settings())
     ).public_key(KeyId(value("cka-id"))),
     "no CKA_ID": lambda: PKCS11Backend(
-        Path("/nowhere"), "x", pins.source(_settings())
+        Path("/nowhere"), "x", pins.pin_source(_settings())
     ).resolve(value("kms-key-arn")),
 }
 
@@ -414,7 +414,7 @@ def test_no_pin_file_is_repeated(
     path.chmod(0o644)
 
     with pytest.raises(HotWalletError) as caught:
-        pins.read(path)
+        pins.read_pin(path)
     assert detector.found(_described(caught.value)) == set()
 
 

@@ -1,13 +1,37 @@
-"""What the tests of the audit's commands work with."""
+"""Fixtures for the tests of the command line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from backends.json_rpc import JSONRPCChain
+from backends.sql import SQLStore
 from backends.sql.audit import AuditTables
 from backends.sql.database import Database
+from dev import stablecoin as coin
+from signer.config.networks import load_networks
+from signer.model.refund import Refund
+from signer.ports import utc_now
 from tests.api.cli.audit_commands import LINKS
+from tests.api.commands import Run, started
+from tests.fixtures.chain import DevChain
 from tests.support.audit import KEY, exported
+from tests.support.refunds import World
+
+
+_NETWORKS = """
+[networks.local]
+chain_id = 31337
+rpc_urls = ["{url}"]
+confirmations = {confirmations}
+rpc_timeout_ms = 2000
+
+[networks.local.tokens.TUSD]
+address = "{token}"
+decimals = 6
+max_amount = "1000"
+"""
 
 
 @pytest.fixture
@@ -28,3 +52,52 @@ def journal(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AuditTables:
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("AUDIT_ORIGIN", "tests")
     return AuditTables(Database(sqlite_url, pool_size=1, timeout=5.0))
+
+
+@pytest.fixture
+def networks(
+    tmp_path: Path, fresh_anvil: DevChain, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Return a function that writes the networks file, and returns its path."""
+    path = tmp_path / "networks.toml"
+    monkeypatch.setenv("NETWORKS_FILE", str(path))
+
+    def write(**changes: object) -> Path:
+        given = {"url": fresh_anvil.url, "token": fresh_anvil.token, "confirmations": 1}
+        path.write_text(_NETWORKS.format(**(given | changes)), encoding="utf-8")
+        return path
+
+    write()
+    return write
+
+
+@pytest.fixture
+def run(
+    sqlite_url: str,
+    networks: object,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Return what runs ``hotwallet`` over the test's ledger and networks."""
+    monkeypatch.setenv("APP_ENV", "test")
+    monkeypatch.setenv("DATABASE_URL", sqlite_url)
+    return started(monkeypatch, capsys)
+
+
+@pytest.fixture
+def world(
+    sqlite_store: SQLStore, fresh_anvil: DevChain, networks: Callable[..., Path]
+) -> World:
+    """A service that pays on anvil from a funded wallet."""
+    client = JSONRPCChain([fresh_anvil.url], timeout=10, chain_id=31337)
+    network = load_networks(networks())["local"]
+    world = World(sqlite_store, client=client, network=network)
+    world.clock.now = utc_now()
+    coin.fund(fresh_anvil.url, world.signer.address, token=fresh_anvil.token)
+    return world
+
+
+@pytest.fixture
+def paid(world: World) -> Refund:
+    """A refund whose transaction anvil has."""
+    return world.broadcast()

@@ -1,4 +1,4 @@
-"""``hotwallet guard --json``, for programs."""
+"""``hotwallet guard --json``."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def test_refusals_for_programs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Status 78, one object on standard output, and the usual lines beside it."""
+    """Status 78, one object on standard output, and a line per refusal on stderr."""
     monkeypatch.setenv("APP_ENV", "production")
     monkeypatch.setenv("NETWORKS_FILE", str(tmp_path / "missing.toml"))
     told = started(monkeypatch, capsys)("guard", "--json")

@@ -1,4 +1,4 @@
-"""``hotwallet keys list | rotate | block``, with a real token and a real chain."""
+"""``hotwallet keys list``, ``rotate`` and ``revoke``, with a token and a chain."""
 
 import secrets
 from pathlib import Path
@@ -30,7 +30,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Return who runs ``hotwallet`` over the test's ledger, token and chain."""
+    """Return what runs ``hotwallet`` over the test's ledger, token and chain."""
     networks = tmp_path / "networks.toml"
     networks.write_text(
         "[networks.local]\n"
@@ -69,17 +69,17 @@ def new(softhsm: PKCS11Backend) -> str:
 
 
 def test_an_empty_ring(run: Run) -> None:
-    """Before the first start there is no key, and a person is told what to do."""
+    """Before the first start there is no key; a hint says how to add one."""
     told, shown = run("keys", "list"), run("keys", "list", "--json")
 
     assert (told.status, shown.status) == (0, 0)
-    assert told.out.startswith("no key was enrolled yet")
+    assert told.out.startswith("the key ring is empty")
     assert shown.json == []
 
 
 def test_lists_the_ring(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
-    """A line a key, or one JSON array, with no more than eight characters of an id."""
-    run("keys", "rotate", new)
+    """One line per key, or a JSON array, with at most eight characters of an id."""
+    run("keys", "rotate", new, "--yes")
     told, shown = run("keys", "list"), run("keys", "list", "--json")
     lines = told.out.splitlines()
 
@@ -96,8 +96,11 @@ def test_lists_the_ring(run: Run, old: Key, new: str, sqlite_store: SQLStore) ->
 
 
 def test_rotates(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
-    """The answer stands alone on standard output; asking again is no error."""
-    told, again = run("keys", "rotate", new), run("keys", "rotate", new)
+    """The result alone is on standard output; repeating the command succeeds."""
+    told, again = (
+        run("keys", "rotate", new, "--yes"),
+        run("keys", "rotate", new, "--yes"),
+    )
     active = sqlite_store.active_key()
 
     assert active is not None
@@ -114,12 +117,12 @@ def test_rotates(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
 
 
 def test_rotates_for_programs(run: Run, old: Key, new: str) -> None:
-    """--json prints one object, the document of the API; --dry-run changes nothing."""
-    rehearsed = run("keys", "rotate", new, "--dry-run", "--json")
-    rotated = run("keys", "rotate", new, "--json")
+    """--json prints the API's document; --dry-run changes nothing."""
+    dry_run = run("keys", "rotate", new, "--dry-run", "--json")
+    rotated = run("keys", "rotate", new, "--json", "--yes")
 
-    assert (rehearsed.status, rotated.status) == (0, 0)
-    assert (rehearsed.json["status"], rehearsed.json["epoch"]) == ("would-rotate", None)
+    assert (dry_run.status, rotated.status) == (0, 0)
+    assert (dry_run.json["status"], dry_run.json["epoch"]) == ("would-rotate", None)
     assert (rotated.json["status"], rotated.json["epoch"]) == ("rotated", 2)
     assert rotated.json["previousAddress"] == old.address
     (holding,) = rotated.json["holdings"]
@@ -133,7 +136,7 @@ def test_rotates_for_programs(run: Run, old: Key, new: str) -> None:
 def test_a_dry_run_for_people(
     run: Run, old: Key, new: str, sqlite_store: SQLStore
 ) -> None:
-    """What would happen is told, and the ring is as it was."""
+    """The result says what would happen, and the ring is unchanged."""
     told = run("keys", "rotate", new, "--dry-run")
 
     assert (told.status, told.out[:13]) == (0, "would-rotate:")
@@ -148,24 +151,24 @@ def test_waits_for_funds(
     fresh_anvil: DevChain,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """O3: status 1 while the policy's funds are missing, and 0 when they came."""
+    """O3: status 1 while the new address lacks required funds, and 0 afterwards."""
     monkeypatch.setenv("ROTATION_NEEDS_FUNDS", "true")
-    rehearsed = run("keys", "rotate", new, "--dry-run")
-    waiting = run("keys", "rotate", new)
+    dry_run = run("keys", "rotate", new, "--dry-run")
+    waiting = run("keys", "rotate", new, "--yes")
     listed = run("keys", "list")
     coin.fund(fresh_anvil.url, _address(softhsm, new), token=fresh_anvil.token)
-    rotated = run("keys", "rotate", new)
+    rotated = run("keys", "rotate", new, "--yes")
 
-    assert (rehearsed.status, rehearsed.out[:18]) == (1, "would-await-funds:")
+    assert (dry_run.status, dry_run.out[:18]) == (1, "would-await-funds:")
     assert (waiting.status, waiting.out[:15]) == (1, "awaiting-funds:")
     assert "pending, awaiting-funds, epoch -" in listed.out
     assert (rotated.status, rotated.out[:8]) == (0, "rotated:")
 
 
-def test_a_key_that_is_not_there(run: Run, old: Key, sqlite_store: SQLStore) -> None:
-    """Status 1, one line on standard error with the reason, and the old key serves."""
+def test_a_missing_key(run: Run, old: Key, sqlite_store: SQLStore) -> None:
+    """Status 1, the reason on standard error, and the old key stays active."""
     missing = secrets.token_hex(16)
-    told = run("keys", "rotate", missing)
+    told = run("keys", "rotate", missing, "--yes")
 
     assert (told.status, told.out) == (1, "")
     assert (
@@ -182,24 +185,24 @@ def test_a_key_that_is_not_there(run: Run, old: Key, sqlite_store: SQLStore) -> 
     [
         (["rotate", "not hex"], "newKeyId must be a CKA_ID in hex"),
         (["rotate", "02", "--from", "0x12"], "activeAddress must be an address"),
-        (["block", "0x12"], "address must be an address"),
+        (["revoke", "0x12"], "address must be an address"),
     ],
 )
 def test_a_malformed_argument(
     run: Run, old: Key, arguments: list[str], said: str
 ) -> None:
-    """Which argument is wrong is said, as the API does: status 1."""
-    told = run("keys", *arguments)
+    """Status 1; the message names the argument as the API does."""
+    told = run("keys", *arguments, "--yes")
 
     assert (told.status, told.out) == (1, "")
     assert f"error: invalid-input: {said}" in told.err
 
 
 def test_a_compromised_key(run: Run, old: Key, new: str) -> None:
-    """O8: --compromised blocks the old key, which nobody can rotate back to."""
-    run("keys", "rotate", new, "--compromised")
+    """O8: --compromised blocks the old key; a rotation back to it is refused."""
+    run("keys", "rotate", new, "--compromised", "--yes")
     listed = run("keys", "list", "--json").json
-    back = run("keys", "rotate", old.key_id)
+    back = run("keys", "rotate", old.key_id, "--yes")
 
     assert [key["state"] for key in listed] == ["active", "blocked"]
     assert (back.status, back.out) == (1, "")
@@ -209,12 +212,16 @@ def test_a_compromised_key(run: Run, old: Key, new: str) -> None:
 def test_from_the_key_that_is_to_be_replaced(
     run: Run, old: Key, new: str, sqlite_store: SQLStore
 ) -> None:
-    """O2: --from takes either spelling; another key's, or none, is status 1."""
-    other = run("keys", "rotate", new, "--from", "0x" + "1" * 40)
-    typo = run("keys", "rotate", new, "--from", old.address[:-1])
+    """O2: --from takes the active address in any case; another address is refused."""
+    other = run("keys", "rotate", new, "--from", "0x" + "1" * 40, "--yes")
+    typo = run("keys", "rotate", new, "--from", old.address[:-1], "--yes")
     before = sqlite_store.active_key()
-    told = run("keys", "rotate", new, "--from", old.address.lower(), "--compromised")
-    again = run("keys", "rotate", new, "--from", old.address, "--compromised", "--json")
+    told = run(
+        "keys", "rotate", new, "--from", old.address.lower(), "--compromised", "--yes"
+    )
+    again = run(
+        "keys", "rotate", new, "--from", old.address, "--compromised", "--json", "--yes"
+    )
 
     assert (other.status, typo.status) == (1, 1)
     assert f"error: conflict: nothing was changed: {old.address}" in other.err
@@ -229,13 +236,13 @@ def _ring(store: SQLStore) -> list[Key]:
     return list(store.keys())
 
 
-def test_blocks_a_former_key(
+def test_revokes_a_former_key(
     run: Run, old: Key, new: str, sqlite_store: SQLStore
 ) -> None:
-    """O8: status 0 and the key's new state, for people and for programs; again too."""
-    run("keys", "rotate", new)
-    told = run("keys", "block", old.address.lower())
-    again = run("keys", "block", old.address, "--json")
+    """O8: status 0 and the key's new state; repeating the command succeeds."""
+    run("keys", "rotate", new, "--yes")
+    told = run("keys", "revoke", old.address.lower(), "--yes")
+    again = run("keys", "revoke", old.address, "--json", "--yes")
 
     assert (told.status, told.out) == (0, f"blocked: {old.address}\n")
     assert again.status == 0
@@ -245,18 +252,16 @@ def test_blocks_a_former_key(
     assert [key.state for key in _ring(sqlite_store)] == ["active", "blocked"]
 
 
-BLOCKED_IN_VAIN = {
-    "nobody's": ("0x" + "1" * 40, "not-found"),
+NOT_REVOKED = {
+    "an unknown address": ("0x" + "1" * 40, "not-found"),
     "a key id": ("1234abcd-12ab-34cd-56ef-1234567890ab", "invalid-input"),
     "the active key": (None, "conflict"),
 }
 
 
-@pytest.mark.parametrize(
-    ("address", "code"), BLOCKED_IN_VAIN.values(), ids=BLOCKED_IN_VAIN
-)
-@pytest.mark.parametrize("form", [(), ("--json",)], ids=["people", "programs"])
-def test_blocks_nothing_else(
+@pytest.mark.parametrize(("address", "code"), NOT_REVOKED.values(), ids=NOT_REVOKED)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "JSON"])
+def test_refuses_to_revoke_anything_else(
     run: Run,
     old: Key,
     sqlite_store: SQLStore,
@@ -264,8 +269,8 @@ def test_blocks_nothing_else(
     code: str,
     form: tuple[str, ...],
 ) -> None:
-    """Status 1, one line on standard error, nothing on the other; and on record."""
-    told = run("keys", "block", address or old.address, *form)
+    """Status 1, one line on standard error, and an audit record of the refusal."""
+    told = run("keys", "revoke", address or old.address, *form, "--yes")
     sqlite_store.seal()
     events = [each.record.fields["event"] for each in sqlite_store.sealed(0, 9)]
 
@@ -276,19 +281,19 @@ def test_blocks_nothing_else(
     assert sqlite_store.active_key() == old
 
 
-def test_a_rollback_that_waits_is_blocked(
+def test_revokes_a_former_key_that_waits_for_funds(
     run: Run,
     old: Key,
     new: str,
     softhsm: PKCS11Backend,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """O8: a former key that waits for funds to come back is given up like any other."""
-    run("keys", "rotate", new)
-    run("keys", "rotate", softhsm.generate(secrets.token_hex(8)))
+    """O8: a former key that waits for funds can be revoked like any other."""
+    run("keys", "rotate", new, "--yes")
+    run("keys", "rotate", softhsm.generate(secrets.token_hex(8)), "--yes")
     monkeypatch.setenv("ROTATION_NEEDS_FUNDS", "true")
-    waiting = run("keys", "rotate", new)
-    told = run("keys", "block", _address(softhsm, new))
+    waiting = run("keys", "rotate", new, "--yes")
+    told = run("keys", "revoke", _address(softhsm, new), "--yes")
 
     assert (waiting.status, waiting.out[:15]) == (1, "awaiting-funds:")
     assert (told.status, told.out[:8]) == (0, "blocked:")
@@ -307,7 +312,7 @@ def test_waits_for_a_grant(
     wait: str,
     status: int,
 ) -> None:
-    """K17: --wait tries again while KMS denies the key; without, that is the end."""
+    """K17: --wait retries while KMS denies the key; without it, the command fails."""
     monkeypatch.setenv("USE_KMS", "true")
     monkeypatch.setenv("KMS_KEY_ID", kms_key)
     monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", kms_emulator.endpoint)
@@ -315,7 +320,7 @@ def test_waits_for_a_grant(
     old = sqlite_store.enrol(key_at(_address(kms, kms_key), key_id=kms_key))
     arn = kms_emulator.create_key()
     kms_faults.on("Sign", faults.access_denied())
-    told = run("keys", "rotate", arn, "--wait", wait)
+    told = run("keys", "rotate", arn, "--wait", wait, "--yes")
     active = sqlite_store.active_key()
 
     assert active is not None
@@ -328,17 +333,17 @@ def test_waits_for_a_grant(
     )
 
 
-@pytest.mark.parametrize(("rehearsal", "alerts"), [((), 1), (("--dry-run",), 0)])
-def test_waits_in_vain(
+@pytest.mark.parametrize(("mode", "alerts"), [("--yes", 1), ("--dry-run", 0)])
+def test_wait_ends_without_the_key(
     *,
     run: Run,
     old: Key,
     sqlite_store: SQLStore,
-    rehearsal: tuple[str, ...],
+    mode: str,
     alerts: int,
 ) -> None:
-    """K17: who gives up sounds one alert, however often he tried; rehearsals none."""
-    told = run("keys", "rotate", "ab" * 16, "--wait", "1", *rehearsal)
+    """K17: a failed --wait raises one alert, and a dry run raises none."""
+    told = run("keys", "rotate", "ab" * 16, "--wait", "1", mode)
 
     assert (told.status, told.out) == (1, "")
     assert told.err.count("not yet; trying again ...") == 1

@@ -29,7 +29,7 @@ TOKENS = 1_000_000 * 10**6
 def addresses(
     sqlite_store: SQLStore, softhsm: PKCS11Backend, fresh_anvil: DevChain
 ) -> tuple[str, str]:
-    """The address of a former key, which holds something, and the active one's."""
+    """The address of a former key, which has funds, and the active key's."""
     made = []
     for _ in range(2):
         key_id = softhsm.generate(secrets.token_hex(8))
@@ -53,7 +53,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Return who runs ``hotwallet`` over that ledger, token and chain."""
+    """Return what runs ``hotwallet`` over that ledger, token and chain."""
     active = sqlite_store.active_key()
     assert active is not None
     networks = tmp_path / "networks.toml"
@@ -74,8 +74,8 @@ def run(
     return started(monkeypatch, capsys)
 
 
-def _worked(store: SQLStore, passes: int = 200) -> None:
-    """Let a worker do its passes, until all is final; anvil mines a moment later."""
+def _run_worker(store: SQLStore, passes: int = 200) -> None:
+    """Run a worker until all transfers are final; anvil mines with a delay."""
     worker = Parts(lay_foundation(os.environ, serving=False)).worker
     for _ in range(passes):
         worker.work()
@@ -87,9 +87,9 @@ def _worked(store: SQLStore, passes: int = 200) -> None:
 def test_a_dry_run(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:
-    """What would be moved is told, in any spelling of the address, and is not."""
-    told = run("keys", "sweep", addresses[0].lower())
-    shown = run("keys", "sweep", addresses[0], "--json")
+    """--dry-run lists what would be moved, for an address in any case."""
+    told = run("keys", "sweep", addresses[0].lower(), "--dry-run")
+    shown = run("keys", "sweep", addresses[0], "--json", "--dry-run")
     tokens, gas = shown.json
 
     assert (told.status, shown.status) == (1, 1)
@@ -116,15 +116,15 @@ def test_moves_everything(
     fresh_anvil: DevChain,
     sqlite_store: SQLStore,
 ) -> None:
-    """Asked until nothing is left: the tokens, then the coin, each of them once."""
+    """Repeating the command moves tokens, then the coin, each of them once."""
     old, new = addresses
-    told = run("keys", "sweep", old, "--apply")
-    again = run("keys", "sweep", old, "--apply", "--json")
-    _worked(sqlite_store)
-    second = run("keys", "sweep", old, "--apply")
-    _worked(sqlite_store)
-    last = run("keys", "sweep", old)
-    none = run("keys", "sweep", old, "--apply", "--json")
+    told = run("keys", "sweep", old, "--yes")
+    again = run("keys", "sweep", old, "--yes", "--json")
+    _run_worker(sqlite_store)
+    second = run("keys", "sweep", old, "--yes")
+    _run_worker(sqlite_store)
+    last = run("keys", "sweep", old, "--dry-run")
+    none = run("keys", "sweep", old, "--yes", "--json")
 
     assert [told.status, again.status, second.status] == [1, 1, 0]
     moving = f"TUSD: queued as {again.json[0]['refund']}"
@@ -136,23 +136,23 @@ def test_moves_everything(
     assert int(fresh_anvil.rpc("eth_getBalance", new, "latest"), 16) > 9 * 10**18
 
 
-def test_what_is_on_its_way_is_told(
+def test_a_transfer_under_way(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:
-    """A dry run names the refund that moves it, and how far that is."""
-    run("keys", "sweep", addresses[0], "--apply")
-    _worked(sqlite_store, passes=1)
-    told = run("keys", "sweep", addresses[0])
+    """--dry-run names the transfer that is under way, and its status."""
+    run("keys", "sweep", addresses[0], "--yes")
+    _run_worker(sqlite_store, passes=1)
+    told = run("keys", "sweep", addresses[0], "--dry-run")
 
     assert "TUSD: broadcast as rf_" in told.out.splitlines()[0]
     assert told.status == 1
 
 
-@pytest.mark.parametrize("how", [(), ("--apply",), ("--apply", "--json")])
-def test_what_is_not_swept(
+@pytest.mark.parametrize("how", [("--dry-run",), ("--yes",), ("--yes", "--json")])
+def test_refused_addresses(
     run: Run, addresses: tuple[str, str], how: tuple[str, ...]
 ) -> None:
-    """The active key's address, and what is none: status 1, and why on one line."""
+    """The active key's address, and a malformed one, are refused with status 1."""
     active = run("keys", "sweep", addresses[1], *how)
     typo = run("keys", "sweep", addresses[0][:-1], *how)
 
@@ -162,12 +162,12 @@ def test_what_is_not_swept(
     assert "Traceback" not in active.err + typo.err
 
 
-def test_the_audit_tells(
+def test_audit_records(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:
-    """Who asked, what was accepted under which name, and what was refused."""
-    shown = run("keys", "sweep", addresses[0], "--apply", "--json").json
-    run("keys", "sweep", addresses[1], "--apply")
+    """Audit records name the operator, the accepted transfers and the refusals."""
+    shown = run("keys", "sweep", addresses[0], "--yes", "--json").json
+    run("keys", "sweep", addresses[1], "--yes")
     sqlite_store.seal()
     told = [json.loads(each.record.body) for each in sqlite_store.sealed(0, 99)]
     sweeps = [each for each in told if each.get("operation") == "key-sweep"]

@@ -90,8 +90,8 @@ def key_file(tmp_path: Path) -> str:
     return str(tmp_path / "key")
 
 
-def test_init_makes_a_wallet_and_keeps_it(run: Run, layout: Layout) -> None:
-    """The first run makes token and key, later ones find them; PINs are not told."""
+def test_init_is_idempotent(run: Run, layout: Layout) -> None:
+    """The first run creates token and key, later runs find them; PINs are not shown."""
     first, second = _json(run("init", "--json")), _json(run("init", "--json"))
     told = run("init").stdout
 
@@ -104,25 +104,25 @@ def test_init_makes_a_wallet_and_keeps_it(run: Run, layout: Layout) -> None:
     assert not layout.staging.exists()
 
 
-def test_init_tells_variables_that_lead_any_process_there(
+def test_init_prints_the_variables_of_the_wallet(
     run: Run, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """With what ``init`` prints, another home signs with the same key."""
+    """With the variables that ``init`` prints, another home signs with the same key."""
     wallet = _json(run("init", "--json"))
     elsewhere = {**wallet["environment"], "HOTWALLET_HOME": str(tmp_path / "other")}
 
-    rungs = _json(run("doctor", "--json", **elsewhere))
+    results = _json(run("doctor", "--json", **elsewhere))
 
     assert {
         "name": "signs",
         "state": "ok",
         "detail": wallet["address"],
         "cure": "",
-    } in (rungs)
+    } in results
 
 
 def test_init_makes_another_key_on_request(run: Run) -> None:
-    """Another id, with a label of its own, is another key in the same token."""
+    """Another id and label create another key in the same token."""
     first = _json(run("init", "--json"))
     clash = run("init", PKCS11_KEY_ID="02")
     second = _json(run("init", "--json", "--label", "two", PKCS11_KEY_ID="02"))
@@ -133,7 +133,7 @@ def test_init_makes_another_key_on_request(run: Run) -> None:
 
 
 def test_init_runs_twice_at_once(environ: dict[str, str]) -> None:
-    """Two that start together make one token and one key."""
+    """Two processes that start together create one token and one key."""
     started = [
         subprocess.Popen(
             [*COMMAND, "init", "--json"], env=environ, stdout=subprocess.PIPE
@@ -150,7 +150,7 @@ def test_init_runs_twice_at_once(environ: dict[str, str]) -> None:
 def test_init_may_be_killed_at_any_time(
     run: Run, environ: dict[str, str], share: float
 ) -> None:
-    """After ``kill -9`` another run completes what there is, and it signs."""
+    """After SIGKILL another run completes the token, and the key signs."""
     rehearsal = {**environ, "HOTWALLET_HOME": environ["HOTWALLET_HOME"] + "-rehearsal"}
     started = time.monotonic()
     subprocess.run([*COMMAND, "init"], env=rehearsal, capture_output=True, check=True)
@@ -166,8 +166,8 @@ def test_init_may_be_killed_at_any_time(
     assert run("doctor").exit_code == 0
 
 
-def test_init_sweeps_up_what_was_interrupted(run: Run, program: Program) -> None:
-    """What SoftHSM leaves behind when it is killed over a new key never signs."""
+def test_init_replaces_an_incomplete_key(run: Run, program: Program) -> None:
+    """An incomplete key object, which a killed SoftHSM leaves, is replaced."""
     run("init")
     program("destroy", "PRIVATE_KEY")
     program("stillborn")
@@ -178,34 +178,34 @@ def test_init_sweeps_up_what_was_interrupted(run: Run, program: Program) -> None
 
 
 def test_init_never_replaces_a_private_key(run: Run, program: Program) -> None:
-    """A key without its public half may have an address with money: it stays."""
+    """A private key without its public half may own funds: it is kept."""
     run("init")
     program("destroy", "PUBLIC_KEY")
 
     refused = run("init")
 
-    _assert_refused(refused, "the key is there in part: repeat its import")
+    _assert_refused(refused, "the key is imported in part: import it again")
     assert [key["key_id"] for key in _json(run("list", "--json"))] == ["01"]
 
 
-def test_init_takes_no_token_that_it_was_not_meant_to(run: Run) -> None:
-    """If the environment leads to another token, the project's is not made."""
+def test_init_refuses_another_token(run: Run) -> None:
+    """If SOFTHSM2_CONF points to another token, none is created."""
     refused = run("init", SOFTHSM2_CONF="/etc/softhsm2.conf")
 
     _assert_refused(refused, "softhsm-elsewhere")
 
 
 def test_init_never_erases_a_device(run: Run, tmp_path: Path) -> None:
-    """A module that is not there, or no SoftHSM, gets no C_InitToken."""
+    """A module that is missing, or not SoftHSM, gets no C_InitToken."""
     refused = run("init", PKCS11_MODULE=str(tmp_path / "vendor.so"))
 
     _assert_refused(refused, "the PKCS#11 module does not load")
 
 
-def test_init_never_erases_what_is_no_softhsm(
+def test_init_never_erases_another_vendors_token(
     run: Run, softhsm_module: Path, tmp_path: Path
 ) -> None:
-    """Only SoftHSM's tokens are ours to make; a device is for its vendor's tools."""
+    """Only SoftHSM's tokens are created; a device needs its vendor's tools."""
     module = tmp_path / "vendor.so"
     shutil.copy(softhsm_module, module)
 
@@ -221,14 +221,14 @@ def test_init_never_erases_what_is_no_softhsm(
 
 
 def test_init_refuses_a_label_that_a_token_cannot_have(run: Run) -> None:
-    """A token's label is 32 bytes in UTF-8, and is not cut off in silence."""
+    """A token's label has at most 32 bytes in UTF-8, and is not truncated."""
     refused = run("init", PKCS11_TOKEN_LABEL="\N{COFFIN}" * 11)
 
     _assert_refused(refused, "PKCS11_TOKEN_LABEL is longer than 32 bytes")
 
 
 def test_a_killed_login_loses_no_token(run: Run, layout: Layout) -> None:
-    """SoftHSM empties a token's file at each login; the copy brings it back."""
+    """SoftHSM truncates a token's file at each login; the copy restores it."""
     wallet = _json(run("init", "--json"))
     (token,) = layout.tokens.iterdir()
     (token / "token.object").write_bytes(b"")
@@ -238,7 +238,7 @@ def test_a_killed_login_loses_no_token(run: Run, layout: Layout) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "0x"])
 def test_import_moves_a_key_in(run: Run, environ: dict[str, str], prefix: str) -> None:
-    """From standard input, into a token that is made for it, and guarded there."""
+    """A key from standard input is imported into a new token, and not extractable."""
     imported = subprocess.run(
         [*COMMAND, "import"],
         env=environ,
@@ -269,7 +269,7 @@ def test_import_moves_a_key_in(run: Run, environ: dict[str, str], prefix: str) -
 
 
 def test_import_does_not_show_what_is_typed(environ: dict[str, str]) -> None:
-    """On a terminal, the key is asked for, and not echoed."""
+    """On a terminal, the key is prompted for, and not echoed."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "import", "--json"],
@@ -293,7 +293,7 @@ def test_import_does_not_show_what_is_typed(environ: dict[str, str]) -> None:
 
 
 def test_an_imported_key_is_what_init_finds(run: Run, key_file: str) -> None:
-    """After an import, ``init`` has nothing to make, and ``doctor`` says its piece."""
+    """After an import, ``init`` creates no key; ``doctor`` says where it is from."""
     run("import", "--file", key_file)
 
     assert _json(run("init", "--json"))["address"] == ADDRESS
@@ -301,16 +301,16 @@ def test_an_imported_key_is_what_init_finds(run: Run, key_file: str) -> None:
 
 
 def test_import_reads_a_file_of_its_owner_only(run: Run, key_file: str) -> None:
-    """A key file that others may read is refused before it is read."""
+    """A key file that other users may read is refused before it is read."""
     Path(key_file).chmod(0o640)
 
     refused = run("import", "--file", key_file)
 
-    _assert_refused(refused, "others may read the key file: chmod 600 it")
+    _assert_refused(refused, "other users may read the key file: chmod 600 it")
 
 
-def test_import_twice_is_import_once(run: Run, key_file: str) -> None:
-    """The same key again changes nothing."""
+def test_import_is_idempotent(run: Run, key_file: str) -> None:
+    """Importing the same key again changes nothing."""
     first = run("import", "--json", "--file", key_file)
 
     assert run("import", "--json", "--file", key_file).stdout == first.stdout
@@ -321,7 +321,7 @@ def test_import_twice_is_import_once(run: Run, key_file: str) -> None:
 def test_import_completes_an_interrupted_one(
     run: Run, program: Program, key_file: str, half: str
 ) -> None:
-    """Whichever half is missing is created when the import is repeated."""
+    """Repeating an import creates the missing half of the pair."""
     run("import", "--file", key_file)
     program("destroy", half)
 
@@ -334,7 +334,7 @@ def test_import_completes_an_interrupted_one(
 def test_import_replaces_no_other_key(
     run: Run, program: Program, key_file: str, missing: str | None
 ) -> None:
-    """Another key under the same id is refused, by either of its halves."""
+    """An import is refused if either half of another key has the id."""
     run("init")
     if missing:
         program("destroy", missing)
@@ -347,7 +347,7 @@ def test_import_replaces_no_other_key(
 def test_import_replaces_no_key_that_cannot_sign(
     run: Run, program: Program, key_file: str
 ) -> None:
-    """A private key under the id that cannot prove itself is another key."""
+    """A private key that cannot sign counts as another key."""
     run("init")
     program("destroy", "PRIVATE_KEY")
     program("mute")
@@ -355,8 +355,8 @@ def test_import_replaces_no_key_that_cannot_sign(
     _assert_refused(run("import", "--file", key_file), "another key has this id")
 
 
-def test_list_shows_what_it_cannot_use(run: Run, program: Program) -> None:
-    """A key that is no secp256k1 pair is listed without an address."""
+def test_list_shows_unusable_keys(run: Run, program: Program) -> None:
+    """A key that is not a secp256k1 pair is listed without an address."""
     run("init")
     program("destroy", "PUBLIC_KEY")
 
@@ -366,16 +366,16 @@ def test_list_shows_what_it_cannot_use(run: Run, program: Program) -> None:
     assert "never_extractable" in told
 
 
-def test_before_init_each_command_leads_there(run: Run) -> None:
-    """``list`` names ``doctor``, whose cure where there is no token yet is ``init``."""
+def test_hints_before_init(run: Run) -> None:
+    """Without a token, ``list`` points to ``doctor``, and ``doctor`` to ``init``."""
     (failed,) = _failed(run("doctor", "--json"))
 
     assert str(run("list").exception).endswith("; run: hotwallet softhsm doctor")
     assert failed["cure"].endswith("run: hotwallet softhsm init")
 
 
-def test_import_gives_no_label_twice(run: Run, key_file: str) -> None:
-    """P10: a key under another id has the label already."""
+def test_import_refuses_a_label_in_use(run: Run, key_file: str) -> None:
+    """P10: a label that another key has is refused."""
     run("init")
 
     refused = run(
@@ -402,12 +402,14 @@ def test_import_gives_no_label_twice(run: Run, key_file: str) -> None:
     ],
 )
 def test_import_takes_private_keys_only(run: Run, key_file: str, text: str) -> None:
-    """32 bytes in hex, from 1 to n-1, or nothing; what was given is not quoted."""
+    """Only 32 bytes in hex from 1 to n-1 are accepted, and never quoted."""
     Path(key_file).write_text(text)
 
     refused = run("import", "--file", key_file)
 
-    _assert_refused(refused, "a private key is 64 hex digits, and less than n")
+    _assert_refused(
+        refused, "a private key is 64 hex digits, and less than the order of secp256k1"
+    )
     assert not text.strip() or text.strip() not in repr(refused.exception)
 
 
@@ -419,25 +421,25 @@ def test_import_takes_the_greatest_key(run: Run, key_file: str) -> None:
 
 
 def test_import_takes_no_key_from_argv(run: Run) -> None:
-    """All users of a machine may read argv, so there is no such argument."""
+    """Every user can read argv, so that no argument takes the key."""
     refused = run("import", SECRET)
 
     assert refused.exit_code == 2
 
 
 def test_doctor_stops_at_the_first_failure(run: Run) -> None:
-    """What stands above a failure is unknown; the cure is next to the failure."""
-    rungs = _json(run("doctor", "--json"))
+    """Checks after a failure are skipped; the failure has a cure."""
+    results = _json(run("doctor", "--json"))
 
-    states = [rung["state"] for rung in rungs]
+    states = [check["state"] for check in results]
     first = states.index("failed")
     assert set(states[:first]) <= {"ok"}
-    assert set(states[first + 1 :]) == {"unknown"}
-    assert rungs[first]["cure"]
+    assert set(states[first + 1 :]) == {"skipped"}
+    assert results[first]["cure"]
 
 
 @pytest.mark.parametrize(
-    ("variables", "rung"),
+    ("variables", "check"),
     [
         ({}, None),
         ({"PKCS11_MODULE": "/nowhere/module.so"}, "loads"),
@@ -447,22 +449,22 @@ def test_doctor_stops_at_the_first_failure(run: Run) -> None:
         ({"PKCS11_KEY_ID": "02"}, "key"),
     ],
 )
-def test_doctor_names_the_rung(
-    run: Run, variables: dict[str, str], rung: str | None
+def test_doctor_names_the_failed_check(
+    run: Run, variables: dict[str, str], check: str | None
 ) -> None:
-    """Each mistake is found where it is, and the exit status is 1 for any."""
+    """The check of each mistake fails, and the exit status is 1."""
     run("init")
 
     finished = run("doctor", "--json", **variables)
 
-    assert [each["name"] for each in _failed(finished)] == ([rung] if rung else [])
-    assert finished.exit_code == (1 if rung else 0)
+    assert [each["name"] for each in _failed(finished)] == ([check] if check else [])
+    assert finished.exit_code == (1 if check else 0)
 
 
 def test_doctor_finds_two_tokens_of_one_name(
     run: Run, layout: Layout, tmp_path: Path
 ) -> None:
-    """P10: nobody could say which of them is meant."""
+    """P10: two tokens with the configured label are ambiguous."""
     run("init")
     run("init", HOTWALLET_HOME=str(tmp_path / "other"))
     (token,) = Layout.of(tmp_path / "other").tokens.iterdir()
@@ -470,11 +472,13 @@ def test_doctor_finds_two_tokens_of_one_name(
 
     (failed,) = _failed(run("doctor", "--json"))
 
-    assert failed["detail"] == "several tokens have the configured label"
+    assert failed["detail"].endswith(": several tokens have the configured label")
 
 
-def test_doctor_tells_when_threads_must_wait(run: Run, softhsm_module: Path) -> None:
-    """A module that cannot lock is slow, and nothing is wrong."""
+def test_doctor_reports_a_module_that_cannot_lock(
+    run: Run, softhsm_module: Path
+) -> None:
+    """A module that cannot lock is slow, but not a failure."""
     run("init")
 
     def cannot_lock(original: Hook, args: int | None, *rest: object) -> int:
@@ -488,14 +492,14 @@ def test_doctor_tells_when_threads_must_wait(run: Run, softhsm_module: Path) -> 
 
 
 def test_doctor_finds_two_halves_of_different_keys(run: Run, program: Program) -> None:
-    """A signature that does not recover to the public key is found last."""
+    """The last check finds a signature that does not recover to the public key."""
     run("init")
     program("destroy", "PUBLIC_KEY")
     program("other-half")
 
     failed = _failed(run("doctor", "--json"))
 
-    assert [rung["name"] for rung in failed] == ["signs"]
+    assert [check["name"] for check in failed] == ["signs"]
 
 
 @contextmanager
@@ -507,12 +511,12 @@ def _in_environment(environ: dict[str, str]) -> Iterator[None]:
             patch.delenv(name)
         for name, value in environ.items():
             patch.setenv(name, value)
-        _take_down()
+        _finalize_module()
         yield
-        _take_down()
+        _finalize_module()
 
 
-def _take_down() -> None:
+def _finalize_module() -> None:
     for library in list(Library._all.values()):
         with library.gate.alone():
             library.finalize()
@@ -524,7 +528,7 @@ def _json(result: Result) -> Any:
 
 
 def _failed(result: Result) -> list[dict[str, str]]:
-    return [rung for rung in _json(result) if rung["state"] == "failed"]
+    return [check for check in _json(result) if check["state"] == "failed"]
 
 
 def _assert_refused(result: Result, words: str) -> None:

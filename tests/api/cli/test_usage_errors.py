@@ -1,4 +1,4 @@
-"""Whoever mistypes a command is told what is wrong, and shown no whole key id."""
+"""A usage error says what is wrong, and shows no whole key id."""
 
 import os
 import subprocess
@@ -26,8 +26,8 @@ MISTYPED = [
     "keys rotate {arn} --{}",
     "keys rotate {arn} --wait {}",
     "keys rotate {arn} --wait={}",
-    "keys relocate {} {}",
-    "keys block {} {}",
+    "keys failover {} {}",
+    "keys revoke {} {}",
     "keys sweep {} {}",
     "refund explain rf_0 {}",
     "nonce {}",
@@ -42,14 +42,14 @@ MISTYPED = [
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return who runs ``hotwallet`` without anything that it could open."""
+    """Return what runs ``hotwallet`` without any configuration."""
     return started(monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("typed", MISTYPED)
 @pytest.mark.parametrize("key_id", KEY_IDS)
 def test_a_mistyped_command(run: Run, typed: str, key_id: str) -> None:
-    """Status 2, the mistake by name, and eight characters of the id at the most."""
+    """Status 2; the message has at most eight characters of a key id."""
     told = run(*typed.format(key_id, key_id, arn=ARN).split())
 
     assert (told.status, told.out) == (2, "")
@@ -59,8 +59,8 @@ def test_a_mistyped_command(run: Run, typed: str, key_id: str) -> None:
     assert ARN not in told.err
 
 
-def test_what_is_in_order_is_quoted(run: Run) -> None:
-    """An address is no key id: it is told as it was typed."""
+def test_an_address_is_quoted(run: Run) -> None:
+    """An address is not a key id, and is shown as it was typed."""
     address = "0x17135a05eF2397dB21A16703Dfcb45e76830aD41"
 
     assert f"({address})" in run("keys", "list", address).err
@@ -68,7 +68,8 @@ def test_what_is_in_order_is_quoted(run: Run) -> None:
 
 _BROKEN = """
 import click
-from api.cli.__main__ import keys, main
+from api.cli.__main__ import main
+from api.cli.keys import keys
 
 @keys.command()
 @click.argument("key_id")
@@ -83,7 +84,7 @@ main()
 
 
 def test_a_command_with_a_bug() -> None:
-    """Status 1, classes and places: what the exception says is not told."""
+    """Status 1; the exception's class and place are printed, and not its message."""
     finished = subprocess.run(
         [sys.executable, "-c", _BROKEN, "keys", "break-down", UUID],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},

@@ -1,4 +1,4 @@
-"""The doctor names what is broken, goes on with what is not, and never falls ill."""
+"""``hotwallet doctor`` reports what is broken, and checks everything else."""
 
 import json
 import os
@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from api.doctor.checks import Check, CheckResult, Finding, State, run_checks
-from api.doctor.command import examination, told
-from api.doctor.context import DoctorContext
-from api.doctor.system_checks import steps
+from api.doctor import DoctorContext, all_checks
+from api.doctor.system_checks import system_checks
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import stablecoin as coin
+from signer.checks import Check, CheckResult, Finding, State, run_checks
 from signer.config.settings import Settings
 from signer.crypto.der import parse_public_key
 from signer.errors import (
@@ -30,7 +29,7 @@ from signer.errors import (
 )
 from signer.model.wallet import Pause
 from signer.ports import KeyId
-from tests.api.doctor.examined import OPENERS, examined, furnished, states
+from tests.api.doctor.doctor import OPENERS, make_environ, run_doctor, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.support.audit import chain, checkpoint, record
@@ -51,13 +50,13 @@ def _failing(error: Exception) -> Callable[[], Finding]:
     return look
 
 
-def _climbed(*steps: Check) -> list[tuple[str, str]]:
-    return [(rung.name, str(rung.state)) for rung in run_checks(steps)]
+def _outcomes(*steps: Check) -> list[tuple[str, str]]:
+    return [(result.name, str(result.state)) for result in run_checks(steps)]
 
 
-def test_what_stands_on_a_broken_rung_is_skipped() -> None:
-    """One cause is named once; everything above it is skipped, the rest is climbed."""
-    assert _climbed(
+def test_checks_that_need_a_failed_check_are_skipped() -> None:
+    """A cause is reported once: what needs it is skipped, and the rest runs."""
+    assert _outcomes(
         Check("device", _failing(KeyNotFoundError("no such key")), "mend it"),
         Check("database", _finding(), ""),
         Check("signature", _finding(), "", ("database", "device")),
@@ -72,11 +71,11 @@ def test_what_stands_on_a_broken_rung_is_skipped() -> None:
     ]
 
 
-def test_a_warning_carries_what_stands_on_it() -> None:
-    """A warning is no failure: the ladder goes on."""
+def test_a_warning_does_not_skip_anything() -> None:
+    """A warning is not a failure: checks that need it run."""
     warned = Check("guard", lambda: Finding("not safe", "nothing on a laptop"), "")
 
-    assert _climbed(warned, Check("device", _finding(), "", ("guard",))) == [
+    assert _outcomes(warned, Check("device", _finding(), "", ("guard",))) == [
         ("guard", "warning"),
         ("device", "ok"),
     ]
@@ -100,15 +99,16 @@ def test_a_warning_carries_what_stands_on_it() -> None:
         ),
     ],
 )
-def test_a_failure_is_told_in_our_words(error: Exception, said: str) -> None:
-    """Our errors by code and message; of others only the class, and no secret."""
-    (rung,) = run_checks([Check("device", _failing(error), "mend it")])
+def test_the_detail_of_a_failure(error: Exception, said: str) -> None:
+    """Our errors have code and message; other errors only their class."""
+    (result,) = run_checks([Check("device", _failing(error), "explain CODE")])
+    code = said.partition(":")[0]
 
-    assert rung == CheckResult("device", State.FAILED, said, "mend it")
+    assert result == CheckResult("device", State.FAILED, said, f"explain {code}")
 
 
-def test_a_rung_that_hangs_is_left() -> None:
-    """The doctor does not hang with what hangs."""
+def test_a_check_that_hangs() -> None:
+    """A check that hangs fails at its deadline, and the next one runs."""
     released = threading.Event()
     began = time.monotonic()
 
@@ -117,15 +117,15 @@ def test_a_rung_that_hangs_is_left() -> None:
         return Finding("late")
 
     steps = [Check("device", hang, "unplug it"), Check("database", _finding(), "")]
-    found = [str(rung.state) for rung in run_checks(steps, seconds=2.5)]
+    found = [str(result.state) for result in run_checks(steps, seconds=2.5)]
     released.set()
 
     assert found == ["failed", "ok"]
     assert time.monotonic() - began < 10
 
 
-def test_steps_are_made_of_what_was_found() -> None:
-    """A later step may exist because of what an earlier one saw."""
+def test_checks_depend_on_earlier_results() -> None:
+    """A generator may yield a check because of what an earlier check found."""
     seen: list[str] = []
 
     def look() -> Finding:
@@ -137,16 +137,16 @@ def test_steps_are_made_of_what_was_found() -> None:
         for name in seen:
             yield Check(name, _finding(), "")
 
-    assert [rung.name for rung in run_checks(steps())] == ["networks", "base"]
+    assert [result.name for result in run_checks(steps())] == ["networks", "base"]
 
 
-def test_a_person_is_told_what_to_do() -> None:
-    """A line for the finding, and one for the cure where there is one."""
-    assert list(told(CheckResult("device", State.FAILED, "gone", "mend it"))) == [
+def test_lines_for_an_operator() -> None:
+    """One line for the result, and a second one if there is a cure."""
+    assert list(CheckResult("device", State.FAILED, "gone", "mend it").lines()) == [
         "failed   device             gone",
         "                            -> mend it",
     ]
-    assert len(list(told(CheckResult("device", State.OK, "here")))) == 1
+    assert len(list(CheckResult("device", State.OK, "here").lines())) == 1
 
 
 @pytest.fixture
@@ -157,12 +157,12 @@ def home(
     fresh_anvil: DevChain,
     tmp_path: Path,
 ) -> dict[str, str]:
-    """The environment of a system in order: token, anvil, a funded key, JWT keys."""
+    """The environment of a healthy system: token, anvil, a funded key, JWT keys."""
     address = parse_public_key(softhsm.public_key(softhsm_key)).address
     coin.fund(fresh_anvil.url, address, token=fresh_anvil.token)
     return {
         **softhsm_environ,
-        **furnished(tmp_path, fresh_anvil),
+        **make_environ(tmp_path, fresh_anvil),
         "PKCS11_KEY_ID": softhsm_key,
     }
 
@@ -176,7 +176,7 @@ IN_ORDER = {
     "database": "ok",
     "role": "ok",
     "device": "ok",
-    "key": "warning",  # Nobody enrolled it yet.
+    "key": "warning",  # The ring is empty.
     "signature": "ok",
     "audit": "ok",
     "checkpoints": "ok",
@@ -186,17 +186,17 @@ IN_ORDER = {
     "local TUSD": "ok",
     "local nonces": "ok",
     "local worker": "ok",
-    "local mined": "warning",  # Nothing was ever paid.
+    "local mined": "warning",  # No transaction was sent.
 }
 
 
 def test_a_system_in_order(home: dict[str, str]) -> None:
-    """Every rung is there, in order, and none failed."""
-    rungs = examined(home)
+    """Every result is there, in order, and none failed."""
+    results = run_doctor(home)
 
-    assert list(states(rungs).items()) == list(IN_ORDER.items())
-    assert "NOT SAFE FOR PRODUCTION" in rungs["guard"].said
-    assert "has been mined yet" in rungs["local mined"].said
+    assert list(states(results).items()) == list(IN_ORDER.items())
+    assert "NOT SAFE FOR PRODUCTION" in results["guard"].detail
+    assert "has been mined yet" in results["local mined"].detail
 
 
 @pytest.mark.parametrize(
@@ -205,25 +205,27 @@ def test_a_system_in_order(home: dict[str, str]) -> None:
 def test_a_role_that_could_change_the_audit(
     postgresql_url: str, app_env: str, state: State
 ) -> None:
-    """On a laptop it is a warning what in production is a refusal."""
+    """It is a warning in development, and a failure in production."""
     environ = {"APP_ENV": app_env, "DATABASE_URL": postgresql_url}
-    patient = DoctorContext(environ, OPENERS)
-    patient.settings = Settings.from_env(environ)
-    with closing(SQLStore(postgresql_url)) as patient.store:
-        (rung,) = run_checks(step for step in steps(patient) if step.name == "role")
+    context = DoctorContext(environ, OPENERS)
+    context.settings = Settings.from_env(environ)
+    with closing(SQLStore(postgresql_url)) as context.store:
+        (result,) = run_checks(
+            check for check in system_checks(context) if check.name == "role"
+        )
 
-    assert rung.state is state
-    assert "is a superuser" in rung.said
-    assert rung.cure is not None
+    assert result.state is state
+    assert "is a superuser" in result.detail
+    assert result.cure is not None
 
 
-def test_who_is_believed(home: dict[str, str]) -> None:
-    """The doctor tells whose word counts; that it is nobody's is for laptops only."""
-    assert "none is needed" in examined(home)["proxy"].said
+def test_the_trusted_proxies(home: dict[str, str]) -> None:
+    """The trusted proxies are listed; in production there must be some."""
+    assert "is fine outside production" in run_doctor(home)["proxy"].detail
 
-    rung = examined(home, APP_ENV="production", TRUSTED_PROXIES="10.0.0.7")["proxy"]
-    assert (rung.state, rung.cure) == (State.OK, None)
-    assert "10.0.0.7/32" in rung.said
+    result = run_doctor(home, APP_ENV="production", TRUSTED_PROXIES="10.0.0.7")["proxy"]
+    assert (result.state, result.cure) == (State.OK, None)
+    assert "10.0.0.7/32" in result.detail
 
 
 OF_THE_ADDRESS = {"local gas", "local TUSD", "local mined"}
@@ -237,7 +239,7 @@ BROKEN = [
     (
         {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/refunds"},
         {"database": "failed", "key": "skipped", "signature": "skipped"},
-        # Whose money it is, only the ring knows.
+        # Only the ring has the wallet's address.
         {
             "role",
             "audit",
@@ -253,7 +255,7 @@ BROKEN = [
     ({"WALLET_ADDRESS": "0x" + "11" * 20}, {"key": "failed"}, {"signature"}),
     (
         {"APP_ENV": "production", "USE_KMS": "false"},
-        # In production nobody but an operator makes the schema.
+        # In production only `db upgrade` creates the schema.
         {
             "guard": "failed",
             "proxy": "warning",
@@ -280,21 +282,23 @@ def test_half_of_it_broken(
     found: dict[str, str],
     skipped: set[str],
 ) -> None:
-    """What is broken fails, what stands on it is skipped, and all else is as ever."""
-    rungs = examined(home, **changed)
+    """What is broken fails, what needs it is skipped, and the rest is unchanged."""
+    results = run_doctor(home, **changed)
 
     expected = {**IN_ORDER, **found, **dict.fromkeys(skipped, "skipped")}
-    assert states(rungs) == expected
-    assert all(rung.cure for rung in rungs.values() if rung.state is State.FAILED)
+    assert states(results) == expected
+    assert all(
+        result.cure for result in results.values() if result.state is State.FAILED
+    )
 
 
-def test_settings_that_are_none(home: dict[str, str]) -> None:
-    """With a variable malformed, everything else waits for it, and it is named."""
-    rungs = examined(home, WEB_THREADS=CANARY)
+def test_malformed_settings(home: dict[str, str]) -> None:
+    """A malformed variable is named, and every other check is skipped."""
+    results = run_doctor(home, WEB_THREADS=CANARY)
 
-    assert rungs["settings"].said.startswith("settings-invalid: WEB_THREADS")
-    assert {str(rung.state) for rung in rungs.values()} == {"failed", "skipped"}
-    assert CANARY not in str(rungs)
+    assert results["settings"].detail.startswith("settings-invalid: WEB_THREADS")
+    assert {str(result.state) for result in results.values()} == {"failed", "skipped"}
+    assert CANARY not in str(results)
 
 
 def _with_network(home: dict[str, str], old: str, new: str) -> dict[str, str]:
@@ -315,30 +319,32 @@ def _with_network(home: dict[str, str], old: str, new: str) -> dict[str, str]:
 def test_a_network_that_is_not_as_configured(
     home: dict[str, str], old: str, new: str, failed: str
 ) -> None:
-    """The network's own rungs say so, and nothing shows the URL."""
-    rungs = examined(_with_network(home, old, new))
+    """The network's own results say so, and nothing shows the URL."""
+    results = run_doctor(_with_network(home, old, new))
 
-    (first, *_) = [rung for rung in rungs.values() if rung.state is State.FAILED]
+    (first, *_) = [
+        result for result in results.values() if result.state is State.FAILED
+    ]
     assert first.name == failed
-    assert rungs["device"].state is State.OK
-    assert CANARY not in str(rungs)
+    assert results["device"].state is State.OK
+    assert CANARY not in str(results)
 
 
 def test_an_empty_wallet(home: dict[str, str], fresh_anvil: DevChain) -> None:
     """A wallet that cannot pay for gas fails, and the runbook is named."""
-    rungs = examined(home)
-    address = rungs["device"].said.rpartition(" ")[2]
+    results = run_doctor(home)
+    address = results["device"].detail.rpartition(" ")[2]
     fresh_anvil.rpc("anvil_setBalance", address, "0x0")
 
-    rung = examined(home)["local gas"]
+    result = run_doctor(home)["local gas"]
 
-    assert rung.state is State.FAILED
-    assert rung.said.startswith("insufficient-funds")
-    assert rung.cure == "docs/operations/wallet-empty.md"
+    assert result.state is State.FAILED
+    assert result.detail.startswith("insufficient-funds")
+    assert result.cure == "send funds to the address"
 
 
 def _address(home: Mapping[str, str]) -> str:
-    return examined(home)["device"].said.rpartition(" ")[2]
+    return run_doctor(home)["device"].detail.rpartition(" ")[2]
 
 
 def _store(home: Mapping[str, str]) -> SQLStore:
@@ -346,29 +352,29 @@ def _store(home: Mapping[str, str]) -> SQLStore:
 
 
 def test_a_network_that_was_stopped(home: dict[str, str]) -> None:
-    """The kill switch is found where nonces are, and how to let it go on."""
-    examined(home)
+    """The check of nonces reports the kill switch, and how to resume."""
+    run_doctor(home)
     _store(home).stop(31337, ledger.now())
 
-    rung = examined(home)["local nonces"]
+    result = run_doctor(home)["local nonces"]
 
-    assert rung.state is State.FAILED
-    assert "hotwallet nonce resume" in rung.said
+    assert result.state is State.FAILED
+    assert "hotwallet nonce resume" in result.detail
 
 
 def test_a_wallet_that_is_paused(home: dict[str, str]) -> None:
-    """A wallet that gives out no nonces is named, with the reason."""
+    """A paused wallet is named, with the reason."""
     address, store = _address(home), _store(home)
     ledger.opened(store, sender=address)
     wallet = store.wallet(31337, address)
     assert wallet is not None
     store.pause(wallet, Pause.FOREIGN_TRANSACTION, ledger.now())
 
-    rung = examined(home)["local nonces"]
+    result = run_doctor(home)["local nonces"]
 
-    assert rung.said == f"wallet-paused: {address} is paused: foreign-transaction"
-    assert rung.cure is not None
-    assert rung.cure.startswith("hotwallet nonce repair")
+    assert result.detail == f"wallet-paused: {address} is paused: foreign-transaction"
+    assert result.cure is not None
+    assert result.cure.startswith("run: hotwallet nonce repair")
 
 
 @pytest.mark.parametrize(
@@ -377,41 +383,45 @@ def test_a_wallet_that_is_paused(home: dict[str, str]) -> None:
 def test_a_worker_that_does_not_work(
     home: dict[str, str], seconds: int, state: State
 ) -> None:
-    """A refund that nobody took up for a minute says that no worker runs."""
+    """A refund that has been due for a minute shows that no worker runs."""
     address, store = _address(home), _store(home)
     ledger.opened(store, sender=address)
     refund = ledger.accepted(store)
     reserved = ledger.reserved(store, refund, sender=address)
     store.save(reserved, reserved.postponed(ledger.later(seconds)))
 
-    rung = examined(home)["local worker"]
+    result = run_doctor(home)["local worker"]
 
-    assert rung.state is state
-    assert (refund.id in rung.said) == (state is State.FAILED)
+    assert result.state is state
+    assert (refund.id in result.detail) == (state is State.FAILED)
 
 
-def test_nobody_seals(home: dict[str, str]) -> None:
-    """Without a worker this run's own record is not sealed, and that is found."""
-    patient = DoctorContext(home, OPENERS)
-    rungs = {rung.name: rung for rung in run_checks(examination(patient))}
+def test_no_sealer_runs(home: dict[str, str]) -> None:
+    """Without a sealer, the record of this run is not sealed, and the check fails."""
+    context = DoctorContext(home, OPENERS)
+    results = {result.name: result for result in run_checks(all_checks(context))}
 
-    assert rungs["audit"].state is State.FAILED
-    assert rungs["audit"].said.startswith("audit-sealing-late")
-    assert rungs["local mined"].state is State.WARNING
+    assert results["audit"].state is State.FAILED
+    assert results["audit"].detail.startswith("audit-sealing-late")
+    assert results["local mined"].state is State.WARNING
 
 
 @pytest.mark.parametrize(
     ("age", "note", "said"),
     [
-        (timedelta(minutes=30), False, "signed as hotwallet: 0 records, and "),
-        (timedelta(hours=2), False, "audit-signing-late: nobody has signed for the"),
+        (timedelta(minutes=30), False, "signed as hotwallet: 0 records; "),
+        (
+            timedelta(hours=2),
+            False,
+            "audit-signing-late: no checkpoint covers the last",
+        ),
         (timedelta(hours=2), True, "audit-chain-broken: not what was signed"),
     ],
 )
-def test_nobody_signs(
+def test_no_recent_checkpoint(
     home: dict[str, str], age: timedelta, note: bool, said: str
 ) -> None:
-    """That nobody signs is found, and so is a chain that was rewritten."""
+    """A missing checkpoint fails, and so does a chain that was rewritten."""
     store = _store(home)
     store.migrate()
     store.append([record(at=ledger.now() - age)])
@@ -419,27 +429,27 @@ def test_nobody_signs(
     if note:
         store.keep_checkpoint(checkpoint(chain(1), 1))
 
-    rung = examined(home)["checkpoints"]
+    result = run_doctor(home)["checkpoints"]
 
-    assert rung.said.startswith(said)
-    assert rung.state is (State.FAILED if said.startswith("audit") else State.OK)
+    assert result.detail.startswith(said)
+    assert result.state is (State.FAILED if said.startswith("audit") else State.OK)
 
 
-def test_somebody_else_signs(home: dict[str, str]) -> None:
-    """A last checkpoint by another key is a warning, however fresh it is."""
+def test_a_checkpoint_by_another_key(home: dict[str, str]) -> None:
+    """A last checkpoint by another key is a warning, even if it is recent."""
     store = _store(home)
     store.migrate()
     store.append([record(at=ledger.now() - timedelta(hours=2))])
     store.seal()
     store.keep_checkpoint(checkpoint(store.sealed(0, 1), 1, at=ledger.now()))
 
-    rung = examined(home)["checkpoints"]
+    result = run_doctor(home)["checkpoints"]
 
-    assert rung.state is State.WARNING
-    assert "not by this host's key" in rung.said
+    assert result.state is State.WARNING
+    assert "not by this host's key" in result.detail
 
 
-def test_the_last_rung_is_a_mined_transaction(
+def test_the_last_check_is_a_mined_transaction(
     home: dict[str, str], fresh_anvil: DevChain
 ) -> None:
     """It is the newest one of the key on the chain itself, with its block."""
@@ -447,17 +457,17 @@ def test_the_last_rung_is_a_mined_transaction(
     fresh_anvil.rpc("anvil_impersonateAccount", address)
     receipt = fresh_anvil.rpc.transact({"from": address, "to": address, "value": "0x0"})
 
-    rung = examined(home)["local mined"]
+    result = run_doctor(home)["local mined"]
 
-    assert rung.state is State.OK
+    assert result.state is State.OK
     block = int(receipt["blockNumber"], 16)
-    assert rung.said == f"{receipt['transactionHash']} in block {block}"
+    assert result.detail == f"{receipt['transactionHash']} in block {block}"
 
 
 def _doctor(
     environ: Mapping[str, str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    program = "from api.doctor.command import doctor; doctor()"
+    program = "from api.cli.doctor import doctor; doctor()"
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ},
@@ -473,7 +483,7 @@ def test_the_command_with_nothing_configured(tmp_path: Path) -> None:
     finished = _doctor({"HOTWALLET_HOME": str(tmp_path)}, "--json")
 
     document = json.loads(finished.stdout)
-    states = {rung["name"]: rung["state"] for rung in document["rungs"]}
+    states = {result["name"]: result["state"] for result in document["rungs"]}
     assert finished.returncode == 1
     assert document["ok"] is False
     assert states["settings"] == "ok"
@@ -485,7 +495,7 @@ def test_the_command_with_nothing_configured(tmp_path: Path) -> None:
 def test_the_command_of_a_system_in_order(
     home: dict[str, str], softhsm_environ: dict[str, str]
 ) -> None:
-    """Lines for a person on standard output, and the log on the other one."""
+    """The report is on standard output, and the log on standard error."""
     store = _store(home)
     stop = threading.Event()
     store.migrate()

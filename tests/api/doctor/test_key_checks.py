@@ -1,4 +1,4 @@
-"""The doctor looks at the key that serves, whatever the configuration names."""
+"""The doctor checks the active key, whatever the configuration names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from api.doctor.checks import CheckResult, State
 from backends.sql import SQLStore
 from dev import stablecoin as coin
 from dev.kms_emulator import KMSEmulator
+from signer.checks import CheckResult, State
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.wallet import Pause
 from signer.redact import key_prefix
-from tests.api.doctor.examined import examined, furnished, states
+from tests.api.doctor.doctor import make_environ, run_doctor, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
@@ -72,13 +72,13 @@ def service(
     fresh_anvil: DevChain,
     tmp_path: Path,
 ) -> Service:
-    """A service in order, with the key that it began with."""
+    """A healthy service with its first key."""
     first = sqlite_store.enrol(
         _key(kms_emulator, kms_emulator.create_key(multi_region=True))
     )
     coin.fund(fresh_anvil.url, first.address, token=fresh_anvil.token)
     environ = {
-        **furnished(tmp_path, fresh_anvil),
+        **make_environ(tmp_path, fresh_anvil),
         "DATABASE_URL": sqlite_url,
         "USE_KMS": "true",
         "KMS_KEY_ID": first.key_id,
@@ -90,130 +90,130 @@ def service(
     return Service(kms_emulator, sqlite_store, fresh_anvil, environ, first)
 
 
-# What a key that serves stands for, and those of a network in order.
+# The checks of a healthy key and a healthy network.
 OF_THE_KEY = ("device", "key", "signature")
 OF_THE_NETWORK = ("local gas", "local TUSD", "local nonces", "local worker")
 
 
-def _of(rungs: Mapping[str, CheckResult], *names: str) -> set[str]:
-    return {states(rungs)[name] for name in names}
+def _of(results: Mapping[str, CheckResult], *names: str) -> set[str]:
+    return {states(results)[name] for name in names}
 
 
-def _require_well_but_for_the_setting(rungs: Mapping[str, CheckResult]) -> None:
-    assert "failed" not in states(rungs).values(), rungs
-    assert _of(rungs, *OF_THE_KEY, *OF_THE_NETWORK) == {"ok"}
-    assert rungs["configured"].state is State.WARNING
+def _require_well_but_for_the_setting(results: Mapping[str, CheckResult]) -> None:
+    assert "failed" not in states(results).values(), results
+    assert _of(results, *OF_THE_KEY, *OF_THE_NETWORK) == {"ok"}
+    assert results["configured"].state is State.WARNING
 
 
 def test_the_setting_is_up_to_date(service: Service) -> None:
     """A configuration that names the active key is compared, and nothing to do."""
-    rungs = examined(service.environ)
+    results = run_doctor(service.environ)
 
-    assert _of(rungs, *OF_THE_KEY, *OF_THE_NETWORK, "configured") == {"ok"}
-    assert rungs["configured"].said == "KMS_KEY_ID names the active key"
+    assert _of(results, *OF_THE_KEY, *OF_THE_NETWORK, "configured") == {"ok"}
+    assert results["configured"].detail == "KMS_KEY_ID names the active key"
 
 
 def test_relocated_while_the_old_region_is_down(service: Service) -> None:
-    """The replica serves; that the setting names the other place is a warning."""
+    """The replica is active; that the setting names the old region is a warning."""
     arn = service.relocated()
     service.kms.down.add(service.kms.region)
     try:
-        rungs = examined(service.environ)
+        results = run_doctor(service.environ)
     finally:
         service.kms.down.clear()
 
-    _require_well_but_for_the_setting(rungs)
-    assert rungs["device"].said.endswith(f"is {service.first.address}")
-    assert rungs["configured"].cure == (
+    _require_well_but_for_the_setting(results)
+    assert results["device"].detail.endswith(f" {service.first.address}")
+    assert results["configured"].cure == (
         f"set KMS_KEY_ID to the active key's ARN, {key_prefix(arn)}, and AWS_REGION to"
-        " that ARN's region; docs/operations/deploy.md"
+        " that ARN's region"
     )
-    assert arn.rpartition("/")[2] not in str(rungs)
+    assert arn.rpartition("/")[2] not in str(results)
 
 
 @pytest.mark.parametrize("block", [False, True])
 def test_rotated_away_from_a_disabled_key(service: Service, *, block: bool) -> None:
-    """A compromised key that was disabled, as the runbook has it, is nobody's fault."""
+    """A former key may be disabled, as the runbook says: only the setting warns."""
     active = service.rotated(block=block)
     service.kms.set_state(service.first.key_id, "Disabled")
-    rungs = examined(service.environ, WALLET_ADDRESS=service.first.address)
+    results = run_doctor(service.environ, WALLET_ADDRESS=service.first.address)
 
-    _require_well_but_for_the_setting(rungs)
-    configured = rungs["configured"]
+    _require_well_but_for_the_setting(results)
+    configured = results["configured"]
     state = "blocked" if block else "draining"
     first = key_prefix(service.first.key_id)
-    assert configured.said == f"KMS_KEY_ID names {first}, which is {state}"
+    assert configured.detail == f"KMS_KEY_ID names {first}, which is {state}"
     assert configured.cure == (
         f"set KMS_KEY_ID to the active key's ARN, {key_prefix(active.key_id)}, and"
-        f" WALLET_ADDRESS to {active.address}; docs/operations/rotation.md"
+        f" WALLET_ADDRESS to {active.address}"
     )
     for key in (service.first, active):
-        assert key.key_id.rpartition("/")[2] not in str(rungs)
+        assert key.key_id.rpartition("/")[2] not in str(results)
 
 
 def test_an_alias_of_a_disabled_key(service: Service) -> None:
-    """What cannot be looked up stops the next start, and no refund until then."""
+    """An alias that cannot be looked up is a warning: it prevents the next start."""
     alias = f"alias/{service.first.address}"
     service.kms.create_alias(alias, service.first.key_id)
-    before = examined(service.environ, KMS_KEY_ID=alias)["configured"]
+    before = run_doctor(service.environ, KMS_KEY_ID=alias)["configured"]
     active = service.rotated()
     service.kms.set_state(service.first.key_id, "Disabled")
-    rungs = examined(service.environ, KMS_KEY_ID=alias)
+    results = run_doctor(service.environ, KMS_KEY_ID=alias)
 
     assert before.state is State.OK
-    _require_well_but_for_the_setting(rungs)
-    assert rungs["configured"].said.startswith("no process would start: ")
-    assert "(key-unusable)" in rungs["configured"].said
-    assert key_prefix(active.key_id) in str(rungs["configured"].cure)
+    _require_well_but_for_the_setting(results)
+    assert results["configured"].detail.startswith("no process can start: ")
+    assert "(key-unusable)" in results["configured"].detail
+    assert key_prefix(active.key_id) in str(results["configured"].cure)
 
 
 @pytest.mark.parametrize("setting", ["KMS_KEY_ID", "WALLET_ADDRESS"])
 def test_a_setting_that_the_ring_does_not_know(service: Service, setting: str) -> None:
-    """What the guard would refuse fails, and the key that serves is well."""
+    """What the guard would refuse fails, and the active key's checks pass."""
     value = UNKNOWN if setting == "WALLET_ADDRESS" else service.kms.create_key()
-    rungs = examined(service.environ, **{setting: value})
+    results = run_doctor(service.environ, **{setting: value})
 
-    assert rungs["configured"].state is State.FAILED
-    assert rungs["configured"].said.startswith("key-not-in-ring: ")
-    assert key_prefix(service.first.key_id) in str(rungs["configured"].cure)
-    assert _of(rungs, *OF_THE_KEY, *OF_THE_NETWORK) == {"ok"}
+    assert results["configured"].state is State.FAILED
+    assert results["configured"].detail.startswith("key-not-in-ring: ")
+    assert key_prefix(service.first.key_id) in str(results["configured"].cure)
+    assert _of(results, *OF_THE_KEY, *OF_THE_NETWORK) == {"ok"}
 
 
 def test_the_active_key_is_down(service: Service) -> None:
-    """The key fails once; whose money it is the ring knows, and the rest is seen."""
+    """Only the device check fails: the ring has the address for the others."""
     service.kms.set_state(service.first.key_id, "Disabled")
-    rungs = examined(service.environ)
+    results = run_doctor(service.environ)
 
-    assert rungs["device"].said.startswith("key-unusable: ")
-    assert "docs/operations/hsm-down.md" in str(rungs["device"].cure)
-    assert "KMS_KEY_ID" not in str(rungs["device"].cure)
-    assert _of(rungs, "key", "signature", "configured") == {"skipped"}
-    assert _of(rungs, *OF_THE_NETWORK) == {"ok"}
+    assert results["device"].detail.startswith("key-unusable: ")
+    assert "hotwallet explain-code key-unusable" in str(results["device"].cure)
+    assert "KMS_KEY_ID" not in str(results["device"].cure)
+    assert _of(results, "key", "signature", "configured") == {"skipped"}
+    assert _of(results, *OF_THE_NETWORK) == {"ok"}
 
 
-def test_nobody_tells_which_key_serves(service: Service) -> None:
-    """With the database down, a configured key that is disabled may be a former one."""
+def test_the_active_key_is_unknown(service: Service) -> None:
+    """Without the database, a disabled configured key is a warning only."""
     service.kms.set_state(service.first.key_id, "Disabled")
     gone = "postgresql://nobody@127.0.0.1:9/refunds"
-    rungs = examined(service.environ, DATABASE_URL=gone)
+    results = run_doctor(service.environ, DATABASE_URL=gone)
 
-    failed = [name for name, state in states(rungs).items() if state == "failed"]
+    failed = [name for name, state in states(results).items() if state == "failed"]
     assert failed == ["database"]
-    assert "(key-unusable)" in rungs["device"].said
-    assert rungs["device"].state is State.WARNING
-    assert _of(rungs, "key", "signature", *OF_THE_NETWORK) == {"skipped"}
-    assert "configured" not in rungs
+    assert "(key-unusable)" in results["device"].detail
+    assert results["device"].state is State.WARNING
+    assert _of(results, "key", "signature", *OF_THE_NETWORK) == {"skipped"}
+    assert "configured" not in results
 
 
 def test_an_empty_ring(service: Service) -> None:
-    """Before the first start the configured key is what counts."""
+    """Before the first start, the configured key is checked."""
     service.store._database.transaction(lambda c: c.exec_driver_sql("DELETE FROM keys"))
-    well = examined(service.environ)
+    well = run_doctor(service.environ)
     service.kms.set_state(service.first.key_id, "Disabled")
-    ill = examined(service.environ)
+    ill = run_doctor(service.environ)
 
     assert _of(well, "device", "signature", *OF_THE_NETWORK) == {"ok"}
-    assert "makes it the first one" in str(well["key"].cure)
+    assert "run: hotwallet guard" in str(well["key"].cure)
     assert ill["device"].state is State.FAILED
     assert "KMS_KEY_ID" in str(ill["device"].cure)
     assert _of(ill, "key", "signature", *OF_THE_NETWORK) == {"skipped"}
@@ -223,34 +223,34 @@ def test_an_empty_ring(service: Service) -> None:
 def test_a_ring_of_another_device(
     service: Service, softhsm_environ: dict[str, str]
 ) -> None:
-    """A token is not asked for a key of KMS's, and that is what is said."""
-    rungs = examined({**service.environ, **softhsm_environ}, USE_KMS="false")
+    """A token is not asked for a key that is in KMS."""
+    results = run_doctor({**service.environ, **softhsm_environ}, USE_KMS="false")
 
-    assert rungs["device"].said.startswith("key-backend-mismatch: ")
-    assert _of(rungs, *OF_THE_NETWORK) == {"ok"}
+    assert results["device"].detail.startswith("key-backend-mismatch: ")
+    assert _of(results, *OF_THE_NETWORK) == {"ok"}
 
 
 @pytest.mark.parametrize("state", ["draining", "retired"])
 def test_a_former_key_whose_wallet_is_paused(service: Service, state: str) -> None:
-    """It is looked at as well, and named: it may be what holds everything up."""
+    """A former key's wallet is checked as well: it may pause the network."""
     ledger.opened(service.store, sender=service.first.address)
     active = service.rotated()
     if state == "retired":
         service.retire_the_first()
-    well = examined(service.environ)["local nonces"]
+    well = run_doctor(service.environ)["local nonces"]
     wallet = service.store.wallet(CHAIN, service.first.address)
     assert wallet is not None
     service.store.pause(wallet, Pause.FOREIGN_TRANSACTION, ledger.now())
-    rung = examined(service.environ)["local nonces"]
+    result = run_doctor(service.environ)["local nonces"]
 
     former = f"{service.first.address} ({state})"
-    assert well.said == (
-        f"{active.address} never paid anything here;"
-        f" the next of {former} is 0, the chain's 0"
+    assert well.detail == (
+        f"{active.address} has sent no transaction here;"
+        f" the next nonce of {former} is 0, the chain's 0"
     )
-    assert rung.state is State.FAILED
-    assert rung.said == f"wallet-paused: {former} is paused: foreign-transaction"
-    assert str(rung.cure).startswith("hotwallet nonce repair")
+    assert result.state is State.FAILED
+    assert result.detail == f"wallet-paused: {former} is paused: foreign-transaction"
+    assert str(result.cure).startswith("run: hotwallet nonce repair")
 
 
 def _sent_elsewhere(service: Service, address: str) -> None:
@@ -259,53 +259,53 @@ def _sent_elsewhere(service: Service, address: str) -> None:
     rpc.transact({"from": address, "to": address, "value": "0x0"})
 
 
-def test_what_the_ledger_does_not_know_of_a_draining_key(service: Service) -> None:
-    """The chain is ahead of a wallet that is not the active one's: it says whose."""
+def test_unknown_transactions_of_a_draining_key(service: Service) -> None:
+    """The chain is ahead of a former key's wallet: the check names it."""
     ledger.opened(service.store, sender=service.first.address)
     service.rotated()
     _sent_elsewhere(service, service.first.address)
-    rung = examined(service.environ)["local nonces"]
+    result = run_doctor(service.environ)["local nonces"]
 
-    assert rung.state is State.FAILED
-    assert rung.said == (
-        f"wallet-paused: {service.first.address} (draining) has sent 1 that the ledger"
-        " does not know"
+    assert result.state is State.FAILED
+    assert result.detail == (
+        f"wallet-paused: {service.first.address} (draining) has sent 1 transactions"
+        " that the ledger lacks"
     )
 
 
-def test_what_somebody_sends_with_a_key_that_was_given_up(service: Service) -> None:
-    """It is in the way until a worker knows what was sent by then, and no longer."""
+def test_transactions_of_a_blocked_key(service: Service) -> None:
+    """They pause the network only until a worker has recorded the earlier ones."""
     ledger.opened(service.store, sender=service.first.address)
     service.rotated(block=True)
-    before = examined(service.environ)["local nonces"]
+    before = run_doctor(service.environ)["local nonces"]
     _sent_elsewhere(service, service.first.address)
-    unknown = examined(service.environ)["local nonces"]
+    unknown = run_doctor(service.environ)["local nonces"]
     wallet = service.store.wallet(CHAIN, service.first.address)
     assert wallet is not None
     service.store.resume(wallet, ledger.now())
-    behind = examined(service.environ)["local nonces"]
+    behind = run_doctor(service.environ)["local nonces"]
 
     blocked = f"{service.first.address} (blocked)"
     assert before.state is State.OK
-    assert unknown.said == f"wallet-paused: {blocked} is paused: chain-ahead"
+    assert unknown.detail == f"wallet-paused: {blocked} is paused: chain-ahead"
     assert behind.state is State.OK
-    assert f"{blocked} is 0, the chain's 1" in behind.said
+    assert f"{blocked} is 0, the chain's 1" in behind.detail
 
 
 def test_a_wallet_that_will_begin_paused(service: Service) -> None:
-    """An address that was used before the ledger knew it is told of beforehand."""
+    """An address with transactions that the ledger lacks is a warning."""
     _sent_elsewhere(service, service.first.address)
-    rung = examined(service.environ)["local nonces"]
+    result = run_doctor(service.environ)["local nonces"]
 
-    assert rung.state is State.WARNING
-    assert rung.said == (
-        f"{service.first.address} has sent 1, and the ledger knows of none: it begins"
-        " paused"
+    assert result.state is State.WARNING
+    assert result.detail == (
+        f"{service.first.address} has sent 1 transactions, and the ledger has none of"
+        " them: its wallet starts paused"
     )
 
 
 def test_a_draining_keys_refund_is_overdue(service: Service) -> None:
-    """A worker takes up what a former key has promised, too."""
+    """An open refund of a former key is checked as well."""
     ledger.opened(service.store, sender=service.first.address)
     refund = ledger.reserved(
         service.store,
@@ -315,7 +315,7 @@ def test_a_draining_keys_refund_is_overdue(service: Service) -> None:
     )
     service.store.save(refund, refund.postponed(ledger.later(-61)))
     service.rotated()
-    rung = examined(service.environ)["local worker"]
+    result = run_doctor(service.environ)["local worker"]
 
-    assert rung.state is State.FAILED
-    assert refund.id in rung.said
+    assert result.state is State.FAILED
+    assert refund.id in result.detail

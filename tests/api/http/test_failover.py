@@ -1,4 +1,4 @@
-"""``POST /v1/admin/kms/relocate`` and ``hotwallet keys relocate``, to the letter."""
+"""``POST /v1/admin/kms/relocate`` and ``hotwallet keys failover``, to the letter."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -261,9 +261,9 @@ def test_the_command(
     """The region of the ARN is asked, though AWS_REGION is down; no id is shown."""
     kms_emulator.down.add(kms_emulator.region)
     try:
-        rehearsed = run("keys", "relocate", replica, "--dry-run", "--json")
+        rehearsed = run("keys", "failover", replica, "--dry-run", "--json")
         between = sqlite_store.active_key()
-        told = run("keys", "relocate", replica)
+        told = run("keys", "failover", replica, "--yes")
     finally:
         kms_emulator.down.clear()
     active = sqlite_store.active_key()
@@ -276,7 +276,7 @@ def test_the_command(
     assert (active.key_id, active.epoch) == (replica, 1)
     first, before, warning = told.out.splitlines()
     assert first == f"relocated: {replica.rpartition('/')[2][:8]}... {active.address}"
-    assert before.endswith("..., and it is active")
+    assert before.endswith("...; the key is active")
     assert warning.startswith("  warning: the old place has the key")
     shown = told.out + told.err + rehearsed.out + rehearsed.err
     assert replica.rpartition("/")[2] not in shown
@@ -293,10 +293,10 @@ def test_the_command_refuses(
     """Status 1 for a replica that is disabled, or denied; the key stays put."""
     before = sqlite_store.active_key()
     kms_emulator.set_state(replica, "Disabled")
-    disabled = run("keys", "relocate", replica)
+    disabled = run("keys", "failover", replica, "--yes")
     kms_emulator.set_state(replica, "Enabled")
     kms_faults.always("Sign", faults.only_in(THERE, faults.access_denied()))
-    denied = run("keys", "relocate", replica)
+    denied = run("keys", "failover", replica, "--yes")
 
     assert [(each.status, each.out) for each in (disabled, denied)] == [(1, "")] * 2
     assert "new-key-unhealthy" in disabled.err

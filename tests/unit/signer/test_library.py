@@ -25,6 +25,7 @@ MODULES = {
     "prometheus-client": "prometheus_client",
     "psycopg": "psycopg",
     "pyjwt": "jwt",
+    "python-dotenv": "dotenv",
     "python-pkcs11": "pkcs11",
     "requests": "requests",
     "sqlalchemy": "sqlalchemy",

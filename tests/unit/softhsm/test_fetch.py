@@ -55,11 +55,11 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def test_without_root_it_goes_into_the_project(apt: Path, layout: Layout) -> None:
-    """Lists, cache and logs are the project's own, and only the module stays."""
+def test_fetches_into_the_project_without_root(apt: Path, layout: Layout) -> None:
+    """Without root, apt uses lists and a cache in the project, which are removed."""
     said: list[str] = []
 
-    module = fetch.obtain(layout, said.append, is_root=False)
+    module = fetch.install(layout, said.append, is_root=False)
 
     update, install, unpack = (apt / "record").read_text().splitlines()
     state = layout.root / "apt"
@@ -73,39 +73,39 @@ def test_without_root_it_goes_into_the_project(apt: Path, layout: Layout) -> Non
     assert len(said) == 3
 
 
-def test_what_was_fetched_is_found_again(apt: Path, layout: Layout) -> None:
-    """Later processes find the project's module where the system has none."""
-    module = fetch.obtain(layout, lambda _: None, is_root=False)
+def test_finds_a_fetched_module(apt: Path, layout: Layout) -> None:
+    """Later processes find the fetched module if the system has none."""
+    module = fetch.install(layout, lambda _: None, is_root=False)
     settings = Settings.from_env({"HOTWALLET_HOME": str(layout.root.parent)})
 
-    assert library.find(settings, places=()) == module
+    assert library.find_module(settings, places=()) == module
 
 
-def test_with_root_it_is_installed(apt: Path, layout: Layout) -> None:
-    """apt does what it is for, and the module is where the system has it."""
-    module = fetch.obtain(layout, lambda _: None, is_root=True)
+def test_installs_as_root(apt: Path, layout: Layout) -> None:
+    """As root, apt installs the package, and the system's module is used."""
+    module = fetch.install(layout, lambda _: None, is_root=True)
 
     assert (apt / "record").read_text().splitlines() == [
         "apt-get update -qq",
         "apt-get install -qq -y --no-install-recommends libsofthsm2",
     ]
-    assert module == library.installed()
+    assert module == library.find_installed()
 
 
 @pytest.mark.parametrize("is_root", [True, False])
-def test_a_failure_shows_what_apt_said_and_what_to_run(
+def test_a_failure_of_apt(
     apt: Path,
     layout: Layout,
     capfd: pytest.CaptureFixture[str],
     is_root: bool,
 ) -> None:
-    """Nothing half-fetched is left where a module is looked for."""
+    """apt's output and the command to run are shown; no incomplete folder is left."""
     (apt / "broken").touch()
 
     with pytest.raises(ConfigurationError, match="softhsm-missing") as caught:
-        fetch.obtain(layout, lambda _: None, is_root=is_root)
+        fetch.install(layout, lambda _: None, is_root=is_root)
 
-    assert library.install_line() in str(caught.value)
+    assert library.install_command() in str(caught.value)
     assert "E: no route to the mirror" in capfd.readouterr().err
     assert not layout.lib.exists()
 
@@ -113,32 +113,28 @@ def test_a_failure_shows_what_apt_said_and_what_to_run(
 def test_apt_gets_no_secrets(
     apt: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P14: what is in our environment is not in that of the programs we start."""
+    """P14: apt does not inherit our environment variables."""
     monkeypatch.setenv("PKCS11_PIN", "canary")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
-    fetch.obtain(layout, lambda _: None, is_root=False)
+    fetch.install(layout, lambda _: None, is_root=False)
 
     seen = (apt / "environment").read_text()
     assert "canary" not in seen
     assert "http_proxy=http://127.0.0.1:9" in seen
 
 
-def test_other_systems_get_the_line(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without apt there is nothing that we would run on our own."""
+def test_systems_without_apt(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without apt, nothing is run, and the message has the command."""
     monkeypatch.setenv("PATH", "/nowhere")
 
     with pytest.raises(ConfigurationError, match="softhsm-missing"):
-        fetch.obtain(layout, lambda _: None)
+        fetch.install(layout, lambda _: None)
 
 
 @pytest.mark.parametrize("is_named", [False, True])
-def test_companions_are_loaded_in_whatever_order_works(
-    layout: Layout, is_named: bool
-) -> None:
-    """What was fetched along is loaded first, and a broken file is no obstacle."""
+def test_dependencies_are_loaded_in_any_order(layout: Layout, is_named: bool) -> None:
+    """Dependencies are loaded first, in any order; a broken file is skipped."""
     folder = layout.lib / "usr/lib/x86_64-linux-gnu"
     (folder / "softhsm").mkdir(parents=True)
     module = folder / "softhsm" / library.NAME
@@ -151,7 +147,7 @@ def test_companions_are_loaded_in_whatever_order_works(
     program = (
         "from pathlib import Path; from softhsm import library\n"
         "from signer.config.settings import Settings\n"
-        f"library.find(Settings.from_env({settings!r}), places=())\n"
+        f"library.find_module(Settings.from_env({settings!r}), places=())\n"
         "print(Path('/proc/self/maps').read_text())\n"
     )
 

@@ -1,4 +1,4 @@
-"""The files of a project's SoftHSM: where they are, who may read them, what mends."""
+"""The files of a project's SoftHSM: places, permissions and recovery."""
 
 import os
 import stat
@@ -9,8 +9,7 @@ import pytest
 from signer.config.settings import Settings
 from signer.errors import AccessDeniedError, ConfigurationError
 from signer.private_files import write_whole
-from softhsm import Layout, environment, library, pins, prepare
-from softhsm import token_recovery as repair
+from softhsm import Layout, library, pins, prepare, token_recovery, use_project_conf
 from softhsm.layout import CONF_VARIABLE
 
 
@@ -28,9 +27,9 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.from_env({"HOTWALLET_HOME": str(tmp_path)})
 
 
-def test_everything_is_its_owner_s_alone(layout: Layout) -> None:
-    """Nobody else may so much as list the folder."""
-    pins.ensure(layout.pin)
+def test_permissions(layout: Layout) -> None:
+    """Folders have mode 0700 and files 0600."""
+    pins.ensure_pin(layout.pin)
 
     for path in (layout.root, layout.tokens):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
@@ -39,7 +38,7 @@ def test_everything_is_its_owner_s_alone(layout: Layout) -> None:
 
 
 def test_the_configuration_is_the_one_that_works(layout: Layout) -> None:
-    """Objects in files, resets on fork, errors only, tokens in the project."""
+    """The configuration sets file objects, reset on fork, and the project's tokens."""
     lines = layout.conf.read_text().splitlines()
 
     assert f"directories.tokendir = {layout.tokens}" in lines
@@ -50,7 +49,7 @@ def test_the_configuration_is_the_one_that_works(layout: Layout) -> None:
 
 
 def test_a_moved_project_gets_a_new_configuration(layout: Layout) -> None:
-    """The configuration has an absolute path, and follows it."""
+    """The absolute path in the configuration is updated."""
     layout.conf.write_text("directories.tokendir = /nowhere\n")
 
     layout.prepare()
@@ -58,7 +57,7 @@ def test_a_moved_project_gets_a_new_configuration(layout: Layout) -> None:
     assert str(layout.tokens) in layout.conf.read_text()
 
 
-def test_what_is_right_is_not_written_again(layout: Layout) -> None:
+def test_preparing_twice_writes_nothing(layout: Layout) -> None:
     """Preparing twice changes nothing."""
     before = layout.conf.stat().st_mtime_ns
 
@@ -67,8 +66,8 @@ def test_what_is_right_is_not_written_again(layout: Layout) -> None:
     assert layout.conf.stat().st_mtime_ns == before
 
 
-def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
-    """Whatever is there is replaced by a file of its own, and nothing is left over."""
+def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
+    """The file is replaced by a new one with mode 0600, and no other file is left."""
     path = tmp_path / "file"
     path.write_text("before")
     path.chmod(0o644)
@@ -82,35 +81,35 @@ def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_softhsm_is_pointed_to_the_project_once(
+def test_softhsm_conf_is_set_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SOFTHSM2_CONF is set if it is unset, and respected if it is set."""
+    """SOFTHSM2_CONF is set unless it is set already."""
     monkeypatch.setenv(CONF_VARIABLE, "")
     monkeypatch.delenv(CONF_VARIABLE)
 
-    assert environment(tmp_path) == Layout.of(tmp_path).conf
+    assert use_project_conf(tmp_path) == Layout.of(tmp_path).conf
     assert os.environ[CONF_VARIABLE] == str(Layout.of(tmp_path).conf)
-    assert environment(tmp_path / "other") == Layout.of(tmp_path).conf
+    assert use_project_conf(tmp_path / "other") == Layout.of(tmp_path).conf
 
 
 def test_a_new_pin_is_random_and_stays(layout: Layout) -> None:
-    """A PIN is 128 random bits, made once."""
-    pin = pins.ensure(layout.pin)
+    """A PIN has 128 random bits, and is created once."""
+    pin = pins.ensure_pin(layout.pin)
 
     assert len(bytes.fromhex(pin)) == 16
-    assert pins.ensure(layout.pin) == pin
-    assert pins.ensure(layout.so_pin) != pin
+    assert pins.ensure_pin(layout.pin) == pin
+    assert pins.ensure_pin(layout.so_pin) != pin
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o602, 0o601])
 def test_a_pin_that_others_may_read_is_refused(layout: Layout, mode: int) -> None:
-    """P14: the check is of the open file, and its cure is in the message."""
-    pin = pins.ensure(layout.pin)
+    """P14: a PIN file that other users may read is refused, with the cure."""
+    pin = pins.ensure_pin(layout.pin)
     layout.pin.chmod(mode)
 
     with pytest.raises(AccessDeniedError, match="chmod 600") as caught:
-        pins.read(layout.pin)
+        pins.read_pin(layout.pin)
 
     assert pin not in str(caught.value)
 
@@ -119,13 +118,13 @@ def test_a_pin_that_others_may_read_is_refused(layout: Layout, mode: int) -> Non
 def test_a_pin_that_cannot_be_read_is_refused(
     tmp_path: Path, content: bytes | None
 ) -> None:
-    """A missing file, or one that is no text, is access denied, and quotes nothing."""
+    """A missing or binary PIN file is access denied; the message quotes nothing."""
     path = tmp_path / "pin"
     if content is not None:
         write_whole(path, content)
 
     with pytest.raises(AccessDeniedError) as caught:
-        pins.read(path)
+        pins.read_pin(path)
 
     assert caught.value.__cause__ is None
     assert str(tmp_path) not in str(caught.value)
@@ -134,46 +133,47 @@ def test_a_pin_that_cannot_be_read_is_refused(
 def test_the_pin_comes_from_the_variable_the_file_or_the_project(
     tmp_path: Path, layout: Layout
 ) -> None:
-    """P14: PKCS11_PIN wins, then PKCS11_PIN_FILE, then what ``init`` wrote."""
+    """P14: PKCS11_PIN wins, then PKCS11_PIN_FILE, then the file that ``init`` wrote."""
     home = {"HOTWALLET_HOME": str(tmp_path)}
-    own = pins.ensure(layout.pin)
+    own = pins.ensure_pin(layout.pin)
     file = tmp_path / "other"
     write_whole(file, b"from the file\n")
     named = {**home, "PKCS11_PIN_FILE": str(file)}
     given = {**named, "PKCS11_PIN": "from the variable"}
 
-    assert pins.source(Settings.from_env(home))() == own
-    assert pins.source(Settings.from_env(named))() == "from the file"
-    assert pins.source(Settings.from_env(given))() == "from the variable"
+    assert pins.pin_source(Settings.from_env(home))() == own
+    assert pins.pin_source(Settings.from_env(named))() == "from the file"
+    assert pins.pin_source(Settings.from_env(given))() == "from the variable"
 
 
 def test_finds_the_named_module_first(tmp_path: Path) -> None:
-    """Who names a module does not want another, not even instead of a missing one."""
+    """PKCS11_MODULE wins, even if it does not exist."""
     named = Settings.from_env({"PKCS11_MODULE": "/opt/vendor.so"})
 
-    assert library.find(named, [str(tmp_path)]) == Path("/opt/vendor.so")
+    assert library.find_module(named, [str(tmp_path)]) == Path("/opt/vendor.so")
 
 
 def test_finds_the_system_s_module_and_then_the_project_s(
     tmp_path: Path, settings: Settings
 ) -> None:
-    """Patterns are allowed for folders; the fetched module is the last resort."""
+    """The system's module wins over the fetched one; folders may be patterns."""
     fetched = _touch(Layout.of(tmp_path).lib / "usr/lib/softhsm")
     installed = _touch(tmp_path / "lib/x-linux-gnu/softhsm")
 
-    assert library.find(settings, [f"{tmp_path}/lib/*-linux-gnu*/softhsm"]) == installed
-    assert library.find(settings, ["/nowhere", "~/nowhere"]) == fetched
+    assert (
+        library.find_module(settings, [f"{tmp_path}/lib/*-linux-gnu*/softhsm"])
+        == installed
+    )
+    assert library.find_module(settings, ["/nowhere", "~/nowhere"]) == fetched
 
 
-def test_without_a_module_says_what_to_run(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The refusal has a code, and the command that mends it."""
+def test_no_module(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal has a code, and the command that installs SoftHSM."""
     monkeypatch.setattr(library, "PLACES", ())
 
-    assert library.find(settings, []) is None
+    assert library.find_module(settings, []) is None
     with pytest.raises(ConfigurationError, match=r"softhsm-missing: .* softhsm init"):
-        raise library.missing("run: hotwallet softhsm init")
+        raise library.missing_error("run: hotwallet softhsm init")
 
 
 @pytest.mark.parametrize(
@@ -188,43 +188,43 @@ def test_without_a_module_says_what_to_run(
         ({"ID": "plan9"}, "set PKCS11_MODULE"),
     ],
 )
-def test_knows_each_system_s_line(
+def test_install_command_of_each_system(
     monkeypatch: pytest.MonkeyPatch, release: dict[str, str], line: str
 ) -> None:
-    """A system is known by its name, or else by what it is like."""
+    """A system is recognised by ID, or else by ID_LIKE (os-release(5))."""
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr("platform.freedesktop_os_release", lambda: release)
 
-    assert line in library.install_line()
+    assert line in library.install_command()
 
 
-def test_knows_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
-    """macOS has no os-release file, and Homebrew."""
+def test_install_command_of_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no os-release file; Homebrew is suggested."""
     monkeypatch.setattr("platform.system", lambda: "Darwin")
 
-    assert "brew install softhsm" in library.install_line()
+    assert "brew install softhsm" in library.install_command()
 
 
 def test_an_empty_token_file_is_restored(layout: Layout) -> None:
-    """A process that was killed while it logged in takes nothing away."""
+    """A token file that a killed login has truncated is restored."""
     token = _token(layout, b"sealed")
-    repair.keep(layout.tokens)
+    token_recovery.back_up(layout.tokens)
     (token / "token.object").write_bytes(b"")
 
-    repair.restore(layout)
+    token_recovery.restore(layout)
 
     assert (token / "token.object").read_bytes() == b"sealed"
 
 
-def test_a_copy_is_made_once_and_never_of_nothing(layout: Layout) -> None:
-    """An empty file is no copy, and a copy is not overwritten by a later state."""
+def test_a_copy_is_made_once(layout: Layout) -> None:
+    """An empty file is not copied, and a copy is not overwritten."""
     token = _token(layout, b"")
-    repair.keep(layout.tokens)
+    token_recovery.back_up(layout.tokens)
     assert not (token / "token.object.copy").exists()
 
     for content in (b"first", b"second"):
         (token / "token.object").write_bytes(content)
-        repair.keep(layout.tokens)
+        token_recovery.back_up(layout.tokens)
 
     assert (token / "token.object.copy").read_bytes() == b"first"
 
@@ -232,7 +232,7 @@ def test_a_copy_is_made_once_and_never_of_nothing(layout: Layout) -> None:
 def test_an_empty_token_file_without_a_copy_is_refused(
     layout: Layout, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A damaged token is never mistaken for none, or a new key would replace it."""
+    """A damaged token is refused: a new key must not replace it."""
     monkeypatch.setenv(CONF_VARIABLE, str(layout.conf))
     _token(layout, b"")
 

@@ -1,4 +1,4 @@
-"""What ``hotwallet doctor`` finds, in the test's own process."""
+"""Runs the checks of ``hotwallet doctor`` in the test's own process."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -11,18 +11,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.bootstrap import open_backend, open_chains, open_store
-from api.doctor.checks import CheckResult, run_checks
-from api.doctor.command import examination
-from api.doctor.context import DoctorContext, Openers
+from api.doctor import DoctorContext, Openers, all_checks
 from signer.audit.checkpoints import CheckpointKey
+from signer.checks import CheckResult, run_checks
 from tests.fixtures.chain import DevChain
 
 
 OPENERS = Openers(open_store, open_backend, open_chains)
 
 
-def furnished(folder: Path, chain: DevChain) -> dict[str, str]:
-    """Return what leads to a network, an empty ledger and the keys of a service."""
+def make_environ(folder: Path, chain: DevChain) -> dict[str, str]:
+    """Return the environment of a network, an empty ledger and a service's keys."""
     networks = folder / "networks.toml"
     networks.write_text(
         "[networks.local]\n"
@@ -48,27 +47,27 @@ def furnished(folder: Path, chain: DevChain) -> dict[str, str]:
     }
 
 
-def examined(
+def run_doctor(
     environ: Mapping[str, str], **changed: str | None
 ) -> dict[str, CheckResult]:
-    """Return every rung by its name; *changed* is set, or unset if it is None."""
+    """Return every result by its name; a variable of *changed* is unset by None."""
     given = {**environ, **changed}
     with _sealing() as open_sealed:
-        patient = DoctorContext(
+        context = DoctorContext(
             {name: value for name, value in given.items() if value is not None},
             replace(OPENERS, store=open_sealed),
         )
-        return {rung.name: rung for rung in run_checks(examination(patient))}
+        return {result.name: result for result in run_checks(all_checks(context))}
 
 
-def states(rungs: Mapping[str, CheckResult]) -> dict[str, str]:
-    """Return how each rung was found."""
-    return {name: str(rung.state) for name, rung in rungs.items()}
+def states(results: Mapping[str, CheckResult]) -> dict[str, str]:
+    """Return the state of each check."""
+    return {name: str(result.state) for name, result in results.items()}
 
 
 @contextmanager
 def _sealing() -> Iterator[Callable[[Any], Any]]:
-    """Yield what opens a ledger, and has its records sealed meanwhile as a worker."""
+    """Yield a function that opens a ledger, whose records are sealed meanwhile."""
     stop = threading.Event()
     sealers = list[threading.Thread]()
 
@@ -86,7 +85,7 @@ def _sealing() -> Iterator[Callable[[Any], Any]]:
     try:
         yield opened
     finally:
-        # Behind the test its file is gone: nobody may be at work in it then.
+        # The file is deleted after the test, so the sealers must have stopped.
         stop.set()
         for sealer in sealers:
             sealer.join()

@@ -1,0 +1,47 @@
+"""``hotwallet guard``: run the start-up checks alone."""
+
+import json
+import os
+
+import click
+
+from api.bootstrap import lay_foundation
+from api.cli.output import command_logging, json_option
+from signer.errors import ConfigurationError
+
+
+@click.command()
+@json_option
+def guard(as_json: bool) -> None:
+    """
+    Check whether the service would start, and list every reason why not.
+
+    Exits with 78 if the guard refuses; `hotwallet explain-code CODE` explains a code.
+    """
+    try:
+        with command_logging():
+            foundation = lay_foundation(os.environ)
+            active = foundation.store.active_key()
+    except ConfigurationError as e:
+        if as_json:
+            refusals = [{"code": r.code, "message": r.message} for r in e.refusals]
+            click.echo(json.dumps({"ok": False, "refusals": refusals}))
+        raise
+    environment = foundation.settings.app_env
+    address = active.address if active else None
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "ok": True,
+                    "environment": environment,
+                    "address": address,
+                    "networks": sorted(foundation.networks),
+                    "warnings": foundation.warnings,
+                }
+            )
+        )
+        return
+    for warning in foundation.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"ok: {environment}, signing for {address}")

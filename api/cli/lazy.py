@@ -1,0 +1,56 @@
+"""A command group that imports a subcommand when it runs, not when it is listed."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+
+
+class LazyCommand(NamedTuple):
+    """Where a command is (``module:attribute``), and its line in the group's help."""
+
+    target: str
+    short_help: str
+
+
+class LazyGroup(click.Group):
+    """
+    A group whose *lazy* commands are imported on first use.
+
+    Importing all of them takes most of a second, which ``--help`` and shell completion
+    need not wait for.
+    """
+
+    def __init__(
+        self, *args: Any, lazy: Mapping[str, LazyCommand] | None = None, **kwargs: Any
+    ) -> None:
+        """Make a group of the *lazy* commands, and of those that are added later."""
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted, without importing any."""
+        return sorted({*super().list_commands(ctx), *self.lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, imported now if need be; None if there is no such."""
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self.lazy[cmd_name].target.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write the list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self._short_help(name)) for name in self.list_commands(ctx)]
+            )
+
+    def _short_help(self, name: str) -> str:
+        if name in self.lazy:
+            return self.lazy[name].short_help
+        return self.commands[name].get_short_help_str(limit=60)

@@ -1,0 +1,62 @@
+"""What all commands share: where their result and their log go."""
+
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+from api.logs import configure
+from signer.config.settings import Settings
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON."
+)
+
+
+class _NoOutput(io.TextIOBase):
+    """A text stream that discards what is written."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
+
+
+@contextlib.contextmanager
+def redirect_log() -> Iterator[None]:
+    """
+    Keep the log, which goes to standard output, apart from the command's result.
+
+    The log goes to standard error, audit records included.  If that is a terminal, the
+    log is discarded unless ``hotwallet --verbose`` was called: an operator reads the
+    result, and audit records are also in the ledger.
+    """
+    context = click.get_current_context(silent=True)
+    verbose = context is not None and context.find_root().params.get("verbose", False)
+    hidden = sys.stderr.isatty() and not verbose
+    with contextlib.redirect_stdout(_NoOutput() if hidden else sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def command_logging() -> Iterator[Settings]:
+    """
+    Redirect the log, and configure it by the settings of the environment.
+
+    Yields:
+        Those settings.
+    """
+    with redirect_log():
+        settings = Settings.from_env(os.environ)
+        configure(settings)
+        yield settings
+
+
+def print_result(document: Any, lines: Iterable[str], *, as_json: bool) -> None:
+    """Print *document* as JSON for programs, or *lines* for people."""
+    for line in [json.dumps(document)] if as_json else lines:
+        click.echo(line)

@@ -1,0 +1,72 @@
+"""``hotwallet refund``: explain the state of a refund."""
+
+import os
+from collections.abc import Iterator
+
+import click
+
+from api.bootstrap import open_observatory
+from api.cli.output import command_logging, json_option, print_result
+from api.views.explanations import explanation_document
+from api.views.refunds import timestamp
+from signer.errors import NotFoundError
+from signer.ports import utc_now
+from signer.refunds.explain import Explainer, Explanation
+
+
+@click.group()
+def refund() -> None:
+    """Explain a refund."""
+
+
+@refund.command()
+@click.argument("refund_id")
+@json_option
+def explain(refund_id: str, as_json: bool) -> None:
+    """
+    Explain why REFUND_ID is in its state, and what happens next.
+
+    Changes nothing, and needs no key.
+
+    Example: hotwallet refund explain rf_018f3c5e
+    """
+    with command_logging():
+        opened = open_observatory(os.environ)
+        found = opened.store.get(refund_id)
+        if found is None:
+            raise NotFoundError("there is no such refund")
+        explainer = Explainer(opened.store, opened.store, opened.chains, utc_now)
+        explanation = explainer.explain(found)
+    print_result(
+        explanation_document(explanation),
+        _format_explanation(explanation),
+        as_json=as_json,
+    )
+
+
+def _format_explanation(explanation: Explanation) -> Iterator[str]:
+    refund = explanation.refund
+    yield f"{refund.id}: {refund.status}"
+    yield f"  {explanation.summary}"
+    next_at = explanation.next_at
+    not_before = f" (not before {timestamp(next_at)})" if next_at else ""
+    yield f"  Next: {explanation.next_step}{not_before}"
+    if explanation.policy is not None:
+        yield f"  Today's policy would refuse it: {explanation.policy}"
+    yield "History:"
+    for change in explanation.history:
+        yield f"  {timestamp(change.at)}  {change.status}"
+    if explanation.transactions:
+        yield "Transactions:"
+    for sent in explanation.transactions:
+        yield (
+            f"  {sent.tx_hash}  {sent.kind}, nonce {sent.nonce},"
+            f" at most {sent.max_fee_per_gas} wei per gas"
+        )
+    if explanation.nodes:
+        yield "Nodes:"
+    for node in explanation.nodes:
+        known = ", ".join(node.transactions.values()) or "nothing sent"
+        yield f"  {node.node}: {node.error or f'head {node.head}, {known}'}"
+    for part, code in explanation.unanswered.items():
+        yield f"Not known: {part} ({code})"

@@ -1,0 +1,71 @@
+"""``hotwallet token``: mint a JWT for development."""
+
+import os
+from datetime import timedelta
+from typing import cast
+
+import click
+
+from api.auth.dev_tokens import mint
+from api.auth.jwt_verifier import Role
+from api.cli.output import json_option, print_result
+from signer.config.settings import Settings
+
+
+@click.command()
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice(["merchant", "admin", "devops"]),
+    default=["merchant"],
+    show_default=True,
+    help="A role that the token grants; repeatable.",
+)
+@click.option(
+    "--subject",
+    default="developer",
+    show_default=True,
+    help="The `sub` claim; a caller sees only the refunds of its own subject.",
+)
+@click.option(
+    "--seconds", default=300, show_default=True, help="Lifetime, 300 at most."
+)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="A scope that the token grants, such as keys:rotate; repeatable.",
+)
+@click.option("--kid", help="The `kid` header; needed if JWT_JWKS_FILE is set.")
+@json_option
+def token(
+    roles: tuple[str, ...],
+    subject: str,
+    seconds: int,
+    scopes: tuple[str, ...],
+    kid: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """
+    Mint a token for development; refused in production.
+
+    Example: curl -H "Authorization: Bearer $(hotwallet token)" URL
+    """
+    minted = mint(
+        Settings.from_env(os.environ),
+        subject=subject,
+        roles=cast("tuple[Role, ...]", roles),
+        lifetime=timedelta(seconds=seconds),
+        scopes=scopes,
+        key_id=kid,
+    )
+    document = {
+        "token": minted,
+        "subject": subject,
+        "roles": roles,
+        "scopes": scopes,
+        "expiresIn": seconds,
+    }
+    print_result(document, [minted], as_json=as_json)

@@ -1,0 +1,29 @@
+"""``hotwallet worker``: process accepted refunds."""
+
+import os
+import signal
+from threading import Event
+
+import click
+
+from api.bootstrap import build_worker
+from api.logs import configure
+from signer.config.settings import Settings
+
+
+@click.command()
+@click.option(
+    "--interval", default=1.0, show_default=True, help="Seconds between two passes."
+)
+@click.option("--once", is_flag=True, help="Make one pass, then exit.")
+def worker(interval: float, once: bool) -> None:
+    """
+    Process accepted refunds: send, resend and confirm their transactions.
+
+    Runs until it receives SIGTERM or SIGINT.
+    """
+    configure(Settings.from_env(os.environ))
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    build_worker().run(wait=lambda: once or stop.wait(interval))

@@ -1,0 +1,76 @@
+"""On a terminal, a command prints its own lines only; elsewhere its log is kept."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backends.sql import SQLStore
+
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def environ(sqlite_store: SQLStore, sqlite_url: str, tmp_path: Path) -> dict[str, str]:
+    """The environment of a service with one network, whose nodes are not asked."""
+    networks = tmp_path / "networks.toml"
+    networks.write_text(
+        '[networks.local]\nchain_id = 31337\nrpc_urls = ["http://127.0.0.1:9"]\n'
+        f'[networks.local.tokens.TUSD]\naddress = "0x{"1" * 40}"\n'
+        'decimals = 6\nmax_amount = "1000"\n'
+    )
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "APP_ENV": "test",
+        "NETWORKS_FILE": str(networks),
+        "DATABASE_URL": sqlite_url,
+    }
+
+
+def _pause(environ: dict[str, str], *options: str, terminal: bool) -> tuple[str, str]:
+    """Run ``hotwallet nonce pause``; return standard output and standard error."""
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    with os.fdopen(reader, "rb", buffering=0) as errors:
+        finished = subprocess.run(
+            [sys.executable, "-m", "api.cli", *options, "nonce", "pause"],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            timeout=60,
+            check=True,
+        )
+        os.write(writer, b"end\n")
+        os.close(writer)
+        shown = b""
+        while b"end" not in shown:
+            shown += errors.read(65536)
+    return finished.stdout.decode(), shown.decode().rpartition("end")[0]
+
+
+def _events(store: SQLStore) -> list[object]:
+    store.seal()
+    return [each.record.fields["event"] for each in store.sealed(0, 100)]
+
+
+RECORDS = ["nonce-pause-intent", "nonce-pause"]
+
+
+def test_on_a_terminal(environ: dict[str, str], sqlite_store: SQLStore) -> None:
+    """The result alone is shown; the audit records are in the ledger."""
+    assert _pause(environ, terminal=True) == ("local: paused\n", "")
+    assert _events(sqlite_store) == RECORDS
+
+
+@pytest.mark.parametrize(("options", "terminal"), [(["--verbose"], True), ([], False)])
+def test_the_log(environ: dict[str, str], options: list[str], terminal: bool) -> None:
+    """With --verbose, or away from a terminal, standard error has the audit records."""
+    result, log = _pause(environ, *options, terminal=terminal)
+
+    assert result == "local: paused\n"
+    assert [json.loads(line)["event"] for line in log.splitlines()] == RECORDS

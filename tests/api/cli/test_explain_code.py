@@ -1,0 +1,148 @@
+"""``hotwallet explain-code`` explains every code that the program can print."""
+
+import ast
+import pkgutil
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from api.cli.explain_code import load_codes
+from signer.alerts import Alert
+from signer.errors import HotWalletError
+from tests.api.commands import Run, started
+
+
+ROOT = Path(__file__).parents[3]
+PACKAGES = ("signer", "backends", "api", "softhsm")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return what runs ``hotwallet`` without any configuration."""
+    return started(monkeypatch, capsys)
+
+
+def _explained(kind: str) -> set[str]:
+    return {each["code"] for each in load_codes() if each["kind"] == kind}
+
+
+def _documented(document: str, heading: str) -> set[str]:
+    """Return the codes in the first column of the tables with that *heading*."""
+    codes: set[str] = set()
+    inside = False
+    for line in (ROOT / "docs" / document).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("|"):
+            inside = False
+        elif line.startswith(heading):
+            inside = True
+        elif inside:
+            codes.update(re.findall(r"`([a-z0-9-]+)`", line.split("|")[1]))
+    return codes
+
+
+def _error_codes(kind: type[HotWalletError]) -> Iterator[str]:
+    """Yield the codes of *kind* and its subclasses, except for those of tests."""
+    if kind.__module__.partition(".")[0] in PACKAGES:
+        yield kind.code
+    for subclass in kind.__subclasses__():
+        yield from _error_codes(subclass)
+
+
+def _refusal_codes() -> Iterator[str]:
+    """Yield the literal first argument of every call that makes a refusal."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                match node:
+                    case ast.Call(
+                        func=ast.Name(id="Refusal" | "_refusal"),
+                        args=[ast.Constant(value=str(code)), *_],
+                    ):
+                        yield code
+
+
+def _production_refusal_codes() -> Iterator[str]:
+    """Yield the codes in the guard's table of what production refuses."""
+    source = (ROOT / "signer/startup/guard.py").read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Tuple(elts=[condition, ast.Constant(value=str(code)), _]) if (
+                not isinstance(condition, ast.Constant)
+            ):
+                yield code
+
+
+def test_the_guards_document() -> None:
+    """docs/guard.md and the table have the same refusals."""
+    assert _documented("guard.md", "| code |") == _explained("refusal")
+
+
+def test_the_alarms_document() -> None:
+    """docs/operations/alarms.md, the code and the table have the same alerts."""
+    alerts = _documented("operations/alarms.md", "| alert |")
+
+    assert alerts == _explained("alert") == {str(alert) for alert in Alert}
+
+
+def test_every_refusal_has_an_entry() -> None:
+    """Codes that the code base refuses with are explained."""
+    codes = {*_refusal_codes(), *_production_refusal_codes()}
+
+    assert {"settings-invalid", "debug-forbidden", "gunicorn-overridden"} <= codes
+    assert codes <= _explained("refusal")
+
+
+def test_every_error_has_an_entry() -> None:
+    """The codes of all error classes are explained, and no others."""
+    for name in PACKAGES:
+        package = import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            # These are run by Python, Alembic and gunicorn, and cannot be imported.
+            if not module.name.endswith((".__main__", ".env", ".gunicorn_conf")):
+                import_module(module.name)
+
+    assert set(_error_codes(HotWalletError)) == _explained("error")
+
+
+def test_an_entry_for_people(run: Run) -> None:
+    """A code may be several things; each has a title, a meaning and a cure."""
+    finished = run("explain-code", "Chain-Unavailable")
+    lines = finished.out.splitlines()
+
+    assert finished.status == 0
+    assert lines[0] == "chain-unavailable (guard refusal): No node answers"
+    assert lines[1].startswith("  Meaning: ")
+    assert lines[2].startswith("  Cure:    ")
+    assert lines[3] == "chain-unavailable (error): No node answers"
+
+
+def test_an_entry_for_programs(run: Run) -> None:
+    """--json prints an array of entries."""
+    (entry,) = run("explain-code", "debug-forbidden", "--json").json
+
+    assert entry == {
+        "code": "debug-forbidden",
+        "kind": "refusal",
+        "title": "DEBUG is forbidden in production",
+        "meaning": "DEBUG=true in production.",
+        "cure": "Unset it.",
+    }
+
+
+def test_all_entries(run: Run) -> None:
+    """Without a code, all of them are listed."""
+    finished, for_programs = run("explain-code"), run("explain-code", "--json")
+
+    assert len(finished.out.splitlines()) == len(load_codes())
+    assert for_programs.json == load_codes()
+
+
+def test_an_unknown_code(run: Run) -> None:
+    """An unknown code is an error, with status 1."""
+    finished = run("explain-code", "nonsense")
+
+    assert (finished.status, finished.out) == (1, "")
+    assert finished.err.startswith("error: not-found: there is no such code")

@@ -1,0 +1,286 @@
+"""``hotwallet nonce``, on anvil."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+
+from api.cli.operator import current_operator
+from backends.sql import SQLStore
+from signer.config.networks import load_networks
+from signer.model.audit_record import Actor
+from signer.model.refund import Refund
+from signer.ports import Store
+from tests.api.commands import Run, Told
+from tests.fixtures.chain import DevChain
+from tests.support.keys import key_at, made_active
+from tests.support.payments import signed
+from tests.support.refunds import KEY, World
+
+
+def _spend(world: World, dev: DevChain, nonce: int) -> None:
+    """Send a transaction with the wallet's key, outside of the service."""
+    account = Account.from_key(KEY.secret)
+    raw = signed(account, nonce=nonce, data=b"\xf0\x0d")
+    assert account.address == world.signer.address
+    dev.rpc("eth_sendRawTransaction", "0x" + raw.hex())
+    dev.rpc("evm_mine")
+
+
+def _ledger(store: Store) -> object:
+    wallets = store.wallets()
+    return wallets, [store.foreign(each.chain_id, each.sender) for each in wallets]
+
+
+@pytest.mark.parametrize(
+    "command", [("refund", "explain", "rf_0"), ("nonce", "repair", "--dry-run")]
+)
+def test_an_unusable_configuration(
+    run: Run, networks: Callable[..., Path], command: tuple[str, ...]
+) -> None:
+    """Without a networks file, commands refuse with its code and status 78."""
+    networks().unlink()
+    told = run(*command)
+
+    assert (told.status, told.out) == (78, "")
+    assert "refused: networks-misconfigured" in told.err
+
+
+def test_nothing_to_repair(run: Run, world: World) -> None:
+    """There is no wallet before the first payment; afterwards it is in order."""
+    before = run("nonce", "repair", "--dry-run")
+    world.broadcast()
+    after = run("nonce", "repair", "--dry-run")
+
+    assert (before.status, before.out) == (0, "no wallet has paid anything yet\n")
+    assert (after.status, after.out) == (
+        0,
+        f"local {world.signer.address}: next nonce 1, the chain's 1\n  in order\n",
+    )
+
+
+def test_a_dry_run_changes_nothing(
+    run: Run, world: World, paid: Refund, fresh_anvil: DevChain
+) -> None:
+    """R23: --dry-run shows a paused wallet with its foreign transactions; status 1."""
+    _spend(world, fresh_anvil, 1)
+    world.watched()
+    before = _ledger(world.store)
+    told = run("nonce", "repair", "--dry-run")
+
+    assert told.status == 1
+    assert "  paused by chain-ahead" in told.out
+    assert "  foreign: nonce 1, transaction 0x" in told.out
+    assert "to accept this and resume the wallet: omit --dry-run" in told.out
+    assert before == _ledger(world.store)
+
+
+def test_a_wallet_that_is_not_paused_yet(
+    run: Run, world: World, paid: Refund, fresh_anvil: DevChain
+) -> None:
+    """R23: a chain that is ahead is shown even before a worker has noticed it."""
+    _spend(world, fresh_anvil, 1)
+    told = run("nonce", "repair", "--dry-run")
+
+    assert told.status == 1
+    assert (
+        "next nonce 1, the chain's 2\n  not paused yet: a worker will pause it"
+        in told.out
+    )
+    assert "not looked at yet: 1 of the chain's transactions" in told.out
+    assert "in order" not in told.out
+
+
+def test_repair_resumes_the_wallet(
+    run: Run, world: World, paid: Refund, fresh_anvil: DevChain
+) -> None:
+    """R23: foreign transactions are accepted; the next refund gets the next nonce."""
+    for nonce in (1, 2):
+        _spend(world, fresh_anvil, nonce)
+    world.work()
+    applied = run("nonce", "repair", "--yes")
+    again = run("nonce", "repair", "--dry-run")
+
+    assert (applied.status, again.status) == (0, 0)
+    assert "  resumed" in applied.out
+    assert "next nonce 3, the chain's 3\n  in order" in again.out
+    assert world.broadcast().nonce == 3
+
+
+def test_repair_waits_for_finality(
+    run: Run,
+    world: World,
+    paid: Refund,
+    fresh_anvil: DevChain,
+    networks: Callable[..., Path],
+) -> None:
+    """A foreign transaction that is not final is not accepted; status 1."""
+    _spend(world, fresh_anvil, 1)
+    world.network = load_networks(networks(confirmations=1000))["local"]
+    world.watched()
+    told = run("nonce", "repair", "--yes")
+
+    assert told.status == 1
+    assert "  paused by chain-ahead" in told.out
+    assert "  not looked at yet: 1 of the chain's transactions" in told.out
+    assert "not final yet" in told.out
+
+
+def test_repairs_for_programs(
+    run: Run, world: World, paid: Refund, fresh_anvil: DevChain
+) -> None:
+    """--json prints an array with foreign transactions and what was done."""
+    _spend(world, fresh_anvil, 1)
+    world.watched()
+    (looked,) = run("nonce", "repair", "--json", "--dry-run").json
+    (applied,) = run("nonce", "repair", "--yes", "--json").json
+
+    assert (looked["network"], looked["address"]) == ("local", world.signer.address)
+    assert (looked["paused_by"], looked["resumed"]) == ("chain-ahead", False)
+    assert [sighting["nonce"] for sighting in looked["foreign"]] == [1]
+    assert (applied["paused_by"], applied["resumed"]) == (None, True)
+    assert (applied["next_nonce"], applied["chain_next_nonce"]) == (2, 2)
+    assert (applied["foreign"], applied["stopped_at"]) == ([], None)
+
+
+def test_one_network_alone(run: Run, paid: Refund) -> None:
+    """--network selects a network; an unknown name is an error."""
+    known = run("nonce", "repair", "--network", "local", "--dry-run")
+    unknown = run("nonce", "repair", "--network", "mainnet", "--dry-run")
+
+    assert known.out.startswith("local ")
+    assert (unknown.status, unknown.out) == (1, "")
+    assert unknown.err.startswith("error: not-found: ")
+
+
+def test_repair_needs_nodes(
+    run: Run, networks: Callable[..., Path], paid: Refund
+) -> None:
+    """Without a node the command fails with status 1."""
+    networks(url="http://127.0.0.1:9")
+    told = run("nonce", "repair", "--dry-run")
+
+    assert (told.status, told.out) == (1, "")
+    assert "error: chain-unavailable: " in told.err
+    assert "127.0.0.1:9" not in told.err
+
+
+def test_the_kill_switch(
+    run: Run, world: World, paid: Refund, networks: Callable[..., Path]
+) -> None:
+    """R27: pause needs no node, lasts until `nonce resume`, and can be repeated."""
+    networks(url="http://127.0.0.1:9")
+    first = run("nonce", "pause")
+    again = run("nonce", "pause")
+    networks()
+    waiting = world.accepted()
+    world.work()
+    blocked = world.stored(waiting).blocked_by
+    repaired = run("nonce", "repair", "--yes")
+    (document,) = run("nonce", "repair", "--json", "--dry-run").json
+    explained = run("refund", "explain", waiting.id)
+    resumed, twice = run("nonce", "resume"), run("nonce", "resume")
+
+    assert first == Told(0, "local: paused\n", first.err)
+    assert again == Told(0, "local: already-paused\n", again.err)
+    assert blocked == "wallet-paused"
+    assert (repaired.status, "  in order" in repaired.out) == (0, True)
+    assert "  an operator paused the network at " in repaired.out
+    assert "`hotwallet nonce resume` ends that\n" in repaired.out
+    assert document["stopped_at"] is not None
+    assert "an operator stopped the network" in explained.out
+    assert resumed == Told(0, "local: resumed\n", resumed.err)
+    assert twice == Told(0, "local: not-paused\n", twice.err)
+    world.work(after=timedelta(seconds=60))
+    assert world.stored(waiting).nonce == 1
+
+
+def test_the_kill_switch_for_programs(run: Run) -> None:
+    """--json prints one array, with a status by network."""
+    first, again = run("nonce", "pause", "--json"), run("nonce", "pause", "--json")
+    resumed, twice = run("nonce", "resume", "--json"), run("nonce", "resume", "--json")
+
+    assert [each.json for each in (first, again, resumed, twice)] == [
+        [{"network": "local", "status": status}]
+        for status in ("paused", "already-paused", "resumed", "not-paused")
+    ]
+
+
+def test_the_kill_switch_of_one_network(run: Run, paid: Refund) -> None:
+    """An unknown network is an error, and nothing is paused."""
+    unknown = run("nonce", "pause", "--network", "mainnet")
+    known = run("nonce", "pause", "--network", "local")
+
+    assert (unknown.status, unknown.out) == (1, "")
+    assert known.out.endswith(": paused\n")
+
+
+def test_abandon(run: Run, world: World) -> None:
+    """Only a blocked key's transactions can be abandoned, on each network."""
+    asked = ("nonce", "abandon", world.signer.address, "--yes")
+    world.broadcast()
+    refused = run(*asked)
+    new = key_at("0x70997970C51812dc3A010C7d01b50e0d17dc79C8")
+    made_active(world.store, new, block=True)
+    dry = [run(*asked[:3], "--dry-run", *options) for options in ((), ("--json",))]
+    first, again = run(*asked), run(*asked, "--network", "local")
+    nothing = run(*asked[:3], "--dry-run")
+
+    assert (refused.status, refused.out) == (1, "")
+    assert "error: conflict: " in refused.err
+    assert dry[0].out == "local: would-abandon\n"
+    assert dry[1].json == [{"network": "local", "status": "would-abandon"}]
+    assert (first.status, first.out) == (0, "local: abandoned\n")
+    assert nothing.out == "local: not-waiting\n"
+    assert (again.status, again.out) == (0, "local: not-waiting\n")
+
+
+def test_audit_records_of_changes(
+    run: Run, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change leaves intent and outcome with the operator; a dry run does not."""
+    monkeypatch.setenv("LOGNAME", "alice")
+    run("nonce", "repair", "--dry-run")
+    run("nonce", "pause")
+    run("nonce", "resume", "--network", "mainnet")
+    told = run("nonce", "repair", "--yes")
+    sqlite_store.seal()
+    records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
+
+    assert [(each["event"], each["outcome"], each["actor"]) for each in records] == [
+        ("nonce-pause-intent", "success", "cli:alice"),
+        ("nonce-pause", "success", "cli:alice"),
+        ("nonce-resume-intent", "success", "cli:alice"),
+        ("nonce-resume", "not-found", "cli:alice"),
+        ("nonce-repair-intent", "success", "cli:alice"),
+        ("nonce-repair", "success", "cli:alice"),
+    ]
+    assert '"event": "nonce-repair"' in told.err
+    assert told.out == "no wallet has paid anything yet\n"
+
+
+def test_an_operator_without_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kill switch works in a container without user names."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
+
+    assert current_operator() == Actor("cli:uid-4000000001")
+
+
+def test_an_operator_whose_name_is_not_utf8(
+    run: Run, sqlite_store: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login name that is not UTF-8 is recorded with replacement characters."""
+    monkeypatch.setenv("LOGNAME", "al\udcffce")
+    run("nonce", "pause", "--network", "local")
+    sqlite_store.seal()
+    records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
+
+    assert {each["actor"] for each in records} == {"cli:al?ce"}
+    assert current_operator() == Actor("cli:al?ce")

@@ -1,0 +1,36 @@
+"""``hotwallet token`` mints tokens for development."""
+
+import jwt
+import pytest
+
+from tests.api.commands import Run, started
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return what runs ``hotwallet`` with a shared secret."""
+    monkeypatch.setenv("APP_ENV", "test")
+    monkeypatch.setenv("JWT_ALGORITHM", "HS256")
+    monkeypatch.setenv("JWT_SECRET", "s" * 32)
+    return started(monkeypatch, capsys)
+
+
+def test_a_token(run: Run) -> None:
+    """Without --json, the token alone is on standard output."""
+    minted = run("token", "--role", "admin", "--subject", "alice").out.strip()
+    claims = jwt.decode(minted, options={"verify_signature": False})
+
+    assert (claims["sub"], claims["roles"]) == ("alice", ["admin"])
+
+
+def test_a_token_for_programs(run: Run) -> None:
+    """--json prints the token with what it grants, and its lifetime in seconds."""
+    document = run("token", "--scope", "keys:rotate", "--seconds", "60", "--json").json
+
+    assert document.pop("token").count(".") == 2
+    assert document == {
+        "subject": "developer",
+        "roles": ["merchant"],
+        "scopes": ["keys:rotate"],
+        "expiresIn": 60,
+    }
