@@ -36,8 +36,9 @@ def cli() -> None:
     """
     Sign and send stablecoin refunds with a key that never leaves its HSM.
 
-    Settings are environment variables; docs/configuration.md lists them.  A command
-    exits with 78 when it refuses them, and docs/guard.md has the cure of each code.
+    Settings are environment variables; docs/reference/configuration.md lists them.
+    A command exits with 78 when it refuses them; docs/reference/guard.md explains
+    each code.
     """
 
 

@@ -31,7 +31,7 @@ from signer.redact import key_prefix
 _LOOKUP_SECONDS = 10.0
 """Less than a rung has, so that a region which hangs is a warning here, too."""
 
-_HSM_DOWN = "docs/operations/hsm-down.md has a row for each code"
+_HSM_DOWN = "docs/how-to/hsm-down.md has a row for each code"
 
 
 def key_steps(patient: DoctorContext) -> Iterator[Check]:
@@ -42,7 +42,7 @@ def key_steps(patient: DoctorContext) -> Iterator[Check]:
     yield Check(
         "key",
         lambda: _key(patient),
-        "hotwallet keys list; docs/operations/hsm-down.md",
+        "hotwallet keys list; docs/how-to/hsm-down.md",
         ("database", "device"),
     )
     yield Check("signature", lambda: _signature(patient), _HSM_DOWN, ("key",))
@@ -51,7 +51,7 @@ def key_steps(patient: DoctorContext) -> Iterator[Check]:
         yield Check(
             "configured",
             lambda: _configured(patient, active),
-            f"{_advice(patient, active)}; docs/guard.md",
+            f"{_advice(patient, active)}; docs/reference/guard.md",
             ("device",),
         )
 
@@ -61,7 +61,7 @@ def _device_cure(patient: DoctorContext) -> str:
     if settings is None or not settings.use_kms:
         return "hotwallet softhsm doctor"
     if patient.active is None:
-        return "check credentials, AWS_REGION and KMS_KEY_ID; docs/kms.md"
+        return "check credentials, AWS_REGION and KMS_KEY_ID; docs/reference/kms.md"
     return f"check credentials; {_HSM_DOWN}"
 
 
@@ -85,7 +85,7 @@ def _configured_alone(patient: DoctorContext) -> Finding:
         return Finding(
             f"the configured key does not answer ({e.code}), and whether it is the"
             " active one the database does not tell",
-            "mend the database first; docs/operations/database-down.md",
+            "mend the database first; docs/how-to/database-down.md",
         )
     return found
 
@@ -150,13 +150,13 @@ def _configured(patient: DoctorContext, active: Key) -> Finding:
     if found.address != active.address:
         return Finding(
             f"{setting} names {key_prefix(found.key_id)}, which is {found.state}",
-            f"{_advice(patient, active)}; docs/operations/rotation.md",
+            f"{_advice(patient, active)}; docs/how-to/rotation.md",
         )
     if name.startswith("arn:") and name != active.key_id:
         return Finding(
             f"{setting} names the place that the active key was relocated from",
             f"{_advice(patient, active)}, and AWS_REGION to that ARN's region;"
-            " docs/operations/deploy.md",
+            " docs/how-to/deploy.md",
         )
     return Finding(f"{setting} names the active key")
 

@@ -14,7 +14,7 @@ from signer.startup.guard import check_chain
 
 
 _WEI_DECIMALS = 18
-_EMPTY = "docs/operations/wallet-empty.md"
+_EMPTY = "docs/how-to/wallet-empty.md"
 
 
 def network_steps(patient: DoctorContext) -> Iterator[Check]:
@@ -28,9 +28,12 @@ def _steps_of(visit: NetworkContext) -> Iterator[Check]:
     # Whose money it is, the ring knows; while it has no key, the device does.
     device = () if visit.patient.active is not None else ("device",)
     key = device and ("database", *device)
-    yield Check(nodes, partial(_nodes, visit), "docs/operations/rpc-down.md")
+    yield Check(nodes, partial(_nodes, visit), "docs/how-to/rpc-down.md")
     yield Check(
-        chain, partial(_chain, visit), "correct the TOML file; docs/guard.md", (nodes,)
+        chain,
+        partial(_chain, visit),
+        "correct the TOML file; docs/reference/guard.md",
+        (nodes,),
     )
     yield Check(f"{visit.name} gas", partial(_gas, visit), _EMPTY, (chain, *key))
     for symbol in visit.network.tokens:
@@ -43,19 +46,19 @@ def _steps_of(visit: NetworkContext) -> Iterator[Check]:
     yield Check(
         f"{visit.name} nonces",
         partial(nonces, visit),
-        "hotwallet nonce repair; docs/operations/stuck-queue.md",
+        "hotwallet nonce repair; docs/how-to/stuck-queue.md",
         (chain, "database", *device),
     )
     yield Check(
         f"{visit.name} worker",
         partial(worker, visit),
-        "start `hotwallet worker`; docs/operations/stuck-queue.md",
+        "start `hotwallet worker`; docs/how-to/stuck-queue.md",
         ("database", *device),
     )
     yield Check(
         f"{visit.name} mined",
         partial(_mined, visit),
-        "docs/operations/rpc-down.md",
+        "docs/how-to/rpc-down.md",
         (chain, *key),
     )
 
@@ -71,7 +74,7 @@ def _nodes(visit: NetworkContext) -> Finding:
     if len(silent) == len(views):
         raise ChainUnavailableError(told)
     if silent:
-        return Finding(told, "docs/operations/rpc-down.md")
+        return Finding(told, "docs/how-to/rpc-down.md")
     return Finding(told)
 
 

@@ -31,7 +31,7 @@ DOCTOR = Actor("doctor")
 _SEAL_SECONDS = 5.0
 _LOOK_SECONDS = 0.25
 
-_GUARD = "docs/guard.md has the cure for each code"
+_GUARD = "docs/reference/guard.md has the cure for each code"
 
 
 def steps(patient: DoctorContext) -> Iterator[Check]:
@@ -39,22 +39,24 @@ def steps(patient: DoctorContext) -> Iterator[Check]:
     yield Check(
         "settings",
         lambda: _settings(patient),
-        "correct the variable; docs/configuration.md lists them",
+        "correct the variable; docs/reference/configuration.md lists them",
     )
     yield Check(
         "networks",
         lambda: _networks(patient),
-        "correct the TOML file; docs/networks.md shows a good one",
+        "correct the TOML file; docs/reference/networks.md shows a good one",
         ("settings",),
     )
     # Without the networks as well: what else is wrong must not wait for them.
     yield Check("guard", lambda: _guard(patient), _GUARD, ("settings",))
     yield Check("proxy", lambda: _proxy(patient), _GUARD, ("settings",))
-    yield Check("tokens", lambda: _tokens(patient), "docs/auth.md", ("settings",))
+    yield Check(
+        "tokens", lambda: _tokens(patient), "docs/reference/auth.md", ("settings",)
+    )
     yield Check(
         "database",
         lambda: _database(patient),
-        "hotwallet db upgrade; docs/operations/database-down.md",
+        "hotwallet db upgrade; docs/how-to/database-down.md",
         ("settings",),
     )
     yield Check("role", lambda: _role(patient), _GUARD, ("database",))
@@ -69,7 +71,7 @@ def steps(patient: DoctorContext) -> Iterator[Check]:
     yield Check(
         "checkpoints",
         lambda: _checkpoints(patient),
-        'docs/audit.md, "When nobody signs"; docs/guard.md for a refusal',
+        'docs/reference/audit.md, "When checkpoints stop"; docs/reference/guard.md',
         ("database",),
     )
 
@@ -87,7 +89,9 @@ def _networks(patient: DoctorContext) -> Finding:
 def _guard(patient: DoctorContext) -> Finding:
     warnings = check_settings(patient.settings, patient.networks)
     if warnings:
-        return Finding("; ".join(warnings), "nothing on a laptop; docs/guard.md")
+        return Finding(
+            "; ".join(warnings), "nothing on a laptop; docs/reference/guard.md"
+        )
     return Finding("nothing to refuse")
 
 
@@ -99,7 +103,7 @@ def _proxy(patient: DoctorContext) -> Finding:
     if settings.is_production:
         return Finding(
             "none is named: all callers share one limit of bad tokens",
-            "name it in TRUSTED_PROXIES; docs/operations/deploy.md",
+            "name it in TRUSTED_PROXIES; docs/how-to/deploy.md",
         )
     return Finding("none is named, and none is needed here")
 
@@ -130,7 +134,7 @@ def _role(patient: DoctorContext) -> Finding:
     if found:
         return Finding(
             f"the database's role {', '.join(found)}",
-            "nothing on a laptop; docs/database.md has the grants for production",
+            "nothing on a laptop; production grants: docs/reference/database.md",
         )
     if patient.settings.effective_database_url.startswith("sqlite"):
         return Finding("whoever may write SQLite's file may change the audit")
@@ -160,7 +164,7 @@ def _checkpoints(patient: DoctorContext) -> Finding:
     if path is None:
         return Finding(
             "nobody signs for the audit's length",
-            "set AUDIT_SIGNING_KEY_FILE; docs/guard.md says how to make one",
+            "set AUDIT_SIGNING_KEY_FILE; docs/reference/guard.md says how to make one",
         )
     key = CheckpointKey.load(path)
     said = f"signed as {patient.settings.audit_origin}: {_signed(patient)}"
@@ -168,7 +172,7 @@ def _checkpoints(patient: DoctorContext) -> Finding:
     if last is not None and not _is_by(key, last):
         return Finding(
             f"{said}; the last checkpoint is not by this host's key",
-            "docs/operations/alarms.md, `audit-checkpoint-of-another-key`",
+            "docs/how-to/alarms.md, `audit-checkpoint-of-another-key`",
         )
     return Finding(said)
 

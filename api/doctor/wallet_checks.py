@@ -65,7 +65,7 @@ def _unopened(name: str, counted: int) -> Finding:
         return Finding(f"{name} never paid anything here")
     return Finding(
         f"{name} has sent {counted}, and the ledger knows of none: it begins paused",
-        "docs/operations/restore.md, if it was the service that sent them",
+        "docs/how-to/restore.md, if it was the service that sent them",
     )
 
 

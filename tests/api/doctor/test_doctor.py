@@ -334,7 +334,7 @@ def test_an_empty_wallet(home: dict[str, str], fresh_anvil: DevChain) -> None:
 
     assert rung.state is State.FAILED
     assert rung.said.startswith("insufficient-funds")
-    assert rung.cure == "docs/operations/wallet-empty.md"
+    assert rung.cure == "docs/how-to/wallet-empty.md"
 
 
 def _address(home: Mapping[str, str]) -> str:

@@ -126,7 +126,7 @@ def test_relocated_while_the_old_region_is_down(service: Service) -> None:
     assert rungs["device"].said.endswith(f"is {service.first.address}")
     assert rungs["configured"].cure == (
         f"set KMS_KEY_ID to the active key's ARN, {key_prefix(arn)}, and AWS_REGION to"
-        " that ARN's region; docs/operations/deploy.md"
+        " that ARN's region; docs/how-to/deploy.md"
     )
     assert arn.rpartition("/")[2] not in str(rungs)
 
@@ -145,7 +145,7 @@ def test_rotated_away_from_a_disabled_key(service: Service, *, block: bool) -> N
     assert configured.said == f"KMS_KEY_ID names {first}, which is {state}"
     assert configured.cure == (
         f"set KMS_KEY_ID to the active key's ARN, {key_prefix(active.key_id)}, and"
-        f" WALLET_ADDRESS to {active.address}; docs/operations/rotation.md"
+        f" WALLET_ADDRESS to {active.address}; docs/how-to/rotation.md"
     )
     for key in (service.first, active):
         assert key.key_id.rpartition("/")[2] not in str(rungs)
@@ -185,7 +185,7 @@ def test_the_active_key_is_down(service: Service) -> None:
     rungs = examined(service.environ)
 
     assert rungs["device"].said.startswith("key-unusable: ")
-    assert "docs/operations/hsm-down.md" in str(rungs["device"].cure)
+    assert "docs/how-to/hsm-down.md" in str(rungs["device"].cure)
     assert "KMS_KEY_ID" not in str(rungs["device"].cure)
     assert _of(rungs, "key", "signature", "configured") == {"skipped"}
     assert _of(rungs, *OF_THE_NETWORK) == {"ok"}

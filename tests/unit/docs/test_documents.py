@@ -31,7 +31,9 @@ VARIABLES = sorted(
 )
 
 
-@pytest.mark.parametrize("document", [".env.example", "docs/configuration.md"])
+@pytest.mark.parametrize(
+    "document", [".env.example", "docs/reference/configuration.md"]
+)
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_every_variable_is_documented(variable: str, document: str) -> None:
     """Whatever the service reads from its environment can be looked up."""
@@ -52,7 +54,7 @@ def test_every_refusal_is_documented() -> None:
         for source in sources
         for code in re.findall(r'Refusal\(\s*"([a-z0-9-]+)"', source)
     }
-    guide = (ROOT / "docs" / "guard.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "reference" / "guard.md").read_text(encoding="utf-8")
 
     assert len(codes) > 8
     assert {code for code in codes if f"`{code}`" not in guide} == set()
@@ -66,7 +68,7 @@ def _errors(kind: type[HotWalletError]) -> Iterator[type[HotWalletError]]:
 
 def test_every_answer_is_documented() -> None:
     """Each status and code of the API, unless it is our fault, says what to do."""
-    guide = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \| (.*?) \|", guide, re.MULTILINE)
     told = {
         (int(status), code)
@@ -97,7 +99,7 @@ def _problem(kind: type[HotWalletError]) -> Problem:
 
 def test_every_route_is_documented() -> None:
     """Each route and method stands in the API's first table."""
-    guide = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
     source = (ROOT / "api" / "http" / "app.py").read_text(encoding="utf-8")
     told = re.findall(r"^\| `(?:GET|POST) (\S+)` \|", guide, re.MULTILINE)
     routes = {
@@ -111,7 +113,7 @@ def test_every_route_is_documented() -> None:
 
 def test_every_table_is_documented() -> None:
     """Each table of the ledger has its line."""
-    guide = (ROOT / "docs" / "database.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "reference" / "database.md").read_text(encoding="utf-8")
 
     assert {name for name in metadata.tables if f"| `{name}` |" not in guide} == set()
 
@@ -136,3 +138,26 @@ def test_the_links_lead_somewhere() -> None:
     ]
 
     assert broken == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    """Each page of the documentation is linked from its index."""
+    folder = ROOT / "docs"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    pages = {str(path.relative_to(folder)) for path in folder.rglob("*.md")}
+
+    assert {
+        page
+        for page in pages - {"README.md"}
+        if f"]({page})" not in index and not page.startswith("adr/0")
+    } == set()
+
+
+def test_every_decision_is_in_its_index() -> None:
+    """Each architecture decision record has its summary."""
+    folder = ROOT / "docs" / "adr"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+
+    assert {
+        page.name for page in folder.glob("0*.md") if f"]({page.name})" not in index
+    } == set()
