@@ -125,16 +125,27 @@ def test_the_example_of_networks_is_valid() -> None:
     assert Networks.model_validate(tomllib.loads(example)).networks
 
 
+def _slug(heading: str) -> str:
+    """Return the anchor that GitHub gives to *heading*."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def _anchors(page: Path) -> set[str]:
+    text = page.read_text(encoding="utf-8")
+    return {_slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
 def test_the_links_lead_somewhere() -> None:
-    """No relative link in a document is broken."""
+    """No relative link in a document is broken, and its anchor exists."""
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     broken = [
-        f"{document.relative_to(ROOT)}: {target}"
+        f"{document.relative_to(ROOT)}: {target}#{anchor}"
         for document in documents
-        for target in re.findall(
-            r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text(encoding="utf-8")
         )
-        if not (document.parent / target).exists()
+        if not (page := document.parent / target if target else document).exists()
+        or (anchor and anchor not in _anchors(page))
     ]
 
     assert broken == []
