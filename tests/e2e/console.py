@@ -23,10 +23,11 @@ _FENCE = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*) -->\n)?^```console\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-# What differs from run to run.  The same address, hash or refund id in a document must
-# be the same in the output, also in a later block.
+# What differs from run to run, except statuses.  The same address, hash or refund id
+# in a document must be the same in the output, also in a later block.
 _VARIABLE = re.compile(
-    r"(?P<name>0x[0-9a-fA-F]+|rf_[0-9a-f]+)"
+    r"(?P<exact>(?:\"status\": |\bstatus |HTTP/1\.1 )\d+)"
+    r"|(?P<name>0x[0-9a-fA-F]+|rf_[0-9a-f]+)"
     r"|(?P<anything>\.\.\.)"
     r"|(?P<time>\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|\+00:00))"
     r"|(?P<hex>(?:au|req)_[0-9a-f]+)"
@@ -156,6 +157,7 @@ def _pattern(documented: str, known: Mapping[str, str]) -> tuple[str, dict[str, 
             kind = "0x[0-9a-fA-F]+" if text.startswith("0x") else "rf_[0-9a-f]+"
             return f"(?P<{group}>{kind})"
         return {
+            "exact": re.escape(text),
             "anything": ".*?",
             "time": r"[0-9T:.+-]+Z?",
             "hex": r"\w+",

@@ -19,6 +19,7 @@ _OPTIONS = {
     " --dry-run": "",
 }
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-refund.md"
+LIBRARY = ROOT / "docs" / "reference" / "library.md"
 
 
 @pytest.fixture
@@ -73,3 +74,15 @@ def test_a_block_that_is_not_run_has_a_reason() -> None:
     assert all(
         step.command.startswith("make ") for block in left_out for step in block.steps
     )
+
+
+def test_the_library_example_runs(console: Console) -> None:
+    """The Python example signs with the stack's key."""
+    (example,) = re.findall(
+        r"```python\n(.*?)```", LIBRARY.read_text(encoding="utf-8"), re.DOTALL
+    )
+    console.run("source .hotwallet/dev/env")
+
+    printed = console.run(f"python - <<'END'\n{example}print('signed')\nEND")
+
+    assert printed == "signed"

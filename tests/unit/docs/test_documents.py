@@ -1,4 +1,4 @@
-"""What the documents promise to list, they list."""
+"""The reference pages list every variable, code, route and table; links work."""
 
 import re
 import tomllib
@@ -36,14 +36,14 @@ VARIABLES = sorted(
 )
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_every_variable_is_documented(variable: str, document: str) -> None:
-    """Whatever the service reads from its environment can be looked up."""
+    """Each environment variable of the service is documented."""
     text = (ROOT / document).read_text(encoding="utf-8")
 
     assert re.search(rf"\b{variable}\b", text)
 
 
 def test_every_refusal_is_documented() -> None:
-    """Each code with which the service refuses to start has its cure in the guide."""
+    """Each refusal code of the startup guard has its fix."""
     sources = [
         path.read_text(encoding="utf-8")
         for room in ("signer", "backends", "api", "softhsm")
@@ -66,25 +66,25 @@ def _errors(kind: type[HotWalletError]) -> Iterator[type[HotWalletError]]:
         yield from _errors(child)
 
 
-def test_every_answer_is_documented() -> None:
-    """Each status and code of the API, unless it is our fault, says what to do."""
+def test_every_error_code_is_documented() -> None:
+    """Each error code of the API, except internal errors, has its row."""
     guide = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \| (.*?) \|", guide, re.MULTILINE)
-    told = {
+    documented = {
         (int(status), code)
         for statuses, codes in rows
         for status in statuses.split(", ")
         for code in re.findall(r"`([a-z-]+)`", codes)
     }
-    given = {
+    raised = {
         (problem.status, problem.code)
         for kind in _errors(HotWalletError)
         if kind.__module__ == errors.__name__
         and (problem := _problem(kind)).status != HTTPStatus.INTERNAL_SERVER_ERROR
     }
 
-    assert len(given) > 20
-    assert given - told == set()
+    assert len(raised) > 20
+    assert raised - documented == set()
 
 
 _WITH_REASON = (BroadcastRejectedError, NewKeyUnhealthyError)
@@ -98,28 +98,28 @@ def _problem(kind: type[HotWalletError]) -> Problem:
 
 
 def test_every_route_is_documented() -> None:
-    """Each route and method stands in the API's first table."""
+    """Each route of the application is in the first table of the API page."""
     guide = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
     source = (ROOT / "api" / "http" / "app.py").read_text(encoding="utf-8")
-    told = re.findall(r"^\| `(?:GET|POST) (\S+)` \|", guide, re.MULTILINE)
+    documented = re.findall(r"^\| `(?:GET|POST) (\S+)` \|", guide, re.MULTILINE)
     routes = {
         path.replace("{refund_id}", "{id}").replace("kms/relocate", "kms/failover")
         for path in re.findall(r'add_route\(\s*"([^"]+)"', source)
     }
 
     assert len(routes) > 5
-    assert routes == set(told)
+    assert routes == set(documented)
 
 
 def test_every_table_is_documented() -> None:
-    """Each table of the ledger has its line."""
+    """Each database table has its row."""
     guide = (ROOT / "docs" / "reference" / "database.md").read_text(encoding="utf-8")
 
     assert {name for name in metadata.tables if f"| `{name}` |" not in guide} == set()
 
 
-def test_the_example_of_networks_is_valid() -> None:
-    """The file to start from is one that the service would read."""
+def test_the_networks_example_is_valid() -> None:
+    """The example of a networks file is valid."""
     example = (ROOT / "docker" / "networks.example.toml").read_text(encoding="utf-8")
 
     assert Networks.model_validate(tomllib.loads(example)).networks
@@ -135,7 +135,7 @@ def _anchors(page: Path) -> set[str]:
     return {_slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
 
 
-def test_the_links_lead_somewhere() -> None:
+def test_no_link_is_broken() -> None:
     """No relative link in a document is broken, and its anchor exists."""
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     broken = [
