@@ -1,4 +1,4 @@
--- What the service's role needs, and no more: docs/database.md, "PostgreSQL".  The
+-- What the service's role needs, and no more: docs/reference/database.md, "PostgreSQL".  The
 -- owner runs this after each upgrade of the schema.
 \set ON_ERROR_STOP on
 GRANT SELECT, INSERT ON refunds, transactions, refund_moves, answers, wallets, sightings, spendings, stops, keys,

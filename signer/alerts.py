@@ -15,7 +15,7 @@ from signer.redact import sanitize
 
 
 class Alert(StrEnum):
-    """The alerts there are; ``docs/operations/alarms.md`` says what to do."""
+    """The alerts there are; ``docs/how-to/alarms.md`` says what to do."""
 
     KEY_UNHEALTHY = "key-unhealthy"
     KEY_MISMATCH = "key-mismatch"

@@ -3,7 +3,7 @@ Signs with AWS KMS: asymmetric ``ECC_SECG_P256K1`` keys, through boto3.
 
 ``KMSBackend`` needs two permissions, ``kms:Sign`` and ``kms:GetPublicKey``.  What
 makes keys is another class, ``KMSAdministrator``, for another role.  How each KMS
-error reaches our tree, and the deadline, stand in ``docs/kms.md``.
+error reaches our tree, and the deadline, stand in ``docs/reference/kms.md``.
 """
 
 import logging

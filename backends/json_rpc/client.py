@@ -29,7 +29,7 @@ class JSONRPCChain:
     What decides about money (receipts, nonces, blocks) is asked of all nodes at once,
     and is a fact by the rules of ``backends/json_rpc/quorum_rules.py``.  The rest is
     asked of one node after the other.  A transaction goes to every node; one node that
-    accepts it is enough.  ``docs/networks.md`` has the table of failures.
+    accepts it is enough.  ``docs/reference/networks.md`` has the table of failures.
 
     Nothing is connected before the first call, and a process that was forked off
     connects anew, so that no two processes speak through one socket.

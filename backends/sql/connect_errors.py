@@ -64,7 +64,7 @@ _REASONS = (
     ),
     (
         r"(too many (clients|connections)|remaining connection slots)",
-        "it has no connection to spare; docs/operations/database-down.md",
+        "it has no connection to spare; docs/how-to/database-down.md",
     ),
     (
         r"the database system is",

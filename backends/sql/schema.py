@@ -2,7 +2,7 @@
 The tables, as the newest migration leaves them.
 
 Column names and their order are those of the values in ``signer.model.refund``:
-a row *is* a ``Refund``.  ``docs/database.md`` says what every constraint is for.
+a row *is* a ``Refund``.  ``docs/reference/database.md`` explains each constraint.
 Whoever changes this file writes a migration; a test compares the two.
 """
 

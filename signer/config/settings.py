@@ -1,7 +1,7 @@
 """
 What the environment says, read once: frozen, complete, secrets out of ``repr``.
 
-``docs/configuration.md`` and ``.env.example`` list every variable.
+``docs/reference/configuration.md`` and ``.env.example`` list every variable.
 """
 
 from collections.abc import Mapping

@@ -186,7 +186,7 @@ def unknown(what: str) -> Refusal:
     return Refusal(
         "key-not-in-ring",
         f"{what} never was the ledger's active one: to change keys, use `hotwallet keys"
-        " rotate`; after a restore, see docs/operations/restore.md",
+        " rotate`; after a restore, see docs/how-to/restore.md",
     )
 
 

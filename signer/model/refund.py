@@ -28,7 +28,7 @@ HOLD = timedelta(seconds=10)
 
 
 class Status(StrEnum):
-    """Where a refund stands.  ``docs/refunds.md`` draws the picture."""
+    """Where a refund stands.  ``docs/explanation/refunds.md`` draws the picture."""
 
     QUEUED = "queued"
     RESERVED = "reserved"

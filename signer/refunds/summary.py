@@ -26,7 +26,7 @@ ADVICE = {
 
 GIVEN_UP = (
     "leave its key as it is, for it was given up: a person finds out whether the refund"
-    " is paid (docs/operations/key-compromise.md)"
+    " is paid (docs/how-to/key-compromise.md)"
 )
 """What there is to do instead where nobody signs any more, whatever the device says."""
 

@@ -2,8 +2,7 @@
 The start-up guard: refuse to run unsafe, and say how to mend it.
 
 It runs before the first route exists.  Each refusal has a code that machines may
-rely on; ``docs/guard.md`` has the cure for each.  Every problem is named at once,
-so that nobody has to start five times to find five of them.
+rely on; ``docs/reference/guard.md`` explains each.  One start reports every problem.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -145,7 +144,7 @@ def check_journal(settings: Settings, journal: Journal) -> None:
             Refusal(
                 "audit-not-append-only",
                 f"the role of DATABASE_URL {', '.join(found)}; give the service a role"
-                " that owns nothing, with the grants of docs/database.md",
+                " that owns nothing, with the grants of docs/reference/database.md",
             )
         )
 

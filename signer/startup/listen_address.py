@@ -2,7 +2,7 @@
 Who can reach the service, and whose word it takes for where a request came from.
 
 Beyond its own host it must stand behind a proxy: slow clients, which cost a proxy
-nothing, take all threads of the service (``docs/operations/deploy.md``).
+nothing, take all threads of the service (``docs/how-to/deploy.md``).
 """
 
 import re

@@ -1,4 +1,4 @@
-"""JSON has one meaning here, or none."""
+"""Strict JSON: a text has exactly one meaning, or it is refused (H14)."""
 
 import json
 from typing import Any

@@ -260,7 +260,7 @@ GRANTS = (
     "GRANT SELECT, INSERT ON audit_checkpoints TO {role}",
     "GRANT SELECT ON keys TO {role}",
 )
-"""What ``docs/audit.md`` says of the tables that this is about."""
+"""What ``docs/reference/audit.md`` says of the tables that this is about."""
 
 FORBIDDEN = (
     *REWRITINGS,

@@ -76,13 +76,13 @@ def _production_refusal_codes() -> Iterator[str]:
 
 
 def test_the_guards_document() -> None:
-    """docs/guard.md and the table have the same refusals."""
-    assert _documented("guard.md", "| code |") == _explained("refusal")
+    """docs/reference/guard.md and the table have the same refusals."""
+    assert _documented("reference/guard.md", "| code |") == _explained("refusal")
 
 
 def test_the_alarms_document() -> None:
-    """docs/operations/alarms.md, the code and the table have the same alerts."""
-    alerts = _documented("operations/alarms.md", "| alert |")
+    """docs/how-to/alarms.md, the code and the table have the same alerts."""
+    alerts = _documented("how-to/alarms.md", "| alert |")
 
     assert alerts == _explained("alert") == {str(alert) for alert in Alert}
 

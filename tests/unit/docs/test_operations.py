@@ -1,4 +1,4 @@
-"""The runbooks know every event that the service tells its operators and auditors."""
+"""Every log event, audit event and alert has its row in docs/how-to/alarms.md."""
 
 import ast
 import re
@@ -12,22 +12,22 @@ from signer.alerts import Alert
 
 
 ROOT = Path(__file__).resolve().parents[3]
-GUIDE = (ROOT / "docs" / "operations" / "alarms.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "how-to" / "alarms.md").read_text(encoding="utf-8")
 
 _LEVELS = frozenset({"warning", "error", "critical", "exception"})
 _HOOKS = frozenset({"_uncaught"})
 _RECORDS = frozenset({"event", "write", "refuse", "_signing"})
 _INTENDED = frozenset({"_on_record", "_switched"})
-"""What is called with the name of an event: the last with one that has an intent."""
+"""Functions whose first argument is an event name; these also write an intent."""
 
 _EVENT = re.compile(r"[a-z]+(-[a-z]+)*")
 
-# Parts of gunicorn that are not in use here: no setting of ours turns them on.
-_ASLEEP = re.compile(r"(?i)dirty arbiter|HTTP/2")
+# Parts of gunicorn that are not enabled here.
+_DISABLED = re.compile(r"(?i)dirty arbiter|HTTP/2")
 
 
 def _trees() -> list[ast.Module]:
-    """Return all of our rooms, parsed."""
+    """Return the syntax trees of all production modules."""
     return [
         ast.parse(path.read_text(encoding="utf-8"))
         for room in ("signer", "backends", "api", "softhsm")
@@ -36,7 +36,7 @@ def _trees() -> list[ast.Module]:
 
 
 def _calls(tree: ast.Module, texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield what is called, by its last name, with a text, or one of *texts*, first."""
+    """Yield (function name, first argument) of calls with a text or constant first."""
     levels = set(_chosen_levels(tree))
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call) or not call.args:
@@ -56,7 +56,7 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _chosen_levels(tree: ast.AST) -> Iterator[str]:
-    """Yield the names under which a file keeps one of two levels of its log."""
+    """Yield the variables that hold one of two log methods."""
     for each in ast.walk(tree):
         match each:
             case ast.Assign([ast.Name(name)], ast.IfExp() as choice):
@@ -65,7 +65,7 @@ def _chosen_levels(tree: ast.AST) -> Iterator[str]:
 
 
 def _last_name(node: ast.expr) -> str:
-    """Return a call's name: of a choice of two, the more serious is the first."""
+    """Return the last name of a call; of `a if b else c` the more serious first one."""
     match node:
         case ast.Name(name) | ast.Attribute(attr=name):
             return name
@@ -74,25 +74,25 @@ def _last_name(node: ast.expr) -> str:
     return ""
 
 
-def _told(verbs: frozenset[str]) -> set[str]:
+def _events(verbs: frozenset[str]) -> set[str]:
     return {text for verb, text in CALLS if verb in verbs and _EVENT.fullmatch(text)}
 
 
 def _records() -> set[str]:
-    return _told(_RECORDS) | {
-        name for each in _told(_INTENDED) for name in (each, f"{each}-intent")
+    return _events(_RECORDS) | {
+        name for each in _events(_INTENDED) for name in (each, f"{each}-intent")
     }
 
 
-def _gunicorns_lines() -> set[str]:
-    """Return how gunicorn's own errors begin, up to the first thing they tell of."""
+def _gunicorn_errors() -> set[str]:
+    """Return the constant beginnings of gunicorn's own errors."""
     folder = Path(gunicorn.__file__).parent
     files = ("arbiter.py", "sock.py", "workers/base.py", "workers/gthread.py")
     return {
         text.split("%")[0].rstrip()
         for name in files
         for verb, text in _calls(ast.parse((folder / name).read_bytes()), {})
-        if verb in _LEVELS - {"warning"} and not _ASLEEP.search(text)
+        if verb in _LEVELS - {"warning"} and not _DISABLED.search(text)
     }
 
 
@@ -107,32 +107,32 @@ TEXTS = {name: text for tree in TREES for name, text in _constants(tree)}
 CALLS = {call for tree in TREES for call in _calls(tree, TEXTS)}
 
 
-@pytest.mark.parametrize("event", sorted(_told(_LEVELS | _HOOKS)))
+@pytest.mark.parametrize("event", sorted(_events(_LEVELS | _HOOKS)))
 def test_every_event_has_its_row(event: str) -> None:
-    """Whoever is woken by a line of the log finds what it means and what to do."""
+    """Each log event at warning or above has its row."""
     assert event in _rows()
 
 
 @pytest.mark.parametrize("event", sorted(_records()))
 def test_every_record_has_its_row(event: str) -> None:
-    """Whoever reads the audit finds what each of its events means."""
+    """Each audit event has its row."""
     assert event in _rows()
 
 
 @pytest.mark.parametrize("alert", Alert)
 def test_every_alert_has_its_row(alert: Alert) -> None:
-    """Whoever is called finds what it is about."""
+    """Each alert has its row."""
     assert str(alert) in _rows()
 
 
-@pytest.mark.parametrize("line", sorted(_gunicorns_lines()))
+@pytest.mark.parametrize("line", sorted(_gunicorn_errors()))
 def test_every_error_of_gunicorn_has_its_row(line: str) -> None:
-    """What gunicorn says in its own words wakes somebody as well."""
+    """Each error of gunicorn has its row."""
     assert any(row.startswith(line) for row in _rows())
 
 
 def test_the_events_are_found() -> None:
-    """The tests above read the code as it is written, in every way that it has."""
+    """The search for events finds at least these, one per way of writing them."""
     assert {
         "wallet-paused",
         "refund-delayed",
@@ -141,7 +141,7 @@ def test_the_events_are_found() -> None:
         "request-unreadable",
         "jwks-not-refreshed",
         "thread-died",
-    } <= _told(_LEVELS | _HOOKS)
+    } <= _events(_LEVELS | _HOOKS)
     assert {
         "signing",
         "signing-intent",
@@ -156,7 +156,7 @@ def test_the_events_are_found() -> None:
         "rotation-intent",
         "sweep",
     } <= _records()
-    assert "WORKER TIMEOUT (pid:" in _gunicorns_lines()
+    assert "WORKER TIMEOUT (pid:" in _gunicorn_errors()
 
 
 @pytest.mark.parametrize(
@@ -172,16 +172,7 @@ def test_the_events_are_found() -> None:
     ],
 )
 def test_every_failure_of_the_key_has_its_row(code: str) -> None:
-    """Each outcome of a signature that did not come leads to its cure."""
-    guide = (ROOT / "docs" / "operations" / "hsm-down.md").read_text(encoding="utf-8")
+    """Each error code of a failed signature has its row."""
+    guide = (ROOT / "docs" / "how-to" / "hsm-down.md").read_text(encoding="utf-8")
 
     assert re.search(rf"^\| [^|]*`{code}`", guide, re.MULTILINE)
-
-
-def test_every_page_is_in_the_index() -> None:
-    """No runbook lies where nobody would look for it."""
-    folder = ROOT / "docs" / "operations"
-    index = (folder / "README.md").read_text(encoding="utf-8")
-    pages = {path.name for path in folder.glob("*.md")} - {"README.md"}
-
-    assert {page for page in pages if f"]({page})" not in index} == set()

@@ -2,7 +2,7 @@
 Getting SoftHSM on Debian and Ubuntu.
 
 apt-get and dpkg-deb are stood in for by scripts that keep a record: tests reach
-no network.  ``docs/softhsm.md`` says how the real thing was tried.
+no network.  ``docs/how-to/softhsm.md`` says how the real thing was tried.
 """
 
 import os

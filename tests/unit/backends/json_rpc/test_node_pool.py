@@ -1,4 +1,4 @@
-"""Between nodes of which one is dead, late, or lying: the table of docs/networks.md."""
+"""A pool with a dead, late or lying node: see docs/reference/networks.md."""
 
 import os
 import time

@@ -194,7 +194,7 @@ def test_times_in_other_zones(postgresql_url: str) -> None:
     store.close()
 
 
-_GUIDE = Path(__file__).resolve().parents[4] / "docs" / "database.md"
+_GUIDE = Path(__file__).resolve().parents[4] / "docs" / "reference" / "database.md"
 
 # Word for word what the guide tells operators to run.
 GRANTS = [

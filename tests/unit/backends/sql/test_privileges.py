@@ -20,7 +20,7 @@ from tests.support import servers
 
 ROOT = Path(__file__).resolve().parents[4]
 DOCKER = ROOT / "docker"
-GUIDE = (ROOT / "docs" / "database.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "reference" / "database.md").read_text(encoding="utf-8")
 
 _PASSWORDS = {"PGPASSWORD": "owner's", "SERVICE_PASSWORD": "service's"}
 

@@ -27,7 +27,7 @@ BODIES = st.dictionaries(TEXTS, VALUES, max_size=8)
 
 
 def _by_the_book(body: dict[str, Any], name: str, before: bytes, place: int) -> bytes:
-    """Do as ``docs/audit.md`` says, with nothing of ours."""
+    """Do as ``docs/reference/audit.md`` says, with nothing of ours."""
     text = jcs.canonicalize(body)
     fields = struct.pack(">QQ", place, len(name))
     return hashlib.sha256(

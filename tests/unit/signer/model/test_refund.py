@@ -29,7 +29,7 @@ def _refund(status: Status) -> Refund:
 
 
 def test_the_legal_moves() -> None:
-    """The picture of docs/refunds.md, line by line."""
+    """The picture of docs/explanation/refunds.md, line by line."""
     assert {(str(a), str(b)) for a in MOVES for b in MOVES[a]} == {
         ("queued", "reserved"),
         ("queued", "mined"),

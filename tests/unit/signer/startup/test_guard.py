@@ -692,7 +692,7 @@ MORE_CODES = {
 @pytest.mark.parametrize("code", sorted(_codes_in_the_code() | MORE_CODES))
 def test_every_code_has_its_cure(code: str) -> None:
     """Whoever is refused finds the code in the guide, with what to do about it."""
-    guide = (ROOT / "docs" / "guard.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "reference" / "guard.md").read_text(encoding="utf-8")
     rows = [line for line in guide.splitlines() if line.startswith("| ")]
 
     (row,) = (row for row in rows if f"`{code}`" in row.split(" | ")[0])
