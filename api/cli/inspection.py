@@ -19,7 +19,8 @@ from signer.errors import NotFoundError
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Operation
 from signer.ports import utc_now
-from signer.refunds.explain import Explainer, Explanation
+from signer.refunds.explain import Explainer
+from signer.refunds.explanation import Explanation
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.wallet_repair import Repair, repair
 

@@ -7,7 +7,7 @@ from api.views.refunds import refund_document, timestamp
 from signer.model.refund import Refund, SignedTransaction
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports import NodeView
-from signer.refunds.explain import Bid, Explanation
+from signer.refunds.explanation import Explanation, FeeStatus
 from signer.refunds.wallet_reconciliation import WalletStatus
 from signer.refunds.wallet_repair import Repair
 
@@ -29,13 +29,13 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
         "transactions": [_transaction(sent) for sent in found.transactions],
         "nonce": _nonce(refund, found),
         "stopped_at": _optional(found.stopped_at),
-        "wallet": None if found.standing is None else standing_document(found.standing),
+        "wallet": found.wallet_status and standing_document(found.wallet_status),
         "nodes": [_node(node) for node in found.nodes],
         "confirmations": {
             "head": found.head,
             "required": found.confirmations,
         },
-        "fees": None if found.bid is None else _fees(found.bid),
+        "fees": None if found.fees is None else _fees(found.fees),
         "unanswered": dict(found.unanswered),
     }
 
@@ -102,16 +102,16 @@ def _node(node: NodeView) -> dict[str, Any]:
     }
 
 
-def _fees(bid: Bid) -> dict[str, Any]:
-    required = bid.required and [str(fee) for fee in bid.required]
+def _fees(fees: FeeStatus) -> dict[str, Any]:
+    required = fees.required and [str(fee) for fee in fees.required]
     return {
-        "max_fee_per_gas": str(bid.max_fee),
-        "max_priority_fee_per_gas": str(bid.priority_fee),
-        "base_fee_per_gas": None if bid.base_fee is None else str(bid.base_fee),
+        "max_fee_per_gas": str(fees.max_fee),
+        "max_priority_fee_per_gas": str(fees.priority_fee),
+        "base_fee_per_gas": None if fees.base_fee is None else str(fees.base_fee),
         "replacement_max_fee_per_gas": required and required[0],
         "replacement_max_priority_fee_per_gas": required and required[1],
-        "cap": str(bid.cap),
-        "raise_at": timestamp(bid.raise_at),
+        "cap": str(fees.cap),
+        "raise_at": timestamp(fees.raise_at),
     }
 
 

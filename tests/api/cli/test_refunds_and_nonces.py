@@ -138,9 +138,9 @@ def test_explains_to_people(run: Run, world: World, paid: Refund) -> None:
     lines = told.out.splitlines()
     assert lines[0] == f"{paid.id}: broadcast"
     assert lines[1] == (
-        "  1 of 1 nodes have it in a block, which no worker has looked at yet."
+        "  1 of 1 nodes have it in a block, which no worker has recorded yet."
     )
-    assert lines[2].startswith("  Next: The same bytes are sent again")
+    assert lines[2].startswith("  Next: A worker broadcasts the same bytes again")
     history = lines[lines.index("History:") + 1 : lines.index("Transactions:")]
     assert [line.split()[-1] for line in history] == [
         "queued",
@@ -339,7 +339,7 @@ def test_the_kill_switch(
     assert "  an operator stopped the network at " in repaired.out
     assert "`hotwallet nonce resume` ends that\n" in repaired.out
     assert document["stopped_at"] is not None
-    assert "an operator stopped the network" in explained.out
+    assert "an operator paused the network" in explained.out
     assert resumed == Told(0, "local: goes on\n", resumed.err)
     assert twice == Told(0, "local: was not paused\n", twice.err)
     world.work(after=timedelta(seconds=60))

@@ -5,11 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from signer.config.networks import Token
-from signer.errors import LimitReachedError
-from signer.model.refund import Status
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent, hour_of
 from tests.fixtures.scripted_chain import TOKEN
-from tests.support.refunds import World
 
 
 @pytest.mark.parametrize(
@@ -52,21 +49,3 @@ def test_hours_are_numbered() -> None:
     assert hour_of(datetime(1970, 1, 1, tzinfo=UTC)) == 0
     assert hour_of(noon) - hour_of(noon - timedelta(seconds=1)) == 1
     assert hour_of(noon) == hour_of(noon + timedelta(minutes=59, seconds=59))
-
-
-def test_what_would_pass_a_limit_waits(world: World) -> None:
-    """No nonce is given out for it until there is room again (R27)."""
-    token = world.network.tokens["TUSD"].model_copy(update={"hourly_limit": "12.5"})
-    world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
-    world.broadcast()
-    refund = world.accepted()
-
-    with pytest.raises(LimitReachedError, match="hourly_limit"):
-        world.step(refund)
-    world.work()
-    waiting = world.stored(refund)
-    world.work(after=timedelta(hours=1))
-
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "limit-reached")
-    assert world.stored(refund).status is Status.BROADCAST
-    assert world.stored(refund).nonce == 1

@@ -1,4 +1,4 @@
-"""Why a refund stands where it stands, told from ledger, chain and rules."""
+"""Explanations of refunds: the facts, the summary and the next step."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -15,8 +15,13 @@ from signer.errors import (
 from signer.model.refund import HOLD, Refund, SignedTransaction, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees
-from signer.refunds.explain import Bid, Explainer, Explanation
-from signer.refunds.summary import ADVICE, GIVEN_UP
+from signer.refunds.explain import Explainer
+from signer.refunds.explanation import (
+    ADVICE,
+    REVOKED_KEY_ADVICE,
+    Explanation,
+    FeeStatus,
+)
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import World, altered
@@ -44,12 +49,12 @@ def test_a_queued_refund(world: World) -> None:
 
     assert found.refund == refund
     assert found.summary == "It has no nonce yet."
-    assert found.next_step == "A worker simulates it and reserves its nonce."
+    assert found.next_step == "A worker simulates it and assigns its nonce."
     assert found.next_at == world.clock() + HOLD
     assert found.policy is None
     assert [move.status for move in found.history] == [Status.QUEUED]
     assert (found.transactions, found.nodes, found.ahead) == ((), (), ())
-    assert (found.standing, found.bid) == (None, None)
+    assert (found.wallet_status, found.fees) == (None, None)
     assert (found.head, found.confirmations) == (0, 3)
     assert found.unanswered == {}
 
@@ -66,13 +71,13 @@ def test_a_queued_refund_in_a_paused_wallet(world: World) -> None:
     found = _explain(world, refund)
 
     assert found.summary == (
-        "No nonce is given out: the wallet is paused by chain-ahead; the last 2"
-        " attempts failed, most recently with wallet-paused."
+        "It gets no nonce: the wallet is paused (chain-ahead); the last 2 attempts"
+        " failed, most recently with wallet-paused."
     )
     assert found.next_step == f"To do: {ADVICE['wallet-paused']}."
-    assert found.standing is not None
-    assert found.standing.wallet.paused_by is Pause.CHAIN_AHEAD
-    assert (found.standing.counted, found.standing.unseen) == (2, 1)
+    assert found.wallet_status is not None
+    assert found.wallet_status.wallet.paused_by is Pause.CHAIN_AHEAD
+    assert (found.wallet_status.counted, found.wallet_status.unseen) == (2, 1)
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["disabled", "given up"])
@@ -86,8 +91,8 @@ def test_a_refund_whose_key_does_not_sign(world: World, block: bool) -> None:
 
     found = _explain(world, refund)
 
-    advice = GIVEN_UP if block else ADVICE["key-unusable"]
-    assert found.is_given_up is block
+    advice = REVOKED_KEY_ADVICE if block else ADVICE["key-unusable"]
+    assert found.is_key_revoked is block
     assert found.next_step == f"To do: {advice}."
 
 
@@ -100,8 +105,8 @@ def test_a_queued_refund_whose_wallet_is_fine(world: World) -> None:
     (node,) = found.nodes
     assert (node.counted, node.pending, node.transactions) == (0, 1, {})
     assert found.summary == "It has no nonce yet."
-    assert found.standing is not None
-    assert found.standing.wallet.sender == world.signer.address
+    assert found.wallet_status is not None
+    assert found.wallet_status.wallet.sender == world.signer.address
 
 
 def test_a_reserved_refund(world: World) -> None:
@@ -110,10 +115,10 @@ def test_a_reserved_refund(world: World) -> None:
 
     found = _explain(world, second)
 
-    assert found.summary == "It has nonce 1, and is not signed yet."
+    assert found.summary == "It has nonce 1 and is not signed yet."
     assert found.next_step == "A worker signs it."
     assert found.ahead == (world.stored(first),)
-    assert found.bid is None
+    assert found.fees is None
 
 
 def test_a_signed_refund(world: World) -> None:
@@ -122,8 +127,8 @@ def test_a_signed_refund(world: World) -> None:
 
     found = _explain(world, refund)
 
-    assert found.summary == "It is signed, and no node has taken it yet."
-    assert found.next_step == "A worker hands its bytes to the nodes."
+    assert found.summary == "It is signed and no node has accepted it yet."
+    assert found.next_step == "A worker broadcasts it."
     assert found.transactions == world.store.transactions(refund.id)
     (node,) = found.nodes
     assert dict(node.transactions) == {refund.tx_hash: "unknown"}
@@ -137,13 +142,13 @@ def test_a_broadcast_refund(world: World) -> None:
 
     found = _explain(world, refund)
 
-    assert found.summary == "1 of 1 nodes know it, and it waits to be mined."
+    assert found.summary == "1 of 1 nodes have it, and it waits to be mined."
     assert found.next_step == (
-        "The same bytes are sent again; from 2026-01-02T03:05:35+00:00 on, at a"
-        " higher price."
+        "A worker broadcasts the same bytes again; from 2026-01-02T03:05:35+00:00 on,"
+        " with higher fees."
     )
     assert found.next_at == refund.due_at
-    assert found.bid == Bid(
+    assert found.fees == FeeStatus(
         max_fee=2_100_000_000,
         priority_fee=10**8,
         base_fee=GWEI,
@@ -161,7 +166,7 @@ def test_a_broadcast_refund_that_nobody_knows(world: World) -> None:
 
     found = _explain(world, refund)
 
-    assert found.summary == "0 of 1 nodes know it, and it waits to be mined."
+    assert found.summary == "0 of 1 nodes have it, and it waits to be mined."
 
 
 def test_a_broadcast_refund_that_was_replaced(world: World) -> None:
@@ -173,7 +178,7 @@ def test_a_broadcast_refund_that_was_replaced(world: World) -> None:
     found = _explain(world, refund)
 
     assert set(found.nodes[0].transactions.values()) == {"unknown", "pending"}
-    assert found.summary == "1 of 1 nodes know it, and it waits to be mined."
+    assert found.summary == "1 of 1 nodes have it, and it waits to be mined."
 
 
 def test_a_broadcast_refund_whose_node_is_silent(world: World) -> None:
@@ -184,7 +189,7 @@ def test_a_broadcast_refund_whose_node_is_silent(world: World) -> None:
     found = _explain(world, refund)
 
     assert found.nodes[0].error == "chain-unavailable"
-    assert found.summary == "0 of 1 nodes know it, and it waits to be mined."
+    assert found.summary == "0 of 1 nodes have it, and it waits to be mined."
 
 
 def test_a_broadcast_refund_that_is_mined_already(world: World) -> None:
@@ -195,7 +200,7 @@ def test_a_broadcast_refund_that_is_mined_already(world: World) -> None:
     found = _explain(world, refund)
 
     assert found.summary == (
-        "1 of 1 nodes have it in a block, which no worker has looked at yet."
+        "1 of 1 nodes have it in a block, which no worker has recorded yet."
     )
 
 
@@ -209,8 +214,7 @@ def test_a_queued_refund_on_a_network_that_is_stopped(world: World) -> None:
 
     assert found.stopped_at == stopped_at
     assert found.summary == (
-        "No nonce is given out: an operator stopped the network at"
-        " 2026-01-02T03:04:05+00:00."
+        "It gets no nonce: an operator paused the network at 2026-01-02T03:04:05+00:00."
     )
 
 
@@ -221,7 +225,7 @@ def test_a_broadcast_refund_behind_another(world: World) -> None:
     found = _explain(world, last)
 
     assert found.summary == (
-        f"Its nonce 2 waits for nonce 0, which refund {first.id} has (broadcast)."
+        f"Its nonce 2 waits for nonce 0 of refund {first.id} (broadcast)."
     )
     assert [refund.nonce for refund in found.ahead] == [0, 1]
 
@@ -243,7 +247,7 @@ def test_a_broadcast_refund_that_is_priced_out(world: World) -> None:
     found = _explain(world, refund)
 
     assert found.summary == (
-        "It offers 2.1 gwei per gas at most, and the chain asks 2.5."
+        "It offers at most 2.1 gwei per gas, and the base fee is 2.5."
     )
 
 
@@ -254,10 +258,11 @@ def test_a_broadcast_refund_at_the_cap(world: World) -> None:
 
     found = _explain(world, refund)
 
-    assert found.bid is not None
-    assert found.bid.required is None
+    assert found.fees is not None
+    assert found.fees.required is None
     assert found.next_step == (
-        "The same bytes are sent again; a better offer would pass the cap of 500 gwei."
+        "A worker broadcasts the same bytes again; higher fees would exceed the cap of"
+        " 500 gwei."
     )
 
 
@@ -268,9 +273,9 @@ def test_a_broadcast_refund_on_a_chain_without_base_fee(world: World) -> None:
 
     found = _explain(world, refund)
 
-    assert found.bid is not None
-    assert found.bid.base_fee is None
-    assert found.summary == "1 of 1 nodes know it, and it waits to be mined."
+    assert found.fees is not None
+    assert found.fees.base_fee is None
+    assert found.summary == "1 of 1 nodes have it, and it waits to be mined."
 
 
 def test_a_mined_refund(world: World) -> None:
@@ -285,7 +290,7 @@ def test_a_mined_refund(world: World) -> None:
     assert found.summary == "It is in block 1, with 2 of 3 confirmations."
     assert found.next_step == "It is confirmed when its block is deep enough."
     assert found.next_at is None
-    assert found.bid is None
+    assert found.fees is None
 
 
 def test_a_mined_refund_ahead_of_a_lagging_node(world: World) -> None:
@@ -336,7 +341,7 @@ def test_a_refused_refund(world: World) -> None:
 
     found = _explain(world, world.step(world.accepted()))
 
-    assert found.summary == "Nothing was paid or spent: Pausable: paused."
+    assert found.summary == "Nothing was paid and no nonce was used: Pausable: paused."
     assert found.next_step == "Nothing."
 
 
@@ -358,7 +363,7 @@ def test_a_failed_refund(world: World) -> None:
     world.tracker.track()
 
     assert _explain(world, refund).summary == (
-        "Its nonce is used, and it was not paid: the token reverted on chain."
+        "Its nonce is used and it was not paid: the token reverted on chain."
     )
 
 
@@ -366,7 +371,7 @@ def test_a_failed_refund(world: World) -> None:
     ("code", "advice"),
     [
         ("insufficient-funds", ADVICE["insufficient-funds"]),
-        ("chain-unavailable", "nothing; it is tried again by itself"),
+        ("chain-unavailable", "nothing; the service tries again"),
     ],
 )
 def test_what_a_person_can_do(world: World, code: str, advice: str) -> None:
@@ -410,9 +415,9 @@ def test_a_network_that_is_gone(world: World) -> None:
     found = Explainer(world.store, world.store, {}, world.clock).explain(refund)
 
     assert found.policy == "the network is not configured"
-    assert (found.head, found.standing, found.nodes) == (None, None, ())
-    assert found.summary == "0 of 0 nodes know it, and it waits to be mined."
-    assert found.next_step == "The same bytes are sent again."
+    assert (found.head, found.wallet_status, found.nodes) == (None, None, ())
+    assert found.summary == "0 of 0 nodes have it, and it waits to be mined."
+    assert found.next_step == "A worker broadcasts the same bytes again."
 
 
 @pytest.mark.parametrize(
@@ -427,7 +432,7 @@ def test_what_cannot_be_asked_is_named(world: World, method: str, name: str) -> 
     found = _explain(world, refund)
 
     assert found.unanswered == {name: "chain-unavailable"}
-    assert [found.standing is None, found.head is None, found.bid is None] == [
+    assert [found.wallet_status is None, found.head is None, found.fees is None] == [
         name == "wallet",
         name == "head",
         name == "fees",
@@ -447,8 +452,8 @@ def test_a_broadcast_refund_without_its_bytes(world: World) -> None:
 
     found = _explain(world, refund)
 
-    assert (found.bid, found.transactions) == (None, ())
-    assert found.next_step == "The same bytes are sent again."
+    assert (found.fees, found.transactions) == (None, ())
+    assert found.next_step == "A worker broadcasts the same bytes again."
 
 
 def test_a_ledger_that_is_gone_explains_nothing(world: World) -> None:

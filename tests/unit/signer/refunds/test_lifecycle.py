@@ -19,6 +19,7 @@ from signer.errors import (
     HotWalletError,
     InsufficientFundsError,
     KeyUnusableError,
+    LimitReachedError,
     StaleStateError,
     StoreUnavailableError,
 )
@@ -548,3 +549,21 @@ def test_a_signature_that_cannot_be_recorded_is_told_of(world: World) -> None:
 
     assert [entry["event"] for entry in logs] == ["outcome-not-recorded"]
     assert world.stored(reserved) == reserved
+
+
+def test_a_refund_over_a_spending_limit_waits(world: World) -> None:
+    """It gets no nonce until the hour's spending allows it again (R27)."""
+    token = world.network.tokens["TUSD"].model_copy(update={"hourly_limit": "12.5"})
+    world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
+    world.broadcast()
+    refund = world.accepted()
+
+    with pytest.raises(LimitReachedError, match="hourly_limit"):
+        world.step(refund)
+    world.work()
+    waiting = world.stored(refund)
+    world.work(after=timedelta(hours=1))
+
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "limit-reached")
+    assert world.stored(refund).status is Status.BROADCAST
+    assert world.stored(refund).nonce == 1

@@ -127,5 +127,5 @@ def test_explains_what_keeps_it_waiting(world: World, left: Left) -> None:
     (row,) = swept(world)
     found = world.explainer.explain(row)
 
-    assert found.standing is not None
-    assert found.standing.wallet.sender == world.signer.address
+    assert found.wallet_status is not None
+    assert found.wallet_status.wallet.sender == world.signer.address
