@@ -7,13 +7,11 @@ from api.doctor.checks import Check, Finding
 from api.doctor.context import DoctorContext, NetworkContext
 from api.doctor.wallet_checks import nonces, worker
 from signer.amounts import format_units
-from signer.chain.erc20 import balance_calldata
+from signer.chain.chain import COIN_DECIMALS
 from signer.errors import ChainUnavailableError, InsufficientFundsError
-from signer.ports import Call
 from signer.startup.guard import check_chain
 
 
-_WEI_DECIMALS = 18
 _EMPTY = "docs/operations/wallet-empty.md"
 
 
@@ -85,14 +83,12 @@ def _gas(visit: NetworkContext) -> Finding:
     balance = visit.chain.client.balance(visit.address)
     if balance == 0:
         raise InsufficientFundsError(f"{visit.address} has nothing to pay for gas")
-    return Finding(f"{format_units(balance, _WEI_DECIMALS)} on {visit.address}")
+    return Finding(f"{format_units(balance, COIN_DECIMALS)} on {visit.address}")
 
 
 def _token(visit: NetworkContext, symbol: str) -> Finding:
     token = visit.network.tokens[symbol]
-    calldata = balance_calldata(visit.address)
-    answer = visit.chain.client.call(Call(None, token.address, calldata))
-    balance = int.from_bytes(answer, "big")
+    balance = visit.chain.token_balance(token.address, visit.address)
     if balance == 0:
         return Finding(f"{visit.address} holds no {symbol}", _EMPTY)
     return Finding(f"{format_units(balance, token.decimals)} on {visit.address}")

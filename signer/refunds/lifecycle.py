@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import Any
 
 from signer.chain.chain import Chain
-from signer.chain.erc20 import balance_calldata
 from signer.chain.fees import gas_limit
 from signer.errors import (
     ConfigurationError,
@@ -217,8 +216,7 @@ class Lifecycle:
             if refund.swept_from is not None:
                 raise
             # Tell an empty wallet, which somebody will fill, from a token's refusal.
-            call = Call(None, refund.token_address, balance_calldata(sender))
-            if int.from_bytes(chain.client.call(call), "big") < refund.amount:
+            if chain.token_balance(refund.token_address, sender) < refund.amount:
                 raise InsufficientFundsError(
                     "the wallet holds less than the refund"
                 ) from None

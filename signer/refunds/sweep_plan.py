@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from signer.amounts import format_units
-from signer.chain.chain import Chain
-from signer.chain.erc20 import balance_calldata
+from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.chain.fees import quote
 from signer.errors import ConflictError
 from signer.keys.keyring import KeyRing
 from signer.model.refund import COIN, COIN_ADDRESS, SWEEPER, Refund
-from signer.ports import Call, KeyStore, Store
+from signer.ports import KeyStore, Store
 from signer.refunds.policy import NOOP_GAS
 
-
-_COIN_DECIMALS = 18
 
 _FEE_MARGIN = 3
 """How often the fee of the moment may be raised to, before a sweep of coin waits."""
@@ -112,8 +109,7 @@ class SweepPlanner:
         waits_for = "the sweep of the coin" if coin else None
         tokens = []
         for symbol, token in chain.network.tokens.items():
-            call = Call(None, token.address, balance_calldata(address))
-            amount = int.from_bytes(chain.client.call(call), "big")
+            amount = chain.token_balance(token.address, address)
             if symbol in moving:
                 tokens.append(moving[symbol])
             elif amount:
@@ -130,7 +126,7 @@ class SweepPlanner:
         amount = chain.client.balance(address) - NOOP_GAS * max_fee * _FEE_MARGIN
         if amount > 0:  # It is worth its own fee.
             waits_for = "its tokens, which need it for gas" if tokens else None
-            yield SweepItem(name, COIN, COIN_ADDRESS, _COIN_DECIMALS, amount, waits_for)
+            yield SweepItem(name, COIN, COIN_ADDRESS, COIN_DECIMALS, amount, waits_for)
 
 
 def _moving(row: Refund) -> SweepItem:
