@@ -22,7 +22,7 @@ from signer.ports import utc_now
 from signer.refunds.explain import Explainer
 from signer.refunds.explanation import Explanation
 from signer.refunds.nonce_admin import NonceAdmin
-from signer.refunds.wallet_repair import Repair, repair
+from signer.refunds.wallet_repair import RepairResult, repair_wallets
 
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def repair_nonces(network: str | None, apply: bool, as_json: bool) -> None:
             repairs = _controls(seen).repair(network, invoker())
         else:
             chains = _chosen(seen.chains, network)
-            repairs = list(repair(seen.store, chains, utc_now, apply=False))
+            repairs = list(repair_wallets(seen.store, chains, utc_now, apply=False))
     if as_json:
         click.echo(json.dumps([repair_document(each) for each in repairs]))
     for line in () if as_json else _repairs_told(repairs):
@@ -157,14 +157,14 @@ def _chosen(chains: Mapping[str, Chain], network: str | None) -> Mapping[str, Ch
     return {network: chains[network]}
 
 
-def _repairs_told(repairs: Sequence[Repair]) -> Iterator[str]:
+def _repairs_told(repairs: Sequence[RepairResult]) -> Iterator[str]:
     if not repairs:
         yield "no wallet has paid anything yet"
     for each in repairs:
-        wallet, standing = each.standing.wallet, each.standing
+        wallet, standing = each.wallet_status.wallet, each.wallet_status
         yield (
             f"{each.network} {wallet.sender}: next nonce {wallet.next_nonce},"
-            f" the chain's {standing.counted}"
+            f" the chain's {standing.chain_nonce}"
         )
         if each.stopped_at is not None:
             yield (
@@ -175,8 +175,9 @@ def _repairs_told(repairs: Sequence[Repair]) -> Iterator[str]:
             yield "  resumed" if each.resumed else "  in order"
             continue
         yield f"  paused by {wallet.paused_by or 'nobody yet'}"
-        if standing.unseen:
-            yield f"  {standing.unseen} of the chain's transactions not looked at yet"
+        if standing.unknown_count:
+            unknown = standing.unknown_count
+            yield f"  {unknown} of the chain's transactions not looked at yet"
         for foreign in standing.foreign:
             yield f"  foreign: nonce {foreign.nonce}, transaction {foreign.tx_hash}"
         yield f"  {each.problem or '--apply accepts this, and lets the wallet go on'}"

@@ -192,7 +192,7 @@ def _piece_document(piece: SweepItem) -> dict[str, Any]:
     return {
         "network": piece.network,
         "token": piece.symbol,
-        "amount": piece.whole,
+        "amount": piece.display_amount,
         "waitsFor": piece.waits_for,
         "refund": None if piece.refund is None else piece.refund.id,
     }
@@ -207,7 +207,7 @@ def _swept(pieces: Sequence[SweepItem]) -> Iterator[str]:
             state = f"waits for {piece.waits_for}"
         if piece.refund is not None:
             state = f"{piece.refund.status} as {piece.refund.id}"
-        yield f"{piece.network}: {piece.whole} {piece.symbol}: {state}"
+        yield f"{piece.network}: {piece.display_amount} {piece.symbol}: {state}"
 
 
 def _patiently(

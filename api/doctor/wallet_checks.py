@@ -40,23 +40,24 @@ def nonces(visit: NetworkContext) -> Finding:
 def _wallet(visit: NetworkContext, address: str, state: KeyState) -> Finding:
     """Compare one key's wallet with its chain, and change nothing."""
     name = address if state is KeyState.ACTIVE else f"{address} ({state})"
-    watch = WalletReconciler(visit.patient.store, visit.patient.clock)
+    reconciler = WalletReconciler(visit.patient.store, visit.patient.clock)
     try:
-        standing = watch.standing(visit.chain, address)
+        standing = reconciler.status(visit.chain, address)
     except NotFoundError:
         return _unopened(name, visit.chain.client.pending_count(address))
     # To give a key up pauses its wallet, until all is known that was sent by then.
     # Whoever goes on sending with it stops nobody.
     blocked = state is KeyState.BLOCKED
-    if standing.wallet.paused_by is not None and (standing.unseen or not blocked):
+    is_paused = standing.wallet.paused_by is not None
+    if is_paused and (standing.unknown_count or not blocked):
         raise WalletPausedError(f"{name} is paused: {standing.wallet.paused_by}")
-    if standing.unseen and not blocked:
+    if standing.unknown_count and not blocked:
         raise WalletPausedError(
-            f"{name} has sent {standing.unseen} that the ledger does not know"
+            f"{name} has sent {standing.unknown_count} that the ledger does not know"
         )
     return Finding(
         f"the next of {name} is {standing.wallet.next_nonce},"
-        f" the chain's {standing.counted}"
+        f" the chain's {standing.chain_nonce}"
     )
 
 

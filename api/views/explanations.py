@@ -9,7 +9,7 @@ from signer.model.wallet import UnrecordedTransaction
 from signer.ports import NodeView
 from signer.refunds.explanation import Explanation, FeeStatus
 from signer.refunds.wallet_reconciliation import WalletStatus
-from signer.refunds.wallet_repair import Repair
+from signer.refunds.wallet_repair import RepairResult
 
 
 def explanation_document(found: Explanation) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
         "transactions": [_transaction(sent) for sent in found.transactions],
         "nonce": _nonce(refund, found),
         "stopped_at": _optional(found.stopped_at),
-        "wallet": found.wallet_status and standing_document(found.wallet_status),
+        "wallet": found.wallet_status and wallet_status_document(found.wallet_status),
         "nodes": [_node(node) for node in found.nodes],
         "confirmations": {
             "head": found.head,
@@ -40,26 +40,26 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
     }
 
 
-def standing_document(standing: WalletStatus) -> dict[str, Any]:
+def wallet_status_document(status: WalletStatus) -> dict[str, Any]:
     """Return how a wallet stands: the ledger's view beside the chain's."""
-    wallet = standing.wallet
+    wallet = status.wallet
     return {
         "chain_id": wallet.chain_id,
         "address": wallet.sender,
         "next_nonce": wallet.next_nonce,
-        "chain_next_nonce": standing.counted,
-        "unseen": standing.unseen,
+        "chain_next_nonce": status.chain_nonce,
+        "unseen": status.unknown_count,
         "paused_by": wallet.paused_by and str(wallet.paused_by),
         "paused_at": _optional(wallet.paused_at),
-        "foreign": [_sighting(sighting) for sighting in standing.foreign],
+        "foreign": [_unrecorded(transaction) for transaction in status.foreign],
     }
 
 
-def repair_document(repair: Repair) -> dict[str, Any]:
+def repair_document(repair: RepairResult) -> dict[str, Any]:
     """Return how a wallet stands, and what was done about it."""
     return {
         "network": repair.network,
-        **standing_document(repair.standing),
+        **wallet_status_document(repair.wallet_status),
         "resumed": repair.resumed,
         "problem": repair.problem,
         "stopped_at": _optional(repair.stopped_at),
@@ -115,12 +115,12 @@ def _fees(fees: FeeStatus) -> dict[str, Any]:
     }
 
 
-def _sighting(sighting: UnrecordedTransaction) -> dict[str, Any]:
+def _unrecorded(transaction: UnrecordedTransaction) -> dict[str, Any]:
     return {
-        "nonce": sighting.nonce,
-        "tx_hash": sighting.tx_hash,
-        "block_number": sighting.block_number,
-        "seen_at": timestamp(sighting.seen_at),
+        "nonce": transaction.nonce,
+        "tx_hash": transaction.tx_hash,
+        "block_number": transaction.block_number,
+        "seen_at": timestamp(transaction.seen_at),
     }
 
 

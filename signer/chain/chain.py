@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from signer.chain.erc20 import balance_calldata
+from signer.chain.erc20 import encode_balance_of
 from signer.config.networks import Network
 from signer.ports import Call, ChainClient, MinedTransaction
 
@@ -25,7 +25,7 @@ class Chain:
         Raises:
             ChainError: The nodes do not answer, or the contract reverts.
         """
-        data = self.client.call(Call(None, token, balance_calldata(owner)))
+        data = self.client.call(Call(None, token, encode_balance_of(owner)))
         return int.from_bytes(data, "big")
 
     def is_final(self, transaction: MinedTransaction) -> bool:

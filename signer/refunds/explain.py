@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from signer.amounts import format_units
 from signer.chain.chain import Chain
-from signer.chain.fees import GWEI, quote, raised
+from signer.chain.fees import GWEI, bump_fees, quote_fees
 from signer.errors import HotWalletError, RequestError
 from signer.model.key import KeyState
 from signer.model.refund import Refund, RefundRequest, SignedTransaction, Status
@@ -111,7 +111,7 @@ class Explainer:
     def _wallet_status(self, sender: str | None, chain: Chain) -> WalletStatus | None:
         if sender is None:
             return None
-        return WalletReconciler(self._store, self._clock).standing(chain, sender)
+        return WalletReconciler(self._store, self._clock).status(chain, sender)
 
     def _objection(self, refund: Refund) -> str | None:
         """Return why today's rules would refuse *refund*; None if they would not."""
@@ -149,7 +149,7 @@ def _fee_status(refund: Refund, latest: SignedTransaction, chain: Chain) -> FeeS
     return FeeStatus(
         *offered,
         base_fee=fees.base_fee,
-        required=raised(*offered, quote(fees, network), network),
+        required=bump_fees(*offered, quote_fees(fees, network), network),
         cap=network.max_fee_per_gas_gwei * GWEI,
         raise_at=refund.updated_at + stuck_after,
     )

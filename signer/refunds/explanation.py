@@ -133,8 +133,8 @@ class Explanation:
     @property
     def next_at(self) -> datetime | None:
         """When the next step is due; None if there is none, or the chain decides."""
-        is_waiting = self.refund.status is Status.MINED or self.refund.status.is_final
-        return None if is_waiting else self.refund.due_at
+        status = self.refund.status
+        return None if status is Status.MINED or status.is_final else self.refund.due_at
 
 
 def _describe_queued(found: Explanation) -> str:

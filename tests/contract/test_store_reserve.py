@@ -32,7 +32,7 @@ def test_sets_the_reservation(store: SQLStore) -> None:
         refund, sender=WALLET, key_id=KEY_ID, gas_limit=7, counted=3, at=at
     )
 
-    assert after == refund.moved(
+    assert after == refund.with_status(
         Status.RESERVED, at, sender=WALLET, key_id=KEY_ID, gas_limit=7, nonce=3
     )
     assert after == store.get(refund.id)

@@ -218,7 +218,7 @@ def test_a_dry_run_changes_nothing(
 ) -> None:
     """R23: a paused wallet is shown with what is foreign, as it is; status 1."""
     _spend(world, fresh_anvil, 1)
-    world.watched()
+    world.reconcile()
     before = _ledger(world.store)
     told = run("nonce", "repair")
 
@@ -268,7 +268,7 @@ def test_apply_waits_for_finality(
     """What a reorganisation could take away is not accepted yet; status 1 again."""
     _spend(world, fresh_anvil, 1)
     world.network = load_networks(networks(confirmations=1000))["local"]
-    world.watched()
+    world.reconcile()
     told = run("nonce", "repair", "--apply")
 
     assert told.status == 1
@@ -282,7 +282,7 @@ def test_repairs_for_programs(
 ) -> None:
     """--json prints one array, with what was foreign before and what is done."""
     _spend(world, fresh_anvil, 1)
-    world.watched()
+    world.reconcile()
     (looked,) = run("nonce", "repair", "--json").json
     (applied,) = run("nonce", "repair", "--apply", "--json").json
 

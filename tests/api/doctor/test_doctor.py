@@ -382,7 +382,7 @@ def test_a_worker_that_does_not_work(
     ledger.opened(store, sender=address)
     refund = ledger.accepted(store)
     reserved = ledger.reserved(store, refund, sender=address)
-    store.save(reserved, reserved.postponed(ledger.later(seconds)))
+    store.save(reserved, reserved.with_due_at(ledger.later(seconds)))
 
     rung = examined(home)["local worker"]
 

@@ -176,7 +176,7 @@ def test_a_refund_at_its_end(
     """A final refund says why it ended, and that nothing will happen."""
     path = post(client, BODY).headers["location"]
     (refund,) = sqlite_store.list("gateway-1").refunds
-    refused = refund.moved(Status.REFUSED, clock(), failure_detail="paused")
+    refused = refund.with_status(Status.REFUSED, clock(), failure_detail="paused")
     sqlite_store.save(refund, refused)
     found = get(client, f"{path}/explain").json
 

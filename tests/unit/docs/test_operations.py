@@ -17,7 +17,7 @@ GUIDE = (ROOT / "docs" / "operations" / "alarms.md").read_text(encoding="utf-8")
 _LEVELS = frozenset({"warning", "error", "critical", "exception"})
 _HOOKS = frozenset({"_uncaught"})
 _RECORDS = frozenset({"event", "write", "refuse", "_signing"})
-_INTENDED = frozenset({"_on_record", "_switched"})
+_INTENDED = frozenset({"_on_record", "_switch"})
 """What is called with the name of an event: the last with one that has an intent."""
 
 _EVENT = re.compile(r"[a-z]+(-[a-z]+)*")

@@ -84,7 +84,7 @@ EXPECTED = {
 
 
 def _postponed(store: SQLStore, refund: Refund) -> Refund:
-    after = refund.postponed(now())
+    after = refund.with_due_at(now())
     store.save(refund, after)
     return after
 
@@ -146,7 +146,7 @@ def test_the_audit_costs_a_refund_no_commit(store: SQLStore) -> None:
             at=now(),
             intent=intent,
         )
-        after = refund.moved(Status.SIGNED, now(), tx_hash="0x1")
+        after = refund.with_status(Status.SIGNED, now(), tx_hash="0x1")
         store.save(refund, after, transaction(refund, tx_hash="0x1"), outcome)
     store.seal()
     written = [each.record for each in store.sealed(0, 10)]

@@ -37,12 +37,12 @@ def _explain(world: World, refund: Refund) -> Explanation:
 def _confirmed(world: World) -> Refund:
     refund = world.broadcast()
     world.mine_deep()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     return world.tracked(refund)
 
 
 def test_a_queued_refund(world: World) -> None:
-    """It has no nonce, no wallet and no transaction; a worker takes it up when due."""
+    """It has no nonce, wallet or transaction; a worker claims it when due."""
     refund = world.accepted()
 
     found = _explain(world, refund)
@@ -60,7 +60,7 @@ def test_a_queued_refund(world: World) -> None:
 
 
 def test_a_queued_refund_in_a_paused_wallet(world: World) -> None:
-    """It says what paused the wallet, by which no nonce is given out."""
+    """The summary names the reason of the pause."""
     world.broadcast()
     world.chain.mine()
     world.chain.mine_foreign(world.signer.address)
@@ -77,12 +77,15 @@ def test_a_queued_refund_in_a_paused_wallet(world: World) -> None:
     assert found.next_step == f"To do: {ADVICE['wallet-paused']}."
     assert found.wallet_status is not None
     assert found.wallet_status.wallet.paused_by is Pause.CHAIN_AHEAD
-    assert (found.wallet_status.counted, found.wallet_status.unseen) == (2, 1)
+    assert (found.wallet_status.chain_nonce, found.wallet_status.unknown_count) == (
+        2,
+        1,
+    )
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["disabled", "given up"])
 def test_a_refund_whose_key_does_not_sign(world: World, block: bool) -> None:
-    """Nobody is told to enable a key that somebody gave up (O8)."""
+    """The advice for a revoked key is not to enable it (O8)."""
     refund = world.broadcast()
     other = signer_over(honest(coincurve.PrivateKey.from_int(99)))
     world.others = (other,)
@@ -97,7 +100,7 @@ def test_a_refund_whose_key_does_not_sign(world: World, block: bool) -> None:
 
 
 def test_a_queued_refund_whose_wallet_is_fine(world: World) -> None:
-    """The wallet that will pay it is shown before it does, and what each node says."""
+    """The wallet that will pay it is reported, and what each node reports."""
     world.broadcast()
 
     found = _explain(world, world.accepted())
@@ -110,7 +113,7 @@ def test_a_queued_refund_whose_wallet_is_fine(world: World) -> None:
 
 
 def test_a_reserved_refund(world: World) -> None:
-    """It has its nonce, and who is before it."""
+    """It has a nonce, and lower nonces are listed."""
     first, second = world.broadcast(), world.step(world.accepted())
 
     found = _explain(world, second)
@@ -122,7 +125,7 @@ def test_a_reserved_refund(world: World) -> None:
 
 
 def test_a_signed_refund(world: World) -> None:
-    """Its bytes are known, and no node has them."""
+    """Its transaction is stored, and no node has it."""
     refund = world.step(world.accepted(), times=2)
 
     found = _explain(world, refund)
@@ -136,7 +139,7 @@ def test_a_signed_refund(world: World) -> None:
 
 
 def test_a_broadcast_refund(world: World) -> None:
-    """What each node knows, what it offers, and when a better offer is made."""
+    """What each node has, the offered fees, and when they are raised."""
     refund = world.broadcast()
     later = world.clock() + timedelta(seconds=90)
 
@@ -159,8 +162,8 @@ def test_a_broadcast_refund(world: World) -> None:
     assert dict(found.nodes[0].transactions) == {refund.tx_hash: "pending"}
 
 
-def test_a_broadcast_refund_that_nobody_knows(world: World) -> None:
-    """A node that forgot it is counted out."""
+def test_a_broadcast_refund_that_nodes_dropped(world: World) -> None:
+    """A node that dropped it is not counted."""
     refund = world.broadcast()
     world.chain.forget()
 
@@ -170,7 +173,7 @@ def test_a_broadcast_refund_that_nobody_knows(world: World) -> None:
 
 
 def test_a_broadcast_refund_that_was_replaced(world: World) -> None:
-    """A node that has the last offer knows it, though it dropped the first."""
+    """A node that has the replacement counts, though it dropped the original."""
     refund = world.broadcast()
     world.clock.advance(seconds=world.network.stuck_after_seconds)
     world.step(refund, times=2)
@@ -181,8 +184,8 @@ def test_a_broadcast_refund_that_was_replaced(world: World) -> None:
     assert found.summary == "1 of 1 nodes have it, and it waits to be mined."
 
 
-def test_a_broadcast_refund_whose_node_is_silent(world: World) -> None:
-    """A node that did not answer knows nothing, and says why."""
+def test_a_broadcast_refund_whose_node_is_unreachable(world: World) -> None:
+    """The node is reported with its error and not counted."""
     refund = world.broadcast()
     world.chain.fail("views", ChainUnavailableError("gone"))
 
@@ -193,7 +196,7 @@ def test_a_broadcast_refund_whose_node_is_silent(world: World) -> None:
 
 
 def test_a_broadcast_refund_that_is_mined_already(world: World) -> None:
-    """The nodes know before the ledger does."""
+    """The nodes have it in a block before the ledger does."""
     refund = world.broadcast()
     world.chain.mine()
 
@@ -204,8 +207,8 @@ def test_a_broadcast_refund_that_is_mined_already(world: World) -> None:
     )
 
 
-def test_a_queued_refund_on_a_network_that_is_stopped(world: World) -> None:
-    """It says since when, which no other reason hides (R27)."""
+def test_a_queued_refund_on_a_paused_network(world: World) -> None:
+    """The summary says since when, before any other reason (R27)."""
     refund = world.accepted()
     stopped_at = world.clock()
     world.store.stop(world.network.chain_id, stopped_at)
@@ -219,7 +222,7 @@ def test_a_queued_refund_on_a_network_that_is_stopped(world: World) -> None:
 
 
 def test_a_broadcast_refund_behind_another(world: World) -> None:
-    """The first one that blocks it is named, by nonce, id and state."""
+    """The first lower nonce is named with its refund's id and status."""
     first, _, last = world.broadcast(), world.broadcast(), world.broadcast()
 
     found = _explain(world, last)
@@ -231,7 +234,7 @@ def test_a_broadcast_refund_behind_another(world: World) -> None:
 
 
 def test_a_long_queue_is_cut_short(world: World) -> None:
-    """Five that are ahead are enough to see why."""
+    """At most five lower nonces are listed."""
     refunds = [world.step(world.accepted()) for _ in range(8)]
 
     found = _explain(world, refunds[-1])
@@ -240,7 +243,7 @@ def test_a_long_queue_is_cut_short(world: World) -> None:
 
 
 def test_a_broadcast_refund_that_is_priced_out(world: World) -> None:
-    """Its last offer stands beside what the chain asks, in gwei."""
+    """The summary has the offered max fee and the base fee, in gwei."""
     refund = world.broadcast()
     world.chain.answers = Fees(2_500_000_000, 10**8)
 
@@ -252,7 +255,7 @@ def test_a_broadcast_refund_that_is_priced_out(world: World) -> None:
 
 
 def test_a_broadcast_refund_at_the_cap(world: World) -> None:
-    """No better offer is made, and the cap says why (R17)."""
+    """The next step says that the cap prevents higher fees (R17)."""
     world.chain.answers = Fees(240 * GWEI, 10 * GWEI)
     refund = world.broadcast()
 
@@ -279,10 +282,10 @@ def test_a_broadcast_refund_on_a_chain_without_base_fee(world: World) -> None:
 
 
 def test_a_mined_refund(world: World) -> None:
-    """Its depth of those confirmations that it needs; only the chain knows when."""
+    """The summary has its confirmations; only the chain knows when it is final."""
     refund = world.broadcast()
     world.chain.mine()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     world.chain.mine_empty(1)
 
     found = _explain(world, refund)
@@ -294,11 +297,11 @@ def test_a_mined_refund(world: World) -> None:
 
 
 def test_a_mined_refund_ahead_of_a_lagging_node(world: World) -> None:
-    """No depth is less than none."""
+    """The depth is never negative."""
     refund = world.broadcast()
     world.chain.mine_empty(2)
     world.chain.mine()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     world.chain.lag = 3
 
     found = _explain(world, refund)
@@ -307,11 +310,11 @@ def test_a_mined_refund_ahead_of_a_lagging_node(world: World) -> None:
     assert found.summary == "It is in block 3, with 0 of 3 confirmations."
 
 
-def test_a_mined_refund_whose_node_is_silent(world: World) -> None:
-    """The ledger's block is told without the head."""
+def test_a_mined_refund_whose_node_is_unreachable(world: World) -> None:
+    """The ledger's block is reported without the head."""
     refund = world.broadcast()
     world.chain.mine()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     world.chain.fail("latest_block", ChainUnavailableError("gone"))
 
     found = _explain(world, refund)
@@ -321,7 +324,7 @@ def test_a_mined_refund_whose_node_is_silent(world: World) -> None:
 
 
 def test_a_confirmed_refund(world: World) -> None:
-    """It is at its end; nobody is asked any more."""
+    """It is final, and no node is asked."""
     refund = _confirmed(world)
     world.chain.calls.clear()
 
@@ -336,7 +339,7 @@ def test_a_confirmed_refund(world: World) -> None:
 
 
 def test_a_refused_refund(world: World) -> None:
-    """Nothing was spent, and the token's reason is told."""
+    """The summary has the token's reason."""
     world.chain.revert = "Pausable: paused"
 
     found = _explain(world, world.step(world.accepted()))
@@ -346,7 +349,7 @@ def test_a_refused_refund(world: World) -> None:
 
 
 def test_a_cancelled_refund(world: World) -> None:
-    """Its client did that."""
+    """The summary says that the client cancelled it."""
     refund = world.service.cancel("gateway", world.accepted().id)
 
     assert _explain(world, refund).summary == (
@@ -355,12 +358,12 @@ def test_a_cancelled_refund(world: World) -> None:
 
 
 def test_a_failed_refund(world: World) -> None:
-    """Its nonce is used, and why it was not paid is told."""
+    """The summary has the failure detail."""
     refund = world.broadcast()
     world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
     world.chain.mine_empty(2)
-    world.tracker.track()
-    world.tracker.track()
+    world.confirmation_tracker.track()
+    world.confirmation_tracker.track()
 
     assert _explain(world, refund).summary == (
         "Its nonce is used and it was not paid: the token reverted on chain."
@@ -374,8 +377,8 @@ def test_a_failed_refund(world: World) -> None:
         ("chain-unavailable", "nothing; the service tries again"),
     ],
 )
-def test_what_a_person_can_do(world: World, code: str, advice: str) -> None:
-    """Each error that a person can end has its advice; the others end by themselves."""
+def test_advice_by_error_code(world: World, code: str, advice: str) -> None:
+    """Errors that an operator can fix have advice; the others are retried."""
     refund = world.accepted()
     blocked = replace(refund, version=1, attempts=7, blocked_by=code)
     world.store.save(refund, blocked)
@@ -389,7 +392,7 @@ def test_what_a_person_can_do(world: World, code: str, advice: str) -> None:
 
 
 def test_advice_is_for_errors_that_exist() -> None:
-    """Every code that is advised on belongs to an error of the tree."""
+    """Every code with advice belongs to an error class."""
     codes, found = set(), [HotWalletError]
     while found:
         error = found.pop()
@@ -399,8 +402,8 @@ def test_advice_is_for_errors_that_exist() -> None:
     assert set(ADVICE) <= codes
 
 
-def test_todays_rules_are_asked(world: World) -> None:
-    """What would not be admitted any more is said to be so, and goes on."""
+def test_current_rules_are_reported(world: World) -> None:
+    """A refund that would not be accepted today has the objection, and continues."""
     refund = world.broadcast()
     token = world.network.tokens["TUSD"].model_copy(update={"max_amount": "1"})
     world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
@@ -408,8 +411,8 @@ def test_todays_rules_are_asked(world: World) -> None:
     assert _explain(world, refund).policy == "one refund may pay at most 1 TUSD"
 
 
-def test_a_network_that_is_gone(world: World) -> None:
-    """The ledger's part is told, and the rules say what is missing."""
+def test_a_network_that_was_removed(world: World) -> None:
+    """The ledger's facts are reported, and the objection names the network."""
     refund = world.broadcast()
 
     found = Explainer(world.store, world.store, {}, world.clock).explain(refund)
@@ -424,8 +427,8 @@ def test_a_network_that_is_gone(world: World) -> None:
     ("method", "name"),
     [("pending_count", "wallet"), ("latest_block", "head"), ("fees", "fees")],
 )
-def test_what_cannot_be_asked_is_named(world: World, method: str, name: str) -> None:
-    """One question without an answer costs that answer, and no other."""
+def test_unanswered_questions_are_listed(world: World, method: str, name: str) -> None:
+    """A question without an answer does not hide the other answers."""
     refund = world.broadcast()
     world.chain.fail(method, ChainUnavailableError("https://u:p@node"))
 
@@ -440,8 +443,8 @@ def test_what_cannot_be_asked_is_named(world: World, method: str, name: str) -> 
     assert "u:p" not in str(found)
 
 
-def test_a_broadcast_refund_without_its_bytes(world: World) -> None:
-    """What was adopted, and went with a reorganisation, has no offer to compare."""
+def test_a_broadcast_refund_without_transactions(world: World) -> None:
+    """An adopted refund whose block was removed has no fees to compare."""
     refund = world.broadcast()
     store = world.store
 
@@ -456,8 +459,8 @@ def test_a_broadcast_refund_without_its_bytes(world: World) -> None:
     assert found.next_step == "A worker broadcasts the same bytes again."
 
 
-def test_a_ledger_that_is_gone_explains_nothing(world: World) -> None:
-    """Without it nothing is known of the refund."""
+def test_an_unreachable_ledger_is_an_error(world: World) -> None:
+    """Nothing is known without the ledger."""
     refund = world.accepted()
 
     def gone(refund_id: str) -> tuple[SignedTransaction, ...]:
@@ -473,7 +476,7 @@ def test_a_ledger_that_is_gone_explains_nothing(world: World) -> None:
 
 
 def test_explaining_changes_nothing(world: World) -> None:
-    """Ledger and nodes are asked, and neither is told anything."""
+    """Ledger and nodes are only read."""
     world.broadcast()
     world.chain.mine_foreign(world.signer.address)
     world.chain.mine_foreign(world.signer.address)
