@@ -70,8 +70,8 @@ class FormerWallets:
             StaleStateError: Another process changed the wallet.
         """
         # A wallet that was paused meanwhile needs this check, however recent the last.
-        is_paused = self._is_paused(chain, key.address)
-        if self._is_recently_known(chain, key) and not is_paused:
+        is_known = self._is_recently_known(chain, key)
+        if is_known and not self._is_paused(chain, key.address):
             return
         if key.state is not KeyState.BLOCKED:
             is_known = self._wallets.reconcile_former(chain, key.address)

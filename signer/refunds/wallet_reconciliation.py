@@ -114,8 +114,8 @@ class WalletReconciler:
             StaleStateError: Another process changed the wallet.
         """
         chain_nonce = chain.client.pending_count(address)
-        wallet = self._store.wallet(chain.network.chain_id, address)
-        if chain_nonce == 0 and wallet is None:
+        chain_id = chain.network.chain_id
+        if chain_nonce == 0 and self._store.wallet(chain_id, address) is None:
             return True
         self.get_or_open(chain, address, chain_nonce)
         status = self.reconcile(chain, address)
