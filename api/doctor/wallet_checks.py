@@ -23,7 +23,7 @@ class OverdueError(StoreError):
 def nonces(visit: NetworkContext) -> Finding:
     """Look at each watched key's: a former one's stops the network as well."""
     patient = visit.patient
-    if patient.store.stopped(visit.network.chain_id) is not None:
+    if patient.store.network_paused_at(visit.network.chain_id) is not None:
         raise WalletPausedError("an operator stopped it: hotwallet nonce resume")
     found, paused = [], []
     for address, state in visit.watched.items():

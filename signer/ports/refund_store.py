@@ -152,7 +152,9 @@ class Store(Protocol):
             StaleStateError: The stored version is not that of *wallet*.
         """
 
-    def sight(self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]) -> None:
+    def add_unrecorded(
+        self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]
+    ) -> None:
         """
         Insert transactions that the chain has and the ledger did not know.
 
@@ -162,7 +164,7 @@ class Store(Protocol):
             StaleStateError: The stored version is not that of *wallet*.
         """
 
-    def unheld(
+    def unknown_nonces(
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
         """
@@ -172,7 +174,9 @@ class Store(Protocol):
         lowest ones, in order.
         """
 
-    def foreign(self, chain_id: int, sender: str) -> Sequence[UnrecordedTransaction]:
+    def foreign_transactions(
+        self, chain_id: int, sender: str
+    ) -> Sequence[UnrecordedTransaction]:
         """Return foreign transactions that are not accepted yet, lowest nonce first."""
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
@@ -183,20 +187,22 @@ class Store(Protocol):
             StaleStateError: The stored version is not that of *wallet*.
         """
 
-    def stop(self, chain_id: int, at: datetime) -> bool:
+    def pause_network(self, chain_id: int, at: datetime) -> bool:
         """
         Stop assigning nonces on a chain; return whether that is a change.
 
         No reservation is under way any more when this returns.
         """
 
-    def stopped(self, chain_id: int) -> datetime | None:
-        """Return when a chain was stopped; None if it is not."""
+    def network_paused_at(self, chain_id: int) -> datetime | None:
+        """Return when a chain was paused; None if it is not."""
 
-    def go_on(self, chain_id: int) -> bool:
-        """End a stop of a chain; return whether it was stopped."""
+    def resume_network(self, chain_id: int) -> bool:
+        """End the pause of a chain; return whether it was paused."""
 
-    def sighting(self, chain_id: int, mark: bytes) -> UnrecordedTransaction | None:
+    def find_unrecorded(
+        self, chain_id: int, mark: bytes
+    ) -> UnrecordedTransaction | None:
         """Return the unrecorded transaction, of any wallet, that has *mark*."""
 
     def adopt(self, before: Refund, after: Refund) -> None:

@@ -50,7 +50,7 @@ class Explainer:
             policy=self._objection(refund),
             history=self._store.history(refund.id),
             transactions=self._store.transactions(refund.id),
-            stopped_at=self._store.stopped(refund.chain_id),
+            stopped_at=self._store.network_paused_at(refund.chain_id),
             is_key_revoked=self._is_key_revoked(refund),
             ahead=self._refunds_ahead(refund),
         )

@@ -91,7 +91,7 @@ class FormerWallets:
         wallet = self._wallets.get_or_open(chain, address, chain_nonce)
         if wallet.paused_by is None:
             return chain_nonce <= wallet.next_nonce
-        return not self._store.unheld(wallet.chain_id, address, chain_nonce, 1)
+        return not self._store.unknown_nonces(wallet.chain_id, address, chain_nonce, 1)
 
     def _is_paused(self, chain: Chain, address: str) -> bool:
         wallet = self._store.wallet(chain.network.chain_id, address)

@@ -54,7 +54,7 @@ class NonceAdmin:
         """
 
         def stop(chain_id: int) -> bool:
-            return self._store.stop(chain_id, self._clock())
+            return self._store.pause_network(chain_id, self._clock())
 
         return self._switch("nonce-pause", network, actor, stop)
 
@@ -68,7 +68,7 @@ class NonceAdmin:
         Raises:
             NotFoundError, StoreError: As ``pause``.
         """
-        return self._switch("nonce-resume", network, actor, self._store.go_on)
+        return self._switch("nonce-resume", network, actor, self._store.resume_network)
 
     def repair(self, network: str | None, actor: Actor) -> Sequence[RepairResult]:
         """
@@ -141,7 +141,7 @@ class NonceAdmin:
         if wallet is None or wallet.paused_by is None:
             return None
         mined = chain.client.transaction_count(address)
-        foreign = self._store.foreign(chain_id, address)
+        foreign = self._store.foreign_transactions(chain_id, address)
         reconciler = WalletReconciler(self._store, self._clock)
         if not reconciler.resume_if_known(chain, wallet, mined):
             raise WalletPausedError(

@@ -94,7 +94,7 @@ class NonceManager:
             LimitReachedError: The refund would exceed a spending limit of its token.
             StaleStateError: Another process changed the refund.
         """
-        if self._store.stopped(chain.network.chain_id) is not None:
+        if self._store.network_paused_at(chain.network.chain_id) is not None:
             raise WalletPausedError(
                 "an operator paused the network: `hotwallet nonce resume` ends that"
             )
@@ -126,7 +126,7 @@ class NonceManager:
             StaleStateError: Another process changed the refund, or the key that paid
                 is not in the ring.
         """
-        payment = self._store.sighting(refund.chain_id, refund.mark)
+        payment = self._store.find_unrecorded(refund.chain_id, refund.mark)
         if payment is None:
             return None
         self._log.warning("refund-adopted", refund_id=refund.id, nonce=payment.nonce)
@@ -158,7 +158,7 @@ class NonceManager:
 
         A restored ledger may have assigned a second nonce before it knew that one.
         """
-        payment = self._store.sighting(refund.chain_id, refund.mark)
+        payment = self._store.find_unrecorded(refund.chain_id, refund.mark)
         if payment is None:
             return None
         if (payment.sender, payment.nonce) == (refund.sender, refund.nonce):

@@ -72,11 +72,11 @@ class WalletReconciler:
         wallet = self._store.wallet(chain_id, address)
         if wallet is None:
             raise NotFoundError("the wallet has not paid on this network yet")
-        foreign = tuple(self._store.foreign(chain_id, address))
+        foreign = tuple(self._store.foreign_transactions(chain_id, address))
         gaps = 0
         if wallet.paused_by is not None:
             below = min(chain_nonce, wallet.next_nonce)
-            gaps = len(self._store.unheld(chain_id, address, below, HISTORY))
+            gaps = len(self._store.unknown_nonces(chain_id, address, below, HISTORY))
         return WalletStatus(wallet, chain_nonce, foreign, gaps)
 
     def reconcile(self, chain: Chain, address: str) -> WalletStatus:
@@ -133,7 +133,7 @@ class WalletReconciler:
         Raises:
             StaleStateError: Another process changed the wallet.
         """
-        unknown = self._store.unheld(wallet.chain_id, wallet.sender, below, 1)
+        unknown = self._store.unknown_nonces(wallet.chain_id, wallet.sender, below, 1)
         if unknown or self._contested(chain, wallet.sender):
             return False
         self._accept_and_resume(wallet)
@@ -215,7 +215,7 @@ class WalletReconciler:
                 foreign=transaction.mark is None,
             )
         if unrecorded:
-            self._store.sight(wallet, unrecorded)
+            self._store.add_unrecorded(wallet, unrecorded)
 
     def record_nonce_taken(self, refund: Refund, mined: MinedTransaction) -> None:
         """
@@ -228,13 +228,13 @@ class WalletReconciler:
         """
         unrecorded = self._build_unrecorded(refund.chain_id, mined)
         wallet = self._get(refund.chain_id, mined.sender)
-        self._store.sight(wallet, [unrecorded])
+        self._store.add_unrecorded(wallet, [unrecorded])
         if unrecorded.mark is None and wallet.paused_by is None:
             wallet = self._get(refund.chain_id, mined.sender)
             self.pause(wallet, Pause.FOREIGN_TRANSACTION)
 
     def _accept_and_resume(self, wallet: Wallet) -> None:
-        foreign = self._store.foreign(wallet.chain_id, wallet.sender)
+        foreign = self._store.foreign_transactions(wallet.chain_id, wallet.sender)
         self._store.resume(wallet, self._clock())
         self._log.warning(
             "wallet-resumed",
@@ -277,7 +277,7 @@ class WalletReconciler:
     def _find_unrecorded(
         self, wallet: Wallet, chain_nonce: int, chain: Chain
     ) -> Iterator[UnrecordedTransaction]:
-        unknown = self._store.unheld(
+        unknown = self._store.unknown_nonces(
             wallet.chain_id, wallet.sender, chain_nonce, _RECORDED_PER_PASS
         )
         for nonce in unknown:

@@ -52,7 +52,7 @@ def repair_wallets(
             continue
         reconciler = WalletReconciler(store, clock)
         result = _repair(name, reconciler, chains[name], wallet.sender, apply=apply)
-        yield replace(result, stopped_at=store.stopped(wallet.chain_id))
+        yield replace(result, stopped_at=store.network_paused_at(wallet.chain_id))
 
 
 def _repair(

@@ -127,7 +127,9 @@ def _spend(world: World, dev: DevChain, nonce: int) -> None:
 
 def _ledger(store: Store) -> object:
     wallets = store.wallets()
-    return wallets, [store.foreign(each.chain_id, each.sender) for each in wallets]
+    return wallets, [
+        store.foreign_transactions(each.chain_id, each.sender) for each in wallets
+    ]
 
 
 def test_explains_to_people(run: Run, world: World, paid: Refund) -> None:

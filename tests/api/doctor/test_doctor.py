@@ -348,7 +348,7 @@ def _store(home: Mapping[str, str]) -> SQLStore:
 def test_a_network_that_was_stopped(home: dict[str, str]) -> None:
     """The kill switch is found where nonces are, and how to let it go on."""
     examined(home)
-    _store(home).stop(31337, ledger.now())
+    _store(home).pause_network(31337, ledger.now())
 
     rung = examined(home)["local nonces"]
 

@@ -50,7 +50,7 @@ def test_how_it_stands_is_another_question(
     paying: TestClient, clock: SettableClock, sqlite_store: SQLStore
 ) -> None:
     """A refund that moved on is told as it is by its own path, and not by a replay."""
-    sqlite_store.stop(31337, clock.now)
+    sqlite_store.pause_network(31337, clock.now)
     first = post(paying, BODY, **KEY)
     clock.advance(1)
     path = first.headers["location"]

@@ -20,7 +20,7 @@ def _cancel(client: TestClient, path: str, query: str = "", **claims: Any) -> Re
 @pytest.fixture
 def queued(paying: TestClient, sqlite_store: SQLStore) -> str:
     """Return the path of a refund that has no nonce yet, as none is given out."""
-    sqlite_store.stop(31337, NOW)
+    sqlite_store.pause_network(31337, NOW)
     return str(post(paying, BODY).headers["location"])
 
 

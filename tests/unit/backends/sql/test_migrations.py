@@ -274,7 +274,7 @@ def test_impossible_wallets_and_answers(
     store: SQLStore, table: str, change: dict[str, object]
 ) -> None:
     """A pause has its time, a sighting its wallet, and an answer its refund."""
-    store.sight(opened(store), [sighting()])
+    store.add_unrecorded(opened(store), [sighting()])
     store.remember_answer(accepted(store).id, "{}", now())
 
     with pytest.raises(StoreError, match="constraint does not hold"):

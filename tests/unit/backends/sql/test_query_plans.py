@@ -61,7 +61,7 @@ EXPECTED = {
         "in flight": ["SELECT", "SELECT"],
         "below": ["SELECT"],
         "wallet": ["SELECT"],
-        "sighting": ["SELECT"],
+        "find_unrecorded": ["SELECT"],
         "get": ["SELECT"],
     },
     "postgresql": {
@@ -77,7 +77,7 @@ EXPECTED = {
         "in flight": ["SELECT", "SELECT"],
         "below": ["SELECT"],
         "wallet": ["SELECT"],
-        "sighting": ["SELECT"],
+        "find_unrecorded": ["SELECT"],
         "get": ["SELECT"],
     },
 }
@@ -106,7 +106,7 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
         "in flight": lambda it: store.in_flight(10),
         "below": lambda it: store.open_below(it.chain_id, WALLET, 9, 10),
         "wallet": lambda it: store.wallet(it.chain_id, WALLET),
-        "sighting": lambda it: store.sighting(it.chain_id, it.mark),
+        "find_unrecorded": lambda it: store.find_unrecorded(it.chain_id, it.mark),
         "get": lambda it: store.get(it.id),
     }
 

@@ -29,12 +29,12 @@ from tests.support.refunds import CUSTOMER, KEY, REQUEST, World
 
 CHANGES = {
     *("accept", "remember_answer", "reserve", "save", "adopt", "claim"),
-    *("open_wallet", "pause", "sight", "resume", "broadcast", "sign_digest"),
+    *("open_wallet", "pause", "add_unrecorded", "resume", "broadcast", "sign_digest"),
 }
 """What has an effect.  A question whose answer is lost might not have been asked."""
 
 QUESTIONS = {
-    *("transactions", "in_flight", "wallet", "foreign", "sighting"),
+    *("transactions", "in_flight", "wallet", "foreign_transactions", "find_unrecorded"),
     *("estimate_gas", "pending_count", "transaction_count", "fees"),
     *("receipts", "latest_block", "block"),
 }
@@ -218,7 +218,7 @@ def test_a_refund_survives_a_fault_at_every_call(
         assert ({sent.nonce for sent in ours}, behind.nonce) == ({0}, 1), fault.place
 
     asked = set() if after else QUESTIONS
-    changed = CHANGES - {"adopt", "pause", "sight", "resume"}
+    changed = CHANGES - {"adopt", "pause", "add_unrecorded", "resume"}
     # Every port was struck somewhere, or this would prove nothing.
     assert _struck(after, deadly, suffer) >= asked | changed
 
@@ -238,6 +238,10 @@ def test_a_lost_ledger_survives_a_fault_at_every_call(
         assert refund.tx_hash == Sent.read(chain.broadcasts[0]).hash, fault.place
         assert len(chain.broadcasts) == 2, fault.place
 
-    asked = set() if after else {"find_transaction", "foreign", "sighting", "wallets"}
-    changed = {"open_wallet", "pause", "sight", "resume", "adopt"}
+    asked = (
+        set()
+        if after
+        else {"find_transaction", "foreign_transactions", "find_unrecorded", "wallets"}
+    )
+    changed = {"open_wallet", "pause", "add_unrecorded", "resume", "adopt"}
     assert _struck(after, deadly, suffer) >= asked | changed

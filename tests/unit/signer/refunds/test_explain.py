@@ -211,7 +211,7 @@ def test_a_queued_refund_on_a_paused_network(world: World) -> None:
     """The summary says since when, before any other reason (R27)."""
     refund = world.accepted()
     stopped_at = world.clock()
-    world.store.stop(world.network.chain_id, stopped_at)
+    world.store.pause_network(world.network.chain_id, stopped_at)
 
     found = _explain(world, refund)
 

@@ -243,7 +243,7 @@ def test_an_intruder_with_a_revoked_key_stops_no_refund(world: World) -> None:
     assert found.sender == OTHER.address
     assert found.tx_hash is not None
     assert _pause(world, world.signer.address) is None
-    assert world.store.foreign(found.chain_id, world.signer.address) == ()
+    assert world.store.foreign_transactions(found.chain_id, world.signer.address) == ()
 
 
 def test_an_intruder_with_a_retired_key_stops_refunds(world: World) -> None:
@@ -264,7 +264,9 @@ def test_an_intruder_with_a_retired_key_stops_refunds(world: World) -> None:
     assert waits.blocked_by == WalletPausedError.code
     assert (found.status, found.sender) == (Status.CONFIRMED, OTHER.address)
     assert _pause(world, world.signer.address) is Pause.CHAIN_AHEAD
-    assert len(world.store.foreign(found.chain_id, world.signer.address)) == 1
+    assert (
+        len(world.store.foreign_transactions(found.chain_id, world.signer.address)) == 1
+    )
 
 
 def test_each_key_is_checked(world: World) -> None:

@@ -113,8 +113,8 @@ def test_all_networks_are_paused_and_audited(system: System) -> None:
     changed = system.admin().pause(None, ALICE)
 
     assert changed == {"local": True, "other": True}
-    assert system.store.stopped(NETWORK.chain_id) is not None
-    assert system.store.stopped(999) is not None
+    assert system.store.network_paused_at(NETWORK.chain_id) is not None
+    assert system.store.network_paused_at(999) is not None
     assert [(event, facts["network"]) for event, _, facts in system.records] == [
         ("nonce-pause-intent", "local"),
         ("nonce-pause", "local"),
@@ -142,7 +142,7 @@ def test_a_failed_pause_is_audited(system: System) -> None:
         raise StoreUnavailableError("the database does not answer")
 
     with pytest.raises(StoreUnavailableError):
-        system.admin(altered(system.store, stop=stop)).pause("local", ALICE)
+        system.admin(altered(system.store, pause_network=stop)).pause("local", ALICE)
 
     assert [(event, outcome) for event, outcome, _ in system.records] == [
         ("nonce-pause-intent", "success"),
@@ -160,7 +160,7 @@ def test_nothing_changes_without_an_audit_record(system: System) -> None:
     with capture_logs() as logs, pytest.raises(StoreUnavailableError):
         admin.pause("local", ALICE)
 
-    assert system.store.stopped(NETWORK.chain_id) is None
+    assert system.store.network_paused_at(NETWORK.chain_id) is None
     assert [each["event"] for each in logs] == ["refusal-not-recorded"]
 
 

@@ -332,7 +332,7 @@ def test_resume_needs_the_current_status(world: World) -> None:
     _foreign(world, 1)
     world.chain.mine_empty(2)
     status = _reconcile(world)
-    world.store.sight(_wallet(world), [])
+    world.store.add_unrecorded(_wallet(world), [])
 
     with pytest.raises(StaleStateError):
         _resume(world, status)
@@ -365,7 +365,7 @@ def test_our_own_lost_transactions_resume_the_wallet(world: World) -> None:
 
     assert status.wallet.paused_by is None
     assert status.wallet.next_nonce == 2
-    transaction = world.store.sighting(world.network.chain_id, marked.mark)
+    transaction = world.store.find_unrecorded(world.network.chain_id, marked.mark)
     assert transaction is not None
     assert (transaction.nonce, transaction.mark) == (1, marked.mark)
 
@@ -440,7 +440,9 @@ def test_a_foreign_transaction_with_a_refunds_nonce_pauses_the_wallet(
         world.wallets.record_nonce_taken(refund, found)
         world.clock.advance(seconds=10)
 
-    (transaction,) = world.store.foreign(world.network.chain_id, world.signer.address)
+    (transaction,) = world.store.foreign_transactions(
+        world.network.chain_id, world.signer.address
+    )
     assert (transaction.tx_hash, transaction.held_by) == (foreign, refund.id)
     assert _wallet(world).paused_by is Pause.FOREIGN_TRANSACTION
     assert _wallet(world).paused_at == since
@@ -456,7 +458,10 @@ def test_our_own_transaction_with_a_refunds_nonce_pauses_nothing(world: World) -
     world.wallets.record_nonce_taken(refund, found)
 
     assert _wallet(world).paused_by is None
-    assert world.store.foreign(world.network.chain_id, world.signer.address) == ()
+    assert (
+        world.store.foreign_transactions(world.network.chain_id, world.signer.address)
+        == ()
+    )
 
 
 def test_a_taken_nonce_of_an_unknown_wallet_is_an_error(world: World) -> None:
@@ -614,7 +619,7 @@ def test_the_network_pause_is_checked_last(world: World) -> None:
     active = nonces.select_key(refund)
     counted = nonces.check_against_chain(world.chains["local"], active.key.address)
     intent = active.signer.intent(build_purpose(refund, ACTOR))
-    world.store.stop(world.network.chain_id, world.clock())
+    world.store.pause_network(world.network.chain_id, world.clock())
 
     with pytest.raises(WalletPausedError, match="operator"):
         nonces.assign_nonce(
@@ -664,7 +669,7 @@ def test_a_payment_of_a_removed_key_is_not_adopted(world: World) -> None:
     world.store.open_wallet(Wallet(refund.chain_id, sender, 0, 0))
     wallet = world.store.wallet(refund.chain_id, sender)
     assert wallet is not None
-    world.store.sight(wallet, [foreign])
+    world.store.add_unrecorded(wallet, [foreign])
 
     with pytest.raises(StaleStateError, match="ring"):
         world.nonces.adopt_earlier_payment(refund, world.chains["local"])

@@ -71,7 +71,7 @@ def test_a_queued_sweep_ends_when_the_key_is_rotated(
 def test_a_queued_sweep_ends_on_a_paused_network_too(world: World, left: Left) -> None:
     """It does not wait for `nonce resume` or a node, and so pays no revoked key."""
     (row,) = swept(world)
-    world.store.stop(world.network.chain_id, world.clock())
+    world.store.pause_network(world.network.chain_id, world.clock())
     with pytest.raises(WalletPausedError):
         world.step(row)
     given_up(world)

@@ -123,7 +123,7 @@ def test_an_unreachable_chain_is_an_error(world: World) -> None:
 def test_an_operator_pauses_a_network(world: World) -> None:
     """No nonce is assigned, and refunds that have one continue (R27)."""
     sent = world.broadcast()
-    world.store.stop(world.network.chain_id, world.clock())
+    world.store.pause_network(world.network.chain_id, world.clock())
     refund = world.accepted()
     world.work()
     world.mine_deep()
@@ -136,14 +136,14 @@ def test_an_operator_pauses_a_network(world: World) -> None:
 
 def test_a_paused_network_is_resumed_by_an_operator_only(world: World) -> None:
     """Neither workers nor a repair end the pause."""
-    world.store.stop(world.network.chain_id, world.clock())
+    world.store.pause_network(world.network.chain_id, world.clock())
     refund = world.accepted()
     for _ in range(6):
         world.work()
         _repair(world, apply=True)
     waiting = world.stored(refund)
 
-    world.store.go_on(world.network.chain_id)
+    world.store.resume_network(world.network.chain_id)
     world.work()
 
     assert (waiting.status, waiting.nonce) == (Status.QUEUED, None)
@@ -152,7 +152,7 @@ def test_a_paused_network_is_resumed_by_an_operator_only(world: World) -> None:
 
 def test_a_refund_on_a_paused_network_can_be_cancelled(world: World) -> None:
     """It has no nonce, so nothing is paid (R26, R27)."""
-    world.store.stop(world.network.chain_id, world.clock())
+    world.store.pause_network(world.network.chain_id, world.clock())
     refund = world.accepted()
 
     cancelled = world.service.cancel("gateway", refund.id)
