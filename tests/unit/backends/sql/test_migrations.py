@@ -114,7 +114,7 @@ def test_columns_are_the_values() -> None:
         ("audit_checkpoints", Checkpoint),
     ):
         assert metadata.tables[table].c.keys() == [
-            f.name for f in fields(value) if f.name != "intended"
+            f.name for f in fields(value) if f.name != "intent_recorded"
         ]
     # Who holds a nonce, and which is next, is looked up.
     assert metadata.tables["sightings"].c.keys() == [
