@@ -213,10 +213,10 @@ class Parts:
         return Worker(
             store,
             self.lifecycle,
-            tracker=ConfirmationTracker(store, chains, utc_now),
+            confirmation_tracker=ConfirmationTracker(store, chains, utc_now),
             wallets=WalletReconciler(store, utc_now),
             ring=self.ring,
-            keeper=KeyRetirement(store, self.audit, utc_now),
+            retirement=KeyRetirement(store, self.audit, utc_now),
             chains=chains,
             clock=utc_now,
         )

@@ -22,7 +22,7 @@ from bench.measure import Action, interleaved, machine, throughput
 from bench.refunds import refunds_per_second
 from dev.stack import hotwallet
 from signer.audit.log import AuditLog
-from signer.chain.erc20 import transfer_calldata
+from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import SignedBytes, Transaction
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose
@@ -39,7 +39,7 @@ _TRANSACTION = Transaction(
     gas=80_000,
     to=_TOKEN,
     value=0,
-    data=transfer_calldata("0x70997970C51812dc3A010C7d01b50e0d17dc79C8", 12_500_000),
+    data=encode_transfer("0x70997970C51812dc3A010C7d01b50e0d17dc79C8", 12_500_000),
 )
 
 

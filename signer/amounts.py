@@ -1,4 +1,4 @@
-"""Amounts: decimal strings outside, integers of base units inside, no floats."""
+"""Converts amounts between decimal strings and integers of base units; no floats."""
 
 import re
 
@@ -18,8 +18,8 @@ def parse_units(amount: str, decimals: int) -> int:
     12500000
 
     Raises:
-        InvalidInputError: Not plain decimal digits, finer than the token's
-            *decimals*, zero, or more than a uint256 holds.
+        InvalidInputError: *amount* is not plain decimal digits, has more fraction
+            digits than *decimals*, is zero, or exceeds a uint256.
     """
     match = _AMOUNT.fullmatch(amount) if isinstance(amount, str) else None
     if match is None:
@@ -29,17 +29,20 @@ def parse_units(amount: str, decimals: int) -> int:
     whole, fraction = match[1], match[2] or ""
     if len(fraction) > decimals:
         raise InvalidInputError(
-            f"must have at most {decimals} digits behind the point", field="amount"
+            f"must have at most {decimals} digits after the decimal point",
+            field="amount",
         )
     units = int(whole + fraction.ljust(decimals, "0"))
     if not 0 < units <= MAX_UINT256:
-        raise InvalidInputError("must be more than zero, and a uint256", field="amount")
+        raise InvalidInputError(
+            "must be above zero and fit into a uint256", field="amount"
+        )
     return units
 
 
 def format_units(units: int, decimals: int) -> str:
     """
-    Return *units* as a decimal string of whole tokens, all decimals shown.
+    Return *units* as a decimal string of whole tokens, with all *decimals* digits.
 
     >>> format_units(12500000, 6)
     '12.500000'

@@ -254,7 +254,7 @@ def _sweep_document(item: SweepItem) -> dict[str, Any]:
     return {
         "network": item.network,
         "token": item.symbol,
-        "amount": item.whole,
+        "amount": item.display_amount,
         "waitsFor": item.waits_for,
         "refund": None if item.refund is None else item.refund.id,
     }
@@ -269,4 +269,4 @@ def _format_sweep(items: Sequence[SweepItem]) -> Iterator[str]:
             state = f"waits for {item.waits_for}"
         if item.refund is not None:
             state = f"{item.refund.status} as {item.refund.id}"
-        yield f"{item.network}: {item.whole} {item.symbol}: {state}"
+        yield f"{item.network}: {item.display_amount} {item.symbol}: {state}"

@@ -21,7 +21,7 @@ from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Operation
 from signer.ports import utc_now
 from signer.refunds.nonce_admin import NonceAdmin
-from signer.refunds.wallet_repair import Repair, repair
+from signer.refunds.wallet_repair import RepairResult, repair_wallets
 
 
 @click.group()
@@ -49,7 +49,7 @@ def repair_nonces(network: str | None, *, dry_run: bool, as_json: bool) -> None:
         opened = open_observatory(os.environ)
         if dry_run:
             chains = _select(opened.chains, network)
-            repairs = list(repair(opened.store, chains, utc_now, apply=False))
+            repairs = list(repair_wallets(opened.store, chains, utc_now, apply=False))
         else:
             repairs = list(_nonce_admin(opened).repair(network, current_operator()))
     print_result(
@@ -144,18 +144,18 @@ def _select(chains: Mapping[str, Chain], network: str | None) -> Mapping[str, Ch
     return {network: chains[network]}
 
 
-def _format_repairs(repairs: Sequence[Repair]) -> Iterator[str]:
+def _format_repairs(repairs: Sequence[RepairResult]) -> Iterator[str]:
     if not repairs:
         yield "no wallet has paid anything yet"
     for each in repairs:
         yield from _format_repair(each)
 
 
-def _format_repair(each: Repair) -> Iterator[str]:
-    wallet, status = each.standing.wallet, each.standing
+def _format_repair(each: RepairResult) -> Iterator[str]:
+    wallet, status = each.wallet_status.wallet, each.wallet_status
     yield (
         f"{each.network} {wallet.sender}: next nonce {wallet.next_nonce},"
-        f" the chain's {status.counted}"
+        f" the chain's {status.chain_nonce}"
     )
     if each.stopped_at is not None:
         yield (
@@ -169,8 +169,8 @@ def _format_repair(each: Repair) -> Iterator[str]:
         yield "  not paused yet: a worker will pause it"
     else:
         yield f"  paused by {wallet.paused_by}"
-    if status.unseen:
-        yield f"  not looked at yet: {status.unseen} of the chain's transactions"
+    if status.unknown_count:
+        yield f"  not looked at yet: {status.unknown_count} of the chain's transactions"
     for foreign in status.foreign:
         yield f"  foreign: nonce {foreign.nonce}, transaction {foreign.tx_hash}"
     yield f"  {each.problem or 'to accept this and resume the wallet: omit --dry-run'}"

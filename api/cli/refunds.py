@@ -11,7 +11,8 @@ from api.views.explanations import explanation_document
 from api.views.refunds import timestamp
 from signer.errors import NotFoundError
 from signer.ports import utc_now
-from signer.refunds.explain import Explainer, Explanation
+from signer.refunds.explain import Explainer
+from signer.refunds.explanation import Explanation
 
 
 @click.group()

@@ -6,14 +6,12 @@ from functools import partial
 from api.doctor.context import DoctorContext, NetworkContext
 from api.doctor.wallet_checks import check_nonces, check_worker
 from signer.amounts import format_units
-from signer.chain.erc20 import balance_calldata
+from signer.chain.chain import COIN_DECIMALS
 from signer.checks import Check, Finding
 from signer.errors import ChainUnavailableError, InsufficientFundsError
-from signer.ports import Call
 from signer.startup.guard import check_chain
 
 
-_WEI_DECIMALS = 18
 _WALLET_EMPTY = "send funds to the address"
 _RPC_DOWN = "check rpc_urls and the nodes"
 
@@ -90,14 +88,12 @@ def _check_gas(context: NetworkContext) -> Finding:
     balance = context.chain.client.balance(context.address)
     if balance == 0:
         raise InsufficientFundsError(f"{context.address} has nothing to pay for gas")
-    return Finding(f"{format_units(balance, _WEI_DECIMALS)} on {context.address}")
+    return Finding(f"{format_units(balance, COIN_DECIMALS)} on {context.address}")
 
 
 def _check_token(context: NetworkContext, symbol: str) -> Finding:
     token = context.network.tokens[symbol]
-    calldata = balance_calldata(context.address)
-    answer = context.chain.client.call(Call(None, token.address, calldata))
-    balance = int.from_bytes(answer, "big")
+    balance = context.chain.token_balance(token.address, context.address)
     if balance == 0:
         return Finding(f"{context.address} holds no {symbol}", _WALLET_EMPTY)
     return Finding(f"{format_units(balance, token.decimals)} on {context.address}")

@@ -24,7 +24,7 @@ class OverdueError(StoreError):
 
 def check_nonces(context: NetworkContext) -> Finding:
     """Check every watched wallet: a former key's wallet pauses the network as well."""
-    if context.doctor.store.stopped(context.network.chain_id) is not None:
+    if context.doctor.store.network_paused_at(context.network.chain_id) is not None:
         raise WalletPausedError(
             "an operator paused it; `hotwallet nonce resume` resumes it"
         )
@@ -45,21 +45,21 @@ def _check_wallet(context: NetworkContext, address: str, state: KeyState) -> Fin
     name = address if state is KeyState.ACTIVE else f"{address} ({state})"
     reconciler = WalletReconciler(context.doctor.store, context.doctor.clock)
     try:
-        status = reconciler.standing(context.chain, address)
+        status = reconciler.status(context.chain, address)
     except NotFoundError:
         return _check_new_wallet(name, context.chain.client.pending_count(address))
     # Revoking a key pauses its wallet until every earlier transaction is known.  What
     # an attacker sends with the key afterwards does not pause the network.
     blocked = state is KeyState.BLOCKED
-    if status.wallet.paused_by is not None and (status.unseen or not blocked):
+    if status.wallet.paused_by is not None and (status.unknown_count or not blocked):
         raise WalletPausedError(f"{name} is paused: {status.wallet.paused_by}")
-    if status.unseen and not blocked:
+    if status.unknown_count and not blocked:
         raise WalletPausedError(
-            f"{name} has sent {status.unseen} transactions that the ledger lacks"
+            f"{name} has sent {status.unknown_count} transactions that the ledger lacks"
         )
     return Finding(
         f"the next nonce of {name} is {status.wallet.next_nonce},"
-        f" the chain's {status.counted}"
+        f" the chain's {status.chain_nonce}"
     )
 
 

@@ -5,7 +5,7 @@ import re
 import falcon
 
 from signer.errors import InvalidInputError
-from signer.refunds.service import LONGEST_WAIT
+from signer.refunds.service import MAX_WAIT_SECONDS
 
 
 _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
@@ -28,7 +28,7 @@ def preferred_wait(req: falcon.Request) -> float | None:
         return None
     if len(waits) > 1:
         raise InvalidInputError("must ask to wait once", field="Prefer")
-    return min(float(waits[0].group(1)), LONGEST_WAIT)
+    return min(float(waits[0].group(1)), MAX_WAIT_SECONDS)
 
 
 def applied(resp: falcon.Response, seconds: float | None) -> float:

@@ -59,7 +59,7 @@ class Refunds(Resource):
             refund = self._refunds.wait(submission.refund, applied(resp, seconds))
             # Kept before it is given: whoever asks again is told the same.
             body = json.dumps(refund_document(refund))
-            answer = self._refunds.answered(refund, body)
+            answer = self._refunds.remember_answer(refund, body)
         resp.status = HTTPStatus.CREATED if submission.created else HTTPStatus.OK
         if not submission.created:
             resp.set_header("Idempotent-Replayed", "true")

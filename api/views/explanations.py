@@ -7,9 +7,9 @@ from api.views.refunds import refund_document, timestamp
 from signer.model.refund import Refund, SignedTransaction
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports import NodeView
-from signer.refunds.explain import Bid, Explanation
+from signer.refunds.explanation import Explanation, FeeStatus
 from signer.refunds.wallet_reconciliation import WalletStatus
-from signer.refunds.wallet_repair import Repair
+from signer.refunds.wallet_repair import RepairResult
 
 
 def explanation_document(found: Explanation) -> dict[str, Any]:
@@ -29,37 +29,37 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
         "transactions": [_transaction(sent) for sent in found.transactions],
         "nonce": _nonce(refund, found),
         "stopped_at": _optional(found.stopped_at),
-        "wallet": None if found.standing is None else standing_document(found.standing),
+        "wallet": found.wallet_status and wallet_status_document(found.wallet_status),
         "nodes": [_node(node) for node in found.nodes],
         "confirmations": {
             "head": found.head,
             "required": found.confirmations,
         },
-        "fees": None if found.bid is None else _fees(found.bid),
+        "fees": None if found.fees is None else _fees(found.fees),
         "unanswered": dict(found.unanswered),
     }
 
 
-def standing_document(standing: WalletStatus) -> dict[str, Any]:
+def wallet_status_document(status: WalletStatus) -> dict[str, Any]:
     """Return how a wallet stands: the ledger's view beside the chain's."""
-    wallet = standing.wallet
+    wallet = status.wallet
     return {
         "chain_id": wallet.chain_id,
         "address": wallet.sender,
         "next_nonce": wallet.next_nonce,
-        "chain_next_nonce": standing.counted,
-        "unseen": standing.unseen,
+        "chain_next_nonce": status.chain_nonce,
+        "unseen": status.unknown_count,
         "paused_by": wallet.paused_by and str(wallet.paused_by),
         "paused_at": _optional(wallet.paused_at),
-        "foreign": [_sighting(sighting) for sighting in standing.foreign],
+        "foreign": [_unrecorded(transaction) for transaction in status.foreign],
     }
 
 
-def repair_document(repair: Repair) -> dict[str, Any]:
+def repair_document(repair: RepairResult) -> dict[str, Any]:
     """Return how a wallet stands, and what was done about it."""
     return {
         "network": repair.network,
-        **standing_document(repair.standing),
+        **wallet_status_document(repair.wallet_status),
         "resumed": repair.resumed,
         "problem": repair.problem,
         "stopped_at": _optional(repair.stopped_at),
@@ -102,25 +102,25 @@ def _node(node: NodeView) -> dict[str, Any]:
     }
 
 
-def _fees(bid: Bid) -> dict[str, Any]:
-    required = bid.required and [str(fee) for fee in bid.required]
+def _fees(fees: FeeStatus) -> dict[str, Any]:
+    required = fees.required and [str(fee) for fee in fees.required]
     return {
-        "max_fee_per_gas": str(bid.max_fee),
-        "max_priority_fee_per_gas": str(bid.priority_fee),
-        "base_fee_per_gas": None if bid.base_fee is None else str(bid.base_fee),
+        "max_fee_per_gas": str(fees.max_fee),
+        "max_priority_fee_per_gas": str(fees.priority_fee),
+        "base_fee_per_gas": None if fees.base_fee is None else str(fees.base_fee),
         "replacement_max_fee_per_gas": required and required[0],
         "replacement_max_priority_fee_per_gas": required and required[1],
-        "cap": str(bid.cap),
-        "raise_at": timestamp(bid.raise_at),
+        "cap": str(fees.cap),
+        "raise_at": timestamp(fees.raise_at),
     }
 
 
-def _sighting(sighting: UnrecordedTransaction) -> dict[str, Any]:
+def _unrecorded(transaction: UnrecordedTransaction) -> dict[str, Any]:
     return {
-        "nonce": sighting.nonce,
-        "tx_hash": sighting.tx_hash,
-        "block_number": sighting.block_number,
-        "seen_at": timestamp(sighting.seen_at),
+        "nonce": transaction.nonce,
+        "tx_hash": transaction.tx_hash,
+        "block_number": transaction.block_number,
+        "seen_at": timestamp(transaction.seen_at),
     }
 
 

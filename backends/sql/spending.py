@@ -9,7 +9,7 @@ from backends.sql.schema import spendings
 from backends.sql.statements import INSERT
 from signer.errors import LimitReachedError
 from signer.model.refund import Refund
-from signer.model.spending_limits import Limits, Spent, hour_of
+from signer.model.spending_limits import Limits, Spent, hour_number
 
 
 _HOURS = 24
@@ -52,7 +52,7 @@ def spend(connection: Connection, refund: Refund, limits: Limits, at: datetime) 
     Raises:
         LimitReachedError: It would be too much.  The transaction must not commit.
     """
-    hour = hour_of(at)
+    hour = hour_number(at)
     key = {"chain_id": refund.chain_id, "token_address": refund.token_address}
     given = {**key, "recipient": refund.recipient, "since_hour": hour - _HOURS}
     recent: dict[str, dict[int, int]] = {_ALL: {}, refund.recipient: {}}
@@ -63,7 +63,7 @@ def spend(connection: Connection, refund: Refund, limits: Limits, at: datetime) 
         day=sum(recent[_ALL].values()),
         recipient=sum(recent[refund.recipient].values()),
     )
-    reached = limits.reached(refund.amount, spent)
+    reached = limits.first_exceeded(refund.amount, spent)
     if reached is not None:
         raise LimitReachedError(f"{refund.token}'s {reached} is reached")
     rows = [

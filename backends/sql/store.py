@@ -213,7 +213,7 @@ class SQLStore(WalletTables, KeyTables, AuditTables, CallerTables):
             "key_id": key_id,
             "gas_limit": gas_limit,
         }
-        after = refund.moved(Status.RESERVED, at, **reservation)
+        after = refund.with_status(Status.RESERVED, at, **reservation)
         sweeps = refund.swept_from is not None
         seen = {"counted": counted, "mark": refund.mark, "sweeps": sweeps}
         given = {**values(refund, after, record=intent), **seen}
@@ -221,7 +221,7 @@ class SQLStore(WalletTables, KeyTables, AuditTables, CallerTables):
         if changed is None:
             self._require_active(refund, sender, key_id)
             raise StaleStateError(f"refund {refund.id} cannot be reserved as it was")
-        return replace(after, nonce=changed.nonce, intended=intent is not None)
+        return replace(after, nonce=changed.nonce, intent_recorded=intent is not None)
 
     def adopt(self, before: Refund, after: Refund) -> None:
         """

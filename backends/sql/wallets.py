@@ -165,7 +165,9 @@ class WalletTables:
         given = {"reason": reason, "at": at}
         self._database.transaction(lambda c: _change(c, wallet, _PAUSED, given))
 
-    def sight(self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]) -> None:
+    def add_unrecorded(
+        self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]
+    ) -> None:
         """
         Write down what the chain had and the ledger did not.
 
@@ -183,7 +185,7 @@ class WalletTables:
 
         self._database.transaction(work)
 
-    def unheld(
+    def unknown_nonces(
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
         """
@@ -196,7 +198,9 @@ class WalletTables:
         nonces = chain.from_iterable(range(first, end) for first, end in gaps)
         return tuple(islice(nonces, limit))
 
-    def foreign(self, chain_id: int, sender: str) -> Sequence[UnrecordedTransaction]:
+    def foreign_transactions(
+        self, chain_id: int, sender: str
+    ) -> Sequence[UnrecordedTransaction]:
         """Return the foreign sightings that nobody accepted yet, lowest nonce first."""
         given = _key(chain_id, sender)
         rows = self._database.run(lambda c: c.execute(_FOREIGN, given).all())
@@ -217,7 +221,7 @@ class WalletTables:
 
         self._database.transaction(work)
 
-    def stop(self, chain_id: int, at: datetime) -> bool:
+    def pause_network(self, chain_id: int, at: datetime) -> bool:
         """
         Give out no more nonces on a chain, whatever its wallets; say if it was going.
 
@@ -232,17 +236,19 @@ class WalletTables:
 
         return self._database.transaction(work)
 
-    def stopped(self, chain_id: int) -> datetime | None:
+    def network_paused_at(self, chain_id: int) -> datetime | None:
         """Return since when a chain is stopped."""
         given = {"of_chain": chain_id}
         return self._database.run(lambda c: c.execute(_STOPPED, given).scalar())
 
-    def go_on(self, chain_id: int) -> bool:
+    def resume_network(self, chain_id: int) -> bool:
         """Let a chain that was stopped go on; say whether it was."""
         given = {"of_chain": chain_id}
         return self._database.write(lambda c: c.execute(_GO_ON, given).rowcount > 0)
 
-    def sighting(self, chain_id: int, mark: bytes) -> UnrecordedTransaction | None:
+    def find_unrecorded(
+        self, chain_id: int, mark: bytes
+    ) -> UnrecordedTransaction | None:
         """Return a sighting, of any wallet, that paid the refund with *mark*."""
         given = {"of_chain": chain_id, "mark": mark}
         row = self._database.run(lambda c: c.execute(_BY_MARK, given).one_or_none())

@@ -1,19 +1,34 @@
-"""A configured network together with the client that reaches it."""
+"""A configured network together with the client that reaches its nodes."""
 
 from dataclasses import dataclass
 
+from signer.chain.erc20 import encode_balance_of
 from signer.config.networks import Network
-from signer.ports import ChainClient, MinedTransaction
+from signer.ports import Call, ChainClient, MinedTransaction
+
+
+COIN_DECIMALS = 18
+"""Decimals of a chain's native coin: balances and fees are in wei."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A configured network, and the way to it."""
+    """A network from the configuration, and the client for its nodes."""
 
     network: Network
     client: ChainClient
 
-    def is_final(self, found: MinedTransaction) -> bool:
-        """Say whether *found* is as deep as the network's configuration asks."""
-        depth = self.client.latest_block().number - found.block.number + 1
+    def token_balance(self, token: str, owner: str) -> int:
+        """
+        Return how much *owner* holds of the ERC-20 contract *token*, in base units.
+
+        Raises:
+            ChainError: The nodes do not answer, or the contract reverts.
+        """
+        data = self.client.call(Call(None, token, encode_balance_of(owner)))
+        return int.from_bytes(data, "big")
+
+    def is_final(self, transaction: MinedTransaction) -> bool:
+        """Return whether *transaction* has the confirmations that the network needs."""
+        depth = self.client.latest_block().number - transaction.block.number + 1
         return depth >= self.network.confirmations

@@ -1,4 +1,4 @@
-"""ERC-20 (EIP-20): the calldata of a transfer, and the event that proves it."""
+"""ERC-20 (EIP-20): calldata of transfers and balances, and the Transfer event."""
 
 from collections.abc import Iterable
 
@@ -16,26 +16,26 @@ TRANSFER_EVENT = keccak(text="Transfer(address,address,uint256)")
 DECIMALS = keccak(text="decimals()")[:4]
 BALANCE_OF = keccak(text="balanceOf(address)")[:4]
 
-_ARGUMENTS = ("address", "uint256")
-
-
 MARK_SIZE = 16
+"""Bytes of the mark that follows a transfer's arguments (``Refund.mark``)."""
+
+_ARGUMENTS = ("address", "uint256")
 
 _TRANSFER_SIZE = len(TRANSFER) + 2 * 32
 
 
-def transfer_calldata(recipient: str, amount: int, mark: bytes = b"") -> bytes:
+def encode_transfer(recipient: str, amount: int, mark: bytes = b"") -> bytes:
     """
     Return the calldata of ``transfer(recipient, amount)``: 68 bytes, then *mark*.
 
-    Decoders of arguments ignore what follows them (Solidity's ABI specification
-    calls for no check of the length), so that it may carry a mark.
+    Contracts ignore bytes after the arguments: the Solidity ABI specification
+    requires no check of the calldata's length.
     """
     return TRANSFER + encode(_ARGUMENTS, (recipient, amount)) + mark
 
 
-def mark_of(calldata: bytes) -> bytes | None:
-    """Return the mark behind a transfer, or None if that is not what this is."""
+def read_mark(calldata: bytes) -> bytes | None:
+    """Return the mark of a transfer; None if *calldata* is not a marked transfer."""
     is_marked = (
         len(calldata) == _TRANSFER_SIZE + MARK_SIZE
         and calldata[: len(TRANSFER)] == TRANSFER
@@ -43,38 +43,40 @@ def mark_of(calldata: bytes) -> bytes | None:
     return calldata[_TRANSFER_SIZE:] if is_marked else None
 
 
-def balance_calldata(owner: str) -> bytes:
+def encode_balance_of(owner: str) -> bytes:
     """Return the calldata of ``balanceOf(owner)``."""
     return BALANCE_OF + encode(("address",), (owner,))
 
 
 def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
     """
-    Return recipient (EIP-55), amount and mark (16 bytes, or none) of a ``transfer``.
+    Return recipient (EIP-55), amount and mark of a ``transfer``.
+
+    The mark has 16 bytes, or none.
 
     Raises:
-        EncodingError: It is not exactly the calldata of one.
+        EncodingError: *calldata* is not exactly what ``encode_transfer`` returns.
     """
-    mark = mark_of(calldata) or b""
+    mark = read_mark(calldata) or b""
     try:
         recipient, amount = decode(_ARGUMENTS, calldata[4:])
     except DecodingError:
         raise EncodingError("the calldata is not a transfer") from None
     recipient = to_checksum_address(recipient)
-    if transfer_calldata(recipient, amount, mark) != calldata:
+    if encode_transfer(recipient, amount, mark) != calldata:
         raise EncodingError("the calldata is not a transfer")
     return recipient, amount, mark
 
 
-def transferred(
+def has_exact_transfer(
     logs: Iterable[Log], *, token: str, sender: str, recipient: str, amount: int
 ) -> bool:
     """
-    Say whether exactly this transfer happened, once, by the token's own event.
+    Return whether *logs* have this transfer exactly once, in the token's own event.
 
-    A receipt's status is no proof: tokens may answer false, keep a fee, or do
-    nothing.  A second transfer from *sender* to *recipient* in the same receipt is
-    as wrong as none.
+    The receipt's status is not enough: a token may return false, charge a fee or do
+    nothing.  A second transfer from *sender* to *recipient* in the same receipt also
+    counts as a mismatch.
     """
     topics = (TRANSFER_EVENT, _topic(sender), _topic(recipient))
     amounts = [

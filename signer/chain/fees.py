@@ -1,9 +1,8 @@
 """
-What a refund offers for gas, within the network's limits.
+Fees of a refund's transactions, within the network's caps.
 
-Everywhere a pair: max fee and priority fee per gas, in wei (EIP-1559).  On a chain
-without EIP-1559 both are the gas price, which is what such a transaction amounts to
-where there is a base fee, too; so one rule raises both kinds.
+Fees are a pair: max fee and priority fee per gas, in wei (EIP-1559).  On a chain
+without EIP-1559 both are the gas price, so that one rule raises both kinds.
 """
 
 from signer.config.networks import Network
@@ -14,13 +13,13 @@ from signer.ports import Fees
 GWEI = 10**9
 
 
-def quote(fees: Fees, network: Network) -> tuple[int, int]:
+def quote_fees(fees: Fees, network: Network) -> tuple[int, int]:
     """
-    Return max fee and priority fee per gas of a first offer.
+    Return max fee and priority fee per gas of a first transaction.
 
-    Twice the base fee, as is the default, keeps the transaction valid through six
-    full blocks in a row (each raises it by at most 1/8).  Above the network's cap it
-    waits until the chain is cheaper.
+    The default max fee covers twice the base fee, which keeps the transaction valid
+    through six full blocks in a row (each raises the base fee by at most 1/8).  At the
+    network's cap, the transaction waits until the chain is cheaper.
     """
     cap = _cap(network)
     if fees.base_fee is None:
@@ -31,29 +30,31 @@ def quote(fees: Fees, network: Network) -> tuple[int, int]:
     return min(network.base_fee_multiple * fees.base_fee + priority, cap), priority
 
 
-def raised(
+def bump_fees(
     old_max: int, old_priority: int, quoted: tuple[int, int], network: Network
 ) -> tuple[int, int] | None:
     """
-    Return what replaces an offer of *old_max* and *old_priority*, or None.
+    Return the fees that replace a transaction with *old_max* and *old_priority*.
 
-    Nodes replace a waiting transaction by one that pays more in both: geth wants a
-    tenth, others an eighth, so an eighth it is.  Neither is less than *quoted*, what
-    ``quote`` says now.  The tip may pass its own cap, which no node waits for; the
-    max fee, and so the whole price, never passes its.  None: it would have to.
+    Nodes replace a pending transaction only if both fees rise: geth requires 10 %,
+    other nodes 12.5 %, so each rises by an eighth.  Neither is lower than *quoted*, the
+    current ``quote_fees``.  The priority fee may exceed its own cap, which no node
+    enforces; the max fee, and so the price paid, never exceeds the network's.
+
+    Returns:
+        None if the max fee would have to exceed the cap.
     """
-    priority = max(_eighth_more(old_priority), quoted[1])
-    max_fee = max(_eighth_more(old_max), quoted[0], priority)
+    priority = max(_raise_by_eighth(old_priority), quoted[1])
+    max_fee = max(_raise_by_eighth(old_max), quoted[0], priority)
     return (max_fee, priority) if max_fee <= _cap(network) else None
 
 
-def gas_limit(estimate: int) -> int:
+def add_gas_margin(estimate: int) -> int:
     """
-    Return what is allowed to be burnt: a quarter more than the *estimate*.
+    Return the gas limit for a transfer: a quarter more than the *estimate*.
 
-    The state may change until the transaction is mined, and a transfer to an
-    address that held nothing yet costs more than one to an old holder.  Never
-    more than a transaction may ask for, or the refund could not be signed.
+    The state may change before the transaction is mined, and a transfer to an address
+    that held nothing costs more.  Never more than a transaction may have (EIP-7825).
     """
     return min(estimate + estimate // 4, MAX_GAS)
 
@@ -62,6 +63,6 @@ def _cap(network: Network) -> int:
     return network.max_fee_per_gas_gwei * GWEI
 
 
-def _eighth_more(fee: int) -> int:
-    # Rounded up, and even nothing becomes more: an equal tip replaces nothing.
+def _raise_by_eighth(fee: int) -> int:
+    # Rounded up, and at least 1 wei: an equal priority fee replaces nothing.
     return fee + max(1, -(-fee // 8))

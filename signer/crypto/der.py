@@ -1,8 +1,8 @@
 """
-Strict DER for the two things that devices answer (X.690, section 10).
+Parses and encodes the DER of public keys and signatures, strictly (X.690, section 10).
 
-A lenient parser would let one key or signature have many spellings.  So every
-answer must be exactly what a correct encoder would have written, or it is none.
+A lenient parser would accept several encodings of one key or signature.  So a device's
+answer must be byte for byte what a correct encoder writes.
 """
 
 from asn1crypto.keys import (
@@ -23,16 +23,16 @@ from signer.errors import EncodingError
 _POINT_SIZE = 65
 
 
-def _spki_of(point: bytes) -> bytes:
+def _encode_spki(point: bytes) -> bytes:
     curve = ECDomainParameters(name="named", value="secp256k1")
     algorithm = PublicKeyAlgorithm({"algorithm": "ec", "parameters": curve})
     key = {"algorithm": algorithm, "public_key": ECPointBitString(point)}
     return bytes(PublicKeyInfo(key).dump())
 
 
-# All that stands before the point is the same for every key.  It is encoded once,
-# at import, because asn1crypto's first use is not safe among threads.
-_HEAD = _spki_of(bytes(_POINT_SIZE))[:-_POINT_SIZE]
+# Every key has the same bytes before the point.  They are encoded once, at import,
+# because asn1crypto's first use is not thread-safe.
+_HEAD = _encode_spki(bytes(_POINT_SIZE))[:-_POINT_SIZE]
 
 
 def parse_signature(der: bytes) -> tuple[int, int]:
@@ -40,7 +40,7 @@ def parse_signature(der: bytes) -> tuple[int, int]:
     Return r and s of a DER ``ECDSA-Sig-Value`` (RFC 3279), both in 1..N-1.
 
     Raises:
-        EncodingError: Not canonical DER, or a number is out of range.
+        EncodingError: *der* is not canonical DER, or a number is out of range.
     """
     try:
         r, s = decode_dss_signature(der)
@@ -64,7 +64,7 @@ def parse_public_key(spki: bytes) -> PublicKey:
     point that lies on it, is accepted.
 
     Raises:
-        EncodingError: Anything else.
+        EncodingError: *spki* is anything else.
     """
     point = spki[-_POINT_SIZE:]
     if spki != _HEAD + point:
@@ -73,5 +73,5 @@ def parse_public_key(spki: bytes) -> PublicKey:
 
 
 def encode_public_key(point: bytes) -> bytes:
-    """Return the DER ``SubjectPublicKeyInfo`` of a point as ``PublicKey`` has it."""
+    """Return the DER ``SubjectPublicKeyInfo`` of an uncompressed point (65 bytes)."""
     return _HEAD + point

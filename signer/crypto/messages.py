@@ -1,4 +1,4 @@
-"""The digest of a message that people and contracts sign: EIP-191."""
+"""The digests of signed messages and typed data (EIP-191, EIP-712)."""
 
 from eth_account.messages import SignableMessage
 from eth_utils.crypto import keccak
@@ -8,7 +8,7 @@ def message_digest(message: SignableMessage) -> bytes:
     """
     Return keccak256(0x19 || version || header || body) (EIP-191).
 
-    The leading 0x19 makes sure that no message is a transaction.  EIP-712 data
-    is version 0x01: ``eth_account.messages`` builds both kinds.
+    The leading 0x19 ensures that no message is a valid transaction.  EIP-712 data has
+    version 0x01; ``eth_account.messages`` builds both kinds.
     """
     return keccak(b"\x19" + message.version + message.header + message.body)

@@ -14,7 +14,7 @@ from signer.errors import EncodingError, InvalidInputError, RecoveryError
 
 
 N = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
-"""The order of the group."""
+"""The order of the curve's group (SEC 2, section 2.4.1)."""
 
 HALF_N = N // 2
 """The highest s that Ethereum accepts (EIP-2)."""
@@ -24,10 +24,10 @@ DIGEST_SIZE = 32
 
 class UnrepresentableError(RecoveryError):
     """
-    The signature recovers only with id 2 or 3, since its R.x was past N.
+    The signature needs recovery id 2 or 3, because the x coordinate of R exceeds N.
 
-    Ethereum has no place for such an id.  About one signature in 2**128 is like
-    this; the next one will do.
+    Ethereum cannot represent such an id.  About one signature in 2**128 needs one: sign
+    again.
     """
 
 
@@ -38,7 +38,7 @@ class PublicKey:
     uncompressed: bytes
 
     def __post_init__(self) -> None:
-        """Refuse whatever is not a point, and compressed or hybrid spellings."""
+        """Refuse bytes that are not a point, and compressed or hybrid encodings."""
         if len(self.uncompressed) != 65 or self.uncompressed[0] != 4:  # noqa: PLR2004
             raise EncodingError("a public key must be an uncompressed point")
         try:
@@ -58,7 +58,8 @@ class Signature:
     A low-s signature; ``y_parity`` (0 or 1) is that of R's y coordinate.
 
     Raises:
-        EncodingError: A number is out of range, or s is not the lower one.
+        EncodingError: A number is out of range, or s is not the lower of its two
+            values.
     """
 
     r: int = field(repr=False)
@@ -66,9 +67,9 @@ class Signature:
     y_parity: int = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse what Ethereum would not take."""
+        """Refuse signatures that Ethereum does not accept."""
         if not (0 < self.r < N and 0 < self.s <= HALF_N and self.y_parity in (0, 1)):
-            raise EncodingError("the signature's numbers are out of range")
+            raise EncodingError("the signature's r, s or y-parity is out of range")
 
     def to_bytes(self) -> bytes:
         """Return 65 bytes: r and s padded to 32 bytes each, then y-parity."""
@@ -79,33 +80,33 @@ class Signature:
         Return the public key that made this signature over *digest*.
 
         Raises:
-            RecoveryError: No key did.
+            RecoveryError: No public key matches.
         """
-        point = _recovered(self.r, self.s, self.y_parity, digest)
+        point = _recover_point(self.r, self.s, self.y_parity, digest)
         if point is None:
             raise RecoveryError("no key recovers from the signature")
         return PublicKey(point)
 
     def __repr__(self) -> str:
-        """Signature bytes never reach a log."""
+        """Hide the numbers: signature bytes must not reach a log."""
         return "Signature(...)"
 
 
 def checked_digest(digest: bytes) -> bytes:
     """
-    Return *digest* if it is one: 32 bytes, not all zero.
+    Return *digest* if it has 32 bytes that are not all zero.
 
-    Devices sign whatever they are given, so the check stands before them.
+    Devices sign any 32 bytes, so callers check before they ask one.
 
     Raises:
-        InvalidInputError: It is not.
+        InvalidInputError: *digest* has another type or length, or is all zero.
     """
     if not isinstance(digest, bytes):
         raise InvalidInputError("a digest must be bytes", field="digest")
     if len(digest) != DIGEST_SIZE:
         raise InvalidInputError("a digest must be 32 bytes", field="digest")
     if not any(digest):
-        raise InvalidInputError("a digest of zeros is nobody's hash", field="digest")
+        raise InvalidInputError("a digest must not be all zeros", field="digest")
     return digest
 
 
@@ -113,8 +114,8 @@ def normalize_s(s: int) -> int:
     """
     Return the lower of *s* and its mirror image ``N - s``.
 
-    Both verify.  Since Homestead, Ethereum accepts only the lower (EIP-2), or
-    anyone could give a mined transaction a second hash.  Devices return either.
+    Both verify.  Since Homestead, Ethereum accepts only the lower one (EIP-2):
+    otherwise anyone could give a transaction a second hash.  Devices return either.
 
     >>> normalize_s(N - 1)
     1
@@ -126,24 +127,24 @@ def recoverable(r: int, s: int, digest: bytes, public_key: PublicKey) -> Signatu
     """
     Return the low-s signature over *digest* that recovers to *public_key*.
 
-    Devices do not report the parity of R, so both are tried.  When neither fits,
-    the device used another key or hashed again: nothing may leave the process.
+    Devices do not report the y-parity of R, so both are tried.  If neither matches,
+    the device used another key or hashed again, and the signature must not be used.
 
     Raises:
-        UnrepresentableError: It needs recovery id 2 or 3; sign once more.
-        RecoveryError: It is not a signature by *public_key* over *digest*.
+        UnrepresentableError: The signature needs recovery id 2 or 3: sign again.
+        RecoveryError: The signature is not by *public_key* over *digest*.
     """
     low_s = normalize_s(s)
     for y_parity in (0, 1):
-        if _recovered(r, low_s, y_parity, digest) == public_key.uncompressed:
+        if _recover_point(r, low_s, y_parity, digest) == public_key.uncompressed:
             return Signature(r, low_s, y_parity)
     for recovery_id in (2, 3):
-        if _recovered(r, low_s, recovery_id, digest) == public_key.uncompressed:
+        if _recover_point(r, low_s, recovery_id, digest) == public_key.uncompressed:
             raise UnrepresentableError("the signature has no y-parity")
     raise RecoveryError("the signature does not recover to the pinned key")
 
 
-def _recovered(r: int, s: int, recovery_id: int, digest: bytes) -> bytes | None:
+def _recover_point(r: int, s: int, recovery_id: int, digest: bytes) -> bytes | None:
     try:
         return coincurve.PublicKey.from_signature_and_message(
             b"%b%b%c" % (_word(r), _word(s), recovery_id), digest, hasher=None

@@ -1,9 +1,9 @@
 """
-The two kinds of transaction that refunds use: EIP-1559, and legacy with EIP-155.
+Encodes and decodes EIP-1559 transactions, and legacy ones with EIP-155.
 
-Legacy is for chains without a base fee.  RLP is the rlp library's.  eth-account,
-which knows every kind and takes ten times as long, is the oracle that the tests
-compare each byte with.
+Legacy is for chains without a base fee.  The rlp library does the RLP.  The tests
+compare each byte with eth-account, which supports every type and takes ten times as
+long.
 """
 
 from dataclasses import dataclass, field
@@ -26,19 +26,19 @@ from signer.errors import EncodingError, InvalidInputError
 TYPE = b"\x02"
 
 MAX_GAS = 2**24
-"""No transaction may ask for more gas than this (EIP-7825)."""
+"""The highest gas limit of a transaction (EIP-7825)."""
 
 _UINT64 = 2**64
 _UINT256 = 2**256
 
-_FIRST_LIST = b"\xc0"  # EIP-2718: from here on it is RLP, and so a legacy transaction.
+_FIRST_LIST = b"\xc0"  # EIP-2718: from this byte on, a legacy transaction (RLP).
 _FIRST_V = 35  # EIP-155: v = chain id * 2 + 35 + parity.
 
 _TAIL = [Binary.fixed_length(20), big_endian_int, binary]  # Recipient, value, data.
 _NUMBERS = [big_endian_int] * 5
 _SIGNATURE = [big_endian_int] * 3
 
-# The access list must be empty: a transfer has no use for one.
+# The access list must be empty: a transfer needs none.
 _SIGNED = List([*_NUMBERS, *_TAIL, List([]), *_SIGNATURE])
 _SIGNED_LEGACY = List([*_NUMBERS[:3], *_TAIL, *_SIGNATURE])
 
@@ -49,7 +49,7 @@ class Transaction:
     An unsigned EIP-1559 transaction; fees in wei per gas, ``value`` in wei.
 
     Raises:
-        InvalidInputError: A field is out of range, or no node would take it.
+        InvalidInputError: A field is out of range; the error names it.
     """
 
     chain_id: int
@@ -62,7 +62,7 @@ class Transaction:
     data: bytes
 
     def __post_init__(self) -> None:
-        """Refuse what must never be signed."""
+        """Refuse fields out of range."""
         _check(self)
         _require(
             0 <= self.max_priority_fee_per_gas <= self.max_fee_per_gas,
@@ -70,11 +70,11 @@ class Transaction:
         )
 
     def signing_digest(self) -> bytes:
-        """Return what must be signed: keccak256(0x02 || rlp(fields))."""
+        """Return the digest to sign: keccak256(0x02 || rlp(fields))."""
         return keccak(TYPE + _encode(self._fields()))
 
     def serialise(self, signature: Signature) -> bytes:
-        """Return the signed bytes that the network takes (EIP-2718)."""
+        """Return the signed bytes to broadcast (EIP-2718)."""
         numbers = (signature.y_parity, signature.r, signature.s)
         return TYPE + _encode([*self._fields(), *map(_minimal, numbers)])
 
@@ -98,7 +98,7 @@ class LegacyTransaction:
     An unsigned transaction with one gas price, bound to its chain (EIP-155).
 
     Raises:
-        InvalidInputError: A field is out of range, or no node would take it.
+        InvalidInputError: A field is out of range; the error names it.
     """
 
     chain_id: int
@@ -110,25 +110,25 @@ class LegacyTransaction:
     data: bytes
 
     def __post_init__(self) -> None:
-        """Refuse what must never be signed."""
+        """Refuse fields out of range."""
         _check(self)
 
     @property
     def max_fee_per_gas(self) -> int:
-        """The gas price, which is all that is ever paid."""
+        """The gas price."""
         return self.gas_price
 
     @property
     def max_priority_fee_per_gas(self) -> int:
-        """The gas price: without a base fee, whoever mines gets it whole."""
+        """The gas price: without a base fee, the block producer gets all of it."""
         return self.gas_price
 
     def signing_digest(self) -> bytes:
-        """Return what must be signed: keccak256(rlp(fields, chain id, 0, 0))."""
+        """Return the digest to sign: keccak256(rlp(fields, chain id, 0, 0))."""
         return keccak(_encode([*self._fields(), _minimal(self.chain_id), b"", b""]))
 
     def serialise(self, signature: Signature) -> bytes:
-        """Return the signed bytes that the network takes."""
+        """Return the signed bytes to broadcast."""
         v = self.chain_id * 2 + _FIRST_V + signature.y_parity
         numbers = (v, signature.r, signature.s)
         return _encode([*self._fields(), *map(_minimal, numbers)])
@@ -149,7 +149,7 @@ AnyTransaction = Transaction | LegacyTransaction
 
 @dataclass(frozen=True, slots=True)
 class SignedBytes:
-    """A signed transaction, read back from its bytes."""
+    """A signed transaction, decoded from its bytes."""
 
     raw: bytes = field(repr=False)
     transaction: AnyTransaction
@@ -158,11 +158,11 @@ class SignedBytes:
     @classmethod
     def decode(cls, raw: bytes) -> Self:
         """
-        Read signed bytes back.
+        Decode signed bytes.
 
         Raises:
-            EncodingError: They are not one canonical EIP-1559 or legacy transaction,
-                are not bound to a chain, or the signature is out of range.
+            EncodingError: *raw* is not one canonical EIP-1559 or legacy transaction,
+                is not bound to a chain, or its signature is out of range.
             InvalidInputError: A field is out of range.
         """
         if raw[:1] == TYPE:
@@ -177,15 +177,15 @@ class SignedBytes:
 
     @property
     def tx_hash(self) -> str:
-        """The hash by which the network knows the transaction."""
+        """The transaction hash, as 0x-prefixed hex."""
         return "0x" + keccak(self.raw).hex()
 
     def sender(self) -> PublicKey:
         """
-        Return the key that signed.
+        Return the public key that signed.
 
         Raises:
-            RecoveryError: No key did.
+            RecoveryError: No public key matches the signature.
         """
         return self.signature.recover(self.transaction.signing_digest())
 
@@ -210,7 +210,7 @@ def _read_legacy(raw: bytes) -> tuple[AnyTransaction, Signature]:
     nonce, gas_price, gas, to, value, data, v, r, s = _decode(raw, _SIGNED_LEGACY)
     chain_id, y_parity = divmod(v - _FIRST_V, 2)
     if chain_id <= 0:
-        # As before EIP-155: somebody could send it to any chain.
+        # Without EIP-155, it could be replayed on any chain.
         raise EncodingError("the transaction is not bound to a chain")
     transaction = LegacyTransaction(
         chain_id=chain_id,
@@ -228,17 +228,17 @@ def _decode(encoded: bytes, fields: List) -> Any:
     try:
         return rlp.decode(encoded, fields)
     except (RLPException, RecursionError, TypeError):
-        # Lists may nest without end, or stand where a number is expected.
+        # Lists may nest without limit, or replace a number.
         raise EncodingError("not the RLP of a transaction") from None
 
 
 def _encode(fields: list[object]) -> bytes:
-    # Everything is bytes already: without the guessing it takes a third of the time.
+    # All fields are bytes already: without inference it takes a third of the time.
     return bytes(rlp.encode(fields, infer_serializer=False))
 
 
 def _minimal(number: int) -> bytes:
-    """Return the shortest big-endian bytes of *number*; none for 0, as RLP asks."""
+    """Return the shortest big-endian bytes of *number*; empty for 0, as in RLP."""
     return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 

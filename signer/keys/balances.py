@@ -6,16 +6,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from signer.amounts import format_units
-from signer.chain.chain import Chain
-from signer.chain.erc20 import balance_calldata
+from signer.chain.chain import COIN_DECIMALS, Chain
 from signer.deadline import Deadlines
 from signer.errors import ChainUnavailableError, HotWalletError
-from signer.ports import Call
 
 
 _SECONDS = 3.0
-
-_WEI_DECIMALS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +88,10 @@ def _holding(name: str, chain: Chain, address: str) -> AddressBalance:
     try:
         return AddressBalance(
             name,
-            gas=format_units(client.balance(address), _WEI_DECIMALS),
+            gas=format_units(client.balance(address), COIN_DECIMALS),
             tokens={
                 symbol: format_units(
-                    int.from_bytes(
-                        client.call(
-                            Call(None, token.address, balance_calldata(address))
-                        ),
-                        "big",
-                    ),
-                    token.decimals,
+                    chain.token_balance(token.address, address), token.decimals
                 )
                 for symbol, token in chain.network.tokens.items()
             },

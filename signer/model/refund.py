@@ -1,4 +1,4 @@
-"""The refund: what was asked, where it stands, and which moves are legal."""
+"""The refund: request, row, statuses, legal moves, and its signed transactions."""
 
 import hashlib
 import json
@@ -15,20 +15,20 @@ _REFUND_ID = re.compile(r"rf_[0-9a-f]{32}")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 SWEEPER = "hotwallet sweep"
-"""The client of sweeps: no token's subject has a space in it."""
+"""The client name of sweeps.  No JWT subject contains a space."""
 
 COIN = "coin"
-"""In the place of a token's symbol: what the chain itself is paid in."""
+"""Used in place of a token symbol for the chain's native coin."""
 
 COIN_ADDRESS = "0x" + "0" * 40
-"""In the place of a token's contract."""
+"""Used in place of a token contract for the native coin."""
 
 HOLD = timedelta(seconds=10)
-"""For how long a refund belongs to whoever moved it, or took it up, last."""
+"""How long a refund stays claimed by the process that moved or claimed it last."""
 
 
 class Status(StrEnum):
-    """Where a refund stands.  ``docs/explanation/refunds.md`` draws the picture."""
+    """The status of a refund; ``docs/explanation/refunds.md`` draws the states."""
 
     QUEUED = "queued"
     RESERVED = "reserved"
@@ -42,13 +42,13 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will ever happen to the refund again."""
+        """Whether the refund never changes again."""
         return not MOVES[self]
 
 
-# A refund only moves along these.  Mined goes back when a reorganisation takes its
-# block away, and broadcast when it is signed again at a higher price.  A transaction
-# that the ledger forgot, since it was restored from a backup, is found mined at once.
+# A refund only moves along these.  It goes back from mined when a reorganisation
+# removes its block, and from broadcast when it is signed again with higher fees.  After
+# a restore from a backup, a transaction that the ledger has lost is found mined.
 MOVES: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset(
         {Status.RESERVED, Status.MINED, Status.REFUSED, Status.CANCELLED}
@@ -66,20 +66,20 @@ MOVES: dict[Status, frozenset[Status]] = {
 OPEN = frozenset(status for status in Status if not status.is_final)
 
 UNSENT = frozenset({Status.QUEUED, Status.RESERVED, Status.SIGNED})
-"""Where something must be done before the chain can do its part."""
+"""Statuses in which the service must act before the chain can."""
 
 IN_FLIGHT = frozenset({Status.BROADCAST, Status.MINED})
-"""Where the chain is at work, and must be watched."""
+"""Statuses in which the service waits for the chain and must track it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefundRequest:
     """
-    One refund as the gateway asked for it.
+    One refund as the gateway requested it.
 
-    ``amount`` is a decimal string in whole tokens ("12.50"), and ``reference``
-    is the gateway's own name of this refund: it is paid once, whatever
-    idempotency key comes with it.
+    ``amount`` is a decimal string in whole tokens ("12.50").  ``reference`` is the
+    gateway's own name for this refund: each reference is paid once, also under another
+    idempotency key.
     """
 
     payment_session_id: str
@@ -91,7 +91,7 @@ class RefundRequest:
     reason: str | None = None
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the request, so that a repeated key can be told."""
+        """Return the SHA-256 of the request, to detect a reused idempotency key."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -99,14 +99,14 @@ class RefundRequest:
 @dataclass(frozen=True, slots=True)
 class Refund:
     """
-    A refund from the moment it is accepted: one row, one nonce for life.
+    An accepted refund: one row in the ledger, and one nonce for life.
 
     ``amount`` is an integer in base units.  ``sender``, ``key_id``, ``nonce`` and
     ``gas_limit`` are set together, at reservation, and never change afterwards.
 
-    ``version`` counts the changes: each is a compare-and-set on it.  ``due_at`` says
-    when a worker may take it up; until then it is somebody's already.  ``attempts``
-    counts what failed since the last move, and ``blocked_by`` is the last error's code.
+    ``version`` counts the changes: each is a compare-and-set on it.  A worker may claim
+    the refund from ``due_at`` on; until then another process has it.  ``attempts``
+    counts the failures since the last move; ``blocked_by`` is the last error's code.
     """
 
     id: str
@@ -139,48 +139,48 @@ class Refund:
     due_at: datetime = EPOCH
     attempts: int = 0
     blocked_by: str | None = None
-    # Not a part of the row: only whoever reserved knows that the audit's intent to
-    # sign was written then, and whoever moves the refund next must write another.
-    intended: bool = field(default=False, compare=False, repr=False)
+    # Not stored.  Only the process that reserved the nonce knows that it wrote the
+    # audit record of the intent to sign.  A process that continues later writes one.
+    intent_recorded: bool = field(default=False, compare=False, repr=False)
 
     @property
     def swept_from(self) -> str | None:
         """
-        The address that this empties; None for what a gateway asked for.
+        The address that a sweep empties; None for a refund of the gateway.
 
-        A sweep takes the way of a refund, from a former key's address to the active
-        one, and counts against no limit.
+        A sweep is processed like a refund, from a former key's address to the active
+        key's, and counts against no limit.
         """
         return self.payment_session_id if self.client == SWEEPER else None
 
     @property
     def is_coin(self) -> bool:
-        """Whether it pays the chain's own coin; sweeps alone do."""
+        """Whether it pays the native coin, which only sweeps do."""
         return self.swept_from is not None and self.token == COIN
 
     @property
     def mark(self) -> bytes:
         """
-        Return 16 bytes that name what was asked for, whatever this ledger forgets.
+        16 bytes that identify the refund on the chain.
 
-        They follow the transfer's arguments in the calldata, where contracts do not
-        look: a ledger that was restored from a backup recognises what it has paid.
+        They follow the transfer's arguments in the calldata, where contracts ignore
+        them.  A ledger that was restored from a backup recognises its payments by them.
         """
         name = json.dumps(["hotwallet", self.chain_id, self.client, self.reference])
         return hashlib.sha256(name.encode()).digest()[:16]
 
     def reservation(self) -> "Reservation":
         """
-        Return what the refund was given at its reservation.
+        Return sender, nonce and gas limit of a reserved refund.
 
         Raises:
-            ValueError: It has none; a programming error.
+            ValueError: The refund is not reserved, which is a programming error.
         """
         if self.sender is None or self.nonce is None or self.gas_limit is None:
             raise ValueError("the refund is not reserved")
         return Reservation(self.sender, self.nonce, self.gas_limit)
 
-    def moved(
+    def with_status(
         self,
         status: Status,
         at: datetime,
@@ -189,13 +189,13 @@ class Refund:
         **changes: Any,
     ) -> Self:
         """
-        Return the refund one legal step further.
+        Return a copy with *status* and *changes*, one version later.
 
-        Whoever takes the step takes the next one too: until *due_at*, or for
-        ``HOLD``, nobody else does.
+        The process that makes the move keeps its claim until *due_at*, by default for
+        ``HOLD``.
 
         Raises:
-            ValueError: The step is not in ``MOVES``; a programming error.
+            ValueError: The move is not in ``MOVES``, which is a programming error.
         """
         if status not in MOVES[self.status]:
             raise ValueError(f"a refund cannot go from {self.status} to {status}")
@@ -207,25 +207,25 @@ class Refund:
             due_at=due_at or at + HOLD,
             attempts=0,
             blocked_by=None,
-            **{"intended": False, **changes},
+            **{"intent_recorded": False, **changes},
         )
 
-    def postponed(
+    def with_due_at(
         self, due_at: datetime, *, attempts: int = 0, blocked_by: str | None = None
     ) -> Self:
-        """Return the refund where it stands, to be taken up again at *due_at*."""
+        """Return a copy that is due at *due_at*, one version later."""
         return replace(
             self,
             version=self.version + 1,
             due_at=due_at,
             attempts=attempts,
             blocked_by=blocked_by,
-            intended=False,
+            intent_recorded=False,
         )
 
 
 class Reservation(NamedTuple):
-    """What a refund keeps for life: who pays, with which nonce and most gas."""
+    """What a refund keeps from its reservation on: sender, nonce and gas limit."""
 
     sender: str
     nonce: int
@@ -236,8 +236,8 @@ class Kind(StrEnum):
     """
     What a transaction does with its nonce.
 
-    A no-op sends nothing to oneself: it consumes the nonce of a refund that can
-    never be paid, so that those behind it can.
+    A no-op sends nothing to the wallet itself.  It consumes the nonce of a refund that
+    can never be paid, so that higher nonces can be mined.
     """
 
     TRANSFER = "transfer"
@@ -247,10 +247,10 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class SignedTransaction:
     """
-    Signed bytes, stored before the first of them goes to the network.
+    A signed transaction, stored before it is broadcast.
 
-    ``attempt`` counts the transactions of one refund from 0: replacements share
-    the nonce.
+    ``attempt`` numbers the transactions of one refund from 0; all have its nonce.  Fees
+    are in wei per gas.
     """
 
     tx_hash: str
@@ -269,7 +269,7 @@ class SignedTransaction:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A refund that was sent, and every hash under which it may be mined."""
+    """A refund that was broadcast, and each hash under which it may be mined."""
 
     refund: Refund
     tx_hashes: tuple[str, ...]
@@ -277,7 +277,7 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One line of a refund's history; versions between two lines moved nothing."""
+    """One status change of a refund; versions in between did not change the status."""
 
     refund_id: str
     version: int
@@ -287,7 +287,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some refunds, newest first, and where to go on (``None``: the end)."""
+    """A page of refunds, newest first; ``next_cursor`` is None on the last page."""
 
     refunds: tuple[Refund, ...]
     next_cursor: str | None
@@ -297,12 +297,12 @@ def new_refund_id(now: datetime) -> str:
     """
     Return a fresh id that sorts by time, like a UUIDv7 (RFC 9562).
 
-    48 bits of milliseconds, then 80 random bits, in hex behind ``rf_``.
+    ``rf_``, then 48 bits of milliseconds and 80 random bits, in hex.
     """
     milliseconds = int(now.timestamp() * 1000)
     return f"rf_{milliseconds:012x}{secrets.token_hex(10)}"
 
 
 def is_refund_id(text: str) -> bool:
-    """Say whether *text* looks like what ``new_refund_id`` returns."""
+    """Return whether *text* has the format of ``new_refund_id``."""
     return _REFUND_ID.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""How much may leave in an hour and in a day, whoever asks and whatever the reason."""
+"""Limits on the value that refunds of one token may pay per hour and per day."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,10 +14,10 @@ _HOUR_SECONDS = 3600
 @dataclass(frozen=True, slots=True)
 class Spent:
     """
-    What nonces were given out for, in base units of one token on one chain.
+    Amounts that already have a nonce, in base units of one token on one chain.
 
-    The hour is the clock's, the day this one and the 23 before it.  ``recipient`` is
-    what one recipient was given of that day's.
+    ``hour`` counts the current clock hour, ``day`` that hour and the 23 before it.
+    ``recipient`` is the part of ``day`` that one recipient gets.
     """
 
     hour: int
@@ -27,15 +27,15 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most of each, in base units; None is no limit."""
+    """The limits of one token, in base units; None means no limit."""
 
     hourly: int | None = None
     daily: int | None = None
     daily_per_recipient: int | None = None
 
     @classmethod
-    def of(cls, token: Token) -> Self:
-        """Return what the networks file says of *token*."""
+    def from_token(cls, token: Token) -> Self:
+        """Return the limits that the networks file sets for *token*."""
         return cls(
             *(
                 None if limit is None else parse_units(limit, token.decimals)
@@ -47,8 +47,8 @@ class Limits:
             )
         )
 
-    def reached(self, amount: int, spent: Spent) -> str | None:
-        """Return the first limit that *amount* on top would pass, by its name."""
+    def first_exceeded(self, amount: int, spent: Spent) -> str | None:
+        """Return the name of the first limit that *spent* plus *amount* exceeds."""
         for name, limit, before in (
             ("hourly_limit", self.hourly, spent.hour),
             ("daily_limit", self.daily, spent.day),
@@ -62,6 +62,6 @@ class Limits:
 NO_LIMITS = Limits()
 
 
-def hour_of(moment: datetime) -> int:
-    """Return the number of the hour since 1970 that *moment* is in."""
+def hour_number(moment: datetime) -> int:
+    """Return how many whole hours *moment* is after 1970-01-01T00:00Z."""
     return int(moment.timestamp()) // _HOUR_SECONDS

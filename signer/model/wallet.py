@@ -1,9 +1,9 @@
 """
-The wallet on one chain, and what is known of its nonces.
+A wallet on one chain, its pauses, and transactions that the ledger has no record of.
 
-The ledger knows a nonce by the refund that holds it, or by a *sighting*: a final
-transaction that the chain had and the ledger did not, because a backup was restored
-or because somebody else has the key.
+The ledger knows a nonce by the refund that holds it, or by an *unrecorded
+transaction*: a final transaction that the chain had and the ledger did not.  Either a
+backup of the ledger was restored, or someone else has the key.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Pause(StrEnum):
-    """Why no new nonce is given out; what has one goes on."""
+    """Why a wallet assigns no new nonces; refunds that have one continue."""
 
     UNKNOWN_HISTORY = "unknown-history"
     CHAIN_AHEAD = "chain-ahead"
@@ -24,8 +24,9 @@ class Wallet:
     """
     One address on one chain.
 
-    ``next_nonce`` is one past the highest that any row knows, and not less than
-    ``first_nonce``, where this ledger began.  ``version`` counts the changes.
+    ``next_nonce`` is one more than the highest nonce in the ledger, and at least
+    ``first_nonce``, where the ledger starts.  ``version`` counts the changes: each is a
+    compare-and-set on it.
     """
 
     chain_id: int
@@ -40,12 +41,12 @@ class Wallet:
 @dataclass(frozen=True, slots=True)
 class UnrecordedTransaction:
     """
-    A final transaction of ours that the ledger did not know.
+    A final transaction of one of our wallets that the ledger did not know.
 
     ``mark`` names the refund that it paid (``Refund.mark``); None means that it is
-    foreign: this service did not make it.  ``held_by`` is the refund that has the same
-    nonce, and so cannot be paid any more.  Foreign ones block the wallet until somebody
-    accepts them.
+    *foreign*: this service did not make it.  A foreign transaction keeps the wallet
+    paused until an operator accepts it.  ``held_by`` is the refund that has the same
+    nonce, and so cannot be paid any more.
     """
 
     chain_id: int

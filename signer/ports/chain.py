@@ -1,4 +1,4 @@
-"""What the core asks of a chain's nodes, and the values that they answer with."""
+"""The port to a chain's nodes: ``ChainClient`` and the values that it returns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from typing import Literal, Protocol
 @dataclass(frozen=True, slots=True)
 class Call:
     """
-    A contract call that is not signed yet.
+    An unsigned contract call (``eth_call``, ``eth_estimateGas``).
 
-    ``sender`` is None where it does not matter who asks; a node may then take any.
+    ``sender`` is None if the result does not depend on the caller.
     """
 
     sender: str | None
@@ -21,10 +21,10 @@ class Call:
 @dataclass(frozen=True, slots=True)
 class Fees:
     """
-    What the chain asks at the moment, in wei per gas.
+    The chain's current fees, in wei per gas.
 
-    ``base_fee`` is None on a chain without EIP-1559, where ``priority_fee`` is the
-    whole gas price.
+    ``base_fee`` is None on a chain without EIP-1559; ``priority_fee`` is then the gas
+    price.
     """
 
     base_fee: int | None
@@ -33,7 +33,7 @@ class Fees:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block's place and name."""
+    """A block's height and hash."""
 
     number: int
     hash: str
@@ -41,7 +41,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """An event that a contract emitted: topics of 32 bytes each, and data."""
+    """An event of a contract: topics of 32 bytes each, and data."""
 
     address: str
     topics: tuple[bytes, ...]
@@ -50,7 +50,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a mined transaction."""
+    """The receipt of a mined transaction."""
 
     tx_hash: str
     block: Block
@@ -61,9 +61,9 @@ class Receipt:
 @dataclass(frozen=True, slots=True)
 class MinedTransaction:
     """
-    A transaction in a canonical block, whoever signed it.
+    A transaction in a canonical block, signed by this service or not.
 
-    ``to`` is None where it made a contract.
+    ``to`` is None if it created a contract.
     """
 
     tx_hash: str
@@ -76,18 +76,19 @@ class MinedTransaction:
 
 
 Whereabouts = Literal["mined", "pending", "unknown"]
-"""Where one node has a transaction; ``unknown`` proves nothing."""
+"""Where a node has a transaction.  ``unknown`` is not evidence of absence."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
     """
-    What a single node says at the moment, which nobody voted on.
+    What a single node reports, without a quorum.
 
-    ``node`` is its place in the configuration (``node-1``), since URLs are secrets.
-    ``counted`` and ``pending`` are the sender's next nonce in the node's newest block
-    and behind its pool.  ``error`` is a code where it did not answer, and all else is
-    then None or empty; ``trusted`` says whether its word counts at present.
+    ``node`` is its position in the configuration (``node-1``), since URLs are secrets.
+    ``counted`` is the sender's next nonce in the node's newest block, ``pending`` the
+    one after its transaction pool.  ``error`` is a code if the node did not answer, and
+    the other values are then None or empty.  ``trusted`` says whether the node counts
+    towards the quorum.
     """
 
     node: str
@@ -101,28 +102,29 @@ class NodeView:
 
 class ChainClient(Protocol):
     """
-    One network, as its nodes tell it.
+    Reads one network and broadcasts to it, through a quorum of its nodes.
 
-    Addresses are EIP-55 strings, hashes are 0x-prefixed lower-case hex.  Every
-    method raises ``ChainUnavailableError`` when too few nodes answered in time to
-    tell, and when they contradict each other.
+    Addresses are EIP-55 strings, hashes are 0x-prefixed lower-case hex.  Every method
+    raises ``ChainUnavailableError`` if too few nodes answer in time, or if they
+    contradict each other.
     """
 
     def chain_id(self) -> int:
-        """Return the id that the node believes in (``eth_chainId``)."""
+        """Return the nodes' chain id (``eth_chainId``)."""
 
     def has_code(self, address: str) -> bool:
-        """Say whether a contract lives at *address*."""
+        """Return whether *address* is a contract."""
 
     def balance(self, address: str) -> int:
         """Return the balance of *address* in wei."""
 
     def call(self, call: Call) -> bytes:
         """
-        Run *call* on the latest block and return its answer.
+        Run *call* on the latest block and return its result.
 
         Raises:
-            ExecutionRevertedError: With the contract's decoded reason.
+            ExecutionRevertedError: The contract reverted; the message is its decoded
+                reason.
         """
 
     def estimate_gas(self, call: Call) -> int:
@@ -130,58 +132,59 @@ class ChainClient(Protocol):
         Return the gas that *call* would use.
 
         Raises:
-            ExecutionRevertedError: With the contract's decoded reason.
+            ExecutionRevertedError: The contract reverted; the message is its decoded
+                reason.
         """
 
     def transaction_count(self, address: str, block: int | None = None) -> int:
         """
-        Return the next nonce of *address* behind the block at height *block*.
+        Return the next nonce of *address* after the block at height *block*.
 
         None means the latest block.  Only an archive node knows all heights.
         """
 
     def pending_count(self, address: str) -> int:
         """
-        Return the next nonce of *address* behind all that is waiting to be mined.
+        Return the next nonce of *address*, pending transactions included.
 
-        The highest that any node knows: whoever gives out nonces must not miss a
-        transaction, and waits for nothing worse than for a node that is wrong.
+        It is the highest that any node reports: a transaction that is missed could be
+        paid twice, while a node that reports too much only delays refunds.
         """
 
     def fees(self) -> Fees:
-        """Return the fees of the moment."""
+        """Return the current fees."""
 
     def broadcast(self, raw: bytes) -> None:
         """
-        Hand signed bytes to the network; "already known" is success.
+        Send signed bytes to the nodes; "already known" counts as success.
 
         Raises:
-            BroadcastRejectedError: The node said no, and ``reason`` says why.
+            BroadcastRejectedError: A node rejected the bytes; ``reason`` has the cause.
         """
 
     def receipt(self, tx_hash: str) -> Receipt | None:
-        """Return the receipt of *tx_hash*.  None proves nothing."""
+        """Return the receipt of *tx_hash*.  None is not evidence of absence."""
 
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
-        """Return the receipts that are known; a missing one proves nothing."""
+        """Return the known receipts by hash.  A missing one is not evidence."""
 
     def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
         """
-        Return the canonical transaction that consumed this *nonce* of *sender*.
+        Return the canonical transaction that consumed *nonce* of *sender*.
 
-        None proves nothing: the nonce may not be consumed yet, or so long ago that
-        the nodes do not keep the state of that height.
+        None is not evidence of absence: the nonce may be unused, or consumed so long
+        ago that the nodes no longer have the state of that height.
         """
 
     def latest_block(self) -> Block:
         """Return the head of the chain."""
 
     def block(self, number: int) -> Block | None:
-        """Return the canonical block at *number*, if the node has it."""
+        """Return the canonical block at *number*, if the nodes have it."""
 
     def views(self, sender: str, tx_hashes: Sequence[str]) -> Sequence[NodeView]:
         """
-        Return what each node says of *sender* and of *tx_hashes*, in their order.
+        Return what each node reports about *sender* and *tx_hashes*, in node order.
 
-        For people who look for a reason; nothing is decided by it.  Never raises.
+        It is for diagnosis, and no decision depends on it.  Never raises.
         """

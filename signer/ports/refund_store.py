@@ -1,4 +1,4 @@
-"""What the core asks of the ledger for the sake of refunds, and of their wallets."""
+"""The port to the ledger of refunds and wallets."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,26 +19,26 @@ from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 class Store(Protocol):
     """
-    The ledger of refunds.  Every method is one transaction.
+    The ledger of refunds and wallets.  Every method is one transaction.
 
-    Any number of processes may share it: the constraints of the schema, and the
-    version that every change compares, decide who was first.
-    All raise ``StoreUnavailableError`` when the database does not answer.
+    Any number of processes may share it.  The schema's constraints and the compared
+    versions decide which of two concurrent changes is first.  All methods raise
+    ``StoreUnavailableError`` if the database does not answer.
     """
 
     def find(self, client: str, idempotency_key: str) -> Refund | None:
-        """Return the refund that this client's key made, if it made one."""
+        """Return the refund that *client* created with this key, if any."""
 
     def accept(self, refund: Refund) -> tuple[Refund, bool]:
         """
-        Insert a queued refund, or find the one that this client's key made.
+        Insert a queued refund, or return the one that has its idempotency key.
 
         Returns:
             The stored refund, and whether this call created it.
 
         Raises:
             IdempotencyMismatchError: The key was used with another fingerprint.
-            ConflictError: Another key already asked for the same reference.
+            ConflictError: Another key already requested the same reference.
         """
 
     def get(self, refund_id: str) -> Refund | None:
@@ -53,21 +53,20 @@ class Store(Protocol):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Return a client's refunds, newest first, from behind *cursor*."""
+        """Return a client's refunds, newest first, starting after *cursor*."""
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
         """
-        Take up refunds that are due, those first that wait longest.
+        Claim due refunds until *until*, those first that have waited longest.
 
-        Until *until* nobody else does.  A claim is a change like any other: whoever
-        had the refund before and wakes up late finds its version gone.  What is due
-        much later than any claim or delay lasts was dated by a clock that was wrong,
-        and counts as due.
+        A claim raises the version like any change, so a process whose claim expired
+        cannot save.  A due date much later than any claim or delay comes from a wrong
+        clock, and counts as due.
         """
 
     def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
         """
-        Return refunds that were sent and are not final, oldest first.
+        Return refunds that are broadcast and not final, oldest first.
 
         *after* is the id of the last one of the previous batch.
         """
@@ -92,19 +91,20 @@ class Store(Protocol):
         """
         Give a queued refund its nonce for life, in one transaction.
 
-        The nonce is one past the highest that any row holds for this chain and sender.
-        *counted* is what the chain counts.  *limits* bound what all refunds of its
-        token together may pay, whoever reserves at the same time.  *intent* is written
-        with it, and the refund that is returned is ``intended`` then.
+        The nonce is one more than the highest that a row has for this chain and sender.
+        *counted* is the chain's next nonce, pending transactions included.  *limits*
+        bound what all refunds of the token pay, also concurrent ones.  *intent* is the
+        audit record that is written with it; the returned refund then has
+        ``intent_recorded``.
 
         Raises:
-            KeyRotatedError: *sender* is not the active key's any more, or that is not
-                in *key_id* any more.  For a sweep, whose sender is a former key's: its
-                recipient is not the active key's any more.
-            LimitReachedError: It would pay too much.
-            StaleStateError: The refund is not as *refund* says any more, or a sighting
-                has paid it; its wallet is paused or not opened; or *counted* is ahead
-                of the ledger.
+            KeyRotatedError: *sender* is no longer the active key's address, or its key
+                is no longer *key_id*.  For a sweep, whose sender is a former key's:
+                its recipient is no longer the active key's address.
+            LimitReachedError: The refund would exceed one of *limits*.
+            StaleStateError: The refund has changed, an unrecorded transaction has paid
+                it, its wallet is paused or not opened, or *counted* is ahead of the
+                ledger.
         """
 
     def save(
@@ -115,97 +115,104 @@ class Store(Protocol):
         outcome: Record | None = None,
     ) -> None:
         """
-        Replace *before* by *after*, and record *transaction*, or do nothing.
+        Replace *before* by *after*, and insert *transaction* and *outcome* with it.
 
-        *outcome* is what the audit says of the transaction's signature.
+        *outcome* is the audit record of the transaction's signature.
 
         Raises:
             StaleStateError: The stored version is not that of *before*.
         """
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
-        """Return everything that was ever signed for a refund, first one first."""
+        """Return all transactions that were signed for a refund, oldest first."""
 
     def history(self, refund_id: str) -> Sequence[Move]:
-        """Return the moves of a refund, first one first."""
+        """Return the status changes of a refund, oldest first."""
 
     def answer(self, refund_id: str) -> str | None:
-        """Return what the request that made this refund was answered, if it was."""
+        """Return the response body of the request that created this refund, if any."""
 
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
-        """Keep *body* as that answer, and return it; or the one that was first."""
+        """Store *body* as that response; return the first one that was stored."""
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
         """Return the wallet, if it was opened."""
 
     def wallets(self) -> Sequence[Wallet]:
-        """Return every wallet that was opened, by chain and address."""
+        """Return every opened wallet, ordered by chain and address."""
 
     def open_wallet(self, wallet: Wallet) -> None:
-        """Begin to keep the nonces of *wallet*, unless somebody did before."""
+        """Insert *wallet*, unless it is already open."""
 
     def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
         """
-        Give out no more nonces of *wallet*.
+        Stop assigning nonces of *wallet*.
 
         Raises:
             StaleStateError: The stored version is not that of *wallet*.
         """
 
-    def sight(self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]) -> None:
+    def add_unrecorded(
+        self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]
+    ) -> None:
         """
-        Write down what the chain had and the ledger did not.
+        Insert transactions that the chain has and the ledger did not know.
 
-        What was sighted before stays as it was.
+        One that was inserted before stays unchanged.
 
         Raises:
             StaleStateError: The stored version is not that of *wallet*.
         """
 
-    def unheld(
+    def unknown_nonces(
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
         """
-        Return nonces of an opened wallet that no refund and no sighting has.
+        Return nonces that neither a refund nor an unrecorded transaction has.
 
-        From its first one on, and *below* that one: *limit* of them, lowest first.
+        They are at least the wallet's first nonce and less than *below*: the *limit*
+        lowest ones, in order.
         """
 
-    def foreign(self, chain_id: int, sender: str) -> Sequence[UnrecordedTransaction]:
-        """Return the foreign sightings that nobody accepted yet, lowest nonce first."""
+    def foreign_transactions(
+        self, chain_id: int, sender: str
+    ) -> Sequence[UnrecordedTransaction]:
+        """Return foreign transactions that are not accepted yet, lowest nonce first."""
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
         """
-        Give out nonces of *wallet* again, and accept its foreign sightings.
+        Assign nonces of *wallet* again, and accept its foreign transactions.
 
         Raises:
             StaleStateError: The stored version is not that of *wallet*.
         """
 
-    def stop(self, chain_id: int, at: datetime) -> bool:
+    def pause_network(self, chain_id: int, at: datetime) -> bool:
         """
-        Give out no more nonces on a chain, whatever its wallets; say if it was going.
+        Stop assigning nonces on a chain; return whether that is a change.
 
-        Once this returns, no reservation is under way either.
+        No reservation is under way any more when this returns.
         """
 
-    def stopped(self, chain_id: int) -> datetime | None:
-        """Return since when a chain is stopped."""
+    def network_paused_at(self, chain_id: int) -> datetime | None:
+        """Return when a chain was paused; None if it is not."""
 
-    def go_on(self, chain_id: int) -> bool:
-        """Let a chain that was stopped go on; say whether it was."""
+    def resume_network(self, chain_id: int) -> bool:
+        """End the pause of a chain; return whether it was paused."""
 
-    def sighting(self, chain_id: int, mark: bytes) -> UnrecordedTransaction | None:
-        """Return a sighting, of any wallet, that paid the refund with *mark*."""
+    def find_unrecorded(
+        self, chain_id: int, mark: bytes
+    ) -> UnrecordedTransaction | None:
+        """Return the unrecorded transaction, of any wallet, that has *mark*."""
 
     def adopt(self, before: Refund, after: Refund) -> None:
         """
-        Replace a queued refund by the mined one that a sighting made of it.
+        Replace a queued refund by the mined one that an unrecorded transaction paid.
 
         Raises:
-            StaleStateError: The stored version is not that of *before*, or the nonce
-                is another refund's.
+            StaleStateError: The stored version is not that of *before*, or another
+                refund has the nonce.
         """
 
     def check(self) -> None:
-        """Do nothing, through the database: raises when it is not usable."""
+        """Run an empty transaction; raise if the database is not usable."""

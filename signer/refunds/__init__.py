@@ -1,1 +1,1 @@
-"""Pays a refund once: accept, reserve, sign, record, broadcast, confirm."""
+"""Pays a refund once: accept, assign a nonce, sign, record, broadcast, confirm."""

@@ -1,4 +1,9 @@
-"""What is offered for a nonce: signed, and recorded before anybody is told."""
+"""
+Prices, signs and records each transaction of a refund's nonce before it is broadcast.
+
+The transactions of one nonce are its attempts: the first one, replacements with higher
+fees, and a no-op in place of a transfer that must not be made.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -6,26 +11,32 @@ from typing import Any
 import structlog
 
 from signer.chain.chain import Chain
-from signer.chain.fees import quote, raised
+from signer.chain.fees import bump_fees, quote_fees
 from signer.errors import InsufficientFundsError, StoreError
 from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, Fees, Store
 from signer.refunds.policy import NOOP_GAS
-from signer.refunds.sweep_policy import Objection, unaffordable
-from signer.refunds.transaction_signer import Offer, SignedPayment, TransactionSigner
+from signer.refunds.sweep_policy import Objection, find_fee_objection
+from signer.refunds.transaction_signer import (
+    Attempt,
+    SignedPayment,
+    TransactionSigner,
+)
 
 
 class Attempts:
-    """Signs and records the transactions of one nonce, each dearer than the last."""
+    """Signs and records the transactions of one nonce."""
 
-    def __init__(self, store: Store, payer: TransactionSigner, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, transaction_signer: TransactionSigner, clock: Clock
+    ) -> None:
         self._store = store
-        self._payer = payer
+        self._transaction_signer = transaction_signer
         self._clock = clock
         self._log = structlog.get_logger("refunds")
 
-    def first(
+    def start(
         self,
         refund: Refund,
         chain: Chain,
@@ -34,24 +45,23 @@ class Attempts:
         **changes: Any,
     ) -> Refund:
         """
-        Return *refund* signed for the first time, at what the chain asks now.
+        Sign the first transaction of *refund*, at the current fees.
 
-        A sweep that must not be made any more is a no-op.
+        A sweep that must not be made any more becomes a no-op.
 
         Raises:
-            StaleStateError: Somebody else moved it meanwhile; nothing was recorded.
-            InsufficientFundsError: Not even a no-op can be paid at the moment.
+            StaleStateError: Another process changed the refund; nothing was recorded.
+            InsufficientFundsError: The address cannot pay for a no-op either.
             SigningError, ChainError: Nothing was signed.
         """
         fees = chain.client.fees()
-        price = quote(fees, chain.network)
-        offer = Offer(kind, 0, *price, fees.base_fee is None)
-        why = self._objection(refund, offer, chain)
-        if why is not None:
-            offer, changes = replace(offer, kind=Kind.NOOP), why
-        return self._record(refund, offer, chain, actor, **changes)
+        attempt = Attempt(kind, 0, *quote_fees(fees, chain.network), _is_legacy(fees))
+        objection = self._find_objection(refund, attempt, chain)
+        if objection is not None:
+            attempt, changes = replace(attempt, kind=Kind.NOOP), objection
+        return self._sign_and_save(refund, attempt, chain, actor, **changes)
 
-    def better(
+    def raise_fees(
         self,
         refund: Refund,
         chain: Chain,
@@ -59,108 +69,106 @@ class Attempts:
         latest: SignedTransaction,
     ) -> Refund | None:
         """
-        Sign the same with both fees raised; None where they would pass the cap.
+        Sign *latest* again with both fees raised.
 
-        Nor does a sweep of coin offer more than its address holds.
+        Returns:
+            None if the fees would exceed the network's cap, or what the address of a
+            coin sweep holds.
         """
         fees = chain.client.fees()
-        price = _raised(latest, fees, chain)
-        if price is None or _exceeds(refund, latest.kind, chain, price[0]):
+        raised = _raise_fees(latest, fees, chain)
+        if raised is None or _is_too_expensive(refund, latest.kind, chain, raised[0]):
             self._log.error(
                 "refund-stuck-at-fee-cap", refund_id=refund.id, nonce=latest.nonce
             )
             return None
-        offer = Offer(latest.kind, latest.attempt + 1, *price, fees.base_fee is None)
-        return self._record(refund, offer, chain, actor)
+        attempt = Attempt(latest.kind, latest.attempt + 1, *raised, _is_legacy(fees))
+        return self._sign_and_save(refund, attempt, chain, actor)
 
-    def instead(
+    def replace_with_noop(
         self,
         refund: Refund,
         chain: Chain,
         actor: Actor,
         latest: SignedTransaction,
-        **why: Any,
+        **objection: Any,
     ) -> Refund:
         """
-        Sign a no-op in the place of a transfer that was sent, and must not be any more.
+        Sign a no-op in place of a broadcast transfer that must not be made any more.
 
-        It offers more than that; at the cap, as much, for the time when nodes have
-        forgotten the transfer.
+        Its fees are higher than the transfer's.  At the network's cap they are equal:
+        nodes accept the no-op once they have dropped the transfer.
         """
         fees = chain.client.fees()
-        same = latest.max_fee_per_gas, latest.max_priority_fee_per_gas
-        price = _raised(latest, fees, chain) or same
-        offer = Offer(Kind.NOOP, latest.attempt + 1, *price, fees.base_fee is None)
-        return self._record(refund, offer, chain, actor, **why)
+        unchanged = latest.max_fee_per_gas, latest.max_priority_fee_per_gas
+        raised = _raise_fees(latest, fees, chain) or unchanged
+        attempt = Attempt(Kind.NOOP, latest.attempt + 1, *raised, _is_legacy(fees))
+        return self._sign_and_save(refund, attempt, chain, actor, **objection)
 
-    def outdated(self, refund: Refund) -> Objection | None:
-        """Return why a sweep must not be signed as the ring stands now."""
-        return self._payer.outdated(refund)
-
-    def unaffordable(self, refund: Refund, chain: Chain, gas: int) -> Objection | None:
-        """Return why a queued sweep cannot be paid at what the chain asks now."""
-        if refund.swept_from is None:
-            return None
-        max_fee, _ = quote(chain.client.fees(), chain.network)
-        return unaffordable(
-            refund, chain.client.balance(refund.swept_from), gas=gas, max_fee=max_fee
-        )
-
-    def _objection(
-        self, refund: Refund, offer: Offer, chain: Chain
+    def _find_objection(
+        self, refund: Refund, attempt: Attempt, chain: Chain
     ) -> Objection | None:
-        if offer.kind is Kind.NOOP:
+        if attempt.kind is Kind.NOOP:
             return None
-        why = self.outdated(refund)
-        if why is not None or not refund.is_coin:
-            return why
-        balance = chain.client.balance(str(refund.sender))
-        why = unaffordable(refund, balance, gas=NOOP_GAS, max_fee=offer.max_fee)
-        if why is not None and balance < NOOP_GAS * offer.max_fee:
-            raise InsufficientFundsError("the address cannot pay for gas at the moment")
-        return why
+        objection = self._transaction_signer.find_sweep_objection(refund)
+        if objection is not None or not refund.is_coin:
+            return objection
+        balance, max_fee = chain.client.balance(str(refund.sender)), attempt.max_fee
+        objection = find_fee_objection(refund, balance, gas=NOOP_GAS, max_fee=max_fee)
+        if objection is not None and balance < NOOP_GAS * max_fee:
+            raise InsufficientFundsError(
+                f"{refund.sender} cannot pay for gas at the current fees: top it up"
+            )
+        return objection
 
-    def _record(
+    def _sign_and_save(
         self,
         refund: Refund,
-        offer: Offer,
+        attempt: Attempt,
         chain: Chain,
         actor: Actor,
         **changes: Any,
     ) -> Refund:
-        payment = self._payer.sign(refund, offer, chain.network, actor)
+        payment = self._transaction_signer.build_and_sign(
+            refund, attempt, chain.network, actor
+        )
         signed = payment.transaction
-        after = refund.moved(
+        after = refund.with_status(
             Status.SIGNED, self._clock(), tx_hash=signed.tx_hash, **changes
         )
         try:
             self._store.save(refund, after, signed, payment.outcome)
         except StoreError:
-            self._withdraw(refund, payment)
+            self._record_unused(refund, payment)
             raise
-        payment.tell()
+        payment.audit.tell(payment.outcome)
         return after
 
-    def _withdraw(self, refund: Refund, payment: SignedPayment) -> None:
+    def _record_unused(self, refund: Refund, payment: SignedPayment) -> None:
         try:
-            payment.withdraw()
+            payment.audit.write(payment.outcome)
         except StoreError as e:
             self._log.warning("outcome-not-recorded", refund_id=refund.id, code=e.code)
 
 
-def _raised(
+def _is_legacy(fees: Fees) -> bool:
+    return fees.base_fee is None
+
+
+def _raise_fees(
     latest: SignedTransaction, fees: Fees, chain: Chain
 ) -> tuple[int, int] | None:
-    return raised(
+    return bump_fees(
         latest.max_fee_per_gas,
         latest.max_priority_fee_per_gas,
-        quote(fees, chain.network),
+        quote_fees(fees, chain.network),
         chain.network,
     )
 
 
-def _exceeds(refund: Refund, kind: Kind, chain: Chain, max_fee: int) -> bool:
+def _is_too_expensive(refund: Refund, kind: Kind, chain: Chain, max_fee: int) -> bool:
     if kind is Kind.NOOP or not refund.is_coin:
         return False
     balance = chain.client.balance(str(refund.sender))
-    return unaffordable(refund, balance, gas=NOOP_GAS, max_fee=max_fee) is not None
+    objection = find_fee_objection(refund, balance, gas=NOOP_GAS, max_fee=max_fee)
+    return objection is not None

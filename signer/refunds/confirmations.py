@@ -1,8 +1,9 @@
 """
-What the chain says of what was sent: mined, gone again, confirmed, or failed.
+Decides when a refund is confirmed: receipt at depth, canonical block, exact Transfer.
 
-Looking has no side effects, so that any number of workers may look; each verdict is
-one compare-and-set.  All open refunds of a network share their questions.
+Reading the chain has no side effects and each result is saved with one compare-and-set,
+so any number of workers may track at once.  All open refunds of a network share their
+requests.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,18 +13,18 @@ from itertools import groupby
 import structlog
 
 from signer.chain.chain import Chain
-from signer.chain.erc20 import transferred
+from signer.chain.erc20 import has_exact_transfer
 from signer.errors import HotWalletError, StaleStateError, StoreError
 from signer.model.refund import InFlight, Kind, Refund, Status
 from signer.ports import Block, Clock, Receipt, Store
-from signer.refunds.transitions import tell_end
+from signer.refunds.transitions import log_final_status
 
 
 _BATCH = 500
 
 
 class ConfirmationTracker:
-    """Follows refunds from broadcast to their end."""
+    """Tracks broadcast refunds until they are final."""
 
     def __init__(
         self,
@@ -40,56 +41,56 @@ class ConfirmationTracker:
 
     def track(self) -> int:
         """
-        Look once at everything that was sent; return how many refunds moved.
+        Check every refund in flight once; return how many changed.
 
-        A network that does not answer does not keep the others waiting.
+        A network that does not answer does not delay the others.
 
         Raises:
             StoreError: The ledger does not answer.
         """
-        moved, last = 0, None
+        changed, last = 0, None
         while batch := self._store.in_flight(self._batch, after=last):
             last = batch[-1].refund.id
             by_network = sorted(batch, key=_network)
-            for name, sent in groupby(by_network, key=_network):
+            for name, refunds in groupby(by_network, key=_network):
                 if name in self._chains:
-                    moved += self._track(name, tuple(sent))
-        return moved
+                    changed += self._track_network(name, tuple(refunds))
+        return changed
 
-    def _track(self, name: str, sent: Sequence[InFlight]) -> int:
+    def _track_network(self, name: str, in_flight: Sequence[InFlight]) -> int:
         chain = self._chains[name]
-        # The head first: a block that comes meanwhile must not count as depth.
         try:
+            # Read the head first: a block that arrives later must not count as depth.
             head = chain.client.latest_block().number
             receipts = chain.client.receipts(
-                [tx_hash for one in sent for tx_hash in one.tx_hashes]
+                [tx_hash for each in in_flight for tx_hash in each.tx_hashes]
             )
-            look = _Look(chain, head, cache(chain.client.block))
-            return sum(self._judge(one, receipts, look) for one in sent)
+            view = _ChainView(chain, head, cache(chain.client.block))
+            return sum(self._update(each, receipts, view) for each in in_flight)
         except StoreError:
             raise
         except HotWalletError as e:
             self._log.warning("tracking-failed", network=name, code=e.code)
             return 0
 
-    def _judge(
-        self, one: InFlight, receipts: Mapping[str, Receipt], look: "_Look"
+    def _update(
+        self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"
     ) -> int:
-        found = (receipts.get(tx_hash) for tx_hash in one.tx_hashes)
+        found = (receipts.get(tx_hash) for tx_hash in in_flight.tx_hashes)
         receipt = next((each for each in found if each is not None), None)
-        refund = one.refund
+        refund = in_flight.refund
         if refund.status is Status.BROADCAST:
-            after = self._mined(refund, receipt)
-        elif look.is_gone(refund, receipt):
-            after = refund.moved(
+            after = self._as_mined(refund, receipt)
+        elif view.has_lost_block(refund, receipt):
+            after = refund.with_status(
                 Status.BROADCAST,
                 self._clock(),
                 due_at=self._clock(),
                 block_number=None,
                 block_hash=None,
             )
-        elif receipt is not None and look.is_final(receipt):
-            after = self._settled(refund, receipt)
+        elif receipt is not None and view.is_final(receipt):
+            after = self._as_final(refund, receipt)
         else:
             return 0
         if after is None:
@@ -97,15 +98,15 @@ class ConfirmationTracker:
         try:
             self._store.save(refund, after)
         except StaleStateError:
-            return 0  # Somebody else saw it first.
+            return 0  # Another process saved it first.
         if after.status.is_final:
-            tell_end(self._log, after)
+            log_final_status(self._log, after)
         return 1
 
-    def _mined(self, refund: Refund, receipt: Receipt | None) -> Refund | None:
+    def _as_mined(self, refund: Refund, receipt: Receipt | None) -> Refund | None:
         if receipt is None:
-            return None  # Which proves nothing.
-        return refund.moved(
+            return None  # A missing receipt is not evidence of anything.
+        return refund.with_status(
             Status.MINED,
             self._clock(),
             tx_hash=receipt.tx_hash,
@@ -113,40 +114,39 @@ class ConfirmationTracker:
             block_hash=receipt.block.hash,
         )
 
-    def _settled(self, refund: Refund, receipt: Receipt) -> Refund:
-        kinds = {
-            sent.tx_hash: sent.kind for sent in self._store.transactions(refund.id)
-        }
+    def _as_final(self, refund: Refund, receipt: Receipt) -> Refund:
+        signed = self._store.transactions(refund.id)
+        kinds = {transaction.tx_hash: transaction.kind for transaction in signed}
         if kinds.get(receipt.tx_hash) is Kind.NOOP:
-            # It has its reason since the no-op was signed in its place.
-            return refund.moved(Status.FAILED, self._clock())
+            # The failure code was saved when the no-op was signed.
+            return refund.with_status(Status.FAILED, self._clock())
         if not receipt.succeeded:
-            return self._failed(refund, "reverted", "the token reverted on chain")
+            return self._as_failed(refund, "reverted", "the token reverted on chain")
         if refund.is_coin:
-            return refund.moved(Status.CONFIRMED, self._clock())
-        paid = transferred(
+            return refund.with_status(Status.CONFIRMED, self._clock())
+        is_paid = has_exact_transfer(
             receipt.logs,
             token=refund.token_address,
             sender=str(refund.sender),
             recipient=refund.recipient,
             amount=refund.amount,
         )
-        if not paid:
-            return self._failed(
+        if not is_paid:
+            return self._as_failed(
                 refund,
                 "transfer-mismatch",
-                "mined, and the token's Transfer event does not say what was asked",
+                "mined, but the token's Transfer event differs from the refund",
             )
-        return refund.moved(Status.CONFIRMED, self._clock())
+        return refund.with_status(Status.CONFIRMED, self._clock())
 
-    def _failed(self, refund: Refund, code: str, detail: str) -> Refund:
-        return refund.moved(
+    def _as_failed(self, refund: Refund, code: str, detail: str) -> Refund:
+        return refund.with_status(
             Status.FAILED, self._clock(), failure_code=code, failure_detail=detail
         )
 
 
-class _Look:
-    """One look at a chain: its head, and its blocks by their numbers."""
+class _ChainView:
+    """The chain's head, and its blocks by height, during one pass."""
 
     def __init__(
         self, chain: Chain, head: int, block: Callable[[int], Block | None]
@@ -155,11 +155,11 @@ class _Look:
         self._head = head
         self._block = block
 
-    def is_gone(self, refund: Refund, receipt: Receipt | None) -> bool:
+    def has_lost_block(self, refund: Refund, receipt: Receipt | None) -> bool:
         """
-        Say whether a reorganisation took the block of a mined *refund* away.
+        Return whether a reorganisation removed the block of a mined *refund*.
 
-        A receipt that is missing proves nothing, while the block is where it was.
+        A missing receipt is not evidence while the block is still canonical.
         """
         recorded = Block(refund.block_number or 0, refund.block_hash or "")
         if receipt is not None:
@@ -168,11 +168,11 @@ class _Look:
         return block is not None and block != recorded
 
     def is_final(self, receipt: Receipt) -> bool:
-        """Say whether *receipt* is deep enough, in a block that is canonical."""
+        """Return whether *receipt* is deep enough, in a canonical block."""
         if self._head - receipt.block.number + 1 < self._confirmations:
             return False
         return self._block(receipt.block.number) == receipt.block
 
 
-def _network(one: InFlight) -> str:
-    return one.refund.network
+def _network(in_flight: InFlight) -> str:
+    return in_flight.refund.network

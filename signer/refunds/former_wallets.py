@@ -1,10 +1,10 @@
 """
-What the wallets of former keys have sent, before anything new is paid.
+Compares the wallets of rotated-away and revoked keys with the chain.
 
-A ledger from a backup may have forgotten payments of any key that ever served: of one
-that the ring has retired, since somebody rolled back to it, or of one that was given up
-since.  So each of their wallets is compared with its chain, too, but seldom: a key that
-gives out no nonces agrees with its chain for as long as nobody restores a ledger.
+A ledger restored from a backup may have lost payments of any key that was ever active:
+of a retired key, if the ring was rolled back to it, or of a key that was revoked since.
+So each former wallet is compared before new refunds are paid.  That happens seldom: a
+key that assigns no nonces agrees with the chain until a ledger is restored.
 """
 
 from datetime import datetime, timedelta
@@ -17,104 +17,113 @@ from signer.ports import Clock, Store
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
-LOOK_AGAIN = timedelta(minutes=10)
-"""For how long a retired or given-up key's wallet is believed to be known."""
+KNOWN_FOR = timedelta(minutes=10)
+"""How long the wallet of a retired or revoked key counts as known."""
 
-_Place = tuple[int, str, int]
+_WalletId = tuple[int, str, int]
 
 
 class FormerWallets:
     """
-    Looks at the wallets of former keys.
+    Compares the wallets of former keys with the chain.
 
-    A key that was *given up* (blocked) may be somebody else's now, who goes on sending.
-    What he sends is nobody's payment, and stops nobody's: the wallet is known once all
-    that its chain had at the first look behind that is sighted, by whomever it is.
+    An attacker may hold a *revoked* key (state ``blocked``) and go on sending with it.
+    Those transactions pay no refund and must not stop other wallets.  So the wallet is
+    known once the ledger has everything that the chain had at the first check.
     """
 
     def __init__(self, store: Store, wallets: WalletReconciler, clock: Clock) -> None:
         self._store = store
         self._wallets = wallets
         self._clock = clock
-        self._agreed: dict[_Place, datetime] = {}
-        self._first_looks: dict[tuple[int, str, datetime | None], int] = {}
+        self._known_since: dict[_WalletId, datetime] = {}
+        self._first_counts: dict[tuple[int, str, datetime | None], int] = {}
 
     def require_known(self, chain: Chain, key: Key) -> None:
         """
-        Return if the ledger knows all that *key* has sent.
+        Check that the ledger knows all that *key* has sent.
 
         Raises:
-            WalletPausedError: It does not; a worker finds out, or a person.
+            WalletPausedError: The ledger misses a transaction.  A worker records it, or
+                an operator accepts it.
         """
-        if self._is_fresh(chain, key):
+        if self._is_recently_known(chain, key):
             return
-        blocked = key.state is KeyState.BLOCKED
-        known = self._is_concluded if blocked else self._is_known
+        is_revoked = key.state is KeyState.BLOCKED
+        is_known = self._resume_revoked if is_revoked else self._is_known
         try:
-            if known(chain, key.address):
-                self._agree(chain, key)
+            if is_known(chain, key.address):
+                self._remember_known(chain, key)
                 return
         except StaleStateError:
-            pass  # Somebody else looks at this moment.
-        raise WalletPausedError("a former key's wallet has sent what is not known")
+            pass  # Another process reconciles the wallet now.
+        raise WalletPausedError(
+            f"the ledger does not know all that the former key of {key.address} has"
+            " sent: run `hotwallet nonce repair` if it does not resume by itself"
+        )
 
-    def look(self, chain: Chain, key: Key) -> None:
+    def refresh(self, chain: Chain, key: Key) -> None:
         """
-        Sight what the chain knows of a retired or given-up *key*, and the ledger not.
+        Record what a retired or revoked *key* has sent and the ledger does not know.
 
         Raises:
-            StaleStateError: Somebody else did so at the same time.
+            StaleStateError: Another process changed the wallet.
         """
-        # Whoever has paused the wallet meanwhile waits for this look, and so do others.
-        if self._is_fresh(chain, key) and not self._is_paused(chain, key.address):
+        # A wallet that was paused meanwhile needs this check, however recent the last.
+        is_known = self._is_recently_known(chain, key)
+        if is_known and not self._is_paused(chain, key.address):
             return
         if key.state is not KeyState.BLOCKED:
-            known = self._wallets.is_settled(chain, key.address)
+            is_known = self._wallets.reconcile_former(chain, key.address)
         else:
-            known = self._is_concluded(chain, key.address)
-            if not known:
-                wallet, below = self._first_look(chain, key.address)
-                self._wallets.catch_up(wallet, below, chain)
-        if known:
-            self._agree(chain, key)
+            is_known = self._resume_revoked(chain, key.address)
+            if not is_known:
+                wallet, below = self._open_revoked(chain, key.address)
+                self._wallets.record_unknown(wallet, below, chain)
+        if is_known:
+            self._remember_known(chain, key)
 
     def _is_known(self, chain: Chain, address: str) -> bool:
-        counted = chain.client.pending_count(address)
-        if counted == 0:
+        chain_nonce = chain.client.pending_count(address)
+        if chain_nonce == 0:
             return True
-        # A ledger from before its first payment here knows nothing of the wallet.
-        wallet = self._wallets.opened(chain, address, counted)
+        # A ledger from before the wallet's first payment does not have the wallet.
+        wallet = self._wallets.get_or_open(chain, address, chain_nonce)
         if wallet.paused_by is None:
-            return counted <= wallet.next_nonce
-        return not self._store.unheld(wallet.chain_id, address, counted, 1)
+            return chain_nonce <= wallet.next_nonce
+        return not self._store.unknown_nonces(wallet.chain_id, address, chain_nonce, 1)
 
     def _is_paused(self, chain: Chain, address: str) -> bool:
         wallet = self._store.wallet(chain.network.chain_id, address)
         return wallet is not None and wallet.paused_by is not None
 
-    def _is_concluded(self, chain: Chain, address: str) -> bool:
+    def _resume_revoked(self, chain: Chain, address: str) -> bool:
+        """Resume a revoked key's wallet if it is known; return whether it goes on."""
         wallet = self._store.wallet(chain.network.chain_id, address)
         if wallet is not None and wallet.paused_by is None:
             return True
-        wallet, below = self._first_look(chain, address)
-        return wallet.paused_by is None or self._wallets.conclude(chain, wallet, below)
+        wallet, below = self._open_revoked(chain, address)
+        if wallet.paused_by is None:
+            return True
+        return self._wallets.resume_if_known(chain, wallet, below)
 
-    def _first_look(self, chain: Chain, address: str) -> tuple[Wallet, int]:
-        """Return the wallet, and below which nonce all must be known."""
-        counted = chain.client.pending_count(address)
-        wallet = self._wallets.opened(chain, address, counted)
-        look = (wallet.chain_id, address, wallet.paused_at)
-        return wallet, min(counted, self._first_looks.setdefault(look, counted))
+    def _open_revoked(self, chain: Chain, address: str) -> tuple[Wallet, int]:
+        """Return the wallet, and the nonce below which all must be known."""
+        chain_nonce = chain.client.pending_count(address)
+        wallet = self._wallets.get_or_open(chain, address, chain_nonce)
+        pause = (wallet.chain_id, address, wallet.paused_at)
+        first_count = self._first_counts.setdefault(pause, chain_nonce)
+        return wallet, min(chain_nonce, first_count)
 
-    def _is_fresh(self, chain: Chain, key: Key) -> bool:
-        agreed = self._agreed.get(_place(chain, key))
-        return agreed is not None and self._clock() - agreed < LOOK_AGAIN
+    def _is_recently_known(self, chain: Chain, key: Key) -> bool:
+        since = self._known_since.get(_wallet_id(chain, key))
+        return since is not None and self._clock() - since < KNOWN_FOR
 
-    def _agree(self, chain: Chain, key: Key) -> None:
+    def _remember_known(self, chain: Chain, key: Key) -> None:
         if key.state in {KeyState.RETIRED, KeyState.BLOCKED}:
-            self._agreed[_place(chain, key)] = self._clock()
+            self._known_since[_wallet_id(chain, key)] = self._clock()
 
 
-def _place(chain: Chain, key: Key) -> _Place:
-    # Whatever happens to the key afterwards, its version is another one.
+def _wallet_id(chain: Chain, key: Key) -> _WalletId:
+    # Any change of the key changes its version, so that it is checked again.
     return chain.network.chain_id, key.address, key.version

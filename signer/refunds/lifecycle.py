@@ -1,21 +1,19 @@
 """
-One refund, one step at a time: reserve, sign, record, broadcast, look after.
+Takes a refund one step at a time: assign a nonce, sign, record, broadcast, follow up.
 
-Every step reads the refund, does one thing to the outside world, and commits one
-compare-and-set.  A process may die between any two lines, and any number of
-processes may take the same step at once: the store decides whose step counts,
-and whatever was not recorded was not sent.  ``attending`` looks after what is not
-mined in time; ``tracking`` has the other half: what the chain says of what was sent.
+Each step reads the refund, does one thing to the outside world and commits one
+compare-and-set.  A process may die between any two lines, and any number of processes
+may take the same step: the store decides whose step counts, and nothing is broadcast
+that is not recorded.  ``pending_transactions`` handles what is not mined in time, and
+``confirmations`` reads the results from the chain.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from signer.chain.chain import Chain
-from signer.chain.erc20 import balance_calldata
-from signer.chain.fees import gas_limit
+from signer.chain.fees import add_gas_margin, quote_fees
 from signer.errors import (
     ConfigurationError,
     ExecutionRevertedError,
@@ -28,88 +26,99 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import Call, Clock, Store
 from signer.refunds.attempts import Attempts
-from signer.refunds.nonces import NonceManager, already_paid
-from signer.refunds.pending_transactions import PendingTransactions, send
+from signer.refunds.nonces import NonceManager, describe_earlier_payment
+from signer.refunds.pending_transactions import PendingTransactions, broadcast
 from signer.refunds.policy import NOOP_GAS
-from signer.refunds.transaction_signer import TransactionSigner, calldata, purpose_of
-from signer.refunds.transitions import RESEND_AFTER, Transitions
+from signer.refunds.sweep_policy import Objection, find_fee_objection
+from signer.refunds.transaction_signer import (
+    TransactionSigner,
+    build_purpose,
+    encode_refund,
+)
+from signer.refunds.transitions import REBROADCAST_AFTER, Transitions
 
 
-FRESH = timedelta(seconds=10)
-"""For how long it is believed that a transfer which could be made still can."""
+SIMULATION_VALID_FOR = timedelta(seconds=10)
+"""How long a successful simulation of a transfer is trusted."""
 
-LONGEST_DELAY = timedelta(seconds=30)
-"""The most that is waited after a step that failed, however often it did."""
+MAX_RETRY_DELAY = timedelta(seconds=30)
+"""The longest delay after a failed step, however often it failed."""
 
 
 class Lifecycle:
-    """Takes refunds from one state to the next."""
+    """Takes refunds from one status to the next."""
 
     def __init__(
         self,
         store: Store,
         chains: Mapping[str, Chain],
-        payer: TransactionSigner,
+        transaction_signer: TransactionSigner,
         nonces: NonceManager,
         clock: Clock,
     ) -> None:
         self._store = store
         self._chains = chains
+        self._transaction_signer = transaction_signer
         self._nonces = nonces
         self._clock = clock
-        self._mover = Transitions(store, clock)
-        self._offers = Attempts(store, payer, clock)
-        self._attendant = PendingTransactions(store, self._offers, nonces, clock)
+        self._transitions = Transitions(store, clock)
+        self._attempts = Attempts(store, transaction_signer, clock)
+        self._pending = PendingTransactions(
+            store, transaction_signer, self._attempts, nonces, clock
+        )
         self._steps = {
-            Status.QUEUED: self._reserve,
+            Status.QUEUED: self._assign_nonce,
             Status.RESERVED: self._sign,
             Status.SIGNED: self._broadcast,
-            Status.BROADCAST: self._attendant.attend,
+            Status.BROADCAST: self._pending.rebroadcast_or_replace,
         }
 
     def step(self, refund: Refund, actor: Actor) -> Refund:
         """
-        Take the next step, and return the refund as it stands then.
+        Take the next step of *refund*, and return the refund after it.
 
-        Its status is the same when there is nothing to do but to wait.
+        The status is unchanged if the refund has to wait.
 
         Raises:
-            StaleStateError: Somebody else moved the refund meanwhile.
-            HotWalletError: The step failed, and left the refund where it was.
+            StaleStateError: Another process changed the refund.
+            HotWalletError: The step failed; the refund keeps its status.
         """
         take = self._steps.get(refund.status)
         return refund if take is None else take(refund, self._chain(refund), actor)
 
     def cancel(self, refund: Refund) -> Refund:
         """
-        Call a queued *refund* back, or find that it is paid.
+        Cancel a queued *refund*, unless the chain shows that it is paid.
 
-        The chain is asked, since a ledger that was restored may have forgotten.
+        A ledger that was restored from a backup may have lost the payment, so the
+        chain is asked first.
 
         Raises:
-            StaleStateError: Somebody else moved the refund meanwhile.
-            HotWalletError: Whether it is paid is not known at the moment.
+            StaleStateError: Another process changed the refund.
+            HotWalletError: It cannot be determined now whether the refund is paid.
         """
-        active = self._nonces.payer(refund)
+        active = self._nonces.select_key(refund)
         chain = self._chain(refund)
-        self._nonces.agreed(chain, active.key.address)
-        adopted = self._nonces.adopt(refund, chain)
-        return adopted or self._mover.move(refund, Status.CANCELLED)
+        self._nonces.check_against_chain(chain, active.key.address)
+        adopted = self._nonces.adopt_earlier_payment(refund, chain)
+        return adopted or self._transitions.move(refund, Status.CANCELLED)
 
-    def postpone(self, refund: Refund, trouble: HotWalletError | None = None) -> Refund:
+    def postpone(self, refund: Refund, error: HotWalletError | None = None) -> Refund:
         """
-        Leave *refund* to whoever comes next: at once, or later for each failure.
+        Release *refund* to other workers: at once, or with a delay after *error*.
+
+        The delay doubles with each failure, up to ``MAX_RETRY_DELAY``.
 
         Raises:
-            StoreError: It stays with whoever has it, until that expires.
+            StoreError: The refund stays claimed until the claim expires.
         """
-        after = refund.postponed(self._clock())
-        if trouble is not None:
+        after = refund.with_due_at(self._clock())
+        if error is not None:
             delay = timedelta(seconds=2 ** min(refund.attempts, 10))
-            after = refund.postponed(
-                self._clock() + min(delay, LONGEST_DELAY),
+            after = refund.with_due_at(
+                self._clock() + min(delay, MAX_RETRY_DELAY),
                 attempts=refund.attempts + 1,
-                blocked_by=trouble.code,
+                blocked_by=error.code,
             )
         self._store.save(refund, after)
         return after
@@ -117,113 +126,134 @@ class Lifecycle:
     def _chain(self, refund: Refund) -> Chain:
         chain = self._chains.get(refund.network)
         if chain is None:
-            raise ConfigurationError(
-                Refusal("networks-misconfigured", "a refund's network is gone")
-            )
+            raise _misconfigured(f"the network {refund.network}")
         return chain
 
-    def _reserve(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
+    def _assign_nonce(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         if not refund.is_coin and refund.token not in chain.network.tokens:
-            raise ConfigurationError(
-                Refusal("networks-misconfigured", "a queued refund's token is gone")
-            )
+            raise _misconfigured(f"the token {refund.token} on {refund.network}")
         try:
-            return self._reserve_now(refund, chain, actor)
+            return self._check_and_assign_nonce(refund, chain, actor)
         except KeyRotatedError:
-            # Rotated meanwhile; twice in a row, it waits for its next turn.
-            return self._reserve_now(refund, chain, actor)
+            # The key was rotated meanwhile.  If that happens again, the refund waits.
+            return self._check_and_assign_nonce(refund, chain, actor)
 
-    def _reserve_now(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
-        outdated = self._offers.outdated(refund)
-        if outdated is not None:
-            # Whatever keeps its wallet or its network waiting.
-            ended = self._nonces.adopt(refund, chain)
-            return ended or self._mover.move(refund, Status.REFUSED, **outdated)
-        active = self._nonces.payer(refund)
+    def _check_and_assign_nonce(
+        self, refund: Refund, chain: Chain, actor: Actor
+    ) -> Refund:
+        objection = self._transaction_signer.find_sweep_objection(refund)
+        if objection is not None:
+            # Refuse an outdated sweep even while its wallet or network is paused.
+            adopted = self._nonces.adopt_earlier_payment(refund, chain)
+            return adopted or self._transitions.move(
+                refund, Status.REFUSED, **objection
+            )
+        active = self._nonces.select_key(refund)
         sender = active.key.address
-        counted = self._nonces.agreed(chain, sender)
-        adopted = self._nonces.adopt(refund, chain)
+        counted = self._nonces.check_against_chain(chain, sender)
+        adopted = self._nonces.adopt_earlier_payment(refund, chain)
         if adopted is not None:
             return adopted
         try:
-            estimate = self._estimate(refund, chain, sender)
+            estimate = self._simulate(refund, chain, sender)
         except ExecutionRevertedError as e:
-            # No nonce is spent on a transfer that the token would turn down.
-            return self._mover.move(refund, Status.REFUSED, **_failure(e))
-        gas = estimate if refund.is_coin else gas_limit(estimate)
-        unaffordable = self._offers.unaffordable(refund, chain, gas)
-        if unaffordable is not None:
-            return self._mover.move(refund, Status.REFUSED, **unaffordable)
-        purpose = purpose_of(refund, actor, epoch=active.key.epoch or 0)
+            # Do not use a nonce for a transfer that the token would refuse.
+            return self._transitions.move(refund, Status.REFUSED, **_revert_reason(e))
+        gas = estimate if refund.is_coin else add_gas_margin(estimate)
+        objection = _find_fee_objection(refund, chain, gas)
+        if objection is not None:
+            return self._transitions.move(refund, Status.REFUSED, **objection)
+        purpose = build_purpose(refund, actor, epoch=active.key.epoch or 0)
         is_sweep = refund.swept_from is not None
-        return self._nonces.reserve(
+        return self._nonces.assign_nonce(
             refund,
             gas,
             chain,
             counted=counted,
             active=active,
-            # A sweep's waits for its signature, until which the ring must not turn.
+            # A sweep records its intent when it is signed: until then, the ring may not
+            # change, which is checked with that record.
             intent=None if is_sweep else active.signer.intent(purpose),
         )
 
     def _sign(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
-        if timedelta(0) <= self._clock() - refund.updated_at <= FRESH:
-            return self._offers.first(refund, chain, actor)
-        # Much may have happened since: to the nonce, to the token, and to the key, that
-        # may have been given up behind the intent which was written then.
-        refund = replace(refund, intended=False)
-        taken = self._attendant.taken(refund, chain)
-        if taken is not None:
-            return taken
-        # A ledger from before its key was given up forgot that it got another nonce.
-        self._nonces.require_others_known(chain, str(refund.sender))
-        # Its nonce must be used all the same, or everything behind it waits for ever.
-        elsewhere = self._nonces.paid_by(refund)
-        if elsewhere is not None:
-            why = already_paid(elsewhere, chain)
-            return self._offers.first(refund, chain, actor, Kind.NOOP, **why)
+        age = self._clock() - refund.updated_at
+        if timedelta(0) <= age <= SIMULATION_VALID_FOR:
+            return self._attempts.start(refund, chain, actor)
+        # Nonce, token and key may have changed since.  The key may have been revoked
+        # after its intent to sign was recorded, so record a new one.
+        refund = replace(refund, intent_recorded=False)
+        settled = self._pending.handle_used_nonce(refund, chain)
+        if settled is not None:
+            return settled
+        # A ledger that was restored from before the key was revoked has lost that the
+        # refund got another nonce.
+        self._nonces.require_other_wallets_known(chain, str(refund.sender))
+        # If the transfer must not be made, a no-op uses the nonce: otherwise all
+        # higher nonces would wait without end.
+        tx_hash = self._nonces.find_other_payment(refund)
+        if tx_hash is not None:
+            reason = describe_earlier_payment(tx_hash, chain)
+            return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
         try:
-            self._estimate(refund, chain, str(refund.sender))
+            self._simulate(refund, chain, str(refund.sender))
         except ExecutionRevertedError as e:
-            return self._offers.first(refund, chain, actor, Kind.NOOP, **_failure(e))
-        return self._offers.first(refund, chain, actor)
+            reason = _revert_reason(e)
+            return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
+        return self._attempts.start(refund, chain, actor)
 
     def _broadcast(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         *_, latest = self._store.transactions(refund.id)
-        if latest.kind is Kind.TRANSFER and self._offers.outdated(refund) is not None:
-            # No node is told of it; whoever attends to it next makes it a no-op.
-            return self._mover.move(refund, Status.BROADCAST, due_at=self._clock())
-        send(latest, chain)
+        is_transfer = latest.kind is Kind.TRANSFER
+        if is_transfer and self._transaction_signer.find_sweep_objection(refund):
+            # Do not broadcast it; the next step replaces it with a no-op.
+            return self._transitions.move(
+                refund, Status.BROADCAST, due_at=self._clock()
+            )
+        broadcast(latest, chain)
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
-        look_again = self._clock() + min(RESEND_AFTER, stuck_after)
-        return self._mover.move(refund, Status.BROADCAST, due_at=look_again)
+        due_at = self._clock() + min(REBROADCAST_AFTER, stuck_after)
+        return self._transitions.move(refund, Status.BROADCAST, due_at=due_at)
 
-    def _estimate(self, refund: Refund, chain: Chain, sender: str) -> int:
+    def _simulate(self, refund: Refund, chain: Chain, sender: str) -> int:
         """
-        Return the gas that the transfer would use; a coin's is known.
+        Return the gas that the transfer would use; a coin transfer's is constant.
 
         Raises:
-            ExecutionRevertedError: The token turns it down.
-            InsufficientFundsError: It would not, if the wallet held enough of it.  A
-                sweep waits for no more: it moves what was there.
+            ExecutionRevertedError: The token refuses the transfer.
+            InsufficientFundsError: The wallet holds less of the token than the refund.
+                A sweep does not wait for more: it reverts.
         """
         if refund.is_coin:
             return NOOP_GAS
         try:
             return chain.client.estimate_gas(
-                Call(sender, refund.token_address, calldata(refund))
+                Call(sender, refund.token_address, encode_refund(refund))
             )
         except ExecutionRevertedError:
             if refund.swept_from is not None:
                 raise
-            # Tell an empty wallet, which somebody will fill, from a token's refusal.
-            call = Call(None, refund.token_address, balance_calldata(sender))
-            if int.from_bytes(chain.client.call(call), "big") < refund.amount:
+            # An empty wallet can be topped up; a refusal of the token is final.
+            if chain.token_balance(refund.token_address, sender) < refund.amount:
                 raise InsufficientFundsError(
-                    "the wallet holds less than the refund"
+                    f"{sender} holds less {refund.token} than the refund: top it up"
                 ) from None
             raise
 
 
-def _failure(error: ExecutionRevertedError) -> dict[str, Any]:
+def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:
+    """Return why a queued sweep cannot be paid at the current fees."""
+    if refund.swept_from is None:
+        return None
+    max_fee, _ = quote_fees(chain.client.fees(), chain.network)
+    balance = chain.client.balance(refund.swept_from)
+    return find_fee_objection(refund, balance, gas=gas, max_fee=max_fee)
+
+
+def _misconfigured(missing: str) -> ConfigurationError:
+    detail = f"a refund needs {missing}: put it back into the networks file"
+    return ConfigurationError(Refusal("networks-misconfigured", detail))
+
+
+def _revert_reason(error: ExecutionRevertedError) -> Objection:
     return {"failure_code": error.code, "failure_detail": str(error)}

@@ -1,9 +1,8 @@
 """
-What operators do to nonces by hand, on record: stop them, let them go on, repair.
+Operator commands on nonces: pause and resume a network, repair and abandon wallets.
 
-The intent is durable before anything is changed, and what came of it afterwards, as it
-is with signatures: a wallet that stands still, or that went on with somebody else's
-transactions accepted, has a name beside it.
+Each command is audited like a signature: the intent is durable before anything changes,
+and the outcome is recorded afterwards, both with the operator's name.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,11 +23,11 @@ from signer.model.key import KeyState
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports import Clock, Ledger
 from signer.refunds.wallet_reconciliation import WalletReconciler
-from signer.refunds.wallet_repair import Repair, repair
+from signer.refunds.wallet_repair import RepairResult, repair_wallets
 
 
 class NonceAdmin:
-    """Changes what the wallets on *chains* may do, on behalf of one operator."""
+    """Runs operator commands on the wallets of *chains*."""
 
     def __init__(
         self,
@@ -44,82 +43,84 @@ class NonceAdmin:
 
     def pause(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
         """
-        Give out no more nonces on *network*, or anywhere; again is fine.
+        Stop assigning nonces on *network*, or on all; repeating it changes nothing.
 
         Returns:
-            By network, whether it was going until now.
+            By network, whether this call paused it.
 
         Raises:
-            NotFoundError: There is no such network.
+            NotFoundError: The networks file has no such network.
             StoreError: The ledger does not answer.
         """
 
         def stop(chain_id: int) -> bool:
-            return self._store.stop(chain_id, self._clock())
+            return self._store.pause_network(chain_id, self._clock())
 
-        return self._switched("nonce-pause", network, actor, stop)
+        return self._switch("nonce-pause", network, actor, stop)
 
     def resume(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
         """
-        Let *network*, or all, go on after ``pause``; again is fine.
+        End the pause of *network*, or of all; repeating it changes nothing.
 
         Returns:
-            By network, whether it was paused until now.
+            By network, whether this call resumed it.
 
         Raises:
             NotFoundError, StoreError: As ``pause``.
         """
-        return self._switched("nonce-resume", network, actor, self._store.go_on)
+        return self._switch("nonce-resume", network, actor, self._store.resume_network)
 
-    def repair(self, network: str | None, actor: Actor) -> Sequence[Repair]:
+    def repair(self, network: str | None, actor: Actor) -> Sequence[RepairResult]:
         """
-        Let paused wallets go on where they can, with what is foreign accepted.
+        Resume paused wallets where possible, and accept their foreign transactions.
 
         Raises:
             HotWalletError: As ``pause``, or a chain does not answer.
         """
-        done: list[Repair] = []
+        done: list[RepairResult] = []
         for name in self._names(network):
             with self._on_record("nonce-repair", actor, network=name) as facts:
-                found = []
+                results = []
                 chains = {name: self._chain(name)}
-                for each in repair(self._store, chains, self._clock, apply=True):
-                    self._tell_accepted(name, each.accepted, actor)
-                    found.append(each)
-                facts.update(_summary(found))
-            done += found
+                for each in repair_wallets(
+                    self._store, chains, self._clock, apply=True
+                ):
+                    self._audit_accepted(name, each.accepted, actor)
+                    results.append(each)
+                facts.update(_summarize(results))
+            done += results
         return done
 
     def abandon(
         self, address: str, network: str | None, actor: Actor
     ) -> Mapping[str, bool]:
         """
-        Wait no more for what *address*, whose key was given up, has in the pools.
+        Resume the wallet of a revoked key without waiting for pending transactions.
 
-        What a block has must be known all the same.  Whoever asks for this knows that
-        the ledger has not forgotten a payment that may be among the rest.
+        The ledger must still know everything that is in a block.  The operator vouches
+        that no pending transaction is a payment that the ledger has lost.
 
         Returns:
-            By network, whether it was waited for until now.
+            By network, whether the wallet was paused.
 
         Raises:
             InvalidInputError: *address* is malformed.
-            NotFoundError: There is no such network.
-            ConflictError: No key of the ring with this address was given up.
-            WalletPausedError: A block has what a worker has not looked at yet.
-            HotWalletError: Ledger or chain do not answer.
+            NotFoundError: The networks file has no such network.
+            ConflictError: No key of the ring with this address is revoked.
+            WalletPausedError: A block has a transaction that no worker recorded yet.
+            HotWalletError: The ledger or a chain does not answer.
         """
-        told = {}
+        changed = {}
         asked = {"address": shown_address(address)}
         for name in self._names(network):
             with self._on_record(
                 "nonce-abandon", actor, network=name, **asked
             ) as facts:
-                chain, given_up = self._chain(name), self._given_up(address)
-                accepted = self._abandoned(chain, given_up)
-                self._tell_accepted(name, accepted or (), actor)
-                told[name] = facts["changed"] = accepted is not None
-        return told
+                chain, revoked = self._chain(name), self._parse_revoked(address)
+                accepted = self._resume_revoked(chain, revoked)
+                self._audit_accepted(name, accepted or (), actor)
+                changed[name] = facts["changed"] = accepted is not None
+        return changed
 
     def waiting(self, address: str, network: str | None) -> Mapping[str, bool]:
         """
@@ -128,7 +129,7 @@ class NonceAdmin:
         Raises:
             InvalidInputError, NotFoundError, ConflictError, StoreError: As ``abandon``.
         """
-        blocked = self._given_up(address)
+        blocked = self._parse_revoked(address)
         chain_ids = {
             name: self._chain(name).network.chain_id for name in self._names(network)
         }
@@ -141,44 +142,47 @@ class NonceAdmin:
             for name, wallet in wallets.items()
         }
 
-    def _given_up(self, address: str) -> str:
-        given_up = parse_address(address, field="address")
+    def _parse_revoked(self, address: str) -> str:
+        parsed = parse_address(address, field="address")
         ring = self._store.keys()
-        blocked = {key.address for key in ring if key.state is KeyState.BLOCKED}
-        if given_up not in blocked:
-            raise ConflictError("no key with this address was given up (keys list)")
-        return given_up
+        revoked = {key.address for key in ring if key.state is KeyState.BLOCKED}
+        if parsed not in revoked:
+            raise ConflictError(
+                "no key with this address is revoked: see `hotwallet keys list`"
+            )
+        return parsed
 
-    def _abandoned(
+    def _resume_revoked(
         self, chain: Chain, address: str
     ) -> Sequence[UnrecordedTransaction] | None:
-        """Return what is accepted of a paused wallet; None where it is not paused."""
+        """Return the accepted transactions; None if the wallet is not paused."""
         chain_id = chain.network.chain_id
         wallet = self._store.wallet(chain_id, address)
         if wallet is None or wallet.paused_by is None:
             return None
         mined = chain.client.transaction_count(address)
-        foreign = self._store.foreign(chain_id, address)
-        watch = WalletReconciler(self._store, self._clock)
-        if not watch.conclude(chain, wallet, mined):
+        foreign = self._store.foreign_transactions(chain_id, address)
+        reconciler = WalletReconciler(self._store, self._clock)
+        if not reconciler.resume_if_known(chain, wallet, mined):
             raise WalletPausedError(
-                "a block has what is not known: a worker looks, once it is final"
+                "a block has a transaction that the ledger does not know: try again"
+                " when it is final and a worker has recorded it"
             )
         return foreign
 
-    def _switched(
+    def _switch(
         self,
         event: str,
         network: str | None,
         actor: Actor,
         switch: Callable[[int], bool],
     ) -> Mapping[str, bool]:
-        told = {}
+        changed = {}
         for name in self._names(network):
             with self._on_record(event, actor, network=name) as facts:
-                told[name] = switch(self._chain(name).network.chain_id)
-                facts["changed"] = told[name]
-        return told
+                changed[name] = switch(self._chain(name).network.chain_id)
+                facts["changed"] = changed[name]
+        return changed
 
     @contextmanager
     def _on_record(self, event: str, actor: Actor, **asked: Any) -> Iterator[Facts]:
@@ -192,17 +196,17 @@ class NonceAdmin:
             self._minutes.refuse(event, e, actor, **asked)
             raise
 
-    def _tell_accepted(
+    def _audit_accepted(
         self, network: str, accepted: Sequence[UnrecordedTransaction], actor: Actor
     ) -> None:
-        for sighting in accepted:
+        for transaction in accepted:
             self._minutes.write(
                 "foreign-accepted",
                 actor,
                 network=network,
-                address=sighting.sender,
-                nonce=sighting.nonce,
-                tx_hash=sighting.tx_hash,
+                address=transaction.sender,
+                nonce=transaction.nonce,
+                tx_hash=transaction.tx_hash,
             )
 
     def _names(self, network: str | None) -> Sequence[str]:
@@ -210,13 +214,13 @@ class NonceAdmin:
 
     def _chain(self, name: str) -> Chain:
         if name not in self._chains:
-            raise NotFoundError("there is no such network in the networks file")
+            raise NotFoundError("the networks file has no such network")
         return self._chains[name]
 
 
-def _summary(found: Sequence[Repair]) -> Facts:
-    """Return how many wallets go on again, how many do not yet, and why the first."""
-    resumed = [each for each in found if each.resumed]
-    codes = [each.code for each in found if each.code is not None]
+def _summarize(results: Sequence[RepairResult]) -> Facts:
+    """Return how many wallets resumed, how many did not, and the first error code."""
+    resumed = [each for each in results if each.resumed]
+    codes = [each.code for each in results if each.code is not None]
     facts: Facts = {"resumed": len(resumed), "still_paused": len(codes)}
     return facts | ({"outcome": codes[0]} if codes else {})

@@ -1,11 +1,9 @@
 """
-The nonces of the active key: whether one may be given out, and who has paid already.
+Assigns nonces to refunds, once the ledger is known to match the chain.
 
-``watching`` compares wallets with their chains; here is what that means for a refund
-that has no nonce yet.
+It also recognises refunds that were paid already, by transactions that a restored
+ledger has lost.  ``wallet_reconciliation`` finds those transactions.
 """
-
-from typing import Any
 
 import structlog
 
@@ -18,11 +16,12 @@ from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause
 from signer.ports import Clock, Store
 from signer.refunds.former_wallets import FormerWallets
+from signer.refunds.sweep_policy import Objection
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
 class NonceManager:
-    """Gives out the nonces of the active key."""
+    """Assigns the nonces of the active key, or of the key that a sweep empties."""
 
     def __init__(self, store: Store, ring: KeyRing, clock: Clock) -> None:
         self._store = store
@@ -32,45 +31,48 @@ class NonceManager:
         self.wallets = WalletReconciler(store, clock)
         self._former = FormerWallets(store, self.wallets, clock)
 
-    def payer(self, refund: Refund) -> ActiveKey:
+    def select_key(self, refund: Refund) -> ActiveKey:
         """Return the key whose nonce *refund* gets; raises as ``KeyRing.active``."""
         if refund.swept_from is not None:
             return self._ring.former(refund.swept_from)
         return self._ring.active()
 
-    def agreed(self, chain: Chain, address: str) -> int:
+    def check_against_chain(self, chain: Chain, address: str) -> int:
         """
-        Return the next nonce of *address* by the chain, pools included.
+        Return the next nonce of *address* on *chain*, pending transactions included.
 
-        The ledger knows of it, and of all that other keys of the ring have sent.
-        Before this nothing may be said of a queued refund: a ledger that was restored
-        may have forgotten that it is paid.
+        The ledger then knows every nonce up to it, and all that other keys of the ring
+        have sent.  Nothing may be decided about a queued refund before this check: a
+        restored ledger may have lost that it is paid.
 
         Raises:
-            WalletPausedError: The chain knows a nonce that the ledger does not.
+            WalletPausedError: The chain has a nonce that the ledger does not know.
         """
-        # The active key's own is among them, where a former one's address is swept.
-        self.require_others_known(chain, address)
+        # In a sweep from a former key's address, the active key is one of the others.
+        self.require_other_wallets_known(chain, address)
         counted = chain.client.pending_count(address)
-        wallet = self.wallets.opened(chain, address, counted)
+        wallet = self.wallets.get_or_open(chain, address, counted)
         if wallet.paused_by is None and counted > wallet.next_nonce:
             wallet = self.wallets.pause(wallet, Pause.CHAIN_AHEAD)
         if wallet.paused_by is not None:
-            raise WalletPausedError(f"the wallet is paused: {wallet.paused_by}")
+            raise WalletPausedError(
+                f"the wallet is paused ({wallet.paused_by}): run `hotwallet nonce"
+                " repair` if it does not resume by itself"
+            )
         return counted
 
-    def require_others_known(self, chain: Chain, address: str) -> None:
+    def require_other_wallets_known(self, chain: Chain, address: str) -> None:
         """
-        Return if the ledger knows all that other keys of the ring than this have sent.
+        Check that the ledger knows all that keys other than *address* have sent.
 
         Raises:
-            WalletPausedError: It does not.
+            WalletPausedError: The ledger misses a transaction of another key.
         """
         for key in self._ring.known():
             if key.epoch and key.address != address:
                 self._former.require_known(chain, key)
 
-    def reserve(
+    def assign_nonce(
         self,
         refund: Refund,
         gas_limit: int,
@@ -81,19 +83,21 @@ class NonceManager:
         intent: Record | None,
     ) -> Refund:
         """
-        Give a queued refund its nonce for life, and write down that it will be signed.
+        Give a queued refund its nonce for life, and record the *intent* to sign.
 
-        *counted* is what ``agreed`` returned of the *active* key.
+        *counted* is what ``check_against_chain`` returned for the *active* key.
 
         Raises:
-            KeyRotatedError: It is not the active one any more; or a sweep does not pay
-                the active one.
-            WalletPausedError: An operator has stopped the network.
-            LimitReachedError: So much may not leave at once.
-            StaleStateError: Somebody else moved the refund meanwhile.
+            KeyRotatedError: *active* is no longer the active key, or a sweep's
+                recipient is no longer the active key's address.
+            WalletPausedError: An operator paused the network.
+            LimitReachedError: The refund would exceed a spending limit of its token.
+            StaleStateError: Another process changed the refund.
         """
-        if self._store.stopped(chain.network.chain_id) is not None:
-            raise WalletPausedError("an operator has stopped the network")
+        if self._store.network_paused_at(chain.network.chain_id) is not None:
+            raise WalletPausedError(
+                "an operator paused the network: `hotwallet nonce resume` ends that"
+            )
         reserved = self._store.reserve(
             refund,
             sender=active.key.address,
@@ -108,78 +112,87 @@ class NonceManager:
             active.signer.tell(intent)
         return reserved
 
-    def adopt(self, refund: Refund, chain: Chain) -> Refund | None:
+    def adopt_earlier_payment(self, refund: Refund, chain: Chain) -> Refund | None:
         """
-        Return what a queued *refund* became before the ledger forgot it.
+        Save that a queued *refund* was paid before the ledger lost it, and return it.
 
-        A final transaction with its mark has paid it: nobody who asks again is paid
-        twice.  None when no such transaction was sighted.
+        A final transaction with the refund's mark has paid it, so a repeated request
+        does not pay twice.
+
+        Returns:
+            None if no such transaction is recorded.
+
+        Raises:
+            StaleStateError: Another process changed the refund, or the key that paid
+                is not in the ring.
         """
-        sighting = self._store.sighting(refund.chain_id, refund.mark)
-        if sighting is None:
+        payment = self._store.find_unrecorded(refund.chain_id, refund.mark)
+        if payment is None:
             return None
-        self._log.warning("refund-adopted", refund_id=refund.id, nonce=sighting.nonce)
-        if sighting.held_by is not None:
-            after = refund.moved(
-                Status.REFUSED, self._clock(), **already_paid(sighting.tx_hash, chain)
+        self._log.warning("refund-adopted", refund_id=refund.id, nonce=payment.nonce)
+        if payment.held_by is not None:
+            after = refund.with_status(
+                Status.REFUSED,
+                self._clock(),
+                **describe_earlier_payment(payment.tx_hash, chain),
             )
             self._store.save(refund, after)
             return after
-        after = refund.moved(
+        after = refund.with_status(
             Status.MINED,
             self._clock(),
-            sender=sighting.sender,
-            key_id=self._key_id(sighting.sender),
-            nonce=sighting.nonce,
-            gas_limit=sighting.gas_limit,
-            tx_hash=sighting.tx_hash,
-            block_number=sighting.block_number,
-            block_hash=sighting.block_hash,
+            sender=payment.sender,
+            key_id=self._key_id(payment.sender),
+            nonce=payment.nonce,
+            gas_limit=payment.gas_limit,
+            tx_hash=payment.tx_hash,
+            block_number=payment.block_number,
+            block_hash=payment.block_hash,
         )
         self._store.adopt(refund, after)
         return after
 
-    def paid_by(self, refund: Refund) -> str | None:
+    def find_other_payment(self, refund: Refund) -> str | None:
         """
         Return the hash of a final transaction that paid *refund* with another nonce.
 
-        A ledger from a backup may have given it a nonce before that one was sighted.
+        A restored ledger may have assigned a second nonce before it knew that one.
         """
-        sighting = self._store.sighting(refund.chain_id, refund.mark)
-        if sighting is None:
+        payment = self._store.find_unrecorded(refund.chain_id, refund.mark)
+        if payment is None:
             return None
-        if (sighting.sender, sighting.nonce) == (refund.sender, refund.nonce):
+        if (payment.sender, payment.nonce) == (refund.sender, refund.nonce):
             return None
-        return sighting.tx_hash
+        return payment.tx_hash
 
     def _key_id(self, address: str) -> str:
         key = self._ring.key(address)
         if key is None:
-            raise StaleStateError("the key that has paid is not in the ring any more")
+            raise StaleStateError(f"the key of {address}, which paid, left the ring")
         return key.key_id
 
 
 def _limits(refund: Refund, chain: Chain) -> Limits:
     if refund.swept_from is not None:
         return NO_LIMITS
-    return Limits.of(chain.network.tokens[refund.token])
+    return Limits.from_token(chain.network.tokens[refund.token])
 
 
-def already_paid(tx_hash: str, chain: Chain) -> dict[str, Any]:
+def describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:
     """
-    Return why a refund is not paid by what the ledger has of it.
+    Return the failure code and detail of a refund that *tx_hash* was sent for.
 
     Raises:
-        ChainError: Whether the forgotten transaction reverted is not known.
+        ChainError: It is unknown whether that transaction reverted.
     """
     receipt = chain.client.receipts([tx_hash]).get(tx_hash)
     if receipt is not None and not receipt.succeeded:
-        # As the ledger said before it forgot: nobody is told that he was paid.
+        # As the ledger said before it was restored: the customer was not paid.
         return {
             "failure_code": "reverted",
-            "failure_detail": f"transaction {tx_hash} was sent for it, and reverted",
+            "failure_detail": f"transaction {tx_hash} was sent for it and reverted",
         }
     return {
         "failure_code": "already-paid",
-        "failure_detail": f"transaction {tx_hash} has paid it already",
+        "failure_detail": f"transaction {tx_hash} has already paid it",
     }

@@ -1,4 +1,9 @@
-"""Looks after a transaction that might have been mined by now, and was not."""
+"""
+Rebroadcasts transactions that are not mined in time, or replaces them.
+
+A replacement has higher fees, or is a no-op if the transfer must not be made any more.
+It also detects that a transaction of another origin used the refund's nonce.
+"""
 
 from datetime import timedelta
 
@@ -8,118 +13,137 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, MinedTransaction, Store
 from signer.refunds.attempts import Attempts
-from signer.refunds.nonces import NonceManager, already_paid
+from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.sweep_policy import Objection
-from signer.refunds.transaction_signer import calldata
+from signer.refunds.transaction_signer import TransactionSigner, encode_refund
 from signer.refunds.transitions import Transitions
 
 
-# A node that says one of these may have another of the nonce's transactions, or have
-# mined one.  Which, the chain will say; never that another nonce must be tried.
+# A node that answers so may have another transaction of this nonce in its pool or in a
+# block.  Only the chain decides which; the refund never gets another nonce.
 _INCONCLUSIVE = frozenset({"nonce-too-low", "underpriced"})
 
 
 class PendingTransactions:
-    """Sends again, raises the offer, and finds out who else used the nonce."""
+    """Rebroadcasts and replaces the transactions of broadcast refunds."""
 
     def __init__(
-        self, store: Store, offers: Attempts, nonces: NonceManager, clock: Clock
+        self,
+        store: Store,
+        transaction_signer: TransactionSigner,
+        attempts: Attempts,
+        nonces: NonceManager,
+        clock: Clock,
     ) -> None:
         self._store = store
-        self._offers = offers
+        self._transaction_signer = transaction_signer
+        self._attempts = attempts
         self._nonces = nonces
         self._clock = clock
-        self._mover = Transitions(store, clock)
+        self._transitions = Transitions(store, clock)
 
-    def attend(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
-        """Look after a transaction that might have been mined by now."""
-        taken = self.taken(refund, chain)
-        if taken is not None:
-            return taken
-        sent = self._store.transactions(refund.id)
-        if not sent:
-            # Restored from a backup, found mined, and gone again by a reorganisation.
-            return self._offers.first(refund, chain, actor)
-        latest = sent[-1]
-        why = self._objection(refund, chain)
-        if why is not None and latest.kind is Kind.TRANSFER:
-            # In a race with what was sent already, which is not sent again.
-            return self._offers.instead(refund, chain, actor, latest, **why)
+    def rebroadcast_or_replace(
+        self, refund: Refund, chain: Chain, actor: Actor
+    ) -> Refund:
+        """
+        Take the next step for a broadcast refund that is not known to be mined.
+
+        Raises:
+            StaleStateError: Another process changed the refund.
+            HotWalletError: The step failed; the refund keeps its status.
+        """
+        settled = self.handle_used_nonce(refund, chain)
+        if settled is not None:
+            return settled
+        signed = self._store.transactions(refund.id)
+        if not signed:
+            # Adopted after a restore from a backup, and removed by a reorganisation.
+            return self._attempts.start(refund, chain, actor)
+        latest = signed[-1]
+        objection = self._find_objection(refund, chain)
+        if objection is not None and latest.kind is Kind.TRANSFER:
+            # The no-op competes with the transfer, which is not broadcast again.
+            return self._attempts.replace_with_noop(
+                refund, chain, actor, latest, **objection
+            )
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
-        # Clocks are set: far off in either direction is long enough.
+        # The absolute value, since a clock may have been set back.
         if abs(self._clock() - refund.updated_at) >= stuck_after:
-            replaced = self._replace(refund, chain, actor, latest)
+            replaced = self._raise_fees(refund, chain, actor, latest)
             if replaced is not None:
                 return replaced
-        # Nodes forget.  The same bytes can only ever pay once.
-        send(latest, chain)
-        return self._mover.wait(refund)
+        # Nodes drop transactions.  Sending the same bytes again cannot pay twice.
+        broadcast(latest, chain)
+        return self._transitions.recheck_later(refund)
 
-    def _objection(self, refund: Refund, chain: Chain) -> Objection | None:
-        elsewhere = self._nonces.paid_by(refund)
-        if elsewhere is not None:
-            return already_paid(elsewhere, chain)
-        return self._offers.outdated(refund)
-
-    def taken(self, refund: Refund, chain: Chain) -> Refund | None:
+    def handle_used_nonce(self, refund: Refund, chain: Chain) -> Refund | None:
         """
-        Return what becomes of a refund whose nonce is used; None while it is not.
+        Save what the chain shows if the refund's nonce is used, and return the refund.
 
-        Only a *final* transaction that is none of ours fails it: receipts may be
-        late, and nodes behind, for a long time.
+        Only a *final* transaction of another origin fails the refund: receipts may be
+        late, and nodes may lag, for a long time.
+
+        Returns:
+            None if the nonce is not used.
         """
         sender, nonce, _ = refund.reservation()
         if chain.client.transaction_count(sender) <= nonce:
             return None
-        ours = {sent.tx_hash for sent in self._store.transactions(refund.id)}
-        found = chain.client.find_transaction(sender, nonce)
-        if found is None or found.tx_hash in ours:
-            return self._mover.wait(refund)
-        if found.to == refund.token_address and found.data == calldata(refund):
-            return self._recognise(refund, found)
-        if not chain.is_final(found):
-            return self._mover.wait(refund)
-        self._nonces.wallets.lost(refund, found)
-        return self._mover.move(
+        ours = {signed.tx_hash for signed in self._store.transactions(refund.id)}
+        mined = chain.client.find_transaction(sender, nonce)
+        if mined is None or mined.tx_hash in ours:
+            return self._transitions.recheck_later(refund)
+        if mined.to == refund.token_address and mined.data == encode_refund(refund):
+            return self._adopt(refund, mined)
+        if not chain.is_final(mined):
+            return self._transitions.recheck_later(refund)
+        self._nonces.wallets.record_nonce_taken(refund, mined)
+        return self._transitions.move(
             refund,
             Status.FAILED,
             failure_code="nonce-taken",
-            failure_detail=f"transaction {found.tx_hash} has the refund's nonce",
+            failure_detail=f"transaction {mined.tx_hash} has the refund's nonce",
         )
 
-    def _replace(
+    def _find_objection(self, refund: Refund, chain: Chain) -> Objection | None:
+        tx_hash = self._nonces.find_other_payment(refund)
+        if tx_hash is not None:
+            return describe_earlier_payment(tx_hash, chain)
+        return self._transaction_signer.find_sweep_objection(refund)
+
+    def _raise_fees(
         self, refund: Refund, chain: Chain, actor: Actor, latest: SignedTransaction
     ) -> Refund | None:
-        """Make a better offer; None when that is no use, or would pass the cap."""
+        """Raise the fees; None if that does not help, or would exceed a cap."""
         base_fee = chain.client.fees().base_fee or 0
         is_next = chain.client.transaction_count(latest.sender) == latest.nonce
         if not is_next and latest.max_fee_per_gas >= base_fee:
-            return None  # It waits for those before it, not for a better price.
-        return self._offers.better(refund, chain, actor, latest)
+            return None  # It waits for lower nonces, not for higher fees.
+        return self._attempts.raise_fees(refund, chain, actor, latest)
 
-    def _recognise(self, refund: Refund, found: MinedTransaction) -> Refund:
-        """Return the refund as mined by a transaction that the ledger forgot."""
-        return self._mover.move(
+    def _adopt(self, refund: Refund, mined: MinedTransaction) -> Refund:
+        """Return the refund as mined by a transaction that the ledger has lost."""
+        return self._transitions.move(
             refund,
             Status.MINED,
-            tx_hash=found.tx_hash,
-            block_number=found.block.number,
-            block_hash=found.block.hash,
-            failure_code=None,  # A no-op was signed in its place, in vain.
+            tx_hash=mined.tx_hash,
+            block_number=mined.block.number,
+            block_hash=mined.block.hash,
+            failure_code=None,  # Clears the reason of a no-op that was not mined.
             failure_detail=None,
         )
 
 
-def send(latest: SignedTransaction, chain: Chain) -> None:
+def broadcast(transaction: SignedTransaction, chain: Chain) -> None:
     """
-    Hand signed bytes to the nodes; that the nonce is in use is no news.
+    Send *transaction* to the nodes; a rejection because of its nonce is no error.
 
     Raises:
-        BroadcastRejectedError: For a reason that has to do with these bytes.
-        ChainUnavailableError: Whether a node has them is unknown.
+        BroadcastRejectedError: A node rejected the bytes for another reason.
+        ChainUnavailableError: It is unknown whether a node has the bytes.
     """
     try:
-        chain.client.broadcast(latest.raw)
+        chain.client.broadcast(transaction.raw)
     except BroadcastRejectedError as e:
         if e.reason not in _INCONCLUSIVE:
             raise

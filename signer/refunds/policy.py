@@ -1,8 +1,9 @@
 """
-What may be paid, and what may be signed.  Pure: data in, refusal out.
+Decides which requests are accepted, and which transactions may be signed.
 
-``admit`` reads the gateway's request; ``check_transaction`` reads the very bytes
-that are about to be signed, and trusts nothing that was decided before.
+``admit`` checks the gateway's request.  The ``check_*`` functions compare a transaction
+with its refund, before it is signed and again in the signed bytes, and trust no earlier
+decision.  All are pure functions.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,7 +23,7 @@ from signer.model.refund import HOLD, Refund, RefundRequest, Status
 ZERO_ADDRESS = "0x" + "0" * 40
 
 NOOP_GAS = 21_000
-"""What a transaction costs that does nothing (Yellow Paper, appendix G)."""
+"""Gas of a transaction without calldata to an account (Yellow Paper, appendix G)."""
 
 
 def admit(
@@ -36,13 +37,15 @@ def admit(
     now: datetime,
 ) -> Refund:
     """
-    Return the queued refund that *request* asks for.
+    Return the queued refund of *request*.
 
-    *wallets* are the hot wallet's addresses, which nobody is refunded at.
+    *wallets* are the hot wallet's own addresses, which may not be recipients.
 
     Raises:
-        InvalidInputError: Amount or recipient are malformed.
-        PolicyViolationError: Network, token or amount are not allowed.
+        InvalidInputError: Amount or recipient is malformed, or the recipient may not be
+            paid.
+        PolicyViolationError: Network, token or amount is not allowed; ``rule`` names
+            which.
     """
     network = networks.get(request.network)
     if network is None:
@@ -85,10 +88,10 @@ def check_transfer(
     transaction: AnyTransaction, refund: Refund, network: Network
 ) -> None:
     """
-    Compare what is about to be signed with the refund, field by field.
+    Compare a token transfer with its refund, field by field.
 
     Raises:
-        EncodingError: The calldata is not a transfer.
+        EncodingError: The calldata is not a ``transfer``.
         PolicyViolationError: ``rule`` names the first field that differs.
     """
     recipient, amount, mark = decode_transfer(transaction.data)
@@ -106,7 +109,7 @@ def check_transfer(
 
 def check_noop(transaction: AnyTransaction, refund: Refund, network: Network) -> None:
     """
-    Require that what is about to be signed does nothing but consume the nonce.
+    Check that a transaction only consumes the nonce of *refund*.
 
     Raises:
         PolicyViolationError: ``rule`` names the first field that differs.
@@ -123,7 +126,7 @@ def check_noop(transaction: AnyTransaction, refund: Refund, network: Network) ->
 
 def check_coin(transaction: AnyTransaction, refund: Refund, network: Network) -> None:
     """
-    Compare a sweep of the chain's own coin with what is about to be signed.
+    Compare a transfer of the native coin with its sweep, field by field.
 
     Raises:
         PolicyViolationError: ``rule`` names the first field that differs.
@@ -155,7 +158,7 @@ def _require(rules: Mapping[str, bool]) -> None:
     for rule, holds in rules.items():
         if not holds:
             raise PolicyViolationError(
-                f"the transaction's {rule} is not the refund's", rule=rule
+                f"the transaction's {rule} does not match its refund", rule=rule
             )
 
 

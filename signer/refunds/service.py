@@ -1,4 +1,4 @@
-"""What the gateway can ask for: submit a refund, wait for it, cancel it, list them."""
+"""The gateway's requests: submit a refund, wait for it, cancel it, list refunds."""
 
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -31,24 +31,26 @@ from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.policy import admit
 
 
-LONGEST_WAIT = 20.0
-"""The most seconds that a request may ask to be kept waiting."""
+MAX_WAIT_SECONDS = 20.0
+"""The longest time that a request may wait for its refund, in seconds."""
 
-ANSWERED_WITHIN = timedelta(seconds=10)
-"""After this long, a request without an answer has probably died; who asks again
-is answered, and should the first one live, it gives the same answer."""
+ANSWER_TIMEOUT = timedelta(seconds=10)
+"""How old a request without a response must be before a repeated one gets the response.
 
-_PATIENCE_SECONDS = 5.0
+The first request has probably died by then; if not, it returns the same response."""
 
-_LOOK_EVERY_SECONDS = 0.2
+_SEND_SECONDS = 5.0
+
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     """
-    A refund, whether this request created it, and what was answered if not.
+    A refund, and whether this request created it.
 
-    ``answer`` is None where none was kept yet: it is this request's to give.
+    ``answer`` is the stored response body of an earlier request; None means that this
+    request makes the response.
     """
 
     refund: Refund
@@ -58,11 +60,10 @@ class Submission:
 
 class RefundService:
     """
-    Accepts refunds and sends them at once, as far as that goes.
+    Accepts refunds, and tries to broadcast them at once.
 
-    From the moment that ``submit`` returns, the refund is a row that the worker
-    will bring to its end: whatever fails behind the acceptance delays the refund
-    and is no error of the request.
+    An accepted refund is a row that the workers bring to its final status.  A failure
+    after acceptance delays the refund and is not an error of the request.
     """
 
     def __init__(
@@ -95,20 +96,21 @@ class RefundService:
         token_id: str | None = None,
     ) -> Submission:
         """
-        Accept *request* once, and try to send it.
+        Accept *request* once, and try to broadcast it.
 
         Raises:
-            InvalidInputError, PolicyViolationError: Nothing was stored.
-            InProgressError: The first request with this key has no answer yet.
-            IdempotencyMismatchError: *client* used the key for something else.
-            ConflictError: The reference belongs to another key's refund.
-            StoreUnavailableError: It is unknown whether the refund was accepted;
-                the same key finds out.
+            InvalidInputError, PolicyViolationError: The request is not allowed; nothing
+                was stored.
+            InProgressError: The first request with this key has no response yet.
+            IdempotencyMismatchError: *client* used the key for another request.
+            ConflictError: The reference belongs to a refund with another key.
+            StoreUnavailableError: It is unknown whether the refund was accepted; a
+                request with the same key finds out.
         """
         try:
             admitted = self._admit(client, idempotency_key, request)
         except RequestError:
-            # What was accepted once stays accepted, whatever the rules are now.
+            # An accepted refund stays accepted when the rules change.
             earlier = self._store.find(client, idempotency_key)
             if earlier is None or earlier.fingerprint != request.fingerprint():
                 raise
@@ -119,39 +121,36 @@ class RefundService:
         actor = Actor(client, request_id, token_id)
         return Submission(self._send(refund, actor), created=True)
 
-    def answered(self, refund: Refund, body: str) -> str:
+    def remember_answer(self, refund: Refund, body: str) -> str:
         """
-        Keep *body* as the answer to the request that made *refund*, for ever.
+        Store *body* as the response to the request that created *refund*.
 
         Returns:
-            What is to be answered: *body*, unless another answer was first.
+            The stored response: *body*, unless another one was first.
         """
         return self._store.remember_answer(refund.id, body, self._clock())
 
     def wait(self, refund: Refund, seconds: float) -> Refund:
-        """Return *refund* when it is final, or as it is after *seconds*."""
-        deadline = self._timer() + min(seconds, LONGEST_WAIT)
+        """Return *refund* when it is final, or after *seconds*."""
+        deadline = self._timer() + min(seconds, MAX_WAIT_SECONDS)
         while not refund.status.is_final and self._timer() < deadline:
-            self._sleep(_LOOK_EVERY_SECONDS)
+            self._sleep(_POLL_SECONDS)
             refund = self._reread(refund)
         return refund
 
     def cancel(self, client: str, refund_id: str) -> Refund:
         """
-        Call back a refund of *client* that has no nonce yet; again is fine.
+        Cancel a refund of *client* that has no nonce yet; repeating it is safe.
 
         Raises:
-            NotFoundError: There is none, or it is somebody else's.
-            NotCancellableError: It is on its way, or at another end.
-            StaleStateError: It keeps moving; ask again.
-            ChainError: Whether it was paid before is not known at the moment.
+            NotFoundError: *client* has no such refund.
+            NotCancellableError: The refund has a nonce, or another final status.
+            StaleStateError: Another process changed the refund: try again.
+            ChainError: It cannot be determined now whether the refund is paid.
         """
         refund = self.get(client, refund_id)
-        if refund.status is not Status.QUEUED:
-            return self._cancelled(refund)
-        return self._cancelled(self._lifecycle.cancel(refund))
-
-    def _cancelled(self, refund: Refund) -> Refund:
+        if refund.status is Status.QUEUED:
+            refund = self._lifecycle.cancel(refund)
         if refund.status is not Status.CANCELLED:
             raise NotCancellableError(
                 f"the refund is {refund.status}: only a queued one can be cancelled"
@@ -163,7 +162,7 @@ class RefundService:
         Return one of *client*'s refunds.
 
         Raises:
-            NotFoundError: There is none, or it is somebody else's.
+            NotFoundError: *client* has no such refund.
         """
         refund = self._store.get(refund_id)
         if refund is None or refund.client != client:
@@ -179,7 +178,7 @@ class RefundService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Return *client*'s refunds, newest first, from behind *cursor*."""
+        """Return *client*'s refunds, newest first, starting after *cursor*."""
         return self._store.list(
             client,
             payment_session_id=payment_session_id,
@@ -202,16 +201,16 @@ class RefundService:
 
     def _replay(self, refund: Refund) -> Submission:
         answer = self._store.answer(refund.id)
-        # Clocks differ between hosts, and are set: far off in either direction is over.
+        # The absolute value, since hosts' clocks differ and may be set back.
         age = abs(self._clock() - refund.created_at)
-        if answer is None and age < ANSWERED_WITHIN:
+        if answer is None and age < ANSWER_TIMEOUT:
             raise InProgressError(
-                "the first request with this key is still being answered"
+                "the first request with this key has no response yet: try again"
             )
         return Submission(refund, created=False, answer=answer)
 
     def _send(self, refund: Refund, actor: Actor) -> Refund:
-        deadline = self._timer() + _PATIENCE_SECONDS
+        deadline = self._timer() + _SEND_SECONDS
         try:
             while refund.status in UNSENT and self._timer() < deadline:
                 before, refund = refund, self._lifecycle.step(refund, actor)
@@ -220,25 +219,25 @@ class RefundService:
         except StaleStateError:
             return self._reread(refund)
         except HotWalletError as e:
-            return self._leave(refund, e)
-        return self._leave(refund) if refund.status in UNSENT else refund
+            return self._postpone(refund, e)
+        return self._postpone(refund) if refund.status in UNSENT else refund
 
-    def _leave(self, refund: Refund, trouble: HotWalletError | None = None) -> Refund:
-        """Leave *refund* to the workers."""
-        if trouble is not None:
+    def _postpone(self, refund: Refund, error: HotWalletError | None = None) -> Refund:
+        """Release *refund* to the workers."""
+        if error is not None:
             self._log.warning(
                 "refund-delayed",
                 refund_id=refund.id,
                 status=str(refund.status),
-                code=trouble.code,
+                code=error.code,
             )
         try:
-            return self._lifecycle.postpone(refund, trouble)
+            return self._lifecycle.postpone(refund, error)
         except StoreError:
             return self._reread(refund)
 
     def _reread(self, refund: Refund) -> Refund:
-        """Return *refund* as the store has it now, or as it was if that fails."""
+        """Return *refund* as stored; unchanged if the store does not answer."""
         try:
             return self._store.get(refund.id) or refund
         except StoreError:

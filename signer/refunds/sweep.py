@@ -1,10 +1,10 @@
 """
-Empties a former key's address into the active one: tokens first, the coin last.
+Moves everything from a former key's address to the active one: tokens first, coin last.
 
-Each piece is a refund in all but its client: one row, one nonce, recorded, audited,
-watched, replaced and confirmed like any other.  Of each network's each asset one sweep
-is open at a time, and its reference counts them, so that operators who sweep at once
-move everything once.
+Each asset becomes a refund whose client is the sweeper: it has one row and one nonce,
+and is audited, tracked, replaced and confirmed like any refund.  At most one sweep is
+open per network and asset.  Its reference has a running number, so that administrators
+who sweep at the same time move each asset once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ from signer.refunds.sweep_plan import SweepItem, SweepPlanner
 
 
 class Sweeper:
-    """Plans sweeps, and hands them to the ledger; workers do the rest."""
+    """Plans sweeps and stores them in the ledger, from which workers process them."""
 
     def __init__(
         self,
@@ -46,59 +46,63 @@ class Sweeper:
     ) -> None:
         self._store = store
         self._ring = ring
-        self._leftovers = SweepPlanner(store, keys, ring, chains)
+        self._planner = SweepPlanner(store, keys, ring, chains)
         self._chains = chains
         self._minutes = AdminAudit(audit, alerts, Operation.KEY_SWEEP)
         self._clock = clock
 
     def plan(self, address: str) -> Sequence[SweepItem]:
         """
-        Return what is left at *address*, in the order in which it is moved.
+        Return what *address* holds, in the order in which it is moved.
 
-        What a sweep that is not final moves has its refund.
+        An asset that a sweep already moves has that sweep's refund.
 
         Raises:
-            InvalidInputError: It is no address.
-            KeyUnusableError: It is not a former key's.
-            ConflictError: Refunds with its nonces are still open.
-            ChainError: A node does not answer.
+            InvalidInputError: *address* is malformed.
+            KeyUnusableError: *address* is not that of a former key.
+            ConflictError: Refunds with nonces of the address are still open.
+            ChainError: A network's nodes do not answer.
         """
-        return self._leftovers.of(parse_address(address, field="address")).pieces
+        return self._planner.plan(parse_address(address, field="address")).items
 
     def sweep(self, address: str, actor: Actor) -> Sequence[SweepItem]:
         """
-        Accept what can be moved now, and return the plan; again is fine.
+        Accept a sweep of each asset that can be moved now; repeating it is safe.
+
+        Returns:
+            The plan, with the refunds of the accepted sweeps.
 
         Raises:
-            HotWalletError: As ``plan``; what was accepted before stays accepted.
+            HotWalletError: As ``plan``; sweeps accepted before the error stay accepted.
         """
         asked: Facts = {"address": shown_address(address)}
         try:
             asked["address"] = address = parse_address(address, field="address")
             self._minutes.write("sweep-intent", actor, **asked)
             recipient = self._ring.active().key.address
-            pieces, past = self._leftovers.of(address)
+            items, past_sweeps = self._planner.plan(address)
             return [
-                piece
-                if piece.waits_for
-                else self._accepted(piece, address, recipient, past, actor)
-                for piece in pieces
+                item
+                if item.waits_for
+                else self._accept(item, address, recipient, past_sweeps, actor)
+                for item in items
             ]
         except HotWalletError as e:
             self._minutes.refuse("sweep", e, actor, **asked)
             raise
 
-    def _accepted(
+    def _accept(
         self,
-        piece: SweepItem,
+        item: SweepItem,
         address: str,
         recipient: str,
-        past: Sequence[Refund],
+        past_sweeps: Sequence[Refund],
         actor: Actor,
     ) -> SweepItem:
-        row = piece.refund
+        row = item.refund
         if row is None:
-            row, _ = self._store.accept(self._row(piece, address, recipient, past))
+            new = self._build_row(item, address, recipient, past_sweeps)
+            row, _ = self._store.accept(new)
         self._minutes.write(
             "sweep",
             actor,
@@ -109,23 +113,28 @@ class Sweeper:
             amount=format_units(row.amount, row.decimals),
             refund_id=row.id,
         )
-        return replace(piece, refund=row)
+        return replace(item, refund=row)
 
-    def _row(
-        self, piece: SweepItem, address: str, recipient: str, past: Iterable[Refund]
+    def _build_row(
+        self,
+        item: SweepItem,
+        address: str,
+        recipient: str,
+        past_sweeps: Iterable[Refund],
     ) -> Refund:
-        chain_id = self._chains[piece.network].network.chain_id
-        asset = (chain_id, piece.symbol)
-        # Whoever looks at the same time counts as many, and finds the same row.
-        number = sum((row.chain_id, row.token) == asset for row in past)
-        name = f"{address}/{piece.symbol}/{chain_id}/{number}"
+        chain_id = self._chains[item.network].network.chain_id
+        asset = (chain_id, item.symbol)
+        # Concurrent calls count the same number, and so find the same row.
+        number = sum((row.chain_id, row.token) == asset for row in past_sweeps)
+        name = f"{address}/{item.symbol}/{chain_id}/{number}"
         now = self._clock()
         request = RefundRequest(
             payment_session_id=address,
             reference=name,
-            network=piece.network,
-            token=piece.symbol,
-            # Of what is there, and to whom, the first one to ask decides.
+            network=item.network,
+            token=item.symbol,
+            # Not in the fingerprint: concurrent calls may read different values, and
+            # the first one decides.
             recipient="",
             amount="",
         )
@@ -136,13 +145,13 @@ class Sweeper:
             fingerprint=request.fingerprint(),
             reference=name,
             payment_session_id=address,
-            network=piece.network,
+            network=item.network,
             chain_id=chain_id,
-            token=piece.symbol,
-            token_address=piece.token_address,
-            decimals=piece.decimals,
+            token=item.symbol,
+            token_address=item.token_address,
+            decimals=item.decimals,
             recipient=recipient,
-            amount=piece.amount,
+            amount=item.amount,
             reason="sweep",
             status=Status.QUEUED,
             created_at=now,

@@ -1,24 +1,21 @@
-"""What is left at a former key's address, and what moves it already."""
+"""Plans a sweep: what a former key's address holds, and which sweeps are under way."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from signer.amounts import format_units
-from signer.chain.chain import Chain
-from signer.chain.erc20 import balance_calldata
-from signer.chain.fees import quote
+from signer.chain.chain import COIN_DECIMALS, Chain
+from signer.chain.fees import quote_fees
 from signer.errors import ConflictError
 from signer.keys.keyring import KeyRing
 from signer.model.refund import COIN, COIN_ADDRESS, SWEEPER, Refund
-from signer.ports import Call, KeyStore, Store
+from signer.ports import KeyStore, Store
 from signer.refunds.policy import NOOP_GAS
 
 
-_COIN_DECIMALS = 18
-
 _FEE_MARGIN = 3
-"""How often the fee of the moment may be raised to, before a sweep of coin waits."""
+"""How many times the current fee a coin sweep leaves, so that its fee can be raised."""
 
 _PAGE = 100
 
@@ -26,11 +23,11 @@ _PAGE = 100
 @dataclass(frozen=True, slots=True)
 class SweepItem:
     """
-    Something to move, or why it cannot be moved yet.
+    One asset to move.
 
-    ``amount`` is in base units of ``decimals``; ``waits_for`` says in our words what
-    must happen first, None where nothing must.  ``refund`` is the row that moves it,
-    where there is one.
+    ``amount`` is in base units of ``decimals``.  ``waits_for`` describes what must
+    happen first; None means that the asset can be moved now.  ``refund`` is the sweep
+    that moves it, if it was accepted.
     """
 
     network: str
@@ -42,20 +39,20 @@ class SweepItem:
     refund: Refund | None = None
 
     @property
-    def whole(self) -> str:
-        """The amount in whole units."""
+    def display_amount(self) -> str:
+        """The amount in whole units, as a decimal string."""
         return format_units(self.amount, self.decimals)
 
 
 class SweepPlan(NamedTuple):
-    """What is to be moved, in this order, and every sweep of the address so far."""
+    """The assets to move, in this order, and all earlier sweeps of the address."""
 
-    pieces: Sequence[SweepItem]
-    past: Sequence[Refund]
+    items: Sequence[SweepItem]
+    past_sweeps: Sequence[Refund]
 
 
 class SweepPlanner:
-    """Looks at what former keys have left behind."""
+    """Reads what the addresses of former keys hold."""
 
     def __init__(
         self, store: Store, keys: KeyStore, ring: KeyRing, chains: Mapping[str, Chain]
@@ -65,31 +62,31 @@ class SweepPlanner:
         self._ring = ring
         self._chains = chains
 
-    def of(self, address: str) -> SweepPlan:
+    def plan(self, address: str) -> SweepPlan:
         """
-        Return what is left at *address*.
+        Return what *address* holds, in the order in which it is moved.
 
         Raises:
-            KeyUnusableError: It is not a former key's.
-            ConflictError: Refunds with its nonces are still open.
-            ChainError: A node does not answer.
+            KeyUnusableError: *address* is not that of a former key.
+            ConflictError: Refunds with nonces of the address are still open.
+            ChainError: A network's nodes do not answer.
         """
         self._ring.former(address)
-        past = tuple(self._past(address))
-        known = {row.id for row in past if not row.status.is_final}
-        for refund_id in self._keys.stranded(address, len(known) + 1):
-            if refund_id not in known:
+        past_sweeps = tuple(self._past_sweeps(address))
+        open_sweeps = {row.id for row in past_sweeps if not row.status.is_final}
+        for refund_id in self._keys.stranded(address, len(open_sweeps) + 1):
+            if refund_id not in open_sweeps:
                 raise ConflictError(
                     f"refund {refund_id} of the address is open: sweep when it is final"
                 )
-        pieces = [
-            piece
+        items = [
+            item
             for name, chain in self._chains.items()
-            for piece in self._pieces(name, chain, address, past)
+            for item in self._items(name, chain, address, past_sweeps)
         ]
-        return SweepPlan(pieces, past)
+        return SweepPlan(items, past_sweeps)
 
-    def _past(self, address: str) -> Iterator[Refund]:
+    def _past_sweeps(self, address: str) -> Iterator[Refund]:
         cursor = None
         while True:
             page = self._store.list(
@@ -100,20 +97,19 @@ class SweepPlanner:
             if cursor is None:
                 return
 
-    def _pieces(
-        self, name: str, chain: Chain, address: str, past: Iterable[Refund]
+    def _items(
+        self, name: str, chain: Chain, address: str, past_sweeps: Iterable[Refund]
     ) -> Iterator[SweepItem]:
         moving = {
-            row.token: _moving(row)
-            for row in past
+            row.token: _build_item(row)
+            for row in past_sweeps
             if row.chain_id == chain.network.chain_id and not row.status.is_final
         }
         coin = moving.get(COIN)
         waits_for = "the sweep of the coin" if coin else None
         tokens = []
         for symbol, token in chain.network.tokens.items():
-            call = Call(None, token.address, balance_calldata(address))
-            amount = int.from_bytes(chain.client.call(call), "big")
+            amount = chain.token_balance(token.address, address)
             if symbol in moving:
                 tokens.append(moving[symbol])
             elif amount:
@@ -126,14 +122,14 @@ class SweepPlanner:
         if coin is not None:
             yield coin
             return
-        max_fee, _ = quote(chain.client.fees(), chain.network)
+        max_fee, _ = quote_fees(chain.client.fees(), chain.network)
         amount = chain.client.balance(address) - NOOP_GAS * max_fee * _FEE_MARGIN
-        if amount > 0:  # It is worth its own fee.
+        if amount > 0:  # Otherwise the fee would exceed the coin.
             waits_for = "its tokens, which need it for gas" if tokens else None
-            yield SweepItem(name, COIN, COIN_ADDRESS, _COIN_DECIMALS, amount, waits_for)
+            yield SweepItem(name, COIN, COIN_ADDRESS, COIN_DECIMALS, amount, waits_for)
 
 
-def _moving(row: Refund) -> SweepItem:
+def _build_item(row: Refund) -> SweepItem:
     return SweepItem(
         row.network,
         row.token,

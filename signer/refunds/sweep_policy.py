@@ -1,9 +1,9 @@
 """
-What stands against a sweep that was accepted: the ring has turned, or fees have risen.
+Decides whether an accepted sweep must end: its recipient changed, or fees rose.
 
-A sweep moves what was there, to whoever was active then.  When either has changed it
-ends, with a code, and a person asks for another one: it never waits for its time, in
-which it would pay an address that was given up meanwhile.
+A sweep moves what was on the address, to the key that was active, when it was accepted.
+If either changes it ends with a code, and an administrator requests another one.  It
+never waits for better times: it could then pay an address that was revoked meanwhile.
 """
 
 from collections.abc import Iterable
@@ -14,39 +14,39 @@ from signer.model.refund import Refund
 
 
 Objection = dict[str, Any]
-"""Why a refund ends, as its row has it."""
+"""Why a refund ends: ``failure_code`` and ``failure_detail`` of its row."""
 
 
-def outdated(refund: Refund, ring: Iterable[Key]) -> Objection | None:
+def find_ring_objection(refund: Refund, ring: Iterable[Key]) -> Objection | None:
     """
-    Return why a sweep must not be signed as *ring* stands; None where it may.
+    Return why *ring* forbids to sign a sweep; None if it does not.
 
-    The one address that it may pay is the active key's, which is not the swept one's.
+    A sweep may only pay the active key's address, which is never the swept one.
     """
     states = {key.address: key.state for key in ring}
     if states.get(refund.recipient) is not KeyState.ACTIVE:
-        return _because(
+        return _objection(
             "sweep-outdated",
-            "it pays an address that is not the active key's any more: sweep again",
+            "its recipient is no longer the active key's address: sweep again",
         )
-    # With a nonce it has been signed, and may be mined yet: that is for a person.
+    # With a nonce, it was signed and may still be mined: an operator must look at it.
     if refund.nonce is None and states.get(str(refund.swept_from)) is KeyState.BLOCKED:
-        return _because("sweep-key-blocked", "its key was given up as compromised")
+        return _objection("sweep-key-blocked", "its key was revoked as compromised")
     return None
 
 
-def unaffordable(
+def find_fee_objection(
     refund: Refund, balance: int, *, gas: int, max_fee: int
 ) -> Objection | None:
-    """Return why *balance* does not pay a sweep at *max_fee*; None where it does."""
+    """Return why *balance* (wei) cannot pay a sweep at *max_fee*; None if it can."""
     value = refund.amount if refund.is_coin else 0
     if balance >= value + gas * max_fee:
         return None
-    return _because(
+    return _objection(
         "sweep-unaffordable",
-        "its address holds too little coin at the fees of today: sweep again",
+        "its address holds too little coin for the current fees: sweep again",
     )
 
 
-def _because(code: str, detail: str) -> Objection:
+def _objection(code: str, detail: str) -> Objection:
     return {"failure_code": code, "failure_detail": detail}

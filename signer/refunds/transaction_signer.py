@@ -1,15 +1,15 @@
 """
-Builds, judges and signs the transactions of one refund.
+Builds, checks and signs the transactions of one refund.
 
-A refund may have several, all with its one nonce: the transfer, replacements of it
-at a higher price, and a no-op in its place when it can never be paid.
+A refund may have several, all with its one nonce: the transfer, replacements of it with
+higher fees, and a no-op in its place if it can never be paid.
 """
 
 from dataclasses import dataclass, field
 
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
-from signer.chain.erc20 import transfer_calldata
+from signer.chain.erc20 import encode_transfer
 from signer.config.networks import Network
 from signer.crypto.transactions import (
     AnyTransaction,
@@ -24,58 +24,46 @@ from signer.model.audit_record import Actor, Operation, Purpose, Record
 from signer.model.refund import Kind, Refund, SignedTransaction
 from signer.ports import Clock
 from signer.refunds.policy import NOOP_GAS, check_coin, check_noop, check_transfer
-from signer.refunds.sweep_policy import Objection, outdated
+from signer.refunds.sweep_policy import Objection, find_ring_objection
 
 
 @dataclass(frozen=True, slots=True)
 class SignedPayment:
     """
-    A signed transaction, and the audit's record of its signature.
+    A signed transaction, and the audit record of its signature.
 
-    Both are committed together; whoever cannot do that calls ``withdraw``.
+    The caller commits both together.  If that fails, it writes the record alone: every
+    signature is accounted for, also one that is not used.
     """
 
     transaction: SignedTransaction
     outcome: Record
-    _audit: AuditLog = field(repr=False)
-
-    def tell(self) -> None:
-        """Tell the log, when both are committed."""
-        self._audit.tell(self.outcome)
-
-    def withdraw(self) -> None:
-        """
-        Account for a signature that leads nowhere.
-
-        Raises:
-            StoreError: The intent alone says of it then.
-        """
-        self._audit.write(self.outcome)
+    audit: AuditLog = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class Attempt:
     """
-    What a transaction does, and the most it pays for that, in wei per gas.
+    Kind and fees of one transaction, in wei per gas.
 
-    ``attempt`` counts the offers for one nonce from 0.  A legacy one has a gas price,
-    which is both of its fees.
+    ``number`` counts the attempts of one nonce from 0.  A legacy transaction has one
+    gas price, which is both of its fees.
     """
 
     kind: Kind
-    attempt: int
+    number: int
     max_fee: int
     priority_fee: int
     is_legacy: bool
 
 
-def calldata(refund: Refund) -> bytes:
-    """Return the transfer, and behind it the mark by which it can be told later."""
-    return transfer_calldata(refund.recipient, refund.amount, refund.mark)
+def encode_refund(refund: Refund) -> bytes:
+    """Return the calldata of the refund's transfer, with its mark at the end."""
+    return encode_transfer(refund.recipient, refund.amount, refund.mark)
 
 
-def purpose_of(refund: Refund, actor: Actor, **details: str | int) -> Purpose:
-    """Return why a signature is wanted for *refund*; amounts are in whole tokens."""
+def build_purpose(refund: Refund, actor: Actor, **details: str | int) -> Purpose:
+    """Return the audit's purpose of a signature; amounts are in whole tokens."""
     is_sweep = refund.swept_from is not None
     return Purpose(
         Operation.KEY_SWEEP if is_sweep else Operation.TRANSACTION_SIGNING,
@@ -96,57 +84,58 @@ def purpose_of(refund: Refund, actor: Actor, **details: str | int) -> Purpose:
 
 
 class TransactionSigner:
-    """Signs for refunds with the keys that their nonces belong to."""
+    """Signs transactions with the key that the refund's nonce belongs to."""
 
     def __init__(self, ring: KeyRing, clock: Clock) -> None:
         self._ring = ring
         self._clock = clock
 
-    def outdated(self, refund: Refund) -> Objection | None:
-        """Return why a sweep must not be signed as the ring stands now."""
+    def find_sweep_objection(self, refund: Refund) -> Objection | None:
+        """Return why the current key ring forbids a sweep; None for other refunds."""
         if refund.swept_from is None:
-            return None  # It pays nobody of ours, and its ring is not looked at.
-        return outdated(refund, self._ring.look())
+            return None  # Its recipient is not one of our keys: do not read the ring.
+        return find_ring_objection(refund, self._ring.look())
 
-    def sign(
-        self, refund: Refund, offer: Offer, network: Network, actor: Actor
+    def build_and_sign(
+        self, refund: Refund, attempt: Attempt, network: Network, actor: Actor
     ) -> SignedPayment:
         """
-        Return a signed transaction that makes *offer* for the nonce of *refund*.
+        Return the signed transaction of *attempt*, with the nonce of *refund*.
 
         Raises:
             KeyUnusableError: The key of the refund's nonce may not sign any more.
-            KeyRotatedError: What a sweep pays is not the active key's address any more.
-            PolicyViolationError: The transaction is not what the refund asks for.
+            KeyRotatedError: The recipient of a sweep is no longer the active key's
+                address.
+            PolicyViolationError: The transaction is not what the refund requests.
             SigningError: The device did not sign, or signed something else.
         """
         sender, nonce, _ = refund.reservation()
-        transaction = _transaction(refund, offer)
-        _judge(transaction, refund, offer.kind, network)
+        transaction = _build_transaction(refund, attempt)
+        _check(transaction, refund, attempt.kind, network)
         digest = transaction.signing_digest()
-        purpose = purpose_of(
-            refund, actor, nonce=nonce, attempt=offer.attempt, kind=str(offer.kind)
+        purpose = build_purpose(
+            refund, actor, nonce=nonce, attempt=attempt.number, kind=str(attempt.kind)
         )
-        pays = refund.recipient if _is_sweep(refund, offer) else None
-        signer = self._signer(refund, sender, digest, purpose, pays)
+        pays = refund.recipient if _is_sweep(refund, attempt) else None
+        signer = self._open_signer(refund, sender, digest, purpose, pays)
         made = signer.sign(digest, purpose)
         signed = SignedBytes.decode(transaction.serialise(made.signature))
         payment = SignedPayment(
-            self._record(refund, offer, signed),
+            self._build_row(refund, attempt, signed),
             made.outcome(tx_hash=signed.tx_hash),
             made.audit,
         )
         try:
-            # What leaves is judged by its bytes, not by what we think we built.
-            _judge(signed.transaction, refund, offer.kind, network)
+            # Check the signed bytes themselves: they are what leaves the process.
+            _check(signed.transaction, refund, attempt.kind, network)
             if signed.sender() != signer.public_key:
-                raise RecoveryError("the signed bytes are not the wallet's")
+                raise RecoveryError("the signed bytes are not from the wallet's key")
         except HotWalletError:
-            payment.withdraw()
+            payment.audit.write(payment.outcome)
             raise
         return payment
 
-    def _signer(
+    def _open_signer(
         self,
         refund: Refund,
         sender: str,
@@ -154,22 +143,22 @@ class TransactionSigner:
         purpose: Purpose,
         pays: str | None,
     ) -> Signer:
-        """Return the signer, whose intent is durable."""
-        if not refund.intended:
+        """Return the signer; its audit record of the intent to sign is durable."""
+        if not refund.intent_recorded:
             return self._ring.announced(sender, digest, purpose, pays=pays)
-        # A moment ago it was the active key, there, which its intent has on record.
+        # The reservation recorded the intent of this key, which was active then.
         known = self._ring.opened(sender, str(refund.key_id))
         return known or self._ring.signer(sender)
 
-    def _record(
-        self, refund: Refund, offer: Offer, signed: SignedBytes
+    def _build_row(
+        self, refund: Refund, attempt: Attempt, signed: SignedBytes
     ) -> SignedTransaction:
         transaction = signed.transaction
         return SignedTransaction(
             tx_hash=signed.tx_hash,
             refund_id=refund.id,
-            attempt=offer.attempt,
-            kind=offer.kind,
+            attempt=attempt.number,
+            kind=attempt.kind,
             chain_id=transaction.chain_id,
             sender=str(refund.sender),
             nonce=transaction.nonce,
@@ -181,24 +170,24 @@ class TransactionSigner:
         )
 
 
-def _is_sweep(refund: Refund, offer: Offer) -> bool:
-    return refund.swept_from is not None and offer.kind is Kind.TRANSFER
+def _is_sweep(refund: Refund, attempt: Attempt) -> bool:
+    return refund.swept_from is not None and attempt.kind is Kind.TRANSFER
 
 
-def _transaction(refund: Refund, offer: Offer) -> AnyTransaction:
+def _build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
     sender, nonce, gas_limit = refund.reservation()
-    is_transfer = offer.kind is Kind.TRANSFER
+    is_transfer = attempt.kind is Kind.TRANSFER
     is_coin = is_transfer and refund.is_coin
     chain_id, value = refund.chain_id, refund.amount if is_coin else 0
     gas = gas_limit if is_transfer else NOOP_GAS
     to = refund.token_address if is_transfer else sender
     to = refund.recipient if is_coin else to
-    data = calldata(refund) if is_transfer and not is_coin else b""
-    if offer.is_legacy:
+    data = encode_refund(refund) if is_transfer and not is_coin else b""
+    if attempt.is_legacy:
         return LegacyTransaction(
             chain_id=chain_id,
             nonce=nonce,
-            gas_price=offer.max_fee,
+            gas_price=attempt.max_fee,
             gas=gas,
             to=to,
             value=value,
@@ -207,8 +196,8 @@ def _transaction(refund: Refund, offer: Offer) -> AnyTransaction:
     return Transaction(
         chain_id=chain_id,
         nonce=nonce,
-        max_priority_fee_per_gas=offer.priority_fee,
-        max_fee_per_gas=offer.max_fee,
+        max_priority_fee_per_gas=attempt.priority_fee,
+        max_fee_per_gas=attempt.max_fee,
         gas=gas,
         to=to,
         value=value,
@@ -216,10 +205,10 @@ def _transaction(refund: Refund, offer: Offer) -> AnyTransaction:
     )
 
 
-def _judge(
+def _check(
     transaction: AnyTransaction, refund: Refund, kind: Kind, network: Network
 ) -> None:
-    judge = check_transfer if kind is Kind.TRANSFER else check_noop
+    check = check_transfer if kind is Kind.TRANSFER else check_noop
     if kind is Kind.TRANSFER and refund.is_coin:
-        judge = check_coin
-    judge(transaction, refund, network)
+        check = check_coin
+    check(transaction, refund, network)

@@ -1,4 +1,4 @@
-"""A change of a refund, saved: to another state, or to another time."""
+"""Saves changes of a refund: another status, or the same one with a later due date."""
 
 from datetime import timedelta
 from typing import Any
@@ -9,12 +9,12 @@ from signer.model.refund import Refund, Status
 from signer.ports import Clock, Store
 
 
-RESEND_AFTER = timedelta(seconds=30)
-"""How long a transaction waits before the nodes are told of it again."""
+REBROADCAST_AFTER = timedelta(seconds=30)
+"""How long a transaction waits before it is broadcast again."""
 
 
 class Transitions:
-    """Saves what becomes of refunds; each change is one compare-and-set."""
+    """Saves refunds; each change is one compare-and-set on the version."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -23,33 +23,33 @@ class Transitions:
 
     def move(self, refund: Refund, status: Status, **changes: Any) -> Refund:
         """
-        Return *refund* at *status*, saved.
+        Save *refund* with *status* and *changes*, and return it.
 
         Raises:
-            StaleStateError: Somebody else moved it meanwhile.
+            StaleStateError: Another process changed the refund.
         """
-        after = refund.moved(status, self._clock(), **changes)
+        after = refund.with_status(status, self._clock(), **changes)
         self._store.save(refund, after)
         if status.is_final:
-            tell_end(self._log, after)
+            log_final_status(self._log, after)
         return after
 
-    def wait(self, refund: Refund) -> Refund:
+    def recheck_later(self, refund: Refund) -> Refund:
         """
-        Return *refund* where it stands, to be looked at again when the chain had time.
+        Save *refund* with the same status, due after ``REBROADCAST_AFTER``.
 
         Raises:
-            StaleStateError: Somebody else moved it meanwhile.
+            StaleStateError: Another process changed the refund.
         """
-        after = refund.postponed(self._clock() + RESEND_AFTER)
+        after = refund.with_due_at(self._clock() + REBROADCAST_AFTER)
         self._store.save(refund, after)
         return after
 
 
-def tell_end(log: structlog.stdlib.BoundLogger, refund: Refund) -> None:
-    """Log that *refund* is at its end; a failed one is for somebody to look at."""
-    tell = log.error if refund.status is Status.FAILED else log.info
-    tell(
+def log_final_status(log: structlog.stdlib.BoundLogger, refund: Refund) -> None:
+    """Log that *refund* is final; a failed one is an error, for an operator."""
+    write = log.error if refund.status is Status.FAILED else log.info
+    write(
         "refund-ended",
         refund_id=refund.id,
         status=str(refund.status),

@@ -1,11 +1,11 @@
 """
-Watches over the wallets: what each chain knows of them, and what the ledger does.
+Compares a wallet's nonces with the chain; pauses and resumes the wallet.
 
-While the chain knows nonces that the ledger does not, a wallet is *paused*: nothing
-new gets a nonce, and what has one goes on.  The unknown transactions are sighted one by
-one, once they are final.  Those that carry a refund's mark are our own, forgotten by a
-backup; a wallet that misses nothing else resumes by itself.  Anything foreign waits for
-a person: ``hotwallet nonce repair``.
+A wallet is *paused* while the chain has nonces that the ledger does not know: no refund
+gets a new nonce, and refunds that have one continue.  The unknown transactions are
+recorded one by one, once they are final.  Those with a refund's mark are our own, lost
+by a restore from a backup; the wallet resumes by itself if nothing else is missing.
+A foreign transaction waits for an operator: ``hotwallet nonce repair``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from signer.chain.chain import Chain
-from signer.chain.erc20 import mark_of
+from signer.chain.erc20 import read_mark
 from signer.errors import NotFoundError, StaleStateError, WalletPausedError
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
@@ -22,214 +22,251 @@ from signer.ports import Clock, MinedTransaction, Store
 
 
 HISTORY = 1000
-"""How many nonces back a ledger looks that begins with a wallet in use."""
+"""How many nonces back a new ledger looks if its wallet is already in use."""
 
-_SIGHTINGS_AT_ONCE = 20
+_RECORDED_PER_PASS = 20
 
-_MOST_CONTESTED = 100
+_MAX_CONTESTED = 100
 
 
 @dataclass(frozen=True, slots=True)
 class WalletStatus:
     """
-    What the chain says of a wallet, beside what the ledger says.
+    A wallet in the ledger, beside what the chain reports about it.
 
-    ``counted`` is the next nonce by the chain, pools included.  ``foreign`` are final
-    transactions with this key that this service did not make, and that nobody accepted
-    yet.  ``gaps`` are nonces below the ledger's next one that nothing there has: those
-    of refunds that were queued again when the key was given up.
+    ``chain_nonce`` is the chain's next nonce, pending transactions included.
+    ``foreign`` are final transactions of this key that this service did not make and no
+    operator accepted yet.  ``gaps`` counts nonces below the ledger's next one that
+    nothing in the ledger has: refunds were queued again when their key was revoked.
     """
 
     wallet: Wallet
-    counted: int
+    chain_nonce: int
     foreign: tuple[UnrecordedTransaction, ...]
     gaps: int = 0
 
     @property
-    def unseen(self) -> int:
+    def unknown_count(self) -> int:
         """How many of the chain's nonces the ledger does not know yet."""
-        return max(0, self.counted - self.wallet.next_nonce) + self.gaps
+        return max(0, self.chain_nonce - self.wallet.next_nonce) + self.gaps
 
 
 class WalletReconciler:
-    """Compares wallets with their chains; pauses, sights and resumes them."""
+    """Compares wallets with their chains, and pauses and resumes them."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._log = structlog.get_logger("nonces")
 
-    def lost(self, refund: Refund, found: MinedTransaction) -> None:
-        """Write down that *found*, final and not for *refund*, has its nonce."""
-        sighting = self._sighting(refund.chain_id, found)
-        wallet = self._wallet(refund.chain_id, found.sender)
-        self._store.sight(wallet, [sighting])
-        if sighting.mark is None and wallet.paused_by is None:
-            wallet = self._wallet(refund.chain_id, found.sender)
-            self.pause(wallet, Pause.FOREIGN_TRANSACTION)
-
-    def watch(self, chain: Chain, address: str) -> WalletStatus:
-        """
-        Compare chain and ledger; pause, sight and resume as need be.
-
-        Returns:
-            How things stand then.
-
-        Raises:
-            StaleStateError: Somebody else did so at the same time.
-        """
-        standing = self.standing(chain, address)
-        wallet = standing.wallet
-        if wallet.paused_by is None and not standing.unseen:
-            return standing
-        if wallet.paused_by is None:
-            wallet = self.pause(wallet, Pause.CHAIN_AHEAD)
-        self.catch_up(wallet, standing.counted, chain)
-        standing = self.standing(chain, address)
-        if standing.unseen or standing.foreign or self._contested(chain, address):
-            return standing
-        self.resume(standing, chain)
-        return self.standing(chain, address)
-
-    def is_settled(self, chain: Chain, address: str) -> bool:
-        """
-        Say whether chain and ledger agree about the wallet of a former key.
-
-        It is watched on the way, and opened if the ledger never knew it: one that was
-        restored may have forgotten all that it paid.
-
-        Raises:
-            StaleStateError: Somebody else did so at the same time.
-        """
-        counted = chain.client.pending_count(address)
-        if counted == 0 and not self._store.wallet(chain.network.chain_id, address):
-            return True
-        self.opened(chain, address, counted)
-        standing = self.watch(chain, address)
-        return standing.wallet.paused_by is None and not standing.unseen
-
-    def conclude(self, chain: Chain, wallet: Wallet, below: int) -> bool:
-        """
-        Pause *wallet* no longer, if nothing of the nonces *below* is unknown.
-
-        All that is foreign is accepted: the key was given up.
-
-        Returns:
-            Whether it was so.
-
-        Raises:
-            StaleStateError: Somebody else changed it.
-        """
-        unheld = self._store.unheld(wallet.chain_id, wallet.sender, below, 1)
-        if unheld or self._contested(chain, wallet.sender):
-            return False
-        self._accept(wallet)
-        return True
-
-    def standing(self, chain: Chain, address: str) -> WalletStatus:
+    def status(self, chain: Chain, address: str) -> WalletStatus:
         """
         Compare chain and ledger, and change nothing.
 
         Raises:
-            NotFoundError: The wallet never paid here.
+            NotFoundError: The ledger has no wallet of *address* on *chain*.
         """
         chain_id = chain.network.chain_id
-        # The chain first: what we spend after that, the ledger knows before the chain.
-        counted = chain.client.pending_count(address)
+        # Read the chain first: the ledger knows our own new nonces before the chain.
+        chain_nonce = chain.client.pending_count(address)
         wallet = self._store.wallet(chain_id, address)
         if wallet is None:
             raise NotFoundError("the wallet has not paid on this network yet")
-        foreign = tuple(self._store.foreign(chain_id, address))
+        foreign = tuple(self._store.foreign_transactions(chain_id, address))
         gaps = 0
         if wallet.paused_by is not None:
-            below = min(counted, wallet.next_nonce)
-            gaps = len(self._store.unheld(chain_id, address, below, HISTORY))
-        return WalletStatus(wallet, counted, foreign, gaps)
+            below = min(chain_nonce, wallet.next_nonce)
+            gaps = len(self._store.unknown_nonces(chain_id, address, below, HISTORY))
+        return WalletStatus(wallet, chain_nonce, foreign, gaps)
 
-    def resume(self, standing: WalletStatus, chain: Chain) -> None:
+    def reconcile(self, chain: Chain, address: str) -> WalletStatus:
         """
-        Let the wallet go on, with everything foreign accepted.
+        Compare chain and ledger; pause, record transactions and resume as needed.
+
+        Returns:
+            The status afterwards.
 
         Raises:
-            WalletPausedError: The ledger has not caught up with the chain yet.
-            StaleStateError: The wallet changed since *standing*.
+            NotFoundError: The ledger has no wallet of *address* on *chain*.
+            StaleStateError: Another process changed the wallet.
         """
-        if standing.unseen:
-            raise WalletPausedError(
-                f"{standing.unseen} of the chain's transactions are not final yet,"
-                " or not looked at"
-            )
-        if contested := self._contested(chain, standing.wallet.sender):
-            raise WalletPausedError(
-                f"nonce {contested[0].nonce} of refund {contested[0].id} is used, and"
-                " not by what the ledger knows: a worker will find out by what"
-            )
-        self._accept(standing.wallet)
+        status = self.status(chain, address)
+        wallet = status.wallet
+        if wallet.paused_by is None and not status.unknown_count:
+            return status
+        if wallet.paused_by is None:
+            wallet = self.pause(wallet, Pause.CHAIN_AHEAD)
+        self.record_unknown(wallet, status.chain_nonce, chain)
+        status = self.status(chain, address)
+        if status.unknown_count or status.foreign or self._contested(chain, address):
+            return status
+        self.resume(status, chain)
+        return self.status(chain, address)
 
-    def _accept(self, wallet: Wallet) -> None:
-        foreign = self._store.foreign(wallet.chain_id, wallet.sender)
-        self._store.resume(wallet, self._clock())
-        self._log.warning(
-            "wallet-resumed",
-            chain_id=wallet.chain_id,
-            accepted=[sighting.tx_hash for sighting in foreign],
-        )
-
-    def _contested(self, chain: Chain, address: str) -> Sequence[Refund]:
+    def reconcile_former(self, chain: Chain, address: str) -> bool:
         """
-        Return open refunds whose nonce the chain has used, and not by what we know.
+        Reconcile the wallet of a former key; return whether chain and ledger agree.
 
-        Perhaps by another refund's transaction that the ledger forgot, which must be
-        sighted before anybody asks again for what it has paid.
+        The wallet is opened if the ledger does not have it: a restored ledger may have
+        lost all that the wallet paid.
+
+        Raises:
+            StaleStateError: Another process changed the wallet.
         """
-        counted = chain.client.transaction_count(address)
+        chain_nonce = chain.client.pending_count(address)
         chain_id = chain.network.chain_id
-        below = self._store.open_below(chain_id, address, counted, _MOST_CONTESTED)
-        unseen = [refund for refund in below if refund.status is not Status.MINED]
-        hashes = {
-            refund.id: {sent.tx_hash for sent in self._store.transactions(refund.id)}
-            for refund in unseen
-        }
-        mined = chain.client.receipts(sorted(set().union(*hashes.values())))
-        return [refund for refund in unseen if not hashes[refund.id] & mined.keys()]
+        if chain_nonce == 0 and self._store.wallet(chain_id, address) is None:
+            return True
+        self.get_or_open(chain, address, chain_nonce)
+        status = self.reconcile(chain, address)
+        return status.wallet.paused_by is None and not status.unknown_count
 
-    def opened(self, chain: Chain, address: str, counted: int) -> Wallet:
+    def resume_if_known(self, chain: Chain, wallet: Wallet, below: int) -> bool:
         """
-        Return the wallet of *address*; open it if nobody did.
+        Resume the wallet of a revoked key if the ledger knows all nonces under *below*.
 
-        *counted* is the chain's next nonce for it.
+        All its foreign transactions are accepted, since the key was revoked.
+
+        Returns:
+            Whether the wallet was resumed.
+
+        Raises:
+            StaleStateError: Another process changed the wallet.
+        """
+        unknown = self._store.unknown_nonces(wallet.chain_id, wallet.sender, below, 1)
+        if unknown or self._contested(chain, wallet.sender):
+            return False
+        self._accept_and_resume(wallet)
+        return True
+
+    def resume(self, status: WalletStatus, chain: Chain) -> None:
+        """
+        Resume the wallet, and accept all its foreign transactions.
+
+        Raises:
+            WalletPausedError: The ledger does not know all of the chain's transactions
+                yet, or a refund's nonce is used by an unknown one.
+            StaleStateError: The wallet changed after *status* was read.
+        """
+        if status.unknown_count:
+            raise WalletPausedError(
+                f"{status.unknown_count} of the chain's transactions are not final yet,"
+                " or not recorded: wait for a worker, then run the command again"
+            )
+        if contested := self._contested(chain, status.wallet.sender):
+            raise WalletPausedError(
+                f"nonce {contested[0].nonce} of refund {contested[0].id} is used by a"
+                " transaction that the ledger does not know: wait for a worker to find"
+                " it"
+            )
+        self._accept_and_resume(status.wallet)
+
+    def pause(self, wallet: Wallet, reason: Pause) -> Wallet:
+        """
+        Stop assigning nonces of *wallet*, and log that.
+
+        Raises:
+            StaleStateError: Another process changed the wallet.
+        """
+        self._store.pause(wallet, reason, self._clock())
+        paused = self._get(wallet.chain_id, wallet.sender)
+        self._log_pause(paused)
+        return paused
+
+    def get_or_open(self, chain: Chain, address: str, chain_nonce: int) -> Wallet:
+        """
+        Return the wallet of *address*; open it if the ledger does not have it.
+
+        *chain_nonce* is the chain's next nonce, pending transactions included.
         """
         chain_id = chain.network.chain_id
         wallet = self._store.wallet(chain_id, address)
         if wallet is not None:
             return wallet
-        # A ledger that is lost altogether looks like a new one.  What the wallet paid
-        # must be sighted first, in case that somebody asks for it again.
-        first = max(0, counted - HISTORY)
-        reason = Pause.UNKNOWN_HISTORY if counted else None
+        # A ledger that was lost looks like a new one.  Record what the wallet paid
+        # before the gateway can request the same refunds again.
+        first = max(0, chain_nonce - HISTORY)
+        reason = Pause.UNKNOWN_HISTORY if chain_nonce else None
         paused_at = self._clock() if reason else None
         self._store.open_wallet(
             Wallet(chain_id, address, first, first, reason, paused_at)
         )
-        opened = self._wallet(chain_id, address)
+        opened = self._get(chain_id, address)
         if opened.paused_by is not None:
-            self._tell(opened)
+            self._log_pause(opened)
         return opened
 
-    def _wallet(self, chain_id: int, address: str) -> Wallet:
+    def record_unknown(self, wallet: Wallet, chain_nonce: int, chain: Chain) -> None:
+        """
+        Record final transactions below *chain_nonce* that the ledger does not know.
+
+        One call records a limited number, lowest nonces first.
+
+        Raises:
+            StaleStateError: Another process changed the wallet.
+        """
+        unrecorded = list(self._find_unrecorded(wallet, chain_nonce, chain))
+        for transaction in unrecorded:
+            self._log.error(
+                "unrecorded-transaction-found",
+                chain_id=transaction.chain_id,
+                nonce=transaction.nonce,
+                tx_hash=transaction.tx_hash,
+                foreign=transaction.mark is None,
+            )
+        if unrecorded:
+            self._store.add_unrecorded(wallet, unrecorded)
+
+    def record_nonce_taken(self, refund: Refund, mined: MinedTransaction) -> None:
+        """
+        Record that *mined*, which is final and does not pay *refund*, has its nonce.
+
+        A foreign transaction pauses the wallet.
+
+        Raises:
+            StaleStateError: Another process changed the wallet.
+        """
+        unrecorded = self._build_unrecorded(refund.chain_id, mined)
+        wallet = self._get(refund.chain_id, mined.sender)
+        self._store.add_unrecorded(wallet, [unrecorded])
+        if unrecorded.mark is None and wallet.paused_by is None:
+            wallet = self._get(refund.chain_id, mined.sender)
+            self.pause(wallet, Pause.FOREIGN_TRANSACTION)
+
+    def _accept_and_resume(self, wallet: Wallet) -> None:
+        foreign = self._store.foreign_transactions(wallet.chain_id, wallet.sender)
+        self._store.resume(wallet, self._clock())
+        self._log.warning(
+            "wallet-resumed",
+            chain_id=wallet.chain_id,
+            accepted=[transaction.tx_hash for transaction in foreign],
+        )
+
+    def _contested(self, chain: Chain, address: str) -> Sequence[Refund]:
+        """
+        Return open refunds whose nonce is used by a transaction that we do not know.
+
+        It may be another refund's transaction that the ledger has lost.  It must be
+        recorded before the gateway can request that refund again.
+        """
+        count = chain.client.transaction_count(address)
+        chain_id = chain.network.chain_id
+        below = self._store.open_below(chain_id, address, count, _MAX_CONTESTED)
+        unmined = [refund for refund in below if refund.status is not Status.MINED]
+        hashes = {
+            refund.id: {each.tx_hash for each in self._store.transactions(refund.id)}
+            for refund in unmined
+        }
+        receipts = chain.client.receipts(sorted(set().union(*hashes.values())))
+        return [each for each in unmined if not hashes[each.id] & receipts.keys()]
+
+    def _get(self, chain_id: int, address: str) -> Wallet:
         wallet = self._store.wallet(chain_id, address)
         if wallet is None:
-            raise StaleStateError("the wallet was never opened")
+            raise StaleStateError("the ledger does not have the wallet any more")
         return wallet
 
-    def pause(self, wallet: Wallet, reason: Pause) -> Wallet:
-        """Give out no more nonces of *wallet*, and say so."""
-        self._store.pause(wallet, reason, self._clock())
-        paused = self._wallet(wallet.chain_id, wallet.sender)
-        self._tell(paused)
-        return paused
-
-    def _tell(self, wallet: Wallet) -> None:
+    def _log_pause(self, wallet: Wallet) -> None:
         self._log.error(
             "wallet-paused",
             chain_id=wallet.chain_id,
@@ -237,48 +274,29 @@ class WalletReconciler:
             next_nonce=wallet.next_nonce,
         )
 
-    def catch_up(self, wallet: Wallet, counted: int, chain: Chain) -> None:
-        """
-        Sight some of what has nonces below *counted* that the ledger does not know.
-
-        Raises:
-            StaleStateError: Somebody else changed the *wallet*.
-        """
-        sightings = list(self._unknown(wallet, counted, chain))
-        for sighting in sightings:
-            self._log.error(
-                "transaction-sighted",
-                chain_id=sighting.chain_id,
-                nonce=sighting.nonce,
-                tx_hash=sighting.tx_hash,
-                foreign=sighting.mark is None,
-            )
-        if sightings:
-            self._store.sight(wallet, sightings)
-
-    def _unknown(
-        self, wallet: Wallet, counted: int, chain: Chain
+    def _find_unrecorded(
+        self, wallet: Wallet, chain_nonce: int, chain: Chain
     ) -> Iterator[UnrecordedTransaction]:
-        unheld = self._store.unheld(
-            wallet.chain_id, wallet.sender, counted, _SIGHTINGS_AT_ONCE
+        unknown = self._store.unknown_nonces(
+            wallet.chain_id, wallet.sender, chain_nonce, _RECORDED_PER_PASS
         )
-        for nonce in unheld:
-            found = chain.client.find_transaction(wallet.sender, nonce)
-            if found is None or not chain.is_final(found):
+        for nonce in unknown:
+            mined = chain.client.find_transaction(wallet.sender, nonce)
+            if mined is None or not chain.is_final(mined):
                 return
-            yield self._sighting(wallet.chain_id, found)
+            yield self._build_unrecorded(wallet.chain_id, mined)
 
-    def _sighting(
-        self, chain_id: int, found: MinedTransaction
+    def _build_unrecorded(
+        self, chain_id: int, mined: MinedTransaction
     ) -> UnrecordedTransaction:
         return UnrecordedTransaction(
             chain_id=chain_id,
-            sender=found.sender,
-            nonce=found.nonce,
-            tx_hash=found.tx_hash,
-            mark=mark_of(found.data),
-            gas_limit=found.gas_limit,
-            block_number=found.block.number,
-            block_hash=found.block.hash,
+            sender=mined.sender,
+            nonce=mined.nonce,
+            tx_hash=mined.tx_hash,
+            mark=read_mark(mined.data),
+            gas_limit=mined.gas_limit,
+            block_number=mined.block.number,
+            block_hash=mined.block.hash,
             seen_at=self._clock(),
         )

@@ -1,4 +1,4 @@
-"""Let a paused wallet go on: look first, and change only what somebody accepted."""
+"""Reports paused wallets, and resumes them when an operator accepts what is foreign."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,17 +12,17 @@ from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Repair:
+class RepairResult:
     """
-    How a wallet stands, and what was done about it.
+    The status of a wallet, and what the repair did.
 
-    ``problem`` says why it could not go on, although it should, and ``code`` says so to
-    machines.  ``accepted`` is what was foreign and blocks it no more.  An operator
-    stopped the network at ``stopped_at``, which no repair ends.
+    ``problem`` says why the wallet could not be resumed, and ``code`` is its error
+    code.  ``accepted`` are the foreign transactions that were accepted.  ``stopped_at``
+    is when an operator paused the network, which a repair does not end.
     """
 
     network: str
-    standing: WalletStatus
+    wallet_status: WalletStatus
     resumed: bool = False
     problem: str | None = None
     code: str | None = None
@@ -31,46 +31,47 @@ class Repair:
 
     @property
     def is_open(self) -> bool:
-        """Whether something is left to do."""
-        return self.standing.wallet.paused_by is not None or self.standing.unseen > 0
+        """Whether something is left to repair."""
+        status = self.wallet_status
+        return status.wallet.paused_by is not None or status.unknown_count > 0
 
 
-def repair(
+def repair_wallets(
     store: Store, chains: Mapping[str, Chain], clock: Clock, *, apply: bool
-) -> Iterator[Repair]:
+) -> Iterator[RepairResult]:
     """
-    Yield how each wallet on *chains* stands; with *apply*, let those go on that can.
+    Yield the status of each wallet on *chains*; with *apply*, resume those that can.
 
     Raises:
-        HotWalletError: Ledger or chain do not answer.
+        HotWalletError: The ledger or a chain does not answer.
     """
     by_id = {chain.network.chain_id: name for name, chain in chains.items()}
     for wallet in store.wallets():
         name = by_id.get(wallet.chain_id)
         if name is None:
             continue
-        watch = WalletReconciler(store, clock)
-        found = _repair(name, watch, chains[name], wallet.sender, apply=apply)
-        yield replace(found, stopped_at=store.stopped(wallet.chain_id))
+        reconciler = WalletReconciler(store, clock)
+        result = _repair(name, reconciler, chains[name], wallet.sender, apply=apply)
+        yield replace(result, stopped_at=store.network_paused_at(wallet.chain_id))
 
 
 def _repair(
-    name: str, watch: WalletReconciler, chain: Chain, address: str, *, apply: bool
-) -> Repair:
-    standing = watch.standing(chain, address)
-    is_open = Repair(name, standing).is_open
+    name: str, reconciler: WalletReconciler, chain: Chain, address: str, *, apply: bool
+) -> RepairResult:
+    status = reconciler.status(chain, address)
+    is_open = RepairResult(name, status).is_open
     if not apply or not is_open:
-        return Repair(name, standing)
+        return RepairResult(name, status)
     before = None
-    while standing.unseen and standing.unseen != before:
-        # Each look writes down a few; it ends where nothing more is final.
-        before = standing.unseen
-        standing = watch.watch(chain, address)
+    while status.unknown_count and status.unknown_count != before:
+        # Each pass records a few transactions, until no further one is final.
+        before = status.unknown_count
+        status = reconciler.reconcile(chain, address)
     try:
-        if standing.wallet.paused_by is not None:
-            watch.resume(standing, chain)
+        if status.wallet.paused_by is not None:
+            reconciler.resume(status, chain)
     except HotWalletError as e:
-        return Repair(name, standing, problem=str(e), code=e.code)
-    accepted = standing.foreign
-    standing = watch.standing(chain, address)
-    return Repair(name, standing, resumed=True, accepted=accepted)
+        return RepairResult(name, status, problem=str(e), code=e.code)
+    accepted = status.foreign
+    status = reconciler.status(chain, address)
+    return RepairResult(name, status, resumed=True, accepted=accepted)

@@ -1,4 +1,4 @@
-"""Brings every accepted refund to its end, however often somebody dies."""
+"""The worker process: tracks what is broadcast and advances refunds that are due."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -29,21 +29,21 @@ from signer.refunds.wallet_reconciliation import WalletReconciler
 
 ACTOR = Actor("worker")
 
-# Few at once, so that they are done before the hold on them is over.
-_CLAIM = 10
+# Few at once, so that they are processed before their claim expires.
+_CLAIM_SIZE = 10
 
-# What was sent must not wait until everything else was.
-_MOST_CLAIMS = 10
+# Limits a pass, so that tracking is not delayed by a long queue.
+_MAX_CLAIMS = 10
 
-_WATCH_EVERY = 5
+_PASSES_PER_WALLET_CHECK = 5
 
 
 class Worker:
     """
-    Watches what was sent, and takes each refund that is due as far as it goes.
+    Tracks broadcast refunds, checks wallets, and advances each refund that is due.
 
-    Any number of workers may run, on any number of hosts: each refund is claimed by
-    one of them at a time, and whoever comes back too late finds its claim gone.
+    Any number of workers may run, on any number of hosts.  Each refund is claimed by
+    one of them at a time; a worker whose claim expired cannot save its change.
     """
 
     def __init__(
@@ -51,27 +51,27 @@ class Worker:
         store: Store,
         lifecycle: Lifecycle,
         *,
-        tracker: ConfirmationTracker,
+        confirmation_tracker: ConfirmationTracker,
         wallets: WalletReconciler,
         ring: KeyRing,
-        keeper: KeyRetirement,
+        retirement: KeyRetirement,
         chains: Mapping[str, Chain],
         clock: Clock,
     ) -> None:
         self._store = store
         self._lifecycle = lifecycle
-        self._tracker = tracker
+        self._confirmation_tracker = confirmation_tracker
         self._wallets = wallets
         self._former = FormerWallets(store, wallets, clock)
         self._ring = ring
-        self._keeper = keeper
+        self._retirement = retirement
         self._chains = chains
         self._clock = clock
         self._passes = 0
         self._log = structlog.get_logger("worker")
 
     def run(self, wait: Callable[[], bool]) -> None:
-        """Work until *wait*, called between passes, answers that it is time to stop."""
+        """Run passes until *wait*, called after each, returns True."""
         stop = False
         while not stop:
             try:
@@ -82,62 +82,72 @@ class Worker:
 
     def work(self) -> int:
         """
-        Do one pass, and return how many steps were taken.
+        Run one pass, and return how many steps were taken.
 
-        Its cost grows with the refunds that are open, not with those that ever were.
+        Its cost grows with the number of open refunds, not with that of all refunds.
+
+        Raises:
+            StoreError: The ledger does not answer.
         """
-        if self._passes % _WATCH_EVERY == 0:
-            self._watch()
+        if self._passes % _PASSES_PER_WALLET_CHECK == 0:
+            self._check_wallets()
         self._passes += 1
-        steps = self._tracker.track()
-        down: dict[str, HotWalletError] = {}
-        for _ in range(_MOST_CLAIMS):
+        steps = self._confirmation_tracker.track()
+        failing: dict[str, HotWalletError] = {}
+        for _ in range(_MAX_CLAIMS):
             now = self._clock()
-            claimed = self._store.claim(now, now + HOLD, _CLAIM)
-            steps += sum(self._advance(refund, down) for refund in claimed)
-            if len(claimed) < _CLAIM:
+            claimed = self._store.claim(now, now + HOLD, _CLAIM_SIZE)
+            steps += sum(self._advance(refund, failing) for refund in claimed)
+            if len(claimed) < _CLAIM_SIZE:
                 break
         return steps
 
-    def _watch(self) -> None:
+    def _check_wallets(self) -> None:
         try:
             ring = self._ring.look()
         except HotWalletError as e:
-            self._log.warning("watch-failed", network=None, code=e.code)
+            self._log.warning("wallet-check-failed", network=None, code=e.code)
             return
-        watched = [key for key in ring if key.state in WATCHED or key.epoch]
-        settled = [key.address for key in watched if self._is_settled(key)]
-        self._keeper.retire(settled)
+        keys = [key for key in ring if key.state in WATCHED or key.epoch]
+        settled = [key.address for key in keys if self._reconcile_key(key)]
+        self._retirement.retire(settled)
 
-    def _is_settled(self, key: Key) -> bool:
-        """Watch the wallets of *key*; say whether nothing of a former one is open."""
+    def _reconcile_key(self, key: Key) -> bool:
+        """
+        Reconcile the wallets of *key* on all chains.
+
+        Returns:
+            Whether the key is draining and its wallets agree with all chains, so that
+            it may be retired.
+        """
         settled = key.state is KeyState.DRAINING
         for name, chain in self._chains.items():
             try:
                 if key.state is KeyState.DRAINING:
-                    settled &= self._wallets.is_settled(chain, key.address)
+                    settled &= self._wallets.reconcile_former(chain, key.address)
                 elif key.state not in WATCHED:
-                    self._former.look(chain, key)
+                    self._former.refresh(chain, key)
                 else:
-                    self._wallets.watch(chain, key.address)
+                    self._wallets.reconcile(chain, key.address)
             except NotFoundError:
-                pass  # Nothing to watch yet.
+                pass  # The wallet has not paid on this network yet.
             except HotWalletError as e:
                 settled = False
-                self._log.warning("watch-failed", network=name, code=e.code)
+                self._log.warning("wallet-check-failed", network=name, code=e.code)
         return settled
 
-    def _advance(self, refund: Refund, down: dict[str, HotWalletError]) -> int:
+    def _advance(self, refund: Refund, failing: dict[str, HotWalletError]) -> int:
         """
-        Take a claimed *refund* as far as it goes, and return the number of steps.
+        Take steps of a claimed *refund* until it waits; return how many.
 
-        *down* is what already did not work in this pass, by network and by key.
+        *failing* has the errors of this pass by network and by key address.  Refunds
+        that need the same network or key are postponed without trying.
         """
         steps = 0
         try:
-            for needed in (refund.network, self._payer(refund)):
-                if needed in down:
-                    self._postpone(refund, down[needed])
+            for needed in (refund.network, self._sender(refund)):
+                if needed in failing:
+                    self._postpone(refund, failing[needed])
                     return 0
             while True:
                 before, refund = refund, self._lifecycle.step(refund, ACTOR)
@@ -145,42 +155,42 @@ class Worker:
                 if refund.status is before.status or refund.status not in UNSENT:
                     break
         except StaleStateError:
-            pass  # Somebody else is at it.
+            pass  # Another process has it.
         except HotWalletError as e:
-            down |= dict.fromkeys(self._concerned(refund, e), e)
+            failing |= dict.fromkeys(self._find_cause(refund, e), e)
             self._postpone(refund, e)
-        except Exception as e:  # noqa: BLE001 - nor is a bug that one of them meets.
+        except Exception as e:  # noqa: BLE001 - one refund's bug must not stop the others.
             self._log.error("refund-stuck", refund_id=refund.id, error=type(e).__name__)
         return steps
 
-    def _concerned(self, refund: Refund, trouble: HotWalletError) -> Iterable[str]:
-        """Return the network or the key that would be the same *trouble* to others."""
-        if isinstance(trouble, ChainUnavailableError):
+    def _find_cause(self, refund: Refund, error: HotWalletError) -> Iterable[str]:
+        """Return the network or key address that would fail for other refunds too."""
+        if isinstance(error, ChainUnavailableError):
             return (refund.network,)
-        # A key that is gone says nothing of the device.  Nor does one key's device of
-        # another's: they may be in two regions, or one of them no more ours to ask.
-        ours = isinstance(trouble, KeyNotFoundError | KeyUnusableError)
-        device = isinstance(trouble, BackendError) and not ours
-        return (self._payer(refund),) if device else ()
+        # A missing or unusable key does not mean that the device fails.  Nor does a
+        # failing device of one key mean that of another: they may be in two regions.
+        is_key_error = isinstance(error, KeyNotFoundError | KeyUnusableError)
+        is_device_error = isinstance(error, BackendError) and not is_key_error
+        return (self._sender(refund),) if is_device_error else ()
 
-    def _payer(self, refund: Refund) -> str:
-        """Return the address that pays *refund*, as the ring stood a moment ago."""
+    def _sender(self, refund: Refund) -> str:
+        """Return the address that pays *refund*, from the cached key ring."""
         address = refund.sender or refund.swept_from
         if address is not None:
             return address
         active = (k.address for k in self._ring.known() if k.state is KeyState.ACTIVE)
         return next(active, "")
 
-    def _postpone(self, refund: Refund, trouble: HotWalletError) -> None:
+    def _postpone(self, refund: Refund, error: HotWalletError) -> None:
         self._log.warning(
             "refund-delayed",
             refund_id=refund.id,
             status=str(refund.status),
-            code=trouble.code,
+            code=error.code,
             attempts=refund.attempts + 1,
         )
         try:
-            self._lifecycle.postpone(refund, trouble)
+            self._lifecycle.postpone(refund, error)
         except StoreError as e:
-            # The claim expires by itself.
+            # Other workers can claim it when the claim expires.
             self._log.warning("refund-held", refund_id=refund.id, code=e.code)

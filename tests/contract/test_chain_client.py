@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
-from signer.chain.erc20 import transfer_calldata
+from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import LegacyTransaction
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
 from signer.model.audit_record import Operation, Purpose
@@ -234,7 +234,7 @@ def test_a_legacy_transaction_is_mined(legacy_anvil: DevChain) -> None:
         gas=100_000,
         to=legacy_anvil.token,
         value=0,
-        data=transfer_calldata(NOBODY, 5),
+        data=encode_transfer(NOBODY, 5),
     )
     raw = transaction.serialise(
         signer.sign_digest(

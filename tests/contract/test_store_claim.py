@@ -37,7 +37,7 @@ def test_a_claim_is_a_change(store: SQLStore) -> None:
     until = later(20)
     (claimed,) = store.claim(later(1), until, 10)
 
-    assert claimed == refund.postponed(until)
+    assert claimed == refund.with_due_at(until)
     assert claimed == store.get(refund.id)
     assert len(store.history(refund.id)) == 1
 
@@ -45,7 +45,7 @@ def test_a_claim_is_a_change(store: SQLStore) -> None:
 def test_a_claim_keeps_the_trouble(store: SQLStore) -> None:
     """Who takes a refund up learns how often it failed, and of what."""
     before = accepted(store)
-    late = before.postponed(now(), attempts=3, blocked_by="chain-unavailable")
+    late = before.with_due_at(now(), attempts=3, blocked_by="chain-unavailable")
     store.save(before, late)
     (claimed,) = store.claim(later(1), later(20), 10)
 
@@ -123,7 +123,7 @@ def test_fencing(store: SQLStore) -> None:
 
     for late in (refund, mine):
         with pytest.raises(StaleStateError):
-            store.save(late, late.postponed(now()))
+            store.save(late, late.with_due_at(now()))
         with pytest.raises(StaleStateError):
             reserved(store, late)
     after = reserved(store, theirs)

@@ -128,14 +128,14 @@ def test_processes_never_exceed_it_together(database_url: str) -> None:
 def test_a_stopped_chain_gives_out_nothing(store: SQLStore) -> None:
     """Wallets that are not opened yet included, and until it goes on (R27)."""
     refund = accepted(store)
-    assert store.stop(refund.chain_id, NOON)
-    assert not store.stop(refund.chain_id, NOON + timedelta(hours=1))
+    assert store.pause_network(refund.chain_id, NOON)
+    assert not store.pause_network(refund.chain_id, NOON + timedelta(hours=1))
 
     with pytest.raises(StaleStateError):
         reserved(store, refund)
-    assert store.stopped(refund.chain_id) == NOON
-    assert store.stopped(7) is None
+    assert store.network_paused_at(refund.chain_id) == NOON
+    assert store.network_paused_at(7) is None
     assert reserved(store, accepted(store, chain_id=7)).nonce == 0
-    assert store.go_on(refund.chain_id)
-    assert not store.go_on(refund.chain_id)
+    assert store.resume_network(refund.chain_id)
+    assert not store.resume_network(refund.chain_id)
     assert reserved(store, refund).nonce == 0

@@ -181,7 +181,7 @@ def _reserve_until_paused(store: SQLStore, index: int) -> list[int]:
             if index == 0 and len(nonces) == 10:
                 store.pause(opened(store), Pause.CHAIN_AHEAD, now())
                 known = opened(store).next_nonce
-                store.sight(opened(store), [sighting(nonce=known)])
+                store.add_unrecorded(opened(store), [sighting(nonce=known)])
     except StaleStateError:
         return nonces
 
@@ -193,7 +193,7 @@ def test_a_pause_is_one_at_once(
     opened(store)
     paused = racers.race(_reserve_until_paused, database_url)
     nonces = sorted(nonce for each in paused for nonce in each)
-    (foreign,) = store.foreign(31337, WALLET)
+    (foreign,) = store.foreign_transactions(31337, WALLET)
 
     assert list(range(foreign.nonce)) == nonces
     assert foreign.held_by is None

@@ -143,7 +143,7 @@ def test_every_hash_may_be_the_one(store: SQLStore) -> None:
     """R16: what was replaced may still be mined, so that all hashes are watched."""
     sent = broadcast(store)
     second = transaction(sent, attempt=1)
-    replaced = sent.moved(Status.SIGNED, now(), tx_hash=second.tx_hash)
+    replaced = sent.with_status(Status.SIGNED, now(), tx_hash=second.tx_hash)
     store.save(sent, replaced, second)
     moved(store, replaced, Status.BROADCAST)
     (flying,) = store.in_flight(10)
@@ -154,7 +154,7 @@ def test_every_hash_may_be_the_one(store: SQLStore) -> None:
 def test_the_hash_of_an_adopted_refund(store: SQLStore) -> None:
     """A refund that was found paid has no bytes, and is watched by its hash."""
     refund = accepted(store)
-    store.sight(opened(store), [sighting(mark=refund.mark)])
+    store.add_unrecorded(opened(store), [sighting(mark=refund.mark)])
     store.adopt(refund, adopted(refund, 0))
     (flying,) = store.in_flight(10)
 

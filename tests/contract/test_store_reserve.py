@@ -32,7 +32,7 @@ def test_sets_the_reservation(store: SQLStore) -> None:
         refund, sender=WALLET, key_id=KEY_ID, gas_limit=7, counted=3, at=at
     )
 
-    assert after == refund.moved(
+    assert after == refund.with_status(
         Status.RESERVED, at, sender=WALLET, key_id=KEY_ID, gas_limit=7, nonce=3
     )
     assert after == store.get(refund.id)
@@ -62,7 +62,7 @@ def test_counts_past_sightings(store: SQLStore) -> None:
     """What the chain had and the ledger did not is used up like anything else."""
     wallet = opened(store)
     assert reserved(store, accepted(store)).nonce == 0
-    store.sight(wallet, [sighting(nonce=1), sighting(nonce=2, mark=b"m" * 16)])
+    store.add_unrecorded(wallet, [sighting(nonce=1), sighting(nonce=2, mark=b"m" * 16)])
 
     assert reserved(store, accepted(store), counted=3).nonce == 3
     assert reserved(store, accepted(store), counted=3).nonce == 4
@@ -96,7 +96,7 @@ def test_paused_wallets_give_nothing(store: SQLStore) -> None:
 def test_what_was_paid_gets_no_nonce(store: SQLStore) -> None:
     """A refund whose mark was sighted is paid; nobody else's mark is in the way."""
     paid, other = accepted(store), accepted(store)
-    store.sight(opened(store), [sighting(mark=paid.mark)])
+    store.add_unrecorded(opened(store), [sighting(mark=paid.mark)])
 
     with pytest.raises(StaleStateError):
         reserved(store, paid, counted=1)

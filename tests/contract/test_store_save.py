@@ -30,7 +30,7 @@ def test_replaces(store: SQLStore) -> None:
     """The next state, its transaction and its history are there together."""
     before = reserved(store, accepted(store))
     first = transaction(before)
-    after = before.moved(Status.SIGNED, now(), tx_hash=first.tx_hash)
+    after = before.with_status(Status.SIGNED, now(), tx_hash=first.tx_hash)
     store.save(before, after, first)
 
     assert after == store.get(before.id)
@@ -66,7 +66,7 @@ def test_stale(store: SQLStore) -> None:
 
     with pytest.raises(StaleStateError):
         store.save(
-            before, before.moved(Status.SIGNED, now(), tx_hash=late.tx_hash), late
+            before, before.with_status(Status.SIGNED, now(), tx_hash=late.tx_hash), late
         )
     assert after == store.get(before.id)
     assert late not in store.transactions(before.id)
@@ -77,7 +77,7 @@ def test_delays_are_no_history(store: SQLStore) -> None:
     """A refund that is put off has a new version, a due date and no new line."""
     before = reserved(store, accepted(store))
     lines = store.history(before.id)
-    after = before.postponed(later(30), attempts=3, blocked_by="chain-unavailable")
+    after = before.with_due_at(later(30), attempts=3, blocked_by="chain-unavailable")
     store.save(before, after)
 
     assert after == store.get(before.id)
@@ -87,7 +87,7 @@ def test_delays_are_no_history(store: SQLStore) -> None:
 def test_moves_clear_the_trouble(store: SQLStore) -> None:
     """A refund that moves on is held by whoever moved it, and nothing blocks it."""
     before = reserved(store, accepted(store))
-    late = before.postponed(later(30), attempts=3, blocked_by="chain-unavailable")
+    late = before.with_due_at(later(30), attempts=3, blocked_by="chain-unavailable")
     store.save(before, late)
     after = signed(store, late)
 
@@ -101,7 +101,9 @@ def test_same_attempt_twice(store: SQLStore) -> None:
     first = signed(store, reserved(store, accepted(store)))
 
     with pytest.raises(StaleStateError):
-        store.save(first, first.moved(Status.BROADCAST, now()), transaction(first))
+        store.save(
+            first, first.with_status(Status.BROADCAST, now()), transaction(first)
+        )
     assert first == store.get(first.id)
     assert len(store.transactions(first.id)) == 1
 
@@ -112,7 +114,7 @@ def test_same_hash_twice(store: SQLStore) -> None:
     copy = replace(store.transactions(first.id)[0], attempt=1)
 
     with pytest.raises(StoreError) as caught:
-        store.save(first, first.moved(Status.BROADCAST, now()), copy)
+        store.save(first, first.with_status(Status.BROADCAST, now()), copy)
     assert not caught.value.retryable
     assert first == store.get(first.id)
 
@@ -123,7 +125,7 @@ def test_replacements_in_order(store: SQLStore) -> None:
     for attempt in (1, 2):
         sent = moved(store, refund, Status.BROADCAST)
         again = transaction(refund, attempt=attempt)
-        refund = sent.moved(Status.SIGNED, now(), tx_hash=again.tx_hash)
+        refund = sent.with_status(Status.SIGNED, now(), tx_hash=again.tx_hash)
         store.save(sent, refund, again)
 
     kept = store.transactions(refund.id)
@@ -139,7 +141,9 @@ def test_transactions_are_exact(store: SQLStore, fee: int, raw: bytes) -> None:
     kept = transaction(
         before, max_fee_per_gas=fee, max_priority_fee_per_gas=fee, raw=raw
     )
-    store.save(before, before.moved(Status.SIGNED, now(), tx_hash=kept.tx_hash), kept)
+    store.save(
+        before, before.with_status(Status.SIGNED, now(), tx_hash=kept.tx_hash), kept
+    )
 
     assert (kept,) == store.transactions(before.id)
 
@@ -151,7 +155,7 @@ def test_transactions_are_exact(store: SQLStore, fee: int, raw: bytes) -> None:
 def test_for_life(store: SQLStore, changes: dict[str, Any]) -> None:
     """Nonce, wallet, amount and recipient stay for life."""
     before = reserved(store, accepted(store))
-    after = before.moved(Status.FAILED, now(), **changes)
+    after = before.with_status(Status.FAILED, now(), **changes)
 
     with pytest.raises(ValueError, match="for life"):
         store.save(before, after)
@@ -163,15 +167,15 @@ def test_no_nonce_but_by_reservation(store: SQLStore) -> None:
     before = accepted(store)
 
     with pytest.raises(StoreError):
-        store.save(before, before.moved(Status.RESERVED, now()))
+        store.save(before, before.with_status(Status.RESERVED, now()))
     assert before == store.get(before.id)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda refund: refund.moved(Status.SIGNED, now()),
-        lambda refund: refund.moved(Status.MINED, now(), tx_hash="0x01"),
+        lambda refund: refund.with_status(Status.SIGNED, now()),
+        lambda refund: refund.with_status(Status.MINED, now(), tx_hash="0x01"),
     ],
     ids=["signed-without-hash", "mined-without-block"],
 )
@@ -189,7 +193,7 @@ def test_states_have_their_facts(
 def test_one_version_after_the_other(store: SQLStore) -> None:
     """A step that skips a version is a defect."""
     before = accepted(store)
-    after = replace(before.moved(Status.CANCELLED, now()), version=2)
+    after = replace(before.with_status(Status.CANCELLED, now()), version=2)
 
     with pytest.raises(ValueError, match="one version"):
         store.save(before, after)
@@ -199,7 +203,7 @@ def test_foreign_transaction(store: SQLStore) -> None:
     """A transaction with another nonce cannot be recorded for a refund."""
     before = reserved(store, accepted(store))
     foreign = transaction(before, nonce=before.nonce + 1 if before.nonce else 1)
-    after = before.moved(Status.SIGNED, now(), tx_hash=foreign.tx_hash)
+    after = before.with_status(Status.SIGNED, now(), tx_hash=foreign.tx_hash)
 
     with pytest.raises(ValueError, match="another refund or nonce"):
         store.save(before, after, foreign)

@@ -59,7 +59,7 @@ def test_the_next_nonce(store: SQLStore) -> None:
     seen = [_wallet(store).next_nonce]
     reserved(store, accepted(store))
     seen.append(_wallet(store).next_nonce)
-    store.sight(_wallet(store), [sighting(nonce=9)])
+    store.add_unrecorded(_wallet(store), [sighting(nonce=9)])
     seen.append(_wallet(store).next_nonce)
     moved(store, reserved(store, accepted(store)), Status.FAILED)
     seen.append(_wallet(store).next_nonce)
@@ -71,18 +71,18 @@ def test_what_nobody_has(store: SQLStore) -> None:
     """Nonces of neither refund nor sighting are told, lowest first, between bounds."""
     opened(store, first=3)
     reserved(store, accepted(store), counted=3)
-    store.sight(_wallet(store), [sighting(nonce=6), sighting(nonce=7)])
+    store.add_unrecorded(_wallet(store), [sighting(nonce=6), sighting(nonce=7)])
     opened(store, sender=OTHER_WALLET, first=3)
 
     def unheld(below: int, limit: int = 100, sender: str = WALLET) -> list[int]:
-        return list(store.unheld(CHAIN, sender, below, limit))
+        return list(store.unknown_nonces(CHAIN, sender, below, limit))
 
     assert unheld(10) == [4, 5, 8, 9]
     assert unheld(10, limit=3) == [4, 5, 8]
     assert [unheld(below) for below in (0, 2, 3, 4, 5)] == [[], [], [], [], [4]]
     assert unheld(6, sender=OTHER_WALLET) == [3, 4, 5]
     assert unheld(2, sender=OTHER_WALLET) == []
-    assert list(store.unheld(1, WALLET, 5, 100)) == []
+    assert list(store.unknown_nonces(1, WALLET, 5, 100)) == []
 
 
 def test_pauses_and_resumes(store: SQLStore) -> None:
@@ -99,17 +99,17 @@ def test_pauses_and_resumes(store: SQLStore) -> None:
 def test_changes_compare_versions(store: SQLStore) -> None:
     """Who looked at a wallet before it changed, changes nothing of it."""
     old = opened(store)
-    store.sight(old, [])
+    store.add_unrecorded(old, [])
     fresh = _wallet(store)
 
     with pytest.raises(StaleStateError):
         store.pause(old, Pause.CHAIN_AHEAD, now())
     with pytest.raises(StaleStateError):
-        store.sight(old, [sighting()])
+        store.add_unrecorded(old, [sighting()])
     with pytest.raises(StaleStateError):
         store.resume(old, now())
     assert fresh == _wallet(store)
-    assert store.foreign(CHAIN, WALLET) == ()
+    assert store.foreign_transactions(CHAIN, WALLET) == ()
 
 
 def test_an_unknown_wallet_cannot_change(store: SQLStore) -> None:
@@ -119,28 +119,28 @@ def test_an_unknown_wallet_cannot_change(store: SQLStore) -> None:
     with pytest.raises(StaleStateError):
         store.pause(unknown, Pause.CHAIN_AHEAD, now())
     with pytest.raises(StaleStateError):
-        store.sight(unknown, [sighting()])
+        store.add_unrecorded(unknown, [sighting()])
     assert store.wallets() == ()
 
 
 def test_sightings_are_exact(store: SQLStore) -> None:
     """What was sighted reads back field by field, by its mark, whosever it is."""
     ours = sighting(nonce=4, mark=b"\0" + b"m" * 15, gas_limit=65_000)
-    store.sight(opened(store), [ours, sighting(nonce=5, mark=b"n" * 16)])
+    store.add_unrecorded(opened(store), [ours, sighting(nonce=5, mark=b"n" * 16)])
 
-    assert ours == store.sighting(CHAIN, b"\0" + b"m" * 15)
-    assert store.sighting(CHAIN, b"o" * 16) is None
-    assert store.sighting(1, b"n" * 16) is None
+    assert ours == store.find_unrecorded(CHAIN, b"\0" + b"m" * 15)
+    assert store.find_unrecorded(CHAIN, b"o" * 16) is None
+    assert store.find_unrecorded(1, b"n" * 16) is None
 
 
 def test_the_first_sighting_stays(store: SQLStore) -> None:
     """A nonce that was sighted once is not sighted otherwise later."""
     first, other = sighting(), sighting()
-    store.sight(opened(store), [first])
-    store.sight(_wallet(store), [other, sighting(nonce=1)])
+    store.add_unrecorded(opened(store), [first])
+    store.add_unrecorded(_wallet(store), [other, sighting(nonce=1)])
 
-    assert first == store.foreign(CHAIN, WALLET)[0]
-    assert len(store.foreign(CHAIN, WALLET)) == 2
+    assert first == store.foreign_transactions(CHAIN, WALLET)[0]
+    assert len(store.foreign_transactions(CHAIN, WALLET)) == 2
 
 
 def test_all_sightings_or_none(store: SQLStore) -> None:
@@ -148,53 +148,57 @@ def test_all_sightings_or_none(store: SQLStore) -> None:
     wallet = opened(store)
 
     with pytest.raises(StoreError):
-        store.sight(wallet, [sighting(nonce=0), sighting(nonce=-1)])
-    assert store.foreign(CHAIN, WALLET) == ()
+        store.add_unrecorded(wallet, [sighting(nonce=0), sighting(nonce=-1)])
+    assert store.foreign_transactions(CHAIN, WALLET) == ()
     assert wallet == _wallet(store)
 
 
 def test_the_foreign_wait_for_somebody(store: SQLStore) -> None:
     """What bears no mark is told, lowest nonce first, until the wallet resumes."""
     second, first = sighting(nonce=3), sighting(nonce=1)
-    store.sight(opened(store), [second, first, sighting(nonce=2, mark=b"m" * 16)])
+    store.add_unrecorded(
+        opened(store), [second, first, sighting(nonce=2, mark=b"m" * 16)]
+    )
     store.pause(_wallet(store), Pause.FOREIGN_TRANSACTION, now())
 
-    assert store.foreign(CHAIN, WALLET) == (first, second)
+    assert store.foreign_transactions(CHAIN, WALLET) == (first, second)
     store.resume(_wallet(store), now())
-    assert store.foreign(CHAIN, WALLET) == ()
+    assert store.foreign_transactions(CHAIN, WALLET) == ()
 
 
 def test_nobody_accepts_what_was_not_shown(store: SQLStore) -> None:
     """A foreign transaction that comes between look and resumption is not accepted."""
-    store.sight(opened(store), [sighting(nonce=0)])
+    store.add_unrecorded(opened(store), [sighting(nonce=0)])
     looked_at = _wallet(store)
     later = sighting(nonce=1)
-    store.sight(looked_at, [later])
+    store.add_unrecorded(looked_at, [later])
 
     with pytest.raises(StaleStateError):
         store.resume(looked_at, now())
-    assert later in store.foreign(CHAIN, WALLET)
+    assert later in store.foreign_transactions(CHAIN, WALLET)
 
 
 def test_who_holds_the_nonce(store: SQLStore) -> None:
     """A sighting names the refund that has its nonce, and cannot be paid any more."""
     opened(store)
     holder, paid = reserved(store, accepted(store)), accepted(store)
-    store.sight(_wallet(store), [sighting(mark=paid.mark), sighting(nonce=1)])
-    found = store.sighting(CHAIN, paid.mark)
+    store.add_unrecorded(_wallet(store), [sighting(mark=paid.mark), sighting(nonce=1)])
+    found = store.find_unrecorded(CHAIN, paid.mark)
 
     assert found is not None
     assert holder.id == found.held_by
-    assert [each.held_by for each in store.foreign(CHAIN, WALLET)] == [None]
+    assert [each.held_by for each in store.foreign_transactions(CHAIN, WALLET)] == [
+        None
+    ]
 
 
 def test_adopts(store: SQLStore) -> None:
     """A queued refund becomes the mined one that the sighting made of it."""
     refund = accepted(store)
-    store.sight(opened(store), [sighting(mark=refund.mark)])
+    store.add_unrecorded(opened(store), [sighting(mark=refund.mark)])
     after = adopted(refund, 0)
     store.adopt(refund, after)
-    found = store.sighting(CHAIN, refund.mark)
+    found = store.find_unrecorded(CHAIN, refund.mark)
 
     assert after == store.get(refund.id)
     assert [move.status for move in store.history(refund.id)] == [

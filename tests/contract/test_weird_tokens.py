@@ -10,7 +10,7 @@ from eth_utils.crypto import keccak
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.stablecoin import Behaviour
-from signer.chain.erc20 import transferred
+from signer.chain.erc20 import has_exact_transfer
 from signer.errors import ExecutionRevertedError
 from signer.ports import Call, ChainClient
 from tests.fixtures.chain import DevChain
@@ -90,7 +90,7 @@ def test_a_transfer_is_what_its_events_say(bench: Bench, behaviour: Behaviour) -
 
     assert receipt.succeeded
     assert coin.balance_of(bench.url, bench.token, NOBODY) == received
-    assert paid is transferred(
+    assert paid is has_exact_transfer(
         receipt.logs,
         token=bench.token,
         sender=bench.payer.address,

@@ -1,4 +1,4 @@
-"""A hundred reorganisations under refunds that are on their way (G6, R19), on anvil."""
+"""A hundred reorganisations while refunds are in flight (G6, R19), on anvil."""
 
 import random
 from datetime import timedelta
@@ -22,7 +22,7 @@ REORGANISATIONS = 100
 
 @pytest.fixture
 def world(fresh_anvil: DevChain, sqlite_store: Ledger) -> World:
-    """Return the service over a real chain, which mines when it is told to."""
+    """The service over a real chain that mines only on request."""
     token = {"address": fresh_anvil.token, "decimals": 6, "max_amount": "1000"}
     network = Network.model_validate(
         {
@@ -45,8 +45,8 @@ def _head(anvil: DevChain) -> int:
     return int(anvil.rpc("eth_blockNumber"), 16)
 
 
-def _look(world: World, anvil: DevChain, refund: Refund) -> Refund:
-    """Work and track once; what is confirmed is as deep as it must be."""
+def _run_pass(world: World, anvil: DevChain, refund: Refund) -> Refund:
+    """Run one worker pass and track once; nothing is confirmed before its depth."""
     world.work(after=timedelta(seconds=31))
     after = world.stored(refund)
     if after.status is Status.CONFIRMED:
@@ -58,28 +58,29 @@ def _look(world: World, anvil: DevChain, refund: Refund) -> Refund:
     return after
 
 
-def test_no_reorganisation_confirms_what_is_gone(
-    world: World, fresh_anvil: DevChain
-) -> None:
-    """Depth 1 to 8, a hundred times: the same nonce and bytes, paid and told once."""
+def test_random_reorganisations_pay_once(world: World, fresh_anvil: DevChain) -> None:
+    """
+    A hundred reorganisations of depth 1 to 8: same nonce and bytes, paid and logged
+    once.
+    """
     dice = random.Random(19)
     done, refunds = 0, []
     while done < REORGANISATIONS:
         refund = world.accepted(amount="0.01")
         for _ in range(dice.randint(1, 5)):
-            refund = _look(world, fresh_anvil, refund)
+            refund = _run_pass(world, fresh_anvil, refund)
             fresh_anvil.rpc("anvil_mine", hex(dice.randint(1, CONFIRMATIONS - 1)))
-            refund = _look(world, fresh_anvil, refund)
+            refund = _run_pass(world, fresh_anvil, refund)
             if refund.status is Status.CONFIRMED:
                 break
             depth = dice.randint(1, 8)
             fresh_anvil.rpc("anvil_reorg", depth, [])
             done += 1
-            refund = _look(world, fresh_anvil, refund)
+            refund = _run_pass(world, fresh_anvil, refund)
         refunds.append(refund)
     for _ in range(5):
         fresh_anvil.rpc("anvil_mine", hex(CONFIRMATIONS))
-        refunds = [_look(world, fresh_anvil, refund) for refund in refunds]
+        refunds = [_run_pass(world, fresh_anvil, refund) for refund in refunds]
 
     paid = coin.balance_of(fresh_anvil.url, fresh_anvil.token, CUSTOMER)
     assert {refund.status for refund in refunds} == {Status.CONFIRMED}

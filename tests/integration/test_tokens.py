@@ -53,7 +53,7 @@ REVERTING = {
 
 
 class Shop:
-    """Refunds in TUSD and in WUSD, taken step by step as the worker does."""
+    """Takes refunds in TUSD and WUSD step by step, as the worker does."""
 
     def __init__(
         self, dev: DevChain, store: Ledger, signer: Signer, weird: str
@@ -85,7 +85,7 @@ class Shop:
         self._count = 0
 
     def accepted(self, token: str) -> Refund:
-        """Return a new refund of one coin."""
+        """Return a new refund of *token*."""
         self._count += 1
         admitted = admit(
             RefundRequest(
@@ -103,7 +103,7 @@ class Shop:
         return refund
 
     def step(self, refund: Refund) -> Refund:
-        """Take one step, or look once at the chain."""
+        """Take one step, or track once."""
         if refund.status not in IN_FLIGHT:
             return self._lifecycle.step(refund, Actor("worker"))
         self._tracker.track()
@@ -118,7 +118,7 @@ class Shop:
         return refund
 
     def finished(self, refund: Refund) -> Refund:
-        """Take steps until nothing more can happen."""
+        """Take steps until the refund is final."""
         deadline = time.monotonic() + 20
         while not refund.status.is_final and time.monotonic() < deadline:
             refund = self.step(refund)
@@ -127,7 +127,7 @@ class Shop:
         return refund
 
     def received(self, token: str) -> int:
-        """Return how much of *token* the customer has, as the node tells it."""
+        """Return how much of *token* the customer has."""
         return coin.balance_of(self.url, token, CUSTOMER)
 
 
@@ -142,15 +142,15 @@ def shop(
     softhsm: PKCS11Backend,
     softhsm_key: KeyId,
 ) -> Shop:
-    """A shop whose wallet is in a SoftHSM token, and holds both coins."""
+    """A shop whose wallet is in a SoftHSM token and holds both tokens."""
     signer = Signer.open(softhsm, softhsm_key, recording()[0])
     return Shop(
         fresh_anvil, sqlite_store, signer, coin.deploy(fresh_anvil.url, "WeirdUSD")
     )
 
 
-def the_queue_moves_on(shop: Shop, nonce: int) -> None:
-    """Pay the next refund, in a good coin, with the next nonce."""
+def assert_next_refund_is_paid(shop: Shop, nonce: int) -> None:
+    """Pay the next refund, in a good token, with the next nonce."""
     following = shop.finished(shop.accepted("TUSD"))
 
     assert following.status is Status.CONFIRMED
@@ -159,24 +159,24 @@ def the_queue_moves_on(shop: Shop, nonce: int) -> None:
 
 
 @pytest.mark.parametrize("behaviour", PAID, ids=lambda behaviour: behaviour.name)
-def test_a_refund_that_the_event_proves_is_paid(
+def test_a_refund_with_an_exact_event_is_confirmed(
     shop: Shop, behaviour: Behaviour
 ) -> None:
-    """A token may return nothing or charge the payer: the event counts (R22)."""
+    """A token may return nothing or charge the payer: the event decides (R22)."""
     coin.behave(shop.url, shop.weird, behaviour)
 
     refund = shop.finished(shop.accepted("WUSD"))
 
     assert refund.status is Status.CONFIRMED
     assert shop.received(shop.weird) == AMOUNT
-    the_queue_moves_on(shop, nonce=1)
+    assert_next_refund_is_paid(shop, nonce=1)
 
 
 @pytest.mark.parametrize("behaviour", UNPAID, ids=lambda behaviour: behaviour.name)
-def test_a_refund_that_the_event_does_not_prove_is_not_paid(
+def test_a_refund_without_an_exact_event_fails(
     shop: Shop, behaviour: Behaviour
 ) -> None:
-    """Mined well, with another event than the one that was asked for, or none (R21)."""
+    """It is mined and succeeds, but its Transfer event is missing or differs (R21)."""
     coin.behave(shop.url, shop.weird, behaviour)
 
     refund = shop.finished(shop.accepted("WUSD"))
@@ -184,14 +184,14 @@ def test_a_refund_that_the_event_does_not_prove_is_not_paid(
     assert refund.status is Status.FAILED
     assert refund.failure_code == "transfer-mismatch"
     assert refund.failure_detail
-    the_queue_moves_on(shop, nonce=1)
+    assert_next_refund_is_paid(shop, nonce=1)
 
 
 @pytest.mark.parametrize("behaviour", REVERTING, ids=lambda behaviour: behaviour.name)
-def test_a_transfer_that_would_revert_is_refused_before_it_has_a_nonce(
+def test_a_transfer_that_would_revert_gets_no_nonce(
     shop: Shop, behaviour: Behaviour
 ) -> None:
-    """It costs neither gas nor a nonce, and the token's own reason is kept."""
+    """It costs neither gas nor a nonce, and the token's revert reason is stored."""
     coin.behave(shop.url, shop.weird, behaviour)
 
     refund = shop.finished(shop.accepted("WUSD"))
@@ -200,14 +200,14 @@ def test_a_transfer_that_would_revert_is_refused_before_it_has_a_nonce(
     assert refund.nonce is None
     assert REVERTING[behaviour] in str(refund.failure_detail)
     assert shop.received(shop.weird) == 0
-    the_queue_moves_on(shop, nonce=0)
+    assert_next_refund_is_paid(shop, nonce=0)
 
 
 @pytest.mark.parametrize("behaviour", REVERTING, ids=lambda behaviour: behaviour.name)
 def test_a_transfer_that_reverts_once_it_is_signed_fails(
     shop: Shop, behaviour: Behaviour
 ) -> None:
-    """The token changed its mind: the nonce is spent, and the refund is not (R20)."""
+    """The nonce is used, and the refund is not paid (R20)."""
     refund = shop.until(shop.accepted("WUSD"), Status.SIGNED)
     coin.behave(shop.url, shop.weird, behaviour)
 
@@ -216,7 +216,7 @@ def test_a_transfer_that_reverts_once_it_is_signed_fails(
     assert refund.status is Status.FAILED
     assert refund.failure_code == "reverted"
     assert shop.received(shop.weird) == 0
-    the_queue_moves_on(shop, nonce=1)
+    assert_next_refund_is_paid(shop, nonce=1)
 
 
 @pytest.mark.parametrize(
@@ -227,10 +227,10 @@ def test_a_transfer_that_reverts_once_it_is_signed_fails(
     ],
     ids=["paused", "blocked"],
 )
-def test_a_token_that_refuses_this_payment_is_asked_first(
+def test_a_paused_or_blocking_token_refuses_the_refund(
     shop: Shop, signature: str, arguments: tuple[object, ...], words: str
 ) -> None:
-    """A pause, or a customer on the issuer's list, refuses the refund (R14)."""
+    """The simulation shows it before a nonce is assigned (R14)."""
     coin.administer(shop.url, shop.good, signature, *arguments)
 
     refund = shop.finished(shop.accepted("TUSD"))
@@ -248,10 +248,10 @@ def test_a_token_that_refuses_this_payment_is_asked_first(
     ],
     ids=["paused", "blocked"],
 )
-def test_a_token_that_changes_its_mind_pays_nothing(
+def test_a_token_that_is_paused_after_signing_fails_the_refund(
     shop: Shop, signature: str, arguments: tuple[object, ...]
 ) -> None:
-    """Paused or blocked after it was signed: it reverts, fails, and is not paid."""
+    """The transfer reverts, so the refund fails and is not paid."""
     refund = shop.until(shop.accepted("TUSD"), Status.SIGNED)
     coin.administer(shop.url, shop.good, signature, *arguments)
 

@@ -144,10 +144,10 @@ class Parts:
         return Worker(
             self.store,
             self.lifecycle,
-            tracker=self.tracker,
+            confirmation_tracker=self.tracker,
             wallets=self.wallets,
             ring=self.ring,
-            keeper=self.keeper,
+            retirement=self.keeper,
             chains=self.chains,
             clock=self._process.clock,
         )
@@ -170,7 +170,7 @@ class API:
         refund, answer = submission.refund, submission.answer
         if answer is None:
             body = f"{refund.id} {refund.status} n{refund.nonce}"
-            answer = self._service.answered(refund, body)
+            answer = self._service.remember_answer(refund, body)
         return Told(ask, refund.id, answer)
 
     def cancel(self, refund_id: str) -> None:
@@ -212,8 +212,8 @@ def attend(parts: Parts, process: Process, sweeps_until: float) -> None:
 def _accept(parts: Parts) -> None:
     chain = parts.chains["local"]
     for wallet in parts.store.wallets():
-        standing = parts.wallets.standing(chain, wallet.sender)
-        if standing.wallet.paused_by and not standing.unseen:
+        standing = parts.wallets.status(chain, wallet.sender)
+        if standing.wallet.paused_by and not standing.unknown_count:
             parts.wallets.resume(standing, chain)
 
 

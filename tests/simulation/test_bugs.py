@@ -21,9 +21,9 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
-from signer.refunds.pending_transactions import send
+from signer.refunds.pending_transactions import broadcast
 from signer.refunds.sweep_policy import Objection
-from signer.refunds.transaction_signer import Offer, TransactionSigner
+from signer.refunds.transaction_signer import Attempt, TransactionSigner
 from tests.simulation.ledger import Ledger
 from tests.simulation.schedule import played
 from tests.simulation.system import NETWORK, Build
@@ -72,17 +72,24 @@ class ForgetsHashes:
         return [InFlight(each.refund, (str(each.refund.tx_hash),)) for each in found]
 
 
-class SentOffers(Attempts):
+class BroadcastsFirst(Attempts):
     """Hands bytes to the network before it records them."""
 
-    def _record(
-        self, refund: Refund, offer: Offer, chain: Chain, actor: Actor, **changes: Any
+    def _sign_and_save(
+        self,
+        refund: Refund,
+        attempt: Attempt,
+        chain: Chain,
+        actor: Actor,
+        **changes: Any,
     ) -> Refund:
-        payment = self._payer.sign(refund, offer, chain.network, actor)
+        payment = self._transaction_signer.build_and_sign(
+            refund, attempt, chain.network, actor
+        )
         signed = payment.transaction
-        send(signed, chain)
+        broadcast(signed, chain)
         changes |= {"tx_hash": signed.tx_hash}
-        after = refund.moved(Status.SIGNED, self._clock(), **changes)
+        after = refund.with_status(Status.SIGNED, self._clock(), **changes)
         self._store.save(refund, after, signed, payment.outcome)
         return after
 
@@ -92,8 +99,8 @@ class SendsFirst(Lifecycle):
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        store, _, payer, _, clock = parts
-        self._offers = SentOffers(store, payer, clock)
+        store, _, transaction_signer, _, clock = parts
+        self._attempts = BroadcastsFirst(store, transaction_signer, clock)
 
 
 class Believes(FormerWallets):
@@ -115,13 +122,13 @@ class NeverLooksBack(NonceManager):
 class PaysAnybody(TransactionSigner):
     """Signs sweeps to whoever was active when they were accepted."""
 
-    def outdated(self, refund: Refund) -> Objection | None:
+    def find_sweep_objection(self, refund: Refund) -> Objection | None:
         """Object to nothing."""
         return None
 
-    def _signer(self, refund: Refund, sender: str, *rest: Any) -> Signer:
+    def _open_signer(self, refund: Refund, sender: str, *rest: Any) -> Signer:
         digest, purpose, _ = rest
-        return super()._signer(refund, sender, digest, purpose, None)
+        return super()._open_signer(refund, sender, digest, purpose, None)
 
 
 def _overwrites(ledger: Ledger) -> Build:

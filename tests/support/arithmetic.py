@@ -1,8 +1,8 @@
 """
-The second opinion: ECDSA on secp256k1 (SEC 1, SEC 2) in plain integers.
+An independent check of signatures: ECDSA on secp256k1 (SEC 1, SEC 2) in plain integers.
 
-It shares no line and no library with ``signer``, so that an error there cannot
-hide here.  Nothing is constant-time, and nothing here may ever hold a secret.
+It shares no code and no library with ``signer``, so that both do not have the same bug.
+Nothing is constant-time: never use it with a secret.
 """
 
 from itertools import accumulate, repeat
@@ -41,10 +41,10 @@ class Verifier:
 
     def accepts(self, digest: bytes, signature: bytes) -> bool:
         """
-        Say whether *signature* (r, s, y-parity) is what Ethereum wants.
+        Return whether Ethereum accepts *signature* (r, s, y-parity) over *digest*.
 
-        That is: 65 bytes, low-s (EIP-2), and R = (z/s) G + (r/s) Q has r as its x
-        coordinate and a y coordinate of the given parity.
+        It must have 65 bytes and low s (EIP-2), and R = (z/s) G + (r/s) Q must have r
+        as its x coordinate and a y coordinate of the given parity.
         """
         r, s = (int.from_bytes(signature[i : i + 32], "big") for i in (0, 32))
         if len(signature) != 65 or not (0 < r < N and 0 < s <= N // 2):
@@ -74,7 +74,7 @@ class Verifier:
 
 
 def on_curve(point: Point) -> bool:
-    """Say whether y**2 = x**3 + 7."""
+    """Return whether y**2 = x**3 + 7 (mod P)."""
     x, y = point
     return x < P and y < P and (y * y - x * x * x - 7) % P == 0
 
@@ -87,7 +87,7 @@ def affine(point: Jacobian) -> Point:
 
 
 def add(left: Jacobian, right: Point) -> Jacobian:
-    """Return *left* + *right*, whatever the two are."""
+    """Return *left* + *right*, also if they are equal or inverse."""
     x1, y1, z1 = left
     x2, y2 = right
     if z1 == 0:
@@ -126,7 +126,7 @@ def _table(point: Point) -> list[list[Point]]:
 
 
 def _affine_all(points: list[Jacobian]) -> list[Point]:
-    """Return all the affine coordinates for the price of one inversion."""
+    """Return the affine coordinates of *points*, with a single inversion."""
     products = [
         *accumulate((z for _, _, z in points), lambda a, b: a * b % P, initial=1)
     ]

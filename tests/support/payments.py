@@ -1,4 +1,4 @@
-"""Transactions for local chains, signed with keys that nobody will need again."""
+"""Signed transactions for local chains, from throw-away keys."""
 
 import time
 from typing import Any
@@ -38,7 +38,7 @@ def transfer(account: LocalAccount, token: str, amount: int, **changes: Any) -> 
 
 
 def hash_of(raw: bytes) -> str:
-    """Return a transaction's hash as the port writes it."""
+    """Return the hash of a transaction, as 0x-prefixed hex."""
     return "0x" + keccak(raw).hex()
 
 

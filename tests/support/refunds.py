@@ -1,4 +1,4 @@
-"""Refunds on a scripted chain: a whole system in one process, with a clock to turn."""
+"""Refunds on a scripted chain: the whole service in one process, with a fake clock."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -58,22 +58,22 @@ REQUEST = RefundRequest(
 
 
 class FakeClock:
-    """A clock that a test turns."""
+    """A clock that moves only when a test advances it."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
     def __call__(self) -> datetime:
-        """Return the time."""
+        """Return the current time."""
         return self.now
 
     def advance(self, **span: float) -> None:
-        """Turn the clock forward."""
+        """Move the clock forward."""
         self.now += timedelta(**span)
 
 
 def altered(target: T, **methods: Callable[..., Any]) -> T:
-    """Return *target* with some of its methods replaced, as another node has them."""
+    """Return *target* with some of its methods replaced."""
 
     class Altered:
         def __getattr__(self, name: str) -> Any:
@@ -83,13 +83,13 @@ def altered(target: T, **methods: Callable[..., Any]) -> T:
 
 
 def signer() -> Signer:
-    """Return a signer over a good device."""
+    """Return a signer over a device that works."""
     return signer_over(honest(KEY))
 
 
 @dataclass
 class World:
-    """A process of the service, and what is outside of it."""
+    """One process of the service, with its ledger, chain, clock and key."""
 
     store: Ledger
     chain: ScriptedChain = field(default_factory=ScriptedChain)
@@ -97,62 +97,64 @@ class World:
     signer: Signer = field(default_factory=signer)
     client: ChainClient | None = None  # None: the chain itself.
     network: Network = NETWORK
-    others: tuple[Signer, ...] = ()  # Whose keys may be in the ring, too.
+    others: tuple[Signer, ...] = ()  # Signers of further keys that may join the ring.
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None
 
     @property
     def chains(self) -> dict[str, Chain]:
-        """The only network there is."""
+        """The only network."""
         return {"local": Chain(self.network, self.client or self.chain)}
 
     @property
     def ring(self) -> KeyRing:
-        """The ring as a process that starts now has it; its first key is enrolled."""
+        """The key ring of a process that starts now; its first key is registered."""
         if self._enrolled is not self.store:
             ring = ring_over(self.store, self.signer, *self.others, timer=self._timer)
-            self._enrolled = self.store  # Behind it: other threads come here as well.
+            self._enrolled = self.store  # Last, since other threads read it.
             return ring
         signers = {each.address: each for each in (self.signer, *self.others)}
         return KeyRing(self.store, lambda key: signers[key.address], self._timer)
 
     @property
     def nonces(self) -> NonceManager:
-        """The nonces as a process that starts now has them."""
+        """The nonce manager of a process that starts now."""
         return NonceManager(self.store, self.ring, self.clock)
 
     @property
     def wallets(self) -> WalletReconciler:
-        """Who watches the wallets."""
+        """The wallet reconciler."""
         return WalletReconciler(self.store, self.clock)
 
-    def watched(self) -> WalletStatus:
-        """Return how the wallet stands, after a look at it."""
-        return self.wallets.watch(self.chains["local"], self.signer.address)
+    def reconcile(self) -> WalletStatus:
+        """Reconcile the signer's wallet, and return its status."""
+        return self.wallets.reconcile(self.chains["local"], self.signer.address)
 
     @property
     def lifecycle(self) -> Lifecycle:
-        """A lifecycle as a process that starts now has it."""
+        """The lifecycle of a process that starts now."""
         ring = self.ring
-        payer, nonces = (
+        return Lifecycle(
+            self.store,
+            self.chains,
             TransactionSigner(ring, self.clock),
             NonceManager(self.store, ring, self.clock),
+            self.clock,
         )
-        return Lifecycle(self.store, self.chains, payer, nonces, self.clock)
 
     @property
-    def tracker(self) -> ConfirmationTracker:
-        """A tracker as a process that starts now has it."""
+    def confirmation_tracker(self) -> ConfirmationTracker:
+        """The confirmation tracker of a process that starts now."""
         return ConfirmationTracker(self.store, self.chains, self.clock)
 
     @property
     def explainer(self) -> Explainer:
-        """Who explains refunds."""
+        """The explainer."""
         return Explainer(self.store, self.store, self.chains, self.clock)
 
     @property
     def service(self) -> RefundService:
-        """The service as a process that starts now has it."""
+        """The refund service of a process that starts now."""
         return RefundService(
             self.store,
             {"local": self.network},
@@ -165,20 +167,20 @@ class World:
 
     @property
     def worker(self) -> Worker:
-        """The worker as a process that starts now has it."""
+        """The worker of a process that starts now."""
         return Worker(
             self.store,
             self.lifecycle,
-            tracker=self.tracker,
+            confirmation_tracker=self.confirmation_tracker,
             wallets=self.wallets,
             ring=self.ring,
-            keeper=KeyRetirement(self.store, recording()[0], self.clock),
+            retirement=KeyRetirement(self.store, recording()[0], self.clock),
             chains=self.chains,
             clock=self.clock,
         )
 
     def accepted(self, **changes: Any) -> Refund:
-        """Return a refund that is accepted, and that nobody has sent yet."""
+        """Return a refund that is accepted and queued."""
         number = next(self._numbers)
         request = replace(REQUEST, **{"reference": f"reference-{number}", **changes})
         admitted = admit(
@@ -195,17 +197,17 @@ class World:
         return refund
 
     def work(self, after: timedelta = HOLD) -> int:
-        """Let some time pass, so that what was held is due, and work once."""
+        """Advance the clock, so that claims expire, and run one pass of the worker."""
         self.clock.now += after
         return self.worker.work()
 
     def mine_deep(self) -> None:
-        """Mine what is in the pool, as deep as the network asks."""
+        """Mine the pool, with as many blocks as the network needs confirmations."""
         self.chain.mine()
         self.chain.mine_empty(self.network.confirmations - 1)
 
     def sent(self, refund: Refund) -> SignedTransaction:
-        """Return what was signed for *refund* last."""
+        """Return the latest transaction of *refund*."""
         return self.store.transactions(refund.id)[-1]
 
     def broadcast(self, **changes: Any) -> Refund:
@@ -225,12 +227,12 @@ class World:
         return found
 
     def tracked(self, refund: Refund) -> Refund:
-        """Return *refund* after one look at the chain."""
-        self.tracker.track()
+        """Return *refund* after one pass of the confirmation tracker."""
+        self.confirmation_tracker.track()
         return self.stored(refund)
 
     def step(self, refund: Refund, times: int = 1) -> Refund:
-        """Return the refund that many steps further, as the store has it."""
+        """Take *times* steps of *refund*, and return it as the store has it."""
         for _ in range(times):
             refund = self.lifecycle.step(refund, ACTOR)
             assert refund == self.store.get(refund.id)

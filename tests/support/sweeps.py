@@ -1,4 +1,4 @@
-"""A wallet that was rotated away from, what it left behind, and who sweeps it."""
+"""A former key with a balance on the scripted chain, and a sweeper for it."""
 
 import coincurve
 
@@ -20,7 +20,7 @@ TOKENS = 7 * 10**DECIMALS
 
 
 class Left:
-    """What the former address still holds, which a sweep takes away."""
+    """The balances of the former key's address."""
 
     def __init__(self) -> None:
         self.tokens = TOKENS
@@ -28,7 +28,7 @@ class Left:
 
 
 def left_behind(world: World) -> Left:
-    """Pay a refund, rotate to ``NEW``, and return what the old address holds."""
+    """Pay a refund, rotate to ``NEW``, and return the old address's balances."""
     holding = Left()
     world.others = (NEW, THIRD)
 
@@ -46,14 +46,14 @@ def left_behind(world: World) -> Left:
 
 
 def settled(world: World) -> None:
-    """Mine what was sent, and have it confirmed."""
+    """Mine what was broadcast, and track it until it is confirmed."""
     world.mine_deep()
-    world.tracker.track()
-    world.tracker.track()
+    world.confirmation_tracker.track()
+    world.confirmation_tracker.track()
 
 
 def given_up(world: World) -> None:
-    """Rotate away from ``NEW``, which is compromised, to ``THIRD``."""
+    """Revoke ``NEW`` as compromised, and make ``THIRD`` active."""
     made_active(world.store, key_at(THIRD.address), block=True)
 
 
@@ -65,7 +65,7 @@ def rolled_back(world: World) -> None:
 
 
 def sweeper(world: World, audit: AuditLog | None = None) -> Sweeper:
-    """Return who sweeps, and tells *audit*."""
+    """Return a sweeper that writes to *audit*."""
     return Sweeper(
         world.store,
         world.store,
@@ -78,6 +78,6 @@ def sweeper(world: World, audit: AuditLog | None = None) -> Sweeper:
 
 
 def swept(world: World) -> list[Refund]:
-    """Sweep the first key's address, and return what is moved, as it is stored."""
-    pieces = sweeper(world).sweep(world.signer.address, ACTOR)
-    return [piece.refund for piece in pieces if piece.refund is not None]
+    """Sweep the first key's address, and return the stored sweeps."""
+    items = sweeper(world).sweep(world.signer.address, ACTOR)
+    return [item.refund for item in items if item.refund is not None]

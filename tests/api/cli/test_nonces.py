@@ -32,7 +32,9 @@ def _spend(world: World, dev: DevChain, nonce: int) -> None:
 
 def _ledger(store: Store) -> object:
     wallets = store.wallets()
-    return wallets, [store.foreign(each.chain_id, each.sender) for each in wallets]
+    return wallets, [
+        store.foreign_transactions(each.chain_id, each.sender) for each in wallets
+    ]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_a_dry_run_changes_nothing(
 ) -> None:
     """R23: --dry-run shows a paused wallet with its foreign transactions; status 1."""
     _spend(world, fresh_anvil, 1)
-    world.watched()
+    world.reconcile()
     before = _ledger(world.store)
     told = run("nonce", "repair", "--dry-run")
 
@@ -120,7 +122,7 @@ def test_repair_waits_for_finality(
     """A foreign transaction that is not final is not accepted; status 1."""
     _spend(world, fresh_anvil, 1)
     world.network = load_networks(networks(confirmations=1000))["local"]
-    world.watched()
+    world.reconcile()
     told = run("nonce", "repair", "--yes")
 
     assert told.status == 1
@@ -134,7 +136,7 @@ def test_repairs_for_programs(
 ) -> None:
     """--json prints an array with foreign transactions and what was done."""
     _spend(world, fresh_anvil, 1)
-    world.watched()
+    world.reconcile()
     (looked,) = run("nonce", "repair", "--json", "--dry-run").json
     (applied,) = run("nonce", "repair", "--yes", "--json").json
 

@@ -354,7 +354,7 @@ def _store(home: Mapping[str, str]) -> SQLStore:
 def test_a_network_that_was_stopped(home: dict[str, str]) -> None:
     """The check of nonces reports the kill switch, and how to resume."""
     run_doctor(home)
-    _store(home).stop(31337, ledger.now())
+    _store(home).pause_network(31337, ledger.now())
 
     result = run_doctor(home)["local nonces"]
 
@@ -388,7 +388,7 @@ def test_a_worker_that_does_not_work(
     ledger.opened(store, sender=address)
     refund = ledger.accepted(store)
     reserved = ledger.reserved(store, refund, sender=address)
-    store.save(reserved, reserved.postponed(ledger.later(seconds)))
+    store.save(reserved, reserved.with_due_at(ledger.later(seconds)))
 
     result = run_doctor(home)["local worker"]
 

@@ -313,7 +313,7 @@ def test_a_draining_keys_refund_is_overdue(service: Service) -> None:
         sender=service.first.address,
         key_id=service.first.key_id,
     )
-    service.store.save(refund, refund.postponed(ledger.later(-61)))
+    service.store.save(refund, refund.with_due_at(ledger.later(-61)))
     service.rotated()
     result = run_doctor(service.environ)["local worker"]
 

@@ -9,7 +9,7 @@ from api.services import Services
 from api.views.refunds import read_refund
 from backends.sql import SQLStore
 from signer.model.refund import Refund
-from signer.refunds.service import ANSWERED_WITHIN
+from signer.refunds.service import ANSWER_TIMEOUT
 from tests.api.service import BODY, Pace
 from tests.api.support import SettableClock, bearer, get, post
 from tests.fixtures.scripted_chain import ScriptedChain
@@ -50,7 +50,7 @@ def test_how_it_stands_is_another_question(
     paying: TestClient, clock: SettableClock, sqlite_store: SQLStore
 ) -> None:
     """A refund that moved on is told as it is by its own path, and not by a replay."""
-    sqlite_store.stop(31337, clock.now)
+    sqlite_store.pause_network(31337, clock.now)
     first = post(paying, BODY, **KEY)
     clock.advance(1)
     path = first.headers["location"]
@@ -93,7 +93,7 @@ def test_a_dead_requests_answer_is_given_by_the_next(
 ) -> None:
     """A request that died is waited for, and then answered by whoever repeats it."""
     early = post(client, BODY, **KEY)
-    clock.advance(ANSWERED_WITHIN.total_seconds())
+    clock.advance(ANSWER_TIMEOUT.total_seconds())
     answered, again = post(client, BODY, **KEY), post(client, BODY, **KEY)
 
     assert (early.status_code, early.json["code"]) == (409, "request-in-progress")
@@ -110,7 +110,7 @@ def test_a_slow_request_says_what_was_said(
     seconds: list[Result] = []
 
     def answer() -> None:
-        clock.advance(ANSWERED_WITHIN.total_seconds())
+        clock.advance(ANSWER_TIMEOUT.total_seconds())
         seconds.append(post(client, BODY, **KEY))
 
     pace.meanwhile = answer

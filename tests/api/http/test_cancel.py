@@ -20,7 +20,7 @@ def _cancel(client: TestClient, path: str, query: str = "", **claims: Any) -> Re
 @pytest.fixture
 def queued(paying: TestClient, sqlite_store: SQLStore) -> str:
     """Return the path of a refund that has no nonce yet, as none is given out."""
-    sqlite_store.stop(31337, NOW)
+    sqlite_store.pause_network(31337, NOW)
     return str(post(paying, BODY).headers["location"])
 
 
@@ -64,7 +64,7 @@ def test_an_end_is_an_end(
 ) -> None:
     """What was refused cannot be cancelled any more."""
     (refund,) = sqlite_store.list("gateway-1").refunds
-    sqlite_store.save(refund, refund.moved(Status.REFUSED, refund.updated_at))
+    sqlite_store.save(refund, refund.with_status(Status.REFUSED, refund.updated_at))
     answer = _cancel(paying, queued)
 
     assert (answer.status_code, answer.json["code"]) == (409, "not-cancellable")

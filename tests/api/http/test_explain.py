@@ -35,8 +35,8 @@ def test_everything_that_is_known(paying: TestClient, sent: str) -> None:
     assert answer.status_code == 200
     assert found.keys() == MEMBERS
     assert found["refund"] == refund
-    assert found["summary"] == "1 of 1 nodes know it, and it waits to be mined."
-    assert found["next"]["what"].startswith("The same bytes are sent again")
+    assert found["summary"] == "1 of 1 nodes have it, and it waits to be mined."
+    assert found["next"]["what"].startswith("A worker broadcasts the same")
     assert found["next"]["at"] == "2026-11-24T12:00:30.000000Z"
     assert found["policy"] == {"allowed": True, "objection": None}
     assert (found["blocked_by"], found["attempts"]) == (None, 0)
@@ -176,11 +176,11 @@ def test_a_refund_at_its_end(
     """A final refund says why it ended, and that nothing will happen."""
     path = post(client, BODY).headers["location"]
     (refund,) = sqlite_store.list("gateway-1").refunds
-    refused = refund.moved(Status.REFUSED, clock(), failure_detail="paused")
+    refused = refund.with_status(Status.REFUSED, clock(), failure_detail="paused")
     sqlite_store.save(refund, refused)
     found = get(client, f"{path}/explain").json
 
-    assert found["summary"] == "Nothing was paid or spent: paused."
+    assert found["summary"] == "Nothing was paid and no nonce was used: paused."
     assert found["next"] == {"what": "Nothing.", "at": None}
     assert found["nodes"] == []
     assert found["unanswered"] == {}

@@ -18,7 +18,7 @@ def refund_path(client: TestClient) -> str:
 def _refuse_all(store: SQLStore, *, when: bool = True) -> None:
     for refund in store.list("gateway-1").refunds:
         if when and refund.status is Status.QUEUED:
-            store.save(refund, refund.moved(Status.REFUSED, refund.updated_at))
+            store.save(refund, refund.with_status(Status.REFUSED, refund.updated_at))
 
 
 def test_a_post_waits_for_the_end(

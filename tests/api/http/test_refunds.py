@@ -127,7 +127,7 @@ def test_what_went_wrong_is_told(client: TestClient, sqlite_store: SQLStore) -> 
     refund_id = _post(client).json["id"]
     before = sqlite_store.get(refund_id)
     assert before is not None
-    after = before.moved(
+    after = before.with_status(
         Status.REFUSED,
         before.updated_at + timedelta(seconds=1),
         failure_code="execution-reverted",

@@ -114,7 +114,7 @@ def test_columns_are_the_values() -> None:
         ("audit_checkpoints", Checkpoint),
     ):
         assert metadata.tables[table].c.keys() == [
-            f.name for f in fields(value) if f.name != "intended"
+            f.name for f in fields(value) if f.name != "intent_recorded"
         ]
     # Who holds a nonce, and which is next, is looked up.
     assert metadata.tables["sightings"].c.keys() == [
@@ -274,7 +274,7 @@ def test_impossible_wallets_and_answers(
     store: SQLStore, table: str, change: dict[str, object]
 ) -> None:
     """A pause has its time, a sighting its wallet, and an answer its refund."""
-    store.sight(opened(store), [sighting()])
+    store.add_unrecorded(opened(store), [sighting()])
     store.remember_answer(accepted(store).id, "{}", now())
 
     with pytest.raises(StoreError, match="constraint does not hold"):

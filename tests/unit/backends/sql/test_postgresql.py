@@ -230,7 +230,7 @@ def test_the_service_needs_few_rights(service: SQLStore) -> None:
     refund = broadcast(service)
     service.remember_answer(refund.id, "{}", now())
     (claimed,) = service.claim(later(60), later(80), 10)
-    service.sight(opened(service), [sighting(nonce=1)])
+    service.add_unrecorded(opened(service), [sighting(nonce=1)])
     service.pause(opened(service), Pause.FOREIGN_TRANSACTION, now())
     service.resume(opened(service), now())
 
@@ -245,8 +245,8 @@ def test_the_service_needs_few_rights(service: SQLStore) -> None:
 
     assert service.use_token("jti", later(60), now())
     assert service.count("bucket", 1) == 1
-    assert service.stop(1, now())
-    assert service.go_on(1)
+    assert service.pause_network(1, now())
+    assert service.resume_network(1)
     assert claimed == service.get(refund.id)
     assert len(service.history(refund.id)) == 4
 

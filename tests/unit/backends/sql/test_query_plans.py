@@ -61,7 +61,7 @@ EXPECTED = {
         "in flight": ["SELECT", "SELECT"],
         "below": ["SELECT"],
         "wallet": ["SELECT"],
-        "sighting": ["SELECT"],
+        "find_unrecorded": ["SELECT"],
         "get": ["SELECT"],
     },
     "postgresql": {
@@ -77,14 +77,14 @@ EXPECTED = {
         "in flight": ["SELECT", "SELECT"],
         "below": ["SELECT"],
         "wallet": ["SELECT"],
-        "sighting": ["SELECT"],
+        "find_unrecorded": ["SELECT"],
         "get": ["SELECT"],
     },
 }
 
 
 def _postponed(store: SQLStore, refund: Refund) -> Refund:
-    after = refund.postponed(now())
+    after = refund.with_due_at(now())
     store.save(refund, after)
     return after
 
@@ -106,7 +106,7 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
         "in flight": lambda it: store.in_flight(10),
         "below": lambda it: store.open_below(it.chain_id, WALLET, 9, 10),
         "wallet": lambda it: store.wallet(it.chain_id, WALLET),
-        "sighting": lambda it: store.sighting(it.chain_id, it.mark),
+        "find_unrecorded": lambda it: store.find_unrecorded(it.chain_id, it.mark),
         "get": lambda it: store.get(it.id),
     }
 
@@ -146,7 +146,7 @@ def test_the_audit_costs_a_refund_no_commit(store: SQLStore) -> None:
             at=now(),
             intent=intent,
         )
-        after = refund.moved(Status.SIGNED, now(), tx_hash="0x1")
+        after = refund.with_status(Status.SIGNED, now(), tx_hash="0x1")
         store.save(refund, after, transaction(refund, tx_hash="0x1"), outcome)
     store.seal()
     written = [each.record for each in store.sealed(0, 10)]

@@ -35,7 +35,7 @@ from tests.fixtures.ledger import (
 THEN = datetime(2026, 11, 1, 12, 30, 0, 123456, tzinfo=UTC)
 
 # What the first release had no columns for.
-ADDED = ("due_at", "attempts", "blocked_by", "intended")
+ADDED = ("due_at", "attempts", "blocked_by", "intent_recorded")
 FIRST = [f.name for f in fields(Refund) if f.name not in ADDED]
 
 

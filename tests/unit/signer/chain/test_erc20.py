@@ -1,4 +1,4 @@
-"""ERC-20: the calldata of a transfer, and the event that proves it."""
+"""ERC-20: calldata of transfers and balances, and the Transfer event."""
 
 from dataclasses import replace
 
@@ -15,11 +15,11 @@ from signer.chain.erc20 import (
     MARK_SIZE,
     TRANSFER,
     TRANSFER_EVENT,
-    balance_calldata,
     decode_transfer,
-    mark_of,
-    transfer_calldata,
-    transferred,
+    encode_balance_of,
+    encode_transfer,
+    has_exact_transfer,
+    read_mark,
 )
 from signer.errors import EncodingError
 from signer.ports import Log
@@ -33,8 +33,8 @@ addresses = st.binary(min_size=20, max_size=20).map(to_checksum_address)
 amounts = st.integers(0, 2**256 - 1)
 
 
-def test_selectors_are_those_that_eip_20_gives() -> None:
-    """The four bytes and the topic are what every explorer shows."""
+def test_selectors_and_topic() -> None:
+    """The selectors and the event topic are those of EIP-20."""
     assert TRANSFER.hex() == "a9059cbb"
     assert DECIMALS.hex() == "313ce567"
     assert BALANCE_OF.hex() == "70a08231"
@@ -51,40 +51,42 @@ marks = st.sampled_from([b""]) | st.binary(min_size=MARK_SIZE, max_size=MARK_SIZ
 def test_a_transfer_survives_the_round_trip(
     recipient: str, amount: int, mark: bytes
 ) -> None:
-    """All come back, from 68 bytes that eth-abi also reads, and the mark behind."""
-    calldata = transfer_calldata(recipient, amount, mark)
+    """
+    Recipient, amount and mark are decoded again; eth-abi reads the first 68 bytes.
+    """
+    calldata = encode_transfer(recipient, amount, mark)
 
     assert decode_transfer(calldata) == (recipient, amount, mark)
     assert len(calldata) == 68 + len(mark)
     assert calldata[:4] == keccak(text="transfer(address,uint256)")[:4]
     assert decode(("address", "uint256"), calldata[4:]) == (recipient.lower(), amount)
-    assert mark_of(calldata) == (mark or None)
+    assert read_mark(calldata) == (mark or None)
 
 
-def test_a_question_for_a_balance_is_what_eth_abi_writes() -> None:
-    """Selector and owner, 36 bytes."""
-    assert balance_calldata(CUSTOMER) == BALANCE_OF + encode(("address",), (CUSTOMER,))
+def test_balance_of_calldata() -> None:
+    """Selector and owner, 36 bytes, as eth-abi encodes them."""
+    assert encode_balance_of(CUSTOMER) == BALANCE_OF + encode(("address",), (CUSTOMER,))
 
 
 @given(st.binary(max_size=150) | st.binary(max_size=80).map(lambda b: TRANSFER + b))
-def test_noise_is_no_transfer(noise: bytes) -> None:
-    """Arbitrary bytes are refused by our error, or say what they are."""
+def test_random_bytes_are_not_a_transfer(noise: bytes) -> None:
+    """Random bytes raise EncodingError, or are the encoding of what is decoded."""
     try:
         recipient, amount, mark = decode_transfer(noise)
     except EncodingError:
         return
 
-    assert transfer_calldata(recipient, amount, mark) == noise
+    assert encode_transfer(recipient, amount, mark) == noise
 
 
-GOOD = transfer_calldata(CUSTOMER, 5)
+GOOD = encode_transfer(CUSTOMER, 5)
 MARK = bytes(range(MARK_SIZE))
 MARKED = GOOD + MARK
 
 
 @pytest.mark.parametrize("good", [GOOD, MARKED], ids=["plain", "marked"])
-def test_every_slip_in_the_calldata_is_noticed(good: bytes) -> None:
-    """One byte changed, cut or added: refused, or another transfer (T11)."""
+def test_every_changed_byte_of_the_calldata_is_noticed(good: bytes) -> None:
+    """One byte changed, removed or added: refused, or another transfer (T11)."""
     mutations = [
         good[:i] + bytes([good[i] ^ flip]) + good[i + 1 :]
         for i in range(len(good))
@@ -101,7 +103,7 @@ def test_every_slip_in_the_calldata_is_noticed(good: bytes) -> None:
             continue
 
         assert found != found_before
-        assert transfer_calldata(*found) == mutated
+        assert encode_transfer(*found) == mutated
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_every_slip_in_the_calldata_is_noticed(good: bytes) -> None:
     ],
 )
 def test_other_calldata_is_refused(calldata: bytes) -> None:
-    """Only the exact calldata of a transfer is one."""
+    """Only the exact calldata of a transfer is decoded."""
     with pytest.raises(EncodingError):
         decode_transfer(calldata)
 
@@ -146,10 +148,10 @@ def test_other_calldata_is_refused(calldata: bytes) -> None:
     ],
     ids=["nothing", "no mark", "short", "long", "approve"],
 )
-def test_other_calldata_bears_no_mark(calldata: bytes) -> None:
-    """Sixteen bytes behind something else are no mark of ours (R23)."""
-    assert mark_of(calldata) is None
-    assert mark_of(MARKED) == MARK
+def test_other_calldata_has_no_mark(calldata: bytes) -> None:
+    """Sixteen bytes after other calldata are not a mark (R23)."""
+    assert read_mark(calldata) is None
+    assert read_mark(MARKED) == MARK
 
 
 def _topic(address: str) -> bytes:
@@ -164,7 +166,9 @@ EVENT = Log(
 
 
 def _paid(*logs: Log) -> bool:
-    return transferred(logs, token=TOKEN, sender=WALLET, recipient=CUSTOMER, amount=5)
+    return has_exact_transfer(
+        logs, token=TOKEN, sender=WALLET, recipient=CUSTOMER, amount=5
+    )
 
 
 OTHERS = [
@@ -178,16 +182,16 @@ OTHERS = [
 ]
 
 
-def test_the_event_proves_the_transfer() -> None:
-    """The token's own event, in any spelling of its address, among any others."""
+def test_an_exact_event_is_found() -> None:
+    """The token's own event counts, whatever the case of its address, among others."""
     assert _paid(EVENT)
     assert _paid(replace(EVENT, address=TOKEN.lower()))
     assert _paid(*OTHERS, EVENT, *OTHERS)
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=range(len(OTHERS)))
-def test_another_event_proves_nothing(other: Log) -> None:
-    """Another contract, event, sender, recipient or shape is no proof (R21)."""
+def test_another_event_does_not_match(other: Log) -> None:
+    """Another contract, event, sender, recipient or shape does not match (R21)."""
     assert not _paid(other)
 
 
@@ -202,17 +206,19 @@ def test_another_event_proves_nothing(other: Log) -> None:
         b"",
     ],
 )
-def test_another_amount_proves_nothing(data: bytes) -> None:
-    """The event's data is exactly 32 bytes with the amount (R21: fee on transfer)."""
+def test_another_amount_does_not_match(data: bytes) -> None:
+    """
+    The event's data must be exactly 32 bytes with the amount (R21: fee on transfer).
+    """
     assert not _paid(replace(EVENT, data=data))
 
 
-def test_nothing_proves_nothing() -> None:
-    """A receipt without events is no proof, whatever its status (R21)."""
+def test_no_events_do_not_match() -> None:
+    """A receipt without events does not match, whatever its status (R21)."""
     assert not _paid()
 
 
 @pytest.mark.parametrize("amount", [0, 5, 1])
-def test_two_transfers_are_as_wrong_as_none(amount: int) -> None:
+def test_two_transfers_do_not_match(amount: int) -> None:
     """A second transfer to the recipient in one receipt is a mismatch."""
     assert not _paid(EVENT, replace(EVENT, data=encode(("uint256",), (amount,))))

@@ -1,4 +1,4 @@
-"""Strict DER: one spelling for each key and each signature, and no other."""
+"""Strict DER: one encoding for each key and each signature."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -30,27 +30,27 @@ SIGNATURE = KEY.sign(hashlib.sha256(b"der").digest(), hasher=None)
 scalars = st.integers(1, N - 1)
 
 
-def _spelled(r: int, s: int) -> bytes:
+def _encode(r: int, s: int) -> bytes:
     """Return the DER as asn1crypto writes it."""
     return bytes(DSASignature({"r": r, "s": s}).dump())
 
 
 @given(r=scalars, s=scalars)
 def test_a_signature_survives_the_round_trip(r: int, s: int) -> None:
-    """Every r and s in 1..N-1 comes back, and asn1crypto spells them the same."""
+    """Every r and s in 1..N-1 is decoded again, and asn1crypto encodes it the same."""
     der = encode_signature(r, s)
 
     assert parse_signature(der) == (r, s)
-    assert der == _spelled(r, s)
+    assert der == _encode(r, s)
 
 
 @pytest.mark.parametrize(
     "number", [1, 2, 127, 128, 255, 256, 2**239, 2**247, 2**248 - 1, 2**255, N - 1]
 )
 def test_short_and_long_numbers(number: int) -> None:
-    """Numbers of 1, 30, 31 and 32 bytes, with a leading zero where due (S6)."""
-    assert parse_signature(_spelled(number, 1)) == (number, 1)
-    assert parse_signature(_spelled(1, number)) == (1, number)
+    """Numbers of 1, 30, 31 and 32 bytes, with a leading zero where needed (S6)."""
+    assert parse_signature(_encode(number, 1)) == (number, 1)
+    assert parse_signature(_encode(1, number)) == (1, number)
 
 
 @pytest.mark.parametrize(
@@ -58,24 +58,24 @@ def test_short_and_long_numbers(number: int) -> None:
     [0, -1, N, N + 1, arithmetic.P, 2**256 - 1, 2**256, 2**264, -(2**255), 2**2048],
 )
 def test_numbers_out_of_range(number: int) -> None:
-    """r and s are in 1..N-1, whichever of the two is not (S10)."""
+    """r and s must both be in 1..N-1 (S10)."""
     with pytest.raises(EncodingError):
-        parse_signature(_spelled(number, 1))
+        parse_signature(_encode(number, 1))
     with pytest.raises(EncodingError):
-        parse_signature(_spelled(1, number))
+        parse_signature(_encode(1, number))
 
 
 @pytest.mark.parametrize("r", [0, N, N + 1])
-def test_the_range_is_refused_by_name(r: int) -> None:
-    """The edges are good DER, and are refused for what they say."""
+def test_out_of_range_numbers_have_their_own_message(r: int) -> None:
+    """0 and N are valid DER, and the error names the range."""
     with pytest.raises(EncodingError, match="out of range"):
-        parse_signature(_spelled(r, 1))
+        parse_signature(_encode(r, 1))
     with pytest.raises(EncodingError, match="out of range"):
-        parse_signature(_spelled(1, r))
+        parse_signature(_encode(1, r))
 
 
 def _mutations(der: bytes) -> Iterator[bytes]:
-    """Yield each way to change one byte, to cut, or to add one byte."""
+    """Yield each way to change, remove or add one byte."""
     for i in range(len(der)):
         for byte in range(256):
             if byte != der[i]:
@@ -87,8 +87,10 @@ def _mutations(der: bytes) -> Iterator[bytes]:
         yield bytes([byte]) + der
 
 
-def test_every_slip_in_a_signature_is_noticed() -> None:
-    """One byte changed, cut or added: refused, or canonical DER of other numbers."""
+def test_every_changed_byte_of_a_signature_is_noticed() -> None:
+    """
+    One byte changed, removed or added: refused, or canonical DER of other numbers.
+    """
     accepted = 0
     for mutated in _mutations(SIGNATURE):
         try:
@@ -97,7 +99,7 @@ def test_every_slip_in_a_signature_is_noticed() -> None:
             continue
         accepted += 1
 
-        assert _spelled(r, s) == mutated
+        assert _encode(r, s) == mutated
         assert 0 < r < N
         assert 0 < s < N
 
@@ -105,27 +107,27 @@ def test_every_slip_in_a_signature_is_noticed() -> None:
     assert 0 < accepted <= 64 * 255
 
 
-def test_every_slip_in_a_public_key_is_noticed() -> None:
-    """No single byte can be changed, cut or added without being refused."""
+def test_every_changed_byte_of_a_public_key_is_refused() -> None:
+    """No byte can be changed, removed or added."""
     for mutated in _mutations(SPKI):
         with pytest.raises(EncodingError):
             parse_public_key(mutated)
 
 
 @given(st.binary(max_size=200))
-def test_noise_is_no_signature(noise: bytes) -> None:
-    """Arbitrary bytes are refused by our error, or are canonical DER."""
+def test_random_bytes_are_not_a_signature(noise: bytes) -> None:
+    """Random bytes raise EncodingError, or are canonical DER."""
     try:
         r, s = parse_signature(noise)
     except EncodingError:
         return
 
-    assert _spelled(r, s) == noise
+    assert _encode(r, s) == noise
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=70).map(lambda b: SPKI[:23] + b))
-def test_noise_is_no_public_key(noise: bytes) -> None:
-    """Arbitrary bytes are refused by our error, or are canonical DER."""
+def test_random_bytes_are_not_a_public_key(noise: bytes) -> None:
+    """Random bytes raise EncodingError, or are canonical DER."""
     try:
         key = parse_public_key(noise)
     except EncodingError:
@@ -151,22 +153,22 @@ def test_noise_is_no_public_key(noise: bytes) -> None:
         (5).to_bytes(32, "big") * 2,
     ],
 )
-def test_other_spellings_of_a_signature(der: bytes) -> None:
-    """BER's long, indefinite and padded forms, extra members and raw r||s are none."""
+def test_other_encodings_of_a_signature_are_refused(der: bytes) -> None:
+    """BER's long, indefinite and padded forms, extra members and raw r||s."""
     with pytest.raises(EncodingError):
         parse_signature(der)
 
 
 @pytest.mark.parametrize("answer", [None, "3006020101020101", 7, []])
-def test_an_answer_of_another_type_is_no_signature(answer: bytes) -> None:
-    """A device that answers with no bytes at all gets the same error."""
+def test_another_type_is_not_a_signature(answer: bytes) -> None:
+    """A device answer that is not bytes raises EncodingError, too."""
     with pytest.raises(EncodingError):
         parse_signature(answer)
 
 
 @given(st.integers(1, N - 1).map(coincurve.PrivateKey.from_int))
 def test_a_public_key_survives_the_round_trip(key: coincurve.PrivateKey) -> None:
-    """Every key comes back from what pyca/cryptography writes, and is written alike."""
+    """Every key that pyca/cryptography encodes is decoded, and encoded the same."""
     encoded = spki(point(key))
 
     assert parse_public_key(encoded) == PublicKey(point(key))
@@ -229,7 +231,7 @@ def _explicit_parameters() -> bytes:
         "Ed25519",
     ],
 )
-def test_other_keys(make: Callable[[], bytes]) -> None:
-    """Only id-ecPublicKey on named secp256k1, uncompressed, is a key of ours (S12)."""
+def test_other_keys_are_refused(make: Callable[[], bytes]) -> None:
+    """Only id-ecPublicKey on named secp256k1, uncompressed, is accepted (S12)."""
     with pytest.raises(EncodingError):
         parse_public_key(make())

@@ -37,14 +37,14 @@ scalars = st.integers(1, N - 1)
 
 
 def test_the_order_is_that_of_sec_2() -> None:
-    """N is the order that SEC 2 gives, as the second opinion also has it."""
+    """N is the order in SEC 2, and that of the independent implementation."""
     assert arithmetic.N == N
     assert HALF_N == (N - 1) // 2
 
 
 @given(s=scalars)
 def test_the_lower_s_is_one_of_the_two_that_verify(s: int) -> None:
-    """The result is s or N - s, in 1..N/2, the same for both."""
+    """The result is s or N - s, in 1..N/2, and the same for both."""
     low = normalize_s(s)
 
     assert low in (s, N - s)
@@ -65,7 +65,7 @@ def test_the_edges_of_low_s(s: int, low: int) -> None:
 def test_every_signature_recovers_to_its_key(
     key: coincurve.PrivateKey, digest: bytes, high: bool
 ) -> None:
-    """Whichever s the device chose, the result is low-s with the fitting parity."""
+    """Whichever s the device chose, the result is low-s with the matching parity."""
     r, s, y_parity = components(key, digest)
 
     signature = recoverable(r, N - s if high else s, digest, PublicKey(point(key)))
@@ -79,7 +79,7 @@ def test_every_signature_recovers_to_its_key(
 def test_any_numbers_recover_with_their_own_parity(
     y_parity: int, r: int, s: int, digest: bytes
 ) -> None:
-    """For every (r, s) that has a key, that key and parity are found again."""
+    """For every (r, s) that has a key, that key and parity are found."""
     try:
         key = recovered(r, normalize_s(s), y_parity, digest)
     except ValueError:  # Half of all r are no x coordinate.
@@ -117,8 +117,8 @@ def test_a_signature_by_another_key_is_refused(key: coincurve.PrivateKey) -> Non
 
 
 @pytest.mark.parametrize("recovery_id", [2, 3])
-def test_an_r_past_the_order_is_told_apart(recovery_id: int) -> None:
-    """What recovers only with id 2 or 3 is no wrong key, and still no answer (S4)."""
+def test_an_r_above_the_order_has_its_own_error(recovery_id: int) -> None:
+    """A signature that needs id 2 or 3 is not reported as a wrong key (S4)."""
     digest, key, der = past_the_order(recovery_id)
 
     with pytest.raises(UnrepresentableError):
@@ -127,7 +127,7 @@ def test_an_r_past_the_order_is_told_apart(recovery_id: int) -> None:
 
 @pytest.mark.parametrize("number", [0, N, N + 1, 2**256 - 1, 2**256, 2**300, -1])
 def test_numbers_out_of_range_recover_to_nothing(number: int) -> None:
-    """Whoever skips the range check gets our error, and no signature."""
+    """A caller that skips the range check gets RecoveryError."""
     with pytest.raises(RecoveryError):
         recoverable(number, 1, DIGEST, PINNED)
     with pytest.raises(RecoveryError):
@@ -135,14 +135,14 @@ def test_numbers_out_of_range_recover_to_nothing(number: int) -> None:
 
 
 @pytest.mark.parametrize("r", [0, -1, N, N + 1, arithmetic.P, 2**256 - 1])
-def test_r_out_of_range_is_no_signature(r: int) -> None:
+def test_r_out_of_range_is_refused(r: int) -> None:
     """r is in 1..N-1 (S10)."""
     with pytest.raises(EncodingError):
         Signature(r, 1, 0)
 
 
 @pytest.mark.parametrize("s", [0, -1, HALF_N + 1, N - 1, N])
-def test_s_out_of_range_is_no_signature(s: int) -> None:
+def test_s_out_of_range_is_refused(s: int) -> None:
     """s is in 1..N/2 (EIP-2)."""
     with pytest.raises(EncodingError):
         Signature(1, s, 0)
@@ -150,7 +150,7 @@ def test_s_out_of_range_is_no_signature(s: int) -> None:
 
 @pytest.mark.parametrize("y_parity", [-1, 2, 3, 27, 28])
 def test_a_parity_is_zero_or_one(y_parity: int) -> None:
-    """Ethereum has no place for recovery ids 2 and 3, and 27 is not a parity."""
+    """Recovery ids 2 and 3 and the legacy 27 are refused."""
     with pytest.raises(EncodingError):
         Signature(1, 1, y_parity)
 
@@ -158,7 +158,7 @@ def test_a_parity_is_zero_or_one(y_parity: int) -> None:
 @pytest.mark.parametrize(
     ("r", "s", "y_parity"), [(1, 1, 0), (N - 1, HALF_N, 1), (2**200, 255, 1)]
 )
-def test_sixty_five_bytes_whatever_the_numbers(r: int, s: int, y_parity: int) -> None:
+def test_a_signature_always_has_65_bytes(r: int, s: int, y_parity: int) -> None:
     """r and s are padded to 32 bytes each, and the parity is the last byte (S6)."""
     encoded = Signature(r, s, y_parity).to_bytes()
 
@@ -168,13 +168,13 @@ def test_sixty_five_bytes_whatever_the_numbers(r: int, s: int, y_parity: int) ->
     assert encoded[64] == y_parity
 
 
-def test_a_signature_does_not_show_itself() -> None:
-    """Signature bytes never reach a log, so the repr has none."""
+def test_repr_hides_the_signature() -> None:
+    """Signature bytes must not reach a log."""
     assert repr(Signature(123456789, 987654321, 1)) == "Signature(...)"
 
 
-def test_recovery_of_nothing_is_an_error() -> None:
-    """An r that is no x coordinate, or a digest of another size, recovers nothing."""
+def test_recovery_without_a_key_is_an_error() -> None:
+    """An r that is not an x coordinate, or a digest of another size, has no key."""
     assert not arithmetic.on_curve((5, 0))
     with pytest.raises(RecoveryError):
         Signature(5, 1, 0).recover(DIGEST)
@@ -198,12 +198,12 @@ def test_recovery_of_nothing_is_an_error() -> None:
     ],
 )
 def test_only_an_uncompressed_point_of_the_curve_is_a_key(uncompressed: bytes) -> None:
-    """Other lengths, forms and points are no public key (S12)."""
+    """Other lengths, forms and points are refused (S12)."""
     with pytest.raises(EncodingError):
         PublicKey(uncompressed)
 
 
-def test_a_point_of_another_curve_is_no_key() -> None:
+def test_a_point_of_another_curve_is_refused() -> None:
     """A P-256 key has the right length, and is not on secp256k1 (S12)."""
     stranger = ec.derive_private_key(7, ec.SECP256R1()).public_key()
     encoded = stranger.public_bytes(
@@ -215,14 +215,14 @@ def test_a_point_of_another_curve_is_no_key() -> None:
 
 
 @given(key=keys)
-def test_the_address_is_what_eth_keys_says(key: coincurve.PrivateKey) -> None:
+def test_the_address_is_that_of_eth_keys(key: coincurve.PrivateKey) -> None:
     """The address is the last 20 bytes of keccak256(x || y), in EIP-55's spelling."""
     public_key = PublicKey(point(key))
 
     assert public_key.address == EthPublicKey(point(key)[1:]).to_checksum_address()
 
 
-def test_a_digest_is_passed_on() -> None:
+def test_a_valid_digest_is_returned() -> None:
     """32 bytes that are not all zero are a digest."""
     assert checked_digest(DIGEST) == DIGEST
     assert checked_digest(bytes(31) + b"\x01") == bytes(31) + b"\x01"
@@ -243,7 +243,7 @@ def test_a_digest_is_passed_on() -> None:
         int.from_bytes(DIGEST, "big"),
     ],
 )
-def test_nothing_else_is_a_digest(digest: bytes) -> None:
+def test_other_digests_are_refused(digest: bytes) -> None:
     """Other sizes, types and 32 zeros are refused before a device sees them (S9)."""
     with pytest.raises(InvalidInputError) as caught:
         checked_digest(digest)

@@ -1,4 +1,4 @@
-"""Both kinds of transaction: eth-account's bytes, nothing that must not be signed."""
+"""EIP-1559 and legacy transactions, compared with eth-account."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,7 +55,7 @@ _addresses = st.binary(min_size=20, max_size=20).map(to_checksum_address)
 
 @st.composite
 def fee_market_transactions(draw: st.DrawFn) -> Transaction:
-    """Return any EIP-1559 transaction that may be signed."""
+    """Return any valid EIP-1559 transaction."""
     low, high = sorted((draw(_fees), draw(_fees)))
     return Transaction(
         chain_id=draw(st.integers(1, 2**64 - 1)),
@@ -109,7 +109,7 @@ def _as_eth_account(transaction: AnyTransaction) -> dict[str, Any]:
 
 
 @given(transaction=fee_market_transactions(), signature=signatures)
-def test_every_byte_is_eth_accounts(
+def test_bytes_equal_those_of_eth_account(
     transaction: Transaction, signature: Signature
 ) -> None:
     """Digest and signed bytes equal those of eth-account, for all fields (S11)."""
@@ -122,7 +122,7 @@ def test_every_byte_is_eth_accounts(
 
 
 @given(transaction=transactions)
-def test_a_wallets_transaction_is_read_as_it_was_meant(
+def test_transactions_of_eth_account_are_decoded(
     transaction: AnyTransaction,
 ) -> None:
     """What eth-account signs is decoded to the same fields, hash and sender (S11)."""
@@ -144,18 +144,18 @@ def test_a_wallets_transaction_is_read_as_it_was_meant(
 
 
 @given(transaction=transactions, signature=signatures)
-def test_decoding_turns_serialising_round(
+def test_a_serialised_transaction_is_decoded_again(
     transaction: AnyTransaction, signature: Signature
 ) -> None:
-    """What was serialised is read back whole."""
+    """All fields and the signature are equal."""
     raw = transaction.serialise(signature)
 
     assert SignedBytes.decode(raw) == SignedBytes(raw, transaction, signature)
 
 
 @given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda b: b"\x02" + b))
-def test_noise_is_refused_by_our_errors(noise: bytes) -> None:
-    """Arbitrary bytes are refused, or are a canonical transaction."""
+def test_random_bytes_raise_our_errors(noise: bytes) -> None:
+    """Random bytes raise EncodingError, or are a canonical transaction."""
     try:
         decoded = SignedBytes.decode(noise)
     except HotWalletError:
@@ -176,10 +176,8 @@ _fields = st.one_of(
     st.lists(_fields, min_size=8, max_size=10)
     | st.lists(_fields, min_size=11, max_size=13),
 )
-def test_rlp_of_other_fields_is_refused_by_our_errors(
-    kind: bytes, fields: list[Any]
-) -> None:
-    """Well-formed RLP of the wrong things is refused, or is canonical."""
+def test_rlp_of_other_fields_raises_our_errors(kind: bytes, fields: list[Any]) -> None:
+    """Well-formed RLP of other fields raises our errors, or is canonical."""
     raw = kind + rlp.encode(fields)
     try:
         decoded = SignedBytes.decode(raw)
@@ -190,8 +188,8 @@ def test_rlp_of_other_fields_is_refused_by_our_errors(
 
 
 @both_kinds
-def test_every_slip_in_signed_bytes_is_noticed(plain: AnyTransaction) -> None:
-    """One byte changed, cut or added: refused, or a transaction that says it (T11)."""
+def test_every_changed_byte_of_signed_bytes_is_noticed(plain: AnyTransaction) -> None:
+    """One byte changed, removed or added: refused, or another transaction (T11)."""
     raw = replace(plain, data=b"\xa9\x05\x9c\xbb" + bytes(64)).serialise(SIGNATURE)
     original = SignedBytes.decode(raw)
     mutations = [
@@ -230,8 +228,8 @@ def _nested(depth: int) -> bytes:
 
 @pytest.mark.parametrize("depth", [0, 10, 1_000, 10_000])
 @pytest.mark.parametrize("kind", [b"\x02", b""], ids=["1559", "legacy"])
-def test_lists_may_not_nest(kind: bytes, depth: int) -> None:
-    """RLP of any depth is refused by our error, not by the interpreter's stack."""
+def test_nested_lists_raise_our_error(kind: bytes, depth: int) -> None:
+    """Deep RLP raises EncodingError, not RecursionError."""
     with pytest.raises(EncodingError):
         SignedBytes.decode(kind + _nested(depth))
 
@@ -323,8 +321,8 @@ def _legacy_with(position: int, value: bytes | int) -> Callable[[], bytes]:
         "legacy high s",
     ],
 )
-def test_what_is_no_signed_transfer_is_refused(make: Callable[[], bytes]) -> None:
-    """Other types, shapes and signatures out of range are EncodingErrors."""
+def test_other_signed_bytes_are_refused(make: Callable[[], bytes]) -> None:
+    """Other types and shapes, and signatures out of range, raise EncodingError."""
     with pytest.raises(EncodingError):
         SignedBytes.decode(make())
 
@@ -353,7 +351,10 @@ def test_what_is_no_signed_transfer_is_refused(make: Callable[[], bytes]) -> Non
     ],
 )
 def test_fields_out_of_range(field: str, values: tuple[Any, ...]) -> None:
-    """Nothing out of range can even be built (T5, T8; EIP-155, 1559, 2681, 7825)."""
+    """
+    No transaction with a field out of range can be built (T5, T8; EIP-155, 1559, 2681,
+    7825).
+    """
     for value in values:
         with pytest.raises(InvalidInputError):
             replace(PLAIN, **{field: value})
@@ -371,7 +372,7 @@ def test_fields_out_of_range(field: str, values: tuple[Any, ...]) -> None:
     ],
 )
 def test_the_edges_of_the_ranges(field: str, values: tuple[int, ...]) -> None:
-    """The first and the last value of every range are still in it."""
+    """The first and the last value of each range are valid."""
     for value in values:
         changes: dict[str, Any] = {field: value}
 
@@ -392,19 +393,19 @@ def test_the_edges_of_the_ranges(field: str, values: tuple[int, ...]) -> None:
 def test_a_legacy_transactions_fields_out_of_range(
     field: str, values: tuple[Any, ...]
 ) -> None:
-    """The older kind has the same ranges (T5, T8)."""
+    """Legacy transactions have the same ranges (T5, T8)."""
     for value in values:
         with pytest.raises(InvalidInputError):
             replace(LEGACY, **{field: value})
 
 
 def test_a_gas_price_is_both_fees() -> None:
-    """Who records and raises fees need not know the kind."""
+    """Callers read the fees of both kinds by the same names."""
     assert LEGACY.max_fee_per_gas == LEGACY.max_priority_fee_per_gas == 2 * 10**9
 
 
 def test_the_example_of_eip_155() -> None:
-    """The specification's own transaction has its hash, its v and its bytes."""
+    """The transaction in EIP-155 has the hash, v and bytes given there."""
     example = load("eips")["eip155"]
     fields = example["transaction"]
 
@@ -425,7 +426,7 @@ def test_the_example_of_eip_155() -> None:
 
 
 def test_the_price_of_all_the_gas_is_a_uint256() -> None:
-    """Gas times fee may be 2**256 - 1 at most, as no node would take more."""
+    """Gas times max fee may be at most 2**256 - 1; nodes refuse more."""
     replace(PLAIN, gas=2**16, max_fee_per_gas=2**240 - 1)
 
     with pytest.raises(InvalidInputError, match="max_fee_per_gas"):
@@ -437,8 +438,8 @@ def test_the_most_gas_is_that_of_eip_7825() -> None:
     assert MAX_GAS == 16_777_216
 
 
-def test_the_refusal_names_the_field() -> None:
-    """Whoever reads the error knows what to mend."""
+def test_the_error_names_the_field() -> None:
+    """The error's ``field`` is the one that is out of range."""
     with pytest.raises(InvalidInputError, match="chain_id") as caught:
         replace(PLAIN, chain_id=0)
 
@@ -446,8 +447,8 @@ def test_the_refusal_names_the_field() -> None:
 
 
 @pytest.mark.parametrize("case", load("ttEIP1559"), ids=lambda case: case["name"])
-def test_ethereums_own_vectors(case: dict[str, str]) -> None:
-    """ethereum/tests' ttEIP1559 end as they say (T8)."""
+def test_ethereum_vectors(case: dict[str, str]) -> None:
+    """The ttEIP1559 vectors of ethereum/tests have their expected results (T8)."""
     raw = bytes(HexBytes(case["txbytes"]))
 
     if case["result"] == "valid":

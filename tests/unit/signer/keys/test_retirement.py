@@ -92,4 +92,4 @@ def _finish(world: World) -> None:
     """Bring the refund to its end without the keeper."""
     world.mine_deep()
     for _ in range(3):
-        world.tracker.track()
+        world.confirmation_tracker.track()

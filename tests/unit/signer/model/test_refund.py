@@ -1,4 +1,4 @@
-"""The refund's states, and the moves between them."""
+"""Statuses of a refund, legal moves and ids."""
 
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ def _refund(status: Status) -> Refund:
 
 
 def test_the_legal_moves() -> None:
-    """The picture of docs/explanation/refunds.md, line by line."""
+    """They are those of the diagram in docs/explanation/refunds.md."""
     assert {(str(a), str(b)) for a in MOVES for b in MOVES[a]} == {
         ("queued", "reserved"),
         ("queued", "mined"),
@@ -49,12 +49,12 @@ def test_the_legal_moves() -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(Status, Status)))
-def test_a_refund_moves_along_these_only(before: Status, after: Status) -> None:
-    """A legal move counts the version up; another one is a programming error."""
+def test_only_legal_moves_are_possible(before: Status, after: Status) -> None:
+    """A legal move increases the version; another one raises ValueError."""
     refund = replace(_refund(before), attempts=3, blocked_by="chain-unavailable")
 
     if after in MOVES[before]:
-        moved = refund.moved(after, NOW, tx_hash="0x1")
+        moved = refund.with_status(after, NOW, tx_hash="0x1")
 
         assert moved == replace(
             refund,
@@ -68,11 +68,11 @@ def test_a_refund_moves_along_these_only(before: Status, after: Status) -> None:
         )
     else:
         with pytest.raises(ValueError, match=f"from {before} to {after}"):
-            refund.moved(after, NOW)
+            refund.with_status(after, NOW)
 
 
-def test_final_is_what_nothing_leads_out_of() -> None:
-    """Four states are final, the others are what workers look for."""
+def test_final_statuses_have_no_moves() -> None:
+    """Four statuses are final; workers process the others."""
     final = {status for status in Status if status.is_final}
 
     assert final == {
@@ -86,25 +86,28 @@ def test_final_is_what_nothing_leads_out_of() -> None:
     assert not UNSENT & IN_FLIGHT
 
 
-def test_a_postponed_refund_has_not_moved() -> None:
-    """Only when it is due, and why, is changed, under the next version."""
+def test_with_due_at_keeps_the_status() -> None:
+    """Only the due date, its reason and the version change."""
     refund = _refund(Status.SIGNED)
 
-    later = refund.postponed(NOW, attempts=2, blocked_by="chain-unavailable")
+    later = refund.with_due_at(NOW, attempts=2, blocked_by="chain-unavailable")
 
     assert later == replace(
         refund, version=1, due_at=NOW, attempts=2, blocked_by="chain-unavailable"
     )
 
 
-def test_a_move_may_say_when_it_is_due() -> None:
-    """A refund that is sent is looked at later than one that is held."""
-    assert _refund(Status.QUEUED).moved(Status.RESERVED, NOW, due_at=NOW).due_at == NOW
+def test_a_move_may_set_the_due_date() -> None:
+    """By default the refund stays claimed for ``HOLD``."""
+    assert (
+        _refund(Status.QUEUED).with_status(Status.RESERVED, NOW, due_at=NOW).due_at
+        == NOW
+    )
 
 
 @pytest.mark.parametrize("field", ["sender", "nonce", "gas_limit"])
-def test_half_a_reservation_is_none(field: str) -> None:
-    """Payer, nonce and gas are given together, or something is very wrong."""
+def test_a_partial_reservation_is_an_error(field: str) -> None:
+    """Sender, nonce and gas limit are set together."""
     given: dict[str, Any] = {"sender": "0x", "nonce": 7, "gas_limit": 60_000}
     reserved = replace(queued(), **given)
 
@@ -113,8 +116,8 @@ def test_half_a_reservation_is_none(field: str) -> None:
     assert reserved.reservation() == ("0x", 7, 60_000)
 
 
-def test_a_refund_does_not_change() -> None:
-    """A refund is a value; a move makes a new one."""
+def test_a_refund_is_immutable() -> None:
+    """A move returns a new value."""
     refund = _refund(Status.QUEUED)
 
     with pytest.raises(FrozenInstanceError):
@@ -122,7 +125,7 @@ def test_a_refund_does_not_change() -> None:
 
 
 def test_ids_sort_by_time_and_do_not_repeat() -> None:
-    """An id is rf_, 12 digits of milliseconds, and 80 random bits."""
+    """An id is rf_, 12 hex digits of milliseconds, and 80 random bits."""
     later = [NOW + timedelta(milliseconds=number) for number in range(100)]
 
     ids = [new_refund_id(at) for at in later]
@@ -137,6 +140,6 @@ def test_ids_sort_by_time_and_do_not_repeat() -> None:
 @pytest.mark.parametrize(
     "text", ["", "rf_", "rf_" + "0" * 31, "rf_" + "0" * 33, "rf_" + "G" * 32, "0" * 35]
 )
-def test_other_texts_are_no_ids(text: str) -> None:
-    """Only what new_refund_id returns looks like it."""
+def test_other_texts_are_not_ids(text: str) -> None:
+    """Only the format of ``new_refund_id`` is an id."""
     assert not is_refund_id(text)

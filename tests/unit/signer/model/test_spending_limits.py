@@ -1,15 +1,12 @@
-"""How much may leave in an hour and in a day (R27)."""
+"""Hourly and daily spending limits (R27)."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from signer.config.networks import Token
-from signer.errors import LimitReachedError
-from signer.model.refund import Status
-from signer.model.spending_limits import NO_LIMITS, Limits, Spent, hour_of
+from signer.model.spending_limits import NO_LIMITS, Limits, Spent, hour_number
 from tests.fixtures.scripted_chain import TOKEN
-from tests.support.refunds import World
 
 
 @pytest.mark.parametrize(
@@ -25,15 +22,15 @@ from tests.support.refunds import World
         (NO_LIMITS, None),
     ],
 )
-def test_a_limit_may_be_reached_and_not_passed(
+def test_a_limit_may_be_reached_and_not_exceeded(
     limits: Limits, name: str | None
 ) -> None:
-    """What was spent and the amount may be the limit itself; the first is named."""
-    assert limits.reached(5, Spent(hour=5, day=25, recipient=55)) == name
+    """The sum may equal the limit; the first exceeded limit is named."""
+    assert limits.first_exceeded(5, Spent(hour=5, day=25, recipient=55)) == name
 
 
-def test_limits_are_whole_tokens_in_the_file() -> None:
-    """They become base units, and what is not there is no limit."""
+def test_limits_from_a_token() -> None:
+    """The file has whole tokens; a missing limit is None."""
     token = Token(
         address=TOKEN,
         decimals=6,
@@ -42,31 +39,13 @@ def test_limits_are_whole_tokens_in_the_file() -> None:
         daily_limit="99.5",
     )
 
-    assert Limits.of(token) == Limits(50_000_000, 99_500_000, None)
+    assert Limits.from_token(token) == Limits(50_000_000, 99_500_000, None)
 
 
-def test_hours_are_numbered() -> None:
-    """An hour begins with its first second, and ends before the next one's."""
+def test_hour_numbers() -> None:
+    """An hour includes its first second and excludes the next hour's."""
     noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
-    assert hour_of(datetime(1970, 1, 1, tzinfo=UTC)) == 0
-    assert hour_of(noon) - hour_of(noon - timedelta(seconds=1)) == 1
-    assert hour_of(noon) == hour_of(noon + timedelta(minutes=59, seconds=59))
-
-
-def test_what_would_pass_a_limit_waits(world: World) -> None:
-    """No nonce is given out for it until there is room again (R27)."""
-    token = world.network.tokens["TUSD"].model_copy(update={"hourly_limit": "12.5"})
-    world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
-    world.broadcast()
-    refund = world.accepted()
-
-    with pytest.raises(LimitReachedError, match="hourly_limit"):
-        world.step(refund)
-    world.work()
-    waiting = world.stored(refund)
-    world.work(after=timedelta(hours=1))
-
-    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "limit-reached")
-    assert world.stored(refund).status is Status.BROADCAST
-    assert world.stored(refund).nonce == 1
+    assert hour_number(datetime(1970, 1, 1, tzinfo=UTC)) == 0
+    assert hour_number(noon) - hour_number(noon - timedelta(seconds=1)) == 1
+    assert hour_number(noon) == hour_number(noon + timedelta(minutes=59, seconds=59))

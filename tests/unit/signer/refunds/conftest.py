@@ -17,7 +17,7 @@ from tests.support.sweeps import Left, left_behind
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder, in memory where the system has such files."""
+    """Return a folder, on a memory file system if there is one."""
     memory = Path("/dev/shm")
     if not memory.is_dir():
         yield tmp_path
@@ -34,7 +34,7 @@ def world(empty: Callable[[], Ledger]) -> World:
 
 @pytest.fixture
 def left(world: World) -> Left:
-    """A wallet that was rotated away from, and what it left behind."""
+    """The balances of a former key's address."""
     return left_behind(world)
 
 
@@ -42,7 +42,7 @@ def left(world: World) -> Left:
 def empty(
     _sqlite_template: Path, folder: Path, opened: Callable[[Path], Ledger]
 ) -> Callable[[], Ledger]:
-    """Return a maker of ledgers that never saw a refund."""
+    """Return a function that creates an empty ledger."""
     made = iter(range(10_000))
 
     def make() -> Ledger:
@@ -55,7 +55,9 @@ def empty(
 
 @pytest.fixture
 def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
-    """Return what empties the one ledger, which is faster than to open another."""
+    """
+    Return a function that empties one ledger, which is faster than creating another.
+    """
     store = empty()
     database = store._database  # type: ignore[attr-defined]  # No port forgets.
 
@@ -71,7 +73,7 @@ def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
 
 @pytest.fixture
 def opened() -> Iterator[Callable[[Path], Ledger]]:
-    """Return what opens a ledger, and closes it behind the test."""
+    """Return a function that opens a ledger and closes it after the test."""
     with ExitStack() as stores:
         yield lambda path: stores.enter_context(closing(SQLStore(f"sqlite:///{path}")))
 
@@ -80,7 +82,7 @@ def opened() -> Iterator[Callable[[Path], Ledger]]:
 def backup(
     world: World, folder: Path, opened: Callable[[Path], Ledger]
 ) -> Callable[[], Ledger]:
-    """Return what copies the ledger as it stands now, as a nightly job does."""
+    """Return a function that copies the current ledger, like a nightly job."""
     made = iter(range(10_000))
 
     def copy() -> Ledger:

@@ -1,4 +1,4 @@
-"""Clocks that are wrong, that differ, and that somebody sets: none decides anything."""
+"""Wrong, differing and changed clocks do not affect what is paid."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ import pytest
 
 from signer.errors import StaleStateError
 from signer.model.refund import HOLD, Status
-from signer.refunds.transitions import RESEND_AFTER
+from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.support.refunds import CUSTOMER, REQUEST, World
 
 
@@ -15,8 +15,8 @@ AMOUNT = 12_500_000
 
 
 @pytest.mark.parametrize("skew", [HOUR, -HOUR, timedelta(seconds=1), -HOLD])
-def test_each_step_may_be_taken_by_another_clock(world: World, skew: timedelta) -> None:
-    """Hosts an hour apart take turns, and the refund goes on as with one (R30)."""
+def test_hosts_with_different_clocks_take_turns(world: World, skew: timedelta) -> None:
+    """Hosts an hour apart process one refund as a single host would (R30)."""
     refund = world.accepted()
 
     for number in range(3):
@@ -31,8 +31,10 @@ def test_each_step_may_be_taken_by_another_clock(world: World, skew: timedelta) 
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_what_a_fast_clock_holds_is_free(world: World) -> None:
-    """A refund that is due in an hour was dated wrongly, and is taken up now (R30)."""
+def test_a_due_date_of_a_fast_clock_is_ignored(world: World) -> None:
+    """
+    A refund that is due in an hour was dated by a wrong clock, and is claimed (R30).
+    """
     world.clock.now += HOUR
     refund = world.accepted()
     world.clock.now -= HOUR
@@ -42,7 +44,7 @@ def test_what_a_fast_clock_holds_is_free(world: World) -> None:
 
 
 def test_a_clock_that_is_set_back_delays_nothing(world: World) -> None:
-    """What waits for its next try, or to be sent again, does so no longer (R30)."""
+    """A refund that waits for a retry or a rebroadcast is due at once (R30)."""
     refund = world.broadcast()
     world.chain.forget()
     world.clock.now -= HOUR
@@ -50,11 +52,13 @@ def test_a_clock_that_is_set_back_delays_nothing(world: World) -> None:
     world.worker.work()
 
     assert len(world.chain.pool) == 1
-    assert world.stored(refund).due_at == world.clock() + RESEND_AFTER
+    assert world.stored(refund).due_at == world.clock() + REBROADCAST_AFTER
 
 
-def test_a_slow_clock_takes_from_a_request_what_it_is_at(world: World) -> None:
-    """The worker steals a refund that was just accepted; one of them is late (R30)."""
+def test_a_worker_with_a_fast_clock_and_a_request_pay_once(world: World) -> None:
+    """
+    The worker claims a refund that was just accepted; one of the two is late (R30).
+    """
     refund = world.accepted()
     world.clock.now -= HOUR
     stolen = world.worker.work()
@@ -69,10 +73,10 @@ def test_a_slow_clock_takes_from_a_request_what_it_is_at(world: World) -> None:
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_a_stuck_transaction_is_replaced_by_any_clock(
+def test_a_broadcast_dated_in_the_future_is_replaced(
     world: World, step: timedelta
 ) -> None:
-    """Whoever sent it an hour from now has waited long enough (R15, R30)."""
+    """A transaction that was sent an hour from now counts as stuck (R15, R30)."""
     refund = world.broadcast()
     world.clock.now += step
 
@@ -83,10 +87,10 @@ def test_a_stuck_transaction_is_replaced_by_any_clock(
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
-def test_a_request_that_died_is_answered_by_any_clock(
+def test_a_repeated_request_is_answered_by_any_clock(
     world: World, step: timedelta
 ) -> None:
-    """An answer that is missing since an hour, or for one, does not come (R30)."""
+    """An answer that is an hour late, either way, is not waited for (R30)."""
     first = world.service.submit(
         client="gateway", idempotency_key="key", request=REQUEST, request_id="req-1"
     )
@@ -101,7 +105,7 @@ def test_a_request_that_died_is_answered_by_any_clock(
 
 
 def test_clocks_that_jump_pay_once(world: World) -> None:
-    """Set forward and back before every pass, three refunds are paid in order (R30)."""
+    """The clock jumps before every pass; three refunds are paid in order (R30)."""
     refunds = [world.accepted() for _ in range(3)]
 
     for hours in (1, -2, 3, -1, 0, -1, 1, 1, -2, 2, -1, -1):

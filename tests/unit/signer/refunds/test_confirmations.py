@@ -1,4 +1,4 @@
-"""What the chain says of what was sent, and what it does not say."""
+"""Receipts, depth, reorganisations and Transfer events of broadcast refunds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -27,15 +27,15 @@ def _mined(world: World) -> Refund:
     return mined
 
 
-def test_a_missing_receipt_proves_nothing(world: World) -> None:
-    """What no node has mined, as far as it knows, stays where it is (R10)."""
+def test_a_missing_receipt_changes_nothing(world: World) -> None:
+    """A refund without a receipt stays broadcast (R10)."""
     refund = world.broadcast()
 
-    assert world.tracker.track() == 0
+    assert world.confirmation_tracker.track() == 0
     assert world.stored(refund) == refund
 
 
-def test_nothing_is_confirmed_before_its_depth(world: World) -> None:
+def test_a_refund_is_confirmed_at_its_depth(world: World) -> None:
     """Three confirmations are the receipt's own block and two more (R19)."""
     mined = _mined(world)
     world.chain.mine_empty(1)
@@ -48,8 +48,8 @@ def test_nothing_is_confirmed_before_its_depth(world: World) -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_reorganisation_takes_the_refund_back(world: World, keep: bool) -> None:
-    """Mined goes back to broadcast, and the same bytes are mined again (R19)."""
+def test_a_reorganisation_moves_the_refund_back(world: World, keep: bool) -> None:
+    """Mined becomes broadcast, and the same bytes are mined again (R19)."""
     mined = _mined(world)
     world.chain.mine_empty(5)
     world.chain.reorganise(keep=keep)
@@ -69,8 +69,8 @@ def test_a_reorganisation_takes_the_refund_back(world: World, keep: bool) -> Non
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_a_receipt_that_is_missing_takes_nothing_back(world: World) -> None:
-    """While its block is where it was, a mined refund stays mined (R10, R19)."""
+def test_a_missing_receipt_does_not_move_a_refund_back(world: World) -> None:
+    """While its block is canonical, a mined refund stays mined (R10, R19)."""
     mined = _mined(world)
     world.chain.mine_empty(5)
     world.client = altered(world.chain, receipts=lambda tx_hashes: {})
@@ -81,8 +81,8 @@ def test_a_receipt_that_is_missing_takes_nothing_back(world: World) -> None:
     assert world.tracked(mined).status is Status.CONFIRMED
 
 
-def test_a_node_without_the_block_takes_nothing_back(world: World) -> None:
-    """Neither receipt nor block is what a node says that is far behind (R10, R25)."""
+def test_a_missing_block_does_not_move_a_refund_back(world: World) -> None:
+    """A node that lags far behind has neither receipt nor block (R10, R25)."""
     mined = _mined(world)
     world.client = altered(
         world.chain, receipts=lambda tx_hashes: {}, block=lambda number: None
@@ -92,7 +92,7 @@ def test_a_node_without_the_block_takes_nothing_back(world: World) -> None:
 
 
 def test_another_block_with_the_same_transaction_starts_over(world: World) -> None:
-    """A receipt from a block of another name is not the one that was counted (R19)."""
+    """A receipt from a block with another hash restarts the count (R19)."""
     mined = _mined(world)
     world.chain.mine_empty(5)
     world.chain.rename_blocks()
@@ -107,7 +107,7 @@ def test_another_block_with_the_same_transaction_starts_over(world: World) -> No
 
 
 def test_a_block_that_is_not_canonical_confirms_nothing(world: World) -> None:
-    """A node that contradicts its own receipt is waited for (R25)."""
+    """While a node contradicts its own receipt, the refund waits (R25)."""
     mined = _mined(world)
     world.chain.mine_empty(5)
     world.chain.fork_head()
@@ -116,7 +116,7 @@ def test_a_block_that_is_not_canonical_confirms_nothing(world: World) -> None:
 
 
 def test_a_head_behind_the_receipt_confirms_nothing(world: World) -> None:
-    """A lagging node's head is no reason to count backwards (R25)."""
+    """A lagging node's head gives a negative depth (R25)."""
     mined = _mined(world)
     world.chain.mine_empty(5)
 
@@ -125,8 +125,8 @@ def test_a_head_behind_the_receipt_confirms_nothing(world: World) -> None:
     assert world.tracked(mined) == mined
 
 
-def test_a_block_that_comes_meanwhile_is_no_depth(world: World) -> None:
-    """The head is asked for before the receipts, which may then be younger (R19)."""
+def test_a_block_that_arrives_meanwhile_does_not_count(world: World) -> None:
+    """The head is read before the receipts, which may be newer (R19)."""
     mined = _mined(world)
     world.chain.mine_empty(1)
 
@@ -172,10 +172,10 @@ def _to_somebody_else(receipt: Receipt) -> Receipt:
         (_to_somebody_else, "transfer-mismatch"),
     ],
 )
-def test_what_was_mined_and_did_not_pay_has_failed(
+def test_a_mined_transaction_that_did_not_pay_fails_the_refund(
     world: World, misfortune: Callable[[Receipt], Receipt], code: str
 ) -> None:
-    """A revert, no event or another one is final, at depth, for good (R20-R22)."""
+    """A revert, or a missing or different event, is final at depth (R20-R22)."""
     refund = world.broadcast()
     world.chain.mine(misfortune)
     mined = world.tracked(refund)
@@ -197,14 +197,14 @@ def test_what_was_mined_and_did_not_pay_has_failed(
     assert len(set(world.chain.broadcasts)) == 1
 
 
-def test_it_is_the_event_that_pays(world: World) -> None:
-    """Nobody asks what the token returned; its event may stand among others (R22)."""
+def test_the_event_decides(world: World) -> None:
+    """The token's return value does not count, nor do other events (R22)."""
     refund = world.broadcast()
     noise = Log(CUSTOMER, (), b"")
     world.chain.mine(lambda it: replace(it, logs=(noise, *it.logs, noise)))
     world.chain.mine_empty(2)
 
-    world.tracker.track()
+    world.confirmation_tracker.track()
 
     assert world.tracked(refund).status is Status.CONFIRMED
 
@@ -212,7 +212,7 @@ def test_it_is_the_event_that_pays(world: World) -> None:
 def test_the_original_may_be_mined_after_its_replacement_was_sent(
     world: World,
 ) -> None:
-    """It is confirmed once, under the hash that was mined, of all that were (R16)."""
+    """The refund is confirmed once, under the hash that was mined (R16)."""
     refund = world.broadcast()
     original = world.sent(refund)
     replaced = _replaced(world, refund)
@@ -235,21 +235,21 @@ def test_the_original_may_be_mined_after_its_replacement_was_sent(
 
 
 def test_the_hash_that_is_mined_may_change(world: World) -> None:
-    """A reorganisation may put the replacement in the original's place (R16, R19)."""
+    """A reorganisation may replace the original with its replacement (R16, R19)."""
     refund = world.broadcast()
     original = world.sent(refund)
     replaced = _replaced(world, refund)
     world.chain.forget()
     world.chain.broadcast(original.raw)
     world.chain.mine()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     world.chain.reorganise(keep=False)
     world.chain.broadcast(replaced.raw)
     world.chain.mine()
     world.chain.mine_empty(2)
 
-    world.tracker.track()
-    world.tracker.track()
+    world.confirmation_tracker.track()
+    world.confirmation_tracker.track()
 
     confirmed = world.tracked(refund)
     assert (confirmed.status, confirmed.tx_hash) == (
@@ -265,14 +265,14 @@ def _replaced(world: World, refund: Refund) -> SignedTransaction:
 
 
 @pytest.mark.parametrize("method", ["latest_block", "receipts", "block"])
-def test_a_silent_network_is_tried_again(world: World, method: str) -> None:
-    """Nothing moves, the code is logged, and the next look finds out (R13)."""
+def test_an_unreachable_network_is_tried_again(world: World, method: str) -> None:
+    """Nothing changes, the error code is logged, and the next pass succeeds (R13)."""
     mined = _mined(world)
     world.chain.mine_empty(2)
     world.chain.fail(method, ChainUnavailableError("https://u:p@node"))
 
     with capture_logs() as logs:
-        moved = world.tracker.track()
+        moved = world.confirmation_tracker.track()
 
     assert moved == 0
     assert logs == [
@@ -287,8 +287,8 @@ def test_a_silent_network_is_tried_again(world: World, method: str) -> None:
     assert world.tracked(mined).status is Status.CONFIRMED
 
 
-def test_a_silent_network_does_not_keep_the_others(world: World) -> None:
-    """Each network is asked on its own, and one that is gone is passed over."""
+def test_an_unreachable_network_does_not_delay_others(world: World) -> None:
+    """Each network is tracked separately."""
     here = _mined(world)
     silent, gone = (_renamed(world, name) for name in ("a-silent", "gone"))
     dumb = ScriptedChain()
@@ -309,7 +309,7 @@ def test_a_silent_network_does_not_keep_the_others(world: World) -> None:
 
 
 def _renamed(world: World, network: str) -> Refund:
-    """Return a refund that was sent to a network of that name."""
+    """Return a broadcast refund of a network with that name."""
     refund = world.broadcast()
     world.store._database.run(  # type: ignore[attr-defined]  # No port renames networks.
         lambda c: c.exec_driver_sql(
@@ -319,8 +319,8 @@ def _renamed(world: World, network: str) -> Refund:
     return replace(refund, network=network)
 
 
-def test_a_ledger_that_is_gone_is_an_error(world: World) -> None:
-    """Without it nothing is known, and the pass fails as a whole."""
+def test_an_unreachable_ledger_is_an_error(world: World) -> None:
+    """The whole pass fails."""
     mined = _mined(world)
     world.chain.mine_empty(2)
 
@@ -336,13 +336,13 @@ def test_a_ledger_that_is_gone_is_an_error(world: World) -> None:
     assert world.stored(mined) == mined
 
 
-def test_two_who_look_move_a_refund_once(world: World) -> None:
-    """Whoever is second finds the state stale, and counts nothing (R6)."""
+def test_two_trackers_move_a_refund_once(world: World) -> None:
+    """The second one's change is stale, and is not counted (R6)."""
     refund = world.broadcast()
     world.chain.mine()
 
     def late(before: Refund, after: Refund) -> None:
-        assert world.tracker.track() == 1
+        assert world.confirmation_tracker.track() == 1
         world.store.save(before, after)
 
     tracker = ConfirmationTracker(
@@ -354,22 +354,22 @@ def test_two_who_look_move_a_refund_once(world: World) -> None:
     assert world.stored(refund).version == refund.version + 1
 
 
-def test_all_refunds_of_a_network_share_their_questions(world: World) -> None:
-    """One head, one batch of receipts and one look at each block, for any number."""
+def test_all_refunds_of_a_network_share_requests(world: World) -> None:
+    """One head, one batch of receipts, and each block once."""
     refunds = [world.broadcast() for _ in range(5)]
     world.chain.mine()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     world.chain.mine_empty(2)
     world.chain.calls.clear()
 
-    assert world.tracker.track() == 5
+    assert world.confirmation_tracker.track() == 5
 
     assert {world.stored(refund).status for refund in refunds} == {Status.CONFIRMED}
     assert world.chain.calls == {"latest_block": 1, "receipts": 1, "block": 1}
 
 
-def test_a_pass_goes_on_behind_each_batch(world: World) -> None:
-    """Every refund has its look, however few are read at once."""
+def test_a_pass_continues_after_each_batch(world: World) -> None:
+    """Every refund is tracked, whatever the batch size."""
     refunds = [world.broadcast() for _ in range(5)]
     world.chain.mine()
 
@@ -380,10 +380,10 @@ def test_a_pass_goes_on_behind_each_batch(world: World) -> None:
     assert {world.stored(refund).status for refund in refunds} == {Status.MINED}
 
 
-def test_an_idle_look_asks_no_node(world: World) -> None:
-    """What is not sent, or at its end, costs the chain nothing."""
+def test_an_idle_pass_makes_no_requests(world: World) -> None:
+    """Refunds that are queued or final cost no request."""
     world.step(world.accepted())
     world.chain.calls.clear()
 
-    assert world.tracker.track() == 0
+    assert world.confirmation_tracker.track() == 0
     assert world.chain.calls == {}

@@ -1,10 +1,10 @@
 """
-Whatever dies, and wherever: the refund is paid once.
+A refund is paid once, whichever call fails or kills the process.
 
-Every call to the outside (database, node, device) is made to fail in turn, before
-it had its effect or after.  The process dies there, or is told of an error; then
-the gateway asks again with the same key, and a new worker goes on.  Real kills of
-real processes are in ``tests/crash``.
+Every call to the outside (database, node, device) is made to fail in turn, before it
+had its effect or after.  The process dies there, or gets an error; then the gateway
+repeats the request with the same key, and a new worker goes on.  Real kills of real
+processes are in ``tests/crash``.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from signer.errors import (
 )
 from signer.model.refund import HOLD, Refund, Status
 from signer.ports import ChainClient, Ledger
-from signer.refunds.wallet_repair import repair
+from signer.refunds.wallet_repair import repair_wallets
 from tests.fixtures.scripted_chain import ScriptedChain, Sent
 from tests.support.devices import Device, honest, recording, signer_over
 from tests.support.refunds import CUSTOMER, KEY, REQUEST, World
@@ -29,23 +29,23 @@ from tests.support.refunds import CUSTOMER, KEY, REQUEST, World
 
 CHANGES = {
     *("accept", "remember_answer", "reserve", "save", "adopt", "claim"),
-    *("open_wallet", "pause", "sight", "resume", "broadcast", "sign_digest"),
+    *("open_wallet", "pause", "add_unrecorded", "resume", "broadcast", "sign_digest"),
 }
 """What has an effect.  A question whose answer is lost might not have been asked."""
 
 QUESTIONS = {
-    *("transactions", "in_flight", "wallet", "foreign", "sighting"),
+    *("transactions", "in_flight", "wallet", "foreign_transactions", "find_unrecorded"),
     *("estimate_gas", "pending_count", "transaction_count", "fees"),
     *("receipts", "latest_block", "block"),
 }
 
 
 class Killed(BaseException):
-    """The process is gone: nothing may catch this."""
+    """The process dies: nothing may catch this."""
 
 
 class Fault:
-    """Strikes at one of the calls to the outside, or behind one of the changes."""
+    """Strikes at one call to the outside, or after one change."""
 
     def __init__(self, at: int, *, after: bool, deadly: bool) -> None:
         self._at = at
@@ -55,7 +55,7 @@ class Fault:
         self.place = ""
 
     def call(self, work: Callable[[], Any], name: str, error: Exception) -> Any:
-        """Do *work*, unless it is its turn to fail."""
+        """Run *work*, unless the fault is due."""
         self.count += not self._after or name in CHANGES
         if self.place or self.count != self._at:
             return work()
@@ -66,7 +66,7 @@ class Fault:
 
 
 class Faulty:
-    """Anything outside, with a *fault* in each of its methods."""
+    """A dependency with a *fault* in each of its methods."""
 
     def __init__(self, target: object, fault: Fault, error: Exception) -> None:
         self._target = target
@@ -88,7 +88,7 @@ class Faulty:
 
 
 def _submit(world: World) -> Refund:
-    """Ask for the refund, and answer that."""
+    """Submit the refund, and store its answer."""
     submission = world.service.submit(
         client="gateway",
         idempotency_key="key-1",
@@ -96,12 +96,12 @@ def _submit(world: World) -> Refund:
         request_id="req-1",
     )
     if submission.answer is None:
-        world.service.answered(submission.refund, "answer")
+        world.service.remember_answer(submission.refund, "answer")
     return submission.refund
 
 
 def _pay(world: World) -> None:
-    """Ask for the refund; let it be stuck, replaced, mined, reorganised, confirmed."""
+    """Submit the refund; let it be stuck, replaced, mined, reorganised, confirmed."""
     chain = world.chain
     _submit(world)
     world.work(after=2 * HOLD)
@@ -118,7 +118,7 @@ def _pay(world: World) -> None:
 
 
 def _find_again(world: World) -> None:
-    """Ask for what a lost ledger had paid; then let a stranger use the key."""
+    """Request what a lost ledger had paid; then let someone else use the key."""
     chain = world.chain
     _submit(world)
     world.work()
@@ -131,11 +131,11 @@ def _find_again(world: World) -> None:
 
 
 def _repair(world: World) -> None:
-    list(repair(world.store, world.chains, world.clock, apply=True))
+    list(repair_wallets(world.store, world.chains, world.clock, apply=True))
 
 
 def _go_on(world: World) -> Refund:
-    """Ask again as the gateway does, and work until the refund is final."""
+    """Submit again as the gateway does, and work until the refund is final."""
     world.clock.advance(seconds=31)
     refund = _submit(world)
     for _ in range(8):
@@ -153,7 +153,7 @@ Life = Callable[[World], None]
 
 
 def _suffer(fault: Fault, store: Ledger, chain: ScriptedChain, live: Life) -> Refund:
-    """Live with *fault*, go on without, and return the refund at its end."""
+    """Run with *fault*, then without, and return the final refund."""
     device = honest(KEY)
     audit, events = recording()
     signer = signer_over(device, audit)
@@ -187,7 +187,7 @@ def _suffer(fault: Fault, store: Ledger, chain: ScriptedChain, live: Life) -> Re
 
 
 def _struck(after: bool, deadly: bool, suffer: Callable[[Fault], None]) -> set[str]:
-    """Let a fault strike at every call, and return where it did."""
+    """Let a fault strike at every call, and return where."""
     places: list[str] = []
     while not places or places[-1]:
         fault = Fault(len(places) + 1, after=after, deadly=deadly)
@@ -207,7 +207,7 @@ everywhere = pytest.mark.parametrize(
 def test_a_refund_survives_a_fault_at_every_call(
     wiped: Callable[[], Ledger], after: bool, deadly: bool
 ) -> None:
-    """One payout, one nonce, stored bytes only, and no gap behind it (I1-I3, R5)."""
+    """One payment, one nonce, only stored bytes, and no nonce gap (I1-I3, R5)."""
 
     def suffer(fault: Fault) -> None:
         store, chain = wiped(), ScriptedChain()
@@ -218,7 +218,7 @@ def test_a_refund_survives_a_fault_at_every_call(
         assert ({sent.nonce for sent in ours}, behind.nonce) == ({0}, 1), fault.place
 
     asked = set() if after else QUESTIONS
-    changed = CHANGES - {"adopt", "pause", "sight", "resume"}
+    changed = CHANGES - {"adopt", "pause", "add_unrecorded", "resume"}
     # Every port was struck somewhere, or this would prove nothing.
     assert _struck(after, deadly, suffer) >= asked | changed
 
@@ -227,7 +227,7 @@ def test_a_refund_survives_a_fault_at_every_call(
 def test_a_lost_ledger_survives_a_fault_at_every_call(
     wiped: Callable[[], Ledger], after: bool, deadly: bool
 ) -> None:
-    """What was paid is found and not paid again, whatever fails there (R23, R24)."""
+    """An earlier payment is found and not repeated, whichever call fails (R23, R24)."""
 
     def suffer(fault: Fault) -> None:
         chain = ScriptedChain()
@@ -238,6 +238,10 @@ def test_a_lost_ledger_survives_a_fault_at_every_call(
         assert refund.tx_hash == Sent.read(chain.broadcasts[0]).hash, fault.place
         assert len(chain.broadcasts) == 2, fault.place
 
-    asked = set() if after else {"find_transaction", "foreign", "sighting", "wallets"}
-    changed = {"open_wallet", "pause", "sight", "resume", "adopt"}
+    asked = (
+        set()
+        if after
+        else {"find_transaction", "foreign_transactions", "find_unrecorded", "wallets"}
+    )
+    changed = {"open_wallet", "pause", "add_unrecorded", "resume", "adopt"}
     assert _struck(after, deadly, suffer) >= asked | changed

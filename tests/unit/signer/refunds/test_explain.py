@@ -1,4 +1,4 @@
-"""Why a refund stands where it stands, told from ledger, chain and rules."""
+"""Explanations of refunds: the facts, the summary and the next step."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -15,8 +15,13 @@ from signer.errors import (
 from signer.model.refund import HOLD, Refund, SignedTransaction, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees
-from signer.refunds.explain import Bid, Explainer, Explanation
-from signer.refunds.summary import ADVICE, GIVEN_UP
+from signer.refunds.explain import Explainer
+from signer.refunds.explanation import (
+    ADVICE,
+    REVOKED_KEY_ADVICE,
+    Explanation,
+    FeeStatus,
+)
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import World, altered
@@ -32,30 +37,30 @@ def _explain(world: World, refund: Refund) -> Explanation:
 def _confirmed(world: World) -> Refund:
     refund = world.broadcast()
     world.mine_deep()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     return world.tracked(refund)
 
 
 def test_a_queued_refund(world: World) -> None:
-    """It has no nonce, no wallet and no transaction; a worker takes it up when due."""
+    """It has no nonce, wallet or transaction; a worker claims it when due."""
     refund = world.accepted()
 
     found = _explain(world, refund)
 
     assert found.refund == refund
     assert found.summary == "It has no nonce yet."
-    assert found.next_step == "A worker simulates it and reserves its nonce."
+    assert found.next_step == "A worker simulates it and assigns its nonce."
     assert found.next_at == world.clock() + HOLD
     assert found.policy is None
     assert [move.status for move in found.history] == [Status.QUEUED]
     assert (found.transactions, found.nodes, found.ahead) == ((), (), ())
-    assert (found.standing, found.bid) == (None, None)
+    assert (found.wallet_status, found.fees) == (None, None)
     assert (found.head, found.confirmations) == (0, 3)
     assert found.unanswered == {}
 
 
 def test_a_queued_refund_in_a_paused_wallet(world: World) -> None:
-    """It says what paused the wallet, by which no nonce is given out."""
+    """The summary names the reason of the pause."""
     world.broadcast()
     world.chain.mine()
     world.chain.mine_foreign(world.signer.address)
@@ -66,18 +71,21 @@ def test_a_queued_refund_in_a_paused_wallet(world: World) -> None:
     found = _explain(world, refund)
 
     assert found.summary == (
-        "No nonce is given out: the wallet is paused by chain-ahead; the last 2"
-        " attempts failed, most recently with wallet-paused."
+        "It gets no nonce: the wallet is paused (chain-ahead); the last 2 attempts"
+        " failed, most recently with wallet-paused."
     )
     assert found.next_step == f"To do: {ADVICE['wallet-paused']}."
-    assert found.standing is not None
-    assert found.standing.wallet.paused_by is Pause.CHAIN_AHEAD
-    assert (found.standing.counted, found.standing.unseen) == (2, 1)
+    assert found.wallet_status is not None
+    assert found.wallet_status.wallet.paused_by is Pause.CHAIN_AHEAD
+    assert (found.wallet_status.chain_nonce, found.wallet_status.unknown_count) == (
+        2,
+        1,
+    )
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["disabled", "given up"])
 def test_a_refund_whose_key_does_not_sign(world: World, block: bool) -> None:
-    """Nobody is told to enable a key that somebody gave up (O8)."""
+    """The advice for a revoked key is not to enable it (O8)."""
     refund = world.broadcast()
     other = signer_over(honest(coincurve.PrivateKey.from_int(99)))
     world.others = (other,)
@@ -86,13 +94,13 @@ def test_a_refund_whose_key_does_not_sign(world: World, block: bool) -> None:
 
     found = _explain(world, refund)
 
-    advice = GIVEN_UP if block else ADVICE["key-unusable"]
-    assert found.is_given_up is block
+    advice = REVOKED_KEY_ADVICE if block else ADVICE["key-unusable"]
+    assert found.is_key_revoked is block
     assert found.next_step == f"To do: {advice}."
 
 
 def test_a_queued_refund_whose_wallet_is_fine(world: World) -> None:
-    """The wallet that will pay it is shown before it does, and what each node says."""
+    """The wallet that will pay it is reported, and what each node reports."""
     world.broadcast()
 
     found = _explain(world, world.accepted())
@@ -100,30 +108,30 @@ def test_a_queued_refund_whose_wallet_is_fine(world: World) -> None:
     (node,) = found.nodes
     assert (node.counted, node.pending, node.transactions) == (0, 1, {})
     assert found.summary == "It has no nonce yet."
-    assert found.standing is not None
-    assert found.standing.wallet.sender == world.signer.address
+    assert found.wallet_status is not None
+    assert found.wallet_status.wallet.sender == world.signer.address
 
 
 def test_a_reserved_refund(world: World) -> None:
-    """It has its nonce, and who is before it."""
+    """It has a nonce, and lower nonces are listed."""
     first, second = world.broadcast(), world.step(world.accepted())
 
     found = _explain(world, second)
 
-    assert found.summary == "It has nonce 1, and is not signed yet."
+    assert found.summary == "It has nonce 1 and is not signed yet."
     assert found.next_step == "A worker signs it."
     assert found.ahead == (world.stored(first),)
-    assert found.bid is None
+    assert found.fees is None
 
 
 def test_a_signed_refund(world: World) -> None:
-    """Its bytes are known, and no node has them."""
+    """Its transaction is stored, and no node has it."""
     refund = world.step(world.accepted(), times=2)
 
     found = _explain(world, refund)
 
-    assert found.summary == "It is signed, and no node has taken it yet."
-    assert found.next_step == "A worker hands its bytes to the nodes."
+    assert found.summary == "It is signed and no node has accepted it yet."
+    assert found.next_step == "A worker broadcasts it."
     assert found.transactions == world.store.transactions(refund.id)
     (node,) = found.nodes
     assert dict(node.transactions) == {refund.tx_hash: "unknown"}
@@ -131,19 +139,19 @@ def test_a_signed_refund(world: World) -> None:
 
 
 def test_a_broadcast_refund(world: World) -> None:
-    """What each node knows, what it offers, and when a better offer is made."""
+    """What each node has, the offered fees, and when they are raised."""
     refund = world.broadcast()
     later = world.clock() + timedelta(seconds=90)
 
     found = _explain(world, refund)
 
-    assert found.summary == "1 of 1 nodes know it, and it waits to be mined."
+    assert found.summary == "1 of 1 nodes have it, and it waits to be mined."
     assert found.next_step == (
-        "The same bytes are sent again; from 2026-01-02T03:05:35+00:00 on, at a"
-        " higher price."
+        "A worker broadcasts the same bytes again; from 2026-01-02T03:05:35+00:00 on,"
+        " with higher fees."
     )
     assert found.next_at == refund.due_at
-    assert found.bid == Bid(
+    assert found.fees == FeeStatus(
         max_fee=2_100_000_000,
         priority_fee=10**8,
         base_fee=GWEI,
@@ -154,18 +162,18 @@ def test_a_broadcast_refund(world: World) -> None:
     assert dict(found.nodes[0].transactions) == {refund.tx_hash: "pending"}
 
 
-def test_a_broadcast_refund_that_nobody_knows(world: World) -> None:
-    """A node that forgot it is counted out."""
+def test_a_broadcast_refund_that_nodes_dropped(world: World) -> None:
+    """A node that dropped it is not counted."""
     refund = world.broadcast()
     world.chain.forget()
 
     found = _explain(world, refund)
 
-    assert found.summary == "0 of 1 nodes know it, and it waits to be mined."
+    assert found.summary == "0 of 1 nodes have it, and it waits to be mined."
 
 
 def test_a_broadcast_refund_that_was_replaced(world: World) -> None:
-    """A node that has the last offer knows it, though it dropped the first."""
+    """A node that has the replacement counts, though it dropped the original."""
     refund = world.broadcast()
     world.clock.advance(seconds=world.network.stuck_after_seconds)
     world.step(refund, times=2)
@@ -173,61 +181,60 @@ def test_a_broadcast_refund_that_was_replaced(world: World) -> None:
     found = _explain(world, refund)
 
     assert set(found.nodes[0].transactions.values()) == {"unknown", "pending"}
-    assert found.summary == "1 of 1 nodes know it, and it waits to be mined."
+    assert found.summary == "1 of 1 nodes have it, and it waits to be mined."
 
 
-def test_a_broadcast_refund_whose_node_is_silent(world: World) -> None:
-    """A node that did not answer knows nothing, and says why."""
+def test_a_broadcast_refund_whose_node_is_unreachable(world: World) -> None:
+    """The node is reported with its error and not counted."""
     refund = world.broadcast()
     world.chain.fail("views", ChainUnavailableError("gone"))
 
     found = _explain(world, refund)
 
     assert found.nodes[0].error == "chain-unavailable"
-    assert found.summary == "0 of 1 nodes know it, and it waits to be mined."
+    assert found.summary == "0 of 1 nodes have it, and it waits to be mined."
 
 
 def test_a_broadcast_refund_that_is_mined_already(world: World) -> None:
-    """The nodes know before the ledger does."""
+    """The nodes have it in a block before the ledger does."""
     refund = world.broadcast()
     world.chain.mine()
 
     found = _explain(world, refund)
 
     assert found.summary == (
-        "1 of 1 nodes have it in a block, which no worker has looked at yet."
+        "1 of 1 nodes have it in a block, which no worker has recorded yet."
     )
 
 
-def test_a_queued_refund_on_a_network_that_is_stopped(world: World) -> None:
-    """It says since when, which no other reason hides (R27)."""
+def test_a_queued_refund_on_a_paused_network(world: World) -> None:
+    """The summary says since when, before any other reason (R27)."""
     refund = world.accepted()
     stopped_at = world.clock()
-    world.store.stop(world.network.chain_id, stopped_at)
+    world.store.pause_network(world.network.chain_id, stopped_at)
 
     found = _explain(world, refund)
 
     assert found.stopped_at == stopped_at
     assert found.summary == (
-        "No nonce is given out: an operator stopped the network at"
-        " 2026-01-02T03:04:05+00:00."
+        "It gets no nonce: an operator paused the network at 2026-01-02T03:04:05+00:00."
     )
 
 
 def test_a_broadcast_refund_behind_another(world: World) -> None:
-    """The first one that blocks it is named, by nonce, id and state."""
+    """The first lower nonce is named with its refund's id and status."""
     first, _, last = world.broadcast(), world.broadcast(), world.broadcast()
 
     found = _explain(world, last)
 
     assert found.summary == (
-        f"Its nonce 2 waits for nonce 0, which refund {first.id} has (broadcast)."
+        f"Its nonce 2 waits for nonce 0 of refund {first.id} (broadcast)."
     )
     assert [refund.nonce for refund in found.ahead] == [0, 1]
 
 
 def test_a_long_queue_is_cut_short(world: World) -> None:
-    """Five that are ahead are enough to see why."""
+    """At most five lower nonces are listed."""
     refunds = [world.step(world.accepted()) for _ in range(8)]
 
     found = _explain(world, refunds[-1])
@@ -236,28 +243,29 @@ def test_a_long_queue_is_cut_short(world: World) -> None:
 
 
 def test_a_broadcast_refund_that_is_priced_out(world: World) -> None:
-    """Its last offer stands beside what the chain asks, in gwei."""
+    """The summary has the offered max fee and the base fee, in gwei."""
     refund = world.broadcast()
     world.chain.answers = Fees(2_500_000_000, 10**8)
 
     found = _explain(world, refund)
 
     assert found.summary == (
-        "It offers 2.1 gwei per gas at most, and the chain asks 2.5."
+        "It offers at most 2.1 gwei per gas, and the base fee is 2.5."
     )
 
 
 def test_a_broadcast_refund_at_the_cap(world: World) -> None:
-    """No better offer is made, and the cap says why (R17)."""
+    """The next step says that the cap prevents higher fees (R17)."""
     world.chain.answers = Fees(240 * GWEI, 10 * GWEI)
     refund = world.broadcast()
 
     found = _explain(world, refund)
 
-    assert found.bid is not None
-    assert found.bid.required is None
+    assert found.fees is not None
+    assert found.fees.required is None
     assert found.next_step == (
-        "The same bytes are sent again; a better offer would pass the cap of 500 gwei."
+        "A worker broadcasts the same bytes again; higher fees would exceed the cap of"
+        " 500 gwei."
     )
 
 
@@ -268,16 +276,16 @@ def test_a_broadcast_refund_on_a_chain_without_base_fee(world: World) -> None:
 
     found = _explain(world, refund)
 
-    assert found.bid is not None
-    assert found.bid.base_fee is None
-    assert found.summary == "1 of 1 nodes know it, and it waits to be mined."
+    assert found.fees is not None
+    assert found.fees.base_fee is None
+    assert found.summary == "1 of 1 nodes have it, and it waits to be mined."
 
 
 def test_a_mined_refund(world: World) -> None:
-    """Its depth of those confirmations that it needs; only the chain knows when."""
+    """The summary has its confirmations; only the chain knows when it is final."""
     refund = world.broadcast()
     world.chain.mine()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     world.chain.mine_empty(1)
 
     found = _explain(world, refund)
@@ -285,15 +293,15 @@ def test_a_mined_refund(world: World) -> None:
     assert found.summary == "It is in block 1, with 2 of 3 confirmations."
     assert found.next_step == "It is confirmed when its block is deep enough."
     assert found.next_at is None
-    assert found.bid is None
+    assert found.fees is None
 
 
 def test_a_mined_refund_ahead_of_a_lagging_node(world: World) -> None:
-    """No depth is less than none."""
+    """The depth is never negative."""
     refund = world.broadcast()
     world.chain.mine_empty(2)
     world.chain.mine()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     world.chain.lag = 3
 
     found = _explain(world, refund)
@@ -302,11 +310,11 @@ def test_a_mined_refund_ahead_of_a_lagging_node(world: World) -> None:
     assert found.summary == "It is in block 3, with 0 of 3 confirmations."
 
 
-def test_a_mined_refund_whose_node_is_silent(world: World) -> None:
-    """The ledger's block is told without the head."""
+def test_a_mined_refund_whose_node_is_unreachable(world: World) -> None:
+    """The ledger's block is reported without the head."""
     refund = world.broadcast()
     world.chain.mine()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     world.chain.fail("latest_block", ChainUnavailableError("gone"))
 
     found = _explain(world, refund)
@@ -316,7 +324,7 @@ def test_a_mined_refund_whose_node_is_silent(world: World) -> None:
 
 
 def test_a_confirmed_refund(world: World) -> None:
-    """It is at its end; nobody is asked any more."""
+    """It is final, and no node is asked."""
     refund = _confirmed(world)
     world.chain.calls.clear()
 
@@ -331,17 +339,17 @@ def test_a_confirmed_refund(world: World) -> None:
 
 
 def test_a_refused_refund(world: World) -> None:
-    """Nothing was spent, and the token's reason is told."""
+    """The summary has the token's reason."""
     world.chain.revert = "Pausable: paused"
 
     found = _explain(world, world.step(world.accepted()))
 
-    assert found.summary == "Nothing was paid or spent: Pausable: paused."
+    assert found.summary == "Nothing was paid and no nonce was used: Pausable: paused."
     assert found.next_step == "Nothing."
 
 
 def test_a_cancelled_refund(world: World) -> None:
-    """Its client did that."""
+    """The summary says that the client cancelled it."""
     refund = world.service.cancel("gateway", world.accepted().id)
 
     assert _explain(world, refund).summary == (
@@ -350,15 +358,15 @@ def test_a_cancelled_refund(world: World) -> None:
 
 
 def test_a_failed_refund(world: World) -> None:
-    """Its nonce is used, and why it was not paid is told."""
+    """The summary has the failure detail."""
     refund = world.broadcast()
     world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
     world.chain.mine_empty(2)
-    world.tracker.track()
-    world.tracker.track()
+    world.confirmation_tracker.track()
+    world.confirmation_tracker.track()
 
     assert _explain(world, refund).summary == (
-        "Its nonce is used, and it was not paid: the token reverted on chain."
+        "Its nonce is used and it was not paid: the token reverted on chain."
     )
 
 
@@ -366,11 +374,11 @@ def test_a_failed_refund(world: World) -> None:
     ("code", "advice"),
     [
         ("insufficient-funds", ADVICE["insufficient-funds"]),
-        ("chain-unavailable", "nothing; it is tried again by itself"),
+        ("chain-unavailable", "nothing; the service tries again"),
     ],
 )
-def test_what_a_person_can_do(world: World, code: str, advice: str) -> None:
-    """Each error that a person can end has its advice; the others end by themselves."""
+def test_advice_by_error_code(world: World, code: str, advice: str) -> None:
+    """Errors that an operator can fix have advice; the others are retried."""
     refund = world.accepted()
     blocked = replace(refund, version=1, attempts=7, blocked_by=code)
     world.store.save(refund, blocked)
@@ -384,7 +392,7 @@ def test_what_a_person_can_do(world: World, code: str, advice: str) -> None:
 
 
 def test_advice_is_for_errors_that_exist() -> None:
-    """Every code that is advised on belongs to an error of the tree."""
+    """Every code with advice belongs to an error class."""
     codes, found = set(), [HotWalletError]
     while found:
         error = found.pop()
@@ -394,8 +402,8 @@ def test_advice_is_for_errors_that_exist() -> None:
     assert set(ADVICE) <= codes
 
 
-def test_todays_rules_are_asked(world: World) -> None:
-    """What would not be admitted any more is said to be so, and goes on."""
+def test_current_rules_are_reported(world: World) -> None:
+    """A refund that would not be accepted today has the objection, and continues."""
     refund = world.broadcast()
     token = world.network.tokens["TUSD"].model_copy(update={"max_amount": "1"})
     world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
@@ -403,31 +411,31 @@ def test_todays_rules_are_asked(world: World) -> None:
     assert _explain(world, refund).policy == "one refund may pay at most 1 TUSD"
 
 
-def test_a_network_that_is_gone(world: World) -> None:
-    """The ledger's part is told, and the rules say what is missing."""
+def test_a_network_that_was_removed(world: World) -> None:
+    """The ledger's facts are reported, and the objection names the network."""
     refund = world.broadcast()
 
     found = Explainer(world.store, world.store, {}, world.clock).explain(refund)
 
     assert found.policy == "the network is not configured"
-    assert (found.head, found.standing, found.nodes) == (None, None, ())
-    assert found.summary == "0 of 0 nodes know it, and it waits to be mined."
-    assert found.next_step == "The same bytes are sent again."
+    assert (found.head, found.wallet_status, found.nodes) == (None, None, ())
+    assert found.summary == "0 of 0 nodes have it, and it waits to be mined."
+    assert found.next_step == "A worker broadcasts the same bytes again."
 
 
 @pytest.mark.parametrize(
     ("method", "name"),
     [("pending_count", "wallet"), ("latest_block", "head"), ("fees", "fees")],
 )
-def test_what_cannot_be_asked_is_named(world: World, method: str, name: str) -> None:
-    """One question without an answer costs that answer, and no other."""
+def test_unanswered_questions_are_listed(world: World, method: str, name: str) -> None:
+    """A question without an answer does not hide the other answers."""
     refund = world.broadcast()
     world.chain.fail(method, ChainUnavailableError("https://u:p@node"))
 
     found = _explain(world, refund)
 
     assert found.unanswered == {name: "chain-unavailable"}
-    assert [found.standing is None, found.head is None, found.bid is None] == [
+    assert [found.wallet_status is None, found.head is None, found.fees is None] == [
         name == "wallet",
         name == "head",
         name == "fees",
@@ -435,8 +443,8 @@ def test_what_cannot_be_asked_is_named(world: World, method: str, name: str) -> 
     assert "u:p" not in str(found)
 
 
-def test_a_broadcast_refund_without_its_bytes(world: World) -> None:
-    """What was adopted, and went with a reorganisation, has no offer to compare."""
+def test_a_broadcast_refund_without_transactions(world: World) -> None:
+    """An adopted refund whose block was removed has no fees to compare."""
     refund = world.broadcast()
     store = world.store
 
@@ -447,12 +455,12 @@ def test_a_broadcast_refund_without_its_bytes(world: World) -> None:
 
     found = _explain(world, refund)
 
-    assert (found.bid, found.transactions) == (None, ())
-    assert found.next_step == "The same bytes are sent again."
+    assert (found.fees, found.transactions) == (None, ())
+    assert found.next_step == "A worker broadcasts the same bytes again."
 
 
-def test_a_ledger_that_is_gone_explains_nothing(world: World) -> None:
-    """Without it nothing is known of the refund."""
+def test_an_unreachable_ledger_is_an_error(world: World) -> None:
+    """Nothing is known without the ledger."""
     refund = world.accepted()
 
     def gone(refund_id: str) -> tuple[SignedTransaction, ...]:
@@ -468,7 +476,7 @@ def test_a_ledger_that_is_gone_explains_nothing(world: World) -> None:
 
 
 def test_explaining_changes_nothing(world: World) -> None:
-    """Ledger and nodes are asked, and neither is told anything."""
+    """Ledger and nodes are only read."""
     world.broadcast()
     world.chain.mine_foreign(world.signer.address)
     world.chain.mine_foreign(world.signer.address)

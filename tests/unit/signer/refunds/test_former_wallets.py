@@ -1,4 +1,4 @@
-"""What former keys have paid, though the ledger has forgotten it: nobody pays twice."""
+"""Payments of former keys that a restored ledger has lost are not repeated."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +14,7 @@ from signer.model.key import Key, KeyState
 from signer.model.refund import Kind, Refund, Status
 from signer.model.wallet import Pause
 from signer.ports import Ledger
-from signer.refunds.former_wallets import LOOK_AGAIN, FormerWallets
+from signer.refunds.former_wallets import KNOWN_FOR, FormerWallets
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import ACTOR, CUSTOMER, KEY, World, altered
@@ -27,12 +27,12 @@ THIRD = signer_over(honest(coincurve.PrivateKey.from_int(100)))
 
 @pytest.fixture(autouse=True)
 def other(world: World) -> None:
-    """The world has more keys, which are not in the ring yet."""
+    """A world with further keys that are not in the ring yet."""
     world.others = (OTHER, THIRD)
 
 
 def _rotated(world: World, *, block: bool = False) -> Key:
-    """Make the second key the active one; return what the first one is then."""
+    """Make the second key active; return the first one afterwards."""
     made_active(world.store, key_at(OTHER.address), block=block)
     return _first(world)
 
@@ -47,7 +47,7 @@ def _key(world: World, address: str) -> Key:
 
 
 def _paid(world: World, *refunds: Refund) -> list[Refund]:
-    """Let workers work and blocks come until all *refunds* are final."""
+    """Run workers and mine blocks until all *refunds* are final."""
     for _ in range(20):
         world.work(after=timedelta(seconds=31))
         world.mine_deep()
@@ -73,10 +73,10 @@ def _pause(world: World, address: str) -> Pause | None:
 
 @pytest.mark.parametrize("block", [False, True], ids=["rotated", "given up"])
 @pytest.mark.parametrize("steps", [0, 1], ids=["queued", "reserved"])
-def test_a_rotation_that_the_backup_forgot(
+def test_a_restore_from_before_a_rotation_pays_once(
     world: World, backup: Callable[[], Ledger], steps: int, block: bool
 ) -> None:
-    """Repeated after a restore, it lets nobody pay what the old key has paid (R24)."""
+    """The repeated rotation does not pay again what the old key paid (R24)."""
     _paid(world, world.accepted())
     refund = world.accepted()
     if steps:
@@ -93,8 +93,10 @@ def test_a_rotation_that_the_backup_forgot(
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
-def test_a_payment_between_others(world: World, backup: Callable[[], Ledger]) -> None:
-    """One nonce among others that the ledger knows is looked at as well (R24, O8)."""
+def test_a_lost_payment_between_known_nonces_is_found(
+    world: World, backup: Callable[[], Ledger]
+) -> None:
+    """A missing nonce below known ones is checked as well (R24, O8)."""
     forgotten = world.step(world.accepted())
     sent = world.broadcast()
     restored = backup()
@@ -109,10 +111,10 @@ def test_a_payment_between_others(world: World, backup: Callable[[], Ledger]) ->
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
-def test_a_rollback_that_the_backup_forgot(
+def test_a_restore_from_before_a_rollback_pays_once(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """What a retired key has paid since somebody rolled back to it is found (R24)."""
+    """What a retired key paid after the rollback to it is found (R24)."""
     _paid(world, world.accepted())
     _rotated(world)
     _paid(world, world.accepted())
@@ -129,11 +131,10 @@ def test_a_rollback_that_the_backup_forgot(
     assert len(world.chain.payouts()) == 3
 
 
-def test_a_ledger_that_is_lost_behind_a_rotation(
+def test_a_ledger_that_is_lost_after_a_rotation_pays_once(
     world: World, empty: Callable[[], Ledger]
 ) -> None:
-    """A new one that begins with the first key, and repeats the rotation, finds what
-    that key has paid (R24)."""
+    """A new ledger that repeats the rotation finds what the first key paid (R24)."""
     _paid(world, world.accepted(reference="forgotten"))
     world.store = empty()
     made_active(world.store, key_at(world.signer.address))
@@ -146,7 +147,7 @@ def test_a_ledger_that_is_lost_behind_a_rotation(
 
 
 @pytest.mark.parametrize("is_mined", [False, True], ids=["in the pool", "mined"])
-def test_a_key_given_up_that_the_backup_forgot(
+def test_a_restore_from_before_a_revocation_pays_once(
     world: World, backup: Callable[[], Ledger], is_mined: bool
 ) -> None:
     """A refund that got another nonce then is not paid with its first one (R24, O8)."""
@@ -174,10 +175,10 @@ def test_a_key_given_up_that_the_backup_forgot(
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_a_payment_by_another_key_that_reverted(
+def test_a_lost_transaction_of_another_key_that_reverted(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """Nobody is told that a refund is paid whose forgotten transaction reverted."""
+    """The refund is reported as reverted, not as paid."""
     refund = world.step(world.accepted())
     first = _rotated(world)
     restored = backup()
@@ -198,8 +199,8 @@ def test_a_payment_by_another_key_that_reverted(
     assert world.sent(found).kind is Kind.NOOP
 
 
-def test_a_process_that_slept_asks_no_key_that_was_given_up(world: World) -> None:
-    """Behind its sleep the intent of its reservation does not count any more (O8)."""
+def test_a_process_that_slept_does_not_sign_with_a_revoked_key(world: World) -> None:
+    """After the sleep, the intent of its reservation does not count any more (O8)."""
     device = honest(KEY)
     world.signer = signer_over(device)
     lifecycle = world.lifecycle
@@ -210,12 +211,12 @@ def test_a_process_that_slept_asks_no_key_that_was_given_up(world: World) -> Non
     with pytest.raises(KeyUnusableError, match="blocked"):
         lifecycle.step(refund, ACTOR)
 
-    assert refund.intended
+    assert refund.intent_recorded
     assert device.calls == 0
 
 
-def test_whoever_pays_first_looks(world: World) -> None:
-    """Where chain and ledger agree, giving a key up keeps nobody waiting (O8)."""
+def test_a_payment_after_a_revocation_checks_the_wallet(world: World) -> None:
+    """If chain and ledger agree, a revocation delays no refund (O8)."""
     _paid(world, world.accepted())
     _rotated(world, block=True)
     before = _pause(world, world.signer.address)
@@ -226,8 +227,8 @@ def test_whoever_pays_first_looks(world: World) -> None:
     assert _pause(world, world.signer.address) is None
 
 
-def test_an_intruder_stops_nobody(world: World) -> None:
-    """He goes on sending with the key that was given up; refunds go on, too (O8)."""
+def test_an_intruder_with_a_revoked_key_stops_no_refund(world: World) -> None:
+    """The intruder goes on sending with it, and refunds go on, too (O8)."""
     _paid(world, world.accepted())
     world.chain.mine_foreign(world.signer.address)
     _rotated(world, block=True)
@@ -242,16 +243,16 @@ def test_an_intruder_stops_nobody(world: World) -> None:
     assert found.sender == OTHER.address
     assert found.tx_hash is not None
     assert _pause(world, world.signer.address) is None
-    assert world.store.foreign(found.chain_id, world.signer.address) == ()
+    assert world.store.foreign_transactions(found.chain_id, world.signer.address) == ()
 
 
-def test_an_intruder_with_a_retired_key(world: World) -> None:
-    """What he sent is sighted first; then it waits for a person, and refunds do not."""
+def test_an_intruder_with_a_retired_key_stops_refunds(world: World) -> None:
+    """The transaction is recorded, and refunds wait for an operator."""
     _paid(world, world.accepted())
     _rotated(world)
     _paid(world, world.accepted())
     world.chain.mine_foreign(world.signer.address)
-    world.clock.now += LOOK_AGAIN
+    world.clock.now += KNOWN_FOR
     refund = world.accepted()
     world.work()
     waits = world.stored(refund)
@@ -263,11 +264,13 @@ def test_an_intruder_with_a_retired_key(world: World) -> None:
     assert waits.blocked_by == WalletPausedError.code
     assert (found.status, found.sender) == (Status.CONFIRMED, OTHER.address)
     assert _pause(world, world.signer.address) is Pause.CHAIN_AHEAD
-    assert len(world.store.foreign(found.chain_id, world.signer.address)) == 1
+    assert (
+        len(world.store.foreign_transactions(found.chain_id, world.signer.address)) == 1
+    )
 
 
-def test_each_key_is_looked_at(world: World) -> None:
-    """That chain and ledger agree about one key says nothing of another."""
+def test_each_key_is_checked(world: World) -> None:
+    """That chain and ledger agree about one key says nothing about another."""
     _paid(world, world.accepted())
     given_up = _rotated(world, block=True)
     _paid(world, world.accepted())
@@ -281,8 +284,10 @@ def test_each_key_is_looked_at(world: World) -> None:
 
 
 def test_an_intruder_who_takes_a_refunds_nonce(world: World) -> None:
-    """The wallet is paused again by that, and known again at the worker's next look,
-    however lately it had agreed (O8)."""
+    """
+    The wallet is paused again, and known again after the worker's next check, however
+    recent the last one was (O8).
+    """
     _paid(world, world.accepted())
     stranded = world.broadcast()
     world.chain.forget()
@@ -308,8 +313,8 @@ def test_an_intruder_who_takes_a_refunds_nonce(world: World) -> None:
     assert _pause(world, world.signer.address) is None
 
 
-def test_an_intruder_where_nobody_paid(world: World) -> None:
-    """A wallet that the ledger never opened is looked at, and is his alone."""
+def test_an_intruder_on_a_network_without_payments(world: World) -> None:
+    """A wallet that the ledger never opened is checked, too."""
     made_active(world.store, key_at(world.signer.address))
     world.chain.mine_foreign(world.signer.address)
     world.chain.mine_empty(world.network.confirmations)
@@ -321,8 +326,8 @@ def test_an_intruder_where_nobody_paid(world: World) -> None:
     assert _pause(world, world.signer.address) is None
 
 
-def test_what_is_not_final_is_waited_for(world: World) -> None:
-    """Until blocks have buried what nobody knows, it may be a payment."""
+def test_a_transaction_that_is_not_final_delays_refunds(world: World) -> None:
+    """Until it is final, it may be a payment of ours."""
     _paid(world, world.accepted())
     _rotated(world, block=True)
     world.chain.mine_foreign(world.signer.address)
@@ -333,21 +338,23 @@ def test_what_is_not_final_is_waited_for(world: World) -> None:
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["retired", "given up"])
-def test_looks_seldom(world: World, block: bool) -> None:
-    """A key that agrees with its chain is asked about again ten minutes later."""
+def test_a_retired_wallet_is_checked_every_ten_minutes(
+    world: World, block: bool
+) -> None:
+    """A wallet that agrees with the chain counts as known until then."""
     _paid(world, world.accepted())
     _rotated(world, block=block)
     _paid(world, world.accepted())
     key, former, chain = _first(world), _former(world), _chain(world)
-    for look in (former.look, former.require_known):
+    for look in (former.refresh, former.require_known):
         look(chain, key)
     world.chain.mine_foreign(key.address)
     asked = world.chain.calls["pending_count"]
-    for look in (former.look, former.require_known):
+    for look in (former.refresh, former.require_known):
         look(chain, key)
     unasked = world.chain.calls["pending_count"]
-    world.clock.now += LOOK_AGAIN
-    former.look(chain, key)
+    world.clock.now += KNOWN_FOR
+    former.refresh(chain, key)
 
     assert key.state is (KeyState.BLOCKED if block else KeyState.RETIRED)
     assert unasked == asked
@@ -355,8 +362,8 @@ def test_looks_seldom(world: World, block: bool) -> None:
         assert _pause(world, key.address) is Pause.CHAIN_AHEAD
 
 
-def test_a_draining_key_is_looked_at_each_time(world: World) -> None:
-    """What a node had hidden of it stops what is not paid yet, the moment it shows."""
+def test_a_draining_wallet_is_checked_each_time(world: World) -> None:
+    """A transaction that a node hid stops new payments as soon as it shows."""
     world.broadcast()
     world.chain.mine()
     key, former, chain = _rotated(world), _former(world), _chain(world)
@@ -369,17 +376,17 @@ def test_a_draining_key_is_looked_at_each_time(world: World) -> None:
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["draining", "given up"])
-def test_a_key_that_paid_nothing(world: World, block: bool) -> None:
-    """Where an address has sent nothing there is nothing to know."""
+def test_an_address_without_transactions_is_known(world: World, block: bool) -> None:
+    """Nothing needs to be recorded."""
     made_active(world.store, key_at(world.signer.address))
     key = _rotated(world, block=block)
 
     _former(world).require_known(_chain(world), key)
-    _former(world).look(_chain(world), key)
+    _former(world).refresh(_chain(world), key)
 
 
-def test_two_who_look_at_once(world: World) -> None:
-    """Who finds the wallet changed under his hands has not seen it, and says so."""
+def test_a_concurrent_change_of_the_wallet_is_an_error(world: World) -> None:
+    """The wallet does not count as known, and the error says so."""
     _paid(world, world.accepted())
     key = _rotated(world, block=True)
 

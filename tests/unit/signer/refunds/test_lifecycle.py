@@ -1,4 +1,4 @@
-"""One refund, one step at a time, until its bytes are with the nodes."""
+"""Steps of a refund from acceptance to broadcast."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -19,15 +19,16 @@ from signer.errors import (
     HotWalletError,
     InsufficientFundsError,
     KeyUnusableError,
+    LimitReachedError,
     StaleStateError,
     StoreUnavailableError,
 )
 from signer.model.refund import HOLD, Kind, Status
 from signer.ports import Fees
-from signer.refunds.lifecycle import FRESH, LONGEST_DELAY, Lifecycle
+from signer.refunds.lifecycle import MAX_RETRY_DELAY, SIMULATION_VALID_FOR, Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.transitions import RESEND_AFTER
+from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.keys import key_at, made_active
@@ -38,7 +39,7 @@ AMOUNT = 12_500_000
 
 
 def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
-    """Reserved, signed, broadcast, mined, confirmed: with all that belongs to it."""
+    """Reserved, signed, broadcast, mined and confirmed, with the fields of each."""
     refund = world.accepted()
 
     reserved = world.step(refund)
@@ -73,8 +74,8 @@ def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
     ]
 
 
-def test_what_the_chain_has_is_not_stepped(world: World) -> None:
-    """A mined refund, or one at its end, is somebody else's: it comes back as it is."""
+def test_mined_and_final_refunds_have_no_step(world: World) -> None:
+    """The refund is returned unchanged."""
     broadcast = world.broadcast()
     world.chain.mine()
     mined = world.tracked(broadcast)
@@ -86,7 +87,7 @@ def test_what_the_chain_has_is_not_stepped(world: World) -> None:
 
 
 def test_the_bytes_are_stored_before_they_are_sent(world: World) -> None:
-    """A signed refund has its raw transaction in the store, and the node has none."""
+    """A signed refund has its raw transaction in the store, and no node has it."""
     signed = world.step(world.accepted(), times=2)
 
     (record,) = world.store.transactions(signed.id)
@@ -103,15 +104,15 @@ def test_the_bytes_are_stored_before_they_are_sent(world: World) -> None:
     assert (record.attempt, record.kind) == (0, "transfer")
 
 
-def test_the_hash_is_our_own(world: World) -> None:
-    """It is computed from the bytes, and no node is asked for it (R25)."""
+def test_the_hash_is_computed_locally(world: World) -> None:
+    """No node is asked for the hash (R25)."""
     refund = world.broadcast()
 
     assert refund.tx_hash == "0x" + keccak(world.chain.broadcasts[0]).hex()
 
 
-def test_nonces_follow_each_other(world: World) -> None:
-    """Each refund has its own nonce, without gaps, whatever the chain counts so far."""
+def test_nonces_are_consecutive(world: World) -> None:
+    """Each refund has its own nonce, whatever the chain counts so far."""
     first = world.broadcast()
     world.chain.mine()
     others = [world.step(world.accepted()) for _ in range(3)]
@@ -121,7 +122,7 @@ def test_nonces_follow_each_other(world: World) -> None:
 
 
 def test_a_transfer_that_would_revert_costs_no_nonce(world: World) -> None:
-    """It is refused with the contract's reason, before anything is reserved."""
+    """It is refused with the contract's reason before a nonce is assigned."""
     world.chain.revert = "Pausable: paused"
 
     refused = world.step(world.accepted())
@@ -136,8 +137,8 @@ def test_a_transfer_that_would_revert_costs_no_nonce(world: World) -> None:
     assert world.step(world.accepted()).nonce == 0
 
 
-def test_an_empty_wallet_is_no_refusal(world: World) -> None:
-    """Without the tokens to pay it, a refund waits; a top-up is enough (R13)."""
+def test_an_empty_wallet_delays_the_refund(world: World) -> None:
+    """A refund waits for a top-up of the token (R13)."""
     refund = world.accepted()
     world.chain.balance_left = refund.amount - 1
     world.chain.fail("estimate_gas", ExecutionRevertedError("balance too low"))
@@ -150,8 +151,8 @@ def test_an_empty_wallet_is_no_refusal(world: World) -> None:
     assert world.step(refund).status is Status.RESERVED
 
 
-def test_a_wallet_with_just_enough_is_not_empty(world: World) -> None:
-    """A revert with the very amount at hand is the token's refusal."""
+def test_a_revert_with_enough_tokens_is_a_refusal(world: World) -> None:
+    """A wallet that holds exactly the amount is not empty."""
     refund = world.accepted()
     world.chain.balance_left = refund.amount
     world.chain.revert = "blocked"
@@ -159,8 +160,8 @@ def test_a_wallet_with_just_enough_is_not_empty(world: World) -> None:
     assert world.step(refund).status is Status.REFUSED
 
 
-def test_the_end_is_told(world: World) -> None:
-    """A refund at its end is a line in the log, with its code."""
+def test_a_final_status_is_logged(world: World) -> None:
+    """A final refund is logged with its code."""
     world.chain.revert = "Pausable: paused"
     refused = world.accepted()
 
@@ -178,8 +179,8 @@ def test_the_end_is_told(world: World) -> None:
     ]
 
 
-def test_a_greedy_token_can_still_be_signed(world: World) -> None:
-    """A gas estimate past the limit does not leave a nonce that nothing can use."""
+def test_a_huge_gas_estimate_can_still_be_signed(world: World) -> None:
+    """The gas limit is capped, so that the nonce remains usable."""
     world.chain.gas = MAX_GAS
 
     assert world.step(world.accepted(), times=2).status is Status.SIGNED
@@ -196,8 +197,10 @@ def test_a_greedy_token_can_still_be_signed(world: World) -> None:
         (3, "broadcast"),
     ],
 )
-def test_a_silent_node_changes_nothing(world: World, steps: int, method: str) -> None:
-    """The refund stays where it was, and the next try goes on from there (R13)."""
+def test_an_unreachable_node_changes_nothing(
+    world: World, steps: int, method: str
+) -> None:
+    """The refund keeps its status, and the next try continues (R13)."""
     refund = world.step(world.accepted(), times=steps)
     world.chain.fail(method, ChainUnavailableError("no node answered"))
 
@@ -211,8 +214,10 @@ def test_a_silent_node_changes_nothing(world: World, steps: int, method: str) ->
 @pytest.mark.parametrize(
     "error", [BackendUnavailableError("no answer"), KeyUnusableError("disabled")]
 )
-def test_a_silent_device_keeps_the_nonce(world: World, error: HotWalletError) -> None:
-    """The refund keeps its nonce, and is signed when the device is back (R13)."""
+def test_an_unreachable_device_keeps_the_nonce(
+    world: World, error: HotWalletError
+) -> None:
+    """The refund is signed with its nonce when the device is back (R13)."""
     reserved = world.step(world.accepted())
     world.signer = signer_over(planted(point(KEY), error))
 
@@ -224,10 +229,12 @@ def test_a_silent_device_keeps_the_nonce(world: World, error: HotWalletError) ->
 
 
 def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None:
-    """Its refunds wait for the operator, and say why."""
+    """Its refunds wait for an operator, and the error names the network."""
     refund = world.accepted()
-    payer = TransactionSigner(world.ring, world.clock)
-    lifecycle = Lifecycle(world.store, {}, payer, world.nonces, world.clock)
+    transaction_signer = TransactionSigner(world.ring, world.clock)
+    lifecycle = Lifecycle(
+        world.store, {}, transaction_signer, world.nonces, world.clock
+    )
 
     with pytest.raises(ConfigurationError, match="network"):
         lifecycle.step(refund, ACTOR)
@@ -235,8 +242,8 @@ def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None
     assert world.stored(refund) == refund
 
 
-def test_a_token_that_was_removed_stops_what_has_no_nonce(world: World) -> None:
-    """A queued refund in it waits; one with a nonce is paid, lest it holds the rest."""
+def test_a_token_that_was_removed_stops_queued_refunds_only(world: World) -> None:
+    """A refund with a nonce is paid, since higher nonces wait for it."""
     reserved, queued = world.step(world.accepted()), world.accepted()
     other = world.network.tokens["TUSD"]
     world.network = world.network.model_copy(update={"tokens": {"OTHER": other}})
@@ -248,8 +255,8 @@ def test_a_token_that_was_removed_stops_what_has_no_nonce(world: World) -> None:
     assert world.step(reserved, times=2).status is Status.BROADCAST
 
 
-def test_two_who_take_one_step_pay_once(world: World) -> None:
-    """The second reservation, signature and move are stale, and change nothing (R6)."""
+def test_concurrent_steps_pay_once(world: World) -> None:
+    """The second reservation, signature and move are stale (R6)."""
     refund = world.accepted()
 
     for _ in range(3):
@@ -264,11 +271,9 @@ def test_two_who_take_one_step_pay_once(world: World) -> None:
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-@pytest.mark.parametrize("age", [timedelta(0), FRESH])
-def test_what_was_just_simulated_is_signed_at_once(
-    world: World, age: timedelta
-) -> None:
-    """For ten seconds it is believed that a transfer which could be made still can."""
+@pytest.mark.parametrize("age", [timedelta(0), SIMULATION_VALID_FOR])
+def test_a_recent_simulation_is_not_repeated(world: World, age: timedelta) -> None:
+    """A simulation is trusted for ten seconds."""
     reserved = world.step(world.accepted())
     world.clock.now += age
     asked = world.chain.calls["estimate_gas"]
@@ -277,9 +282,11 @@ def test_what_was_just_simulated_is_signed_at_once(
     assert world.chain.calls["estimate_gas"] == asked
 
 
-@pytest.mark.parametrize("age", [FRESH + timedelta(seconds=1), -timedelta(seconds=1)])
-def test_what_waited_is_simulated_again(world: World, age: timedelta) -> None:
-    """A reserved refund that can still be paid is paid, with its own nonce."""
+@pytest.mark.parametrize(
+    "age", [SIMULATION_VALID_FOR + timedelta(seconds=1), -timedelta(seconds=1)]
+)
+def test_an_old_simulation_is_repeated(world: World, age: timedelta) -> None:
+    """A reserved refund that can still be paid is paid with its nonce."""
     reserved = world.step(world.accepted())
     world.clock.now += age
     asked = world.chain.calls["estimate_gas"]
@@ -291,11 +298,11 @@ def test_what_waited_is_simulated_again(world: World, age: timedelta) -> None:
     assert signed.failure_code is None
 
 
-def test_a_nonce_that_cannot_be_used_is_filled(world: World) -> None:
-    """A no-op takes its place; the refund has failed once that is final (R14)."""
+def test_a_transfer_that_would_revert_becomes_a_noop(world: World) -> None:
+    """The no-op uses the nonce, and the refund fails once it is final (R14)."""
     reserved = world.step(world.accepted())
     behind = world.step(world.accepted(), times=3)
-    world.clock.now += FRESH * 2
+    world.clock.now += SIMULATION_VALID_FOR * 2
     world.chain.revert = "Blocked: recipient"
 
     refund = world.step(reserved, times=2)
@@ -318,9 +325,9 @@ def test_a_nonce_that_cannot_be_used_is_filled(world: World) -> None:
 
 
 def test_an_empty_wallet_keeps_the_nonce(world: World) -> None:
-    """No no-op takes the place of a transfer that a top-up lets go on (R13)."""
+    """A transfer that a top-up makes possible does not become a no-op (R13)."""
     reserved = world.step(world.accepted())
-    world.clock.now += FRESH * 2
+    world.clock.now += SIMULATION_VALID_FOR * 2
     world.chain.balance_left = reserved.amount - 1
     world.chain.revert = "balance too low"
 
@@ -332,8 +339,8 @@ def test_an_empty_wallet_keeps_the_nonce(world: World) -> None:
     assert (signed.nonce, world.sent(signed).kind) == (0, Kind.TRANSFER)
 
 
-def test_a_reply_that_was_lost_is_not_a_failure(world: World) -> None:
-    """The node took the bytes and said nothing; the same bytes are sent again (R7)."""
+def test_a_lost_reply_is_not_a_failure(world: World) -> None:
+    """The node has the bytes but did not answer; the same bytes are sent again (R7)."""
     signed = world.step(world.accepted(), times=2)
 
     world.chain.lose_reply(ChainUnavailableError("no answer"))
@@ -350,7 +357,7 @@ def test_a_reply_that_was_lost_is_not_a_failure(world: World) -> None:
 
 
 def test_bytes_that_are_mined_already_are_not_rejected(world: World) -> None:
-    """Nonce too low may mean that our own transaction is in a block (R9)."""
+    """ "Nonce too low" may mean that our own transaction is in a block (R9)."""
     signed = world.step(world.accepted(), times=2)
     world.chain.broadcast(world.sent(signed).raw)
     world.chain.mine()
@@ -365,8 +372,8 @@ def test_bytes_that_are_mined_already_are_not_rejected(world: World) -> None:
 
 
 @pytest.mark.parametrize("reason", ["nonce-too-low", "underpriced"])
-def test_a_nonce_in_use_is_for_the_chain_to_explain(world: World, reason: str) -> None:
-    """The refund is watched with its only nonce and hash; no other is tried (R9)."""
+def test_a_used_nonce_is_not_replaced(world: World, reason: str) -> None:
+    """The refund is tracked with its only nonce and hash; no other is tried (R9)."""
     signed = world.step(world.accepted(), times=2)
     world.chain.fail("broadcast", BroadcastRejectedError("no", reason=reason))
 
@@ -377,8 +384,8 @@ def test_a_nonce_in_use_is_for_the_chain_to_explain(world: World, reason: str) -
 
 
 @pytest.mark.parametrize("reason", ["nonce-too-high", "insufficient-funds", "other"])
-def test_a_rejection_is_an_error_and_no_failure(world: World, reason: str) -> None:
-    """The refund stays signed, with its nonce, until a node takes it (R11, R13)."""
+def test_a_rejection_does_not_fail_the_refund(world: World, reason: str) -> None:
+    """The refund stays signed, with its nonce, until a node accepts it (R11, R13)."""
     signed = world.step(world.accepted(), times=2)
     world.chain.fail("broadcast", BroadcastRejectedError("no", reason=reason))
 
@@ -389,19 +396,19 @@ def test_a_rejection_is_an_error_and_no_failure(world: World, reason: str) -> No
     assert world.step(signed).status is Status.BROADCAST
 
 
-def test_whoever_takes_a_step_takes_the_next(world: World) -> None:
-    """Each move holds the refund for a while; a sent one is looked at in 30 s."""
+def test_a_step_keeps_the_claim(world: World) -> None:
+    """Each move claims the refund for a while; a broadcast one is due after 30 s."""
     refund = world.accepted()
 
     for _ in range(2):
         refund = world.step(refund)
 
         assert refund.due_at == world.clock() + HOLD
-    assert world.step(refund).due_at == world.clock() + RESEND_AFTER
+    assert world.step(refund).due_at == world.clock() + REBROADCAST_AFTER
 
 
-def test_an_impatient_network_looks_again_sooner(world: World) -> None:
-    """Where an offer is stuck after 5 s, nobody waits 30 s to see it."""
+def test_a_network_may_recheck_sooner(world: World) -> None:
+    """If a transaction counts as stuck after 5 s, it is due after 5 s."""
     world.network = world.network.model_copy(update={"stuck_after_seconds": 5})
 
     assert world.broadcast().due_at == world.clock() + timedelta(seconds=5)
@@ -410,8 +417,10 @@ def test_an_impatient_network_looks_again_sooner(world: World) -> None:
 @pytest.mark.parametrize(
     ("attempts", "seconds"), [(0, 1), (1, 2), (4, 16), (5, 30), (10**9, 30)]
 )
-def test_each_failure_waits_longer(world: World, attempts: int, seconds: int) -> None:
-    """Twice as long each time, 30 s at most, and the reason is kept (R11)."""
+def test_the_delay_doubles_with_each_failure(
+    world: World, attempts: int, seconds: int
+) -> None:
+    """It is 30 s at most, and the error code is stored (R11)."""
     refund = world.accepted()
     failing = replace(refund, version=1, attempts=attempts)
     world.store.save(refund, failing)
@@ -421,11 +430,11 @@ def test_each_failure_waits_longer(world: World, attempts: int, seconds: int) ->
     assert after == world.stored(refund)
     assert after.due_at == world.clock() + timedelta(seconds=seconds)
     assert (after.attempts, after.blocked_by) == (attempts + 1, "chain-unavailable")
-    assert timedelta(seconds=30) == LONGEST_DELAY
+    assert timedelta(seconds=30) == MAX_RETRY_DELAY
 
 
-def test_what_is_left_without_trouble_is_due_at_once(world: World) -> None:
-    """Who runs out of time leaves a refund to whoever comes next."""
+def test_a_refund_postponed_without_error_is_due_at_once(world: World) -> None:
+    """Another worker may claim it."""
     refund = world.accepted()
 
     after = world.lifecycle.postpone(refund)
@@ -434,8 +443,8 @@ def test_what_is_left_without_trouble_is_due_at_once(world: World) -> None:
     assert (after.due_at, after.attempts, after.blocked_by) == (world.clock(), 0, None)
 
 
-def test_a_move_forgets_the_failures_before_it(world: World) -> None:
-    """Attempts and reason belong to the step that failed."""
+def test_a_move_resets_the_failures(world: World) -> None:
+    """Attempts and error code belong to the step that failed."""
     refund = world.lifecycle.postpone(world.accepted(), ChainUnavailableError("gone"))
 
     reserved = world.step(refund)
@@ -443,8 +452,8 @@ def test_a_move_forgets_the_failures_before_it(world: World) -> None:
     assert (reserved.attempts, reserved.blocked_by) == (0, None)
 
 
-def test_fees_are_those_of_the_moment(world: World) -> None:
-    """The quote is taken when the refund is signed, within the network's cap."""
+def test_fees_are_quoted_when_signing(world: World) -> None:
+    """The quote respects the network's cap."""
     reserved = world.step(world.accepted())
     world.chain.answers = Fees(base_fee=10**15, priority_fee=10**15)
 
@@ -455,7 +464,7 @@ def test_fees_are_those_of_the_moment(world: World) -> None:
 
 
 def test_another_key_does_not_sign_for_this_ones_nonce(world: World) -> None:
-    """A nonce belongs to an address; the new one has its own (O4)."""
+    """A nonce belongs to an address; another key has its own (O4)."""
     reserved = world.step(world.accepted())
     former = world.signer.address
     world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
@@ -468,8 +477,8 @@ def test_another_key_does_not_sign_for_this_ones_nonce(world: World) -> None:
     assert (other.sender, other.nonce) == (world.others[0].address, 0)
 
 
-def test_a_rotation_meanwhile_is_no_trouble(world: World) -> None:
-    """Whoever was about to reserve with the old key does so with the new one (O5)."""
+def test_a_rotation_during_reservation_uses_the_new_key(world: World) -> None:
+    """The reservation is repeated with the new key (O5)."""
     world.step(world.accepted())
     world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
 
@@ -484,8 +493,8 @@ def test_a_rotation_meanwhile_is_no_trouble(world: World) -> None:
     assert (refund.sender, refund.nonce) == (world.others[0].address, 0)
 
 
-def test_what_a_given_up_key_never_signed_is_paid_by_the_next(world: World) -> None:
-    """It is queued again, and gets a nonce of the new address (O8)."""
+def test_an_unsigned_refund_of_a_revoked_key_is_queued_again(world: World) -> None:
+    """It gets a nonce of the new address (O8)."""
     reserved, sent = world.step(world.accepted()), world.broadcast()
     former = world.signer.address
     world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
@@ -500,8 +509,8 @@ def test_what_a_given_up_key_never_signed_is_paid_by_the_next(world: World) -> N
     assert world.store.stranded(former, 10) == (sent.id,)
 
 
-def test_who_signs_for_a_given_up_key_comes_too_late(world: World) -> None:
-    """Bytes that were being signed at that moment are not recorded, nor sent (O8)."""
+def test_a_signature_during_a_revocation_is_dropped(world: World) -> None:
+    """The bytes are neither recorded nor broadcast (O8)."""
     process = world.lifecycle
     reserved = process.step(world.accepted(), ACTOR)
     world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
@@ -514,8 +523,10 @@ def test_who_signs_for_a_given_up_key_comes_too_late(world: World) -> None:
     assert not world.chain.pool
 
 
-def test_a_given_up_key_replaces_nothing(world: World) -> None:
-    """What it signed may be mined, and is not raised; a person decides (O8)."""
+def test_a_revoked_key_signs_no_replacement(world: World) -> None:
+    """
+    Its transaction may be mined, and its fees are not raised; an operator decides (O8).
+    """
     refund = world.broadcast()
     world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
     made_active(world.store, key_at(world.others[0].address), block=True)
@@ -527,8 +538,8 @@ def test_a_given_up_key_replaces_nothing(world: World) -> None:
     assert world.stored(refund) == refund
 
 
-def test_a_signature_that_cannot_be_recorded_is_told_of(world: World) -> None:
-    """Neither the bytes nor the outcome: the intent alone says of it then (I6)."""
+def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
+    """Bytes and outcome are lost; only the intent is recorded (I6)."""
     reserved = world.step(world.accepted())
 
     def gone(*_: object, **__: object) -> None:
@@ -537,14 +548,32 @@ def test_a_signature_that_cannot_be_recorded_is_told_of(world: World) -> None:
     broken = altered(world.store, save=gone, append=gone)
     audit = AuditLog(recording()[0]._logger, journal=broken)
     world.signer = signer_over(honest(KEY), audit)
-    ring, reserved = world.ring, replace(reserved, intended=True)
+    ring, reserved = world.ring, replace(reserved, intent_recorded=True)
     assert ring.active().signer is world.signer
     nonces = NonceManager(world.store, ring, world.clock)
-    payer = TransactionSigner(ring, world.clock)
-    process = Lifecycle(broken, world.chains, payer, nonces, world.clock)
+    transaction_signer = TransactionSigner(ring, world.clock)
+    process = Lifecycle(broken, world.chains, transaction_signer, nonces, world.clock)
 
     with capture_logs() as logs, pytest.raises(StoreUnavailableError):
         process.step(reserved, ACTOR)
 
     assert [entry["event"] for entry in logs] == ["outcome-not-recorded"]
     assert world.stored(reserved) == reserved
+
+
+def test_a_refund_over_a_spending_limit_waits(world: World) -> None:
+    """It gets no nonce until the hour's spending allows it again (R27)."""
+    token = world.network.tokens["TUSD"].model_copy(update={"hourly_limit": "12.5"})
+    world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
+    world.broadcast()
+    refund = world.accepted()
+
+    with pytest.raises(LimitReachedError, match="hourly_limit"):
+        world.step(refund)
+    world.work()
+    waiting = world.stored(refund)
+    world.work(after=timedelta(hours=1))
+
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "limit-reached")
+    assert world.stored(refund).status is Status.BROADCAST
+    assert world.stored(refund).nonce == 1

@@ -1,4 +1,4 @@
-"""Whoever stops wallets, lets them go on or accepts what is foreign is on record."""
+"""Operator commands on nonces, and their audit records."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -34,7 +34,7 @@ ALICE = Actor("cli:alice")
 
 
 class System:
-    """A wallet, its controls, and the records of what was done with them."""
+    """A wallet, its ``NonceAdmin``, and the audit records."""
 
     def __init__(self, store: SQLStore) -> None:
         self.store = store
@@ -45,27 +45,27 @@ class System:
             "other": Chain(other, self.world.chain),
         }
 
-    def controls(self, store: Any = None) -> NonceAdmin:
-        """Return the controls as a command that starts now has them."""
+    def admin(self, store: Any = None) -> NonceAdmin:
+        """Return the ``NonceAdmin`` of a command that starts now."""
         audit = AuditLog(SILENCE, journal=self.store)
         minutes = AdminAudit(audit, Alerts(), Operation.ADMINISTRATION)
         return NonceAdmin(store or self.store, self.chains, minutes, self.world.clock)
 
-    def estranged(self, strangers: int, blocks: int = 2) -> None:
-        """Pay once, let strangers spend that many nonces, and add blocks."""
+    def use_key_elsewhere(self, foreign: int, blocks: int = 2) -> None:
+        """Pay once, use that many nonces elsewhere, and add blocks."""
         self.world.broadcast()
         self.world.chain.mine()
-        self.world.tracker.track()
-        for _ in range(strangers):
+        self.world.confirmation_tracker.track()
+        for _ in range(foreign):
             self.world.chain.mine_foreign(self.world.signer.address)
         self.world.chain.mine_empty(blocks)
         self.world.work()
 
-    def given_up(self) -> str:
-        """Give the first key up, which has paid once; return its address."""
+    def revoke(self) -> str:
+        """Revoke the first key, which has paid once; return its address."""
         self.world.broadcast()
         self.world.mine_deep()
-        self.world.tracker.track()
+        self.world.confirmation_tracker.track()
         self.world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
         other = key_at(self.world.others[0].address)
         made_active(self.store, other, block=True)
@@ -73,7 +73,7 @@ class System:
 
     @property
     def records(self) -> list[tuple[str, str, Mapping[str, Any]]]:
-        """Event, outcome and details of what alice did, in its order."""
+        """Event, outcome and details of alice's commands, in order."""
         self.store.seal()
         fields = [each.record.fields for each in self.store.sealed(0, 1000)]
         return [
@@ -86,15 +86,15 @@ class System:
 
 @pytest.fixture
 def system(sqlite_store: SQLStore) -> System:
-    """A system in which nothing happened yet."""
+    """A system without history."""
     return System(sqlite_store)
 
 
-def test_the_kill_switch_is_on_record(system: System) -> None:
-    """Intent and outcome of each network, and whether anything was changed."""
-    first = system.controls().pause("local", ALICE)
-    again = system.controls().pause("local", ALICE)
-    resumed = system.controls().resume("local", ALICE)
+def test_pause_and_resume_are_audited(system: System) -> None:
+    """Intent and outcome of each network, and whether anything changed."""
+    first = system.admin().pause("local", ALICE)
+    again = system.admin().pause("local", ALICE)
+    resumed = system.admin().resume("local", ALICE)
     asked = {"network": "local"}
 
     assert (first, again, resumed) == ({"local": True}, {"local": False}, first)
@@ -108,13 +108,13 @@ def test_the_kill_switch_is_on_record(system: System) -> None:
     ]
 
 
-def test_all_networks_are_stopped_each_on_record(system: System) -> None:
-    """Without a name every network of the file is stopped."""
-    told = system.controls().pause(None, ALICE)
+def test_all_networks_are_paused_and_audited(system: System) -> None:
+    """Without a name, every network of the file is paused."""
+    changed = system.admin().pause(None, ALICE)
 
-    assert told == {"local": True, "other": True}
-    assert system.store.stopped(NETWORK.chain_id) is not None
-    assert system.store.stopped(999) is not None
+    assert changed == {"local": True, "other": True}
+    assert system.store.network_paused_at(NETWORK.chain_id) is not None
+    assert system.store.network_paused_at(999) is not None
     assert [(event, facts["network"]) for event, _, facts in system.records] == [
         ("nonce-pause-intent", "local"),
         ("nonce-pause", "local"),
@@ -124,10 +124,10 @@ def test_all_networks_are_stopped_each_on_record(system: System) -> None:
 
 
 @pytest.mark.parametrize("what", ["pause", "resume", "repair"])
-def test_a_network_that_is_not_there_is_on_record(system: System, what: str) -> None:
-    """Whoever names another network is refused, and that he tried is known."""
+def test_an_unknown_network_is_audited(system: System, what: str) -> None:
+    """The command is refused, and the attempt is recorded."""
     with pytest.raises(NotFoundError):
-        getattr(system.controls(), what)("mainnet", ALICE)
+        getattr(system.admin(), what)("mainnet", ALICE)
 
     assert system.records == [
         (f"nonce-{what}-intent", "success", {"network": "mainnet"}),
@@ -135,14 +135,14 @@ def test_a_network_that_is_not_there_is_on_record(system: System, what: str) -> 
     ]
 
 
-def test_what_the_ledger_did_not_take_is_on_record(system: System) -> None:
-    """A switch that failed says by what."""
+def test_a_failed_pause_is_audited(system: System) -> None:
+    """The outcome is the error code."""
 
     def stop(chain_id: int, at: object) -> bool:
         raise StoreUnavailableError("the database does not answer")
 
     with pytest.raises(StoreUnavailableError):
-        system.controls(altered(system.store, stop=stop)).pause("local", ALICE)
+        system.admin(altered(system.store, pause_network=stop)).pause("local", ALICE)
 
     assert [(event, outcome) for event, outcome, _ in system.records] == [
         ("nonce-pause-intent", "success"),
@@ -150,17 +150,17 @@ def test_what_the_ledger_did_not_take_is_on_record(system: System) -> None:
     ]
 
 
-def test_without_a_record_nothing_is_changed(system: System) -> None:
-    """Where the intent cannot be written, the network goes on, and the log says so."""
+def test_nothing_changes_without_an_audit_record(system: System) -> None:
+    """If the intent cannot be written, the network continues, and the log says so."""
     journal = altered(system.store, append=_unavailable)
     minutes = AdminAudit(
         AuditLog(SILENCE, journal=journal), Alerts(), Operation.ADMINISTRATION
     )
-    controls = NonceAdmin(system.store, system.chains, minutes, system.world.clock)
+    admin = NonceAdmin(system.store, system.chains, minutes, system.world.clock)
     with capture_logs() as logs, pytest.raises(StoreUnavailableError):
-        controls.pause("local", ALICE)
+        admin.pause("local", ALICE)
 
-    assert system.store.stopped(NETWORK.chain_id) is None
+    assert system.store.network_paused_at(NETWORK.chain_id) is None
     assert [each["event"] for each in logs] == ["refusal-not-recorded"]
 
 
@@ -168,10 +168,10 @@ def _unavailable(*arguments: object, **named: object) -> None:
     raise StoreUnavailableError("the database does not answer")
 
 
-def test_what_was_foreign_and_accepted_is_on_record(system: System) -> None:
-    """Each transaction that somebody accepted, with his name, and the outcome."""
-    system.estranged(2)
-    (found,) = system.controls().repair("local", ALICE)
+def test_accepted_foreign_transactions_are_audited(system: System) -> None:
+    """Each transaction with the operator's name, and the outcome."""
+    system.use_key_elsewhere(2)
+    (found,) = system.admin().repair("local", ALICE)
     intent, *accepted, outcome = system.records
 
     assert (found.resumed, found.is_open) == (True, False)
@@ -183,11 +183,11 @@ def test_what_was_foreign_and_accepted_is_on_record(system: System) -> None:
             {
                 "network": "local",
                 "address": system.world.signer.address,
-                "nonce": sighting.nonce,
-                "tx_hash": sighting.tx_hash,
+                "nonce": transaction.nonce,
+                "tx_hash": transaction.tx_hash,
             },
         )
-        for sighting in found.accepted
+        for transaction in found.accepted
     ]
     assert [facts["nonce"] for _, _, facts in accepted] == [1, 2]
     assert outcome == (
@@ -197,10 +197,10 @@ def test_what_was_foreign_and_accepted_is_on_record(system: System) -> None:
     )
 
 
-def test_what_cannot_be_accepted_yet_is_on_record(system: System) -> None:
-    """The outcome is why the wallet stays paused, and nothing was accepted."""
-    system.estranged(1, blocks=0)
-    (found,) = system.controls().repair("local", ALICE)
+def test_a_repair_that_cannot_resume_is_audited(system: System) -> None:
+    """The outcome is why the wallet stays paused, and nothing is accepted."""
+    system.use_key_elsewhere(1, blocks=0)
+    (found,) = system.admin().repair("local", ALICE)
     _, outcome = system.records
 
     assert (found.resumed, found.is_open, found.accepted) == (False, True, ())
@@ -211,10 +211,10 @@ def test_what_cannot_be_accepted_yet_is_on_record(system: System) -> None:
     )
 
 
-def test_a_wallet_in_order_is_on_record(system: System) -> None:
-    """Also a repair that had nothing to do was asked for by somebody."""
+def test_a_repair_without_work_is_audited(system: System) -> None:
+    """The request is recorded, too."""
     system.world.broadcast()
-    system.controls().repair(None, ALICE)
+    system.admin().repair(None, ALICE)
     outcomes = [(event, facts) for event, _, facts in system.records]
 
     assert outcomes[1] == (
@@ -227,12 +227,12 @@ def test_a_wallet_in_order_is_on_record(system: System) -> None:
     ] * 2
 
 
-def test_a_chain_that_does_not_answer_is_on_record(system: System) -> None:
-    """A repair that could not be begun says by what."""
-    system.estranged(1)
+def test_a_repair_without_the_chain_is_audited(system: System) -> None:
+    """The outcome is the error code."""
+    system.use_key_elsewhere(1)
     system.world.chain.fail("pending_count", ChainUnavailableError("gone"))
     with pytest.raises(ChainUnavailableError):
-        system.controls().repair("local", ALICE)
+        system.admin().repair("local", ALICE)
 
     assert [(event, outcome) for event, outcome, _ in system.records] == [
         ("nonce-repair-intent", "success"),
@@ -240,10 +240,12 @@ def test_a_chain_that_does_not_answer_is_on_record(system: System) -> None:
     ]
 
 
-def test_what_an_intruder_left_in_the_pool(system: System) -> None:
-    """He stops everybody with it, for no block takes it, until a person says that it
-    is his; then refunds go on (O8)."""
-    address, world = system.given_up(), system.world
+def test_abandon_ends_the_wait_for_a_pending_transaction(system: System) -> None:
+    """
+    An intruder's pending transaction delays all refunds until an operator abandons the
+    nonces (O8).
+    """
+    address, world = system.revoke(), system.world
     world.chain.mine_foreign(address)
     world.chain.mine_empty(2)
     world.chain.send_foreign(address)
@@ -252,13 +254,13 @@ def test_what_an_intruder_left_in_the_pool(system: System) -> None:
         world.work(after=timedelta(seconds=31))
     before = world.stored(refund)
 
-    told = system.controls().abandon(address.lower(), "local", ALICE)
+    changed = system.admin().abandon(address.lower(), "local", ALICE)
     world.work(after=timedelta(seconds=31))
     after = world.stored(refund)
     intent, accepted, outcome = system.records
 
     assert (before.status, before.blocked_by) == (Status.QUEUED, "wallet-paused")
-    assert told == {"local": True}
+    assert changed == {"local": True}
     assert (after.status, after.sender) == (
         Status.BROADCAST,
         world.others[0].address,
@@ -269,12 +271,12 @@ def test_what_an_intruder_left_in_the_pool(system: System) -> None:
     assert outcome == ("nonce-abandon", "success", asked | {"changed": True})
 
 
-def test_what_a_block_has_is_not_abandoned(system: System) -> None:
-    """It may be a payment of ours, and will be known once it is final (O8, R24)."""
-    address = system.given_up()
+def test_mined_transactions_are_not_abandoned(system: System) -> None:
+    """One may be our payment, and will be known once it is final (O8, R24)."""
+    address = system.revoke()
     system.world.chain.mine_foreign(address)
-    with pytest.raises(WalletPausedError, match="once it is final"):
-        system.controls().abandon(address, "local", ALICE)
+    with pytest.raises(WalletPausedError, match="when it is final"):
+        system.admin().abandon(address, "local", ALICE)
 
     assert [(event, outcome) for event, outcome, _ in system.records] == [
         ("nonce-abandon-intent", "success"),
@@ -282,12 +284,12 @@ def test_what_a_block_has_is_not_abandoned(system: System) -> None:
     ]
 
 
-def test_nobody_waits_for_what_is_known(system: System) -> None:
-    """Where the wallet goes on, or never paid, there is nothing to abandon."""
-    address = system.given_up()
+def test_abandon_without_a_pause_changes_nothing(system: System) -> None:
+    """If the wallet is not paused, or never paid, there is nothing to abandon."""
+    address = system.revoke()
     system.world.work()
 
-    assert system.controls().abandon(address, None, ALICE) == {
+    assert system.admin().abandon(address, None, ALICE) == {
         "local": False,
         "other": False,
     }
@@ -301,15 +303,13 @@ def test_nobody_waits_for_what_is_known(system: System) -> None:
         (None, "mainnet", NotFoundError),
     ],
 )
-def test_only_keys_that_were_given_up_are_abandoned(
+def test_only_revoked_keys_are_abandoned(
     system: System, address: str | None, network: str, error: type[Exception]
 ) -> None:
-    """The active key's nonces are waited for, whoever asks; and that is on record."""
+    """Another key's nonces are kept, and the refusal is recorded."""
     system.world.broadcast()
     with pytest.raises(error):
-        system.controls().abandon(
-            address or system.world.signer.address, network, ALICE
-        )
+        system.admin().abandon(address or system.world.signer.address, network, ALICE)
 
     assert [event for event, _, _ in system.records] == [
         "nonce-abandon-intent",

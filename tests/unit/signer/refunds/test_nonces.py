@@ -1,4 +1,4 @@
-"""Who has which nonce, and what happens when a stranger has one."""
+"""Assignment of nonces, and wallets with transactions that the ledger lacks."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from signer.keys.signer import Signer
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 from signer.refunds.nonces import NonceManager
-from signer.refunds.transaction_signer import calldata, purpose_of
+from signer.refunds.transaction_signer import build_purpose, encode_refund
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
@@ -28,22 +28,22 @@ def _reserve(world: World, refund: Refund | None = None) -> Refund:
 
 
 def _reserved(nonces: NonceManager, world: World, refund: Refund) -> Refund:
-    chain, active = world.chains["local"], nonces.payer(refund)
-    counted = nonces.agreed(chain, active.key.address)
-    intent = active.signer.intent(purpose_of(refund, ACTOR))
-    return nonces.reserve(
+    chain, active = world.chains["local"], nonces.select_key(refund)
+    counted = nonces.check_against_chain(chain, active.key.address)
+    intent = active.signer.intent(build_purpose(refund, ACTOR))
+    return nonces.assign_nonce(
         refund, 60_000, chain, counted=counted, active=active, intent=intent
     )
 
 
-def _resume(world: World, standing: WalletStatus) -> None:
-    world.wallets.resume(standing, world.chains["local"])
+def _resume(world: World, status: WalletStatus) -> None:
+    world.wallets.resume(status, world.chains["local"])
 
 
 def _paid(world: World) -> Refund:
     refund = world.broadcast()
     world.mine_deep()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     return world.tracked(refund)
 
 
@@ -53,16 +53,16 @@ def _wallet(world: World) -> Wallet:
     return wallet
 
 
-def _watch(world: World) -> WalletStatus:
-    return world.watched()
+def _reconcile(world: World) -> WalletStatus:
+    return world.reconcile()
 
 
 def _foreign(world: World, number: int, data: bytes = b"\xf0\x0d") -> list[str]:
     return [world.chain.mine_foreign(world.signer.address, data) for _ in range(number)]
 
 
-def test_a_reservation_is_for_life(world: World) -> None:
-    """It names payer, key, nonce and gas, and the store has it."""
+def test_a_reservation_is_stored(world: World) -> None:
+    """It has sender, key, nonce and gas limit."""
     reserved = _reserve(world)
 
     assert reserved == world.stored(reserved)
@@ -74,21 +74,21 @@ def test_a_reservation_is_for_life(world: World) -> None:
     )
 
 
-def test_a_fresh_wallet_begins_at_nought(world: World) -> None:
-    """A wallet that never sent anything has no history to look at."""
+def test_a_new_wallet_starts_at_nonce_zero(world: World) -> None:
+    """A wallet that sent nothing has no history to check."""
     _reserve(world)
 
     assert _wallet(world) == Wallet(world.network.chain_id, world.signer.address, 0, 1)
 
 
-def test_a_ledger_ahead_of_the_chain_gives_out_the_next(world: World) -> None:
-    """What is reserved and not mined yet, the chain need not know (R24)."""
+def test_a_ledger_ahead_of_the_chain_assigns_the_next_nonce(world: World) -> None:
+    """The chain need not know nonces that are reserved and not mined yet (R24)."""
     assert [_reserve(world).nonce for _ in range(3)] == [0, 1, 2]
     assert _wallet(world).paused_by is None
 
 
 def test_a_wallet_in_use_waits_for_its_history(world: World) -> None:
-    """A new ledger over an old wallet pays nobody before it has looked (R24)."""
+    """A new ledger with a used wallet pays nothing before it checked (R24)."""
     _foreign(world, 2)
     refund = world.accepted()
 
@@ -109,8 +109,8 @@ def test_a_wallet_in_use_waits_for_its_history(world: World) -> None:
     ] == [("wallet-paused", "error", "unknown-history")]
 
 
-def test_history_is_looked_at_so_far_back(world: World) -> None:
-    """A thousand nonces are looked at, and what was before them is nobody's."""
+def test_the_history_is_limited(world: World) -> None:
+    """The last thousand nonces are checked, and none before them."""
     world.client = altered(world.chain, pending_count=lambda address: HISTORY + 5)
 
     with pytest.raises(WalletPausedError):
@@ -119,8 +119,8 @@ def test_history_is_looked_at_so_far_back(world: World) -> None:
     assert (_wallet(world).first_nonce, _wallet(world).next_nonce) == (5, 5)
 
 
-def test_a_transaction_in_the_pool_is_history(world: World) -> None:
-    """A nonce that is waiting to be mined is as taken as one that was (R24)."""
+def test_a_pending_transaction_is_history(world: World) -> None:
+    """A pending nonce is as used as a mined one (R24)."""
     world.client = altered(world.chain, pending_count=lambda address: 1)
 
     with pytest.raises(WalletPausedError):
@@ -129,8 +129,10 @@ def test_a_transaction_in_the_pool_is_history(world: World) -> None:
     assert _wallet(world).paused_by is Pause.UNKNOWN_HISTORY
 
 
-def test_a_strangers_nonce_is_not_given_out(world: World) -> None:
-    """The next reservation sees that the chain is ahead, and pauses all (R23)."""
+def test_a_foreign_nonce_is_not_assigned(world: World) -> None:
+    """
+    The next reservation sees that the chain is ahead, and pauses the wallet (R23).
+    """
     _reserve(world)
     _foreign(world, 2)
 
@@ -142,8 +144,8 @@ def test_a_strangers_nonce_is_not_given_out(world: World) -> None:
     assert [entry["event"] for entry in logs] == ["wallet-paused"]
 
 
-def test_a_paused_wallet_gives_out_nothing(world: World) -> None:
-    """Whatever the chain counts meanwhile (R23)."""
+def test_a_paused_wallet_assigns_no_nonce(world: World) -> None:
+    """It stays paused whatever the chain counts meanwhile (R23)."""
     _reserve(world)
     world.store.pause(_wallet(world), Pause.FOREIGN_TRANSACTION, world.clock())
 
@@ -151,20 +153,20 @@ def test_a_paused_wallet_gives_out_nothing(world: World) -> None:
         _reserve(world)
 
 
-def test_what_has_its_nonce_goes_on(world: World) -> None:
+def test_refunds_with_a_nonce_continue_during_a_pause(world: World) -> None:
     """A pause stops reservations only (R23)."""
     reserved = _reserve(world)
     world.store.pause(_wallet(world), Pause.CHAIN_AHEAD, world.clock())
 
     refund = world.step(reserved, times=2)
     world.mine_deep()
-    world.tracker.track()
+    world.confirmation_tracker.track()
 
     assert world.tracked(refund).status is Status.CONFIRMED
 
 
-def test_a_stranger_who_is_faster_is_seen_by_the_store(world: World) -> None:
-    """A look from before the pause is not enough where the nonce is taken (R23)."""
+def test_the_store_checks_the_pause_at_reservation(world: World) -> None:
+    """A check from before the pause is not enough (R23)."""
     _reserve(world)
 
     def paused(chain_id: int, sender: str) -> Wallet:
@@ -180,8 +182,8 @@ def test_a_stranger_who_is_faster_is_seen_by_the_store(world: World) -> None:
     assert world.stored(refund) == refund
 
 
-def test_two_who_pause_do_so_once(world: World) -> None:
-    """The second one finds the wallet changed, and leaves it to the first."""
+def test_concurrent_pauses_pause_once(world: World) -> None:
+    """The second one finds the wallet changed."""
     _reserve(world)
     _foreign(world, 2)
 
@@ -192,12 +194,12 @@ def test_two_who_pause_do_so_once(world: World) -> None:
     wallets = WalletReconciler(altered(world.store, pause=late), world.clock)
 
     with pytest.raises(StaleStateError):
-        wallets.watch(world.chains["local"], world.signer.address)
+        wallets.reconcile(world.chains["local"], world.signer.address)
     assert _wallet(world).paused_by is Pause.CHAIN_AHEAD
 
 
 def test_the_chain_is_counted_before_the_ledger_is_read(world: World) -> None:
-    """What another worker sends at the same time is no stranger's."""
+    """A nonce that another worker uses meanwhile is not foreign."""
     reserved = _reserve(world)
 
     def counted(address: str) -> int:
@@ -208,44 +210,44 @@ def test_the_chain_is_counted_before_the_ledger_is_read(world: World) -> None:
 
     world.client = altered(world.chain, pending_count=counted)
 
-    standing = _watch(world)
+    status = _reconcile(world)
 
-    assert standing.counted == 2
-    assert standing.unseen == 0
-    assert standing.wallet.paused_by is None
+    assert status.chain_nonce == 2
+    assert status.unknown_count == 0
+    assert status.wallet.paused_by is None
 
 
-def test_watching_needs_a_wallet(world: World) -> None:
-    """Where nothing was paid yet there is nothing to compare."""
+def test_reconciling_needs_a_wallet(world: World) -> None:
+    """Without a payment there is nothing to compare."""
     with pytest.raises(NotFoundError):
-        _watch(world)
+        _reconcile(world)
 
 
-def test_a_calm_watch_changes_nothing(world: World) -> None:
-    """Two questions, and no write, while the ledger knows everything."""
+def test_reconciling_a_known_wallet_changes_nothing(world: World) -> None:
+    """Two requests and no write, if the ledger knows everything."""
     _reserve(world)
     before = _wallet(world)
 
-    assert _watch(world) == WalletStatus(before, 0, ())
+    assert _reconcile(world) == WalletStatus(before, 0, ())
     assert _wallet(world) == before
 
 
-def test_a_watch_sees_a_stranger_within_a_block(world: World) -> None:
-    """The wallet pauses at once, and the stranger is sighted when final (R23)."""
+def test_a_foreign_transaction_pauses_the_wallet_at_once(world: World) -> None:
+    """It is recorded when it is final (R23)."""
     _reserve(world)
     foreign = _foreign(world, 2)[1]
 
     with capture_logs() as logs:
-        first = _watch(world)
+        first = _reconcile(world)
     world.chain.mine_empty(2)
-    second = _watch(world)
+    second = _reconcile(world)
 
     assert [entry["event"] for entry in logs] == ["wallet-paused"]
-    assert (first.wallet.paused_by, first.unseen) == (Pause.CHAIN_AHEAD, 1)
+    assert (first.wallet.paused_by, first.unknown_count) == (Pause.CHAIN_AHEAD, 1)
     assert first.foreign == ()
-    assert (second.wallet.paused_by, second.unseen) == (Pause.CHAIN_AHEAD, 0)
-    (sighting,) = second.foreign
-    assert sighting == UnrecordedTransaction(
+    assert (second.wallet.paused_by, second.unknown_count) == (Pause.CHAIN_AHEAD, 0)
+    (transaction,) = second.foreign
+    assert transaction == UnrecordedTransaction(
         chain_id=world.network.chain_id,
         sender=world.signer.address,
         nonce=1,
@@ -258,31 +260,33 @@ def test_a_watch_sees_a_stranger_within_a_block(world: World) -> None:
     )
 
 
-def test_a_strangers_wallet_waits_for_a_person(world: World) -> None:
-    """However often it is looked at, it does not resume by itself (R23)."""
+def test_a_wallet_with_a_foreign_transaction_waits_for_an_operator(
+    world: World,
+) -> None:
+    """It does not resume by itself (R23)."""
     _reserve(world)
     _foreign(world, 2)
     world.chain.mine_empty(2)
 
     for _ in range(3):
-        standing = _watch(world)
+        status = _reconcile(world)
 
-    assert standing.wallet.paused_by is Pause.CHAIN_AHEAD
-    assert len(standing.foreign) == 1
+    assert status.wallet.paused_by is Pause.CHAIN_AHEAD
+    assert len(status.foreign) == 1
 
 
-def test_a_resumed_wallet_gives_out_what_nobody_has(world: World) -> None:
-    """The stranger's nonce is passed over, and nobody is paid twice (R23)."""
+def test_a_resumed_wallet_skips_foreign_nonces(world: World) -> None:
+    """No refund is paid twice (R23)."""
     paid = world.broadcast()
     world.mine_deep()
-    world.tracker.track()
-    world.tracker.track()
+    world.confirmation_tracker.track()
+    world.confirmation_tracker.track()
     (foreign,) = _foreign(world, 1)
     world.chain.mine_empty(2)
-    standing = _watch(world)
+    status = _reconcile(world)
 
     with capture_logs() as logs:
-        _resume(world, standing)
+        _resume(world, status)
     refund = world.broadcast()
     world.mine_deep()
 
@@ -292,96 +296,98 @@ def test_a_resumed_wallet_gives_out_what_nobody_has(world: World) -> None:
     assert (paid.nonce, refund.nonce) == (0, 2)
     assert _wallet(world).paused_by is None
     assert len(world.chain.payouts()) == 2
-    assert _watch(world).foreign == ()
+    assert _reconcile(world).foreign == ()
 
 
-def test_what_was_accepted_does_not_pause_again(world: World) -> None:
-    """A second stranger is a second decision, about that one only."""
+def test_an_accepted_transaction_does_not_pause_again(world: World) -> None:
+    """A second foreign transaction needs a second decision."""
     _paid(world)
     first = _foreign(world, 1)[0]
     world.chain.mine_empty(2)
-    _resume(world, _watch(world))
+    _resume(world, _reconcile(world))
     second = _foreign(world, 1)[0]
     world.chain.mine_empty(2)
 
-    standing = _watch(world)
+    status = _reconcile(world)
 
-    assert standing.wallet.paused_by is Pause.CHAIN_AHEAD
-    assert [sighting.tx_hash for sighting in standing.foreign] == [second]
+    assert status.wallet.paused_by is Pause.CHAIN_AHEAD
+    assert [transaction.tx_hash for transaction in status.foreign] == [second]
     assert first != second
 
 
-def test_a_wallet_cannot_resume_before_everything_is_seen(world: World) -> None:
-    """What is not final may still be replaced by something else."""
+def test_a_wallet_cannot_resume_before_all_is_final(world: World) -> None:
+    """A transaction that is not final may still be replaced."""
     _paid(world)
     _foreign(world, 1)
-    standing = _watch(world)
+    status = _reconcile(world)
 
     with pytest.raises(WalletPausedError, match="1 of the chain's transactions"):
-        _resume(world, standing)
+        _resume(world, status)
     assert _wallet(world).paused_by is Pause.CHAIN_AHEAD
 
 
-def test_whoever_resumes_has_seen_the_wallet_as_it_is(world: World) -> None:
-    """A stranger that was sighted meanwhile is not accepted unseen."""
+def test_resume_needs_the_current_status(world: World) -> None:
+    """A foreign transaction that was recorded meanwhile is not accepted unseen."""
     _paid(world)
     _foreign(world, 1)
     world.chain.mine_empty(2)
-    standing = _watch(world)
-    world.store.sight(_wallet(world), [])
+    status = _reconcile(world)
+    world.store.add_unrecorded(_wallet(world), [])
 
     with pytest.raises(StaleStateError):
-        _resume(world, standing)
+        _resume(world, status)
     assert _wallet(world).paused_by is Pause.CHAIN_AHEAD
 
 
-def test_the_pool_empties_and_the_wallet_goes_on(world: World) -> None:
-    """A transaction that waited and never came has used no nonce (R23)."""
+def test_a_dropped_pending_transaction_lets_the_wallet_resume(world: World) -> None:
+    """A transaction that was never mined has used no nonce (R23)."""
     _reserve(world)
     world.client = altered(world.chain, pending_count=lambda address: 5)
-    paused = _watch(world)
+    paused = _reconcile(world)
     world.client = None
 
-    resumed = _watch(world)
+    resumed = _reconcile(world)
 
-    assert (paused.wallet.paused_by, paused.unseen) == (Pause.CHAIN_AHEAD, 4)
+    assert (paused.wallet.paused_by, paused.unknown_count) == (Pause.CHAIN_AHEAD, 4)
     assert resumed.wallet.paused_by is None
     assert _reserve(world).nonce == 1
 
 
-def test_our_own_forgotten_transactions_need_nobody(world: World) -> None:
-    """A wallet that misses only what bears a mark resumes by itself (R24)."""
+def test_our_own_lost_transactions_resume_the_wallet(world: World) -> None:
+    """A wallet that misses only marked transactions resumes by itself (R24)."""
     _paid(world)
     asked = world.accepted()
     marked = replace(asked, reference="forgotten")
-    world.chain.mine_foreign(world.signer.address, calldata(marked))
+    world.chain.mine_foreign(world.signer.address, encode_refund(marked))
     world.chain.mine_empty(2)
 
-    standing = _watch(world)
+    status = _reconcile(world)
 
-    assert standing.wallet.paused_by is None
-    assert standing.wallet.next_nonce == 2
-    sighting = world.store.sighting(world.network.chain_id, marked.mark)
-    assert sighting is not None
-    assert (sighting.nonce, sighting.mark) == (1, marked.mark)
+    assert status.wallet.paused_by is None
+    assert status.wallet.next_nonce == 2
+    transaction = world.store.find_unrecorded(world.network.chain_id, marked.mark)
+    assert transaction is not None
+    assert (transaction.nonce, transaction.mark) == (1, marked.mark)
 
 
-def test_a_look_writes_down_what_it_saw_so_far(world: World) -> None:
-    """Twenty at once, in order, up to the first that is not final; the rest later."""
+def test_a_pass_records_a_limited_number(world: World) -> None:
+    """At most twenty, in order, up to the first that is not final; the rest later."""
     _reserve(world)
     _foreign(world, 25)
     world.chain.mine_empty(2)
     _foreign(world, 1)
 
-    looks = [_watch(world) for _ in range(3)]
+    looks = [_reconcile(world) for _ in range(3)]
 
-    assert [look.unseen for look in looks] == [5, 1, 1]
+    assert [look.unknown_count for look in looks] == [5, 1, 1]
     assert [len(look.foreign) for look in looks] == [20, 24, 24]
-    assert [sighting.nonce for sighting in looks[-1].foreign] == list(range(1, 25))
+    assert [transaction.nonce for transaction in looks[-1].foreign] == list(
+        range(1, 25)
+    )
 
 
 def test_a_nonce_that_no_node_finds_is_waited_for(world: World) -> None:
-    """Too long ago, or a lagging node: nothing is guessed behind a gap (R10)."""
+    """It was used too long ago, or a node lags: no later nonce is recorded (R10)."""
     _reserve(world)
     _foreign(world, 3)
     world.chain.mine_empty(2)
@@ -392,34 +398,36 @@ def test_a_nonce_that_no_node_finds_is_waited_for(world: World) -> None:
         ),
     )
 
-    standing = _watch(world)
+    status = _reconcile(world)
 
-    assert standing.unseen == 2
-    assert standing.foreign == ()
-    assert standing.wallet.paused_by is Pause.CHAIN_AHEAD
+    assert status.unknown_count == 2
+    assert status.foreign == ()
+    assert status.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
-def test_a_sighting_is_told(world: World) -> None:
-    """Each unknown transaction is an error in the log: ours, or a stranger's (R23)."""
+def test_an_unrecorded_transaction_is_logged(world: World) -> None:
+    """Each one is an error in the log, ours or foreign (R23)."""
     _reserve(world)
     (taken, ours) = world.accepted(), world.accepted()
-    _foreign(world, 1, calldata(taken))
+    _foreign(world, 1, encode_refund(taken))
     world.chain.mine_foreign(world.signer.address, b"")
-    world.chain.mine_foreign(world.signer.address, calldata(ours))
+    world.chain.mine_foreign(world.signer.address, encode_refund(ours))
     world.chain.mine_empty(2)
 
     with capture_logs() as logs:
-        _watch(world)
+        _reconcile(world)
 
     assert [
         (entry["nonce"], entry["foreign"], entry["log_level"])
         for entry in logs
-        if entry["event"] == "transaction-sighted"
+        if entry["event"] == "unrecorded-transaction-found"
     ] == [(1, True, "error"), (2, False, "error")]
 
 
-def test_a_stranger_in_a_refunds_place_pauses_the_wallet(world: World) -> None:
-    """The refund's nonce is lost; who else has the key must be found out (R23)."""
+def test_a_foreign_transaction_with_a_refunds_nonce_pauses_the_wallet(
+    world: World,
+) -> None:
+    """The refund has lost its nonce, and another party has the key (R23)."""
     refund = world.broadcast()
     (foreign,) = _foreign(world, 1)
     found = world.chain.find_transaction(world.signer.address, 0)
@@ -429,60 +437,65 @@ def test_a_stranger_in_a_refunds_place_pauses_the_wallet(world: World) -> None:
 
     for _ in range(2):
         # A process that dies in between finds the work half done.
-        world.wallets.lost(refund, found)
+        world.wallets.record_nonce_taken(refund, found)
         world.clock.advance(seconds=10)
 
-    (sighting,) = world.store.foreign(world.network.chain_id, world.signer.address)
-    assert (sighting.tx_hash, sighting.held_by) == (foreign, refund.id)
+    (transaction,) = world.store.foreign_transactions(
+        world.network.chain_id, world.signer.address
+    )
+    assert (transaction.tx_hash, transaction.held_by) == (foreign, refund.id)
     assert _wallet(world).paused_by is Pause.FOREIGN_TRANSACTION
     assert _wallet(world).paused_at == since
 
 
-def test_our_own_in_a_refunds_place_pauses_nothing(world: World) -> None:
-    """A forgotten payment of another refund has the nonce: nobody else has the key."""
+def test_our_own_transaction_with_a_refunds_nonce_pauses_nothing(world: World) -> None:
+    """A lost payment of another refund has the nonce; nobody else has the key."""
     refund, other = world.broadcast(), world.accepted()
-    _foreign(world, 1, calldata(other))
+    _foreign(world, 1, encode_refund(other))
     found = world.chain.find_transaction(world.signer.address, 0)
     assert found is not None
 
-    world.wallets.lost(refund, found)
+    world.wallets.record_nonce_taken(refund, found)
 
     assert _wallet(world).paused_by is None
-    assert world.store.foreign(world.network.chain_id, world.signer.address) == ()
+    assert (
+        world.store.foreign_transactions(world.network.chain_id, world.signer.address)
+        == ()
+    )
 
 
-def test_a_wallet_that_was_never_opened_has_lost_nothing(world: World) -> None:
-    """A refund whose wallet the ledger does not know waits for somebody to see why."""
+def test_a_taken_nonce_of_an_unknown_wallet_is_an_error(world: World) -> None:
+    """The refund waits for an operator."""
     refund = world.accepted()
     _foreign(world, 1)
     found = world.chain.find_transaction(world.signer.address, 0)
     assert found is not None
 
     with pytest.raises(StaleStateError):
-        world.wallets.lost(refund, found)
+        world.wallets.record_nonce_taken(refund, found)
 
 
-def test_nothing_is_adopted_that_was_not_sighted(world: World) -> None:
-    """A refund that nobody has paid is for the next step to reserve."""
+def test_a_refund_without_an_earlier_payment_is_not_adopted(world: World) -> None:
+    """The next step assigns its nonce."""
     refund = world.accepted()
 
-    assert world.nonces.adopt(refund, world.chains["local"]) is None
+    assert world.nonces.adopt_earlier_payment(refund, world.chains["local"]) is None
     assert world.stored(refund) == refund
 
 
-def test_who_was_paid_by_a_forgotten_transaction_is_not_paid_again(
+def test_a_lost_payment_is_adopted(
     world: World,
 ) -> None:
-    """The refund adopts transaction and nonce, and is mined from then on (R24)."""
+    """The refund takes over transaction and nonce, and is mined (R24)."""
     _reserve(world)
     asked = world.accepted()
     _foreign(world, 1)
-    (hash_,) = _foreign(world, 1, calldata(asked))
+    (hash_,) = _foreign(world, 1, encode_refund(asked))
     world.chain.mine_empty(2)
-    _watch(world)
+    _reconcile(world)
 
     with capture_logs() as logs:
-        adopted = world.nonces.adopt(asked, world.chains["local"])
+        adopted = world.nonces.adopt_earlier_payment(asked, world.chains["local"])
 
     assert adopted == world.stored(asked)
     assert adopted.status is Status.MINED
@@ -501,10 +514,10 @@ def test_who_was_paid_by_a_forgotten_transaction_is_not_paid_again(
     ]
 
 
-def test_a_payment_whose_nonce_another_refund_has_is_refused(world: World) -> None:
-    """It cannot be adopted, and must not be paid: it was already (R24)."""
+def test_a_lost_payment_whose_nonce_another_refund_has(world: World) -> None:
+    """The refund cannot adopt it and is refused: it was already paid (R24)."""
     holder, asked = world.broadcast(), world.accepted()
-    (hash_,) = _foreign(world, 1, calldata(asked))
+    (hash_,) = _foreign(world, 1, encode_refund(asked))
     world.chain.mine_empty(2)
     failed = world.step(holder)
 
@@ -517,20 +530,20 @@ def test_a_payment_whose_nonce_another_refund_has_is_refused(world: World) -> No
     assert refused.nonce is None
 
 
-def test_who_is_paid_meanwhile_gets_no_nonce(world: World) -> None:
-    """A sighting between the look for one and the reservation stops it (R24)."""
+def test_a_refund_that_is_paid_meanwhile_gets_no_nonce(world: World) -> None:
+    """A payment recorded between check and reservation prevents it (R24)."""
     _paid(world)
     asked = world.accepted()
-    _foreign(world, 1, calldata(asked))
+    _foreign(world, 1, encode_refund(asked))
     world.chain.mine_empty(2)
-    _watch(world)
+    _reconcile(world)
 
     with pytest.raises(StaleStateError):
         _reserve(world, asked)
     assert world.stored(asked) == asked
 
 
-def test_a_silent_chain_gives_out_nothing(world: World) -> None:
+def test_an_unreachable_chain_assigns_no_nonce(world: World) -> None:
     """Without the chain's count no nonce is safe (R13)."""
     refund = world.accepted()
     world.chain.fail("pending_count", ChainUnavailableError("gone"))
@@ -540,78 +553,76 @@ def test_a_silent_chain_gives_out_nothing(world: World) -> None:
     assert world.stored(refund) == refund
 
 
-def test_a_wallet_does_not_resume_over_a_nonce_that_was_lost(world: World) -> None:
+def test_a_wallet_does_not_resume_over_a_contested_nonce(world: World) -> None:
     """
-    While an open refund's nonce is used by something unknown, nobody is paid.
-
-    That may be a refund which the ledger forgot: it must be sighted before its
-    client asks for it again.
+    While an unknown transaction uses an open refund's nonce, no refund is paid. It may
+    be a lost payment, which must be recorded before the client requests it again.
     """
     lost = _reserve(world)
     _foreign(world, 2)
     world.chain.mine_empty(2)
-    standing = _watch(world)
+    status = _reconcile(world)
 
     with pytest.raises(WalletPausedError, match=f"nonce 0 of refund {lost.id} is used"):
-        _resume(world, standing)
+        _resume(world, status)
     world.clock.advance(seconds=60)
     world.worker.work()
-    _resume(world, world.wallets.standing(world.chains["local"], world.signer.address))
+    _resume(world, world.wallets.status(world.chains["local"], world.signer.address))
 
     assert world.stored(lost).failure_code == "nonce-taken"
     assert _wallet(world).paused_by is None
 
 
-def test_what_the_chain_has_of_ours_is_not_contested(world: World) -> None:
-    """Mined and not tracked yet, tracked and not final: neither holds the wallet."""
+def test_our_own_mined_transactions_are_not_contested(world: World) -> None:
+    """Neither an untracked nor an unconfirmed refund keeps the wallet paused."""
     tracked = world.broadcast()
     world.chain.mine()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     world.broadcast()
     world.chain.mine()
     (wallet,) = world.store.wallets()
     world.store.pause(wallet, Pause.CHAIN_AHEAD, world.clock())
 
-    standing = _watch(world)
+    status = _reconcile(world)
 
     assert world.stored(tracked).status is Status.MINED
-    assert standing.wallet.paused_by is None
+    assert status.wallet.paused_by is None
 
 
 def test_an_adopted_refund_is_not_contested(world: World) -> None:
-    """It is mined by a transaction of which the ledger has no bytes (R24)."""
+    """Its transaction is mined, and the ledger has no bytes of it (R24)."""
     _paid(world)
     asked = world.accepted()
-    _foreign(world, 1, calldata(asked))
+    _foreign(world, 1, encode_refund(asked))
     world.chain.mine_empty(2)
-    _watch(world)
+    _reconcile(world)
     assert world.step(asked).status is Status.MINED
     (wallet,) = world.store.wallets()
     world.store.pause(wallet, Pause.CHAIN_AHEAD, world.clock())
 
-    assert _watch(world).wallet.paused_by is None
+    assert _reconcile(world).wallet.paused_by is None
 
 
-def test_a_nonce_that_waits_in_the_pool_is_not_used(world: World) -> None:
-    """Only what blocks hold is held against an open refund."""
+def test_a_pending_nonce_is_not_contested(world: World) -> None:
+    """Only mined transactions count against an open refund."""
     world.broadcast()
     (wallet,) = world.store.wallets()
     world.store.pause(wallet, Pause.CHAIN_AHEAD, world.clock())
 
-    assert _watch(world).wallet.paused_by is None
+    assert _reconcile(world).wallet.paused_by is None
 
 
-def test_who_stops_a_network_is_asked_last(world: World) -> None:
-    """A nonce that is about to be given out is not, once the switch is off (R27)."""
+def test_the_network_pause_is_checked_last(world: World) -> None:
+    """A pause that comes just before the reservation still prevents it (R27)."""
     refund = world.accepted()
     nonces = world.nonces
-    active = nonces.payer(refund)
-    counted = nonces.agreed(world.chains["local"], active.key.address)
-    intent = active.signer.intent(purpose_of(refund, ACTOR))
-    world.store.stop(world.network.chain_id, world.clock())
+    active = nonces.select_key(refund)
+    counted = nonces.check_against_chain(world.chains["local"], active.key.address)
+    intent = active.signer.intent(build_purpose(refund, ACTOR))
+    world.store.pause_network(world.network.chain_id, world.clock())
 
     with pytest.raises(WalletPausedError, match="operator"):
-        nonces.reserve(
+        nonces.assign_nonce(
             refund,
             60_000,
             world.chains["local"],
@@ -629,8 +640,8 @@ def _rotated(world: World) -> Signer:
     return other
 
 
-def test_what_a_former_key_sent_must_be_known(world: World) -> None:
-    """A restored ledger may have forgotten what its wallet paid (R24, O6)."""
+def test_a_former_keys_transactions_must_be_known(world: World) -> None:
+    """A restored ledger may have lost what its wallet paid (R24, O6)."""
     _paid(world)
     other = _rotated(world)
     first = world.step(world.accepted())
@@ -641,16 +652,16 @@ def test_what_a_former_key_sent_must_be_known(world: World) -> None:
     assert first.sender == other.address
 
 
-def test_a_former_key_that_never_paid_is_no_trouble(world: World) -> None:
-    """It has no wallet on this network, and so nothing to be forgotten (O4)."""
+def test_a_former_key_that_never_paid_delays_nothing(world: World) -> None:
+    """It has no wallet on this network (O4)."""
     assert world.ring.active().key.address == world.signer.address
     other = _rotated(world)
 
     assert world.step(world.accepted()).sender == other.address
 
 
-def test_a_key_that_left_the_ring_adopts_nothing(world: World) -> None:
-    """What it paid is paid, and waits for whoever puts the key back (O4)."""
+def test_a_payment_of_a_removed_key_is_not_adopted(world: World) -> None:
+    """The refund waits until the key is in the ring again (O4)."""
     _paid(world)
     refund = world.accepted()
     sender = signer_over(STRANGER).address
@@ -658,10 +669,10 @@ def test_a_key_that_left_the_ring_adopts_nothing(world: World) -> None:
     world.store.open_wallet(Wallet(refund.chain_id, sender, 0, 0))
     wallet = world.store.wallet(refund.chain_id, sender)
     assert wallet is not None
-    world.store.sight(wallet, [foreign])
+    world.store.add_unrecorded(wallet, [foreign])
 
     with pytest.raises(StaleStateError, match="ring"):
-        world.nonces.adopt(refund, world.chains["local"])
+        world.nonces.adopt_earlier_payment(refund, world.chains["local"])
 
 
 STRANGER = honest(coincurve.PrivateKey.from_int(77))

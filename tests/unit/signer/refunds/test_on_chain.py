@@ -18,7 +18,7 @@ from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.service import RefundService
 from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.wallet_repair import Repair, repair
+from signer.refunds.wallet_repair import RepairResult, repair_wallets
 from signer.refunds.worker import Worker
 from tests.fixtures.chain import DevChain
 from tests.support.devices import recording
@@ -32,7 +32,7 @@ AMOUNT = 12_500_000
 
 
 class System:
-    """Service and worker over one real chain, whose wallet is funded."""
+    """Service and worker over one real chain, with a funded wallet."""
 
     def __init__(self, store: Ledger, dev: DevChain, client: JSONRPCChain) -> None:
         network = Network.model_validate(
@@ -53,15 +53,15 @@ class System:
         self.wallet = key.address
         ring = ring_over(store, key)
         nonces = NonceManager(store, ring, utc_now)
-        payer = TransactionSigner(ring, utc_now)
-        lifecycle = Lifecycle(store, chains, payer, nonces, utc_now)
+        transaction_signer = TransactionSigner(ring, utc_now)
+        lifecycle = Lifecycle(store, chains, transaction_signer, nonces, utc_now)
         self.worker = Worker(
             store,
             lifecycle,
-            tracker=ConfirmationTracker(store, chains, utc_now),
+            confirmation_tracker=ConfirmationTracker(store, chains, utc_now),
             wallets=nonces.wallets,
             ring=ring,
-            keeper=KeyRetirement(store, recording()[0], utc_now),
+            retirement=KeyRetirement(store, recording()[0], utc_now),
             chains=chains,
             clock=utc_now,
         )
@@ -74,14 +74,14 @@ class System:
         )
 
     def submit(self) -> Refund:
-        """Ask for the one refund of these tests, and answer that."""
+        """Submit the one refund of these tests, and store its answer."""
         submission = self.service.submit(
             client="gateway",
             idempotency_key="key-1",
             request=REQUEST,
             request_id="req-1",
         )
-        self.service.answered(submission.refund, "answer")
+        self.service.remember_answer(submission.refund, "answer")
         return submission.refund
 
     def finished(self, refund: Refund) -> Refund:
@@ -94,7 +94,7 @@ class System:
         return refund
 
     def use_the_key_elsewhere(self, nonce: int) -> str:
-        """Send a wei with the wallet's key, as a thief would; return the hash."""
+        """Send one wei with the wallet's key, like a thief; return the hash."""
         raw = signed(
             Account.from_key(KEY.secret),
             nonce=nonce,
@@ -106,12 +106,12 @@ class System:
         mined(self._client, raw)
         return hash_of(raw)
 
-    def repaired(self) -> list[Repair]:
-        """Let the wallets go on that can."""
-        return list(repair(self._store, self._chains, utc_now, apply=True))
+    def repaired(self) -> list[RepairResult]:
+        """Resume the wallets that can be resumed."""
+        return list(repair_wallets(self._store, self._chains, utc_now, apply=True))
 
     def held(self, address: str) -> int:
-        """Return the coins of *address*, as the node tells them."""
+        """Return the token balance of *address*."""
         return coin.balance_of(self._dev.url, self._dev.token, address)
 
 
@@ -126,7 +126,9 @@ def system(
 
 
 def test_a_refund_is_paid_on_chain(system: System) -> None:
-    """The customer has the amount, the wallet the rest; asking again pays nothing."""
+    """
+    The customer has the amount, the wallet the rest; a repeated request pays nothing.
+    """
     before = system.held(CUSTOMER)
 
     refund = system.finished(system.submit())
@@ -142,7 +144,7 @@ def test_a_refund_is_paid_on_chain(system: System) -> None:
 def test_a_transfer_that_would_revert_is_refused(
     system: System, dev_chain: DevChain
 ) -> None:
-    """A paused token costs neither gas nor a nonce, and its reason is kept."""
+    """A paused token costs neither gas nor a nonce, and its reason is stored."""
     coin.administer(dev_chain.url, dev_chain.token, "setPaused(bool)", True)
 
     refund = system.submit()
@@ -153,7 +155,7 @@ def test_a_transfer_that_would_revert_is_refused(
     assert system.held(system.wallet) == FUNDS
 
 
-def test_a_lost_ledger_pays_nobody_twice(
+def test_a_lost_ledger_does_not_pay_twice(
     system: System,
     empty: Callable[[], Ledger],
     dev_chain: DevChain,
@@ -176,8 +178,8 @@ def test_a_lost_ledger_pays_nobody_twice(
     assert system.held(system.wallet) == FUNDS - AMOUNT
 
 
-def test_a_stranger_with_the_key_stops_the_wallet(system: System) -> None:
-    """What it sent is found in its block, and a person lets the wallet go on (R23)."""
+def test_a_foreign_transaction_pauses_the_wallet(system: System) -> None:
+    """It is found in its block, and an operator resumes the wallet (R23)."""
     stolen = system.use_the_key_elsewhere(0)
     waiting = system.submit()
     system.worker.work()

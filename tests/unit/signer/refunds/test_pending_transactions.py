@@ -1,4 +1,4 @@
-"""A transaction that is sent and not mined: resent, replaced, or robbed."""
+"""Broadcast transactions that are not mined: resent, replaced, nonce taken."""
 
 from datetime import timedelta
 
@@ -6,14 +6,14 @@ import coincurve
 import pytest
 from structlog.testing import capture_logs
 
-from signer.chain.erc20 import transfer_calldata
+from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import LegacyTransaction, SignedBytes
 from signer.errors import BroadcastRejectedError
 from signer.model.refund import Kind, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees
-from signer.refunds.transaction_signer import calldata
-from signer.refunds.transitions import RESEND_AFTER
+from signer.refunds.transaction_signer import encode_refund
+from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
@@ -24,31 +24,31 @@ GWEI = 10**9
 AMOUNT = 12_500_000
 
 
-def test_what_nodes_forgot_is_sent_again(world: World) -> None:
-    """After 30 s the same bytes go out again, and again, but in no storm (R11, R18)."""
+def test_a_dropped_transaction_is_broadcast_again(world: World) -> None:
+    """The same bytes are sent again every 30 s, and not more often (R11, R18)."""
     world.network = world.network.model_copy(update={"stuck_after_seconds": 3600})
     refund = world.broadcast()
     world.chain.forget()
 
     for _ in range(3):
-        world.work(after=RESEND_AFTER)
-        world.work(after=RESEND_AFTER - timedelta(seconds=1))
+        world.work(after=REBROADCAST_AFTER)
+        world.work(after=REBROADCAST_AFTER - timedelta(seconds=1))
         world.clock.advance(seconds=1)
 
     assert len(world.chain.broadcasts) == 4
     assert len(set(world.chain.broadcasts)) == 1
-    assert timedelta(seconds=30) == RESEND_AFTER
+    assert timedelta(seconds=30) == REBROADCAST_AFTER
     world.chain.mine()
     assert world.tracked(refund).status is Status.MINED
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_a_resend_that_fails_is_tried_again_later(world: World) -> None:
-    """A node that turns the bytes down does not move the refund back or on (R11)."""
+def test_a_failed_rebroadcast_is_repeated_later(world: World) -> None:
+    """A rejection does not change the refund's status (R11)."""
     refund = world.broadcast()
     world.chain.fail("broadcast", BroadcastRejectedError("no", reason="nonce-too-high"))
 
-    world.work(after=RESEND_AFTER)
+    world.work(after=REBROADCAST_AFTER)
 
     stored = world.stored(refund)
     assert stored.status is Status.BROADCAST
@@ -59,7 +59,7 @@ def test_a_resend_that_fails_is_tried_again_later(world: World) -> None:
 
 
 def test_a_stuck_transaction_is_replaced(world: World) -> None:
-    """The same nonce and payment, both fees an eighth up, both hashes kept (R15)."""
+    """Same nonce and payment, both fees raised by an eighth, both hashes kept (R15)."""
     refund = world.broadcast()
     original = world.sent(refund)
     world.clock.advance(seconds=world.network.stuck_after_seconds)
@@ -79,26 +79,26 @@ def test_a_stuck_transaction_is_replaced(world: World) -> None:
     assert world.store.transactions(refund.id) == (original, replaced)
     assert list(world.chain.pool) == [replaced.tx_hash]
     world.mine_deep()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     assert world.tracked(refund).tx_hash == replaced.tx_hash
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_patience_is_the_networks(world: World) -> None:
-    """One second before it is over, the same bytes are sent again, and no others."""
+def test_the_network_configures_when_to_replace(world: World) -> None:
+    """One second earlier, the same bytes are sent again."""
     refund = world.broadcast()
     world.clock.advance(seconds=world.network.stuck_after_seconds - 1)
 
     after = world.step(refund)
 
     assert after.status is Status.BROADCAST
-    assert after.due_at == world.clock() + RESEND_AFTER
+    assert after.due_at == world.clock() + REBROADCAST_AFTER
     assert len(world.store.transactions(refund.id)) == 1
     assert len(world.chain.broadcasts) == 2
 
 
 def test_a_replacement_pays_what_the_chain_asks(world: World) -> None:
-    """Where fees have tripled, an eighth more would be stuck as well (R15)."""
+    """If fees have tripled, an eighth more would be stuck as well (R15)."""
     refund = world.broadcast()
     world.chain.answers = Fees(3 * GWEI, 3 * 10**8)
     world.clock.advance(seconds=world.network.stuck_after_seconds)
@@ -111,8 +111,8 @@ def test_a_replacement_pays_what_the_chain_asks(world: World) -> None:
     )
 
 
-def test_a_second_replacement_outbids_the_first(world: World) -> None:
-    """It is reckoned from the last offer, not from the first (R15)."""
+def test_a_second_replacement_raises_the_first(world: World) -> None:
+    """It starts from the latest fees, not from the first (R15)."""
     refund = world.broadcast()
 
     for _ in range(2):
@@ -126,8 +126,8 @@ def test_a_second_replacement_outbids_the_first(world: World) -> None:
     assert list(world.chain.pool) == [third.tx_hash]
 
 
-def test_at_the_cap_the_same_bytes_go_on(world: World) -> None:
-    """Somebody is told, no offer passes the cap, and no other nonce is used (R17)."""
+def test_at_the_cap_the_same_bytes_are_sent_again(world: World) -> None:
+    """An error is logged, and no fee exceeds the cap (R17)."""
     world.chain.answers = Fees(240 * GWEI, 10 * GWEI)
     refund = world.broadcast()
     world.clock.advance(seconds=world.network.stuck_after_seconds)
@@ -136,7 +136,7 @@ def test_at_the_cap_the_same_bytes_go_on(world: World) -> None:
         after = world.step(refund)
 
     assert after.status is Status.BROADCAST
-    assert after.due_at == world.clock() + RESEND_AFTER
+    assert after.due_at == world.clock() + REBROADCAST_AFTER
     assert [(entry["event"], entry["log_level"], entry["nonce"]) for entry in logs] == [
         ("refund-stuck-at-fee-cap", "error", 0)
     ]
@@ -144,8 +144,8 @@ def test_at_the_cap_the_same_bytes_go_on(world: World) -> None:
     assert len(set(world.chain.broadcasts)) == 1
 
 
-def test_a_queue_is_not_outbid(world: World) -> None:
-    """What waits for the nonce before it is sent again at the price that it has."""
+def test_a_transaction_behind_a_lower_nonce_is_not_replaced(world: World) -> None:
+    """It is broadcast again at the same fees."""
     first, second = world.broadcast(), world.broadcast()
     world.clock.advance(seconds=world.network.stuck_after_seconds)
 
@@ -157,23 +157,23 @@ def test_a_queue_is_not_outbid(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base_fee", "offers"), [(2_100_000_000, 1), (2_100_000_001, 2)]
+    ("base_fee", "count"), [(2_100_000_000, 1), (2_100_000_001, 2)]
 )
-def test_a_queue_that_is_priced_out_is(
-    world: World, base_fee: int, offers: int
+def test_a_transaction_below_the_base_fee_is_replaced(
+    world: World, base_fee: int, count: int
 ) -> None:
-    """An offer below the base fee is no use, wherever it waits; nodes drop it."""
+    """Nodes would drop it, also if it waits for a lower nonce."""
     _, second = world.broadcast(), world.broadcast()
     world.chain.answers = Fees(base_fee, 10**8)
     world.clock.advance(seconds=world.network.stuck_after_seconds)
 
     world.step(second)
 
-    assert len(world.store.transactions(second.id)) == offers
+    assert len(world.store.transactions(second.id)) == count
 
 
-def test_a_chain_without_base_fee_has_a_queue_as_well(world: World) -> None:
-    """Its head pays a higher gas price, and nothing behind it is priced out (R15)."""
+def test_a_legacy_queue_raises_its_first_transaction_only(world: World) -> None:
+    """The next nonce gets a higher gas price; higher nonces wait (R15)."""
     world.chain.answers = Fees(None, 5 * GWEI)
     # The scripted node reads no legacy transactions.
     world.client = altered(world.chain, broadcast=lambda raw: None)
@@ -189,8 +189,8 @@ def test_a_chain_without_base_fee_has_a_queue_as_well(world: World) -> None:
     assert len(world.store.transactions(second.id)) == 1
 
 
-def test_what_a_former_key_has_signed_is_replaced_by_it(world: World) -> None:
-    """A nonce keeps its key, also when the offer is raised after a rotation (O4)."""
+def test_a_former_key_signs_its_own_replacements(world: World) -> None:
+    """A nonce keeps its key after a rotation (O4)."""
     refund = world.broadcast()
     former = world.signer.address
     world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
@@ -206,7 +206,7 @@ def test_what_a_former_key_has_signed_is_replaced_by_it(world: World) -> None:
 
 
 def test_a_stuck_noop_is_replaced_by_a_noop(world: World) -> None:
-    """What can never be paid is not paid by the replacement of its no-op (R14, R15)."""
+    """The replacement of a no-op does not pay the refund (R14, R15)."""
     reserved = world.step(world.accepted())
     world.clock.advance(seconds=60)
     world.chain.revert = "blocked"
@@ -221,7 +221,7 @@ def test_a_stuck_noop_is_replaced_by_a_noop(world: World) -> None:
         Kind.NOOP,
     ]
     world.mine_deep()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     failed = world.tracked(refund)
     assert (failed.status, failed.failure_code) == (
         Status.FAILED,
@@ -230,8 +230,8 @@ def test_a_stuck_noop_is_replaced_by_a_noop(world: World) -> None:
     assert world.chain.payouts() == []
 
 
-def test_a_nonce_that_is_used_is_not_signed_for_again(world: World) -> None:
-    """Nothing is resent or replaced once our own transaction has the nonce (R9)."""
+def test_a_used_nonce_is_not_signed_again(world: World) -> None:
+    """Nothing is sent once our own transaction has the nonce (R9)."""
     refund = world.broadcast()
     world.chain.mine()
     world.clock.advance(seconds=world.network.stuck_after_seconds)
@@ -239,14 +239,14 @@ def test_a_nonce_that_is_used_is_not_signed_for_again(world: World) -> None:
     after = world.step(refund)
 
     assert after.status is Status.BROADCAST
-    assert after.due_at == world.clock() + RESEND_AFTER
+    assert after.due_at == world.clock() + REBROADCAST_AFTER
     assert len(world.chain.broadcasts) == 1
     assert len(world.store.transactions(refund.id)) == 1
     assert world.tracked(refund).status is Status.MINED
 
 
-def test_a_used_nonce_without_a_transaction_proves_nothing(world: World) -> None:
-    """For 45 minutes no node finds it: the refund waits, and is then mined (R10)."""
+def test_a_used_nonce_without_a_transaction_changes_nothing(world: World) -> None:
+    """No node finds it for 45 minutes: the refund waits, and is then mined (R10)."""
     refund = world.broadcast()
     world.chain.mine()
     world.client = altered(
@@ -256,7 +256,7 @@ def test_a_used_nonce_without_a_transaction_proves_nothing(world: World) -> None
     )
 
     for _ in range(90):
-        world.work(after=RESEND_AFTER)
+        world.work(after=REBROADCAST_AFTER)
 
     after = world.stored(refund)
     assert after.status is Status.BROADCAST
@@ -267,7 +267,7 @@ def test_a_used_nonce_without_a_transaction_proves_nothing(world: World) -> None
 
 
 def test_a_foreign_transaction_takes_a_nonce_once_it_is_final(world: World) -> None:
-    """Before, nothing is failed; then the refund is, and the wallet pauses (R10)."""
+    """Only then the refund fails and the wallet is paused (R10)."""
     refund = world.broadcast()
     foreign = world.chain.mine_foreign(world.signer.address)
     world.chain.mine_empty(1)
@@ -282,7 +282,7 @@ def test_a_foreign_transaction_takes_a_nonce_once_it_is_final(world: World) -> N
     assert failed.failure_code == "nonce-taken"
     assert foreign in str(failed.failure_detail)
     assert [entry["event"] for entry in logs] == ["wallet-paused", "refund-ended"]
-    wallet = world.watched().wallet
+    wallet = world.reconcile().wallet
     assert wallet.paused_by is Pause.FOREIGN_TRANSACTION
     assert world.chain.payouts() == []
 
@@ -290,13 +290,15 @@ def test_a_foreign_transaction_takes_a_nonce_once_it_is_final(world: World) -> N
 @pytest.mark.parametrize(
     "data",
     [
-        transfer_calldata(CUSTOMER, AMOUNT),
-        transfer_calldata(CUSTOMER, AMOUNT, bytes(16)),
+        encode_transfer(CUSTOMER, AMOUNT),
+        encode_transfer(CUSTOMER, AMOUNT, bytes(16)),
     ],
     ids=["no mark", "another mark"],
 )
-def test_somebody_elses_payment_is_not_the_refunds(world: World, data: bytes) -> None:
-    """The same amount to the same customer, without the mark, has paid nothing."""
+def test_a_transfer_without_the_mark_is_not_the_refund(
+    world: World, data: bytes
+) -> None:
+    """The same amount to the same customer, without the mark, is foreign."""
     refund = world.broadcast()
     world.chain.mine_foreign(world.signer.address, data)
     world.chain.mine_empty(2)
@@ -304,17 +306,17 @@ def test_somebody_elses_payment_is_not_the_refunds(world: World, data: bytes) ->
     assert world.step(refund).failure_code == "nonce-taken"
 
 
-def test_a_mark_that_did_nothing_has_not_paid(world: World) -> None:
-    """The refund's calldata, sent anywhere but to its token, is a foreign thing."""
+def test_the_calldata_to_another_contract_is_not_the_refund(world: World) -> None:
+    """Only a call of the refund's token pays it."""
     refund = world.broadcast()
-    world.chain.mine_foreign(world.signer.address, calldata(refund))
+    world.chain.mine_foreign(world.signer.address, encode_refund(refund))
     world.chain.mine_empty(2)
 
     assert world.step(refund).failure_code == "nonce-taken"
 
 
-def test_a_nonce_is_looked_at_before_it_is_signed_for(world: World) -> None:
-    """A reserved refund whose nonce is gone is not signed, and fails when final."""
+def test_the_nonce_is_checked_before_signing(world: World) -> None:
+    """A reserved refund whose nonce is used is not signed, and fails when final."""
     reserved = world.step(world.accepted())
     world.chain.mine_foreign(world.signer.address)
     world.clock.advance(seconds=60)

@@ -1,4 +1,4 @@
-"""What may be paid and what may be signed, rule by rule."""
+"""The rules for requests and for transactions to sign."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from signer.chain.erc20 import transfer_calldata
+from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import Transaction
 from signer.errors import (
     EncodingError,
@@ -41,8 +41,8 @@ def _admit(**changes: Any) -> Refund:
     )
 
 
-def test_a_good_request_becomes_a_queued_refund() -> None:
-    """Everything that was asked, and what the configuration adds, is in the refund."""
+def test_a_valid_request_becomes_a_queued_refund() -> None:
+    """It has the request's fields and those of the configuration."""
     assert _admit() == Refund(
         id="rf_1",
         client="gateway",
@@ -78,16 +78,16 @@ def test_a_good_request_becomes_a_queued_refund() -> None:
         ({"amount": "1001"}, "max-amount"),
     ],
 )
-def test_what_is_not_allowed(changes: dict[str, Any], rule: str) -> None:
-    """Only configured networks and tokens, and not too much."""
+def test_requests_against_the_policy(changes: dict[str, Any], rule: str) -> None:
+    """Unknown networks and tokens, and amounts above the maximum."""
     with pytest.raises(PolicyViolationError) as caught:
         _admit(**changes)
 
     assert caught.value.rule == rule
 
 
-def test_the_most_that_may_be_paid_may_be_paid() -> None:
-    """The limit itself is allowed."""
+def test_the_maximum_amount_is_allowed() -> None:
+    """The limit is inclusive."""
     assert _admit(amount="1000").amount == 1000 * 10**DECIMALS
 
 
@@ -116,8 +116,8 @@ def test_the_most_that_may_be_paid_may_be_paid() -> None:
     ],
     ids=repr,
 )
-def test_who_cannot_be_refunded(recipient: str) -> None:
-    """No checksum, a wrong one, 19 or 21 bytes, zero, token, wallet: refused (T10)."""
+def test_recipients_that_are_refused(recipient: str) -> None:
+    """No or a wrong checksum, 19 or 21 bytes, zero, token, wallet (T10)."""
     with pytest.raises(InvalidInputError) as caught:
         _admit(recipient=recipient)
 
@@ -125,8 +125,8 @@ def test_who_cannot_be_refunded(recipient: str) -> None:
 
 
 @pytest.mark.parametrize("amount", ["0", "1e18", "-1", " 1", "0.0000001", "", "\u0663"])
-def test_amounts_that_are_none(amount: str) -> None:
-    """A malformed amount is refused as such, not as too much (T9)."""
+def test_malformed_amounts(amount: str) -> None:
+    """They are refused as malformed, not as too large (T9)."""
     with pytest.raises(InvalidInputError) as caught:
         _admit(amount=amount)
 
@@ -145,12 +145,12 @@ TRANSACTION = Transaction(
     gas=60_000,
     to=TOKEN,
     value=0,
-    data=transfer_calldata(CUSTOMER, 12_500_000, REFUND.mark),
+    data=encode_transfer(CUSTOMER, 12_500_000, REFUND.mark),
 )
 
 
 def test_the_transaction_of_a_refund_is_allowed() -> None:
-    """What says the same as the refund, up to the fee cap, may be signed."""
+    """A transaction that matches the refund may be signed, up to the fee cap."""
     check_transfer(TRANSACTION, REFUND, NETWORK)
 
 
@@ -162,11 +162,11 @@ def test_the_transaction_of_a_refund_is_allowed() -> None:
         ({"nonce": 8}, "nonce"),
         ({"to": CUSTOMER}, "token"),
         ({"value": 1}, "value"),
-        ({"data": transfer_calldata(WALLET, 12_500_000, REFUND.mark)}, "recipient"),
-        ({"data": transfer_calldata(CUSTOMER, 12_500_001, REFUND.mark)}, "amount"),
-        ({"data": transfer_calldata(CUSTOMER, 12_499_999, REFUND.mark)}, "amount"),
-        ({"data": transfer_calldata(CUSTOMER, 12_500_000)}, "mark"),
-        ({"data": transfer_calldata(CUSTOMER, 12_500_000, bytes(16))}, "mark"),
+        ({"data": encode_transfer(WALLET, 12_500_000, REFUND.mark)}, "recipient"),
+        ({"data": encode_transfer(CUSTOMER, 12_500_001, REFUND.mark)}, "amount"),
+        ({"data": encode_transfer(CUSTOMER, 12_499_999, REFUND.mark)}, "amount"),
+        ({"data": encode_transfer(CUSTOMER, 12_500_000)}, "mark"),
+        ({"data": encode_transfer(CUSTOMER, 12_500_000, bytes(16))}, "mark"),
         ({"gas": 60_001}, "gas"),
         ({"gas": 59_999}, "gas"),
         ({"max_fee_per_gas": CAP + 1}, "max-fee"),
@@ -181,14 +181,14 @@ def test_every_difference_is_found(changes: dict[str, Any], rule: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", TRANSACTION.data[:-1], b"\0" * 68])
-def test_what_is_no_transfer_is_not_signed(data: bytes) -> None:
-    """The calldata is decoded again, whoever made it."""
+def test_other_calldata_is_refused(data: bytes) -> None:
+    """The calldata is decoded again."""
     with pytest.raises(EncodingError):
         check_transfer(replace(TRANSACTION, data=data), REFUND, NETWORK)
 
 
 def test_a_chain_that_was_reconfigured_is_noticed() -> None:
-    """The refund's chain must still be the network's (T5)."""
+    """The refund's chain id must still be the network's (T5)."""
     other = NETWORK.model_copy(update={"chain_id": 1})
 
     with pytest.raises(PolicyViolationError, match="chain-id"):
@@ -197,7 +197,7 @@ def test_a_chain_that_was_reconfigured_is_noticed() -> None:
 
 @pytest.mark.parametrize("field", ["nonce", "gas_limit"])
 def test_a_refund_without_a_reservation_is_not_signed(field: str) -> None:
-    """Nothing is signed for a refund that has no nonce or gas limit yet."""
+    """A refund without nonce and gas limit matches no transaction."""
     changes: dict[str, Any] = {field: None}
 
     with pytest.raises(PolicyViolationError):
@@ -208,7 +208,7 @@ NOOP = replace(TRANSACTION, to=WALLET, data=b"", gas=NOOP_GAS)
 
 
 def test_a_noop_is_allowed() -> None:
-    """Nothing, to oneself, with the refund's nonce, up to the fee cap (R14)."""
+    """No value and no data, to the wallet itself, up to the fee cap (R14)."""
     check_noop(NOOP, REFUND, NETWORK)
 
 
@@ -226,25 +226,25 @@ def test_a_noop_is_allowed() -> None:
         ({"max_fee_per_gas": CAP + 1}, "max-fee"),
     ],
 )
-def test_a_noop_that_does_something_is_not_signed(
+def test_a_noop_that_moves_something_is_refused(
     changes: dict[str, Any], rule: str
 ) -> None:
-    """Each field that could move anything is looked at, and named (T8, R14)."""
+    """Each field is compared, and named (T8, R14)."""
     with pytest.raises(PolicyViolationError) as caught:
         check_noop(replace(NOOP, **changes), REFUND, NETWORK)
 
     assert caught.value.rule == rule
 
 
-def test_a_transfer_is_no_noop_and_a_noop_no_transfer() -> None:
-    """What is judged as the one does not pass as the other."""
+def test_transfer_and_noop_are_not_interchangeable() -> None:
+    """Neither passes the check of the other."""
     with pytest.raises(PolicyViolationError):
         check_noop(TRANSACTION, REFUND, NETWORK)
     with pytest.raises(EncodingError):
         check_transfer(NOOP, REFUND, NETWORK)
 
 
-def test_a_fingerprint_tells_requests_apart() -> None:
+def test_fingerprints_differ_by_request() -> None:
     """The same request has the same fingerprint, and each changed field another."""
     same = RefundRequest(**{name: getattr(REQUEST, name) for name in _fields()})
     others = [replace(REQUEST, **{name: "other"}) for name in _fields()]

@@ -1,8 +1,8 @@
 """
-A ledger that was restored from a backup, or lost, and a chain that went on (G24).
+Ledgers that were restored from a backup or lost, on a chain that went on (G24).
 
 Backups here are copies of the ledger's file; the chain is always the same one.  The
-forgotten refund is asked for again with a new key, as a gateway does whose request
+lost refund is requested again with a new key, as a gateway does whose request
 was answered with an error.
 """
 
@@ -18,7 +18,7 @@ from signer.model.key import KeyState
 from signer.model.refund import Kind, Refund, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees, Ledger
-from signer.refunds.wallet_repair import repair
+from signer.refunds.wallet_repair import repair_wallets
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import ACTOR, CUSTOMER, World
@@ -32,14 +32,14 @@ def _paid(world: World, refund: Refund) -> Refund:
     while refund.status in (Status.QUEUED, Status.RESERVED, Status.SIGNED):
         refund = world.step(refund)
     world.mine_deep()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     confirmed = world.tracked(refund)
     assert confirmed.status is Status.CONFIRMED
     return confirmed
 
 
 def _ended(world: World, *refunds: Refund) -> list[Refund]:
-    """Let workers work and blocks come until all *refunds* are final."""
+    """Run workers and mine blocks until all *refunds* are final."""
     found = [world.stored(refund) for refund in refunds]
     for _ in range(20):
         world.work(after=timedelta(seconds=31))
@@ -58,7 +58,7 @@ def _pause(world: World) -> Pause | None:
 def test_a_refund_that_was_queued_in_the_backup_and_paid_since(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """It is found, adopted and confirmed, and not paid again (R24)."""
+    """Its payment is found and adopted, and not repeated (R24)."""
     _paid(world, world.accepted())
     refund = world.accepted()
     restored = backup()
@@ -77,7 +77,7 @@ def test_a_refund_that_was_queued_in_the_backup_and_paid_since(
 def test_a_refund_that_was_reserved_in_the_backup_and_paid_since(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """Its nonce is used by the payment itself, which it recognises (R24)."""
+    """Its nonce is used by its own payment, which it adopts (R24)."""
     refund = world.step(world.accepted())
     restored = backup()
     paid = _paid(world, refund)
@@ -94,7 +94,7 @@ def test_a_refund_that_was_reserved_in_the_backup_and_paid_since(
 def test_a_refund_that_was_sent_before_the_backup_and_mined_since(
     world: World, backup: Callable[[], Ledger], steps: int
 ) -> None:
-    """The same bytes are sent again, and are found in their block (R24)."""
+    """The same bytes are sent again, and found in their block (R24)."""
     refund = world.step(world.accepted(), times=steps)
     restored = backup()
     paid = _paid(world, refund)
@@ -110,25 +110,25 @@ def test_a_refund_that_was_sent_before_the_backup_and_mined_since(
 def test_a_refund_that_is_reserved_in_the_ledger_and_waits_in_the_pool(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """Signed once more with the same nonce, whichever is mined pays it (R24)."""
+    """It is signed again with the same nonce; either transaction pays it (R24)."""
     refund = world.step(world.accepted())
     restored = backup()
-    forgotten = world.sent(world.step(refund, times=2))
+    lost = world.sent(world.step(refund, times=2))
     world.store = restored
 
     signed = world.step(refund)
     (confirmed,) = _ended(world, refund)
 
-    assert world.sent(signed).nonce == forgotten.nonce
+    assert world.sent(signed).nonce == lost.nonce
     assert confirmed.status is Status.CONFIRMED
-    assert confirmed.tx_hash == forgotten.tx_hash
+    assert confirmed.tx_hash == lost.tx_hash
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
 def test_a_replacement_that_was_made_after_the_backup(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """The ledger does not know its hash, and knows it by nonce and calldata (R24)."""
+    """The ledger does not know its hash, but its nonce and calldata (R24)."""
     refund = world.broadcast()
     restored = backup()
     world.clock.advance(seconds=world.network.stuck_after_seconds)
@@ -146,10 +146,10 @@ def test_a_replacement_that_was_made_after_the_backup(
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_a_forgotten_replacement_that_a_reorganisation_takes_away(
+def test_a_lost_replacement_that_a_reorganisation_removes(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """Back to broadcast, the bytes that are left are sent, and paid once (R19, R24)."""
+    """The refund is broadcast again, and paid once (R19, R24)."""
     refund = world.broadcast()
     restored = backup()
     world.clock.advance(seconds=world.network.stuck_after_seconds)
@@ -167,10 +167,10 @@ def test_a_forgotten_replacement_that_a_reorganisation_takes_away(
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_a_refund_that_the_ledger_forgot_and_that_is_asked_for_again(
+def test_a_lost_refund_that_is_requested_again(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """The wallet waits until the payment is found; then the refund adopts it (R24)."""
+    """The wallet pauses until the payment is found; then the refund adopts it (R24)."""
     _paid(world, world.accepted())
     restored = backup()
     paid = _paid(world, world.accepted(reference="forgotten"))
@@ -187,13 +187,13 @@ def test_a_refund_that_the_ledger_forgot_and_that_is_asked_for_again(
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 3
 
 
-def test_a_forgotten_transaction_that_is_still_in_the_pool(
+def test_a_lost_transaction_that_is_still_pending(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """Its nonce is counted before it is mined, and nobody gets it meanwhile (R24)."""
+    """Its nonce counts before it is mined, and is not assigned meanwhile (R24)."""
     _paid(world, world.accepted())
     restored = backup()
-    forgotten = world.broadcast(reference="forgotten")
+    lost = world.broadcast(reference="forgotten")
     world.store = restored
     again = world.accepted(reference="forgotten")
 
@@ -205,24 +205,26 @@ def test_a_forgotten_transaction_that_is_still_in_the_pool(
     assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
     assert (confirmed.status, confirmed.tx_hash) == (
         Status.CONFIRMED,
-        forgotten.tx_hash,
+        lost.tx_hash,
     )
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
-def test_a_forgotten_transaction_that_comes_out_of_nowhere(
+def test_a_lost_transaction_that_appears_late(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """No node knew it when its nonce was given out: that refund fails, and no other
-    is paid twice (R24)."""
+    """
+    No node had it when its nonce was assigned again: that refund fails, and no other is
+    paid twice (R24).
+    """
     restored = backup()
-    forgotten = world.sent(world.broadcast(reference="forgotten"))
+    lost = world.sent(world.broadcast(reference="forgotten"))
     world.store = restored
     world.chain.forget()
     holder = world.broadcast()
     again = world.accepted(reference="forgotten")
     world.chain.forget()
-    world.chain.broadcast(forgotten.raw)
+    world.chain.broadcast(lost.raw)
     world.mine_deep()
 
     failed = world.step(holder)
@@ -235,10 +237,10 @@ def test_a_forgotten_transaction_that_comes_out_of_nowhere(
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_a_forgotten_transaction_that_pays_whoever_has_another_nonce(
+def test_a_lost_transaction_pays_a_refund_that_has_another_nonce(
     world: World, backup: Callable[[], Ledger], steps: int
 ) -> None:
-    """Paid since it was reserved, a refund leaves its nonce to a no-op (R24)."""
+    """The refund was paid after its reservation, and a no-op uses its nonce (R24)."""
     again = _paid_elsewhere(world, backup(), steps)
 
     (failed,) = _ended(world, again)
@@ -249,10 +251,10 @@ def test_a_forgotten_transaction_that_pays_whoever_has_another_nonce(
     assert world.broadcast().nonce == 2
 
 
-def test_a_noop_at_the_cap_waits_until_the_transfer_is_forgotten(
+def test_a_noop_at_the_cap_waits_until_the_transfer_is_dropped(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """What would pay twice is not sent again, and none passes the cap (R17, R24)."""
+    """The transfer is not sent again, and no fee exceeds the cap (R17, R24)."""
     world.chain.answers = Fees(240 * 10**9, 10 * 10**9)
     again = _paid_elsewhere(world, backup(), 3)
     transfer = world.sent(again)
@@ -276,7 +278,7 @@ def test_a_noop_at_the_cap_waits_until_the_transfer_is_forgotten(
 def test_a_noop_in_a_paid_refunds_place_is_sent_again(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """It is not raised at every look, and is when it is stuck (R18, R24)."""
+    """Its fees are raised only when it is stuck (R18, R24)."""
     again = world.step(_paid_elsewhere(world, backup(), 3), times=2)
     world.chain.forget()
 
@@ -288,19 +290,14 @@ def test_a_noop_in_a_paid_refunds_place_is_sent_again(
 
 
 def _paid_elsewhere(world: World, restored: Ledger, steps: int) -> Refund:
-    """
-    Return a refund that took so many steps, and was paid with another nonce.
-
-    No node knew of that payment when the ledger was restored, and when its nonce was
-    given to another refund.
-    """
-    forgotten = world.sent(world.broadcast(reference="forgotten"))
+    """Return a refund after *times* steps that was paid with another nonce."""
+    lost = world.sent(world.broadcast(reference="forgotten"))
     world.store = restored
     world.chain.forget()
     holder = world.broadcast()
     again = world.step(world.accepted(reference="forgotten"), times=steps)
     world.chain.forget()
-    world.chain.broadcast(forgotten.raw)
+    world.chain.broadcast(lost.raw)
     world.mine_deep()
     assert world.step(holder).failure_code == "nonce-taken"
     return again
@@ -309,7 +306,7 @@ def _paid_elsewhere(world: World, restored: Ledger, steps: int) -> Refund:
 def test_a_noop_that_was_made_after_the_backup(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """It bears no mark: the refund has failed, and a person looks at the rest (R24)."""
+    """It has no mark: the refund fails, and an operator decides the rest (R24)."""
     refund = world.step(world.accepted())
     restored = backup()
     world.clock.advance(seconds=60)
@@ -326,20 +323,20 @@ def test_a_noop_that_was_made_after_the_backup(
     assert world.chain.payouts() == []
 
 
-def test_a_forgotten_payment_that_overtakes_a_noop(
+def test_a_lost_payment_that_overtakes_a_noop(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """The refund is paid after all, and has no reason to have failed left (R24)."""
+    """The refund is paid after all, and its failure code is cleared (R24)."""
     refund = world.step(world.accepted())
     restored = backup()
-    forgotten = world.sent(world.step(refund, times=2))
+    lost = world.sent(world.step(refund, times=2))
     world.store = restored
     world.chain.forget()
     world.clock.advance(seconds=60)
     world.chain.revert = "blocked"
     noop = world.sent(world.step(refund, times=2))
     world.chain.forget()
-    world.chain.broadcast(forgotten.raw)
+    world.chain.broadcast(lost.raw)
     world.mine_deep()
 
     (confirmed,) = _ended(world, refund)
@@ -347,15 +344,15 @@ def test_a_forgotten_payment_that_overtakes_a_noop(
     assert noop.kind is Kind.NOOP
     assert (confirmed.status, confirmed.tx_hash) == (
         Status.CONFIRMED,
-        forgotten.tx_hash,
+        lost.tx_hash,
     )
     assert (confirmed.failure_code, confirmed.failure_detail) == (None, None)
 
 
-def test_an_adopted_refund_that_a_reorganisation_takes_away(
+def test_an_adopted_refund_that_a_reorganisation_removes(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """There are no bytes to send again: it is signed anew, with its one nonce (R24)."""
+    """There are no bytes to send again: it is signed with its nonce (R24)."""
     _paid(world, world.accepted())
     restored = backup()
     paid = _paid(world, world.accepted(reference="forgotten"))
@@ -371,7 +368,7 @@ def test_an_adopted_refund_that_a_reorganisation_takes_away(
     }
     world.chain.answers = Fees(2 * 10**9, 10**8)
     for _ in range(3):
-        # The payment that was sighted had this nonce: it is not one on top.
+        # The recorded payment had this nonce: it is not one on top.
         world.work(after=timedelta(seconds=31))
     world.chain.mine()
 
@@ -387,7 +384,7 @@ def test_an_adopted_refund_that_a_reorganisation_takes_away(
 def test_a_ledger_that_is_lost_altogether(
     world: World, empty: Callable[[], Ledger]
 ) -> None:
-    """A new one looks through the wallet's past before it pays anybody (R24)."""
+    """A new one checks the wallet's history before it pays (R24)."""
     paid = [_paid(world, world.accepted(reference=name)) for name in "ab"]
     world.store = empty()
 
@@ -405,10 +402,10 @@ def test_a_ledger_that_is_lost_altogether(
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 3
 
 
-def test_a_forgotten_payment_that_failed_is_not_tried_again(
+def test_a_lost_payment_that_reverted_is_not_repeated(
     world: World, empty: Callable[[], Ledger]
 ) -> None:
-    """Its nonce was used, and it reverted: whoever asks again is told so (R20, R24)."""
+    """The repeated request is answered with the revert (R20, R24)."""
     world.broadcast(reference="forgotten")
     world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
     world.chain.mine_empty(2)
@@ -420,16 +417,16 @@ def test_a_forgotten_payment_that_failed_is_not_tried_again(
     assert len(world.chain.broadcasts) == 1
 
 
-def test_a_lost_ledger_and_a_wallet_with_a_life_of_its_own(
+def test_a_lost_ledger_and_a_wallet_with_foreign_transactions(
     world: World, empty: Callable[[], Ledger]
 ) -> None:
-    """What bears no mark waits for a person, who lets the wallet go on (R23, R24)."""
+    """Transactions without a mark wait for an operator (R23, R24)."""
     world.chain.mine_foreign(world.signer.address)
     world.store = empty()
     refund = world.accepted()
     (waiting,) = _ended(world, refund)
 
-    done = list(repair(world.store, world.chains, world.clock, apply=True))
+    done = list(repair_wallets(world.store, world.chains, world.clock, apply=True))
     (confirmed,) = _ended(world, refund)
 
     assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
@@ -438,10 +435,10 @@ def test_a_lost_ledger_and_a_wallet_with_a_life_of_its_own(
 
 
 def test_a_ledger_ahead_of_its_chain(world: World) -> None:
-    """The ledger's nonces stand, though the chain forgot every one of them (R24)."""
+    """The ledger's nonces remain, though the chain lost all of them (R24)."""
     paid = world.broadcast()
     world.chain.mine()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     world.chain.reorganise(keep=False)
     new = world.broadcast()
 
@@ -454,10 +451,10 @@ def test_a_ledger_ahead_of_its_chain(world: World) -> None:
 
 
 @pytest.mark.parametrize("steps", range(6))
-def test_a_backup_from_any_moment_pays_nobody_twice(
+def test_a_backup_from_any_moment_pays_once(
     world: World, backup: Callable[[], Ledger], steps: int
 ) -> None:
-    """Wherever two refunds stood when it was taken, each is paid once (R24)."""
+    """Whatever the status of two refunds in it, each is paid once (R24)."""
     refunds = [world.accepted(), world.accepted()]
     copies = []
     for number in range(6):
@@ -468,7 +465,7 @@ def test_a_backup_from_any_moment_pays_nobody_twice(
                 world.lifecycle.step(stored, ACTOR)
         if number >= 3:
             world.mine_deep()
-            world.tracker.track()
+            world.confirmation_tracker.track()
     assert all(world.stored(refund).status.is_final for refund in refunds)
     world.store = copies[steps]
 
@@ -489,7 +486,7 @@ def _rotated(world: World) -> None:
 def test_a_restored_ledger_retires_no_key_too_early(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """What a former key has sent is sighted first, or it would be paid again (R24)."""
+    """A former key's transactions are recorded first (R24)."""
     refund = world.accepted()
     assert world.ring.active().key.address == world.signer.address
     restored = replace(world, store=backup())
@@ -509,10 +506,10 @@ def test_a_restored_ledger_retires_no_key_too_early(
     assert restored.stored(refund).sender == world.signer.address
 
 
-def test_a_wallet_that_the_ledger_never_knew_is_looked_at(
+def test_a_wallet_that_the_backup_lacks_is_checked(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """Also when the backup is from before its first payment (R24)."""
+    """The backup is from before its first payment (R24)."""
     assert world.ring.active().key.address == world.signer.address
     restored = replace(world, store=backup())
     first = world.broadcast()

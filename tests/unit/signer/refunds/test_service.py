@@ -1,4 +1,4 @@
-"""What the gateway can ask for, and what it can rely on."""
+"""Submitting, waiting for, cancelling and listing refunds."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ from signer.errors import (
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund, RefundRequest, Status
 from signer.ports import Ledger
-from signer.refunds.service import ANSWERED_WITHIN, RefundService, Submission
+from signer.refunds.service import ANSWER_TIMEOUT, RefundService, Submission
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.refunds import CUSTOMER, KEY, NETWORK, REQUEST, World, altered
 
@@ -47,7 +47,7 @@ def _submit(
 
 
 def _overtaken(world: World, store: Ledger | None = None) -> RefundService:
-    """Return a service whose every step a worker has just taken."""
+    """Return a service whose every step another worker has just taken."""
 
     def step(refund: Refund, actor: Actor) -> Refund:
         world.lifecycle.step(refund, actor)
@@ -63,8 +63,8 @@ def _gone(refund_id: str) -> Refund | None:
     raise StoreUnavailableError("gone")
 
 
-def test_a_refund_is_accepted_and_sent(world: World) -> None:
-    """The answer to the first request has the hash, and the node has the bytes."""
+def test_a_refund_is_accepted_and_broadcast(world: World) -> None:
+    """The first response has the hash, and the node has the bytes."""
     submission = _submit(world)
     refund = submission.refund
 
@@ -75,7 +75,7 @@ def test_a_refund_is_accepted_and_sent(world: World) -> None:
     assert (refund.client, refund.idempotency_key) == ("gateway", "key-1")
 
 
-def test_the_audit_log_names_who_asked(world: World) -> None:
+def test_the_audit_log_names_client_and_request(world: World) -> None:
     """The signature is made on behalf of the client, for its request."""
     audit, events = recording()
     world.signer = signer_over(honest(KEY), audit)
@@ -87,10 +87,10 @@ def test_the_audit_log_names_who_asked(world: World) -> None:
     }
 
 
-def test_asking_again_replays_the_answer(world: World) -> None:
-    """The same key and request get the same answer, and send nothing (R1)."""
+def test_a_repeated_request_gets_the_same_answer(world: World) -> None:
+    """Nothing is sent again (R1)."""
     first = _submit(world).refund
-    answer = world.service.answered(first, "body")
+    answer = world.service.remember_answer(first, "body")
 
     for _ in range(3):
         again = _submit(world)
@@ -100,16 +100,16 @@ def test_asking_again_replays_the_answer(world: World) -> None:
     assert len(world.chain.broadcasts) == 1
 
 
-def test_the_first_answer_stands(world: World) -> None:
-    """Two who answer one request give the same answer (R1)."""
+def test_the_first_answer_is_kept(world: World) -> None:
+    """Two processes that answer one request give the same answer (R1)."""
     refund = _submit(world).refund
 
-    assert world.service.answered(refund, "first") == "first"
-    assert world.service.answered(refund, "second") == "first"
+    assert world.service.remember_answer(refund, "first") == "first"
+    assert world.service.remember_answer(refund, "second") == "first"
 
 
-def test_twenty_who_ask_at_once_are_one_refund(world: World) -> None:
-    """One creates it; the others are told to ask again, or replay it (R1)."""
+def test_twenty_concurrent_requests_create_one_refund(world: World) -> None:
+    """One creates it; the others get a conflict or the same answer (R1)."""
     together = Barrier(20)
 
     def ask(_: int) -> Submission | InProgressError:
@@ -128,10 +128,10 @@ def test_twenty_who_ask_at_once_are_one_refund(world: World) -> None:
     assert len(world.chain.broadcasts) == 1
 
 
-def test_a_request_that_is_being_answered_is_not_answered_twice(world: World) -> None:
-    """For ten seconds whoever asks again is told to do so later (R1)."""
+def test_a_repeated_request_waits_for_the_first(world: World) -> None:
+    """For ten seconds it gets an error to try again later (R1)."""
     first = _submit(world).refund
-    world.clock.now += ANSWERED_WITHIN - timedelta(milliseconds=1)
+    world.clock.now += ANSWER_TIMEOUT - timedelta(milliseconds=1)
 
     with pytest.raises(InProgressError):
         _submit(world)
@@ -141,10 +141,10 @@ def test_a_request_that_is_being_answered_is_not_answered_twice(world: World) ->
 
 
 @pytest.mark.parametrize("age", [timedelta(hours=25), timedelta(days=31)])
-def test_a_key_never_expires(world: World, age: timedelta) -> None:
-    """A payout cannot be undone, so that its key is never for something else (R3)."""
+def test_an_idempotency_key_never_expires(world: World, age: timedelta) -> None:
+    """A payment cannot be undone, so its key is not reused (R3)."""
     first = _submit(world).refund
-    world.service.answered(first, "body")
+    world.service.remember_answer(first, "body")
     world.clock.now += age
 
     assert _submit(world).answer == "body"
@@ -153,7 +153,7 @@ def test_a_key_never_expires(world: World, age: timedelta) -> None:
     assert len(world.chain.broadcasts) == 1
 
 
-def test_a_key_is_for_one_request(world: World) -> None:
+def test_an_idempotency_key_is_for_one_request(world: World) -> None:
     """Another request under the same key is refused, and nothing is sent (R2)."""
     _submit(world)
 
@@ -171,7 +171,7 @@ def test_a_reference_is_paid_once(world: World) -> None:
     assert len(world.chain.broadcasts) == 1
 
 
-def test_clients_have_keys_of_their_own(world: World) -> None:
+def test_clients_have_separate_keys_and_references(world: World) -> None:
     """Two clients may use the same key, and the same reference."""
     _submit(world)
 
@@ -187,7 +187,7 @@ def test_clients_have_keys_of_their_own(world: World) -> None:
         (replace(REQUEST, amount="1000.5"), PolicyViolationError),
     ],
 )
-def test_what_is_refused_is_not_stored(
+def test_a_refused_request_is_not_stored(
     world: World, request_: RefundRequest, error: type[HotWalletError]
 ) -> None:
     """Neither the key nor the reference is used up by a mistake."""
@@ -203,10 +203,10 @@ def _stricter(network: Network) -> Network:
     return network.model_copy(update={"tokens": {"TUSD": token}})
 
 
-def test_what_was_accepted_stays_accepted(world: World) -> None:
-    """A limit that was lowered meanwhile does not turn a replay into an error (R3)."""
+def test_an_accepted_request_stays_accepted(world: World) -> None:
+    """A limit that was lowered meanwhile does not make a replay an error (R3)."""
     first = _submit(world).refund
-    world.service.answered(first, "body")
+    world.service.remember_answer(first, "body")
     world.network = _stricter(NETWORK)
 
     assert _submit(world) == Submission(first, created=False, answer="body")
@@ -214,7 +214,7 @@ def test_what_was_accepted_stays_accepted(world: World) -> None:
         _submit(world, replace(REQUEST, amount="13"))
 
 
-def test_an_accepted_key_with_nonsense_is_still_nonsense(world: World) -> None:
+def test_a_malformed_request_with_a_used_key_is_malformed(world: World) -> None:
     """A malformed request is refused as such, whatever its key was used for."""
     _submit(world)
 
@@ -232,10 +232,10 @@ def test_an_accepted_key_with_nonsense_is_still_nonsense(world: World) -> None:
         ("broadcast", BroadcastRejectedError("gone", reason="other"), Status.SIGNED),
     ],
 )
-def test_trouble_behind_the_acceptance_is_no_error(
+def test_a_failure_after_acceptance_is_not_an_error(
     world: World, method: str, error: HotWalletError, status: Status
 ) -> None:
-    """The refund is accepted, waits where it is, and is logged without details."""
+    """The refund waits, and the failure is logged without details."""
     world.chain.fail(method, error)
 
     with capture_logs() as logs:
@@ -258,8 +258,8 @@ def test_trouble_behind_the_acceptance_is_no_error(
     assert world.stored(refund).status is Status.BROADCAST
 
 
-def test_a_device_that_is_gone_delays_the_refund(world: World) -> None:
-    """The nonce is kept, and the worker signs when the device is back (K2)."""
+def test_an_unreachable_device_delays_the_refund(world: World) -> None:
+    """The nonce is kept, and a worker signs when the device is back (K2)."""
     world.signer = signer_over(planted(point(KEY), BackendUnavailableError("gone")))
 
     refund = _submit(world).refund
@@ -269,7 +269,7 @@ def test_a_device_that_is_gone_delays_the_refund(world: World) -> None:
 
 
 def test_a_step_that_waits_for_the_chain_ends_the_request(world: World) -> None:
-    """A nonce that somebody has used is found out about by workers, not by waiting."""
+    """Workers resolve a used nonce; the request does not wait for it."""
     stuck = altered(world.lifecycle, step=lambda refund, actor: refund)
     service = world.service
     service._lifecycle = stuck
@@ -282,7 +282,7 @@ def test_a_step_that_waits_for_the_chain_ends_the_request(world: World) -> None:
 
 
 def test_a_worker_may_be_faster(world: World) -> None:
-    """When somebody else took the step, the answer is what the store says (R6)."""
+    """If a worker took the step, the response is what the store has (R6)."""
     submission = _submit(world, service=_overtaken(world))
 
     assert submission.created
@@ -290,8 +290,8 @@ def test_a_worker_may_be_faster(world: World) -> None:
     assert submission.refund == world.stored(submission.refund)
 
 
-def test_a_ledger_that_goes_away_takes_no_acceptance_back(world: World) -> None:
-    """Who was overtaken and cannot look again answers what it knows: accepted."""
+def test_a_ledger_that_fails_after_acceptance_is_not_an_error(world: World) -> None:
+    """The response has the last known state: accepted."""
     service = _overtaken(world, altered(world.store, get=_gone))
 
     submission = _submit(world, service=service)
@@ -299,8 +299,8 @@ def test_a_ledger_that_goes_away_takes_no_acceptance_back(world: World) -> None:
     assert (submission.created, submission.refund.status) == (True, Status.QUEUED)
 
 
-def test_a_refund_that_cannot_be_put_back_is_reread(world: World) -> None:
-    """Whoever cannot leave it to the workers answers as the store has it."""
+def test_a_refund_that_cannot_be_postponed_is_reread(world: World) -> None:
+    """The response is what the store has."""
 
     def postpone(refund: Refund, trouble: HotWalletError | None = None) -> Refund:
         raise StoreUnavailableError("gone")
@@ -316,8 +316,8 @@ def test_a_refund_that_cannot_be_put_back_is_reread(world: World) -> None:
     assert submission.refund == world.stored(submission.refund)
 
 
-def test_a_request_does_not_send_for_ever(world: World) -> None:
-    """After five seconds the rest is left to workers, who may begin at once."""
+def test_a_request_stops_sending_after_five_seconds(world: World) -> None:
+    """Workers may continue at once."""
     readings = iter([100.0, 100.0, 104.9, 105.0])
     service = world.service
     service._timer = lambda: next(readings)
@@ -331,8 +331,8 @@ def test_a_request_does_not_send_for_ever(world: World) -> None:
     assert world.worker.work() == 1
 
 
-def test_a_store_that_is_gone_is_an_error(world: World) -> None:
-    """Whether the refund was accepted is unknown, and the same key finds out."""
+def test_an_unreachable_store_is_an_error(world: World) -> None:
+    """It is unknown whether the refund was accepted; the same key finds out."""
 
     def accept(refund: Refund) -> tuple[Refund, bool]:
         raise StoreUnavailableError("gone")
@@ -345,7 +345,7 @@ def test_a_store_that_is_gone_is_an_error(world: World) -> None:
     assert _submit(world).created
 
 
-def test_waiting_ends_with_the_refund(world: World) -> None:
+def test_waiting_ends_when_the_refund_is_final(world: World) -> None:
     """A refund that is confirmed meanwhile is returned at once."""
     refund = _submit(world).refund
     begun = world.clock()
@@ -355,7 +355,7 @@ def test_waiting_ends_with_the_refund(world: World) -> None:
         if world.clock() - begun >= timedelta(seconds=1):
             world.chain.mine()
             world.chain.mine_empty(2)
-            world.tracker.track()
+            world.confirmation_tracker.track()
 
     service = world.service
     service._sleep = sleep
@@ -368,8 +368,10 @@ def test_waiting_ends_with_the_refund(world: World) -> None:
 
 
 @pytest.mark.parametrize(("asked", "waited"), [(0, 0), (3, 3), (3600, 20)])
-def test_waiting_ends_with_patience(world: World, asked: int, waited: int) -> None:
-    """As long as was asked, 20 s at most; the refund is then as it is."""
+def test_waiting_ends_after_the_requested_time(
+    world: World, asked: int, waited: int
+) -> None:
+    """After 20 s at most, the refund is returned as it is."""
     refund = _submit(world).refund
     begun = world.clock()
 
@@ -379,8 +381,8 @@ def test_waiting_ends_with_patience(world: World, asked: int, waited: int) -> No
     )
 
 
-def test_waiting_survives_a_ledger_that_is_gone(world: World) -> None:
-    """It is looked for again, and meanwhile known as it was."""
+def test_waiting_survives_an_unreachable_ledger(world: World) -> None:
+    """The last known state is kept, and reading is repeated."""
     refund = _submit(world).refund
     service = world.service
     service._store = altered(world.store, get=_gone)
@@ -389,7 +391,7 @@ def test_waiting_survives_a_ledger_that_is_gone(world: World) -> None:
 
 
 def test_a_queued_refund_can_be_cancelled(world: World) -> None:
-    """Nothing was spent on it, and nothing will be; again is fine (R26)."""
+    """No nonce was used; cancelling again is safe (R26)."""
     refund = world.accepted()
 
     with capture_logs() as logs:
@@ -411,8 +413,8 @@ def _nothing(world: World, refund: Refund) -> None:
 
 def _mined(world: World, refund: Refund) -> None:
     world.mine_deep()
-    world.tracker.track()
-    world.tracker.track()
+    world.confirmation_tracker.track()
+    world.confirmation_tracker.track()
 
 
 @pytest.mark.parametrize(
@@ -421,7 +423,7 @@ def _mined(world: World, refund: Refund) -> None:
 def test_a_refund_with_a_nonce_cannot_be_cancelled(
     world: World, steps: int, then: Callable[[World, Refund], None]
 ) -> None:
-    """It is on its way, or at its end, and stays as it is (R26)."""
+    """It stays as it is (R26)."""
     refund = world.step(world.accepted(), times=steps)
     then(world, refund)
     before = world.stored(refund)
@@ -432,7 +434,7 @@ def test_a_refund_with_a_nonce_cannot_be_cancelled(
 
 
 def test_a_cancellation_that_comes_late_changes_nothing(world: World) -> None:
-    """A reservation between its look and its move wins (R26)."""
+    """A reservation between its read and its write wins (R26)."""
     refund = world.accepted()
 
     def get(refund_id: str) -> Refund | None:
@@ -447,10 +449,10 @@ def test_a_cancellation_that_comes_late_changes_nothing(world: World) -> None:
     assert world.stored(refund).status is Status.RESERVED
 
 
-def test_what_a_restored_ledger_forgot_is_not_cancelled(
+def test_a_lost_payment_cannot_be_cancelled(
     world: World, empty: Callable[[], Ledger]
 ) -> None:
-    """Its client is told that it is paid, not to pay it elsewhere (R24, R26)."""
+    """The client gets that it is paid, and does not pay it elsewhere (R24, R26)."""
     _submit(world)
     world.mine_deep()
     world.store = empty()
@@ -459,7 +461,7 @@ def test_what_a_restored_ledger_forgot_is_not_cancelled(
     with pytest.raises(WalletPausedError):
         world.service.cancel("gateway", again.id)
     waiting = world.stored(again)
-    world.watched()
+    world.reconcile()
     with pytest.raises(NotCancellableError, match="mined"):
         world.service.cancel("gateway", again.id)
 
@@ -467,8 +469,8 @@ def test_what_a_restored_ledger_forgot_is_not_cancelled(
     assert world.stored(again).status is Status.MINED
 
 
-def test_a_silent_chain_cancels_nothing(world: World) -> None:
-    """Whether the refund is paid is not known at the moment (R26)."""
+def test_an_unreachable_chain_cancels_nothing(world: World) -> None:
+    """It is unknown whether the refund is paid (R26)."""
     refund = world.accepted()
     world.chain.fail("pending_count", ChainUnavailableError("gone"))
 
@@ -478,7 +480,7 @@ def test_a_silent_chain_cancels_nothing(world: World) -> None:
 
 
 def test_a_reservation_that_comes_late_sends_nothing(world: World) -> None:
-    """A cancellation between the worker's look and its reservation wins (R26)."""
+    """A cancellation between the worker's read and its reservation wins (R26)."""
     refund = world.accepted()
     world.service.cancel("gateway", refund.id)
 
@@ -488,8 +490,8 @@ def test_a_reservation_that_comes_late_sends_nothing(world: World) -> None:
     assert world.step(world.accepted()).nonce == 0
 
 
-def test_somebody_elses_refund_cannot_be_cancelled(world: World) -> None:
-    """It is not even there."""
+def test_another_clients_refund_cannot_be_cancelled(world: World) -> None:
+    """The error is that it does not exist."""
     refund = world.accepted()
 
     with pytest.raises(NotFoundError):
@@ -498,7 +500,7 @@ def test_somebody_elses_refund_cannot_be_cancelled(world: World) -> None:
 
 
 def test_a_refund_is_shown_to_its_client_only(world: World) -> None:
-    """Another client's refund is not there."""
+    """For another client it does not exist."""
     refund = _submit(world).refund
 
     assert world.service.get("gateway", refund.id) == refund
@@ -508,7 +510,7 @@ def test_a_refund_is_shown_to_its_client_only(world: World) -> None:
 
 
 def test_refunds_are_listed_by_client_session_and_status(world: World) -> None:
-    """Filters and pages are the store's."""
+    """Filters and pages come from the store."""
     first = _submit(world).refund
     other = replace(REQUEST, reference="2", payment_session_id="session-2")
     second = _submit(world, other, key="key-2").refund
@@ -528,7 +530,7 @@ def test_refunds_are_listed_by_client_session_and_status(world: World) -> None:
 
 
 def test_a_submitted_refund_is_paid(world: World) -> None:
-    """From the request to the event: once, the right amount, to the customer."""
+    """From the request to the event: once, the exact amount, to the customer."""
     refund = _submit(world).refund
     world.mine_deep()
 

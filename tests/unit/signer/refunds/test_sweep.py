@@ -1,4 +1,4 @@
-"""What is left at a former key's address is moved, once, by the way of refunds."""
+"""Sweeps of former keys' addresses: plan, order, audit and numbering."""
 
 import pytest
 import structlog
@@ -18,7 +18,7 @@ from signer.model.key import KeyState
 from signer.model.refund import COIN, SWEEPER, Refund, Status
 from signer.ports import Fees
 from signer.refunds.policy import check_coin
-from signer.refunds.transaction_signer import purpose_of
+from signer.refunds.transaction_signer import build_purpose
 from tests.fixtures.scripted_chain import DECIMALS
 from tests.support.devices import recording
 from tests.support.keys import key_at, made_active
@@ -36,18 +36,22 @@ from tests.support.sweeps import (
 )
 
 
-def test_tokens_go_first(world: World, left: Left) -> None:
-    """The coin waits for them, since they need it for gas."""
+def test_tokens_are_moved_first(world: World, left: Left) -> None:
+    """The coin waits, since the tokens need it for gas."""
     tokens, coin = sweeper(world).plan(world.signer.address)
 
-    assert (tokens.symbol, tokens.whole, tokens.waits_for) == ("TUSD", "7.000000", None)
+    assert (tokens.symbol, tokens.display_amount, tokens.waits_for) == (
+        "TUSD",
+        "7.000000",
+        None,
+    )
     assert coin.symbol == COIN
     assert coin.waits_for is not None
     assert 0 < coin.amount < COINS
 
 
-def test_a_plan_moves_nothing(world: World, left: Left) -> None:
-    """To look is free."""
+def test_a_plan_changes_nothing(world: World, left: Left) -> None:
+    """Planning only reads."""
     sweeper(world).plan(world.signer.address)
 
     assert not world.chain.pool
@@ -55,27 +59,27 @@ def test_a_plan_moves_nothing(world: World, left: Left) -> None:
 
 
 def test_tokens_are_moved_by_the_former_key(world: World, left: Left) -> None:
-    """To the active one's address, and confirmed like a refund."""
+    """They go to the active key's address, and are confirmed like a refund."""
     (row,) = swept(world)
 
     sent = world.step(row, times=3)
     world.mine_deep()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     done = world.tracked(sent)
 
     assert (sent.sender, sent.recipient) == (world.signer.address, NEW.address)
     assert (done.status, done.amount) == (Status.CONFIRMED, TOKENS)
 
 
-def test_the_coin_goes_last(world: World, left: Left) -> None:
-    """Its transaction calls nothing, and carries all but what fees may take."""
+def test_the_coin_is_moved_last(world: World, left: Left) -> None:
+    """Its transaction has no calldata, and leaves only the fee margin."""
     left.tokens = 0
     (row,) = swept(world)
 
     sent = world.step(row, times=3)
     transaction = SignedBytes.decode(world.sent(sent).raw).transaction
     world.mine_deep()
-    world.tracker.track()
+    world.confirmation_tracker.track()
 
     assert (transaction.to, transaction.data) == (NEW.address, b"")
     assert transaction.value == row.amount
@@ -84,8 +88,10 @@ def test_the_coin_goes_last(world: World, left: Left) -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])
-def test_two_who_sweep_move_it_once(world: World, left: Left, steps: int) -> None:
-    """The second finds what the first has accepted, hours later and at other fees."""
+def test_a_repeated_sweep_moves_assets_once(
+    world: World, left: Left, steps: int
+) -> None:
+    """The second returns what the first accepted, also hours later at other fees."""
     left.tokens = 0
     (first,) = swept(world)
     world.step(first, times=steps)
@@ -98,8 +104,8 @@ def test_two_who_sweep_move_it_once(world: World, left: Left, steps: int) -> Non
     assert len(world.store.list(SWEEPER).refunds) == 1
 
 
-def test_two_who_look_at_once_move_it_once(world: World, left: Left) -> None:
-    """Both saw nothing under way, of another balance and ring; the first decides."""
+def test_concurrent_sweeps_move_assets_once(world: World, left: Left) -> None:
+    """They read different balances and rings; the first one decides."""
     left.tokens = 0
     rows: list[Refund] = []
 
@@ -119,7 +125,7 @@ def test_two_who_look_at_once_move_it_once(world: World, left: Left) -> None:
     assert len(store.list(SWEEPER).refunds) == 1
 
 
-def test_a_second_sweep_follows_the_first(world: World, left: Left) -> None:
+def test_later_deposits_get_a_second_sweep(world: World, left: Left) -> None:
     """What comes in later is moved by a sweep of its own."""
     (first,) = swept(world)
     world.step(first, times=3)
@@ -131,20 +137,20 @@ def test_a_second_sweep_follows_the_first(world: World, left: Left) -> None:
     assert (second.status, second.amount) == (Status.QUEUED, 5)
 
 
-def test_every_sweep_that_there_was_is_counted(world: World, left: Left) -> None:
-    """However many there were, the next one has a name of its own."""
+def test_sweeps_are_numbered(world: World, left: Left) -> None:
+    """However many there were, the next one has its own reference."""
     left.tokens = 0
     for _ in range(101):
         (row,) = swept(world)
-        world.store.save(row, row.moved(Status.REFUSED, world.clock()))
+        world.store.save(row, row.with_status(Status.REFUSED, world.clock()))
         world.clock.advance(seconds=1)
     (row,) = swept(world)
 
     assert row.status is Status.QUEUED
 
 
-def test_the_coin_waits_for_tokens_on_their_way(world: World, left: Left) -> None:
-    """They need it for gas until they are confirmed, though their balance is gone."""
+def test_the_coin_waits_for_open_token_sweeps(world: World, left: Left) -> None:
+    """They need gas until they are confirmed, though the token balance is zero."""
     (row,) = swept(world)
     world.step(row, times=3)
     left.tokens = 0
@@ -154,8 +160,8 @@ def test_the_coin_waits_for_tokens_on_their_way(world: World, left: Left) -> Non
     assert coin.waits_for is not None
 
 
-def test_tokens_wait_for_the_coin_on_its_way(world: World, left: Left) -> None:
-    """What it leaves for gas is not meant for them."""
+def test_tokens_wait_for_an_open_coin_sweep(world: World, left: Left) -> None:
+    """What it leaves for gas is not for them."""
     left.tokens = 0
     (row,) = swept(world)
     left.tokens = 5
@@ -165,8 +171,8 @@ def test_tokens_wait_for_the_coin_on_its_way(world: World, left: Left) -> None:
     assert (tokens.refund, tokens.waits_for) == (None, "the sweep of the coin")
 
 
-def test_open_refunds_are_in_the_way(world: World, left: Left) -> None:
-    """They need the coin; which one it is, is told."""
+def test_open_refunds_prevent_a_sweep(world: World, left: Left) -> None:
+    """They need the coin; the error names one of them."""
     rolled_back(world)
     refund = world.step(world.accepted())
     made_active(world.store, world.ring.look()[1])
@@ -175,15 +181,15 @@ def test_open_refunds_are_in_the_way(world: World, left: Left) -> None:
         sweeper(world).plan(world.signer.address)
 
 
-def test_tells_who_sweeps(world: World, left: Left) -> None:
-    """Intent first; then what was accepted, by its stored name, however often."""
-    audit, told = recording()
+def test_a_sweep_is_audited(world: World, left: Left) -> None:
+    """The intent first; then each accepted sweep, also when repeated."""
+    audit, events = recording()
     for _ in range(2):
         sweeper(world, audit).sweep(world.signer.address.lower(), ACTOR)
     (row,) = world.store.list(SWEEPER).refunds
 
-    assert [event["event"] for event in told] == ["sweep-intent", "sweep"] * 2
-    for event in told[1::2]:
+    assert [event["event"] for event in events] == ["sweep-intent", "sweep"] * 2
+    for event in events[1::2]:
         assert (event["outcome"], event["actor"]) == ("success", ACTOR.name)
         assert event["details"]["refund_id"] == row.id
         assert event["details"]["address"] == world.signer.address
@@ -193,19 +199,19 @@ def test_tells_who_sweeps(world: World, left: Left) -> None:
     ("address", "code"),
     [(NEW.address, "key-unusable"), ("1234abcd-12ab-34cd", "invalid-input")],
 )
-def test_tells_who_was_refused(
+def test_a_refused_sweep_is_audited(
     world: World, left: Left, address: str, code: str
 ) -> None:
-    """A sweep that is not made has a record too, without a whole key id in it."""
-    audit, told = recording()
+    """The record has no full key id."""
+    audit, events = recording()
     with pytest.raises(HotWalletError):
         sweeper(world, audit).sweep(address, ACTOR)
 
-    assert (told[-1]["event"], told[-1]["outcome"]) == ("sweep", code)
-    assert told[-1]["details"]["address"] in (NEW.address, "1234abcd...")
+    assert (events[-1]["event"], events[-1]["outcome"]) == ("sweep", code)
+    assert events[-1]["details"]["address"] in (NEW.address, "1234abcd...")
 
 
-def test_nothing_is_accepted_that_is_not_told(world: World, left: Left) -> None:
+def test_nothing_is_accepted_without_an_audit_record(world: World, left: Left) -> None:
     """While the journal cannot be written, nothing is swept."""
 
     def append(*records: object, **how: object) -> None:
@@ -223,10 +229,10 @@ def test_nothing_is_accepted_that_is_not_told(world: World, left: Left) -> None:
 @pytest.mark.parametrize(
     "address", ["", "0x", "5fbdb2315678afecb367f032d93f642f64180aa3", "alias/x"]
 )
-def test_what_is_no_address_is_not_swept(
+def test_a_malformed_address_is_not_swept(
     world: World, left: Left, address: str
 ) -> None:
-    """Nor one whose checksum is wrong; lower case has none."""
+    """Nor one with a wrong checksum; lower case has none."""
     whole = world.signer.address
     wrong = "0x" + whole[2:].swapcase()
     for each in (address, wrong):
@@ -235,16 +241,16 @@ def test_what_is_no_address_is_not_swept(
     assert len(sweeper(world).plan(whole.lower())) == 2
 
 
-def test_nothing_is_left_of_dust(world: World, left: Left) -> None:
-    """What is not worth its own fee stays where it is."""
+def test_dust_is_not_swept(world: World, left: Left) -> None:
+    """Coin that is not worth its fee stays where it is."""
     left.tokens, left.coins = 0, 21_000
 
     assert sweeper(world).plan(world.signer.address) == []
     assert swept(world) == []
 
 
-def test_a_retired_key_may_beswept(world: World, left: Left) -> None:
-    """It signs nothing else, and its last nonce was final."""
+def test_a_retired_key_may_be_swept(world: World, left: Left) -> None:
+    """It signs nothing else, and its last nonce is final."""
     world.worker.work()
     ring = world.store.keys()
     (row,) = swept(world)
@@ -253,27 +259,29 @@ def test_a_retired_key_may_beswept(world: World, left: Left) -> None:
     assert world.step(row, times=3).status is Status.BROADCAST
 
 
-def test_the_active_key_is_notswept(world: World, left: Left) -> None:
-    """Nor is an address that the ring does not know."""
+def test_the_active_key_is_not_swept(world: World, left: Left) -> None:
+    """Nor is an address that is not in the ring."""
     for address in (NEW.address, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"):
         with pytest.raises(KeyUnusableError):
             sweeper(world).plan(address)
 
 
 def test_a_sweep_counts_against_no_limit(world: World, left: Left) -> None:
-    """It pays nobody."""
+    """It pays no customer."""
     left.tokens = 2000 * 10**DECIMALS  # A refund may pay 1000.
     (row,) = swept(world)
 
     assert world.step(row).status is Status.RESERVED
 
 
-def test_a_sweep_needs_no_excuse(world: World, left: Left) -> None:
-    """Whoever asks why it stands where it stands is told so, and of no rule."""
+def test_a_sweep_is_explained_without_the_refund_policy(
+    world: World, left: Left
+) -> None:
+    """The rules for refunds do not apply to it."""
     (row,) = swept(world)
 
     assert world.explainer.explain(row).policy is None
-    assert purpose_of(row, ACTOR).operation is Operation.KEY_SWEEP
+    assert build_purpose(row, ACTOR).operation is Operation.KEY_SWEEP
 
 
 @pytest.mark.parametrize(
@@ -287,10 +295,10 @@ def test_a_sweep_needs_no_excuse(world: World, left: Left) -> None:
         ({"chain_id": 1}, "chain-id"),
     ],
 )
-def test_other_bytes_than_the_sweeps_are_not_signed(
+def test_a_transaction_that_differs_from_the_sweep_is_not_signed(
     world: World, left: Left, changes: dict[str, object], rule: str
 ) -> None:
-    """Each field of a coin's transaction is the row's, or the device is not asked."""
+    """Each field of a coin transfer is checked before the device is used."""
     left.tokens = 0
     (row,) = swept(world)
     reserved = world.step(row)

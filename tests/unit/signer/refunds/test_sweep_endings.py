@@ -1,4 +1,4 @@
-"""A sweep pays the active key's address, in one piece, or it ends and says why."""
+"""Sweeps end with a code when their recipient is no longer the active key."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -34,7 +34,7 @@ def _paid_to_new(world: World) -> int:
 
 
 def _worked(world: World, row: Refund, passes: int = 4) -> Refund:
-    """Return what workers make of *row* in that many passes, blocks between them."""
+    """Return *row* after that many worker passes with blocks in between."""
     for _ in range(passes):
         world.work(timedelta(seconds=31))
         world.mine_deep()
@@ -56,10 +56,10 @@ TURNS = pytest.mark.parametrize(
 
 
 @TURNS
-def test_a_queued_sweep_ends_when_the_ring_turns(
+def test_a_queued_sweep_ends_when_the_key_is_rotated(
     world: World, left: Left, turn: Any
 ) -> None:
-    """It has no nonce, gets none, and moves nothing to who was active once."""
+    """It gets no nonce, and pays no address that is no longer active."""
     (row,) = swept(world)
     turn(world)
     ended = _worked(world, row)
@@ -68,10 +68,10 @@ def test_a_queued_sweep_ends_when_the_ring_turns(
     assert (ended.nonce, _paid_to_new(world)) == (None, 0)
 
 
-def test_a_stopped_network_ends_it_too(world: World, left: Left) -> None:
-    """It does not wait for `nonce resume`, nor for a node, to pay who was given up."""
+def test_a_queued_sweep_ends_on_a_paused_network_too(world: World, left: Left) -> None:
+    """It does not wait for `nonce resume` or a node, and so pays no revoked key."""
     (row,) = swept(world)
-    world.store.stop(world.network.chain_id, world.clock())
+    world.store.pause_network(world.network.chain_id, world.clock())
     with pytest.raises(WalletPausedError):
         world.step(row)
     given_up(world)
@@ -80,10 +80,10 @@ def test_a_stopped_network_ends_it_too(world: World, left: Left) -> None:
 
 
 @TURNS
-def test_a_reserved_sweep_ends_when_the_ring_turns(
+def test_a_reserved_sweep_ends_when_the_key_is_rotated(
     world: World, left: Left, turn: Any
 ) -> None:
-    """Its nonce is used by a no-op, at once, and the key retires."""
+    """A no-op uses its nonce at once, and the key is retired."""
     (row,) = swept(world)
     row = world.step(row)
     turn(world)
@@ -96,10 +96,10 @@ def test_a_reserved_sweep_ends_when_the_ring_turns(
 
 
 @TURNS
-def test_a_signed_sweep_is_not_sent_when_the_ring_turns(
+def test_a_signed_sweep_is_not_broadcast_when_the_key_is_rotated(
     world: World, left: Left, turn: Any
 ) -> None:
-    """No node has its bytes, and none is told of them: a no-op takes their place."""
+    """No node gets its bytes: a no-op replaces them."""
     (row,) = swept(world)
     world.step(row, times=2)
     sent = len(world.chain.broadcasts)
@@ -113,8 +113,10 @@ def test_a_signed_sweep_is_not_sent_when_the_ring_turns(
 
 
 @TURNS
-def test_a_sweep_that_was_sent_is_raced(world: World, left: Left, turn: Any) -> None:
-    """A no-op with its nonce pays more, and wins while nothing is mined."""
+def test_a_broadcast_sweep_is_replaced_with_a_noop(
+    world: World, left: Left, turn: Any
+) -> None:
+    """The no-op has higher fees, and wins unless the sweep is mined."""
     (row,) = swept(world)
     world.step(row, times=3)
     turn(world)
@@ -128,8 +130,10 @@ def test_a_sweep_that_was_sent_is_raced(world: World, left: Left, turn: Any) -> 
     assert _paid_to_new(world) == 0
 
 
-def test_a_race_may_be_lost(world: World, left: Left) -> None:
-    """What is mined is what counts."""
+def test_a_broadcast_sweep_may_be_mined_before_the_noop(
+    world: World, left: Left
+) -> None:
+    """The mined transaction counts."""
     (row,) = swept(world)
     world.step(row, times=3)
     world.chain.mine()
@@ -139,8 +143,10 @@ def test_a_race_may_be_lost(world: World, left: Left) -> None:
     assert (ended.status, _paid_to_new(world)) == (Status.CONFIRMED, TOKENS)
 
 
-def test_who_was_signed_for_is_told(world: World, left: Left) -> None:
-    """Sweeps that pay a key and were signed are stranded with it, others are not."""
+def test_signed_sweeps_are_stranded_with_their_recipient(
+    world: World, left: Left
+) -> None:
+    """Sweeps to a revoked key that were signed are reported as stranded."""
     (row,) = swept(world)
     for steps in (0, 1):
         world.step(row, times=steps)
@@ -152,8 +158,8 @@ def test_who_was_signed_for_is_told(world: World, left: Left) -> None:
     assert world.store.stranded(THIRD.address, 9) == ()
 
 
-def test_the_ring_may_turn_while_it_is_reserved(world: World, left: Left) -> None:
-    """The commit that gives it its nonce looks again."""
+def test_a_rotation_during_the_reservation_is_noticed(world: World, left: Left) -> None:
+    """The transaction that assigns the nonce checks again."""
     (row,) = swept(world)
     store = world.store
 
@@ -167,8 +173,8 @@ def test_the_ring_may_turn_while_it_is_reserved(world: World, left: Left) -> Non
     assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-outdated")
 
 
-def test_the_ring_may_turn_before_it_is_signed(world: World, left: Left) -> None:
-    """So does the commit of the intent, without which no device is asked."""
+def test_a_rotation_before_signing_is_noticed(world: World, left: Left) -> None:
+    """The commit of the intent checks again, before a device is used."""
     store = world.store
 
     def append(*given: Any, **how: Any) -> None:
@@ -185,13 +191,13 @@ def test_the_ring_may_turn_before_it_is_signed(world: World, left: Left) -> None
     with pytest.raises(KeyRotatedError):
         world.step(row)
 
-    assert (device.calls, row.intended) == (0, False)
+    assert (device.calls, row.intent_recorded) == (0, False)
     assert world.step(row).failure_code == "sweep-outdated"
     assert world.sent(row).kind is Kind.NOOP
 
 
 def test_a_sweep_of_a_blocked_key_ends(world: World, left: Left) -> None:
-    """O8: what was not signed is not tried for ever; a new one is refused."""
+    """O8: an unsigned sweep is not repeated without end; a new one is refused."""
     (queued,) = swept(world)
     key = world.ring.look()[1]
     at = world.clock()
@@ -204,7 +210,7 @@ def test_a_sweep_of_a_blocked_key_ends(world: World, left: Left) -> None:
 
 
 def test_a_sweep_that_a_blocked_key_reserved_ends(world: World, left: Left) -> None:
-    """O8: it loses its nonce with its key, and then there is nothing to wait for."""
+    """O8: it loses its nonce with its key, and nothing waits for it."""
     (row,) = swept(world)
     world.step(row)
     key = world.ring.look()[1]
@@ -215,10 +221,10 @@ def test_a_sweep_that_a_blocked_key_reserved_ends(world: World, left: Left) -> N
     assert (ended.status, ended.nonce) == (Status.REFUSED, None)
 
 
-def test_a_sweep_that_a_blocked_key_sent_is_for_a_person(
+def test_a_sweep_that_a_blocked_key_broadcast_continues(
     world: World, left: Left
 ) -> None:
-    """O8: its bytes go to the active key, and are sent on until they are mined."""
+    """O8: it pays the active key, and is broadcast again until it is mined."""
     (row,) = swept(world)
     world.step(row, times=3)
     key = world.ring.look()[1]
@@ -229,8 +235,8 @@ def test_a_sweep_that_a_blocked_key_sent_is_for_a_person(
     assert (ended.status, _paid_to_new(world)) == (Status.CONFIRMED, TOKENS)
 
 
-def test_a_rotation_under_way_ends_nothing(world: World, left: Left) -> None:
-    """While the former key is pending its sweep waits; it may be a former one again."""
+def test_a_rotation_under_way_ends_no_sweep(world: World, left: Left) -> None:
+    """While the former key is pending its sweep waits."""
     (row,) = swept(world)
     key = world.ring.look()[1]
     pending = world.store.begin_rotation(key, world.clock())
@@ -241,17 +247,17 @@ def test_a_rotation_under_way_ends_nothing(world: World, left: Left) -> None:
     assert world.step(row).status is Status.RESERVED
 
 
-def test_a_sweep_that_was_forgotten_is_recognised(
+def test_a_lost_sweep_is_adopted(
     world: World, left: Left, backup: Callable[[], Ledger]
 ) -> None:
-    """A ledger from before it, and asked again after a turn, finds it paid."""
+    """After a restore and a rotation, the repeated sweep is found paid."""
     older = backup()
     (row,) = swept(world)
     sent = world.step(row, times=3)
     settled(world)
     world.store = older
     (again,) = swept(world)
-    world.watched()
+    world.reconcile()
     given_up(world)
     found = world.step(again)
 

@@ -1,4 +1,4 @@
-"""A sweep signs no more than its address holds, or it ends and says why."""
+"""Sweeps end with a code when their address cannot pay the fees."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ GWEI = 10**9
 
 
 def _coin(world: World, left: Left) -> Refund:
-    """Return an accepted sweep of the coin, which leaves three times its fee."""
+    """Return an accepted coin sweep, which leaves three times its fee."""
     left.tokens = 0
     (row,) = swept(world)
     assert row.token == COIN
@@ -24,7 +24,7 @@ def _coin(world: World, left: Left) -> Refund:
 
 
 def _spent(world: World, row: Refund) -> int:
-    """Return the most that what was signed last for *row* may take."""
+    """Return the most that the latest transaction of *row* may cost."""
     made = SignedBytes.decode(world.sent(row).raw).transaction
     return made.value + made.gas * made.max_fee_per_gas
 
@@ -33,8 +33,8 @@ def _risen(world: World, times: int) -> None:
     world.chain.answers = Fees(times * GWEI, 10**8)
 
 
-def test_what_cannot_be_paid_gets_no_nonce(world: World, left: Left) -> None:
-    """Fees have risen since: it ends, and the next one moves as much less."""
+def test_an_unaffordable_sweep_gets_no_nonce(world: World, left: Left) -> None:
+    """Fees have risen: it ends, and the next one moves less."""
     row = _coin(world, left)
     _risen(world, 8)
     ended = world.step(row)
@@ -47,8 +47,10 @@ def test_what_cannot_be_paid_gets_no_nonce(world: World, left: Left) -> None:
 
 
 @pytest.mark.parametrize("missing", [0, 1])
-def test_what_can_just_be_paid_is(world: World, left: Left, missing: int) -> None:
-    """To the last wei; with one less it is not signed."""
+def test_a_sweep_may_spend_the_whole_balance(
+    world: World, left: Left, missing: int
+) -> None:
+    """With one wei less, it is not signed."""
     row = _coin(world, left)
     _risen(world, 2)
     left.coins = row.amount + 21_000 * 41 * GWEI // 10 - missing
@@ -60,8 +62,8 @@ def test_what_can_just_be_paid_is(world: World, left: Left, missing: int) -> Non
     assert _spent(world, world.step(row)) == left.coins
 
 
-def test_tokens_need_coin(world: World, left: Left) -> None:
-    """Without gas they get no nonce either, which nothing could use up."""
+def test_a_token_sweep_needs_coin_for_gas(world: World, left: Left) -> None:
+    """Without it, it gets no nonce, which nothing could use."""
     (row,) = swept(world)
     left.coins = GWEI
     ended = world.step(row)
@@ -69,8 +71,8 @@ def test_tokens_need_coin(world: World, left: Left) -> None:
     assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-unaffordable")
 
 
-def test_tokens_that_are_gone_are_not_waited_for(world: World, left: Left) -> None:
-    """A refund waits for a top-up; a sweep moves what was there."""
+def test_a_token_sweep_does_not_wait_for_a_top_up(world: World, left: Left) -> None:
+    """A refund waits for one; a sweep moves what was there."""
     (row,) = swept(world)
     left.tokens = 1
     world.chain.revert = "balance too low"
@@ -80,8 +82,10 @@ def test_tokens_that_are_gone_are_not_waited_for(world: World, left: Left) -> No
     assert sweeper(world).plan(world.signer.address)[0].refund is None
 
 
-def test_fees_may_rise_before_it_is_signed(world: World, left: Left) -> None:
-    """Its nonce is used by a no-op, which the address can pay, and the key retires."""
+def test_an_unaffordable_reserved_sweep_becomes_a_noop(
+    world: World, left: Left
+) -> None:
+    """The address can pay for the no-op, and the key is retired."""
     row = _coin(world, left)
     reserved = world.step(row)
     _risen(world, 8)
@@ -95,8 +99,8 @@ def test_fees_may_rise_before_it_is_signed(world: World, left: Left) -> None:
     assert (ended.status, ended.failure_code) == (Status.FAILED, "sweep-unaffordable")
 
 
-def test_a_no_op_must_be_payable_too(world: World, left: Left) -> None:
-    """Else its nonce would be used by nothing, ever: it waits for lower fees."""
+def test_a_noop_must_be_affordable_too(world: World, left: Left) -> None:
+    """Otherwise nothing could use the nonce: the sweep waits for lower fees."""
     row = world.step(_coin(world, left))
     left.coins = GWEI
     with pytest.raises(InsufficientFundsError):
@@ -106,26 +110,26 @@ def test_a_no_op_must_be_payable_too(world: World, left: Left) -> None:
     assert world.step(row).status is Status.SIGNED
 
 
-def test_it_is_raised_as_far_as_it_can_pay(world: World, left: Left) -> None:
-    """A better offer is within the balance; past that, the same bytes are sent on."""
+def test_fees_are_raised_within_the_balance(world: World, left: Left) -> None:
+    """Beyond the balance, the same bytes are sent again."""
     row = _coin(world, left)
     world.step(row, times=3)
-    offers = []
+    transactions = []
     for times in (2, 8):
         _risen(world, times)
         world.clock.advance(seconds=world.network.stuck_after_seconds)
         world.work(timedelta(0))
-        offers.append(len(world.store.transactions(row.id)))
+        transactions.append(len(world.store.transactions(row.id)))
 
-    assert offers == [2, 2]
+    assert transactions == [2, 2]
     assert _spent(world, row) <= COINS
     assert world.stored(row).status is Status.BROADCAST
 
 
-def test_explains_what_keeps_it_waiting(world: World, left: Left) -> None:
-    """Before it has a nonce, it is the former key's wallet that counts."""
+def test_a_waiting_sweep_is_explained(world: World, left: Left) -> None:
+    """Before it has a nonce, the former key's wallet is reported."""
     (row,) = swept(world)
     found = world.explainer.explain(row)
 
-    assert found.standing is not None
-    assert found.standing.wallet.sender == world.signer.address
+    assert found.wallet_status is not None
+    assert found.wallet_status.wallet.sender == world.signer.address

@@ -1,4 +1,4 @@
-"""What is signed for a refund, and what never is."""
+"""Building, checking and signing the transactions of a refund."""
 
 from dataclasses import replace
 
@@ -13,31 +13,31 @@ from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Purpose
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import Fees
-from signer.refunds.transaction_signer import Offer, TransactionSigner, calldata
+from signer.refunds.transaction_signer import Attempt, TransactionSigner, encode_refund
 from tests.support.devices import Device, honest, recording, signer_over
 from tests.support.refunds import ACTOR, CUSTOMER, KEY, NETWORK, World
 
 
 GWEI = 10**9
-OFFER = Offer(Kind.TRANSFER, 0, 3 * GWEI, 2 * GWEI, is_legacy=False)
+ATTEMPT = Attempt(Kind.TRANSFER, 0, 3 * GWEI, 2 * GWEI, is_legacy=False)
 
 
 @pytest.fixture
 def reserved(world: World) -> Refund:
-    """A refund that has its nonce."""
+    """A refund that has a nonce."""
     return world.step(world.accepted())
 
 
-def _payer(world: World, device: Device) -> TransactionSigner:
+def _transaction_signer(world: World, device: Device) -> TransactionSigner:
     signer = signer_over(device)
     return TransactionSigner(KeyRing(world.store, lambda key: signer), world.clock)
 
 
-def test_a_transfer_is_what_the_refund_asks_for(world: World, reserved: Refund) -> None:
-    """Every field is the refund's or the offer's, and the bytes are those recorded."""
+def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> None:
+    """Each field is the refund's or the attempt's, and the stored bytes are signed."""
     record = (
         TransactionSigner(world.ring, world.clock)
-        .sign(reserved, OFFER, NETWORK, ACTOR)
+        .build_and_sign(reserved, ATTEMPT, NETWORK, ACTOR)
         .transaction
     )
 
@@ -50,7 +50,7 @@ def test_a_transfer_is_what_the_refund_asks_for(world: World, reserved: Refund) 
         gas=62_500,
         to=reserved.token_address,
         value=0,
-        data=calldata(reserved),
+        data=encode_refund(reserved),
     )
     assert signed.tx_hash == record.tx_hash
     assert (record.refund_id, record.attempt, record.kind) == (
@@ -72,16 +72,16 @@ def test_a_transfer_is_what_the_refund_asks_for(world: World, reserved: Refund) 
 
 
 def test_a_transfer_carries_the_refunds_mark(reserved: Refund) -> None:
-    """Recipient, amount, and 16 bytes that name the refund behind them."""
-    assert decode_transfer(calldata(reserved)) == (
+    """Recipient, amount, and 16 bytes that identify the refund."""
+    assert decode_transfer(encode_refund(reserved)) == (
         CUSTOMER,
         12_500_000,
         reserved.mark,
     )
 
 
-def test_a_mark_names_what_was_asked_for(reserved: Refund) -> None:
-    """Chain, client and reference make it, and nothing that a backup could forget."""
+def test_a_mark_depends_on_chain_client_and_reference(reserved: Refund) -> None:
+    """A backup cannot lose any of them."""
     others = [
         replace(reserved, chain_id=1),
         replace(reserved, client="other"),
@@ -96,13 +96,15 @@ def test_a_mark_names_what_was_asked_for(reserved: Refund) -> None:
     assert len(reserved.mark) == 16
 
 
-def test_a_noop_sends_nothing_to_oneself(world: World, reserved: Refund) -> None:
+def test_a_noop_sends_nothing_to_the_wallet_itself(
+    world: World, reserved: Refund
+) -> None:
     """It has the refund's nonce, 21,000 gas, no value, no token and no data."""
-    offer = replace(OFFER, kind=Kind.NOOP, attempt=3)
+    attempt = replace(ATTEMPT, kind=Kind.NOOP, number=3)
 
     record = (
         TransactionSigner(world.ring, world.clock)
-        .sign(reserved, offer, NETWORK, ACTOR)
+        .build_and_sign(reserved, attempt, NETWORK, ACTOR)
         .transaction
     )
 
@@ -117,7 +119,7 @@ def test_a_noop_sends_nothing_to_oneself(world: World, reserved: Refund) -> None
 
 
 def test_a_chain_without_base_fee_gets_a_legacy_transaction(world: World) -> None:
-    """Its price is what the chain asks, and its signature is bound to the chain."""
+    """It has the chain's gas price, and its signature has the chain id."""
     world.chain.answers = Fees(base_fee=None, priority_fee=5 * GWEI)
 
     refund = world.step(world.accepted(), times=2)
@@ -129,8 +131,8 @@ def test_a_chain_without_base_fee_gets_a_legacy_transaction(world: World) -> Non
     assert record.max_fee_per_gas == record.max_priority_fee_per_gas == 5 * GWEI
 
 
-def test_the_audit_log_says_for_which_refund(world: World) -> None:
-    """Network, actor, request and refund stand in the event of the signature."""
+def test_the_audit_log_names_the_refund(world: World) -> None:
+    """Network, actor, request and refund are in the signing event."""
     audit, events = recording()
     world.signer = signer_over(honest(KEY), audit)
 
@@ -144,13 +146,17 @@ def test_the_audit_log_says_for_which_refund(world: World) -> None:
     }
 
 
-def test_a_stranger_to_the_ring_is_not_asked(world: World, reserved: Refund) -> None:
-    """A nonce of an address that the ring does not know reaches no device (O4)."""
+def test_an_address_outside_the_ring_is_not_signed_for(
+    world: World, reserved: Refund
+) -> None:
+    """The request reaches no device (O4)."""
     device = honest(coincurve.PrivateKey.from_int(99))
     strange = replace(reserved, sender=signer_over(device).address)
 
     with pytest.raises(KeyUnusableError):
-        _payer(world, device).sign(strange, OFFER, NETWORK, ACTOR)
+        _transaction_signer(world, device).build_and_sign(
+            strange, ATTEMPT, NETWORK, ACTOR
+        )
 
     assert device.calls == 0
 
@@ -159,47 +165,57 @@ def test_a_stranger_to_the_ring_is_not_asked(world: World, reserved: Refund) -> 
 def test_a_row_that_was_changed_is_not_signed(
     world: World, reserved: Refund, kind: Kind
 ) -> None:
-    """What the policy does not find in the refund does not reach the device (T8)."""
+    """A transaction that differs from the refund reaches no device (T8)."""
     device = honest(KEY)
     tampered = replace(reserved, chain_id=1)
 
     with pytest.raises(PolicyViolationError, match="chain-id"):
-        _payer(world, device).sign(tampered, replace(OFFER, kind=kind), NETWORK, ACTOR)
+        _transaction_signer(world, device).build_and_sign(
+            tampered, replace(ATTEMPT, kind=kind), NETWORK, ACTOR
+        )
 
     assert device.calls == 0
 
 
-def test_an_offer_past_the_cap_is_not_signed(world: World, reserved: Refund) -> None:
-    """Whoever reckoned the price, the network's cap is judged again (T8)."""
+def test_an_attempt_above_the_cap_is_not_signed(world: World, reserved: Refund) -> None:
+    """The cap is checked again, whichever code computed the fees (T8)."""
     device = honest(KEY)
-    dear = replace(OFFER, max_fee=NETWORK.max_fee_per_gas_gwei * GWEI + 1)
+    dear = replace(ATTEMPT, max_fee=NETWORK.max_fee_per_gas_gwei * GWEI + 1)
 
     with pytest.raises(PolicyViolationError, match="max-fee"):
-        _payer(world, device).sign(reserved, dear, NETWORK, ACTOR)
+        _transaction_signer(world, device).build_and_sign(
+            reserved, dear, NETWORK, ACTOR
+        )
 
     assert device.calls == 0
 
 
-def test_a_reservation_without_a_nonce_is_a_bug(world: World, reserved: Refund) -> None:
-    """A row that no reservation made does not reach the device."""
+def test_a_refund_without_a_nonce_is_a_programming_error(
+    world: World, reserved: Refund
+) -> None:
+    """It reaches no device."""
     device = honest(KEY)
 
     with pytest.raises(ValueError, match="not reserved"):
-        _payer(world, device).sign(replace(reserved, nonce=None), OFFER, NETWORK, ACTOR)
+        _transaction_signer(world, device).build_and_sign(
+            replace(reserved, nonce=None), ATTEMPT, NETWORK, ACTOR
+        )
 
     assert device.calls == 0
 
 
 class Swapping(Signer):
-    """A signer whose answer is a signature over something else."""
+    """A signer that returns a signature over another digest."""
 
     def sign(self, digest: bytes, purpose: Purpose) -> Signed:
         """Return a valid signature that has nothing to do with *digest*."""
         return super().sign(bytes(reversed(digest)), purpose)
 
 
-def test_the_bytes_that_leave_are_the_wallets(world: World, reserved: Refund) -> None:
-    """Serialised bytes that do not recover to the wallet are dropped (T11)."""
+def test_signed_bytes_of_another_key_are_dropped(
+    world: World, reserved: Refund
+) -> None:
+    """Serialised bytes must recover to the wallet's key (T11)."""
     opened = world.signer
     audit, _ = recording()
     world.signer = Swapping(honest(KEY), opened.key_id, opened.public_key, audit)

@@ -1,4 +1,4 @@
-"""Workers bring every accepted refund to its end, whatever happens to one of them."""
+"""The worker: passes, claims, failures and wallet checks."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -40,14 +40,14 @@ def _statuses(world: World, refunds: Sequence[Refund]) -> list[Status]:
 def _worker(
     world: World, lifecycle: Lifecycle | None = None, **chains: Chain
 ) -> Worker:
-    """Return a worker with a lifecycle or chains of its own."""
+    """Return a worker with the given lifecycle or chains."""
     return Worker(
         world.store,
         lifecycle or world.lifecycle,
-        tracker=world.tracker,
+        confirmation_tracker=world.confirmation_tracker,
         wallets=world.wallets,
         ring=world.ring,
-        keeper=KeyRetirement(world.store, recording()[0], world.clock),
+        retirement=KeyRetirement(world.store, recording()[0], world.clock),
         chains=chains or world.chains,
         clock=world.clock,
     )
@@ -61,7 +61,7 @@ def _stepping(
 
 
 def test_a_pass_takes_each_refund_as_far_as_it_goes(world: World) -> None:
-    """Queued refunds are broadcast in one pass, and confirmed when the chain is."""
+    """Queued refunds are broadcast in one pass, and confirmed when final."""
     refunds = [world.accepted() for _ in range(3)]
 
     assert world.work() == 9
@@ -80,7 +80,7 @@ def test_a_pass_takes_each_refund_as_far_as_it_goes(world: World) -> None:
 
 
 def test_the_worker_signs_in_its_own_name(world: World) -> None:
-    """The audit log tells a worker's signature from a request's."""
+    """The audit log distinguishes a worker's signature from a request's."""
     audit, events = recording()
     world.signer = signer_over(honest(KEY), audit)
     world.accepted()
@@ -91,8 +91,8 @@ def test_the_worker_signs_in_its_own_name(world: World) -> None:
     assert {event["request_id"] for event in events} == {None}
 
 
-def test_a_request_that_is_being_served_is_left_alone(world: World) -> None:
-    """While it is held, an accepted refund is its request's."""
+def test_a_refund_of_a_running_request_is_not_claimed(world: World) -> None:
+    """The request has the claim until it expires."""
     refund = world.accepted()
 
     assert world.work(after=HOLD - timedelta(milliseconds=1)) == 0
@@ -100,8 +100,8 @@ def test_a_request_that_is_being_served_is_left_alone(world: World) -> None:
     assert _statuses(world, [refund]) == [Status.BROADCAST]
 
 
-def test_a_refund_is_held_by_whoever_claims_it(world: World) -> None:
-    """Two workers at once: each refund is one's, and the other finds nothing (R6)."""
+def test_a_refund_is_claimed_by_one_worker(world: World) -> None:
+    """Of two concurrent workers, the second claims nothing (R6)."""
     refunds = [world.accepted() for _ in range(3)]
     other = []
 
@@ -117,8 +117,8 @@ def test_a_refund_is_held_by_whoever_claims_it(world: World) -> None:
     assert len(world.chain.broadcasts) == 3
 
 
-def test_a_worker_that_wakes_up_late_finds_its_claim_gone(world: World) -> None:
-    """Its step is stale, says nothing, and moves no money (R6)."""
+def test_a_worker_whose_claim_expired_changes_nothing(world: World) -> None:
+    """Its step is stale, and moves no money (R6)."""
     refund = world.accepted()
 
     def step(claimed: Refund, actor: Actor) -> Refund:
@@ -137,8 +137,8 @@ def test_a_worker_that_wakes_up_late_finds_its_claim_gone(world: World) -> None:
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_one_refunds_trouble_is_not_the_next_ones(world: World) -> None:
-    """A refund that fails is logged by code, waits, and the others go on (R13)."""
+def test_a_failing_refund_does_not_stop_others(world: World) -> None:
+    """It is logged by code and postponed (R13)."""
     refunds = [world.accepted() for _ in range(3)]
     world.chain.fail("broadcast", BroadcastRejectedError("u:p@node", reason="other"))
 
@@ -166,8 +166,8 @@ def test_one_refunds_trouble_is_not_the_next_ones(world: World) -> None:
     assert delayed.due_at == world.clock() + timedelta(seconds=1)
 
 
-def test_a_silent_network_is_asked_once(world: World) -> None:
-    """All its refunds of the pass wait, and none of them costs a time-out (R13)."""
+def test_an_unreachable_network_is_asked_once_per_pass(world: World) -> None:
+    """Its other refunds are postponed without a time-out each (R13)."""
     refunds = [world.accepted() for _ in range(3)]
     world.chain.fail("estimate_gas", ChainUnavailableError("gone"))
 
@@ -183,7 +183,7 @@ def test_a_silent_network_is_asked_once(world: World) -> None:
     assert world.work() == 9
 
 
-def test_a_silent_network_is_no_other_networks_trouble(world: World) -> None:
+def test_an_unreachable_network_does_not_stop_others(world: World) -> None:
     """Refunds of networks that answer go on."""
     silent, good = world.accepted(), world.accepted()
     world.store._database.run(  # type: ignore[attr-defined]  # No port renames networks.
@@ -203,8 +203,8 @@ def test_a_silent_network_is_no_other_networks_trouble(world: World) -> None:
     assert world.stored(silent).blocked_by == "chain-unavailable"
 
 
-def test_a_silent_device_is_asked_once(world: World) -> None:
-    """It signs for all networks; whatever needs it waits, with its nonce (R13)."""
+def test_an_unreachable_device_is_asked_once_per_pass(world: World) -> None:
+    """Refunds of all networks that need it wait, with their nonces (R13)."""
     refunds = [world.step(world.accepted()) for _ in range(3)]
     device = planted(point(KEY), BackendUnavailableError("gone"))
     world.signer = signer_over(device)
@@ -224,10 +224,10 @@ def test_a_silent_device_is_asked_once(world: World) -> None:
 @pytest.mark.parametrize(
     "trouble", [BackendUnavailableError("gone"), AccessDeniedError("denied")]
 )
-def test_a_silent_device_is_no_other_keys_trouble(
+def test_an_unreachable_device_does_not_stop_other_keys(
     world: World, trouble: BackendError
 ) -> None:
-    """The region of a former key is down, and what the active one pays goes on (O4)."""
+    """A former key's region is down, and the active key's refunds continue (O4)."""
     formers = [world.step(world.accepted()) for _ in range(2)]
     device = planted(point(KEY), trouble)
     world.signer = signer_over(device)
@@ -245,8 +245,8 @@ def test_a_silent_device_is_no_other_keys_trouble(
     ]
 
 
-def test_an_empty_wallet_fills_and_the_queue_drains(world: World) -> None:
-    """A refund that holds a nonce stays at the head; a top-up is all it takes (R13)."""
+def test_a_top_up_drains_the_queue(world: World) -> None:
+    """The refund with the lowest nonce waits for it (R13)."""
     head = world.step(world.accepted())
     behind = world.accepted()
     world.chain.balance_left = 0
@@ -270,8 +270,8 @@ def test_an_empty_wallet_fills_and_the_queue_drains(world: World) -> None:
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
-def test_a_node_without_gas_money_is_no_storm(world: World) -> None:
-    """Each rejection waits twice as long, 30 s at most: 10 in four minutes (R11)."""
+def test_rejections_are_retried_with_a_growing_delay(world: World) -> None:
+    """It doubles to 30 s: 10 tries in four minutes (R11)."""
     world.accepted()
     errors = [BroadcastRejectedError("no", reason="insufficient-funds")] * 100
     world.chain.fail("broadcast", *errors)
@@ -283,8 +283,8 @@ def test_a_node_without_gas_money_is_no_storm(world: World) -> None:
     assert 8 <= world.chain.calls["broadcast"] <= 14
 
 
-def test_a_bug_that_one_refund_meets_is_not_the_next_ones(world: World) -> None:
-    """Whatever else is raised is logged by its type, and the others go on."""
+def test_an_unexpected_exception_does_not_stop_other_refunds(world: World) -> None:
+    """It is logged by its type."""
     unlucky, *others = [world.accepted() for _ in range(3)]
 
     def step(refund: Refund, actor: Actor) -> Refund:
@@ -307,7 +307,7 @@ def test_a_bug_that_one_refund_meets_is_not_the_next_ones(world: World) -> None:
 
 
 def test_every_refund_has_its_turn(world: World) -> None:
-    """A pass goes on claiming while there is more, and stops where there is not."""
+    """A pass claims until there are no more due refunds."""
     refunds = [world.accepted() for _ in range(25)]
     claims: list[int] = []
 
@@ -323,8 +323,8 @@ def test_every_refund_has_its_turn(world: World) -> None:
     assert _statuses(world, refunds) == [Status.BROADCAST] * 25
 
 
-def test_a_flood_does_not_keep_what_was_sent_waiting(world: World) -> None:
-    """After a hundred refunds a pass ends, and the next one tracks first."""
+def test_a_flood_does_not_delay_tracking(world: World) -> None:
+    """A pass ends after a hundred refunds, and the next one tracks first."""
     one = world.accepted()
     claims: list[tuple[timedelta, int]] = []
 
@@ -339,11 +339,11 @@ def test_a_flood_does_not_keep_what_was_sent_waiting(world: World) -> None:
     assert claims == [(HOLD, 10)] * 10
 
 
-def test_an_idle_pass_asks_no_node(world: World) -> None:
-    """Without open refunds, only the watch over the wallet costs anything."""
+def test_an_idle_pass_makes_no_requests(world: World) -> None:
+    """Without open refunds, only the wallet check uses the nodes."""
     refund = world.broadcast()
     world.mine_deep()
-    world.tracker.track()
+    world.confirmation_tracker.track()
     assert world.tracked(refund).status is Status.CONFIRMED
     worker = world.worker
     worker.work()
@@ -355,8 +355,8 @@ def test_an_idle_pass_asks_no_node(world: World) -> None:
     assert world.chain.calls == {}
 
 
-def test_wallets_are_watched_at_every_fifth_pass(world: World) -> None:
-    """A stranger is seen without that anybody wants a nonce (R23)."""
+def test_wallets_are_checked_every_fifth_pass(world: World) -> None:
+    """A foreign transaction is found without a new refund (R23)."""
     world.broadcast()
     worker = world.worker
     worker.work()
@@ -375,8 +375,8 @@ def test_wallets_are_watched_at_every_fifth_pass(world: World) -> None:
     assert pauses == [None, None, None, None, Pause.CHAIN_AHEAD]
 
 
-def test_a_paused_wallet_pays_when_somebody_lets_it(world: World) -> None:
-    """Refunds wait, say why, and are paid once after it resumed (R23)."""
+def test_a_paused_wallet_pays_after_an_operator_resumes_it(world: World) -> None:
+    """Refunds wait with the error code, and are paid once (R23)."""
     paid = world.broadcast()
     world.chain.mine()
     world.chain.mine_foreign(world.signer.address)
@@ -387,7 +387,7 @@ def test_a_paused_wallet_pays_when_somebody_lets_it(world: World) -> None:
 
     chain = world.chains["local"]
     address = world.signer.address
-    world.wallets.resume(world.wallets.standing(chain, address), chain)
+    world.wallets.resume(world.wallets.status(chain, address), chain)
     world.work()
     world.mine_deep()
     world.worker.work()
@@ -402,15 +402,17 @@ def test_a_paused_wallet_pays_when_somebody_lets_it(world: World) -> None:
 @pytest.mark.parametrize(
     "error", [ChainUnavailableError("u:p@node"), StoreUnavailableError("u:p@db")]
 )
-def test_a_watch_that_fails_stops_no_pass(world: World, error: HotWalletError) -> None:
-    """The network is named, the code is logged, and refunds go on."""
+def test_a_failed_wallet_check_does_not_stop_the_pass(
+    world: World, error: HotWalletError
+) -> None:
+    """Network and code are logged."""
     refund = world.accepted()
 
-    def watch(chain: Chain, address: str) -> None:
+    def reconcile(chain: Chain, address: str) -> None:
         raise error
 
     worker = _worker(world)
-    worker._wallets = altered(world.wallets, watch=watch)
+    worker._wallets = altered(world.wallets, reconcile=reconcile)
     world.clock.now += HOLD
 
     with capture_logs() as logs:
@@ -418,7 +420,7 @@ def test_a_watch_that_fails_stops_no_pass(world: World, error: HotWalletError) -
 
     assert logs == [
         {
-            "event": "watch-failed",
+            "event": "wallet-check-failed",
             "log_level": "warning",
             "network": "local",
             "code": error.code,
@@ -427,8 +429,8 @@ def test_a_watch_that_fails_stops_no_pass(world: World, error: HotWalletError) -
     assert _statuses(world, [refund]) == [Status.BROADCAST]
 
 
-def test_a_ledger_that_goes_away_keeps_the_claim(world: World) -> None:
-    """Who cannot put a refund back leaves it until the claim is over."""
+def test_a_refund_that_cannot_be_postponed_stays_claimed(world: World) -> None:
+    """The claim expires by itself."""
     refund = world.accepted()
     world.chain.fail("estimate_gas", ChainUnavailableError("gone"))
 
@@ -449,7 +451,7 @@ def test_a_ledger_that_goes_away_keeps_the_claim(world: World) -> None:
     assert _statuses(world, [refund]) == [Status.BROADCAST]
 
 
-def test_a_worker_runs_until_it_is_told_to_stop(world: World) -> None:
+def test_a_worker_runs_until_wait_returns_true(world: World) -> None:
     """It works, asks whether to stop, and works again."""
     world.accepted()
     world.clock.now += HOLD
@@ -465,8 +467,8 @@ def test_a_worker_runs_until_it_is_told_to_stop(world: World) -> None:
     assert passes == [1, 1, 1]
 
 
-def test_a_worker_outlives_its_database(world: World) -> None:
-    """A pass that fails as a whole is logged, and the next one is tried."""
+def test_a_worker_survives_a_failing_database(world: World) -> None:
+    """A failed pass is logged, and the next one is run."""
     world.accepted()
     world.clock.now += HOLD
     answers = iter([False, True])
@@ -488,8 +490,8 @@ def test_a_worker_outlives_its_database(world: World) -> None:
     assert len(world.chain.broadcasts) == 1
 
 
-def test_a_ring_that_cannot_be_read_stops_no_pass(world: World) -> None:
-    """Nothing is watched then, and what was sent is tracked all the same."""
+def test_an_unreadable_ring_does_not_stop_the_pass(world: World) -> None:
+    """No wallet is checked, and refunds are tracked."""
     refund = world.broadcast()
     world.chain.mine()
 
@@ -502,13 +504,13 @@ def test_a_ring_that_cannot_be_read_stops_no_pass(world: World) -> None:
         worker.work()
 
     assert [(entry["event"], entry["code"]) for entry in logs] == [
-        ("watch-failed", "store-unavailable")
+        ("wallet-check-failed", "store-unavailable")
     ]
     assert world.stored(refund).status is Status.MINED
 
 
-def test_a_ring_that_goes_away_lets_no_claim_lie(world: World) -> None:
-    """Refunds that were claimed by then are put back, each by itself."""
+def test_refunds_are_postponed_when_the_ring_becomes_unreadable(world: World) -> None:
+    """Each claimed refund is postponed by itself."""
     refunds = [world.accepted() for _ in range(2)]
     world.clock.now += HOLD
 
@@ -525,7 +527,7 @@ def test_a_ring_that_goes_away_lets_no_claim_lie(world: World) -> None:
 
 
 def test_a_key_that_never_paid_is_retired(world: World) -> None:
-    """Neither ledger nor chain has anything of it, and it need not drain (O4)."""
+    """Neither ledger nor chain has a transaction of it (O4)."""
     other = signer_over(honest(coincurve.PrivateKey.from_int(99)))
     assert world.ring.active().key.address == world.signer.address
     world.others = (other,)

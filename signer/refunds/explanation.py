@@ -1,0 +1,199 @@
+"""
+The explanation of one refund: the facts, a summary of them, and the next step.
+
+It is a value: ``explain`` gathers the facts, and nothing here asks ledger or chain.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from signer.chain.fees import GWEI
+from signer.errors import KeyUnusableError
+from signer.model.refund import Move, Refund, SignedTransaction, Status
+from signer.ports import NodeView
+from signer.refunds.wallet_reconciliation import WalletStatus
+
+
+ADVICE = {
+    "insufficient-funds": "top up the wallet: its token, or the coin that pays for gas",
+    "broadcast-rejected": "see what the nodes report: the wallet may lack coin for gas",
+    "limit-reached": "wait, or raise the token's limits in the networks file",
+    "wallet-paused": "run `hotwallet nonce repair`; if an operator paused the network,"
+    " run `hotwallet nonce resume`",
+    "backend-access-denied": "allow the service's role to sign with the key again",
+    "key-unusable": "enable the key, or restore the one that the nonce belongs to",
+    "key-not-found": "restore the key",
+    "policy-violation": "compare the networks file with the one in force at acceptance",
+    "configuration": "put the refund's network back into the networks file",
+}
+"""What an operator can do, by the error code that delays a refund."""
+
+REVOKED_KEY_ADVICE = (
+    "do not enable its key, which was revoked: find out whether the refund is paid"
+    " (docs/operations/key-compromise.md)"
+)
+"""What an operator can do when the key of the refund's nonce was revoked."""
+
+_WAIT = "nothing; the service tries again"
+
+
+@dataclass(frozen=True, slots=True)
+class FeeStatus:
+    """
+    The fees of the latest transaction beside what the chain asks, in wei per gas.
+
+    ``required`` is the lowest (max fee, priority fee) that would replace the
+    transaction; None means that it would exceed the network's ``cap``.  ``raise_at``
+    is when the worker raises the fees.
+    """
+
+    max_fee: int
+    priority_fee: int
+    base_fee: int | None
+    required: tuple[int, int] | None
+    cap: int
+    raise_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """
+    Everything that ledger, chain and rules report about one refund.
+
+    ``policy`` is the objection of today's rules; None means that they would accept the
+    refund.  ``stopped_at`` is when an operator paused the network, and
+    ``is_key_revoked`` whether the key of the refund's nonce is blocked.  ``ahead`` are
+    the first open refunds with lower nonces.  ``unanswered`` has the error code of each
+    question that could not be answered.
+    """
+
+    refund: Refund
+    policy: str | None
+    history: Sequence[Move]
+    transactions: Sequence[SignedTransaction]
+    stopped_at: datetime | None = None
+    is_key_revoked: bool = False
+    wallet_status: WalletStatus | None = None
+    ahead: Sequence[Refund] = ()
+    nodes: Sequence[NodeView] = ()
+    head: int | None = None
+    confirmations: int | None = None
+    fees: FeeStatus | None = None
+    unanswered: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """One sentence: why the refund has its status."""
+        refund = self.refund
+        describe = {
+            Status.QUEUED: _describe_queued,
+            Status.BROADCAST: _describe_broadcast,
+            Status.MINED: _describe_mined,
+        }.get(refund.status)
+        if describe is not None:
+            sentence = describe(self)
+        else:
+            sentence = {
+                Status.RESERVED: f"It has nonce {refund.nonce} and is not signed yet",
+                Status.SIGNED: "It is signed and no node has accepted it yet",
+                Status.CONFIRMED: f"It was paid in block {refund.block_number}",
+                Status.CANCELLED: "Its client cancelled it before it had a nonce",
+                Status.REFUSED: "Nothing was paid and no nonce was used:"
+                f" {refund.failure_detail}",
+                Status.FAILED: "Its nonce is used and it was not paid:"
+                f" {refund.failure_detail}",
+            }[refund.status]
+        if refund.blocked_by is None:
+            return f"{sentence}."
+        return (
+            f"{sentence}; the last {refund.attempts} attempts failed, most recently"
+            f" with {refund.blocked_by}."
+        )
+
+    @property
+    def next_step(self) -> str:
+        """One sentence: what happens next, or what an operator must do."""
+        refund = self.refund
+        if refund.status.is_final:
+            return "Nothing."
+        if refund.blocked_by == KeyUnusableError.code and self.is_key_revoked:
+            return f"To do: {REVOKED_KEY_ADVICE}."
+        if refund.blocked_by is not None:
+            return f"To do: {ADVICE.get(refund.blocked_by, _WAIT)}."
+        if refund.status is Status.BROADCAST:
+            return _describe_rebroadcast(self.fees)
+        return {
+            Status.QUEUED: "A worker simulates it and assigns its nonce.",
+            Status.RESERVED: "A worker signs it.",
+            Status.SIGNED: "A worker broadcasts it.",
+            Status.MINED: "It is confirmed when its block is deep enough.",
+        }[refund.status]
+
+    @property
+    def next_at(self) -> datetime | None:
+        """When the next step is due; None if there is none, or the chain decides."""
+        status = self.refund.status
+        return None if status is Status.MINED or status.is_final else self.refund.due_at
+
+
+def _describe_queued(found: Explanation) -> str:
+    if found.stopped_at is not None:
+        since = found.stopped_at.isoformat(timespec="seconds")
+        return f"It gets no nonce: an operator paused the network at {since}"
+    status = found.wallet_status
+    if status is not None and status.wallet.paused_by is not None:
+        return f"It gets no nonce: the wallet is paused ({status.wallet.paused_by})"
+    return "It has no nonce yet"
+
+
+def _describe_broadcast(found: Explanation) -> str:
+    if found.ahead:
+        first = found.ahead[0]
+        return (
+            f"Its nonce {found.refund.nonce} waits for nonce {first.nonce} of refund"
+            f" {first.id} ({first.status})"
+        )
+    fees = found.fees
+    if fees is not None and fees.base_fee is not None and fees.max_fee < fees.base_fee:
+        return (
+            f"It offers at most {_gwei(fees.max_fee)} gwei per gas, and the base fee is"
+            f" {_gwei(fees.base_fee)}"
+        )
+    mined = sum("mined" in node.transactions.values() for node in found.nodes)
+    if mined:
+        return (
+            f"{mined} of {len(found.nodes)} nodes have it in a block, which no worker"
+            " has recorded yet"
+        )
+    known = sum("pending" in node.transactions.values() for node in found.nodes)
+    return f"{known} of {len(found.nodes)} nodes have it, and it waits to be mined"
+
+
+def _describe_mined(found: Explanation) -> str:
+    block = found.refund.block_number or 0
+    if found.head is None:
+        return f"It is in block {block}"
+    depth = max(found.head - block + 1, 0)
+    return (
+        f"It is in block {block}, with {depth} of {found.confirmations} confirmations"
+    )
+
+
+def _describe_rebroadcast(fees: FeeStatus | None) -> str:
+    if fees is None:
+        return "A worker broadcasts the same bytes again."
+    if fees.required is None:
+        return (
+            "A worker broadcasts the same bytes again; higher fees would exceed the cap"
+            f" of {_gwei(fees.cap)} gwei."
+        )
+    return (
+        "A worker broadcasts the same bytes again; from"
+        f" {fees.raise_at.isoformat(timespec='seconds')} on, with higher fees."
+    )
+
+
+def _gwei(wei: int) -> str:
+    whole, rest = divmod(wei, GWEI)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
