@@ -18,13 +18,13 @@ from api.http.keys import (
 )
 from api.logs import answer_alone
 from signer.errors import NewKeyUnhealthyError
-from signer.keys.changeover import (
+from signer.keys.rotation import Rotation
+from signer.keys.rotation_options import (
     AWAITING_FUNDS,
     WOULD_AWAIT_FUNDS,
     RotationOptions,
     RotationResult,
 )
-from signer.keys.rotation import Rotation
 from signer.refunds.sweep_plan import SweepItem
 
 

@@ -13,9 +13,9 @@ from api.request_context import principal, request_id
 from api.views.refunds import timestamp
 from signer.errors import InvalidInputError
 from signer.keys.balances import AddressBalance
-from signer.keys.changeover import AWAITING_FUNDS, RotationOptions, RotationResult
 from signer.keys.failover import Failover, FailoverResult
 from signer.keys.rotation import Rotation
+from signer.keys.rotation_options import AWAITING_FUNDS, RotationOptions, RotationResult
 from signer.model.audit_record import Actor
 from signer.model.key import Key
 from signer.ports import KeyStore

@@ -19,7 +19,7 @@ who calls a key compromised does not block what a colleague has made of it meanw
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -38,20 +38,19 @@ from signer.errors import (
 from signer.keys.admin_audit import AdminAudit, Facts, named, reason_of
 from signer.keys.balances import AddressBalance
 from signer.keys.candidate import CandidateTester
-from signer.keys.changeover import (
+from signer.keys.keyring import OpenSigner
+from signer.keys.revocation import Revocation
+from signer.keys.rotation_options import (
     ALREADY,
     AWAITING_FUNDS,
     UNFUNDED,
     WOULD_AWAIT_FUNDS,
-    RingView,
     RotationOptions,
     RotationResult,
     told,
 )
-from signer.keys.keyring import OpenSigner
-from signer.keys.revocation import Revocation
 from signer.model.audit_record import Actor, Operation
-from signer.model.key import Key
+from signer.model.key import Key, KeyState
 from signer.ports import Clock, KeyDirectory, KeyStore
 from signer.redact import key_prefix
 
@@ -69,6 +68,73 @@ _OVERTAKEN = (
     "nothing was changed: another key became the active one meanwhile. See who rotated"
     " (keys list), and ask again if you still mean it"
 )
+
+_NONE_BEFORE = (
+    "it is the only key that ever served: name the new key, and not the compromised one"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RingView:
+    """The ring at one moment, seen from a key that somebody *wanted* to be active."""
+
+    wanted: Key
+    ring: Sequence[Key]
+
+    @property
+    def active(self) -> Key | None:
+        """The key that signs; None before the first one was enrolled."""
+        return next((key for key in self.ring if key.state is KeyState.ACTIVE), None)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the wanted key is the active one."""
+        active = self.active
+        return active is not None and active.address == self.wanted.address
+
+    @property
+    def replaced(self) -> Key | None:
+        """The key that the wanted one takes over from, or took over from."""
+        if not self.is_done:
+            return self.active
+        served = [key for key in self.ring if key.epoch and key != self.active]
+        return served[0] if served else None
+
+    def require_possible(self, address: str | None, *, compromised: bool) -> None:
+        """
+        Make sure that the wanted key may take over, or took over, from *address*.
+
+        None means that it is not said which key is to be replaced.
+
+        Raises:
+            ConflictError: It was given up, or the ring has it in another place; it is
+                another key's turn; or there is none to call *compromised*.
+        """
+        self._require_usable()
+        if address is not None:
+            self._require_replaced(address)
+        if compromised and self.is_done and self.replaced is None:
+            raise ConflictError(_NONE_BEFORE)
+
+    def _require_usable(self) -> None:
+        known = [key for key in self.ring if key.address == self.wanted.address]
+        if known and known[0].state is KeyState.BLOCKED:
+            raise ConflictError("the key was given up as compromised")
+        if known and known[0].key_id != self.wanted.key_id:
+            raise ConflictError("the ring has this key in another place: use relocate")
+
+    def _require_replaced(self, address: str) -> None:
+        if self.replaced is not None and self.replaced.address == address:
+            return
+        if self.wanted.address == address:
+            raise ConflictError("the new key is the very one that is to be replaced")
+        active = "no key" if self.active is None else self.active.address
+        raise ConflictError(
+            f"nothing was changed: {active} is active, and the new key would not"
+            f" replace {address}. See who rotated, and when (keys list); ask again with"
+            " the address that you mean, or give up a former key by its address"
+            " (keys block)"
+        )
 
 
 class Rotation:

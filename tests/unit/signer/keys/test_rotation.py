@@ -27,7 +27,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.keys import candidate as proving
-from signer.keys.changeover import RotationOptions
+from signer.keys.rotation_options import RotationOptions
 from signer.model.key import Key, KeyState
 from signer.ports import KeyId
 from tests.support.keys import key_at
