@@ -34,7 +34,7 @@ from signer.keys.admin_audit import AdminAudit, Facts, named
 from signer.keys.candidate import CandidateTester
 from signer.keys.keyring import OpenSigner
 from signer.model.audit_record import Actor, Operation
-from signer.model.key import SIGNING, Key
+from signer.model.key import SIGNING, Key, find_key
 from signer.ports import Clock, KeyDirectory, KeyStore
 from signer.redact import key_prefix
 
@@ -144,8 +144,7 @@ class Failover:
 
     def _pinned(self, address: str) -> Key:
         """Return the key with *address*, which may be relocated."""
-        ring = self._store.keys()
-        found = next((key for key in ring if key.address == address), None)
+        found = find_key(self._store.keys(), address)
         if found is None:
             raise NotFoundError(
                 "no key of the ring has this address: that is another key; use rotate"

@@ -16,7 +16,7 @@ from signer.crypto.secp256k1 import Signature
 from signer.errors import KeyNotFoundError, KeyRotatedError, KeyUnusableError
 from signer.keys.signer import SELF_TEST, Signer, self_test_digest
 from signer.model.audit_record import Purpose
-from signer.model.key import FORMER, SIGNING, Key
+from signer.model.key import FORMER, SIGNING, Key, find_key
 from signer.ports import KeyStore
 
 
@@ -84,14 +84,12 @@ class KeyRing:
             KeyUnusableError: The ring has no such key, or it may not sign any more.
             SigningError: Its device does not answer.
         """
-        ring = self._store.keys()
-        found = [key for key in ring if key.address == address]
-        if not found:
+        key = find_key(self._store.keys(), address)
+        if key is None:
             raise KeyUnusableError("the nonce belongs to a key that is not in the ring")
-        if found[0].state not in SIGNING:
-            state = found[0].state
-            raise KeyUnusableError(f"the nonce belongs to a key that is {state}")
-        return self._signer(found[0])
+        if key.state not in SIGNING:
+            raise KeyUnusableError(f"the nonce belongs to a key that is {key.state}")
+        return self._signer(key)
 
     def former(self, address: str) -> ActiveKey:
         """
@@ -101,11 +99,10 @@ class KeyRing:
             KeyUnusableError: It is the active one, or none that may sign.
             SigningError: Its device does not answer.
         """
-        ring = self._store.keys()
-        found = [key for key in ring if key.address == address]
-        if not found or found[0].state not in FORMER:
+        key = find_key(self._store.keys(), address)
+        if key is None or key.state not in FORMER:
             raise KeyUnusableError("only a draining or retired key's address is swept")
-        return ActiveKey(found[0], self._signer(found[0]))
+        return ActiveKey(key, self._signer(key))
 
     def opened(self, address: str, key_id: str) -> Signer | None:
         """Return the signer of *address* in *key_id* if this process has opened it."""
@@ -128,7 +125,7 @@ class KeyRing:
 
     def key(self, address: str) -> Key | None:
         """Return the key with *address*, as ``known`` does."""
-        return next((key for key in self.known() if key.address == address), None)
+        return find_key(self.known(), address)
 
     def announced(
         self, address: str, digest: bytes, purpose: Purpose, *, pays: str | None = None

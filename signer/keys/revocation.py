@@ -18,7 +18,7 @@ from signer.errors import (
 )
 from signer.keys.admin_audit import AdminAudit, Facts, named
 from signer.model.audit_record import Actor, Operation
-from signer.model.key import Key, KeyState
+from signer.model.key import Key, KeyState, find_key
 from signer.ports import Clock, KeyStore
 
 
@@ -87,8 +87,7 @@ class Revocation:
         return self._store.stranded(address, _MOST_STRANDED)
 
     def _former(self, address: str) -> Key:
-        ring = self._store.keys()
-        found = next((key for key in ring if key.address == address), None)
+        found = find_key(self._store.keys(), address)
         if found is None:
             raise NotFoundError("the ring has no key with this address")
         if found.state is KeyState.ACTIVE:

@@ -50,7 +50,7 @@ from signer.keys.rotation_options import (
     told,
 )
 from signer.model.audit_record import Actor, Operation
-from signer.model.key import Key, KeyState
+from signer.model.key import Key, KeyState, find_active_key, find_key
 from signer.ports import Clock, KeyDirectory, KeyStore
 from signer.redact import key_prefix
 
@@ -84,7 +84,7 @@ class RingView:
     @property
     def active(self) -> Key | None:
         """The key that signs; None before the first one was enrolled."""
-        return next((key for key in self.ring if key.state is KeyState.ACTIVE), None)
+        return find_active_key(self.ring)
 
     @property
     def is_done(self) -> bool:
@@ -117,10 +117,12 @@ class RingView:
             raise ConflictError(_NONE_BEFORE)
 
     def _require_usable(self) -> None:
-        known = [key for key in self.ring if key.address == self.wanted.address]
-        if known and known[0].state is KeyState.BLOCKED:
+        known = find_key(self.ring, self.wanted.address)
+        if known is None:
+            return
+        if known.state is KeyState.BLOCKED:
             raise ConflictError("the key was given up as compromised")
-        if known and known[0].key_id != self.wanted.key_id:
+        if known.key_id != self.wanted.key_id:
             raise ConflictError("the ring has this key in another place: use relocate")
 
     def _require_replaced(self, address: str) -> None:
@@ -302,10 +304,7 @@ class Rotation:
         return activated
 
     def _row_of(self, seen: Key | None) -> Key | None:
-        if seen is None:
-            return None
-        ring = self._store.keys()
-        return next(key for key in ring if key.address == seen.address)
+        return None if seen is None else find_key(self._store.keys(), seen.address)
 
     def _let_go(self, pending: Key, reason: str) -> None:
         # Why it failed is what must be told; a row that stays is let go in time.

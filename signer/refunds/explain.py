@@ -15,7 +15,7 @@ from signer.chain.chain import Chain
 from signer.chain.fees import GWEI, quote, raised
 from signer.config.networks import Network
 from signer.errors import HotWalletError, RequestError
-from signer.model.key import KeyState
+from signer.model.key import is_blocked
 from signer.model.refund import (
     Move,
     Refund,
@@ -124,9 +124,7 @@ class Explainer:
         )
 
     def _is_given_up(self, refund: Refund) -> bool:
-        ring = self._keys.keys()
-        blocked = {key.address for key in ring if key.state is KeyState.BLOCKED}
-        return refund.sender in blocked
+        return is_blocked(self._keys.keys(), refund.sender)
 
     def _ahead(self, refund: Refund) -> Sequence[Refund]:
         if refund.sender is None or refund.nonce is None or refund.status.is_final:

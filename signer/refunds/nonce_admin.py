@@ -20,7 +20,7 @@ from signer.errors import (
 )
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor
-from signer.model.key import KeyState
+from signer.model.key import is_blocked
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports import Clock, Ledger
 from signer.refunds.wallet_reconciliation import WalletReconciler
@@ -123,9 +123,7 @@ class NonceAdmin:
 
     def _given_up(self, address: str) -> str:
         given_up = parse_address(address, field="address")
-        ring = self._store.keys()
-        blocked = {key.address for key in ring if key.state is KeyState.BLOCKED}
-        if given_up not in blocked:
+        if not is_blocked(self._store.keys(), given_up):
             raise ConflictError("no key with this address was given up (keys list)")
         return given_up
 
