@@ -16,7 +16,7 @@ from api.auth.jwks import open_keys
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.verification_keys import KeySource
 from api.checkpoint_key import open_signing, require_of_its_own
-from api.container import Foundation, Parts, open_signer
+from api.container import Foundation, Parts
 from api.logs import audit_logger
 from api.services import Services
 from signer.audit.log import AuditLog
@@ -27,7 +27,7 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreE
 from signer.keys.failover import Failover
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer
+from signer.keys.signer import Signer, SignerFactory
 from signer.keys.startup_key import StartupKey
 from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.sweep import Sweeper
@@ -205,8 +205,7 @@ def settle_key(
     audit = AuditLog(audit_logger(), journal=store)
     enrolment = StartupKey(
         store,
-        backend,
-        partial(open_signer, backend, audit),
+        SignerFactory(backend, audit),
         partial(prove_key, settings),
         utc_now,
     )

@@ -1,7 +1,7 @@
 """Joins the parts that the guard has found sound into what processes work with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_network
 from threading import Event, Thread
@@ -28,10 +28,9 @@ from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer
+from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
-from signer.model.key import Key
-from signer.ports import KeyDirectory, KeyId, Ledger, Notifier, utc_now
+from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
@@ -68,10 +67,10 @@ class Parts:
         self.audit = AuditLog(audit_logger(), journal=found.store)
         self.alerts = Alerts(found.store, found.notifier)
         self.lateness = SealingAlert(self.alerts)
-        self.open_signer = partial(open_signer, found.backend, self.audit)
+        self.signers = SignerFactory(found.backend, self.audit)
         alarm = SigningAlarm(self.alerts)
         # Rotation and relocation say themselves what ails a new key.
-        self.ring = KeyRing(found.store, partial(self.open_signer, alarm=alarm))
+        self.ring = KeyRing(found.store, replace(self.signers, alarm=alarm).open)
 
     def seal(self) -> None:
         """Seal the audit's records behind the writers, for as long as we live."""
@@ -165,8 +164,7 @@ class Parts:
         """What administrators can ask for."""
         return Rotation(
             self.found.store,
-            self.found.backend,
-            self.open_signer,
+            self.signers,
             survey=BalanceReader(self.found.chains, Deadlines()),
             audit=self.audit,
             alerts=self.alerts,
@@ -186,8 +184,7 @@ class Parts:
         """What administrators can ask for when a key's region fails."""
         return Failover(
             self.found.store,
-            self.found.backend,
-            self.open_signer,
+            self.signers,
             audit=self.audit,
             alerts=self.alerts,
             clock=utc_now,
@@ -223,24 +220,3 @@ class Parts:
 
     def _last_signature_at(self) -> float | None:
         return self.ring.active().signer.last_signature_at
-
-
-def open_signer(
-    backend: KeyDirectory,
-    audit: AuditLog,
-    key: Key,
-    *,
-    alarm: SigningAlarm | None = None,
-) -> Signer:
-    """
-    Return the signer of *key*; the device is asked for its public key.
-
-    *alarm* is told when the key cannot be opened, or does not sign.
-
-    Raises:
-        SigningError: There is no such key, it is another one than the ring pinned, or
-            the device does not answer.
-    """
-    return Signer.open(
-        backend, KeyId(key.key_id), audit, expected_address=key.address, alarm=alarm
-    )

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from eth_utils.address import is_same_address
 
-from api.container import open_signer
 from api.doctor.checks import Check, Finding
 from api.doctor.context import DoctorContext
 from signer.crypto.der import parse_public_key
@@ -21,7 +20,7 @@ from signer.errors import (
     HotWalletError,
     SigningError,
 )
-from signer.keys.signer import Signer
+from signer.keys.signer import Signer, SignerFactory
 from signer.keys.startup_key import meant, require_address, require_backend, unknown
 from signer.model.key import Key
 from signer.ports import KeyId
@@ -100,7 +99,7 @@ def _key(patient: DoctorContext) -> Finding:
     active = patient.active
     if active is None:
         return _unenrolled(patient)
-    patient.signer = open_signer(patient.backend, patient.audit, active)
+    patient.signer = SignerFactory(patient.backend, patient.audit).open(active)
     return Finding(
         f"epoch {active.epoch}: {active.backend} {key_prefix(active.key_id)},"
         f" {active.address}"

@@ -17,10 +17,10 @@ from signer.errors import (
     RecoveryError,
     SigningError,
 )
-from signer.keys.keyring import OpenSigner
+from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation, Purpose
 from signer.model.key import Key, KeyState
-from signer.ports import Clock, KeyDirectory
+from signer.ports import Clock
 
 
 _STEP_SECONDS = 2.2
@@ -40,13 +40,11 @@ class CandidateTester:
 
     def __init__(
         self,
-        directory: KeyDirectory,
-        open_signer: OpenSigner,
+        signers: SignerFactory,
         alerts: Alerts,
         clock: Clock,
     ) -> None:
-        self._directory = directory
-        self._open_signer = open_signer
+        self._signers = signers
         self._alerts = alerts
         self._clock = clock
         self._deadlines = Deadlines(_AT_ONCE, _IN_ALL)
@@ -79,7 +77,7 @@ class CandidateTester:
         )
 
         def signed() -> Key:
-            self._open_signer(key).prove(purpose)
+            self._signers.open(key).prove(purpose)
             return key
 
         self._healthy(signed, key.key_id)
@@ -87,15 +85,15 @@ class CandidateTester:
     def _find(self, name: str, actor: Actor) -> Key:
         now = self._clock()
         key = Key(
-            backend=self._directory.name,
-            key_id=self._directory.resolve(name),
+            backend=self._signers.directory.name,
+            key_id=self._signers.directory.resolve(name),
             address="",
             state=KeyState.PENDING,
             created_at=now,
             updated_at=now,
             requested_by=actor.name,
         )
-        return replace(key, address=self._open_signer(key).address)
+        return replace(key, address=self._signers.open(key).address)
 
     def _healthy(self, work: Callable[[], Key], name: str) -> Key:
         """Return what *work* returns, if the key *name* answers well and in time."""

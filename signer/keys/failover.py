@@ -32,10 +32,10 @@ from signer.errors import (
 )
 from signer.keys.admin_audit import AdminAudit, Facts, named
 from signer.keys.candidate import CandidateTester
-from signer.keys.keyring import OpenSigner
+from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import SIGNING, Key, find_key
-from signer.ports import Clock, KeyDirectory, KeyStore
+from signer.ports import Clock, KeyStore
 from signer.redact import key_prefix
 
 
@@ -67,19 +67,18 @@ class Failover:
     def __init__(
         self,
         store: KeyStore,
-        directory: KeyDirectory,
-        open_signer: OpenSigner,
+        signers: SignerFactory,
         *,
         audit: AuditLog,
         alerts: Alerts,
         clock: Clock,
     ) -> None:
-        """Relocate among the keys of *directory*."""
+        """Relocate among the keys of *signers*."""
         self._store = store
-        self._directory = directory
+        self._backend = signers.directory.name
         self._audit = audit
         self._clock = clock
-        self._prover = CandidateTester(directory, open_signer, alerts, clock)
+        self._prover = CandidateTester(signers, alerts, clock)
         self._minutes = AdminAudit(audit, alerts, _OPERATION)
         self._log = structlog.get_logger("keys")
 
@@ -151,6 +150,6 @@ class Failover:
             )
         if found.state not in SIGNING:
             raise ConflictError(f"the key is {found.state}, and signs nothing")
-        if found.backend != self._directory.name:
+        if found.backend != self._backend:
             raise ConflictError("the ring has this key in another backend")
         return found

@@ -38,7 +38,6 @@ from signer.errors import (
 from signer.keys.admin_audit import AdminAudit, Facts, named, reason_of
 from signer.keys.balances import AddressBalance
 from signer.keys.candidate import CandidateTester
-from signer.keys.keyring import OpenSigner
 from signer.keys.revocation import Revocation
 from signer.keys.rotation_options import (
     ALREADY,
@@ -49,9 +48,10 @@ from signer.keys.rotation_options import (
     RotationResult,
     told,
 )
+from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key, KeyState, find_active_key, find_key
-from signer.ports import Clock, KeyDirectory, KeyStore
+from signer.ports import Clock, KeyStore
 from signer.redact import key_prefix
 
 
@@ -145,8 +145,7 @@ class Rotation:
     def __init__(
         self,
         store: KeyStore,
-        directory: KeyDirectory,
-        open_signer: OpenSigner,
+        signers: SignerFactory,
         *,
         survey: Callable[[str], Sequence[AddressBalance]],
         audit: AuditLog,
@@ -154,9 +153,9 @@ class Rotation:
         clock: Clock,
         needs_funds: bool = False,
     ) -> None:
-        """Rotate among the keys of *directory*; *needs_funds* makes funds a must."""
+        """Rotate among the keys of *signers*; *needs_funds* makes funds a must."""
         self._store = store
-        self._prover = CandidateTester(directory, open_signer, alerts, clock)
+        self._prover = CandidateTester(signers, alerts, clock)
         self._survey = survey
         self._audit = audit
         self._minutes = AdminAudit(audit, alerts, _OPERATION)

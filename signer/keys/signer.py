@@ -21,8 +21,8 @@ from signer.crypto.secp256k1 import (
 from signer.errors import BackendError, HotWalletError, KeyUnusableError, SigningError
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import NOTHING, Operation, Purpose, Record, Subject
-from signer.model.key import SERVING, KeyState, SigningCondition
-from signer.ports import DeviceSignature, KeyBackend, KeyId
+from signer.model.key import SERVING, Key, KeyState, SigningCondition
+from signer.ports import DeviceSignature, KeyBackend, KeyDirectory, KeyId
 
 
 SELF_TEST = Purpose(Operation.SELF_TEST, actor="self-test")
@@ -249,6 +249,35 @@ class Signer:
             attempts=attempt.asked,
             device_request_ids=attempt.request_ids,
             details=details,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SignerFactory:
+    """
+    Opens signers for the keys of one device.
+
+    Each signer writes to *audit*, and reports the outcome of its signatures to *alarm*.
+    """
+
+    directory: KeyDirectory
+    audit: AuditLog
+    alarm: SigningAlarm | None = None
+
+    def open(self, key: Key) -> Signer:
+        """
+        Return the signer of *key*, after reading its public key from the device.
+
+        Raises:
+            SigningError: The device does not answer, it has no such key, or its key
+                does not have the address that the ring has pinned.
+        """
+        return Signer.open(
+            self.directory,
+            KeyId(key.key_id),
+            self.audit,
+            expected_address=key.address,
+            alarm=self.alarm,
         )
 
 

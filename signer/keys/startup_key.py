@@ -17,8 +17,7 @@ from signer.errors import (
     KeyRotatedError,
     Refusal,
 )
-from signer.keys.keyring import OpenSigner
-from signer.keys.signer import Signer
+from signer.keys.signer import Signer, SignerFactory
 from signer.model.key import Key, KeyState, is_same_key
 from signer.ports import Clock, KeyDirectory, KeyStore
 
@@ -47,14 +46,12 @@ class StartupKey:
     def __init__(
         self,
         store: KeyStore,
-        directory: KeyDirectory,
-        open_signer: OpenSigner,
+        signers: SignerFactory,
         prove: SelfTest,
         clock: Clock,
     ) -> None:
         self._store = store
-        self._directory = directory
-        self._open_signer = open_signer
+        self._signers = signers
         self._prove = prove
         self._clock = clock
 
@@ -86,14 +83,14 @@ class StartupKey:
         self, name: str, expected_address: str | None
     ) -> tuple[Signer, list[str]]:
         active = self._store.active_key() or self._enrolled(name, expected_address)
-        require_backend(active, self._directory)
-        signer = self._prove(lambda: self._open_signer(active), while_active=True)
+        require_backend(active, self._signers.directory)
+        signer = self._prove(lambda: self._signers.open(active), while_active=True)
         return signer, self._compare(active, name, expected_address)
 
     def _enrolled(self, name: str, expected_address: str | None) -> Key:
         now = self._clock()
         key = Key(
-            backend=self._directory.name,
+            backend=self._signers.directory.name,
             key_id=name,
             address=expected_address or "",  # An empty one is not compared.
             state=KeyState.ACTIVE,
@@ -103,7 +100,9 @@ class StartupKey:
         )
 
         def configured() -> Signer:
-            return self._open_signer(replace(key, key_id=self._directory.resolve(name)))
+            return self._signers.open(
+                replace(key, key_id=self._signers.directory.resolve(name))
+            )
 
         # Before anything is written: an empty ring gets no key that does not sign.
         signer = self._prove(configured)
@@ -126,7 +125,7 @@ class StartupKey:
 
     def _pinned(self, name: str, ring: Sequence[Key]) -> str | None:
         try:
-            found = meant(name, ring, self._directory)
+            found = meant(name, ring, self._signers.directory)
         except HotWalletError as e:
             if e.retryable:
                 problem = Refusal("kms-signing-error", f"{_NO_ALIAS} ({e.code})")

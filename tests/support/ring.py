@@ -16,9 +16,8 @@ from signer.keys.balances import AddressBalance
 from signer.keys.failover import Failover
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer
+from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor
-from signer.model.key import Key
 from signer.ports import DeviceSignature, KeyId
 from tests.support.devices import Device, honest
 from tests.support.keys import key_at
@@ -82,6 +81,7 @@ class System:
         self.log = LogCapture()
         logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[self.log])
         self.audit = AuditLog(logger, journal=store)
+        self.signers = SignerFactory(self.directory, self.audit)
         first = key_at(self.address(OLD), key_id=OLD)
         self.old = first if is_empty else store.enrol(first)
 
@@ -93,21 +93,11 @@ class System:
         """Take note of an alert."""
         self.told.append(document)
 
-    def open_signer(self, key: Key) -> Signer:
-        """Return the signer of *key*, as the composition root opens it."""
-        return Signer.open(
-            self.directory,
-            KeyId(key.key_id),
-            self.audit,
-            expected_address=key.address,
-        )
-
     def rotation(self, store: Any = None, *, needs_funds: bool = False) -> Rotation:
         """Return a rotation as a process that starts now has it."""
         return Rotation(
             store or self.store,
-            self.directory,
-            self.open_signer,
+            self.signers,
             survey=lambda address: self.holdings,
             audit=self.audit,
             alerts=Alerts(self.store, self),
@@ -128,8 +118,7 @@ class System:
         """Return a relocation as a process that starts now has it."""
         return Failover(
             store or self.store,
-            self.directory,
-            self.open_signer,
+            self.signers,
             audit=self.audit,
             alerts=Alerts(self.store, self),
             clock=self.clock,

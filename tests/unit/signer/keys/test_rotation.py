@@ -28,6 +28,7 @@ from signer.errors import (
 )
 from signer.keys import candidate as proving
 from signer.keys.rotation_options import RotationOptions
+from signer.keys.signer import SignerFactory
 from signer.model.key import Key, KeyState
 from signer.ports import KeyId
 from tests.support.keys import key_at
@@ -472,8 +473,7 @@ def test_names_are_bounded_in_all(system: System) -> None:
         return resolve(name)
 
     prover = proving.CandidateTester(
-        altered(system.directory, resolve=hang),
-        system.open_signer,
+        SignerFactory(altered(system.directory, resolve=hang), system.audit),
         Alerts(),
         system.clock,
     )

@@ -24,7 +24,7 @@ from signer.audit.log import AuditLog
 from signer.crypto.der import parse_public_key
 from signer.errors import InvalidInputError, NewKeyUnhealthyError
 from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer
+from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor
 from signer.model.key import Key
 from signer.ports import KeyDirectory, KeyId, utc_now
@@ -38,16 +38,9 @@ _SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture
 
 def _rotation(store: SQLStore, device: KeyDirectory) -> Rotation:
     audit = AuditLog(_SILENCE, journal=store)
-
-    def open_signer(key: Key) -> Signer:
-        return Signer.open(
-            device, KeyId(key.key_id), audit, expected_address=key.address
-        )
-
     return Rotation(
         store,
-        device,
-        open_signer,
+        SignerFactory(device, audit),
         survey=lambda address: (),
         audit=audit,
         alerts=Alerts(store),

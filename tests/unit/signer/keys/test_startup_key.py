@@ -39,8 +39,7 @@ def system(sqlite_store: SQLStore) -> System:
 def _enrolment(system: System, store: Ledger | None = None) -> StartupKey:
     return StartupKey(
         store or system.store,
-        system.directory,
-        system.open_signer,
+        system.signers,
         _prove,
         system.clock,
     )
