@@ -175,9 +175,7 @@ class Parts:
     @property
     def blocking(self) -> Revocation:
         """What gives former keys up."""
-        return Revocation(
-            self.found.store, audit=self.audit, alerts=self.alerts, clock=utc_now
-        )
+        return Revocation(self.found.store, audit=self.audit, clock=utc_now)
 
     @property
     def relocation(self) -> Failover:
@@ -199,7 +197,6 @@ class Parts:
             self.ring,
             self.found.chains,
             audit=self.audit,
-            alerts=self.alerts,
             clock=utc_now,
         )
 

@@ -12,7 +12,6 @@ from api.cli.operator import invoker
 from api.logs import answer_alone, audit_logger
 from api.views.explanations import explanation_document, repair_document
 from api.views.refunds import timestamp
-from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.errors import NotFoundError
@@ -144,8 +143,8 @@ def abandon_nonces(address: str, network: str | None) -> None:
 def _controls(seen: "Observatory") -> NonceAdmin:
     """Return what changes the wallets, and writes down who did."""
     audit = AuditLog(audit_logger(), journal=seen.store)
-    minutes = AdminAudit(audit, Alerts(), Operation.ADMINISTRATION)
-    return NonceAdmin(seen.store, seen.chains, minutes, utc_now)
+    admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+    return NonceAdmin(seen.store, seen.chains, admin_audit, utc_now)
 
 
 def _chosen(chains: Mapping[str, Chain], network: str | None) -> Mapping[str, Chain]:

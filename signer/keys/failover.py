@@ -24,13 +24,12 @@ from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.errors import (
     ConflictError,
-    HotWalletError,
     NewKeyUnhealthyError,
     NotFoundError,
     RotationInProgressError,
     StaleStateError,
 )
-from signer.keys.admin_audit import AdminAudit, Facts, named
+from signer.keys.admin_audit import AdminAudit, Facts, key_facts
 from signer.keys.candidate import CandidateTester
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation
@@ -79,7 +78,7 @@ class Failover:
         self._audit = audit
         self._clock = clock
         self._prover = CandidateTester(signers, alerts, clock)
-        self._minutes = AdminAudit(audit, alerts, _OPERATION)
+        self._admin_audit = AdminAudit(audit, _OPERATION, alerts)
         self._log = structlog.get_logger("keys")
 
     def relocate(
@@ -100,16 +99,15 @@ class Failover:
             StoreError: The ledger does not answer; asking again goes on.
         """
         request: Facts = {"key": key_prefix(name), "rehearsal": rehearse}
-        try:
-            self._minutes.write("relocation-intent", actor, **request)
-            relocated = self._relocated(name, actor, rehearse=rehearse)
-        except HotWalletError as e:
+        with self._admin_audit.attempt(
+            "relocation-intent",
+            actor,
+            refused="relocation-refused",
             # Of a rehearsal as well: there is nowhere to go when the region fails.
-            is_alarming = isinstance(e, NewKeyUnhealthyError)
-            self._minutes.refuse(
-                "relocation-refused", e, actor, is_alarming=is_alarming, **request
-            )
-            raise
+            should_alert=lambda error: isinstance(error, NewKeyUnhealthyError),
+            **request,
+        ):
+            relocated = self._relocated(name, actor, rehearse=rehearse)
         self._log.info(
             relocated.status, address=relocated.key.address, actor=actor.name
         )
@@ -130,7 +128,7 @@ class Failover:
             "key-relocated",
             _OPERATION,
             actor,
-            **named("key", there),
+            **key_facts("key", there),
             previous_key=key_prefix(key.key_id),
             state=str(key.state),
         )

@@ -7,16 +7,14 @@ The active key is given up by a rotation to another one, in the same commit.
 from collections.abc import Sequence
 
 from signer.addresses import parse_address, shown_address
-from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.errors import (
     ConflictError,
-    HotWalletError,
     NotFoundError,
     RotationInProgressError,
     StaleStateError,
 )
-from signer.keys.admin_audit import AdminAudit, Facts, named
+from signer.keys.admin_audit import AdminAudit, Facts, key_facts
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key, KeyState, find_key
 from signer.ports import Clock, KeyStore
@@ -33,14 +31,12 @@ _MOST_STRANDED = 1000
 class Revocation:
     """Gives keys up, on behalf of administrators."""
 
-    def __init__(
-        self, store: KeyStore, *, audit: AuditLog, alerts: Alerts, clock: Clock
-    ) -> None:
+    def __init__(self, store: KeyStore, *, audit: AuditLog, clock: Clock) -> None:
         """Give up keys of *store*'s ring."""
         self._store = store
         self._audit = audit
         self._clock = clock
-        self._minutes = AdminAudit(audit, alerts, _OPERATION)
+        self._admin_audit = AdminAudit(audit, _OPERATION)
 
     def block(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
         """
@@ -59,12 +55,10 @@ class Revocation:
             StoreError: The ledger does not answer; asking again goes on.
         """
         request: Facts = {"key_address": shown_address(address)}
-        try:
-            self._minutes.write("block-intent", actor, **request)
+        with self._admin_audit.attempt(
+            "block-intent", actor, refused="block-refused", **request
+        ):
             return self.give_up(parse_address(address, field="address"), actor)
-        except HotWalletError as e:
-            self._minutes.refuse("block-refused", e, actor, **request)
-            raise
 
     def give_up(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
         """
@@ -105,7 +99,7 @@ class Revocation:
         if key.state is KeyState.BLOCKED:
             return key
         record = self._audit.event(
-            "key-blocked", _OPERATION, actor, **named("key", key)
+            "key-blocked", _OPERATION, actor, **key_facts("key", key)
         )
         blocked = self._store.block(key, self._clock(), record)
         self._audit.tell(record)

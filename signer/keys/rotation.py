@@ -28,14 +28,13 @@ from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.errors import (
     ConflictError,
-    HotWalletError,
     KeyRotatedError,
     RotationInProgressError,
     SigningError,
     StaleStateError,
     StoreError,
 )
-from signer.keys.admin_audit import AdminAudit, Facts, named, reason_of
+from signer.keys.admin_audit import AdminAudit, Facts, failure_code, key_facts
 from signer.keys.balances import AddressBalance
 from signer.keys.candidate import CandidateTester
 from signer.keys.revocation import Revocation
@@ -158,8 +157,8 @@ class Rotation:
         self._prover = CandidateTester(signers, alerts, clock)
         self._survey = survey
         self._audit = audit
-        self._minutes = AdminAudit(audit, alerts, _OPERATION)
-        self._blocking = Revocation(store, audit=audit, alerts=alerts, clock=clock)
+        self._admin_audit = AdminAudit(audit, _OPERATION, alerts)
+        self._blocking = Revocation(store, audit=audit, clock=clock)
         self._clock = clock
         self._needs_funds = needs_funds
         self._log = structlog.get_logger("keys")
@@ -180,15 +179,14 @@ class Rotation:
             StoreError: The ledger does not answer; asking again goes on.
         """
         request: Facts = {"key": key_prefix(name), **terms.facts()}
-        try:
-            self._minutes.write("rotation-intent", actor, **request)
+        with self._admin_audit.attempt(
+            "rotation-intent",
+            actor,
+            refused="rotation",
+            should_alert=terms.are_alarmed_by,
+            **request,
+        ):
             rotated = self._rotated(name, actor, terms)
-        except HotWalletError as e:
-            is_alarming = terms.are_alarmed_by(e)
-            self._minutes.refuse(
-                "rotation", e, actor, is_alarming=is_alarming, **request
-            )
-            raise
         self._log.info(rotated.status, address=rotated.key.address, actor=actor.name)
         return rotated
 
@@ -248,7 +246,7 @@ class Rotation:
         try:
             self._prover.prove(pending, actor, _OPERATION)
         except SigningError as e:
-            self._let_go(pending, reason_of(e))
+            self._let_go(pending, failure_code(e))
             raise
         holdings = self._survey(pending.address)
         try:
@@ -278,7 +276,7 @@ class Rotation:
         holdings: Sequence[AddressBalance],
     ) -> RotationResult:
         waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
-        self._minutes.write(AWAITING_FUNDS, actor, **named("key", waiting))
+        self._admin_audit.write(AWAITING_FUNDS, actor, **key_facts("key", waiting))
         return told(AWAITING_FUNDS, waiting, active, holdings)
 
     def _activated(
@@ -288,8 +286,8 @@ class Rotation:
             "rotation",
             _OPERATION,
             actor,
-            **named("key", pending),
-            **named("previous_key", active),
+            **key_facts("key", pending),
+            **key_facts("previous_key", active),
             compromised=terms.compromised,
         )
         activated = self._store.activate(

@@ -6,15 +6,12 @@ is with signatures: a wallet that stands still, or that went on with somebody el
 transactions accepted, has a name beside it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from signer.addresses import parse_address, shown_address
 from signer.chain.chain import Chain
 from signer.errors import (
     ConflictError,
-    HotWalletError,
     NotFoundError,
     WalletPausedError,
 )
@@ -34,12 +31,12 @@ class NonceAdmin:
         self,
         store: Ledger,
         chains: Mapping[str, Chain],
-        minutes: AdminAudit,
+        admin_audit: AdminAudit,
         clock: Clock,
     ) -> None:
         self._store = store
         self._chains = chains
-        self._minutes = minutes
+        self._admin_audit = admin_audit
         self._clock = clock
 
     def pause(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
@@ -57,7 +54,7 @@ class NonceAdmin:
         def stop(chain_id: int) -> bool:
             return self._store.stop(chain_id, self._clock())
 
-        return self._switched("nonce-pause", network, actor, stop)
+        return self._switch("nonce-pause", network, actor, stop)
 
     def resume(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
         """
@@ -69,7 +66,7 @@ class NonceAdmin:
         Raises:
             NotFoundError, StoreError: As ``pause``.
         """
-        return self._switched("nonce-resume", network, actor, self._store.go_on)
+        return self._switch("nonce-resume", network, actor, self._store.go_on)
 
     def repair(self, network: str | None, actor: Actor) -> Sequence[Repair]:
         """
@@ -80,13 +77,17 @@ class NonceAdmin:
         """
         done: list[Repair] = []
         for name in self._names(network):
-            with self._on_record("nonce-repair", actor, network=name) as facts:
+            with self._admin_audit.attempt(
+                "nonce-repair-intent", actor, refused="nonce-repair", network=name
+            ):
                 found = []
                 chains = {name: self._chain(name)}
                 for each in repair(self._store, chains, self._clock, apply=True):
-                    self._tell_accepted(name, each.accepted, actor)
+                    self._record_accepted(name, each.accepted, actor)
                     found.append(each)
-                facts.update(_summary(found))
+                self._admin_audit.write(
+                    "nonce-repair", actor, network=name, **_summary(found)
+                )
             done += found
         return done
 
@@ -109,17 +110,20 @@ class NonceAdmin:
             WalletPausedError: A block has what a worker has not looked at yet.
             HotWalletError: Ledger or chain do not answer.
         """
-        told = {}
-        asked = {"address": shown_address(address)}
+        changed = {}
         for name in self._names(network):
-            with self._on_record(
-                "nonce-abandon", actor, network=name, **asked
-            ) as facts:
+            facts: Facts = {"network": name, "address": shown_address(address)}
+            with self._admin_audit.attempt(
+                "nonce-abandon-intent", actor, refused="nonce-abandon", **facts
+            ):
                 chain, given_up = self._chain(name), self._given_up(address)
                 accepted = self._abandoned(chain, given_up)
-                self._tell_accepted(name, accepted or (), actor)
-                told[name] = facts["changed"] = accepted is not None
-        return told
+                self._record_accepted(name, accepted or (), actor)
+                changed[name] = accepted is not None
+                self._admin_audit.write(
+                    "nonce-abandon", actor, **facts, changed=changed[name]
+                )
+        return changed
 
     def _given_up(self, address: str) -> str:
         given_up = parse_address(address, field="address")
@@ -144,43 +148,35 @@ class NonceAdmin:
             )
         return foreign
 
-    def _switched(
+    def _switch(
         self,
         event: str,
         network: str | None,
         actor: Actor,
         switch: Callable[[int], bool],
     ) -> Mapping[str, bool]:
-        told = {}
+        changed = {}
         for name in self._names(network):
-            with self._on_record(event, actor, network=name) as facts:
-                told[name] = switch(self._chain(name).network.chain_id)
-                facts["changed"] = told[name]
-        return told
+            with self._admin_audit.attempt(
+                f"{event}-intent", actor, refused=event, network=name
+            ):
+                changed[name] = switch(self._chain(name).network.chain_id)
+                self._admin_audit.write(
+                    event, actor, network=name, changed=changed[name]
+                )
+        return changed
 
-    @contextmanager
-    def _on_record(self, event: str, actor: Actor, **asked: Any) -> Iterator[Facts]:
-        """Write down what is *asked*, and what came of it; yield room for facts."""
-        facts: Facts = dict(asked)
-        try:
-            self._minutes.write(f"{event}-intent", actor, **asked)
-            yield facts
-            self._minutes.write(event, actor, **facts)
-        except HotWalletError as e:
-            self._minutes.refuse(event, e, actor, **asked)
-            raise
-
-    def _tell_accepted(
+    def _record_accepted(
         self, network: str, accepted: Sequence[UnrecordedTransaction], actor: Actor
     ) -> None:
-        for sighting in accepted:
-            self._minutes.write(
+        for transaction in accepted:
+            self._admin_audit.write(
                 "foreign-accepted",
                 actor,
                 network=network,
-                address=sighting.sender,
-                nonce=sighting.nonce,
-                tx_hash=sighting.tx_hash,
+                address=transaction.sender,
+                nonce=transaction.nonce,
+                tx_hash=transaction.tx_hash,
             )
 
     def _names(self, network: str | None) -> Sequence[str]:

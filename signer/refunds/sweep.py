@@ -11,11 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from signer.addresses import parse_address, shown_address
-from signer.alerts import Alerts
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
-from signer.errors import HotWalletError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.keys.keyring import KeyRing
 from signer.model.audit_record import Actor, Operation
@@ -41,14 +39,13 @@ class Sweeper:
         chains: Mapping[str, Chain],
         *,
         audit: AuditLog,
-        alerts: Alerts,
         clock: Clock,
     ) -> None:
         self._store = store
         self._ring = ring
         self._leftovers = SweepPlanner(store, keys, ring, chains)
         self._chains = chains
-        self._minutes = AdminAudit(audit, alerts, Operation.KEY_SWEEP)
+        self._admin_audit = AdminAudit(audit, Operation.KEY_SWEEP)
         self._clock = clock
 
     def plan(self, address: str) -> Sequence[SweepItem]:
@@ -73,9 +70,8 @@ class Sweeper:
             HotWalletError: As ``plan``; what was accepted before stays accepted.
         """
         asked: Facts = {"address": shown_address(address)}
-        try:
-            asked["address"] = address = parse_address(address, field="address")
-            self._minutes.write("sweep-intent", actor, **asked)
+        with self._admin_audit.attempt("sweep-intent", actor, refused="sweep", **asked):
+            address = parse_address(address, field="address")
             recipient = self._ring.active().key.address
             pieces, past = self._leftovers.of(address)
             return [
@@ -84,9 +80,6 @@ class Sweeper:
                 else self._accepted(piece, address, recipient, past, actor)
                 for piece in pieces
             ]
-        except HotWalletError as e:
-            self._minutes.refuse("sweep", e, actor, **asked)
-            raise
 
     def _accepted(
         self,
@@ -99,7 +92,7 @@ class Sweeper:
         row = piece.refund
         if row is None:
             row, _ = self._store.accept(self._row(piece, address, recipient, past))
-        self._minutes.write(
+        self._admin_audit.write(
             "sweep",
             actor,
             network=row.network,

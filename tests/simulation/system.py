@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
@@ -114,7 +113,6 @@ class Parts:
             self.ring,
             self.chains,
             audit=audit,
-            alerts=Alerts(),
             clock=clock,
         )
         self.keeper = KeyRetirement(self.store, audit, clock)

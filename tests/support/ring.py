@@ -110,7 +110,6 @@ class System:
         return Revocation(
             store or self.store,
             audit=self.audit,
-            alerts=Alerts(self.store, self),
             clock=self.clock,
         )
 

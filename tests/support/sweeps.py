@@ -2,7 +2,6 @@
 
 import coincurve
 
-from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.model.refund import Refund
 from signer.ports import Call
@@ -72,7 +71,6 @@ def sweeper(world: World, audit: AuditLog | None = None) -> Sweeper:
         world.ring,
         world.chains,
         audit=audit or recording()[0],
-        alerts=Alerts(),
         clock=world.clock,
     )
 

@@ -9,7 +9,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
-from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.errors import (
@@ -48,8 +47,10 @@ class System:
     def controls(self, store: Any = None) -> NonceAdmin:
         """Return the controls as a command that starts now has them."""
         audit = AuditLog(SILENCE, journal=self.store)
-        minutes = AdminAudit(audit, Alerts(), Operation.ADMINISTRATION)
-        return NonceAdmin(store or self.store, self.chains, minutes, self.world.clock)
+        admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+        return NonceAdmin(
+            store or self.store, self.chains, admin_audit, self.world.clock
+        )
 
     def estranged(self, strangers: int, blocks: int = 2) -> None:
         """Pay once, let strangers spend that many nonces, and add blocks."""
@@ -153,10 +154,10 @@ def test_what_the_ledger_did_not_take_is_on_record(system: System) -> None:
 def test_without_a_record_nothing_is_changed(system: System) -> None:
     """Where the intent cannot be written, the network goes on, and the log says so."""
     journal = altered(system.store, append=_unavailable)
-    minutes = AdminAudit(
-        AuditLog(SILENCE, journal=journal), Alerts(), Operation.ADMINISTRATION
+    admin_audit = AdminAudit(
+        AuditLog(SILENCE, journal=journal), Operation.ADMINISTRATION
     )
-    controls = NonceAdmin(system.store, system.chains, minutes, system.world.clock)
+    controls = NonceAdmin(system.store, system.chains, admin_audit, system.world.clock)
     with capture_logs() as logs, pytest.raises(StoreUnavailableError):
         controls.pause("local", ALICE)
 
