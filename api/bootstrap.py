@@ -36,7 +36,7 @@ from signer.startup.guard import (
     check_chain,
     check_journal,
     check_settings,
-    prove_key,
+    self_test_key,
 )
 
 
@@ -200,13 +200,13 @@ def settle_key(
     Make sure that the ring has an active key; return its signer, and warnings.
 
     Raises:
-        ConfigurationError: As ``prove_key`` and ``StartupKey.settle``.
+        ConfigurationError: As ``self_test_key`` and ``StartupKey.settle``.
     """
     audit = AuditLog(audit_logger(), journal=store)
     enrolment = StartupKey(
         store,
         SignerFactory(backend, audit),
-        partial(prove_key, settings),
+        partial(self_test_key, settings),
         utc_now,
     )
     name = settings.kms_key_id or "" if settings.use_kms else settings.pkcs11_key_id

@@ -22,7 +22,7 @@ Every error that the system raises on purpose.
     │   ├── EncodingError            not strict DER, or out of range
     │   ├── RecoveryError            does not recover to the pinned key
     │   ├── NewKeyUnhealthyError     the old key goes on serving
-    │   ├── ProofsPendingError       retry: earlier proofs of the key still hang
+    │   ├── SelfTestPendingError     retry: earlier self-tests of the key still hang
     │   └── BackendError             the device said no
     │       ├── BackendUnavailableError   retry
     │       ├── BackendThrottledError     retry
@@ -213,8 +213,8 @@ class NewKeyUnhealthyError(SigningError):
         return self.reason in {AccessDeniedError.code, KeyNotFoundError.code}
 
 
-class ProofsPendingError(SigningError):
-    """Too many proofs of the new key are under way, or hang; it was not asked."""
+class SelfTestPendingError(SigningError):
+    """The device was not asked: too many self-tests of the key are unfinished."""
 
     code = "proofs-pending"
     retryable = True

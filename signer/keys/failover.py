@@ -77,7 +77,7 @@ class Failover:
         self._backend = signers.directory.name
         self._audit = audit
         self._clock = clock
-        self._prover = CandidateTester(signers, alerts, clock)
+        self._tester = CandidateTester(signers, alerts, clock)
         self._admin_audit = AdminAudit(audit, _OPERATION, alerts)
         self._log = structlog.get_logger("keys")
 
@@ -95,7 +95,7 @@ class Failover:
             RotationInProgressError: A rotation is under way, or another relocation.
             ConflictError: The key may sign nothing, or is in another backend.
             NewKeyUnhealthyError: It did not prove itself there in time.
-            ProofsPendingError: It was not asked, since it never answered before.
+            SelfTestPendingError: It was not asked, since it never answered before.
             StoreError: The ledger does not answer; asking again goes on.
         """
         request: Facts = {"key": key_prefix(name), "rehearsal": rehearse}
@@ -114,13 +114,13 @@ class Failover:
         return relocated
 
     def _relocated(self, name: str, actor: Actor, *, rehearse: bool) -> FailoverResult:
-        wanted = self._prover.find(name, actor)
+        wanted = self._tester.find(name, actor)
         key = self._pinned(wanted.address)
         is_there = key.key_id == wanted.key_id
         if is_there and not rehearse:
             return FailoverResult("relocated", key, key, (_ALREADY,))
         there = replace(key, key_id=wanted.key_id)
-        self._prover.prove(there, actor, _OPERATION)
+        self._tester.self_test(there, actor, _OPERATION)
         if rehearse:
             warning = _ALREADY if is_there else _STILL_THERE
             return FailoverResult("would-relocate", there, key, (warning,))

@@ -154,7 +154,7 @@ class Rotation:
     ) -> None:
         """Rotate among the keys of *signers*; *needs_funds* makes funds a must."""
         self._store = store
-        self._prover = CandidateTester(signers, alerts, clock)
+        self._tester = CandidateTester(signers, alerts, clock)
         self._survey = survey
         self._audit = audit
         self._admin_audit = AdminAudit(audit, _OPERATION, alerts)
@@ -175,7 +175,7 @@ class Rotation:
             ConflictError: The key was given up as compromised, or the ring has it in
                 another place; or it would replace another key than was meant.
             NewKeyUnhealthyError: It did not prove itself in time.
-            ProofsPendingError: It was not asked, since it never answered before.
+            SelfTestPendingError: It was not asked, since it never answered before.
             StoreError: The ledger does not answer; asking again goes on.
         """
         request: Facts = {"key": key_prefix(name), **terms.facts()}
@@ -196,7 +196,7 @@ class Rotation:
         meant = terms.active_address
         if meant is not None:
             meant = parse_address(meant, field="activeAddress")
-        wanted = self._prover.find(name, actor)
+        wanted = self._tester.find(name, actor)
         for _ in range(_LOOKS):
             view = RingView(wanted, self._store.keys())
             view.require_possible(meant, compromised=terms.compromised)
@@ -218,7 +218,7 @@ class Rotation:
     def _rehearsed(
         self, view: RingView, actor: Actor, terms: RotationOptions
     ) -> RotationResult:
-        self._prover.prove(view.wanted, actor, _OPERATION)
+        self._tester.self_test(view.wanted, actor, _OPERATION)
         if view.is_done:
             key = view.active or view.wanted
             return RotationResult("would-rotate", key, view.replaced, (), (ALREADY,))
@@ -244,7 +244,7 @@ class Rotation:
         self, pending: Key, active: Key | None, actor: Actor, terms: RotationOptions
     ) -> RotationResult:
         try:
-            self._prover.prove(pending, actor, _OPERATION)
+            self._tester.self_test(pending, actor, _OPERATION)
         except SigningError as e:
             self._let_go(pending, failure_code(e))
             raise

@@ -184,24 +184,17 @@ class Signer:
 
         return Signed(signature, succeeded, self._audit)
 
-    def prove(self, purpose: Purpose) -> None:
+    def self_test(
+        self, purpose: Purpose = SELF_TEST, *, while_active: bool = False
+    ) -> None:
         """
-        Prove that the device signs with the pinned key, now.
+        Sign a random digest to test that the device signs with the pinned key.
 
         Raises:
-            SigningError: It does not.
-        """
-        self.sign_digest(self_test_digest(), purpose)
-
-    def self_test(self, *, while_active: bool = False) -> None:
-        """
-        Prove it for the sake of health.
-
-        Raises:
-            SigningError: As ``prove``.
+            SigningError: The device did not sign, or the signature does not verify.
             KeyRotatedError: As ``sign_digest``.
         """
-        self.sign_digest(self_test_digest(), SELF_TEST, while_active=while_active)
+        self.sign_digest(self_test_digest(), purpose, while_active=while_active)
 
     def _report(self, purpose: Purpose, error: HotWalletError | None) -> None:
         """Let the alarm know how the key did; a self-test is its asker's to tell."""

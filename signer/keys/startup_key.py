@@ -47,12 +47,12 @@ class StartupKey:
         self,
         store: KeyStore,
         signers: SignerFactory,
-        prove: SelfTest,
+        self_test: SelfTest,
         clock: Clock,
     ) -> None:
         self._store = store
         self._signers = signers
-        self._prove = prove
+        self._self_test = self_test
         self._clock = clock
 
     def settle(
@@ -84,7 +84,7 @@ class StartupKey:
     ) -> tuple[Signer, list[str]]:
         active = self._store.active_key() or self._enrolled(name, expected_address)
         require_backend(active, self._signers.directory)
-        signer = self._prove(lambda: self._signers.open(active), while_active=True)
+        signer = self._self_test(lambda: self._signers.open(active), while_active=True)
         return signer, self._compare(active, name, expected_address)
 
     def _enrolled(self, name: str, expected_address: str | None) -> Key:
@@ -105,7 +105,7 @@ class StartupKey:
             )
 
         # Before anything is written: an empty ring gets no key that does not sign.
-        signer = self._prove(configured)
+        signer = self._self_test(configured)
         return self._store.enrol(
             replace(key, key_id=signer.key_id, address=signer.address)
         )

@@ -64,7 +64,7 @@ def check_settings(
     return list(_warnings(settings))
 
 
-def prove_key(
+def self_test_key(
     settings: Settings, open_signer: Callable[[], Signer], *, while_active: bool = False
 ) -> Signer:
     """

@@ -22,11 +22,11 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
     NewKeyUnhealthyError,
-    ProofsPendingError,
     RotationInProgressError,
+    SelfTestPendingError,
     StoreUnavailableError,
 )
-from signer.keys import candidate as proving
+from signer.keys import candidate
 from signer.keys.rotation_options import RotationOptions
 from signer.keys.signer import SignerFactory
 from signer.model.key import Key, KeyState
@@ -447,7 +447,7 @@ def test_a_key_that_hangs_is_not_in_the_way(system: System) -> None:
         hanging = eventually(lambda: device.calls == 4, 60)
         refused = []
         for name in (NEW, "alias/wallet"):
-            with pytest.raises(ProofsPendingError) as raised:
+            with pytest.raises(SelfTestPendingError) as raised:
                 rotation.rotate(name, ALICE)
             refused.append(problem_of(raised.value))
         pending, other = system.states[NEW], rotation.rotate(OTHER, ALICE)
@@ -472,7 +472,7 @@ def test_names_are_bounded_in_all(system: System) -> None:
         release.wait(60)
         return resolve(name)
 
-    prover = proving.CandidateTester(
+    tester = candidate.CandidateTester(
         SignerFactory(altered(system.directory, resolve=hang), system.audit),
         Alerts(),
         system.clock,
@@ -480,8 +480,8 @@ def test_names_are_bounded_in_all(system: System) -> None:
 
     def ask(n: int) -> str:
         try:
-            return prover.find(f"name-{n}", ALICE).address
-        except (NewKeyUnhealthyError, ProofsPendingError) as e:
+            return tester.find(f"name-{n}", ALICE).address
+        except (NewKeyUnhealthyError, SelfTestPendingError) as e:
             return e.code
 
     with ThreadPoolExecutor(25) as threads:

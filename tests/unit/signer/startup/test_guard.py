@@ -37,7 +37,7 @@ from signer.startup.guard import (
     check_chain,
     check_journal,
     check_settings,
-    prove_key,
+    self_test_key,
 )
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.devices import (
@@ -455,7 +455,7 @@ def test_a_key_that_signs_is_proved() -> None:
     """The signer comes back, after one real signature."""
     device = honest(KEY)
 
-    signer = prove_key(KMS, lambda: _opens(device))
+    signer = self_test_key(KMS, lambda: _opens(device))
 
     assert signer.public_key.uncompressed == point(KEY)
     assert device.calls == 1
@@ -483,7 +483,7 @@ def test_a_key_that_does_not_sign_is_refused(
         return _opens(planted(point(KEY), error))
 
     with pytest.raises(ConfigurationError) as caught:
-        prove_key(settings, open_signer)
+        self_test_key(settings, open_signer)
 
     (refusal,) = caught.value.refusals
     assert refusal.code == f"{kind}-{code}"
@@ -496,7 +496,7 @@ def test_a_key_that_signs_something_else_is_refused() -> None:
     liar = Device(point(KEY), lambda digest: other.sign(digest, hasher=None))
 
     with pytest.raises(ConfigurationError, match="kms-signing-error"):
-        prove_key(KMS, lambda: _opens(liar))
+        self_test_key(KMS, lambda: _opens(liar))
 
 
 def test_a_bug_is_not_a_refusal() -> None:
@@ -506,7 +506,7 @@ def test_a_bug_is_not_a_refusal() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        prove_key(KMS, open_signer)
+        self_test_key(KMS, open_signer)
 
 
 LOCAL = _network("http://127.0.0.1:8545")
