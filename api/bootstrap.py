@@ -136,24 +136,24 @@ def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
     return _parts(environ).rotation
 
 
-def build_blocking(environ: Mapping[str, str] = os.environ) -> Revocation:
+def build_revocation(environ: Mapping[str, str] = os.environ) -> Revocation:
     """
-    Return what gives former keys up; it needs no key's device.
+    Return what revokes former keys; it needs no key's device.
 
     Raises:
         ConfigurationError: As ``build_rotation``.
     """
-    return _parts(environ).blocking
+    return _parts(environ).revocation
 
 
-def build_relocation(environ: Mapping[str, str] = os.environ) -> Failover:
+def build_failover(environ: Mapping[str, str] = os.environ) -> Failover:
     """
-    Return what relocates keys; it needs the new place, and not the old one.
+    Return what fails keys over; it needs the replica, and not the old key.
 
     Raises:
         ConfigurationError: As ``build_rotation``.
     """
-    return _parts(environ).relocation
+    return _parts(environ).failover
 
 
 def build_sweeper(environ: Mapping[str, str] = os.environ) -> Sweeper:

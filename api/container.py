@@ -69,7 +69,7 @@ class Parts:
         self.lateness = SealingAlert(self.alerts)
         self.signers = SignerFactory(found.backend, self.audit)
         alarm = SigningAlarm(self.alerts)
-        # Rotation and relocation say themselves what ails a new key.
+        # Rotation and failover report by themselves when a new key does not sign.
         self.ring = KeyRing(found.store, replace(self.signers, alarm=alarm).open)
 
     def seal(self) -> None:
@@ -111,7 +111,7 @@ class Parts:
             refunds=self.refunds,
             explainer=Explainer(found.store, found.store, found.chains, utc_now),
             rotation=self.rotation,
-            relocation=self.relocation,
+            failover=self.failover,
             ledger=found.store,
             authenticator=found.authenticator
             or JWTVerifier.from_settings(found.settings),
@@ -165,7 +165,7 @@ class Parts:
         return Rotation(
             self.found.store,
             self.signers,
-            survey=BalanceReader(self.found.chains, Deadlines()),
+            read_balances=BalanceReader(self.found.chains, Deadlines()),
             audit=self.audit,
             alerts=self.alerts,
             clock=utc_now,
@@ -173,13 +173,13 @@ class Parts:
         )
 
     @property
-    def blocking(self) -> Revocation:
-        """What gives former keys up."""
+    def revocation(self) -> Revocation:
+        """What revokes former keys."""
         return Revocation(self.found.store, audit=self.audit, clock=utc_now)
 
     @property
-    def relocation(self) -> Failover:
-        """What administrators can ask for when a key's region fails."""
+    def failover(self) -> Failover:
+        """What fails keys over to a replica when their region fails."""
         return Failover(
             self.found.store,
             self.signers,

@@ -120,11 +120,11 @@ def relocate(new_key_id: str, dry_run: bool, as_json: bool) -> None:
     That is a replica of a multi-Region KMS key, by its ARN.  The key proves itself
     there first; the address, the nonces and what the key may do stay as they are.
     """
-    from api.bootstrap import build_relocation  # noqa: PLC0415
+    from api.bootstrap import build_failover  # noqa: PLC0415
 
     with answer_alone():
-        relocated = build_relocation(os.environ).relocate(
-            new_key_id, invoker(), rehearse=dry_run
+        relocated = build_failover(os.environ).fail_over(
+            new_key_id, invoker(), dry_run=dry_run
         )
     shown = relocation_document(relocated)
     if as_json:
@@ -146,11 +146,11 @@ def block(address: str, as_json: bool) -> None:
     Refunds that it has signed may be mined yet; they are listed, for a person to look
     at.  Those that it never signed are paid by the active key.
     """
-    from api.bootstrap import build_blocking  # noqa: PLC0415
+    from api.bootstrap import build_revocation  # noqa: PLC0415
 
     with answer_alone():
         actor = invoker()
-        key, stranded = build_blocking(os.environ).block(address, actor)
+        key, stranded = build_revocation(os.environ).revoke(address, actor)
     if as_json:
         click.echo(json.dumps({**key_document(key), "strandedRefunds": list(stranded)}))
         return
@@ -217,7 +217,7 @@ def _patiently(
     actor = invoker()
     while (left := deadline - time.monotonic()) > 0:
         try:
-            return rotation.rotate(name, actor, replace(terms, insists=True))
+            return rotation.rotate(name, actor, replace(terms, will_retry=True))
         except NewKeyUnhealthyError as e:
             if not e.may_pass:
                 raise

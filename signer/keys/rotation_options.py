@@ -13,56 +13,52 @@ from signer.model.key import Key
 AWAITING_FUNDS = "awaiting-funds"
 WOULD_AWAIT_FUNDS = "would-await-funds"
 
-NEW_ADDRESS = "the address has changed: tell whoever funds the wallet or watches it"
-ALREADY = "the key was the active one already"
-UNFUNDED = (
-    "the new address lacks funds, which a compromised key does not wait for: refunds"
-    " wait until it has them"
+ALREADY = "the key was already active"
+
+_NEW_ADDRESS = (
+    "the address has changed: inform everyone who funds or monitors the wallet"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class RotationOptions:
     """
-    How a rotation is to be done.
+    Options of a rotation.
 
-    With *rehearse* the new key proves itself, and nothing is changed.  With
-    *compromised* the old key signs nothing at all any more, instead of finishing what
-    it began.  *active_address* is the key that is to be replaced, as the administrator
-    believes: where another one is active, nothing is done.  Who *insists* asks again by
-    himself where a refusal may pass, and no alert is sounded for that.
+    ``dry_run`` self-tests the new key and changes nothing.  ``compromised`` blocks the
+    old key, which then signs nothing at all; without it, the old key finishes what it
+    began.  ``active_address`` is the address of the key to replace: if another key is
+    active, the rotation is refused.  ``will_retry`` means that the caller retries a
+    refusal that may be temporary, so that such a refusal raises no alert.
     """
 
-    rehearse: bool = False
+    dry_run: bool = False
     compromised: bool = False
     active_address: str | None = None
-    insists: bool = False
+    will_retry: bool = False
 
     def facts(self) -> Facts:
-        """Return what the audit says of them."""
-        facts: Facts = {
-            "rehearsal": self.rehearse,
-            "compromised": self.compromised,
-        }
+        """Return the options as fields of an audit record."""
+        facts: Facts = {"rehearsal": self.dry_run, "compromised": self.compromised}
         if self.active_address is not None:
             facts["active_address"] = shown_address(self.active_address)
         return facts
 
-    def are_alarmed_by(self, error: HotWalletError) -> bool:
-        """Say whether somebody else must know that *error* was the answer."""
-        if self.rehearse or not isinstance(error, NewKeyUnhealthyError):
+    def should_alert(self, error: HotWalletError) -> bool:
+        """Return whether a refusal with *error* raises an alert."""
+        if self.dry_run or not isinstance(error, NewKeyUnhealthyError):
             return False
-        return not (self.insists and error.may_pass)
+        return not (self.will_retry and error.may_pass)
 
 
 @dataclass(frozen=True, slots=True)
 class RotationResult:
     """
-    What became of a rotation.
+    The outcome of a rotation.
 
-    ``status`` is ``rotated`` or ``awaiting-funds``; for a rehearsal, ``would-rotate``
-    or ``would-await-funds``.  ``stranded`` are open refunds that a key which was given
-    up has signed: they may be mined yet, and are for a person to look at.
+    ``status`` is ``rotated`` or ``awaiting-funds``, and for a dry run ``would-rotate``
+    or ``would-await-funds``.  ``stranded`` has the ids of open refunds that a revoked
+    key has signed: they may still be mined, so a person must check them.
     """
 
     status: str
@@ -73,9 +69,9 @@ class RotationResult:
     stranded: Sequence[str] = ()
 
 
-def told(
+def build_result(
     status: str, key: Key, previous: Key | None, holdings: Sequence[AddressBalance]
 ) -> RotationResult:
-    """Return the answer that warns of what *holdings* lack."""
-    found = [warning for holding in holdings for warning in holding.warnings()]
-    return RotationResult(status, key, previous, holdings, (NEW_ADDRESS, *found))
+    """Return the result that warns of the new address and of missing *holdings*."""
+    lacking = [warning for balance in holdings for warning in balance.warnings()]
+    return RotationResult(status, key, previous, holdings, (_NEW_ADDRESS, *lacking))

@@ -125,12 +125,12 @@ def build_services(
         rotation=Rotation(
             store,
             SignerFactory(cast("KeyDirectory", device), recording()[0]),
-            survey=lambda address: (),
+            read_balances=lambda address: (),
             audit=recording()[0],
             alerts=Alerts(),
             clock=clock,
         ),
-        relocation=Failover(
+        failover=Failover(
             store,
             SignerFactory(cast("KeyDirectory", device), recording()[0]),
             audit=recording()[0],

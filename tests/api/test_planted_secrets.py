@@ -68,7 +68,7 @@ def _rotating(
     rotation = Rotation(
         store,
         SignerFactory(backend, audit),
-        survey=lambda address: (),
+        read_balances=lambda address: (),
         audit=audit,
         alerts=Alerts(store),
         clock=clock,

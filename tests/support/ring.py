@@ -98,23 +98,23 @@ class System:
         return Rotation(
             store or self.store,
             self.signers,
-            survey=lambda address: self.holdings,
+            read_balances=lambda address: self.holdings,
             audit=self.audit,
             alerts=Alerts(self.store, self),
             clock=self.clock,
             needs_funds=needs_funds,
         )
 
-    def blocking(self, store: Any = None) -> Revocation:
-        """Return what gives keys up, as a process that starts now has it."""
+    def revocation(self, store: Any = None) -> Revocation:
+        """Return what revokes keys, as a process that starts now has it."""
         return Revocation(
             store or self.store,
             audit=self.audit,
             clock=self.clock,
         )
 
-    def relocation(self, store: Any = None) -> Failover:
-        """Return a relocation as a process that starts now has it."""
+    def failover(self, store: Any = None) -> Failover:
+        """Return a failover as a process that starts now has it."""
         return Failover(
             store or self.store,
             self.signers,

@@ -47,7 +47,7 @@ def client(system: System, clock: SettableClock) -> TestClient:
     audit = AuditLog(_SILENCE, journal=store)
     services = replace(
         build_services(store, clock),
-        relocation=system.relocation(),
+        failover=system.failover(),
         access=AccessControl(
             store, RateLimits.shared(store, clock=clock), audit, clock
         ),

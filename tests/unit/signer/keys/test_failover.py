@@ -45,7 +45,7 @@ def system(sqlite_store: SQLStore) -> System:
 
 def test_a_relocation(system: System) -> None:
     """The key has signed in the new place; address, state and epoch are as before."""
-    relocated = system.relocation().relocate(ELSEWHERE, ALICE)
+    relocated = system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert relocated.status == "relocated"
     assert relocated.previous == system.old
@@ -61,7 +61,7 @@ def test_a_relocation(system: System) -> None:
 
 def test_a_relocation_is_on_record(system: System) -> None:
     """Intent, proof and outcome name who, which key, and the token; no whole ids."""
-    system.relocation().relocate(ELSEWHERE, ALICE)
+    system.failover().fail_over(ELSEWHERE, ALICE)
     records = system.records
     (done,) = (each for each in records if each["event"] == "key-relocated")
 
@@ -87,8 +87,8 @@ def test_a_relocation_is_on_record(system: System) -> None:
 
 def test_asking_again_is_answered_again(system: System) -> None:
     """Whoever did not hear of the success hears of it, and nothing is changed."""
-    first = system.relocation().relocate(ELSEWHERE, ALICE)
-    again = system.relocation().relocate(ELSEWHERE, ALICE)
+    first = system.failover().fail_over(ELSEWHERE, ALICE)
+    again = system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert (again.status, again.key, again.previous) == (
         "relocated",
@@ -101,8 +101,8 @@ def test_asking_again_is_answered_again(system: System) -> None:
 
 def test_back_again(system: System) -> None:
     """A key goes back to its first place as it came, by proving itself there."""
-    system.relocation().relocate(ELSEWHERE, ALICE)
-    back = system.relocation().relocate(OLD, ALICE)
+    system.failover().fail_over(ELSEWHERE, ALICE)
+    back = system.failover().fail_over(OLD, ALICE)
 
     assert (back.key.key_id, back.key.version) == (OLD, 2)
     assert system.directory.devices[OLD].calls == 1
@@ -110,7 +110,7 @@ def test_back_again(system: System) -> None:
 
 def test_a_rehearsal_changes_nothing(system: System) -> None:
     """The key has signed in the new place, and the ring is as it was."""
-    relocated = system.relocation().relocate(ELSEWHERE, ALICE, rehearse=True)
+    relocated = system.failover().fail_over(ELSEWHERE, ALICE, dry_run=True)
 
     assert relocated.status == "would-relocate"
     assert (relocated.key.key_id, relocated.previous) == (ELSEWHERE, system.old)
@@ -121,11 +121,11 @@ def test_a_rehearsal_changes_nothing(system: System) -> None:
 
 def test_a_rehearsal_of_the_pinned_place(system: System) -> None:
     """The key has signed there, and would stay; one that does not sign is told."""
-    rehearsed = system.relocation().relocate(OLD, ALICE, rehearse=True)
+    rehearsed = system.failover().fail_over(OLD, ALICE, dry_run=True)
     proofs = system.directory.devices[OLD].calls
     system.directory.failure = KeyUnusableError("DisabledException")
     with pytest.raises(NewKeyUnhealthyError):
-        system.relocation().relocate(OLD, ALICE, rehearse=True)
+        system.failover().fail_over(OLD, ALICE, dry_run=True)
 
     assert (rehearsed.status, rehearsed.key) == ("would-relocate", system.old)
     assert "already" in rehearsed.warnings[0]
@@ -137,10 +137,10 @@ def test_a_rehearsal_of_the_pinned_place(system: System) -> None:
 def test_every_key_that_may_sign_is_relocated(system: System) -> None:
     """What a draining key began must be finished elsewhere too; its state stays."""
     made_active(system.store, key_at(system.address(NEW), key_id=NEW))
-    draining = system.relocation().relocate(ELSEWHERE, ALICE)
+    draining = system.failover().fail_over(ELSEWHERE, ALICE)
     retire = system.store.retire
     ((retired, _),) = retire([system.old.address], system.clock(), _drafted(system))
-    again = system.relocation().relocate(OLD, ALICE)
+    again = system.failover().fail_over(OLD, ALICE)
 
     assert draining.key.state is KeyState.DRAINING
     assert (again.key.state, again.key.key_id) == (KeyState.RETIRED, OLD)
@@ -161,7 +161,7 @@ def test_a_key_that_waits_for_funds(system: System) -> None:
     )
     system.store.wait_for(pending, "awaiting-funds", system.clock())
     system.replicate(NEW, "replica-of-the-new")
-    relocated = system.relocation().relocate("replica-of-the-new", ALICE)
+    relocated = system.failover().fail_over("replica-of-the-new", ALICE)
 
     assert relocated.key.state is KeyState.PENDING
     assert relocated.key.blocked_by == "awaiting-funds"
@@ -180,7 +180,7 @@ def test_a_key_that_signs_nothing(system: System, end: str) -> None:
         there = system.replicate(NEW, "replica-of-the-new")
     before = list(system.store.keys())
     with pytest.raises(ConflictError, match=end):
-        system.relocation().relocate(there, ALICE)
+        system.failover().fail_over(there, ALICE)
 
     assert list(system.store.keys()) == before
     assert ("relocation-refused", "conflict") in system.outcomes
@@ -189,7 +189,7 @@ def test_a_key_that_signs_nothing(system: System, end: str) -> None:
 def test_a_key_that_is_not_in_the_ring(system: System) -> None:
     """404: another address is another key, and the way to it is named."""
     with pytest.raises(NotFoundError, match="use rotate"):
-        system.relocation().relocate(OTHER, ALICE)
+        system.failover().fail_over(OTHER, ALICE)
 
     assert list(system.store.keys()) == [system.old]
     assert ("relocation-refused", "not-found") in system.outcomes
@@ -200,14 +200,14 @@ def test_a_key_of_another_backend(system: System) -> None:
     """409: a place is one of the device that the ring's key is in."""
     elsewhere = replace(system.old, backend="pkcs11")
     ledger = altered(system.store, keys=lambda: (elsewhere,))
-    with pytest.raises(ConflictError, match="another backend"):
-        system.relocation(ledger).relocate(ELSEWHERE, ALICE)
+    with pytest.raises(ConflictError, match="the configuration opens"):
+        system.failover(ledger).fail_over(ELSEWHERE, ALICE)
 
 
 def test_a_malformed_name(system: System) -> None:
     """What is no key's name is the caller's mistake, on record, and no alert."""
     with pytest.raises(InvalidInputError):
-        system.relocation().relocate(" ", ALICE)
+        system.failover().fail_over(" ", ALICE)
 
     assert ("relocation-refused", "invalid-input") in system.outcomes
     assert system.told == []
@@ -217,7 +217,7 @@ def test_a_rotation_that_is_under_way(system: System) -> None:
     """409 while somebody rotates, to whatever key."""
     system.store.begin_rotation(key_at(system.address(NEW), key_id=NEW), system.clock())
     with pytest.raises(RotationInProgressError):
-        system.relocation().relocate(ELSEWHERE, ALICE)
+        system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert system.store.active_key() == system.old
 
@@ -228,12 +228,12 @@ def test_another_relocation_was_faster(system: System) -> None:
     relocate = system.store.relocate
 
     def overtaken(*given: Any) -> Key:
-        system.relocation().relocate(third, ALICE)
+        system.failover().fail_over(third, ALICE)
         return relocate(*given)
 
-    slow = system.relocation(altered(system.store, relocate=overtaken))
-    with pytest.raises(RotationInProgressError, match="somebody else"):
-        slow.relocate(ELSEWHERE, ALICE)
+    slow = system.failover(altered(system.store, relocate=overtaken))
+    with pytest.raises(RotationInProgressError, match="another process"):
+        slow.fail_over(ELSEWHERE, ALICE)
 
     active = system.store.active_key()
     assert active is not None
@@ -255,7 +255,7 @@ def test_a_place_in_which_the_key_does_not_sign(
     """503: the old place stays in use; an alert, and it is on record."""
     system.directory.failure = error
     with pytest.raises(NewKeyUnhealthyError) as raised:
-        system.relocation().relocate(ELSEWHERE, ALICE)
+        system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert raised.value.reason == reason
     assert list(system.store.keys()) == [system.old]
@@ -268,7 +268,7 @@ def test_a_place_in_which_another_key_signs(system: System) -> None:
     device, other = (system.directory.devices[name] for name in (ELSEWHERE, OTHER))
     device._answer = other._answer
     with pytest.raises(NewKeyUnhealthyError) as raised:
-        system.relocation().relocate(ELSEWHERE, ALICE)
+        system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert raised.value.reason == "signature-recovery"
     assert list(system.store.keys()) == [system.old]
@@ -289,7 +289,7 @@ def test_a_place_that_hangs(system: System) -> None:
     system.directory.devices[ELSEWHERE]._answer = hang
     began = time.monotonic()
     with pytest.raises(NewKeyUnhealthyError) as raised:
-        system.relocation().relocate(ELSEWHERE, ALICE)
+        system.failover().fail_over(ELSEWHERE, ALICE)
     seconds = time.monotonic() - began
     release.set()
 
@@ -310,7 +310,7 @@ def test_no_journal_no_relocation(system: System, sqlite_store: SQLStore) -> Non
         structlog.testing.capture_logs() as events,
         pytest.raises(StoreUnavailableError),
     ):
-        system.relocation().relocate(ELSEWHERE, ALICE)
+        system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert [event["event"] for event in events] == ["refusal-not-recorded"]
     assert system.directory.devices[ELSEWHERE].calls == 0

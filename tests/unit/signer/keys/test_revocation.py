@@ -37,19 +37,19 @@ def _new_outcomes(system: System, before: int) -> list[tuple[str, str]]:
 
 def test_a_former_key_is_given_up_later(system: System) -> None:
     """It was drained as usual, and then somebody found out; again is fine."""
-    blocked, stranded = system.blocking().block(system.address(OLD), ALICE)
-    again, _ = system.blocking().block(system.address(OLD), ALICE)
+    blocked, stranded = system.revocation().revoke(system.address(OLD), ALICE)
+    again, _ = system.revocation().revoke(system.address(OLD), ALICE)
 
     assert (blocked.state, stranded) == (KeyState.BLOCKED, ())
     assert again == blocked
-    with pytest.raises(ConflictError, match="given up"):
+    with pytest.raises(ConflictError, match="revoked"):
         system.rotation().rotate(OLD, ALICE)
 
 
 def test_it_is_on_record(system: System) -> None:
     """Intent and outcome name who, which key, and the token; no whole ids."""
     before = len(system.records)
-    system.blocking().block(system.address(OLD), ALICE)
+    system.revocation().revoke(system.address(OLD), ALICE)
     intent, done = system.records[before:]
 
     assert (intent["event"], done["event"]) == ("block-intent", "key-blocked")
@@ -67,7 +67,7 @@ def test_it_is_on_record(system: System) -> None:
 def test_either_spelling_is_the_address(system: System, spelled: Any) -> None:
     """What a block explorer shows in lower case is found all the same."""
     address = spelled(system.address(OLD))
-    blocked, _ = system.blocking().block(address, ALICE)
+    blocked, _ = system.revocation().revoke(address, ALICE)
 
     assert blocked.state is KeyState.BLOCKED
 
@@ -80,7 +80,7 @@ def test_a_malformed_address(system: System, address: str) -> None:
     """It is said to be none; on record without what may be a key's id."""
     before = len(system.records)
     with pytest.raises(InvalidInputError) as raised:
-        system.blocking().block(address, ALICE)
+        system.revocation().revoke(address, ALICE)
 
     assert raised.value.field == "address"
     assert _new_outcomes(system, before) == [
@@ -94,7 +94,7 @@ def test_the_active_key_is_not_blocked(system: System) -> None:
     """It serves until another does; what to do is told, and the refusal on record."""
     before = len(system.records)
     with pytest.raises(ConflictError, match="rotate to another"):
-        system.blocking().block(system.address(NEW), ALICE)
+        system.revocation().revoke(system.address(NEW), ALICE)
 
     assert _new_outcomes(system, before) == [
         ("block-intent", "success"),
@@ -108,7 +108,7 @@ def test_a_stranger_is_not_blocked(system: System) -> None:
     """An address of nobody's is not found; on record as well."""
     before = len(system.records)
     with pytest.raises(NotFoundError):
-        system.blocking().block(system.address(OTHER), ALICE)
+        system.revocation().revoke(system.address(OTHER), ALICE)
 
     assert _new_outcomes(system, before)[-1] == ("block-refused", "not-found")
 
@@ -118,11 +118,11 @@ def test_a_key_that_never_served(system: System) -> None:
     pending = system.store.begin_rotation(
         key_at(system.address(OTHER), key_id=OTHER), system.clock()
     )
-    with pytest.raises(ConflictError, match="pending, and never served"):
-        system.blocking().block(pending.address, ALICE)
+    with pytest.raises(ConflictError, match="pending and was never active"):
+        system.revocation().revoke(pending.address, ALICE)
     system.store.reject(pending, "key-unusable", system.clock())
-    with pytest.raises(ConflictError, match="rejected, and never served"):
-        system.blocking().block(pending.address, ALICE)
+    with pytest.raises(ConflictError, match="rejected and was never active"):
+        system.revocation().revoke(pending.address, ALICE)
     with pytest.raises(StaleStateError):
         system.store.block(pending, system.clock(), _record(pending))
 
@@ -132,7 +132,7 @@ def test_a_rollback_that_waits_for_funds(system: System) -> None:
     system.holdings = (POOR,)
     system.rotation(needs_funds=True).rotate(OLD, ALICE)
     pending = system.states[OLD]
-    blocked, _ = system.blocking().block(system.address(OLD), ALICE)
+    blocked, _ = system.revocation().revoke(system.address(OLD), ALICE)
 
     assert pending == "pending"
     assert (blocked.state, blocked.blocked_by) == (KeyState.BLOCKED, None)
@@ -144,9 +144,9 @@ def test_a_rollback_that_is_under_way(system: System) -> None:
     """Whoever rotates back to it this very moment is not interrupted: ask again."""
     system.store.begin_rotation(key_at(system.address(OLD), key_id=OLD), system.clock())
     with pytest.raises(RotationInProgressError):
-        system.blocking().block(system.address(OLD), ALICE)
+        system.revocation().revoke(system.address(OLD), ALICE)
     system.clock.advance(seconds=20)
-    blocked, _ = system.blocking().block(system.address(OLD), ALICE)
+    blocked, _ = system.revocation().revoke(system.address(OLD), ALICE)
 
     assert blocked.state is KeyState.BLOCKED
 
@@ -161,7 +161,7 @@ def test_a_key_that_is_retired_meanwhile(system: System) -> None:
         return system.store.block(*given)
 
     ledger = altered(system.store, block=retired_first)
-    blocked, _ = system.blocking(ledger).block(system.address(OLD), ALICE)
+    blocked, _ = system.revocation(ledger).revoke(system.address(OLD), ALICE)
 
     assert blocked.state is KeyState.BLOCKED
 
@@ -172,8 +172,8 @@ def test_a_key_that_never_stands_still(system: System) -> None:
     def stale(*_: Any) -> Key:
         raise StaleStateError("the key has changed")
 
-    with pytest.raises(RotationInProgressError, match="faster"):
-        system.blocking(altered(system.store, block=stale)).block(
+    with pytest.raises(RotationInProgressError, match="keep changing"):
+        system.revocation(altered(system.store, block=stale)).revoke(
             system.address(OLD), ALICE
         )
 

@@ -47,7 +47,7 @@ from tests.support.ring import (
 from tests.support.waiting import eventually
 
 
-REHEARSAL = RotationOptions(rehearse=True)
+REHEARSAL = RotationOptions(dry_run=True)
 
 
 @pytest.fixture
@@ -111,9 +111,9 @@ def test_a_rotation_is_on_record(system: System) -> None:
 def test_the_log_is_told_what_is_on_record(system: System) -> None:
     """A rotation, a relocation and a key that is given up are heard, each once."""
     system.rotation().rotate(NEW, ALICE)
-    system.blocking().block(system.address(OLD), ALICE)
+    system.revocation().revoke(system.address(OLD), ALICE)
     system.replicate(NEW, ELSEWHERE)
-    system.relocation().relocate(ELSEWHERE, ALICE)
+    system.failover().fail_over(ELSEWHERE, ALICE)
     heard = [entry["event"] for entry in system.log.entries]
 
     assert sorted(heard) == [event for event, _ in system.outcomes]
@@ -327,7 +327,7 @@ def test_a_turn_that_was_lost(system: System, step: str) -> None:
         return changed
 
     rotation = system.rotation(altered(system.store, **{step: slow}), needs_funds=True)
-    with pytest.raises(RotationInProgressError, match="somebody else"):
+    with pytest.raises(RotationInProgressError, match="another process"):
         rotation.rotate(NEW, ALICE)
 
     assert system.states == {OLD: "active", NEW: "pending"}
@@ -507,7 +507,7 @@ def test_a_grant_that_takes_a_while(system: System) -> None:
 def test_a_key_in_another_place_is_no_rotation(system: System) -> None:
     """K18: a replica of the active key is told apart, and the way to it is named."""
     replica = system.replicate(OLD, ELSEWHERE)
-    with pytest.raises(ConflictError, match="use relocate"):
+    with pytest.raises(ConflictError, match="keys failover"):
         system.rotation().rotate(replica, ALICE)
 
     assert list(system.store.keys()) == [system.old]

@@ -41,7 +41,7 @@ def _rotation(store: SQLStore, device: KeyDirectory) -> Rotation:
     return Rotation(
         store,
         SignerFactory(device, audit),
-        survey=lambda address: (),
+        read_balances=lambda address: (),
         audit=audit,
         alerts=Alerts(store),
         clock=utc_now,

@@ -28,7 +28,7 @@ from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, RICH, Sy
 BOB = Actor("bob")
 
 COMPROMISED = RotationOptions(compromised=True)
-REHEARSAL = RotationOptions(rehearse=True)
+REHEARSAL = RotationOptions(dry_run=True)
 SILENT = AddressBalance("local", error="chain-unavailable")
 
 
@@ -86,7 +86,7 @@ def test_a_compromised_key_waits_for_no_funds(
     system.holdings = (holding,)
     rotation = system.rotation(needs_funds=True)
     rehearsed = rotation.rotate(
-        NEW, ALICE, RotationOptions(rehearse=True, compromised=True)
+        NEW, ALICE, RotationOptions(dry_run=True, compromised=True)
     )
     rotated = rotation.rotate(NEW, ALICE, COMPROMISED)
 
@@ -150,7 +150,7 @@ def test_a_key_that_is_relocated_since_the_look(system: System) -> None:
     system.replicate(OLD, ELSEWHERE)
 
     def late(*given: Any) -> Key:
-        system.relocation().relocate(ELSEWHERE, BOB)
+        system.failover().fail_over(ELSEWHERE, BOB)
         return system.store.begin_rotation(*given)
 
     ledger = altered(system.store, begin_rotation=late)
@@ -195,11 +195,11 @@ def test_a_key_that_is_given_up_since_the_look(system: System) -> None:
     system.rotation().rotate(NEW, ALICE)
 
     def late(*given: Any) -> Key:
-        system.blocking().block(system.address(OLD), BOB)
+        system.revocation().revoke(system.address(OLD), BOB)
         return system.store.begin_rotation(*given)
 
     ledger = altered(system.store, begin_rotation=late)
-    with pytest.raises(ConflictError, match="given up"):
+    with pytest.raises(ConflictError, match="revoked"):
         system.rotation(ledger).rotate(OLD, ALICE)
 
     assert system.states == {NEW: "active", OLD: "blocked"}
@@ -212,7 +212,7 @@ def test_a_ring_that_never_stands_still(sqlite_store: SQLStore) -> None:
     def stale(*_: Any) -> Key:
         raise StaleStateError("the key is active")
 
-    with pytest.raises(RotationInProgressError, match="faster"):
+    with pytest.raises(RotationInProgressError, match="keep changing"):
         system.rotation(altered(system.store, begin_rotation=stale)).rotate(NEW, ALICE)
 
 
@@ -285,7 +285,7 @@ def test_an_active_key_that_took_over_from_another(system: System) -> None:
 @pytest.mark.parametrize("name", [OLD, NEW], ids=["active", "new"])
 def test_from_the_new_key_itself(system: System, name: str) -> None:
     """Who names one key twice has mixed something up: 409, active or not."""
-    with pytest.raises(ConflictError, match="the very one"):
+    with pytest.raises(ConflictError, match="it would replace"):
         system.rotation().rotate(name, ALICE, _from(system.address(name)))
 
     assert system.states == {OLD: "active"}
@@ -303,7 +303,7 @@ def test_a_malformed_address_to_replace(system: System) -> None:
 
 def test_who_names_the_compromised_key(system: System) -> None:
     """O8: the only key cannot replace itself; "rotated" would be a false comfort."""
-    for terms in (COMPROMISED, RotationOptions(rehearse=True, compromised=True)):
+    for terms in (COMPROMISED, RotationOptions(dry_run=True, compromised=True)):
         with pytest.raises(ConflictError, match="name the new key"):
             system.rotation().rotate(OLD, ALICE, terms)
 
@@ -339,7 +339,7 @@ def test_a_rehearsal_of_the_active_key(system: System) -> None:
 def test_a_rehearsal_blocks_nobody(system: System) -> None:
     """O8: asked again with --compromised, a rehearsal leaves the former key."""
     system.rotation().rotate(NEW, ALICE)
-    terms = RotationOptions(rehearse=True, compromised=True)
+    terms = RotationOptions(dry_run=True, compromised=True)
     rehearsed = system.rotation().rotate(NEW, ALICE, terms)
 
     assert (rehearsed.status, rehearsed.stranded) == ("would-rotate", ())
@@ -365,11 +365,11 @@ DISABLED = KeyUnusableError("DisabledException")
 REFUSALS: dict[str, tuple[HotWalletError, RotationOptions, int]] = {
     "for good": (DENIED, RotationOptions(), 1),
     "a rehearsal": (DISABLED, REHEARSAL, 0),
-    "who insists": (DENIED, RotationOptions(insists=True), 0),
-    "who insists in vain": (DISABLED, RotationOptions(insists=True), 1),
+    "who insists": (DENIED, RotationOptions(will_retry=True), 0),
+    "who insists in vain": (DISABLED, RotationOptions(will_retry=True), 1),
     "who insists on a rehearsal": (
         DENIED,
-        RotationOptions(rehearse=True, insists=True),
+        RotationOptions(dry_run=True, will_retry=True),
         0,
     ),
 }
