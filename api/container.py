@@ -99,7 +99,7 @@ class Parts:
             self.found.store,
             self.found.networks,
             self.lifecycle,
-            wallets=lambda: [key.address for key in self.ring.known()],
+            wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=utc_now,
         )
 

@@ -21,7 +21,12 @@ from signer.errors import (
     SigningError,
 )
 from signer.keys.signer import Signer, SignerFactory
-from signer.keys.startup_key import meant, require_address, require_backend, unknown
+from signer.keys.startup_key import (
+    not_in_ring,
+    require_address,
+    require_backend,
+    resolve_in_ring,
+)
 from signer.model.key import Key
 from signer.ports import KeyId
 from signer.redact import key_prefix
@@ -134,7 +139,7 @@ def _configured(patient: DoctorContext, active: Key) -> Finding:
     try:
         found = Deadlines().within(
             _LOOKUP_SECONDS,
-            lambda: meant(name, ring, patient.backend),
+            lambda: resolve_in_ring(name, ring, patient.backend),
             name="configured",
             late=BackendUnavailableError,
         )
@@ -145,7 +150,7 @@ def _configured(patient: DoctorContext, active: Key) -> Finding:
             _advice(patient, active),
         )
     if found is None:
-        raise ConfigurationError(unknown("the configured key"))
+        raise ConfigurationError(not_in_ring("the configured key"))
     if found.address != active.address:
         return Finding(
             f"{setting} names {key_prefix(found.key_id)}, which is {found.state}",

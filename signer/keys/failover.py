@@ -41,10 +41,7 @@ from signer.redact import key_prefix
 
 _OPERATION = Operation.KEY_RELOCATION
 
-_OLD_STILL_SIGNS = (
-    "the key also exists under its old id: every role with permission there can still"
-    " sign with it"
-)
+_OLD_STILL_SIGNS = "roles with permission for the old key id can still sign with it"
 
 _ALREADY = "the ring already has the key under this id"
 

@@ -66,7 +66,7 @@ class NonceManager:
         Raises:
             WalletPausedError: It does not.
         """
-        for key in self._ring.known():
+        for key in self._ring.cached_keys():
             if key.epoch and key.address != address:
                 self._former.require_known(chain, key)
 
@@ -153,7 +153,7 @@ class NonceManager:
         return sighting.tx_hash
 
     def _key_id(self, address: str) -> str:
-        key = self._ring.key(address)
+        key = self._ring.cached_key(address)
         if key is None:
             raise StaleStateError("the key that has paid is not in the ring any more")
         return key.key_id

@@ -106,7 +106,7 @@ class TransactionSigner:
         """Return why a sweep must not be signed as the ring stands now."""
         if refund.swept_from is None:
             return None  # It pays nobody of ours, and its ring is not looked at.
-        return outdated(refund, self._ring.look())
+        return outdated(refund, self._ring.refresh())
 
     def sign(
         self, refund: Refund, offer: Offer, network: Network, actor: Actor
@@ -156,9 +156,9 @@ class TransactionSigner:
     ) -> Signer:
         """Return the signer, whose intent is durable."""
         if not refund.intended:
-            return self._ring.announced(sender, digest, purpose, pays=pays)
+            return self._ring.announce(sender, digest, purpose, pays=pays)
         # A moment ago it was the active key, there, which its intent has on record.
-        known = self._ring.opened(sender, str(refund.key_id))
+        known = self._ring.cached_signer(sender, str(refund.key_id))
         return known or self._ring.signer(sender)
 
     def _record(

@@ -101,7 +101,7 @@ class Worker:
 
     def _watch(self) -> None:
         try:
-            ring = self._ring.look()
+            ring = self._ring.refresh()
         except HotWalletError as e:
             self._log.warning("watch-failed", network=None, code=e.code)
             return
@@ -168,7 +168,7 @@ class Worker:
         address = refund.sender or refund.swept_from
         if address is not None:
             return address
-        active = find_active_key(self._ring.known())
+        active = find_active_key(self._ring.cached_keys())
         return "" if active is None else active.address
 
     def _postpone(self, refund: Refund, trouble: HotWalletError) -> None:

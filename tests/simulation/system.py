@@ -130,7 +130,7 @@ class Parts:
             self.store,
             {"local": self.chains["local"].network},
             self.lifecycle,
-            wallets=lambda: [key.address for key in self.ring.known()],
+            wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self._process.clock,
             timer=self._process.timer,
             sleep=self._process.pause,
@@ -216,6 +216,6 @@ def _accept(parts: Parts) -> None:
 
 
 def _sweep(parts: Parts) -> None:
-    for key in parts.ring.look():
+    for key in parts.ring.refresh():
         if key.state in FORMER:
             parts.sweeper.sweep(key.address, _OPERATOR)

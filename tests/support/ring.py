@@ -81,7 +81,6 @@ class System:
         self.log = LogCapture()
         logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[self.log])
         self.audit = AuditLog(logger, journal=store)
-        self.signers = SignerFactory(self.directory, self.audit)
         first = key_at(self.address(OLD), key_id=OLD)
         self.old = first if is_empty else store.enrol(first)
 
@@ -92,6 +91,11 @@ class System:
     def notify(self, document: Any) -> None:
         """Take note of an alert."""
         self.told.append(document)
+
+    @property
+    def signers(self) -> SignerFactory:
+        """What opens the signers of keys in the directory."""
+        return SignerFactory(self.directory, self.audit)
 
     def rotation(self, store: Any = None, *, needs_funds: bool = False) -> Rotation:
         """Return a rotation as a process that starts now has it."""

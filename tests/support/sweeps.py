@@ -59,7 +59,7 @@ def given_up(world: World) -> None:
 def rolled_back(world: World) -> None:
     """Make the former key the active one again."""
     address = world.signer.address
-    former = next(key for key in world.ring.look() if key.address == address)
+    former = next(key for key in world.ring.refresh() if key.address == address)
     made_active(world.store, former)
 
 

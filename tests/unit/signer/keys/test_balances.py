@@ -52,7 +52,7 @@ def test_what_anvil_knows(fresh_anvil: DevChain) -> None:
     assert float(after.tokens["TUSD"]) > 0
     assert list(after.warnings()) == []
     assert list(before.warnings()) == [
-        "local: the new address has no coin to pay for gas",
+        "local: the new address has no coin for gas",
         "local: the new address holds no TUSD",
     ]
 

@@ -53,7 +53,7 @@ def test_a_relocation(system: System) -> None:
         system.old, key_id=ELSEWHERE, version=1, updated_at=system.clock()
     )
     assert list(system.store.keys()) == [relocated.key]
-    assert "old place" in relocated.warnings[0]
+    assert "old key id" in relocated.warnings[0]
     assert system.directory.devices[ELSEWHERE].calls == 1
     assert system.directory.devices[OLD].calls == 0
     assert system.told == []

@@ -52,7 +52,7 @@ def test_a_retirement_is_on_record_once(world: World) -> None:
     logger = structlog.wrap_logger(records, processors=[capture])
     keeper = KeyRetirement(world.store, log(logger, journal=world.store), FakeClock())
     for _ in range(2):
-        keeper.retire([key.address for key in world.ring.known()])
+        keeper.retire([key.address for key in world.ring.cached_keys()])
     world.store.seal()
     last = world.store.sealed(0, 1000)[-1].record.fields
     retired = world.store.keys()[-1]
@@ -80,10 +80,10 @@ def test_a_ledger_that_does_not_answer(world: World) -> None:
         world.clock,
     )
     with structlog.testing.capture_logs() as events:
-        keeper.retire([key.address for key in world.ring.known()])
+        keeper.retire([key.address for key in world.ring.cached_keys()])
 
     assert [(event["event"], event["code"]) for event in events] == [
-        ("keys-not-kept", "store-unavailable")
+        ("key-retirement-failed", "store-unavailable")
     ]
     assert world.store.keys()[-1].state is KeyState.DRAINING
 

@@ -239,7 +239,7 @@ def test_from_a_key_that_is_not_active(system: System) -> None:
 
     assert (problem.status, problem.code) == (409, "conflict")
     assert system.address(OLD) in (problem.detail or "")
-    assert "keys block" in (problem.detail or "")
+    assert "keys revoke" in (problem.detail or "")
     assert list(system.store.keys()) == before
     assert system.directory.devices[NEW].calls == 0
     assert ("rotation", "conflict") in system.outcomes

@@ -219,7 +219,7 @@ def test_a_key_that_was_relocated(system: System, name: str) -> None:
     signer, warnings = _enrolment(system).settle(name, system.address(NEW))
 
     assert signer.key_id == ELSEWHERE
-    told = ["relocated" in warning for warning in warnings]
+    told = ["failed over" in warning for warning in warnings]
     assert told == ([True] if name == REPLICA else [])
 
 
@@ -238,7 +238,7 @@ def test_an_alias_that_cannot_be_looked_up(
 
     (refusal,) = refused.value.refusals
     assert refusal.code == "kms-signing-error"
-    assert "an ARN needs no look" in str(refusal)
+    assert "needs no lookup" in str(refusal)
 
 
 def test_an_alias_of_a_key_that_was_relocated(system: System) -> None:

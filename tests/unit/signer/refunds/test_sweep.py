@@ -169,7 +169,7 @@ def test_open_refunds_are_in_the_way(world: World, left: Left) -> None:
     """They need the coin; which one it is, is told."""
     rolled_back(world)
     refund = world.step(world.accepted())
-    made_active(world.store, world.ring.look()[1])
+    made_active(world.store, world.ring.refresh()[1])
 
     with pytest.raises(ConflictError, match=refund.id):
         sweeper(world).plan(world.signer.address)

@@ -193,7 +193,7 @@ def test_the_ring_may_turn_before_it_is_signed(world: World, left: Left) -> None
 def test_a_sweep_of_a_blocked_key_ends(world: World, left: Left) -> None:
     """O8: what was not signed is not tried for ever; a new one is refused."""
     (queued,) = swept(world)
-    key = world.ring.look()[1]
+    key = world.ring.refresh()[1]
     at = world.clock()
     world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
     ended = _worked(world, queued)
@@ -207,7 +207,7 @@ def test_a_sweep_that_a_blocked_key_reserved_ends(world: World, left: Left) -> N
     """O8: it loses its nonce with its key, and then there is nothing to wait for."""
     (row,) = swept(world)
     world.step(row)
-    key = world.ring.look()[1]
+    key = world.ring.refresh()[1]
     at = world.clock()
     world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
     ended = _worked(world, row)
@@ -221,7 +221,7 @@ def test_a_sweep_that_a_blocked_key_sent_is_for_a_person(
     """O8: its bytes go to the active key, and are sent on until they are mined."""
     (row,) = swept(world)
     world.step(row, times=3)
-    key = world.ring.look()[1]
+    key = world.ring.refresh()[1]
     at = world.clock()
     world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
     ended = _worked(world, row)
@@ -232,7 +232,7 @@ def test_a_sweep_that_a_blocked_key_sent_is_for_a_person(
 def test_a_rotation_under_way_ends_nothing(world: World, left: Left) -> None:
     """While the former key is pending its sweep waits; it may be a former one again."""
     (row,) = swept(world)
-    key = world.ring.look()[1]
+    key = world.ring.refresh()[1]
     pending = world.store.begin_rotation(key, world.clock())
     with pytest.raises(KeyUnusableError):
         world.step(row)
