@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from signer.alerts import Alert, Alerts
-from signer.deadline import LATE, Deadlines
+from signer.deadline import TIMEOUT_MESSAGE, Deadlines
 from signer.errors import (
     BackendUnavailableError,
     NewKeyUnhealthyError,
@@ -99,11 +99,11 @@ class CandidateTester:
 
     def _within_deadline(self, work: Callable[[], Key], name: str) -> Key:
         pending = self._deadlines.start(work, name="new-key", subject=name)
-        if not pending.is_begun:
+        if not pending.is_started:
             raise SelfTestPendingError(_PENDING)
         try:
             if not pending.wait(_STEP_SECONDS):
-                raise BackendUnavailableError(LATE)
+                raise BackendUnavailableError(TIMEOUT_MESSAGE)
             return pending.result()
         except SigningError as e:
             if isinstance(e, RecoveryError):

@@ -7,7 +7,7 @@ both changes.
 
 from collections.abc import Sequence
 
-from signer.addresses import parse_address, shown_address
+from signer.addresses import parse_address, redact_address
 from signer.audit.log import AuditLog
 from signer.errors import (
     ConflictError,
@@ -58,7 +58,7 @@ class Revocation:
             "block-intent",
             actor,
             refused="block-refused",
-            key_address=shown_address(address),
+            key_address=redact_address(address),
         ):
             parsed = parse_address(address, field="address")
             return self.revoke_during_rotation(parsed, actor)

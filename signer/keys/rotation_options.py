@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from signer.addresses import shown_address
+from signer.addresses import redact_address
 from signer.errors import HotWalletError, NewKeyUnhealthyError
 from signer.keys.admin_audit import Facts
 from signer.keys.balances import AddressBalance
@@ -41,7 +41,7 @@ class RotationOptions:
         """Return the options as fields of an audit record."""
         facts: Facts = {"rehearsal": self.dry_run, "compromised": self.compromised}
         if self.active_address is not None:
-            facts["active_address"] = shown_address(self.active_address)
+            facts["active_address"] = redact_address(self.active_address)
         return facts
 
     def should_alert(self, error: HotWalletError) -> bool:

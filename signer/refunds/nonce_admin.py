@@ -8,7 +8,7 @@ transactions accepted, has a name beside it.
 
 from collections.abc import Callable, Mapping, Sequence
 
-from signer.addresses import parse_address, shown_address
+from signer.addresses import parse_address, redact_address
 from signer.chain.chain import Chain
 from signer.errors import (
     ConflictError,
@@ -112,7 +112,7 @@ class NonceAdmin:
         """
         changed = {}
         for name in self._names(network):
-            facts: Facts = {"network": name, "address": shown_address(address)}
+            facts: Facts = {"network": name, "address": redact_address(address)}
             with self._admin_audit.attempt(
                 "nonce-abandon-intent", actor, refused="nonce-abandon", **facts
             ):

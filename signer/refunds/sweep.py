@@ -10,7 +10,7 @@ move everything once.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from signer.addresses import parse_address, shown_address
+from signer.addresses import parse_address, redact_address
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
@@ -69,7 +69,7 @@ class Sweeper:
         Raises:
             HotWalletError: As ``plan``; what was accepted before stays accepted.
         """
-        asked: Facts = {"address": shown_address(address)}
+        asked: Facts = {"address": redact_address(address)}
         with self._admin_audit.attempt("sweep-intent", actor, refused="sweep", **asked):
             address = parse_address(address, field="address")
             recipient = self._ring.active().key.address

@@ -2,7 +2,7 @@
 
 import pytest
 
-from signer.addresses import parse_address, shown_address
+from signer.addresses import parse_address, redact_address
 from signer.errors import InvalidInputError
 
 
@@ -38,5 +38,5 @@ def test_what_is_none_is_refused(text: str) -> None:
 
 def test_what_may_be_shown() -> None:
     """An address in any spelling is, and of anything else eight characters."""
-    assert shown_address(ADDRESS.upper().replace("0X", "0x")).endswith("93228")
-    assert shown_address("1234abcd-12ab-34cd-56ef-1234567890ab") == "1234abcd..."
+    assert redact_address(ADDRESS.upper().replace("0X", "0x")).endswith("93228")
+    assert redact_address("1234abcd-12ab-34cd-56ef-1234567890ab") == "1234abcd..."

@@ -76,7 +76,7 @@ def test_names_do_not_stand_in_each_others_way(released: Event) -> None:
 
 def test_as_many_as_are_allowed(released: Event) -> None:
     """Two may be under way where two are allowed, and not three."""
-    deadlines = Deadlines(at_once=2)
+    deadlines = Deadlines(per_subject=2)
     begun = [deadlines.start(released.wait, name="two") for _ in range(3)]
     released.set()
 
@@ -85,16 +85,16 @@ def test_as_many_as_are_allowed(released: Event) -> None:
 
 def test_subjects_do_not_stand_in_each_others_way(released: Event) -> None:
     """Of work with one name what hangs is refused for its own subject alone."""
-    deadlines = Deadlines(in_all=3)
+    deadlines = Deadlines(total=3)
     begun = [
         deadlines.start(released.wait, name="key", subject=subject)
         for subject in ("a", "a", "b", "c", "d")
     ]
     released.set()
 
-    assert [pending.is_begun for pending in begun] == [True, False, True, True, False]
-    assert all(pending.wait(5) for pending in begun if pending.is_begun)
-    assert deadlines.start(lambda: None, name="key", subject="d").is_begun
+    assert [pending.is_started for pending in begun] == [True, False, True, True, False]
+    assert all(pending.wait(5) for pending in begun if pending.is_started)
+    assert deadlines.start(lambda: None, name="key", subject="d").is_started
 
 
 def test_what_ends_after_all_makes_room() -> None:

@@ -242,7 +242,7 @@ def test_relocations_again_and_again(sqlite_store: SQLStore) -> None:
 
     sqlite_store.enrol(key_of(first))
     ring = _ring_of_places(altered(sqlite_store, keys=keys), first, there)
-    with pytest.raises(KeyRotatedError, match="ring changes"):
+    with pytest.raises(KeyRotatedError, match="ring changed"):
         ring.announce(first.address, DIGEST, PURPOSE)
 
 

@@ -497,7 +497,7 @@ def test_a_ring_that_cannot_be_read_stops_no_pass(world: World) -> None:
         raise StoreUnavailableError("gone")
 
     worker = _worker(world)
-    worker._ring = altered(world.ring, look=gone)
+    worker._ring = altered(world.ring, refresh=gone)
     with capture_logs() as logs:
         worker.work()
 
@@ -516,7 +516,7 @@ def test_a_ring_that_goes_away_lets_no_claim_lie(world: World) -> None:
         raise StoreUnavailableError("gone")
 
     worker = _worker(world)
-    worker._ring = altered(world.ring, known=gone)
+    worker._ring = altered(world.ring, cached_keys=gone)
     worker.work()
 
     assert [world.stored(refund).blocked_by for refund in refunds] == [
