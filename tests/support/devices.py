@@ -108,8 +108,8 @@ def past_the_order(recovery_id: int) -> tuple[bytes, bytes, bytes]:
     """
     Return a digest, a key, and its DER signature that needs recovery id 2 or 3.
 
-    For such a signature R.x is at least N, which no search for a nonce would find.  So R
-    is chosen first, and the key is recovered from it.
+    Then R.x is at least N, which no search for a nonce would find.  So R is chosen
+    first, and the key is recovered from it.
     """
     r = next(abscissas(N + 1)) - N
     digest = bytes(31) + b"\x07"
