@@ -200,7 +200,7 @@ def settle_key(
     Make sure that the ring has an active key; return its signer, and warnings.
 
     Raises:
-        ConfigurationError: As ``self_test_key`` and ``StartupKey.settle``.
+        ConfigurationError: As ``self_test_key`` and ``StartupKey.open``.
     """
     audit = AuditLog(audit_logger(), journal=store)
     enrolment = StartupKey(
@@ -211,7 +211,7 @@ def settle_key(
     )
     name = settings.kms_key_id or "" if settings.use_kms else settings.pkcs11_key_id
     try:
-        return enrolment.settle(name, settings.wallet_address)
+        return enrolment.open(name, settings.wallet_address)
     except InvalidInputError as e:
         problem = Refusal("kms-not-configured", f"KMS_KEY_ID {e}")
     except StoreError as e:

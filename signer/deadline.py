@@ -90,23 +90,23 @@ class Deadlines:
         *subject* is unfinished.  Only the name appears in the thread's name, because a
         subject may be a secret.
         """
-        place = (name, subject)
+        kind = (name, subject)
         with self._lock:
-            if not self._has_room(place):
+            if not self._has_room(kind):
                 return Refused(work)
-            self._running[place] += 1
+            self._running[kind] += 1
         pending = Pending(work)
         context = contextvars.copy_context()
         thread = Thread(
             target=context.run,
-            args=(self._run, pending, place),
+            args=(self._run, pending, kind),
             name=f"deadline-{name}",
             daemon=True,  # A hanging thread must not keep the process alive.
         )
         try:
             thread.start()
         except RuntimeError:  # The system cannot start another thread.
-            self._release(place)
+            self._release(kind)
             return Refused(work)
         return pending
 
@@ -131,19 +131,19 @@ class Deadlines:
             raise late(TIMEOUT_MESSAGE)
         return pending.result()
 
-    def _has_room(self, place: tuple[str, str]) -> bool:
+    def _has_room(self, kind: tuple[str, str]) -> bool:
         if self._total is not None and self._running.total() >= self._total:
             return False
-        return self._running[place] < self._per_subject
+        return self._running[kind] < self._per_subject
 
-    def _run(self, pending: Pending[T], place: tuple[str, str]) -> None:
+    def _run(self, pending: Pending[T], kind: tuple[str, str]) -> None:
         pending.perform()
         # First, so that a caller who sees the work done can start the next at once.
-        self._release(place)
+        self._release(kind)
         pending.finish()
 
-    def _release(self, place: tuple[str, str]) -> None:
+    def _release(self, kind: tuple[str, str]) -> None:
         with self._lock:
-            self._running[place] -= 1
-            if not self._running[place]:
-                del self._running[place]  # Callers may use any number of subjects.
+            self._running[kind] -= 1
+            if not self._running[kind]:
+                del self._running[kind]  # Callers may use any number of subjects.

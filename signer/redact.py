@@ -84,7 +84,7 @@ def cut_key_ids(text: str) -> str:
     >>> cut_key_ids("No such command '1234abcd-12ab-34cd-56ef-1234567890ab'.")
     "No such command '1234abcd...'."
     """
-    return _KEY_IDS.sub(lambda found: key_prefix(found[0]), text)
+    return _KEY_IDS.sub(lambda match: key_prefix(match[0]), text)
 
 
 def redact_event(

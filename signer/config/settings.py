@@ -166,7 +166,7 @@ class Settings(BaseModel):
                 without the values.
         """
         names = {field.alias for field in cls.model_fields.values()}
-        given = {
+        values = {
             name: value.strip()
             for name, value in environ.items()
             if name in names and value.strip()
@@ -175,7 +175,7 @@ class Settings(BaseModel):
             name.upper() == RAW_KEY and value.strip() for name, value in environ.items()
         )
         try:
-            return cls.model_validate({**given, "raw_key_present": raw_key_present})
+            return cls.model_validate({**values, "raw_key_present": raw_key_present})
         except ValidationError as e:
             raise ConfigurationError(
                 *(

@@ -109,7 +109,12 @@ class Failover:
             rehearsal=dry_run,
         ):
             result = self._fail_over(name, actor, dry_run=dry_run)
-        self._log.info(result.status, address=result.key.address, actor=actor.name)
+        self._log.info(
+            "key-failover-succeeded",
+            status=result.status,
+            address=result.key.address,
+            actor=actor.name,
+        )
         return result
 
     def _fail_over(self, name: str, actor: Actor, *, dry_run: bool) -> FailoverResult:

@@ -180,7 +180,7 @@ class KeyRing:
         self._cache = _Cache(epoch, at, tuple(self._store.keys()))
 
     def _signer(self, key: Key) -> Signer:
-        place = (key.address, key.key_id)
-        cached = self._signers.get(place)
+        cache_key = (key.address, key.key_id)
+        cached = self._signers.get(cache_key)
         # Threads may open the same key concurrently; the first signer is kept.
-        return cached or self._signers.setdefault(place, self._open_signer(key))
+        return cached or self._signers.setdefault(cache_key, self._open_signer(key))

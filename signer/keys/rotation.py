@@ -194,7 +194,12 @@ class Rotation:
             **options.facts(),
         ):
             result = self._rotate(name, actor, options)
-        self._log.info(result.status, address=result.key.address, actor=actor.name)
+        self._log.info(
+            "key-rotation-succeeded",
+            status=result.status,
+            address=result.key.address,
+            actor=actor.name,
+        )
         return result
 
     def _rotate(

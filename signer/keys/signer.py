@@ -168,7 +168,7 @@ class Signer:
         outcome = "internal-error"
         signature = None
         try:
-            signature = self._sign_and_time(digest, attempt)
+            signature = self._sign_with_retry(digest, attempt)
         except HotWalletError as e:
             outcome = e.code
             self._report(purpose, e)
@@ -207,12 +207,12 @@ class Signer:
         elif purpose.operation is not Operation.SELF_TEST:
             self._alarm.failed(self.address, error)
 
-    def _sign_and_time(self, digest: bytes, attempt: "_Attempt") -> Signature:
+    def _sign_with_retry(self, digest: bytes, attempt: "_Attempt") -> Signature:
         started = self._timer()
         try:
             return self._sign_and_verify(digest, attempt)
         except UnrepresentableError:
-            # The next signature has another R.  A second failure is not chance.
+            # The next signature has another R.  Two failures in a row are not chance.
             return self._sign_and_verify(digest, attempt)
         finally:
             attempt.seconds = self._timer() - started

@@ -57,11 +57,9 @@ class StartupKey:
         self._self_test = self_test
         self._clock = clock
 
-    def settle(
-        self, name: str, expected_address: str | None
-    ) -> tuple[Signer, list[str]]:
+    def open(self, name: str, expected_address: str | None) -> tuple[Signer, list[str]]:
         """
-        Self-test the active key; enrol the key *name* first if there is none.
+        Open and self-test the active key; enrol the key *name* if there is none.
 
         *expected_address* is the configured ``WALLET_ADDRESS``.
 
@@ -76,12 +74,12 @@ class StartupKey:
         """
         for _ in range(_MAX_TRIES):
             try:
-                return self._settle(name, expected_address)
+                return self._open(name, expected_address)
             except KeyRotatedError:
                 continue
         raise KeyRotatedError("the active key changed during every self-test")
 
-    def _settle(
+    def _open(
         self, name: str, expected_address: str | None
     ) -> tuple[Signer, list[str]]:
         active = self._store.active_key() or self._enrol(name, expected_address)

@@ -58,7 +58,7 @@ def _self_test(
 
 def _refusal(system: System, name: str, address: str | None = None) -> str:
     with pytest.raises(ConfigurationError) as raised:
-        _startup_key(system).settle(name, address)
+        _startup_key(system).open(name, address)
     (refusal,) = raised.value.refusals
     assert name not in refusal.message
     return refusal.code
@@ -75,7 +75,7 @@ def test_first_key_is_enrolled(system: System, *, given: bool) -> None:
     """An empty ring gets the configured key after a self-test."""
     store = _emptied(system)
     expected = system.address(NEW).lower() if given else None
-    signer, warnings = _startup_key(system).settle(NEW, expected)
+    signer, warnings = _startup_key(system).open(NEW, expected)
     active = store.active_key()
 
     assert active is not None
@@ -90,8 +90,8 @@ def test_alias_is_enrolled_by_its_key_id(system: System) -> None:
     """O7: the enrolled id is the permanent one that the alias resolved to."""
     store = _emptied(system)
     system.directory.aliases["alias/first"] = NEW
-    _startup_key(system).settle("alias/first", None)
-    again = _startup_key(system).settle("alias/first", None)
+    _startup_key(system).open("alias/first", None)
+    again = _startup_key(system).open("alias/first", None)
     active = store.active_key()
 
     assert active is not None
@@ -114,10 +114,10 @@ def test_bad_key_is_not_enrolled(system: System, fault: str) -> None:
 
 def test_ring_decides_after_a_rotation(system: System) -> None:
     """O5: a process with the old setting signs with the new key, and warns."""
-    before = _startup_key(system).settle(OLD, system.address(OLD))
+    before = _startup_key(system).open(OLD, system.address(OLD))
     made_active(system.store, key_at(system.address(NEW), key_id=NEW))
-    behind = _startup_key(system).settle(OLD, system.address(OLD))
-    caught_up = _startup_key(system).settle(NEW, system.address(NEW))
+    behind = _startup_key(system).open(OLD, system.address(OLD))
+    caught_up = _startup_key(system).open(NEW, system.address(NEW))
 
     assert (before[0].address, before[1]) == (system.address(OLD), [])
     assert (behind[0].address, len(behind[1])) == (system.address(NEW), 1)
@@ -132,7 +132,7 @@ def test_bare_id_of_an_arn_needs_no_lookup(system: System) -> None:
     made_active(system.store, key_at(system.address(OTHER), key_id=arn))
     system.directory.devices.pop(OTHER)
 
-    assert _startup_key(system).settle(OTHER, None)[1] == []
+    assert _startup_key(system).open(OTHER, None)[1] == []
 
 
 @pytest.mark.parametrize("name", [OTHER, "nowhere"])
@@ -155,7 +155,7 @@ def test_key_activated_after_the_backup_is_refused(system: System, state: str) -
 
     assert _refusal(system, NEW) == "key-not-in-ring"
     assert _refusal(system, OLD, new.address) == "key-not-in-ring"
-    assert _startup_key(system).settle(OLD, system.address(OLD))[1] == []
+    assert _startup_key(system).open(OLD, system.address(OLD))[1] == []
 
 
 def test_address_outside_the_ring_is_refused(system: System) -> None:
@@ -182,10 +182,10 @@ def test_concurrent_enrolments_have_one_winner(system: System) -> None:
     """Of two concurrent enrolments, the second process uses the first's key."""
     late = altered(system.store, active_key=lambda: None)
 
-    signer, warnings = _startup_key(system, late).settle(OLD, None)
+    signer, warnings = _startup_key(system, late).open(OLD, None)
     assert (signer.key_id, warnings) == (KeyId(OLD), [])
     with pytest.raises(ConfigurationError):
-        _startup_key(system, late).settle(NEW, None)
+        _startup_key(system, late).open(NEW, None)
 
 
 def test_unavailable_ledger_is_an_error(system: System) -> None:
@@ -195,7 +195,7 @@ def test_unavailable_ledger_is_an_error(system: System) -> None:
         raise StoreUnavailableError("the database does not answer")
 
     with pytest.raises(StoreUnavailableError):
-        _startup_key(system, altered(system.store, active_key=unavailable)).settle(
+        _startup_key(system, altered(system.store, active_key=unavailable)).open(
             OLD, None
         )
 
@@ -216,7 +216,7 @@ def _fail_over(system: System, name: str, place: str) -> None:
 def test_configuration_of_another_region_is_accepted(system: System, name: str) -> None:
     """K18: after a failover, a process starts with the ARN of the old region."""
     _fail_over(system, NEW, ELSEWHERE)
-    signer, warnings = _startup_key(system).settle(name, system.address(NEW))
+    signer, warnings = _startup_key(system).open(name, system.address(NEW))
 
     assert signer.key_id == ELSEWHERE
     warned = ["failed over" in warning for warning in warnings]
@@ -234,7 +234,7 @@ def test_alias_lookup_that_fails_is_reported(
 
     system.directory.resolve = resolve  # type: ignore[method-assign]
     with pytest.raises(ConfigurationError) as refused:
-        _startup_key(system).settle("alias/wallet", None)
+        _startup_key(system).open("alias/wallet", None)
 
     (refusal,) = refused.value.refusals
     assert refusal.code == "kms-signing-error"
@@ -246,7 +246,7 @@ def test_alias_of_the_old_region_is_accepted(system: System) -> None:
     _fail_over(system, NEW, ELSEWHERE)
     system.directory.devices[REPLICA] = system.directory.devices[NEW]
     system.directory.aliases["alias/wallet"] = REPLICA
-    signer, warnings = _startup_key(system).settle("alias/wallet", None)
+    signer, warnings = _startup_key(system).open("alias/wallet", None)
 
     assert (signer.key_id, warnings) == (ELSEWHERE, [])
 
@@ -270,7 +270,7 @@ def test_rotation_during_start_up(system: System) -> None:
         return asked[-1]
 
     ledger = altered(system.store, active_key=active_key)
-    signer, _ = _startup_key(system, ledger).settle(NEW, None)
+    signer, _ = _startup_key(system, ledger).open(NEW, None)
 
     assert signer.key_id == NEW
     assert len(asked) == 2
@@ -288,4 +288,4 @@ def test_ring_that_keeps_changing_stops_start_up(system: System) -> None:
 
     ledger = altered(system.store, active_key=active_key)
     with pytest.raises(KeyRotatedError, match="during every self-test"):
-        _startup_key(system, ledger).settle(NEW, None)
+        _startup_key(system, ledger).open(NEW, None)
