@@ -166,7 +166,6 @@ class Parts:
             self.found.store,
             self.signers,
             read_balances=BalanceReader(self.found.chains, Deadlines()),
-            audit=self.audit,
             alerts=self.alerts,
             clock=utc_now,
             needs_funds=self.found.settings.rotation_needs_funds,
@@ -181,11 +180,7 @@ class Parts:
     def failover(self) -> Failover:
         """What fails keys over to a replica when their region fails."""
         return Failover(
-            self.found.store,
-            self.signers,
-            audit=self.audit,
-            alerts=self.alerts,
-            clock=utc_now,
+            self.found.store, self.signers, alerts=self.alerts, clock=utc_now
         )
 
     @property

@@ -47,12 +47,11 @@ class AdminAudit:
         Record the event *intent*, run the block, and record *refused* if it raises.
 
         The block records its own success, with ``write`` or in the commit that makes
-        the change.  *should_alert* decides which errors raise the alert
-        ``rotation-refused``.
+        the change.  *should_alert* selects the errors that alert ``rotation-refused``.
 
         Raises:
             StoreError: The intent cannot be recorded; the block did not run.
-            HotWalletError: The error that the block raised.
+            HotWalletError: The block raised this error.
         """
         try:
             self.write(intent, actor, **facts)
@@ -63,7 +62,10 @@ class AdminAudit:
                 self._alerts.sound(
                     Alert.ROTATION_REFUSED, code=reason, actor=actor.name
                 )
-            self._write_refusal(refused, actor, reason, facts)
+            try:
+                self.write(refused, actor, outcome=reason, **facts)
+            except StoreError as unrecorded:
+                self._log.warning("refusal-not-recorded", code=unrecorded.code)
             raise
 
     def write(
@@ -78,15 +80,6 @@ class AdminAudit:
         self._audit.write(
             self._audit.event(event, self._operation, actor, outcome=outcome, **facts)
         )
-
-    def _write_refusal(
-        self, event: str, actor: Actor, reason: str, facts: Facts
-    ) -> None:
-        # The caller must see the error that caused the refusal, not this one.
-        try:
-            self.write(event, actor, outcome=reason, **facts)
-        except StoreError as e:
-            self._log.warning("refusal-not-recorded", code=e.code)
 
 
 def key_facts(name: str, key: Key | None) -> Facts:

@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 import structlog
 
 from signer.alerts import Alerts
-from signer.audit.log import AuditLog
 from signer.errors import (
     ConflictError,
     NewKeyUnhealthyError,
@@ -69,16 +68,15 @@ class Failover:
         store: KeyStore,
         signers: SignerFactory,
         *,
-        audit: AuditLog,
         alerts: Alerts,
         clock: Clock,
     ) -> None:
         self._store = store
         self._backend = signers.directory.name
-        self._audit = audit
+        self._audit = signers.audit
         self._clock = clock
         self._tester = CandidateTester(signers, alerts, clock)
-        self._admin_audit = AdminAudit(audit, _OPERATION, alerts)
+        self._admin_audit = AdminAudit(signers.audit, _OPERATION, alerts)
         self._log = structlog.get_logger("keys")
 
     def fail_over(

@@ -114,13 +114,12 @@ class KeyRing:
         Do not use them to decide whether a key may sign.
         """
         if self._timer() - self._cache.at >= _CACHE_SECONDS:
-            self._refresh(self._cache.epoch)
+            return self.refresh()
         return self._cache.keys
 
     def refresh(self) -> Sequence[Key]:
         """Read and return every key, the latest epoch first."""
-        self._refresh(self._cache.epoch)
-        return self._cache.keys
+        return self._refresh(self._cache.epoch)
 
     def cached_key(self, address: str) -> Key | None:
         """Return the key with *address* among ``cached_keys``."""
@@ -175,9 +174,10 @@ class KeyRing:
                 continue
         raise KeyRotatedError("the active key changed during every attempt to sign")
 
-    def _refresh(self, epoch: int | None) -> None:
+    def _refresh(self, epoch: int | None) -> Sequence[Key]:
         at = self._timer()
-        self._cache = _Cache(epoch, at, tuple(self._store.keys()))
+        self._cache = cache = _Cache(epoch, at, tuple(self._store.keys()))
+        return cache.keys
 
     def _signer(self, key: Key) -> Signer:
         cache_key = (key.address, key.key_id)

@@ -27,7 +27,6 @@ import structlog
 
 from signer.addresses import parse_address
 from signer.alerts import Alerts
-from signer.audit.log import AuditLog
 from signer.errors import (
     ConflictError,
     KeyRotatedError,
@@ -153,7 +152,6 @@ class Rotation:
         signers: SignerFactory,
         *,
         read_balances: Callable[[str], Sequence[AddressBalance]],
-        audit: AuditLog,
         alerts: Alerts,
         clock: Clock,
         needs_funds: bool = False,
@@ -162,9 +160,9 @@ class Rotation:
         self._store = store
         self._tester = CandidateTester(signers, alerts, clock)
         self._read_balances = read_balances
-        self._audit = audit
-        self._admin_audit = AdminAudit(audit, _OPERATION, alerts)
-        self._revocation = Revocation(store, audit=audit, clock=clock)
+        self._audit = signers.audit
+        self._admin_audit = AdminAudit(signers.audit, _OPERATION, alerts)
+        self._revocation = Revocation(store, audit=signers.audit, clock=clock)
         self._clock = clock
         self._needs_funds = needs_funds
         self._log = structlog.get_logger("keys")
@@ -225,7 +223,8 @@ class Rotation:
                 continue
             # Read again: a failover may have changed the row since the view was read.
             # None can while the pending row is held.
-            active = self._reload(view.replaced)
+            seen = view.replaced
+            active = seen and find_key(self._store.keys(), seen.address)
             return self._take_over(pending, active, actor, options)
         raise RotationInProgressError(
             "other processes keep changing the ring; try again"
@@ -323,9 +322,6 @@ class Rotation:
         )
         self._audit.tell(record)
         return activated
-
-    def _reload(self, key: Key | None) -> Key | None:
-        return None if key is None else find_key(self._store.keys(), key.address)
 
     def _reject(self, pending: Key, reason: str) -> None:
         # The caller must see the first error.  A row that stays pending is released

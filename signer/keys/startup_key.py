@@ -27,18 +27,12 @@ _MAX_TRIES = 3
 
 
 class SelfTest(Protocol):
-    """The start-up guard's test of a key."""
+    """The start-up guard's test of a key: ``self_test_key`` with its settings."""
 
     def __call__(
         self, open_signer: Callable[[], Signer], *, while_active: bool = False
     ) -> Signer:
-        """
-        Return the signer that *open_signer* opens, after a test signature.
-
-        Raises:
-            KeyRotatedError: With *while_active*: the key is not the ring's active key.
-            ConfigurationError: The key does not sign.
-        """
+        """Return the signer that *open_signer* opens, after a test signature."""
 
 
 class StartupKey:

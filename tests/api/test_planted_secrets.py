@@ -69,7 +69,6 @@ def _rotating(
         store,
         SignerFactory(backend, audit),
         read_balances=lambda address: (),
-        audit=audit,
         alerts=Alerts(store),
         clock=clock,
     )

@@ -103,7 +103,6 @@ class System:
             store or self.store,
             self.signers,
             read_balances=lambda address: self.holdings,
-            audit=self.audit,
             alerts=Alerts(self.store, self),
             clock=self.clock,
             needs_funds=needs_funds,
@@ -122,7 +121,6 @@ class System:
         return Failover(
             store or self.store,
             self.signers,
-            audit=self.audit,
             alerts=Alerts(self.store, self),
             clock=self.clock,
         )

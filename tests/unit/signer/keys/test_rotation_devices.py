@@ -42,7 +42,6 @@ def _rotation(store: SQLStore, device: KeyDirectory) -> Rotation:
         store,
         SignerFactory(device, audit),
         read_balances=lambda address: (),
-        audit=audit,
         alerts=Alerts(store),
         clock=utc_now,
     )
