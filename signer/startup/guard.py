@@ -222,7 +222,7 @@ def _production_refusals(
         (
             settings.raw_key_present,
             "raw-key-forbidden",
-            f"{RAW_KEY} is set; unset it, and destroy every copy of the key",
+            f"{RAW_KEY} is set; unset it, and move the funds: the key was exposed",
         ),
         (
             settings.pkcs11_module is not None,
