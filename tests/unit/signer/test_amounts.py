@@ -1,4 +1,4 @@
-"""Amounts are decimal strings outside and integers inside, and never floats."""
+"""Amounts are decimal strings in the API and integers inside, never floats."""
 
 from fractions import Fraction
 
@@ -17,7 +17,7 @@ decimals_of_tokens = st.integers(0, 36)
 
 @given(units=st.integers(1, MAX_UINT256), decimals=decimals_of_tokens)
 def test_amounts_survive_the_round_trip(units: int, decimals: int) -> None:
-    """Every uint256 above zero is written and read back, for all decimals."""
+    """Every uint256 above zero is formatted and parsed back, for all decimals."""
     amount = format_units(units, decimals)
 
     assert parse_units(amount, decimals) == units
@@ -29,10 +29,8 @@ def test_amounts_survive_the_round_trip(units: int, decimals: int) -> None:
     fraction=st.text("0123456789", max_size=40),
     decimals=decimals_of_tokens,
 )
-def test_parsing_is_what_exact_arithmetic_says(
-    whole: int, fraction: str, decimals: int
-) -> None:
-    """An amount is its digits shifted, or it is refused."""
+def test_parsing_is_exact(whole: int, fraction: str, decimals: int) -> None:
+    """An amount is parsed as exact arithmetic does, or it is refused."""
     amount = f"{whole}.{fraction}" if fraction else str(whole)
     try:
         units = parse_units(amount, decimals)
@@ -55,8 +53,8 @@ def test_parsing_is_what_exact_arithmetic_says(
         ("1." + "0" * 36, 36, 10**36),
     ],
 )
-def test_good_amounts(amount: str, decimals: int, units: int) -> None:
-    """Trailing zeros count nothing; the least and the greatest are accepted."""
+def test_valid_amounts(amount: str, decimals: int, units: int) -> None:
+    """Trailing zeros do not count; the smallest and largest amounts are accepted."""
     assert parse_units(amount, decimals) == units
 
 
@@ -98,8 +96,8 @@ def test_good_amounts(amount: str, decimals: int, units: int) -> None:
         "1." + "0" * 37,
     ],
 )
-def test_integer_traps(amount: str) -> None:
-    """Exponents, signs, blanks, other digits, too fine or too much: refused (T9)."""
+def test_malformed_amounts_are_refused(amount: str) -> None:
+    """T9: exponents, signs, blanks, other digits, too many decimals, too much."""
     with pytest.raises(InvalidInputError) as caught:
         parse_units(amount, 6)
 
@@ -109,16 +107,16 @@ def test_integer_traps(amount: str) -> None:
 @pytest.mark.parametrize(
     "amount", [True, False, 1, 1.0, 10**18 + 0.5, None, b"1", []], ids=repr
 )
-def test_what_is_no_text_is_no_amount(amount: str) -> None:
-    """JSON's numbers and booleans are refused like malformed text (T9)."""
+def test_other_json_types_are_refused(amount: str) -> None:
+    """T9: JSON's numbers and booleans are refused like malformed text."""
     with pytest.raises(InvalidInputError) as caught:
         parse_units(amount, 6)
 
     assert caught.value.field == "amount"
 
 
-def test_more_than_a_uint256_is_no_amount() -> None:
-    """The contract could not even be told of it."""
+def test_more_than_a_uint256_is_refused() -> None:
+    """An amount above uint256 cannot be passed to the contract."""
     with pytest.raises(InvalidInputError):
         parse_units(str(MAX_UINT256 + 1), 0)
 
@@ -134,8 +132,8 @@ def test_more_than_a_uint256_is_no_amount() -> None:
         (10**18, 18, "1." + "0" * 18),
     ],
 )
-def test_amounts_are_written_with_all_decimals(
+def test_amounts_are_formatted_with_all_decimals(
     units: int, decimals: int, amount: str
 ) -> None:
-    """The number of digits says how fine the token is."""
+    """The number of digits shows the token's decimals."""
     assert format_units(units, decimals) == amount
