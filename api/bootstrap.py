@@ -16,7 +16,7 @@ from api.auth.jwks import open_keys
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.verification_keys import KeySource
 from api.checkpoint_key import open_signing, require_of_its_own
-from api.container import Foundation, Parts, open_signer
+from api.container import Foundation, Parts
 from api.logs import audit_logger
 from api.services import Services
 from signer.audit.log import AuditLog
@@ -27,7 +27,7 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreE
 from signer.keys.failover import Failover
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer
+from signer.keys.signer import Signer, SignerFactory
 from signer.keys.startup_key import StartupKey
 from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.sweep import Sweeper
@@ -36,7 +36,7 @@ from signer.startup.guard import (
     check_chain,
     check_journal,
     check_settings,
-    prove_key,
+    self_test_key,
 )
 
 
@@ -136,24 +136,24 @@ def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
     return _parts(environ).rotation
 
 
-def build_blocking(environ: Mapping[str, str] = os.environ) -> Revocation:
+def build_revocation(environ: Mapping[str, str] = os.environ) -> Revocation:
     """
-    Return what gives former keys up; it needs no key's device.
+    Return what revokes former keys; it needs no key's device.
 
     Raises:
         ConfigurationError: As ``build_rotation``.
     """
-    return _parts(environ).blocking
+    return _parts(environ).revocation
 
 
-def build_relocation(environ: Mapping[str, str] = os.environ) -> Failover:
+def build_failover(environ: Mapping[str, str] = os.environ) -> Failover:
     """
-    Return what relocates keys; it needs the new place, and not the old one.
+    Return what fails keys over; it needs the replica, and not the old key.
 
     Raises:
         ConfigurationError: As ``build_rotation``.
     """
-    return _parts(environ).relocation
+    return _parts(environ).failover
 
 
 def build_sweeper(environ: Mapping[str, str] = os.environ) -> Sweeper:
@@ -200,19 +200,18 @@ def settle_key(
     Make sure that the ring has an active key; return its signer, and warnings.
 
     Raises:
-        ConfigurationError: As ``prove_key`` and ``StartupKey.settle``.
+        ConfigurationError: As ``self_test_key`` and ``StartupKey.open``.
     """
     audit = AuditLog(audit_logger(), journal=store)
     enrolment = StartupKey(
         store,
-        backend,
-        partial(open_signer, backend, audit),
-        partial(prove_key, settings),
+        SignerFactory(backend, audit),
+        partial(self_test_key, settings),
         utc_now,
     )
     name = settings.kms_key_id or "" if settings.use_kms else settings.pkcs11_key_id
     try:
-        return enrolment.settle(name, settings.wallet_address)
+        return enrolment.open(name, settings.wallet_address)
     except InvalidInputError as e:
         problem = Refusal("kms-not-configured", f"KMS_KEY_ID {e}")
     except StoreError as e:

@@ -1,7 +1,7 @@
 """Joins the parts that the guard has found sound into what processes work with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_network
 from threading import Event, Thread
@@ -28,10 +28,9 @@ from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer
+from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
-from signer.model.key import Key
-from signer.ports import KeyDirectory, KeyId, Ledger, Notifier, utc_now
+from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
@@ -68,10 +67,10 @@ class Parts:
         self.audit = AuditLog(audit_logger(), journal=found.store)
         self.alerts = Alerts(found.store, found.notifier)
         self.lateness = SealingAlert(self.alerts)
-        self.open_signer = partial(open_signer, found.backend, self.audit)
+        self.signers = SignerFactory(found.backend, self.audit)
         alarm = SigningAlarm(self.alerts)
-        # Rotation and relocation say themselves what ails a new key.
-        self.ring = KeyRing(found.store, partial(self.open_signer, alarm=alarm))
+        # Rotation and failover report by themselves when a new key does not sign.
+        self.ring = KeyRing(found.store, replace(self.signers, alarm=alarm).open)
 
     def seal(self) -> None:
         """Seal the audit's records behind the writers, for as long as we live."""
@@ -100,7 +99,7 @@ class Parts:
             self.found.store,
             self.found.networks,
             self.lifecycle,
-            wallets=lambda: [key.address for key in self.ring.known()],
+            wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=utc_now,
         )
 
@@ -112,7 +111,7 @@ class Parts:
             refunds=self.refunds,
             explainer=Explainer(found.store, found.store, found.chains, utc_now),
             rotation=self.rotation,
-            relocation=self.relocation,
+            failover=self.failover,
             ledger=found.store,
             authenticator=found.authenticator
             or JWTVerifier.from_settings(found.settings),
@@ -165,32 +164,23 @@ class Parts:
         """What administrators can ask for."""
         return Rotation(
             self.found.store,
-            self.found.backend,
-            self.open_signer,
-            survey=BalanceReader(self.found.chains, Deadlines()),
-            audit=self.audit,
+            self.signers,
+            read_balances=BalanceReader(self.found.chains, Deadlines()),
             alerts=self.alerts,
             clock=utc_now,
             needs_funds=self.found.settings.rotation_needs_funds,
         )
 
     @property
-    def blocking(self) -> Revocation:
-        """What gives former keys up."""
-        return Revocation(
-            self.found.store, audit=self.audit, alerts=self.alerts, clock=utc_now
-        )
+    def revocation(self) -> Revocation:
+        """What revokes former keys."""
+        return Revocation(self.found.store, audit=self.audit, clock=utc_now)
 
     @property
-    def relocation(self) -> Failover:
-        """What administrators can ask for when a key's region fails."""
+    def failover(self) -> Failover:
+        """What fails keys over to a replica when their region fails."""
         return Failover(
-            self.found.store,
-            self.found.backend,
-            self.open_signer,
-            audit=self.audit,
-            alerts=self.alerts,
-            clock=utc_now,
+            self.found.store, self.signers, alerts=self.alerts, clock=utc_now
         )
 
     @property
@@ -202,7 +192,6 @@ class Parts:
             self.ring,
             self.found.chains,
             audit=self.audit,
-            alerts=self.alerts,
             clock=utc_now,
         )
 
@@ -223,24 +212,3 @@ class Parts:
 
     def _last_signature_at(self) -> float | None:
         return self.ring.active().signer.last_signature_at
-
-
-def open_signer(
-    backend: KeyDirectory,
-    audit: AuditLog,
-    key: Key,
-    *,
-    alarm: SigningAlarm | None = None,
-) -> Signer:
-    """
-    Return the signer of *key*; the device is asked for its public key.
-
-    *alarm* is told when the key cannot be opened, or does not sign.
-
-    Raises:
-        SigningError: There is no such key, it is another one than the ring pinned, or
-            the device does not answer.
-    """
-    return Signer.open(
-        backend, KeyId(key.key_id), audit, expected_address=key.address, alarm=alarm
-    )

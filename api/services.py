@@ -27,7 +27,7 @@ class Services:
     refunds: RefundService
     explainer: Explainer
     rotation: Rotation
-    relocation: Failover
+    failover: Failover
     ledger: Ledger = field(repr=False)
     authenticator: JWTVerifier
     access: AccessControl

@@ -7,14 +7,16 @@ An account for web3.py and eth-account whose key lives in an HSM.
     signed = account.sign_transaction({"to": ..., "chainId": 1, ...})
     w3.eth.send_raw_transaction(signed.raw_transaction)
 
-It answers what ``eth_account.Account.from_key(...)`` answers, in the same bytes but for
-the signature itself, which a device makes anew each time.  There is no key to export,
-so web3.py's signing middleware does not take it, and it refuses what a hot wallet must
-never sign: authorisations that hand the account to a contract (EIP-7702), blobs, and
-transactions without a chain id, which would be valid on every chain (EIP-155).
+It returns the same bytes as ``eth_account.Account.from_key(...)`` except for the
+signature itself, which differs each time.  The key cannot be exported, so web3.py's
+signing middleware does not accept this account.
 
-A wallet that the service pays from pauses at a nonce that its ledger did not give out:
-send nothing of one's own with its key on those networks.
+It refuses what a hot wallet must never sign: authorisations that delegate the account
+to a contract (EIP-7702), blob transactions (EIP-4844), and transactions without a chain
+id, which would be valid on every chain (EIP-155).
+
+Do not send transactions with a key from which the service pays refunds: the service
+pauses a wallet when it finds a nonce that it did not reserve.
 """
 
 from collections.abc import Iterator, Mapping
@@ -61,7 +63,7 @@ class HSMAccount(BaseAccount):
     """
     Signs transactions, messages and typed data with one ``Signer``.
 
-    *actor* is the name that the audit log gives to whoever holds the account.
+    *actor* is the name of the account's user in audit records.
     """
 
     def __init__(self, signer: Signer, actor: str = "account") -> None:
@@ -100,10 +102,14 @@ class HSMAccount(BaseAccount):
 
     def unsafe_sign_hash(self, message_hash: Hash32) -> SignedMessage:
         """
-        Sign 32 bytes as they are.
+        Sign the 32 bytes of *message_hash* as they are.
 
-        A hash that somebody else made may be that of any transaction: prefer
-        ``sign_message``, which cannot sign one.
+        The hash may be that of any transaction.  Prefer ``sign_message``, which cannot
+        sign a transaction.
+
+        Raises:
+            InvalidInputError: *message_hash* is not 32 bytes.
+            SigningError: The device did not sign.
         """
         digest = bytes(HexBytes(message_hash))
         signature = self._signer.sign_digest(
@@ -119,7 +125,7 @@ class HSMAccount(BaseAccount):
         )
 
     def sign_message(self, signable_message: SignableMessage) -> SignedMessage:
-        """Sign an EIP-191 message, v being 27 or 28."""
+        """Sign an EIP-191 message; v is 27 or 28."""
         return self.unsafe_sign_hash(cast("Hash32", message_digest(signable_message)))
 
     def sign_typed_data(
@@ -133,9 +139,10 @@ class HSMAccount(BaseAccount):
         Sign EIP-712 data, given whole or as domain, types and message.
 
         Raises:
-            InvalidInputError: The document does not say what it means.
+            InvalidInputError: The document is not valid EIP-712.
+            SigningError: The device did not sign.
         """
-        with _refused("not a valid EIP-712 document"):
+        with _rejecting("not a valid EIP-712 document"):
             message = encode_typed_data(
                 domain_data, message_types, message_data, full_message
             )
@@ -148,26 +155,28 @@ class HSMAccount(BaseAccount):
         Sign a legacy (EIP-155), type 1 (EIP-2930) or type 2 (EIP-1559) transaction.
 
         Raises:
-            PolicyViolationError: Another type, or no chain id.
+            PolicyViolationError: The type is another one, or there is no chain id.
             InvalidInputError: A field is missing, unknown or malformed.
+            SigningError: The device did not sign.
         """
-        fields = self._own(transaction_dict)
+        fields = self._without_sender(transaction_dict)
         _require_chain(fields)
         if "type" in fields or "maxFeePerGas" in fields or "accessList" in fields:
             return self._sign_typed(fields)
         return self._sign_legacy(fields)
 
-    def _own(self, transaction: Mapping[str, Any]) -> dict[str, Any]:
+    def _without_sender(self, transaction: Mapping[str, Any]) -> dict[str, Any]:
         fields = dict(transaction)
         sender = fields.pop("from", self.address)
         if not is_address(sender) or not is_same_address(sender, self.address):
             raise InvalidInputError(
-                f"from must be this account, {self.address}", field="from"
+                f"from must be the address of this account, {self.address}",
+                field="from",
             )
         return fields
 
     def _sign_typed(self, fields: dict[str, Any]) -> SignedTransaction:
-        with _refused(_MALFORMED):
+        with _rejecting(_MALFORMED):
             unsigned = TypedTransaction.from_dict(fields)
             if unsigned.transaction_type not in _SIGNED_TYPES:
                 raise PolicyViolationError(
@@ -187,7 +196,7 @@ class HSMAccount(BaseAccount):
         return _result(signed.encode(), signature, signature.y_parity)
 
     def _sign_legacy(self, fields: dict[str, Any]) -> SignedTransaction:
-        with _refused(_MALFORMED):
+        with _rejecting(_MALFORMED):
             if unknown := fields.keys() - set(_LEGACY_FIELDS):
                 raise ValueError(unknown)
             chain_id = _integer(fields["chainId"])
@@ -210,13 +219,13 @@ class HSMAccount(BaseAccount):
 
 
 @contextmanager
-def _refused(problem: str, field: str | None = None) -> Iterator[None]:
-    """Raise our error for whatever eth-account stumbles on."""
+def _rejecting(problem: str, field: str | None = None) -> Iterator[None]:
+    """Raise ``InvalidInputError`` for every exception of eth-account."""
     try:
         yield
     except HotWalletError:
         raise
-    except Exception:  # noqa: BLE001 - It promises no kind of exception.
+    except Exception:  # noqa: BLE001 - It documents no exception classes.
         raise InvalidInputError(problem, field=field) from None
 
 
@@ -227,7 +236,7 @@ def _result(raw: bytes, signature: Signature, v: int) -> SignedTransaction:
 
 
 def _require_chain(fields: Mapping[str, Any]) -> None:
-    with _refused("chainId is malformed", field="chainId"):
+    with _rejecting("chainId is malformed", field="chainId"):
         chain_id = _integer(fields.get("chainId", 0))
     if chain_id == 0:
         raise PolicyViolationError(
@@ -240,10 +249,10 @@ def _integer(value: int | str) -> int:
     if isinstance(value, bool):
         raise TypeError("a number must not be a boolean")
     if isinstance(value, str):
-        if not is_0x_prefixed(value):  # "10" would be sixteen.
+        if not is_0x_prefixed(value):  # Otherwise "10" would be read as 16.
             raise ValueError("a number in a string must be 0x-prefixed hex")
         value = to_int(hexstr=value)
-    big_endian_int.serialize(value)  # Refuses whatever is no natural number.
+    big_endian_int.serialize(value)  # Raises for negative numbers.
     return value
 
 

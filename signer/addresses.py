@@ -1,4 +1,4 @@
-"""Addresses that administrators type, and what may be shown of what they typed."""
+"""Parses addresses that administrators type, and redacts other text for the audit."""
 
 import re
 
@@ -20,12 +20,12 @@ _EXPECTED = (
 
 def parse_address(text: str, *, field: str) -> str:
     """
-    Return the address *text*, with its EIP-55 checksum.
+    Return the address *text* with its EIP-55 checksum.
 
-    One in lower case has no checksum to compare, and gets one.
+    An address in lower case has no checksum to verify, and gets one.
 
     Raises:
-        InvalidInputError: It is none, or its checksum is wrong.
+        InvalidInputError: *text* is not an address, or its checksum is wrong.
     """
     if _LOWER.fullmatch(text):
         return to_checksum_address(text)
@@ -34,11 +34,13 @@ def parse_address(text: str, *, field: str) -> str:
     raise InvalidInputError(_EXPECTED, field=field)
 
 
-def shown_address(text: str) -> str:
+def redact_address(text: str) -> str:
     """
-    Return *text* as the audit may have it: what is no address may be a key's id.
+    Return *text* if it is an address, and otherwise only a prefix of it.
 
-    >>> shown_address("1234abcd-12ab-34cd-56ef-1234567890ab")
+    A text that is not an address may be a key id that was entered by mistake.
+
+    >>> redact_address("1234abcd-12ab-34cd-56ef-1234567890ab")
     '1234abcd...'
     """
     return text if _ANY.fullmatch(text) else key_prefix(text)

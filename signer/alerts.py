@@ -1,8 +1,7 @@
 """
-What somebody must look at now: an event, a number, and a word to whoever is on duty.
+Raises alerts: logs each one, counts it, and notifies the operator.
 
-An alert never stands in the way of what it is about: when it cannot be counted or
-passed on, it is logged all the same.
+A failure to count or to notify is logged, and never stops the caller.
 """
 
 from enum import StrEnum
@@ -15,7 +14,7 @@ from signer.redact import sanitize
 
 
 class Alert(StrEnum):
-    """The alerts there are; ``docs/how-to/alarms.md`` says what to do."""
+    """Every alert; ``docs/how-to/alarms.md`` says what to do about each."""
 
     KEY_UNHEALTHY = "key-unhealthy"
     KEY_MISMATCH = "key-mismatch"
@@ -40,7 +39,7 @@ class Alerts:
         self._log = structlog.get_logger("alerts")
 
     def sound(self, alert: Alert, **facts: str | int | None) -> None:
-        """Raise *alert*; *facts* are named as in the log, and hold no secrets."""
+        """Raise *alert* with *facts*, which must not contain secrets."""
         at = self._clock()
         self._log.error("alert", alert=str(alert), **facts)
         if self._counters is not None:
@@ -49,10 +48,10 @@ class Alerts:
             except HotWalletError as e:
                 self._log.warning("alert-not-counted", alert=str(alert), code=e.code)
         if self._notifier is not None:
-            shown = {
+            sanitized = {
                 name: sanitize(fact) if isinstance(fact, str) else fact
                 for name, fact in facts.items()
             }
             self._notifier.notify(
-                {"alert": str(alert), "at": at.isoformat(), "facts": shown}
+                {"alert": str(alert), "at": at.isoformat(), "facts": sanitized}
             )

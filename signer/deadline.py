@@ -1,9 +1,8 @@
 """
-A bound on the wait for work that may know no end of its own.
+Runs work in threads and stops waiting for it after a time limit.
 
-The work goes on in a thread that nobody waits for any more: Python cannot end it.
-How many such threads there can be is bounded, so that a device which hangs costs a
-few threads, and not one for each time that somebody asked.
+Python cannot end a thread, so late work goes on in the background.  The number of such
+threads is bounded: a device that hangs takes a few threads, not one per request.
 """
 
 import contextvars
@@ -17,13 +16,13 @@ from signer.errors import BackendUnavailableError, HotWalletError
 
 T = TypeVar("T")
 
-LATE = "there was no answer in time"
+TIMEOUT_MESSAGE = "there was no answer in time"
 
 
 class Pending(Generic[T]):
-    """Work in a thread of its own, or work that was refused one."""
+    """Work that runs in a thread of its own."""
 
-    is_begun = True
+    is_started = True
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
@@ -32,52 +31,52 @@ class Pending(Generic[T]):
         self._error: BaseException | None = None
 
     def wait(self, seconds: float) -> bool:
-        """Say whether the work is done, after *seconds* at most."""
+        """Wait up to *seconds*, and return whether the work is done."""
         return self._done.wait(max(0.0, seconds))
 
     def result(self) -> T:
-        """Return what the work returned, or raise what it raised; it must be done."""
+        """Return the result of the finished work, or raise its exception."""
         if self._error is not None:
             raise self._error
         return self._value
 
     def perform(self) -> None:
-        """Do the work, and keep what it raises for whoever asks for the result."""
+        """Do the work, and keep its result or its exception."""
         try:
             self._value = self._work()
-        except BaseException as e:  # noqa: BLE001  Another thread's to raise.
+        except BaseException as e:  # noqa: BLE001  `result` raises it.
             self._error = e
 
     def finish(self) -> None:
-        """Wake whoever waits."""
+        """Wake the threads that wait for the work."""
         self._done.set()
 
 
 class Refused(Pending[T]):
-    """Work that is not begun, since too much of its kind never ended."""
+    """Work that was not started, because too much of its kind is unfinished."""
 
-    is_begun = False
+    is_started = False
 
     def wait(self, seconds: float) -> bool:
-        """Say at once that it is not done."""
+        """Return False at once."""
         return False
 
 
 class Deadlines:
     """
-    Starts work, and stops waiting for it when it is late.
+    Starts work in threads, and bounds how much of it is unfinished.
 
-    Threads share one; a process makes its own, after the fork.
+    Instances are thread-safe.  Create them after a fork.
     """
 
-    def __init__(self, at_once: int = 1, in_all: int | None = None) -> None:
+    def __init__(self, per_subject: int = 1, total: int | None = None) -> None:
         """
-        Let *at_once* pieces of work with one name be under way, and no more.
+        Allow up to *per_subject* unfinished pieces of work per name and subject.
 
-        Where the names are the callers', *in_all* bounds all of them together.
+        *total* bounds them for all names together; set it if callers choose subjects.
         """
-        self._at_once = at_once
-        self._in_all = in_all
+        self._per_subject = per_subject
+        self._total = total
         self._running: Counter[tuple[str, str]] = Counter()
         self._lock = Lock()
 
@@ -85,28 +84,29 @@ class Deadlines:
         self, work: Callable[[], T], *, name: str, subject: str = ""
     ) -> Pending[T]:
         """
-        Begin *work* in a thread, with the caller's context, and return at once.
+        Start *work* in a thread, with the caller's context, and return at once.
 
-        While as much work called *name* is under way as may be, on this *subject*, it
-        is not begun.  Threads are called by the name alone: a subject may be a secret.
+        The work is not started while the allowed amount of work with this *name* and
+        *subject* is unfinished.  Only the name appears in the thread's name, because a
+        subject may be a secret.
         """
-        place = (name, subject)
+        kind = (name, subject)
         with self._lock:
-            if not self._has_room(place):
+            if not self._has_room(kind):
                 return Refused(work)
-            self._running[place] += 1
+            self._running[kind] += 1
         pending = Pending(work)
         context = contextvars.copy_context()
         thread = Thread(
             target=context.run,
-            args=(self._run, pending, place),
+            args=(self._run, pending, kind),
             name=f"deadline-{name}",
-            daemon=True,  # A process ends, whatever hangs in it.
+            daemon=True,  # A hanging thread must not keep the process alive.
         )
         try:
             thread.start()
-        except RuntimeError:  # The system has no thread to give.
-            self._ended(place)
+        except RuntimeError:  # The system cannot start another thread.
+            self._release(kind)
             return Refused(work)
         return pending
 
@@ -119,30 +119,31 @@ class Deadlines:
         late: Callable[[str], HotWalletError] = BackendUnavailableError,
     ) -> T:
         """
-        Return what *work* returns, if it does so within *seconds*.
+        Return the result of *work*, which must finish within *seconds*.
 
         Raises:
-            BackendUnavailableError: It does not, or what was begun before it hangs;
-                or what *late* makes of that message instead.
+            BackendUnavailableError: The work did not finish in time, or it was not
+                started because earlier work hangs.  *late*, if given, makes another
+                error from the same message.
         """
         pending = self.start(work, name=name)
         if not pending.wait(seconds):
-            raise late(LATE)
+            raise late(TIMEOUT_MESSAGE)
         return pending.result()
 
-    def _has_room(self, place: tuple[str, str]) -> bool:
-        if self._in_all is not None and self._running.total() >= self._in_all:
+    def _has_room(self, kind: tuple[str, str]) -> bool:
+        if self._total is not None and self._running.total() >= self._total:
             return False
-        return self._running[place] < self._at_once
+        return self._running[kind] < self._per_subject
 
-    def _run(self, pending: Pending[T], place: tuple[str, str]) -> None:
+    def _run(self, pending: Pending[T], kind: tuple[str, str]) -> None:
         pending.perform()
-        # Before anybody sees that it is done: the next one may begin at once.
-        self._ended(place)
+        # First, so that a caller who sees the work done can start the next at once.
+        self._release(kind)
         pending.finish()
 
-    def _ended(self, place: tuple[str, str]) -> None:
+    def _release(self, kind: tuple[str, str]) -> None:
         with self._lock:
-            self._running[place] -= 1
-            if not self._running[place]:
-                del self._running[place]  # Subjects are as many as callers make up.
+            self._running[kind] -= 1
+            if not self._running[kind]:
+                del self._running[kind]  # Callers may use any number of subjects.

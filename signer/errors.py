@@ -1,5 +1,5 @@
 """
-Every error that the system raises on purpose.
+The errors of this project, as one tree.
 
 ::
 
@@ -7,57 +7,57 @@ Every error that the system raises on purpose.
     ├── ConfigurationError           the start-up guard refuses
     ├── RequestError                 the caller's mistake; nothing changed
     │   ├── InvalidInputError        malformed: amount, address, JSON, digest
-    │   ├── PolicyViolationError     well formed, and not allowed
-    │   ├── AuthenticationError      no token, or not one of ours
-    │   ├── PermissionDeniedError    a token without the role
-    │   ├── NotThroughProxyError     a good way in, and not the one to take
-    │   ├── NotFoundError            no such refund
-    │   ├── RateLimitedError         retry: too many of them, or of bad tokens
-    │   └── ConflictError            the key or the reference is taken
+    │   ├── PolicyViolationError     well formed, but not allowed
+    │   ├── AuthenticationError      no token, or an invalid one
+    │   ├── PermissionDeniedError    a token without the required role
+    │   ├── NotThroughProxyError     the request did not come through a trusted proxy
+    │   ├── NotFoundError            no such refund, key or network
+    │   ├── RateLimitedError         retry: too many requests, or too many bad tokens
+    │   └── ConflictError            the current state does not allow the request
     │       ├── IdempotencyMismatchError
-    │       ├── RotationInProgressError  retry: another key is being changed to
+    │       ├── RotationInProgressError  retry: a rotation holds the key ring
     │       ├── InProgressError      retry: the first request is being answered
-    │       └── NotCancellableError  a nonce is spent on it already
+    │       └── NotCancellableError  the refund has a nonce already
     ├── SigningError                 no signature left the process
     │   ├── EncodingError            not strict DER, or out of range
     │   ├── RecoveryError            does not recover to the pinned key
-    │   ├── NewKeyUnhealthyError     the old key goes on serving
-    │   ├── ProofsPendingError       retry: earlier proofs of the key still hang
-    │   └── BackendError             the device said no
+    │   ├── NewKeyUnhealthyError     the new key failed; the old key keeps signing
+    │   ├── SelfTestPendingError     retry: earlier self-tests of the key still hang
+    │   └── BackendError             the device refused or failed
     │       ├── BackendUnavailableError   retry
     │       ├── BackendThrottledError     retry
     │       ├── AccessDeniedError
     │       ├── KeyNotFoundError
     │       └── KeyUnusableError
-    ├── LimitReachedError            retry: so much may not leave at once
-    ├── ChainError                   the node said no
-    │   ├── ChainUnavailableError    retry: what happened is unknown
+    ├── LimitReachedError            retry: a spending limit is reached
+    ├── ChainError                   the node refused or failed
+    │   ├── ChainUnavailableError    retry: the outcome is unknown
     │   ├── ExecutionRevertedError   the call cannot succeed
-    │   ├── InsufficientFundsError   retry: the wallet must be filled
-    │   ├── WalletPausedError        retry: the chain knows more than the ledger
-    │   └── BroadcastRejectedError   the node did not take these bytes
-    └── StoreError                   the database said no
+    │   ├── InsufficientFundsError   retry: the wallet needs funds
+    │   ├── WalletPausedError        retry: the chain has unrecorded transactions
+    │   └── BroadcastRejectedError   the node refused the transaction
+    └── StoreError                   the database refused or failed
         ├── StoreUnavailableError    retry
-        └── StaleStateError          somebody else moved the row first
-            └── KeyRotatedError      another key is the active one now
+        └── StaleStateError          retry: another process changed the row first
+            └── KeyRotatedError      retry: another key is active now
 
-The class says whether to retry (``retryable``) and how a machine calls the
-error (``code``).  Messages are ours: a vendor's words stay in ``__cause__``
-at most, and are never shown, since they name accounts, roles and endpoints.
+A class defines whether to retry (``retryable``) and a stable ``code`` for machines.
+Messages are written by this project.  A vendor's message stays in ``__cause__`` and is
+never shown, because it may name accounts, roles and endpoints.
 """
 
 from typing import ClassVar
 
 
 class HotWalletError(Exception):
-    """Never raised directly."""
+    """The base class of all errors of this project; never raised directly."""
 
     code: ClassVar[str] = "internal-error"
     retryable: ClassVar[bool] = False
 
 
 class ConfigurationError(HotWalletError):
-    """The start-up guard refuses to run.  ``refusals`` says why, a line each."""
+    """The start-up guard refuses to run; ``refusals`` has the reasons."""
 
     code = "configuration"
 
@@ -67,7 +67,7 @@ class ConfigurationError(HotWalletError):
 
 
 class Refusal:
-    """One reason not to start: a stable *code*, and what to do about it."""
+    """One reason not to start: a stable *code*, and a message that says what to do."""
 
     __slots__ = ("code", "message")
 
@@ -83,13 +83,13 @@ class Refusal:
 
 
 class RequestError(HotWalletError):
-    """The caller's mistake.  Nothing was changed."""
+    """The caller made a mistake; nothing was changed."""
 
     code = "bad-request"
 
 
 class InvalidInputError(RequestError):
-    """Malformed input.  ``field`` names the offender where there is one."""
+    """The input is malformed; ``field`` names the invalid field, if there is one."""
 
     code = "invalid-input"
 
@@ -99,7 +99,7 @@ class InvalidInputError(RequestError):
 
 
 class PolicyViolationError(RequestError):
-    """Well formed, and not allowed.  ``rule`` names the row of the policy."""
+    """The policy does not allow the request; ``rule`` names the violated rule."""
 
     code = "policy-violation"
 
@@ -109,31 +109,31 @@ class PolicyViolationError(RequestError):
 
 
 class AuthenticationError(RequestError):
-    """No token, or not one of ours."""
+    """The request has no token, or an invalid one."""
 
     code = "unauthenticated"
 
 
 class PermissionDeniedError(RequestError):
-    """A good token without the role that the route needs."""
+    """The token is valid but lacks the role that the route requires."""
 
     code = "forbidden"
 
 
 class NotThroughProxyError(RequestError):
-    """It came past the proxies that were named, from somewhere else."""
+    """The request did not come through one of the trusted proxies."""
 
     code = "not-through-proxy"
 
 
 class NotFoundError(RequestError):
-    """There is no such thing, or it belongs to somebody else."""
+    """The object does not exist, or it belongs to another client."""
 
     code = "not-found"
 
 
 class RateLimitedError(RequestError):
-    """Too many requests, or refused ones; *retry_after* is in seconds."""
+    """There were too many requests or refusals; *retry_after* is in seconds."""
 
     code = "too-many-requests"
     retryable = True
@@ -144,33 +144,33 @@ class RateLimitedError(RequestError):
 
 
 class ConflictError(RequestError):
-    """The caller's reference is already taken by another refund."""
+    """The current state does not allow it; for example, the reference is taken."""
 
     code = "conflict"
 
 
 class IdempotencyMismatchError(ConflictError):
-    """The idempotency key was used before, for another request."""
+    """The idempotency key was used before for a different request."""
 
     code = "idempotency-mismatch"
 
 
 class RotationInProgressError(ConflictError):
-    """Somebody is rotating to another key at the moment."""
+    """Another rotation or failover is in progress."""
 
     code = "rotation-in-progress"
     retryable = True
 
 
 class InProgressError(ConflictError):
-    """The first request with this key is still being answered; ask again soon."""
+    """The first request with this idempotency key is unfinished; try again soon."""
 
     code = "request-in-progress"
     retryable = True
 
 
 class NotCancellableError(ConflictError):
-    """The refund has its nonce, or is at its end: it cannot be called back."""
+    """The refund has a nonce or a final status, so that it cannot be cancelled."""
 
     code = "not-cancellable"
 
@@ -182,7 +182,7 @@ class SigningError(HotWalletError):
 
 
 class EncodingError(SigningError):
-    """The device's answer is not strict DER, or its numbers are out of range."""
+    """The device's answer is not strict DER, or r or s is out of range."""
 
     code = "signature-encoding"
 
@@ -195,9 +195,9 @@ class RecoveryError(SigningError):
 
 class NewKeyUnhealthyError(SigningError):
     """
-    The key that was to be rotated to did not prove itself; the old one goes on.
+    The new key did not pass its self-test; the old key keeps signing.
 
-    *reason* is the code of what it failed with.
+    *reason* is the code of the error that the self-test failed with.
     """
 
     code = "new-key-unhealthy"
@@ -208,13 +208,13 @@ class NewKeyUnhealthyError(SigningError):
 
     @property
     def may_pass(self) -> bool:
-        """Whether a key's or a grant's first seconds look like this."""
-        # KMS is eventually consistent: it denies, or does not know, what is new.
+        """Whether the error may be temporary, right after the key was created."""
+        # KMS is eventually consistent: new keys and grants take seconds to be visible.
         return self.reason in {AccessDeniedError.code, KeyNotFoundError.code}
 
 
-class ProofsPendingError(SigningError):
-    """Too many proofs of the new key are under way, or hang; it was not asked."""
+class SelfTestPendingError(SigningError):
+    """The device was not asked: too many self-tests of the key are unfinished."""
 
     code = "proofs-pending"
     retryable = True
@@ -222,10 +222,10 @@ class ProofsPendingError(SigningError):
 
 class BackendError(SigningError):
     """
-    The device failed in a way that has no better name.
+    The device failed in a way that no subclass describes.
 
-    ``request_id`` is the device's name of the call, where it told one, and
-    ``attempts`` how often it was asked: either may stand in the device's own log.
+    ``request_id`` is the device's id of the last call, if it returned one, and
+    ``attempts`` is the number of calls; both help to find them in the device's log.
     """
 
     code = "backend-failed"
@@ -235,72 +235,72 @@ class BackendError(SigningError):
 
 
 class BackendUnavailableError(BackendError):
-    """The device did not answer, or answered with a fault of its own."""
+    """The device did not answer, or reported an internal error."""
 
     code = "backend-unavailable"
     retryable = True
 
 
 class BackendThrottledError(BackendError):
-    """The device asks us to slow down."""
+    """The device throttles requests."""
 
     code = "backend-throttled"
     retryable = True
 
 
 class AccessDeniedError(BackendError):
-    """The device does not accept our credentials, or they may not sign."""
+    """The device rejects the credentials, or they have no permission to sign."""
 
     code = "backend-access-denied"
 
 
 class KeyNotFoundError(BackendError):
-    """There is no key with this id, or more than one."""
+    """The device has no key with this id, or several."""
 
     code = "key-not-found"
 
 
 class KeyUnusableError(BackendError):
-    """The key exists and must not or cannot sign: disabled, wrong curve or usage."""
+    """The key exists but cannot be used: disabled, or of the wrong curve or usage."""
 
     code = "key-unusable"
 
 
 class LimitReachedError(HotWalletError):
-    """A limit of value is reached; the refund waits until there is room again."""
+    """A spending limit is reached; the refund waits until it fits in again."""
 
     code = "limit-reached"
     retryable = True
 
 
 class ChainError(HotWalletError):
-    """The node failed in a way that has no better name."""
+    """The node failed in a way that no subclass describes."""
 
     code = "chain-failed"
 
 
 class ChainUnavailableError(ChainError):
-    """The node did not answer.  Whether it acted is *unknown*, never "failed"."""
+    """The node did not answer; whether it acted is *unknown*, never "failed"."""
 
     code = "chain-unavailable"
     retryable = True
 
 
 class ExecutionRevertedError(ChainError):
-    """The contract would revert this call; the message is the decoded reason."""
+    """The contract reverts this call; the message is the decoded revert reason."""
 
     code = "execution-reverted"
 
 
 class InsufficientFundsError(ChainError):
-    """The wallet holds too little of the token; a top-up lets the refund go on."""
+    """The wallet holds too little of a token or coin; the refund waits for a top-up."""
 
     code = "insufficient-funds"
     retryable = True
 
 
 class WalletPausedError(ChainError):
-    """The chain knows nonces that the ledger does not; none is given out meanwhile."""
+    """The chain has transactions that are not in the ledger; no nonce is reserved."""
 
     code = "wallet-paused"
     retryable = True
@@ -308,11 +308,11 @@ class WalletPausedError(ChainError):
 
 class BroadcastRejectedError(ChainError):
     """
-    The node did not take these bytes.
+    The node refused the transaction.
 
     ``reason`` is one of ``nonce-too-low``, ``nonce-too-high``, ``underpriced``,
-    ``insufficient-funds``, ``other``.  None of them says that the transaction
-    was not mined before.
+    ``insufficient-funds`` and ``other``.  The transaction may still have been mined
+    before.
     """
 
     code = "broadcast-rejected"
@@ -323,7 +323,7 @@ class BroadcastRejectedError(ChainError):
 
 
 class StoreError(HotWalletError):
-    """The database failed in a way that has no better name."""
+    """The database failed in a way that no subclass describes."""
 
     code = "store-failed"
 
@@ -336,13 +336,13 @@ class StoreUnavailableError(StoreError):
 
 
 class StaleStateError(StoreError):
-    """Somebody else moved the row first.  Read it again; nothing was changed."""
+    """Another process changed the row first; nothing was changed: read it again."""
 
     code = "stale-state"
     retryable = True
 
 
 class KeyRotatedError(StaleStateError):
-    """Another key is the active one now; nothing was changed."""
+    """Another key, or another id of it, is active now; nothing was changed."""
 
     code = "key-rotated"

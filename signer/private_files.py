@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, wherever the process dies."""
+"""Writes files atomically and privately, and makes them durable."""
 
 import os
 import stat
@@ -10,29 +10,29 @@ from typing import BinaryIO
 
 
 Publish = Callable[[Path, Path], object]
-"""How a file gets its name: ``os.replace``, or ``os.link``, which replaces nothing."""
+"""Names the finished file: ``os.replace``, or ``os.link``, which never overwrites."""
 
 _PRIVATE = 0o600
 
 
 @contextmanager
-def appearing(
+def open_atomic(
     path: Path, publish: Publish = os.replace, *, mode: int = _PRIVATE
 ) -> Iterator[BinaryIO]:
     """
-    Yield a file that gets the name *path* once it is complete, and on the disk.
+    Yield a temporary file that becomes *path* once it is complete and on disk.
 
-    Until then, and if anything fails, *path* is what it was.  Who is killed leaves the
-    draft behind, beside it, with a dot before its name.
+    If the block or the write fails, *path* is unchanged.  A process that is killed
+    leaves the temporary file in the same folder, under a name that begins with a dot.
 
     Raises:
-        OSError: It cannot be written, or *publish* does not give it the name.
+        OSError: The file cannot be written, or *publish* fails.
     """
-    # mkstemp's files are their owner's alone from the start.
+    # mkstemp creates files that only their owner may read.
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as e:
-        e.filename = str(path)  # Nobody asked for the draft.
+        e.filename = str(path)  # The caller does not know the temporary file.
         raise
     draft = Path(name)
     try:
@@ -51,22 +51,22 @@ def write_whole(
     path: Path, content: bytes, publish: Publish = os.replace, *, mode: int = _PRIVATE
 ) -> None:
     """
-    Write *content* to *path*, at once or not at all, for its owner's eyes only.
+    Write *content* to *path* atomically; by default only its owner may read it.
 
     Raises:
-        OSError: As ``appearing``.
+        OSError: As ``open_atomic``.
     """
-    with appearing(path, publish, mode=mode) as file:
+    with open_atomic(path, publish, mode=mode) as file:
         file.write(content)
 
 
 def is_private(descriptor: int) -> bool:
-    """Say whether nobody but its owner may read or write an open file."""
+    """Return whether only its owner may read or write an open file."""
     return not os.fstat(descriptor).st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
 def sync(folder: Path) -> None:
-    """Make renames in *folder* durable."""
+    """Make file names that changed in *folder* durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

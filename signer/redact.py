@@ -1,7 +1,7 @@
 """
-Keeps secrets and vendors' words out of everything that is shown.
+Removes secrets and vendors' messages from logs, audit records and error messages.
 
-The first line of defence is never to pass them on; this is the last.
+This is the last line of defence; the first is not to pass secrets on at all.
 """
 
 import re
@@ -20,8 +20,8 @@ _SECRET_NAMES = re.compile(
     re.IGNORECASE,
 )
 
-# What a vendor's message, a URL or a pasted credential looks like.  One expression:
-# every text of every log event is searched, twice for each signature.
+# Patterns of vendors' messages, URLs and credentials.  They are one expression for
+# speed: every text of every log event is searched, twice for each signature.
 _SECRETS = re.compile(
     r"""
       arn:aws[\w-]*:[^\s"',)]+
@@ -37,8 +37,8 @@ _SECRETS = re.compile(
 )
 
 
-# What a person may have put where no key id belongs, mistyped perhaps: a UUID, a
-# multi-Region id, a CKA_ID.  No address begins like one, and no refund's id.
+# Key ids that a user may have put in the wrong place, perhaps mistyped: a UUID, a
+# multi-Region id, a CKA_ID.  No address and no refund id begins like one of these.
 _KEY_IDS = re.compile(
     r"""
     (?<!\w)(?!0x)(?:
@@ -54,9 +54,9 @@ _KEY_IDS = re.compile(
 
 def key_prefix(key_id: str) -> str:
     """
-    Return what may be shown of a key id: eight characters, and "...".
+    Return the first eight characters of a key id and "...".
 
-    Of an ARN the part behind the last slash counts, since all begin alike.
+    The prefix of an ARN is taken after its last slash, because all ARNs begin alike.
 
     >>> key_prefix("arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd")
     '1234abcd...'
@@ -76,36 +76,36 @@ def sanitize(text: str) -> str:
 
 def cut_key_ids(text: str) -> str:
     """
-    Return *text* with eight characters of whatever looks like a key's id.
+    Return *text* with everything that looks like a key id cut to eight characters.
 
-    That is for words which somebody else has typed.  KMS's request ids look alike, and
-    a log without them is of no use: our own words never hold a key's id.
+    Use it only for text that a user has typed.  The log needs KMS's request ids, which
+    look the same, and its own messages never contain a key id.
 
     >>> cut_key_ids("No such command '1234abcd-12ab-34cd-56ef-1234567890ab'.")
     "No such command '1234abcd...'."
     """
-    return _KEY_IDS.sub(lambda found: key_prefix(found[0]), text)
+    return _KEY_IDS.sub(lambda match: key_prefix(match[0]), text)
 
 
 def redact_event(
     logger: object, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Scrub one log event; a structlog processor, the last before the renderer."""
+    """Redact one log event; the last structlog processor before the renderer."""
     for name, value in event.items():
-        event[name] = _redacted(name, value)
+        event[name] = _redact(name, value)
     return event
 
 
-def _redacted(name: str, value: object) -> object:
+def _redact(name: str, value: object) -> object:
     if _SECRET_NAMES.match(name):
         return REDACTED
     if isinstance(value, str):
         return sanitize(value)
     if isinstance(value, Mapping):
-        return {str(key): _redacted(str(key), item) for key, item in value.items()}
+        return {str(key): _redact(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_redacted(name, item) for item in value]
+        return [_redact(name, item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    # A repr of something unknown may say anything, bytes above all.
+    # The repr of another type, such as bytes, may contain a secret.
     return f"[{type(value).__name__}]"

@@ -35,7 +35,7 @@ from signer.config.settings import Settings
 from signer.errors import ConfigurationError, HotWalletError
 from signer.model.audit_record import Record
 from signer.ports import Journal, Ledger
-from signer.private_files import appearing
+from signer.private_files import open_atomic
 
 
 _EVERY = 100_000
@@ -101,7 +101,7 @@ def export(out: Path | None) -> None:
             sys.stdout.buffer.writelines(told)
             sys.stdout.buffer.flush()
         else:
-            with appearing(out) as file:
+            with open_atomic(out) as file:
                 file.writelines(told)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from api.bootstrap import (
-    build_blocking,
-    build_relocation,
+    build_failover,
+    build_revocation,
     build_rotation,
     build_sweeper,
     open_ledger,
@@ -25,14 +25,14 @@ from api.http.keys import (
     rotation_document,
 )
 from signer.errors import NewKeyUnhealthyError
-from signer.keys.changeover import (
+from signer.keys.failover import FailoverResult
+from signer.keys.rotation import Rotation
+from signer.keys.rotation_options import (
     AWAITING_FUNDS,
     WOULD_AWAIT_FUNDS,
     RotationOptions,
     RotationResult,
 )
-from signer.keys.failover import FailoverResult
-from signer.keys.rotation import Rotation
 from signer.model.key import Key
 from signer.refunds.sweep_plan import SweepItem
 
@@ -126,8 +126,8 @@ def failover(new_key_id: str, *, dry_run: bool, as_json: bool) -> None:
     Example: hotwallet keys failover arn:aws:kms:eu-west-1:111122223333:key/mrk-...
     """
     with command_logging():
-        result = build_relocation(os.environ).relocate(
-            new_key_id, current_operator(), rehearse=dry_run
+        result = build_failover(os.environ).fail_over(
+            new_key_id, current_operator(), dry_run=dry_run
         )
     print_result(relocation_document(result), _format_failover(result), as_json=as_json)
 
@@ -145,11 +145,11 @@ def revoke(address: str, *, dry_run: bool, as_json: bool) -> None:
     key, use `hotwallet keys rotate --compromised`.
     """
     with command_logging():
-        revocation = build_blocking(os.environ)
+        revocation = build_revocation(os.environ)
         if dry_run:
             key, stranded = revocation.preview(address)
         else:
-            key, stranded = revocation.block(address, current_operator())
+            key, stranded = revocation.revoke(address, current_operator())
     print_result(
         {**key_document(key), "strandedRefunds": list(stranded)},
         _format_revocation(key, stranded, dry_run=dry_run),
@@ -192,7 +192,7 @@ def _rotate_with_retries(
     operator = current_operator()
     while (left := deadline - time.monotonic()) > 0:
         try:
-            return rotation.rotate(name, operator, replace(options, insists=True))
+            return rotation.rotate(name, operator, replace(options, will_retry=True))
         except NewKeyUnhealthyError as e:
             if not e.may_pass:
                 raise

@@ -13,7 +13,6 @@ from api.cli.output import command_logging, json_option, print_result
 from api.logs import audit_logger
 from api.views.explanations import repair_document
 from api.views.refunds import timestamp
-from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.errors import NotFoundError
@@ -132,7 +131,7 @@ def _print_statuses(
 def _nonce_admin(opened: Observatory) -> NonceAdmin:
     """Return the service that changes wallets and records who did."""
     audit = AuditLog(audit_logger(), journal=opened.store)
-    admin_audit = AdminAudit(audit, Alerts(), Operation.ADMINISTRATION)
+    admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
     return NonceAdmin(opened.store, opened.chains, admin_audit, utc_now)
 
 

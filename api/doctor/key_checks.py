@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from eth_utils.address import is_same_address
 
-from api.container import open_signer
 from api.doctor.context import DoctorContext
 from signer.checks import Check, Finding
 from signer.crypto.der import parse_public_key
@@ -21,8 +20,13 @@ from signer.errors import (
     HotWalletError,
     SigningError,
 )
-from signer.keys.signer import Signer
-from signer.keys.startup_key import meant, require_address, require_backend, unknown
+from signer.keys.signer import Signer, SignerFactory
+from signer.keys.startup_key import (
+    not_in_ring,
+    require_address,
+    require_backend,
+    resolve_in_ring,
+)
 from signer.model.key import Key
 from signer.ports import KeyId
 from signer.redact import key_prefix
@@ -100,7 +104,7 @@ def _check_key(context: DoctorContext) -> Finding:
     active = context.active
     if active is None:
         return _open_configured_key(context)
-    context.signer = open_signer(context.backend, context.audit, active)
+    context.signer = SignerFactory(context.backend, context.audit).open(active)
     return Finding(
         f"epoch {active.epoch}: {active.backend} {key_prefix(active.key_id)},"
         f" {active.address}"
@@ -135,7 +139,7 @@ def _check_configuration(context: DoctorContext, active: Key) -> Finding:
     try:
         found = Deadlines().within(
             _LOOKUP_SECONDS,
-            lambda: meant(name, ring, context.backend),
+            lambda: resolve_in_ring(name, ring, context.backend),
             name="configured",
             late=BackendUnavailableError,
         )
@@ -146,7 +150,7 @@ def _check_configuration(context: DoctorContext, active: Key) -> Finding:
             _configuration_cure(context, active),
         )
     if found is None:
-        raise ConfigurationError(unknown("the configured key"))
+        raise ConfigurationError(not_in_ring("the configured key"))
     if found.address != active.address:
         return Finding(
             f"{setting} names {key_prefix(found.key_id)}, which is {found.state}",

@@ -13,7 +13,7 @@ from threading import Lock
 import structlog
 
 from signer.alerts import Alert, Alerts
-from signer.deadline import LATE, Deadlines
+from signer.deadline import TIMEOUT_MESSAGE, Deadlines
 from signer.errors import (
     BackendUnavailableError,
     HotWalletError,
@@ -93,7 +93,7 @@ class KeyCheck:
 
     def is_late(self) -> None:
         """Take note that the key does not answer."""
-        self._failed(BackendUnavailableError(LATE))
+        self._failed(BackendUnavailableError(TIMEOUT_MESSAGE))
 
     def _is_due(self) -> bool:
         signed_at = self._last_signature_at()

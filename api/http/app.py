@@ -30,7 +30,7 @@ def create_app(services: Services) -> App:
         RefundExplanation(services.refunds, services.explainer),
     )
     app.add_route("/v1/admin/kms/rotate", KeyRotation(services.rotation))
-    app.add_route("/v1/admin/kms/relocate", KeyFailover(services.relocation))
+    app.add_route("/v1/admin/kms/relocate", KeyFailover(services.failover))
     app.add_route("/v1/admin/keys", Keys(services.ledger))
     metrics = OpenMetrics if services.metrics_open else Metrics
     app.add_route("/metrics", metrics(services.ledger, services.clock))

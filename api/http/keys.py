@@ -13,9 +13,9 @@ from api.request_context import principal, request_id
 from api.views.refunds import timestamp
 from signer.errors import InvalidInputError
 from signer.keys.balances import AddressBalance
-from signer.keys.changeover import AWAITING_FUNDS, RotationOptions, RotationResult
 from signer.keys.failover import Failover, FailoverResult
 from signer.keys.rotation import Rotation
+from signer.keys.rotation_options import AWAITING_FUNDS, RotationOptions, RotationResult
 from signer.model.audit_record import Actor
 from signer.model.key import Key
 from signer.ports import KeyStore
@@ -49,7 +49,7 @@ class KeyRotation(Resource):
             asked["newKeyId"],
             _actor(req),
             RotationOptions(
-                rehearse=asked.get("dryRun", False),
+                dry_run=asked.get("dryRun", False),
                 compromised=asked.get("compromised", False),
                 active_address=asked.get("activeAddress"),
             ),
@@ -67,15 +67,15 @@ class KeyFailover(Resource):
     required_scope = "keys:rotate"
     is_administrative = True
 
-    def __init__(self, relocation: Failover) -> None:
-        self._relocation = relocation
+    def __init__(self, failover: Failover) -> None:
+        self._failover = failover
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Relocate the key that the given name means."""
         query.parameters(req)
         asked = _read(read_object(req), _RELOCATION)
-        relocated = self._relocation.relocate(
-            asked["newKeyId"], _actor(req), rehearse=asked.get("dryRun", False)
+        relocated = self._failover.fail_over(
+            asked["newKeyId"], _actor(req), dry_run=asked.get("dryRun", False)
         )
 
         resp.media = relocation_document(relocated)

@@ -21,7 +21,7 @@ from signer.alerts import Alert
 from signer.audit.chain_reader import newest
 from signer.deadline import Deadlines
 from signer.errors import StoreUnavailableError
-from signer.model.key import KeyState
+from signer.model.key import KeyState, find_active_key
 from signer.ports import Clock, Ledger, utc_now
 
 
@@ -94,11 +94,11 @@ class LedgerCollector:
         for state in KeyState:
             states.add_metric([state], by_state[state])
         yield states
-        active = [key.epoch or 0 for key in keys if key.state is KeyState.ACTIVE]
+        active = find_active_key(keys)
         yield GaugeMetricFamily(
             "hotwallet_key_epoch",
             "Epoch of the active key; 0 where there is none.",
-            value=max(active, default=0),
+            value=0 if active is None else active.epoch or 0,
         )
 
 

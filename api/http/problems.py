@@ -34,10 +34,10 @@ from signer.errors import (
     NotThroughProxyError,
     PermissionDeniedError,
     PolicyViolationError,
-    ProofsPendingError,
     RateLimitedError,
     RequestError,
     RotationInProgressError,
+    SelfTestPendingError,
     StaleStateError,
     StoreError,
     StoreUnavailableError,
@@ -84,7 +84,7 @@ _TABLE: dict[type[Exception], _Row] = {
     NewKeyUnhealthyError: _Row(
         HTTPStatus.SERVICE_UNAVAILABLE, "The old key goes on serving.", retry_after=5
     ),
-    ProofsPendingError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _HANGING, retry_after=5),
+    SelfTestPendingError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _HANGING, retry_after=5),
     BackendError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=30),
     BackendUnavailableError: _Row(
         HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=5

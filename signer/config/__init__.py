@@ -1,5 +1,5 @@
 """
-What the operator configures: environment variables and the networks file.
+The configuration: environment variables and the networks file.
 
-It imports ``model``, ``crypto`` and the modules at the top of ``signer``.
+It may import ``crypto`` and the modules below it, such as ``errors`` and ``amounts``.
 """

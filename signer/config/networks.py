@@ -38,7 +38,7 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal
 
 def _checksummed(address: str) -> str:
     if not is_checksum_address(address):
-        raise ValueError("must be an address with its EIP-55 checksum")
+        raise ValueError("must be an address with an EIP-55 checksum")
     return address
 
 
@@ -56,8 +56,8 @@ class Token(_Model):
     """
     One ERC-20 contract.
 
-    ``max_amount`` is the most that one refund may pay, in whole tokens.  The other
-    limits bound what all of them may pay together; None is no limit.
+    ``max_amount`` limits one refund, in whole tokens.  The other limits bound all
+    refunds of an hour or a day together; None means no limit.
     """
 
     address: Address
@@ -86,14 +86,15 @@ class Network(_Model):
     """
     One chain.
 
-    ``confirmations`` counts the blocks from the receipt's own to the head, both
-    included.  ``rpc_urls`` are secrets, since providers put the API key there.
-    ``max_fee_per_gas_gwei`` bounds whatever is offered, replacements and the gas
-    price of chains without EIP-1559 included; the other two shape a first offer.
-    ``stuck_after_seconds`` is how long an offer may wait before it is raised.
+    ``confirmations`` counts the blocks from the transaction's block to the head, both
+    included.  ``rpc_urls`` are secrets, because they often contain an API key.
+    ``max_fee_per_gas_gwei`` bounds every fee, including those of replacements and the
+    gas price on chains without EIP-1559.  ``max_priority_fee_per_gas_gwei`` and
+    ``base_fee_multiple`` determine the fee of the first attempt.
+    ``stuck_after_seconds`` is how long an attempt may wait before its fee is raised.
     """
 
-    # No larger than JSON's readers take: it stands in every record of the audit.
+    # The audit's JSON records contain it; JavaScript reads integers up to 2**53.
     chain_id: int = Field(gt=0, lt=2**53)
     rpc_urls: tuple[SecretStr, ...] = Field(min_length=1)
     tokens: dict[str, Token] = Field(min_length=1)
@@ -107,12 +108,12 @@ class Network(_Model):
     @field_validator("rpc_urls", mode="before")
     @classmethod
     def _as_tuple(cls, value: object) -> object:
-        # TOML has lists only, and a frozen value wants a tuple.
+        # TOML has only lists, and strict mode accepts only a tuple.
         return tuple(value) if isinstance(value, list) else value
 
 
 class Networks(_Model):
-    """The whole file: networks by the name that the API uses."""
+    """The networks file: networks by the name that the API uses."""
 
     networks: dict[str, Network] = Field(min_length=1)
 
@@ -122,23 +123,25 @@ def load_networks(path: Path) -> Mapping[str, Network]:
     Read the TOML file at *path*.
 
     Raises:
-        ConfigurationError: ``networks-misconfigured``, naming the field.
+        ConfigurationError: ``networks-misconfigured``; the message names the field.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         return Networks.model_validate(document).networks
     except FileNotFoundError:
-        problem = "the file does not exist; docker/networks.example.toml is a start"
+        problem = (
+            "the file does not exist; see docker/networks.example.toml for an example"
+        )
     except (OSError, UnicodeDecodeError) as e:
         problem = f"the file cannot be read ({type(e).__name__})"
     except tomllib.TOMLDecodeError as e:
-        problem = f"not TOML: {e}"
+        problem = f"the file is not TOML: {e}"
     except ValidationError as e:
         problem = "; ".join(
             f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
             for error in e.errors(include_input=False, include_url=False)
         )
-    # Never the path: it may be a secret, put into the wrong variable.
+    # Do not show the path: it may be a secret in the wrong variable.
     raise ConfigurationError(
         Refusal("networks-misconfigured", f"NETWORKS_FILE: {problem}")
     )

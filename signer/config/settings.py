@@ -1,7 +1,8 @@
 """
-What the environment says, read once: frozen, complete, secrets out of ``repr``.
+The settings from environment variables, read once and then immutable.
 
-``docs/reference/configuration.md`` and ``.env.example`` list every variable.
+Secrets do not appear in ``repr``.  ``docs/reference/configuration.md`` and
+``.env.example`` list every variable.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ RAW_KEY = "MERCHANT_WALLET_PRIVATE_KEY"
 
 
 class Environment(StrEnum):
-    """Where the process runs.  Whatever is not known to be harmless is production."""
+    """Where the process runs; an unknown value means production."""
 
     PRODUCTION = "production"
     DEVELOPMENT = "development"
@@ -50,16 +51,16 @@ def _networks(value: str) -> tuple[str, ...]:
     """Read addresses and networks, separated by commas (RFC 4632)."""
     try:
         return tuple(str(ip_network(part.strip())) for part in value.split(","))
-    except ValueError:  # It would quote the value, which may be a misplaced secret.
-        raise ValueError("must be addresses and networks with commas between") from None
+    except ValueError:  # Its message quotes the value, which may be a secret.
+        raise ValueError("must be comma-separated addresses and networks") from None
 
 
-def _shown_whole(value: str) -> str:
-    """Require a name that the log shows: a checkpoint without it is worth nothing."""
+def _require_unredacted(value: str) -> str:
+    """Require a name that the log's redaction keeps: checkpoints must contain it."""
     if sanitize(f"hotwallet/{value}") != f"hotwallet/{value}":
         raise ValueError(
-            "must have no region, account or host of AWS in it: the log hides those,"
-            " and its checkpoints would be spoilt"
+            "must not contain an AWS region, account or host: the log redacts those,"
+            " and its checkpoints could not be verified"
         )
     return value
 
@@ -74,7 +75,7 @@ class Settings(BaseModel):
     """
     Every setting of the process.
 
-    Build it with ``Settings.from_env``.  An empty variable is an unset one.
+    Build it with ``Settings.from_env``.  An empty variable counts as unset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -132,7 +133,7 @@ class Settings(BaseModel):
     audit_signing_key_file: Path | None = Field(
         default=None, alias="AUDIT_SIGNING_KEY_FILE"
     )
-    audit_origin: Annotated[str, AfterValidator(_shown_whole)] = Field(
+    audit_origin: Annotated[str, AfterValidator(_require_unredacted)] = Field(
         default="hotwallet", alias="AUDIT_ORIGIN", pattern=r"^[A-Za-z0-9._/-]{1,100}$"
     )
     audit_unsealed_seconds: int = Field(
@@ -158,23 +159,23 @@ class Settings(BaseModel):
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """
-        Read *environ*; variables that are not ours are ignored.
+        Read the settings from *environ*; other variables are ignored.
 
         Raises:
-            ConfigurationError: ``settings-invalid``, a line per variable, without
-                the value.
+            ConfigurationError: ``settings-invalid``, with one refusal per variable and
+                without the values.
         """
-        ours = {field.alias for field in cls.model_fields.values()}
-        given = {
+        names = {field.alias for field in cls.model_fields.values()}
+        values = {
             name: value.strip()
             for name, value in environ.items()
-            if name in ours and value.strip()
+            if name in names and value.strip()
         }
         raw_key_present = any(
             name.upper() == RAW_KEY and value.strip() for name, value in environ.items()
         )
         try:
-            return cls.model_validate({**given, "raw_key_present": raw_key_present})
+            return cls.model_validate({**values, "raw_key_present": raw_key_present})
         except ValidationError as e:
             raise ConfigurationError(
                 *(
@@ -185,12 +186,12 @@ class Settings(BaseModel):
 
     @property
     def is_production(self) -> bool:
-        """Whether real money is at stake."""
+        """Whether the environment is production."""
         return self.app_env is Environment.PRODUCTION
 
     @property
     def effective_database_url(self) -> str:
-        """The database's URL: the given one, or SQLite under ``home``."""
+        """The configured database URL, or SQLite under ``home``."""
         if self.database_url is None:
             return f"sqlite:///{self.home / 'hotwallet.db'}"
         return self.database_url.get_secret_value()

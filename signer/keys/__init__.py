@@ -1,6 +1,6 @@
 """
 The keys that sign: start-up, rotation, failover, revocation and retirement.
 
-It imports ``audit``, ``chain``, ``ports``, ``model``, ``config`` and ``crypto``, and
-nothing of ``refunds``.
+It may import ``audit``, ``chain``, ``alerts``, ``ports``, ``model``, ``config`` and
+``crypto``, but not ``refunds``.
 """

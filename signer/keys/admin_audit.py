@@ -1,5 +1,7 @@
-"""What administrators ask for, and what came of it, as the audit has it."""
+"""Audits what administrators ask for and what came of it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -13,56 +15,80 @@ from signer.redact import key_prefix
 
 
 Facts = dict[str, Any]
+"""Fields of an audit record, by name."""
 
 
 class AdminAudit:
-    """Writes down what is asked for the sake of one *operation*."""
+    """
+    Writes audit records for one administrative *operation*.
 
-    def __init__(self, audit: AuditLog, alerts: Alerts, operation: Operation) -> None:
+    *alerts* is needed only by callers that pass ``should_alert`` to ``attempt``.
+    """
+
+    def __init__(
+        self, audit: AuditLog, operation: Operation, alerts: Alerts | None = None
+    ) -> None:
         self._audit = audit
-        self._alerts = alerts
         self._operation = operation
+        self._alerts = alerts
         self._log = structlog.get_logger("keys")
 
+    @contextmanager
+    def attempt(
+        self,
+        intent: str,
+        actor: Actor,
+        *,
+        refused: str,
+        should_alert: Callable[[HotWalletError], bool] | None = None,
+        **facts: Any,
+    ) -> Iterator[None]:
+        """
+        Record the event *intent*, run the block, and record *refused* if it raises.
+
+        The block records its own success, with ``write`` or in the commit that makes
+        the change.  *should_alert* selects the errors that alert ``rotation-refused``.
+
+        Raises:
+            StoreError: The intent cannot be recorded; the block did not run.
+            HotWalletError: The block raised this error.
+        """
+        try:
+            self.write(intent, actor, **facts)
+            yield
+        except HotWalletError as e:
+            reason = failure_code(e)
+            if self._alerts and should_alert and should_alert(e):
+                self._alerts.sound(
+                    Alert.ROTATION_REFUSED, code=reason, actor=actor.name
+                )
+            try:
+                self.write(refused, actor, outcome=reason, **facts)
+            except StoreError as unrecorded:
+                self._log.warning("refusal-not-recorded", code=unrecorded.code)
+            raise
+
     def write(
-        self, event: str, actor: Actor, outcome: str = SUCCESS, **known: Any
+        self, event: str, actor: Actor, outcome: str = SUCCESS, **facts: Any
     ) -> None:
         """
-        Make durable what *actor* did.
+        Write *event* to the journal, then to the log.
 
         Raises:
             StoreError: The journal cannot be written.
         """
         self._audit.write(
-            self._audit.event(event, self._operation, actor, outcome=outcome, **known)
+            self._audit.event(event, self._operation, actor, outcome=outcome, **facts)
         )
 
-    def refuse(
-        self,
-        event: str,
-        error: HotWalletError,
-        actor: Actor,
-        *,
-        is_alarming: bool = False,
-        **known: Any,
-    ) -> None:
-        """Write down why it was not done; an alert tells if that *is_alarming*."""
-        reason = reason_of(error)
-        if is_alarming:
-            self._alerts.sound(Alert.ROTATION_REFUSED, code=reason, actor=actor.name)
-        try:
-            self.write(event, actor, outcome=reason, **known)
-        except StoreError as e:
-            self._log.warning("refusal-not-recorded", code=e.code)
 
-
-def named(name: str, key: Key | None) -> Facts:
-    """Return what the audit says of *key*, by *name*."""
+def key_facts(name: str, key: Key | None) -> Facts:
+    """Return the prefix of the id and the address of *key*, with *name* as prefix."""
     if key is None:
         return {}
     return {name: key_prefix(key.key_id), f"{name}_address": key.address}
 
 
-def reason_of(error: HotWalletError) -> str:
-    """Return the code of what *error* is about."""
+def failure_code(error: HotWalletError) -> str:
+    """Return the code of *error*, or of its cause if a new key failed its test."""
     return error.reason if isinstance(error, NewKeyUnhealthyError) else error.code

@@ -1,4 +1,4 @@
-"""What an address holds on each chain, as far as the nodes answer in time."""
+"""Reads what an address holds on each network, within a time limit."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,8 @@ from signer.deadline import Deadlines
 from signer.errors import ChainUnavailableError, HotWalletError
 
 
-_SECONDS = 3.0
+_TIMEOUT_SECONDS = 3.0
+"""For all networks together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,10 @@ class AddressBalance:
     """
     What an address holds on one network.
 
-    ``gas`` is the coin that pays for gas, ``tokens`` are by symbol; both are decimal
-    strings in whole units.  ``nonce`` is the next one, pools included.  ``error`` is a
-    code where the nodes did not answer, and all else is unknown then.
+    ``gas`` is the balance of the coin that pays for gas, ``tokens`` has the balances by
+    token symbol; both are decimal strings in whole units.  ``nonce`` is the next nonce,
+    counting transactions in the nodes' pools.  ``error`` is an error code if the nodes
+    did not answer; all other values are unknown then.
     """
 
     network: str
@@ -32,58 +34,58 @@ class AddressBalance:
 
     @property
     def is_funded(self) -> bool:
-        """Whether it can pay for gas, and holds some of each token."""
+        """Whether the address holds gas and some of each token."""
         amounts = [self.gas or "0", *self.tokens.values()]
-        return self.error is None and not any(map(_is_nothing, amounts))
+        return self.error is None and not any(map(_is_zero, amounts))
 
     def warnings(self) -> Iterator[str]:
-        """Say what would keep refunds from being paid."""
+        """Yield what would keep refunds from being paid."""
         if self.error is not None:
-            yield f"{self.network}: the address's funds are not known ({self.error})"
+            yield f"{self.network}: the address's balance is unknown ({self.error})"
             return
-        if _is_nothing(self.gas or "0"):
-            yield f"{self.network}: the new address has no coin to pay for gas"
+        if _is_zero(self.gas or "0"):
+            yield f"{self.network}: the new address has no coin for gas"
         for symbol, amount in self.tokens.items():
-            if _is_nothing(amount):
+            if _is_zero(amount):
                 yield f"{self.network}: the new address holds no {symbol}"
         if self.nonce:
             yield (
                 f"{self.network}: the new address has sent {self.nonce} transactions;"
-                " refunds wait until a worker has looked at those it does not know"
+                " refunds wait until a worker has reviewed those it does not know"
             )
 
 
 class BalanceReader:
-    """Looks at all networks at once."""
+    """Reads balances on all networks concurrently."""
 
     def __init__(self, chains: Mapping[str, Chain], deadlines: Deadlines) -> None:
         self._chains = chains
         self._deadlines = deadlines
 
     def __call__(self, address: str) -> tuple[AddressBalance, ...]:
-        """Return what *address* holds on each network, within a few seconds."""
-        begun = {
+        """Return the balances of *address*, one for each network."""
+        started = {
             name: self._deadlines.start(
-                partial(_holding, name, chain, address),
-                name=f"survey-{name}",
+                partial(_read_balance, name, chain, address),
+                name=f"balance-{name}",
             )
             for name, chain in self._chains.items()
         }
-        until = time.monotonic() + _SECONDS  # For all of them together.
-        found = []
-        for name, pending in begun.items():
+        until = time.monotonic() + _TIMEOUT_SECONDS
+        balances = []
+        for name, pending in started.items():
             if pending.wait(until - time.monotonic()):
-                found.append(pending.result())
+                balances.append(pending.result())
             else:
-                found.append(AddressBalance(name, error=ChainUnavailableError.code))
-        return tuple(found)
+                balances.append(AddressBalance(name, error=ChainUnavailableError.code))
+        return tuple(balances)
 
 
-def _is_nothing(amount: str) -> bool:
+def _is_zero(amount: str) -> bool:
     return not amount.strip("0.")
 
 
-def _holding(name: str, chain: Chain, address: str) -> AddressBalance:
+def _read_balance(name: str, chain: Chain, address: str) -> AddressBalance:
     client = chain.client
     try:
         return AddressBalance(

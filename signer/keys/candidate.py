@@ -1,75 +1,74 @@
 """
-A key that an administrator names proves itself before it serves.
+Finds and self-tests a key that an administrator has named, before it may sign.
 
-It is found and it signs, within five seconds all in all, whatever hangs; and until then
-the ring is as it was.
+Each of the two steps has a time limit, so that both end within five seconds even if
+the device hangs.  Neither step changes the ring.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
 from signer.alerts import Alert, Alerts
-from signer.deadline import LATE, Deadlines
+from signer.deadline import TIMEOUT_MESSAGE, Deadlines
 from signer.errors import (
     BackendUnavailableError,
     NewKeyUnhealthyError,
-    ProofsPendingError,
     RecoveryError,
+    SelfTestPendingError,
     SigningError,
 )
-from signer.keys.keyring import OpenSigner
+from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation, Purpose
 from signer.model.key import Key, KeyState
-from signer.ports import Clock, KeyDirectory
+from signer.ports import Clock
 
 
 _STEP_SECONDS = 2.2
-"""To find the new key, and to let it sign: within five seconds all in all."""
+"""The time limit of each of the two steps."""
 
-_AT_ONCE = 4
-"""So many administrators may name one key at once; the ledger tells who loses."""
+_MAX_THREADS_PER_KEY = 4
+"""Administrators may name one key at the same time; the ledger decides who wins."""
 
-_IN_ALL = 20
-"""So many threads may hang in devices, whatever keys are named."""
+_MAX_THREADS = 20
+"""How many threads may hang in devices, for all key names together."""
 
-_UNENDED = "earlier proofs of the key are not over yet: its device hangs; ask again"
+_PENDING = (
+    "earlier self-tests of this key have not ended, because its device hangs; try again"
+    " later"
+)
 
 
 class CandidateTester:
-    """Finds keys and has them sign, for administrators; threads share it."""
+    """Finds and self-tests candidate keys; thread-safe."""
 
-    def __init__(
-        self,
-        directory: KeyDirectory,
-        open_signer: OpenSigner,
-        alerts: Alerts,
-        clock: Clock,
-    ) -> None:
-        self._directory = directory
-        self._open_signer = open_signer
+    def __init__(self, signers: SignerFactory, alerts: Alerts, clock: Clock) -> None:
+        self._signers = signers
         self._alerts = alerts
         self._clock = clock
-        self._deadlines = Deadlines(_AT_ONCE, _IN_ALL)
+        self._deadlines = Deadlines(_MAX_THREADS_PER_KEY, _MAX_THREADS)
 
     def find(self, name: str, actor: Actor) -> Key:
         """
-        Return the key that *name* means now, by what never moves.
+        Return the key that *name* currently resolves to, as a pending key.
 
         Raises:
             InvalidInputError: *name* is malformed.
-            NewKeyUnhealthyError: There is none that could sign, or no answer in time.
-            ProofsPendingError: It was not asked, since it never answered before.
+            NewKeyUnhealthyError: There is no such key, it cannot sign, or its device
+                did not answer in time.
+            SelfTestPendingError: The device was not asked, because earlier requests
+                for *name* still hang.
         """
-        return self._healthy(lambda: self._find(name, actor), name)
+        return self._within_deadline(lambda: self._find(name, actor), name)
 
-    def prove(self, key: Key, actor: Actor, operation: Operation) -> None:
+    def self_test(self, key: Key, actor: Actor, operation: Operation) -> None:
         """
-        Let *key* sign what is of no use to anybody.
+        Sign a random digest with *key* and verify the signature.
 
         Raises:
-            NewKeyUnhealthyError: The signature does not recover to it, or there is
-                none in time.
-            ProofsPendingError: It was not asked, since it never answered before.
+            NewKeyUnhealthyError: The signature does not recover to the key, or its
+                device did not answer in time.
+            SelfTestPendingError: The device was not asked, because earlier requests
+                for *key* still hang.
         """
         purpose = Purpose(
             operation,
@@ -78,33 +77,33 @@ class CandidateTester:
             token_id=actor.token_id,
         )
 
-        def signed() -> Key:
-            self._open_signer(key).prove(purpose)
+        def sign() -> Key:
+            self._signers.open(key).self_test(purpose)
             return key
 
-        self._healthy(signed, key.key_id)
+        self._within_deadline(sign, key.key_id)
 
     def _find(self, name: str, actor: Actor) -> Key:
         now = self._clock()
+        directory = self._signers.directory
         key = Key(
-            backend=self._directory.name,
-            key_id=self._directory.resolve(name),
+            backend=directory.name,
+            key_id=directory.resolve(name),
             address="",
             state=KeyState.PENDING,
             created_at=now,
             updated_at=now,
             requested_by=actor.name,
         )
-        return replace(key, address=self._open_signer(key).address)
+        return replace(key, address=self._signers.open(key).address)
 
-    def _healthy(self, work: Callable[[], Key], name: str) -> Key:
-        """Return what *work* returns, if the key *name* answers well and in time."""
+    def _within_deadline(self, work: Callable[[], Key], name: str) -> Key:
         pending = self._deadlines.start(work, name="new-key", subject=name)
-        if not pending.is_begun:
-            raise ProofsPendingError(_UNENDED)
+        if not pending.is_started:
+            raise SelfTestPendingError(_PENDING)
         try:
             if not pending.wait(_STEP_SECONDS):
-                raise BackendUnavailableError(LATE)
+                raise BackendUnavailableError(TIMEOUT_MESSAGE)
             return pending.result()
         except SigningError as e:
             if isinstance(e, RecoveryError):

@@ -1,18 +1,19 @@
 """
-Pins a key of the ring to another place in which the very same key lives.
+Fails a key of the ring over to a replica of it, such as one in another AWS region.
 
-That is what a region's failure asks for: a replica of a multi-Region KMS key has the
-same material, and so the same address, under an ARN of its own.  Nothing else changes:
-the row keeps its state and its epoch, and the wallet its nonces.
+A replica of a multi-Region KMS key has the same key material, and therefore the same
+address, under an ARN of its own.  A failover changes only that ARN: the row keeps its
+state and its epoch, and the wallet keeps its nonces.
 
 ::
 
-    find      what the given name means now, and which key of the ring that is
-    prove     a real signature in the new place, which recovers to the same key
-    relocate  one commit: the row names the new place, and the audit knows
+    find       resolve the given name, and find the key of the ring with its address
+    self-test  sign with the replica; the signature must recover to the same key
+    relocate   one commit: update the key id of the row, and write the audit record
 
-A process may die between any two lines.  Until the last one the old place is asked;
-after it, no intent to sign there becomes durable any more, on any host.
+A process may die between any two steps.  Until the last one commits, processes sign
+with the old key id.  After it, no intent to sign with the old key id becomes durable on
+any host.
 """
 
 from collections.abc import Sequence
@@ -21,38 +22,36 @@ from dataclasses import dataclass, replace
 import structlog
 
 from signer.alerts import Alerts
-from signer.audit.log import AuditLog
 from signer.errors import (
     ConflictError,
-    HotWalletError,
     NewKeyUnhealthyError,
     NotFoundError,
     RotationInProgressError,
     StaleStateError,
 )
-from signer.keys.admin_audit import AdminAudit, Facts, named
+from signer.keys.admin_audit import AdminAudit, key_facts
 from signer.keys.candidate import CandidateTester
-from signer.keys.keyring import OpenSigner
+from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation
-from signer.model.key import SIGNING, Key
-from signer.ports import Clock, KeyDirectory, KeyStore
+from signer.model.key import SIGNING, Key, find_key
+from signer.ports import Clock, KeyStore
 from signer.redact import key_prefix
 
 
 _OPERATION = Operation.KEY_RELOCATION
 
-_STILL_THERE = "the old place has the key as well: whoever may use it there can sign"
+_OLD_STILL_SIGNS = "roles with permission for the old key id can still sign with it"
 
-_ALREADY = "the key was pinned to this place already"
+_ALREADY = "the ring already has the key under this id"
 
 
 @dataclass(frozen=True, slots=True)
 class FailoverResult:
     """
-    What became of a relocation.
+    The outcome of a failover.
 
-    ``status`` is ``relocated`` or, for a rehearsal, ``would-relocate``; ``previous`` is
-    the key as it was before.
+    ``status`` is ``relocated``, or ``would-relocate`` for a dry run.  ``previous`` is
+    the key before the change.
     """
 
     status: str
@@ -62,96 +61,99 @@ class FailoverResult:
 
 
 class Failover:
-    """Relocates keys, on behalf of administrators."""
+    """Fails keys over to their replicas, for administrators."""
 
     def __init__(
         self,
         store: KeyStore,
-        directory: KeyDirectory,
-        open_signer: OpenSigner,
+        signers: SignerFactory,
         *,
-        audit: AuditLog,
         alerts: Alerts,
         clock: Clock,
     ) -> None:
-        """Relocate among the keys of *directory*."""
         self._store = store
-        self._directory = directory
-        self._audit = audit
+        self._backend = signers.directory.name
+        self._audit = signers.audit
         self._clock = clock
-        self._prover = CandidateTester(directory, open_signer, alerts, clock)
-        self._minutes = AdminAudit(audit, alerts, _OPERATION)
+        self._tester = CandidateTester(signers, alerts, clock)
+        self._admin_audit = AdminAudit(signers.audit, _OPERATION, alerts)
         self._log = structlog.get_logger("keys")
 
-    def relocate(
-        self, name: str, actor: Actor, *, rehearse: bool = False
+    def fail_over(
+        self, name: str, actor: Actor, *, dry_run: bool = False
     ) -> FailoverResult:
         """
-        Pin the key of the ring that *name* means to that place; again is fine.
+        Replace the id of a key in the ring with that of its replica *name*; idempotent.
 
-        With *rehearse* the key proves itself there, and nothing is changed.
+        With *dry_run* the replica is self-tested, and nothing is changed.
 
         Raises:
             InvalidInputError: *name* is malformed.
-            NotFoundError: It is no key of the ring.
-            RotationInProgressError: A rotation is under way, or another relocation.
-            ConflictError: The key may sign nothing, or is in another backend.
-            NewKeyUnhealthyError: It did not prove itself there in time.
-            ProofsPendingError: It was not asked, since it never answered before.
-            StoreError: The ledger does not answer; asking again goes on.
+            NotFoundError: No key of the ring has the address of *name*.
+            RotationInProgressError: A rotation or another failover is in progress.
+            ConflictError: The key may not sign, or it is in another backend.
+            NewKeyUnhealthyError: The replica did not pass the self-test in time.
+            SelfTestPendingError: The device was not asked, because earlier self-tests
+                still hang.
+            StoreError: The ledger does not answer; a repeated call continues.
         """
-        request: Facts = {"key": key_prefix(name), "rehearsal": rehearse}
-        try:
-            self._minutes.write("relocation-intent", actor, **request)
-            relocated = self._relocated(name, actor, rehearse=rehearse)
-        except HotWalletError as e:
-            # Of a rehearsal as well: there is nowhere to go when the region fails.
-            is_alarming = isinstance(e, NewKeyUnhealthyError)
-            self._minutes.refuse(
-                "relocation-refused", e, actor, is_alarming=is_alarming, **request
-            )
-            raise
+        with self._admin_audit.attempt(
+            "relocation-intent",
+            actor,
+            refused="relocation-refused",
+            # In a dry run too: a replica that cannot sign is no help in an outage.
+            should_alert=lambda error: isinstance(error, NewKeyUnhealthyError),
+            key=key_prefix(name),
+            rehearsal=dry_run,
+        ):
+            result = self._fail_over(name, actor, dry_run=dry_run)
         self._log.info(
-            relocated.status, address=relocated.key.address, actor=actor.name
+            "key-failover-succeeded",
+            status=result.status,
+            address=result.key.address,
+            actor=actor.name,
         )
-        return relocated
+        return result
 
-    def _relocated(self, name: str, actor: Actor, *, rehearse: bool) -> FailoverResult:
-        wanted = self._prover.find(name, actor)
-        key = self._pinned(wanted.address)
-        is_there = key.key_id == wanted.key_id
-        if is_there and not rehearse:
+    def _fail_over(self, name: str, actor: Actor, *, dry_run: bool) -> FailoverResult:
+        candidate = self._tester.find(name, actor)
+        key = self._find_original(candidate.address)
+        is_done = key.key_id == candidate.key_id
+        if is_done and not dry_run:
             return FailoverResult("relocated", key, key, (_ALREADY,))
-        there = replace(key, key_id=wanted.key_id)
-        self._prover.prove(there, actor, _OPERATION)
-        if rehearse:
-            warning = _ALREADY if is_there else _STILL_THERE
-            return FailoverResult("would-relocate", there, key, (warning,))
+        replica = replace(key, key_id=candidate.key_id)
+        self._tester.self_test(replica, actor, _OPERATION)
+        if dry_run:
+            warning = _ALREADY if is_done else _OLD_STILL_SIGNS
+            return FailoverResult("would-relocate", replica, key, (warning,))
         record = self._audit.event(
             "key-relocated",
             _OPERATION,
             actor,
-            **named("key", there),
+            **key_facts("key", replica),
             previous_key=key_prefix(key.key_id),
             state=str(key.state),
         )
         try:
-            moved = self._store.relocate(key, there.key_id, self._clock(), record)
+            moved = self._store.relocate(key, replica.key_id, self._clock(), record)
         except StaleStateError:
-            raise RotationInProgressError("somebody else changed the key") from None
+            raise RotationInProgressError(
+                "the key was changed by another process; try again"
+            ) from None
         self._audit.tell(record)
-        return FailoverResult("relocated", moved, key, (_STILL_THERE,))
+        return FailoverResult("relocated", moved, key, (_OLD_STILL_SIGNS,))
 
-    def _pinned(self, address: str) -> Key:
-        """Return the key with *address*, which may be relocated."""
-        ring = self._store.keys()
-        found = next((key for key in ring if key.address == address), None)
-        if found is None:
+    def _find_original(self, address: str) -> Key:
+        key = find_key(self._store.keys(), address)
+        if key is None:
             raise NotFoundError(
-                "no key of the ring has this address: that is another key; use rotate"
+                "no key of the ring has this address, so it is another key: use rotate"
             )
-        if found.state not in SIGNING:
-            raise ConflictError(f"the key is {found.state}, and signs nothing")
-        if found.backend != self._directory.name:
-            raise ConflictError("the ring has this key in another backend")
-        return found
+        if key.state not in SIGNING:
+            raise ConflictError(f"the key is {key.state} and may not sign")
+        if key.backend != self._backend:
+            raise ConflictError(
+                f"the ring has this key in {key.backend}, and the configuration opens"
+                f" {self._backend}"
+            )
+        return key

@@ -1,10 +1,9 @@
 """
-The keys that sign: which one now, and which one for a nonce that was given out.
+The key ring of one process: the active key, and the signers of keys used before.
 
-The store says which key is active, and is asked each time: a process that remembered
-would go on signing with a key that was rotated away on another host.  What is
-remembered is each key's signer, which is bound to that key, and to the place that it
-is in, for life.
+The store decides which key is active, and is asked each time: a process that cached the
+answer would keep signing with a key that was rotated away on another host.  Signers are
+cached, because each is bound to one key and one key id for its lifetime.
 """
 
 import time
@@ -16,35 +15,35 @@ from signer.crypto.secp256k1 import Signature
 from signer.errors import KeyNotFoundError, KeyRotatedError, KeyUnusableError
 from signer.keys.signer import SELF_TEST, Signer, self_test_digest
 from signer.model.audit_record import Purpose
-from signer.model.key import FORMER, SIGNING, Key
+from signer.model.key import FORMER, SIGNING, Key, find_key
 from signer.ports import KeyStore
 
 
 OpenSigner = Callable[[Key], Signer]
 """Opens the signer of a key of the ring; raises ``SigningError``."""
 
-_ROTATIONS_MEANWHILE = 10
-"""Each costs a look at the ledger, and nothing else: an intent was not written."""
+_MAX_TRIES = 10
+"""A try that meets a rotation costs one read: its intent was not written."""
 
-_SEEN_SECONDS = 60.0
+_CACHE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveKey:
-    """The active key as its row stood a moment ago, and its signer."""
+    """A key's row as it was read a moment ago, and the key's signer."""
 
     key: Key
     signer: Signer
 
 
-class _Seen(NamedTuple):
+class _Cache(NamedTuple):
     epoch: int | None
     at: float
     keys: tuple[Key, ...]
 
 
 class KeyRing:
-    """The ring as one process uses it; threads share it."""
+    """The ring as one process uses it; thread-safe."""
 
     def __init__(
         self,
@@ -56,104 +55,100 @@ class KeyRing:
         self._open_signer = open_signer
         self._timer = timer
         self._signers: dict[tuple[str, str], Signer] = {}
-        self._seen = _Seen(None, -_SEEN_SECONDS, ())
+        self._cache = _Cache(None, -_CACHE_SECONDS, ())
 
     def active(self) -> ActiveKey:
         """
-        Return the key that signs what begins now.
+        Return the key that signs new refunds.
 
-        It may be another one a moment later: what begins with it commits only while it
-        is the active one (``Store.reserve``, ``Journal.append``).
+        Another key may be active a moment later.  ``Store.reserve`` and
+        ``Journal.append`` therefore commit only while this key is still active.
 
         Raises:
-            KeyNotFoundError: No key was ever enrolled.
-            SigningError: Its device does not answer.
+            KeyNotFoundError: The ledger has no key yet.
+            SigningError: The key's device does not answer.
         """
         key = self._store.active_key()
         if key is None:
             raise KeyNotFoundError("no key was enrolled in the ledger yet")
-        if key.epoch != self._seen.epoch:
-            self._look(key.epoch)
+        if key.epoch != self._cache.epoch:
+            self._refresh(key.epoch)
         return ActiveKey(key, self._signer(key))
 
     def signer(self, address: str) -> Signer:
         """
-        Return the signer for a nonce that *address* gave out.
+        Return the signer for a nonce of *address*.
 
         Raises:
-            KeyUnusableError: The ring has no such key, or it may not sign any more.
-            SigningError: Its device does not answer.
+            KeyUnusableError: The ring has no such key, or the key may not sign.
+            SigningError: The key's device does not answer.
         """
-        ring = self._store.keys()
-        found = [key for key in ring if key.address == address]
-        if not found:
+        key = find_key(self._store.keys(), address)
+        if key is None:
             raise KeyUnusableError("the nonce belongs to a key that is not in the ring")
-        if found[0].state not in SIGNING:
-            state = found[0].state
-            raise KeyUnusableError(f"the nonce belongs to a key that is {state}")
-        return self._signer(found[0])
+        if key.state not in SIGNING:
+            raise KeyUnusableError(f"the nonce belongs to a key that is {key.state}")
+        return self._signer(key)
 
     def former(self, address: str) -> ActiveKey:
         """
-        Return a key that pays no refunds any more, to empty its address.
+        Return a key that pays no refunds any more, so that its address can be swept.
 
         Raises:
-            KeyUnusableError: It is the active one, or none that may sign.
-            SigningError: Its device does not answer.
+            KeyUnusableError: The key is active, may not sign, or is not in the ring.
+            SigningError: The key's device does not answer.
         """
-        ring = self._store.keys()
-        found = [key for key in ring if key.address == address]
-        if not found or found[0].state not in FORMER:
+        key = find_key(self._store.keys(), address)
+        if key is None or key.state not in FORMER:
             raise KeyUnusableError("only a draining or retired key's address is swept")
-        return ActiveKey(found[0], self._signer(found[0]))
+        return ActiveKey(key, self._signer(key))
 
-    def opened(self, address: str, key_id: str) -> Signer | None:
-        """Return the signer of *address* in *key_id* if this process has opened it."""
+    def cached_signer(self, address: str, key_id: str) -> Signer | None:
+        """Return the signer of *address* under *key_id* if this process opened it."""
         return self._signers.get((address, key_id))
 
-    def known(self) -> Sequence[Key]:
+    def cached_keys(self) -> Sequence[Key]:
         """
-        Return every key, the latest epoch first, as they stood within the last minute.
+        Return every key, the latest epoch first, at most a minute old.
 
-        Nothing may be signed on the strength of that.
+        Do not use them to decide whether a key may sign.
         """
-        if self._timer() - self._seen.at >= _SEEN_SECONDS:
-            self._look(self._seen.epoch)
-        return self._seen.keys
+        if self._timer() - self._cache.at >= _CACHE_SECONDS:
+            return self.refresh()
+        return self._cache.keys
 
-    def look(self) -> Sequence[Key]:
-        """Return every key, the latest epoch first, as they stand now."""
-        self._look(self._seen.epoch)
-        return self._seen.keys
+    def refresh(self) -> Sequence[Key]:
+        """Read and return every key, the latest epoch first."""
+        return self._refresh(self._cache.epoch)
 
-    def key(self, address: str) -> Key | None:
-        """Return the key with *address*, as ``known`` does."""
-        return next((key for key in self.known() if key.address == address), None)
+    def cached_key(self, address: str) -> Key | None:
+        """Return the key with *address* among ``cached_keys``."""
+        return find_key(self.cached_keys(), address)
 
-    def announced(
+    def announce(
         self, address: str, digest: bytes, purpose: Purpose, *, pays: str | None = None
     ) -> Signer:
         """
-        Return the signer for a nonce that *address* gave out, its intent durable.
+        Record the intent to sign *digest*, and return the signer of *address*.
 
         Raises:
             KeyUnusableError, SigningError: As ``signer``.
-            KeyRotatedError: The key was relocated again and again meanwhile; or *pays*,
-                where it is given, is not the active key's address.
+            KeyRotatedError: Failovers changed the key's id during every try; or *pays*
+                is given and is not the active key's address.
             StoreError: The journal cannot be written.
         """
-        for _ in range(_ROTATIONS_MEANWHILE):
+        for _ in range(_MAX_TRIES):
             signer = self.signer(address)
             try:
                 signer.announce(digest, purpose, states=SIGNING, pays=pays)
             except KeyRotatedError:
                 continue
             return signer
-        raise KeyRotatedError("the ring changes faster than the key signs")
+        raise KeyRotatedError("the ring changed during every attempt to sign")
 
     def self_test(self) -> None:
         """
-        Prove that the active key signs where it is now.
+        Sign a random digest with the active key to test it.
 
         Raises:
             SigningError, KeyRotatedError: As ``sign_digest``.
@@ -162,29 +157,30 @@ class KeyRing:
 
     def sign_digest(self, digest: bytes, purpose: Purpose) -> tuple[Signature, Signer]:
         """
-        Return a signature by the key that is active when its intent becomes durable.
+        Sign with the key that is active when the intent becomes durable.
 
         Returns:
             The signature, and the signer that made it.
 
         Raises:
             SigningError, InvalidInputError: As ``Signer.sign_digest``.
-            KeyRotatedError: It was rotated again and again meanwhile.
+            KeyRotatedError: Rotations changed the active key during every try.
         """
-        for _ in range(_ROTATIONS_MEANWHILE):
+        for _ in range(_MAX_TRIES):
             signer = self.active().signer
             try:
                 return signer.sign_digest(digest, purpose, while_active=True), signer
             except KeyRotatedError:
                 continue
-        raise KeyRotatedError("the active key changes faster than it signs")
+        raise KeyRotatedError("the active key changed during every attempt to sign")
 
-    def _look(self, epoch: int | None) -> None:
+    def _refresh(self, epoch: int | None) -> Sequence[Key]:
         at = self._timer()
-        self._seen = _Seen(epoch, at, tuple(self._store.keys()))
+        self._cache = cache = _Cache(epoch, at, tuple(self._store.keys()))
+        return cache.keys
 
     def _signer(self, key: Key) -> Signer:
-        place = (key.address, key.key_id)
-        found = self._signers.get(place)
-        # Threads that race open the same key; the first one's signer is kept.
-        return found or self._signers.setdefault(place, self._open_signer(key))
+        cache_key = (key.address, key.key_id)
+        cached = self._signers.get(cache_key)
+        # Threads may open the same key concurrently; the first signer is kept.
+        return cached or self._signers.setdefault(cache_key, self._open_signer(key))

@@ -1,4 +1,4 @@
-"""Keeps the ring in order: what is drained is retired, with its record."""
+"""Retires draining keys whose last transaction is final."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from signer.ports import Clock, KeyStore
 from signer.redact import key_prefix
 
 
-_KEEPER = Actor("worker")
+_WORKER = Actor("worker")
 
 
 class KeyRetirement:
-    """Retires keys; any number of processes may do so at once."""
+    """Retires keys; several processes may do so concurrently."""
 
     def __init__(self, store: KeyStore, audit: AuditLog, clock: Clock) -> None:
         self._store = store
@@ -26,24 +26,26 @@ class KeyRetirement:
 
     def retire(self, settled: Sequence[str]) -> None:
         """
-        Retire the draining keys whose last nonce is final; never raises ours.
+        Retire draining keys with no open refund and an address in *settled*.
 
-        Only those with the addresses in *settled*, whose chains know no more of them
-        than the ledger does: one that was restored has forgotten what is open.
+        *settled* has the addresses whose chains know no transaction that the ledger
+        does not know: a ledger restored from a backup may have forgotten open refunds.
+
+        A ``HotWalletError`` is logged, not raised: the worker tries again later.
         """
         try:
-            retired = self._store.retire(settled, self._clock(), self._draft)
+            retired = self._store.retire(settled, self._clock(), self._draft_record)
             for key, record in retired:
                 self._audit.tell(record)
                 self._log.info("key-retired", address=key.address)
         except HotWalletError as e:
-            self._log.warning("keys-not-kept", code=e.code)
+            self._log.warning("key-retirement-failed", code=e.code)
 
-    def _draft(self, key: Key) -> Record:
+    def _draft_record(self, key: Key) -> Record:
         return self._audit.event(
             "key-retired",
             Operation.KEY_ROTATION,
-            _KEEPER,
+            _WORKER,
             key_id=key_prefix(key.key_id),
             address=key.address,
             epoch=key.epoch,

@@ -1,122 +1,122 @@
 """
-Gives former keys up as compromised: they sign nothing at all any more.
+Revokes compromised keys that are no longer active: they sign nothing any more.
 
-The active key is given up by a rotation to another one, in the same commit.
+To revoke the active key, rotate to another key with ``compromised``: one commit makes
+both changes.
 """
 
 from collections.abc import Sequence
 
-from signer.addresses import parse_address, shown_address
-from signer.alerts import Alerts
+from signer.addresses import parse_address, redact_address
 from signer.audit.log import AuditLog
 from signer.errors import (
     ConflictError,
-    HotWalletError,
     NotFoundError,
     RotationInProgressError,
     StaleStateError,
 )
-from signer.keys.admin_audit import AdminAudit, Facts, named
+from signer.keys.admin_audit import AdminAudit, key_facts
 from signer.model.audit_record import Actor, Operation
-from signer.model.key import Key, KeyState
+from signer.model.key import Key, KeyState, find_key
 from signer.ports import Clock, KeyStore
 
 
 _OPERATION = Operation.KEY_ROTATION
 
-_LOOKS = 3
-"""Each costs a read: a worker may retire the key meanwhile, or a colleague block it."""
+_MAX_TRIES = 3
+"""A worker may retire the key meanwhile, or another administrator may revoke it."""
 
-_MOST_STRANDED = 1000
+_MAX_STRANDED = 1000
 
 
 class Revocation:
-    """Gives keys up, on behalf of administrators."""
+    """Revokes keys, for administrators."""
 
-    def __init__(
-        self, store: KeyStore, *, audit: AuditLog, alerts: Alerts, clock: Clock
-    ) -> None:
-        """Give up keys of *store*'s ring."""
+    def __init__(self, store: KeyStore, *, audit: AuditLog, clock: Clock) -> None:
         self._store = store
         self._audit = audit
         self._clock = clock
-        self._minutes = AdminAudit(audit, alerts, _OPERATION)
+        self._admin_audit = AdminAudit(audit, _OPERATION)
 
-    def block(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
+    def revoke(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
         """
-        Give up the former key with *address*; again is fine.
+        Revoke the former key with *address*; idempotent.
 
-        *address* has its EIP-55 checksum, or is in lower case.
+        *address* is in lower case, or has its EIP-55 checksum.
 
         Returns:
             The key, and the ids of open refunds that it has signed.
 
         Raises:
             InvalidInputError: *address* is malformed.
-            NotFoundError: The ring has no such key.
-            ConflictError: It is the active one, or never served.
-            RotationInProgressError: Somebody is rotating back to it at this moment.
-            StoreError: The ledger does not answer; asking again goes on.
+            NotFoundError: The ring has no key with this address.
+            ConflictError: The key is active, or it was never active.
+            RotationInProgressError: A rotation back to the key is in progress.
+            StoreError: The ledger does not answer; a repeated call continues.
         """
-        request: Facts = {"key_address": shown_address(address)}
-        try:
-            self._minutes.write("block-intent", actor, **request)
-            return self.give_up(parse_address(address, field="address"), actor)
-        except HotWalletError as e:
-            self._minutes.refuse("block-refused", e, actor, **request)
-            raise
+        with self._admin_audit.attempt(
+            "block-intent",
+            actor,
+            refused="block-refused",
+            key_address=redact_address(address),
+        ):
+            parsed = parse_address(address, field="address")
+            return self.revoke_during_rotation(parsed, actor)
 
     def preview(self, address: str) -> tuple[Key, Sequence[str]]:
         """
-        Return what ``block`` would return, except for the key's state; change nothing.
+        Return what ``revoke`` would return, except for the key's state; change nothing.
 
         Raises:
-            InvalidInputError, NotFoundError, ConflictError, StoreError: As ``block``.
+            InvalidInputError, NotFoundError, ConflictError, StoreError: As ``revoke``.
         """
-        key = self._former(parse_address(address, field="address"))
+        key = self._find_former(parse_address(address, field="address"))
         return key, self.stranded(key.address)
 
-    def give_up(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
+    def revoke_during_rotation(
+        self, address: str, actor: Actor
+    ) -> tuple[Key, Sequence[str]]:
         """
-        Do as ``block``, as a part of what is on record already.
+        Revoke as ``revoke`` does, in a rotation that has recorded its own intent.
 
         Raises:
-            NotFoundError, ConflictError, StoreError: As ``block``.
+            NotFoundError, ConflictError, StoreError: As ``revoke``.
         """
-        for _ in range(_LOOKS):
-            key = self._former(address)
+        for _ in range(_MAX_TRIES):
+            key = self._find_former(address)
             try:
-                blocked = self._blocked(key, actor)
+                blocked = self._block(key, actor)
             except StaleStateError:
                 continue
             return blocked, self.stranded(address)
-        raise RotationInProgressError("the key changes faster than it is given up")
+        raise RotationInProgressError(
+            "other processes keep changing the key; try again"
+        )
 
     def stranded(self, address: str) -> Sequence[str]:
         """Return the ids of open refunds that the key with *address* has signed."""
-        return self._store.stranded(address, _MOST_STRANDED)
+        return self._store.stranded(address, _MAX_STRANDED)
 
-    def _former(self, address: str) -> Key:
-        ring = self._store.keys()
-        found = next((key for key in ring if key.address == address), None)
-        if found is None:
+    def _find_former(self, address: str) -> Key:
+        key = find_key(self._store.keys(), address)
+        if key is None:
             raise NotFoundError("the ring has no key with this address")
-        if found.state is KeyState.ACTIVE:
+        if key.state is KeyState.ACTIVE:
             raise ConflictError(
-                "the key is active: rotate to another one, as from a compromised key"
+                "the key is active: rotate to another key with --compromised"
             )
-        if not found.is_former and found.state is not KeyState.BLOCKED:
+        if not key.is_former and key.state is not KeyState.BLOCKED:
             raise ConflictError(
-                f"the key is {found.state}, and never served: there is nothing to give"
-                " up; a rotation to another key ends what is pending"
+                f"the key is {key.state} and was never active, so there is nothing to"
+                " revoke; a rotation to another key ends a pending one"
             )
-        return found
+        return key
 
-    def _blocked(self, key: Key, actor: Actor) -> Key:
+    def _block(self, key: Key, actor: Actor) -> Key:
         if key.state is KeyState.BLOCKED:
             return key
         record = self._audit.event(
-            "key-blocked", _OPERATION, actor, **named("key", key)
+            "key-blocked", _OPERATION, actor, **key_facts("key", key)
         )
         blocked = self._store.block(key, self._clock(), record)
         self._audit.tell(record)

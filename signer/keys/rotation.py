@@ -1,209 +1,297 @@
 """
-Rotates the wallet to another key, without a moment at which none or two are active.
+Rotates the wallet to another key, so that exactly one key is active at any moment.
 
 ::
 
-    find      what the given name means now; from here on, what never moves
-    view      how the ring stands: is it done, and is it the key that is to be replaced
-    begin     the key is a pending row: nobody else rotates meanwhile
-    prove     a real signature of the new key, which recovers to it
-    look      at what its address holds
-    activate  one commit: it is active, the old key draining, and the audit knows
+    find       resolve the given name to a key id that never changes
+    view       read the ring: which key is active, and may the new key replace it?
+    begin      insert the new key as pending, which excludes other rotations
+    self-test  sign with the new key; the signature must recover to it
+    balances   read what its address holds on each network
+    activate   one commit: new key active, old key draining, audit record written
 
-A process may die between any two lines.  Until the last one, the old key serves; after
-it, the new one does, on every host.  Whoever asks again for the same key goes on.
+A process may die between any two steps.  Until the last one commits, the old key signs;
+after it, the new key signs, on every host.  To resume, repeat the call with the same
+key.
 
-The key that is replaced is the one that was seen first, or nobody is: an administrator
-who calls a key compromised does not block what a colleague has made of it meanwhile.
+A rotation replaces only the key that was active when it read the ring.  An
+administrator who marks the old key as compromised therefore cannot block a key that
+another administrator has activated in the meantime.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
 from signer.addresses import parse_address
 from signer.alerts import Alerts
-from signer.audit.log import AuditLog
 from signer.errors import (
     ConflictError,
-    HotWalletError,
     KeyRotatedError,
     RotationInProgressError,
     SigningError,
     StaleStateError,
     StoreError,
 )
-from signer.keys.admin_audit import AdminAudit, Facts, named, reason_of
+from signer.keys.admin_audit import AdminAudit, failure_code, key_facts
 from signer.keys.balances import AddressBalance
 from signer.keys.candidate import CandidateTester
-from signer.keys.changeover import (
+from signer.keys.revocation import Revocation
+from signer.keys.rotation_options import (
     ALREADY,
     AWAITING_FUNDS,
-    UNFUNDED,
     WOULD_AWAIT_FUNDS,
-    RingView,
     RotationOptions,
     RotationResult,
-    told,
+    build_result,
 )
-from signer.keys.keyring import OpenSigner
-from signer.keys.revocation import Revocation
+from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor, Operation
-from signer.model.key import Key
-from signer.ports import Clock, KeyDirectory, KeyStore
+from signer.model.key import Key, KeyState, find_active_key, find_key
+from signer.ports import Clock, KeyStore
 from signer.redact import key_prefix
 
 
 _OPERATION = Operation.KEY_ROTATION
 
-_LOOKS = 2
-"""Who is slower with the same key sees at the second one that it is active."""
+_MAX_TRIES = 2
+"""If another process activated the same key first, the second try sees that."""
 
-_AS_USUAL = RotationOptions()
+_DEFAULTS = RotationOptions()
 
-_LOST_TURN = "somebody else took the rotation up"
+_UNFUNDED = (
+    "the new address lacks funds, and the rotation from a compromised key did not wait"
+    " for them: refunds wait until the address is funded"
+)
 
 _OVERTAKEN = (
-    "nothing was changed: another key became the active one meanwhile. See who rotated"
-    " (keys list), and ask again if you still mean it"
+    "nothing was changed: another key became the active one in the meantime. Run"
+    " `hotwallet keys list` to see who rotated, and repeat the request if it is still"
+    " needed"
 )
+
+_NO_PREVIOUS = "no other key was ever active: name the new key, not the compromised one"
+
+
+@dataclass(frozen=True, slots=True)
+class RingView:
+    """One snapshot of the *ring*, and the *candidate* that is to become active."""
+
+    candidate: Key
+    ring: Sequence[Key]
+
+    @property
+    def active(self) -> Key | None:
+        """The active key; None before the first key is enrolled."""
+        return find_active_key(self.ring)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the candidate is the active key."""
+        active = self.active
+        return active is not None and active.address == self.candidate.address
+
+    @property
+    def replaced(self) -> Key | None:
+        """The key that the candidate replaces, or has replaced."""
+        if not self.is_done:
+            return self.active
+        served = [key for key in self.ring if key.epoch and key != self.active]
+        return served[0] if served else None
+
+    def require_possible(self, address: str | None, *, compromised: bool) -> None:
+        """
+        Check that the candidate may replace, or has replaced, the key with *address*.
+
+        None stands for whichever key is active.
+
+        Raises:
+            ConflictError: The candidate is blocked, or the ring has it under another
+                id; another key than that with *address* would be replaced; or no key
+                was replaced that could be *compromised*.
+        """
+        self._require_usable()
+        if address is not None:
+            self._require_replaced(address)
+        if compromised and self.is_done and self.replaced is None:
+            raise ConflictError(_NO_PREVIOUS)
+
+    def _require_usable(self) -> None:
+        known = find_key(self.ring, self.candidate.address)
+        if known is None:
+            return
+        if known.state is KeyState.BLOCKED:
+            raise ConflictError("the key was revoked as compromised")
+        if known.key_id != self.candidate.key_id:
+            raise ConflictError(
+                "the ring has this key under another id: use `hotwallet keys failover`"
+            )
+
+    def _require_replaced(self, address: str) -> None:
+        if self.replaced is not None and self.replaced.address == address:
+            return
+        if self.candidate.address == address:
+            raise ConflictError("the new key is the key that it would replace")
+        active = "no key" if self.active is None else self.active.address
+        raise ConflictError(
+            f"nothing was changed: {active} is active, and the new key would not"
+            f" replace {address}. Run `hotwallet keys list` to see who rotated and"
+            " when; then repeat the request with the right address, or revoke a former"
+            " key with `hotwallet keys revoke`"
+        )
 
 
 class Rotation:
-    """Rotates, on behalf of one administrator at a time."""
+    """Rotates the active key, for administrators."""
 
     def __init__(
         self,
         store: KeyStore,
-        directory: KeyDirectory,
-        open_signer: OpenSigner,
+        signers: SignerFactory,
         *,
-        survey: Callable[[str], Sequence[AddressBalance]],
-        audit: AuditLog,
+        read_balances: Callable[[str], Sequence[AddressBalance]],
         alerts: Alerts,
         clock: Clock,
         needs_funds: bool = False,
     ) -> None:
-        """Rotate among the keys of *directory*; *needs_funds* makes funds a must."""
+        """With *needs_funds*, a new key is not activated before it has funds."""
         self._store = store
-        self._prover = CandidateTester(directory, open_signer, alerts, clock)
-        self._survey = survey
-        self._audit = audit
-        self._minutes = AdminAudit(audit, alerts, _OPERATION)
-        self._blocking = Revocation(store, audit=audit, alerts=alerts, clock=clock)
+        self._tester = CandidateTester(signers, alerts, clock)
+        self._read_balances = read_balances
+        self._audit = signers.audit
+        self._admin_audit = AdminAudit(signers.audit, _OPERATION, alerts)
+        self._revocation = Revocation(store, audit=signers.audit, clock=clock)
         self._clock = clock
         self._needs_funds = needs_funds
         self._log = structlog.get_logger("keys")
 
     def rotate(
-        self, name: str, actor: Actor, terms: RotationOptions = _AS_USUAL
+        self, name: str, actor: Actor, options: RotationOptions = _DEFAULTS
     ) -> RotationResult:
         """
-        Make the key that *name* means the active one, by these *terms*; again is fine.
+        Make the key *name* the active one; idempotent.
 
         Raises:
-            InvalidInputError: *name* is malformed, or the address of the terms.
-            RotationInProgressError: Another rotation is under way.
-            ConflictError: The key was given up as compromised, or the ring has it in
-                another place; or it would replace another key than was meant.
-            NewKeyUnhealthyError: It did not prove itself in time.
-            ProofsPendingError: It was not asked, since it never answered before.
-            StoreError: The ledger does not answer; asking again goes on.
+            InvalidInputError: *name* or ``options.active_address`` is malformed.
+            RotationInProgressError: Another rotation is in progress.
+            ConflictError: The key is blocked, the ring has it under another id, or it
+                would replace another key than ``options.active_address``.
+            NewKeyUnhealthyError: The key did not pass the self-test in time.
+            SelfTestPendingError: The device was not asked, because earlier self-tests
+                still hang.
+            StoreError: The ledger does not answer; a repeated call continues.
         """
-        request: Facts = {"key": key_prefix(name), **terms.facts()}
-        try:
-            self._minutes.write("rotation-intent", actor, **request)
-            rotated = self._rotated(name, actor, terms)
-        except HotWalletError as e:
-            is_alarming = terms.are_alarmed_by(e)
-            self._minutes.refuse(
-                "rotation", e, actor, is_alarming=is_alarming, **request
-            )
-            raise
-        self._log.info(rotated.status, address=rotated.key.address, actor=actor.name)
-        return rotated
+        with self._admin_audit.attempt(
+            "rotation-intent",
+            actor,
+            refused="rotation",
+            should_alert=options.should_alert,
+            key=key_prefix(name),
+            **options.facts(),
+        ):
+            result = self._rotate(name, actor, options)
+        self._log.info(
+            "key-rotation-succeeded",
+            status=result.status,
+            address=result.key.address,
+            actor=actor.name,
+        )
+        return result
 
-    def _rotated(
-        self, name: str, actor: Actor, terms: RotationOptions
+    def _rotate(
+        self, name: str, actor: Actor, options: RotationOptions
     ) -> RotationResult:
-        meant = terms.active_address
-        if meant is not None:
-            meant = parse_address(meant, field="activeAddress")
-        wanted = self._prover.find(name, actor)
-        for _ in range(_LOOKS):
-            view = RingView(wanted, self._store.keys())
-            view.require_possible(meant, compromised=terms.compromised)
-            if terms.rehearse:
-                return self._rehearsed(view, actor, terms)
+        replaces = options.active_address
+        if replaces is not None:
+            replaces = parse_address(replaces, field="activeAddress")
+        candidate = self._tester.find(name, actor)
+        for _ in range(_MAX_TRIES):
+            view = RingView(candidate, self._store.keys())
+            view.require_possible(replaces, compromised=options.compromised)
+            if options.dry_run:
+                return self._dry_run(view, actor, options)
             if view.is_done:
-                return self._done(view, actor, terms)
+                return self._finish(view, actor, options)
             try:
-                pending = self._store.begin_rotation(wanted, self._clock())
+                pending = self._store.begin_rotation(candidate, self._clock())
             except StaleStateError:
-                # Somebody was faster with this key; perhaps not from the one seen here.
-                meant = None if view.replaced is None else view.replaced.address
+                # Another process activated this key first.  Accept that only if it
+                # replaced the key that is active in this view.
+                replaces = None if view.replaced is None else view.replaced.address
                 continue
-            # Perhaps relocated since it was seen; not while the pending row is held.
-            active = self._row_of(view.replaced)
-            return self._taken(pending, active, actor, terms)
-        raise RotationInProgressError("the ring changes faster than it is looked at")
-
-    def _rehearsed(
-        self, view: RingView, actor: Actor, terms: RotationOptions
-    ) -> RotationResult:
-        self._prover.prove(view.wanted, actor, _OPERATION)
-        if view.is_done:
-            key = view.active or view.wanted
-            return RotationResult("would-rotate", key, view.replaced, (), (ALREADY,))
-        holdings = self._survey(view.wanted.address)
-        waits = self._must_wait(holdings, terms)
-        status = WOULD_AWAIT_FUNDS if waits else "would-rotate"
-        return told(status, view.wanted, view.replaced, holdings)
-
-    def _done(
-        self, view: RingView, actor: Actor, terms: RotationOptions
-    ) -> RotationResult:
-        """Return what was done before, for whoever did not hear of it."""
-        key, previous = view.active or view.wanted, view.replaced
-        if previous is None or not terms.compromised:
-            return RotationResult("rotated", key, previous, (), (ALREADY,))
-        previous, stranded = self._blocking.give_up(previous.address, actor)
-        given_up = f"given up is the key that served before it: {previous.address}"
-        return RotationResult(
-            "rotated", key, previous, (), (ALREADY, given_up), stranded
+            # Read again: a failover may have changed the row since the view was read.
+            # None can while the pending row is held.
+            seen = view.replaced
+            active = seen and find_key(self._store.keys(), seen.address)
+            return self._take_over(pending, active, actor, options)
+        raise RotationInProgressError(
+            "other processes keep changing the ring; try again"
         )
 
-    def _taken(
-        self, pending: Key, active: Key | None, actor: Actor, terms: RotationOptions
+    def _dry_run(
+        self, view: RingView, actor: Actor, options: RotationOptions
+    ) -> RotationResult:
+        self._tester.self_test(view.candidate, actor, _OPERATION)
+        if view.is_done:
+            key = view.active or view.candidate
+            return RotationResult("would-rotate", key, view.replaced, (), (ALREADY,))
+        holdings = self._read_balances(view.candidate.address)
+        waits = self._must_wait(holdings, options)
+        status = WOULD_AWAIT_FUNDS if waits else "would-rotate"
+        return build_result(status, view.candidate, view.replaced, holdings)
+
+    def _finish(
+        self, view: RingView, actor: Actor, options: RotationOptions
+    ) -> RotationResult:
+        """Return the result of a rotation that was done before this call."""
+        key, previous = view.active or view.candidate, view.replaced
+        if previous is None or not options.compromised:
+            return RotationResult("rotated", key, previous, (), (ALREADY,))
+        previous, stranded = self._revocation.revoke_during_rotation(
+            previous.address, actor
+        )
+        revoked = f"the key that was active before was revoked: {previous.address}"
+        return RotationResult(
+            "rotated", key, previous, (), (ALREADY, revoked), stranded
+        )
+
+    def _take_over(
+        self,
+        pending: Key,
+        active: Key | None,
+        actor: Actor,
+        options: RotationOptions,
     ) -> RotationResult:
         try:
-            self._prover.prove(pending, actor, _OPERATION)
+            self._tester.self_test(pending, actor, _OPERATION)
         except SigningError as e:
-            self._let_go(pending, reason_of(e))
+            self._reject(pending, failure_code(e))
             raise
-        holdings = self._survey(pending.address)
+        holdings = self._read_balances(pending.address)
         try:
-            if self._must_wait(holdings, terms):
-                return self._waiting(pending, active, actor, holdings)
-            rotated = self._activated(pending, active, actor, terms)
+            if self._must_wait(holdings, options):
+                return self._await_funds(pending, active, actor, holdings)
+            activated = self._activate(pending, active, actor, options)
         except KeyRotatedError as e:
-            self._let_go(pending, e.code)
-            # Not to be repeated as it is, since it would replace another key then.
+            self._reject(pending, e.code)
+            # Not retryable: a retry would replace another key than the one seen.
             raise ConflictError(_OVERTAKEN) from None
         except StaleStateError:
-            raise RotationInProgressError(_LOST_TURN) from None
-        answer = told("rotated", rotated, active, holdings)
-        if not terms.compromised:
-            return answer
-        stranded = () if active is None else self._blocking.stranded(active.address)
-        unfunded = (UNFUNDED,) if self._lacks_funds(holdings) else ()
+            raise RotationInProgressError(
+                "another process has taken over this rotation; try again"
+            ) from None
+        result = build_result("rotated", activated, active, holdings)
+        if not options.compromised:
+            return result
+        stranded = () if active is None else self._revocation.stranded(active.address)
+        unfunded = (_UNFUNDED,) if self._lacks_funds(holdings) else ()
         return replace(
-            answer, stranded=stranded, warnings=(*answer.warnings, *unfunded)
+            result, stranded=stranded, warnings=(*result.warnings, *unfunded)
         )
 
-    def _waiting(
+    def _await_funds(
         self,
         pending: Key,
         active: Key | None,
@@ -211,46 +299,41 @@ class Rotation:
         holdings: Sequence[AddressBalance],
     ) -> RotationResult:
         waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
-        self._minutes.write(AWAITING_FUNDS, actor, **named("key", waiting))
-        return told(AWAITING_FUNDS, waiting, active, holdings)
+        self._admin_audit.write(AWAITING_FUNDS, actor, **key_facts("key", waiting))
+        return build_result(AWAITING_FUNDS, waiting, active, holdings)
 
-    def _activated(
-        self, pending: Key, active: Key | None, actor: Actor, terms: RotationOptions
+    def _activate(
+        self, pending: Key, active: Key | None, actor: Actor, options: RotationOptions
     ) -> Key:
         record = self._audit.event(
             "rotation",
             _OPERATION,
             actor,
-            **named("key", pending),
-            **named("previous_key", active),
-            compromised=terms.compromised,
+            **key_facts("key", pending),
+            **key_facts("previous_key", active),
+            compromised=options.compromised,
         )
         activated = self._store.activate(
             pending,
             self._clock(),
             record,
             replacing=active,
-            block=terms.compromised,
+            block=options.compromised,
         )
         self._audit.tell(record)
         return activated
 
-    def _row_of(self, seen: Key | None) -> Key | None:
-        if seen is None:
-            return None
-        ring = self._store.keys()
-        return next(key for key in ring if key.address == seen.address)
-
-    def _let_go(self, pending: Key, reason: str) -> None:
-        # Why it failed is what must be told; a row that stays is let go in time.
+    def _reject(self, pending: Key, reason: str) -> None:
+        # The caller must see the first error.  A row that stays pending is released
+        # when its hold expires.
         with suppress(StoreError):
             self._store.reject(pending, reason, self._clock())
 
     def _must_wait(
-        self, holdings: Sequence[AddressBalance], terms: RotationOptions
+        self, holdings: Sequence[AddressBalance], options: RotationOptions
     ) -> bool:
-        # Who signs with a compromised key does not wait for anybody's funds.
-        return self._lacks_funds(holdings) and not terms.compromised
+        # A compromised key must be replaced at once, with or without funds.
+        return self._lacks_funds(holdings) and not options.compromised
 
     def _lacks_funds(self, holdings: Sequence[AddressBalance]) -> bool:
         return self._needs_funds and not all(each.is_funded for each in holdings)

@@ -21,8 +21,8 @@ from signer.crypto.secp256k1 import (
 from signer.errors import BackendError, HotWalletError, KeyUnusableError, SigningError
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import NOTHING, Operation, Purpose, Record, Subject
-from signer.model.key import SERVING, KeyState, SigningCondition
-from signer.ports import DeviceSignature, KeyBackend, KeyId
+from signer.model.key import SERVING, Key, KeyState, SigningCondition
+from signer.ports import DeviceSignature, KeyBackend, KeyDirectory, KeyId
 
 
 SELF_TEST = Purpose(Operation.SELF_TEST, actor="self-test")
@@ -30,21 +30,20 @@ SELF_TEST = Purpose(Operation.SELF_TEST, actor="self-test")
 
 def self_test_digest() -> bytes:
     """
-    Return a digest for a signature that is of no use to anybody.
+    Return a random digest whose signature authorises nothing.
 
-    It is of bytes that no transaction or message begins with, and fresh each time.
+    The hashed bytes begin like no transaction and no message, and differ each time.
     """
     return keccak(b"\x19hotwallet self-test\n" + secrets.token_bytes(32))
 
 
 class Signer:
     """
-    Signs with one key, in one place, for life; rotation makes a new signer, and so does
-    relocation.
+    Signs with one key, under one key id.
 
-    An operation in flight therefore finishes, and verifies, against the key that
-    it started with.  Instances may be shared by threads as far as the backend
-    may, and both of ours may.
+    A rotation or a failover makes a new signer, so that an operation in flight finishes
+    with the key that it started with.  Instances are thread-safe if the backend is, and
+    all of this project's backends are.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Signer:
         self.key_id = key_id
         self.public_key = public_key
         self.address = public_key.address
-        self.last_signature_at: float | None = None  # As time.monotonic() has it.
+        self.last_signature_at: float | None = None  # time.monotonic()
         self._subject = Subject(backend.name, key_id, self.address)
 
     @classmethod
@@ -78,10 +77,12 @@ class Signer:
         alarm: SigningAlarm | None = None,
     ) -> Self:
         """
-        Fetch and pin the public key of *key_id*; *alarm* is told when it does not sign.
+        Fetch and pin the public key of *key_id*.
+
+        *alarm* records whether this, and each later signature, succeeds.
 
         Raises:
-            KeyUnusableError: Its address is not *expected_address*.
+            KeyUnusableError: The key's address is not *expected_address*.
             EncodingError: The device's answer is not a secp256k1 key.
             BackendError: The device did not answer, or has no such key.
         """
@@ -98,17 +99,18 @@ class Signer:
         self, digest: bytes, purpose: Purpose, *, while_active: bool = False
     ) -> Signature:
         """
-        Return the signature over the 32 bytes of *digest*, signed as given.
+        Return the signature over *digest*, which are 32 bytes and not hashed again.
 
-        With *while_active* the key must be the ring's active one, and in this place, at
-        the moment at which the intent becomes durable.
+        With *while_active*, the key must be the ring's active key under this key id
+        when the intent becomes durable.
 
         Raises:
-            InvalidInputError: Not a digest; the device was not asked.
-            KeyRotatedError: It is not; the device was not asked.
-            EncodingError: The device answered with no strict DER signature.
+            InvalidInputError: *digest* is not 32 bytes; the device was not asked.
+            KeyRotatedError: Another key or key id is active; the device was not asked.
+            EncodingError: The device's answer is not a strict DER signature.
             RecoveryError: The device signed something else, or with another key.
             BackendError: The device did not sign.
+            StoreError: The journal cannot be written.
         """
         self.announce(digest, purpose, states=SERVING if while_active else None)
         signed = self.sign(digest, purpose)
@@ -127,36 +129,36 @@ class Signer:
         Make the intent to sign *digest* durable.
 
         Raises:
-            InvalidInputError: Not a digest.
-            KeyRotatedError: With *states*: the key is in none of them in the ring, or
-                in another place; or *pays* is not the active one's address.
+            InvalidInputError: *digest* is not 32 bytes.
+            KeyRotatedError: *states* is given and the ring has the key in none of them,
+                or under another key id; or *pays* is not the active key's address.
             StoreError: The journal cannot be written.
         """
         checked_digest(digest)
         intent = self._audit.intent(purpose, self._subject, digest)
-        standing = None
+        condition = None
         if states is not None:
-            standing = SigningCondition(self.address, self.key_id, states, pays)
-        self._audit.write(intent, standing=standing)
+            condition = SigningCondition(self.address, self.key_id, states, pays)
+        self._audit.write(intent, standing=condition)
 
     def tell(self, record: Record) -> None:
-        """Tell the log of a record that somebody has committed."""
+        """Write a *record* that is already durable to the log."""
         self._audit.tell(record)
 
     def intent(self, purpose: Purpose) -> Record:
         """
-        Draft the intent to sign what is going to be decided in the same commit.
+        Draft an intent for a commit that also decides what will be signed.
 
-        Whoever commits it may then call ``sign``.
+        Call ``sign`` only after that commit.
         """
         return self._audit.intent(purpose, self._subject)
 
     def sign(self, digest: bytes, purpose: Purpose) -> "Signed":
         """
-        Return the signature for an intent that is durable already.
+        Return the signature for an intent that is already durable.
 
-        The caller makes the outcome durable before the signature leaves the process.
-        When the device does not sign, that is written here.
+        The caller must make the outcome durable before the signature leaves the
+        process.  If the device does not sign, this method records the outcome.
 
         Raises:
             InvalidInputError, SigningError: As ``sign_digest``.
@@ -166,7 +168,7 @@ class Signer:
         outcome = "internal-error"
         signature = None
         try:
-            signature = self._signed(digest, attempt)
+            signature = self._sign_with_retry(digest, attempt)
         except HotWalletError as e:
             outcome = e.code
             self._report(purpose, e)
@@ -184,27 +186,20 @@ class Signer:
 
         return Signed(signature, succeeded, self._audit)
 
-    def prove(self, purpose: Purpose) -> None:
+    def self_test(
+        self, purpose: Purpose = SELF_TEST, *, while_active: bool = False
+    ) -> None:
         """
-        Prove that the device signs with the pinned key, now.
+        Sign a random digest to test that the device signs with the pinned key.
 
         Raises:
-            SigningError: It does not.
-        """
-        self.sign_digest(self_test_digest(), purpose)
-
-    def self_test(self, *, while_active: bool = False) -> None:
-        """
-        Prove it for the sake of health.
-
-        Raises:
-            SigningError: As ``prove``.
+            SigningError: The device did not sign, or the signature does not verify.
             KeyRotatedError: As ``sign_digest``.
         """
-        self.sign_digest(self_test_digest(), SELF_TEST, while_active=while_active)
+        self.sign_digest(self_test_digest(), purpose, while_active=while_active)
 
     def _report(self, purpose: Purpose, error: HotWalletError | None) -> None:
-        """Let the alarm know how the key did; a self-test is its asker's to tell."""
+        """Report the outcome to the alarm; callers report their own self-tests."""
         if self._alarm is None:
             return
         if error is None:
@@ -212,17 +207,17 @@ class Signer:
         elif purpose.operation is not Operation.SELF_TEST:
             self._alarm.failed(self.address, error)
 
-    def _signed(self, digest: bytes, attempt: "_Attempt") -> Signature:
+    def _sign_with_retry(self, digest: bytes, attempt: "_Attempt") -> Signature:
         started = self._timer()
         try:
-            return self._verified(digest, attempt)
+            return self._sign_and_verify(digest, attempt)
         except UnrepresentableError:
-            # The next signature has another R.  Twice in a row is no accident.
-            return self._verified(digest, attempt)
+            # The next signature has another R.  Two failures in a row are not chance.
+            return self._sign_and_verify(digest, attempt)
         finally:
             attempt.seconds = self._timer() - started
 
-    def _verified(self, digest: bytes, attempt: "_Attempt") -> Signature:
+    def _sign_and_verify(self, digest: bytes, attempt: "_Attempt") -> Signature:
         try:
             answer: DeviceSignature = self._backend.sign_digest(self.key_id, digest)
         except BackendError as e:
@@ -246,9 +241,38 @@ class Signer:
             digest=digest,
             outcome=outcome,
             seconds=attempt.seconds,
-            attempts=attempt.asked,
+            attempts=attempt.calls,
             device_request_ids=attempt.request_ids,
             details=details,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SignerFactory:
+    """
+    Opens signers for the keys of one device.
+
+    Each signer writes to *audit*, and reports the outcome of its signatures to *alarm*.
+    """
+
+    directory: KeyDirectory
+    audit: AuditLog
+    alarm: SigningAlarm | None = None
+
+    def open(self, key: Key) -> Signer:
+        """
+        Return the signer of *key*, after reading its public key from the device.
+
+        Raises:
+            SigningError: The device does not answer, it has no such key, or its key
+                does not have the address that the ring has pinned.
+        """
+        return Signer.open(
+            self.directory,
+            KeyId(key.key_id),
+            self.audit,
+            expected_address=key.address,
+            alarm=self.alarm,
         )
 
 
@@ -256,17 +280,17 @@ def _require_address(public_key: PublicKey, expected: str | None) -> None:
     address = public_key.address
     if expected and not is_same_address(expected, address):
         raise KeyUnusableError(
-            f"the key's address is {address}, not the expected {expected}"
+            f"the key has the address {address} instead of the expected {expected}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Signed:
     """
-    A verified signature that must not leave before its ``outcome`` is durable.
+    A verified signature that must not leave the process before its outcome is durable.
 
-    ``outcome`` drafts the record, with more details where there are any, and ``audit``
-    is where it belongs.
+    ``outcome`` drafts the audit record, with further details as keyword arguments, and
+    ``audit`` is the log to write it to.
     """
 
     signature: Signature = field(repr=False)
@@ -275,17 +299,17 @@ class Signed:
 
 
 class _Attempt:
-    """What is known of a signature while it is being made."""
+    """The calls to the device for one signature."""
 
-    __slots__ = ("asked", "request_ids", "seconds")
+    __slots__ = ("calls", "request_ids", "seconds")
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
         self.request_ids: list[str] = []
         self.seconds = 0.0
 
     def count(self, attempts: int, request_id: str | None) -> None:
-        """Add what one question to the device took."""
-        self.asked += attempts
+        """Add *attempts* calls, the last of which the device calls *request_id*."""
+        self.calls += attempts
         if request_id is not None:
             self.request_ids.append(request_id)

@@ -1,9 +1,9 @@
 """
-A key that does not sign, or a device that signs with another one: who is called.
+Raises an alert when signing fails, and repeats it at most every five minutes.
 
-Whoever needs a signature meets that first: the worker with a refund, the API with one
-that it pays at once, an administrator who empties an address.  Readiness, which has the
-key sign for the sake of its health, calls for itself (``api/health/key_check.py``).
+It covers every caller that needs a signature: the worker, the API when it pays a refund
+at once, and an administrator who sweeps an address.  The readiness check raises the
+alerts for its own self-tests (``api/health/key_check.py``).
 """
 
 import time
@@ -15,14 +15,14 @@ from signer.errors import EncodingError, HotWalletError, RecoveryError
 
 
 LASTING_SECONDS = 30.0
-"""For how long a device may be away, or busy, before anybody is called."""
+"""How long retryable errors must last before they raise an alert."""
 
 REMIND_SECONDS = 300.0
-"""How long after an alert the next one of its kind follows, for the same key."""
+"""The minimum time between two alerts of one kind for one key."""
 
 
 class SigningAlarm:
-    """Sounds the alert, once and then now and then; threads share it."""
+    """Raises and throttles alerts about signing; thread-safe."""
 
     def __init__(
         self, alerts: Alerts, timer: Callable[[], float] = time.monotonic
@@ -31,33 +31,34 @@ class SigningAlarm:
         self._timer = timer
         self._lock = Lock()
         self._failing_since: dict[str | None, float] = {}
-        self._told_at: dict[tuple[str | None, Alert], float] = {}
+        self._alerted_at: dict[tuple[str | None, Alert], float] = {}
 
     def signed(self, address: str) -> None:
-        """Take note that the key with *address* has signed."""
+        """Record that the key with *address* has signed."""
         with self._lock:
             self._failing_since.pop(address, None)
 
     def failed(self, address: str | None, error: HotWalletError) -> None:
         """
-        Call for help because the key with *address* did not sign, but of *error*.
+        Record that signing with the key of *address* failed with *error*.
 
-        What may pass is told when it has lasted, without a signature in between.
+        A retryable error raises an alert only if errors have lasted for
+        ``LASTING_SECONDS`` without a signature in between.
         """
         now, alert = self._timer(), alert_of(error)
         with self._lock:
             since = self._failing_since.setdefault(address, now)
             if error.retryable and now - since < LASTING_SECONDS:
                 return
-            told_at = self._told_at.get((address, alert))
-            if told_at is not None and now - told_at < REMIND_SECONDS:
+            alerted_at = self._alerted_at.get((address, alert))
+            if alerted_at is not None and now - alerted_at < REMIND_SECONDS:
                 return
-            self._told_at[address, alert] = now
+            self._alerted_at[address, alert] = now
         self._alerts.sound(alert, code=error.code, address=address)
 
 
 def alert_of(error: HotWalletError) -> Alert:
-    """Return which alert it is that a key failed with *error*."""
+    """Return the alert that a signing *error* raises."""
     if isinstance(error, RecoveryError | EncodingError):
         return Alert.KEY_MISMATCH
     return Alert.KEY_UNHEALTHY

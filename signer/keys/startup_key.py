@@ -1,10 +1,11 @@
 """
-Which key a starting process signs with: the ring's active one, or the first one.
+Decides which key a starting process signs with, and self-tests it.
 
-The configuration names the first key of a new ledger.  From then on the ring says
-which key is active, since a rotation reaches all processes by it, and the
-configuration is only compared: a key that never was active there means that somebody
-changed the setting by hand, or that the ledger is from before a rotation.
+In an empty ledger, the configured key becomes the first key of the ring.  After that
+the ring decides, because a rotation reaches every process through the ring, and the
+configured key is only compared with it.  A configured key that was never active there
+means that the setting was changed by hand, or that the ledger was restored from a
+backup that is older than a rotation.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,96 +18,87 @@ from signer.errors import (
     KeyRotatedError,
     Refusal,
 )
-from signer.keys.keyring import OpenSigner
-from signer.keys.signer import Signer
+from signer.keys.signer import Signer, SignerFactory
 from signer.model.key import Key, KeyState, is_same_key
 from signer.ports import Clock, KeyDirectory, KeyStore
 
 
-_ROTATIONS_MEANWHILE = 3
+_MAX_TRIES = 3
 
 
 class SelfTest(Protocol):
-    """The guard's judgement of a key."""
+    """The start-up guard's test of a key: ``self_test_key`` with its settings."""
 
     def __call__(
         self, open_signer: Callable[[], Signer], *, while_active: bool = False
     ) -> Signer:
-        """
-        Return what *open_signer* opens, when it has signed.
-
-        Raises:
-            KeyRotatedError: With *while_active*: it is not the ring's active key.
-            ConfigurationError: It does not sign.
-        """
+        """Return the signer that *open_signer* opens, after a test signature."""
 
 
 class StartupKey:
-    """Finds the active key of a ledger, or makes the configured one that."""
+    """Finds the active key of a ledger, or enrols the configured key in it."""
 
     def __init__(
         self,
         store: KeyStore,
-        directory: KeyDirectory,
-        open_signer: OpenSigner,
-        prove: SelfTest,
+        signers: SignerFactory,
+        self_test: SelfTest,
         clock: Clock,
     ) -> None:
         self._store = store
-        self._directory = directory
-        self._open_signer = open_signer
-        self._prove = prove
+        self._signers = signers
+        self._directory = signers.directory
+        self._self_test = self_test
         self._clock = clock
 
-    def settle(
-        self, name: str, expected_address: str | None
-    ) -> tuple[Signer, list[str]]:
+    def open(self, name: str, expected_address: str | None) -> tuple[Signer, list[str]]:
         """
-        Prove the active key, which *name* becomes if there is none.
+        Open and self-test the active key; enrol the key *name* if there is none.
 
-        *expected_address* is what the operator believes the key's address to be.
+        *expected_address* is the configured ``WALLET_ADDRESS``.
 
         Returns:
-            Its signer, and warnings.
+            The signer of the active key, and warnings.
 
         Raises:
-            ConfigurationError: The key does not sign; or the configured one never was
-                the ring's active key (``key-not-in-ring``); or the ring has its active
-                key in another backend (``key-backend-mismatch``).
+            ConfigurationError: The key does not sign; the configured key was never the
+                ring's active key (``key-not-in-ring``); or the active key is in another
+                backend (``key-backend-mismatch``).
             StoreError: The ledger does not answer.
         """
-        for _ in range(_ROTATIONS_MEANWHILE):
+        for _ in range(_MAX_TRIES):
             try:
-                return self._settled(name, expected_address)
+                return self._open(name, expected_address)
             except KeyRotatedError:
                 continue
-        raise KeyRotatedError("the active key changes faster than it signs")
+        raise KeyRotatedError("the active key changed during every self-test")
 
-    def _settled(
+    def _open(
         self, name: str, expected_address: str | None
     ) -> tuple[Signer, list[str]]:
-        active = self._store.active_key() or self._enrolled(name, expected_address)
+        active = self._store.active_key() or self._enrol(name, expected_address)
         require_backend(active, self._directory)
-        signer = self._prove(lambda: self._open_signer(active), while_active=True)
+        signer = self._self_test(lambda: self._signers.open(active), while_active=True)
         return signer, self._compare(active, name, expected_address)
 
-    def _enrolled(self, name: str, expected_address: str | None) -> Key:
+    def _enrol(self, name: str, expected_address: str | None) -> Key:
         now = self._clock()
         key = Key(
             backend=self._directory.name,
             key_id=name,
-            address=expected_address or "",  # An empty one is not compared.
+            address=expected_address or "",  # An empty address is not compared.
             state=KeyState.ACTIVE,
             created_at=now,
             updated_at=now,
             requested_by="configuration",
         )
 
-        def configured() -> Signer:
-            return self._open_signer(replace(key, key_id=self._directory.resolve(name)))
+        def open_configured() -> Signer:
+            key_id = self._directory.resolve(name)
+            return self._signers.open(replace(key, key_id=key_id))
 
-        # Before anything is written: an empty ring gets no key that does not sign.
-        signer = self._prove(configured)
+        # Before the ring is written, so that no key is enrolled that does not sign.
+        signer = self._self_test(open_configured)
         return self._store.enrol(
             replace(key, key_id=signer.key_id, address=signer.address)
         )
@@ -115,35 +107,38 @@ class StartupKey:
         self, active: Key, name: str, expected_address: str | None
     ) -> list[str]:
         ring = self._store.keys()
-        pinned = self._pinned(name, ring)
-        if pinned is None:
-            raise ConfigurationError(unknown("the configured key"))
+        configured = self._find_configured(name, ring)
+        if configured is None:
+            raise ConfigurationError(not_in_ring("the configured key"))
         require_address(ring, expected_address or active.address)
-        if pinned != active.key_id:
+        if configured.key_id != active.key_id:
             return [_ROTATED_AWAY]
-        # A bare id, or an alias, says nothing of the region.
-        return [_RELOCATED] if name.startswith("arn:") and name != pinned else []
+        # A bare id or an alias does not name a region.
+        is_old_arn = name.startswith("arn:") and name != configured.key_id
+        return [_FAILED_OVER] if is_old_arn else []
 
-    def _pinned(self, name: str, ring: Sequence[Key]) -> str | None:
+    def _find_configured(self, name: str, ring: Sequence[Key]) -> Key | None:
         try:
-            found = meant(name, ring, self._directory)
+            return resolve_in_ring(name, ring, self._directory)
         except HotWalletError as e:
             if e.retryable:
-                problem = Refusal("kms-signing-error", f"{_NO_ALIAS} ({e.code})")
+                problem = Refusal("kms-signing-error", f"{_NO_LOOKUP} ({e.code})")
                 raise ConfigurationError(problem) from None
-            return None  # Deleted, disabled, or never there: not in the ring.
-        return None if found is None else found.key_id
+            return None  # The key is deleted or disabled, or it never existed.
 
 
-def meant(name: str, ring: Sequence[Key], directory: KeyDirectory) -> Key | None:
+def resolve_in_ring(
+    name: str, ring: Sequence[Key], directory: KeyDirectory
+) -> Key | None:
     """
-    Return which key of *ring* *name* means, if one; the device is asked about aliases.
+    Return the key of *ring* that *name* refers to, or None.
 
-    A key that was relocated is still the one that the configuration names, and one that
-    never was active is not one of the ring's yet.
+    The device is asked only about names that the ring does not have, such as aliases.
+    A key that failed over to a replica still has its old name.  Keys that were never
+    active are not considered.
 
     Raises:
-        HotWalletError: The device was asked, and has no such key that can be used.
+        HotWalletError: The device was asked, and has no usable key with this name.
     """
     ours = [key for key in _served(ring) if key.backend == directory.name]
     for key in ours:
@@ -155,7 +150,7 @@ def meant(name: str, ring: Sequence[Key], directory: KeyDirectory) -> Key | None
 
 def require_backend(active: Key, directory: KeyDirectory) -> None:
     """
-    Make sure that the ring's *active* key is in the device that was opened.
+    Check that the ring's *active* key is in the configured backend.
 
     Raises:
         ConfigurationError: ``key-backend-mismatch``.
@@ -172,34 +167,37 @@ def require_backend(active: Key, directory: KeyDirectory) -> None:
 
 def require_address(ring: Sequence[Key], expected: str) -> None:
     """
-    Make sure that a key with the *expected* address is, or was, active in *ring*.
+    Check that a key with the *expected* address is or was active in *ring*.
 
     Raises:
         ConfigurationError: ``key-not-in-ring``.
     """
     if expected.lower() not in {key.address.lower() for key in _served(ring)}:
-        raise ConfigurationError(unknown("WALLET_ADDRESS"))
+        raise ConfigurationError(not_in_ring("WALLET_ADDRESS"))
 
 
-def unknown(what: str) -> Refusal:
-    """Return why no process starts while *what* is none of the ring's."""
+def not_in_ring(what: str) -> Refusal:
+    """Return the refusal to start because *what* was never active in the ring."""
     return Refusal(
         "key-not-in-ring",
-        f"{what} never was the ledger's active one: to change keys, use `hotwallet keys"
+        f"{what} was never active in the ledger: to change keys, use `hotwallet keys"
         " rotate`; after a restore, see docs/how-to/restore.md",
     )
 
 
 def _served(ring: Sequence[Key]) -> Sequence[Key]:
-    # A ledger from a backup may have a key as pending, or rejected, that has paid
-    # since: its address is compared with the chains only once it is active here too.
+    # A ledger from a backup may have a key as pending or rejected that has paid since.
+    # The key's nonces are compared with the chains only once it is active here too.
     return [key for key in ring if key.epoch is not None]
 
 
-_NO_ALIAS = (
-    "the configured key's name cannot be looked up at the moment; an ARN needs no look"
+_NO_LOOKUP = (
+    "the configured key's name cannot be resolved at the moment; configure its ARN,"
+    " which needs no lookup"
 )
-_ROTATED_AWAY = "the configured key was rotated away from; the ring's active one signs"
-_RELOCATED = (
-    "the configured key was relocated; the ring's replica signs, in another region"
+_ROTATED_AWAY = (
+    "the configured key was rotated away from; the ring's active key signs instead"
+)
+_FAILED_OVER = (
+    "the configured key failed over to a replica in another region, which signs instead"
 )

@@ -1,5 +1,5 @@
 """
-The keys that sign or have signed, as rows: one is active, the others are its past.
+The rows of the key ring: one key is active, and the others were active or may be.
 
 ::
 
@@ -8,18 +8,19 @@ The keys that sign or have signed, as rows: one is active, the others are its pa
        v          +------------+  rolled back to
     rejected
 
-A *blocked* key is one that was given up as compromised: it signs nothing at all, while
-a draining one goes on signing for the nonces that it gave out.
+A draining key still signs transactions for nonces that were reserved before.  A
+*blocked* key was revoked as compromised and signs nothing.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 
 ROTATION_HOLD = timedelta(seconds=20)
-"""For how long a rotation belongs to whoever began it, or took it up, last."""
+"""How long a rotation belongs to the request that last began or resumed it."""
 
 
 class KeyState(StrEnum):
@@ -34,18 +35,18 @@ class KeyState(StrEnum):
 
 
 WATCHED = frozenset({KeyState.PENDING, KeyState.ACTIVE, KeyState.DRAINING})
-"""Where a key's wallets are compared with their chains."""
+"""The states in which a key's wallets are compared with their chains."""
 
 FORMER = frozenset({KeyState.DRAINING, KeyState.RETIRED})
-"""Where a key pays no refunds any more, and may be swept."""
+"""The states in which a key pays no new refunds, and its address may be swept."""
 
 SIGNING = WATCHED | FORMER
-"""Where a key signs for the nonces that it gave out."""
+"""The states in which a key signs transactions for its reserved nonces."""
 
 SERVING = frozenset({KeyState.ACTIVE})
-"""Where a key gives nonces out, and signs whatever else begins now."""
+"""The states in which nonces are reserved for a key, and new operations use it."""
 
-# What replicas share: partition, account and id.  The region stands between.
+# Replicas share everything but the region: partition, account and id.
 _MULTI_REGION = re.compile(
     r"(arn:aws[a-z-]*:kms:)[a-z0-9-]+(:\d{12}:key/mrk-[A-Za-z0-9-]+)"
 )
@@ -56,12 +57,13 @@ class Key:
     """
     One key of the ring.
 
-    ``address`` is what never moves.  ``key_id`` is where the key is pinned, and only a
-    relocation changes it: a KMS key ARN, or a CKA_ID in hex.  ``epoch`` counts the
-    activations of the whole ring from 1, and is the key's last one; None means that
-    it was never active.  ``held_until`` says how long a pending key's rotation belongs
-    to ``requested_by``.  ``blocked_by`` is a code: why it was rejected, or still waits.
-    ``version`` counts the changes: each is a compare-and-set on it.
+    ``address`` identifies the key and never changes.  ``key_id`` is a KMS key ARN, or a
+    CKA_ID in hex, and only a failover changes it.  ``epoch`` numbers the activations of
+    the whole ring from 1: it is that of the key's last activation, or None if the key
+    was never active.  ``held_until`` is when a pending key's rotation stops belonging
+    to ``requested_by``.  ``blocked_by`` is the code of the reason why the key was
+    rejected or still waits.  ``version`` counts changes; every update is a
+    compare-and-set on it.
     """
 
     backend: str
@@ -79,22 +81,22 @@ class Key:
     @property
     def is_former(self) -> bool:
         """
-        Whether it served, and another one does: it may be given up.
+        Whether the key was active and no longer is, so that it may be revoked.
 
-        One that is being rotated back to is pending, and has its old nonces still.
+        A pending key that was active before, as in a rollback, still has its nonces.
         """
-        waits = self.state is KeyState.PENDING and self.epoch is not None
-        return waits or self.state in FORMER
+        is_rollback = self.state is KeyState.PENDING and self.epoch is not None
+        return is_rollback or self.state in FORMER
 
 
 @dataclass(frozen=True, slots=True)
 class SigningCondition:
     """
-    How a key's row must stand at the moment at which an intent to sign is durable.
+    A condition on the ring that must hold when an intent to sign becomes durable.
 
-    It names the place that is about to be asked, from which the key may have been
-    relocated since somebody looked, and is in one of *states*.  Where it is about to
-    *pay* the ring itself, that address is the active key's at the same moment.
+    The key with ``address`` must be in one of ``states``, and its id must still be
+    ``key_id``: a failover may have changed it since it was read.  For a sweep, ``pays``
+    must be the address of the active key.
     """
 
     address: str
@@ -103,13 +105,28 @@ class SigningCondition:
     pays: str | None = None
 
 
+def find_key(ring: Iterable[Key], address: str) -> Key | None:
+    """Return the key of *ring* with *address*, or None."""
+    return next((key for key in ring if key.address == address), None)
+
+
+def find_active_key(ring: Iterable[Key]) -> Key | None:
+    """Return the active key of *ring*, or None before the first key is enrolled."""
+    return next((key for key in ring if key.state is KeyState.ACTIVE), None)
+
+
+def is_blocked(ring: Iterable[Key], address: str | None) -> bool:
+    """Return whether *ring* has a key with *address* that was revoked."""
+    return any(key.address == address and key.state is KeyState.BLOCKED for key in ring)
+
+
 def is_same_key(one: str, other: str) -> bool:
     """
-    Say whether two KMS key ARNs name one key in two regions.
+    Return whether two KMS key ARNs name the same key, possibly in two regions.
 
-    Only a multi-Region key has replicas: they share its material and its id, which
-    begins with ``mrk-``, and never leave its partition or account.  A region makes up
-    every other id by itself, so that the same one elsewhere would be another key.
+    Only a multi-Region key has replicas.  They share its key material, its partition,
+    its account, and its id, which begins with ``mrk-``.  Other key ids are chosen per
+    region, so that the same id in two regions would name two keys.
 
     >>> key = ":111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
     >>> is_same_key("arn:aws:kms:eu-central-1" + key, "arn:aws:kms:eu-west-1" + key)

@@ -1,9 +1,8 @@
 """
-The seams: what the core asks of the outside world, and the values that cross.
+The ports: Protocols that backends implement, and the values that they exchange.
 
-Each capability is its own Protocol, in a file of its own, and this is their table of
-contents.  mypy proves that the backends fit where ``api/bootstrap.py`` assigns them;
-``tests/contract`` proves it at run time.
+It may import ``model`` and the packages below it.  mypy checks the backends where
+``api/bootstrap.py`` assigns them, and ``tests/contract`` tests them at run time.
 """
 
 from signer.ports.alerts import AlertCounters, Notifier

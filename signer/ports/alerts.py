@@ -1,4 +1,4 @@
-"""Who counts alerts, and who is told of them."""
+"""The ports that count alerts and notify operators of them."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class AlertCounters(Protocol):
-    """How often each alert was raised, by any process."""
+    """Counts how often each alert was raised, by any process."""
 
     def count_alert(self, name: str, at: datetime) -> None:
-        """Count one more."""
+        """Add one to the count of alert *name*."""
 
     def alert_counts(self) -> Mapping[str, int]:
-        """Return the counts by name."""
+        """Return the counts by alert name."""
 
 
 class Notifier(Protocol):
-    """Somebody outside who is told of alerts."""
+    """Sends alerts to an external system."""
 
     def notify(self, document: Mapping[str, object]) -> None:
-        """Tell them, now or in a while; never raises."""
+        """Send *document*, possibly in the background; never raises."""

@@ -1,22 +1,24 @@
-"""What all processes must know of those who call them."""
+"""The port that counts callers' requests and tokens across all processes."""
 
 from datetime import datetime
 from typing import Protocol
 
 
 class Callers(Protocol):
-    """What all processes must know of those who call them."""
+    """Counts requests and one-time tokens across all processes."""
 
     def use_token(self, jti: str, expires_at: datetime, now: datetime) -> bool:
         """
-        Say whether this is the first use of a token that works once.
+        Return whether this is the first use of the one-time token *jti*.
 
-        It is remembered until *expires_at*; what expired before *now* is forgotten.
+        The token is stored until *expires_at*.  Tokens that expired before *now* may be
+        deleted.
         """
 
     def count(self, bucket: str, period: int, amount: int = 1) -> int:
         """
-        Add *amount* to what *bucket* has counted in *period*; return the sum.
+        Add *amount* to the count of *bucket* in *period*, and return the sum.
 
-        *period* is any number that grows with time; much older ones are forgotten.
+        *period* is a number that grows with time.  Counts of much older periods may be
+        deleted.
         """

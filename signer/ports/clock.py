@@ -1,13 +1,13 @@
-"""The present, as something that is passed in."""
+"""The clock, which callers pass in."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 
 Clock = Callable[[], datetime]
-"""Answers with the present, in UTC."""
+"""Returns the current time, in UTC."""
 
 
 def utc_now() -> datetime:
-    """Return the present; the one clock that is not a test's."""
+    """Return the current time; the clock of production."""
     return datetime.now(UTC)

@@ -1,43 +1,43 @@
-"""What the core asks of devices that keep private keys."""
+"""The ports of devices that hold private keys."""
 
 from dataclasses import dataclass
 from typing import NewType, Protocol
 
 
 KeyId = NewType("KeyId", str)
-"""Names a key by what never moves: a KMS key ARN, or a CKA_ID in hex."""
+"""The permanent id of a key in its device: a KMS key ARN, or a CKA_ID in hex."""
 
 
 class KeyBackend(Protocol):
     """
-    Where private keys live.  A backend signs digests and knows nothing else.
+    Signs 32-byte digests with private keys that stay in the device.
 
-    Both answers are DER, whatever the device speaks, so that parsing, EIP-2 and
-    recovery are written once and every backend runs the same lines.
+    Both methods return DER, so that one parser, one low-s rule (EIP-2) and one recovery
+    serve every backend.
 
-    Both raise children of ``SigningError``, and ``InvalidInputError`` for what is not
-    a digest; nothing else.
+    Both raise subclasses of ``SigningError``, and ``InvalidInputError`` for a digest
+    that is not 32 bytes; nothing else.
     """
 
     @property
     def name(self) -> str:
-        """How audit records call this backend: ``aws-kms``, ``pkcs11``."""
+        """The name of this backend in audit records: ``aws-kms``, ``pkcs11``."""
 
     def public_key(self, key_id: KeyId) -> bytes:
         """Return the DER ``SubjectPublicKeyInfo`` (RFC 5480) of *key_id*."""
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> "DeviceSignature":
-        """Return a DER ``ECDSA-Sig-Value`` (RFC 3279) over *digest*, as given."""
+        """Return a DER ``ECDSA-Sig-Value`` (RFC 3279) over *digest* as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSignature:
     """
-    What a device answered, not yet believed.
+    A signature as the device returned it, not yet verified.
 
-    ``request_id`` is the device's own name for the call (KMS: the request id
-    that CloudTrail records), so that the two logs can be matched.  ``attempts`` counts
-    the calls, of which the last one has that name: an answer can be lost.
+    ``request_id`` is the device's id of the last call, such as the KMS request id in
+    CloudTrail, so that the two logs can be matched.  ``attempts`` counts all calls,
+    including those whose answer was lost.
     """
 
     der: bytes
@@ -45,25 +45,25 @@ class DeviceSignature:
     attempts: int = 1
 
     def __repr__(self) -> str:
-        """Signature bytes never reach a log."""
+        """Leave out the signature, so that it never reaches a log."""
         return f"DeviceSignature(request_id={self.request_id!r})"
 
 
 class KeyDirectory(KeyBackend, Protocol):
-    """A backend that knows keys by the names that operators give them."""
+    """A backend that resolves names that operators give to keys."""
 
     def resolve(self, name: str) -> KeyId:
         """
-        Return what never moves of the key that *name* means at this moment.
+        Return the id of the key that *name* currently refers to.
 
         Raises:
-            InvalidInputError: *name* is no key's name here, whatever keys there are.
-            KeyNotFoundError, KeyUnusableError, BackendError: It cannot be used.
+            InvalidInputError: *name* is malformed for this backend.
+            KeyNotFoundError, KeyUnusableError, BackendError: The key cannot be used.
         """
 
 
 class KeyGenerator(KeyBackend, Protocol):
-    """A backend that can make keys.  Only provisioning and rotation ask for it."""
+    """A backend that can create keys; only provisioning needs it."""
 
     def generate(self, label: str) -> KeyId:
-        """Make a new non-extractable secp256k1 key and return its id."""
+        """Create a non-extractable secp256k1 key and return its id."""

@@ -1,4 +1,4 @@
-"""What the core asks of the ledger for the sake of its keys."""
+"""The port to the key ring in the ledger."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -10,41 +10,41 @@ from signer.model.key import Key
 
 class KeyStore(Protocol):
     """
-    The key ring's rows.  Every method is one transaction.
+    Stores the rows of the key ring.  Every method is one transaction.
 
-    At most one key is active and at most one pending, by the schema.
+    The schema allows at most one active key and at most one pending key.
     """
 
     def keys(self) -> Sequence[Key]:
-        """Return every key: the latest epoch first, then those that never served."""
+        """Return every key: the latest epoch first, then those never active."""
 
     def active_key(self) -> Key | None:
-        """Return the key that signs; None before the first one was enrolled."""
+        """Return the active key, or None before the first key is enrolled."""
 
     def enrol(self, key: Key) -> Key:
         """
-        Make *key* the active one, unless there is an active key.
+        Make *key* the active key, unless there is one already.
 
         Returns:
-            The active key, whoever enrolled it.
+            The active key, which another process may have enrolled.
         """
 
     def begin_rotation(self, key: Key, now: datetime) -> Key:
         """
-        Make *key* the pending one, or take up its rotation again.
+        Make *key* the pending key, or resume its rotation.
 
-        A pending key whose hold is over is not in the way; another one becomes what it
-        was before.
+        Another pending key whose hold has expired returns to its state before its
+        rotation.
 
         Raises:
-            RotationInProgressError: Somebody holds the pending key.
-            ConflictError: The ring knows its id, or its address, of another key.
-            StaleStateError: *key* is the active one, or blocked.
+            RotationInProgressError: The hold of the pending key has not expired.
+            ConflictError: Another key of the ring has the id or the address of *key*.
+            StaleStateError: *key* is active or blocked.
         """
 
     def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
         """
-        Keep a pending *key* pending, and let go of it; *blocked_by* says why.
+        Keep *key* pending, release its hold, and store the reason *blocked_by*.
 
         Raises:
             StaleStateError: The stored version is not that of *key*.
@@ -52,7 +52,9 @@ class KeyStore(Protocol):
 
     def reject(self, key: Key, reason: str, at: datetime) -> Key:
         """
-        End the rotation to a pending *key*: rejected, or draining as it was before.
+        End the rotation to a pending *key*.
+
+        The key becomes rejected, or draining if it was active before.
 
         Raises:
             StaleStateError: The stored version is not that of *key*.
@@ -68,62 +70,65 @@ class KeyStore(Protocol):
         block: bool = False,
     ) -> Key:
         """
-        Make a pending *key* the active one, and *replacing* draining or blocked.
+        Make a pending *key* active, and *replacing* draining, or blocked with *block*.
 
-        *replacing* is the active key as it was seen, or None if there was none: what
-        *record* says of it is true, and nobody blocks a key that he has not seen.  Once
-        this returns, no reservation with it is under way either.  With *block*, refunds
-        that it has a nonce for and never signed are queued again: the one case in which
-        a refund loses its nonce, since no signature can be out.  *record* is written
-        with it.
+        *replacing* is the active key as the caller has read it, or None if there was
+        none.  Only that key is replaced, so that the caller cannot block a key that it
+        has not read, and *record*, written in the same transaction, is true.  Once this
+        returns, no reservation with *replacing* is in progress.
+
+        With *block*, refunds that have a nonce of *replacing* and were never signed
+        return to the queue.  This is the only case in which a refund loses its nonce:
+        no signature for it can exist.
 
         Raises:
-            KeyRotatedError: *replacing*, with its epoch, is no more the active key.
+            KeyRotatedError: *replacing*, with its epoch, is no longer the active key.
             StaleStateError: The stored version is not that of *key*.
         """
 
     def block(self, key: Key, at: datetime, record: Record) -> Key:
         """
-        Give up a former *key* as compromised: it signs nothing any more.
+        Block a former *key* as compromised: it signs nothing any more.
 
-        That ends a rotation back to it.  Refunds that it never signed are queued again,
-        as ``activate`` does it.
+        This ends a rotation back to the key.  Refunds that it never signed return to
+        the queue, as in ``activate``.  *record* is written in the same transaction.
 
         Raises:
-            RotationInProgressError: It is pending, and somebody holds it.
-            StaleStateError: The stored version is not that of *key*, or it is no former
-                one.
+            RotationInProgressError: The key is pending and its hold has not expired.
+            StaleStateError: The stored version is not that of *key*, or it is not a
+                former key.
         """
 
     def relocate(self, key: Key, key_id: str, at: datetime, record: Record) -> Key:
         """
-        Pin *key*, which may sign, to another place: *key_id*.  All else stays.
+        Change the id of *key* to *key_id*, that of its replica; nothing else changes.
 
-        Once this returns, no intent to sign in the old place becomes durable any more.
-        *record* is written with it.
+        Once this returns, no intent to sign with the old id becomes durable.  *record*
+        is written in the same transaction.
 
         Raises:
-            RotationInProgressError: Somebody holds the pending key.
-            ConflictError: *key_id* is another key's of the ring.
-            StaleStateError: The stored version is not that of *key*, or it may sign
-                nothing.
+            RotationInProgressError: The hold of the pending key has not expired.
+            ConflictError: Another key of the ring has the id *key_id*.
+            StaleStateError: The stored version is not that of *key*, or its state does
+                not allow it to sign.
         """
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:
         """
-        Return the ids of open refunds with nonces of *address*, oldest first.
+        Return up to *limit* ids of open refunds with nonces of *address*, oldest first.
 
-        And of signed sweeps that pay it.
+        Signed sweeps that pay *address* are included.
         """
 
     def retire(
         self, settled: Sequence[str], at: datetime, draft: Callable[[Key], Record]
     ) -> Sequence[tuple[Key, Record]]:
         """
-        Retire the draining keys that no open refund has, and no paused wallet.
+        Retire the draining keys in *settled* without open refunds or paused wallets.
 
-        Only those with an address in *settled*.
+        *settled* has addresses.
 
         Returns:
-            Each with the record that *draft* made of it, and that was written with it.
+            Each retired key with the record that *draft* made of it, which was written
+            in the same transaction.
         """

@@ -14,7 +14,7 @@ from signer.amounts import format_units
 from signer.chain.chain import Chain
 from signer.chain.fees import GWEI, bump_fees, quote_fees
 from signer.errors import HotWalletError, RequestError
-from signer.model.key import KeyState
+from signer.model.key import is_blocked
 from signer.model.refund import Refund, RefundRequest, SignedTransaction, Status
 from signer.ports import Clock, KeyStore, NodeView, Store
 from signer.refunds.explanation import Explanation, FeeStatus
@@ -60,9 +60,7 @@ class Explainer:
         return self._add_chain_facts(explanation, chain)
 
     def _is_key_revoked(self, refund: Refund) -> bool:
-        ring = self._keys.keys()
-        revoked = {key.address for key in ring if key.state is KeyState.BLOCKED}
-        return refund.sender in revoked
+        return is_blocked(self._keys.keys(), refund.sender)
 
     def _refunds_ahead(self, refund: Refund) -> Sequence[Refund]:
         if refund.sender is None or refund.nonce is None or refund.status.is_final:

@@ -5,21 +5,18 @@ Each command is audited like a signature: the intent is durable before anything 
 and the outcome is recorded afterwards, both with the operator's name.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from signer.addresses import parse_address, shown_address
+from signer.addresses import parse_address, redact_address
 from signer.chain.chain import Chain
 from signer.errors import (
     ConflictError,
-    HotWalletError,
     NotFoundError,
     WalletPausedError,
 )
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor
-from signer.model.key import KeyState
+from signer.model.key import is_blocked
 from signer.model.wallet import UnrecordedTransaction
 from signer.ports import Clock, Ledger
 from signer.refunds.wallet_reconciliation import WalletReconciler
@@ -33,12 +30,12 @@ class NonceAdmin:
         self,
         store: Ledger,
         chains: Mapping[str, Chain],
-        minutes: AdminAudit,
+        admin_audit: AdminAudit,
         clock: Clock,
     ) -> None:
         self._store = store
         self._chains = chains
-        self._minutes = minutes
+        self._admin_audit = admin_audit
         self._clock = clock
 
     def pause(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
@@ -79,7 +76,9 @@ class NonceAdmin:
         """
         done: list[RepairResult] = []
         for name in self._names(network):
-            with self._on_record("nonce-repair", actor, network=name) as facts:
+            with self._admin_audit.attempt(
+                "nonce-repair-intent", actor, refused="nonce-repair", network=name
+            ):
                 results = []
                 chains = {name: self._chain(name)}
                 for each in repair_wallets(
@@ -87,7 +86,9 @@ class NonceAdmin:
                 ):
                     self._audit_accepted(name, each.accepted, actor)
                     results.append(each)
-                facts.update(_summarize(results))
+                self._admin_audit.write(
+                    "nonce-repair", actor, network=name, **_summarize(results)
+                )
             done += results
         return done
 
@@ -111,15 +112,18 @@ class NonceAdmin:
             HotWalletError: The ledger or a chain does not answer.
         """
         changed = {}
-        asked = {"address": shown_address(address)}
         for name in self._names(network):
-            with self._on_record(
-                "nonce-abandon", actor, network=name, **asked
-            ) as facts:
+            facts: Facts = {"network": name, "address": redact_address(address)}
+            with self._admin_audit.attempt(
+                "nonce-abandon-intent", actor, refused="nonce-abandon", **facts
+            ):
                 chain, revoked = self._chain(name), self._parse_revoked(address)
                 accepted = self._resume_revoked(chain, revoked)
                 self._audit_accepted(name, accepted or (), actor)
-                changed[name] = facts["changed"] = accepted is not None
+                changed[name] = accepted is not None
+                self._admin_audit.write(
+                    "nonce-abandon", actor, **facts, changed=changed[name]
+                )
         return changed
 
     def waiting(self, address: str, network: str | None) -> Mapping[str, bool]:
@@ -144,9 +148,7 @@ class NonceAdmin:
 
     def _parse_revoked(self, address: str) -> str:
         parsed = parse_address(address, field="address")
-        ring = self._store.keys()
-        revoked = {key.address for key in ring if key.state is KeyState.BLOCKED}
-        if parsed not in revoked:
+        if not is_blocked(self._store.keys(), parsed):
             raise ConflictError(
                 "no key with this address is revoked: see `hotwallet keys list`"
             )
@@ -179,28 +181,20 @@ class NonceAdmin:
     ) -> Mapping[str, bool]:
         changed = {}
         for name in self._names(network):
-            with self._on_record(event, actor, network=name) as facts:
+            with self._admin_audit.attempt(
+                f"{event}-intent", actor, refused=event, network=name
+            ):
                 changed[name] = switch(self._chain(name).network.chain_id)
-                facts["changed"] = changed[name]
+                self._admin_audit.write(
+                    event, actor, network=name, changed=changed[name]
+                )
         return changed
-
-    @contextmanager
-    def _on_record(self, event: str, actor: Actor, **asked: Any) -> Iterator[Facts]:
-        """Write down what is *asked*, and what came of it; yield room for facts."""
-        facts: Facts = dict(asked)
-        try:
-            self._minutes.write(f"{event}-intent", actor, **asked)
-            yield facts
-            self._minutes.write(event, actor, **facts)
-        except HotWalletError as e:
-            self._minutes.refuse(event, e, actor, **asked)
-            raise
 
     def _audit_accepted(
         self, network: str, accepted: Sequence[UnrecordedTransaction], actor: Actor
     ) -> None:
         for transaction in accepted:
-            self._minutes.write(
+            self._admin_audit.write(
                 "foreign-accepted",
                 actor,
                 network=network,

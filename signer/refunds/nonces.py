@@ -68,7 +68,7 @@ class NonceManager:
         Raises:
             WalletPausedError: The ledger misses a transaction of another key.
         """
-        for key in self._ring.known():
+        for key in self._ring.cached_keys():
             if key.epoch and key.address != address:
                 self._former.require_known(chain, key)
 
@@ -166,7 +166,7 @@ class NonceManager:
         return payment.tx_hash
 
     def _key_id(self, address: str) -> str:
-        key = self._ring.key(address)
+        key = self._ring.cached_key(address)
         if key is None:
             raise StaleStateError(f"the key of {address}, which paid, left the ring")
         return key.key_id

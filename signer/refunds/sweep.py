@@ -10,12 +10,10 @@ who sweep at the same time move each asset once.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from signer.addresses import parse_address, shown_address
-from signer.alerts import Alerts
+from signer.addresses import parse_address, redact_address
 from signer.amounts import format_units
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
-from signer.errors import HotWalletError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.keys.keyring import KeyRing
 from signer.model.audit_record import Actor, Operation
@@ -41,14 +39,13 @@ class Sweeper:
         chains: Mapping[str, Chain],
         *,
         audit: AuditLog,
-        alerts: Alerts,
         clock: Clock,
     ) -> None:
         self._store = store
         self._ring = ring
         self._planner = SweepPlanner(store, keys, ring, chains)
         self._chains = chains
-        self._minutes = AdminAudit(audit, alerts, Operation.KEY_SWEEP)
+        self._admin_audit = AdminAudit(audit, Operation.KEY_SWEEP)
         self._clock = clock
 
     def plan(self, address: str) -> Sequence[SweepItem]:
@@ -75,10 +72,9 @@ class Sweeper:
         Raises:
             HotWalletError: As ``plan``; sweeps accepted before the error stay accepted.
         """
-        asked: Facts = {"address": shown_address(address)}
-        try:
-            asked["address"] = address = parse_address(address, field="address")
-            self._minutes.write("sweep-intent", actor, **asked)
+        asked: Facts = {"address": redact_address(address)}
+        with self._admin_audit.attempt("sweep-intent", actor, refused="sweep", **asked):
+            address = parse_address(address, field="address")
             recipient = self._ring.active().key.address
             items, past_sweeps = self._planner.plan(address)
             return [
@@ -87,9 +83,6 @@ class Sweeper:
                 else self._accept(item, address, recipient, past_sweeps, actor)
                 for item in items
             ]
-        except HotWalletError as e:
-            self._minutes.refuse("sweep", e, actor, **asked)
-            raise
 
     def _accept(
         self,
@@ -103,7 +96,7 @@ class Sweeper:
         if row is None:
             new = self._build_row(item, address, recipient, past_sweeps)
             row, _ = self._store.accept(new)
-        self._minutes.write(
+        self._admin_audit.write(
             "sweep",
             actor,
             network=row.network,

@@ -94,7 +94,7 @@ class TransactionSigner:
         """Return why the current key ring forbids a sweep; None for other refunds."""
         if refund.swept_from is None:
             return None  # Its recipient is not one of our keys: do not read the ring.
-        return find_ring_objection(refund, self._ring.look())
+        return find_ring_objection(refund, self._ring.refresh())
 
     def build_and_sign(
         self, refund: Refund, attempt: Attempt, network: Network, actor: Actor
@@ -145,9 +145,9 @@ class TransactionSigner:
     ) -> Signer:
         """Return the signer; its audit record of the intent to sign is durable."""
         if not refund.intent_recorded:
-            return self._ring.announced(sender, digest, purpose, pays=pays)
+            return self._ring.announce(sender, digest, purpose, pays=pays)
         # The reservation recorded the intent of this key, which was active then.
-        known = self._ring.opened(sender, str(refund.key_id))
+        known = self._ring.cached_signer(sender, str(refund.key_id))
         return known or self._ring.signer(sender)
 
     def _build_row(

@@ -18,7 +18,7 @@ from signer.errors import (
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.model.audit_record import Actor
-from signer.model.key import WATCHED, Key, KeyState
+from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.refund import HOLD, UNSENT, Refund
 from signer.ports import Clock, Store
 from signer.refunds.confirmations import ConfirmationTracker
@@ -104,7 +104,7 @@ class Worker:
 
     def _check_wallets(self) -> None:
         try:
-            ring = self._ring.look()
+            ring = self._ring.refresh()
         except HotWalletError as e:
             self._log.warning("wallet-check-failed", network=None, code=e.code)
             return
@@ -178,8 +178,8 @@ class Worker:
         address = refund.sender or refund.swept_from
         if address is not None:
             return address
-        active = (k.address for k in self._ring.known() if k.state is KeyState.ACTIVE)
-        return next(active, "")
+        active = find_active_key(self._ring.cached_keys())
+        return "" if active is None else active.address
 
     def _postpone(self, refund: Refund, error: HotWalletError) -> None:
         self._log.warning(

@@ -1,8 +1,9 @@
 """
-The start-up guard: refuse to run unsafe, and say how to mend it.
+The start-up guard: refuses to run with an unsafe configuration.
 
-It runs before the first route exists.  Each refusal has a code that machines may
-rely on; ``docs/reference/guard.md`` explains each.  One start reports every problem.
+It runs before the first route exists.  Each refusal has a stable code and says what to
+do; ``docs/reference/guard.md`` explains each of them.  All refusals are reported
+together, so that one start shows every problem.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,8 +38,8 @@ EXIT_STATUS = 78
 
 NOT_SAFE = "the key is in a SoftHSM token or a local emulator: NOT SAFE FOR PRODUCTION"
 
-# What ``backends/sql/urls.py`` takes for PostgreSQL; it refuses the rest of these.
-_MANY_NODES_SHARE = ("postgresql:", "postgresql+", "postgres:")
+# ``backends/sql/urls.py`` treats these as PostgreSQL; it refuses unknown drivers.
+_POSTGRESQL_URLS = ("postgresql:", "postgresql+", "postgres:")
 
 _IMPORT = "hotwallet softhsm import --file KEY_FILE"
 
@@ -47,12 +48,13 @@ def check_settings(
     settings: Settings, networks: Mapping[str, Network], *, serving: bool = True
 ) -> list[str]:
     """
-    Judge the configuration; return warnings.
+    Check the configuration and return warnings.
 
-    *serving* says whether requests will be answered, so that it matters from whom.
+    *serving* is true in processes that answer requests; only those are checked for who
+    can reach them.
 
     Raises:
-        ConfigurationError: With every refusal that applies.
+        ConfigurationError: At least one setting is unsafe; it has every refusal.
     """
     refusals = list(_kms_refusals(settings))
     if settings.is_production:
@@ -63,19 +65,20 @@ def check_settings(
     return list(_warnings(settings))
 
 
-def prove_key(
+def self_test_key(
     settings: Settings, open_signer: Callable[[], Signer], *, while_active: bool = False
 ) -> Signer:
     """
-    Return the signer that *open_signer* opens, after a real signature.
+    Return the signer that *open_signer* opens, after a test signature.
 
     Raises:
-        KeyRotatedError: With *while_active*: it is not the ring's active key any more.
-        ConfigurationError: ``kms-not-configured`` (``pkcs11-not-configured``) when
-            there is no such key, else ``kms-signing-error`` (``pkcs11-...``).
+        KeyRotatedError: With *while_active*: the key is no longer the active one.
+        ConfigurationError: ``kms-not-configured`` or ``pkcs11-not-configured`` if there
+            is no such key; ``kms-signing-error`` or ``pkcs11-signing-error`` if the key
+            does not sign.
     """
     kind = "kms" if settings.use_kms else "pkcs11"
-    cure = (
+    remedy = (
         "check KMS_KEY_ID, the key's state and the role's permissions"
         if settings.use_kms
         else "run: hotwallet softhsm doctor"
@@ -84,9 +87,9 @@ def prove_key(
         signer = open_signer()
         signer.self_test(while_active=while_active)
     except KeyNotFoundError as e:
-        refusal = Refusal(f"{kind}-not-configured", f"{e}; {cure}")
+        refusal = Refusal(f"{kind}-not-configured", f"{e}; {remedy}")
     except SigningError as e:
-        refusal = Refusal(f"{kind}-signing-error", f"{e} ({e.code}); {cure}")
+        refusal = Refusal(f"{kind}-signing-error", f"{e} ({e.code}); {remedy}")
     else:
         return signer
     raise ConfigurationError(refusal)
@@ -94,11 +97,12 @@ def prove_key(
 
 def check_chain(name: str, network: Network, client: ChainClient) -> None:
     """
-    Make sure that *client* speaks for *network*, and that the tokens live there.
+    Check that the nodes of *client* are on *network*, and that its tokens exist.
 
     Raises:
-        ConfigurationError: ``chain-misconfigured``, or ``chain-unavailable`` when
-            no node answers, since an unknown chain may be the wrong one.
+        ConfigurationError: ``chain-misconfigured`` if the chain id, a token's contract
+            or its decimals differ; ``chain-unavailable`` if no node answers, because
+            the chain could then be the wrong one.
     """
     try:
         found = client.chain_id()
@@ -106,8 +110,8 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
             raise ConfigurationError(
                 Refusal(
                     "chain-misconfigured",
-                    f"networks.{name}: the node is on chain {found}, "
-                    f"not {network.chain_id}",
+                    f"networks.{name}: the node is on chain {found}, not"
+                    f" {network.chain_id}; correct chain_id or rpc_urls",
                 )
             )
         refusals = [
@@ -127,11 +131,11 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
 
 def check_journal(settings: Settings, journal: Journal) -> None:
     """
-    Make sure that production cannot change what it has written into *journal*.
+    Check that a production service may only append to *journal*.
 
     Raises:
-        ConfigurationError: ``audit-not-append-only``, or ``database-not-ready`` when
-            the database does not say.
+        ConfigurationError: ``audit-not-append-only`` if the database role may change or
+            delete records; ``database-not-ready`` if the database does not answer.
     """
     if not settings.is_production:
         return
@@ -153,34 +157,34 @@ def check_audit_key(
     audit_spki: bytes, jwt_spkis: Iterable[bytes], wallet_spki: bytes
 ) -> None:
     """
-    Make sure that the audit's checkpoints have a key of their own.
+    Check that the key that signs audit checkpoints has no other use.
 
-    Whoever may mint tokens, or pay, must not be able to vouch for what the log says
-    of it.  All are public keys: DER ``SubjectPublicKeyInfo`` (RFC 5280).
+    An issuer of tokens, or the wallet itself, must not be able to sign the audit log of
+    its own actions.  All arguments are DER ``SubjectPublicKeyInfo`` (RFC 5280).
 
     Raises:
         ConfigurationError: ``audit-key-shared``.
-        ValueError: One is no public key; a programming error.
+        ValueError: An argument is not a public key; that is a programming error.
     """
-    audit = _numbers(audit_spki)
+    audit_numbers = _numbers(audit_spki)
     others = (
         ("the wallet's key", [wallet_spki]),
-        ("a key that tokens are verified with", jwt_spkis),
+        ("a key that verifies tokens", jwt_spkis),
     )
     refusals = [
         Refusal(
             "audit-key-shared",
-            f"AUDIT_SIGNING_KEY_FILE holds {owner}; make one for the audit alone",
+            f"AUDIT_SIGNING_KEY_FILE holds {owner}; create a key for the audit alone",
         )
         for owner, spkis in others
-        if any(_numbers(spki) == audit for spki in spkis)
+        if any(_numbers(spki) == audit_numbers for spki in spkis)
     ]
     if refusals:
         raise ConfigurationError(*refusals)
 
 
 def _numbers(spki: bytes) -> object:
-    """Return what a public key is made of, however it was written down."""
+    """Return the numbers of a public key, which do not depend on its encoding."""
     key = load_der_public_key(spki)
     match key:
         case EllipticCurvePublicKey() | RSAPublicKey():
@@ -190,13 +194,13 @@ def _numbers(spki: bytes) -> object:
 
 def _token_problem(token: Token, client: ChainClient) -> str | None:
     if not client.has_code(token.address):
-        return "no contract has this address"
+        return "there is no contract at this address"
     try:
         answer = client.call(Call(None, token.address, DECIMALS))
     except ExecutionRevertedError:
         answer = b""
     if answer != token.decimals.to_bytes(32, "big"):
-        return f"the contract does not have {token.decimals} decimals"
+        return f"the contract's decimals() is not {token.decimals}"
     return None
 
 
@@ -218,7 +222,7 @@ def _production_refusals(
         (
             settings.raw_key_present,
             "raw-key-forbidden",
-            f"{RAW_KEY} is set; remove it, and destroy the other copies of the key",
+            f"{RAW_KEY} is set; unset it, and move the funds: the key was exposed",
         ),
         (
             settings.pkcs11_module is not None,
@@ -238,29 +242,29 @@ def _production_refusals(
         (settings.debug, "debug-forbidden", "DEBUG is on; unset it"),
         (
             settings.node_count > 1
-            and not settings.effective_database_url.startswith(_MANY_NODES_SHARE),
+            and not settings.effective_database_url.startswith(_POSTGRESQL_URLS),
             "sqlite-multi-node",
             "more than one node needs PostgreSQL; set DATABASE_URL",
         ),
         (
             settings.jwt_algorithm == "HS256" or settings.jwt_secret is not None,
             "jwt-shared-secret",
-            "whoever checks HS256 tokens can forge them; use JWT_ALGORITHM=ES256",
+            "every verifier of HS256 tokens can forge them; use JWT_ALGORITHM=ES256",
         ),
         (
             settings.jwt_signing_key_file is not None,
             "jwt-signing-key-forbidden",
-            "JWT_SIGNING_KEY_FILE is for development; this host must not mint tokens",
+            "JWT_SIGNING_KEY_FILE is for development only; unset it",
         ),
         (
             not _is_https(settings.jwt_jwks_url),
             "jwks-insecure",
-            "JWT_JWKS_URL must be https, or anybody between may mint tokens",
+            "JWT_JWKS_URL must be https; over http, an attacker could replace the keys",
         ),
         (
             settings.audit_signing_key_file is None,
             "audit-key-missing",
-            "without AUDIT_SIGNING_KEY_FILE nobody notices a log that was cut off",
+            "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",
         ),
         (
             settings.alert_webhook_url is not None
@@ -278,7 +282,7 @@ def _production_refusals(
 
 
 def _is_https(url: str | None) -> bool:
-    """Say so of what is not set as well."""
+    """Return whether *url* is https; a URL that is not set counts as https."""
     return url is None or url.lower().startswith("https://")
 
 
@@ -286,4 +290,4 @@ def _warnings(settings: Settings) -> Iterator[str]:
     if not settings.use_kms or settings.kms_endpoint or settings.aws_endpoint:
         yield NOT_SAFE
     if settings.raw_key_present:
-        yield f"{RAW_KEY} is set and ignored; move the key into the token: {_IMPORT}"
+        yield f"{RAW_KEY} is set and ignored; import the key into the token: {_IMPORT}"

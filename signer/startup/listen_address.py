@@ -1,8 +1,8 @@
 """
-Who can reach the service, and whose word it takes for where a request came from.
+Checks who can reach the service, and which proxies it trusts.
 
-Beyond its own host it must stand behind a proxy: slow clients, which cost a proxy
-nothing, take all threads of the service (``docs/how-to/deploy.md``).
+A service that listens beyond its own host needs a proxy in front: a few slow clients,
+which a proxy can buffer, would take all of its threads (``docs/how-to/deploy.md``).
 """
 
 import re
@@ -13,32 +13,32 @@ from signer.config.settings import Settings
 from signer.errors import Refusal
 
 
-# The widest networks that somebody may own: 10.0.0.0/8, fc00::/7.
-_WIDEST = 7
+# The widest networks that one organisation may use: 10.0.0.0/8, fc00::/7.
+_SHORTEST_PREFIX = 7
 
-# As gunicorn reads it.  ``fd://3`` may listen anywhere, and so is not here.
+# The formats that gunicorn accepts.  ``fd://3`` is missing: it may listen anywhere.
 _UNIX = re.compile(r"unix:")
 _HOST = re.compile(r"(?:tcp://)?(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:\[\]]*))(?::\d+)?")
 
 
 def exposure_refusals(settings: Settings) -> Iterator[Refusal]:
-    """Yield why nobody should reach the service as it is configured."""
+    """Yield the reasons why the service is not safe to reach as configured."""
     if not stays_on_host(settings.bind) and not settings.trusted_proxies:
         yield Refusal(
             "proxy-missing",
-            "BIND listens beyond this host; put a proxy in front, and name its address "
-            "in TRUSTED_PROXIES",
+            "BIND listens beyond this host; put a proxy in front, and set"
+            " TRUSTED_PROXIES to its address",
         )
-    if believes_strangers(settings.trusted_proxies):
+    if trusts_public_networks(settings.trusted_proxies):
         yield Refusal(
             "proxy-anybody",
-            "TRUSTED_PROXIES names half of the world; name the proxies' own addresses",
+            "TRUSTED_PROXIES is too wide; set it to the proxies' own addresses",
         )
 
 
 def stays_on_host(bind: str) -> bool:
     """
-    Whether only processes of this host reach what listens on *bind*.
+    Return whether only processes on this host can connect to *bind*.
 
     >>> [stays_on_host(bind) for bind in ("127.0.0.1:80", "[::1]:80", "unix:/run/s")]
     [True, True, True]
@@ -47,16 +47,18 @@ def stays_on_host(bind: str) -> bool:
     """
     if _UNIX.match(bind):
         return True
-    found = _HOST.fullmatch(bind)
-    host = (found["six"] or found["host"] or "") if found else ""
+    match = _HOST.fullmatch(bind)
+    host = (match["six"] or match["host"] or "") if match else ""
     if host.lower() == "localhost":
         return True
     try:
         return ip_address(host).is_loopback
-    except ValueError:  # A name may mean any address, and nothing means all of them.
+    except (
+        ValueError
+    ):  # A host name may resolve to any address; no host means all addresses.
         return False
 
 
-def believes_strangers(networks: Iterable[str]) -> bool:
-    """Whether *networks* are so wide that anybody may say where he comes from."""
-    return any(ip_network(network).prefixlen < _WIDEST for network in networks)
+def trusts_public_networks(networks: Iterable[str]) -> bool:
+    """Return whether *networks* include hosts that could forge a client's address."""
+    return any(ip_network(network).prefixlen < _SHORTEST_PREFIX for network in networks)

@@ -21,7 +21,7 @@ from signer.config.networks import Network
 from signer.errors import ChainUnavailableError
 from signer.keys.failover import Failover
 from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer
+from signer.keys.signer import Signer, SignerFactory
 from signer.ports import ChainClient, Clock, KeyDirectory, Ledger, NodeView
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
@@ -124,18 +124,14 @@ def build_services(
         explainer=Explainer(store, store, chains, clock),
         rotation=Rotation(
             store,
-            cast("KeyDirectory", device),
-            lambda key: signer,
-            survey=lambda address: (),
-            audit=recording()[0],
+            SignerFactory(cast("KeyDirectory", device), recording()[0]),
+            read_balances=lambda address: (),
             alerts=Alerts(),
             clock=clock,
         ),
-        relocation=Failover(
+        failover=Failover(
             store,
-            cast("KeyDirectory", device),
-            lambda key: signer,
-            audit=recording()[0],
+            SignerFactory(cast("KeyDirectory", device), recording()[0]),
             alerts=Alerts(),
             clock=clock,
         ),

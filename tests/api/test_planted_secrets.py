@@ -4,13 +4,11 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 import falcon
 import pytest
 from falcon.testing import Result, TestClient
 
-from api.container import open_signer
 from api.http.app import create_app
 from api.http.middleware import Resource
 from api.logs import audit_logger
@@ -25,6 +23,7 @@ from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
 from signer.errors import BackendError, HotWalletError, StoreError
 from signer.keys.rotation import Rotation
+from signer.keys.signer import SignerFactory
 from signer.ports import KeyDirectory
 from tests.api.service import BODY
 from tests.api.support import SettableClock, bearer, post
@@ -68,10 +67,8 @@ def _rotating(
     audit = AuditLog(audit_logger(io.StringIO()), clock, journal=store)
     rotation = Rotation(
         store,
-        backend,
-        partial(open_signer, backend, audit),
-        survey=lambda address: (),
-        audit=audit,
+        SignerFactory(backend, audit),
+        read_balances=lambda address: (),
         alerts=Alerts(store),
         clock=clock,
     )

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
@@ -114,7 +113,6 @@ class Parts:
             self.ring,
             self.chains,
             audit=audit,
-            alerts=Alerts(),
             clock=clock,
         )
         self.keeper = KeyRetirement(self.store, audit, clock)
@@ -132,7 +130,7 @@ class Parts:
             self.store,
             {"local": self.chains["local"].network},
             self.lifecycle,
-            wallets=lambda: [key.address for key in self.ring.known()],
+            wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self._process.clock,
             timer=self._process.timer,
             sleep=self._process.pause,
@@ -218,6 +216,6 @@ def _accept(parts: Parts) -> None:
 
 
 def _sweep(parts: Parts) -> None:
-    for key in parts.ring.look():
+    for key in parts.ring.refresh():
         if key.state in FORMER:
             parts.sweeper.sweep(key.address, _OPERATOR)

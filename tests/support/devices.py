@@ -1,4 +1,4 @@
-"""Keys in memory whose devices misbehave on demand: what the signer must catch."""
+"""In-memory devices that misbehave on demand, to test the signer's checks."""
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
@@ -19,14 +19,14 @@ from tests.support.arithmetic import N, P
 KEY_ID = KeyId("arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef")
 
 Answer = Callable[[bytes], bytes]
-"""A digest goes in, the device's DER comes out; or it raises."""
+"""Takes a digest and returns the device's DER signature, or raises."""
 
 
 class Device:
     """
-    A key backend with one key, whose signatures *answer* makes up.
+    A key backend with one key, whose signatures come from *answer*.
 
-    ``calls`` counts how often it was asked for a signature.
+    ``calls`` counts the requests for a signature.
     """
 
     name = "device"
@@ -37,27 +37,27 @@ class Device:
         self.calls = 0
 
     def public_key(self, key_id: KeyId) -> bytes:
-        """Return the SubjectPublicKeyInfo, as another library writes it."""
+        """Return the SubjectPublicKeyInfo, encoded by pyca/cryptography."""
         return spki(self._point)
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        """Answer, and name the call ``request-1``, ``request-2`` ..."""
+        """Return a signature with the request id ``request-1``, ``request-2`` ..."""
         self.calls += 1
         return DeviceSignature(self._answer(digest), f"request-{self.calls}")
 
     def becomes(self, other: "Device") -> None:
-        """Answer like *other* from now on, as an alias that was moved does."""
+        """Become the key of *other*, like an alias that is retargeted."""
         self._point = other._point
         self._answer = other._answer
 
 
 def honest(key: coincurve.PrivateKey) -> Device:
-    """Return a device that signs well."""
+    """Return a device that signs correctly with *key*."""
     return Device(point(key), lambda digest: key.sign(digest, hasher=None))
 
 
 def planted(key: bytes, *answers: bytes | Exception) -> Device:
-    """Return a device with the public key *key* that gives one answer after another."""
+    """Return a device with the public key *key* that gives *answers* in order."""
     queue = iter(answers)
 
     def answer(digest: bytes) -> bytes:
@@ -108,8 +108,8 @@ def past_the_order(recovery_id: int) -> tuple[bytes, bytes, bytes]:
     """
     Return a digest, a key, and its DER signature that needs recovery id 2 or 3.
 
-    R.x is at least N there, which no search for a nonce would ever meet: R is
-    chosen first, and the key is the one that it signs for.
+    Then R.x is at least N, which no search for a nonce would find.  So R is chosen
+    first, and the key is recovered from it.
     """
     r = next(abscissas(N + 1)) - N
     digest = bytes(31) + b"\x07"

@@ -1,4 +1,4 @@
-"""Key rings over keys that tests hold themselves."""
+"""Key rings over keys that tests hold in memory."""
 
 import time
 from collections.abc import Callable
@@ -15,29 +15,29 @@ _LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def key_of(signer: Signer, state: KeyState = KeyState.ACTIVE) -> Key:
-    """Return the row that the key of *signer* begins with."""
+    """Return a new row for the key of *signer*."""
     return key_at(signer.address, key_id=signer.key_id, state=state)
 
 
 def key_at(
     address: str, *, key_id: str | None = None, state: KeyState = KeyState.ACTIVE
 ) -> Key:
-    """Return the row of a key with *address*, which names it unless *key_id* does."""
+    """Return the row of a key with *address*, which is also its default id."""
     return Key(
         "device", key_id or address.lower(), address, state, _LONG_AGO, _LONG_AGO
     )
 
 
 def standing(key: Key, states: frozenset[KeyState] = SERVING) -> SigningCondition:
-    """Return what is required of *key* by whoever signs with it."""
+    """Return the condition under which *key* may sign."""
     return SigningCondition(key.address, key.key_id, states)
 
 
 def made_active(store: KeyStore, key: Key, *, block: bool = False) -> Key:
     """
-    Return *key* as the active one of *store*, rotated to if need be.
+    Make *key* the active key of *store*, by a rotation if necessary, and return it.
 
-    With *block* the former one is given up.
+    With *block*, the replaced key is blocked.
     """
     active = store.enrol(key)
     if active.address == key.address:
@@ -49,14 +49,14 @@ def made_active(store: KeyStore, key: Key, *, block: bool = False) -> Key:
 
 
 def activate(store: KeyStore, pending: Key, at: datetime, record: Record) -> Key:
-    """Return *pending* as the active key, in the place of whichever was that."""
+    """Activate *pending* in place of the active key, and return it."""
     return store.activate(pending, at, record, replacing=store.active_key())
 
 
 def ring_over(
     store: KeyStore, *signers: Signer, timer: Callable[[], float] = time.monotonic
 ) -> KeyRing:
-    """Return a ring of *signers*, of which the first is active in an empty store."""
+    """Return a ring of *signers*; the first one is enrolled in an empty store."""
     if store.active_key() is None:
         store.enrol(key_of(signers[0]))
     by_address = {signer.address: signer for signer in signers}

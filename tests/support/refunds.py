@@ -159,7 +159,7 @@ class World:
             self.store,
             {"local": self.network},
             self.lifecycle,
-            wallets=lambda: [key.address for key in self.ring.known()],
+            wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             sleep=self._sleep,
             timer=self._timer,

@@ -1,4 +1,4 @@
-"""A ring, the keys that may be rotated to, and what administrators do with them."""
+"""A key ring, further keys, and the operations of administrators on them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +16,8 @@ from signer.keys.balances import AddressBalance
 from signer.keys.failover import Failover
 from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer
+from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor
-from signer.model.key import Key
 from signer.ports import DeviceSignature, KeyId
 from tests.support.devices import Device, honest
 from tests.support.keys import key_at
@@ -35,7 +34,7 @@ SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture(
 
 
 class Directory:
-    """A backend with named keys, each a device that behaves as it was told to."""
+    """A backend with named keys, each with a scripted device."""
 
     name = "device"
 
@@ -45,7 +44,7 @@ class Directory:
         self.failure: Exception | None = None
 
     def resolve(self, name: str) -> KeyId:
-        """Return the id that never moves."""
+        """Return the permanent id of the key *name*."""
         if not name.strip():
             raise InvalidInputError("must name a key", field="newKeyId")
         key_id = self.aliases.get(name, name)
@@ -54,21 +53,21 @@ class Directory:
         return KeyId(key_id)
 
     def public_key(self, key_id: KeyId) -> bytes:
-        """Return what the device says."""
+        """Return the device's public key."""
         return self.devices[key_id].public_key(key_id)
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        """Sign, or fail as was arranged."""
+        """Sign, or raise ``failure`` if it is set."""
         if self.failure is not None:
             raise self.failure
         return self.devices[key_id].sign_digest(key_id, digest)
 
 
 class System:
-    """A store with an active key, its directory, and rotations of it."""
+    """A store with an active key, its directory, and operations on its ring."""
 
     def __init__(self, store: SQLStore, *, is_empty: bool = False) -> None:
-        """Enrol the first key, unless the ring is to be empty."""
+        """Enrol the first key, unless *is_empty*."""
         keys = [coincurve.PrivateKey.from_int(n) for n in (11, 12, 13)]
         self.store = store
         self.clock = FakeClock()
@@ -78,7 +77,7 @@ class System:
             name: honest(key) for name, key in zip((OLD, NEW, OTHER), keys, strict=True)
         }
         self.told: list[dict[str, object]] = []
-        # What the audit tells the log, beside the store.
+        # The events that the audit writes to the log, as well as to the store.
         self.log = LogCapture()
         logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[self.log])
         self.audit = AuditLog(logger, journal=store)
@@ -86,74 +85,65 @@ class System:
         self.old = first if is_empty else store.enrol(first)
 
     def address(self, name: str) -> str:
-        """Return the address of the key that is called *name*."""
+        """Return the address of the key *name*."""
         return parse_public_key(self.directory.public_key(KeyId(name))).address
 
     def notify(self, document: Any) -> None:
-        """Take note of an alert."""
+        """Record an alert."""
         self.told.append(document)
 
-    def open_signer(self, key: Key) -> Signer:
-        """Return the signer of *key*, as the composition root opens it."""
-        return Signer.open(
-            self.directory,
-            KeyId(key.key_id),
-            self.audit,
-            expected_address=key.address,
-        )
+    @property
+    def signers(self) -> SignerFactory:
+        """The factory of signers for keys in the directory."""
+        return SignerFactory(self.directory, self.audit)
 
     def rotation(self, store: Any = None, *, needs_funds: bool = False) -> Rotation:
-        """Return a rotation as a process that starts now has it."""
+        """Return a new ``Rotation``, as in a new process."""
         return Rotation(
             store or self.store,
-            self.directory,
-            self.open_signer,
-            survey=lambda address: self.holdings,
-            audit=self.audit,
+            self.signers,
+            read_balances=lambda address: self.holdings,
             alerts=Alerts(self.store, self),
             clock=self.clock,
             needs_funds=needs_funds,
         )
 
-    def blocking(self, store: Any = None) -> Revocation:
-        """Return what gives keys up, as a process that starts now has it."""
+    def revocation(self, store: Any = None) -> Revocation:
+        """Return a new ``Revocation``, as in a new process."""
         return Revocation(
             store or self.store,
             audit=self.audit,
-            alerts=Alerts(self.store, self),
             clock=self.clock,
         )
 
-    def relocation(self, store: Any = None) -> Failover:
-        """Return a relocation as a process that starts now has it."""
+    def failover(self, store: Any = None) -> Failover:
+        """Return a new ``Failover``, as in a new process."""
         return Failover(
             store or self.store,
-            self.directory,
-            self.open_signer,
-            audit=self.audit,
+            self.signers,
             alerts=Alerts(self.store, self),
             clock=self.clock,
         )
 
     def replicate(self, name: str, replica: str) -> str:
-        """Let the key that is called *name* be in *replica* as well."""
+        """Add a replica of the key *name* under the id *replica*."""
         original = self.directory.devices[name]
         self.directory.devices[replica] = Device(original._point, original._answer)
         return replica
 
     @property
     def states(self) -> dict[str, str]:
-        """The states of the ring by key id."""
+        """The states of the ring's keys, by key id."""
         ring = self.store.keys()
         return {key.key_id: str(key.state) for key in ring}
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """All records of the audit, in their order."""
+        """All audit records, in order."""
         self.store.seal()
         return [each.record.fields for each in self.store.sealed(0, 1000)]
 
     @property
     def outcomes(self) -> list[tuple[str, str | None]]:
-        """The records' events and outcomes; by name, for their time is the same."""
+        """The events and outcomes of the records, sorted: their times are equal."""
         return sorted((each["event"], each.get("outcome")) for each in self.records)

@@ -2,7 +2,6 @@
 
 import coincurve
 
-from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.model.refund import Refund
 from signer.ports import Call
@@ -60,7 +59,7 @@ def given_up(world: World) -> None:
 def rolled_back(world: World) -> None:
     """Make the former key the active one again."""
     address = world.signer.address
-    former = next(key for key in world.ring.look() if key.address == address)
+    former = next(key for key in world.ring.refresh() if key.address == address)
     made_active(world.store, former)
 
 
@@ -72,7 +71,6 @@ def sweeper(world: World, audit: AuditLog | None = None) -> Sweeper:
         world.ring,
         world.chains,
         audit=audit or recording()[0],
-        alerts=Alerts(),
         clock=world.clock,
     )
 

@@ -47,7 +47,7 @@ def client(system: System, clock: SettableClock) -> TestClient:
     audit = AuditLog(_SILENCE, journal=store)
     services = replace(
         build_services(store, clock),
-        relocation=system.relocation(),
+        failover=system.failover(),
         access=AccessControl(
             store, RateLimits.shared(store, clock=clock), audit, clock
         ),
@@ -74,9 +74,7 @@ def test_relocates(client: TestClient, system: System) -> None:
         "previousKeyId": "11111111...",
         "address": system.old.address,
         "state": "active",
-        "warnings": [
-            "the old place has the key as well: whoever may use it there can sign"
-        ],
+        "warnings": ["roles with permission for the old key id can still sign with it"],
     }
     active = system.store.active_key()
     assert active is not None
@@ -93,7 +91,7 @@ def test_asking_again_is_200(client: TestClient, system: System) -> None:
 
     assert (again.status_code, again.json["status"]) == (200, "relocated")
     assert again.json["keyId"] == again.json["previousKeyId"] == "44444444..."
-    assert again.json["warnings"] == ["the key was pinned to this place already"]
+    assert again.json["warnings"] == ["the ring already has the key under this id"]
 
 
 def test_a_dry_run(client: TestClient, system: System) -> None:
@@ -277,7 +275,7 @@ def test_the_command(
     first, before, warning = told.out.splitlines()
     assert first == f"relocated: {replica.rpartition('/')[2][:8]}... {active.address}"
     assert before.endswith("...; the key is active")
-    assert warning.startswith("  warning: the old place has the key")
+    assert warning.startswith("  warning: roles with permission for the old key id")
     shown = told.out + told.err + rehearsed.out + rehearsed.err
     assert replica.rpartition("/")[2] not in shown
     assert THERE not in shown

@@ -89,7 +89,7 @@ def test_rotates(client: TestClient, system: System) -> None:
         "holdings": [_held(RICH)],
         "strandedRefunds": [],
         "warnings": [
-            "the address has changed: tell whoever funds the wallet or watches it"
+            "the address has changed: inform everyone who funds or monitors the wallet"
         ],
     }
     assert NEW not in answer.text
@@ -139,7 +139,7 @@ def test_a_dry_run_of_the_active_key(client: TestClient, system: System) -> None
     answer = _rotate(client, {"newKeyId": OLD, "dryRun": True})
 
     assert (answer.status_code, answer.json["status"]) == (200, "would-rotate")
-    assert answer.json["warnings"] == ["the key was the active one already"]
+    assert answer.json["warnings"] == ["the key was already active"]
     assert system.directory.devices[OLD].calls == 1
 
 

@@ -59,7 +59,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.SigningError, 500),
         (errors.EncodingError, 500),
         (errors.RecoveryError, 500),
-        (errors.ProofsPendingError, 503),
+        (errors.SelfTestPendingError, 503),
         (errors.BackendError, 503),
         (errors.BackendUnavailableError, 503),
         (errors.BackendThrottledError, 503),

@@ -16,9 +16,9 @@ GUIDE = (ROOT / "docs" / "how-to" / "alarms.md").read_text(encoding="utf-8")
 
 _LEVELS = frozenset({"warning", "error", "critical", "exception"})
 _HOOKS = frozenset({"_uncaught"})
-_RECORDS = frozenset({"event", "write", "refuse", "_signing"})
-_INTENDED = frozenset({"_on_record", "_switched"})
-"""Functions whose first argument is an event name; these also write an intent."""
+_RECORDS = frozenset({"event", "write", "attempt", "_signing"})
+_INTENDED = frozenset({"_switch"})
+"""What is called with the name of an event: the last with one that has an intent."""
 
 _EVENT = re.compile(r"[a-z]+(-[a-z]+)*")
 
@@ -46,6 +46,9 @@ def _calls(tree: ast.Module, texts: Mapping[str, str]) -> Iterator[tuple[str, st
             yield verb, texts[first.id]
         elif isinstance(first, ast.Constant) and isinstance(first.value, str):
             yield "error" if verb in levels else verb, first.value
+        for keyword in call.keywords:
+            if keyword.arg == "refused" and isinstance(keyword.value, ast.Constant):
+                yield verb, str(keyword.value.value)
 
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:

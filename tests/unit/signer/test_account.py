@@ -1,4 +1,4 @@
-"""An HSM account answers what eth-account answers, and refuses more."""
+"""An HSM account signs the same bytes as eth-account, and refuses more."""
 
 from typing import Any, cast
 
@@ -99,10 +99,10 @@ _type_2 = st.fixed_dictionaries(
 
 
 @given(transaction=_legacy | _type_1 | _type_2)
-def test_transactions_are_eth_accounts_byte_for_byte(
+def test_transactions_equal_eth_accounts(
     transaction: dict[str, Any],
 ) -> None:
-    """Raw bytes, hash, r, s and v are those of a local account (S11)."""
+    """S11: raw bytes, hash, r, s and v are those of a local account."""
     assert _sign(transaction) == LOCAL.sign_transaction(transaction)
 
 
@@ -115,15 +115,17 @@ def test_transactions_are_eth_accounts_byte_for_byte(
         (TYPE_2, {0, 1}),
     ],
 )
-def test_v_is_as_its_type_wants_it(transaction: dict[str, Any], vs: set[int]) -> None:
-    """Legacy has 35 + 2 chain + parity, typed transactions have the parity (S11)."""
+def test_v_depends_on_the_transaction_type(
+    transaction: dict[str, Any], vs: set[int]
+) -> None:
+    """S11: legacy has 35 + 2 * chain id + parity, typed transactions the parity."""
     found = {_sign({**transaction, "nonce": nonce}).v for nonce in range(16)}
 
     assert found == vs
 
 
-def test_eip_155s_example() -> None:
-    """EIP-155's transaction has the bytes and the v that EIP-155 prints."""
+def test_eip_155_example() -> None:
+    """The transaction of EIP-155 has the bytes and the v printed there."""
     example = load("eips")["eip155"]
 
     signed = _sign(example["transaction"])
@@ -132,8 +134,8 @@ def test_eip_155s_example() -> None:
     assert signed.v == example["v"]
 
 
-def test_eip_712s_example() -> None:
-    """EIP-712's mail has the digest and the signature that EIP-712 prints."""
+def test_eip_712_example() -> None:
+    """The mail of EIP-712 has the digest and the signature printed there."""
     example = load("eips")["eip712"]
     key = coincurve.PrivateKey(keccak(text=example["key_of"]))
 
@@ -149,7 +151,7 @@ def test_eip_712s_example() -> None:
     )
 
 
-def test_eip_191s_example() -> None:
+def test_eip_191_example() -> None:
     """A personal message has the digest and the signature that web3.js prints."""
     example = load("eips")["eip191"]
     account = HSMAccount(
@@ -181,8 +183,8 @@ _messages = (
 
 
 @given(message=_messages)
-def test_messages_are_eth_accounts_byte_for_byte(message: SignableMessage) -> None:
-    """Hash, r, s, v (27 or 28) and the 65 bytes are those of a local account (S11)."""
+def test_messages_equal_eth_accounts(message: SignableMessage) -> None:
+    """S11: hash, r, s, v (27 or 28) and the 65 bytes are those of a local account."""
     ours, theirs = HSM.sign_message(message), LOCAL.sign_message(message)
 
     assert ours == theirs
@@ -192,7 +194,7 @@ def test_messages_are_eth_accounts_byte_for_byte(message: SignableMessage) -> No
 
 
 def test_typed_data_in_three_parts() -> None:
-    """Domain, types and message say the same as the whole document."""
+    """Domain, types and message give the same signature as the whole document."""
     parts = (
         {"name": "x", "chainId": 1},
         {"Pay": [{"name": "amount", "type": "uint256"}]},
@@ -211,13 +213,13 @@ def test_typed_data_in_three_parts() -> None:
         {"types": 5, "primaryType": [], "domain": None, "message": ""},
     ],
 )
-def test_malformed_typed_data(document: dict[str, Any]) -> None:
-    """A document that does not say what it means is the caller's mistake."""
+def test_malformed_typed_data_is_refused(document: dict[str, Any]) -> None:
+    """An invalid EIP-712 document is the caller's mistake."""
     with pytest.raises(InvalidInputError, match="EIP-712"):
         HSM.sign_typed_data(full_message=document)
 
 
-def test_a_hash_is_signed_as_it_is() -> None:
+def test_hash_is_not_hashed_again() -> None:
     """unsafe_sign_hash takes bytes or hex, and signs what local accounts sign."""
     digest = keccak(text="somebody's hash")
 
@@ -228,8 +230,8 @@ def test_a_hash_is_signed_as_it_is() -> None:
         HSM.unsafe_sign_hash(cast("Hash32", digest[:31]))
 
 
-def test_an_account_is_its_address() -> None:
-    """It has a local account's address, shows it, and nothing else."""
+def test_account_shows_only_its_address() -> None:
+    """It has a local account's address, and its repr shows nothing else."""
     assert HSM.address == LOCAL.address
     assert repr(HSM) == f"HSMAccount('{LOCAL.address}')"
     assert HSMAccount(signer_over(honest(KEY))) == HSM
@@ -237,14 +239,14 @@ def test_an_account_is_its_address() -> None:
 
 @pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
 @pytest.mark.parametrize("spell", [str, str.lower])
-def test_from_may_name_the_account(base: dict[str, Any], spell: Any) -> None:
-    """A "from" that is the account's own changes nothing."""
+def test_from_may_be_the_account(base: dict[str, Any], spell: Any) -> None:
+    """A `from` that is the account's own address changes nothing."""
     assert _sign({**base, "from": spell(LOCAL.address)}) == _sign(base)
 
 
 @pytest.mark.parametrize("sender", [OTHER, "", None, "0x", 7, LOCAL.address[:-1]])
-def test_from_may_not_name_another(sender: object) -> None:
-    """Signing for somebody else is refused."""
+def test_from_of_another_account_is_refused(sender: object) -> None:
+    """A transaction of another sender is refused."""
     with pytest.raises(InvalidInputError) as caught:
         _sign({**LEGACY, "from": sender})
 
@@ -253,10 +255,8 @@ def test_from_may_not_name_another(sender: object) -> None:
 
 @pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2])
 @pytest.mark.parametrize("chain_id", [0, "0x0", "0x00"])
-def test_no_transaction_is_valid_on_every_chain(
-    base: dict[str, Any], chain_id: object
-) -> None:
-    """A chain id of zero, or none, is refused (T5; EIP-155)."""
+def test_chain_id_is_required(base: dict[str, Any], chain_id: object) -> None:
+    """T5, EIP-155: a chain id of zero, or none, is refused."""
     without = {name: value for name, value in base.items() if name != "chainId"}
 
     for transaction in (without, {**base, "chainId": chain_id}):
@@ -270,7 +270,7 @@ def test_no_transaction_is_valid_on_every_chain(
 @pytest.mark.parametrize(
     "chain_id", [-1, None, "", "0x", "1", "one", 1.0, True, b"\x01", []]
 )
-def test_a_malformed_chain_id(base: dict[str, Any], chain_id: object) -> None:
+def test_malformed_chain_id_is_refused(base: dict[str, Any], chain_id: object) -> None:
     """A chain id is a positive integer or 0x-prefixed hex."""
     with pytest.raises(InvalidInputError) as caught:
         _sign({**base, "chainId": chain_id})
@@ -296,18 +296,18 @@ TYPE_4 = {**TYPE_2, "type": 4, "authorizationList": [AUTHORISATION]}
 
 
 @pytest.mark.parametrize("transaction", [TYPE_3, TYPE_4, {**TYPE_4, "type": "0x4"}])
-def test_blobs_and_authorisations_are_never_signed(
+def test_blobs_and_authorisations_are_refused(
     transaction: dict[str, Any],
 ) -> None:
-    """Types 3 and 4 are refused by policy, however they are spelt (T6)."""
+    """T6: types 3 and 4 are refused by policy, however they are written."""
     with pytest.raises(PolicyViolationError) as caught:
         _sign(transaction)
 
     assert caught.value.rule == "transaction-type"
 
 
-def test_an_authorisation_without_a_type_is_never_signed() -> None:
-    """eth-account would infer type 4 from the fields (T6)."""
+def test_authorisation_without_a_type_is_refused() -> None:
+    """T6: eth-account would infer type 4 from the fields."""
     smuggled = {name: value for name, value in TYPE_4.items() if name != "type"}
 
     with pytest.raises(PolicyViolationError):
@@ -321,8 +321,8 @@ NONSENSE = [None, -1, 1.5, "zz", "0xzz", "10", b"\x01" * 3, [], [1], {}, {"a": 1
 
 @pytest.mark.parametrize("base", [LEGACY, TYPE_1, TYPE_2], ids=["0", "1", "2"])
 @pytest.mark.parametrize("value", NONSENSE, ids=repr)
-def test_malformed_fields(base: dict[str, Any], value: object) -> None:
-    """Whatever a field holds: eth-account's bytes, or InvalidInputError."""
+def test_malformed_fields_are_refused(base: dict[str, Any], value: object) -> None:
+    """Any field value gives eth-account's bytes, or InvalidInputError."""
     for name in (*base, "accessList", "type", "extra", "v"):
         transaction = {**base, name: value}
         try:
@@ -347,14 +347,14 @@ def test_malformed_fields(base: dict[str, Any], value: object) -> None:
         ("extra", 1),
     ],
 )
-def test_legacy_fields_are_as_strict_as_eth_accounts(field: str, value: object) -> None:
+def test_legacy_fields_are_strict(field: str, value: object) -> None:
     """Decimal strings, addresses without checksum and bad hex are refused."""
     with pytest.raises(InvalidInputError, match="valid transaction"):
         _sign({**LEGACY, field: value})
 
 
 @pytest.mark.parametrize("missing", ["nonce", "gasPrice", "gas"])
-def test_legacy_fields_that_must_be_there(missing: str) -> None:
+def test_missing_legacy_field_is_refused(missing: str) -> None:
     """A legacy transaction without one of these is incomplete."""
     transaction = {name: value for name, value in LEGACY.items() if name != missing}
 
@@ -363,16 +363,16 @@ def test_legacy_fields_that_must_be_there(missing: str) -> None:
 
 
 @pytest.mark.parametrize("data", [5, 0, bytearray(b"ab"), "0x", "", b""], ids=repr)
-def test_legacy_data_of_every_kind(data: object) -> None:
-    """A number is its own bytes, not that many zeros."""
+def test_legacy_data_types(data: object) -> None:
+    """An integer is encoded as its own bytes, not as that many zeros."""
     transaction = {**LEGACY, "data": data}
 
     assert _sign(transaction) == LOCAL.sign_transaction(transaction)
 
 
 @pytest.mark.parametrize("transaction", [LEGACY, TYPE_2])
-def test_the_devices_error_is_not_the_callers(transaction: dict[str, Any]) -> None:
-    """What the device raises goes through as it is."""
+def test_device_errors_propagate(transaction: dict[str, Any]) -> None:
+    """An error of the device is not turned into InvalidInputError."""
     device = planted(point(KEY), BackendUnavailableError("gone"), ValueError("a bug"))
     account = HSMAccount(signer_over(device))
 
@@ -382,8 +382,8 @@ def test_the_devices_error_is_not_the_callers(transaction: dict[str, Any]) -> No
         _sign(transaction, account)
 
 
-def test_the_audit_log_tells_transactions_from_messages() -> None:
-    """Each signature is recorded under its operation and the account's actor."""
+def test_audit_records_the_operation() -> None:
+    """Each signature is recorded with its operation and the account's actor."""
     audit, events = recording()
     account = HSMAccount(signer_over(honest(KEY), audit), actor="treasury")
 
@@ -399,8 +399,8 @@ def test_the_audit_log_tells_transactions_from_messages() -> None:
     assert {event["actor"] for event in events} == {"treasury"}
 
 
-def test_the_transaction_is_not_changed() -> None:
-    """The caller's dictionary is read and not written."""
+def test_transaction_is_not_modified() -> None:
+    """The caller's dictionary is only read."""
     transaction = {**TYPE_2, "from": LOCAL.address, "accessList": ACCESS_LIST}
     before = dict(transaction)
 

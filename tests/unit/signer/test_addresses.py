@@ -1,8 +1,8 @@
-"""Addresses that are typed are one address, or said to be none."""
+"""Addresses that administrators type are parsed strictly."""
 
 import pytest
 
-from signer.addresses import parse_address, shown_address
+from signer.addresses import parse_address, redact_address
 from signer.errors import InvalidInputError
 
 
@@ -10,8 +10,8 @@ ADDRESS = "0x2B104909c54b3AC05A81FF0d97f29D0d66b93228"
 
 
 @pytest.mark.parametrize("text", [ADDRESS, ADDRESS.lower()])
-def test_both_spellings_are_one(text: str) -> None:
-    """With its checksum, or in lower case, it is the same address."""
+def test_checksum_and_lower_case_are_accepted(text: str) -> None:
+    """An address in lower case gets its checksum."""
     assert parse_address(text, field="address") == ADDRESS
 
 
@@ -27,8 +27,8 @@ NONE = {
 
 
 @pytest.mark.parametrize("text", NONE.values(), ids=NONE)
-def test_what_is_none_is_refused(text: str) -> None:
-    """The field is named, and nothing of what was typed is repeated."""
+def test_malformed_address_is_refused(text: str) -> None:
+    """The refusal names the field and does not show the text."""
     with pytest.raises(InvalidInputError) as raised:
         parse_address(text, field="address")
 
@@ -36,7 +36,7 @@ def test_what_is_none_is_refused(text: str) -> None:
     assert not text or text not in str(raised.value)
 
 
-def test_what_may_be_shown() -> None:
-    """An address in any spelling is, and of anything else eight characters."""
-    assert shown_address(ADDRESS.upper().replace("0X", "0x")).endswith("93228")
-    assert shown_address("1234abcd-12ab-34cd-56ef-1234567890ab") == "1234abcd..."
+def test_redact_address() -> None:
+    """An address is shown in any case, and other text only by eight characters."""
+    assert redact_address(ADDRESS.upper().replace("0X", "0x")).endswith("93228")
+    assert redact_address("1234abcd-12ab-34cd-56ef-1234567890ab") == "1234abcd..."

@@ -1,4 +1,4 @@
-"""An alert is an event, a count and a word to somebody outside, in this order."""
+"""An alert is logged, counted and sent to the notifier, in this order."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -17,13 +17,13 @@ ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-canary"
 
 
 class Outside:
-    """A notifier that keeps what it is told."""
+    """A notifier that records its documents."""
 
     def __init__(self) -> None:
         self.told: list[Mapping[str, object]] = []
 
     def notify(self, document: Mapping[str, object]) -> None:
-        """Keep *document*."""
+        """Record *document*."""
         self.told.append(document)
 
 
@@ -41,15 +41,13 @@ class NoCounters:
 
 @pytest.fixture
 def events() -> Iterator[list[Any]]:
-    """What is logged."""
+    """The logged events."""
     with capture_logs() as captured:
         yield captured
 
 
-def test_an_alert_is_logged_counted_and_told(
-    store: SQLStore, events: list[Any]
-) -> None:
-    """All three ways say the same."""
+def test_alert_is_logged_counted_and_sent(store: SQLStore, events: list[Any]) -> None:
+    """All three have the same content."""
     outside = Outside()
     alerts = Alerts(store, outside, SettableClock())
 
@@ -69,7 +67,7 @@ def test_an_alert_is_logged_counted_and_told(
     ]
 
 
-def test_processes_count_together(database_url: str, events: list[Any]) -> None:
+def test_processes_share_the_counts(database_url: str, events: list[Any]) -> None:
     """Two processes that share a ledger have one count of each alert."""
     stores = [SQLStore(database_url) for _ in range(2)]
     for store in stores:
@@ -83,8 +81,8 @@ def test_processes_count_together(database_url: str, events: list[Any]) -> None:
     assert counts == {**dict.fromkeys(map(str, Alert), 2), "audit-chain-broken": 4}
 
 
-def test_a_count_that_fails_stops_nobody(events: list[Any]) -> None:
-    """With the database down, the alert is logged and told all the same."""
+def test_alert_is_sent_if_it_cannot_be_counted(events: list[Any]) -> None:
+    """With the database down, the alert is still logged and sent."""
     outside = Outside()
 
     Alerts(NoCounters(), outside).sound(Alert.KEY_UNHEALTHY, code="key-unusable")
@@ -94,15 +92,15 @@ def test_a_count_that_fails_stops_nobody(events: list[Any]) -> None:
     assert outside.told[0]["alert"] == "key-unhealthy"
 
 
-def test_an_alert_without_anybody_is_logged(events: list[Any]) -> None:
-    """Neither counters nor notifier are needed."""
+def test_counters_and_notifier_are_optional(events: list[Any]) -> None:
+    """Without counters and notifier, the alert is logged."""
     Alerts().sound(Alert.SEALING_LATE)
 
     assert [event["alert"] for event in events] == ["audit-sealing-late"]
 
 
-def test_nothing_secret_goes_outside(events: list[Any]) -> None:
-    """What looks like a secret is cut out of what leaves the house."""
+def test_notifications_are_sanitized(events: list[Any]) -> None:
+    """Text that looks like a secret is removed from the notification."""
     outside = Outside()
 
     Alerts(None, outside).sound(Alert.KEY_MISMATCH, key=ARN, count=None)
@@ -110,8 +108,8 @@ def test_nothing_secret_goes_outside(events: list[Any]) -> None:
     assert outside.told[0]["facts"] == {"key": "[redacted]", "count": None}
 
 
-def test_the_names_are_stable() -> None:
-    """Operators' rules go by them."""
+def test_alert_names_are_stable() -> None:
+    """The rules of operators depend on the names."""
     assert [str(alert) for alert in Alert] == [
         "key-unhealthy",
         "key-mismatch",

@@ -1,4 +1,4 @@
-"""Nobody waits for what does not come, and what does not come is not piled up."""
+"""Late work is given up, and hanging threads are bounded."""
 
 import contextvars
 import threading
@@ -14,7 +14,7 @@ from signer.errors import BackendUnavailableError, StoreUnavailableError
 
 @pytest.fixture
 def released() -> Iterator[Event]:
-    """What work that hangs waits for; it comes when the test is over."""
+    """An event that hanging work waits for; it is set when the test ends."""
     event = Event()
     yield event
     event.set()
@@ -24,19 +24,19 @@ def _threads(name: str) -> int:
     return sum(thread.name == f"deadline-{name}" for thread in threading.enumerate())
 
 
-def test_work_in_time_is_returned() -> None:
-    """Who is quick notices nothing."""
+def test_result_in_time_is_returned() -> None:
+    """The result of work that finishes in time is returned."""
     assert Deadlines().within(5, lambda: "signed", name="key") == "signed"
 
 
-def test_an_error_goes_to_whoever_asked() -> None:
-    """What the work raises is raised, bugs too."""
+def test_exception_of_the_work_is_raised() -> None:
+    """The caller gets every exception of the work, including bugs."""
     with pytest.raises(ZeroDivisionError):
         Deadlines().within(5, lambda: 1 // 0, name="key")
 
 
-def test_work_that_hangs_is_given_up(released: Event) -> None:
-    """The caller hears of it in time, in the words that are the default."""
+def test_late_work_is_given_up(released: Event) -> None:
+    """The caller gets `backend-unavailable` in time."""
     began = time.monotonic()
 
     with pytest.raises(BackendUnavailableError):
@@ -45,14 +45,14 @@ def test_work_that_hangs_is_given_up(released: Event) -> None:
     assert 0.1 <= time.monotonic() - began < 10
 
 
-def test_the_caller_names_the_error(released: Event) -> None:
-    """A database that hangs is no device that hangs."""
+def test_caller_can_choose_the_error(released: Event) -> None:
+    """*late* makes the error, such as one of the database."""
     with pytest.raises(StoreUnavailableError):
         Deadlines().within(0.01, released.wait, name="d", late=StoreUnavailableError)
 
 
-def test_what_hangs_is_not_piled_up(released: Event) -> None:
-    """A hundred questions to a device that hangs leave one thread, and fail at once."""
+def test_hanging_work_does_not_pile_up(released: Event) -> None:
+    """A hundred calls to a hanging device leave one thread, and fail at once."""
     deadlines = Deadlines()
     with pytest.raises(BackendUnavailableError):
         deadlines.within(0.01, released.wait, name="one")
@@ -66,39 +66,45 @@ def test_what_hangs_is_not_piled_up(released: Event) -> None:
     assert _threads("one") == 1
 
 
-def test_names_do_not_stand_in_each_others_way(released: Event) -> None:
-    """Of what hangs, only the same kind is refused."""
+def test_names_are_independent(released: Event) -> None:
+    """While work hangs, only work with the same name is refused."""
     deadlines = Deadlines()
     deadlines.start(released.wait, name="key")
 
     assert deadlines.within(5, lambda: 7, name="database") == 7
 
 
-def test_as_many_as_are_allowed(released: Event) -> None:
-    """Two may be under way where two are allowed, and not three."""
-    deadlines = Deadlines(at_once=2)
-    begun = [deadlines.start(released.wait, name="two") for _ in range(3)]
+def test_per_subject_limit(released: Event) -> None:
+    """If two pieces of work are allowed, a third is refused."""
+    deadlines = Deadlines(per_subject=2)
+    started = [deadlines.start(released.wait, name="two") for _ in range(3)]
     released.set()
 
-    assert [pending.wait(5) for pending in begun] == [True, True, False]
+    assert [pending.wait(5) for pending in started] == [True, True, False]
 
 
-def test_subjects_do_not_stand_in_each_others_way(released: Event) -> None:
-    """Of work with one name what hangs is refused for its own subject alone."""
-    deadlines = Deadlines(in_all=3)
-    begun = [
+def test_subjects_are_independent_up_to_the_total(released: Event) -> None:
+    """Hanging work is refused for its own subject, until the total is reached."""
+    deadlines = Deadlines(total=3)
+    started = [
         deadlines.start(released.wait, name="key", subject=subject)
         for subject in ("a", "a", "b", "c", "d")
     ]
     released.set()
 
-    assert [pending.is_begun for pending in begun] == [True, False, True, True, False]
-    assert all(pending.wait(5) for pending in begun if pending.is_begun)
-    assert deadlines.start(lambda: None, name="key", subject="d").is_begun
+    assert [pending.is_started for pending in started] == [
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert all(pending.wait(5) for pending in started if pending.is_started)
+    assert deadlines.start(lambda: None, name="key", subject="d").is_started
 
 
-def test_what_ends_after_all_makes_room() -> None:
-    """Once the device is back, it is asked again, and by whoever saw it end."""
+def test_finished_work_makes_room() -> None:
+    """Once hanging work has ended, new work can start at once."""
     deadlines = Deadlines()
     for _ in range(50):
         pending = deadlines.start(lambda: None, name="key")
@@ -106,16 +112,16 @@ def test_what_ends_after_all_makes_room() -> None:
         assert pending.wait(5)
 
 
-def test_the_thread_knows_on_whose_behalf() -> None:
-    """What is bound to the request is bound in the thread too: log lines name it."""
+def test_thread_has_the_callers_context() -> None:
+    """Context variables of the request, such as its id, are set in the thread."""
     request_id = contextvars.ContextVar("request_id", default="none")
     request_id.set("rq-1")
 
     assert Deadlines().within(5, request_id.get, name="key") == "rq-1"
 
 
-def test_a_system_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be had, the work is late, and room stays for the next."""
+def test_failure_to_start_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no thread can be started, the work counts as late and takes no room."""
     deadlines = Deadlines()
     with monkeypatch.context() as patch:
         patch.setattr("threading.Thread.start", _no_thread)

@@ -1,4 +1,4 @@
-"""The last line of defence: no secret and no vendor's word in what is shown."""
+"""Redaction removes secrets and vendors' messages from everything that is shown."""
 
 import json
 from typing import Any
@@ -43,8 +43,8 @@ SECRETS = [
     "frame",
     ["{}", "for {} now", "({})", "'{}'", '"{}"', "for {}.", "{}, then", "k={}", "[{}]"],
 )
-def test_a_vendors_message_loses_its_secrets(secret: str, frame: str) -> None:
-    """Whatever stands around it, the secret is gone and the rest is left."""
+def test_secrets_in_vendor_messages_are_redacted(secret: str, frame: str) -> None:
+    """The secret is removed, and the text around it stays."""
     before, after = frame.split("{}")
 
     text = sanitize(frame.format(secret))
@@ -74,14 +74,14 @@ def test_a_vendors_message_loses_its_secrets(secret: str, frame: str) -> None:
         "8ae8df34-2a06-4444-ada4-743714757909",  # A KMS request id.
     ],
 )
-def test_what_operators_need_is_left_alone(text: str) -> None:
-    """Addresses, hashes, amounts, refund ids and times are no secrets."""
+def test_harmless_text_is_kept(text: str) -> None:
+    """Addresses, hashes, amounts, refund ids and times are not secrets."""
     assert sanitize(text) == text
 
 
 @given(st.text(max_size=200))
-def test_cleaning_twice_changes_nothing(text: str) -> None:
-    """Clean text stays as it is, so that it does not matter who cleans first."""
+def test_redaction_is_idempotent(text: str) -> None:
+    """Redacted text does not change when it is redacted again."""
     once = sanitize(text)
 
     assert sanitize(once) == once
@@ -92,10 +92,10 @@ def test_cleaning_twice_changes_nothing(text: str) -> None:
     secret=st.sampled_from(SECRETS),
     after=st.text(" abc=,;", max_size=20).map(lambda text: " " + text),
 )
-def test_a_secret_in_the_middle_of_anything_is_gone(
+def test_secret_between_any_words_is_redacted(
     before: str, secret: str, after: str
 ) -> None:
-    """A secret between words is gone, whichever they are."""
+    """A secret is found between any words."""
     assert secret not in sanitize(f"{before} {secret}{after}")
 
 
@@ -110,14 +110,14 @@ def test_a_secret_in_the_middle_of_anything_is_gone(
         ("", "..."),
     ],
 )
-def test_of_a_key_id_eight_characters_are_shown(key_id: str, shown: str) -> None:
-    """The account and region of an ARN are in front of what is shown."""
+def test_key_prefix_is_eight_characters(key_id: str, shown: str) -> None:
+    """The account and the region of an ARN are not part of the prefix."""
     assert key_prefix(key_id) == shown
 
 
 @given(st.text())
-def test_a_key_prefix_is_never_longer(key_id: str) -> None:
-    """Eight characters and three dots are the most that is shown of any id."""
+def test_key_prefix_is_never_longer(key_id: str) -> None:
+    """At most eight characters and three dots are shown of any id."""
     assert len(key_prefix(key_id)) <= 11
 
 
@@ -136,8 +136,8 @@ def test_a_key_prefix_is_never_longer(key_id: str) -> None:
     ],
 )
 @pytest.mark.parametrize("frame", ["{}", "({})", "'{}'.", "key/{}", "--{}", "k={},"])
-def test_a_typed_key_id_is_cut(key_id: str, frame: str) -> None:
-    """Wherever somebody typed it, eight characters are left, and all around it."""
+def test_key_ids_in_typed_text_are_cut(key_id: str, frame: str) -> None:
+    """Eight characters of the id are left, and the text around it stays."""
     text = cut_key_ids(frame.format(key_id))
 
     assert text == frame.format(key_id[:8] + "...")
@@ -159,7 +159,7 @@ def test_a_typed_key_id_is_cut(key_id: str, frame: str) -> None:
         "01",
     ],
 )
-def test_what_is_no_key_id_is_not_cut(text: str) -> None:
+def test_other_text_is_not_cut(text: str) -> None:
     """Commands, addresses, hashes and refund ids stay whole."""
     assert cut_key_ids(text) == text
 
@@ -199,21 +199,21 @@ SECRET_NAMES = [
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
 @pytest.mark.parametrize("value", ["x", b"x", 1, None, ["x"], {"y": "x"}], ids=repr)
-def test_fields_with_a_secrets_name_show_nothing(name: str, value: object) -> None:
-    """Whatever its type, the value is replaced."""
+def test_fields_with_secret_names_are_redacted(name: str, value: object) -> None:
+    """The value is replaced, whatever its type."""
     assert redact_event(None, "info", {name: value}) == {name: REDACTED}
 
 
 @pytest.mark.parametrize(
     "name", ["event", "key_id", "operation", "spinning", "tokens_left", "rawhide"]
 )
-def test_other_fields_are_shown(name: str) -> None:
-    """A name that only contains a secret's name is no secret."""
+def test_similar_names_are_not_redacted(name: str) -> None:
+    """A name that only contains a secret's name is not redacted."""
     assert redact_event(None, "info", {name: "value"}) == {name: "value"}
 
 
-def test_secrets_are_found_at_any_depth() -> None:
-    """Mappings and lists are searched by name and by look."""
+def test_nested_values_are_redacted() -> None:
+    """Mappings and lists are searched by name and by pattern."""
     event: dict[str, Any] = {
         "event": f"sign with {ARN}",
         "request": {"headers": {"Authorization": "Bearer x", "host": "h"}, "n": 1},
@@ -229,8 +229,8 @@ def test_secrets_are_found_at_any_depth() -> None:
     }
 
 
-class Talkative:
-    """An object whose repr tells everything."""
+class SecretRepr:
+    """An object whose repr contains a secret."""
 
     def __repr__(self) -> str:
         return "PIN=1234"
@@ -239,15 +239,15 @@ class Talkative:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (Talkative(), "[Talkative]"),
+        (SecretRepr(), "[SecretRepr]"),
         (b"\x01\x02", "[bytes]"),
         (ValueError("PIN=1234"), "[ValueError]"),
         ({"PIN=1234"}, "[set]"),
     ],
     ids=["object", "bytes", "exception", "set"],
 )
-def test_what_is_not_known_shows_its_type_only(value: object, shown: str) -> None:
-    """Bytes may be a signature, and a repr may say anything."""
+def test_unknown_types_show_only_their_type(value: object, shown: str) -> None:
+    """Bytes may be a signature, and a repr may contain a secret."""
     assert redact_event(None, "info", {"x": [value]}) == {"x": [shown]}
 
 
@@ -262,8 +262,8 @@ _values = st.recursive(
 
 
 @given(st.dictionaries(_text, _values, max_size=4))
-def test_every_event_can_be_rendered(event: dict[str, Any]) -> None:
-    """Whatever was logged, the result is JSON, and is the same event."""
+def test_redacted_events_are_json(event: dict[str, Any]) -> None:
+    """Any event can be rendered as JSON after redaction, with the same fields."""
     names = set(event)
 
     cleaned = redact_event(None, "info", event)
@@ -273,8 +273,8 @@ def test_every_event_can_be_rendered(event: dict[str, Any]) -> None:
     json.dumps(cleaned)
 
 
-def test_a_long_text_is_read_in_one_go() -> None:
-    """Each word might begin a URL, and none is read to the end: that took minutes."""
+def test_long_text_is_redacted_in_linear_time() -> None:
+    """Many words that might begin a URL once took minutes."""
     text = "a." * 100_000
 
     assert sanitize(f"{text} postgresql://u:p@h/d") == f"{text} [redacted]"

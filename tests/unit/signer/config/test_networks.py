@@ -1,4 +1,4 @@
-"""One TOML file says which networks and tokens there are; nonsense is refused."""
+"""The networks file is read strictly."""
 
 from pathlib import Path
 
@@ -51,8 +51,8 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "networks.toml"
 
 
-def test_a_good_file(file: Path) -> None:
-    """Every field is read, and those that are left out have safe defaults."""
+def test_valid_file(file: Path) -> None:
+    """Every field is read, and omitted fields have safe defaults."""
     file.write_text(GOOD + SECOND, encoding="utf-8")
 
     networks = load_networks(file)
@@ -71,7 +71,7 @@ def test_a_good_file(file: Path) -> None:
 
 
 def test_rpc_urls_are_secrets(file: Path) -> None:
-    """Providers put the API key into the URL, so that no repr shows it."""
+    """RPC URLs often contain an API key, so that no repr shows them."""
     file.write_text(SECOND, encoding="utf-8")
 
     assert "KEY" not in repr(load_networks(file))
@@ -114,8 +114,10 @@ def test_rpc_urls_are_secrets(file: Path) -> None:
         ("chain_id = 31337", "chain_id = 1\nconfirmation = 3", "confirmation"),
     ],
 )
-def test_a_field_out_of_range(file: Path, good: str, bad: str, named: str) -> None:
-    """The refusal names file and field."""
+def test_field_out_of_range_is_refused(
+    file: Path, good: str, bad: str, named: str
+) -> None:
+    """The refusal names the file and the field."""
     assert good in GOOD
     file.write_text(GOOD.replace(good, bad), encoding="utf-8")
 
@@ -132,30 +134,30 @@ def test_a_field_out_of_range(file: Path, good: str, bad: str, named: str) -> No
         ("more = 1\n" + GOOD, "more: "),
     ],
 )
-def test_a_file_of_another_shape(file: Path, text: str, named: str) -> None:
-    """A file without networks, or with more, is refused."""
+def test_file_of_another_shape_is_refused(file: Path, text: str, named: str) -> None:
+    """A file without networks, or with other tables, is refused."""
     file.write_text(text, encoding="utf-8")
 
     assert named in _refused(file)
 
 
-def test_a_token_needs_a_network_and_a_network_a_token(file: Path) -> None:
-    """A network without tokens could refund nothing."""
+def test_network_needs_a_token(file: Path) -> None:
+    """A network without tokens is refused."""
     file.write_text(GOOD.partition("[networks.local.tokens")[0], encoding="utf-8")
 
     assert "networks.local.tokens" in _refused(file)
 
 
-def test_the_most_that_may_be_paid_is_an_amount(file: Path) -> None:
-    """The finest and the greatest amounts of a token are accepted."""
+def test_max_amount_may_have_any_precision(file: Path) -> None:
+    """The smallest and the largest amounts of a token are accepted."""
     for amount in ("0.000001", "1000.5", str((2**256 - 1) // 10**6)):
         file.write_text(GOOD.replace('"1000"', f'"{amount}"'), encoding="utf-8")
 
         assert load_networks(file)["local"].tokens["TUSD"].max_amount == amount
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
-    """No file, a folder, other bytes, no TOML: each says what is wrong."""
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
+    """A missing file, a folder, other bytes and no TOML have messages of their own."""
     folder = tmp_path / "folder"
     folder.mkdir()
     binary = tmp_path / "binary"
@@ -169,8 +171,8 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert "not TOML" in _refused(prose)
 
 
-def test_no_refusal_repeats_a_url(file: Path) -> None:
-    """A password in a URL stays where it is."""
+def test_refusals_do_not_show_urls(file: Path) -> None:
+    """A password in a URL does not appear in a refusal."""
     file.write_text(
         GOOD.replace('["http://127.0.0.1:8545"]', '"https://u:hunter2@h"'),
         encoding="utf-8",
@@ -179,8 +181,8 @@ def test_no_refusal_repeats_a_url(file: Path) -> None:
     assert "hunter2" not in _refused(file)
 
 
-def test_networks_do_not_change(file: Path) -> None:
-    """They are read once, and frozen."""
+def test_networks_are_immutable(file: Path) -> None:
+    """The networks are read once, and frozen."""
     file.write_text(GOOD, encoding="utf-8")
     network = load_networks(file)["local"]
 
@@ -193,8 +195,8 @@ def test_networks_do_not_change(file: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["hourly_limit", "daily_limit", "daily_limit_per_recipient"]
 )
-def test_a_limit_that_nothing_fits_is_refused(name: str, limit: str) -> None:
-    """Below the largest refund it would keep one waiting for ever (R27)."""
+def test_limit_below_max_amount_is_refused(name: str, limit: str) -> None:
+    """R27: a refund above the limit would wait without end."""
     address = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
     given = {"address": address, "decimals": 6, "max_amount": "10", name: limit}
 

@@ -1,4 +1,4 @@
-"""The environment is read once, strictly, and its secrets stay out of sight."""
+"""The settings are read strictly from the environment, and hide their secrets."""
 
 import pickle
 import traceback
@@ -16,8 +16,8 @@ from signer.errors import ConfigurationError
 CANARY = "canary-5ecret"
 
 
-def test_an_empty_environment_is_production() -> None:
-    """Nothing set: production, no debug, no KMS, no secret, one node."""
+def test_empty_environment_is_production() -> None:
+    """The defaults are production, no debug, no KMS, no secret and one node."""
     settings = Settings.from_env({})
 
     assert settings.app_env is Environment.PRODUCTION
@@ -49,10 +49,8 @@ def test_an_empty_environment_is_production() -> None:
         ("\u0442est", Environment.PRODUCTION),
     ],
 )
-def test_what_is_not_known_to_be_harmless_is_production(
-    value: str, expected: Environment
-) -> None:
-    """Case and blanks do not matter; typos and other names are production."""
+def test_unknown_environment_is_production(value: str, expected: Environment) -> None:
+    """Case and blanks do not matter; typos and other names mean production."""
     settings = Settings.from_env({"APP_ENV": value})
 
     assert settings.app_env is expected
@@ -60,16 +58,16 @@ def test_what_is_not_known_to_be_harmless_is_production(
 
 
 @given(st.text())
-def test_no_name_makes_a_third_kind(value: str) -> None:
-    """Only the two words, in any case, are not production."""
+def test_only_two_names_are_not_production(value: str) -> None:
+    """Only `development` and `test`, in any case, are not production."""
     harmless = value.strip().lower() in ("development", "test")
 
     assert Settings.from_env({"APP_ENV": value}).is_production != harmless
 
 
 @pytest.mark.parametrize("name", ["app_env", "App_Env", "APP-ENV", " APP_ENV"])
-def test_variables_have_one_spelling(name: str) -> None:
-    """A variable of another name is none of ours, as everywhere in UNIX."""
+def test_variable_names_are_case_sensitive(name: str) -> None:
+    """A variable in another case is ignored, as usual on UNIX."""
     assert Settings.from_env({name: "development"}).is_production
 
 
@@ -87,22 +85,22 @@ def test_variables_have_one_spelling(name: str) -> None:
     ],
 )
 def test_booleans_are_true_or_false(name: str, value: str, expected: bool) -> None:
-    """The two words in any case; empty is unset, which is false."""
+    """`true` and `false` in any case; an empty value is unset, which is false."""
     settings = Settings.from_env({name: value})
 
     assert getattr(settings, name.lower()) is expected
 
 
-def test_settings_can_be_made_of_values() -> None:
-    """Python's own booleans are what they are."""
+def test_python_booleans_are_accepted() -> None:
+    """Settings can be built from Python's own booleans."""
     assert Settings.model_validate({"USE_KMS": True}).use_kms is True
     assert Settings.model_validate({"DEBUG": False}).debug is False
 
 
 @pytest.mark.parametrize("name", ["USE_KMS", "DEBUG"])
 @pytest.mark.parametrize("value", ["1", "0", "yes", "no", "on", "t", "truee", "null"])
-def test_other_words_are_no_booleans(name: str, value: str) -> None:
-    """Who writes USE_KMS=1 learns it at once, not from a log."""
+def test_other_words_are_not_booleans(name: str, value: str) -> None:
+    """USE_KMS=1 is refused at start-up."""
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env({name: value})
 
@@ -123,10 +121,8 @@ def test_other_words_are_no_booleans(name: str, value: str) -> None:
     ("value", "present"),
     [("0x" + "11" * 32, True), ("x", True), ("", False), (" \t\n", False)],
 )
-def test_the_raw_key_is_noticed_and_not_read(
-    name: str, value: str, present: bool
-) -> None:
-    """Any value under any case of the name counts, and is kept nowhere."""
+def test_raw_key_is_detected_but_not_read(name: str, value: str, present: bool) -> None:
+    """Any value under any case of the name counts, and no setting stores it."""
     settings = Settings.from_env({name: value})
 
     assert settings.raw_key_present is present
@@ -134,8 +130,8 @@ def test_the_raw_key_is_noticed_and_not_read(
     assert "11" * 32 not in str(settings.model_dump())
 
 
-def test_the_raw_keys_flag_is_no_variable() -> None:
-    """Nobody can say that the key is absent while it is there."""
+def test_raw_key_flag_cannot_be_set() -> None:
+    """A variable cannot claim that the raw key is absent while it is set."""
     settings = Settings.from_env({RAW_KEY: "x", "raw_key_present": "false"})
 
     assert settings.raw_key_present
@@ -171,8 +167,8 @@ def test_the_raw_keys_flag_is_no_variable() -> None:
         ("AUDIT_ORIGIN", "wallet.amazonaws.com"),
     ],
 )
-def test_values_out_of_range(name: str, value: str) -> None:
-    """Each is refused by its variable's name, and the value is not repeated."""
+def test_value_out_of_range_is_refused(name: str, value: str) -> None:
+    """The refusal names the variable and does not show the value."""
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env({name: value})
 
@@ -192,15 +188,15 @@ def test_values_out_of_range(name: str, value: str) -> None:
         ("WEB_THREADS", "1"),
     ],
 )
-def test_the_edges_of_the_ranges(name: str, value: str) -> None:
-    """The first and the last value of a range are in it."""
+def test_limits_of_ranges_are_accepted(name: str, value: str) -> None:
+    """The smallest and the largest value of each range are accepted."""
     settings = Settings.from_env({name: value})
 
     assert int(value) in settings.model_dump().values()
 
 
-def test_every_bad_variable_is_named_at_once() -> None:
-    """Nobody has to start three times to find three mistakes."""
+def test_all_invalid_variables_are_reported_together() -> None:
+    """One start shows every invalid variable."""
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env({"USE_KMS": "1", "NODE_COUNT": "x", "WEB_THREADS": "0"})
 
@@ -221,8 +217,8 @@ def _outcome(environ: dict[str, str]) -> Settings | ConfigurationError:
 
 
 @given(st.dictionaries(st.sampled_from(_VARIABLES), st.text(max_size=12)))
-def test_no_environment_surprises(environ: dict[str, str]) -> None:
-    """Whatever stands in our variables: settings, or a line for each of them."""
+def test_any_environment_is_settings_or_refusals(environ: dict[str, str]) -> None:
+    """Any values of our variables give settings, or refusals that name variables."""
     outcome = _outcome(environ)
 
     if isinstance(outcome, ConfigurationError):
@@ -234,7 +230,7 @@ def test_no_environment_surprises(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", _VARIABLES)
-def test_no_error_repeats_a_value(name: str) -> None:
+def test_refusals_do_not_show_values(name: str) -> None:
     """The value of a variable may be a secret in the wrong place."""
     outcome = _outcome({name: CANARY})
 
@@ -254,16 +250,16 @@ def test_no_error_repeats_a_value(name: str) -> None:
         "AWS_ENDPOINT_URL",
     ],
 )
-def test_secrets_are_not_shown(name: str) -> None:
-    """PINs, DSNs, secrets, ARNs and endpoints are not in the repr (G19, H19)."""
+def test_secrets_are_not_in_the_repr(name: str) -> None:
+    """G19, H19: PINs, DSNs, secrets, ARNs and endpoints are not in the repr."""
     settings = Settings.from_env({name: CANARY})
 
     assert CANARY not in repr(settings)
     assert CANARY not in str(settings)
 
 
-def test_settings_do_not_change() -> None:
-    """They are frozen, and hold no field that the environment has no name for."""
+def test_settings_are_immutable() -> None:
+    """The settings are frozen, and unknown fields are refused."""
     settings = Settings.from_env({})
 
     with pytest.raises(ValidationError):
@@ -282,15 +278,13 @@ def test_settings_do_not_change() -> None:
         ({"DATABASE_URL": " "}, "sqlite:///.hotwallet/hotwallet.db"),
     ],
 )
-def test_the_database_is_sqlite_unless_it_is_given(
-    environ: dict[str, str], url: str
-) -> None:
-    """Without a URL the database is a file under HOTWALLET_HOME."""
+def test_database_defaults_to_sqlite(environ: dict[str, str], url: str) -> None:
+    """Without a URL, the database is a file under HOTWALLET_HOME."""
     assert Settings.from_env(environ).effective_database_url == url
 
 
 def test_values_are_stripped_and_typed() -> None:
-    """Blanks around a value are no part of it; paths and secrets are such."""
+    """Blanks around a value are removed; paths and secrets have their types."""
     settings = Settings.from_env(
         {"PKCS11_PIN": " 1234 ", "PKCS11_PIN_FILE": "/run/pin", "KMS_TIMEOUT_MS": "700"}
     )
@@ -300,6 +294,6 @@ def test_values_are_stripped_and_typed() -> None:
     assert settings.kms_timeout_ms == 700
 
 
-def test_variables_of_others_are_ignored() -> None:
-    """PATH and HOME are no business of ours."""
+def test_other_variables_are_ignored() -> None:
+    """Variables such as PATH and HOME are ignored."""
     assert Settings.from_env({"PATH": "/bin", "HOME": "/"}) == Settings.from_env({})

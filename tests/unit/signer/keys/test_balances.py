@@ -1,4 +1,4 @@
-"""What an address holds is told as far as the nodes answer, and in good time."""
+"""Balances are read on all networks concurrently, within a time limit."""
 
 import threading
 import time
@@ -19,12 +19,12 @@ from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.refunds import CUSTOMER, NETWORK, altered
 
 
-def _survey(**clients: ChainClient) -> BalanceReader:
+def _reader(**clients: ChainClient) -> BalanceReader:
     chains = {name: Chain(NETWORK, client) for name, client in clients.items()}
     return BalanceReader(chains, Deadlines())
 
 
-def test_what_anvil_knows(fresh_anvil: DevChain) -> None:
+def test_balances_on_anvil(fresh_anvil: DevChain) -> None:
     """Gas and tokens are in whole units, and the nonce is the next one."""
     network = Network.model_validate(
         {
@@ -40,11 +40,11 @@ def test_what_anvil_knows(fresh_anvil: DevChain) -> None:
         }
     )
     client = JSONRPCChain([fresh_anvil.url], timeout=10, chain_id=31337)
-    survey = BalanceReader({"local": Chain(network, client)}, Deadlines())
+    reader = BalanceReader({"local": Chain(network, client)}, Deadlines())
     address = "0x000000000000000000000000000000000000dEaD"
-    (before,) = survey(address)
+    (before,) = reader(address)
     coin.fund(fresh_anvil.url, address, token=fresh_anvil.token)
-    (after,) = survey(address)
+    (after,) = reader(address)
 
     assert before.nonce == after.nonce == 0
     assert (before.is_funded, after.is_funded) == (False, True)
@@ -52,7 +52,7 @@ def test_what_anvil_knows(fresh_anvil: DevChain) -> None:
     assert float(after.tokens["TUSD"]) > 0
     assert list(after.warnings()) == []
     assert list(before.warnings()) == [
-        "local: the new address has no coin to pay for gas",
+        "local: the new address has no coin for gas",
         "local: the new address holds no TUSD",
     ]
 
@@ -79,7 +79,7 @@ def test_what_anvil_knows(fresh_anvil: DevChain) -> None:
     ],
 )
 def test_warnings(holding: AddressBalance, *, funded: bool, words: list[str]) -> None:
-    """O3: what would keep refunds from being paid is said, a line each."""
+    """O3: there is one warning for everything that would delay refunds."""
     warnings = list(holding.warnings())
 
     assert holding.is_funded is funded
@@ -89,21 +89,21 @@ def test_warnings(holding: AddressBalance, *, funded: bool, words: list[str]) ->
         assert word in warning
 
 
-def test_a_network_that_is_down() -> None:
-    """The networks that answer are told, and of the others why they are not."""
+def test_unavailable_network_has_an_error_code() -> None:
+    """The balances of other networks are returned, with an error code for this one."""
 
     def down(address: str) -> NoReturn:
         raise ChainUnavailableError("no node answers")
 
     chain = _funded()
-    one, two = _survey(one=chain, two=altered(chain, balance=down))(CUSTOMER)
+    one, two = _reader(one=chain, two=altered(chain, balance=down))(CUSTOMER)
 
     assert one == AddressBalance("one", "1.000000000000000000", {"TUSD": "7.000000"}, 0)
     assert two == AddressBalance("two", error="chain-unavailable")
 
 
-def test_networks_that_hang() -> None:
-    """All networks together are waited for as long as one, and no longer."""
+def test_hanging_networks_share_one_time_limit() -> None:
+    """Waiting for several networks takes no longer than waiting for one."""
     release = threading.Event()
 
     def hang(address: str) -> int:
@@ -112,7 +112,7 @@ def test_networks_that_hang() -> None:
 
     hanging = altered(_funded(), balance=hang)
     began = time.monotonic()
-    found = _survey(a=hanging, b=hanging, c=hanging, d=_funded())(CUSTOMER)
+    found = _reader(a=hanging, b=hanging, c=hanging, d=_funded())(CUSTOMER)
     seconds = time.monotonic() - began
     release.set()
 

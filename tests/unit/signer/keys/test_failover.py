@@ -1,4 +1,4 @@
-"""K18: a key is pinned to a place only where it has proved itself, and nothing else."""
+"""K18: a failover changes a key's id only after a self-test under the new id."""
 
 import secrets
 import threading
@@ -37,31 +37,31 @@ THERE = HERE.replace("eu-central-1", "eu-west-1")
 
 @pytest.fixture
 def system(sqlite_store: SQLStore) -> System:
-    """A system whose active key is in another place as well."""
+    """A system whose active key has a replica."""
     system = System(sqlite_store)
     system.replicate(OLD, ELSEWHERE)
     return system
 
 
-def test_a_relocation(system: System) -> None:
-    """The key has signed in the new place; address, state and epoch are as before."""
-    relocated = system.relocation().relocate(ELSEWHERE, ALICE)
+def test_failover_changes_only_the_key_id(system: System) -> None:
+    """The replica is self-tested; address, state and epoch stay as they are."""
+    result = system.failover().fail_over(ELSEWHERE, ALICE)
 
-    assert relocated.status == "relocated"
-    assert relocated.previous == system.old
-    assert relocated.key == replace(
+    assert result.status == "relocated"
+    assert result.previous == system.old
+    assert result.key == replace(
         system.old, key_id=ELSEWHERE, version=1, updated_at=system.clock()
     )
-    assert list(system.store.keys()) == [relocated.key]
-    assert "old place" in relocated.warnings[0]
+    assert list(system.store.keys()) == [result.key]
+    assert "old key id" in result.warnings[0]
     assert system.directory.devices[ELSEWHERE].calls == 1
     assert system.directory.devices[OLD].calls == 0
     assert system.told == []
 
 
-def test_a_relocation_is_on_record(system: System) -> None:
-    """Intent, proof and outcome name who, which key, and the token; no whole ids."""
-    system.relocation().relocate(ELSEWHERE, ALICE)
+def test_failover_is_audited(system: System) -> None:
+    """The records name actor, token and keys, but contain no whole key ids."""
+    system.failover().fail_over(ELSEWHERE, ALICE)
     records = system.records
     (done,) = (each for each in records if each["event"] == "key-relocated")
 
@@ -85,10 +85,10 @@ def test_a_relocation_is_on_record(system: System) -> None:
     assert OLD not in str(records)
 
 
-def test_asking_again_is_answered_again(system: System) -> None:
-    """Whoever did not hear of the success hears of it, and nothing is changed."""
-    first = system.relocation().relocate(ELSEWHERE, ALICE)
-    again = system.relocation().relocate(ELSEWHERE, ALICE)
+def test_repeated_failover_returns_the_result_again(system: System) -> None:
+    """A caller that missed the response can repeat the call; nothing is changed."""
+    first = system.failover().fail_over(ELSEWHERE, ALICE)
+    again = system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert (again.status, again.key, again.previous) == (
         "relocated",
@@ -99,48 +99,48 @@ def test_asking_again_is_answered_again(system: System) -> None:
     assert system.directory.devices[ELSEWHERE].calls == 1
 
 
-def test_back_again(system: System) -> None:
-    """A key goes back to its first place as it came, by proving itself there."""
-    system.relocation().relocate(ELSEWHERE, ALICE)
-    back = system.relocation().relocate(OLD, ALICE)
+def test_failover_back(system: System) -> None:
+    """A key can fail over back to its first id, after a self-test there."""
+    system.failover().fail_over(ELSEWHERE, ALICE)
+    back = system.failover().fail_over(OLD, ALICE)
 
     assert (back.key.key_id, back.key.version) == (OLD, 2)
     assert system.directory.devices[OLD].calls == 1
 
 
-def test_a_rehearsal_changes_nothing(system: System) -> None:
-    """The key has signed in the new place, and the ring is as it was."""
-    relocated = system.relocation().relocate(ELSEWHERE, ALICE, rehearse=True)
+def test_dry_run_changes_nothing(system: System) -> None:
+    """A dry run self-tests the replica, and the ring is unchanged."""
+    result = system.failover().fail_over(ELSEWHERE, ALICE, dry_run=True)
 
-    assert relocated.status == "would-relocate"
-    assert (relocated.key.key_id, relocated.previous) == (ELSEWHERE, system.old)
+    assert result.status == "would-relocate"
+    assert (result.key.key_id, result.previous) == (ELSEWHERE, system.old)
     assert list(system.store.keys()) == [system.old]
     assert system.directory.devices[ELSEWHERE].calls == 1
     assert "key-relocated" not in {event for event, _ in system.outcomes}
 
 
-def test_a_rehearsal_of_the_pinned_place(system: System) -> None:
-    """The key has signed there, and would stay; one that does not sign is told."""
-    rehearsed = system.relocation().relocate(OLD, ALICE, rehearse=True)
-    proofs = system.directory.devices[OLD].calls
+def test_dry_run_of_the_current_id(system: System) -> None:
+    """A dry run with the current key id self-tests it, and can be refused."""
+    dry_run = system.failover().fail_over(OLD, ALICE, dry_run=True)
+    self_tests = system.directory.devices[OLD].calls
     system.directory.failure = KeyUnusableError("DisabledException")
     with pytest.raises(NewKeyUnhealthyError):
-        system.relocation().relocate(OLD, ALICE, rehearse=True)
+        system.failover().fail_over(OLD, ALICE, dry_run=True)
 
-    assert (rehearsed.status, rehearsed.key) == ("would-relocate", system.old)
-    assert "already" in rehearsed.warnings[0]
-    assert proofs == 1
+    assert (dry_run.status, dry_run.key) == ("would-relocate", system.old)
+    assert "already" in dry_run.warnings[0]
+    assert self_tests == 1
     assert list(system.store.keys()) == [system.old]
     assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
 
 
-def test_every_key_that_may_sign_is_relocated(system: System) -> None:
-    """What a draining key began must be finished elsewhere too; its state stays."""
+def test_draining_and_retired_keys_fail_over(system: System) -> None:
+    """A key that may still sign can fail over, and keeps its state."""
     made_active(system.store, key_at(system.address(NEW), key_id=NEW))
-    draining = system.relocation().relocate(ELSEWHERE, ALICE)
+    draining = system.failover().fail_over(ELSEWHERE, ALICE)
     retire = system.store.retire
     ((retired, _),) = retire([system.old.address], system.clock(), _drafted(system))
-    again = system.relocation().relocate(OLD, ALICE)
+    again = system.failover().fail_over(OLD, ALICE)
 
     assert draining.key.state is KeyState.DRAINING
     assert (again.key.state, again.key.key_id) == (KeyState.RETIRED, OLD)
@@ -154,22 +154,22 @@ def _drafted(system: System) -> Any:
     return draft
 
 
-def test_a_key_that_waits_for_funds(system: System) -> None:
-    """A pending key that nobody holds is relocated, and goes on waiting."""
+def test_waiting_key_fails_over(system: System) -> None:
+    """A pending key without a hold can fail over, and keeps waiting for funds."""
     pending = system.store.begin_rotation(
         key_at(system.address(NEW), key_id=NEW), system.clock()
     )
     system.store.wait_for(pending, "awaiting-funds", system.clock())
     system.replicate(NEW, "replica-of-the-new")
-    relocated = system.relocation().relocate("replica-of-the-new", ALICE)
+    result = system.failover().fail_over("replica-of-the-new", ALICE)
 
-    assert relocated.key.state is KeyState.PENDING
-    assert relocated.key.blocked_by == "awaiting-funds"
+    assert result.key.state is KeyState.PENDING
+    assert result.key.blocked_by == "awaiting-funds"
 
 
 @pytest.mark.parametrize("end", ["rejected", "blocked"])
-def test_a_key_that_signs_nothing(system: System, end: str) -> None:
-    """409: what was rejected or given up does not come back in another place."""
+def test_key_that_may_not_sign_does_not_fail_over(system: System, end: str) -> None:
+    """409: a rejected or blocked key does not return under another id."""
     new = key_at(system.address(NEW), key_id=NEW)
     if end == "blocked":
         made_active(system.store, new, block=True)
@@ -180,60 +180,60 @@ def test_a_key_that_signs_nothing(system: System, end: str) -> None:
         there = system.replicate(NEW, "replica-of-the-new")
     before = list(system.store.keys())
     with pytest.raises(ConflictError, match=end):
-        system.relocation().relocate(there, ALICE)
+        system.failover().fail_over(there, ALICE)
 
     assert list(system.store.keys()) == before
     assert ("relocation-refused", "conflict") in system.outcomes
 
 
-def test_a_key_that_is_not_in_the_ring(system: System) -> None:
-    """404: another address is another key, and the way to it is named."""
+def test_key_outside_the_ring_is_not_found(system: System) -> None:
+    """404: another address is another key; the message says to rotate instead."""
     with pytest.raises(NotFoundError, match="use rotate"):
-        system.relocation().relocate(OTHER, ALICE)
+        system.failover().fail_over(OTHER, ALICE)
 
     assert list(system.store.keys()) == [system.old]
     assert ("relocation-refused", "not-found") in system.outcomes
     assert system.told == []
 
 
-def test_a_key_of_another_backend(system: System) -> None:
-    """409: a place is one of the device that the ring's key is in."""
+def test_key_of_another_backend_is_a_conflict(system: System) -> None:
+    """409: a failover cannot move a key to another backend."""
     elsewhere = replace(system.old, backend="pkcs11")
     ledger = altered(system.store, keys=lambda: (elsewhere,))
-    with pytest.raises(ConflictError, match="another backend"):
-        system.relocation(ledger).relocate(ELSEWHERE, ALICE)
+    with pytest.raises(ConflictError, match="the configuration opens"):
+        system.failover(ledger).fail_over(ELSEWHERE, ALICE)
 
 
-def test_a_malformed_name(system: System) -> None:
-    """What is no key's name is the caller's mistake, on record, and no alert."""
+def test_malformed_name_is_the_callers_mistake(system: System) -> None:
+    """A malformed key name is refused and audited, and raises no alert."""
     with pytest.raises(InvalidInputError):
-        system.relocation().relocate(" ", ALICE)
+        system.failover().fail_over(" ", ALICE)
 
     assert ("relocation-refused", "invalid-input") in system.outcomes
     assert system.told == []
 
 
-def test_a_rotation_that_is_under_way(system: System) -> None:
-    """409 while somebody rotates, to whatever key."""
+def test_rotation_in_progress_is_a_conflict(system: System) -> None:
+    """409 while a rotation holds the pending key."""
     system.store.begin_rotation(key_at(system.address(NEW), key_id=NEW), system.clock())
     with pytest.raises(RotationInProgressError):
-        system.relocation().relocate(ELSEWHERE, ALICE)
+        system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert system.store.active_key() == system.old
 
 
-def test_another_relocation_was_faster(system: System) -> None:
-    """409 for whoever proved a place while another one was committed."""
+def test_concurrent_failovers_have_one_winner(system: System) -> None:
+    """409 if another failover commits during the self-test."""
     third = system.replicate(OLD, "a-third-place")
     relocate = system.store.relocate
 
     def overtaken(*given: Any) -> Key:
-        system.relocation().relocate(third, ALICE)
+        system.failover().fail_over(third, ALICE)
         return relocate(*given)
 
-    slow = system.relocation(altered(system.store, relocate=overtaken))
-    with pytest.raises(RotationInProgressError, match="somebody else"):
-        slow.relocate(ELSEWHERE, ALICE)
+    slow = system.failover(altered(system.store, relocate=overtaken))
+    with pytest.raises(RotationInProgressError, match="another process"):
+        slow.fail_over(ELSEWHERE, ALICE)
 
     active = system.store.active_key()
     assert active is not None
@@ -249,13 +249,13 @@ FAILURES: dict[str, tuple[HotWalletError, str]] = {
 
 
 @pytest.mark.parametrize(("error", "reason"), FAILURES.values(), ids=FAILURES)
-def test_a_place_in_which_the_key_does_not_sign(
+def test_replica_that_does_not_sign_is_refused(
     system: System, error: HotWalletError, reason: str
 ) -> None:
-    """503: the old place stays in use; an alert, and it is on record."""
+    """503: the old key id stays; an alert is raised, and the refusal is audited."""
     system.directory.failure = error
     with pytest.raises(NewKeyUnhealthyError) as raised:
-        system.relocation().relocate(ELSEWHERE, ALICE)
+        system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert raised.value.reason == reason
     assert list(system.store.keys()) == [system.old]
@@ -263,12 +263,12 @@ def test_a_place_in_which_the_key_does_not_sign(
     assert ("relocation-refused", reason) in system.outcomes
 
 
-def test_a_place_in_which_another_key_signs(system: System) -> None:
-    """A signature that does not recover is an alert of its own, and changes nothing."""
+def test_signature_of_another_key_raises_its_own_alert(system: System) -> None:
+    """A signature that does not recover to the key raises `key-mismatch` as well."""
     device, other = (system.directory.devices[name] for name in (ELSEWHERE, OTHER))
     device._answer = other._answer
     with pytest.raises(NewKeyUnhealthyError) as raised:
-        system.relocation().relocate(ELSEWHERE, ALICE)
+        system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert raised.value.reason == "signature-recovery"
     assert list(system.store.keys()) == [system.old]
@@ -278,8 +278,8 @@ def test_a_place_in_which_another_key_signs(system: System) -> None:
     ]
 
 
-def test_a_place_that_hangs(system: System) -> None:
-    """A device that never answers costs 5 s at most, and the old place is in use."""
+def test_hanging_device_costs_five_seconds(system: System) -> None:
+    """A device that never answers costs 5 s at most; the old key id stays."""
     release = threading.Event()
 
     def hang(digest: bytes) -> bytes:
@@ -289,7 +289,7 @@ def test_a_place_that_hangs(system: System) -> None:
     system.directory.devices[ELSEWHERE]._answer = hang
     began = time.monotonic()
     with pytest.raises(NewKeyUnhealthyError) as raised:
-        system.relocation().relocate(ELSEWHERE, ALICE)
+        system.failover().fail_over(ELSEWHERE, ALICE)
     seconds = time.monotonic() - began
     release.set()
 
@@ -298,8 +298,10 @@ def test_a_place_that_hangs(system: System) -> None:
     assert list(system.store.keys()) == [system.old]
 
 
-def test_no_journal_no_relocation(system: System, sqlite_store: SQLStore) -> None:
-    """Without a record of the intent nothing is asked of the new place."""
+def test_failover_needs_a_recorded_intent(
+    system: System, sqlite_store: SQLStore
+) -> None:
+    """If the intent cannot be recorded, the replica's device is not asked."""
 
     def unavailable(*_: Any, **__: Any) -> None:
         raise StoreUnavailableError("no room")
@@ -310,7 +312,7 @@ def test_no_journal_no_relocation(system: System, sqlite_store: SQLStore) -> Non
         structlog.testing.capture_logs() as events,
         pytest.raises(StoreUnavailableError),
     ):
-        system.relocation().relocate(ELSEWHERE, ALICE)
+        system.failover().fail_over(ELSEWHERE, ALICE)
 
     assert [event["event"] for event in events] == ["refusal-not-recorded"]
     assert system.directory.devices[ELSEWHERE].calls == 0
@@ -327,12 +329,12 @@ PAIRS: dict[str, tuple[str, str, bool]] = {
     "another partition": (HERE, THERE.replace("arn:aws:", "arn:aws-cn:"), False),
     "a bare id": (KEY, THERE, False),
     "an alias": (f"{HERE.partition('key/')[0]}alias/{KEY}", THERE, False),
-    "more behind it": (f"{HERE}/x", f"{THERE}/x", False),
+    "with a suffix": (f"{HERE}/x", f"{THERE}/x", False),
 }
 
 
 @pytest.mark.parametrize(("one", "other", "same"), PAIRS.values(), ids=PAIRS)
-def test_which_arns_are_one_key(one: str, other: str, *, same: bool) -> None:
-    """Only replicas of a multi-Region key are one key in two regions."""
+def test_which_arns_name_the_same_key(one: str, other: str, *, same: bool) -> None:
+    """Only replicas of a multi-Region key are the same key in two regions."""
     assert is_same_key(one, other) is same
     assert is_same_key(other, one) is same

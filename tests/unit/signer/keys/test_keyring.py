@@ -1,4 +1,4 @@
-"""The ring as one process uses it: what it asks each time, and what it remembers."""
+"""The key ring of one process: what it reads each time, and what it caches."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ _SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture
 
 
 class Time:
-    """A timer that a test turns."""
+    """A timer that tests advance."""
 
     now = 0.0
 
@@ -39,18 +39,18 @@ class Time:
         return self.now
 
 
-def test_an_empty_ring_signs_nothing(sqlite_store: SQLStore) -> None:
-    """Before a key was enrolled there is none to sign with, and none is known."""
+def test_empty_ring_has_no_active_key(sqlite_store: SQLStore) -> None:
+    """Before the first key is enrolled, there is none to sign with."""
     ring = KeyRing(sqlite_store, lambda _: FIRST)
 
     with pytest.raises(KeyNotFoundError):
         ring.active()
-    assert list(ring.known()) == []
-    assert ring.key(FIRST.address) is None
+    assert list(ring.cached_keys()) == []
+    assert ring.cached_key(FIRST.address) is None
 
 
-def test_the_active_key_is_asked_for_each_time(sqlite_store: SQLStore) -> None:
-    """O5: a rotation by another process is seen at once; nothing is restarted."""
+def test_active_key_is_read_each_time(sqlite_store: SQLStore) -> None:
+    """O5: a rotation by another process takes effect at once, without a restart."""
     ring = ring_over(sqlite_store, FIRST, SECOND)
     before = ring.active()
     made_active(sqlite_store, key_of(SECOND))
@@ -58,10 +58,10 @@ def test_the_active_key_is_asked_for_each_time(sqlite_store: SQLStore) -> None:
 
     assert (before.signer, before.key.epoch) == (FIRST, 1)
     assert (after.signer, after.key.epoch) == (SECOND, 2)
-    assert [key.epoch for key in ring.known()] == [2, 1]
+    assert [key.epoch for key in ring.cached_keys()] == [2, 1]
 
 
-def test_a_signer_is_opened_once(sqlite_store: SQLStore) -> None:
+def test_signers_are_cached(sqlite_store: SQLStore) -> None:
     """A device is asked for its public key once, however often the key is used."""
     opened: list[Key] = []
 
@@ -71,18 +71,18 @@ def test_a_signer_is_opened_once(sqlite_store: SQLStore) -> None:
 
     sqlite_store.enrol(key_of(FIRST))
     ring = KeyRing(sqlite_store, open_signer)
-    before = ring.opened(FIRST.address, FIRST.key_id)
+    before = ring.cached_signer(FIRST.address, FIRST.key_id)
     used = {ring.active().signer, ring.active().signer, ring.signer(FIRST.address)}
 
     assert before is None
     assert used == {FIRST}
     assert len(opened) == 1
-    assert ring.opened(FIRST.address, FIRST.key_id) is FIRST
-    assert ring.opened(FIRST.address, SECOND.key_id) is None
+    assert ring.cached_signer(FIRST.address, FIRST.key_id) is FIRST
+    assert ring.cached_signer(FIRST.address, SECOND.key_id) is None
 
 
-def test_a_nonce_is_signed_for_by_its_key(sqlite_store: SQLStore) -> None:
-    """O4: a draining key signs on, and one that is not in the ring does not."""
+def test_nonce_is_signed_by_its_own_key(sqlite_store: SQLStore) -> None:
+    """O4: a draining key keeps signing; a key outside the ring does not sign."""
     ring = ring_over(sqlite_store, FIRST, SECOND)
 
     with pytest.raises(KeyUnusableError, match="not in the ring"):
@@ -92,8 +92,8 @@ def test_a_nonce_is_signed_for_by_its_key(sqlite_store: SQLStore) -> None:
     assert ring.signer(SECOND.address) is SECOND
 
 
-def test_a_blocked_key_signs_nothing(sqlite_store: SQLStore) -> None:
-    """O8: a compromised key does not even sign for the nonces that it gave out."""
+def test_blocked_key_signs_nothing(sqlite_store: SQLStore) -> None:
+    """O8: a blocked key does not even sign for its reserved nonces."""
     ring = ring_over(sqlite_store, FIRST, SECOND)
     assert ring.active().signer is FIRST
     made_active(sqlite_store, key_of(SECOND), block=True)
@@ -102,24 +102,24 @@ def test_a_blocked_key_signs_nothing(sqlite_store: SQLStore) -> None:
         ring.signer(FIRST.address)
 
 
-def test_what_is_known_is_a_minute_old_at_most(sqlite_store: SQLStore) -> None:
-    """A ring that is only looked at asks the store once a minute."""
+def test_cached_keys_are_at_most_a_minute_old(sqlite_store: SQLStore) -> None:
+    """The cached ring is read from the store once a minute."""
     timer = Time()
     ring = ring_over(sqlite_store, FIRST, SECOND, timer=timer)
-    ring.known()
+    ring.cached_keys()
     made_active(sqlite_store, key_of(SECOND))
     timer.now = 59.9
-    early = ring.key(SECOND.address)
+    early = ring.cached_key(SECOND.address)
     timer.now = 60.0
-    found = ring.key(SECOND.address)
+    found = ring.cached_key(SECOND.address)
 
     assert early is None
     assert found == sqlite_store.active_key()
 
 
-def test_a_rotation_meanwhile_costs_another_try(sqlite_store: SQLStore) -> None:
-    """O5: who began with the old key signs with the new one, and nobody notices."""
-    signers = _rotating_at_the_last_moment(sqlite_store, times=2)
+def test_signing_retries_after_a_rotation(sqlite_store: SQLStore) -> None:
+    """O5: an operation that began with the old key is signed by the new key."""
+    signers = _ring_with_rotations(sqlite_store, times=2)
     signature, signer = signers.sign_digest(DIGEST, PURPOSE)
     active = sqlite_store.active_key()
 
@@ -128,16 +128,16 @@ def test_a_rotation_meanwhile_costs_another_try(sqlite_store: SQLStore) -> None:
     assert signature.recover(DIGEST) == signer.public_key
 
 
-def test_rotations_again_and_again(sqlite_store: SQLStore) -> None:
-    """A ring that changes before each of three tries is given up, without harm."""
-    signers = _rotating_at_the_last_moment(sqlite_store, times=99)
+def test_signing_gives_up_if_rotations_continue(sqlite_store: SQLStore) -> None:
+    """If the active key changes before every try, `key-rotated` is raised."""
+    signers = _ring_with_rotations(sqlite_store, times=99)
 
-    with pytest.raises(KeyRotatedError, match="faster than it signs"):
+    with pytest.raises(KeyRotatedError, match="during every attempt"):
         signers.sign_digest(DIGEST, PURPOSE)
 
 
-def _rotating_at_the_last_moment(store: SQLStore, times: int) -> KeyRing:
-    """Return a ring whose active key changes behind its back when it is looked up."""
+def _ring_with_rotations(store: SQLStore, times: int) -> KeyRing:
+    """Return a ring whose active key changes right after it is read."""
     first, second = (
         Signer.open(honest(coincurve.PrivateKey.from_int(n)), KeyId(f"0{n}"), log)
         for n, log in ((n, AuditLog(_SILENCE, journal=store)) for n in (1, 2))
@@ -151,14 +151,14 @@ def _rotating_at_the_last_moment(store: SQLStore, times: int) -> KeyRing:
             made_active(store, key_of(other))
         return key
 
-    sneaky: Ledger = altered(store, active_key=active_key)
+    ledger: Ledger = altered(store, active_key=active_key)
     store.enrol(key_of(first))
     by_address = {signer.address: signer for signer in (first, second)}
-    return KeyRing(sneaky, lambda key: by_address[key.address])
+    return KeyRing(ledger, lambda key: by_address[key.address])
 
 
 def test_only_former_keys_are_swept(sqlite_store: SQLStore) -> None:
-    """What pays refunds is never swept, nor is what the ring does not know."""
+    """The active key and keys outside the ring are never swept."""
     ring = ring_over(sqlite_store, FIRST, SECOND)
     made_active(sqlite_store, key_of(SECOND))
     former = ring.former(FIRST.address)
@@ -169,13 +169,13 @@ def test_only_former_keys_are_swept(sqlite_store: SQLStore) -> None:
             ring.former(address)
 
 
-def _elsewhere(signer: Signer) -> Signer:
-    """Return a signer of the same key in another place."""
+def _open_replica(signer: Signer) -> Signer:
+    """Return a signer of the same key under another key id."""
     device = honest(coincurve.PrivateKey.from_int(1))
     return Signer.open(device, KeyId("elsewhere"), signer._audit)
 
 
-def _relocated(store: SQLStore, key_id: str) -> Key:
+def _fail_over(store: SQLStore, key_id: str) -> Key:
     active = store.active_key()
     assert active is not None
     at = active.updated_at
@@ -194,34 +194,34 @@ def _ring_of_places(store: Ledger, *signers: Signer) -> KeyRing:
     return KeyRing(store, lambda key: by_place[KeyId(key.key_id)])
 
 
-def test_a_relocated_key_is_opened_where_it_is(sqlite_store: SQLStore) -> None:
-    """K18: after a relocation no process asks the old place; the address stays."""
-    there = _elsewhere(FIRST)
+def test_failover_opens_the_new_key_id(sqlite_store: SQLStore) -> None:
+    """K18: after a failover, the process signs with the replica at the same address."""
+    there = _open_replica(FIRST)
     ring = _ring_of_places(sqlite_store, FIRST, there)
     before = (ring.active().signer, ring.signer(FIRST.address))
-    _relocated(sqlite_store, "elsewhere")
+    _fail_over(sqlite_store, "elsewhere")
     after = (ring.active().signer, ring.signer(FIRST.address))
 
     assert before == (FIRST, FIRST)
     assert after == (there, there)
-    assert ring.opened(FIRST.address, "elsewhere") is there
+    assert ring.cached_signer(FIRST.address, "elsewhere") is there
 
 
-def test_a_relocation_meanwhile_costs_another_try(sqlite_store: SQLStore) -> None:
-    """K18: an intent for the old place is not written; the new place signs."""
+def test_announcing_retries_after_a_failover(sqlite_store: SQLStore) -> None:
+    """K18: no intent is written for the old key id; the replica signs."""
     first = _journaled(sqlite_store)
-    there = _elsewhere(first)
+    there = _open_replica(first)
     moved: list[Key] = []
 
     def keys() -> Sequence[Key]:
         found = sqlite_store.keys()
         if not moved:
-            moved.append(_relocated(sqlite_store, "elsewhere"))
+            moved.append(_fail_over(sqlite_store, "elsewhere"))
         return found
 
     sqlite_store.enrol(key_of(first))
     ring = _ring_of_places(altered(sqlite_store, keys=keys), first, there)
-    announced = ring.announced(first.address, DIGEST, PURPOSE)
+    announced = ring.announce(first.address, DIGEST, PURPOSE)
 
     assert announced is there
     sqlite_store.seal()
@@ -229,30 +229,30 @@ def test_a_relocation_meanwhile_costs_another_try(sqlite_store: SQLStore) -> Non
     assert sorted(events) == ["moved", "signing-intent"]
 
 
-def test_relocations_again_and_again(sqlite_store: SQLStore) -> None:
-    """A key that moves before each of three tries is given up, without harm."""
+def test_announcing_gives_up_if_failovers_continue(sqlite_store: SQLStore) -> None:
+    """If the key id changes before every try, `key-rotated` is raised."""
     first = _journaled(sqlite_store)
-    there = _elsewhere(first)
+    there = _open_replica(first)
 
     def keys() -> Sequence[Key]:
         found = sqlite_store.keys()
         other = "elsewhere" if found[0].key_id == "01" else "01"
-        _relocated(sqlite_store, other)
+        _fail_over(sqlite_store, other)
         return found
 
     sqlite_store.enrol(key_of(first))
     ring = _ring_of_places(altered(sqlite_store, keys=keys), first, there)
-    with pytest.raises(KeyRotatedError, match="ring changes"):
-        ring.announced(first.address, DIGEST, PURPOSE)
+    with pytest.raises(KeyRotatedError, match="ring changed"):
+        ring.announce(first.address, DIGEST, PURPOSE)
 
 
-def test_the_self_test_is_of_the_place_of_now(sqlite_store: SQLStore) -> None:
-    """K18: health is proved where the key is, not where the process found it first."""
+def test_self_test_uses_the_current_key_id(sqlite_store: SQLStore) -> None:
+    """K18: after a failover, the self-test signs with the replica."""
     first = _journaled(sqlite_store)
-    there = _elsewhere(first)
+    there = _open_replica(first)
     ring = _ring_of_places(sqlite_store, first, there)
     ring.self_test()
-    _relocated(sqlite_store, "elsewhere")
+    _fail_over(sqlite_store, "elsewhere")
     ring.self_test()
 
     assert first.last_signature_at is not None

@@ -1,4 +1,4 @@
-"""What a signer makes of a KMS that answers wrongly, or not at all."""
+"""A signer checks the answers of KMS, and reports failures without its words."""
 
 import logging
 import time
@@ -50,12 +50,12 @@ def audit() -> CapturingLogger:
 def open_signer(
     hasty_kms: KMSBackend, kms_key: KeyId, audit: CapturingLogger
 ) -> OpenSigner:
-    """Pin the public key that KMS answers, with one attempt a call."""
+    """Return a function that opens a signer with one attempt per KMS call."""
     return lambda: Signer.open(hasty_kms, kms_key, AuditLog(audit))
 
 
 def _address(signature: Signature, digest: bytes) -> str:
-    """Recover by code that shares nothing with the signer but the numbers."""
+    """Recover the address with independent code."""
     compact = (
         signature.r.to_bytes(32)
         + signature.s.to_bytes(32)
@@ -73,14 +73,14 @@ def _address(signature: Signature, digest: bytes) -> str:
         pytest.param(faults.short_s(), id="short s"),
     ],
 )
-def test_odd_signatures_become_ethereums(
+def test_signatures_are_normalised(
     open_signer: OpenSigner,
     kms_emulator: KMSEmulator,
     kms_key: KeyId,
     kms_faults: Faults,
     fault: Fault,
 ) -> None:
-    """S5, S6: whatever r and s look like, s is low and the address is the key's."""
+    """S5, S6: for every r and s, s becomes low and the address is the key's."""
     signer = open_signer()
     kms_faults.on("Sign", fault)
 
@@ -91,10 +91,10 @@ def test_odd_signatures_become_ethereums(
     assert _address(signature, DIGEST) == kms_emulator.address(kms_key).lower()
 
 
-def test_one_byte_of_r(
+def test_one_byte_r_is_padded(
     open_signer: OpenSigner, kms_faults: Faults, audit: CapturingLogger
 ) -> None:
-    """S6: even an r of one byte is padded to a signature that recovers."""
+    """S6: an r of one byte is padded to a signature that recovers."""
     made = kms_crafted.crafted(DIGEST, r=1, s=kms_crafted.N // 3, recovery_id=0)
     kms_faults.on("GetPublicKey", faults.public_key(made.public_key))
     kms_faults.on("Sign", faults.signature(made.signature))
@@ -107,13 +107,13 @@ def test_one_byte_of_r(
 
 
 @pytest.mark.parametrize("recovery_id", [2, 3])
-def test_recovery_ids_above_one_are_signed_once_more(
+def test_recovery_id_above_one_is_retried_once(
     open_signer: OpenSigner,
     kms_faults: Faults,
     kms_emulator: KMSEmulator,
     recovery_id: int,
 ) -> None:
-    """S4: r + n < p cannot be said on chain: one more try, and then an error."""
+    """S4: r + n < p cannot be encoded for Ethereum: sign once more, then raise."""
     made = kms_crafted.overflowing(DIGEST, recovery_id)
     kms_faults.on("GetPublicKey", faults.public_key(made.public_key))
     kms_faults.always("Sign", faults.signature(made.signature))
@@ -150,7 +150,7 @@ WRONG: dict[str, tuple[Fault, type[HotWalletError]]] = {
 
 
 @pytest.mark.parametrize(("fault", "error"), WRONG.values(), ids=WRONG)
-def test_a_wrong_answer_never_leaves(
+def test_wrong_answer_raises_our_error(
     *,
     open_signer: OpenSigner,
     kms_emulator: KMSEmulator,
@@ -161,7 +161,7 @@ def test_a_wrong_answer_never_leaves(
     fault: Fault,
     error: type[HotWalletError],
 ) -> None:
-    """S7, S8: the right error, in time, with no word of KMS in it or in a log."""
+    """S7, S8: the right error in time; no text of KMS appears in it or in a log."""
     caplog.set_level(logging.DEBUG)
     signer = open_signer()
     kms_faults.always("Sign", fault)
@@ -183,7 +183,7 @@ def test_a_wrong_answer_never_leaves(
         assert canary not in shown
 
 
-def test_the_pinned_address_must_be_the_keys(
+def test_key_must_have_the_expected_address(
     kms: KMSBackend, kms_key: KeyId, audit: CapturingLogger
 ) -> None:
     """K10: a key with another address than the configured one is not opened."""
@@ -196,8 +196,10 @@ def test_the_pinned_address_must_be_the_keys(
         )
 
 
-def test_a_public_key_that_is_none(open_signer: OpenSigner, kms_faults: Faults) -> None:
-    """K10: what is no SubjectPublicKeyInfo is not pinned."""
+def test_malformed_public_key_is_not_pinned(
+    open_signer: OpenSigner, kms_faults: Faults
+) -> None:
+    """K10: bytes that are not a SubjectPublicKeyInfo are not pinned."""
     kms_faults.on("GetPublicKey", faults.public_key(b"\x30\x00"))
 
     with pytest.raises(EncodingError):

@@ -1,4 +1,4 @@
-"""Draining keys are retired by whoever works, once each, and with a record."""
+"""The worker retires each drained key once, with an audit record."""
 
 import coincurve
 import pytest
@@ -20,7 +20,7 @@ ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef"
 
 @pytest.fixture
 def world(sqlite_store: SQLStore) -> World:
-    """A service with a refund in its hands, whose key is rotated away from."""
+    """A service with an open refund of a draining key."""
     world = World(sqlite_store, others=(NEW,))
     world.broadcast()
     made_active(sqlite_store, key_at(NEW.address, key_id=f"{ARN}99"))
@@ -32,8 +32,8 @@ def _states(world: World) -> list[str]:
     return [str(key.state) for key in ring]
 
 
-def test_a_key_retires_when_its_last_refund_is_final(world: World) -> None:
-    """O4: the worker pays what the old key began, and then the key is done."""
+def test_key_retires_after_its_last_refund(world: World) -> None:
+    """O4: the worker completes the old key's refunds, and then retires the key."""
     world.work()
     waiting = _states(world)
     world.mine_deep()
@@ -44,15 +44,17 @@ def test_a_key_retires_when_its_last_refund_is_final(world: World) -> None:
     assert _states(world) == ["active", "retired"]
 
 
-def test_a_retirement_is_on_record_once(world: World) -> None:
-    """The record names key, address and epoch, and holds no whole key id."""
+def test_retirement_is_audited_once(world: World) -> None:
+    """The record names key, address and epoch, and contains no whole key id."""
     _finish(world)
     records, log = structlog.testing.CapturingLogger(), AuditLog
     capture = structlog.testing.LogCapture()
     logger = structlog.wrap_logger(records, processors=[capture])
-    keeper = KeyRetirement(world.store, log(logger, journal=world.store), FakeClock())
+    retirement = KeyRetirement(
+        world.store, log(logger, journal=world.store), FakeClock()
+    )
     for _ in range(2):
-        keeper.retire([key.address for key in world.ring.known()])
+        retirement.retire([key.address for key in world.ring.cached_keys()])
     world.store.seal()
     last = world.store.sealed(0, 1000)[-1].record.fields
     retired = world.store.keys()[-1]
@@ -67,29 +69,29 @@ def test_a_retirement_is_on_record_once(world: World) -> None:
     }
 
 
-def test_a_ledger_that_does_not_answer(world: World) -> None:
-    """The worker goes on when nothing can be retired, and the log says why."""
+def test_unavailable_ledger_does_not_stop_the_worker(world: World) -> None:
+    """The failure is logged, and the worker continues."""
     _finish(world)
 
     def unavailable(*_: object) -> None:
         raise StoreUnavailableError("the database does not answer")
 
-    keeper = KeyRetirement(
+    retirement = KeyRetirement(
         altered(world.store, retire=unavailable),
         AuditLog(structlog.wrap_logger(structlog.ReturnLogger())),
         world.clock,
     )
     with structlog.testing.capture_logs() as events:
-        keeper.retire([key.address for key in world.ring.known()])
+        retirement.retire([key.address for key in world.ring.cached_keys()])
 
     assert [(event["event"], event["code"]) for event in events] == [
-        ("keys-not-kept", "store-unavailable")
+        ("key-retirement-failed", "store-unavailable")
     ]
     assert world.store.keys()[-1].state is KeyState.DRAINING
 
 
 def _finish(world: World) -> None:
-    """Bring the refund to its end without the keeper."""
+    """Complete the refund without retiring its key."""
     world.mine_deep()
     for _ in range(3):
         world.confirmation_tracker.track()

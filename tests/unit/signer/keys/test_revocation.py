@@ -1,4 +1,4 @@
-"""O8: a former key is given up for good, whatever it does; every try is on record."""
+"""O8: a former key is revoked permanently, and every attempt is audited."""
 
 from typing import Any
 
@@ -35,21 +35,21 @@ def _new_outcomes(system: System, before: int) -> list[tuple[str, str]]:
     return [(each["event"], each["outcome"]) for each in system.records[before:]]
 
 
-def test_a_former_key_is_given_up_later(system: System) -> None:
-    """It was drained as usual, and then somebody found out; again is fine."""
-    blocked, stranded = system.blocking().block(system.address(OLD), ALICE)
-    again, _ = system.blocking().block(system.address(OLD), ALICE)
+def test_draining_key_is_revoked(system: System) -> None:
+    """A draining key can be revoked; a repeated call changes nothing."""
+    blocked, stranded = system.revocation().revoke(system.address(OLD), ALICE)
+    again, _ = system.revocation().revoke(system.address(OLD), ALICE)
 
     assert (blocked.state, stranded) == (KeyState.BLOCKED, ())
     assert again == blocked
-    with pytest.raises(ConflictError, match="given up"):
+    with pytest.raises(ConflictError, match="revoked"):
         system.rotation().rotate(OLD, ALICE)
 
 
-def test_it_is_on_record(system: System) -> None:
-    """Intent and outcome name who, which key, and the token; no whole ids."""
+def test_revocation_is_audited(system: System) -> None:
+    """Intent and outcome name actor, token and key, but no whole key id."""
     before = len(system.records)
-    system.blocking().block(system.address(OLD), ALICE)
+    system.revocation().revoke(system.address(OLD), ALICE)
     intent, done = system.records[before:]
 
     assert (intent["event"], done["event"]) == ("block-intent", "key-blocked")
@@ -64,10 +64,10 @@ def test_it_is_on_record(system: System) -> None:
 
 
 @pytest.mark.parametrize("spelled", [str.lower, str], ids=["lower case", "EIP-55"])
-def test_either_spelling_is_the_address(system: System, spelled: Any) -> None:
-    """What a block explorer shows in lower case is found all the same."""
+def test_address_is_accepted_in_either_spelling(system: System, spelled: Any) -> None:
+    """The address may be in lower case, as block explorers show it."""
     address = spelled(system.address(OLD))
-    blocked, _ = system.blocking().block(address, ALICE)
+    blocked, _ = system.revocation().revoke(address, ALICE)
 
     assert blocked.state is KeyState.BLOCKED
 
@@ -76,11 +76,11 @@ MALFORMED = ("", "0x1234", OLD, "0x" + "F" * 40, "f" * 40)
 
 
 @pytest.mark.parametrize("address", MALFORMED)
-def test_a_malformed_address(system: System, address: str) -> None:
-    """It is said to be none; on record without what may be a key's id."""
+def test_malformed_address_is_refused(system: System, address: str) -> None:
+    """The refusal is audited without the text, which may be a key id."""
     before = len(system.records)
     with pytest.raises(InvalidInputError) as raised:
-        system.blocking().block(address, ALICE)
+        system.revocation().revoke(address, ALICE)
 
     assert raised.value.field == "address"
     assert _new_outcomes(system, before) == [
@@ -90,11 +90,11 @@ def test_a_malformed_address(system: System, address: str) -> None:
     assert OLD not in str(system.records[before:])
 
 
-def test_the_active_key_is_not_blocked(system: System) -> None:
-    """It serves until another does; what to do is told, and the refusal on record."""
+def test_active_key_is_not_revoked(system: System) -> None:
+    """The refusal says to rotate first, and is audited."""
     before = len(system.records)
     with pytest.raises(ConflictError, match="rotate to another"):
-        system.blocking().block(system.address(NEW), ALICE)
+        system.revocation().revoke(system.address(NEW), ALICE)
 
     assert _new_outcomes(system, before) == [
         ("block-intent", "success"),
@@ -104,35 +104,35 @@ def test_the_active_key_is_not_blocked(system: System) -> None:
     assert system.told == []
 
 
-def test_a_stranger_is_not_blocked(system: System) -> None:
-    """An address of nobody's is not found; on record as well."""
+def test_unknown_address_is_not_found(system: System) -> None:
+    """An address that is not in the ring is not found; the refusal is audited."""
     before = len(system.records)
     with pytest.raises(NotFoundError):
-        system.blocking().block(system.address(OTHER), ALICE)
+        system.revocation().revoke(system.address(OTHER), ALICE)
 
     assert _new_outcomes(system, before)[-1] == ("block-refused", "not-found")
 
 
-def test_a_key_that_never_served(system: System) -> None:
-    """There is nothing to give up, pending or rejected; the way to end it is named."""
+def test_key_that_was_never_active_is_not_revoked(system: System) -> None:
+    """A pending or rejected key is refused with a hint at how to end its rotation."""
     pending = system.store.begin_rotation(
         key_at(system.address(OTHER), key_id=OTHER), system.clock()
     )
-    with pytest.raises(ConflictError, match="pending, and never served"):
-        system.blocking().block(pending.address, ALICE)
+    with pytest.raises(ConflictError, match="pending and was never active"):
+        system.revocation().revoke(pending.address, ALICE)
     system.store.reject(pending, "key-unusable", system.clock())
-    with pytest.raises(ConflictError, match="rejected, and never served"):
-        system.blocking().block(pending.address, ALICE)
+    with pytest.raises(ConflictError, match="rejected and was never active"):
+        system.revocation().revoke(pending.address, ALICE)
     with pytest.raises(StaleStateError):
         system.store.block(pending, system.clock(), _record(pending))
 
 
-def test_a_rollback_that_waits_for_funds(system: System) -> None:
-    """The key that was to come back is given up: the rotation to it is over."""
+def test_revocation_ends_a_waiting_rollback(system: System) -> None:
+    """A key that waits for funds to become active again can be revoked."""
     system.holdings = (POOR,)
     system.rotation(needs_funds=True).rotate(OLD, ALICE)
     pending = system.states[OLD]
-    blocked, _ = system.blocking().block(system.address(OLD), ALICE)
+    blocked, _ = system.revocation().revoke(system.address(OLD), ALICE)
 
     assert pending == "pending"
     assert (blocked.state, blocked.blocked_by) == (KeyState.BLOCKED, None)
@@ -140,19 +140,19 @@ def test_a_rollback_that_waits_for_funds(system: System) -> None:
     assert system.rotation().rotate(OTHER, ALICE).status == "rotated"
 
 
-def test_a_rollback_that_is_under_way(system: System) -> None:
-    """Whoever rotates back to it this very moment is not interrupted: ask again."""
+def test_revocation_waits_for_a_rollback_in_progress(system: System) -> None:
+    """A rollback whose hold has not expired is not interrupted: try again."""
     system.store.begin_rotation(key_at(system.address(OLD), key_id=OLD), system.clock())
     with pytest.raises(RotationInProgressError):
-        system.blocking().block(system.address(OLD), ALICE)
+        system.revocation().revoke(system.address(OLD), ALICE)
     system.clock.advance(seconds=20)
-    blocked, _ = system.blocking().block(system.address(OLD), ALICE)
+    blocked, _ = system.revocation().revoke(system.address(OLD), ALICE)
 
     assert blocked.state is KeyState.BLOCKED
 
 
-def test_a_key_that_is_retired_meanwhile(system: System) -> None:
-    """A worker was faster by a moment: the key is looked at again, and given up."""
+def test_key_retired_meanwhile_is_revoked(system: System) -> None:
+    """If a worker retires the key first, the second try revokes it."""
     late = iter([system.store.retire])
 
     def retired_first(*given: Any) -> Key:
@@ -161,19 +161,19 @@ def test_a_key_that_is_retired_meanwhile(system: System) -> None:
         return system.store.block(*given)
 
     ledger = altered(system.store, block=retired_first)
-    blocked, _ = system.blocking(ledger).block(system.address(OLD), ALICE)
+    blocked, _ = system.revocation(ledger).revoke(system.address(OLD), ALICE)
 
     assert blocked.state is KeyState.BLOCKED
 
 
-def test_a_key_that_never_stands_still(system: System) -> None:
-    """Who is always slower is told to ask later, in the end."""
+def test_key_that_keeps_changing_is_a_conflict(system: System) -> None:
+    """After three stale reads, the caller is told to try again."""
 
     def stale(*_: Any) -> Key:
         raise StaleStateError("the key has changed")
 
-    with pytest.raises(RotationInProgressError, match="faster"):
-        system.blocking(altered(system.store, block=stale)).block(
+    with pytest.raises(RotationInProgressError, match="keep changing"):
+        system.revocation(altered(system.store, block=stale)).revoke(
             system.address(OLD), ALICE
         )
 

@@ -1,4 +1,4 @@
-"""Rotation step by step: whatever fails, the old key serves, and it is on record."""
+"""A rotation step by step: if a step fails, the old key keeps signing."""
 
 import secrets
 import threading
@@ -22,12 +22,13 @@ from signer.errors import (
     KeyNotFoundError,
     KeyUnusableError,
     NewKeyUnhealthyError,
-    ProofsPendingError,
     RotationInProgressError,
+    SelfTestPendingError,
     StoreUnavailableError,
 )
-from signer.keys import candidate as proving
-from signer.keys.changeover import RotationOptions
+from signer.keys import candidate
+from signer.keys.rotation_options import RotationOptions
+from signer.keys.signer import SignerFactory
 from signer.model.key import Key, KeyState
 from signer.ports import KeyId
 from tests.support.keys import key_at
@@ -46,7 +47,7 @@ from tests.support.ring import (
 from tests.support.waiting import eventually
 
 
-REHEARSAL = RotationOptions(rehearse=True)
+DRY_RUN = RotationOptions(dry_run=True)
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def _refused(system: System, name: str = NEW) -> NewKeyUnhealthyError:
     return raised.value
 
 
-def test_a_rotation(system: System) -> None:
-    """The new key has signed, serves, and the answer says what became of the old."""
+def test_rotation_activates_the_new_key(system: System) -> None:
+    """The new key is self-tested and active; the result names the replaced key."""
     rotated = system.rotation().rotate(NEW, ALICE)
     active = system.store.active_key()
 
@@ -80,8 +81,8 @@ def test_a_rotation(system: System) -> None:
     assert system.told == []
 
 
-def test_a_rotation_is_on_record(system: System) -> None:
-    """Intent, proof and outcome name who, which key, and the token; no whole ids."""
+def test_rotation_is_audited(system: System) -> None:
+    """The records name actor, token and keys, but contain no whole key ids."""
     system.rotation().rotate(NEW, ALICE)
     records = system.records
     (done,) = (each for each in records if each["event"] == "rotation")
@@ -107,20 +108,20 @@ def test_a_rotation_is_on_record(system: System) -> None:
     assert NEW not in str(records)
 
 
-def test_the_log_is_told_what_is_on_record(system: System) -> None:
-    """A rotation, a relocation and a key that is given up are heard, each once."""
+def test_each_audit_record_is_logged_once(system: System) -> None:
+    """Rotation, failover and revocation write each of their records to the log once."""
     system.rotation().rotate(NEW, ALICE)
-    system.blocking().block(system.address(OLD), ALICE)
+    system.revocation().revoke(system.address(OLD), ALICE)
     system.replicate(NEW, ELSEWHERE)
-    system.relocation().relocate(ELSEWHERE, ALICE)
+    system.failover().fail_over(ELSEWHERE, ALICE)
     heard = [entry["event"] for entry in system.log.entries]
 
     assert sorted(heard) == [event for event, _ in system.outcomes]
     assert {"rotation", "key-blocked", "key-relocated"} <= set(heard)
 
 
-def test_asking_again_is_answered_again(system: System) -> None:
-    """O2: whoever did not hear of the success hears of it, and nothing is changed."""
+def test_repeated_rotation_returns_the_result_again(system: System) -> None:
+    """O2: a caller that missed the response can repeat the call; nothing is changed."""
     first = system.rotation().rotate(NEW, ALICE)
     again = system.rotation().rotate(NEW, ALICE)
 
@@ -130,16 +131,16 @@ def test_asking_again_is_answered_again(system: System) -> None:
     assert "already" in again.warnings[0]
 
 
-def test_the_only_key_is_the_active_one(system: System) -> None:
-    """A rotation to the key that serves changes nothing, and had none before it."""
+def test_rotation_to_the_only_key_changes_nothing(system: System) -> None:
+    """A rotation to the active key changes nothing and reports no previous key."""
     rotated = system.rotation().rotate(OLD, ALICE)
 
     assert (rotated.key, rotated.previous) == (system.old, None)
     assert system.store.active_key() == system.old
 
 
-def test_the_first_key_of_an_empty_ring(sqlite_store: SQLStore) -> None:
-    """A rotation without an active key activates, and names none before it."""
+def test_rotation_in_an_empty_ring(sqlite_store: SQLStore) -> None:
+    """Without an active key, a rotation activates the new one."""
     system = System(sqlite_store, is_empty=True)
     rotated = system.rotation().rotate(NEW, ALICE)
     done = next(e for e in system.records if e["event"] == "rotation")
@@ -148,9 +149,9 @@ def test_the_first_key_of_an_empty_ring(sqlite_store: SQLStore) -> None:
     assert "previous_key" not in done["details"]
 
 
-def test_a_rehearsal_changes_nothing(system: System) -> None:
-    """The new key has signed, and the ring is as it was; both are on record."""
-    rotated = system.rotation().rotate(NEW, ALICE, REHEARSAL)
+def test_dry_run_changes_nothing(system: System) -> None:
+    """A dry run self-tests the new key and is audited; the ring is unchanged."""
+    rotated = system.rotation().rotate(NEW, ALICE, DRY_RUN)
 
     assert rotated.status == "would-rotate"
     assert (rotated.key.address, rotated.previous) == (system.address(NEW), system.old)
@@ -170,10 +171,10 @@ FAILURES: dict[str, tuple[HotWalletError, str]] = {
 
 
 @pytest.mark.parametrize(("error", "reason"), FAILURES.values(), ids=FAILURES)
-def test_a_key_that_does_not_sign(
+def test_new_key_that_does_not_sign_is_rejected(
     system: System, error: HotWalletError, reason: str
 ) -> None:
-    """O1: the old key serves, the new one is rejected; an alert, and two records."""
+    """O1: the old key keeps signing; the refusal raises one alert and is audited."""
     system.directory.failure = error
     refused = _refused(system)
 
@@ -192,8 +193,8 @@ def test_a_key_that_does_not_sign(
     ]
 
 
-def test_a_key_that_signs_with_another(system: System) -> None:
-    """A signature that does not recover is an alert of its own: a key mismatch."""
+def test_signature_of_another_key_raises_its_own_alert(system: System) -> None:
+    """A signature that does not recover to the new key also raises `key-mismatch`."""
     device, other = (system.directory.devices[name] for name in (NEW, OTHER))
     device._answer = other._answer
     refused = _refused(system)
@@ -206,8 +207,8 @@ def test_a_key_that_signs_with_another(system: System) -> None:
     ]
 
 
-def test_a_key_that_is_replaced_meanwhile(system: System) -> None:
-    """What signs must be what was found: another public key behind it is refused."""
+def test_device_that_swaps_the_key_is_refused(system: System) -> None:
+    """The device must still have the public key that was found before."""
     system.store.wait_for(
         system.store.begin_rotation(
             key_at(system.address(NEW), key_id=NEW), system.clock()
@@ -230,8 +231,8 @@ def test_a_key_that_is_replaced_meanwhile(system: System) -> None:
     assert system.store.active_key() == system.old
 
 
-def test_an_alias_is_resolved_once(system: System) -> None:
-    """O7: an alias that is moved afterwards does not move the wallet."""
+def test_alias_is_resolved_once(system: System) -> None:
+    """O7: moving the alias after the rotation does not move the wallet."""
     system.directory.aliases["alias/wallet"] = NEW
     rotated = system.rotation().rotate("alias/wallet", ALICE)
     system.directory.aliases["alias/wallet"] = OTHER
@@ -240,8 +241,8 @@ def test_an_alias_is_resolved_once(system: System) -> None:
     assert system.store.active_key() == rotated.key
 
 
-def test_a_malformed_name(system: System) -> None:
-    """What is no key's name is the caller's mistake, on record, and no alert."""
+def test_malformed_name_is_the_callers_mistake(system: System) -> None:
+    """A malformed key name is refused and audited, and raises no alert."""
     with pytest.raises(InvalidInputError):
         system.rotation().rotate(" ", ALICE)
 
@@ -252,8 +253,8 @@ def test_a_malformed_name(system: System) -> None:
     assert system.told == []
 
 
-def test_a_key_that_waits_for_funds(system: System) -> None:
-    """O3: where funds are a must the old key serves until asked again, with funds."""
+def test_new_key_waits_for_funds(system: System) -> None:
+    """O3: with `needs_funds`, the old key signs until a call that finds funds."""
     system.holdings = (POOR,)
     waiting = system.rotation(needs_funds=True).rotate(NEW, ALICE)
     meanwhile = (system.store.active_key(), system.states[NEW])
@@ -267,8 +268,8 @@ def test_a_key_that_waits_for_funds(system: System) -> None:
     assert ("awaiting-funds", "success") in system.outcomes
 
 
-def test_funds_are_a_warning_elsewhere(system: System) -> None:
-    """Without the policy an empty address serves, and the answer warns of it."""
+def test_missing_funds_are_a_warning_by_default(system: System) -> None:
+    """Without `needs_funds`, an unfunded address becomes active, with warnings."""
     system.holdings = (POOR,)
     rotated = system.rotation().rotate(NEW, ALICE)
 
@@ -276,8 +277,8 @@ def test_funds_are_a_warning_elsewhere(system: System) -> None:
     assert len(rotated.warnings) == 3
 
 
-def test_rolling_back(system: System) -> None:
-    """O6: the former key is rotated to like any other, with the next epoch."""
+def test_rollback_activates_the_former_key(system: System) -> None:
+    """O6: a rollback is a rotation to the former key, with the next epoch."""
     system.rotation().rotate(NEW, ALICE)
     back = system.rotation().rotate(OLD, ALICE)
 
@@ -287,8 +288,8 @@ def test_rolling_back(system: System) -> None:
     assert system.states == {OLD: "active", NEW: "draining"}
 
 
-def test_two_administrators_at_once(system: System) -> None:
-    """O2: in one process, too: one rotates, and the other is told why not."""
+def test_concurrent_rotations_have_one_winner(system: System) -> None:
+    """O2: of two rotations in one process, one succeeds and the other is refused."""
     told = threading.Event()
 
     def last(*given: Any, **how: Any) -> Key:
@@ -313,8 +314,8 @@ def test_two_administrators_at_once(system: System) -> None:
 
 
 @pytest.mark.parametrize("step", ["activate", "wait_for"])
-def test_a_turn_that_was_lost(system: System, step: str) -> None:
-    """O2: whoever was slower than the hold does nothing behind who took it up."""
+def test_rotation_that_outlives_its_hold_is_refused(system: System, step: str) -> None:
+    """O2: a rotation whose hold has expired does not overwrite a resumed one."""
     if step == "wait_for":
         system.holdings = (POOR,)
 
@@ -326,7 +327,7 @@ def test_a_turn_that_was_lost(system: System, step: str) -> None:
         return changed
 
     rotation = system.rotation(altered(system.store, **{step: slow}), needs_funds=True)
-    with pytest.raises(RotationInProgressError, match="somebody else"):
+    with pytest.raises(RotationInProgressError, match="another process"):
         rotation.rotate(NEW, ALICE)
 
     assert system.states == {OLD: "active", NEW: "pending"}
@@ -337,8 +338,8 @@ STEPS = ("keys", "begin_rotation", "wait_for", "activate")
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_whoever_asks_again_goes_on(system: System, step: str) -> None:
-    """O1: a process that dies at any step leaves the old key, and a way to go on."""
+def test_rotation_resumes_after_a_crash(system: System, step: str) -> None:
+    """O1: after a crash at any step, a repeated call continues."""
 
     class DeadError(BaseException):
         """The process is gone: nothing that follows is done."""
@@ -366,8 +367,10 @@ def _unavailable(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("step", ["keys", "begin_rotation", "activate"])
-def test_a_ledger_that_does_not_answer(system: System, step: str) -> None:
-    """O1: the old key serves, whoever asked is told, and there is a record."""
+def test_unavailable_ledger_leaves_the_old_key_active(
+    system: System, step: str
+) -> None:
+    """O1: the old key keeps signing; the error is raised and audited."""
     failing = altered(system.store, **{step: _unavailable})
     with pytest.raises(StoreUnavailableError):
         system.rotation(failing).rotate(NEW, ALICE)
@@ -376,8 +379,8 @@ def test_a_ledger_that_does_not_answer(system: System, step: str) -> None:
     assert ("rotation", "store-unavailable") in system.outcomes
 
 
-def test_a_refusal_that_cannot_be_stored(system: System) -> None:
-    """The alert is sounded, and the reason told, though the ledger is gone by then."""
+def test_alert_is_raised_if_the_refusal_cannot_be_stored(system: System) -> None:
+    """The caller gets the first error, even if the ledger fails afterwards."""
     system.directory.failure = KeyUnusableError("DisabledException")
     failing = altered(system.store, reject=_unavailable)
     with pytest.raises(NewKeyUnhealthyError) as raised:
@@ -388,8 +391,10 @@ def test_a_refusal_that_cannot_be_stored(system: System) -> None:
     assert system.store.active_key() == system.old
 
 
-def test_no_journal_no_rotation(system: System, sqlite_store: SQLStore) -> None:
-    """Without a record of the intent nothing is asked of the new key."""
+def test_rotation_needs_a_recorded_intent(
+    system: System, sqlite_store: SQLStore
+) -> None:
+    """If the intent cannot be recorded, the new key's device is not asked."""
     system.audit = AuditLog(SILENCE, journal=altered(sqlite_store, append=_unavailable))
     rotation = system.rotation()
     with (
@@ -403,8 +408,8 @@ def test_no_journal_no_rotation(system: System, sqlite_store: SQLStore) -> None:
     assert list(system.store.keys()) == [system.old]
 
 
-def test_a_key_that_hangs(system: System) -> None:
-    """A device that never answers costs 5 s at most, and the old key serves."""
+def test_hanging_device_costs_five_seconds(system: System) -> None:
+    """A device that never answers costs 5 s at most; the old key keeps signing."""
     release = threading.Event()
 
     def hang(digest: bytes) -> bytes:
@@ -423,8 +428,8 @@ def test_a_key_that_hangs(system: System) -> None:
     assert system.states[NEW] == KeyState.REJECTED
 
 
-def test_a_key_that_hangs_is_not_in_the_way(system: System) -> None:
-    """Behind four proofs that hang the fifth is refused, and another key goes on."""
+def test_hanging_key_does_not_block_another(system: System) -> None:
+    """A fifth self-test of a hanging key is refused; another key can be used."""
     release = threading.Event()
     device = system.directory.devices[NEW]
     system.directory.aliases["alias/wallet"] = NEW
@@ -436,21 +441,21 @@ def test_a_key_that_hangs_is_not_in_the_way(system: System) -> None:
     device._answer = hang
     rotation = system.rotation()
 
-    def rehearse(_: int) -> str:
+    def dry_run(_: int) -> str:
         with pytest.raises(NewKeyUnhealthyError) as raised:
-            rotation.rotate(NEW, ALICE, REHEARSAL)
+            rotation.rotate(NEW, ALICE, DRY_RUN)
         return raised.value.reason
 
     with ThreadPoolExecutor(4) as threads:
-        rehearsals = threads.map(rehearse, range(4))
+        dry_runs = threads.map(dry_run, range(4))
         hanging = eventually(lambda: device.calls == 4, 60)
         refused = []
         for name in (NEW, "alias/wallet"):
-            with pytest.raises(ProofsPendingError) as raised:
+            with pytest.raises(SelfTestPendingError) as raised:
                 rotation.rotate(name, ALICE)
             refused.append(problem_of(raised.value))
         pending, other = system.states[NEW], rotation.rotate(OTHER, ALICE)
-        reasons = list(rehearsals)
+        reasons = list(dry_runs)
     release.set()
 
     assert hanging
@@ -462,8 +467,8 @@ def test_a_key_that_hangs_is_not_in_the_way(system: System) -> None:
     assert system.told == []
 
 
-def test_names_are_bounded_in_all(system: System) -> None:
-    """As many names as a caller makes up hang in no more than twenty threads."""
+def test_hanging_threads_are_bounded_over_all_names(system: System) -> None:
+    """However many names callers use, at most twenty threads hang in devices."""
     release = threading.Event()
     resolve = system.directory.resolve
 
@@ -471,17 +476,16 @@ def test_names_are_bounded_in_all(system: System) -> None:
         release.wait(60)
         return resolve(name)
 
-    prover = proving.CandidateTester(
-        altered(system.directory, resolve=hang),
-        system.open_signer,
+    tester = candidate.CandidateTester(
+        SignerFactory(altered(system.directory, resolve=hang), system.audit),
         Alerts(),
         system.clock,
     )
 
     def ask(n: int) -> str:
         try:
-            return prover.find(f"name-{n}", ALICE).address
-        except (NewKeyUnhealthyError, ProofsPendingError) as e:
+            return tester.find(f"name-{n}", ALICE).address
+        except (NewKeyUnhealthyError, SelfTestPendingError) as e:
             return e.code
 
     with ThreadPoolExecutor(25) as threads:
@@ -492,8 +496,8 @@ def test_names_are_bounded_in_all(system: System) -> None:
     assert answers.count("proofs-pending") == 5
 
 
-def test_a_grant_that_takes_a_while(system: System) -> None:
-    """K17: what was denied is granted later; asking again succeeds, and not before."""
+def test_rotation_succeeds_once_permission_is_granted(system: System) -> None:
+    """K17: a denied key is refused until the permission is granted."""
     system.directory.failure = AccessDeniedError("AccessDeniedException")
     for _ in range(3):
         assert _refused(system).reason == "backend-access-denied"
@@ -504,10 +508,10 @@ def test_a_grant_that_takes_a_while(system: System) -> None:
     assert (rotated.status, rotated.key.epoch) == ("rotated", 2)
 
 
-def test_a_key_in_another_place_is_no_rotation(system: System) -> None:
-    """K18: a replica of the active key is told apart, and the way to it is named."""
+def test_rotation_to_a_replica_is_refused(system: System) -> None:
+    """K18: a replica of the active key is refused with a hint at failover."""
     replica = system.replicate(OLD, ELSEWHERE)
-    with pytest.raises(ConflictError, match="use relocate"):
+    with pytest.raises(ConflictError, match="keys failover"):
         system.rotation().rotate(replica, ALICE)
 
     assert list(system.store.keys()) == [system.old]

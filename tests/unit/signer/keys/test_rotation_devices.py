@@ -1,4 +1,4 @@
-"""Rotation among real keys: those of KMS over HTTP, and those of a SoftHSM token."""
+"""Rotation with keys of a KMS emulator over HTTP, and of a SoftHSM token."""
 
 import secrets
 import time
@@ -24,7 +24,7 @@ from signer.audit.log import AuditLog
 from signer.crypto.der import parse_public_key
 from signer.errors import InvalidInputError, NewKeyUnhealthyError
 from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer
+from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor
 from signer.model.key import Key
 from signer.ports import KeyDirectory, KeyId, utc_now
@@ -38,18 +38,10 @@ _SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture
 
 def _rotation(store: SQLStore, device: KeyDirectory) -> Rotation:
     audit = AuditLog(_SILENCE, journal=store)
-
-    def open_signer(key: Key) -> Signer:
-        return Signer.open(
-            device, KeyId(key.key_id), audit, expected_address=key.address
-        )
-
     return Rotation(
         store,
-        device,
-        open_signer,
-        survey=lambda address: (),
-        audit=audit,
+        SignerFactory(device, audit),
+        read_balances=lambda address: (),
         alerts=Alerts(store),
         clock=utc_now,
     )
@@ -63,7 +55,7 @@ def _enrolled(store: SQLStore, device: KeyDirectory, key_id: str) -> Key:
 def _require_refused(
     store: SQLStore, device: KeyDirectory, name: str, reason: str
 ) -> None:
-    """Require that a rotation to *name* is refused in time, and changes nothing."""
+    """Require that a rotation to *name* is refused in time and changes nothing."""
     before = store.active_key()
     began = time.monotonic()
     with pytest.raises(NewKeyUnhealthyError) as raised:
@@ -84,7 +76,7 @@ def _require_refused(
 
 @pytest.fixture
 def kms_store(sqlite_store: SQLStore, kms: KMSBackend, kms_key: KeyId) -> SQLStore:
-    """A ledger whose active key is one of KMS."""
+    """A ledger whose active key is in KMS."""
     _enrolled(sqlite_store, kms, kms_key)
     return sqlite_store
 
@@ -116,7 +108,7 @@ def _in_state(kms: KMSEmulator, state: str) -> str:
 
 
 @pytest.mark.parametrize(("spoil", "reason"), KEYS.values(), ids=KEYS)
-def test_keys_of_kms_that_cannot_sign(
+def test_unusable_kms_key_is_refused(
     *,
     kms_store: SQLStore,
     kms: KMSBackend,
@@ -124,7 +116,7 @@ def test_keys_of_kms_that_cannot_sign(
     spoil: Spoil,
     reason: str,
 ) -> None:
-    """What KMS says of a key that is not one is the reason, within five seconds."""
+    """The reason is the error code for the state of the key, within five seconds."""
     _require_refused(kms_store, kms, spoil(kms_emulator), reason)
 
 
@@ -147,7 +139,7 @@ FAULTS: dict[str, tuple[str, Fault, str]] = {
 
 
 @pytest.mark.parametrize(("operation", "fault", "reason"), FAULTS.values(), ids=FAULTS)
-def test_a_kms_that_fails(
+def test_failing_kms_leaves_the_old_key_active(
     *,
     kms_store: SQLStore,
     kms: KMSBackend,
@@ -157,27 +149,27 @@ def test_a_kms_that_fails(
     fault: Fault,
     reason: str,
 ) -> None:
-    """Whatever KMS does when it is asked, the old key serves within five seconds."""
+    """After every KMS failure the old key is active, within five seconds."""
     kms_faults.always(operation, fault)
     _require_refused(kms_store, kms, kms_emulator.create_key(), reason)
 
 
-def test_a_kms_that_throttles(
+def test_throttled_kms_is_reported(
     kms_store: SQLStore,
     hasty_kms: KMSBackend,
     kms_emulator: KMSEmulator,
     kms_faults: Faults,
 ) -> None:
-    """A quota that is used up is told as such, when there is no time to wait for it."""
+    """A used-up quota is reported as such if there is no time to retry."""
     kms_faults.always("Sign", faults.throttle())
     arn = kms_emulator.create_key()
     _require_refused(kms_store, hasty_kms, arn, "backend-throttled")
 
 
-def test_a_rotation_by_alias_pins_the_key(
+def test_alias_is_stored_as_its_arn(
     kms_store: SQLStore, kms: KMSBackend, kms_emulator: KMSEmulator
 ) -> None:
-    """O7: an alias means what it meant at the rotation; the ring has the ARN."""
+    """O7: the alias is resolved during the rotation; the ring has the ARN."""
     arn, alias = kms_emulator.create_key(), f"alias/{secrets.token_hex(6)}"
     kms_emulator.create_alias(alias, arn)
     rotated = _rotation(kms_store, kms).rotate(alias, ALICE)
@@ -187,10 +179,10 @@ def test_a_rotation_by_alias_pins_the_key(
     assert kms_store.active_key() == rotated.key
 
 
-def test_a_grant_of_kms_that_takes_a_while(
+def test_rotation_succeeds_once_kms_grants_permission(
     kms_store: SQLStore, kms: KMSBackend, kms_emulator: KMSEmulator, kms_faults: Faults
 ) -> None:
-    """K17: a policy that is not everywhere yet cuts nothing over; asked again it is."""
+    """K17: a policy that has not propagated is refused; a later call succeeds."""
     arn, old = kms_emulator.create_key(), kms_store.active_key()
     kms_faults.on("GetPublicKey", faults.not_found())
     kms_faults.on("Sign", faults.access_denied(), times=2)
@@ -206,10 +198,10 @@ def test_a_grant_of_kms_that_takes_a_while(
     assert (rotated.status, rotated.key.epoch) == ("rotated", 2)
 
 
-def test_a_token_of_ones_own(
+def test_cka_id_is_stored_in_lower_case(
     sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId
 ) -> None:
-    """A CKA_ID in any case is pinned in lower case; what is not hex is no name."""
+    """A CKA_ID is accepted in any case; text that is not hex is refused."""
     old = _enrolled(sqlite_store, softhsm, softhsm_key)
     new = softhsm.generate(secrets.token_hex(8))
     rotation = _rotation(sqlite_store, softhsm)
@@ -220,18 +212,18 @@ def test_a_token_of_ones_own(
         rotation.rotate("not hex", ALICE)
 
 
-def test_a_key_that_is_not_in_the_token(
+def test_missing_cka_id_is_refused(
     sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId
 ) -> None:
-    """A CKA_ID that no key has is refused, and the old key serves."""
+    """A CKA_ID that no key has is refused, and the old key stays active."""
     _enrolled(sqlite_store, softhsm, softhsm_key)
     _require_refused(sqlite_store, softhsm, secrets.token_hex(16), "key-not-found")
 
 
-def test_a_key_of_the_token_on_another_curve(
+def test_key_on_another_curve_is_refused(
     sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId
 ) -> None:
-    """A key on P-256 is refused by its parameters, before it signs anything."""
+    """A P-256 key is refused by its parameters, before it signs anything."""
     _enrolled(sqlite_store, softhsm, softhsm_key)
     key_id = secrets.token_hex(16)
     private = ec.generate_private_key(ec.SECP256R1())

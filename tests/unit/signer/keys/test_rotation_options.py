@@ -1,4 +1,4 @@
-"""O2, O8: what an administrator in a hurry asks for is what is done, or nothing is."""
+"""O2, O8: a rotation replaces the key that the administrator meant, or none."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from signer.errors import (
     StaleStateError,
 )
 from signer.keys.balances import AddressBalance
-from signer.keys.changeover import RotationOptions
+from signer.keys.rotation_options import RotationOptions
 from signer.model.audit_record import Actor
 from signer.model.key import Key, KeyState
 from tests.support.refunds import altered
@@ -28,7 +28,7 @@ from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, RICH, Sy
 BOB = Actor("bob")
 
 COMPROMISED = RotationOptions(compromised=True)
-REHEARSAL = RotationOptions(rehearse=True)
+DRY_RUN = RotationOptions(dry_run=True)
 SILENT = AddressBalance("local", error="chain-unavailable")
 
 
@@ -38,8 +38,8 @@ def system(sqlite_store: SQLStore) -> System:
     return System(sqlite_store)
 
 
-def _from(address: str, **terms: bool) -> RotationOptions:
-    return RotationOptions(active_address=address, **terms)
+def _from(address: str, **options: bool) -> RotationOptions:
+    return RotationOptions(active_address=address, **options)
 
 
 def _overtaken(system: System, step: str, *names: str) -> Any:
@@ -63,13 +63,13 @@ def _done(system: System) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_compromised_key(system: System) -> None:
-    """O8: the old key is blocked at once, and can never be rotated back to."""
+def test_compromised_key_is_blocked(system: System) -> None:
+    """O8: the old key is blocked at once, and no rotation back to it is possible."""
     system.rotation().rotate(NEW, ALICE, COMPROMISED)
 
-    for terms in (RotationOptions(), REHEARSAL):
+    for options in (RotationOptions(), DRY_RUN):
         with pytest.raises(ConflictError, match="compromised"):
-            system.rotation().rotate(OLD, ALICE, terms)
+            system.rotation().rotate(OLD, ALICE, options)
     assert system.states == {NEW: "active", OLD: "blocked"}
     assert [o for e, o in system.outcomes if e == "rotation"] == [
         "conflict",
@@ -79,25 +79,25 @@ def test_a_compromised_key(system: System) -> None:
 
 
 @pytest.mark.parametrize("holding", [POOR, SILENT], ids=["unfunded", "unknown"])
-def test_a_compromised_key_waits_for_no_funds(
+def test_compromised_key_is_replaced_without_funds(
     system: System, holding: AddressBalance
 ) -> None:
-    """O8: no empty address and no silent node keeps it active; a warning tells."""
+    """O8: missing funds or a silent node delay nothing; the result warns of them."""
     system.holdings = (holding,)
     rotation = system.rotation(needs_funds=True)
-    rehearsed = rotation.rotate(
-        NEW, ALICE, RotationOptions(rehearse=True, compromised=True)
+    dry_run = rotation.rotate(
+        NEW, ALICE, RotationOptions(dry_run=True, compromised=True)
     )
     rotated = rotation.rotate(NEW, ALICE, COMPROMISED)
 
-    assert (rehearsed.status, rotated.status) == ("would-rotate", "rotated")
+    assert (dry_run.status, rotated.status) == ("would-rotate", "rotated")
     assert system.states == {NEW: "active", OLD: "blocked"}
     assert "the new address lacks funds" in rotated.warnings[-1]
     assert [*holding.warnings()] == [*rotated.warnings[1:-1]]
 
 
-def test_who_waits_for_funds_may_find_out(system: System) -> None:
-    """O8: a rotation that waits for funds is gone on with when the key is stolen."""
+def test_waiting_rotation_continues_as_compromised(system: System) -> None:
+    """O8: a rotation that waits for funds can be continued with `compromised`."""
     system.holdings = (POOR,)
     waiting = system.rotation(needs_funds=True).rotate(NEW, ALICE)
     rotated = system.rotation(needs_funds=True).rotate(NEW, BOB, COMPROMISED)
@@ -106,15 +106,15 @@ def test_who_waits_for_funds_may_find_out(system: System) -> None:
     assert system.states == {NEW: "active", OLD: "blocked"}
 
 
-def test_funds_that_are_there_are_no_warning(system: System) -> None:
-    """Where the new address has what it needs, nothing is said of it."""
+def test_funded_address_causes_no_warning(system: System) -> None:
+    """If the new address is funded, the only warning is the new address."""
     rotated = system.rotation(needs_funds=True).rotate(NEW, ALICE, COMPROMISED)
 
     assert len(rotated.warnings) == 1
 
 
-def test_the_first_key_replaces_nothing(sqlite_store: SQLStore) -> None:
-    """Where no key ever served there is none to block, and none to name."""
+def test_first_key_blocks_no_other_key(sqlite_store: SQLStore) -> None:
+    """Without an active key, there is none to block, and none that could be named."""
     system = System(sqlite_store, is_empty=True)
     with pytest.raises(ConflictError, match="no key is active"):
         system.rotation().rotate(NEW, ALICE, _from(system.address(OTHER)))
@@ -126,15 +126,15 @@ def test_the_first_key_replaces_nothing(sqlite_store: SQLStore) -> None:
 
 @pytest.mark.parametrize("step", ["begin_rotation", "activate"])
 @pytest.mark.parametrize(
-    "terms", [RotationOptions(), COMPROMISED], ids=["rotate", "compromised"]
+    "options", [RotationOptions(), COMPROMISED], ids=["rotate", "compromised"]
 )
-def test_a_key_that_nobody_has_seen_is_not_replaced(
-    system: System, step: str, terms: RotationOptions
+def test_key_activated_meanwhile_is_not_replaced(
+    system: System, step: str, options: RotationOptions
 ) -> None:
-    """O2, O8: a colleague made another key active since the look: it stays; 409."""
+    """O2, O8: a key that another administrator has just activated stays active: 409."""
     rotation = system.rotation(_overtaken(system, step, OTHER))
     with pytest.raises(ConflictError, match="another key became the active one") as e:
-        rotation.rotate(NEW, ALICE, terms)
+        rotation.rotate(NEW, ALICE, options)
 
     assert (problem_of(e.value).status, problem_of(e.value).headers) == (409, {})
     assert system.states == {OTHER: "active", OLD: "draining", NEW: "rejected"}
@@ -142,15 +142,15 @@ def test_a_key_that_nobody_has_seen_is_not_replaced(
         system.address(OLD)
     ]
     again = system.rotation().rotate(NEW, ALICE)
-    assert again.status == "rotated"  # It is held by nobody.
+    assert again.status == "rotated"  # The rejected row has no hold.
 
 
-def test_a_key_that_is_relocated_since_the_look(system: System) -> None:
-    """K18: it is replaced all the same; answer and record have the row that was."""
+def test_failover_during_a_rotation(system: System) -> None:
+    """K18: a key that fails over meanwhile is replaced, and named by its new id."""
     system.replicate(OLD, ELSEWHERE)
 
     def late(*given: Any) -> Key:
-        system.relocation().relocate(ELSEWHERE, BOB)
+        system.failover().fail_over(ELSEWHERE, BOB)
         return system.store.begin_rotation(*given)
 
     ledger = altered(system.store, begin_rotation=late)
@@ -162,8 +162,8 @@ def test_a_key_that_is_relocated_since_the_look(system: System) -> None:
     assert system.states == {NEW: "active", ELSEWHERE: "blocked"}
 
 
-def test_whoever_is_slower_with_the_same_key(system: System) -> None:
-    """O2: a colleague activates the very key since the look: it is done, 200."""
+def test_same_key_activated_meanwhile_is_a_success(system: System) -> None:
+    """O2: if another administrator has just activated the same key, it is a 200."""
     ledger = _overtaken(system, "begin_rotation", NEW)
     rotated = system.rotation(ledger).rotate(NEW, ALICE)
 
@@ -171,8 +171,8 @@ def test_whoever_is_slower_with_the_same_key(system: System) -> None:
     assert "already" in rotated.warnings[0]
 
 
-def test_whoever_is_slower_with_a_compromised_key(system: System) -> None:
-    """O8: what the colleague drained is blocked; what was seen, and nothing else."""
+def test_key_drained_meanwhile_is_blocked(system: System) -> None:
+    """O8: a compromised key that another rotation has just drained is blocked."""
     ledger = _overtaken(system, "begin_rotation", NEW)
     rotated = system.rotation(ledger).rotate(NEW, ALICE, COMPROMISED)
 
@@ -181,8 +181,8 @@ def test_whoever_is_slower_with_a_compromised_key(system: System) -> None:
     assert system.states == {NEW: "active", OLD: "blocked"}
 
 
-def test_whoever_is_slower_by_two_rotations(system: System) -> None:
-    """O8: when the key that was seen is not the one before the new one, it is a 409."""
+def test_two_rotations_meanwhile_are_a_conflict(system: System) -> None:
+    """O8: if the new key replaced another key than the one read, it is a 409."""
     ledger = _overtaken(system, "begin_rotation", OTHER, NEW)
     with pytest.raises(ConflictError, match="would not replace"):
         system.rotation(ledger).rotate(NEW, ALICE, COMPROMISED)
@@ -190,34 +190,34 @@ def test_whoever_is_slower_by_two_rotations(system: System) -> None:
     assert system.states == {NEW: "active", OTHER: "draining", OLD: "draining"}
 
 
-def test_a_key_that_is_given_up_since_the_look(system: System) -> None:
-    """O8: what is blocked when the ledger is asked is a 409, as it is before."""
+def test_key_revoked_meanwhile_is_a_conflict(system: System) -> None:
+    """O8: a rotation to a key that is revoked before the rotation begins is a 409."""
     system.rotation().rotate(NEW, ALICE)
 
     def late(*given: Any) -> Key:
-        system.blocking().block(system.address(OLD), BOB)
+        system.revocation().revoke(system.address(OLD), BOB)
         return system.store.begin_rotation(*given)
 
     ledger = altered(system.store, begin_rotation=late)
-    with pytest.raises(ConflictError, match="given up"):
+    with pytest.raises(ConflictError, match="revoked"):
         system.rotation(ledger).rotate(OLD, ALICE)
 
     assert system.states == {NEW: "active", OLD: "blocked"}
 
 
-def test_a_ring_that_never_stands_still(sqlite_store: SQLStore) -> None:
-    """Who is refused by the ledger again and again is told to ask later, in the end."""
+def test_ring_that_keeps_changing_is_a_conflict(sqlite_store: SQLStore) -> None:
+    """A rotation that the ledger refuses twice tells the caller to try again."""
     system = System(sqlite_store, is_empty=True)
 
     def stale(*_: Any) -> Key:
         raise StaleStateError("the key is active")
 
-    with pytest.raises(RotationInProgressError, match="faster"):
+    with pytest.raises(RotationInProgressError, match="keep changing"):
         system.rotation(altered(system.store, begin_rotation=stale)).rotate(NEW, ALICE)
 
 
-def test_from_the_active_key(system: System) -> None:
-    """O2: the key to replace is named, in either spelling, and on record."""
+def test_active_address_names_the_key_to_replace(system: System) -> None:
+    """O2: the address is accepted in lower case or with its checksum, and audited."""
     address = system.address(OLD)
     system.rotation().rotate(NEW, ALICE, _from(address.lower()))
     system.rotation().rotate(OLD, ALICE, _from(system.address(NEW)))
@@ -230,8 +230,8 @@ def test_from_the_active_key(system: System) -> None:
     }
 
 
-def test_from_a_key_that_is_not_active(system: System) -> None:
-    """O2: 409 with the active address and what to do; unchanged, and on record."""
+def test_active_address_of_another_key_is_a_conflict(system: System) -> None:
+    """O2: the 409 names the active address and the next step; nothing is changed."""
     before = list(system.store.keys())
     with pytest.raises(ConflictError) as raised:
         system.rotation().rotate(NEW, ALICE, _from(system.address(OTHER)))
@@ -246,8 +246,8 @@ def test_from_a_key_that_is_not_active(system: System) -> None:
     assert system.told == []
 
 
-def test_asking_again_after_a_colleague_went_on(system: System) -> None:
-    """O2, O8: a repeated answer never blocks the key that a colleague made active."""
+def test_repeated_call_does_not_block_a_newer_key(system: System) -> None:
+    """O2, O8: a repeated call never blocks a key activated since."""
     emergency = _from(system.address(OLD), compromised=True)
     system.rotation().rotate(NEW, ALICE, emergency)
     system.rotation().rotate(OTHER, BOB)
@@ -258,10 +258,12 @@ def test_asking_again_after_a_colleague_went_on(system: System) -> None:
 
 
 @pytest.mark.parametrize("compromised", [False, True])
-def test_asking_again_from_the_same_key(system: System, *, compromised: bool) -> None:
-    """O2: whoever did not hear that it was done hears of it, again and again."""
-    terms = _from(system.address(OLD), compromised=compromised)
-    answers = [system.rotation().rotate(NEW, ALICE, terms) for _ in range(3)]
+def test_repeated_call_with_active_address(
+    system: System, *, compromised: bool
+) -> None:
+    """O2: a caller that missed the response can repeat the call any number of times."""
+    options = _from(system.address(OLD), compromised=compromised)
+    answers = [system.rotation().rotate(NEW, ALICE, options) for _ in range(3)]
 
     assert [each.status for each in answers] == ["rotated"] * 3
     assert {each.previous and each.previous.address for each in answers} == {
@@ -270,8 +272,8 @@ def test_asking_again_from_the_same_key(system: System, *, compromised: bool) ->
     assert system.states[OLD] == ("blocked" if compromised else "draining")
 
 
-def test_an_active_key_that_took_over_from_another(system: System) -> None:
-    """O2: the new key is active, but replaced another one: nobody is blocked, 409."""
+def test_active_key_that_replaced_another_is_a_conflict(system: System) -> None:
+    """O2: the new key is active but replaced another key: 409, none is blocked."""
     for name in (NEW, OTHER):
         system.rotation().rotate(name, BOB)
     with pytest.raises(ConflictError, match="would not replace"):
@@ -283,16 +285,16 @@ def test_an_active_key_that_took_over_from_another(system: System) -> None:
 
 
 @pytest.mark.parametrize("name", [OLD, NEW], ids=["active", "new"])
-def test_from_the_new_key_itself(system: System, name: str) -> None:
-    """Who names one key twice has mixed something up: 409, active or not."""
-    with pytest.raises(ConflictError, match="the very one"):
+def test_new_key_cannot_replace_itself(system: System, name: str) -> None:
+    """A request that names the same key as new and as replaced is a 409."""
+    with pytest.raises(ConflictError, match="it would replace"):
         system.rotation().rotate(name, ALICE, _from(system.address(name)))
 
     assert system.states == {OLD: "active"}
 
 
-def test_a_malformed_address_to_replace(system: System) -> None:
-    """400 for what is no address; on record without what may be a key's id."""
+def test_malformed_active_address_is_refused(system: System) -> None:
+    """400; the audit record does not contain the text, which may be a key id."""
     with pytest.raises(InvalidInputError) as raised:
         system.rotation().rotate(NEW, ALICE, _from(OLD))
 
@@ -301,17 +303,17 @@ def test_a_malformed_address_to_replace(system: System) -> None:
     assert OLD not in str(system.records)
 
 
-def test_who_names_the_compromised_key(system: System) -> None:
-    """O8: the only key cannot replace itself; "rotated" would be a false comfort."""
-    for terms in (COMPROMISED, RotationOptions(rehearse=True, compromised=True)):
+def test_only_key_cannot_be_compromised(system: System) -> None:
+    """O8: the only key cannot replace itself, so `rotated` would be wrong."""
+    for options in (COMPROMISED, RotationOptions(dry_run=True, compromised=True)):
         with pytest.raises(ConflictError, match="name the new key"):
-            system.rotation().rotate(OLD, ALICE, terms)
+            system.rotation().rotate(OLD, ALICE, options)
 
     assert system.states == {OLD: "active"}
 
 
-def test_who_forgot_to_say_so_may_ask_again(system: System) -> None:
-    """The key is rotated away from already, and is given up by the second call (O8)."""
+def test_compromised_can_be_added_by_a_second_call(system: System) -> None:
+    """O8: a second call with `compromised` blocks the drained key."""
     system.rotation().rotate(NEW, ALICE)
     rotated = system.rotation().rotate(NEW, ALICE, COMPROMISED)
 
@@ -322,37 +324,37 @@ def test_who_forgot_to_say_so_may_ask_again(system: System) -> None:
     assert rotation_document(rotated)["previousAddress"] == system.address(OLD)
 
 
-def test_a_rehearsal_of_the_active_key(system: System) -> None:
-    """It has signed, and would stay: a proof is never told without one."""
-    rehearsed = system.rotation().rotate(OLD, ALICE, REHEARSAL)
-    proofs = system.directory.devices[OLD].calls
+def test_dry_run_of_the_active_key(system: System) -> None:
+    """A dry run to the active key self-tests it and changes nothing."""
+    dry_run = system.rotation().rotate(OLD, ALICE, DRY_RUN)
+    self_tests = system.directory.devices[OLD].calls
     system.directory.failure = KeyUnusableError("DisabledException")
     with pytest.raises(NewKeyUnhealthyError):
-        system.rotation().rotate(OLD, ALICE, REHEARSAL)
+        system.rotation().rotate(OLD, ALICE, DRY_RUN)
 
-    assert (rehearsed.status, rehearsed.key) == ("would-rotate", system.old)
-    assert "already" in rehearsed.warnings[0]
-    assert proofs == 1
+    assert (dry_run.status, dry_run.key) == ("would-rotate", system.old)
+    assert "already" in dry_run.warnings[0]
+    assert self_tests == 1
     assert list(system.store.keys()) == [system.old]
 
 
-def test_a_rehearsal_blocks_nobody(system: System) -> None:
-    """O8: asked again with --compromised, a rehearsal leaves the former key."""
+def test_dry_run_with_compromised_blocks_nothing(system: System) -> None:
+    """O8: a dry run with `compromised` leaves the former key draining."""
     system.rotation().rotate(NEW, ALICE)
-    terms = RotationOptions(rehearse=True, compromised=True)
-    rehearsed = system.rotation().rotate(NEW, ALICE, terms)
+    options = RotationOptions(dry_run=True, compromised=True)
+    dry_run = system.rotation().rotate(NEW, ALICE, options)
 
-    assert (rehearsed.status, rehearsed.stranded) == ("would-rotate", ())
+    assert (dry_run.status, dry_run.stranded) == ("would-rotate", ())
     assert system.states == {NEW: "active", OLD: "draining"}
 
 
-def test_a_rehearsal_that_would_wait_for_funds(system: System) -> None:
-    """O3: what the policy would say is said beforehand, and nothing is pending."""
+def test_dry_run_reports_missing_funds(system: System) -> None:
+    """O3: a dry run reports that the rotation would wait; no key is pending."""
     rotation = system.rotation(needs_funds=True)
     system.holdings = (POOR,)
-    poor = rotation.rotate(NEW, ALICE, REHEARSAL)
+    poor = rotation.rotate(NEW, ALICE, DRY_RUN)
     system.holdings = (RICH,)
-    rich = rotation.rotate(NEW, ALICE, REHEARSAL)
+    rich = rotation.rotate(NEW, ALICE, DRY_RUN)
 
     assert (poor.status, rich.status) == ("would-await-funds", "would-rotate")
     assert len(poor.warnings) == 3
@@ -363,26 +365,28 @@ DENIED = AccessDeniedError("AccessDeniedException")
 DISABLED = KeyUnusableError("DisabledException")
 
 REFUSALS: dict[str, tuple[HotWalletError, RotationOptions, int]] = {
-    "for good": (DENIED, RotationOptions(), 1),
-    "a rehearsal": (DISABLED, REHEARSAL, 0),
-    "who insists": (DENIED, RotationOptions(insists=True), 0),
-    "who insists in vain": (DISABLED, RotationOptions(insists=True), 1),
-    "who insists on a rehearsal": (
+    "no retry": (DENIED, RotationOptions(), 1),
+    "dry run": (DISABLED, DRY_RUN, 0),
+    "retry of a temporary error": (DENIED, RotationOptions(will_retry=True), 0),
+    "retry of a permanent error": (DISABLED, RotationOptions(will_retry=True), 1),
+    "retry of a dry run": (
         DENIED,
-        RotationOptions(rehearse=True, insists=True),
+        RotationOptions(dry_run=True, will_retry=True),
         0,
     ),
 }
 
 
-@pytest.mark.parametrize(("error", "terms", "alerts"), REFUSALS.values(), ids=REFUSALS)
-def test_who_is_alarmed(
-    system: System, error: HotWalletError, terms: RotationOptions, alerts: int
+@pytest.mark.parametrize(
+    ("error", "options", "alerts"), REFUSALS.values(), ids=REFUSALS
+)
+def test_which_refusals_raise_an_alert(
+    system: System, error: HotWalletError, options: RotationOptions, alerts: int
 ) -> None:
-    """An alert is for a rotation that failed: no rehearsal, none that goes on."""
+    """Only failed rotations raise an alert, not dry runs or retried ones."""
     system.directory.failure = error
     with pytest.raises(NewKeyUnhealthyError) as raised:
-        system.rotation().rotate(NEW, ALICE, terms)
+        system.rotation().rotate(NEW, ALICE, options)
 
     assert [alert["alert"] for alert in system.told] == ["rotation-refused"] * alerts
     assert ("rotation", raised.value.reason) in system.outcomes

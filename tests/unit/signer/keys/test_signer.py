@@ -1,4 +1,4 @@
-"""One pinned key: no unverified signature leaves, whatever the device does."""
+"""A signer returns only signatures that it has verified."""
 
 import hashlib
 from collections.abc import Callable
@@ -45,16 +45,16 @@ PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local")
 
 
 @given(digest=st.binary(min_size=32, max_size=32).filter(any))
-def test_a_good_device_gives_a_good_signature(digest: bytes) -> None:
-    """65 bytes, low-s, and the pinned key by arithmetic that shares nothing."""
+def test_signature_is_low_s_and_recovers(digest: bytes) -> None:
+    """The signature has 65 bytes and a low s; independent code recovers the key."""
     signature = signer_over(honest(KEY)).sign_digest(digest, PURPOSE)
 
     assert Verifier(point(KEY)).accepts(digest, signature.to_bytes())
 
 
 @pytest.mark.parametrize("number", range(8))
-def test_a_high_s_is_turned_over(number: int) -> None:
-    """s becomes N - s, and the parity turns with it, for both parities (S5)."""
+def test_high_s_is_normalised(number: int) -> None:
+    """S5: s becomes N - s and the parity flips, for both parities."""
     digest = hashlib.sha256(bytes([number])).digest()
     r, s, y_parity = components(KEY, digest)
     device = planted(point(KEY), encode_dss_signature(r, N - s))
@@ -64,8 +64,8 @@ def test_a_high_s_is_turned_over(number: int) -> None:
     assert (signature.r, signature.s, signature.y_parity) == (r, s, y_parity)
 
 
-def test_both_parities_occur_above() -> None:
-    """The eight digests of the test before cover both parities."""
+def test_digests_cover_both_parities() -> None:
+    """The eight digests of the previous test cover both parities."""
     parities = {
         components(KEY, hashlib.sha256(bytes([number])).digest())[2]
         for number in range(8)
@@ -77,7 +77,7 @@ def test_both_parities_occur_above() -> None:
 @pytest.mark.parametrize("start", [1, 2**239, 2**247, 2**255])
 @pytest.mark.parametrize("s", [1, 2**232 - 1, 2**240 - 1, N // 2])
 def test_short_numbers_are_padded(start: int, s: int) -> None:
-    """r and s of 1, 30, 31 and 32 bytes always make 65 bytes (S6)."""
+    """S6: r and s of 1, 30, 31 and 32 bytes always make 65 bytes."""
     r = next(abscissas(start))
     key = recovered(r, s, 1, DIGEST)
     device = planted(key, encode_dss_signature(r, s))
@@ -101,10 +101,10 @@ def _of_garbage(digest: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("answer", [_by_another_key, _hashed_again, _of_garbage])
-def test_what_does_not_recover_does_not_leave(
+def test_signature_that_does_not_recover_is_refused(
     answer: Callable[[bytes], bytes],
 ) -> None:
-    """Another key, hashing again, noise: RecoveryError at the first try (S7, S8)."""
+    """S7, S8: another key, double hashing and noise raise RecoveryError at once."""
     audit, events = recording()
     device = Device(point(KEY), answer)
 
@@ -126,8 +126,8 @@ def test_what_does_not_recover_does_not_leave(
         encode_dss_signature(1, N),
     ],
 )
-def test_what_is_not_strict_der_does_not_leave(der: bytes) -> None:
-    """Garbage and numbers out of range are EncodingErrors at the first try (S10)."""
+def test_malformed_der_is_refused(der: bytes) -> None:
+    """S10: garbage and numbers out of range raise EncodingError at once."""
     audit, events = recording()
     device = planted(point(KEY), der)
 
@@ -139,8 +139,8 @@ def test_what_is_not_strict_der_does_not_leave(der: bytes) -> None:
 
 
 @pytest.mark.parametrize("recovery_id", [2, 3])
-def test_ids_two_and_three_twice_in_a_row_are_an_error(recovery_id: int) -> None:
-    """The device is asked once more and not a third time; nothing leaves (S4)."""
+def test_recovery_id_above_one_twice_is_an_error(recovery_id: int) -> None:
+    """S4: the device is asked a second time but not a third."""
     digest, key, der = past_the_order(recovery_id)
     audit, events = recording()
     device = planted(key, der, der, der)
@@ -152,8 +152,8 @@ def test_ids_two_and_three_twice_in_a_row_are_an_error(recovery_id: int) -> None
     assert recorded_outcomes(events) == ["signature-recovery"]
 
 
-def test_an_id_of_two_is_signed_once_more() -> None:
-    """The second signature, which has a parity, is the answer (S4)."""
+def test_recovery_id_above_one_is_retried() -> None:
+    """S4: the second signature, which has a parity, is returned."""
     digest, key, first, second = past_the_order_once()
     audit, events = recording()
     device = planted(key, first, second)
@@ -165,7 +165,7 @@ def test_an_id_of_two_is_signed_once_more() -> None:
     assert recorded_outcomes(events) == ["success"]
 
 
-def test_the_second_try_is_checked_like_the_first() -> None:
+def test_second_try_is_verified_too() -> None:
     """A device that fails at the second try has failed."""
     digest, key, first = past_the_order(2)
     device = planted(key, first, BackendThrottledError("slow down"))
@@ -178,8 +178,8 @@ def test_the_second_try_is_checked_like_the_first() -> None:
     "digest",
     [b"", DIGEST[:31], DIGEST + b"\0", DIGEST * 2, DIGEST.hex(), bytes(32), None],
 )
-def test_what_is_no_digest_does_not_reach_the_device(digest: bytes) -> None:
-    """The check stands before the device and before the audit log (S9)."""
+def test_malformed_digest_does_not_reach_the_device(digest: bytes) -> None:
+    """S9: the check precedes the device and the audit log."""
     audit, events = recording()
     device = honest(KEY)
 
@@ -190,8 +190,8 @@ def test_what_is_no_digest_does_not_reach_the_device(digest: bytes) -> None:
     assert list(events) == []
 
 
-def test_opening_pins_the_key() -> None:
-    """A signer answers with the key, the address and the id that it was opened with."""
+def test_open_pins_the_key() -> None:
+    """A signer keeps the public key, the address and the id that it was opened with."""
     signer = Signer.open(honest(KEY), KEY_ID, recording()[0])
 
     assert signer.public_key.uncompressed == point(KEY)
@@ -200,10 +200,10 @@ def test_opening_pins_the_key() -> None:
 
 
 @pytest.mark.parametrize("spell", [str, str.lower, lambda a: "0x" + a[2:].upper()])
-def test_the_expected_address_may_be_spelt_in_any_case(
+def test_expected_address_may_have_any_case(
     spell: Callable[[str], str],
 ) -> None:
-    """WALLET_ADDRESS need not have its EIP-55 checksum."""
+    """WALLET_ADDRESS does not need an EIP-55 checksum."""
     address = signer_over(honest(KEY)).address
 
     opened = Signer.open(
@@ -213,7 +213,7 @@ def test_the_expected_address_may_be_spelt_in_any_case(
     assert opened.address == address
 
 
-def test_another_address_is_refused() -> None:
+def test_unexpected_address_is_refused() -> None:
     """A key whose address is not the expected one does not get a signer."""
     expected = signer_over(honest(OTHER)).address
 
@@ -221,8 +221,8 @@ def test_another_address_is_refused() -> None:
         Signer.open(honest(KEY), KEY_ID, recording()[0], expected_address=expected)
 
 
-def test_a_malformed_key_is_refused() -> None:
-    """A device that answers with no SubjectPublicKeyInfo does not get a signer."""
+def test_malformed_public_key_is_refused() -> None:
+    """A device that returns no SubjectPublicKeyInfo does not get a signer."""
 
     class Broken(Device):
         def public_key(self, key_id: str) -> bytes:
@@ -232,8 +232,8 @@ def test_a_malformed_key_is_refused() -> None:
         signer_over(Broken(point(KEY), _of_garbage))
 
 
-def test_a_key_that_changes_behind_its_id_is_noticed() -> None:
-    """A signer keeps to the key that it was opened with (alias retargeted)."""
+def test_key_that_changes_under_its_id_is_refused() -> None:
+    """A signer accepts only its pinned key, as when an alias is retargeted."""
     device = Device(point(KEY), lambda digest: KEY.sign(digest, hasher=None))
     signer = signer_over(device)
     device.becomes(honest(OTHER))
@@ -242,8 +242,8 @@ def test_a_key_that_changes_behind_its_id_is_noticed() -> None:
         signer.sign_digest(DIGEST, PURPOSE)
 
 
-def test_the_self_test_is_a_real_signature_that_nobody_can_use() -> None:
-    """Each one signs a fresh digest, under its own operation."""
+def test_self_test_signs_a_fresh_random_digest() -> None:
+    """Each self-test signs another digest, under its own operation."""
     audit, events = recording()
     device = honest(KEY)
     signer = signer_over(device, audit)
@@ -257,7 +257,7 @@ def test_the_self_test_is_a_real_signature_that_nobody_can_use() -> None:
     assert {event["actor"] for event in events} == {"self-test"}
 
 
-def test_the_self_test_fails_with_the_device() -> None:
-    """A device that cannot sign does not pass."""
+def test_self_test_fails_with_the_device() -> None:
+    """A device that cannot sign fails the self-test."""
     with pytest.raises(SigningError):
         signer_over(Device(point(KEY), _by_another_key)).self_test()

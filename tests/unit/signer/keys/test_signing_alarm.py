@@ -1,4 +1,4 @@
-"""Who meets a key that does not sign, or that is another one, calls for help."""
+"""A key that does not sign, or that is another one, raises throttled alerts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,8 +31,8 @@ DIGEST = b"\x07" * 32
 HERE, THERE = "0xHere", "0xThere"
 
 
-class Ward:
-    """An alarm, a timer to turn, and somebody outside who is told of alerts."""
+class MonitoredAlarm:
+    """An alarm with a settable timer, which records its alerts."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -40,11 +40,11 @@ class Ward:
         self.alarm = SigningAlarm(Alerts(notifier=self), lambda: self.now)
 
     def notify(self, document: Any) -> None:
-        """Take note of an alert."""
+        """Record an alert."""
         self.told.append((document["alert"], document["facts"]["code"]))
 
     def failing(self, error: HotWalletError, *seconds: float) -> list[float]:
-        """Fail with *error* at each of *seconds*; return when that was told."""
+        """Fail with *error* at each of *seconds*; return the times of the alerts."""
         told = []
         for at in seconds:
             before = len(self.told)
@@ -56,9 +56,9 @@ class Ward:
 
 
 @pytest.fixture
-def ward() -> Ward:
-    """Nothing happened yet."""
-    return Ward()
+def monitor() -> MonitoredAlarm:
+    """An alarm without failures so far."""
+    return MonitoredAlarm()
 
 
 @pytest.mark.parametrize(
@@ -72,49 +72,51 @@ def ward() -> Ward:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_does_not_pass_is_told_at_once(
-    ward: Ward, error: HotWalletError, alert: str
+def test_permanent_error_alerts_at_once(
+    monitor: MonitoredAlarm, error: HotWalletError, alert: str
 ) -> None:
-    """The first time, and then every five minutes while it goes on."""
-    told = ward.failing(error, 0, 1, 100, 299, 300, 599, 600)
+    """The first error raises an alert, which repeats every five minutes."""
+    told = monitor.failing(error, 0, 1, 100, 299, 300, 599, 600)
 
     assert told == [0, 300, 600]
-    assert ward.told == [(alert, error.code)] * 3
+    assert monitor.told == [(alert, error.code)] * 3
 
 
 @pytest.mark.parametrize(
     "error", [BackendUnavailableError("away"), BackendThrottledError("busy")], ids=str
 )
-def test_what_may_pass_is_told_when_it_lasts(ward: Ward, error: HotWalletError) -> None:
-    """A device that is away for less than half a minute wakes nobody."""
-    assert ward.failing(error, 0, 10, 29, 30, 31, 329, 330) == [30, 330]
+def test_retryable_error_alerts_when_it_lasts(
+    monitor: MonitoredAlarm, error: HotWalletError
+) -> None:
+    """A device that is unavailable for less than half a minute raises no alert."""
+    assert monitor.failing(error, 0, 10, 29, 30, 31, 329, 330) == [30, 330]
 
 
-def test_a_signature_in_between_ends_it(ward: Ward) -> None:
-    """Where one of ten signatures is throttled, nothing lasts."""
+def test_signature_resets_the_duration(monitor: MonitoredAlarm) -> None:
+    """If one of ten signatures is throttled, the errors never last long enough."""
     for at in range(0, 600, 10):
-        assert ward.failing(BackendThrottledError("x"), at, at + 1) == []
-        ward.alarm.signed(HERE)
+        assert monitor.failing(BackendThrottledError("x"), at, at + 1) == []
+        monitor.alarm.signed(HERE)
 
-    assert ward.told == []
+    assert monitor.told == []
 
 
-def test_a_signature_in_between_is_no_licence(ward: Ward) -> None:
-    """A device that signs with another key now and then is told every five minutes."""
+def test_signature_does_not_reset_the_throttle(monitor: MonitoredAlarm) -> None:
+    """A device that signs with another key now and then alerts every five minutes."""
     for at in range(0, 600, 10):
-        ward.failing(RecoveryError("x"), at)
-        ward.alarm.signed(HERE)
+        monitor.failing(RecoveryError("x"), at)
+        monitor.alarm.signed(HERE)
 
-    assert ward.told == [("key-mismatch", "signature-recovery")] * 2
+    assert monitor.told == [("key-mismatch", "signature-recovery")] * 2
 
 
-def test_keys_do_not_hide_one_another(ward: Ward) -> None:
-    """Each key, and each alert, has its own five minutes."""
-    ward.alarm.failed(HERE, RecoveryError("x"))
-    ward.alarm.failed(THERE, RecoveryError("x"))
-    ward.alarm.failed(THERE, KeyUnusableError("x"))
+def test_keys_and_alerts_are_throttled_separately(monitor: MonitoredAlarm) -> None:
+    """Each key, and each kind of alert, has its own five minutes."""
+    monitor.alarm.failed(HERE, RecoveryError("x"))
+    monitor.alarm.failed(THERE, RecoveryError("x"))
+    monitor.alarm.failed(THERE, KeyUnusableError("x"))
 
-    assert [alert for alert, _ in ward.told] == [
+    assert [alert for alert, _ in monitor.told] == [
         "key-mismatch",
         "key-mismatch",
         "key-unhealthy",
@@ -134,16 +136,18 @@ def _stammer(digest: bytes) -> bytes:
 
 
 class _Closed(Device):
-    """A device that does not show its public key."""
+    """A device that refuses to return its public key."""
 
     def public_key(self, key_id: KeyId) -> bytes:
         """Refuse."""
         raise AccessDeniedError("not allowed")
 
 
-def _signer(ward: Ward, answer: Callable[[bytes], bytes] | None = None) -> Signer:
+def _signer(
+    monitor: MonitoredAlarm, answer: Callable[[bytes], bytes] | None = None
+) -> Signer:
     device = honest(KEY) if answer is None else Device(point(KEY), answer)
-    return Signer.open(device, KEY_ID, recording()[0], alarm=ward.alarm)
+    return Signer.open(device, KEY_ID, recording()[0], alarm=monitor.alarm)
 
 
 def _purpose(operation: Operation) -> Purpose:
@@ -166,41 +170,43 @@ def _purpose(operation: Operation) -> Purpose:
         Operation.KEY_SWEEP,
     ],
 )
-def test_whatever_is_signed_is_watched(
-    ward: Ward,
+def test_every_operation_raises_alerts(
+    monitor: MonitoredAlarm,
     operation: Operation,
     answer: Callable[[bytes], bytes],
     told: tuple[str, str],
 ) -> None:
-    """S7: a refund, a message and a sweep call for help as a health check does."""
+    """S7: a refund, a message and a sweep raise alerts like a health check does."""
     with pytest.raises(HotWalletError):
-        _signer(ward, answer).sign_digest(DIGEST, _purpose(operation))
+        _signer(monitor, answer).sign_digest(DIGEST, _purpose(operation))
 
-    assert ward.told == [told]
+    assert monitor.told == [told]
 
 
-def test_a_self_test_is_told_by_who_asked_for_it(ward: Ward) -> None:
-    """One illness that readiness finds is not told twice."""
+def test_self_test_raises_no_alert_here(monitor: MonitoredAlarm) -> None:
+    """The readiness check raises the alert for its own self-test."""
     with pytest.raises(RecoveryError):
-        _signer(ward, _sign_by_another).self_test()
+        _signer(monitor, _sign_by_another).self_test()
 
-    assert ward.told == []
+    assert monitor.told == []
 
 
-def test_a_key_that_signs_is_well(ward: Ward) -> None:
-    """What lasted before a good signature does not count any more."""
-    signer = _signer(ward)
-    ward.alarm.failed(signer.address, BackendUnavailableError("x"))
+def test_good_signature_ends_a_failure(monitor: MonitoredAlarm) -> None:
+    """Errors before a good signature do not count any more."""
+    signer = _signer(monitor)
+    monitor.alarm.failed(signer.address, BackendUnavailableError("x"))
     signer.sign_digest(DIGEST, _purpose(Operation.TRANSACTION_SIGNING))
-    ward.now += 60
-    ward.alarm.failed(signer.address, BackendUnavailableError("x"))
+    monitor.now += 60
+    monitor.alarm.failed(signer.address, BackendUnavailableError("x"))
 
-    assert ward.told == []
+    assert monitor.told == []
 
 
 @pytest.mark.parametrize("expected", [None, "0x" + "11" * 20])
-def test_a_key_that_cannot_be_opened_is_told(ward: Ward, expected: str | None) -> None:
-    """A worker that may not look at the key another host rotated to says so."""
+def test_key_that_cannot_be_opened_alerts(
+    monitor: MonitoredAlarm, expected: str | None
+) -> None:
+    """A worker without access to the new active key raises an alert."""
     device = _Closed(point(KEY), _refuse) if expected is None else honest(KEY)
     with pytest.raises(HotWalletError) as caught:
         Signer.open(
@@ -208,30 +214,30 @@ def test_a_key_that_cannot_be_opened_is_told(ward: Ward, expected: str | None) -
             KEY_ID,
             recording()[0],
             expected_address=expected,
-            alarm=ward.alarm,
+            alarm=monitor.alarm,
         )
 
-    assert ward.told == [("key-unhealthy", caught.value.code)]
+    assert monitor.told == [("key-unhealthy", caught.value.code)]
 
 
 class _FullDisk:
-    """A log that takes the intent, and not what came of it."""
+    """A log that accepts the intent and fails at the outcome."""
 
     def __init__(self) -> None:
         self.lines = 0
 
     def info(self, event: str, **fields: Any) -> None:
-        """Take one line."""
+        """Accept one event."""
         self.lines += 1
         if self.lines > 1:
             raise OSError("no space left on device")
 
 
-def test_the_alert_does_not_wait_for_the_record(ward: Ward) -> None:
-    """Where the outcome cannot be written, the mismatch is told all the same."""
+def test_alert_precedes_the_audit_record(monitor: MonitoredAlarm) -> None:
+    """If the outcome cannot be recorded, the mismatch still raises its alert."""
     device, audit = Device(point(KEY), _sign_by_another), AuditLog(_FullDisk())
-    signer = Signer.open(device, KEY_ID, audit, alarm=ward.alarm)
+    signer = Signer.open(device, KEY_ID, audit, alarm=monitor.alarm)
     with pytest.raises(OSError, match="no space"):
         signer.sign_digest(DIGEST, _purpose(Operation.TRANSACTION_SIGNING))
 
-    assert ward.told == [("key-mismatch", "signature-recovery")]
+    assert monitor.told == [("key-mismatch", "signature-recovery")]

@@ -1,4 +1,4 @@
-"""A starting process signs with the ring's key, or makes the configured one that."""
+"""A starting process signs with the ring's active key, or enrols the configured one."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,17 +36,18 @@ def system(sqlite_store: SQLStore) -> System:
     return System(sqlite_store)
 
 
-def _enrolment(system: System, store: Ledger | None = None) -> StartupKey:
+def _startup_key(system: System, store: Ledger | None = None) -> StartupKey:
     return StartupKey(
         store or system.store,
-        system.directory,
-        system.open_signer,
-        _prove,
+        system.signers,
+        _self_test,
         system.clock,
     )
 
 
-def _prove(open_signer: Callable[[], Signer], *, while_active: bool = False) -> Signer:
+def _self_test(
+    open_signer: Callable[[], Signer], *, while_active: bool = False
+) -> Signer:
     try:
         signer = open_signer()
         signer.self_test(while_active=while_active)
@@ -57,7 +58,7 @@ def _prove(open_signer: Callable[[], Signer], *, while_active: bool = False) -> 
 
 def _refusal(system: System, name: str, address: str | None = None) -> str:
     with pytest.raises(ConfigurationError) as raised:
-        _enrolment(system).settle(name, address)
+        _startup_key(system).open(name, address)
     (refusal,) = raised.value.refusals
     assert name not in refusal.message
     return refusal.code
@@ -70,11 +71,11 @@ def _emptied(system: System) -> Ledger:
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_the_first_key(system: System, *, given: bool) -> None:
-    """An empty ring gets the configured key, when it has proved itself."""
+def test_first_key_is_enrolled(system: System, *, given: bool) -> None:
+    """An empty ring gets the configured key after a self-test."""
     store = _emptied(system)
     expected = system.address(NEW).lower() if given else None
-    signer, warnings = _enrolment(system).settle(NEW, expected)
+    signer, warnings = _startup_key(system).open(NEW, expected)
     active = store.active_key()
 
     assert active is not None
@@ -85,12 +86,12 @@ def test_the_first_key(system: System, *, given: bool) -> None:
     assert system.directory.devices[NEW].calls == 2
 
 
-def test_the_first_key_by_an_alias(system: System) -> None:
-    """O7: what is enrolled is what the alias means, by the id that never moves."""
+def test_alias_is_enrolled_by_its_key_id(system: System) -> None:
+    """O7: the enrolled id is the permanent one that the alias resolved to."""
     store = _emptied(system)
     system.directory.aliases["alias/first"] = NEW
-    _enrolment(system).settle("alias/first", None)
-    again = _enrolment(system).settle("alias/first", None)
+    _startup_key(system).open("alias/first", None)
+    again = _startup_key(system).open("alias/first", None)
     active = store.active_key()
 
     assert active is not None
@@ -99,8 +100,8 @@ def test_the_first_key_by_an_alias(system: System) -> None:
 
 
 @pytest.mark.parametrize("fault", ["missing", "silent", "another address"])
-def test_an_empty_ring_gets_no_bad_key(system: System, fault: str) -> None:
-    """A key that is missing, does not sign, or is another one, is not enrolled."""
+def test_bad_key_is_not_enrolled(system: System, fault: str) -> None:
+    """A key that is missing, does not sign or has another address is not enrolled."""
     store = _emptied(system)
     if fault == "silent":
         system.directory.failure = KeyUnusableError("DisabledException")
@@ -111,12 +112,12 @@ def test_an_empty_ring_gets_no_bad_key(system: System, fault: str) -> None:
     assert list(store.keys()) == []
 
 
-def test_the_ring_says_which_key(system: System) -> None:
-    """O5: behind a rotation a process that starts signs with the new key, and warns."""
-    before = _enrolment(system).settle(OLD, system.address(OLD))
+def test_ring_decides_after_a_rotation(system: System) -> None:
+    """O5: a process with the old setting signs with the new key, and warns."""
+    before = _startup_key(system).open(OLD, system.address(OLD))
     made_active(system.store, key_at(system.address(NEW), key_id=NEW))
-    behind = _enrolment(system).settle(OLD, system.address(OLD))
-    caught_up = _enrolment(system).settle(NEW, system.address(NEW))
+    behind = _startup_key(system).open(OLD, system.address(OLD))
+    caught_up = _startup_key(system).open(NEW, system.address(NEW))
 
     assert (before[0].address, before[1]) == (system.address(OLD), [])
     assert (behind[0].address, len(behind[1])) == (system.address(NEW), 1)
@@ -124,29 +125,27 @@ def test_the_ring_says_which_key(system: System) -> None:
     assert (caught_up[0].address, caught_up[1]) == (system.address(NEW), [])
 
 
-def test_an_id_behind_a_slash_is_known(system: System) -> None:
-    """An ARN's last part names the key without a question to the device."""
+def test_bare_id_of_an_arn_needs_no_lookup(system: System) -> None:
+    """The id in an ARN is recognised without asking the device."""
     arn = f"arn:aws:kms:eu-central-1:111122223333:key/{OTHER}"
     system.directory.devices[arn] = system.directory.devices[OTHER]
     made_active(system.store, key_at(system.address(OTHER), key_id=arn))
     system.directory.devices.pop(OTHER)
 
-    assert _enrolment(system).settle(OTHER, None)[1] == []
+    assert _startup_key(system).open(OTHER, None)[1] == []
 
 
 @pytest.mark.parametrize("name", [OTHER, "nowhere"])
-def test_a_key_that_the_ring_does_not_know(system: System, name: str) -> None:
-    """Changing the setting by hand is no rotation, whatever keys there are."""
+def test_configured_key_outside_the_ring_is_refused(system: System, name: str) -> None:
+    """A changed setting does not rotate the key, whether or not the key exists."""
     assert _refusal(system, name) == "key-not-in-ring"
     assert system.store.active_key() == system.old
 
 
 @pytest.mark.parametrize("state", ["pending", "awaiting funds", "rejected"])
-def test_a_key_that_was_not_active_before_the_backup(
-    system: System, state: str
-) -> None:
-    """A ledger from before a rotation is told from one behind it, though it has the new
-    key as one that was about to be active (R24)."""
+def test_key_activated_after_the_backup_is_refused(system: System, state: str) -> None:
+    """R24: a ledger restored from before a rotation refuses the new key, which is
+    pending or rejected there."""
     new = key_at(system.address(NEW), key_id=NEW)
     pending = system.store.begin_rotation(new, system.clock())
     if state == "awaiting funds":
@@ -156,47 +155,47 @@ def test_a_key_that_was_not_active_before_the_backup(
 
     assert _refusal(system, NEW) == "key-not-in-ring"
     assert _refusal(system, OLD, new.address) == "key-not-in-ring"
-    assert _enrolment(system).settle(OLD, system.address(OLD))[1] == []
+    assert _startup_key(system).open(OLD, system.address(OLD))[1] == []
 
 
-def test_an_address_that_the_ring_does_not_know(system: System) -> None:
-    """WALLET_ADDRESS must be one of the ring's, too."""
+def test_address_outside_the_ring_is_refused(system: System) -> None:
+    """WALLET_ADDRESS must be the address of a key that is or was active."""
     assert _refusal(system, OLD, UNKNOWN) == "key-not-in-ring"
 
 
-def test_a_ring_of_another_backend(system: System) -> None:
-    """A ledger of another device is not signed for with this one."""
+def test_ring_of_another_backend_is_refused(system: System) -> None:
+    """A process does not start with a ledger whose active key is in another backend."""
     elsewhere = replace(key_at(UNKNOWN, key_id="01"), backend="pkcs11")
     made_active(system.store, elsewhere)
 
     assert _refusal(system, OLD) == "key-backend-mismatch"
 
 
-def test_an_active_key_that_does_not_sign(system: System) -> None:
-    """No process starts whose active key does not prove itself."""
+def test_active_key_must_sign(system: System) -> None:
+    """A process does not start if the active key fails its self-test."""
     system.directory.failure = KeyUnusableError("DisabledException")
 
     assert _refusal(system, OLD) == "key-unusable"
 
 
-def test_another_process_was_first(system: System) -> None:
-    """Of two that enrol different keys at once, the second signs with the first's."""
+def test_concurrent_enrolments_have_one_winner(system: System) -> None:
+    """Of two concurrent enrolments, the second process uses the first's key."""
     late = altered(system.store, active_key=lambda: None)
 
-    signer, warnings = _enrolment(system, late).settle(OLD, None)
+    signer, warnings = _startup_key(system, late).open(OLD, None)
     assert (signer.key_id, warnings) == (KeyId(OLD), [])
     with pytest.raises(ConfigurationError):
-        _enrolment(system, late).settle(NEW, None)
+        _startup_key(system, late).open(NEW, None)
 
 
-def test_a_ledger_that_does_not_answer(system: System) -> None:
-    """Without the ring nobody knows which key to sign with."""
+def test_unavailable_ledger_is_an_error(system: System) -> None:
+    """Without the ring, a process cannot know which key to sign with."""
 
     def unavailable() -> None:
         raise StoreUnavailableError("the database does not answer")
 
     with pytest.raises(StoreUnavailableError):
-        _enrolment(system, altered(system.store, active_key=unavailable)).settle(
+        _startup_key(system, altered(system.store, active_key=unavailable)).open(
             OLD, None
         )
 
@@ -205,8 +204,8 @@ REPLICA = "arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd"
 ELSEWHERE = REPLICA.replace("eu-central-1", "eu-west-1")
 
 
-def _relocated(system: System, name: str, place: str) -> None:
-    """Rotate to the key that is called *name*, and pin it to *place*."""
+def _fail_over(system: System, name: str, place: str) -> None:
+    """Rotate to the key *name*, and fail it over to *place*."""
     system.directory.devices[place] = system.directory.devices[name]
     active = made_active(system.store, key_at(system.address(name), key_id=name))
     record = Record.of({"event": "key-relocated"}, system.clock())
@@ -214,53 +213,53 @@ def _relocated(system: System, name: str, place: str) -> None:
 
 
 @pytest.mark.parametrize("name", [REPLICA, REPLICA.rpartition("/")[2]])
-def test_a_key_that_was_relocated(system: System, name: str) -> None:
-    """K18: the configuration of another region is no reason not to start."""
-    _relocated(system, NEW, ELSEWHERE)
-    signer, warnings = _enrolment(system).settle(name, system.address(NEW))
+def test_configuration_of_another_region_is_accepted(system: System, name: str) -> None:
+    """K18: after a failover, a process starts with the ARN of the old region."""
+    _fail_over(system, NEW, ELSEWHERE)
+    signer, warnings = _startup_key(system).open(name, system.address(NEW))
 
     assert signer.key_id == ELSEWHERE
-    told = ["relocated" in warning for warning in warnings]
-    assert told == ([True] if name == REPLICA else [])
+    warned = ["failed over" in warning for warning in warnings]
+    assert warned == ([True] if name == REPLICA else [])
 
 
 @pytest.mark.parametrize("error", [BackendUnavailableError, BackendThrottledError])
-def test_an_alias_that_cannot_be_looked_up(
+def test_alias_lookup_that_fails_is_reported(
     system: System, error: type[BackendError]
 ) -> None:
-    """K18: while its region is down, the refusal says so, and not that keys differ."""
+    """K18: while its region is down, the refusal reports that, not another key."""
 
     def resolve(name: str) -> KeyId:
         raise error("KMS does not answer")
 
     system.directory.resolve = resolve  # type: ignore[method-assign]
     with pytest.raises(ConfigurationError) as refused:
-        _enrolment(system).settle("alias/wallet", None)
+        _startup_key(system).open("alias/wallet", None)
 
     (refusal,) = refused.value.refusals
     assert refusal.code == "kms-signing-error"
-    assert "an ARN needs no look" in str(refusal)
+    assert "needs no lookup" in str(refusal)
 
 
-def test_an_alias_of_a_key_that_was_relocated(system: System) -> None:
-    """An alias that still means the old place is as good as its ARN."""
-    _relocated(system, NEW, ELSEWHERE)
+def test_alias_of_the_old_region_is_accepted(system: System) -> None:
+    """An alias of the key in its old region is as good as the ARN."""
+    _fail_over(system, NEW, ELSEWHERE)
     system.directory.devices[REPLICA] = system.directory.devices[NEW]
     system.directory.aliases["alias/wallet"] = REPLICA
-    signer, warnings = _enrolment(system).settle("alias/wallet", None)
+    signer, warnings = _startup_key(system).open("alias/wallet", None)
 
     assert (signer.key_id, warnings) == (ELSEWHERE, [])
 
 
-def test_the_same_id_of_one_region_is_another_key(system: System) -> None:
-    """Ids of single-Region keys say nothing of other regions: refused."""
-    _relocated(system, NEW, ELSEWHERE.replace("mrk-", ""))
+def test_same_single_region_id_is_another_key(system: System) -> None:
+    """The same id of a single-Region key in another region is another key: refused."""
+    _fail_over(system, NEW, ELSEWHERE.replace("mrk-", ""))
 
     assert _refusal(system, REPLICA.replace("mrk-", "")) == "key-not-in-ring"
 
 
-def test_a_rotation_while_a_process_starts(system: System) -> None:
-    """A process that finds its key rotated away looks again, and starts."""
+def test_rotation_during_start_up(system: System) -> None:
+    """A process whose key is rotated away while it starts tries again."""
     new = key_at(system.address(NEW), key_id=NEW)
     asked: list[Key | None] = []
 
@@ -271,14 +270,14 @@ def test_a_rotation_while_a_process_starts(system: System) -> None:
         return asked[-1]
 
     ledger = altered(system.store, active_key=active_key)
-    signer, _ = _enrolment(system, ledger).settle(NEW, None)
+    signer, _ = _startup_key(system, ledger).open(NEW, None)
 
     assert signer.key_id == NEW
     assert len(asked) == 2
 
 
-def test_rotations_again_and_again(system: System) -> None:
-    """A ring that changes before each of three tries is told as the ledger's matter."""
+def test_ring_that_keeps_changing_stops_start_up(system: System) -> None:
+    """After three rotations during three tries, the process reports `key-rotated`."""
 
     def active_key() -> Key | None:
         found = system.store.active_key()
@@ -288,5 +287,5 @@ def test_rotations_again_and_again(system: System) -> None:
         return found
 
     ledger = altered(system.store, active_key=active_key)
-    with pytest.raises(KeyRotatedError, match="faster"):
-        _enrolment(system, ledger).settle(NEW, None)
+    with pytest.raises(KeyRotatedError, match="during every self-test"):
+        _startup_key(system, ledger).open(NEW, None)

@@ -9,7 +9,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
-from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.errors import (
@@ -48,8 +47,10 @@ class System:
     def admin(self, store: Any = None) -> NonceAdmin:
         """Return the ``NonceAdmin`` of a command that starts now."""
         audit = AuditLog(SILENCE, journal=self.store)
-        minutes = AdminAudit(audit, Alerts(), Operation.ADMINISTRATION)
-        return NonceAdmin(store or self.store, self.chains, minutes, self.world.clock)
+        admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+        return NonceAdmin(
+            store or self.store, self.chains, admin_audit, self.world.clock
+        )
 
     def use_key_elsewhere(self, foreign: int, blocks: int = 2) -> None:
         """Pay once, use that many nonces elsewhere, and add blocks."""
@@ -153,10 +154,10 @@ def test_a_failed_pause_is_audited(system: System) -> None:
 def test_nothing_changes_without_an_audit_record(system: System) -> None:
     """If the intent cannot be written, the network continues, and the log says so."""
     journal = altered(system.store, append=_unavailable)
-    minutes = AdminAudit(
-        AuditLog(SILENCE, journal=journal), Alerts(), Operation.ADMINISTRATION
+    admin_audit = AdminAudit(
+        AuditLog(SILENCE, journal=journal), Operation.ADMINISTRATION
     )
-    admin = NonceAdmin(system.store, system.chains, minutes, system.world.clock)
+    admin = NonceAdmin(system.store, system.chains, admin_audit, system.world.clock)
     with capture_logs() as logs, pytest.raises(StoreUnavailableError):
         admin.pause("local", ALICE)
 

@@ -175,7 +175,7 @@ def test_open_refunds_prevent_a_sweep(world: World, left: Left) -> None:
     """They need the coin; the error names one of them."""
     rolled_back(world)
     refund = world.step(world.accepted())
-    made_active(world.store, world.ring.look()[1])
+    made_active(world.store, world.ring.refresh()[1])
 
     with pytest.raises(ConflictError, match=refund.id):
         sweeper(world).plan(world.signer.address)

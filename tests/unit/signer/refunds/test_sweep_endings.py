@@ -199,7 +199,7 @@ def test_a_rotation_before_signing_is_noticed(world: World, left: Left) -> None:
 def test_a_sweep_of_a_blocked_key_ends(world: World, left: Left) -> None:
     """O8: an unsigned sweep is not repeated without end; a new one is refused."""
     (queued,) = swept(world)
-    key = world.ring.look()[1]
+    key = world.ring.refresh()[1]
     at = world.clock()
     world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
     ended = _worked(world, queued)
@@ -213,7 +213,7 @@ def test_a_sweep_that_a_blocked_key_reserved_ends(world: World, left: Left) -> N
     """O8: it loses its nonce with its key, and nothing waits for it."""
     (row,) = swept(world)
     world.step(row)
-    key = world.ring.look()[1]
+    key = world.ring.refresh()[1]
     at = world.clock()
     world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
     ended = _worked(world, row)
@@ -227,7 +227,7 @@ def test_a_sweep_that_a_blocked_key_broadcast_continues(
     """O8: it pays the active key, and is broadcast again until it is mined."""
     (row,) = swept(world)
     world.step(row, times=3)
-    key = world.ring.look()[1]
+    key = world.ring.refresh()[1]
     at = world.clock()
     world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
     ended = _worked(world, row)
@@ -238,7 +238,7 @@ def test_a_sweep_that_a_blocked_key_broadcast_continues(
 def test_a_rotation_under_way_ends_no_sweep(world: World, left: Left) -> None:
     """While the former key is pending its sweep waits."""
     (row,) = swept(world)
-    key = world.ring.look()[1]
+    key = world.ring.refresh()[1]
     pending = world.store.begin_rotation(key, world.clock())
     with pytest.raises(KeyUnusableError):
         world.step(row)

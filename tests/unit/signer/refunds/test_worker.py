@@ -499,7 +499,7 @@ def test_an_unreadable_ring_does_not_stop_the_pass(world: World) -> None:
         raise StoreUnavailableError("gone")
 
     worker = _worker(world)
-    worker._ring = altered(world.ring, look=gone)
+    worker._ring = altered(world.ring, refresh=gone)
     with capture_logs() as logs:
         worker.work()
 
@@ -518,7 +518,7 @@ def test_refunds_are_postponed_when_the_ring_becomes_unreadable(world: World) ->
         raise StoreUnavailableError("gone")
 
     worker = _worker(world)
-    worker._ring = altered(world.ring, known=gone)
+    worker._ring = altered(world.ring, cached_keys=gone)
     worker.work()
 
     assert [world.stored(refund).blocked_by for refund in refunds] == [

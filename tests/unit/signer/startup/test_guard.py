@@ -1,4 +1,4 @@
-"""The start-up guard refuses every unsafe start, by name, and is not talked round."""
+"""The start-up guard refuses every unsafe configuration, with a code for each."""
 
 import ast
 import re
@@ -37,7 +37,7 @@ from signer.startup.guard import (
     check_chain,
     check_journal,
     check_settings,
-    prove_key,
+    self_test_key,
 )
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.devices import (
@@ -76,7 +76,7 @@ def _network(*urls: str) -> Network:
 NETWORKS = {"base": _network("https://node.example/KEY")}
 
 
-def _judge(
+def _check(
     environ: Mapping[str, str], networks: Mapping[str, Network] = NETWORKS
 ) -> tuple[list[str], list[str]]:
     """Return the codes of the refusals, and the warnings."""
@@ -86,12 +86,12 @@ def _judge(
         return [refusal.code for refusal in e.refusals], []
 
 
-def test_production_as_it_should_be_starts_without_a_warning() -> None:
-    """KMS, PostgreSQL, https and nothing else: no refusal, no warning."""
-    assert _judge(PRODUCTION) == ([], [])
+def test_safe_production_starts_without_a_warning() -> None:
+    """KMS, PostgreSQL and https cause no refusal and no warning."""
+    assert _check(PRODUCTION) == ([], [])
 
 
-def test_the_exit_status_is_that_of_a_configuration_error() -> None:
+def test_exit_status_is_ex_config() -> None:
     """EX_CONFIG tells supervisors that restarting will not help."""
     assert EXIT_STATUS == 78
 
@@ -153,7 +153,7 @@ def test_the_table_of_keys_in_every_combination() -> None:
             *["audit-key-missing"] * production,
         ]
 
-        refusals, warnings = _judge(environ)
+        refusals, warnings = _check(environ)
 
         assert refusals == expected, environ
         if not expected:
@@ -194,52 +194,52 @@ UNSAFE = [
 def test_production_refuses(
     app_env: str | None, code: str, unsafe: dict[str, str]
 ) -> None:
-    """Each danger is refused by its own code, under every name of production (P15)."""
+    """P15: each danger has its own code, for every spelling of production."""
     environ = {**PRODUCTION, **unsafe, "APP_ENV": app_env or ""}
     if app_env is None:
         del environ["APP_ENV"]
 
-    assert _judge(environ) == ([code], [])
+    assert _check(environ) == ([code], [])
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
-def test_many_nodes_share_postgresql(scheme: str) -> None:
-    """Under every name that the ledger takes for it."""
+def test_several_nodes_may_share_postgresql(scheme: str) -> None:
+    """Every PostgreSQL URL scheme is accepted."""
     environ = {"NODE_COUNT": "2", "DATABASE_URL": f"{scheme}://h/d"}
 
-    assert _judge({**PRODUCTION, **environ}) == ([], [])
+    assert _check({**PRODUCTION, **environ}) == ([], [])
 
 
 @pytest.mark.parametrize(("code", "unsafe"), UNSAFE)
 @pytest.mark.parametrize("app_env", ["development", "test", " TEST "])
-def test_elsewhere_it_starts(app_env: str, code: str, unsafe: dict[str, str]) -> None:
-    """What production refuses is allowed where no money is at stake."""
-    assert _judge({**PRODUCTION, **unsafe, "APP_ENV": app_env})[0] == []
+def test_development_allows_what_production_refuses(
+    app_env: str, code: str, unsafe: dict[str, str]
+) -> None:
+    """Outside production the same settings are accepted."""
+    assert _check({**PRODUCTION, **unsafe, "APP_ENV": app_env})[0] == []
 
 
 @pytest.mark.parametrize(("code", "unsafe"), UNSAFE)
 @pytest.mark.parametrize("empty", ["", "  ", "\t\n"])
-def test_an_empty_variable_is_an_unset_one(
+def test_empty_variable_counts_as_unset(
     code: str, unsafe: dict[str, str], empty: str
 ) -> None:
-    """Emptying the variable cures the refusal."""
+    """Setting the variable to an empty value ends the refusal."""
     cured = {name: empty for name in unsafe if name != "DATABASE_URL"}
 
-    assert _judge({**PRODUCTION, **unsafe, **cured})[0] == []
+    assert _check({**PRODUCTION, **unsafe, **cured})[0] == []
 
 
 @pytest.mark.parametrize("empty", [None, "", "  ", "\t\n"])
 @pytest.mark.parametrize("app_env", [None, "", "production", "PRODUCTION ", "x"])
-def test_production_needs_a_key_for_the_audit(
-    app_env: str | None, empty: str | None
-) -> None:
-    """A log without signed checkpoints may lose its end without anybody noticing."""
+def test_production_needs_an_audit_key(app_env: str | None, empty: str | None) -> None:
+    """Without signed checkpoints, a truncated log would look complete."""
     given = {"AUDIT_SIGNING_KEY_FILE": empty, "APP_ENV": app_env}
     environ = {
         name: value for name, value in (PRODUCTION | given).items() if value is not None
     }
 
-    assert _judge(environ) == (["audit-key-missing"], [])
+    assert _check(environ) == (["audit-key-missing"], [])
 
 
 # What every variable may hold, and whether production refuses it.  The codes stand in
@@ -331,8 +331,8 @@ def test_every_pair_of_variables_in_every_spelling(one: str, other: str) -> None
     for first, second in product(SPELLINGS[one][1], SPELLINGS[other][1]):
         environ, refused = _spelt({one: first, other: second})
 
-        assert _judge(environ)[0] == refused, environ
-        assert _judge({**environ, "APP_ENV": "test"})[0] == [], environ
+        assert _check(environ)[0] == refused, environ
+        assert _check({**environ, "APP_ENV": "test"})[0] == [], environ
 
 
 @given(
@@ -345,13 +345,13 @@ def test_every_pair_of_variables_in_every_spelling(one: str, other: str) -> None
     app_env=st.sampled_from(list(APP_ENVS)),
 )
 @settings(max_examples=300)
-def test_the_whole_table_at_once(
+def test_combinations_report_every_refusal(
     values: dict[str, str | None], app_env: str | None
 ) -> None:
-    """Any row of the table is refused for all that is wrong with it, in its order."""
+    """Every combination reports all of its refusals, in the order of the table."""
     environ, refused = _spelt({**values, "APP_ENV": app_env})
 
-    assert _judge(environ)[0] == (refused if APP_ENVS[app_env] else [])
+    assert _check(environ)[0] == (refused if APP_ENVS[app_env] else [])
 
 
 @pytest.mark.parametrize(
@@ -370,16 +370,18 @@ def test_the_whole_table_at_once(
         (["http://[bad"], True),
     ],
 )
-def test_production_speaks_https_only(urls: list[str], refused: bool) -> None:
-    """One plain URL of one network is enough to refuse, and it is not shown."""
+def test_production_needs_https_for_every_rpc_url(
+    urls: list[str], refused: bool
+) -> None:
+    """One http URL is enough for a refusal, which does not show it."""
     networks = {**NETWORKS, "other": _network(*urls)}
 
-    assert _judge(PRODUCTION, networks)[0] == ["rpc-insecure"] * refused
-    assert _judge({**PRODUCTION, "APP_ENV": "test"}, networks)[0] == []
+    assert _check(PRODUCTION, networks)[0] == ["rpc-insecure"] * refused
+    assert _check({**PRODUCTION, "APP_ENV": "test"}, networks)[0] == []
 
 
-def test_everything_wrong_is_said_at_once() -> None:
-    """The seven of P15, and more: a line each, none hides another, no value shown."""
+def test_all_refusals_are_reported_together() -> None:
+    """P15: the seven refusals and more are reported together, without values."""
     environ = {
         RAW_KEY: "0x11",
         "PKCS11_MODULE": "/canary/libsofthsm2.so",
@@ -427,17 +429,17 @@ def test_everything_wrong_is_said_at_once() -> None:
         {**PRODUCTION, "APP_ENV": "test", "AWS_ENDPOINT_URL": "http://h"},
     ],
 )
-def test_a_key_that_is_not_in_kms_is_warned_about(environ: dict[str, str]) -> None:
-    """SoftHSM and emulators are good enough for a laptop, and say so."""
-    _, warnings = _judge(environ)
+def test_key_outside_kms_causes_a_warning(environ: dict[str, str]) -> None:
+    """SoftHSM and emulators are accepted in development, with a warning."""
+    _, warnings = _check(environ)
 
     assert len(warnings) == 1
     assert "NOT SAFE FOR PRODUCTION" in warnings[0]
 
 
-def test_a_raw_key_on_a_laptop_is_told_the_way_into_the_token() -> None:
-    """The warning has the command that imports it."""
-    _, warnings = _judge({"APP_ENV": "development", RAW_KEY: "0x11"})
+def test_raw_key_warning_names_the_import_command() -> None:
+    """The warning contains the command that imports the key."""
+    _, warnings = _check({"APP_ENV": "development", RAW_KEY: "0x11"})
 
     assert "hotwallet softhsm import" in warnings[1]
     assert "0x11" not in str(warnings)
@@ -451,11 +453,11 @@ def _opens(device: Device) -> Signer:
     return signer_over(device)
 
 
-def test_a_key_that_signs_is_proved() -> None:
-    """The signer comes back, after one real signature."""
+def test_key_that_signs_passes_the_self_test() -> None:
+    """The signer is returned after one test signature."""
     device = honest(KEY)
 
-    signer = prove_key(KMS, lambda: _opens(device))
+    signer = self_test_key(KMS, lambda: _opens(device))
 
     assert signer.public_key.uncompressed == point(KEY)
     assert device.calls == 1
@@ -472,7 +474,7 @@ def test_a_key_that_signs_is_proved() -> None:
     ],
 )
 @pytest.mark.parametrize("when", ["opening", "signing"])
-def test_a_key_that_does_not_sign_is_refused(
+def test_key_that_does_not_sign_is_refused(
     settings: Settings, kind: str, error: Exception, code: str, when: str
 ) -> None:
     """A missing key is not configured; every other failure is a signing error."""
@@ -483,30 +485,30 @@ def test_a_key_that_does_not_sign_is_refused(
         return _opens(planted(point(KEY), error))
 
     with pytest.raises(ConfigurationError) as caught:
-        prove_key(settings, open_signer)
+        self_test_key(settings, open_signer)
 
     (refusal,) = caught.value.refusals
     assert refusal.code == f"{kind}-{code}"
     assert str(error) in refusal.message
 
 
-def test_a_key_that_signs_something_else_is_refused() -> None:
-    """The self test recovers, so that a device at fault does not serve."""
+def test_wrong_signature_fails_the_self_test() -> None:
+    """The self-test verifies the signature, so that a faulty device is refused."""
     other = coincurve.PrivateKey.from_int(5)
     liar = Device(point(KEY), lambda digest: other.sign(digest, hasher=None))
 
     with pytest.raises(ConfigurationError, match="kms-signing-error"):
-        prove_key(KMS, lambda: _opens(liar))
+        self_test_key(KMS, lambda: _opens(liar))
 
 
-def test_a_bug_is_not_a_refusal() -> None:
-    """What is not ours goes through, with its traceback."""
+def test_unexpected_exception_is_not_a_refusal() -> None:
+    """An exception that is not ours propagates with its traceback."""
 
     def open_signer() -> Signer:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        prove_key(KMS, open_signer)
+        self_test_key(KMS, open_signer)
 
 
 LOCAL = _network("http://127.0.0.1:8545")
@@ -524,13 +526,13 @@ def _chain_refusals(chain: ScriptedChain, network: Network = LOCAL) -> list[str]
     return []
 
 
-def test_the_right_chain_with_its_tokens() -> None:
+def test_correct_chain_and_tokens_are_accepted() -> None:
     """Chain id, code and decimals are as configured."""
     assert _chain_refusals(ScriptedChain()) == []
 
 
-def test_another_chain() -> None:
-    """A node on another chain is refused before anything else is asked (T5)."""
+def test_node_on_another_chain_is_refused() -> None:
+    """T5: the chain id is checked before anything else."""
     chain = ScriptedChain()
     network = LOCAL.model_copy(update={"chain_id": 1})
 
@@ -538,7 +540,7 @@ def test_another_chain() -> None:
     assert chain.calls.keys() == {"chain_id"}
 
 
-def test_a_token_without_code() -> None:
+def test_token_without_code_is_refused() -> None:
     """Each token whose address has no contract is refused."""
     stranger = LOCAL.tokens["TUSD"].model_copy(
         update={"address": "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"}
@@ -557,8 +559,8 @@ def test_a_token_without_code() -> None:
         b"",
     ],
 )
-def test_a_token_with_other_decimals(answer: bytes) -> None:
-    """Whoever is a digit off pays ten times too much."""
+def test_token_with_other_decimals_is_refused(answer: bytes) -> None:
+    """One decimal too few or too many is a factor of ten."""
 
     class Other(ScriptedChain):
         def call(self, call: Call) -> bytes:
@@ -568,8 +570,8 @@ def test_a_token_with_other_decimals(answer: bytes) -> None:
     assert _chain_refusals(Other()) == ["chain-misconfigured"]
 
 
-def test_a_contract_that_answers_nothing_has_not_zero_decimals() -> None:
-    """An empty answer is no number."""
+def test_empty_answer_is_not_zero_decimals() -> None:
+    """An empty answer is not a number."""
 
     class Silent(ScriptedChain):
         def call(self, call: Call) -> bytes:
@@ -581,8 +583,8 @@ def test_a_contract_that_answers_nothing_has_not_zero_decimals() -> None:
     assert _chain_refusals(Silent(), network) == ["chain-misconfigured"]
 
 
-def test_a_contract_that_is_no_token() -> None:
-    """One that reverts when it is asked for its decimals is misconfigured."""
+def test_contract_without_decimals_is_refused() -> None:
+    """A contract whose decimals() reverts is misconfigured."""
     chain = ScriptedChain()
     chain.fail("call", ExecutionRevertedError("no such function"))
 
@@ -590,8 +592,8 @@ def test_a_contract_that_is_no_token() -> None:
 
 
 @pytest.mark.parametrize("method", ["chain_id", "has_code", "call"])
-def test_a_node_that_does_not_answer(method: str) -> None:
-    """An unknown chain may be the wrong one."""
+def test_unavailable_node_is_refused(method: str) -> None:
+    """A chain that cannot be checked may be the wrong one."""
     chain = ScriptedChain()
     chain.fail(method, ChainUnavailableError("no node answered"))
 
@@ -612,16 +614,16 @@ def _der(key: Any) -> bytes:
 
 
 @pytest.mark.parametrize("kind", AUDITS)
-def test_a_key_for_the_audit_alone(kind: str) -> None:
-    """Whatever kind it is, a key of its own is what the audit needs."""
+def test_separate_audit_key_is_accepted(kind: str) -> None:
+    """A separate key of any kind is accepted."""
     others = [_der(key) for name, key in AUDITS.items() if name != kind]
 
     check_audit_key(_der(AUDITS[kind]), others, _der(WALLET))
 
 
 @pytest.mark.parametrize("kind", AUDITS)
-def test_the_audit_does_not_share_the_key_of_tokens(kind: str) -> None:
-    """Who mints tokens must not vouch for the log (A7): wherever in the set it is."""
+def test_audit_key_must_not_verify_tokens(kind: str) -> None:
+    """A7: token issuers must not be able to sign the log; every key counts."""
     tokens = [_der(key) for key in AUDITS.values()]
 
     with pytest.raises(ConfigurationError) as caught:
@@ -630,8 +632,8 @@ def test_the_audit_does_not_share_the_key_of_tokens(kind: str) -> None:
     assert [refusal.code for refusal in caught.value.refusals] == ["audit-key-shared"]
 
 
-def test_the_audit_does_not_share_the_wallets_key() -> None:
-    """Who pays must not vouch for the log (A7), however the key is written down."""
+def test_audit_key_must_not_be_the_wallets() -> None:
+    """A7: the wallet must not be able to sign the log, in any encoding of its key."""
     # A compressed point is the same key in fewer bytes: RFC 5480, section 2.2.
     point = WALLET.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
     algorithm = _der(WALLET)[2:20]
@@ -643,8 +645,8 @@ def test_the_audit_does_not_share_the_wallets_key() -> None:
             check_audit_key(spki, [], _der(WALLET))
 
 
-def test_both_keys_that_are_shared_are_named() -> None:
-    """A line for each of the two."""
+def test_both_shared_keys_are_reported() -> None:
+    """There is one refusal for each of the two."""
     with pytest.raises(ConfigurationError) as caught:
         check_audit_key(_der(WALLET), [_der(WALLET)], _der(WALLET))
 
@@ -655,7 +657,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 def _codes_in_the_code() -> set[str]:
-    """Return every code that a refusal is made with, wherever it is made."""
+    """Return every refusal code in the source."""
     found: set[str] = set()
     for room in ("signer", "backends", "api", "softhsm"):
         for path in (ROOT / room).rglob("*.py"):
@@ -690,8 +692,8 @@ MORE_CODES = {
 
 
 @pytest.mark.parametrize("code", sorted(_codes_in_the_code() | MORE_CODES))
-def test_every_code_has_its_cure(code: str) -> None:
-    """Whoever is refused finds the code in the guide, with what to do about it."""
+def test_every_refusal_code_is_documented(code: str) -> None:
+    """docs/reference/guard.md says for each code what to do."""
     guide = (ROOT / "docs" / "reference" / "guard.md").read_text(encoding="utf-8")
     rows = [line for line in guide.splitlines() if line.startswith("| ")]
 
@@ -699,20 +701,20 @@ def test_every_code_has_its_cure(code: str) -> None:
     assert all(len(cell.strip(" |")) > 5 for cell in row.split(" | "))
 
 
-def test_the_codes_are_found() -> None:
-    """The test above reads the code as it is written."""
+def test_refusal_codes_are_found_in_the_source() -> None:
+    """The previous test finds the codes in the source."""
     assert {code for code, _ in UNSAFE} <= _codes_in_the_code()
 
 
 class _Role:
-    """A journal that says what its role may do, or that it does not answer."""
+    """A journal whose database role has the given privileges, or does not answer."""
 
     def __init__(self, *found: str, fails: bool = False) -> None:
         self._found = found
         self._fails = fails
 
     def liberties(self) -> Sequence[str]:
-        """Return what was given."""
+        """Return the given privileges."""
         if self._fails:
             raise StoreError("it does not answer")
         return self._found
@@ -726,8 +728,10 @@ class _Role:
         (_Role(fails=True), ["database-not-ready"]),
     ],
 )
-def test_production_cannot_change_its_audit(role: _Role, codes: list[str]) -> None:
-    """A role that could is refused, and named; nobody asks for it elsewhere."""
+def test_production_role_must_not_change_the_audit(
+    role: _Role, codes: list[str]
+) -> None:
+    """A role that could is refused by name; other environments are not checked."""
     journal = cast("Journal", role)
     check_journal(Settings.from_env({"APP_ENV": "test"}), journal)
     refusals: Sequence[Refusal] = ()

@@ -1,4 +1,4 @@
-"""However the service is started, what is unsafe ends it with 78, a line for each."""
+"""Every command refuses an unsafe configuration with exit status 78."""
 
 import os
 import subprocess
@@ -98,8 +98,10 @@ def _started(
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_unsafe_does_not_start(case: str, command: str, tmp_path: Path) -> None:
-    """Status 78, each refusal on a line of its own, no value and no traceback shown."""
+def test_unsafe_configuration_does_not_start(
+    case: str, command: str, tmp_path: Path
+) -> None:
+    """Status 78 and one line per refusal, without values and without a traceback."""
     environ, expected = CASES[case]
 
     finished = _started(command, environ, tmp_path)
@@ -114,8 +116,8 @@ def test_what_is_unsafe_does_not_start(case: str, command: str, tmp_path: Path) 
     assert "Booting worker" not in finished.stdout
 
 
-def test_all_say_the_same(tmp_path: Path) -> None:
-    """Nobody who is refused by one command gets in by another."""
+def test_all_commands_report_the_same_refusals(tmp_path: Path) -> None:
+    """A configuration that one command refuses is refused by every other."""
     environ = SEVEN | {"BIND": "0.0.0.0:0", "TRUSTED_PROXIES": ""}
     serving = [
         _started(command, environ, tmp_path).stderr

@@ -1,4 +1,4 @@
-"""The guard lets nobody be reached who would stand there without a proxy."""
+"""The guard refuses a service that is reachable without a trusted proxy."""
 
 import re
 from collections.abc import Mapping
@@ -93,8 +93,8 @@ def test_what_can_be_reached_is_behind_a_proxy(
         assert _refused(environ) == (expected if production else []), given
 
 
-def test_the_containers_start_as_they_are_shipped() -> None:
-    """The image listens beyond itself, and compose names its proxy: by one address."""
+def test_shipped_containers_are_accepted() -> None:
+    """The image listens beyond its host, and compose names its proxy's address."""
     docker = Path(__file__).parents[4] / "docker"
     image = (docker / "Dockerfile").read_text(encoding="utf-8")
     compose = (docker / "compose.yaml").read_text(encoding="utf-8")
@@ -122,8 +122,8 @@ def test_the_containers_start_as_they_are_shipped() -> None:
     assert re.findall(r"listen (\d+) ", nginx) == re.findall(r'"\d+:(\d+)"', compose)
 
 
-def test_who_does_not_serve_needs_no_proxy() -> None:
-    """A worker has the image's BIND, and opens no socket."""
+def test_worker_needs_no_proxy() -> None:
+    """A worker has the image's BIND but opens no socket."""
     settings = Settings.from_env({**PRODUCTION, "BIND": "0.0.0.0:8080"})
 
     assert check_settings(settings, {}, serving=False) == []

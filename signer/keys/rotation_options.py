@@ -1,0 +1,77 @@
+"""The options and the result of a key rotation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from signer.addresses import redact_address
+from signer.errors import HotWalletError, NewKeyUnhealthyError
+from signer.keys.admin_audit import Facts
+from signer.keys.balances import AddressBalance
+from signer.model.key import Key
+
+
+AWAITING_FUNDS = "awaiting-funds"
+WOULD_AWAIT_FUNDS = "would-await-funds"
+
+ALREADY = "the key was already active"
+
+_NEW_ADDRESS = (
+    "the address has changed: inform everyone who funds or monitors the wallet"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RotationOptions:
+    """
+    Options of a rotation.
+
+    ``dry_run`` self-tests the new key and changes nothing.  ``compromised`` blocks the
+    old key, which then signs nothing at all; without it, the old key finishes what it
+    began.  ``active_address`` is the address of the key to replace: if another key is
+    active, the rotation is refused.  ``will_retry`` means that the caller retries a
+    refusal that may be temporary, so that such a refusal raises no alert.
+    """
+
+    dry_run: bool = False
+    compromised: bool = False
+    active_address: str | None = None
+    will_retry: bool = False
+
+    def facts(self) -> Facts:
+        """Return the options as fields of an audit record."""
+        facts: Facts = {"rehearsal": self.dry_run, "compromised": self.compromised}
+        if self.active_address is not None:
+            facts["active_address"] = redact_address(self.active_address)
+        return facts
+
+    def should_alert(self, error: HotWalletError) -> bool:
+        """Return whether a refusal with *error* raises an alert."""
+        if self.dry_run or not isinstance(error, NewKeyUnhealthyError):
+            return False
+        return not (self.will_retry and error.may_pass)
+
+
+@dataclass(frozen=True, slots=True)
+class RotationResult:
+    """
+    The outcome of a rotation.
+
+    ``status`` is ``rotated`` or ``awaiting-funds``, and for a dry run ``would-rotate``
+    or ``would-await-funds``.  ``stranded`` has the ids of open refunds that a revoked
+    key has signed: they may still be mined, so a person must check them.
+    """
+
+    status: str
+    key: Key
+    previous: Key | None
+    holdings: Sequence[AddressBalance]
+    warnings: Sequence[str]
+    stranded: Sequence[str] = ()
+
+
+def build_result(
+    status: str, key: Key, previous: Key | None, holdings: Sequence[AddressBalance]
+) -> RotationResult:
+    """Return the result that warns of the new address and of missing *holdings*."""
+    lacking = [warning for balance in holdings for warning in balance.warnings()]
+    return RotationResult(status, key, previous, holdings, (_NEW_ADDRESS, *lacking))
