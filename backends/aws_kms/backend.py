@@ -6,7 +6,6 @@ makes keys is another class, ``KMSAdministrator``, for another role.  How each K
 error reaches our tree, and the deadline, stand in ``docs/kms.md``.
 """
 
-import logging
 import os
 import re
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from signer.errors import (
     Refusal,
 )
 from signer.ports import DeviceSignature, KeyId
+from signer.redact import quiet_vendor_loggers
 
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def build_client(
         ConfigurationError: ``kms-not-configured``: no region, no such profile, or
             no URL.
     """
-    _keep_vendor_logs_out()
+    quiet_vendor_loggers("boto3", "botocore", "urllib3")
     deadline = Deadline(total=timeout_ms / 1000, attempts=max(1, max_retries))
     config = deadline.config(
         max_pool_connections=max_pool_connections,
@@ -90,17 +90,6 @@ def build_client(
     raise ConfigurationError(
         Refusal("kms-not-configured", f"no KMS client can be made ({problem})")
     )
-
-
-def _keep_vendor_logs_out() -> None:
-    """
-    Silence the AWS libraries, even when the root logger is set to DEBUG.
-
-    At DEBUG they write session tokens, ARNs and signatures, at INFO role names, and
-    at WARNING host names and the traceback of a refused ``AssumeRole``.
-    """
-    for name in ("boto3", "botocore", "urllib3"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class KMSBackend:
