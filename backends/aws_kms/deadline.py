@@ -11,15 +11,14 @@ Outside its reach stay name resolution and the fetching of credentials, which ha
 limits of their own (``resolv.conf``; ``AWS_METADATA_SERVICE_TIMEOUT``).
 """
 
-import http.client
-import io
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.config import Config  # type: ignore[import-untyped]
+
+from backends.http_client import bound_responses
 
 
 if TYPE_CHECKING:
@@ -131,51 +130,4 @@ def _bound_responses(client: "KMSClient") -> None:
     endpoint = getattr(client, "_endpoint", None)
     session = getattr(endpoint, "http_session", None)
     pools = getattr(session, "_pool_classes_by_scheme", {})
-    for scheme, pool in pools.items():
-        connection = type(
-            f"Bounded{pool.ConnectionCls.__name__}",
-            (pool.ConnectionCls,),
-            {"response_class": _BoundedResponse},
-        )
-        pools[scheme] = type(
-            f"Bounded{pool.__name__}", (pool,), {"ConnectionCls": connection}
-        )
-
-
-class _BoundedResponse(http.client.HTTPResponse):
-    """A response whose bytes share one read timeout, status line and body alike."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        timeout = sock.gettimeout()
-        if timeout is not None:
-            self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, timeout))
-
-
-class _BoundedReader(io.RawIOBase):
-    """Reads *raw*, the file of *sock*, for *timeout* seconds in all."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, timeout: float) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._timeout = timeout
-        self._end = 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Read what is there; raise ``TimeoutError`` when the time is up."""
-        now = time.monotonic()
-        if self._end:
-            if now >= self._end:
-                raise TimeoutError
-            self._sock.settimeout(self._end - now)
-        else:
-            # The first read, mostly the only one: the socket has its timeout.
-            self._end = now + self._timeout
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+    pools.update(bound_responses(pools))

@@ -16,7 +16,7 @@ from web3.exceptions import BlockNotFound, TransactionNotFound, Web3Exception
 from web3.types import RPCEndpoint, TxParams, Wei
 
 from backends.json_rpc import parsing as readings
-from backends.json_rpc.connection import ServerTroubleError
+from backends.json_rpc.connection import ServerError
 from backends.json_rpc.error_mapping import AlreadyKnownError
 from backends.json_rpc.node import MethodCall, Node
 from backends.json_rpc.parsing import Found, digest, integer
@@ -119,7 +119,7 @@ def fees(node: Web3) -> Fees:
     try:
         with cast("Node", node.provider).batch(_FEES):
             return _fees(node)
-    except ServerTroubleError:
+    except ServerError:
         # Some gateways say so of batches alone, and no refund is paid without fees.
         return _fees(node)
 
