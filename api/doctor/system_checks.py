@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from api.auth.jwt_verifier import JWTVerifier
+from api.bootstrap import open_token_keys
 from api.doctor.checks import Check, Finding
 from api.doctor.context import DoctorContext
 from api.doctor.key_checks import key_steps
@@ -105,7 +105,7 @@ def _proxy(patient: DoctorContext) -> Finding:
 
 
 def _tokens(patient: DoctorContext) -> Finding:
-    JWTVerifier.from_settings(patient.settings)
+    open_token_keys(patient.settings)
     return Finding(f"verified with {patient.settings.jwt_algorithm}")
 
 

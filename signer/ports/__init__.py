@@ -28,6 +28,7 @@ from signer.ports.key_backend import (
     KeyGenerator,
     KeyId,
 )
+from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Store
@@ -43,11 +44,13 @@ __all__ = [
     "Clock",
     "DeviceSignature",
     "Fees",
+    "FetchKeySet",
     "Journal",
     "KeyBackend",
     "KeyDirectory",
     "KeyGenerator",
     "KeyId",
+    "KeySetError",
     "KeyStore",
     "Ledger",
     "Log",

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from api.auth.jwks import RemoteKeys, open_keys
+from api.auth.jwks import RemoteKeys
 from api.auth.jwt_verifier import JWTVerifier
-from backends.jwks_client import KeyServer, KeySetError
+from api.auth.verification_keys import MAX_BYTES
+from api.bootstrap import open_token_keys
+from backends.jwks_client import JWKSClient
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError
+from signer.ports import KeySetError
 from tests.api.issuer import Answer, Issuer, authority, document, dripping, jwk
 from tests.api.support import (
     ED25519_KEY,
@@ -66,14 +69,15 @@ def issuer() -> Iterator[Issuer]:
     _land()  # What it cut off must not be told in the log of the next test.
 
 
-def _server(issuer: Issuer, **changes: Any) -> KeyServer:
-    return KeyServer(issuer.url, may_be_plain=True, **changes)
+def _client(issuer: Issuer, timeout: float = 4.0, **changes: Any) -> JWKSClient:
+    options = {"allow_http": True, "max_bytes": MAX_BYTES} | changes
+    return JWKSClient(issuer.url, timeout=timeout, **options)
 
 
 @pytest.fixture
 def keys(issuer: Issuer, timer: Timer) -> RemoteKeys:
     """The issuer's keys, fetched once already."""
-    return RemoteKeys.open(_server(issuer), "ES256", timer)
+    return RemoteKeys.open(_client(issuer), "ES256", timer)
 
 
 def _events(log: io.StringIO, name: str) -> list[dict[str, Any]]:
@@ -91,7 +95,12 @@ def test_a_token_is_verified_by_url(issuer: Issuer) -> None:
     """With ``JWT_JWKS_URL`` the issuer's keys are all that verifying takes."""
     environ = {"APP_ENV": "test", "JWT_ISSUER": ISSUER, "JWT_JWKS_URL": issuer.url}
     settings = Settings.from_env(environ)
-    authenticator = JWTVerifier.from_settings(settings, SettableClock())
+    authenticator = JWTVerifier(
+        open_token_keys(settings),
+        issuer=ISSUER,
+        audience=settings.jwt_audience,
+        clock=SettableClock(),
+    )
     good = signed(header(kid="a"), claims())
     nameless = signed(header(), claims())
 
@@ -125,7 +134,7 @@ def test_refuses_an_unsafe_url(
     environ = {"APP_ENV": "test", "JWT_JWKS_URL": issuer.url} | changes
 
     with pytest.raises(ConfigurationError) as refusal:
-        open_keys(Settings.from_env(environ))
+        open_token_keys(Settings.from_env(environ))
 
     assert [code] == [line.code for line in refusal.value.refusals]
     assert "canary" not in str(refusal.value)
@@ -223,7 +232,7 @@ def test_who_was_idle_asks_first(
 
 def test_refreshing_keeps_nobody_waiting(issuer: Issuer, timer: Timer) -> None:
     """A request that finds the keys a little old is answered with them."""
-    server = _server(issuer, seconds=30.0, deadline=30.0)
+    server = _client(issuer, timeout=30.0)
     keys = RemoteKeys.open(server, "ES256", timer)
     issuer.answer = dripping(b"", b"")
     timer.now += 300
@@ -244,7 +253,7 @@ def test_ten_minutes_without_the_issuer(
     for _ in range(90):
         timer.now += 10
         missed += keys.find("a") is None
-        assert eventually(lambda: keys._flight is None)
+        assert eventually(lambda: keys._refresh_done is None)
 
     assert missed == 0
     assert issuer.requests == 1 + 11
@@ -346,7 +355,7 @@ def test_one_key_with_two_algorithms_is_another_key(
 ) -> None:
     """H8: the same RSA key does not change from RS256 to PS256 under its name."""
     issuer.publish(jwk("RS256", RSA_KEY, "r"), A)
-    keys = RemoteKeys.open(_server(issuer), "ES256", timer)
+    keys = RemoteKeys.open(_client(issuer), "ES256", timer)
     issuer.publish(jwk("PS256", RSA_KEY, "r"), A)
     timer.now += 601
 
@@ -392,19 +401,15 @@ _BAD: dict[str, tuple[Answer, str]] = {
 }
 
 
-_PATIENT = {"seconds": 30.0, "deadline": 30.0}
-_HASTY = {"seconds": 0.3, "deadline": 0.6}
-
-
 @pytest.mark.parametrize("name", _BAD)
 def test_a_bad_answer_changes_nothing(
     issuer: Issuer, timer: Timer, log: io.StringIO, name: str
 ) -> None:
     """Whatever the issuer answers, the keys that it published before stay, for now."""
-    keys = RemoteKeys.open(_server(issuer, **_PATIENT), "ES256", timer)
+    keys = RemoteKeys.open(_client(issuer, timeout=30.0), "ES256", timer)
     issuer.answer, reason = _BAD[name]
     # Who answers at once may be late on a busy machine; who never ends is waited for.
-    keys._fetch = _server(issuer, **(_HASTY if reason == "too-slow" else _PATIENT))
+    keys._fetch = _client(issuer, timeout=0.6 if reason == "too-slow" else 30.0)
     timer.now += 601
     started = time.perf_counter()
     found = keys.find("a")
@@ -421,7 +426,7 @@ def test_without_keys_there_is_no_start(issuer: Issuer, name: str) -> None:
     issuer.answer, reason = _BAD[name]
 
     with pytest.raises(ConfigurationError, match="jwt-keys-unreachable") as refusal:
-        RemoteKeys.open(_server(issuer, seconds=0.3), "ES256")
+        RemoteKeys.open(_client(issuer, timeout=0.3), "ES256")
     assert reason in str(refusal.value)
     assert issuer.url not in str(refusal.value)
 
@@ -443,7 +448,7 @@ def test_other_keys_are_passed_over(issuer: Issuer) -> None:
         "text",
         {},
     )
-    keys = RemoteKeys.open(_server(issuer), "ES256")
+    keys = RemoteKeys.open(_client(issuer), "ES256")
 
     algorithms = {kid: key.algorithm for kid, key in keys._keys.items()}
     assert algorithms == {"bare": "ES256", "ps": "PS256"}
@@ -454,8 +459,8 @@ def test_asks_over_tls(tmp_path: Path) -> None:
     serving, believing = authority(tmp_path)
     with Issuer(serving) as issuer:
         issuer.publish(A)
-        trusting = KeyServer(issuer.url, may_be_plain=False, tls=believing)
-        doubting = KeyServer(issuer.url, may_be_plain=False)
+        trusting = _client(issuer, allow_http=False, tls=believing)
+        doubting = _client(issuer, allow_http=False)
 
         assert b'"kid": "a"' in trusting()
         with pytest.raises(KeySetError, match="unreachable"):
@@ -464,4 +469,4 @@ def test_asks_over_tls(tmp_path: Path) -> None:
 
 def test_tells_nothing_of_the_url(issuer: Issuer) -> None:
     """A URL's query can hold a secret, which no repr shows."""
-    assert issuer.url not in repr(_server(issuer))
+    assert issuer.url not in repr(_client(issuer))
