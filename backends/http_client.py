@@ -87,7 +87,7 @@ class HTTPClient:
         Raises:
             ValueError: *url* or *proxy* is not an http or https URL.
         """
-        if urlsplit(url.get_secret_value()).scheme not in {"http", "https"}:
+        if _scheme(url.get_secret_value()) not in {"http", "https"}:
             raise ValueError("the URL must begin with http:// or https://")
         quiet_vendor_loggers("urllib3")
         self._url = url
@@ -99,7 +99,9 @@ class HTTPClient:
             **_basic_auth("Authorization", url.get_secret_value()),
             **headers,
         }
-        self._manager = _build_manager(tls or ssl.create_default_context(), proxy)
+        if tls is None and "https" in (_scheme(url.get_secret_value()), _scheme(proxy)):
+            tls = ssl.create_default_context()
+        self._manager = _build_manager(tls, proxy)
 
     def __enter__(self) -> Self:
         return self
@@ -217,7 +219,9 @@ _POOLS = bound_responses(
 )
 
 
-def _build_manager(tls: ssl.SSLContext, proxy: str | None) -> urllib3.PoolManager:
+def _build_manager(
+    tls: ssl.SSLContext | None, proxy: str | None
+) -> urllib3.PoolManager:
     manager = (
         urllib3.PoolManager(ssl_context=tls)
         if proxy is None
@@ -230,6 +234,10 @@ def _build_manager(tls: ssl.SSLContext, proxy: str | None) -> urllib3.PoolManage
     )
     manager.pool_classes_by_scheme = _POOLS
     return manager
+
+
+def _scheme(url: str | None) -> str:
+    return urlsplit(url or "").scheme
 
 
 def _basic_auth(header: str, url: str) -> Mapping[str, str]:

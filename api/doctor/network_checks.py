@@ -63,7 +63,7 @@ def _steps_of(visit: NetworkContext) -> Iterator[Check]:
 def _nodes(visit: NetworkContext) -> Finding:
     if not visit.patient.chains:
         visit.patient.chains = visit.patient.openers.chains(visit.patient.networks)
-    views = visit.chain.client.views(visit.address, ())
+    views = visit.chain.client.node_statuses(visit.address, ())
     told = ", ".join(
         f"{view.node} {view.error or f'at block {view.head}'}" for view in views
     )

@@ -111,7 +111,7 @@ class Connection:
 class _Environment(NamedTuple):
     """What the environment says about connections to one URL."""
 
-    tls: ssl.SSLContext
+    tls: ssl.SSLContext | None
     proxy: str | None
 
 
@@ -119,12 +119,18 @@ def _read_environment(url: str) -> _Environment:
     """Read ``HTTPS_PROXY``, ``NO_PROXY`` and the like; ``~/.netrc`` is ignored."""
     with requests.Session() as session:
         environment = session.merge_environment_settings(url, {}, None, None, None)
-    authorities = environment["verify"]
-    path = DEFAULT_CA_BUNDLE_PATH if authorities is True else authorities
-    tls = (
-        ssl.create_default_context(capath=path)
-        if Path(path).is_dir()
-        else ssl.create_default_context(cafile=path)
-    )
     proxy = select_proxy(url, environment["proxies"])
-    return _Environment(tls, proxy and prepend_scheme_if_needed(proxy, "http"))
+    if proxy:
+        proxy = prepend_scheme_if_needed(proxy, "http")
+    tls = None
+    if any(each and each.lower().startswith("https:") for each in (url, proxy)):
+        tls = _load_authorities(environment["verify"])
+    return _Environment(tls, proxy)
+
+
+def _load_authorities(verify: str | bool) -> ssl.SSLContext:
+    """Return a context with the bundle or folder *verify*, or Mozilla's if True."""
+    path = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+    if Path(path).is_dir():
+        return ssl.create_default_context(capath=path)
+    return ssl.create_default_context(cafile=path)

@@ -16,9 +16,9 @@ from signer.ports.chain import (
     Fees,
     Log,
     MinedTransaction,
-    NodeView,
+    NodeStatus,
     Receipt,
-    Whereabouts,
+    TransactionState,
 )
 from signer.ports.clock import Clock, utc_now
 from signer.ports.key_backend import (
@@ -55,10 +55,10 @@ __all__ = [
     "Ledger",
     "Log",
     "MinedTransaction",
-    "NodeView",
+    "NodeStatus",
     "Notifier",
     "Receipt",
     "Store",
-    "Whereabouts",
+    "TransactionState",
     "utc_now",
 ]

@@ -23,7 +23,7 @@ from signer.model.refund import (
     SignedTransaction,
     Status,
 )
-from signer.ports import Clock, Fees, KeyStore, NodeView, Store
+from signer.ports import Clock, Fees, KeyStore, NodeStatus, Store
 from signer.refunds.policy import admit
 from signer.refunds.summary import next_step, summary
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
@@ -74,7 +74,7 @@ class Explanation:
     is_given_up: bool = False
     standing: WalletStatus | None = None
     ahead: Sequence[Refund] = ()
-    nodes: Sequence[NodeView] = ()
+    nodes: Sequence[NodeStatus] = ()
     head: int | None = None
     confirmations: int | None = None
     bid: Bid | None = None
@@ -150,9 +150,9 @@ class Explainer:
         standing = ask("wallet", lambda: self._standing(sender, chain))
         head = ask("head", lambda: chain.client.latest_block().number)
         hashes = [sent.tx_hash for sent in found.transactions]
-        nodes: Sequence[NodeView] = ()
+        nodes: Sequence[NodeStatus] = ()
         if sender is not None:
-            nodes = chain.client.views(sender, hashes)
+            nodes = chain.client.node_statuses(sender, hashes)
         bid = None
         if refund.status is Status.BROADCAST and found.transactions:
             fees = ask("fees", chain.client.fees)

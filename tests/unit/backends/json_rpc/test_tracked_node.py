@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from backends.json_rpc import requests as questions
+from backends.json_rpc import requests
 from backends.json_rpc.node import connect
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.tracked_node import TrackedNode
@@ -315,16 +315,16 @@ class Clock:
 def test_distrust_and_rest_end(fake_node: FakeNode, events: list[EventDict]) -> None:
     """A node that lied gets a minute, one that was silent ten seconds."""
     clock = Clock()
-    witness = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None, clock)
+    node = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None, clock)
     fake_node.script("eth_call", Body(status=503))
 
     with pytest.raises(ChainUnavailableError):
-        witness.ask(lambda node: questions.call(node, CALL))
-    witness.distrust("contradiction")
-    witness.distrust("contradiction")
+        node.send(lambda node: requests.call(node, CALL))
+    node.distrust("contradiction")
+    node.distrust("contradiction")
     states = []
     for _ in range(7):
-        states.append((witness.is_rested, witness.is_trusted))
+        states.append((node.is_responsive, node.is_trusted))
         clock.now += 10
 
     assert states == [(False, False), *[(True, False)] * 5, (True, True)]
@@ -333,15 +333,13 @@ def test_distrust_and_rest_end(fake_node: FakeNode, events: list[EventDict]) -> 
 
 def test_a_refusal_is_no_silence(fake_node: FakeNode) -> None:
     """Who answers that it has no answer needs no rest."""
-    witness = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None)
+    node = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None)
     fake_node.script("eth_call", Error(-32000, "no"), Error(3, "reverted"))
-    ask: Callable[[], Any] = partial(
-        witness.ask, partial(questions.call, question=CALL)
-    )
+    ask: Callable[[], Any] = partial(node.send, partial(requests.call, call=CALL))
 
     for _ in range(2):
         with pytest.raises(ChainError):
             ask()
 
-    assert witness.is_rested
-    assert NodePool([witness], 1).first(lambda _: 7) == 7
+    assert node.is_responsive
+    assert NodePool([node], 1).first(lambda _: 7) == 7
