@@ -124,7 +124,7 @@ def _pin_file(settings: Settings, layout: Layout) -> Path | None:
 
 
 def _has_token(library: Library, label: str) -> bool:
-    with library.gate.alone(), _plainly():
+    with library.lock.exclusive(), _plainly():
         library.initialize()
         try:
             library.token(label)
@@ -144,7 +144,7 @@ def _make_token(library: Library, layout: Layout, label: str, pin: str) -> None:
     shutil.rmtree(layout.staging, ignore_errors=True)
     stage = Layout(layout.staging)
     stage.prepare()
-    with library.gate.alone(), _plainly():
+    with library.lock.exclusive(), _plainly():
         with _configured(library, stage.conf):
             _init_token(library, label, so_pin=pins.read(layout.so_pin), pin=pin)
         repair.keep(stage.tokens)

@@ -54,7 +54,7 @@ class ReferenceBackend:
             return DeviceSignature(self._key(key_id).sign(digest, _AS_GIVEN))
         except ValueError:
             raise InvalidInputError(
-                "a digest must be 32 bytes", field="digest"
+                "must be 32 bytes", field="digest"
             ) from None
 
     def _key(self, key_id: KeyId) -> EllipticCurvePrivateKey:
