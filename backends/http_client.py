@@ -113,7 +113,7 @@ class HTTPClient:
         self, method: str, body: bytes | None = None, *, timeout: float | None = None
     ) -> Response:
         """
-        Send a request and return the response, whatever its status.
+        Send a request and return the response, also for an error status.
 
         *timeout* replaces the client's timeout.
 
