@@ -295,3 +295,25 @@ def test_a_network_without_urls_is_refused() -> None:
     """A network needs at least one URL."""
     with pytest.raises(ConfigurationError, match="networks-misconfigured"):
         JSONRPCChain([], 5)
+
+
+def test_uses_the_proxy_of_the_environment(
+    fake_node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``HTTP_PROXY`` is honoured, and the proxy resolves the host."""
+    monkeypatch.setenv("HTTP_PROXY", fake_node.url)
+    monkeypatch.setenv("http_proxy", fake_node.url)
+    fake_node.script("eth_chainId", Result("0x1"))
+
+    assert JSONRPCChain(["http://node.invalid/v1"], 5).chain_id() == 1
+    assert fake_node.requests[0].path == "http://node.invalid/v1"
+
+
+def test_an_unusable_ca_bundle_is_unavailability(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A path in ``REQUESTS_CA_BUNDLE`` without a file fails the request."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+
+    with pytest.raises(ChainUnavailableError, match="REQUESTS_CA_BUNDLE"):
+        JSONRPCChain(["https://127.0.0.1:9/"], 5).chain_id()
