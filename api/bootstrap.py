@@ -12,9 +12,9 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from api.auth.jwks import open_keys
+from api.auth.jwks import FETCH_TIMEOUT, open_keys
 from api.auth.jwt_verifier import JWTVerifier
-from api.auth.verification_keys import KeySource
+from api.auth.verification_keys import MAX_BYTES, KeySource
 from api.checkpoint_key import open_signing, require_of_its_own
 from api.container import Foundation, Parts
 from api.logs import audit_logger
@@ -29,7 +29,7 @@ from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import Signer, SignerFactory
 from signer.keys.startup_key import StartupKey
-from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
+from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.sweep import Sweeper
 from signer.refunds.worker import Worker
 from signer.startup.guard import (
@@ -301,8 +301,31 @@ def preload(settings: Settings) -> None:
     )
     if settings.alert_webhook_url is not None:
         names.append("backends.webhook")
+    if settings.jwt_jwks_url is not None:
+        names.append("backends.jwks_client")
     for name in names:
         import_module(name)
+
+
+def open_token_keys(settings: Settings) -> KeySource:
+    """
+    Return the keys that verify tokens; call it after the fork.
+
+    Raises:
+        ConfigurationError: See ``open_keys``.
+    """
+    return open_keys(settings, partial(_build_jwks_client, settings))
+
+
+def _build_jwks_client(settings: Settings, url: str) -> FetchKeySet:
+    from backends.jwks_client import JWKSClient  # noqa: PLC0415
+
+    return JWKSClient(
+        url,
+        allow_http=not settings.is_production,
+        timeout=FETCH_TIMEOUT,
+        max_bytes=MAX_BYTES,
+    )
 
 
 def open_notifier(settings: Settings) -> Notifier | None:
@@ -346,7 +369,7 @@ def _judge(
     except ConfigurationError as e:
         refusals += e.refusals
     try:
-        keys = open_keys(settings) if serving else None
+        keys = open_token_keys(settings) if serving else None
     except ConfigurationError as e:
         refusals += e.refusals
     if refusals:

@@ -19,23 +19,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from signer.config.settings import Environment, Settings
-from signer.redact import redact_event
+from signer.redact import quiet_vendor_loggers, redact_event
 
-
-# At DEBUG these log requests, responses, signed bytes, and whom they connect as; at
-# INFO, endpoints.
-_TALKATIVE = (
-    "alembic",
-    "asyncio",
-    "boto3",
-    "botocore",
-    "psycopg",
-    "requests",
-    "s3transfer",
-    "sqlalchemy",
-    "urllib3",
-    "web3",
-)
 
 _MAX_CAUSES = 8
 
@@ -47,7 +32,7 @@ def install(
     Send everything that is logged in this process to *stream*.
 
     Args:
-        debug: Show our own debug events.  Libraries stay at WARNING.
+        debug: Show our own debug events.  Libraries stay at WARNING or above.
         pretty: Coloured lines for a person in front of a terminal.
         stream: Standard output if it is not given.
     """
@@ -70,8 +55,7 @@ def install(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.DEBUG if debug else logging.INFO)
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_vendor_loggers()
     logging.captureWarnings(True)
     # A failing handler would print the event to standard error, before redaction.
     logging.raiseExceptions = False

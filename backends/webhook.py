@@ -1,60 +1,54 @@
 """
-Tells somebody outside of alerts: one JSON document, posted to one URL.
+Sends alerts to a webhook: each is a JSON document, posted to one URL.
 
-It never stands in the way of what it tells of: a document waits in a short queue, a
-thread of its own sends it, and what cannot be sent is dropped with a line in the log.
-The URL is a secret, since whoever knows it may post there; no line shows it.
+Sending never delays the operation that raised the alert.  A document waits in a short
+queue, a background thread sends it, and one that cannot be sent is dropped and logged.
+The URL is a secret, because it is all that is needed to post there; it is never logged.
 """
 
 import atexit
 import json
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from http import HTTPStatus
 from queue import Full, Queue
 from threading import Condition, Lock, Thread
 
 import structlog
-import urllib3
 from pydantic import SecretStr
 
-from signer.deadline import Deadlines
+from backends.http_client import ExchangeError, HTTPClient
 
 
-_WAITING = 64
-_PAUSES = (1.0, 4.0)
-"""Seconds between the attempts, of which there is one more."""
+_QUEUE_SIZE = 64
+_RETRY_DELAYS = (1.0, 4.0)
+"""Seconds between attempts; there is one attempt more than delays."""
 
-_CLOSING_SECONDS = 5.0
+_CLOSE_SECONDS = 5.0
 
-# urllib3 bounds each read: a name that nobody resolves, or an answer that comes a byte
-# at a time, it would wait for without end.
-_SLACK_SECONDS = 0.5
+_HEADERS = {"Content-Type": "application/json", "Connection": "close"}
 
-# What may work the next time; anything else that is no success never will.
-_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+# These may succeed at the next attempt, as may every 5xx; other failures are final.
+_TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 
 
 @dataclass(slots=True)
-class _Here:
-    """What one process owns: what waits, and the thread that sends it."""
+class _Sender:
+    """The queue of one process, which one thread empties."""
 
-    queue: Queue[bytes] = field(default_factory=lambda: Queue(_WAITING))
+    queue: Queue[bytes] = field(default_factory=lambda: Queue(_QUEUE_SIZE))
     unsent: int = 0
     changed: Condition = field(default_factory=Condition)
-    deadlines: Deadlines = field(default_factory=lambda: Deadlines(1 + len(_PAUSES)))
 
 
 class Webhook:
     """
     A ``Notifier`` that posts each document to a URL, as ``application/json``.
 
-    It may be made before a fork: queue and thread are of the process that uses it.
-    A redirect is refused, so that alerts go where they were sent.
+    It may be built before a fork: each process that uses it has its own queue and
+    thread.  Redirects are refused, so that alerts reach only the configured URL.
     """
 
     def __init__(
@@ -62,123 +56,98 @@ class Webhook:
         url: SecretStr,
         *,
         timeout: float = 3.0,
-        pauses: tuple[float, ...] = _PAUSES,
+        retry_delays: tuple[float, ...] = _RETRY_DELAYS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """
-        Remember *url*, and open nothing.
+        Store the options; no connection is opened.
 
-        *timeout* is in seconds, for one attempt, and *pauses* are those between two.
+        *timeout* bounds one attempt, and *retry_delays* separate the attempts; all
+        are in seconds.
         """
         self._url = url
-        self._timeout = urllib3.Timeout(total=timeout)
-        self._patience = timeout + _SLACK_SECONDS
-        self._pauses = pauses
+        self._timeout = timeout
+        self._retry_delays = retry_delays
         self._sleep = sleep
-        self._processes: dict[int, _Here] = {}
+        self._senders: dict[int, _Sender] = {}
         self._lock = Lock()
         self._log = structlog.get_logger("webhook")
 
     def notify(self, document: Mapping[str, object]) -> None:
-        """Send *document* in a while, or drop it; never waits, never raises."""
+        """Queue *document* for sending, or drop it; never waits, never raises."""
         try:
             body = json.dumps(document).encode()
         except (TypeError, ValueError):
-            self._dropped("not-json")
+            self._log_dropped("not-json")
             return
         try:
-            here = self._here()
-        except RuntimeError:  # The system has no thread to give.
-            self._dropped("no-thread")
+            sender = self._get_sender()
+        except RuntimeError:  # The system cannot start another thread.
+            self._log_dropped("no-thread")
             return
-        with here.changed:
+        with sender.changed:
             try:
-                here.queue.put_nowait(body)
+                sender.queue.put_nowait(body)
             except Full:
-                self._dropped("queue-full")
+                self._log_dropped("queue-full")
             else:
-                here.unsent += 1
+                sender.unsent += 1
 
-    def close(self, seconds: float = _CLOSING_SECONDS) -> None:
-        """Wait until everything is sent or dropped, for *seconds* at most."""
-        here = self._processes.get(os.getpid())
-        if here is not None:
-            with here.changed:
-                here.changed.wait_for(lambda: here.unsent == 0, seconds)
+    def close(self, seconds: float = _CLOSE_SECONDS) -> None:
+        """Wait at most *seconds* until every document is sent or dropped."""
+        sender = self._senders.get(os.getpid())
+        if sender is not None:
+            with sender.changed:
+                sender.changed.wait_for(lambda: sender.unsent == 0, seconds)
 
-    def _here(self) -> _Here:
+    def _get_sender(self) -> _Sender:
         with self._lock:
-            here = self._processes.get(os.getpid())
-            if here is None:
-                here = _Here()
+            sender = self._senders.get(os.getpid())
+            if sender is None:
+                sender = _Sender()
                 Thread(
-                    target=self._send_all, args=(here,), name="webhook", daemon=True
+                    target=self._run, args=(sender,), name="webhook", daemon=True
                 ).start()
-                self._processes[os.getpid()] = here
-                # A command that ends with an alert must not end before it is sent.
+                self._senders[os.getpid()] = sender
+                # A command that raises an alert and exits must send it first.
                 atexit.register(self.close)
-            return here
+            return sender
 
-    def _send_all(self, here: _Here) -> None:
-        _silence_urllib3()
-        pool = urllib3.PoolManager(num_pools=1, retries=False)
+    def _run(self, sender: _Sender) -> None:
         while True:
-            body = here.queue.get()
-            problem = self._sent(pool, here.deadlines, body)
+            problem = self._send(sender.queue.get())
             if problem is not None:
-                self._dropped(problem)
-            with here.changed:
-                here.unsent -= 1
-                here.changed.notify_all()
+                self._log_dropped(problem)
+            with sender.changed:
+                sender.unsent -= 1
+                sender.changed.notify_all()
 
-    def _sent(
-        self, pool: urllib3.PoolManager, deadlines: Deadlines, body: bytes
-    ) -> str | None:
-        """Send *body*, in a few attempts; return what the last one failed with."""
-        for pause in (*self._pauses, None):
-            attempt = deadlines.start(
-                partial(self._attempt, pool, body), name="webhook"
-            )
-            if attempt.wait(self._patience):
-                problem, passing = attempt.result()
-            else:
-                problem, passing = "too-slow", True
-            if problem is None or not passing or pause is None:
+    def _send(self, body: bytes) -> str | None:
+        """Send *body*, with retries; return the last attempt's problem, if any."""
+        for delay in (*self._retry_delays, None):
+            problem, is_transient = self._attempt(body)
+            if problem is None or not is_transient or delay is None:
                 return problem
-            self._sleep(pause)
+            self._sleep(delay)
         return problem
 
-    def _attempt(
-        self, pool: urllib3.PoolManager, body: bytes
-    ) -> tuple[str | None, bool]:
-        """Return what went wrong, if it did, and whether that may pass."""
+    def _attempt(self, body: bytes) -> tuple[str | None, bool]:
+        """Return the problem, if there is one, and whether a retry may help."""
         try:
-            response = pool.request(
-                "POST",
-                self._url.get_secret_value(),
-                body=body,
-                headers={
-                    "Content-Type": "application/json",
-                    "User-Agent": "hotwallet",
-                },
-                timeout=self._timeout,
-                redirect=False,
-                preload_content=False,  # Of the answer only the status counts.
-            )
-            response.close()
-        except Exception as e:  # noqa: BLE001  The thread must outlive every bug.
+            with HTTPClient(
+                self._url, timeout=self._timeout, headers=_HEADERS
+            ) as client:
+                status, _ = client.exchange("POST", body)
+        except ExchangeError as e:
+            return e.reason, True
+        except Exception as e:  # noqa: BLE001  The thread must survive every bug.
             return type(e).__name__, True
-        status = response.status
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return None, False
-        passing = status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        return f"status-{status}", passing
+        is_transient = (
+            status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        )
+        return f"status-{status}", is_transient
 
-    def _dropped(self, reason: str) -> None:
+    def _log_dropped(self, reason: str) -> None:
         self._log.error("alert-not-sent", reason=reason)
-
-
-def _silence_urllib3() -> None:
-    # It logs whole URLs: paths at DEBUG, and everything at WARNING.
-    logger = logging.getLogger("urllib3")
-    logger.setLevel(max(logger.level, logging.ERROR))

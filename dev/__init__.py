@@ -1,1 +1,1 @@
-"""The laptop: a local chain, a KMS emulator, a test stablecoin, and the demo."""
+"""Development tools: local chain, KMS emulator, test stablecoin and demo."""

@@ -16,15 +16,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_NPM_PATIENCE_SECONDS = 300
+_NPM_SECONDS = 300
 
 
 def find_anvil(root: Path) -> Path | None:
     """
     Return an anvil that runs: ``$ANVIL``, the one under *root*, or from the PATH.
 
-    The npm package's start script is passed by: it needs node at run time, and an
-    install script that current npm does not run.  The binary needs neither.
+    The start script of the npm package is not used: it needs node, and an install
+    script that current npm does not run.  The binary needs neither.
     """
     candidates = [
         os.environ.get("ANVIL"),
@@ -39,9 +39,9 @@ def find_anvil(root: Path) -> Path | None:
 
 def obtain_anvil(root: Path) -> Path | None:
     """
-    Return an anvil, installing it from npm into *root* if need be.
+    Return an anvil, and install it from npm into *root* if necessary.
 
-    None when there is no anvil and npm cannot bring one; stderr says why.
+    None if npm cannot install it; the reason is on standard error.
     """
     anvil = find_anvil(root)
     if anvil is None and install_node_modules(root):
@@ -50,19 +50,19 @@ def obtain_anvil(root: Path) -> Path | None:
 
 
 def install_node_modules(root: Path) -> bool:
-    """Run ``npm ci`` in *root*, telling stderr; say whether it succeeded."""
+    """Run ``npm ci`` in *root*; report on stderr, and return whether it succeeded."""
     npm = shutil.which("npm")
     if npm is None:
-        _say("npm is not installed: no anvil, no Solidity compiler\n")
+        _report("npm is not installed: no anvil, no Solidity compiler\n")
         return False
-    # npm ci removes what is there first: two at a time would destroy each other's.
+    # npm ci first deletes node_modules: two at once would delete each other's.
     with (root / "package-lock.json").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _npm_ci(npm, root)
 
 
 def _npm_ci(npm: str, root: Path) -> bool:
-    _say("Installing the local chain (anvil) from npm ")
+    _report("Installing the local chain (anvil) from npm ")
     started = time.monotonic()
     with subprocess.Popen(
         [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
@@ -74,16 +74,16 @@ def _npm_ci(npm: str, root: Path) -> bool:
     ) as process:
         while True:
             try:
-                _, complaint = process.communicate(timeout=0.5)
+                _, errors = process.communicate(timeout=0.5)
                 break
             except subprocess.TimeoutExpired:
-                _say(".")
-            if time.monotonic() - started > _NPM_PATIENCE_SECONDS:
+                _report(".")
+            if time.monotonic() - started > _NPM_SECONDS:
                 process.terminate()
     if process.returncode != 0:
-        _say(f" failed.\n{complaint.strip()}\n")
+        _report(f" failed.\n{errors.strip()}\n")
         return False
-    _say(f" done in {time.monotonic() - started:.0f} s.\n")
+    _report(f" done in {time.monotonic() - started:.0f} s.\n")
     return True
 
 
@@ -97,12 +97,12 @@ def _runs(binary: Path) -> bool:
     return finished.returncode == 0
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
 
 
 if __name__ == "__main__":
-    # The tests need both; the presence of one says nothing about the other.
+    # The tests need both, and each can be missing alone.
     complete = (ROOT / "node_modules" / "solc").is_dir() and find_anvil(ROOT)
     sys.exit(0 if complete or install_node_modules(ROOT) else 1)

@@ -33,19 +33,19 @@ _STOP_SECONDS = 5.0
 
 class LocalChain:
     """
-    A chain of its own on loopback, alive inside the ``with`` block.
+    A new chain on loopback that runs inside the ``with`` block.
 
-    Every account of ``eth_accounts`` is unlocked and rich.  The node runs in its
-    own process group, and on Linux it also ends with the *thread* that started it,
-    even by kill -9 (see ``dev/with_parent.py``).
+    Every account of ``eth_accounts`` is unlocked and funded.  The node runs in its own
+    process group.  On Linux it also ends when the *thread* that started it ends, even
+    after kill -9 (see ``dev/with_parent.py``).
 
     Args:
         anvil: The binary (``dev.anvil``); None means eth-tester.
-        port: Where to listen on 127.0.0.1; 0 means any free port.
-        block_time: Seconds from block to block; None mines each transaction at
-            once, and nothing in between.  eth-tester mines transactions at once
-            in either case, and empty blocks besides.
-        hardfork: An older one for anvil: before ``london`` there is no base fee.
+        port: The port on 127.0.0.1; 0 means any free port.
+        block_time: Seconds between blocks; None mines each transaction at once and no
+            empty blocks.  eth-tester always mines transactions at once; with a
+            *block_time* it adds empty blocks.
+        hardfork: Hardfork for anvil: before ``london`` there is no base fee.
     """
 
     def __init__(
@@ -71,23 +71,23 @@ class LocalChain:
 
     def start(self) -> Self:
         """
-        Start the node and wait until it answers.
+        Start the node and wait until it responds.
 
         Raises:
-            OSError: Somebody else listens on the port.
-            RuntimeError: The node ended, or did not answer in time.
+            OSError: The port is in use.
+            RuntimeError: The node ended, or did not respond in time.
         """
-        # Else a node that was there before would answer in place of ours.
+        # Otherwise a node that already listens there would respond instead.
         _bind(self.port)
         if self.engine == "eth-tester":
             sys.stderr.write(
-                "No anvil here: the local chain is eth-tester, in Python.\n"
+                "anvil is not installed: the local chain is eth-tester, in Python.\n"
             )
-        with tempfile.TemporaryFile() as complaints:
+        with tempfile.TemporaryFile() as errors:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
-                    "-I",  # Modules beside the script hide none of Python's.
+                    "-I",  # Modules next to the script must not shadow Python's.
                     ROOT / "dev" / "with_parent.py",
                     str(os.getpid()),
                     *self._command,
@@ -95,23 +95,23 @@ class LocalChain:
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=complaints,
+                stderr=errors,
                 process_group=0,
             )
             try:
-                self._await(complaints)
+                self._await(errors)
             except BaseException:
                 self.stop()
                 raise
         return self
 
     def stop(self) -> None:
-        """End the node and whatever it started.  Stopping twice is harmless."""
+        """Stop the node and its child processes.  Stopping twice is harmless."""
         process, self._process = self._process, None
         if process is None:
             return
         for step in (signal.SIGTERM, signal.SIGKILL):
-            # The id stays ours until the process is reaped, by the wait below.
+            # The process id is not reused before the wait below.
             if process.poll() is None:
                 os.killpg(process.pid, step)
             try:
@@ -140,62 +140,64 @@ class LocalChain:
             raise RuntimeError("the local chain is not running")
         return self._process
 
-    def _await(self, complaints: IO[bytes]) -> None:
+    def _await(self, errors: IO[bytes]) -> None:
         rpc = RPC(self.url, timeout=2.0)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             time.sleep(0.02)
             if self._running().poll() is not None:
-                complaints.seek(0)
-                words = complaints.read().decode(errors="replace").strip()
-                raise RuntimeError(f"the local chain ended at once: {words[-500:]}")
+                errors.seek(0)
+                output = errors.read().decode(errors="replace").strip()
+                raise RuntimeError(f"the local chain ended at once: {output[-500:]}")
             try:
                 rpc("eth_chainId")
             except (OSError, ValueError):
                 continue
             return
-        raise RuntimeError("the local chain does not answer")
+        raise RuntimeError("the local chain does not respond")
 
 
 def _command(anvil: Path | None, port: int, block_time: int | None) -> list[str]:
-    pace = [] if block_time is None else ["--block-time", str(block_time)]
-    where = ["--port", str(port), "--chain-id", str(CHAIN_ID), *pace]
+    interval = [] if block_time is None else ["--block-time", str(block_time)]
+    options = ["--port", str(port), "--chain-id", str(CHAIN_ID), *interval]
     if anvil is None:
-        return [sys.executable, "-m", "dev.tester_chain", *where]
-    # The cache of dropped states would otherwise go to the user's home.
+        return [sys.executable, "-m", "dev.tester_chain", *options]
+    # By default anvil caches old states in the user's home.
     cache = Path(tempfile.gettempdir()) / f"hotwallet-anvil-{os.getuid()}"
     return [
         str(anvil),
         "--host=127.0.0.1",
         "--quiet",
         f"--cache-path={cache}",
-        *where,
+        *options,
     ]
 
 
 def _bind(port: int) -> int:
-    """Return *port*, or a free one for 0; raises OSError when it is taken."""
+    """Return *port*, or a free one for 0; raises OSError if it is in use."""
     with socket.socket() as probe:
-        # As servers do: a port whose last connections fade away is free.
+        # As servers do: a port with connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
         bound: int = probe.getsockname()[1]
         return bound
 
 
-def _announce(path: Path, url: str) -> None:
-    # Whoever waits for the file must never see half of it.
+def _write_ready_file(path: Path, url: str) -> None:
+    # Atomically: a reader must never see half of the file.
     draft = path.with_name(path.name + ".tmp")
     draft.write_text(url + "\n", encoding="utf-8")
     draft.replace(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a chain until SIGTERM or SIGINT; 1 when it dies by itself."""
+    """Run a chain until SIGTERM or SIGINT; return 1 if the node ends by itself."""
     parser = argparse.ArgumentParser(prog="python -m dev.chain", description=__doc__)
     parser.add_argument("--port", type=int, default=8545)
     parser.add_argument("--block-time", type=int, help="seconds; default: on demand")
-    parser.add_argument("--ready-file", type=Path, help="gets the URL once it answers")
+    parser.add_argument(
+        "--ready-file", type=Path, help="gets the URL once the node responds"
+    )
     parser.add_argument("--engine", choices=("anvil", "eth-tester"), default="anvil")
     parser.add_argument("--die-with-parent", action="store_true")
     options = parser.parse_args(arguments)
@@ -210,14 +212,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with chain:
             print(f"{chain.engine} on {chain.url}, chain id {CHAIN_ID}", flush=True)
             if options.ready_file:
-                _announce(options.ready_file, chain.url)
+                _write_ready_file(options.ready_file, chain.url)
             while chain.is_alive():
                 if stop.wait(0.2):
                     return 0
         problem = "the node ended by itself"
     except (OSError, RuntimeError) as e:
         problem = str(e)
-    print(f"No local chain on port {chain.port}: {problem}", file=sys.stderr)
+    print(f"The local chain on port {chain.port} failed: {problem}", file=sys.stderr)
     return 1
 
 

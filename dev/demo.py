@@ -1,7 +1,7 @@
 """
 ``make demo``: one refund, from an HTTP request to a confirmed transfer.
 
-Tells what happens as it happens, and ends with status 0 only if all of it did.
+Prints each step as it happens, and exits with status 0 only if all steps succeeded.
 """
 
 import os
@@ -23,7 +23,7 @@ from dev.stack import (
 )
 
 
-# An address that nobody has used: the second account of every local chain.
+# An unused address: the second account of every local chain.
 RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 AMOUNT = "12.50"
 UNITS = 12_500_000
@@ -31,24 +31,24 @@ UNITS = 12_500_000
 _CONFIRM_SECONDS = 60.0
 
 
-class StoryError(Exception):
-    """The story did not go as told."""
+class DemoError(Exception):
+    """A step had an unexpected result."""
 
 
-class Story:
-    """Prints paragraphs and facts, with the seconds since the beginning."""
+class Progress:
+    """Prints steps and their details, with the seconds since the start."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
-    def tell(self, text: str) -> None:
+    def step(self, text: str) -> None:
         """Print one step."""
         stamp = self._dim(f"{time.monotonic() - self._started:5.1f} s")
         print(f"{stamp}  {text}", flush=True)
 
-    def fact(self, name: str, value: object) -> None:
-        """Print one fact under the step."""
+    def detail(self, name: str, value: object) -> None:
+        """Print one detail of the step."""
         print(f"         {self._dim(f'{name:<14}')} {value}", flush=True)
 
     def _dim(self, text: str) -> str:
@@ -56,16 +56,16 @@ class Story:
 
 
 class Gateway:
-    """The payment gateway: a client that knows nothing but the API."""
+    """The payment gateway: a client that uses only the API."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        # Lives for five minutes, as the service demands; the story is shorter.
+        # Valid for five minutes, which is longer than the demo.
         token = stack.command("token", "--role", "merchant", "--subject", "gateway")
         self._authorization = {"Authorization": f"Bearer {token}"}
 
     def refund(self, key: str, **fields: str) -> tuple[int, Mapping[str, str], Any]:
-        """Ask for a refund."""
+        """Request a refund."""
         return request(
             "POST",
             f"{self._stack.url}/v1/refunds",
@@ -78,125 +78,125 @@ class Gateway:
             },
         )
 
-    def look(self, refund_id: str) -> Any:
-        """Look at a refund."""
+    def get_refund(self, refund_id: str) -> Any:
+        """Return a refund."""
         status, _, refund = request(
             "GET",
             f"{self._stack.url}/v1/refunds/{refund_id}",
             headers=self._authorization,
         )
-        _expect(status == 200, f"GET answered {status}: {refund}")  # noqa: PLR2004
+        _expect(status == 200, f"GET returned {status}: {refund}")  # noqa: PLR2004
         return refund
 
 
 def main() -> int:
-    """Tell the story; 0 if it went as told."""
+    """Run the demo; return 0 if it succeeded."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Explicitly: a shell's background jobs are started with SIGINT ignored.
+        # A shell starts background jobs with SIGINT ignored.
         signal.signal(number, signal.default_int_handler)
-    story = Story()
+    progress = Progress()
     use_kms = os.environ.get("USE_KMS", "").lower() == "true"
     try:
         with running_stack(
             default_home(),
             use_kms=use_kms,
             settings={"WEB_CONCURRENCY": "1"},  # One process starts sooner than two.
-            say=lambda text: story.tell(f"{text} ..."),
+            report=lambda text: progress.step(f"{text} ..."),
         ) as stack:
-            _introduce(story, stack)
-            _pay_once(story, stack)
-            story.tell("Stopping everything that was started ...")
+            _introduce(progress, stack)
+            _pay_once(progress, stack)
+            progress.step("Stopping all processes ...")
     except KeyboardInterrupt:
-        print("\nStopped, with everything that was started.", file=sys.stderr)
+        print("\nStopped all processes.", file=sys.stderr)
         return 130
-    except (StoryError, RuntimeError) as e:
+    except (DemoError, RuntimeError) as e:
         print(f"\nThe demo failed: {e}", file=sys.stderr)
         return 1
-    story.tell("Done: one refund, paid once, signed by a key that never left its HSM.")
+    progress.step("Done: one refund was paid once. Its key never left the HSM.")
     return 0
 
 
-def _introduce(story: Story, stack: Stack) -> None:
-    story.tell("The stack is up.")
+def _introduce(progress: Progress, stack: Stack) -> None:
+    progress.step("The stack is up.")
     kms = stack.environ.get("USE_KMS") == "true"
-    story.fact("key", "AWS KMS API, local emulator" if kms else "SoftHSM, PKCS#11")
-    story.fact("address", stack.address)
-    story.fact("chain", f"{stack.engine}, {stack.chain_url}")
-    story.fact("stablecoin", f"{SYMBOL} {stack.token}")
-    story.fact("API", stack.url)
+    progress.detail("key", "AWS KMS API, local emulator" if kms else "SoftHSM, PKCS#11")
+    progress.detail("address", stack.address)
+    progress.detail("chain", f"{stack.engine}, {stack.chain_url}")
+    progress.detail("stablecoin", f"{SYMBOL} {stack.token}")
+    progress.detail("API", stack.url)
 
 
-def _pay_once(story: Story, stack: Stack) -> None:
+def _pay_once(progress: Progress, stack: Stack) -> None:
     gateway = Gateway(stack)
     session = f"ps_{secrets.token_hex(6)}"
     before = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)
-    refund = _ask(story, gateway, session)
-    _await_confirmation(story, gateway, refund["id"])
-    _repeat(story, gateway, session, refund)
-    _overreach(story, gateway)
+    refund = _request_refund(progress, gateway, session)
+    _await_confirmation(progress, gateway, refund["id"])
+    _repeat(progress, gateway, session, refund)
+    _exceed_limit(progress, gateway)
     after = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)
     paid = after - before
-    _expect(paid == UNITS, f"{paid} units arrived instead of {UNITS}")
-    story.tell(
-        f"On the chain, the customer has {AMOUNT} {SYMBOL} more.  Not twice that."
+    _expect(paid == UNITS, f"the recipient received {paid} units instead of {UNITS}")
+    progress.step(
+        f"The recipient's balance grew by {AMOUNT} {SYMBOL}: the refund was paid once."
     )
 
 
-def _ask(story: Story, gateway: Gateway, session: str) -> Any:
-    story.tell(f"The gateway asks for a refund of {AMOUNT} {SYMBOL}.")
+def _request_refund(progress: Progress, gateway: Gateway, session: str) -> Any:
+    progress.step(f"The gateway requests a refund of {AMOUNT} {SYMBOL}.")
     status, _, refund = gateway.refund(
         f"key-{session}", payment_session_id=session, amount=AMOUNT
     )
-    _expect(status == 201, f"POST answered {status}: {refund}")  # noqa: PLR2004
-    story.fact("answer", f"201 {refund['status']}")
-    story.fact("refund", refund["id"])
-    story.fact("transaction", refund["tx_hash"])
-    story.fact("nonce", refund["nonce"])
+    _expect(status == 201, f"POST returned {status}: {refund}")  # noqa: PLR2004
+    progress.detail("response", f"201 {refund['status']}")
+    progress.detail("refund", refund["id"])
+    progress.detail("transaction", refund["tx_hash"])
+    progress.detail("nonce", refund["nonce"])
     return refund
 
 
-def _await_confirmation(story: Story, gateway: Gateway, refund_id: str) -> None:
-    story.tell("The worker follows it on the chain.")
+def _await_confirmation(progress: Progress, gateway: Gateway, refund_id: str) -> None:
+    progress.step("The worker waits for confirmations.")
     deadline = time.monotonic() + _CONFIRM_SECONDS
-    seen = None
-    while seen != "confirmed":
-        refund = gateway.look(refund_id)
-        if refund["status"] != seen:
-            seen = refund["status"]
-            story.fact("status", seen)
-        _expect(seen != "failed", f"it failed: {refund['failure']}")
-        _expect(time.monotonic() < deadline, "it was not confirmed in time")
+    last_status = None
+    while last_status != "confirmed":
+        refund = gateway.get_refund(refund_id)
+        if refund["status"] != last_status:
+            last_status = refund["status"]
+            progress.detail("status", last_status)
+        _expect(last_status != "failed", f"the refund failed: {refund['failure']}")
+        _expect(time.monotonic() < deadline, "the refund was not confirmed in time")
         time.sleep(0.1)
-    story.fact("block", refund["block_number"])
+    progress.detail("block", refund["block_number"])
 
 
-def _repeat(story: Story, gateway: Gateway, session: str, first: Any) -> None:
-    story.tell("The gateway did not hear the answer, and asks again.")
+def _repeat(progress: Progress, gateway: Gateway, session: str, first: Any) -> None:
+    progress.step("The gateway repeats the request, as after a lost response.")
     status, headers, again = gateway.refund(
         f"key-{session}", payment_session_id=session, amount=AMOUNT
     )
     replayed = headers.get("idempotent-replayed")
     _expect(
         status == 200 and again["tx_hash"] == first["tx_hash"],  # noqa: PLR2004
-        f"the repetition answered {status}: {again}",
+        f"the repeated request returned {status}: {again}",
     )
-    story.fact("answer", f"200, Idempotent-Replayed: {replayed}")
-    story.fact("transaction", again["tx_hash"])
+    progress.detail("response", f"200, Idempotent-Replayed: {replayed}")
+    progress.detail("transaction", again["tx_hash"])
 
 
-def _overreach(story: Story, gateway: Gateway) -> None:
-    story.tell(f"Somebody asks for a refund of 5000 {SYMBOL}; the limit is 1000.")
+def _exceed_limit(progress: Progress, gateway: Gateway) -> None:
+    progress.step(f"The gateway requests 5000 {SYMBOL}; the limit per refund is 1000.")
     status, _, problem = gateway.refund(
-        "key-" + secrets.token_hex(6), payment_session_id="ps_greedy", amount="5000"
+        "key-" + secrets.token_hex(6), payment_session_id="ps_too_large", amount="5000"
     )
-    _expect(status == 422, f"POST answered {status}: {problem}")  # noqa: PLR2004
-    story.fact("answer", f"422 {problem['code']} ({problem.get('rule')})")
-    story.fact("detail", problem["detail"])
+    _expect(status == 422, f"POST returned {status}: {problem}")  # noqa: PLR2004
+    progress.detail("response", f"422 {problem['code']} ({problem.get('rule')})")
+    progress.detail("detail", problem["detail"])
 
 
-def _expect(condition: bool, otherwise: str) -> None:
+def _expect(condition: bool, problem: str) -> None:
     if not condition:
-        raise StoryError(otherwise)
+        raise DemoError(problem)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """
-Signatures that a device makes once in 2^16 to 2^128 times, made on purpose.
+Crafted signatures that a device makes by chance once in 2^16 to 2^128 times.
 
-Whoever knows the nonce of a signature knows the key (SEC 1, section 4.1.3), so none
-of this is for keys that own anything.
+The nonce of a signature reveals the private key (SEC 1, section 4.1.3): never use this
+with keys that own anything.
 """
 
 import hashlib
@@ -71,10 +71,11 @@ def crafted(digest: bytes, r: int, s: int, recovery_id: int) -> Crafted:
     """
     Return the key for which (*r*, *s*) signs *digest* with *recovery_id*.
 
-    Any r that is the x of a point, modulo n, has such a key; nobody knows its secret.
+    Any r that is the x of a point, modulo n, has such a key; its private key is
+    unknown.
 
     Raises:
-        ValueError: *r* is the x of no point.
+        ValueError: No point has the x *r*.
     """
     compact = r.to_bytes(32) + s.to_bytes(32) + bytes([recovery_id])
     try:
@@ -93,7 +94,7 @@ def overflowing(digest: bytes, recovery_id: int = 2) -> Crafted:
     Return a key and a signature over *digest* that recovers with id 2 or 3 only.
 
     Its point has an x between n and p, so r is x - n.  By chance this happens once
-    in 2^128 signatures (yellow paper, appendix F), hence no device can be asked for it.
+    in 2^128 signatures (yellow paper, appendix F), so it must be crafted.
     """
     for r in range(1, 1000):
         try:

@@ -1,9 +1,8 @@
 """
-A KMS of one's own: AWS KMS on 127.0.0.1, for development, tests and benchmarks.
+An emulator of AWS KMS on 127.0.0.1, for development, tests and benchmarks.
 
-moto keeps the keys and answers what is about them; what uses them (Sign, Verify,
-GetPublicKey) behaves as AWS does, see ``dev/kms_keys.py``.  Nothing is stored: the
-keys end with the process.
+moto stores the keys in memory and serves their management.  Operations that use a key
+(Sign, Verify, GetPublicKey) behave as in AWS, see ``dev/kms_keys.py``.
 
 ::
 
@@ -12,8 +11,8 @@ keys end with the process.
 
 In a test, ``with KMSEmulator() as emulator`` serves on a free port, from a thread.
 
-It serves every region at once: a request belongs to the one that it is signed for,
-and a key's ARN is known in its own region alone.
+It serves all regions: a request belongs to the region that it is signed for, and a
+key's ARN is known only in its own region.
 """
 
 import argparse
@@ -50,7 +49,7 @@ from dev.kms_keys import (
 from dev.kms_wire import Call, Exchange, Faults, Reply, Server, error_reply
 
 
-# moto takes a key id only for these, where AWS takes an ARN as well.
+# For these, moto accepts only a key id, where AWS also accepts an ARN.
 _BY_BARE_ID = {
     "CancelKeyDeletion",
     "DisableKey",
@@ -64,9 +63,9 @@ class KMSEmulator:
     """
     The emulator in this process.  Use it as a context manager.
 
-    ``journal`` holds every request, ``trail`` what CloudTrail would hold of Sign,
-    both oldest first; ``faults`` scripts what goes wrong, and ``down`` are the regions
-    that nobody reaches.  Keys are made in ``region``.
+    ``journal`` has every request and ``trail`` the CloudTrail events of Sign, both
+    oldest first.  ``faults`` scripts failures, and requests to the regions in ``down``
+    get no response.  Keys are created in ``region``.
     """
 
     region = "eu-central-1"
@@ -103,7 +102,7 @@ class KMSEmulator:
 
     @property
     def trail(self) -> Sequence[SignEvent]:
-        """What CloudTrail would hold of Sign."""
+        """The CloudTrail events of Sign."""
         return self._keys.trail
 
     def create_key(
@@ -113,27 +112,27 @@ class KMSEmulator:
         *,
         multi_region: bool = False,
     ) -> str:
-        """Make a key without asking over HTTP, and return its ARN."""
-        made = keys_of(self.region).create_key(
+        """Create a key without HTTP, and return its ARN."""
+        key = keys_of(self.region).create_key(
             None, usage, spec, "", None, multi_region=multi_region
         )
-        return made.arn
+        return key.arn
 
     def replicate(self, arn: str, region: str) -> str:
         """
-        Make a replica of a multi-Region key in *region*, and return its ARN.
+        Create a replica of a multi-Region key in *region*, and return its ARN.
 
-        It has the same material, and a state of its own.
+        It has the same key material and its own state.
         """
         key = find(region_of(arn), arn)
         return keys_of(region_of(arn)).replicate_key(key.id, region).arn
 
     def create_alias(self, name: str, arn: str) -> None:
-        """Call a key *name*, which begins with ``alias/``."""
+        """Create the alias *name*, which begins with ``alias/``."""
         keys_of(region_of(arn)).create_alias(arn, name)
 
     def set_state(self, arn: str, state: str) -> None:
-        """Put a key into *state*: Enabled, Disabled or PendingDeletion."""
+        """Set the state of a key: Enabled, Disabled or PendingDeletion."""
         find(region_of(arn), arn).key_state = state
 
     def address(self, arn: str) -> str:
@@ -148,13 +147,13 @@ class KMSEmulator:
         exchange = Exchange(
             call=call,
             connection=connection,
-            over=self.faults.over,
-            answer=lambda signing: self._answer(call, signing or as_given),
+            released=self.faults.released,
+            respond=lambda signing: self._respond(call, signing or as_given),
         )
         fault = self.faults.take(call.operation)
-        return fault(exchange) if fault else exchange.answer(None)
+        return fault(exchange) if fault else exchange.respond(None)
 
-    def _answer(self, call: Call, signing: Signing) -> Reply:
+    def _respond(self, call: Call, signing: Signing) -> Reply:
         region = call.region
         if region is None:
             return error_reply(
@@ -163,24 +162,24 @@ class KMSEmulator:
         try:
             match call.operation:
                 case "Sign":
-                    answer = self._keys.sign(
-                        region, call.asked, call.request_id, signing
+                    result = self._keys.sign(
+                        region, call.parameters, call.request_id, signing
                     )
                 case "Verify":
-                    answer = self._keys.verify(region, call.asked)
+                    result = self._keys.verify(region, call.parameters)
                 case "GetPublicKey":
-                    answer = self._keys.public_key(region, call.asked)
+                    result = self._keys.public_key(region, call.parameters)
                 case _:
-                    return self._ask_moto(call)
+                    return self._forward_to_moto(call)
         except KMSError as e:
             return error_reply(e)
-        return Reply(json.dumps(answer).encode())
+        return Reply(json.dumps(result).encode())
 
-    def _ask_moto(self, call: Call) -> Reply:
+    def _forward_to_moto(self, call: Call) -> Reply:
         body = call.body
         if call.operation in _BY_BARE_ID:
-            bare = call.asked.get("KeyId", "").rpartition("key/")[2]
-            body = json.dumps({**call.asked, "KeyId": bare}).encode()
+            bare = call.parameters.get("KeyId", "").rpartition("key/")[2]
+            body = json.dumps({**call.parameters, "KeyId": bare}).encode()
         response = Client(self._moto, use_cookies=False).post(
             "/",
             headers=[(n, v) for n, v in call.headers.items() if n != "content-length"],
@@ -190,11 +189,13 @@ class KMSEmulator:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, and say where in one line of JSON."""
+    """Serve until SIGTERM or SIGINT; print the endpoint as one line of JSON."""
     parser = argparse.ArgumentParser(description="AWS KMS on 127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    parser.add_argument("--ready-file", type=Path, help="gets the line of JSON too")
-    parser.add_argument("--create-key", action="store_true", help="make a signing key")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port")
+    parser.add_argument("--ready-file", type=Path, help="also gets the line of JSON")
+    parser.add_argument(
+        "--create-key", action="store_true", help="create a signing key"
+    )
     options = parser.parse_args(arguments)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -213,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _announce(line: str, ready_file: Path | None) -> None:
-    """Print *line*, and let *ready_file* appear with all of it, or not at all."""
+    """Print *line*, and write it to *ready_file* atomically."""
     if ready_file is not None:
         unfinished = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
         unfinished.write_text(line + "\n", encoding="utf-8")

@@ -1,13 +1,13 @@
 """
-What can go wrong between us and KMS, to be asked for by tests.
+Failures of KMS and of the connection to it, for tests.
 
-A fault answers one request in the place of the emulator::
+A fault responds to one request instead of the emulator::
 
     emulator.faults.on("Sign", throttle(), times=2)
     emulator.faults.on("Sign", drop_reply())
 
-The requests that follow are answered as ever.  Refusals use the codes, the HTTP
-statuses and the kind of words that AWS uses, none of which may reach our logs.
+Later requests are served normally.  Errors have the codes, HTTP statuses and kinds of
+messages that AWS uses; the messages must never reach our logs.
 """
 
 import base64
@@ -21,16 +21,16 @@ from dev.kms_keys import KMSError, Signing, as_given
 from dev.kms_wire import Exchange, Fault, Reply, error_reply
 
 
-_FOR_EVER = 3600.0
+_ENDLESS = 3600.0
 
 
 def refuse(code: str, message: str = "no", status: int = 400) -> Fault:
-    """Answer with an error of KMS."""
+    """Respond with an error of KMS."""
     return lambda _: error_reply(KMSError(code, message, status))
 
 
 def throttle() -> Fault:
-    """The rate quota of the account is used up."""
+    """The account has exceeded its request quota."""
     return refuse(
         "ThrottlingException",
         "You have exceeded the rate at which you may call KMS. Reduce the frequency"
@@ -39,7 +39,7 @@ def throttle() -> Fault:
 
 
 def retry_after(milliseconds: int) -> Fault:
-    """The service is overloaded, and names the time of the next attempt."""
+    """The service is overloaded and asks for a pause before the next attempt."""
     headers = {"x-amz-retry-after": str(milliseconds)}
     body = b'{"__type":"ThrottlingException","message":"Rate exceeded"}'
     return lambda _: Reply(body, headers=headers, status=400)
@@ -51,7 +51,7 @@ def kms_internal() -> Fault:
 
 
 def dependency_timeout() -> Fault:
-    """Something behind KMS was too slow."""
+    """A dependency of KMS was too slow."""
     return refuse("DependencyTimeoutException", "hsm-fleet-3 timed out", 503)
 
 
@@ -61,12 +61,12 @@ def key_unavailable() -> Fault:
 
 
 def disabled() -> Fault:
-    """Somebody disabled the key."""
+    """The key is disabled."""
     return _about_key("DisabledException", "{key} is disabled.", 409)
 
 
 def pending_deletion() -> Fault:
-    """Somebody scheduled the key's deletion."""
+    """The key is scheduled for deletion."""
     return _about_key("KMSInvalidStateException", "{key} is pending deletion.", 409)
 
 
@@ -76,12 +76,12 @@ def not_found() -> Fault:
 
 
 def invalid_key_usage() -> Fault:
-    """The key is for something else."""
+    """The key has another usage."""
     return _about_key("InvalidKeyUsageException", "{key} is ENCRYPT_DECRYPT.", 400)
 
 
 def access_denied() -> Fault:
-    """The policy does not allow it; the message says who, what and where."""
+    """The policy denies it; the message has the caller, action and resource."""
     return _about_key(
         "AccessDeniedException",
         "User: arn:aws:sts::123456789012:assumed-role/refund-signer-role/i-0abc123 is"
@@ -92,7 +92,7 @@ def access_denied() -> Fault:
 
 
 def expired_token() -> Fault:
-    """The session's credentials are over."""
+    """The session credentials have expired."""
     return refuse("ExpiredTokenException", "The token of refund-signer-role expired")
 
 
@@ -103,30 +103,30 @@ def unrecognized_client() -> Fault:
 
 def _about_key(code: str, message: str, status: int) -> Fault:
     def fault(exchange: Exchange) -> Reply:
-        key = exchange.call.asked.get("KeyId", "")
+        key = exchange.call.parameters.get("KeyId", "")
         return error_reply(KMSError(code, message.format(key=key), status))
 
     return fault
 
 
 def only_in(region: str, fault: Fault) -> Fault:
-    """Let *fault* meet what is asked in *region*; the other regions answer well."""
+    """Apply *fault* to requests in *region*; other regions work normally."""
 
     def local(exchange: Exchange) -> Reply | None:
         if exchange.call.region == region:
             return fault(exchange)
-        return exchange.answer(None)
+        return exchange.respond(None)
 
     return local
 
 
 def sign_by(signing: Signing) -> Fault:
-    """Check the request as KMS does, and let *signing* make the signature."""
-    return lambda exchange: exchange.answer(signing)
+    """Check the request as KMS does, and sign with *signing*."""
+    return lambda exchange: exchange.respond(signing)
 
 
 def other_key() -> Fault:
-    """Sign with a key that nobody asked for."""
+    """Sign with another key than the requested one."""
     other = ec.generate_private_key(ec.SECP256K1())
     return sign_by(lambda _, digest: as_given(other, digest))
 
@@ -152,65 +152,65 @@ def short_s() -> Fault:
 
 
 def signature(der: bytes) -> Fault:
-    """Answer Sign with *der*, whatever it is."""
+    """Respond to Sign with *der*, valid or not."""
     return sign_by(lambda _key, _digest: der)
 
 
 def public_key(spki: bytes) -> Fault:
-    """Answer GetPublicKey with *spki*, whatever it is."""
+    """Respond to GetPublicKey with *spki*, valid or not."""
 
     def fault(exchange: Exchange) -> Reply:
-        answer = json.loads(exchange.answer(None).body)
-        answer["PublicKey"] = base64.b64encode(spki).decode()
-        return Reply(json.dumps(answer).encode())
+        result = json.loads(exchange.respond(None).body)
+        result["PublicKey"] = base64.b64encode(spki).decode()
+        return Reply(json.dumps(result).encode())
 
     return fault
 
 
 def slow(seconds: float) -> Fault:
-    """Answer well, but late."""
+    """Respond correctly after a delay."""
 
     def fault(exchange: Exchange) -> Reply | None:
-        exchange.over.wait(seconds)
-        return exchange.answer(None)
+        exchange.released.wait(seconds)
+        return exchange.respond(None)
 
     return fault
 
 
-def hang(seconds: float = _FOR_EVER) -> Fault:
-    """Take the request, and never answer."""
+def hang(seconds: float = _ENDLESS) -> Fault:
+    """Read the request and never respond."""
 
     def fault(exchange: Exchange) -> None:
-        exchange.over.wait(seconds)
+        exchange.released.wait(seconds)
 
     return fault
 
 
 def drop_reply() -> Fault:
-    """Do as asked, and lose the answer: the connection closes."""
+    """Execute the request, but close the connection without a response."""
 
     def fault(exchange: Exchange) -> None:
-        exchange.answer(None)
+        exchange.respond(None)
 
     return fault
 
 
-def stop_after_headers(seconds: float = _FOR_EVER) -> Fault:
-    """Send the header fields, and never the body."""
+def stop_after_headers(seconds: float = _ENDLESS) -> Fault:
+    """Send the headers, and never the body."""
 
     def fault(exchange: Exchange) -> None:
-        reply = exchange.answer(None)
+        reply = exchange.respond(None)
         exchange.connection.sendall(reply.head(exchange.call.request_id))
-        exchange.over.wait(seconds)
+        exchange.released.wait(seconds)
 
     return fault
 
 
 def cut_off() -> Fault:
-    """Send half of the body, and close the connection."""
+    """Send half of the body, then close the connection."""
 
     def fault(exchange: Exchange) -> None:
-        reply = exchange.answer(None)
+        reply = exchange.respond(None)
         half = reply.body[: len(reply.body) // 2]
         exchange.connection.sendall(reply.head(exchange.call.request_id) + half)
 
@@ -221,21 +221,21 @@ def trickle(interval: float) -> Fault:
     """Send a byte every *interval* seconds, from the status line on."""
 
     def fault(exchange: Exchange) -> None:
-        reply = exchange.answer(None)
+        reply = exchange.respond(None)
         for byte in reply.head(exchange.call.request_id) + reply.body:
             exchange.connection.sendall(bytes([byte]))
-            if exchange.over.wait(interval):
+            if exchange.released.wait(interval):
                 return
 
     return fault
 
 
 def html(status: int = 500) -> Fault:
-    """Answer with a page, as a proxy before KMS would."""
+    """Respond with an HTML page, like a proxy in front of KMS."""
     page = b"<html><body>Bad gateway kms.eu-central-1.amazonaws.com</body></html>"
     return lambda _: Reply(page, status, content_type="text/html")
 
 
 def body(text: bytes) -> Fault:
-    """Answer 200 with *text*, whatever it is."""
+    """Respond with 200 and *text*, valid or not."""
     return lambda _: Reply(text)

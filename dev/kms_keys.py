@@ -1,10 +1,9 @@
 """
-How AWS KMS signs, over the keys that moto keeps.
+Sign, Verify and GetPublicKey as in AWS KMS, with the keys that moto stores.
 
-moto 5.2 hashes a DIGEST again, takes digests of any length, and signs with keys that
-are disabled.  Here the three operations that use a key's material behave as the API
-reference and the table of key states in the KMS developer guide say.  Everything
-else about keys (create, disable, tag, alias) stays moto's.
+moto 5.2 hashes a DIGEST again, accepts digests of any length, and signs with disabled
+keys.  These three operations follow the API reference and the table of key states in
+the KMS developer guide.  moto serves all others (create, disable, tag, alias).
 """
 
 import base64
@@ -24,10 +23,10 @@ from moto.kms.models import Key, KmsBackend, kms_backends
 from moto.kms.utils import ECDSAPrivateKey
 
 
-Answer = dict[str, Any]
+Result = dict[str, Any]
 Parameters = Mapping[str, Any]
 Signing = Callable[[ec.EllipticCurvePrivateKey, bytes], bytes]
-"""Signs a digest and returns DER.  Faults put another one in the place of ours."""
+"""Signs a digest and returns DER.  Faults replace it."""
 
 _HASHES: Mapping[str, hashes.HashAlgorithm] = {
     "ECDSA_SHA_256": hashes.SHA256(),
@@ -38,7 +37,7 @@ _MAX_MESSAGE = 4096
 
 
 class KMSError(Exception):
-    """KMS refuses: a *code* and a *message* for the body, and the HTTP *status*."""
+    """An error of KMS: *code* and *message* for the body, and the HTTP *status*."""
 
     def __init__(
         self, code: str, message: str, status: int = HTTPStatus.BAD_REQUEST
@@ -51,7 +50,7 @@ class KMSError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SignEvent:
-    """What CloudTrail keeps of one call of Sign.  It never holds the digest."""
+    """The CloudTrail event of one Sign request, which omits the digest."""
 
     region: str
     request_id: str
@@ -63,21 +62,21 @@ class SignEvent:
 
 class Keys:
     """
-    The keys of all regions of moto's one account, as AWS would use them.
+    The keys in all regions of moto's single account.
 
-    ``trail`` is the CloudTrail of Sign, oldest first, at most 100,000 events.
+    ``trail`` has the latest 100,000 CloudTrail events of Sign, oldest first.
     """
 
     def __init__(self) -> None:
         self.trail: deque[SignEvent] = deque(maxlen=100_000)
 
     def sign(
-        self, region: str, asked: Parameters, request_id: str, signing: Signing
-    ) -> Answer:
-        """Answer Sign, and write it to the trail, refused or not."""
+        self, region: str, parameters: Parameters, request_id: str, signing: Signing
+    ) -> Result:
+        """Return the result of Sign; record success and failure in the trail."""
         error = None
         try:
-            return self._sign(region, asked, signing)
+            return self._sign(region, parameters, signing)
         except KMSError as e:
             error = e.code
             raise
@@ -85,41 +84,43 @@ class Keys:
             event = SignEvent(
                 region=region,
                 request_id=request_id,
-                key_id=asked.get("KeyId", ""),
-                message_type=asked.get("MessageType", "RAW"),
-                signing_algorithm=asked.get("SigningAlgorithm", ""),
+                key_id=parameters.get("KeyId", ""),
+                message_type=parameters.get("MessageType", "RAW"),
+                signing_algorithm=parameters.get("SigningAlgorithm", ""),
                 error_code=error,
             )
             self.trail.append(event)
 
-    def _sign(self, region: str, asked: Parameters, signing: Signing) -> Answer:
-        key = usable(find(region, asked.get("KeyId", "")))
-        private_key = _signing_key(key, "Sign", asked)
-        signature = signing(private_key, _digest(asked))
+    def _sign(self, region: str, parameters: Parameters, signing: Signing) -> Result:
+        key = usable(find(region, parameters.get("KeyId", "")))
+        private_key = _signing_key(key, "Sign", parameters)
+        signature = signing(private_key, _digest(parameters))
         return {
             "KeyId": key.arn,
             "Signature": base64.b64encode(signature).decode(),
-            "SigningAlgorithm": asked["SigningAlgorithm"],
+            "SigningAlgorithm": parameters["SigningAlgorithm"],
         }
 
-    def verify(self, region: str, asked: Parameters) -> Answer:
-        """Answer Verify."""
-        key = usable(find(region, asked.get("KeyId", "")))
-        public_key = _signing_key(key, "Verify", asked).public_key()
-        algorithm = ec.ECDSA(Prehashed(_HASHES[asked["SigningAlgorithm"]]))
+    def verify(self, region: str, parameters: Parameters) -> Result:
+        """Return the result of Verify."""
+        key = usable(find(region, parameters.get("KeyId", "")))
+        public_key = _signing_key(key, "Verify", parameters).public_key()
+        algorithm = ec.ECDSA(Prehashed(_HASHES[parameters["SigningAlgorithm"]]))
         try:
-            public_key.verify(_blob(asked, "Signature"), _digest(asked), algorithm)
+            public_key.verify(
+                _blob(parameters, "Signature"), _digest(parameters), algorithm
+            )
         except InvalidSignature:
             raise KMSError("KMSInvalidSignatureException", "") from None
         return {
             "KeyId": key.arn,
             "SignatureValid": True,
-            "SigningAlgorithm": asked["SigningAlgorithm"],
+            "SigningAlgorithm": parameters["SigningAlgorithm"],
         }
 
-    def public_key(self, region: str, asked: Parameters) -> Answer:
-        """Answer GetPublicKey; it fails for keys in a state that cannot sign."""
-        key = usable(find(region, asked.get("KeyId", "")))
+    def public_key(self, region: str, parameters: Parameters) -> Result:
+        """Return the result of GetPublicKey, which fails for unusable keys."""
+        key = usable(find(region, parameters.get("KeyId", "")))
         if key.key_spec.startswith(("SYMMETRIC", "HMAC")):
             raise KMSError(
                 "UnsupportedOperationException",
@@ -151,10 +152,10 @@ def region_of(arn: str) -> str:
 
 def find(region: str, name: str) -> Key:
     """
-    Return the key that *name* means: key id, key ARN, alias name or alias ARN.
+    Return the key for *name*: a key id, key ARN, alias name or alias ARN.
 
     Raises:
-        KMSError: ``NotFoundException``, also for an ARN of elsewhere.
+        KMSError: ``NotFoundException``, also for an ARN of another region.
     """
     backend = keys_of(region)
     prefix = f"arn:aws:kms:{region}:{DEFAULT_ACCOUNT_ID}:"
@@ -171,7 +172,7 @@ def find(region: str, name: str) -> Key:
 
 
 def usable(key: Key) -> Key:
-    """Return *key* if its state lets it sign (developer guide, key states)."""
+    """Return *key* if its state allows signing (developer guide, key states)."""
     if key.key_state == "Disabled":
         raise KMSError(
             "DisabledException", f"{key.arn} is disabled.", HTTPStatus.CONFLICT
@@ -192,9 +193,9 @@ def as_given(private_key: ec.EllipticCurvePrivateKey, digest: bytes) -> bytes:
 
 
 def _signing_key(
-    key: Key, operation: str, asked: Parameters
+    key: Key, operation: str, parameters: Parameters
 ) -> ec.EllipticCurvePrivateKey:
-    algorithm = asked.get("SigningAlgorithm")
+    algorithm = parameters.get("SigningAlgorithm")
     if key.key_usage != "SIGN_VERIFY":
         raise KMSError(
             "InvalidKeyUsageException",
@@ -213,10 +214,10 @@ def _signing_key(
     return key.private_key.private_key
 
 
-def _digest(asked: Parameters) -> bytes:
-    """Return what is to be signed: the digest as given, or the hash of a message."""
-    message = _blob(asked, "Message")
-    algorithm = asked["SigningAlgorithm"]
+def _digest(parameters: Parameters) -> bytes:
+    """Return the digest to sign: the given one, or the hash of the message."""
+    message = _blob(parameters, "Message")
+    algorithm = parameters["SigningAlgorithm"]
     hashed = _HASHES[algorithm]
     if not 1 <= len(message) <= _MAX_MESSAGE:
         raise KMSError(
@@ -224,7 +225,7 @@ def _digest(asked: Parameters) -> bytes:
             "1 validation error detected: Value at 'message' failed to satisfy"
             f" constraint: Member must have length from 1 to {_MAX_MESSAGE}",
         )
-    if asked.get("MessageType", "RAW") == "RAW":
+    if parameters.get("MessageType", "RAW") == "RAW":
         hasher = hashes.Hash(hashed)
         hasher.update(message)
         return hasher.finalize()
@@ -236,8 +237,8 @@ def _digest(asked: Parameters) -> bytes:
     return message
 
 
-def _blob(asked: Parameters, name: str) -> bytes:
+def _blob(parameters: Parameters, name: str) -> bytes:
     try:
-        return base64.b64decode(asked.get(name, ""), validate=True)
+        return base64.b64decode(parameters.get(name, ""), validate=True)
     except (binascii.Error, TypeError, ValueError):
         raise KMSError("SerializationException", f"{name} is not base64.") from None

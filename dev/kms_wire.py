@@ -1,8 +1,8 @@
 """
-The emulator's HTTP: requests, answers, and the script of faults between them.
+The HTTP server of the KMS emulator, and the script of its faults.
 
-Standard library only.  werkzeug's server closes every connection and waits 10 ms
-after each answer, which would hide what a kept-alive connection costs.
+It uses the standard library: werkzeug's server closes every connection and waits 10 ms
+after each response, which would distort measurements of kept-alive connections.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from dev.kms_keys import KMSError, Parameters, Signing
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as it stood on the wire: *asked* is its decoded JSON."""
+    """One request as received; *parameters* is its decoded JSON."""
 
     target: str
-    asked: Parameters
+    parameters: Parameters
     headers: Mapping[str, str]
     body: bytes
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer."""
+    """An HTTP response."""
 
     body: bytes
     status: int = 200
@@ -55,7 +55,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
     def head(self, request_id: str) -> bytes:
-        """Return the status line and the header fields, with the empty line."""
+        """Return the status line and the headers, with the empty line."""
         fields = {
             "x-amzn-RequestId": request_id,
             "Content-Type": self.content_type,
@@ -68,67 +68,67 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request that waits for its answer, and what a fault may do with it."""
+    """A request without a response yet, and what a fault may use."""
 
     call: Call
     connection: socket.socket
-    over: threading.Event
-    answer: Callable[[Signing | None], Reply]
+    released: threading.Event
+    respond: Callable[[Signing | None], Reply]
 
 
 Fault = Callable[[Exchange], Reply | None]
-"""Answers a request.  None: there is no answer, and the connection is closed."""
+"""Responds to a request.  None closes the connection without a response."""
 
 
 class Faults:
     """
-    Which fault meets which request, in order.
+    The faults for the next requests, in order.
 
-    ``over`` is set when the faults at work now are to let go of their requests.
+    ``released`` is set to end the faults that are blocking a request.
     """
 
     def __init__(self) -> None:
-        self.over = threading.Event()
+        self.released = threading.Event()
         self._lock = threading.Lock()
         self._queues: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
 
     def on(self, operation: str, fault: Fault, *, times: int = 1) -> None:
-        """Let *fault* meet the next *times* requests for *operation*."""
+        """Apply *fault* to the next *times* requests for *operation*."""
         with self._lock:
             self._queues[operation].extend([fault] * times)
 
     def always(self, operation: str, fault: Fault) -> None:
-        """Let *fault* meet every request for *operation* that no other one meets."""
+        """Apply *fault* to every request for *operation* that has no other fault."""
         with self._lock:
             self._always[operation] = fault
 
     def clear(self) -> None:
-        """Forget them all, and end those at work."""
+        """Remove all faults, and end those that are blocking a request."""
         with self._lock:
             self._queues.clear()
             self._always.clear()
-            self.over.set()
-            self.over = threading.Event()
+            self.released.set()
+            self.released = threading.Event()
 
     def take(self, operation: str) -> Fault | None:
-        """Return the fault that the next request for *operation* meets."""
+        """Return the fault for the next request for *operation*, if there is one."""
         with self._lock:
             queue = self._queues[operation]
             return queue.popleft() if queue else self._always.get(operation)
 
 
 def error_reply(error: KMSError) -> Reply:
-    """Return *error* as AWS's JSON 1.1 protocol writes it."""
+    """Return *error* in the JSON 1.1 protocol of AWS."""
     body = {"__type": error.code, "message": error.message}
     return Reply(json.dumps(body).encode(), error.status)
 
 
 class Server(ThreadingHTTPServer):
     """
-    Serves KMS's protocol (AWS JSON 1.1) on 127.0.0.1, a thread a connection.
+    Serves KMS's protocol (AWS JSON 1.1) on 127.0.0.1, with a thread per connection.
 
-    ``close`` ends idle connections too, and waits for their threads.
+    ``close`` also closes idle connections and waits for their threads.
     """
 
     daemon_threads = False
@@ -153,10 +153,10 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up in the middle are what these tests are about."""
+        """Ignore the error: tests close connections on purpose."""
 
     def close(self) -> None:
-        """Stop accepting, hang up on everybody, and wait for their threads."""
+        """Close the listener and all connections, and wait for their threads."""
         self.shutdown()
         with self._lock:
             for connection in self._connections:
@@ -166,18 +166,18 @@ class Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Reads requests from one connection, one after the other."""
+    """Serves the requests of one connection, one after another."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Server
 
     def do_POST(self) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         call = Call(
             target=self.headers.get("X-Amz-Target", ""),
-            asked=_decoded(body),
+            parameters=_decode(body),
             headers={name.lower(): value for name, value in self.headers.items()},
             body=body,
         )
@@ -187,11 +187,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(reply.head(call.request_id) + reply.body)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name.
-        """Keep quiet: the journal tells more."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class.
+        """Log nothing: the journal has the requests."""
 
 
-def _decoded(body: bytes) -> Parameters:
+def _decode(body: bytes) -> Parameters:
     try:
         decoded = json.loads(body)
     except ValueError:

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class RPCError(Exception):
-    """The node answered with an error object (JSON-RPC 2.0, section 5.1)."""
+    """The node returned an error object (JSON-RPC 2.0, section 5.1)."""
 
     def __init__(self, code: int, message: str, data: object = None) -> None:
         super().__init__(f"{message} ({code})")
@@ -23,7 +23,7 @@ class RPC:
         self.url = url
         self._timeout = timeout
         self._ids = itertools.count(1)
-        # A proxy that the environment names has no way to this machine's loopback.
+        # A proxy of the environment cannot reach this machine's loopback.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def __call__(self, method: str, *params: object) -> Any:
@@ -31,8 +31,8 @@ class RPC:
         Return the result of *method*.
 
         Raises:
-            RPCError: The node said no.
-            OSError: The node did not answer.
+            RPCError: The node returned an error.
+            OSError: The node did not respond.
         """
         request = {
             "jsonrpc": "2.0",
@@ -48,29 +48,29 @@ class RPC:
             ),
             timeout=self._timeout,
         ) as response:
-            answer = json.load(response)
-        if "error" in answer:
-            error = answer["error"]
+            body = json.load(response)
+        if "error" in body:
+            error = body["error"]
             raise RPCError(error["code"], error["message"], error.get("data"))
-        return answer["result"]
+        return body["result"]
 
-    def transact(self, transaction: dict[str, str], patience: float = 30.0) -> Any:
+    def transact(self, transaction: dict[str, str], timeout: float = 30.0) -> Any:
         """
-        Send from an account that the node holds unlocked; return the receipt.
+        Send from an account that the node keeps unlocked; return the receipt.
 
-        *transaction* is that of ``eth_sendTransaction``: hex strings.  Without
-        ``gas``, two million of it may be used.
+        *transaction* has the hex strings of ``eth_sendTransaction``; ``gas`` defaults
+        to two million.
 
         Raises:
-            RPCError: The node said no, or the transaction was mined and failed.
-            TimeoutError: It was not mined within *patience* seconds.
+            RPCError: The node returned an error, or the transaction failed on-chain.
+            TimeoutError: It was not mined within *timeout* seconds.
         """
         defaults = {"gas": hex(2_000_000)}
         if self("eth_getBlockByNumber", "latest", False).get("baseFeePerGas") is None:
-            # Else anvil would offer fees that a chain without EIP-1559 has not.
+            # Otherwise anvil would add fees, which this chain does not know.
             defaults["gasPrice"] = self("eth_gasPrice")
         tx_hash = self("eth_sendTransaction", {**defaults, **transaction})
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             receipt = self("eth_getTransactionReceipt", tx_hash)
             if receipt is not None:

@@ -1,8 +1,8 @@
 """
 The whole system on one laptop: token, chain, stablecoin, API and worker.
 
-``make dev`` runs it until Ctrl-C.  Everything it makes lies in ``.hotwallet/``,
-and everything it starts ends with it.
+``make dev`` runs it until Ctrl-C.  All files are in ``.hotwallet/``, and all processes
+end with it.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ from dev.rpc import RPC
 SYMBOL = "TUSD"
 NETWORK = "local"
 
-# Every terminal has these for itself.
+# Each terminal has its own values of these.
 _TERMINAL = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
-# What a stack has from whoever starts it; everything else is its own.
-_KEPT = (*_TERMINAL, "PKCS11_MODULE", "ANVIL")
+# The stack inherits only these variables.
+_INHERITED = (*_TERMINAL, "PKCS11_MODULE", "ANVIL")
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 35.0
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass
 class Stack:
     """
-    A running system.  ``environ`` is what every part of it was started with.
+    A running system.  ``environ`` is the environment of every process.
 
     Build it with ``running_stack``.
     """
@@ -62,7 +62,7 @@ class Stack:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def logs(self) -> Mapping[str, Path]:
-        """Return where each process writes what it has to say."""
+        """Return the log file of each process."""
         return {name: self.home / f"{name}.log" for name in self.processes}
 
     def command(self, *arguments: str) -> str:
@@ -78,39 +78,40 @@ def running_stack(
     block_time: int = 1,
     port: int = 0,
     settings: Mapping[str, str] | None = None,
-    say: Say = lambda _: None,
+    report: Report = lambda _: None,
 ) -> Iterator[Stack]:
     """
-    Start everything, each part once those it needs are up, and stop it at the end.
+    Start all processes in the order of their dependencies, and stop them at the end.
 
-    A local chain forgets everything when it ends, so the ledger starts empty too;
-    the development key in the token stays.  *settings* are added to the environment.
+    A local chain does not persist, so the ledger starts empty too; the development key
+    in the token is kept.  *settings* are added to the environment, and *report* is
+    called with each step.
 
     Raises:
-        RuntimeError: A part did not start; the message shows its last lines.  Or
-            another stack runs in *home*, and is left alone, or *port* is taken.
+        RuntimeError: A process did not start (the message has the end of its log),
+            another stack runs in *home*, or *port* is in use.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(_alone(home))
+        cleanup.enter_context(_lock(home))
         if port:
             _require_free(port)
         for stale in home.glob("hotwallet.db*"):
             stale.unlink()
         environ = _environment(home, port) | dict(settings or {})
-        say("Starting a local chain")
+        report("Starting a local chain")
         anvil = obtain_anvil(ROOT)
-        # anvil gives each transaction its block at once until the clock is set below;
-        # eth-tester does so always.
-        pace = None if anvil else block_time
-        chain = cleanup.enter_context(LocalChain(anvil, block_time=pace))
+        # anvil mines each transaction at once until the interval is set below;
+        # eth-tester always does.
+        initial_block_time = None if anvil else block_time
+        chain = cleanup.enter_context(LocalChain(anvil, block_time=initial_block_time))
         if use_kms:
-            say("Starting a local KMS, and making a key in it")
+            report("Starting the KMS emulator and creating a key")
             address, key_id = cleanup.enter_context(_kms_key(home, environ))
         else:
-            say("Preparing a SoftHSM token, and a key that cannot leave it")
+            report("Creating a SoftHSM token with a non-extractable key")
             address, key_id = _softhsm_key(environ)
-        say("Deploying a test stablecoin, and funding the key's address")
+        report("Deploying the test stablecoin and funding the wallet")
         token = stablecoin.deploy(chain.url)
         stablecoin.fund(chain.url, address, token=token)
         if chain.engine == "anvil":
@@ -128,7 +129,7 @@ def running_stack(
             key_id=key_id,
         )
         _provide_token_keys(environ)
-        say("Starting the API and the worker")
+        report("Starting the API and the worker")
         for name in ("serve", "worker"):
             stack.processes[name] = cleanup.enter_context(_service(stack, name))
         _await_ready(stack)
@@ -137,10 +138,10 @@ def running_stack(
 
 def hotwallet(environ: Mapping[str, str], *arguments: str) -> str:
     """
-    Run the command line; return what it prints.
+    Run a ``hotwallet`` command; return its output.
 
     Raises:
-        RuntimeError: It failed; the message is what it said.
+        RuntimeError: The command failed; the message is its error output.
     """
     finished = subprocess.run(
         [sys.executable, "-m", "api.cli", *arguments],
@@ -165,9 +166,9 @@ def request(
     body: object = None,
 ) -> tuple[int, Mapping[str, str], Any]:
     """
-    Send one JSON request on loopback; return status, headers and document.
+    Send one JSON request to loopback; return status, headers and JSON body.
 
-    The names of the headers are in lower case.
+    Header names are in lower case.
     """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     sent = urllib.request.Request(  # noqa: S310  # Our own service.
@@ -177,11 +178,11 @@ def request(
         method=method,
     )
     try:
-        with opener.open(sent, timeout=30) as answer:
-            return answer.status, _lower(answer.headers), json.load(answer)
-    except urllib.error.HTTPError as answer:
-        with answer:
-            return answer.code, _lower(answer.headers), json.load(answer)
+        with opener.open(sent, timeout=30) as response:
+            return response.status, _lower(response.headers), json.load(response)
+    except urllib.error.HTTPError as response:
+        with response:
+            return response.code, _lower(response.headers), json.load(response)
 
 
 def _lower(headers: Message) -> Mapping[str, str]:
@@ -189,36 +190,36 @@ def _lower(headers: Message) -> Mapping[str, str]:
 
 
 def _require_free(port: int) -> None:
-    """Refuse a port that has a server, which would be taken for ours."""
+    """Refuse a port in use: its server would be mistaken for the API."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as e:
             raise RuntimeError(
-                f"127.0.0.1:{port} cannot be had ({e.strerror}): stop what is there, or"
-                " choose another port, as with `make dev PORT=8081`"
+                f"cannot listen on 127.0.0.1:{port} ({e.strerror}): stop the process"
+                " that uses it, or choose another port: `make dev PORT=8081`"
             ) from None
 
 
 @contextlib.contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Hold *home*: a second stack would take the ledger away from the first."""
+def _lock(home: Path) -> Iterator[None]:
+    """Lock *home*: a second stack would delete the ledger of the first."""
     with (home / "stack.lock").open("w") as lock:
         try:
-            # The kernel gives it back when we die, however we die.
+            # The kernel releases the lock when the process ends, also after a crash.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RuntimeError(
-                f"another stack runs in {home}: use that one, or stop it first"
+                f"another stack runs in {home}: use it, or stop it first"
             ) from None
         yield
 
 
 def _environment(home: Path, port: int) -> dict[str, str]:
-    # The caller's own settings must not leak into a stack that claims to be local.
+    # The caller's own settings must not reach a local stack.
     return {
-        **{name: os.environ[name] for name in _KEPT if name in os.environ},
+        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         "HOTWALLET_NO_ENV_FILE": "1",
         "APP_ENV": "development",
         "HOTWALLET_HOME": str(home),
@@ -232,8 +233,8 @@ def _environment(home: Path, port: int) -> dict[str, str]:
 
 
 def _softhsm_key(environ: Mapping[str, str]) -> tuple[str, str]:
-    made = json.loads(hotwallet(environ, "softhsm", "init", "--json"))
-    return made["address"], made["key_id"]
+    created = json.loads(hotwallet(environ, "softhsm", "init", "--json"))
+    return created["address"], created["key_id"]
 
 
 @contextlib.contextmanager
@@ -245,17 +246,17 @@ def _kms_key(home: Path, environ: dict[str, str]) -> Iterator[tuple[str, str]]:
         home, "kms", environ, [*command, "--ready-file", str(ready)]
     ) as process:
         _await(process, home / "kms.log", ready.exists)
-        made = json.loads(ready.read_text(encoding="utf-8"))
+        created = json.loads(ready.read_text(encoding="utf-8"))
         environ.update(
             USE_KMS="true",
-            KMS_KEY_ID=made["arn"],
-            AWS_REGION=made["region"],
-            AWS_ENDPOINT_URL_KMS=made["endpoint"],
+            KMS_KEY_ID=created["arn"],
+            AWS_REGION=created["region"],
+            AWS_ENDPOINT_URL_KMS=created["endpoint"],
             AWS_ACCESS_KEY_ID="local",
-            AWS_SECRET_ACCESS_KEY="local",  # noqa: S106  # The emulator checks none.
+            AWS_SECRET_ACCESS_KEY="local",  # noqa: S106  # The emulator does not check it.
             AWS_EC2_METADATA_DISABLED="true",
         )
-        yield made["address"], made["arn"]
+        yield created["address"], created["arn"]
 
 
 def _write_networks(home: Path, chain_url: str, token: str) -> None:
@@ -293,7 +294,7 @@ def _service(stack: Stack, name: str) -> Iterator[subprocess.Popen[bytes]]:
 def _process(
     home: Path, name: str, environ: Mapping[str, str], module: list[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a Python module, in a group of its own, until the block ends."""
+    """Run a Python module in its own process group while the context is open."""
     with (home / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             [
@@ -341,7 +342,9 @@ def _await(
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-            raise RuntimeError("it did not start; its last lines:\n" + "\n".join(tail))
+            raise RuntimeError(
+                "\n".join(["it did not start; the end of its log:", *tail])
+            )
         time.sleep(0.05)
 
 
@@ -353,14 +356,14 @@ def _free_port() -> int:
 
 
 def default_home() -> Path:
-    """Return where the stack keeps its things: ``.hotwallet/dev`` in the project."""
+    """Return the folder of the stack: ``.hotwallet/dev`` in the project."""
     return ROOT / ".hotwallet" / "dev"
 
 
 def main() -> int:
     """Run the stack until Ctrl-C."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Explicitly: a shell's background jobs are started with SIGINT ignored.
+        # A shell starts background jobs with SIGINT ignored.
         signal.signal(number, signal.default_int_handler)
     use_kms = os.environ.get("USE_KMS", "").lower() == "true"
     try:
@@ -368,12 +371,12 @@ def main() -> int:
             default_home(),
             use_kms=use_kms,
             port=int(os.environ.get("PORT") or 8080),
-            say=lambda text: print(text, "...", flush=True),
+            report=lambda text: print(text, "...", flush=True),
         ) as stack:
             print(_greeting(stack), flush=True)
             while all(process.poll() is None for process in stack.processes.values()):
                 time.sleep(0.5)
-            print("A part of the stack has ended; see", stack.home, file=sys.stderr)
+            print("A process ended; see the logs in", stack.home, file=sys.stderr)
             return 1
     except KeyboardInterrupt:
         print("\nStopped.")
@@ -385,9 +388,9 @@ def main() -> int:
 
 def exports(environ: Mapping[str, str]) -> str:
     """
-    Return what another terminal sources to be in the stack's environment.
+    Return a shell script that sets the stack's environment in another terminal.
 
-    It needs all of it, also what happened to be set in the terminal that started it.
+    It includes the variables that the stack inherited.
     """
     lines = [
         f"export {name}={shlex.quote(value)}"
@@ -405,20 +408,20 @@ def _greeting(stack: Stack) -> str:
 The API is at {stack.url}, the chain ({stack.engine}) at {stack.chain_url}.
 Refunds are paid in {SYMBOL} ({stack.token}) from {stack.address}.
 
-In another terminal, here:
+In another terminal, in this folder:
 
-  source {_here(stack.home / "env")}
+  source {_relative(stack.home / "env")}
   TOKEN=$(hotwallet token --role merchant)
   curl -s {stack.url}/v1/refunds -H "Authorization: Bearer $TOKEN" \\
     -H "Idempotency-Key: try-1" -H "Content-Type: application/json" \\
     -d '{{"payment_session_id": "ps_1", "network": "{NETWORK}", "token": "{SYMBOL}",
          "recipient": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8", "amount": "12.50"}}'
 
-Ctrl-C stops everything.  Logs: {", ".join(map(_here, stack.logs().values()))}
+Ctrl-C stops all processes.  Logs: {", ".join(map(_relative, stack.logs().values()))}
 """
 
 
-def _here(path: Path) -> str:
+def _relative(path: Path) -> str:
     return os.path.relpath(path)
 
 

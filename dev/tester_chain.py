@@ -1,9 +1,8 @@
 """
-eth-tester and py-evm behind JSON-RPC over HTTP: the chain where there is no anvil.
+A local chain without anvil: JSON-RPC over HTTP for eth-tester and py-evm.
 
-It speaks geth's error codes and words, so that a client meets one dialect.  It mines
-each transaction at once, queues none (a nonce ahead of its turn is refused), and
-forgets everything at the end.
+It returns geth's error codes and messages.  It mines each transaction at once, queues
+none (a nonce that is too high is refused), and stores nothing.
 """
 
 import argparse
@@ -30,8 +29,8 @@ from web3.exceptions import ContractLogicError
 from web3.types import RPCEndpoint
 
 
-# What py-evm says of a transaction that it does not take, and what geth would say.
-_WORDING = (
+# py-evm's messages for a refused transaction, and geth's messages for the same.
+_MESSAGES = (
     (r"does not have enough balance", "insufficient funds for gas * price + value"),
     (r"is lower than block's base fee", "max fee per gas less than block base fee"),
     (r"Insufficient gas|Transaction gas too low", "intrinsic gas too low"),
@@ -41,13 +40,13 @@ _ERROR_STRING = bytes.fromhex("08c379a0")  # The selector of Error(string).
 
 
 class TesterNode:
-    """An Ethereum node in this process; thread-safe by one lock."""
+    """An Ethereum node in this process; a lock makes it thread-safe."""
 
     def __init__(self, chain_id: int) -> None:
         self._chain_id = chain_id
         self._lock = threading.Lock()
         backend = PyEVMBackend()
-        # The class is made for this backend alone, and has no parameter for the id.
+        # The class belongs to this backend only, and has no parameter for the id.
         type(backend.chain).chain_id = chain_id
         self._tester = EthereumTester(backend)
         provider = EthereumTesterProvider(self._tester)
@@ -65,7 +64,7 @@ class TesterNode:
         try:
             with self._lock:
                 outcome = self._outcome(method, params)
-        except Exception as e:  # noqa: BLE001  # py-evm raises whatever it likes.
+        except Exception as e:  # noqa: BLE001  # py-evm raises errors of any class.
             outcome = {"error": _error(e)}
         return {"jsonrpc": "2.0", "id": request.get("id"), **outcome}
 
@@ -80,7 +79,7 @@ class TesterNode:
         return {"result": _jsonable(answer["result"])}
 
     def _check_chain(self, raw: HexBytes) -> None:
-        # py-evm takes typed transactions of any chain (EIP-155 says what it should).
+        # py-evm accepts typed transactions of any chain; EIP-155 forbids that.
         if raw[0] > 0x7F:  # noqa: PLR2004  # EIP-2718: a legacy transaction.
             return
         if int(TypedTransaction.from_bytes(raw).as_dict()["chainId"]) != self._chain_id:
@@ -88,7 +87,7 @@ class TesterNode:
 
 
 def _jsonable(value: Any) -> Any:
-    """Return *value* with quantities and bytes as JSON-RPC writes them."""
+    """Return *value* with quantities and bytes encoded as in JSON-RPC."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -106,15 +105,15 @@ def _error(error: Exception) -> dict[str, Any]:
     if isinstance(error, (TransactionFailed, ContractLogicError)):
         data = "0x" + _revert_data(error).hex()
         return {"code": 3, "message": "execution reverted", "data": data}
-    return {"code": -32000, "message": _words(str(error))}
+    return {"code": -32000, "message": _translate_message(str(error))}
 
 
 def _revert_data(error: Exception) -> bytes:
     """
-    Return the bytes that the contract reverted with.
+    Return the return data of a revert.
 
-    Both libraries put their own words in place of them: web3 those of a panic, and
-    eth-tester the text of a reason, or Python's writing of the bytes themselves.
+    Both libraries replace it: web3 by the message of a panic, and eth-tester by the
+    text of the reason or the Python literal of the bytes.
     """
     if isinstance(error, ContractLogicError):
         return HexBytes(str(error.data))
@@ -124,12 +123,12 @@ def _revert_data(error: Exception) -> bytes:
     return _ERROR_STRING + encode(["string"], [words])
 
 
-def _words(message: str) -> str:
+def _translate_message(message: str) -> str:
     nonces = re.search(r"nonce: Expected (\d+), but got (\d+)", message)
     if nonces:
         expected, given = map(int, nonces.groups())
         return "nonce too low" if given < expected else "nonce too high"
-    for pattern, words in _WORDING:
+    for pattern, words in _MESSAGES:
         if re.search(pattern, message):
             return words
     return message
@@ -137,7 +136,7 @@ def _words(message: str) -> str:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # Else threads that connect together wait a second.
+    request_queue_size = 128  # Otherwise threads that connect at once wait a second.
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -145,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
     node: TesterNode
 
     def do_POST(self) -> None:
-        """Answer one request, or a batch."""
+        """Respond to one request or a batch."""
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if isinstance(request, list):
             body = json.dumps([self.node.answer(each) for each in request]).encode()
@@ -158,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: a node is silent."""
+        """Log nothing."""
 
 
 def main() -> None:

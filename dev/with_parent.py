@@ -1,15 +1,15 @@
 """
-Run a program that does not outlive the process which asked for it.
+Run a program that ends together with its parent process.
 
 ::
 
     python dev/with_parent.py PARENT_PID PROGRAM [ARGUMENT ...]
 
 On Linux the kernel kills PROGRAM when its parent dies, kill -9 included
-(``PR_SET_PDEATHSIG``, prctl(2)); the setting survives execve, so that nothing
-must run between fork and exec of the parent itself.  "Parent" is the *thread* that
-started us: start long-lived programs from a thread that lives as long.
-Elsewhere PROGRAM just runs, and an orphan must be ended by hand.
+(``PR_SET_PDEATHSIG``, prctl(2)).  The setting survives execve, so the parent needs no
+``preexec_fn``.  "Parent" is the *thread* that started this process: start long-lived
+programs from a thread that lives as long.  On other systems PROGRAM simply runs, and
+an orphan must be ended by hand.
 """
 
 import ctypes
@@ -23,10 +23,10 @@ _PR_SET_PDEATHSIG = 1
 
 def die_with_parent(parent: int) -> None:
     """
-    Let this process be killed when *parent*, which started it, is gone.
+    Have this process killed when *parent*, which started it, ends.
 
     Raises:
-        SystemExit: The parent is gone already.
+        SystemExit: The parent has ended already.
     """
     if sys.platform != "linux":
         return

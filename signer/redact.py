@@ -4,6 +4,7 @@ Removes secrets and vendors' messages from logs, audit records and error message
 This is the last line of defence; the first is not to pass secrets on at all.
 """
 
+import logging
 import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -36,6 +37,22 @@ _SECRETS = re.compile(
     re.VERBOSE,
 )
 
+
+# The lowest level at which each library may log.  At DEBUG they log requests,
+# responses, signed bytes and user names, at INFO endpoints.  The AWS libraries and
+# urllib3 also log host names and whole URLs at WARNING.
+_VENDOR_LOG_LEVELS: Mapping[str, int] = {
+    "alembic": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "boto3": logging.CRITICAL,
+    "botocore": logging.CRITICAL,
+    "psycopg": logging.WARNING,
+    "requests": logging.WARNING,
+    "s3transfer": logging.WARNING,
+    "sqlalchemy": logging.WARNING,
+    "urllib3": logging.CRITICAL,
+    "web3": logging.WARNING,
+}
 
 # Key ids that a user may have put in the wrong place, perhaps mistyped: a UUID, a
 # multi-Region id, a CKA_ID.  No address and no refund id begins like one of these.
@@ -85,6 +102,16 @@ def cut_key_ids(text: str) -> str:
     "No such command '1234abcd...'."
     """
     return _KEY_IDS.sub(lambda match: key_prefix(match[0]), text)
+
+
+def quiet_vendor_loggers(*names: str) -> None:
+    """
+    Raise the log levels of the libraries in *names*, or of all libraries.
+
+    A library's own level counts even where the root logger is set to DEBUG.
+    """
+    for name in names or _VENDOR_LOG_LEVELS:
+        logging.getLogger(name).setLevel(_VENDOR_LOG_LEVELS[name])
 
 
 def redact_event(

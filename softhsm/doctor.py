@@ -42,7 +42,7 @@ class _Token:
 
     def load_module(self) -> str:
         prepare(self._settings)
-        with self._library.gate.alone():
+        with self._library.lock.exclusive():
             self._library.initialize()
         module = self._library.module
         major, minor = module.library_version
@@ -54,7 +54,7 @@ class _Token:
         return "the module cannot lock: threads sign one after the other"
 
     def find_token(self) -> str:
-        with self._library.gate:
+        with self._library.lock:
             return str(self._library.token(self._settings.pkcs11_token_label))
 
     def read_pin(self) -> str:

@@ -191,5 +191,5 @@ def _signs_as(key: Object, public_key: PublicKey) -> bool:
 
 
 def _belongs_to(key: Object, public_key: PublicKey) -> bool:
-    point = pkcs11_keys.uncompressed_point(key[Attribute.EC_POINT])
+    point = pkcs11_keys.unwrap_point(key[Attribute.EC_POINT])
     return point == public_key.uncompressed

@@ -123,7 +123,7 @@ def _pin_file(settings: Settings, layout: Layout) -> Path | None:
 
 
 def _has_token(library: Library, label: str) -> bool:
-    with library.gate.alone(), _translate_errors():
+    with library.lock.exclusive(), _translate_errors():
         library.initialize()
         try:
             library.token(label)
@@ -143,7 +143,7 @@ def _make_token(library: Library, layout: Layout, label: str, pin: str) -> None:
     shutil.rmtree(layout.staging, ignore_errors=True)
     stage = Layout(layout.staging)
     stage.prepare()
-    with library.gate.alone(), _translate_errors():
+    with library.lock.exclusive(), _translate_errors():
         with _use_configuration(library, stage.conf):
             _init_token(library, label, so_pin=pins.read_pin(layout.so_pin), pin=pin)
         token_recovery.back_up(stage.tokens)

@@ -1,13 +1,13 @@
 """
-The keys that tokens are verified with, each bound to one algorithm for good.
+The keys that verify tokens, each bound to one algorithm.
 
 There is exactly one source: a public key in PEM, a JWK Set in a file or at a URL
-(``api/auth/jwks.py``), or, outside production, an HMAC secret.  A token cannot say
-where its key is found (RFC 8725, section 3.10).
+(``api/auth/jwks.py``), or, outside production, an HMAC secret.  A token cannot choose
+the source of its key (RFC 8725, section 3.10).
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from api import strict_json
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
+from signer.ports import KeySetError
 
 
 MIN_SECRET_BYTES = 32
@@ -34,30 +35,30 @@ _JWKS = "JWT_JWKS_FILE"
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A key, and the only algorithm that it may be used with (RFC 8725, 3.1)."""
+    """A key and the only algorithm it may be used with (RFC 8725, section 3.1)."""
 
     algorithm: str
     material: Any = field(repr=False)
 
 
 class KeySource(Protocol):
-    """Where the keys for verifying come from."""
+    """A source of the keys that verify tokens."""
 
     def find(self, kid: str | None) -> VerificationKey | None:
         """
         Return the key that a token with this ``kid`` must be signed with.
 
         Raises:
-            AuthenticationError: ``token-keys-stale``: no key can be trusted any more.
+            AuthenticationError: ``token-keys-stale``: the keys are too old to trust.
         """
 
     def known(self) -> Iterable[VerificationKey]:
-        """Return the keys that are trusted at the moment."""
+        """Return the keys that are trusted now."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """One key for every token (``only``), or several by their ``kid``."""
+    """Either one key for every token (``only``), or keys by their ``kid``."""
 
     only: VerificationKey | None = None
     by_id: Mapping[str, VerificationKey] = field(default_factory=dict)
@@ -69,13 +70,13 @@ class KeySet:
         return None if kid is None else self.by_id.get(kid)
 
     def known(self) -> Iterable[VerificationKey]:
-        """Return all of them."""
+        """Return all keys."""
         return [*self.by_id.values(), *([self.only] if self.only else [])]
 
 
 def load_keys(settings: Settings) -> KeySet:
     """
-    Read the one source of keys that *settings* names, if it is no URL.
+    Read the keys from the one source that *settings* names, which is not a URL.
 
     Raises:
         ConfigurationError: ``jwt-not-configured``, ``jwt-shared-secret``,
@@ -92,13 +93,13 @@ def load_keys(settings: Settings) -> KeySet:
     require_asymmetric(settings)
     if pem is not None:
         return KeySet(only=_pem_key(_read(pem, _PEM), settings.jwt_algorithm))
-    assert jwks is not None  # noqa: S101  Counted above.
-    return KeySet(by_id=_jwks_keys(_read(jwks, _JWKS), settings.jwt_algorithm))
+    assert jwks is not None  # noqa: S101  See require_one_source.
+    return KeySet(by_id=_file_keys(_read(jwks, _JWKS), settings.jwt_algorithm))
 
 
 def require_one_source(settings: Settings) -> None:
     """
-    Require that there is exactly one source of keys.
+    Require exactly one source of keys.
 
     Raises:
         ConfigurationError: ``jwt-not-configured``.
@@ -119,27 +120,27 @@ def require_one_source(settings: Settings) -> None:
 
 def require_asymmetric(settings: Settings) -> None:
     """
-    Require an algorithm that goes with public keys.
+    Require an algorithm with public keys.
 
     Raises:
         ConfigurationError: ``jwt-key-invalid``.
     """
     if settings.jwt_algorithm not in ASYMMETRIC:
-        raise _refusal("jwt-key-invalid", "HS256 goes with JWT_SECRET only")
+        raise _refusal("jwt-key-invalid", "JWT_ALGORITHM=HS256 needs JWT_SECRET")
 
 
 def bind(material: Any, algorithm: str) -> VerificationKey:
     """
-    Bind *material* to *algorithm*, if the two fit.
+    Bind *material* to *algorithm*.
 
     Raises:
-        jwt.InvalidKeyError: Another kind of key, another curve, or too short.
+        jwt.InvalidKeyError: The key is of another type or curve, or too short.
     """
     implementation = jwt.get_algorithm_by_name(algorithm)
     try:
         prepared = implementation.prepare_key(material)
     except TypeError:
-        raise jwt.InvalidKeyError("another kind of key") from None
+        raise jwt.InvalidKeyError("the key is of another type") from None
     if (problem := implementation.check_key_length(prepared)) is not None:
         raise jwt.InvalidKeyError(problem)
     return VerificationKey(algorithm, prepared)
@@ -148,66 +149,118 @@ def bind(material: Any, algorithm: str) -> VerificationKey:
 def _hmac_key(settings: Settings, secret: str) -> VerificationKey:
     if settings.is_production:
         raise _refusal(
-            "jwt-shared-secret", "in production, who verifies must not be able to mint"
+            "jwt-shared-secret",
+            "JWT_SECRET is not allowed in production: this process could issue tokens",
         )
     if settings.jwt_algorithm != "HS256":
         raise _refusal("jwt-key-invalid", "JWT_SECRET needs JWT_ALGORITHM=HS256")
     if len(secret.encode()) < MIN_SECRET_BYTES:
         raise _refusal(
-            "jwt-secret-too-short", f"JWT_SECRET needs {MIN_SECRET_BYTES} bytes"
+            "jwt-secret-too-short", f"JWT_SECRET needs {MIN_SECRET_BYTES} bytes or more"
         )
     try:
         return bind(secret.encode(), "HS256")
     except jwt.InvalidKeyError:
-        raise _refusal("jwt-key-invalid", "JWT_SECRET holds a public key") from None
+        raise _refusal("jwt-key-invalid", "JWT_SECRET contains a public key") from None
 
 
 def _pem_key(content: bytes, algorithm: str) -> VerificationKey:
     try:
-        # Not PyJWT's own reader, which also takes private keys.
+        # PyJWT's own parser would also accept private keys.
         return bind(load_pem_public_key(content), algorithm)
     except (ValueError, UnsupportedAlgorithm, jwt.InvalidKeyError):
         raise _refusal(
-            "jwt-key-invalid", f"{_PEM} holds no public key for {algorithm}"
+            "jwt-key-invalid", f"{_PEM} does not contain a public key for {algorithm}"
         ) from None
 
 
-def _jwks_keys(content: bytes, algorithm: str) -> Mapping[str, VerificationKey]:
+@dataclass(frozen=True, slots=True)
+class ParsedKeySet:
+    """The keys of a JWK Set by ``kid``, and why each other entry is unusable."""
+
+    keys: Mapping[str, VerificationKey]
+    unusable: Sequence[str]
+
+
+def parse_key_set(body: bytes, default_algorithm: str) -> ParsedKeySet:
+    """
+    Parse *body*, a JWK Set (RFC 7517).
+
+    *default_algorithm* is for keys that do not name one.
+
+    Raises:
+        KeySetError: ``malformed``, ``secret-key`` or ``duplicate-kid``.
+    """
     try:
-        entries = strict_json.loads(content).get("keys")
-    except InvalidInputError as e:
-        raise _refusal("jwt-key-invalid", f"{_JWKS}: {e}") from None
-    if not isinstance(entries, list) or not entries:
-        raise _refusal("jwt-key-invalid", f"{_JWKS} lists no keys")
-    keys = dict(_jwk(entry, algorithm) for entry in entries)
-    if len(keys) != len(entries):
-        raise _refusal("jwt-key-invalid", f"{_JWKS}: two keys with one kid")
-    return keys
+        entries = strict_json.loads(body).get("keys")
+    except InvalidInputError:
+        raise KeySetError("malformed") from None
+    if not isinstance(entries, list):
+        raise KeySetError("malformed")
+    if any(_is_secret(entry) for entry in entries):
+        # One published secret makes the whole set untrustworthy.
+        raise KeySetError("secret-key")
+    keys: dict[str, VerificationKey] = {}
+    unusable: list[str] = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            kid, key = _parse_key(entry, default_algorithm)
+        except jwt.InvalidKeyError as e:
+            unusable.append(f"key {number} {e}")
+            continue
+        if kid in keys:
+            raise KeySetError("duplicate-kid")
+        keys[kid] = key
+    return ParsedKeySet(keys, unusable)
 
 
-def _jwk(entry: Any, default: str) -> tuple[str, VerificationKey]:
+def _is_secret(entry: object) -> bool:
     match entry:
         case {"d": _} | {"k": _} | {"kty": "oct"}:
-            raise _refusal("jwt-key-invalid", f"{_JWKS} holds a secret key")
-        case {"kid": str(kid)} if entry.get("use", "sig") == "sig":
+            return True
+    return False
+
+
+def _parse_key(entry: Any, default: str) -> tuple[str, VerificationKey]:
+    match entry:
+        case {"kid": str(kid)} if KEY_ID.fullmatch(kid):
             algorithm = entry.get("alg", default)
         case _:
-            raise _refusal(
-                "jwt-key-invalid", f"{_JWKS}: a key without kid, or not for signatures"
-            )
+            raise jwt.InvalidKeyError("has no valid kid")
+    if entry.get("use", "sig") != "sig":
+        raise jwt.InvalidKeyError("has another use than sig")
     if algorithm not in ASYMMETRIC:
-        raise _refusal("jwt-key-invalid", f"{_JWKS}: an algorithm that is not allowed")
+        raise jwt.InvalidKeyError("has an alg that is not allowed")
     try:
         return kid, bind(jwt.PyJWK(entry, algorithm).key, algorithm)
     except (jwt.PyJWTError, ValueError, TypeError):
-        # Raised anew: the library quotes the whole key.
-        raise _refusal(
-            "jwt-key-invalid", f"{_JWKS}: a key that does not fit {algorithm}"
-        ) from None
+        pass
+    # Outside the handler, because the library's message quotes the whole key.
+    raise jwt.InvalidKeyError(f"is not a key for {algorithm}")
+
+
+_FILE_PROBLEMS = {
+    "malformed": "is not a JWK Set in JSON",
+    "secret-key": "contains a secret key",
+    "duplicate-kid": "contains two keys with one kid",
+}
+
+
+def _file_keys(content: bytes, algorithm: str) -> Mapping[str, VerificationKey]:
+    """Return the keys in the file; unlike an issuer's, each of them must be usable."""
+    try:
+        parsed = parse_key_set(content, algorithm)
+    except KeySetError as e:
+        problem = _FILE_PROBLEMS[str(e)]
+    else:
+        if parsed.keys and not parsed.unusable:
+            return parsed.keys
+        problem = f"is refused: {(*parsed.unusable, 'it contains no keys')[0]}"
+    raise _refusal("jwt-key-invalid", f"{_JWKS} {problem}")
 
 
 def _read(path: Path, variable: str) -> bytes:
-    # Never the path: it may be the key itself, put into the wrong variable.
+    # Omit the path: the variable may contain the key itself by mistake.
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -216,7 +269,9 @@ def _read(path: Path, variable: str) -> bytes:
             "jwt-key-invalid", f"{variable} cannot be read ({type(e).__name__})"
         ) from None
     if len(content) > MAX_BYTES:
-        raise _refusal("jwt-key-invalid", f"{variable} is too large for a key file")
+        raise _refusal(
+            "jwt-key-invalid", f"{variable} is larger than {MAX_BYTES} bytes"
+        )
     return content
 
 

@@ -68,7 +68,7 @@ def _checks_of(context: NetworkContext) -> Iterator[Check]:
 def _check_nodes(context: NetworkContext) -> Finding:
     if not context.doctor.chains:
         context.doctor.chains = context.doctor.openers.chains(context.doctor.networks)
-    views = context.chain.client.views(context.address, ())
+    views = context.chain.client.node_statuses(context.address, ())
     detail = ", ".join(
         f"{view.node} {view.error or f'at block {view.head}'}" for view in views
     )

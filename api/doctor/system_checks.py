@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from api.auth.jwt_verifier import JWTVerifier
+from api.bootstrap import open_token_keys
 from api.doctor.context import DoctorContext
 from api.doctor.key_checks import key_checks
 from api.health.readiness import (
@@ -105,7 +105,7 @@ def _check_proxy(context: DoctorContext) -> Finding:
 
 
 def _check_tokens(context: DoctorContext) -> Finding:
-    JWTVerifier.from_settings(context.settings)
+    open_token_keys(context.settings)
     return Finding(f"verified with {context.settings.jwt_algorithm}")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from api.views.refunds import refund_document, timestamp
 from signer.model.refund import Refund, SignedTransaction
 from signer.model.wallet import UnrecordedTransaction
-from signer.ports import NodeView
+from signer.ports import NodeStatus
 from signer.refunds.explanation import Explanation, FeeStatus
 from signer.refunds.wallet_reconciliation import WalletStatus
 from signer.refunds.wallet_repair import RepairResult
@@ -90,7 +90,7 @@ def _transaction(sent: SignedTransaction) -> dict[str, Any]:
     }
 
 
-def _node(node: NodeView) -> dict[str, Any]:
+def _node(node: NodeStatus) -> dict[str, Any]:
     return {
         "node": node.node,
         "trusted": node.trusted,

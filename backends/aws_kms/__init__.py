@@ -1,4 +1,4 @@
-"""AWS KMS, through boto3: ``KMSBackend`` signs, ``KMSAdministrator`` makes keys."""
+"""AWS KMS through boto3: ``KMSBackend`` signs, ``KMSAdministrator`` creates keys."""
 
 from backends.aws_kms.backend import KMSAdministrator, KMSBackend, build_client
 

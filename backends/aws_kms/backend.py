@@ -1,12 +1,11 @@
 """
 Signs with AWS KMS: asymmetric ``ECC_SECG_P256K1`` keys, through boto3.
 
-``KMSBackend`` needs two permissions, ``kms:Sign`` and ``kms:GetPublicKey``.  What
-makes keys is another class, ``KMSAdministrator``, for another role.  How each KMS
-error reaches our tree, and the deadline, stand in ``docs/reference/kms.md``.
+``KMSBackend`` needs two permissions, ``kms:Sign`` and ``kms:GetPublicKey``.
+``KMSAdministrator`` creates keys, with another IAM role.  ``docs/reference/kms.md``
+documents the mapping of KMS errors and the deadline.
 """
 
-import logging
 import os
 import re
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import boto3  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from backends.aws_kms.deadline import Deadline
-from backends.aws_kms.errors import attempts, request_id, translated
+from backends.aws_kms.errors import count_attempts, map_error, request_id
 from signer.errors import (
     BackendError,
     ConfigurationError,
@@ -27,6 +26,7 @@ from signer.errors import (
     Refusal,
 )
 from signer.ports import DeviceSignature, KeyId
+from signer.redact import quiet_vendor_loggers
 
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DIGEST_BYTES = 32
-# KMS's own rules for KeyId: an id (multi-Region ones begin with mrk-), an alias, or
-# the ARN of either.
+# KMS's rules for KeyId: an id (multi-Region ids begin with mrk-), an alias, or the ARN
+# of either.
 _KEY_NAME = re.compile(
     r"(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:)?"
     r"(alias/[A-Za-z0-9/_-]{1,250}|(key/)?[A-Za-z0-9-]{8,64})"
@@ -47,7 +47,7 @@ _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
 _REGION = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):")
 
 OpenClient = Callable[[str], "KMSClient"]
-"""Makes a client of a region; all have the same deadline."""
+"""Returns a client for a region; all clients have the same deadline."""
 
 
 def build_client(
@@ -60,17 +60,17 @@ def build_client(
     """
     Return a KMS client that ends every call within *timeout_ms*.
 
-    *max_retries* counts attempts, as ``KMS_MAX_RETRIES`` does: 3 is at most three,
-    and 0 is one.  *endpoint_url* comes from our settings alone; one in the AWS
-    configuration file is ignored, for the guard could not see it.
+    *max_retries* counts attempts, like ``KMS_MAX_RETRIES``: 3 means at most three, and
+    0 means one.  *endpoint_url* comes only from our settings; an endpoint in the AWS
+    configuration file is ignored, because the start-up guard cannot check it.
 
-    Call it after the fork, once a process; the client is thread-safe.
+    Call it after the fork, once per process; the client is thread-safe.
 
     Raises:
-        ConfigurationError: ``kms-not-configured``: no region, no such profile, or
-            no URL.
+        ConfigurationError: ``kms-not-configured``: there is no region or no
+            such profile, or the endpoint is not a URL.
     """
-    _keep_vendor_logs_out()
+    quiet_vendor_loggers("boto3", "botocore", "urllib3")
     deadline = Deadline(total=timeout_ms / 1000, attempts=max(1, max_retries))
     config = deadline.config(
         max_pool_connections=max_pool_connections,
@@ -78,7 +78,7 @@ def build_client(
         ignore_configured_endpoint_urls=True,
     )
     try:
-        # A session of our own: boto3's default one is shared and not thread-safe.
+        # Not boto3's default session, which is shared and not thread-safe.
         client: KMSClient = boto3.session.Session(region_name=region).client(
             "kms", endpoint_url=endpoint_url, config=config
         )
@@ -88,52 +88,43 @@ def build_client(
         deadline.guard(client)
         return client
     raise ConfigurationError(
-        Refusal("kms-not-configured", f"no KMS client can be made ({problem})")
+        Refusal(
+            "kms-not-configured",
+            f"cannot build a KMS client ({problem}): check AWS_REGION and AWS_PROFILE",
+        )
     )
-
-
-def _keep_vendor_logs_out() -> None:
-    """
-    Silence the AWS libraries, even when the root logger is set to DEBUG.
-
-    At DEBUG they write session tokens, ARNs and signatures, at INFO role names, and
-    at WARNING host names and the traceback of a refused ``AssumeRole``.
-    """
-    for name in ("boto3", "botocore", "urllib3"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class KMSBackend:
     """
-    Signs with the keys that *client* may use, and with those of other regions.
+    Signs with the keys that *client* may use, and with keys in other regions.
 
-    Keys are named by their ARN: an alias may be pointed at another key, which is
-    another address.  ``resolve`` answers the ARN of whatever the operator named.
+    Keys are identified by their ARN, because an alias can be retargeted to another key
+    and so to another address.  ``resolve`` returns the ARN of a key id or an alias.
 
-    KMS knows an ARN in its own region alone, so that one of another region is asked
-    through a client that *elsewhere* makes, once a region.  Ids and aliases are those
-    of *client*'s region.
+    A key's ARN is valid only in its own region.  For another region, *open_client*
+    builds a client, once per region.  Key ids and aliases belong to *client*'s region.
     """
 
     name = "aws-kms"
 
     def __init__(
-        self, client: "KMSClient", elsewhere: OpenClient | None = None
+        self, client: "KMSClient", open_client: OpenClient | None = None
     ) -> None:
         self._kms = client
-        self._elsewhere = elsewhere
+        self._open_client = open_client
         self._clients = {client.meta.region_name: client}
         self._opening = Lock()
         self._pid = os.getpid()
 
     def resolve(self, key_id: str) -> KeyId:
         """
-        Return the ARN of *key_id*: an alias, a key id, or an ARN already.
+        Return the key ARN of *key_id*: an alias, a key id or an ARN.
 
         Raises:
-            InvalidInputError: It is none of these; nothing was sent.
+            InvalidInputError: *key_id* is none of these; no request was sent.
             KeyNotFoundError: There is no such key.
-            KeyUnusableError: It cannot sign: state, curve or usage.
+            KeyUnusableError: The key's state, curve or usage does not allow signing.
         """
         if not _KEY_NAME.fullmatch(key_id):
             raise InvalidInputError(
@@ -151,15 +142,14 @@ class KMSBackend:
         Return the DER ``ECDSA-Sig-Value`` (RFC 3279) over *digest*, as given.
 
         Raises:
-            InvalidInputError: *digest* is not 32 bytes; nothing was sent.
-            BackendError: Or one of its children; no signature was received, though
-                KMS may have made one that was lost on its way.
+            InvalidInputError: *digest* is not 32 bytes; no request was sent.
+            BackendError: No signature was received, although KMS may have made one.
         """
         if len(digest) != _DIGEST_BYTES:
-            raise InvalidInputError("a digest has 32 bytes", field="digest")
+            raise InvalidInputError("must be 32 bytes", field="digest")
         if not _KEY_ARN.fullmatch(key_id):
-            raise KeyNotFoundError("KMS signs by key ARN only, and this is none")
-        return self._ask("Sign", lambda: self._signature(key_id, digest))
+            raise KeyNotFoundError("the key id is not a key ARN")
+        return self._call("Sign", lambda: self._signature(key_id, digest))
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -168,67 +158,67 @@ class KMSBackend:
                 client.close()
 
     def _client(self, key_id: str) -> "KMSClient":
-        """Return the client of the region that *key_id* is in."""
-        named = _REGION.match(key_id)
-        if named is None or self._elsewhere is None:
+        """Return the client for the region of *key_id*."""
+        match = _REGION.match(key_id)
+        if match is None or self._open_client is None:
             return self._kms
-        region = named.group(1)
-        found = self._clients.get(region)
-        if found is not None:
-            return found
-        # It takes a tenth of a second, in which the other regions go on.
+        region = match.group(1)
+        client = self._clients.get(region)
+        if client is not None:
+            return client
+        # Building a client takes 0.1 s, during which other regions are not blocked.
         with self._opening:
             if region not in self._clients:
-                self._clients[region] = self._elsewhere(region)
+                self._clients[region] = self._open_client(region)
             return self._clients[region]
 
     def _signature(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        answer = self._client(key_id).sign(
+        response = self._client(key_id).sign(
             KeyId=key_id,
             Message=digest,
             MessageType="DIGEST",  # Signed as given; RAW would hash it again.
             SigningAlgorithm="ECDSA_SHA_256",
         )
-        metadata = answer["ResponseMetadata"]
+        metadata = response["ResponseMetadata"]
         return DeviceSignature(
-            answer["Signature"], request_id(metadata), attempts(metadata)
+            response["Signature"], request_id(metadata), count_attempts(metadata)
         )
 
     def _inspect(self, key_id: str) -> "GetPublicKeyResponseTypeDef":
-        """Ask for the public key, which tells as much as DescribeKey would."""
-        answer = self._ask(
-            "GetPublicKey", lambda: _complete(self._client(key_id), key_id)
+        """Return GetPublicKey's response, which includes the key's spec and usage."""
+        response = self._call(
+            "GetPublicKey", lambda: _get_public_key(self._client(key_id), key_id)
         )
         if (
-            answer["KeySpec"] != "ECC_SECG_P256K1"
-            or answer["KeyUsage"] != "SIGN_VERIFY"
-            or not _KEY_ARN.fullmatch(answer["KeyId"])
+            response["KeySpec"] != "ECC_SECG_P256K1"
+            or response["KeyUsage"] != "SIGN_VERIFY"
+            or not _KEY_ARN.fullmatch(response["KeyId"])
         ):
             raise KeyUnusableError(
                 "the KMS key is not of spec ECC_SECG_P256K1 and usage SIGN_VERIFY"
             )
-        return answer
+        return response
 
-    def _ask(self, operation: str, question: Callable[[], T]) -> T:
-        """Answer *question*, or raise our error for whatever boto3 raises."""
+    def _call(self, operation: str, request: Callable[[], T]) -> T:
+        """Return the response to *request*, or raise our error for boto3's."""
         if os.getpid() != self._pid:
-            # Parent and child would share sockets, and read each other's answers.
-            raise BackendError("the KMS client was made before the fork")
+            # Parent and child would share sockets and read each other's responses.
+            raise BackendError("the KMS client was built before the fork")
         try:
-            return question()
-        except Exception as e:  # noqa: BLE001 - whatever it is, it must not get out.
-            most = self._kms.meta.config.retries.get("total_max_attempts", 1)
-            failure = translated(operation, e, most)
-        # Out here, so that not even __context__ leads to the vendor's words.
-        raise failure
+            return request()
+        except Exception as e:  # noqa: BLE001  No vendor's error may leave this class.
+            attempts = self._kms.meta.config.retries.get("total_max_attempts", 1)
+            error = map_error(operation, e, attempts)
+        # Outside the handler, so that __context__ does not contain AWS's message.
+        raise error
 
 
 class KMSAdministrator(KMSBackend):
     """
-    Makes keys.  For provisioning and rotation, never for the running service.
+    Creates keys, for provisioning and rotation; the running service never uses it.
 
-    Its client must not retry: CreateKey has no idempotency token, so a second
-    attempt after a lost answer would leave a key that nobody knows.
+    Its client must not retry: CreateKey has no idempotency token, so a retry after a
+    lost response would create a second, unknown key.
     """
 
     def __init__(self, client: "KMSClient") -> None:
@@ -238,25 +228,25 @@ class KMSAdministrator(KMSBackend):
 
     def generate(self, label: str) -> KeyId:
         """
-        Make a secp256k1 key, tagged ``hotwallet`` with *label*, and return its ARN.
+        Create a secp256k1 key, tagged ``hotwallet`` with *label*; return its ARN.
 
-        When the answer is lost, the tag is what finds the key again.
+        After a lost response, find the key by its tag.
         """
-        return self._ask("CreateKey", lambda: self._create(label))
+        return self._call("CreateKey", lambda: self._create(label))
 
     def _create(self, label: str) -> KeyId:
-        answer = self._kms.create_key(
+        response = self._kms.create_key(
             KeySpec="ECC_SECG_P256K1",
             KeyUsage="SIGN_VERIFY",
             Tags=[{"TagKey": "hotwallet", "TagValue": label}],
         )
-        return KeyId(answer["KeyMetadata"]["Arn"])
+        return KeyId(response["KeyMetadata"]["Arn"])
 
 
-def _complete(client: "KMSClient", key_id: str) -> "GetPublicKeyResponseTypeDef":
-    """Return GetPublicKey's answer; raise ``KeyError`` when a part is missing."""
-    answer = client.get_public_key(KeyId=key_id)
-    missing = {"KeyId", "KeySpec", "KeyUsage", "PublicKey"} - answer.keys()
+def _get_public_key(client: "KMSClient", key_id: str) -> "GetPublicKeyResponseTypeDef":
+    """Return GetPublicKey's response; raise ``KeyError`` if a member is missing."""
+    response = client.get_public_key(KeyId=key_id)
+    missing = {"KeyId", "KeySpec", "KeyUsage", "PublicKey"} - response.keys()
     if missing:
         raise KeyError(*missing)
-    return answer
+    return response

@@ -1,19 +1,16 @@
 """
 A deadline for whole botocore calls.
 
-botocore knows a timeout to connect and one to read, counts attempts, and pauses
-between them.  None of that bounds a call: pauses are random, a service may ask for
-longer ones, and a peer that sends a byte now and then restarts the read timeout for
-ever.  ``Deadline`` sets the first two so that attempts fit, refuses retries that
-would not end in time, and makes the read timeout count for a whole response.
+botocore has a connect timeout, a read timeout, a maximum number of attempts and pauses
+between them.  None of these bounds a call: pauses are random, the service may ask for
+longer ones, and each received byte restarts the read timeout.  ``Deadline`` sets both
+timeouts so that the attempts fit, refuses retries that would end too late, and applies
+the read timeout to a whole response.
 
-Outside its reach stay name resolution and the fetching of credentials, which have
-limits of their own (``resolv.conf``; ``AWS_METADATA_SERVICE_TIMEOUT``).
+Name resolution and fetching credentials are not bounded here; they have their own
+limits (``resolv.conf``, ``AWS_METADATA_SERVICE_TIMEOUT``).
 """
 
-import http.client
-import io
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,31 +18,32 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.config import Config  # type: ignore[import-untyped]
 
+from backends.http_client import bound_responses
+
 
 if TYPE_CHECKING:
     from types_boto3_kms import KMSClient
 
 
 _KEY = "hotwallet.deadline"
-# A connection is tried on every address that the name has: a VPC endpoint in three
-# zones has three, and an outage of all costs three timeouts.
+# botocore tries each address of a host: a VPC endpoint in three zones has three, and
+# an outage of all costs three timeouts.
 _ADDRESSES = 3
 _LONGEST_CONNECT = 1.0
-# The longest pause behind a first attempt, see ``_longest_pause``.
+# The longest pause after a first attempt, see ``_longest_pause``.
 _FIRST_PAUSE = 1.0
-# Less than this is no attempt worth a retry.
+# The shortest attempt, in seconds, that is worth a retry.
 _SHORTEST_RETRY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """
-    How a call of at most *total* seconds spends them on at most *attempts*.
+    Splits the *total* seconds of a call among at most *attempts* attempts.
 
-    An attempt costs ``3 * connect + read`` seconds at worst, and there is time for
-    two of those and the pause between them; below 2 s there is time for one.  A
-    third attempt, and each one after it, is made if what was left by faster
-    failures is enough.
+    An attempt takes at most ``3 * connect + read`` seconds.  There is time for two such
+    attempts and the pause between them, or for one if *total* is below 2 s.  Further
+    attempts are made only if earlier ones failed fast enough.
 
     >>> budget = Deadline(total=9.0, attempts=3)
     >>> round(budget.connect, 2), round(budget.read, 2), budget.attempt
@@ -57,7 +55,7 @@ class Deadline:
 
     @property
     def attempt(self) -> float:
-        """The seconds that one attempt takes at most."""
+        """The longest duration of one attempt, in seconds."""
         half = (self.total - _FIRST_PAUSE) / 2
         if self.attempts == 1 or half < _SHORTEST_RETRY:
             return self.total
@@ -65,16 +63,16 @@ class Deadline:
 
     @property
     def connect(self) -> float:
-        """The seconds to connect to one address, TLS included."""
+        """The connect timeout per address in seconds, including TLS."""
         return min(_LONGEST_CONNECT, self.attempt / 3 / _ADDRESSES)
 
     @property
     def read(self) -> float:
-        """The seconds in which a whole response must have arrived."""
+        """The timeout for a whole response, in seconds."""
         return self.attempt - _ADDRESSES * self.connect
 
     def config(self, **others: Any) -> Config:
-        """Return botocore's configuration with these timeouts, and *others*."""
+        """Return botocore's configuration with these timeouts and *others*."""
         return Config(
             connect_timeout=self.connect,
             read_timeout=self.read,
@@ -83,7 +81,7 @@ class Deadline:
         )
 
     def guard(self, client: "KMSClient") -> None:
-        """Make every call of *client* end in time."""
+        """Apply the deadline to every call of *client*."""
         client.meta.events.register_first("before-call.kms", self._start)
         client.meta.events.register_first("needs-retry.kms", self._may_retry)
         _bound_responses(client)
@@ -98,7 +96,7 @@ class Deadline:
         response: tuple[Any, Any] | None,
         **_: Any,
     ) -> Literal[False] | None:
-        """Answer False, which ends the call, unless another attempt ends in time."""
+        """Return False, which ends the call, if another attempt would end too late."""
         left = request_dict["context"][_KEY] - time.monotonic()
         if left < _longest_pause(attempts, response) + self.attempt:
             return False
@@ -107,11 +105,11 @@ class Deadline:
 
 def _longest_pause(attempts: int, response: tuple[Any, Any] | None) -> float:
     """
-    Return the longest pause in seconds that botocore may take after *attempts*.
+    Return the longest pause in seconds that botocore may make after *attempts*.
 
-    Its standard mode draws from ``[0, min(2 ** (attempts - 1), 20)]``, or less; a
-    service that names a longer time (``x-amz-retry-after``, in milliseconds) gets
-    it, up to 5 s more than what was drawn (``botocore.retries.standard``).
+    Its standard mode draws from ``[0, min(2 ** (attempts - 1), 20)]``, or less.  If the
+    service asks for a longer pause (``x-amz-retry-after``, in milliseconds), it gets up
+    to 5 s more than the drawn one (``botocore.retries.standard``).
     """
     drawn = min(2.0 ** (attempts - 1), 20.0)
     named = response[0].headers.get("x-amz-retry-after", "") if response else ""
@@ -122,60 +120,12 @@ def _longest_pause(attempts: int, response: tuple[Any, Any] | None) -> float:
 
 def _bound_responses(client: "KMSClient") -> None:
     """
-    Let *client* read each response against one clock.
+    Apply the read timeout of *client* to each whole response.
 
-    botocore offers no public way to its connections.  Should this private one ever
-    go, calls still work, and ``test_a_trickling_service_cannot_outlive_the_deadline``
-    fails.
+    botocore has no public access to its connection pools.  If this private attribute
+    disappears, calls still work, and ``test_no_service_outlives_the_deadline`` fails.
     """
     endpoint = getattr(client, "_endpoint", None)
     session = getattr(endpoint, "http_session", None)
     pools = getattr(session, "_pool_classes_by_scheme", {})
-    for scheme, pool in pools.items():
-        connection = type(
-            f"Bounded{pool.ConnectionCls.__name__}",
-            (pool.ConnectionCls,),
-            {"response_class": _BoundedResponse},
-        )
-        pools[scheme] = type(
-            f"Bounded{pool.__name__}", (pool,), {"ConnectionCls": connection}
-        )
-
-
-class _BoundedResponse(http.client.HTTPResponse):
-    """A response whose bytes share one read timeout, status line and body alike."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        timeout = sock.gettimeout()
-        if timeout is not None:
-            self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, timeout))
-
-
-class _BoundedReader(io.RawIOBase):
-    """Reads *raw*, the file of *sock*, for *timeout* seconds in all."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, timeout: float) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._timeout = timeout
-        self._end = 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Read what is there; raise ``TimeoutError`` when the time is up."""
-        now = time.monotonic()
-        if self._end:
-            if now >= self._end:
-                raise TimeoutError
-            self._sock.settimeout(self._end - now)
-        else:
-            # The first read, mostly the only one: the socket has its timeout.
-            self._end = now + self._timeout
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+    pools.update(bound_responses(pools))

@@ -1,8 +1,8 @@
 """
-What boto3 raises, as errors of our own tree.
+Maps boto3's errors to the errors of ``signer.errors``.
 
-KMS's words name accounts, roles, keys and endpoints.  What crosses is a code from
-the list below, the HTTP status, and the request id that CloudTrail knows.
+KMS's messages contain accounts, roles, keys and endpoints.  Our errors have a code from
+the list below, the HTTP status, and the request id for a search in CloudTrail.
 """
 
 import re
@@ -62,7 +62,7 @@ _CODES: Mapping[type[BackendError], str] = {
         "DisabledException InvalidKeyUsageException KMSInvalidStateException"
         " UnsupportedOperationException"
     ),
-    # Known, so that their names may be shown, and of no better class.
+    # Listed so that their names may be shown; there is no more specific class.
     BackendError: (
         "DryRunOperationException LimitExceededException"
         " MalformedPolicyDocumentException TagException ValidationException"
@@ -83,7 +83,7 @@ _UNAVAILABLE = (
     HTTPClientError,
     CredentialRetrievalError,
     MetadataRetrievalError,
-    # Garbage where an answer should be: cut off, or not from KMS at all.
+    # The response is cut off, or does not come from KMS.
     ResponseParserError,
     KeyError,
     TypeError,
@@ -99,54 +99,53 @@ _DENIED = (
 )
 
 
-def translated(operation: str, error: Exception, most: int = 1) -> BackendError:
+def map_error(operation: str, error: Exception, attempts: int = 1) -> BackendError:
     """
-    Return our error for boto3's: its kind, and nothing that it says.
+    Return our error for boto3's *error*, without its message.
 
-    *most* is how often it may have asked before it gave up without an answer.
+    *attempts* is the largest number of requests that boto3 may have sent.
     """
     if isinstance(error, ClientError):
-        return _refused(operation, error.response)
+        return _map_response(operation, error.response)
     kind = BackendError
     if isinstance(error, _UNAVAILABLE):
         kind = BackendUnavailableError
     elif isinstance(error, _DENIED):
         kind = AccessDeniedError
-    failure = kind(f"KMS {operation} got no usable answer ({type(error).__name__})")
-    failure.attempts = most
+    failure = kind(f"KMS {operation} got no usable response ({type(error).__name__})")
+    failure.attempts = attempts
     return failure
 
 
 def request_id(metadata: Mapping[str, Any]) -> str | None:
-    """Return KMS's name for the call from ``ResponseMetadata``, if it is a UUID."""
+    """Return the request id from ``ResponseMetadata``, if it is a UUID."""
     value = str(metadata.get("RequestId"))
     return value if _UUID.fullmatch(value) else None
 
 
-def attempts(metadata: Mapping[str, Any]) -> int:
-    """Return how often botocore asked until it had this answer."""
+def count_attempts(metadata: Mapping[str, Any]) -> int:
+    """Return how many requests botocore sent until it had this response."""
     retries = metadata.get("RetryAttempts", 0)
     return 1 + retries if isinstance(retries, int) else 1
 
 
-def _refused(operation: str, response: Mapping[str, Any]) -> BackendError:
+def _map_response(operation: str, response: Mapping[str, Any]) -> BackendError:
     """Return our error for a KMS error *response*."""
-    # A broken service may name its error by a number or a list.
+    # A broken service may send a number or a list as the code.
     code = str(response.get("Error", {}).get("Code"))
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
-    kind = _ERRORS.get(code) or _by_status(status)
+    kind = _ERRORS.get(code) or _class_by_status(status)
     name = code if code in _ERRORS else "an unlisted error"
-    asked = request_id(metadata)
-    failure = kind(
-        f"KMS {operation} failed: {name}, HTTP {status:d}, request {asked or 'unknown'}"
-    )
-    failure.request_id, failure.attempts = asked, attempts(metadata)
+    request = request_id(metadata)
+    summary = f"{name}, HTTP {status:d}, request {request or 'unknown'}"
+    failure = kind(f"KMS {operation} failed: {summary}")
+    failure.request_id, failure.attempts = request, count_attempts(metadata)
     return failure
 
 
-def _by_status(status: int) -> type[BackendError]:
-    """Return our error for an answer whose code we do not know."""
+def _class_by_status(status: int) -> type[BackendError]:
+    """Return our error class for an unlisted code."""
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return BackendUnavailableError
     return _STATUSES.get(status, BackendError)

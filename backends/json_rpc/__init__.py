@@ -1,4 +1,4 @@
-"""The chain, as JSON-RPC nodes tell it: ``JSONRPCChain``, over web3.py."""
+"""The chain client over JSON-RPC: ``JSONRPCChain``, with web3.py."""
 
 from backends.json_rpc.client import JSONRPCChain
 

@@ -1,4 +1,4 @@
-"""The chain client: several nodes of one network behind one port."""
+"""The chain client: one network, reached through one or more nodes."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,17 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from backends.json_rpc import quorum_rules as votes
-from backends.json_rpc import requests as questions
+from backends.json_rpc import quorum_rules, requests
 from backends.json_rpc.node import connect
 from backends.json_rpc.node_pool import NodePool
-from backends.json_rpc.node_status import view
+from backends.json_rpc.node_status import request_status
 from backends.json_rpc.search import find_hash
 from backends.json_rpc.tracked_node import TrackedNode
 from signer.errors import ChainUnavailableError, ConfigurationError, Refusal
-from signer.ports import Block, Call, Fees, MinedTransaction, NodeView, Receipt
+from signer.ports import Block, Call, Fees, MinedTransaction, NodeStatus, Receipt
 
 
-# A search asks many questions in a row.
+# A search sends many requests, one after another.
 _SEARCH_TIMEOUTS = 4
 
 
@@ -26,22 +25,24 @@ class JSONRPCChain:
     """
     A ``ChainClient`` (``signer/ports/chain.py``) over web3.py.
 
-    What decides about money (receipts, nonces, blocks) is asked of all nodes at once,
-    and is a fact by the rules of ``backends/json_rpc/quorum_rules.py``.  The rest is
-    asked of one node after the other.  A transaction goes to every node; one node that
+    Receipts, nonces and blocks decide about money: they are requested from all nodes
+    at once and need a quorum (``backends/json_rpc/quorum_rules.py``).  Other requests
+    go to one node after another.  A transaction is sent to every node; one node that
     accepts it is enough.  ``docs/reference/networks.md`` has the table of failures.
 
-    Nothing is connected before the first call, and a process that was forked off
-    connects anew, so that no two processes speak through one socket.
+    No connection is opened before the first call, and a forked process opens its own,
+    so that two processes never share a socket.
 
     Args:
         urls: http or https URLs of nodes of one network, the preferred one first.
-            They are secrets, since providers put the API key there.
+            They are secrets, because they contain the provider's API key.
         timeout: Seconds for each exchange with each node.
-        chain_id: What every node must say (``eth_chainId``) before its word counts.
+        chain_id: The chain id that each node must report (``eth_chainId``) before its
+            responses count.
 
     Raises:
-        ConfigurationError: ``networks-misconfigured``: not an http or https URL.
+        ConfigurationError: ``networks-misconfigured``: there is no URL, or one is not
+            an http or https URL.
     """
 
     def __init__(
@@ -50,10 +51,14 @@ class JSONRPCChain:
         timeout: float,
         chain_id: int | None = None,
     ) -> None:
-        self._urls = tuple(_checked(url, place) for place, url in enumerate(urls, 1))
+        self._urls = tuple(
+            _check_url(url, position) for position, url in enumerate(urls, 1)
+        )
         if not self._urls:
             raise ConfigurationError(
-                Refusal("networks-misconfigured", "a network needs an RPC URL")
+                Refusal(
+                    "networks-misconfigured", "a network needs at least one RPC URL"
+                )
             )
         self._timeout = timeout
         self._chain_id = chain_id
@@ -61,56 +66,57 @@ class JSONRPCChain:
 
     def chain_id(self) -> int:
         """
-        Return the id that the nodes believe in, whatever was expected of them.
+        Return the chain id of the nodes, also if it is not the configured one.
 
         Raises:
-            ChainError: They are of different chains, and there is no majority.
-            ChainUnavailableError: No node answered.
+            ChainError: The nodes are on different chains, without a majority.
+            ChainUnavailableError: No node responded.
         """
-        return self._panel().chain_id()
+        return self._get_pool().chain_id()
 
     def has_code(self, address: str) -> bool:
-        """Say whether a contract lives at *address*."""
-        return self._panel().first(lambda node: questions.has_code(node, address))
+        """Return whether *address* has code."""
+        return self._get_pool().first(lambda node: requests.has_code(node, address))
 
     def balance(self, address: str) -> int:
         """Return the balance of *address* in wei."""
-        return self._panel().first(lambda node: questions.balance(node, address))
+        return self._get_pool().first(lambda node: requests.balance(node, address))
 
     def call(self, call: Call) -> bytes:
         """
-        Run *call* on the latest block and return its answer.
+        Run *call* on the latest block and return its result.
 
         Raises:
-            ExecutionRevertedError: With the contract's decoded reason.
+            ExecutionRevertedError: The message is the contract's decoded reason.
         """
-        return self._panel().first(lambda node: questions.call(node, call))
+        return self._get_pool().first(lambda node: requests.call(node, call))
 
     def estimate_gas(self, call: Call) -> int:
         """
         Return the gas that *call* would use.
 
         Raises:
-            ExecutionRevertedError: With the contract's decoded reason.
+            ExecutionRevertedError: The message is the contract's decoded reason.
         """
-        return self._panel().first(lambda node: questions.estimate_gas(node, call))
+        return self._get_pool().first(lambda node: requests.estimate_gas(node, call))
 
     def transaction_count(self, address: str, block: int | None = None) -> int:
         """
-        Return the next nonce of *address* behind the block at height *block*.
+        Return the next nonce of *address* after the block at height *block*.
 
-        None means the latest block, and then what enough nodes have reached counts.
+        None means the latest block: the highest count that a quorum has reached.
 
         Raises:
-            ChainUnavailableError: Too few nodes know it, or they do not agree.
+            ChainUnavailableError: Too few nodes responded, or they do not agree.
         """
-
         if block is None:
-            return self._panel().decide(
-                lambda node: questions.transaction_count(node, address), votes.COUNT
+            return self._get_pool().decide(
+                lambda node: requests.transaction_count(node, address),
+                quorum_rules.COUNT,
             )
-        count = self._panel().decide(
-            lambda node: questions.past_count(node, address, block), votes.PAST_COUNT
+        count = self._get_pool().decide(
+            lambda node: requests.transaction_count_at(node, address, block),
+            quorum_rules.PAST_COUNT,
         )
         if count is None:
             raise ChainUnavailableError("the nodes do not agree on a nonce")
@@ -118,64 +124,65 @@ class JSONRPCChain:
 
     def pending_count(self, address: str) -> int:
         """
-        Return the next nonce of *address* behind all that is waiting to be mined.
+        Return the next nonce of *address* after all pending transactions.
 
-        The highest that any node says: pools differ, and a transaction in only one of
-        them may still be mined.  A node that rests is not waited for where a majority
-        answers.
+        The highest count of any node: pools differ, and a transaction in only one of
+        them may still be mined.  Unresponsive nodes are skipped if a quorum remains.
 
         Raises:
-            ChainUnavailableError: Too few nodes answered.
+            ChainUnavailableError: Too few nodes responded.
         """
-        return self._panel().decide(
-            lambda node: questions.pending_count(node, address), votes.PENDING_COUNT
+        return self._get_pool().decide(
+            lambda node: requests.pending_count(node, address),
+            quorum_rules.PENDING_COUNT,
         )
 
     def fees(self) -> Fees:
-        """Return base fee and suggested tip, or the gas price where there is none."""
-        return self._panel().first(questions.fees)
+        """Return the base fee and suggested tip, or the gas price before EIP-1559."""
+        return self._get_pool().first(requests.fees)
 
     def broadcast(self, raw: bytes) -> None:
         """
-        Hand signed bytes to every node; "already known" is success.
+        Send a signed transaction to every node; "already known" is success.
 
-        A node that answers with another hash than Keccak-256 of *raw* is lying or
-        mixed up: it counts as one that did not answer.
+        A node that returns another hash than Keccak-256 of *raw* counts as a node that
+        did not respond.
 
         Raises:
-            BroadcastRejectedError: No node took the bytes, and one said why.  This is
-                never the end of a refund, and least of all with ``nonce-too-low``:
-                these very bytes may be mined already.  Ask for the receipts of all
-                hashes of that nonce, and never sign another nonce for it.
-            ChainUnavailableError: No node answered; any of them may have the bytes.
+            BroadcastRejectedError: No node accepted the transaction, and at least one
+                gave a reason.  This does not end a refund, not even with
+                ``nonce-too-low``: this very transaction may be mined already.  Request
+                the receipts of all hashes of that nonce, and never sign another nonce
+                for the refund.
+            ChainUnavailableError: No node responded; each may have the transaction.
         """
-        self._panel().any(lambda node: questions.hand_over(node, raw))
+        self._get_pool().send_to_all(lambda node: requests.broadcast(node, raw))
 
     def receipt(self, tx_hash: str) -> Receipt | None:
-        """Return the receipt of *tx_hash*.  None proves nothing."""
-        return self._panel().decide(
-            lambda node: questions.receipt(node, tx_hash), votes.RECEIPT
+        """Return the receipt of *tx_hash*.  None does not mean that it is not mined."""
+        return self._get_pool().decide(
+            lambda node: requests.receipt(node, tx_hash), quorum_rules.RECEIPT
         )
 
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
-        """Return the receipts that are known; a missing one proves nothing."""
+        """Return the known receipts; a missing one may be mined nevertheless."""
         if not tx_hashes:
             return {}
-        return self._panel().decide(
-            lambda node: questions.receipts(node, tx_hashes), votes.RECEIPTS
+        return self._get_pool().decide(
+            lambda node: requests.receipts(node, tx_hashes), quorum_rules.RECEIPTS
         )
 
     def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
         """
         Return the canonical transaction that consumed this *nonce* of *sender*.
 
-        One node's past states are searched, or the next one's if they do not tell;
-        what is found there counts if enough nodes have it in the same block.  None
-        proves nothing: the nonce may not be consumed yet, or too long ago.
+        The past states of one node after another are searched.  A transaction counts
+        if a quorum has it in the same block.  None does not mean that the nonce is
+        free: the nodes may have pruned the state.
         """
-        patience = self._timeout * _SEARCH_TIMEOUTS
-        candidates = self._panel().each(
-            lambda node: find_hash(node, sender, nonce, patience)
+        timeout = self._timeout * _SEARCH_TIMEOUTS
+        candidates = self._get_pool().each(
+            lambda node: find_hash(node, sender, nonce, timeout)
         )
         for candidate in candidates:
             found = candidate and self._transaction(candidate)
@@ -184,43 +191,47 @@ class JSONRPCChain:
         return None
 
     def latest_block(self) -> Block:
-        """Return the head that enough nodes have reached."""
-        return self._panel().decide(questions.latest_block, votes.HEAD)
+        """Return the highest block that a quorum has reached."""
+        return self._get_pool().decide(requests.latest_block, quorum_rules.HEAD)
 
     def block(self, number: int) -> Block | None:
-        """Return the canonical block at *number*, if enough nodes have the same."""
-        return self._panel().decide(
-            lambda node: questions.block(node, number), votes.BLOCK
+        """Return the canonical block at *number*, if a quorum agrees on it."""
+        return self._get_pool().decide(
+            lambda node: requests.block(node, number), quorum_rules.BLOCK
         )
 
-    def views(self, sender: str, tx_hashes: Sequence[str]) -> Sequence[NodeView]:
+    def node_statuses(
+        self, sender: str, tx_hashes: Sequence[str]
+    ) -> Sequence[NodeStatus]:
         """
-        Return what each node says of *sender* and of *tx_hashes*, in their order.
+        Return the status of each node, with *sender*'s nonces and *tx_hashes*.
 
-        Also nodes that are distrusted at present, or rest, are asked.
+        Distrusted and unresponsive nodes are asked too.
         """
-        return self._panel().views(partial(view, sender=sender, tx_hashes=tx_hashes))
+        return self._get_pool().statuses(
+            partial(request_status, sender=sender, tx_hashes=tx_hashes)
+        )
 
     def _transaction(self, tx_hash: str) -> MinedTransaction | None:
-        return self._panel().decide(
-            lambda node: questions.transaction(node, tx_hash), votes.TRANSACTION
+        return self._get_pool().decide(
+            lambda node: requests.transaction(node, tx_hash), quorum_rules.TRANSACTION
         )
 
-    def _panel(self) -> NodePool:
-        process, panel = self._connected
-        if panel is None or process != os.getpid():
-            # No lock, which a fork could leave locked for ever: when two threads
-            # come here at once, one of the two panels is soon forgotten.
-            witnesses = [
-                TrackedNode(connect(url, self._timeout), place, self._chain_id)
-                for place, url in enumerate(self._urls, 1)
+    def _get_pool(self) -> NodePool:
+        process, pool = self._connected
+        if pool is None or process != os.getpid():
+            # Without a lock, which a fork could leave locked permanently: if two
+            # threads race here, one of the two pools is dropped after its first use.
+            nodes = [
+                TrackedNode(connect(url, self._timeout), position, self._chain_id)
+                for position, url in enumerate(self._urls, 1)
             ]
-            panel = NodePool(witnesses, self._timeout)
-            self._connected = (os.getpid(), panel)
-        return panel
+            pool = NodePool(nodes, self._timeout)
+            self._connected = (os.getpid(), pool)
+        return pool
 
 
-def _checked(url: SecretStr | str, place: int) -> SecretStr:
+def _check_url(url: SecretStr | str, position: int) -> SecretStr:
     secret = url if isinstance(url, SecretStr) else SecretStr(url)
     try:
         parts = urlsplit(secret.get_secret_value())
@@ -229,6 +240,8 @@ def _checked(url: SecretStr | str, place: int) -> SecretStr:
         good = False
     if not good:
         raise ConfigurationError(
-            Refusal("networks-misconfigured", f"RPC URL {place} is not http or https")
+            Refusal(
+                "networks-misconfigured", f"RPC URL {position} is not http or https"
+            )
         )
     return secret

@@ -1,38 +1,50 @@
-"""The HTTP way to one node: one deadline, no secrets in errors, no state of theirs."""
+"""HTTP exchanges with one node: one deadline, no secrets in errors, no cookies."""
 
-import logging
+import ssl
 import threading
 import time
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
 
 import requests
-import urllib3
 from pydantic import SecretStr
-from requests.adapters import HTTPAdapter
+from requests.utils import (
+    DEFAULT_CA_BUNDLE_PATH,
+    prepend_scheme_if_needed,
+    select_proxy,
+)
 
+from backends.http_client import UNREACHABLE, ExchangeError, HTTPClient
 from signer.errors import ChainUnavailableError
 
 
-_LARGEST_ANSWER = 16 * 1024 * 1024
-_CHUNK = 64 * 1024
+_MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
+
+_PROBLEMS = {
+    "too-slow": "the node did not respond in time",
+    "too-large": "the response of the node is too large",
+    UNREACHABLE: "the connection to the node failed",
+}
 
 
-class ServerTroubleError(ChainUnavailableError):
-    """The server answered, and says that it is in trouble (HTTP 429 and 5xx)."""
+class ServerError(ChainUnavailableError):
+    """The server responded with HTTP 429 or 5xx."""
 
 
 class Connection:
     """
-    Exchanges one body for another with the server behind *url*.
+    Posts a body to *url* and returns the body of the response.
 
-    Threads share it, each with a connection of its own.  Processes do not: see
-    ``JSONRPCChain``.
+    Threads share it, and each has its own TCP connection.  Processes must not share
+    it, see ``JSONRPCChain``.
 
     Args:
-        url: Where the node listens; a secret.
-        timeout: Seconds for one exchange.  A node that stalls in the middle of its
-            answer may take twice as long.
+        url: URL of the node; a secret.
+        timeout: Seconds for one exchange.
     """
 
     def __init__(self, url: SecretStr, timeout: float) -> None:
@@ -42,109 +54,83 @@ class Connection:
 
     def exchange(self, body: bytes) -> tuple[int, bytes]:
         """
-        Post *body*; return the HTTP status and what came back.
+        Post *body*; return the HTTP status and the response body.
 
         Raises:
-            ServerTroubleError: The server is in trouble of its own (HTTP 429 and 5xx).
-            ChainUnavailableError: Nothing came back.
+            ServerError: The server responded with HTTP 429 or 5xx.
+            ChainUnavailableError: There was no response.
         """
-        status, answer = self._exchange(body)
+        status, response = self._post(body)
         if status == _TOO_MANY_REQUESTS or status >= _SERVER_ERROR:
-            raise ServerTroubleError(f"the node answers with HTTP status {status}")
-        return status, answer
+            raise ServerError(f"the node responded with HTTP status {status}")
+        return status, response
 
-    def _exchange(self, body: bytes) -> tuple[int, bytes]:
+    def _post(self, body: bytes) -> tuple[int, bytes]:
+        client = self._get_client()
         deadline = time.monotonic() + self._timeout
         try:
+            return client.exchange("POST", body)
+        except ExchangeError as e:
+            reason = e.reason
+        remaining = deadline - time.monotonic()
+        if reason == UNREACHABLE and remaining > 0:
+            # A node may close an idle connection at any time, also right now.  One
+            # retry is safe: reads change nothing, and signed bytes are mined once.
             try:
-                return self._post(body, deadline)
-            except (requests.ConnectionError, urllib3.exceptions.ProtocolError):
-                # A node closes idle connections when it likes, also just now.  Once
-                # more is safe: reads are reads, and signed bytes are mined once.
-                return self._post(body, deadline)
-        except (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
-            problem = "the node did not answer in time"
-        except (OSError, ValueError, urllib3.exceptions.HTTPError):
-            problem = "the connection to the node failed"
-        # Out of the handler, so that no error drags the one behind it, and the URL
-        # that it names, into a traceback.
-        raise ChainUnavailableError(problem)
+                return client.exchange("POST", body, timeout=remaining)
+            except ExchangeError as e:
+                reason = e.reason
+        raise ChainUnavailableError(_PROBLEMS[reason])
 
-    def _post(self, body: bytes, deadline: float) -> tuple[int, bytes]:
-        with self._line().post(body, _remaining(deadline)) as response:
-            return response.status_code, _read(response, deadline)
-
-    def _line(self) -> "_Line":
-        line: _Line | None = getattr(self._thread, "line", None)
-        if line is None:
-            line = self._thread.line = _Line(self._url)
-        return line
-
-
-class _Line:
-    """
-    One thread's way to the server: its connection, and a request that is filled in.
-
-    A session of ``requests`` prepares each request anew, with cookies, hooks and
-    redirects, which takes as long as the exchange itself.  Its adapter is what sends,
-    follows no redirect (signed bytes go where they were sent), and keeps no cookie.
-    """
-
-    def __init__(self, url: SecretStr) -> None:
-        _silence_urllib3()
-        address = url.get_secret_value()
-        with requests.Session() as session:
-            # The proxies and certificates that the environment names are looked up
-            # once; passwords in ~/.netrc never.
-            environment = session.merge_environment_settings(
-                address, {}, None, None, None
+    def _get_client(self) -> HTTPClient:
+        client: HTTPClient | None = getattr(self._thread, "client", None)
+        if client is None:
+            client = self._thread.client = HTTPClient(
+                self._url,
+                timeout=self._timeout,
+                headers=_HEADERS,
+                max_bytes=_MAX_RESPONSE_BYTES,
+                decode=True,
+                tls=self._environment.tls,
+                proxy=self._environment.proxy,
             )
-            session.trust_env = False
-            headers = {"Content-Type": "application/json", "User-Agent": "hotwallet"}
-            self._request = session.prepare_request(
-                requests.Request("POST", address, headers, data=b"{}")
-            )
-        self._adapter = HTTPAdapter()
-        self._proxies = environment["proxies"]
-        self._verify = environment["verify"]
+        return client
 
-    def post(self, body: bytes, timeout: float) -> requests.Response:
-        """Send *body*; whoever reads the answer closes it."""
-        self._request.body = body
-        self._request.headers["Content-Length"] = str(len(body))
-        return self._adapter.send(
-            self._request,
-            stream=True,
-            timeout=timeout,
-            verify=self._verify,
-            proxies=self._proxies,
+    @cached_property
+    def _environment(self) -> "_Environment":
+        """Read the environment once: it takes longer than an exchange."""
+        try:
+            return _read_environment(self._url.get_secret_value())
+        except (OSError, ValueError):
+            pass
+        raise ChainUnavailableError(
+            "the proxy or REQUESTS_CA_BUNDLE of the environment is not usable"
         )
 
 
-def _silence_urllib3() -> None:
-    # It logs whole URLs: paths at DEBUG, and everything at WARNING.
-    logger = logging.getLogger("urllib3")
-    logger.setLevel(max(logger.level, logging.ERROR))
+class _Environment(NamedTuple):
+    """What the environment says about connections to one URL."""
+
+    tls: ssl.SSLContext | None
+    proxy: str | None
 
 
-def _read(response: requests.Response, deadline: float) -> bytes:
-    """
-    Read the body before *deadline*.
-
-    ``read1`` returns whatever one read from the socket brings, so that a node which
-    sends byte after byte cannot hold us beyond the deadline.
-    """
-    body = bytearray()
-    while chunk := response.raw.read1(_CHUNK, decode_content=True):
-        body += chunk
-        if len(body) > _LARGEST_ANSWER:
-            raise ValueError("the answer is too large")
-        _remaining(deadline)
-    return bytes(body)
+def _read_environment(url: str) -> _Environment:
+    """Read ``HTTPS_PROXY``, ``NO_PROXY`` and the like; ``~/.netrc`` is ignored."""
+    with requests.Session() as session:
+        environment = session.merge_environment_settings(url, {}, None, None, None)
+    proxy = select_proxy(url, environment["proxies"])
+    if proxy:
+        proxy = prepend_scheme_if_needed(proxy, "http")
+    tls = None
+    if any(each and each.lower().startswith("https:") for each in (url, proxy)):
+        tls = _load_authorities(environment["verify"])
+    return _Environment(tls, proxy)
 
 
-def _remaining(deadline: float) -> float:
-    remaining = deadline - time.monotonic()
-    if remaining <= 0:
-        raise TimeoutError
-    return remaining
+def _load_authorities(verify: str | bool) -> ssl.SSLContext:
+    """Return a context with the bundle or folder *verify*, or Mozilla's if True."""
+    path = verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH
+    if Path(path).is_dir():
+        return ssl.create_default_context(capath=path)
+    return ssl.create_default_context(cafile=path)

@@ -1,4 +1,4 @@
-"""One node behind one URL: JSON-RPC below web3.py, single requests and batches."""
+"""JSON-RPC to one node: single requests and batches, as a web3.py provider."""
 
 import itertools
 import json
@@ -16,20 +16,20 @@ from web3.providers import JSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
 from backends.json_rpc.connection import Connection
-from backends.json_rpc.error_mapping import says_not_found, translate
+from backends.json_rpc.error_mapping import is_not_found, map_error
 from signer.errors import ChainUnavailableError
 
 
 MethodCall = tuple[str, list[Any]]
-"""A method of JSON-RPC, and its parameters as web3 writes them."""
+"""A JSON-RPC method and its parameters as web3 encodes them."""
 
 _OK = 200
 
-# As many as the public endpoints that count their members take.
+# The largest batch that public endpoints with a limit accept.
 _LARGEST_BATCH = 50
 
-# Results are hex strings, but for these.
-_SHAPES: dict[str, tuple[type, ...]] = {
+# Results are hex strings, except for these methods.
+_RESULT_TYPES: dict[str, tuple[type, ...]] = {
     "eth_getBlockByNumber": (dict, NoneType),
     "eth_getTransactionByHash": (dict, NoneType),
     "eth_getTransactionReceipt": (dict, NoneType),
@@ -37,25 +37,25 @@ _SHAPES: dict[str, tuple[type, ...]] = {
 
 
 def connect(url: SecretStr, timeout: float) -> Web3:
-    """Return web3 over the node at *url*; nothing is asked yet."""
-    # Chains with proof of authority write more into a block's extra data than web3
-    # would have; its other middleware is of no use here and costs time.
+    """Return web3 over the node at *url*; no connection is opened."""
+    # Proof-of-authority chains have more extra data in a block than web3 accepts
+    # without this middleware.  The default middleware is not needed and costs time.
     return Web3(Node(url, timeout), middleware=[(ExtraDataToPOAMiddleware, "poa")])
 
 
 class Node(JSONBaseProvider):
     """
-    A web3.py provider that speaks in our errors and never in the node's.
+    A web3.py provider that raises the errors of ``signer.errors``.
 
-    web3's own HTTP provider logs URLs, which hold the provider's API key, retries
-    by itself, and bounds each read from the socket, but not their sum.  This one has
-    one deadline for the whole exchange, repeats only what the connection broke, and
-    checks that the answer is the one to its question.
+    web3's own HTTP provider logs URLs, which contain the API key, retries requests,
+    and bounds each read from the socket, but not their sum.  This provider has one
+    deadline for the whole exchange, retries only after a broken connection, and checks
+    the id of the response.
 
-    Threads share it, processes do not: see ``Connection``, which has the arguments.
+    Threads share it, processes do not.  ``Connection`` documents the arguments.
     """
 
-    # EIP-3668 lets a contract answer with URLs for the caller to fetch: not for us.
+    # With EIP-3668 a contract could make us fetch arbitrary URLs.
     global_ccip_read_enabled = False
 
     def __init__(self, url: SecretStr, timeout: float) -> None:
@@ -69,84 +69,87 @@ class Node(JSONBaseProvider):
         Return the node's result.
 
         Raises:
-            ChainError: What ``answers.translate`` makes of the node's error, or
-                ``ChainUnavailableError`` when there is no answer that makes sense.
+            ChainError: The node returned an error (``error_mapping.map_error``).
+            ChainUnavailableError: There is no response, or it is malformed.
         """
-        fetched = self._fetched()
-        answer = fetched.pop(_name(method, params), None) if fetched else None
-        if answer is None:
-            answer = self._ask(self._question(method, params))
-        error = answer.get("error")
+        fetched = self._get_fetched()
+        response = fetched.pop(_cache_key(method, params), None) if fetched else None
+        if response is None:
+            response = self._send(self._build_request(method, params))
+        error = response.get("error")
         if error is not None:
-            if method == "eth_getBlockByNumber" and says_not_found(error):
-                return _response(None)
-            raise translate(method, error)
-        result = answer["result"]
-        if not isinstance(result, _SHAPES.get(method, (str,))):
-            # web3 would make bytes of anything, even of true.
-            raise ChainUnavailableError("the node's answer makes no sense")
-        return _response(result)
+            if method == "eth_getBlockByNumber" and is_not_found(error):
+                return _wrap(None)
+            raise map_error(method, error)
+        result = response["result"]
+        if not isinstance(result, _RESULT_TYPES.get(method, (str,))):
+            # web3 would convert anything to bytes, even true.
+            raise ChainUnavailableError("the node's response is malformed")
+        return _wrap(result)
 
     @contextmanager
     def batch(self, calls: Sequence[MethodCall]) -> Iterator[None]:
         """
-        Ask for the results of several *calls* in one exchange, ahead of their use.
+        Fetch the results of several *calls* in one exchange, before they are used.
 
-        Inside the block, requests of this thread for them are answered from there.
-        What the batch did not bring, since the node takes none, or not so large
-        ones, or has trouble with one member, is asked singly when it is needed.
+        Inside the context, requests of this thread take their results from the batch.
+        A result that is missing is requested alone when it is needed: the node may
+        refuse batches, or large ones, or fail for one member.
 
         Raises:
-            ChainUnavailableError: The node did not answer at all.
+            ChainUnavailableError: The node did not respond.
         """
-        fetched = self._fetched()
+        fetched = self._get_fetched()
         try:
             for chunk in _chunks(calls, _LARGEST_BATCH):
-                fetched.update(self._ask_batch(chunk))
+                fetched.update(self._send_batch(chunk))
             yield
         finally:
             fetched.clear()
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        status, answer = self._exchange(question)
-        if isinstance(answer, dict) and _is_about(answer, question["id"], status):
-            return answer
+    def _send(self, request: dict[str, Any]) -> dict[str, Any]:
+        status, response = self._exchange(request)
+        if isinstance(response, dict) and _matches(response, request["id"], status):
+            return response
         if status != _OK:
-            raise ChainUnavailableError(f"the node answers with HTTP status {status}")
-        raise ChainUnavailableError("the node's answer is not one to the question")
+            raise ChainUnavailableError(f"the node responded with HTTP status {status}")
+        raise ChainUnavailableError("the node's response does not match the request")
 
-    def _ask_batch(self, calls: Sequence[MethodCall]) -> dict[str, dict[str, Any]]:
+    def _send_batch(self, calls: Sequence[MethodCall]) -> dict[str, dict[str, Any]]:
         if len(calls) == 1:
-            return {}  # It will be asked for by itself.
-        questions = {q["id"]: q for q in (self._question(*call) for call in calls)}
-        status, answers = self._exchange(list(questions.values()))
-        if status != _OK or not isinstance(answers, list):
+            return {}  # It will be requested alone.
+        requests = [self._build_request(*call) for call in calls]
+        keys = {
+            each["id"]: _cache_key(each["method"], each["params"]) for each in requests
+        }
+        status, responses = self._exchange(requests)
+        if status != _OK or not isinstance(responses, list):
             return {}
         return {
-            _name_of(questions[answer["id"]]): answer
-            for answer in answers
-            if isinstance(answer, dict)
-            and type(answer.get("id")) is int
-            and answer["id"] in questions
-            and answer.get("error") is None
-            and "result" in answer
+            keys[response["id"]]: response
+            for response in responses
+            if isinstance(response, dict)
+            and type(response.get("id")) is int
+            and response["id"] in keys
+            and response.get("error") is None
+            and "result" in response
         }
 
-    def _question(self, method: str, params: Any) -> dict[str, Any]:
+    def _build_request(self, method: str, params: Any) -> dict[str, Any]:
         identifier = next(self._ids)
         return {"jsonrpc": "2.0", "id": identifier, "method": method, "params": params}
 
-    def _exchange(self, question: object) -> tuple[int, object]:
-        status, body = self._connection.exchange(json.dumps(question).encode())
+    def _exchange(self, request: object) -> tuple[int, object]:
+        status, body = self._connection.exchange(json.dumps(request).encode())
         try:
             # Not json.loads: eth-account's dependencies raise Python's recursion limit
-            # so far that a deeply nested answer would overflow the stack and kill us.
+            # so far that a deeply nested response would overflow the stack.
             return status, from_json(body)
         except ValueError:
             return status, None
 
-    def _fetched(self) -> dict[str, dict[str, Any]]:
-        """Return this thread's answers that came ahead, by the question's name."""
+    def _get_fetched(self) -> dict[str, dict[str, Any]]:
+        """Return the responses that this thread fetched in a batch, by request."""
         fetched: dict[str, dict[str, Any]] | None
         fetched = getattr(self._thread, "fetched", None)
         if fetched is None:
@@ -154,24 +157,20 @@ class Node(JSONBaseProvider):
         return fetched
 
 
-def _response(result: Any) -> RPCResponse:
-    # web3 wants an id, and leaves it to us whether it is the right one.
+def _wrap(result: Any) -> RPCResponse:
+    # web3 requires an id and does not check it.
     return RPCResponse(jsonrpc="2.0", id=0, result=result)
 
 
-def _is_about(answer: dict[str, Any], identifier: int, status: int) -> bool:
-    if answer.get("error") is not None:
-        # Gateways send errors with 4xx, and null where they do not know the id.
-        return answer.get("id") in (identifier, None)
-    return status == _OK and answer.get("id") == identifier and "result" in answer
+def _matches(response: dict[str, Any], identifier: int, status: int) -> bool:
+    if response.get("error") is not None:
+        # Gateways send errors with 4xx, and null as the id if they did not parse it.
+        return response.get("id") in (identifier, None)
+    return status == _OK and response.get("id") == identifier and "result" in response
 
 
-def _name(method: str, params: Any) -> str:
+def _cache_key(method: str, params: Any) -> str:
     return f"{method}{json.dumps(params)}"
-
-
-def _name_of(question: dict[str, Any]) -> str:
-    return _name(question["method"], question["params"])
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

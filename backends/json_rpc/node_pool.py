@@ -1,4 +1,4 @@
-"""All nodes of one network, in one process: who is asked, and whose word counts."""
+"""The nodes of one network: which are asked, and which responses count."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -8,170 +8,169 @@ from typing import Protocol, TypeVar
 
 from web3 import Web3
 
-from backends.json_rpc.node_status import no_view
-from backends.json_rpc.quorum_call import QuorumCall, most_telling
-from backends.json_rpc.quorum_rules import QuorumRule, alike, votes_needed
+from backends.json_rpc.node_status import build_error_status
+from backends.json_rpc.quorum_call import QuorumCall, most_informative
+from backends.json_rpc.quorum_rules import QuorumRule, agreed, quorum_size
 from backends.json_rpc.tracked_node import TrackedNode
 from signer.errors import ChainError, ChainUnavailableError
-from signer.ports import NodeView
+from signer.ports import NodeStatus
 
 
 _T = TypeVar("_T")
 
-Question = Callable[[Web3], _T]
+Request = Callable[[Web3], _T]
 
 
-class Look(Protocol):
-    """A question to the node called *name*, whose answer nobody votes on."""
+class StatusRequest(Protocol):
+    """A request for the status of the node called *name*, without a quorum."""
 
-    def __call__(self, node: Web3, /, *, name: str) -> NodeView:
-        """Ask it."""
+    def __call__(self, node: Web3, /, *, name: str) -> NodeStatus:
+        """Return the status."""
 
 
 class NodePool:
     """
-    Asks the witnesses: one after another, or all at once.
+    Sends requests to the nodes of one network, one after another or all at once.
 
     Args:
-        witnesses: At least one, the preferred one first.  An only one is always
-            asked; of several, those that lied of late are not, and those that did
-            not answer of late are asked last.
-        patience: Seconds to wait for answers when all are asked at once.
+        nodes: At least one, the preferred one first.  A single node is always asked.
+            Of several, distrusted ones are skipped, and those that recently did not
+            respond are asked last.
+        timeout: Seconds to wait for responses when all are asked at once.
     """
 
-    def __init__(self, witnesses: Sequence[TrackedNode], patience: float) -> None:
-        self._witnesses = tuple(witnesses)
-        self._patience = patience
+    def __init__(self, nodes: Sequence[TrackedNode], timeout: float) -> None:
+        self._nodes = tuple(nodes)
+        self._timeout = timeout
 
-    def first(self, question: Question[_T]) -> _T:
+    def first(self, request: Request[_T]) -> _T:
         """
-        Ask one after another; return the first answer.
+        Ask one node after another; return the first response.
 
-        A contract's revert is an answer once nobody says otherwise: a node that is
-        behind, or lies, shall not turn down what another one would do.
+        A revert counts only if no other node has a result: a node that lags or lies
+        must not fail a call that another node can execute.
 
         Raises:
-            ChainError: Nobody answered.
+            ChainError: No node responded.
         """
-        return next(self.each(question))
+        return next(self.each(request))
 
-    def each(self, question: Question[_T]) -> Iterator[_T]:
+    def each(self, request: Request[_T]) -> Iterator[_T]:
         """
-        Ask one after another, as long as the caller wants to hear more.
+        Ask one node after another, as long as the caller iterates.
 
         Raises:
-            ChainError: Nobody answered.
+            ChainError: No node responded.
         """
-        problems, answered = list[ChainError](), False
-        for witness in self._in_order():
+        errors, responded = list[ChainError](), False
+        for node in self._order_nodes():
             try:
-                answer = witness.ask(question)
+                response = node.send(request)
             except ChainError as e:
-                problems.append(e)
+                errors.append(e)
             else:
-                answered = True
-                yield answer
-        if not answered:
-            raise most_telling(problems)
+                responded = True
+                yield response
+        if not responded:
+            raise most_informative(errors)
 
-    def decide(self, question: Question[_T], rule: QuorumRule[_T]) -> _T:
+    def decide(self, request: Request[_T], rule: QuorumRule[_T]) -> _T:
         """
-        Ask all at once; return the fact that *rule* makes of their answers.
-
-        Raises:
-            ChainError: Nobody answered, or too few to be sure.
-        """
-        if len(self._witnesses) == 1:
-            return rule.decide([self._witnesses[0].ask(question)], 1)
-        poll = self._poll(self._jury(), question)
-        poll.wait(self._patience, _never if rule.hears_all else poll.is_settled)
-        return poll.fact(rule)
-
-    def any(self, question: Question[_T]) -> _T:
-        """
-        Ask all at once; return the first answer, and let the others finish.
+        Ask all nodes at once; return the result that *rule* derives.
 
         Raises:
-            ChainError: Nobody answered.
+            ChainError: No node or too few nodes responded.
         """
-        if len(self._witnesses) == 1:
-            return self._witnesses[0].ask(question)
-        poll = self._poll(self._in_order(), question)
-        poll.wait(self._patience, poll.has_answer)
-        return poll.answer()
+        if len(self._nodes) == 1:
+            return rule.decide([self._nodes[0].send(request)], 1)
+        call = self._start_call(self._select_nodes(), request)
+        call.wait(self._timeout, _never if rule.waits_for_all else call.is_settled)
+        return call.decide(rule)
+
+    def send_to_all(self, request: Request[_T]) -> _T:
+        """
+        Ask all nodes at once; return the first response and let the others finish.
+
+        Raises:
+            ChainError: No node responded.
+        """
+        if len(self._nodes) == 1:
+            return self._nodes[0].send(request)
+        call = self._start_call(self._order_nodes(), request)
+        call.wait(self._timeout, call.has_response)
+        return call.first_response()
 
     def chain_id(self) -> int:
         """
-        Return the id that the nodes believe in, whatever was expected of them.
+        Return the chain id of the nodes, also if it is not the configured one.
 
         Raises:
-            ChainError: They are of different chains, and there is no majority.
-            ChainUnavailableError: Nobody answered.
+            ChainError: The nodes are on different chains, without a majority.
+            ChainUnavailableError: No node responded.
         """
-        if len(self._witnesses) == 1:
-            return self._witnesses[0].chain_id()
-        running = {witness.submit_chain_id(): witness for witness in self._witnesses}
-        poll = QuorumCall(running, len(running))
-        poll.wait(self._patience, _never)
-        poll.answer()
-        given = list(poll.answers.values())
-        votes = min(votes_needed(len(running), len(given)), len(given))
-        fact = alike(given, votes)
-        if fact is None:
-            raise ChainError(f"the nodes are of different chains: {sorted(set(given))}")
-        for witness, answer in poll.answers.items():
-            if answer != fact:
-                witness.distrust("chain-id")
-        return fact
+        if len(self._nodes) == 1:
+            return self._nodes[0].chain_id()
+        pending = {node.submit_chain_id(): node for node in self._nodes}
+        call = QuorumCall(pending, len(pending))
+        call.wait(self._timeout, _never)
+        call.first_response()
+        ids = list(call.responses.values())
+        quorum = min(quorum_size(len(pending), len(ids)), len(ids))
+        result = agreed(ids, quorum)
+        if result is None:
+            raise ChainError(f"the nodes are on different chains: {sorted(set(ids))}")
+        for node, chain_id in call.responses.items():
+            if chain_id != result:
+                node.distrust("chain-id")
+        return result
 
-    def views(self, look: Look) -> Sequence[NodeView]:
+    def statuses(self, request: StatusRequest) -> Sequence[NodeStatus]:
         """
-        Ask all at once, those too whose word does not count; return what each shows.
+        Ask all nodes at once, distrusted ones too; return the status of each.
 
-        Nobody is outvoted, and who does not answer has a view that says so.
+        A node that does not respond has a status with an error.
         """
-        running = {
-            witness: witness.submit(partial(look, name=witness.name))
-            for witness in self._witnesses
+        pending = {
+            node: node.submit(partial(request, name=node.name)) for node in self._nodes
         }
-        wait(running.values(), self._patience)
-        return [self._view(witness, future) for witness, future in running.items()]
+        wait(pending.values(), self._timeout)
+        return [self._status(node, future) for node, future in pending.items()]
 
-    def _view(self, witness: TrackedNode, future: "Future[NodeView]") -> NodeView:
-        problem: ChainError = ChainUnavailableError("the node did not answer in time")
+    def _status(self, node: TrackedNode, future: "Future[NodeStatus]") -> NodeStatus:
+        error: ChainError = ChainUnavailableError("the node did not respond in time")
         try:
-            seen = future.result(timeout=0)
+            status = future.result(timeout=0)
         except TimeoutError:
-            future.cancel()  # What has not begun is spared the node.
+            future.cancel()  # Spares the node a request that has not started.
         except ChainError as e:
-            problem = e
+            error = e
         else:
-            # What an only node says counts, whatever it said before.
-            trusted = len(self._witnesses) == 1 or witness.is_trusted
-            return replace(seen, trusted=trusted)
-        return no_view(witness.name, problem, trusted=witness.is_trusted)
+            # A single node is always trusted, since there is no other to ask.
+            trusted = len(self._nodes) == 1 or node.is_trusted
+            return replace(status, trusted=trusted)
+        return build_error_status(node.name, error, trusted=node.is_trusted)
 
-    def _poll(
-        self, witnesses: Sequence[TrackedNode], question: Question[_T]
+    def _start_call(
+        self, nodes: Sequence[TrackedNode], request: Request[_T]
     ) -> QuorumCall[_T]:
-        running = {witness.submit(question): witness for witness in witnesses}
-        return QuorumCall(running, len(self._witnesses))
+        pending = {node.submit(request): node for node in nodes}
+        return QuorumCall(pending, len(self._nodes))
 
-    def _in_order(self) -> Sequence[TrackedNode]:
-        if len(self._witnesses) == 1:
-            return self._witnesses
-        trusted = [witness for witness in self._witnesses if witness.is_trusted]
+    def _order_nodes(self) -> Sequence[TrackedNode]:
+        if len(self._nodes) == 1:
+            return self._nodes
+        trusted = [node for node in self._nodes if node.is_trusted]
         if not trusted:
             raise ChainUnavailableError("no node is trusted at the moment")
-        return sorted(trusted, key=lambda witness: not witness.is_rested)
+        return sorted(trusted, key=lambda node: not node.is_responsive)
 
-    def _jury(self) -> Sequence[TrackedNode]:
-        # Without those that would keep everybody waiting, if it works without them.
-        called = self._in_order()
-        rested = [witness for witness in called if witness.is_rested]
-        return (
-            rested if len(rested) >= votes_needed(len(self._witnesses), 1) else called
-        )
+    def _select_nodes(self) -> Sequence[TrackedNode]:
+        # Unresponsive nodes would delay the call: skip them if a quorum remains.
+        ordered = self._order_nodes()
+        responsive = [node for node in ordered if node.is_responsive]
+        if len(responsive) >= quorum_size(len(self._nodes), 1):
+            return responsive
+        return ordered
 
 
 def _never() -> bool:

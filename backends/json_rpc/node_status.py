@@ -1,4 +1,4 @@
-"""What a single node says of a wallet and its transactions: seen, not voted on."""
+"""The status of one node: its head, the sender's nonces and transactions."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -7,43 +7,43 @@ from eth_typing import HexStr
 from web3 import Web3
 from web3.exceptions import TransactionNotFound
 
-from backends.json_rpc import parsing as readings
-from backends.json_rpc import requests as questions
+from backends.json_rpc import parsing, requests
 from backends.json_rpc.error_mapping import CannotAnswerError
 from backends.json_rpc.node import MethodCall, Node
-from backends.json_rpc.parsing import Found, integer
+from backends.json_rpc.parsing import Result, integer
 from backends.json_rpc.tracked_node import OtherChainError
 from signer.errors import ChainError, ChainUnavailableError
-from signer.ports import NodeView, Whereabouts
+from signer.ports import NodeStatus, TransactionState
 
 
-def view(node: Web3, *, name: str, sender: str, tx_hashes: Sequence[str]) -> NodeView:
+def request_status(
+    node: Web3, *, name: str, sender: str, tx_hashes: Sequence[str]
+) -> NodeStatus:
     """
-    Ask the node called *name* what it says, in as few exchanges as it takes.
+    Request the status of the node called *name*, in one batch where possible.
 
-    ``pending`` is None where the node does not tell it: some have no pool to show.
+    ``pending`` is None if the node does not serve it: some have no pool.
     """
     hashes = list(dict.fromkeys(tx_hash.lower() for tx_hash in tx_hashes))
-    with cast("Node", node.provider).batch(_calls(sender, hashes)):
-        return NodeView(
+    with cast("Node", node.provider).batch(_list_calls(sender, hashes)):
+        return NodeStatus(
             name,
             trusted=True,
             head=integer(node.eth.block_number),
-            counted=questions.transaction_count(node, sender),
-            pending=_pending(node, sender),
-            transactions={tx_hash: _whereabouts(node, tx_hash) for tx_hash in hashes},
+            counted=requests.transaction_count(node, sender),
+            pending=_request_pending(node, sender),
+            transactions={tx_hash: _request_state(node, tx_hash) for tx_hash in hashes},
         )
 
 
-def no_view(name: str, problem: ChainError, *, trusted: bool) -> NodeView:
-    """Return the view of a node that showed nothing because of *problem*."""
-    # The start-up guard's word for it, and no error's.
-    elsewhere = isinstance(problem, OtherChainError)
-    error = "chain-misconfigured" if elsewhere else problem.code
-    return NodeView(name, trusted, error=error)
+def build_error_status(name: str, error: ChainError, *, trusted: bool) -> NodeStatus:
+    """Return the status of a node that could not report one because of *error*."""
+    # The start-up guard's code for a node on another chain.
+    code = "chain-misconfigured" if isinstance(error, OtherChainError) else error.code
+    return NodeStatus(name, trusted, error=code)
 
 
-def _calls(sender: str, tx_hashes: Sequence[str]) -> Sequence[MethodCall]:
+def _list_calls(sender: str, tx_hashes: Sequence[str]) -> Sequence[MethodCall]:
     return [
         ("eth_blockNumber", []),
         ("eth_getTransactionCount", [sender, "latest"]),
@@ -52,21 +52,21 @@ def _calls(sender: str, tx_hashes: Sequence[str]) -> Sequence[MethodCall]:
     ]
 
 
-def _pending(node: Web3, sender: str) -> int | None:
+def _request_pending(node: Web3, sender: str) -> int | None:
     try:
-        return questions.pending_count(node, sender)
-    except ChainError as e:
-        if isinstance(e, ChainUnavailableError) and not isinstance(
-            e, CannotAnswerError
-        ):
-            raise
+        return requests.pending_count(node, sender)
+    except CannotAnswerError:
+        return None
+    except ChainUnavailableError:
+        raise
+    except ChainError:
         return None
 
 
-def _whereabouts(node: Web3, tx_hash: str) -> Whereabouts:
+def _request_state(node: Web3, tx_hash: str) -> TransactionState:
     try:
-        found: Found = node.eth.get_transaction(HexStr(tx_hash))
+        result: Result = node.eth.get_transaction(HexStr(tx_hash))
     except (TransactionNotFound, CannotAnswerError):
-        # geth has not looked, either, while it builds its index.
+        # geth reports an error while it builds its index of transactions.
         return "unknown"
-    return readings.whereabouts(found, tx_hash)
+    return parsing.transaction_state(result, tx_hash)

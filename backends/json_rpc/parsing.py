@@ -1,8 +1,8 @@
 """
-What web3 makes of nodes' results, read with suspicion: values of ours, or an error.
+Parses web3's results strictly into values of the port.
 
-web3 hands on what it cannot read.  What is not what it should be raises whatever
-Python says of it, which ``questions.ask`` turns into "no answer".
+web3 passes on what it cannot parse.  A malformed result raises the error that Python
+raises for it; ``requests.send`` turns that into ``ChainUnavailableError``.
 """
 
 from collections.abc import Mapping
@@ -11,80 +11,80 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 
-from signer.ports import Block, Log, MinedTransaction, Receipt, Whereabouts
+from signer.ports import Block, Log, MinedTransaction, Receipt, TransactionState
 
 
-Found = Mapping[str, Any]
+Result = Mapping[str, Any]
 
 _HASH_LENGTH = 32
 _ADDRESS_LENGTH = 20
 
 
-def receipt(found: Found, tx_hash: str) -> Receipt | None:
-    """Read the receipt of *tx_hash*; None while it is pending, as some nodes say."""
-    if found["blockHash"] is None:
+def receipt(result: Result, tx_hash: str) -> Receipt | None:
+    """Parse the receipt of *tx_hash*; None while pending: some nodes return one."""
+    if result["blockHash"] is None:
         return None
-    status = integer(found["status"])
-    if status > 1 or digest(found["transactionHash"]) != tx_hash.lower():
-        raise ValueError("not a receipt (EIP-658), or another transaction's")
+    status = integer(result["status"])
+    if status > 1 or digest(result["transactionHash"]) != tx_hash.lower():
+        raise ValueError("not a receipt (EIP-658), or of another transaction")
     return Receipt(
         tx_hash=tx_hash.lower(),
-        block=_containing(found),
+        block=_parse_containing_block(result),
         succeeded=status == 1,
-        logs=tuple(_log(log) for log in found["logs"]),
+        logs=tuple(_parse_log(log) for log in result["logs"]),
     )
 
 
-def transaction(found: Found, tx_hash: str) -> MinedTransaction | None:
-    """Read the transaction *tx_hash*; None while it is pending."""
-    if found["blockHash"] is None:
+def transaction(result: Result, tx_hash: str) -> MinedTransaction | None:
+    """Parse the transaction *tx_hash*; None while it is pending."""
+    if result["blockHash"] is None:
         return None
-    if digest(found["hash"]) != tx_hash.lower():
+    if digest(result["hash"]) != tx_hash.lower():
         raise ValueError("another transaction")
-    to = found.get("to")
+    to = result.get("to")
     return MinedTransaction(
         tx_hash=tx_hash.lower(),
-        sender=_address(found["from"]),
-        nonce=integer(found["nonce"]),
-        to=None if to is None else _address(to),
-        data=bytes(found["input"]),
-        gas_limit=integer(found["gas"]),
-        block=_containing(found),
+        sender=_parse_address(result["from"]),
+        nonce=integer(result["nonce"]),
+        to=None if to is None else _parse_address(to),
+        data=bytes(result["input"]),
+        gas_limit=integer(result["gas"]),
+        block=_parse_containing_block(result),
     )
 
 
-def whereabouts(found: Found, tx_hash: str) -> Whereabouts:
-    """Read whether the transaction *tx_hash* is in a block, or in the node's pool."""
-    if digest(found["hash"]) != tx_hash.lower():
+def transaction_state(result: Result, tx_hash: str) -> TransactionState:
+    """Parse whether the transaction *tx_hash* is in a block or in the node's pool."""
+    if digest(result["hash"]) != tx_hash.lower():
         raise ValueError("another transaction")
-    return "pending" if found["blockHash"] is None else "mined"
+    return "pending" if result["blockHash"] is None else "mined"
 
 
-def block(found: Found) -> Block:
-    """Read a block's number and hash."""
-    return Block(integer(found["number"]), digest(found["hash"]))
+def block(result: Result) -> Block:
+    """Parse a block's number and hash."""
+    return Block(integer(result["number"]), digest(result["hash"]))
 
 
 def integer(value: object) -> int:
-    """Read a quantity."""
+    """Return *value*, a quantity of JSON-RPC that web3 has decoded."""
     if type(value) is not int or value < 0:
         raise ValueError("not a quantity")
     return value
 
 
 def digest(value: Any) -> str:
-    """Read a hash of 32 bytes, as the port writes it."""
+    """Return a 32-byte hash as 0x-prefixed lower-case hex."""
     content = bytes(value)
     if len(content) != _HASH_LENGTH:
         raise ValueError("not a hash")
     return "0x" + content.hex()
 
 
-def _containing(found: Found) -> Block:
-    return Block(integer(found["blockNumber"]), digest(found["blockHash"]))
+def _parse_containing_block(result: Result) -> Block:
+    return Block(integer(result["blockNumber"]), digest(result["blockHash"]))
 
 
-def _log(log: Found) -> Log:
+def _parse_log(log: Result) -> Log:
     return Log(
         address=str(log["address"]),
         topics=tuple(bytes(topic) for topic in log["topics"]),
@@ -92,7 +92,7 @@ def _log(log: Found) -> Log:
     )
 
 
-def _address(value: Any) -> str:
+def _parse_address(value: Any) -> str:
     if len(HexBytes(value)) != _ADDRESS_LENGTH:
         raise ValueError("not an address")
     return to_checksum_address(value)

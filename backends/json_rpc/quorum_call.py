@@ -1,4 +1,4 @@
-"""One question to several nodes at once: who answered what, and what follows."""
+"""One request to several nodes at once: collects responses and derives the result."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from typing import Generic, TypeVar
 
-from backends.json_rpc.quorum_rules import QuorumRule, votes_needed
+from backends.json_rpc.quorum_rules import QuorumRule, quorum_size
 from backends.json_rpc.tracked_node import TrackedNode
 from signer.errors import (
     BroadcastRejectedError,
@@ -18,7 +18,8 @@ from signer.errors import (
 
 _T = TypeVar("_T")
 
-# When nodes give different reasons, the one that has seen more of the chain is right.
+# When nodes give different reasons, the first one of these comes from the node that
+# has seen more of the chain.
 _PRECEDENCE = (
     "nonce-too-low",
     "underpriced",
@@ -30,95 +31,96 @@ _PRECEDENCE = (
 
 class QuorumCall(Generic[_T]):
     """
-    The answers to one question, as they come in.
+    The responses to one request, as they arrive.
 
     Args:
-        running: Whose answer each future will be.
-        configured: How many nodes there are, asked or not.
+        pending: The node of each future response.
+        configured: The number of configured nodes, asked or not.
     """
 
     def __init__(
-        self, running: Mapping["Future[_T]", TrackedNode], configured: int
+        self, pending: Mapping["Future[_T]", TrackedNode], configured: int
     ) -> None:
-        self.answers: dict[TrackedNode, _T] = {}
-        self._running = dict(running)
+        self.responses: dict[TrackedNode, _T] = {}
+        self._pending = dict(pending)
         self._configured = configured
-        self._problems: list[ChainError] = []
+        self._errors: list[ChainError] = []
 
-    def wait(self, patience: float, is_enough: Callable[[], bool]) -> None:
-        """Collect answers for *patience* seconds, or until *is_enough*."""
-        deadline = time.monotonic() + patience
-        while self._running and not is_enough():
+    def wait(self, timeout: float, is_enough: Callable[[], bool]) -> None:
+        """Collect responses for *timeout* seconds, or until *is_enough*."""
+        deadline = time.monotonic() + timeout
+        while self._pending and not is_enough():
             remaining = max(deadline - time.monotonic(), 0)
-            done, _ = wait(self._running, remaining, FIRST_COMPLETED)
+            done, _ = wait(self._pending, remaining, FIRST_COMPLETED)
             if not done:
-                problem = ChainUnavailableError("the node did not answer in time")
-                self._problems.append(problem)
-                for witness in self._running.values():
-                    witness.rest()
+                error = ChainUnavailableError("the node did not respond in time")
+                self._errors.append(error)
+                for node in self._pending.values():
+                    node.mark_unresponsive()
                 return
             for future in done:
-                self._take(future, self._running.pop(future))
+                self._collect(future, self._pending.pop(future))
 
-    def has_answer(self) -> bool:
-        """Say whether anybody answered."""
-        return bool(self.answers)
+    def has_response(self) -> bool:
+        """Return whether a node has responded."""
+        return bool(self.responses)
 
     def is_settled(self) -> bool:
-        """Say whether so many answered, and alike, that the others change nothing."""
-        given = list(self.answers.values())
-        return len(given) >= votes_needed(self._configured, self._configured) and all(
-            answer == given[0] for answer in given
+        """Return whether the other responses cannot change the result."""
+        responses = list(self.responses.values())
+        quorum = quorum_size(self._configured, self._configured)
+        return len(responses) >= quorum and all(
+            response == responses[0] for response in responses
         )
 
-    def answer(self) -> _T:
+    def first_response(self) -> _T:
         """
-        Return the first answer.
+        Return the first response.
 
         Raises:
             ChainError: There is none.
         """
-        for answer in self.answers.values():
-            return answer
-        raise most_telling(self._problems)
+        for response in self.responses.values():
+            return response
+        raise most_informative(self._errors)
 
-    def fact(self, rule: QuorumRule[_T]) -> _T:
+    def decide(self, rule: QuorumRule[_T]) -> _T:
         """
-        Return what *rule* makes of the answers, and distrust who contradicts it.
+        Return the result that *rule* derives, and distrust nodes that contradict it.
 
         Raises:
-            ChainError: There are too few answers.
+            ChainError: There are too few responses.
         """
-        votes = votes_needed(self._configured, len(self.answers))
-        if not self.answers:
-            raise most_telling(self._problems)
-        if len(self.answers) < votes:
-            raise ChainUnavailableError("too few nodes answered to be sure")
-        fact = rule.decide(list(self.answers.values()), votes)
-        for witness, answer in self.answers.items():
-            if rule.contradicts(answer, fact):
-                witness.distrust("contradiction")
-        for future, witness in self._running.items():
+        quorum = quorum_size(self._configured, len(self.responses))
+        if not self.responses:
+            raise most_informative(self._errors)
+        if len(self.responses) < quorum:
+            raise ChainUnavailableError("too few nodes responded for a quorum")
+        result = rule.decide(list(self.responses.values()), quorum)
+        for node, response in self.responses.items():
+            if rule.contradicts(response, result):
+                node.distrust("contradiction")
+        for future, node in self._pending.items():
             if not future.cancel():
-                # It has started; the verdict on its answer does not keep us waiting.
-                future.add_done_callback(partial(_judge, witness, rule, fact))
-        return fact
+                # It has started; its response is checked without waiting for it.
+                future.add_done_callback(partial(_check_late, node, rule, result))
+        return result
 
-    def _take(self, future: "Future[_T]", witness: TrackedNode) -> None:
+    def _collect(self, future: "Future[_T]", node: TrackedNode) -> None:
         try:
-            self.answers[witness] = future.result()
+            self.responses[node] = future.result()
         except ChainError as e:
-            self._problems.append(e)
+            self._errors.append(e)
 
 
-def most_telling(problems: list[ChainError]) -> ChainError:
+def most_informative(errors: list[ChainError]) -> ChainError:
     """
-    Return the error that says most about what will be.
+    Return the error that says most about the outcome of a retry.
 
-    A revert or a node's refusal is worth more than another's silence; and while one
-    node may answer later, trying again makes sense.
+    A revert or a rejection counts more than a node that did not respond, and a
+    retryable error counts more than a final one, since that node may respond later.
     """
-    return min(problems, key=_rank)
+    return min(errors, key=_rank)
 
 
 def _rank(error: ChainError) -> tuple[int, int]:
@@ -129,8 +131,8 @@ def _rank(error: ChainError) -> tuple[int, int]:
     return 2, not error.retryable
 
 
-def _judge(
-    witness: TrackedNode, rule: QuorumRule[_T], fact: _T, future: "Future[_T]"
+def _check_late(
+    node: TrackedNode, rule: QuorumRule[_T], result: _T, future: "Future[_T]"
 ) -> None:
-    if future.exception() is None and rule.contradicts(future.result(), fact):
-        witness.distrust("contradiction")
+    if future.exception() is None and rule.contradicts(future.result(), result):
+        node.distrust("contradiction")

@@ -1,4 +1,4 @@
-"""Why a contract reverted, in words: pure functions over its return data."""
+"""Decodes why a contract reverted: pure functions over its return data."""
 
 from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
@@ -8,11 +8,11 @@ NO_REASON = "the contract gave no reason"
 
 # Solidity, "Panic via assert and Error via require".
 _PANICS = {
-    0x01: "an assertion is false",
+    0x01: "assertion failed",
     0x11: "arithmetic overflow or underflow",
     0x12: "division by zero",
-    0x21: "no such enum value",
-    0x22: "damaged byte array in storage",
+    0x21: "invalid enum value",
+    0x22: "invalid encoded byte array in storage",
     0x31: "pop of an empty array",
     0x32: "array index out of bounds",
     0x41: "out of memory",
@@ -27,10 +27,10 @@ _LONGEST_REASON = 200
 
 def revert_reason(data: bytes) -> str:
     """
-    Return in words what a contract reverted with.
+    Return the reason for a revert as text.
 
-    *data* is its return data: empty, ``Error(string)``, ``Panic(uint256)``, or a
-    custom error, of which only the selector is told.
+    *data* is the return data of the contract: empty, ``Error(string)``,
+    ``Panic(uint256)``, or a custom error, of which only the selector is returned.
 
     >>> revert_reason(bytes.fromhex("75e91ce7"))
     'custom error 0x75e91ce7'
@@ -40,7 +40,7 @@ def revert_reason(data: bytes) -> str:
         return NO_REASON
     try:
         if selector == _ERROR_STRING:
-            return printable(_text(arguments))
+            return printable(_decode_text(arguments))
         if selector == _PANIC:
             (number,) = decode(["uint256"], arguments)
             return f"panic 0x{number:02x}: {_PANICS.get(number, 'unknown')}"
@@ -55,8 +55,7 @@ def printable(text: str) -> str:
     return " ".join(clean.split())[:_LONGEST_REASON] or NO_REASON
 
 
-def _text(arguments: bytes) -> str:
-    # As bytes, and without a look at the padding: nobody obliges contracts to write
-    # UTF-8, or to pad.
+def _decode_text(arguments: bytes) -> str:
+    # As bytes and without checking the padding: contracts may use other encodings.
     (text,) = decode(["bytes"], arguments, strict=False)
     return bytes(text).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""One node as we judge it: is it on our chain, does it answer, does it lie?"""
+"""One node with its reputation: right chain, responsive, trusted."""
 
 import time
 from collections.abc import Callable
@@ -8,117 +8,117 @@ from typing import TypeVar
 import structlog
 from web3 import Web3
 
-from backends.json_rpc import requests as questions
+from backends.json_rpc import requests
 from backends.json_rpc.error_mapping import CannotAnswerError
 from signer.errors import ChainError, ChainUnavailableError
 
 
 _T = TypeVar("_T")
 
-# How long a node is asked nothing after it lied, and after it did not answer.
+# How long a node is skipped after an impossible response, and asked last after it did
+# not respond.
 _DISTRUST_SECONDS = 60.0
-_REST_SECONDS = 10.0
+_UNRESPONSIVE_SECONDS = 10.0
 
-# More requests at a time than that wait for each other; idle threads are reused.
+# Further requests wait in a queue; idle threads are reused.
 _THREADS = 16
 
 
 class OtherChainError(ChainError):
-    """The node is on another chain than ours."""
+    """The node is on another chain than the configured one."""
 
 
 class TrackedNode:
     """
-    A node, called by its *place* among the configured ones, from 1.
+    A node, identified by its *position* in the configuration, counted from 1.
 
-    Before its word counts it must be on the chain *chain_id* (None: whichever), and
-    again whenever it has been away.
+    Before its responses count, it must report *chain_id* (None: any chain), and again
+    after each time that it was unresponsive or distrusted.
     """
 
     def __init__(
         self,
         web3: Web3,
-        place: int,
+        position: int,
         chain_id: int | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._web3 = web3
         self._clock = clock
-        self._place = place
+        self._position = position
         self._chain_id = chain_id
-        self._proven = chain_id is None
+        self._is_checked = chain_id is None
         self._trusted_from = 0.0
-        self._rested_from = 0.0
-        self._executor = ThreadPoolExecutor(_THREADS, f"chain-node-{place}")
+        self._responsive_from = 0.0
+        self._executor = ThreadPoolExecutor(_THREADS, f"chain-node-{position}")
 
     @property
     def name(self) -> str:
-        """How people call it, since its URL is a secret."""
-        return f"node-{self._place}"
+        """The name that logs and operators see, since the URL is a secret."""
+        return f"node-{self._position}"
 
     @property
     def is_trusted(self) -> bool:
-        """Whether it did not lie of late."""
+        """Whether its recent responses were possible and not contradicted."""
         return self._clock() >= self._trusted_from
 
     @property
-    def is_rested(self) -> bool:
-        """Whether it did not fail to answer of late."""
-        return self._clock() >= self._rested_from
+    def is_responsive(self) -> bool:
+        """Whether it recently responded in time."""
+        return self._clock() >= self._responsive_from
 
-    def ask(self, question: Callable[[Web3], _T]) -> _T:
+    def send(self, request: Callable[[Web3], _T]) -> _T:
         """
-        Return what the node answers.
+        Return the node's response to *request*.
 
         Raises:
-            ChainError: It is on another chain, said no, or did not answer.
+            ChainError: It is on another chain, refused, or did not respond.
         """
         try:
-            if not self._proven:
-                self._prove()
-            return questions.ask(question, self._web3)
+            if not self._is_checked:
+                self._check_chain_id()
+            return requests.send(request, self._web3)
         except CannotAnswerError:
             raise
-        except questions.LyingNodeError:
+        except requests.ImpossibleResponseError:
             self.distrust("impossible-answer")
             raise
         except ChainUnavailableError:
-            self.rest()
+            self.mark_unresponsive()
             raise
 
-    def submit(self, question: Callable[[Web3], _T]) -> "Future[_T]":
-        """Ask in another thread.  A node that hangs holds up nobody but itself."""
-        return self._executor.submit(self.ask, question)
+    def submit(self, request: Callable[[Web3], _T]) -> "Future[_T]":
+        """Send *request* in a thread of this node, so that it delays no other node."""
+        return self._executor.submit(self.send, request)
 
     def chain_id(self) -> int:
-        """Ask for the chain's id, whatever was expected."""
-        return questions.ask(questions.chain_id, self._web3)
+        """Return the chain id of the node, also if it is not the configured one."""
+        return requests.send(requests.chain_id, self._web3)
 
     def submit_chain_id(self) -> "Future[int]":
-        """Ask for the chain's id, in another thread."""
+        """Request the chain id in a thread of this node."""
         return self._executor.submit(self.chain_id)
 
-    def rest(self) -> None:
-        """Ask it last for a while.  Whoever comes back may be somebody else."""
-        self._rested_from = self._clock() + _REST_SECONDS
-        self._proven = self._chain_id is None
+    def mark_unresponsive(self) -> None:
+        """Ask this node last for a while, and check its chain id again after that."""
+        self._responsive_from = self._clock() + _UNRESPONSIVE_SECONDS
+        self._is_checked = self._chain_id is None
 
     def distrust(self, reason: str) -> None:
-        """Ask it nothing for a while, and tell whoever reads the log."""
-        told = not self.is_trusted
+        """Skip this node for a while, and log why."""
+        was_trusted = self.is_trusted
         self._trusted_from = self._clock() + _DISTRUST_SECONDS
-        self._proven = self._chain_id is None
-        if not told:
-            # By its place, since its URL is a secret.
+        self._is_checked = self._chain_id is None
+        if was_trusted:
             structlog.get_logger("chain").warning(
                 "node-distrusted",
-                node=self._place,
+                node=self._position,
                 chain_id=self._chain_id,
                 reason=reason,
             )
 
-    def _prove(self) -> None:
+    def _check_chain_id(self) -> None:
         if self.chain_id() != self._chain_id:
             self.distrust("chain-id")
-            raise OtherChainError(f"node {self._place} is on another chain")
-        self._proven = True
+            raise OtherChainError(f"node {self._position} is on another chain")
+        self._is_checked = True

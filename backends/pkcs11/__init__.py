@@ -1,4 +1,4 @@
-"""A PKCS#11 token, SoftHSM's or any other's: ``PKCS11Backend``, over python-pkcs11."""
+"""PKCS#11 tokens, such as SoftHSM's: ``PKCS11Backend``, over python-pkcs11."""
 
 from backends.pkcs11.backend import PKCS11Backend
 

@@ -1,9 +1,9 @@
 """
-Signs with a key in a PKCS#11 token: SoftHSM, or any other module.
+Signs with keys in a PKCS#11 token, of SoftHSM or another module.
 
-``cryptoki`` owns the module, ``connection`` is one login to a token, and
-``keys`` knows what a key looks like.  This file makes connections: on first
-use, and again when the token went away or the process was forked.
+``cryptoki`` owns the module, ``connection`` is one login to a token, and ``keys`` has
+the key attributes.  This file connects: on first use, and again after the token was
+lost or the process was forked.
 """
 
 import os
@@ -22,7 +22,7 @@ from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.connection import RAW_SIZE, Connection, OpenKey
 from backends.pkcs11.cryptoki import Library
-from backends.pkcs11.errors import TokenLostError, translated
+from backends.pkcs11.errors import TokenLostError, map_error
 from signer.crypto.der import encode_signature
 from signer.crypto.secp256k1 import DIGEST_SIZE
 from signer.errors import (
@@ -42,31 +42,31 @@ T = TypeVar("T")
 _CKA_ID = re.compile(r"([0-9a-f]{2}){1,32}")
 
 _PAUSES = (0.02, 0.02, 0.04, 0.08, 0.16, 0.32)
-"""Seconds between the attempts to open a token, twice as much at most.
+"""Shortest pauses in seconds between attempts to open a token; at most doubled.
 
-A SoftHSM token cannot be opened at the instant at which another process logs in to
-it, makes or destroys an object (SoftHSMv2 #358, #573); a moment later it can.
-Workers that were started together would meet again after equal pauses.
+A SoftHSM token cannot be opened at the moment when another process logs in to it, or
+creates or destroys an object (SoftHSMv2 #358, #573).  The pauses are random, because
+workers that start together would otherwise collide again.
 """
 
-_WARM_PAUSES = _PAUSES[:2]
-"""After a fault, callers wait for the answer, and may ask again themselves."""
+_RECONNECT_PAUSES = _PAUSES[:2]
+"""Fewer attempts after a fault: requests are waiting, and may be retried."""
 
 
 class PKCS11Backend:
     """
-    Signs with secp256k1 keys that a token holds.
+    Signs with the secp256k1 keys in a token.
 
-    Nothing is loaded before the first call.  Any number of threads may share one
-    instance, and a forked child may go on using it: it opens everything afresh.
-    The token is logged into once per process.  A PIN that was refused is never
-    tried again, since devices lock after a few mistakes: restart to try another.
+    The module is loaded at the first call.  Threads share an instance, and a forked
+    child may use it: the child loads the module and logs in again.  There is one login
+    per process.  A rejected PIN is never tried again, because tokens lock after a few
+    wrong PINs; restart the process to try another PIN.
     """
 
     name = "pkcs11"
 
     def __init__(self, module: Path, token_label: str, pin: Callable[[], str]) -> None:
-        """Remember where the token is; *pin* is asked when it is opened."""
+        """Store the options; *pin* is called when the token is opened."""
         self._path = os.path.realpath(module)
         self._token_label = token_label
         self._pin = pin
@@ -76,10 +76,10 @@ class PKCS11Backend:
 
     def resolve(self, name: str) -> KeyId:
         """
-        Return *name*, a ``CKA_ID`` in hex, as it is pinned: in lower case.
+        Return *name*, a ``CKA_ID`` in hex, in lower case.
 
         Raises:
-            InvalidInputError: It is no ``CKA_ID`` in hex.
+            InvalidInputError: *name* is not a ``CKA_ID`` in hex.
             KeyNotFoundError, KeyUnusableError, BackendError: As ``public_key``.
         """
         key_id = KeyId(name.lower())
@@ -93,12 +93,12 @@ class PKCS11Backend:
         Return the DER ``SubjectPublicKeyInfo`` of *key_id*, a ``CKA_ID`` in hex.
 
         Raises:
-            KeyNotFoundError: There is no such key, or several.
-            KeyUnusableError: It must not be used, or is not the one that it was.
-            EncodingError: The token's answer is not a point on secp256k1.
-            BackendError: The token did not answer.
+            KeyNotFoundError: There is no such key, or more than one.
+            KeyUnusableError: Its attributes are wrong, or the id now has another key.
+            EncodingError: The public key is not a point on secp256k1.
+            BackendError: The token did not respond.
         """
-        return self._answer(lambda connection: self._key(connection, key_id).spki)
+        return self._call(lambda connection: self._key(connection, key_id).spki)
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
         """
@@ -106,15 +106,13 @@ class PKCS11Backend:
 
         Raises:
             InvalidInputError: *digest* is not 32 bytes; tokens sign any length.
-            EncodingError: The token's answer is not r and s of 32 bytes each.
-            BackendError: As for ``public_key``.
+            EncodingError: The signature is not r and s of 32 bytes each.
+            BackendError: As ``public_key``.
         """
-        # Of a string, python-pkcs11 would sign the UTF-8.
+        # python-pkcs11 would accept a string and sign its UTF-8 bytes.
         if not isinstance(digest, bytes) or len(digest) != DIGEST_SIZE:
-            raise InvalidInputError("a digest must be 32 bytes", field="digest")
-        raw = self._answer(
-            lambda connection: self._key(connection, key_id).sign(digest)
-        )
+            raise InvalidInputError("must be 32 bytes", field="digest")
+        raw = self._call(lambda connection: self._key(connection, key_id).sign(digest))
         if len(raw) != RAW_SIZE:
             raise EncodingError("the token's signature is not 64 bytes")
         r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
@@ -122,22 +120,22 @@ class PKCS11Backend:
 
     def generate(self, label: str, key_id: KeyId | None = None) -> KeyId:
         """
-        Make a key that can never leave the token, and return its id.
+        Generate a non-extractable key, and return its id.
 
-        *key_id* is random unless given.  Two keys may not share a label, or an
-        operator could not tell them apart.  Nothing is retried.
+        *key_id* is random if None.  Labels are unique, so that an operator can
+        distinguish the keys.  There are no retries.
 
         Raises:
-            BackendError: The label or the id is taken, or the token refused.
+            BackendError: The label or the id is in use, or the token refused.
         """
         new_id = KeyId(secrets.token_hex(16)) if key_id is None else key_id
         cka_id = _cka_id(new_id)
 
         def make(session: Session) -> None:
             if list(session.get_objects({Attribute.LABEL: label})):
-                raise BackendError("a key with this label exists already")
+                raise BackendError("a key with this label already exists")
             if list(session.get_objects({Attribute.ID: cka_id})):
-                raise BackendError("a key with this id exists already")
+                raise BackendError("a key with this id already exists")
             pkcs11_keys.generate(session, cka_id, label)
 
         self.provision(make)
@@ -145,38 +143,38 @@ class PKCS11Backend:
 
     def provision(self, work: Callable[[Session], T]) -> T:
         """
-        Return what *work* does in a read-write session.  Nothing is retried.
+        Call *work* with a read-write session and return its result; never retry.
 
         Raises:
-            BackendError: The token did not answer, or refused.
+            BackendError: The token did not respond, or refused.
         """
 
-        def ask(connection: Connection) -> T:
-            # python-pkcs11 logs the process out when it closes a session that
-            # was opened with a PIN.  This one was not.
+        def request(connection: Connection) -> T:
+            # Without a PIN: on closing a session that was opened with one,
+            # python-pkcs11 logs the process out.
             with connection.token.open(rw=True) as session:
                 return work(session)
 
-        return self._ask_once(ask)
+        return self._call_once(request)
 
-    def _answer(self, ask: Callable[[Connection], T]) -> T:
-        """Ask; if the token was lost, connect again and ask once more."""
+    def _call(self, request: Callable[[Connection], T]) -> T:
+        """Call *request*; if the token was lost, reconnect and call it once more."""
         try:
-            return self._ask_once(ask)
+            return self._call_once(request)
         except TokenLostError:
-            return self._ask_once(ask)
+            return self._call_once(request)
 
-    def _ask_once(self, ask: Callable[[Connection], T]) -> T:
+    def _call_once(self, request: Callable[[Connection], T]) -> T:
         library = Library.of(self._path)
         failures = library.failures
         while True:
-            with library.gate:
+            with library.lock:
                 connection = self._connection
                 if connection is not None and connection.serves(library):
                     try:
-                        return ask(connection)
+                        return request(connection)
                     except PKCS11Error as e:
-                        raise connection.failed(e) from e
+                        raise connection.map_error(e) from e
             self._connect(library, failures)
 
     def _key(self, connection: Connection, key_id: KeyId) -> OpenKey:
@@ -184,66 +182,70 @@ class PKCS11Backend:
         if key is None:
             key = OpenKey(connection, _cka_id(key_id))
             if self._pinned.setdefault(key_id, key.spki) != key.spki:
-                raise KeyUnusableError("the key with this id is not the one it was")
-            # Threads that race find the same key; the first one's is kept.
+                raise KeyUnusableError("the key id now has another key than before")
+            # Racing threads find the same key; the first instance is kept.
             key = connection.keys.setdefault(key_id, key)
         return key
 
     def _connect(self, library: Library, failures: int) -> None:
         """
-        Connect, unless another thread did, or failed to, since this call began.
+        Connect, unless another thread has connected or failed since this call began.
 
         Raises:
-            AccessDeniedError: The PIN is wrong, now or earlier.
+            AccessDeniedError: The token rejected the PIN, now or earlier.
             BackendError: The token cannot be opened.
         """
-        self._give_up_early(library, failures)
-        with library.gate.alone():
+        self._raise_known_failure(library, failures)
+        with library.lock.exclusive():
             if self._connection is not None and self._connection.serves(library):
                 return
-            self._give_up_early(library, failures)
+            self._raise_known_failure(library, failures)
             try:
-                self._connection = self._opened(library)
+                self._connection = self._open(library)
             except BackendError:
                 library.failures += 1
                 raise
 
-    def _give_up_early(self, library: Library, failures: int) -> None:
+    def _raise_known_failure(self, library: Library, failures: int) -> None:
         if self._pin_refused:
-            raise AccessDeniedError("the token did not accept the PIN")
+            raise AccessDeniedError(
+                "the token does not accept the PIN: correct it and restart"
+            )
         if library.failures != failures:
-            # A crowd that waits for a dead token hears of it all at once.
+            # All threads that wait for a lost token fail with the first one.
             raise BackendUnavailableError("the token cannot be opened")
 
-    def _opened(self, library: Library) -> Connection:
-        before = self._connection
-        if before is not None and before.epoch is library.epoch:
-            library.finalize()  # It was lost, and handles do not come back.
+    def _open(self, library: Library) -> Connection:
+        previous = self._connection
+        if previous is not None and previous.epoch is library.epoch:
+            library.finalize()  # The token was lost, and its handles stay invalid.
         elif library.epoch is not None:
-            return self._logged_in(library)  # Another backend keeps it up.
-        for pause in _WARM_PAUSES if library.epochs else _PAUSES:
+            return self._log_in(library)  # Another instance initialized the module.
+        for pause in _RECONNECT_PAUSES if library.epochs else _PAUSES:
             with suppress(BackendUnavailableError):
-                return self._started(library)
-            time.sleep(random.uniform(pause, 2 * pause))  # noqa: S311  No secret.
-        return self._started(library)
+                return self._start(library)
+            time.sleep(random.uniform(pause, 2 * pause))  # noqa: S311  Not a secret.
+        return self._start(library)
 
-    def _started(self, library: Library) -> Connection:
+    def _start(self, library: Library) -> Connection:
         try:
             library.initialize()
-            return self._logged_in(library)
+            return self._log_in(library)
         except PKCS11Error as e:
-            raise BackendUnavailableError("the token does not start") from e
+            raise BackendUnavailableError(
+                "the PKCS#11 module does not initialize"
+            ) from e
         except BackendError:
-            # It saw the tokens that there are when it was initialised, and no later.
+            # A module may see only tokens that existed when it was initialized.
             library.finalize()
             raise
 
-    def _logged_in(self, library: Library) -> Connection:
+    def _log_in(self, library: Library) -> Connection:
         try:
             token = library.token(self._token_label)
             return Connection(library.epoch, token, self._login(token))
         except PKCS11Error as e:
-            error = translated(e)
+            error = map_error(e)
             if isinstance(error, TokenLostError):
                 raise BackendUnavailableError("the token cannot be opened") from e
             self._pin_refused = isinstance(error, AccessDeniedError)
@@ -254,8 +256,8 @@ class PKCS11Backend:
             pin = self._pin()
             pin.encode()
         except (OSError, UnicodeError):
-            # The latter would quote the PIN.
-            raise AccessDeniedError("the PIN cannot be read") from None
+            # UnicodeError would quote the PIN.
+            raise AccessDeniedError("the PIN cannot be read from its source") from None
         try:
             return token.open(user_pin=pin)
         except UserAlreadyLoggedIn:
@@ -266,4 +268,4 @@ def _cka_id(key_id: KeyId) -> bytes:
     try:
         return bytes.fromhex(key_id)
     except ValueError:
-        raise KeyNotFoundError("a PKCS#11 key id is a CKA_ID in hex") from None
+        raise KeyNotFoundError("a PKCS#11 key id must be a CKA_ID in hex") from None

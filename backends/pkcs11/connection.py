@@ -1,4 +1,4 @@
-"""One login to a token, and the sessions that sign with its keys."""
+"""One login to a token, and its signing sessions."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,7 +8,7 @@ from pkcs11.exceptions import PKCS11Error
 
 from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.cryptoki import Library
-from backends.pkcs11.errors import TokenLostError, translated
+from backends.pkcs11.errors import TokenLostError, map_error
 from signer.errors import BackendError, KeyNotFoundError
 from signer.ports import KeyId
 
@@ -23,8 +23,8 @@ class Connection:
     """
     One login to a token, in one epoch of its module.
 
-    Its sessions are never closed: they end with the epoch, and the process is
-    logged out when the last one is closed.
+    Its sessions stay open until the epoch ends, because closing the last one would log
+    the process out.
     """
 
     def __init__(self, epoch: object, token: Token, session: Session) -> None:
@@ -35,40 +35,40 @@ class Connection:
         self._is_lost = False
 
     def find(
-        self, look: Callable[[Session, bytes], T], session: Session, cka_id: bytes
+        self, find: Callable[[Session, bytes], T], session: Session, cka_id: bytes
     ) -> T:
         """
-        Return what *look* finds; a token that is gone has no keys, and says so.
+        Return the result of *find*; check the token if the key is not found.
 
         Raises:
-            KeyNotFoundError: The token is there, and the key is not.
-            PKCS11Error: The token is not.
+            KeyNotFoundError: The token is present, but the key is not.
+            PKCS11Error: The token is gone.
         """
         try:
-            return look(session, cka_id)
+            return find(session, cka_id)
         except KeyNotFoundError:
             self.token.slot.get_token()
             raise
 
     def serves(self, library: Library) -> bool:
-        """Say whether handles are valid; ask inside the library's gate."""
+        """Return whether handles are valid; the caller holds the library's lock."""
         return self.epoch is library.epoch and not self._is_lost
 
-    def failed(self, error: PKCS11Error) -> BackendError:
-        """Return our error for *error*, and remember if the token was lost."""
-        ours = translated(error)
-        if isinstance(ours, TokenLostError):
+    def map_error(self, error: PKCS11Error) -> BackendError:
+        """Return our error for *error*, and record whether the token was lost."""
+        mapped = map_error(error)
+        if isinstance(mapped, TokenLostError):
             self._is_lost = True
-        return ours
+        return mapped
 
 
 class OpenKey:
     """
-    One key of a connection, and the sessions that sign with it.
+    One key of a connection, with a pool of signing sessions.
 
-    A session does one thing at a time, so that every thread takes one of its own
-    for a signature.  The last one returned is the first one taken: there are as
-    many as ever signed at the same time, and no attribute is read on the way.
+    A session serves one call at a time, so each thread takes one for a signature.  The
+    pool is last in, first out and grows to the largest number of concurrent signatures.
+    Signing reads no attributes.
     """
 
     def __init__(self, connection: Connection, cka_id: bytes) -> None:
@@ -79,17 +79,17 @@ class OpenKey:
         self.spki = connection.find(pkcs11_keys.public_key, session, cka_id)
 
     def sign(self, digest: bytes) -> bytes:
-        """Return r and s as the token gives them."""
+        """Return r and s as the token encodes them, 32 bytes each."""
         try:
             key = self._idle.pop()
         except IndexError:
-            key = self._another()
+            key = self._open_session()
         try:
-            # Without a mechanism the library would choose one that hashes.
+            # Without a mechanism python-pkcs11 would choose one that hashes.
             return key.sign(digest, mechanism=Mechanism.ECDSA, buffer_size=RAW_SIZE)
         finally:
             self._idle.append(key)
 
-    def _another(self) -> SignMixin:
+    def _open_session(self) -> SignMixin:
         session = self._connection.token.open()
         return self._connection.find(pkcs11_keys.private_key, session, self._cka_id)

@@ -1,10 +1,9 @@
 """
-The PKCS#11 module of this process: loaded once, initialised once, with locks.
+The PKCS#11 module of this process: loaded and initialized once, with locks.
 
-Cryptoki's state is the process's, not an object's: one ``C_Initialize``, one
-login, one space of handles (PKCS#11 v2.20, section 6.6).  So there is one
-``Library`` per module and process, and everybody who speaks to the module goes
-through its gate.
+Cryptoki's state belongs to the process: one ``C_Initialize``, one login, one space of
+handles (PKCS#11 v2.20, section 6.6).  So there is one ``Library`` per module and
+process, and every call to the module holds its lock.
 """
 
 import atexit
@@ -29,20 +28,20 @@ _CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191
 
 
 class Locking(StrEnum):
-    """Who keeps threads apart inside the module."""
+    """How concurrent calls to the module are serialized."""
 
     MODULE = "module"
-    """The module itself: any number of threads."""
+    """The module has locks: any number of threads may call it."""
 
-    GATE = "gate"
-    """We do, since the module cannot: one call at a time."""
+    SERIALIZED = "serialized"
+    """The module has no locks: our lock admits one call at a time."""
 
     FOREIGN = "foreign"
-    """Unknown, somebody else initialised it: one call of ours at a time."""
+    """Other code initialized the module: our lock admits one call at a time."""
 
 
 class _InitializeArgs(ctypes.Structure):
-    """``CK_C_INITIALIZE_ARGS`` without callbacks: use the system's mutexes."""
+    """``CK_C_INITIALIZE_ARGS`` without callbacks: the module uses system mutexes."""
 
     _fields_: ClassVar = [
         ("callbacks", ctypes.c_void_p * 4),
@@ -52,7 +51,7 @@ class _InitializeArgs(ctypes.Structure):
 
 
 class _FunctionList(ctypes.Structure):
-    """The head of ``CK_FUNCTION_LIST``, as far as python-pkcs11 leaves gaps."""
+    """The start of ``CK_FUNCTION_LIST``, for functions that python-pkcs11 lacks."""
 
     _fields_: ClassVar = [
         ("version", ctypes.c_ubyte * 2),
@@ -74,12 +73,12 @@ class _FunctionList(ctypes.Structure):
 
 class _Initialised(lib):
     """
-    python-pkcs11's view of a module that ``Library`` has initialised already.
+    python-pkcs11's interface to a module that ``Library`` has initialized.
 
-    Its own ``initialize`` calls ``C_Initialize(NULL)``, which promises that there
-    is one thread, and releases the GIL in every call: SoftHSM then works without
-    mutexes, and threads that sign kill the process.  The class is not public;
-    ``tests/unit/backends/pkcs11/test_cryptoki.py`` fails when this stops to work.
+    Its own ``initialize`` calls ``C_Initialize(NULL)``, which promises a single thread,
+    but it releases the GIL in every call: SoftHSM then uses no mutexes, and concurrent
+    signatures crash the process.  The class is not public;
+    ``tests/unit/backends/pkcs11/test_cryptoki.py`` fails if this stops working.
     """
 
     def initialize(self) -> None:
@@ -88,27 +87,27 @@ class _Initialised(lib):
 
 class Library:
     """
-    One module in this process.  Nothing is loaded before ``initialize``.
+    One module in this process.  It is loaded by ``initialize``.
 
-    ``epoch`` names the span from one ``C_Initialize`` to the next; it is None
-    while the module is down.  Handles are numbered from one again in the next
-    epoch, so an old one may silently mean another object: whoever keeps handles
-    keeps the epoch beside them, and compares the two inside the gate.  ``epochs``
-    counts them, and ``failures`` the attempts to make one useful that failed.
+    ``epoch`` identifies the time from one ``C_Initialize`` to the next; it is None
+    while the module is finalized.  The next epoch numbers handles from one again, so
+    that an old handle may refer to another object: store the epoch with each handle,
+    and compare the two while holding the lock.  ``epochs`` counts the epochs, and
+    ``failures`` the failed attempts to connect.
 
-    ``initialize``, ``reset`` and ``finalize`` need ``gate.alone()``, all else
-    ``gate``.
+    ``initialize``, ``reset`` and ``finalize`` need ``lock.exclusive()``; everything
+    else needs ``lock``.
     """
 
     _all: ClassVar[dict[tuple[int, str], Self]] = {}
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.gate = RWLock()
+        self.lock = RWLock()
         self.epoch: object | None = None
         self.epochs = 0
         self.failures = 0
-        self.locking = Locking.GATE
+        self.locking = Locking.SERIALIZED
         self._functions: _FunctionList | None = None
         self._module: lib | None = None
 
@@ -117,78 +116,78 @@ class Library:
         """
         Return this process's library for the module at *path*.
 
-        A forked child gets one of its own, with locks that nobody holds.
+        A forked child gets its own, with free locks.
         """
         key = (os.getpid(), path)
-        # A dict's setdefault is atomic: threads that race get the same library.
+        # dict.setdefault is atomic: racing threads get the same library.
         return cls._all.get(key) or cls._all.setdefault(key, cls(path))
 
     def initialize(self) -> None:
         """
-        Load and initialise the module, unless that was done before.
+        Load and initialize the module, unless it is initialized.
 
         Raises:
-            BackendError: It does not load, or it was inherited through a fork.
-            PKCS11Error: It does not initialise.
+            BackendError: It does not load, or a parent process initialized it.
+            PKCS11Error: It does not initialize.
         """
         if self.epoch is None:
-            self.locking = self._initialized(self._loaded())
-            self.gate.limit = UNLIMITED if self.locking is Locking.MODULE else 1
+            self.locking = self._initialize(self._load())
+            self.lock.limit = UNLIMITED if self.locking is Locking.MODULE else 1
             self.epoch = object()
             self.epochs += 1
 
     def reset(self) -> None:
         """
-        Begin a new epoch: all sessions, handles and logins of the old one end.
+        Start a new epoch: all sessions, handles and logins of the old one end.
 
-        A module that somebody else initialised is not taken away from them.
+        A module that other code initialized is not finalized.
         """
         self.finalize()
         self.initialize()
 
     def finalize(self) -> None:
-        """Take the module down, if it is ours."""
+        """Finalize the module, unless other code initialized it."""
         if self.epoch is not None and self.locking is not Locking.FOREIGN:
-            self._loaded().finalize(None)  # What could be done about an error?
+            self._load().finalize(None)  # An error is ignored: no remedy exists.
         self.epoch = None
 
     @property
     def module(self) -> lib:
-        """python-pkcs11's view of the initialised module."""
+        """python-pkcs11's interface to the initialized module."""
         if self.epoch is None:
-            raise BackendUnavailableError("the PKCS#11 module is not initialised")
+            raise BackendUnavailableError("the PKCS#11 module is not initialized")
         if self._module is None:
             self._module = _Initialised(self.path)
         return self._module
 
     def token(self, label: str) -> pkcs11.Token:
         """
-        Return the one token that is called *label*.
+        Return the one token with this *label*.
 
         Raises:
-            BackendUnavailableError: There is none, at the moment at least.
-            BackendError: There are several.
+            BackendUnavailableError: There is no such token at the moment.
+            BackendError: There is more than one.
         """
         tokens = list(self.module.get_tokens(token_label=label))
         if not tokens:
-            raise BackendUnavailableError("there is no token with the configured label")
+            raise BackendUnavailableError("no token has the configured label")
         if len(tokens) > 1:
             raise BackendError("several tokens have the configured label")
         return tokens[0]
 
     def init_token(self, slot: pkcs11.Slot, so_pin: str, label: str) -> None:
         """
-        Initialise the token in *slot*, which erases it (``C_InitToken``).
+        Initialize the token in *slot*, which erases it (``C_InitToken``).
 
         Raises:
             PKCS11Error: The module refused.
         """
         pin = so_pin.encode()
         padded = label.encode().ljust(32)
-        rv = self._loaded().init_token(slot.slot_id, pin, len(pin), padded)
+        rv = self._load().init_token(slot.slot_id, pin, len(pin), padded)
         _check("C_InitToken", rv)
 
-    def _loaded(self) -> _FunctionList:
+    def _load(self) -> _FunctionList:
         if self._functions is None:
             try:
                 get_function_list = ctypes.CDLL(self.path).C_GetFunctionList
@@ -200,7 +199,7 @@ class Library:
             atexit.register(self._exit, os.getpid())
         return self._functions
 
-    def _initialized(self, functions: _FunctionList) -> Locking:
+    def _initialize(self, functions: _FunctionList) -> Locking:
         args = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
         rv = functions.initialize(ctypes.addressof(args))
         if rv == _CKR_CRYPTOKI_ALREADY_INITIALIZED:
@@ -208,38 +207,37 @@ class Library:
             return Locking.FOREIGN
         if rv == _CKR_CANT_LOCK:
             _check("C_Initialize", functions.initialize(None))
-            return Locking.GATE
+            return Locking.SERIALIZED
         _check("C_Initialize", rv)
         return Locking.MODULE
 
     def _refuse_inherited(self) -> None:
         """
-        Refuse a module that the parent initialised and the fork copied.
+        Refuse a module that the parent process initialized before the fork.
 
-        Its sockets and locks are the parent's; even ``C_Finalize`` might hang up
-        on the parent's behalf.  A module that resets itself on fork answered
-        CKR_OK before it came to this.
+        Its sockets and locks are the parent's; even ``C_Finalize`` might close them.
+        A module that resets itself on fork has returned CKR_OK before.
         """
-        here = os.getpid()
+        current = os.getpid()
         for (pid, path), library in self._all.items():
-            if path == self.path and pid != here and library.epoch is not None:
+            if path == self.path and pid != current and library.epoch is not None:
                 raise BackendError(
-                    "the PKCS#11 module was initialised before the fork: open it "
+                    "the PKCS#11 module was initialized before the fork: open it "
                     "in the worker, or set library.reset_on_fork = true"
                 )
 
     def _exit(self, pid: int) -> None:
         """
-        Take the module down before the process unloads its libraries.
+        Finalize the module before the process unloads its libraries.
 
-        The gate stays closed, or a thread that still runs might sign in a module
-        whose destructors have run.  A forked child that exits is not meant.
+        The lock stays held, or a running thread might sign in a module whose
+        destructors have run.  A forked child that exits does not finalize it.
         """
         if pid == os.getpid():
-            with suppress(BackendUnavailableError):  # A call hangs: leave it alone.
-                self.gate.close()
+            with suppress(BackendUnavailableError):  # A call hangs: do not finalize.
+                self.lock.close()
                 self.finalize()
-        self._module = None  # Its destructor needs a class, which is gone later.
+        self._module = None  # Its destructor needs a class that is unloaded later.
 
 
 def _check(function: str, rv: int) -> None:

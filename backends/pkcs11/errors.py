@@ -1,4 +1,4 @@
-"""What PKCS#11's return values mean to us, and which of them a reopening cures."""
+"""Maps PKCS#11 return values to our errors, and marks those that reopening cures."""
 
 from typing import Final
 
@@ -16,11 +16,10 @@ from signer.errors import (
 
 class TokenLostError(BackendUnavailableError):
     """
-    The token went away, or what we held of it is no longer valid.
+    The token is gone, or its sessions and handles are no longer valid.
 
-    SoftHSM says CKR_OBJECT_HANDLE_INVALID or CKR_GENERAL_ERROR when its folder is
-    gone, and goes on saying so after the folder is back, until the module is
-    initialised again.
+    When its folder is gone, SoftHSM returns CKR_OBJECT_HANDLE_INVALID or
+    CKR_GENERAL_ERROR, also after the folder is back, until it is initialized again.
     """
 
 
@@ -62,16 +61,16 @@ _UNUSABLE: Final = (
 )
 
 
-def translated(error: PKCS11Error) -> BackendError:
-    """Return our error for python-pkcs11's; ours never quotes the device."""
-    # The class itself stands for return values that python-pkcs11 has no name
-    # for, CKR_CRYPTOKI_NOT_INITIALIZED and those of vendors among them.
+def map_error(error: PKCS11Error) -> BackendError:
+    """Return our error for python-pkcs11's, without the device's message."""
+    # The base class is for return values that python-pkcs11 does not know, such as
+    # CKR_CRYPTOKI_NOT_INITIALIZED and those of vendors.
     if isinstance(error, _LOST) or type(error) is PKCS11Error:
-        return TokenLostError("the token is gone, or its state is")
+        return TokenLostError("the token is gone, or was initialized again")
     if isinstance(error, _DENIED):
         return AccessDeniedError("the token does not accept the PIN")
     if isinstance(error, _UNUSABLE):
         return KeyUnusableError("the token cannot sign with the key")
     if isinstance(error, exceptions.SessionCount):
-        return BackendThrottledError("the token has no session to spare")
+        return BackendThrottledError("the token has no free session")
     return BackendError(f"the token refused: {type(error).__name__}")

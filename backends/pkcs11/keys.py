@@ -1,8 +1,7 @@
 """
-What a secp256k1 key looks like inside a PKCS#11 token.
+The attributes of secp256k1 keys in a PKCS#11 token.
 
-These functions know attributes and nothing of sessions' lives: each one gets an
-open, logged-in session and raises python-pkcs11's errors as they come.
+Each function takes an open, logged-in session and raises python-pkcs11's errors.
 """
 
 from collections.abc import Iterable
@@ -39,10 +38,10 @@ REQUIRED: dict[Attribute, Any] = {
     Attribute.SENSITIVE: True,
     Attribute.EXTRACTABLE: False,
 }
-"""Without these a private key must not be used."""
+"""A private key without these attributes is refused."""
 
 _FIXED: dict[Attribute, Any] = {
-    # All three are true unless said otherwise.
+    # The default of all three is true.
     Attribute.DERIVE: False,
     Attribute.MODIFIABLE: False,
     Attribute.COPYABLE: False,
@@ -53,7 +52,7 @@ DESIRED: dict[Attribute, Any] = {
     Attribute.ALWAYS_SENSITIVE: True,
     Attribute.NEVER_EXTRACTABLE: True,
 }
-"""Generated keys have these, too; an imported one cannot have the last two."""
+"""Generated keys also have these; an imported key cannot have the last two."""
 
 PRIVATE_TEMPLATE: dict[Attribute, Any] = {
     **_FIXED,
@@ -89,13 +88,15 @@ def private_key(session: Session, cka_id: bytes) -> SignMixin:
     Return the one private key with this ``CKA_ID``, if it may be used.
 
     Raises:
-        KeyNotFoundError: There is none, or several.
-        KeyUnusableError: It is no secp256k1 key, or not guarded as it must be.
+        KeyNotFoundError: There is no such key, or more than one.
+        KeyUnusableError: It is not a secp256k1 key, or not protected as required.
     """
-    key = _only(find(session, ObjectClass.PRIVATE_KEY, cka_id), "private")
-    lacking = differing(key, REQUIRED)
-    if lacking or not isinstance(key, SignMixin):
-        raise KeyUnusableError(f"the key's attributes are wrong: {', '.join(lacking)}")
+    key = _require_one(find(session, ObjectClass.PRIVATE_KEY, cka_id), "private")
+    mismatches = find_mismatches(key, REQUIRED)
+    if mismatches or not isinstance(key, SignMixin):
+        raise KeyUnusableError(
+            f"the key's attributes are wrong: {', '.join(mismatches)}"
+        )
     return key
 
 
@@ -104,26 +105,26 @@ def public_key(session: Session, cka_id: bytes) -> bytes:
     Return the DER ``SubjectPublicKeyInfo`` of the one key with this ``CKA_ID``.
 
     Raises:
-        KeyNotFoundError: There is none, or several.
-        KeyUnusableError: It is on another curve.
-        EncodingError: It is not a point on secp256k1.
+        KeyNotFoundError: There is no such key, or more than one.
+        KeyUnusableError: The key is on another curve.
+        EncodingError: The key is not a point on secp256k1.
     """
-    key = _only(find(session, ObjectClass.PUBLIC_KEY, cka_id), "public")
+    key = _require_one(find(session, ObjectClass.PUBLIC_KEY, cka_id), "public")
     known = key.get_attributes([Attribute.EC_PARAMS, Attribute.EC_POINT])
     if known.get(Attribute.EC_PARAMS) != SECP256K1:
         raise KeyUnusableError("the public key is not on secp256k1")
-    point = uncompressed_point(known.get(Attribute.EC_POINT, b""))
+    point = unwrap_point(known.get(Attribute.EC_POINT, b""))
     return encode_public_key(PublicKey(point).uncompressed)
 
 
-def uncompressed_point(ec_point: bytes) -> bytes:
+def unwrap_point(ec_point: bytes) -> bytes:
     """
     Return the 65 bytes of a point in ``CKA_EC_POINT``.
 
-    PKCS#11 wants it wrapped in a DER OCTET STRING; some devices leave that out.
+    PKCS#11 requires a DER OCTET STRING around it, which some devices omit.
 
     Raises:
-        EncodingError: It is neither.
+        EncodingError: *ec_point* is neither form.
     """
     point = ec_point
     if len(ec_point) == len(_OCTET_STRING_HEAD) + _POINT_SIZE:
@@ -133,8 +134,8 @@ def uncompressed_point(ec_point: bytes) -> bytes:
     return point
 
 
-def differing(key: Object, wanted: dict[Attribute, Any]) -> list[str]:
-    """Return the names of *wanted* attributes that *key* does not have like that."""
+def find_mismatches(key: Object, wanted: dict[Attribute, Any]) -> list[str]:
+    """Return the names of the attributes whose values in *key* are not *wanted*."""
     actual = key.get_attributes(list(wanted))
     return [
         attribute.name
@@ -148,7 +149,7 @@ def generate(session: Session, cka_id: bytes, label: str) -> None:
     Generate a key pair with this ``CKA_ID``; *session* must be read-write.
 
     Raises:
-        KeyUnusableError: The token did not honour the template.  The pair is gone.
+        KeyUnusableError: The token ignored the template; the pair was destroyed.
     """
     parameters = session.create_domain_parameters(
         KeyType.EC, {Attribute.EC_PARAMS: SECP256K1}, local=True
@@ -162,19 +163,19 @@ def generate(session: Session, cka_id: bytes, label: str) -> None:
         public_template=PUBLIC_TEMPLATE,
         private_template=PRIVATE_TEMPLATE,
     )
-    lacking = differing(pair[1], REQUIRED | DESIRED)
-    if lacking:
+    mismatches = find_mismatches(pair[1], REQUIRED | DESIRED)
+    if mismatches:
         destroy(pair)
-        raise KeyUnusableError(f"the token ignored attributes: {', '.join(lacking)}")
+        raise KeyUnusableError(f"the token ignored attributes: {', '.join(mismatches)}")
 
 
 def destroy(objects: Iterable[Object]) -> None:
-    """Destroy *objects* for good."""
+    """Destroy *objects* in the token."""
     for each in objects:
         each.destroy()
 
 
-def _only(keys: list[Object], kind: str) -> Object:
+def _require_one(keys: list[Object], kind: str) -> Object:
     if not keys:
         raise KeyNotFoundError(f"there is no {kind} key with this id")
     if len(keys) > 1:

@@ -1,4 +1,4 @@
-"""A gate: many threads at once, or one alone."""
+"""A readers-writer lock with a queue, a limit and a timeout."""
 
 import sys
 import threading
@@ -10,116 +10,116 @@ from typing import Self
 from signer.errors import BackendUnavailableError
 
 
-PATIENCE = 5.0
-"""How long to wait at the gate, in seconds: well under a worker's time-out."""
+TIMEOUT = 5.0
+"""Seconds to wait for the lock: well below gunicorn's worker timeout."""
 
 UNLIMITED = sys.maxsize
-"""As many threads as there are."""
+"""The limit that admits every thread."""
 
 
 class RWLock:
     """
-    A readers-writer lock, first come, first served, with a deadline.
+    A readers-writer lock, first come, first served, with a timeout.
 
-    ``with gate:`` admits any number of threads that use the device, or *limit*
-    of them.  ``with gate.alone():`` waits until they have left and keeps others
-    out, so that the device can be taken down and set up again.  Who comes later
-    queues up behind, so that neither kind can starve the other.
+    ``with lock:`` takes it shared, for calls to the device: at most *limit* threads at
+    once.  ``with lock.exclusive():`` waits until they have released it and blocks new
+    ones, so that the device can be finalized and initialized.  Threads that come later
+    queue after it, so that neither kind starves the other.
 
-    Neither may be entered by a thread that is inside already.
+    It is not reentrant in either mode.
     """
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, timeout: float = TIMEOUT) -> None:
         self.limit = UNLIMITED
-        self._patience = patience
+        self._timeout = timeout
         self._lock = threading.Lock()
-        self._queue: deque[_Visitor] = deque()
-        self._inside = 0
-        self._closed = False
+        self._queue: deque[_Waiter] = deque()
+        self._shared = 0
+        self._is_exclusive = False
 
     def __enter__(self) -> Self:
         """
-        Come in.
+        Take the lock shared.
 
         Raises:
-            BackendUnavailableError: The gate stayed closed.
+            BackendUnavailableError: It was not available in time.
         """
         with self._lock:
-            if not self._queue and not self._closed and self._inside < self.limit:
-                self._inside += 1
+            if not self._queue and not self._is_exclusive and self._shared < self.limit:
+                self._shared += 1
                 return self
-            visitor = self._queued(_Visitor(wants_to_be_alone=False))
-        self._wait(visitor)
+            waiter = self._enqueue(_Waiter(is_exclusive=False))
+        self._wait(waiter)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Leave."""
+        """Release the lock."""
         with self._lock:
-            self._inside -= 1
+            self._shared -= 1
             if self._queue:
                 self._admit()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """
-        Be the only one inside.
+        Hold the lock alone.
 
         Raises:
-            BackendUnavailableError: Somebody did not leave: a call hangs inside.
+            BackendUnavailableError: A thread did not release it: its call hangs.
         """
         self.close()
         try:
             yield
         finally:
             with self._lock:
-                self._closed = False
+                self._is_exclusive = False
                 self._admit()
 
     def close(self) -> None:
         """
-        Wait until everybody has left, and keep the gate closed from then on.
+        Take the lock exclusively and never release it.
 
         Raises:
-            BackendUnavailableError: Somebody did not leave: a call hangs inside.
+            BackendUnavailableError: A thread did not release it: its call hangs.
         """
         with self._lock:
-            visitor = self._queued(_Visitor(wants_to_be_alone=True))
-        self._wait(visitor)
+            waiter = self._enqueue(_Waiter(is_exclusive=True))
+        self._wait(waiter)
 
-    def _queued(self, visitor: "_Visitor") -> "_Visitor":
-        self._queue.append(visitor)
+    def _enqueue(self, waiter: "_Waiter") -> "_Waiter":
+        self._queue.append(waiter)
         self._admit()
-        return visitor
+        return waiter
 
     def _admit(self) -> None:
-        """Let in whose turn it is; call it with the lock."""
-        while self._queue and not self._closed:
-            visitor = self._queue[0]
-            if self._inside >= (1 if visitor.wants_to_be_alone else self.limit):
+        """Admit the next waiters; the caller holds ``_lock``."""
+        while self._queue and not self._is_exclusive:
+            waiter = self._queue[0]
+            if self._shared >= (1 if waiter.is_exclusive else self.limit):
                 return
-            if visitor.wants_to_be_alone:
-                self._closed = True
+            if waiter.is_exclusive:
+                self._is_exclusive = True
             else:
-                self._inside += 1
+                self._shared += 1
             self._queue.popleft()
-            visitor.admitted.set()
+            waiter.admitted.set()
 
-    def _wait(self, visitor: "_Visitor") -> None:
-        if visitor.admitted.wait(self._patience):
+    def _wait(self, waiter: "_Waiter") -> None:
+        if waiter.admitted.wait(self._timeout):
             return
         with self._lock:
-            if visitor.admitted.is_set():
+            if waiter.admitted.is_set():
                 return
-            self._queue.remove(visitor)
-            self._admit()  # Others may have waited for this one only.
+            self._queue.remove(waiter)
+            self._admit()  # The next waiters may have waited only for this one.
         raise BackendUnavailableError("the device is busy with a call that hangs")
 
 
-class _Visitor:
+class _Waiter:
     """A thread in the queue."""
 
-    __slots__ = ("admitted", "wants_to_be_alone")
+    __slots__ = ("admitted", "is_exclusive")
 
-    def __init__(self, *, wants_to_be_alone: bool) -> None:
-        self.wants_to_be_alone = wants_to_be_alone
+    def __init__(self, *, is_exclusive: bool) -> None:
+        self.is_exclusive = is_exclusive
         self.admitted = threading.Event()

@@ -1,8 +1,8 @@
 """
-Test stablecoins on a local chain: TestUSD, and WeirdUSD that misbehaves to order.
+Test stablecoins on a local chain: TestUSD, and WeirdUSD, which misbehaves on request.
 
-No private key is involved: the node signs for its own unlocked accounts, and the
-first of them issues the coin.
+No private key is needed: the node signs for its unlocked accounts, and the first of
+them is the issuer.
 """
 
 import json
@@ -19,7 +19,7 @@ from dev.rpc import RPC
 
 
 class Behaviour(IntEnum):
-    """What a WeirdUSD does with a transfer; ``WeirdUSD.sol`` says it in full."""
+    """How WeirdUSD handles a transfer; ``WeirdUSD.sol`` documents each value."""
 
     GOOD = 0
     RETURNS_NOTHING = 1
@@ -37,21 +37,21 @@ class Behaviour(IntEnum):
 
 @cache
 def artifact(contract: str = "TestUSD") -> dict[str, Any]:
-    """Return a compiled contract: ``abi``, ``bytecode`` and how it was made."""
+    """Return a compiled contract: ``abi``, ``bytecode`` and compiler settings."""
     path = Path(__file__).with_name(f"{contract}.json")
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
 def deploy(rpc_url: str, contract: str = "TestUSD") -> str:
-    """Deploy a new coin and return its address (EIP-55)."""
+    """Deploy a new token and return its address (EIP-55)."""
     code = artifact(contract)["bytecode"]
     receipt = RPC(rpc_url).transact({"from": issuer(rpc_url), "data": code})
     return to_checksum_address(receipt["contractAddress"])
 
 
 def behave(rpc_url: str, token: str, behaviour: Behaviour) -> None:
-    """Let the WeirdUSD at *token* behave like this from now on."""
+    """Set the behaviour of the WeirdUSD at *token*."""
     administer(rpc_url, token, "setBehaviour(uint8)", behaviour)
 
 
@@ -63,7 +63,7 @@ def fund(
     amount: int = 1_000_000 * 10**6,
     wei: int = 10 * 10**18,
 ) -> None:
-    """Give *address* its *wei* for gas, and *amount* base units of *token* if any."""
+    """Send *wei* to *address*, and mint *amount* base units of *token* if given."""
     rpc = RPC(rpc_url)
     rpc.transact({"from": issuer(rpc_url), "to": address, "value": hex(wei)})
     if token is not None:
@@ -82,13 +82,13 @@ def administer(rpc_url: str, token: str, signature: str, *arguments: object) -> 
 
 
 def balance_of(rpc_url: str, token: str, address: str) -> int:
-    """Return how many base units of *token* *address* holds."""
+    """Return the balance of *address* in base units of *token*."""
     data = "0x" + calldata("balanceOf(address)", address).hex()
     return int(RPC(rpc_url)("eth_call", {"to": token, "data": data}, "latest"), 16)
 
 
 def issuer(rpc_url: str) -> str:
-    """Return the account that deploys and administers: the node's first."""
+    """Return the account that deploys and administers: the first of the node."""
     return to_checksum_address(RPC(rpc_url)("eth_accounts")[0])
 
 

@@ -1,13 +1,13 @@
 """
-Compile the test coins into their artifacts, or prove that they were.
+Compile the test stablecoins into artifacts, or check the artifacts.
 
 ::
 
     python -m dev.stablecoin.build            writes TestUSD.json, WeirdUSD.json
-    python -m dev.stablecoin.build --check    fails unless the sources give the same
+    python -m dev.stablecoin.build --check    fails unless the artifacts are current
 
-The compiler is the one of ``package.json`` (npm, run by node), so that everybody gets
-the same bytes; no metadata hash is appended, so that comments do not count.
+The compiler is the one in ``package.json`` (npm, run by node), so that builds are
+reproducible.  No metadata hash is appended, so that comments do not change the result.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from dev.anvil import ROOT
 HERE = Path(__file__).resolve().parent
 CONTRACTS = ("TestUSD", "WeirdUSD")
 
-# Paris has no opcode that a chain of the last years lacks (PUSH0 came after it).
+# Chains of recent years support all opcodes of Paris; PUSH0 came later.
 SETTINGS: dict[str, Any] = {
     "evmVersion": "paris",
     "optimizer": {"enabled": True, "runs": 200},
@@ -37,10 +37,10 @@ _SOLC = ROOT / "node_modules" / "solc"
 
 def build() -> dict[str, str]:
     """
-    Compile the sources and return the artifacts' texts by their contracts' names.
+    Compile the sources and return the artifacts as text by contract name.
 
     Raises:
-        RuntimeError: The compiler is missing, or has something to say.
+        RuntimeError: The compiler is missing, or reports errors or warnings.
     """
     sources = {
         contract: (HERE / f"{contract}.sol").read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def _compile(sources: dict[str, str]) -> dict[str, Any]:
     )
     if finished.returncode != 0:
         raise RuntimeError(f"the compiler failed: {finished.stderr.strip()[-500:]}")
-    # The command prints a greeting before the answer.
+    # The command prints a banner before the result.
     answer: dict[str, Any] = json.loads(finished.stdout[finished.stdout.index("{") :])
     return answer
 
@@ -104,7 +104,7 @@ def _compiler_version() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the artifacts, or with ``--check`` compare them; 1 when one differs."""
+    """Write the artifacts, or compare them with ``--check``; return the status."""
     parser = argparse.ArgumentParser(prog="python -m dev.stablecoin.build")
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     parser.add_argument("--artifacts", type=Path, default=HERE, help="their folder")
@@ -115,7 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.check:
             path.write_text(built, encoding="utf-8")
         elif path.read_text(encoding="utf-8") != built:
-            print(f"{path.name} is not what {contract}.sol gives", file=sys.stderr)
+            print(
+                f"{path.name} is not the output of {contract}.sol",
+                file=sys.stderr,
+            )
             status = 1
     return status
 

@@ -15,9 +15,9 @@ from signer.ports.chain import (
     Fees,
     Log,
     MinedTransaction,
-    NodeView,
+    NodeStatus,
     Receipt,
-    Whereabouts,
+    TransactionState,
 )
 from signer.ports.clock import Clock, utc_now
 from signer.ports.key_backend import (
@@ -27,6 +27,7 @@ from signer.ports.key_backend import (
     KeyGenerator,
     KeyId,
 )
+from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Store
@@ -42,19 +43,21 @@ __all__ = [
     "Clock",
     "DeviceSignature",
     "Fees",
+    "FetchKeySet",
     "Journal",
     "KeyBackend",
     "KeyDirectory",
     "KeyGenerator",
     "KeyId",
+    "KeySetError",
     "KeyStore",
     "Ledger",
     "Log",
     "MinedTransaction",
-    "NodeView",
+    "NodeStatus",
     "Notifier",
     "Receipt",
     "Store",
-    "Whereabouts",
+    "TransactionState",
     "utc_now",
 ]

@@ -75,12 +75,12 @@ class MinedTransaction:
     block: Block
 
 
-Whereabouts = Literal["mined", "pending", "unknown"]
-"""Where a node has a transaction.  ``unknown`` is not evidence of absence."""
+TransactionState = Literal["mined", "pending", "unknown"]
+"""Where one node has a transaction; ``unknown`` proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeStatus:
     """
     What a single node reports, without a quorum.
 
@@ -96,7 +96,7 @@ class NodeView:
     head: int | None = None
     counted: int | None = None
     pending: int | None = None
-    transactions: Mapping[str, Whereabouts] = field(default_factory=dict)
+    transactions: Mapping[str, TransactionState] = field(default_factory=dict)
     error: str | None = None
 
 
@@ -182,7 +182,9 @@ class ChainClient(Protocol):
     def block(self, number: int) -> Block | None:
         """Return the canonical block at *number*, if the nodes have it."""
 
-    def views(self, sender: str, tx_hashes: Sequence[str]) -> Sequence[NodeView]:
+    def node_statuses(
+        self, sender: str, tx_hashes: Sequence[str]
+    ) -> Sequence[NodeStatus]:
         """
         Return what each node reports about *sender* and *tx_hashes*, in node order.
 

@@ -16,7 +16,7 @@ from signer.chain.fees import GWEI, bump_fees, quote_fees
 from signer.errors import HotWalletError, RequestError
 from signer.model.key import is_blocked
 from signer.model.refund import Refund, RefundRequest, SignedTransaction, Status
-from signer.ports import Clock, KeyStore, NodeView, Store
+from signer.ports import Clock, KeyStore, NodeStatus, Store
 from signer.refunds.explanation import Explanation, FeeStatus
 from signer.refunds.policy import admit
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
@@ -83,10 +83,10 @@ class Explainer:
         sender = self._sender(refund)
         wallet_status = ask("wallet", lambda: self._wallet_status(sender, chain))
         head = ask("head", lambda: chain.client.latest_block().number)
-        nodes: Sequence[NodeView] = ()
+        nodes: Sequence[NodeStatus] = ()
         if sender is not None:
             hashes = [transaction.tx_hash for transaction in transactions]
-            nodes = chain.client.views(sender, hashes)
+            nodes = chain.client.node_statuses(sender, hashes)
         fees = None
         if refund.status is Status.BROADCAST and transactions:
             fees = ask("fees", lambda: _fee_status(refund, transactions[-1], chain))

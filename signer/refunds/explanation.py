@@ -11,7 +11,7 @@ from datetime import datetime
 from signer.chain.fees import GWEI
 from signer.errors import KeyUnusableError
 from signer.model.refund import Move, Refund, SignedTransaction, Status
-from signer.ports import NodeView
+from signer.ports import NodeStatus
 from signer.refunds.wallet_reconciliation import WalletStatus
 
 
@@ -76,7 +76,7 @@ class Explanation:
     is_key_revoked: bool = False
     wallet_status: WalletStatus | None = None
     ahead: Sequence[Refund] = ()
-    nodes: Sequence[NodeView] = ()
+    nodes: Sequence[NodeStatus] = ()
     head: int | None = None
     confirmations: int | None = None
     fees: FeeStatus | None = None

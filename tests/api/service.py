@@ -22,7 +22,7 @@ from signer.errors import ChainUnavailableError
 from signer.keys.failover import Failover
 from signer.keys.rotation import Rotation
 from signer.keys.signer import Signer, SignerFactory
-from signer.ports import ChainClient, Clock, KeyDirectory, Ledger, NodeView
+from signer.ports import ChainClient, Clock, KeyDirectory, Ledger, NodeStatus
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
@@ -64,8 +64,10 @@ BODY = {
 class _NoNode:
     """Nodes that do not answer, whatever they are asked: refunds stay queued."""
 
-    def views(self, sender: str, tx_hashes: Sequence[str]) -> Sequence[NodeView]:
-        return [NodeView("node-1", trusted=True, error=ChainUnavailableError.code)]
+    def node_statuses(
+        self, sender: str, tx_hashes: Sequence[str]
+    ) -> Sequence[NodeStatus]:
+        return [NodeStatus("node-1", trusted=True, error=ChainUnavailableError.code)]
 
     def __getattr__(self, name: str) -> object:
         raise ChainUnavailableError("no node answers")

@@ -53,9 +53,7 @@ class ReferenceBackend:
         try:
             return DeviceSignature(self._key(key_id).sign(digest, _AS_GIVEN))
         except ValueError:
-            raise InvalidInputError(
-                "a digest must be 32 bytes", field="digest"
-            ) from None
+            raise InvalidInputError("must be 32 bytes", field="digest") from None
 
     def _key(self, key_id: KeyId) -> EllipticCurvePrivateKey:
         if key_id not in self._keys:

@@ -16,7 +16,7 @@ from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
-from signer.ports import Block, Call, ChainClient, MinedTransaction, NodeView, Receipt
+from signer.ports import Block, Call, ChainClient, MinedTransaction, NodeStatus, Receipt
 from tests.fixtures.chain import DevChain
 from tests.fixtures.scripted_chain import TOKEN, ScriptedChain
 from tests.support.payments import NOBODY, hash_of, mined, transfer
@@ -46,9 +46,9 @@ class Stage:
         self.mine()
         return mined(self.client, raw)
 
-    def view(self, *tx_hashes: str) -> NodeView:
+    def view(self, *tx_hashes: str) -> NodeStatus:
         """Return the only node's view of the payer."""
-        (view,) = self.client.views(self.payer.address, tx_hashes)
+        (view,) = self.client.node_statuses(self.payer.address, tx_hashes)
         return view
 
 
@@ -309,7 +309,7 @@ def test_shows_what_the_node_has(stage: Stage) -> None:
     """A view has the node's head, both counts, and where each transaction is."""
     receipt = stage.pay(0)
 
-    assert stage.view(receipt.tx_hash, UNKNOWN) == NodeView(
+    assert stage.view(receipt.tx_hash, UNKNOWN) == NodeStatus(
         "node-1",
         trusted=True,
         head=receipt.block.number,

@@ -27,7 +27,7 @@ REASONS = {
     Behaviour.REVERTS_WITH_REASON: "WeirdUSD: not today",
     Behaviour.REVERTS_WITH_ERROR: f"custom error 0x{NOT_TODAY}",
     Behaviour.REVERTS_SILENTLY: "the contract gave no reason",
-    Behaviour.PANICS: "panic 0x01: an assertion is false",
+    Behaviour.PANICS: "panic 0x01: assertion failed",
 }
 
 # What a call returns, whether the events say that it was paid, what the payee got.

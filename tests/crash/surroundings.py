@@ -149,7 +149,7 @@ def kms_key(spares: int = 0) -> Iterator[Key]:
 
 def _log(kms: KMSEmulator) -> tuple[Signed, ...]:
     digests = {
-        call.request_id: _digest(call.asked)
+        call.request_id: _digest(call.parameters)
         for call in kms.journal.copy()
         if call.operation == "Sign"
     }

@@ -55,7 +55,7 @@ class Customers:
 def _signs(calls: Sequence[Call], region: str) -> list[str]:
     """Return the digests that were to be signed in *region*."""
     return [
-        _digest(call.asked)
+        _digest(call.parameters)
         for call in calls
         if (call.operation, call.region) == ("Sign", region)
     ]

@@ -6,7 +6,7 @@ from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 
 from signer.errors import ExecutionRevertedError
-from signer.ports import Block, Call, Fees, MinedTransaction, NodeView, Receipt
+from signer.ports import Block, Call, Fees, MinedTransaction, NodeStatus, Receipt
 from tests.simulation.chain import GWEI, Head, SimulatedChain
 from tests.simulation.wire import CHAIN_ID, TOKEN, read
 
@@ -94,7 +94,9 @@ class Node:
         blocks = self._chain.head.blocks
         return blocks[number].block if number < len(blocks) else None
 
-    def views(self, sender: str, tx_hashes: Sequence[str]) -> Sequence[NodeView]:
+    def node_statuses(
+        self, sender: str, tx_hashes: Sequence[str]
+    ) -> Sequence[NodeStatus]:
         return ()
 
     def _head(self) -> Head:

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from api.auth.jwks import RemoteKeys, open_keys
+from api.auth.jwks import RemoteKeys
 from api.auth.jwt_verifier import JWTVerifier
-from backends.jwks_client import KeyServer, KeySetError
+from api.auth.verification_keys import MAX_BYTES
+from api.bootstrap import open_token_keys
+from backends.jwks_client import JWKSClient
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError
+from signer.ports import KeySetError
 from tests.api.issuer import Answer, Issuer, authority, document, dripping, jwk
 from tests.api.support import (
     ED25519_KEY,
@@ -66,14 +69,15 @@ def issuer() -> Iterator[Issuer]:
     _land()  # What it cut off must not be told in the log of the next test.
 
 
-def _server(issuer: Issuer, **changes: Any) -> KeyServer:
-    return KeyServer(issuer.url, may_be_plain=True, **changes)
+def _client(issuer: Issuer, timeout: float = 4.0, **changes: Any) -> JWKSClient:
+    options = {"allow_http": True, "max_bytes": MAX_BYTES} | changes
+    return JWKSClient(issuer.url, timeout=timeout, **options)
 
 
 @pytest.fixture
 def keys(issuer: Issuer, timer: Timer) -> RemoteKeys:
     """The issuer's keys, fetched once already."""
-    return RemoteKeys.open(_server(issuer), "ES256", timer)
+    return RemoteKeys.open(_client(issuer), "ES256", timer)
 
 
 def _events(log: io.StringIO, name: str) -> list[dict[str, Any]]:
@@ -87,11 +91,16 @@ def _land() -> None:
             thread.join(10)
 
 
-def test_a_token_is_verified_by_url(issuer: Issuer) -> None:
-    """With ``JWT_JWKS_URL`` the issuer's keys are all that verifying takes."""
+def test_verifies_a_token_with_keys_from_a_url(issuer: Issuer) -> None:
+    """With ``JWT_JWKS_URL`` the issuer's keys verify tokens without other settings."""
     environ = {"APP_ENV": "test", "JWT_ISSUER": ISSUER, "JWT_JWKS_URL": issuer.url}
     settings = Settings.from_env(environ)
-    authenticator = JWTVerifier.from_settings(settings, SettableClock())
+    authenticator = JWTVerifier(
+        open_token_keys(settings),
+        issuer=ISSUER,
+        audience=settings.jwt_audience,
+        clock=SettableClock(),
+    )
     good = signed(header(kid="a"), claims())
     nameless = signed(header(), claims())
 
@@ -121,20 +130,20 @@ def test_a_token_is_verified_by_url(issuer: Issuer) -> None:
 def test_refuses_an_unsafe_url(
     issuer: Issuer, changes: dict[str, str], code: str
 ) -> None:
-    """Keys come over TLS, or from the very machine where no real money is."""
+    """Keys need TLS, except from loopback outside production."""
     environ = {"APP_ENV": "test", "JWT_JWKS_URL": issuer.url} | changes
 
     with pytest.raises(ConfigurationError) as refusal:
-        open_keys(Settings.from_env(environ))
+        open_token_keys(Settings.from_env(environ))
 
     assert [code] == [line.code for line in refusal.value.refusals]
     assert "canary" not in str(refusal.value)
 
 
-def test_a_new_key_counts_at_once(
+def test_a_new_key_is_accepted_at_once(
     keys: RemoteKeys, issuer: Issuer, timer: Timer
 ) -> None:
-    """H11: a token of a key that was just published is not refused once."""
+    """H11: a token of a newly published key is accepted at its first use."""
     issuer.publish(A, B)
     timer.now += 61
 
@@ -146,7 +155,7 @@ def test_a_new_key_counts_at_once(
     assert issuer.requests == 2
 
 
-def test_a_change_of_keys_refuses_nobody(
+def test_key_rollover_refuses_no_token(
     keys: RemoteKeys, issuer: Issuer, timer: Timer
 ) -> None:
     """
@@ -169,10 +178,10 @@ def test_a_change_of_keys_refuses_nobody(
     assert issuer.requests == 7
 
 
-def test_a_key_that_is_published_during_a_fetch(
+def test_finds_a_key_published_during_a_refresh(
     keys: RemoteKeys, issuer: Issuer, timer: Timer
 ) -> None:
-    """H11: who waits for a fetch that was too early for a key has it fetched again."""
+    """H11: if a refresh began before the key was published, another one follows."""
     asked, publish = threading.Event(), threading.Event()
     too_early = issuer.answer
 
@@ -194,10 +203,10 @@ def test_a_key_that_is_published_during_a_fetch(
     assert issuer.requests == 3
 
 
-def test_a_removed_key_is_gone_at_the_next_refresh(
+def test_a_removed_key_is_refused_after_the_next_refresh(
     keys: RemoteKeys, issuer: Issuer, timer: Timer
 ) -> None:
-    """H11: what the issuer takes back is believed for five minutes at most."""
+    """H11: a key that the issuer removed is accepted for at most five minutes."""
     issuer.publish(B)
     timer.now += 299
     before = keys.find("a")
@@ -211,19 +220,19 @@ def test_a_removed_key_is_gone_at_the_next_refresh(
     assert issuer.requests == 3
 
 
-def test_who_was_idle_asks_first(
+def test_refreshes_first_after_an_idle_period(
     keys: RemoteKeys, issuer: Issuer, timer: Timer
 ) -> None:
-    """H11: a key that was removed while nobody asked is not believed even once."""
+    """H11: a key that was removed during an idle period is never accepted."""
     issuer.publish(B)
     timer.now += 601
 
     assert keys.find("a") is None
 
 
-def test_refreshing_keeps_nobody_waiting(issuer: Issuer, timer: Timer) -> None:
-    """A request that finds the keys a little old is answered with them."""
-    server = _server(issuer, seconds=30.0, deadline=30.0)
+def test_a_refresh_by_age_delays_no_request(issuer: Issuer, timer: Timer) -> None:
+    """Requests use slightly old keys while a thread refreshes them."""
+    server = _client(issuer, timeout=30.0)
     keys = RemoteKeys.open(server, "ES256", timer)
     issuer.answer = dripping(b"", b"")
     timer.now += 300
@@ -235,16 +244,16 @@ def test_refreshing_keeps_nobody_waiting(issuer: Issuer, timer: Timer) -> None:
     assert eventually(lambda: issuer.requests == 2)
 
 
-def test_ten_minutes_without_the_issuer(
+def test_keeps_keys_during_an_outage_of_the_issuer(
     keys: RemoteKeys, issuer: Issuer, timer: Timer, log: io.StringIO
 ) -> None:
-    """H11: while the issuer is down, the keys stay, and it is asked once a minute."""
+    """H11: during an outage the keys stay valid, with one request a minute."""
     issuer.fail()
     missed = 0
     for _ in range(90):
         timer.now += 10
         missed += keys.find("a") is None
-        assert eventually(lambda: keys._flight is None)
+        assert eventually(lambda: keys._refresh_done is None)
 
     assert missed == 0
     assert issuer.requests == 1 + 11
@@ -276,10 +285,10 @@ def test_a_thread_that_cannot_be_started(
     assert {e["reason"] for e in _events(log, "jwks-not-refreshed")} == {"no-thread"}
 
 
-def test_keys_do_not_last_for_ever(
+def test_keys_expire_after_an_hour(
     keys: RemoteKeys, issuer: Issuer, timer: Timer, log: io.StringIO
 ) -> None:
-    """H11: after an hour nobody is believed, until the issuer answers again."""
+    """H11: after an hour all tokens are refused until the issuer responds again."""
     issuer.fail()
     timer.now += 3600
     last = keys.find("a")
@@ -296,10 +305,10 @@ def test_keys_do_not_last_for_ever(
     assert keys.find("a") is not None
 
 
-def test_a_storm_of_names_is_one_question(
+def test_unknown_kids_cause_one_request_a_minute(
     keys: RemoteKeys, issuer: Issuer, timer: Timer
 ) -> None:
-    """H7: a thousand tokens with invented key ids make one fetch a minute."""
+    """H7: a thousand tokens with unknown kids cause one fetch a minute."""
     asked = []
     for _ in range(3):
         timer.now += 60
@@ -322,7 +331,7 @@ def test_a_storm_of_names_is_one_question(
     ids=["another key", "another kind", "another algorithm"],
 )
 @pytest.mark.parametrize("between", [(), ((B,),)], ids=["at once", "after a while"])
-def test_a_name_means_one_key(
+def test_a_kid_cannot_be_reused(
     keys: RemoteKeys,
     issuer: Issuer,
     timer: Timer,
@@ -341,12 +350,10 @@ def test_a_name_means_one_key(
     assert {e["kid"] for e in _events(log, "jwks-key-changed")} == {"a"}
 
 
-def test_one_key_with_two_algorithms_is_another_key(
-    issuer: Issuer, timer: Timer
-) -> None:
-    """H8: the same RSA key does not change from RS256 to PS256 under its name."""
+def test_a_key_cannot_change_its_algorithm(issuer: Issuer, timer: Timer) -> None:
+    """H8: an RSA key with a kid does not change from RS256 to PS256."""
     issuer.publish(jwk("RS256", RSA_KEY, "r"), A)
-    keys = RemoteKeys.open(_server(issuer), "ES256", timer)
+    keys = RemoteKeys.open(_client(issuer), "ES256", timer)
     issuer.publish(jwk("PS256", RSA_KEY, "r"), A)
     timer.now += 601
 
@@ -392,19 +399,15 @@ _BAD: dict[str, tuple[Answer, str]] = {
 }
 
 
-_PATIENT = {"seconds": 30.0, "deadline": 30.0}
-_HASTY = {"seconds": 0.3, "deadline": 0.6}
-
-
 @pytest.mark.parametrize("name", _BAD)
-def test_a_bad_answer_changes_nothing(
+def test_keeps_keys_after_an_unusable_response(
     issuer: Issuer, timer: Timer, log: io.StringIO, name: str
 ) -> None:
-    """Whatever the issuer answers, the keys that it published before stay, for now."""
-    keys = RemoteKeys.open(_server(issuer, **_PATIENT), "ES256", timer)
+    """After any unusable response the last fetched keys stay valid."""
+    keys = RemoteKeys.open(_client(issuer, timeout=30.0), "ES256", timer)
     issuer.answer, reason = _BAD[name]
     # Who answers at once may be late on a busy machine; who never ends is waited for.
-    keys._fetch = _server(issuer, **(_HASTY if reason == "too-slow" else _PATIENT))
+    keys._fetch = _client(issuer, timeout=0.6 if reason == "too-slow" else 30.0)
     timer.now += 601
     started = time.perf_counter()
     found = keys.find("a")
@@ -416,18 +419,18 @@ def test_a_bad_answer_changes_nothing(
 
 
 @pytest.mark.parametrize("name", ["error", "web page", "symmetric", "silent"])
-def test_without_keys_there_is_no_start(issuer: Issuer, name: str) -> None:
-    """A process that has no keys yet does not begin to refuse everybody."""
+def test_refuses_to_start_without_keys(issuer: Issuer, name: str) -> None:
+    """A process without keys does not start, because it would refuse all tokens."""
     issuer.answer, reason = _BAD[name]
 
     with pytest.raises(ConfigurationError, match="jwt-keys-unreachable") as refusal:
-        RemoteKeys.open(_server(issuer, seconds=0.3), "ES256")
+        RemoteKeys.open(_client(issuer, timeout=0.3), "ES256")
     assert reason in str(refusal.value)
     assert issuer.url not in str(refusal.value)
 
 
-def test_other_keys_are_passed_over(issuer: Issuer) -> None:
-    """Issuers publish keys for other purposes: those verify nothing here."""
+def test_skips_unusable_keys(issuer: Issuer) -> None:
+    """Issuers publish keys for other purposes too; these verify no token."""
     issuer.publish(
         jwk("ES256", ES256_KEY, "bare", alg=..., use=...),
         jwk("PS256", RSA_KEY, "ps"),
@@ -443,25 +446,25 @@ def test_other_keys_are_passed_over(issuer: Issuer) -> None:
         "text",
         {},
     )
-    keys = RemoteKeys.open(_server(issuer), "ES256")
+    keys = RemoteKeys.open(_client(issuer), "ES256")
 
     algorithms = {kid: key.algorithm for kid, key in keys._keys.items()}
     assert algorithms == {"bare": "ES256", "ps": "PS256"}
 
 
-def test_asks_over_tls(tmp_path: Path) -> None:
-    """The issuer must show a certificate that somebody vouches for."""
+def test_checks_the_certificate_of_the_issuer(tmp_path: Path) -> None:
+    """The issuer's certificate must come from a trusted authority."""
     serving, believing = authority(tmp_path)
     with Issuer(serving) as issuer:
         issuer.publish(A)
-        trusting = KeyServer(issuer.url, may_be_plain=False, tls=believing)
-        doubting = KeyServer(issuer.url, may_be_plain=False)
+        trusting = _client(issuer, allow_http=False, tls=believing)
+        doubting = _client(issuer, allow_http=False)
 
         assert b'"kid": "a"' in trusting()
         with pytest.raises(KeySetError, match="unreachable"):
             doubting()
 
 
-def test_tells_nothing_of_the_url(issuer: Issuer) -> None:
-    """A URL's query can hold a secret, which no repr shows."""
-    assert issuer.url not in repr(_server(issuer))
+def test_repr_omits_the_url(issuer: Issuer) -> None:
+    """The query of the URL may contain a secret, so repr omits the URL."""
+    assert issuer.url not in repr(_client(issuer))

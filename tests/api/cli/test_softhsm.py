@@ -127,7 +127,7 @@ def test_init_makes_another_key_on_request(run: Run) -> None:
     clash = run("init", PKCS11_KEY_ID="02")
     second = _json(run("init", "--json", "--label", "two", PKCS11_KEY_ID="02"))
 
-    _assert_refused(clash, "a key with this label exists already")
+    _assert_refused(clash, "a key with this label already exists")
     assert first["address"] != second["address"]
     assert [key["key_id"] for key in _json(run("list", "--json"))] == ["01", "02"]
 
@@ -518,7 +518,7 @@ def _in_environment(environ: dict[str, str]) -> Iterator[None]:
 
 def _finalize_module() -> None:
     for library in list(Library._all.values()):
-        with library.gate.alone():
+        with library.lock.exclusive():
             library.finalize()
 
 

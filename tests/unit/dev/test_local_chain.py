@@ -170,5 +170,5 @@ def test_the_command_says_why_there_is_no_chain(anvil: DevChain) -> None:
     )
 
     assert finished.returncode == 1
-    assert finished.stderr.startswith(f"No local chain on port {port}: ")
+    assert finished.stderr.startswith(f"The local chain on port {port} failed: ")
     assert "Traceback" not in finished.stderr

@@ -27,8 +27,8 @@ def test_an_artifact_of_another_source_is_found_out(
 
     assert build.main(["--check", "--artifacts", str(tmp_path)]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "TestUSD.json is not what TestUSD.sol gives",
-        "WeirdUSD.json is not what WeirdUSD.sol gives",
+        "TestUSD.json is not the output of TestUSD.sol",
+        "WeirdUSD.json is not the output of WeirdUSD.sol",
     ]
 
 

@@ -16,7 +16,7 @@ def test_a_second_stack_leaves_the_first_its_ledger(tmp_path: Path) -> None:
     """Where a stack runs, another one is refused before it touches anything."""
     ledger = tmp_path / "hotwallet.db"
 
-    def say(_: str) -> None:
+    def report(_: str) -> None:
         ledger.touch()
         with (
             pytest.raises(RuntimeError, match="another stack runs in"),
@@ -25,7 +25,7 @@ def test_a_second_stack_leaves_the_first_its_ledger(tmp_path: Path) -> None:
             pass
         raise FirstIsUpError
 
-    with pytest.raises(FirstIsUpError), running_stack(tmp_path, say=say):
+    with pytest.raises(FirstIsUpError), running_stack(tmp_path, report=report):
         pass
 
     assert ledger.exists()
@@ -38,7 +38,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         with (
-            pytest.raises(RuntimeError, match=f"127.0.0.1:{port} cannot be had.*PORT="),
+            pytest.raises(RuntimeError, match=f"127.0.0.1:{port} .*PORT="),
             running_stack(tmp_path, port=port),
         ):
             pass

@@ -39,7 +39,7 @@ def test_sends_the_digest_to_the_arn_and_nothing_else(
         kms.sign_digest(kms_key, digest)
 
         assert kms_emulator.journal[-1].target == "TrentService.Sign"
-        assert kms_emulator.journal[-1].asked == {
+        assert kms_emulator.journal[-1].parameters == {
             "KeyId": kms_key,
             "Message": base64.b64encode(digest).decode(),
             "MessageType": "DIGEST",
@@ -187,7 +187,7 @@ def test_a_new_key_has_its_tag(
     """K8: a key is found again by the label that it was made with."""
     key = kms_administrator.generate("rotation-17")
 
-    assert kms_emulator.journal[-1].asked == {
+    assert kms_emulator.journal[-1].parameters == {
         "KeySpec": "ECC_SECG_P256K1",
         "KeyUsage": "SIGN_VERIFY",
         "Tags": [{"TagKey": "hotwallet", "TagValue": "rotation-17"}],

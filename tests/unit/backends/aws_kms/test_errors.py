@@ -8,7 +8,7 @@ from botocore import exceptions as botocore  # type: ignore[import-untyped]
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
 from backends.aws_kms import KMSBackend
-from backends.aws_kms.errors import request_id, translated
+from backends.aws_kms.errors import map_error, request_id
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Fault, Faults
@@ -157,7 +157,7 @@ def test_every_error_of_boto3_has_one_of_ours(
     vendors: Exception, ours: type[BackendError]
 ) -> None:
     """Its class says whether to retry; its words stay behind."""
-    error = translated("Sign", vendors)
+    error = map_error("Sign", vendors)
 
     assert type(error) is ours
     assert not [canary for canary in CANARIES if canary in str(error)]
@@ -176,7 +176,7 @@ def test_the_error_names_what_support_asks_for() -> None:
         "Sign",
     )
 
-    assert str(translated("Sign", error)) == (
+    assert str(map_error("Sign", error)) == (
         "KMS Sign failed: DisabledException, HTTP 409,"
         " request 8d0b35e0-46cf-48b9-be99-bf2ebc9ab9fb"
     )

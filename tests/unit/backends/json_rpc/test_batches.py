@@ -38,8 +38,8 @@ def receipt_of(tx_hash: str) -> dict[str, Any]:
     return RECEIPT | {"transactionHash": tx_hash}
 
 
-def test_many_receipts_come_in_one_exchange(fake_node: FakeNode) -> None:
-    """Whatever their order in the answer, each receipt is its transaction's."""
+def test_fetches_receipts_in_one_exchange(fake_node: FakeNode) -> None:
+    """Receipts match their transactions in any order of the response."""
     known = [receipt_of(tx_hash) for tx_hash in HASHES[:2]]
     # The fake node answers from the last member to the first.
     fake_node.script(
@@ -53,8 +53,8 @@ def test_many_receipts_come_in_one_exchange(fake_node: FakeNode) -> None:
     assert fake_node.batches == [3]
 
 
-def test_a_batch_is_never_too_large(fake_node: FakeNode) -> None:
-    """More than fifty at once is more than public endpoints take."""
+def test_limits_the_size_of_a_batch(fake_node: FakeNode) -> None:
+    """A batch has at most fifty members, as public endpoints require."""
     fake_node.script("eth_getTransactionReceipt", Result(None))
 
     assert client(fake_node).receipts(HASHES) == {}
@@ -62,8 +62,8 @@ def test_a_batch_is_never_too_large(fake_node: FakeNode) -> None:
     assert len(fake_node.requests) == 120
 
 
-def test_one_receipt_needs_no_batch(fake_node: FakeNode) -> None:
-    """A single question is asked singly, also as the rest of a longer list."""
+def test_sends_a_single_request_without_a_batch(fake_node: FakeNode) -> None:
+    """A single request is sent alone, also as the rest of a longer list."""
     fake_node.script("eth_getTransactionReceipt", Result(None))
     chain = client(fake_node)
 
@@ -73,17 +73,17 @@ def test_one_receipt_needs_no_batch(fake_node: FakeNode) -> None:
     assert fake_node.batches == [50]
 
 
-def test_no_receipts_are_no_question(fake_node: FakeNode) -> None:
-    """Nobody is asked for nothing."""
+def test_no_hashes_send_no_request(fake_node: FakeNode) -> None:
+    """Without hashes no node is asked."""
     assert client(fake_node).receipts([]) == {}
     assert fake_node.requests == []
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
-def test_a_node_that_takes_no_batches_is_asked_singly(
+def test_sends_single_requests_if_a_batch_is_refused(
     fake_node: FakeNode, refusal: Reply
 ) -> None:
-    """What a batch does not bring is asked once more, one by one."""
+    """Results that a batch did not return are requested one by one."""
     fake_node.script("batch", refusal)
     fake_node.script(
         "eth_getTransactionReceipt", Result(receipt_of(HASHES[0])), Result(None)
@@ -98,8 +98,8 @@ def test_a_node_that_takes_no_batches_is_asked_singly(
     ]
 
 
-def test_trouble_with_one_member_is_not_the_others(fake_node: FakeNode) -> None:
-    """A member that comes back as an error is asked again, and no other."""
+def test_repeats_only_the_failed_member_of_a_batch(fake_node: FakeNode) -> None:
+    """A member with an error is requested again, and no other."""
     fake_node.script(
         "eth_getTransactionReceipt",
         Error(-32603, "Internal error"),
@@ -113,19 +113,19 @@ def test_trouble_with_one_member_is_not_the_others(fake_node: FakeNode) -> None:
     assert fake_node.calls("eth_getTransactionReceipt")[2:] == [[HASHES[1]]]
 
 
-def test_a_receipt_that_is_none_is_not_believed_in_a_batch(fake_node: FakeNode) -> None:
-    """What would be no answer by itself is none among others."""
+def test_refuses_a_malformed_member_of_a_batch(fake_node: FakeNode) -> None:
+    """A result that is malformed alone is malformed in a batch too."""
     fake_node.script("eth_getTransactionReceipt", Result(receipt_of(HASHES[2])))
 
-    with pytest.raises(ChainUnavailableError, match="no sense"):
+    with pytest.raises(ChainUnavailableError, match="malformed"):
         client(fake_node).receipts(HASHES[:2])
 
 
 @pytest.mark.parametrize("fault", [Drop(), Body(status=503), Body(status=429)])
-def test_a_node_that_is_away_is_not_asked_singly(
+def test_sends_no_single_requests_to_a_node_that_is_down(
     fake_node: FakeNode, fault: Reply
 ) -> None:
-    """Silence is no refusal of batches."""
+    """A missing response is not a refusal of batches."""
     fake_node.script("batch", fault)
 
     with pytest.raises(ChainUnavailableError):
@@ -134,8 +134,8 @@ def test_a_node_that_is_away_is_not_asked_singly(
     assert len(fake_node.requests) % 3 == 0
 
 
-def test_what_came_ahead_is_forgotten(fake_node: FakeNode) -> None:
-    """The next question is a new one, even if the batch ended in an error."""
+def test_forgets_the_results_of_a_batch_at_its_end(fake_node: FakeNode) -> None:
+    """The next request is sent again, even if the batch ended in an error."""
     fake_node.script(
         "eth_getTransactionReceipt",
         Result(receipt_of(HASHES[0])),
@@ -149,8 +149,8 @@ def test_what_came_ahead_is_forgotten(fake_node: FakeNode) -> None:
     assert chain.receipt(HASHES[1]) is None
 
 
-def test_real_nodes_take_batches(dev_chain: DevChain) -> None:
-    """Anvil and eth-tester answer in one exchange."""
+def test_real_nodes_accept_batches(dev_chain: DevChain) -> None:
+    """anvil and eth-tester respond to a batch in one exchange."""
     known = dev_chain.rpc("eth_getBlockByNumber", "0x1", False)["transactions"][0]
     with FakeNode(upstream=dev_chain.url) as node:
         receipts = client(node).receipts([known, HASHES[0]])

@@ -66,10 +66,10 @@ NONSENSE: dict[str, Reply] = {
 
 @pytest.mark.parametrize("fault", NO_ANSWERS.values(), ids=NO_ANSWERS)
 @pytest.mark.parametrize("name", ["chain_id", "broadcast"])
-def test_an_answer_that_is_none_is_unavailability(
+def test_failed_exchange_is_unavailability(
     fake_node: FakeNode, name: str, fault: Reply
 ) -> None:
-    """What is no answer to the question says that the outcome is unknown."""
+    """If there is no valid response, the outcome is unknown and retryable."""
     _, ask = METHODS[name]
     script_first(fake_node, name, fault)
 
@@ -81,22 +81,20 @@ def test_an_answer_that_is_none_is_unavailability(
 
 @pytest.mark.parametrize("fault", NONSENSE.values(), ids=NONSENSE)
 @every_method
-def test_an_answer_of_another_shape_is_unavailability(
+def test_malformed_result_is_unavailability(
     fake_node: FakeNode, name: str, fault: Reply
 ) -> None:
-    """A result that cannot be one is not believed, whatever was asked."""
+    """A malformed result is refused for every method."""
     _, ask = METHODS[name]
     script_first(fake_node, name, fault)
 
-    with pytest.raises(ChainUnavailableError, match="no sense"):
+    with pytest.raises(ChainUnavailableError, match="malformed"):
         ask(client(fake_node))
 
 
 @every_method
-def test_what_a_node_does_not_serve_is_not_retried(
-    fake_node: FakeNode, name: str
-) -> None:
-    """ "Method not found" is no passing trouble."""
+def test_method_not_found_is_not_retryable(fake_node: FakeNode, name: str) -> None:
+    """ "Method not found" is a permanent error."""
     _, ask = METHODS[name]
     script_first(fake_node, name, Error(-32601, "Method not found"))
 
@@ -106,10 +104,10 @@ def test_what_a_node_does_not_serve_is_not_retried(
     assert not caught.value.retryable
 
 
-def test_errors_that_come_with_a_client_error_status_are_understood(
+def test_parses_errors_with_a_4xx_status(
     fake_node: FakeNode,
 ) -> None:
-    """Gateways send JSON-RPC errors with HTTP 4xx: the error counts."""
+    """Gateways send JSON-RPC errors with HTTP 4xx: the error object counts."""
     fake_node.script("eth_call", Error(3, "execution reverted: no", status=400))
 
     with pytest.raises(ExecutionRevertedError, match="no"):
@@ -130,8 +128,8 @@ def test_redirects_are_not_followed(fake_node: FakeNode) -> None:
     assert len(fake_node.requests) == 1
 
 
-def test_silence_ends_at_the_timeout(fake_node: FakeNode) -> None:
-    """A node that does not answer is given up in time, and not asked again."""
+def test_timeout_ends_a_request_without_a_response(fake_node: FakeNode) -> None:
+    """A node that does not respond is given up in time and not asked again."""
     fake_node.script("eth_chainId", Delay(1.5, Result("0x1")))
     started = time.monotonic()
 
@@ -142,8 +140,8 @@ def test_silence_ends_at_the_timeout(fake_node: FakeNode) -> None:
     assert len(fake_node.requests) == 1
 
 
-def test_a_trickle_ends_at_the_timeout(fake_node: FakeNode) -> None:
-    """A node that sends byte after byte cannot hold the caller for ever."""
+def test_timeout_ends_a_response_that_comes_byte_by_byte(fake_node: FakeNode) -> None:
+    """A node that sends a byte at a time does not outlive the timeout."""
     fake_node.script("eth_chainId", Drip(200, 0.05))
     started = time.monotonic()
 
@@ -153,25 +151,25 @@ def test_a_trickle_ends_at_the_timeout(fake_node: FakeNode) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_an_answer_that_would_fill_the_memory_is_refused(fake_node: FakeNode) -> None:
-    """A small answer that unpacks to a large one is cut off."""
+def test_refuses_a_decompression_bomb(fake_node: FakeNode) -> None:
+    """A small response that decompresses to a large one is refused."""
     bomb = gzip.compress(bytes(32 * 1024 * 1024))
     fake_node.script("eth_chainId", Body(bomb, headers={"Content-Encoding": "gzip"}))
 
-    with pytest.raises(ChainUnavailableError, match="connection"):
+    with pytest.raises(ChainUnavailableError, match="too large"):
         client(fake_node).chain_id()
 
 
-def test_a_compressed_answer_is_read(fake_node: FakeNode) -> None:
-    """Nodes may compress."""
+def test_accepts_a_compressed_response(fake_node: FakeNode) -> None:
+    """Nodes may compress responses."""
     answer = gzip.compress(json.dumps({"id": 1, "result": "0x5"}).encode())
     fake_node.script("eth_chainId", Body(answer, headers={"Content-Encoding": "gzip"}))
 
     assert client(fake_node).chain_id() == 5
 
 
-def test_a_torn_answer_is_none(fake_node: FakeNode) -> None:
-    """Fewer bytes than announced are no answer."""
+def test_truncated_response_is_unavailability(fake_node: FakeNode) -> None:
+    """A response shorter than its Content-Length is refused."""
     fake_node.script(
         "eth_chainId", Body(b'{"jsonrpc":"2.0","id":1,"result":"0x1"}', length=100)
     )
@@ -180,7 +178,7 @@ def test_a_torn_answer_is_none(fake_node: FakeNode) -> None:
         client(fake_node).chain_id()
 
 
-def test_nobody_listens() -> None:
+def test_refused_connection_is_unavailability() -> None:
     """A refused connection is unavailability."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -191,17 +189,17 @@ def test_nobody_listens() -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_connection_that_broke_is_tried_once_more(
+def test_retries_once_after_a_broken_connection(
     fake_node: FakeNode, reset: bool
 ) -> None:
-    """A connection that the node closed meanwhile costs no answer."""
+    """An idle connection that the node closed costs no response."""
     fake_node.script("eth_chainId", Drop(reset=reset), Result("0x1"))
 
     assert client(fake_node).chain_id() == 1
 
 
-def test_a_connection_is_tried_only_once_more(fake_node: FakeNode) -> None:
-    """Two broken connections in a row are enough."""
+def test_retries_a_broken_connection_only_once(fake_node: FakeNode) -> None:
+    """Two broken connections in a row fail the request."""
     fake_node.script("eth_chainId", Drop())
 
     with pytest.raises(ChainUnavailableError):
@@ -211,7 +209,7 @@ def test_a_connection_is_tried_only_once_more(fake_node: FakeNode) -> None:
 
 
 def test_nothing_is_connected_before_the_first_call(fake_node: FakeNode) -> None:
-    """Making a client asks no node anything."""
+    """Building a client sends no request."""
     client(fake_node)
 
     assert fake_node.requests == []
@@ -232,8 +230,8 @@ def test_a_thread_keeps_its_connection(fake_node: FakeNode) -> None:
     assert first == second != third
 
 
-def test_a_forked_process_connects_anew(fake_node: FakeNode) -> None:
-    """After a fork, parent and child do not speak through one socket (K16)."""
+def test_forked_process_opens_its_own_connection(fake_node: FakeNode) -> None:
+    """After a fork, parent and child do not share a socket (K16)."""
     fake_node.script("eth_chainId", Result("0x1"))
     chain = client(fake_node)
     chain.chain_id()
@@ -253,7 +251,7 @@ def test_a_forked_process_connects_anew(fake_node: FakeNode) -> None:
 
 
 def test_cookies_are_not_kept(fake_node: FakeNode) -> None:
-    """No state of a gateway follows the client from call to call."""
+    """The client sends no cookie that a gateway has set."""
     answer = json.dumps({"id": 1, "result": "0x1"}).encode()
     fake_node.script(
         "eth_chainId",
@@ -283,8 +281,8 @@ def test_credentials_in_the_url_are_used(fake_node: FakeNode) -> None:
 @pytest.mark.parametrize(
     "url", ["", "ftp://host/c4n4ry", "c4n4ry", "http://", "http://[c4n4ry"]
 )
-def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
-    """A URL that cannot work is a mistake in the configuration, told without it."""
+def test_refuses_a_malformed_url(url: str) -> None:
+    """A malformed URL is a configuration error, which omits the URL."""
     with pytest.raises(ConfigurationError) as caught:
         JSONRPCChain(["http://127.0.0.1:1", url], 5)
 
@@ -294,6 +292,28 @@ def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
 
 
 def test_a_network_without_urls_is_refused() -> None:
-    """There must be somebody to ask."""
+    """A network needs at least one URL."""
     with pytest.raises(ConfigurationError, match="networks-misconfigured"):
         JSONRPCChain([], 5)
+
+
+def test_uses_the_proxy_of_the_environment(
+    fake_node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``HTTP_PROXY`` is honoured, and the proxy resolves the host."""
+    monkeypatch.setenv("HTTP_PROXY", fake_node.url)
+    monkeypatch.setenv("http_proxy", fake_node.url)
+    fake_node.script("eth_chainId", Result("0x1"))
+
+    assert JSONRPCChain(["http://node.invalid/v1"], 5).chain_id() == 1
+    assert fake_node.requests[0].path == "http://node.invalid/v1"
+
+
+def test_an_unusable_ca_bundle_is_unavailability(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A path in ``REQUESTS_CA_BUNDLE`` without a file fails the request."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+
+    with pytest.raises(ChainUnavailableError, match="REQUESTS_CA_BUNDLE"):
+        JSONRPCChain(["https://127.0.0.1:9/"], 5).chain_id()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from backends.json_rpc.error_mapping import (
     AlreadyKnownError,
     CannotAnswerError,
-    says_not_found,
-    translate,
+    is_not_found,
+    map_error,
 )
 from backends.json_rpc.reverts import printable, revert_reason
 from signer.errors import (
@@ -57,7 +57,7 @@ def reason_string(text: str) -> bytes:
 @pytest.mark.parametrize("code", [-32000, -32003, -32010, -32603])
 def test_already_known_is_success_in_all_wordings(message: str, code: int) -> None:
     """Every client's way to say that it has the bytes already is understood (R8)."""
-    error = translate("eth_sendRawTransaction", {"code": code, "message": message})
+    error = map_error("eth_sendRawTransaction", {"code": code, "message": message})
 
     assert isinstance(error, AlreadyKnownError)
 
@@ -111,7 +111,7 @@ def test_already_known_is_success_in_all_wordings(message: str, code: int) -> No
 @pytest.mark.parametrize("code", [-32000, -32003])
 def test_a_refusal_has_a_reason(message: str, reason: str, code: int) -> None:
     """A transaction that is not taken is refused with one of five reasons."""
-    error = translate("eth_sendRawTransaction", {"code": code, "message": message})
+    error = map_error("eth_sendRawTransaction", {"code": code, "message": message})
 
     assert isinstance(error, BroadcastRejectedError)
     assert error.reason == reason
@@ -120,7 +120,7 @@ def test_a_refusal_has_a_reason(message: str, reason: str, code: int) -> None:
 @pytest.mark.parametrize("code", [-32000, -32003, -32603, -32010, 3, None, "odd"])
 def test_nonce_too_low_is_a_refusal_whatever_its_code(code: object) -> None:
     """Words decide over codes: it is no trouble that a retry heals (R9)."""
-    error = translate(
+    error = map_error(
         "eth_sendRawTransaction", {"code": code, "message": "nonce too low"}
     )
 
@@ -149,7 +149,7 @@ def test_nonce_too_low_is_a_refusal_whatever_its_code(code: object) -> None:
 )
 def test_a_node_in_trouble_has_not_refused(error: object) -> None:
     """What passes by itself is no refusal: the same bytes are sent again (R12)."""
-    outcome = translate("eth_sendRawTransaction", error)
+    outcome = map_error("eth_sendRawTransaction", error)
 
     assert isinstance(outcome, ChainUnavailableError)
     assert outcome.retryable
@@ -181,7 +181,7 @@ def test_return_data_is_found_where_clients_put_it(
     method: str, error: dict[str, object]
 ) -> None:
     """The reason is decoded from the data, wherever a client has it."""
-    outcome = translate(method, error)
+    outcome = map_error(method, error)
 
     assert isinstance(outcome, ExecutionRevertedError)
     assert str(outcome) == "paused"
@@ -195,16 +195,16 @@ def test_return_data_is_found_where_clients_put_it(
         ({"code": 3, "message": "execution reverted", "data": "0x"}, "gave no reason"),
         (
             {"code": -32000, "message": "gas required exceeds allowance (30000000)"},
-            "used up all gas",
+            "ran out of gas",
         ),
-        ({"code": -32000, "message": "invalid opcode: INVALID"}, "used up all gas"),
+        ({"code": -32000, "message": "invalid opcode: INVALID"}, "ran out of gas"),
     ],
 )
 def test_a_revert_without_data_is_a_revert(
     error: dict[str, object], reason: str
 ) -> None:
     """Old clients and old contracts say it in other ways; words are not passed on."""
-    outcome = translate("eth_estimateGas", error)
+    outcome = map_error("eth_estimateGas", error)
 
     assert isinstance(outcome, ExecutionRevertedError)
     assert reason in str(outcome)
@@ -222,7 +222,7 @@ def test_a_revert_without_data_is_a_revert(
 )
 def test_other_errors_say_whether_to_retry(code: int, kind: type[ChainError]) -> None:
     """What the node does not serve will not be served later; the rest may be."""
-    outcome = translate("eth_getBalance", {"code": code, "message": "header not found"})
+    outcome = map_error("eth_getBalance", {"code": code, "message": "header not found"})
 
     assert type(outcome) is kind
     assert outcome.retryable is (kind is CannotAnswerError)
@@ -230,7 +230,7 @@ def test_other_errors_say_whether_to_retry(code: int, kind: type[ChainError]) ->
 
 def test_a_read_is_not_reverted_by_its_words() -> None:
     """Only what executes code can revert."""
-    outcome = translate("eth_getBalance", {"code": 3, "message": "execution reverted"})
+    outcome = map_error("eth_getBalance", {"code": 3, "message": "execution reverted"})
 
     assert type(outcome) is CannotAnswerError
 
@@ -279,7 +279,7 @@ def test_no_return_data_breaks_the_decoder(selector: bytes, data: bytes) -> None
 )
 def test_no_error_object_breaks_the_translation(method: str, error: object) -> None:
     """Whatever a node calls an error becomes one of ours."""
-    outcome = translate(method, error)
+    outcome = map_error(method, error)
 
     assert isinstance(outcome, ChainError)
     assert str(outcome).isprintable()
@@ -307,4 +307,4 @@ def test_printable_text_is_short_and_on_one_line(text: str) -> None:
 )
 def test_tells_a_missing_block_from_trouble(error: object, expected: bool) -> None:
     """Some clients answer with an error where the specification wants null."""
-    assert says_not_found(error) is expected
+    assert is_not_found(error) is expected

@@ -8,7 +8,7 @@ import pytest
 
 from backends.json_rpc import JSONRPCChain
 from signer.errors import ChainUnavailableError
-from signer.ports import NodeView
+from signer.ports import NodeStatus
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Delay, Drop, Error, Reply, Result
 from tests.support.rpc import (
@@ -47,7 +47,7 @@ def script(node: FakeNode, *, head: int = 16, counted: int = 5) -> None:
     node.script("eth_getTransactionByHash", Result(MINED))
 
 
-def healthy(name: str, **changes: Any) -> NodeView:
+def healthy(name: str, **changes: Any) -> NodeStatus:
     """Return the view of a node with that script."""
     fields: dict[str, Any] = {
         "trusted": True,
@@ -56,12 +56,12 @@ def healthy(name: str, **changes: Any) -> NodeView:
         "pending": 7,
         "transactions": {HASH: "mined"},
     }
-    return NodeView(name, **fields | changes)
+    return NodeStatus(name, **fields | changes)
 
 
-def look(chain: JSONRPCChain) -> list[NodeView]:
+def look(chain: JSONRPCChain) -> list[NodeStatus]:
     """Ask for the views of one transaction."""
-    return list(chain.views(ADDRESS, [HASH]))
+    return list(chain.node_statuses(ADDRESS, [HASH]))
 
 
 def test_a_view_takes_one_exchange(fake_node: FakeNode) -> None:
@@ -76,7 +76,7 @@ def test_a_view_takes_one_exchange(fake_node: FakeNode) -> None:
     unknown = "0x" + "33" * 32
     hashes = [HASH, OTHER, unknown]
 
-    (view,) = client(fake_node, chain_id=7).views(ADDRESS, hashes)
+    (view,) = client(fake_node, chain_id=7).node_statuses(ADDRESS, hashes)
 
     where = {HASH: "mined", OTHER: "pending", unknown: "unknown"}
     assert view == healthy("node-1", transactions=where)
@@ -92,7 +92,7 @@ def test_a_hash_that_is_named_twice_is_asked_once(fake_node: FakeNode) -> None:
     """However it is written, a transaction has one place in the view."""
     script(fake_node)
 
-    (view,) = client(fake_node).views(ADDRESS, [HASH, "0x" + HASH[2:].upper()])
+    (view,) = client(fake_node).node_statuses(ADDRESS, [HASH, "0x" + HASH[2:].upper()])
 
     assert view.transactions == {HASH: "mined"}
     assert fake_node.calls("eth_getTransactionByHash") == [[HASH]]
@@ -142,7 +142,7 @@ def test_a_dead_node_has_a_view_that_says_so(
     views = look(client(fake_node, other_node, timeout=0.3, chain_id=7))
 
     assert views == [
-        NodeView("node-1", trusted=True, error="chain-unavailable"),
+        NodeStatus("node-1", trusted=True, error="chain-unavailable"),
         healthy("node-2"),
     ]
     assert time.monotonic() - started < 3
@@ -156,9 +156,9 @@ def test_slow_answers_have_one_deadline_together(fake_node: FakeNode) -> None:
     hashes = [f"0x{number:064x}" for number in range(10)]
     started = time.monotonic()
 
-    (view,) = client(fake_node, timeout=0.4).views(ADDRESS, hashes)
+    (view,) = client(fake_node, timeout=0.4).node_statuses(ADDRESS, hashes)
 
-    assert view == NodeView("node-1", trusted=True, error="chain-unavailable")
+    assert view == NodeStatus("node-1", trusted=True, error="chain-unavailable")
     assert 0.4 <= time.monotonic() - started < 1.9
 
 
@@ -168,7 +168,9 @@ def test_nobody_in_reach_is_no_error(fake_node: FakeNode) -> None:
     fake_node.script("eth_chainId", Body(status=503), Result("0x7"))
     chain = client(fake_node, chain_id=7)
 
-    assert look(chain) == [NodeView("node-1", trusted=True, error="chain-unavailable")]
+    assert look(chain) == [
+        NodeStatus("node-1", trusted=True, error="chain-unavailable")
+    ]
     assert look(chain) == [healthy("node-1")]
 
 
@@ -182,7 +184,7 @@ def test_a_node_of_another_chain_is_shown_as_such(
         script(node)
     nodes[0].script("eth_chainId", Result("0x8"))
     chain = client(*nodes, chain_id=7)
-    elsewhere = NodeView("node-1", trusted=False, error="chain-misconfigured")
+    elsewhere = NodeStatus("node-1", trusted=False, error="chain-misconfigured")
 
     for _ in range(2):
         views = look(chain)
@@ -266,7 +268,7 @@ def test_a_node_that_dies_half_way_did_not_answer(fake_node: FakeNode) -> None:
 
     (view,) = look(client(fake_node))
 
-    assert view == NodeView("node-1", trusted=True, error="chain-unavailable")
+    assert view == NodeStatus("node-1", trusted=True, error="chain-unavailable")
 
 
 def test_an_index_in_progress_knows_nothing_yet(fake_node: FakeNode) -> None:
@@ -302,7 +304,7 @@ def test_what_makes_no_sense_is_no_view(
 
     (view,) = look(client(fake_node))
 
-    assert view == NodeView("node-1", trusted=True, error="chain-unavailable")
+    assert view == NodeStatus("node-1", trusted=True, error="chain-unavailable")
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,7 @@ def test_no_secret_leaves_in_a_view(
     fake_node.script("eth_blockNumber", fault)
     url = fake_node.url.replace("http://", "http://user:c4n4ry@") + "/c4n4ry"
 
-    (view,) = JSONRPCChain([url], 1).views(ADDRESS, [HASH])
+    (view,) = JSONRPCChain([url], 1).node_statuses(ADDRESS, [HASH])
 
     assert view.error in {"chain-failed", "chain-unavailable"}
     assert "c4n4ry" not in repr(view)

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.json_rpc.quorum_rules import (
-    alike,
-    each_alike,
+    agreed,
+    agreed_entries,
+    quorum_size,
     reached,
     reached_block,
-    votes_needed,
 )
 from signer.ports import Block
 
@@ -20,9 +20,9 @@ from signer.ports import Block
 def _parliaments(draw: st.DrawFn) -> tuple[int, int, int]:
     """Return how many nodes there are, how many lie, and how many are dead."""
     nodes = draw(st.integers(3, 9))
-    votes = votes_needed(nodes, nodes)
-    liars = draw(st.integers(0, nodes - votes))
-    dead = draw(st.integers(0, nodes - votes - liars))
+    quorum = quorum_size(nodes, nodes)
+    liars = draw(st.integers(0, nodes - quorum))
+    dead = draw(st.integers(0, nodes - quorum - liars))
     return nodes, liars, dead
 
 
@@ -35,7 +35,7 @@ def test_a_minority_of_liars_changes_no_fact(
     answers = ["truth"] * (nodes - liars - dead) + ["lie"] * liars
     order.shuffle(answers)
 
-    assert alike(answers, votes_needed(nodes, len(answers))) == "truth"
+    assert agreed(answers, quorum_size(nodes, len(answers))) == "truth"
 
 
 @given(
@@ -50,24 +50,24 @@ def test_a_minority_of_liars_moves_no_height_out_of_the_honest_ones(
     nodes, liars, dead = parliament
     honest = heads[: nodes - liars - dead]
 
-    height = reached(honest + [lie] * liars, votes_needed(nodes, nodes - dead))
+    height = reached(honest + [lie] * liars, quorum_size(nodes, nodes - dead))
 
     assert min(honest) <= height <= max(honest)
 
 
 @pytest.mark.parametrize(
-    ("nodes", "answered", "votes"),
+    ("nodes", "answered", "quorum"),
     [(1, 1, 1), (2, 2, 2), (2, 1, 1), (3, 3, 2), (3, 1, 2), (4, 4, 3), (5, 3, 3)],
 )
 def test_a_majority_is_one_of_the_configured(
-    nodes: int, answered: int, votes: int
+    nodes: int, answered: int, quorum: int
 ) -> None:
     """Three and more outvote; one or two must all say the same, if they answer."""
-    assert votes_needed(nodes, answered) == votes
+    assert quorum_size(nodes, answered) == quorum
 
 
 @pytest.mark.parametrize(
-    ("answers", "votes", "fact"),
+    ("answers", "quorum", "fact"),
     [
         (["a"], 1, "a"),
         ([None], 1, None),
@@ -80,17 +80,17 @@ def test_a_majority_is_one_of_the_configured(
     ],
 )
 def test_a_fact_is_what_enough_nodes_say_alike(
-    answers: list[str | None], votes: int, fact: str | None
+    answers: list[str | None], quorum: int, fact: str | None
 ) -> None:
     """A few that know nothing yet decide nothing, nor do a few that know more."""
-    assert alike(answers, votes) == fact
+    assert agreed(answers, quorum) == fact
 
 
 def test_each_entry_is_voted_on_by_itself() -> None:
     """A node may be right about one receipt and late with the next."""
     answers = [{"x": 1, "y": 2}, {"x": 1}, {"x": 3, "y": 2, "z": 4}]
 
-    assert each_alike(answers, 2) == {"x": 1, "y": 2}
+    assert agreed_entries(answers, 2) == {"x": 1, "y": 2}
 
 
 def test_the_head_has_the_hash_that_most_know() -> None:

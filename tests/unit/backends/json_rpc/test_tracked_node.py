@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from backends.json_rpc import requests as questions
+from backends.json_rpc import requests
 from backends.json_rpc.node import connect
 from backends.json_rpc.node_pool import NodePool
 from backends.json_rpc.tracked_node import TrackedNode
@@ -141,10 +141,10 @@ def test_an_only_node_is_always_asked(
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_node_of_another_chain_has_no_say(
+def test_a_node_on_another_chain_does_not_count(
     three_nodes: Three, events: list[EventDict], count: int
 ) -> None:
-    """Each node must prove its chain first, and gets neither questions nor bytes."""
+    """A node gets no requests and no transactions before its chain id is checked."""
     nodes = three_nodes[:count]
     for node in nodes:
         node.script("eth_chainId", Result("0x7"))
@@ -175,8 +175,8 @@ def test_an_only_node_of_another_chain_has_no_say_either(fake_node: FakeNode) ->
     assert len(fake_node.calls("eth_chainId")) == 3
 
 
-def test_a_node_that_was_away_proves_its_chain_again(fake_node: FakeNode) -> None:
-    """Also a node that was down at the start, or that comes back as another one."""
+def test_checks_the_chain_id_again_after_an_outage(fake_node: FakeNode) -> None:
+    """This includes nodes that were down at the start."""
     fake_node.script("eth_chainId", Body(status=503), Result("0x7"), Result("0x8"))
     fake_node.script("eth_getBalance", Result("0x5"), Body(status=503), Result("0x6"))
     chain = client(fake_node, chain_id=7)
@@ -192,10 +192,10 @@ def test_a_node_that_was_away_proves_its_chain_again(fake_node: FakeNode) -> Non
     assert len(fake_node.calls("eth_getBalance")) == 2
 
 
-def test_when_all_nodes_are_of_another_chain_nobody_is_trusted(
+def test_all_nodes_on_another_chain_are_distrusted(
     fake_node: FakeNode, other_node: FakeNode
 ) -> None:
-    """That is no passing trouble at first, and silence afterwards."""
+    """The first error is permanent; later ones say that no node is trusted."""
     fake_node.script("eth_chainId", Result("0x8"))
     other_node.script("eth_chainId", Result("0x8"))
     chain = client(fake_node, other_node, chain_id=7)
@@ -206,10 +206,10 @@ def test_when_all_nodes_are_of_another_chain_nobody_is_trusted(
         chain.receipt(HASH)
 
 
-def test_a_node_that_hangs_keeps_nobody_waiting_twice(
+def test_a_hanging_node_delays_only_one_request(
     fake_node: FakeNode, other_node: FakeNode
 ) -> None:
-    """Who did not answer in time is left alone for a while, if it works without."""
+    """An unresponsive node is skipped for a while if a quorum remains."""
     fake_node.script("eth_getTransactionReceipt", Delay(2, Result(RECEIPT)))
     fake_node.script("eth_getBalance", Delay(2, Result("0x5")))
     other_node.script("eth_getTransactionReceipt", Result(RECEIPT))
@@ -255,10 +255,10 @@ def test_a_chain_id_that_the_majority_denies_is_a_lie(
     assert [(event["node"], event["reason"]) for event in events] == [(1, "chain-id")]
 
 
-def test_who_rests_is_asked_when_nobody_else_answers(
+def test_asks_an_unresponsive_node_if_no_other_responds(
     fake_node: FakeNode, other_node: FakeNode
 ) -> None:
-    """Resting is an order of preference, not a verdict."""
+    """Being unresponsive changes only the order of the nodes."""
     fake_node.script("eth_getBalance", Body(status=502), Result("0x5"))
     other_node.script("eth_getBalance", Result("0x6"), Body(status=502))
     chain = client(fake_node, other_node)
@@ -267,8 +267,8 @@ def test_who_rests_is_asked_when_nobody_else_answers(
     assert chain.balance(ADDRESS) == 5
 
 
-def test_a_hanging_node_holds_up_no_other_callers(three_nodes: Three) -> None:
-    """Fifty callers at once get their facts while a third node hangs."""
+def test_a_hanging_node_does_not_delay_other_callers(three_nodes: Three) -> None:
+    """Fifty concurrent callers get results while a third node hangs."""
     hanging = Delay(6, Result(None))
     script_all(
         three_nodes,
@@ -312,36 +312,36 @@ class Clock:
         return self.now
 
 
-def test_distrust_and_rest_end(fake_node: FakeNode, events: list[EventDict]) -> None:
-    """A node that lied gets a minute, one that was silent ten seconds."""
+def test_distrust_and_unresponsiveness_end(
+    fake_node: FakeNode, events: list[EventDict]
+) -> None:
+    """Distrust lasts a minute, and unresponsiveness ten seconds."""
     clock = Clock()
-    witness = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None, clock)
+    node = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None, clock)
     fake_node.script("eth_call", Body(status=503))
 
     with pytest.raises(ChainUnavailableError):
-        witness.ask(lambda node: questions.call(node, CALL))
-    witness.distrust("contradiction")
-    witness.distrust("contradiction")
+        node.send(lambda node: requests.call(node, CALL))
+    node.distrust("contradiction")
+    node.distrust("contradiction")
     states = []
     for _ in range(7):
-        states.append((witness.is_rested, witness.is_trusted))
+        states.append((node.is_responsive, node.is_trusted))
         clock.now += 10
 
     assert states == [(False, False), *[(True, False)] * 5, (True, True)]
     assert len(events) == 1
 
 
-def test_a_refusal_is_no_silence(fake_node: FakeNode) -> None:
-    """Who answers that it has no answer needs no rest."""
-    witness = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None)
+def test_a_node_that_refuses_a_request_stays_responsive(fake_node: FakeNode) -> None:
+    """A node that responds with an error is not marked unresponsive."""
+    node = TrackedNode(connect(SecretStr(fake_node.url), 1), 1, None)
     fake_node.script("eth_call", Error(-32000, "no"), Error(3, "reverted"))
-    ask: Callable[[], Any] = partial(
-        witness.ask, partial(questions.call, question=CALL)
-    )
+    ask: Callable[[], Any] = partial(node.send, partial(requests.call, call=CALL))
 
     for _ in range(2):
         with pytest.raises(ChainError):
             ask()
 
-    assert witness.is_rested
-    assert NodePool([witness], 1).first(lambda _: 7) == 7
+    assert node.is_responsive
+    assert NodePool([node], 1).first(lambda _: 7) == 7

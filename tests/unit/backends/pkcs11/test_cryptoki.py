@@ -28,7 +28,7 @@ def _fresh(softhsm_library: Library) -> Iterator[None]:
 
 
 def _take_down(library: Library) -> None:
-    with library.gate.alone():
+    with library.lock.exclusive():
         library.finalize()
 
 
@@ -45,7 +45,7 @@ def test_the_module_is_initialised_once_and_with_locks(
 
 def test_python_pkcs11_still_asks_our_override(softhsm_library: Library) -> None:
     """The class that we derive from is not public, so a change must be noticed."""
-    with softhsm_library.gate.alone():
+    with softhsm_library.lock.exclusive():
         softhsm_library.initialize()
 
     assert isinstance(softhsm_library.module, lib)
@@ -90,7 +90,7 @@ def test_a_module_that_cannot_lock_gets_one_call_at_a_time(
         _in_threads(lambda: sign(softhsm, softhsm_key), threads=8, times=5)
 
     assert [arguments[0] is None for arguments in calls] == [False, True]
-    assert Locking.GATE is softhsm_library.locking
+    assert Locking.SERIALIZED is softhsm_library.locking
     assert len(overlaps) >= 40
     assert not any(overlaps)
 
@@ -111,7 +111,7 @@ def test_a_new_epoch_ends_all_handles(
 ) -> None:
     """After another user of the module reset it, the backend connects again."""
     before = sign(softhsm, softhsm_key), softhsm_library.epoch
-    with softhsm_library.gate.alone():
+    with softhsm_library.lock.exclusive():
         softhsm_library.reset()
 
     assert before[1] is not softhsm_library.epoch

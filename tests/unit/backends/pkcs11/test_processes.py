@@ -66,7 +66,7 @@ def test_children_refuse_a_module_that_does_not_notice_forks(
 
     assert finished.returncode == 1
     assert (
-        finished.stderr.count("BackendError: the PKCS#11 module was initialised") == 2
+        finished.stderr.count("BackendError: the PKCS#11 module was initialized") == 2
     )
 
 

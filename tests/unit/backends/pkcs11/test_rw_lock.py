@@ -1,4 +1,4 @@
-"""The gate: many inside at once, or one alone, and nobody waits for ever."""
+"""The lock: many inside at once, or one alone, and nobody waits for ever."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,10 @@ from signer.errors import BackendUnavailableError
 
 def test_admits_many_at_once() -> None:
     """Threads that use the device do not wait for each other."""
-    gate, together = RWLock(), threading.Barrier(8)
+    lock, together = RWLock(), threading.Barrier(8)
 
     def visit(_: int) -> int:
-        with gate:
+        with lock:
             return together.wait(5)
 
     with ThreadPoolExecutor(8) as pool:
@@ -25,11 +25,11 @@ def test_admits_many_at_once() -> None:
 
 def test_a_limit_of_one_is_a_lock() -> None:
     """A module that cannot lock sees one thread at a time, and all get their turn."""
-    gate, inside, most = RWLock(), [], []
-    gate.limit = 1
+    lock, inside, most = RWLock(), [], []
+    lock.limit = 1
 
     def visit(number: int) -> None:
-        with gate:
+        with lock:
             inside.append(number)
             most.append(len(inside))
             inside.remove(number)
@@ -40,13 +40,13 @@ def test_a_limit_of_one_is_a_lock() -> None:
     assert most == [1] * 200
 
 
-def test_who_is_alone_waits_for_those_inside_and_keeps_others_out() -> None:
-    """The device is never taken down under a call, and no call begins meanwhile."""
-    gate, events = RWLock(), []
+def test_exclusive_waits_for_shared_holders_and_blocks_new_ones() -> None:
+    """The module is never finalized during a call, and no call starts meanwhile."""
+    lock, events = RWLock(), []
     alone, done = threading.Event(), threading.Event()
 
     def takes_down() -> None:
-        with gate.alone():
+        with lock.exclusive():
             events.append("alone")
             alone.set()
             done.wait(5)
@@ -55,97 +55,97 @@ def test_who_is_alone_waits_for_those_inside_and_keeps_others_out() -> None:
     def comes_late() -> None:
         alone.wait(5)
         done.set()
-        with gate:
+        with lock:
             events.append("late")
 
     with ThreadPoolExecutor(2) as pool:
-        with gate:
+        with lock:
             waiting = pool.submit(takes_down)
             pool.submit(comes_late)
-            _until_somebody_waits(gate)
+            _until_somebody_waits(lock)
             events.append("left")
         waiting.result()
 
     assert events == ["left", "alone", "done", "late"]
 
 
-def test_newcomers_queue_up_behind_the_one_who_waits_to_be_alone() -> None:
-    """A stream of signatures cannot starve a recovery."""
-    gate, events = RWLock(), []
+def test_shared_waiters_queue_after_an_exclusive_one() -> None:
+    """A stream of signatures cannot starve a reconnection."""
+    lock, events = RWLock(), []
 
     def takes_down() -> None:
-        with gate.alone():
+        with lock.exclusive():
             events.append("alone")
 
     def comes_late() -> None:
-        with gate:
+        with lock:
             events.append("late")
 
-    with ThreadPoolExecutor(2) as pool, gate:
+    with ThreadPoolExecutor(2) as pool, lock:
         pool.submit(takes_down)
-        _until_somebody_waits(gate)
+        _until_somebody_waits(lock)
         pool.submit(comes_late)
         events.append("inside")
 
     assert events == ["inside", "alone", "late"]
 
 
-def test_nobody_overtakes_those_who_waited() -> None:
-    """Who fails and asks again, in a tight loop, comes after the crowd."""
-    gate, events = RWLock(), []
+def test_first_come_first_served() -> None:
+    """A thread that retries in a tight loop queues after the waiting threads."""
+    lock, events = RWLock(), []
 
     def waits() -> None:
-        with gate:
+        with lock:
             events.append("waited")
 
     with ThreadPoolExecutor(1) as pool:
-        with gate.alone():
+        with lock.exclusive():
             waiting = pool.submit(waits)
-            _until_somebody_waits(gate)
-        with gate.alone():
+            _until_somebody_waits(lock)
+        with lock.exclusive():
             events.append("came back")
         waiting.result()
 
     assert events == ["waited", "came back"]
 
 
-def test_who_gives_up_leaves_the_queue() -> None:
-    """Those behind a thread that lost its patience are let in at once."""
-    gate = RWLock(patience=0.1)
-    with ThreadPoolExecutor(2) as pool, gate:
-        recovery = pool.submit(gate.close)
-        _until_somebody_waits(gate)
-        gate._patience = 5.0
-        behind = pool.submit(gate.__enter__)
+def test_a_waiter_that_times_out_leaves_the_queue() -> None:
+    """The threads queued after it are admitted at once."""
+    lock = RWLock(timeout=0.1)
+    with ThreadPoolExecutor(2) as pool, lock:
+        recovery = pool.submit(lock.close)
+        _until_somebody_waits(lock)
+        lock._timeout = 5.0
+        behind = pool.submit(lock.__enter__)
 
         with pytest.raises(BackendUnavailableError):
             recovery.result()
-        assert behind.result(5) is gate
+        assert behind.result(5) is lock
 
 
-def test_a_call_that_hangs_costs_patience_and_not_the_gate() -> None:
-    """Who cannot be alone in time gives up, and the gate opens again."""
-    gate = RWLock(patience=0.05)
+def test_exclusive_times_out_and_the_lock_stays_usable() -> None:
+    """If a call hangs, the exclusive waiter times out and others continue."""
+    lock = RWLock(timeout=0.05)
 
-    with gate, pytest.raises(BackendUnavailableError), gate.alone():
+    with lock, pytest.raises(BackendUnavailableError), lock.exclusive():
         pytest.fail("somebody was inside")
 
-    with gate:
+    with lock:
         pass
-    with gate.alone():
+    with lock.exclusive():
         pass
 
 
-def test_a_closed_gate_stays_closed() -> None:
-    """After the last one has left at exit, nobody comes in again."""
-    gate = RWLock(patience=0.05)
+def test_a_closed_lock_admits_no_thread() -> None:
+    """After ``close`` at exit, no thread gets the lock."""
+    lock = RWLock(timeout=0.05)
 
-    gate.close()
+    lock.close()
 
-    with pytest.raises(BackendUnavailableError), gate:
-        pytest.fail("the gate was closed")
+    with pytest.raises(BackendUnavailableError), lock:
+        pytest.fail("the lock was closed")
 
 
-def _until_somebody_waits(gate: RWLock) -> None:
-    while not gate._queue:
+def _until_somebody_waits(lock: RWLock) -> None:
+    while not lock._queue:
         threading.Event().wait(0.001)

@@ -1,0 +1,249 @@
+"""
+HTTP requests to one URL, each within one deadline and with a bounded response.
+
+urllib3 applies its read timeout to each read from the socket, so a peer that sends a
+byte now and then keeps its client waiting without end.  ``BoundedResponse`` applies the
+timeout to the whole response: status line, headers and body.
+"""
+
+import http.client
+import io
+import socket
+import ssl
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
+
+import urllib3
+from pydantic import SecretStr
+
+from signer.redact import quiet_vendor_loggers
+
+
+UNREACHABLE = "unreachable"
+TOO_SLOW = "too-slow"
+TOO_LARGE = "too-large"
+
+_CHUNK = 64 * 1024
+
+
+class ExchangeError(Exception):
+    """
+    There is no usable response; the request may have arrived.
+
+    ``reason`` is ``unreachable``, ``too-slow`` or ``too-large``.  Neither the message
+    nor ``__context__`` contains the URL.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Response(NamedTuple):
+    """An HTTP status and the body, empty if it was not read."""
+
+    status: int
+    body: bytes
+
+
+class HTTPClient:
+    """
+    Sends requests to one URL and never follows a redirect.
+
+    Connections are kept alive and shared by threads.  Do not share a client between
+    processes: build it after the fork.
+    """
+
+    def __init__(
+        self,
+        url: SecretStr,
+        *,
+        timeout: float,
+        headers: Mapping[str, str],
+        max_bytes: int | None = None,
+        decode: bool = False,
+        tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        """
+        Store the options; no connection is opened.
+
+        Args:
+            url: An http or https URL; a user name and a password in it become HTTP
+                basic authentication.
+            timeout: Seconds for one exchange.  Connecting to one address of the host
+                may take half of them.  Name resolution is not bounded here, and
+                neither is the number of addresses.
+            headers: Sent with each request.
+            max_bytes: The largest accepted body; None leaves the body unread.
+            decode: Whether a compressed body is decompressed; *max_bytes* then
+                applies to the decompressed body.
+            tls: Certificate authorities; the system's if None.
+            proxy: URL of an HTTP proxy.
+
+        Raises:
+            ValueError: *url* or *proxy* is not an http or https URL.
+        """
+        if _scheme(url.get_secret_value()) not in {"http", "https"}:
+            raise ValueError("the URL must begin with http:// or https://")
+        quiet_vendor_loggers("urllib3")
+        self._url = url
+        self._timeout = timeout
+        self._max_bytes = max_bytes
+        self._decode = decode
+        self._headers = {
+            "User-Agent": "hotwallet",
+            **_basic_auth("Authorization", url.get_secret_value()),
+            **headers,
+        }
+        if tls is None and "https" in (_scheme(url.get_secret_value()), _scheme(proxy)):
+            tls = ssl.create_default_context()
+        self._manager = _build_manager(tls, proxy)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.clear()
+
+    def exchange(
+        self, method: str, body: bytes | None = None, *, timeout: float | None = None
+    ) -> Response:
+        """
+        Send a request and return the response, also for an error status.
+
+        *timeout* replaces the client's timeout.
+
+        Raises:
+            ExchangeError: There is no response, or it is too slow or too large.
+        """
+        total = self._timeout if timeout is None else timeout
+        try:
+            response = self._manager.urlopen(
+                method,
+                self._url.get_secret_value(),
+                body=body,
+                headers=self._headers,
+                timeout=urllib3.Timeout(connect=total / 2, total=total),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                return Response(response.status, self._read_body(response))
+            finally:
+                response.close()
+        except urllib3.exceptions.NewConnectionError:  # A subclass of TimeoutError.
+            reason = UNREACHABLE
+        except (TimeoutError, urllib3.exceptions.TimeoutError):
+            reason = TOO_SLOW
+        except (OSError, ValueError, urllib3.exceptions.HTTPError):
+            reason = UNREACHABLE
+        # Outside the handler: the error that was caught contains the URL and must
+        # not become the __context__ of this one.
+        raise ExchangeError(reason)
+
+    def _read_body(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        body = bytearray()
+        if self._max_bytes is not None:
+            while chunk := response.read1(_CHUNK, decode_content=self._decode):
+                body += chunk
+                if len(body) > self._max_bytes:
+                    raise ExchangeError(TOO_LARGE)
+        return bytes(body)
+
+
+class BoundedResponse(http.client.HTTPResponse):
+    """A response with one read timeout for the status line, headers and body."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        timeout = sock.gettimeout()
+        if timeout is not None:
+            self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, timeout))
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads *raw*, the file of *sock*, for at most *timeout* seconds in total."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, timeout: float) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._timeout = timeout
+        self._end = 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read the available bytes; raise ``TimeoutError`` after the deadline."""
+        now = time.monotonic()
+        if self._end:
+            if now >= self._end:
+                raise TimeoutError
+            self._sock.settimeout(self._end - now)
+        else:
+            # The first and usually only read: the socket has the timeout already.
+            self._end = now + self._timeout
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def bound_responses(pools: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return the connection pool classes by scheme, with ``BoundedResponse``.
+
+    *pools* has subclasses of urllib3's ``HTTPConnectionPool``.
+    """
+    bounded = {}
+    for scheme, pool in pools.items():
+        connection = type(
+            f"Bounded{pool.ConnectionCls.__name__}",
+            (pool.ConnectionCls,),
+            {"response_class": BoundedResponse},
+        )
+        bounded[scheme] = type(
+            f"Bounded{pool.__name__}", (pool,), {"ConnectionCls": connection}
+        )
+    return bounded
+
+
+_POOLS = bound_responses(
+    {"http": urllib3.HTTPConnectionPool, "https": urllib3.HTTPSConnectionPool}
+)
+
+
+def _build_manager(
+    tls: ssl.SSLContext | None, proxy: str | None
+) -> urllib3.PoolManager:
+    manager = (
+        urllib3.PoolManager(ssl_context=tls)
+        if proxy is None
+        else urllib3.ProxyManager(
+            proxy,
+            proxy_headers=_basic_auth("Proxy-Authorization", proxy),
+            proxy_ssl_context=tls,
+            ssl_context=tls,
+        )
+    )
+    manager.pool_classes_by_scheme = _POOLS
+    return manager
+
+
+def _scheme(url: str | None) -> str:
+    return urlsplit(url or "").scheme
+
+
+def _basic_auth(header: str, url: str) -> Mapping[str, str]:
+    """Return *header* with the user name and password in *url*, if it has them."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {header: f"Basic {b64encode(credentials.encode()).decode()}"}
