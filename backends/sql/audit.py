@@ -129,14 +129,6 @@ class AuditTables:
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
     ) -> None:
-        """
-        Make *records* durable, all or none.
-
-        Raises:
-            KeyRotatedError: No key of the ring has this *standing*, or the address
-                that it pays is not the active one's.
-            StoreError: The database cannot be written.
-        """
         if standing is None:
             if records:
                 self._database.write(lambda c: write(c, *records))
@@ -159,21 +151,14 @@ class AuditTables:
         self._database.transaction(work)
 
     def seal(self, limit: int = 1000) -> int | None:
-        """
-        Give the oldest unsealed records their places in the chain; return how many.
-
-        None while another process is at it.
-        """
         if self.oldest_unsealed() is None:
             return 0  # Nobody has to wait for nothing.
         return self._database.transaction(lambda c: _seal(c, limit))
 
     def head(self) -> tuple[int, bytes]:
-        """Return the number of sealed records, and the hash of the last one."""
         return self._database.run(_head)
 
     def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
-        """Return sealed records from behind place *after*, in their order."""
         given = {"after": after, "at_most": limit}
         rows = self._database.run(lambda c: c.execute(_SEALED, given).all())
         return tuple(
@@ -182,15 +167,12 @@ class AuditTables:
         )
 
     def oldest_unsealed(self) -> str | None:
-        """Return the id of the record that has waited longest for its seal."""
         return self._database.run(lambda c: c.execute(_OLDEST).scalar())
 
     def liberties(self) -> list[str]:
-        """Return what our role may do to the journal beyond what it needs."""
         return liberties(self._database)
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Keep *checkpoint*, unless there is one of the same size."""
         keep = INSERT[self._database.dialect](audit_checkpoints)
         # Looked for first: a trigger may see an insert that would do nothing.
         new = keep.from_select(audit_checkpoints.c.keys(), _NEW_CHECKPOINT)
@@ -202,7 +184,6 @@ class AuditTables:
         self._database.write(lambda c: c.execute(new.on_conflict_do_nothing(), row))
 
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
-        """Return the checkpoints of more than *after* records, smallest first."""
         given = {"after": after}
         rows = self._database.run(lambda c: c.execute(_CHECKPOINTS, given).all())
         return tuple(Checkpoint(*row) for row in rows)

@@ -47,24 +47,12 @@ class CallerTables:
         self._database = database
 
     def use_token(self, jti: str, expires_at: datetime, now: datetime) -> bool:
-        """
-        Say whether this is the first use of a token that works once.
-
-        It is remembered until *expires_at*; what expired before *now* is forgotten.
-        When the answer is lost, the token may be used up: nobody must believe it again.
-        """
         self._forget_tokens(now)
         use = _use(self._database.dialect)
         given = {"jti": jti, "expires_at": expires_at, "now": now}
         return self._database.write(lambda c: c.execute(use, given).all()) != []
 
     def count(self, bucket: str, period: int, amount: int = 1) -> int:
-        """
-        Add *amount* to what *bucket* has counted in *period*; return the sum.
-
-        *period* is any number that grows with time, the same kind for all buckets;
-        what is ten older is forgotten.
-        """
         self._forget_attempts(period)
         add = _added(self._database.dialect, attempts)
         given = {"bucket": bucket, "period": period, "count": amount}
@@ -72,13 +60,11 @@ class CallerTables:
         return int(total)
 
     def count_alert(self, name: str, at: datetime) -> None:
-        """Count one more."""
         add = _added(self._database.dialect, alerts, "last_at")
         given = {"name": name, "count": 1, "last_at": at}
         self._database.write(lambda c: c.execute(add, given).scalar_one())
 
     def alert_counts(self) -> Mapping[str, int]:
-        """Return the counts by name."""
         rows = self._database.run(lambda c: c.execute(_ALERTS).all())
         return {str(name): int(count) for name, count in rows}
 

@@ -125,22 +125,13 @@ class KeyTables:
         self._database = database
 
     def keys(self) -> Sequence[Key]:
-        """Return every key: the latest epoch first, then those that never served."""
         rows = self._database.run(lambda c: c.execute(_ALL).all())
         return tuple(Key(*row) for row in rows)
 
     def active_key(self) -> Key | None:
-        """Return the key that signs; None before the first one was enrolled."""
         return self._database.run(lambda c: one(c, ACTIVE))
 
     def enrol(self, key: Key) -> Key:
-        """
-        Make *key* the active one, unless there is an active key.
-
-        Returns:
-            The active key, whoever enrolled it.
-        """
-
         def work(connection: Connection) -> Key:
             hold_keys(connection, shared=False)
             active = one(connection, ACTIVE)
@@ -153,17 +144,6 @@ class KeyTables:
         return self._database.transaction(work)
 
     def begin_rotation(self, key: Key, now: datetime) -> Key:
-        """
-        Make *key* the pending one, or take up its rotation again.
-
-        A pending key whose hold is over is not in the way; another one becomes what it
-        was before.
-
-        Raises:
-            RotationInProgressError: Somebody holds the pending key.
-            StaleStateError: *key* is the active one, or blocked.
-        """
-
         def work(connection: Connection) -> Key:
             hold_keys(connection, shared=False)
             pending = pending_key(connection, now)
@@ -183,22 +163,10 @@ class KeyTables:
         return self._database.transaction(work)
 
     def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
-        """
-        Keep a pending *key* pending, and let go of it; *blocked_by* says why.
-
-        Raises:
-            StaleStateError: The stored version is not that of *key*.
-        """
         waiting = {"held_until": None, "blocked_by": blocked_by}
         return self._database.transaction(lambda c: change(c, key, at, **waiting))
 
     def reject(self, key: Key, reason: str, at: datetime) -> Key:
-        """
-        End the rotation to a pending *key*: rejected, or draining as it was before.
-
-        Raises:
-            StaleStateError: The stored version is not that of *key*.
-        """
         return self._database.transaction(
             lambda c: change(c, key, at, **_ended(key, reason))
         )
@@ -212,19 +180,6 @@ class KeyTables:
         replacing: Key | None,
         block: bool = False,
     ) -> Key:
-        """
-        Make a pending *key* the active one, and *replacing* draining or blocked.
-
-        *replacing* is the active key as it was seen, or None if there was none.  Once
-        this returns, no reservation with it is under way either.  With *block*, refunds
-        that it has a nonce for and never signed are queued again, and its wallets are
-        paused, until somebody has looked what their chains know of it.  *record* is
-        written with it.
-
-        Raises:
-            KeyRotatedError: *replacing*, with its epoch, is no more the active key.
-            StaleStateError: The stored version is not that of *key*.
-        """
         old_state = KeyState.BLOCKED if block else KeyState.DRAINING
 
         def work(connection: Connection) -> Key:
@@ -252,17 +207,6 @@ class KeyTables:
         return self._database.transaction(work)
 
     def block(self, key: Key, at: datetime, record: Record) -> Key:
-        """
-        Give up a former *key* as compromised: it signs nothing any more.
-
-        That ends a rotation back to it.  Refunds that it never signed are queued again,
-        as ``activate`` does it.
-
-        Raises:
-            RotationInProgressError: It is pending, and somebody holds it.
-            StaleStateError: The stored version is not that of *key*, or it is no former
-                one.
-        """
         if not key.is_former:
             raise StaleStateError(f"the key is {key.state}")
         ended = {"state": KeyState.BLOCKED, "held_until": None, "blocked_by": None}
@@ -279,18 +223,6 @@ class KeyTables:
         return self._database.transaction(work)
 
     def relocate(self, key: Key, key_id: str, at: datetime, record: Record) -> Key:
-        """
-        Pin *key*, which may sign, to another place: *key_id*.  All else stays.
-
-        Once this returns, no intent to sign in the old place becomes durable any more.
-        *record* is written with it.
-
-        Raises:
-            RotationInProgressError: Somebody holds the pending key.
-            ConflictError: *key_id* is another key's of the ring.
-            StaleStateError: The stored version is not that of *key*, or it may sign
-                nothing.
-        """
         if key.state not in SIGNING:
             raise StaleStateError(f"the key is {key.state}")
 
@@ -306,11 +238,6 @@ class KeyTables:
         return self._database.transaction(work)
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:
-        """
-        Return the ids of open refunds with nonces of *address*, oldest first.
-
-        And of signed sweeps that pay it.
-        """
         given = {"of_address": address, "at_most": limit}
         rows = self._database.run(lambda c: c.execute(_STRANDED, given).all())
         return tuple(id_ for (id_,) in rows)
@@ -318,14 +245,6 @@ class KeyTables:
     def retire(
         self, settled: Sequence[str], at: datetime, draft: Callable[[Key], Record]
     ) -> Sequence[tuple[Key, Record]]:
-        """
-        Retire the draining keys that no open refund has, and no paused wallet.
-
-        Only those with an address in *settled*.
-
-        Returns:
-            Each with the record that *draft* made of it, and that was written with it.
-        """
         given = {"settled": list(settled)}
         if not settled:
             return ()

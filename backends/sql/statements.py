@@ -13,12 +13,14 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Executable,
+    Integer,
     Select,
     Table,
     bindparam,
     exists,
     func,
     insert,
+    literal_column,
     select,
     text,
     union_all,
@@ -50,6 +52,14 @@ INSERT: Mapping[str, InsertOfDialect] = {
     "postgresql": postgresql.insert,
 }
 """By dialect: the insert that knows what to do on a conflict."""
+
+
+def insert_new(dialect: str, table: Table) -> ReturningInsert[Any]:
+    """Return an insert that does nothing, and returns no row, where the key exists."""
+    insert_ = INSERT[dialect](table).on_conflict_do_nothing()
+    # The drivers report different row counts for an insert; a returned row is exact.
+    return insert_.returning(literal_column("1", Integer))
+
 
 Values = Mapping[str, Any]
 

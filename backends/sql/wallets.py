@@ -16,18 +16,16 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    literal_column,
     select,
     union_all,
     update,
 )
-from sqlalchemy.sql.dml import ReturningInsert
 
 from backends.sql.advisory_locks import hold_chain
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database
 from backends.sql.schema import refunds, sightings, stops, wallets
-from backends.sql.statements import INSERT, next_nonce
+from backends.sql.statements import insert_new, next_nonce
 from signer.errors import StaleStateError
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
@@ -134,82 +132,53 @@ _ACCEPT = (
 
 
 class WalletTables:
-    """The methods of ``Store`` that are about wallets."""
+    """The wallets of ``signer.ports.Store``, and the chains that are stopped."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
-        """Return the wallet, if it was opened."""
         given = _key(chain_id, sender)
         row = self._database.run(lambda c: c.execute(_WALLET, given).one_or_none())
         return None if row is None else Wallet(*row)
 
     def wallets(self) -> Sequence[Wallet]:
-        """Return every wallet that was opened, by chain and address."""
         keys = self._database.run(lambda c: c.execute(_KEYS).all())
         each = (self.wallet(*key) for key in keys)
         return tuple(wallet for wallet in each if wallet is not None)
 
     def open_wallet(self, wallet: Wallet) -> None:
-        """Begin to keep the nonces of *wallet*, unless somebody did before."""
-        self._insert(wallets, _row(wallets, wallet))
+        insert = insert_new(self._database.dialect, wallets)
+        self._database.write(lambda c: c.execute(insert, _row(wallets, wallet)).all())
 
     def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
-        """
-        Give out no more nonces of *wallet*.
-
-        Raises:
-            StaleStateError: The stored version is not that of *wallet*.
-        """
         given = {"reason": reason, "at": at}
         self._database.transaction(lambda c: _change(c, wallet, _PAUSED, given))
 
     def sight(self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]) -> None:
-        """
-        Write down what the chain had and the ledger did not.
-
-        What was sighted before stays as it was.
-
-        Raises:
-            StaleStateError: The stored version is not that of *wallet*.
-        """
-        keep = INSERT[self._database.dialect](sightings).on_conflict_do_nothing()
+        insert = insert_new(self._database.dialect, sightings)
 
         def work(connection: Connection) -> None:
             _change(connection, wallet, _UNCHANGED)
             for each in seen:
-                connection.execute(keep, _row(sightings, each))
+                connection.execute(insert, _row(sightings, each)).all()
 
         self._database.transaction(work)
 
     def unheld(
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
-        """
-        Return nonces of an opened wallet that no refund and no sighting has.
-
-        From its first one on, and *below* that one: *limit* of them, lowest first.
-        """
         given = {**_key(chain_id, sender), "below": below, "limit": limit}
         gaps = self._database.run(lambda c: c.execute(_GAPS, given).all())
         nonces = chain.from_iterable(range(first, end) for first, end in gaps)
         return tuple(islice(nonces, limit))
 
     def foreign(self, chain_id: int, sender: str) -> Sequence[UnrecordedTransaction]:
-        """Return the foreign sightings that nobody accepted yet, lowest nonce first."""
         given = _key(chain_id, sender)
         rows = self._database.run(lambda c: c.execute(_FOREIGN, given).all())
         return tuple(UnrecordedTransaction(*row) for row in rows)
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
-        """
-        Give out nonces of *wallet* again, and accept its foreign sightings.
-
-        Raises:
-            StaleStateError: The stored version is not that of *wallet*.
-        """
-
         def work(connection: Connection) -> None:
             _change(connection, wallet, _RESUMED)
             accepted = {**_key(wallet.chain_id, wallet.sender), "at": at}
@@ -218,47 +187,27 @@ class WalletTables:
         self._database.transaction(work)
 
     def stop(self, chain_id: int, at: datetime) -> bool:
-        """
-        Give out no more nonces on a chain, whatever its wallets; say if it was going.
-
-        Once this returns, no reservation is under way either.
-        """
-        keep = _kept(self._database.dialect, stops)
+        insert = insert_new(self._database.dialect, stops)
 
         def work(connection: Connection) -> bool:
             hold_chain(connection, chain_id)
             row = {"chain_id": chain_id, "at": at}
-            return connection.execute(keep, row).all() != []
+            return connection.execute(insert, row).all() != []
 
         return self._database.transaction(work)
 
     def stopped(self, chain_id: int) -> datetime | None:
-        """Return since when a chain is stopped."""
         given = {"of_chain": chain_id}
         return self._database.run(lambda c: c.execute(_STOPPED, given).scalar())
 
     def go_on(self, chain_id: int) -> bool:
-        """Let a chain that was stopped go on; say whether it was."""
         given = {"of_chain": chain_id}
         return self._database.write(lambda c: c.execute(_GO_ON, given).rowcount > 0)
 
     def sighting(self, chain_id: int, mark: bytes) -> UnrecordedTransaction | None:
-        """Return a sighting, of any wallet, that paid the refund with *mark*."""
         given = {"of_chain": chain_id, "mark": mark}
         row = self._database.run(lambda c: c.execute(_BY_MARK, given).one_or_none())
         return None if row is None else UnrecordedTransaction(*row)
-
-    def _insert(self, table: Table, row: dict[str, Any]) -> bool:
-        """Insert *row*, unless its key is there; say whether it was inserted."""
-        keep = _kept(self._database.dialect, table)
-        return self._database.write(lambda c: c.execute(keep, row).all()) != []
-
-
-def _kept(dialect: str, table: Table) -> ReturningInsert[Any]:
-    """Return an insert that leaves what is there, and returns a row if it inserted."""
-    keep = INSERT[dialect](table).on_conflict_do_nothing()
-    # Drivers do not count inserts alike.
-    return keep.returning(literal_column("1", Integer))
 
 
 def _change(

@@ -1,22 +1,24 @@
-"""What all processes must know of those who call them."""
+"""What all processes share about the callers of the API."""
 
 from datetime import datetime
 from typing import Protocol
 
 
 class Callers(Protocol):
-    """What all processes must know of those who call them."""
+    """What all processes share about the callers of the API."""
 
     def use_token(self, jti: str, expires_at: datetime, now: datetime) -> bool:
         """
-        Say whether this is the first use of a token that works once.
+        Return whether this is the first use of a one-time token.
 
-        It is remembered until *expires_at*; what expired before *now* is forgotten.
+        The use is remembered until *expires_at*.  Tokens that expired well before *now*
+        are deleted.  If the call raises, the token may be used up: treat it as used.
         """
 
     def count(self, bucket: str, period: int, amount: int = 1) -> int:
         """
-        Add *amount* to what *bucket* has counted in *period*; return the sum.
+        Add *amount* to the count of *bucket* in *period*; return the sum.
 
-        *period* is any number that grows with time; much older ones are forgotten.
+        *period* is a number that grows with time, of the same unit for all buckets.
+        Counts that are more than ten periods old are deleted.
         """

@@ -1,4 +1,4 @@
-"""What the core asks of the ledger for the sake of its keys."""
+"""What the core asks of the ledger about its signing keys."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -10,41 +10,44 @@ from signer.model.key import Key
 
 class KeyStore(Protocol):
     """
-    The key ring's rows.  Every method is one transaction.
+    The rows of the key ring.  Every method is one transaction.
 
-    At most one key is active and at most one pending, by the schema.
+    The schema allows at most one active key and at most one pending key.
     """
 
     def keys(self) -> Sequence[Key]:
-        """Return every key: the latest epoch first, then those that never served."""
+        """Return every key: the latest epoch first, then those never activated."""
 
     def active_key(self) -> Key | None:
-        """Return the key that signs; None before the first one was enrolled."""
+        """Return the active key; None before the first key is enrolled."""
 
     def enrol(self, key: Key) -> Key:
         """
-        Make *key* the active one, unless there is an active key.
+        Make *key* the active key, unless there is an active key.
 
         Returns:
-            The active key, whoever enrolled it.
+            The active key, which another process may have enrolled.
+
+        Raises:
+            ConflictError: Another key of the ring has the id or the address of *key*.
         """
 
     def begin_rotation(self, key: Key, now: datetime) -> Key:
         """
-        Make *key* the pending one, or take up its rotation again.
+        Make *key* the pending key, or resume its rotation.
 
-        A pending key whose hold is over is not in the way; another one becomes what it
-        was before.
+        A pending key whose hold has expired does not block this call.  If it is another
+        key, it returns to the state that it had before its rotation.
 
         Raises:
-            RotationInProgressError: Somebody holds the pending key.
-            ConflictError: The ring knows its id, or its address, of another key.
-            StaleStateError: *key* is the active one, or blocked.
+            RotationInProgressError: The hold on the pending key has not expired.
+            ConflictError: Another key of the ring has the id or the address of *key*.
+            StaleStateError: *key* is the active key, or is blocked.
         """
 
     def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
         """
-        Keep a pending *key* pending, and let go of it; *blocked_by* says why.
+        Leave *key* pending and release the hold; *blocked_by* is the reason code.
 
         Raises:
             StaleStateError: The stored version is not that of *key*.
@@ -52,7 +55,9 @@ class KeyStore(Protocol):
 
     def reject(self, key: Key, reason: str, at: datetime) -> Key:
         """
-        End the rotation to a pending *key*: rejected, or draining as it was before.
+        End the rotation to a pending *key*; *reason* is a code.
+
+        A key that was never active becomes rejected, a former key draining.
 
         Raises:
             StaleStateError: The stored version is not that of *key*.
@@ -70,60 +75,67 @@ class KeyStore(Protocol):
         """
         Make a pending *key* the active one, and *replacing* draining or blocked.
 
-        *replacing* is the active key as it was seen, or None if there was none: what
-        *record* says of it is true, and nobody blocks a key that he has not seen.  Once
-        this returns, no reservation with it is under way either.  With *block*, refunds
-        that it has a nonce for and never signed are queued again: the one case in which
-        a refund loses its nonce, since no signature can be out.  *record* is written
-        with it.
+        *replacing* is the active key as the caller read it, or None if there was none.
+        So *record*, which is written in the same transaction, is accurate, and a key
+        cannot be blocked unseen.  When this returns, no reservation with the old key is
+        in progress.
+
+        *block* marks the old key as compromised.  Refunds that hold one of its nonces
+        and were never signed are queued again.  This is the only case, with ``block``,
+        in which a refund loses its nonce: no signature for it can exist.  The key's
+        wallets are paused until they have been compared with their chains.
 
         Raises:
-            KeyRotatedError: *replacing*, with its epoch, is no more the active key.
+            KeyRotatedError: The active key is not *replacing*, or has another epoch.
             StaleStateError: The stored version is not that of *key*.
         """
 
     def block(self, key: Key, at: datetime, record: Record) -> Key:
         """
-        Give up a former *key* as compromised: it signs nothing any more.
+        Mark a former *key* as compromised: it signs nothing from now on.
 
-        That ends a rotation back to it.  Refunds that it never signed are queued again,
-        as ``activate`` does it.
+        This ends a rotation back to the key.  Its unsigned refunds are queued again and
+        its wallets paused, as in ``activate``.  *record* is written in the same
+        transaction.
 
         Raises:
-            RotationInProgressError: It is pending, and somebody holds it.
-            StaleStateError: The stored version is not that of *key*, or it is no former
-                one.
+            RotationInProgressError: The key is pending, and its hold has not expired.
+            StaleStateError: The stored version is not that of *key*, or *key* is not a
+                former key.
         """
 
     def relocate(self, key: Key, key_id: str, at: datetime, record: Record) -> Key:
         """
-        Pin *key*, which may sign, to another place: *key_id*.  All else stays.
+        Pin *key* to its replica *key_id*; the address and everything else stay.
 
-        Once this returns, no intent to sign in the old place becomes durable any more.
-        *record* is written with it.
+        When this returns, no intent to sign with the old key id can become durable.
+        *record* is written in the same transaction.
 
         Raises:
-            RotationInProgressError: Somebody holds the pending key.
-            ConflictError: *key_id* is another key's of the ring.
-            StaleStateError: The stored version is not that of *key*, or it may sign
-                nothing.
+            RotationInProgressError: The hold on the pending key has not expired.
+            ConflictError: A key of the ring is already pinned to *key_id*.
+            StaleStateError: The stored version is not that of *key*, or the state of
+                *key* does not allow it to sign.
         """
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:
         """
-        Return the ids of open refunds with nonces of *address*, oldest first.
+        Return the ids of open refunds that need *address*, at most *limit*.
 
-        And of signed sweeps that pay it.
+        Oldest first.
+
+        These are refunds that hold a nonce of *address*, and signed sweeps that pay it.
         """
 
     def retire(
         self, settled: Sequence[str], at: datetime, draft: Callable[[Key], Record]
     ) -> Sequence[tuple[Key, Record]]:
         """
-        Retire the draining keys that no open refund has, and no paused wallet.
+        Retire the draining keys that have no open refund and no paused wallet.
 
-        Only those with an address in *settled*.
+        Only keys whose address is in *settled* are retired.
 
         Returns:
-            Each with the record that *draft* made of it, and that was written with it.
+            Each retired key, with the audit record that *draft* made of it.  The record
+            is written in the same transaction.
         """

@@ -1,4 +1,4 @@
-"""What the core asks of the ledger for the sake of refunds, and of their wallets."""
+"""What the core asks of the ledger about refunds and their wallets."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,30 +19,34 @@ from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 class Store(Protocol):
     """
-    The ledger of refunds.  Every method is one transaction.
+    The refunds, and the wallets that pay them.  Every method is one transaction.
 
-    Any number of processes may share it: the constraints of the schema, and the
-    version that every change compares, decide who was first.
-    All raise ``StoreUnavailableError`` when the database does not answer.
+    Any number of processes may share one ledger.  The constraints of the schema, and
+    the version that every change compares, decide which process comes first.
+
+    Every method raises ``StoreUnavailableError`` when the database does not answer.
     """
 
     def find(self, client: str, idempotency_key: str) -> Refund | None:
-        """Return the refund that this client's key made, if it made one."""
+        """Return the refund that the client created with this key, or None."""
 
     def accept(self, refund: Refund) -> tuple[Refund, bool]:
         """
-        Insert a queued refund, or find the one that this client's key made.
+        Insert a queued refund, or return the one that the same key created.
 
         Returns:
             The stored refund, and whether this call created it.
 
         Raises:
-            IdempotencyMismatchError: The key was used with another fingerprint.
-            ConflictError: Another key already asked for the same reference.
+            InvalidInputError: A text field is too long, or has characters that a
+                database cannot store.
+            IdempotencyMismatchError: The client used the key with another fingerprint.
+            ConflictError: The client used the reference with another key.
+            ValueError: The refund is not queued; a programming error.
         """
 
     def get(self, refund_id: str) -> Refund | None:
-        """Return one refund."""
+        """Return the refund with this id, or None."""
 
     def list(
         self,
@@ -53,29 +57,44 @@ class Store(Protocol):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Return a client's refunds, newest first, from behind *cursor*."""
+        """
+        Return a page of a client's refunds, newest first.
+
+        The page starts after *cursor*, which is the ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidInputError: *limit* or *cursor* is out of range.
+        """
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
         """
-        Take up refunds that are due, those first that wait longest.
+        Claim up to *limit* refunds that are due, and return them by id.
 
-        Until *until* nobody else does.  A claim is a change like any other: whoever
-        had the refund before and wakes up late finds its version gone.  What is due
-        much later than any claim or delay lasts was dated by a clock that was wrong,
-        and counts as due.
+        Those that have been due for longest are claimed first.  No other call claims
+        them again before *until*.
+
+        A claim changes the version, so a worker that held the refund before and resumes
+        late gets a ``StaleStateError``.  A refund whose due time is further in the
+        future than any claim or delay lasts was dated by a wrong clock, and counts as
+        due.
         """
 
     def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
         """
-        Return refunds that were sent and are not final, oldest first.
+        Return up to *limit* refunds that were sent and are not final, oldest first.
 
-        *after* is the id of the last one of the previous batch.
+        *after* is the id of the last refund of the previous batch.  The cost grows with
+        the number of open refunds, not with the size of the ledger.
         """
 
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
     ) -> Sequence[Refund]:
-        """Return open refunds of a wallet with nonces below *nonce*, lowest first."""
+        """
+        Return up to *limit* open refunds of a wallet, lowest nonce first.
+
+        Only refunds with a nonce below *nonce* are returned.
+        """
 
     def reserve(
         self,
@@ -90,21 +109,27 @@ class Store(Protocol):
         intent: Record | None = None,
     ) -> Refund:
         """
-        Give a queued refund its nonce for life, in one transaction.
+        Assign the next nonce of the wallet to a queued refund, permanently.
 
-        The nonce is one past the highest that any row holds for this chain and sender.
-        *counted* is what the chain counts.  *limits* bound what all refunds of its
-        token together may pay, whoever reserves at the same time.  *intent* is written
-        with it, and the refund that is returned is ``intended`` then.
+        The nonce is one past the highest that any row has for this chain and
+        sender.  A transaction that is rolled back leaves no gap.
+
+        *counted* is the transaction count of *sender* on the chain.  *limits* bound
+        what all refunds of the token together may pay, including those that other
+        processes reserve at the same time.  *intent* is an audit record that is written
+        in the same transaction; the returned refund is then ``intended``.
 
         Raises:
-            KeyRotatedError: *sender* is not the active key's any more, or that is not
-                in *key_id* any more.  For a sweep, whose sender is a former key's: its
-                recipient is not the active key's any more.
-            LimitReachedError: It would pay too much.
-            StaleStateError: The refund is not as *refund* says any more, or a sighting
-                has paid it; its wallet is paused or not opened; or *counted* is ahead
+            KeyRotatedError: *sender* is not the address of the active key, or that key
+                is no longer pinned to *key_id*.  For a sweep, whose sender is a former
+                key: the recipient is not the address of the active key.
+            LimitReachedError: The refund would exceed a spending limit.
+            StaleStateError: The stored version is not that of *refund*; the chain
+                already paid the refund, as a recorded transaction shows; the wallet is
+                paused or was never opened; the chain is stopped; or *counted* is ahead
                 of the ledger.
+            ValueError: The refund is not queued, or *sender* is not an EIP-55 address,
+                which would give one wallet two names; a programming error.
         """
 
     def save(
@@ -115,38 +140,46 @@ class Store(Protocol):
         outcome: Record | None = None,
     ) -> None:
         """
-        Replace *before* by *after*, and record *transaction*, or do nothing.
+        Replace *before* by *after* and insert *transaction*, or change nothing.
 
-        *outcome* is what the audit says of the transaction's signature.
+        *outcome* is the audit record of the transaction's signature.
 
         Raises:
-            StaleStateError: The stored version is not that of *before*.
+            StaleStateError: The stored version is not that of *before*, or this attempt
+                of the refund is already recorded.
+            ValueError: *after* is not the next version of *before*, changes a permanent
+                field, or *transaction* belongs to another refund; a programming error.
         """
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
-        """Return everything that was ever signed for a refund, first one first."""
+        """Return every transaction signed for a refund, oldest first."""
 
     def history(self, refund_id: str) -> Sequence[Move]:
-        """Return the moves of a refund, first one first."""
+        """Return the state changes of a refund, oldest first."""
 
     def answer(self, refund_id: str) -> str | None:
-        """Return what the request that made this refund was answered, if it was."""
+        """Return the stored response to the refund's request, or None."""
 
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
-        """Keep *body* as that answer, and return it; or the one that was first."""
+        """
+        Store *body* as the response to the request that created the refund.
+
+        Returns:
+            The stored response: *body*, or the one that another call stored first.
+        """
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
-        """Return the wallet, if it was opened."""
+        """Return the wallet, or None if it was never opened."""
 
     def wallets(self) -> Sequence[Wallet]:
-        """Return every wallet that was opened, by chain and address."""
+        """Return every opened wallet, ordered by chain and address."""
 
     def open_wallet(self, wallet: Wallet) -> None:
-        """Begin to keep the nonces of *wallet*, unless somebody did before."""
+        """Insert *wallet*, unless it is already open."""
 
     def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
         """
-        Give out no more nonces of *wallet*.
+        Stop assigning nonces of *wallet*; *reason* is stored with it.
 
         Raises:
             StaleStateError: The stored version is not that of *wallet*.
@@ -154,9 +187,9 @@ class Store(Protocol):
 
     def sight(self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]) -> None:
         """
-        Write down what the chain had and the ledger did not.
+        Record final transactions that the chain has and the ledger did not.
 
-        What was sighted before stays as it was.
+        A nonce that is already recorded keeps its first record.
 
         Raises:
             StaleStateError: The stored version is not that of *wallet*.
@@ -166,17 +199,22 @@ class Store(Protocol):
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
         """
-        Return nonces of an opened wallet that no refund and no sighting has.
+        Return up to *limit* nonces of an opened wallet that no row has, lowest first.
 
-        From its first one on, and *below* that one: *limit* of them, lowest first.
+        They lie between the wallet's first nonce and *below*, which is excluded.  A row
+        is a refund or an ``UnrecordedTransaction``.
         """
 
     def foreign(self, chain_id: int, sender: str) -> Sequence[UnrecordedTransaction]:
-        """Return the foreign sightings that nobody accepted yet, lowest nonce first."""
+        """
+        Return the wallet's unaccepted foreign transactions, lowest nonce first.
+
+        A transaction is foreign if this service did not create it.
+        """
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
         """
-        Give out nonces of *wallet* again, and accept its foreign sightings.
+        Assign nonces of *wallet* again, and accept its foreign transactions.
 
         Raises:
             StaleStateError: The stored version is not that of *wallet*.
@@ -184,28 +222,42 @@ class Store(Protocol):
 
     def stop(self, chain_id: int, at: datetime) -> bool:
         """
-        Give out no more nonces on a chain, whatever its wallets; say if it was going.
+        Stop assigning nonces on a chain, for all of its wallets.
 
-        Once this returns, no reservation is under way either.
+        When this returns, no reservation on the chain is in progress.
+
+        Returns:
+            Whether this call stopped the chain; False if it was already stopped.
         """
 
     def stopped(self, chain_id: int) -> datetime | None:
-        """Return since when a chain is stopped."""
+        """Return the time at which the chain was stopped, or None."""
 
     def go_on(self, chain_id: int) -> bool:
-        """Let a chain that was stopped go on; say whether it was."""
+        """Start a stopped chain again; return whether it was stopped."""
 
     def sighting(self, chain_id: int, mark: bytes) -> UnrecordedTransaction | None:
-        """Return a sighting, of any wallet, that paid the refund with *mark*."""
+        """
+        Return the recorded transaction that paid the refund with *mark*, or None.
+
+        Any wallet may have paid it.  *mark* is ``Refund.mark``.
+        """
 
     def adopt(self, before: Refund, after: Refund) -> None:
         """
-        Replace a queued refund by the mined one that a sighting made of it.
+        Replace a queued refund by a mined one that a recorded transaction has paid.
 
         Raises:
-            StaleStateError: The stored version is not that of *before*, or the nonce
-                is another refund's.
+            StaleStateError: The stored version is not that of *before*, or another
+                refund has the nonce.
         """
 
     def check(self) -> None:
-        """Do nothing, through the database: raises when it is not usable."""
+        """
+        Require that the database is usable, by one query.
+
+        Raises:
+            StoreUnavailableError: The database does not answer, or is read-only now.
+            StoreError: Its schema is not the one that this program needs, or it
+                acknowledges commits before they are durable.
+        """
