@@ -1,5 +1,7 @@
 """The ledger on SQLite or PostgreSQL: every port of ``signer.ports.Ledger``."""
 
+from typing import TYPE_CHECKING
+
 from backends.sql.audit import AuditTables
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
@@ -7,6 +9,10 @@ from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.refunds import RefundTables
 from backends.sql.wallets import WalletTables
+
+
+if TYPE_CHECKING:
+    from backends.sql.migrate import SchemaUpgrade
 
 
 class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables):
@@ -40,19 +46,21 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
     def check(self) -> None:
         require_health(self._database)
 
-    def migrate(self) -> None:
+    def migrate(self, *, create: bool = True) -> "SchemaUpgrade":
         """
-        Bring an empty or older database to the schema of this program.
+        Bring the database to the schema of this program, and return what was done.
 
-        Any number of processes may migrate at the same time.
+        Any number of processes may migrate at the same time.  Without *create*, an
+        SQLite file that has no ledger yet is refused.
 
         Raises:
-            StoreError: The database is newer than this program, or cannot be changed.
+            StoreError: There is no ledger and *create* is false, the database is newer
+                than this program, or it cannot be changed.
         """
         # Importing Alembic takes a tenth of a second; only this method needs it.
         from backends.sql.migrate import migrate  # noqa: PLC0415
 
-        migrate(self._database)
+        return migrate(self._database, create=create)
 
     def close(self) -> None:
         """Close the connections of this process."""

@@ -154,7 +154,7 @@ def test_old_rows_are_looked_for_now_and_then(
 
 
 def _listen(database: Database, statements: list[str]) -> None:
-    engine = database._here().engine
+    engine = database._process().engine
 
     def note(*args: object) -> None:
         statements.append(str(args[2]))

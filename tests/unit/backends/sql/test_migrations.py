@@ -53,6 +53,15 @@ def test_from_nothing(empty: SQLStore) -> None:
     assert refund == empty.get(refund.id)
 
 
+def test_migrate_reports_what_it_did(empty: SQLStore) -> None:
+    """The first migration creates the ledger; a second one changes nothing."""
+    created, unchanged = empty.migrate(), empty.migrate()
+
+    assert (created.action, created.before, created.after) == ("created", None, HEAD)
+    assert (unchanged.action, unchanged.before) == ("unchanged", HEAD)
+    assert created.path == unchanged.path == empty._database.path
+
+
 def test_the_head_is_alembics() -> None:
     """The revision that ``check`` asks for is the one that ``migrate`` leads to."""
     config = Config()
@@ -231,7 +240,7 @@ def test_impossible_refunds(store: SQLStore, change: dict[str, object]) -> None:
     """No statement, whoever sends it, brings a refund into a state that cannot be."""
     refund = accepted(store)
 
-    with pytest.raises(StoreError, match="constraint does not hold"):
+    with pytest.raises(StoreError, match="a constraint is violated"):
         _update(store, "refunds", change)
     assert refund == store.get(refund.id)
 
@@ -252,7 +261,7 @@ def test_impossible_transactions(store: SQLStore, change: dict[str, object]) -> 
     refund = signed(store, reserved(store, accepted(store)))
     before = store.transactions(refund.id)
 
-    with pytest.raises(StoreError, match="constraint does not hold"):
+    with pytest.raises(StoreError, match="a constraint is violated"):
         _update(store, "transactions", change)
     assert before == store.transactions(refund.id)
 
@@ -277,7 +286,7 @@ def test_impossible_wallets_and_answers(
     store.sight(opened(store), [sighting()])
     store.remember_answer(accepted(store).id, "{}", now())
 
-    with pytest.raises(StoreError, match="constraint does not hold"):
+    with pytest.raises(StoreError, match="a constraint is violated"):
         _update(store, table, change)
 
 

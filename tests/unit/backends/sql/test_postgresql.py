@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from backends.sql import SQLStore
 from backends.sql.advisory_locks import hold_chain
-from backends.sql.postgresql import RESTED_SECONDS
+from backends.sql.postgresql import PING_AFTER_IDLE_SECONDS
 from signer.errors import ConfigurationError, StoreError, StoreUnavailableError
 from signer.model.audit_record import Record
 from signer.model.refund import Status
@@ -62,7 +62,7 @@ def test_a_rested_connection_is_tried(
 ) -> None:
     """Connections that were lost during a rest are replaced before they are used."""
     _terminate(postgresql_url)
-    time.sleep(RESTED_SECONDS)
+    time.sleep(PING_AFTER_IDLE_SECONDS)
     refund = accepted(postgresql_store)
 
     assert refund == postgresql_store.get(refund.id)
@@ -150,7 +150,7 @@ def test_a_standby_is_not_ready(postgresql_url: str) -> None:
     """A server that only reads answers, and yet is not usable."""
     store = _with(postgresql_url, "-c default_transaction_read_only=on")
 
-    with pytest.raises(StoreUnavailableError, match="only reads"):
+    with pytest.raises(StoreUnavailableError, match="read-only"):
         store.check()
     with pytest.raises(StoreUnavailableError, match="25006"):
         store.accept(queued())
@@ -276,10 +276,10 @@ def test_a_missing_grant_is_told(service: SQLStore) -> None:
         service._database.run(lambda c: c.exec_driver_sql("DELETE FROM keys"))
 
 
-def test_the_driver_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without PostgreSQL's driver, which is optional, the way to it is told."""
+def test_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without psycopg, which is optional, the error names the command to install it."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
     store = SQLStore("postgresql://somewhere/ledger")
 
-    with pytest.raises(ConfigurationError, match=r"hotwallet\[postgresql\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'psycopg\[binary\]'"):
         store.check()

@@ -51,8 +51,8 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     assert _mode(tmp_path) == 0o750
 
 
-def test_nothing_but_migrate_makes_a_file(empty_sqlite_url: str) -> None:
-    """A mistyped path is told, and is not taken for an empty ledger."""
+def test_only_migrate_creates_a_file(empty_sqlite_url: str) -> None:
+    """A mistyped path is an error, and not an empty ledger."""
     store = SQLStore(empty_sqlite_url)
 
     with pytest.raises(StoreError, match="hotwallet db upgrade"):
@@ -62,12 +62,32 @@ def test_nothing_but_migrate_makes_a_file(empty_sqlite_url: str) -> None:
     assert not _path(empty_sqlite_url).exists()
 
 
-def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    """Where no folder can be, the reason is told without the path."""
+def test_a_missing_ledger_is_not_created_unasked(empty_sqlite_url: str) -> None:
+    """Without *create*, a wrong path is an error that names it; no file is left."""
+    store = SQLStore(empty_sqlite_url)
+    path = _path(empty_sqlite_url)
+
+    with pytest.raises(StoreError, match=f"no ledger at {path}"):
+        store.migrate(create=False)
+    assert not path.parent.exists()
+
+
+def test_an_empty_file_is_not_a_ledger(tmp_path: Path) -> None:
+    """Without *create*, a file without tables is refused and stays empty."""
+    path = tmp_path / "hotwallet.db"
+    path.touch()
+
+    with pytest.raises(StoreError, match=f"no ledger at {path}"):
+        SQLStore(f"sqlite:///{path}").migrate(create=False)
+    assert path.read_bytes() == b""
+
+
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
+    """The error gives the reason without the path."""
     (tmp_path / "file").touch()
     store = SQLStore(f"sqlite:///{tmp_path}/file/hotwallet.db")
 
-    with pytest.raises(StoreError, match="cannot be made") as caught:
+    with pytest.raises(StoreError, match="cannot be created") as caught:
         store.migrate()
     assert str(tmp_path) not in str(caught.value)
 

@@ -11,6 +11,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 
 from backends.sql import SQLStore
+from backends.sql.schema import HEAD
 from signer.errors import StoreError
 from signer.model.key import Key, KeyState
 from signer.model.refund import (
@@ -146,6 +147,13 @@ def test_everything_is_still_there(old: SQLStore) -> None:
     assert old.transactions(SENT.refund_id) == (SENT,)
     assert [astuple(MOVE)] == [astuple(move) for move in old.history(MOVE.refund_id)]
     assert old.answer(MOVE.refund_id) is None
+
+
+def test_the_upgrade_is_reported(old: SQLStore) -> None:
+    """The report names both revisions; an old ledger is upgraded without *create*."""
+    done = old.migrate(create=False)
+
+    assert (done.action, done.before, done.after) == ("upgraded", "0001", HEAD)
 
 
 def test_every_wallet_in_use_is_opened(old: SQLStore) -> None:
