@@ -126,7 +126,7 @@ def _database(patient: DoctorContext) -> Finding:
 
 def _role(patient: DoctorContext) -> Finding:
     check_journal(patient.settings, patient.store)
-    found = patient.store.liberties()
+    found = patient.store.excess_privileges()
     if found:
         return Finding(
             f"the database's role {', '.join(found)}",

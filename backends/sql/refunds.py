@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select
 
 from backends.sql import queries
 from backends.sql.database import Database
-from backends.sql.key_rows import ACTIVE, one
+from backends.sql.key_rows import ACTIVE, find_key
 from backends.sql.schema import answers
 from backends.sql.statements import CLAIM, Step, insert_new, values
 from backends.sql.urls import SQLITE
@@ -20,7 +20,7 @@ from backends.sql.validation import (
     require_page,
     require_step,
 )
-from backends.sql.write_path import apply, reserve
+from backends.sql.write_path import apply_reservation, apply_step
 from signer.errors import KeyRotatedError, StaleStateError
 from signer.model.audit_record import Record
 from signer.model.refund import (
@@ -34,8 +34,8 @@ from signer.model.refund import (
 from signer.model.spending_limits import NO_LIMITS, Limits
 
 
-# Longer than anybody holds a refund, or delays it.
-_LONGEST = timedelta(minutes=2)
+# Longer than any claim or delay lasts.
+_MAX_DELAY = timedelta(minutes=2)
 
 
 class RefundTables:
@@ -47,17 +47,17 @@ class RefundTables:
     def find(self, client: str, idempotency_key: str) -> Refund | None:
         if not (is_storable(client) and is_storable(idempotency_key)):
             return None
-        given = {"of_client": client, "key": idempotency_key}
+        params = {"of_client": client, "key": idempotency_key}
         row = self._database.run(
-            lambda c: c.execute(queries.BY_KEY, given).one_or_none()
+            lambda c: c.execute(queries.BY_KEY, params).one_or_none()
         )
         return None if row is None else Refund(*row)
 
     def accept(self, refund: Refund) -> tuple[Refund, bool]:
         require_new(refund)
-        if apply(self._database, Step.ACCEPT, values(None, refund)) is not None:
+        if apply_step(self._database, Step.ACCEPT, values(None, refund)) is not None:
             return refund, True
-        return self._database.run(lambda c: queries.found(c, refund)), False
+        return self._database.run(lambda c: queries.find_conflict(c, refund)), False
 
     def get(self, refund_id: str) -> Refund | None:
         rows = self._rows(queries.BY_ID, refund_id)
@@ -81,26 +81,26 @@ class RefundTables:
             "cursor": cursor,
         }
         used = {name: value for name, value in filters.items() if value is not None}
-        # The one too many says that there is more.
-        given = {**used, "of_client": client, "at_most": limit + 1}
+        # One row more than asked for shows whether there is another page.
+        params = {**used, "of_client": client, "at_most": limit + 1}
         wanted = queries.newest(*used)
-        rows = self._database.run(lambda c: c.execute(wanted, given).all())
+        rows = self._database.run(lambda c: c.execute(wanted, params).all())
         page = tuple(Refund(*row) for row in rows[:limit])
         return Page(page, page[-1].id if len(rows) > limit else None)
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
-        window = {"now": now, "far": now + _LONGEST}
-        given = {**window, "until": until, "at_most": limit}
+        window = {"now": now, "far": now + _MAX_DELAY}
+        params = {**window, "until": until, "at_most": limit}
         if self._database.dialect == SQLITE and not self._is_due(window):
-            return ()  # Nobody else's write has to wait for nothing.
-        rows = self._database.write(lambda c: c.execute(CLAIM, given).all())
+            return ()  # Do not take the write lock for nothing.
+        rows = self._database.write(lambda c: c.execute(CLAIM, params).all())
         return tuple(sorted((Refund(*row) for row in rows), key=lambda r: r.id))
 
     def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
-        given = {"after": after or "", "at_most": limit}
+        params = {"after": after or "", "at_most": limit}
 
         def found(connection: Connection) -> Sequence[InFlight]:
-            flying = [Refund(*r) for r in connection.execute(queries.FLYING, given)]
+            flying = [Refund(*r) for r in connection.execute(queries.FLYING, params)]
             hashes: dict[str, list[str]] = {refund.id: [] for refund in flying}
             wanted = {"refund_ids": list(hashes)}
             for refund_id, tx_hash in (
@@ -114,13 +114,13 @@ class RefundTables:
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
     ) -> Sequence[Refund]:
-        given = {
+        params = {
             "chain_id": chain_id,
             "sender": sender,
             "nonce": nonce,
             "at_most": limit,
         }
-        rows = self._database.run(lambda c: c.execute(queries.BELOW, given).all())
+        rows = self._database.run(lambda c: c.execute(queries.BELOW, params).all())
         return tuple(Refund(*row) for row in rows)
 
     def reserve(
@@ -136,7 +136,7 @@ class RefundTables:
         intent: Record | None = None,
     ) -> Refund:
         if not is_address(sender):
-            raise ValueError("the sender is not an address with its EIP-55 checksum")
+            raise ValueError("sender is not an address with an EIP-55 checksum")
         reservation: dict[str, Any] = {
             "sender": sender,
             "key_id": key_id,
@@ -145,17 +145,17 @@ class RefundTables:
         after = refund.moved(Status.RESERVED, at, **reservation)
         sweeps = refund.swept_from is not None
         seen = {"counted": counted, "mark": refund.mark, "sweeps": sweeps}
-        given = {**values(refund, after, record=intent), **seen}
-        changed = reserve(self._database, refund, limits, given)
+        params = {**values(refund, after, record=intent), **seen}
+        changed = apply_reservation(self._database, refund, limits, params)
         if changed is None:
             self._require_active(refund, sender, key_id)
-            raise StaleStateError(f"refund {refund.id} cannot be reserved as it was")
+            raise StaleStateError(f"refund {refund.id} or its wallet has changed")
         return replace(after, nonce=changed.nonce, intended=intent is not None)
 
     def adopt(self, before: Refund, after: Refund) -> None:
-        given = values(before, after)
-        if apply(self._database, Step.ADOPT, given) is None:
-            raise StaleStateError(f"refund {before.id} has moved on")
+        params = values(before, after)
+        if apply_step(self._database, Step.ADOPT, params) is None:
+            raise StaleStateError(f"refund {before.id} was changed meanwhile")
 
     def save(
         self,
@@ -168,9 +168,9 @@ class RefundTables:
         step = Step.SAVE if transaction is None else Step.RECORD
         if transaction is None and after.status is before.status:
             step = Step.POSTPONE
-        given = values(before, after, transaction, outcome)
-        if apply(self._database, step, given) is None:
-            raise StaleStateError(f"refund {before.id} has moved on")
+        params = values(before, after, transaction, outcome)
+        if apply_step(self._database, step, params) is None:
+            raise StaleStateError(f"refund {before.id} was changed meanwhile")
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
         rows = self._rows(queries.TRANSACTIONS, refund_id)
@@ -184,33 +184,33 @@ class RefundTables:
         return rows[0].body if rows else None
 
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
-        given = {"refund_id": refund_id, "body": body, "at": at}
+        params = {"refund_id": refund_id, "body": body, "at": at}
         insert = insert_new(self._database.dialect, answers)
-        rows = self._database.write(lambda c: c.execute(insert, given).all())
+        rows = self._database.write(lambda c: c.execute(insert, params).all())
         return body if rows else self.answer(refund_id) or body
 
     def _require_active(self, refund: Refund, sender: str, key_id: str) -> None:
-        active = self._database.run(lambda c: one(c, ACTIVE))
+        active = self._database.run(lambda c: find_key(c, ACTIVE))
         is_swept = refund.swept_from is not None
         wanted = refund.recipient if is_swept else sender
         if active is None or active.address != wanted:
-            raise KeyRotatedError("another key is the active one")
+            raise KeyRotatedError("another key is active now")
         if not is_swept and active.key_id != key_id:
-            raise KeyRotatedError("the active key was relocated")
+            raise KeyRotatedError("the active key was moved to its replica meanwhile")
 
     def _is_due(self, window: Mapping[str, datetime]) -> bool:
         due = self._database.run(lambda c: c.execute(queries.DUE, window).first())
         return due is not None
 
-    def _rows(self, statement: Select[Any], given: str) -> Sequence[Any]:
-        if not is_storable(given):
+    def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
+        if not is_storable(refund_id):
             return ()
         return self._database.run(
-            lambda c: c.execute(statement, {"given": given}).all()
+            lambda c: c.execute(statement, {"refund_id": refund_id}).all()
         )
 
 
 def _in_flight(refund: Refund, tx_hashes: list[str]) -> InFlight:
-    # One that was adopted has a hash and no bytes.
+    # An adopted refund has a hash and no signed bytes.
     known = dict.fromkeys([*tx_hashes, refund.tx_hash or ""])
     return InFlight(refund, tuple(filter(None, known)))

@@ -1,4 +1,4 @@
-"""The wallets and what was sighted of them: a part of the ledger of its own."""
+"""Wallets, and the transactions that their chains had and the ledger did not."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from backends.sql.advisory_locks import hold_chain
+from backends.sql.advisory_locks import lock_chain
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database
 from backends.sql.schema import refunds, sightings, stops, wallets
@@ -65,9 +65,9 @@ _RESUMED = _UNCHANGED.values(paused_by=None, paused_at=None)
 
 _STOPPED = select(stops.c.at).where(stops.c.chain_id == _of_wallet[0])
 
-_GO_ON = delete(stops).where(stops.c.chain_id == _of_wallet[0])
+_START = delete(stops).where(stops.c.chain_id == _of_wallet[0])
 
-_SIGHTED_ANYWHERE = select(sightings, refunds.c.id).outerjoin(
+_UNRECORDED = select(sightings, refunds.c.id).outerjoin(
     refunds,
     (refunds.c.chain_id == sightings.c.chain_id)
     & (refunds.c.sender == sightings.c.sender)
@@ -77,7 +77,7 @@ _SIGHTED_ANYWHERE = select(sightings, refunds.c.id).outerjoin(
 _below = bindparam("below", type_=refunds.c.nonce.type)
 
 
-def _held(table: Table) -> Select[int]:
+def _used_nonces(table: Table) -> Select[int]:
     return select(table.c.nonce).where(
         table.c.chain_id == _of_wallet[0],
         table.c.sender == _of_wallet[1],
@@ -85,10 +85,10 @@ def _held(table: Table) -> Select[int]:
     )
 
 
-# Each held nonce with the one after it, between the ends; what is between is free.
+# Pairs each used nonce with the next used one; the nonces between them are gaps.
 _ENDS = union_all(
-    _held(refunds),
-    _held(sightings),
+    _used_nonces(refunds),
+    _used_nonces(sightings),
     select(wallets.c.first_nonce - 1).where(*_HERE, wallets.c.first_nonce < _below),
     select(_below),
 ).subquery()
@@ -105,14 +105,14 @@ _GAPS = (
 
 _UNACCEPTED = (sightings.c.mark.is_(None), sightings.c.accepted_at.is_(None))
 
-_FOREIGN = _SIGHTED_ANYWHERE.where(
+_FOREIGN = _UNRECORDED.where(
     sightings.c.chain_id == _of_wallet[0],
     sightings.c.sender == _of_wallet[1],
     *_UNACCEPTED,
 ).order_by(sightings.c.nonce)
 
 _BY_MARK = (
-    _SIGHTED_ANYWHERE.where(
+    _UNRECORDED.where(
         sightings.c.chain_id == _of_wallet[0],
         sightings.c.mark == bindparam("mark", type_=sightings.c.mark.type),
     )
@@ -138,8 +138,8 @@ class WalletTables:
         self._database = database
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
-        given = _key(chain_id, sender)
-        row = self._database.run(lambda c: c.execute(_WALLET, given).one_or_none())
+        params = _key(chain_id, sender)
+        row = self._database.run(lambda c: c.execute(_WALLET, params).one_or_none())
         return None if row is None else Wallet(*row)
 
     def wallets(self) -> Sequence[Wallet]:
@@ -152,8 +152,8 @@ class WalletTables:
         self._database.write(lambda c: c.execute(insert, _row(wallets, wallet)).all())
 
     def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
-        given = {"reason": reason, "at": at}
-        self._database.transaction(lambda c: _change(c, wallet, _PAUSED, given))
+        params = {"reason": reason, "at": at}
+        self._database.transaction(lambda c: _change(c, wallet, _PAUSED, params))
 
     def sight(self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]) -> None:
         insert = insert_new(self._database.dialect, sightings)
@@ -168,14 +168,14 @@ class WalletTables:
     def unheld(
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
-        given = {**_key(chain_id, sender), "below": below, "limit": limit}
-        gaps = self._database.run(lambda c: c.execute(_GAPS, given).all())
+        params = {**_key(chain_id, sender), "below": below, "limit": limit}
+        gaps = self._database.run(lambda c: c.execute(_GAPS, params).all())
         nonces = chain.from_iterable(range(first, end) for first, end in gaps)
         return tuple(islice(nonces, limit))
 
     def foreign(self, chain_id: int, sender: str) -> Sequence[UnrecordedTransaction]:
-        given = _key(chain_id, sender)
-        rows = self._database.run(lambda c: c.execute(_FOREIGN, given).all())
+        params = _key(chain_id, sender)
+        rows = self._database.run(lambda c: c.execute(_FOREIGN, params).all())
         return tuple(UnrecordedTransaction(*row) for row in rows)
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
@@ -190,23 +190,23 @@ class WalletTables:
         insert = insert_new(self._database.dialect, stops)
 
         def work(connection: Connection) -> bool:
-            hold_chain(connection, chain_id)
+            lock_chain(connection, chain_id)
             row = {"chain_id": chain_id, "at": at}
             return connection.execute(insert, row).all() != []
 
         return self._database.transaction(work)
 
     def stopped(self, chain_id: int) -> datetime | None:
-        given = {"of_chain": chain_id}
-        return self._database.run(lambda c: c.execute(_STOPPED, given).scalar())
+        params = {"of_chain": chain_id}
+        return self._database.run(lambda c: c.execute(_STOPPED, params).scalar())
 
     def go_on(self, chain_id: int) -> bool:
-        given = {"of_chain": chain_id}
-        return self._database.write(lambda c: c.execute(_GO_ON, given).rowcount > 0)
+        params = {"of_chain": chain_id}
+        return self._database.write(lambda c: c.execute(_START, params).rowcount > 0)
 
     def sighting(self, chain_id: int, mark: bytes) -> UnrecordedTransaction | None:
-        given = {"of_chain": chain_id, "mark": mark}
-        row = self._database.run(lambda c: c.execute(_BY_MARK, given).one_or_none())
+        params = {"of_chain": chain_id, "mark": mark}
+        row = self._database.run(lambda c: c.execute(_BY_MARK, params).one_or_none())
         return None if row is None else UnrecordedTransaction(*row)
 
 
@@ -214,14 +214,16 @@ def _change(
     connection: Connection,
     wallet: Wallet,
     change: Update,
-    given: Mapping[str, Any] = MappingProxyType({}),
+    params: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    # A reservation that was under way has its nonce then, or sees this change.
-    hold_chain(connection, wallet.chain_id)
+    # A reservation in progress either has its nonce by now, or sees this change.
+    lock_chain(connection, wallet.chain_id)
     of_wallet = _key(wallet.chain_id, wallet.sender)
-    now = connection.execute(change, {**of_wallet, "before": wallet.version, **given})
-    if now.rowcount != 1:
-        raise StaleStateError("the wallet has changed")
+    result = connection.execute(
+        change, {**of_wallet, "before": wallet.version, **params}
+    )
+    if result.rowcount != 1:
+        raise StaleStateError("the wallet was changed meanwhile")
 
 
 def _key(chain_id: int, sender: str) -> dict[str, Any]:

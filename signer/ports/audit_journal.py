@@ -60,7 +60,7 @@ class Journal(Protocol):
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
         """Return the checkpoints of more than *after* records, smallest first."""
 
-    def liberties(self) -> Sequence[str]:
+    def excess_privileges(self) -> Sequence[str]:
         """
         Return the privileges of this process that allow it to change the audit log.
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, insert, text
 
-from backends.sql.audit import _SEALING, AuditTables, write
+from backends.sql.audit import SEALING_LOCK, AuditTables, write
 from backends.sql.database import Database
 from backends.sql.schema import keys
 from signer.audit.hash_chain import GENESIS, sealed
@@ -342,7 +342,7 @@ def test_nobody_queues_to_seal(postgresql_url: str) -> None:
     journal = AuditTables(database)
     journal.append(records(1))
     with psycopg.connect(postgresql_url) as other:
-        other.execute("SELECT pg_advisory_xact_lock(%s)", [_SEALING])
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [SEALING_LOCK])
         busy = journal.seal()
 
     assert busy is None

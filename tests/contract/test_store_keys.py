@@ -185,12 +185,12 @@ def test_turned_clocks_do_not_lock(store: SQLStore, turned: timedelta) -> None:
 
 
 def test_a_key_is_one_id_and_one_address(store: SQLStore) -> None:
-    """An id that has another address now, or the reverse, is not the same key."""
+    """The ring rejects a known id with a new address, and the reverse."""
     for changed in (
         key_at(THIRD, key_id=FIRST.key_id),
         key_at(WALLET, key_id="another id"),
     ):
-        with pytest.raises(ConflictError, match="of another key"):
+        with pytest.raises(ConflictError, match="another key of the ring"):
             store.begin_rotation(changed, AT)
     assert _states(store) == {WALLET: "active"}
 

@@ -148,12 +148,14 @@ def test_transactions_are_exact(store: SQLStore, fee: int, raw: bytes) -> None:
     "changes",
     [{"nonce": 1}, {"sender": OTHER_WALLET}, {"amount": 1}, {"recipient": WALLET}],
 )
-def test_for_life(store: SQLStore, changes: dict[str, Any]) -> None:
-    """Nonce, wallet, amount and recipient stay for life."""
+def test_permanent_fields_cannot_change(
+    store: SQLStore, changes: dict[str, Any]
+) -> None:
+    """A change of nonce, wallet, amount or recipient is a programming error."""
     before = reserved(store, accepted(store))
     after = before.moved(Status.FAILED, now(), **changes)
 
-    with pytest.raises(ValueError, match="for life"):
+    with pytest.raises(ValueError, match="permanent field"):
         store.save(before, after)
     assert before == store.get(before.id)
 
@@ -186,12 +188,12 @@ def test_states_have_their_facts(
     assert before == store.get(before.id)
 
 
-def test_one_version_after_the_other(store: SQLStore) -> None:
-    """A step that skips a version is a defect."""
+def test_versions_cannot_be_skipped(store: SQLStore) -> None:
+    """A save that skips a version is a programming error."""
     before = accepted(store)
     after = replace(before.moved(Status.CANCELLED, now()), version=2)
 
-    with pytest.raises(ValueError, match="one version"):
+    with pytest.raises(ValueError, match="one more than the old"):
         store.save(before, after)
 
 

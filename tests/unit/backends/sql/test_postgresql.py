@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection
 
 from backends.sql import SQLStore
-from backends.sql.advisory_locks import hold_chain
+from backends.sql.advisory_locks import lock_chain
 from backends.sql.postgresql import PING_AFTER_IDLE_SECONDS
 from signer.errors import ConfigurationError, StoreError, StoreUnavailableError
 from signer.model.audit_record import Record
@@ -120,7 +120,7 @@ def test_a_pause_waits_for_reservations(postgresql_store: SQLStore) -> None:
     wallet = opened(postgresql_store)
 
     def reserve(connection: Connection) -> None:
-        hold_chain(connection, wallet.chain_id)
+        lock_chain(connection, wallet.chain_id)
         with pytest.raises(StoreUnavailableError, match="55P03"):
             postgresql_store.pause(wallet, Pause.CHAIN_AHEAD, now())
 

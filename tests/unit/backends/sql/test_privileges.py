@@ -55,11 +55,11 @@ class Roles:
             "DROP OWNED BY hotwallet_owner CASCADE",
         )
 
-    def liberties(self, url: str) -> list[str]:
+    def excess_privileges(self, url: str) -> list[str]:
         """Return what the role of *url* may do."""
         store = SQLStore(url)
         try:
-            return store.liberties()
+            return store.excess_privileges()
         finally:
             store.close()
 
@@ -99,22 +99,22 @@ def test_the_shipped_roles_do_their_work(shipped: Roles) -> None:
     accepted(store)
     store.close()
 
-    assert shipped.liberties(shipped.service) == []
-    assert shipped.liberties(shipped.owner) == [
+    assert shipped.excess_privileges(shipped.service) == []
+    assert shipped.excess_privileges(shipped.owner) == [
         "owns audit_checkpoints",
         "owns audit_records",
         "owns the schema of audit_checkpoints",
         "owns the schema of audit_records",
-        "owns what the triggers of audit_checkpoints do",
-        "owns what the triggers of audit_records do",
+        "owns the trigger function of audit_checkpoints",
+        "owns the trigger function of audit_records",
     ]
-    assert shipped.liberties(shipped.superuser) == ["is a superuser, or can become one"]
+    assert shipped.excess_privileges(shipped.superuser) == _SUPERUSER
 
 
 _SUPERUSER = ["is a superuser, or can become one"]
 _SCHEMA = [f"owns the schema of audit_{name}" for name in ("checkpoints", "records")]
 _TRIGGERS = [
-    f"owns what the triggers of audit_{name} do" for name in ("checkpoints", "records")
+    f"owns the trigger function of audit_{name}" for name in ("checkpoints", "records")
 ]
 _TABLES = ["owns audit_checkpoints", "owns audit_records"]
 _CHECKPOINT = [
@@ -219,20 +219,20 @@ def test_what_is_too_much(
     """Whatever lets a role change the audit is named, and nothing else is."""
     shipped.run(*done)
     try:
-        found = shipped.liberties(shipped.service)
+        found = shipped.excess_privileges(shipped.service)
     finally:
         shipped.run(*undone)
         _run_file(DOCKER / "grants.sql", shipped.owner)  # An owner's go with the table.
 
     assert found == said
-    assert shipped.liberties(shipped.service) == []
+    assert shipped.excess_privileges(shipped.service) == []
 
 
 def test_who_makes_roles_can_have_any(shipped: Roles) -> None:
     """Before PostgreSQL 16, CREATEROLE gives the owner's role to whoever has it."""
     shipped.run("ALTER ROLE hotwallet_service CREATEROLE")
     try:
-        found = shipped.liberties(shipped.service)
+        found = shipped.excess_privileges(shipped.service)
         with psycopg.connect(shipped.service) as connection:
             is_limited = connection.info.server_version >= 160000
             if not is_limited:
@@ -243,8 +243,8 @@ def test_who_makes_roles_can_have_any(shipped: Roles) -> None:
     finally:
         shipped.run("ALTER ROLE hotwallet_service NOCREATEROLE")
 
-    assert found == ([] if is_limited else ["may give itself any role (CREATEROLE)"])
-    assert shipped.liberties(shipped.service) == []
+    assert found == ([] if is_limited else ["can grant itself any role (CREATEROLE)"])
+    assert shipped.excess_privileges(shipped.service) == []
 
 
 def test_an_older_ledger_gets_two_roles(
@@ -265,8 +265,8 @@ def test_an_older_ledger_gets_two_roles(
         _run_file(DOCKER / "grants.sql", older.owner)
         _migrate(older.owner)
 
-        assert older.liberties(older.service) == []
-        assert set(_TABLES + _TRIGGERS) <= set(older.liberties(older.owner))
+        assert older.excess_privileges(older.service) == []
+        assert set(_TABLES + _TRIGGERS) <= set(older.excess_privileges(older.owner))
     finally:
         older.disown()
 
