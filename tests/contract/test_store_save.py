@@ -1,4 +1,4 @@
-"""What every store promises of ``save``: one compare-and-set."""
+"""Contract of ``Store.save``: one compare-and-set."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -85,7 +85,7 @@ def test_delays_are_no_history(store: SQLStore) -> None:
 
 
 def test_moves_clear_the_trouble(store: SQLStore) -> None:
-    """A refund that moves on is held by whoever moved it, and nothing blocks it."""
+    """A save keeps the claim of the worker and clears the reason for waiting."""
     before = reserved(store, accepted(store))
     late = before.postponed(later(30), attempts=3, blocked_by="chain-unavailable")
     store.save(before, late)
@@ -97,7 +97,7 @@ def test_moves_clear_the_trouble(store: SQLStore) -> None:
 
 
 def test_same_attempt_twice(store: SQLStore) -> None:
-    """An attempt is recorded once; who is late moves nothing."""
+    """An attempt is recorded once; a second save of it changes nothing."""
     first = signed(store, reserved(store, accepted(store)))
 
     with pytest.raises(StaleStateError):

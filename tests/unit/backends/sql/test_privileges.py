@@ -1,4 +1,4 @@
-"""Who could change the audit: PostgreSQL is asked, and two roles are shipped."""
+"""Privileges to change the audit log: detected, and absent from the shipped role."""
 
 import os
 import re
@@ -26,18 +26,18 @@ _PASSWORDS = {"PGPASSWORD": "owner's", "SERVICE_PASSWORD": "service's"}
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """One ledger, and the URLs of those who come to it."""
+    """One ledger, and its URL for each role."""
 
     superuser: str
 
     @property
     def owner(self) -> str:
-        """Of who upgrades the schema."""
+        """The URL of the role that upgrades the schema."""
         return self.superuser.replace("tests@", "hotwallet_owner@")
 
     @property
     def service(self) -> str:
-        """Of API and worker."""
+        """The URL of the role of API and worker."""
         return self.superuser.replace("tests@", "hotwallet_service@")
 
     def run(self, *statements: str) -> None:
@@ -56,7 +56,7 @@ class Roles:
         )
 
     def excess_privileges(self, url: str) -> list[str]:
-        """Return what the role of *url* may do."""
+        """Return the excess privileges of the role in *url*."""
         store = SQLStore(url)
         try:
             return store.excess_privileges()
@@ -65,7 +65,7 @@ class Roles:
 
 
 def _run_file(path: Path, url: str) -> None:
-    """Run what is shipped, as the database's image and compose do."""
+    """Run a shipped SQL file, as the database's image and compose do."""
     subprocess.run(
         ["psql", "--no-psqlrc", "--quiet", "--file", str(path), url],
         env={"PATH": os.environ["PATH"], **_PASSWORDS},
@@ -229,7 +229,7 @@ def test_what_is_too_much(
 
 
 def test_who_makes_roles_can_have_any(shipped: Roles) -> None:
-    """Before PostgreSQL 16, CREATEROLE gives the owner's role to whoever has it."""
+    """Before PostgreSQL 16, CREATEROLE can grant itself the owner's role."""
     shipped.run("ALTER ROLE hotwallet_service CREATEROLE")
     try:
         found = shipped.excess_privileges(shipped.service)
@@ -250,7 +250,7 @@ def test_who_makes_roles_can_have_any(shipped: Roles) -> None:
 def test_an_older_ledger_gets_two_roles(
     shipped: Roles, postgresql: PostgreSQL, tmp_path: Path
 ) -> None:
-    """What one role had, and the guide's lines give to two, is append-only after it."""
+    """A one-role ledger is append-only after the guide's move to two roles."""
     older = Roles(postgresql.url(postgresql.create()))
     _migrate(older.superuser)
     (lines,) = [
@@ -272,7 +272,7 @@ def test_an_older_ledger_gets_two_roles(
 
 
 def test_production_does_not_start_as_the_owner(shipped: Roles, tmp_path: Path) -> None:
-    """The guard refuses, before it opens the key, who could change the audit."""
+    """The guard refuses a role that could change the audit, before it opens the key."""
     provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
     guard = subprocess.run(
         [sys.executable, "-m", "api.cli", "guard"],
@@ -299,7 +299,7 @@ def test_production_does_not_start_as_the_owner(shipped: Roles, tmp_path: Path) 
 
 
 def test_the_shipped_grants_are_those_of_the_guide() -> None:
-    """Word for word, so that nobody gives what the tests have not seen."""
+    """The grants in the guide are the tested ones, word for word."""
     grants = (DOCKER / "grants.sql").read_text(encoding="utf-8")
 
     assert _grants(grants) == _grants(GUIDE)
@@ -312,7 +312,7 @@ def _grants(text: str) -> list[str]:
 
 
 def test_compose_keeps_the_owner_from_the_service() -> None:
-    """API and worker wait for the grants, and are not told the owner's password."""
+    """API and worker wait for the grants, and do not get the owner's password."""
     compose = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
     _, services = compose.split("\nservices:\n")
     parts = dict(re.findall(r"^  (\w+):\n((?:(?:    .*)?\n)+)", services, re.MULTILINE))

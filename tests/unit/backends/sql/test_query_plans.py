@@ -1,4 +1,4 @@
-"""What the store costs: round trips per method, and indexes instead of history."""
+"""The store's costs: round trips per method, and an index for every query."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

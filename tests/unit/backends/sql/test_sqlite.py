@@ -139,8 +139,8 @@ def test_waits_for_a_lock(sqlite_url: str, sqlite_store: SQLStore) -> None:
         assert refund == sqlite_store.get(refund.id)
 
 
-def test_waits_no_longer_than_told(sqlite_url: str) -> None:
-    """A lock that nobody lets go of is an error in time, for writing and reading."""
+def test_file_lock_timeout(sqlite_url: str) -> None:
+    """A lock that is never released is an error in time, for writes and reads."""
     store = SQLStore(sqlite_url, timeout=0.2)
     store.check()
     with closing(sqlite3.connect(_path(sqlite_url), isolation_level=None)) as other:
@@ -156,8 +156,8 @@ def test_waits_no_longer_than_told(sqlite_url: str) -> None:
     store.close()
 
 
-def test_threads_wait_no_longer_than_told(sqlite_url: str) -> None:
-    """A thread whose turn does not come is told, and the others go on."""
+def test_writer_queue_timeout(sqlite_url: str) -> None:
+    """A thread that waits too long in the queue gets an error; the others continue."""
     store = SQLStore(sqlite_url, timeout=0.2)
     writing, done = threading.Event(), threading.Event()
 
@@ -194,7 +194,7 @@ def test_a_restored_file_is_noticed(sqlite_url: str, sqlite_store: SQLStore) -> 
 
 
 def test_no_database_at_all(sqlite_url: str) -> None:
-    """A file of something else is told as such, and stays as it is."""
+    """A file that is not a database is reported as such, and stays unchanged."""
     path = _path(sqlite_url)
     path.write_bytes(b"not a database" * 1000)
     store = SQLStore(sqlite_url)
