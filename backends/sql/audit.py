@@ -164,8 +164,8 @@ class AuditTables:
         return self._database.run(_head)
 
     def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
-        given = {"after": after, "at_most": limit}
-        rows = self._database.run(lambda c: c.execute(_SEALED, given).all())
+        params = {"after": after, "at_most": limit}
+        rows = self._database.run(lambda c: c.execute(_SEALED, params).all())
         return tuple(
             Sealed(sequence, bytes(seal), Record(id_, body))
             for sequence, seal, id_, body in rows
@@ -190,8 +190,8 @@ class AuditTables:
         self._database.write(lambda c: c.execute(new.on_conflict_do_nothing(), row))
 
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
-        given = {"after": after}
-        rows = self._database.run(lambda c: c.execute(_CHECKPOINTS, given).all())
+        params = {"after": after}
+        rows = self._database.run(lambda c: c.execute(_CHECKPOINTS, params).all())
         return tuple(Checkpoint(*row) for row in rows)
 
 

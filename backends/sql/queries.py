@@ -98,10 +98,10 @@ def newest(*filters: str) -> Select[Any]:
     *filters* are among ``payment_session_id``, ``status`` and ``cursor``.  The query's
     parameters are these names, and always ``of_client`` and ``at_most``.
     """
-    wanted = select(refunds).where(refunds.c.client == bindparam("of_client"))
+    query = select(refunds).where(refunds.c.client == bindparam("of_client"))
     for name in filters:
-        wanted = wanted.where(_condition(name, among=filters))
-    return wanted.order_by(refunds.c.id.desc()).limit(bindparam("at_most"))
+        query = query.where(_condition(name, among=filters))
+    return query.order_by(refunds.c.id.desc()).limit(bindparam("at_most"))
 
 
 def _condition(name: str, *, among: tuple[str, ...]) -> ColumnElement[bool]:
@@ -110,8 +110,8 @@ def _condition(name: str, *, among: tuple[str, ...]) -> ColumnElement[bool]:
     if name == "status" and "payment_session_id" in among:
         # A session has few refunds and a status has many.  SQLite does not know this
         # and would use the index of the status, which an expression prevents.
-        wanted = bindparam("status", type_=refunds.c.status.type)
-        return literal_column("status || ''") == wanted
+        status = bindparam("status", type_=refunds.c.status.type)
+        return literal_column("status || ''") == status
     return refunds.c[name] == bindparam(name)
 
 

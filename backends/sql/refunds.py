@@ -83,8 +83,8 @@ class RefundTables:
         used = {name: value for name, value in filters.items() if value is not None}
         # One row more than asked for shows whether there is another page.
         params = {**used, "of_client": client, "at_most": limit + 1}
-        wanted = queries.newest(*used)
-        rows = self._database.run(lambda c: c.execute(wanted, params).all())
+        query = queries.newest(*used)
+        rows = self._database.run(lambda c: c.execute(query, params).all())
         page = tuple(Refund(*row) for row in rows[:limit])
         return Page(page, page[-1].id if len(rows) > limit else None)
 
@@ -99,17 +99,17 @@ class RefundTables:
     def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
         params = {"after": after or "", "at_most": limit}
 
-        def found(connection: Connection) -> Sequence[InFlight]:
+        def read(connection: Connection) -> Sequence[InFlight]:
             flying = [Refund(*r) for r in connection.execute(queries.FLYING, params)]
             hashes: dict[str, list[str]] = {refund.id: [] for refund in flying}
-            wanted = {"refund_ids": list(hashes)}
+            ids = {"refund_ids": list(hashes)}
             for refund_id, tx_hash in (
-                connection.execute(queries.HASHES, wanted) if flying else ()
+                connection.execute(queries.HASHES, ids) if flying else ()
             ):
                 hashes[refund_id].append(tx_hash)
             return tuple(_in_flight(refund, hashes[refund.id]) for refund in flying)
 
-        return self._database.run(found)
+        return self._database.run(read)
 
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
@@ -192,8 +192,8 @@ class RefundTables:
     def _require_active(self, refund: Refund, sender: str, key_id: str) -> None:
         active = self._database.run(lambda c: find_key(c, ACTIVE))
         is_swept = refund.swept_from is not None
-        wanted = refund.recipient if is_swept else sender
-        if active is None or active.address != wanted:
+        address = refund.recipient if is_swept else sender
+        if active is None or active.address != address:
             raise KeyRotatedError("another key is active now")
         if not is_swept and active.key_id != key_id:
             raise KeyRotatedError("the active key was moved to its replica meanwhile")
