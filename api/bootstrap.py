@@ -42,6 +42,7 @@ from signer.startup.guard import (
 
 if TYPE_CHECKING:
     from backends.sql import SQLStore
+    from backends.sql.migrate import SchemaUpgrade
 
 
 def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Foundation:
@@ -238,16 +239,21 @@ def open_store(settings: Settings) -> Ledger:
     return store
 
 
-def upgrade_database(settings: Settings) -> None:
+def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
     """
-    Bring the ledger's schema up to date; several at once are safe.
+    Bring the ledger's schema up to date, and return what was done.
+
+    Any number of processes may do so at the same time.  In production, a new SQLite
+    ledger is created only with *create*.
 
     Raises:
-        StoreError: The database does not answer, or is newer than this program.
+        StoreError: There is no ledger and it may not be created, the database does not
+            answer, or it is newer than this program.
     """
     from backends.sql import SQLStore  # noqa: PLC0415
 
-    SQLStore(settings.effective_database_url).migrate()
+    store = SQLStore(settings.effective_database_url)
+    return store.migrate(create=create or not settings.is_production)
 
 
 def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:

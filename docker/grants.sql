@@ -1,5 +1,5 @@
--- What the service's role needs, and no more: docs/reference/database.md, "PostgreSQL".  The
--- owner runs this after each upgrade of the schema.
+-- Grants the service's role what it needs, and no more: docs/reference/database.md, "PostgreSQL".
+-- The owner runs this file after each `hotwallet db upgrade`.
 \set ON_ERROR_STOP on
 GRANT SELECT, INSERT ON refunds, transactions, refund_moves, answers, wallets, sightings, spendings, stops, keys,
     audit_records, audit_checkpoints, used_tokens, attempts, alerts TO hotwallet_service;

@@ -1,9 +1,10 @@
--- Two roles: the owner changes the schema, the service cannot even delete a row.
+-- Creates two roles: the owner upgrades the schema; the service reads and writes rows,
+-- and cannot change the audit log.
 --
--- The database's image runs this once, when its volume is new, in the new database and
--- as its superuser, whom nobody needs after that.  The passwords are owner.env's.
+-- The PostgreSQL image runs this file once, as superuser, when its volume is new.  The
+-- superuser is not used after that.  The passwords come from owner.env.
 \set ON_ERROR_STOP on
-SET log_min_error_statement = panic; -- What fails would be logged with its password.
+SET log_min_error_statement = panic; -- A failed statement would be logged with its password.
 \getenv owner PGPASSWORD
 \getenv service SERVICE_PASSWORD
 CREATE ROLE hotwallet_owner LOGIN PASSWORD :'owner';

@@ -1,6 +1,7 @@
 """The ``hotwallet`` command: ``serve``, ``db``, and the table of all others."""
 
 import io
+import json
 import os
 import sys
 from pathlib import Path
@@ -101,13 +102,30 @@ def db() -> None:
 
 
 @db.command("upgrade")
-def db_upgrade() -> None:
+@click.option(
+    "--create",
+    is_flag=True,
+    help="Create the SQLite file if there is no ledger; needed in production only.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def db_upgrade(create: bool, as_json: bool) -> None:
     """Bring the schema of DATABASE_URL up to date; safe to repeat."""
     from api.bootstrap import upgrade_database  # noqa: PLC0415  Help needs no database.
     from signer.config.settings import Settings  # noqa: PLC0415
 
-    upgrade_database(Settings.from_env(os.environ))
-    click.echo("the database is up to date")
+    done = upgrade_database(Settings.from_env(os.environ), create=create)
+    if as_json:
+        path = None if done.path is None else str(done.path)
+        revisions = {"from": done.before, "to": done.after}
+        click.echo(json.dumps({"action": done.action, "path": path, **revisions}))
+        return
+    place = done.path or "the PostgreSQL database of DATABASE_URL"
+    messages = {
+        "created": f"created a new ledger in {place}, revision {done.after}",
+        "upgraded": f"upgraded {place} from revision {done.before} to {done.after}",
+        "unchanged": f"{place} is already up to date, revision {done.after}",
+    }
+    click.echo(messages[done.action])
 
 
 def main() -> NoReturn:

@@ -126,7 +126,7 @@ def _check_database(context: DoctorContext) -> Finding:
 
 def _check_role(context: DoctorContext) -> Finding:
     check_journal(context.settings, context.store)
-    excess = context.store.liberties()
+    excess = context.store.excess_privileges()
     if excess:
         return Finding(
             f"the database's role {', '.join(excess)}",

@@ -1,4 +1,9 @@
-"""Turns at a chain: whoever reserves, pauses a wallet or writes sightings is alone."""
+"""
+Locks that transactions hold on a chain's nonces and on the active key.
+
+On PostgreSQL they are advisory locks, which the end of the transaction releases.  On
+SQLite they do nothing: a writing transaction has the whole database locked already.
+"""
 
 import hashlib
 
@@ -12,53 +17,52 @@ _CHAIN = func.pg_advisory_xact_lock(bindparam("chain", type_=BigInteger))
 _KEYS = bindparam("keys", type_=BigInteger)
 _SHARED = func.pg_advisory_xact_lock_shared(_KEYS)
 
-_HOLD_CHAIN = select(_CHAIN)
-_HOLD_CHAIN_AND_KEY = select(_SHARED, _CHAIN)
-_HOLD_KEYS = {True: select(_SHARED), False: select(func.pg_advisory_xact_lock(_KEYS))}
+_LOCK_CHAIN = select(_CHAIN)
+_LOCK_CHAIN_AND_KEYS = select(_SHARED, _CHAIN)
+_LOCK_KEYS = {True: select(_SHARED), False: select(func.pg_advisory_xact_lock(_KEYS))}
 
 
-def hold_keys(connection: Connection, *, shared: bool) -> None:
+def lock_keys(connection: Connection, *, shared: bool) -> None:
     """
-    Keep the active key what it is until this transaction ends.
+    Prevent a change of the active key until this transaction ends.
 
-    Those who sign share the lock; whoever changes the active key has it alone, and so
-    waits for them and finds that nobody signs with the old one when it commits.
-    """
-    if connection.dialect.name == POSTGRESQL:
-        connection.execute(_HOLD_KEYS[shared], {"keys": _ACTIVE_KEY})
-
-
-def hold_chain_and_key(connection: Connection, chain_id: int) -> None:
-    """Take ``hold_chain``'s lock and a share of ``hold_keys``', in one round trip."""
-    if connection.dialect.name == POSTGRESQL:
-        given = {"chain": _number(chain_id), "keys": _ACTIVE_KEY}
-        connection.execute(_HOLD_CHAIN_AND_KEY, given)
-
-
-def hold_chain(connection: Connection, chain_id: int) -> None:
-    """
-    Keep every other transaction away from the chain's nonces until this one ends.
-
-    A wallet's nonces would need no more than a lock of the wallet; what may be spent
-    is for all wallets together.
-
-    SQLite's transactions hold the whole database already.  On PostgreSQL the lock is
-    a statement of its own: the next one then takes its snapshot when the lock is
-    held, and sees what the last holder committed.  It needs no row, leaves no dead one
-    behind, and goes with the transaction or the connection.
+    Transactions that precede a signature share the lock.  One that changes the active
+    key takes it exclusively: it waits for the others, and when it commits, none of them
+    relies on the old key.
     """
     if connection.dialect.name == POSTGRESQL:
-        connection.execute(_HOLD_CHAIN, {"chain": _number(chain_id)})
+        connection.execute(_LOCK_KEYS[shared], {"keys": _ACTIVE_KEY})
 
 
-def _number(chain_id: int) -> int:
-    return _named(f"hotwallet nonces {chain_id}")
+def lock_chain_and_keys(connection: Connection, chain_id: int) -> None:
+    """Take both locks, that of the keys shared, in one round trip."""
+    if connection.dialect.name == POSTGRESQL:
+        params = {"chain": _chain_lock(chain_id), "keys": _ACTIVE_KEY}
+        connection.execute(_LOCK_CHAIN_AND_KEYS, params)
 
 
-def _named(name: str) -> int:
-    """Return 64 bits for *name*; a collision is a needless wait."""
+def lock_chain(connection: Connection, chain_id: int) -> None:
+    """
+    Keep other transactions from the chain's nonces until this one ends.
+
+    The nonces would only need a lock per wallet, but spending limits apply to all
+    wallets of a chain together.
+
+    The lock is a statement of its own: the next statement then takes its snapshot while
+    the lock is held, and sees what the previous holder committed.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        connection.execute(_LOCK_CHAIN, {"chain": _chain_lock(chain_id)})
+
+
+def _chain_lock(chain_id: int) -> int:
+    return _lock_number(f"hotwallet nonces {chain_id}")
+
+
+def _lock_number(name: str) -> int:
+    """Return 64 bits of a hash of *name*; a collision causes a needless wait."""
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-_ACTIVE_KEY = _named("hotwallet active key")
+_ACTIVE_KEY = _lock_number("hotwallet active key")

@@ -1,4 +1,4 @@
-"""The journal of the audit: written once, sealed once, and never changed."""
+"""The audit log: its records are written once, sealed once and never changed."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import BigInteger
 
-from backends.sql.advisory_locks import hold_keys
+from backends.sql.advisory_locks import lock_keys
 from backends.sql.database import Database
-from backends.sql.key_rows import ACTIVE, one
-from backends.sql.privileges import liberties
+from backends.sql.key_rows import ACTIVE, find_key
+from backends.sql.privileges import excess_privileges
 from backends.sql.schema import audit_checkpoints, audit_records, keys
 from backends.sql.statements import INSERT
 from backends.sql.urls import POSTGRESQL
@@ -27,11 +27,11 @@ from signer.model.key import SigningCondition
 from signer.ports import Checkpoint
 
 
-_SEALING = 0x6175646974736561  # "auditsea"; whoever seals has this lock.
+SEALING_LOCK = 0x6175646974736561  # "auditsea"; the sealing process holds it.
 
-_KEEP = insert(audit_records)
+_INSERT_RECORD = insert(audit_records)
 
-_STANDS = select(keys.c.address).where(
+_KEY_IN_STATE = select(keys.c.address).where(
     keys.c.address == bindparam("of_address", type_=keys.c.address.type),
     keys.c.key_id == bindparam("of_key", type_=keys.c.key_id.type),
     keys.c.state.in_(bindparam("in_states", expanding=True)),
@@ -41,7 +41,7 @@ _TRY_TO_SEAL = select(
     func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger))
 )
 
-# In so many words, so that both databases use the partial index.
+# Literal text, so that both databases use the partial index.
 _IS_UNSEALED = text("sequence IS NULL")
 
 _UNSEALED = (
@@ -51,7 +51,9 @@ _UNSEALED = (
     .limit(bindparam("at_most"))
 )
 
-_OLDEST = select(audit_records.c.id).where(_IS_UNSEALED).order_by("id").limit(1)
+_OLDEST_UNSEALED = (
+    select(audit_records.c.id).where(_IS_UNSEALED).order_by("id").limit(1)
+)
 
 _SEAL = (
     update(audit_records)
@@ -59,7 +61,7 @@ _SEAL = (
     .values(sequence=bindparam("place"), hash=bindparam("seal"))
 )
 
-# The same for all records at once, whose updates are a round trip each otherwise.
+# The same for all records in one round trip.
 _SEAL_ALL = text(
     "UPDATE audit_records SET sequence = seal.place, hash = seal.hash"
     " FROM unnest(CAST(:ids AS text[]), CAST(:places AS bigint[]),"
@@ -106,22 +108,23 @@ _CHECKPOINTS = (
 
 
 def write(connection: Connection, *records: Record) -> None:
-    """Write *records* as a part of the transaction that *connection* is in."""
+    """Insert *records* in the transaction of *connection*."""
     rows = [{"id": record.id, "body": record.body} for record in records]
     if len(rows) == 1:
-        connection.execute(_KEEP, rows[0])  # Compiled once.
+        connection.execute(_INSERT_RECORD, rows[0])  # Compiled once, then cached.
     elif rows:
-        connection.execute(_KEEP.values(rows))  # One statement: all of them, or none.
+        # A single statement inserts all or none.
+        connection.execute(_INSERT_RECORD.values(rows))
 
 
 def _require_active(connection: Connection, address: str) -> None:
-    active = one(connection, ACTIVE)
+    active = find_key(connection, ACTIVE)
     if active is None or active.address != address:
-        raise KeyRotatedError("another key is the active one")
+        raise KeyRotatedError("another key is active now")
 
 
 class AuditTables:
-    """The methods of ``Journal``."""
+    """Implements ``signer.ports.Journal``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -129,29 +132,23 @@ class AuditTables:
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
     ) -> None:
-        """
-        Make *records* durable, all or none.
-
-        Raises:
-            KeyRotatedError: No key of the ring has this *standing*, or the address
-                that it pays is not the active one's.
-            StoreError: The database cannot be written.
-        """
         if standing is None:
             if records:
                 self._database.write(lambda c: write(c, *records))
             return
 
-        given = {
+        condition = {
             "of_address": standing.address,
             "of_key": standing.key_id,
             "in_states": sorted(standing.states),
         }
 
         def work(connection: Connection) -> None:
-            hold_keys(connection, shared=True)
-            if connection.execute(_STANDS, given).first() is None:
-                raise KeyRotatedError("the key was rotated away from, or relocated")
+            lock_keys(connection, shared=True)
+            if connection.execute(_KEY_IN_STATE, condition).first() is None:
+                raise KeyRotatedError(
+                    "the key was rotated, revoked or moved to its replica meanwhile"
+                )
             if standing.pays is not None:
                 _require_active(connection, standing.pays)
             write(connection, *records)
@@ -159,41 +156,32 @@ class AuditTables:
         self._database.transaction(work)
 
     def seal(self, limit: int = 1000) -> int | None:
-        """
-        Give the oldest unsealed records their places in the chain; return how many.
-
-        None while another process is at it.
-        """
         if self.oldest_unsealed() is None:
-            return 0  # Nobody has to wait for nothing.
+            return 0  # Do not take the write lock for nothing.
         return self._database.transaction(lambda c: _seal(c, limit))
 
     def head(self) -> tuple[int, bytes]:
-        """Return the number of sealed records, and the hash of the last one."""
         return self._database.run(_head)
 
     def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
-        """Return sealed records from behind place *after*, in their order."""
-        given = {"after": after, "at_most": limit}
-        rows = self._database.run(lambda c: c.execute(_SEALED, given).all())
+        params = {"after": after, "at_most": limit}
+        rows = self._database.run(lambda c: c.execute(_SEALED, params).all())
         return tuple(
             Sealed(sequence, bytes(seal), Record(id_, body))
             for sequence, seal, id_, body in rows
         )
 
     def oldest_unsealed(self) -> str | None:
-        """Return the id of the record that has waited longest for its seal."""
-        return self._database.run(lambda c: c.execute(_OLDEST).scalar())
+        return self._database.run(lambda c: c.execute(_OLDEST_UNSEALED).scalar())
 
-    def liberties(self) -> list[str]:
-        """Return what our role may do to the journal beyond what it needs."""
-        return liberties(self._database)
+    def excess_privileges(self) -> list[str]:
+        return excess_privileges(self._database)
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Keep *checkpoint*, unless there is one of the same size."""
-        keep = INSERT[self._database.dialect](audit_checkpoints)
-        # Looked for first: a trigger may see an insert that would do nothing.
-        new = keep.from_select(audit_checkpoints.c.keys(), _NEW_CHECKPOINT)
+        insert_ = INSERT[self._database.dialect](audit_checkpoints)
+        # On SQLite, a trigger rejects an insert of an existing size, even one with ON
+        # CONFLICT DO NOTHING; so the statement selects no row if the size exists.
+        new = insert_.from_select(audit_checkpoints.c.keys(), _NEW_CHECKPOINT)
         row = {
             "new_size": checkpoint.size,
             "new_note": checkpoint.note,
@@ -202,9 +190,8 @@ class AuditTables:
         self._database.write(lambda c: c.execute(new.on_conflict_do_nothing(), row))
 
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
-        """Return the checkpoints of more than *after* records, smallest first."""
-        given = {"after": after}
-        rows = self._database.run(lambda c: c.execute(_CHECKPOINTS, given).all())
+        params = {"after": after}
+        rows = self._database.run(lambda c: c.execute(_CHECKPOINTS, params).all())
         return tuple(Checkpoint(*row) for row in rows)
 
 
@@ -215,40 +202,40 @@ def _head(connection: Connection) -> tuple[int, bytes]:
 
 def _seal(connection: Connection, limit: int) -> int | None:
     """
-    Seal what is unsealed at this moment, oldest first.
+    Seal the records that are unsealed now, oldest first.
 
-    A record that was committed late finds its place behind younger ones: the chain
-    says in which order records were sealed, and they themselves when they were made.
-    On PostgreSQL the lock is a statement of its own, as in ``hold_chain``.
+    A record that was committed late is sealed after younger ones: the chain shows the
+    order of sealing, and each record its own time.  On PostgreSQL the lock is a
+    statement of its own, as in ``lock_chain``.
     """
     if connection.dialect.name == POSTGRESQL and not (
-        connection.execute(_TRY_TO_SEAL, {"lock": _SEALING}).scalar()
+        connection.execute(_TRY_TO_SEAL, {"lock": SEALING_LOCK}).scalar()
     ):
         return None
     rows = connection.execute(_UNSEALED, {"at_most": limit}).all()
-    placed = sealed(*_head(connection), [Record(*row) for row in rows])
-    if placed:
-        _put_seals(connection, placed)
-    return len(placed)
+    new = sealed(*_head(connection), [Record(*row) for row in rows])
+    if new:
+        _write_seals(connection, new)
+    return len(new)
 
 
-def _put_seals(connection: Connection, placed: Sequence[Sealed]) -> None:
+def _write_seals(connection: Connection, new: Sequence[Sealed]) -> None:
     if connection.dialect.name == POSTGRESQL:
-        done = connection.execute(
+        result = connection.execute(
             _SEAL_ALL,
             {
-                "ids": [each.record.id for each in placed],
-                "places": [each.sequence for each in placed],
-                "hashes": [each.hash for each in placed],
+                "ids": [each.record.id for each in new],
+                "places": [each.sequence for each in new],
+                "hashes": [each.hash for each in new],
             },
         )
     else:
-        done = connection.execute(
+        result = connection.execute(
             _SEAL,
             [
                 {"of_id": each.record.id, "place": each.sequence, "seal": each.hash}
-                for each in placed
+                for each in new
             ],
         )
-    if done.rowcount != len(placed):  # It would leave a gap.
-        raise StaleStateError("somebody else has sealed a record")
+    if result.rowcount != len(new):  # The chain would have a gap.
+        raise StaleStateError("another process sealed one of these records")

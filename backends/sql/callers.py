@@ -1,4 +1,4 @@
-"""Those who call, and what was rung: tokens used up, attempts and alerts counted."""
+"""Used one-time tokens, rate-limit counts and alert counts, shared by all processes."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,85 +23,71 @@ from backends.sql.statements import INSERT
 from signer.errors import StoreError
 
 
-# Rows stay for longer than anybody asks for them: a host whose clock is fast must not
-# throw away what the others still go by.
-_TOKENS_STAY = timedelta(hours=1)
-_PERIODS_STAY = 10
+# Rows are kept for longer than they are used: a host whose clock is fast must not
+# delete rows that other hosts still need.
+_KEEP_TOKENS = timedelta(hours=1)
+_KEEP_PERIODS = 10
 
-_FORGET_TOKENS = delete(used_tokens).where(
+_DELETE_TOKENS = delete(used_tokens).where(
     used_tokens.c.expires_at < bindparam("before", type_=UTCDateTime)
 )
-_FORGET_ATTEMPTS = delete(attempts).where(attempts.c.period < bindparam("before"))
+_DELETE_ATTEMPTS = delete(attempts).where(attempts.c.period < bindparam("before"))
 
 _ALERTS = select(alerts.c.name, alerts.c["count"])
 
 
 class CallerTables:
-    """What ``Callers`` and ``AlertCounters`` promise, in a statement each."""
+    """Implements ``Callers`` and ``AlertCounters``; each method is one statement."""
 
-    # When this process last threw away what is too old.
-    _tokens_forgotten: datetime | None = None
-    _attempts_forgotten: int | None = None
+    # The last time, and the last period, at which this process deleted old rows.
+    _tokens_deleted: datetime | None = None
+    _attempts_deleted: int | None = None
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def use_token(self, jti: str, expires_at: datetime, now: datetime) -> bool:
-        """
-        Say whether this is the first use of a token that works once.
-
-        It is remembered until *expires_at*; what expired before *now* is forgotten.
-        When the answer is lost, the token may be used up: nobody must believe it again.
-        """
-        self._forget_tokens(now)
-        use = _use(self._database.dialect)
-        given = {"jti": jti, "expires_at": expires_at, "now": now}
-        return self._database.write(lambda c: c.execute(use, given).all()) != []
+        self._delete_old_tokens(now)
+        use = _insert_token(self._database.dialect)
+        row = {"jti": jti, "expires_at": expires_at, "now": now}
+        return self._database.write(lambda c: c.execute(use, row).all()) != []
 
     def count(self, bucket: str, period: int, amount: int = 1) -> int:
-        """
-        Add *amount* to what *bucket* has counted in *period*; return the sum.
-
-        *period* is any number that grows with time, the same kind for all buckets;
-        what is ten older is forgotten.
-        """
-        self._forget_attempts(period)
-        add = _added(self._database.dialect, attempts)
-        given = {"bucket": bucket, "period": period, "count": amount}
-        total = self._database.write(lambda c: c.execute(add, given).scalar_one())
+        self._delete_old_attempts(period)
+        add = _add_count(self._database.dialect, attempts)
+        row = {"bucket": bucket, "period": period, "count": amount}
+        total = self._database.write(lambda c: c.execute(add, row).scalar_one())
         return int(total)
 
     def count_alert(self, name: str, at: datetime) -> None:
-        """Count one more."""
-        add = _added(self._database.dialect, alerts, "last_at")
-        given = {"name": name, "count": 1, "last_at": at}
-        self._database.write(lambda c: c.execute(add, given).scalar_one())
+        add = _add_count(self._database.dialect, alerts, "last_at")
+        row = {"name": name, "count": 1, "last_at": at}
+        self._database.write(lambda c: c.execute(add, row).scalar_one())
 
     def alert_counts(self) -> Mapping[str, int]:
-        """Return the counts by name."""
         rows = self._database.run(lambda c: c.execute(_ALERTS).all())
         return {str(name): int(count) for name, count in rows}
 
-    def _forget_tokens(self, now: datetime) -> None:
-        last = self._tokens_forgotten
-        if last is None or abs(now - last) > _TOKENS_STAY:
-            self._tokens_forgotten = now
-            self._forget(_FORGET_TOKENS, now - _TOKENS_STAY)
+    def _delete_old_tokens(self, now: datetime) -> None:
+        last = self._tokens_deleted
+        if last is None or abs(now - last) > _KEEP_TOKENS:
+            self._tokens_deleted = now
+            self._delete(_DELETE_TOKENS, now - _KEEP_TOKENS)
 
-    def _forget_attempts(self, period: int) -> None:
-        last = self._attempts_forgotten
-        if last is None or abs(period - last) >= _PERIODS_STAY:
-            self._attempts_forgotten = period
-            self._forget(_FORGET_ATTEMPTS, period - _PERIODS_STAY)
+    def _delete_old_attempts(self, period: int) -> None:
+        last = self._attempts_deleted
+        if last is None or abs(period - last) >= _KEEP_PERIODS:
+            self._attempts_deleted = period
+            self._delete(_DELETE_ATTEMPTS, period - _KEEP_PERIODS)
 
-    def _forget(self, old: Delete, before: datetime | int) -> None:
-        # Nobody came for this: where it fails, it waits for the next time.
+    def _delete(self, old: Delete, before: datetime | int) -> None:
+        # The caller did not ask for this: after a failure it is tried next time.
         with suppress(StoreError):
             self._database.write(lambda c: c.execute(old, {"before": before}).rowcount)
 
 
-def _use(dialect: str) -> ReturningInsert[Any]:
-    """Return an insert that returns a row, unless the token is used up already."""
+def _insert_token(dialect: str) -> ReturningInsert[Any]:
+    """Return an insert that returns a row, unless the token was already used."""
     insert = INSERT[dialect](used_tokens).values(
         jti=bindparam("jti"),
         expires_at=bindparam("expires_at", type_=UTCDateTime),
@@ -113,8 +99,12 @@ def _use(dialect: str) -> ReturningInsert[Any]:
     ).returning(literal_column("1", Integer))
 
 
-def _added(dialect: str, table: Table, *latest: str) -> ReturningInsert[Any]:
-    """Return an insert that adds to the row that is there, and returns the sum."""
+def _add_count(dialect: str, table: Table, *latest: str) -> ReturningInsert[Any]:
+    """
+    Return an insert that adds to the count of an existing row, and returns the sum.
+
+    The columns *latest* get the new values.
+    """
     insert = INSERT[dialect](table)
     return insert.on_conflict_do_update(
         index_elements=list(table.primary_key),

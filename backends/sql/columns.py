@@ -1,4 +1,4 @@
-"""Column types: exact on both databases, strict about what goes in."""
+"""Column types that are exact on both databases and check what they store."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,8 +11,8 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 UINT256_MAX = 2**256 - 1
 
-# Bytes decide equality and order.  A locale's rules change with the C library,
-# which silently breaks unique indexes: the ones that keep us from paying twice.
+# Texts are compared as bytes.  The order of a locale changes with the C library, which
+# silently corrupts unique indexes, and these prevent double payments.
 Plain = Text().with_variant(Text(collation="C"), "postgresql")
 
 
@@ -20,9 +20,9 @@ class Uint256(TypeDecorator[int]):
     """
     An integer from 0 to 2**256 - 1, the range of an EVM word.
 
-    ``NUMERIC(78, 0)`` on PostgreSQL.  SQLite's integers end at 2**63 - 1 and its
-    numbers become floats beyond, so there it is text of 78 digits, zero-padded:
-    the order of the texts is the order of the numbers.
+    On PostgreSQL it is ``NUMERIC(78, 0)``.  SQLite's integers end at 2**63 - 1, and
+    larger numbers become floats; there it is text of 78 zero-padded digits, which sorts
+    like the numbers.
     """
 
     impl = Numeric
@@ -41,7 +41,7 @@ class Uint256(TypeDecorator[int]):
         Return what the driver stores.
 
         Raises:
-            ValueError: *value* is no integer, or out of range.
+            ValueError: *value* is not an integer, or is out of range.
         """
         if value is None:
             return None
@@ -58,10 +58,10 @@ class Uint256(TypeDecorator[int]):
 
 class UTCDateTime(TypeDecorator[datetime]):
     """
-    A point in time, to the microsecond, in UTC.
+    A point in time in UTC, to the microsecond.
 
-    ``timestamptz`` on PostgreSQL; ISO 8601 text of fixed width on SQLite, which
-    has no type for times, so that the order of the texts is the order of time.
+    On PostgreSQL it is ``timestamptz``.  SQLite has no type for times; there it is ISO
+    8601 text of fixed width, which sorts like the times.
     """
 
     impl = DateTime
@@ -80,12 +80,12 @@ class UTCDateTime(TypeDecorator[datetime]):
         Return what the driver stores.
 
         Raises:
-            ValueError: *value* is naive: nobody knows which moment it means.
+            ValueError: *value* has no time zone.
         """
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a time without its zone")
+            raise ValueError("the time has no time zone")
         moment = value.astimezone(UTC)
         if dialect.name == "sqlite":
             return moment.isoformat(timespec="microseconds")
@@ -102,7 +102,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 class Named(TypeDecorator[StrEnum]):
-    """A member of an enumeration by its name: readable in SQL, and easy to add to."""
+    """A member of an enumeration, stored as its text value."""
 
     impl = Plain
     cache_ok = True
@@ -112,7 +112,7 @@ class Named(TypeDecorator[StrEnum]):
         self.members = members
 
     def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
-        """Return the name alone, since drivers treat enumerations specially."""
+        """Return a plain string, since drivers treat enumerations specially."""
         return None if value is None else value.value
 
     def process_result_value(
@@ -124,17 +124,17 @@ class Named(TypeDecorator[StrEnum]):
 
 class FreeText(TypeDecorator[str]):
     """
-    Text from strangers, such as the words with which a contract reverts.
+    Text from outside, such as the revert reason of a contract.
 
-    What no database can hold (NUL, surrogates) is replaced, since a refund must
-    not be stuck because of the words that explain its failure.
+    NUL and surrogates, which cannot be stored, are replaced: the text that explains a
+    failure must not prevent the failure from being recorded.
     """
 
     impl = Plain
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return the nearest text that every database can hold."""
+        """Return *value* with U+FFFD for NUL, and "?" for surrogates."""
         if value is None:
             return None
         return value.replace("\0", "\ufffd").encode(errors="replace").decode()

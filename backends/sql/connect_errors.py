@@ -1,83 +1,83 @@
 """
-Why PostgreSQL lets nobody in, and what to do about it.
+Why a connection to PostgreSQL failed, and what to do about it.
 
-libpq has no SQLSTATE for a connection that never was (``PQconnectPoll``), only words
-with the user, the host and the database in them.  They are searched for what they are
-about, and stay here.
+libpq reports no SQLSTATE for a connection that was never established
+(``PQconnectPoll``), only a message that contains the user, the host and the database.
+The message is matched here against known causes, and is never passed on.
 """
 
 import re
 
 
-_REASONS = (
+_CAUSES = (
     (
         r"password authentication failed",
-        "it does not accept user and password; correct them in DATABASE_URL",
+        "it rejected the user name or password; correct them in DATABASE_URL",
     ),
     (
         r"no password supplied",
-        "it asks for a password; DATABASE_URL has none",
+        "it requires a password; add one to DATABASE_URL",
     ),
     (
         r'role ".*" does not exist',
-        "it does not know the user; correct DATABASE_URL, or create the role",
+        "the user does not exist; correct DATABASE_URL, or create the role",
     ),
     (
         r'role ".*" is not permitted to log in',
-        "the user may not log in; ALTER ROLE ... LOGIN",
+        "the user may not log in; run ALTER ROLE ... LOGIN",
     ),
     (
         r'database ".*" does not exist',
-        "it has no such database; correct DATABASE_URL, or create it",
+        "the database does not exist; correct DATABASE_URL, or create it",
     ),
     (
         r"permission denied for database",
-        "the user may not connect to the database; GRANT CONNECT",
+        "the user may not connect to the database; run GRANT CONNECT",
     ),
     (
         r"is not currently accepting connections",
-        "it has closed the database; ALTER DATABASE ... ALLOW_CONNECTIONS true",
+        "the database accepts no connections; run ALTER DATABASE ... ALLOW_CONNECTIONS",
     ),
     (
         r"pg_hba\.conf",
-        "its pg_hba.conf keeps this host out; have it let in, or use TLS (sslmode)",
+        "its pg_hba.conf has no entry for this host; add one, or use TLS (sslmode)",
     ),
     (
         r"server does not support SSL",
-        "it has no TLS, and DATABASE_URL demands it (sslmode); switch TLS on there",
+        "it does not support TLS, which sslmode in DATABASE_URL requires; turn it on",
     ),
     (
         r"certificate",
-        "the certificates do not fit; check sslmode and sslrootcert of DATABASE_URL",
+        "a certificate was rejected; check DATABASE_URL (sslmode, sslrootcert)",
     ),
     (
         r"(translate host name|resolve host)",
-        "its host name means nothing here; correct DATABASE_URL",
+        "its host name cannot be resolved; correct DATABASE_URL",
     ),
     (
         r"(Connection refused|No such file or directory)",
-        "nobody listens there; start it, or correct host and port in DATABASE_URL",
+        "no server is listening there; start it, or correct DATABASE_URL",
     ),
     (
         r"(timeout|timed out)",
-        "it does not answer; is there a firewall between?",
+        "it does not answer; check host and port in DATABASE_URL, and firewalls",
     ),
     (
         r"(too many (clients|connections)|remaining connection slots)",
-        "it has no connection to spare; docs/how-to/database-down.md",
+        "all of its connections are in use; see docs/how-to/database-down.md",
     ),
     (
         r"the database system is",
-        "it is starting, stopping or recovering; wait for it",
+        "it is starting, stopping or recovering; wait until it is up",
     ),
     (
         r"(invalid|definition of service)",
-        "DATABASE_URL has something in it that libpq does not take",
+        "DATABASE_URL has a parameter that libpq does not accept; correct it",
     ),
 )
 
 
-def reason(said: str) -> str | None:
-    """Return what libpq *said*, in our words; None for what we have none for."""
-    found = (ours for theirs, ours in _REASONS if re.search(theirs, said))
-    return next(found, None)
+def explain_connect_error(message: str) -> str | None:
+    """Return the cause in libpq's *message*, and its cure; None if it is unknown."""
+    causes = (cause for pattern, cause in _CAUSES if re.search(pattern, message))
+    return next(causes, None)

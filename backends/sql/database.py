@@ -1,4 +1,4 @@
-"""One database: where it is, its engine in each process, its errors in our words."""
+"""One database: its URL, an engine in each process, and translated errors."""
 
 import os
 import time
@@ -11,26 +11,26 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from backends.sql.errors import in_our_words, is_busy
+from backends.sql.errors import is_busy, translate_errors
 from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
 from backends.sql.sqlite import (
     create_file,
     sqlite_engine,
     sqlite_migration_engine,
-    turns,
+    writer_queue,
 )
-from backends.sql.urls import POSTGRESQL, SQLITE, parsed
+from backends.sql.urls import SQLITE, parse_url
 
 
 T = TypeVar("T")
 
-# Some locks SQLite reports at once; the processor has better things to do.
-_PAUSE_SECONDS = 0.001
+# SQLite reports some locks at once; without a pause, the retries would use a whole CPU.
+_RETRY_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class _Here:
-    """What one process owns: its connections, and who may write next."""
+class _ProcessState:
+    """What one process owns: its connections, and the queue of its writers."""
 
     engine: Engine
     turn: Callable[[], AbstractContextManager[None]]
@@ -40,27 +40,28 @@ class Database:
     """
     One database, shared by threads, processes and hosts.
 
-    Both drivers run in autocommit.  A single statement is its own transaction,
-    which saves PostgreSQL three round trips; a longer one is begun in so many
-    words.  The URL is a secret: it is in no ``repr`` and in no error.
+    Both drivers run in autocommit mode.  A single statement is its own transaction,
+    which saves three round trips on PostgreSQL; longer transactions start with an
+    explicit ``BEGIN``.  The URL is a secret: no ``repr`` and no error contains it.
     """
 
     def __init__(self, url: str, *, pool_size: int, timeout: float) -> None:
         """
-        Remember *url*, and open nothing.
+        Remember *url*; open nothing.
 
         Raises:
             ConfigurationError: ``database-misconfigured``.
         """
-        self._url = parsed(url)
+        self._url = parse_url(url)
         self._pool_size = pool_size
         self._timeout = timeout
-        # Keyed by process, so that a fork finds nothing and opens its own.  What it
-        # inherited stays here, unused: closing that would end the parent's session.
-        self._processes: dict[int, _Here] = {}
+        # Keyed by process id, so that a forked process opens its own connections.  The
+        # inherited ones stay here, unused: to close them would end the parent's
+        # sessions.
+        self._processes: dict[int, _ProcessState] = {}
 
     def __repr__(self) -> str:
-        """Say no more than the kind of database."""
+        """Show the kind of database and no part of the URL."""
         return f"Database({self.dialect!r})"
 
     @property
@@ -69,91 +70,93 @@ class Database:
         return self._url.get_backend_name()
 
     @property
-    def is_missing(self) -> bool:
-        """Whether nobody made SQLite's file yet."""
-        return self.dialect == SQLITE and not self._path.exists()
+    def path(self) -> Path | None:
+        """SQLite's file; None for PostgreSQL."""
+        return Path(self._url.database or "") if self.dialect == SQLITE else None
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """
         Return what *work* returns; each of its statements is a transaction.
 
         Raises:
-            StoreError: Or one of its children, never a driver's error.
+            StoreError: Or one of its children, never an error of the driver.
         """
-        here = self._here()
+        state = self._process()
 
         def attempt() -> T:
-            with here.engine.connect() as connection:
+            with state.engine.connect() as connection:
                 return work(connection)
 
-        return self._patiently(attempt)
+        return self._retry_while_busy(attempt)
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """
         Return what *work* returns, in one transaction.
 
-        On SQLite it holds the write lock from the start (``BEGIN IMMEDIATE``): one
-        that begins by reading can be refused the lock later, however long it waits.
+        On SQLite it takes the write lock at the start (``BEGIN IMMEDIATE``).  A
+        transaction that starts by reading can be refused the lock later, however long
+        it waits.
 
         Raises:
-            StoreError: Or one of its children, never a driver's error.
+            StoreError: Or one of its children, never an error of the driver.
         """
-        here = self._here()
+        state = self._process()
         begin = "BEGIN IMMEDIATE" if self.dialect == SQLITE else "BEGIN"
 
         def attempt() -> T:
-            with here.engine.connect() as connection, connection.begin():
+            with state.engine.connect() as connection, connection.begin():
                 connection.exec_driver_sql(begin)
                 return work(connection)
 
-        with here.turn():
-            return self._patiently(attempt)
+        with state.turn():
+            return self._retry_while_busy(attempt)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """
-        Return what *work* returns, whose only statement changes something.
+        Return what *work* returns, which executes one writing statement.
 
-        On SQLite it waits for its turn; PostgreSQL is spared two round trips.
+        On SQLite the writer waits in the queue; PostgreSQL saves two round trips.
 
         Raises:
-            StoreError: Or one of its children, never a driver's error.
+            StoreError: Or one of its children, never an error of the driver.
         """
         return self.transaction(work) if self.dialect == SQLITE else self.run(work)
 
-    def migration(
-        self, work: Callable[[Connection], object], *, timeout: float
-    ) -> None:
+    def migration(self, work: Callable[[Connection], T], *, timeout: float) -> T:
         """
-        Run *work* on a connection of its own; SQLite's file is made if need be.
+        Return what *work* returns, on a connection that may rebuild tables.
+
+        SQLite's file is created if it is missing.
 
         Raises:
-            StoreError: Or one of its children, never a driver's error.
+            StoreError: Or one of its children, never an error of the driver.
         """
-        if self.dialect == SQLITE:
-            create_file(self._path)
-            engine = sqlite_migration_engine(self._path, timeout=timeout)
+        if self.path is not None:
+            create_file(self.path)
+            engine = sqlite_migration_engine(self.path, timeout=timeout)
         else:
             engine = postgresql_migration_engine(self._url, timeout=timeout)
 
-        def attempt() -> None:
+        def attempt() -> T:
             with engine.connect() as connection, connection.begin():
-                work(connection)
+                return work(connection)
 
-        in_our_words(attempt)
+        return translate_errors(attempt)
 
     def close(self) -> None:
         """Close the connections of this process; the next use opens new ones."""
-        here = self._processes.pop(os.getpid(), None)
-        if here is not None:
-            here.engine.dispose()
+        state = self._processes.pop(os.getpid(), None)
+        if state is not None:
+            state.engine.dispose()
 
-    def _patiently(self, attempt: Callable[[], T]) -> T:
+    def _retry_while_busy(self, attempt: Callable[[], T]) -> T:
         """
-        Return what *attempt* returns; begin anew while SQLite is busy.
+        Return what *attempt* returns; repeat it while SQLite is busy.
 
-        SQLite lets one process write and the others poll, and polls ever more
-        slowly, so that under load who waits longest waits for ever.  Its own wait is
-        therefore short, and starts again.  A busy transaction was rolled back.
+        SQLite lets one process write while the others poll, and polls ever more slowly,
+        so under load the process that has waited longest may never succeed.  Its own
+        wait is therefore short and is restarted here.  A busy transaction was rolled
+        back.
         """
         deadline = time.monotonic() + self._timeout
 
@@ -164,27 +167,23 @@ class Database:
                 except OperationalError as e:
                     if not is_busy(e) or time.monotonic() > deadline:
                         raise
-                time.sleep(_PAUSE_SECONDS)
+                time.sleep(_RETRY_SECONDS)
 
-        return in_our_words(attempts)
+        return translate_errors(attempts)
 
-    @property
-    def _path(self) -> Path:
-        return Path(self._url.database or "")
-
-    def _here(self) -> _Here:
+    def _process(self) -> _ProcessState:
         pid = os.getpid()
-        found = self._processes.get(pid)
-        # Of two threads that arrive at once, one throws an unused engine away.
-        return found or self._processes.setdefault(pid, self._open())
+        state = self._processes.get(pid)
+        # If two threads get here together, one of the two unused engines is dropped.
+        return state or self._processes.setdefault(pid, self._open())
 
-    def _open(self) -> _Here:
-        if self.dialect == POSTGRESQL:
+    def _open(self) -> _ProcessState:
+        if self.path is None:
             engine = postgresql_engine(
                 self._url, pool_size=self._pool_size, timeout=self._timeout
             )
-            return _Here(engine, nullcontext)
+            return _ProcessState(engine, nullcontext)
         engine = sqlite_engine(
-            self._path, pool_size=self._pool_size, timeout=self._timeout
+            self.path, pool_size=self._pool_size, timeout=self._timeout
         )
-        return _Here(engine, turns(self._timeout))
+        return _ProcessState(engine, writer_queue(self._timeout))

@@ -1,4 +1,4 @@
-"""Database errors in our words: the class says whether to retry, and nothing leaks."""
+"""Translates database errors into ours, which say whether to retry and leak nothing."""
 
 import sqlite3
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from backends.sql.connect_errors import reason
+from backends.sql.connect_errors import explain_connect_error
 from signer.errors import StaleStateError, StoreError, StoreUnavailableError
 
 
@@ -22,23 +22,24 @@ T = TypeVar("T")
 
 UPGRADE = "run `hotwallet db upgrade`"
 
-# PostgreSQL, appendix A: connection, transaction rollback, resources, operator
-# intervention, system error; then a lock not granted and a server that only reads.
-_PASSING = ("08", "40", "53", "57", "58", "55P03", "25006")
-_NO_TABLE = "42P01"
-_UNIQUE = "23505"
-_MAY_NOT = "42501"
+# SQLSTATE classes (PostgreSQL's manual, appendix A): connection exception, transaction
+# rollback, insufficient resources, operator intervention, system error; then the codes
+# lock_not_available and read_only_sql_transaction.
+_TRANSIENT = ("08", "40", "53", "57", "58", "55P03", "25006")
+_UNDEFINED_TABLE = "42P01"
+_UNIQUE_VIOLATION = "23505"
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 _GRANTS = (
-    "`hotwallet db upgrade` is for the owner of the tables, and docker/grants.sql gives"
-    " the service what it needs"
+    "run `hotwallet db upgrade` as the owner of the tables, and docker/grants.sql to"
+    " grant the service's role what it needs"
 )
 
-_PASSING_SQLITE = frozenset(
+_TRANSIENT_SQLITE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,  # Until somebody restores the file.
+        sqlite3.SQLITE_CORRUPT,  # Until an operator restores the file.
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_INTERRUPT,
         sqlite3.SQLITE_IOERR,
@@ -50,35 +51,36 @@ _PASSING_SQLITE = frozenset(
 )
 
 
-def in_our_words(work: Callable[[], T]) -> T:
+def translate_errors(work: Callable[[], T]) -> T:
     """
-    Return what *work* returns, with our errors for the database's.
+    Return what *work* returns; raise a ``StoreError`` for an error of the database.
 
-    They are raised outside of the handler: even ``__context__`` holds nothing.
+    It is raised outside the handler, so that ``__context__`` does not hold the
+    original, whose message may have secrets.
     """
     try:
         return work()
     except SQLAlchemyError as e:
-        error = _translated(e)
+        error = _translate(e)
     except (OverflowError, UnicodeError):
-        error = StoreError("a value does not fit into its column")
+        error = StoreError("a value is out of range for its column")
     raise error
 
 
 def is_busy(error: DBAPIError) -> bool:
-    """Say whether SQLite gave up because another connection holds a lock."""
+    """Return whether SQLite gave up because another connection holds a lock."""
     return _primary_code(error.orig) == sqlite3.SQLITE_BUSY
 
 
-def _translated(error: SQLAlchemyError) -> StoreError:
+def _translate(error: SQLAlchemyError) -> StoreError:
     """
-    Return our error for the database's.
+    Return our error for an error of the database.
 
-    Only class names and error codes go over, which say what a search needs.
-    Messages stay behind: they hold addresses of servers, user names and values.
+    It has the original's class name and error code, which are enough to search for,
+    and never its message, which can have server addresses, user names and values.
     """
     if isinstance(error, PoolTimeoutError):
-        return StoreUnavailableError("every connection to the database is busy")
+        return StoreUnavailableError("every connection of the pool is in use")
     if not isinstance(error, DBAPIError) or error.orig is None:
         return StoreError(f"the statement was not sent ({_inner_name(error)})")
     code = _code(error.orig)
@@ -86,14 +88,17 @@ def _translated(error: SQLAlchemyError) -> StoreError:
         f"{type(error.orig).__name__}, {code}" if code else type(error.orig).__name__
     )
     if isinstance(error, IntegrityError):
-        return _refused(error.orig, code, label)
-    if (lack := _lack(error.orig, code)) is not None:
-        return StoreError(f"the database {lack} ({label})")
-    why = reason(str(error.orig)) if code is None else None
-    if why or error.connection_invalidated or _is_passing(error, code):
-        told = f"lets nobody in: {why}" if why else f"did not do its work ({label})"
-        return StoreUnavailableError(f"the database {told}")
-    return StoreError(f"the database refused ({label})")
+        return _constraint_error(error.orig, code, label)
+    if (setup := _missing_setup(error.orig, code)) is not None:
+        return StoreError(f"{setup} ({label})")
+    reason = explain_connect_error(str(error.orig)) if code is None else None
+    if reason is not None:
+        message = f"cannot connect to the database: {reason}"
+    elif error.connection_invalidated or _is_transient(error, code):
+        message = f"the database is unavailable ({label})"
+    else:
+        return StoreError(f"the database refused the statement ({label})")
+    return StoreUnavailableError(message)
 
 
 def _inner_name(error: SQLAlchemyError) -> str:
@@ -107,48 +112,48 @@ def _code(orig: BaseException) -> str | None:
     return code if isinstance(code, str) else None
 
 
-def _refused(orig: BaseException, code: str | None, label: str) -> StoreError:
+def _constraint_error(orig: BaseException, code: str | None, label: str) -> StoreError:
     """
-    Return the error for a broken constraint.
+    Return the error for a violated constraint.
 
-    Unique pairs and triples are races that somebody else won.  A primary key,
-    a foreign key or a check that does not hold is a defect of ours.
+    A unique constraint (``uq_...``) is violated when another process was first.  A
+    primary key, foreign key or check constraint is violated by a defect of ours.
     """
     name = getattr(getattr(orig, "diag", None), "constraint_name", None)
     if code == "SQLITE_CONSTRAINT_UNIQUE" or (
-        code == _UNIQUE and str(name).startswith("uq_")
+        code == _UNIQUE_VIOLATION and str(name).startswith("uq_")
     ):
-        return StaleStateError("somebody else recorded this first")
-    return StoreError(f"a constraint does not hold ({label})")
+        return StaleStateError("another process recorded this first")
+    return StoreError(f"a constraint is violated ({label})")
 
 
-def _lack(orig: BaseException, code: str | None) -> str | None:
-    """Return what the owner has not done yet, and the cure; None if it is not that."""
+def _missing_setup(orig: BaseException, code: str | None) -> str | None:
+    """Return which step of the installation is missing, or None if it is not that."""
     if _is_missing_table(orig, code):
-        return f"has no tables: {UPGRADE}"
-    if code == _MAY_NOT:
-        return f"does not let this role do it: {_GRANTS}"
+        return f"the database has no tables: {UPGRADE}"
+    if code == _INSUFFICIENT_PRIVILEGE:
+        return f"the database role lacks a privilege: {_GRANTS}"
     return None
 
 
 def _is_missing_table(orig: BaseException, code: str | None) -> bool:
-    # SQLite has no code of its own for this, and names no value in this message.
-    return code == _NO_TABLE or (
+    # SQLite has no error code for this; the message has no value in it.
+    return code == _UNDEFINED_TABLE or (
         code == "SQLITE_ERROR" and str(orig).startswith("no such table")
     )
 
 
-def _is_passing(error: DBAPIError, code: str | None) -> bool:
+def _is_transient(error: DBAPIError, code: str | None) -> bool:
     primary = _primary_code(error.orig)
     if primary is not None:
-        return primary in _PASSING_SQLITE
+        return primary in _TRANSIENT_SQLITE
     if code is not None:
-        return code.startswith(_PASSING)
-    # Without a SQLSTATE the server never spoke: no connection, or a lost one.
+        return code.startswith(_TRANSIENT)
+    # No SQLSTATE: the server sent no answer; there is no connection, or it was lost.
     return isinstance(error, (OperationalError, InterfaceError))
 
 
 def _primary_code(orig: BaseException | None) -> int | None:
-    """Return SQLite's error code without what extends it."""
+    """Return SQLite's primary error code, without the bits of the extended code."""
     code = getattr(orig, "sqlite_errorcode", None)
     return code & 0xFF if isinstance(code, int) else None

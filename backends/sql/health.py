@@ -1,4 +1,4 @@
-"""Whether the database answers, keeps what it says it keeps, and has our schema."""
+"""Whether the database answers, commits durably, and has the schema of this program."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,13 @@ from backends.sql.urls import POSTGRESQL, SQLITE
 from signer.errors import StoreError, StoreUnavailableError
 
 
-NEWER = "the database was upgraded by a newer release of hotwallet"
+NEWER = (
+    "the database was upgraded by a newer release of hotwallet: run that release, or"
+    " restore a backup"
+)
 
-# Revision, whether it only reads (a standby), whether commits may be lost.
-_QUESTIONS = {
+# Revision; whether the server is read-only (a standby); whether commits may be lost.
+_QUERIES = {
     SQLITE: text("SELECT version_num, 0, 0 FROM alembic_version"),
     POSTGRESQL: text(
         "SELECT version_num,"
@@ -27,21 +30,28 @@ _QUESTIONS = {
 
 def require_health(database: Database) -> None:
     """
-    Require that the database may be used, by one question to it.
+    Require that the database is usable, by one query.
 
     Raises:
-        StoreUnavailableError: It does not answer, or only reads at the moment.
-        StoreError: The schema is another one, or commits are not durable.
+        StoreUnavailableError: It does not answer, or is read-only now.
+        StoreError: Its schema is not the one that this program needs, or it
+            acknowledges commits before they are durable.
     """
-    if database.is_missing:
-        raise StoreError(f"there is no database yet: {UPGRADE}")
-    question = _QUESTIONS[database.dialect]
-    rows = database.run(lambda c: c.execute(question).all())
+    if database.path is not None and not database.path.exists():
+        raise StoreError(
+            "the SQLite file of DATABASE_URL does not exist: correct the path, or"
+            " create a new ledger with `hotwallet db upgrade --create`"
+        )
+    query = _QUERIES[database.dialect]
+    rows = database.run(lambda c: c.execute(query).all())
     _require_head([revision for revision, _, _ in rows])
-    if any(only_reads for _, only_reads, _ in rows):
-        raise StoreUnavailableError("the database only reads at the moment")
-    if any(forgets for _, _, forgets in rows):
-        raise StoreError("the database must have synchronous_commit on")
+    if any(is_read_only for _, is_read_only, _ in rows):
+        raise StoreUnavailableError("the database is read-only at the moment")
+    if any(may_lose for _, _, may_lose in rows):
+        raise StoreError(
+            "synchronous_commit is off, so PostgreSQL may lose acknowledged commits:"
+            " turn it on"
+        )
 
 
 def _require_head(revisions: Sequence[str]) -> None:
@@ -49,4 +59,6 @@ def _require_head(revisions: Sequence[str]) -> None:
         return
     if any(revision > HEAD for revision in revisions):
         raise StoreError(NEWER)
-    raise StoreError(f"the database is not upgraded to {HEAD}: {UPGRADE}")
+    raise StoreError(
+        f"the schema of the database is older than revision {HEAD}: {UPGRADE}"
+    )

@@ -1,4 +1,4 @@
-"""How one row of the key ring is read and changed, as a part of a transaction."""
+"""Reads and changes single rows of the key ring, inside a transaction."""
 
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -11,7 +11,7 @@ from signer.errors import ConflictError, RotationInProgressError, StaleStateErro
 from signer.model.key import ROTATION_HOLD, Key
 
 
-_CHANGING = (
+_MUTABLE = (
     "key_id",
     "state",
     "updated_at",
@@ -34,83 +34,88 @@ _BY_ID = select(keys).where(
 
 _NEW = insert(keys)
 
-_CHANGE = (
+_UPDATE = (
     update(keys)
     .where(
         keys.c.address == bindparam("of_address"),
         keys.c.version == bindparam("before"),
     )
     .values(
-        {name: bindparam(f"new_{name}", type_=keys.c[name].type) for name in _CHANGING}
+        {name: bindparam(f"new_{name}", type_=keys.c[name].type) for name in _MUTABLE}
     )
 )
 
 
-def one(connection: Connection, wanted: Select[Any], **given: str) -> Key | None:
-    """Return the one key that is *wanted*, if there is one."""
-    row = connection.execute(wanted, given).one_or_none()
+def find_key(connection: Connection, query: Select[Any], **values: str) -> Key | None:
+    """Return the only key that *query* selects, or None."""
+    row = connection.execute(query, values).one_or_none()
     return None if row is None else Key(*row)
 
 
-def pending_key(connection: Connection, now: datetime) -> Key | None:
+def find_released_pending(connection: Connection, now: datetime) -> Key | None:
     """
-    Return the pending key, if there is one, which nobody holds any more.
+    Return the pending key, whose hold must have expired, or None.
 
     Raises:
-        RotationInProgressError: Somebody does.
+        RotationInProgressError: The hold on the pending key has not expired.
     """
-    pending = one(connection, _PENDING)
+    pending = find_key(connection, _PENDING)
     if pending is not None and _is_held(pending, now):
-        raise RotationInProgressError("another rotation is under way")
+        raise RotationInProgressError("another rotation is in progress")
     return pending
 
 
-def named(connection: Connection, backend: str, key_id: str) -> Key | None:
-    """Return the key that is pinned to *key_id*, if there is one."""
-    return one(connection, _BY_ID, of_backend=backend, of_key=key_id)
+def find_by_id(connection: Connection, backend: str, key_id: str) -> Key | None:
+    """Return the key that is pinned to *key_id*, or None."""
+    return find_key(connection, _BY_ID, of_backend=backend, of_key=key_id)
 
 
-def known(connection: Connection, key: Key) -> Key | None:
+def find_same(connection: Connection, key: Key) -> Key | None:
     """
-    Return the row of *key*, if there is one.
+    Return the stored row of *key*, or None.
 
     Raises:
-        ConflictError: Its id belongs to another address, or the other way round.
+        ConflictError: Another key of the ring has its id or its address.
     """
-    found = one(connection, _BY_ADDRESS, of_address=key.address)
-    if found != named(connection, key.backend, key.key_id):
-        raise ConflictError(
-            "the ring knows this key's id, or its address, of another key"
-        )
-    return found
+    stored = find_key(connection, _BY_ADDRESS, of_address=key.address)
+    if stored != find_by_id(connection, key.backend, key.key_id):
+        raise ConflictError("another key of the ring has this key's id or address")
+    return stored
 
 
-def put(connection: Connection, before: Key | None, key: Key, **changes: Any) -> Key:
-    """Insert *key*, or change the row that it has already; *changes* are on top."""
+def upsert_key(
+    connection: Connection, before: Key | None, key: Key, **changes: Any
+) -> Key:
+    """
+    Insert *key* with *changes*, or apply *changes* to its stored row *before*.
+
+    Returns:
+        The row as it is now.
+    """
     if before is None:
-        added = replace(key, **changes)
-        connection.execute(_NEW, asdict(added))
-        return added
-    asked = {"requested_by": key.requested_by, "blocked_by": None, **changes}
-    return change(connection, before, key.updated_at, **asked)
+        new = replace(key, **changes)
+        connection.execute(_NEW, asdict(new))
+        return new
+    reset = {"requested_by": key.requested_by, "blocked_by": None}
+    return update_key(connection, before, key.updated_at, **{**reset, **changes})
 
 
-def change(connection: Connection, key: Key, at: datetime, **changes: Any) -> Key:
+def update_key(connection: Connection, key: Key, at: datetime, **changes: Any) -> Key:
     """
-    Make *changes* to the row of *key*, and return it as it stands then.
+    Apply *changes* to the row of *key*, and return the row as it is now.
 
     Raises:
         StaleStateError: The stored version is not that of *key*.
     """
     after = replace(key, **changes, updated_at=at, version=key.version + 1)
-    given = {f"new_{name}": getattr(after, name) for name in _CHANGING}
+    values = {f"new_{name}": getattr(after, name) for name in _MUTABLE}
     of_key = {"of_address": key.address, "before": key.version}
-    if connection.execute(_CHANGE, {**given, **of_key}).rowcount != 1:
-        raise StaleStateError("the key has changed")
+    if connection.execute(_UPDATE, {**values, **of_key}).rowcount != 1:
+        raise StaleStateError("the key was changed meanwhile")
     return after
 
 
 def _is_held(pending: Key, now: datetime) -> bool:
     until = pending.held_until
-    # Far ahead it was dated by a clock that was wrong.
+    # A hold that ends further in the future was written by a host with a wrong clock.
     return until is not None and now < until <= now + 2 * ROTATION_HOLD

@@ -1,4 +1,4 @@
-"""The key ring's rows: which key signs, and what the others did."""
+"""The key ring: its rows, and what a change of the active key does to refunds."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -15,18 +15,18 @@ from sqlalchemy import (
     update,
 )
 
-from backends.sql.advisory_locks import hold_keys
+from backends.sql.advisory_locks import lock_keys
 from backends.sql.audit import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database
 from backends.sql.key_rows import (
     ACTIVE,
-    change,
-    known,
-    named,
-    one,
-    pending_key,
-    put,
+    find_by_id,
+    find_key,
+    find_released_pending,
+    find_same,
+    update_key,
+    upsert_key,
 )
 from backends.sql.schema import (
     IS_OPEN,
@@ -65,7 +65,7 @@ _IDLE = (
 )
 
 
-_REQUEUED = (
+_REQUEUE = (
     update(refunds)
     .where(
         refunds.c.sender == bindparam("of_address"),
@@ -89,8 +89,9 @@ _REQUEUED = (
     .returning(refunds.c.id, refunds.c.version)
 )
 
-# Its next look at the chain, which may know more than we do, must come first.
-_UNKNOWN = (
+# The next reconciliation with the chain, which may have transactions that the ledger
+# lost, must precede the next nonce.
+_PAUSE_WALLETS = (
     update(wallets)
     .where(wallets.c.sender == bindparam("of_address"))
     .values(
@@ -100,7 +101,7 @@ _UNKNOWN = (
     )
 )
 
-# A sweep that was signed may be mined yet, and no other refund pays the ring.
+# A signed sweep may still be mined; no other refund pays a key of the ring.
 _PAYS_IT = (
     (refunds.c.client == SWEEPER)
     & (refunds.c.recipient == bindparam("of_address"))
@@ -119,60 +120,44 @@ _STRANDED = (
 
 
 class KeyTables:
-    """The methods of ``KeyStore``."""
+    """Implements ``signer.ports.KeyStore``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def keys(self) -> Sequence[Key]:
-        """Return every key: the latest epoch first, then those that never served."""
         rows = self._database.run(lambda c: c.execute(_ALL).all())
         return tuple(Key(*row) for row in rows)
 
     def active_key(self) -> Key | None:
-        """Return the key that signs; None before the first one was enrolled."""
-        return self._database.run(lambda c: one(c, ACTIVE))
+        return self._database.run(lambda c: find_key(c, ACTIVE))
 
     def enrol(self, key: Key) -> Key:
-        """
-        Make *key* the active one, unless there is an active key.
-
-        Returns:
-            The active key, whoever enrolled it.
-        """
-
         def work(connection: Connection) -> Key:
-            hold_keys(connection, shared=False)
-            active = one(connection, ACTIVE)
+            lock_keys(connection, shared=False)
+            active = find_key(connection, ACTIVE)
             if active is not None:
                 return active
-            before = known(connection, key)
+            before = find_same(connection, key)
             epoch = connection.execute(_NEXT_EPOCH).scalar_one()
-            return put(connection, before, key, state=KeyState.ACTIVE, epoch=epoch)
+            return upsert_key(
+                connection, before, key, state=KeyState.ACTIVE, epoch=epoch
+            )
 
         return self._database.transaction(work)
 
     def begin_rotation(self, key: Key, now: datetime) -> Key:
-        """
-        Make *key* the pending one, or take up its rotation again.
-
-        A pending key whose hold is over is not in the way; another one becomes what it
-        was before.
-
-        Raises:
-            RotationInProgressError: Somebody holds the pending key.
-            StaleStateError: *key* is the active one, or blocked.
-        """
-
         def work(connection: Connection) -> Key:
-            hold_keys(connection, shared=False)
-            pending = pending_key(connection, now)
+            lock_keys(connection, shared=False)
+            pending = find_released_pending(connection, now)
             if pending is not None and pending.address != key.address:
-                change(connection, pending, now, **_ended(pending, "abandoned"))
-            before = known(connection, key)
+                update_key(
+                    connection, pending, now, **_end_rotation(pending, "abandoned")
+                )
+            before = find_same(connection, key)
             if before is not None and before.state in _FIXED:
                 raise StaleStateError(f"the key is {before.state}")
-            return put(
+            return upsert_key(
                 connection,
                 before,
                 key,
@@ -183,24 +168,12 @@ class KeyTables:
         return self._database.transaction(work)
 
     def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
-        """
-        Keep a pending *key* pending, and let go of it; *blocked_by* says why.
-
-        Raises:
-            StaleStateError: The stored version is not that of *key*.
-        """
         waiting = {"held_until": None, "blocked_by": blocked_by}
-        return self._database.transaction(lambda c: change(c, key, at, **waiting))
+        return self._database.transaction(lambda c: update_key(c, key, at, **waiting))
 
     def reject(self, key: Key, reason: str, at: datetime) -> Key:
-        """
-        End the rotation to a pending *key*: rejected, or draining as it was before.
-
-        Raises:
-            StaleStateError: The stored version is not that of *key*.
-        """
         return self._database.transaction(
-            lambda c: change(c, key, at, **_ended(key, reason))
+            lambda c: update_key(c, key, at, **_end_rotation(key, reason))
         )
 
     def activate(
@@ -212,32 +185,19 @@ class KeyTables:
         replacing: Key | None,
         block: bool = False,
     ) -> Key:
-        """
-        Make a pending *key* the active one, and *replacing* draining or blocked.
-
-        *replacing* is the active key as it was seen, or None if there was none.  Once
-        this returns, no reservation with it is under way either.  With *block*, refunds
-        that it has a nonce for and never signed are queued again, and its wallets are
-        paused, until somebody has looked what their chains know of it.  *record* is
-        written with it.
-
-        Raises:
-            KeyRotatedError: *replacing*, with its epoch, is no more the active key.
-            StaleStateError: The stored version is not that of *key*.
-        """
         old_state = KeyState.BLOCKED if block else KeyState.DRAINING
 
         def work(connection: Connection) -> Key:
-            hold_keys(connection, shared=False)
-            active = one(connection, ACTIVE)
-            if _reign(active) != _reign(replacing):
-                raise KeyRotatedError("another key is the active one by now")
+            lock_keys(connection, shared=False)
+            active = find_key(connection, ACTIVE)
+            if _activation(active) != _activation(replacing):
+                raise KeyRotatedError("another key is active now")
             if active is not None:
-                change(connection, active, at, state=old_state)
+                update_key(connection, active, at, state=old_state)
             if active is not None and block:
-                _give_up(connection, active.address, at)
+                _revoke(connection, active.address, at)
             epoch = connection.execute(_NEXT_EPOCH).scalar_one()
-            changed = change(
+            changed = update_key(
                 connection,
                 key,
                 at,
@@ -252,91 +212,55 @@ class KeyTables:
         return self._database.transaction(work)
 
     def block(self, key: Key, at: datetime, record: Record) -> Key:
-        """
-        Give up a former *key* as compromised: it signs nothing any more.
-
-        That ends a rotation back to it.  Refunds that it never signed are queued again,
-        as ``activate`` does it.
-
-        Raises:
-            RotationInProgressError: It is pending, and somebody holds it.
-            StaleStateError: The stored version is not that of *key*, or it is no former
-                one.
-        """
         if not key.is_former:
             raise StaleStateError(f"the key is {key.state}")
         ended = {"state": KeyState.BLOCKED, "held_until": None, "blocked_by": None}
 
         def work(connection: Connection) -> Key:
-            hold_keys(connection, shared=False)
+            lock_keys(connection, shared=False)
             if key.state is KeyState.PENDING:
-                pending_key(connection, at)
-            changed = change(connection, key, at, **ended)
-            _give_up(connection, key.address, at)
+                find_released_pending(connection, at)
+            changed = update_key(connection, key, at, **ended)
+            _revoke(connection, key.address, at)
             write(connection, record)
             return changed
 
         return self._database.transaction(work)
 
     def relocate(self, key: Key, key_id: str, at: datetime, record: Record) -> Key:
-        """
-        Pin *key*, which may sign, to another place: *key_id*.  All else stays.
-
-        Once this returns, no intent to sign in the old place becomes durable any more.
-        *record* is written with it.
-
-        Raises:
-            RotationInProgressError: Somebody holds the pending key.
-            ConflictError: *key_id* is another key's of the ring.
-            StaleStateError: The stored version is not that of *key*, or it may sign
-                nothing.
-        """
         if key.state not in SIGNING:
             raise StaleStateError(f"the key is {key.state}")
 
         def work(connection: Connection) -> Key:
-            hold_keys(connection, shared=False)
-            pending_key(connection, at)
-            if named(connection, key.backend, key_id) is not None:
-                raise ConflictError("the ring has a key in this place already")
-            changed = change(connection, key, at, key_id=key_id)
+            lock_keys(connection, shared=False)
+            find_released_pending(connection, at)
+            if find_by_id(connection, key.backend, key_id) is not None:
+                raise ConflictError("a key of the ring already has this key id")
+            changed = update_key(connection, key, at, key_id=key_id)
             write(connection, record)
             return changed
 
         return self._database.transaction(work)
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:
-        """
-        Return the ids of open refunds with nonces of *address*, oldest first.
-
-        And of signed sweeps that pay it.
-        """
-        given = {"of_address": address, "at_most": limit}
-        rows = self._database.run(lambda c: c.execute(_STRANDED, given).all())
+        params = {"of_address": address, "at_most": limit}
+        rows = self._database.run(lambda c: c.execute(_STRANDED, params).all())
         return tuple(id_ for (id_,) in rows)
 
     def retire(
         self, settled: Sequence[str], at: datetime, draft: Callable[[Key], Record]
     ) -> Sequence[tuple[Key, Record]]:
-        """
-        Retire the draining keys that no open refund has, and no paused wallet.
-
-        Only those with an address in *settled*.
-
-        Returns:
-            Each with the record that *draft* made of it, and that was written with it.
-        """
-        given = {"settled": list(settled)}
+        params = {"settled": list(settled)}
         if not settled:
             return ()
-        if not self._database.run(lambda c: c.execute(_IDLE, given).all()):
+        if not self._database.run(lambda c: c.execute(_IDLE, params).all()):
             return ()
 
         def work(connection: Connection) -> Sequence[tuple[Key, Record]]:
-            hold_keys(connection, shared=False)
+            lock_keys(connection, shared=False)
             retired = []
-            for row in connection.execute(_IDLE, given).all():
-                key = change(connection, Key(*row), at, state=KeyState.RETIRED)
+            for row in connection.execute(_IDLE, params).all():
+                key = update_key(connection, Key(*row), at, state=KeyState.RETIRED)
                 retired.append((key, draft(key)))
                 write(connection, retired[-1][1])
             return retired
@@ -344,13 +268,13 @@ class KeyTables:
         return self._database.transaction(work)
 
 
-def _give_up(connection: Connection, address: str, at: datetime) -> None:
-    # Whoever is signing one of them at this moment finds its version gone, and the
-    # bytes that nobody recorded go nowhere.  A ledger from a backup may have forgotten
-    # bytes that went out, though: so nobody is paid before the chain was looked at.
-    given = {"of_address": address, "at": at}
-    requeued = connection.execute(_REQUEUED, given).all()
-    connection.execute(_UNKNOWN, given)
+def _revoke(connection: Connection, address: str, at: datetime) -> None:
+    # A process that is signing one of these refunds now fails on its version, and does
+    # not send the unrecorded bytes.  A ledger restored from a backup may have lost
+    # bytes that were sent, so the wallets are paused until they are reconciled.
+    values = {"of_address": address, "at": at}
+    requeued = connection.execute(_REQUEUE, values).all()
+    connection.execute(_PAUSE_WALLETS, values)
     moves = [
         {"refund_id": id_, "version": version, "status": Status.QUEUED, "at": at}
         for id_, version in requeued
@@ -359,11 +283,11 @@ def _give_up(connection: Connection, address: str, at: datetime) -> None:
         connection.execute(insert(refund_moves), moves)
 
 
-def _reign(key: Key | None) -> tuple[str, int | None] | None:
-    # Wherever the key is meanwhile: who relocated it did not rotate.
+def _activation(key: Key | None) -> tuple[str, int | None] | None:
+    # Without the key id: a failover to a replica is not a rotation.
     return None if key is None else (key.address, key.epoch)
 
 
-def _ended(key: Key, reason: str) -> dict[str, Any]:
+def _end_rotation(key: Key, reason: str) -> dict[str, Any]:
     state = KeyState.REJECTED if key.epoch is None else KeyState.DRAINING
     return {"state": state, "held_until": None, "blocked_by": reason}

@@ -1,37 +1,90 @@
-"""Bring a database to this program's schema."""
+"""Bring a database to the schema of this program, and report what was done."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
 from backends.sql.database import Database
 from backends.sql.health import NEWER
+from backends.sql.schema import HEAD
 from backends.sql.urls import SQLITE
 from signer.errors import StoreError
 
 
-PATIENCE_SECONDS = 60.0
-"""How long one migration waits for another, or for the statements under way."""
+LOCK_TIMEOUT_SECONDS = 60.0
+"""How long a migration waits for another one, or for statements in progress."""
 
-_LOCK = 0x686F7477616C6C65  # "hotwalle"; every program of ours takes the same.
+_LOCK = 0x686F7477616C6C65  # "hotwalle"; every hotwallet program uses this number.
 
 
-def migrate(database: Database) -> None:
+@dataclass(frozen=True, slots=True)
+class SchemaUpgrade:
     """
-    Bring an empty or older database to this program's schema, or do nothing.
+    What ``migrate`` did.
 
-    All of it is one transaction under one lock: whoever comes second finds the
-    work done, and whoever is killed leaves nothing half done.
+    ``path`` is the SQLite file, or None for PostgreSQL, whose URL is a secret.
+    ``before`` is the schema revision found, or None if the database had no tables.
+    """
+
+    path: Path | None
+    before: str | None
+    after: str
+
+    @property
+    def action(self) -> Literal["created", "upgraded", "unchanged"]:
+        """Whether the ledger is new, was upgraded, or was already up to date."""
+        if self.before is None:
+            return "created"
+        return "unchanged" if self.before == self.after else "upgraded"
+
+
+def migrate(database: Database, *, create: bool) -> SchemaUpgrade:
+    """
+    Bring an empty or older database to the schema of this program.
+
+    The migration is one transaction under one lock: a process that waited for the lock
+    finds the work done, and a process that is killed leaves nothing half done.
+
+    Without *create*, an SQLite file that has no ledger yet is refused and left as it
+    is: a wrong path must not look like a successful upgrade.
 
     Raises:
-        StoreError: The database is newer than the program, or cannot be changed.
+        StoreError: There is no ledger and *create* is false, the database is newer than
+            this program, or it cannot be changed.
     """
-    database.migration(_upgrade, timeout=PATIENCE_SECONDS)
+    if database.path is not None and not create and not database.path.exists():
+        raise _no_ledger(database.path)
+
+    def upgrade(connection: Connection) -> SchemaUpgrade:
+        _lock(connection)
+        before = _revision(connection)
+        if database.path is not None and not create and before is None:
+            raise _no_ledger(database.path)
+        _upgrade(connection)
+        return SchemaUpgrade(database.path, before, HEAD)
+
+    return database.migration(upgrade, timeout=LOCK_TIMEOUT_SECONDS)
+
+
+def _no_ledger(path: Path) -> StoreError:
+    return StoreError(
+        f"there is no ledger at {path}: correct DATABASE_URL, or create a new ledger"
+        " with `hotwallet db upgrade --create`"
+    )
+
+
+def _revision(connection: Connection) -> str | None:
+    heads = MigrationContext.configure(connection).get_current_heads()
+    return max(heads, default=None)
 
 
 def _upgrade(connection: Connection) -> None:
-    _lock(connection)
     config = Config()
     config.set_main_option("script_location", "backends.sql:migrations")
     config.attributes["connection"] = connection
@@ -53,8 +106,11 @@ def _lock(connection: Connection) -> None:
 
 
 def _require_references(connection: Connection) -> None:
-    # SQLite did not look while tables were rebuilt.
+    # SQLite does not check foreign keys while tables are being rebuilt.
     if connection.dialect.name == SQLITE:
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
         if broken is not None:
-            raise StoreError("the upgrade would leave rows that refer to nothing")
+            raise StoreError(
+                "the upgrade was rolled back: it would leave rows without the row that"
+                " they refer to; restore a backup"
+            )

@@ -1,4 +1,4 @@
-"""PostgreSQL as a ledger: patient, and no longer than told."""
+"""Engines for PostgreSQL, with a limit on every wait."""
 
 import time
 from typing import Any
@@ -10,16 +10,16 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from signer.errors import ConfigurationError, Refusal
 
 
-RESTED_SECONDS = 1.0
-"""A connection that rested for longer is tried before it is used."""
+PING_AFTER_IDLE_SECONDS = 1.0
+"""A pooled connection that was idle for longer is pinged before it is used."""
 
 
 def postgresql_engine(url: URL, *, pool_size: int, timeout: float) -> Engine:
     """
     Return an engine for the server at *url*; *timeout* is in seconds.
 
-    The server stops statements after *timeout*, and waits for locks a little
-    less, so that the reason can be told.  The network gives up by itself.
+    The server cancels statements after *timeout*.  It waits for locks a little less,
+    so that the error names the lock as the reason.  TCP timeouts end lost connections.
     """
     engine = _engine(
         url,
@@ -29,28 +29,28 @@ def postgresql_engine(url: URL, *, pool_size: int, timeout: float) -> Engine:
         max_overflow=0,
         pool_timeout=timeout,
     )
-    event.listen(engine, "checkin", _rest)
-    event.listen(engine, "checkout", _try_rested(engine))
+    event.listen(engine, "checkin", _record_idle_start)
+    event.listen(engine, "checkout", _ping_idle(engine))
     return engine
 
 
 def postgresql_migration_engine(url: URL, *, timeout: float) -> Engine:
-    """Return an engine that opens one connection, and waits *timeout* for locks."""
+    """Return an engine for one connection, which waits *timeout* seconds for locks."""
     return _engine(url, timeout, poolclass=NullPool)
 
 
 def _engine(url: URL, timeout: float, **settings: Any) -> Engine:
     """
-    Return an engine with what all of ours have in common.
+    Return an engine with the settings that both engines share.
 
     Raises:
-        ConfigurationError: ``database-misconfigured``, without the driver.
+        ConfigurationError: ``database-misconfigured``: psycopg is not installed.
     """
     try:
         return create_engine(
             url,
-            connect_args=_patience(url, timeout),
-            use_native_hstore=False,  # Saves a look-up on every connection.
+            connect_args=_connect_args(url, timeout),
+            use_native_hstore=False,  # Saves a query on every new connection.
             hide_parameters=True,
             **settings,
         )
@@ -59,13 +59,14 @@ def _engine(url: URL, timeout: float, **settings: Any) -> Engine:
     raise ConfigurationError(
         Refusal(
             "database-misconfigured",
-            "PostgreSQL needs its driver: install `hotwallet[postgresql]`",
+            "DATABASE_URL is a PostgreSQL database, and its driver is missing:"
+            " install the psycopg package: pip install 'psycopg[binary]'",
         )
     )
 
 
-def _patience(url: URL, timeout: float) -> dict[str, Any]:
-    """Return libpq's parameters; what the URL says itself wins."""
+def _connect_args(url: URL, timeout: float) -> dict[str, Any]:
+    """Return libpq's connection parameters; those in *url* take precedence."""
     milliseconds = int(timeout * 1000)
     settings = {
         "default_transaction_isolation": r"read\ committed",
@@ -74,38 +75,38 @@ def _patience(url: URL, timeout: float) -> dict[str, Any]:
         "idle_in_transaction_session_timeout": milliseconds * 2,
         "timezone": "UTC",
     }
-    ours = [f"-c {name}={value}" for name, value in settings.items()]
-    theirs = url.query.get("options", ())
-    given = (theirs,) if isinstance(theirs, str) else theirs
+    options = [f"-c {name}={value}" for name, value in settings.items()]
+    in_url = url.query.get("options", ())
+    options += [in_url] if isinstance(in_url, str) else in_url
     defaults = {
         "application_name": "hotwallet",
-        "connect_timeout": max(2, int(timeout)),  # libpq takes no less than 2.
+        "connect_timeout": max(2, int(timeout)),  # libpq's minimum is 2.
         "tcp_user_timeout": milliseconds,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
     }
-    chosen = {name: value for name, value in defaults.items() if name not in url.query}
-    return {**chosen, "options": " ".join([*ours, *given])}
+    unset = {name: value for name, value in defaults.items() if name not in url.query}
+    return {**unset, "options": " ".join(options)}
 
 
-def _rest(connection: Any, entry: ConnectionPoolEntry) -> None:
-    entry.info["rests_since"] = time.monotonic()
+def _record_idle_start(connection: Any, entry: ConnectionPoolEntry) -> None:
+    entry.info["idle_since"] = time.monotonic()
 
 
-def _try_rested(engine: Engine) -> Any:
+def _ping_idle(engine: Engine) -> Any:
     """
-    Return the listener that finds out whether a rested connection still lives.
+    Return the listener that pings an idle connection before it is used.
 
-    SQLAlchemy's own ``pool_pre_ping`` costs a round trip each time, which is as
-    much as a whole method of the store costs.
+    SQLAlchemy's own ``pool_pre_ping`` costs a round trip on every use, which is as much
+    as a whole method of the store.
     """
 
-    def try_rested(
+    def ping_idle(
         connection: Any, entry: ConnectionPoolEntry, proxy: PoolProxiedConnection
     ) -> None:
         now = time.monotonic()
-        if now - entry.info.get("rests_since", now) < RESTED_SECONDS:
+        if now - entry.info.get("idle_since", now) < PING_AFTER_IDLE_SECONDS:
             return
         try:
             engine.dialect.do_ping(connection)
@@ -113,6 +114,6 @@ def _try_rested(engine: Engine) -> Any:
             lost = DisconnectionError()
         else:
             return
-        raise lost  # The pool opens another one.
+        raise lost  # The pool then opens a new connection.
 
-    return try_rested
+    return ping_idle

@@ -1,9 +1,9 @@
 """
-What the service's role may do to the audit beyond writing it: on PostgreSQL, nothing.
+Finds privileges that let the service's PostgreSQL role change the audit log.
 
-Triggers keep the audit append-only (``migrations/versions/r0003_keys.py``) for all but
-those who can drop or disable them.  So the database is asked who that is.  Whatever
-another role may do counts if ours can become that role.
+Triggers keep the audit log append-only (``migrations/versions/r0003_keys.py``), except
+for roles that can drop or disable them.  The queries look for those privileges, also
+through every role that the service's role can become.
 """
 
 from sqlalchemy import text
@@ -12,10 +12,11 @@ from backends.sql.database import Database
 from backends.sql.urls import POSTGRESQL
 
 
-# Since PostgreSQL 16, a member may be kept from ``SET ROLE``; before, none was, and
-# CREATEROLE gave any role but a superuser's.  Who writes the server's files, or runs
-# programs there, is its superuser (PostgreSQL's manual, "Predefined Roles").
-_LIBERTIES = text("""
+# Since PostgreSQL 16, a membership may exclude ``SET ROLE``.  Before, every member
+# could use it, and CREATEROLE could grant any role except a superuser's.  A role that
+# writes the server's files or executes programs there can become a superuser
+# (PostgreSQL's manual, "Predefined Roles").
+_EXCESS_PRIVILEGES = text("""
 WITH us AS (
     SELECT oid, rolcreaterole, rolsuper OR rolname
     IN ('pg_execute_server_program', 'pg_write_server_files') AS is_super
@@ -31,11 +32,11 @@ WITH us AS (
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE pg_class.oid
     IN (to_regclass('audit_records'), to_regclass('audit_checkpoints'))
-), found (severity, said) AS (
+), excess (severity, privilege) AS (
     SELECT 1, 'is a superuser, or can become one'
     WHERE EXISTS (SELECT FROM us WHERE is_super)
     UNION ALL
-    SELECT 2, 'may give itself any role (CREATEROLE)'
+    SELECT 2, 'can grant itself any role (CREATEROLE)'
     WHERE CAST(current_setting('server_version_num') AS int) < 160000
     AND EXISTS (SELECT FROM us WHERE rolcreaterole)
     UNION ALL
@@ -45,7 +46,7 @@ WITH us AS (
     SELECT 2, 'owns the schema of ' || relname FROM journal
     WHERE nspowner IN (SELECT oid FROM us)
     UNION ALL
-    SELECT 2, 'owns what the triggers of ' || relname || ' do'
+    SELECT 2, 'owns the trigger function of ' || relname
     FROM journal
     WHERE EXISTS (
         SELECT FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
@@ -68,20 +69,21 @@ WITH us AS (
         WHERE has_column_privilege(us.oid, journal.oid, attnum, 'UPDATE')
     )
 )
-SELECT said FROM found
-WHERE severity = (SELECT min(severity) FROM found) ORDER BY said
+SELECT privilege FROM excess
+WHERE severity = (SELECT min(severity) FROM excess) ORDER BY privilege
 """)
 
 
-def liberties(database: Database) -> list[str]:
+def excess_privileges(database: Database) -> list[str]:
     """
-    Return what our role may do to the audit that it should not, in words of ours.
+    Return the privileges that let our role change the audit log, as verb phrases.
 
-    The worst alone, since an owner may also do all the rest.  SQLite has no roles.
+    Only the most severe kind is returned, since an owner has all the others.  SQLite
+    has no roles, so the list is empty.
 
     Raises:
         StoreError: The database does not answer.
     """
     if database.dialect != POSTGRESQL:
         return []
-    return database.run(lambda c: list(c.execute(_LIBERTIES).scalars()))
+    return database.run(lambda c: list(c.execute(_EXCESS_PRIVILEGES).scalars()))

@@ -1,4 +1,4 @@
-"""The questions that the ledger answers.  Each is served by an index."""
+"""The queries on refunds.  Each uses an index."""
 
 from functools import cache
 from typing import Any
@@ -27,7 +27,7 @@ from signer.errors import ConflictError, IdempotencyMismatchError, StoreError
 from signer.model.refund import IN_FLIGHT, Refund
 
 
-BY_ID = select(refunds).where(refunds.c.id == bindparam("given"))
+BY_ID = select(refunds).where(refunds.c.id == bindparam("refund_id"))
 
 FLYING = (
     select(refunds)
@@ -42,7 +42,7 @@ HASHES = (
     .order_by(transactions.c.refund_id, transactions.c.attempt.desc())
 )
 
-# By an expression, lest SQLite search the index of nonces: it holds all history.
+# The expressions keep SQLite from the index of nonces, which has the whole history.
 BELOW = (
     select(refunds)
     .where(
@@ -65,17 +65,17 @@ DUE = (
     .limit(1)
 )
 
-ANSWER = select(answers.c.body).where(answers.c.refund_id == bindparam("given"))
+ANSWER = select(answers.c.body).where(answers.c.refund_id == bindparam("refund_id"))
 
 TRANSACTIONS = (
     select(transactions)
-    .where(transactions.c.refund_id == bindparam("given"))
+    .where(transactions.c.refund_id == bindparam("refund_id"))
     .order_by(transactions.c.attempt)
 )
 
 HISTORY = (
     select(refund_moves)
-    .where(refund_moves.c.refund_id == bindparam("given"))
+    .where(refund_moves.c.refund_id == bindparam("refund_id"))
     .order_by(refund_moves.c.version)
 )
 
@@ -93,35 +93,35 @@ _BY_REFERENCE = select(refunds.c.id).where(
 @cache
 def newest(*filters: str) -> Select[Any]:
     """
-    Return the question for a client's refunds, newest first.
+    Return the query for a client's refunds, newest first.
 
-    *filters* are among ``payment_session_id``, ``status`` and ``cursor``.  Its
-    parameters have their names; ``of_client`` and ``at_most`` are always asked for.
+    *filters* are among ``payment_session_id``, ``status`` and ``cursor``.  The query's
+    parameters are these names, and always ``of_client`` and ``at_most``.
     """
-    wanted = select(refunds).where(refunds.c.client == bindparam("of_client"))
+    query = select(refunds).where(refunds.c.client == bindparam("of_client"))
     for name in filters:
-        wanted = wanted.where(_condition(name, among=filters))
-    return wanted.order_by(refunds.c.id.desc()).limit(bindparam("at_most"))
+        query = query.where(_condition(name, among=filters))
+    return query.order_by(refunds.c.id.desc()).limit(bindparam("at_most"))
 
 
 def _condition(name: str, *, among: tuple[str, ...]) -> ColumnElement[bool]:
     if name == "cursor":
         return refunds.c.id < bindparam("cursor")
     if name == "status" and "payment_session_id" in among:
-        # A session has few refunds and a status has many; SQLite cannot know, and
-        # would take the index of the status.  It cannot take it for an expression.
-        wanted = bindparam("status", type_=refunds.c.status.type)
-        return literal_column("status || ''") == wanted
+        # A session has few refunds and a status has many.  SQLite does not know this
+        # and would use the index of the status, which an expression prevents.
+        status = bindparam("status", type_=refunds.c.status.type)
+        return literal_column("status || ''") == status
     return refunds.c[name] == bindparam(name)
 
 
-def found(connection: Connection, refund: Refund) -> Refund:
+def find_conflict(connection: Connection, refund: Refund) -> Refund:
     """
-    Return the refund that kept *refund* from being inserted.
+    Return the stored refund that prevented the insertion of *refund*.
 
     Raises:
-        IdempotencyMismatchError: Its key belongs to another request.
-        ConflictError: Its reference belongs to another key.
+        IdempotencyMismatchError: The key was used for another request.
+        ConflictError: The reference was used with another key.
     """
     key = {"of_client": refund.client, "key": refund.idempotency_key}
     row = connection.execute(BY_KEY, key).one_or_none()
@@ -135,5 +135,5 @@ def found(connection: Connection, refund: Refund) -> Refund:
     reference = {"of_client": refund.client, "name": refund.reference}
     taken = connection.execute(_BY_REFERENCE, reference).scalar_one_or_none()
     if taken is None:
-        raise StoreError("the refund's id is taken")
+        raise StoreError("the new refund's id is already in use")
     raise ConflictError(f"the reference already belongs to refund {taken}")

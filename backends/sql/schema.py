@@ -1,9 +1,9 @@
 """
 The tables, as the newest migration leaves them.
 
-Column names and their order are those of the values in ``signer.model.refund``:
-a row *is* a ``Refund``.  ``docs/reference/database.md`` explains each constraint.
-Whoever changes this file writes a migration; a test compares the two.
+The columns have the names and the order of the fields in ``signer.model``, so a row can
+be passed to ``Refund`` as it is.  ``docs/reference/database.md`` explains every
+constraint.  A change of this file needs a migration; a test compares the two.
 """
 
 from sqlalchemy import (
@@ -29,26 +29,26 @@ from signer.model.wallet import Pause
 
 
 HEAD = "0003"
-"""The migration that this program needs: the newest, as a test makes sure."""
+"""The newest migration, which this program needs; a test checks that it is."""
 
 UNRESERVED = frozenset({Status.QUEUED, Status.REFUSED, Status.CANCELLED})
-"""Where a refund has no nonce, and never had one."""
+"""States of a refund that has no nonce."""
 
 SENT = frozenset({Status.SIGNED, Status.BROADCAST, Status.MINED, Status.CONFIRMED})
-"""Where a refund has a transaction; a failed one may have died before."""
+"""States of a refund that has a transaction; a failed refund may have none."""
 
 CLAIMABLE = UNSENT | {Status.BROADCAST}
-"""Where a worker has something to do, sooner or later."""
+"""States in which a worker has something to do, now or later."""
 
 IN_BLOCK = frozenset({Status.MINED, Status.CONFIRMED})
-"""Where a refund has a block."""
+"""States of a refund that has a block."""
 
 
 def status_in(statuses: frozenset[Status]) -> str:
     """
-    Return the condition that the status is one of *statuses*, as literals.
+    Return the SQL condition that the status is one of *statuses*, with literals.
 
-    With parameters in their place, no planner would use a partial index.
+    With parameters instead, neither planner would use a partial index.
     """
     return "status IN ({})".format(", ".join(f"'{name}'" for name in sorted(statuses)))
 
@@ -57,7 +57,7 @@ IS_OPEN = status_in(OPEN)
 IS_CLAIMABLE = status_in(CLAIMABLE)
 
 LONG_AGO = "1970-01-01T00:00:00.000000+00:00"
-"""Since when a refund is due that an older program wrote."""
+"""The due time of refunds that were written before the column existed."""
 
 metadata = MetaData()
 
@@ -174,7 +174,7 @@ refund_moves = Table(
     PrimaryKeyConstraint("refund_id", "version", name="pk_refund_moves"),
     ForeignKeyConstraint(["refund_id"], ["refunds.id"], name="fk_refund_moves_refund"),
     CheckConstraint(status_in(frozenset(Status)), name="ck_refund_moves_status"),
-    sqlite_with_rowid=False,  # The primary key is the table: one tree, not two.
+    sqlite_with_rowid=False,  # One B-tree for table and primary key, not two.
 )
 
 answers = Table(
@@ -271,7 +271,7 @@ keys = Table(
         name="ck_keys_epoch",
     ),
     CheckConstraint("version >= 0 AND epoch > 0", name="ck_keys_ranges"),
-    # At most one of each: the lock of rotation, and the point of it.
+    # At most one active and one pending key, which also makes rotations exclusive.
     Index(
         "uq_keys_active",
         "state",

@@ -1,4 +1,4 @@
-"""What was given out in the last hours: the ledger's side of the limits of value."""
+"""Counts what was reserved per hour, and applies the spending limits to it."""
 
 from datetime import datetime
 
@@ -15,7 +15,7 @@ from signer.model.spending_limits import Limits, Spent, hour_number
 _HOURS = 24
 
 _ALL = ""
-"""In the column of recipients: all of them together."""
+"""The recipient of the rows that sum over all recipients."""
 
 _RECENT = select(spendings.c.recipient, spendings.c.hour, spendings.c.amount).where(
     spendings.c.chain_id == bindparam("chain_id"),
@@ -32,32 +32,34 @@ _KEY = [
 ]
 
 
-def _book(dialect: str) -> sqlite.Insert | postgresql.Insert:
-    added = INSERT[dialect](spendings)
-    return added.on_conflict_do_update(
-        index_elements=_KEY, set_={"amount": added.excluded.amount}
+def _upsert(dialect: str) -> sqlite.Insert | postgresql.Insert:
+    insert = INSERT[dialect](spendings)
+    return insert.on_conflict_do_update(
+        index_elements=_KEY, set_={"amount": insert.excluded.amount}
     )
 
 
-_BOOK = {dialect: _book(dialect) for dialect in INSERT}
+_UPSERT = {dialect: _upsert(dialect) for dialect in INSERT}
 
 
 def spend(connection: Connection, refund: Refund, limits: Limits, at: datetime) -> None:
     """
-    Add *refund* to what this hour gives out; nobody else may reserve meanwhile.
+    Add the amount of *refund* to this hour, unless a limit would be exceeded.
 
-    What is given out stays so, even if it is never mined: better too careful.  Hours
-    ahead of this one, which a wrong clock made, count as well.
+    The caller holds the lock of the chain.  The amount stays counted even if the refund
+    is never mined, which errs on the safe side.  Later hours, which a host with a wrong
+    clock may have written, count as well.
 
     Raises:
-        LimitReachedError: It would be too much.  The transaction must not commit.
+        LimitReachedError: The refund would exceed a limit.  The transaction must be
+            rolled back.
     """
     hour = hour_number(at)
     key = {"chain_id": refund.chain_id, "token_address": refund.token_address}
-    given = {**key, "recipient": refund.recipient, "since_hour": hour - _HOURS}
+    parameters = {**key, "recipient": refund.recipient, "since_hour": hour - _HOURS}
     recent: dict[str, dict[int, int]] = {_ALL: {}, refund.recipient: {}}
-    for recipient, booked_hour, amount in connection.execute(_RECENT, given):
-        recent[recipient][booked_hour] = amount
+    for recipient, spent_hour, amount in connection.execute(_RECENT, parameters):
+        recent[recipient][spent_hour] = amount
     spent = Spent(
         hour=sum(amount for each, amount in recent[_ALL].items() if each >= hour),
         day=sum(recent[_ALL].values()),
@@ -65,10 +67,10 @@ def spend(connection: Connection, refund: Refund, limits: Limits, at: datetime) 
     )
     reached = limits.first_exceeded(refund.amount, spent)
     if reached is not None:
-        raise LimitReachedError(f"{refund.token}'s {reached} is reached")
+        raise LimitReachedError(f"the {reached} of {refund.token} is reached")
     rows = [
         {**key, "recipient": recipient, "hour": hour}
         | {"amount": hours.get(hour, 0) + refund.amount}
         for recipient, hours in recent.items()
     ]
-    connection.execute(_BOOK[connection.dialect.name], rows)
+    connection.execute(_UPSERT[connection.dialect.name], rows)

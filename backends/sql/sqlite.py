@@ -1,4 +1,4 @@
-"""SQLite as a ledger: durable, private, and shared by processes."""
+"""SQLite as a ledger: durable, readable by its owner only, shared by processes."""
 
 import sqlite3
 import threading
@@ -14,9 +14,9 @@ from signer.errors import StoreError, StoreUnavailableError
 
 
 BUSY_SECONDS = 0.02
-"""How long SQLite itself waits for a lock; ``Database`` waits on."""
+"""How long SQLite itself waits for a lock, before ``Database`` tries again."""
 
-# After these, a connection may be looking at a file that is not there any more.
+# After these errors, the connection may have a file open that was replaced or deleted.
 _UNTRUSTED = frozenset(
     {
         sqlite3.SQLITE_CANTOPEN,
@@ -32,8 +32,8 @@ def sqlite_engine(path: Path, *, pool_size: int, timeout: float) -> Engine:
     """
     Return an engine for the existing file at *path*.
 
-    ``mode=rw`` makes no file: one that ``create_file`` did not make would be
-    readable by everybody.  *timeout* is in seconds, the wait for a connection.
+    ``mode=rw`` does not create a file: one that ``create_file`` did not create could be
+    read by other users.  *timeout* limits the wait for a connection, in seconds.
     """
     engine = create_engine(
         "sqlite://",
@@ -50,10 +50,10 @@ def sqlite_engine(path: Path, *, pool_size: int, timeout: float) -> Engine:
 
 def sqlite_migration_engine(path: Path, *, timeout: float) -> Engine:
     """
-    Return an engine that may rebuild tables, SQLite's way to alter them.
+    Return an engine that may rebuild tables, which is how SQLite alters them.
 
-    Foreign keys must be off while a table is being replaced, and cannot be
-    switched inside a transaction.
+    Foreign keys must be off while a table is replaced, and cannot be switched inside a
+    transaction.
     """
     return create_engine(
         "sqlite://",
@@ -65,21 +65,24 @@ def sqlite_migration_engine(path: Path, *, timeout: float) -> Engine:
 
 def create_file(path: Path) -> None:
     """
-    Make an empty database that only its owner may read, unless there is one.
+    Create an empty file that only its owner can read, unless the file exists.
 
-    SQLite gives its journal the permissions of the file.  One that exists is not
-    even opened: to close it would drop the locks that this process holds on it
-    (fcntl(2), "advisory record locking").
+    SQLite gives its journal the same permissions.  An existing file is not even opened:
+    closing it would release the locks that this process holds on it (fcntl(2),
+    "advisory record locking").
 
     Raises:
-        StoreError: The file system does not let us.
+        StoreError: The file or its folder cannot be created.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
             path.touch(mode=0o600, exist_ok=False)
     except OSError as e:
-        problem = StoreError(f"the database file cannot be made ({type(e).__name__})")
+        problem = StoreError(
+            "the SQLite file of DATABASE_URL cannot be created"
+            f" ({type(e).__name__}): check its folder and the permissions"
+        )
     else:
         return
     raise problem
@@ -89,20 +92,20 @@ def connect_sqlite(
     path: Path, *, timeout: float, foreign_keys: bool = True
 ) -> sqlite3.Connection:
     """
-    Open *path* in autocommit, durable and strict.
+    Open *path* in autocommit mode, with durable commits.
 
-    The journal is a rollback journal: write-ahead logs could be corrupted by
-    SQLite up to 3.51.2 (sqlite.org/wal.html, "WAL-reset bug").  It persists: a
-    commit ends by a zero in its header, which ``FULL`` syncs.  To unlink it, which
-    is SQLite's default, takes longer, and is synced by ``EXTRA`` alone: a power cut
-    could bring the journal back, and roll back what was acknowledged.
+    It uses a rollback journal, since SQLite up to 3.51.2 can corrupt write-ahead logs
+    (sqlite.org/wal.html, "WAL-reset bug").  In mode ``PERSIST``, a commit ends by
+    zeroing the journal's header, which ``synchronous = FULL`` syncs.  The default mode
+    ``DELETE`` is slower, and only ``EXTRA`` syncs the deletion: after a power cut the
+    journal could reappear, and SQLite would roll back an acknowledged commit.
     """
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=rw",
         uri=True,
         timeout=timeout,
         isolation_level=None,
-        check_same_thread=False,  # The pool lends it to one thread at a time.
+        check_same_thread=False,  # The pool gives it to one thread at a time.
     )
     try:
         _require_durability(connection)
@@ -116,23 +119,26 @@ def connect_sqlite(
 def _require_durability(connection: sqlite3.Connection) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = PERSIST").fetchone()
     if mode != "persist":
-        raise StoreError("the database does not use a rollback journal")
+        raise StoreError(
+            "the SQLite file is not in rollback journal mode: close the other program"
+            " that has it open"
+        )
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def turns(timeout: float) -> Callable[[], AbstractContextManager[None]]:
+def writer_queue(timeout: float) -> Callable[[], AbstractContextManager[None]]:
     """
-    Return a queue for the writers of one process.
+    Return a queue for the writing threads of one process.
 
-    SQLite lets one write at a time; the others sleep and try again, for longer
-    and longer.  Threads that wait for each other here are woken at once.
+    SQLite allows one writer at a time, and the others sleep for increasing times.
+    Threads that wait here are woken at once.
     """
     lock = threading.Lock()
 
     @contextmanager
     def turn() -> Iterator[None]:
         if not lock.acquire(timeout=timeout):
-            raise StoreUnavailableError("the database is busy")
+            raise StoreUnavailableError("the database is busy with other writes")
         try:
             yield
         finally:

@@ -1,8 +1,8 @@
 """
-The statements that change the ledger, written once and compiled once.
+The statements that change refunds, built once so that they are compiled once.
 
-Their parameters are named for table and column: ``refunds_status``.  Each change
-returns the row's nonce, or no row when it did not apply.
+Their parameters are named after table and column, such as ``refunds_status``.  Each
+returns the nonce of the changed row, or no row if its condition did not hold.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +13,14 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Executable,
+    Integer,
     Select,
     Table,
     bindparam,
     exists,
     func,
     insert,
+    literal_column,
     select,
     text,
     union_all,
@@ -49,12 +51,20 @@ INSERT: Mapping[str, InsertOfDialect] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
 }
-"""By dialect: the insert that knows what to do on a conflict."""
+"""By dialect: the insert that supports ON CONFLICT."""
+
+
+def insert_new(dialect: str, table: Table) -> ReturningInsert[Any]:
+    """Return an insert that does nothing, and returns no row, where the key exists."""
+    insert_ = INSERT[dialect](table).on_conflict_do_nothing()
+    # The drivers report different row counts for an insert; a returned row is exact.
+    return insert_.returning(literal_column("1", Integer))
+
 
 Values = Mapping[str, Any]
 
-# What may change after the reservation.  The rest of a row, above all its nonce,
-# stands in no other statement's SET: one refund keeps one nonce for life.
+# The columns that may change after the reservation.  No statement sets any other, above
+# all not the nonce: a refund keeps its nonce permanently.
 SAVED = (
     "status",
     "updated_at",
@@ -91,22 +101,23 @@ def _parameters(table: Table, names: tuple[str, ...]) -> dict[str, Any]:
 
 def next_nonce(chain_id: Any, sender: Any) -> Any:
     """
-    Return one past the highest nonce that a refund or a sighting of the wallet has.
+    Return one past the highest nonce that a row of the wallet has.
 
-    Each is ordered by a unique index, so that it costs the same in a ledger of
-    millions.  It is never less than the wallet's first one.
+    A row is a refund or an unrecorded transaction.  Both lookups use a unique index, so
+    the cost does not grow with the ledger.  The result is never less than the wallet's
+    first nonce.
     """
 
     def one_past(table: Table) -> Any:
-        taken = table.alias()
+        used = table.alias()
         return (
-            select(taken.c.nonce + 1)
+            select(used.c.nonce + 1)
             .where(
-                taken.c.chain_id == chain_id,
-                taken.c.sender == sender,
-                taken.c.nonce.is_not(None),
+                used.c.chain_id == chain_id,
+                used.c.sender == sender,
+                used.c.nonce.is_not(None),
             )
-            .order_by(taken.c.nonce.desc())
+            .order_by(used.c.nonce.desc())
             .limit(1)
             .scalar_subquery()
         )
@@ -127,76 +138,77 @@ def next_nonce(chain_id: Any, sender: Any) -> Any:
 
 def _may_reserve() -> tuple[Any, ...]:
     """
-    Return what a reservation requires of the wallet, and of the refund's past.
+    Return the conditions under which a nonce may be reserved.
 
-    The process has looked before; what happened since then, the statement sees.
+    The process checked them before; the statement checks them again, since they may
+    have changed.
     """
     chain_id, sender = _parameter(refunds, "chain_id"), _parameter(refunds, "sender")
     counted = bindparam("counted", type_=refunds.c.nonce.type)
     mark = bindparam("mark", type_=sightings.c.mark.type)
-    going_on = exists().where(
+    not_paused = exists().where(
         wallets.c.chain_id == chain_id,
         wallets.c.sender == sender,
         wallets.c.paused_by.is_(None),
     )
     paid = exists().where(sightings.c.chain_id == chain_id, sightings.c.mark == mark)
     stopped = exists().where(stops.c.chain_id == chain_id)
-    # A sweep is paid by a key that pays nothing else any more.
-    states = "keys.state = 'active' AND NOT :sweeps"
+    # A refund is paid by the active key, a sweep by a former one.
+    current = "keys.state = 'active' AND NOT :sweeps"
     former = "keys.state IN ('draining', 'retired') AND :sweeps"
     sweeps = bindparam("sweeps", type_=Boolean)
-    may_pay = text(f"({states} OR {former})").bindparams(sweeps)
-    # Another place of the same key is not where it is asked to sign any more.
-    place = keys.c.key_id == _parameter(refunds, "key_id")
-    active = exists().where(keys.c.address == sender, place, may_pay)
-    # And it pays the active one, not whichever was that when it was asked for.
-    heirs = keys.alias("heirs")
-    is_heir = (
-        heirs.c.address == _parameter(refunds, "recipient"),
-        text("heirs.state = 'active'"),
+    may_pay = text(f"({current} OR {former})").bindparams(sweeps)
+    # A failover may have pinned the same address to another key id.
+    pinned = keys.c.key_id == _parameter(refunds, "key_id")
+    active = exists().where(keys.c.address == sender, pinned, may_pay)
+    # A sweep pays the key that is active now, which may not be its first recipient.
+    recipients = keys.alias("recipients")
+    is_active = (
+        recipients.c.address == _parameter(refunds, "recipient"),
+        text("recipients.state = 'active'"),
     )
-    destined = exists().where(*is_heir) | ~sweeps
-    ahead = next_nonce(chain_id, sender) >= counted
-    return (active, destined, going_on, ~stopped, ~paid, ahead)
+    pays_active = exists().where(*is_active) | ~sweeps
+    not_behind = next_nonce(chain_id, sender) >= counted
+    return (active, pays_active, not_paused, ~stopped, ~paid, not_behind)
 
 
-_everything = _parameters(refunds, tuple(refunds.c.keys()))
-_unmoved = update(refunds).where(
+_all_columns = _parameters(refunds, tuple(refunds.c.keys()))
+_unchanged = update(refunds).where(
     refunds.c.id == _parameter(refunds, "id"),
     refunds.c.version == bindparam("before_version", type_=refunds.c.version.type),
 )
 
 
 class Step(Enum):
-    """The changes there are."""
+    """The possible changes of a refund."""
 
-    ACCEPT = "insert a refund, unless a unique constraint knows it"
-    RESERVE = "give a queued refund the next nonce of its wallet"
-    ADOPT = "give a queued refund the transaction that has paid it"
-    SAVE = "move a refund on"
-    POSTPONE = "let a refund be due at another time"
-    RECORD = "move a refund on, and keep its signed bytes"
+    ACCEPT = "insert a refund, unless it violates a unique constraint"
+    RESERVE = "assign the next nonce of the wallet to a queued refund"
+    ADOPT = "assign a queued refund the transaction that already paid it"
+    SAVE = "change the state of a refund"
+    POSTPONE = "change when a refund is due"
+    RECORD = "change the state of a refund, and insert its signed bytes"
 
 
 AUDITED = frozenset({Step.RESERVE, Step.RECORD})
-"""The changes that may come with a record of the audit."""
+"""The changes that may have an audit record."""
 
 
 def change(step: Step, insert_: InsertOfDialect) -> Change:
     """Return the statement that changes ``refunds`` for *step*."""
     if step is Step.ACCEPT:
-        accept = insert_(refunds).values(_everything).on_conflict_do_nothing()
+        accept = insert_(refunds).values(_all_columns).on_conflict_do_nothing()
         return accept.returning(refunds.c.nonce)
-    queued = _unmoved.where(refunds.c.status == Status.QUEUED)
+    queued = _unchanged.where(refunds.c.status == Status.QUEUED)
     if step is Step.RESERVE:
         wallet = _parameter(refunds, "chain_id"), _parameter(refunds, "sender")
-        given = {**_parameters(refunds, _RESERVED), "nonce": next_nonce(*wallet)}
-        return queued.where(*_may_reserve()).values(given).returning(refunds.c.nonce)
+        assigned = {**_parameters(refunds, _RESERVED), "nonce": next_nonce(*wallet)}
+        return queued.where(*_may_reserve()).values(assigned).returning(refunds.c.nonce)
     saved = _parameters(refunds, SAVED)
     if step is Step.ADOPT:
-        given = {**saved, **_parameters(refunds, (*_RESERVED, "nonce"))}
-        return queued.values(given).returning(refunds.c.nonce)
-    return _unmoved.values(saved).returning(refunds.c.nonce)
+        assigned = {**saved, **_parameters(refunds, (*_RESERVED, "nonce"))}
+        return queued.values(assigned).returning(refunds.c.nonce)
+    return _unchanged.values(saved).returning(refunds.c.nonce)
 
 
 _move = {
@@ -206,35 +218,35 @@ _move = {
     "at": _parameter(refunds, "updated_at"),
 }
 _record = _parameters(transactions, tuple(transactions.c.keys()))
-_evidence = _parameters(audit_records, ("id", "body"))
+_audit_record = _parameters(audit_records, ("id", "body"))
 
-MOVE = insert(refund_moves).values(_move)
-"""Write the line of history that belongs to a change."""
+INSERT_MOVE = insert(refund_moves).values(_move)
+"""Inserts the row of history of a change."""
 
-RECORD = insert(transactions).values(_record)
-"""Keep signed bytes."""
+INSERT_TRANSACTION = insert(transactions).values(_record)
+"""Inserts signed bytes."""
 
-EVIDENCE = insert(audit_records).values(_evidence)
-"""Keep a record of the audit."""
+INSERT_AUDIT_RECORD = insert(audit_records).values(_audit_record)
+"""Inserts an audit record."""
 
 
 ON_SQLITE = {step: change(step, sqlite.insert) for step in Step}
-"""What changes ``refunds``; ``MOVE`` and ``RECORD`` follow, if it returned a row."""
+"""The changes of ``refunds`` alone; if one returns a row, the inserts must follow."""
 
 
-def _together(step: Step) -> Executable:
+def _combine(step: Step) -> Executable:
     """
-    Return one statement for *step*, its line of history and its signed bytes.
+    Return one statement for *step*, its history and its signed bytes.
 
-    Its parts see one snapshot and stand or fall together; the inserts select from
-    what the change returned, and do nothing when that is nothing.
+    All parts use one snapshot and succeed or fail together.  The inserts select from
+    the row that the change returned, so they insert nothing if there is none.
     """
     changed = change(step, postgresql.insert).cte("changed")
     inserts = [] if step is Step.POSTPONE else [(refund_moves, _move)]
     if step is Step.RECORD:
         inserts.append((transactions, _record))
     if step in AUDITED:
-        inserts.append((audit_records, _evidence))
+        inserts.append((audit_records, _audit_record))
     return select(changed.c.nonce).add_cte(
         *(
             insert(table)
@@ -246,7 +258,7 @@ def _together(step: Step) -> Executable:
 
 
 def _row(row: Mapping[str, Any]) -> Select[Any]:
-    # Not every change has a record; none is written without its id.
+    # A change without an audit record has no id, and inserts none.
     id_ = row.get("id")
     chosen = select(*row.values())
     return chosen if id_ is None else chosen.where(id_.is_not(None))
@@ -254,16 +266,16 @@ def _row(row: Mapping[str, Any]) -> Select[Any]:
 
 def _claim() -> ReturningUpdate[Any]:
     """
-    Return the statement that takes up refunds which are due.
+    Return the statement that claims refunds that are due.
 
-    PostgreSQL passes over rows that somebody else is about to take; SQLite, where
-    one writes at a time, has no such rows.
+    PostgreSQL skips the rows that another process is claiming.  SQLite has one writer
+    at a time, so there are no such rows.
     """
     due_at = refunds.c.due_at
-    given = {name: bindparam(name, type_=UTCDateTime) for name in ("now", "far")}
+    now, far = (bindparam(name, type_=UTCDateTime) for name in ("now", "far"))
     due = (
         select(refunds.c.id)
-        .where(text(IS_CLAIMABLE), (due_at <= given["now"]) | (due_at > given["far"]))
+        .where(text(IS_CLAIMABLE), (due_at <= now) | (due_at > far))
         .order_by(due_at)
         .limit(bindparam("at_most"))
         .with_for_update(skip_locked=True)
@@ -282,8 +294,8 @@ def _claim() -> ReturningUpdate[Any]:
 
 CLAIM = _claim()
 
-ON_POSTGRESQL = {step: _together(step) for step in Step}
-"""The whole change, in one statement and so in one round trip."""
+ON_POSTGRESQL = {step: _combine(step) for step in Step}
+"""The whole change, in one statement and one round trip."""
 
 
 def values(
@@ -292,15 +304,15 @@ def values(
     transaction: SignedTransaction | None = None,
     record: Record | None = None,
 ) -> Values:
-    """Return the parameters of every statement about the step to *after*."""
-    given = _fields(refunds, after)
-    given["audit_records_id"] = None if record is None else record.id
-    given["audit_records_body"] = None if record is None else record.body
+    """Return the parameters of all statements that change *before* to *after*."""
+    params = _fields(refunds, after)
+    params["audit_records_id"] = None if record is None else record.id
+    params["audit_records_body"] = None if record is None else record.body
     if before is not None:
-        given["before_version"] = before.version
+        params["before_version"] = before.version
     if transaction is not None:
-        given.update(_fields(transactions, transaction))
-    return given
+        params.update(_fields(transactions, transaction))
+    return params
 
 
 def _fields(table: Table, source: object) -> dict[str, Any]:

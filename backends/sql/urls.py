@@ -1,4 +1,4 @@
-"""Which URLs are databases of ours."""
+"""Which values of DATABASE_URL are supported."""
 
 from pathlib import Path
 
@@ -13,21 +13,22 @@ POSTGRESQL = "postgresql"
 
 _POSTGRESQL = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
-_LONGEST_LABEL = 64  # RFC 1035, section 2.3.4, has 63.
+_MAX_LABEL = 63  # Of a host name: RFC 1035, section 2.3.4.
 
 
-def parsed(text: str) -> URL:
+def parse_url(text: str) -> URL:
     """
-    Return the URL with the driver that we ship.
+    Return the URL, with the driver that this package uses.
 
     Raises:
-        ConfigurationError: It is not for a database that we know.
+        ConfigurationError: ``database-misconfigured``: the URL is invalid, or for
+            another kind of database.  The message omits the URL.
     """
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError):  # The latter for a port that is no number.
+    except (ArgumentError, ValueError):  # ValueError: the port is not a number.
         url = URL.create("unknown")
-    if url.drivername in _POSTGRESQL and _is_name(url.host or ""):
+    if url.drivername in _POSTGRESQL and _is_resolvable(url.host or ""):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername == SQLITE and _is_file(url):
         return url.set(database=str(Path(str(url.database)).absolute()))
@@ -39,13 +40,13 @@ def parsed(text: str) -> URL:
     )
 
 
-def _is_name(host: str) -> bool:
-    # Python's resolver refuses a label of 64 characters with an error that quotes it.
-    return all(len(label) < _LONGEST_LABEL for label in host.split("."))
+def _is_resolvable(host: str) -> bool:
+    # For a longer label, Python's resolver raises an error that quotes the host.
+    return all(len(label) <= _MAX_LABEL for label in host.split("."))
 
 
 def _is_file(url: URL) -> bool:
-    # In memory, every connection would have a ledger of its own.
+    # With an in-memory database, every connection would have a ledger of its own.
     name = url.database or ""
     return bool(name) and not (
         url.host or url.query or name.startswith((":memory:", "file:"))

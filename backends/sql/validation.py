@@ -1,4 +1,4 @@
-"""What is refused before the database sees it."""
+"""Checks of arguments, before they reach the database."""
 
 from functools import lru_cache
 from operator import attrgetter
@@ -14,20 +14,20 @@ from signer.model.refund import Refund, SignedTransaction, Status
 MAX_PAGE = 1000
 
 MAX_NAME = 255
-"""Callers' names are keys of indexes, and PostgreSQL's end at some 2,700 bytes."""
+"""In characters: these texts are index keys, which PostgreSQL limits to 2,700 bytes."""
 
 _NAMES = ("client", "idempotency_key", "reference", "payment_session_id")
 _TEXTS = (*_NAMES, "network", "token", "token_address", "recipient", "reason")
-_FOR_LIFE = attrgetter(*(c.name for c in refunds.columns if c.name not in SAVED))
+_PERMANENT = attrgetter(*(c.name for c in refunds.columns if c.name not in SAVED))
 _WALLET = attrgetter("id", "chain_id", "sender", "nonce")
 _WALLET_OF_TRANSACTION = attrgetter("refund_id", "chain_id", "sender", "nonce")
 
 
 def is_storable(text: str) -> bool:
     """
-    Say whether a database can hold *text*.
+    Return whether both databases can store *text*.
 
-    PostgreSQL has no NUL in texts, and no encoding has surrogates.
+    PostgreSQL does not store NUL, and UTF-8 cannot encode surrogates.
     """
     try:
         text.encode()
@@ -38,24 +38,24 @@ def is_storable(text: str) -> bool:
 
 @lru_cache(maxsize=64)
 def is_address(text: str) -> bool:
-    """Say whether *text* is an address in its one spelling (EIP-55)."""
+    """Return whether *text* is an address with an EIP-55 checksum."""
     return is_checksum_address(text)
 
 
 def require_new(refund: Refund) -> None:
     """
-    Require what ``Store.accept`` takes.
+    Check the argument of ``Store.accept``.
 
     Raises:
-        InvalidInputError: A text is too long, or no database can hold it.
+        InvalidInputError: A text field is too long, or cannot be stored.
         ValueError: The refund is not queued; a programming error.
     """
     if refund.status is not Status.QUEUED or refund.version != 0:
-        raise ValueError("only a queued refund that never moved is accepted")
+        raise ValueError("only a queued refund of version 0 can be accepted")
     for name in _TEXTS:
         value = getattr(refund, name)
         if value is not None and not is_storable(value):
-            raise InvalidInputError("must be text without NUL", field=name)
+            raise InvalidInputError("must have no NUL and no surrogates", field=name)
     for name in _NAMES:
         if not 1 <= len(getattr(refund, name)) <= MAX_NAME:
             raise InvalidInputError(f"must have 1 to {MAX_NAME} characters", field=name)
@@ -63,29 +63,29 @@ def require_new(refund: Refund) -> None:
 
 def require_page(limit: int, cursor: str | None) -> None:
     """
-    Require what ``Store.list`` takes.
+    Check the arguments of ``Store.list``.
 
     Raises:
-        InvalidInputError: *limit* or *cursor* is out of bounds.
+        InvalidInputError: *limit* or *cursor* is out of range.
     """
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidInputError(f"must be from 1 to {MAX_PAGE}", field="limit")
     if cursor is not None and not (is_storable(cursor) and len(cursor) <= MAX_NAME):
-        raise InvalidInputError("must be a cursor that a page gave", field="cursor")
+        raise InvalidInputError("must be a page's next cursor", field="cursor")
 
 
 def require_step(
     before: Refund, after: Refund, transaction: SignedTransaction | None
 ) -> None:
     """
-    Require what ``Store.save`` takes.
+    Check the arguments of ``Store.save``.
 
     Raises:
-        ValueError: It takes something else; a programming error.
+        ValueError: The change is not allowed; a programming error.
     """
     if after.version != before.version + 1:
-        raise ValueError("a refund is saved one version after the other")
-    if _FOR_LIFE(before) != _FOR_LIFE(after):
-        raise ValueError("a refund changes what stays for life")
+        raise ValueError("the new version must be one more than the old version")
+    if _PERMANENT(before) != _PERMANENT(after):
+        raise ValueError("a permanent field of the refund was changed")
     if transaction and _WALLET(after) != _WALLET_OF_TRANSACTION(transaction):
         raise ValueError("the transaction belongs to another refund or nonce")

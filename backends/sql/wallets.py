@@ -1,4 +1,4 @@
-"""The wallets and what was sighted of them: a part of the ledger of its own."""
+"""Wallets, and the transactions that their chains had and the ledger did not."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,18 +16,16 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    literal_column,
     select,
     union_all,
     update,
 )
-from sqlalchemy.sql.dml import ReturningInsert
 
-from backends.sql.advisory_locks import hold_chain
+from backends.sql.advisory_locks import lock_chain
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database
 from backends.sql.schema import refunds, sightings, stops, wallets
-from backends.sql.statements import INSERT, next_nonce
+from backends.sql.statements import insert_new, next_nonce
 from signer.errors import StaleStateError
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
@@ -67,9 +65,9 @@ _RESUMED = _UNCHANGED.values(paused_by=None, paused_at=None)
 
 _STOPPED = select(stops.c.at).where(stops.c.chain_id == _of_wallet[0])
 
-_GO_ON = delete(stops).where(stops.c.chain_id == _of_wallet[0])
+_START = delete(stops).where(stops.c.chain_id == _of_wallet[0])
 
-_SIGHTED_ANYWHERE = select(sightings, refunds.c.id).outerjoin(
+_UNRECORDED = select(sightings, refunds.c.id).outerjoin(
     refunds,
     (refunds.c.chain_id == sightings.c.chain_id)
     & (refunds.c.sender == sightings.c.sender)
@@ -79,7 +77,7 @@ _SIGHTED_ANYWHERE = select(sightings, refunds.c.id).outerjoin(
 _below = bindparam("below", type_=refunds.c.nonce.type)
 
 
-def _held(table: Table) -> Select[int]:
+def _used_nonces(table: Table) -> Select[int]:
     return select(table.c.nonce).where(
         table.c.chain_id == _of_wallet[0],
         table.c.sender == _of_wallet[1],
@@ -87,10 +85,10 @@ def _held(table: Table) -> Select[int]:
     )
 
 
-# Each held nonce with the one after it, between the ends; what is between is free.
+# Pairs each used nonce with the next used one; the nonces between them are gaps.
 _ENDS = union_all(
-    _held(refunds),
-    _held(sightings),
+    _used_nonces(refunds),
+    _used_nonces(sightings),
     select(wallets.c.first_nonce - 1).where(*_HERE, wallets.c.first_nonce < _below),
     select(_below),
 ).subquery()
@@ -107,14 +105,14 @@ _GAPS = (
 
 _UNACCEPTED = (sightings.c.mark.is_(None), sightings.c.accepted_at.is_(None))
 
-_FOREIGN = _SIGHTED_ANYWHERE.where(
+_FOREIGN = _UNRECORDED.where(
     sightings.c.chain_id == _of_wallet[0],
     sightings.c.sender == _of_wallet[1],
     *_UNACCEPTED,
 ).order_by(sightings.c.nonce)
 
 _BY_MARK = (
-    _SIGHTED_ANYWHERE.where(
+    _UNRECORDED.where(
         sightings.c.chain_id == _of_wallet[0],
         sightings.c.mark == bindparam("mark", type_=sightings.c.mark.type),
     )
@@ -134,86 +132,57 @@ _ACCEPT = (
 
 
 class WalletTables:
-    """The methods of ``Store`` that are about wallets."""
+    """The wallets of ``signer.ports.Store``, and the chains that are stopped."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
-        """Return the wallet, if it was opened."""
-        given = _key(chain_id, sender)
-        row = self._database.run(lambda c: c.execute(_WALLET, given).one_or_none())
+        params = _key(chain_id, sender)
+        row = self._database.run(lambda c: c.execute(_WALLET, params).one_or_none())
         return None if row is None else Wallet(*row)
 
     def wallets(self) -> Sequence[Wallet]:
-        """Return every wallet that was opened, by chain and address."""
         keys = self._database.run(lambda c: c.execute(_KEYS).all())
         each = (self.wallet(*key) for key in keys)
         return tuple(wallet for wallet in each if wallet is not None)
 
     def open_wallet(self, wallet: Wallet) -> None:
-        """Begin to keep the nonces of *wallet*, unless somebody did before."""
-        self._insert(wallets, _row(wallets, wallet))
+        insert = insert_new(self._database.dialect, wallets)
+        self._database.write(lambda c: c.execute(insert, _row(wallets, wallet)).all())
 
     def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
-        """
-        Give out no more nonces of *wallet*.
-
-        Raises:
-            StaleStateError: The stored version is not that of *wallet*.
-        """
-        given = {"reason": reason, "at": at}
-        self._database.transaction(lambda c: _change(c, wallet, _PAUSED, given))
+        params = {"reason": reason, "at": at}
+        self._database.transaction(lambda c: _change(c, wallet, _PAUSED, params))
 
     def add_unrecorded(
         self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]
     ) -> None:
-        """
-        Write down what the chain had and the ledger did not.
-
-        What was sighted before stays as it was.
-
-        Raises:
-            StaleStateError: The stored version is not that of *wallet*.
-        """
-        keep = INSERT[self._database.dialect](sightings).on_conflict_do_nothing()
+        insert = insert_new(self._database.dialect, sightings)
 
         def work(connection: Connection) -> None:
             _change(connection, wallet, _UNCHANGED)
             for each in seen:
-                connection.execute(keep, _row(sightings, each))
+                connection.execute(insert, _row(sightings, each)).all()
 
         self._database.transaction(work)
 
     def unknown_nonces(
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
-        """
-        Return nonces of an opened wallet that no refund and no sighting has.
-
-        From its first one on, and *below* that one: *limit* of them, lowest first.
-        """
-        given = {**_key(chain_id, sender), "below": below, "limit": limit}
-        gaps = self._database.run(lambda c: c.execute(_GAPS, given).all())
+        params = {**_key(chain_id, sender), "below": below, "limit": limit}
+        gaps = self._database.run(lambda c: c.execute(_GAPS, params).all())
         nonces = chain.from_iterable(range(first, end) for first, end in gaps)
         return tuple(islice(nonces, limit))
 
     def foreign_transactions(
         self, chain_id: int, sender: str
     ) -> Sequence[UnrecordedTransaction]:
-        """Return the foreign sightings that nobody accepted yet, lowest nonce first."""
-        given = _key(chain_id, sender)
-        rows = self._database.run(lambda c: c.execute(_FOREIGN, given).all())
+        params = _key(chain_id, sender)
+        rows = self._database.run(lambda c: c.execute(_FOREIGN, params).all())
         return tuple(UnrecordedTransaction(*row) for row in rows)
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
-        """
-        Give out nonces of *wallet* again, and accept its foreign sightings.
-
-        Raises:
-            StaleStateError: The stored version is not that of *wallet*.
-        """
-
         def work(connection: Connection) -> None:
             _change(connection, wallet, _RESUMED)
             accepted = {**_key(wallet.chain_id, wallet.sender), "at": at}
@@ -222,63 +191,45 @@ class WalletTables:
         self._database.transaction(work)
 
     def pause_network(self, chain_id: int, at: datetime) -> bool:
-        """
-        Give out no more nonces on a chain, whatever its wallets; say if it was going.
-
-        Once this returns, no reservation is under way either.
-        """
-        keep = _kept(self._database.dialect, stops)
+        insert = insert_new(self._database.dialect, stops)
 
         def work(connection: Connection) -> bool:
-            hold_chain(connection, chain_id)
+            lock_chain(connection, chain_id)
             row = {"chain_id": chain_id, "at": at}
-            return connection.execute(keep, row).all() != []
+            return connection.execute(insert, row).all() != []
 
         return self._database.transaction(work)
 
     def network_paused_at(self, chain_id: int) -> datetime | None:
-        """Return since when a chain is stopped."""
-        given = {"of_chain": chain_id}
-        return self._database.run(lambda c: c.execute(_STOPPED, given).scalar())
+        params = {"of_chain": chain_id}
+        return self._database.run(lambda c: c.execute(_STOPPED, params).scalar())
 
     def resume_network(self, chain_id: int) -> bool:
-        """Let a chain that was stopped go on; say whether it was."""
-        given = {"of_chain": chain_id}
-        return self._database.write(lambda c: c.execute(_GO_ON, given).rowcount > 0)
+        params = {"of_chain": chain_id}
+        return self._database.write(lambda c: c.execute(_START, params).rowcount > 0)
 
     def find_unrecorded(
         self, chain_id: int, mark: bytes
     ) -> UnrecordedTransaction | None:
-        """Return a sighting, of any wallet, that paid the refund with *mark*."""
-        given = {"of_chain": chain_id, "mark": mark}
-        row = self._database.run(lambda c: c.execute(_BY_MARK, given).one_or_none())
+        params = {"of_chain": chain_id, "mark": mark}
+        row = self._database.run(lambda c: c.execute(_BY_MARK, params).one_or_none())
         return None if row is None else UnrecordedTransaction(*row)
-
-    def _insert(self, table: Table, row: dict[str, Any]) -> bool:
-        """Insert *row*, unless its key is there; say whether it was inserted."""
-        keep = _kept(self._database.dialect, table)
-        return self._database.write(lambda c: c.execute(keep, row).all()) != []
-
-
-def _kept(dialect: str, table: Table) -> ReturningInsert[Any]:
-    """Return an insert that leaves what is there, and returns a row if it inserted."""
-    keep = INSERT[dialect](table).on_conflict_do_nothing()
-    # Drivers do not count inserts alike.
-    return keep.returning(literal_column("1", Integer))
 
 
 def _change(
     connection: Connection,
     wallet: Wallet,
     change: Update,
-    given: Mapping[str, Any] = MappingProxyType({}),
+    params: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    # A reservation that was under way has its nonce then, or sees this change.
-    hold_chain(connection, wallet.chain_id)
+    # A reservation in progress either has its nonce by now, or sees this change.
+    lock_chain(connection, wallet.chain_id)
     of_wallet = _key(wallet.chain_id, wallet.sender)
-    now = connection.execute(change, {**of_wallet, "before": wallet.version, **given})
-    if now.rowcount != 1:
-        raise StaleStateError("the wallet has changed")
+    result = connection.execute(
+        change, {**of_wallet, "before": wallet.version, **params}
+    )
+    if result.rowcount != 1:
+        raise StaleStateError("the wallet was changed meanwhile")
 
 
 def _key(chain_id: int, sender: str) -> dict[str, Any]:

@@ -1,24 +1,24 @@
 """
-How a change, its line of history and its signed bytes become one transaction.
+Applies a change of a refund, its history and its signed bytes in one transaction.
 
-SQLite runs one statement after the other, which costs nothing in the same process.
-PostgreSQL does all in one statement and one round trip, except for reservations.
+SQLite executes one statement after the other, which is cheap inside the process.
+PostgreSQL executes everything as one statement in one round trip, except reservations.
 """
 
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from backends.sql.advisory_locks import hold_chain_and_key
+from backends.sql.advisory_locks import lock_chain_and_keys
 from backends.sql.database import Database
 from backends.sql.spending import spend
 from backends.sql.statements import (
     AUDITED,
-    EVIDENCE,
-    MOVE,
+    INSERT_AUDIT_RECORD,
+    INSERT_MOVE,
+    INSERT_TRANSACTION,
     ON_POSTGRESQL,
     ON_SQLITE,
-    RECORD,
     Step,
     Values,
 )
@@ -28,56 +28,56 @@ from signer.model.spending_limits import Limits
 
 
 Changed = Row[Any] | None
-"""The nonce of the row that changed; None when nothing did."""
+"""A row with the nonce of the changed refund; None if no refund was changed."""
 
 
-def apply(database: Database, step: Step, given: Values) -> Changed:
+def apply_step(database: Database, step: Step, params: Values) -> Changed:
     """
-    Do *step* in one transaction.
+    Apply *step* in one transaction.
 
     Raises:
-        StoreError: Or one of its children; nothing was changed, unless the
-            connection was lost while the database committed.
+        StoreError: Or one of its children.  Nothing was changed, unless the connection
+            was lost during the commit.
     """
     if database.dialect == SQLITE:
-        return database.transaction(lambda c: _one_by_one(c, step, given))
-    return database.run(lambda c: _at_once(c, step, given))
+        return database.transaction(lambda c: _one_by_one(c, step, params))
+    return database.run(lambda c: _at_once(c, step, params))
 
 
-def reserve(
-    database: Database, refund: Refund, limits: Limits, given: Values
+def apply_reservation(
+    database: Database, refund: Refund, limits: Limits, params: Values
 ) -> Changed:
     """
-    Give *refund* its nonce, and count what it pays, while nobody else does.
+    Assign *refund* its nonce and count its amount, alone on the chain.
 
-    The unique constraint stands behind the lock, should somebody forget it.
+    If the lock were missing, the unique constraint on nonces would still hold.
 
     Raises:
-        LimitReachedError: It would pay too much.
-        StoreError: As ``apply``.
+        LimitReachedError: The refund would exceed a spending limit.
+        StoreError: As for ``apply_step``.
     """
     change = _one_by_one if database.dialect == SQLITE else _at_once
 
     def work(connection: Connection) -> Changed:
-        hold_chain_and_key(connection, refund.chain_id)
-        changed = change(connection, Step.RESERVE, given)
+        lock_chain_and_keys(connection, refund.chain_id)
+        changed = change(connection, Step.RESERVE, params)
         if changed is not None and refund.swept_from is None:
-            spend(connection, refund, limits, given["refunds_updated_at"])
+            spend(connection, refund, limits, params["refunds_updated_at"])
         return changed
 
     return database.transaction(work)
 
 
-def _at_once(connection: Connection, step: Step, given: Values) -> Changed:
-    return connection.execute(ON_POSTGRESQL[step], given).one_or_none()
+def _at_once(connection: Connection, step: Step, params: Values) -> Changed:
+    return connection.execute(ON_POSTGRESQL[step], params).one_or_none()
 
 
-def _one_by_one(connection: Connection, step: Step, given: Values) -> Changed:
-    changed = connection.execute(ON_SQLITE[step], given).one_or_none()
+def _one_by_one(connection: Connection, step: Step, params: Values) -> Changed:
+    changed = connection.execute(ON_SQLITE[step], params).one_or_none()
     if changed is not None and step is not Step.POSTPONE:
-        connection.execute(MOVE, given)
+        connection.execute(INSERT_MOVE, params)
         if step is Step.RECORD:
-            connection.execute(RECORD, given)
-        if step in AUDITED and given["audit_records_id"] is not None:
-            connection.execute(EVIDENCE, given)
+            connection.execute(INSERT_TRANSACTION, params)
+        if step in AUDITED and params["audit_records_id"] is not None:
+            connection.execute(INSERT_AUDIT_RECORD, params)
     return changed

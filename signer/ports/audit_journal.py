@@ -1,4 +1,4 @@
-"""What the core asks of the ledger for the sake of the audit."""
+"""What the core asks of the ledger about the audit log."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,45 +23,48 @@ class Checkpoint:
 
 
 class Journal(Protocol):
-    """The records of the audit, in the order in which they were sealed."""
+    """The audit records, and the order in which they were sealed into the chain."""
 
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
     ) -> None:
         """
-        Make *records* durable, all or none.
+        Write *records*, all or none; they are durable when this returns.
 
         Raises:
-            KeyRotatedError: No key of the ring has this *standing*, or the address
-                that it pays is not the active one's.
+            KeyRotatedError: No key of the ring meets the condition *standing*, or the
+                address that it pays is not that of the active key.
             StoreError: The database cannot be written.
         """
 
     def seal(self, limit: int = 1000) -> int | None:
         """
-        Give the oldest unsealed records their places in the chain; return how many.
+        Append up to *limit* unsealed records to the hash chain, oldest first.
 
-        None while another process is at it.
+        Returns:
+            How many were sealed; None while another process is sealing.
         """
 
     def head(self) -> tuple[int, bytes]:
         """Return the number of sealed records, and the hash of the last one."""
 
     def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
-        """Return sealed records from behind place *after*, in their order."""
+        """Return up to *limit* sealed records, in order, after number *after*."""
 
     def oldest_unsealed(self) -> str | None:
-        """Return the id of the record that has waited longest for its seal."""
+        """Return the id of the oldest unsealed record, or None."""
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Keep *checkpoint*, unless there is one of the same size."""
+        """Store *checkpoint*, unless there is one of the same size."""
 
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
         """Return the checkpoints of more than *after* records, smallest first."""
 
-    def liberties(self) -> Sequence[str]:
+    def excess_privileges(self) -> Sequence[str]:
         """
-        Return what this process may do to the journal that it must not, in few words.
+        Return the privileges of this process that allow it to change the audit log.
 
-        Nobody can keep who may write SQLite's file from anything: it has no words.
+        Each is a verb phrase, such as "owns audit_records"; none means append-only.
+        SQLite has no privileges: any process that can write the file can change every
+        row, and the result is empty.
         """

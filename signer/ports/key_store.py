@@ -1,4 +1,4 @@
-"""The port to the key ring in the ledger."""
+"""What the core asks of the ledger about its signing keys."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -10,41 +10,44 @@ from signer.model.key import Key
 
 class KeyStore(Protocol):
     """
-    Stores the rows of the key ring.  Every method is one transaction.
+    The rows of the key ring.  Every method is one transaction.
 
     The schema allows at most one active key and at most one pending key.
     """
 
     def keys(self) -> Sequence[Key]:
-        """Return every key: the latest epoch first, then those never active."""
+        """Return every key: the latest epoch first, then those never activated."""
 
     def active_key(self) -> Key | None:
-        """Return the active key, or None before the first key is enrolled."""
+        """Return the active key; None before the first key is enrolled."""
 
     def enrol(self, key: Key) -> Key:
         """
-        Make *key* the active key, unless there is one already.
+        Make *key* the active key, unless there is an active key.
 
         Returns:
             The active key, which another process may have enrolled.
+
+        Raises:
+            ConflictError: Another key of the ring has the id or the address of *key*.
         """
 
     def begin_rotation(self, key: Key, now: datetime) -> Key:
         """
         Make *key* the pending key, or resume its rotation.
 
-        Another pending key whose hold has expired returns to its state before its
-        rotation.
+        A pending key whose hold has expired does not block this call.  If it is another
+        key, it returns to the state that it had before its rotation.
 
         Raises:
-            RotationInProgressError: The hold of the pending key has not expired.
+            RotationInProgressError: The hold on the pending key has not expired.
             ConflictError: Another key of the ring has the id or the address of *key*.
-            StaleStateError: *key* is active or blocked.
+            StaleStateError: *key* is the active key, or is blocked.
         """
 
     def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
         """
-        Keep *key* pending, release its hold, and store the reason *blocked_by*.
+        Leave *key* pending and release the hold; *blocked_by* is the reason code.
 
         Raises:
             StaleStateError: The stored version is not that of *key*.
@@ -52,9 +55,9 @@ class KeyStore(Protocol):
 
     def reject(self, key: Key, reason: str, at: datetime) -> Key:
         """
-        End the rotation to a pending *key*.
+        End the rotation to a pending *key*; *reason* is a code.
 
-        The key becomes rejected, or draining if it was active before.
+        A key that was never active becomes rejected, a former key draining.
 
         Raises:
             StaleStateError: The stored version is not that of *key*.
@@ -72,63 +75,67 @@ class KeyStore(Protocol):
         """
         Make a pending *key* active, and *replacing* draining, or blocked with *block*.
 
-        *replacing* is the active key as the caller has read it, or None if there was
-        none.  Only that key is replaced, so that the caller cannot block a key that it
-        has not read, and *record*, written in the same transaction, is true.  Once this
-        returns, no reservation with *replacing* is in progress.
+        *replacing* is the active key as the caller read it, or None if there was none.
+        So *record*, which is written in the same transaction, is accurate, and a key
+        cannot be blocked unseen.  When this returns, no reservation with the old key is
+        in progress.
 
-        With *block*, refunds that have a nonce of *replacing* and were never signed
-        return to the queue.  This is the only case in which a refund loses its nonce:
-        no signature for it can exist.
+        *block* marks the old key as compromised.  Refunds that hold one of its nonces
+        and were never signed are queued again.  This is the only case, with ``block``,
+        in which a refund loses its nonce: no signature for it can exist.  The key's
+        wallets are paused until they have been compared with their chains.
 
         Raises:
-            KeyRotatedError: *replacing*, with its epoch, is no longer the active key.
+            KeyRotatedError: The active key is not *replacing*, or has another epoch.
             StaleStateError: The stored version is not that of *key*.
         """
 
     def block(self, key: Key, at: datetime, record: Record) -> Key:
         """
-        Block a former *key* as compromised: it signs nothing any more.
+        Mark a former *key* as compromised: it signs nothing from now on.
 
-        This ends a rotation back to the key.  Refunds that it never signed return to
-        the queue, as in ``activate``.  *record* is written in the same transaction.
+        This ends a rotation back to the key.  Its unsigned refunds are queued again and
+        its wallets paused, as in ``activate``.  *record* is written in the same
+        transaction.
 
         Raises:
-            RotationInProgressError: The key is pending and its hold has not expired.
-            StaleStateError: The stored version is not that of *key*, or it is not a
+            RotationInProgressError: The key is pending, and its hold has not expired.
+            StaleStateError: The stored version is not that of *key*, or *key* is not a
                 former key.
         """
 
     def relocate(self, key: Key, key_id: str, at: datetime, record: Record) -> Key:
         """
-        Change the id of *key* to *key_id*, that of its replica; nothing else changes.
+        Pin *key* to its replica *key_id*; the address and everything else stay.
 
-        Once this returns, no intent to sign with the old id becomes durable.  *record*
-        is written in the same transaction.
+        When this returns, no intent to sign with the old key id can become durable.
+        *record* is written in the same transaction.
 
         Raises:
-            RotationInProgressError: The hold of the pending key has not expired.
-            ConflictError: Another key of the ring has the id *key_id*.
-            StaleStateError: The stored version is not that of *key*, or its state does
-                not allow it to sign.
+            RotationInProgressError: The hold on the pending key has not expired.
+            ConflictError: A key of the ring is already pinned to *key_id*.
+            StaleStateError: The stored version is not that of *key*, or the state of
+                *key* does not allow it to sign.
         """
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:
         """
-        Return up to *limit* ids of open refunds with nonces of *address*, oldest first.
+        Return the ids of open refunds that need *address*, at most *limit*.
 
-        Signed sweeps that pay *address* are included.
+        Oldest first.
+
+        These are refunds that hold a nonce of *address*, and signed sweeps that pay it.
         """
 
     def retire(
         self, settled: Sequence[str], at: datetime, draft: Callable[[Key], Record]
     ) -> Sequence[tuple[Key, Record]]:
         """
-        Retire the draining keys in *settled* without open refunds or paused wallets.
+        Retire the draining keys that have no open refund and no paused wallet.
 
-        *settled* has addresses.
+        Only keys whose address is in *settled* are retired.
 
         Returns:
-            Each retired key with the record that *draft* made of it, which was written
-            in the same transaction.
+            Each retired key, with the audit record that *draft* made of it.  The record
+            is written in the same transaction.
         """

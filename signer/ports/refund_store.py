@@ -1,4 +1,4 @@
-"""The port to the ledger of refunds and wallets."""
+"""What the core asks of the ledger about refunds and their wallets."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,30 +19,34 @@ from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 class Store(Protocol):
     """
-    The ledger of refunds and wallets.  Every method is one transaction.
+    The refunds, and the wallets that pay them.  Every method is one transaction.
 
-    Any number of processes may share it.  The schema's constraints and the compared
-    versions decide which of two concurrent changes is first.  All methods raise
-    ``StoreUnavailableError`` if the database does not answer.
+    Any number of processes may share one ledger.  The constraints of the schema, and
+    the version that every change compares, decide which process comes first.
+
+    Every method raises ``StoreUnavailableError`` when the database does not answer.
     """
 
     def find(self, client: str, idempotency_key: str) -> Refund | None:
-        """Return the refund that *client* created with this key, if any."""
+        """Return the refund that the client created with this key, or None."""
 
     def accept(self, refund: Refund) -> tuple[Refund, bool]:
         """
-        Insert a queued refund, or return the one that has its idempotency key.
+        Insert a queued refund, or return the one that the same key created.
 
         Returns:
             The stored refund, and whether this call created it.
 
         Raises:
-            IdempotencyMismatchError: The key was used with another fingerprint.
-            ConflictError: Another key already requested the same reference.
+            InvalidInputError: A text field is too long, or has characters that a
+                database cannot store.
+            IdempotencyMismatchError: The client used the key with another fingerprint.
+            ConflictError: The client used the reference with another key.
+            ValueError: The refund is not queued; a programming error.
         """
 
     def get(self, refund_id: str) -> Refund | None:
-        """Return one refund."""
+        """Return the refund with this id, or None."""
 
     def list(
         self,
@@ -53,28 +57,44 @@ class Store(Protocol):
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Return a client's refunds, newest first, starting after *cursor*."""
+        """
+        Return a page of a client's refunds, newest first.
+
+        The page starts after *cursor*, which is the ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidInputError: *limit* or *cursor* is out of range.
+        """
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
         """
-        Claim due refunds until *until*, those first that have waited longest.
+        Claim up to *limit* refunds that are due, and return them by id.
 
-        A claim raises the version like any change, so a process whose claim expired
-        cannot save.  A due date much later than any claim or delay comes from a wrong
-        clock, and counts as due.
+        Those that have been due for longest are claimed first.  No other call claims
+        them again before *until*.
+
+        A claim changes the version, so a worker that held the refund before and resumes
+        late gets a ``StaleStateError``.  A refund whose due time is further in the
+        future than any claim or delay lasts was dated by a wrong clock, and counts as
+        due.
         """
 
     def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
         """
-        Return refunds that are broadcast and not final, oldest first.
+        Return up to *limit* refunds that were sent and are not final, oldest first.
 
-        *after* is the id of the last one of the previous batch.
+        *after* is the id of the last refund of the previous batch.  The cost grows with
+        the number of open refunds, not with the size of the ledger.
         """
 
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
     ) -> Sequence[Refund]:
-        """Return open refunds of a wallet with nonces below *nonce*, lowest first."""
+        """
+        Return up to *limit* open refunds of a wallet, lowest nonce first.
+
+        Only refunds with a nonce below *nonce* are returned.
+        """
 
     def reserve(
         self,
@@ -89,22 +109,27 @@ class Store(Protocol):
         intent: Record | None = None,
     ) -> Refund:
         """
-        Give a queued refund its nonce for life, in one transaction.
+        Assign the next nonce of the wallet to a queued refund, permanently.
 
-        The nonce is one more than the highest that a row has for this chain and sender.
-        *counted* is the chain's next nonce, pending transactions included.  *limits*
-        bound what all refunds of the token pay, also concurrent ones.  *intent* is the
-        audit record that is written with it; the returned refund then has
-        ``intent_recorded``.
+        The nonce is one past the highest that any row has for this chain and
+        sender.  A transaction that is rolled back leaves no gap.
+
+        *counted* is the transaction count of *sender* on the chain.  *limits* bound
+        what all refunds of the token together may pay, including those that other
+        processes reserve at the same time.  *intent* is an audit record that is written
+        in the same transaction; the returned refund is then ``intent_recorded``.
 
         Raises:
-            KeyRotatedError: *sender* is no longer the active key's address, or its key
-                is no longer *key_id*.  For a sweep, whose sender is a former key's:
-                its recipient is no longer the active key's address.
-            LimitReachedError: The refund would exceed one of *limits*.
-            StaleStateError: The refund has changed, an unrecorded transaction has paid
-                it, its wallet is paused or not opened, or *counted* is ahead of the
-                ledger.
+            KeyRotatedError: *sender* is not the address of the active key, or that key
+                is no longer pinned to *key_id*.  For a sweep, whose sender is a former
+                key: the recipient is not the address of the active key.
+            LimitReachedError: The refund would exceed a spending limit.
+            StaleStateError: The stored version is not that of *refund*; the chain
+                already paid the refund, as a recorded transaction shows; the wallet is
+                paused or was never opened; the chain is stopped; or *counted* is ahead
+                of the ledger.
+            ValueError: The refund is not queued, or *sender* is not an EIP-55 address,
+                which would give one wallet two names; a programming error.
         """
 
     def save(
@@ -115,28 +140,36 @@ class Store(Protocol):
         outcome: Record | None = None,
     ) -> None:
         """
-        Replace *before* by *after*, and insert *transaction* and *outcome* with it.
+        Replace *before* by *after* and insert *transaction*, or change nothing.
 
         *outcome* is the audit record of the transaction's signature.
 
         Raises:
-            StaleStateError: The stored version is not that of *before*.
+            StaleStateError: The stored version is not that of *before*, or this attempt
+                of the refund is already recorded.
+            ValueError: *after* is not the next version of *before*, changes a permanent
+                field, or *transaction* belongs to another refund; a programming error.
         """
 
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
-        """Return all transactions that were signed for a refund, oldest first."""
+        """Return every transaction signed for a refund, oldest first."""
 
     def history(self, refund_id: str) -> Sequence[Move]:
-        """Return the status changes of a refund, oldest first."""
+        """Return the state changes of a refund, oldest first."""
 
     def answer(self, refund_id: str) -> str | None:
-        """Return the response body of the request that created this refund, if any."""
+        """Return the stored response to the refund's request, or None."""
 
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
-        """Store *body* as that response; return the first one that was stored."""
+        """
+        Store *body* as the response to the request that created the refund.
+
+        Returns:
+            The stored response: *body*, or the one that another call stored first.
+        """
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
-        """Return the wallet, if it was opened."""
+        """Return the wallet, or None if it was never opened."""
 
     def wallets(self) -> Sequence[Wallet]:
         """Return every opened wallet, ordered by chain and address."""
@@ -146,7 +179,7 @@ class Store(Protocol):
 
     def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
         """
-        Stop assigning nonces of *wallet*.
+        Stop assigning nonces of *wallet*; *reason* is stored with it.
 
         Raises:
             StaleStateError: The stored version is not that of *wallet*.
@@ -156,9 +189,9 @@ class Store(Protocol):
         self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]
     ) -> None:
         """
-        Insert transactions that the chain has and the ledger did not know.
+        Record final transactions that the chain has and the ledger did not.
 
-        One that was inserted before stays unchanged.
+        A nonce that is already recorded keeps its first record.
 
         Raises:
             StaleStateError: The stored version is not that of *wallet*.
@@ -168,16 +201,20 @@ class Store(Protocol):
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
         """
-        Return nonces that neither a refund nor an unrecorded transaction has.
+        Return up to *limit* nonces of an opened wallet that no row has, lowest first.
 
-        They are at least the wallet's first nonce and less than *below*: the *limit*
-        lowest ones, in order.
+        They lie between the wallet's first nonce and *below*, which is excluded.  A row
+        is a refund or an ``UnrecordedTransaction``.
         """
 
     def foreign_transactions(
         self, chain_id: int, sender: str
     ) -> Sequence[UnrecordedTransaction]:
-        """Return foreign transactions that are not accepted yet, lowest nonce first."""
+        """
+        Return the wallet's unaccepted foreign transactions, lowest nonce first.
+
+        A transaction is foreign if this service did not create it.
+        """
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
         """
@@ -189,25 +226,32 @@ class Store(Protocol):
 
     def pause_network(self, chain_id: int, at: datetime) -> bool:
         """
-        Stop assigning nonces on a chain; return whether that is a change.
+        Stop assigning nonces on a chain, for all of its wallets.
 
-        No reservation is under way any more when this returns.
+        When this returns, no reservation on the chain is in progress.
+
+        Returns:
+            Whether this call stopped the chain; False if it was already stopped.
         """
 
     def network_paused_at(self, chain_id: int) -> datetime | None:
-        """Return when a chain was paused; None if it is not."""
+        """Return the time at which the chain was stopped, or None."""
 
     def resume_network(self, chain_id: int) -> bool:
-        """End the pause of a chain; return whether it was paused."""
+        """Start a stopped chain again; return whether it was stopped."""
 
     def find_unrecorded(
         self, chain_id: int, mark: bytes
     ) -> UnrecordedTransaction | None:
-        """Return the unrecorded transaction, of any wallet, that has *mark*."""
+        """
+        Return the recorded transaction that paid the refund with *mark*, or None.
+
+        Any wallet may have paid it.  *mark* is ``Refund.mark``.
+        """
 
     def adopt(self, before: Refund, after: Refund) -> None:
         """
-        Replace a queued refund by the mined one that an unrecorded transaction paid.
+        Replace a queued refund by a mined one that a recorded transaction has paid.
 
         Raises:
             StaleStateError: The stored version is not that of *before*, or another
@@ -215,4 +259,11 @@ class Store(Protocol):
         """
 
     def check(self) -> None:
-        """Run an empty transaction; raise if the database is not usable."""
+        """
+        Require that the database is usable, by one query.
+
+        Raises:
+            StoreUnavailableError: The database does not answer, or is read-only now.
+            StoreError: Its schema is not the one that this program needs, or it
+                acknowledges commits before they are durable.
+        """

@@ -1,4 +1,4 @@
-"""PostgreSQL's advisory locks, seen and held by somebody else."""
+"""PostgreSQL's advisory locks, observed and held by another connection."""
 
 import time
 
@@ -6,14 +6,14 @@ import psycopg
 
 
 def share_the_key(connection: psycopg.Connection) -> None:
-    """Hold what everybody holds who signs: found by asking the store for it."""
+    """Hold the lock that precedes every signature."""
     from backends.sql.advisory_locks import _ACTIVE_KEY  # noqa: PLC0415  The lock under test.
 
     connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_ACTIVE_KEY])
 
 
 def until_waiting(url: str) -> list[int]:
-    """Wait until somebody waits for an advisory lock; return who."""
+    """Wait until a process waits for an advisory lock; return its id."""
     with psycopg.connect(url, autocommit=True) as connection:
         for _ in range(400):
             waiting = connection.execute(

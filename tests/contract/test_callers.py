@@ -1,4 +1,4 @@
-"""What every store promises of those who call, to all processes together."""
+"""Contract of ``Callers`` and ``AlertCounters``, shared by all processes."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +51,7 @@ def _rows(database: Database, table: Table) -> int:
 
 
 def test_keeps_the_promises(tables: CallerTables) -> None:
-    """The tables are what the core asks for, as mypy sees it too."""
+    """The class satisfies both ports for mypy."""
     callers: Callers = tables
     counters: AlertCounters = tables
 
@@ -93,7 +93,7 @@ def _use_each(store: SQLStore, index: int) -> list[bool]:
 def test_of_many_processes_one_is_first(
     database: Database, empty_url: str, racers: Racers
 ) -> None:
-    """H9: of two processes with one token one is let in, and nobody after a restart."""
+    """H9: of two processes one accepts a token, and none accepts it after a restart."""
     one, other = racers.race(_use_each, empty_url)
     restarted = SQLStore(empty_url)
     afterwards = _use_each(restarted, 0)
@@ -113,7 +113,7 @@ def test_counts(tables: CallerTables) -> None:
 
 
 def test_no_attempt_is_lost(tables: CallerTables) -> None:
-    """Of those who count at once each gets a sum of its own."""
+    """Concurrent counts each get a different sum."""
     with ThreadPoolExecutor(8) as pool:
         sums = pool.map(lambda _: tables.count("a", PERIOD, 2), range(40))
 
@@ -121,7 +121,7 @@ def test_no_attempt_is_lost(tables: CallerTables) -> None:
 
 
 def test_what_is_old_is_thrown_away(tables: CallerTables, database: Database) -> None:
-    """Rows that nobody asks for any more go, and not those of a slower clock."""
+    """Old rows are deleted, but not those that a host with a slow clock needs."""
     for n in range(20):
         tables.count(f"bucket {n}", PERIOD)
         tables.use_token(f"token {n}", NOW + MINUTE, NOW)
@@ -154,7 +154,7 @@ def test_old_rows_are_looked_for_now_and_then(
 
 
 def _listen(database: Database, statements: list[str]) -> None:
-    engine = database._here().engine
+    engine = database._process().engine
 
     def note(*args: object) -> None:
         statements.append(str(args[2]))

@@ -1,4 +1,4 @@
-"""What every journal promises: it keeps what it was given, in one order, for ever."""
+"""Contract of ``Journal``: records are permanent and have one order."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, insert, text
 
-from backends.sql.audit import _SEALING, AuditTables, write
+from backends.sql.audit import SEALING_LOCK, AuditTables, write
 from backends.sql.database import Database
 from backends.sql.schema import keys
 from signer.audit.hash_chain import GENESIS, sealed
@@ -37,7 +37,7 @@ REWRITINGS = (
     "UPDATE audit_checkpoints SET note = ''",
     "DELETE FROM audit_checkpoints",
 )
-"""What the triggers, or a constraint, must refuse; the third record has no seal."""
+"""Statements that triggers or constraints must reject; record 3 is unsealed."""
 
 REPLACEMENTS = (
     "REPLACE INTO audit_records (id, body) SELECT id, '{}' FROM audit_records",
@@ -63,7 +63,7 @@ def journal(url: str) -> Iterator[AuditTables]:
 
 
 def standing(address: str) -> SigningCondition:
-    """Return what is required of the key with *address*."""
+    """Return the condition on the key with *address*."""
     return SigningCondition(address, address[-2:], SERVING)
 
 
@@ -93,7 +93,7 @@ def test_fits_the_port(journal: AuditTables) -> None:
 
 
 def test_seals_in_the_order_of_the_ids(journal: AuditTables) -> None:
-    """What waits is sealed oldest first, each with the hash that its place gives it."""
+    """Records are sealed oldest first, each with the hash of its position."""
     given = records(5)
     journal.append([given[3], given[1]])
     journal.append([given[0]])
@@ -147,7 +147,7 @@ def test_nothing_to_append(journal: AuditTables) -> None:
 
 
 def test_rides_in_another_transaction(journal: AuditTables) -> None:
-    """What ``write`` adds is there if that transaction is, and not otherwise."""
+    """A record of ``write`` is committed or rolled back with its transaction."""
     kept, lost = records(2)
 
     def failing(connection: object) -> None:
@@ -179,7 +179,7 @@ def test_writes_for_the_active_key_alone(journal: AuditTables) -> None:
 
 
 def test_the_first_checkpoint_of_a_size_stays(journal: AuditTables) -> None:
-    """Checkpoints come back by size, and none takes another one's place."""
+    """Checkpoints are returned by size, and none replaces another."""
     links = chain(3)
     kept = [checkpoint(links, size) for size in (1, 3)]
     for each in reversed(kept):
@@ -260,7 +260,7 @@ GRANTS = (
     "GRANT SELECT, INSERT ON audit_checkpoints TO {role}",
     "GRANT SELECT ON keys TO {role}",
 )
-"""What ``docs/reference/audit.md`` says of the tables that this is about."""
+"""The statements about these tables in ``docs/reference/audit.md``."""
 
 FORBIDDEN = (
     *REWRITINGS,
@@ -275,7 +275,7 @@ FORBIDDEN = (
 
 @pytest.fixture
 def limited(postgresql: PostgreSQL, postgresql_url: str) -> Iterator[str]:
-    """Return the URL of a role that may do what the service needs, and no more."""
+    """Return the URL of a role with only the privileges that the service needs."""
     wiped(postgresql_url)
     database = postgresql_url.partition("@/")[2]
     role = "audit_service"
@@ -336,13 +336,13 @@ def test_processes_make_one_chain(url: str, journal: AuditTables) -> None:
     assert len({each.record.id for each in links}) == 160
 
 
-def test_nobody_queues_to_seal(postgresql_url: str) -> None:
-    """While one process seals, another one is told so at once."""
+def test_a_second_sealer_does_not_wait(postgresql_url: str) -> None:
+    """While one process seals, another one gets None without waiting."""
     database = Database(wiped(postgresql_url), pool_size=2, timeout=5.0)
     journal = AuditTables(database)
     journal.append(records(1))
     with psycopg.connect(postgresql_url) as other:
-        other.execute("SELECT pg_advisory_xact_lock(%s)", [_SEALING])
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [SEALING_LOCK])
         busy = journal.seal()
 
     assert busy is None

@@ -1,4 +1,4 @@
-"""What every store promises of ``accept``: it inserts once, and exactly."""
+"""Contract of ``Store.accept``: it inserts a refund once, and exactly as given."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -41,7 +41,7 @@ MOMENTS = st.builds(
 
 
 def test_is_a_store(store: SQLStore) -> None:
-    """The database is a store to the type checker, and says it is usable."""
+    """The store satisfies the port for mypy, and reports that it is usable."""
     as_the_core_sees_it: Store = store
 
     as_the_core_sees_it.check()
@@ -101,7 +101,7 @@ def test_refuses_floats(store: SQLStore) -> None:
 
 
 def test_refuses_naive_times(store: SQLStore) -> None:
-    """A time without a zone is refused, since nobody knows when it is."""
+    """A time without a time zone is refused."""
     with pytest.raises(StoreError):
         store.accept(queued(created_at=now().replace(tzinfo=None)))
 
@@ -117,7 +117,7 @@ def test_replays(store: SQLStore) -> None:
 
 
 def test_find(store: SQLStore) -> None:
-    """A client's key finds the refund that it made, and nobody else's."""
+    """A key finds the refund that the same client created with it, and no other."""
     refund = accepted(store)
 
     assert refund == store.find(refund.client, refund.idempotency_key)

@@ -1,4 +1,4 @@
-"""What every store promises of answers: the first one is given for ever."""
+"""Contract of stored responses: the first response is permanent."""
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ def test_there_is_none_at_first(store: SQLStore) -> None:
 
 
 def test_the_first_answer_stays(store: SQLStore) -> None:
-    """Whoever answers second is told what was answered first, and so is everybody."""
+    """A second response is discarded; every caller gets the first one."""
     refund, other = accepted(store), accepted(store)
 
     assert store.remember_answer(refund.id, "first", now()) == "first"
@@ -38,7 +38,7 @@ def test_answers_are_exact(store: SQLStore, body: str) -> None:
 
 
 def test_only_refunds_have_answers(store: SQLStore) -> None:
-    """What was never accepted was never answered."""
+    """A refund that was never accepted has no stored response."""
     with pytest.raises(StoreError) as caught:
         store.remember_answer("rf_0", "body", now())
 

@@ -1,4 +1,4 @@
-"""What every store promises of ``claim``: each refund is somebody's, one at a time."""
+"""Contract of ``Store.claim``: a refund has at most one claimant at a time."""
 
 from datetime import datetime, timedelta
 
@@ -32,7 +32,7 @@ def _claim(
 
 
 def test_a_claim_is_a_change(store: SQLStore) -> None:
-    """What is claimed has a new version and due date, no new line, and is returned."""
+    """A claim changes version and due time, adds no history, and returns the refund."""
     refund = accepted(store, due_at=now())
     until = later(20)
     (claimed,) = store.claim(later(1), until, 10)
@@ -43,7 +43,7 @@ def test_a_claim_is_a_change(store: SQLStore) -> None:
 
 
 def test_a_claim_keeps_the_trouble(store: SQLStore) -> None:
-    """Who takes a refund up learns how often it failed, and of what."""
+    """A claimed refund has its number of attempts and the last reason for waiting."""
     before = accepted(store)
     late = before.with_due_at(now(), attempts=3, blocked_by="chain-unavailable")
     store.save(before, late)
@@ -52,8 +52,8 @@ def test_a_claim_keeps_the_trouble(store: SQLStore) -> None:
     assert (claimed.attempts, claimed.blocked_by) == (3, "chain-unavailable")
 
 
-def test_nobody_claims_what_is_held(store: SQLStore) -> None:
-    """Until the claim is over nobody else has the refund; then anybody may."""
+def test_a_held_refund_is_not_claimed(store: SQLStore) -> None:
+    """Until the claim ends no other worker gets the refund; then any worker may."""
     refund = accepted(store, due_at=now())
     at = now()
 
@@ -64,7 +64,7 @@ def test_nobody_claims_what_is_held(store: SQLStore) -> None:
 
 
 def test_a_new_refund_is_its_requests(store: SQLStore) -> None:
-    """What was accepted just now is left to the request that brought it."""
+    """A refund that was just accepted is left to the request that created it."""
     refund = accepted(store)
 
     assert _claim(store) == []
@@ -80,7 +80,7 @@ def test_who_waits_longest_comes_first(store: SQLStore) -> None:
 
 
 def test_only_what_a_worker_can_do(store: SQLStore) -> None:
-    """Mined and final refunds are nobody's work; all others are, once due."""
+    """Mined and final refunds are never claimed; all others are, once due."""
     work = [
         accepted(store),
         reserved(store, accepted(store)),
@@ -97,15 +97,15 @@ def test_only_what_a_worker_can_do(store: SQLStore) -> None:
 
 @pytest.mark.parametrize("seconds", [121, 3600, 400 * 86400])
 def test_dates_of_a_wrong_clock_count_as_due(store: SQLStore, seconds: int) -> None:
-    """R30: what a clock that was ahead dated far into the future does not wait."""
+    """R30: a due time far in the future, from a fast clock, counts as due."""
     refund = accepted(store, due_at=later(seconds))
 
     assert _claim(store) == [refund.id]
     assert _claim(store) == []
 
 
-def test_a_clock_that_is_behind_only_comes_early(store: SQLStore) -> None:
-    """R30: a worker an hour behind takes over what is held; fencing does the rest."""
+def test_a_slow_clock_claims_held_refunds(store: SQLStore) -> None:
+    """R30: a worker with a slow clock claims held refunds; versions prevent harm."""
     refund = accepted(store)
     held = store.claim(refund.due_at, refund.due_at + timedelta(seconds=20), 10)[0]
     behind = store.claim(later(-3600), later(-3580), 10)[0]
@@ -116,7 +116,7 @@ def test_a_clock_that_is_behind_only_comes_early(store: SQLStore) -> None:
 
 
 def test_fencing(store: SQLStore) -> None:
-    """R29: who lost a claim cannot write, whether the new owner has written or not."""
+    """R29: a worker that lost its claim cannot save, before or after the new owner."""
     refund = accepted(store)
     (mine,) = store.claim(refund.due_at, later(40), 10)
     (theirs,) = store.claim(later(60), later(80), 10)
@@ -133,7 +133,7 @@ def test_fencing(store: SQLStore) -> None:
 
 
 def test_a_reader_loses_to_a_claim(store: SQLStore) -> None:
-    """A refund that was only looked at cannot be saved once somebody claims it."""
+    """A refund read without a claim cannot be saved once another worker claims it."""
     refund = accepted(store)
     _claim(store, at=refund.due_at)
 
@@ -148,7 +148,7 @@ def test_a_reader_loses_to_a_claim(store: SQLStore) -> None:
     limits=st.lists(st.integers(1, 4), min_size=1, max_size=4),
 )
 def test_claims(store: SQLStore, dates: list[int], limits: list[int]) -> None:
-    """Claim by claim, what is due is taken once, by its date; nothing else is."""
+    """Repeated claims return every due refund once, by due time, and no other."""
     at = now()
     made = [
         accepted(store, due_at=at + timedelta(seconds=seconds)) for seconds in dates

@@ -1,4 +1,4 @@
-"""What every store promises of the key ring: one active key, and whole changes."""
+"""Contract of ``KeyStore``: one active key, and atomic changes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -68,7 +68,7 @@ def _enrolled(store: SQLStore) -> None:
 
 
 def test_the_first_key_is_enrolled_once(store: SQLStore) -> None:
-    """Whoever enrols another key gets the active one, and changes nothing."""
+    """Enrolling another key returns the active key and changes nothing."""
     active = replace(FIRST, epoch=1)
 
     assert store.enrol(FIRST) == active
@@ -96,7 +96,7 @@ def test_a_rotation_from_begin_to_end(store: SQLStore) -> None:
 
 
 def test_one_rotation_at_a_time(store: SQLStore) -> None:
-    """O2: while the hold lasts nobody else begins, with the same key or another."""
+    """O2: during the hold no other rotation begins, with the same key or another."""
     store.begin_rotation(SECOND, AT)
     last = AT + ROTATION_HOLD - timedelta(microseconds=1)
 
@@ -107,7 +107,7 @@ def test_one_rotation_at_a_time(store: SQLStore) -> None:
 
 
 def test_an_abandoned_rotation_is_taken_up(store: SQLStore) -> None:
-    """O1: behind the hold the same key goes on; who was slow has lost its turn."""
+    """O1: after the hold the same key can be resumed; the slow process has lost it."""
     slow = store.begin_rotation(replace(SECOND, requested_by="alice"), AT)
     later = replace(SECOND, requested_by="bob")
     taken = store.begin_rotation(later, AT + ROTATION_HOLD)
@@ -124,7 +124,7 @@ def test_an_abandoned_rotation_is_taken_up(store: SQLStore) -> None:
 
 
 def test_another_key_ends_an_abandoned_rotation(store: SQLStore) -> None:
-    """O1: a key that never served is rejected then, and no longer in the way."""
+    """O1: a key that was never active is rejected then, and blocks no rotation."""
     store.begin_rotation(SECOND, AT)
     store.begin_rotation(OTHER, AT + ROTATION_HOLD)
     (second,) = (key for key in _ring(store) if key.address == OTHER_WALLET)
@@ -161,8 +161,8 @@ def test_a_rejected_key_may_be_tried_again(store: SQLStore) -> None:
     assert (again.state, again.blocked_by) == (KeyState.PENDING, None)
 
 
-def test_a_waiting_rotation_belongs_to_nobody(store: SQLStore) -> None:
-    """O3: a key that waits for funds stays pending; anybody may go on at once."""
+def test_a_waiting_rotation_has_no_hold(store: SQLStore) -> None:
+    """O3: a key that waits for funds stays pending; any process may resume at once."""
     pending = store.begin_rotation(SECOND, AT)
     waiting = store.wait_for(pending, "awaiting-funds", AT)
     again = store.begin_rotation(SECOND, AT)
@@ -175,7 +175,7 @@ def test_a_waiting_rotation_belongs_to_nobody(store: SQLStore) -> None:
 
 @pytest.mark.parametrize("turned", [AN_HOUR, -AN_HOUR])
 def test_turned_clocks_do_not_lock(store: SQLStore, turned: timedelta) -> None:
-    """Clocks an hour off, either way, keep nobody from rotating for long."""
+    """A clock that is an hour fast or slow does not block rotations for long."""
     store.begin_rotation(SECOND, AT)
     taken = store.begin_rotation(OTHER, AT + turned)
 
@@ -185,18 +185,18 @@ def test_turned_clocks_do_not_lock(store: SQLStore, turned: timedelta) -> None:
 
 
 def test_a_key_is_one_id_and_one_address(store: SQLStore) -> None:
-    """An id that has another address now, or the reverse, is not the same key."""
+    """The ring rejects a known id with a new address, and the reverse."""
     for changed in (
         key_at(THIRD, key_id=FIRST.key_id),
         key_at(WALLET, key_id="another id"),
     ):
-        with pytest.raises(ConflictError, match="of another key"):
+        with pytest.raises(ConflictError, match="another key of the ring"):
             store.begin_rotation(changed, AT)
     assert _states(store) == {WALLET: "active"}
 
 
 def test_the_active_key_is_not_rotated_to(store: SQLStore) -> None:
-    """Nobody can take the active key out of service by asking for it."""
+    """A rotation to the active key is refused."""
     with pytest.raises(StaleStateError, match="active"):
         store.begin_rotation(FIRST, AT)
     assert _states(store) == {WALLET: "active"}
@@ -297,7 +297,7 @@ def test_a_key_with_open_refunds_is_not_retired(store: SQLStore) -> None:
 
 
 def test_a_key_that_is_not_settled_is_not_retired(store: SQLStore) -> None:
-    """O4: whoever looked at the chains says so, and a paused wallet never is."""
+    """O4: only keys named as settled are retired, and none with a paused wallet."""
     wallet = opened(store)
     made_active(store, SECOND)
 

@@ -1,4 +1,4 @@
-"""What every store promises of the key ring to those who use it at once."""
+"""Contract of ``KeyStore`` under concurrency."""
 
 import itertools
 import multiprocessing
@@ -80,7 +80,7 @@ def _enrol_own(store: SQLStore, index: int) -> tuple[str, int | None]:
 
 
 def test_one_process_enrols(database_url: str, store: SQLStore, racers: Racers) -> None:
-    """Of many processes with a first key each, one's is the key of all of them."""
+    """If many processes enrol a first key, all get the same active key."""
     enrolled = racers.race(_enrol_own, database_url)
 
     assert len(set(enrolled)) == 1
@@ -97,7 +97,7 @@ def _begin_own(store: SQLStore, index: int) -> str:
 
 
 def test_one_process_begins(database_url: str, store: SQLStore, racers: Racers) -> None:
-    """O2: of many processes that rotate at once one does; each other one is told."""
+    """O2: of many concurrent rotations one succeeds; the others get an error."""
     store.enrol(key_at(WALLET))
     begun = racers.race(_begin_own, database_url)
     (pending,) = (key for key in _ring(store) if key.state is KeyState.PENDING)
@@ -176,7 +176,7 @@ def test_a_lost_connection_activates_nothing(postgresql_url: str) -> None:
 
 
 class Turns:
-    """Rotations, each with what had been done with the old key when it was over."""
+    """Rotations, each with what the old key had done when it ended."""
 
     def __init__(self, store: SQLStore, done_with: Callable[[str], int]) -> None:
         self._store = store
@@ -194,7 +194,7 @@ class Turns:
 
     @property
     def late(self) -> list[str]:
-        """Return the keys with which something was done behind their time."""
+        """Return the keys that were used after they were rotated away from."""
         return [
             address
             for address, count in self.counts.items()
@@ -216,7 +216,7 @@ def _under_way(work: Callable[[], None], turns: Turns) -> None:
             each.result()
 
 
-def test_no_reservation_behind_an_activation(store: SQLStore) -> None:
+def test_no_reservation_after_an_activation(store: SQLStore) -> None:
     """O4, O5: once a key is not the active one, no thread's reservation has it."""
     store.enrol(key_of(RING[0]))
     for signer in RING:
@@ -249,7 +249,7 @@ def test_no_reservation_behind_an_activation(store: SQLStore) -> None:
     assert [each for each in refused if store.get(each.id) != each] == []
 
 
-def test_no_sweep_behind_an_activation(store: SQLStore) -> None:
+def test_no_sweep_after_an_activation(store: SQLStore) -> None:
     """Once a key is not the active one, no thread's sweep is reserved to pay it."""
     store.enrol(key_at(WALLET))
     opened(store)
@@ -284,8 +284,8 @@ def test_no_sweep_behind_an_activation(store: SQLStore) -> None:
     assert [each for each in refused if store.get(each.id) != each] == []
 
 
-def test_no_signature_behind_an_activation(store: SQLStore) -> None:
-    """O5: all signatures succeed, and none is announced for a key behind its time."""
+def test_no_signature_after_an_activation(store: SQLStore) -> None:
+    """O5: all signatures succeed, and no intent names a key after its rotation."""
     signers = [
         Signer.open(honest(key), KeyId(f"{n:040x}"), AuditLog(_SILENCE, journal=store))
         for n, key in enumerate(_PRIVATE)
@@ -317,7 +317,7 @@ def test_no_signature_behind_an_activation(store: SQLStore) -> None:
 
 
 def _rotate_for_ever(url: str, acknowledge: Connection) -> None:
-    """Rotate between two keys until killed, and tell the epochs that are active."""
+    """Rotate between two keys until killed, and report the active epochs."""
     store = SQLStore(url)
     for n in itertools.count():
         key = made_active(store, key_of(RING[n % 2]))
@@ -325,7 +325,7 @@ def _rotate_for_ever(url: str, acknowledge: Connection) -> None:
 
 
 def test_kill_leaves_one_active_key(database_url: str, store: SQLStore) -> None:
-    """O1: behind each kill -9 one key is active, and every activation is on record."""
+    """O1: after each kill -9 one key is active, and every activation is recorded."""
     store.enrol(key_of(RING[0]))
     known = 1
     for _ in range(3):

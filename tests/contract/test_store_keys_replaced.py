@@ -1,4 +1,4 @@
-"""What every store promises of who is replaced, and who may be given up (O2, O8)."""
+"""Contract of which key is replaced, and which may be revoked (O2, O8)."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def test_only_the_key_that_was_seen_is_replaced(
 
 
 def test_the_first_key_replaces_none(store: SQLStore) -> None:
-    """O2: where there was no active key, there is none when the new one is."""
+    """O2: if there is no active key, *replacing* must be None."""
     pending = store.begin_rotation(SECOND, AT)
     with pytest.raises(KeyRotatedError):
         store.activate(pending, AT, record(), replacing=FIRST)
@@ -60,7 +60,7 @@ def test_the_first_key_replaces_none(store: SQLStore) -> None:
 
 @pytest.mark.usefixtures("first")
 def test_a_waiting_rollback_is_blocked(store: SQLStore) -> None:
-    """O8: a former key that is pending is given up, unless somebody holds it."""
+    """O8: a pending former key can be revoked, unless its hold has not expired."""
     made_active(store, SECOND)
     held = store.begin_rotation(FIRST, AT)
     with pytest.raises(RotationInProgressError):

@@ -1,4 +1,4 @@
-"""What every store promises when a process is killed, or stopped for a while."""
+"""Contract of the store when a process is killed or paused."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from tests.fixtures.races import start_late_worker, start_payer
 
 
 def test_kill_loses_nothing(database_url: str, store: SQLStore) -> None:
-    """R28: what was acknowledged before each kill -9 is there, and nothing is torn."""
+    """R28: after each kill -9 every acknowledged write exists, and none is partial."""
     acknowledged: dict[str, int] = {}
     for _ in range(2):
         payers = [start_payer(database_url) for _ in range(4)]
@@ -32,7 +32,7 @@ def test_kill_loses_nothing(database_url: str, store: SQLStore) -> None:
 
 
 def test_a_worker_that_wakes_too_late(database_url: str, store: SQLStore) -> None:
-    """R29: a worker stopped behind its claim writes nothing, and sends our bytes."""
+    """R29: a worker paused after its claim saves nothing, and sends recorded bytes."""
     refund = reserved(store, accepted(store))
     worker, line = start_late_worker(database_url)
     assert line.recv() == refund.id

@@ -1,4 +1,4 @@
-"""How much may leave in an hour and in a day, whoever reserves at the same time."""
+"""Spending limits per hour and day hold under concurrent reservations."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -28,7 +28,7 @@ def _give(store: SQLStore, limits: Limits, at: datetime, **changes: object) -> b
 
 
 def test_an_hour_holds_its_limit(store: SQLStore) -> None:
-    """What fits gets a nonce, the next waits unchanged, and the next hour has room."""
+    """A refund within the limit gets a nonce; the next one waits for the next hour."""
     limits = Limits(hourly=2 * AMOUNT)
 
     given = [_give(store, limits, NOON) for _ in range(3)]
@@ -48,7 +48,7 @@ def test_a_day_is_this_hour_and_the_23_before(store: SQLStore) -> None:
 
 
 def test_a_recipient_has_a_limit_of_its_own(store: SQLStore) -> None:
-    """Others are paid when one has had enough."""
+    """The limit of one recipient does not delay others."""
     limits = Limits(daily_per_recipient=AMOUNT)
 
     assert _give(store, limits, NOON)
@@ -68,7 +68,7 @@ def test_tokens_and_chains_are_counted_apart(store: SQLStore) -> None:
 
 
 def test_wallets_share_the_limit(store: SQLStore) -> None:
-    """A second wallet of the same chain does not double what may leave (R27)."""
+    """Two wallets of one chain share its limit (R27)."""
     limits = Limits(hourly=AMOUNT)
     first, second = accepted(store), accepted(store)
 
@@ -79,8 +79,8 @@ def test_wallets_share_the_limit(store: SQLStore) -> None:
     assert stored(store, second).status is Status.QUEUED
 
 
-def test_a_clock_that_is_behind_forgets_nothing(store: SQLStore) -> None:
-    """What a clock ahead of ours has booked counts for us as well (R30)."""
+def test_amounts_of_a_fast_clock_count(store: SQLStore) -> None:
+    """Amounts counted under a later hour, by a fast clock, count as well (R30)."""
     limits = Limits(hourly=AMOUNT, daily=AMOUNT)
 
     assert _give(store, limits, NOON + timedelta(hours=1))
@@ -115,7 +115,7 @@ def _take(store: SQLStore, index: int) -> int:
 
 
 def test_processes_never_exceed_it_together(database_url: str) -> None:
-    """Eight processes that reserve at once share what there is, exactly (R27)."""
+    """Eight concurrent processes use the limit exactly (R27)."""
     racers = Racers(8)
     try:
         granted = racers.race(_take, database_url)

@@ -1,4 +1,4 @@
-"""What every store promises to threads and processes that use it at once."""
+"""Contract of the store under concurrent threads and processes."""
 
 import os
 import random
@@ -39,7 +39,7 @@ def racers() -> Iterator[Racers]:
 
 
 def _accept_each(store: SQLStore, index: int) -> list[tuple[str, bool]]:
-    """Ask for 25 keys that every process asks for, with ids of one's own."""
+    """Accept 25 refunds whose keys are the same in every process."""
     answers = [
         store.accept(queued(idempotency_key=f"key {n}", reference=f"reference {n}"))
         for n in range(25)
@@ -57,7 +57,7 @@ def test_one_key_makes_one_refund(database_url: str, racers: Racers) -> None:
 
 
 def _accept_same_references(store: SQLStore, index: int) -> int:
-    """Ask for 25 references under keys of one's own; return how many were granted."""
+    """Accept 25 shared references with own keys; return how many succeeded."""
     granted = 0
     for n in range(25):
         try:
@@ -77,7 +77,7 @@ def test_one_reference_makes_one_refund(
 
 
 def _reserve_250(store: SQLStore, index: int) -> list[int]:
-    """Reserve what was accepted for this process."""
+    """Reserve the refunds that were accepted for this process."""
     refunds = store.list(f"gateway {index}", limit=1000).refunds
     return [_nonce(reserved(store, refund)) for refund in refunds]
 
@@ -95,7 +95,7 @@ def test_nonces_have_no_double_and_no_gap(
 
 
 def _reserve_open(store: SQLStore, index: int) -> list[tuple[str, int]]:
-    """Reserve what is queued now, if it is still queued when its turn comes."""
+    """Reserve the refunds queued now, unless another process was first."""
     won = []
     refunds = [*store.list("gateway", status=Status.QUEUED, limit=100).refunds]
     random.Random(index).shuffle(refunds)
@@ -128,7 +128,7 @@ def _claim_all(store: SQLStore, index: int) -> list[str]:
     return claimed
 
 
-def test_nobody_claims_one_twice(
+def test_no_refund_is_claimed_twice(
     database_url: str, store: SQLStore, racers: Racers
 ) -> None:
     """R29: of many workers that look for work at once, each refund has one."""
@@ -153,7 +153,7 @@ def test_claimers_pass_over_each_other(postgresql_url: str) -> None:
 
 
 def _answer_each(store: SQLStore, index: int) -> list[str]:
-    """Answer 25 requests that every process answers; return what was first."""
+    """Store 25 responses that every process stores; return the first ones."""
     refunds = store.list("gateway", limit=25).refunds
     return [
         store.remember_answer(each.id, f"answer {index}", now()) for each in refunds

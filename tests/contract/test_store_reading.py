@@ -1,4 +1,4 @@
-"""What every store promises to readers: what is there, and in order."""
+"""Contract of the queries: complete and in order."""
 
 import secrets
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ def test_pages(
 
 
 def test_new_refunds_do_not_shift_pages(store: SQLStore) -> None:
-    """A refund that comes while somebody pages is not on a later page."""
+    """A refund that is accepted during paging is not on a later page."""
     old = [accepted(store) for _ in range(4)]
     first = store.list("gateway", limit=2)
     accepted(store)
@@ -122,7 +122,7 @@ def test_impossible_pages(store: SQLStore, field: str, given: dict[str, int]) ->
 
 
 def test_in_flight(store: SQLStore) -> None:
-    """The worker watches what was sent and is not final, oldest first, in batches."""
+    """Sent refunds that are not final are returned in batches, oldest first."""
     accepted(store)
     reserved(store, accepted(store))
     signed(store, reserved(store, accepted(store)))
@@ -140,7 +140,7 @@ def test_in_flight(store: SQLStore) -> None:
 
 
 def test_every_hash_may_be_the_one(store: SQLStore) -> None:
-    """R16: what was replaced may still be mined, so that all hashes are watched."""
+    """R16: a replaced transaction may still be mined, so all hashes are returned."""
     sent = broadcast(store)
     second = transaction(sent, attempt=1)
     replaced = sent.with_status(Status.SIGNED, now(), tx_hash=second.tx_hash)
@@ -167,7 +167,7 @@ def _below(store: SQLStore, refund: Refund, limit: int) -> Sequence[Refund]:
 
 
 def test_ahead(store: SQLStore) -> None:
-    """What is open and has a lower nonce of the same wallet is told, lowest first."""
+    """Open refunds of the wallet with lower nonces are returned, lowest first."""
     first, second, third, last = (broadcast(store) for _ in range(4))
     accepted(store)
     reserved(store, accepted(store), sender=OTHER_WALLET)

@@ -1,4 +1,4 @@
-"""K18: what every store promises of a key that is pinned to another place."""
+"""K18: contract of ``KeyStore.relocate``, which pins a key to its replica."""
 
 import itertools
 import multiprocessing
@@ -103,7 +103,7 @@ def test_what_signs_nothing_stays(store: SQLStore, key: Key) -> None:
     assert store.keys()[1] == blocked
 
 
-def test_not_while_somebody_rotates(store: SQLStore, key: Key) -> None:
+def test_no_relocation_during_a_rotation(store: SQLStore, key: Key) -> None:
     """A rotation's hold is respected, for as long as it lasts."""
     store.begin_rotation(key_at(OTHER_WALLET), AT)
 
@@ -115,7 +115,7 @@ def test_not_while_somebody_rotates(store: SQLStore, key: Key) -> None:
 
 
 def test_a_rotation_that_was_slow(store: SQLStore, key: Key) -> None:
-    """A pending key that was relocated is activated by whoever read it then."""
+    """A relocated pending key is activated only at its new version."""
     slow = store.begin_rotation(key_at(OTHER_WALLET, key_id=PLACES[1]), AT)
     later = AT + ROTATION_HOLD
     moved = store.relocate(slow, PLACES[2], later, record(event="moved"))
@@ -127,7 +127,7 @@ def test_a_rotation_that_was_slow(store: SQLStore, key: Key) -> None:
 
 
 def test_a_rotation_meanwhile_leaves_the_place(store: SQLStore, key: Key) -> None:
-    """Whoever read the key before it was rotated away relocates nothing."""
+    """A key that was rotated since it was read is not relocated."""
     made_active(store, key_at(OTHER_WALLET))
 
     with pytest.raises(StaleStateError):
@@ -175,7 +175,7 @@ def _outcome(work: Callable[[], object]) -> str:
 
 
 def test_one_of_many_relocates(store: SQLStore, key: Key) -> None:
-    """Of many threads that read the key, one moves it; each other one is told."""
+    """Of many concurrent relocations one succeeds; the others get an error."""
     places = PLACES[1:5]
     with ThreadPoolExecutor(len(places)) as pool:
         outcomes = pool.map(
@@ -192,7 +192,7 @@ def test_one_of_many_relocates(store: SQLStore, key: Key) -> None:
 
 
 def test_a_relocation_and_a_rotation_at_once(store: SQLStore, key: Key) -> None:
-    """Whoever is first, one key is active, and its place is one that was proved."""
+    """In either order, one key is active, with a key id that one of the two gave."""
     for n in range(5):
         active = store.active_key()
         assert active is not None
@@ -212,7 +212,7 @@ def test_a_relocation_and_a_rotation_at_once(store: SQLStore, key: Key) -> None:
         assert former.key_id == (place if moved == "done" else active.key_id)
 
 
-def test_nothing_begins_behind_a_relocation(store: SQLStore, key: Key) -> None:
+def test_nothing_begins_after_a_relocation(store: SQLStore, key: Key) -> None:
     """Once a relocation returns, neither nonces nor intents have the old place."""
     opened(store)
     refunds = [queued() for _ in range(2000)]
@@ -283,14 +283,14 @@ def test_a_relocation_waits_for_those_who_sign(postgresql_url: str) -> None:
 
 
 def _move_for_ever(url: str, acknowledge: Connection) -> None:
-    """Relocate between two places until killed, and tell each version."""
+    """Relocate between two key ids until killed, and report each version."""
     store = SQLStore(url)
     for n in itertools.count(1):
         acknowledge.send(_moved(store, PLACES[n % 2]).version)
 
 
 def test_kill_leaves_one_place(database_url: str, store: SQLStore, key: Key) -> None:
-    """Behind a kill -9 the key is in one place, and every relocation is on record."""
+    """After a kill -9 the key has one key id, and every relocation is recorded."""
     ours, theirs = _SPAWN.Pipe(duplex=False)
     process = _SPAWN.Process(
         target=_move_for_ever, args=(database_url, theirs), daemon=True

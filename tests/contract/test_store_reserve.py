@@ -1,4 +1,4 @@
-"""What every store promises of ``reserve``: nonces without gap or double."""
+"""Contract of ``Store.reserve``: no gap in the nonces, and no nonce twice."""
 
 import pytest
 
@@ -24,7 +24,7 @@ KEY_ID = key_at(WALLET).key_id
 
 
 def test_sets_the_reservation(store: SQLStore) -> None:
-    """The reserved refund carries what was given, and is what the store has."""
+    """The returned refund has the given values and equals the stored one."""
     opened(store, first=3)
     refund = accepted(store)
     at = now()
@@ -59,7 +59,7 @@ def test_never_skips_to_the_chain(store: SQLStore) -> None:
 
 
 def test_counts_past_sightings(store: SQLStore) -> None:
-    """What the chain had and the ledger did not is used up like anything else."""
+    """The nonce of an unrecorded transaction counts as used."""
     wallet = opened(store)
     assert reserved(store, accepted(store)).nonce == 0
     store.add_unrecorded(wallet, [sighting(nonce=1), sighting(nonce=2, mark=b"m" * 16)])
@@ -69,7 +69,7 @@ def test_counts_past_sightings(store: SQLStore) -> None:
 
 
 def test_a_wallet_must_be_opened(store: SQLStore) -> None:
-    """Nobody counts the nonces of a wallet that nobody opened."""
+    """A nonce of a wallet that was never opened cannot be reserved."""
     made_active(store, key_at(WALLET))
     refund = accepted(store)
 
@@ -94,7 +94,7 @@ def test_paused_wallets_give_nothing(store: SQLStore) -> None:
 
 
 def test_what_was_paid_gets_no_nonce(store: SQLStore) -> None:
-    """A refund whose mark was sighted is paid; nobody else's mark is in the way."""
+    """A refund whose mark is recorded counts as paid; other marks do not matter."""
     paid, other = accepted(store), accepted(store)
     store.add_unrecorded(opened(store), [sighting(mark=paid.mark)])
 
@@ -123,7 +123,7 @@ def test_spelling_of_a_wallet(store: SQLStore) -> None:
 
 
 def test_only_once(store: SQLStore) -> None:
-    """One refund gets one nonce; the second to ask is told that it moved."""
+    """A refund gets one nonce; a second reservation fails."""
     refund = accepted(store)
     first = reserved(store, refund)
 
@@ -157,6 +157,6 @@ def test_failures_leave_no_gap(store: SQLStore) -> None:
 
 
 def test_unknown_refund(store: SQLStore) -> None:
-    """What was never accepted cannot be reserved."""
+    """A refund that was never accepted cannot be reserved."""
     with pytest.raises(StaleStateError):
         reserved(store, queued())

@@ -1,4 +1,4 @@
-"""What every store promises of ``save``: one compare-and-set."""
+"""Contract of ``Store.save``: one compare-and-set."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -85,7 +85,7 @@ def test_delays_are_no_history(store: SQLStore) -> None:
 
 
 def test_moves_clear_the_trouble(store: SQLStore) -> None:
-    """A refund that moves on is held by whoever moved it, and nothing blocks it."""
+    """A save keeps the claim of the worker and clears the reason for waiting."""
     before = reserved(store, accepted(store))
     late = before.with_due_at(later(30), attempts=3, blocked_by="chain-unavailable")
     store.save(before, late)
@@ -97,7 +97,7 @@ def test_moves_clear_the_trouble(store: SQLStore) -> None:
 
 
 def test_same_attempt_twice(store: SQLStore) -> None:
-    """An attempt is recorded once; who is late moves nothing."""
+    """An attempt is recorded once; a second save of it changes nothing."""
     first = signed(store, reserved(store, accepted(store)))
 
     with pytest.raises(StaleStateError):
@@ -152,12 +152,14 @@ def test_transactions_are_exact(store: SQLStore, fee: int, raw: bytes) -> None:
     "changes",
     [{"nonce": 1}, {"sender": OTHER_WALLET}, {"amount": 1}, {"recipient": WALLET}],
 )
-def test_for_life(store: SQLStore, changes: dict[str, Any]) -> None:
-    """Nonce, wallet, amount and recipient stay for life."""
+def test_permanent_fields_cannot_change(
+    store: SQLStore, changes: dict[str, Any]
+) -> None:
+    """A change of nonce, wallet, amount or recipient is a programming error."""
     before = reserved(store, accepted(store))
     after = before.with_status(Status.FAILED, now(), **changes)
 
-    with pytest.raises(ValueError, match="for life"):
+    with pytest.raises(ValueError, match="permanent field"):
         store.save(before, after)
     assert before == store.get(before.id)
 
@@ -190,12 +192,12 @@ def test_states_have_their_facts(
     assert before == store.get(before.id)
 
 
-def test_one_version_after_the_other(store: SQLStore) -> None:
-    """A step that skips a version is a defect."""
+def test_versions_cannot_be_skipped(store: SQLStore) -> None:
+    """A save that skips a version is a programming error."""
     before = accepted(store)
     after = replace(before.with_status(Status.CANCELLED, now()), version=2)
 
-    with pytest.raises(ValueError, match="one version"):
+    with pytest.raises(ValueError, match="one more than the old"):
         store.save(before, after)
 
 

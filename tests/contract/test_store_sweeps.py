@@ -1,4 +1,4 @@
-"""What every store promises of sweeps: they pay the active key's address, or nobody."""
+"""Contract of sweeps: they can only pay the address of the active key."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ def test_empties_no_key_that_is_not_a_former_one(store: SQLStore) -> None:
 
 @pytest.mark.parametrize("block", [False, True])
 def test_is_announced_for_the_active_key(store: SQLStore, *, block: bool) -> None:
-    """The intent to pay an address is not written when it is not the active one's."""
+    """An intent to pay an address that is not the active key's is not written."""
     pays = SigningCondition(WALLET, KEY_ID, SIGNING, OTHER_WALLET)
     store.append([record(event="one")], standing=pays)
     made_active(store, key_at(THIRD), block=block)

@@ -1,4 +1,4 @@
-"""What every store promises of wallets, and of what the chain knew before it."""
+"""Contract of wallets, and of transactions that only the chain had."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def _wallet(store: SQLStore) -> Wallet:
 
 
 def test_opens_once(store: SQLStore) -> None:
-    """The first to open a wallet says where it begins; all others change nothing."""
+    """The first call opens the wallet; later calls change nothing."""
     assert store.wallet(CHAIN, WALLET) is None
 
     first = Wallet(CHAIN, WALLET, 7, 7, Pause.UNKNOWN_HISTORY, now())
@@ -42,7 +42,7 @@ def test_opens_once(store: SQLStore) -> None:
 
 
 def test_all_wallets(store: SQLStore) -> None:
-    """Every wallet is told, by chain and address, each with its next nonce."""
+    """Every wallet is returned, by chain and address, with its next nonce."""
     for chain_id, sender in ((2, WALLET), (1, OTHER_WALLET), (1, WALLET)):
         opened(store, chain_id, sender, first=4)
     reserved(store, accepted(store, chain_id=1), counted=4)
@@ -67,8 +67,8 @@ def test_the_next_nonce(store: SQLStore) -> None:
     assert seen == [3, 4, 10, 11]
 
 
-def test_what_nobody_has(store: SQLStore) -> None:
-    """Nonces of neither refund nor sighting are told, lowest first, between bounds."""
+def test_unheld_nonces(store: SQLStore) -> None:
+    """Nonces without a row are returned, lowest first, within the bounds."""
     opened(store, first=3)
     reserved(store, accepted(store), counted=3)
     store.add_unrecorded(_wallet(store), [sighting(nonce=6), sighting(nonce=7)])
@@ -86,7 +86,7 @@ def test_what_nobody_has(store: SQLStore) -> None:
 
 
 def test_pauses_and_resumes(store: SQLStore) -> None:
-    """A wallet stands still until it is resumed, and tells why and since when."""
+    """A paused wallet stays paused until it is resumed, with reason and time."""
     at = now()
     store.pause(opened(store), Pause.FOREIGN_TRANSACTION, at)
     paused = _wallet(store)
@@ -97,7 +97,7 @@ def test_pauses_and_resumes(store: SQLStore) -> None:
 
 
 def test_changes_compare_versions(store: SQLStore) -> None:
-    """Who looked at a wallet before it changed, changes nothing of it."""
+    """A wallet that was read before another change cannot be changed."""
     old = opened(store)
     store.add_unrecorded(old, [])
     fresh = _wallet(store)
@@ -124,7 +124,7 @@ def test_an_unknown_wallet_cannot_change(store: SQLStore) -> None:
 
 
 def test_sightings_are_exact(store: SQLStore) -> None:
-    """What was sighted reads back field by field, by its mark, whosever it is."""
+    """An unrecorded transaction of any wallet is found by its mark, unchanged."""
     ours = sighting(nonce=4, mark=b"\0" + b"m" * 15, gas_limit=65_000)
     store.add_unrecorded(opened(store), [ours, sighting(nonce=5, mark=b"n" * 16)])
 
@@ -153,8 +153,8 @@ def test_all_sightings_or_none(store: SQLStore) -> None:
     assert wallet == _wallet(store)
 
 
-def test_the_foreign_wait_for_somebody(store: SQLStore) -> None:
-    """What bears no mark is told, lowest nonce first, until the wallet resumes."""
+def test_foreign_transactions_wait_for_a_resume(store: SQLStore) -> None:
+    """Transactions without a mark are returned until the wallet is resumed."""
     second, first = sighting(nonce=3), sighting(nonce=1)
     store.add_unrecorded(
         opened(store), [second, first, sighting(nonce=2, mark=b"m" * 16)]
@@ -166,7 +166,7 @@ def test_the_foreign_wait_for_somebody(store: SQLStore) -> None:
     assert store.foreign_transactions(CHAIN, WALLET) == ()
 
 
-def test_nobody_accepts_what_was_not_shown(store: SQLStore) -> None:
+def test_unseen_transactions_are_not_accepted(store: SQLStore) -> None:
     """A foreign transaction that comes between look and resumption is not accepted."""
     store.add_unrecorded(opened(store), [sighting(nonce=0)])
     looked_at = _wallet(store)
@@ -210,7 +210,7 @@ def test_adopts(store: SQLStore) -> None:
 
 
 def test_adopts_one_refund_once(store: SQLStore) -> None:
-    """What moved meanwhile is not adopted, and no nonce gets a second refund."""
+    """A changed refund is not adopted, and no nonce gets a second refund."""
     refund, other = accepted(store), accepted(store)
     cancelled = moved(store, accepted(store), Status.CANCELLED)
     holder = reserved(store, accepted(store))

@@ -101,7 +101,7 @@ class _Committed(Watched):
         super().__init__(store, "store", points)
         self._under_way = ""
         # The engine of this process, which nothing else has been asked of yet.
-        engine = store._database._here().engine
+        engine = store._database._process().engine
         event.listen(engine, "commit", self._commit)
 
     def _around(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:

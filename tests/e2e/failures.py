@@ -121,14 +121,14 @@ def database_failures(tenant: Tenant, plain: PlainServer) -> Iterator[Run]:
         )
     login = f"{user}:{password}"
     for name, url, cure in (
-        ("user", f"{user}x:{password}@/{database}?{folder}", "does not know the user"),
-        ("database", f"tests@/{database}x?{folder}", "no such database"),
-        ("host", f"{login}@{_NOWHERE}/{database}", "its host name means nothing"),
-        ("port", f"{login}@127.0.0.1:1/{database}", "nobody listens there"),
+        ("user", f"{user}x:{password}@/{database}?{folder}", "the user does not exist"),
+        ("database", f"tests@/{database}x?{folder}", "the database does not exist"),
+        ("host", f"{login}@{_NOWHERE}/{database}", "its host name cannot be resolved"),
+        ("port", f"{login}@127.0.0.1:1/{database}", "no server is listening"),
         (
             "TLS",
             f"{login}@127.0.0.1:{plain.port}/{database}?sslmode=require",
-            "it has no TLS",
+            "it does not support TLS",
         ),
     ):
         changes = {"DATABASE_URL": f"postgresql://{url}"}

@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the connection that ``migrate`` holds."""
+"""Run by Alembic: runs the migrations on the connection of ``migrate``."""
 
 from alembic import context
 
@@ -8,7 +8,7 @@ from backends.sql.schema import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    transactional_ddl=True,  # SQLite can, once the driver's own BEGIN is off.
-    render_as_batch=True,  # SQLite alters a table by making a new one.
+    transactional_ddl=True,  # SQLite supports it; the driver is in autocommit.
+    render_as_batch=True,  # SQLite alters a table by copying it to a new one.
 )
 context.run_migrations()

@@ -54,7 +54,7 @@ class Instance:
             build(callers, clock, audit=audit, keys=self, limits=shared)
         )
         event.listen(
-            self.database._here().engine, "before_cursor_execute", self._executed
+            self.database._process().engine, "before_cursor_execute", self._executed
         )
 
     def known(self) -> Iterable[VerificationKey]:

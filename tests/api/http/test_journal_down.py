@@ -50,7 +50,7 @@ class Trouble:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
 
     def _sqlite_read_only(self, on: bool) -> None:
-        engine = self._store._database._here().engine
+        engine = self._store._database._process().engine
         if on:
             event.listen(engine, "checkout", _only_read)
         elif event.contains(engine, "checkout", _only_read):

@@ -1,8 +1,8 @@
 """
 Refunds, their transactions and their history.
 
-A migration is history itself: it imports nothing of ours and is never edited.
-There is no way down, since the way down from a ledger is to lose it.
+A migration is never edited, and imports nothing from this project.
+There is no downgrade, since it would delete the ledger: restore a backup instead.
 """
 
 import sqlalchemy as sa
@@ -26,7 +26,7 @@ OPEN = "status IN ('broadcast', 'mined', 'queued', 'reserved', 'signed')"
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     on_sqlite = op.get_bind().dialect.name == "sqlite"
     _make_refunds(zero=f"'{0:078d}'" if on_sqlite else "0")
     _make_transactions()

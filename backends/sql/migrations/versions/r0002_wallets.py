@@ -1,7 +1,7 @@
 """
-Wallets and their sightings, answers, spending, and when a refund is due.
+Wallets, unrecorded transactions, stored responses, spending, and due times.
 
-A migration is history itself: it imports nothing of ours and is never edited.
+A migration is never edited, and imports nothing from this project.
 """
 
 import sqlalchemy as sa
@@ -22,13 +22,13 @@ LONG_AGO = "1970-01-01T00:00:00.000000+00:00"
 
 
 def upgrade() -> None:
-    """Add them; every open refund is due, and every wallet in use is opened."""
+    """Add the tables; make every open refund due, and open every wallet in use."""
     _date_refunds()
     _make_answers()
     _make_wallets()
     _make_sightings()
     _make_spendings()
-    # Until now the first nonce was what the chain counted then, and no gaps followed.
+    # Before this revision, nonces started at the transaction count and had no gaps.
     op.execute(
         "INSERT INTO wallets (chain_id, sender, first_nonce, version)"
         " SELECT chain_id, sender, min(nonce), 0 FROM refunds"

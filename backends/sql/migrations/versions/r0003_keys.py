@@ -1,7 +1,7 @@
 """
-The key ring, the audit chain, and what all processes must know of callers.
+The key ring, the audit log, and the counters that all processes share.
 
-A migration is history itself: it imports nothing of ours and is never edited.
+A migration is never edited, and imports nothing from this project.
 """
 
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ TIME = sa.DateTime(timezone=True).with_variant(sa.String(32), "sqlite")
 
 STATES = "'active', 'blocked', 'draining', 'pending', 'rejected', 'retired'"
 
-# The seal of a record is put on once; all else is for ever.
+# A record may be sealed once; everything else is rejected.
 SQLITE_TRIGGERS = (
     """
     CREATE TRIGGER audit_records_keep BEFORE DELETE ON audit_records
@@ -30,7 +30,7 @@ SQLITE_TRIGGERS = (
               AND NEW.id = OLD.id AND NEW.body = OLD.body)
     BEGIN SELECT RAISE(ABORT, 'audit records are for ever'); END
     """,
-    # REPLACE fires no trigger for the rows that it takes away.
+    # REPLACE fires no delete trigger for the rows that it replaces.
     """
     CREATE TRIGGER audit_records_new BEFORE INSERT ON audit_records
     WHEN NEW.sequence IS NOT NULL
@@ -88,14 +88,14 @@ POSTGRESQL_TRIGGERS = (
 
 
 def upgrade() -> None:
-    """Add them; the keys that have paid before are draining, in a ring without head."""
+    """Add the tables; keys that paid before become draining, and none is active."""
     _make_keys()
     _make_audit()
     _make_callers()
-    # What was paid was paid, whichever of the wallets did it.
+    # A refund is looked up by its mark in all wallets of a chain.
     op.drop_index("ix_sightings_mark", "sightings")
     op.create_index("ix_sightings_mark", "sightings", ["chain_id", "mark"])
-    # Whoever starts first makes the configured key the active one.
+    # The first process that starts makes the configured key the active one.
     op.execute(
         "INSERT INTO keys (backend, key_id, address, state, created_at, updated_at,"
         " epoch, version)"

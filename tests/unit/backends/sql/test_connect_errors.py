@@ -1,4 +1,4 @@
-"""Why PostgreSQL lets nobody in: told in our words, by a real server."""
+"""Why a connection to PostgreSQL failed, as reported for a real server's refusals."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from backends.sql import SQLStore
-from backends.sql.connect_errors import reason
+from backends.sql.connect_errors import explain_connect_error
 from signer.errors import ConfigurationError, StoreUnavailableError
 from tests.fixtures.plain_server import PlainServer
 from tests.fixtures.postgresql import PostgreSQL
@@ -19,13 +19,13 @@ from tests.support.canaries import CANARIES, Detector, core, value
 USER, DATABASE = value("dsn-user"), value("dsn-database")
 PASSWORD = value("dsn-password-odd")
 
-# Too long to be asked for: no resolver is bothered with it.
+# Too long for DNS, so that no resolver is asked.
 NOWHERE = core("dsn-host") + ".x" * 120
 
 
 @dataclass(frozen=True)
-class Door:
-    """A server with one user, who has a password, and ways to ask it wrongly."""
+class Server:
+    """A server with one user who has a password, and URLs for it, right and wrong."""
 
     folder: str
     plain_port: int
@@ -46,16 +46,16 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def door(postgresql: PostgreSQL) -> Iterator[Door]:
-    """The session's server, for which this module's user needs a password."""
+def server(postgresql: PostgreSQL) -> Iterator[Server]:
+    """Return the session's server, where this module's user needs a password."""
     with (
         Tenant(postgresql, USER, PASSWORD, DATABASE) as tenant,
         PlainServer() as plain,
     ):
-        yield Door(str(tenant.server.folder), plain.port)
+        yield Server(str(tenant.server.folder), plain.port)
 
 
-def _refused(url: str) -> str:
+def _connect_error(url: str) -> str:
     store = SQLStore(url, timeout=1)
     with pytest.raises(StoreUnavailableError) as caught:
         store.check()
@@ -63,74 +63,80 @@ def _refused(url: str) -> str:
     return str(caught.value)
 
 
-def test_the_right_password(door: Door) -> None:
-    """The server lets in who has it: what follows is refused for its own reason."""
-    SQLStore(door.url(), timeout=1).migrate()
+def test_the_right_password(server: Server) -> None:
+    """The right URL works, so each test below fails for its own reason only."""
+    SQLStore(server.url(), timeout=1).migrate()
 
 
 WRONG = {
     "password": ({"password": value("dsn-password")}, "correct them in DATABASE_URL"),
-    "no password": ({"password": ""}, "DATABASE_URL has none"),
-    "user": ({"user": f"{USER}x"}, "it does not know the user"),
-    "database": ({"user": "tests", "database": f"{DATABASE}x"}, "no such database"),
-    "host": ({"place": NOWHERE}, "its host name means nothing"),
-    "port": ({"place": "127.0.0.1:1"}, "nobody listens there"),
-    "port number": ({"place": "127.0.0.1:99999"}, "libpq does not take"),
-    "socket": ({"place": "", "query": f"host=/{DATABASE}"}, "nobody listens there"),
-    "sslmode": ({"query": f"sslmode={DATABASE}"}, "libpq does not take"),
-    "option": ({"query": f"{DATABASE}=1"}, "libpq does not take"),
+    "no password": ({"password": ""}, "requires a password"),
+    "user": ({"user": f"{USER}x"}, "the user does not exist"),
+    "database": (
+        {"user": "tests", "database": f"{DATABASE}x"},
+        "the database does not exist",
+    ),
+    "host": ({"place": NOWHERE}, "cannot be resolved"),
+    "port": ({"place": "127.0.0.1:1"}, "no server is listening"),
+    "port number": ({"place": "127.0.0.1:99999"}, "libpq does not accept"),
+    "socket": ({"place": "", "query": f"host=/{DATABASE}"}, "no server is listening"),
+    "sslmode": ({"query": f"sslmode={DATABASE}"}, "libpq does not accept"),
+    "option": ({"query": f"{DATABASE}=1"}, "libpq does not accept"),
 }
 
 
-@pytest.mark.parametrize(("changes", "told"), WRONG.values(), ids=WRONG)
-def test_each_mistake_has_its_cure(
-    door: Door, caplog: pytest.LogCaptureFixture, changes: dict[str, str], told: str
+@pytest.mark.parametrize(("changes", "cause"), WRONG.values(), ids=WRONG)
+def test_a_wrong_url_names_the_cause(
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, str],
+    cause: str,
 ) -> None:
-    """Of a wrong URL the wrong part is named, and not one part of it is shown."""
+    """The error names the wrong part of the URL and shows no part of it."""
     caplog.set_level(logging.INFO)
 
-    said = _refused(door.url(**changes))
+    message = _connect_error(server.url(**changes))
 
-    assert told in said
-    assert Detector(CANARIES.values()).found(said + caplog.text) == set()
+    assert cause in message
+    assert Detector(CANARIES.values()).found(message + caplog.text) == set()
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-full"])
-def test_tls_that_the_server_has_not(door: Door, mode: str) -> None:
-    """A server without TLS is not spoken to in clear by who demands it."""
-    place = f"127.0.0.1:{door.plain_port}"
+def test_a_server_without_tls(server: Server, mode: str) -> None:
+    """If sslmode requires TLS, a server without TLS is refused."""
+    place = f"127.0.0.1:{server.plain_port}"
 
-    said = _refused(door.url(place=place, query=f"sslmode={mode}"))
+    message = _connect_error(server.url(place=place, query=f"sslmode={mode}"))
 
-    assert "it has no TLS" in said
+    assert "does not support TLS" in message
 
 
-def test_a_host_that_no_resolver_takes(door: Door) -> None:
-    """A label that is too long is refused at once; Python would quote the name."""
+def test_a_host_name_that_is_too_long(server: Server) -> None:
+    """A label over 63 characters is refused at once; Python's error would quote it."""
     with pytest.raises(ConfigurationError) as caught:
-        SQLStore(door.url(place=f"{core('dsn-host')}{'x' * 60}.invalid"))
+        SQLStore(server.url(place=f"{core('dsn-host')}{'x' * 60}.invalid"))
 
     assert Detector(CANARIES.values()).found(str(caught.value)) == set()
 
 
-SAID = {
+MESSAGES = {
     'FATAL:  role "x" is not permitted to log in': "ALTER ROLE ... LOGIN",
     'FATAL:  permission denied for database "x"': "GRANT CONNECT",
     'FATAL:  database "x" is not currently accepting connections': "ALTER DATABASE",
-    'FATAL:  no pg_hba.conf entry for host "x", user "y"': "have it let in",
+    'FATAL:  no pg_hba.conf entry for host "x", user "y"': "no entry for this host",
     "SSL error: certificate verify failed": "sslrootcert",
     "connection timeout expired": "does not answer",
-    "FATAL:  sorry, too many clients already": "no connection to spare",
-    "FATAL:  the database system is starting up": "wait for it",
+    "FATAL:  sorry, too many clients already": "connections are in use",
+    "FATAL:  the database system is starting up": "wait until it is up",
 }
 
 
-@pytest.mark.parametrize(("said", "told"), SAID.items(), ids=SAID)
-def test_what_else_servers_say(said: str, told: str) -> None:
-    """Words of libpq and of servers that are dear to stage have their reason too."""
-    assert told in str(reason(said))
+@pytest.mark.parametrize(("message", "cause"), MESSAGES.items(), ids=MESSAGES)
+def test_causes_that_are_costly_to_stage(message: str, cause: str) -> None:
+    """Known messages of libpq and of servers are explained."""
+    assert cause in str(explain_connect_error(message))
 
 
-def test_words_that_nobody_knows() -> None:
-    """What has no reason of ours has none: nothing is passed on."""
-    assert reason("der Server mag nicht") is None
+def test_unknown_messages() -> None:
+    """An unknown message is not passed on."""
+    assert explain_connect_error("der Server mag nicht") is None

@@ -1,4 +1,4 @@
-"""The schema: how it comes to be, and what it refuses whoever writes."""
+"""The schema: its migrations, and what its constraints reject."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -53,6 +53,15 @@ def test_from_nothing(empty: SQLStore) -> None:
     assert refund == empty.get(refund.id)
 
 
+def test_migrate_reports_what_it_did(empty: SQLStore) -> None:
+    """The first migration creates the ledger; a second one changes nothing."""
+    created, unchanged = empty.migrate(), empty.migrate()
+
+    assert (created.action, created.before, created.after) == ("created", None, HEAD)
+    assert (unchanged.action, unchanged.before) == ("unchanged", HEAD)
+    assert created.path == unchanged.path == empty._database.path
+
+
 def test_the_head_is_alembics() -> None:
     """The revision that ``check`` asks for is the one that ``migrate`` leads to."""
     config = Config()
@@ -62,7 +71,7 @@ def test_the_head_is_alembics() -> None:
 
 
 def test_the_tables_are_the_migrations(store: SQLStore) -> None:
-    """Alembic finds nothing to add to what the migrations made."""
+    """The migrations create exactly the tables in ``schema``."""
 
     def differences(connection: Connection) -> object:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -126,7 +135,7 @@ def test_columns_are_the_values() -> None:
 
 
 def test_before_the_first_migration(empty: SQLStore, empty_url: str) -> None:
-    """A database without tables is not usable, and the way out is told."""
+    """A database without tables is not usable; the error names the command."""
     if empty_url.startswith("sqlite"):
         empty._database.migration(lambda _: None, timeout=5)
 
@@ -184,7 +193,7 @@ FAILED = {**RESERVED, "status": "failed"}
 
 
 def _update(store: SQLStore, table: str, change: dict[str, object]) -> None:
-    """Change every row of *table* behind the store's back."""
+    """Change every row of *table* directly in SQL."""
     columns = ", ".join(f"{name} = :{name}" for name in change)
     statement = text(f"UPDATE {table} SET {columns}")
     store._database.run(lambda c: c.execute(statement, change))
@@ -192,7 +201,7 @@ def _update(store: SQLStore, table: str, change: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("change", [RESERVED, SIGNED, MINED, FAILED])
 def test_possible_refunds(store: SQLStore, change: dict[str, object]) -> None:
-    """What the next test spoils is possible unspoilt."""
+    """The valid rows, which the next test makes invalid, are accepted."""
     refund = accepted(store)
     _update(store, "refunds", change)
     stored = store.get(refund.id)
@@ -228,10 +237,10 @@ def test_possible_refunds(store: SQLStore, change: dict[str, object]) -> None:
     ids=str,
 )
 def test_impossible_refunds(store: SQLStore, change: dict[str, object]) -> None:
-    """No statement, whoever sends it, brings a refund into a state that cannot be."""
+    """The constraints reject every statement that makes a refund invalid."""
     refund = accepted(store)
 
-    with pytest.raises(StoreError, match="constraint does not hold"):
+    with pytest.raises(StoreError, match="a constraint is violated"):
         _update(store, "refunds", change)
     assert refund == store.get(refund.id)
 
@@ -252,7 +261,7 @@ def test_impossible_transactions(store: SQLStore, change: dict[str, object]) -> 
     refund = signed(store, reserved(store, accepted(store)))
     before = store.transactions(refund.id)
 
-    with pytest.raises(StoreError, match="constraint does not hold"):
+    with pytest.raises(StoreError, match="a constraint is violated"):
         _update(store, "transactions", change)
     assert before == store.transactions(refund.id)
 
@@ -277,12 +286,12 @@ def test_impossible_wallets_and_answers(
     store.add_unrecorded(opened(store), [sighting()])
     store.remember_answer(accepted(store).id, "{}", now())
 
-    with pytest.raises(StoreError, match="constraint does not hold"):
+    with pytest.raises(StoreError, match="a constraint is violated"):
         _update(store, table, change)
 
 
 def test_two_refunds_never_share_a_nonce(store: SQLStore) -> None:
-    """A nonce that is taken behind the store's back is a race lost, not a double."""
+    """A nonce that is already used is a ``StaleStateError``, not a duplicate."""
     first, second = reserved(store, accepted(store)), reserved(store, accepted(store))
 
     with pytest.raises(StaleStateError):

@@ -1,4 +1,4 @@
-"""PostgreSQL as a shared ledger: patient, and no longer than told."""
+"""PostgreSQL as a shared ledger: reconnects, timeouts and privileges."""
 
 import re
 import sys
@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Connection
 
 from backends.sql import SQLStore
-from backends.sql.advisory_locks import hold_chain
-from backends.sql.postgresql import RESTED_SECONDS
+from backends.sql.advisory_locks import lock_chain
+from backends.sql.postgresql import PING_AFTER_IDLE_SECONDS
 from signer.errors import ConfigurationError, StoreError, StoreUnavailableError
 from signer.model.audit_record import Record
 from signer.model.refund import Status
@@ -57,12 +57,12 @@ def _terminate(url: str) -> None:
         )
 
 
-def test_a_rested_connection_is_tried(
+def test_an_idle_connection_is_pinged(
     postgresql_url: str, postgresql_store: SQLStore
 ) -> None:
     """Connections that were lost during a rest are replaced before they are used."""
     _terminate(postgresql_url)
-    time.sleep(RESTED_SECONDS)
+    time.sleep(PING_AFTER_IDLE_SECONDS)
     refund = accepted(postgresql_store)
 
     assert refund == postgresql_store.get(refund.id)
@@ -87,7 +87,7 @@ def test_a_lost_connection_is_replaced(
 def test_a_crash_of_the_server(
     postgresql: PostgreSQL, postgresql_store: SQLStore
 ) -> None:
-    """R29: while the server is away the store says so; then it goes on, claims too."""
+    """R29: while the server is down calls fail; then the store works again."""
     accepted(postgresql_store, due_at=now())
     (before,) = postgresql_store.claim(later(1), later(21), 10)
     postgresql.crash()
@@ -100,9 +100,7 @@ def test_a_crash_of_the_server(
     assert postgresql_store.claim(later(1), later(21), 10) == ()
 
 
-def test_waits_for_a_row_no_longer_than_told(
-    postgresql_url: str, postgresql_store: SQLStore
-) -> None:
+def test_row_lock_timeout(postgresql_url: str, postgresql_store: SQLStore) -> None:
     """A row that another transaction holds is an error in time; nothing changes."""
     refund = accepted(postgresql_store)
     with psycopg.connect(postgresql_url) as other:
@@ -120,7 +118,7 @@ def test_a_pause_waits_for_reservations(postgresql_store: SQLStore) -> None:
     wallet = opened(postgresql_store)
 
     def reserve(connection: Connection) -> None:
-        hold_chain(connection, wallet.chain_id)
+        lock_chain(connection, wallet.chain_id)
         with pytest.raises(StoreUnavailableError, match="55P03"):
             postgresql_store.pause(wallet, Pause.CHAIN_AHEAD, now())
 
@@ -130,8 +128,8 @@ def test_a_pause_waits_for_reservations(postgresql_store: SQLStore) -> None:
     postgresql_store.pause(wallet, Pause.CHAIN_AHEAD, now())
 
 
-def test_waits_for_a_connection_no_longer_than_told(postgresql_url: str) -> None:
-    """When every connection is in use, the next thread is told in time."""
+def test_pool_timeout(postgresql_url: str) -> None:
+    """When every connection is in use, the next thread gets an error in time."""
     store = SQLStore(postgresql_url, pool_size=1, timeout=0.2)
     with pytest.raises(StoreUnavailableError, match="every connection"):
         store._database.run(lambda _: store.get("rf_0"))
@@ -147,10 +145,10 @@ def test_statements_end(postgresql_store: SQLStore) -> None:
 
 
 def test_a_standby_is_not_ready(postgresql_url: str) -> None:
-    """A server that only reads answers, and yet is not usable."""
+    """A read-only server answers, but is not usable."""
     store = _with(postgresql_url, "-c default_transaction_read_only=on")
 
-    with pytest.raises(StoreUnavailableError, match="only reads"):
+    with pytest.raises(StoreUnavailableError, match="read-only"):
         store.check()
     with pytest.raises(StoreUnavailableError, match="25006"):
         store.accept(queued())
@@ -158,7 +156,7 @@ def test_a_standby_is_not_ready(postgresql_url: str) -> None:
 
 
 def test_commits_must_be_durable(postgresql_url: str) -> None:
-    """A server that acknowledges what it has not written is refused."""
+    """A server that acknowledges commits before they are durable is refused."""
     store = _with(postgresql_url, "-c synchronous_commit=off")
 
     with pytest.raises(StoreError, match="synchronous_commit"):
@@ -270,16 +268,16 @@ def test_the_service_cannot_change_the_past(service: SQLStore, statement: str) -
         service._database.run(lambda c: c.exec_driver_sql(statement))
 
 
-def test_a_missing_grant_is_told(service: SQLStore) -> None:
-    """Whoever forgot the grants behind an upgrade reads where they are."""
+def test_a_missing_grant_names_the_file(service: SQLStore) -> None:
+    """The error for a missing grant names the file with the grants."""
     with pytest.raises(StoreError, match=r"docker/grants\.sql.*42501"):
         service._database.run(lambda c: c.exec_driver_sql("DELETE FROM keys"))
 
 
-def test_the_driver_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without PostgreSQL's driver, which is optional, the way to it is told."""
+def test_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without psycopg, which is optional, the error names the command to install it."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
     store = SQLStore("postgresql://somewhere/ledger")
 
-    with pytest.raises(ConfigurationError, match=r"hotwallet\[postgresql\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'psycopg\[binary\]'"):
         store.check()

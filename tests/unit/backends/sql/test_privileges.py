@@ -1,4 +1,4 @@
-"""Who could change the audit: PostgreSQL is asked, and two roles are shipped."""
+"""Privileges to change the audit log: detected, and absent from the shipped role."""
 
 import os
 import re
@@ -27,18 +27,18 @@ _PASSWORDS = {"PGPASSWORD": "owner's", "SERVICE_PASSWORD": "service's"}
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """One ledger, and the URLs of those who come to it."""
+    """One ledger, and its URL for each role."""
 
     superuser: str
 
     @property
     def owner(self) -> str:
-        """Of who upgrades the schema."""
+        """The URL of the role that upgrades the schema."""
         return self.superuser.replace("tests@", "hotwallet_owner@")
 
     @property
     def service(self) -> str:
-        """Of API and worker."""
+        """The URL of the role of API and worker."""
         return self.superuser.replace("tests@", "hotwallet_service@")
 
     def run(self, *statements: str) -> None:
@@ -56,17 +56,17 @@ class Roles:
             "DROP OWNED BY hotwallet_owner CASCADE",
         )
 
-    def liberties(self, url: str) -> list[str]:
-        """Return what the role of *url* may do."""
+    def excess_privileges(self, url: str) -> list[str]:
+        """Return the excess privileges of the role in *url*."""
         store = SQLStore(url)
         try:
-            return store.liberties()
+            return store.excess_privileges()
         finally:
             store.close()
 
 
 def _run_file(path: Path, url: str) -> None:
-    """Run what is shipped, as the database's image and compose do."""
+    """Run a shipped SQL file, as the database's image and compose do."""
     psql = servers.postgresql(user=None) / "psql"
     subprocess.run(
         [
@@ -108,22 +108,22 @@ def test_the_shipped_roles_do_their_work(shipped: Roles) -> None:
     accepted(store)
     store.close()
 
-    assert shipped.liberties(shipped.service) == []
-    assert shipped.liberties(shipped.owner) == [
+    assert shipped.excess_privileges(shipped.service) == []
+    assert shipped.excess_privileges(shipped.owner) == [
         "owns audit_checkpoints",
         "owns audit_records",
         "owns the schema of audit_checkpoints",
         "owns the schema of audit_records",
-        "owns what the triggers of audit_checkpoints do",
-        "owns what the triggers of audit_records do",
+        "owns the trigger function of audit_checkpoints",
+        "owns the trigger function of audit_records",
     ]
-    assert shipped.liberties(shipped.superuser) == ["is a superuser, or can become one"]
+    assert shipped.excess_privileges(shipped.superuser) == _SUPERUSER
 
 
 _SUPERUSER = ["is a superuser, or can become one"]
 _SCHEMA = [f"owns the schema of audit_{name}" for name in ("checkpoints", "records")]
 _TRIGGERS = [
-    f"owns what the triggers of audit_{name} do" for name in ("checkpoints", "records")
+    f"owns the trigger function of audit_{name}" for name in ("checkpoints", "records")
 ]
 _TABLES = ["owns audit_checkpoints", "owns audit_records"]
 _CHECKPOINT = [
@@ -228,20 +228,20 @@ def test_what_is_too_much(
     """Whatever lets a role change the audit is named, and nothing else is."""
     shipped.run(*done)
     try:
-        found = shipped.liberties(shipped.service)
+        found = shipped.excess_privileges(shipped.service)
     finally:
         shipped.run(*undone)
         _run_file(DOCKER / "grants.sql", shipped.owner)  # An owner's go with the table.
 
     assert found == said
-    assert shipped.liberties(shipped.service) == []
+    assert shipped.excess_privileges(shipped.service) == []
 
 
 def test_who_makes_roles_can_have_any(shipped: Roles) -> None:
-    """Before PostgreSQL 16, CREATEROLE gives the owner's role to whoever has it."""
+    """Before PostgreSQL 16, CREATEROLE can grant itself the owner's role."""
     shipped.run("ALTER ROLE hotwallet_service CREATEROLE")
     try:
-        found = shipped.liberties(shipped.service)
+        found = shipped.excess_privileges(shipped.service)
         with psycopg.connect(shipped.service) as connection:
             is_limited = connection.info.server_version >= 160000
             if not is_limited:
@@ -252,14 +252,14 @@ def test_who_makes_roles_can_have_any(shipped: Roles) -> None:
     finally:
         shipped.run("ALTER ROLE hotwallet_service NOCREATEROLE")
 
-    assert found == ([] if is_limited else ["may give itself any role (CREATEROLE)"])
-    assert shipped.liberties(shipped.service) == []
+    assert found == ([] if is_limited else ["can grant itself any role (CREATEROLE)"])
+    assert shipped.excess_privileges(shipped.service) == []
 
 
 def test_an_older_ledger_gets_two_roles(
     shipped: Roles, postgresql: PostgreSQL, tmp_path: Path
 ) -> None:
-    """What one role had, and the guide's lines give to two, is append-only after it."""
+    """A one-role ledger is append-only after the guide's move to two roles."""
     older = Roles(postgresql.url(postgresql.create()))
     _migrate(older.superuser)
     (lines,) = [
@@ -274,14 +274,14 @@ def test_an_older_ledger_gets_two_roles(
         _run_file(DOCKER / "grants.sql", older.owner)
         _migrate(older.owner)
 
-        assert older.liberties(older.service) == []
-        assert set(_TABLES + _TRIGGERS) <= set(older.liberties(older.owner))
+        assert older.excess_privileges(older.service) == []
+        assert set(_TABLES + _TRIGGERS) <= set(older.excess_privileges(older.owner))
     finally:
         older.disown()
 
 
 def test_production_does_not_start_as_the_owner(shipped: Roles, tmp_path: Path) -> None:
-    """The guard refuses, before it opens the key, who could change the audit."""
+    """The guard refuses a role that could change the audit, before it opens the key."""
     provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
     guard = subprocess.run(
         [sys.executable, "-m", "api.cli", "guard"],
@@ -308,7 +308,7 @@ def test_production_does_not_start_as_the_owner(shipped: Roles, tmp_path: Path) 
 
 
 def test_the_shipped_grants_are_those_of_the_guide() -> None:
-    """Word for word, so that nobody gives what the tests have not seen."""
+    """The grants in the guide are the tested ones, word for word."""
     grants = (DOCKER / "grants.sql").read_text(encoding="utf-8")
 
     assert _grants(grants) == _grants(GUIDE)
@@ -321,7 +321,7 @@ def _grants(text: str) -> list[str]:
 
 
 def test_compose_keeps_the_owner_from_the_service() -> None:
-    """API and worker wait for the grants, and are not told the owner's password."""
+    """API and worker wait for the grants, and do not get the owner's password."""
     compose = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
     _, services = compose.split("\nservices:\n")
     parts = dict(re.findall(r"^  (\w+):\n((?:(?:    .*)?\n)+)", services, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""What the store costs: round trips per method, and indexes instead of history."""
+"""The store's costs: round trips per method, and an index for every query."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ KEY_ID = key_at(WALLET).key_id
 @contextmanager
 def _counted(store: SQLStore) -> Iterator[list[str]]:
     """Collect the statements that go to the database."""
-    engine = store._database._here().engine
+    engine = store._database._process().engine
     statements: list[str] = []
 
     def note(*arguments: Any) -> None:
@@ -183,7 +183,7 @@ def _fill(store: SQLStore, count: int) -> None:
 
 def _plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
     """Return how the database answers *statement*, which is then carried out."""
-    engine = store._database._here().engine
+    engine = store._database._process().engine
     word = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
     plan: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What the store says when something is wrong, and what it never says."""
+"""The store's error messages contain no secrets."""
 
 import logging
 import traceback
@@ -69,7 +69,7 @@ def test_unknown_databases(url: str) -> None:
 
 
 def test_values(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A statement that fails tells none of its values, not even to a debug log."""
+    """A failed statement shows none of its values, not even in a debug log."""
     caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
     spoilt = queued(reason=CANARY, amount=0, reference=CANARY)
 
@@ -89,7 +89,7 @@ def test_values_that_do_not_fit(store: SQLStore) -> None:
 
 
 def test_unknown_password(postgresql_url: str) -> None:
-    """The password in a URL that works is not in what the store calls itself."""
+    """The password of a working URL is not in the store's ``repr``."""
     store = SQLStore(postgresql_url.replace("tests@", f"tests:{CANARY}@"))
     accepted(store)
 

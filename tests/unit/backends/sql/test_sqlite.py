@@ -51,8 +51,8 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     assert _mode(tmp_path) == 0o750
 
 
-def test_nothing_but_migrate_makes_a_file(empty_sqlite_url: str) -> None:
-    """A mistyped path is told, and is not taken for an empty ledger."""
+def test_only_migrate_creates_a_file(empty_sqlite_url: str) -> None:
+    """A mistyped path is an error, and not an empty ledger."""
     store = SQLStore(empty_sqlite_url)
 
     with pytest.raises(StoreError, match="hotwallet db upgrade"):
@@ -62,12 +62,32 @@ def test_nothing_but_migrate_makes_a_file(empty_sqlite_url: str) -> None:
     assert not _path(empty_sqlite_url).exists()
 
 
-def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    """Where no folder can be, the reason is told without the path."""
+def test_a_missing_ledger_is_not_created_unasked(empty_sqlite_url: str) -> None:
+    """Without *create*, a wrong path is an error that names it; no file is left."""
+    store = SQLStore(empty_sqlite_url)
+    path = _path(empty_sqlite_url)
+
+    with pytest.raises(StoreError, match=f"no ledger at {path}"):
+        store.migrate(create=False)
+    assert not path.parent.exists()
+
+
+def test_an_empty_file_is_not_a_ledger(tmp_path: Path) -> None:
+    """Without *create*, a file without tables is refused and stays empty."""
+    path = tmp_path / "hotwallet.db"
+    path.touch()
+
+    with pytest.raises(StoreError, match=f"no ledger at {path}"):
+        SQLStore(f"sqlite:///{path}").migrate(create=False)
+    assert path.read_bytes() == b""
+
+
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
+    """The error gives the reason without the path."""
     (tmp_path / "file").touch()
     store = SQLStore(f"sqlite:///{tmp_path}/file/hotwallet.db")
 
-    with pytest.raises(StoreError, match="cannot be made") as caught:
+    with pytest.raises(StoreError, match="cannot be created") as caught:
         store.migrate()
     assert str(tmp_path) not in str(caught.value)
 
@@ -119,8 +139,8 @@ def test_waits_for_a_lock(sqlite_url: str, sqlite_store: SQLStore) -> None:
         assert refund == sqlite_store.get(refund.id)
 
 
-def test_waits_no_longer_than_told(sqlite_url: str) -> None:
-    """A lock that nobody lets go of is an error in time, for writing and reading."""
+def test_file_lock_timeout(sqlite_url: str) -> None:
+    """A lock that is never released is an error in time, for writes and reads."""
     store = SQLStore(sqlite_url, timeout=0.2)
     store.check()
     with closing(sqlite3.connect(_path(sqlite_url), isolation_level=None)) as other:
@@ -136,8 +156,8 @@ def test_waits_no_longer_than_told(sqlite_url: str) -> None:
     store.close()
 
 
-def test_threads_wait_no_longer_than_told(sqlite_url: str) -> None:
-    """A thread whose turn does not come is told, and the others go on."""
+def test_writer_queue_timeout(sqlite_url: str) -> None:
+    """A thread that waits too long in the queue gets an error; the others continue."""
     store = SQLStore(sqlite_url, timeout=0.2)
     writing, done = threading.Event(), threading.Event()
 
@@ -174,7 +194,7 @@ def test_a_restored_file_is_noticed(sqlite_url: str, sqlite_store: SQLStore) -> 
 
 
 def test_no_database_at_all(sqlite_url: str) -> None:
-    """A file of something else is told as such, and stays as it is."""
+    """A file that is not a database is reported as such, and stays unchanged."""
     path = _path(sqlite_url)
     path.write_bytes(b"not a database" * 1000)
     store = SQLStore(sqlite_url)

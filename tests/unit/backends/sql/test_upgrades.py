@@ -1,4 +1,4 @@
-"""What becomes of a ledger that an older release wrote."""
+"""Upgrades of a ledger that an older release wrote."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, fields
@@ -11,6 +11,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 
 from backends.sql import SQLStore
+from backends.sql.schema import HEAD
 from signer.errors import StoreError
 from signer.model.key import Key, KeyState
 from signer.model.refund import (
@@ -58,7 +59,7 @@ def _upgrade_to_0001(connection: Connection) -> None:
 
 
 def _old(status: Status, **changes: Any) -> Refund:
-    """Return a refund as the first release had it: due at once, as it is read now."""
+    """Return a refund of the first release, which reads as due at once."""
     return queued(
         status=status,
         created_at=THEN,
@@ -148,8 +149,15 @@ def test_everything_is_still_there(old: SQLStore) -> None:
     assert old.answer(MOVE.refund_id) is None
 
 
+def test_the_upgrade_is_reported(old: SQLStore) -> None:
+    """The report names both revisions; an old ledger is upgraded without *create*."""
+    done = old.migrate(create=False)
+
+    assert (done.action, done.before, done.after) == ("upgraded", "0001", HEAD)
+
+
 def test_every_wallet_in_use_is_opened(old: SQLStore) -> None:
-    """A wallet begins at the lowest nonce that was given out, and goes on behind it."""
+    """A wallet starts at the lowest reserved nonce and continues after the highest."""
     _fill(old)
     old.migrate()
 
@@ -162,7 +170,7 @@ def test_every_wallet_in_use_is_opened(old: SQLStore) -> None:
 
 
 def test_the_keys_that_paid_are_draining(old: SQLStore) -> None:
-    """Until somebody starts with one of them, which then is the active one again."""
+    """Keys that paid become draining, until a process enrols one as active."""
     _fill(old)
     old.migrate()
     before = old.keys()
@@ -183,7 +191,7 @@ def test_an_empty_ledger_has_no_wallets(old: SQLStore) -> None:
 
 
 def test_the_workers_take_it_up(old: SQLStore) -> None:
-    """What was open is claimed at once, and what was sent is watched."""
+    """Open refunds can be claimed at once, and sent refunds are in flight."""
     _fill(old)
     old.migrate()
     claimed = old.claim(later(0), later(20), 10)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from backends.sql.audit import _SEALING, AuditTables
+from backends.sql.audit import SEALING_LOCK, AuditTables
 from backends.sql.database import Database
 from signer.alerts import Alert, Alerts
 from signer.audit.chain_reader import BATCH, BrokenChainError, ChainReader, newest
@@ -314,7 +314,7 @@ def test_late_while_another_one_seals(postgresql_url: str, clock: Clock) -> None
     ours = sealer(journal, clock)
     with capture_logs() as logs:
         with psycopg.connect(postgresql_url) as other:
-            other.execute("SELECT pg_advisory_xact_lock(%s)", [_SEALING])
+            other.execute("SELECT pg_advisory_xact_lock(%s)", [SEALING_LOCK])
             busy = ours.work()
         free = ours.work()
     database.close()

@@ -713,8 +713,8 @@ class _Role:
         self._found = found
         self._fails = fails
 
-    def liberties(self) -> Sequence[str]:
-        """Return the given privileges."""
+    def excess_privileges(self) -> Sequence[str]:
+        """Return what was given."""
         if self._fails:
             raise StoreError("it does not answer")
         return self._found

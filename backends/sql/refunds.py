@@ -1,0 +1,216 @@
+"""The refunds of the ledger: accept, claim, reserve a nonce, save, read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select
+
+from backends.sql import queries
+from backends.sql.database import Database
+from backends.sql.key_rows import ACTIVE, find_key
+from backends.sql.schema import answers
+from backends.sql.statements import CLAIM, Step, insert_new, values
+from backends.sql.urls import SQLITE
+from backends.sql.validation import (
+    is_address,
+    is_storable,
+    require_new,
+    require_page,
+    require_step,
+)
+from backends.sql.write_path import apply_reservation, apply_step
+from signer.errors import KeyRotatedError, StaleStateError
+from signer.model.audit_record import Record
+from signer.model.refund import (
+    InFlight,
+    Move,
+    Page,
+    Refund,
+    SignedTransaction,
+    Status,
+)
+from signer.model.spending_limits import NO_LIMITS, Limits
+
+
+# Longer than any claim or delay lasts.
+_MAX_DELAY = timedelta(minutes=2)
+
+
+class RefundTables:
+    """The refunds of ``signer.ports.Store``: their moves, signed bytes and answers."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, client: str, idempotency_key: str) -> Refund | None:
+        if not (is_storable(client) and is_storable(idempotency_key)):
+            return None
+        params = {"of_client": client, "key": idempotency_key}
+        row = self._database.run(
+            lambda c: c.execute(queries.BY_KEY, params).one_or_none()
+        )
+        return None if row is None else Refund(*row)
+
+    def accept(self, refund: Refund) -> tuple[Refund, bool]:
+        require_new(refund)
+        if apply_step(self._database, Step.ACCEPT, values(None, refund)) is not None:
+            return refund, True
+        return self._database.run(lambda c: queries.find_conflict(c, refund)), False
+
+    def get(self, refund_id: str) -> Refund | None:
+        rows = self._rows(queries.BY_ID, refund_id)
+        return Refund(*rows[0]) if rows else None
+
+    def list(
+        self,
+        client: str,
+        *,
+        payment_session_id: str | None = None,
+        status: Status | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        require_page(limit, cursor)
+        if not (is_storable(client) and is_storable(payment_session_id or "")):
+            return Page((), None)
+        filters = {
+            "payment_session_id": payment_session_id,
+            "status": status,
+            "cursor": cursor,
+        }
+        used = {name: value for name, value in filters.items() if value is not None}
+        # One row more than asked for shows whether there is another page.
+        params = {**used, "of_client": client, "at_most": limit + 1}
+        query = queries.newest(*used)
+        rows = self._database.run(lambda c: c.execute(query, params).all())
+        page = tuple(Refund(*row) for row in rows[:limit])
+        return Page(page, page[-1].id if len(rows) > limit else None)
+
+    def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
+        window = {"now": now, "far": now + _MAX_DELAY}
+        params = {**window, "until": until, "at_most": limit}
+        if self._database.dialect == SQLITE and not self._is_due(window):
+            return ()  # Do not take the write lock for nothing.
+        rows = self._database.write(lambda c: c.execute(CLAIM, params).all())
+        return tuple(sorted((Refund(*row) for row in rows), key=lambda r: r.id))
+
+    def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
+        params = {"after": after or "", "at_most": limit}
+
+        def read(connection: Connection) -> Sequence[InFlight]:
+            flying = [Refund(*r) for r in connection.execute(queries.FLYING, params)]
+            hashes: dict[str, list[str]] = {refund.id: [] for refund in flying}
+            ids = {"refund_ids": list(hashes)}
+            for refund_id, tx_hash in (
+                connection.execute(queries.HASHES, ids) if flying else ()
+            ):
+                hashes[refund_id].append(tx_hash)
+            return tuple(_in_flight(refund, hashes[refund.id]) for refund in flying)
+
+        return self._database.run(read)
+
+    def open_below(
+        self, chain_id: int, sender: str, nonce: int, limit: int
+    ) -> Sequence[Refund]:
+        params = {
+            "chain_id": chain_id,
+            "sender": sender,
+            "nonce": nonce,
+            "at_most": limit,
+        }
+        rows = self._database.run(lambda c: c.execute(queries.BELOW, params).all())
+        return tuple(Refund(*row) for row in rows)
+
+    def reserve(
+        self,
+        refund: Refund,
+        *,
+        sender: str,
+        key_id: str,
+        gas_limit: int,
+        counted: int,
+        at: datetime,
+        limits: Limits = NO_LIMITS,
+        intent: Record | None = None,
+    ) -> Refund:
+        if not is_address(sender):
+            raise ValueError("sender is not an address with an EIP-55 checksum")
+        reservation: dict[str, Any] = {
+            "sender": sender,
+            "key_id": key_id,
+            "gas_limit": gas_limit,
+        }
+        after = refund.with_status(Status.RESERVED, at, **reservation)
+        sweeps = refund.swept_from is not None
+        seen = {"counted": counted, "mark": refund.mark, "sweeps": sweeps}
+        params = {**values(refund, after, record=intent), **seen}
+        changed = apply_reservation(self._database, refund, limits, params)
+        if changed is None:
+            self._require_active(refund, sender, key_id)
+            raise StaleStateError(f"refund {refund.id} or its wallet has changed")
+        return replace(after, nonce=changed.nonce, intent_recorded=intent is not None)
+
+    def adopt(self, before: Refund, after: Refund) -> None:
+        params = values(before, after)
+        if apply_step(self._database, Step.ADOPT, params) is None:
+            raise StaleStateError(f"refund {before.id} was changed meanwhile")
+
+    def save(
+        self,
+        before: Refund,
+        after: Refund,
+        transaction: SignedTransaction | None = None,
+        outcome: Record | None = None,
+    ) -> None:
+        require_step(before, after, transaction)
+        step = Step.SAVE if transaction is None else Step.RECORD
+        if transaction is None and after.status is before.status:
+            step = Step.POSTPONE
+        params = values(before, after, transaction, outcome)
+        if apply_step(self._database, step, params) is None:
+            raise StaleStateError(f"refund {before.id} was changed meanwhile")
+
+    def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
+        rows = self._rows(queries.TRANSACTIONS, refund_id)
+        return tuple(SignedTransaction(*row) for row in rows)
+
+    def history(self, refund_id: str) -> Sequence[Move]:
+        return tuple(Move(*row) for row in self._rows(queries.HISTORY, refund_id))
+
+    def answer(self, refund_id: str) -> str | None:
+        rows = self._rows(queries.ANSWER, refund_id)
+        return rows[0].body if rows else None
+
+    def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
+        params = {"refund_id": refund_id, "body": body, "at": at}
+        insert = insert_new(self._database.dialect, answers)
+        rows = self._database.write(lambda c: c.execute(insert, params).all())
+        return body if rows else self.answer(refund_id) or body
+
+    def _require_active(self, refund: Refund, sender: str, key_id: str) -> None:
+        active = self._database.run(lambda c: find_key(c, ACTIVE))
+        is_swept = refund.swept_from is not None
+        address = refund.recipient if is_swept else sender
+        if active is None or active.address != address:
+            raise KeyRotatedError("another key is active now")
+        if not is_swept and active.key_id != key_id:
+            raise KeyRotatedError("the active key was moved to its replica meanwhile")
+
+    def _is_due(self, window: Mapping[str, datetime]) -> bool:
+        due = self._database.run(lambda c: c.execute(queries.DUE, window).first())
+        return due is not None
+
+    def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
+        if not is_storable(refund_id):
+            return ()
+        return self._database.run(
+            lambda c: c.execute(statement, {"refund_id": refund_id}).all()
+        )
+
+
+def _in_flight(refund: Refund, tx_hashes: list[str]) -> InFlight:
+    # An adopted refund has a hash and no signed bytes.
+    known = dict.fromkeys([*tx_hashes, refund.tx_hash or ""])
+    return InFlight(refund, tuple(filter(None, known)))
