@@ -16,7 +16,7 @@ from api.logs import audit_logger
 from signer.audit.chain_reader import newest, require_agreement
 from signer.audit.checkpoint_schedule import unsigned
 from signer.audit.checkpoints import CheckpointKey, Verifier, read
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.audit.sealing_monitor import LATE
 from signer.config.networks import load_networks
 from signer.config.settings import Settings
@@ -119,7 +119,9 @@ def _database(patient: DoctorContext) -> Finding:
         patient.address = patient.active.address
     patient.audit = AuditLog(audit_logger(), patient.clock, journal=store)
     # To write is the only way to know that one may.
-    patient.written = patient.audit.event("doctor", Operation.ADMINISTRATION, DOCTOR)
+    patient.written = patient.audit.request(
+        AuditAction.DOCTOR_RUN, Operation.ADMINISTRATION, DOCTOR
+    )
     patient.audit.write(patient.written)
     return Finding("answers, has our schema, and was written to")
 

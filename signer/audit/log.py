@@ -10,6 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Protocol
 
 from signer.model.audit_record import (
@@ -26,6 +27,45 @@ from signer.redact import key_prefix, redact_event
 
 
 SUCCESS = "success"
+
+
+class AuditAction(StrEnum):
+    """
+    What an audit event is about, as ``<object>-<verb>``.
+
+    The name of the event adds ``-requested``, ``-succeeded`` or ``-refused``.
+    """
+
+    DIGEST_SIGN = "digest-sign"
+    KEY_ROTATE = "key-rotate"
+    KEY_FUND = "key-fund"
+    KEY_FAILOVER = "key-failover"
+    KEY_REVOKE = "key-revoke"
+    KEY_RETIRE = "key-retire"
+    KEY_SWEEP = "key-sweep"
+    NONCE_PAUSE = "nonce-pause"
+    NONCE_RESUME = "nonce-resume"
+    NONCE_REPAIR = "nonce-repair"
+    NONCE_ABANDON = "nonce-abandon"
+    FOREIGN_TRANSACTION_ACCEPT = "foreign-transaction-accept"
+    ADMIN_ACCESS = "admin-access"
+    DOCTOR_RUN = "doctor-run"
+
+    @property
+    def requested(self) -> str:
+        """The name of the event that is recorded before the action."""
+        return f"{self}-requested"
+
+    def finished(self, outcome: str) -> str:
+        """Return the name of the event that records *outcome*."""
+        return f"{self}-succeeded" if outcome == SUCCESS else f"{self}-refused"
+
+
+SIGN_REQUESTED = frozenset({AuditAction.DIGEST_SIGN.requested, "signing-intent"})
+"""Events of stored records that precede a signature; the last name is the old one."""
+
+SIGN_FINISHED = frozenset({"digest-sign-succeeded", "digest-sign-refused", "signing"})
+"""Events of stored records that follow a signature; the last name is the old one."""
 
 _MARK_DIGITS = 16
 
@@ -70,7 +110,9 @@ class AuditLog:
         *digest* is None where the intent rides in the commit that decides what will
         be signed; the outcome has it.
         """
-        return self._signing("signing-intent", purpose, subject, digest)
+        return self._signing(
+            AuditAction.DIGEST_SIGN.requested, purpose, subject, digest
+        )
 
     def outcome(
         self,
@@ -91,7 +133,7 @@ class AuditLog:
         often the device was asked, and *details* go on top of the purpose's.
         """
         return self._signing(
-            "signing",
+            AuditAction.DIGEST_SIGN.finished(outcome),
             purpose,
             subject,
             digest,
@@ -102,18 +144,42 @@ class AuditLog:
             device_request_ids=list(device_request_ids),
         )
 
-    def event(
+    def request(
         self,
-        name: str,
+        action: AuditAction,
+        operation: Operation,
+        actor: Actor,
+        **details: str | int | None,
+    ) -> Record:
+        """Draft the record that *actor* asks for *action*."""
+        return self._administrative(
+            action.requested, operation, actor, SUCCESS, details
+        )
+
+    def result(
+        self,
+        action: AuditAction,
         operation: Operation,
         actor: Actor,
         *,
         outcome: str = SUCCESS,
         **details: str | int | None,
     ) -> Record:
-        """Draft what somebody did, or was not let do, that signs nothing."""
+        """Draft the record of *action*: it succeeded, or an error code refused it."""
+        return self._administrative(
+            action.finished(outcome), operation, actor, outcome, details
+        )
+
+    def _administrative(
+        self,
+        event: str,
+        operation: Operation,
+        actor: Actor,
+        outcome: str,
+        details: Mapping[str, str | int | None],
+    ) -> Record:
         return self._record(
-            event=name,
+            event=event,
             operation=str(operation),
             outcome=outcome,
             actor=actor.name,

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from signer.audit.cloudtrail import SignEvent, Trail
-from signer.audit.log import SUCCESS
+from signer.audit.log import SIGN_FINISHED, SIGN_REQUESTED, SUCCESS
 from signer.model.audit_record import Record
 from signer.redact import key_prefix
 
@@ -123,7 +123,7 @@ class _Said:
 
     @property
     def is_intent(self) -> bool:
-        return bool(self.fields["event"] == "signing-intent")
+        return self.fields["event"] in SIGN_REQUESTED
 
 
 def reconcile(
@@ -188,7 +188,7 @@ def _signing(records: Iterable[Record]) -> Iterator[_Said]:
     for record in records:
         fields = record.fields
         if (
-            fields.get("event") in ("signing-intent", "signing")
+            fields.get("event") in SIGN_REQUESTED | SIGN_FINISHED
             and fields.get("backend") == BACKEND
         ):
             at = datetime.fromisoformat(fields["timestamp"])

@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 
 from signer.alerts import Alert, Alerts
-from signer.audit.log import SUCCESS, AuditLog
+from signer.audit.log import SUCCESS, AuditAction, AuditLog
 from signer.errors import HotWalletError, NewKeyUnhealthyError, StoreError
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key
@@ -24,8 +24,17 @@ class AdminAudit:
         self._operation = operation
         self._log = structlog.get_logger("keys")
 
+    def request(self, action: AuditAction, actor: Actor, **known: Any) -> None:
+        """
+        Make durable that *actor* asks for *action*.
+
+        Raises:
+            StoreError: The journal cannot be written.
+        """
+        self._audit.write(self._audit.request(action, self._operation, actor, **known))
+
     def write(
-        self, event: str, actor: Actor, outcome: str = SUCCESS, **known: Any
+        self, action: AuditAction, actor: Actor, outcome: str = SUCCESS, **known: Any
     ) -> None:
         """
         Make durable what *actor* did.
@@ -34,12 +43,12 @@ class AdminAudit:
             StoreError: The journal cannot be written.
         """
         self._audit.write(
-            self._audit.event(event, self._operation, actor, outcome=outcome, **known)
+            self._audit.result(action, self._operation, actor, outcome=outcome, **known)
         )
 
     def refuse(
         self,
-        event: str,
+        action: AuditAction,
         error: HotWalletError,
         actor: Actor,
         *,
@@ -51,7 +60,7 @@ class AdminAudit:
         if is_alarming:
             self._alerts.sound(Alert.ROTATION_REFUSED, code=reason, actor=actor.name)
         try:
-            self.write(event, actor, outcome=reason, **known)
+            self.write(action, actor, outcome=reason, **known)
         except StoreError as e:
             self._log.warning("refusal-not-recorded", code=e.code)
 

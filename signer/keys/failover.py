@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from signer.alerts import Alerts
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     ConflictError,
     HotWalletError,
@@ -102,13 +102,13 @@ class Failover:
         """
         request: Facts = {"key": key_prefix(name), "rehearsal": rehearse}
         try:
-            self._minutes.write("relocation-intent", actor, **request)
+            self._minutes.request(AuditAction.KEY_FAILOVER, actor, **request)
             relocated = self._relocated(name, actor, rehearse=rehearse)
         except HotWalletError as e:
             # Of a rehearsal as well: there is nowhere to go when the region fails.
             is_alarming = isinstance(e, NewKeyUnhealthyError)
             self._minutes.refuse(
-                "relocation-refused", e, actor, is_alarming=is_alarming, **request
+                AuditAction.KEY_FAILOVER, e, actor, is_alarming=is_alarming, **request
             )
             raise
         self._log.info(
@@ -127,8 +127,8 @@ class Failover:
         if rehearse:
             warning = _ALREADY if is_there else _STILL_THERE
             return FailoverResult("would-relocate", there, key, (warning,))
-        record = self._audit.event(
-            "key-relocated",
+        record = self._audit.result(
+            AuditAction.KEY_FAILOVER,
             _OPERATION,
             actor,
             **named("key", there),

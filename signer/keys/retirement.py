@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import HotWalletError
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key
@@ -40,8 +40,8 @@ class KeyRetirement:
             self._log.warning("keys-not-kept", code=e.code)
 
     def _draft(self, key: Key) -> Record:
-        return self._audit.event(
-            "key-retired",
+        return self._audit.result(
+            AuditAction.KEY_RETIRE,
             Operation.KEY_ROTATION,
             _KEEPER,
             key_id=key_prefix(key.key_id),

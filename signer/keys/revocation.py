@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from signer.addresses import parse_address, shown_address
 from signer.alerts import Alerts
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     ConflictError,
     HotWalletError,
@@ -60,10 +60,10 @@ class Revocation:
         """
         request: Facts = {"key_address": shown_address(address)}
         try:
-            self._minutes.write("block-intent", actor, **request)
+            self._minutes.request(AuditAction.KEY_REVOKE, actor, **request)
             return self.give_up(parse_address(address, field="address"), actor)
         except HotWalletError as e:
-            self._minutes.refuse("block-refused", e, actor, **request)
+            self._minutes.refuse(AuditAction.KEY_REVOKE, e, actor, **request)
             raise
 
     def give_up(self, address: str, actor: Actor) -> tuple[Key, Sequence[str]]:
@@ -105,8 +105,8 @@ class Revocation:
     def _blocked(self, key: Key, actor: Actor) -> Key:
         if key.state is KeyState.BLOCKED:
             return key
-        record = self._audit.event(
-            "key-blocked", _OPERATION, actor, **named("key", key)
+        record = self._audit.result(
+            AuditAction.KEY_REVOKE, _OPERATION, actor, **named("key", key)
         )
         blocked = self._store.block(key, self._clock(), record)
         self._audit.tell(record)

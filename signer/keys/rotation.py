@@ -25,7 +25,7 @@ import structlog
 
 from signer.addresses import parse_address
 from signer.alerts import Alerts
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     ConflictError,
     HotWalletError,
@@ -114,12 +114,12 @@ class Rotation:
         """
         request: Facts = {"key": key_prefix(name), **terms.facts()}
         try:
-            self._minutes.write("rotation-intent", actor, **request)
+            self._minutes.request(AuditAction.KEY_ROTATE, actor, **request)
             rotated = self._rotated(name, actor, terms)
         except HotWalletError as e:
             is_alarming = terms.are_alarmed_by(e)
             self._minutes.refuse(
-                "rotation", e, actor, is_alarming=is_alarming, **request
+                AuditAction.KEY_ROTATE, e, actor, is_alarming=is_alarming, **request
             )
             raise
         self._log.info(rotated.status, address=rotated.key.address, actor=actor.name)
@@ -211,14 +211,14 @@ class Rotation:
         holdings: Sequence[AddressBalance],
     ) -> RotationResult:
         waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
-        self._minutes.write(AWAITING_FUNDS, actor, **named("key", waiting))
+        self._minutes.request(AuditAction.KEY_FUND, actor, **named("key", waiting))
         return told(AWAITING_FUNDS, waiting, active, holdings)
 
     def _activated(
         self, pending: Key, active: Key | None, actor: Actor, terms: RotationOptions
     ) -> Key:
-        record = self._audit.event(
-            "rotation",
+        record = self._audit.result(
+            AuditAction.KEY_ROTATE,
             _OPERATION,
             actor,
             **named("key", pending),

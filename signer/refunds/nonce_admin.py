@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from signer.addresses import parse_address, shown_address
+from signer.audit.log import AuditAction
 from signer.chain.chain import Chain
 from signer.errors import (
     ConflictError,
@@ -57,7 +58,7 @@ class NonceAdmin:
         def stop(chain_id: int) -> bool:
             return self._store.stop(chain_id, self._clock())
 
-        return self._switched("nonce-pause", network, actor, stop)
+        return self._switched(AuditAction.NONCE_PAUSE, network, actor, stop)
 
     def resume(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
         """
@@ -69,7 +70,9 @@ class NonceAdmin:
         Raises:
             NotFoundError, StoreError: As ``pause``.
         """
-        return self._switched("nonce-resume", network, actor, self._store.go_on)
+        return self._switched(
+            AuditAction.NONCE_RESUME, network, actor, self._store.go_on
+        )
 
     def repair(self, network: str | None, actor: Actor) -> Sequence[Repair]:
         """
@@ -80,7 +83,9 @@ class NonceAdmin:
         """
         done: list[Repair] = []
         for name in self._names(network):
-            with self._on_record("nonce-repair", actor, network=name) as facts:
+            with self._on_record(
+                AuditAction.NONCE_REPAIR, actor, network=name
+            ) as facts:
                 found = []
                 chains = {name: self._chain(name)}
                 for each in repair(self._store, chains, self._clock, apply=True):
@@ -113,7 +118,7 @@ class NonceAdmin:
         asked = {"address": shown_address(address)}
         for name in self._names(network):
             with self._on_record(
-                "nonce-abandon", actor, network=name, **asked
+                AuditAction.NONCE_ABANDON, actor, network=name, **asked
             ) as facts:
                 chain, given_up = self._chain(name), self._given_up(address)
                 accepted = self._abandoned(chain, given_up)
@@ -148,7 +153,7 @@ class NonceAdmin:
 
     def _switched(
         self,
-        event: str,
+        event: AuditAction,
         network: str | None,
         actor: Actor,
         switch: Callable[[int], bool],
@@ -161,11 +166,13 @@ class NonceAdmin:
         return told
 
     @contextmanager
-    def _on_record(self, event: str, actor: Actor, **asked: Any) -> Iterator[Facts]:
+    def _on_record(
+        self, event: AuditAction, actor: Actor, **asked: Any
+    ) -> Iterator[Facts]:
         """Write down what is *asked*, and what came of it; yield room for facts."""
         facts: Facts = dict(asked)
         try:
-            self._minutes.write(f"{event}-intent", actor, **asked)
+            self._minutes.request(event, actor, **asked)
             yield facts
             self._minutes.write(event, actor, **facts)
         except HotWalletError as e:
@@ -177,7 +184,7 @@ class NonceAdmin:
     ) -> None:
         for sighting in accepted:
             self._minutes.write(
-                "foreign-accepted",
+                AuditAction.FOREIGN_TRANSACTION_ACCEPT,
                 actor,
                 network=network,
                 address=sighting.sender,

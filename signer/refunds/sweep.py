@@ -13,7 +13,7 @@ from dataclasses import replace
 from signer.addresses import parse_address, shown_address
 from signer.alerts import Alerts
 from signer.amounts import format_units
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.chain.chain import Chain
 from signer.errors import HotWalletError
 from signer.keys.admin_audit import AdminAudit, Facts
@@ -75,7 +75,7 @@ class Sweeper:
         asked: Facts = {"address": shown_address(address)}
         try:
             asked["address"] = address = parse_address(address, field="address")
-            self._minutes.write("sweep-intent", actor, **asked)
+            self._minutes.request(AuditAction.KEY_SWEEP, actor, **asked)
             recipient = self._ring.active().key.address
             pieces, past = self._leftovers.of(address)
             return [
@@ -85,7 +85,7 @@ class Sweeper:
                 for piece in pieces
             ]
         except HotWalletError as e:
-            self._minutes.refuse("sweep", e, actor, **asked)
+            self._minutes.refuse(AuditAction.KEY_SWEEP, e, actor, **asked)
             raise
 
     def _accepted(
@@ -100,7 +100,7 @@ class Sweeper:
         if row is None:
             row, _ = self._store.accept(self._row(piece, address, recipient, past))
         self._minutes.write(
-            "sweep",
+            AuditAction.KEY_SWEEP,
             actor,
             network=row.network,
             address=address,

@@ -180,10 +180,10 @@ def test_an_audit_event_is_one_line_of_json() -> None:
     stream = io.StringIO()
 
     logs.audit_logger(stream).info(
-        "signing", pin="1234", actor="a\nb\u2028c", digest="00"
+        "digest-sign-succeeded", pin="1234", actor="a\nb\u2028c", digest="00"
     )
 
     assert stream.getvalue() == (
-        '{"actor": "a\\nb\\u2028c", "digest": "00", "event": "signing", '
+        '{"actor": "a\\nb\\u2028c", "digest": "00", "event": "digest-sign-succeeded", '
         '"level": "info", "logger": "audit", "pin": "[redacted]"}\n'
     )

@@ -383,14 +383,14 @@ def test_who_switched_is_on_record(
     records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
 
     assert [(each["event"], each["outcome"], each["actor"]) for each in records] == [
-        ("nonce-pause-intent", "success", "cli:alice"),
-        ("nonce-pause", "success", "cli:alice"),
-        ("nonce-resume-intent", "success", "cli:alice"),
-        ("nonce-resume", "not-found", "cli:alice"),
-        ("nonce-repair-intent", "success", "cli:alice"),
-        ("nonce-repair", "success", "cli:alice"),
+        ("nonce-pause-requested", "success", "cli:alice"),
+        ("nonce-pause-succeeded", "success", "cli:alice"),
+        ("nonce-resume-requested", "success", "cli:alice"),
+        ("nonce-resume-refused", "not-found", "cli:alice"),
+        ("nonce-repair-requested", "success", "cli:alice"),
+        ("nonce-repair-succeeded", "success", "cli:alice"),
     ]
-    assert '"event": "nonce-repair"' in told.err
+    assert '"event": "nonce-repair-succeeded"' in told.err
     assert told.out == "no wallet has paid anything yet\n"
 
 

@@ -503,4 +503,4 @@ def test_the_command_of_a_system_in_order(
     lines = finished.stdout.splitlines()
     assert finished.returncode == 0, finished.stdout
     assert {line.split()[0] for line in lines} == {"ok", "warning", "->"}
-    assert '"event": "signing"' in finished.stderr
+    assert '"event": "digest-sign-succeeded"' in finished.stderr

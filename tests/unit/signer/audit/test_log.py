@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 import signer.ports
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -112,7 +112,10 @@ def test_a_signature_is_recorded_before_and_after() -> None:
 
     assert intent.keys() == INTENT_FIELDS
     assert outcome.keys() == OUTCOME_FIELDS
-    assert (intent["event"], outcome["event"]) == ("signing-intent", "signing")
+    assert (intent["event"], outcome["event"]) == (
+        "digest-sign-requested",
+        "digest-sign-succeeded",
+    )
     for event in (intent, outcome):
         assert event["operation"] == "transaction-signing"
         assert event["network"] == "local"
@@ -191,7 +194,10 @@ def test_a_failure_is_recorded_by_its_code(error: HotWalletError) -> None:
     with pytest.raises(type(error)):
         signer_over(planted(point(KEY), error), audit).sign_digest(DIGEST, PURPOSE)
 
-    assert [event["event"] for event in events] == ["signing-intent", "signing"]
+    assert [event["event"] for event in events] == [
+        "digest-sign-requested",
+        "digest-sign-refused",
+    ]
     assert events[1].keys() == OUTCOME_FIELDS
     assert events[1]["outcome"] == error.code
     assert events[1]["device_request_ids"] == []
@@ -343,7 +349,7 @@ def test_nobody_is_taken_for_another(actor: str, shown: str) -> None:
     """Of a subject that is not shown whole, a hash tells who it was."""
     log = AuditLog(structlog.get_logger())
     who = Actor(actor)
-    record = log.event("doctor", Operation.ADMINISTRATION, who)
+    record = log.request(AuditAction.DOCTOR_RUN, Operation.ADMINISTRATION, who)
     digest = hashlib.sha256(actor.encode()).hexdigest()
 
     assert record.fields["actor"] == f"{shown}#{digest[:16]}"

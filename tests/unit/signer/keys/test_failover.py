@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from backends.sql import SQLStore
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -63,13 +63,13 @@ def test_a_relocation_is_on_record(system: System) -> None:
     """Intent, proof and outcome name who, which key, and the token; no whole ids."""
     system.relocation().relocate(ELSEWHERE, ALICE)
     records = system.records
-    (done,) = (each for each in records if each["event"] == "key-relocated")
+    (done,) = (each for each in records if each["event"] == "key-failover-succeeded")
 
     assert system.outcomes == [
-        ("key-relocated", "success"),
-        ("relocation-intent", "success"),
-        ("signing", "success"),
-        ("signing-intent", None),
+        ("key-failover-succeeded", "success"),
+        ("key-failover-requested", "success"),
+        ("digest-sign-succeeded", "success"),
+        ("digest-sign-requested", None),
     ]
     assert {each["operation"] for each in records} == {"key-relocation"}
     assert {(each["actor"], each["token_id"]) for each in records} == {
@@ -116,7 +116,7 @@ def test_a_rehearsal_changes_nothing(system: System) -> None:
     assert (relocated.key.key_id, relocated.previous) == (ELSEWHERE, system.old)
     assert list(system.store.keys()) == [system.old]
     assert system.directory.devices[ELSEWHERE].calls == 1
-    assert "key-relocated" not in {event for event, _ in system.outcomes}
+    assert "key-failover-succeeded" not in {event for event, _ in system.outcomes}
 
 
 def test_a_rehearsal_of_the_pinned_place(system: System) -> None:
@@ -149,7 +149,7 @@ def test_every_key_that_may_sign_is_relocated(system: System) -> None:
 
 def _drafted(system: System) -> Any:
     def draft(key: Key) -> Any:
-        return system.audit.event("key-retired", "key-rotation", ALICE)  # type: ignore[arg-type]
+        return system.audit.result(AuditAction.KEY_RETIRE, "key-rotation", ALICE)  # type: ignore[arg-type]
 
     return draft
 
@@ -183,7 +183,7 @@ def test_a_key_that_signs_nothing(system: System, end: str) -> None:
         system.relocation().relocate(there, ALICE)
 
     assert list(system.store.keys()) == before
-    assert ("relocation-refused", "conflict") in system.outcomes
+    assert ("key-failover-refused", "conflict") in system.outcomes
 
 
 def test_a_key_that_is_not_in_the_ring(system: System) -> None:
@@ -192,7 +192,7 @@ def test_a_key_that_is_not_in_the_ring(system: System) -> None:
         system.relocation().relocate(OTHER, ALICE)
 
     assert list(system.store.keys()) == [system.old]
-    assert ("relocation-refused", "not-found") in system.outcomes
+    assert ("key-failover-refused", "not-found") in system.outcomes
     assert system.told == []
 
 
@@ -209,7 +209,7 @@ def test_a_malformed_name(system: System) -> None:
     with pytest.raises(InvalidInputError):
         system.relocation().relocate(" ", ALICE)
 
-    assert ("relocation-refused", "invalid-input") in system.outcomes
+    assert ("key-failover-refused", "invalid-input") in system.outcomes
     assert system.told == []
 
 
@@ -260,7 +260,7 @@ def test_a_place_in_which_the_key_does_not_sign(
     assert raised.value.reason == reason
     assert list(system.store.keys()) == [system.old]
     assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
-    assert ("relocation-refused", reason) in system.outcomes
+    assert ("key-failover-refused", reason) in system.outcomes
 
 
 def test_a_place_in_which_another_key_signs(system: System) -> None:

@@ -226,7 +226,7 @@ def test_a_relocation_meanwhile_costs_another_try(sqlite_store: SQLStore) -> Non
     assert announced is there
     sqlite_store.seal()
     events = [e.record.fields["event"] for e in sqlite_store.sealed(0, 10)]
-    assert sorted(events) == ["moved", "signing-intent"]
+    assert sorted(events) == ["digest-sign-requested", "moved"]
 
 
 def test_relocations_again_and_again(sqlite_store: SQLStore) -> None:

@@ -84,13 +84,13 @@ def test_a_rotation_is_on_record(system: System) -> None:
     """Intent, proof and outcome name who, which key, and the token; no whole ids."""
     system.rotation().rotate(NEW, ALICE)
     records = system.records
-    (done,) = (each for each in records if each["event"] == "rotation")
+    (done,) = (each for each in records if each["event"] == "key-rotate-succeeded")
 
     assert system.outcomes == [
-        ("rotation", "success"),
-        ("rotation-intent", "success"),
-        ("signing", "success"),
-        ("signing-intent", None),
+        ("key-rotate-succeeded", "success"),
+        ("key-rotate-requested", "success"),
+        ("digest-sign-succeeded", "success"),
+        ("digest-sign-requested", None),
     ]
     assert {each["operation"] for each in records} == {"key-rotation"}
     assert {(each["actor"], each["request_id"]) for each in records} == {
@@ -116,7 +116,11 @@ def test_the_log_is_told_what_is_on_record(system: System) -> None:
     heard = [entry["event"] for entry in system.log.entries]
 
     assert sorted(heard) == [event for event, _ in system.outcomes]
-    assert {"rotation", "key-blocked", "key-relocated"} <= set(heard)
+    assert {
+        "key-rotate-succeeded",
+        "key-revoke-succeeded",
+        "key-failover-succeeded",
+    } <= set(heard)
 
 
 def test_asking_again_is_answered_again(system: System) -> None:
@@ -142,7 +146,7 @@ def test_the_first_key_of_an_empty_ring(sqlite_store: SQLStore) -> None:
     """A rotation without an active key activates, and names none before it."""
     system = System(sqlite_store, is_empty=True)
     rotated = system.rotation().rotate(NEW, ALICE)
-    done = next(e for e in system.records if e["event"] == "rotation")
+    done = next(e for e in system.records if e["event"] == "key-rotate-succeeded")
 
     assert rotated.previous is None
     assert "previous_key" not in done["details"]
@@ -156,8 +160,8 @@ def test_a_rehearsal_changes_nothing(system: System) -> None:
     assert (rotated.key.address, rotated.previous) == (system.address(NEW), system.old)
     assert rotated.holdings == (RICH,)
     assert list(system.store.keys()) == [system.old]
-    assert ("signing", "success") in system.outcomes
-    intent = next(e for e in system.records if e["event"] == "rotation-intent")
+    assert ("digest-sign-succeeded", "success") in system.outcomes
+    intent = next(e for e in system.records if e["event"] == "key-rotate-requested")
     assert intent["details"]["rehearsal"] is True
 
 
@@ -185,10 +189,10 @@ def test_a_key_that_does_not_sign(
     assert system.told[0]["facts"] == {"code": reason, "actor": "alice"}
     assert dict(system.store.alert_counts()) == {"rotation-refused": 1}
     assert system.outcomes == [
-        ("rotation", reason),
-        ("rotation-intent", "success"),
-        ("signing", reason),
-        ("signing-intent", None),
+        ("key-rotate-refused", reason),
+        ("key-rotate-requested", "success"),
+        ("digest-sign-refused", reason),
+        ("digest-sign-requested", None),
     ]
 
 
@@ -246,8 +250,8 @@ def test_a_malformed_name(system: System) -> None:
         system.rotation().rotate(" ", ALICE)
 
     assert system.outcomes == [
-        ("rotation", "invalid-input"),
-        ("rotation-intent", "success"),
+        ("key-rotate-refused", "invalid-input"),
+        ("key-rotate-requested", "success"),
     ]
     assert system.told == []
 
@@ -264,7 +268,7 @@ def test_a_key_that_waits_for_funds(system: System) -> None:
     assert len(waiting.warnings) == 3
     assert meanwhile == (system.old, "pending")
     assert (rotated.status, rotated.key.blocked_by) == ("rotated", None)
-    assert ("awaiting-funds", "success") in system.outcomes
+    assert ("key-fund-requested", "success") in system.outcomes
 
 
 def test_funds_are_a_warning_elsewhere(system: System) -> None:
@@ -330,7 +334,7 @@ def test_a_turn_that_was_lost(system: System, step: str) -> None:
         rotation.rotate(NEW, ALICE)
 
     assert system.states == {OLD: "active", NEW: "pending"}
-    assert ("rotation", "rotation-in-progress") in system.outcomes
+    assert ("key-rotate-refused", "rotation-in-progress") in system.outcomes
 
 
 STEPS = ("keys", "begin_rotation", "wait_for", "activate")
@@ -373,7 +377,7 @@ def test_a_ledger_that_does_not_answer(system: System, step: str) -> None:
         system.rotation(failing).rotate(NEW, ALICE)
 
     assert system.store.active_key() == system.old
-    assert ("rotation", "store-unavailable") in system.outcomes
+    assert ("key-rotate-refused", "store-unavailable") in system.outcomes
 
 
 def test_a_refusal_that_cannot_be_stored(system: System) -> None:
@@ -458,7 +462,7 @@ def test_a_key_that_hangs_is_not_in_the_way(system: System) -> None:
     assert {(p.status, p.headers["Retry-After"]) for p in refused} == {(503, "5")}
     assert "ask again" in (refused[0].detail or "")
     assert (pending, other.status) == ("rejected", "rotated")
-    assert ("rotation", "proofs-pending") in system.outcomes
+    assert ("key-rotate-refused", "proofs-pending") in system.outcomes
     assert system.told == []
 
 

@@ -209,7 +209,7 @@ def _relocated(system: System, name: str, place: str) -> None:
     """Rotate to the key that is called *name*, and pin it to *place*."""
     system.directory.devices[place] = system.directory.devices[name]
     active = made_active(system.store, key_at(system.address(name), key_id=name))
-    record = Record.of({"event": "key-relocated"}, system.clock())
+    record = Record.of({"event": "key-failover-succeeded"}, system.clock())
     system.store.relocate(active, place, system.clock(), record)
 
 

@@ -154,7 +154,7 @@ def test_a_key_given_up_that_the_backup_forgot(
     first = _rotated(world)
     restored = backup()
     at = world.clock()
-    world.store.block(first, at, Record.of({"event": "key-blocked"}, at))
+    world.store.block(first, at, Record.of({"event": "key-revoke-succeeded"}, at))
     for _ in range(2):
         world.work(after=timedelta(seconds=31))
     paid = world.stored(refund)
@@ -182,7 +182,7 @@ def test_a_payment_by_another_key_that_reverted(
     first = _rotated(world)
     restored = backup()
     at = world.clock()
-    world.store.block(first, at, Record.of({"event": "key-blocked"}, at))
+    world.store.block(first, at, Record.of({"event": "key-revoke-succeeded"}, at))
     for _ in range(2):
         world.work(after=timedelta(seconds=31))
     sent = world.stored(refund)

@@ -99,12 +99,12 @@ def test_the_kill_switch_is_on_record(system: System) -> None:
 
     assert (first, again, resumed) == ({"local": True}, {"local": False}, first)
     assert system.records == [
-        ("nonce-pause-intent", "success", asked),
-        ("nonce-pause", "success", asked | {"changed": True}),
-        ("nonce-pause-intent", "success", asked),
-        ("nonce-pause", "success", asked | {"changed": False}),
-        ("nonce-resume-intent", "success", asked),
-        ("nonce-resume", "success", asked | {"changed": True}),
+        ("nonce-pause-requested", "success", asked),
+        ("nonce-pause-succeeded", "success", asked | {"changed": True}),
+        ("nonce-pause-requested", "success", asked),
+        ("nonce-pause-succeeded", "success", asked | {"changed": False}),
+        ("nonce-resume-requested", "success", asked),
+        ("nonce-resume-succeeded", "success", asked | {"changed": True}),
     ]
 
 
@@ -116,10 +116,10 @@ def test_all_networks_are_stopped_each_on_record(system: System) -> None:
     assert system.store.stopped(NETWORK.chain_id) is not None
     assert system.store.stopped(999) is not None
     assert [(event, facts["network"]) for event, _, facts in system.records] == [
-        ("nonce-pause-intent", "local"),
-        ("nonce-pause", "local"),
-        ("nonce-pause-intent", "other"),
-        ("nonce-pause", "other"),
+        ("nonce-pause-requested", "local"),
+        ("nonce-pause-succeeded", "local"),
+        ("nonce-pause-requested", "other"),
+        ("nonce-pause-succeeded", "other"),
     ]
 
 
@@ -130,8 +130,8 @@ def test_a_network_that_is_not_there_is_on_record(system: System, what: str) -> 
         getattr(system.controls(), what)("mainnet", ALICE)
 
     assert system.records == [
-        (f"nonce-{what}-intent", "success", {"network": "mainnet"}),
-        (f"nonce-{what}", "not-found", {"network": "mainnet"}),
+        (f"nonce-{what}-requested", "success", {"network": "mainnet"}),
+        (f"nonce-{what}-refused", "not-found", {"network": "mainnet"}),
     ]
 
 
@@ -145,8 +145,8 @@ def test_what_the_ledger_did_not_take_is_on_record(system: System) -> None:
         system.controls(altered(system.store, stop=stop)).pause("local", ALICE)
 
     assert [(event, outcome) for event, outcome, _ in system.records] == [
-        ("nonce-pause-intent", "success"),
-        ("nonce-pause", "store-unavailable"),
+        ("nonce-pause-requested", "success"),
+        ("nonce-pause-refused", "store-unavailable"),
     ]
 
 
@@ -175,10 +175,10 @@ def test_what_was_foreign_and_accepted_is_on_record(system: System) -> None:
     intent, *accepted, outcome = system.records
 
     assert (found.resumed, found.is_open) == (True, False)
-    assert intent == ("nonce-repair-intent", "success", {"network": "local"})
+    assert intent == ("nonce-repair-requested", "success", {"network": "local"})
     assert accepted == [
         (
-            "foreign-accepted",
+            "foreign-transaction-accept-succeeded",
             "success",
             {
                 "network": "local",
@@ -191,7 +191,7 @@ def test_what_was_foreign_and_accepted_is_on_record(system: System) -> None:
     ]
     assert [facts["nonce"] for _, _, facts in accepted] == [1, 2]
     assert outcome == (
-        "nonce-repair",
+        "nonce-repair-succeeded",
         "success",
         {"network": "local", "resumed": 1, "still_paused": 0},
     )
@@ -205,7 +205,7 @@ def test_what_cannot_be_accepted_yet_is_on_record(system: System) -> None:
 
     assert (found.resumed, found.is_open, found.accepted) == (False, True, ())
     assert outcome == (
-        "nonce-repair",
+        "nonce-repair-refused",
         "wallet-paused",
         {"network": "local", "resumed": 0, "still_paused": 1},
     )
@@ -218,12 +218,12 @@ def test_a_wallet_in_order_is_on_record(system: System) -> None:
     outcomes = [(event, facts) for event, _, facts in system.records]
 
     assert outcomes[1] == (
-        "nonce-repair",
+        "nonce-repair-succeeded",
         {"network": "local", "resumed": 0, "still_paused": 0},
     )
     assert [event for event, _ in outcomes] == [
-        "nonce-repair-intent",
-        "nonce-repair",
+        "nonce-repair-requested",
+        "nonce-repair-succeeded",
     ] * 2
 
 
@@ -235,8 +235,8 @@ def test_a_chain_that_does_not_answer_is_on_record(system: System) -> None:
         system.controls().repair("local", ALICE)
 
     assert [(event, outcome) for event, outcome, _ in system.records] == [
-        ("nonce-repair-intent", "success"),
-        ("nonce-repair", "chain-unavailable"),
+        ("nonce-repair-requested", "success"),
+        ("nonce-repair-refused", "chain-unavailable"),
     ]
 
 
@@ -264,9 +264,12 @@ def test_what_an_intruder_left_in_the_pool(system: System) -> None:
         world.others[0].address,
     )
     asked = {"network": "local", "address": address.lower()}
-    assert intent == ("nonce-abandon-intent", "success", asked)
-    assert (accepted[0], accepted[2]["nonce"]) == ("foreign-accepted", 1)
-    assert outcome == ("nonce-abandon", "success", asked | {"changed": True})
+    assert intent == ("nonce-abandon-requested", "success", asked)
+    assert (accepted[0], accepted[2]["nonce"]) == (
+        "foreign-transaction-accept-succeeded",
+        1,
+    )
+    assert outcome == ("nonce-abandon-succeeded", "success", asked | {"changed": True})
 
 
 def test_what_a_block_has_is_not_abandoned(system: System) -> None:
@@ -277,8 +280,8 @@ def test_what_a_block_has_is_not_abandoned(system: System) -> None:
         system.controls().abandon(address, "local", ALICE)
 
     assert [(event, outcome) for event, outcome, _ in system.records] == [
-        ("nonce-abandon-intent", "success"),
-        ("nonce-abandon", "wallet-paused"),
+        ("nonce-abandon-requested", "success"),
+        ("nonce-abandon-refused", "wallet-paused"),
     ]
 
 
@@ -312,6 +315,6 @@ def test_only_keys_that_were_given_up_are_abandoned(
         )
 
     assert [event for event, _, _ in system.records] == [
-        "nonce-abandon-intent",
-        "nonce-abandon",
+        "nonce-abandon-requested",
+        "nonce-abandon-refused",
     ]

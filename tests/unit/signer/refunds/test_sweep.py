@@ -182,7 +182,10 @@ def test_tells_who_sweeps(world: World, left: Left) -> None:
         sweeper(world, audit).sweep(world.signer.address.lower(), ACTOR)
     (row,) = world.store.list(SWEEPER).refunds
 
-    assert [event["event"] for event in told] == ["sweep-intent", "sweep"] * 2
+    assert [event["event"] for event in told] == [
+        "key-sweep-requested",
+        "key-sweep-succeeded",
+    ] * 2
     for event in told[1::2]:
         assert (event["outcome"], event["actor"]) == ("success", ACTOR.name)
         assert event["details"]["refund_id"] == row.id
@@ -201,7 +204,7 @@ def test_tells_who_was_refused(
     with pytest.raises(HotWalletError):
         sweeper(world, audit).sweep(address, ACTOR)
 
-    assert (told[-1]["event"], told[-1]["outcome"]) == ("sweep", code)
+    assert (told[-1]["event"], told[-1]["outcome"]) == ("key-sweep-refused", code)
     assert told[-1]["details"]["address"] in (NEW.address, "1234abcd...")
 
 

@@ -195,7 +195,7 @@ def test_a_sweep_of_a_blocked_key_ends(world: World, left: Left) -> None:
     (queued,) = swept(world)
     key = world.ring.look()[1]
     at = world.clock()
-    world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
+    world.store.block(key, at, Record.of({"event": "key-revoke-succeeded"}, at))
     ended = _worked(world, queued)
 
     assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-key-blocked")
@@ -209,7 +209,7 @@ def test_a_sweep_that_a_blocked_key_reserved_ends(world: World, left: Left) -> N
     world.step(row)
     key = world.ring.look()[1]
     at = world.clock()
-    world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
+    world.store.block(key, at, Record.of({"event": "key-revoke-succeeded"}, at))
     ended = _worked(world, row)
 
     assert (ended.status, ended.nonce) == (Status.REFUSED, None)
@@ -223,7 +223,7 @@ def test_a_sweep_that_a_blocked_key_sent_is_for_a_person(
     world.step(row, times=3)
     key = world.ring.look()[1]
     at = world.clock()
-    world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
+    world.store.block(key, at, Record.of({"event": "key-revoke-succeeded"}, at))
     ended = _worked(world, row)
 
     assert (ended.status, _paid_to_new(world)) == (Status.CONFIRMED, TOKENS)
