@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from signer.alerts import Alert, Alerts
+from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.audit.chain_reader import (
     BrokenChainError,
     ChainReader,
@@ -20,7 +20,6 @@ from signer.audit.chain_reader import (
 )
 from signer.audit.checkpoint_schedule import EVERY, RECORDS, unsigned
 from signer.audit.checkpoints import CheckpointKey, Statement, Verifier, read
-from signer.audit.sealing_monitor import REMIND
 from signer.errors import InvalidInputError
 from signer.ports import Checkpoint, Clock, Journal
 
@@ -67,7 +66,7 @@ class Checkpointer:
         self._walk: ChainReader | None = None
         self._has_begun = False
         self._broken: int | None = None
-        self._told_at: datetime | None = None
+        self._throttle = AlertThrottle(timer)
 
     @property
     def is_under_way(self) -> bool:
@@ -78,7 +77,7 @@ class Checkpointer:
         """Sign if it is time, after everything before was found to hold still."""
         if self._broken is not None:
             # Nothing is signed that contradicts what was signed before.
-            self._complain(self._broken, now)
+            self._complain(self._broken)
             return
         try:
             if self._last is None:
@@ -88,7 +87,7 @@ class Checkpointer:
             self._walk_on(now)
         except BrokenChainError as e:
             self._broken, self._walk = e.sequence, None
-            self._complain(e.sequence, now)
+            self._complain(e.sequence)
 
     def checkpoint(self) -> Checkpoint | None:
         """
@@ -201,12 +200,10 @@ class Checkpointer:
                 seconds=int(found.waited.total_seconds()),
             )
 
-    def _complain(self, sequence: int, now: datetime) -> None:
+    def _complain(self, sequence: int) -> None:
         """Sound the alert of a chain that broke at *sequence*, now and then."""
-        if self._told_at is not None and apart(now, self._told_at) < REMIND:
-            return
-        self._told_at = now
-        self._alerts.sound(Alert.CHAIN_BROKEN, sequence=sequence)
+        if self._throttle.is_due(Alert.CHAIN_BROKEN):
+            self._alerts.sound(Alert.CHAIN_BROKEN, sequence=sequence)
 
     def _sign(self, signing: CheckpointSettings, walk: ChainReader) -> Checkpoint:
         """Sign for what follows from the last checkpoint, each link done again."""

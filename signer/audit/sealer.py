@@ -37,18 +37,18 @@ class Sealer:
         alerts: Alerts | None = None,
         clock: Clock = utc_now,
         *,
-        lateness: SealingAlert | None = None,
+        sealing_alert: SealingAlert | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Seal what is in *journal*.
 
-        *lateness* is given where somebody else tells of late records as well.
+        *sealing_alert* is shared with the ``SealingMonitor`` of this process, if any.
         """
         alerts = alerts or Alerts(clock=clock)
         self._journal = journal
         self._notary = Checkpointer(journal, signing, alerts, clock, timer=timer)
-        self._lateness = lateness or SealingAlert(alerts, clock)
+        self._sealing_alert = sealing_alert or SealingAlert(alerts, timer)
         self._clock = clock
         self._timer = timer
         # The last records before a quiet time are signed for as well.
@@ -127,4 +127,4 @@ class Sealer:
     def _watch(self, waiting: str | None) -> None:
         now = self._clock()
         made = made_at(waiting) if waiting is not None else None
-        self._lateness.note(now - (made or now), "sealer")
+        self._sealing_alert.report(now - (made or now), "sealer")

@@ -10,15 +10,12 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
-from signer.alerts import Alert, Alerts
+from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.errors import EncodingError, HotWalletError, RecoveryError
 
 
 LASTING_SECONDS = 30.0
 """For how long a device may be away, or busy, before anybody is called."""
-
-REMIND_SECONDS = 300.0
-"""How long after an alert the next one of its kind follows, for the same key."""
 
 
 class SigningAlarm:
@@ -31,7 +28,7 @@ class SigningAlarm:
         self._timer = timer
         self._lock = Lock()
         self._failing_since: dict[str | None, float] = {}
-        self._told_at: dict[tuple[str | None, Alert], float] = {}
+        self._throttle = AlertThrottle(timer)
 
     def signed(self, address: str) -> None:
         """Take note that the key with *address* has signed."""
@@ -49,11 +46,8 @@ class SigningAlarm:
             since = self._failing_since.setdefault(address, now)
             if error.retryable and now - since < LASTING_SECONDS:
                 return
-            told_at = self._told_at.get((address, alert))
-            if told_at is not None and now - told_at < REMIND_SECONDS:
-                return
-            self._told_at[address, alert] = now
-        self._alerts.sound(alert, code=error.code, address=address)
+        if self._throttle.is_due(alert, (address, alert)):
+            self._alerts.sound(alert, code=error.code, address=address)
 
 
 def alert_of(error: HotWalletError) -> Alert:

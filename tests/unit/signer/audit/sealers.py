@@ -36,6 +36,7 @@ def sealer(
         CheckpointSettings(key, ORIGIN, records=records),
         Alerts(clock=clock),
         clock,
+        timer=lambda: clock().timestamp(),
     )
 
 
