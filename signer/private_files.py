@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, wherever the process dies."""
+"""Files that appear whole or not at all, even if the process is killed."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 Publish = Callable[[Path, Path], object]
-"""How a file gets its name: ``os.replace``, or ``os.link``, which replaces nothing."""
+"""How a file gets its name: ``os.replace``, or ``os.link``, which never replaces."""
 
 _PRIVATE = 0o600
 
@@ -20,19 +20,19 @@ def appearing(
     path: Path, publish: Publish = os.replace, *, mode: int = _PRIVATE
 ) -> Iterator[BinaryIO]:
     """
-    Yield a file that gets the name *path* once it is complete, and on the disk.
+    Yield a file that gets the name *path* once it is complete and synced to disk.
 
-    Until then, and if anything fails, *path* is what it was.  Who is killed leaves the
-    draft behind, beside it, with a dot before its name.
+    Until then, and if anything fails, *path* does not change.  A killed process leaves
+    a temporary file in the same directory, with a dot before its name.
 
     Raises:
-        OSError: It cannot be written, or *publish* does not give it the name.
+        OSError: The file cannot be written, or *publish* cannot name it.
     """
-    # mkstemp's files are their owner's alone from the start.
+    # mkstemp creates files with mode 0600.
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as e:
-        e.filename = str(path)  # Nobody asked for the draft.
+        e.filename = str(path)  # The caller does not know the temporary name.
         raise
     draft = Path(name)
     try:
@@ -51,23 +51,43 @@ def write_whole(
     path: Path, content: bytes, publish: Publish = os.replace, *, mode: int = _PRIVATE
 ) -> None:
     """
-    Write *content* to *path*, at once or not at all, for its owner's eyes only.
+    Write *content* to *path* atomically, readable by its owner only.
 
     Raises:
-        OSError: As ``appearing``.
+        OSError: The file cannot be written, or *publish* cannot name it.
     """
     with appearing(path, publish, mode=mode) as file:
         file.write(content)
 
 
+def create_once(path: Path, make: Callable[[], bytes]) -> bool:
+    """
+    Create *path* with the content of *make*; return whether this call created it.
+
+    An existing file stays as it is.  Any number of processes may call this at once:
+    one of them creates the file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    if path.exists():
+        return False
+    try:
+        # os.replace would overwrite the key of another process; os.link fails.
+        write_whole(path, make(), os.link)
+    except FileExistsError:
+        return False
+    return True
+
+
 def is_private(descriptor: int) -> bool:
-    """Say whether nobody but its owner may read or write an open file."""
+    """Return whether only the owner of an open file may read or write it."""
     return not os.fstat(descriptor).st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
-def sync(folder: Path) -> None:
-    """Make renames in *folder* durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(directory: Path) -> None:
+    """Make renames in *directory* durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from signer.config.settings import Settings
 from signer.errors import AccessDeniedError
-from signer.private_files import is_private, write_whole
+from signer.private_files import create_once, is_private
 from softhsm.layout import Layout
 
 
@@ -50,6 +50,5 @@ def read(path: Path) -> str:
 
 def ensure(path: Path) -> str:
     """Return the PIN in *path*; make a random one if there is none yet."""
-    if not path.exists():
-        write_whole(path, secrets.token_hex(_PIN_BYTES).encode() + b"\n")
+    create_once(path, lambda: secrets.token_hex(_PIN_BYTES).encode() + b"\n")
     return read(path)
