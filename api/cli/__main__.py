@@ -16,7 +16,7 @@ from api.cli.audit import audit
 from api.cli.inspection import nonce, refund
 from api.cli.keys import keys
 from api.doctor.command import doctor
-from api.logs import answer_alone, configure, watch_uncaught
+from api.logs import configure, log_to_stderr, watch_uncaught
 from signer.config.settings import Settings
 from signer.errors import (
     ConfigurationError,
@@ -81,7 +81,7 @@ def guard(as_json: bool) -> None:
     from api.bootstrap import lay_foundation  # noqa: PLC0415
 
     try:
-        with answer_alone():
+        with log_to_stderr():
             found = lay_foundation(os.environ)
             active = found.store.active_key()
     except ConfigurationError as e:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from api.cli.operator import invoker
-from api.logs import answer_alone, audit_logger
+from api.logs import audit_logger, log_to_stderr
 from api.views.explanations import explanation_document, repair_document
 from api.views.refunds import timestamp
 from signer.alerts import Alerts
@@ -40,7 +40,7 @@ def explain(refund_id: str, as_json: bool) -> None:
     """Say why REFUND_ID stands where it stands, and what happens next."""
     from api.bootstrap import open_observatory  # noqa: PLC0415  Help needs no backend.
 
-    with answer_alone():
+    with log_to_stderr():
         seen = open_observatory(os.environ)
         found = seen.store.get(refund_id)
         if found is None:
@@ -77,7 +77,7 @@ def repair_nonces(network: str | None, apply: bool, as_json: bool) -> None:
     """
     from api.bootstrap import open_observatory  # noqa: PLC0415
 
-    with answer_alone():
+    with log_to_stderr():
         seen = open_observatory(os.environ)
         if apply:
             repairs = _controls(seen).repair(network, invoker())
@@ -103,7 +103,7 @@ def pause_nonces(network: str | None) -> None:
     """
     from api.bootstrap import open_observatory  # noqa: PLC0415
 
-    with answer_alone():
+    with log_to_stderr():
         told = _controls(open_observatory(os.environ)).pause(network, invoker())
     for name, is_new in told.items():
         click.echo(f"{name}: {'paused' if is_new else 'was paused already'}")
@@ -115,7 +115,7 @@ def resume_nonces(network: str | None) -> None:
     """Give out nonces again after `nonce pause`; other pauses stay."""
     from api.bootstrap import open_observatory  # noqa: PLC0415
 
-    with answer_alone():
+    with log_to_stderr():
         told = _controls(open_observatory(os.environ)).resume(network, invoker())
     for name, was_stopped in told.items():
         click.echo(f"{name}: {'goes on' if was_stopped else 'was not paused'}")
@@ -134,7 +134,7 @@ def abandon_nonces(address: str, network: str | None) -> None:
     """
     from api.bootstrap import open_observatory  # noqa: PLC0415
 
-    with answer_alone():
+    with log_to_stderr():
         controls = _controls(open_observatory(os.environ))
         told = controls.abandon(address, network, invoker())
     for name, was_awaited in told.items():

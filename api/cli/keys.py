@@ -16,7 +16,7 @@ from api.http.keys import (
     relocation_document,
     rotation_document,
 )
-from api.logs import answer_alone
+from api.logs import log_to_stderr
 from signer.errors import NewKeyUnhealthyError
 from signer.keys.changeover import (
     AWAITING_FUNDS,
@@ -44,7 +44,7 @@ def list_keys(as_json: bool) -> None:
     """Show every key of the ring, the active one first."""
     from api.bootstrap import open_ledger  # noqa: PLC0415  Help needs no backend.
 
-    with answer_alone():
+    with log_to_stderr():
         ring = open_ledger(os.environ).keys()
     if as_json:
         click.echo(json.dumps([key_document(key) for key in ring]))
@@ -98,7 +98,7 @@ def rotate(
     """
     from api.bootstrap import build_rotation  # noqa: PLC0415
 
-    with answer_alone():
+    with log_to_stderr():
         terms = RotationOptions(dry_run, compromised, active_address)
         rotated = _patiently(build_rotation(os.environ), wait, new_key_id, terms)
     if as_json:
@@ -122,7 +122,7 @@ def relocate(new_key_id: str, dry_run: bool, as_json: bool) -> None:
     """
     from api.bootstrap import build_relocation  # noqa: PLC0415
 
-    with answer_alone():
+    with log_to_stderr():
         relocated = build_relocation(os.environ).relocate(
             new_key_id, invoker(), rehearse=dry_run
         )
@@ -148,7 +148,7 @@ def block(address: str, as_json: bool) -> None:
     """
     from api.bootstrap import build_blocking  # noqa: PLC0415
 
-    with answer_alone():
+    with log_to_stderr():
         actor = invoker()
         key, stranded = build_blocking(os.environ).block(address, actor)
     if as_json:
@@ -176,7 +176,7 @@ def sweep(address: str, apply: bool, as_json: bool) -> None:
     """
     from api.bootstrap import build_sweeper  # noqa: PLC0415
 
-    with answer_alone():
+    with log_to_stderr():
         sweeper = build_sweeper(os.environ)
         actor = invoker()
         pieces = sweeper.sweep(address, actor) if apply else sweeper.plan(address)

@@ -13,9 +13,10 @@ from api.health.readiness import (
     unsealed_seconds,
 )
 from api.logs import audit_logger
-from signer.audit.chain_reader import newest, require_agreement
-from signer.audit.checkpoint_schedule import unsigned
-from signer.audit.checkpoints import CheckpointKey, Verifier, read
+from signer.audit.chain_reader import newest_checkpoint, require_agreement
+from signer.audit.checkpoint_notes import parse
+from signer.audit.checkpoint_schedule import find_unsigned
+from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.audit.log import AuditAction, AuditLog
 from signer.audit.sealing_monitor import LATE
 from signer.config.networks import load_networks
@@ -128,7 +129,7 @@ def _database(patient: DoctorContext) -> Finding:
 
 def _role(patient: DoctorContext) -> Finding:
     check_journal(patient.settings, patient.store)
-    found = patient.store.liberties()
+    found = patient.store.excess_privileges()
     if found:
         return Finding(
             f"the database's role {', '.join(found)}",
@@ -166,7 +167,7 @@ def _checkpoints(patient: DoctorContext) -> Finding:
         )
     key = CheckpointKey.load(path)
     said = f"signed as {patient.settings.audit_origin}: {_signed(patient)}"
-    last = newest(patient.store)
+    last = newest_checkpoint(patient.store)
     if last is not None and not _is_by(key, last):
         return Finding(
             f"{said}; the last checkpoint is not by this host's key",
@@ -185,11 +186,11 @@ def _is_by(key: CheckpointKey, checkpoint: Checkpoint) -> bool:
 
 def _signed(patient: DoctorContext) -> str:
     """Require that somebody signs, for a chain that has what was signed for last."""
-    last = newest(patient.store)
+    last = newest_checkpoint(patient.store)
     size, at = (last.size, last.at) if last is not None else (0, None)
     if last is not None:
-        require_agreement(patient.store, read(last.note))
-    behind = unsigned(patient.store, size, at, patient.clock())
+        require_agreement(patient.store, parse(last.note).statement)
+    behind = find_unsigned(patient.store, size, at, patient.clock())
     if behind.is_overdue:
         raise AuditUnsignedError(
             f"nobody has signed for the last {behind.records} records"

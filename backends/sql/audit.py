@@ -185,7 +185,7 @@ class AuditTables:
         """Return the id of the record that has waited longest for its seal."""
         return self._database.run(lambda c: c.execute(_OLDEST).scalar())
 
-    def liberties(self) -> list[str]:
+    def excess_privileges(self) -> list[str]:
         """Return what our role may do to the journal beyond what it needs."""
         return liberties(self._database)
 

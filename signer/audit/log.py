@@ -1,9 +1,9 @@
 """
-The one place that names audit events and their fields.
+Names the audit events and their fields, and writes them.
 
-An auditor must be able to ask: who had what signed, with which key, why, and
-what came of it?  Nobody must be able to read a secret from the answer: events
-hold no signature bytes, PINs, tokens, vendor messages, or whole key ids.
+An auditor must be able to ask who had what signed, with which key, why, and with which
+result.  Events contain no secrets: no signature bytes, PINs, tokens, vendor messages or
+full key ids.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ class AuditAction(StrEnum):
         """The name of the event that is recorded before the action."""
         return f"{self}-requested"
 
-    def finished(self, outcome: str) -> str:
+    def event_for(self, outcome: str) -> str:
         """Return the name of the event that records *outcome*."""
         return f"{self}-succeeded" if outcome == SUCCESS else f"{self}-refused"
 
@@ -67,11 +67,11 @@ SIGN_REQUESTED = frozenset({AuditAction.DIGEST_SIGN.requested, "signing-intent"}
 SIGN_FINISHED = frozenset({"digest-sign-succeeded", "digest-sign-refused", "signing"})
 """Events of stored records that follow a signature; the last name is the old one."""
 
-_MARK_DIGITS = 16
+_FINGERPRINT_DIGITS = 16
 
 
 class Logger(Protocol):
-    """The part of a structlog logger that events are written with."""
+    """The part of a structlog logger that writes events."""
 
     def info(self, event: str, **fields: Any) -> object:
         """Write one event."""
@@ -79,13 +79,13 @@ class Logger(Protocol):
 
 class AuditLog:
     """
-    Drafts records, and writes them: to the journal, then to the log.
+    Drafts audit records, and writes them to the journal and then to the log.
 
-    Drafting has no side effects.  A draft that rides in somebody else's commit is
-    told to the log afterwards; every other one is written here.
+    Drafting has no side effects.  ``write`` commits records by itself; a draft that is
+    committed with another change is only logged afterwards, with ``log``.
 
-    Writing must not fail silently: what journal or *logger* raise goes to the
-    caller, so that no signature is made without its record.
+    Errors of the journal and the *logger* are raised to the caller, so that no
+    signature is made without its record.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class AuditLog:
         node: str = os.uname().nodename,
         journal: Journal | None = None,
     ) -> None:
-        """Write to *logger*, and to *journal* where there is one."""
+        """Write to *logger*, and to *journal* if there is one."""
         self._logger = logger
         self._clock = clock
         self._node = node
@@ -105,10 +105,10 @@ class AuditLog:
         self, purpose: Purpose, subject: Subject, digest: bytes | None = None
     ) -> Record:
         """
-        Draft what is about to be asked of the device.
+        Draft the record that a signature is about to be requested.
 
-        *digest* is None where the intent rides in the commit that decides what will
-        be signed; the outcome has it.
+        *digest* is None if the record is committed together with the decision what to
+        sign; the record of the result has it.
         """
         return self._signing(
             AuditAction.DIGEST_SIGN.requested, purpose, subject, digest
@@ -127,13 +127,13 @@ class AuditLog:
         details: Mapping[str, str | int] = NOTHING,
     ) -> Record:
         """
-        Draft what came of it: *outcome* is ``success`` or an error's code.
+        Draft the record of the result; *outcome* is ``success`` or an error code.
 
-        *seconds* is how long the device and the checks took together, *attempts* how
-        often the device was asked, and *details* go on top of the purpose's.
+        *seconds* is the time of the device and the checks together, *attempts* the
+        number of requests to the device; *details* are added to those of *purpose*.
         """
         return self._signing(
-            AuditAction.DIGEST_SIGN.finished(outcome),
+            AuditAction.DIGEST_SIGN.event_for(outcome),
             purpose,
             subject,
             digest,
@@ -151,7 +151,7 @@ class AuditLog:
         actor: Actor,
         **details: str | int | None,
     ) -> Record:
-        """Draft the record that *actor* asks for *action*."""
+        """Draft the record that *actor* requests *action*, which signs nothing."""
         return self._administrative(
             action.requested, operation, actor, SUCCESS, details
         )
@@ -167,7 +167,7 @@ class AuditLog:
     ) -> Record:
         """Draft the record of *action*: it succeeded, or an error code refused it."""
         return self._administrative(
-            action.finished(outcome), operation, actor, outcome, details
+            action.event_for(outcome), operation, actor, outcome, details
         )
 
     def _administrative(
@@ -190,22 +190,26 @@ class AuditLog:
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """
-        Make *records* durable, then tell the log.
+        Make *records* durable, then log them.
 
         Raises:
-            KeyRotatedError: No key of the ring has this *standing* any more; nothing
-                was written.
+            KeyRotatedError: No key of the ring meets the condition *standing* any
+                more; nothing was written.
             StoreError: The journal cannot be written.
         """
         if self._journal is not None:
             self._journal.append(records, standing=standing)
-        self.tell(*records)
+        self.log(*records)
 
-    def tell(self, *records: Record) -> None:
+    def log(self, *records: Record) -> None:
         """
-        Tell the log of records that are durable.
+        Log records that are durable.
 
-        A journal is evidence enough where the log cannot be written.
+        With a journal, a log that cannot be written is not an error: the evidence is
+        stored.
+
+        Raises:
+            OSError: The log cannot be written, and there is no journal.
         """
         try:
             for record in records:
@@ -242,26 +246,26 @@ class AuditLog:
 
     def _record(self, **fields: Any) -> Record:
         at = self._clock()
-        where = {
+        context = {
             "timestamp": at.isoformat(timespec="microseconds"),
-            # Orders the events of one process, whatever is done to its clock.
+            # Orders the events of one process even if its clock is set.
             "monotonic_us": time.monotonic_ns() // 1000,
             "node": self._node,
             "pid": os.getpid(),
         }
-        said = redact_event(None, "", {**where, **fields})
+        redacted = redact_event(None, "", {**context, **fields})
         actor = fields["actor"]
-        if said["actor"] != actor:
-            said["actor"] += _mark(actor)
-        return Record.of(said, at)
+        if redacted["actor"] != actor:
+            redacted["actor"] += _fingerprint(actor)
+        return Record.of(redacted, at)
 
 
-def _mark(actor: str) -> str:
+def _fingerprint(actor: str) -> str:
     """
-    Return what tells *actor* from others, where his name must not be shown whole.
+    Return a short hash that distinguishes actors whose names are redacted.
 
-    Issuers may call people by URLs (SPIFFE) or numbers; who knows the name can do this
-    again, and see that it was he.
+    Issuers may use URLs (SPIFFE) or numbers as names.  An auditor who knows the name
+    can compute the hash and compare.
     """
     digest = hashlib.sha256(actor.encode(errors="replace")).hexdigest()
-    return f"#{digest[:_MARK_DIGITS]}"
+    return f"#{digest[:_FINGERPRINT_DIGITS]}"

@@ -139,7 +139,7 @@ class Failover:
             moved = self._store.relocate(key, there.key_id, self._clock(), record)
         except StaleStateError:
             raise RotationInProgressError("somebody else changed the key") from None
-        self._audit.tell(record)
+        self._audit.log(record)
         return FailoverResult("relocated", moved, key, (_STILL_THERE,))
 
     def _pinned(self, address: str) -> Key:

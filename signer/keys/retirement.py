@@ -34,7 +34,7 @@ class KeyRetirement:
         try:
             retired = self._store.retire(settled, self._clock(), self._draft)
             for key, record in retired:
-                self._audit.tell(record)
+                self._audit.log(record)
                 self._log.info("key-retired", address=key.address)
         except HotWalletError as e:
             self._log.warning("keys-not-kept", code=e.code)

@@ -109,5 +109,5 @@ class Revocation:
             AuditAction.KEY_REVOKE, _OPERATION, actor, **named("key", key)
         )
         blocked = self._store.block(key, self._clock(), record)
-        self._audit.tell(record)
+        self._audit.log(record)
         return blocked

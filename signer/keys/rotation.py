@@ -232,7 +232,7 @@ class Rotation:
             replacing=active,
             block=terms.compromised,
         )
-        self._audit.tell(record)
+        self._audit.log(record)
         return activated
 
     def _row_of(self, seen: Key | None) -> Key | None:

@@ -141,7 +141,7 @@ class Signer:
 
     def tell(self, record: Record) -> None:
         """Tell the log of a record that somebody has committed."""
-        self._audit.tell(record)
+        self._audit.log(record)
 
     def intent(self, purpose: Purpose) -> Record:
         """

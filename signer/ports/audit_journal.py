@@ -1,4 +1,4 @@
-"""What the core asks of the ledger for the sake of the audit."""
+"""The audit tables of the ledger."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from signer.model.key import SigningCondition
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """
-    A signed statement about the chain's first ``size`` records.
+    A signed statement about the first ``size`` records of the chain.
 
-    ``note`` is text: what was signed, and the signature (C2SP signed-note).
+    ``note`` contains the signed text and the signature (C2SP signed-note).
     """
 
     size: int
@@ -23,7 +23,7 @@ class Checkpoint:
 
 
 class Journal(Protocol):
-    """The records of the audit, in the order in which they were sealed."""
+    """The audit records, in the order in which they were sealed."""
 
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
@@ -32,36 +32,37 @@ class Journal(Protocol):
         Make *records* durable, all or none.
 
         Raises:
-            KeyRotatedError: No key of the ring has this *standing*, or the address
-                that it pays is not the active one's.
+            KeyRotatedError: No key of the ring meets the condition *standing*, or the
+                address that it pays is not that of the active key.
             StoreError: The database cannot be written.
         """
 
     def seal(self, limit: int = 1000) -> int | None:
         """
-        Give the oldest unsealed records their places in the chain; return how many.
+        Seal the oldest unsealed records, *limit* at most; return how many.
 
-        None while another process is at it.
+        Return None while another process is sealing.
         """
 
     def head(self) -> tuple[int, bytes]:
         """Return the number of sealed records, and the hash of the last one."""
 
     def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
-        """Return sealed records from behind place *after*, in their order."""
+        """Return up to *limit* sealed records after sequence *after*, in order."""
 
     def oldest_unsealed(self) -> str | None:
-        """Return the id of the record that has waited longest for its seal."""
+        """Return the id of the oldest unsealed record; None if all are sealed."""
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Keep *checkpoint*, unless there is one of the same size."""
+        """Store *checkpoint*, unless there is one of the same size."""
 
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
-        """Return the checkpoints of more than *after* records, smallest first."""
+        """Return the checkpoints of more than *after* records, in order of size."""
 
-    def liberties(self) -> Sequence[str]:
+    def excess_privileges(self) -> Sequence[str]:
         """
-        Return what this process may do to the journal that it must not, in few words.
+        Return the privileges on the journal that this process has and must not have.
 
-        Nobody can keep who may write SQLite's file from anything: it has no words.
+        Each is a short phrase for a message.  SQLite has no privileges: any process
+        that can write the file can change every row, and the result is empty.
         """

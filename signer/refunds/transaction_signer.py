@@ -41,7 +41,7 @@ class SignedPayment:
 
     def tell(self) -> None:
         """Tell the log, when both are committed."""
-        self._audit.tell(self.outcome)
+        self._audit.log(self.outcome)
 
     def withdraw(self) -> None:
         """

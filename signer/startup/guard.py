@@ -137,7 +137,7 @@ def check_journal(settings: Settings, journal: Journal) -> None:
     if not settings.is_production:
         return
     try:
-        found = journal.liberties()
+        found = journal.excess_privileges()
     except StoreError as e:
         raise ConfigurationError(Refusal("database-not-ready", str(e))) from None
     if found:

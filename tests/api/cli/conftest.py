@@ -1,4 +1,4 @@
-"""What the tests of the audit's commands work with."""
+"""Fixtures for the tests of ``hotwallet audit``."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support.audit import KEY, exported
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder with an export, its public key, and a signing key."""
+    """Work in a directory with an export, its public key, and a signing key."""
     monkeypatch.chdir(tmp_path)
     Path("export").write_bytes(b"".join(exported(LINKS, [2])))
     Path("key.pub.pem").write_bytes(KEY.public_pem())

@@ -104,10 +104,10 @@ def test_is_on_record_with_its_token(client: TestClient, system: System) -> None
     records = system.records
 
     assert system.outcomes == [
-        ("key-rotate-succeeded", "success"),
-        ("key-rotate-requested", "success"),
-        ("digest-sign-succeeded", "success"),
         ("digest-sign-requested", None),
+        ("digest-sign-succeeded", "success"),
+        ("key-rotate-requested", "success"),
+        ("key-rotate-succeeded", "success"),
     ]
     assert {
         (each["actor"], each["token_id"], each["request_id"]) for each in records

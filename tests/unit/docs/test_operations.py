@@ -108,7 +108,7 @@ def test_every_event_has_its_row(event: str) -> None:
 @pytest.mark.parametrize("action", AuditAction)
 def test_every_audited_action_has_its_row(action: AuditAction) -> None:
     """The alarm guide explains the audit events of every action."""
-    names = {action.requested, action.finished("success"), action.finished("failed")}
+    names = {action.requested, action.event_for("success"), action.event_for("failed")}
 
     assert names & _rows()
 

@@ -59,7 +59,7 @@ class Roles:
         """Return what the role of *url* may do."""
         store = SQLStore(url)
         try:
-            return store.liberties()
+            return store.excess_privileges()
         finally:
             store.close()
 

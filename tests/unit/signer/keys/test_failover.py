@@ -66,10 +66,10 @@ def test_a_relocation_is_on_record(system: System) -> None:
     (done,) = (each for each in records if each["event"] == "key-failover-succeeded")
 
     assert system.outcomes == [
-        ("key-failover-succeeded", "success"),
-        ("key-failover-requested", "success"),
-        ("digest-sign-succeeded", "success"),
         ("digest-sign-requested", None),
+        ("digest-sign-succeeded", "success"),
+        ("key-failover-requested", "success"),
+        ("key-failover-succeeded", "success"),
     ]
     assert {each["operation"] for each in records} == {"key-relocation"}
     assert {(each["actor"], each["token_id"]) for each in records} == {

@@ -87,10 +87,10 @@ def test_a_rotation_is_on_record(system: System) -> None:
     (done,) = (each for each in records if each["event"] == "key-rotate-succeeded")
 
     assert system.outcomes == [
-        ("key-rotate-succeeded", "success"),
-        ("key-rotate-requested", "success"),
-        ("digest-sign-succeeded", "success"),
         ("digest-sign-requested", None),
+        ("digest-sign-succeeded", "success"),
+        ("key-rotate-requested", "success"),
+        ("key-rotate-succeeded", "success"),
     ]
     assert {each["operation"] for each in records} == {"key-rotation"}
     assert {(each["actor"], each["request_id"]) for each in records} == {
@@ -189,10 +189,10 @@ def test_a_key_that_does_not_sign(
     assert system.told[0]["facts"] == {"code": reason, "actor": "alice"}
     assert dict(system.store.alert_counts()) == {"rotation-refused": 1}
     assert system.outcomes == [
-        ("key-rotate-refused", reason),
-        ("key-rotate-requested", "success"),
         ("digest-sign-refused", reason),
         ("digest-sign-requested", None),
+        ("key-rotate-refused", reason),
+        ("key-rotate-requested", "success"),
     ]
 
 

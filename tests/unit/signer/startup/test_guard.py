@@ -711,7 +711,7 @@ class _Role:
         self._found = found
         self._fails = fails
 
-    def liberties(self) -> Sequence[str]:
+    def excess_privileges(self) -> Sequence[str]:
         """Return what was given."""
         if self._fails:
             raise StoreError("it does not answer")
