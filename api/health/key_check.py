@@ -128,8 +128,8 @@ class KeyCheck:
         with self._lock:
             self._error = None
             was, self._ailment = self._ailment, None
-        if was is not None:
             self._throttle.clear()
+        if was is not None:
             self._log.info("key-recovered", code=was.code)
 
     def _failed(self, error: HotWalletError) -> None:
@@ -139,8 +139,8 @@ class KeyCheck:
             if alert is None:
                 return
             self._ailment = error
-        if not self._throttle.is_due(alert):
-            return
+            if not self._throttle.is_due(alert):
+                return
         sound = partial(self._alerts.sound, alert, code=error.code)
         # Not here: counting needs the database, which may be what hangs.
         self._deadlines.start(sound, name="alert")

@@ -152,9 +152,7 @@ class AuditLog:
         **details: str | int | None,
     ) -> Record:
         """Draft the record that *actor* requests *action*, which signs nothing."""
-        return self._administrative(
-            action.requested, operation, actor, SUCCESS, details
-        )
+        return self._action(action.requested, operation, actor, SUCCESS, details)
 
     def result(
         self,
@@ -166,27 +164,8 @@ class AuditLog:
         **details: str | int | None,
     ) -> Record:
         """Draft the record of *action*: it succeeded, or an error code refused it."""
-        return self._administrative(
-            action.event_for(outcome), operation, actor, outcome, details
-        )
-
-    def _administrative(
-        self,
-        event: str,
-        operation: Operation,
-        actor: Actor,
-        outcome: str,
-        details: Mapping[str, str | int | None],
-    ) -> Record:
-        return self._record(
-            event=event,
-            operation=str(operation),
-            outcome=outcome,
-            actor=actor.name,
-            request_id=actor.request_id,
-            token_id=actor.token_id,
-            details=dict(details),
-        )
+        event = action.event_for(outcome)
+        return self._action(event, operation, actor, outcome, details)
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """
@@ -218,6 +197,24 @@ class AuditLog:
         except OSError:
             if self._journal is None:
                 raise
+
+    def _action(
+        self,
+        event: str,
+        operation: Operation,
+        actor: Actor,
+        outcome: str,
+        details: Mapping[str, str | int | None],
+    ) -> Record:
+        return self._record(
+            event=event,
+            operation=str(operation),
+            outcome=outcome,
+            actor=actor.name,
+            request_id=actor.request_id,
+            token_id=actor.token_id,
+            details=dict(details),
+        )
 
     def _signing(
         self,

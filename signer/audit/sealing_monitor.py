@@ -42,9 +42,9 @@ class SealingAlert:
                     self._throttle.clear()
                 return
             self._late_for.add(observer)
-        if self._throttle.is_due(Alert.SEALING_LATE):
-            seconds = int(waited.total_seconds())
-            self._alerts.sound(Alert.SEALING_LATE, seconds=seconds)
+            if not self._throttle.is_due(Alert.SEALING_LATE):
+                return
+        self._alerts.sound(Alert.SEALING_LATE, seconds=int(waited.total_seconds()))
 
 
 class SealingMonitor:
