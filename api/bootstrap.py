@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from api.auth.jwks import FETCH_TIMEOUT, open_keys
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.verification_keys import MAX_BYTES, KeySource
-from api.checkpoint_key import open_signing, require_of_its_own
+from api.checkpoint_key import open_checkpoint_key, require_separate_key
 from api.container import Foundation, Parts
 from api.logs import audit_logger
 from api.services import Services
@@ -61,9 +61,9 @@ def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Found
     backend = open_backend(settings)
     signer, found = settle_key(settings, store, backend)
     warnings += found
-    signing = open_signing(settings)
+    signing = open_checkpoint_key(settings)
     if signing is not None:
-        require_of_its_own(signing, keys, signer.public_key)
+        require_separate_key(signing, keys, signer.public_key)
     chains = open_chains(networks)
     for name, chain in chains.items():
         check_chain(name, chain.network, chain.client)

@@ -1,7 +1,5 @@
-"""The key that checkpoints are signed with: where it is from, and whose it is not."""
+"""Loads the key that signs audit checkpoints, and keeps it apart from other keys."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import (
@@ -17,65 +15,64 @@ from signer.config.settings import Settings
 from signer.crypto.der import encode_public_key
 from signer.crypto.secp256k1 import PublicKey
 from signer.errors import ConfigurationError, Refusal
-from signer.private_files import write_whole
+from signer.private_files import create_once
 from signer.startup.guard import check_audit_key
 
 
-def open_signing(settings: Settings) -> CheckpointSettings | None:
+def open_checkpoint_key(settings: Settings) -> CheckpointSettings | None:
     """
-    Return how checkpoints are signed; None where production has no key for it.
+    Return how checkpoints are signed; None if production has no key configured.
 
-    Elsewhere a key is made under ``HOTWALLET_HOME``.
+    Outside production a missing key is created in ``HOTWALLET_HOME``.
 
     Raises:
-        ConfigurationError: ``audit-misconfigured``.
+        ConfigurationError: ``audit-misconfigured``: the key cannot be loaded or
+            created.
     """
     path = settings.audit_signing_key_file
     if path is None and settings.is_production:
-        return None  # The guard has said so.
+        return None  # The guard reports it.
     try:
         key = (
-            provided(settings.home / "audit.pem")
+            load_or_create_key(settings.home / "audit.pem")
             if path is None
             else CheckpointKey.load(path)
         )
     except OSError as e:
         problem = Refusal(
             "audit-misconfigured",
-            f"no key for checkpoints can be made ({type(e).__name__})",
+            f"the checkpoint key audit.pem cannot be created in HOTWALLET_HOME"
+            f" ({type(e).__name__}): make the directory writable, or set"
+            " AUDIT_SIGNING_KEY_FILE",
         )
     else:
         return CheckpointSettings(key, f"hotwallet/{settings.audit_origin}")
     raise ConfigurationError(problem)
 
 
-def provided(path: Path) -> CheckpointKey:
+def load_or_create_key(path: Path) -> CheckpointKey:
     """
-    Return the key at *path*, made there if there is none.
+    Return the key at *path*; create it if there is none.
 
-    Any number of processes may do so at once, and die in the middle: a key appears
-    whole or not at all, and the first one stays.
+    Any number of processes may call this at once: they all return the same key.
 
     Raises:
-        ConfigurationError: ``audit-misconfigured``.
-        OSError: No file can be made there.
+        ConfigurationError: ``audit-misconfigured``: the file is not a usable key.
+        OSError: The file cannot be created.
     """
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            # Linking fails where renaming would replace another process's key.
-            write_whole(path, CheckpointKey.generate().private_pem(), os.link)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    create_once(path, lambda: CheckpointKey.generate().private_pem())
     return CheckpointKey.load(path)
 
 
-def require_of_its_own(
+def require_separate_key(
     signing: CheckpointSettings, keys: KeySource | None, wallet: PublicKey
 ) -> None:
     """
-    Make sure that nobody who may pay, or mint tokens, vouches for the audit.
+    Require that the checkpoint key neither signs payments nor verifies tokens.
 
     Raises:
-        ConfigurationError: ``audit-key-shared``.
+        ConfigurationError: ``audit-key-shared``: it is also a key of that kind.
     """
     pem = load_pem_public_key(signing.key.public_pem())
     audit = pem.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -90,5 +87,5 @@ def _spkis(keys: KeySource) -> list[bytes]:
     return [
         key.material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         for key in keys.known()
-        if hasattr(key.material, "public_bytes")  # An HMAC secret is no key pair's.
+        if hasattr(key.material, "public_bytes")  # HMAC secrets have no public key.
     ]

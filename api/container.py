@@ -75,7 +75,9 @@ class Parts:
     def seal(self) -> None:
         """Seal the audit's records behind the writers, for as long as we live."""
         found = self.found
-        sealer = Sealer(found.store, found.signing, self.alerts, lateness=self.lateness)
+        sealer = Sealer(
+            found.store, found.signing, self.alerts, sealing_alert=self.lateness
+        )
         Thread(
             target=sealer.run,
             args=(Event().wait,),

@@ -1,9 +1,9 @@
 """
-Logging: to standard output, one JSON object a line, whoever speaks.
+Logging: one JSON object per line on standard output.
 
-structlog's events and the standard library's records (gunicorn's, SQLAlchemy's,
-warnings) take the same way.  Exceptions are told as classes and places: what an
-unknown exception *says* may hold a DSN, a token or a vendor's words.
+Events of structlog and records of the standard library (gunicorn, SQLAlchemy,
+warnings) use the same handler.  Exceptions are logged as classes and code locations
+only: the message of an unknown exception may contain a DSN, a token or vendor text.
 """
 
 import json
@@ -29,12 +29,12 @@ def install(
     *, debug: bool = False, pretty: bool = False, stream: TextIO | None = None
 ) -> None:
     """
-    Send everything that is logged in this process to *stream*.
+    Send all log events of this process to *stream*.
 
     Args:
-        debug: Show our own debug events.  Libraries stay at WARNING or above.
-        pretty: Coloured lines for a person in front of a terminal.
-        stream: Standard output if it is not given.
+        debug: Log our own debug events.  Libraries stay at WARNING or above.
+        pretty: Coloured lines for a terminal instead of JSON.
+        stream: Standard output by default.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -47,7 +47,7 @@ def install(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
-        # Off: tests and the guard configure more than once in a process.
+        # Off, because tests and the guard configure logging more than once per process.
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(stream or sys.stdout)
@@ -57,21 +57,21 @@ def install(
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     quiet_vendor_loggers()
     logging.captureWarnings(True)
-    # A failing handler would print the event to standard error, before redaction.
+    # A failing handler would print the event, not redacted, to standard error.
     logging.raiseExceptions = False
 
 
 def configure(settings: Settings) -> None:
-    """Log as *settings* say; pretty only where a developer looks at a terminal."""
+    """Configure logging by *settings*; pretty only for a terminal in development."""
     development = settings.app_env is Environment.DEVELOPMENT
     install(debug=settings.debug, pretty=development and sys.stdout.isatty())
 
 
 def watch_uncaught() -> None:
     """
-    Tell of exceptions that nobody caught by class and place, on standard error.
+    Report uncaught exceptions by class and code location on standard error.
 
-    Python would print what they say.  Logging need not be installed for this.
+    Python would print their messages.  This works before logging is installed.
     """
     sys.excepthook = lambda kind, error, trace: _uncaught("uncaught", error)
     threading.excepthook = lambda died: _uncaught("thread-died", died.exc_value)
@@ -86,10 +86,10 @@ def _uncaught(event: str, error: BaseException | None) -> None:
 
 def audit_logger(stream: TextIO | None = None) -> structlog.typing.FilteringBoundLogger:
     """
-    Return the logger of audit events: always JSON, and on a way of its own.
+    Return the logger of audit events: always JSON, without the standard library.
 
-    The standard library drops a line that cannot be written.  Here that raises, so
-    that nothing is signed without its record; and it takes a third of the time.
+    The standard library drops a line that it cannot write.  This logger raises, so that
+    nothing is signed without its record; it is also three times as fast.
     """
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         structlog.WriteLogger(stream or sys.stdout),
@@ -107,9 +107,9 @@ def describe_exception(
     logger: WrappedLogger, method: str, event: EventDict
 ) -> EventDict:
     """
-    Replace ``exc_info`` by the classes and places of the exception and its causes.
+    Replace ``exc_info`` by the classes and code locations of the exception chain.
 
-    Neither messages nor local variables nor source lines: only names of ours.
+    Messages, local variables and source lines are left out: they may contain secrets.
     """
     error = _exception(event.pop("exc_info", None))
     if error is not None:
@@ -118,7 +118,7 @@ def describe_exception(
 
 
 def _stamp(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    # Audit events bring the time that their own clock told.
+    # Audit events already have the time of their own clock.
     if "timestamp" in event:
         return event
     return _TIMESTAMP(logger, method, event)
@@ -133,7 +133,7 @@ def _formatter(
     renderer: Processor = (
         structlog.dev.ConsoleRenderer()
         if pretty
-        # ASCII only: no line break of any alphabet, no escape sequence.
+        # ASCII only: no Unicode line breaks, no escape sequences.
         else structlog.processors.JSONRenderer(ensure_ascii=True, sort_keys=True)
     )
     return structlog.stdlib.ProcessorFormatter(

@@ -1,10 +1,14 @@
 """
-Raises alerts: logs each one, counts it, and notifies the operator.
+Alerts for the operator on duty: each is logged, counted and sent to the webhook.
 
-A failure to count or to notify is logged, and never stops the caller.
+An alert never fails the operation that it is about: an alert that cannot be counted or
+sent is still logged.
 """
 
+import time
+from collections.abc import Callable, Hashable
 from enum import StrEnum
+from threading import Lock
 
 import structlog
 
@@ -13,8 +17,12 @@ from signer.ports import AlertCounters, Clock, Notifier, utc_now
 from signer.redact import sanitize
 
 
+REMIND_SECONDS = 300.0
+"""How long after an alert it is repeated while the problem lasts."""
+
+
 class Alert(StrEnum):
-    """Every alert; ``docs/how-to/alarms.md`` says what to do about each."""
+    """The alerts; ``docs/how-to/alarms.md`` explains what to do about each."""
 
     KEY_UNHEALTHY = "key-unhealthy"
     KEY_MISMATCH = "key-mismatch"
@@ -25,7 +33,7 @@ class Alert(StrEnum):
 
 
 class Alerts:
-    """Raises alerts."""
+    """Logs, counts and sends alerts."""
 
     def __init__(
         self,
@@ -39,7 +47,7 @@ class Alerts:
         self._log = structlog.get_logger("alerts")
 
     def sound(self, alert: Alert, **facts: str | int | None) -> None:
-        """Raise *alert* with *facts*, which must not contain secrets."""
+        """Sound *alert*; *facts* are log fields and must not contain secrets."""
         at = self._clock()
         self._log.error("alert", alert=str(alert), **facts)
         if self._counters is not None:
@@ -55,3 +63,38 @@ class Alerts:
             self._notifier.notify(
                 {"alert": str(alert), "at": at.isoformat(), "facts": sanitized}
             )
+
+
+class AlertThrottle:
+    """
+    Decides whether an alert about a lasting problem is sounded again.
+
+    The first alert about a subject is due at once, and so is a different alert.  The
+    same alert is due again after *remind* seconds.  Threads may share one throttle.
+    """
+
+    def __init__(
+        self,
+        timer: Callable[[], float] = time.monotonic,
+        remind: float = REMIND_SECONDS,
+    ) -> None:
+        """Measure time with *timer*, in seconds."""
+        self._timer = timer
+        self._remind = remind
+        self._lock = Lock()
+        self._sounded: dict[Hashable, tuple[Alert, float]] = {}
+
+    def is_due(self, alert: Alert, subject: Hashable = None) -> bool:
+        """Return whether to sound *alert* now; if so, count it as sounded."""
+        now = self._timer()
+        with self._lock:
+            last, sounded_at = self._sounded.get(subject, (None, now))
+            if last is alert and now - sounded_at < self._remind:
+                return False
+            self._sounded[subject] = alert, now
+            return True
+
+    def clear(self, subject: Hashable = None) -> None:
+        """Record that *subject* is healthy again: its next alert is due at once."""
+        with self._lock:
+            self._sounded.pop(subject, None)

@@ -1,4 +1,4 @@
-"""Writes files atomically and privately, and makes them durable."""
+"""Files that appear whole or not at all, even if the process is killed."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 Publish = Callable[[Path, Path], object]
-"""Names the finished file: ``os.replace``, or ``os.link``, which never overwrites."""
+"""How a file gets its name: ``os.replace``, or ``os.link``, which never replaces."""
 
 _PRIVATE = 0o600
 
@@ -20,19 +20,19 @@ def open_atomic(
     path: Path, publish: Publish = os.replace, *, mode: int = _PRIVATE
 ) -> Iterator[BinaryIO]:
     """
-    Yield a temporary file that becomes *path* once it is complete and on disk.
+    Yield a file that gets the name *path* once it is complete and synced to disk.
 
-    If the block or the write fails, *path* is unchanged.  A process that is killed
-    leaves the temporary file in the same folder, under a name that begins with a dot.
+    Until then, and if anything fails, *path* does not change.  A killed process leaves
+    a temporary file in the same directory, with a dot before its name.
 
     Raises:
-        OSError: The file cannot be written, or *publish* fails.
+        OSError: The file cannot be written, or *publish* cannot name it.
     """
-    # mkstemp creates files that only their owner may read.
+    # mkstemp creates files with mode 0600.
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as e:
-        e.filename = str(path)  # The caller does not know the temporary file.
+        e.filename = str(path)  # The caller does not know the temporary name.
         raise
     draft = Path(name)
     try:
@@ -51,23 +51,43 @@ def write_whole(
     path: Path, content: bytes, publish: Publish = os.replace, *, mode: int = _PRIVATE
 ) -> None:
     """
-    Write *content* to *path* atomically; by default only its owner may read it.
+    Write *content* to *path* atomically, readable by its owner only.
 
     Raises:
-        OSError: As ``open_atomic``.
+        OSError: The file cannot be written, or *publish* cannot name it.
     """
     with open_atomic(path, publish, mode=mode) as file:
         file.write(content)
 
 
+def create_once(path: Path, make: Callable[[], bytes]) -> bool:
+    """
+    Create *path* with the content of *make*; return whether this call created it.
+
+    An existing file stays as it is.  Any number of processes may call this at once:
+    one of them creates the file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    if path.exists():
+        return False
+    try:
+        # os.replace would overwrite the key of another process; os.link fails.
+        write_whole(path, make(), os.link)
+    except FileExistsError:
+        return False
+    return True
+
+
 def is_private(descriptor: int) -> bool:
-    """Return whether only its owner may read or write an open file."""
+    """Return whether only the owner of an open file may read or write it."""
     return not os.fstat(descriptor).st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
-def sync(folder: Path) -> None:
-    """Make file names that changed in *folder* durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(directory: Path) -> None:
+    """Make renames in *directory* durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

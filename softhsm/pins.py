@@ -6,7 +6,7 @@ from pathlib import Path
 
 from signer.config.settings import Settings
 from signer.errors import AccessDeniedError
-from signer.private_files import is_private, write_whole
+from signer.private_files import create_once, is_private
 from softhsm.layout import Layout
 
 
@@ -51,6 +51,5 @@ def read_pin(path: Path) -> str:
 
 def ensure_pin(path: Path) -> str:
     """Return the PIN in the file at *path*, which is created with a random one."""
-    if not path.exists():
-        write_whole(path, secrets.token_hex(_PIN_BYTES).encode() + b"\n")
+    create_once(path, lambda: secrets.token_hex(_PIN_BYTES).encode() + b"\n")
     return read_pin(path)

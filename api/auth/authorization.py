@@ -13,7 +13,7 @@ from typing import NoReturn
 from api.auth.jwt_verifier import LEEWAY, TOKEN_REPLAYED
 from api.auth.rate_limits import RateLimits, RateLimitStatus
 from api.request_context import Principal, neighbourhood
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     AuthenticationError,
     PermissionDeniedError,
@@ -159,8 +159,8 @@ class AccessControl:
             attempt.request_id,
             caller.jti if caller else None,
         )
-        record = self._audit.event(
-            "access-denied",
+        record = self._audit.result(
+            AuditAction.ADMIN_ACCESS,
             Operation.ADMINISTRATION,
             actor,
             outcome=told,

@@ -4,10 +4,8 @@ Tokens for development: what ``hotwallet token`` prints.
 In production an identity provider mints them, and this module refuses to.
 """
 
-import os
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from api.auth.jwt_verifier import MAX_LIFETIME, SCOPE, TOKEN_TYPE, Role
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.ports import Clock, utc_now
-from signer.private_files import write_whole
+from signer.private_files import create_once, write_whole
 
 
 def mint(
@@ -82,13 +80,12 @@ def provide_signing_key(private: Path, public: Path) -> None:
     """
     for path in (private, public):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not private.exists():
-        fresh = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+    create_once(
+        private,
+        lambda: ec.generate_private_key(ec.SECP256R1()).private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        )
-        with suppress(FileExistsError):
-            # Linking fails where renaming would replace another process's key.
-            write_whole(private, fresh, os.link)
+        ),
+    )
     key = load_pem_private_key(private.read_bytes(), password=None)
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     write_whole(public, pem)

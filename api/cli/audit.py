@@ -1,4 +1,4 @@
-"""``hotwallet audit``: hand the evidence out, and hold it against others'."""
+"""``hotwallet audit``: export, verify and reconcile the audit log."""
 
 import contextlib
 import json
@@ -10,27 +10,25 @@ from typing import NoReturn
 
 import click
 
-from api.checkpoint_key import open_signing
-from api.cli.audit_files import kept as kept_in
-from api.cli.audit_files import lines, make_key
+from api.checkpoint_key import open_checkpoint_key
+from api.cli.audit_files import create_key, read_checkpoints, read_lines
 from api.cli.output import command_logging
 from api.views.audit_reports import (
+    checkpoint_document,
+    describe_empty,
     reconciliation_document,
-    reconciliation_told,
+    reconciliation_lines,
     verdict_document,
-    verdict_told,
-    why_empty,
+    verdict_lines,
 )
 from signer.alerts import Alerts
-from signer.audit.chain_reader import batches, newest
+from signer.audit import export as exports
+from signer.audit import reconcile as reconciliation
+from signer.audit import verify as verification
+from signer.audit.chain_reader import batches, newest_checkpoint
 from signer.audit.checkpoints import Verifier
 from signer.audit.cloudtrail import is_key_arn, read_trail
-from signer.audit.export import export as exported
-from signer.audit.export import records
-from signer.audit.reconcile import BACKEND
-from signer.audit.reconcile import reconcile as compare
 from signer.audit.sealer import Sealer
-from signer.audit.verify import verify as judge
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, HotWalletError
 from signer.model.audit_record import Record
@@ -38,20 +36,20 @@ from signer.ports import Journal, Ledger
 from signer.private_files import open_atomic
 
 
-_EVERY = 100_000
+_PROGRESS_LINES = 100_000
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FILE_OR_FOLDER = click.Path(exists=True, path_type=Path)
+_FILE_OR_DIRECTORY = click.Path(exists=True, path_type=Path)
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one object.")
 
 
 @click.group()
 def audit() -> None:
     """
-    The evidence: what was asked of which key, by whom, and what came of it.
+    Export, verify and reconcile the audit log.
 
-    Exits with 0 when all is well, 1 when something was found, 2 when that could not
-    be told.
+    Exits with 0 if all is well, 1 if a problem was found, 2 if the command could not
+    check or do what was asked.
     """
 
 
@@ -63,25 +61,29 @@ def audit() -> None:
     type=_FILE,
     multiple=True,
     required=True,
-    help="The checkpoint key, and those before it.",
+    help="The public checkpoint key in PEM; repeat it for earlier keys.",
 )
 @click.option(
     "--checkpoint",
-    "kept",
+    "checkpoints",
     type=_FILE,
     multiple=True,
-    help="Those that were kept elsewhere: notes, or log lines that hold notes.",
+    help="A file of checkpoints kept elsewhere: notes, or log lines with notes.",
 )
 @_AS_JSON
 def verify(
-    export: Path, keys: Sequence[Path], kept: Sequence[Path], as_json: bool
+    export: Path, keys: Sequence[Path], checkpoints: Sequence[Path], as_json: bool
 ) -> None:
-    """Verify EXPORT with a public key alone, and name the first record that is bad."""
-    with _what_cannot_be_told(), export.open("rb") as file:
+    """Verify EXPORT with public keys only, and report the first bad record."""
+    with _errors_exit_with_2(), export.open("rb") as file:
         verifier = Verifier(*(path.read_bytes() for path in keys))
-        notes = [note for path in kept for note in kept_in(path, verifier)]
-        verdict = judge(_counted(lines(file)), verifier, notes)
-    _answer(verdict_document(verdict), verdict_told(verdict), as_json=as_json)
+        notes = [
+            note for path in checkpoints for note in read_checkpoints(path, verifier)
+        ]
+        verdict = verification.verify(
+            _report_progress(read_lines(file)), verifier, notes
+        )
+    _print(verdict_document(verdict), verdict_lines(verdict), as_json=as_json)
     if not verdict.is_good:
         sys.exit(1)
 
@@ -90,82 +92,94 @@ def verify(
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file, which appears when all of it is written.",
+    help="Write to this file, which appears once it is complete.",
 )
 def export(out: Path | None) -> None:
     """Write the whole chain to standard output, or to a file."""
-    with _what_cannot_be_told():
-        settings, journal = _opened()
-        told = _counted(exported(journal, _origin(settings)))
+    with _errors_exit_with_2():
+        settings, journal = _open_ledger()
+        origin = f"hotwallet/{settings.audit_origin}"
+        lines = _report_progress(exports.export(journal, origin))
         if out is None:
-            sys.stdout.buffer.writelines(told)
+            sys.stdout.buffer.writelines(lines)
             sys.stdout.buffer.flush()
         else:
             with open_atomic(out) as file:
-                file.writelines(told)
+                file.writelines(lines)
 
 
 @audit.command()
-@click.option("--new", is_flag=True, help="Make one now.")
-def checkpoint(new: bool) -> None:
-    """Print the newest checkpoint, for somebody who keeps it elsewhere."""
-    with _what_cannot_be_told():
-        settings, ledger = _opened()
+@click.option("--new", is_flag=True, help="Sign one of the whole chain now.")
+@_AS_JSON
+def checkpoint(new: bool, as_json: bool) -> None:
+    """Print the newest checkpoint, to keep it outside this host."""
+    with _errors_exit_with_2():
+        settings, ledger = _open_ledger()
         if new:
-            sealer = Sealer(ledger, open_signing(settings), Alerts(ledger))
+            sealer = Sealer(ledger, open_checkpoint_key(settings), Alerts(ledger))
             sealer.work()
             made = sealer.checkpoint()
         else:
-            made = newest(ledger)
+            made = newest_checkpoint(ledger)
     if made is None:
-        # Outside production a key is made where there is none.
+        # Outside production a missing key is created.
         lacks_key = settings.is_production and settings.audit_signing_key_file is None
-        cure = "set AUDIT_SIGNING_KEY_FILE" if lacks_key else "--new makes one"
-        _cannot_tell(f"there is no checkpoint: {cure}")
-    click.echo(made.note, nl=False)
+        remedy = (
+            "set AUDIT_SIGNING_KEY_FILE; `hotwallet audit key` creates a key"
+            if lacks_key
+            else "`hotwallet audit checkpoint --new` signs one"
+        )
+        _exit_with_2(f"there is no checkpoint yet: {remedy}")
+    if as_json:
+        _print(checkpoint_document(made), (), as_json=True)
+    else:
+        click.echo(made.note, nl=False)
 
 
 @audit.command()
 @click.option(
     "--cloudtrail",
     "trails",
-    type=_FILE_OR_FOLDER,
+    type=_FILE_OR_DIRECTORY,
     multiple=True,
     required=True,
-    help="A log file of CloudTrail, or a folder of them.",
+    help="A CloudTrail log file, or a directory of them.",
 )
-@click.option("--export", "source", type=_FILE, help="Instead of the database.")
+@click.option(
+    "--export", "source", type=_FILE, help="Read an export instead of the database."
+)
 @click.option(
     "--key",
     "keys",
     multiple=True,
-    callback=lambda _, __, names: _key_arns(names),
-    help="The ARN of a key to look at, instead of all that are ours.",
+    callback=lambda _, __, names: _require_key_arns(names),
+    help="The ARN of a key to compare; by default all of ours.",
 )
 @_AS_JSON
 def reconcile(
     trails: Sequence[Path], source: Path | None, keys: Sequence[str], as_json: bool
 ) -> None:
     """
-    Hold our records against CloudTrail's: did anybody else sign?
+    Compare audit records with CloudTrail, to find signatures that we did not request.
 
-    Exits with 0 when both sides have the same, 1 when something was found, and 2 when
-    nothing was compared: the wrong files, keys or database.
+    Exits with 0 if both sides agree, 1 if they differ, and 2 if nothing was compared:
+    the wrong files, keys or database.
     """
-    with _what_cannot_be_told():
+    with _errors_exit_with_2():
         trail = read_trail(trails)
         if source is None:
-            _, ledger = _opened()
+            _, ledger = _open_ledger()
             known = ledger.keys()
-            ring = [key.key_id for key in known if key.backend == BACKEND]
-            found = compare(_of_journal(ledger), trail, keys, ring)
+            backend = reconciliation.BACKEND
+            ring = [key.key_id for key in known if key.backend == backend]
+            found = reconciliation.reconcile(_records(ledger), trail, keys, ring)
         else:
             with source.open("rb") as file:
-                found = compare(records(_counted(lines(file))), trail, keys)
-    told = reconciliation_told(found)
-    _answer(reconciliation_document(found), told, as_json=as_json)
+                lines = _report_progress(read_lines(file))
+                found = reconciliation.reconcile(exports.records(lines), trail, keys)
+    _print(reconciliation_document(found), reconciliation_lines(found), as_json=as_json)
     if found.is_empty:
-        click.echo(f"nothing was compared: {why_empty(found)}", err=True)
+        click.echo(f"nothing was compared: {describe_empty(found)}", err=True)
     if not found.is_good:
         sys.exit(1)
     if found.is_empty:
@@ -177,68 +191,74 @@ def reconcile(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="The private key; .pub.pem is added for the public one.",
+    help="The private key file; the public key gets this name with .pub.pem added.",
 )
-def key(out: Path) -> None:
-    """Make a key for checkpoints; its public key goes beside it, to hand out."""
-    with _what_cannot_be_told():
-        told = make_key(out)
-    click.echo(told)
+@_AS_JSON
+def key(out: Path, as_json: bool) -> None:
+    """Create a checkpoint key, and its public key for those who verify."""
+    with _errors_exit_with_2():
+        created = create_key(out)
+    document = {
+        "privateKeyFile": str(out),
+        "publicKeyFile": str(created.public),
+        "created": created.is_new,
+    }
+    line = (
+        f"created {out} (private) and {created.public} (public)"
+        if created.is_new
+        else f"{out} exists and was not changed; created {created.public} (public)"
+    )
+    _print(document, [line], as_json=as_json)
 
 
-def _key_arns(names: Sequence[str]) -> Sequence[str]:
-    """Require ARNs; ids, aliases and parts would be of a key that nobody knows."""
+def _require_key_arns(names: Sequence[str]) -> Sequence[str]:
     for number, name in enumerate(names, 1):
         if not is_key_arn(name):
-            # Not said again: what is shown has no ARNs, nor parts of them.
+            # The value is not repeated: no output contains ARNs, or parts of them.
             raise click.BadParameter(
-                f"number {number} is no key's whole ARN, which `aws kms describe-key`"
-                " tells; an id, an alias or a part of it is none"
+                f"value {number} is not a full key ARN;"
+                " `aws kms describe-key` prints it"
             )
     return names
 
 
-def _opened() -> tuple[Settings, Ledger]:
-    from api.bootstrap import open_ledger  # noqa: PLC0415  Help needs no backend.
+def _open_ledger() -> tuple[Settings, Ledger]:
+    from api.bootstrap import open_ledger  # noqa: PLC0415  --help needs no backend.
 
     with command_logging() as settings:
         return settings, open_ledger(os.environ)
 
 
-def _origin(settings: Settings) -> str:
-    return f"hotwallet/{settings.audit_origin}"
-
-
-def _of_journal(journal: Journal) -> Iterator[Record]:
+def _records(journal: Journal) -> Iterator[Record]:
     for batch in batches(journal):
         for each in batch:
             yield each.record
 
 
-def _counted(told: Iterable[bytes]) -> Iterator[bytes]:
-    """Say how far it is: a long chain takes minutes, to write and to read."""
-    for number, line in enumerate(told, 1):
+def _report_progress(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Print progress to standard error: a long chain takes minutes."""
+    for number, line in enumerate(lines, 1):
         yield line
-        if number % _EVERY == 0:
+        if number % _PROGRESS_LINES == 0:
             click.echo(f"{number} lines", err=True)
 
 
-def _answer(document: object, told: Iterable[str], *, as_json: bool) -> None:
-    for line in [json.dumps(document)] if as_json else told:
+def _print(document: object, lines: Iterable[str], *, as_json: bool) -> None:
+    for line in [json.dumps(document)] if as_json else lines:
         click.echo(line)
 
 
-class _CannotTellError(click.ClickException):
+class _CommandError(click.ClickException):
     exit_code = 2
 
 
-def _cannot_tell(problem: str) -> NoReturn:
-    raise _CannotTellError(problem)
+def _exit_with_2(problem: str) -> NoReturn:
+    raise _CommandError(problem)
 
 
 @contextlib.contextmanager
-def _what_cannot_be_told() -> Iterator[None]:
-    """Keep 1 for what was found: whatever stands in the way of looking is a 2."""
+def _errors_exit_with_2() -> Iterator[None]:
+    """Exit with 2 on errors, since 1 means that a problem was found."""
     try:
         yield
     except ConfigurationError:
@@ -246,8 +266,8 @@ def _what_cannot_be_told() -> Iterator[None]:
     except HotWalletError as e:
         problem = f"{e.code}: {e}"
     except OSError as e:
-        where = "" if e.filename is None else f"{e.filename}: "
-        problem = f"{where}{e.strerror or type(e).__name__}"
+        prefix = "" if e.filename is None else f"{e.filename}: "
+        problem = f"{prefix}{e.strerror or type(e).__name__}"
     else:
         return
-    _cannot_tell(problem)
+    _exit_with_2(problem)

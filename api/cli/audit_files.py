@@ -1,15 +1,16 @@
-"""The files of ``hotwallet audit``, and what may be wrong with them."""
+"""Reads and creates the files of ``hotwallet audit``."""
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from signer.audit.checkpoint_files import kept_notes
+from signer.audit.checkpoint_files import read_notes
 from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.audit.export_format import MAX_LINE
 from signer.errors import ConfigurationError, InvalidInputError
-from signer.private_files import write_whole
+from signer.private_files import create_once, write_whole
 
 
 _EXPECTED = (
@@ -18,22 +19,30 @@ _EXPECTED = (
 )
 
 
-def lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield lines, none of which is longer than a line of ours can be."""
+@dataclass(frozen=True, slots=True)
+class CreatedKey:
+    """The *public* key file that was written, and whether the private key is new."""
+
+    public: Path
+    is_new: bool
+
+
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of an export; an overlong line is split, to bound memory."""
     while line := file.readline(MAX_LINE):
         yield line
 
 
-def kept(path: Path, verifier: Verifier) -> Sequence[str]:
+def read_checkpoints(path: Path, verifier: Verifier) -> Sequence[str]:
     """
-    Return the notes of a file of checkpoints, which *verifier* believes.
+    Return the notes in a file of checkpoints, each verified by *verifier*.
 
     Raises:
-        InvalidInputError: There is none in it, or one that is none.
-        OSError: It cannot be read.
+        InvalidInputError: The file contains no checkpoint, or a bad one.
+        OSError: The file cannot be read.
     """
     try:
-        notes = kept_notes(path.read_bytes().decode(errors="replace"))
+        notes = read_notes(path.read_bytes().decode(errors="replace"))
         for note in notes:
             verifier.verify(note)
     except InvalidInputError as e:
@@ -43,39 +52,33 @@ def kept(path: Path, verifier: Verifier) -> Sequence[str]:
     raise InvalidInputError(f"{path}: {problem}; {_EXPECTED}")
 
 
-def make_key(out: Path) -> str:
+def create_key(out: Path) -> CreatedKey:
     """
-    Write a key for checkpoints to *out*, and its public key beside it; say what was.
+    Create a checkpoint key at *out*, and its public key next to it.
 
-    Of a key that is there, the public key is made again if it is missing.
+    If *out* is already a checkpoint key, only a missing public key is written.
 
     Raises:
-        InvalidInputError: There is a file that is not written over.
-        OSError: Something cannot be written.
+        InvalidInputError: A file exists that must not be overwritten.
+        OSError: A file cannot be written.
     """
     public = out.with_name(f"{out.name}.pub.pem")
     if public.exists():
-        there = f"{out} and {public} are" if out.exists() else f"{public} is"
+        files = f"{out} and {public} exist" if out.exists() else f"{public} exists"
         raise InvalidInputError(
-            f"{there} there already, and no key is written over: name another file"
+            f"{files}; keys are never overwritten: choose another name for --out"
         )
-    key = CheckpointKey.generate()
-    told = f"wrote {out} and {public}"
-    try:
-        write_whole(out, key.private_pem(), os.link)
-    except FileExistsError:
-        key = _present(out)
-        told = f"{out} was there already, and stays; wrote {public}"
-    write_whole(public, key.public_pem(), os.link, mode=0o644)
-    return told
+    is_new = create_once(out, lambda: CheckpointKey.generate().private_pem())
+    write_whole(public, _load(out).public_pem(), os.link, mode=0o644)
+    return CreatedKey(public, is_new)
 
 
-def _present(path: Path) -> CheckpointKey:
+def _load(path: Path) -> CheckpointKey:
     try:
         return CheckpointKey.load(path)
     except ConfigurationError as e:
         problem = e.refusals[0].message.partition(": ")[2]
     raise InvalidInputError(
-        f"{path} is there already, and is no key that can be used ({problem}):"
-        " mend that, or name another file"
+        f"{path} exists and is not a usable checkpoint key ({problem}):"
+        " fix it, or choose another name for --out"
     )

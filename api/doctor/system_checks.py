@@ -12,10 +12,11 @@ from api.health.readiness import (
     unsealed_seconds,
 )
 from api.logs import audit_logger
-from signer.audit.chain_reader import newest, require_agreement
-from signer.audit.checkpoint_schedule import unsigned
-from signer.audit.checkpoints import CheckpointKey, Verifier, read
-from signer.audit.log import AuditLog
+from signer.audit.chain_reader import newest_checkpoint, require_agreement
+from signer.audit.checkpoint_notes import parse
+from signer.audit.checkpoint_schedule import find_unsigned
+from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.log import AuditAction, AuditLog
 from signer.audit.sealing_monitor import LATE
 from signer.checks import Check, Finding
 from signer.config.networks import load_networks
@@ -119,7 +120,9 @@ def _check_database(context: DoctorContext) -> Finding:
         context.address = context.active.address
     context.audit = AuditLog(audit_logger(), context.clock, journal=store)
     # Only writing shows that the role may write.
-    context.written = context.audit.event("doctor", Operation.ADMINISTRATION, DOCTOR)
+    context.written = context.audit.request(
+        AuditAction.DOCTOR_RUN, Operation.ADMINISTRATION, DOCTOR
+    )
     context.audit.write(context.written)
     return Finding("answers, has the current schema, and accepts writes")
 
@@ -166,7 +169,7 @@ def _check_checkpoints(context: DoctorContext) -> Finding:
         )
     key = CheckpointKey.load(path)
     detail = f"signed as {context.settings.audit_origin}: {_check_signed(context)}"
-    last = newest(context.store)
+    last = newest_checkpoint(context.store)
     if last is not None and not _is_signed_by(key, last):
         return Finding(
             f"{detail}; the last checkpoint is not by this host's key",
@@ -185,11 +188,11 @@ def _is_signed_by(key: CheckpointKey, checkpoint: Checkpoint) -> bool:
 
 def _check_signed(context: DoctorContext) -> str:
     """Require a recent checkpoint, and a chain that agrees with the last one."""
-    last = newest(context.store)
+    last = newest_checkpoint(context.store)
     size, at = (last.size, last.at) if last is not None else (0, None)
     if last is not None:
-        require_agreement(context.store, read(last.note))
-    overdue = unsigned(context.store, size, at, context.clock())
+        require_agreement(context.store, parse(last.note).statement)
+    overdue = find_unsigned(context.store, size, at, context.clock())
     if overdue.is_overdue:
         raise AuditUnsignedError(
             f"no checkpoint covers the last {overdue.records} records"

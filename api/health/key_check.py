@@ -5,6 +5,7 @@ Signatures that the process makes anyway are proof as well, so that a busy proce
 never signs for the sake of its health.
 """
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,7 @@ from threading import Lock
 
 import structlog
 
-from signer.alerts import Alert, Alerts
+from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.deadline import TIMEOUT_MESSAGE, Deadlines
 from signer.errors import (
     BackendUnavailableError,
@@ -62,6 +63,7 @@ class KeyCheck:
         self._every = every
         self._again = again
         self._timer = timer
+        self._throttle = AlertThrottle(timer, remind=math.inf)
         self._deadlines = Deadlines(_ALERTS_AT_ONCE)
         self._log = structlog.get_logger("health")
         self._lock = Lock()
@@ -126,18 +128,19 @@ class KeyCheck:
         with self._lock:
             self._error = None
             was, self._ailment = self._ailment, None
+            self._throttle.clear()
         if was is not None:
             self._log.info("key-recovered", code=was.code)
 
     def _failed(self, error: HotWalletError) -> None:
         alert = _alert_of(error)
         with self._lock:
-            self._error, was = error, self._ailment
+            self._error = error
             if alert is None:
                 return
             self._ailment = error
-        if was is not None and _alert_of(was) is alert:
-            return
+            if not self._throttle.is_due(alert):
+                return
         sound = partial(self._alerts.sound, alert, code=error.code)
         # Not here: counting needs the database, which may be what hangs.
         self._deadlines.start(sound, name="alert")

@@ -174,7 +174,7 @@ def sealing(
 
     def check() -> None:
         oldest = oldest_unsealed()
-        onlooker.look(oldest)
+        onlooker.observe(oldest)
         if unsealed_seconds(oldest, clock) > most:
             raise AuditUnsealedError("the audit's records are not being sealed")
 

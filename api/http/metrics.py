@@ -18,7 +18,7 @@ from api.health.readiness import unsealed_seconds
 from api.http import query
 from api.http.middleware import Resource
 from signer.alerts import Alert
-from signer.audit.chain_reader import newest
+from signer.audit.chain_reader import newest_checkpoint
 from signer.deadline import Deadlines
 from signer.errors import StoreUnavailableError
 from signer.model.key import KeyState, find_active_key
@@ -71,7 +71,7 @@ class LedgerCollector:
         return family
 
     def _checkpoints(self) -> Iterable[Metric]:
-        last = newest(self._ledger)
+        last = newest_checkpoint(self._ledger)
         yield GaugeMetricFamily(
             "hotwallet_audit_checkpoint_records",
             "Records of the audit that the last checkpoint signs for.",

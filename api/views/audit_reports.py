@@ -1,16 +1,30 @@
-"""What ``hotwallet audit`` found, for programs and for people."""
+"""The results of ``hotwallet audit``, as JSON documents and as text."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from api.views.refunds import timestamp
+from signer.audit.checkpoint_notes import parse
 from signer.audit.cloudtrail import SignEvent
 from signer.audit.reconcile import Reconciliation
 from signer.audit.verify import Verdict
+from signer.ports import Checkpoint
+
+
+def checkpoint_document(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Return a checkpoint as a JSON object."""
+    statement = parse(checkpoint.note).statement
+    return {
+        "origin": statement.origin,
+        "records": statement.size,
+        "head": statement.hash.hex(),
+        "signedAt": timestamp(statement.at),
+        "note": checkpoint.note,
+    }
 
 
 def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
-    """Return the verdict as JSON has it."""
+    """Return the verdict as a JSON object."""
     found = verdict.finding
     return {
         "ok": verdict.is_good,
@@ -39,31 +53,34 @@ def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
     }
 
 
-def verdict_told(verdict: Verdict) -> Iterator[str]:
-    """Say it in lines."""
+def verdict_lines(verdict: Verdict) -> Iterator[str]:
+    """Return the verdict as lines of text."""
     if verdict.finding is not None:
         yield f"BAD: {verdict.finding}"
-        yield f"proved: the first {verdict.signed} records"
+        yield f"proved: the first {verdict.signed} records are unchanged"
         return
     yield f"ok: {verdict.records} records of {verdict.origin}"
     if verdict.newest_at is not None:
-        yield f"newest: of {timestamp(verdict.newest_at)}"
+        yield f"newest record: {timestamp(verdict.newest_at)}"
     if verdict.signed_at is not None:
         at = timestamp(verdict.signed_at)
-        yield f"signed: the first {verdict.signed}, at {at}"
+        yield f"signed: the first {verdict.signed} records, at {at}"
     if verdict.late:
         longest = max(verdict.late, key=lambda each: each.waited)
         yield (
-            f"signed late: {len(verdict.late)} times, longest the {longest.records}"
-            f" from {longest.first} on, {int(longest.waited.total_seconds())} s after"
-            " a checkpoint was due: was the service stopped then?"
+            f"signed late: {len(verdict.late)} times; the longest delay was"
+            f" {int(longest.waited.total_seconds())} s, for {longest.records} records"
+            f" from record {longest.first}: was the service stopped at that time?"
         )
-    if behind := verdict.records - verdict.signed:
-        yield f"not signed yet: the last {behind}; a newer checkpoint covers them"
+    if unsigned := verdict.records - verdict.signed:
+        yield (
+            f"not signed yet: the last {unsigned} records; to prove them, export again"
+            " after the next checkpoint"
+        )
 
 
 def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
-    """Return the comparison as JSON has it."""
+    """Return the comparison as a JSON object."""
     return {
         "ok": found.is_good and not found.is_empty,
         "compared": not found.is_empty,
@@ -71,11 +88,11 @@ def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
         "intruders": [_event_document(event) for event in found.intruders],
         "missing": [
             {
-                "record": asked.record_id,
-                "requestId": asked.request_id,
-                "at": timestamp(asked.at),
+                "record": signature.record_id,
+                "requestId": signature.request_id,
+                "at": timestamp(signature.at),
             }
-            for asked in found.missing
+            for signature in found.missing
         ],
         "explained": [
             {
@@ -87,21 +104,25 @@ def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
         ],
         "outside": found.outside,
         "failed": found.failed,
-        "records": found.ours,
-        "passedOver": found.passed_over,
+        "records": found.records,
+        "passedOver": found.skipped,
         "otherKeys": found.other_keys,
     }
 
 
-def reconciliation_told(found: Reconciliation) -> Iterator[str]:
-    """Say it in lines, the worst first."""
+def reconciliation_lines(found: Reconciliation) -> Iterator[str]:
+    """Return the comparison as lines of text, the most serious first."""
     for event in found.intruders:
         yield (
-            f"INTRUDER: {event.prefix} signed at {timestamp(event.at)} for nobody of"
-            f" ours: request {event.request_id}, event {event.event_id}"
+            f"INTRUDER: {event.prefix} signed at {timestamp(event.at)} without an audit"
+            f" record: request {event.request_id}, event {event.event_id}; follow"
+            " docs/operations/key-compromise.md"
         )
-    for asked in found.missing:
-        yield f"not in CloudTrail: {asked.request_id} of record {asked.record_id}"
+    for signature in found.missing:
+        yield (
+            f"not in CloudTrail: request {signature.request_id} of record"
+            f" {signature.record_id}; is a log file missing?"
+        )
     for each in found.explained:
         yield (
             f"explained by {each.reason} of {each.record_id}: request"
@@ -109,35 +130,32 @@ def reconciliation_told(found: Reconciliation) -> Iterator[str]:
         )
     yield (
         f"{found.matched} matched, {found.failed} refused by KMS,"
-        f" {found.outside} of a time that the files may not cover"
+        f" {found.outside} outside the time that the files cover"
     )
-    if found.passed_over:
-        yield (
-            f"passed over: {found.passed_over} events of Sign by"
-            f" {found.other_keys} other keys"
-        )
+    if found.skipped:
+        yield (f"skipped: {found.skipped} Sign events of {found.other_keys} other keys")
 
 
-def why_empty(found: Reconciliation) -> str:
-    """Say why nothing was compared, and what to do."""
-    if found.ours == 0:
+def describe_empty(found: Reconciliation) -> str:
+    """Return why nothing was compared, and what to do."""
+    if found.records == 0:
         return (
-            f"no record of ours is of the keys that count, and {found.events} events"
-            " are: is this the right DATABASE_URL or --export, and the right --key?"
+            f"the audit has no record of the compared keys, and CloudTrail"
+            f" {found.events} events: check DATABASE_URL or --export, and --key"
         )
-    if found.passed_over:
+    if found.skipped:
         return (
-            f"all {found.passed_over} events of Sign are of other keys: are these the"
-            " files of the key's account and region, and is it the right --key?"
+            f"all {found.skipped} Sign events are of other keys: check that the files"
+            " are of the account and region of the key, and check --key"
         )
     return (
-        "there is no event of Sign in the files: give those of a time at which"
-        " something was signed; the trail must log read events (alarms.md)"
+        "the files contain no Sign event: use files of a time at which something was"
+        " signed; the trail must log read events (docs/operations/alarms.md)"
     )
 
 
 def _event_document(event: SignEvent) -> dict[str, Any]:
-    # Who called and from where is in CloudTrail, and stays there.
+    # The caller and its address stay in CloudTrail.
     return {
         "eventId": event.event_id,
         "requestId": event.request_id,

@@ -1,1 +1,5 @@
-"""Evidence: what was asked of which key, by whom, and what came of it."""
+"""
+The audit log: records, hash chain, checkpoints, export and verification.
+
+It may import ``signer.model`` and ``signer.ports``, but no backend and no database.
+"""

@@ -1,8 +1,8 @@
-"""Go along the stored chain, and believe nothing that does not follow."""
+"""Reads the stored hash chain and verifies each link."""
 
 from collections.abc import Callable, Iterator, Sequence
 
-from signer.audit.checkpoints import Statement
+from signer.audit.checkpoint_notes import Statement
 from signer.audit.hash_chain import GENESIS, link
 from signer.errors import HotWalletError
 from signer.model.audit_record import Sealed
@@ -12,91 +12,97 @@ from signer.ports import Checkpoint, Journal
 BATCH = 1000
 """How many records are read at once."""
 
-_STEP = 1000
+_FIRST_LOOKBACK = 1000
 
 
 class BrokenChainError(HotWalletError):
-    """The chain is not what it was; *sequence* is the first place that shows it."""
+    """The stored chain was changed; *sequence* is the first record that shows it."""
 
     code = "audit-chain-broken"
 
     def __init__(self, message: str, *, sequence: int) -> None:
-        super().__init__(f"{message} at record {sequence}")
+        super().__init__(f"audit record {sequence} {message}")
         self.sequence = sequence
 
 
 def batches(journal: Journal, after: int = 0) -> Iterator[Sequence[Sealed]]:
-    """Yield the sealed records from behind place *after*, in their order."""
+    """Yield the sealed records after the sequence number *after*, in order."""
     while batch := journal.sealed(after, BATCH):
         yield batch
         after = batch[-1].sequence
 
 
-def newest(journal: Journal) -> Checkpoint | None:
+def newest_checkpoint(journal: Journal) -> Checkpoint | None:
     """
-    Return the checkpoint of the longest chain.
+    Return the checkpoint with the most records; None if there is none.
 
-    The journal tells checkpoints from a size on.  Years of them are not read for the
-    last one: it is looked for near the head, then further and further behind.
+    There may be years of checkpoints, so the search starts near the end of the chain
+    and looks back further with each step.
     """
     size, _ = journal.head()
-    step = _STEP
+    lookback = _FIRST_LOOKBACK
     while True:
-        after = max(0, size - step)
+        after = max(0, size - lookback)
         if found := journal.checkpoints(after):
             return found[-1]
         if after == 0:
             return None
-        step *= 8
+        lookback *= 8
 
 
 def require_agreement(journal: Journal, statement: Statement) -> None:
     """
-    Require that the stored chain has the hash that *statement* says, in its place.
+    Require that the stored chain contains the signed hash of *statement*.
 
     Raises:
-        BrokenChainError: It has another one there, or is not as long.
+        BrokenChainError: The chain is shorter than *statement* says, or its record
+            there has a different hash.
     """
     found = journal.sealed(statement.size - 1, 1)
     if not found or found[0].sequence != statement.size:
-        raise BrokenChainError("signed, and missing", sequence=statement.size)
+        raise BrokenChainError(
+            "is covered by a checkpoint but missing", sequence=statement.size
+        )
     if found[0].hash != statement.hash:
-        raise BrokenChainError("not what was signed", sequence=statement.size)
+        raise BrokenChainError(
+            "differs from the checkpoint that covers it", sequence=statement.size
+        )
 
 
 class ChainReader:
     """
-    A way along the stored chain, each link done again; in pieces, if need be.
+    Verifies the stored chain link by link, in several steps if needed.
 
-    ``size`` and ``head`` are how far it has come.
+    ``size`` is the number of verified records, ``head`` the hash of the last one.
     """
 
     def __init__(self, journal: Journal, size: int = 0, head: bytes = GENESIS) -> None:
+        """Start after a chain of *size* records that ends with the hash *head*."""
         self._journal = journal
         self.size = size
         self.head = head
 
-    def go_on(self, is_over: Callable[[], bool] = lambda: False) -> bool:
+    def advance(self, should_stop: Callable[[], bool] = lambda: False) -> bool:
         """
-        Go on to the end of the chain, or until *is_over*; say whether it is the end.
+        Verify records up to the end of the chain; return whether the end was reached.
 
-        Between two questions to *is_over* a batch of records is read.
+        *should_stop* is asked after each batch of records.
 
         Raises:
             BrokenChainError: A record does not follow from the one before it.
         """
         for batch in batches(self._journal, self.size):
-            for each in batch:
-                self._step(each)
-            if len(batch) == BATCH and is_over():
+            for sealed in batch:
+                self._verify(sealed)
+            if len(batch) == BATCH and should_stop():
                 return False
         return True
 
-    def _step(self, each: Sealed) -> None:
-        due = self.size + 1
-        if each.sequence != due:
-            raise BrokenChainError("missing", sequence=due)
-        head = link(self.head, due, each.record)
-        if head != each.hash:
-            raise BrokenChainError("changed", sequence=due)
-        self.size, self.head = due, head
+    def _verify(self, sealed: Sealed) -> None:
+        expected = self.size + 1
+        if sealed.sequence != expected:
+            raise BrokenChainError("is missing", sequence=expected)
+        head = link(self.head, expected, sealed.record)
+        if head != sealed.hash:
+            raise BrokenChainError("was changed", sequence=expected)
+        self.size, self.head = expected, head

@@ -1,59 +1,58 @@
 """
-Checkpoints as people keep them: notes in a file, or the lines of a log that has them.
+Reads checkpoints that were kept outside the database: note files, or log files.
 
-A log line is what our logger wrote, behind whatever a collector puts before it: a
-container's name, a time.  Files come back from mails and from Windows, so that lines
-may end as they do there, and the last one may not end at all.
+A log line is a JSON object of our logger, perhaps after a prefix that a log collector
+added.  Files may come back from mail or Windows, so CRLF, a byte order mark and a
+missing last line feed are accepted.
 """
 
 import json
 from collections.abc import Sequence
 
-from signer.audit.checkpoints import KIND, notes, read
+from signer.audit.checkpoint_notes import KIND, parse, split
 from signer.errors import InvalidInputError
 
 
 _EVENT = "audit-checkpoint"
 _QUOTED = f'"{_EVENT}"'
-_OPENING = '{"'
+_OBJECT_START = '{"'
 
-_READER = json.JSONDecoder()
+_DECODER = json.JSONDecoder()
 
 
-def kept_notes(text: str) -> Sequence[str]:
+def read_notes(text: str) -> Sequence[str]:
     """
-    Return the notes that *text* holds, none of them believed yet.
+    Return the notes in *text*, without verifying their signatures.
 
-    In a log other lines are passed over.  Where there is no line of a log, there must
-    be nothing but notes: one that was spoilt must not go unnoticed.
+    In a log, other lines are skipped.  Without any log line, *text* must contain only
+    notes, so that a damaged note is reported.
 
     Raises:
-        InvalidInputError: It holds no checkpoint, or one that is none.
+        InvalidInputError: *text* contains no checkpoint, or a malformed one.
     """
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
-    if not any(_OPENING in line for line in lines):
-        return notes("\n".join(lines).rstrip("\n") + "\n")
-    if any(KIND in line and _OPENING not in line for line in lines):
-        raise InvalidInputError("notes and lines of a log need a file each")
-    told = [note for note in map(_told, lines) if note is not None]
-    if not told:
-        raise InvalidInputError("no line of the log has a checkpoint")
-    for note in told:
-        read(note)
-    return told
+    if not any(_OBJECT_START in line for line in lines):
+        return split("\n".join(lines).rstrip("\n") + "\n")
+    if any(KIND in line and _OBJECT_START not in line for line in lines):
+        raise InvalidInputError(
+            "the file mixes notes and log lines: put them into separate files"
+        )
+    notes = [note for note in map(_read_line, lines) if note is not None]
+    if not notes:
+        raise InvalidInputError("the log contains no checkpoint")
+    for note in notes:
+        parse(note)
+    return notes
 
 
-def _told(line: str) -> str | None:
-    """
-    Return the note that a log line tells, None if it tells of something else.
-
-    Raises:
-        InvalidInputError: It was to tell one, and was cut off.
-    """
+def _read_line(line: str) -> str | None:
+    """Return the note in a log line; None if the line is about something else."""
     if _QUOTED not in line:
         return None
     try:
-        said, _ = _READER.raw_decode(line, line.find(_OPENING))
+        fields, _ = _DECODER.raw_decode(line, line.find(_OBJECT_START))
     except (ValueError, RecursionError):
-        raise InvalidInputError("a line with a checkpoint was cut off") from None
-    return str(said.get("note")) if said.get("event") == _EVENT else None
+        raise InvalidInputError(
+            "a log line with a checkpoint is cut off: copy the log again"
+        ) from None
+    return str(fields.get("note")) if fields.get("event") == _EVENT else None

@@ -1,8 +1,8 @@
 """
-When a checkpoint is due, and from when on nobody can call it a little late any more.
+When a checkpoint is due, and when it is overdue.
 
-Who signs and who verifies hold to one rule: a chain for which nobody has signed in a
-long time is what a chain whose later checkpoints were taken away looks like as well.
+The checkpointer and ``verify`` use the same rule: an attacker who removes the
+later checkpoints of a chain leaves a long run of records without one.
 """
 
 from dataclasses import dataclass
@@ -13,28 +13,33 @@ from signer.model.audit_record import Record
 from signer.ports import Journal
 
 
-EVERY = timedelta(seconds=60)
-"""How old the last checkpoint is when new records make the next one due."""
+INTERVAL = timedelta(seconds=60)
+"""A checkpoint is due when there are new records and the last one is this old."""
 
 RECORDS = 1000
-"""How many records behind the last checkpoint make one due at once."""
+"""This many records without a checkpoint make one due at once."""
 
-PATIENCE = timedelta(minutes=2)
-"""For how long one may be due: looks, walks and restarts take their time."""
+GRACE = timedelta(minutes=2)
+"""How long a checkpoint may be due: verification and restarts take time."""
 
-MOST = 3 * RECORDS
-"""How many records may be without one: those of a burst are sealed before a look."""
+MAX_RECORDS = 3 * RECORDS
+"""How many records may be without a checkpoint: a burst is sealed before it is."""
 
-SETUP = timedelta(hours=1)
-"""For how long the first one may be due: guard and doctor come before who signs."""
+FIRST_GRACE = timedelta(hours=1)
+"""How long the first one may be due: guard and doctor run before any checkpointer."""
 
-_BEGINNING = datetime.min.replace(tzinfo=UTC)
-_END = datetime.max.replace(tzinfo=UTC)
+_MIN_TIME = datetime.min.replace(tzinfo=UTC)
+_MAX_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Unsigned:
-    """The records behind the last checkpoint, which has been due for *waited*."""
+    """
+    The records after the last checkpoint.
+
+    ``first`` is the sequence number of the first one, ``records`` their number, and
+    ``waited`` how long a checkpoint has been due.
+    """
 
     first: int
     records: int
@@ -42,52 +47,52 @@ class Unsigned:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether whoever signs would not have left so much without a checkpoint."""
-        patience = PATIENCE if self.first > 1 else SETUP
-        return self.records > MOST or self.waited > patience
+        """Whether a running checkpointer would have signed these records before now."""
+        grace = GRACE if self.first > 1 else FIRST_GRACE
+        return self.records > MAX_RECORDS or self.waited > grace
 
 
-class Tail:
-    """The records behind the checkpoint of *size* records, as somebody reads on."""
+class UnsignedTail:
+    """Collects the records after the checkpoint of *size* records."""
 
     def __init__(self, size: int = 0, signed_at: datetime | None = None) -> None:
         self._size = size
         self._signed_at = signed_at
         self._records = 0
-        self._oldest, self._newest = _END, _BEGINNING
+        self._oldest, self._newest = _MAX_TIME, _MIN_TIME
 
     def add(self, record: Record) -> None:
-        """Take in the next record."""
+        """Add the next record."""
         made = made_at(record.id)
         self._records += 1
-        # A name that holds no time is none that we gave, and excuses nothing.
-        self._oldest = min(self._oldest, made or _BEGINNING)
-        self._newest = max(self._newest, made or _END)
+        # An id without a time was not made by us: count it as overdue.
+        self._oldest = min(self._oldest, made or _MIN_TIME)
+        self._newest = max(self._newest, made or _MAX_TIME)
 
-    def unsigned(self) -> Unsigned:
+    def at_newest(self) -> Unsigned:
         """
         Return what is unsigned at the time of the newest record.
 
-        By the records alone: what is good today is good in ten years.
+        This depends on the records only, so an export verifies in ten years as today.
         """
-        return self.unsigned_at(self._newest)
+        return self.at(self._newest)
 
-    def unsigned_at(self, now: datetime, records: int | None = None) -> Unsigned:
-        """Return what is unsigned *now*; *records*, if there are more than these."""
+    def at(self, now: datetime, records: int | None = None) -> Unsigned:
+        """Return what is unsigned at *now*; *records* is their number if not added."""
         if self._records == 0:
             return Unsigned(self._size + 1, 0, timedelta(0))
-        # Nothing is added to a time, which may be a forger's, and the last there is.
+        # Only subtract: a forged time may be the largest one, and adding overflows.
         waited = now - self._oldest
         if self._signed_at is not None:
-            waited = min(waited, now - self._signed_at - EVERY)
+            waited = min(waited, now - self._signed_at - INTERVAL)
         return Unsigned(self._size + 1, records or self._records, waited)
 
 
-def unsigned(
+def find_unsigned(
     journal: Journal, size: int, signed_at: datetime | None, now: datetime
 ) -> Unsigned:
-    """Return what is stored behind the checkpoint of *size* records, 0 for none."""
-    tail = Tail(size, signed_at)
+    """Return the stored records after the checkpoint of *size* records (0: none)."""
+    tail = UnsignedTail(size, signed_at)
     for each in journal.sealed(size, RECORDS):
         tail.add(each.record)
-    return tail.unsigned_at(now, journal.head()[0] - size)
+    return tail.at(now, journal.head()[0] - size)

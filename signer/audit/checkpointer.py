@@ -1,7 +1,8 @@
 """
-The notary: signs for how long the chain is, after each link of it was done again.
+Signs checkpoints of the stored chain after verifying every link.
 
-It goes a long way in pieces, since whoever calls it has records to seal meanwhile.
+A long chain is verified in several steps, so that the sealer can seal records between
+them.
 """
 
 import time
@@ -11,188 +12,202 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from signer.alerts import Alert, Alerts
+from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.audit.chain_reader import (
     BrokenChainError,
     ChainReader,
-    newest,
+    newest_checkpoint,
     require_agreement,
 )
-from signer.audit.checkpoint_schedule import EVERY, RECORDS, unsigned
-from signer.audit.checkpoints import CheckpointKey, Statement, Verifier, read
-from signer.audit.sealing_monitor import REMIND
+from signer.audit.checkpoint_notes import Statement, parse
+from signer.audit.checkpoint_schedule import INTERVAL, RECORDS, find_unsigned
+from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.errors import InvalidInputError
 from signer.ports import Checkpoint, Clock, Journal
 
 
-WALK_SECONDS = 0.1
-"""For how long links are done again before records are sealed again."""
+VERIFY_SECONDS = 0.1
+"""How long one step verifies links before the sealer seals records again."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSettings:
     """
-    How checkpoints are made: with which key, in whose name, and how often.
+    The key and origin of checkpoints, and how often they are made.
 
-    One is due when the chain has grown and the last one is ``every`` old, or
-    ``records`` records behind.
+    One is due when the chain has grown and the last one is ``interval`` old, or when
+    ``records`` records have none.
     """
 
     key: CheckpointKey
     origin: str
-    every: timedelta = EVERY
+    interval: timedelta = INTERVAL
     records: int = RECORDS
 
 
 class Checkpointer:
-    """Looks whether a journal is what was signed for, and signs where it has a key."""
+    """
+    Compares a journal with its checkpoints, and signs new ones.
+
+    Without settings it only compares.
+    """
 
     def __init__(
         self,
         journal: Journal,
-        signing: CheckpointSettings | None,
+        settings: CheckpointSettings | None,
         alerts: Alerts,
         clock: Clock,
         *,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
-        self._signing = signing
+        self._settings = settings
         self._alerts = alerts
         self._clock = clock
         self._timer = timer
         self._log = structlog.get_logger("audit")
         self._last: Statement | None = None
-        self._is_ours = False  # The last one; looked at before the first walk alone.
-        self._walk: ChainReader | None = None
-        self._has_begun = False
-        self._broken: int | None = None
-        self._told_at: datetime | None = None
+        self._is_last_ours = False  # Used once, before the first verification.
+        self._reader: ChainReader | None = None
+        self._has_started = False
+        self._broken_at: int | None = None
+        self._throttle = AlertThrottle(timer)
 
     @property
-    def is_under_way(self) -> bool:
-        """Whether it has gone a piece of the way to a checkpoint, and not all of it."""
-        return self._walk is not None
+    def is_in_progress(self) -> bool:
+        """Whether the verification for the next checkpoint has started."""
+        return self._reader is not None
 
-    def look(self, now: datetime) -> None:
-        """Sign if it is time, after everything before was found to hold still."""
-        if self._broken is not None:
-            # Nothing is signed that contradicts what was signed before.
-            self._complain(self._broken, now)
+    def sign_if_due(self, now: datetime) -> None:
+        """
+        Compare the chain with its newest checkpoint, and sign another one if due.
+
+        A broken chain sounds an alert, and this process signs no checkpoint any more.
+        """
+        if self._broken_at is not None:
+            # A new checkpoint would contradict an earlier one.
+            self._sound_broken(self._broken_at)
             return
         try:
             if self._last is None:
-                self._agree()
+                self._load_newest()
             if self._is_due(now):
-                self._agree()  # Another process may have signed meanwhile.
-            self._walk_on(now)
+                self._load_newest()  # Another process may have signed meanwhile.
+            self._advance(now)
         except BrokenChainError as e:
-            self._broken, self._walk = e.sequence, None
-            self._complain(e.sequence, now)
+            self._broken_at, self._reader = e.sequence, None
+            self._sound_broken(e.sequence)
 
     def checkpoint(self) -> Checkpoint | None:
         """
-        Return a checkpoint of the chain as it is now, signed now if there is none.
+        Return a checkpoint of the whole chain; sign one if needed.
 
-        None without a key.
+        Return None if one is needed and there is no key.
 
         Raises:
-            BrokenChainError: It does not follow from what was signed before.
-            InvalidInputError: There is no record to sign for yet.
+            BrokenChainError: The chain differs from an earlier checkpoint.
+            InvalidInputError: The chain is empty.
         """
-        self._agree()
+        self._load_newest()
         if self._last is not None and self._last.size == self._journal.head()[0]:
-            return newest(self._journal)
-        if self._signing is None:
+            return newest_checkpoint(self._journal)
+        if self._settings is None:
             return None
         if self._journal.head()[0] == 0:
-            raise InvalidInputError("there is no record to sign for yet")
-        walk = self._begun()
-        walk.go_on()
-        return self._sign(self._signing, walk)
+            raise InvalidInputError(
+                "there is no audit record yet: start the service, then ask again"
+            )
+        reader = self._start_reader()
+        reader.advance()
+        return self._sign(self._settings, reader)
 
-    def _agree(self) -> None:
-        """Take up the newest checkpoint, if the chain has what it and ours say."""
+    def _load_newest(self) -> None:
+        """Load the newest checkpoint, and require that the chain agrees with it."""
         if self._last is not None:
             require_agreement(self._journal, self._last)
-        kept = newest(self._journal)
-        if kept is None:
+        stored = newest_checkpoint(self._journal)
+        if stored is None:
             return
         try:
-            statement = read(kept.note)
+            statement = parse(stored.note).statement
         except InvalidInputError:
             statement = None
-        if statement is None or statement.size != kept.size:
-            raise BrokenChainError("a checkpoint is none", sequence=kept.size)
+        if statement is None or statement.size != stored.size:
+            raise BrokenChainError(
+                "has a stored checkpoint that is malformed", sequence=stored.size
+            )
         require_agreement(self._journal, statement)
         if statement != self._last:
-            self._recognise(kept)
-            self._walk = None  # Another process has been where it would end.
+            self._check_signer(stored)
+            self._reader = None  # Another process has signed: start from there.
         self._last = statement
 
-    def _recognise(self, kept: Checkpoint) -> None:
+    def _check_signer(self, stored: Checkpoint) -> None:
         """
-        Tell the log of a newest checkpoint that is not signed with our key.
+        Log if the newest checkpoint was not signed with our key.
 
-        After the key was changed that is so once.  Otherwise somebody has written it
-        who may write the store; what he hides, only checkpoints kept elsewhere show.
+        This is expected once after the key was changed.  Otherwise a process that can
+        write to the database has made it; only checkpoints kept elsewhere show what
+        that process changed.
         """
-        if self._signing is None:
+        if self._settings is None:
             return
         try:
-            Verifier(self._signing.key.public_pem()).verify(kept.note)
+            Verifier(self._settings.key.public_pem()).verify(stored.note)
         except InvalidInputError:
-            self._is_ours = False
-            self._log.warning("audit-checkpoint-of-another-key", size=kept.size)
+            self._is_last_ours = False
+            self._log.warning("audit-checkpoint-of-another-key", size=stored.size)
         else:
-            self._is_ours = True
+            self._is_last_ours = True
 
     def _is_due(self, now: datetime) -> bool:
-        if self._signing is None:
+        if self._settings is None:
             return False
         size, _ = self._journal.head()
         if self._last is None:
             return size > 0
-        behind = size - self._last.size
-        return behind >= self._signing.records or (
-            behind > 0 and apart(now, self._last.at) >= self._signing.every
+        unsigned_records = size - self._last.size
+        return unsigned_records >= self._settings.records or (
+            unsigned_records > 0
+            and elapsed(now, self._last.at) >= self._settings.interval
         )
 
-    def _walk_on(self, now: datetime) -> None:
-        """Go a piece of the way to the next checkpoint, and sign at its end."""
-        if self._signing is None or not self._is_due(now):
+    def _advance(self, now: datetime) -> None:
+        """Verify for ``VERIFY_SECONDS``, and sign at the end of the chain."""
+        if self._settings is None or not self._is_due(now):
             return
-        walk = self._walk = self._begun()
-        until = self._timer() + WALK_SECONDS
-        if walk.go_on(lambda: self._timer() >= until):
-            self._sign(self._signing, walk)
+        reader = self._reader = self._start_reader()
+        until = self._timer() + VERIFY_SECONDS
+        if reader.advance(lambda: self._timer() >= until):
+            self._sign(self._settings, reader)
 
-    def _begun(self) -> ChainReader:
-        """Return the walk from the last checkpoint that is under way, or a new one."""
-        if self._walk is not None:
-            return self._walk
-        if not self._has_begun:
-            self._has_begun = True
-            self._tell_of_the_time_before()
+    def _start_reader(self) -> ChainReader:
+        """Return the reader in progress, or a new one from the last checkpoint."""
+        if self._reader is not None:
+            return self._reader
+        if not self._has_started:
+            self._has_started = True
+            self._sound_overdue()
         last = self._last
         if last is None:
             return ChainReader(self._journal)
         return ChainReader(self._journal, last.size, last.hash)
 
-    def _tell_of_the_time_before(self) -> None:
+    def _sound_overdue(self) -> None:
         """
-        Sound an alert if nobody has signed in a long time before this process began.
+        Sound an alert if a checkpoint was overdue before this process started.
 
-        Whoever owns the tables may have taken checkpoints away, and have written anew
-        what they were about.  In this process we would know; in the one before, nobody
-        can say, and so a person must: only checkpoints kept elsewhere tell.  After an
-        honest stop nothing is wrong, and so the chain is signed for all the same.
+        The owner of the tables may have removed checkpoints and rewritten the records
+        that they covered.  This process cannot detect that, so an operator must compare
+        with checkpoints kept elsewhere.  After an ordinary stop nothing is wrong, so
+        the chain is signed all the same.
 
-        A last checkpoint by another key is none: he may have put it there himself.
+        A last checkpoint by another key does not count: an attacker may have added it.
         """
-        last = self._last if self._is_ours else None
+        last = self._last if self._is_last_ours else None
         size, at = (last.size, last.at) if last is not None else (0, None)
-        found = unsigned(self._journal, size, at, self._clock())
+        found = find_unsigned(self._journal, size, at, self._clock())
         if found.is_overdue:
             self._alerts.sound(
                 Alert.SIGNING_LATE,
@@ -201,23 +216,22 @@ class Checkpointer:
                 seconds=int(found.waited.total_seconds()),
             )
 
-    def _complain(self, sequence: int, now: datetime) -> None:
-        """Sound the alert of a chain that broke at *sequence*, now and then."""
-        if self._told_at is not None and apart(now, self._told_at) < REMIND:
-            return
-        self._told_at = now
-        self._alerts.sound(Alert.CHAIN_BROKEN, sequence=sequence)
+    def _sound_broken(self, sequence: int) -> None:
+        if self._throttle.is_due(Alert.CHAIN_BROKEN):
+            self._alerts.sound(Alert.CHAIN_BROKEN, sequence=sequence)
 
-    def _sign(self, signing: CheckpointSettings, walk: ChainReader) -> Checkpoint:
-        """Sign for what follows from the last checkpoint, each link done again."""
-        made = signing.key.sign(signing.origin, walk.size, walk.head, self._clock())
+    def _sign(self, settings: CheckpointSettings, reader: ChainReader) -> Checkpoint:
+        """Sign and store a checkpoint of the records that *reader* has verified."""
+        made = settings.key.sign(
+            settings.origin, reader.size, reader.head, self._clock()
+        )
         self._journal.keep_checkpoint(made)
-        self._last, self._walk = read(made.note), None
-        # The log is kept elsewhere, and so is the checkpoint then.
+        self._last, self._reader = parse(made.note).statement, None
+        # Logs are shipped to another host, which then has the checkpoint as well.
         self._log.info("audit-checkpoint", size=made.size, note=made.note)
         return made
 
 
-def apart(one: datetime, other: datetime) -> timedelta:
-    """Return the time between two, whichever is first: clocks are put back, too."""
+def elapsed(one: datetime, other: datetime) -> timedelta:
+    """Return the time between two moments in any order: clocks may be set back."""
     return abs(one - other)

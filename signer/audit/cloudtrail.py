@@ -1,9 +1,9 @@
 """
-CloudTrail's log files: what AWS itself says was signed.
+Reads CloudTrail log files: AWS's own record of what was signed.
 
 A file is a JSON object whose ``Records`` are events, plain or compressed with gzip, as
-CloudTrail delivers them.  An event of ``Sign`` has the key, the request's id and the
-time to the second; it never has the digest (AWS KMS developer guide, "Sign").
+CloudTrail delivers it.  A ``Sign`` event has the key, the request id and the time to
+the second, but never the digest (AWS KMS developer guide, "Sign").
 """
 
 import gzip
@@ -31,10 +31,10 @@ _KEY_ARN = re.compile(
 @dataclass(frozen=True, slots=True)
 class SignEvent:
     """
-    One call of KMS's ``Sign``.
+    One call of ``Sign`` in KMS.
 
-    ``key_id`` is an ARN where CloudTrail knows the key.  ``error_code`` says why there
-    was no signature.  ``principal`` is who called, and ``address`` from where.
+    ``key_id`` is an ARN if CloudTrail knows the key.  ``error_code`` is None if the
+    call succeeded.  ``principal`` is the ARN of the caller, ``address`` its IP address.
     """
 
     event_id: str
@@ -47,13 +47,13 @@ class SignEvent:
 
     @property
     def prefix(self) -> str:
-        """What our records show of a key id."""
+        """The start of the key id, as audit records show it."""
         return key_prefix(self.key_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """What the files hold: the times that they span, and the calls of ``Sign``."""
+    """The times that the files span, and their ``Sign`` events."""
 
     first: datetime
     last: datetime
@@ -62,7 +62,7 @@ class Trail:
 
 def is_key_arn(name: str) -> bool:
     """
-    Say whether *name* is a key's whole ARN, as CloudTrail tells it.
+    Return whether *name* is a full key ARN, as CloudTrail contains it.
 
     >>> is_key_arn("1234abcd-12ab-34cd-56ef-1234567890ab")
     False
@@ -72,12 +72,12 @@ def is_key_arn(name: str) -> bool:
 
 def read_trail(paths: Iterable[Path]) -> Trail:
     """
-    Read log files, and all files ``*.json`` and ``*.json.gz`` below folders.
+    Read log files, and all files ``*.json`` and ``*.json.gz`` in directories.
 
     An event that was delivered twice counts once.
 
     Raises:
-        InvalidInputError: A file is no log of CloudTrail, or there is no event at all.
+        InvalidInputError: A file is not a CloudTrail log file, or there is no event.
     """
     first = last = None
     signs: dict[str, SignEvent] = {}
@@ -90,7 +90,9 @@ def read_trail(paths: Iterable[Path]) -> Trail:
                 sign = _sign(event, at, path)
                 signs[sign.event_id] = sign
     if first is None or last is None:
-        raise InvalidInputError("there is no event in the CloudTrail files")
+        raise InvalidInputError(
+            "the CloudTrail files contain no event: are the paths right?"
+        )
     ordered = sorted(signs.values(), key=lambda sign: (sign.at, sign.event_id))
     return Trail(first, last, tuple(ordered))
 
@@ -114,11 +116,11 @@ def _events(path: Path) -> list[Any]:
     except OSError as e:
         problem = f"cannot be read ({type(e).__name__})"
     except (ValueError, KeyError, TypeError, EOFError, zlib.error, RecursionError):
-        problem = "is no log of CloudTrail"
+        problem = "is not a CloudTrail log file"
     else:
         if isinstance(events, list):
             return events
-        problem = "is no log of CloudTrail"
+        problem = "is not a CloudTrail log file"
     raise InvalidInputError(f"{path.name} {problem}")
 
 
@@ -135,14 +137,16 @@ def _time(event: object, path: Path) -> datetime:
     except (KeyError, TypeError, ValueError):
         at = None
     if at is None or at.tzinfo is None:
-        raise InvalidInputError(f"{path.name} has an event without its time")
+        raise InvalidInputError(f"{path.name} has an event without eventTime")
     return at.astimezone(UTC)
 
 
 def _sign(event: Mapping[str, Any], at: datetime, path: Path) -> SignEvent:
     names = [event.get(name) for name in ("eventID", "requestID")]
     if not all(isinstance(name, str) and name for name in names):
-        raise InvalidInputError(f"{path.name} has a Sign event without its ids")
+        raise InvalidInputError(
+            f"{path.name} has a Sign event without eventID or requestID"
+        )
     event_id, request_id = map(str, names)
     return SignEvent(
         event_id=event_id,
@@ -150,21 +154,21 @@ def _sign(event: Mapping[str, Any], at: datetime, path: Path) -> SignEvent:
         key_id=_key_id(event),
         at=at,
         error_code=_text(event.get("errorCode")),
-        principal=_text(_inside(event, "userIdentity").get("arn")),
+        principal=_text(_object(event, "userIdentity").get("arn")),
         address=_text(event.get("sourceIPAddress")),
     )
 
 
 def _key_id(event: Mapping[str, Any]) -> str:
-    """Return the key's ARN, or else how the caller named the key."""
+    """Return the ARN of the key, or else the key id that the caller used."""
     resources = event.get("resources")
     for resource in resources if isinstance(resources, list) else ():
         if isinstance(resource, Mapping) and (found := _text(resource.get("ARN"))):
             return found
-    return _text(_inside(event, "requestParameters").get("keyId")) or ""
+    return _text(_object(event, "requestParameters").get("keyId")) or ""
 
 
-def _inside(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = event.get(name)
     return found if isinstance(found, Mapping) else {}
 

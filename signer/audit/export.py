@@ -1,4 +1,4 @@
-"""The chain as a file, for somebody who has nothing else; ``lines.py`` draws it."""
+"""Exports the chain as a file that can be verified without the database."""
 
 from collections.abc import Iterable, Iterator
 
@@ -22,54 +22,56 @@ from signer.ports import Journal
 
 def export(journal: Journal, origin: str) -> Iterator[bytes]:
     """
-    Yield the lines of the whole chain, as it is when the first one is asked for.
+    Yield the lines of the whole chain, as it is when the first line is read.
 
-    It begins at the first record: only a whole chain can be verified by itself.  A
-    checkpoint of more records than there are is told as well, since it is evidence.
+    The export starts at the first record: only a whole chain can be verified.  A
+    checkpoint of more records than there are is included, since it is evidence.
 
     Raises:
         StoreError: The journal cannot be read.
     """
-    # Read before the head, so that none of them is about what comes after it.
+    # Read before the head, so that no checkpoint covers records after it.
     checkpoints = journal.checkpoints()
     size, head = journal.head()
     yield header_line(origin)
-    told = 0
+    written = 0
     for each in _until(journal, size):
         yield record_line(each)
-        while told < len(checkpoints) and checkpoints[told].size <= each.sequence:
-            yield checkpoint_line(checkpoints[told].note)
-            told += 1
-    for checkpoint in checkpoints[told:]:
+        while written < len(checkpoints) and checkpoints[written].size <= each.sequence:
+            yield checkpoint_line(checkpoints[written].note)
+            written += 1
+    for checkpoint in checkpoints[written:]:
         yield checkpoint_line(checkpoint.note)
     yield end_line(End(size, head, len(checkpoints)))
 
 
 def records(lines: Iterable[bytes]) -> Iterator[Record]:
     """
-    Yield the records of an export, which somebody else has verified.
+    Yield the records of an export that was verified before.
 
-    That it is all there is looked at all the same: from the first line to the last one,
-    and as many records as that one says.
+    This checks only that the export is complete: first line, last line, and the number
+    of records in between.
 
     Raises:
-        InvalidInputError: It is not, or a line is no line of an export.
+        InvalidInputError: The export is not complete, or a line is malformed.
     """
-    said: Line | None = None
-    due = End(0, GENESIS, 0)
+    parsed: Line | None = None
+    expected = End(0, GENESIS, 0)
     for number, line in enumerate(lines, 1):
-        before, said = said, parse(line)
-        if isinstance(said, Header) != (before is None) or isinstance(before, End):
-            raise InvalidInputError(f"line {number} of the export is not at its place")
-        if isinstance(said, Sealed):
-            if said.sequence != due.records + 1:
+        before, parsed = parsed, parse(line)
+        if isinstance(parsed, Header) != (before is None) or isinstance(before, End):
+            raise InvalidInputError(
+                f"line {number} of the export is in the wrong place"
+            )
+        if isinstance(parsed, Sealed):
+            if parsed.sequence != expected.records + 1:
                 raise InvalidInputError(f"a record is missing before line {number}")
-            due = End(said.sequence, said.hash, due.checkpoints)
-            yield said.record
-        elif isinstance(said, Note):
-            due = End(due.records, due.hash, due.checkpoints + 1)
-    if said != due:
-        raise InvalidInputError("the export is empty, cut off, or not all there")
+            expected = End(parsed.sequence, parsed.hash, expected.checkpoints)
+            yield parsed.record
+        elif isinstance(parsed, Note):
+            expected = End(expected.records, expected.hash, expected.checkpoints + 1)
+    if parsed != expected:
+        raise InvalidInputError("the export is empty or incomplete: export it again")
 
 
 def _until(journal: Journal, size: int) -> Iterator[Sealed]:

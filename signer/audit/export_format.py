@@ -1,15 +1,15 @@
 """
-The export's lines: what each of them is, and that it is written in the one way.
+The lines of an export: writing, and strict parsing.
 
 ::
 
     {"format":"hotwallet-audit-export/1","origin":"hotwallet/hotwallet"}
-    {"hash":"9f…","id":"au_…","record":{…},"sequence":1}       a line for each record
-    {"checkpoint":"hotwallet/hotwallet\\n1\\n…"}     behind the record it ends with
+    {"hash":"9f…","id":"au_…","record":{…},"sequence":1}       one line per record
+    {"checkpoint":"hotwallet/hotwallet\\n1\\n…"}     after its last record
     {"end":{"checkpoints":1,"hash":"9f…","records":1}}
 
-Each line is canonical JSON (RFC 8785) and ends with a line feed, so that the file has
-no second spelling: not a byte of it can be changed and mean the same.
+Each line is canonical JSON (RFC 8785) and ends with a line feed, so there is exactly
+one encoding of each export: no byte can be changed without changing the meaning.
 """
 
 import json
@@ -26,16 +26,16 @@ from signer.model.audit_record import Record, Sealed
 
 FORMAT = "hotwallet-audit-export/1"
 
-TORN = "the line is torn"
+TORN = "the line is incomplete"
 
 MAX_LINE = 1_000_000
-"""No line of ours is nearly as long, in bytes."""
+"""A limit in bytes far above the length of any exported line."""
 
 _MAX_INTEGER = 2**53 - 1  # RFC 8785, appendix D.
 
 _MAX_BRACKETS = 500
 
-# One that does not end is matched as well: to try again behind it would cost n² steps.
+# Matches an unterminated string as well: retrying after it would take n² steps.
 _TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"au_[0-9a-f]{32}")
@@ -50,14 +50,14 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A checkpoint, not yet believed."""
+    """A checkpoint that is not verified yet."""
 
     note: str
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The last line: how many records and checkpoints there are, and the last hash."""
+    """The last line: the number of records and checkpoints, and the last hash."""
 
     records: int
     hash: bytes
@@ -74,9 +74,9 @@ def header_line(origin: str) -> bytes:
 
 def record_line(sealed: Sealed) -> bytes:
     """
-    Return a record's line, with its body as it is stored.
+    Return the line of a record, with its body as stored.
 
-    Were that not canonical any more, the line would not be, and whoever reads it knows.
+    If the stored body is not canonical, neither is the line, and ``parse`` rejects it.
     """
     name = rfc8785.dumps(sealed.record.id).decode()
     return (
@@ -92,64 +92,70 @@ def checkpoint_line(note: str) -> bytes:
 
 def end_line(end: End) -> bytes:
     """Return the last line."""
-    told = {
+    counts = {
         "checkpoints": end.checkpoints,
         "hash": end.hash.hex(),
         "records": end.records,
     }
-    return _line({"end": told})
+    return _line({"end": counts})
 
 
 def parse(line: bytes) -> Line:
     """
-    Return what *line*, which ends with a line feed, says.
+    Parse *line*, which ends with a line feed.
 
     Raises:
-        InvalidInputError: Torn, not canonical, or no line of an export.
+        InvalidInputError: *line* is incomplete, not canonical, or not a line of an
+            export.
     """
     if not line.endswith(b"\n"):
         raise InvalidInputError(
             "the line is too long" if len(line) >= MAX_LINE else TORN
         )
-    said = _canonical(line[:-1])
-    match said:
+    fields = _canonical(line[:-1])
+    match fields:
         case {"hash": str(seal), "id": str(name), "record": dict(), "sequence": int()}:
-            return _sealed(line, said, seal, name)
-        case {"checkpoint": str(note)} if len(said) == 1:
+            return _parse_record(line, fields, seal, name)
+        case {"checkpoint": str(note)} if len(fields) == 1:
             return Note(note)
-        case {"format": str(form), "origin": str(origin)} if len(said) == 2:  # noqa: PLR2004 - as many as are named.
+        case {"format": str(form), "origin": str(origin)} if len(fields) == 2:  # noqa: PLR2004 - the two keys above.
             if form != FORMAT:
-                raise InvalidInputError("an export of another format")
+                raise InvalidInputError(
+                    f"the export is not in the format {FORMAT}:"
+                    " use the release that wrote it"
+                )
             return Header(origin)
-        case {"end": dict(end)} if len(said) == 1:
-            return _end(end)
+        case {"end": dict(end)} if len(fields) == 1:
+            return _parse_end(end)
     raise InvalidInputError("not a line of an export")
 
 
-def _sealed(line: bytes, said: Mapping[str, Any], seal: str, name: str) -> Sealed:
-    sequence = said["sequence"]
+def _parse_record(
+    line: bytes, fields: Mapping[str, Any], seal: str, name: str
+) -> Sealed:
+    sequence = fields["sequence"]
     if (
-        len(said) != 4  # noqa: PLR2004 - hash, id, record, sequence.
+        len(fields) != 4  # noqa: PLR2004 - hash, id, record, sequence.
         or type(sequence) is not int
         or not _HASH.fullmatch(seal)
         or not _ID.fullmatch(name)
     ):
-        raise InvalidInputError("not a record's line")
-    # The line is canonical, so that the body stands between these two.
-    before = len(f'{{"hash":"{seal}","id":"{name}","record":')
-    behind = len(f',"sequence":{sequence}}}\n')
-    body = line[before : len(line) - behind].decode()
+        raise InvalidInputError("not a line of a record")
+    # The line is canonical, so the body is between these two.
+    prefix = len(f'{{"hash":"{seal}","id":"{name}","record":')
+    suffix = len(f',"sequence":{sequence}}}\n')
+    body = line[prefix : len(line) - suffix].decode()
     return Sealed(sequence, bytes.fromhex(seal), Record(name, body))
 
 
-def _end(told: Mapping[str, Any]) -> End:
-    match told:
+def _parse_end(fields: Mapping[str, Any]) -> End:
+    match fields:
         case {
             "checkpoints": int(checkpoints),
             "hash": str(seal),
             "records": int(records),
-        } if len(told) == 3 and _HASH.fullmatch(seal):  # noqa: PLR2004 - these three.
-            # True is an integer to Python, and equal to 1: a second spelling of it.
+        } if len(fields) == 3 and _HASH.fullmatch(seal):  # noqa: PLR2004 - these three.
+            # In Python True is an integer that equals 1: a second encoding of it.
             if bool not in {type(records), type(checkpoints)}:
                 return End(records, bytes.fromhex(seal), checkpoints)
     raise InvalidInputError("not the last line of an export")
@@ -157,60 +163,60 @@ def _end(told: Mapping[str, Any]) -> End:
 
 def _canonical(text: bytes) -> Mapping[str, Any]:
     """
-    Return the object that *text* is the RFC 8785 form of.
+    Parse *text* as a JSON object in the form of RFC 8785.
 
     Raises:
-        InvalidInputError: No JSON object, or one that is written otherwise.
+        InvalidInputError: *text* is not a JSON object, or not in this form.
     """
     try:
         _require_shallow(text)
-        said = _plain(text)
-        if said is None:
-            said = json.loads(text)
-            if rfc8785.dumps(said) != text:
-                said = None
+        fields = _parse_ascii(text)
+        if fields is None:
+            fields = json.loads(text)
+            if rfc8785.dumps(fields) != text:
+                fields = None
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
+        fields = None
+    if not isinstance(fields, dict):
         raise InvalidInputError("the line is not canonical JSON")
-    return said
+    return fields
 
 
 def _require_shallow(text: bytes) -> None:
     """
-    Require that *text* cannot exhaust the stack of the reader, which is C's.
+    Require that *text* cannot exhaust the C stack of the JSON parser.
 
-    Brackets within texts do no harm.
+    Brackets inside strings are allowed.
 
     Raises:
-        ValueError: There are more brackets than in any record.
+        ValueError: *text* has more brackets than any record has.
     """
-    for seen in (text, _TEXT.sub(b"", text)):
-        if seen.count(b"[") + seen.count(b"{") <= _MAX_BRACKETS:
+    for content in (text, _TEXT.sub(b"", text)):
+        if content.count(b"[") + content.count(b"{") <= _MAX_BRACKETS:
             return
     raise ValueError("too many brackets")
 
 
-def _plain(text: bytes) -> Any:
+def _parse_ascii(text: bytes) -> Any:
     """
-    Return what *text* says if that is canonical for sure, else None.
+    Parse *text* if the standard library can tell that it is canonical, else None.
 
-    In ASCII and without fractions RFC 8785 is what the standard library writes, which
-    is several times as fast.  Beyond, keys are sorted otherwise, by UTF-16 units.
+    For ASCII without fractions the standard library writes the form of RFC 8785, and
+    several times as fast.  Otherwise it sorts keys differently (not by UTF-16 units).
     """
     if not text.isascii():
         return None
     try:
-        said = _READER.decode(text.decode())
+        fields = _READER.decode(text.decode())
     except ValueError:
         return None
-    return said if _WRITER.encode(said).encode() == text else None
+    return fields if _WRITER.encode(fields).encode() == text else None
 
 
 def _integer(text: str) -> int:
     number = int(text)
     if abs(number) > _MAX_INTEGER:
-        raise ValueError("beyond what every JSON reader can hold")
+        raise ValueError("an integer beyond 2**53 - 1")
     return number
 
 
@@ -224,5 +230,5 @@ _READER = json.JSONDecoder(
 _WRITER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def _line(said: Mapping[str, Any]) -> bytes:
-    return rfc8785.dumps(dict(said)) + b"\n"
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return rfc8785.dumps(dict(fields)) + b"\n"

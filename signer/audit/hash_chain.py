@@ -1,5 +1,5 @@
 """
-The chain: each record's hash is over the record and the hash before it.
+The hash chain: the hash of a record covers the record and the hash before it.
 
 ::
 
@@ -11,9 +11,9 @@ The chain: each record's hash is over the record and the hash before it.
                      ‖ id                    UTF-8
                      ‖ body                  UTF-8, canonical JSON (RFC 8785))
 
-Texts are their ASCII bytes, without quotes.  All parts but the last have a length that
-is fixed or told, so that no two records have the same bytes.  The labels keep these
-hashes apart from every other use of SHA-256.
+Quoted texts are ASCII, without the quotes.  The length of every part but the last is
+fixed or included, so that no two records have the same bytes.  The labels separate
+these hashes from other uses of SHA-256.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from signer.model.audit_record import Record, Sealed
 
 
 GENESIS = hashlib.sha256(b"hotwallet audit chain 1: genesis").digest()
-"""The hash that the first record goes on from."""
+"""The hash before the first record."""
 
 _RECORD = b"hotwallet audit chain 1: record"
 
 
 def link(previous: bytes, sequence: int, record: Record) -> bytes:
-    """Return the hash, 32 bytes, of the record in place *sequence* after *previous*."""
+    """Return the 32-byte hash of *record* number *sequence* after *previous*."""
     name = record.id.encode()
     return hashlib.sha256(
         b"".join(
@@ -46,7 +46,7 @@ def link(previous: bytes, sequence: int, record: Record) -> bytes:
 
 
 def sealed(size: int, head: bytes, records: Iterable[Record]) -> list[Sealed]:
-    """Return *records* in their places behind a chain of *size* that ends in *head*."""
+    """Append *records* to a chain of *size* records that ends with the hash *head*."""
     placed: list[Sealed] = []
     for sequence, record in enumerate(records, size + 1):
         head = link(head, sequence, record)

@@ -1,15 +1,16 @@
 """
-The one place that names audit events and their fields.
+Names the audit events and their fields, and writes them.
 
-An auditor must be able to ask: who had what signed, with which key, why, and
-what came of it?  Nobody must be able to read a secret from the answer: events
-hold no signature bytes, PINs, tokens, vendor messages, or whole key ids.
+An auditor must be able to ask who had what signed, with which key, why, and with which
+result.  Events contain no secrets: no signature bytes, PINs, tokens, vendor messages or
+full key ids.
 """
 
 import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Protocol
 
 from signer.model.audit_record import (
@@ -27,11 +28,50 @@ from signer.redact import key_prefix, redact_event
 
 SUCCESS = "success"
 
-_MARK_DIGITS = 16
+
+class AuditAction(StrEnum):
+    """
+    What an audit event is about, as ``<object>-<verb>``.
+
+    The name of the event adds ``-requested``, ``-succeeded`` or ``-refused``.
+    """
+
+    DIGEST_SIGN = "digest-sign"
+    KEY_ROTATE = "key-rotate"
+    KEY_FUND = "key-fund"
+    KEY_FAILOVER = "key-failover"
+    KEY_REVOKE = "key-revoke"
+    KEY_RETIRE = "key-retire"
+    KEY_SWEEP = "key-sweep"
+    NONCE_PAUSE = "nonce-pause"
+    NONCE_RESUME = "nonce-resume"
+    NONCE_REPAIR = "nonce-repair"
+    NONCE_ABANDON = "nonce-abandon"
+    FOREIGN_TRANSACTION_ACCEPT = "foreign-transaction-accept"
+    ADMIN_ACCESS = "admin-access"
+    DOCTOR_RUN = "doctor-run"
+
+    @property
+    def requested(self) -> str:
+        """The name of the event that is recorded before the action."""
+        return f"{self}-requested"
+
+    def event_for(self, outcome: str) -> str:
+        """Return the name of the event that records *outcome*."""
+        return f"{self}-succeeded" if outcome == SUCCESS else f"{self}-refused"
+
+
+SIGN_REQUESTED = frozenset({AuditAction.DIGEST_SIGN.requested, "signing-intent"})
+"""Events of stored records that precede a signature; the last name is the old one."""
+
+SIGN_FINISHED = frozenset({"digest-sign-succeeded", "digest-sign-refused", "signing"})
+"""Events of stored records that follow a signature; the last name is the old one."""
+
+_FINGERPRINT_DIGITS = 16
 
 
 class Logger(Protocol):
-    """The part of a structlog logger that events are written with."""
+    """The part of a structlog logger that writes events."""
 
     def info(self, event: str, **fields: Any) -> object:
         """Write one event."""
@@ -39,13 +79,13 @@ class Logger(Protocol):
 
 class AuditLog:
     """
-    Drafts records, and writes them: to the journal, then to the log.
+    Drafts audit records, and writes them to the journal and then to the log.
 
-    Drafting has no side effects.  A draft that rides in somebody else's commit is
-    told to the log afterwards; every other one is written here.
+    Drafting has no side effects.  ``write`` commits records by itself; a draft that is
+    committed with another change is only logged afterwards, with ``log``.
 
-    Writing must not fail silently: what journal or *logger* raise goes to the
-    caller, so that no signature is made without its record.
+    Errors of the journal and the *logger* are raised to the caller, so that no
+    signature is made without its record.
     """
 
     def __init__(
@@ -55,7 +95,7 @@ class AuditLog:
         node: str = os.uname().nodename,
         journal: Journal | None = None,
     ) -> None:
-        """Write to *logger*, and to *journal* where there is one."""
+        """Write to *logger*, and to *journal* if there is one."""
         self._logger = logger
         self._clock = clock
         self._node = node
@@ -65,12 +105,14 @@ class AuditLog:
         self, purpose: Purpose, subject: Subject, digest: bytes | None = None
     ) -> Record:
         """
-        Draft what is about to be asked of the device.
+        Draft the record that a signature is about to be requested.
 
-        *digest* is None where the intent rides in the commit that decides what will
-        be signed; the outcome has it.
+        *digest* is None if the record is committed together with the decision what to
+        sign; the record of the result has it.
         """
-        return self._signing("signing-intent", purpose, subject, digest)
+        return self._signing(
+            AuditAction.DIGEST_SIGN.requested, purpose, subject, digest
+        )
 
     def outcome(
         self,
@@ -85,13 +127,13 @@ class AuditLog:
         details: Mapping[str, str | int] = NOTHING,
     ) -> Record:
         """
-        Draft what came of it: *outcome* is ``success`` or an error's code.
+        Draft the record of the result; *outcome* is ``success`` or an error code.
 
-        *seconds* is how long the device and the checks took together, *attempts* how
-        often the device was asked, and *details* go on top of the purpose's.
+        *seconds* is the time of the device and the checks together, *attempts* the
+        number of requests to the device; *details* are added to those of *purpose*.
         """
         return self._signing(
-            "signing",
+            AuditAction.DIGEST_SIGN.event_for(outcome),
             purpose,
             subject,
             digest,
@@ -102,44 +144,51 @@ class AuditLog:
             device_request_ids=list(device_request_ids),
         )
 
-    def event(
+    def request(
         self,
-        name: str,
+        action: AuditAction,
+        operation: Operation,
+        actor: Actor,
+        **details: str | int | None,
+    ) -> Record:
+        """Draft the record that *actor* requests *action*, which signs nothing."""
+        return self._action(action.requested, operation, actor, SUCCESS, details)
+
+    def result(
+        self,
+        action: AuditAction,
         operation: Operation,
         actor: Actor,
         *,
         outcome: str = SUCCESS,
         **details: str | int | None,
     ) -> Record:
-        """Draft what somebody did, or was not let do, that signs nothing."""
-        return self._record(
-            event=name,
-            operation=str(operation),
-            outcome=outcome,
-            actor=actor.name,
-            request_id=actor.request_id,
-            token_id=actor.token_id,
-            details=dict(details),
-        )
+        """Draft the record of *action*: it succeeded, or an error code refused it."""
+        event = action.event_for(outcome)
+        return self._action(event, operation, actor, outcome, details)
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """
-        Make *records* durable, then tell the log.
+        Make *records* durable, then log them.
 
         Raises:
-            KeyRotatedError: No key of the ring has this *standing* any more; nothing
-                was written.
+            KeyRotatedError: No key of the ring meets the condition *standing* any
+                more; nothing was written.
             StoreError: The journal cannot be written.
         """
         if self._journal is not None:
             self._journal.append(records, standing=standing)
-        self.tell(*records)
+        self.log(*records)
 
-    def tell(self, *records: Record) -> None:
+    def log(self, *records: Record) -> None:
         """
-        Tell the log of records that are durable.
+        Log records that are durable.
 
-        A journal is evidence enough where the log cannot be written.
+        With a journal, a log that cannot be written is not an error: the evidence is
+        stored.
+
+        Raises:
+            OSError: The log cannot be written, and there is no journal.
         """
         try:
             for record in records:
@@ -148,6 +197,24 @@ class AuditLog:
         except OSError:
             if self._journal is None:
                 raise
+
+    def _action(
+        self,
+        event: str,
+        operation: Operation,
+        actor: Actor,
+        outcome: str,
+        details: Mapping[str, str | int | None],
+    ) -> Record:
+        return self._record(
+            event=event,
+            operation=str(operation),
+            outcome=outcome,
+            actor=actor.name,
+            request_id=actor.request_id,
+            token_id=actor.token_id,
+            details=dict(details),
+        )
 
     def _signing(
         self,
@@ -176,26 +243,26 @@ class AuditLog:
 
     def _record(self, **fields: Any) -> Record:
         at = self._clock()
-        where = {
+        context = {
             "timestamp": at.isoformat(timespec="microseconds"),
-            # Orders the events of one process, whatever is done to its clock.
+            # Orders the events of one process even if its clock is set.
             "monotonic_us": time.monotonic_ns() // 1000,
             "node": self._node,
             "pid": os.getpid(),
         }
-        said = redact_event(None, "", {**where, **fields})
+        redacted = redact_event(None, "", {**context, **fields})
         actor = fields["actor"]
-        if said["actor"] != actor:
-            said["actor"] += _mark(actor)
-        return Record.of(said, at)
+        if redacted["actor"] != actor:
+            redacted["actor"] += _fingerprint(actor)
+        return Record.of(redacted, at)
 
 
-def _mark(actor: str) -> str:
+def _fingerprint(actor: str) -> str:
     """
-    Return what tells *actor* from others, where his name must not be shown whole.
+    Return a short hash that distinguishes actors whose names are redacted.
 
-    Issuers may call people by URLs (SPIFFE) or numbers; who knows the name can do this
-    again, and see that it was he.
+    Issuers may use URLs (SPIFFE) or numbers as names.  An auditor who knows the name
+    can compute the hash and compare.
     """
     digest = hashlib.sha256(actor.encode(errors="replace")).hexdigest()
-    return f"#{digest[:_MARK_DIGITS]}"
+    return f"#{digest[:_FINGERPRINT_DIGITS]}"

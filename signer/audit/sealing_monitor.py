@@ -1,8 +1,8 @@
 """
-Records that wait too long for their place: who notices, and how often it is told.
+Alerts when audit records wait too long to be sealed.
 
-Sealers notice what they could not seal.  Somebody who seals nothing must notice as
-well, since sealers that hang, or do not run, notice nothing.
+A sealer reports the records that it could not seal.  A sealer that hangs or does not
+run reports nothing, so readiness also watches the oldest unsealed record.
 """
 
 import time
@@ -10,79 +10,74 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
-from signer.alerts import Alert, Alerts
-from signer.ports import Clock, utc_now
+from signer.alerts import Alert, Alerts, AlertThrottle
 
 
 LATE = timedelta(seconds=30)
-"""A record that waits longer for its seal is an alert."""
-
-REMIND = timedelta(minutes=5)
-"""How long after an alert the next one follows, while nothing has changed."""
+"""How long a record may wait to be sealed before the alert sounds."""
 
 
 class SealingAlert:
-    """Sounds the alert, once and then now and then; threads share it."""
+    """Sounds ``audit-sealing-late`` for all observers of one process; thread-safe."""
 
-    def __init__(self, alerts: Alerts, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, alerts: Alerts, timer: Callable[[], float] = time.monotonic
+    ) -> None:
         self._alerts = alerts
-        self._clock = clock
+        self._throttle = AlertThrottle(timer)
         self._lock = Lock()
-        self._complaining = set[str]()
-        self._told_at: datetime | None = None
+        self._late_for = set[str]()
 
-    def note(self, waited: timedelta, witness: str) -> None:
+    def report(self, waited: timedelta, observer: str) -> None:
         """
-        Take in for how long, by *witness*, the oldest unsealed record has *waited*.
+        Report how long the oldest unsealed record has *waited*, as *observer* sees it.
 
-        It is over when nobody says so any more: clocks differ, and one may see a record
-        that moves on where another one sees an old one.
+        Clocks differ, so observers may disagree.  The problem is over when no observer
+        sees a late record any more.
         """
-        now = self._clock()
         with self._lock:
             if waited < LATE:
-                self._complaining.discard(witness)
-                if not self._complaining:
-                    self._told_at = None
+                self._late_for.discard(observer)
+                if not self._late_for:
+                    self._throttle.clear()
                 return
-            self._complaining.add(witness)
-            if self._told_at is not None and abs(now - self._told_at) < REMIND:
+            self._late_for.add(observer)
+            if not self._throttle.is_due(Alert.SEALING_LATE):
                 return
-            self._told_at = now
         self._alerts.sound(Alert.SEALING_LATE, seconds=int(waited.total_seconds()))
 
 
 class SealingMonitor:
     """
-    Notices that nobody seals, by looking now and then at what waits longest.
+    Measures how long the same record has been the oldest unsealed one.
 
-    Neither by our clock nor by the writers': a host whose clock is wrong must not call
-    anybody out.  It counts for how long the same record, or an older one that was
-    committed late, has been the oldest.
+    It uses neither the wall clock of this host nor the times in the records: a wrong
+    clock must not sound an alert.  An older record that was committed late counts as
+    the same one.
     """
 
     def __init__(
-        self, lateness: SealingAlert, timer: Callable[[], float] = time.monotonic
+        self, alert: SealingAlert, timer: Callable[[], float] = time.monotonic
     ) -> None:
-        self._lateness = lateness
+        self._alert = alert
         self._timer = timer
         self._lock = Lock()
         self._oldest: str | None = None
         self._since = 0.0
 
-    def look(self, oldest: str | None) -> timedelta:
-        """Take in the *oldest* record without a seal; return for how long it stood."""
+    def observe(self, oldest: str | None) -> timedelta:
+        """Report the id of the *oldest* unsealed record; return its waiting time."""
         now = self._timer()
         with self._lock:
             if oldest is None or self._oldest is None or oldest > self._oldest:
                 self._oldest, self._since = oldest, now
-            stood = timedelta(seconds=now - self._since)
-        self._lateness.note(stood, "onlooker")
-        return stood
+            waited = timedelta(seconds=now - self._since)
+        self._alert.report(waited, "monitor")
+        return waited
 
 
 def made_at(record_id: str) -> datetime | None:
-    """Return when the record was made, by its id (``new_record_id``), if it says so."""
+    """Return the time in an id of ``new_record_id``; None for any other id."""
     try:
         return datetime.fromtimestamp(int(record_id[3:15], 16) / 1000, UTC)
     except (ValueError, OverflowError, OSError):

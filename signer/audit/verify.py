@@ -1,18 +1,18 @@
 """
-Read an export with nothing but a public key, and name the first record that is bad.
+Verifies an export with only a public key, and reports the first bad record.
 
-A chain alone proves that nothing was changed *unless everything behind it was hashed
-again*; checkpoints prove that it was not, up to where they reach, which is near to the
-end; and a checkpoint that was kept elsewhere proves it even where somebody has replaced
-the whole file.
+The hash chain alone detects a change unless all later records were hashed again.
+Checkpoints detect that as well, up to the last one.  A checkpoint that was kept
+elsewhere detects it even if the whole file was replaced.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from signer.audit.checkpoint_schedule import Tail, Unsigned
-from signer.audit.checkpoints import Statement, Verifier
+from signer.audit.checkpoint_notes import Statement
+from signer.audit.checkpoint_schedule import Unsigned, UnsignedTail
+from signer.audit.checkpoints import Verifier
 from signer.audit.export_format import MAX_LINE, TORN, End, Header, Line, Note, parse
 from signer.audit.hash_chain import GENESIS, link
 from signer.audit.sealing_monitor import made_at
@@ -23,10 +23,10 @@ from signer.model.audit_record import Sealed
 @dataclass(frozen=True, slots=True)
 class Finding:
     """
-    The first thing that is wrong.
+    The first problem of an export.
 
-    ``sequence`` is the first record that does not fit; ``line`` is where it shows in
-    the file, from 1.
+    ``sequence`` is the first bad record; ``line`` is the line number that shows it,
+    from 1.
     """
 
     code: str
@@ -35,7 +35,7 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return the finding as one line of text."""
         return f"record {self.sequence} (line {self.line}): {self.message}"
 
 
@@ -44,12 +44,14 @@ class Verdict:
     """
     What an export proves.
 
-    ``records`` follow from each other, and from the first one on.  Of these the first
-    ``signed`` are as a checkpoint says, made at ``signed_at`` by the signer's clock:
-    those nobody has changed.  Whatever was done, was done to a record behind them, and
-    not later than to that of ``finding``.  ``newest_at`` is when the last record says
-    that it was made: an older copy of the file shows by that alone.  ``late`` is what
-    was signed for late, as after a stop, and unproved until then.
+    The first ``records`` records form a valid chain with the last hash ``head``.  The
+    first ``signed`` of them are covered by a checkpoint, made at ``signed_at`` by the
+    clock of the signer, and were not changed since.  A manipulation affects a record
+    after those, and none after the one in ``finding``.
+
+    ``newest_at`` is the time of the last record; it reveals an older copy of the file.
+    ``late`` lists records that were without a checkpoint for too long, as after a
+    stop: until it was made, they were unprotected.
     """
 
     origin: str | None
@@ -64,18 +66,20 @@ class Verdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there is no finding."""
         return self.finding is None
 
 
-_AGAIN = "copy or export it again, and verify that"
-"""What to do about a file that is not all there: nothing in it can be mended."""
+_EXPORT_AGAIN = "copy or export it again, then verify the new file"
 
-_HOLD = "hold them against one that was kept elsewhere before anybody signs for them"
+_COMPARE = (
+    "verify again with a checkpoint kept elsewhere (--checkpoint) before another one is"
+    " signed"
+)
 
 
 class _FoundError(HotWalletError):
-    """Ends the reading."""
+    """Ends the verification with a finding."""
 
     def __init__(self, code: str, sequence: int, message: str) -> None:
         super().__init__(message)
@@ -84,37 +88,37 @@ class _FoundError(HotWalletError):
 
 
 def verify(
-    lines: Iterable[bytes], verifier: Verifier, kept: Iterable[str] = ()
+    lines: Iterable[bytes], verifier: Verifier, notes: Iterable[str] = ()
 ) -> Verdict:
     """
-    Return what an export's *lines*, each with its line feed, prove.
+    Verify the *lines* of an export, each with its line feed.
 
-    *kept* are notes of checkpoints that were kept elsewhere.
+    *notes* are checkpoints that were kept elsewhere.
 
     Raises:
-        InvalidInputError: One of *kept* is not a checkpoint by a key of ours.
+        InvalidInputError: One of *notes* is not a checkpoint signed by a trusted key.
     """
-    reading = _Reading(verifier, [verifier.verify(note) for note in kept])
+    verification = _Verification(verifier, [verifier.verify(note) for note in notes])
     finding: Finding | None = None
     number = 0
     try:
-        for number, line in enumerate(lines, 1):  # noqa: B007 - told when it ends.
-            reading.read(line)
+        for number, line in enumerate(lines, 1):  # noqa: B007 - used after the loop.
+            verification.read(line)
         number += 1
-        reading.close()
+        verification.close()
     except _FoundError as e:
         finding = Finding(e.finding_code, e.sequence, number, str(e))
-    return reading.verdict(finding)
+    return verification.verdict(finding)
 
 
-class _Reading:
-    """How far an export was read, and what holds up to there."""
+class _Verification:
+    """The state of the verification after the lines read so far."""
 
-    def __init__(self, verifier: Verifier, kept: Iterable[Statement]) -> None:
+    def __init__(self, verifier: Verifier, trusted: Iterable[Statement]) -> None:
         self._verifier = verifier
-        self._kept = _by_size(kept)
+        self._trusted = _by_size(trusted)
         self._origins = {
-            statement.origin for each in self._kept.values() for statement in each
+            statement.origin for each in self._trusted.values() for statement in each
         }
         self._origin: str | None = None
         self._size = 0
@@ -122,13 +126,13 @@ class _Reading:
         self._ids: set[str] = set()
         self._checkpoints = 0
         self._last: Statement | None = None
-        self._tail = Tail()
+        self._tail = UnsignedTail()
         self._late = list[Unsigned]()
         self._newest = ""
         self._ended = False
 
     def verdict(self, finding: Finding | None) -> Verdict:
-        """Return what was found out."""
+        """Return what the lines read so far prove."""
         return Verdict(
             self._origin,
             self._size,
@@ -142,52 +146,61 @@ class _Reading:
         )
 
     def read(self, line: bytes) -> None:
-        """Take in one line, or raise what is wrong with it."""
+        """Verify the next line; raise a finding if it is bad."""
         if self._ended:
-            raise self._found("trailing", "there is more behind the last line")
-        said = self._parsed(line)
-        match said:
+            raise self._found(
+                "trailing",
+                f"there are lines after the end of the export: {_EXPORT_AGAIN}",
+            )
+        parsed = self._parse(line)
+        match parsed:
             case Header() if self._origin is None:
-                self._begin(said)
+                self._begin(parsed)
             case Sealed() if self._origin is not None:
-                self._add(said)
+                self._add(parsed)
             case Note() if self._origin is not None:
-                self._check(said)
+                self._check(parsed)
             case End() if self._origin is not None:
-                self._end(said)
+                self._end(parsed)
             case _:
-                raise self._found("order", "the line is not at its place")
+                raise self._found("order", "the line is in the wrong place")
 
     def close(self) -> None:
-        """Judge the whole, or raise what is missing."""
+        """Verify the file as a whole; raise a finding if something is missing."""
         if self._origin is None:
-            raise self._found("missing", f"the file is empty: {_AGAIN}")
+            raise self._found("missing", f"the file is empty: {_EXPORT_AGAIN}")
         if not self._ended:
             raise self._found(
-                "missing", f"the file was cut off before its last line: {_AGAIN}"
+                "missing", f"the file is cut off before its last line: {_EXPORT_AGAIN}"
             )
-        beyond = [size for size in self._kept if size > self._size]
+        beyond = [size for size in self._trusted if size > self._size]
         if beyond:
             raise self._found(
                 "missing",
-                f"missing: a checkpoint kept elsewhere is of {max(beyond)} records",
+                f"it is missing: a checkpoint kept elsewhere covers {max(beyond)}"
+                " records",
             )
         if self._last is None:
             raise _FoundError(
-                "unsigned", 1, "no checkpoint: anybody could have made it"
+                "unsigned",
+                1,
+                "the file has no checkpoint, so it proves nothing: pass one kept"
+                " elsewhere with --checkpoint, or sign one and export again",
             )
-        tail = self._tail.unsigned()
+        tail = self._tail.at_newest()
         if tail.is_overdue:
             raise _FoundError(
                 "overdue",
                 tail.first,
-                f"nobody has signed for the last {tail.records} records, though a"
-                f" checkpoint was long due: {_HOLD}",
+                f"the last {tail.records} records have no checkpoint, though one was"
+                f" overdue: {_COMPARE}",
             )
 
-    def _parsed(self, line: bytes) -> Line:
+    def _parse(self, line: bytes) -> Line:
         if not line.endswith(b"\n") and len(line) < MAX_LINE:
-            raise self._found("torn", f"{TORN}, the file was cut off in it: {_AGAIN}")
+            raise self._found(
+                "torn", f"{TORN}, the file is cut off in it: {_EXPORT_AGAIN}"
+            )
         try:
             return parse(line)
         except InvalidInputError as e:
@@ -198,72 +211,81 @@ class _Reading:
         self._origin = header.origin
         if self._origins - {header.origin}:
             raise self._found(
-                "origin", "a checkpoint kept elsewhere has another origin"
+                "origin",
+                "a checkpoint kept elsewhere has another origin: is it of this ledger?",
             )
 
     def _add(self, each: Sealed) -> None:
-        due = self._size + 1
-        if each.sequence != due:
-            raise self._found("missing", f"missing: record {each.sequence} is there")
-        head = link(self._head, due, each.record)
+        expected = self._size + 1
+        if each.sequence != expected:
+            raise self._found(
+                "missing", f"it is missing: record {each.sequence} follows instead"
+            )
+        head = link(self._head, expected, each.record)
         if head != each.hash:
-            raise self._found("changed", "the hash does not follow")
+            raise self._found("changed", "it was changed: its hash does not match")
         if each.record.id in self._ids:
-            raise self._found("repeated", "there is a record of this id before it")
+            raise self._found("repeated", "an earlier record has the same id")
         self._tail.add(each.record)
-        for statement in self._kept.get(due, ()):
+        for statement in self._trusted.get(expected, ()):
             if statement.hash != head:
                 raise self._found(
-                    "replaced", "a checkpoint kept elsewhere has another hash"
+                    "replaced",
+                    "it was replaced: a checkpoint kept elsewhere has another hash",
                 )
             self._trust(statement)
         self._ids.add(each.record.id)
-        self._size, self._head, self._newest = due, head, each.record.id
+        self._size, self._head, self._newest = expected, head, each.record.id
 
-    def _check(self, said: Note) -> None:
-        statement = self._believed(said)
+    def _check(self, line: Note) -> None:
+        statement = self._verify_note(line)
         if statement.size > self._size:
             raise self._found(
-                "missing", f"missing: a checkpoint is of {statement.size}"
+                "missing",
+                f"it is missing: a checkpoint covers {statement.size} records",
             )
         if statement.size < self._size:
-            raise self._found("order", "a checkpoint is not behind its record")
+            raise self._found("order", "the checkpoint does not follow its record")
         if statement.hash != self._head:
             raise _FoundError(
-                "replaced", self._size, "the checkpoint behind it has another hash"
+                "replaced",
+                self._size,
+                "it was replaced: the checkpoint has another hash",
             )
         self._checkpoints += 1
         self._trust(statement)
 
     def _trust(self, statement: Statement) -> None:
-        before = self._tail.unsigned_at(statement.at)
+        before = self._tail.at(statement.at)
         if before.is_overdue:
             self._late.append(before)
-        self._last, self._tail = statement, Tail(statement.size, statement.at)
+        self._last, self._tail = statement, UnsignedTail(statement.size, statement.at)
 
-    def _believed(self, said: Note) -> Statement:
+    def _verify_note(self, line: Note) -> Statement:
         try:
-            statement = self._verifier.verify(said.note)
+            statement = self._verifier.verify(line.note)
         except InvalidInputError as e:
             problem = str(e)
         else:
             if statement.origin == self._origin:
                 return statement
-            problem = "the checkpoint is of another origin"
+            problem = "the checkpoint has another origin"
         raise _FoundError("checkpoint", max(self._size, 1), problem)
 
     def _end(self, end: End) -> None:
         if end != End(self._size, self._head, self._checkpoints):
-            raise self._found("missing", "the last line tells of another file")
+            raise self._found(
+                "missing", f"the last line has other counts: {_EXPORT_AGAIN}"
+            )
         self._ended = True
 
     def _found(self, code: str, message: str) -> _FoundError:
-        """Return a finding that the next record would have been."""
+        """Return a finding about the next record."""
         return _FoundError(code, self._size + 1, message)
 
 
 def _by_size(statements: Iterable[Statement]) -> Mapping[int, list[Statement]]:
-    sorted_out: dict[int, list[Statement]] = {}
+    by_size: dict[int, list[Statement]] = {}
     for statement in statements:
-        sorted_out.setdefault(statement.size, []).append(statement)
-    return sorted_out
+        by_size.setdefault(statement.size, []).append(statement)
+    return by_size

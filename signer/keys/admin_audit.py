@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from signer.alerts import Alert, Alerts
-from signer.audit.log import SUCCESS, AuditLog
+from signer.audit.log import SUCCESS, AuditAction, AuditLog
 from signer.errors import HotWalletError, NewKeyUnhealthyError, StoreError
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key
@@ -36,25 +36,24 @@ class AdminAudit:
     @contextmanager
     def attempt(
         self,
-        intent: str,
+        action: AuditAction,
         actor: Actor,
         *,
-        refused: str,
         should_alert: Callable[[HotWalletError], bool] | None = None,
         **facts: Any,
     ) -> Iterator[None]:
         """
-        Record the event *intent*, run the block, and record *refused* if it raises.
+        Record that *action* is requested, run the block, and record a refusal.
 
         The block records its own success, with ``write`` or in the commit that makes
         the change.  *should_alert* selects the errors that alert ``rotation-refused``.
 
         Raises:
-            StoreError: The intent cannot be recorded; the block did not run.
+            StoreError: The request cannot be recorded; the block did not run.
             HotWalletError: The block raised this error.
         """
         try:
-            self.write(intent, actor, **facts)
+            self.request(action, actor, **facts)
             yield
         except HotWalletError as e:
             reason = failure_code(e)
@@ -63,22 +62,31 @@ class AdminAudit:
                     Alert.ROTATION_REFUSED, code=reason, actor=actor.name
                 )
             try:
-                self.write(refused, actor, outcome=reason, **facts)
+                self.write(action, actor, outcome=reason, **facts)
             except StoreError as unrecorded:
                 self._log.warning("refusal-not-recorded", code=unrecorded.code)
             raise
 
+    def request(self, action: AuditAction, actor: Actor, **facts: Any) -> None:
+        """
+        Record durably that *actor* requests *action*.
+
+        Raises:
+            StoreError: The journal cannot be written.
+        """
+        self._audit.write(self._audit.request(action, self._operation, actor, **facts))
+
     def write(
-        self, event: str, actor: Actor, outcome: str = SUCCESS, **facts: Any
+        self, action: AuditAction, actor: Actor, outcome: str = SUCCESS, **facts: Any
     ) -> None:
         """
-        Write *event* to the journal, then to the log.
+        Record the result of *action* durably: success, or the code of an error.
 
         Raises:
             StoreError: The journal cannot be written.
         """
         self._audit.write(
-            self._audit.event(event, self._operation, actor, outcome=outcome, **facts)
+            self._audit.result(action, self._operation, actor, outcome=outcome, **facts)
         )
 
 

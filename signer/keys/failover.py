@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from signer.alerts import Alerts
+from signer.audit.log import AuditAction
 from signer.errors import (
     ConflictError,
     NewKeyUnhealthyError,
@@ -98,9 +99,8 @@ class Failover:
             StoreError: The ledger does not answer; a repeated call continues.
         """
         with self._admin_audit.attempt(
-            "relocation-intent",
+            AuditAction.KEY_FAILOVER,
             actor,
-            refused="relocation-refused",
             # In a dry run too: a replica that cannot sign is no help in an outage.
             should_alert=lambda error: isinstance(error, NewKeyUnhealthyError),
             key=key_prefix(name),
@@ -126,8 +126,8 @@ class Failover:
         if dry_run:
             warning = _ALREADY if is_done else _OLD_STILL_SIGNS
             return FailoverResult("would-relocate", replica, key, (warning,))
-        record = self._audit.event(
-            "key-relocated",
+        record = self._audit.result(
+            AuditAction.KEY_FAILOVER,
             _OPERATION,
             actor,
             **key_facts("key", replica),
@@ -140,7 +140,7 @@ class Failover:
             raise RotationInProgressError(
                 "the key was changed by another process; try again"
             ) from None
-        self._audit.tell(record)
+        self._audit.log(record)
         return FailoverResult("relocated", moved, key, (_OLD_STILL_SIGNS,))
 
     def _find_original(self, address: str) -> Key:

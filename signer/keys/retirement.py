@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import HotWalletError
 from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key
@@ -36,14 +36,14 @@ class KeyRetirement:
         try:
             retired = self._store.retire(settled, self._clock(), self._draft_record)
             for key, record in retired:
-                self._audit.tell(record)
+                self._audit.log(record)
                 self._log.info("key-retired", address=key.address)
         except HotWalletError as e:
             self._log.warning("key-retirement-failed", code=e.code)
 
     def _draft_record(self, key: Key) -> Record:
-        return self._audit.event(
-            "key-retired",
+        return self._audit.result(
+            AuditAction.KEY_RETIRE,
             Operation.KEY_ROTATION,
             _WORKER,
             key_id=key_prefix(key.key_id),

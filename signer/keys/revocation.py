@@ -8,7 +8,7 @@ both changes.
 from collections.abc import Sequence
 
 from signer.addresses import parse_address, redact_address
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     ConflictError,
     NotFoundError,
@@ -55,9 +55,8 @@ class Revocation:
             StoreError: The ledger does not answer; a repeated call continues.
         """
         with self._admin_audit.attempt(
-            "block-intent",
+            AuditAction.KEY_REVOKE,
             actor,
-            refused="block-refused",
             key_address=redact_address(address),
         ):
             parsed = parse_address(address, field="address")
@@ -115,9 +114,9 @@ class Revocation:
     def _block(self, key: Key, actor: Actor) -> Key:
         if key.state is KeyState.BLOCKED:
             return key
-        record = self._audit.event(
-            "key-blocked", _OPERATION, actor, **key_facts("key", key)
+        record = self._audit.result(
+            AuditAction.KEY_REVOKE, _OPERATION, actor, **key_facts("key", key)
         )
         blocked = self._store.block(key, self._clock(), record)
-        self._audit.tell(record)
+        self._audit.log(record)
         return blocked

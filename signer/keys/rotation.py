@@ -27,6 +27,7 @@ import structlog
 
 from signer.addresses import parse_address
 from signer.alerts import Alerts
+from signer.audit.log import AuditAction
 from signer.errors import (
     ConflictError,
     KeyRotatedError,
@@ -184,9 +185,8 @@ class Rotation:
             StoreError: The ledger does not answer; a repeated call continues.
         """
         with self._admin_audit.attempt(
-            "rotation-intent",
+            AuditAction.KEY_ROTATE,
             actor,
-            refused="rotation",
             should_alert=options.should_alert,
             key=key_prefix(name),
             **options.facts(),
@@ -299,14 +299,16 @@ class Rotation:
         holdings: Sequence[AddressBalance],
     ) -> RotationResult:
         waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
-        self._admin_audit.write(AWAITING_FUNDS, actor, **key_facts("key", waiting))
+        self._admin_audit.request(
+            AuditAction.KEY_FUND, actor, **key_facts("key", waiting)
+        )
         return build_result(AWAITING_FUNDS, waiting, active, holdings)
 
     def _activate(
         self, pending: Key, active: Key | None, actor: Actor, options: RotationOptions
     ) -> Key:
-        record = self._audit.event(
-            "rotation",
+        record = self._audit.result(
+            AuditAction.KEY_ROTATE,
             _OPERATION,
             actor,
             **key_facts("key", pending),
@@ -320,7 +322,7 @@ class Rotation:
             replacing=active,
             block=options.compromised,
         )
-        self._audit.tell(record)
+        self._audit.log(record)
         return activated
 
     def _reject(self, pending: Key, reason: str) -> None:

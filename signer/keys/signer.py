@@ -143,7 +143,7 @@ class Signer:
 
     def tell(self, record: Record) -> None:
         """Write a *record* that is already durable to the log."""
-        self._audit.tell(record)
+        self._audit.log(record)
 
     def intent(self, purpose: Purpose) -> Record:
         """

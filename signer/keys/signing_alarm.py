@@ -10,15 +10,12 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
-from signer.alerts import Alert, Alerts
+from signer.alerts import Alert, Alerts, AlertThrottle
 from signer.errors import EncodingError, HotWalletError, RecoveryError
 
 
 LASTING_SECONDS = 30.0
 """How long retryable errors must last before they raise an alert."""
-
-REMIND_SECONDS = 300.0
-"""The minimum time between two alerts of one kind for one key."""
 
 
 class SigningAlarm:
@@ -31,7 +28,7 @@ class SigningAlarm:
         self._timer = timer
         self._lock = Lock()
         self._failing_since: dict[str | None, float] = {}
-        self._alerted_at: dict[tuple[str | None, Alert], float] = {}
+        self._throttle = AlertThrottle(timer)
 
     def signed(self, address: str) -> None:
         """Record that the key with *address* has signed."""
@@ -50,11 +47,8 @@ class SigningAlarm:
             since = self._failing_since.setdefault(address, now)
             if error.retryable and now - since < LASTING_SECONDS:
                 return
-            alerted_at = self._alerted_at.get((address, alert))
-            if alerted_at is not None and now - alerted_at < REMIND_SECONDS:
-                return
-            self._alerted_at[address, alert] = now
-        self._alerts.sound(alert, code=error.code, address=address)
+        if self._throttle.is_due(alert, (address, alert)):
+            self._alerts.sound(alert, code=error.code, address=address)
 
 
 def alert_of(error: HotWalletError) -> Alert:

@@ -1,8 +1,8 @@
 """
-One line of evidence, as it is stored: canonical, and final once it is written.
+An audit record as it is stored: canonical, and immutable once written.
 
-The body is JSON in the one form that RFC 8785 allows, so that its bytes, and with
-them its hash, can be made again by anybody from what it says.
+The body is canonical JSON (RFC 8785), so its bytes and its hash can be reproduced from
+its content.
 """
 
 import json
@@ -21,7 +21,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Operation(StrEnum):
-    """What the record is about."""
+    """The operation that a record belongs to; a stored value."""
 
     TRANSACTION_SIGNING = "transaction-signing"
     MESSAGE_SIGNING = "message-signing"
@@ -35,10 +35,10 @@ class Operation(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Actor:
     """
-    On whose behalf something is done; the audit log asks.
+    The person or process that causes an action.
 
-    ``name`` is the subject of a verified token, or the name of a process that acts of
-    its own accord, such as ``worker``.  ``token_id`` is the token's ``jti``.
+    ``name`` is the subject of a verified token, or the name of a process that acts by
+    itself, such as ``worker``.  ``token_id`` is the ``jti`` of the token.
     """
 
     name: str
@@ -49,9 +49,10 @@ class Actor:
 @dataclass(frozen=True, slots=True)
 class Purpose:
     """
-    Why a signature is wanted, and on whose behalf.
+    Why a signature is requested, and for whom.
 
-    ``details`` say more, by names of ours: texts, integers and booleans, no secrets.
+    ``details`` are further fields for the record: strings, integers and booleans, never
+    secrets.
     """
 
     operation: Operation
@@ -75,9 +76,9 @@ class Subject:
 @dataclass(frozen=True, slots=True)
 class Record:
     """
-    A record with its name, which sorts by time, and its canonical JSON.
+    A record: its id, which sorts by time, and its body in canonical JSON.
 
-    It has its place in the chain from the moment that it is sealed.
+    It gets its place in the hash chain when it is sealed.
     """
 
     id: str
@@ -86,51 +87,51 @@ class Record:
     @classmethod
     def of(cls, fields: Mapping[str, Any], at: datetime) -> Self:
         """
-        Return *fields* as a record that was made at *at*.
+        Return a record of *fields*, made at *at*.
 
-        Of a text that is no Unicode, as a shell may hand it to us, it has "?" in place
-        of what nobody can write down: nothing must be left undone for that.
+        Surrogates in strings, as a shell may pass them, become "?": an operation must
+        not fail because of them.
 
         Raises:
-            ValueError: A float that is no number, or an integer beyond 2**53; a
-                programming error.
+            ValueError: *fields* contain NaN, an infinity, or an integer beyond
+                2**53 - 1; a programming error.
         """
-        said = dict(fields)
+        plain = dict(fields)
         try:
-            body = rfc8785.dumps(said)
+            body = rfc8785.dumps(plain)
         except ValueError:
-            body = rfc8785.dumps(_in_unicode(said))
+            body = rfc8785.dumps(_replace_surrogates(plain))
         return cls(new_record_id(at), body.decode())
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the record says."""
-        said: dict[str, Any] = json.loads(self.body)
-        return said
+        """The parsed body."""
+        fields: dict[str, Any] = json.loads(self.body)
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A record in its place: ``sequence`` counts from 1, ``hash`` has 32 bytes."""
+    """A record in the hash chain: ``sequence`` counts from 1, ``hash`` has 32 bytes."""
 
     sequence: int
     hash: bytes
     record: Record
 
 
-def _in_unicode(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return *fields* with a question mark for each half of a surrogate pair."""
+def _replace_surrogates(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return *fields* with "?" for each unpaired surrogate."""
     text = json.dumps(fields, ensure_ascii=False)
-    legible: dict[str, Any] = json.loads(text.encode(errors="replace"))
-    return legible
+    replaced: dict[str, Any] = json.loads(text.encode(errors="replace"))
+    return replaced
 
 
 def new_record_id(at: datetime) -> str:
     """
-    Return 60 bits of time and 68 random ones, in hex behind ``au_``.
+    Return a new id: ``au_`` and, in hex, 60 bits of time and 68 random bits.
 
-    48 bits are milliseconds, and 12 the microseconds behind them: what one process
-    writes sorts in its order.
+    48 bits are milliseconds and 12 bits microseconds, so the records of one process
+    sort in the order in which it made them.
     """
     milliseconds = int(at.timestamp()) * 1000 + at.microsecond // 1000
     time = f"{milliseconds:012x}{at.microsecond % 1000:03x}"

@@ -1,4 +1,4 @@
-"""What the core asks of the ledger about the audit log."""
+"""The audit tables of the ledger."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from signer.model.key import SigningCondition
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """
-    A signed statement about the chain's first ``size`` records.
+    A signed statement about the first ``size`` records of the chain.
 
-    ``note`` is text: what was signed, and the signature (C2SP signed-note).
+    ``note`` contains the signed text and the signature (C2SP signed-note).
     """
 
     size: int
@@ -23,7 +23,7 @@ class Checkpoint:
 
 
 class Journal(Protocol):
-    """The audit records, and the order in which they were sealed into the chain."""
+    """The audit records, in the order in which they were sealed."""
 
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
@@ -39,32 +39,30 @@ class Journal(Protocol):
 
     def seal(self, limit: int = 1000) -> int | None:
         """
-        Append up to *limit* unsealed records to the hash chain, oldest first.
+        Seal the oldest unsealed records, *limit* at most; return how many.
 
-        Returns:
-            How many were sealed; None while another process is sealing.
+        Return None while another process is sealing.
         """
 
     def head(self) -> tuple[int, bytes]:
         """Return the number of sealed records, and the hash of the last one."""
 
     def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
-        """Return up to *limit* sealed records, in order, after number *after*."""
+        """Return up to *limit* sealed records after sequence *after*, in order."""
 
     def oldest_unsealed(self) -> str | None:
-        """Return the id of the oldest unsealed record, or None."""
+        """Return the id of the oldest unsealed record; None if all are sealed."""
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Store *checkpoint*, unless there is one of the same size."""
 
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
-        """Return the checkpoints of more than *after* records, smallest first."""
+        """Return the checkpoints of more than *after* records, in order of size."""
 
     def excess_privileges(self) -> Sequence[str]:
         """
-        Return the privileges of this process that allow it to change the audit log.
+        Return the privileges on the journal that this process has and must not have.
 
-        Each is a verb phrase, such as "owns audit_records"; none means append-only.
-        SQLite has no privileges: any process that can write the file can change every
-        row, and the result is empty.
+        Each is a short phrase for a message.  SQLite has no privileges: any process
+        that can write the file can change every row, and the result is empty.
         """

@@ -1,4 +1,4 @@
-"""All that one database offers."""
+"""The whole database interface."""
 
 from typing import Protocol
 
@@ -10,4 +10,4 @@ from signer.ports.refund_store import Store
 
 
 class Ledger(Store, KeyStore, Journal, Callers, AlertCounters, Protocol):
-    """All that one database offers."""
+    """Every store that one database implements."""

@@ -141,7 +141,7 @@ class Attempts:
         except StoreError:
             self._record_unused(refund, payment)
             raise
-        payment.audit.tell(payment.outcome)
+        payment.audit.log(payment.outcome)
         return after
 
     def _record_unused(self, refund: Refund, payment: SignedPayment) -> None:

@@ -8,6 +8,7 @@ and the outcome is recorded afterwards, both with the operator's name.
 from collections.abc import Callable, Mapping, Sequence
 
 from signer.addresses import parse_address, redact_address
+from signer.audit.log import AuditAction
 from signer.chain.chain import Chain
 from signer.errors import (
     ConflictError,
@@ -53,7 +54,7 @@ class NonceAdmin:
         def stop(chain_id: int) -> bool:
             return self._store.pause_network(chain_id, self._clock())
 
-        return self._switch("nonce-pause", network, actor, stop)
+        return self._switch(AuditAction.NONCE_PAUSE, network, actor, stop)
 
     def resume(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
         """
@@ -65,7 +66,9 @@ class NonceAdmin:
         Raises:
             NotFoundError, StoreError: As ``pause``.
         """
-        return self._switch("nonce-resume", network, actor, self._store.resume_network)
+        return self._switch(
+            AuditAction.NONCE_RESUME, network, actor, self._store.resume_network
+        )
 
     def repair(self, network: str | None, actor: Actor) -> Sequence[RepairResult]:
         """
@@ -77,7 +80,7 @@ class NonceAdmin:
         done: list[RepairResult] = []
         for name in self._names(network):
             with self._admin_audit.attempt(
-                "nonce-repair-intent", actor, refused="nonce-repair", network=name
+                AuditAction.NONCE_REPAIR, actor, network=name
             ):
                 results = []
                 chains = {name: self._chain(name)}
@@ -87,7 +90,10 @@ class NonceAdmin:
                     self._audit_accepted(name, each.accepted, actor)
                     results.append(each)
                 self._admin_audit.write(
-                    "nonce-repair", actor, network=name, **_summarize(results)
+                    AuditAction.NONCE_REPAIR,
+                    actor,
+                    network=name,
+                    **_summarize(results),
                 )
             done += results
         return done
@@ -114,15 +120,13 @@ class NonceAdmin:
         changed = {}
         for name in self._names(network):
             facts: Facts = {"network": name, "address": redact_address(address)}
-            with self._admin_audit.attempt(
-                "nonce-abandon-intent", actor, refused="nonce-abandon", **facts
-            ):
+            with self._admin_audit.attempt(AuditAction.NONCE_ABANDON, actor, **facts):
                 chain, revoked = self._chain(name), self._parse_revoked(address)
                 accepted = self._resume_revoked(chain, revoked)
                 self._audit_accepted(name, accepted or (), actor)
                 changed[name] = accepted is not None
                 self._admin_audit.write(
-                    "nonce-abandon", actor, **facts, changed=changed[name]
+                    AuditAction.NONCE_ABANDON, actor, **facts, changed=changed[name]
                 )
         return changed
 
@@ -174,19 +178,17 @@ class NonceAdmin:
 
     def _switch(
         self,
-        event: str,
+        action: AuditAction,
         network: str | None,
         actor: Actor,
         switch: Callable[[int], bool],
     ) -> Mapping[str, bool]:
         changed = {}
         for name in self._names(network):
-            with self._admin_audit.attempt(
-                f"{event}-intent", actor, refused=event, network=name
-            ):
+            with self._admin_audit.attempt(action, actor, network=name):
                 changed[name] = switch(self._chain(name).network.chain_id)
                 self._admin_audit.write(
-                    event, actor, network=name, changed=changed[name]
+                    action, actor, network=name, changed=changed[name]
                 )
         return changed
 
@@ -195,7 +197,7 @@ class NonceAdmin:
     ) -> None:
         for transaction in accepted:
             self._admin_audit.write(
-                "foreign-accepted",
+                AuditAction.FOREIGN_TRANSACTION_ACCEPT,
                 actor,
                 network=network,
                 address=transaction.sender,

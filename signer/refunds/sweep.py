@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from signer.addresses import parse_address, redact_address
 from signer.amounts import format_units
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.chain.chain import Chain
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.keys.keyring import KeyRing
@@ -73,7 +73,7 @@ class Sweeper:
             HotWalletError: As ``plan``; sweeps accepted before the error stay accepted.
         """
         asked: Facts = {"address": redact_address(address)}
-        with self._admin_audit.attempt("sweep-intent", actor, refused="sweep", **asked):
+        with self._admin_audit.attempt(AuditAction.KEY_SWEEP, actor, **asked):
             address = parse_address(address, field="address")
             recipient = self._ring.active().key.address
             items, past_sweeps = self._planner.plan(address)
@@ -97,7 +97,7 @@ class Sweeper:
             new = self._build_row(item, address, recipient, past_sweeps)
             row, _ = self._store.accept(new)
         self._admin_audit.write(
-            "sweep",
+            AuditAction.KEY_SWEEP,
             actor,
             network=row.network,
             address=address,

@@ -1,4 +1,4 @@
-"""One JSON object a line, and nothing in it that should not be seen."""
+"""Logs have one JSON object per line, without secrets."""
 
 import io
 import logging
@@ -35,8 +35,8 @@ CANARY = "canary-pin-48213"
         "\\u000a",
     ],
 )
-def test_nobody_breaks_out_of_a_line(log: io.StringIO, text: str) -> None:
-    """H18: whatever a field holds, an event is one line of plain ASCII."""
+def test_an_event_is_always_one_line(log: io.StringIO, text: str) -> None:
+    """H18: an event is one line of ASCII, with any text in its fields."""
     structlog.get_logger("t").info("event", field=text)
     logging.getLogger("library").warning("said %s", text)
 
@@ -48,8 +48,8 @@ def test_nobody_breaks_out_of_a_line(log: io.StringIO, text: str) -> None:
     assert second["event"] == f"said {text}"
 
 
-def test_both_kinds_of_loggers_look_alike(log: io.StringIO) -> None:
-    """The standard library's records have the same members as our events."""
+def test_both_kinds_of_loggers_have_the_same_fields(log: io.StringIO) -> None:
+    """Records of the standard library have the same fields as our events."""
     structlog.get_logger("ours").warning("one")
     logging.getLogger("theirs").warning("two")
 
@@ -58,8 +58,8 @@ def test_both_kinds_of_loggers_look_alike(log: io.StringIO) -> None:
     assert str(ours["timestamp"]).endswith("Z")
 
 
-def test_exceptions_are_classes_and_places(log: io.StringIO) -> None:
-    """H19: an exception's words and variables never reach the log, its path does."""
+def test_exceptions_are_classes_and_locations(log: io.StringIO) -> None:
+    """H19: the log has the location of an exception, never its message or variables."""
 
     def login(pin: str) -> None:
         raise OSError(f"login with {pin} failed")
@@ -85,8 +85,8 @@ def test_exceptions_are_classes_and_places(log: io.StringIO) -> None:
     assert CANARY not in log.getvalue()
 
 
-def test_a_ring_of_causes_ends(log: io.StringIO) -> None:
-    """Exceptions that cause each other do not keep the log busy forever."""
+def test_a_cycle_of_causes_ends(log: io.StringIO) -> None:
+    """Exceptions that cause each other are logged a limited number of times."""
     one, other = ValueError(), TypeError()
     one.__cause__, other.__cause__ = other, one
     structlog.get_logger("ours").error("failed", exc_info=one)
@@ -98,8 +98,8 @@ def test_a_ring_of_causes_ends(log: io.StringIO) -> None:
 @pytest.mark.parametrize(
     "name", ["botocore.auth", "psycopg", "urllib3.connectionpool", "web3.rpc"]
 )
-def test_talkative_libraries_are_capped(log: io.StringIO, name: str) -> None:
-    """Libraries that log requests and signed bytes stay at WARNING, DEBUG or not."""
+def test_verbose_libraries_stay_at_warning(log: io.StringIO, name: str) -> None:
+    """Libraries that log requests and signed bytes stay at WARNING, even with DEBUG."""
     logging.getLogger(name).debug("Authorization: %s", CANARY)
     logging.getLogger(name).info("connecting to %s", CANARY)
     structlog.get_logger("ours").debug("debug is on")
@@ -108,8 +108,8 @@ def test_talkative_libraries_are_capped(log: io.StringIO, name: str) -> None:
     assert line["event"] == "debug is on"
 
 
-def test_the_last_line_of_defence(log: io.StringIO) -> None:
-    """Secrets that got into an event by mistake are taken out again."""
+def test_redacts_secrets_in_events(log: io.StringIO) -> None:
+    """Secrets that got into an event by mistake are redacted."""
     structlog.get_logger("ours").info("e", pin=CANARY, authorization=CANARY)
     logging.getLogger("theirs").warning(
         "calling arn:aws:kms:eu-central-1:111122223333:key/%s", CANARY
@@ -121,7 +121,7 @@ def test_the_last_line_of_defence(log: io.StringIO) -> None:
 
 
 def test_warnings_are_events(log: io.StringIO) -> None:
-    """A Python warning takes the same way as everything else."""
+    """A Python warning is logged like other events."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old\nfashioned", DeprecationWarning, stacklevel=1)
@@ -131,15 +131,15 @@ def test_warnings_are_events(log: io.StringIO) -> None:
 
 
 def test_audit_events_keep_their_own_time(log: io.StringIO) -> None:
-    """An event that brings a timestamp keeps it."""
+    """An event with a timestamp keeps it."""
     structlog.get_logger("audit").info("e", timestamp="2026-01-01T00:00:00+00:00")
 
     (line,) = lines(log)
     assert line["timestamp"] == "2026-01-01T00:00:00+00:00"
 
 
-def test_a_developer_gets_lines_to_read(log: io.StringIO) -> None:
-    """The pretty renderer tells the same without JSON."""
+def test_pretty_output_is_readable(log: io.StringIO) -> None:
+    """The pretty renderer shows the same without JSON."""
     logs.install(pretty=True, stream=log)
     structlog.get_logger("ours").info("hello", answer=42)
 
@@ -154,14 +154,14 @@ def test_a_developer_gets_lines_to_read(log: io.StringIO) -> None:
 def test_settings_choose_the_level(
     log: io.StringIO, environ: dict[str, str], level: int
 ) -> None:
-    """DEBUG turns our own debug events on, and is off by default."""
+    """DEBUG enables our own debug events; it is off by default."""
     logs.configure(Settings.from_env(environ))
 
     assert logging.getLogger().level == level
 
 
-def test_nothing_is_signed_that_cannot_be_recorded() -> None:
-    """An audit event that cannot be written is an error, and the key stays idle."""
+def test_an_audit_event_that_cannot_be_written_raises() -> None:
+    """An audit event that cannot be written is an error, so nothing is signed."""
     device = honest(coincurve.PrivateKey())
     with Path("/dev/full").open("w", encoding="ascii") as full:
         signer = Signer.open(device, KeyId("01"), AuditLog(logs.audit_logger(full)))
@@ -176,14 +176,14 @@ def test_nothing_is_signed_that_cannot_be_recorded() -> None:
 
 
 def test_an_audit_event_is_one_line_of_json() -> None:
-    """Redacted, in ASCII, and with the fields in order."""
+    """An audit event is redacted ASCII with sorted fields."""
     stream = io.StringIO()
 
     logs.audit_logger(stream).info(
-        "signing", pin="1234", actor="a\nb\u2028c", digest="00"
+        "digest-sign-succeeded", pin="1234", actor="a\nb\u2028c", digest="00"
     )
 
     assert stream.getvalue() == (
-        '{"actor": "a\\nb\\u2028c", "digest": "00", "event": "signing", '
+        '{"actor": "a\\nb\\u2028c", "digest": "00", "event": "digest-sign-succeeded", '
         '"level": "info", "logger": "audit", "pin": "[redacted]"}\n'
     )

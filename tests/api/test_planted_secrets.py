@@ -139,7 +139,7 @@ def test_a_rotation_does_not_repeat_its_key(
         shown[path] = _shown(seen)
     shown |= {"audit": _records(sqlite_store), "log": log.getvalue()}
 
-    assert '"event":"rotation"' in shown["audit"]
+    assert '"event":"key-rotate-refused"' in shown["audit"]
     assert detector.leaks(shown) == {}
 
 

@@ -52,7 +52,7 @@ def _states(store: KeyStore) -> dict[str, str]:
 
 
 def _drafted(key: Key) -> Record:
-    return record(event="key-retired", address=key.address)
+    return record(event="key-retire-succeeded", address=key.address)
 
 
 def _journal(store: SQLStore) -> list[str]:
@@ -82,7 +82,7 @@ def test_a_rotation_from_begin_to_end(store: SQLStore) -> None:
     asked = replace(SECOND, requested_by="alice", state=KeyState.PENDING)
     pending = store.begin_rotation(asked, AT)
     meanwhile = _states(store)
-    activated = activate(store, pending, AT, record(event="rotation"))
+    activated = activate(store, pending, AT, record(event="key-rotate-succeeded"))
 
     assert pending == replace(asked, held_until=AT + ROTATION_HOLD)
     assert meanwhile == {WALLET: "active", OTHER_WALLET: "pending"}
@@ -92,7 +92,7 @@ def test_a_rotation_from_begin_to_end(store: SQLStore) -> None:
     assert [key.address for key in _ring(store)] == [OTHER_WALLET, WALLET]
     assert store.active_key() == activated
     assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
-    assert _journal(store) == ["rotation"]
+    assert _journal(store) == ["key-rotate-succeeded"]
 
 
 def test_one_rotation_at_a_time(store: SQLStore) -> None:
@@ -276,7 +276,7 @@ def test_only_the_active_key_announces(store: SQLStore) -> None:
         with pytest.raises(KeyRotatedError):
             store.append([record(event="two")], standing=standing(key))
     store.append([record(event="three")], standing=standing(SECOND))
-    assert sorted(_journal(store)) == ["one", "rotation", "three"]
+    assert sorted(_journal(store)) == ["key-rotate-succeeded", "one", "three"]
 
 
 def test_a_key_with_open_refunds_is_not_retired(store: SQLStore) -> None:
@@ -292,7 +292,7 @@ def test_a_key_with_open_refunds_is_not_retired(store: SQLStore) -> None:
     assert (key.address, key.state, key.updated_at) == (WALLET, KeyState.RETIRED, AT)
     assert written.fields["address"] == WALLET
     assert _states(store) == {WALLET: "retired", OTHER_WALLET: "active"}
-    assert sorted(_journal(store)) == ["key-retired", "rotation"]
+    assert sorted(_journal(store)) == ["key-retire-succeeded", "key-rotate-succeeded"]
     assert store.retire(ALL, AT, _drafted) == ()
 
 

@@ -303,7 +303,7 @@ def test_no_signature_after_an_activation(store: SQLStore) -> None:
         store.seal(100_000)
         fields = [each.record.fields for each in store.sealed(0, 100_000)]
         return sum(
-            (each["event"], each.get("address")) == ("signing-intent", address)
+            (each["event"], each.get("address")) == ("digest-sign-requested", address)
             for each in fields
         )
 

@@ -61,7 +61,7 @@ def key(store: SQLStore) -> Key:
 def _moved(store: SQLStore, place: str) -> Key:
     active = store.active_key()
     assert active is not None
-    return store.relocate(active, place, now(), record(event="key-relocated"))
+    return store.relocate(active, place, now(), record(event="key-failover-succeeded"))
 
 
 def _records(store: SQLStore) -> Counter[str]:
@@ -71,11 +71,11 @@ def _records(store: SQLStore) -> Counter[str]:
 
 def test_only_the_place_changes(store: SQLStore, key: Key) -> None:
     """The row has the new place and the next version; a record is written with it."""
-    moved = store.relocate(key, PLACES[1], AT, record(event="key-relocated"))
+    moved = store.relocate(key, PLACES[1], AT, record(event="key-failover-succeeded"))
 
     assert moved == replace(key, key_id=PLACES[1], version=1, updated_at=AT)
     assert list(store.keys()) == [moved]
-    assert _records(store) == {"key-relocated": 1}
+    assert _records(store) == {"key-failover-succeeded": 1}
 
 
 def test_a_place_is_one_keys(store: SQLStore, key: Key) -> None:
@@ -121,9 +121,12 @@ def test_a_rotation_that_was_slow(store: SQLStore, key: Key) -> None:
     moved = store.relocate(slow, PLACES[2], later, record(event="moved"))
 
     with pytest.raises(StaleStateError):
-        activate(store, slow, later, record(event="rotation"))
+        activate(store, slow, later, record(event="key-rotate-succeeded"))
     assert store.active_key() == key
-    assert activate(store, moved, later, record(event="rotation")).key_id == PLACES[2]
+    assert (
+        activate(store, moved, later, record(event="key-rotate-succeeded")).key_id
+        == PLACES[2]
+    )
 
 
 def test_a_rotation_meanwhile_leaves_the_place(store: SQLStore, key: Key) -> None:
@@ -180,13 +183,15 @@ def test_one_of_many_relocates(store: SQLStore, key: Key) -> None:
     with ThreadPoolExecutor(len(places)) as pool:
         outcomes = pool.map(
             lambda place: _outcome(
-                lambda: store.relocate(key, place, AT, record(event="key-relocated"))
+                lambda: store.relocate(
+                    key, place, AT, record(event="key-failover-succeeded")
+                )
             ),
             places,
         )
 
     assert sorted(outcomes) == ["done", *["stale-state"] * 3]
-    assert _records(store) == {"key-relocated": 1}
+    assert _records(store) == {"key-failover-succeeded": 1}
     (found,) = store.keys()
     assert (found.version, found.key_id in places) == (1, True)
 
@@ -309,4 +314,4 @@ def test_kill_leaves_one_place(database_url: str, store: SQLStore, key: Key) -> 
     (found,) = store.keys()
     assert 0 < known <= found.version
     assert found.key_id == PLACES[found.version % 2]
-    assert _records(store) == {"key-relocated": found.version}
+    assert _records(store) == {"key-failover-succeeded": found.version}

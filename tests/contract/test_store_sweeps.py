@@ -87,7 +87,7 @@ def test_is_announced_for_the_active_key(store: SQLStore, *, block: bool) -> Non
     store.seal()
     events = [each.record.fields["event"] for each in store.sealed(0, 9)]
 
-    assert sorted(events) == ["one", "rotation", "rotation"]
+    assert sorted(events) == ["key-rotate-succeeded", "key-rotate-succeeded", "one"]
 
 
 def test_is_stranded_with_the_key_that_it_pays(store: SQLStore) -> None:

@@ -149,7 +149,7 @@ def _seal_for_ever(journal: Journal, orders: Orders) -> None:
     signing = CheckpointSettings(
         CheckpointKey.load(orders.key_file),
         orders.origin,
-        every=timedelta(seconds=orders.every_seconds),
+        interval=timedelta(seconds=orders.every_seconds),
         records=orders.records,
     )
     pause = threading.Event()

@@ -42,13 +42,13 @@ class Announcements:
         for record in audit:
             said = record.said
             owner = (str(said.get("refund_id")), str(said.get("address")).lower())
-            if said["event"] == "signing":
+            if said["event"] in ("digest-sign-succeeded", "digest-sign-refused"):
                 outcomes[said["digest"]] = owner
-            elif said["event"] == "signing-intent" and said["digest"]:
+            elif said["event"] == "digest-sign-requested" and said["digest"]:
                 digests[said["digest"]] = min(
                     record.at, digests.get(said["digest"], record.at)
                 )
-            elif said["event"] == "signing-intent":
+            elif said["event"] == "digest-sign-requested":
                 reserved[owner] = record.at
         return cls(digests, reserved, outcomes)
 

@@ -107,7 +107,7 @@ def usurpers(evidence: Evidence, reigns: Sequence[Reign]) -> Iterator[str]:
 
 def _chooses_a_key(record: Recorded) -> bool:
     said = record.said
-    if said["event"] != "signing-intent":
+    if said["event"] != "digest-sign-requested":
         return False
     is_reservation = said["refund_id"] is not None and said["digest"] is None
     return is_reservation or said["operation"] == "message-signing"
@@ -134,7 +134,7 @@ def strangers(lab: Laboratory, evidence: Evidence) -> Iterator[str]:
     for record in evidence.audit:
         ids = record.said.get("device_request_ids", ())
         told |= dict.fromkeys(ids, str(record.said.get("address")))
-        if record.said["event"] == "signing":
+        if record.said["event"] in ("digest-sign-succeeded", "digest-sign-refused"):
             lost[record.said["digest"]] += record.said["attempts"] - len(ids)
     for signed in lab.key.log():
         by_audit = told.pop(signed.request_id, None)

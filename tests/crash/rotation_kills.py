@@ -60,4 +60,4 @@ def resumes(lab: Laboratory) -> None:
 
 
 def _is_rotation(said: Mapping[str, Any]) -> bool:
-    return (said["event"], said.get("outcome")) == ("rotation", "success")
+    return (said["event"], said.get("outcome")) == ("key-rotate-succeeded", "success")

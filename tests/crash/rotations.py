@@ -89,7 +89,7 @@ def _rotated_by(evidence: Evidence) -> int:
         {
             record.said["pid"]
             for record in evidence.audit
-            if record.said["event"] == "rotation"
+            if record.said["event"].startswith("key-rotate-")
         }
     )
 

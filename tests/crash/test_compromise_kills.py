@@ -49,7 +49,8 @@ def test_blocks_the_key_that_was_meant_wherever_it_dies(
     rotations = [
         record
         for record in evidence.audit
-        if (record.said["event"], record.said.get("outcome")) == ("rotation", "success")
+        if (record.said["event"], record.said.get("outcome"))
+        == ("key-rotate-succeeded", "success")
     ]
     assert len(rotations) == 2
     assert lab.violations() == [], lab.explain("see the list")

@@ -116,9 +116,13 @@ def _audit(signed: Iterable[Signed]) -> tuple[Recorded, ...]:
     records = list[Record]()
     for each in signed:
         said = {"refund_id": each.refund_id, "address": each.sender}
-        intent = {"event": "signing-intent", "digest": None, "monotonic_us": 10_000_000}
+        intent = {
+            "event": "digest-sign-requested",
+            "digest": None,
+            "monotonic_us": 10_000_000,
+        }
         outcome = {
-            "event": "signing",
+            "event": "digest-sign-succeeded",
             "digest": each.digest,
             "monotonic_us": 30_000_000,
         }

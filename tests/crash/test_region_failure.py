@@ -91,7 +91,8 @@ def _begun(evidence: Evidence, before: float) -> set[str]:
     owners = {
         said["refund_id"]: record.at
         for record in evidence.audit
-        if (said := record.said)["event"] == "signing-intent" and not said["digest"]
+        if (said := record.said)["event"] == "digest-sign-requested"
+        and not said["digest"]
     }
     return {
         record.said["digest"]
@@ -111,7 +112,7 @@ def _pids(evidence: Evidence, signed: Sequence[Signed]) -> set[int]:
 
 
 def _relocated_at(evidence: Evidence) -> float:
-    (done,) = (e for e in evidence.audit if e.said["event"] == "key-relocated")
+    (done,) = (e for e in evidence.audit if e.said["event"] == "key-failover-succeeded")
     return done.at
 
 

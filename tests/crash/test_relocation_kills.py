@@ -38,7 +38,7 @@ def test_goes_on_wherever_it_dies(open_laboratory: Open, empty_sqlite_url: str) 
     assert {answer.address for answer in admin.answers if answer.is_done} == {
         lab.key.address.lower()
     }
-    done = [e for e in evidence.audit if e.said["event"] == "key-relocated"]
+    done = [e for e in evidence.audit if e.said["event"] == "key-failover-succeeded"]
     assert len(done) == moves
     assert {signed.region for signed in kms.trail} == {kms.region, THERE}
     assert verified(lab).is_good, lab.explain(verified(lab))

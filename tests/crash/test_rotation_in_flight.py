@@ -125,5 +125,5 @@ def test_gives_a_compromised_key_up(
 
 def _signs(record: Recorded, address: str) -> bool:
     said = record.said
-    is_intent = said["event"] == "signing-intent"
+    is_intent = said["event"] == "digest-sign-requested"
     return is_intent and str(said["address"]).lower() == address

@@ -139,7 +139,7 @@ def _judge(
     assert others == []
     assert any("api.cli --no-env-file guard" in line for line in victim.command_lines)
     assert "rotation-refused" in shown["alerts"]
-    assert "rotation-intent" in evidence
+    assert "key-rotate-requested" in evidence
     assert "hotwallet_alerts_total" in "".join(visitor.answers)
     assert len(visitor.answers) > 200
 

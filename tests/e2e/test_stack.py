@@ -67,7 +67,7 @@ def test_every_worker_signs(stack: Stack, gateway: Gateway) -> None:
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: gateway.post(), range(80)))
     nonces = [body["nonce"] for _, _, body in answers]
-    signed = [e for e in _events(stack.home, "signing") if e["refund_id"]]
+    signed = [e for e in _events(stack.home, "digest-sign-succeeded") if e["refund_id"]]
 
     assert {201} == {status for status, _, _ in answers}
     assert len(set(nonces)) == 80

@@ -82,13 +82,15 @@ class Administrator:
     def _do(self, deed: _Deed) -> None:
         store, at = self._ledger.store, EPOCH + timedelta(seconds=self._hub.now)
         if not deed.activates:
-            record = Record.of({"event": "key-blocked"}, at)
+            record = Record.of({"event": "key-revoke-succeeded"}, at)
             self._hub.tell("admin", f"gives {deed.address[:6]} up")
             store.block(_row(store.keys(), deed.address), at, record)
             return
         how = ", and gives the last key up" if deed.gives_up else ""
         self._hub.tell("admin", f"rotates to {deed.address[:6]}{how}")
-        record = Record.of({"event": "rotation", "key_address": deed.address}, at)
+        record = Record.of(
+            {"event": "key-rotate-succeeded", "key_address": deed.address}, at
+        )
         wanted = key_at(deed.address, key_id=ADDRESSES[deed.address])
         pending = store.begin_rotation(wanted, at)
         store.activate(

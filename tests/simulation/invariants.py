@@ -197,9 +197,9 @@ def _swept_home(evidence: Evidence) -> Iterator[str]:
     """O8: nobody means to move anything to a key that is not the active one."""
     active = next(iter(ADDRESSES))
     for said in evidence.audit:
-        if said["event"] == "rotation":
+        if said["event"] == "key-rotate-succeeded":
             active = said["key_address"]
-        is_intent = said["event"] == "signing-intent"
+        is_intent = said["event"] == "digest-sign-requested"
         if not (is_intent and said["operation"] == "key-sweep"):
             continue
         meant = said["details"]

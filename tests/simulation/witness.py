@@ -64,7 +64,7 @@ class Witness:
 
     def info(self, event: str, **fields: Any) -> None:
         """Take an event of the audit log."""
-        if event != "signing-intent":
+        if event != "digest-sign-requested":
             return
         if fields["digest"] is None:
             self._open += 1

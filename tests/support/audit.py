@@ -1,4 +1,4 @@
-"""Records, chains and exports, as the tests of the audit need them."""
+"""Records, chains and exports for tests."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -26,23 +26,23 @@ ORIGIN = "hotwallet/tests"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 KEY = CheckpointKey.generate()
-"""The key of the tests' checkpoints."""
+"""The key that signs the checkpoints of tests."""
 
 VERIFIER = Verifier(KEY.public_pem())
 
 
 def record(number: int = 0, *, at: datetime = START, **fields: Any) -> Record:
-    """Return a record that is like no other."""
+    """Return a unique record."""
     return Record.of({"event": "test", "number": number, **fields}, at)
 
 
 def records(count: int, *, seconds: float = 0.001) -> list[Record]:
-    """Return so many records, some *seconds* apart."""
+    """Return *count* records, *seconds* apart."""
     return [record(n, at=START + timedelta(seconds=n * seconds)) for n in range(count)]
 
 
 def chain(count: int, *, seconds: float = 0.001) -> list[Sealed]:
-    """Return a whole chain of so many records, some *seconds* apart."""
+    """Return a chain of *count* records, *seconds* apart."""
     return sealed(0, GENESIS, records(count, seconds=seconds))
 
 
@@ -54,7 +54,7 @@ def checkpoint(
     origin: str = ORIGIN,
     at: datetime | None = None,
 ) -> Checkpoint:
-    """Return a checkpoint of the first *size* records, made with the last of them."""
+    """Return a checkpoint of the first *size* records, made at the time of the last."""
     last = links[size - 1]
     return key.sign(origin, size, last.hash, at or made_at(last.record.id) or START)
 
@@ -74,9 +74,9 @@ def exported(
 
 def wiped(url: str) -> str:
     """
-    Return *url* without audit records and keys, which only its owner can do.
+    Remove audit records and keys from *url*, as the owner of the tables.
 
-    A new SQLite file has none; PostgreSQL's tables outlive a test.
+    A new SQLite file has none; the tables of PostgreSQL outlive a test.
     """
     if url.startswith("postgresql"):
         with psycopg.connect(url, autocommit=True) as connection:
@@ -87,7 +87,7 @@ def wiped(url: str) -> str:
 
 
 def overruled(url: str, *statements: str) -> None:
-    """Change a database as somebody can who owns its tables."""
+    """Change a database as the owner of its tables can."""
     if url.startswith("postgresql"):
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("SET session_replication_role = replica")

@@ -1,8 +1,8 @@
 """
-CloudTrail's events of ``Sign``, in the shape of AWS's own example.
+CloudTrail ``Sign`` events, in the form of the AWS example.
 
-The shape is that of the AWS KMS developer guide, "Sign" (doc_source/ct-sign.md); the
-values are the guide's example account, and the parameters those of our own calls.
+The form and the account are those of the AWS KMS developer guide, "Sign"
+(doc_source/ct-sign.md); the parameters are those of our own calls.
 """
 
 import gzip
@@ -22,7 +22,7 @@ OTHER_ARN = (
 def sign_event(
     request_id: str, at: datetime, *, arn: str = ARN, **changes: Any
 ) -> dict[str, Any]:
-    """Return the event of one call, with *changes*."""
+    """Return a ``Sign`` event with *changes*."""
     return {
         "eventVersion": "1.08",
         "userIdentity": {
@@ -57,12 +57,12 @@ def sign_event(
 
 
 def other_event(at: datetime, name: str = "GetPublicKey") -> dict[str, Any]:
-    """Return an event that is no signature."""
+    """Return an event of another call."""
     return sign_event(f"{name}-{at.isoformat()}", at, eventName=name)
 
 
 def trail_file(path: Path, events: Iterable[Any]) -> Path:
-    """Write a log file, compressed if its name says so."""
+    """Write a log file, compressed if its name ends with ``.gz``."""
     content = json.dumps({"Records": list(events)}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)

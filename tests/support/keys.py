@@ -43,7 +43,7 @@ def made_active(store: KeyStore, key: Key, *, block: bool = False) -> Key:
     if active.address == key.address:
         return active
     at = datetime.now(UTC)
-    record = Record.of({"event": "rotation"}, at)
+    record = Record.of({"event": "key-rotate-succeeded"}, at)
     pending = store.begin_rotation(key, at)
     return store.activate(pending, at, record, replacing=active, block=block)
 

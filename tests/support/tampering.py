@@ -1,9 +1,9 @@
 """
-Everything that can be done to an export, and which record it must be found at.
+Manipulations of an export, and the record at which each must be detected.
 
-Each function spoils an export of ``SIZE`` records with a checkpoint every ``EVERY``
-records, which is every minute, and returns its lines, the first record that was
-touched, and the first one at which that can be seen.
+Each function changes an export of ``SIZE`` records with a checkpoint every ``EVERY``
+records (every minute).  It returns the lines, the first changed record, and the record
+at which that can be detected.
 """
 
 import random
@@ -24,19 +24,19 @@ LINKS = chain(SIZE, seconds=60 / EVERY)
 OTHERS = chain(SIZE, seconds=60 / EVERY)
 INTRUDER = CheckpointKey.generate()
 
-Spoilt = tuple[list[bytes], int, int]
+Tampered = tuple[list[bytes], int, int]
 
 
-def edit(chance: random.Random) -> Spoilt:
-    """Change what a record says."""
+def edit(chance: random.Random) -> Tampered:
+    """Change the body of a record."""
     lines, place = _whole(), _place(chance)
-    spoilt = Sealed(place, LINKS[place - 1].hash, _edited(place))
-    lines[_at(place)] = record_line(spoilt)
+    tampered = Sealed(place, LINKS[place - 1].hash, _edited(place))
+    lines[_at(place)] = record_line(tampered)
     return lines, place, place
 
 
-def edit_the_id(chance: random.Random) -> Spoilt:
-    """Give a record another name."""
+def edit_the_id(chance: random.Random) -> Tampered:
+    """Change the id of a record."""
     lines, place = _whole(), _place(chance)
     was = LINKS[place - 1]
     renamed = Record(OTHERS[place - 1].record.id, was.record.body)
@@ -44,8 +44,8 @@ def edit_the_id(chance: random.Random) -> Spoilt:
     return lines, place, place
 
 
-def flip_a_bit(chance: random.Random) -> Spoilt:
-    """Let a cosmic ray hit a record's line."""
+def flip_a_bit(chance: random.Random) -> Tampered:
+    """Flip one bit of a line."""
     lines, place = _whole(), _place(chance)
     line = bytearray(lines[_at(place)])
     line[chance.randrange(len(line) - 1)] ^= 1 << chance.randrange(8)
@@ -53,8 +53,8 @@ def flip_a_bit(chance: random.Random) -> Spoilt:
     return lines, place, place
 
 
-def respell(chance: random.Random) -> Spoilt:
-    """Write a record otherwise that says the same."""
+def respell(chance: random.Random) -> Tampered:
+    """Write the same record in another encoding."""
     lines, place = _whole(), _place(chance)
     line = lines[_at(place)]
     lines[_at(place)] = chance.choice(
@@ -69,79 +69,79 @@ def respell(chance: random.Random) -> Spoilt:
     return lines, place, place
 
 
-def edit_and_hash(chance: random.Random) -> Spoilt:
-    """Change a record and its hash, and nothing behind it."""
+def edit_and_hash(chance: random.Random) -> Tampered:
+    """Change a record and its hash, but no later hash."""
     lines, place = _whole(), _place(chance)
-    spoilt = rehashed(place)[place - 1]
-    lines[_at(place)] = record_line(spoilt)
+    tampered = rehashed(place)[place - 1]
+    lines[_at(place)] = record_line(tampered)
     return lines, place, place if place in SIZES else place + 1
 
 
-def delete(chance: random.Random) -> Spoilt:
-    """Take a record away."""
+def delete(chance: random.Random) -> Tampered:
+    """Remove a record."""
     lines, place = _whole(), _place(chance)
     del lines[_at(place)]
     return lines, place, place
 
 
-def delete_some(chance: random.Random) -> Spoilt:
-    """Take records away, with the checkpoints between them."""
+def delete_some(chance: random.Random) -> Tampered:
+    """Remove records, with the checkpoints between them."""
     first, last = sorted(chance.sample(range(1, SIZE + 1), 2))
     lines = _whole()
     del lines[_at(first) : _at(last) + 1]
     return lines, first, first
 
 
-def swap(chance: random.Random) -> Spoilt:
-    """Let two records change places."""
+def swap(chance: random.Random) -> Tampered:
+    """Swap two records."""
     first, last = sorted(chance.sample(range(1, SIZE + 1), 2))
     lines, one, other = _whole(), _at(first), _at(last)
     lines[one], lines[other] = lines[other], lines[one]
     return lines, first, first
 
 
-def duplicate(chance: random.Random) -> Spoilt:
-    """Tell a record again, at once or later."""
+def duplicate(chance: random.Random) -> Tampered:
+    """Repeat a record, at once or later."""
     first, last = sorted(chance.choices(range(1, SIZE + 1), k=2))
     lines = _whole()
     lines.insert(_at(last) + 1, lines[_at(first)])
     return lines, last + 1, last + 1
 
 
-def insert(chance: random.Random) -> Spoilt:
-    """Put a record between two others."""
+def insert(chance: random.Random) -> Tampered:
+    """Insert a record."""
     lines, place = _whole(), _place(chance)
     forged = Sealed(place, chance.randbytes(32), record(-1))
     lines.insert(_at(place), record_line(forged))
     return lines, place, place
 
 
-def insert_and_hash(chance: random.Random) -> Spoilt:
-    """Put a record between two others, which follows from the first of them."""
+def insert_and_hash(chance: random.Random) -> Tampered:
+    """Insert a record whose hash follows from the one before it."""
     lines, place = _whole(), _place(chance)
     before = LINKS[place - 2].hash if place > 1 else GENESIS
     forged = record(-1)
-    spoilt = Sealed(place, link(before, place, forged), forged)
-    lines.insert(_at(place), record_line(spoilt))
-    # The last place is the one that the kept checkpoint is about.
+    tampered = Sealed(place, link(before, place, forged), forged)
+    lines.insert(_at(place), record_line(tampered))
+    # The kept checkpoint covers the last record.
     return lines, place, place if place == SIZE else place + 1
 
 
-def replace(chance: random.Random) -> Spoilt:
-    """Put a record of another chain in the place of one."""
+def replace(chance: random.Random) -> Tampered:
+    """Replace a record by one of another chain."""
     lines, place = _whole(), _place(chance)
     lines[_at(place)] = record_line(OTHERS[place - 1])
-    # Of any chain, the first record follows from nothing.
+    # The first record of every chain follows from the genesis hash.
     return lines, place, max(place, 2)
 
 
-def truncate(chance: random.Random) -> Spoilt:
-    """Cut the file off behind a record."""
+def truncate(chance: random.Random) -> Tampered:
+    """Cut the file off after a record."""
     place = _place(chance)
     return _whole()[: _at(place)], place, place
 
 
-def tear(chance: random.Random) -> Spoilt:
+def tear(chance: random.Random) -> Tampered:
     """Cut the file off within a record."""
     lines, place = _whole(), _place(chance)
     line = lines[_at(place)]
@@ -149,49 +149,49 @@ def tear(chance: random.Random) -> Spoilt:
     return [*lines[: _at(place)], torn], place, place
 
 
-def restore(chance: random.Random) -> Spoilt:
-    """Bring an older copy back, which was whole."""
+def restore(chance: random.Random) -> Tampered:
+    """Replace the file by an older copy."""
     size = chance.randrange(EVERY, SIZE)
     sizes = [each for each in SIZES if each <= size]
     return exported(LINKS[:size], sizes), size + 1, size + 1
 
 
-def rehash(chance: random.Random) -> Spoilt:
-    """Change a record, and hash everything behind it again."""
+def rehash(chance: random.Random) -> Tampered:
+    """Change a record, and hash all later ones again."""
     place = _place(chance)
-    spoilt = rehashed(place)
-    lines = _with_checkpoints(spoilt, [_note(LINKS, size) for size in SIZES])
+    tampered = rehashed(place)
+    lines = _with_checkpoints(tampered, [_note(LINKS, size) for size in SIZES])
     return lines, place, _signed(place)
 
 
-def rehash_and_sign(chance: random.Random) -> Spoilt:
-    """Change a record, hash everything behind it again, and sign with another key."""
+def rehash_and_sign(chance: random.Random) -> Tampered:
+    """Change a record, hash all later ones again, and sign with another key."""
     place = _place(chance)
-    spoilt = rehashed(place)
+    tampered = rehashed(place)
     notes = [
         _note(LINKS, size)
         if size < place
-        else checkpoint_line(checkpoint(spoilt, size, key=INTRUDER).note)
+        else checkpoint_line(checkpoint(tampered, size, key=INTRUDER).note)
         for size in SIZES
     ]
-    return _with_checkpoints(spoilt, notes), place, _signed(place)
+    return _with_checkpoints(tampered, notes), place, _signed(place)
 
 
-def rehash_and_hide(chance: random.Random) -> Spoilt:
-    """Change a record, hash everything behind it again, without the checkpoints."""
+def rehash_and_hide(chance: random.Random) -> Tampered:
+    """Change a record, hash all later ones again, and remove their checkpoints."""
     place = _place(chance)
     sizes = [size for size in SIZES if size < place]
     return exported_as(rehashed(place), sizes), place, SIZE
 
 
-def replace_all(chance: random.Random) -> Spoilt:
-    """Put another chain, and another key, in the place of all."""
+def replace_all(chance: random.Random) -> Tampered:
+    """Replace everything by another chain with another key."""
     size = chance.randrange(1, 2 * SIZE)
     lines = exported(chain(size), (), key=INTRUDER)
     return lines, 1, min(size + 1, SIZE)
 
 
-TAMPERINGS: tuple[Callable[[random.Random], Spoilt], ...] = (
+TAMPERINGS: tuple[Callable[[random.Random], Tampered], ...] = (
     edit,
     edit_the_id,
     flip_a_bit,
@@ -215,15 +215,15 @@ TAMPERINGS: tuple[Callable[[random.Random], Spoilt], ...] = (
 
 
 def exported_as(links: list[Sealed], sizes: Iterable[int]) -> list[bytes]:
-    """Return the export of *links* with the true checkpoints of *sizes*."""
+    """Return the export of *links* with the original checkpoints of *sizes*."""
     return _with_checkpoints(links, [_note(LINKS, size) for size in sizes])
 
 
 def rehashed(place: int) -> list[Sealed]:
-    """Return the chain with one record edited, and all behind it hashed again."""
-    told = [each.record for each in LINKS]
-    told[place - 1] = _edited(place)
-    return sealed(0, GENESIS, told)
+    """Return the chain with one record changed, and all later ones hashed again."""
+    records = [each.record for each in LINKS]
+    records[place - 1] = _edited(place)
+    return sealed(0, GENESIS, records)
 
 
 def _whole() -> list[bytes]:
@@ -235,12 +235,12 @@ def _place(chance: random.Random) -> int:
 
 
 def _at(place: int) -> int:
-    """Return where a record's line is: behind the header, and a few checkpoints."""
+    """Return the index of the line of a record, after header and checkpoints."""
     return place + (place - 1) // EVERY
 
 
 def _signed(place: int) -> int:
-    """Return the size of the first checkpoint that is about *place*."""
+    """Return the size of the first checkpoint that covers *place*."""
     return -(-place // EVERY) * EVERY
 
 
@@ -254,11 +254,11 @@ def _note(links: list[Sealed], size: int) -> bytes:
 
 
 def _with_checkpoints(links: list[Sealed], notes: list[bytes]) -> list[bytes]:
-    """Return an export of *links* with *notes* behind every ``EVERY`` records."""
+    """Return an export of *links* with *notes* after every ``EVERY`` records."""
     lines = exported(links, ())
     body = lines[1:-1]
-    told = [lines[0]]
+    written = [lines[0]]
     for number, note in enumerate(notes):
-        told += [*body[number * EVERY : (number + 1) * EVERY], note]
-    told += body[len(notes) * EVERY :]
-    return [*told, end_line(End(len(links), links[-1].hash, len(notes)))]
+        written += [*body[number * EVERY : (number + 1) * EVERY], note]
+    written += body[len(notes) * EVERY :]
+    return [*written, end_line(End(len(links), links[-1].hash, len(notes)))]

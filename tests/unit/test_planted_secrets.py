@@ -28,7 +28,7 @@ from backends.webhook import Webhook
 from signer.alerts import Alert, Alerts
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network, load_networks
 from signer.config.settings import Settings
@@ -473,8 +473,8 @@ def test_the_audit_drops_what_it_was_given_by_mistake(detector: Detector) -> Non
         "role": "aws-role-arn",
         "caller": "jwt-admin",
     }
-    record = AuditLog(logs.audit_logger(io.StringIO())).event(
-        "mistake",
+    record = AuditLog(logs.audit_logger(io.StringIO())).result(
+        AuditAction.DOCTOR_RUN,
         Operation.ADMINISTRATION,
         Actor("tester"),
         **{field: value(name) for field, name in names.items()},

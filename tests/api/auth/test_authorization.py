@@ -157,7 +157,7 @@ def test_a_refusal_is_on_record(client: TestClient, journal: Journal) -> None:
         ("anonymous", None, "token-issuer"),
     ]
     assert said[2]["request_id"] == "id-3"
-    assert {each["event"] for each in said} == {"access-denied"}
+    assert {each["event"] for each in said} == {"admin-access-refused"}
     assert {each["operation"] for each in said} == {"administration"}
     assert all(
         each["details"] == {"route": "/rotation", "method": "POST", "peer": "192.0.2.1"}

@@ -1,4 +1,4 @@
-"""``hotwallet audit``, as its tests call it."""
+"""Runs ``hotwallet audit`` in tests."""
 
 from click.testing import CliRunner, Result
 
@@ -8,7 +8,7 @@ from tests.support.audit import chain
 
 MORE = chain(5)
 LINKS = MORE[:4]
-"""What the export of these tests holds: all of them but the last one."""
+"""The records of the export: all but the last one."""
 
 
 def run(*arguments: str) -> Result:

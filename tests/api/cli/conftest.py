@@ -36,7 +36,7 @@ max_amount = "1000"
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder with an export, its public key, and a signing key."""
+    """Work in a directory with an export, its public key, and a signing key."""
     monkeypatch.chdir(tmp_path)
     Path("export").write_bytes(b"".join(exported(LINKS, [2])))
     Path("key.pub.pem").write_bytes(KEY.public_pem())

@@ -1,4 +1,4 @@
-"""``hotwallet audit``: checkpoints, as they are made and kept, and the key for them."""
+"""``hotwallet audit checkpoint`` and ``key``, and checkpoints kept elsewhere."""
 
 import json
 import stat
@@ -42,13 +42,13 @@ KEPT = {
 
 
 @pytest.mark.parametrize("form", KEPT)
-def test_holds_against_what_was_kept(form: str) -> None:
-    """Checkpoints are taken as people keep them: as notes, and in the log's lines."""
+def test_verifies_with_kept_checkpoints(form: str) -> None:
+    """Kept checkpoints may be notes or log lines, in several forms."""
     Path("kept").write_bytes(KEPT[form].encode())
     done = verified("--checkpoint", "kept")
 
     assert done.exit_code == 1
-    assert "a checkpoint kept elsewhere is of 5 records" in done.stdout
+    assert "a checkpoint kept elsewhere covers 5 records" in done.stdout
 
 
 NOT_KEPT = {
@@ -68,8 +68,8 @@ NOT_KEPT = {
 
 
 @pytest.mark.parametrize("form", NOT_KEPT)
-def test_what_cannot_be_told(form: str) -> None:
-    """A file without checkpoints exits with 2, is named, and what it should hold."""
+def test_rejects_a_file_without_checkpoints(form: str) -> None:
+    """A file without checkpoints exits with 2, and the message names the format."""
     Path("kept").write_text(NOT_KEPT[form], encoding="utf-8")
     done = verified("--checkpoint", "kept")
 
@@ -79,9 +79,9 @@ def test_what_cannot_be_told(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "key", "said"),
+    ("count", "key", "messages"),
     [
-        (0, "key", ["--new makes one", "there is no record to sign for yet"]),
+        (0, "key", ["--new` signs one", "there is no audit record yet"]),
         (1, None, ["set AUDIT_SIGNING_KEY_FILE"] * 2),
     ],
 )
@@ -90,9 +90,9 @@ def test_no_checkpoint_yet(
     monkeypatch: pytest.MonkeyPatch,
     count: int,
     key: str | None,
-    said: list[str],
+    messages: list[str],
 ) -> None:
-    """Without a key, or before the first record, there is none to show, and why."""
+    """Without a checkpoint the command exits with 2 and says what to do."""
     if key is None:
         monkeypatch.setenv("APP_ENV", "production")
     else:
@@ -101,13 +101,13 @@ def test_no_checkpoint_yet(
     done = [run("checkpoint"), run("checkpoint", "--new")]
 
     assert [each.exit_code for each in done] == [2, 2]
-    assert all(text in each.stderr for text, each in zip(said, done, strict=True))
+    assert all(text in each.stderr for text, each in zip(messages, done, strict=True))
 
 
-def test_a_laptop_signs_by_hand_with_its_own_key(
+def test_the_command_uses_the_key_of_the_development_service(
     journal: AuditTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the service made itself a key, the command signs with that one."""
+    """Outside production the command signs with the key that the service created."""
     monkeypatch.setenv("HOTWALLET_HOME", str(tmp_path))
     (tmp_path / "audit.pem").write_bytes(KEY.private_pem())
     (tmp_path / "audit.pem").chmod(0o600)
@@ -118,10 +118,35 @@ def test_a_laptop_signs_by_hand_with_its_own_key(
     assert made.exit_code == 0
 
 
-def test_who_signs_by_hand_is_heard(
+def test_a_checkpoint_as_json(
+    journal: AuditTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``--json`` the note comes with what it states."""
+    monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "key")
+    journal.append(records(2))
+    note = run("checkpoint", "--new").stdout
+    document = json.loads(run("checkpoint", "--json").stdout)
+
+    assert document["note"] == note
+    assert (document["origin"], document["records"]) == ("hotwallet/tests", 2)
+    assert document["head"] == journal.head()[1].hex()
+    assert document["signedAt"]
+
+
+def test_a_key_as_json() -> None:
+    """With ``--json`` the files are named, and whether the private key is new."""
+    documents = [json.loads(run("key", "--out", "new", "--json").stdout)]
+    Path("new.pub.pem").unlink()
+    documents.append(json.loads(run("key", "--out", "new", "--json").stdout))
+
+    files = {"privateKeyFile": "new", "publicKeyFile": "new.pub.pem"}
+    assert documents == [files | {"created": True}, files | {"created": False}]
+
+
+def test_the_command_counts_the_alert_of_an_overdue_checkpoint(
     journal: AuditTables, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint that was long due is made, and the alert is counted all the same."""
+    """An overdue checkpoint is signed, and the alert is counted."""
     monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "key")
     journal.append(records(1))
     made = run("checkpoint", "--new")
@@ -136,49 +161,51 @@ def test_who_signs_by_hand_is_heard(
 def test_a_bad_signing_key_is_a_refusal(
     journal: AuditTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The signing key is checked as the guard does, and its refusal passes through."""
+    """The key is checked as by the guard, and its refusal is raised."""
     monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "key.pub.pem")
     journal.append(records(1))
 
     assert isinstance(run("checkpoint", "--new").exception, ConfigurationError)
 
 
-def test_names_the_file_that_cannot_be_made() -> None:
-    """A folder that is missing is status 2, and the file is named as it was given."""
+def test_names_the_file_that_cannot_be_created() -> None:
+    """A missing directory exits with 2, and the message has the path as given."""
     done = run("key", "--out", "nowhere/audit.pem")
 
     assert done.exit_code == 2
     assert "Error: nowhere/audit.pem: No such file or directory" in done.stderr
 
 
-def test_makes_a_key() -> None:
-    """A new key is its owner's alone, its public key is not, and neither replaces."""
+def test_creates_a_key() -> None:
+    """Only the owner may read a new private key, and no file is overwritten."""
     first, second = run("key", "--out", "new"), run("key", "--out", "new")
     mode = stat.S_IMODE(Path("new").stat().st_mode)
 
     assert (first.exit_code, second.exit_code, mode) == (0, 2, 0o600)
-    assert "new and new.pub.pem are there already" in second.stderr
-    assert "name another file" in second.stderr
+    assert "new and new.pub.pem exist" in second.stderr
+    assert "choose another name" in second.stderr
     assert Verifier(Path("new.pub.pem").read_bytes())
 
 
-def test_makes_a_missing_public_key_again() -> None:
-    """Of a key that is there the public key is written, and the key stays."""
+def test_creates_a_missing_public_key() -> None:
+    """For an existing key only the public key is written."""
     before = Path("key").read_bytes()
     Path("key.pub.pem").unlink()
     done = run("key", "--out", "key")
 
     assert (done.exit_code, Path("key").read_bytes()) == (0, before)
-    assert done.stdout == "key was there already, and stays; wrote key.pub.pem\n"
+    assert (
+        done.stdout == "key exists and was not changed; created key.pub.pem (public)\n"
+    )
     assert Path("key.pub.pem").read_bytes() == KEY.public_pem()
 
 
-def test_a_file_that_is_no_key_stays() -> None:
-    """Where something else has the name, or a public key alone, nothing is written."""
+def test_overwrites_no_other_file() -> None:
+    """If another file has the name, or only a public key exists, nothing is written."""
     Path("key").unlink()
     orphan, other = run("key", "--out", "key"), run("key", "--out", "export")
 
     assert (orphan.exit_code, other.exit_code) == (2, 2)
-    assert "key.pub.pem is there already" in orphan.stderr
-    assert "export is there already, and is no key that can be used" in other.stderr
+    assert "key.pub.pem exists" in orphan.stderr
+    assert "export exists and is not a usable checkpoint key" in other.stderr
     assert not Path("key").exists()

@@ -1,4 +1,4 @@
-"""``hotwallet audit reconcile``: what is compared with what, and when nothing is."""
+"""``hotwallet audit reconcile``: output and exit statuses."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("files")
 
 
 def test_reconciles_with_the_database(journal: AuditTables) -> None:
-    """An intruder exits with 1 and is named; without one it exits with 0."""
+    """An intruder exits with 1 and is reported; without one the status is 0."""
     journal.append([intent(0), outcome(1, "a")])
     journal.seal()
     ours, theirs = sign_event("a", at(1)), sign_event("x", at(600))
@@ -47,7 +47,7 @@ def test_reconciles_with_the_database(journal: AuditTables) -> None:
 
 
 def _reconciled(*arguments: str) -> Result:
-    """Hold an export's records against two signatures, one of which is ours."""
+    """Reconcile an export with two signatures, one of which is ours."""
     events = [sign_event("a", at(1)), sign_event("x", at(2), arn=OTHER_ARN)]
     trail = trail_file(Path("trail.json"), events)
     return run("reconcile", "--cloudtrail", str(trail), *arguments)
@@ -59,19 +59,19 @@ def _exported_signature() -> bytes:
 
 
 def test_reconciles_with_an_export() -> None:
-    """An auditor needs no database for that, and is told what was passed over."""
+    """An auditor needs no database, and the output counts skipped events."""
     Path("export").write_bytes(_exported_signature())
-    told = _reconciled("--export", "export")
+    text = _reconciled("--export", "export")
 
-    assert told.exit_code == 0
-    assert told.stdout.splitlines() == [
-        "1 matched, 0 refused by KMS, 0 of a time that the files may not cover",
-        "passed over: 1 events of Sign by 1 other keys",
+    assert text.exit_code == 0
+    assert text.stdout.splitlines() == [
+        "1 matched, 0 refused by KMS, 0 outside the time that the files cover",
+        "skipped: 1 Sign events of 1 other keys",
     ]
 
 
-def test_an_export_that_is_not_all_there() -> None:
-    """Empty, or cut off behind any byte, it is compared with nothing: exit 2."""
+def test_an_incomplete_export() -> None:
+    """An export that is empty or cut off at any byte exits with 2."""
     whole = _exported_signature()
     for size in range(len(whole)):
         Path("export").write_bytes(whole[:size])
@@ -88,47 +88,49 @@ NO_KEYS = (
 
 
 @pytest.mark.parametrize("name", NO_KEYS)
-def test_a_key_is_named_by_its_whole_arn(name: str) -> None:
-    """What is no ARN would be a key that nobody knows, with nothing to compare."""
+def test_requires_full_key_arns(name: str) -> None:
+    """``--key`` accepts only full ARNs; ids and aliases could not be compared."""
     Path("export").write_bytes(_exported_signature())
     done = _reconciled("--export", "export", "--key", name)
 
     assert done.exit_code == 2
-    assert "is no key's whole ARN" in done.stderr
+    assert "is not a full key ARN" in done.stderr
 
 
-def test_a_key_that_one_side_does_not_know() -> None:
-    """Nobody's key is not all well; an event without a record of ours is a finding."""
+def test_a_key_that_only_one_side_has() -> None:
+    """A key without events exits with 2; an event without a record is a finding."""
     Path("export").write_bytes(_exported_signature())
     unknown = _reconciled("--export", "export", "--key", ARN.replace("90ab", "90ac"))
     theirs = _reconciled("--export", "export", "--key", OTHER_ARN, "--json")
 
     assert unknown.exit_code == 2
-    assert "all 2 events of Sign are of other keys" in unknown.stderr
+    assert "all 2 Sign events are of other keys" in unknown.stderr
     assert theirs.exit_code == 1
     assert json.loads(theirs.stdout)["compared"] is False
-    assert "nothing was compared: no record of ours" in theirs.stderr
+    assert "nothing was compared: the audit has no record" in theirs.stderr
 
 
 @pytest.mark.parametrize(
-    ("events", "said"),
+    ("events", "message"),
     [
-        ([sign_event("x", at(1), arn=OTHER_ARN)], "all 1 events of Sign are of other"),
-        ([other_event(at(1))], "there is no event of Sign in the files"),
+        ([sign_event("x", at(1), arn=OTHER_ARN)], "all 1 Sign events are of other"),
+        ([other_event(at(1))], "the files contain no Sign event"),
     ],
 )
-def test_a_trail_with_nothing_of_ours(events: list[dict[str, Any]], said: str) -> None:
-    """Another account's files, or a trail without read events, are told as such."""
+def test_a_trail_with_nothing_of_ours(
+    events: list[dict[str, Any]], message: str
+) -> None:
+    """The message suggests the wrong account, or a trail without read events."""
     Path("export").write_bytes(_exported_signature())
     trail = trail_file(Path("trail.json"), events)
     done = run("reconcile", "--cloudtrail", str(trail), "--export", "export")
 
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_an_empty_database(journal: AuditTables, sqlite_url: str) -> None:
-    """Without any record nothing is compared; a key of the ring counts all the same."""
+    """Without records nothing is compared, except keys of the ring."""
     trail = trail_file(Path("trail.json"), [sign_event("x", at(1))])
     empty = run("reconcile", "--cloudtrail", str(trail))
     store = SQLStore(sqlite_url)
@@ -141,22 +143,22 @@ def test_an_empty_database(journal: AuditTables, sqlite_url: str) -> None:
     assert found.stdout.startswith("INTRUDER: 1234abcd... ")
 
 
-def test_tells_of_everything_that_it_found() -> None:
-    """What is missing and what is explained is told beside the intruders."""
+def test_reports_missing_and_explained_signatures() -> None:
+    """The output has missing and explained signatures as well as intruders."""
     edges = [other_event(at(-3600)), other_event(at(3600))]
     events = [*edges, sign_event("x", at(1)), sign_event("y", at(2))]
     trail = str(trail_file(Path("trail.json"), events))
     ours = [intent(0), outcome(900, "b", refund_id="rf_2")]
     Path("export").write_bytes(b"".join(exported(sealed(0, GENESIS, ours), [])))
     arguments = ("reconcile", "--cloudtrail", trail, "--export", "export")
-    told, document = run(*arguments), json.loads(run(*arguments, "--json").stdout)
+    text, document = run(*arguments), json.loads(run(*arguments, "--json").stdout)
 
-    assert told.exit_code == 1
-    assert [line.partition(":")[0] for line in told.stdout.splitlines()] == [
+    assert text.exit_code == 1
+    assert [line.partition(":")[0] for line in text.stdout.splitlines()] == [
         "INTRUDER",
         "not in CloudTrail",
         f"explained by crash of {ours[0].id}",
-        "0 matched, 0 refused by KMS, 0 of a time that the files may not cover",
+        "0 matched, 0 refused by KMS, 0 outside the time that the files cover",
     ]
     assert document["missing"][0]["record"] == ours[1].id
     assert document["explained"][0]["reason"] == "crash"

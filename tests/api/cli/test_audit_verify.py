@@ -1,4 +1,4 @@
-"""``hotwallet audit``: the answers alone on standard output, and what it exits with."""
+"""``hotwallet audit verify`` and ``export``: output and exit statuses."""
 
 import json
 import os
@@ -27,8 +27,8 @@ from tests.support.audit import (
 pytestmark = pytest.mark.usefixtures("files")
 
 
-def test_verifies() -> None:
-    """A good export exits with 0, and says how far it is signed."""
+def test_a_good_export() -> None:
+    """A good export exits with 0, and the output shows how far it is signed."""
     done = verified()
 
     assert (done.exit_code, done.stdout.splitlines()[0]) == (
@@ -39,18 +39,18 @@ def test_verifies() -> None:
 
 
 def test_names_the_bad_record() -> None:
-    """A bad export exits with 1, and names record and line."""
+    """A bad export exits with 1, and the output names record and line."""
     lines = exported(LINKS, [2])
     Path("export").write_bytes(b"".join([*lines[:4], *lines[5:]]))
-    told, document = verified(), verified("--json")
+    text, document = verified(), verified("--json")
 
-    assert (told.exit_code, document.exit_code) == (1, 1)
-    assert told.stdout.startswith("BAD: record 3 (line 5): missing")
+    assert (text.exit_code, document.exit_code) == (1, 1)
+    assert text.stdout.startswith("BAD: record 3 (line 5): it is missing")
     assert json.loads(document.stdout)["finding"]["record"] == 3
 
 
-def test_keys_and_exports_that_are_none() -> None:
-    """A key that is none, and a file that is not there, exit with 2."""
+def test_rejects_invalid_keys_and_missing_exports() -> None:
+    """An invalid public key and a missing export exit with 2."""
     assert verified("--public-key", "export").exit_code == 2
     assert run("verify", "gone", "--public-key", "key.pub.pem").exit_code == 2
 
@@ -58,26 +58,26 @@ def test_keys_and_exports_that_are_none() -> None:
 def test_exports_what_verifies(
     journal: AuditTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seal, sign, export, verify: each with its command, to a file and to a pipe."""
+    """Sign, export and verify with the commands, to a file and to a pipe."""
     monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "key")
     journal.append(records(3))
     made = run("checkpoint", "--new")
     shown = run("checkpoint")
     piped = run("export")
     written = run("export", "--out", "export")
-    judged = verified("--json")
+    verdict = verified("--json")
 
-    codes = [each.exit_code for each in (made, shown, piped, written, judged)]
+    codes = [each.exit_code for each in (made, shown, piped, written, verdict)]
     assert codes == [0] * 5
     assert made.stdout == shown.stdout
     assert Verifier(KEY.public_pem()).verify(made.stdout).size == 3
     assert piped.stdout_bytes == Path("export").read_bytes()
-    assert json.loads(judged.stdout)["signed"] == 3
+    assert json.loads(verdict.stdout)["signed"] == 3
     assert list(Path().glob(".export*")) == []
 
 
-def test_a_long_export_says_how_far_it_is() -> None:
-    """A chain that takes long to verify is counted on standard error meanwhile."""
+def test_a_long_export_reports_progress() -> None:
+    """Verification of a long chain reports progress on standard error."""
     links = chain(100_000)
     Path("export").write_bytes(b"".join(exported(links, [100_000])))
     done = verified("--json")
@@ -87,26 +87,26 @@ def test_a_long_export_says_how_far_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cut", "told"),
+    ("cut", "message"),
     [
         (0, "record 1 (line 1): the file is empty"),
-        (-1, "record 5 (line 7): the line is torn"),
-        (-40, "record 5 (line 7): the line is torn"),
+        (-1, "record 5 (line 7): the line is incomplete"),
+        (-40, "record 5 (line 7): the line is incomplete"),
     ],
 )
-def test_a_torn_export(cut: int, told: str) -> None:
-    """A4: a file that was cut exits with 1, and says where and what to do."""
+def test_an_export_that_is_cut_off(cut: int, message: str) -> None:
+    """A4: a file that is cut off exits with 1; the output says where and what to do."""
     whole = Path("export").read_bytes()
     Path("export").write_bytes(whole[:cut])
     done = verified()
 
     assert done.exit_code == 1
-    assert done.stdout.startswith(f"BAD: {told}")
+    assert done.stdout.startswith(f"BAD: {message}")
     assert "export it again" in done.stdout
 
 
 def test_a_file_cut_inside_a_character() -> None:
-    """A4: half a character of UTF-8 at the end is a tear like any other."""
+    """A4: a file may be cut off inside a UTF-8 character."""
     links = sealed(0, GENESIS, [record(text="\U0001f512")])
     line = record_line(links[0])
     cut = line[: line.index("\U0001f512".encode()) + 2]
@@ -114,12 +114,12 @@ def test_a_file_cut_inside_a_character() -> None:
     done = verified()
 
     assert done.exit_code == 1
-    assert done.stdout.startswith("BAD: record 1 (line 2): the line is torn")
+    assert done.stdout.startswith("BAD: record 1 (line 2): the line is incomplete")
 
 
 @pytest.fixture
 def limit() -> Iterator[Callable[[int], None]]:
-    """Let no file of this process grow beyond so many bytes, as a full disk does."""
+    """Limit the size of files of this process, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -129,7 +129,7 @@ def limit() -> Iterator[Callable[[int], None]]:
 def test_a_full_disk(
     journal: AuditTables, limit: Callable[[int], None], size: int
 ) -> None:
-    """A4: an export that does not fit exits with 2, and what was there stays."""
+    """A4: an export that does not fit exits with 2 and keeps the previous file."""
     journal.append(records(50))
     journal.seal()
     before = Path("export").read_bytes()
@@ -142,7 +142,7 @@ def test_a_full_disk(
 
 
 def test_a_key_that_does_not_fit(limit: Callable[[int], None]) -> None:
-    """No half key is left where somebody would take it for one."""
+    """No partial key file is left."""
     limit(10)
     made = run("key", "--out", "new")
 
@@ -154,7 +154,7 @@ def _killed_export(size: int) -> int:
     """Export in a child that is killed at the first byte beyond *size*."""
     pid = os.fork()
     if pid == 0:
-        # The kernel's signal, which Python ignores unless it is told otherwise.
+        # The signal of the kernel, which Python ignores by default.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
         try:
@@ -166,7 +166,7 @@ def _killed_export(size: int) -> int:
 
 @pytest.mark.parametrize("size", [0, 1, 83, 4096, 8191, 8193])
 def test_killed_at_any_byte(journal: AuditTables, size: int) -> None:
-    """A4: whoever is killed while he exports leaves what was there, or the whole."""
+    """A4: an export that is killed leaves the previous file, or a complete one."""
     journal.append(records(50))
     journal.seal()
     journal._database.close()
@@ -178,14 +178,15 @@ def test_killed_at_any_byte(journal: AuditTables, size: int) -> None:
     assert b'"records":50}}\n' in Path("export").read_bytes()
 
 
-def test_tells_what_was_signed_late() -> None:
-    """The longest gap is told in a line, and all of them in the object."""
+def test_reports_what_was_signed_late() -> None:
+    """The text has the longest gap, the JSON object all of them."""
     links = chain(900, seconds=1)
     Path("export").write_bytes(b"".join(exported(links, [60, 300, 900])))
-    told, document = verified(), verified("--json")
+    text, document = verified(), verified("--json")
 
-    assert (told.exit_code, document.exit_code) == (0, 0)
-    assert "signed late: 2 times, longest the 600 from 301 on, 540 s" in told.stdout
+    assert (text.exit_code, document.exit_code) == (0, 0)
+    assert "signed late: 2 times; the longest delay was 540 s" in text.stdout
+    assert "for 600 records from record 301" in text.stdout
     assert json.loads(document.stdout)["signedLate"] == [
         {"record": 61, "records": 240, "seconds": 180},
         {"record": 301, "records": 600, "seconds": 540},
@@ -193,11 +194,11 @@ def test_tells_what_was_signed_late() -> None:
 
 
 def test_all_of_it_is_signed() -> None:
-    """With a checkpoint of the last record, nothing is left unsigned."""
+    """With a checkpoint of the last record, all records are signed."""
     Path("export").write_bytes(b"".join(exported(LINKS, [4])))
     Path("bare").write_bytes(b"".join(exported(LINKS, [])))
     bare = run("verify", "bare", "--public-key", "key.pub.pem")
 
     assert "not signed yet" not in verified().stdout
     assert bare.exit_code == 1
-    assert "no checkpoint: anybody could have made it" in bare.stdout
+    assert "the file has no checkpoint" in bare.stdout

@@ -58,7 +58,7 @@ def _events(store: SQLStore) -> list[object]:
     return [each.record.fields["event"] for each in store.sealed(0, 100)]
 
 
-RECORDS = ["nonce-pause-intent", "nonce-pause"]
+RECORDS = ["nonce-pause-requested", "nonce-pause-succeeded"]
 
 
 def test_on_a_terminal(environ: dict[str, str], sqlite_store: SQLStore) -> None:

@@ -277,7 +277,7 @@ def test_refuses_to_revoke_anything_else(
     assert (told.status, told.out) == (1, "")
     assert f"error: {code}: " in told.err
     assert "1234abcd-12ab" not in told.err
-    assert events == ["block-intent", "block-refused"]
+    assert events == ["key-revoke-requested", "key-revoke-refused"]
     assert sqlite_store.active_key() == old
 
 

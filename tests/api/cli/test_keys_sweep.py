@@ -173,10 +173,10 @@ def test_audit_records(
     sweeps = [each for each in told if each.get("operation") == "key-sweep"]
 
     assert [(each["event"], each["outcome"]) for each in sweeps] == [
-        ("sweep-intent", "success"),
-        ("sweep", "success"),
-        ("sweep-intent", "success"),
-        ("sweep", "key-unusable"),
+        ("key-sweep-requested", "success"),
+        ("key-sweep-succeeded", "success"),
+        ("key-sweep-requested", "success"),
+        ("key-sweep-refused", "key-unusable"),
     ]
     assert sweeps[1]["details"]["refund_id"] == shown[0]["refund"]
     assert all(each["actor"].startswith("cli:") for each in sweeps)

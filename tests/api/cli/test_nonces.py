@@ -253,11 +253,11 @@ def test_audit_records_of_changes(
     records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
 
     assert [(each["event"], each["outcome"], each["actor"]) for each in records] == [
-        ("nonce-pause-intent", "success", "cli:alice"),
+        ("nonce-pause-requested", "success", "cli:alice"),
         ("nonce-pause", "success", "cli:alice"),
-        ("nonce-resume-intent", "success", "cli:alice"),
+        ("nonce-resume-requested", "success", "cli:alice"),
         ("nonce-resume", "not-found", "cli:alice"),
-        ("nonce-repair-intent", "success", "cli:alice"),
+        ("nonce-repair-requested", "success", "cli:alice"),
         ("nonce-repair", "success", "cli:alice"),
     ]
     assert '"event": "nonce-repair"' in told.err

@@ -524,8 +524,8 @@ def test_what_kms_says_of_the_key(
 @pytest.fixture
 def onlooker(clock: SettableClock) -> SealingMonitor:
     """Somebody who only looks, and by the clock of the tests."""
-    lateness = SealingAlert(Alerts(clock=clock), clock)
-    return SealingMonitor(lateness, lambda: clock().timestamp())
+    timer = lambda: clock().timestamp()  # noqa: E731
+    return SealingMonitor(SealingAlert(Alerts(clock=clock), timer), timer)
 
 
 @pytest.mark.parametrize(("age", "answer"), [(899, "ok"), (901, "audit-sealing-late")])

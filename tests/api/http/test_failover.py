@@ -146,7 +146,7 @@ def test_without_the_right(
 
     assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
     _require_unchanged(system)
-    assert system.outcomes == [("access-denied", "forbidden")]
+    assert system.outcomes == [("admin-access-refused", "forbidden")]
 
 
 def test_a_token_works_once(client: TestClient, system: System) -> None:
@@ -202,7 +202,7 @@ def test_an_unhealthy_place(client: TestClient, system: System) -> None:
     assert answer.json["reason"] == "key-unusable"
     _require_unchanged(system)
     assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
-    assert ("relocation-refused", "key-unusable") in system.outcomes
+    assert ("key-failover-refused", "key-unusable") in system.outcomes
 
 
 THERE = "eu-west-1"

@@ -126,7 +126,7 @@ class Scene:
 
     def _sign(self, digest: bytes) -> bytes:
         # What is asked of the device has its intent in the journal by now.
-        assert self.told().count(("signing-intent", None)) >= self.device.calls
+        assert self.told().count(("digest-sign-requested", None)) >= self.device.calls
         if self.falls_in:
             self.trouble.begin()
         return KEY.sign(digest, hasher=None)
@@ -144,7 +144,7 @@ class Scene:
         return [
             (each["event"], each.get("outcome"))
             for each in fields
-            if each["event"].startswith("signing")
+            if each["event"].startswith("digest-sign")
         ]
 
 
@@ -187,7 +187,7 @@ def _goes_on(scene: Scene) -> None:
 
     assert again.status_code in {200, 201}
     assert len(scene.world.chain.payouts()) == 1
-    assert told.count(("signing", "success")) == 1
+    assert told.count(("digest-sign-succeeded", "success")) == 1
 
 
 def test_nothing_is_signed_without_a_record(scene: Scene) -> None:

@@ -104,10 +104,10 @@ def test_is_on_record_with_its_token(client: TestClient, system: System) -> None
     records = system.records
 
     assert system.outcomes == [
-        ("rotation", "success"),
-        ("rotation-intent", "success"),
-        ("signing", "success"),
-        ("signing-intent", None),
+        ("digest-sign-requested", None),
+        ("digest-sign-succeeded", "success"),
+        ("key-rotate-requested", "success"),
+        ("key-rotate-succeeded", "success"),
     ]
     assert {
         (each["actor"], each["token_id"], each["request_id"]) for each in records
@@ -299,7 +299,7 @@ def test_another_rotation_runs(client: TestClient, system: System) -> None:
     assert answer.json["code"] == "rotation-in-progress"
     assert answer.headers["retry-after"] == "5"
     _require_unchanged(system)
-    assert ("rotation", "rotation-in-progress") in system.outcomes
+    assert ("key-rotate-refused", "rotation-in-progress") in system.outcomes
 
 
 def test_a_key_that_was_given_up(client: TestClient, system: System) -> None:
@@ -331,7 +331,7 @@ def test_an_unhealthy_key(client: TestClient, system: System) -> None:
     }
     _require_unchanged(system)
     assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
-    assert ("rotation", "key-unusable") in system.outcomes
+    assert ("key-rotate-refused", "key-unusable") in system.outcomes
 
 
 def test_a_key_that_is_missing(client: TestClient, system: System) -> None:

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
-from signer.alerts import Alert, Alerts
+from signer.alerts import REMIND_SECONDS, Alert, Alerts, AlertThrottle
 from signer.errors import StoreUnavailableError
 from tests.api.support import NOW, SettableClock
 
@@ -118,3 +118,27 @@ def test_alert_names_are_stable() -> None:
         "audit-sealing-late",
         "audit-signing-late",
     ]
+
+
+def test_the_throttle_reminds_every_five_minutes() -> None:
+    """An alert sounds at once, and again only while the problem lasts long."""
+    now = [0.0]
+    throttle = AlertThrottle(lambda: now[0])
+    due = []
+    for now[0] in (0, 1, REMIND_SECONDS - 1, REMIND_SECONDS, REMIND_SECONDS + 1):
+        due.append(throttle.is_due(Alert.KEY_UNHEALTHY, "0xa"))
+
+    assert due == [True, False, False, True, False]
+
+
+def test_the_throttle_separates_subjects_and_alerts() -> None:
+    """Another subject, another alert, and a problem that comes back are due at once."""
+    throttle = AlertThrottle(lambda: 0.0)
+    assert throttle.is_due(Alert.KEY_UNHEALTHY, "0xa")
+    assert throttle.is_due(Alert.KEY_UNHEALTHY, "0xb")
+    assert throttle.is_due(Alert.KEY_MISMATCH, "0xa")
+    assert not throttle.is_due(Alert.KEY_MISMATCH, "0xa")
+
+    throttle.clear("0xa")
+
+    assert throttle.is_due(Alert.KEY_MISMATCH, "0xa")

@@ -1,4 +1,4 @@
-"""Sealers with a clock that is put on by hand, and what came of their work."""
+"""Sealers with a clock that tests set, and their results."""
 
 from datetime import datetime, timedelta
 
@@ -13,7 +13,7 @@ from tests.support.audit import KEY, ORIGIN, START
 
 
 class Clock:
-    """A clock that is put on by hand."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.now = START
@@ -23,29 +23,30 @@ class Clock:
         return self.now
 
     def pass_by(self, seconds: float) -> None:
-        """Let time pass; backwards if negative."""
+        """Advance the clock; set it back if negative."""
         self.now += timedelta(seconds=seconds)
 
 
 def sealer(
     journal: AuditTables, clock: Clock, *, key: CheckpointKey = KEY, records: int = 1000
 ) -> Sealer:
-    """Return a sealer that signs."""
+    """Return a sealer with a checkpoint key."""
     return Sealer(
         journal,
         CheckpointSettings(key, ORIGIN, records=records),
         Alerts(clock=clock),
         clock,
+        timer=lambda: clock().timestamp(),
     )
 
 
 def sizes(journal: AuditTables) -> list[int]:
-    """Return how many records each checkpoint signs for."""
+    """Return the number of records of each checkpoint."""
     return [each.size for each in journal.checkpoints()]
 
 
 def alerts(logs: list[structlog.typing.EventDict]) -> list[tuple[object, ...]]:
-    """Return the alerts in a log, with where or how late."""
+    """Return the alerts in a log, with their sequence or delay."""
     return [
         (each["alert"], each.get("sequence", each.get("seconds")))
         for each in logs

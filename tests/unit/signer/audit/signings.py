@@ -15,30 +15,30 @@ DIGEST = bytes(range(32))
 
 class _Quiet:
     def info(self, event: str, **fields: Any) -> None:
-        """Say nothing."""
+        """Discard the event."""
 
 
 def at(seconds: float) -> datetime:
-    """Return a moment well within the files of these tests."""
+    """Return a time that the CloudTrail files of these tests cover."""
     return START + timedelta(hours=1, seconds=seconds)
 
 
 def purpose_of(refund_id: str | None) -> Purpose:
-    """Return what the signature of a refund's transaction is for."""
+    """Return the purpose of signing a refund transaction."""
     return Purpose(
         Operation.TRANSACTION_SIGNING, "local", actor="gateway", refund_id=refund_id
     )
 
 
 def log_at(seconds: float) -> AuditLog:
-    """Return a log whose clock stands still, *seconds* into these tests."""
+    """Return an audit log with a fixed clock."""
     return AuditLog(_Quiet(), clock=lambda: at(seconds))
 
 
 def intent(
     seconds: float, refund_id: str | None = "rf_1", subject: Subject = SUBJECT
 ) -> Record:
-    """Return the record that a signature is about to be made."""
+    """Return the record of a signing request."""
     return log_at(seconds).intent(purpose_of(refund_id), subject)
 
 
@@ -49,7 +49,7 @@ def outcome(
     subject: Subject = SUBJECT,
     **changes: Any,
 ) -> Record:
-    """Return the record of what became of it, and of KMS's *request_ids*."""
+    """Return the record of the result, with the *request_ids* of KMS."""
     given = {"outcome": "success", "seconds": 0.01, **changes}
     return log_at(when).outcome(
         purpose_of(refund_id),

@@ -1,4 +1,4 @@
-"""That nobody signs is heard: at the start, and for as long as a chain is broken."""
+"""Alerts about overdue checkpoints at start-up, and about a broken chain."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -35,8 +35,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def _lived(journal: AuditTables, clock: Clock, minutes: int) -> None:
-    """Let a process seal and sign a record a second, for so many minutes."""
+def _run(journal: AuditTables, clock: Clock, minutes: int) -> None:
+    """Let a process seal and sign one record per second for *minutes*."""
     ours = sealer(journal, clock)
     for _ in range(minutes):
         journal.append(
@@ -46,23 +46,23 @@ def _lived(journal: AuditTables, clock: Clock, minutes: int) -> None:
         clock.pass_by(61)
 
 
-def _rewritten(journal: AuditTables, url: str, kept: int) -> None:
-    """Write all records anew behind a checkpoint, and take the later ones away."""
-    told = [each.record for each in journal.sealed(0, 1000)]
-    told[kept] = Record(told[kept].id, record(666).body)
+def _rewrite(journal: AuditTables, url: str, kept: int) -> None:
+    """Rewrite the records after a checkpoint, and remove later checkpoints."""
+    rewritten = [each.record for each in journal.sealed(0, 1000)]
+    rewritten[kept] = Record(rewritten[kept].id, record(666).body)
     overruled(
         url,
         f"DELETE FROM audit_checkpoints WHERE size > {kept}",
         *(
             f"UPDATE audit_records SET body = '{each.record.body}',"
             f" hash = x'{each.hash.hex()}' WHERE sequence = {each.sequence}"
-            for each in sealed(0, GENESIS, told)
+            for each in sealed(0, GENESIS, rewritten)
         ),
     )
 
 
-def _begun(journal: AuditTables, clock: Clock) -> list[tuple[object, ...]]:
-    """Let a new process begin; return its alerts."""
+def _start(journal: AuditTables, clock: Clock) -> list[tuple[object, ...]]:
+    """Start a new process; return its alerts."""
     with capture_logs() as logs:
         ours = sealer(journal, clock)
         ours.work()
@@ -70,29 +70,29 @@ def _begun(journal: AuditTables, clock: Clock) -> list[tuple[object, ...]]:
     return alerts(logs)
 
 
-def test_a_rewritten_chain_is_not_signed_in_silence(
+def test_a_rewritten_chain_sounds_an_alert(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
-    """Where checkpoints are gone, a verification says so, and so does a new process."""
-    _lived(journal, clock, minutes=5)
-    _rewritten(journal, sqlite_url, kept=60)
+    """Verification and a new process both report removed checkpoints."""
+    _run(journal, clock, minutes=5)
+    _rewrite(journal, sqlite_url, kept=60)
     before = verify(export(journal, "hotwallet/tests"), VERIFIER).finding
-    told = _begun(journal, clock)
+    started = _start(journal, clock)
     after = verify(export(journal, "hotwallet/tests"), VERIFIER)
 
     assert before is not None
     assert (before.code, before.sequence) == ("overdue", 61)
-    assert told == [(LATE, 61)]
+    assert started == [(LATE, 61)]
     assert sizes(journal) == [60, 300]
     assert [(each.first, each.records) for each in after.late] == [(61, 240)]
 
 
-def test_who_signs_in_our_place_is_not_believed(
+def test_a_checkpoint_of_another_key_does_not_hide_the_gap(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
-    """A checkpoint by somebody else does not hide that ours are gone."""
-    _lived(journal, clock, minutes=5)
-    _rewritten(journal, sqlite_url, kept=60)
+    """A checkpoint by an unknown key does not count as ours."""
+    _run(journal, clock, minutes=5)
+    _rewrite(journal, sqlite_url, kept=60)
     overruled(sqlite_url, "DELETE FROM audit_checkpoints")
     clock.pass_by(3600)
     theirs = checkpoint(
@@ -102,7 +102,7 @@ def test_who_signs_in_our_place_is_not_believed(
     journal.append([record(at=clock())])
     clock.pass_by(61)
 
-    assert _begun(journal, clock) == [(LATE, 1)]
+    assert _start(journal, clock) == [(LATE, 1)]
 
 
 @pytest.mark.parametrize(
@@ -114,44 +114,44 @@ def test_after_a_stop(
     seconds: float,
     expected: list[tuple[object, ...]],
 ) -> None:
-    """Who comes back after minutes without a checkpoint says so once, and signs."""
-    _lived(journal, clock, minutes=1)
+    """A process that starts after a long gap sounds one alert, and signs."""
+    _run(journal, clock, minutes=1)
     journal.append([record(at=clock())])
     clock.pass_by(seconds)
 
-    assert _begun(journal, clock) == expected
+    assert _start(journal, clock) == expected
     assert sizes(journal) == [60, 61]
 
 
 def test_after_a_quiet_time(journal: AuditTables, clock: Clock) -> None:
-    """A stop before which all was signed for is none to speak of."""
-    _lived(journal, clock, minutes=1)
+    """A stop after the last record was signed causes no alert."""
+    _run(journal, clock, minutes=1)
     clock.pass_by(86400)
     journal.append([record(at=clock())])
 
-    assert _begun(journal, clock) == []
+    assert _start(journal, clock) == []
     assert sizes(journal) == [60, 61]
 
 
 @pytest.mark.parametrize(("hours", "expected"), [(1, []), (2, [(LATE, 1)])])
-def test_before_anybody_signed(
+def test_before_the_first_checkpoint(
     journal: AuditTables,
     clock: Clock,
     hours: int,
     expected: list[tuple[object, ...]],
 ) -> None:
-    """A system that is being set up has an hour; a chain without any is told of."""
+    """The first checkpoint may take an hour; later an alert sounds."""
     journal.append([record(at=START)])
     clock.pass_by(hours * 3600)
 
-    assert _begun(journal, clock) == expected
+    assert _start(journal, clock) == expected
 
 
-def test_a_broken_chain_is_told_again(
+def test_the_alert_of_a_broken_chain_is_repeated(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
-    """As long as a process does not sign, it says so every five minutes."""
-    _lived(journal, clock, minutes=1)
+    """A process that does not sign repeats the alert every five minutes."""
+    _run(journal, clock, minutes=1)
     overruled(sqlite_url, "UPDATE audit_records SET hash = x'00' WHERE sequence = 60")
     ours = sealer(journal, clock)
     with capture_logs() as logs:

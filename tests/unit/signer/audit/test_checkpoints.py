@@ -1,4 +1,4 @@
-"""Checkpoints are signed notes: strictly written, strictly read, and never forged."""
+"""Checkpoints are signed notes: parsed strictly, and never forged."""
 
 import base64
 import hashlib
@@ -22,13 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.audit.checkpoints import (
-    CheckpointKey,
-    Statement,
-    Verifier,
-    _key_id,
-    read,
-)
+from signer.audit.checkpoint_notes import Statement, parse
+from signer.audit.checkpoints import CheckpointKey, Verifier, _key_id
 from signer.errors import ConfigurationError, InvalidInputError
 from tests.support.audit import KEY, ORIGIN, START
 
@@ -38,8 +33,8 @@ NOTE = KEY.sign(ORIGIN, 7, HEAD, START).note
 VERIFIER = Verifier(KEY.public_pem())
 
 
-def test_says_what_was_signed() -> None:
-    """A checkpoint is read as it was made, and keeps what it is about beside it."""
+def test_verify_returns_what_was_signed() -> None:
+    """A verified checkpoint states the origin, size, hash and time that were signed."""
     made = KEY.sign(ORIGIN, 7, HEAD, START)
 
     assert VERIFIER.verify(made.note) == Statement(ORIGIN, 7, HEAD, START)
@@ -47,7 +42,7 @@ def test_says_what_was_signed() -> None:
 
 
 def test_is_a_signed_note() -> None:
-    """The note is laid out, named and signed as c2sp.org/signed-note says."""
+    """The note has the layout, key name and signature of c2sp.org/signed-note."""
     text, _, last = NOTE.rpartition("\n\n")
     dash, name, signature = last.removesuffix("\n").split(" ")
     public = load_pem_public_key(KEY.public_pem())
@@ -62,8 +57,8 @@ def test_is_a_signed_note() -> None:
     public.verify(decoded[4:], f"{text}\n".encode())  # type: ignore[call-arg, union-attr]
 
 
-def test_the_key_id_of_others() -> None:
-    """Our key ids are Go's: this key is the example of golang.org/x/mod/sumdb/note."""
+def test_the_key_id_matches_the_go_implementation() -> None:
+    """This key and its id are the example of golang.org/x/mod/sumdb/note."""
     encoded = base64.b64decode("ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
     key = Ed25519PublicKey.from_public_bytes(encoded[1:])
 
@@ -97,16 +92,16 @@ def test_the_key_id_of_others() -> None:
         NOTE + NOTE.rpartition("\n\n")[2] * 16,
     ],
 )
-def test_reads_strictly(note: str) -> None:
-    """What is not exactly a checkpoint is none."""
+def test_rejects_malformed_notes(note: str) -> None:
+    """A note that differs from the format in any way is not a checkpoint."""
     with pytest.raises(InvalidInputError):
-        read(note)
+        parse(note)
     with pytest.raises(InvalidInputError):
         VERIFIER.verify(note)
 
 
-def test_base64_has_one_spelling() -> None:
-    """Bits that mean nothing must be zero."""
+def test_rejects_base64_that_is_not_canonical() -> None:
+    """Unused bits of the last character must be zero."""
     head = base64.b64encode(HEAD).decode()
     other = head[:-2] + chr(ord(head[-2]) + 1) + "="
     assert base64.b64decode(other) == HEAD
@@ -116,27 +111,27 @@ def test_base64_has_one_spelling() -> None:
 
 
 @given(index=st.integers(0, len(NOTE) - 1), char=st.characters(max_codepoint=0x7F))
-def test_not_a_character_may_change(index: int, char: str) -> None:
-    """Whatever character is changed, the checkpoint does not hold any more."""
+def test_any_changed_character_is_rejected(index: int, char: str) -> None:
+    """A checkpoint with one changed character does not verify."""
     if char == NOTE[index]:
         return
     with pytest.raises(InvalidInputError):
         VERIFIER.verify(NOTE[:index] + char + NOTE[index + 1 :])
 
 
-def test_only_our_keys_count() -> None:
-    """A signature of another key is passed over; alone, it is none."""
+def test_ignores_signatures_of_unknown_keys() -> None:
+    """An unknown signature is ignored; a note with only that does not verify."""
     other = CheckpointKey.generate()
     cosigned = NOTE + other.sign(ORIGIN, 7, HEAD, START).note.rpartition("\n\n")[2]
 
     assert VERIFIER.verify(cosigned).size == 7
     assert Verifier(other.public_pem()).verify(cosigned).size == 7
-    with pytest.raises(InvalidInputError, match="not signed by a key of ours"):
+    with pytest.raises(InvalidInputError, match="not signed by a trusted key"):
         Verifier(other.public_pem()).verify(NOTE)
 
 
-def test_a_key_may_follow_another() -> None:
-    """With the old public key and the new one, checkpoints of both hold."""
+def test_trusts_the_keys_before_and_after_a_change() -> None:
+    """With both public keys, the checkpoints of both verify."""
     new = CheckpointKey.generate()
     both = Verifier(KEY.public_pem(), new.public_pem())
 
@@ -144,8 +139,8 @@ def test_a_key_may_follow_another() -> None:
     assert both.verify(new.sign(ORIGIN, 8, HEAD, START).note).size == 8
 
 
-def test_a_forgery_under_our_name() -> None:
-    """A signature with our name and key id that does not hold spoils the note."""
+def test_rejects_an_invalid_signature_of_a_known_key() -> None:
+    """One invalid signature with a trusted name and key id rejects the note."""
     later = KEY.sign(ORIGIN, 7, HEAD, START + timedelta(days=1)).note
     mixed = NOTE + later.rpartition("\n\n")[2]
 
@@ -154,14 +149,14 @@ def test_a_forgery_under_our_name() -> None:
 
 
 @pytest.mark.parametrize("origin", ["", "a b", "a+b", "a\nb", "a\u2003b"])
-def test_signs_nothing_that_it_cannot_read(origin: str) -> None:
-    """A name that a note cannot have is refused when it is signed."""
+def test_signs_only_valid_origins(origin: str) -> None:
+    """An origin that a note cannot contain is refused when it is signed."""
     with pytest.raises(InvalidInputError):
         KEY.sign(origin, 7, HEAD, START)
 
 
 def test_signs_no_empty_chain() -> None:
-    """There is nothing to say about no records."""
+    """A checkpoint of an empty chain is refused."""
     with pytest.raises(InvalidInputError):
         KEY.sign(ORIGIN, 0, HEAD, START)
 
@@ -178,8 +173,8 @@ def _private(key: object) -> bytes:
     )
 
 
-def test_loads_its_key(tmp_path: Path) -> None:
-    """A key that was written is the same when it is loaded."""
+def test_loads_a_key_that_it_wrote(tmp_path: Path) -> None:
+    """A key is the same after it is written and loaded."""
     loaded = CheckpointKey.load(_written(tmp_path / "key", KEY.private_pem()))
 
     assert loaded.sign(ORIGIN, 7, HEAD, START).note == NOTE
@@ -187,8 +182,8 @@ def test_loads_its_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
-def test_a_key_is_its_owners(tmp_path: Path, mode: int) -> None:
-    """A key file that anybody else may read or write is refused."""
+def test_refuses_a_key_file_that_others_may_access(tmp_path: Path, mode: int) -> None:
+    """A key file that other users may read or write is refused."""
     path = _written(tmp_path / "key", KEY.private_pem(), mode)
 
     with pytest.raises(ConfigurationError, match="chmod 600"):
@@ -210,15 +205,15 @@ def test_a_key_is_its_owners(tmp_path: Path, mode: int) -> None:
     ],
 )
 def test_only_ed25519_signs(tmp_path: Path, content: bytes) -> None:
-    """Whatever is not an unencrypted Ed25519 key is refused, and not shown."""
+    """A file without an unencrypted Ed25519 key is refused, and not quoted."""
     with pytest.raises(ConfigurationError, match="audit-misconfigured") as caught:
         CheckpointKey.load(_written(tmp_path / "key", content))
 
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_no_file_and_no_file_at_all(tmp_path: Path) -> None:
-    """A missing key, and a folder in its place, are refused."""
+def test_refuses_a_missing_file_and_a_directory(tmp_path: Path) -> None:
+    """A missing key file, and a directory in its place, are refused."""
     for path in (tmp_path / "missing", tmp_path, Path("/dev/null")):
         with pytest.raises(ConfigurationError, match="audit-misconfigured"):
             CheckpointKey.load(path)
@@ -226,6 +221,6 @@ def test_no_file_and_no_file_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pem", [b"", b"\0", KEY.private_pem()])
 def test_only_public_keys_verify(pem: bytes) -> None:
-    """Whatever is not an Ed25519 public key verifies nothing."""
+    """A file without an Ed25519 public key is refused."""
     with pytest.raises(InvalidInputError, match="not an Ed25519 public key"):
         Verifier(pem)

@@ -1,4 +1,4 @@
-"""An export as it is read by somebody who does not verify it."""
+"""Reading the records of an export that was verified before."""
 
 import pytest
 
@@ -12,26 +12,26 @@ LINES = exported(LINKS, [2])
 """Header, two records, their checkpoint, two records, end."""
 
 
-def test_its_records() -> None:
-    """All records are read, in their order."""
+def test_reads_all_records() -> None:
+    """All records are read in order."""
     assert list(records(LINES)) == [each.record for each in LINKS]
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "message"),
     [
         ([], "empty"),
-        (LINES[:1], "cut off"),
-        (LINES[:-1], "cut off"),
-        (LINES[1:], "line 1 of the export is not at its place"),
-        ([*LINES, LINES[-1]], "line 8 of the export is not at its place"),
-        ([LINES[0], *LINES], "line 2 of the export is not at its place"),
+        (LINES[:1], "incomplete"),
+        (LINES[:-1], "incomplete"),
+        (LINES[1:], "line 1 of the export is in the wrong place"),
+        ([*LINES, LINES[-1]], "line 8 of the export is in the wrong place"),
+        ([LINES[0], *LINES], "line 2 of the export is in the wrong place"),
         ([*LINES[:2], *LINES[3:]], "a record is missing before line 4"),
-        ([*LINES[:3], *LINES[4:]], "not all there"),
-        ([*LINES[:-1], exported(chain(4), [2])[-1]], "not all there"),
+        ([*LINES[:3], *LINES[4:]], "incomplete"),
+        ([*LINES[:-1], exported(chain(4), [2])[-1]], "incomplete"),
     ],
 )
-def test_one_that_is_not_all_there(lines: list[bytes], said: str) -> None:
-    """Whatever is missing or too much in it, it is not taken for the whole."""
-    with pytest.raises(InvalidInputError, match=said):
+def test_rejects_an_incomplete_export(lines: list[bytes], message: str) -> None:
+    """An export with a missing or extra line is rejected."""
+    with pytest.raises(InvalidInputError, match=message):
         list(records(lines))

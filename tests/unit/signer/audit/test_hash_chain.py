@@ -1,4 +1,4 @@
-"""The chain's bytes are as documented, and JSON is canonical to others as well."""
+"""The hash chain matches its documentation and other JSON implementations."""
 
 import hashlib
 import struct
@@ -27,7 +27,7 @@ BODIES = st.dictionaries(TEXTS, VALUES, max_size=8)
 
 
 def _by_the_book(body: dict[str, Any], name: str, before: bytes, place: int) -> bytes:
-    """Do as ``docs/reference/audit.md`` says, with nothing of ours."""
+    """Compute a hash as ``docs/reference/audit.md`` describes, without our code."""
     text = jcs.canonicalize(body)
     fields = struct.pack(">QQ", place, len(name))
     return hashlib.sha256(
@@ -37,7 +37,7 @@ def _by_the_book(body: dict[str, Any], name: str, before: bytes, place: int) -> 
 
 @given(bodies=st.lists(BODIES, min_size=1, max_size=4))
 def test_a_second_implementation_agrees(bodies: list[dict[str, Any]]) -> None:
-    """Another RFC 8785 library and ten lines of Python find the same hashes (A6)."""
+    """Another RFC 8785 library and ten lines of Python compute the same hashes (A6)."""
     before = hashlib.sha256(b"hotwallet audit chain 1: genesis").digest()
     links = sealed(0, GENESIS, [Record.of(body, START) for body in bodies])
 
@@ -47,15 +47,15 @@ def test_a_second_implementation_agrees(bodies: list[dict[str, Any]]) -> None:
 
 
 @given(body=BODIES)
-def test_a_line_says_what_the_record_says(body: dict[str, Any]) -> None:
-    """What is written of a record is read again, byte for byte, whatever is in it."""
+def test_an_exported_record_is_parsed_unchanged(body: dict[str, Any]) -> None:
+    """A record survives export and parsing byte for byte."""
     each = Sealed(7, bytes(32), Record.of(body, START))
 
     assert parse(record_line(each)) == each
 
 
 def test_known_hashes() -> None:
-    """The first hashes are these, for ever."""
+    """The first hashes never change."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
     first = Record("au_019b7a2a5c00" + "00" * 10, Record.of({"event": "a"}, at).body)
 
@@ -67,8 +67,8 @@ def test_known_hashes() -> None:
     )
 
 
-def test_everything_is_hashed() -> None:
-    """Another hash before, place, name or body gives another hash."""
+def test_the_hash_covers_every_input() -> None:
+    """A different previous hash, sequence, id or body gives a different hash."""
     first, second = records(2)
     mixed = Record(first.id, second.body)
     hashes = {
@@ -81,15 +81,15 @@ def test_everything_is_hashed() -> None:
     assert len(hashes) == 18
 
 
-def test_parts_have_lengths() -> None:
-    """Nothing can be moved from the name to the body, and give the same hash."""
+def test_the_hash_separates_id_and_body() -> None:
+    """Moving bytes from the id to the body changes the hash."""
     one, other = Record("au_1", '2{"a":1}'), Record("au_12", '{"a":1}')
 
     assert link(GENESIS, 1, one) != link(GENESIS, 1, other)
 
 
-def test_goes_on() -> None:
-    """Two parts of a chain are the whole."""
+def test_a_chain_can_be_sealed_in_parts() -> None:
+    """Sealing in two steps gives the same chain as in one."""
     given_records = records(5)
     whole = sealed(0, GENESIS, given_records)
     first = sealed(0, GENESIS, given_records[:2])

@@ -1,4 +1,4 @@
-"""Who had what signed, with which key, and what came of it; and no secret."""
+"""Audit events name the caller, the key and the result, and contain no secret."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 import signer.ports
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -79,13 +79,13 @@ OUTCOME_FIELDS = INTENT_FIELDS | {
 
 
 class FullDisk:
-    """A log that cannot be written, from the given event on."""
+    """A logger that fails after the given number of events."""
 
     def __init__(self, good: int) -> None:
         self._good = good
 
     def info(self, event: str, **fields: Any) -> None:
-        """Write, or fail like a disk that is full."""
+        """Write the event, or fail as on a full disk."""
         self._good -= 1
         if self._good < 0:
             raise OSError(28, "No space left on device")
@@ -104,7 +104,7 @@ class Ticks:
 
 
 def test_a_signature_is_recorded_before_and_after() -> None:
-    """Two events with exactly these fields say everything about a signature (A8)."""
+    """A signature has two events with exactly these fields (A8)."""
     audit, events = recording()
 
     signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
@@ -112,7 +112,10 @@ def test_a_signature_is_recorded_before_and_after() -> None:
 
     assert intent.keys() == INTENT_FIELDS
     assert outcome.keys() == OUTCOME_FIELDS
-    assert (intent["event"], outcome["event"]) == ("signing-intent", "signing")
+    assert (intent["event"], outcome["event"]) == (
+        "digest-sign-requested",
+        "digest-sign-succeeded",
+    )
     for event in (intent, outcome):
         assert event["operation"] == "transaction-signing"
         assert event["network"] == "local"
@@ -132,7 +135,7 @@ def test_a_signature_is_recorded_before_and_after() -> None:
 
 
 def test_events_are_plain_json() -> None:
-    """No value is a float, which has many spellings, or something of Python's own."""
+    """No value is a float, which has several encodings, or a Python object."""
     audit, events = recording()
 
     signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
@@ -143,7 +146,7 @@ def test_events_are_plain_json() -> None:
 
 
 def test_no_signature_byte_is_recorded() -> None:
-    """Neither r nor s, in hex or in decimal, nor the DER is in any event."""
+    """No event contains r, s or the DER, in hex or decimal."""
     audit, events = recording()
     r, s, _ = components(KEY, DIGEST)
     der = KEY.sign(DIGEST, hasher=None)
@@ -155,15 +158,15 @@ def test_no_signature_byte_is_recorded() -> None:
         assert secret not in written
 
 
-def test_an_unbelieved_answer_does_not_show_itself() -> None:
-    """What a device answered has no signature bytes in its repr either."""
+def test_a_device_signature_has_no_bytes_in_its_repr() -> None:
+    """The repr of an unverified answer of a device shows no signature bytes."""
     answer = DeviceSignature(b"\x30\x06signature", "request-1")
 
     assert repr(answer) == "DeviceSignature(request_id='request-1')"
 
 
-def test_no_whole_key_id_is_recorded() -> None:
-    """Of a key id eight characters are shown; ARN, region and account are not."""
+def test_no_full_key_id_is_recorded() -> None:
+    """Events show eight characters of a key id, and no ARN, region or account."""
     audit, events = recording()
 
     signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
@@ -185,20 +188,23 @@ def test_no_whole_key_id_is_recorded() -> None:
     ],
 )
 def test_a_failure_is_recorded_by_its_code(error: HotWalletError) -> None:
-    """The outcome is the error's code, and the error goes to the caller."""
+    """The outcome is the error code, and the error is raised to the caller."""
     audit, events = recording()
 
     with pytest.raises(type(error)):
         signer_over(planted(point(KEY), error), audit).sign_digest(DIGEST, PURPOSE)
 
-    assert [event["event"] for event in events] == ["signing-intent", "signing"]
+    assert [event["event"] for event in events] == [
+        "digest-sign-requested",
+        "digest-sign-refused",
+    ]
     assert events[1].keys() == OUTCOME_FIELDS
     assert events[1]["outcome"] == error.code
     assert events[1]["device_request_ids"] == []
 
 
-def test_an_unexpected_failure_is_recorded_without_its_words() -> None:
-    """What is not ours is an internal error; its message may say anything."""
+def test_an_unexpected_failure_is_recorded_without_its_message() -> None:
+    """An unknown exception is an internal error; its message may contain secrets."""
     audit, events = recording()
     device = planted(point(KEY), RuntimeError("PIN 1234 of arn:aws:kms"))
 
@@ -210,7 +216,7 @@ def test_an_unexpected_failure_is_recorded_without_its_words() -> None:
 
 
 def test_a_signature_that_fails_its_check_keeps_the_devices_request_id() -> None:
-    """The device's own log can be matched even when its answer is thrown away."""
+    """The log of the device can be matched even if its answer is rejected."""
     audit, events = recording()
 
     with pytest.raises(HotWalletError):
@@ -219,8 +225,8 @@ def test_a_signature_that_fails_its_check_keeps_the_devices_request_id() -> None
     assert events[1]["device_request_ids"] == ["request-1"]
 
 
-def test_no_record_no_signature() -> None:
-    """When the intent cannot be written, the device is not asked (I6)."""
+def test_without_a_record_there_is_no_signature() -> None:
+    """If the request cannot be recorded, the device is not asked (I6)."""
     device = honest(KEY)
     signer = signer_over(device, AuditLog(FullDisk(good=0)))
 
@@ -230,8 +236,8 @@ def test_no_record_no_signature() -> None:
     assert device.calls == 0
 
 
-def test_a_signature_whose_outcome_cannot_be_recorded_is_lost() -> None:
-    """It does not leave the process; a lost signature moves no money."""
+def test_a_signature_whose_result_cannot_be_recorded_is_dropped() -> None:
+    """The signature does not leave the process, so it moves no money."""
     device = honest(KEY)
     signer = signer_over(device, AuditLog(FullDisk(good=1)))
 
@@ -242,7 +248,7 @@ def test_a_signature_whose_outcome_cannot_be_recorded_is_lost() -> None:
 
 
 def test_the_duration_is_in_microseconds() -> None:
-    """It spans the device and the checks, by a clock that nobody sets."""
+    """The duration covers the device and the checks, by a monotonic clock."""
     audit, events = recording()
     opened = signer_over(honest(KEY))
     signer = Signer(honest(KEY), KEY_ID, opened.public_key, audit, timer=Ticks())
@@ -252,7 +258,7 @@ def test_the_duration_is_in_microseconds() -> None:
     assert events[1]["duration_us"] == 250_000
 
 
-def test_the_time_is_the_clocks_with_its_offset() -> None:
+def test_the_timestamp_has_microseconds_and_an_offset() -> None:
     """Timestamps are ISO 8601 with microseconds and an offset."""
     capture = structlog.testing.LogCapture()
     logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
@@ -276,8 +282,8 @@ def test_the_default_clock_is_utc_now() -> None:
     assert at.utcoffset() == timedelta(0)
 
 
-def test_the_node_may_have_a_name_of_its_own() -> None:
-    """A container's host name says little; whoever starts it may know better."""
+def test_the_node_name_can_be_set() -> None:
+    """The host name of a container says little, so the caller can set another."""
     capture = structlog.testing.LogCapture()
     logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
 
@@ -287,8 +293,8 @@ def test_the_node_may_have_a_name_of_its_own() -> None:
     assert capture.entries[0]["node"] == "pod-7"
 
 
-def test_operations_have_the_names_that_auditors_search_for() -> None:
-    """The names are an interface: alarms and queries use them."""
+def test_operation_names_are_stable() -> None:
+    """Alarms and queries of operators use these names."""
     assert {str(operation) for operation in Operation} >= {
         "transaction-signing",
         "message-signing",
@@ -297,16 +303,16 @@ def test_operations_have_the_names_that_auditors_search_for() -> None:
 
 
 class Journal:
-    """A journal that takes everything."""
+    """A journal that accepts every record."""
 
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
     ) -> None:
-        """Take *records*."""
+        """Accept *records*."""
 
 
-def test_a_journal_is_evidence_enough() -> None:
-    """With one, a log that cannot be written keeps no signature back (A1)."""
+def test_with_a_journal_a_failing_log_is_no_error() -> None:
+    """A log that cannot be written prevents no signature if there is a journal (A1)."""
     device = honest(KEY)
     journal = cast("signer.ports.Journal", Journal())
     audit = AuditLog(FullDisk(good=0), journal=journal)
@@ -315,8 +321,8 @@ def test_a_journal_is_evidence_enough() -> None:
     assert device.calls == 1
 
 
-def test_what_is_no_unicode_is_on_record_all_the_same() -> None:
-    """A user's name or an argument may be any bytes; a record has what can be told."""
+def test_surrogates_are_replaced() -> None:
+    """A user name or argument may contain any bytes; the record is written anyway."""
     at = datetime.now(UTC)
     record = Record.of(
         {"actor": "cli:\udcffb\u00e9", "details": {"key": "\ud800..."}}, at
@@ -326,8 +332,8 @@ def test_what_is_no_unicode_is_on_record_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("number", [2**53, float("nan"), float("inf")])
-def test_what_no_json_reader_holds_is_a_mistake_of_ours(number: float) -> None:
-    """A number that others would read otherwise is never written."""
+def test_numbers_outside_json_are_rejected(number: float) -> None:
+    """A number that JSON parsers read differently is never written."""
     with pytest.raises(ValueError, match=r"."):
         Record.of({"number": number}, datetime.now(UTC))
 
@@ -339,11 +345,11 @@ def test_what_no_json_reader_holds_is_a_mistake_of_ours(number: float) -> None:
         ("ops-eu-central-1", "ops-[redacted]"),
     ],
 )
-def test_nobody_is_taken_for_another(actor: str, shown: str) -> None:
-    """Of a subject that is not shown whole, a hash tells who it was."""
+def test_redacted_actors_stay_distinguishable(actor: str, shown: str) -> None:
+    """A redacted subject has a hash that distinguishes it from others."""
     log = AuditLog(structlog.get_logger())
     who = Actor(actor)
-    record = log.event("doctor", Operation.ADMINISTRATION, who)
+    record = log.request(AuditAction.DOCTOR_RUN, Operation.ADMINISTRATION, who)
     digest = hashlib.sha256(actor.encode()).hexdigest()
 
     assert record.fields["actor"] == f"{shown}#{digest[:16]}"

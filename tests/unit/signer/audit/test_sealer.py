@@ -1,4 +1,4 @@
-"""The sealer: everything finds its place, and what was signed stays what it was."""
+"""The sealer seals every record, and signs only a chain that it has verified."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -11,9 +11,15 @@ from structlog.testing import capture_logs
 from backends.sql.audit import SEALING_LOCK, AuditTables
 from backends.sql.database import Database
 from signer.alerts import Alert, Alerts
-from signer.audit.chain_reader import BATCH, BrokenChainError, ChainReader, newest
-from signer.audit.checkpointer import WALK_SECONDS, CheckpointSettings
-from signer.audit.checkpoints import CheckpointKey, Statement, Verifier, read
+from signer.audit.chain_reader import (
+    BATCH,
+    BrokenChainError,
+    ChainReader,
+    newest_checkpoint,
+)
+from signer.audit.checkpoint_notes import Statement, parse
+from signer.audit.checkpointer import VERIFY_SECONDS, CheckpointSettings
+from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.audit.export import export
 from signer.audit.sealer import LOOK_SECONDS, REST_SECONDS, Sealer
 from signer.audit.verify import verify
@@ -53,7 +59,7 @@ def _signed(journal: AuditTables) -> list[Statement]:
 
 
 def test_seals_everything(journal: AuditTables, clock: Clock) -> None:
-    """One pass seals all that waits, however much that is, and signs for it."""
+    """One round seals all waiting records and signs a checkpoint."""
     journal.append(records(2345))
     sealed = sealer(journal, clock).work()
 
@@ -62,8 +68,8 @@ def test_seals_everything(journal: AuditTables, clock: Clock) -> None:
     assert _signed(journal) == [Statement(ORIGIN, 2345, journal.head()[1], START)]
 
 
-def test_signs_now_and_then(journal: AuditTables, clock: Clock) -> None:
-    """A checkpoint follows after a minute, or enough records, and never for nothing."""
+def test_signs_when_a_checkpoint_is_due(journal: AuditTables, clock: Clock) -> None:
+    """A checkpoint is signed for new records, after a minute or enough of them."""
     ours = sealer(journal, clock, records=10)
     for count, seconds in ((1, 0), (1, 59), (0, 1), (0, 120), (9, 1), (1, 1), (1, -90)):
         clock.pass_by(seconds)
@@ -73,9 +79,11 @@ def test_signs_now_and_then(journal: AuditTables, clock: Clock) -> None:
     assert sizes(journal) == [1, 2, 12, 13]
 
 
-def test_signs_for_the_last_ones_too(journal: AuditTables, clock: Clock) -> None:
-    """What came too soon for a checkpoint gets one in time, though nothing follows."""
-    signing = CheckpointSettings(KEY, ORIGIN, every=timedelta(seconds=5))
+def test_signs_the_last_records_before_a_quiet_time(
+    journal: AuditTables, clock: Clock
+) -> None:
+    """Records after the last checkpoint get one in time, even if no more follow."""
+    signing = CheckpointSettings(KEY, ORIGIN, interval=timedelta(seconds=5))
     ours = Sealer(journal, signing, Alerts(clock=clock), clock)
     for count, seconds in ((1, 0), (1, 1), (0, 3), (0, 2)):
         clock.pass_by(seconds)
@@ -85,8 +93,10 @@ def test_signs_for_the_last_ones_too(journal: AuditTables, clock: Clock) -> None
     assert sizes(journal) == [1, 2]
 
 
-def test_another_process_signs_as_well(journal: AuditTables, clock: Clock) -> None:
-    """Who sees that another one has signed does not sign again."""
+def test_does_not_sign_what_another_process_signed(
+    journal: AuditTables, clock: Clock
+) -> None:
+    """A process that sees a new checkpoint of another one does not sign again."""
     ours, theirs = sealer(journal, clock), sealer(journal, clock)
     journal.append(records(1))
     ours.work()
@@ -99,20 +109,20 @@ def test_another_process_signs_as_well(journal: AuditTables, clock: Clock) -> No
     assert sizes(journal) == [1, 2]
 
 
-def test_signs_for_what_a_killed_one_sealed(journal: AuditTables, clock: Clock) -> None:
-    """Whoever dies between seal and checkpoint leaves that to the next one."""
+def test_signs_what_a_killed_process_sealed(journal: AuditTables, clock: Clock) -> None:
+    """If a process dies between seal and checkpoint, the next one signs."""
     journal.append(records(3))
     journal.seal(2)
     sealer(journal, clock).work()
 
     assert sizes(journal) == [3]
     walk = ChainReader(journal)
-    assert walk.go_on()
+    assert walk.advance()
     assert (walk.size, walk.head) == journal.head()
 
 
 def test_without_a_key_it_seals(journal: AuditTables, clock: Clock) -> None:
-    """In development there may be no key, and then there are no checkpoints."""
+    """Without a key, records are sealed and no checkpoint is signed."""
     journal.append(records(3))
     ours = Sealer(journal, clock=clock)
 
@@ -121,19 +131,19 @@ def test_without_a_key_it_seals(journal: AuditTables, clock: Clock) -> None:
     assert sizes(journal) == []
 
 
-def test_tells_the_log(journal: AuditTables, clock: Clock) -> None:
-    """Each checkpoint is told to the log as it is, so that it is kept elsewhere."""
+def test_logs_each_checkpoint(journal: AuditTables, clock: Clock) -> None:
+    """Each checkpoint is logged, so that shipped logs keep it elsewhere."""
     journal.append(records(3))
     with capture_logs() as logs:
         sealer(journal, clock).work()
 
-    (told,) = [each for each in logs if each["event"] == "audit-checkpoint"]
-    assert told["size"] == 3
-    assert told["note"] == journal.checkpoints()[0].note
+    (logged,) = [each for each in logs if each["event"] == "audit-checkpoint"]
+    assert logged["size"] == 3
+    assert logged["note"] == journal.checkpoints()[0].note
 
 
-def test_what_it_makes_can_be_verified(journal: AuditTables, clock: Clock) -> None:
-    """An export of what was sealed and signed, in many passes, holds."""
+def test_an_export_verifies(journal: AuditTables, clock: Clock) -> None:
+    """An export of records that were sealed and signed in many rounds verifies."""
     ours = sealer(journal, clock, records=5)
     for count in (3, 0, 4, 1, 12):
         journal.append(records(count))
@@ -155,10 +165,10 @@ def test_what_it_makes_can_be_verified(journal: AuditTables, clock: Clock) -> No
         ("UPDATE audit_checkpoints SET size = 2", 2),
     ],
 )
-def test_signs_for_nothing_that_contradicts(
+def test_does_not_sign_a_chain_that_differs_from_a_checkpoint(
     journal: AuditTables, sqlite_url: str, clock: Clock, damage: str, expected: int
 ) -> None:
-    """A chain that is not what was signed is told of; it is sealed on, not signed."""
+    """A chain that differs sounds an alert; nothing is signed, records are sealed."""
     journal.append(records(3))
     sealer(journal, clock).work()
     overruled(sqlite_url, damage)
@@ -175,10 +185,10 @@ def test_signs_for_nothing_that_contradicts(
     assert len(sizes(journal)) == 1
 
 
-def test_signs_for_nothing_that_does_not_follow(
+def test_does_not_sign_a_changed_record(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
-    """A record that was changed before it was signed for is found when it is."""
+    """A record that was changed before its checkpoint is detected when signing."""
     ours = sealer(journal, clock)
     journal.append(records(3))
     ours.work()
@@ -193,10 +203,10 @@ def test_signs_for_nothing_that_does_not_follow(
     assert sizes(journal) == [3]
 
 
-def test_remembers_what_it_signed(
+def test_detects_a_removed_checkpoint_that_it_signed(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
-    """While it runs, a truncated chain is found though its checkpoint went as well."""
+    """A running process detects truncation even if its checkpoint was removed."""
     ours = sealer(journal, clock)
     journal.append(records(3))
     ours.work()
@@ -215,18 +225,18 @@ def test_remembers_what_it_signed(
         ours.checkpoint()
 
 
-def test_a_gap_is_found(journal: AuditTables, sqlite_url: str) -> None:
-    """A record that was taken out of the middle is missed by its number."""
+def test_detects_a_removed_record(journal: AuditTables, sqlite_url: str) -> None:
+    """A record that was removed from the middle is detected by its sequence."""
     journal.append(records(4))
     journal.seal()
     overruled(sqlite_url, "DELETE FROM audit_records WHERE sequence = 2")
 
-    with pytest.raises(BrokenChainError, match="missing at record 2"):
-        ChainReader(journal).go_on()
+    with pytest.raises(BrokenChainError, match="audit record 2 is missing"):
+        ChainReader(journal).advance()
 
 
-def test_a_new_key_goes_on(journal: AuditTables, clock: Clock) -> None:
-    """After the key was changed that is told, and the new one signs for all of it."""
+def test_a_new_key_signs_the_whole_chain(journal: AuditTables, clock: Clock) -> None:
+    """A changed key is logged, and the new key signs the whole chain."""
     journal.append(records(3))
     sealer(journal, clock, key=CheckpointKey.generate()).work()
     clock.pass_by(60)
@@ -241,8 +251,8 @@ def test_a_new_key_goes_on(journal: AuditTables, clock: Clock) -> None:
     assert sizes(journal) == [3, 4]
 
 
-def test_a_checkpoint_when_asked(journal: AuditTables, clock: Clock) -> None:
-    """Somebody may have one made at once; there is none of nothing."""
+def test_a_checkpoint_on_request(journal: AuditTables, clock: Clock) -> None:
+    """A checkpoint can be signed at once; an empty chain has none."""
     ours = sealer(journal, clock)
     with pytest.raises(InvalidInputError):
         ours.checkpoint()
@@ -253,13 +263,13 @@ def test_a_checkpoint_when_asked(journal: AuditTables, clock: Clock) -> None:
     made = ours.checkpoint()
 
     assert made is not None
-    assert read(made.note).size == 3
+    assert parse(made.note).statement.size == 3
     assert made in journal.checkpoints()
 
 
 @pytest.fixture
 def refusing(sqlite_url: str) -> str:
-    """Return the URL of a store that takes records, and lets none be sealed."""
+    """Return the URL of a store in which records can be added but not sealed."""
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as file:
         file.execute(
             "CREATE TRIGGER refuse BEFORE UPDATE ON audit_records"
@@ -271,7 +281,7 @@ def refusing(sqlite_url: str) -> str:
 
 @pytest.mark.usefixtures("refusing")
 def test_late_records_are_an_alert(journal: AuditTables, clock: Clock) -> None:
-    """When nothing can be sealed for long that is told, and again after a while."""
+    """An alert sounds if records cannot be sealed for long, and is repeated."""
     journal.append(records(1))
     ours = sealer(journal, clock)
     with capture_logs() as logs:
@@ -284,8 +294,10 @@ def test_late_records_are_an_alert(journal: AuditTables, clock: Clock) -> None:
     assert alerts(logs) == [(late, 31), (late, 331)]
 
 
-def test_sealed_late_is_sealed(journal: AuditTables, clock: Clock) -> None:
-    """Records that waited while nothing ran are no alert: they are sealed at once."""
+def test_records_that_are_sealed_at_once_cause_no_alert(
+    journal: AuditTables, clock: Clock
+) -> None:
+    """Records that waited while no process ran are sealed at once, without an alert."""
     journal.append(records(1))
     clock.pass_by(3600)
     with capture_logs() as logs:
@@ -296,8 +308,10 @@ def test_sealed_late_is_sealed(journal: AuditTables, clock: Clock) -> None:
 
 
 @pytest.mark.usefixtures("refusing")
-def test_alerts_reach_the_log_anyhow(journal: AuditTables, clock: Clock) -> None:
-    """Without anybody to tell, the log is told."""
+def test_alerts_are_logged_without_a_notifier(
+    journal: AuditTables, clock: Clock
+) -> None:
+    """Without counters and notifier, the alert is logged."""
     journal.append([record(at=START - timedelta(hours=1)), record()])
     with capture_logs() as logs, pytest.raises(StoreError):
         Sealer(journal, clock=clock).work()
@@ -305,8 +319,10 @@ def test_alerts_reach_the_log_anyhow(journal: AuditTables, clock: Clock) -> None
     assert alerts(logs) == [(str(Alert.SEALING_LATE), 3600)]
 
 
-def test_late_while_another_one_seals(postgresql_url: str, clock: Clock) -> None:
-    """A process that has the lock and does nothing is noticed by the others."""
+def test_alerts_while_another_process_holds_the_lock(
+    postgresql_url: str, clock: Clock
+) -> None:
+    """Other processes notice a process that holds the lock and does nothing."""
     database = Database(wiped(postgresql_url), pool_size=1, timeout=5.0)
     journal = AuditTables(database)
     journal.append(records(1))
@@ -324,8 +340,8 @@ def test_late_while_another_one_seals(postgresql_url: str, clock: Clock) -> None
 
 
 @pytest.mark.usefixtures("refusing")
-def test_a_name_that_is_none_is_not_late(journal: AuditTables, clock: Clock) -> None:
-    """Of a record with a name that holds no time nobody knows how late it is."""
+def test_an_id_without_a_time_is_not_late(journal: AuditTables, clock: Clock) -> None:
+    """The waiting time of a record whose id has no time is unknown: no alert."""
     journal.append([Record("x", "{}")])
     clock.pass_by(3600)
     with capture_logs() as logs, pytest.raises(StoreError):
@@ -334,10 +350,10 @@ def test_a_name_that_is_none_is_not_late(journal: AuditTables, clock: Clock) -> 
     assert alerts(logs) == []
 
 
-def test_runs_through_failures(
+def test_continues_after_a_failure(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
-    """A store that refuses is told of, and tried again; nothing ends the thread."""
+    """A failing store is logged and tried again; the thread continues."""
     journal.append(records(1))
     overruled(sqlite_url, "ALTER TABLE audit_records RENAME TO elsewhere")
     passes = iter([False, True])
@@ -359,7 +375,7 @@ def test_runs_through_failures(
 
 
 class Stopwatch:
-    """A timer that moves on by *step* whenever somebody reads it."""
+    """A timer that advances by *step* on each call."""
 
     def __init__(self, step: float) -> None:
         self.step = step
@@ -371,8 +387,8 @@ class Stopwatch:
         return self.now
 
 
-def test_a_bug_does_not_end_it(journal: AuditTables, clock: Clock) -> None:
-    """Whatever a look ends in, it is told as an error, and the next look follows."""
+def test_continues_after_a_bug(journal: AuditTables, clock: Clock) -> None:
+    """An unexpected exception is logged as an error, and the next round follows."""
 
     def broken() -> None:
         raise ZeroDivisionError
@@ -390,10 +406,10 @@ def test_a_bug_does_not_end_it(journal: AuditTables, clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("taken", "rest"), [(0.1, LOOK_SECONDS - 0.1), (5.0, REST_SECONDS)]
 )
-def test_looks_at_a_steady_pace(
+def test_rounds_start_at_a_steady_rate(
     journal: AuditTables, clock: Clock, taken: float, rest: float
 ) -> None:
-    """What a look has taken is not waited for again, and some rest there always is."""
+    """The duration of a round counts towards the pause, which has a minimum."""
     waited = list[float]()
     ours = Sealer(journal, clock=clock, timer=Stopwatch(taken))
 
@@ -406,21 +422,21 @@ def test_looks_at_a_steady_pace(
     assert waited == pytest.approx([rest])
 
 
-def _behind(journal: AuditTables, batches: int) -> None:
-    """Let so many batches of records be sealed, and nobody sign for them."""
+def _append_sealed(journal: AuditTables, batches: int) -> None:
+    """Seal this many batches of records without a checkpoint."""
     journal.append(records(batches * BATCH))
     while journal.seal(BATCH):
         pass
 
 
-def test_seals_while_it_walks(journal: AuditTables, clock: Clock) -> None:
-    """However far behind the last checkpoint is, records are sealed at every look."""
-    _behind(journal, 3)
+def test_seals_between_verification_steps(journal: AuditTables, clock: Clock) -> None:
+    """While a long chain is verified, records are sealed in every round."""
+    _append_sealed(journal, 3)
     ours = Sealer(
         journal,
         CheckpointSettings(KEY, ORIGIN),
         clock=clock,
-        timer=Stopwatch(WALK_SECONDS),
+        timer=Stopwatch(VERIFY_SECONDS),
     )
     sealed, signed = [], []
     for number in range(5):
@@ -431,17 +447,19 @@ def test_seals_while_it_walks(journal: AuditTables, clock: Clock) -> None:
     assert sealed == [1, 1, 1, 1, 1]
     assert signed[:3] == [[], [], []]
     assert signed[3] == [3 * BATCH + 4]
-    assert ChainReader(journal).go_on()
+    assert ChainReader(journal).advance()
 
 
-def test_walks_on_though_nothing_comes(journal: AuditTables, clock: Clock) -> None:
-    """A way that was begun is gone to its end, whether or not there are new records."""
-    _behind(journal, 2)
+def test_finishes_a_verification_without_new_records(
+    journal: AuditTables, clock: Clock
+) -> None:
+    """A verification that was started continues even if there are no new records."""
+    _append_sealed(journal, 2)
     ours = Sealer(
         journal,
         CheckpointSettings(KEY, ORIGIN),
         clock=clock,
-        timer=Stopwatch(WALK_SECONDS),
+        timer=Stopwatch(VERIFY_SECONDS),
     )
     for _ in range(3):
         ours.work()
@@ -449,16 +467,16 @@ def test_walks_on_though_nothing_comes(journal: AuditTables, clock: Clock) -> No
     assert sizes(journal) == [2 * BATCH]
 
 
-def test_leaves_a_walk_that_another_one_ended(
+def test_starts_from_a_checkpoint_of_another_process(
     journal: AuditTables, clock: Clock
 ) -> None:
-    """Who is on the way when another process signs goes on from that checkpoint."""
-    _behind(journal, 3)
+    """If another process signs meanwhile, verification continues from there."""
+    _append_sealed(journal, 3)
     ours = Sealer(
         journal,
         CheckpointSettings(KEY, ORIGIN),
         clock=clock,
-        timer=Stopwatch(WALK_SECONDS),
+        timer=Stopwatch(VERIFY_SECONDS),
     )
     ours.work()
     sealer(journal, clock).work()
@@ -470,16 +488,16 @@ def test_leaves_a_walk_that_another_one_ended(
     assert sizes(journal) == [3 * BATCH, 3 * BATCH + 1]
 
 
-def test_a_break_on_the_way_is_found(
+def test_detects_a_change_in_a_later_step(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
-    """A chain that breaks in a later piece is told of, and not signed for."""
-    _behind(journal, 2)
+    """A change that a later step finds sounds the alert, and nothing is signed."""
+    _append_sealed(journal, 2)
     ours = Sealer(
         journal,
         CheckpointSettings(KEY, ORIGIN),
         clock=clock,
-        timer=Stopwatch(WALK_SECONDS),
+        timer=Stopwatch(VERIFY_SECONDS),
     )
     ours.work()
     overruled(sqlite_url, "UPDATE audit_records SET body = '{}' WHERE sequence = 1500")
@@ -491,21 +509,23 @@ def test_a_break_on_the_way_is_found(
     assert sizes(journal) == []
 
 
-def test_finds_the_newest_far_behind(journal: AuditTables, clock: Clock) -> None:
-    """However far the chain has grown since, the last checkpoint is found."""
+def test_finds_the_newest_checkpoint_of_a_long_chain(
+    journal: AuditTables, clock: Clock
+) -> None:
+    """The last checkpoint is found even if the chain has grown a lot since."""
     journal.append(records(1200))
     journal.seal(2000)
     links = list(journal.sealed(0, 10))
-    assert newest(journal) is None
-    kept = [checkpoint(links, size) for size in (1, 2)]
-    for each in kept:
+    assert newest_checkpoint(journal) is None
+    stored = [checkpoint(links, size) for size in (1, 2)]
+    for each in stored:
         journal.keep_checkpoint(each)
 
-    assert newest(journal) == kept[1]
+    assert newest_checkpoint(journal) == stored[1]
 
 
-def test_without_a_key_it_still_looks(journal: AuditTables, clock: Clock) -> None:
-    """A process without the key believes no less in what another one signed."""
+def test_without_a_key_it_still_verifies(journal: AuditTables, clock: Clock) -> None:
+    """A process without a key compares the chain with the checkpoints of others."""
     journal.append(records(2))
     sealer(journal, clock).work()
     with capture_logs() as logs:
@@ -514,10 +534,10 @@ def test_without_a_key_it_still_looks(journal: AuditTables, clock: Clock) -> Non
     assert logs == []
 
 
-def test_a_checkpoint_of_more_is_handed_out(
+def test_exports_a_checkpoint_beyond_the_last_record(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
-    """An export of a chain that lost its tail brings the proof of that with it."""
+    """An export of a truncated chain contains the checkpoint that shows it."""
     journal.append(records(3))
     sealer(journal, clock).work()
     overruled(sqlite_url, "DELETE FROM audit_records WHERE sequence = 3")
@@ -527,15 +547,15 @@ def test_a_checkpoint_of_more_is_handed_out(
     assert (found.code, found.sequence) == ("missing", 3)
 
 
-def test_an_export_is_of_one_moment(journal: AuditTables, clock: Clock) -> None:
-    """What is sealed while somebody exports is left for the next export."""
+def test_an_export_is_a_snapshot(journal: AuditTables, clock: Clock) -> None:
+    """Records that are sealed during an export are not in it."""
     ours = sealer(journal, clock)
     journal.append(records(2))
     ours.work()
     lines = export(journal, ORIGIN)
-    told = [next(lines)]
+    first = [next(lines)]
     journal.append(records(3))
     ours.work()
-    verdict = verify([*told, *lines], Verifier(KEY.public_pem()))
+    verdict = verify([*first, *lines], Verifier(KEY.public_pem()))
 
     assert (verdict.finding, verdict.records) == (None, 2)

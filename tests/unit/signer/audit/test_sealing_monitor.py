@@ -1,4 +1,4 @@
-"""Records that wait too long: told of by those who seal, and by those who only look."""
+"""Records that wait too long for their seal cause one alert per process."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +16,7 @@ OLD, YOUNG = (new_record_id(START + timedelta(seconds=n)) for n in (0, 1))
 
 
 class Time:
-    """A clock and a timer that are put on by hand."""
+    """A clock and a timer that tests set."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -37,18 +37,24 @@ def time() -> Time:
 
 
 @pytest.fixture
-def lateness(time: Time) -> SealingAlert:
-    """Whoever tells of late records, to the log alone."""
-    return SealingAlert(Alerts(clock=time.clock), time.clock)
+def alert(time: Time) -> SealingAlert:
+    """An alert that goes to the log only."""
+    return SealingAlert(Alerts(clock=time.clock), time.timer)
 
 
-def _told(
-    time: Time, onlooker: SealingMonitor, *seen: tuple[float, str | None]
+@pytest.fixture
+def monitor(time: Time, alert: SealingAlert) -> SealingMonitor:
+    """A monitor that shares the alert."""
+    return SealingMonitor(alert, time.timer)
+
+
+def _alerts(
+    time: Time, monitor: SealingMonitor, *seen: tuple[float, str | None]
 ) -> list[int]:
-    """Look at each of these seconds; return for how long was waited at each alert."""
+    """Observe at each of these seconds; return the waiting time of each alert."""
     with capture_logs() as logs:
         for time.seconds, oldest in seen:
-            onlooker.look(oldest)
+            monitor.observe(oldest)
     return [each["seconds"] for each in logs if each["event"] == "alert"]
 
 
@@ -64,57 +70,56 @@ def _told(
         (((0, None), (99, None)), []),
     ],
 )
-def test_who_only_looks_notices(
+def test_the_monitor_alerts_when_the_oldest_record_stays(
     time: Time,
-    lateness: SealingAlert,
+    monitor: SealingMonitor,
     seen: tuple[tuple[float, str | None], ...],
     expected: list[int],
 ) -> None:
-    """The same record as the oldest for 30 s is an alert; one that moves on is none."""
-    assert _told(time, SealingMonitor(lateness, time.timer), *seen) == expected
+    """The alert sounds after the same record was the oldest one for 30 seconds."""
+    assert _alerts(time, monitor, *seen) == expected
 
 
 @pytest.mark.parametrize("moves_on", [True, False], ids=["backlog", "stuck"])
-def test_witnesses_who_differ_are_told_of_once(
-    time: Time, lateness: SealingAlert, moves_on: bool
+def test_observers_that_disagree_cause_one_alert(
+    time: Time, alert: SealingAlert, monitor: SealingMonitor, moves_on: bool
 ) -> None:
-    """A backlog, or a clock that is wrong: one alert, though one sees nothing late."""
-    onlooker = SealingMonitor(lateness, time.timer)
+    """With a backlog or a wrong clock, only one of the two observers sees a problem."""
     with capture_logs() as logs:
         for second in range(290):
             time.seconds = second
             moving = new_record_id(START + timedelta(seconds=second))
-            lateness.note(timedelta(seconds=60 * moves_on), "sealer")
-            onlooker.look(moving if moves_on else OLD)
+            alert.report(timedelta(seconds=60 * moves_on), "sealer")
+            monitor.observe(moving if moves_on else OLD)
 
     assert [each["event"] for each in logs].count("alert") == 1
 
 
-def test_a_wrong_clock_calls_nobody(time: Time, lateness: SealingAlert) -> None:
-    """Records that look hours old are none too late while they are being sealed."""
-    onlooker = SealingMonitor(lateness, time.timer)
+def test_a_wrong_clock_causes_no_alert(time: Time, monitor: SealingMonitor) -> None:
+    """Records with times hours ago are not late while they are being sealed."""
     hours_ago = [
         new_record_id(START + timedelta(hours=-5, seconds=n)) for n in range(9)
     ]
     seen = [(float(20 * n), id_) for n, id_ in enumerate(hours_ago)]
 
-    assert _told(time, onlooker, *seen) == []
+    assert _alerts(time, monitor, *seen) == []
 
 
-def test_one_alert_whoever_notices(time: Time, lateness: SealingAlert) -> None:
-    """Sealer and onlooker of one process share what they have told."""
-    onlooker = SealingMonitor(lateness, time.timer)
-    onlooker.look(OLD)
+def test_sealer_and_monitor_share_one_alert(
+    time: Time, alert: SealingAlert, monitor: SealingMonitor
+) -> None:
+    """When both observers of a process see the problem, the alert sounds once."""
+    monitor.observe(OLD)
     time.seconds = 31
     with capture_logs() as logs:
-        lateness.note(timedelta(seconds=31), "sealer")
-        onlooker.look(OLD)
+        alert.report(timedelta(seconds=31), "sealer")
+        monitor.observe(OLD)
 
     assert [each["event"] for each in logs] == ["alert"]
 
 
-def test_a_name_that_holds_no_time() -> None:
-    """A record's name says when it was made, if it is one that we gave."""
+def test_the_time_in_a_record_id() -> None:
+    """A record id contains the time at which the record was made."""
     assert made_at(OLD) == START
     assert made_at("x") is None
     assert made_at("au_" + "f" * 32) is None

@@ -1,4 +1,4 @@
-"""A thousand ways to tamper with an export, all found where they are (A2, A3)."""
+"""A thousand manipulations of an export, each detected at its record (A2, A3)."""
 
 import io
 import random
@@ -15,7 +15,7 @@ from tests.support.tampering import (
     SIZE,
     SIZES,
     TAMPERINGS,
-    Spoilt,
+    Tampered,
     exported_as,
     rehashed,
 )
@@ -24,40 +24,40 @@ from tests.support.tampering import (
 EACH = -(-1000 // len(TAMPERINGS))
 
 KEPT = checkpoint(LINKS, SIZE).note
-"""What somebody else has kept: the newest checkpoint."""
+"""The newest checkpoint, kept outside the file."""
 
 
 UNSIGNED = 3 * EVERY
-"""How many records may be unsigned: a minute's, and those of two minutes more."""
+"""How many records may be unsigned: those of three minutes."""
 
 
-def _judged(lines: list[bytes], *kept: str) -> Verdict:
-    """Return the verdict on the file, read again as a file is."""
+def _verify(lines: list[bytes], *kept: str) -> Verdict:
+    """Verify *lines*, split again as in a file."""
     file = io.BytesIO(b"".join(lines))
     return verify(file, Verifier(KEY.public_pem()), kept)
 
 
-def _spoilt(number: int, seed: int) -> Spoilt:
-    """Return an export that is not what it was, by the next seeds if need be."""
+def _tamper(number: int, seed: int) -> Tampered:
+    """Return an export that differs from the original; try several seeds."""
     original = exported(LINKS, SIZES)
     for more in count():
-        spoilt = TAMPERINGS[number](random.Random(f"{number} {seed} {more}"))
-        if spoilt[0] != original:
-            return spoilt
+        tampered = TAMPERINGS[number](random.Random(f"{number} {seed} {more}"))
+        if tampered[0] != original:
+            return tampered
     raise AssertionError
 
 
 @pytest.mark.parametrize(
     "number",
     range(len(TAMPERINGS)),
-    ids=[spoil.__name__ for spoil in TAMPERINGS],
+    ids=[tamper.__name__ for tamper in TAMPERINGS],
 )
-def test_finds_it_where_it_is(number: int) -> None:
-    """The first bad record is named, and nothing from the touched one on is vouched."""
+def test_detects_the_first_bad_record(number: int) -> None:
+    """The first bad record is reported, and no later record counts as signed."""
     missed = []
     for seed in range(EACH):
-        lines, touched, seen = _spoilt(number, seed)
-        verdict = _judged(lines, KEPT)
+        lines, touched, seen = _tamper(number, seed)
+        verdict = _verify(lines, KEPT)
         found = verdict.finding
         if found is None or found.sequence != seen or verdict.signed >= touched:
             missed.append((seed, seen, found))
@@ -68,14 +68,14 @@ def test_finds_it_where_it_is(number: int) -> None:
 @pytest.mark.parametrize(
     "number",
     range(len(TAMPERINGS)),
-    ids=[spoil.__name__ for spoil in TAMPERINGS],
+    ids=[tamper.__name__ for tamper in TAMPERINGS],
 )
-def test_finds_what_can_be_found_in_the_file_alone(number: int) -> None:
-    """With nothing kept elsewhere, an older copy passes, and the last minutes do."""
+def test_detects_what_the_file_alone_can_show(number: int) -> None:
+    """Without kept checkpoints, an older copy and changes of the last minutes pass."""
     missed = []
     for seed in range(EACH):
-        lines, touched, _ = _spoilt(number, seed)
-        verdict = _judged(lines)
+        lines, touched, _ = _tamper(number, seed)
+        verdict = _verify(lines)
         passed = verdict.finding is None
         if verdict.signed >= touched or (
             passed and verdict.records - verdict.signed > UNSIGNED
@@ -86,10 +86,10 @@ def test_finds_what_can_be_found_in_the_file_alone(number: int) -> None:
 
 
 @pytest.mark.parametrize("signed", SIZES[:-1])
-def test_finds_a_tail_without_its_checkpoints(signed: int) -> None:
-    """Who hides later checkpoints is found where they end, if he hides two minutes."""
+def test_detects_removed_checkpoints_at_the_end(signed: int) -> None:
+    """Removed checkpoints of more than two minutes are detected."""
     lines = exported_as(rehashed(signed + 1), range(EVERY, signed + 1, EVERY))
-    verdict = _judged(lines)
+    verdict = _verify(lines)
     found = verdict.finding and (verdict.finding.code, verdict.finding.sequence)
     is_found = SIZE - signed > UNSIGNED
 
@@ -97,9 +97,9 @@ def test_finds_a_tail_without_its_checkpoints(signed: int) -> None:
     assert found == (("overdue", signed + 1) if is_found else None)
 
 
-def test_is_content_with_the_original() -> None:
-    """Nothing is found in the export that all of these began with."""
-    verdict = _judged(exported(LINKS, SIZES), KEPT)
+def test_accepts_the_original() -> None:
+    """The export before the manipulations verifies."""
+    verdict = _verify(exported(LINKS, SIZES), KEPT)
 
     assert verdict.finding is None
     assert verdict.signed == verdict.records == SIZE

@@ -1,4 +1,4 @@
-"""What an export proves, and to whom, is said without a traceback."""
+"""The verdict on an export: what it proves, and its first bad record."""
 
 import time
 from datetime import timedelta
@@ -39,20 +39,20 @@ LINES = exported(LINKS, [2, 4])
 VERIFIER = Verifier(KEY.public_pem())
 
 
-def _judged(lines: list[bytes], *kept: str) -> Verdict:
+def _verify(lines: list[bytes], *kept: str) -> Verdict:
     return verify(lines, VERIFIER, kept)
 
 
-def _found(lines: list[bytes], *kept: str) -> tuple[str, int, int]:
-    """Return what was found, at which record, and in which line."""
-    finding = _judged(lines, *kept).finding
+def _finding(lines: list[bytes], *kept: str) -> tuple[str, int, int]:
+    """Return the code, record and line of the finding."""
+    finding = _verify(lines, *kept).finding
     assert finding is not None
     return finding.code, finding.sequence, finding.line
 
 
-def test_says_what_is_proved() -> None:
-    """All follow from each other, and those before a checkpoint are signed (A9)."""
-    verdict = _judged(LINES)
+def test_a_good_export() -> None:
+    """The chain is valid, and the records before a checkpoint are signed (A9)."""
+    verdict = _verify(LINES)
 
     assert verdict.is_good
     assert verdict == Verdict(
@@ -68,52 +68,52 @@ def test_says_what_is_proved() -> None:
     )
 
 
-def test_a_kept_checkpoint_proves_more() -> None:
-    """What was kept elsewhere counts as what is in the file."""
+def test_a_kept_checkpoint_counts_as_signed() -> None:
+    """A checkpoint kept elsewhere counts like one in the file."""
     kept = checkpoint(LINKS, 5, at=START + timedelta(hours=1))
-    verdict = _judged(LINES, kept.note)
+    verdict = _verify(LINES, kept.note)
 
     assert verdict.is_good
     assert (verdict.signed, verdict.signed_at) == (5, START + timedelta(hours=1))
 
 
 def test_without_a_checkpoint_nothing_is_proved() -> None:
-    """A chain that nobody signed could be anybody's, and so could no chain at all."""
-    assert _found(exported(LINKS, ())) == ("unsigned", 1, 9)
-    assert _found([LINES[0], end_line(End(0, GENESIS, 0))]) == ("unsigned", 1, 3)
+    """Any attacker could have made a chain without a signature, also an empty one."""
+    assert _finding(exported(LINKS, ())) == ("unsigned", 1, 9)
+    assert _finding([LINES[0], end_line(End(0, GENESIS, 0))]) == ("unsigned", 1, 3)
 
 
-def test_an_older_copy_is_good_by_itself() -> None:
-    """Only a checkpoint that was kept elsewhere shows that there was more."""
+def test_only_a_kept_checkpoint_reveals_an_older_copy() -> None:
+    """Without a checkpoint kept elsewhere, an older copy verifies."""
     older = exported(LINKS[:4], [2, 4])
     kept = checkpoint(LINKS, 6).note
 
-    assert _judged(older).is_good
-    assert _found(older, kept) == ("missing", 5, 9)
+    assert _verify(older).is_good
+    assert _finding(older, kept) == ("missing", 5, 9)
 
 
-def test_another_chain_is_good_by_itself() -> None:
-    """Only a checkpoint that was kept elsewhere shows that there was another one."""
+def test_only_a_kept_checkpoint_reveals_another_chain() -> None:
+    """Without a checkpoint kept elsewhere, a replaced chain verifies."""
     others = exported(chain(6), [6])
     kept = checkpoint(LINKS, 2).note
 
-    assert _judged(others).is_good
-    assert _found(others, kept) == ("replaced", 2, 3)
+    assert _verify(others).is_good
+    assert _finding(others, kept) == ("replaced", 2, 3)
 
 
 def test_another_origin() -> None:
-    """A kept checkpoint is about the chain of its own name."""
+    """A kept checkpoint of another origin is a finding."""
     kept = checkpoint(LINKS, 2, origin="hotwallet/other").note
 
-    assert _found(LINES, kept) == ("origin", 1, 1)
+    assert _finding(LINES, kept) == ("origin", 1, 1)
 
 
-def test_a_kept_checkpoint_must_be_ours() -> None:
-    """One that another key has signed is a mistake of who asks, and no finding."""
+def test_a_kept_checkpoint_must_be_trusted() -> None:
+    """A kept checkpoint by another key is an input error, not a finding."""
     kept = checkpoint(LINKS, 2, key=CheckpointKey.generate()).note
 
-    with pytest.raises(InvalidInputError, match="not signed by a key of ours"):
-        _judged(LINES, kept)
+    with pytest.raises(InvalidInputError, match="not signed by a trusted key"):
+        _verify(LINES, kept)
 
 
 HEADER, END = LINES[0], LINES[-1]
@@ -145,51 +145,51 @@ FOREIGN = checkpoint_line(checkpoint(LINKS, 2, origin="hotwallet/other").note)
         ([header_line(ORIGIN).replace(b"/1", b"/2", 1)], ("unreadable", 1, 1)),
     ],
 )
-def test_lines_at_their_places(
+def test_reports_lines_that_are_out_of_place(
     lines: list[bytes], expected: tuple[str, int, int]
 ) -> None:
-    """Whatever is missing, twice, torn or elsewhere is named, with its line."""
-    assert _found(lines) == expected
+    """A missing, repeated, incomplete or moved line is reported by its number."""
+    assert _finding(lines) == expected
 
 
-def test_a_tail_that_nobody_signed_for() -> None:
-    """Records that go on for minutes behind the last checkpoint are a finding."""
+def test_reports_an_overdue_checkpoint() -> None:
+    """Minutes of records after the last checkpoint are a finding."""
     links = chain(2000, seconds=1)
     lines = exported(links, [60])
     kept = checkpoint(links, 1900).note
 
-    assert _found(lines) == ("overdue", 61, len(lines) + 1)
-    assert _judged(lines, kept).is_good
-    assert _judged(exported(links[:240], [60])).is_good
-    assert not _judged(exported(links[:242], [60])).is_good
+    assert _finding(lines) == ("overdue", 61, len(lines) + 1)
+    assert _verify(lines, kept).is_good
+    assert _verify(exported(links[:240], [60])).is_good
+    assert not _verify(exported(links[:242], [60])).is_good
 
 
-def test_what_was_signed_late_is_told() -> None:
-    """A gap between checkpoints is no finding, since it may be a stop; it is told."""
+def test_lists_records_that_were_signed_late() -> None:
+    """A gap between checkpoints may be a stop: it is listed, and is not a finding."""
     links = chain(600, seconds=1)
-    verdict = _judged(exported(links, [60, 90, 600]), checkpoint(links, 600).note)
+    verdict = _verify(exported(links, [60, 90, 600]), checkpoint(links, 600).note)
 
     assert verdict.is_good
     assert verdict.late == (Unsigned(91, 510, timedelta(seconds=450)),)
 
 
-def test_a_burst_is_no_finding() -> None:
-    """What was sealed at once is good, however long nobody had written before."""
+def test_a_burst_is_not_a_finding() -> None:
+    """Many records at once are fine, even after a long quiet time."""
     links = chain(3002)
 
-    assert _judged(exported(links, [2])).is_good
-    assert _found(exported(links, [1])) == ("overdue", 2, 3006)
+    assert _verify(exported(links, [2])).is_good
+    assert _finding(exported(links, [1])) == ("overdue", 2, 3006)
 
 
-def test_cut_anywhere() -> None:
-    """A4: wherever a file was cut, that is named with its line, and it is never ok."""
+def test_a_cut_at_any_byte_is_reported() -> None:
+    """A4: a file that is cut off anywhere never verifies, and the line is reported."""
     links = sealed(0, GENESIS, [record(n, text="né \U0001f512") for n in range(3)])
     whole = b"".join(exported(links, [2]))
     for size in range(len(whole)):
         lines = whole[:size].splitlines(keepends=True)
         torn = bool(lines) and not lines[-1].endswith(b"\n")
         complete = lines[:-1] if torn else lines
-        verdict = _judged(lines)
+        verdict = _verify(lines)
 
         assert verdict.finding is not None
         assert verdict.finding.code == ("torn" if torn else "missing")
@@ -198,20 +198,20 @@ def test_cut_anywhere() -> None:
         assert verdict.records == sum(b'"record":' in line for line in complete)
 
 
-def test_a_name_is_given_once() -> None:
-    """Two records of one name are found, even where the chain holds them both."""
+def test_reports_a_repeated_id() -> None:
+    """Two records with one id are a finding, even if the chain is valid."""
     first = record(1)
     links = sealed(0, GENESIS, [first, Record(first.id, record(2).body)])
 
-    assert _found(exported(links, [2])) == ("repeated", 2, 3)
+    assert _finding(exported(links, [2])) == ("repeated", 2, 3)
 
 
 @given(text=st.binary(max_size=60))
-def test_any_bytes_are_judged(text: bytes) -> None:
-    """Whatever is in the file, the answer is a verdict."""
+def test_any_bytes_get_a_verdict(text: bytes) -> None:
+    """Arbitrary bytes give a verdict and no exception."""
     lines = [*LINES[:2], text + b"\n"]
 
-    assert _found(lines) == ("unreadable", 2, 3)
+    assert _finding(lines) == ("unreadable", 2, 3)
 
 
 HOSTILE = (
@@ -236,47 +236,47 @@ HOSTILE = (
 
 @pytest.mark.parametrize(("old", "new"), HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_lines(old: bytes, new: bytes) -> None:
-    """Lines that break other readers are not canonical to this one."""
+    """Lines that confuse other JSON parsers are rejected as not canonical."""
     assert old in LINES[1]
 
-    assert _found([HEADER, LINES[1].replace(old, new)]) == ("unreadable", 1, 2)
+    assert _finding([HEADER, LINES[1].replace(old, new)]) == ("unreadable", 1, 2)
 
 
 @pytest.mark.parametrize("name", [b"checkpoints", b"records"])
-def test_the_last_line_counts_in_numbers(name: bytes) -> None:
-    """True is no other way to write 1, though Python holds the two to be equal."""
+def test_booleans_are_not_numbers(name: bytes) -> None:
+    """``true`` is not accepted for 1, though Python considers them equal."""
     *lines, last = exported(chain(1), [1])
     spoilt = last.replace(b'"%s":1' % name, b'"%s":true' % name)
 
     assert spoilt != last
-    assert _found([*lines, spoilt]) == ("unreadable", 2, 4)
+    assert _finding([*lines, spoilt]) == ("unreadable", 2, 4)
 
 
-def test_brackets_in_texts() -> None:
-    """A text full of brackets is as deep as any other."""
+def test_brackets_in_strings_are_allowed() -> None:
+    """Brackets inside a string do not count as nesting."""
     each = Sealed(1, bytes(32), record(text='\\"[{' * 1000, other="]"))
 
     assert parse(record_line(each)) == each
 
 
-def test_a_text_without_end() -> None:
-    """The longest line is judged at once, however its quotes are made."""
+def test_an_unterminated_string_is_rejected_quickly() -> None:
+    """The longest line takes linear time, with any quotes in it."""
     line = b"{" * 501 + b'"' + b'\\"' * (MAX_LINE // 2 - 300) + b"\n"
     began = time.perf_counter()
 
-    assert _found([HEADER, line]) == ("unreadable", 1, 2)
+    assert _finding([HEADER, line]) == ("unreadable", 1, 2)
     assert time.perf_counter() - began < 15
 
 
-def test_fractions_are_canonical_too() -> None:
-    """A record with a fraction, should one ever be written, does not spoil the file."""
+def test_fractions_are_canonical() -> None:
+    """A record with a fraction verifies."""
     each = Sealed(1, bytes(32), record(0, share=0.5, other=1e21))
 
     assert parse(record_line(each)) == each
 
 
-def test_names_are_sorted_as_the_specification_says() -> None:
-    """Beyond the basic plane, UTF-16's order is another one than Unicode's."""
+def test_keys_are_sorted_by_utf_16_units() -> None:
+    """Outside the basic plane, the order of RFC 8785 differs from code point order."""
     each = Sealed(1, bytes(32), record(names={"\ufb33": 1, "\U0001f600": 2}))
     line = record_line(each)
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from backends.sql import SQLStore
-from signer.audit.log import AuditLog
+from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     AccessDeniedError,
     BackendError,
@@ -63,13 +63,13 @@ def test_failover_is_audited(system: System) -> None:
     """The records name actor, token and keys, but contain no whole key ids."""
     system.failover().fail_over(ELSEWHERE, ALICE)
     records = system.records
-    (done,) = (each for each in records if each["event"] == "key-relocated")
+    (done,) = (each for each in records if each["event"] == "key-failover-succeeded")
 
     assert system.outcomes == [
-        ("key-relocated", "success"),
-        ("relocation-intent", "success"),
-        ("signing", "success"),
-        ("signing-intent", None),
+        ("digest-sign-requested", None),
+        ("digest-sign-succeeded", "success"),
+        ("key-failover-requested", "success"),
+        ("key-failover-succeeded", "success"),
     ]
     assert {each["operation"] for each in records} == {"key-relocation"}
     assert {(each["actor"], each["token_id"]) for each in records} == {
@@ -116,7 +116,7 @@ def test_dry_run_changes_nothing(system: System) -> None:
     assert (result.key.key_id, result.previous) == (ELSEWHERE, system.old)
     assert list(system.store.keys()) == [system.old]
     assert system.directory.devices[ELSEWHERE].calls == 1
-    assert "key-relocated" not in {event for event, _ in system.outcomes}
+    assert "key-failover-succeeded" not in {event for event, _ in system.outcomes}
 
 
 def test_dry_run_of_the_current_id(system: System) -> None:
@@ -149,7 +149,7 @@ def test_draining_and_retired_keys_fail_over(system: System) -> None:
 
 def _drafted(system: System) -> Any:
     def draft(key: Key) -> Any:
-        return system.audit.event("key-retired", "key-rotation", ALICE)  # type: ignore[arg-type]
+        return system.audit.result(AuditAction.KEY_RETIRE, "key-rotation", ALICE)  # type: ignore[arg-type]
 
     return draft
 
@@ -183,7 +183,7 @@ def test_key_that_may_not_sign_does_not_fail_over(system: System, end: str) -> N
         system.failover().fail_over(there, ALICE)
 
     assert list(system.store.keys()) == before
-    assert ("relocation-refused", "conflict") in system.outcomes
+    assert ("key-failover-refused", "conflict") in system.outcomes
 
 
 def test_key_outside_the_ring_is_not_found(system: System) -> None:
@@ -192,7 +192,7 @@ def test_key_outside_the_ring_is_not_found(system: System) -> None:
         system.failover().fail_over(OTHER, ALICE)
 
     assert list(system.store.keys()) == [system.old]
-    assert ("relocation-refused", "not-found") in system.outcomes
+    assert ("key-failover-refused", "not-found") in system.outcomes
     assert system.told == []
 
 
@@ -209,7 +209,7 @@ def test_malformed_name_is_the_callers_mistake(system: System) -> None:
     with pytest.raises(InvalidInputError):
         system.failover().fail_over(" ", ALICE)
 
-    assert ("relocation-refused", "invalid-input") in system.outcomes
+    assert ("key-failover-refused", "invalid-input") in system.outcomes
     assert system.told == []
 
 
@@ -260,7 +260,7 @@ def test_replica_that_does_not_sign_is_refused(
     assert raised.value.reason == reason
     assert list(system.store.keys()) == [system.old]
     assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
-    assert ("relocation-refused", reason) in system.outcomes
+    assert ("key-failover-refused", reason) in system.outcomes
 
 
 def test_signature_of_another_key_raises_its_own_alert(system: System) -> None:

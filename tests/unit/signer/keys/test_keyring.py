@@ -226,7 +226,7 @@ def test_announcing_retries_after_a_failover(sqlite_store: SQLStore) -> None:
     assert announced is there
     sqlite_store.seal()
     events = [e.record.fields["event"] for e in sqlite_store.sealed(0, 10)]
-    assert sorted(events) == ["moved", "signing-intent"]
+    assert sorted(events) == ["digest-sign-requested", "moved"]
 
 
 def test_announcing_gives_up_if_failovers_continue(sqlite_store: SQLStore) -> None:

@@ -59,8 +59,11 @@ def test_retirement_is_audited_once(world: World) -> None:
     last = world.store.sealed(0, 1000)[-1].record.fields
     retired = world.store.keys()[-1]
 
-    assert [event["event"] for event in capture.entries] == ["key-retired"]
-    assert (last["event"], last["operation"]) == ("key-retired", "key-rotation")
+    assert [event["event"] for event in capture.entries] == ["key-retire-succeeded"]
+    assert (last["event"], last["operation"]) == (
+        "key-retire-succeeded",
+        "key-rotation",
+    )
     assert (last["actor"], last["outcome"]) == ("worker", "success")
     assert last["details"] == {
         "key_id": "1234abcd...",

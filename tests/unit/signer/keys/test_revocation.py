@@ -52,7 +52,10 @@ def test_revocation_is_audited(system: System) -> None:
     system.revocation().revoke(system.address(OLD), ALICE)
     intent, done = system.records[before:]
 
-    assert (intent["event"], done["event"]) == ("block-intent", "key-blocked")
+    assert (intent["event"], done["event"]) == (
+        "key-revoke-requested",
+        "key-revoke-succeeded",
+    )
     assert intent["details"] == {"key_address": system.address(OLD)}
     assert done["details"] == {
         "key": "11111111...",
@@ -84,8 +87,8 @@ def test_malformed_address_is_refused(system: System, address: str) -> None:
 
     assert raised.value.field == "address"
     assert _new_outcomes(system, before) == [
-        ("block-intent", "success"),
-        ("block-refused", "invalid-input"),
+        ("key-revoke-requested", "success"),
+        ("key-revoke-refused", "invalid-input"),
     ]
     assert OLD not in str(system.records[before:])
 
@@ -97,8 +100,8 @@ def test_active_key_is_not_revoked(system: System) -> None:
         system.revocation().revoke(system.address(NEW), ALICE)
 
     assert _new_outcomes(system, before) == [
-        ("block-intent", "success"),
-        ("block-refused", "conflict"),
+        ("key-revoke-requested", "success"),
+        ("key-revoke-refused", "conflict"),
     ]
     assert system.states == {NEW: "active", OLD: "draining"}
     assert system.told == []
@@ -110,7 +113,7 @@ def test_unknown_address_is_not_found(system: System) -> None:
     with pytest.raises(NotFoundError):
         system.revocation().revoke(system.address(OTHER), ALICE)
 
-    assert _new_outcomes(system, before)[-1] == ("block-refused", "not-found")
+    assert _new_outcomes(system, before)[-1] == ("key-revoke-refused", "not-found")
 
 
 def test_key_that_was_never_active_is_not_revoked(system: System) -> None:
@@ -177,4 +180,4 @@ def test_key_that_keeps_changing_is_a_conflict(system: System) -> None:
             system.address(OLD), ALICE
         )
 
-    assert ("block-refused", "rotation-in-progress") in system.outcomes
+    assert ("key-revoke-refused", "rotation-in-progress") in system.outcomes

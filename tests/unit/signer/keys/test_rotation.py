@@ -85,13 +85,13 @@ def test_rotation_is_audited(system: System) -> None:
     """The records name actor, token and keys, but contain no whole key ids."""
     system.rotation().rotate(NEW, ALICE)
     records = system.records
-    (done,) = (each for each in records if each["event"] == "rotation")
+    (done,) = (each for each in records if each["event"] == "key-rotate-succeeded")
 
     assert system.outcomes == [
-        ("rotation", "success"),
-        ("rotation-intent", "success"),
-        ("signing", "success"),
-        ("signing-intent", None),
+        ("digest-sign-requested", None),
+        ("digest-sign-succeeded", "success"),
+        ("key-rotate-requested", "success"),
+        ("key-rotate-succeeded", "success"),
     ]
     assert {each["operation"] for each in records} == {"key-rotation"}
     assert {(each["actor"], each["request_id"]) for each in records} == {
@@ -117,7 +117,11 @@ def test_each_audit_record_is_logged_once(system: System) -> None:
     heard = [entry["event"] for entry in system.log.entries]
 
     assert sorted(heard) == [event for event, _ in system.outcomes]
-    assert {"rotation", "key-blocked", "key-relocated"} <= set(heard)
+    assert {
+        "key-rotate-succeeded",
+        "key-revoke-succeeded",
+        "key-failover-succeeded",
+    } <= set(heard)
 
 
 def test_repeated_rotation_returns_the_result_again(system: System) -> None:
@@ -143,7 +147,7 @@ def test_rotation_in_an_empty_ring(sqlite_store: SQLStore) -> None:
     """Without an active key, a rotation activates the new one."""
     system = System(sqlite_store, is_empty=True)
     rotated = system.rotation().rotate(NEW, ALICE)
-    done = next(e for e in system.records if e["event"] == "rotation")
+    done = next(e for e in system.records if e["event"] == "key-rotate-succeeded")
 
     assert rotated.previous is None
     assert "previous_key" not in done["details"]
@@ -157,8 +161,8 @@ def test_dry_run_changes_nothing(system: System) -> None:
     assert (rotated.key.address, rotated.previous) == (system.address(NEW), system.old)
     assert rotated.holdings == (RICH,)
     assert list(system.store.keys()) == [system.old]
-    assert ("signing", "success") in system.outcomes
-    intent = next(e for e in system.records if e["event"] == "rotation-intent")
+    assert ("digest-sign-succeeded", "success") in system.outcomes
+    intent = next(e for e in system.records if e["event"] == "key-rotate-requested")
     assert intent["details"]["rehearsal"] is True
 
 
@@ -186,10 +190,10 @@ def test_new_key_that_does_not_sign_is_rejected(
     assert system.told[0]["facts"] == {"code": reason, "actor": "alice"}
     assert dict(system.store.alert_counts()) == {"rotation-refused": 1}
     assert system.outcomes == [
-        ("rotation", reason),
-        ("rotation-intent", "success"),
-        ("signing", reason),
-        ("signing-intent", None),
+        ("digest-sign-refused", reason),
+        ("digest-sign-requested", None),
+        ("key-rotate-refused", reason),
+        ("key-rotate-requested", "success"),
     ]
 
 
@@ -247,8 +251,8 @@ def test_malformed_name_is_the_callers_mistake(system: System) -> None:
         system.rotation().rotate(" ", ALICE)
 
     assert system.outcomes == [
-        ("rotation", "invalid-input"),
-        ("rotation-intent", "success"),
+        ("key-rotate-refused", "invalid-input"),
+        ("key-rotate-requested", "success"),
     ]
     assert system.told == []
 
@@ -265,7 +269,7 @@ def test_new_key_waits_for_funds(system: System) -> None:
     assert len(waiting.warnings) == 3
     assert meanwhile == (system.old, "pending")
     assert (rotated.status, rotated.key.blocked_by) == ("rotated", None)
-    assert ("awaiting-funds", "success") in system.outcomes
+    assert ("key-fund-requested", "success") in system.outcomes
 
 
 def test_missing_funds_are_a_warning_by_default(system: System) -> None:
@@ -331,7 +335,7 @@ def test_rotation_that_outlives_its_hold_is_refused(system: System, step: str) -
         rotation.rotate(NEW, ALICE)
 
     assert system.states == {OLD: "active", NEW: "pending"}
-    assert ("rotation", "rotation-in-progress") in system.outcomes
+    assert ("key-rotate-refused", "rotation-in-progress") in system.outcomes
 
 
 STEPS = ("keys", "begin_rotation", "wait_for", "activate")
@@ -376,7 +380,7 @@ def test_unavailable_ledger_leaves_the_old_key_active(
         system.rotation(failing).rotate(NEW, ALICE)
 
     assert system.store.active_key() == system.old
-    assert ("rotation", "store-unavailable") in system.outcomes
+    assert ("key-rotate-refused", "store-unavailable") in system.outcomes
 
 
 def test_alert_is_raised_if_the_refusal_cannot_be_stored(system: System) -> None:
@@ -463,7 +467,7 @@ def test_hanging_key_does_not_block_another(system: System) -> None:
     assert {(p.status, p.headers["Retry-After"]) for p in refused} == {(503, "5")}
     assert "ask again" in (refused[0].detail or "")
     assert (pending, other.status) == ("rejected", "rotated")
-    assert ("rotation", "proofs-pending") in system.outcomes
+    assert ("key-rotate-refused", "proofs-pending") in system.outcomes
     assert system.told == []
 
 

@@ -70,7 +70,9 @@ def _require_refused(
     assert dict(store.alert_counts())["rotation-refused"] == 1
     store.seal()
     told = [each.record.fields for each in store.sealed(0, 100)]
-    assert ("rotation", reason) in [(e["event"], e.get("outcome")) for e in told]
+    assert ("key-rotate-refused", reason) in [
+        (e["event"], e.get("outcome")) for e in told
+    ]
     assert name not in str(told)
 
 

@@ -59,7 +59,7 @@ def _done(system: System) -> list[dict[str, Any]]:
     return [
         each["details"]
         for each in system.records
-        if (each["event"], each.get("outcome")) == ("rotation", "success")
+        if (each["event"], each.get("outcome")) == ("key-rotate-succeeded", "success")
     ]
 
 
@@ -71,7 +71,11 @@ def test_compromised_key_is_blocked(system: System) -> None:
         with pytest.raises(ConflictError, match="compromised"):
             system.rotation().rotate(OLD, ALICE, options)
     assert system.states == {NEW: "active", OLD: "blocked"}
-    assert [o for e, o in system.outcomes if e == "rotation"] == [
+    assert [
+        o
+        for e, o in system.outcomes
+        if e in ("key-rotate-refused", "key-rotate-succeeded")
+    ] == [
         "conflict",
         "conflict",
         "success",
@@ -221,7 +225,9 @@ def test_active_address_names_the_key_to_replace(system: System) -> None:
     address = system.address(OLD)
     system.rotation().rotate(NEW, ALICE, _from(address.lower()))
     system.rotation().rotate(OLD, ALICE, _from(system.address(NEW)))
-    intents = [each for each in system.records if each["event"] == "rotation-intent"]
+    intents = [
+        each for each in system.records if each["event"] == "key-rotate-requested"
+    ]
 
     assert system.states == {OLD: "active", NEW: "draining"}
     assert {each["details"]["active_address"] for each in intents} == {
@@ -242,7 +248,7 @@ def test_active_address_of_another_key_is_a_conflict(system: System) -> None:
     assert "keys revoke" in (problem.detail or "")
     assert list(system.store.keys()) == before
     assert system.directory.devices[NEW].calls == 0
-    assert ("rotation", "conflict") in system.outcomes
+    assert ("key-rotate-refused", "conflict") in system.outcomes
     assert system.told == []
 
 
@@ -299,7 +305,7 @@ def test_malformed_active_address_is_refused(system: System) -> None:
         system.rotation().rotate(NEW, ALICE, _from(OLD))
 
     assert raised.value.field == "activeAddress"
-    assert ("rotation", "invalid-input") in system.outcomes
+    assert ("key-rotate-refused", "invalid-input") in system.outcomes
     assert OLD not in str(system.records)
 
 
@@ -389,4 +395,4 @@ def test_which_refusals_raise_an_alert(
         system.rotation().rotate(NEW, ALICE, options)
 
     assert [alert["alert"] for alert in system.told] == ["rotation-refused"] * alerts
-    assert ("rotation", raised.value.reason) in system.outcomes
+    assert ("key-rotate-refused", raised.value.reason) in system.outcomes

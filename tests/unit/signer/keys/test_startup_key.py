@@ -208,7 +208,7 @@ def _fail_over(system: System, name: str, place: str) -> None:
     """Rotate to the key *name*, and fail it over to *place*."""
     system.directory.devices[place] = system.directory.devices[name]
     active = made_active(system.store, key_at(system.address(name), key_id=name))
-    record = Record.of({"event": "key-relocated"}, system.clock())
+    record = Record.of({"event": "key-failover-succeeded"}, system.clock())
     system.store.relocate(active, place, system.clock(), record)
 
 

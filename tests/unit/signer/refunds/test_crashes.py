@@ -176,7 +176,7 @@ def _suffer(fault: Fault, store: Ledger, chain: ScriptedChain, live: Life) -> Re
     assert chain.payouts() == [(CUSTOMER, 12_500_000)], fault.place
     assert store.answer(refund.id) == "answer", fault.place
     assert refund.nonce == 0, fault.place
-    intents = sum(event["event"] == "signing-intent" for event in events)
+    intents = sum(event["event"] == "digest-sign-requested" for event in events)
     assert device.calls <= intents, fault.place
     chain.mine_empty(3)
     healthy.worker.work()

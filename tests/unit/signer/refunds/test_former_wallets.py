@@ -155,7 +155,7 @@ def test_a_restore_from_before_a_revocation_pays_once(
     first = _rotated(world)
     restored = backup()
     at = world.clock()
-    world.store.block(first, at, Record.of({"event": "key-blocked"}, at))
+    world.store.block(first, at, Record.of({"event": "key-revoke-succeeded"}, at))
     for _ in range(2):
         world.work(after=timedelta(seconds=31))
     paid = world.stored(refund)
@@ -183,7 +183,7 @@ def test_a_lost_transaction_of_another_key_that_reverted(
     first = _rotated(world)
     restored = backup()
     at = world.clock()
-    world.store.block(first, at, Record.of({"event": "key-blocked"}, at))
+    world.store.block(first, at, Record.of({"event": "key-revoke-succeeded"}, at))
     for _ in range(2):
         world.work(after=timedelta(seconds=31))
     sent = world.stored(refund)

@@ -100,12 +100,12 @@ def test_pause_and_resume_are_audited(system: System) -> None:
 
     assert (first, again, resumed) == ({"local": True}, {"local": False}, first)
     assert system.records == [
-        ("nonce-pause-intent", "success", asked),
-        ("nonce-pause", "success", asked | {"changed": True}),
-        ("nonce-pause-intent", "success", asked),
-        ("nonce-pause", "success", asked | {"changed": False}),
-        ("nonce-resume-intent", "success", asked),
-        ("nonce-resume", "success", asked | {"changed": True}),
+        ("nonce-pause-requested", "success", asked),
+        ("nonce-pause-succeeded", "success", asked | {"changed": True}),
+        ("nonce-pause-requested", "success", asked),
+        ("nonce-pause-succeeded", "success", asked | {"changed": False}),
+        ("nonce-resume-requested", "success", asked),
+        ("nonce-resume-succeeded", "success", asked | {"changed": True}),
     ]
 
 
@@ -117,10 +117,10 @@ def test_all_networks_are_paused_and_audited(system: System) -> None:
     assert system.store.network_paused_at(NETWORK.chain_id) is not None
     assert system.store.network_paused_at(999) is not None
     assert [(event, facts["network"]) for event, _, facts in system.records] == [
-        ("nonce-pause-intent", "local"),
-        ("nonce-pause", "local"),
-        ("nonce-pause-intent", "other"),
-        ("nonce-pause", "other"),
+        ("nonce-pause-requested", "local"),
+        ("nonce-pause-succeeded", "local"),
+        ("nonce-pause-requested", "other"),
+        ("nonce-pause-succeeded", "other"),
     ]
 
 
@@ -131,8 +131,8 @@ def test_an_unknown_network_is_audited(system: System, what: str) -> None:
         getattr(system.admin(), what)("mainnet", ALICE)
 
     assert system.records == [
-        (f"nonce-{what}-intent", "success", {"network": "mainnet"}),
-        (f"nonce-{what}", "not-found", {"network": "mainnet"}),
+        (f"nonce-{what}-requested", "success", {"network": "mainnet"}),
+        (f"nonce-{what}-refused", "not-found", {"network": "mainnet"}),
     ]
 
 
@@ -146,8 +146,8 @@ def test_a_failed_pause_is_audited(system: System) -> None:
         system.admin(altered(system.store, pause_network=stop)).pause("local", ALICE)
 
     assert [(event, outcome) for event, outcome, _ in system.records] == [
-        ("nonce-pause-intent", "success"),
-        ("nonce-pause", "store-unavailable"),
+        ("nonce-pause-requested", "success"),
+        ("nonce-pause-refused", "store-unavailable"),
     ]
 
 
@@ -176,10 +176,10 @@ def test_accepted_foreign_transactions_are_audited(system: System) -> None:
     intent, *accepted, outcome = system.records
 
     assert (found.resumed, found.is_open) == (True, False)
-    assert intent == ("nonce-repair-intent", "success", {"network": "local"})
+    assert intent == ("nonce-repair-requested", "success", {"network": "local"})
     assert accepted == [
         (
-            "foreign-accepted",
+            "foreign-transaction-accept-succeeded",
             "success",
             {
                 "network": "local",
@@ -192,7 +192,7 @@ def test_accepted_foreign_transactions_are_audited(system: System) -> None:
     ]
     assert [facts["nonce"] for _, _, facts in accepted] == [1, 2]
     assert outcome == (
-        "nonce-repair",
+        "nonce-repair-succeeded",
         "success",
         {"network": "local", "resumed": 1, "still_paused": 0},
     )
@@ -206,7 +206,7 @@ def test_a_repair_that_cannot_resume_is_audited(system: System) -> None:
 
     assert (found.resumed, found.is_open, found.accepted) == (False, True, ())
     assert outcome == (
-        "nonce-repair",
+        "nonce-repair-refused",
         "wallet-paused",
         {"network": "local", "resumed": 0, "still_paused": 1},
     )
@@ -219,12 +219,12 @@ def test_a_repair_without_work_is_audited(system: System) -> None:
     outcomes = [(event, facts) for event, _, facts in system.records]
 
     assert outcomes[1] == (
-        "nonce-repair",
+        "nonce-repair-succeeded",
         {"network": "local", "resumed": 0, "still_paused": 0},
     )
     assert [event for event, _ in outcomes] == [
-        "nonce-repair-intent",
-        "nonce-repair",
+        "nonce-repair-requested",
+        "nonce-repair-succeeded",
     ] * 2
 
 
@@ -236,8 +236,8 @@ def test_a_repair_without_the_chain_is_audited(system: System) -> None:
         system.admin().repair("local", ALICE)
 
     assert [(event, outcome) for event, outcome, _ in system.records] == [
-        ("nonce-repair-intent", "success"),
-        ("nonce-repair", "chain-unavailable"),
+        ("nonce-repair-requested", "success"),
+        ("nonce-repair-refused", "chain-unavailable"),
     ]
 
 
@@ -267,9 +267,12 @@ def test_abandon_ends_the_wait_for_a_pending_transaction(system: System) -> None
         world.others[0].address,
     )
     asked = {"network": "local", "address": address.lower()}
-    assert intent == ("nonce-abandon-intent", "success", asked)
-    assert (accepted[0], accepted[2]["nonce"]) == ("foreign-accepted", 1)
-    assert outcome == ("nonce-abandon", "success", asked | {"changed": True})
+    assert intent == ("nonce-abandon-requested", "success", asked)
+    assert (accepted[0], accepted[2]["nonce"]) == (
+        "foreign-transaction-accept-succeeded",
+        1,
+    )
+    assert outcome == ("nonce-abandon-succeeded", "success", asked | {"changed": True})
 
 
 def test_mined_transactions_are_not_abandoned(system: System) -> None:
@@ -280,8 +283,8 @@ def test_mined_transactions_are_not_abandoned(system: System) -> None:
         system.admin().abandon(address, "local", ALICE)
 
     assert [(event, outcome) for event, outcome, _ in system.records] == [
-        ("nonce-abandon-intent", "success"),
-        ("nonce-abandon", "wallet-paused"),
+        ("nonce-abandon-requested", "success"),
+        ("nonce-abandon-refused", "wallet-paused"),
     ]
 
 
@@ -313,6 +316,6 @@ def test_only_revoked_keys_are_abandoned(
         system.admin().abandon(address or system.world.signer.address, network, ALICE)
 
     assert [event for event, _, _ in system.records] == [
-        "nonce-abandon-intent",
-        "nonce-abandon",
+        "nonce-abandon-requested",
+        "nonce-abandon-refused",
     ]

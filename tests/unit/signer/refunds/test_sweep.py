@@ -188,7 +188,10 @@ def test_a_sweep_is_audited(world: World, left: Left) -> None:
         sweeper(world, audit).sweep(world.signer.address.lower(), ACTOR)
     (row,) = world.store.list(SWEEPER).refunds
 
-    assert [event["event"] for event in events] == ["sweep-intent", "sweep"] * 2
+    assert [event["event"] for event in events] == [
+        "key-sweep-requested",
+        "key-sweep-succeeded",
+    ] * 2
     for event in events[1::2]:
         assert (event["outcome"], event["actor"]) == ("success", ACTOR.name)
         assert event["details"]["refund_id"] == row.id
@@ -207,7 +210,7 @@ def test_a_refused_sweep_is_audited(
     with pytest.raises(HotWalletError):
         sweeper(world, audit).sweep(address, ACTOR)
 
-    assert (events[-1]["event"], events[-1]["outcome"]) == ("sweep", code)
+    assert (events[-1]["event"], events[-1]["outcome"]) == ("key-sweep-refused", code)
     assert events[-1]["details"]["address"] in (NEW.address, "1234abcd...")
 
 

@@ -201,7 +201,7 @@ def test_a_sweep_of_a_blocked_key_ends(world: World, left: Left) -> None:
     (queued,) = swept(world)
     key = world.ring.refresh()[1]
     at = world.clock()
-    world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
+    world.store.block(key, at, Record.of({"event": "key-revoke-succeeded"}, at))
     ended = _worked(world, queued)
 
     assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-key-blocked")
@@ -215,7 +215,7 @@ def test_a_sweep_that_a_blocked_key_reserved_ends(world: World, left: Left) -> N
     world.step(row)
     key = world.ring.refresh()[1]
     at = world.clock()
-    world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
+    world.store.block(key, at, Record.of({"event": "key-revoke-succeeded"}, at))
     ended = _worked(world, row)
 
     assert (ended.status, ended.nonce) == (Status.REFUSED, None)
@@ -229,7 +229,7 @@ def test_a_sweep_that_a_blocked_key_broadcast_continues(
     world.step(row, times=3)
     key = world.ring.refresh()[1]
     at = world.clock()
-    world.store.block(key, at, Record.of({"event": "key-blocked"}, at))
+    world.store.block(key, at, Record.of({"event": "key-revoke-succeeded"}, at))
     ended = _worked(world, row)
 
     assert (ended.status, _paid_to_new(world)) == (Status.CONFIRMED, TOKENS)

@@ -1,0 +1,57 @@
+"""Audit records from before the events were renamed still count as evidence."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from signer.audit.checkpoints import Verifier
+from signer.audit.cloudtrail import read_trail
+from signer.audit.export import records
+from signer.audit.reconcile import reconcile
+from signer.audit.verify import verify
+from tests.support.audit import START
+from tests.support.cloudtrail import other_event, sign_event, trail_file
+from tests.unit.signer.audit.signings import at, outcome
+
+
+VECTORS = Path(__file__).resolve().parents[3] / "vectors"
+LINES = (VECTORS / "audit_export_old_events.jsonl").read_bytes().splitlines(True)
+PUBLIC_KEY = (VECTORS / "audit_export_old_events.pub.pem").read_bytes()
+
+
+def test_an_old_export_verifies() -> None:
+    """The hash chain and the checkpoint cover the old names, and still hold."""
+    verdict = verify(LINES, Verifier(PUBLIC_KEY))
+
+    assert verdict.is_good
+    assert (verdict.records, verdict.signed) == (5, 5)
+
+
+def test_old_records_reconcile_with_cloudtrail(tmp_path: Path) -> None:
+    """
+    Old requests and results match, and explain a lost reply and a crash (K15).
+
+    ``rf_3`` was requested under the old name and finished after the upgrade.
+    """
+    known = [*records(LINES), outcome(21, "new-3", refund_id="rf_3")]
+    signs = {"old-1": 1, "old-2": 11, "lost": 11, "new-3": 21, "intruder": 21}
+    edges = [other_event(START), other_event(START + timedelta(hours=2))]
+    events = [sign_event(name, at(seconds)) for name, seconds in signs.items()]
+    found = reconcile(
+        known, read_trail([trail_file(tmp_path / "trail.json", [*edges, *events])])
+    )
+
+    assert found.matched == 3
+    assert [each.event.request_id for each in found.explained] == ["lost"]
+    assert [each.request_id for each in found.intruders] == ["intruder"]
+
+
+def test_an_old_request_without_a_result_explains_a_crash(tmp_path: Path) -> None:
+    """A process that died before the upgrade may have had one digest signed."""
+    edges = [other_event(START), other_event(START + timedelta(hours=2))]
+    trail = [*edges, sign_event("crashed", at(60))]
+    found = reconcile(
+        records(LINES), read_trail([trail_file(tmp_path / "trail.json", trail)])
+    )
+
+    (explained,) = [each for each in found.explained if each.reason == "crash"]
+    assert explained.event.request_id == "crashed"
