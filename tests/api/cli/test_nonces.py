@@ -254,13 +254,13 @@ def test_audit_records_of_changes(
 
     assert [(each["event"], each["outcome"], each["actor"]) for each in records] == [
         ("nonce-pause-requested", "success", "cli:alice"),
-        ("nonce-pause", "success", "cli:alice"),
+        ("nonce-pause-succeeded", "success", "cli:alice"),
         ("nonce-resume-requested", "success", "cli:alice"),
-        ("nonce-resume", "not-found", "cli:alice"),
+        ("nonce-resume-refused", "not-found", "cli:alice"),
         ("nonce-repair-requested", "success", "cli:alice"),
-        ("nonce-repair", "success", "cli:alice"),
+        ("nonce-repair-succeeded", "success", "cli:alice"),
     ]
-    assert '"event": "nonce-repair"' in told.err
+    assert '"event": "nonce-repair-succeeded"' in told.err
     assert told.out == "no wallet has paid anything yet\n"
 
 
