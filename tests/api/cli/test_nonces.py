@@ -193,7 +193,7 @@ def test_the_kill_switch(
     assert "  an operator paused the network at " in repaired.out
     assert "`hotwallet nonce resume` ends that\n" in repaired.out
     assert document["stopped_at"] is not None
-    assert "an operator stopped the network" in explained.out
+    assert "an operator paused the network" in explained.out
     assert resumed == Told(0, "local: resumed\n", resumed.err)
     assert twice == Told(0, "local: not-paused\n", twice.err)
     world.work(after=timedelta(seconds=60))

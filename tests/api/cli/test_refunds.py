@@ -19,7 +19,7 @@ def test_explains_as_text(run: Run, world: World, paid: Refund) -> None:
     lines = told.out.splitlines()
     assert lines[0] == f"{paid.id}: broadcast"
     assert lines[1] == (
-        "  1 of 1 nodes have it in a block, which no worker has looked at yet."
+        "  1 of 1 nodes have it in a block, which no worker has recorded yet."
     )
     assert lines[2].startswith("  Next: The same bytes are sent again")
     history = lines[lines.index("History:") + 1 : lines.index("Transactions:")]
