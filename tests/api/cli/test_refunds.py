@@ -21,7 +21,7 @@ def test_explains_as_text(run: Run, world: World, paid: Refund) -> None:
     assert lines[1] == (
         "  1 of 1 nodes have it in a block, which no worker has recorded yet."
     )
-    assert lines[2].startswith("  Next: The same bytes are sent again")
+    assert lines[2].startswith("  Next: A worker broadcasts the same bytes again")
     history = lines[lines.index("History:") + 1 : lines.index("Transactions:")]
     assert [line.split()[-1] for line in history] == [
         "queued",
