@@ -1,7 +1,6 @@
 """What administrators can ask for: to rotate or relocate a key, and to see the ring."""
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 import falcon
@@ -56,7 +55,7 @@ class KeyRotation(Resource):
         )
 
         if rotated.status == AWAITING_FUNDS:
-            resp.status = HTTPStatus.ACCEPTED
+            resp.status = falcon.HTTP_ACCEPTED
         resp.media = rotation_document(rotated)
 
 

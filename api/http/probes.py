@@ -1,7 +1,6 @@
 """The probes ``/healthz`` and ``/readyz``."""
 
 from collections.abc import Callable
-from http import HTTPStatus
 
 import falcon
 
@@ -34,7 +33,7 @@ class ReadinessProbe(Resource):
         readiness = self._readiness()
 
         if not readiness.ready:
-            resp.status = HTTPStatus.SERVICE_UNAVAILABLE
+            resp.status = falcon.HTTP_SERVICE_UNAVAILABLE
         resp.media = {
             "status": "ready" if readiness.ready else "unavailable",
             "checks": dict(readiness.checks),

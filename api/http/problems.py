@@ -9,7 +9,6 @@ code only, and the log has the rest under the same request id.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any
 
 import falcon
@@ -50,6 +49,10 @@ MEDIA_TYPE = "application/problem+json"
 
 _log = structlog.get_logger(__name__)
 
+_UNAUTHORIZED = 401
+_FORBIDDEN = 403
+_SERVER_ERROR = 500
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -68,42 +71,30 @@ _REFUSING = "The database refuses its work; an operator is needed."
 
 # The nearest class counts.  What is not here is our fault, and says nothing.
 _TABLE: dict[type[Exception], _Row] = {
-    RequestError: _Row(HTTPStatus.BAD_REQUEST),
-    InvalidInputError: _Row(HTTPStatus.BAD_REQUEST),
-    AuthenticationError: _Row(
-        HTTPStatus.UNAUTHORIZED, "A valid bearer token is required."
-    ),
-    PermissionDeniedError: _Row(HTTPStatus.FORBIDDEN),
-    NotFoundError: _Row(HTTPStatus.NOT_FOUND),
-    NotThroughProxyError: _Row(HTTPStatus.MISDIRECTED_REQUEST),
-    ConflictError: _Row(HTTPStatus.CONFLICT),
-    InProgressError: _Row(HTTPStatus.CONFLICT, retry_after=1),
-    RotationInProgressError: _Row(HTTPStatus.CONFLICT, retry_after=5),
-    RateLimitedError: _Row(HTTPStatus.TOO_MANY_REQUESTS),
-    PolicyViolationError: _Row(HTTPStatus.UNPROCESSABLE_ENTITY),
-    NewKeyUnhealthyError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE, "The old key goes on serving.", retry_after=5
-    ),
-    ProofsPendingError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _HANGING, retry_after=5),
-    BackendError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=30),
-    BackendUnavailableError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=5
-    ),
-    BackendThrottledError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=5),
-    ChainUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _CHAIN, retry_after=5),
-    InsufficientFundsError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE, "The wallet must be filled.", retry_after=30
-    ),
-    LimitReachedError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE, "A limit of value is reached.", retry_after=30
-    ),
-    WalletPausedError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE, "The wallet is paused.", retry_after=30
-    ),
-    StoreError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _REFUSING, retry_after=30),
-    StoreUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _STORE, retry_after=5),
+    RequestError: _Row(400),
+    InvalidInputError: _Row(400),
+    AuthenticationError: _Row(_UNAUTHORIZED, "A valid bearer token is required."),
+    PermissionDeniedError: _Row(_FORBIDDEN),
+    NotFoundError: _Row(404),
+    NotThroughProxyError: _Row(421),
+    ConflictError: _Row(409),
+    InProgressError: _Row(409, retry_after=1),
+    RotationInProgressError: _Row(409, retry_after=5),
+    RateLimitedError: _Row(429),
+    PolicyViolationError: _Row(422),
+    NewKeyUnhealthyError: _Row(503, "The old key goes on serving.", retry_after=5),
+    ProofsPendingError: _Row(503, _HANGING, retry_after=5),
+    BackendError: _Row(503, _DEVICE, retry_after=30),
+    BackendUnavailableError: _Row(503, _DEVICE, retry_after=5),
+    BackendThrottledError: _Row(503, _DEVICE, retry_after=5),
+    ChainUnavailableError: _Row(503, _CHAIN, retry_after=5),
+    InsufficientFundsError: _Row(503, "The wallet must be filled.", retry_after=30),
+    LimitReachedError: _Row(503, "A limit of value is reached.", retry_after=30),
+    WalletPausedError: _Row(503, "The wallet is paused.", retry_after=30),
+    StoreError: _Row(503, _REFUSING, retry_after=30),
+    StoreUnavailableError: _Row(503, _STORE, retry_after=5),
     StaleStateError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE,
+        503,
         "Somebody else was first; ask again.",
         retry_after=1,
     ),
@@ -112,34 +103,34 @@ _TABLE: dict[type[Exception], _Row] = {
 # What has no class of ours: the framework's errors, and the server's.  Their own
 # words may quote the request, so these are said instead.
 _HTTP: dict[int, tuple[str, str]] = {
-    HTTPStatus.BAD_REQUEST: ("bad-request", "The request is malformed."),
-    HTTPStatus.NOT_FOUND: ("not-found", "There is nothing at this path."),
-    HTTPStatus.METHOD_NOT_ALLOWED: (
+    400: ("bad-request", "The request is malformed."),
+    404: ("not-found", "There is nothing at this path."),
+    405: (
         "method-not-allowed",
         "The header Allow lists what is.",
     ),
-    HTTPStatus.REQUEST_TIMEOUT: (
+    408: (
         "request-timeout",
         "The request did not arrive in time.",
     ),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+    413: (
         "body-too-large",
         "A body has at most 16384 bytes.",
     ),
-    HTTPStatus.REQUEST_URI_TOO_LONG: ("uri-too-long", "The request line is too long."),
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
+    414: ("uri-too-long", "The request line is too long."),
+    415: (
         "unsupported-media-type",
         "Send application/json in UTF-8, without a content coding.",
     ),
-    HTTPStatus.EXPECTATION_FAILED: (
+    417: (
         "expectation-failed",
         "Expect may be 100-continue only.",
     ),
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+    431: (
         "headers-too-large",
         "The header has too many fields, or too long ones.",
     ),
-    HTTPStatus.NOT_IMPLEMENTED: (
+    501: (
         "unsupported-transfer-coding",
         "Transfer-Encoding may be chunked only.",
     ),
@@ -171,7 +162,7 @@ class Problem:
         return json.dumps(shown).encode()
 
 
-_INTERNAL = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error")
+_INTERNAL = Problem(_SERVER_ERROR, "internal-error")
 
 
 def problem_of(error: Exception) -> Problem:
@@ -211,7 +202,7 @@ def _respond(
     req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
 ) -> None:
     problem = problem_of(error)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if problem.status >= _SERVER_ERROR:
         _log.error("request-failed", code=problem.code, exc_info=error)
     if isinstance(error, AuthenticationError):
         # The caller is not told which check failed; whoever reads the log is.
@@ -239,11 +230,11 @@ def _headers(error: HotWalletError, row: _Row) -> dict[str, str]:
     wait = getattr(error, "retry_after", row.retry_after)
     if wait is not None:
         headers["Retry-After"] = str(wait)
-    if row.status == HTTPStatus.UNAUTHORIZED:
+    if row.status == _UNAUTHORIZED:
         # RFC 6750, section 3.1: no error code where no token was sent.
         bare = str(error) == NO_TOKEN
         headers["WWW-Authenticate"] = _challenge(None if bare else "invalid_token")
-    if row.status == HTTPStatus.FORBIDDEN:
+    if row.status == _FORBIDDEN:
         headers["WWW-Authenticate"] = _challenge("insufficient_scope")
     return headers
 

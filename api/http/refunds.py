@@ -2,7 +2,6 @@
 
 import json
 import re
-from http import HTTPStatus
 from typing import ClassVar
 from urllib.parse import urlencode
 
@@ -60,7 +59,7 @@ class Refunds(Resource):
             # Kept before it is given: whoever asks again is told the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.answered(refund, body)
-        resp.status = HTTPStatus.CREATED if submission.created else HTTPStatus.OK
+        resp.status = falcon.HTTP_CREATED if submission.created else falcon.HTTP_OK
         if not submission.created:
             resp.set_header("Idempotent-Replayed", "true")
         resp.location = f"/v1/refunds/{submission.refund.id}"
