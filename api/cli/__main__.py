@@ -65,24 +65,26 @@ def serve() -> None:
 @click.option("--once", is_flag=True, help="Do one pass, and stop.")
 def worker(interval: float, once: bool) -> None:
     """Bring every accepted refund to its end: send, resend, confirm."""
-    from api.bootstrap import build_worker  # noqa: PLC0415  Help needs no backend.
+    from api.bootstrap import open_container  # noqa: PLC0415  Help needs no backend.
 
     configure(Settings.from_env(os.environ))
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    build_worker().run(wait=lambda: once or stop.wait(interval))
+    container = open_container(serving=False)
+    container.start_sealer()
+    container.worker.run(wait=lambda: once or stop.wait(interval))
 
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def guard(as_json: bool) -> None:
     """Say whether the service would start, and what must be mended if not."""
-    from api.bootstrap import lay_foundation  # noqa: PLC0415
+    from api.bootstrap import open_container  # noqa: PLC0415
 
     try:
         with answer_alone():
-            found = lay_foundation(os.environ)
+            found = open_container()
             active = found.store.active_key()
     except ConfigurationError as e:
         if as_json:
@@ -98,7 +100,7 @@ def guard(as_json: bool) -> None:
                     "environment": found.settings.app_env,
                     "address": address,
                     "networks": sorted(found.networks),
-                    "warnings": found.warnings,
+                    "warnings": list(found.warnings),
                 }
             )
         )

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -199,10 +198,10 @@ def _key_arns(names: Sequence[str]) -> Sequence[str]:
 
 
 def _opened() -> tuple[Settings, Ledger]:
-    from api.bootstrap import open_ledger  # noqa: PLC0415  Help needs no backend.
+    from api.bootstrap import build_container  # noqa: PLC0415  Help needs no backend.
 
     with answer_alone() as settings:
-        return settings, open_ledger(os.environ)
+        return settings, build_container().store
 
 
 def _origin(settings: Settings) -> str:

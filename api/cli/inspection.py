@@ -1,7 +1,6 @@
 """``hotwallet refund`` and ``hotwallet nonce``: see what is, and mend it safely."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -19,13 +18,13 @@ from signer.errors import NotFoundError
 from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Operation
 from signer.ports import utc_now
-from signer.refunds.explain import Explainer, Explanation
+from signer.refunds.explain import Explanation
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.wallet_repair import Repair, repair
 
 
 if TYPE_CHECKING:
-    from api.bootstrap import Observatory
+    from api.container import Container
 
 
 @click.group()
@@ -38,16 +37,15 @@ def refund() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def explain(refund_id: str, as_json: bool) -> None:
     """Say why REFUND_ID stands where it stands, and what happens next."""
-    from api.bootstrap import open_observatory  # noqa: PLC0415  Help needs no backend.
+    from api.bootstrap import build_container  # noqa: PLC0415  Help needs no backend.
 
     with answer_alone():
-        seen = open_observatory(os.environ)
+        seen = build_container()
+        explainer = seen.explainer
         found = seen.store.get(refund_id)
         if found is None:
             raise NotFoundError("there is no such refund")
-        explanation = Explainer(seen.store, seen.store, seen.chains, utc_now).explain(
-            found
-        )
+        explanation = explainer.explain(found)
     if as_json:
         click.echo(json.dumps(explanation_document(explanation)))
         return
@@ -75,10 +73,10 @@ def repair_nonces(network: str | None, apply: bool, as_json: bool) -> None:
 
     Exits with 1 while a wallet is paused.  A stop by `nonce pause` is told, and stays.
     """
-    from api.bootstrap import open_observatory  # noqa: PLC0415
+    from api.bootstrap import build_container  # noqa: PLC0415
 
     with answer_alone():
-        seen = open_observatory(os.environ)
+        seen = build_container()
         if apply:
             repairs = _controls(seen).repair(network, invoker())
         else:
@@ -101,10 +99,10 @@ def pause_nonces(network: str | None) -> None:
     Refunds are still accepted, and wait.  What has a nonce already goes on, since the
     nodes may have it; to stop that as well, disable the key.
     """
-    from api.bootstrap import open_observatory  # noqa: PLC0415
+    from api.bootstrap import build_container  # noqa: PLC0415
 
     with answer_alone():
-        told = _controls(open_observatory(os.environ)).pause(network, invoker())
+        told = _controls(build_container()).pause(network, invoker())
     for name, is_new in told.items():
         click.echo(f"{name}: {'paused' if is_new else 'was paused already'}")
 
@@ -113,10 +111,10 @@ def pause_nonces(network: str | None) -> None:
 @click.option("--network", help="Let this network go on alone.")
 def resume_nonces(network: str | None) -> None:
     """Give out nonces again after `nonce pause`; other pauses stay."""
-    from api.bootstrap import open_observatory  # noqa: PLC0415
+    from api.bootstrap import build_container  # noqa: PLC0415
 
     with answer_alone():
-        told = _controls(open_observatory(os.environ)).resume(network, invoker())
+        told = _controls(build_container()).resume(network, invoker())
     for name, was_stopped in told.items():
         click.echo(f"{name}: {'goes on' if was_stopped else 'was not paused'}")
 
@@ -132,16 +130,16 @@ def abandon_nonces(address: str, network: str | None) -> None:
     a backup forgot; and whoever has the key can leave one there for ever.  Do this only
     if you know that it is his: what we forgot would be paid twice.
     """
-    from api.bootstrap import open_observatory  # noqa: PLC0415
+    from api.bootstrap import build_container  # noqa: PLC0415
 
     with answer_alone():
-        controls = _controls(open_observatory(os.environ))
+        controls = _controls(build_container())
         told = controls.abandon(address, network, invoker())
     for name, was_awaited in told.items():
         click.echo(f"{name}: {'goes on' if was_awaited else 'was not waiting'}")
 
 
-def _controls(seen: "Observatory") -> NonceAdmin:
+def _controls(seen: "Container") -> NonceAdmin:
     """Return what changes the wallets, and writes down who did."""
     audit = AuditLog(audit_logger(), journal=seen.store)
     minutes = AdminAudit(audit, Alerts(), Operation.ADMINISTRATION)

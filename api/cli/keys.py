@@ -1,7 +1,6 @@
 """``hotwallet keys``: see the ring, rotate it, and relocate its keys."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,8 +11,8 @@ import click
 
 from api.cli.operator import invoker
 from api.http.keys import (
+    failover_document,
     key_document,
-    relocation_document,
     rotation_document,
 )
 from api.logs import answer_alone
@@ -42,10 +41,10 @@ def keys() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def list_keys(as_json: bool) -> None:
     """Show every key of the ring, the active one first."""
-    from api.bootstrap import open_ledger  # noqa: PLC0415  Help needs no backend.
+    from api.bootstrap import build_container  # noqa: PLC0415  Help needs no backend.
 
     with answer_alone():
-        ring = open_ledger(os.environ).keys()
+        ring = build_container().store.keys()
     if as_json:
         click.echo(json.dumps([key_document(key) for key in ring]))
         return
@@ -96,11 +95,11 @@ def rotate(
 
     Exits with 1 when the key is not active then, or would not be.
     """
-    from api.bootstrap import build_rotation  # noqa: PLC0415
+    from api.bootstrap import build_admin_container  # noqa: PLC0415
 
     with answer_alone():
         terms = RotationOptions(dry_run, compromised, active_address)
-        rotated = _patiently(build_rotation(os.environ), wait, new_key_id, terms)
+        rotated = _patiently(build_admin_container().rotation, wait, new_key_id, terms)
     if as_json:
         click.echo(json.dumps(rotation_document(rotated)))
     for line in () if as_json else _told(rotated):
@@ -120,13 +119,13 @@ def relocate(new_key_id: str, dry_run: bool, as_json: bool) -> None:
     That is a replica of a multi-Region KMS key, by its ARN.  The key proves itself
     there first; the address, the nonces and what the key may do stay as they are.
     """
-    from api.bootstrap import build_relocation  # noqa: PLC0415
+    from api.bootstrap import build_admin_container  # noqa: PLC0415
 
     with answer_alone():
-        relocated = build_relocation(os.environ).relocate(
+        relocated = build_admin_container().failover.relocate(
             new_key_id, invoker(), rehearse=dry_run
         )
-    shown = relocation_document(relocated)
+    shown = failover_document(relocated)
     if as_json:
         click.echo(json.dumps(shown))
         return
@@ -146,11 +145,11 @@ def block(address: str, as_json: bool) -> None:
     Refunds that it has signed may be mined yet; they are listed, for a person to look
     at.  Those that it never signed are paid by the active key.
     """
-    from api.bootstrap import build_blocking  # noqa: PLC0415
+    from api.bootstrap import build_admin_container  # noqa: PLC0415
 
     with answer_alone():
         actor = invoker()
-        key, stranded = build_blocking(os.environ).block(address, actor)
+        key, stranded = build_admin_container().revocation.block(address, actor)
     if as_json:
         click.echo(json.dumps({**key_document(key), "strandedRefunds": list(stranded)}))
         return
@@ -174,10 +173,10 @@ def sweep(address: str, apply: bool, as_json: bool) -> None:
 
     Exits with 1 while something is left that nothing moves yet.
     """
-    from api.bootstrap import build_sweeper  # noqa: PLC0415
+    from api.bootstrap import build_admin_container  # noqa: PLC0415
 
     with answer_alone():
-        sweeper = build_sweeper(os.environ)
+        sweeper = build_admin_container().sweeper
         actor = invoker()
         pieces = sweeper.sweep(address, actor) if apply else sweeper.plan(address)
     if as_json:

@@ -1,4 +1,4 @@
-"""What administrators can ask for: to rotate or relocate a key, and to see the ring."""
+"""The administrative routes: rotate a key, fail a key over, and list the keys."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,9 +23,9 @@ from signer.redact import key_prefix
 
 _ROLES = frozenset({"admin", "devops"})
 
-_RELOCATION = {"newKeyId": str, "dryRun": bool}
+_FAILOVER_FIELDS = {"newKeyId": str, "dryRun": bool}
 
-_ROTATION = {**_RELOCATION, "compromised": bool, "activeAddress": str}
+_ROTATION_FIELDS = {**_FAILOVER_FIELDS, "compromised": bool, "activeAddress": str}
 
 _LONGEST_KEY_ID = 512
 
@@ -43,7 +43,7 @@ class KeyRotation(Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Rotate (200), or wait for the new address to be funded (202)."""
         query.parameters(req)
-        asked = _read(read_object(req), _ROTATION)
+        asked = _read(read_object(req), _ROTATION_FIELDS)
         rotated = self._rotation.rotate(
             asked["newKeyId"],
             _actor(req),
@@ -60,24 +60,24 @@ class KeyRotation(Resource):
 
 
 class KeyFailover(Resource):
-    """``/v1/admin/kms/relocate``: pins a key to another place where it lives."""
+    """``/v1/admin/kms/failover``: pins a key to its replica in another region."""
 
     required_role = _ROLES
     required_scope = "keys:rotate"
     is_administrative = True
 
-    def __init__(self, relocation: Failover) -> None:
-        self._relocation = relocation
+    def __init__(self, failover: Failover) -> None:
+        self._failover = failover
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Relocate the key that the given name means."""
+        """Pin the key to the replica that ``newKeyId`` names."""
         query.parameters(req)
-        asked = _read(read_object(req), _RELOCATION)
-        relocated = self._relocation.relocate(
+        asked = _read(read_object(req), _FAILOVER_FIELDS)
+        result = self._failover.relocate(
             asked["newKeyId"], _actor(req), rehearse=asked.get("dryRun", False)
         )
 
-        resp.media = relocation_document(relocated)
+        resp.media = failover_document(result)
 
 
 class Keys(Resource):
@@ -114,15 +114,15 @@ def rotation_document(rotated: RotationResult) -> dict[str, Any]:
     }
 
 
-def relocation_document(relocated: FailoverResult) -> dict[str, Any]:
-    """Return what became of a relocation, as administrators see it."""
+def failover_document(result: FailoverResult) -> dict[str, Any]:
+    """Return *result* as JSON; key ids are cut to a prefix."""
     return {
-        "status": relocated.status,
-        "keyId": key_prefix(relocated.key.key_id),
-        "previousKeyId": key_prefix(relocated.previous.key_id),
-        "address": relocated.key.address,
-        "state": str(relocated.key.state),
-        "warnings": list(relocated.warnings),
+        "status": result.status,
+        "keyId": key_prefix(result.key.key_id),
+        "previousKeyId": key_prefix(result.previous.key_id),
+        "address": result.key.address,
+        "state": str(result.key.state),
+        "warnings": list(result.warnings),
     }
 
 

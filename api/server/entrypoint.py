@@ -18,6 +18,8 @@ def get_app() -> App:
             ``api/server/gunicorn_conf.py``.
     """
     require_our_gunicorn(vars(gunicorn_conf))
-    from api.bootstrap import build_services  # noqa: PLC0415  Opens the backends.
+    from api.bootstrap import open_container  # noqa: PLC0415  Opens the backends.
 
-    return create_app(build_services())
+    container = open_container()
+    container.start_sealer()
+    return create_app(container)

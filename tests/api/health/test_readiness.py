@@ -19,7 +19,6 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from api.container import Foundation, Parts
 from api.health.key_check import KeyCheck
 from api.health.readiness import (
     ANSWER_SECONDS,
@@ -39,7 +38,6 @@ from signer.alerts import Alert, Alerts
 from signer.audit.log import AuditLog
 from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
-from signer.config.settings import Settings
 from signer.errors import (
     BackendUnavailableError,
     EncodingError,
@@ -51,7 +49,7 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.ports import KeyId, utc_now
 from signer.startup.guard import check_chain
-from tests.api.service import NETWORKS
+from tests.api.service import NETWORKS, container_over
 from tests.api.support import NOW, SettableClock, lines
 from tests.fixtures.kms import OpenKMS, Wire
 from tests.fixtures.postgresql import PostgreSQL
@@ -121,10 +119,9 @@ class System:
         self.store = store
         self.signer = signer
         store.enrol(key_of(signer))
-        settings = Settings.from_env({"APP_ENV": "test"})
-        networks = {name: chain.network for name, chain in chains.items()}
-        found = Foundation(settings, networks, store, backend, chains, ())
-        self.prober = Parts(found).prober
+        prober = container_over(store, backend, chains).readiness
+        assert isinstance(prober, ReadinessChecker)
+        self.prober = prober
 
     def timed(self) -> tuple[Readiness, float]:
         """Return the prober's answer, and the seconds that it took."""

@@ -1,7 +1,6 @@
 """``POST /v1/admin/kms/rotate`` and ``GET /v1/admin/keys``, to the letter."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from signer.errors import KeyUnusableError
 from signer.keys.balances import AddressBalance
 from signer.model.key import KeyState
 from tests.api.administrators import REFUSED, asked, authorized
-from tests.api.service import build_services
+from tests.api.service import build_container, replaced
 from tests.api.support import SettableClock
 from tests.support.keys import key_at
 from tests.support.ring import NEW, OLD, OTHER, POOR, RICH, System
@@ -36,14 +35,14 @@ def system(sqlite_store: SQLStore, clock: SettableClock) -> System:
 def _client(system: System, clock: SettableClock, *, needs_funds: bool) -> TestClient:
     store = system.store
     audit = AuditLog(_SILENCE, journal=store)
-    services = replace(
-        build_services(store, clock),
+    container = replaced(
+        build_container(store, clock),
         rotation=system.rotation(needs_funds=needs_funds),
         access=AccessControl(
             store, RateLimits.shared(store, clock=clock), audit, clock
         ),
     )
-    return TestClient(create_app(services))
+    return TestClient(create_app(container))
 
 
 @pytest.fixture
