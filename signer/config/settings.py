@@ -4,6 +4,7 @@ What the environment says, read once: frozen, complete, secrets out of ``repr``.
 ``docs/configuration.md`` and ``.env.example`` list every variable.
 """
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_network
@@ -52,6 +53,20 @@ def _networks(value: str) -> tuple[str, ...]:
         return tuple(str(ip_network(part.strip())) for part in value.split(","))
     except ValueError:  # It would quote the value, which may be a misplaced secret.
         raise ValueError("must be addresses and networks with commas between") from None
+
+
+# As gunicorn reads it.  A port is required; gunicorn's default would be 8000.
+_LISTEN_ADDRESS = re.compile(
+    r"unix:.+|fd://[0-9]+"
+    r"|(?:tcp://)?(?:\[[^\[\]]+\]|[^\[\]:/,\s]*):(?P<port>[0-9]{1,5})"
+)
+
+
+def _listen_address(value: str) -> str:
+    found = _LISTEN_ADDRESS.fullmatch(value)
+    if found is None or int(found["port"] or 0) > 65535:  # noqa: PLR2004
+        raise ValueError("must be HOST:PORT, with a port up to 65535, or unix:PATH")
+    return value
 
 
 def _shown_whole(value: str) -> str:
@@ -149,7 +164,9 @@ class Settings(BaseModel):
     rate_limit_admin: int = Field(default=30, ge=1, alias="RATE_LIMIT_ADMIN")
     rate_limit_client: int = Field(default=0, ge=0, alias="RATE_LIMIT_CLIENT")
 
-    bind: str = Field(default="127.0.0.1:8080", alias="BIND")
+    bind: Annotated[str, AfterValidator(_listen_address)] = Field(
+        default="127.0.0.1:8080", alias="BIND"
+    )
     workers: int = Field(default=2, ge=1, le=64, alias="WEB_CONCURRENCY")
     threads: int = Field(default=4, ge=1, le=64, alias="WEB_THREADS")
 

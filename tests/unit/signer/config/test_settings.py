@@ -169,6 +169,13 @@ def test_the_raw_keys_flag_is_no_variable() -> None:
         ("AUDIT_ORIGIN", "us-gov-west-1/wallet"),
         ("AUDIT_ORIGIN", "prod-111122223333"),
         ("AUDIT_ORIGIN", "wallet.amazonaws.com"),
+        *(
+            ("BIND", bind)
+            for bind in (
+                *("nonsense", "8080", "::1", "[::1]", "[]:80", "127.0.0.1:http"),
+                *("127.0.0.1:65536", "a:1,b:2", "fd://x", "UNIX:/run/s", "unix:"),
+            )
+        ),
     ],
 )
 def test_values_out_of_range(name: str, value: str) -> None:
