@@ -43,14 +43,15 @@ def cli() -> None:
 
 @cli.command()
 def serve() -> None:
-    """Serve the API with gunicorn, if the guard lets it."""
-    # Gunicorn takes this process's place, and asks the guard before it forks.
+    """Serve the API with gunicorn, unless the guard refuses."""
+    # gunicorn replaces this process, and runs the guard before it forks workers.
     os.execvp(  # noqa: S606
         sys.executable,
         [
             sys.executable,
+            "-P",  # Import nothing from the working directory.
             "-m",
-            "gunicorn",
+            "api.server",
             "--config",
             "python:api.server.gunicorn_conf",
             "api.server.entrypoint:get_app()",

@@ -95,7 +95,7 @@ def on_starting(server: Arbiter) -> None:
     overrides = list(override_refusals(server.cfg, globals()))
     if overrides:
         raise _refused(overrides)
-    run_guard([sys.executable, "-m", "api.cli", "guard"], meanwhile=warm)
+    run_guard([sys.executable, "-P", "-m", "api.cli", "guard"], meanwhile=warm)
 
 
 def warm() -> None:

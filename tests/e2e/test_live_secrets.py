@@ -45,7 +45,9 @@ from tests.support.waiting import eventually
 
 PATIENCE = 30.0
 
-OURS = re.compile(r" -m (gunicorn --config python:api|api\.cli (serve|worker|guard)\b)")
+OURS = re.compile(
+    r" -m (api\.server --config python:api|api\.cli (serve|worker|guard)\b)"
+)
 
 LEAN: Mapping[str, str] = {
     "WEB_CONCURRENCY": "1",
