@@ -22,6 +22,7 @@ Every error that the system raises on purpose.
     │   ├── EncodingError            not strict DER, or out of range
     │   ├── RecoveryError            does not recover to the pinned key
     │   ├── NewKeyUnhealthyError     the old key goes on serving
+    │   │   └── NewKeyNotFoundError  no key has the given name
     │   ├── ProofsPendingError       retry: earlier proofs of the key still hang
     │   └── BackendError             the device said no
     │       ├── BackendUnavailableError   retry
@@ -211,6 +212,15 @@ class NewKeyUnhealthyError(SigningError):
         """Whether a key's or a grant's first seconds look like this."""
         # KMS is eventually consistent: it denies, or does not know, what is new.
         return self.reason in {AccessDeniedError.code, KeyNotFoundError.code}
+
+
+class NewKeyNotFoundError(NewKeyUnhealthyError):
+    """No key has the name that the administrator gave; the old key goes on serving."""
+
+    code = "new-key-not-found"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason=KeyNotFoundError.code)
 
 
 class ProofsPendingError(SigningError):

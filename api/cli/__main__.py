@@ -199,11 +199,15 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+# What the command line calls the fields of ``InvalidInputError``.
+_ARGUMENTS = {"key_id": "NEW_KEY_ID", "active_address": "--from"}
+
+
 def _said(error: HotWalletError) -> str:
     """Return what *error* says, and what its class knows beside it."""
     match error:
         case InvalidInputError(field=str(field)):
-            return f"{field} {error}"
+            return f"{_ARGUMENTS.get(field, field)} {error}"
         case NewKeyUnhealthyError(reason=reason):
             return f"{error} ({reason})"
     return str(error)

@@ -28,6 +28,7 @@ from signer.errors import (
     InsufficientFundsError,
     InvalidInputError,
     LimitReachedError,
+    NewKeyNotFoundError,
     NewKeyUnhealthyError,
     NotFoundError,
     NotThroughProxyError,
@@ -82,6 +83,9 @@ _TABLE: dict[type[Exception], _Row] = {
     RotationInProgressError: _Row(409, retry_after=5),
     RateLimitedError: _Row(429),
     PolicyViolationError: _Row(422),
+    NewKeyNotFoundError: _Row(
+        404, "No key has this name; the old key goes on serving."
+    ),
     NewKeyUnhealthyError: _Row(503, "The old key goes on serving.", retry_after=5),
     ProofsPendingError: _Row(503, _HANGING, retry_after=5),
     BackendError: _Row(503, _DEVICE, retry_after=30),
@@ -215,6 +219,8 @@ def _respond(
 
 def _members(error: HotWalletError) -> dict[str, str]:
     match error:
+        case NewKeyNotFoundError(reason=reason):
+            return {"reason": reason}
         case NewKeyUnhealthyError(reason=reason):
             members = {"error": "new key unhealthy", "message": sanitize(str(error))}
             return {**members, "reason": reason}

@@ -6,7 +6,12 @@ import structlog
 
 from signer.alerts import Alert, Alerts
 from signer.audit.log import SUCCESS, AuditLog
-from signer.errors import HotWalletError, NewKeyUnhealthyError, StoreError
+from signer.errors import (
+    HotWalletError,
+    NewKeyNotFoundError,
+    NewKeyUnhealthyError,
+    StoreError,
+)
 from signer.model.audit_record import Actor, Operation
 from signer.model.key import Key
 from signer.redact import key_prefix
@@ -48,7 +53,8 @@ class AdminAudit:
     ) -> None:
         """Write down why it was not done; an alert tells if that *is_alarming*."""
         reason = reason_of(error)
-        if is_alarming:
+        # A name that no key has is a typo: the caller alone must know.
+        if is_alarming and not isinstance(error, NewKeyNotFoundError):
             self._alerts.sound(Alert.ROTATION_REFUSED, code=reason, actor=actor.name)
         try:
             self.write(event, actor, outcome=reason, **known)

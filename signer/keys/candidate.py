@@ -12,6 +12,8 @@ from signer.alerts import Alert, Alerts
 from signer.deadline import LATE, Deadlines
 from signer.errors import (
     BackendUnavailableError,
+    KeyNotFoundError,
+    NewKeyNotFoundError,
     NewKeyUnhealthyError,
     ProofsPendingError,
     RecoveryError,
@@ -57,10 +59,16 @@ class CandidateTester:
 
         Raises:
             InvalidInputError: *name* is malformed.
+            NewKeyNotFoundError: No key has this name.
             NewKeyUnhealthyError: There is none that could sign, or no answer in time.
             ProofsPendingError: It was not asked, since it never answered before.
         """
-        return self._healthy(lambda: self._find(name, actor), name)
+        try:
+            return self._healthy(lambda: self._find(name, actor), name)
+        except NewKeyUnhealthyError as e:
+            if e.reason != KeyNotFoundError.code:
+                raise
+            raise NewKeyNotFoundError(str(e)) from None
 
     def prove(self, key: Key, actor: Actor, operation: Operation) -> None:
         """

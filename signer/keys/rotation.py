@@ -130,7 +130,7 @@ class Rotation:
     ) -> RotationResult:
         meant = terms.active_address
         if meant is not None:
-            meant = parse_address(meant, field="activeAddress")
+            meant = parse_address(meant, field="active_address")
         wanted = self._prover.find(name, actor)
         for _ in range(_LOOKS):
             view = RingView(wanted, self._store.keys())

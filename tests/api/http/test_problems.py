@@ -53,6 +53,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.InProgressError, 409),
         (errors.RotationInProgressError, 409),
         (errors.RateLimitedError, 429),
+        (errors.NewKeyNotFoundError, 404),
         (errors.NewKeyUnhealthyError, 503),
         (errors.KeyRotatedError, 503),
         (errors.NotCancellableError, 409),

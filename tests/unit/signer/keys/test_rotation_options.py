@@ -296,7 +296,7 @@ def test_a_malformed_address_to_replace(system: System) -> None:
     with pytest.raises(InvalidInputError) as raised:
         system.rotation().rotate(NEW, ALICE, _from(OLD))
 
-    assert raised.value.field == "activeAddress"
+    assert raised.value.field == "active_address"
     assert ("rotation", "invalid-input") in system.outcomes
     assert OLD not in str(system.records)
 
