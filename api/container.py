@@ -6,7 +6,7 @@ from functools import cached_property, partial
 from ipaddress import ip_network
 from threading import Event, Thread
 
-from api.auth.authorization import AccessControl
+from api.auth.authorization import AccessPolicy
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySource
@@ -229,7 +229,7 @@ class Container:
         )
 
     @cached_property
-    def access(self) -> AccessControl:
+    def access(self) -> AccessPolicy:
         """Limits, audits and refuses requests."""
         limits = RateLimits.shared(
             self.store,
@@ -237,7 +237,7 @@ class Container:
             administration=self.settings.rate_limit_admin,
             client=self.settings.rate_limit_client,
         )
-        return AccessControl(self.store, limits, self.audit)
+        return AccessPolicy(self.store, limits, self.audit)
 
     @cached_property
     def proxies(self) -> Sequence[IPNetwork]:

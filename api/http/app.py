@@ -3,7 +3,7 @@
 import falcon
 
 from api.container import Container
-from api.http import problems as errors
+from api.http import problems
 from api.http.keys import KeyFailover, KeyRotation, Keys
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
@@ -17,11 +17,11 @@ App = falcon.App[falcon.Request, falcon.Response]
 def create_app(container: Container) -> App:
     """Return the application over the parts of *container*."""
     app = App()
-    gate = AuthorizationMiddleware(
+    authorization = AuthorizationMiddleware(
         container.authenticator, container.access, proxies=container.proxies
     )
-    app.add_middleware([RequestLog(), gate])
-    errors.install(app)
+    app.add_middleware([RequestLog(), authorization])
+    problems.install(app)
     app.add_route("/v1/refunds", Refunds(container.refunds))
     app.add_route("/v1/refunds/{refund_id}", Refund(container.refunds))
     app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(container.refunds))

@@ -9,7 +9,7 @@ from typing import cast
 import coincurve
 import structlog
 
-from api.auth.authorization import AccessControl
+from api.auth.authorization import AccessPolicy
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, bind
@@ -125,7 +125,7 @@ def build_container(
         timer=pace.timer if pace else time.monotonic,
         sleep=pace.sleep if pace else time.sleep,
     )
-    container.access = AccessControl(
+    container.access = AccessPolicy(
         store,
         RateLimits.shared(store, refused=10_000, clock=clock),
         recording()[0],

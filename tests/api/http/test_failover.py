@@ -9,7 +9,7 @@ import structlog
 from falcon.testing import Result, TestClient
 from structlog.testing import LogCapture
 
-from api.auth.authorization import AccessControl
+from api.auth.authorization import AccessPolicy
 from api.auth.rate_limits import RateLimits
 from api.http.app import create_app
 from backends.sql import SQLStore
@@ -48,9 +48,7 @@ def client(system: System, clock: SettableClock) -> TestClient:
     container = replaced(
         build_container(store, clock),
         failover=system.relocation(),
-        access=AccessControl(
-            store, RateLimits.shared(store, clock=clock), audit, clock
-        ),
+        access=AccessPolicy(store, RateLimits.shared(store, clock=clock), audit, clock),
     )
     return TestClient(create_app(container))
 

@@ -8,7 +8,7 @@ import structlog
 from falcon.testing import Result, TestClient
 from structlog.testing import LogCapture
 
-from api.auth.authorization import AccessControl
+from api.auth.authorization import AccessPolicy
 from api.auth.rate_limits import RateLimits
 from api.http.app import create_app
 from backends.sql import SQLStore
@@ -38,9 +38,7 @@ def _client(system: System, clock: SettableClock, *, needs_funds: bool) -> TestC
     container = replaced(
         build_container(store, clock),
         rotation=system.rotation(needs_funds=needs_funds),
-        access=AccessControl(
-            store, RateLimits.shared(store, clock=clock), audit, clock
-        ),
+        access=AccessPolicy(store, RateLimits.shared(store, clock=clock), audit, clock),
     )
     return TestClient(create_app(container))
 
