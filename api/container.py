@@ -12,7 +12,7 @@ from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySource
 from api.checkpoint_key import open_signing
 from api.health.key_check import KeyCheck
-from api.health.readiness import Readiness, ReadinessChecker, sealing
+from api.health.readiness import Readiness, ReadinessChecker, sealing_check
 from api.logs import audit_logger
 from api.request_context import Network as IPNetwork
 from signer.alerts import Alerts
@@ -249,10 +249,10 @@ class Container:
         """Checks the dependencies, for ``/readyz``."""
         checks: dict[str, Callable[[], object]] = {
             "database": self.store.check,
-            "audit": sealing(
+            "audit": sealing_check(
                 self.store.oldest_unsealed,
                 SealingMonitor(self.sealing_alert),
-                most=self.settings.audit_unsealed_seconds,
+                max_seconds=self.settings.audit_unsealed_seconds,
             ),
         }
         for name, chain in self.chains.items():
