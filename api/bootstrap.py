@@ -1,37 +1,28 @@
 """
-The composition root: opens what the environment names; the only importer of backends.
+The composition root: makes the container, runs the guard, and opens the backends.
 
-Call it after the fork.  A backend's libraries are imported in the branch that
-chose it, so that a process loads only what it uses.  ``assembly`` joins the parts.
+Only this module imports ``backends`` and ``softhsm``.  Call it after the fork.  Each
+backend is imported in the branch that chose it, so that a process loads only the
+libraries it uses.
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from api.auth.jwks import FETCH_TIMEOUT, open_keys
-from api.auth.jwt_verifier import JWTVerifier
 from api.auth.verification_keys import MAX_BYTES, KeySource
-from api.checkpoint_key import open_checkpoint_key, require_separate_key
-from api.container import Foundation, Parts
-from api.logs import audit_logger
-from api.services import Services
-from signer.audit.log import AuditLog
+from api.checkpoint_key import require_separate_key
+from api.container import Container
 from signer.chain.chain import Chain
-from signer.config.networks import Network, load_networks
+from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
-from signer.keys.failover import Failover
-from signer.keys.revocation import Revocation
-from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer, SignerFactory
+from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
 from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier, utc_now
-from signer.refunds.sweep import Sweeper
-from signer.refunds.worker import Worker
 from signer.startup.guard import (
     check_chain,
     check_journal,
@@ -45,174 +36,104 @@ if TYPE_CHECKING:
     from backends.sql.migrate import SchemaUpgrade
 
 
-def lay_foundation(environ: Mapping[str, str], *, serving: bool = True) -> Foundation:
+def build_container(environ: Mapping[str, str] = os.environ) -> Container:
     """
-    Read the configuration, open everything once, and let the guard judge it.
+    Return a container; nothing is opened or checked.
 
-    *serving* says whether requests will be answered, and so tokens checked.
-
-    Raises:
-        ConfigurationError: With a line for each reason not to start.
+    Use it to look at the ledger and the chains, which must work without a key.
     """
-    settings = Settings.from_env(environ)
-    networks, keys, warnings = _judge(settings, serving=serving)
-    store = open_store(settings)
-    check_journal(settings, store)
-    backend = open_backend(settings)
-    signer, found = settle_key(settings, store, backend)
-    warnings += found
-    signing = open_checkpoint_key(settings)
-    if signing is not None:
-        require_separate_key(signing, keys, signer.public_key)
-    chains = open_chains(networks)
-    for name, chain in chains.items():
-        check_chain(name, chain.network, chain.client)
-    return Foundation(
-        settings,
-        networks,
-        store,
-        backend,
-        chains,
-        tuple(warnings),
-        open_notifier(settings),
-        signing,
-        None if keys is None else _authenticator(settings, keys),
+    return Container(
+        environ=environ,
+        open_store=open_store,
+        open_backend=open_backend,
+        open_chains=open_chains,
+        open_notifier=open_notifier,
+        open_jwt_keys=open_token_keys,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Observatory:
-    """What one can see without the key: ledger and chains."""
-
-    settings: Settings
-    store: Ledger
-    chains: Mapping[str, Chain]
-
-
-def open_observatory(environ: Mapping[str, str]) -> Observatory:
+def build_admin_container(environ: Mapping[str, str] = os.environ) -> Container:
     """
-    Open ledger and chains for somebody who looks for a reason.
+    Return a container for an administrator's command; nothing is opened.
 
-    Neither the device nor the nodes must work for that, so neither is asked.
+    The settings are checked, but not the active key, which may be the one in trouble.
 
     Raises:
-        ConfigurationError: The ledger or the networks file cannot be read.
+        ConfigurationError: The guard refuses the settings.
     """
-    settings = Settings.from_env(environ)
-    networks = load_networks(settings.networks_file)
-    return Observatory(settings, open_store(settings), open_chains(networks))
+    container = build_container(environ)
+    container.warnings = _check_settings(container, serving=False)
+    return container
 
 
-def build_services(environ: Mapping[str, str] = os.environ) -> Services:
+def open_container(
+    environ: Mapping[str, str] = os.environ, *, serving: bool = True
+) -> Container:
     """
-    Return what the routes work with.
+    Return a container whose store, device, key and chains the guard has checked.
+
+    With *serving* the process answers requests, so the keys for tokens are opened too.
 
     Raises:
-        ConfigurationError: The guard refuses.
+        ConfigurationError: The guard refuses, with one ``Refusal`` per problem.
     """
-    parts = Parts(lay_foundation(environ))
-    parts.seal()
-    return parts.services
-
-
-def build_worker(environ: Mapping[str, str] = os.environ) -> Worker:
-    """
-    Return the worker that brings refunds to their end.
-
-    Raises:
-        ConfigurationError: The guard refuses.
-    """
-    parts = Parts(lay_foundation(environ, serving=False))
-    parts.seal()
-    return parts.worker
-
-
-def build_rotation(environ: Mapping[str, str] = os.environ) -> Rotation:
-    """
-    Return what rotates the key; it needs the new key's device, and not the old key.
-
-    Raises:
-        ConfigurationError: The guard refuses the settings, or nothing can be opened.
-    """
-    return _parts(environ).rotation
-
-
-def build_revocation(environ: Mapping[str, str] = os.environ) -> Revocation:
-    """
-    Return what revokes former keys; it needs no key's device.
-
-    Raises:
-        ConfigurationError: As ``build_rotation``.
-    """
-    return _parts(environ).revocation
-
-
-def build_failover(environ: Mapping[str, str] = os.environ) -> Failover:
-    """
-    Return what fails keys over; it needs the replica, and not the old key.
-
-    Raises:
-        ConfigurationError: As ``build_rotation``.
-    """
-    return _parts(environ).failover
-
-
-def build_sweeper(environ: Mapping[str, str] = os.environ) -> Sweeper:
-    """
-    Return what empties the addresses of former keys.
-
-    Raises:
-        ConfigurationError: As ``build_rotation``.
-    """
-    return _parts(environ).sweeper
-
-
-def _parts(environ: Mapping[str, str]) -> Parts:
-    """Open everything for an administrator, who comes when a key is in trouble."""
-    settings = Settings.from_env(environ)
-    networks, _, warnings = _judge(settings, serving=False)
-    return Parts(
-        Foundation(
-            settings,
-            networks,
-            open_store(settings),
-            open_backend(settings),
-            open_chains(networks),
-            tuple(warnings),
-            open_notifier(settings),
+    container = build_container(environ)
+    warnings = _check_settings(container, serving=serving)
+    check_journal(container.settings, container.store)
+    signer, key_warnings = _settle_key(container)
+    container.warnings = (*warnings, *key_warnings)
+    if container.checkpoint_settings is not None:
+        require_separate_key(
+            container.checkpoint_settings,
+            container.jwt_keys if serving else None,
+            signer.public_key,
         )
-    )
+    for name, chain in container.chains.items():
+        check_chain(name, chain.network, chain.client)
+    return container
 
 
-def open_ledger(environ: Mapping[str, str]) -> Ledger:
-    """
-    Open the ledger alone.
+def _check_settings(container: Container, *, serving: bool) -> list[str]:
+    """Check what needs no open backend, and report all problems at once."""
+    refusals: list[Refusal] = []
+    networks: Mapping[str, Network] = {}
+    warnings: list[str] = []
+    settings = container.settings
+    try:
+        networks = container.networks
+    except ConfigurationError as e:
+        refusals += e.refusals
+    try:
+        warnings = check_settings(settings, networks, serving=serving)
+    except ConfigurationError as e:
+        refusals += e.refusals
+    try:
+        if serving:
+            _ = container.jwt_keys
+    except ConfigurationError as e:
+        refusals += e.refusals
+    if refusals:
+        raise ConfigurationError(*refusals)
+    return warnings
 
-    Raises:
-        ConfigurationError: It cannot be read.
-    """
-    return open_store(Settings.from_env(environ))
 
-
-def settle_key(
-    settings: Settings, store: Ledger, backend: KeyDirectory
-) -> tuple[Signer, list[str]]:
+def _settle_key(container: Container) -> tuple[Signer, list[str]]:
     """
     Make sure that the ring has an active key; return its signer, and warnings.
 
     Raises:
         ConfigurationError: As ``self_test_key`` and ``StartupKey.open``.
     """
-    audit = AuditLog(audit_logger(), journal=store)
-    enrolment = StartupKey(
-        store,
-        SignerFactory(backend, audit),
+    settings = container.settings
+    startup_key = StartupKey(
+        container.store,
+        container.signers,
         partial(self_test_key, settings),
         utc_now,
     )
     name = settings.kms_key_id or "" if settings.use_kms else settings.pkcs11_key_id
     try:
-        return enrolment.open(name, settings.wallet_address)
+        return startup_key.open(name, settings.wallet_address)
     except InvalidInputError as e:
         problem = Refusal("kms-not-configured", f"KMS_KEY_ID {e}")
     except StoreError as e:
@@ -224,16 +145,17 @@ def open_store(settings: Settings) -> Ledger:
     """
     Return the ledger, with its schema up to date.
 
-    Outside production the schema is brought up to date on the way.
+    Outside production the schema is upgraded if necessary.
 
     Raises:
-        ConfigurationError: ``database-not-ready``.
+        ConfigurationError: ``database-not-ready``: the database does not answer, or
+            its schema is not the one of this version.
     """
     from backends.sql import SQLStore  # noqa: PLC0415  After the fork.
 
     store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
     try:
-        _bring_up(store, may_upgrade=not settings.is_production)
+        _check_schema(store, may_upgrade=not settings.is_production)
     except StoreError as e:
         raise ConfigurationError(Refusal("database-not-ready", str(e))) from None
     return store
@@ -248,7 +170,7 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
 
     Raises:
         StoreError: There is no ledger and it may not be created, the database does not
-            answer, or it is newer than this program.
+            answer, or its schema is newer than this version.
     """
     from backends.sql import SQLStore  # noqa: PLC0415
 
@@ -257,8 +179,8 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
 
 
 def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
-    """Return a way to each of the networks; nothing is asked yet."""
-    from backends.json_rpc import JSONRPCChain  # noqa: PLC0415  It takes a second.
+    """Return a client of each network; no request is sent yet."""
+    from backends.json_rpc import JSONRPCChain  # noqa: PLC0415  The import takes a second.
 
     return {
         name: Chain(
@@ -275,10 +197,10 @@ def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
 
 def open_backend(settings: Settings) -> KeyDirectory:
     """
-    Return the way to the configured device; it is not asked yet.
+    Return the configured device; no request is sent yet.
 
     Raises:
-        ConfigurationError: There is no such device, or nothing to reach it with.
+        ConfigurationError: There is no such device, or its library is missing.
     """
     if settings.use_kms:
         from backends.aws_kms import KMSBackend, build_client  # noqa: PLC0415
@@ -300,7 +222,7 @@ def open_backend(settings: Settings) -> KeyDirectory:
 
 
 def preload(settings: Settings) -> None:
-    """Import what opening takes, and open nothing: a fork may share it."""
+    """Import the libraries of the backends before the fork; open nothing."""
     names = ["backends.sql", "backends.json_rpc"]
     names += (
         ["backends.aws_kms"] if settings.use_kms else ["backends.pkcs11", "softhsm"]
@@ -335,7 +257,7 @@ def _build_jwks_client(settings: Settings, url: str) -> FetchKeySet:
 
 
 def open_notifier(settings: Settings) -> Notifier | None:
-    """Return who is told of alerts, if anybody is."""
+    """Return the webhook that alerts are sent to, if one is configured."""
     if settings.alert_webhook_url is None:
         return None
     from backends.webhook import Webhook  # noqa: PLC0415
@@ -343,41 +265,12 @@ def open_notifier(settings: Settings) -> Notifier | None:
     return Webhook(settings.alert_webhook_url)
 
 
-def _bring_up(store: "SQLStore", *, may_upgrade: bool) -> None:
+def _check_schema(store: "SQLStore", *, may_upgrade: bool) -> None:
     try:
         store.check()
     except StoreError:
-        # Looking first is cheap: most processes find that another one was here.
+        # Check first: in most cases another process has upgraded it already.
         if not may_upgrade:
             raise
         store.migrate()
         store.check()
-
-
-def _authenticator(settings: Settings, keys: KeySource) -> JWTVerifier:
-    return JWTVerifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
-
-
-def _judge(
-    settings: Settings, *, serving: bool
-) -> tuple[Mapping[str, Network], KeySource | None, list[str]]:
-    """Judge what can be judged before anything is opened; name all problems at once."""
-    refusals: list[Refusal] = []
-    networks: Mapping[str, Network] = {}
-    keys: KeySource | None = None
-    warnings: list[str] = []
-    try:
-        networks = load_networks(settings.networks_file)
-    except ConfigurationError as e:
-        refusals += e.refusals
-    try:
-        warnings = check_settings(settings, networks, serving=serving)
-    except ConfigurationError as e:
-        refusals += e.refusals
-    try:
-        keys = open_token_keys(settings) if serving else None
-    except ConfigurationError as e:
-        refusals += e.refusals
-    if refusals:
-        raise ConfigurationError(*refusals)
-    return networks, keys, warnings

@@ -1,25 +1,27 @@
-"""Joins the parts that the guard has found sound into what processes work with."""
+"""The parts of one process, each made when it is first used."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from ipaddress import ip_network
 from threading import Event, Thread
 
-from api.auth.authorization import AccessControl
+from api.auth.authorization import AccessPolicy
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
+from api.auth.verification_keys import KeySource
+from api.checkpoint_key import open_checkpoint_key
 from api.health.key_check import KeyCheck
-from api.health.readiness import ReadinessChecker, sealing
+from api.health.readiness import Readiness, ReadinessChecker, sealing_check
 from api.logs import audit_logger
-from api.services import Services
+from api.request_context import Network as IPNetwork
 from signer.alerts import Alerts
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
 from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
-from signer.config.networks import Network
+from signer.config.networks import Network, load_networks
 from signer.config.settings import Settings
 from signer.deadline import Deadlines
 from signer.keys.balances import BalanceReader
@@ -30,7 +32,7 @@ from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
-from signer.ports import KeyDirectory, Ledger, Notifier, utc_now
+from signer.ports import Clock, KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
@@ -43,174 +45,237 @@ from signer.refunds.worker import Worker
 from signer.startup.guard import check_chain
 
 
-@dataclass(frozen=True, slots=True)
-class Foundation:
-    """What the guard has found sound: everything that refunds stand on."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class Container:
+    """
+    Opens and joins the parts of one process; make it after the fork.
 
-    settings: Settings
-    networks: Mapping[str, Network]
-    store: Ledger
-    backend: KeyDirectory
-    chains: Mapping[str, Chain]
-    warnings: tuple[str, ...]
-    notifier: Notifier | None = None
-    signing: CheckpointSettings | None = None
-    authenticator: JWTVerifier | None = None
+    A part is made when it is first used and then kept, so a command opens only what it
+    needs: ``store`` and ``chains`` need no key, ``rotation`` does not need the old key,
+    and only a process that checks tokens reads ``jwt_keys``.
 
+    ``api/bootstrap.py`` makes containers and passes the ``open_...`` functions.  A part
+    raises ``ConfigurationError`` if it cannot be opened.
+    """
 
-class Parts:
-    """The parts of one process; what several others need is made once."""
+    environ: Mapping[str, str]
+    open_store: Callable[[Settings], Ledger]
+    open_backend: Callable[[Settings], KeyDirectory]
+    open_chains: Callable[[Mapping[str, Network]], Mapping[str, Chain]]
+    open_notifier: Callable[[Settings], Notifier | None]
+    open_jwt_keys: Callable[[Settings], KeySource]
+    clock: Clock = utc_now
+    warnings: Sequence[str] = ()
+    """What the guard warned of."""
 
-    def __init__(self, found: Foundation) -> None:
-        """Make what several others need."""
-        self.found = found
-        self.audit = AuditLog(audit_logger(), journal=found.store)
-        self.alerts = Alerts(found.store, found.notifier)
-        self.lateness = SealingAlert(self.alerts)
-        self.signers = SignerFactory(found.backend, self.audit)
-        alarm = SigningAlarm(self.alerts)
-        # Rotation and failover report by themselves when a new key does not sign.
-        self.ring = KeyRing(found.store, replace(self.signers, alarm=alarm).open)
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the environment."""
+        return Settings.from_env(self.environ)
 
-    def seal(self) -> None:
-        """Seal the audit's records behind the writers, for as long as we live."""
-        found = self.found
+    @cached_property
+    def networks(self) -> Mapping[str, Network]:
+        """The networks of ``NETWORKS_FILE``, by name."""
+        return load_networks(self.settings.networks_file)
+
+    @cached_property
+    def store(self) -> Ledger:
+        """The ledger."""
+        return self.open_store(self.settings)
+
+    @cached_property
+    def backend(self) -> KeyDirectory:
+        """The device that holds the keys; opening it sends no request."""
+        return self.open_backend(self.settings)
+
+    @cached_property
+    def chains(self) -> Mapping[str, Chain]:
+        """A client of each network, by name; opening them sends no request."""
+        return self.open_chains(self.networks)
+
+    @cached_property
+    def notifier(self) -> Notifier | None:
+        """The webhook that alerts are sent to, if one is configured."""
+        return self.open_notifier(self.settings)
+
+    @cached_property
+    def jwt_keys(self) -> KeySource:
+        """The keys that tokens are verified with."""
+        return self.open_jwt_keys(self.settings)
+
+    @cached_property
+    def authenticator(self) -> JWTVerifier:
+        """Verifies bearer tokens."""
+        return JWTVerifier(
+            self.jwt_keys,
+            issuer=self.settings.jwt_issuer,
+            audience=self.settings.jwt_audience,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def checkpoint_settings(self) -> CheckpointSettings | None:
+        """How audit checkpoints are signed; None in production without a key."""
+        return open_checkpoint_key(self.settings)
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """The audit log, stored in the ledger."""
+        return AuditLog(audit_logger(), self.clock, journal=self.store)
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        """Counts alerts and sends them to the webhook."""
+        return Alerts(self.store, self.notifier)
+
+    @cached_property
+    def sealing_alert(self) -> SealingAlert:
+        """The alert of late sealing, which the sealer and ``/readyz`` share."""
+        return SealingAlert(self.alerts)
+
+    @cached_property
+    def ring(self) -> KeyRing:
+        """The keys; an alert is raised when one of them does not sign."""
+        factory = SignerFactory(self.backend, self.audit, SigningAlarm(self.alerts))
+        return KeyRing(self.store, factory.open)
+
+    @cached_property
+    def signers(self) -> SignerFactory:
+        """Opens signers for administrators; they raise alerts of their own."""
+        return SignerFactory(self.backend, self.audit)
+
+    @cached_property
+    def lifecycle(self) -> Lifecycle:
+        """Takes refunds from one state to the next."""
+        return Lifecycle(
+            self.store,
+            self.chains,
+            TransactionSigner(self.ring, self.clock),
+            NonceManager(self.store, self.ring, self.clock),
+            self.clock,
+        )
+
+    @cached_property
+    def refunds(self) -> RefundService:
+        """Accepts, lists and cancels refunds."""
+        return RefundService(
+            self.store,
+            self.networks,
+            self.lifecycle,
+            wallets=lambda: [key.address for key in self.ring.cached_keys()],
+            clock=self.clock,
+        )
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Explains the state of a refund."""
+        return Explainer(self.store, self.store, self.chains, self.clock)
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        """Rotates the wallet to another key."""
+        return Rotation(
+            self.store,
+            self.signers,
+            read_balances=BalanceReader(self.chains, Deadlines()),
+            alerts=self.alerts,
+            clock=self.clock,
+            needs_funds=self.settings.rotation_needs_funds,
+        )
+
+    @cached_property
+    def revocation(self) -> Revocation:
+        """Revokes former keys as compromised; opens no device."""
+        return Revocation(self.store, audit=self.audit, clock=self.clock)
+
+    @cached_property
+    def failover(self) -> Failover:
+        """Pins keys to their replicas in another region; does not need the old one."""
+        return Failover(
+            self.store,
+            self.signers,
+            alerts=self.alerts,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def sweeper(self) -> Sweeper:
+        """Moves the balances of former keys to the active key."""
+        return Sweeper(
+            self.store,
+            self.store,
+            self.ring,
+            self.chains,
+            audit=self.audit,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def worker(self) -> Worker:
+        """Sends, resends and confirms refunds."""
+        return Worker(
+            self.store,
+            self.lifecycle,
+            confirmation_tracker=ConfirmationTracker(
+                self.store, self.chains, self.clock
+            ),
+            wallets=WalletReconciler(self.store, self.clock),
+            ring=self.ring,
+            retirement=KeyRetirement(self.store, self.audit, self.clock),
+            chains=self.chains,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def access(self) -> AccessPolicy:
+        """Limits, audits and refuses requests."""
+        limits = RateLimits.shared(
+            self.store,
+            refused=self.settings.rate_limit_refused,
+            administration=self.settings.rate_limit_admin,
+            client=self.settings.rate_limit_client,
+        )
+        return AccessPolicy(self.store, limits, self.audit)
+
+    @cached_property
+    def proxies(self) -> Sequence[IPNetwork]:
+        """The networks of ``TRUSTED_PROXIES``."""
+        return [ip_network(each) for each in self.settings.trusted_proxies]
+
+    @cached_property
+    def readiness(self) -> Callable[[], Readiness]:
+        """Checks the dependencies, for ``/readyz``."""
+        checks: dict[str, Callable[[], object]] = {
+            "database": self.store.check,
+            "audit": sealing_check(
+                self.store.oldest_unsealed,
+                SealingMonitor(self.sealing_alert),
+                max_seconds=self.settings.audit_unsealed_seconds,
+            ),
+        }
+        for name, chain in self.chains.items():
+            checks[f"network-{name}"] = partial(
+                check_chain, name, chain.network, chain.client
+            )
+        # Ask the ring each time: the active key changes while the process runs.
+        key_check = KeyCheck(
+            self.ring.self_test,
+            lambda: self.ring.active().signer.last_signature_at,
+            self.alerts,
+        )
+        return ReadinessChecker(checks, key_check, self.store.active_key)
+
+    def start_sealer(self) -> None:
+        """Seal audit records in a background thread until the process ends."""
         sealer = Sealer(
-            found.store, found.signing, self.alerts, sealing_alert=self.lateness
+            self.store,
+            self.checkpoint_settings,
+            self.alerts,
+            sealing_alert=self.sealing_alert,
         )
         Thread(
             target=sealer.run,
             args=(Event().wait,),
             name="sealer",
-            daemon=True,  # It may end at any line: the store stays as it was.
+            daemon=True,  # It may end at any line: the store stays consistent.
         ).start()
-
-    @property
-    def lifecycle(self) -> Lifecycle:
-        """What takes refunds from one state to the next."""
-        store, chains = self.found.store, self.found.chains
-        nonces = NonceManager(store, self.ring, utc_now)
-        return Lifecycle(
-            store, chains, TransactionSigner(self.ring, utc_now), nonces, utc_now
-        )
-
-    @property
-    def refunds(self) -> RefundService:
-        """What the gateway can ask for."""
-        return RefundService(
-            self.found.store,
-            self.found.networks,
-            self.lifecycle,
-            wallets=lambda: [key.address for key in self.ring.cached_keys()],
-            clock=utc_now,
-        )
-
-    @property
-    def services(self) -> Services:
-        """What the routes work with."""
-        found = self.found
-        return Services(
-            refunds=self.refunds,
-            explainer=Explainer(found.store, found.store, found.chains, utc_now),
-            rotation=self.rotation,
-            failover=self.failover,
-            ledger=found.store,
-            authenticator=found.authenticator
-            or JWTVerifier.from_settings(found.settings),
-            access=self.access,
-            readiness=self.prober,
-            clock=utc_now,
-            networks=found.networks,
-            metrics_open=found.settings.metrics_open,
-            proxies=[ip_network(each) for each in found.settings.trusted_proxies],
-        )
-
-    @property
-    def access(self) -> AccessControl:
-        """Who counts, audits and refuses callers."""
-        settings = self.found.settings
-        limits = RateLimits.shared(
-            self.found.store,
-            refused=settings.rate_limit_refused,
-            administration=settings.rate_limit_admin,
-            client=settings.rate_limit_client,
-        )
-        return AccessControl(self.found.store, limits, self.audit)
-
-    @property
-    def prober(self) -> ReadinessChecker:
-        """What is asked whether requests may be sent here."""
-        found = self.found
-        checks: dict[str, Callable[[], object]] = {
-            "database": found.store.check,
-            "audit": sealing(
-                found.store.oldest_unsealed,
-                SealingMonitor(self.lateness),
-                most=found.settings.audit_unsealed_seconds,
-            ),
-        }
-        for name, chain in found.chains.items():
-            checks[f"network-{name}"] = partial(
-                check_chain, name, chain.network, chain.client
-            )
-        watch = KeyCheck(
-            # The key of the moment, whatever it was when the process began.
-            self.ring.self_test,
-            self._last_signature_at,
-            self.alerts,
-        )
-        return ReadinessChecker(checks, watch, found.store.active_key)
-
-    @property
-    def rotation(self) -> Rotation:
-        """What administrators can ask for."""
-        return Rotation(
-            self.found.store,
-            self.signers,
-            read_balances=BalanceReader(self.found.chains, Deadlines()),
-            alerts=self.alerts,
-            clock=utc_now,
-            needs_funds=self.found.settings.rotation_needs_funds,
-        )
-
-    @property
-    def revocation(self) -> Revocation:
-        """What revokes former keys."""
-        return Revocation(self.found.store, audit=self.audit, clock=utc_now)
-
-    @property
-    def failover(self) -> Failover:
-        """What fails keys over to a replica when their region fails."""
-        return Failover(
-            self.found.store, self.signers, alerts=self.alerts, clock=utc_now
-        )
-
-    @property
-    def sweeper(self) -> Sweeper:
-        """What empties the addresses of former keys."""
-        return Sweeper(
-            self.found.store,
-            self.found.store,
-            self.ring,
-            self.found.chains,
-            audit=self.audit,
-            clock=utc_now,
-        )
-
-    @property
-    def worker(self) -> Worker:
-        """What brings refunds to their end."""
-        store, chains = self.found.store, self.found.chains
-        return Worker(
-            store,
-            self.lifecycle,
-            confirmation_tracker=ConfirmationTracker(store, chains, utc_now),
-            wallets=WalletReconciler(store, utc_now),
-            ring=self.ring,
-            retirement=KeyRetirement(store, self.audit, utc_now),
-            chains=chains,
-            clock=utc_now,
-        )
-
-    def _last_signature_at(self) -> float | None:
-        return self.ring.active().signer.last_signature_at

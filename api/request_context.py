@@ -1,4 +1,4 @@
-"""What one request carries along: its id, who asks, and from where."""
+"""What belongs to one request: its id, the authenticated caller, the peer's address."""
 
 import re
 import secrets
@@ -22,18 +22,18 @@ _Address = IPv4Address | IPv6Address
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# As some balancers have it: 192.0.2.1:4711, [2001:db8::1]:4711.  Without brackets, the
-# port would be a part of the address (RFC 5952, section 6).
+# Some load balancers append the port: 192.0.2.1:4711, [2001:db8::1]:4711.  An IPv6
+# address needs brackets then (RFC 5952, section 6).
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<four>[0-9.]+))(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """
-    Who asks, as a verified token says.
+    The caller, as a verified token describes it.
 
-    ``sub`` is also the scope of idempotency keys and references: no client ever
-    meets another's.  ``scopes`` is None where the token has no such claim.
+    ``sub`` also scopes idempotency keys and references, so clients cannot see each
+    other's.  ``scopes`` is None if the token has no such claim.
     """
 
     sub: str
@@ -52,19 +52,19 @@ def request_id(req: falcon.Request) -> str:
     """
     Return the id of *req*: the caller's ``X-Request-Id``, or a new one.
 
-    The caller's is taken only if it cannot upset a log or a header.  The first
-    call decides; afterwards the answer stays the same.
+    The caller's id is used only if it is safe in a log and a header.  Later calls
+    return the same id.
     """
     known: str | None = req.context.get("request_id")
     if known is None:
-        asked = req.get_header("X-Request-Id") or ""
-        known = asked if _REQUEST_ID.fullmatch(asked) else new_request_id()
+        requested = req.get_header("X-Request-Id") or ""
+        known = requested if _REQUEST_ID.fullmatch(requested) else new_request_id()
         req.context.request_id = known
     return known
 
 
 def principal(req: falcon.Request) -> Principal:
-    """Return who asks.  Only routes that need a role may call this."""
+    """Return the caller.  Only routes that require a role may call this."""
     known: Principal = req.context.principal
     return known
 
@@ -73,71 +73,71 @@ def peer_address(
     req: falcon.Request,
     proxies: Sequence[Network] = (),
     *,
-    at_a_loss: Callable[[str], object] = lambda _: None,
+    on_unreadable: Callable[[str], object] = lambda _: None,
 ) -> str:
     """
-    Return the address that *req* came from, in its one spelling.
+    Return the address that *req* came from, in canonical form.
 
-    It is the socket's.  Only where that one is among *proxies* counts what they say:
-    of ``X-Forwarded-For`` the last address that is not a proxy's, since all before it
-    was written by whoever sent it.  *at_a_loss* is told of a proxy that says nothing
-    which can be read: it is the address then, and its clients are one.
+    This is the address of the socket.  If that is one of *proxies*, it is the last
+    address of ``X-Forwarded-For`` that is not a proxy's: the client may have written
+    everything before it.  If a proxy sends no readable address, *on_unreadable* is
+    called with the proxy's address, which is returned.
     """
     peer = _socket_address(req)
     hops = (req.get_header("X-Forwarded-For") or "").split(",")
     while hops and _is_proxy(peer, proxies):
-        before = _hop(hops.pop().strip())
-        if before is None:
-            at_a_loss(str(peer or "unknown"))
+        previous = _parse_hop(hops.pop().strip())
+        if previous is None:
+            on_unreadable(str(peer or "unknown"))
             break
-        peer = before
+        peer = previous
     return str(peer or "unknown")
 
 
-def came_through(req: falcon.Request, proxies: Sequence[Network]) -> bool:
-    """Whether one of *proxies* sent *req*; where there are none, nobody has to."""
+def is_from_proxy(req: falcon.Request, proxies: Sequence[Network]) -> bool:
+    """Whether one of *proxies* sent *req*; always true if there are no proxies."""
     return not proxies or _is_proxy(_socket_address(req), proxies)
 
 
-def neighbourhood(peer: str) -> str:
+def rate_limit_key(peer: str) -> str:
     """
-    Return who is counted together with *peer*.
+    Return the name under which requests of the address *peer* are counted.
 
-    One customer has 2**64 addresses of IPv6 at least (RFC 6177), and one of IPv4.
+    IPv6 addresses are counted per /64 network, the least that a customer is assigned
+    (RFC 6177).
     """
-    address = _address(peer)
+    address = _parse_address(peer)
     if not isinstance(address, IPv6Address):
         return peer
     return str(ip_network((address, 64), strict=False))
 
 
 def _socket_address(req: falcon.Request) -> _Address | None:
-    return _address(req.env.get("REMOTE_ADDR", ""))
+    return _parse_address(req.env.get("REMOTE_ADDR", ""))
 
 
 def _is_proxy(peer: _Address | None, proxies: Sequence[Network]) -> bool:
-    # A Unix socket's peer has no address: who may open the file is the proxy, where
-    # there is one.
+    # The peer of a Unix socket has no address.  Only the proxy may open the socket.
     if peer is None:
         return bool(proxies)
     return any(peer in proxy for proxy in proxies)
 
 
-def _hop(text: str) -> _Address | None:
-    found = _WITH_PORT.fullmatch(text)
-    if found is None:
-        return _address(text)
-    address = _address(found["six"] or found["four"] or "")
-    # Brackets are around IPv6 alone (RFC 3986, section 3.2.2).
-    return address if found["six"] is None or ":" in found["six"] else None
+def _parse_hop(text: str) -> _Address | None:
+    match = _WITH_PORT.fullmatch(text)
+    if match is None:
+        return _parse_address(text)
+    address = _parse_address(match["six"] or match["four"] or "")
+    # Only IPv6 addresses are in brackets (RFC 3986, section 3.2.2).
+    return address if match["six"] is None or ":" in match["six"] else None
 
 
-def _address(text: str) -> _Address | None:
+def _parse_address(text: str) -> _Address | None:
     try:
         address = ip_address(text)
     except ValueError:
         return None
     if isinstance(address, IPv6Address):
-        # A socket for both families shows IPv4 as ::ffff:192.0.2.1; zones are ours.
+        # A dual-stack socket shows IPv4 as ::ffff:192.0.2.1.  Drop the zone, too.
         return address.ipv4_mapped or IPv6Address(int(address))
     return address

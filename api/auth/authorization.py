@@ -1,9 +1,9 @@
 """
-Who may come in, and what is written down of those who may not.
+Decides which requests are allowed, and audits administrative requests that are not.
 
-Roles and scopes say what a token allows.  An administrative call is counted, its token
-works once, and its refusal is audited before it is answered.  Whatever of this cannot
-be made sure of, because the database does not answer, refuses the call.
+A token's roles and scopes say what it allows.  Administrative requests are also rate
+limited, their tokens can change something once only, and refusals are audited before
+they are answered.  If the database is down, administrative requests are refused.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from api.auth.jwt_verifier import LEEWAY, TOKEN_REPLAYED
 from api.auth.rate_limits import RateLimits, RateLimitStatus
-from api.request_context import Principal, neighbourhood
+from api.request_context import Principal, rate_limit_key
 from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     AuthenticationError,
@@ -25,36 +25,36 @@ from signer.model.audit_record import Actor, Operation
 from signer.ports import Callers, Clock, utc_now
 
 
-_HARMLESS = ("GET", "HEAD")
+_SAFE_METHODS = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
-class RequiredRights:
+class Permission:
     """
-    What a route asks of a token: one of *roles*, and *scope* if it says so.
+    What a route requires of a token: one of *roles*, and *scope* unless it is None.
 
-    ``past_proxy`` says that it need not have come through a proxy.
+    *allows_direct* says that a request need not come through a proxy.
     """
 
     roles: frozenset[str]
     scope: str | None
     administrative: bool
-    past_proxy: bool = False
+    allows_direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """A request, as far as it matters who may make it."""
+class AccessRequest:
+    """The facts of a request that decide whether it is allowed."""
 
-    needs: RequiredRights
+    permission: Permission
     method: str
     route: str | None
     peer: str
     request_id: str
 
 
-class AccessControl:
-    """Counts attempts, uses tokens up, and audits refusals."""
+class AccessPolicy:
+    """Applies rate limits, uses tokens up, and audits refusals."""
 
     def __init__(
         self,
@@ -68,56 +68,58 @@ class AccessControl:
         self._audit = audit
         self._clock = clock
 
-    def turn_away(self, attempt: Attempt) -> None:
+    def check_peer(self, request: AccessRequest) -> None:
         """
-        Refuse *attempt* before its token is looked at, if its peer had too many.
+        Refuse *request*, before its token is verified, if its peer is over the limit.
 
         Raises:
-            RateLimitedError: It had.  No word of it: the flood is on record already.
+            RateLimitedError: Too many requests of this peer were refused.
         """
-        if self._limits.refused.is_over(neighbourhood(attempt.peer)):
+        # Not audited: the first refusal over the limit already was.
+        if self._limits.refused.is_over(rate_limit_key(request.peer)):
             raise self._limits.refused.exceeded()
 
-    def admit(self, caller: Principal, attempt: Attempt) -> None:
+    def admit(self, caller: Principal, request: AccessRequest) -> None:
         """
-        Let *caller* in, who may do this by role and scope.
+        Count *request* by *caller*, whose role and scope allow it.
 
         Raises:
-            RateLimitedError: Too many calls of this subject.
-            AuthenticationError: ``token-replayed``.
-            StoreUnavailableError: An administrative call cannot be counted, or its
-                token not be used up.
+            RateLimitedError: This subject has made too many requests.
+            AuthenticationError: ``token-replayed``: the token was used before.
+            StoreUnavailableError: An administrative request cannot be counted, or its
+                token cannot be used up.
         """
-        if not attempt.needs.administrative:
+        if not request.permission.administrative:
             self._count_client(caller)
             return
-        # Looks are counted apart, since a token that is used up still looks: whoever
-        # found one must not keep its subject from changing anything.
-        changes = attempt.method not in _HARMLESS
-        who = caller.sub if changes else f"{caller.sub} looking"  # No sub has spaces.
-        if self._limits.administration.is_over(who):
+        # Reads have a limit of their own.  A used token can still read, so a stolen one
+        # must not exhaust the limit for changes.
+        changes = request.method not in _SAFE_METHODS
+        # A sub has no spaces, so the names cannot collide.
+        name = caller.sub if changes else f"{caller.sub} reading"
+        if self._limits.administration.is_over(name):
             raise self._limits.administration.exceeded()
-        # Before it is counted: one that is replayed costs its peer, not its subject.
+        # Before counting: a replayed token counts against its peer, not its subject.
         if changes:
             self._use_token(caller)
-        self._count_administrator(who, caller, attempt)
+        self._count_administrator(name, caller, request)
 
     def refuse(
-        self, error: RequestError, attempt: Attempt, caller: Principal | None
+        self, error: RequestError, request: AccessRequest, caller: Principal | None
     ) -> NoReturn:
         """
-        Count the refusal of *attempt* by its peer, and raise *error*, or another one.
+        Count the refusal against the peer, audit it, and raise *error*.
 
         Raises:
-            RateLimitedError: It was one too many.
-            StoreUnavailableError: The refusal of an administrative call cannot be
+            RateLimitedError: The peer was refused too often; raised instead of *error*.
+            StoreUnavailableError: The refusal of an administrative request cannot be
                 counted or audited.
         """
-        limit, firm = self._limits.refused, attempt.needs.administrative
-        standing = limit.take(neighbourhood(attempt.peer), firm=firm)
-        refusal = error if standing is RateLimitStatus.WITHIN else limit.exceeded()
-        if standing is not RateLimitStatus.OVER:
-            self._write_down(refusal, attempt, caller)
+        limit, administrative = self._limits.refused, request.permission.administrative
+        status = limit.take(rate_limit_key(request.peer), require_store=administrative)
+        refusal = error if status is RateLimitStatus.WITHIN else limit.exceeded()
+        if status is not RateLimitStatus.OVER:
+            self._audit_refusal(refusal, request, caller)
         raise refusal
 
     def _count_client(self, caller: Principal) -> None:
@@ -126,47 +128,47 @@ class AccessControl:
             raise limit.exceeded()
 
     def _count_administrator(
-        self, who: str, caller: Principal, attempt: Attempt
+        self, name: str, caller: Principal, request: AccessRequest
     ) -> None:
         limit = self._limits.administration
-        standing = limit.take(who, firm=True)
-        if standing is RateLimitStatus.WITHIN:
+        status = limit.take(name, require_store=True)
+        if status is RateLimitStatus.WITHIN:
             return
         refusal = limit.exceeded()
-        if standing is RateLimitStatus.FIRST_OVER:
-            self._write_down(refusal, attempt, caller)
+        if status is RateLimitStatus.FIRST_OVER:
+            self._audit_refusal(refusal, request, caller)
         raise refusal
 
     def _use_token(self, caller: Principal) -> None:
-        # It is believed for as long, and must not be forgotten before.
+        # Remember the token for as long as it is accepted.
         until = caller.expires_at + timedelta(seconds=LEEWAY)
         try:
-            first = self._callers.use_token(caller.jti, until, self._clock())
+            is_first_use = self._callers.use_token(caller.jti, until, self._clock())
         except StoreError as e:
             raise StoreUnavailableError("the token cannot be used up") from e
-        if not first:
+        if not is_first_use:
             raise AuthenticationError(TOKEN_REPLAYED)
 
-    def _write_down(
-        self, error: RequestError, attempt: Attempt, caller: Principal | None
+    def _audit_refusal(
+        self, error: RequestError, request: AccessRequest, caller: Principal | None
     ) -> None:
-        if not attempt.needs.administrative:
+        if not request.permission.administrative:
             return
-        # The message of this class is a reason code of ours.
-        told = str(error) if isinstance(error, AuthenticationError) else error.code
+        # The message of an AuthenticationError is a reason code.
+        outcome = str(error) if isinstance(error, AuthenticationError) else error.code
         actor = Actor(
             caller.sub if caller else "anonymous",
-            attempt.request_id,
+            request.request_id,
             caller.jti if caller else None,
         )
         record = self._audit.result(
             AuditAction.ADMIN_ACCESS,
             Operation.ADMINISTRATION,
             actor,
-            outcome=told,
-            route=attempt.route,
-            method=attempt.method,
-            peer=attempt.peer,
+            outcome=outcome,
+            route=request.route,
+            method=request.method,
+            peer=request.peer,
         )
         try:
             self._audit.write(record)
@@ -174,23 +176,23 @@ class AccessControl:
             raise StoreUnavailableError("the audit cannot be written") from e
 
 
-def require_rights(caller: Principal, needs: RequiredRights) -> None:
+def require_permission(caller: Principal, permission: Permission) -> None:
     """
-    Require that *caller*'s token allows what it *needs*.
+    Require that *caller*'s token grants *permission*.
 
-    A token without a claim ``scope`` has no scopes, and its roles alone decide; but
-    for administrative routes, which need the scope as well.
+    A token without a ``scope`` claim has no scopes.  Its roles alone decide, except on
+    administrative routes, which always require the scope.
 
     Raises:
-        PermissionDeniedError: It does not.
+        PermissionDeniedError: The token lacks the role or the scope.
     """
-    if not caller.roles & needs.roles:
+    if not caller.roles & permission.roles:
         raise PermissionDeniedError(
-            f"this needs the role {' or '.join(sorted(needs.roles))}"
+            f"this needs the role {' or '.join(sorted(permission.roles))}"
         )
-    if needs.scope is None:
+    if permission.scope is None:
         return
-    if caller.scopes is None and not needs.administrative:
+    if caller.scopes is None and not permission.administrative:
         return
-    if needs.scope not in (caller.scopes or ()):
-        raise PermissionDeniedError(f"this needs the scope {needs.scope}")
+    if permission.scope not in (caller.scopes or ()):
+        raise PermissionDeniedError(f"this needs the scope {permission.scope}")

@@ -1,9 +1,9 @@
 """
-How often somebody may call in a minute, counted by all processes together.
+Requests per minute, counted by all processes together.
 
-Windows are fixed and begin with the minute.  What is over its limit stays so until
-the window ends; the process remembers that, and asks the database no more, so that
-a flood costs nothing but memory for as long as a minute.
+Windows are fixed: each begins with the minute.  A caller over the limit stays over it
+until the window ends.  The process remembers that and does not ask the database again,
+so a flood of requests costs it no queries.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from signer.ports import Callers, Clock, utc_now
 
 WINDOW = 60  # Seconds.
 
-# How long the database, once it failed, is not asked by those who can do without.
-_BLIND_SECONDS = 5.0
+# How long requests are counted in memory alone after the database failed.
+_LOCAL_COUNT_SECONDS = 5.0
 
 
 class RateLimitStatus(Enum):
-    """Where one more stands: within the limit, the first beyond it, or further."""
+    """Whether a request is within the limit, the first over it, or a later one."""
 
     WITHIN = auto()
     FIRST_OVER = auto()
@@ -35,101 +35,106 @@ class RateLimitStatus(Enum):
 
 class RateLimit:
     """
-    So many a minute, for each of those who do it.  Threads share it.
+    At most *limit* requests per minute for each name; threads share one instance.
 
-    With a *batch* above 1, permits are taken from the shared count so many at a time
-    and used up in memory.  What a process has left when the minute ends is lost, so
-    that fewer than *most* may be let through.
+    With a *batch* above 1, a process takes that many permits from the shared count at
+    once and uses them up in memory.  Permits left over at the end of a minute are lost,
+    so fewer than *limit* requests may be allowed.
     """
 
     def __init__(
         self,
-        name: str,
-        most: int,
+        kind: str,
+        limit: int,
         callers: Callers,
         *,
         batch: int = 1,
         clock: Clock = utc_now,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = name
-        self._most = most
+        self._kind = kind
+        self._limit = limit
         self._callers = callers
         self._batch = batch
         self._clock = clock
         self._timer = timer
         self._lock = Lock()
-        self._blind_until = float("-inf")
-        self._turn(0)
+        self._local_until = float("-inf")
+        self._begin_window(0)
 
-    def is_over(self, who: str) -> bool:
-        """Say whether this process knows that *who* has no more; ask nobody."""
+    def is_over(self, name: str) -> bool:
+        """Whether this process knows that *name* is over the limit; sends no query."""
         with self._lock:
-            return self._window() == self._period and self._bucket(who) in self._over
+            is_current = self._current_window() == self._window
+            return is_current and self._bucket(name) in self._over
 
-    def take(self, who: str, *, firm: bool = False) -> RateLimitStatus:
+    def take(self, name: str, *, require_store: bool = False) -> RateLimitStatus:
         """
-        Count one more of *who*.
+        Count one request of *name*.
 
-        While the database does not answer, each process goes by its own count.
+        While the database does not answer, each process counts for itself.
 
         Raises:
-            StoreUnavailableError: It does not, and the limit must be *firm*.
+            StoreUnavailableError: The database does not answer, and *require_store* is
+                true.
         """
-        bucket, period = self._bucket(who), self._window()
+        bucket, window = self._bucket(name), self._current_window()
         with self._lock:
-            if period != self._period:
-                self._turn(period)
+            if window != self._window:
+                self._begin_window(window)
             if bucket in self._over:
                 return RateLimitStatus.OVER
             if self._permits.get(bucket, 0) > 0:
                 self._permits[bucket] -= 1
                 return RateLimitStatus.WITHIN
-        before = self._counted(bucket, period, firm=firm) - self._batch
-        granted = min(self._batch, self._most - before)
+        count = self._count_batch(bucket, window, require_store=require_store)
+        before = count - self._batch
+        granted = min(self._batch, self._limit - before)
         with self._lock:
-            if period == self._period and granted > 0:
+            if window == self._window and granted > 0:
                 self._permits[bucket] += granted - 1
-            elif period == self._period:
+            elif window == self._window:
                 self._over.add(bucket)
         if granted > 0:
             return RateLimitStatus.WITHIN
         return (
-            RateLimitStatus.FIRST_OVER if before == self._most else RateLimitStatus.OVER
+            RateLimitStatus.FIRST_OVER
+            if before == self._limit
+            else RateLimitStatus.OVER
         )
 
     def exceeded(self) -> RateLimitedError:
-        """Return what whoever is over the limit is told."""
+        """Return the error for a request over the limit."""
         left = WINDOW - int(self._clock().timestamp()) % WINDOW
         return RateLimitedError(
             "There are too many of these requests; wait.", retry_after=left
         )
 
-    def _counted(self, bucket: str, period: int, *, firm: bool) -> int:
-        if firm or self._timer() >= self._blind_until:
+    def _count_batch(self, bucket: str, window: int, *, require_store: bool) -> int:
+        if require_store or self._timer() >= self._local_until:
             try:
-                return self._callers.count(bucket, period, self._batch)
+                return self._callers.count(bucket, window, self._batch)
             except StoreError as e:
-                if firm:
-                    raise StoreUnavailableError("nothing can be counted") from e
-                self._blind_until = self._timer() + _BLIND_SECONDS
+                if require_store:
+                    raise StoreUnavailableError("the request cannot be counted") from e
+                self._local_until = self._timer() + _LOCAL_COUNT_SECONDS
         with self._lock:
-            self._own[bucket] += self._batch
-            return self._own[bucket]
+            self._local_counts[bucket] += self._batch
+            return self._local_counts[bucket]
 
-    def _window(self) -> int:
+    def _current_window(self) -> int:
         return int(self._clock().timestamp()) // WINDOW
 
-    def _turn(self, period: int) -> None:
-        """Begin a window: all that is remembered is of one, and so has an end."""
-        self._period = period
+    def _begin_window(self, window: int) -> None:
+        """Forget everything of the last window, which bounds the memory."""
+        self._window = window
         self._over: set[str] = set()
         self._permits: dict[str, int] = defaultdict(int)
-        self._own: dict[str, int] = defaultdict(int)
+        self._local_counts: dict[str, int] = defaultdict(int)
 
-    def _bucket(self, who: str) -> str:
-        # Of a fixed length, and of characters that every database can hold.
-        return f"{self._name}:{hashlib.sha256(who.encode()).hexdigest()[:32]}"
+    def _bucket(self, name: str) -> str:
+        # Hashed: a fixed length, and characters that every database can hold.
+        return f"{self._kind}:{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +142,9 @@ class RateLimits:
     """
     The limits of the API.
 
-    ``refused`` counts answers 401 and 403 by where they go, ``administration`` the
-    administrative calls of each subject (looks and changes apart), and ``client`` all
-    other calls of each, if
-    they are limited.
+    ``refused`` counts answers 401, 403 and 421 per peer.  ``administration`` counts the
+    administrative requests of each subject, reads and changes apart.  ``client`` counts
+    all other requests of each subject, if they are limited.
     """
 
     refused: RateLimit
@@ -157,7 +161,7 @@ class RateLimits:
         client: int = 0,
         clock: Clock = utc_now,
     ) -> Self:
-        """Return limits a minute that *callers* counts; no *client* means none."""
+        """Return limits per minute that *callers* counts; *client* may be 0: none."""
         return cls(
             RateLimit("refused", refused, callers, clock=clock),
             RateLimit("administration", administration, callers, clock=clock),

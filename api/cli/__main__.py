@@ -81,14 +81,15 @@ def cli(verbose: bool, no_env_file: bool) -> None:
 
 @cli.command()
 def serve() -> None:
-    """Serve the API with gunicorn, if the guard lets it."""
-    # Gunicorn takes this process's place, and asks the guard before it forks.
+    """Serve the API with gunicorn, unless the guard refuses."""
+    # gunicorn replaces this process, and runs the guard before it forks workers.
     os.execvp(  # noqa: S606
         sys.executable,
         [
             sys.executable,
+            "-P",  # Import nothing from the working directory.
             "-m",
-            "gunicorn",
+            "api.server",
             "--config",
             "python:api.server.gunicorn_conf",
             "api.server.entrypoint:get_app()",
@@ -150,11 +151,15 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+# What the command line calls the fields of ``InvalidInputError``.
+_ARGUMENTS = {"key_id": "NEW_KEY_ID", "active_address": "--from"}
+
+
 def _message(error: HotWalletError) -> str:
     """Return the message of *error*, with the details that its class adds."""
     match error:
         case InvalidInputError(field=str(field)):
-            return f"{field} {error}"
+            return f"{_ARGUMENTS.get(field, field)} {error}"
         case NewKeyUnhealthyError(reason=reason):
             return f"{error} ({reason})"
     return str(error)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -223,10 +222,10 @@ def _require_key_arns(names: Sequence[str]) -> Sequence[str]:
 
 
 def _open_ledger() -> tuple[Settings, Ledger]:
-    from api.bootstrap import open_ledger  # noqa: PLC0415  --help needs no backend.
+    from api.bootstrap import build_container  # noqa: PLC0415  --help needs no backend.
 
     with command_logging() as settings:
-        return settings, open_ledger(os.environ)
+        return settings, build_container().store
 
 
 def _records(journal: Journal) -> Iterator[Record]:

@@ -1,11 +1,10 @@
 """``hotwallet guard``: run the start-up checks alone."""
 
 import json
-import os
 
 import click
 
-from api.bootstrap import lay_foundation
+from api.bootstrap import open_container
 from api.cli.output import command_logging, json_option
 from signer.errors import ConfigurationError
 
@@ -20,14 +19,14 @@ def guard(as_json: bool) -> None:
     """
     try:
         with command_logging():
-            foundation = lay_foundation(os.environ)
-            active = foundation.store.active_key()
+            container = open_container()
+            active = container.store.active_key()
     except ConfigurationError as e:
         if as_json:
             refusals = [{"code": r.code, "message": r.message} for r in e.refusals]
             click.echo(json.dumps({"ok": False, "refusals": refusals}))
         raise
-    environment = foundation.settings.app_env
+    environment = container.settings.app_env
     address = active.address if active else None
     if as_json:
         click.echo(
@@ -36,12 +35,12 @@ def guard(as_json: bool) -> None:
                     "ok": True,
                     "environment": environment,
                     "address": address,
-                    "networks": sorted(foundation.networks),
-                    "warnings": foundation.warnings,
+                    "networks": sorted(container.networks),
+                    "warnings": list(container.warnings),
                 }
             )
         )
         return
-    for warning in foundation.warnings:
+    for warning in container.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"ok: {environment}, signing for {address}")

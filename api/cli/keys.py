@@ -1,6 +1,5 @@
 """``hotwallet keys``: list, rotate, fail over, revoke and sweep signing keys."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -9,19 +8,13 @@ from typing import Any
 
 import click
 
-from api.bootstrap import (
-    build_failover,
-    build_revocation,
-    build_rotation,
-    build_sweeper,
-    open_ledger,
-)
+from api.bootstrap import build_admin_container, build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import current_operator
 from api.cli.output import command_logging, json_option, print_result
 from api.http.keys import (
+    failover_document,
     key_document,
-    relocation_document,
     rotation_document,
 )
 from signer.errors import NewKeyUnhealthyError
@@ -57,7 +50,7 @@ def keys() -> None:
 def list_keys(as_json: bool) -> None:
     """List every key of the key ring, the active one first."""
     with command_logging():
-        ring = open_ledger(os.environ).keys()
+        ring = build_container().store.keys()
     print_result(
         [key_document(key) for key in ring], _format_ring(ring), as_json=as_json
     )
@@ -105,7 +98,7 @@ def rotate(
     """
     with command_logging():
         options = RotationOptions(dry_run, compromised, active_address)
-        rotation = build_rotation(os.environ)
+        rotation = build_admin_container().rotation
         result = _rotate_with_retries(rotation, wait, new_key_id, options)
     print_result(rotation_document(result), _format_rotation(result), as_json=as_json)
     if result.status in _NOT_ACTIVE:
@@ -126,10 +119,10 @@ def failover(new_key_id: str, *, dry_run: bool, as_json: bool) -> None:
     Example: hotwallet keys failover arn:aws:kms:eu-west-1:111122223333:key/mrk-...
     """
     with command_logging():
-        result = build_failover(os.environ).fail_over(
+        result = build_admin_container().failover.fail_over(
             new_key_id, current_operator(), dry_run=dry_run
         )
-    print_result(relocation_document(result), _format_failover(result), as_json=as_json)
+    print_result(failover_document(result), _format_failover(result), as_json=as_json)
 
 
 @keys.command()
@@ -145,7 +138,7 @@ def revoke(address: str, *, dry_run: bool, as_json: bool) -> None:
     key, use `hotwallet keys rotate --compromised`.
     """
     with command_logging():
-        revocation = build_revocation(os.environ)
+        revocation = build_admin_container().revocation
         if dry_run:
             key, stranded = revocation.preview(address)
         else:
@@ -173,7 +166,7 @@ def sweep(address: str, *, dry_run: bool, as_json: bool) -> None:
     Exits with 1 while ADDRESS has funds that no transfer moves yet.
     """
     with command_logging():
-        sweeper = build_sweeper(os.environ)
+        sweeper = build_admin_container().sweeper
         if dry_run:
             items = sweeper.plan(address)
         else:
@@ -231,7 +224,7 @@ def _format_rotation(result: RotationResult) -> Iterator[str]:
 
 
 def _format_failover(result: FailoverResult) -> Iterator[str]:
-    document = relocation_document(result)
+    document = failover_document(result)
     yield f"{document['status']}: {document['keyId']} {document['address']}"
     yield f"  before: {document['previousKeyId']}; the key is {document['state']}"
     for warning in result.warnings:

@@ -1,15 +1,15 @@
 """``hotwallet nonce``: inspect, pause and repair the nonces of wallets."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
-from api.bootstrap import Observatory, open_observatory
+from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import current_operator
 from api.cli.output import command_logging, json_option, print_result
+from api.container import Container
 from api.logs import audit_logger
 from api.views.explanations import repair_document
 from api.views.refunds import timestamp
@@ -45,7 +45,7 @@ def repair_nonces(network: str | None, *, dry_run: bool, as_json: bool) -> None:
     Exits with 1 while a wallet is paused.  A `nonce pause` is reported, and stays.
     """
     with command_logging():
-        opened = open_observatory(os.environ)
+        opened = build_container()
         if dry_run:
             chains = _select(opened.chains, network)
             repairs = list(repair_wallets(opened.store, chains, utc_now, apply=False))
@@ -72,7 +72,7 @@ def pause_nonces(network: str | None, as_json: bool) -> None:
     too, disable the key.
     """
     with command_logging():
-        admin = _nonce_admin(open_observatory(os.environ))
+        admin = _nonce_admin(build_container())
         changed = admin.pause(network, current_operator())
     _print_statuses(changed, "paused", "already-paused", as_json=as_json)
 
@@ -83,7 +83,7 @@ def pause_nonces(network: str | None, as_json: bool) -> None:
 def resume_nonces(network: str | None, as_json: bool) -> None:
     """Assign nonces again after `nonce pause`; wallets paused otherwise stay paused."""
     with command_logging():
-        admin = _nonce_admin(open_observatory(os.environ))
+        admin = _nonce_admin(build_container())
         changed = admin.resume(network, current_operator())
     _print_statuses(changed, "resumed", "not-paused", as_json=as_json)
 
@@ -108,7 +108,7 @@ def abandon_nonces(
     the ledger has forgotten would be paid twice.
     """
     with command_logging():
-        admin = _nonce_admin(open_observatory(os.environ))
+        admin = _nonce_admin(build_container())
         if dry_run:
             changed = admin.waiting(address, network)
         else:
@@ -128,7 +128,7 @@ def _print_statuses(
     )
 
 
-def _nonce_admin(opened: Observatory) -> NonceAdmin:
+def _nonce_admin(opened: Container) -> NonceAdmin:
     """Return the service that changes wallets and records who did."""
     audit = AuditLog(audit_logger(), journal=opened.store)
     admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)

@@ -1,17 +1,14 @@
 """``hotwallet refund``: explain the state of a refund."""
 
-import os
 from collections.abc import Iterator
 
 import click
 
-from api.bootstrap import open_observatory
+from api.bootstrap import build_container
 from api.cli.output import command_logging, json_option, print_result
 from api.views.explanations import explanation_document
 from api.views.refunds import timestamp
 from signer.errors import NotFoundError
-from signer.ports import utc_now
-from signer.refunds.explain import Explainer
 from signer.refunds.explanation import Explanation
 
 
@@ -32,12 +29,11 @@ def explain(refund_id: str, as_json: bool) -> None:
     Example: hotwallet refund explain rf_018f3c5e
     """
     with command_logging():
-        opened = open_observatory(os.environ)
+        opened = build_container()
         found = opened.store.get(refund_id)
         if found is None:
             raise NotFoundError("there is no such refund")
-        explainer = Explainer(opened.store, opened.store, opened.chains, utc_now)
-        explanation = explainer.explain(found)
+        explanation = opened.explainer.explain(found)
     print_result(
         explanation_document(explanation),
         _format_explanation(explanation),

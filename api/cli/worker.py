@@ -6,7 +6,7 @@ from threading import Event
 
 import click
 
-from api.bootstrap import build_worker
+from api.bootstrap import open_container
 from api.logs import configure
 from signer.config.settings import Settings
 
@@ -26,4 +26,6 @@ def worker(interval: float, once: bool) -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    build_worker().run(wait=lambda: once or stop.wait(interval))
+    container = open_container(serving=False)
+    container.start_sealer()
+    container.worker.run(wait=lambda: once or stop.wait(interval))

@@ -1,8 +1,8 @@
 """
-Does the key sign?  Proved by a signature now and then, and told when it turns.
+Checks that the active key signs, and raises an alert when it does not.
 
-Signatures that the process makes anyway are proof as well, so that a busy process
-never signs for the sake of its health.
+The check is a self-test: a signature that is of no use otherwise.  The signatures of
+refunds count as well, so a busy process makes no self-tests.
 """
 
 import math
@@ -23,22 +23,22 @@ from signer.errors import (
 from signer.keys.signing_alarm import alert_of
 
 
-PROOF_SECONDS = 30.0
-"""For how long a signature proves that the key signs."""
+SELF_TEST_SECONDS = 30.0
+"""How long after a signature the key is considered healthy."""
 
 RETRY_SECONDS = 5.0
-"""How soon a key that did not sign is asked again."""
+"""How long to wait after a failed self-test."""
 
-# Whoever counts and passes on alerts may hang as well.
+# Threads for alerts, since the database and the webhook may hang.
 _ALERTS_AT_ONCE = 4
 
 
 class KeyCheck:
     """
-    Raises what ails the key, and sounds an alert when it falls ill.
+    Raises the error of the last self-test, and an alert when the error changes.
 
-    Threads share one.  It is called for every round of the readiness; the device is
-    not.
+    Threads share one instance.  It is called at each readiness check, but makes a
+    self-test only when one is due.
     """
 
     def __init__(
@@ -47,106 +47,105 @@ class KeyCheck:
         last_signature_at: Callable[[], float | None],
         alerts: Alerts,
         *,
-        every: float = PROOF_SECONDS,
-        again: float = RETRY_SECONDS,
+        interval: float = SELF_TEST_SECONDS,
+        retry_interval: float = RETRY_SECONDS,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        Prove the key by *self_test*, unless it signed by itself in the meantime.
+        Check the key by *self_test*, which raises if the key does not sign.
 
-        *last_signature_at* answers when a signature last succeeded, by *timer*, whose
-        seconds *every* and *again* are in.
+        *last_signature_at* returns when a signature last succeeded, by *timer*.
+        *interval* and *retry_interval* are in seconds.
         """
         self._self_test = self_test
         self._last_signature_at = last_signature_at
         self._alerts = alerts
-        self._every = every
-        self._again = again
+        self._interval = interval
+        self._retry_interval = retry_interval
         self._timer = timer
         self._throttle = AlertThrottle(timer, remind=math.inf)
         self._deadlines = Deadlines(_ALERTS_AT_ONCE)
         self._log = structlog.get_logger("health")
         self._lock = Lock()
-        self._proved_at = float("-inf")
-        self._asked_at = float("-inf")
+        self._passed_at = float("-inf")
+        self._tested_at = float("-inf")
         self._error: HotWalletError | None = None
-        # What was called for, since when the key was not well: a database that is ill
-        # in between takes nothing of that back.
-        self._ailment: HotWalletError | None = None
+        # The error of the last alert.  A database failure in between does not clear it.
+        self._alerted: HotWalletError | None = None
 
     def __call__(self) -> None:
         """
-        Do nothing, if the key signs.
+        Return if the key signs.
 
         Raises:
-            HotWalletError: What its last self test failed with.
+            HotWalletError: The error of the last self-test.
         """
         try:
             due = self._is_due()
         except HotWalletError as e:  # The key cannot even be opened.
-            self._failed(e)
+            self._record_failure(e)
             raise
         if due:
-            self._prove()
+            self._run_self_test()
         with self._lock:
             error = self._error
         if error is not None:
             raise error
 
-    def is_late(self) -> None:
-        """Take note that the key does not answer."""
-        self._failed(BackendUnavailableError(TIMEOUT_MESSAGE))
+    def report_timeout(self) -> None:
+        """Record that the self-test did not end in time."""
+        self._record_failure(BackendUnavailableError(TIMEOUT_MESSAGE))
 
     def _is_due(self) -> bool:
         signed_at = self._last_signature_at()
         now = self._timer()
         with self._lock:
-            proved_at = max(self._proved_at, signed_at or float("-inf"))
-            ill = self._error is not None and proved_at <= self._asked_at
+            passed_at = max(self._passed_at, signed_at or float("-inf"))
+            is_failing = self._error is not None and passed_at <= self._tested_at
             due = (
-                now - self._asked_at >= self._again
-                if ill
-                else now - proved_at >= self._every
+                now - self._tested_at >= self._retry_interval
+                if is_failing
+                else now - passed_at >= self._interval
             )
             if due:
-                self._asked_at = now
-        if not ill:
-            self._recovered()
+                self._tested_at = now
+        if not is_failing:
+            self._record_success()
         return due
 
-    def _prove(self) -> None:
+    def _run_self_test(self) -> None:
         try:
             self._self_test()
         except HotWalletError as e:
-            self._failed(e)
+            self._record_failure(e)
         else:
             with self._lock:
-                self._proved_at = self._timer()
-            self._recovered()
+                self._passed_at = self._timer()
+            self._record_success()
 
-    def _recovered(self) -> None:
+    def _record_success(self) -> None:
         with self._lock:
             self._error = None
-            was, self._ailment = self._ailment, None
+            alerted, self._alerted = self._alerted, None
             self._throttle.clear()
-        if was is not None:
-            self._log.info("key-recovered", code=was.code)
+        if alerted is not None:
+            self._log.info("key-recovered", code=alerted.code)
 
-    def _failed(self, error: HotWalletError) -> None:
+    def _record_failure(self, error: HotWalletError) -> None:
         alert = _alert_of(error)
         with self._lock:
             self._error = error
             if alert is None:
                 return
-            self._ailment = error
+            self._alerted = error
             if not self._throttle.is_due(alert):
                 return
         sound = partial(self._alerts.sound, alert, code=error.code)
-        # Not here: counting needs the database, which may be what hangs.
+        # In a thread of its own: the alert is counted in the database, which may hang.
         self._deadlines.start(sound, name="alert")
 
 
 def _alert_of(error: HotWalletError) -> Alert | None:
     if isinstance(error, StoreError):
-        return None  # No record, no signature: the key was not asked.
+        return None  # The database failed before the device was used.
     return alert_of(error)

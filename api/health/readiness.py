@@ -1,8 +1,8 @@
 """
-Is it ready?  What ``/readyz`` answers, and how often the dependencies are asked.
+Checks the dependencies for ``/readyz``.
 
-Everything is asked at the same time, and nothing is waited for longer than a few
-seconds: a balancer must hear of a device that hangs, not hang with it.
+All checks run at the same time and have a few seconds to answer: a load balancer must
+get an answer even if a device hangs.
 """
 
 import time
@@ -22,10 +22,10 @@ from signer.ports import Clock, utc_now
 
 CACHE_SECONDS = 3.0
 ANSWER_SECONDS = 3.5
-"""How long a round waits for the dependencies, all at once."""
+"""How long a round of checks waits for the dependencies."""
 
-PATIENCE_SECONDS = 4.0
-"""How long anybody waits for a round that somebody else began."""
+SHARED_SECONDS = 4.0
+"""How long a caller waits for a round that another caller began."""
 
 LATE = "timeout"
 
@@ -38,9 +38,9 @@ class Readiness:
     Whether requests may be sent here.
 
     ``checks`` maps the name of each dependency to ``ok`` or an error's code.
-    ``address`` is the key's that signs as the ring has it, None while nobody knows;
-    ``epoch`` counts the rotations: two processes that differ in it for longer than a
-    few seconds do not share a ledger.
+    ``address`` is the active key's, None if unknown.  ``epoch`` counts the rotations:
+    if two processes differ in it for more than a few seconds, they do not share a
+    ledger.
     """
 
     checks: Mapping[str, str]
@@ -54,23 +54,23 @@ class Readiness:
 
 
 class AuditUnsealedError(StoreError):
-    """A record of the audit waits for its seal, for longer than it should."""
+    """The oldest unsealed audit record is older than allowed."""
 
     code = "audit-sealing-late"
 
 
 class AuditUnsignedError(StoreError):
-    """Nobody signs for what is sealed, for longer than it should be so."""
+    """The sealed audit records have had no checkpoint for longer than allowed."""
 
     code = "audit-signing-late"
 
 
 class ReadinessChecker:
     """
-    Asks the dependencies whether they work, once in a few seconds at most.
+    Checks the dependencies, at most once in a few seconds.
 
-    Whoever comes while they are being asked shares the answer.  Make it after the
-    fork: its threads do not survive one.
+    Callers that arrive during a round share its answer.  Create it after the fork,
+    since its threads do not survive one.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class ReadinessChecker:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        Ask *checks*, by the names that the answer has them under; each raises, or not.
+        Run *checks*, by name, and *key*; a check fails if it raises.
 
-        *key* is asked as well, and *active_key* only told of.
+        *active_key* is for information: it adds the address and epoch to the answer.
         """
         self._key = key
-        self._probes: Mapping[str, Check] = {
+        self._checks: Mapping[str, Check] = {
             **checks,
             "key": key,
             "guard": active_key,
@@ -100,44 +100,44 @@ class ReadinessChecker:
         self._lock = Lock()
         self._until = float("-inf")
         self._round: Event | None = None
-        self._last = Readiness(dict.fromkeys(self._probes, LATE))
+        self._last = Readiness(dict.fromkeys(self._checks, LATE))
 
     def __call__(self) -> Readiness:
         """Return the state of the dependencies, within 4 s; never raises."""
         with self._lock:
             if self._round is None and self._timer() < self._until:
                 return self._last
-            shared, ours = self._round, Event()
-            if shared is None:
-                self._round = ours
-        if shared is not None:
-            shared.wait(PATIENCE_SECONDS)
+            running, own = self._round, Event()
+            if running is None:
+                self._round = own
+        if running is not None:
+            running.wait(SHARED_SECONDS)
             return self._last
         try:
-            self._last = self._ask()
+            self._last = self._run_checks()
         finally:
             with self._lock:
                 self._until = self._timer() + CACHE_SECONDS
                 self._round = None
-            ours.set()
+            own.set()
         return self._last
 
-    def _ask(self) -> Readiness:
+    def _run_checks(self) -> Readiness:
         until = self._timer() + self._answer_seconds
-        begun = {
-            name: self._deadlines.start(probe, name=name)
-            for name, probe in self._probes.items()
+        started = {
+            name: self._deadlines.start(check, name=name)
+            for name, check in self._checks.items()
         }
         checks = {
             name: self._answer(name, pending, until - self._timer())
-            for name, pending in begun.items()
+            for name, pending in started.items()
         }
         if checks["key"] == LATE and checks.get("database", "ok") == "ok":
-            # With the database down, it is the record that a signature waits for.
-            self._key.is_late()
-        active = begun["guard"].result() if checks["guard"] == "ok" else None
-        # The guard was content, or this process would not be here: what is told of
-        # it is the key, and that the database does not tell is said elsewhere.
+            # With the database down, the self-test waits for its audit record.
+            self._key.report_timeout()
+        active = started["guard"].result() if checks["guard"] == "ok" else None
+        # The guard passed, or this process would not run.  If the active key could not
+        # be read, the check of the database says so.
         checks["guard"] = "ok"
         if not isinstance(active, Key):
             return Readiness(checks)
@@ -152,36 +152,35 @@ class ReadinessChecker:
             return e.refusals[0].code
         except HotWalletError as e:
             return e.code
-        except Exception as e:  # noqa: BLE001  A probe that is wrong must not look well.
+        except Exception as e:  # noqa: BLE001  A bug in a check must not look healthy.
             self._log.error("probe-failed", probe=name, exc_info=e)
             return HotWalletError.code
         return "ok"
 
 
-def sealing(
+def sealing_check(
     oldest_unsealed: Callable[[], str | None],
-    onlooker: SealingMonitor,
+    monitor: SealingMonitor,
     *,
-    most: float,
+    max_seconds: float,
     clock: Clock = utc_now,
 ) -> Callable[[], None]:
     """
-    Return the check that the audit's records are sealed as they come.
+    Return a check that fails if an audit record stays unsealed for *max_seconds*.
 
-    *onlooker* calls for help early; the check fails once a record is older than *most*
-    seconds, since nothing is lost before (ADR 18).
+    *monitor* raises an alert earlier: nothing is lost until then (ADR 18).
     """
 
     def check() -> None:
         oldest = oldest_unsealed()
-        onlooker.observe(oldest)
-        if unsealed_seconds(oldest, clock) > most:
-            raise AuditUnsealedError("the audit's records are not being sealed")
+        monitor.observe(oldest)
+        if unsealed_seconds(oldest, clock) > max_seconds:
+            raise AuditUnsealedError("the audit records are not being sealed")
 
     return check
 
 
 def unsealed_seconds(record_id: str | None, clock: Clock = utc_now) -> float:
-    """Return for how long the record with this id has been waiting; 0 for none."""
+    """Return the age in seconds of the record with this id; 0 for None."""
     made = None if record_id is None else made_at(record_id)
     return 0.0 if made is None else max(0.0, (clock() - made).total_seconds())

@@ -1,4 +1,4 @@
-"""Reads request bodies: never more than 16 KiB, however they are sent."""
+"""Reads request bodies of at most 16 KiB."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class SlowClientError(Exception):
     """
     The request did not arrive in time.
 
-    It is no ``OSError``: gunicorn takes those for a broken line, and says nothing.
+    It is not an ``OSError``, since gunicorn ignores those as broken connections.
     """
 
 
@@ -24,10 +24,10 @@ def read_object(req: falcon.Request) -> dict[str, Any]:
     Return the JSON object that *req* carries.
 
     Raises:
-        falcon.HTTPUnsupportedMediaType: Not JSON, or compressed.
-        falcon.HTTPContentTooLarge: More than ``MAX_BODY`` bytes.
-        falcon.HTTPError: 408, it did not arrive in time.
-        InvalidInputError: Incomplete, or not JSON as ``strict_json`` wants it.
+        falcon.HTTPUnsupportedMediaType: The body is not JSON, or it is compressed.
+        falcon.HTTPContentTooLarge: The body has more than ``MAX_BODY`` bytes.
+        falcon.HTTPError: 408: the body did not arrive in time.
+        InvalidInputError: The body is incomplete, or ``strict_json`` refuses it.
     """
     _check_type(req)
     length = req.content_length
@@ -42,7 +42,7 @@ def read_object(req: falcon.Request) -> dict[str, Any]:
 
 
 def _check_type(req: falcon.Request) -> None:
-    # A compressed body is small on the wire only, so none is accepted.
+    # A small compressed body can expand to a huge one, so none is accepted.
     if req.get_header("Content-Encoding") is not None:
         raise falcon.HTTPUnsupportedMediaType
     media_type, parameters = falcon.parse_header(req.content_type or "")
@@ -52,8 +52,8 @@ def _check_type(req: falcon.Request) -> None:
 
 
 def _read(req: falcon.Request, size: int) -> bytes:
-    # A chunked body has no length: only a server that says that the stream ends
-    # by itself may be read without one, or the read would never return.
+    # A chunked body has no length.  Read it to the end of the stream only if the server
+    # promises that there is one; the read would never return otherwise.
     terminated = req.env.get("wsgi.input_terminated", False)
     stream = req.stream if terminated else req.bounded_stream
     try:
@@ -61,5 +61,5 @@ def _read(req: falcon.Request, size: int) -> bytes:
     except SlowClientError as e:
         raise falcon.HTTPError(falcon.HTTP_REQUEST_TIMEOUT) from e
     except Exception as e:
-        # Broken chunks and vanished clients; WSGI does not name the classes.
+        # Broken chunks and closed connections: WSGI does not define their classes.
         raise InvalidInputError("the body could not be read") from e

@@ -1,7 +1,7 @@
-"""What administrators can ask for: to rotate or relocate a key, and to see the ring."""
+"""The administrative routes: rotate a key, fail a key over, and list the keys."""
 
-from collections.abc import Mapping
-from http import HTTPStatus
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import falcon
@@ -24,15 +24,18 @@ from signer.redact import key_prefix
 
 _ROLES = frozenset({"admin", "devops"})
 
-_RELOCATION = {"newKeyId": str, "dryRun": bool}
+_FAILOVER_FIELDS = {"newKeyId": str, "dryRun": bool}
 
-_ROTATION = {**_RELOCATION, "compromised": bool, "activeAddress": str}
+_ROTATION_FIELDS = {**_FAILOVER_FIELDS, "compromised": bool, "activeAddress": str}
 
-_LONGEST_KEY_ID = 512
+# What this API calls the fields of the core's ``InvalidInputError``.
+_FIELD_NAMES = {"key_id": "newKeyId", "active_address": "activeAddress"}
+
+_MAX_KEY_ID_LENGTH = 512
 
 
 class KeyRotation(Resource):
-    """``/v1/admin/kms/rotate``: makes another key the active one."""
+    """``/v1/admin/kms/rotate``: makes another key the active key."""
 
     required_role = _ROLES
     required_scope = "keys:rotate"
@@ -42,26 +45,24 @@ class KeyRotation(Resource):
         self._rotation = rotation
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Rotate (200), or wait for the new address to be funded (202)."""
+        """Rotate (200), or answer that the new address must be funded first (202)."""
         query.parameters(req)
-        asked = _read(read_object(req), _ROTATION)
-        rotated = self._rotation.rotate(
-            asked["newKeyId"],
-            _actor(req),
-            RotationOptions(
-                dry_run=asked.get("dryRun", False),
-                compromised=asked.get("compromised", False),
-                active_address=asked.get("activeAddress"),
-            ),
+        body = _validate(read_object(req), _ROTATION_FIELDS)
+        options = RotationOptions(
+            dry_run=body.get("dryRun", False),
+            compromised=body.get("compromised", False),
+            active_address=body.get("activeAddress"),
         )
+        with _translate_fields():
+            result = self._rotation.rotate(body["newKeyId"], _actor(req), options)
 
-        if rotated.status == AWAITING_FUNDS:
-            resp.status = HTTPStatus.ACCEPTED
-        resp.media = rotation_document(rotated)
+        if result.status == AWAITING_FUNDS:
+            resp.status = falcon.HTTP_ACCEPTED
+        resp.media = rotation_document(result)
 
 
 class KeyFailover(Resource):
-    """``/v1/admin/kms/relocate``: pins a key to another place where it lives."""
+    """``/v1/admin/kms/failover``: pins a key to its replica in another region."""
 
     required_role = _ROLES
     required_scope = "keys:rotate"
@@ -71,18 +72,19 @@ class KeyFailover(Resource):
         self._failover = failover
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Relocate the key that the given name means."""
+        """Pin the key to the replica that ``newKeyId`` names."""
         query.parameters(req)
-        asked = _read(read_object(req), _RELOCATION)
-        relocated = self._failover.fail_over(
-            asked["newKeyId"], _actor(req), dry_run=asked.get("dryRun", False)
-        )
+        body = _validate(read_object(req), _FAILOVER_FIELDS)
+        with _translate_fields():
+            result = self._failover.fail_over(
+                body["newKeyId"], _actor(req), dry_run=body.get("dryRun", False)
+            )
 
-        resp.media = relocation_document(relocated)
+        resp.media = failover_document(result)
 
 
 class Keys(Resource):
-    """``/v1/admin/keys``: the keys that sign or have signed."""
+    """``/v1/admin/keys``: lists the keys that sign or have signed."""
 
     required_role = _ROLES
     required_scope = "keys:read"
@@ -92,43 +94,43 @@ class Keys(Resource):
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List the ring, the active key first."""
+        """List the keys, the active key first."""
         query.parameters(req)
         ring = self._store.keys()
 
         resp.media = {"keys": [key_document(key) for key in ring]}
 
 
-def rotation_document(rotated: RotationResult) -> dict[str, Any]:
-    """Return what became of a rotation, as administrators see it."""
-    previous = rotated.previous
+def rotation_document(result: RotationResult) -> dict[str, Any]:
+    """Return *result* as JSON; key ids are cut to a prefix."""
+    previous = result.previous
     return {
-        "status": rotated.status,
-        "keyId": key_prefix(rotated.key.key_id),
-        "address": rotated.key.address,
-        "epoch": rotated.key.epoch,
+        "status": result.status,
+        "keyId": key_prefix(result.key.key_id),
+        "address": result.key.address,
+        "epoch": result.key.epoch,
         "previousKeyId": None if previous is None else key_prefix(previous.key_id),
         "previousAddress": None if previous is None else previous.address,
-        "holdings": [_holding_document(each) for each in rotated.holdings],
-        "strandedRefunds": list(rotated.stranded),
-        "warnings": list(rotated.warnings),
+        "holdings": [_balance_document(balance) for balance in result.holdings],
+        "strandedRefunds": list(result.stranded),
+        "warnings": list(result.warnings),
     }
 
 
-def relocation_document(relocated: FailoverResult) -> dict[str, Any]:
-    """Return what became of a relocation, as administrators see it."""
+def failover_document(result: FailoverResult) -> dict[str, Any]:
+    """Return *result* as JSON; key ids are cut to a prefix."""
     return {
-        "status": relocated.status,
-        "keyId": key_prefix(relocated.key.key_id),
-        "previousKeyId": key_prefix(relocated.previous.key_id),
-        "address": relocated.key.address,
-        "state": str(relocated.key.state),
-        "warnings": list(relocated.warnings),
+        "status": result.status,
+        "keyId": key_prefix(result.key.key_id),
+        "previousKeyId": key_prefix(result.previous.key_id),
+        "address": result.key.address,
+        "state": str(result.key.state),
+        "warnings": list(result.warnings),
     }
 
 
 def key_document(key: Key) -> dict[str, Any]:
-    """Return one key of the ring; of its id no more than a prefix."""
+    """Return *key* as JSON; its id is cut to a prefix."""
     return {
         "keyId": key_prefix(key.key_id),
         "backend": key.backend,
@@ -142,13 +144,13 @@ def key_document(key: Key) -> dict[str, Any]:
     }
 
 
-def _holding_document(holding: AddressBalance) -> dict[str, Any]:
+def _balance_document(balance: AddressBalance) -> dict[str, Any]:
     return {
-        "network": holding.network,
-        "gas": holding.gas,
-        "tokens": dict(holding.tokens),
-        "nonce": holding.nonce,
-        "error": holding.error,
+        "network": balance.network,
+        "gas": balance.gas,
+        "tokens": dict(balance.tokens),
+        "nonce": balance.nonce,
+        "error": balance.error,
     }
 
 
@@ -157,20 +159,30 @@ def _actor(req: falcon.Request) -> Actor:
     return Actor(caller.sub, request_id(req), caller.jti)
 
 
-def _read(payload: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]:
-    for name, value in payload.items():
+def _validate(body: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]:
+    for name, value in body.items():
         kind = fields.get(name)
         if kind is None:
-            # The name is the caller's, and may be a key id that went astray.
+            # Do not repeat the name: a misplaced key id may be in it.
             raise InvalidInputError(
                 f"has an unknown field; this request takes {', '.join(fields)}",
                 field="body",
             )
         if type(value) is not kind:
             raise InvalidInputError(f"must be a {_JSON_NAMES[kind]}", field=name)
-    if not 0 < len(payload.get("newKeyId", "")) <= _LONGEST_KEY_ID:
+    if not 0 < len(body.get("newKeyId", "")) <= _MAX_KEY_ID_LENGTH:
         raise InvalidInputError("must name the new key", field="newKeyId")
-    return payload
+    return body
+
+
+@contextmanager
+def _translate_fields() -> Iterator[None]:
+    """Report an invalid field by its name in the request."""
+    try:
+        yield
+    except InvalidInputError as e:
+        field = e.field and _FIELD_NAMES.get(e.field, e.field)
+        raise InvalidInputError(str(e), field=field) from None
 
 
 _JSON_NAMES = {str: "string", bool: "boolean"}

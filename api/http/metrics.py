@@ -1,8 +1,8 @@
 """
-What a Prometheus scrapes: alerts, keys and the audit, as the ledger has them.
+Metrics for Prometheus: alerts, keys and the audit.
 
-Everything is read from the store when it is asked for, so that all processes on all
-hosts tell the same, and a restart forgets nothing.
+Each scrape reads the ledger, so all processes report the same values, and a restart
+loses none.
 """
 
 from collections import Counter
@@ -27,12 +27,12 @@ from signer.ports import Clock, Ledger, utc_now
 
 _SCRAPE_SECONDS = 4.0
 
-# Prometheus servers come in pairs, and people look as well.
+# Prometheus servers often come in pairs, and operators look as well.
 _SCRAPES_AT_ONCE = 4
 
 
 class LedgerCollector:
-    """Measures *ledger* each time that it is asked; a ``prometheus_client`` one."""
+    """A ``prometheus_client`` collector that reads *ledger* at each scrape."""
 
     def __init__(self, ledger: Ledger, clock: Clock = utc_now) -> None:
         self._ledger = ledger
@@ -50,12 +50,12 @@ class LedgerCollector:
         sealed, _ = self._ledger.head()
         yield GaugeMetricFamily(
             "hotwallet_audit_records",
-            "Records of the audit that have their place in the chain.",
+            "Audit records that are sealed into the hash chain.",
             value=sealed,
         )
         yield GaugeMetricFamily(
             "hotwallet_audit_unsealed_seconds",
-            "Age of the oldest record of the audit that waits for its place.",
+            "Age of the oldest audit record that is not sealed yet.",
             value=unsealed_seconds(self._ledger.oldest_unsealed(), self._clock),
         )
         yield from self._checkpoints()
@@ -65,7 +65,7 @@ class LedgerCollector:
         family = CounterMetricFamily(
             "hotwallet_alerts", "Alerts that were raised.", labels=["alert"]
         )
-        # Those that never were are there as well: a rate needs a sample before.
+        # Include alerts that were never raised: a rate needs an earlier sample.
         for name in sorted({*Alert, *counts}):
             family.add_metric([name], counts.get(name, 0))
         return family
@@ -74,12 +74,12 @@ class LedgerCollector:
         last = newest_checkpoint(self._ledger)
         yield GaugeMetricFamily(
             "hotwallet_audit_checkpoint_records",
-            "Records of the audit that the last checkpoint signs for.",
+            "Audit records that the last checkpoint covers.",
             value=last.size if last is not None else 0,
         )
         age = GaugeMetricFamily(
             "hotwallet_audit_checkpoint_age_seconds",
-            "Age of the last checkpoint; without one there is none.",
+            "Age of the last checkpoint; absent if there is none.",
         )
         if last is not None:
             age.add_metric([], (self._clock() - last.at).total_seconds())
@@ -103,11 +103,11 @@ class LedgerCollector:
 
 
 class Metrics(Resource):
-    """``/metrics`` in Prometheus's text format, for who has the role ``devops``."""
+    """``/metrics`` in Prometheus's text format, for the role ``devops``."""
 
     required_role: ClassVar[str | frozenset[str] | None] = "devops"
     required_scope = "metrics:read"
-    past_proxy = True  # Prometheus asks each process, and not whoever is in front.
+    allows_direct = True  # Prometheus scrapes each process, not the proxy.
 
     def __init__(self, ledger: Ledger, clock: Clock = utc_now) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -116,7 +116,7 @@ class Metrics(Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """
-        Show the metrics of the moment.
+        Report the current metrics.
 
         Raises:
             StoreUnavailableError: The database does not answer in time.
@@ -133,6 +133,6 @@ class Metrics(Resource):
 
 
 class OpenMetrics(Metrics):
-    """The same for anybody, where ``METRICS_OPEN`` says so: no secret is in it."""
+    """The public ``/metrics`` of ``METRICS_OPEN``; it holds no secrets."""
 
     required_role = None

@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its log line, and the gate."""
+"""The middleware around every request: request id, access log and authorization."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,16 @@ import falcon
 import structlog
 
 from api.auth.authorization import (
-    AccessControl,
-    Attempt,
-    RequiredRights,
-    require_rights,
+    AccessPolicy,
+    AccessRequest,
+    Permission,
+    require_permission,
 )
 from api.auth.jwt_verifier import JWTVerifier
 from api.request_context import (
     Network,
     Principal,
-    came_through,
+    is_from_proxy,
     peer_address,
     request_id,
 )
@@ -29,8 +29,8 @@ from signer.errors import (
 )
 
 
-# HSTS binds browsers only, and is harmless elsewhere; the rest keeps answers
-# out of caches and out of any browser's hands (OWASP REST security cheat sheet).
+# The headers of the OWASP REST security cheat sheet: no caching, and no use of an
+# answer by a browser.  HSTS has an effect in browsers only.
 SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -38,7 +38,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
-# What is counted against whoever caused it.
+# Counted against the peer.
 _REFUSALS = (AuthenticationError, PermissionDeniedError, NotThroughProxyError)
 
 _log = structlog.get_logger("api.requests")
@@ -46,24 +46,27 @@ _log = structlog.get_logger("api.requests")
 
 class Resource:
     """
-    What a route leads to.
+    The handler of a route; subclasses declare who may call it.
 
-    Each kind declares ``required_role``: the role that may call it, or several of
-    which one suffices; ``None`` opens it to anyone.  One that forgets to say so
-    answers 500, and lets nobody in.  ``required_scope`` narrows that for tokens with
-    scopes, and may differ by method.  What is administrative is counted, audited and
-    done by a token once, and has a scope that every token needs.  What needs a token
-    is reached through the proxy alone, where one is named, unless ``past_proxy``.
+    ``required_role`` is one role, or several of which one suffices.  None makes the
+    route public.  A class without the attribute answers 500 to every request.
+    ``required_scope`` applies to tokens with scopes, and may differ by method.
+
+    Requests for an ``is_administrative`` route are rate limited and audited, a token
+    can change something once, and every token needs the scope.
+
+    Where ``TRUSTED_PROXIES`` is set, requests that need a token must come through a
+    proxy, unless ``allows_direct``.
     """
 
     required_role: ClassVar[str | frozenset[str] | None]
     required_scope: ClassVar[str | Mapping[str, str] | None] = None
     is_administrative: ClassVar[bool] = False
-    past_proxy: ClassVar[bool] = False
+    allows_direct: ClassVar[bool] = False
     methods: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls) -> None:
-        """Read from the ``on_`` methods what the header ``Allow`` will say."""
+        """Collect the methods for the header ``Allow`` from the ``on_`` methods."""
         super().__init_subclass__()
         cls.methods = tuple(
             name.removeprefix("on_").upper()
@@ -75,8 +78,8 @@ class Resource:
             raise TypeError(f"{cls.__name__} needs a role and a scope")
 
     @classmethod
-    def needs(cls, method: str) -> RequiredRights | None:
-        """Return what a token must allow here; ``None`` where nobody needs one."""
+    def permission(cls, method: str) -> Permission | None:
+        """Return what a token must grant for *method*; None if the route is public."""
         role = cls.required_role
         if role is None:
             return None
@@ -84,19 +87,19 @@ class Resource:
         scope = cls.required_scope
         if isinstance(scope, Mapping):
             scope = scope[method]
-        return RequiredRights(roles, scope, cls.is_administrative, cls.past_proxy)
+        return Permission(roles, scope, cls.is_administrative, cls.allows_direct)
 
 
 class RequestLog:
     """
-    Names each request, and writes one canonical line when it is answered.
+    Gives each request an id, and logs one line when it is answered.
 
-    The line has neither query strings nor bodies nor tokens, and of the path only
-    the route's template: what the caller chose is not ours to repeat.
+    The line has no query string, body or token, and the route's template instead of
+    the path: they may hold secrets of the caller.
     """
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Start the clock, and bind the id to everything that is logged."""
+        """Start the timer, and bind the request id to all log events."""
         req.context.started = time.perf_counter()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id(req))
@@ -108,34 +111,34 @@ class RequestLog:
         resource: object,
         req_succeeded: bool,
     ) -> None:
-        """Set the headers that every answer has, and write the line."""
+        """Set the headers of every answer, and log the request."""
         resp.set_headers(SECURITY_HEADERS)
         resp.set_header("X-Request-Id", request_id(req))
-        _log.info("request", **_canonical(req, resp))
+        _log.info("request", **_log_fields(req, resp))
         structlog.contextvars.clear_contextvars()
 
 
 class AuthorizationMiddleware:
-    """Lets a request through to its resource: method, token, rights, and how often."""
+    """Checks method, token, permission and rate limits before each request."""
 
     def __init__(
         self,
         authenticator: JWTVerifier,
-        access: AccessControl | None = None,
+        access: AccessPolicy | None = None,
         *,
         proxies: Sequence[Network] = (),
     ) -> None:
         """
-        Take tokens to *authenticator*, and count, audit and limit with *access*.
+        Verify tokens with *authenticator*, and limit and audit requests with *access*.
 
-        Without *access* nothing is limited, and nothing administrative is served.
-        *proxies* are those whose word is taken for where a request came from; if any
-        are given, requests must come from them.
+        Without *access*, nothing is limited and administrative routes answer 500.
+        If there are *proxies*, requests must come through them, and their
+        ``X-Forwarded-For`` is trusted.
         """
         self._authenticator = authenticator
         self._access = access
         self._proxies = proxies
-        self._untold = Lock()  # Taken by whoever tells of an unreadable proxy first.
+        self._unreadable_proxy = Lock()  # Acquired once, by the first to log it.
 
     def process_resource(
         self,
@@ -145,68 +148,73 @@ class AuthorizationMiddleware:
         params: dict[str, Any],
     ) -> None:
         """
-        Refuse *req* here, before its body is read.
+        Authorize *req*, before its body is read.
 
         Raises:
-            falcon.HTTPMethodNotAllowed: OPTIONS too, as nobody needs CORS here.
-            AuthenticationError: No token, not one of ours, or used up.
-            PermissionDeniedError: A good token without the role or the scope.
-            NotThroughProxyError: It came past the proxy; its token was not looked at.
-            RateLimitedError: Too many requests, or refused ones.
-            StoreUnavailableError: It could not be made sure that none of this holds.
+            falcon.HTTPMethodNotAllowed: The route does not have this method.  OPTIONS
+                is not answered: there are no browser clients, so no CORS.
+            AuthenticationError: The token is missing, invalid or used up.
+            PermissionDeniedError: The token lacks the role or the scope.
+            NotThroughProxyError: The request did not come through a proxy; its token
+                was not verified.
+            RateLimitedError: The caller or its peer is over a limit.
+            StoreUnavailableError: The database does not answer, so the limits or the
+                use of the token cannot be checked.
         """
         if not isinstance(resource, Resource):
-            raise TypeError("a route leads to something that is no Resource")
+            raise TypeError("the route's resource is not a Resource")
         if req.method not in resource.methods:
             raise falcon.HTTPMethodNotAllowed(resource.methods)
-        needs = resource.needs(req.method)
-        if needs is None:
+        permission = resource.permission(req.method)
+        if permission is None:
             return
         if self._access is not None:
-            self._judge(req, needs, self._access)
-        elif needs.administrative:
-            raise TypeError("an administrative route needs a gate with access")
+            self._authorize(req, permission, self._access)
+        elif permission.administrative:
+            raise TypeError("an administrative route needs an access policy")
         else:
-            self._identify(req, needs)
+            self._authenticate(req, permission)
 
-    def _judge(
-        self, req: falcon.Request, needs: RequiredRights, access: AccessControl
+    def _authorize(
+        self, req: falcon.Request, permission: Permission, access: AccessPolicy
     ) -> None:
-        attempt = Attempt(
-            needs=needs,
+        request = AccessRequest(
+            permission=permission,
             method=req.method,
             route=req.uri_template,
-            peer=peer_address(req, self._proxies, at_a_loss=self._tell),
+            peer=peer_address(
+                req, self._proxies, on_unreadable=self._log_unreadable_proxy
+            ),
             request_id=request_id(req),
         )
-        access.turn_away(attempt)
+        access.check_peer(request)
         try:
-            access.admit(self._identify(req, needs), attempt)
+            access.admit(self._authenticate(req, permission), request)
         except _REFUSALS as e:
-            access.refuse(e, attempt, req.context.get("principal"))
+            access.refuse(e, request, req.context.get("principal"))
 
-    def _identify(self, req: falcon.Request, needs: RequiredRights) -> Principal:
-        if not (needs.past_proxy or came_through(req, self._proxies)):
+    def _authenticate(self, req: falcon.Request, permission: Permission) -> Principal:
+        if not (permission.allows_direct or is_from_proxy(req, self._proxies)):
             _log.warning("proxy-bypassed", peer=peer_address(req, self._proxies))
-            raise NotThroughProxyError("requests are taken from the proxy only")
+            raise NotThroughProxyError("requests must come through the proxy")
         caller = self._authenticator.authenticate(req.get_header("Authorization"))
         req.context.principal = caller
-        require_rights(caller, needs)
+        require_permission(caller, permission)
         return caller
 
-    def _tell(self, proxy: str) -> None:
-        """Log, once in the life of this process, that *proxy* names nobody."""
-        if self._untold.acquire(blocking=False):
+    def _log_unreadable_proxy(self, proxy: str) -> None:
+        """Log, once per process, that *proxy* sends no readable client address."""
+        if self._unreadable_proxy.acquire(blocking=False):
             _log.warning("forwarded-address-unreadable", proxy=proxy)
 
 
-def _canonical(req: falcon.Request, resp: falcon.Response) -> dict[str, object]:
-    # Falcon answers the pseudo-method WEBSOCKET before anything was started.
+def _log_fields(req: falcon.Request, resp: falcon.Response) -> dict[str, object]:
+    # Falcon answers the pseudo-method WEBSOCKET without calling process_request.
     now = time.perf_counter()
     started: float = req.context.get("started") or now
     caller = req.context.get("principal")
-    line: dict[str, object] = {
-        # Bound as well; repeated for the requests that never got that far.
+    fields: dict[str, object] = {
+        # Bound as well, except for requests that skipped process_request.
         "request_id": request_id(req),
         "method": req.method,
         "route": req.uri_template,
@@ -215,4 +223,4 @@ def _canonical(req: falcon.Request, resp: falcon.Response) -> dict[str, object]:
         "client": caller.sub if caller else None,
     }
     refusal = req.context.get("refusal")
-    return line | ({"refusal": refusal} if refusal else {})
+    return fields | ({"refusal": refusal} if refusal else {})

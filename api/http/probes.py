@@ -1,7 +1,6 @@
-"""The probes ``/healthz`` and ``/readyz``."""
+"""The probes ``/healthz`` (liveness) and ``/readyz`` (readiness)."""
 
 from collections.abc import Callable
-from http import HTTPStatus
 
 import falcon
 
@@ -10,19 +9,19 @@ from api.http.middleware import Resource
 
 
 class Liveness(Resource):
-    """``/healthz``: the process answers.  It says nothing about anything else."""
+    """``/healthz``: the process answers.  No dependency is checked."""
 
     required_role = None
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Say so."""
+        """Answer 200."""
         resp.media = {"status": "ok"}
 
     on_head = on_get
 
 
 class ReadinessProbe(Resource):
-    """``/readyz``: whether a balancer should send requests here."""
+    """``/readyz``: whether a load balancer should send requests to this process."""
 
     required_role = None
 
@@ -30,11 +29,11 @@ class ReadinessProbe(Resource):
         self._readiness = readiness
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Tell what each dependency answered, and which key signs."""
+        """Report the state of each dependency, and the active key."""
         readiness = self._readiness()
 
         if not readiness.ready:
-            resp.status = HTTPStatus.SERVICE_UNAVAILABLE
+            resp.status = falcon.HTTP_SERVICE_UNAVAILABLE
         resp.media = {
             "status": "ready" if readiness.ready else "unavailable",
             "checks": dict(readiness.checks),

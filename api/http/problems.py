@@ -1,15 +1,14 @@
 """
-How errors leave the building: problem documents (RFC 9457), by one table.
+Turns errors into problem documents (RFC 9457).
 
-The core's errors know no HTTP; here is what each becomes.  Words of ours that
-help the caller are passed on; everything that went wrong inside is told by its
-code only, and the log has the rest under the same request id.
+The core's errors know no HTTP status; one table here maps each class to one.  Messages
+about the caller's own mistakes are passed on.  Internal errors are reported by their
+code only; the log has the details under the same request id.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any
 
 import falcon
@@ -50,10 +49,14 @@ MEDIA_TYPE = "application/problem+json"
 
 _log = structlog.get_logger(__name__)
 
+_UNAUTHORIZED = 401
+_FORBIDDEN = 403
+_SERVER_ERROR = 500
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A *detail* of ``None`` shows the error's own words."""
+    """How a class is answered; without a *detail*, with the error's message."""
 
     status: int
     detail: str | None = None
@@ -61,85 +64,73 @@ class _Row:
 
 
 _DEVICE = "The signing device cannot be used at the moment."
-_HANGING = "Earlier proofs of this key are not over yet: its device hangs; ask again."
+_HANGING = "Earlier self-tests of this key have not ended: its device hangs. Try again."
 _CHAIN = "The network's nodes do not answer at the moment."
 _STORE = "The database does not answer at the moment."
-_REFUSING = "The database refuses its work; an operator is needed."
+_REFUSING = "The database refused the operation; an operator must repair it."
 
-# The nearest class counts.  What is not here is our fault, and says nothing.
+# The nearest base class counts.  Any other error is answered 500 without details.
 _TABLE: dict[type[Exception], _Row] = {
-    RequestError: _Row(HTTPStatus.BAD_REQUEST),
-    InvalidInputError: _Row(HTTPStatus.BAD_REQUEST),
-    AuthenticationError: _Row(
-        HTTPStatus.UNAUTHORIZED, "A valid bearer token is required."
-    ),
-    PermissionDeniedError: _Row(HTTPStatus.FORBIDDEN),
-    NotFoundError: _Row(HTTPStatus.NOT_FOUND),
-    NotThroughProxyError: _Row(HTTPStatus.MISDIRECTED_REQUEST),
-    ConflictError: _Row(HTTPStatus.CONFLICT),
-    InProgressError: _Row(HTTPStatus.CONFLICT, retry_after=1),
-    RotationInProgressError: _Row(HTTPStatus.CONFLICT, retry_after=5),
-    RateLimitedError: _Row(HTTPStatus.TOO_MANY_REQUESTS),
-    PolicyViolationError: _Row(HTTPStatus.UNPROCESSABLE_ENTITY),
-    NewKeyUnhealthyError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE, "The old key goes on serving.", retry_after=5
-    ),
-    SelfTestPendingError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _HANGING, retry_after=5),
-    BackendError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=30),
-    BackendUnavailableError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=5
-    ),
-    BackendThrottledError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _DEVICE, retry_after=5),
-    ChainUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _CHAIN, retry_after=5),
-    InsufficientFundsError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE, "The wallet must be filled.", retry_after=30
-    ),
-    LimitReachedError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE, "A limit of value is reached.", retry_after=30
-    ),
-    WalletPausedError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE, "The wallet is paused.", retry_after=30
-    ),
-    StoreError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _REFUSING, retry_after=30),
-    StoreUnavailableError: _Row(HTTPStatus.SERVICE_UNAVAILABLE, _STORE, retry_after=5),
+    RequestError: _Row(400),
+    InvalidInputError: _Row(400),
+    AuthenticationError: _Row(_UNAUTHORIZED, "A valid bearer token is required."),
+    PermissionDeniedError: _Row(_FORBIDDEN),
+    NotFoundError: _Row(404),
+    NotThroughProxyError: _Row(421),
+    ConflictError: _Row(409),
+    InProgressError: _Row(409, retry_after=1),
+    RotationInProgressError: _Row(409, retry_after=5),
+    RateLimitedError: _Row(429),
+    PolicyViolationError: _Row(422),
+    NewKeyUnhealthyError: _Row(503, "The old key goes on serving.", retry_after=5),
+    SelfTestPendingError: _Row(503, _HANGING, retry_after=5),
+    BackendError: _Row(503, _DEVICE, retry_after=30),
+    BackendUnavailableError: _Row(503, _DEVICE, retry_after=5),
+    BackendThrottledError: _Row(503, _DEVICE, retry_after=5),
+    ChainUnavailableError: _Row(503, _CHAIN, retry_after=5),
+    InsufficientFundsError: _Row(503, "The wallet lacks funds.", retry_after=30),
+    LimitReachedError: _Row(503, "A spending limit is reached.", retry_after=30),
+    WalletPausedError: _Row(503, "The wallet is paused.", retry_after=30),
+    StoreError: _Row(503, _REFUSING, retry_after=30),
+    StoreUnavailableError: _Row(503, _STORE, retry_after=5),
     StaleStateError: _Row(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "Somebody else was first; ask again.",
+        503,
+        "Another process changed it first. Try again.",
         retry_after=1,
     ),
 }
 
-# What has no class of ours: the framework's errors, and the server's.  Their own
-# words may quote the request, so these are said instead.
+# Errors of the framework and the server.  Their own messages may quote the request, so
+# these are used instead.
 _HTTP: dict[int, tuple[str, str]] = {
-    HTTPStatus.BAD_REQUEST: ("bad-request", "The request is malformed."),
-    HTTPStatus.NOT_FOUND: ("not-found", "There is nothing at this path."),
-    HTTPStatus.METHOD_NOT_ALLOWED: (
+    400: ("bad-request", "The request is malformed."),
+    404: ("not-found", "There is nothing at this path."),
+    405: (
         "method-not-allowed",
-        "The header Allow lists what is.",
+        "The header Allow lists the methods of this path.",
     ),
-    HTTPStatus.REQUEST_TIMEOUT: (
+    408: (
         "request-timeout",
         "The request did not arrive in time.",
     ),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+    413: (
         "body-too-large",
         "A body has at most 16384 bytes.",
     ),
-    HTTPStatus.REQUEST_URI_TOO_LONG: ("uri-too-long", "The request line is too long."),
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
+    414: ("uri-too-long", "The request line is too long."),
+    415: (
         "unsupported-media-type",
         "Send application/json in UTF-8, without a content coding.",
     ),
-    HTTPStatus.EXPECTATION_FAILED: (
+    417: (
         "expectation-failed",
         "Expect may be 100-continue only.",
     ),
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+    431: (
         "headers-too-large",
         "The header has too many fields, or too long ones.",
     ),
-    HTTPStatus.NOT_IMPLEMENTED: (
+    501: (
         "unsupported-transfer-coding",
         "Transfer-Encoding may be chunked only.",
     ),
@@ -148,7 +139,7 @@ _HTTP: dict[int, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error as the caller sees it."""
+    """An error as the caller sees it: a status, a document and headers."""
 
     status: int
     code: str
@@ -171,11 +162,11 @@ class Problem:
         return json.dumps(shown).encode()
 
 
-_INTERNAL = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error")
+_INTERNAL = Problem(_SERVER_ERROR, "internal-error")
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return what the caller is told about *error*."""
+    """Return the answer to *error*."""
     if isinstance(error, falcon.HTTPError):
         return problem_of_status(error.status_code, error.headers)
     row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
@@ -193,7 +184,7 @@ def problem_of(error: Exception) -> Problem:
 def problem_of_status(
     status: int, headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None
 ) -> Problem:
-    """Return what the caller is told when all that is known is an HTTP status."""
+    """Return the answer to an error of which only the HTTP *status* is known."""
     if status not in _HTTP:
         return _INTERNAL
     code, detail = _HTTP[status]
@@ -202,7 +193,7 @@ def problem_of_status(
 
 def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
     """Make *app* answer every error with a problem document."""
-    # Falcon brings handlers of its own for HTTPError and Exception: both go.
+    # Replace Falcon's own handlers, which it has for these two classes.
     for kind in (Exception, falcon.HTTPError):
         app.add_error_handler(kind, _respond)
 
@@ -211,10 +202,10 @@ def _respond(
     req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
 ) -> None:
     problem = problem_of(error)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if problem.status >= _SERVER_ERROR:
         _log.error("request-failed", code=problem.code, exc_info=error)
     if isinstance(error, AuthenticationError):
-        # The caller is not told which check failed; whoever reads the log is.
+        # The reason is logged; the caller must not learn which check failed.
         req.context.refusal = str(error)
     resp.status = problem.status
     resp.content_type = MEDIA_TYPE
@@ -236,14 +227,14 @@ def _members(error: HotWalletError) -> dict[str, str]:
 
 def _headers(error: HotWalletError, row: _Row) -> dict[str, str]:
     headers = {}
-    wait = getattr(error, "retry_after", row.retry_after)
-    if wait is not None:
-        headers["Retry-After"] = str(wait)
-    if row.status == HTTPStatus.UNAUTHORIZED:
+    retry_after = getattr(error, "retry_after", row.retry_after)
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    if row.status == _UNAUTHORIZED:
         # RFC 6750, section 3.1: no error code where no token was sent.
-        bare = str(error) == NO_TOKEN
-        headers["WWW-Authenticate"] = _challenge(None if bare else "invalid_token")
-    if row.status == HTTPStatus.FORBIDDEN:
+        reason = None if str(error) == NO_TOKEN else "invalid_token"
+        headers["WWW-Authenticate"] = _challenge(reason)
+    if row.status == _FORBIDDEN:
         headers["WWW-Authenticate"] = _challenge("insufficient_scope")
     return headers
 

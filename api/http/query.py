@@ -1,4 +1,4 @@
-"""Reads query strings as strictly as bodies: nothing unknown, nothing twice."""
+"""Reads query strings; unknown and repeated parameters are refused."""
 
 import re
 
@@ -17,10 +17,10 @@ _LIMIT = re.compile(r"[1-9][0-9]{0,2}")
 
 def parameters(req: falcon.Request, *known: str) -> dict[str, str]:
     """
-    Return the query parameters of *req*, of which only *known* may appear.
+    Return the query parameters of *req*, which must be among *known*.
 
     Raises:
-        InvalidInputError: With the parameter's name, if it is one of ours.
+        InvalidInputError: A parameter is unknown, repeated or malformed.
     """
     given = {}
     for name, value in req.params.items():
@@ -38,23 +38,23 @@ def parameters(req: falcon.Request, *known: str) -> dict[str, str]:
 
 def cursor(given: dict[str, str]) -> str | None:
     """
-    Return where to go on, if anywhere.
+    Return the cursor to continue from, if there is one.
 
     Raises:
-        InvalidInputError: No page ends with such a cursor.
+        InvalidInputError: It is not a cursor of this API.
     """
     text = given.get("cursor")
     if text is not None and not is_refund_id(text):
-        raise InvalidInputError("must be a cursor that a page gave", field="cursor")
+        raise InvalidInputError("must be the next_cursor of a page", field="cursor")
     return text
 
 
 def limit(given: dict[str, str]) -> int:
     """
-    Return how many items a page may have.
+    Return the maximum number of items of a page.
 
     Raises:
-        InvalidInputError: Not from 1 to ``MAX_LIMIT``.
+        InvalidInputError: It is not from 1 to ``MAX_LIMIT``.
     """
     text = given.get("limit", str(DEFAULT_LIMIT))
     if not _LIMIT.fullmatch(text) or int(text) > MAX_LIMIT:
@@ -64,7 +64,7 @@ def limit(given: dict[str, str]) -> int:
 
 def status(given: dict[str, str]) -> Status | None:
     """
-    Return the status to look for, if any.
+    Return the status to filter by, if there is one.
 
     Raises:
         InvalidInputError: There is no such status.

@@ -2,7 +2,6 @@
 
 import json
 import re
-from http import HTTPStatus
 from typing import ClassVar
 from urllib.parse import urlencode
 
@@ -11,7 +10,7 @@ import falcon
 from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
-from api.http.prefer import applied, preferred_wait
+from api.http.prefer import apply_wait, preferred_wait
 from api.request_context import principal, request_id
 from api.views.explanations import explanation_document
 from api.views.refunds import page_document, read_refund, refund_document
@@ -30,9 +29,9 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 class Refunds(Resource):
     """
-    ``/v1/refunds``: pays refunds, and lists the caller's own.
+    ``/v1/refunds``: accepts refunds, and lists the caller's own.
 
-    The caller names each refund, so asking twice pays once.
+    ``Idempotency-Key`` makes it safe to repeat a request: the refund is paid once.
     """
 
     required_role = "merchant"
@@ -56,11 +55,11 @@ class Refunds(Resource):
 
         answer = submission.answer
         if answer is None:
-            refund = self._refunds.wait(submission.refund, applied(resp, seconds))
-            # Kept before it is given: whoever asks again is told the same.
+            refund = self._refunds.wait(submission.refund, apply_wait(resp, seconds))
+            # Store the answer before sending it, so that a repetition gets the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.remember_answer(refund, body)
-        resp.status = HTTPStatus.CREATED if submission.created else HTTPStatus.OK
+        resp.status = falcon.HTTP_CREATED if submission.created else falcon.HTTP_OK
         if not submission.created:
             resp.set_header("Idempotent-Replayed", "true")
         resp.location = f"/v1/refunds/{submission.refund.id}"
@@ -96,16 +95,18 @@ class Refund(Resource):
     def on_get(
         self, req: falcon.Request, resp: falcon.Response, refund_id: str
     ) -> None:
-        """Show the refund; somebody else's looks like none at all."""
+        """Show the refund; another client's refund answers 404."""
         query.parameters(req)
         seconds = preferred_wait(req)
-        refund = self._refunds.get(principal(req).sub, _known(refund_id))
+        refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
 
-        resp.media = refund_document(self._refunds.wait(refund, applied(resp, seconds)))
+        resp.media = refund_document(
+            self._refunds.wait(refund, apply_wait(resp, seconds))
+        )
 
 
 class Cancellation(Resource):
-    """``/v1/refunds/{refund_id}/cancel``: calls a queued refund back."""
+    """``/v1/refunds/{refund_id}/cancel``: cancels a queued refund."""
 
     required_role = "merchant"
     required_scope = _WRITE
@@ -116,15 +117,15 @@ class Cancellation(Resource):
     def on_post(
         self, req: falcon.Request, resp: falcon.Response, refund_id: str
     ) -> None:
-        """Cancel the refund, if it has no nonce yet; again is fine."""
+        """Cancel the refund, unless it has a nonce; safe to repeat."""
         query.parameters(req)
-        refund = self._refunds.cancel(principal(req).sub, _known(refund_id))
+        refund = self._refunds.cancel(principal(req).sub, _require_id(refund_id))
 
         resp.media = refund_document(refund)
 
 
 class RefundExplanation(Resource):
-    """``/v1/refunds/{refund_id}/explain``: why it stands where it stands."""
+    """``/v1/refunds/{refund_id}/explain``: why the refund has its status."""
 
     required_role = "merchant"
     required_scope = _READ
@@ -136,14 +137,14 @@ class RefundExplanation(Resource):
     def on_get(
         self, req: falcon.Request, resp: falcon.Response, refund_id: str
     ) -> None:
-        """Explain the refund, as far as ledger and nodes answer."""
+        """Explain the refund, as far as the ledger and the nodes answer."""
         query.parameters(req)
-        refund = self._refunds.get(principal(req).sub, _known(refund_id))
+        refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
 
         resp.media = explanation_document(self._explainer.explain(refund))
 
 
-def _known(refund_id: str) -> str:
+def _require_id(refund_id: str) -> str:
     if not is_refund_id(refund_id):
         raise NotFoundError("there is no such refund")
     return refund_id

@@ -1,9 +1,9 @@
 """
-A socket that waits for a slow client for so long, and no longer.
+A socket with deadlines for slow clients.
 
-gunicorn's threads read and write without a deadline, so that a client who sends a byte
-now and then, or takes none, would keep a thread for good.  Only the time that is spent
-waiting counts: how long the application thinks is not the client's fault.
+gunicorn's threads read and write without a deadline, so a client that sends a byte now
+and then, or does not read its answer, would occupy a thread without end.  Only the time
+spent waiting for the client counts, not the time that the application takes.
 """
 
 import contextlib
@@ -23,120 +23,123 @@ if TYPE_CHECKING:
 
 
 SECONDS = 10.0
-"""How long a request is waited for, in all its pieces together; its answer too."""
+"""How long to wait for all parts of a request together, and for its answer."""
 
-# As gunicorn closes (RFC 9112, section 9.6).
-_LEAVE_SECONDS = 2.0
-_LEAVE_BYTES = 64 * 1024
+# A lingering close, as gunicorn does it (RFC 9112, section 9.6).
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 64 * 1024
 
 _log = structlog.get_logger("api.gunicorn")
 
 
-class PatientSocket(socket.socket):
+class DeadlineSocket(socket.socket):
     """
-    The server's end of a connection.
+    The server's end of a connection, with a deadline for blocking reads and writes.
 
-    Blocking reads raise ``SlowClientError`` when ``seconds`` are used up, blocking
-    writes ``BrokenPipeError``, until ``renew`` is called.  Who set a timeout has a
-    deadline already.  ``is_late`` is true once a request did not arrive: nothing that
-    follows can be told from its rest.
+    Reads raise ``SlowClientError`` and writes ``BrokenPipeError`` once they have waited
+    ``seconds`` in total; ``reset_deadline`` starts over.  Non-blocking calls and calls
+    with a timeout are unchanged.  ``is_late`` becomes true when a request did not
+    arrive in time: the bytes that follow may be the rest of it.
     """
 
     def __init__(self, connection: socket.socket, seconds: float = SECONDS) -> None:
-        """Take the place of *connection*, which is closed then."""
+        """Take over the file descriptor of *connection*, which is detached."""
         super().__init__(fileno=connection.detach())
         self._seconds = seconds
-        self._left = False
+        self._is_closing = False
         self.is_late = False
-        self.renew()
+        self.reset_deadline()
 
-    def renew(self) -> None:
-        """Begin to wait for another request."""
-        self._reading = self._writing = self._seconds
+    def reset_deadline(self) -> None:
+        """Start over, for another request."""
+        self._read_seconds_left = self._write_seconds_left = self._seconds
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """
-        Return what the client sent; nothing once it was taken leave of.
+        Return what the client sent; nothing after ``linger``.
 
         Raises:
-            SlowClientError: It took too long.
+            SlowClientError: The request did not arrive in time.
         """
-        if self._left:
+        if self._is_closing:
             return b""
         if self.gettimeout() is not None:
             return super().recv(bufsize, flags)
         began = time.monotonic()
         try:
-            with self._within(self._reading):
+            with self._timeout(self._read_seconds_left):
                 return super().recv(bufsize, flags)
         except TimeoutError:
             self.is_late = True
             raise SlowClientError("the request did not arrive in time") from None
         finally:
-            self._reading -= time.monotonic() - began
+            self._read_seconds_left -= time.monotonic() - began
 
-    def peek(self, most: int) -> bytes:
-        """Return up to *most* bytes of what has arrived, and leave it to be read."""
+    def peek(self, max_bytes: int) -> bytes:
+        """Return up to *max_bytes* of what has arrived, without consuming it."""
         try:
-            return super().recv(most, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return super().recv(max_bytes, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except OSError:
-            return b""  # Nothing has, or nothing will.
+            return b""  # Nothing has arrived, or the connection is broken.
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
         """
         Send all of *data*.
 
         Raises:
-            BrokenPipeError: The client took too long to take it; it was told nothing.
+            BrokenPipeError: The client did not read the answer in time.
         """
         if self.gettimeout() is not None:
             super().sendall(data, flags)
             return
-        with self._writes():
+        with self._write_deadline():
             super().sendall(data, flags)
 
     def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
         """
-        Send some of *data*, and return how much: gunicorn says ``100 Continue`` so.
+        Send some of *data*, and return how much; gunicorn sends ``100 Continue`` so.
 
         Raises:
             BrokenPipeError: As ``sendall``.
         """
         if self.gettimeout() is not None:
             return super().send(data, flags)
-        with self._writes():
+        with self._write_deadline():
             return super().send(data, flags)
 
-    def leave(self) -> None:
+    def linger(self) -> None:
         """
-        Say that nothing follows, and give the client a moment to go.
+        End the answer, then discard what the client still sends, for up to 2 s.
 
-        Without that, what it still sends would make the kernel throw its answer away.
+        Closing a socket with unread data makes the kernel reset the connection, and the
+        client might lose the answer.
         """
-        until, taken = time.monotonic() + _LEAVE_SECONDS, 0
-        with contextlib.suppress(OSError):  # It is gone, or does not go.
+        end, received = time.monotonic() + _LINGER_SECONDS, 0
+        with contextlib.suppress(OSError):  # The client has closed, or is too slow.
             self.shutdown(socket.SHUT_WR)
-            while taken < _LEAVE_BYTES and (rest := until - time.monotonic()) > 0:
-                self.settimeout(rest)
-                if not (piece := super().recv(4096)):
+            while received < _LINGER_BYTES and (left := end - time.monotonic()) > 0:
+                self.settimeout(left)
+                if not (data := super().recv(4096)):
                     break
-                taken += len(piece)
-        self._left = True
+                received += len(data)
+        self._is_closing = True
 
     @contextlib.contextmanager
-    def _writes(self) -> Iterator[None]:
+    def _write_deadline(self) -> Iterator[None]:
         began = time.monotonic()
         try:
-            with self._within(self._writing):
+            with self._timeout(self._write_seconds_left):
                 yield
         except TimeoutError:
             _log.warning("answer-not-taken", seconds=self._seconds)
-            raise BrokenPipeError(errno.EPIPE, "the client takes no answer") from None
+            raise BrokenPipeError(
+                errno.EPIPE, "the client did not read the answer in time"
+            ) from None
         finally:
-            self._writing -= time.monotonic() - began
+            self._write_seconds_left -= time.monotonic() - began
 
     @contextlib.contextmanager
-    def _within(self, seconds: float) -> Iterator[None]:
+    def _timeout(self, seconds: float) -> Iterator[None]:
         if seconds <= 0:
             raise TimeoutError
         self.settimeout(seconds)

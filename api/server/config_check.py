@@ -1,11 +1,11 @@
 """
-What gunicorn was told beside ``api/server/gunicorn_conf.py``, which would win over it.
+Refuses gunicorn options that override ``api/server/gunicorn_conf.py``.
 
-The guard judges our own settings.  A ``-b`` on the command line, or in
-``GUNICORN_CMD_ARGS``, would have the service listen where the guard never looked;
-``--proxy-protocol`` would have it believe anybody where he comes from; another worker
-class would lose its patience; ``--preload`` would open the key before the fork.  So
-whatever our file does not say must be as gunicorn has it by itself.
+The guard checks this service's own settings.  An option on the command line or in
+``GUNICORN_CMD_ARGS`` would bypass it: ``--bind`` changes the listen address,
+``--proxy-protocol`` trusts the address that a client claims, another worker class has
+no client deadlines, and ``--preload`` opens the key before the fork.  So every setting
+that the file does not set must have gunicorn's default.
 """
 
 import os
@@ -24,56 +24,56 @@ from signer.startup.guard import EXIT_STATUS
 
 _HARMLESS = frozenset(
     {
-        "config",  # Which file it was, which is judged by what it says.
+        "config",  # The name of the settings file; its content is checked.
         "wsgi_app",
-        "default_proc_name",  # The application's name once more.
+        "default_proc_name",  # The same as ``wsgi_app``.
         "pidfile",
     }
 )
-# Not chdir, though a supervisor may begin anywhere: this process has imported us from
-# here, and the guard and those that it starts later would be imported from there.
+# ``chdir`` is not harmless: gunicorn's own command imports from that directory.
 
 _serving: ContextVar[Config | None] = ContextVar("serving", default=None)
 
 
 def override_refusals(
-    effective: Config, ours: Mapping[str, object]
+    effective: Config, expected: Mapping[str, object]
 ) -> Iterator[Refusal]:
     """
-    Yield why gunicorn may not start as *effective* says.
+    Yield a refusal if *effective* differs from the settings file.
 
-    *ours* are the values of the settings file, by name; others in it are passed over.
+    *expected* are the values of the file by name; names that are not gunicorn settings
+    are ignored.
     """
-    told = [*sorted(_differing(effective, ours)), *_inherited()]
-    if told:
+    names = [*sorted(_differing(effective, expected)), *_inherited()]
+    if names:
         yield Refusal(
             "gunicorn-overridden",
             "these settings differ from api/server/gunicorn_conf.py:"
-            f" {', '.join(told)}; set BIND, WEB_CONCURRENCY and WEB_THREADS instead",
+            f" {', '.join(names)}; set BIND, WEB_CONCURRENCY and WEB_THREADS instead",
         )
 
 
-def _differing(effective: Config, ours: Mapping[str, object]) -> Iterator[str]:
-    expected = Config()
-    for name in expected.settings.keys() - _HARMLESS:
-        if name in ours:
-            expected.set(name, ours[name])
-        if expected.settings[name].get() != effective.settings[name].get():
+def _differing(effective: Config, expected: Mapping[str, object]) -> Iterator[str]:
+    reference = Config()
+    for name in reference.settings.keys() - _HARMLESS:
+        if name in expected:
+            reference.set(name, expected[name])
+        if reference.settings[name].get() != effective.settings[name].get():
             yield name
 
 
 def _inherited() -> Iterator[str]:
-    """Yield by which variables gunicorn would take sockets that are open already."""
+    """Yield the variables that make gunicorn use inherited sockets."""
     if systemd.listen_fds(unset_environment=False):
         yield "LISTEN_FDS"
-    # From the master that this one is to replace (SIGUSR2), or who says to be that.
+    # Set by a master that starts its replacement (SIGUSR2).
     if {"GUNICORN_PID", "GUNICORN_FD"} <= os.environ.keys():
         yield "GUNICORN_FD"
 
 
 @contextmanager
 def serving(effective: Config) -> Iterator[None]:
-    """Say that our worker makes the application now, as *effective* has it."""
+    """Mark that our worker class creates the application, with the given settings."""
     before = _serving.set(effective)
     try:
         yield
@@ -81,9 +81,9 @@ def serving(effective: Config) -> Iterator[None]:
         _serving.reset(before)
 
 
-def require_our_gunicorn(ours: Mapping[str, object]) -> None:
+def require_our_gunicorn(expected: Mapping[str, object]) -> None:
     """
-    Refuse to build the application unless gunicorn runs with the settings *ours*.
+    Refuse to create the application unless gunicorn runs with the *expected* settings.
 
     Raises:
         ConfigurationError: ``gunicorn-overridden``; our worker class reports it.
@@ -97,13 +97,13 @@ def require_our_gunicorn(ours: Mapping[str, object]) -> None:
             " api/server/gunicorn_conf.py; run: hotwallet serve\n"
         )
         raise SystemExit(_status())
-    refusals = list(override_refusals(effective, ours))
+    refusals = list(override_refusals(effective, expected))
     if refusals:
         raise ConfigurationError(*refusals)
 
 
 def _status() -> int:
-    # Of whatever else a worker ends with, gunicorn makes the next worker.
+    # gunicorn restarts a worker that exits with any other status.
     if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/"):
         return int(Arbiter.WORKER_BOOT_ERROR)
     return EXIT_STATUS

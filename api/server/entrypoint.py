@@ -1,4 +1,4 @@
-"""The WSGI entry point: ``gunicorn -c python:api.server.gunicorn_conf``."""
+"""The WSGI entry point of ``hotwallet serve``."""
 
 from api.http.app import App, create_app
 from api.server import gunicorn_conf
@@ -9,8 +9,8 @@ def get_app() -> App:
     """
     Return the application as the environment configures it.
 
-    gunicorn calls it in each worker after the fork, so that every worker opens its
-    own device, database and chain clients.
+    gunicorn calls this in each worker after the fork, so every worker opens its own
+    device, database and chain clients.
 
     Raises:
         ConfigurationError: The guard refuses, or gunicorn's settings are not ours.
@@ -18,6 +18,8 @@ def get_app() -> App:
             ``api/server/gunicorn_conf.py``.
     """
     require_our_gunicorn(vars(gunicorn_conf))
-    from api.bootstrap import build_services  # noqa: PLC0415  Opens the backends.
+    from api.bootstrap import open_container  # noqa: PLC0415  Opens the backends.
 
-    return create_app(build_services())
+    container = open_container()
+    container.start_sealer()
+    return create_app(container)

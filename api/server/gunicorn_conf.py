@@ -1,8 +1,8 @@
 """
-gunicorn's settings, which ``hotwallet serve`` passes to it.
+The gunicorn settings of ``hotwallet serve``.
 
-Put the proxy of ``docker/nginx.conf`` in front, or one like it: a slow client takes a
-worker's thread for up to 12 seconds.
+In production, run a proxy such as ``docker/nginx.conf`` in front: a slow client can
+occupy a worker's thread for up to 12 seconds.
 """
 
 import gc
@@ -24,7 +24,7 @@ from signer.startup.guard import EXIT_STATUS
 
 
 _GUARD_SECONDS = 120
-_KILLED_BY = 128  # As shells have it, of a process that a signal ended.
+_KILLED_BY = 128  # Plus the signal's number: the exit status that shells use.
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
 
 
@@ -36,7 +36,7 @@ def _settings() -> Settings:
 
 
 def _refused(refusals: Sequence[Refusal]) -> SystemExit:
-    """Say why, and return what ends the process."""
+    """Print the refusals, and return the exception that ends the process."""
     for refusal in refusals:
         sys.stderr.write(f"refused: {refusal}\n")
     return SystemExit(EXIT_STATUS)
@@ -46,10 +46,11 @@ def run_guard(
     command: Sequence[str], meanwhile: Callable[[], object] = lambda: None
 ) -> None:
     """
-    Run *command*, do something *meanwhile*, and go on only if it succeeds.
+    Run *command* and call *meanwhile*; return if the command succeeds.
 
     Raises:
-        SystemExit: With the command's status, 78 when the guard refused.
+        SystemExit: The command failed or timed out.  The status is the command's: 78 if
+            the guard refused.
     """
     with (
         _ending_on_sigterm(),
@@ -59,22 +60,24 @@ def run_guard(
             meanwhile()
             status = guard.wait(_GUARD_SECONDS)
         except subprocess.TimeoutExpired:
-            sys.stderr.write(f"the start-up guard took over {_GUARD_SECONDS} s\n")
+            sys.stderr.write(
+                f"the start-up guard did not finish in {_GUARD_SECONDS} s\n"
+            )
             raise SystemExit(_TEMPORARY_FAILURE) from None
         finally:
-            guard.kill()  # Does nothing to what has ended.
+            guard.kill()  # Does nothing if it has ended.
     if status != 0:
-        # A negative status names the signal that ended it: a crash, no refusal.
+        # A negative status is the signal that killed the process.
         raise SystemExit(max(status, 1))
 
 
 @contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
     """
-    End by SIGTERM in good order, and the guard with us.
+    On SIGTERM, end this process and the guard.
 
-    gunicorn listens to signals only later; until then SIGTERM would leave the guard
-    alone, and do nothing at all to the first process of a container.
+    gunicorn handles signals only later.  Until then SIGTERM would leave the guard
+    running, and would have no effect on the first process of a container.
     """
     before = signal.signal(
         signal.SIGTERM, lambda number, _: sys.exit(_KILLED_BY + number)
@@ -89,14 +92,15 @@ def on_starting(server: Arbiter) -> None:
     """
     Run the guard before the first socket is opened.
 
-    In a process of its own, because neither PKCS#11 nor boto3 survive a fork, and
-    the workers are forks of this one.
+    It runs in a process of its own: the workers are forks of this one, and neither
+    PKCS#11 nor boto3 may be used before a fork.
     """
     overrides = list(override_refusals(server.cfg, globals()))
     if overrides:
         raise _refused(overrides)
     run_guard(
-        [sys.executable, "-m", "api.cli", "--no-env-file", "guard"], meanwhile=warm
+        [sys.executable, "-P", "-m", "api.cli", "--no-env-file", "guard"],
+        meanwhile=warm,
     )
 
 
@@ -104,21 +108,20 @@ def warm() -> None:
     """
     Import the libraries that every worker needs, before the fork.
 
-    Workers then share their memory, and one that comes in for another is there
-    sooner.  Nothing is opened: device, chains and database still are, after the fork,
-    by each worker for itself.
+    Workers then share their memory and start faster.  Nothing is opened: each worker
+    opens device, chains and database itself, after the fork.
     """
-    # Here, since whoever asks for the settings alone need not wait for it.
+    # Imported here: reading the settings alone must stay fast.
     import api.http.app  # noqa: F401, PLC0415  The entry point imports it.
     from api.bootstrap import preload  # noqa: PLC0415
 
     preload(_values)
-    # What is there stays: no collection touches, and so copies, the shared pages.
+    # Garbage collection would write to the shared pages, and so copy them.
     gc.freeze()
 
 
 def when_ready(server: object) -> None:
-    """Say where the service listens."""
+    """Log the listen address."""
     structlog.get_logger("api.gunicorn").info("listening", bind=bind)
 
 
@@ -135,14 +138,14 @@ preload_app = False
 control_socket_disable = True
 umask = 0o077
 
-# Heartbeats touch a file: on a disk, that could block a worker for seconds.
+# A heartbeat touches a file, which could block a worker for seconds on a disk.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 # Longer than the deadlines of device, chain and database together.
 timeout = 30
 graceful_timeout = 30
-# Longer than the idle time of common balancers (60 s), so that the proxy closes
-# a connection first and never sends into one that is just being closed.
+# Longer than the idle timeout of common load balancers (60 s), so that the proxy closes
+# a connection first and never sends a request on one that is being closed.
 keepalive = 65
 worker_connections = 512
 max_requests = 10_000
@@ -150,14 +153,14 @@ max_requests_jitter = 1_000
 
 limit_request_line = 4094
 limit_request_fields = 64
-limit_request_field_size = 9 * 1024  # A token of 8 KiB, and the word before it.
+limit_request_field_size = 9 * 1024  # A token of 8 KiB, and "Bearer ".
 
-# Nothing that a client writes may become a fact about the connection.
+# Do not trust headers for the connection's scheme or peer.
 forwarded_allow_ips = "127.0.0.1"
 forwarder_headers = ""
 header_map = "drop"
 
-# ``api.requests`` writes one line per request; gunicorn's own lines go to it too.
+# ``api.requests`` logs each request; gunicorn's own events go to the same log.
 accesslog = None
 errorlog = None
 loglevel = "info"

@@ -1,10 +1,10 @@
 """
-gunicorn as this service wants it: nameless, and with one shape of error and log.
+gunicorn's worker and logger, adapted to this service.
 
-Requests that are broken below HTTP never reach the application, so the worker
-itself must answer them with problem documents.  It does not wait for slow clients
-without end (``api/server/client_timeouts.py``).  Many slow clients can still keep
-others out, which is why production puts a proxy in front.
+Malformed HTTP requests never reach the application, so the worker answers them with
+problem documents itself.  It has deadlines for slow clients
+(``api/server/client_timeouts.py``), but many slow clients can still occupy all threads.
+Production therefore needs a proxy in front.
 """
 
 import os
@@ -30,13 +30,13 @@ from api.http.middleware import SECURITY_HEADERS
 from api.http.problems import MEDIA_TYPE, problem_of_status
 from api.logs import configure, watch_uncaught
 from api.request_context import new_request_id
-from api.server.client_timeouts import SECONDS, PatientSocket
+from api.server.client_timeouts import SECONDS, DeadlineSocket
 from api.server.config_check import serving
 from signer.config.settings import Settings
 from signer.startup.guard import EXIT_STATUS
 
 
-# The nearest class counts.  Whatever is not here was our own mistake.
+# The nearest base class counts.  Any other error is answered 500.
 _STATUS: dict[type[BaseException], HTTPStatus] = {
     SlowClientError: HTTPStatus.REQUEST_TIMEOUT,
     http_errors.ParseException: HTTPStatus.BAD_REQUEST,
@@ -58,37 +58,37 @@ _PROBES = tuple(
 )
 _PROBE_BYTES = 2048
 
-# Balancers come in pairs as well, and supervisors must not wait for them.
+# Several load balancers and supervisors may probe at once.
 _PROBES_AT_ONCE = 4
 
 _log = structlog.get_logger("api.gunicorn")
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
-    """A gthread worker that says neither who it is nor what upset it."""
+    """A gthread worker without a ``Server`` header and with deadlines for clients."""
 
     seconds = SECONDS
-    """How long a client may take to send its request, and to take the answer."""
+    """How long a client may take to send its request, and to read the answer."""
 
     def init_process(self) -> None:
-        """Start serving.  gunicorn has no setting for its ``Server`` header."""
-        wsgi.Response = _NamelessResponse
+        """Start serving."""
+        # gunicorn has no setting for its ``Server`` header.
+        wsgi.Response = _ResponseWithoutServer
         self._probes = ThreadPoolExecutor(_PROBES_AT_ONCE, "probe")
         super().init_process()
 
     def load_wsgi(self) -> None:
         """
-        Make the application, which opens key, chains and database.
+        Create the application, which opens key, chains and database.
 
-        What goes wrong is logged in our words; gunicorn would print the exception's.
-        The first workers take the server down with them.  A later one, which comes
-        in for one that was recycled, must not: its siblings still serve, and the
-        master tries again.
+        A failure is logged here, since gunicorn would print the exception's message.
+        If one of the first workers fails, the server ends.  If the replacement of a
+        recycled worker fails, the other workers keep serving and the master retries.
         """
         try:
             with serving(self.cfg):
                 super().load_wsgi()
-        except Exception as e:  # noqa: BLE001  Whatever it is, it is told here.
+        except Exception as e:  # noqa: BLE001  Every failure is logged here.
             refusals = [str(r) for r in getattr(e, "refusals", ())]
             _log.exception("worker-not-started", refusals=refusals)
             if self.age <= self.cfg.workers:
@@ -98,11 +98,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
 
     def enqueue_req(self, conn: TConn) -> None:
         """
-        Give *conn* to a thread once there is something to read, and not before.
+        Give *conn* to a thread once there is something to read.
 
-        gunicorn would have a thread wait for the first byte, for 5 s.  Probes have
-        threads of their own: the others may all wait for a device that hangs, which is
-        what a probe must tell.
+        gunicorn would let a thread wait up to 5 s for the first byte.  Probes have
+        threads of their own, so they are answered even if all other threads wait for a
+        device that hangs.
         """
         if conn.initialized or conn.data_ready:
             if _is_probe(conn.sock):
@@ -110,10 +110,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
             else:
                 super().enqueue_req(conn)
             return
-        conn.sock = PatientSocket(conn.sock, self.seconds)
+        conn.sock = DeadlineSocket(conn.sock, self.seconds)
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + self.seconds
-        # Those that never say a word are closed in the order of this queue.
+        # gunicorn closes silent connections in the order of this queue.
         self.pending_conns.append(conn)
         self.poller.register(
             conn.sock,
@@ -122,29 +122,29 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         )
 
     def _enqueue_probe(self, conn: TConn) -> None:
-        probed = self._probes.submit(self.handle, conn)
-        probed.add_done_callback(
+        future = self._probes.submit(self.handle, conn)
+        future.add_done_callback(
             lambda done: self.method_queue.defer(self.finish_request, conn, done)
         )
 
     def handle(self, conn: TConn) -> object:
         """
-        Serve one request of *conn*; say whether another may follow.
+        Serve one request of *conn*; return whether another may follow.
 
-        Leave is taken here.  gunicorn's main loop would do it, up to 2 s for each
-        client that does not hang up, and neither accept nor tell the master meanwhile
-        that it lives.
+        The connection lingers here.  gunicorn's main loop would wait up to 2 s for each
+        client that does not close, and meanwhile neither accept connections nor send
+        heartbeats to the master.
         """
-        conn.sock.renew()
-        stays = super().handle(conn)
-        if stays is False:
-            conn.sock.leave()
-        return stays
+        conn.sock.reset_deadline()
+        keep_alive = super().handle(conn)
+        if keep_alive is False:
+            conn.sock.linger()
+        return keep_alive
 
     def handle_error(
         self, req: object, client: socket.socket, addr: object, exc: BaseException
     ) -> None:
-        """Answer a request that could not be read; the connection closes then."""
+        """Answer a request that could not be read, before the connection is closed."""
         kind = next((kind for kind in type(exc).__mro__ if kind in _STATUS), None)
         status = _STATUS[kind] if kind else HTTPStatus.INTERNAL_SERVER_ERROR
         request_id = new_request_id()
@@ -162,19 +162,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types.
-    """Hands gunicorn's own lines to our logging, in the master and the workers."""
+    """Sends gunicorn's log to the service's log, in the master and the workers."""
 
     def setup(self, cfg: object) -> None:
-        """Configure logging; gunicorn calls it before anything else."""
+        """Configure logging; gunicorn calls this first."""
         super().setup(cfg)
         configure(Settings.from_env(os.environ))
         watch_uncaught()
         self.error_log.propagate = True
 
 
-class _NamelessResponse(wsgi.Response):  # type: ignore[misc]
+class _ResponseWithoutServer(wsgi.Response):  # type: ignore[misc]
     def should_close(self) -> bool:
-        # The rest of a late body would be read as the next request.
+        # The rest of a late body would be parsed as the next request.
         return self.sock.is_late or super().should_close()  # type: ignore[no-any-return]
 
     def default_headers(self) -> list[str]:
@@ -183,8 +183,8 @@ class _NamelessResponse(wsgi.Response):  # type: ignore[misc]
         ]
 
 
-def _is_probe(connection: PatientSocket) -> bool:
-    """Say whether a probe has arrived, whole: its thread must not wait for the rest."""
+def _is_probe(connection: DeadlineSocket) -> bool:
+    """Whether a complete probe has arrived, so that its thread need not wait."""
     head = connection.peek(_PROBE_BYTES)
     return head.startswith(_PROBES) and head.endswith(b"\r\n\r\n")
 

@@ -129,7 +129,7 @@ class KMSBackend:
         if not _KEY_NAME.fullmatch(key_id):
             raise InvalidInputError(
                 "must be a KMS key id, a key or alias ARN, or alias/NAME",
-                field="newKeyId",
+                field="key_id",
             )
         return KeyId(self._inspect(key_id)["KeyId"])
 

@@ -84,7 +84,7 @@ class PKCS11Backend:
         """
         key_id = KeyId(name.lower())
         if not _CKA_ID.fullmatch(key_id):
-            raise InvalidInputError("must be a CKA_ID in hex", field="newKeyId")
+            raise InvalidInputError("must be a CKA_ID in hex", field="key_id")
         self.public_key(key_id)
         return key_id
 

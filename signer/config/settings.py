@@ -5,6 +5,7 @@ Secrets do not appear in ``repr``.  ``docs/reference/configuration.md`` and
 ``.env.example`` list every variable.
 """
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_network
@@ -53,6 +54,20 @@ def _networks(value: str) -> tuple[str, ...]:
         return tuple(str(ip_network(part.strip())) for part in value.split(","))
     except ValueError:  # Its message quotes the value, which may be a secret.
         raise ValueError("must be comma-separated addresses and networks") from None
+
+
+# As gunicorn reads it.  A port is required; gunicorn's default would be 8000.
+_LISTEN_ADDRESS = re.compile(
+    r"unix:.+|fd://[0-9]+"
+    r"|(?:tcp://)?(?:\[[^\[\]]+\]|[^\[\]:/,\s]*):(?P<port>[0-9]{1,5})"
+)
+
+
+def _listen_address(value: str) -> str:
+    found = _LISTEN_ADDRESS.fullmatch(value)
+    if found is None or int(found["port"] or 0) > 65535:  # noqa: PLR2004
+        raise ValueError("must be HOST:PORT, with a port up to 65535, or unix:PATH")
+    return value
 
 
 def _require_unredacted(value: str) -> str:
@@ -150,7 +165,9 @@ class Settings(BaseModel):
     rate_limit_admin: int = Field(default=30, ge=1, alias="RATE_LIMIT_ADMIN")
     rate_limit_client: int = Field(default=0, ge=0, alias="RATE_LIMIT_CLIENT")
 
-    bind: str = Field(default="127.0.0.1:8080", alias="BIND")
+    bind: Annotated[str, AfterValidator(_listen_address)] = Field(
+        default="127.0.0.1:8080", alias="BIND"
+    )
     workers: int = Field(default=2, ge=1, le=64, alias="WEB_CONCURRENCY")
     threads: int = Field(default=4, ge=1, le=64, alias="WEB_THREADS")
 

@@ -205,7 +205,7 @@ class Rotation:
     ) -> RotationResult:
         replaces = options.active_address
         if replaces is not None:
-            replaces = parse_address(replaces, field="activeAddress")
+            replaces = parse_address(replaces, field="active_address")
         candidate = self._tester.find(name, actor)
         for _ in range(_MAX_TRIES):
             view = RingView(candidate, self._store.keys())

@@ -13,7 +13,7 @@ import falcon
 import structlog
 
 import signer.ports
-from api.auth.authorization import AccessControl
+from api.auth.authorization import AccessPolicy
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, KeySource, bind
@@ -78,7 +78,7 @@ class Numbers(Resource):
     """``/numbers``: what is asked of each process, and not of the proxy."""
 
     required_role = "devops"
-    past_proxy = True
+    allows_direct = True
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Say that somebody came through."""
@@ -129,7 +129,7 @@ def build(
     proxies: Sequence[Network] = (),
 ) -> App:
     """Return the application as bootstrap would join it, over *callers*."""
-    access = AccessControl(
+    access = AccessPolicy(
         callers,
         limits or RateLimits.shared(callers, clock=clock),
         audit or AuditLog(structlog.get_logger("audit"), clock),
@@ -145,7 +145,7 @@ def get_app() -> App:
     callers = CallerTables(
         Database(settings.effective_database_url, pool_size=4, timeout=5.0)
     )
-    access = AccessControl(
+    access = AccessPolicy(
         callers, RateLimits.shared(callers), AuditLog(structlog.get_logger("audit"))
     )
     return routed(

@@ -9,10 +9,10 @@ import pytest
 import structlog
 
 from api import logs
+from api.container import Container
 from api.http.app import create_app
-from api.services import Services
 from backends.sql import SQLStore
-from tests.api.service import Pace, build_services
+from tests.api.service import Pace, build_container
 from tests.api.support import SettableClock
 from tests.fixtures.scripted_chain import ScriptedChain
 
@@ -45,9 +45,9 @@ def pace() -> Pace:
 
 
 @pytest.fixture
-def services(sqlite_store: SQLStore, clock: SettableClock, pace: Pace) -> Services:
-    """Real services over an empty ledger, on a network whose nodes are down."""
-    return build_services(sqlite_store, clock, pace=pace)
+def container(sqlite_store: SQLStore, clock: SettableClock, pace: Pace) -> Container:
+    """The real parts over an empty ledger, on a network whose nodes are down."""
+    return build_container(sqlite_store, clock, pace=pace)
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def paying(
     sqlite_store: SQLStore, clock: SettableClock, pace: Pace, node: ScriptedChain
 ) -> falcon.testing.TestClient:
     """A client of the application, on a network whose node works."""
-    services = build_services(sqlite_store, clock, client=node, pace=pace)
-    return falcon.testing.TestClient(create_app(services))
+    container = build_container(sqlite_store, clock, client=node, pace=pace)
+    return falcon.testing.TestClient(create_app(container))
 
 
 @pytest.fixture
-def client(services: Services) -> falcon.testing.TestClient:
+def client(container: Container) -> falcon.testing.TestClient:
     """A client that speaks WSGI to the application."""
-    return falcon.testing.TestClient(create_app(services))
+    return falcon.testing.TestClient(create_app(container))

@@ -2,32 +2,34 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import cast
 
 import coincurve
 import structlog
 
-from api.auth.authorization import AccessControl
+from api.auth.authorization import AccessPolicy
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySet, bind
+from api.container import Container
 from api.health.readiness import Readiness
-from api.services import Services
-from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.errors import ChainUnavailableError
-from signer.keys.failover import Failover
-from signer.keys.rotation import Rotation
-from signer.keys.signer import Signer, SignerFactory
-from signer.ports import ChainClient, Clock, KeyDirectory, Ledger, NodeStatus
-from signer.refunds.explain import Explainer
-from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import NonceManager
+from signer.keys.signer import Signer
+from signer.ports import (
+    ChainClient,
+    Clock,
+    KeyDirectory,
+    Ledger,
+    NodeStatus,
+    Notifier,
+    utc_now,
+)
 from signer.refunds.service import RefundService
-from signer.refunds.transaction_signer import TransactionSigner
 from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
 from tests.support.devices import KEY_ID, Device, honest, recording
 from tests.support.keys import ring_over
@@ -90,7 +92,7 @@ class Pace:
         self.meanwhile()
 
 
-def build_services(
+def build_container(
     store: Ledger,
     clock: Clock,
     authenticator: JWTVerifier | None = None,
@@ -98,60 +100,71 @@ def build_services(
     client: ChainClient | None = None,
     pace: Pace | None = None,
     device: Device | None = None,
-) -> Services:
+) -> Container:
     """
-    Return services as bootstrap would, with a key in memory.
+    Return a container over *store*, with a key in memory.
 
-    Without *client* no node answers; with *pace* nobody really sleeps.  *device* is the
-    one with the key.
+    Without *client* no node answers.  With *pace* waiting takes no time.  *device*
+    holds the key.
     """
     device = device or honest(coincurve.PrivateKey())
     audit = AuditLog(structlog.get_logger("audit"), clock, journal=store)
     signer = Signer.open(device, KEY_ID, audit)
     node = client or cast("ChainClient", _NoNode())
-    chains = {name: Chain(network, node) for name, network in NETWORKS.items()}
-    ring = ring_over(store, signer)
-    nonces = NonceManager(store, ring, clock)
-    lifecycle = Lifecycle(store, chains, TransactionSigner(ring, clock), nonces, clock)
-    return Services(
-        refunds=RefundService(
-            store,
-            NETWORKS,
-            lifecycle,
-            wallets=lambda: [signer.address],
-            clock=clock,
-            timer=pace.timer if pace else time.monotonic,
-            sleep=pace.sleep if pace else time.sleep,
-        ),
-        explainer=Explainer(store, store, chains, clock),
-        rotation=Rotation(
-            store,
-            SignerFactory(cast("KeyDirectory", device), recording()[0]),
-            read_balances=lambda address: (),
-            alerts=Alerts(),
-            clock=clock,
-        ),
-        failover=Failover(
-            store,
-            SignerFactory(cast("KeyDirectory", device), recording()[0]),
-            alerts=Alerts(),
-            clock=clock,
-        ),
-        ledger=store,
-        access=AccessControl(
-            store,
-            RateLimits.shared(store, refused=10_000, clock=clock),
-            recording()[0],
-            clock,
-        ),
-        authenticator=authenticator
-        or JWTVerifier(
-            KeySet(only=bind(ES256_KEY.public_key(), "ES256")),
-            issuer=ISSUER,
-            audience=AUDIENCE,
-            clock=clock,
-        ),
-        readiness=lambda: Readiness({"database": "ok", "network-local": "ok"}),
+    container = container_over(
+        store,
+        cast("KeyDirectory", device),
+        {name: Chain(network, node) for name, network in NETWORKS.items()},
         clock=clock,
-        networks=NETWORKS,
     )
+    container.ring = ring_over(store, signer)
+    container.refunds = RefundService(
+        store,
+        NETWORKS,
+        container.lifecycle,
+        wallets=lambda: [signer.address],
+        clock=clock,
+        timer=pace.timer if pace else time.monotonic,
+        sleep=pace.sleep if pace else time.sleep,
+    )
+    container.access = AccessPolicy(
+        store,
+        RateLimits.shared(store, refused=10_000, clock=clock),
+        recording()[0],
+        clock,
+    )
+    if authenticator is not None:
+        container.authenticator = authenticator
+    container.readiness = lambda: Readiness({"database": "ok", "network-local": "ok"})
+    return container
+
+
+def container_over(
+    store: Ledger,
+    backend: KeyDirectory,
+    chains: Mapping[str, Chain],
+    *,
+    notifier: Notifier | None = None,
+    clock: Clock = utc_now,
+) -> Container:
+    """Return a container whose outside world is open already."""
+    keys = KeySet(only=bind(ES256_KEY.public_key(), "ES256"))
+    container = Container(
+        environ={"APP_ENV": "test", "JWT_ISSUER": ISSUER, "JWT_AUDIENCE": AUDIENCE},
+        open_store=lambda _: store,
+        open_backend=lambda _: backend,
+        open_chains=lambda _: chains,
+        open_notifier=lambda _: notifier,
+        open_jwt_keys=lambda _: keys,
+        clock=clock,
+    )
+    container.networks = {name: chain.network for name, chain in chains.items()}
+    return container
+
+
+def replaced(container: Container, **parts: object) -> Container:
+    """Return a copy of *container* with other *parts*."""
+    other = copy(container)
+    for name, part in parts.items():
+        setattr(other, name, part)
+    return other

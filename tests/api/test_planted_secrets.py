@@ -3,16 +3,15 @@
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 import falcon
 import pytest
 from falcon.testing import Result, TestClient
 
+from api.container import Container
 from api.http.app import create_app
 from api.http.middleware import Resource
 from api.logs import audit_logger
-from api.services import Services
 from backends.aws_kms import KMSBackend
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
@@ -25,7 +24,7 @@ from signer.errors import BackendError, HotWalletError, StoreError
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.ports import KeyDirectory
-from tests.api.service import BODY
+from tests.api.service import BODY, replaced
 from tests.api.support import SettableClock, bearer, post
 from tests.support.canaries import ALL, CANARIES, Detector, value
 
@@ -62,7 +61,7 @@ def _admin(clock: SettableClock) -> dict[str, str]:
 
 
 def _rotating(
-    services: Services, store: SQLStore, backend: KeyDirectory, clock: SettableClock
+    container: Container, store: SQLStore, backend: KeyDirectory, clock: SettableClock
 ) -> TestClient:
     audit = AuditLog(audit_logger(io.StringIO()), clock, journal=store)
     rotation = Rotation(
@@ -72,7 +71,7 @@ def _rotating(
         alerts=Alerts(store),
         clock=clock,
     )
-    return TestClient(create_app(replace(services, rotation=rotation)))
+    return TestClient(create_app(replaced(container, rotation=rotation)))
 
 
 def test_requests_are_not_repeated(
@@ -109,7 +108,7 @@ def test_requests_are_not_repeated(
 @pytest.mark.parametrize("device", ["kms", "softhsm"])
 def test_a_rotation_does_not_repeat_its_key(
     request: pytest.FixtureRequest,
-    services: Services,
+    container: Container,
     sqlite_store: SQLStore,
     clock: SettableClock,
     log: io.StringIO,
@@ -119,7 +118,7 @@ def test_a_rotation_does_not_repeat_its_key(
     """Whatever is asked for as the new key: eight characters are told, and recorded."""
     name = {"kms": "hasty_kms", "softhsm": "softhsm"}[device]
     backend: KMSBackend | PKCS11Backend = request.getfixturevalue(name)
-    client = _rotating(services, sqlite_store, backend, clock)
+    client = _rotating(container, sqlite_store, backend, clock)
     shown = {}
     for canary in CANARIES.values():
         if len(canary.core) <= 8:  # What is told of a key's name, it is.
@@ -157,7 +156,7 @@ def test_a_rotation_does_not_repeat_its_key(
 )
 def test_what_kms_says_stays_inside(
     *,
-    services: Services,
+    container: Container,
     sqlite_store: SQLStore,
     clock: SettableClock,
     hasty_kms: KMSBackend,
@@ -169,7 +168,7 @@ def test_what_kms_says_stays_inside(
     """KMS refuses a new key with all its words: answer, audit and log have none."""
     for operation in ("GetPublicKey", "Sign", "DescribeKey"):
         kms_faults.always(operation, fault)
-    client = _rotating(services, sqlite_store, hasty_kms, clock)
+    client = _rotating(container, sqlite_store, hasty_kms, clock)
 
     answer = client.simulate_post(
         "/v1/admin/kms/rotate",
@@ -218,10 +217,10 @@ class _Broken(Resource):
     ids=lambda error: type(error).__name__,
 )
 def test_a_bug_in_a_handler_says_nothing(
-    services: Services, log: io.StringIO, detector: Detector, error: BaseException
+    container: Container, log: io.StringIO, detector: Detector, error: BaseException
 ) -> None:
     """H19: the answer has an id and a code, and the log classes and places."""
-    app = create_app(services)
+    app = create_app(container)
     app.add_route("/broken", _Broken(error))
 
     answer = TestClient(app).simulate_get("/broken")

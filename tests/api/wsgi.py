@@ -1,7 +1,6 @@
 """What gunicorn loads in the tests: the real application, without an HSM."""
 
 import os
-from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from api.http.app import App, create_app
 from backends.sql import SQLStore
 from signer.config.settings import Settings
 from signer.ports import utc_now
-from tests.api.service import build_services
+from tests.api.service import build_container
 
 
 BROKEN = "TEST_BROKEN_FILE"
@@ -24,6 +23,6 @@ def get_app() -> App:
     settings = Settings.from_env(os.environ)
     store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
     authenticator = JWTVerifier.from_settings(settings)
-    services = build_services(store, utc_now, authenticator)
-    proxies = [ip_network(each) for each in settings.trusted_proxies]
-    return create_app(replace(services, proxies=proxies))
+    container = build_container(store, utc_now, authenticator)
+    container.proxies = [ip_network(each) for each in settings.trusted_proxies]
+    return create_app(container)

@@ -58,7 +58,7 @@ class Administrator:
 
     def relocate(self, name: str, **fields: bool | str) -> Answer:
         """Ask once to pin the key *name* to the place that this names."""
-        return self._ask("relocate", {"newKeyId": name, **fields})
+        return self._ask("failover", {"newKeyId": name, **fields})
 
     def _ask(self, what: str, body: dict[str, Any]) -> Answer:
         began = time.monotonic()

@@ -2,15 +2,13 @@
 
 import os
 
-from api.bootstrap import lay_foundation
-from api.container import Parts
+from api.bootstrap import open_container
 from api.http.app import App, create_app
 from tests.crash.points import watched
 
 
 def get_app() -> App:
     """Return the application as the environment configures it."""
-    found = watched(lay_foundation(os.environ), "api", os.environ)
-    parts = Parts(found)
-    parts.seal()
-    return create_app(parts.services)
+    container = watched(open_container(), "api", os.environ)
+    container.start_sealer()
+    return create_app(container)

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from api.container import Foundation
+from api.container import Container
 from signer.chain.chain import Chain
 from signer.ports import ChainClient, KeyDirectory, Ledger
 from tests.crash.half_request import send_and_forget
@@ -216,8 +216,8 @@ class WatchedChain(Watched):
         return self._around("broadcast", self._client.broadcast)(raw)
 
 
-def watched(found: Foundation, role: str, environ: Mapping[str, str]) -> Foundation:
-    """Return *found* with a crash point around every call to the outside."""
+def watched(found: Container, role: str, environ: Mapping[str, str]) -> Container:
+    """Return *found* anew, with a crash point around every call to the outside."""
     points = CrashPoints(role, environ)
     chains = {
         name: Chain(chain.network, cast("ChainClient", WatchedChain(chain, points)))
@@ -225,7 +225,12 @@ def watched(found: Foundation, role: str, environ: Mapping[str, str]) -> Foundat
     }
     backend = cast("KeyDirectory", Watched(found.backend, "backend", points))
     store = cast("Ledger", Watched(found.store, "store", points))
-    return replace(found, store=store, backend=backend, chains=chains)
+    return replace(
+        found,
+        open_store=lambda _: store,
+        open_backend=lambda _: backend,
+        open_chains=lambda _: chains,
+    )
 
 
 def _detailed(place: str, args: tuple[Any, ...]) -> list[str]:

@@ -15,8 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from api.bootstrap import lay_foundation
-from api.container import Parts
+from api.bootstrap import open_container
 from api.logs import configure
 from signer.config.settings import Settings
 from signer.errors import HotWalletError
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--journal", type=Path, required=True)
     options = parser.parse_args()
     configure(Settings.from_env(os.environ))
-    ring = Parts(lay_foundation(os.environ, serving=False)).ring
+    ring = open_container(serving=False).ring
     stop = threading.Event()
     threading.Thread(target=_await_end, args=(stop,), daemon=True).start()
     free = threading.Semaphore(_THREADS)

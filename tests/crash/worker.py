@@ -4,8 +4,7 @@ import os
 import signal
 from threading import Event
 
-from api.bootstrap import lay_foundation
-from api.container import Parts
+from api.bootstrap import open_container
 from api.logs import configure
 from signer.config.settings import Settings
 from tests.crash.points import watched
@@ -16,7 +15,6 @@ def run_worker() -> None:
     configure(Settings.from_env(os.environ))
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    found = lay_foundation(os.environ, serving=False)
-    parts = Parts(watched(found, "worker", os.environ))
-    parts.seal()
-    parts.worker.run(wait=lambda: stop.wait(0.5))
+    container = watched(open_container(serving=False), "worker", os.environ)
+    container.start_sealer()
+    container.worker.run(wait=lambda: stop.wait(0.5))

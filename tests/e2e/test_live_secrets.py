@@ -46,7 +46,7 @@ from tests.support.waiting import eventually
 PATIENCE = 30.0
 
 OURS = re.compile(
-    r" -m (gunicorn --config python:api"
+    r" -m (api\.server --config python:api"
     r"|api\.cli (--no-env-file )?(serve|worker|guard)\b)"
 )
 

@@ -46,7 +46,7 @@ class Directory:
     def resolve(self, name: str) -> KeyId:
         """Return the permanent id of the key *name*."""
         if not name.strip():
-            raise InvalidInputError("must name a key", field="newKeyId")
+            raise InvalidInputError("must name a key", field="key_id")
         key_id = self.aliases.get(name, name)
         if key_id not in self.devices:
             raise KeyNotFoundError("there is no such key")

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from api import logs
 from api.auth.jwt_verifier import JWTVerifier
-from api.bootstrap import lay_foundation
+from api.bootstrap import open_container
 from backends.aws_kms import KMSBackend, build_client
 from backends.json_rpc import JSONRPCChain
 from backends.pkcs11 import PKCS11Backend
@@ -376,7 +376,7 @@ def test_no_setting_is_repeated_by_the_guard(
     said = {}
     for kind, misplaced in MISPLACED.items():
         with pytest.raises(ConfigurationError) as caught:
-            lay_foundation(_with_misplaced(sound, name, misplaced))
+            open_container(_with_misplaced(sound, name, misplaced))
         e = caught.value
         said[kind] = _described(e) + "".join(traceback.format_exception(e))
 

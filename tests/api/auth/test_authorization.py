@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from falcon.testing import Result, TestClient
 
-from api.auth.authorization import RequiredRights
+from api.auth.authorization import Permission
 from api.auth.dev_tokens import mint, provide_signing_key
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
 from api.http.middleware import AuthorizationMiddleware, Resource
-from api.request_context import neighbourhood
+from api.request_context import rate_limit_key
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from signer.audit.log import AuditLog
@@ -431,10 +431,10 @@ def test_probes_and_scrapes_come_past_the_proxy(
 
 def test_neighbours() -> None:
     """One customer's addresses count together: 2**64 of IPv6, and one of IPv4."""
-    assert neighbourhood("2001:db8:1:2:3::1") == neighbourhood("2001:db8:1:2:4::2")
-    assert neighbourhood("2001:db8:1:2::1") != neighbourhood("2001:db8:1:3::1")
-    assert neighbourhood("192.0.2.1") != neighbourhood("192.0.2.2")
-    assert neighbourhood("unknown") == "unknown"
+    assert rate_limit_key("2001:db8:1:2:3::1") == rate_limit_key("2001:db8:1:2:4::2")
+    assert rate_limit_key("2001:db8:1:2::1") != rate_limit_key("2001:db8:1:3::1")
+    assert rate_limit_key("192.0.2.1") != rate_limit_key("192.0.2.2")
+    assert rate_limit_key("unknown") == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -479,7 +479,7 @@ def test_what_is_administrative_needs_a_scope() -> None:
             (Resource,),
             {"required_scope": "keys:rotate", "is_administrative": True},
         )
-    assert Rotation.needs("POST") == RequiredRights(
+    assert Rotation.permission("POST") == Permission(
         frozenset({"admin", "devops"}), "keys:rotate", administrative=True
     )
 

@@ -289,7 +289,7 @@ def test_a_database_that_hangs_is_asked_now_and_then(clock: SettableClock) -> No
         limit.take("a")
     asked = callers.asked
     with pytest.raises(StoreUnavailableError):
-        limit.take("a", firm=True)
+        limit.take("a", require_store=True)
     now, callers.up = 5.0, True
     limit.take("a")
 

@@ -1,7 +1,6 @@
 """``hotwallet keys sweep``, with a real token, a real chain and a real worker."""
 
 import json
-import os
 import secrets
 import time
 from dataclasses import replace
@@ -9,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.bootstrap import lay_foundation
-from api.container import Parts
+from api.bootstrap import open_container
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import stablecoin as coin
@@ -76,7 +74,7 @@ def run(
 
 def _run_worker(store: SQLStore, passes: int = 200) -> None:
     """Run a worker until all transfers are final; anvil mines with a delay."""
-    worker = Parts(lay_foundation(os.environ, serving=False)).worker
+    worker = open_container(serving=False).worker
     for _ in range(passes):
         worker.work()
         if all(sweep.status.is_final for sweep in store.list(SWEEPER).refunds):

@@ -1,4 +1,4 @@
-"""Readiness: what ails is named, nothing that hangs is waited for, little is asked."""
+"""Readiness: failures are named, hanging checks time out, results are cached."""
 
 import io
 import os
@@ -19,15 +19,14 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from api.container import Foundation, Parts
 from api.health.key_check import KeyCheck
 from api.health.readiness import (
     ANSWER_SECONDS,
     LATE,
-    PATIENCE_SECONDS,
+    SHARED_SECONDS,
     Readiness,
     ReadinessChecker,
-    sealing,
+    sealing_check,
     unsealed_seconds,
 )
 from backends.aws_kms import KMSBackend
@@ -39,7 +38,6 @@ from signer.alerts import Alert, Alerts
 from signer.audit.log import AuditLog
 from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
-from signer.config.settings import Settings
 from signer.errors import (
     BackendUnavailableError,
     EncodingError,
@@ -51,7 +49,7 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.ports import KeyId, utc_now
 from signer.startup.guard import check_chain
-from tests.api.service import NETWORKS
+from tests.api.service import NETWORKS, container_over
 from tests.api.support import NOW, SettableClock, lines
 from tests.fixtures.kms import OpenKMS, Wire
 from tests.fixtures.postgresql import PostgreSQL
@@ -76,7 +74,7 @@ IN_TIME = 8.0
 """
 By when an answer is there, on a machine that stands still for some seconds.
 
-What is waited for says ``LATE``, and not what it came to: that tells it from a prober
+What is waited for says ``LATE``, and not what it came to: that tells it from a checker
 that waits until the end.
 """
 
@@ -93,21 +91,21 @@ class Time:
 
 
 class Counted:
-    """A check that counts how often it was asked, and fails with *error*."""
+    """A check that counts its calls, and raises *error* if there is one."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.asked = 0
 
     def __call__(self) -> None:
-        """Do as told."""
+        """Count the call, and fail if there is an error."""
         self.asked += 1
         if self.error is not None:
             raise self.error
 
 
 class System:
-    """A real ledger, a real KMS client, and a prober over them."""
+    """A real ledger, a real KMS client, and a readiness checker over them."""
 
     def __init__(
         self,
@@ -121,15 +119,14 @@ class System:
         self.store = store
         self.signer = signer
         store.enrol(key_of(signer))
-        settings = Settings.from_env({"APP_ENV": "test"})
-        networks = {name: chain.network for name, chain in chains.items()}
-        found = Foundation(settings, networks, store, backend, chains, ())
-        self.prober = Parts(found).prober
+        checker = container_over(store, backend, chains).readiness
+        assert isinstance(checker, ReadinessChecker)
+        self.checker = checker
 
     def timed(self) -> tuple[Readiness, float]:
-        """Return the prober's answer, and the seconds that it took."""
+        """Return the checker's answer, and the seconds that it took."""
         began = time.monotonic()
-        answer = self.prober()
+        answer = self.checker()
         return answer, time.monotonic() - began
 
 
@@ -141,7 +138,7 @@ def system(sqlite_store: SQLStore, open_kms: OpenKMS, kms_key: KeyId) -> System:
 
 @pytest.fixture
 def silent_node() -> Iterator[str]:
-    """The URL of a node that takes every connection, and says nothing."""
+    """The URL of a node that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -161,9 +158,9 @@ def _stopped(server: PostgreSQL) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def test_everything_is_asked_and_well(system: System) -> None:
+def test_everything_is_checked_and_healthy(system: System) -> None:
     """Database, key, audit, guard and each network are ok, and the key is named."""
-    answer = system.prober()
+    answer = system.checker()
 
     assert answer == Readiness(
         dict.fromkeys(["database", "audit", "network-local", "key", "guard"], "ok"),
@@ -222,11 +219,11 @@ def test_a_database_that_hangs(open_kms: OpenKMS, kms_key: KeyId) -> None:
         store = SQLStore(server.url(server.create()))
         store.migrate()
         system = System(store, open_kms(), kms_key)
-        before = system.prober()
-        system.prober._until = float("-inf")  # As if three seconds were over.
+        before = system.checker()
+        system.checker._until = float("-inf")  # As if three seconds were over.
         with _stopped(server), ThreadPoolExecutor(8) as callers:
             answers = list(callers.map(lambda _: system.timed(), range(8)))
-        recovered = eventually(lambda: _afresh(system.prober).ready)
+        recovered = eventually(lambda: _afresh(system.checker).ready)
         alerts = store.alert_counts()
         store.close()
 
@@ -243,64 +240,64 @@ def test_a_database_that_hangs(open_kms: OpenKMS, kms_key: KeyId) -> None:
     assert alerts == {}
 
 
-def _afresh(asked: ReadinessChecker) -> Readiness:
-    asked._until = float("-inf")
-    return asked()
+def _afresh(checker: ReadinessChecker) -> Readiness:
+    checker._until = float("-inf")
+    return checker()
 
 
-def test_what_is_waited_for_leaves_a_second() -> None:
-    """Who asks first waits less than who comes meanwhile, and neither for the 5 s."""
-    assert ANSWER_SECONDS < PATIENCE_SECONDS <= 4
+def test_readiness_answers_within_five_seconds() -> None:
+    """The first caller waits less than those who share its round; none waits 5 s."""
+    assert ANSWER_SECONDS < SHARED_SECONDS <= 4
 
 
 def test_callers_share_a_round(system: System, wire: Wire) -> None:
-    """Twenty balancers at once cost one signature, and get one answer."""
+    """Twenty requests at once cost one signature, and get one answer."""
     with ThreadPoolExecutor(20) as callers:
-        answers = list(callers.map(lambda _: system.prober(), range(20)))
+        answers = list(callers.map(lambda _: system.checker(), range(20)))
 
     assert len({id(answer) for answer in answers}) == 1
     assert wire().count("Sign") == 1
 
 
-def _prober(
+def _build_checker(
     key: Callable[[], object] | None = None,
     *,
     seconds: float = 10.0,
     **checks: Callable[[], object],
 ) -> tuple[ReadinessChecker, Time]:
     """
-    Return a prober with a timer of its own, and a key that only *key* says of.
+    Return a checker with its own timer; *key* is the self-test.
 
-    A round waits for *seconds* of the real time.
+    A round waits for *seconds* of real time.
     """
     timer = Time()
-    watch = KeyCheck(key or Counted(), lambda: None, Alerts(), timer=timer)
+    key_check = KeyCheck(key or Counted(), lambda: None, Alerts(), timer=timer)
     return ReadinessChecker(
-        checks, watch, lambda: None, answer_seconds=seconds, timer=timer
+        checks, key_check, lambda: None, answer_seconds=seconds, timer=timer
     ), timer
 
 
 def test_an_answer_is_kept_for_three_seconds() -> None:
-    """However often it is asked for, the dependencies are asked every 3 s."""
+    """However often readiness is requested, the dependencies are checked every 3 s."""
     database = Counted()
-    asked, timer = _prober(database=database)
+    checker, timer = _build_checker(database=database)
 
     counts = []
     for _ in range(8):
-        asked()
+        checker()
         counts.append(database.asked)
         timer.now += 1
 
     assert counts == [1, 1, 1, 2, 2, 2, 3, 3]
 
 
-def test_errors_are_told_by_their_code() -> None:
-    """The code of each error stands under its name, and a bug is not well."""
-    asked, _ = _prober(
+def test_errors_are_reported_by_their_code() -> None:
+    """Each check reports its error's code; a bug in a check is internal-error."""
+    checker, _ = _build_checker(
         database=Counted(StoreUnavailableError("no")), network=Counted(ValueError("x"))
     )
     with capture_logs() as events:
-        answer = asked()
+        answer = checker()
 
     assert answer.checks == {
         "database": "store-unavailable",
@@ -312,68 +309,70 @@ def test_errors_are_told_by_their_code() -> None:
     assert [event["event"] for event in events] == ["probe-failed"]
 
 
-def test_the_guards_refusal_is_told() -> None:
-    """A node that changed to another chain is named as the guard would."""
+def test_a_refusal_of_the_guard_is_reported() -> None:
+    """A node that changed to another chain is reported with the guard's code."""
     wrong = Chain(NETWORK.model_copy(update={"chain_id": 1}), ScriptedChain())
 
-    asked, _ = _prober(wrong=partial(check_chain, "wrong", wrong.network, wrong.client))
+    checker, _ = _build_checker(
+        wrong=partial(check_chain, "wrong", wrong.network, wrong.client)
+    )
 
-    assert asked().checks["wrong"] == "chain-misconfigured"
+    assert checker().checks["wrong"] == "chain-misconfigured"
 
 
-def test_what_hangs_costs_one_thread() -> None:
-    """Rounds go on at their pace while a check hangs, and do not pile up threads."""
+def test_a_check_that_hangs_costs_one_thread() -> None:
+    """Further rounds do not start the check again while it hangs."""
     released = threading.Event()
-    asked, timer = _prober(stuck=released.wait, seconds=0.5)
+    checker, timer = _build_checker(stuck=released.wait, seconds=0.5)
     for _ in range(20):
-        asked()
+        checker()
         timer.now += 3
     stuck = [t for t in threading.enumerate() if t.name == "deadline-stuck"]
     released.set()
 
     assert len(stuck) == 1
-    assert eventually(lambda: _afresh(asked).ready)
+    assert eventually(lambda: _afresh(checker).ready)
 
 
-def _watch(
+def _build_key_check(
     key: Callable[[], object], signed_at: Callable[[], float | None] = lambda: None
-) -> tuple[KeyCheck, Time, "Bell"]:
-    timer, bell = Time(), Bell()
-    return KeyCheck(key, signed_at, bell, timer=timer), timer, bell
+) -> tuple[KeyCheck, Time, "RecordingAlerts"]:
+    timer, alerts = Time(), RecordingAlerts()
+    return KeyCheck(key, signed_at, alerts, timer=timer), timer, alerts
 
 
-class Bell(Alerts):
-    """Alerts that are only remembered."""
+class RecordingAlerts(Alerts):
+    """Alerts that are kept in a list."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rung: list[tuple[Alert, dict[str, Any]]] = []
+        self.raised: list[tuple[Alert, dict[str, Any]]] = []
 
     def sound(self, alert: Alert, **facts: str | int | None) -> None:
-        """Remember it."""
-        self.rung.append((alert, facts))
+        """Record the alert."""
+        self.raised.append((alert, facts))
 
-    def comes_to(self, count: int) -> bool:
-        """Say whether so many are rung soon: they are rung from a thread."""
-        return eventually(lambda: len(self.rung) == count)
+    def reaches(self, count: int) -> bool:
+        """Whether *count* alerts are raised soon; they come from a thread."""
+        return eventually(lambda: len(self.raised) == count)
 
 
-def _outcome(watch: KeyCheck) -> str:
+def _outcome(key_check: KeyCheck) -> str:
     try:
-        watch()
+        key_check()
     except HotWalletError as e:
         return e.code
     return "ok"
 
 
-def test_a_healthy_key_is_asked_every_thirty_seconds() -> None:
-    """Rounds every 3 s for two minutes cost four signatures, 30 s apart."""
+def test_a_healthy_key_is_tested_every_thirty_seconds() -> None:
+    """Rounds every 3 s for two minutes make four self-tests, 30 s apart."""
     key = Counted()
-    watch, timer, _ = _watch(key)
+    key_check, timer, _ = _build_key_check(key)
     asked_at = []
     for _ in range(40):
         before = key.asked
-        watch()
+        key_check()
         if key.asked > before:
             asked_at.append(timer.now - 1000)
         timer.now += 3
@@ -381,29 +380,29 @@ def test_a_healthy_key_is_asked_every_thirty_seconds() -> None:
     assert asked_at == [0, 30, 60, 90]
 
 
-def test_a_key_that_signs_anyway_is_not_asked() -> None:
-    """A busy process never signs for the sake of its health."""
+def test_a_key_that_signs_refunds_is_not_tested() -> None:
+    """A busy process makes no self-tests."""
     key = Counted()
     signed: list[float] = []
-    watch, timer, _ = _watch(key, lambda: signed[-1] if signed else None)
-    watch()
+    key_check, timer, _ = _build_key_check(key, lambda: signed[-1] if signed else None)
+    key_check()
     for _ in range(100):
         timer.now += 3
         signed.append(timer.now - 1)
-        watch()
+        key_check()
 
     assert key.asked == 1
 
 
-def test_a_key_that_failed_is_asked_again_after_five_seconds() -> None:
-    """Until then the failure stands, and once it signs all is well."""
+def test_a_failed_self_test_is_repeated_after_five_seconds() -> None:
+    """Until then its error is reported; once the key signs, the check passes."""
     key = Counted(KeyUnusableError("disabled"))
-    watch, timer, _ = _watch(key)
+    key_check, timer, _ = _build_key_check(key)
     outcomes = []
     for second in range(12):
         if second == 7:
             key.error = None
-        outcomes.append((_outcome(watch), key.asked))
+        outcomes.append((_outcome(key_check), key.asked))
         timer.now += 1
 
     assert outcomes == [
@@ -413,92 +412,94 @@ def test_a_key_that_failed_is_asked_again_after_five_seconds() -> None:
     ]
 
 
-def test_a_real_signature_heals() -> None:
-    """Whoever paid with the key in the meantime has proved it."""
+def test_a_signature_of_a_refund_ends_the_failure() -> None:
+    """A refund that was signed since the failed self-test counts as a self-test."""
     key = Counted(BackendUnavailableError("no"))
     signed: list[float] = []
-    watch, timer, _ = _watch(key, lambda: signed[-1] if signed else None)
-    first = _outcome(watch)
+    key_check, timer, _ = _build_key_check(key, lambda: signed[-1] if signed else None)
+    first = _outcome(key_check)
     timer.now += 2
     signed.append(timer.now - 1)
 
-    assert (first, _outcome(watch), key.asked) == ("backend-unavailable", "ok", 1)
+    assert (first, _outcome(key_check), key.asked) == ("backend-unavailable", "ok", 1)
 
 
-def test_an_alert_for_each_turn_for_the_worse() -> None:
-    """Ten failures in a row ring once, and again only after the key was well."""
+def test_one_alert_per_failure_of_the_key() -> None:
+    """Ten failures in a row raise one alert; the next follows a recovery."""
     key = Counted(KeyUnusableError("disabled"))
-    watch, timer, bell = _watch(key)
+    key_check, timer, alerts = _build_key_check(key)
     with capture_logs() as events:
         for turn in range(2):
             key.error = KeyUnusableError("disabled")
             for _ in range(10):
-                _outcome(watch)
+                _outcome(key_check)
                 timer.now += 40
             key.error = None
-            _outcome(watch)
+            _outcome(key_check)
             timer.now += 40
-            assert bell.comes_to(turn + 1)
+            assert alerts.reaches(turn + 1)
 
-    assert bell.rung == [(Alert.KEY_UNHEALTHY, {"code": "key-unusable"})] * 2
+    assert alerts.raised == [(Alert.KEY_UNHEALTHY, {"code": "key-unusable"})] * 2
     recovered = [e for e in events if e["event"] == "key-recovered"]
     assert [event["code"] for event in recovered] == ["key-unusable"] * 2
 
 
 @pytest.mark.parametrize("error", [RecoveryError("another"), EncodingError("none")])
-def test_another_keys_signature_is_an_alert_of_its_own(error: HotWalletError) -> None:
-    """A device that gives no signature of ours rings louder, though it was ill."""
+def test_a_signature_by_another_key_has_its_own_alert(
+    error: HotWalletError,
+) -> None:
+    """``key-mismatch`` is raised even if the key was unhealthy before."""
     key = Counted(BackendUnavailableError("no"))
-    watch, timer, bell = _watch(key)
-    _outcome(watch)
-    assert bell.comes_to(1)
+    key_check, timer, alerts = _build_key_check(key)
+    _outcome(key_check)
+    assert alerts.reaches(1)
     timer.now += 10
     key.error = error
-    _outcome(watch)
+    _outcome(key_check)
 
-    assert bell.comes_to(2)
-    assert [alert for alert, _ in bell.rung] == [
+    assert alerts.reaches(2)
+    assert [alert for alert, _ in alerts.raised] == [
         Alert.KEY_UNHEALTHY,
         Alert.KEY_MISMATCH,
     ]
 
 
-def test_a_key_that_cannot_be_asked_is_not_unhealthy() -> None:
-    """Without its record no signature is asked for: the database is ill."""
-    watch, _, bell = _watch(Counted(StoreUnavailableError("no")))
+def test_a_database_failure_is_not_an_unhealthy_key() -> None:
+    """Without its audit record no signature is made: the database failed."""
+    key_check, _, alerts = _build_key_check(Counted(StoreUnavailableError("no")))
 
-    assert _outcome(watch) == "store-unavailable"
-    assert bell.rung == []
+    assert _outcome(key_check) == "store-unavailable"
+    assert alerts.raised == []
 
 
-def test_a_database_that_fails_in_between_rings_no_second_time() -> None:
-    """A key is ill until it signs, whatever else was ill; then it is told well."""
+def test_a_database_failure_in_between_raises_no_second_alert() -> None:
+    """The key stays unhealthy until it signs; then ``key-recovered`` is logged."""
     disabled, down = KeyUnusableError("disabled"), StoreUnavailableError("no")
     key = Counted()
-    watch, timer, bell = _watch(key)
+    key_check, timer, alerts = _build_key_check(key)
     outcomes = []
     with capture_logs() as events:
         for key.error in (disabled, down, disabled, down, None):
-            outcomes.append(_outcome(watch))
+            outcomes.append(_outcome(key_check))
             timer.now += 40
-            bell.comes_to(1)
+            alerts.reaches(1)
 
     assert outcomes == [disabled.code, down.code, disabled.code, down.code, "ok"]
-    assert bell.rung == [(Alert.KEY_UNHEALTHY, {"code": "key-unusable"})]
+    assert alerts.raised == [(Alert.KEY_UNHEALTHY, {"code": "key-unusable"})]
     assert [each["event"] for each in events] == ["key-recovered"]
 
 
 def test_a_key_that_cannot_be_opened_is_unhealthy() -> None:
-    """A key whose device does not even tell its public key rings as well, once."""
+    """A device that does not return the public key raises one alert."""
     key = Counted()
-    watch, timer, bell = _watch(key, Counted(KeyUnusableError("gone")))
+    key_check, timer, alerts = _build_key_check(key, Counted(KeyUnusableError("gone")))
     outcomes = set()
     for _ in range(5):
-        outcomes.add(_outcome(watch))
+        outcomes.add(_outcome(key_check))
         timer.now += 3
 
     assert outcomes == {"key-unusable"}
-    assert bell.comes_to(1)
+    assert alerts.reaches(1)
     assert key.asked == 0
 
 
@@ -509,20 +510,20 @@ def test_a_key_that_cannot_be_opened_is_unhealthy() -> None:
         (other_key(), "signature-recovery", "key-mismatch"),
     ],
 )
-def test_what_kms_says_of_the_key(
+def test_kms_errors_of_the_key(
     system: System, kms_faults: Faults, fault: Any, code: str, alert: str
 ) -> None:
-    """A key that does not sign well is not ready, and rings; the others are."""
+    """A key that fails makes its check fail and raises an alert; others pass."""
     kms_faults.always("Sign", fault)
 
-    answer = system.prober()
+    answer = system.checker()
 
     assert answer.checks == {**dict.fromkeys(answer.checks, "ok"), "key": code}
     assert eventually(lambda: system.store.alert_counts() == {alert: 1})
 
 
 @pytest.fixture
-def onlooker(clock: SettableClock) -> SealingMonitor:
+def monitor(clock: SettableClock) -> SealingMonitor:
     """Somebody who only looks, and by the clock of the tests."""
     timer = lambda: clock().timestamp()  # noqa: E731
     return SealingMonitor(SealingAlert(Alerts(clock=clock), timer), timer)
@@ -530,26 +531,30 @@ def onlooker(clock: SettableClock) -> SealingMonitor:
 
 @pytest.mark.parametrize(("age", "answer"), [(899, "ok"), (901, "audit-sealing-late")])
 def test_records_that_are_not_sealed(
-    sqlite_store: SQLStore, onlooker: SealingMonitor, age: int, answer: str
+    sqlite_store: SQLStore, monitor: SealingMonitor, age: int, answer: str
 ) -> None:
-    """A record that waits longer for its seal than it may is one too many."""
+    """The check fails once a record has been unsealed for 900 s."""
     sqlite_store.append([record(at=NOW)])
     clock = SettableClock(NOW + timedelta(seconds=age))
-    check = sealing(sqlite_store.oldest_unsealed, onlooker, most=900, clock=clock)
-    asked, _ = _prober(audit=check)
+    check = sealing_check(
+        sqlite_store.oldest_unsealed, monitor, max_seconds=900, clock=clock
+    )
+    checker, _ = _build_checker(audit=check)
 
-    assert asked().checks["audit"] == answer
+    assert checker().checks["audit"] == answer
 
 
-def test_an_alert_comes_long_before(
+def test_late_sealing_raises_an_alert_before_readiness_fails(
     sqlite_store: SQLStore,
-    onlooker: SealingMonitor,
+    monitor: SealingMonitor,
     clock: SettableClock,
     log: io.StringIO,
 ) -> None:
-    """After half a minute somebody is called, and refunds are accepted meanwhile."""
+    """The alert comes after half a minute; the check still passes."""
     sqlite_store.append([record(at=NOW)])
-    check = sealing(sqlite_store.oldest_unsealed, onlooker, most=900, clock=clock)
+    check = sealing_check(
+        sqlite_store.oldest_unsealed, monitor, max_seconds=900, clock=clock
+    )
     check()
     clock.advance(31)
     check()
@@ -558,29 +563,29 @@ def test_an_alert_comes_long_before(
 
 
 def test_sealed_records_do_not_wait(
-    sqlite_store: SQLStore, onlooker: SealingMonitor
+    sqlite_store: SQLStore, monitor: SealingMonitor
 ) -> None:
-    """Once all are sealed, however old they are, nothing is late."""
+    """Sealed records do not count, however old they are."""
     sqlite_store.append([record(at=NOW)])
     sqlite_store.seal()
     clock = SettableClock(NOW + timedelta(days=365))
 
-    sealing(sqlite_store.oldest_unsealed, onlooker, most=900, clock=clock)()
+    sealing_check(sqlite_store.oldest_unsealed, monitor, max_seconds=900, clock=clock)()
     assert unsealed_seconds(sqlite_store.oldest_unsealed(), clock) == 0
 
 
 def test_a_writer_whose_clock_is_ahead_is_not_late() -> None:
-    """A record from the future has waited for nothing."""
+    """A record from the future has an age of 0."""
     waiting = record(at=utc_now() + timedelta(hours=1)).id
 
     assert unsealed_seconds(waiting) == 0
 
 
-def test_the_key_in_service_is_told_after_a_rotation(system: System) -> None:
-    """Address and epoch are the ring's of the moment, and not those of the start."""
+def test_the_active_key_is_reported_after_a_rotation(system: System) -> None:
+    """Address and epoch are read at each check, not at the start."""
     other = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
     made_active(system.store, key_at(other))
 
-    told = system.prober()
+    told = system.checker()
 
     assert (told.address, told.epoch) == (other, 2)

@@ -5,21 +5,18 @@ from collections.abc import Mapping
 import pytest
 from falcon.testing import TestClient
 
-from api.auth.jwt_verifier import JWTVerifier
-from api.auth.verification_keys import KeySet, bind
-from api.container import Foundation, Parts
+from api.container import Container
 from api.http.app import create_app
 from backends.aws_kms import KMSBackend
 from backends.sql import SQLStore
 from dev.kms_faults import disabled, other_key
 from dev.kms_wire import Faults
 from signer.audit.log import AuditLog
-from signer.config.settings import Settings
 from signer.keys.signer import Signer
 from signer.model.refund import HOLD
 from signer.ports import KeyId, utc_now
-from tests.api.service import BODY
-from tests.api.support import AUDIENCE, ES256_KEY, ISSUER, bearer, post
+from tests.api.service import BODY, container_over
+from tests.api.support import bearer, post
 from tests.support.refunds import World
 
 
@@ -39,20 +36,10 @@ class System:
         """Take note of an alert."""
         self.told.append((document["alert"], document["facts"]))
 
-    def process(self) -> Parts:
+    def process(self) -> Container:
         """Return the parts of a process that starts now."""
-        keys = KeySet(only=bind(ES256_KEY.public_key(), "ES256"))
-        return Parts(
-            Foundation(
-                Settings.from_env({"APP_ENV": "test"}),
-                {"local": self.world.network},
-                self.store,
-                self._backend,
-                self.world.chains,
-                (),
-                notifier=self,
-                authenticator=JWTVerifier(keys, issuer=ISSUER, audience=AUDIENCE),
-            )
+        return container_over(
+            self.store, self._backend, self.world.chains, notifier=self
         )
 
     def facts(self, code: str) -> dict[str, str]:
@@ -76,7 +63,7 @@ def test_the_api_tells_of_another_keys_signature(
 ) -> None:
     """A refund that the API signs sounds ``key-mismatch``, once, and is not sent."""
     kms_faults.always("Sign", other_key())
-    client = TestClient(create_app(system.process().services))
+    client = TestClient(create_app(system.process()))
     answers = [
         post(client, {**BODY, "payment_session_id": f"ps_{n}"}, **bearer(utc_now()))
         for n in range(3)

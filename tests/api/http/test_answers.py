@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from falcon.testing import Result, TestClient
 
-from api.services import Services
+from api.container import Container
 from api.views.refunds import read_refund
 from backends.sql import SQLStore
 from signer.model.refund import Refund
@@ -19,9 +19,9 @@ KEY = {"Idempotency_Key": "k"}
 
 
 @pytest.fixture
-def dead(services: Services) -> Refund:
+def dead(container: Container) -> Refund:
     """Return what a request accepted that died before it could answer."""
-    return services.refunds.submit(
+    return container.refunds.submit(
         client="gateway-1",
         idempotency_key="k",
         request=read_refund(BODY),

@@ -1,4 +1,4 @@
-"""``POST /v1/admin/kms/relocate`` and ``hotwallet keys failover``, to the letter."""
+"""``POST /v1/admin/kms/failover`` and ``hotwallet keys failover``, to the letter."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import structlog
 from falcon.testing import Result, TestClient
 from structlog.testing import LogCapture
 
-from api.auth.authorization import AccessControl
+from api.auth.authorization import AccessPolicy
 from api.auth.rate_limits import RateLimits
 from api.http.app import create_app
 from backends.sql import SQLStore
@@ -21,7 +21,7 @@ from signer.errors import KeyUnusableError
 from signer.model.key import Key
 from tests.api.administrators import REFUSED, asked
 from tests.api.commands import Run, started
-from tests.api.service import build_services
+from tests.api.service import build_container, replaced
 from tests.api.support import SettableClock
 from tests.support.keys import key_at, made_active
 from tests.support.ring import ELSEWHERE, NEW, OLD, OTHER, System
@@ -29,7 +29,7 @@ from tests.support.ring import ELSEWHERE, NEW, OLD, OTHER, System
 
 _SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
 
-PATH = "/v1/admin/kms/relocate"
+PATH = "/v1/admin/kms/failover"
 
 
 @pytest.fixture
@@ -45,17 +45,15 @@ def client(system: System, clock: SettableClock) -> TestClient:
     """A client of the application over that system."""
     store = system.store
     audit = AuditLog(_SILENCE, journal=store)
-    services = replace(
-        build_services(store, clock),
+    container = replaced(
+        build_container(store, clock),
         failover=system.failover(),
-        access=AccessControl(
-            store, RateLimits.shared(store, clock=clock), audit, clock
-        ),
+        access=AccessPolicy(store, RateLimits.shared(store, clock=clock), audit, clock),
     )
-    return TestClient(create_app(services))
+    return TestClient(create_app(container))
 
 
-def _relocate(client: TestClient, body: Any, **claims: Any) -> Result:
+def _failover(client: TestClient, body: Any, **claims: Any) -> Result:
     return asked(client, PATH, body, **claims)
 
 
@@ -63,9 +61,9 @@ def _require_unchanged(system: System) -> None:
     assert system.store.active_key() == system.old
 
 
-def test_relocates(client: TestClient, system: System) -> None:
+def test_fails_over(client: TestClient, system: System) -> None:
     """200: both places by eight characters, and the address that stays."""
-    answer = _relocate(client, {"newKeyId": ELSEWHERE}, jti="the-token")
+    answer = _failover(client, {"newKeyId": ELSEWHERE}, jti="the-token")
 
     assert answer.status_code == 200
     assert answer.json == {
@@ -86,8 +84,8 @@ def test_relocates(client: TestClient, system: System) -> None:
 
 def test_asking_again_is_200(client: TestClient, system: System) -> None:
     """Who did not hear the answer asks again, and is told the same key."""
-    _relocate(client, {"newKeyId": ELSEWHERE})
-    again = _relocate(client, {"newKeyId": ELSEWHERE})
+    _failover(client, {"newKeyId": ELSEWHERE})
+    again = _failover(client, {"newKeyId": ELSEWHERE})
 
     assert (again.status_code, again.json["status"]) == (200, "relocated")
     assert again.json["keyId"] == again.json["previousKeyId"] == "44444444..."
@@ -96,7 +94,7 @@ def test_asking_again_is_200(client: TestClient, system: System) -> None:
 
 def test_a_dry_run(client: TestClient, system: System) -> None:
     """200 and ``would-relocate``: the key has signed there, and that is all."""
-    answer = _relocate(client, {"newKeyId": ELSEWHERE, "dryRun": True})
+    answer = _failover(client, {"newKeyId": ELSEWHERE, "dryRun": True})
 
     assert (answer.status_code, answer.json["status"]) == (200, "would-relocate")
     assert system.directory.devices[ELSEWHERE].calls == 1
@@ -119,8 +117,8 @@ MALFORMED: dict[str, tuple[Any, str | None]] = {
 def test_malformed(
     client: TestClient, system: System, body: Any, field: str | None
 ) -> None:
-    """400 for whatever is no relocation; the answer says where, and quotes nothing."""
-    answer = _relocate(client, body)
+    """400 for whatever is not a failover; the answer says where, and quotes nothing."""
+    answer = _failover(client, body)
 
     assert answer.status_code == 400
     if field is not None:
@@ -142,7 +140,7 @@ def test_without_the_right(
     client: TestClient, system: System, claims: dict[str, Any]
 ) -> None:
     """403 for a merchant, and for an administrator without scope; on record."""
-    answer = _relocate(client, {"newKeyId": ELSEWHERE}, **claims)
+    answer = _failover(client, {"newKeyId": ELSEWHERE}, **claims)
 
     assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
     _require_unchanged(system)
@@ -152,8 +150,8 @@ def test_without_the_right(
 def test_a_token_works_once(client: TestClient, system: System) -> None:
     """H7: the second use of a token is 401, whatever it asks for."""
     answers = [
-        _relocate(client, {"newKeyId": ELSEWHERE, "dryRun": True}, jti="once"),
-        _relocate(client, {"newKeyId": ELSEWHERE}, jti="once"),
+        _failover(client, {"newKeyId": ELSEWHERE, "dryRun": True}, jti="once"),
+        _failover(client, {"newKeyId": ELSEWHERE}, jti="once"),
     ]
 
     assert [answer.status_code for answer in answers] == [200, 401]
@@ -162,7 +160,7 @@ def test_a_token_works_once(client: TestClient, system: System) -> None:
 
 def test_another_key(client: TestClient, system: System) -> None:
     """404 with advice for a key that the ring does not have."""
-    answer = _relocate(client, {"newKeyId": OTHER})
+    answer = _failover(client, {"newKeyId": OTHER})
 
     assert (answer.status_code, answer.json["code"]) == (404, "not-found")
     assert "use rotate" in answer.json["detail"]
@@ -173,7 +171,7 @@ def test_while_somebody_rotates(client: TestClient, system: System) -> None:
     """409 while a rotation is under way, and when to retry."""
     other = key_at(system.address(OTHER), key_id=OTHER)
     system.store.begin_rotation(other, system.clock())
-    answer = _relocate(client, {"newKeyId": ELSEWHERE})
+    answer = _failover(client, {"newKeyId": ELSEWHERE})
 
     assert answer.status_code == 409
     assert answer.json["code"] == "rotation-in-progress"
@@ -184,7 +182,7 @@ def test_while_somebody_rotates(client: TestClient, system: System) -> None:
 def test_a_key_that_was_given_up(client: TestClient, system: System) -> None:
     """O8: 409 for a key that was compromised, wherever it is."""
     made_active(system.store, key_at(system.address(NEW), key_id=NEW), block=True)
-    answer = _relocate(client, {"newKeyId": ELSEWHERE})
+    answer = _failover(client, {"newKeyId": ELSEWHERE})
 
     assert (answer.status_code, answer.json["code"]) == (409, "conflict")
     assert system.states[OLD] == "blocked"
@@ -193,7 +191,7 @@ def test_a_key_that_was_given_up(client: TestClient, system: System) -> None:
 def test_an_unhealthy_place(client: TestClient, system: System) -> None:
     """503 in the words of a rotation; the old place is in use, and an alert fires."""
     system.directory.failure = KeyUnusableError("DisabledException")
-    answer = _relocate(client, {"newKeyId": ELSEWHERE})
+    answer = _failover(client, {"newKeyId": ELSEWHERE})
 
     assert answer.status_code == 503
     assert answer.json["code"] == "new-key-unhealthy"

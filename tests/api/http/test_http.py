@@ -1,17 +1,17 @@
 """What every answer has in common, whatever was asked."""
 
 import io
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from falcon.testing import Result, TestClient
 
+from api.container import Container
 from api.health.readiness import Readiness
 from api.http.app import create_app
 from api.http.middleware import Resource
-from api.services import Services
 from tests.api.forgeries import FORGERIES
+from tests.api.service import replaced
 from tests.api.support import bearer, lines
 
 
@@ -173,7 +173,7 @@ def test_requests_do_not_share_their_context(
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, RecursionError, MemoryError])
 def test_our_own_faults_say_nothing(
-    services: Services, log: io.StringIO, kind: type[Exception]
+    container: Container, log: io.StringIO, kind: type[Exception]
 ) -> None:
     """H19: 500 with an id; the log under that id has class and place, no words."""
 
@@ -181,7 +181,7 @@ def test_our_own_faults_say_nothing(
         pin = CANARY
         raise kind(f"login with {pin}")
 
-    client = TestClient(create_app(replace(services, readiness=explode)))
+    client = TestClient(create_app(replaced(container, readiness=explode)))
     response = client.simulate_get("/readyz")
 
     failure, canonical = lines(log)
@@ -199,12 +199,12 @@ def test_our_own_faults_say_nothing(
     assert CANARY not in response.text + log.getvalue()
 
 
-def test_readiness_has_two_answers(services: Services) -> None:
+def test_readiness_has_two_answers(container: Container) -> None:
     """200 while everything works; 503, and the code, when something does not."""
     broken = Readiness({"database": "ok", "key": "backend-unavailable"})
-    good = TestClient(create_app(services)).simulate_get("/readyz")
+    good = TestClient(create_app(container)).simulate_get("/readyz")
     bad = TestClient(
-        create_app(replace(services, readiness=lambda: broken))
+        create_app(replaced(container, readiness=lambda: broken))
     ).simulate_get("/readyz")
 
     assert (good.status_code, good.json["status"]) == (200, "ready")
@@ -212,7 +212,7 @@ def test_readiness_has_two_answers(services: Services) -> None:
     assert bad.json["checks"]["key"] == "backend-unavailable"
 
 
-def test_a_route_that_forgets_its_role_is_closed(services: Services) -> None:
+def test_a_route_that_forgets_its_role_is_closed(container: Container) -> None:
     """Nobody gets into a resource that does not say who may."""
 
     class Forgetful(Resource):
@@ -223,7 +223,7 @@ def test_a_route_that_forgets_its_role_is_closed(services: Services) -> None:
         def on_get(self, req: Any, resp: Any) -> None:
             resp.media = CANARY
 
-    app = create_app(services)
+    app = create_app(container)
     app.add_route("/forgetful", Forgetful())
     app.add_route("/stranger", Stranger())
 

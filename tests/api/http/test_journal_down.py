@@ -21,7 +21,7 @@ from sqlalchemy import event
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog
-from tests.api.service import BODY, build_services
+from tests.api.service import BODY, build_container
 from tests.api.support import NOW, bearer, post
 from tests.support.devices import Device, point, signer_over
 from tests.support.refunds import KEY, World
@@ -116,13 +116,13 @@ class Scene:
     @property
     def client(self) -> falcon.testing.TestClient:
         """A client of the application."""
-        services = build_services(
+        container = build_container(
             self.store,
             self.world.clock,
             client=self.world.chain,
             device=self.device,
         )
-        return falcon.testing.TestClient(create_app(services))
+        return falcon.testing.TestClient(create_app(container))
 
     def _sign(self, digest: bytes) -> bytes:
         # What is asked of the device has its intent in the journal by now.

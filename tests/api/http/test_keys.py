@@ -1,7 +1,6 @@
 """``POST /v1/admin/kms/rotate`` and ``GET /v1/admin/keys``, to the letter."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ import structlog
 from falcon.testing import Result, TestClient
 from structlog.testing import LogCapture
 
-from api.auth.authorization import AccessControl
+from api.auth.authorization import AccessPolicy
 from api.auth.rate_limits import RateLimits
 from api.http.app import create_app
 from backends.sql import SQLStore
@@ -18,7 +17,7 @@ from signer.errors import KeyUnusableError
 from signer.keys.balances import AddressBalance
 from signer.model.key import KeyState
 from tests.api.administrators import REFUSED, asked, authorized
-from tests.api.service import build_services
+from tests.api.service import build_container, replaced
 from tests.api.support import SettableClock
 from tests.support.keys import key_at
 from tests.support.ring import NEW, OLD, OTHER, POOR, RICH, System
@@ -36,14 +35,12 @@ def system(sqlite_store: SQLStore, clock: SettableClock) -> System:
 def _client(system: System, clock: SettableClock, *, needs_funds: bool) -> TestClient:
     store = system.store
     audit = AuditLog(_SILENCE, journal=store)
-    services = replace(
-        build_services(store, clock),
+    container = replaced(
+        build_container(store, clock),
         rotation=system.rotation(needs_funds=needs_funds),
-        access=AccessControl(
-            store, RateLimits.shared(store, clock=clock), audit, clock
-        ),
+        access=AccessPolicy(store, RateLimits.shared(store, clock=clock), audit, clock),
     )
-    return TestClient(create_app(services))
+    return TestClient(create_app(container))
 
 
 @pytest.fixture
@@ -335,10 +332,13 @@ def test_an_unhealthy_key(client: TestClient, system: System) -> None:
 
 
 def test_a_key_that_is_missing(client: TestClient, system: System) -> None:
-    """503 for an id that is well formed, and that no key has."""
+    """404 for a well-formed id that no key has: a typo, which raises no alert."""
     answer = _rotate(client, {"newKeyId": "nowhere-to-be-found"})
 
-    assert (answer.status_code, answer.json["reason"]) == (503, "key-not-found")
+    assert (answer.status_code, answer.json["code"]) == (404, "new-key-not-found")
+    assert answer.json["reason"] == "key-not-found"
+    assert system.told == []
+    assert ("rotation", "key-not-found") in system.outcomes
     assert "nowhere-to-be-found" not in answer.text
     _require_unchanged(system)
 

@@ -10,11 +10,11 @@ import falcon.testing
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.container import Container
 from api.http import problems as errors
 from api.http.app import App
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
-from api.services import Services
 from backends.sql import SQLStore
 from signer.alerts import Alert, Alerts
 from signer.errors import StoreUnavailableError
@@ -32,9 +32,9 @@ ADDRESSES = (
 SECRET_ID = "arn:aws:kms:eu-central-1:111122223333:key/canary"
 
 
-def _app(services: Services, resource: Metrics) -> falcon.testing.TestClient:
+def _app(container: Container, resource: Metrics) -> falcon.testing.TestClient:
     app = App()
-    app.add_middleware([RequestLog(), AuthorizationMiddleware(services.authenticator)])
+    app.add_middleware([RequestLog(), AuthorizationMiddleware(container.authenticator)])
     errors.install(app)
     app.add_route("/metrics", resource)
     return falcon.testing.TestClient(app)
@@ -59,17 +59,17 @@ def _samples(text: str) -> dict[str, float]:
 
 
 def _scraped(
-    services: Services, ledger: Ledger, clock: SettableClock
+    container: Container, ledger: Ledger, clock: SettableClock
 ) -> dict[str, float]:
-    client = _app(services, OpenMetrics(ledger, clock))
+    client = _app(container, OpenMetrics(ledger, clock))
     return _samples(client.simulate_get("/metrics").text)
 
 
 def test_an_empty_ledger(
-    services: Services, empty: SQLStore, clock: SettableClock
+    container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
     """Every metric is there from the start, at nought."""
-    samples = _scraped(services, empty, clock)
+    samples = _scraped(container, empty, clock)
 
     assert samples == {
         **{f"hotwallet_alerts_total {alert}": 0 for alert in Alert},
@@ -92,7 +92,7 @@ def test_an_empty_ledger(
 
 
 def test_what_happened_is_counted(
-    services: Services, empty: SQLStore, clock: SettableClock
+    container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
     """Alerts, a rotation, and records that are sealed or wait, by whoever made them."""
     made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
@@ -104,7 +104,7 @@ def test_what_happened_is_counted(
     Alerts(empty).sound(Alert.KEY_UNHEALTHY)
     clock.now = NOW + timedelta(seconds=42)
 
-    samples = _scraped(services, empty, clock)
+    samples = _scraped(container, empty, clock)
 
     assert samples["hotwallet_alerts_total key-unhealthy"] == 2
     assert samples["hotwallet_keys active"] == 1
@@ -115,7 +115,7 @@ def test_what_happened_is_counted(
 
 
 def test_the_last_checkpoint(
-    services: Services, empty: SQLStore, clock: SettableClock
+    container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
     """Its size and its age are there, so that nobody who signs is missed for long."""
     links = chain(3)
@@ -124,7 +124,7 @@ def test_the_last_checkpoint(
     empty.keep_checkpoint(checkpoint(links, 2, at=NOW))
     clock.now = NOW + timedelta(seconds=90)
 
-    samples = _scraped(services, empty, clock)
+    samples = _scraped(container, empty, clock)
 
     assert samples["hotwallet_audit_records"] == 3
     assert samples["hotwallet_audit_checkpoint_records"] == 2
@@ -132,11 +132,11 @@ def test_the_last_checkpoint(
 
 
 def test_no_secret_is_in_it(
-    services: Services, empty: SQLStore, clock: SettableClock
+    container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
     """Neither key ids nor addresses: what may be open to anybody names nobody."""
     made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
-    text = _app(services, OpenMetrics(empty, clock)).simulate_get("/metrics").text
+    text = _app(container, OpenMetrics(empty, clock)).simulate_get("/metrics").text
 
     assert "canary" not in text
     assert ADDRESSES[0].lower() not in text.lower()
@@ -154,30 +154,30 @@ def test_no_secret_is_in_it(
     ],
 )
 def test_who_may_read_it(
-    services: Services,
+    container: Container,
     empty: SQLStore,
     clock: SettableClock,
     headers: dict[str, str],
     status: int,
 ) -> None:
     """The role devops, and its scope where a token has scopes."""
-    client = _app(services, Metrics(empty, clock))
+    client = _app(container, Metrics(empty, clock))
 
     assert client.simulate_get("/metrics", headers=headers).status_code == status
 
 
 def test_its_type_is_prometheus_text(
-    services: Services, empty: SQLStore, clock: SettableClock
+    container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
     """Every scraper understands version 0.0.4."""
-    answer = _app(services, OpenMetrics(empty, clock)).simulate_get("/metrics")
+    answer = _app(container, OpenMetrics(empty, clock)).simulate_get("/metrics")
 
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert answer.headers["cache-control"] == "no-store"
 
 
 def test_two_who_scrape_at_once(
-    services: Services, empty: SQLStore, clock: SettableClock
+    container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
     """Both are answered, as a pair of Prometheus servers asks at the same moment."""
     together = Barrier(2, timeout=2)
@@ -186,7 +186,7 @@ def test_two_who_scrape_at_once(
         together.wait()
         return {}
 
-    client = _app(services, OpenMetrics(altered(empty, alert_counts=slowly), clock))
+    client = _app(container, OpenMetrics(altered(empty, alert_counts=slowly), clock))
     with ThreadPoolExecutor(2) as pool:
         answers = pool.map(client.simulate_get, ["/metrics", "/metrics"])
 
@@ -194,14 +194,14 @@ def test_two_who_scrape_at_once(
 
 
 def test_a_database_that_does_not_answer(
-    services: Services, empty: SQLStore, clock: SettableClock
+    container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
     """Nothing half is told: the scrape fails, and Prometheus says so by itself."""
 
     def down() -> None:
         raise StoreUnavailableError("no")
 
-    client = _app(services, OpenMetrics(altered(empty, head=down), clock))
+    client = _app(container, OpenMetrics(altered(empty, head=down), clock))
     answer = client.simulate_get("/metrics")
 
     assert answer.status_code == 503

@@ -9,7 +9,7 @@ import pytest
 
 from api.auth.dev_tokens import mint, provide_signing_key
 from api.http.body import SlowClientError
-from api.server.client_timeouts import PatientSocket
+from api.server.client_timeouts import DeadlineSocket
 from signer.config.settings import Settings
 from tests.api.live_server import Answer, Server, exchange
 from tests.api.wsgi import BROKEN
@@ -23,28 +23,28 @@ PING = b"GET /healthz? HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[PatientSocket, socket.socket]]:
+def ends() -> Iterator[tuple[DeadlineSocket, socket.socket]]:
     """The server's end of a connection, with a fifth of a second, and the client's."""
     ours, theirs = socket.socketpair()
-    with PatientSocket(ours, 0.2) as server, theirs:
+    with DeadlineSocket(ours, 0.2) as server, theirs:
         server.setblocking(True)
         yield server, theirs
 
 
-Ends = tuple[PatientSocket, socket.socket]
+Ends = tuple[DeadlineSocket, socket.socket]
 
 
 def test_pieces_share_their_time(ends: Ends) -> None:
     """A byte now and then does not begin the time anew; another request does."""
     server, client = ends
-    server._reading = 0.05
+    server._read_seconds_left = 0.05
     client.send(b"a")
 
     assert server.recv(1) == b"a"
     for _ in range(2):
         with pytest.raises(SlowClientError):
             server.recv(1)
-    server.renew()
+    server.reset_deadline()
     client.send(b"b")
     assert server.recv(1) == b"b"
 
@@ -105,7 +105,7 @@ def test_leave_is_taken_once(ends: Ends) -> None:
     server, client = ends
     client.sendall(b"rest")
     client.shutdown(socket.SHUT_WR)
-    server.leave()
+    server.linger()
 
     assert client.recv(1) == b""
     assert server.recv(1) == b""

@@ -165,6 +165,13 @@ def test_raw_key_flag_cannot_be_set() -> None:
         ("AUDIT_ORIGIN", "us-gov-west-1/wallet"),
         ("AUDIT_ORIGIN", "prod-111122223333"),
         ("AUDIT_ORIGIN", "wallet.amazonaws.com"),
+        *(
+            ("BIND", bind)
+            for bind in (
+                *("nonsense", "8080", "::1", "[::1]", "[]:80", "127.0.0.1:http"),
+                *("127.0.0.1:65536", "a:1,b:2", "fd://x", "UNIX:/run/s", "unix:"),
+            )
+        ),
     ],
 )
 def test_value_out_of_range_is_refused(name: str, value: str) -> None:

@@ -304,7 +304,7 @@ def test_malformed_active_address_is_refused(system: System) -> None:
     with pytest.raises(InvalidInputError) as raised:
         system.rotation().rotate(NEW, ALICE, _from(OLD))
 
-    assert raised.value.field == "activeAddress"
+    assert raised.value.field == "active_address"
     assert ("key-rotate-refused", "invalid-input") in system.outcomes
     assert OLD not in str(system.records)
 

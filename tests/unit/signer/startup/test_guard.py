@@ -301,7 +301,13 @@ SPELLINGS: dict[str, tuple[str, dict[str | None, bool]]] = {
     ),
     "BIND": (
         "proxy-missing",
-        {None: False, "": False, " LOCALHOST:80 ": False, "::": True, "0:80": True},
+        {
+            None: False,
+            "": False,
+            " LOCALHOST:80 ": False,
+            "[::]:80": True,
+            "0:80": True,
+        },
     ),
 }
 

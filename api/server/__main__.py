@@ -1,0 +1,24 @@
+"""
+``python -P -m api.server``: gunicorn, which imports nothing from the working directory.
+
+gunicorn's own command inserts the working directory into ``sys.path``, where an ``api``
+folder or a ``structlog.py`` would be imported instead of the installed package.
+"""
+
+from gunicorn.app.wsgiapp import WSGIApplication  # type: ignore[import-untyped]
+
+
+class Application(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types.
+    """gunicorn's application, without the change of directory and ``sys.path``."""
+
+    def chdir(self) -> None:
+        """Do nothing; ``config_check`` refuses a ``--chdir``."""
+
+
+def main() -> None:
+    """Run gunicorn with the arguments of the command line."""
+    Application("%(prog)s [OPTIONS] [APP_MODULE]", prog="hotwallet serve").run()
+
+
+if __name__ == "__main__":
+    main()

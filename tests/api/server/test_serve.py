@@ -1,0 +1,54 @@
+"""``hotwallet serve`` as an operator runs it, up to the guard's refusal."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+
+SERVE = [str(Path(sys.executable).with_name("hotwallet")), "serve"]
+
+# A module that is imported instead of the installed one tells so, and ends the process.
+PLANTED = "import sys; sys.stderr.write('planted module imported'); sys.exit(99)\n"
+
+
+def _serve(
+    environ: Mapping[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        SERVE,
+        cwd=folder,
+        env={"APP_ENV": "test", **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_nothing_is_imported_from_the_working_directory(tmp_path: Path) -> None:
+    """gunicorn and the guard import the installed packages, not those files."""
+    for name in ("structlog.py", "falcon.py", "api/__init__.py", "signer/__init__.py"):
+        planted = tmp_path / name
+        planted.parent.mkdir(exist_ok=True)
+        planted.write_text(PLANTED)
+
+    served = _serve({"NETWORKS_FILE": str(tmp_path / "missing.toml")}, tmp_path)
+
+    # The refusal is the guard's, so its process has started too.
+    assert "planted" not in served.stderr + served.stdout
+    assert "refused: networks-misconfigured" in served.stderr
+    assert served.returncode == 78
+
+
+@pytest.mark.parametrize("bind", ["nonsense", "127.0.0.1:99999", "8080", "::1"])
+def test_an_unusable_listen_address_is_refused(tmp_path: Path, bind: str) -> None:
+    """One line and status 78 before the guard opens anything, and no traceback."""
+    served = _serve({"BIND": bind}, tmp_path)
+
+    assert served.stderr.startswith("refused: settings-invalid: BIND: ")
+    assert "HOST:PORT" in served.stderr
+    assert len(served.stderr.splitlines()) == 1
+    assert served.returncode == 78
