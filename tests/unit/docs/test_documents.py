@@ -103,7 +103,7 @@ def test_every_route_is_documented() -> None:
     source = (ROOT / "api" / "http" / "app.py").read_text(encoding="utf-8")
     documented = re.findall(r"^\| `(?:GET|POST) (\S+)` \|", guide, re.MULTILINE)
     routes = {
-        path.replace("{refund_id}", "{id}").replace("kms/relocate", "kms/failover")
+        path.replace("{refund_id}", "{id}")
         for path in re.findall(r'add_route\(\s*"([^"]+)"', source)
     }
 
