@@ -116,7 +116,7 @@ def reconciliation_lines(found: Reconciliation) -> Iterator[str]:
         yield (
             f"INTRUDER: {event.prefix} signed at {timestamp(event.at)} without an audit"
             f" record: request {event.request_id}, event {event.event_id}; follow"
-            " docs/operations/key-compromise.md"
+            " docs/how-to/key-compromise.md"
         )
     for signature in found.missing:
         yield (
@@ -150,7 +150,7 @@ def describe_empty(found: Reconciliation) -> str:
         )
     return (
         "the files contain no Sign event: use files of a time at which something was"
-        " signed; the trail must log read events (docs/operations/alarms.md)"
+        " signed; the trail must log read events (docs/how-to/alarms.md)"
     )
 
 

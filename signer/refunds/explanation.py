@@ -31,7 +31,7 @@ ADVICE = {
 
 REVOKED_KEY_ADVICE = (
     "do not enable its key, which was revoked: find out whether the refund is paid"
-    " (docs/operations/key-compromise.md)"
+    " (docs/how-to/key-compromise.md)"
 )
 """What an operator can do when the key of the refund's nonce was revoked."""
 
