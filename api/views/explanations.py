@@ -1,4 +1,4 @@
-"""An explanation as JSON, for ``explain`` and for the command line."""
+"""Explanations and wallets as JSON, for HTTP and the command line."""
 
 from datetime import datetime
 from typing import Any
@@ -12,81 +12,86 @@ from signer.refunds.wallet_reconciliation import WalletStatus
 from signer.refunds.wallet_repair import Repair
 
 
-def explanation_document(found: Explanation) -> dict[str, Any]:
-    """Return *found* as a client sees it; fees in wei, as decimal strings."""
-    refund = found.refund
+def explanation_document(explanation: Explanation) -> dict[str, Any]:
+    """Return *explanation* as JSON; fees in wei, as decimal strings."""
+    refund = explanation.refund
     return {
         "refund": refund_document(refund),
-        "summary": found.summary,
-        "next": {"what": found.next_step, "at": _optional(found.next_at)},
+        "summary": explanation.summary,
+        "next": {"what": explanation.next_step, "at": _optional(explanation.next_at)},
         "blocked_by": refund.blocked_by,
         "attempts": refund.attempts,
-        "policy": {"allowed": found.policy is None, "objection": found.policy},
+        "policy": {
+            "allowed": explanation.policy is None,
+            "objection": explanation.policy,
+        },
         "history": [
             {"status": str(move.status), "at": timestamp(move.at)}
-            for move in found.history
+            for move in explanation.history
         ],
-        "transactions": [_transaction(sent) for sent in found.transactions],
-        "nonce": _nonce(refund, found),
-        "stopped_at": _optional(found.stopped_at),
-        "wallet": None if found.standing is None else standing_document(found.standing),
-        "nodes": [_node(node) for node in found.nodes],
+        "transactions": [_transaction(signed) for signed in explanation.transactions],
+        "nonce": _nonce(refund, explanation),
+        "stopped_at": _optional(explanation.stopped_at),
+        "wallet": None
+        if explanation.standing is None
+        else wallet_document(explanation.standing),
+        "nodes": [_node(node) for node in explanation.nodes],
         "confirmations": {
-            "head": found.head,
-            "required": found.confirmations,
+            "head": explanation.head,
+            "required": explanation.confirmations,
         },
-        "fees": None if found.bid is None else _fees(found.bid),
-        "unanswered": dict(found.unanswered),
+        "fees": None if explanation.bid is None else _fees(explanation.bid),
+        "unanswered": dict(explanation.unanswered),
     }
 
 
-def standing_document(standing: WalletStatus) -> dict[str, Any]:
-    """Return how a wallet stands: the ledger's view beside the chain's."""
-    wallet = standing.wallet
+def wallet_document(status: WalletStatus) -> dict[str, Any]:
+    """Return the state of a wallet, in the ledger and on the chain."""
+    wallet = status.wallet
     return {
         "chain_id": wallet.chain_id,
         "address": wallet.sender,
         "next_nonce": wallet.next_nonce,
-        "chain_next_nonce": standing.counted,
-        "unseen": standing.unseen,
+        "chain_next_nonce": status.counted,
+        "unseen": status.unseen,
         "paused_by": wallet.paused_by and str(wallet.paused_by),
         "paused_at": _optional(wallet.paused_at),
-        "foreign": [_sighting(sighting) for sighting in standing.foreign],
+        "foreign": [_unrecorded(sent) for sent in status.foreign],
     }
 
 
 def repair_document(repair: Repair) -> dict[str, Any]:
-    """Return how a wallet stands, and what was done about it."""
+    """Return the state of a wallet, and what the repair did."""
     return {
         "network": repair.network,
-        **standing_document(repair.standing),
+        **wallet_document(repair.standing),
         "resumed": repair.resumed,
         "problem": repair.problem,
         "stopped_at": _optional(repair.stopped_at),
     }
 
 
-def _nonce(refund: Refund, found: Explanation) -> dict[str, Any] | None:
+def _nonce(refund: Refund, explanation: Explanation) -> dict[str, Any] | None:
     if refund.nonce is None:
         return None
     return {
         "nonce": refund.nonce,
         "waits_for": [
             {"nonce": other.nonce, "refund": other.id, "status": str(other.status)}
-            for other in found.ahead
+            for other in explanation.ahead
         ],
     }
 
 
-def _transaction(sent: SignedTransaction) -> dict[str, Any]:
+def _transaction(signed: SignedTransaction) -> dict[str, Any]:
     return {
-        "tx_hash": sent.tx_hash,
-        "attempt": sent.attempt,
-        "kind": str(sent.kind),
-        "max_fee_per_gas": str(sent.max_fee_per_gas),
-        "max_priority_fee_per_gas": str(sent.max_priority_fee_per_gas),
-        "gas_limit": sent.gas_limit,
-        "signed_at": timestamp(sent.signed_at),
+        "tx_hash": signed.tx_hash,
+        "attempt": signed.attempt,
+        "kind": str(signed.kind),
+        "max_fee_per_gas": str(signed.max_fee_per_gas),
+        "max_priority_fee_per_gas": str(signed.max_priority_fee_per_gas),
+        "gas_limit": signed.gas_limit,
+        "signed_at": timestamp(signed.signed_at),
     }
 
 
@@ -115,12 +120,12 @@ def _fees(bid: Bid) -> dict[str, Any]:
     }
 
 
-def _sighting(sighting: UnrecordedTransaction) -> dict[str, Any]:
+def _unrecorded(sent: UnrecordedTransaction) -> dict[str, Any]:
     return {
-        "nonce": sighting.nonce,
-        "tx_hash": sighting.tx_hash,
-        "block_number": sighting.block_number,
-        "seen_at": timestamp(sighting.seen_at),
+        "nonce": sent.nonce,
+        "tx_hash": sent.tx_hash,
+        "block_number": sent.block_number,
+        "seen_at": timestamp(sent.seen_at),
     }
 
 
