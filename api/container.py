@@ -136,8 +136,11 @@ class Container:
     @cached_property
     def ring(self) -> KeyRing:
         """The keys; an alert is raised when one of them does not sign."""
-        factory = SignerFactory(self.backend, self.audit, SigningAlarm(self.alerts))
-        return KeyRing(self.store, factory.open)
+        alarm = SigningAlarm(self.alerts)
+        return KeyRing(
+            self.store,
+            lambda key: SignerFactory(self.backend, self.audit, alarm).open(key),
+        )
 
     @cached_property
     def signers(self) -> SignerFactory:

@@ -1,11 +1,10 @@
 """
-JSON without its surprises: one meaning per text, and no room to hide in.
+A strict JSON parser for request bodies and tokens.
 
-RFC 8259 leaves open what two readers may read differently.  This reader takes
-the I-JSON subset (RFC 7493) and refuses more: UTF-8 without a byte order mark,
-an object at the top, unique keys, at most 16 levels, and no number with a
-fraction or an exponent, since money is never a float.  Bodies and the two JSON
-parts of a token pass through here.
+RFC 8259 allows documents that two parsers read differently.  This parser accepts the
+I-JSON subset (RFC 7493) with more restrictions: UTF-8 without a byte order mark, an
+object at the top level, unique keys, at most 16 levels, and no number with a fraction
+or an exponent, since amounts of money are never floats.
 """
 
 import json
@@ -18,8 +17,8 @@ from signer.errors import InvalidInputError
 
 MAX_DEPTH = 16
 
-# Strings are matched whole so that brackets inside them do not count, and an
-# unterminated one is matched as well: retrying behind it would cost n² steps.
+# Strings are matched whole, so that brackets inside them do not count.  An unterminated
+# string is matched as well; the search would take n² steps otherwise.
 _STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 # C0, DEL, C1, the two Unicode line breaks, and halves of a surrogate pair.
@@ -27,24 +26,25 @@ _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
-_NO_INTEGER = object()
+_NOT_AN_INTEGER = object()
 
 
 def loads(body: bytes) -> dict[str, Any]:
     """
-    Return the object that *body* holds.
+    Parse *body*, a JSON object.
 
     Values are ``dict``, ``list``, ``str``, ``int``, ``bool`` and ``None``.
 
     Raises:
-        InvalidInputError: With the path of the offending field, if it has one.
+        InvalidInputError: *body* is not such a document; ``field`` is the path of the
+            invalid field, if there is one.
     """
     text = _decode(body)
     _check_depth(text)
     try:
         value = _DECODER.decode(text)
     except ValueError:
-        # Raised anew: json's message quotes from the input.
+        # Not chained: the message of json quotes the input.
         raise InvalidInputError("not a JSON document (RFC 8259)") from None
     if not isinstance(value, dict):
         raise InvalidInputError("the top level must be an object")
@@ -53,7 +53,7 @@ def loads(body: bytes) -> dict[str, Any]:
 
 
 def plain_name(name: str) -> str | None:
-    """Return *name* if it is harmless to show, since the caller chose it."""
+    """Return *name*, which the caller chose, if it is safe to show; else None."""
     return name if _PLAIN_NAME.fullmatch(name) else None
 
 
@@ -68,8 +68,8 @@ def _decode(body: bytes) -> str:
 
 
 def _check_depth(text: str) -> None:
-    # Before parsing: the parser recurses, so a text of brackets could otherwise
-    # exhaust the stack of the thread.
+    # Checked before parsing: the parser recurses, so many brackets could exhaust the
+    # thread's stack.
     depth = 0
     for match in _STRUCTURE.finditer(text):
         mark = match.group()
@@ -82,12 +82,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) == len(pairs):
         return members
-    ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-    raise InvalidInputError("a key appears twice", field=plain_name(twice))
+    ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
+    raise InvalidInputError("a key appears twice", field=plain_name(repeated))
 
 
 def _check_value(value: object, field: str | None) -> None:
-    if value is _NO_INTEGER:
+    if value is _NOT_AN_INTEGER:
         raise InvalidInputError(
             "numbers must be integers; amounts are decimal strings", field=field
         )
@@ -104,10 +104,10 @@ def _check_value(value: object, field: str | None) -> None:
             _check_value(item, plain_name(f"{field}.{key}" if field else key))
 
 
-# Fractions, exponents, NaN and Infinity become a marker instead of an error,
-# because the parser does not know the name of the field that it is in.
+# Fractions, exponents, NaN and Infinity become a marker, not an error: the parser does
+# not know the name of the field.
 _DECODER = json.JSONDecoder(
-    parse_float=lambda _: _NO_INTEGER,
-    parse_constant=lambda _: _NO_INTEGER,
+    parse_float=lambda _: _NOT_AN_INTEGER,
+    parse_constant=lambda _: _NOT_AN_INTEGER,
     object_pairs_hook=_unique,
 )

@@ -22,6 +22,7 @@ The errors of this project, as one tree.
     │   ├── EncodingError            not strict DER, or out of range
     │   ├── RecoveryError            does not recover to the pinned key
     │   ├── NewKeyUnhealthyError     the new key failed; the old key keeps signing
+    │   │   └── NewKeyNotFoundError  no key has the given name
     │   ├── SelfTestPendingError     retry: earlier self-tests of the key still hang
     │   └── BackendError             the device refused or failed
     │       ├── BackendUnavailableError   retry
@@ -211,6 +212,13 @@ class NewKeyUnhealthyError(SigningError):
         """Whether the error may be temporary, right after the key was created."""
         # KMS is eventually consistent: new keys and grants take seconds to be visible.
         return self.reason in {AccessDeniedError.code, KeyNotFoundError.code}
+
+
+class NewKeyNotFoundError(NewKeyUnhealthyError):
+    """No key has the name that the administrator gave; the old key keeps signing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason=KeyNotFoundError.code)
 
 
 class SelfTestPendingError(SigningError):

@@ -1,7 +1,7 @@
 """
-Tokens for development: what ``hotwallet token`` prints.
+Mints tokens for development, for ``hotwallet token``.
 
-In production an identity provider mints them, and this module refuses to.
+In production an identity provider mints tokens, and this module refuses to.
 """
 
 import secrets
@@ -37,16 +37,16 @@ def mint(
     clock: Clock = utc_now,
 ) -> str:
     """
-    Return a token that the service under *settings* accepts.
+    Return a token that a service with *settings* accepts.
 
-    Without *scopes* it has no claim ``scope``, and its roles alone decide what it may.
-    *key_id* becomes the ``kid``, which a JWKS file needs and a single key does not.
+    Without *scopes* the token has no ``scope`` claim, and its roles alone decide.
+    *key_id* becomes the ``kid``, which is required if the service reads a JWKS file.
 
     Raises:
-        ConfigurationError: ``dev-tokens-forbidden`` in production, or
-            ``jwt-not-configured`` when there is no key to sign with.
-        InvalidInputError: *lifetime* is not from 1 to 300 seconds, or a scope is none
-            that RFC 6749 has.
+        ConfigurationError: ``dev-tokens-forbidden`` in production;
+            ``jwt-not-configured`` if there is no key to sign with.
+        InvalidInputError: *lifetime* is not from 1 to 300 seconds, or a scope is not
+            valid (RFC 6749, section 3.3).
     """
     seconds = int(lifetime.total_seconds())
     if not 0 < seconds <= MAX_LIFETIME:
@@ -73,10 +73,10 @@ def mint(
 
 def provide_signing_key(private: Path, public: Path) -> None:
     """
-    Make sure that *private* holds an ES256 key and *public* its public half.
+    Make sure that *private* holds an ES256 key and *public* its public key.
 
-    An existing private key stays.  Any number of processes may call this at once,
-    and die in the middle: each file appears whole or not at all.
+    An existing private key is kept.  Several processes may call this at once and be
+    killed at any time: each file is written completely or not at all.
     """
     for path in (private, public):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,7 +94,10 @@ def provide_signing_key(private: Path, public: Path) -> None:
 def _signing_key(settings: Settings) -> str | bytes:
     if settings.is_production:
         raise ConfigurationError(
-            Refusal("dev-tokens-forbidden", "production's tokens come from its issuer")
+            Refusal(
+                "dev-tokens-forbidden",
+                "get tokens from the identity provider",
+            )
         )
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()

@@ -1,10 +1,10 @@
 """
-Who asks?  Verifies JSON Web Tokens as RFC 8725 advises, and RFC 9068 shapes them.
+Verifies JWT access tokens (RFC 9068), following the best practices of RFC 8725.
 
-PyJWT checks the signature; everything else is checked here, because the library
-accepts tokens without ``exp``, reads the wall clock, and keeps the last of two
-equal claims.  The caller learns only that the token was refused.  The log gets a
-reason code, which is the message of the ``AuthenticationError``.
+PyJWT checks the signature.  Everything else is checked here, because PyJWT accepts
+tokens without ``exp``, reads the system clock, and keeps the last of two equal claims.
+The caller learns only that the token was refused.  The reason code, the message of the
+``AuthenticationError``, is logged.
 """
 
 import base64
@@ -33,12 +33,12 @@ TOKEN_REPLAYED = "token-replayed"  # noqa: S105  A reason code.
 TOKEN_TYPE = "at+jwt"  # noqa: S105  RFC 9068, section 2.1.
 
 _MAX_TOKEN = 8 * 1024
-# A tuple: the parameter may be of any type, also one that has no hash.
+# A tuple, not a set: the header's value may be of a type without a hash.
 _TYPES = (TOKEN_TYPE, f"application/{TOKEN_TYPE}", "JWT")
-# Everything else either points to keys (jku, jwk, x5u, x5c), changes what the
-# token means (crit, b64, zip), or has no business here.
+# Other parameters name keys (jku, jwk, x5u, x5c), change the meaning of the token
+# (crit, b64, zip), or are not needed.
 _HEADER = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
-# RFC 6749, section 3.3: words of visible ASCII but for " and \, a space between.
+# RFC 6749, section 3.3: words of visible ASCII except " and \, separated by a space.
 SCOPE = re.compile(r"[!#-\[\]-~]+(?: [!#-\[\]-~]+)*")
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
@@ -48,7 +48,7 @@ _Name = Annotated[
 
 
 class _Claims(BaseModel):
-    # Strict: neither "1795000000" nor 1e30 nor true is a time.
+    # Strict: "1795000000", 1e30 and true are not accepted as times.
     model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
 
     iss: str
@@ -69,7 +69,7 @@ class _Claims(BaseModel):
 
 
 class JWTVerifier:
-    """Turns an ``Authorization`` header into a ``Principal``, or refuses."""
+    """Turns an ``Authorization`` header into a ``Principal``."""
 
     def __init__(
         self, keys: KeySource, *, issuer: str, audience: str, clock: Clock = utc_now
@@ -97,10 +97,11 @@ class JWTVerifier:
 
     def authenticate(self, authorization: str | None) -> Principal:
         """
-        Return who sent *authorization*, the value of the header of that name.
+        Return the caller that *authorization*, the header's value, identifies.
 
         Raises:
-            AuthenticationError: The message is a reason code for the log.
+            AuthenticationError: The token is missing or invalid.  The message is a
+                reason code for the log.
         """
         token = _bearer(authorization)
         header, payload, _ = token.split(".")
@@ -140,7 +141,7 @@ class JWTVerifier:
     def _check_parties(self, claims: _Claims) -> None:
         if claims.iss != self._issuer:
             raise AuthenticationError("token-issuer")
-        # A token for us and somebody else could be replayed here by the other.
+        # Another audience of the same token could replay it here.
         if claims.aud not in (self._audience, [self._audience]):
             raise AuthenticationError("token-audience")
 
@@ -168,8 +169,8 @@ def _bearer(authorization: str | None) -> str:
 
 
 def _object(segment: str) -> dict[str, Any]:
-    # PyJWT refuses other spellings of the same bytes when it checks the
-    # signature, so that a token has one form only.
+    # PyJWT refuses other base64 encodings of the same bytes when it checks the
+    # signature, so each token has only one form.
     try:
         padded = segment + "=" * (-len(segment) % 4)
         return strict_json.loads(base64.urlsafe_b64decode(padded))

@@ -30,10 +30,11 @@ def explain(refund_id: str, as_json: bool) -> None:
     """
     with command_logging():
         opened = build_container()
+        explainer = opened.explainer
         found = opened.store.get(refund_id)
         if found is None:
             raise NotFoundError("there is no such refund")
-        explanation = opened.explainer.explain(found)
+        explanation = explainer.explain(found)
     print_result(
         explanation_document(explanation),
         _format_explanation(explanation),

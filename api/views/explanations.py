@@ -1,4 +1,4 @@
-"""An explanation as JSON, for ``explain`` and for the command line."""
+"""Explanations and wallets as JSON, for HTTP and the command line."""
 
 from datetime import datetime
 from typing import Any
@@ -12,36 +12,40 @@ from signer.refunds.wallet_reconciliation import WalletStatus
 from signer.refunds.wallet_repair import RepairResult
 
 
-def explanation_document(found: Explanation) -> dict[str, Any]:
-    """Return *found* as a client sees it; fees in wei, as decimal strings."""
-    refund = found.refund
+def explanation_document(explanation: Explanation) -> dict[str, Any]:
+    """Return *explanation* as JSON; fees in wei, as decimal strings."""
+    refund = explanation.refund
     return {
         "refund": refund_document(refund),
-        "summary": found.summary,
-        "next": {"what": found.next_step, "at": _optional(found.next_at)},
+        "summary": explanation.summary,
+        "next": {"what": explanation.next_step, "at": _optional(explanation.next_at)},
         "blocked_by": refund.blocked_by,
         "attempts": refund.attempts,
-        "policy": {"allowed": found.policy is None, "objection": found.policy},
+        "policy": {
+            "allowed": explanation.policy is None,
+            "objection": explanation.policy,
+        },
         "history": [
             {"status": str(move.status), "at": timestamp(move.at)}
-            for move in found.history
+            for move in explanation.history
         ],
-        "transactions": [_transaction(sent) for sent in found.transactions],
-        "nonce": _nonce(refund, found),
-        "stopped_at": _optional(found.stopped_at),
-        "wallet": found.wallet_status and wallet_status_document(found.wallet_status),
-        "nodes": [_node(node) for node in found.nodes],
+        "transactions": [_transaction(sent) for sent in explanation.transactions],
+        "nonce": _nonce(refund, explanation),
+        "stopped_at": _optional(explanation.stopped_at),
+        "wallet": explanation.wallet_status
+        and wallet_document(explanation.wallet_status),
+        "nodes": [_node(node) for node in explanation.nodes],
         "confirmations": {
-            "head": found.head,
-            "required": found.confirmations,
+            "head": explanation.head,
+            "required": explanation.confirmations,
         },
-        "fees": None if found.fees is None else _fees(found.fees),
-        "unanswered": dict(found.unanswered),
+        "fees": None if explanation.fees is None else _fees(explanation.fees),
+        "unanswered": dict(explanation.unanswered),
     }
 
 
-def wallet_status_document(status: WalletStatus) -> dict[str, Any]:
-    """Return how a wallet stands: the ledger's view beside the chain's."""
+def wallet_document(status: WalletStatus) -> dict[str, Any]:
+    """Return the state of a wallet, in the ledger and on the chain."""
     wallet = status.wallet
     return {
         "chain_id": wallet.chain_id,
@@ -56,37 +60,37 @@ def wallet_status_document(status: WalletStatus) -> dict[str, Any]:
 
 
 def repair_document(repair: RepairResult) -> dict[str, Any]:
-    """Return how a wallet stands, and what was done about it."""
+    """Return the state of a wallet, and what the repair did."""
     return {
         "network": repair.network,
-        **wallet_status_document(repair.wallet_status),
+        **wallet_document(repair.wallet_status),
         "resumed": repair.resumed,
         "problem": repair.problem,
         "stopped_at": _optional(repair.stopped_at),
     }
 
 
-def _nonce(refund: Refund, found: Explanation) -> dict[str, Any] | None:
+def _nonce(refund: Refund, explanation: Explanation) -> dict[str, Any] | None:
     if refund.nonce is None:
         return None
     return {
         "nonce": refund.nonce,
         "waits_for": [
             {"nonce": other.nonce, "refund": other.id, "status": str(other.status)}
-            for other in found.ahead
+            for other in explanation.ahead
         ],
     }
 
 
-def _transaction(sent: SignedTransaction) -> dict[str, Any]:
+def _transaction(signed: SignedTransaction) -> dict[str, Any]:
     return {
-        "tx_hash": sent.tx_hash,
-        "attempt": sent.attempt,
-        "kind": str(sent.kind),
-        "max_fee_per_gas": str(sent.max_fee_per_gas),
-        "max_priority_fee_per_gas": str(sent.max_priority_fee_per_gas),
-        "gas_limit": sent.gas_limit,
-        "signed_at": timestamp(sent.signed_at),
+        "tx_hash": signed.tx_hash,
+        "attempt": signed.attempt,
+        "kind": str(signed.kind),
+        "max_fee_per_gas": str(signed.max_fee_per_gas),
+        "max_priority_fee_per_gas": str(signed.max_priority_fee_per_gas),
+        "gas_limit": signed.gas_limit,
+        "signed_at": timestamp(signed.signed_at),
     }
 
 

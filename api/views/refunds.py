@@ -1,4 +1,4 @@
-"""The JSON that refunds travel in: requests coming in, refunds going out."""
+"""Refunds as JSON: parses requests and formats answers."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -11,13 +11,13 @@ from signer.errors import InvalidInputError
 from signer.model.refund import Page, Refund, RefundRequest
 
 
-# Visible ASCII only: two names that look alike must be alike.
+# Visible ASCII only, so that names that look equal are equal.
 _Name = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern="^[!-~]+$")
 ]
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
-_COMPLAINTS = {
+_MESSAGES = {
     "missing": "is required",
     "extra_forbidden": "is not a field of a refund",
     "string_type": "must be a string",
@@ -28,7 +28,7 @@ _COMPLAINTS = {
 
 
 class _RefundBody(BaseModel):
-    # What a network, token, address or amount is, the core decides.
+    # The core validates networks, tokens, addresses and amounts.
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
     payment_session_id: _Name
@@ -42,26 +42,27 @@ class _RefundBody(BaseModel):
 
 def read_refund(payload: dict[str, Any]) -> RefundRequest:
     """
-    Return the refund that *payload* asks for.
+    Return the refund that *payload* requests.
 
     Raises:
-        InvalidInputError: Naming the first field that is wrong.
+        InvalidInputError: A field is missing, unknown or malformed; ``field`` is the
+            first such field.
     """
     try:
         body = _RefundBody.model_validate(payload)
     except ValidationError as e:
         (first, *_) = e.errors(include_input=False, include_url=False)
-        complaint = _COMPLAINTS.get(first["type"], "is malformed")
+        message = _MESSAGES.get(first["type"], "is malformed")
         name = plain_name(str(first["loc"][0]))
-        raise InvalidInputError(complaint, field=name) from None
-    given = body.model_dump()
+        raise InvalidInputError(message, field=name) from None
+    fields = body.model_dump()
     return RefundRequest(
-        **given | {"reference": body.reference or body.payment_session_id}
+        **fields | {"reference": body.reference or body.payment_session_id}
     )
 
 
 def refund_document(refund: Refund) -> dict[str, Any]:
-    """Return *refund* as its client sees it; amounts in whole tokens."""
+    """Return *refund* as JSON for its client; amounts in whole tokens."""
     return {
         "id": refund.id,
         "status": str(refund.status),
@@ -93,7 +94,7 @@ def page_document(page: Page) -> dict[str, Any]:
 
 
 def _failure(refund: Refund) -> dict[str, str | None] | None:
-    # A refund whose no-op is under way has its reason, and has not failed yet.
+    # A refund that is being replaced by a no-op has a reason but has not failed yet.
     if refund.failure_code is None or not refund.status.is_final:
         return None
     return {"code": refund.failure_code, "detail": refund.failure_detail}

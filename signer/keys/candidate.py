@@ -12,6 +12,8 @@ from signer.alerts import Alert, Alerts
 from signer.deadline import TIMEOUT_MESSAGE, Deadlines
 from signer.errors import (
     BackendUnavailableError,
+    KeyNotFoundError,
+    NewKeyNotFoundError,
     NewKeyUnhealthyError,
     RecoveryError,
     SelfTestPendingError,
@@ -53,12 +55,18 @@ class CandidateTester:
 
         Raises:
             InvalidInputError: *name* is malformed.
-            NewKeyUnhealthyError: There is no such key, it cannot sign, or its device
-                did not answer in time.
+            NewKeyNotFoundError: There is no such key.
+            NewKeyUnhealthyError: The key cannot sign, or its device did not answer in
+                time.
             SelfTestPendingError: The device was not asked, because earlier requests
                 for *name* still hang.
         """
-        return self._within_deadline(lambda: self._find(name, actor), name)
+        try:
+            return self._within_deadline(lambda: self._find(name, actor), name)
+        except NewKeyUnhealthyError as e:
+            if e.reason != KeyNotFoundError.code:
+                raise
+            raise NewKeyNotFoundError(str(e)) from None
 
     def self_test(self, key: Key, actor: Actor, operation: Operation) -> None:
         """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from signer.addresses import redact_address
-from signer.errors import HotWalletError, KeyNotFoundError, NewKeyUnhealthyError
+from signer.errors import HotWalletError, NewKeyNotFoundError, NewKeyUnhealthyError
 from signer.keys.admin_audit import Facts
 from signer.keys.balances import AddressBalance
 from signer.model.key import Key
@@ -48,7 +48,7 @@ class RotationOptions:
         """Return whether a refusal with *error* raises an alert."""
         if self.dry_run or not isinstance(error, NewKeyUnhealthyError):
             return False
-        if error.reason == KeyNotFoundError.code:
+        if isinstance(error, NewKeyNotFoundError):
             return False  # Most likely a typo, which only the caller must know.
         return not (self.will_retry and error.may_pass)
 

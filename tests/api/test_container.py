@@ -11,6 +11,7 @@ from backends.sql import SQLStore
 from signer.errors import ConfigurationError
 from signer.ports import KeyDirectory
 from tests.api.service import container_over
+from tests.contract.reference import ReferenceBackend
 
 
 class _OpenedError(Exception):
@@ -52,7 +53,7 @@ def test_only_requests_need_token_keys(
     container: Container, sqlite_store: SQLStore, part: str
 ) -> None:
     """Commands and workers run without a key to verify tokens with."""
-    container.backend = cast("KeyDirectory", object())
+    container.backend = cast("KeyDirectory", ReferenceBackend())
     container.chains = {}
 
     getattr(container, part)

@@ -10,39 +10,24 @@ in ``invariants_of_audit.py``.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from itertools import pairwise
 
 from tests.crash.evidence import Evidence, Row
 from tests.crash.invariants_of_audit import AUDIT
 from tests.crash.journal import Entry
-
-
-# Every move there may ever be.  Broadcast goes back to signed when a better offer is
-# made, and mined to broadcast when a reorganisation takes the block away.
-LEGAL: dict[str, frozenset[str]] = {
-    "queued": frozenset({"reserved", "refused", "cancelled"}),
-    "reserved": frozenset({"signed", "failed"}),
-    "signed": frozenset({"broadcast"}),
-    "broadcast": frozenset({"signed", "mined", "failed"}),
-    "mined": frozenset({"broadcast", "confirmed", "failed"}),
-    "confirmed": frozenset(),
-    "refused": frozenset(),
-    "cancelled": frozenset(),
-    "failed": frozenset(),
-}
-FINAL = frozenset(status for status, next_ones in LEGAL.items() if not next_ones)
-
-# Only where a key was given up as compromised, and had signed nothing for it yet.
-_GIVEN_UP = ("reserved", "queued")
+from tests.support.invariants import (
+    AFTER_REVOCATION,
+    FINAL,
+    LEGAL,
+    find_violations,
+    legal_history,
+    one_nonce,
+    one_owner,
+)
 
 
 def violations(evidence: Evidence) -> list[str]:
     """Return a sentence for each thing that must never happen, and did."""
-    return [
-        f"{name}: {sentence}"
-        for name, check in CHECKS
-        for sentence in sorted(set(check(evidence)))
-    ]
+    return find_violations(CHECKS, evidence)
 
 
 def _paid_once(evidence: Evidence) -> Iterator[str]:
@@ -90,15 +75,15 @@ def _row_is_on_chain(evidence: Evidence) -> Iterator[str]:
 
 def _one_owner(evidence: Evidence) -> Iterator[str]:
     """I2: each nonce of a wallet belongs to one refund."""
-    owners = defaultdict(set)
+    owners = defaultdict(list)
     for row in evidence.rows:
         if row.nonce is not None:
-            owners[row.chain_id, row.sender, row.nonce].add(row.id)
+            owners[row.chain_id, row.sender].append((row.id, row.nonce))
     for signed in evidence.signed:
-        owners[signed.chain_id, signed.sender, signed.nonce].add(signed.refund_id)
-    for (_, _, nonce), ids in owners.items():
-        if len(ids) > 1:
-            yield f"nonce {nonce} belongs to {' and '.join(sorted(ids))}"
+        wallet = signed.chain_id, signed.sender
+        owners[wallet].append((signed.refund_id, signed.nonce))
+    for holdings in owners.values():
+        yield from one_owner(holdings)
 
 
 def _recorded_first(evidence: Evidence) -> Iterator[str]:
@@ -110,18 +95,12 @@ def _recorded_first(evidence: Evidence) -> Iterator[str]:
 
 
 def _one_nonce(evidence: Evidence) -> Iterator[str]:
-    """I3: a refund has one nonce, in its row, its bytes and all that was told of it."""
-    told = [(row.id, row.nonce) for row in evidence.rows]
-    told += [(signed.refund_id, signed.nonce) for signed in evidence.signed]
-    told += [(signed.refund_id, signed.raw_nonce) for signed in evidence.signed]
-    told += [(e["id"], e.get("nonce")) for e in evidence.journal if "id" in e]
-    nonces = defaultdict(set)
-    for refund_id, nonce in told:
-        if nonce is not None:
-            nonces[refund_id].add(nonce)
-    for refund_id, seen in nonces.items():
-        if len(seen) > 1:
-            yield f"{refund_id} has the nonces {sorted(seen)}"
+    """I3: a refund has one nonce, in its row, its bytes and every answer."""
+    holdings = [(row.id, row.nonce) for row in evidence.rows]
+    holdings += [(signed.refund_id, signed.nonce) for signed in evidence.signed]
+    holdings += [(signed.refund_id, signed.raw_nonce) for signed in evidence.signed]
+    holdings += [(e["id"], e.get("nonce")) for e in evidence.journal if "id" in e]
+    yield from one_nonce(each for each in holdings if each[1] is not None)
 
 
 def _honest_bytes(evidence: Evidence) -> Iterator[str]:
@@ -134,24 +113,12 @@ def _honest_bytes(evidence: Evidence) -> Iterator[str]:
 def _forward(evidence: Evidence) -> Iterator[str]:
     """I4: states move forward, one by one, and a final one stays."""
     histories = defaultdict(list)
-    is_given_up = any(key.state == "blocked" for key in evidence.keys)
+    is_revoked = any(key.state == "blocked" for key in evidence.keys)
     for step in evidence.steps:
-        histories[step.refund_id].append(step)
+        histories[step.refund_id].append((step.version, step.status))
     for row in evidence.rows:
-        history = histories[row.id]
-        statuses = [step.status for step in history]
-        versions = [step.version for step in history]
-        # Claims and delays count as well, and write no history.
-        if versions[:1] != [0] or versions[-1] > row.version:
-            yield f"{row.id} has a history that is not its own"
-        if any(later <= earlier for earlier, later in pairwise(versions)):
-            yield f"{row.id} has a step twice, or out of order"
-        if statuses[:1] != ["queued"] or statuses[-1:] != [row.status]:
-            yield f"{row.id} is {row.status}, and its history says {statuses}"
-        for before, after in pairwise(statuses):
-            given_up = is_given_up and (before, after) == _GIVEN_UP
-            if after not in LEGAL[before] and not given_up:
-                yield f"{row.id} went from {before} to {after}"
+        exceptions = {AFTER_REVOCATION} if is_revoked else set()
+        yield from legal_history(row, histories[row.id], exceptions)
 
 
 def _forward_as_told(evidence: Evidence) -> Iterator[str]:

@@ -98,9 +98,12 @@ class Visitor:
         for path in ("/readyz", "/healthz"):
             yield lambda path=path: self._ask("GET", path, {})
         new_key = {"newKeyId": next(self._keys)}
-        yield lambda: self._ask(
-            "POST", "/v1/admin/kms/rotate", self._administrator(), new_key
-        )
+        # A failover to a key that is missing raises an alert; a rotation does not.
+        for action in ("rotate", "failover"):
+            path = f"/v1/admin/kms/{action}"
+            yield lambda path=path: self._ask(
+                "POST", path, self._administrator(), new_key
+            )
         for bad in ("jwt-merchant", "jwt-admin", "dsn-password", "session-cookie"):
             header = {"Authorization": f"Bearer {value(bad)}"}
             yield lambda header=header: self._ask("GET", "/v1/admin/keys", header)

@@ -6,11 +6,17 @@ Each violation is a sentence.  No sentence, no violation.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
-from tests.crash.invariants import FINAL, LEGAL
 from tests.simulation.evidence import Evidence, Row
 from tests.simulation.witness import ADDRESSES
+from tests.support.invariants import (
+    AFTER_REVOCATION,
+    FINAL,
+    find_violations,
+    legal_history,
+    one_nonce,
+    one_owner,
+)
 
 
 # A ledger that was restored finds mined what it does not remember to have sent.
@@ -19,17 +25,10 @@ _AFTER_RESTORE = frozenset({("queued", "mined"), ("reserved", "mined")})
 # How a refund ends by whose name another one was paid, which the ledger forgot.
 _FORGOTTEN = frozenset({"already-paid", "transfer-mismatch"})
 
-# Only where a key was given up as compromised, and had signed nothing for it yet.
-_GIVEN_UP = ("reserved", "queued")
-
 
 def violations(evidence: Evidence) -> list[str]:
     """Return a sentence for each thing that must never happen, and did."""
-    return [
-        f"{name}: {sentence}"
-        for name, check in CHECKS
-        for sentence in sorted(set(check(evidence)))
-    ]
+    return find_violations(CHECKS, evidence)
 
 
 def _paid_once(evidence: Evidence) -> Iterator[str]:
@@ -56,32 +55,22 @@ def _paid_iff_confirmed(evidence: Evidence) -> Iterator[str]:
 
 def _one_owner(evidence: Evidence) -> Iterator[str]:
     """I2: each nonce belongs to one refund, in the ledger."""
-    owners = defaultdict(set)
-    for refund_id, nonce in _holdings(evidence):
-        owners[nonce].add(refund_id)
-    for nonce, ids in owners.items():
-        if len(ids) > 1:
-            yield f"nonce {nonce} belongs to {' and '.join(sorted(ids))}"
+    yield from one_owner(_holdings(evidence))
 
 
 def _one_nonce(evidence: Evidence) -> Iterator[str]:
     """
     I3: a refund has one nonce, in all that was recorded and ever seen of it.
 
-    But for one that a blocked key gave out, and never signed.
+    The exception is a nonce that a revoked key reserved and never signed.
     """
-    nonces = defaultdict(
-        set,
-        {
-            refund_id: {each for each in seen if not _is_given_up(each, evidence)}
-            for refund_id, seen in evidence.witness.nonces.items()
-        },
+    seen = (
+        (refund_id, nonce)
+        for refund_id, nonces in evidence.witness.nonces.items()
+        for nonce in nonces
+        if not _is_given_up(nonce, evidence)
     )
-    for refund_id, nonce in _holdings(evidence):
-        nonces[refund_id].add(nonce)
-    for refund_id, seen in nonces.items():
-        if len(seen) > 1:
-            yield f"{refund_id} has the nonces {sorted(seen)}"
+    yield from one_nonce((*seen, *_holdings(evidence)))
 
 
 def _one_payee(evidence: Evidence) -> Iterator[str]:
@@ -106,19 +95,11 @@ def _recorded_first(evidence: Evidence) -> Iterator[str]:
 
 def _forward(evidence: Evidence) -> Iterator[str]:
     """I4: states move along the graph, from queued to the row's own."""
+    exceptions = set(_AFTER_RESTORE) if evidence.plan.is_restored else set()
+    if evidence.given_up:
+        exceptions.add(AFTER_REVOCATION)
     for row in evidence.rows:
-        versions = [version for version, _ in evidence.history[row.id]]
-        statuses = [status for _, status in evidence.history[row.id]]
-        if statuses[:1] != ["queued"] or statuses[-1] != row.status:
-            yield f"{row.id} is {row.status}, and its history says {statuses}"
-        if versions[0] != 0 or versions[-1] > row.version:
-            yield f"{row.id} has version {row.version}, and {versions} in its history"
-        for move in pairwise(statuses):
-            is_legal = move[1] in LEGAL[move[0]]
-            is_found = evidence.plan.is_restored and move in _AFTER_RESTORE
-            is_given_up = evidence.given_up and move == _GIVEN_UP
-            if not (is_legal or is_found or is_given_up):
-                yield f"{row.id} went from {move[0]} to {move[1]}"
+        yield from legal_history(row, evidence.history[row.id], exceptions)
 
 
 def _sums(evidence: Evidence) -> Iterator[str]:

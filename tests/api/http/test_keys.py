@@ -332,13 +332,13 @@ def test_an_unhealthy_key(client: TestClient, system: System) -> None:
 
 
 def test_a_key_that_is_missing(client: TestClient, system: System) -> None:
-    """404 for a well-formed id that no key has: a typo, which raises no alert."""
+    """A well-formed id that no key has is most likely a typo: it raises no alert."""
     answer = _rotate(client, {"newKeyId": "nowhere-to-be-found"})
 
-    assert (answer.status_code, answer.json["code"]) == (404, "new-key-not-found")
+    assert (answer.status_code, answer.json["code"]) == (503, "new-key-unhealthy")
     assert answer.json["reason"] == "key-not-found"
     assert system.told == []
-    assert ("rotation", "key-not-found") in system.outcomes
+    assert ("key-rotate-refused", "key-not-found") in system.outcomes
     assert "nowhere-to-be-found" not in answer.text
     _require_unchanged(system)
 

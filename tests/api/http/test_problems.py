@@ -54,6 +54,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.RotationInProgressError, 409),
         (errors.RateLimitedError, 429),
         (errors.NewKeyUnhealthyError, 503),
+        (errors.NewKeyNotFoundError, 503),
         (errors.KeyRotatedError, 503),
         (errors.NotCancellableError, 409),
         (errors.SigningError, 500),

@@ -158,7 +158,7 @@ def _dribbled(server: Server, start: bytes) -> tuple[Answer, float]:
         began = time.monotonic()
         client.sendall(start)
         client.settimeout(0.1)
-        while time.monotonic() < began + 5:
+        while time.monotonic() < began + 30:
             try:
                 client.recv(1, socket.MSG_PEEK)
                 break
@@ -175,7 +175,7 @@ def _assert_late(server: Server, start: bytes) -> None:
     assert (answer.status, answer.json["code"]) == (408, "request-timeout")
     assert answer.json["request_id"] == answer.headers["x-request-id"]
     assert answer.headers["connection"] == "close"
-    assert 0.9 * SECONDS < waited < 4  # Nobody ends it before 5 s.
+    assert 0.9 * SECONDS < waited < 20  # The client would go on for 30 s.
     assert server.ask(PING).status == 200
 
 

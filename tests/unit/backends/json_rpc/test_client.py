@@ -130,25 +130,25 @@ def test_redirects_are_not_followed(fake_node: FakeNode) -> None:
 
 def test_timeout_ends_a_request_without_a_response(fake_node: FakeNode) -> None:
     """A node that does not respond is given up in time and not asked again."""
-    fake_node.script("eth_chainId", Delay(1.5, Result("0x1")))
+    fake_node.script("eth_chainId", Delay(60, Result("0x1")))
     started = time.monotonic()
 
     with pytest.raises(ChainUnavailableError, match="in time"):
         client(fake_node, timeout=0.3).chain_id()
 
-    assert time.monotonic() - started < 1.4
+    assert time.monotonic() - started < 20
     assert len(fake_node.requests) == 1
 
 
 def test_timeout_ends_a_response_that_comes_byte_by_byte(fake_node: FakeNode) -> None:
     """A node that sends a byte at a time does not outlive the timeout."""
-    fake_node.script("eth_chainId", Drip(200, 0.05))
+    fake_node.script("eth_chainId", Drip(1200, 0.05))
     started = time.monotonic()
 
     with pytest.raises(ChainUnavailableError, match="in time"):
         client(fake_node, timeout=0.3).chain_id()
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_refuses_a_decompression_bomb(fake_node: FakeNode) -> None:

@@ -27,7 +27,7 @@ SILENCE: dict[str, Reply] = {
     "in-trouble": Body(status=502),
     "confused": Error(-32601, "Method not found"),
     "mad": Result({"surprise": []}),
-    "hanging": Delay(3, Drop()),
+    "hanging": Delay(90, Drop()),
 }
 ODD: dict[str, Reply] = SILENCE | {
     "late": Result(None),
@@ -45,7 +45,7 @@ def test_one_of_three_decides_nothing(
     replies: list[Reply] = [Result(RECEIPT)] * 3
     replies[place] = odd
     script_all(three_nodes, "eth_getTransactionReceipt", *replies)
-    chain = client(*three_nodes, timeout=2)
+    chain = client(*three_nodes, timeout=60)
     started = time.monotonic()
 
     receipt = chain.receipt(HASH)
@@ -54,7 +54,7 @@ def test_one_of_three_decides_nothing(
     assert receipt.succeeded
     assert receipt.block.hash == "0x" + "ab" * 32
     assert chain.receipts([HASH]) == {HASH: receipt}
-    assert time.monotonic() - started < 1.9
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize(
@@ -194,15 +194,15 @@ def test_who_hangs_is_not_waited_for_twice(three_nodes: Three) -> None:
         three_nodes,
         "eth_getTransactionCount",
         Result("0x7"),
-        Delay(2, Drop()),
+        Delay(60, Drop()),
         Result("0x7"),
     )
-    chain = client(*three_nodes, timeout=1.2)
+    chain = client(*three_nodes, timeout=4)
     chain.pending_count(ADDRESS)
     started = time.monotonic()
 
     assert chain.pending_count(ADDRESS) == 7
-    assert time.monotonic() - started < 1.1
+    assert time.monotonic() - started < 3.5
 
 
 def test_a_single_node_without_pool_gives_no_nonces(fake_node: FakeNode) -> None:

@@ -216,12 +216,10 @@ def test_a_hanging_node_delays_only_one_request(
     other_node.script("eth_getBalance", Result("0x5"))
     chain = client(fake_node, other_node, timeout=1)
     chain.receipt(HASH)
-    started = time.monotonic()
 
     assert chain.receipt(HASH) is not None
     assert chain.balance(ADDRESS) == 5
 
-    assert time.monotonic() - started < 0.9
     assert len(fake_node.requests) == 1
 
 
@@ -235,11 +233,11 @@ def test_a_node_that_is_too_slow_is_left_alone_too(
     other_node.script("eth_getTransactionReceipt", Result(RECEIPT))
     chain = client(fake_node, other_node, timeout=1.2, chain_id=7)
     chain.receipt(HASH)
-    started = time.monotonic()
+    requests = len(fake_node.requests)
 
     assert chain.receipt(HASH) is not None
 
-    assert time.monotonic() - started < 0.8
+    assert len(fake_node.requests) == requests
 
 
 def test_a_chain_id_that_the_majority_denies_is_a_lie(
@@ -269,7 +267,7 @@ def test_asks_an_unresponsive_node_if_no_other_responds(
 
 def test_a_hanging_node_does_not_delay_other_callers(three_nodes: Three) -> None:
     """Fifty concurrent callers get results while a third node hangs."""
-    hanging = Delay(6, Result(None))
+    hanging = Delay(90, Result(None))
     script_all(
         three_nodes,
         "eth_getTransactionReceipt",
@@ -277,14 +275,14 @@ def test_a_hanging_node_does_not_delay_other_callers(three_nodes: Three) -> None
         hanging,
         Result(RECEIPT),
     )
-    chain = client(*three_nodes, timeout=6)
+    chain = client(*three_nodes, timeout=60)
     started = time.monotonic()
 
     with ThreadPoolExecutor(50) as callers:
         receipts = list(callers.map(lambda _: chain.receipt(HASH), range(50)))
 
     assert all(receipts)
-    assert time.monotonic() - started < 5.5
+    assert time.monotonic() - started < 30
     assert len(three_nodes[1].requests) <= 25  # Of fifty.
 
 
@@ -292,13 +290,13 @@ def test_a_broadcast_waits_for_the_first_acceptance_only(
     fake_node: FakeNode, other_node: FakeNode
 ) -> None:
     """All nodes get the bytes at the same time; a slow one finishes by itself."""
-    fake_node.script("eth_sendRawTransaction", Delay(2, Result(HASH)))
+    fake_node.script("eth_sendRawTransaction", Delay(60, Result(HASH)))
     other_node.script("eth_sendRawTransaction", Error(-32000, "already known"))
     started = time.monotonic()
 
     client(fake_node, other_node).broadcast(RAW)
 
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 20
     assert eventually(partial(fake_node.calls, "eth_sendRawTransaction"))
 
 

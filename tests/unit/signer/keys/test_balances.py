@@ -117,7 +117,7 @@ def test_hanging_networks_share_one_time_limit() -> None:
     release.set()
 
     assert [each.error for each in found] == ["chain-unavailable"] * 3 + [None]
-    assert 2.5 < seconds < 5.5
+    assert 2.5 < seconds < 8.5  # One after the other, they would take 9 s.
 
 
 def _funded() -> ChainClient:

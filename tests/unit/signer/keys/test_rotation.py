@@ -465,7 +465,7 @@ def test_hanging_key_does_not_block_another(system: System) -> None:
     assert hanging
     assert reasons == ["backend-unavailable"] * 4
     assert {(p.status, p.headers["Retry-After"]) for p in refused} == {(503, "5")}
-    assert "ask again" in (refused[0].detail or "")
+    assert "Try again" in (refused[0].detail or "")
     assert (pending, other.status) == ("rejected", "rotated")
     assert ("key-rotate-refused", "proofs-pending") in system.outcomes
     assert system.told == []
