@@ -12,6 +12,8 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 6))')
 # These run for minutes and mostly wait, so they start first.  Coverage learns nothing
 # from them.
 UNCOVERED := tests/simulation tests/signatures tests/crash
+# These start programs or a chain, so `make check` leaves them to `make test`.
+SLOW := refunds/test_crashes refunds/test_on_chain startup/test_guard_everywhere
 PACKAGES := signer backends api softhsm dev bench tests
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -33,8 +35,8 @@ demo-kms: .venv/.ready ## The same through AWS KMS's API, on a local emulator.
 dev: .venv/.ready ## The same stack, left running; PORT=8081 for another port.
 	@$(BIN)/python -m dev.stack
 
-check: lint ## Lint, and the tests that need no server: under a minute.
-	@$(PYTEST) -q signer tests/unit/signer
+check: lint ## Lint, and the tests of the core that start no program: under a minute.
+	@$(PYTEST) -q signer tests/unit/signer $(SLOW:%=--ignore=tests/unit/signer/%.py)
 
 test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests, and the coverage of the core.
 ifdef ARGS
