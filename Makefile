@@ -9,8 +9,8 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
 BIN := .venv/bin
 # One more than there are cores, since many tests wait for other processes.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 6))')
-# These run for minutes and mostly wait, so they start first.  Coverage learns nothing
-# from them.
+# These run for minutes and mostly wait, so they start first, and a free worker takes
+# tests from a busy one.  Coverage learns nothing from them.
 UNCOVERED := tests/simulation tests/signatures tests/crash
 # These start programs or a chain, so `make check` leaves them to `make test`.
 SLOW := refunds/test_crashes refunds/test_on_chain startup/test_guard_everywhere
@@ -42,7 +42,7 @@ test: .venv/.ready node_modules/.ready .venv-servers/.ready ## All tests, and th
 ifdef ARGS
 	@$(PYTEST) --cov --cov-report=term $(ARGS)
 else
-	@$(PYTEST) --durations=25 --no-loadscope-reorder $(UNCOVERED)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=25 $(UNCOVERED)
 	@$(PYTEST) --durations=25 --cov --cov-report=term $(UNCOVERED:%=--ignore=%)
 endif
 

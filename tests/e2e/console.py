@@ -11,6 +11,7 @@ output.  An HTML comment on the line before a fence controls the block:
     The commands are repeated until the output is the documented one.
 """
 
+import os
 import re
 import subprocess
 import time
@@ -37,6 +38,8 @@ _VARIABLE = re.compile(
 _LOG_LINE = re.compile(r'^\{.*"logger": ".*\}\n', re.MULTILINE)
 _END = "end-of-command"
 _PATIENCE = 60.0
+
+_INHERITED = ("HOME", "LANG", "PATH", "TMPDIR", "USER")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ class Console:
         self._shell = subprocess.Popen(
             ["bash", "--norc", "--noprofile"],
             cwd=folder,
+            # A reader's terminal: nothing that other tests of this process have set.
+            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
