@@ -283,7 +283,7 @@ def test_a_hanging_node_does_not_delay_other_callers(three_nodes: Three) -> None
 
     assert all(receipts)
     assert time.monotonic() - started < 30
-    assert len(three_nodes[1].requests) <= 25  # Of fifty.
+    assert len(three_nodes[1].requests) < 50  # Its 16 threads hang.
 
 
 def test_a_broadcast_waits_for_the_first_acceptance_only(
