@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from queue import Full, Queue
 from threading import Condition, Lock, Thread
@@ -20,6 +21,7 @@ import structlog
 from pydantic import SecretStr
 
 from backends.http_client import ExchangeError, HTTPClient
+from signer.deadline import Deadlines
 
 
 _QUEUE_SIZE = 64
@@ -27,6 +29,9 @@ _RETRY_DELAYS = (1.0, 4.0)
 """Seconds between attempts; there is one attempt more than delays."""
 
 _CLOSE_SECONDS = 5.0
+
+# The HTTP client does not bound name resolution: an attempt ends this much later.
+_SLACK_SECONDS = 0.5
 
 _HEADERS = {"Content-Type": "application/json", "Connection": "close"}
 
@@ -41,6 +46,9 @@ class _Sender:
     queue: Queue[bytes] = field(default_factory=lambda: Queue(_QUEUE_SIZE))
     unsent: int = 0
     changed: Condition = field(default_factory=Condition)
+    deadlines: Deadlines = field(
+        default_factory=lambda: Deadlines(1 + len(_RETRY_DELAYS))
+    )
 
 
 class Webhook:
@@ -115,17 +123,21 @@ class Webhook:
 
     def _run(self, sender: _Sender) -> None:
         while True:
-            problem = self._send(sender.queue.get())
+            problem = self._send(sender.deadlines, sender.queue.get())
             if problem is not None:
                 self._log_dropped(problem)
             with sender.changed:
                 sender.unsent -= 1
                 sender.changed.notify_all()
 
-    def _send(self, body: bytes) -> str | None:
+    def _send(self, deadlines: Deadlines, body: bytes) -> str | None:
         """Send *body*, with retries; return the last attempt's problem, if any."""
         for delay in (*self._retry_delays, None):
-            problem, is_transient = self._attempt(body)
+            attempt = deadlines.start(partial(self._attempt, body), name="webhook")
+            problem: str | None = "too-slow"
+            is_transient = True
+            if attempt.wait(self._timeout + _SLACK_SECONDS):
+                problem, is_transient = attempt.result()
             if problem is None or not is_transient or delay is None:
                 return problem
             self._sleep(delay)

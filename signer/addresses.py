@@ -36,11 +36,14 @@ def parse_address(text: str, *, field: str) -> str:
 
 def redact_address(text: str) -> str:
     """
-    Return *text* if it is an address, and otherwise only a prefix of it.
+    Return the address *text* with its checksum, or a prefix of any other text.
 
+    An address whose checksum is wrong is returned as it is.
     A text that is not an address may be a key id that was entered by mistake.
 
     >>> redact_address("1234abcd-12ab-34cd-56ef-1234567890ab")
     '1234abcd...'
     """
+    if _LOWER.fullmatch(text):
+        return to_checksum_address(text)
     return text if _ANY.fullmatch(text) else key_prefix(text)

@@ -29,6 +29,7 @@ The errors of this project, as one tree.
     │       ├── BackendThrottledError     retry
     │       ├── AccessDeniedError
     │       ├── KeyNotFoundError
+    │       │   └── AmbiguousKeyError   several keys have the id
     │       └── KeyUnusableError
     ├── LimitReachedError            retry: a spending limit is reached
     ├── ChainError                   the node refused or failed
@@ -263,9 +264,15 @@ class AccessDeniedError(BackendError):
 
 
 class KeyNotFoundError(BackendError):
-    """The device has no key with this id, or several."""
+    """The device has no key with this id."""
 
     code = "key-not-found"
+
+
+class AmbiguousKeyError(KeyNotFoundError):
+    """Several keys of the device have this id."""
+
+    code = "key-ambiguous"
 
 
 class KeyUnusableError(BackendError):

@@ -18,6 +18,8 @@ def load_env_file(environ: MutableMapping[str, str], path: Path) -> str | None:
     """
     Set the variables of the file at *path* in *environ*, unless they are set already.
 
+    An empty variable counts as unset, as it does for ``Settings``.
+
     The file is not loaded in production, which is also the default of ``APP_ENV``, nor
     if another user may have written it.
 
@@ -39,7 +41,7 @@ def load_env_file(environ: MutableMapping[str, str], path: Path) -> str | None:
     app_env = environ.get("APP_ENV", "").strip() or variables.get("APP_ENV", "")
     if Settings.from_env({"APP_ENV": app_env}).is_production:
         return _not_loaded(path, "APP_ENV is production: set variables otherwise")
-    missing = variables.keys() - environ.keys()
+    missing = {name for name in variables if not environ.get(name, "").strip()}
     environ.update({name: variables[name] for name in missing})
     return f"loaded {path}" if missing else None
 

@@ -10,10 +10,8 @@ from api.cli.confirmation import confirmed
 from api.cli.operator import current_operator
 from api.cli.output import command_logging, json_option, print_result
 from api.container import Container
-from api.logs import audit_logger
 from api.views.explanations import repair_document
 from api.views.refunds import timestamp
-from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.errors import NotFoundError
 from signer.keys.admin_audit import AdminAudit
@@ -130,8 +128,7 @@ def _print_statuses(
 
 def _nonce_admin(opened: Container) -> NonceAdmin:
     """Return the service that changes wallets and records who did."""
-    audit = AuditLog(audit_logger(), journal=opened.store)
-    admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+    admin_audit = AdminAudit(opened.audit, Operation.ADMINISTRATION)
     return NonceAdmin(opened.store, opened.chains, admin_audit, utc_now)
 
 

@@ -35,7 +35,7 @@ _ALERTS_AT_ONCE = 4
 
 class KeyCheck:
     """
-    Raises the error of the last self-test, and an alert when the error changes.
+    Raises the error of the last self-test, and an alert when its kind changes.
 
     Threads share one instance.  It is called at each readiness check, but makes a
     self-test only when one is due.

@@ -20,7 +20,12 @@ from pkcs11.types import Object
 
 from signer.crypto.der import encode_public_key
 from signer.crypto.secp256k1 import PublicKey
-from signer.errors import EncodingError, KeyNotFoundError, KeyUnusableError
+from signer.errors import (
+    AmbiguousKeyError,
+    EncodingError,
+    KeyNotFoundError,
+    KeyUnusableError,
+)
 
 
 SECP256K1 = bytes.fromhex("06052b8104000a")
@@ -179,5 +184,5 @@ def _require_one(keys: list[Object], kind: str) -> Object:
     if not keys:
         raise KeyNotFoundError(f"there is no {kind} key with this id")
     if len(keys) > 1:
-        raise KeyNotFoundError(f"several {kind} keys have this id")
+        raise AmbiguousKeyError(f"several {kind} keys have this id")
     return keys[0]

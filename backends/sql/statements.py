@@ -161,7 +161,7 @@ def _may_reserve() -> tuple[Any, ...]:
     # A failover may have pinned the same address to another key id.
     pinned = keys.c.key_id == _parameter(refunds, "key_id")
     active = exists().where(keys.c.address == sender, pinned, may_pay)
-    # A sweep pays the key that is active now, which may not be its first recipient.
+    # A sweep is reserved only while its recipient is still the active key.
     recipients = keys.alias("recipients")
     is_active = (
         recipients.c.address == _parameter(refunds, "recipient"),

@@ -79,7 +79,8 @@ class Revocation:
         Revoke as ``revoke`` does, in a rotation that has recorded its own intent.
 
         Raises:
-            NotFoundError, ConflictError, StoreError: As ``revoke``.
+            NotFoundError, ConflictError, RotationInProgressError, StoreError: As
+                ``revoke``.
         """
         for _ in range(_MAX_TRIES):
             key = self._find_former(address)

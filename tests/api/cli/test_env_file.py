@@ -33,6 +33,16 @@ def test_variables_that_are_not_set(env_file: Path) -> None:
     assert load_env_file(environ, env_file) is None
 
 
+def test_an_empty_variable_counts_as_unset(env_file: Path) -> None:
+    """Else the file would be read for development, and production would run with it."""
+    env_file.write_text("APP_ENV=development\nPORT=80\n", encoding="utf-8")
+    environ = {"APP_ENV": "", "PORT": " "}
+
+    load_env_file(environ, env_file)
+
+    assert environ == {"APP_ENV": "development", "PORT": "80"}
+
+
 @pytest.mark.parametrize("app_env", ["production", "Production", "prod", " staging "])
 def test_production_in_the_environment(env_file: Path, app_env: str) -> None:
     """In production, and so in an unknown environment, nothing is loaded."""

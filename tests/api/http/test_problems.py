@@ -66,6 +66,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.BackendThrottledError, 503),
         (errors.AccessDeniedError, 503),
         (errors.KeyNotFoundError, 503),
+        (errors.AmbiguousKeyError, 503),
         (errors.KeyUnusableError, 503),
         (errors.LimitReachedError, 503),
         (errors.ChainError, 500),

@@ -179,6 +179,22 @@ def test_gives_up_a_response_that_comes_byte_by_byte() -> None:
     assert [each["reason"] for each in told] == ["too-slow", "too-slow"]
 
 
+def test_gives_up_a_name_that_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that hangs holds up neither this alert nor the next one."""
+    release = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        release.wait(120)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    webhook = _webhook("http://alerts.invalid/", timeout=0.2)
+    events = [*_events(webhook), *_events(webhook)]
+    release.set()
+
+    assert [each["reason"] for each in events] == ["too-slow", "too-slow"]
+
+
 def _drip(server: socket.socket, connections: ExitStack) -> None:
     """Begin an answer on every connection, and never end one."""
     open_ones: list[socket.socket] = []

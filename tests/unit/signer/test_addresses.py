@@ -39,4 +39,5 @@ def test_malformed_address_is_refused(text: str) -> None:
 def test_redact_address() -> None:
     """An address is shown in any case, and other text only by eight characters."""
     assert redact_address(ADDRESS.upper().replace("0X", "0x")).endswith("93228")
+    assert redact_address(ADDRESS.lower()) == ADDRESS
     assert redact_address("1234abcd-12ab-34cd-56ef-1234567890ab") == "1234abcd..."

@@ -21,6 +21,7 @@ from backends.pkcs11 import PKCS11Backend
 from backends.pkcs11 import keys as pkcs11_keys
 from signer.crypto.der import parse_public_key
 from signer.errors import (
+    AmbiguousKeyError,
     BackendError,
     EncodingError,
     KeyNotFoundError,
@@ -101,7 +102,7 @@ def test_several_keys_with_one_id_are_refused(softhsm: PKCS11Backend) -> None:
     key_id = _create(softhsm)
     _create(softhsm, key_id)
 
-    with pytest.raises(KeyNotFoundError, match="several private keys"):
+    with pytest.raises(AmbiguousKeyError, match="several private keys"):
         softhsm.public_key(key_id)
 
 

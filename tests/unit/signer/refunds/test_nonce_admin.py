@@ -266,7 +266,7 @@ def test_abandon_ends_the_wait_for_a_pending_transaction(system: System) -> None
         Status.BROADCAST,
         world.others[0].address,
     )
-    asked = {"network": "local", "address": address.lower()}
+    asked = {"network": "local", "address": address}
     assert intent == ("nonce-abandon-requested", "success", asked)
     assert (accepted[0], accepted[2]["nonce"]) == (
         "foreign-transaction-accept-succeeded",
