@@ -36,6 +36,7 @@ The errors of this project, as one tree.
     │   ├── ChainUnavailableError    retry: the outcome is unknown
     │   ├── ExecutionRevertedError   the call cannot succeed
     │   ├── InsufficientFundsError   retry: the wallet needs funds
+    │   ├── GasLimitError            retry: the estimate is above the token's max_gas
     │   ├── WalletPausedError        retry: the chain has unrecorded transactions
     │   └── BroadcastRejectedError   the node refused the transaction
     └── StoreError                   the database refused or failed
@@ -321,6 +322,13 @@ class InsufficientFundsError(ChainError):
     """The wallet holds too little of a token or coin; the refund waits for a top-up."""
 
     code = "insufficient-funds"
+    retryable = True
+
+
+class GasLimitError(ChainError):
+    """The nodes estimate more gas than the token's ``max_gas`` allows."""
+
+    code = "gas-above-limit"
     retryable = True
 
 

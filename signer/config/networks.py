@@ -56,13 +56,15 @@ class Token(_Model):
     """
     One ERC-20 contract.
 
-    ``max_amount`` limits one refund, in whole tokens.  The other limits bound all
-    refunds of an hour or a day together; None means no limit.
+    ``max_amount`` limits one refund, in whole tokens, and ``max_gas`` the gas of its
+    transaction.  The other limits bound all refunds of an hour or a day together; None
+    means no limit.
     """
 
     address: Address
     decimals: int = Field(ge=0, le=36)
     max_amount: str
+    max_gas: int = Field(default=2_000_000, ge=21_000, le=2**24)  # EIP-7825.
     hourly_limit: str | None = None
     daily_limit: str | None = None
     daily_limit_per_recipient: str | None = None

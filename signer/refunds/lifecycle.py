@@ -17,6 +17,7 @@ from signer.chain.fees import add_gas_margin, quote_fees
 from signer.errors import (
     ConfigurationError,
     ExecutionRevertedError,
+    GasLimitError,
     HotWalletError,
     InsufficientFundsError,
     KeyRotatedError,
@@ -28,7 +29,7 @@ from signer.ports import Call, Clock, Store
 from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
-from signer.refunds.policy import NOOP_GAS
+from signer.refunds.policy import NOOP_GAS, find_violation
 from signer.refunds.sweep_policy import Objection, find_fee_objection
 from signer.refunds.transaction_signer import (
     TransactionSigner,
@@ -132,6 +133,9 @@ class Lifecycle:
     def _assign_nonce(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         if not refund.is_coin and refund.token not in chain.network.tokens:
             raise _misconfigured(f"the token {refund.token} on {refund.network}")
+        violation = find_violation(refund, chain.network)
+        if violation is not None:
+            raise violation
         try:
             return self._check_and_assign_nonce(refund, chain, actor)
         except KeyRotatedError:
@@ -158,8 +162,8 @@ class Lifecycle:
             estimate = self._simulate(refund, chain, sender)
         except ExecutionRevertedError as e:
             # Do not use a nonce for a transfer that the token would refuse.
-            return self._transitions.move(refund, Status.REFUSED, **_revert_reason(e))
-        gas = estimate if refund.is_coin else add_gas_margin(estimate)
+            return self._transitions.move(refund, Status.REFUSED, **_failure(e))
+        gas = estimate if refund.is_coin else _bound_gas(estimate, refund, chain)
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:
             return self._transitions.move(refund, Status.REFUSED, **objection)
@@ -178,7 +182,8 @@ class Lifecycle:
 
     def _sign(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         age = self._clock() - refund.updated_at
-        if timedelta(0) <= age <= SIMULATION_VALID_FOR:
+        violation = find_violation(refund, chain.network)
+        if timedelta(0) <= age <= SIMULATION_VALID_FOR and violation is None:
             return self._attempts.start(refund, chain, actor)
         # Nonce, token and key may have changed since.  The key may have been revoked
         # after its intent to sign was recorded, so record a new one.
@@ -195,11 +200,13 @@ class Lifecycle:
         if tx_hash is not None:
             reason = describe_earlier_payment(tx_hash, chain)
             return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
+        if violation is not None:
+            reason = _failure(violation)
+            return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
         try:
             self._simulate(refund, chain, str(refund.sender))
         except ExecutionRevertedError as e:
-            reason = _revert_reason(e)
-            return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
+            return self._attempts.start(refund, chain, actor, Kind.NOOP, **_failure(e))
         return self._attempts.start(refund, chain, actor)
 
     def _broadcast(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
@@ -241,6 +248,17 @@ class Lifecycle:
             raise
 
 
+def _bound_gas(estimate: int, refund: Refund, chain: Chain) -> int:
+    """Return the gas limit for *estimate*, within the token's ``max_gas``."""
+    largest = chain.network.tokens[refund.token].max_gas
+    if estimate > largest:
+        raise GasLimitError(
+            f"a transfer of {refund.token} would need {estimate} gas, and its max_gas"
+            f" is {largest}: check the nodes, or raise it in the networks file"
+        )
+    return min(add_gas_margin(estimate), largest)
+
+
 def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:
     """Return why a queued sweep cannot be paid at the current fees."""
     if refund.swept_from is None:
@@ -255,5 +273,5 @@ def _misconfigured(missing: str) -> ConfigurationError:
     return ConfigurationError(Refusal("networks-misconfigured", detail))
 
 
-def _revert_reason(error: ExecutionRevertedError) -> Objection:
+def _failure(error: HotWalletError) -> Objection:
     return {"failure_code": error.code, "failure_detail": str(error)}

@@ -84,6 +84,32 @@ def admit(
     )
 
 
+def find_violation(refund: Refund, network: Network) -> PolicyViolationError | None:
+    """
+    Return why today's configuration does not allow *refund*; None if it does.
+
+    The row may be older than the configuration, or another party may have changed it.
+    ``rule`` is ``token`` if the row names another contract than the configuration,
+    ``max-amount``, or ``gas`` if the gas limit is above the token's ``max_gas``.  A
+    sweep moves the whole balance, and has no largest amount.
+    """
+    if refund.is_coin:
+        return None
+    token = network.tokens.get(refund.token)
+    row = (refund.token_address, refund.decimals)
+    if token is None or row != (token.address, token.decimals):
+        message = f"the networks file has another contract as {refund.token}, or none"
+        return PolicyViolationError(message, rule="token")
+    largest = parse_units(token.max_amount, token.decimals)
+    if refund.swept_from is None and refund.amount > largest:
+        message = f"one refund may pay at most {token.max_amount} {refund.token}"
+        return PolicyViolationError(message, rule="max-amount")
+    if (refund.gas_limit or 0) > token.max_gas:
+        message = f"the gas limit is above {token.max_gas}, the token's max_gas"
+        return PolicyViolationError(message, rule="gas")
+    return None
+
+
 def check_transfer(
     transaction: AnyTransaction, refund: Refund, network: Network
 ) -> None:
@@ -92,8 +118,12 @@ def check_transfer(
 
     Raises:
         EncodingError: The calldata is not a ``transfer``.
-        PolicyViolationError: ``rule`` names the first field that differs.
+        PolicyViolationError: ``rule`` names the first field that differs; or today's
+            configuration does not allow the refund.
     """
+    violation = find_violation(refund, network)
+    if violation is not None:
+        raise violation
     recipient, amount, mark = decode_transfer(transaction.data)
     _require(
         _common_rules(transaction, refund, network)
