@@ -71,9 +71,8 @@ class Attempts:
         """
         Sign *latest* again with both fees raised.
 
-        Returns:
-            None if the fees would exceed the network's cap, or what the address of a
-            coin sweep holds.
+        Return None if the fees would exceed the network's cap, or what the address of a
+        coin sweep holds.
         """
         fees = chain.client.fees()
         raised = _raise_fees(latest, fees, chain)

@@ -39,28 +39,20 @@ class Explainer:
         self._clock = clock
 
     def explain(self, refund: Refund) -> Explanation:
-        """
-        Return the explanation of *refund*.
-
-        Raises:
-            StoreError: The ledger does not answer.
-        """
+        """Return the explanation of *refund*; raises ``StoreError``."""
         explanation = Explanation(
             refund=refund,
             policy=self._objection(refund),
             history=self._store.history(refund.id),
             transactions=self._store.transactions(refund.id),
             stopped_at=self._store.network_paused_at(refund.chain_id),
-            is_key_revoked=self._is_key_revoked(refund),
+            is_key_revoked=is_blocked(self._keys.keys(), refund.sender),
             ahead=self._refunds_ahead(refund),
         )
         chain = self._chains.get(refund.network)
         if chain is None or refund.status.is_final:
             return explanation
         return self._add_chain_facts(explanation, chain)
-
-    def _is_key_revoked(self, refund: Refund) -> bool:
-        return is_blocked(self._keys.keys(), refund.sender)
 
     def _refunds_ahead(self, refund: Refund) -> Sequence[Refund]:
         if refund.sender is None or refund.nonce is None or refund.status.is_final:
@@ -115,7 +107,6 @@ class Explainer:
         """Return why today's rules would refuse *refund*; None if they would not."""
         if refund.swept_from is not None:
             return None
-        networks = {name: chain.network for name, chain in self._chains.items()}
         request = RefundRequest(
             payment_session_id=refund.payment_session_id,
             reference=refund.reference,
@@ -131,7 +122,7 @@ class Explainer:
                 refund_id=refund.id,
                 client=refund.client,
                 idempotency_key=refund.idempotency_key,
-                networks=networks,
+                networks={name: each.network for name, each in self._chains.items()},
                 wallets=() if refund.sender is None else (refund.sender,),
                 now=self._clock(),
             )

@@ -142,7 +142,7 @@ def _describe_queued(found: Explanation) -> str:
         since = found.stopped_at.isoformat(timespec="seconds")
         return f"It gets no nonce: an operator paused the network at {since}"
     status = found.wallet_status
-    if status is not None and status.wallet.paused_by is not None:
+    if status is not None and status.wallet.is_paused:
         return f"It gets no nonce: the wallet is paused ({status.wallet.paused_by})"
     return "It has no nonce yet"
 

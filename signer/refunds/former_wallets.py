@@ -67,7 +67,7 @@ class FormerWallets:
         Record what a retired or revoked *key* has sent and the ledger does not know.
 
         Raises:
-            StaleStateError: Another process changed the wallet.
+            StaleStateError: As ``WalletReconciler``.
         """
         # A wallet that was paused meanwhile needs this check, however recent the last.
         is_known = self._is_recently_known(chain, key)
@@ -89,23 +89,23 @@ class FormerWallets:
             return True
         # A ledger from before the wallet's first payment does not have the wallet.
         wallet = self._wallets.get_or_open(chain, address, chain_nonce)
-        if wallet.paused_by is None:
+        if not wallet.is_paused:
             return chain_nonce <= wallet.next_nonce
         return not self._store.unknown_nonces(wallet.chain_id, address, chain_nonce, 1)
 
     def _is_paused(self, chain: Chain, address: str) -> bool:
         wallet = self._store.wallet(chain.network.chain_id, address)
-        return wallet is not None and wallet.paused_by is not None
+        return wallet is not None and wallet.is_paused
 
     def _resume_revoked(self, chain: Chain, address: str) -> bool:
         """Resume a revoked key's wallet if it is known; return whether it goes on."""
         wallet = self._store.wallet(chain.network.chain_id, address)
-        if wallet is not None and wallet.paused_by is None:
+        if wallet is not None and not wallet.is_paused:
             return True
         wallet, below = self._open_revoked(chain, address)
-        if wallet.paused_by is None:
-            return True
-        return self._wallets.resume_if_known(chain, wallet, below)
+        return not wallet.is_paused or self._wallets.resume_if_known(
+            chain, wallet, below
+        )
 
     def _open_revoked(self, chain: Chain, address: str) -> tuple[Wallet, int]:
         """Return the wallet, and the nonce below which all must be known."""

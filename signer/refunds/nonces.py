@@ -52,9 +52,9 @@ class NonceManager:
         self.require_other_wallets_known(chain, address)
         counted = chain.client.pending_count(address)
         wallet = self.wallets.get_or_open(chain, address, counted)
-        if wallet.paused_by is None and counted > wallet.next_nonce:
+        if not wallet.is_paused and counted > wallet.next_nonce:
             wallet = self.wallets.pause(wallet, Pause.CHAIN_AHEAD)
-        if wallet.paused_by is not None:
+        if wallet.is_paused:
             raise WalletPausedError(
                 f"the wallet is paused ({wallet.paused_by}): run `hotwallet nonce"
                 " repair` if it does not resume by itself"
@@ -62,12 +62,7 @@ class NonceManager:
         return counted
 
     def require_other_wallets_known(self, chain: Chain, address: str) -> None:
-        """
-        Check that the ledger knows all that keys other than *address* have sent.
-
-        Raises:
-            WalletPausedError: The ledger misses a transaction of another key.
-        """
+        """Call ``FormerWallets.require_known`` for all keys other than *address*."""
         for key in self._ring.cached_keys():
             if key.epoch and key.address != address:
                 self._former.require_known(chain, key)
@@ -117,10 +112,7 @@ class NonceManager:
         Save that a queued *refund* was paid before the ledger lost it, and return it.
 
         A final transaction with the refund's mark has paid it, so a repeated request
-        does not pay twice.
-
-        Returns:
-            None if no such transaction is recorded.
+        does not pay twice.  Return None if no such transaction is recorded.
 
         Raises:
             StaleStateError: Another process changed the refund, or the key that paid
@@ -159,9 +151,8 @@ class NonceManager:
         A restored ledger may have assigned a second nonce before it knew that one.
         """
         payment = self._store.find_unrecorded(refund.chain_id, refund.mark)
-        if payment is None:
-            return None
-        if (payment.sender, payment.nonce) == (refund.sender, refund.nonce):
+        own_nonce = refund.sender, refund.nonce
+        if payment is None or (payment.sender, payment.nonce) == own_nonce:
             return None
         return payment.tx_hash
 

@@ -49,8 +49,7 @@ class PendingTransactions:
         Take the next step for a broadcast refund that is not known to be mined.
 
         Raises:
-            StaleStateError: Another process changed the refund.
-            HotWalletError: The step failed; the refund keeps its status.
+            StaleStateError, HotWalletError: As ``Lifecycle.step``.
         """
         settled = self.handle_used_nonce(refund, chain)
         if settled is not None:
@@ -81,10 +80,7 @@ class PendingTransactions:
         Save what the chain shows if the refund's nonce is used, and return the refund.
 
         Only a *final* transaction of another origin fails the refund: receipts may be
-        late, and nodes may lag, for a long time.
-
-        Returns:
-            None if the nonce is not used.
+        late, and nodes may lag, for a long time.  Return None if the nonce is unused.
         """
         sender, nonce, _ = refund.reservation()
         if chain.client.transaction_count(sender) <= nonce:

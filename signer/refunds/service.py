@@ -122,12 +122,7 @@ class RefundService:
         return Submission(self._send(refund, actor), created=True)
 
     def remember_answer(self, refund: Refund, body: str) -> str:
-        """
-        Store *body* as the response to the request that created *refund*.
-
-        Returns:
-            The stored response: *body*, unless another one was first.
-        """
+        """Store *body* as the response for *refund*; as ``Store.remember_answer``."""
         return self._store.remember_answer(refund.id, body, self._clock())
 
     def wait(self, refund: Refund, seconds: float) -> Refund:
@@ -158,12 +153,7 @@ class RefundService:
         return refund
 
     def get(self, client: str, refund_id: str) -> Refund:
-        """
-        Return one of *client*'s refunds.
-
-        Raises:
-            NotFoundError: *client* has no such refund.
-        """
+        """Return a refund; raises ``NotFoundError`` if *client* has no such refund."""
         refund = self._store.get(refund_id)
         if refund is None or refund.client != client:
             raise NotFoundError("there is no such refund")
@@ -223,7 +213,6 @@ class RefundService:
         return self._postpone(refund) if refund.status in UNSENT else refund
 
     def _postpone(self, refund: Refund, error: HotWalletError | None = None) -> Refund:
-        """Release *refund* to the workers."""
         if error is not None:
             self._log.warning(
                 "refund-delayed",
