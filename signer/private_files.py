@@ -50,12 +50,7 @@ def open_atomic(
 def write_whole(
     path: Path, content: bytes, publish: Publish = os.replace, *, mode: int = _PRIVATE
 ) -> None:
-    """
-    Write *content* to *path* atomically, readable by its owner only.
-
-    Raises:
-        OSError: The file cannot be written, or *publish* cannot name it.
-    """
+    """Write *content* to *path* with ``open_atomic``."""
     with open_atomic(path, publish, mode=mode) as file:
         file.write(content)
 
@@ -66,9 +61,6 @@ def create_once(path: Path, make: Callable[[], bytes]) -> bool:
 
     An existing file stays as it is.  Any number of processes may call this at once:
     one of them creates the file.
-
-    Raises:
-        OSError: The file cannot be written.
     """
     if path.exists():
         return False

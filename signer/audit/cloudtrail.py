@@ -99,36 +99,31 @@ def read_trail(paths: Iterable[Path]) -> Trail:
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
-        if not path.is_dir():
+        if path.is_dir():
+            yield from sorted([*path.rglob("*.json"), *path.rglob("*.json.gz")])
+        else:
             yield path
-            continue
-        for found in sorted(path.rglob("*.json*")):
-            if found.name.endswith((".json", ".json.gz")):
-                yield found
 
 
 def _events(path: Path) -> list[Any]:
+    problem = "is not a CloudTrail log file"
     try:
         content = path.read_bytes()
         if content.startswith(_GZIP):
             content = gzip.decompress(content)
         events = json.loads(content)["Records"]
+        if isinstance(events, list):
+            return events
     except OSError as e:
         problem = f"cannot be read ({type(e).__name__})"
     except (ValueError, KeyError, TypeError, EOFError, zlib.error, RecursionError):
-        problem = "is not a CloudTrail log file"
-    else:
-        if isinstance(events, list):
-            return events
-        problem = "is not a CloudTrail log file"
+        pass
     raise InvalidInputError(f"{path.name} {problem}")
 
 
 def _is_sign(event: Mapping[str, Any]) -> bool:
-    return (
-        event.get("eventSource") == "kms.amazonaws.com"
-        and event.get("eventName") == "Sign"
-    )
+    call = event.get("eventSource"), event.get("eventName")
+    return call == ("kms.amazonaws.com", "Sign")
 
 
 def _time(event: object, path: Path) -> datetime:

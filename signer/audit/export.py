@@ -26,9 +26,6 @@ def export(journal: Journal, origin: str) -> Iterator[bytes]:
 
     The export starts at the first record: only a whole chain can be verified.  A
     checkpoint of more records than there are is included, since it is evidence.
-
-    Raises:
-        StoreError: The journal cannot be read.
     """
     # Read before the head, so that no checkpoint covers records after it.
     checkpoints = journal.checkpoints()

@@ -15,7 +15,7 @@ one encoding of each export: no byte can be changed without changing the meaning
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 import rfc8785
@@ -92,12 +92,7 @@ def checkpoint_line(note: str) -> bytes:
 
 def end_line(end: End) -> bytes:
     """Return the last line."""
-    counts = {
-        "checkpoints": end.checkpoints,
-        "hash": end.hash.hex(),
-        "records": end.records,
-    }
-    return _line({"end": counts})
+    return _line({"end": {**asdict(end), "hash": end.hash.hex()}})
 
 
 def parse(line: bytes) -> Line:
@@ -105,8 +100,7 @@ def parse(line: bytes) -> Line:
     Parse *line*, which ends with a line feed.
 
     Raises:
-        InvalidInputError: *line* is incomplete, not canonical, or not a line of an
-            export.
+        InvalidInputError: *line* is incomplete, not canonical, or of another format.
     """
     if not line.endswith(b"\n"):
         raise InvalidInputError(
@@ -162,12 +156,7 @@ def _parse_end(fields: Mapping[str, Any]) -> End:
 
 
 def _canonical(text: bytes) -> Mapping[str, Any]:
-    """
-    Parse *text* as a JSON object in the form of RFC 8785.
-
-    Raises:
-        InvalidInputError: *text* is not a JSON object, or not in this form.
-    """
+    """Parse *text* as a JSON object in the form of RFC 8785."""
     try:
         _require_shallow(text)
         fields = _parse_ascii(text)
@@ -183,14 +172,8 @@ def _canonical(text: bytes) -> Mapping[str, Any]:
 
 
 def _require_shallow(text: bytes) -> None:
-    """
-    Require that *text* cannot exhaust the C stack of the JSON parser.
-
-    Brackets inside strings are allowed.
-
-    Raises:
-        ValueError: *text* has more brackets than any record has.
-    """
+    """Require that *text* cannot exhaust the C stack of the JSON parser."""
+    # Strings may contain any number of brackets.
     for content in (text, _TEXT.sub(b"", text)):
         if content.count(b"[") + content.count(b"{") <= _MAX_BRACKETS:
             return

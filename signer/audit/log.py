@@ -30,11 +30,7 @@ SUCCESS = "success"
 
 
 class AuditAction(StrEnum):
-    """
-    What an audit event is about, as ``<object>-<verb>``.
-
-    The name of the event adds ``-requested``, ``-succeeded`` or ``-refused``.
-    """
+    """What an event is about: ``-requested``, ``-succeeded``, ``-refused`` follows."""
 
     DIGEST_SIGN = "digest-sign"
     KEY_ROTATE = "key-rotate"
@@ -53,7 +49,6 @@ class AuditAction(StrEnum):
 
     @property
     def requested(self) -> str:
-        """The name of the event that is recorded before the action."""
         return f"{self}-requested"
 
     def event_for(self, outcome: str) -> str:
@@ -164,8 +159,9 @@ class AuditLog:
         **details: str | int | None,
     ) -> Record:
         """Draft the record of *action*: it succeeded, or an error code refused it."""
-        event = action.event_for(outcome)
-        return self._action(event, operation, actor, outcome, details)
+        return self._action(
+            action.event_for(outcome), operation, actor, outcome, details
+        )
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """
@@ -184,11 +180,8 @@ class AuditLog:
         """
         Log records that are durable.
 
-        With a journal, a log that cannot be written is not an error: the evidence is
-        stored.
-
         Raises:
-            OSError: The log cannot be written, and there is no journal.
+            OSError: The log cannot be written, and there is no journal as evidence.
         """
         try:
             for record in records:
@@ -258,11 +251,6 @@ class AuditLog:
 
 
 def _fingerprint(actor: str) -> str:
-    """
-    Return a short hash that distinguishes actors whose names are redacted.
-
-    Issuers may use URLs (SPIFFE) or numbers as names.  An auditor who knows the name
-    can compute the hash and compare.
-    """
+    """Return a short hash: an auditor who knows the redacted name can compute it."""
     digest = hashlib.sha256(actor.encode(errors="replace")).hexdigest()
     return f"#{digest[:_FINGERPRINT_DIGITS]}"

@@ -134,11 +134,7 @@ def reconcile(
 def _missing(
     known: Iterable[SigningRecord], signed: Collection[str], prefixes: Collection[str]
 ) -> list[RecordedSignature]:
-    """
-    Return the recorded signatures that CloudTrail lacks.
-
-    KMS need not log a call that it refused, so only successes count.
-    """
+    # KMS need not log a call that it refused, so only successes count.
     return [
         RecordedSignature(record.id, request_id, record.prefix, record.at)
         for record in known

@@ -50,9 +50,7 @@ def encode_balance_of(owner: str) -> bytes:
 
 def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
     """
-    Return recipient (EIP-55), amount and mark of a ``transfer``.
-
-    The mark has 16 bytes, or none.
+    Return recipient (EIP-55), amount and mark (16 bytes, or none) of a ``transfer``.
 
     Raises:
         EncodingError: *calldata* is not exactly what ``encode_transfer`` returns.

@@ -80,10 +80,7 @@ def _require_unredacted(value: str) -> str:
     return value
 
 
-Boolean = Annotated[
-    Literal[True, False],
-    BeforeValidator(_boolean),
-]
+Boolean = Annotated[Literal[True, False], BeforeValidator(_boolean)]
 
 
 class Settings(BaseModel):

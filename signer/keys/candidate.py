@@ -59,7 +59,7 @@ class CandidateTester:
             NewKeyUnhealthyError: The key cannot sign, or its device did not answer in
                 time.
             SelfTestPendingError: The device was not asked, because earlier requests
-                for *name* still hang.
+                for the same key still hang.
         """
         try:
             return self._within_deadline(lambda: self._find(name, actor), name)
@@ -73,10 +73,7 @@ class CandidateTester:
         Sign a random digest with *key* and verify the signature.
 
         Raises:
-            NewKeyUnhealthyError: The signature does not recover to the key, or its
-                device did not answer in time.
-            SelfTestPendingError: The device was not asked, because earlier requests
-                for *key* still hang.
+            NewKeyUnhealthyError, SelfTestPendingError: As ``find``.
         """
         purpose = Purpose(
             operation,

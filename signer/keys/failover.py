@@ -49,10 +49,9 @@ _ALREADY = "the ring already has the key under this id"
 @dataclass(frozen=True, slots=True)
 class FailoverResult:
     """
-    The outcome of a failover.
+    The key after and before a failover.
 
-    ``status`` is ``relocated``, or ``would-relocate`` for a dry run.  ``previous`` is
-    the key before the change.
+    ``status`` is ``relocated``, or ``would-relocate`` for a dry run.
     """
 
     status: str
@@ -65,12 +64,7 @@ class Failover:
     """Fails keys over to their replicas, for administrators."""
 
     def __init__(
-        self,
-        store: KeyStore,
-        signers: SignerFactory,
-        *,
-        alerts: Alerts,
-        clock: Clock,
+        self, store: KeyStore, signers: SignerFactory, *, alerts: Alerts, clock: Clock
     ) -> None:
         self._store = store
         self._backend = signers.directory.name
@@ -89,13 +83,11 @@ class Failover:
         With *dry_run* the replica is self-tested, and nothing is changed.
 
         Raises:
-            InvalidInputError: *name* is malformed.
             NotFoundError: No key of the ring has the address of *name*.
             RotationInProgressError: A rotation or another failover is in progress.
             ConflictError: The key may not sign, or it is in another backend.
-            NewKeyUnhealthyError: The replica did not pass the self-test in time.
-            SelfTestPendingError: The device was not asked, because earlier self-tests
-                still hang.
+            InvalidInputError, NewKeyUnhealthyError, SelfTestPendingError: As
+                ``CandidateTester.find``.
             StoreError: The ledger does not answer; a repeated call continues.
         """
         with self._admin_audit.attempt(

@@ -81,7 +81,7 @@ class KeyRing:
 
         Raises:
             KeyUnusableError: The ring has no such key, or the key may not sign.
-            SigningError: The key's device does not answer.
+            SigningError: As ``active``.
         """
         key = find_key(self._store.keys(), address)
         if key is None:
@@ -96,7 +96,7 @@ class KeyRing:
 
         Raises:
             KeyUnusableError: The key is active, may not sign, or is not in the ring.
-            SigningError: The key's device does not answer.
+            SigningError: As ``active``.
         """
         key = find_key(self._store.keys(), address)
         if key is None or key.state not in FORMER:
@@ -135,7 +135,6 @@ class KeyRing:
             KeyUnusableError, SigningError: As ``signer``.
             KeyRotatedError: Failovers changed the key's id during every try; or *pays*
                 is given and is not the active key's address.
-            StoreError: The journal cannot be written.
         """
         for _ in range(_MAX_TRIES):
             signer = self.signer(address)
@@ -147,20 +146,12 @@ class KeyRing:
         raise KeyRotatedError("the ring changed during every attempt to sign")
 
     def self_test(self) -> None:
-        """
-        Sign a random digest with the active key to test it.
-
-        Raises:
-            SigningError, KeyRotatedError: As ``sign_digest``.
-        """
+        """Test the active key: ``sign_digest`` of a random digest."""
         self.sign_digest(self_test_digest(), SELF_TEST)
 
     def sign_digest(self, digest: bytes, purpose: Purpose) -> tuple[Signature, Signer]:
         """
         Sign with the key that is active when the intent becomes durable.
-
-        Returns:
-            The signature, and the signer that made it.
 
         Raises:
             SigningError, InvalidInputError: As ``Signer.sign_digest``.

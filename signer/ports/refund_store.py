@@ -5,14 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from signer.model.audit_record import Record
-from signer.model.refund import (
-    InFlight,
-    Move,
-    Page,
-    Refund,
-    SignedTransaction,
-    Status,
-)
+from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 

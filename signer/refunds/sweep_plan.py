@@ -123,10 +123,5 @@ class SweepPlanner:
 
 def _build_item(row: Refund) -> SweepItem:
     return SweepItem(
-        row.network,
-        row.token,
-        row.token_address,
-        row.decimals,
-        row.amount,
-        refund=row,
+        row.network, row.token, row.token_address, row.decimals, row.amount, refund=row
     )
