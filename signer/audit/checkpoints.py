@@ -41,12 +41,10 @@ class CheckpointKey:
         self._public = key.public_key()
 
     def __repr__(self) -> str:
-        """Show nothing of the key."""
         return "CheckpointKey()"
 
     @classmethod
     def generate(cls) -> Self:
-        """Return a new key."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
@@ -86,8 +84,7 @@ class CheckpointKey:
         Sign that the chain of *origin* has *size* records and ends with *head*.
 
         Raises:
-            InvalidInputError: The result would not be a valid checkpoint: *size* is 0,
-                or *origin* contains a space or a plus sign.
+            InvalidInputError: *size* is 0, or *origin* has a space or a plus sign.
         """
         when = at.astimezone(UTC).isoformat(timespec="microseconds")
         lines = (origin, str(size), base64.b64encode(head).decode(), KIND, when)
@@ -103,12 +100,7 @@ class Verifier:
     """Verifies checkpoints against a set of trusted public keys."""
 
     def __init__(self, *pems: bytes) -> None:
-        """
-        Trust the Ed25519 public keys in *pems*: the current one and earlier ones.
-
-        Raises:
-            InvalidInputError: One of *pems* is not an Ed25519 public key.
-        """
+        """Trust the Ed25519 public keys in *pems*, or raise ``InvalidInputError``."""
         self._keys = [_public_key(pem) for pem in pems]
 
     def verify(self, note: str) -> Statement:
@@ -125,20 +117,21 @@ class Verifier:
         parsed = parse(note)
         statement = parsed.statement
         trusted = {_key_id(statement.origin, key): key for key in self._keys}
-        is_signed = False
-        for name, signature in parsed.signatures:
-            key = trusted.get(signature[:_KEY_ID_BYTES])
-            if name != statement.origin or key is None:
-                continue
-            try:
-                key.verify(signature[_KEY_ID_BYTES:], parsed.text)
-            except InvalidSignature:
-                raise InvalidInputError(
-                    "the checkpoint is forged: its signature is invalid"
-                ) from None
-            is_signed = True
-        if not is_signed:
+        signatures = [
+            (key, signature[_KEY_ID_BYTES:])
+            for name, signature in parsed.signatures
+            if name == statement.origin
+            and (key := trusted.get(signature[:_KEY_ID_BYTES]))
+        ]
+        if not signatures:
             raise InvalidInputError("the checkpoint is not signed by a trusted key")
+        try:
+            for key, signature in signatures:
+                key.verify(signature, parsed.text)
+        except InvalidSignature:
+            raise InvalidInputError(
+                "the checkpoint is forged: its signature is invalid"
+            ) from None
         return statement
 
 

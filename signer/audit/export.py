@@ -46,11 +46,8 @@ def records(lines: Iterable[bytes]) -> Iterator[Record]:
     """
     Yield the records of an export that was verified before.
 
-    This checks only that the export is complete: first line, last line, and the number
-    of records in between.
-
-    Raises:
-        InvalidInputError: The export is not complete, or a line is malformed.
+    An export that is not complete (first line, last line, and the number of records in
+    between), or a malformed line, raises ``InvalidInputError``.
     """
     parsed: Line | None = None
     expected = End(0, GENESIS, 0)

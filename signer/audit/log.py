@@ -105,9 +105,8 @@ class AuditLog:
         *digest* is None if the record is committed together with the decision what to
         sign; the record of the result has it.
         """
-        return self._signing(
-            AuditAction.DIGEST_SIGN.requested, purpose, subject, digest
-        )
+        event = AuditAction.DIGEST_SIGN.requested
+        return self._signing(event, purpose, subject, digest)
 
     def outcome(
         self,
@@ -159,9 +158,8 @@ class AuditLog:
         **details: str | int | None,
     ) -> Record:
         """Draft the record of *action*: it succeeded, or an error code refused it."""
-        return self._action(
-            action.event_for(outcome), operation, actor, outcome, details
-        )
+        event = action.event_for(outcome)
+        return self._action(event, operation, actor, outcome, details)
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """

@@ -28,8 +28,7 @@ def encode_transfer(recipient: str, amount: int, mark: bytes = b"") -> bytes:
     """
     Return the calldata of ``transfer(recipient, amount)``: 68 bytes, then *mark*.
 
-    Contracts ignore bytes after the arguments: the Solidity ABI specification
-    requires no check of the calldata's length.
+    Contracts ignore bytes after the arguments (Solidity ABI specification).
     """
     return TRANSFER + encode(_ARGUMENTS, (recipient, amount)) + mark
 

@@ -119,12 +119,7 @@ class Networks(_Model):
 
 
 def load_networks(path: Path) -> Mapping[str, Network]:
-    """
-    Read the TOML file at *path*.
-
-    Raises:
-        ConfigurationError: ``networks-misconfigured``; the message names the field.
-    """
+    """Read the TOML file at *path*, or refuse it (``networks-misconfigured``)."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         return Networks.model_validate(document).networks

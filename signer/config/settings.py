@@ -84,11 +84,7 @@ Boolean = Annotated[Literal[True, False], BeforeValidator(_boolean)]
 
 
 class Settings(BaseModel):
-    """
-    Every setting of the process.
-
-    Build it with ``Settings.from_env``.  An empty variable counts as unset.
-    """
+    """Every setting of the process; ``from_env`` builds it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -173,7 +169,7 @@ class Settings(BaseModel):
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """
-        Read the settings from *environ*; other variables are ignored.
+        Read the settings from *environ*.  An empty variable counts as unset.
 
         Raises:
             ConfigurationError: ``settings-invalid``, with one refusal per variable and
@@ -191,16 +187,14 @@ class Settings(BaseModel):
         try:
             return cls.model_validate({**values, "raw_key_present": raw_key_present})
         except ValidationError as e:
-            raise ConfigurationError(
-                *(
-                    Refusal("settings-invalid", f"{error['loc'][0]}: {error['msg']}")
-                    for error in e.errors(include_input=False, include_url=False)
-                )
-            ) from None
+            refusals = [
+                Refusal("settings-invalid", f"{error['loc'][0]}: {error['msg']}")
+                for error in e.errors(include_input=False, include_url=False)
+            ]
+        raise ConfigurationError(*refusals)
 
     @property
     def is_production(self) -> bool:
-        """Whether the environment is production."""
         return self.app_env is Environment.PRODUCTION
 
     @property

@@ -63,12 +63,7 @@ class FormerWallets:
         )
 
     def refresh(self, chain: Chain, key: Key) -> None:
-        """
-        Record what a retired or revoked *key* has sent and the ledger does not know.
-
-        Raises:
-            StaleStateError: As ``WalletReconciler``.
-        """
+        """Record what a retired or revoked *key* has sent and the ledger misses."""
         # A wallet that was paused meanwhile needs this check, however recent the last.
         is_known = self._is_recently_known(chain, key)
         if is_known and not self._is_paused(chain, key.address):

@@ -94,8 +94,8 @@ class Lifecycle:
         chain is asked first.
 
         Raises:
-            StaleStateError: Another process changed the refund.
-            HotWalletError: It cannot be determined now whether the refund is paid.
+            HotWalletError: It cannot be determined now whether the refund is paid, or
+                another process changed it (``StaleStateError``).
         """
         active = self._nonces.select_key(refund)
         chain = self._chain(refund)

@@ -21,7 +21,12 @@ from signer.refunds.wallet_repair import RepairResult, repair_wallets
 
 
 class NonceAdmin:
-    """Runs operator commands on the wallets of *chains*."""
+    """
+    Runs operator commands on the wallets of *chains*.
+
+    Every method raises ``NotFoundError`` if the networks file has no such network, and
+    another ``HotWalletError`` if the ledger or a chain does not answer.
+    """
 
     def __init__(
         self,
@@ -36,13 +41,7 @@ class NonceAdmin:
         self._clock = clock
 
     def pause(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
-        """
-        Stop assigning nonces on *network*, or on all; return which this call paused.
-
-        Raises:
-            NotFoundError: The networks file has no such network.
-            StoreError: The ledger does not answer.
-        """
+        """Pause *network*, or all: assign no nonces.  Return what changed by network."""
 
         def stop(chain_id: int) -> bool:
             return self._store.pause_network(chain_id, self._clock())
@@ -50,23 +49,13 @@ class NonceAdmin:
         return self._switch(AuditAction.NONCE_PAUSE, network, actor, stop)
 
     def resume(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
-        """
-        End the pause of *network*, or of all; return which networks this call resumed.
-
-        Raises:
-            NotFoundError, StoreError: As ``pause``.
-        """
+        """End the pause of *network*, or of all.  Return what changed by network."""
         return self._switch(
             AuditAction.NONCE_RESUME, network, actor, self._store.resume_network
         )
 
     def repair(self, network: str | None, actor: Actor) -> Sequence[RepairResult]:
-        """
-        Resume paused wallets where possible, and accept their foreign transactions.
-
-        Raises:
-            HotWalletError: As ``pause``, or a chain does not answer.
-        """
+        """Resume paused wallets if possible, and accept their foreign transactions."""
         action = AuditAction.NONCE_REPAIR
         done: list[RepairResult] = []
         for name in self._names(network):
@@ -94,10 +83,8 @@ class NonceAdmin:
 
         Raises:
             InvalidInputError: *address* is malformed.
-            NotFoundError: The networks file has no such network.
             ConflictError: No key of the ring with this address is revoked.
             WalletPausedError: A block has a transaction that no worker recorded yet.
-            HotWalletError: The ledger or a chain does not answer.
         """
         changed = {}
         for name in self._names(network):
@@ -113,12 +100,7 @@ class NonceAdmin:
         return changed
 
     def waiting(self, address: str, network: str | None) -> Mapping[str, bool]:
-        """
-        Return by network whether ``abandon`` would end a wait; change nothing.
-
-        Raises:
-            InvalidInputError, NotFoundError, ConflictError, StoreError: As ``abandon``.
-        """
+        """Return by network whether ``abandon`` would end a wait; change nothing."""
         revoked = self._parse_revoked(address)
         chains = {name: self._chain(name) for name in self._names(network)}
         return {

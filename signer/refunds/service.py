@@ -49,8 +49,7 @@ class Submission:
     """
     A refund, and whether this request created it.
 
-    ``answer`` is the stored response body of an earlier request; None means that this
-    request makes the response.
+    ``answer`` is the response body of an earlier request; None: this one makes it.
     """
 
     refund: Refund

@@ -70,12 +70,7 @@ class WalletReconciler:
         self._log = structlog.get_logger("nonces")
 
     def status(self, chain: Chain, address: str) -> WalletStatus:
-        """
-        Compare chain and ledger, and change nothing.
-
-        Raises:
-            NotFoundError: The ledger has no wallet of *address* on *chain*.
-        """
+        """Compare chain and ledger; raises ``NotFoundError`` if there is no wallet."""
         chain_id = chain.network.chain_id
         # Read the chain first: the ledger knows our own new nonces before the chain.
         chain_nonce = chain.client.pending_count(address)
@@ -90,12 +85,7 @@ class WalletReconciler:
         return WalletStatus(wallet, chain_nonce, foreign, gaps)
 
     def reconcile(self, chain: Chain, address: str) -> WalletStatus:
-        """
-        Pause, record transactions and resume as needed; return the status afterwards.
-
-        Raises:
-            NotFoundError: As ``status``.
-        """
+        """Pause, record and resume as needed; return the ``status`` afterwards."""
         status = self.status(chain, address)
         if status.is_settled:
             return status
@@ -228,12 +218,9 @@ class WalletReconciler:
         )
 
     def _contested(self, chain: Chain, address: str) -> Sequence[Refund]:
-        """
-        Return open refunds whose nonce is used by a transaction that we do not know.
-
-        It may be another refund's transaction that the ledger has lost.  It must be
-        recorded before the gateway can request that refund again.
-        """
+        """Return open refunds whose nonce an unknown transaction uses."""
+        # It may be another refund's transaction that the ledger has lost.  It must be
+        # recorded before the gateway can request that refund again.
         count = chain.client.transaction_count(address)
         chain_id = chain.network.chain_id
         below = self._store.open_below(chain_id, address, count, _MAX_CONTESTED)

@@ -38,12 +38,7 @@ class RepairResult:
 def repair_wallets(
     store: Store, chains: Mapping[str, Chain], clock: Clock, *, apply: bool
 ) -> Iterator[RepairResult]:
-    """
-    Yield the status of each wallet on *chains*; with *apply*, resume those that can.
-
-    Raises:
-        HotWalletError: The ledger or a chain does not answer.
-    """
+    """Yield the status of each wallet on *chains*; with *apply*, resume if possible."""
     reconciler = WalletReconciler(store, clock)
     by_id = {chain.network.chain_id: name for name, chain in chains.items()}
     for wallet in store.wallets():

@@ -118,11 +118,10 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
 
 def check_journal(settings: Settings, journal: Journal) -> None:
     """
-    Check that a production service may only append to *journal*.
+    Refuse a *journal* whose records a production service may change or delete.
 
-    Raises:
-        ConfigurationError: ``audit-not-append-only`` if the database role may change or
-            delete records; ``database-not-ready`` if the database does not answer.
+    The code is ``audit-not-append-only``, or ``database-not-ready`` if the database
+    does not answer.
     """
     if not settings.is_production:
         return
