@@ -62,8 +62,9 @@ class Deadlines:
         pending = Pending[T]()
         kind = (name, subject)
         with self._lock:
-            pending.is_started = self._has_room(kind)
-            if not pending.is_started:
+            is_full = self._total is not None and self._running.total() >= self._total
+            if is_full or self._running[kind] >= self._per_subject:
+                pending.is_started = False
                 return pending
             self._running[kind] += 1
         context = contextvars.copy_context()
@@ -100,11 +101,6 @@ class Deadlines:
         if not pending.wait(seconds):
             raise late(TIMEOUT_MESSAGE)
         return pending.result()
-
-    def _has_room(self, kind: tuple[str, str]) -> bool:
-        if self._total is not None and self._running.total() >= self._total:
-            return False
-        return self._running[kind] < self._per_subject
 
     def _run(
         self, work: Callable[[], T], pending: Pending[T], kind: tuple[str, str]

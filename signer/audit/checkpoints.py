@@ -49,12 +49,7 @@ class CheckpointKey:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """
-        Load an unencrypted PKCS#8 key in PEM from a file that only its owner may read.
-
-        Raises:
-            ConfigurationError: ``audit-misconfigured``: *path* is not such a file.
-        """
+        """Load an unencrypted PKCS#8 PEM key from a file that is its owner's alone."""
         try:
             key = load_pem_private_key(_read_private(path), password=None)
         except OSError as e:

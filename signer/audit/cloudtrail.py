@@ -74,22 +74,21 @@ def read_trail(paths: Iterable[Path]) -> Trail:
     Raises:
         InvalidInputError: A file is not a CloudTrail log file, or there is no event.
     """
-    first = last = None
+    times: set[datetime] = set()
     signs: dict[str, SignEvent] = {}
     for path in _files(paths):
         for event in _events(path):
             at = _time(event, path)
-            first = at if first is None else min(first, at)
-            last = at if last is None else max(last, at)
+            times.add(at)
             if _is_sign(event):
                 sign = _sign(event, at, path)
                 signs[sign.event_id] = sign
-    if first is None or last is None:
+    if not times:
         raise InvalidInputError(
             "the CloudTrail files contain no event: are the paths right?"
         )
     ordered = sorted(signs.values(), key=lambda sign: (sign.at, sign.event_id))
-    return Trail(first, last, tuple(ordered))
+    return Trail(min(times), max(times), tuple(ordered))
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -132,12 +131,11 @@ def _time(event: object, path: Path) -> datetime:
 
 
 def _sign(event: Mapping[str, Any], at: datetime, path: Path) -> SignEvent:
-    names = [event.get(name) for name in ("eventID", "requestID")]
-    if not all(isinstance(name, str) and name for name in names):
+    event_id, request_id = _text(event.get("eventID")), _text(event.get("requestID"))
+    if event_id is None or request_id is None:
         raise InvalidInputError(
             f"{path.name} has a Sign event without eventID or requestID"
         )
-    event_id, request_id = map(str, names)
     return SignEvent(
         event_id=event_id,
         request_id=request_id,

@@ -43,12 +43,7 @@ def export(journal: Journal, origin: str) -> Iterator[bytes]:
 
 
 def records(lines: Iterable[bytes]) -> Iterator[Record]:
-    """
-    Yield the records of an export that was verified before.
-
-    An export that is not complete (first line, last line, and the number of records in
-    between), or a malformed line, raises ``InvalidInputError``.
-    """
+    """Yield the records of a verified export, or raise ``InvalidInputError``."""
     parsed: Line | None = None
     expected = End(0, GENESIS, 0)
     for number, line in enumerate(lines, 1):

@@ -96,12 +96,7 @@ def end_line(end: End) -> bytes:
 
 
 def parse(line: bytes) -> Line:
-    """
-    Parse *line*, which ends with a line feed.
-
-    Raises:
-        InvalidInputError: *line* is incomplete, not canonical, or of another format.
-    """
+    """Parse *line* strictly; raises ``InvalidInputError``."""
     if not line.endswith(b"\n"):
         raise InvalidInputError(
             "the line is too long" if len(line) >= MAX_LINE else TORN

@@ -175,12 +175,7 @@ class AuditLog:
         self.log(*records)
 
     def log(self, *records: Record) -> None:
-        """
-        Log records that are durable.
-
-        Raises:
-            OSError: The log cannot be written, and there is no journal as evidence.
-        """
+        """Log records that are durable; raises ``OSError`` only without a journal."""
         try:
             for record in records:
                 fields = record.fields

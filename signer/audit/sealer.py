@@ -62,12 +62,7 @@ class Sealer:
             stop = wait(max(REST_SECONDS, rest))
 
     def work(self) -> int:
-        """
-        Seal all waiting records, sign a checkpoint if due, return the number sealed.
-
-        Raises:
-            StoreError: The journal cannot be read or written; nothing is half done.
-        """
+        """Seal what waits, sign a checkpoint if due, and return the number sealed."""
         sealed = self._seal_all()
         now = self._clock()
         if sealed or self._checkpointer.is_in_progress or self._is_check_due(now):

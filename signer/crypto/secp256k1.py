@@ -54,20 +54,14 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """
-    A low-s signature; ``y_parity`` (0 or 1) is that of R's y coordinate.
-
-    Raises:
-        EncodingError: A number is out of range, or s is not the lower of its two
-            values.
-    """
+    """A low-s signature; ``y_parity`` (0 or 1) is that of R's y coordinate."""
 
     r: int = field(repr=False)
     s: int = field(repr=False)
     y_parity: int = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse signatures that Ethereum does not accept."""
+        """Raise ``EncodingError`` for signatures that Ethereum does not accept."""
         if not (0 < self.r < N and 0 < self.s <= HALF_N and self.y_parity in (0, 1)):
             raise EncodingError("the signature's r, s or y-parity is out of range")
 
@@ -76,12 +70,7 @@ class Signature:
         return b"%b%b%c" % (_word(self.r), _word(self.s), self.y_parity)
 
     def recover(self, digest: bytes) -> PublicKey:
-        """
-        Return the public key that made this signature over *digest*.
-
-        Raises:
-            RecoveryError: No public key matches.
-        """
+        """Return the public key that signed *digest*, or raise ``RecoveryError``."""
         point = _recover_point(self.r, self.s, self.y_parity, digest)
         if point is None:
             raise RecoveryError("no key recovers from the signature")

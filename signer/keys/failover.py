@@ -111,13 +111,13 @@ class Failover:
         candidate = self._tester.find(name, actor)
         key = self._find_original(candidate.address)
         is_done = key.key_id == candidate.key_id
+        warnings = (_ALREADY if is_done else _OLD_STILL_SIGNS,)
         if is_done and not dry_run:
-            return FailoverResult("relocated", key, key, (_ALREADY,))
+            return FailoverResult("relocated", key, key, warnings)
         replica = replace(key, key_id=candidate.key_id)
         self._tester.self_test(replica, actor, _OPERATION)
         if dry_run:
-            warning = _ALREADY if is_done else _OLD_STILL_SIGNS
-            return FailoverResult("would-relocate", replica, key, (warning,))
+            return FailoverResult("would-relocate", replica, key, warnings)
         record = self._audit.result(
             AuditAction.KEY_FAILOVER,
             _OPERATION,
@@ -133,7 +133,7 @@ class Failover:
                 "the key was changed by another process; try again"
             ) from None
         self._audit.log(record)
-        return FailoverResult("relocated", moved, key, (_OLD_STILL_SIGNS,))
+        return FailoverResult("relocated", moved, key, warnings)
 
     def _find_original(self, address: str) -> Key:
         key = find_key(self._store.keys(), address)

@@ -8,6 +8,7 @@ cached, because each is bound to one key and one key id for its lifetime.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -138,11 +139,9 @@ class KeyRing:
         """
         for _ in range(_MAX_TRIES):
             signer = self.signer(address)
-            try:
+            with suppress(KeyRotatedError):
                 signer.announce(digest, purpose, states=SIGNING, pays=pays)
-            except KeyRotatedError:
-                continue
-            return signer
+                return signer
         raise KeyRotatedError("the ring changed during every attempt to sign")
 
     def self_test(self) -> None:
@@ -159,10 +158,8 @@ class KeyRing:
         """
         for _ in range(_MAX_TRIES):
             signer = self.active().signer
-            try:
+            with suppress(KeyRotatedError):
                 return signer.sign_digest(digest, purpose, while_active=True), signer
-            except KeyRotatedError:
-                continue
         raise KeyRotatedError("the active key changed during every attempt to sign")
 
     def _refresh(self, epoch: int | None) -> Sequence[Key]:

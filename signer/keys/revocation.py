@@ -6,6 +6,7 @@ both changes.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from signer.addresses import parse_address, redact_address
 from signer.audit.log import AuditAction, AuditLog
@@ -68,11 +69,8 @@ class Revocation:
         """Revoke as ``revoke`` does, in a rotation that has recorded its own intent."""
         for _ in range(_MAX_TRIES):
             key = self._find_former(address)
-            try:
-                blocked = self._block(key, actor)
-            except StaleStateError:
-                continue
-            return blocked, self.stranded(address)
+            with suppress(StaleStateError):
+                return self._block(key, actor), self.stranded(address)
         raise RotationInProgressError(
             "other processes keep changing the key; try again"
         )

@@ -9,6 +9,7 @@ backup that is older than a rotation.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -56,10 +57,8 @@ class StartupKey:
             StoreError: The ledger does not answer.
         """
         for _ in range(_MAX_TRIES):
-            try:
+            with suppress(KeyRotatedError):
                 return self._open(name, expected_address)
-            except KeyRotatedError:
-                continue
         raise KeyRotatedError("the active key changed during every self-test")
 
     def _open(

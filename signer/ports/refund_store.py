@@ -148,11 +148,7 @@ class Store(Protocol):
         """Return the stored response to the refund's request, or None."""
 
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
-        """
-        Store *body* as the response to the request that created the refund.
-
-        If another call has stored a response first, return that one, else *body*.
-        """
+        """Store *body* as the response of the first request; return what is stored."""
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
         """Return the wallet, or None if it was never opened."""

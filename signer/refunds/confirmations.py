@@ -40,12 +40,7 @@ class ConfirmationTracker:
         self._log = structlog.get_logger("refunds")
 
     def track(self) -> int:
-        """
-        Check every refund in flight once; return how many changed.
-
-        A network that does not answer does not delay the others; a ledger that does not
-        raises ``StoreError``.
-        """
+        """Check every refund in flight once; return how many changed."""
         changed, last = 0, None
         while batch := self._store.in_flight(self._batch, after=last):
             last = batch[-1].refund.id

@@ -72,13 +72,19 @@ class Explainer:
                 unanswered[name] = e.code
                 return None
 
-        sender = self._sender(refund)
-        wallet_status = ask("wallet", lambda: self._wallet_status(sender, chain))
-        head = ask("head", lambda: chain.client.latest_block().number)
+        active = self._keys.active_key()
+        # The address that pays, or will pay, the refund.
+        sender = (
+            refund.sender or refund.swept_from or (active.address if active else "")
+        )
+        wallet_status: WalletStatus | None = None
         nodes: Sequence[NodeStatus] = ()
-        if sender is not None:
+        if sender:
+            reconciler = WalletReconciler(self._store, self._clock)
+            wallet_status = ask("wallet", lambda: reconciler.status(chain, sender))
             hashes = [transaction.tx_hash for transaction in transactions]
             nodes = chain.client.node_statuses(sender, hashes)
+        head = ask("head", lambda: chain.client.latest_block().number)
         fees = None
         if refund.status is Status.BROADCAST and transactions:
             fees = ask("fees", lambda: _fee_status(refund, transactions[-1], chain))
@@ -91,17 +97,6 @@ class Explainer:
             fees=fees,
             unanswered=unanswered,
         )
-
-    def _sender(self, refund: Refund) -> str | None:
-        """Return the address that pays, or will pay, *refund*; None without a key."""
-        active = self._keys.active_key()
-        active_address = None if active is None else active.address
-        return refund.sender or refund.swept_from or active_address
-
-    def _wallet_status(self, sender: str | None, chain: Chain) -> WalletStatus | None:
-        if sender is None:
-            return None
-        return WalletReconciler(self._store, self._clock).status(chain, sender)
 
     def _objection(self, refund: Refund) -> str | None:
         """Return why today's rules would refuse *refund*; None if they would not."""

@@ -20,8 +20,6 @@ from signer.refunds.wallet_reconciliation import WalletReconciler
 KNOWN_FOR = timedelta(minutes=10)
 """How long the wallet of a retired or revoked key counts as known."""
 
-_WalletId = tuple[int, str, int]
-
 
 class FormerWallets:
     """
@@ -36,7 +34,7 @@ class FormerWallets:
         self._store = store
         self._wallets = wallets
         self._clock = clock
-        self._known_since: dict[_WalletId, datetime] = {}
+        self._known_since: dict[tuple[int, str, int], datetime] = {}
         self._first_counts: dict[tuple[int, str, datetime | None], int] = {}
 
     def require_known(self, chain: Chain, key: Key) -> None:
@@ -119,6 +117,6 @@ class FormerWallets:
             self._known_since[_wallet_id(chain, key)] = self._clock()
 
 
-def _wallet_id(chain: Chain, key: Key) -> _WalletId:
+def _wallet_id(chain: Chain, key: Key) -> tuple[int, str, int]:
     # Any change of the key changes its version, so that it is checked again.
     return chain.network.chain_id, key.address, key.version

@@ -41,15 +41,16 @@ class NonceAdmin:
         self._clock = clock
 
     def pause(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
-        """Pause *network*, or all: assign no nonces.  Return what changed by network."""
-
-        def stop(chain_id: int) -> bool:
-            return self._store.pause_network(chain_id, self._clock())
-
-        return self._switch(AuditAction.NONCE_PAUSE, network, actor, stop)
+        """Stop assigning nonces on *network*, or on all; return what changed."""
+        return self._switch(
+            AuditAction.NONCE_PAUSE,
+            network,
+            actor,
+            lambda chain_id: self._store.pause_network(chain_id, self._clock()),
+        )
 
     def resume(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
-        """End the pause of *network*, or of all.  Return what changed by network."""
+        """End the pause of *network*, or of all; return what changed."""
         return self._switch(
             AuditAction.NONCE_RESUME, network, actor, self._store.resume_network
         )
@@ -86,17 +87,16 @@ class NonceAdmin:
             ConflictError: No key of the ring with this address is revoked.
             WalletPausedError: A block has a transaction that no worker recorded yet.
         """
+        action = AuditAction.NONCE_ABANDON
         changed = {}
         for name in self._names(network):
             facts: Facts = {"network": name, "address": redact_address(address)}
-            with self._admin_audit.attempt(AuditAction.NONCE_ABANDON, actor, **facts):
+            with self._admin_audit.attempt(action, actor, **facts):
                 chain, revoked = self._chain(name), self._parse_revoked(address)
                 accepted = self._resume_revoked(chain, revoked)
                 self._audit_accepted(name, accepted or (), actor)
-                changed[name] = accepted is not None
-                self._admin_audit.write(
-                    AuditAction.NONCE_ABANDON, actor, **facts, changed=changed[name]
-                )
+                facts["changed"] = changed[name] = accepted is not None
+                self._admin_audit.write(action, actor, **facts)
         return changed
 
     def waiting(self, address: str, network: str | None) -> Mapping[str, bool]:
@@ -147,10 +147,8 @@ class NonceAdmin:
         changed = {}
         for name in self._names(network):
             with self._admin_audit.attempt(action, actor, network=name):
-                changed[name] = switch(self._chain(name).network.chain_id)
-                self._admin_audit.write(
-                    action, actor, network=name, changed=changed[name]
-                )
+                changed[name] = done = switch(self._chain(name).network.chain_id)
+                self._admin_audit.write(action, actor, network=name, changed=done)
         return changed
 
     def _audit_accepted(

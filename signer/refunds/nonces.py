@@ -170,12 +170,7 @@ def _limits(refund: Refund, chain: Chain) -> Limits:
 
 
 def describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:
-    """
-    Return the failure code and detail of a refund that *tx_hash* was sent for.
-
-    Raises:
-        ChainError: It is unknown whether that transaction reverted.
-    """
+    """Return why a refund ends for which *tx_hash* was sent; raises ``ChainError``."""
     receipt = chain.client.receipts([tx_hash]).get(tx_hash)
     if receipt is not None and not receipt.succeeded:
         # As the ledger said before it was restored: the customer was not paid.

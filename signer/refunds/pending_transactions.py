@@ -45,12 +45,7 @@ class PendingTransactions:
     def rebroadcast_or_replace(
         self, refund: Refund, chain: Chain, actor: Actor
     ) -> Refund:
-        """
-        Take the next step for a broadcast refund that is not known to be mined.
-
-        Raises:
-            StaleStateError, HotWalletError: As ``Lifecycle.step``.
-        """
+        """Take the next step of a broadcast refund; raises as ``Lifecycle.step``."""
         settled = self.handle_used_nonce(refund, chain)
         if settled is not None:
             return settled
@@ -131,13 +126,7 @@ class PendingTransactions:
 
 
 def broadcast(transaction: SignedTransaction, chain: Chain) -> None:
-    """
-    Send *transaction* to the nodes; a rejection because of its nonce is no error.
-
-    Raises:
-        BroadcastRejectedError: A node rejected the bytes for another reason.
-        ChainUnavailableError: It is unknown whether a node has the bytes.
-    """
+    """Send *transaction*; a rejection because of its nonce is no error."""
     try:
         chain.client.broadcast(transaction.raw)
     except BroadcastRejectedError as e:

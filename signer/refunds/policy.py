@@ -107,12 +107,7 @@ def check_transfer(
 
 
 def check_noop(transaction: AnyTransaction, refund: Refund, network: Network) -> None:
-    """
-    Check that a transaction only consumes the nonce of *refund*.
-
-    Raises:
-        PolicyViolationError: As ``check_transfer``.
-    """
+    """Check that a transaction only consumes a nonce; raises as ``check_transfer``."""
     _require(
         transaction,
         refund,
@@ -124,12 +119,7 @@ def check_noop(transaction: AnyTransaction, refund: Refund, network: Network) ->
 
 
 def check_coin(transaction: AnyTransaction, refund: Refund, network: Network) -> None:
-    """
-    Compare a transfer of the native coin with its sweep, field by field.
-
-    Raises:
-        PolicyViolationError: As ``check_transfer``.
-    """
+    """Compare a transfer of the coin with its sweep; raises as ``check_transfer``."""
     _require(
         transaction,
         refund,

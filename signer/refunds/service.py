@@ -106,8 +106,17 @@ class RefundService:
             StoreUnavailableError: It is unknown whether the refund was accepted; a
                 request with the same key finds out.
         """
+        now = self._clock()
         try:
-            admitted = self._admit(client, idempotency_key, request)
+            admitted = admit(
+                request,
+                refund_id=new_refund_id(now),
+                client=client,
+                idempotency_key=idempotency_key,
+                networks=self._networks,
+                wallets=self._wallets(),
+                now=now,
+            )
         except RequestError:
             # An accepted refund stays accepted when the rules change.
             earlier = self._store.find(client, idempotency_key)
@@ -174,18 +183,6 @@ class RefundService:
             status=status,
             limit=limit,
             cursor=cursor,
-        )
-
-    def _admit(self, client: str, key: str, request: RefundRequest) -> Refund:
-        now = self._clock()
-        return admit(
-            request,
-            refund_id=new_refund_id(now),
-            client=client,
-            idempotency_key=key,
-            networks=self._networks,
-            wallets=self._wallets(),
-            now=now,
         )
 
     def _replay(self, refund: Refund) -> Submission:

@@ -196,11 +196,7 @@ class WalletReconciler:
             self._store.add_unrecorded(wallet, unrecorded)
 
     def record_nonce_taken(self, refund: Refund, mined: MinedTransaction) -> None:
-        """
-        Record that *mined*, which is final and does not pay *refund*, has its nonce.
-
-        A foreign transaction pauses the wallet.
-        """
+        """Record that *mined* has the nonce of *refund*; pause if it is foreign."""
         unrecorded = self._build_unrecorded(refund.chain_id, mined)
         wallet = self._get(refund.chain_id, mined.sender)
         self._store.add_unrecorded(wallet, [unrecorded])

@@ -168,9 +168,8 @@ def check_audit_key(
 def _numbers(spki: bytes) -> object:
     """Return the numbers of a public key, which do not depend on its encoding."""
     key = load_der_public_key(spki)
-    match key:
-        case EllipticCurvePublicKey() | RSAPublicKey():
-            return key.public_numbers()
+    if isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
+        return key.public_numbers()
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
