@@ -24,9 +24,6 @@ def open_atomic(
 
     Until then, and if anything fails, *path* does not change.  A killed process leaves
     a temporary file in the same directory, with a dot before its name.
-
-    Raises:
-        OSError: The file cannot be written, or *publish* cannot name it.
     """
     # mkstemp creates files with mode 0600.
     try:

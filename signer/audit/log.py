@@ -162,14 +162,7 @@ class AuditLog:
         return self._action(event, operation, actor, outcome, details)
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
-        """
-        Make *records* durable, then log them.
-
-        Raises:
-            KeyRotatedError: No key of the ring meets the condition *standing* any
-                more; nothing was written.
-            StoreError: The journal cannot be written.
-        """
+        """Make *records* durable, then log them; raises as ``Journal.append``."""
         if self._journal is not None:
             self._journal.append(records, standing=standing)
         self.log(*records)

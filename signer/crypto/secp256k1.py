@@ -83,12 +83,9 @@ class Signature:
 
 def checked_digest(digest: bytes) -> bytes:
     """
-    Return *digest* if it has 32 bytes that are not all zero.
+    Return *digest* if it is 32 bytes, not all zero, or raise ``InvalidInputError``.
 
     Devices sign any 32 bytes, so callers check before they ask one.
-
-    Raises:
-        InvalidInputError: *digest* has another type or length, or is all zero.
     """
     if not isinstance(digest, bytes):
         raise InvalidInputError("a digest must be bytes", field="digest")

@@ -17,6 +17,7 @@ from signer.chain.erc20 import has_exact_transfer
 from signer.errors import HotWalletError, StaleStateError, StoreError
 from signer.model.refund import InFlight, Kind, Refund, Status
 from signer.ports import Block, Clock, Receipt, Store
+from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transitions import log_final_status
 
 
@@ -105,26 +106,21 @@ class ConfirmationTracker:
             # The failure code was saved when the no-op was signed.
             return refund.with_status(Status.FAILED, self._clock())
         if not receipt.succeeded:
-            return self._as_failed(refund, "reverted", "the token reverted on chain")
-        is_paid = refund.is_coin or has_exact_transfer(
+            objection = build_objection("reverted", "the token reverted on chain")
+        elif refund.is_coin or has_exact_transfer(
             receipt.logs,
             token=refund.token_address,
             sender=str(refund.sender),
             recipient=refund.recipient,
             amount=refund.amount,
-        )
-        if is_paid:
+        ):
             return refund.with_status(Status.CONFIRMED, self._clock())
-        return self._as_failed(
-            refund,
-            "transfer-mismatch",
-            "mined, but the token's Transfer event differs from the refund",
-        )
-
-    def _as_failed(self, refund: Refund, code: str, detail: str) -> Refund:
-        return refund.with_status(
-            Status.FAILED, self._clock(), failure_code=code, failure_detail=detail
-        )
+        else:
+            objection = build_objection(
+                "transfer-mismatch",
+                "mined, but the token's Transfer event differs from the refund",
+            )
+        return refund.with_status(Status.FAILED, self._clock(), **objection)
 
 
 class _ChainView:

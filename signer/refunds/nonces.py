@@ -16,7 +16,7 @@ from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause
 from signer.ports import Clock, Store
 from signer.refunds.former_wallets import FormerWallets
-from signer.refunds.sweep_policy import Objection
+from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
@@ -83,11 +83,8 @@ class NonceManager:
         *counted* is what ``check_against_chain`` returned for the *active* key.
 
         Raises:
-            KeyRotatedError: *active* is no longer the active key, or a sweep's
-                recipient is no longer the active key's address.
             WalletPausedError: An operator paused the network.
-            LimitReachedError: The refund would exceed a spending limit of its token.
-            StaleStateError: Another process changed the refund.
+            KeyRotatedError, LimitReachedError, StaleStateError: As ``Store.reserve``.
         """
         if self._store.network_paused_at(chain.network.chain_id) is not None:
             raise WalletPausedError(
@@ -174,11 +171,6 @@ def describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:
     receipt = chain.client.receipts([tx_hash]).get(tx_hash)
     if receipt is not None and not receipt.succeeded:
         # As the ledger said before it was restored: the customer was not paid.
-        return {
-            "failure_code": "reverted",
-            "failure_detail": f"transaction {tx_hash} was sent for it and reverted",
-        }
-    return {
-        "failure_code": "already-paid",
-        "failure_detail": f"transaction {tx_hash} has already paid it",
-    }
+        detail = f"transaction {tx_hash} was sent for it and reverted"
+        return build_objection("reverted", detail)
+    return build_objection("already-paid", f"transaction {tx_hash} has already paid it")

@@ -96,12 +96,9 @@ def self_test_key(
 
 def check_chain(name: str, network: Network, client: ChainClient) -> None:
     """
-    Check that the nodes of *client* are on *network*, and that its tokens exist.
+    Refuse a chain id or a token that differs from *network* (``chain-misconfigured``).
 
-    Raises:
-        ConfigurationError: ``chain-misconfigured`` if the chain id, a token's contract
-            or its decimals differ; ``chain-unavailable`` if no node answers, because
-            the chain could then be the wrong one.
+    Refuse also if no node answers (``chain-unavailable``): the chain could be wrong.
     """
     try:
         refusals = [
