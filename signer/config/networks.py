@@ -100,12 +100,12 @@ class Network(_Model):
     chain_id: int = Field(gt=0, lt=2**53)
     rpc_urls: tuple[SecretStr, ...] = Field(min_length=1)
     tokens: dict[str, Token] = Field(min_length=1)
-    confirmations: int = Field(default=12, ge=1)
-    max_fee_per_gas_gwei: int = Field(default=500, gt=0)
-    max_priority_fee_per_gas_gwei: int = Field(default=50, ge=0)
-    base_fee_multiple: int = Field(default=2, ge=1, le=10)
-    rpc_timeout_ms: int = Field(default=5000, ge=100)
-    stuck_after_seconds: int = Field(default=90, ge=1)
+    confirmations: int = Field(12, ge=1)
+    max_fee_per_gas_gwei: int = Field(500, gt=0)
+    max_priority_fee_per_gas_gwei: int = Field(50, ge=0)
+    base_fee_multiple: int = Field(2, ge=1, le=10)
+    rpc_timeout_ms: int = Field(5000, ge=100)
+    stuck_after_seconds: int = Field(90, ge=1)
 
     @field_validator("rpc_urls", mode="before")
     @classmethod
@@ -121,12 +121,7 @@ class Networks(_Model):
 
 
 def load_networks(path: Path) -> Mapping[str, Network]:
-    """
-    Read the TOML file at *path*.
-
-    Raises:
-        ConfigurationError: ``networks-misconfigured``; the message names the field.
-    """
+    """Read the TOML file at *path*, or refuse it (``networks-misconfigured``)."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         return Networks.model_validate(document).networks

@@ -30,7 +30,7 @@ from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
 from signer.refunds.policy import NOOP_GAS, find_violation
-from signer.refunds.sweep_policy import Objection, find_fee_objection
+from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import (
     TransactionSigner,
     build_purpose,
@@ -95,8 +95,8 @@ class Lifecycle:
         chain is asked first.
 
         Raises:
-            StaleStateError: Another process changed the refund.
-            HotWalletError: It cannot be determined now whether the refund is paid.
+            HotWalletError: It cannot be determined now whether the refund is paid, or
+                another process changed it (``StaleStateError``).
         """
         active = self._nonces.select_key(refund)
         chain = self._chain(refund)
@@ -108,10 +108,8 @@ class Lifecycle:
         """
         Release *refund* to other workers: at once, or with a delay after *error*.
 
-        The delay doubles with each failure, up to ``MAX_RETRY_DELAY``.
-
-        Raises:
-            StoreError: The refund stays claimed until the claim expires.
+        The delay doubles with each failure, up to ``MAX_RETRY_DELAY``.  If this raises
+        a ``StoreError``, the refund stays claimed until the claim expires.
         """
         after = refund.with_due_at(self._clock())
         if error is not None:
@@ -223,14 +221,7 @@ class Lifecycle:
         return self._transitions.move(refund, Status.BROADCAST, due_at=due_at)
 
     def _simulate(self, refund: Refund, chain: Chain, sender: str) -> int:
-        """
-        Return the gas that the transfer would use; a coin transfer's is constant.
-
-        Raises:
-            ExecutionRevertedError: The token refuses the transfer.
-            InsufficientFundsError: The wallet holds less of the token than the refund.
-                A sweep does not wait for more: it reverts.
-        """
+        """Return the gas that the transfer would use; a coin transfer's is constant."""
         if refund.is_coin:
             return NOOP_GAS
         try:
@@ -239,7 +230,7 @@ class Lifecycle:
             )
         except ExecutionRevertedError:
             if refund.swept_from is not None:
-                raise
+                raise  # A sweep does not wait for more of the token.
             # An empty wallet can be topped up; a refusal of the token is final.
             if chain.token_balance(refund.token_address, sender) < refund.amount:
                 raise InsufficientFundsError(
@@ -274,4 +265,4 @@ def _misconfigured(missing: str) -> ConfigurationError:
 
 
 def _failure(error: HotWalletError) -> Objection:
-    return {"failure_code": error.code, "failure_detail": str(error)}
+    return build_objection(error.code, str(error))
