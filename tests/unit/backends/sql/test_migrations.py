@@ -84,7 +84,9 @@ def test_the_tables_are_the_migrations(store: SQLStore) -> None:
         return compare_metadata(context, metadata)
 
     def primary_keys(connection: Connection) -> dict[str, list[str]]:
-        keys = inspect(connection).get_multi_pk_constraint(filter_names=metadata.tables)
+        keys = inspect(connection).get_multi_pk_constraint(
+            filter_names=[*metadata.tables]
+        )
         return {table: key["constrained_columns"] for (_, table), key in keys.items()}
 
     assert store._database.run(differences) == []
