@@ -57,10 +57,7 @@ def use_project_conf(home: Path) -> Path:
     Point SoftHSM to the project's token, unless ``SOFTHSM2_CONF`` is set.
 
     SoftHSM reads ``SOFTHSM2_CONF`` with C's ``getenv`` when it is initialised;
-    ``os.environ`` writes through to the C environment.
-
-    Returns:
-        The path of the configuration file in use.
+    ``os.environ`` writes through to the C environment.  The result is the path of the
+    configuration file in use.
     """
-    conf = os.environ.setdefault(CONF_VARIABLE, str(Layout.of(home).conf))
-    return Path(conf)
+    return Path(os.environ.setdefault(CONF_VARIABLE, str(Layout.of(home).conf)))

@@ -14,7 +14,7 @@ from sqlalchemy import (
 from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import lock_keys
-from backends.sql.database import Database
+from backends.sql.database import Tables
 from backends.sql.key_rows import ACTIVE, find_key
 from backends.sql.privileges import excess_privileges
 from backends.sql.schema import audit_checkpoints, audit_records, keys
@@ -123,11 +123,8 @@ def _require_active(connection: Connection, address: str) -> None:
         raise KeyRotatedError("another key is active now")
 
 
-class AuditTables:
+class AuditTables(Tables):
     """Implements ``signer.ports.Journal``."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
@@ -164,11 +161,11 @@ class AuditTables:
         return self._database.run(_head)
 
     def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
-        params = {"after": after, "at_most": limit}
-        rows = self._database.run(lambda c: c.execute(_SEALED, params).all())
         return tuple(
             Sealed(sequence, bytes(seal), Record(id_, body))
-            for sequence, seal, id_, body in rows
+            for sequence, seal, id_, body in self._database.rows(
+                _SEALED, after=after, at_most=limit
+            )
         )
 
     def oldest_unsealed(self) -> str | None:
@@ -190,8 +187,7 @@ class AuditTables:
         self._database.write(lambda c: c.execute(new.on_conflict_do_nothing(), row))
 
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
-        params = {"after": after}
-        rows = self._database.run(lambda c: c.execute(_CHECKPOINTS, params).all())
+        rows = self._database.rows(_CHECKPOINTS, after=after)
         return tuple(Checkpoint(*row) for row in rows)
 
 

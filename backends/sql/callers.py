@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningInsert
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.database import Database
+from backends.sql.database import Tables
 from backends.sql.schema import alerts, attempts, used_tokens
 from backends.sql.statements import INSERT
 from signer.errors import StoreError
@@ -36,15 +36,12 @@ _DELETE_ATTEMPTS = delete(attempts).where(attempts.c.period < bindparam("before"
 _ALERTS = select(alerts.c.name, alerts.c["count"])
 
 
-class CallerTables:
+class CallerTables(Tables):
     """Implements ``Callers`` and ``AlertCounters``; each method is one statement."""
 
     # The last time, and the last period, at which this process deleted old rows.
     _tokens_deleted: datetime | None = None
     _attempts_deleted: int | None = None
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def use_token(self, jti: str, expires_at: datetime, now: datetime) -> bool:
         self._delete_old_tokens(now)
@@ -65,8 +62,7 @@ class CallerTables:
         self._database.write(lambda c: c.execute(add, row).scalar_one())
 
     def alert_counts(self) -> Mapping[str, int]:
-        rows = self._database.run(lambda c: c.execute(_ALERTS).all())
-        return {str(name): int(count) for name, count in rows}
+        return {str(name): int(count) for name, count in self._database.rows(_ALERTS)}
 
     def _delete_old_tokens(self, now: datetime) -> None:
         last = self._tokens_deleted

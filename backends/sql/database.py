@@ -2,13 +2,13 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.exc import OperationalError
 
 from backends.sql.errors import is_busy, translate_errors
@@ -42,9 +42,8 @@ class Database:
 
     Both drivers run in autocommit mode.  A single statement is its own transaction,
     which saves three round trips on PostgreSQL; longer transactions start with an
-    explicit ``BEGIN``.  ``run``, ``transaction``, ``write`` and ``migration`` raise a
-    ``StoreError``, never an error of the driver.  The URL is a secret: no ``repr`` and
-    no error contains it.
+    explicit ``BEGIN``.  The methods raise a ``StoreError``, never an error
+    of the driver.  The URL is a secret: no ``repr`` and no error contains it.
     """
 
     def __init__(self, url: str, *, pool_size: int, timeout: float) -> None:
@@ -84,6 +83,10 @@ class Database:
                 return work(connection)
 
         return self._retry_while_busy(attempt)
+
+    def rows(self, query: Executable, **params: Any) -> Sequence[Any]:
+        """Return the rows that *query* selects with *params*."""
+        return self.run(lambda c: c.execute(query, params).all())
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """
@@ -174,3 +177,10 @@ class Database:
             self.path, pool_size=self._pool_size, timeout=self._timeout
         )
         return _ProcessState(engine, writer_queue(self._timeout))
+
+
+class Tables:
+    """Some tables of a database, which serve one port."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database

@@ -35,8 +35,7 @@ def require_health(database: Database) -> None:
             "the SQLite file of DATABASE_URL does not exist: correct the path, or"
             " create a new ledger with `hotwallet db upgrade --create`"
         )
-    query = _QUERIES[database.dialect]
-    rows = database.run(lambda c: c.execute(query).all())
+    rows = database.rows(_QUERIES[database.dialect])
     revisions = [revision for revision, _, _ in rows]
     if revisions != [HEAD]:
         raise schema_error(max(revisions, default=None))

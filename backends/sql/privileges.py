@@ -86,4 +86,4 @@ def excess_privileges(database: Database) -> list[str]:
     """
     if database.dialect != POSTGRESQL:
         return []
-    return database.run(lambda c: list(c.execute(_EXCESS_PRIVILEGES).scalars()))
+    return [privilege for (privilege,) in database.rows(_EXCESS_PRIVILEGES)]

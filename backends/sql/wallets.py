@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from backends.sql.advisory_locks import lock_chain
 from backends.sql.columns import UTCDateTime
-from backends.sql.database import Database
+from backends.sql.database import Tables
 from backends.sql.schema import refunds, sightings, stops, wallets
 from backends.sql.statements import insert_new, next_nonce
 from signer.errors import StaleStateError
@@ -131,20 +131,15 @@ _ACCEPT = (
 )
 
 
-class WalletTables:
+class WalletTables(Tables):
     """The wallets of ``signer.ports.Store``, and the chains that are stopped."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
-        params = _key(chain_id, sender)
-        row = self._database.run(lambda c: c.execute(_WALLET, params).one_or_none())
-        return None if row is None else Wallet(*row)
+        rows = self._database.rows(_WALLET, **_key(chain_id, sender))
+        return Wallet(*rows[0]) if rows else None
 
     def wallets(self) -> Sequence[Wallet]:
-        keys = self._database.run(lambda c: c.execute(_KEYS).all())
-        each = (self.wallet(*key) for key in keys)
+        each = (self.wallet(*key) for key in self._database.rows(_KEYS))
         return tuple(wallet for wallet in each if wallet is not None)
 
     def open_wallet(self, wallet: Wallet) -> None:
@@ -170,16 +165,15 @@ class WalletTables:
     def unknown_nonces(
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
-        params = {**_key(chain_id, sender), "below": below, "limit": limit}
-        gaps = self._database.run(lambda c: c.execute(_GAPS, params).all())
+        wallet = _key(chain_id, sender)
+        gaps = self._database.rows(_GAPS, **wallet, below=below, limit=limit)
         nonces = chain.from_iterable(range(first, end) for first, end in gaps)
         return tuple(islice(nonces, limit))
 
     def foreign_transactions(
         self, chain_id: int, sender: str
     ) -> Sequence[UnrecordedTransaction]:
-        params = _key(chain_id, sender)
-        rows = self._database.run(lambda c: c.execute(_FOREIGN, params).all())
+        rows = self._database.rows(_FOREIGN, **_key(chain_id, sender))
         return tuple(UnrecordedTransaction(*row) for row in rows)
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
@@ -201,8 +195,8 @@ class WalletTables:
         return self._database.transaction(work)
 
     def network_paused_at(self, chain_id: int) -> datetime | None:
-        params = {"of_chain": chain_id}
-        return self._database.run(lambda c: c.execute(_STOPPED, params).scalar())
+        rows = self._database.rows(_STOPPED, of_chain=chain_id)
+        return rows[0].at if rows else None
 
     def resume_network(self, chain_id: int) -> bool:
         params = {"of_chain": chain_id}
@@ -211,9 +205,8 @@ class WalletTables:
     def find_unrecorded(
         self, chain_id: int, mark: bytes
     ) -> UnrecordedTransaction | None:
-        params = {"of_chain": chain_id, "mark": mark}
-        row = self._database.run(lambda c: c.execute(_BY_MARK, params).one_or_none())
-        return None if row is None else UnrecordedTransaction(*row)
+        rows = self._database.rows(_BY_MARK, of_chain=chain_id, mark=mark)
+        return UnrecordedTransaction(*rows[0]) if rows else None
 
 
 def _change(
