@@ -1,16 +1,9 @@
 """The audit log: its records are written once, sealed once and never changed."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    func,
-    insert,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import lock_keys
@@ -29,6 +22,8 @@ from signer.ports import Checkpoint
 
 SEALING_LOCK = 0x6175646974736561  # "auditsea"; the sealing process holds it.
 
+_record = audit_records.c
+
 _INSERT_RECORD = insert(audit_records)
 
 _KEY_IN_STATE = select(keys.c.address).where(
@@ -45,19 +40,17 @@ _TRY_TO_SEAL = select(
 _IS_UNSEALED = text("sequence IS NULL")
 
 _UNSEALED = (
-    select(audit_records.c.id, audit_records.c.body)
+    select(_record.id, _record.body)
     .where(_IS_UNSEALED)
-    .order_by(audit_records.c.id)
+    .order_by(_record.id)
     .limit(bindparam("at_most"))
 )
 
-_OLDEST_UNSEALED = (
-    select(audit_records.c.id).where(_IS_UNSEALED).order_by("id").limit(1)
-)
+_OLDEST_UNSEALED = select(_record.id).where(_IS_UNSEALED).order_by("id").limit(1)
 
 _SEAL = (
     update(audit_records)
-    .where(audit_records.c.id == bindparam("of_id"), _IS_UNSEALED)
+    .where(_record.id == bindparam("of_id"), _IS_UNSEALED)
     .values(sequence=bindparam("place"), hash=bindparam("seal"))
 )
 
@@ -70,21 +63,16 @@ _SEAL_ALL = text(
 )
 
 _HEAD = (
-    select(audit_records.c.sequence, audit_records.c.hash)
+    select(_record.sequence, _record.hash)
     .where(text("sequence IS NOT NULL"))
-    .order_by(audit_records.c.sequence.desc())
+    .order_by(_record.sequence.desc())
     .limit(1)
 )
 
 _SEALED = (
-    select(
-        audit_records.c.sequence,
-        audit_records.c.hash,
-        audit_records.c.id,
-        audit_records.c.body,
-    )
-    .where(audit_records.c.sequence > bindparam("after"))
-    .order_by(audit_records.c.sequence)
+    select(_record.sequence, _record.hash, _record.id, _record.body)
+    .where(_record.sequence > bindparam("after"))
+    .order_by(_record.sequence)
     .limit(bindparam("at_most"))
 )
 
@@ -179,11 +167,7 @@ class AuditTables(Tables):
         # On SQLite, a trigger rejects an insert of an existing size, even one with ON
         # CONFLICT DO NOTHING; so the statement selects no row if the size exists.
         new = insert_.from_select(audit_checkpoints.c.keys(), _NEW_CHECKPOINT)
-        row = {
-            "new_size": checkpoint.size,
-            "new_note": checkpoint.note,
-            "new_at": checkpoint.at,
-        }
+        row = {f"new_{name}": value for name, value in asdict(checkpoint).items()}
         self._database.write(lambda c: c.execute(new.on_conflict_do_nothing(), row))
 
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
@@ -217,21 +201,17 @@ def _seal(connection: Connection, limit: int) -> int | None:
 
 def _write_seals(connection: Connection, new: Sequence[Sealed]) -> None:
     if connection.dialect.name == POSTGRESQL:
-        result = connection.execute(
-            _SEAL_ALL,
-            {
-                "ids": [each.record.id for each in new],
-                "places": [each.sequence for each in new],
-                "hashes": [each.hash for each in new],
-            },
-        )
+        columns = {
+            "ids": [each.record.id for each in new],
+            "places": [each.sequence for each in new],
+            "hashes": [each.hash for each in new],
+        }
+        result = connection.execute(_SEAL_ALL, columns)
     else:
-        result = connection.execute(
-            _SEAL,
-            [
-                {"of_id": each.record.id, "place": each.sequence, "seal": each.hash}
-                for each in new
-            ],
-        )
+        rows = [
+            {"of_id": each.record.id, "place": each.sequence, "seal": each.hash}
+            for each in new
+        ]
+        result = connection.execute(_SEAL, rows)
     if result.rowcount != len(new):  # The chain would have a gap.
         raise StaleStateError("another process sealed one of these records")

@@ -63,7 +63,8 @@ def migrate(database: Database, *, create: bool) -> SchemaUpgrade:
 
     def upgrade(connection: Connection) -> SchemaUpgrade:
         _lock(connection)
-        before = _revision(connection)
+        heads = MigrationContext.configure(connection).get_current_heads()
+        before = max(heads, default=None)
         if database.path is not None and not create and before is None:
             raise _no_ledger(database.path)
         if not _run_migrations(connection):
@@ -79,11 +80,6 @@ def _no_ledger(path: Path) -> StoreError:
         f"there is no ledger at {path}: correct DATABASE_URL, or create a new ledger"
         " with `hotwallet db upgrade --create`"
     )
-
-
-def _revision(connection: Connection) -> str | None:
-    heads = MigrationContext.configure(connection).get_current_heads()
-    return max(heads, default=None)
 
 
 def _run_migrations(connection: Connection) -> bool:

@@ -131,12 +131,9 @@ class RefundTables(Tables):
     ) -> Refund:
         if not is_address(sender):
             raise ValueError("sender is not an address with an EIP-55 checksum")
-        reservation: dict[str, Any] = {
-            "sender": sender,
-            "key_id": key_id,
-            "gas_limit": gas_limit,
-        }
-        after = refund.with_status(Status.RESERVED, at, **reservation)
+        after = refund.with_status(
+            Status.RESERVED, at, sender=sender, key_id=key_id, gas_limit=gas_limit
+        )
         sweeps = refund.swept_from is not None
         seen = {"counted": counted, "mark": refund.mark, "sweeps": sweeps}
         params = {**values(refund, after, record=intent), **seen}

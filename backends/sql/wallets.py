@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Integer,
     Select,
@@ -30,21 +31,23 @@ from signer.errors import StaleStateError
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 
-_of_wallet = (
-    bindparam("of_chain", type_=wallets.c.chain_id.type),
-    bindparam("of_sender", type_=wallets.c.sender.type),
-)
-_HERE = (wallets.c.chain_id == _of_wallet[0], wallets.c.sender == _of_wallet[1])
+_chain = bindparam("of_chain", type_=wallets.c.chain_id.type)
+_sender = bindparam("of_sender", type_=wallets.c.sender.type)
+
+
+def _of_wallet(table: Table) -> ColumnElement[bool]:
+    return (table.c.chain_id == _chain) & (table.c.sender == _sender)
+
 
 _WALLET = select(
     wallets.c.chain_id,
     wallets.c.sender,
     wallets.c.first_nonce,
-    next_nonce(*_of_wallet),
+    next_nonce(_chain, _sender),
     wallets.c.paused_by,
     wallets.c.paused_at,
     wallets.c.version,
-).where(*_HERE)
+).where(_of_wallet(wallets))
 
 _KEYS = select(wallets.c.chain_id, wallets.c.sender).order_by(
     wallets.c.chain_id, wallets.c.sender
@@ -52,7 +55,7 @@ _KEYS = select(wallets.c.chain_id, wallets.c.sender).order_by(
 
 _UNCHANGED = (
     update(wallets)
-    .where(*_HERE, wallets.c.version == bindparam("before"))
+    .where(_of_wallet(wallets), wallets.c.version == bindparam("before"))
     .values(version=bindparam("before") + 1)
 )
 
@@ -63,9 +66,9 @@ _PAUSED = _UNCHANGED.values(
 
 _RESUMED = _UNCHANGED.values(paused_by=None, paused_at=None)
 
-_STOPPED = select(stops.c.at).where(stops.c.chain_id == _of_wallet[0])
+_STOPPED = select(stops.c.at).where(stops.c.chain_id == _chain)
 
-_START = delete(stops).where(stops.c.chain_id == _of_wallet[0])
+_START = delete(stops).where(stops.c.chain_id == _chain)
 
 _UNRECORDED = select(sightings, refunds.c.id).outerjoin(
     refunds,
@@ -78,18 +81,16 @@ _below = bindparam("below", type_=refunds.c.nonce.type)
 
 
 def _used_nonces(table: Table) -> Select[int]:
-    return select(table.c.nonce).where(
-        table.c.chain_id == _of_wallet[0],
-        table.c.sender == _of_wallet[1],
-        table.c.nonce < _below,
-    )
+    return select(table.c.nonce).where(_of_wallet(table), table.c.nonce < _below)
 
 
 # Pairs each used nonce with the next used one; the nonces between them are gaps.
 _ENDS = union_all(
     _used_nonces(refunds),
     _used_nonces(sightings),
-    select(wallets.c.first_nonce - 1).where(*_HERE, wallets.c.first_nonce < _below),
+    select(wallets.c.first_nonce - 1).where(
+        _of_wallet(wallets), wallets.c.first_nonce < _below
+    ),
     select(_below),
 ).subquery()
 _PAIRS = select(
@@ -105,15 +106,13 @@ _GAPS = (
 
 _UNACCEPTED = (sightings.c.mark.is_(None), sightings.c.accepted_at.is_(None))
 
-_FOREIGN = _UNRECORDED.where(
-    sightings.c.chain_id == _of_wallet[0],
-    sightings.c.sender == _of_wallet[1],
-    *_UNACCEPTED,
-).order_by(sightings.c.nonce)
+_FOREIGN = _UNRECORDED.where(_of_wallet(sightings), *_UNACCEPTED).order_by(
+    sightings.c.nonce
+)
 
 _BY_MARK = (
     _UNRECORDED.where(
-        sightings.c.chain_id == _of_wallet[0],
+        sightings.c.chain_id == _chain,
         sightings.c.mark == bindparam("mark", type_=sightings.c.mark.type),
     )
     .order_by(sightings.c.nonce)
@@ -122,11 +121,7 @@ _BY_MARK = (
 
 _ACCEPT = (
     update(sightings)
-    .where(
-        sightings.c.chain_id == _of_wallet[0],
-        sightings.c.sender == _of_wallet[1],
-        *_UNACCEPTED,
-    )
+    .where(_of_wallet(sightings), *_UNACCEPTED)
     .values(accepted_at=bindparam("at", type_=UTCDateTime))
 )
 

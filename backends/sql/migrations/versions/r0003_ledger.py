@@ -10,8 +10,6 @@ from alembic import op
 
 revision = "0003"  # Development versions had 0001 and 0002.
 down_revision = None
-branch_labels = None
-depends_on = None
 
 TYPES = {
     "sqlite": {
