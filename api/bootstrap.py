@@ -22,7 +22,7 @@ from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
 from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
-from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier, utc_now
+from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier
 from signer.startup.guard import (
     check_chain,
     check_journal,
@@ -32,7 +32,6 @@ from signer.startup.guard import (
 
 
 if TYPE_CHECKING:
-    from backends.sql import SQLStore
     from backends.sql.migrate import SchemaUpgrade
 
 
@@ -125,15 +124,12 @@ def _settle_key(container: Container) -> tuple[Signer, list[str]]:
         ConfigurationError: As ``self_test_key`` and ``StartupKey.open``.
     """
     settings = container.settings
+    self_test = partial(self_test_key, settings)
     startup_key = StartupKey(
-        container.store,
-        container.signers,
-        partial(self_test_key, settings),
-        utc_now,
+        container.store, container.signers, self_test, container.clock
     )
-    name = settings.kms_key_id or "" if settings.use_kms else settings.pkcs11_key_id
     try:
-        return startup_key.open(name, settings.wallet_address)
+        return startup_key.open(container.key_name, settings.wallet_address)
     except InvalidInputError as e:
         problem = Refusal("kms-not-configured", f"KMS_KEY_ID {e}")
     except StoreError as e:
@@ -155,7 +151,14 @@ def open_store(settings: Settings) -> Ledger:
 
     store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
     try:
-        _check_schema(store, may_upgrade=not settings.is_production)
+        try:
+            store.check()
+        except StoreError:
+            # Check first: in most cases another process has upgraded it already.
+            if settings.is_production:
+                raise
+            store.migrate()
+            store.check()
     except StoreError as e:
         raise ConfigurationError(Refusal("database-not-ready", str(e))) from None
     return store
@@ -223,16 +226,18 @@ def open_backend(settings: Settings) -> KeyDirectory:
 
 def preload(settings: Settings) -> None:
     """Import the libraries of the backends before the fork; open nothing."""
-    names = ["backends.sql", "backends.json_rpc"]
-    names += (
-        ["backends.aws_kms"] if settings.use_kms else ["backends.pkcs11", "softhsm"]
-    )
-    if settings.alert_webhook_url is not None:
-        names.append("backends.webhook")
-    if settings.jwt_jwks_url is not None:
-        names.append("backends.jwks_client")
-    for name in names:
-        import_module(name)
+    used = {
+        "backends.sql": True,
+        "backends.json_rpc": True,
+        "backends.aws_kms": settings.use_kms,
+        "backends.pkcs11": not settings.use_kms,
+        "softhsm": not settings.use_kms,
+        "backends.webhook": settings.alert_webhook_url is not None,
+        "backends.jwks_client": settings.jwt_jwks_url is not None,
+    }
+    for name, is_used in used.items():
+        if is_used:
+            import_module(name)
 
 
 def open_token_keys(settings: Settings) -> KeySource:
@@ -242,18 +247,18 @@ def open_token_keys(settings: Settings) -> KeySource:
     Raises:
         ConfigurationError: See ``open_keys``.
     """
-    return open_keys(settings, partial(_build_jwks_client, settings))
 
+    def connect(url: str) -> FetchKeySet:
+        from backends.jwks_client import JWKSClient  # noqa: PLC0415
 
-def _build_jwks_client(settings: Settings, url: str) -> FetchKeySet:
-    from backends.jwks_client import JWKSClient  # noqa: PLC0415
+        return JWKSClient(
+            url,
+            allow_http=not settings.is_production,
+            timeout=FETCH_TIMEOUT,
+            max_bytes=MAX_BYTES,
+        )
 
-    return JWKSClient(
-        url,
-        allow_http=not settings.is_production,
-        timeout=FETCH_TIMEOUT,
-        max_bytes=MAX_BYTES,
-    )
+    return open_keys(settings, connect)
 
 
 def open_notifier(settings: Settings) -> Notifier | None:
@@ -263,14 +268,3 @@ def open_notifier(settings: Settings) -> Notifier | None:
     from backends.webhook import Webhook  # noqa: PLC0415
 
     return Webhook(settings.alert_webhook_url)
-
-
-def _check_schema(store: "SQLStore", *, may_upgrade: bool) -> None:
-    try:
-        store.check()
-    except StoreError:
-        # Check first: in most cases another process has upgraded it already.
-        if not may_upgrade:
-            raise
-        store.migrate()
-        store.check()

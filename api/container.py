@@ -78,6 +78,13 @@ class Container:
         """The networks of ``NETWORKS_FILE``, by name."""
         return load_networks(self.settings.networks_file)
 
+    @property
+    def key_name(self) -> str:
+        """The key that the configuration names: KMS_KEY_ID or PKCS11_KEY_ID."""
+        if self.settings.use_kms:
+            return self.settings.kms_key_id or ""
+        return self.settings.pkcs11_key_id
+
     @cached_property
     def store(self) -> Ledger:
         """The ledger."""
@@ -126,7 +133,7 @@ class Container:
     @cached_property
     def alerts(self) -> Alerts:
         """Counts alerts and sends them to the webhook."""
-        return Alerts(self.store, self.notifier)
+        return Alerts(self.store, self.notifier, self.clock)
 
     @cached_property
     def sealing_alert(self) -> SealingAlert:
@@ -237,8 +244,9 @@ class Container:
             refused=self.settings.rate_limit_refused,
             administration=self.settings.rate_limit_admin,
             client=self.settings.rate_limit_client,
+            clock=self.clock,
         )
-        return AccessPolicy(self.store, limits, self.audit)
+        return AccessPolicy(self.store, limits, self.audit, self.clock)
 
     @cached_property
     def proxies(self) -> Sequence[IPNetwork]:
@@ -254,6 +262,7 @@ class Container:
                 self.store.oldest_unsealed,
                 SealingMonitor(self.sealing_alert),
                 max_seconds=self.settings.audit_unsealed_seconds,
+                clock=self.clock,
             ),
         }
         for name, chain in self.chains.items():
@@ -274,6 +283,7 @@ class Container:
             self.store,
             self.checkpoint_settings,
             self.alerts,
+            self.clock,
             sealing_alert=self.sealing_alert,
         )
         Thread(

@@ -46,14 +46,12 @@ _MAX_KIDS = 1000
 _log = structlog.get_logger("api.auth.jwks")
 
 
-def open_keys(
-    settings: Settings, connect: Callable[[str], FetchKeySet] | None = None
-) -> KeySource:
+def open_keys(settings: Settings, connect: Callable[[str], FetchKeySet]) -> KeySource:
     """
     Return the keys from the one source that *settings* names.
 
     Call it after the fork: keys from a URL are refreshed by threads.  *connect* returns
-    the client for ``JWT_JWKS_URL``; other sources do not need it.
+    the client for ``JWT_JWKS_URL``.
 
     Raises:
         ConfigurationError: See ``load_keys``; or ``jwt-url-insecure``, or
@@ -63,8 +61,6 @@ def open_keys(
     if settings.jwt_jwks_url is None:
         return load_keys(settings)
     require_asymmetric(settings)
-    if connect is None:
-        raise ValueError("JWT_JWKS_URL needs a client")
     return RemoteKeys.open(connect(settings.jwt_jwks_url), settings.jwt_algorithm)
 
 

@@ -1,14 +1,14 @@
 """``hotwallet doctor``: check everything that a refund needs."""
 
 import json
-import os
 import sys
 
 import click
 
-from api.bootstrap import open_backend, open_chains, open_store
+from api.bootstrap import build_container
 from api.cli.output import json_option, redirect_log
-from api.doctor import DoctorContext, Openers, all_checks
+from api.doctor import all_checks
+from api.doctor.context import DoctorContext
 from api.logs import install
 from signer.checks import State, run_checks
 
@@ -24,7 +24,7 @@ def doctor(as_json: bool) -> None:
 
     Exits with 1 if a check failed.
     """
-    context = DoctorContext(os.environ, Openers(open_store, open_backend, open_chains))
+    context = DoctorContext(build_container())
     stdout = sys.stdout
     results = []
     with redirect_log():

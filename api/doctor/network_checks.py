@@ -1,9 +1,9 @@
 """The doctor's checks of each network, up to a mined transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
-from api.doctor.context import DoctorContext, NetworkContext
+from api.doctor.context import EXPLAIN, DoctorContext, NetworkContext
 from api.doctor.wallet_checks import check_nonces, check_worker
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
@@ -12,62 +12,44 @@ from signer.errors import ChainUnavailableError, InsufficientFundsError
 from signer.startup.guard import check_chain
 
 
+_NETWORKS_FILE = f"correct the networks file; {EXPLAIN}"
+_NO_WORKER = "start `hotwallet worker`"
+_WALLET_PAUSED = "run: hotwallet nonce repair --dry-run"
 _WALLET_EMPTY = "send funds to the address"
 _RPC_DOWN = "check rpc_urls and the nodes"
 
 
 def network_checks(context: DoctorContext) -> Iterator[Check]:
     """Yield the checks of all networks; iterate after the "networks" check has run."""
-    for name in context.networks:
-        yield from _checks_of(NetworkContext(context, name))
-
-
-def _checks_of(context: NetworkContext) -> Iterator[Check]:
-    name = context.name
-    nodes, chain = f"{name} nodes", f"{name} chain"
     # The ring has the wallet's address; while it is empty, the device has.
-    device = () if context.doctor.active is not None else ("device",)
+    device = () if context.active is not None else ("device",)
     key = device and ("database", *device)
-    yield Check(nodes, partial(_check_nodes, context), _RPC_DOWN)
-    yield Check(
-        chain,
-        partial(_check_chain, context),
-        "correct the networks file; run: hotwallet explain-code CODE",
-        (nodes,),
-    )
-    yield Check(
-        f"{name} gas", partial(_check_gas, context), _WALLET_EMPTY, (chain, *key)
-    )
-    for symbol in context.network.tokens:
-        yield Check(
-            f"{name} {symbol}",
-            partial(_check_token, context, symbol),
-            _WALLET_EMPTY,
-            (chain, *key),
-        )
-    yield Check(
-        f"{name} nonces",
-        partial(check_nonces, context),
-        "run: hotwallet nonce repair --dry-run",
-        (chain, "database", *device),
-    )
-    yield Check(
-        f"{name} worker",
-        partial(check_worker, context),
-        "start `hotwallet worker`",
-        ("database", *device),
-    )
-    yield Check(
-        f"{name} mined",
-        partial(_check_mined, context),
-        _RPC_DOWN,
-        (chain, *key),
-    )
+    for name in context.networks:
+        network = NetworkContext(context, name)
+        chain = f"{name} chain"
+        yield _check(network, "nodes", _check_nodes, _RPC_DOWN)
+        yield _check(network, "chain", _check_chain, _NETWORKS_FILE, f"{name} nodes")
+        yield _check(network, "gas", _check_gas, _WALLET_EMPTY, chain, *key)
+        for symbol in network.network.tokens:
+            run = partial(_check_token, symbol=symbol)
+            yield _check(network, symbol, run, _WALLET_EMPTY, chain, *key)
+        needs = ("database", *device)
+        yield _check(network, "nonces", check_nonces, _WALLET_PAUSED, chain, *needs)
+        yield _check(network, "worker", check_worker, _NO_WORKER, *needs)
+        yield _check(network, "mined", _check_mined, _RPC_DOWN, chain, *key)
+
+
+def _check(
+    network: NetworkContext,
+    name: str,
+    run: Callable[[NetworkContext], Finding],
+    cure: str,
+    *needs: str,
+) -> Check:
+    return Check(f"{network.name} {name}", partial(run, network), cure, needs)
 
 
 def _check_nodes(context: NetworkContext) -> Finding:
-    if not context.doctor.chains:
-        context.doctor.chains = context.doctor.openers.chains(context.doctor.networks)
     views = context.chain.client.node_statuses(context.address, ())
     detail = ", ".join(
         f"{view.node} {view.error or f'at block {view.head}'}" for view in views

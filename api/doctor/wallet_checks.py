@@ -24,7 +24,8 @@ class OverdueError(StoreError):
 
 def check_nonces(context: NetworkContext) -> Finding:
     """Check every watched wallet: a former key's wallet pauses the network as well."""
-    if context.doctor.store.network_paused_at(context.network.chain_id) is not None:
+    store = context.doctor.container.store
+    if store.network_paused_at(context.network.chain_id) is not None:
         raise WalletPausedError(
             "an operator paused it; `hotwallet nonce resume` resumes it"
         )
@@ -43,7 +44,8 @@ def check_nonces(context: NetworkContext) -> Finding:
 def _check_wallet(context: NetworkContext, address: str, state: KeyState) -> Finding:
     """Compare one wallet with its chain, and change nothing."""
     name = address if state is KeyState.ACTIVE else f"{address} ({state})"
-    reconciler = WalletReconciler(context.doctor.store, context.doctor.clock)
+    container = context.doctor.container
+    reconciler = WalletReconciler(container.store, container.clock)
     try:
         status = reconciler.status(context.chain, address)
     except NotFoundError:
@@ -75,16 +77,16 @@ def _check_new_wallet(name: str, count: int) -> Finding:
 
 def check_worker(context: NetworkContext) -> Finding:
     """Check that no refund is overdue for the worker's next step."""
-    doctor = context.doctor
+    container = context.doctor.container
     open_refunds = [
         refund
         for address, state in context.watched.items()
         if state is not KeyState.BLOCKED  # Its open refunds are left to an operator.
-        for refund in doctor.store.open_below(
+        for refund in container.store.open_below(
             context.network.chain_id, address, _ALL_NONCES, _MOST_REFUNDS
         )
     ]
-    latest = doctor.clock() - _OVERDUE
+    latest = container.clock() - _OVERDUE
     overdue = [
         refund
         for refund in open_refunds

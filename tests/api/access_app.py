@@ -28,7 +28,7 @@ from signer.errors import StoreUnavailableError
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.ports import Callers, Clock, utc_now
-from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
+from tests.api.support import AUDIENCE, ES256_KEY, ISSUER, make_verifier
 
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -148,9 +148,7 @@ def get_app() -> App:
     access = AccessPolicy(
         callers, RateLimits.shared(callers), AuditLog(structlog.get_logger("audit"))
     )
-    return routed(
-        AuthorizationMiddleware(JWTVerifier.from_settings(settings, utc_now), access)
-    )
+    return routed(AuthorizationMiddleware(make_verifier(settings, utc_now), access))
 
 
 def routed(gate: AuthorizationMiddleware) -> App:
