@@ -24,6 +24,7 @@ from signer.chain.chain import Chain
 from signer.config.networks import Network, load_networks
 from signer.config.settings import Settings
 from signer.deadline import Deadlines
+from signer.keys.admin_audit import AdminAudit
 from signer.keys.balances import BalanceReader
 from signer.keys.failover import Failover
 from signer.keys.keyring import KeyRing
@@ -32,10 +33,12 @@ from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
+from signer.model.audit_record import Operation
 from signer.ports import Clock, KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
@@ -219,6 +222,12 @@ class Container:
             audit=self.audit,
             clock=self.clock,
         )
+
+    @cached_property
+    def nonce_admin(self) -> NonceAdmin:
+        """Changes wallets, and records which operator did."""
+        admin_audit = AdminAudit(self.audit, Operation.ADMINISTRATION)
+        return NonceAdmin(self.store, self.chains, admin_audit, self.clock)
 
     @cached_property
     def worker(self) -> Worker:

@@ -1,7 +1,6 @@
 """The ``hotwallet`` command: ``serve``, ``db``, and the table of all others."""
 
 import io
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NoReturn
 import click
 
 from api.cli.lazy import LazyCommand, LazyGroup
+from api.uncaught import watch_uncaught
 from signer.errors import (
     ConfigurationError,
     HotWalletError,
@@ -67,9 +67,6 @@ def cli(verbose: bool, no_env_file: bool) -> None:
     .env in the working directory sets those that are not set.  A command exits with 78
     if the settings are refused; `hotwallet explain-code CODE` explains why.
     """
-    from api.logs import watch_uncaught  # noqa: PLC0415  Help needs no logging.
-
-    watch_uncaught()
     env_file = Path(".env")
     if not no_env_file and env_file.exists():
         from api.cli.env_file import load_env_file  # noqa: PLC0415  Only if needed.
@@ -112,25 +109,28 @@ def db() -> None:
 def db_upgrade(create: bool, as_json: bool) -> None:
     """Bring the schema of DATABASE_URL up to date; safe to repeat."""
     from api.bootstrap import upgrade_database  # noqa: PLC0415  Help needs no database.
+    from api.cli.output import print_result  # noqa: PLC0415
     from signer.config.settings import Settings  # noqa: PLC0415
 
     done = upgrade_database(Settings.from_env(os.environ), create=create)
-    if as_json:
-        path = None if done.path is None else str(done.path)
-        revisions = {"from": done.before, "to": done.after}
-        click.echo(json.dumps({"action": done.action, "path": path, **revisions}))
-        return
+    document = {
+        "action": done.action,
+        "path": None if done.path is None else str(done.path),
+        "from": done.before,
+        "to": done.after,
+    }
     place = done.path or "the PostgreSQL database of DATABASE_URL"
     messages = {
         "created": f"created a new ledger in {place}, revision {done.after}",
         "upgraded": f"upgraded {place} from revision {done.before} to {done.after}",
         "unchanged": f"{place} is already up to date, revision {done.after}",
     }
-    click.echo(messages[done.action])
+    print_result(document, [messages[done.action]], as_json=as_json)
 
 
 def main() -> NoReturn:
     """Run the command line; print an error of ours as one line, and exit."""
+    watch_uncaught()
     try:
         cli.main(standalone_mode=False)
     except ConfigurationError as e:

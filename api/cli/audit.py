@@ -1,17 +1,15 @@
 """``hotwallet audit``: export, verify and reconcile the audit log."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
 from api.checkpoint_key import open_checkpoint_key
 from api.cli.audit_files import create_key, read_checkpoints, read_lines
-from api.cli.output import command_logging
+from api.cli.output import command_logging, json_option, print_result
 from api.views.audit_reports import (
     checkpoint_document,
     describe_empty,
@@ -30,8 +28,7 @@ from signer.audit.cloudtrail import is_key_arn, read_trail
 from signer.audit.sealer import Sealer
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, HotWalletError
-from signer.model.audit_record import Record
-from signer.ports import Journal, Ledger
+from signer.ports import Ledger
 from signer.private_files import open_atomic
 
 
@@ -39,7 +36,6 @@ _PROGRESS_LINES = 100_000
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FILE_OR_DIRECTORY = click.Path(exists=True, path_type=Path)
-_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one object.")
 
 
 @click.group()
@@ -69,7 +65,7 @@ def audit() -> None:
     multiple=True,
     help="A file of checkpoints kept elsewhere: notes, or log lines with notes.",
 )
-@_AS_JSON
+@json_option
 def verify(
     export: Path, keys: Sequence[Path], checkpoints: Sequence[Path], as_json: bool
 ) -> None:
@@ -82,7 +78,7 @@ def verify(
         verdict = verification.verify(
             _report_progress(read_lines(file)), verifier, notes
         )
-    _print(verdict_document(verdict), verdict_lines(verdict), as_json=as_json)
+    print_result(verdict_document(verdict), verdict_lines(verdict), as_json=as_json)
     if not verdict.is_good:
         sys.exit(1)
 
@@ -109,7 +105,7 @@ def export(out: Path | None) -> None:
 
 @audit.command()
 @click.option("--new", is_flag=True, help="Sign one of the whole chain now.")
-@_AS_JSON
+@json_option
 def checkpoint(new: bool, as_json: bool) -> None:
     """Print the newest checkpoint, to keep it outside this host."""
     with _errors_exit_with_2():
@@ -121,18 +117,13 @@ def checkpoint(new: bool, as_json: bool) -> None:
         else:
             made = newest_checkpoint(ledger)
     if made is None:
+        remedy = "`hotwallet audit checkpoint --new` signs one"
         # Outside production a missing key is created.
-        lacks_key = settings.is_production and settings.audit_signing_key_file is None
-        remedy = (
-            "set AUDIT_SIGNING_KEY_FILE; `hotwallet audit key` creates a key"
-            if lacks_key
-            else "`hotwallet audit checkpoint --new` signs one"
-        )
-        _exit_with_2(f"there is no checkpoint yet: {remedy}")
-    if as_json:
-        _print(checkpoint_document(made), (), as_json=True)
-    else:
-        click.echo(made.note, nl=False)
+        if settings.is_production and settings.audit_signing_key_file is None:
+            remedy = "set AUDIT_SIGNING_KEY_FILE; `hotwallet audit key` creates a key"
+        raise _CommandError(f"there is no checkpoint yet: {remedy}")
+    lines = made.note.splitlines()
+    print_result(checkpoint_document(made), lines, as_json=as_json)
 
 
 @audit.command()
@@ -154,7 +145,7 @@ def checkpoint(new: bool, as_json: bool) -> None:
     callback=lambda _, __, names: _require_key_arns(names),
     help="The ARN of a key to compare; by default all of ours.",
 )
-@_AS_JSON
+@json_option
 def reconcile(
     trails: Sequence[Path], source: Path | None, keys: Sequence[str], as_json: bool
 ) -> None:
@@ -168,15 +159,17 @@ def reconcile(
         trail = read_trail(trails)
         if source is None:
             _, ledger = _open_ledger()
-            known = ledger.keys()
-            backend = reconciliation.BACKEND
+            known, backend = ledger.keys(), reconciliation.BACKEND
             ring = [key.key_id for key in known if key.backend == backend]
-            found = reconciliation.reconcile(_records(ledger), trail, keys, ring)
+            records = (each.record for batch in batches(ledger) for each in batch)
+            found = reconciliation.reconcile(records, trail, keys, ring)
         else:
             with source.open("rb") as file:
                 lines = _report_progress(read_lines(file))
                 found = reconciliation.reconcile(exports.records(lines), trail, keys)
-    _print(reconciliation_document(found), reconciliation_lines(found), as_json=as_json)
+    print_result(
+        reconciliation_document(found), reconciliation_lines(found), as_json=as_json
+    )
     if found.is_empty:
         click.echo(f"nothing was compared: {describe_empty(found)}", err=True)
     if not found.is_good:
@@ -192,7 +185,7 @@ def reconcile(
     required=True,
     help="The private key file; the public key gets this name with .pub.pem added.",
 )
-@_AS_JSON
+@json_option
 def key(out: Path, as_json: bool) -> None:
     """Create a checkpoint key, and its public key for those who verify."""
     with _errors_exit_with_2():
@@ -207,7 +200,7 @@ def key(out: Path, as_json: bool) -> None:
         if created.is_new
         else f"{out} exists and was not changed; created {created.public} (public)"
     )
-    _print(document, [line], as_json=as_json)
+    print_result(document, [line], as_json=as_json)
 
 
 def _require_key_arns(names: Sequence[str]) -> Sequence[str]:
@@ -228,12 +221,6 @@ def _open_ledger() -> tuple[Settings, Ledger]:
         return settings, build_container().store
 
 
-def _records(journal: Journal) -> Iterator[Record]:
-    for batch in batches(journal):
-        for each in batch:
-            yield each.record
-
-
 def _report_progress(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Print progress to standard error: a long chain takes minutes."""
     for number, line in enumerate(lines, 1):
@@ -242,17 +229,8 @@ def _report_progress(lines: Iterable[bytes]) -> Iterator[bytes]:
             click.echo(f"{number} lines", err=True)
 
 
-def _print(document: object, lines: Iterable[str], *, as_json: bool) -> None:
-    for line in [json.dumps(document)] if as_json else lines:
-        click.echo(line)
-
-
 class _CommandError(click.ClickException):
     exit_code = 2
-
-
-def _exit_with_2(problem: str) -> NoReturn:
-    raise _CommandError(problem)
 
 
 @contextlib.contextmanager
@@ -269,4 +247,4 @@ def _errors_exit_with_2() -> Iterator[None]:
         problem = f"{prefix}{e.strerror or type(e).__name__}"
     else:
         return
-    _exit_with_2(problem)
+    raise _CommandError(problem)

@@ -13,9 +13,7 @@ _NOT_A_TERMINAL = (
 )
 
 
-def confirmed(
-    question: str,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def confirmed(question: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """
     Add ``--yes`` and ``--dry-run`` to a command, and ask *question* before it runs.
 

@@ -1,12 +1,13 @@
 """What all commands share: where their result and their log go."""
 
 import contextlib
+import functools
 import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import click
 
@@ -17,6 +18,14 @@ from signer.config.settings import Settings
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
+
+
+class Result(NamedTuple):
+    """A *document* for programs and *lines* for people; exit with 1 unless *ok*."""
+
+    document: Any
+    lines: Iterable[str]
+    ok: bool = True
 
 
 class _NoOutput(io.TextIOBase):
@@ -54,6 +63,21 @@ def command_logging() -> Iterator[Settings]:
         settings = Settings.from_env(os.environ)
         configure(settings)
         yield settings
+
+
+def reports(command: Callable[..., Result]) -> Callable[..., None]:
+    """Add ``--json`` to *command*, configure its log, and print its result."""
+
+    @json_option
+    @functools.wraps(command)
+    def run(*, as_json: bool, **parameters: object) -> None:
+        with command_logging():
+            document, lines, ok = command(**parameters)
+        print_result(document, lines, as_json=as_json)
+        if not ok:
+            sys.exit(1)
+
+    return run
 
 
 def print_result(document: Any, lines: Iterable[str], *, as_json: bool) -> None:

@@ -28,10 +28,11 @@ from gunicorn.workers.gthread import (  # type: ignore[import-untyped]
 from api.http.body import SlowClientError
 from api.http.middleware import SECURITY_HEADERS
 from api.http.problems import MEDIA_TYPE, problem_of_status
-from api.logs import configure, watch_uncaught
+from api.logs import configure
 from api.request_context import new_request_id
 from api.server.client_timeouts import SECONDS, DeadlineSocket
 from api.server.config_check import serving
+from api.uncaught import watch_uncaught
 from signer.config.settings import Settings
 from signer.startup.guard import EXIT_STATUS
 
