@@ -132,12 +132,10 @@ class AccessPolicy:
     ) -> None:
         limit = self._limits.administration
         status = limit.take(name, require_store=True)
-        if status is RateLimitStatus.WITHIN:
-            return
-        refusal = limit.exceeded()
         if status is RateLimitStatus.FIRST_OVER:
-            self._audit_refusal(refusal, request, caller)
-        raise refusal
+            self._audit_refusal(limit.exceeded(), request, caller)
+        if status is not RateLimitStatus.WITHIN:
+            raise limit.exceeded()
 
     def _use_token(self, caller: Principal) -> None:
         # Remember the token for as long as it is accepted.
@@ -156,11 +154,8 @@ class AccessPolicy:
             return
         # The message of an AuthenticationError is a reason code.
         outcome = str(error) if isinstance(error, AuthenticationError) else error.code
-        actor = Actor(
-            caller.sub if caller else "anonymous",
-            request.request_id,
-            caller.jti if caller else None,
-        )
+        name, token_id = (caller.sub, caller.jti) if caller else ("anonymous", None)
+        actor = Actor(name, request.request_id, token_id)
         record = self._audit.result(
             AuditAction.ADMIN_ACCESS,
             Operation.ADMINISTRATION,

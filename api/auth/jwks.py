@@ -10,6 +10,7 @@ keys stay valid for an hour.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from threading import Event, Lock, Thread
 from types import MappingProxyType
 from typing import Self
@@ -20,17 +21,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from api.auth.verification_keys import (
     KeySource,
     VerificationKey,
+    check_source,
     load_keys,
     parse_key_set,
-    require_asymmetric,
-    require_one_source,
 )
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError, Refusal
 from signer.ports import FetchKeySet, KeySetError
 
-
-KEYS_STALE = "token-keys-stale"
 
 FETCH_TIMEOUT = 4.0  # Seconds for one request to the issuer.
 REFRESH = 300.0  # Seconds after which a key that the issuer removed is removed here.
@@ -54,13 +52,12 @@ def open_keys(settings: Settings, connect: Callable[[str], FetchKeySet]) -> KeyS
     the client for ``JWT_JWKS_URL``.
 
     Raises:
-        ConfigurationError: See ``load_keys``; or ``jwt-url-insecure``, or
+        ConfigurationError: As ``load_keys``; or ``jwt-url-insecure``, or
             ``jwt-keys-unreachable``, for keys from a URL.
     """
-    require_one_source(settings)
     if settings.jwt_jwks_url is None:
         return load_keys(settings)
-    require_asymmetric(settings)
+    check_source(settings)
     return RemoteKeys.open(connect(settings.jwt_jwks_url), settings.jwt_algorithm)
 
 
@@ -78,7 +75,7 @@ class RemoteKeys:
         algorithm: str,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store the options; *algorithm* is for keys that do not name one."""
+        """Fetch nothing yet; *algorithm* is for keys that do not name one."""
         self._fetch = fetch
         self._algorithm = algorithm
         self._timer = timer
@@ -108,11 +105,8 @@ class RemoteKeys:
         try:
             keys._refresh(keys._requested_at)
         except KeySetError as e:
-            raise ConfigurationError(
-                Refusal(
-                    "jwt-keys-unreachable", f"no keys fetched from JWT_JWKS_URL ({e})"
-                )
-            ) from None
+            problem = f"no keys fetched from JWT_JWKS_URL ({e})"
+            raise ConfigurationError(Refusal("jwt-keys-unreachable", problem)) from None
         return keys
 
     def known(self) -> Iterable[VerificationKey]:
@@ -138,7 +132,7 @@ class RemoteKeys:
         elif now - self._fetched_at >= REFRESH:
             self._request_refresh(now, wait=0)
         if self._is_stale(now):
-            raise AuthenticationError(KEYS_STALE)
+            raise AuthenticationError("token-keys-stale")
         return self._keys.get(kid)
 
     def _is_stale(self, now: float) -> bool:
@@ -171,11 +165,9 @@ class RemoteKeys:
     def _start_refresh(self, now: float) -> Event | None:
         """Refresh in a thread; return the event that it sets at the end."""
         done = Event()
-        thread = Thread(
-            target=self._run_refresh, args=(done, now), name="jwks", daemon=True
-        )
+        run = partial(self._run_refresh, done, now)
         try:
-            thread.start()
+            Thread(target=run, name="jwks", daemon=True).start()
         except RuntimeError:  # The system cannot start another thread.
             self._log_failure("no-thread", now)
             return None
@@ -199,7 +191,7 @@ class RemoteKeys:
         log("jwks-not-refreshed", reason=reason, age_seconds=age)
 
     def _refresh(self, now: float) -> None:
-        fetched = parse_key_set(self._fetch(), self._algorithm).keys
+        fetched, _ = parse_key_set(self._fetch(), self._algorithm)
         if not fetched:
             raise KeySetError("no-keys")
         # Only one refresh runs at a time.  The time is set before the keys: a reader
@@ -212,15 +204,11 @@ class RemoteKeys:
             del self._fingerprints[kid]
 
     def _is_unchanged(self, kid: str, key: VerificationKey) -> bool:
-        fingerprint = (key.algorithm, _encode(key))
+        spki = key.material.public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        fingerprint = (key.algorithm, spki)
         if self._fingerprints.setdefault(kid, fingerprint) == fingerprint:
             return True
         _log.error("jwks-key-changed", kid=kid)
         return False
-
-
-def _encode(key: VerificationKey) -> bytes:
-    encoded: bytes = key.material.public_bytes(
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    )
-    return encoded

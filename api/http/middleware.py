@@ -124,14 +124,13 @@ class AuthorizationMiddleware:
     def __init__(
         self,
         authenticator: JWTVerifier,
-        access: AccessPolicy | None = None,
+        access: AccessPolicy,
         *,
         proxies: Sequence[Network] = (),
     ) -> None:
         """
         Verify tokens with *authenticator*, and limit and audit requests with *access*.
 
-        Without *access*, nothing is limited and administrative routes answer 500.
         If there are *proxies*, requests must come through them, and their
         ``X-Forwarded-For`` is trusted.
         """
@@ -154,30 +153,20 @@ class AuthorizationMiddleware:
             falcon.HTTPMethodNotAllowed: The route does not have this method.  OPTIONS
                 is not answered: there are no browser clients, so no CORS.
             AuthenticationError: The token is missing, invalid or used up.
-            PermissionDeniedError: The token lacks the role or the scope.
             NotThroughProxyError: The request did not come through a proxy; its token
                 was not verified.
-            RateLimitedError: The caller or its peer is over a limit.
-            StoreUnavailableError: The database does not answer, so the limits or the
-                use of the token cannot be checked.
+            PermissionDeniedError, RateLimitedError, StoreUnavailableError: As
+                ``require_permission`` and ``AccessPolicy``.
         """
         if not isinstance(resource, Resource):
             raise TypeError("the route's resource is not a Resource")
         if req.method not in resource.methods:
             raise falcon.HTTPMethodNotAllowed(resource.methods)
         permission = resource.permission(req.method)
-        if permission is None:
-            return
-        if self._access is not None:
-            self._authorize(req, permission, self._access)
-        elif permission.administrative:
-            raise TypeError("an administrative route needs an access policy")
-        else:
-            self._authenticate(req, permission)
+        if permission is not None:
+            self._authorize(req, permission)
 
-    def _authorize(
-        self, req: falcon.Request, permission: Permission, access: AccessPolicy
-    ) -> None:
+    def _authorize(self, req: falcon.Request, permission: Permission) -> None:
         request = AccessRequest(
             permission=permission,
             method=req.method,
@@ -187,11 +176,11 @@ class AuthorizationMiddleware:
             ),
             request_id=request_id(req),
         )
-        access.check_peer(request)
+        self._access.check_peer(request)
         try:
-            access.admit(self._authenticate(req, permission), request)
+            self._access.admit(self._authenticate(req, permission), request)
         except _REFUSALS as e:
-            access.refuse(e, request, req.context.get("principal"))
+            self._access.refuse(e, request, req.context.get("principal"))
 
     def _authenticate(self, req: falcon.Request, permission: Permission) -> Principal:
         if not (permission.allows_direct or is_from_proxy(req, self._proxies)):

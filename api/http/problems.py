@@ -49,6 +49,7 @@ MEDIA_TYPE = "application/problem+json"
 
 _log = structlog.get_logger(__name__)
 
+_CHALLENGE = 'Bearer realm="hotwallet"'
 _UNAUTHORIZED = 401
 _FORBIDDEN = 403
 _SERVER_ERROR = 500
@@ -67,6 +68,7 @@ _DEVICE = "The signing device cannot be used at the moment."
 _HANGING = "Earlier self-tests of this key have not ended: its device hangs. Try again."
 _CHAIN = "The network's nodes do not answer at the moment."
 _STORE = "The database does not answer at the moment."
+_STALE = "Another process changed it first. Try again."
 _REFUSING = "The database refused the operation; an operator must repair it."
 
 # The nearest base class counts.  Any other error is answered 500 without details.
@@ -93,11 +95,7 @@ _TABLE: dict[type[Exception], _Row] = {
     WalletPausedError: _Row(503, "The wallet is paused.", retry_after=30),
     StoreError: _Row(503, _REFUSING, retry_after=30),
     StoreUnavailableError: _Row(503, _STORE, retry_after=5),
-    StaleStateError: _Row(
-        503,
-        "Another process changed it first. Try again.",
-        retry_after=1,
-    ),
+    StaleStateError: _Row(503, _STALE, retry_after=1),
 }
 
 # Errors of the framework and the server.  Their own messages may quote the request, so
@@ -105,35 +103,17 @@ _TABLE: dict[type[Exception], _Row] = {
 _HTTP: dict[int, tuple[str, str]] = {
     400: ("bad-request", "The request is malformed."),
     404: ("not-found", "There is nothing at this path."),
-    405: (
-        "method-not-allowed",
-        "The header Allow lists the methods of this path.",
-    ),
-    408: (
-        "request-timeout",
-        "The request did not arrive in time.",
-    ),
-    413: (
-        "body-too-large",
-        "A body has at most 16384 bytes.",
-    ),
+    405: ("method-not-allowed", "The header Allow lists the methods of this path."),
+    408: ("request-timeout", "The request did not arrive in time."),
+    413: ("body-too-large", "A body has at most 16384 bytes."),
     414: ("uri-too-long", "The request line is too long."),
     415: (
         "unsupported-media-type",
         "Send application/json in UTF-8, without a content coding.",
     ),
-    417: (
-        "expectation-failed",
-        "Expect may be 100-continue only.",
-    ),
-    431: (
-        "headers-too-large",
-        "The header has too many fields, or too long ones.",
-    ),
-    501: (
-        "unsupported-transfer-coding",
-        "Transfer-Encoding may be chunked only.",
-    ),
+    417: ("expectation-failed", "Expect may be 100-continue only."),
+    431: ("headers-too-large", "The header has too many fields, or too long ones."),
+    501: ("unsupported-transfer-coding", "Transfer-Encoding may be chunked only."),
 }
 
 
@@ -194,8 +174,7 @@ def problem_of_status(
 def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
     """Make *app* answer every error with a problem document."""
     # Replace Falcon's own handlers, which it has for these two classes.
-    for kind in (Exception, falcon.HTTPError):
-        app.add_error_handler(kind, _respond)
+    app.add_error_handler((Exception, falcon.HTTPError), _respond)
 
 
 def _respond(
@@ -216,8 +195,8 @@ def _respond(
 def _members(error: HotWalletError) -> dict[str, str]:
     match error:
         case NewKeyUnhealthyError(reason=reason):
-            members = {"error": "new key unhealthy", "message": sanitize(str(error))}
-            return {**members, "reason": reason}
+            message = sanitize(str(error))
+            return {"error": "new key unhealthy", "message": message, "reason": reason}
         case InvalidInputError(field=str(field)):
             return {"field": field}
         case PolicyViolationError(rule=rule):
@@ -230,14 +209,11 @@ def _headers(error: HotWalletError, row: _Row) -> dict[str, str]:
     retry_after = getattr(error, "retry_after", row.retry_after)
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
-    if row.status == _UNAUTHORIZED:
-        # RFC 6750, section 3.1: no error code where no token was sent.
-        reason = None if str(error) == NO_TOKEN else "invalid_token"
-        headers["WWW-Authenticate"] = _challenge(reason)
-    if row.status == _FORBIDDEN:
-        headers["WWW-Authenticate"] = _challenge("insufficient_scope")
+    # RFC 6750, section 3.1: no error code where no token was sent.
+    if row.status == _UNAUTHORIZED and str(error) == NO_TOKEN:
+        headers["WWW-Authenticate"] = _CHALLENGE
+    elif row.status == _UNAUTHORIZED:
+        headers["WWW-Authenticate"] = f'{_CHALLENGE}, error="invalid_token"'
+    elif row.status == _FORBIDDEN:
+        headers["WWW-Authenticate"] = f'{_CHALLENGE}, error="insufficient_scope"'
     return headers
-
-
-def _challenge(error: str | None) -> str:
-    return 'Bearer realm="hotwallet"' + (f', error="{error}"' if error else "")

@@ -99,10 +99,9 @@ class Refund(Resource):
         query.parameters(req)
         seconds = preferred_wait(req)
         refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
+        refund = self._refunds.wait(refund, apply_wait(resp, seconds))
 
-        resp.media = refund_document(
-            self._refunds.wait(refund, apply_wait(resp, seconds))
-        )
+        resp.media = refund_document(refund)
 
 
 class Cancellation(Resource):

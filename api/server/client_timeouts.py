@@ -52,7 +52,7 @@ class DeadlineSocket(socket.socket):
 
     def reset_deadline(self) -> None:
         """Start over, for another request."""
-        self._read_seconds_left = self._write_seconds_left = self._seconds
+        self._seconds_left = {"read": self._seconds, "write": self._seconds}
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """
@@ -65,15 +65,12 @@ class DeadlineSocket(socket.socket):
             return b""
         if self.gettimeout() is not None:
             return super().recv(bufsize, flags)
-        began = time.monotonic()
         try:
-            with self._timeout(self._read_seconds_left):
+            with self._deadline("read"):
                 return super().recv(bufsize, flags)
         except TimeoutError:
             self.is_late = True
             raise SlowClientError("the request did not arrive in time") from None
-        finally:
-            self._read_seconds_left -= time.monotonic() - began
 
     def peek(self, max_bytes: int) -> bytes:
         """Return up to *max_bytes* of what has arrived, without consuming it."""
@@ -126,24 +123,23 @@ class DeadlineSocket(socket.socket):
 
     @contextlib.contextmanager
     def _write_deadline(self) -> Iterator[None]:
-        began = time.monotonic()
         try:
-            with self._timeout(self._write_seconds_left):
+            with self._deadline("write"):
                 yield
         except TimeoutError:
             _log.warning("answer-not-taken", seconds=self._seconds)
             raise BrokenPipeError(
                 errno.EPIPE, "the client did not read the answer in time"
             ) from None
-        finally:
-            self._write_seconds_left -= time.monotonic() - began
 
     @contextlib.contextmanager
-    def _timeout(self, seconds: float) -> Iterator[None]:
-        if seconds <= 0:
+    def _deadline(self, kind: str) -> Iterator[None]:
+        if self._seconds_left[kind] <= 0:
             raise TimeoutError
-        self.settimeout(seconds)
+        self.settimeout(self._seconds_left[kind])
+        began = time.monotonic()
         try:
             yield
         finally:
+            self._seconds_left[kind] -= time.monotonic() - began
             self.settimeout(None)

@@ -60,9 +60,8 @@ def run_guard(
             meanwhile()
             status = guard.wait(_GUARD_SECONDS)
         except subprocess.TimeoutExpired:
-            sys.stderr.write(
-                f"the start-up guard did not finish in {_GUARD_SECONDS} s\n"
-            )
+            problem = f"the start-up guard did not finish in {_GUARD_SECONDS} s\n"
+            sys.stderr.write(problem)
             raise SystemExit(_TEMPORARY_FAILURE) from None
         finally:
             guard.kill()  # Does nothing if it has ended.

@@ -20,10 +20,7 @@ from gunicorn import glogging, util  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.http import wsgi
-from gunicorn.workers.gthread import (  # type: ignore[import-untyped]
-    TConn,
-    ThreadWorker,
-)
+from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from api.http.body import SlowClientError
 from api.http.middleware import SECURITY_HEADERS
@@ -65,7 +62,7 @@ _PROBES_AT_ONCE = 4
 _log = structlog.get_logger("api.gunicorn")
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
+class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
     """A gthread worker without a ``Server`` header and with deadlines for clients."""
 
     seconds = SECONDS
@@ -97,7 +94,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
             time.sleep(_RETRY_SECONDS)
             raise SystemExit(EXIT_STATUS) from None
 
-    def enqueue_req(self, conn: TConn) -> None:
+    def enqueue_req(self, conn: gthread.TConn) -> None:
         """
         Give *conn* to a thread once there is something to read.
 
@@ -107,7 +104,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         """
         if conn.initialized or conn.data_ready:
             if _is_probe(conn.sock):
-                self._enqueue_probe(conn)
+                future = self._probes.submit(self.handle, conn)
+                future.add_done_callback(
+                    lambda done: self.method_queue.defer(
+                        self.finish_request, conn, done
+                    )
+                )
             else:
                 super().enqueue_req(conn)
             return
@@ -116,19 +118,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         conn.timeout = time.monotonic() + self.seconds
         # gunicorn closes silent connections in the order of this queue.
         self.pending_conns.append(conn)
-        self.poller.register(
-            conn.sock,
-            selectors.EVENT_READ,
-            partial(self.on_pending_socket_readable, conn),
-        )
+        readable = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
 
-    def _enqueue_probe(self, conn: TConn) -> None:
-        future = self._probes.submit(self.handle, conn)
-        future.add_done_callback(
-            lambda done: self.method_queue.defer(self.finish_request, conn, done)
-        )
-
-    def handle(self, conn: TConn) -> object:
+    def handle(self, conn: gthread.TConn) -> object:
         """
         Serve one request of *conn*; return whether another may follow.
 
@@ -149,8 +142,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         kind = next((kind for kind in type(exc).__mro__ if kind in _STATUS), None)
         status = _STATUS[kind] if kind else HTTPStatus.INTERNAL_SERVER_ERROR
         request_id = new_request_id()
-        expected = status < HTTPStatus.INTERNAL_SERVER_ERROR
-        (_log.warning if expected else _log.error)(
+        log = _log.warning if status < HTTPStatus.INTERNAL_SERVER_ERROR else _log.error
+        log(
             "request-unreadable",
             status=int(status),
             request_id=request_id,
@@ -199,8 +192,6 @@ def _answer(status: HTTPStatus, request_id: str) -> bytes:
         "Connection": "close",
         "X-Request-Id": request_id,
     }
-    lines = [
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        *(f"{name}: {value}" for name, value in headers.items()),
-    ]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{''.join(lines)}\r\n"
+    return head.encode("ascii") + body
