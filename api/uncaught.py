@@ -17,9 +17,9 @@ _MAX_CAUSES = 8
 
 def watch_uncaught() -> None:
     """Report uncaught exceptions on standard error; Python would print their text."""
-    sys.excepthook = lambda kind, error, trace: _report("uncaught", error)
-    threading.excepthook = lambda died: _report("thread-died", died.exc_value)
-    sys.unraisablehook = lambda lost: _report("unraisable", lost.exc_value)
+    sys.excepthook = lambda kind, error, trace: _uncaught("uncaught", error)
+    threading.excepthook = lambda died: _uncaught("thread-died", died.exc_value)
+    sys.unraisablehook = lambda lost: _uncaught("unraisable", lost.exc_value)
 
 
 def outline(error: BaseException | None) -> list[dict[str, object]]:
@@ -36,7 +36,7 @@ def outline(error: BaseException | None) -> list[dict[str, object]]:
     ]
 
 
-def _report(event: str, error: BaseException | None) -> None:
+def _uncaught(event: str, error: BaseException | None) -> None:
     line = {"event": event, "exception": outline(error), "level": "critical"}
     sys.stderr.write(json.dumps(line, sort_keys=True) + "\n")
 

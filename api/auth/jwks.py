@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Self
 
 import structlog
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.auth.verification_keys import (
     KeySource,
@@ -81,7 +80,7 @@ class RemoteKeys:
         self._timer = timer
         self._lock = Lock()
         self._keys: Mapping[str, VerificationKey] = MappingProxyType({})
-        self._fingerprints: dict[str, tuple[str, bytes]] = {}
+        self._fingerprints: dict[str, tuple[str, bytes | None]] = {}
         # Times of the last success, of the last request, and of the last request
         # because of an unknown kid.
         self._fetched_at = self._requested_at = self._searched_at = float("-inf")
@@ -204,10 +203,7 @@ class RemoteKeys:
             del self._fingerprints[kid]
 
     def _is_unchanged(self, kid: str, key: VerificationKey) -> bool:
-        spki = key.material.public_bytes(
-            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        )
-        fingerprint = (key.algorithm, spki)
+        fingerprint = (key.algorithm, key.spki)
         if self._fingerprints.setdefault(kid, fingerprint) == fingerprint:
             return True
         _log.error("jwks-key-changed", kid=kid)

@@ -14,7 +14,11 @@ from typing import Any, Protocol
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
 
 from api import strict_json
 from signer.config.settings import Settings
@@ -39,6 +43,16 @@ class VerificationKey:
 
     algorithm: str
     material: Any = field(repr=False)
+
+    @property
+    def spki(self) -> bytes | None:
+        """The public key in DER (RFC 5280); None for an HMAC secret."""
+        if isinstance(self.material, bytes):
+            return None
+        encoded: bytes = self.material.public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        return encoded
 
 
 class KeySource(Protocol):

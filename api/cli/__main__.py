@@ -80,18 +80,10 @@ def cli(verbose: bool, no_env_file: bool) -> None:
 def serve() -> None:
     """Serve the API with gunicorn, unless the guard refuses."""
     # gunicorn replaces this process, and runs the guard before it forks workers.
-    os.execvp(  # noqa: S606
-        sys.executable,
-        [
-            sys.executable,
-            "-P",  # Import nothing from the working directory.
-            "-m",
-            "api.server",
-            "--config",
-            "python:api.server.gunicorn_conf",
-            "api.server.entrypoint:get_app()",
-        ],
-    )
+    # With -P, nothing is imported from the working directory.
+    command = [sys.executable, "-P", "-m", "api.server"]
+    command += ["--config", "python:api.server.gunicorn_conf"]
+    os.execvp(sys.executable, [*command, "api.server.entrypoint:get_app()"])  # noqa: S606
 
 
 @cli.group()

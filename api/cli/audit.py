@@ -189,16 +189,16 @@ def reconcile(
 def key(out: Path, as_json: bool) -> None:
     """Create a checkpoint key, and its public key for those who verify."""
     with _errors_exit_with_2():
-        created = create_key(out)
+        public, is_new = create_key(out)
     document = {
         "privateKeyFile": str(out),
-        "publicKeyFile": str(created.public),
-        "created": created.is_new,
+        "publicKeyFile": str(public),
+        "created": is_new,
     }
     line = (
-        f"created {out} (private) and {created.public} (public)"
-        if created.is_new
-        else f"{out} exists and was not changed; created {created.public} (public)"
+        f"created {out} (private) and {public} (public)"
+        if is_new
+        else f"{out} exists and was not changed; created {public} (public)"
     )
     print_result(document, [line], as_json=as_json)
 

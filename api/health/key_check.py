@@ -13,20 +13,16 @@ from threading import Lock
 
 import structlog
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alerts, AlertThrottle
 from signer.deadline import TIMEOUT_MESSAGE, Deadlines
-from signer.errors import (
-    BackendUnavailableError,
-    HotWalletError,
-    StoreError,
-)
+from signer.errors import BackendUnavailableError, HotWalletError, StoreError
 from signer.keys.signing_alarm import alert_of
 
 
-SELF_TEST_SECONDS = 30.0
+_SELF_TEST_SECONDS = 30.0
 """How long after a signature the key is considered healthy."""
 
-RETRY_SECONDS = 5.0
+_RETRY_SECONDS = 5.0
 """How long to wait after a failed self-test."""
 
 # Threads for alerts, since the database and the webhook may hang.
@@ -46,22 +42,16 @@ class KeyCheck:
         self_test: Callable[[], object],
         last_signature_at: Callable[[], float | None],
         alerts: Alerts,
-        *,
-        interval: float = SELF_TEST_SECONDS,
-        retry_interval: float = RETRY_SECONDS,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Check the key by *self_test*, which raises if the key does not sign.
 
         *last_signature_at* returns when a signature last succeeded, by *timer*.
-        *interval* and *retry_interval* are in seconds.
         """
         self._self_test = self_test
         self._last_signature_at = last_signature_at
         self._alerts = alerts
-        self._interval = interval
-        self._retry_interval = retry_interval
         self._timer = timer
         self._throttle = AlertThrottle(timer, remind=math.inf)
         self._deadlines = Deadlines(_ALERTS_AT_ONCE)
@@ -103,9 +93,9 @@ class KeyCheck:
             passed_at = max(self._passed_at, signed_at or float("-inf"))
             is_failing = self._error is not None and passed_at <= self._tested_at
             due = (
-                now - self._tested_at >= self._retry_interval
+                now - self._tested_at >= _RETRY_SECONDS
                 if is_failing
-                else now - passed_at >= self._interval
+                else now - passed_at >= _SELF_TEST_SECONDS
             )
             if due:
                 self._tested_at = now
@@ -132,7 +122,8 @@ class KeyCheck:
             self._log.info("key-recovered", code=alerted.code)
 
     def _record_failure(self, error: HotWalletError) -> None:
-        alert = _alert_of(error)
+        # The database failed before the device was used: no alert about the key.
+        alert = None if isinstance(error, StoreError) else alert_of(error)
         with self._lock:
             self._error = error
             if alert is None:
@@ -143,9 +134,3 @@ class KeyCheck:
         sound = partial(self._alerts.sound, alert, code=error.code)
         # In a thread of its own: the alert is counted in the database, which may hang.
         self._deadlines.start(sound, name="alert")
-
-
-def _alert_of(error: HotWalletError) -> Alert | None:
-    if isinstance(error, StoreError):
-        return None  # The database failed before the device was used.
-    return alert_of(error)

@@ -22,32 +22,32 @@ from signer.ports import KeyStore
 from signer.redact import key_prefix
 
 
-_ROLES = frozenset({"admin", "devops"})
-
 _FAILOVER_FIELDS = {"newKeyId": str, "dryRun": bool}
-
 _ROTATION_FIELDS = {**_FAILOVER_FIELDS, "compromised": bool, "activeAddress": str}
 
 # What this API calls the fields of the core's ``InvalidInputError``.
 _FIELD_NAMES = {"key_id": "newKeyId", "active_address": "activeAddress"}
 
+_JSON_NAMES = {str: "string", bool: "boolean"}
+
 _MAX_KEY_ID_LENGTH = 512
 
 
-class KeyRotation(Resource):
-    """``/v1/admin/kms/rotate``: makes another key the active key."""
-
-    required_role = _ROLES
+class _AdministrativeResource(Resource):
+    required_role = frozenset({"admin", "devops"})
     required_scope = "keys:rotate"
     is_administrative = True
+
+
+class KeyRotation(_AdministrativeResource):
+    """``/v1/admin/kms/rotate``: makes another key the active key."""
 
     def __init__(self, rotation: Rotation) -> None:
         self._rotation = rotation
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Rotate (200), or answer that the new address must be funded first (202)."""
-        query.parameters(req)
-        body = _validate(read_object(req), _ROTATION_FIELDS)
+        body = _read_body(req, _ROTATION_FIELDS)
         options = RotationOptions(
             dry_run=body.get("dryRun", False),
             compromised=body.get("compromised", False),
@@ -61,20 +61,15 @@ class KeyRotation(Resource):
         resp.media = rotation_document(result)
 
 
-class KeyFailover(Resource):
+class KeyFailover(_AdministrativeResource):
     """``/v1/admin/kms/failover``: pins a key to its replica in another region."""
-
-    required_role = _ROLES
-    required_scope = "keys:rotate"
-    is_administrative = True
 
     def __init__(self, failover: Failover) -> None:
         self._failover = failover
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Pin the key to the replica that ``newKeyId`` names."""
-        query.parameters(req)
-        body = _validate(read_object(req), _FAILOVER_FIELDS)
+        body = _read_body(req, _FAILOVER_FIELDS)
         with _translate_fields():
             result = self._failover.fail_over(
                 body["newKeyId"], _actor(req), dry_run=body.get("dryRun", False)
@@ -83,12 +78,10 @@ class KeyFailover(Resource):
         resp.media = failover_document(result)
 
 
-class Keys(Resource):
+class Keys(_AdministrativeResource):
     """``/v1/admin/keys``: lists the keys that sign or have signed."""
 
-    required_role = _ROLES
     required_scope = "keys:read"
-    is_administrative = True
 
     def __init__(self, store: KeyStore) -> None:
         self._store = store
@@ -159,7 +152,9 @@ def _actor(req: falcon.Request) -> Actor:
     return Actor(caller.sub, request_id(req), caller.jti)
 
 
-def _validate(body: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]:
+def _read_body(req: falcon.Request, fields: Mapping[str, type]) -> dict[str, Any]:
+    query.parameters(req)
+    body = read_object(req)
     for name, value in body.items():
         kind = fields.get(name)
         if kind is None:
@@ -183,6 +178,3 @@ def _translate_fields() -> Iterator[None]:
     except InvalidInputError as e:
         field = e.field and _FIELD_NAMES.get(e.field, e.field)
         raise InvalidInputError(str(e), field=field) from None
-
-
-_JSON_NAMES = {str: "string", bool: "boolean"}

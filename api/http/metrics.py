@@ -75,15 +75,13 @@ class LedgerCollector:
         yield GaugeMetricFamily(
             "hotwallet_audit_checkpoint_records",
             "Audit records that the last checkpoint covers.",
-            value=last.size if last is not None else 0,
+            value=0 if last is None else last.size,
         )
-        age = GaugeMetricFamily(
+        yield GaugeMetricFamily(
             "hotwallet_audit_checkpoint_age_seconds",
             "Age of the last checkpoint; absent if there is none.",
+            value=None if last is None else (self._clock() - last.at).total_seconds(),
         )
-        if last is not None:
-            age.add_metric([], (self._clock() - last.at).total_seconds())
-        yield age
 
     def _keys(self) -> Iterable[Metric]:
         keys = self._ledger.keys()

@@ -20,25 +20,23 @@ from signer.refunds.explain import Explainer
 from signer.refunds.service import RefundService
 
 
-_READ = "refunds:read"
-
-_WRITE = "refunds:write"
-
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
-class Refunds(Resource):
+class _MerchantResource(Resource):
+    required_role = "merchant"
+    required_scope: ClassVar = {"POST": "refunds:write", "GET": "refunds:read"}
+
+    def __init__(self, refunds: RefundService) -> None:
+        self._refunds = refunds
+
+
+class Refunds(_MerchantResource):
     """
     ``/v1/refunds``: accepts refunds, and lists the caller's own.
 
     ``Idempotency-Key`` makes it safe to repeat a request: the refund is paid once.
     """
-
-    required_role = "merchant"
-    required_scope: ClassVar = {"POST": _WRITE, "GET": _READ}
-
-    def __init__(self, refunds: RefundService) -> None:
-        self._refunds = refunds
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Accept a refund (201), or repeat the answer to the same one (200)."""
@@ -83,14 +81,8 @@ class Refunds(Resource):
         resp.media = page_document(page)
 
 
-class Refund(Resource):
+class Refund(_MerchantResource):
     """``/v1/refunds/{refund_id}``: one refund of the caller."""
-
-    required_role = "merchant"
-    required_scope = _READ
-
-    def __init__(self, refunds: RefundService) -> None:
-        self._refunds = refunds
 
     def on_get(
         self, req: falcon.Request, resp: falcon.Response, refund_id: str
@@ -104,14 +96,8 @@ class Refund(Resource):
         resp.media = refund_document(refund)
 
 
-class Cancellation(Resource):
+class Cancellation(_MerchantResource):
     """``/v1/refunds/{refund_id}/cancel``: cancels a queued refund."""
-
-    required_role = "merchant"
-    required_scope = _WRITE
-
-    def __init__(self, refunds: RefundService) -> None:
-        self._refunds = refunds
 
     def on_post(
         self, req: falcon.Request, resp: falcon.Response, refund_id: str
@@ -123,14 +109,11 @@ class Cancellation(Resource):
         resp.media = refund_document(refund)
 
 
-class RefundExplanation(Resource):
+class RefundExplanation(_MerchantResource):
     """``/v1/refunds/{refund_id}/explain``: why the refund has its status."""
 
-    required_role = "merchant"
-    required_scope = _READ
-
     def __init__(self, refunds: RefundService, explainer: Explainer) -> None:
-        self._refunds = refunds
+        super().__init__(refunds)
         self._explainer = explainer
 
     def on_get(

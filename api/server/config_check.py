@@ -11,7 +11,6 @@ that the file does not set must have gunicorn's default.
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 from gunicorn import systemd  # type: ignore[import-untyped]
@@ -32,7 +31,8 @@ _HARMLESS = frozenset(
 )
 # ``chdir`` is not harmless: gunicorn's own command imports from that directory.
 
-_serving: ContextVar[Config | None] = ContextVar("serving", default=None)
+serving: ContextVar[Config | None] = ContextVar("serving", default=None)
+"""The settings with which our worker class creates the application."""
 
 
 def override_refusals(
@@ -71,16 +71,6 @@ def _inherited() -> Iterator[str]:
         yield "GUNICORN_FD"
 
 
-@contextmanager
-def serving(effective: Config) -> Iterator[None]:
-    """Mark that our worker class creates the application, with the given settings."""
-    before = _serving.set(effective)
-    try:
-        yield
-    finally:
-        _serving.reset(before)
-
-
 def require_our_gunicorn(expected: Mapping[str, object]) -> None:
     """
     Refuse to create the application unless gunicorn runs with the *expected* settings.
@@ -90,7 +80,7 @@ def require_our_gunicorn(expected: Mapping[str, object]) -> None:
         SystemExit: Another server or worker class loads the application.  The refusal
             is written to standard error first.
     """
-    effective = _serving.get()
+    effective = serving.get()
     if effective is None:
         sys.stderr.write(
             "refused: gunicorn-overridden: gunicorn does not run with"

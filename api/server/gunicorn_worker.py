@@ -83,9 +83,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         If one of the first workers fails, the server ends.  If the replacement of a
         recycled worker fails, the other workers keep serving and the master retries.
         """
+        serving.set(self.cfg)
         try:
-            with serving(self.cfg):
-                super().load_wsgi()
+            super().load_wsgi()
         except Exception as e:  # noqa: BLE001  Every failure is logged here.
             refusals = [str(r) for r in getattr(e, "refusals", ())]
             _log.exception("worker-not-started", refusals=refusals)
