@@ -23,12 +23,7 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreE
 from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
 from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier
-from signer.startup.guard import (
-    check_chain,
-    check_journal,
-    check_settings,
-    self_test_key,
-)
+from signer.startup import guard
 
 
 if TYPE_CHECKING:
@@ -78,7 +73,7 @@ def open_container(
     """
     container = build_container(environ)
     warnings = _check_settings(container, serving=serving)
-    check_journal(container.settings, container.store)
+    guard.check_journal(container.settings, container.store)
     signer, key_warnings = _settle_key(container)
     container.warnings = (*warnings, *key_warnings)
     if container.checkpoint_settings is not None:
@@ -88,7 +83,7 @@ def open_container(
             signer.public_key,
         )
     for name, chain in container.chains.items():
-        check_chain(name, chain.network, chain.client)
+        guard.check_chain(name, chain.network, chain.client)
     return container
 
 
@@ -103,7 +98,7 @@ def _check_settings(container: Container, *, serving: bool) -> list[str]:
     except ConfigurationError as e:
         refusals += e.refusals
     try:
-        warnings = check_settings(settings, networks, serving=serving)
+        warnings = guard.check_settings(settings, networks, serving=serving)
     except ConfigurationError as e:
         refusals += e.refusals
     try:
@@ -117,14 +112,9 @@ def _check_settings(container: Container, *, serving: bool) -> list[str]:
 
 
 def _settle_key(container: Container) -> tuple[Signer, list[str]]:
-    """
-    Make sure that the ring has an active key; return its signer, and warnings.
-
-    Raises:
-        ConfigurationError: As ``self_test_key`` and ``StartupKey.open``.
-    """
+    """Make sure that the ring has an active key; return its signer, and warnings."""
     settings = container.settings
-    self_test = partial(self_test_key, settings)
+    self_test = partial(guard.self_test_key, settings)
     startup_key = StartupKey(
         container.store, container.signers, self_test, container.clock
     )
@@ -185,16 +175,14 @@ def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
     """Return a client of each network; no request is sent yet."""
     from backends.json_rpc import JSONRPCChain  # noqa: PLC0415  The import takes a second.
 
-    return {
-        name: Chain(
-            network,
-            JSONRPCChain(
-                network.rpc_urls,
-                timeout=network.rpc_timeout_ms / 1000,
-                chain_id=network.chain_id,
-            ),
+    def connect(network: Network) -> JSONRPCChain:
+        seconds = network.rpc_timeout_ms / 1000
+        return JSONRPCChain(
+            network.rpc_urls, timeout=seconds, chain_id=network.chain_id
         )
-        for name, network in networks.items()
+
+    return {
+        name: Chain(network, connect(network)) for name, network in networks.items()
     }
 
 
@@ -241,12 +229,7 @@ def preload(settings: Settings) -> None:
 
 
 def open_token_keys(settings: Settings) -> KeySource:
-    """
-    Return the keys that verify tokens; call it after the fork.
-
-    Raises:
-        ConfigurationError: See ``open_keys``.
-    """
+    """Return the keys that verify tokens, as ``open_keys``; call it after the fork."""
 
     def connect(url: str) -> FetchKeySet:
         from backends.jwks_client import JWKSClient  # noqa: PLC0415

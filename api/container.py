@@ -204,23 +204,14 @@ class Container:
     @cached_property
     def failover(self) -> Failover:
         """Pins keys to their replicas in another region; does not need the old one."""
-        return Failover(
-            self.store,
-            self.signers,
-            alerts=self.alerts,
-            clock=self.clock,
-        )
+        return Failover(self.store, self.signers, alerts=self.alerts, clock=self.clock)
 
     @cached_property
     def sweeper(self) -> Sweeper:
         """Moves the balances of former keys to the active key."""
+        store, ring = self.store, self.ring
         return Sweeper(
-            self.store,
-            self.store,
-            self.ring,
-            self.chains,
-            audit=self.audit,
-            clock=self.clock,
+            store, store, ring, self.chains, audit=self.audit, clock=self.clock
         )
 
     @cached_property
@@ -232,12 +223,11 @@ class Container:
     @cached_property
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
+        tracker = ConfirmationTracker(self.store, self.chains, self.clock)
         return Worker(
             self.store,
             self.lifecycle,
-            confirmation_tracker=ConfirmationTracker(
-                self.store, self.chains, self.clock
-            ),
+            confirmation_tracker=tracker,
             wallets=WalletReconciler(self.store, self.clock),
             ring=self.ring,
             retirement=KeyRetirement(self.store, self.audit, self.clock),
@@ -275,9 +265,8 @@ class Container:
             ),
         }
         for name, chain in self.chains.items():
-            checks[f"network-{name}"] = partial(
-                check_chain, name, chain.network, chain.client
-            )
+            check = partial(check_chain, name, chain.network, chain.client)
+            checks[f"network-{name}"] = check
         # Ask the ring each time: the active key changes while the process runs.
         key_check = KeyCheck(
             self.ring.self_test,
@@ -295,9 +284,6 @@ class Container:
             self.clock,
             sealing_alert=self.sealing_alert,
         )
-        Thread(
-            target=sealer.run,
-            args=(Event().wait,),
-            name="sealer",
-            daemon=True,  # It may end at any line: the store stays consistent.
-        ).start()
+        run = partial(sealer.run, Event().wait)
+        # A daemon may end at any line: the store stays consistent.
+        Thread(target=run, name="sealer", daemon=True).start()

@@ -22,7 +22,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.audit_record import Actor, Operation
-from signer.ports import Callers, Clock, utc_now
+from signer.ports import Callers, Clock
 
 
 _SAFE_METHODS = ("GET", "HEAD")
@@ -57,11 +57,7 @@ class AccessPolicy:
     """Applies rate limits, uses tokens up, and audits refusals."""
 
     def __init__(
-        self,
-        callers: Callers,
-        limits: RateLimits,
-        audit: AuditLog,
-        clock: Clock = utc_now,
+        self, callers: Callers, limits: RateLimits, audit: AuditLog, clock: Clock
     ) -> None:
         self._callers = callers
         self._limits = limits
@@ -86,8 +82,7 @@ class AccessPolicy:
         Raises:
             RateLimitedError: This subject has made too many requests.
             AuthenticationError: ``token-replayed``: the token was used before.
-            StoreUnavailableError: An administrative request cannot be counted, or its
-                token cannot be used up.
+            StoreUnavailableError: The database does not answer an administrator.
         """
         if not request.permission.administrative:
             self._count_client(caller)
@@ -112,8 +107,7 @@ class AccessPolicy:
 
         Raises:
             RateLimitedError: The peer was refused too often; raised instead of *error*.
-            StoreUnavailableError: The refusal of an administrative request cannot be
-                counted or audited.
+            StoreUnavailableError: As ``admit``; the refusal cannot be audited either.
         """
         limit, administrative = self._limits.refused, request.permission.administrative
         status = limit.take(rate_limit_key(request.peer), require_store=administrative)

@@ -1,6 +1,5 @@
 """``hotwallet audit``: export, verify and reconcile the audit log."""
 
-import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -38,7 +37,29 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FILE_OR_DIRECTORY = click.Path(exists=True, path_type=Path)
 
 
-@click.group()
+class _CommandError(click.ClickException):
+    exit_code = 2
+
+
+class _AuditGroup(click.Group):
+    """Commands that exit with 2 on errors, since 1 means that a problem was found."""
+
+    def invoke(self, ctx: click.Context) -> None:
+        try:
+            super().invoke(ctx)
+        except ConfigurationError:
+            raise
+        except HotWalletError as e:
+            problem = f"{e.code}: {e}"
+        except OSError as e:
+            prefix = "" if e.filename is None else f"{e.filename}: "
+            problem = f"{prefix}{e.strerror or type(e).__name__}"
+        else:
+            return
+        raise _CommandError(problem)
+
+
+@click.group(cls=_AuditGroup)
 def audit() -> None:
     """
     Export, verify and reconcile the audit log.
@@ -70,7 +91,7 @@ def verify(
     export: Path, keys: Sequence[Path], checkpoints: Sequence[Path], as_json: bool
 ) -> None:
     """Verify EXPORT with public keys only, and report the first bad record."""
-    with _errors_exit_with_2(), export.open("rb") as file:
+    with export.open("rb") as file:
         verifier = Verifier(*(path.read_bytes() for path in keys))
         notes = [
             note for path in checkpoints for note in read_checkpoints(path, verifier)
@@ -91,16 +112,15 @@ def verify(
 )
 def export(out: Path | None) -> None:
     """Write the whole chain to standard output, or to a file."""
-    with _errors_exit_with_2():
-        settings, journal = _open_ledger()
-        origin = f"hotwallet/{settings.audit_origin}"
-        lines = _report_progress(exports.export(journal, origin))
-        if out is None:
-            sys.stdout.buffer.writelines(lines)
-            sys.stdout.buffer.flush()
-        else:
-            with open_atomic(out) as file:
-                file.writelines(lines)
+    settings, journal = _open_ledger()
+    origin = f"hotwallet/{settings.audit_origin}"
+    lines = _report_progress(exports.export(journal, origin))
+    if out is None:
+        sys.stdout.buffer.writelines(lines)
+        sys.stdout.buffer.flush()
+    else:
+        with open_atomic(out) as file:
+            file.writelines(lines)
 
 
 @audit.command()
@@ -108,14 +128,13 @@ def export(out: Path | None) -> None:
 @json_option
 def checkpoint(new: bool, as_json: bool) -> None:
     """Print the newest checkpoint, to keep it outside this host."""
-    with _errors_exit_with_2():
-        settings, ledger = _open_ledger()
-        if new:
-            sealer = Sealer(ledger, open_checkpoint_key(settings), Alerts(ledger))
-            sealer.work()
-            made = sealer.checkpoint()
-        else:
-            made = newest_checkpoint(ledger)
+    settings, ledger = _open_ledger()
+    if new:
+        sealer = Sealer(ledger, open_checkpoint_key(settings), Alerts(ledger))
+        sealer.work()
+        made = sealer.checkpoint()
+    else:
+        made = newest_checkpoint(ledger)
     if made is None:
         remedy = "`hotwallet audit checkpoint --new` signs one"
         # Outside production a missing key is created.
@@ -155,18 +174,17 @@ def reconcile(
     Exits with 0 if both sides agree, 1 if they differ, and 2 if nothing was compared:
     the wrong files, keys or database.
     """
-    with _errors_exit_with_2():
-        trail = read_trail(trails)
-        if source is None:
-            _, ledger = _open_ledger()
-            known, backend = ledger.keys(), reconciliation.BACKEND
-            ring = [key.key_id for key in known if key.backend == backend]
-            records = (each.record for batch in batches(ledger) for each in batch)
-            found = reconciliation.reconcile(records, trail, keys, ring)
-        else:
-            with source.open("rb") as file:
-                lines = _report_progress(read_lines(file))
-                found = reconciliation.reconcile(exports.records(lines), trail, keys)
+    trail = read_trail(trails)
+    if source is None:
+        _, ledger = _open_ledger()
+        known, backend = ledger.keys(), reconciliation.BACKEND
+        ring = [key.key_id for key in known if key.backend == backend]
+        records = (each.record for batch in batches(ledger) for each in batch)
+        found = reconciliation.reconcile(records, trail, keys, ring)
+    else:
+        with source.open("rb") as file:
+            lines = _report_progress(read_lines(file))
+            found = reconciliation.reconcile(exports.records(lines), trail, keys)
     print_result(
         reconciliation_document(found), reconciliation_lines(found), as_json=as_json
     )
@@ -188,8 +206,7 @@ def reconcile(
 @json_option
 def key(out: Path, as_json: bool) -> None:
     """Create a checkpoint key, and its public key for those who verify."""
-    with _errors_exit_with_2():
-        public, is_new = create_key(out)
+    public, is_new = create_key(out)
     document = {
         "privateKeyFile": str(out),
         "publicKeyFile": str(public),
@@ -227,24 +244,3 @@ def _report_progress(lines: Iterable[bytes]) -> Iterator[bytes]:
         yield line
         if number % _PROGRESS_LINES == 0:
             click.echo(f"{number} lines", err=True)
-
-
-class _CommandError(click.ClickException):
-    exit_code = 2
-
-
-@contextlib.contextmanager
-def _errors_exit_with_2() -> Iterator[None]:
-    """Exit with 2 on errors, since 1 means that a problem was found."""
-    try:
-        yield
-    except ConfigurationError:
-        raise
-    except HotWalletError as e:
-        problem = f"{e.code}: {e}"
-    except OSError as e:
-        prefix = "" if e.filename is None else f"{e.filename}: "
-        problem = f"{prefix}{e.strerror or type(e).__name__}"
-    else:
-        return
-    raise _CommandError(problem)

@@ -141,8 +141,9 @@ def _check_checkpoints(context: DoctorContext) -> Finding:
             "set AUDIT_SIGNING_KEY_FILE; run: hotwallet audit key --out FILE",
         )
     key = CheckpointKey.load(path)
-    detail = f"signed as {context.settings.audit_origin}: {_check_signed(context)}"
     last = newest_checkpoint(context.container.store)
+    signed = _check_signed(context, last)
+    detail = f"signed as {context.settings.audit_origin}: {signed}"
     if last is not None and not _is_signed_by(key, last):
         return Finding(
             f"{detail}; the last checkpoint is not by this host's key",
@@ -159,12 +160,12 @@ def _is_signed_by(key: CheckpointKey, checkpoint: Checkpoint) -> bool:
     return True
 
 
-def _check_signed(context: DoctorContext) -> str:
-    """Require a recent checkpoint, and a chain that agrees with the last one."""
+def _check_signed(context: DoctorContext, last: Checkpoint | None) -> str:
+    """Require that *last* is recent, and that the chain agrees with it."""
     store = context.container.store
-    last = newest_checkpoint(store)
-    size, at = (last.size, last.at) if last is not None else (0, None)
+    size, at = 0, None
     if last is not None:
+        size, at = last.size, last.at
         require_agreement(store, parse(last.note).statement)
     overdue = find_unsigned(store, size, at, context.container.clock())
     if overdue.is_overdue:

@@ -16,32 +16,8 @@ import structlog
 
 from api.auth.jwt_verifier import NO_TOKEN
 from api.request_context import request_id
-from signer.errors import (
-    AuthenticationError,
-    BackendError,
-    BackendThrottledError,
-    BackendUnavailableError,
-    ChainUnavailableError,
-    ConflictError,
-    HotWalletError,
-    InProgressError,
-    InsufficientFundsError,
-    InvalidInputError,
-    LimitReachedError,
-    NewKeyUnhealthyError,
-    NotFoundError,
-    NotThroughProxyError,
-    PermissionDeniedError,
-    PolicyViolationError,
-    RateLimitedError,
-    RequestError,
-    RotationInProgressError,
-    SelfTestPendingError,
-    StaleStateError,
-    StoreError,
-    StoreUnavailableError,
-    WalletPausedError,
-)
+from signer import errors
+from signer.errors import HotWalletError
 from signer.redact import sanitize
 
 
@@ -73,29 +49,33 @@ _REFUSING = "The database refused the operation; an operator must repair it."
 
 # The nearest base class counts.  Any other error is answered 500 without details.
 _TABLE: dict[type[Exception], _Row] = {
-    RequestError: _Row(400),
-    InvalidInputError: _Row(400),
-    AuthenticationError: _Row(_UNAUTHORIZED, "A valid bearer token is required."),
-    PermissionDeniedError: _Row(_FORBIDDEN),
-    NotFoundError: _Row(404),
-    NotThroughProxyError: _Row(421),
-    ConflictError: _Row(409),
-    InProgressError: _Row(409, retry_after=1),
-    RotationInProgressError: _Row(409, retry_after=5),
-    RateLimitedError: _Row(429),
-    PolicyViolationError: _Row(422),
-    NewKeyUnhealthyError: _Row(503, "The old key goes on serving.", retry_after=5),
-    SelfTestPendingError: _Row(503, _HANGING, retry_after=5),
-    BackendError: _Row(503, _DEVICE, retry_after=30),
-    BackendUnavailableError: _Row(503, _DEVICE, retry_after=5),
-    BackendThrottledError: _Row(503, _DEVICE, retry_after=5),
-    ChainUnavailableError: _Row(503, _CHAIN, retry_after=5),
-    InsufficientFundsError: _Row(503, "The wallet lacks funds.", retry_after=30),
-    LimitReachedError: _Row(503, "A spending limit is reached.", retry_after=30),
-    WalletPausedError: _Row(503, "The wallet is paused.", retry_after=30),
-    StoreError: _Row(503, _REFUSING, retry_after=30),
-    StoreUnavailableError: _Row(503, _STORE, retry_after=5),
-    StaleStateError: _Row(503, _STALE, retry_after=1),
+    errors.RequestError: _Row(400),
+    errors.InvalidInputError: _Row(400),
+    errors.AuthenticationError: _Row(
+        _UNAUTHORIZED, "A valid bearer token is required."
+    ),
+    errors.PermissionDeniedError: _Row(_FORBIDDEN),
+    errors.NotFoundError: _Row(404),
+    errors.NotThroughProxyError: _Row(421),
+    errors.ConflictError: _Row(409),
+    errors.InProgressError: _Row(409, retry_after=1),
+    errors.RotationInProgressError: _Row(409, retry_after=5),
+    errors.RateLimitedError: _Row(429),
+    errors.PolicyViolationError: _Row(422),
+    errors.NewKeyUnhealthyError: _Row(
+        503, "The old key goes on serving.", retry_after=5
+    ),
+    errors.SelfTestPendingError: _Row(503, _HANGING, retry_after=5),
+    errors.BackendError: _Row(503, _DEVICE, retry_after=30),
+    errors.BackendUnavailableError: _Row(503, _DEVICE, retry_after=5),
+    errors.BackendThrottledError: _Row(503, _DEVICE, retry_after=5),
+    errors.ChainUnavailableError: _Row(503, _CHAIN, retry_after=5),
+    errors.InsufficientFundsError: _Row(503, "The wallet lacks funds.", retry_after=30),
+    errors.LimitReachedError: _Row(503, "A spending limit is reached.", retry_after=30),
+    errors.WalletPausedError: _Row(503, "The wallet is paused.", retry_after=30),
+    errors.StoreError: _Row(503, _REFUSING, retry_after=30),
+    errors.StoreUnavailableError: _Row(503, _STORE, retry_after=5),
+    errors.StaleStateError: _Row(503, _STALE, retry_after=1),
 }
 
 # Errors of the framework and the server.  Their own messages may quote the request, so
@@ -183,7 +163,7 @@ def _respond(
     problem = problem_of(error)
     if problem.status >= _SERVER_ERROR:
         _log.error("request-failed", code=problem.code, exc_info=error)
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, errors.AuthenticationError):
         # The reason is logged; the caller must not learn which check failed.
         req.context.refusal = str(error)
     resp.status = problem.status
@@ -194,12 +174,12 @@ def _respond(
 
 def _members(error: HotWalletError) -> dict[str, str]:
     match error:
-        case NewKeyUnhealthyError(reason=reason):
+        case errors.NewKeyUnhealthyError(reason=reason):
             message = sanitize(str(error))
             return {"error": "new key unhealthy", "message": message, "reason": reason}
-        case InvalidInputError(field=str(field)):
+        case errors.InvalidInputError(field=str(field)):
             return {"field": field}
-        case PolicyViolationError(rule=rule):
+        case errors.PolicyViolationError(rule=rule):
             return {"rule": rule}
     return {}
 

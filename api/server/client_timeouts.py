@@ -55,12 +55,7 @@ class DeadlineSocket(socket.socket):
         self._seconds_left = {"read": self._seconds, "write": self._seconds}
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """
-        Return what the client sent; nothing after ``linger``.
-
-        Raises:
-            SlowClientError: The request did not arrive in time.
-        """
+        """Return what the client sent; nothing after ``linger``."""
         if self._is_closing:
             return b""
         if self.gettimeout() is not None:
@@ -80,27 +75,12 @@ class DeadlineSocket(socket.socket):
             return b""  # Nothing has arrived, or the connection is broken.
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
-        """
-        Send all of *data*.
-
-        Raises:
-            BrokenPipeError: The client did not read the answer in time.
-        """
-        if self.gettimeout() is not None:
-            super().sendall(data, flags)
-            return
+        """Send all of *data*."""
         with self._write_deadline():
             super().sendall(data, flags)
 
     def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
-        """
-        Send some of *data*, and return how much; gunicorn sends ``100 Continue`` so.
-
-        Raises:
-            BrokenPipeError: As ``sendall``.
-        """
-        if self.gettimeout() is not None:
-            return super().send(data, flags)
+        """Send some of *data*; return how much.  gunicorn sends ``100 Continue`` so."""
         with self._write_deadline():
             return super().send(data, flags)
 
@@ -123,6 +103,9 @@ class DeadlineSocket(socket.socket):
 
     @contextlib.contextmanager
     def _write_deadline(self) -> Iterator[None]:
+        if self.gettimeout() is not None:
+            yield
+            return
         try:
             with self._deadline("write"):
                 yield

@@ -146,7 +146,10 @@ def get_app() -> App:
         Database(settings.effective_database_url, pool_size=4, timeout=5.0)
     )
     access = AccessPolicy(
-        callers, RateLimits.shared(callers), AuditLog(structlog.get_logger("audit"))
+        callers,
+        RateLimits.shared(callers),
+        AuditLog(structlog.get_logger("audit")),
+        utc_now,
     )
     return routed(AuthorizationMiddleware(make_verifier(settings, utc_now), access))
 
