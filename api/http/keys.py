@@ -10,9 +10,8 @@ from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
 from api.request_context import principal, request_id
-from api.views.refunds import timestamp
+from api.views.refunds import fields, timestamp
 from signer.errors import InvalidInputError
-from signer.keys.balances import AddressBalance
 from signer.keys.failover import Failover, FailoverResult
 from signer.keys.rotation import Rotation
 from signer.keys.rotation_options import AWAITING_FUNDS, RotationOptions, RotationResult
@@ -104,7 +103,10 @@ def rotation_document(result: RotationResult) -> dict[str, Any]:
         "epoch": result.key.epoch,
         "previousKeyId": None if previous is None else key_prefix(previous.key_id),
         "previousAddress": None if previous is None else previous.address,
-        "holdings": [_balance_document(balance) for balance in result.holdings],
+        "holdings": [
+            fields(balance, "network", "gas", "tokens", "nonce", "error")
+            for balance in result.holdings
+        ],
         "strandedRefunds": list(result.stranded),
         "warnings": list(result.warnings),
     }
@@ -126,24 +128,11 @@ def key_document(key: Key) -> dict[str, Any]:
     """Return *key* as JSON; its id is cut to a prefix."""
     return {
         "keyId": key_prefix(key.key_id),
-        "backend": key.backend,
-        "address": key.address,
-        "state": str(key.state),
-        "epoch": key.epoch,
+        **fields(key, "backend", "address", "state", "epoch"),
         "requestedBy": key.requested_by,
         "blockedBy": key.blocked_by,
         "createdAt": timestamp(key.created_at),
         "updatedAt": timestamp(key.updated_at),
-    }
-
-
-def _balance_document(balance: AddressBalance) -> dict[str, Any]:
-    return {
-        "network": balance.network,
-        "gas": balance.gas,
-        "tokens": dict(balance.tokens),
-        "nonce": balance.nonce,
-        "error": balance.error,
     }
 
 
@@ -152,15 +141,15 @@ def _actor(req: falcon.Request) -> Actor:
     return Actor(caller.sub, request_id(req), caller.jti)
 
 
-def _read_body(req: falcon.Request, fields: Mapping[str, type]) -> dict[str, Any]:
+def _read_body(req: falcon.Request, known: Mapping[str, type]) -> dict[str, Any]:
     query.parameters(req)
     body = read_object(req)
     for name, value in body.items():
-        kind = fields.get(name)
+        kind = known.get(name)
         if kind is None:
             # Do not repeat the name: a misplaced key id may be in it.
             raise InvalidInputError(
-                f"has an unknown field; this request takes {', '.join(fields)}",
+                f"has an unknown field; this request takes {', '.join(known)}",
                 field="body",
             )
         if type(value) is not kind:

@@ -63,26 +63,14 @@ def read_refund(payload: dict[str, Any]) -> RefundRequest:
 
 def refund_document(refund: Refund) -> dict[str, Any]:
     """Return *refund* as JSON for its client; amounts in whole tokens."""
-    return {
-        "id": refund.id,
-        "status": str(refund.status),
-        "reference": refund.reference,
-        "payment_session_id": refund.payment_session_id,
-        "network": refund.network,
-        "chain_id": refund.chain_id,
-        "token": refund.token,
-        "token_address": refund.token_address,
-        "recipient": refund.recipient,
-        "amount": format_units(refund.amount, refund.decimals),
-        "reason": refund.reason,
-        "sender": refund.sender,
-        "nonce": refund.nonce,
-        "tx_hash": refund.tx_hash,
-        "block_number": refund.block_number,
-        "failure": _failure(refund),
-        "created_at": timestamp(refund.created_at),
-        "updated_at": timestamp(refund.updated_at),
-    }
+    document = fields(
+        refund,
+        *("id", "status", "reference", "payment_session_id", "network", "chain_id"),
+        *("token", "token_address", "recipient", "reason", "sender", "nonce"),
+        *("tx_hash", "block_number", "created_at", "updated_at"),
+    )
+    amount = format_units(refund.amount, refund.decimals)
+    return {**document, "amount": amount, "failure": _failure(refund)}
 
 
 def page_document(page: Page) -> dict[str, Any]:
@@ -98,6 +86,15 @@ def _failure(refund: Refund) -> dict[str, str | None] | None:
     if refund.failure_code is None or not refund.status.is_final:
         return None
     return {"code": refund.failure_code, "detail": refund.failure_detail}
+
+
+def fields(source: object, *names: str) -> dict[str, Any]:
+    """Return the attributes *names* of *source*, with times as ``timestamp``."""
+    values = {name: getattr(source, name) for name in names}
+    return {
+        name: timestamp(value) if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
 
 
 def timestamp(moment: datetime) -> str:
