@@ -10,6 +10,7 @@ from api.cli.output import json_option, redirect_log
 from api.doctor import all_checks
 from api.doctor.context import DoctorContext
 from api.logs import install
+from api.views.refunds import fields
 from signer.checks import State, run_checks
 
 
@@ -36,12 +37,7 @@ def doctor(as_json: bool) -> None:
     ok = all(result.state is not State.FAILED for result in results)
     if as_json:
         rungs = [
-            {
-                "name": result.name,
-                "state": str(result.state),
-                "said": result.detail,
-                "cure": result.cure,
-            }
+            {"said": result.detail, **fields(result, "name", "state", "cure")}
             for result in results
         ]
         click.echo(json.dumps({"ok": ok, "rungs": rungs}))

@@ -21,13 +21,8 @@ from signer.errors import (
     HotWalletError,
     SigningError,
 )
+from signer.keys import startup_key
 from signer.keys.signer import Signer
-from signer.keys.startup_key import (
-    not_in_ring,
-    require_address,
-    require_backend,
-    resolve_in_ring,
-)
 from signer.model.key import Key
 from signer.ports import KeyId
 from signer.redact import key_prefix
@@ -63,7 +58,7 @@ def _check_device(context: DoctorContext) -> Finding:
     active = context.active
     if active is None:
         return _check_configured_key(context)
-    require_backend(active, context.container.backend)
+    startup_key.require_backend(active, context.container.backend)
     return _read_public_key(context, KeyId(active.key_id))[1]
 
 
@@ -127,11 +122,11 @@ def _check_configuration(context: DoctorContext, active: Key) -> Finding:
     container = context.container
     setting, name = _setting(context), container.key_name
     ring = container.store.keys()
-    require_address(ring, context.settings.wallet_address or active.address)
+    startup_key.require_address(ring, context.settings.wallet_address or active.address)
     try:
         found = Deadlines().within(
             _LOOKUP_SECONDS,
-            lambda: resolve_in_ring(name, ring, container.backend),
+            lambda: startup_key.resolve_in_ring(name, ring, container.backend),
             name="configured",
             late=BackendUnavailableError,
         )
@@ -142,7 +137,7 @@ def _check_configuration(context: DoctorContext, active: Key) -> Finding:
             _configuration_cure(context, active),
         )
     if found is None:
-        raise ConfigurationError(not_in_ring("the configured key"))
+        raise ConfigurationError(startup_key.not_in_ring("the configured key"))
     if found.address != active.address:
         return Finding(
             f"{setting} names {key_prefix(found.key_id)}, which is {found.state}",

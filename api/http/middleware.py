@@ -114,7 +114,22 @@ class RequestLog:
         """Set the headers of every answer, and log the request."""
         resp.set_headers(SECURITY_HEADERS)
         resp.set_header("X-Request-Id", request_id(req))
-        _log.info("request", **_log_fields(req, resp))
+        # Falcon answers the pseudo-method WEBSOCKET without calling process_request.
+        now = time.perf_counter()
+        started: float = req.context.get("started") or now
+        caller = req.context.get("principal")
+        refusal = req.context.get("refusal")
+        _log.info(
+            "request",
+            # Bound as well, except for requests that skipped process_request.
+            request_id=request_id(req),
+            method=req.method,
+            route=req.uri_template,
+            status=resp.status_code,
+            duration_ms=round((now - started) * 1000, 3),
+            client=caller.sub if caller else None,
+            **({"refusal": refusal} if refusal else {}),
+        )
         structlog.contextvars.clear_contextvars()
 
 
@@ -195,21 +210,3 @@ class AuthorizationMiddleware:
         """Log, once per process, that *proxy* sends no readable client address."""
         if self._unreadable_proxy.acquire(blocking=False):
             _log.warning("forwarded-address-unreadable", proxy=proxy)
-
-
-def _log_fields(req: falcon.Request, resp: falcon.Response) -> dict[str, object]:
-    # Falcon answers the pseudo-method WEBSOCKET without calling process_request.
-    now = time.perf_counter()
-    started: float = req.context.get("started") or now
-    caller = req.context.get("principal")
-    fields: dict[str, object] = {
-        # Bound as well, except for requests that skipped process_request.
-        "request_id": request_id(req),
-        "method": req.method,
-        "route": req.uri_template,
-        "status": resp.status_code,
-        "duration_ms": round((now - started) * 1000, 3),
-        "client": caller.sub if caller else None,
-    }
-    refusal = req.context.get("refusal")
-    return fields | ({"refusal": refusal} if refusal else {})

@@ -35,22 +35,23 @@ serving: ContextVar[Config | None] = ContextVar("serving", default=None)
 """The settings with which our worker class creates the application."""
 
 
-def override_refusals(
-    effective: Config, expected: Mapping[str, object]
-) -> Iterator[Refusal]:
+def refuse_overrides(effective: Config, expected: Mapping[str, object]) -> None:
     """
-    Yield a refusal if *effective* differs from the settings file.
+    Refuse to serve if *effective* differs from the settings file.
 
     *expected* are the values of the file by name; names that are not gunicorn settings
     are ignored.
+
+    Raises:
+        ConfigurationError: ``gunicorn-overridden``.
     """
     names = [*sorted(_differing(effective, expected)), *_inherited()]
     if names:
-        yield Refusal(
-            "gunicorn-overridden",
+        problem = (
             "these settings differ from api/server/gunicorn_conf.py:"
-            f" {', '.join(names)}; set BIND, WEB_CONCURRENCY and WEB_THREADS instead",
+            f" {', '.join(names)}; set BIND, WEB_CONCURRENCY and WEB_THREADS instead"
         )
+        raise ConfigurationError(Refusal("gunicorn-overridden", problem))
 
 
 def _differing(effective: Config, expected: Mapping[str, object]) -> Iterator[str]:
@@ -81,19 +82,13 @@ def require_our_gunicorn(expected: Mapping[str, object]) -> None:
             is written to standard error first.
     """
     effective = serving.get()
-    if effective is None:
-        sys.stderr.write(
-            "refused: gunicorn-overridden: gunicorn does not run with"
-            " api/server/gunicorn_conf.py; run: hotwallet serve\n"
-        )
-        raise SystemExit(_status())
-    refusals = list(override_refusals(effective, expected))
-    if refusals:
-        raise ConfigurationError(*refusals)
-
-
-def _status() -> int:
+    if effective is not None:
+        refuse_overrides(effective, expected)
+        return
+    sys.stderr.write(
+        "refused: gunicorn-overridden: gunicorn does not run with"
+        " api/server/gunicorn_conf.py; run: hotwallet serve\n"
+    )
     # gunicorn restarts a worker that exits with any other status.
-    if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/"):
-        return int(Arbiter.WORKER_BOOT_ERROR)
-    return EXIT_STATUS
+    is_gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/")
+    raise SystemExit(int(Arbiter.WORKER_BOOT_ERROR) if is_gunicorn else EXIT_STATUS)

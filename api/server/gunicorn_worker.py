@@ -18,8 +18,7 @@ from http import HTTPStatus
 import structlog
 from gunicorn import glogging, util  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
-from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
-from gunicorn.http import wsgi
+from gunicorn.http import errors, wsgi  # type: ignore[import-untyped]
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from api.http.body import SlowClientError
@@ -37,14 +36,14 @@ from signer.startup.guard import EXIT_STATUS
 # The nearest base class counts.  Any other error is answered 500.
 _STATUS: dict[type[BaseException], HTTPStatus] = {
     SlowClientError: HTTPStatus.REQUEST_TIMEOUT,
-    http_errors.ParseException: HTTPStatus.BAD_REQUEST,
-    http_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    http_errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    http_errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-    http_errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
-    http_errors.ConfigurationProblem: HTTPStatus.INTERNAL_SERVER_ERROR,
-    http_errors.InvalidResponseHeader: HTTPStatus.INTERNAL_SERVER_ERROR,
-    http_errors.InvalidResponseHeaderName: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ParseException: HTTPStatus.BAD_REQUEST,
+    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+    errors.ConfigurationProblem: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.InvalidResponseHeader: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.InvalidResponseHeaderName: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
 _RETRY_SECONDS = 1.0
