@@ -31,11 +31,7 @@ if TYPE_CHECKING:
 
 
 def build_container(environ: Mapping[str, str] = os.environ) -> Container:
-    """
-    Return a container; nothing is opened or checked.
-
-    Use it to look at the ledger and the chains, which must work without a key.
-    """
+    """Return a container to look at ledger and chains; nothing is opened or checked."""
     return Container(
         environ=environ,
         open_store=open_store,
@@ -50,10 +46,10 @@ def build_admin_container(environ: Mapping[str, str] = os.environ) -> Container:
     """
     Return a container for an administrator's command; nothing is opened.
 
-    The settings are checked, but not the active key, which may be the one in trouble.
+    The guard checks the settings, but not the active key: it may be the one in trouble.
 
     Raises:
-        ConfigurationError: The guard refuses the settings.
+        ConfigurationError: As ``open_container``.
     """
     container = build_container(environ)
     container.warnings = _check_settings(container, serving=False)
@@ -129,9 +125,7 @@ def _settle_key(container: Container) -> tuple[Signer, list[str]]:
 
 def open_store(settings: Settings) -> Ledger:
     """
-    Return the ledger, with its schema up to date.
-
-    Outside production the schema is upgraded if necessary.
+    Return the ledger; outside production its schema is upgraded if necessary.
 
     Raises:
         ConfigurationError: ``database-not-ready``: the database does not answer, or
@@ -162,13 +156,12 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
     ledger is created only with *create*.
 
     Raises:
-        StoreError: There is no ledger and it may not be created, the database does not
-            answer, or its schema is newer than this version.
+        StoreError: As ``SQLStore.migrate``.
     """
     from backends.sql import SQLStore  # noqa: PLC0415
 
-    store = SQLStore(settings.effective_database_url)
-    return store.migrate(create=create or not settings.is_production)
+    may_create = create or not settings.is_production
+    return SQLStore(settings.effective_database_url).migrate(create=may_create)
 
 
 def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:

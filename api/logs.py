@@ -26,12 +26,10 @@ def install(
     *, debug: bool = False, pretty: bool = False, stream: TextIO | None = None
 ) -> None:
     """
-    Send all log events of this process to *stream*.
+    Send all log events of this process to *stream*, by default standard output.
 
-    Args:
-        debug: Log our own debug events.  Libraries stay at WARNING or above.
-        pretty: Coloured lines for a terminal instead of JSON.
-        stream: Standard output by default.
+    *debug* adds our own debug events; libraries stay at WARNING or above.  *pretty*
+    writes coloured lines for a terminal instead of JSON.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

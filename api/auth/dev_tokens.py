@@ -50,9 +50,8 @@ def mint(
     """
     seconds = int(lifetime.total_seconds())
     if not 0 < seconds <= MAX_LIFETIME:
-        raise InvalidInputError(
-            f"must be from 1 to {MAX_LIFETIME} seconds", field="lifetime"
-        )
+        problem = f"must be from 1 to {MAX_LIFETIME} seconds"
+        raise InvalidInputError(problem, field="lifetime")
     if scopes and not SCOPE.fullmatch(" ".join(scopes)):
         raise InvalidInputError("must be words of visible ASCII", field="scope")
     key = _signing_key(settings)

@@ -34,11 +34,8 @@ REFRESH = 300.0  # Seconds after which a key that the issuer removed is removed 
 PAUSE = 60.0  # Seconds between two requests for the same reason: age or unknown kid.
 LIFETIME = 3600.0  # Seconds that keys stay valid when they cannot be refreshed.
 
-# Longer than a fetch takes.
-_WAIT = FETCH_TIMEOUT + 1
-
-# More kids than an issuer that rotates monthly uses in years.
-_MAX_KIDS = 1000
+_WAIT = FETCH_TIMEOUT + 1  # Longer than a fetch takes.
+_MAX_KIDS = 1000  # More than an issuer that rotates monthly uses in years.
 
 _log = structlog.get_logger("api.auth.jwks")
 
@@ -93,12 +90,7 @@ class RemoteKeys:
         algorithm: str,
         timer: Callable[[], float] = time.monotonic,
     ) -> Self:
-        """
-        Fetch the keys and return their source.
-
-        Raises:
-            ConfigurationError: ``jwt-keys-unreachable``.
-        """
+        """Fetch the keys; ConfigurationError ``jwt-keys-unreachable`` if that fails."""
         keys = cls(fetch, algorithm, timer)
         keys._requested_at = timer()
         try:
@@ -113,12 +105,7 @@ class RemoteKeys:
         return self._keys.values()
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """
-        Return the key that a token with this ``kid`` must be signed with.
-
-        Raises:
-            AuthenticationError: ``token-keys-stale``.
-        """
+        """Return the key for *kid*; AuthenticationError if the keys are stale."""
         if kid is None:
             return None
         now = self._timer()
@@ -138,7 +125,6 @@ class RemoteKeys:
         return now - self._fetched_at > LIFETIME
 
     def _search(self, kid: str, now: float) -> None:
-        """Refresh the keys because *kid* is unknown, and wait."""
         # A refresh in progress may have been answered before the key was published.
         for _ in range(2):
             if kid not in self._keys:

@@ -22,8 +22,8 @@ from signer.ports import Callers, Clock, utc_now
 
 WINDOW = 60  # Seconds.
 
-# How long requests are counted in memory alone after the database failed.
 _LOCAL_COUNT_SECONDS = 5.0
+"""How long requests are counted in memory alone after the database failed."""
 
 
 class RateLimitStatus(Enum):
@@ -73,11 +73,8 @@ class RateLimit:
         """
         Count one request of *name*.
 
-        While the database does not answer, each process counts for itself.
-
-        Raises:
-            StoreUnavailableError: The database does not answer, and *require_store* is
-                true.
+        While the database does not answer, each process counts for itself; or, with
+        *require_store*, StoreUnavailableError is raised.
         """
         bucket, window = self._bucket(name), self._current_window()
         with self._lock:

@@ -78,14 +78,12 @@ class KeySet:
     by_id: Mapping[str, VerificationKey] = field(default_factory=dict)
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """Return the key that a token with this ``kid`` must be signed with."""
-        if self.only is not None:
-            return self.only
-        return None if kid is None else self.by_id.get(kid)
+        """Return the key for *kid*."""
+        return self.only or (None if kid is None else self.by_id.get(kid))
 
     def known(self) -> Iterable[VerificationKey]:
         """Return all keys."""
-        return [*self.by_id.values(), *([self.only] if self.only else [])]
+        return self.by_id.values() if self.only is None else [self.only]
 
 
 def load_keys(settings: Settings) -> KeySet:
@@ -191,7 +189,7 @@ def parse_key_set(
     try:
         entries = strict_json.loads(body).get("keys")
     except InvalidInputError:
-        raise KeySetError("malformed") from None
+        entries = None
     if not isinstance(entries, list):
         raise KeySetError("malformed")
     if any(_is_secret(entry) for entry in entries):
@@ -212,10 +210,9 @@ def parse_key_set(
 
 
 def _is_secret(entry: object) -> bool:
-    match entry:
-        case {"d": _} | {"k": _} | {"kty": "oct"}:
-            return True
-    return False
+    if not isinstance(entry, dict):
+        return False
+    return "d" in entry or "k" in entry or entry.get("kty") == "oct"
 
 
 def _parse_key(entry: Any, default: str) -> tuple[str, VerificationKey]:

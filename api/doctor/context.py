@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Self
 
 from api.container import Container
 from signer.chain.chain import Chain
@@ -41,11 +42,7 @@ class DoctorContext:
     signer: Signer = field(init=False)
 
     def check(
-        self,
-        name: str,
-        run: Callable[["DoctorContext"], Finding],
-        cure: str,
-        *needs: str,
+        self, name: str, run: Callable[[Self], Finding], cure: str, *needs: str
     ) -> Check:
         """Return the check that calls *run* with this context."""
         return Check(name, partial(run, self), cure, needs)

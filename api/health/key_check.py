@@ -19,14 +19,9 @@ from signer.errors import BackendUnavailableError, HotWalletError, StoreError
 from signer.keys.signing_alarm import alert_of
 
 
-_SELF_TEST_SECONDS = 30.0
-"""How long after a signature the key is considered healthy."""
-
-_RETRY_SECONDS = 5.0
-"""How long to wait after a failed self-test."""
-
-# Threads for alerts, since the database and the webhook may hang.
-_ALERTS_AT_ONCE = 4
+_SELF_TEST_SECONDS = 30.0  # How long after a signature the key counts as healthy.
+_RETRY_SECONDS = 5.0  # How long to wait after a failed self-test.
+_ALERTS_AT_ONCE = 4  # Threads for alerts, since database and webhook may hang.
 
 
 class KeyCheck:
@@ -64,12 +59,7 @@ class KeyCheck:
         self._alerted: HotWalletError | None = None
 
     def __call__(self) -> None:
-        """
-        Return if the key signs.
-
-        Raises:
-            HotWalletError: The error of the last self-test.
-        """
+        """Return if the key signs; else raise the error of the last self-test."""
         try:
             due = self._is_due()
         except HotWalletError as e:  # The key cannot even be opened.

@@ -21,11 +21,8 @@ from signer.ports import Clock, utc_now
 
 
 CACHE_SECONDS = 3.0
-ANSWER_SECONDS = 3.5
-"""How long a round of checks waits for the dependencies."""
-
-SHARED_SECONDS = 4.0
-"""How long a caller waits for a round that another caller began."""
+ANSWER_SECONDS = 3.5  # How long a round of checks waits for the dependencies.
+SHARED_SECONDS = 4.0  # How long a caller waits for a round that another caller began.
 
 LATE = "timeout"
 
@@ -88,11 +85,7 @@ class ReadinessChecker:
         *active_key* is for information: it adds the address and epoch to the answer.
         """
         self._key = key
-        self._checks: Mapping[str, Check] = {
-            **checks,
-            "key": key,
-            "guard": active_key,
-        }
+        self._checks: Mapping[str, Check] = {**checks, "key": key, "guard": active_key}
         self._answer_seconds = answer_seconds
         self._timer = timer
         self._deadlines = Deadlines()

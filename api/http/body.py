@@ -12,11 +12,7 @@ MAX_BODY = 16 * 1024
 
 
 class SlowClientError(Exception):
-    """
-    The request did not arrive in time.
-
-    It is not an ``OSError``, since gunicorn ignores those as broken connections.
-    """
+    """A late request; no ``OSError``, which gunicorn ignores as a broken connection."""
 
 
 def read_object(req: falcon.Request) -> dict[str, Any]:

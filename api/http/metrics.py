@@ -39,12 +39,7 @@ class LedgerCollector:
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """
-        Yield each metric with its samples.
-
-        Raises:
-            StoreError: The database does not answer.
-        """
+        """Yield each metric with its samples; StoreError if there is no answer."""
         yield self._alerts()
         yield from self._keys()
         sealed, _ = self._ledger.head()
@@ -113,12 +108,7 @@ class Metrics(Resource):
         self._deadlines = Deadlines(_SCRAPES_AT_ONCE)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """
-        Report the current metrics.
-
-        Raises:
-            StoreUnavailableError: The database does not answer in time.
-        """
+        """Report the metrics; StoreUnavailableError if the database is too slow."""
         query.parameters(req)
         resp.data = self._deadlines.within(
             _SCRAPE_SECONDS,

@@ -29,8 +29,7 @@ from signer.errors import (
 )
 
 
-# The headers of the OWASP REST security cheat sheet: no caching, and no use of an
-# answer by a browser.  HSTS has an effect in browsers only.
+# OWASP REST security cheat sheet: no caching, and no use of an answer by a browser.
 SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",

@@ -46,8 +46,7 @@ def run_guard(
     Run *command* and call *meanwhile*; return if the command succeeds.
 
     Raises:
-        SystemExit: The command failed or timed out.  The status is the command's: 78 if
-            the guard refused.
+        SystemExit: The command failed, with its status, or timed out.
     """
     with (
         _ending_on_sigterm(),

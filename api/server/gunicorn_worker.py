@@ -54,9 +54,7 @@ _PROBES = tuple(
     for path in ("/healthz", "/readyz")
 )
 _PROBE_BYTES = 2048
-
-# Several load balancers and supervisors may probe at once.
-_PROBES_AT_ONCE = 4
+_PROBES_AT_ONCE = 4  # Several load balancers and supervisors may probe at once.
 
 _log = structlog.get_logger("api.gunicorn")
 
@@ -64,8 +62,7 @@ _log = structlog.get_logger("api.gunicorn")
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
     """A gthread worker without a ``Server`` header and with deadlines for clients."""
 
-    seconds = SECONDS
-    """How long a client may take to send its request, and to read the answer."""
+    seconds = SECONDS  # For a client to send its request, and to read the answer.
 
     def init_process(self) -> None:
         """Start serving."""
