@@ -55,6 +55,12 @@ class NetworkContext:
     doctor: DoctorContext
     name: str
 
+    def check(
+        self, name: str, run: Callable[[Self], Finding], cure: str, *needs: str
+    ) -> Check:
+        """Return the check of this network that calls *run* with this context."""
+        return Check(f"{self.name} {name}", partial(run, self), cure, needs)
+
     @property
     def chain(self) -> Chain:
         """The network and its client."""

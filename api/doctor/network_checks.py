@@ -1,6 +1,6 @@
 """The doctor's checks of each network, up to a mined transaction."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from api.doctor.context import EXPLAIN, DoctorContext, NetworkContext
@@ -27,26 +27,16 @@ def network_checks(context: DoctorContext) -> Iterator[Check]:
     for name in context.networks:
         network = NetworkContext(context, name)
         chain = f"{name} chain"
-        yield _check(network, "nodes", _check_nodes, _RPC_DOWN)
-        yield _check(network, "chain", _check_chain, _NETWORKS_FILE, f"{name} nodes")
-        yield _check(network, "gas", _check_gas, _WALLET_EMPTY, chain, *key)
+        yield network.check("nodes", _check_nodes, _RPC_DOWN)
+        yield network.check("chain", _check_chain, _NETWORKS_FILE, f"{name} nodes")
+        yield network.check("gas", _check_gas, _WALLET_EMPTY, chain, *key)
         for symbol in network.network.tokens:
             run = partial(_check_token, symbol=symbol)
-            yield _check(network, symbol, run, _WALLET_EMPTY, chain, *key)
+            yield network.check(symbol, run, _WALLET_EMPTY, chain, *key)
         needs = ("database", *device)
-        yield _check(network, "nonces", check_nonces, _WALLET_PAUSED, chain, *needs)
-        yield _check(network, "worker", check_worker, _NO_WORKER, *needs)
-        yield _check(network, "mined", _check_mined, _RPC_DOWN, chain, *key)
-
-
-def _check(
-    network: NetworkContext,
-    name: str,
-    run: Callable[[NetworkContext], Finding],
-    cure: str,
-    *needs: str,
-) -> Check:
-    return Check(f"{network.name} {name}", partial(run, network), cure, needs)
+        yield network.check("nonces", check_nonces, _WALLET_PAUSED, chain, *needs)
+        yield network.check("worker", check_worker, _NO_WORKER, *needs)
+        yield network.check("mined", _check_mined, _RPC_DOWN, chain, *key)
 
 
 def _check_nodes(context: NetworkContext) -> Finding:

@@ -8,7 +8,7 @@ get an answer even if a device hangs.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import Event, Lock
+from threading import Lock
 
 import structlog
 
@@ -90,29 +90,19 @@ class ReadinessChecker:
         self._timer = timer
         self._deadlines = Deadlines()
         self._log = structlog.get_logger("health")
-        self._lock = Lock()
+        self._round = Lock()  # Held during a round.
         self._until = float("-inf")
-        self._round: Event | None = None
         self._last = Readiness(dict.fromkeys(self._checks, LATE))
 
     def __call__(self) -> Readiness:
         """Return the state of the dependencies, within 4 s; never raises."""
-        with self._lock:
-            if self._round is None and self._timer() < self._until:
-                return self._last
-            running, own = self._round, Event()
-            if running is None:
-                self._round = own
-        if running is not None:
-            running.wait(SHARED_SECONDS)
-            return self._last
-        try:
-            self._last = self._run_checks()
-        finally:
-            with self._lock:
-                self._until = self._timer() + CACHE_SECONDS
-                self._round = None
-            own.set()
+        if self._round.acquire(timeout=SHARED_SECONDS):
+            try:
+                if self._timer() >= self._until:
+                    self._last = self._run_checks()
+                    self._until = self._timer() + CACHE_SECONDS
+            finally:
+                self._round.release()
         return self._last
 
     def _run_checks(self) -> Readiness:
