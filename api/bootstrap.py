@@ -49,7 +49,7 @@ def build_admin_container(environ: Mapping[str, str] = os.environ) -> Container:
     The guard checks the settings, but not the active key: it may be the one in trouble.
 
     Raises:
-        ConfigurationError: As ``open_container``.
+        ConfigurationError: The guard refuses the settings.
     """
     container = build_container(environ)
     container.warnings = _check_settings(container, serving=False)

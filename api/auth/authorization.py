@@ -107,7 +107,7 @@ class AccessPolicy:
 
         Raises:
             RateLimitedError: The peer was refused too often; raised instead of *error*.
-            StoreUnavailableError: As ``admit``; the refusal cannot be audited either.
+            StoreUnavailableError: As ``admit``, or the refusal cannot be audited.
         """
         limit, administrative = self._limits.refused, request.permission.administrative
         status = limit.take(rate_limit_key(request.peer), require_store=administrative)
