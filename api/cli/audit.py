@@ -8,7 +8,7 @@ import click
 
 from api.checkpoint_key import open_checkpoint_key
 from api.cli.audit_files import create_key, read_checkpoints, read_lines
-from api.cli.output import command_logging, json_option, print_result
+from api.cli.output import Result, command_logging, json_option, print_result, prints
 from api.views.audit_reports import (
     checkpoint_document,
     describe_empty,
@@ -86,10 +86,8 @@ def audit() -> None:
     multiple=True,
     help="A file of checkpoints kept elsewhere: notes, or log lines with notes.",
 )
-@json_option
-def verify(
-    export: Path, keys: Sequence[Path], checkpoints: Sequence[Path], as_json: bool
-) -> None:
+@prints
+def verify(export: Path, keys: Sequence[Path], checkpoints: Sequence[Path]) -> Result:
     """Verify EXPORT with public keys only, and report the first bad record."""
     with export.open("rb") as file:
         verifier = Verifier(*(path.read_bytes() for path in keys))
@@ -99,9 +97,7 @@ def verify(
         verdict = verification.verify(
             _report_progress(read_lines(file)), verifier, notes
         )
-    print_result(verdict_document(verdict), verdict_lines(verdict), as_json=as_json)
-    if not verdict.is_good:
-        sys.exit(1)
+    return Result(verdict_document(verdict), verdict_lines(verdict), verdict.is_good)
 
 
 @audit.command()
@@ -125,8 +121,8 @@ def export(out: Path | None) -> None:
 
 @audit.command()
 @click.option("--new", is_flag=True, help="Sign one of the whole chain now.")
-@json_option
-def checkpoint(new: bool, as_json: bool) -> None:
+@prints
+def checkpoint(new: bool) -> Result:
     """Print the newest checkpoint, to keep it outside this host."""
     settings, ledger = _open_ledger()
     if new:
@@ -141,8 +137,7 @@ def checkpoint(new: bool, as_json: bool) -> None:
         if settings.is_production and settings.audit_signing_key_file is None:
             remedy = "set AUDIT_SIGNING_KEY_FILE; `hotwallet audit key` creates a key"
         raise _CommandError(f"there is no checkpoint yet: {remedy}")
-    lines = made.note.splitlines()
-    print_result(checkpoint_document(made), lines, as_json=as_json)
+    return Result(checkpoint_document(made), made.note.splitlines())
 
 
 @audit.command()
@@ -203,8 +198,8 @@ def reconcile(
     required=True,
     help="The private key file; the public key gets this name with .pub.pem added.",
 )
-@json_option
-def key(out: Path, as_json: bool) -> None:
+@prints
+def key(out: Path) -> Result:
     """Create a checkpoint key, and its public key for those who verify."""
     public, is_new = create_key(out)
     document = {
@@ -217,7 +212,7 @@ def key(out: Path, as_json: bool) -> None:
         if is_new
         else f"{out} exists and was not changed; created {public} (public)"
     )
-    print_result(document, [line], as_json=as_json)
+    return Result(document, [line])
 
 
 def _require_key_arns(names: Sequence[str]) -> Sequence[str]:

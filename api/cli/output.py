@@ -65,19 +65,29 @@ def command_logging() -> Iterator[Settings]:
         yield settings
 
 
-def reports(command: Callable[..., Result]) -> Callable[..., None]:
-    """Add ``--json`` to *command*, configure its log, and print its result."""
+def prints(command: Callable[..., Result]) -> Callable[..., None]:
+    """Add ``--json`` to *command*, and print the result that it returns."""
 
     @json_option
     @functools.wraps(command)
     def run(*, as_json: bool, **parameters: object) -> None:
-        with command_logging():
-            document, lines, ok = command(**parameters)
-        print_result(document, lines, as_json=as_json)
-        if not ok:
+        result = command(**parameters)
+        print_result(result.document, result.lines, as_json=as_json)
+        if not result.ok:
             sys.exit(1)
 
     return run
+
+
+def reports(command: Callable[..., Result]) -> Callable[..., None]:
+    """As ``prints``, and configure the log of *command*."""
+
+    @functools.wraps(command)
+    def run(**parameters: object) -> Result:
+        with command_logging():
+            return command(**parameters)
+
+    return prints(run)
 
 
 def print_result(document: Any, lines: Iterable[str], *, as_json: bool) -> None:
