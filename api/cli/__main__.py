@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from api.cli.lazy import LazyCommand, LazyGroup
+from api.cli.lazy import LazyGroup
 from api.uncaught import watch_uncaught
 from signer.errors import (
     ConfigurationError,
@@ -20,29 +20,24 @@ from signer.errors import (
 from signer.redact import cut_key_ids, sanitize
 
 
+# The module and attribute of each command, and its line in the help.
 _COMMANDS = {
-    "audit": LazyCommand(
-        "api.cli.audit:audit", "Export and verify the audit log of key use."
+    "audit": ("api.cli.audit:audit", "Export and verify the audit log of key use."),
+    "doctor": ("api.cli.doctor:doctor", "Check everything that a refund needs."),
+    "explain-code": (
+        "api.cli.explain_code:explain_code",
+        "Explain a refusal, error or alert code.",
     ),
-    "doctor": LazyCommand(
-        "api.cli.doctor:doctor", "Check everything that a refund needs."
+    "guard": ("api.cli.guard:guard", "Check whether the service would start."),
+    "keys": ("api.cli.keys:keys", "List, rotate and revoke signing keys."),
+    "nonce": ("api.cli.nonces:nonce", "Inspect, pause and repair wallets' nonces."),
+    "refund": ("api.cli.refunds:refund", "Explain a refund."),
+    "softhsm": (
+        "softhsm.cli:softhsm",
+        "Manage this project's SoftHSM token (development).",
     ),
-    "explain-code": LazyCommand(
-        "api.cli.explain_code:explain_code", "Explain a refusal, error or alert code."
-    ),
-    "guard": LazyCommand(
-        "api.cli.guard:guard", "Check whether the service would start."
-    ),
-    "keys": LazyCommand("api.cli.keys:keys", "List, rotate and revoke signing keys."),
-    "nonce": LazyCommand(
-        "api.cli.nonces:nonce", "Inspect, pause and repair wallets' nonces."
-    ),
-    "refund": LazyCommand("api.cli.refunds:refund", "Explain a refund."),
-    "softhsm": LazyCommand(
-        "softhsm.cli:softhsm", "Manage this project's SoftHSM token (development)."
-    ),
-    "token": LazyCommand("api.cli.token:token", "Mint a token for development."),
-    "worker": LazyCommand("api.cli.worker:worker", "Process accepted refunds."),
+    "token": ("api.cli.token:token", "Mint a token for development."),
+    "worker": ("api.cli.worker:worker", "Process accepted refunds."),
 }
 
 

@@ -61,12 +61,13 @@ class KeyCheck:
     def __call__(self) -> None:
         """Return if the key signs; else raise the error of the last self-test."""
         try:
-            due = self._is_due()
-        except HotWalletError as e:  # The key cannot even be opened.
+            if self._is_due():
+                self._self_test()
+                with self._lock:
+                    self._passed_at = self._timer()
+                self._record_success()
+        except HotWalletError as e:  # Of the self-test, or the key cannot be opened.
             self._record_failure(e)
-            raise
-        if due:
-            self._run_self_test()
         with self._lock:
             error = self._error
         if error is not None:
@@ -92,16 +93,6 @@ class KeyCheck:
         if not is_failing:
             self._record_success()
         return due
-
-    def _run_self_test(self) -> None:
-        try:
-            self._self_test()
-        except HotWalletError as e:
-            self._record_failure(e)
-        else:
-            with self._lock:
-                self._passed_at = self._timer()
-            self._record_success()
 
     def _record_success(self) -> None:
         with self._lock:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import falcon
+from falcon import Request, Response
 
 from api.http import query
 from api.http.body import read_object
@@ -44,7 +45,7 @@ class KeyRotation(_AdministrativeResource):
     def __init__(self, rotation: Rotation) -> None:
         self._rotation = rotation
 
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_post(self, req: Request, resp: Response) -> None:
         """Rotate (200), or answer that the new address must be funded first (202)."""
         body = _read_body(req, _ROTATION_FIELDS)
         options = RotationOptions(
@@ -66,7 +67,7 @@ class KeyFailover(_AdministrativeResource):
     def __init__(self, failover: Failover) -> None:
         self._failover = failover
 
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_post(self, req: Request, resp: Response) -> None:
         """Pin the key to the replica that ``newKeyId`` names."""
         body = _read_body(req, _FAILOVER_FIELDS)
         with _translate_fields():
@@ -85,7 +86,7 @@ class Keys(_AdministrativeResource):
     def __init__(self, store: KeyStore) -> None:
         self._store = store
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get(self, req: Request, resp: Response) -> None:
         """List the keys, the active key first."""
         query.parameters(req)
         ring = self._store.keys()
@@ -136,12 +137,12 @@ def key_document(key: Key) -> dict[str, Any]:
     }
 
 
-def _actor(req: falcon.Request) -> Actor:
+def _actor(req: Request) -> Actor:
     caller = principal(req)
     return Actor(caller.sub, request_id(req), caller.jti)
 
 
-def _read_body(req: falcon.Request, known: Mapping[str, type]) -> dict[str, Any]:
+def _read_body(req: Request, known: Mapping[str, type]) -> dict[str, Any]:
     query.parameters(req)
     body = read_object(req)
     for name, value in body.items():

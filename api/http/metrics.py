@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
-import falcon
+from falcon import Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -107,7 +107,7 @@ class Metrics(Resource):
         self._registry.register(LedgerCollector(ledger, clock))
         self._deadlines = Deadlines(_SCRAPES_AT_ONCE)
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get(self, req: Request, resp: Response) -> None:
         """Report the metrics; StoreUnavailableError if the database is too slow."""
         query.parameters(req)
         resp.data = self._deadlines.within(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import falcon
 import structlog
+from falcon import Request, Response
 
 from api.auth.authorization import (
     AccessPolicy,
@@ -97,18 +98,14 @@ class RequestLog:
     the path: they may hold secrets of the caller.
     """
 
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def process_request(self, req: Request, resp: Response) -> None:
         """Start the timer, and bind the request id to all log events."""
         req.context.started = time.perf_counter()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id(req))
 
     def process_response(
-        self,
-        req: falcon.Request,
-        resp: falcon.Response,
-        resource: object,
-        req_succeeded: bool,
+        self, req: Request, resp: Response, resource: object, req_succeeded: bool
     ) -> None:
         """Set the headers of every answer, and log the request."""
         resp.set_headers(SECURITY_HEADERS)
@@ -154,11 +151,7 @@ class AuthorizationMiddleware:
         self._unreadable_proxy = Lock()  # Acquired once, by the first to log it.
 
     def process_resource(
-        self,
-        req: falcon.Request,
-        resp: falcon.Response,
-        resource: object,
-        params: dict[str, Any],
+        self, req: Request, resp: Response, resource: object, params: dict[str, Any]
     ) -> None:
         """
         Authorize *req*, before its body is read.
@@ -180,7 +173,7 @@ class AuthorizationMiddleware:
         if permission is not None:
             self._authorize(req, permission)
 
-    def _authorize(self, req: falcon.Request, permission: Permission) -> None:
+    def _authorize(self, req: Request, permission: Permission) -> None:
         request = AccessRequest(
             permission=permission,
             method=req.method,
@@ -196,7 +189,7 @@ class AuthorizationMiddleware:
         except _REFUSALS as e:
             self._access.refuse(e, request, req.context.get("principal"))
 
-    def _authenticate(self, req: falcon.Request, permission: Permission) -> Principal:
+    def _authenticate(self, req: Request, permission: Permission) -> Principal:
         if not (permission.allows_direct or is_from_proxy(req, self._proxies)):
             _log.warning("proxy-bypassed", peer=peer_address(req, self._proxies))
             raise NotThroughProxyError("requests must come through the proxy")

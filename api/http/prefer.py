@@ -2,7 +2,7 @@
 
 import re
 
-import falcon
+from falcon import Request, Response
 
 from signer.errors import InvalidInputError
 from signer.refunds.service import MAX_WAIT_SECONDS
@@ -11,7 +11,7 @@ from signer.refunds.service import MAX_WAIT_SECONDS
 _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 
 
-def preferred_wait(req: falcon.Request) -> float | None:
+def preferred_wait(req: Request) -> float | None:
     """
     Return how many seconds the client prefers to wait, at most 20.
 
@@ -30,7 +30,7 @@ def preferred_wait(req: falcon.Request) -> float | None:
     return min(float(waits[0].group(1)), MAX_WAIT_SECONDS)
 
 
-def apply_wait(resp: falcon.Response, seconds: float | None) -> float:
+def apply_wait(resp: Response, seconds: float | None) -> float:
     """Return how long to wait, and set the header ``Preference-Applied``."""
     if seconds is None:
         return 0.0

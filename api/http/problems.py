@@ -13,6 +13,7 @@ from typing import Any
 
 import falcon
 import structlog
+from falcon import Request, Response
 
 from api.auth.jwt_verifier import NO_TOKEN
 from api.request_context import request_id
@@ -151,14 +152,14 @@ def problem_of_status(
     return Problem(status, code, detail, headers=dict(headers or {}))
 
 
-def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
+def install(app: "falcon.App[Request, Response]") -> None:
     """Make *app* answer every error with a problem document."""
     # Replace Falcon's own handlers, which it has for these two classes.
     app.add_error_handler((Exception, falcon.HTTPError), _respond)
 
 
 def _respond(
-    req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
+    req: Request, resp: Response, error: Exception, params: dict[str, Any]
 ) -> None:
     problem = problem_of(error)
     if problem.status >= _SERVER_ERROR:

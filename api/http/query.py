@@ -2,7 +2,7 @@
 
 import re
 
-import falcon
+from falcon import Request
 
 from signer.errors import InvalidInputError
 from signer.model.refund import Status, is_refund_id
@@ -15,7 +15,7 @@ _VALUE = re.compile(r"[!-~]{1,512}")
 _LIMIT = re.compile(r"[1-9][0-9]{0,2}")
 
 
-def parameters(req: falcon.Request, *known: str) -> dict[str, str]:
+def parameters(req: Request, *known: str) -> dict[str, str]:
     """
     Return the query parameters of *req*, which must be among *known*.
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 from urllib.parse import urlencode
 
 import falcon
+from falcon import Request, Response
 
 from api.http import query
 from api.http.body import read_object
@@ -38,7 +39,7 @@ class Refunds(_MerchantResource):
     ``Idempotency-Key`` makes it safe to repeat a request: the refund is paid once.
     """
 
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_post(self, req: Request, resp: Response) -> None:
         """Accept a refund (201), or repeat the answer to the same one (200)."""
         query.parameters(req)
         key = _idempotency_key(req)
@@ -64,7 +65,7 @@ class Refunds(_MerchantResource):
         resp.content_type = falcon.MEDIA_JSON
         resp.text = answer
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get(self, req: Request, resp: Response) -> None:
         """List the caller's refunds, newest first, a page at a time."""
         given = query.parameters(req, "payment_session_id", "status", "limit", "cursor")
         page = self._refunds.list(
@@ -84,9 +85,7 @@ class Refunds(_MerchantResource):
 class Refund(_MerchantResource):
     """``/v1/refunds/{refund_id}``: one refund of the caller."""
 
-    def on_get(
-        self, req: falcon.Request, resp: falcon.Response, refund_id: str
-    ) -> None:
+    def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Show the refund; another client's refund answers 404."""
         query.parameters(req)
         seconds = preferred_wait(req)
@@ -99,9 +98,7 @@ class Refund(_MerchantResource):
 class Cancellation(_MerchantResource):
     """``/v1/refunds/{refund_id}/cancel``: cancels a queued refund."""
 
-    def on_post(
-        self, req: falcon.Request, resp: falcon.Response, refund_id: str
-    ) -> None:
+    def on_post(self, req: Request, resp: Response, refund_id: str) -> None:
         """Cancel the refund, unless it has a nonce; safe to repeat."""
         query.parameters(req)
         refund = self._refunds.cancel(principal(req).sub, _require_id(refund_id))
@@ -116,9 +113,7 @@ class RefundExplanation(_MerchantResource):
         super().__init__(refunds)
         self._explainer = explainer
 
-    def on_get(
-        self, req: falcon.Request, resp: falcon.Response, refund_id: str
-    ) -> None:
+    def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Explain the refund, as far as the ledger and the nodes answer."""
         query.parameters(req)
         refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
@@ -132,7 +127,7 @@ def _require_id(refund_id: str) -> str:
     return refund_id
 
 
-def _idempotency_key(req: falcon.Request) -> str:
+def _idempotency_key(req: Request) -> str:
     key = req.get_header("Idempotency-Key") or ""
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidInputError(
