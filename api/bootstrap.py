@@ -119,7 +119,7 @@ def _settle_key(container: Container) -> tuple[Signer, list[str]]:
     except InvalidInputError as e:
         problem = Refusal("kms-not-configured", f"KMS_KEY_ID {e}")
     except StoreError as e:
-        problem = Refusal("database-not-ready", str(e))
+        problem = Refusal("database-not-ready", str(e), is_transient=e.retryable)
     raise ConfigurationError(problem)
 
 
@@ -144,7 +144,8 @@ def open_store(settings: Settings) -> Ledger:
             store.migrate()
             store.check()
     except StoreError as e:
-        raise ConfigurationError(Refusal("database-not-ready", str(e))) from None
+        problem = Refusal("database-not-ready", str(e), is_transient=e.retryable)
+        raise ConfigurationError(problem) from None
     return store
 
 

@@ -97,7 +97,9 @@ class RemoteKeys:
             keys._refresh(keys._requested_at)
         except KeySetError as e:
             problem = f"no keys fetched from JWT_JWKS_URL ({e})"
-            raise ConfigurationError(Refusal("jwt-keys-unreachable", problem)) from None
+            raise ConfigurationError(
+                Refusal("jwt-keys-unreachable", problem, is_transient=True)
+            ) from None
         return keys
 
     def known(self) -> Iterable[VerificationKey]:

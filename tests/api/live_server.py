@@ -19,7 +19,7 @@ from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 
-_PATIENCE = 20.0
+_PATIENCE = 30
 
 
 @dataclass(frozen=True)

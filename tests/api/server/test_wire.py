@@ -14,7 +14,8 @@ from api.auth.dev_tokens import mint, provide_signing_key
 from signer.config.settings import Settings
 from tests.api.live_server import Answer, Server, exchange
 from tests.api.service import BODY
-from tests.api.wsgi import BROKEN, CANARY
+from tests.api.wsgi import BROKEN, CANARY, TRANSIENT
+from tests.support.waiting import eventually
 
 
 MEGABYTE = 1024 * 1024
@@ -299,6 +300,23 @@ def test_a_worker_that_cannot_start_again_harms_nobody(environ: dict[str, str]) 
 
         assert server.ask(ping).status == 200
         assert CANARY not in server.output() + server.errors()
+
+
+def test_a_first_worker_survives_a_hiccup(environ: dict[str, str]) -> None:
+    """While a dependency does not answer, the master tries again to start a worker."""
+    broken = Path(environ[BROKEN])
+    broken.write_text(TRANSIENT, encoding="utf-8")
+    try:
+        with Server(environ) as server:
+            assert eventually(
+                lambda: "worker-not-started" in server.output(), patience=30
+            )
+            assert server.process.poll() is None
+            broken.unlink()
+
+            assert server.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
+    finally:
+        broken.unlink(missing_ok=True)
 
 
 def test_a_server_that_cannot_start_ends(environ: dict[str, str]) -> None:
