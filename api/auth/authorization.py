@@ -85,7 +85,9 @@ class AccessPolicy:
             StoreUnavailableError: The database does not answer an administrator.
         """
         if not request.permission.administrative:
-            self._count_client(caller)
+            client = self._limits.client
+            if client and client.take(caller.sub) is not RateLimitStatus.WITHIN:
+                raise client.exceeded()
             return
         # Reads have a limit of their own.  A used token can still read, so a stolen one
         # must not exhaust the limit for changes.
@@ -115,11 +117,6 @@ class AccessPolicy:
         if status is not RateLimitStatus.OVER:
             self._audit_refusal(refusal, request, caller)
         raise refusal
-
-    def _count_client(self, caller: Principal) -> None:
-        limit = self._limits.client
-        if limit is not None and limit.take(caller.sub) is not RateLimitStatus.WITHIN:
-            raise limit.exceeded()
 
     def _count_administrator(
         self, name: str, caller: Principal, request: AccessRequest

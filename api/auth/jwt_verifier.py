@@ -61,10 +61,6 @@ class _Claims(BaseModel):
         default=None, max_length=1024, pattern=f"^{SCOPE.pattern}$"
     )
 
-    @property
-    def scopes(self) -> frozenset[str] | None:
-        return None if self.scope is None else frozenset(self.scope.split(" "))
-
 
 class JWTVerifier:
     """Turns an ``Authorization`` header into a ``Principal``."""
@@ -92,13 +88,10 @@ class JWTVerifier:
         claims = _claims(_object(payload))
         self._check_parties(claims)
         self._check_times(claims)
-        return Principal(
-            claims.sub,
-            frozenset(claims.roles),
-            claims.jti,
-            datetime.fromtimestamp(claims.exp, UTC),
-            claims.scopes,
-        )
+        roles = frozenset(claims.roles)
+        expires_at = datetime.fromtimestamp(claims.exp, UTC)
+        scopes = None if claims.scope is None else frozenset(claims.scope.split(" "))
+        return Principal(claims.sub, roles, claims.jti, expires_at, scopes)
 
     def _key(self, header: dict[str, Any]) -> VerificationKey:
         if not header.keys() <= _HEADER:

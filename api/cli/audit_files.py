@@ -60,16 +60,13 @@ def create_key(out: Path) -> tuple[Path, bool]:
             f"{files}; keys are never overwritten: choose another name for --out"
         )
     is_new = create_once(out, lambda: CheckpointKey.generate().private_pem())
-    write_whole(public, _load(out).public_pem(), os.link, mode=0o644)
-    return public, is_new
-
-
-def _load(path: Path) -> CheckpointKey:
     try:
-        return CheckpointKey.load(path)
+        key = CheckpointKey.load(out)
     except ConfigurationError as e:
         problem = e.refusals[0].message.partition(": ")[2]
-    raise InvalidInputError(
-        f"{path} exists and is not a usable checkpoint key ({problem}):"
-        " fix it, or choose another name for --out"
-    )
+        raise InvalidInputError(
+            f"{out} exists and is not a usable checkpoint key ({problem}):"
+            " fix it, or choose another name for --out"
+        ) from None
+    write_whole(public, key.public_pem(), os.link, mode=0o644)
+    return public, is_new

@@ -14,7 +14,7 @@ from api.http.middleware import Resource
 from api.http.prefer import apply_wait, preferred_wait
 from api.request_context import principal, request_id
 from api.views.explanations import explanation_document
-from api.views.refunds import page_document, read_refund, refund_document
+from api.views.refunds import read_refund, refund_document
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.refund import is_refund_id
 from signer.refunds.explain import Explainer
@@ -79,7 +79,10 @@ class Refunds(_MerchantResource):
         if page.next_cursor is not None:
             following = urlencode(given | {"cursor": page.next_cursor})
             resp.append_link(f"/v1/refunds?{following}", "next")
-        resp.media = page_document(page)
+        resp.media = {
+            "refunds": [refund_document(refund) for refund in page.refunds],
+            "next_cursor": page.next_cursor,
+        }
 
 
 class Refund(_MerchantResource):

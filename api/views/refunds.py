@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from api.strict_json import plain_name
 from signer.amounts import format_units
 from signer.errors import InvalidInputError
-from signer.model.refund import Page, Refund, RefundRequest
+from signer.model.refund import Refund, RefundRequest
 
 
 # Visible ASCII only, so that names that look equal are equal.
@@ -70,22 +70,11 @@ def refund_document(refund: Refund) -> dict[str, Any]:
         *("tx_hash", "block_number", "created_at", "updated_at"),
     )
     amount = format_units(refund.amount, refund.decimals)
-    return {**document, "amount": amount, "failure": _failure(refund)}
-
-
-def page_document(page: Page) -> dict[str, Any]:
-    """Return *page* with its refunds, newest first."""
-    return {
-        "refunds": [refund_document(refund) for refund in page.refunds],
-        "next_cursor": page.next_cursor,
-    }
-
-
-def _failure(refund: Refund) -> dict[str, str | None] | None:
+    failure = None
     # A refund that is being replaced by a no-op has a reason but has not failed yet.
-    if refund.failure_code is None or not refund.status.is_final:
-        return None
-    return {"code": refund.failure_code, "detail": refund.failure_detail}
+    if refund.failure_code is not None and refund.status.is_final:
+        failure = {"code": refund.failure_code, "detail": refund.failure_detail}
+    return {**document, "amount": amount, "failure": failure}
 
 
 def fields(source: object, *names: str) -> dict[str, Any]:
