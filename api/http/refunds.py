@@ -11,16 +11,16 @@ from falcon import Request, Response
 from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
-from api.http.prefer import apply_wait, preferred_wait
 from api.request_context import principal, request_id
 from api.views.explanations import explanation_document
 from api.views.refunds import read_refund, refund_document
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.refund import is_refund_id
 from signer.refunds.explain import Explainer
-from signer.refunds.service import RefundService
+from signer.refunds.service import MAX_WAIT_SECONDS, RefundService
 
 
+_WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -43,7 +43,7 @@ class Refunds(_MerchantResource):
         """Accept a refund (201), or repeat the answer to the same one (200)."""
         query.parameters(req)
         key = _idempotency_key(req)
-        seconds = preferred_wait(req)
+        seconds = _preferred_wait(req)
         submission = self._refunds.submit(
             client=principal(req).sub,
             idempotency_key=key,
@@ -54,7 +54,7 @@ class Refunds(_MerchantResource):
 
         answer = submission.answer
         if answer is None:
-            refund = self._refunds.wait(submission.refund, apply_wait(resp, seconds))
+            refund = self._refunds.wait(submission.refund, _apply_wait(resp, seconds))
             # Store the answer before sending it, so that a repetition gets the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.remember_answer(refund, body)
@@ -91,9 +91,9 @@ class Refund(_MerchantResource):
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Show the refund; another client's refund answers 404."""
         query.parameters(req)
-        seconds = preferred_wait(req)
+        seconds = _preferred_wait(req)
         refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
-        refund = self._refunds.wait(refund, apply_wait(resp, seconds))
+        refund = self._refunds.wait(refund, _apply_wait(resp, seconds))
 
         resp.media = refund_document(refund)
 
@@ -138,3 +138,23 @@ def _idempotency_key(req: Request) -> str:
             field="Idempotency-Key",
         )
     return key
+
+
+def _preferred_wait(req: Request) -> float | None:
+    """Return the N of ``Prefer: wait=N`` (RFC 7240), at most 20 seconds."""
+    header = req.get_header("Prefer") or ""
+    preferences = (part.split(";")[0].strip() for part in header.split(","))
+    waits = [match for part in preferences if (match := _WAIT.fullmatch(part))]
+    if not waits:
+        return None
+    if len(waits) > 1:
+        raise InvalidInputError("must have wait=N once", field="Prefer")
+    return min(float(waits[0].group(1)), MAX_WAIT_SECONDS)
+
+
+def _apply_wait(resp: Response, seconds: float | None) -> float:
+    """Return how long to wait, and set the header ``Preference-Applied``."""
+    if seconds is None:
+        return 0.0
+    resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
+    return seconds
