@@ -7,7 +7,8 @@ libraries it uses.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -88,23 +89,23 @@ def _check_settings(container: Container, *, serving: bool) -> list[str]:
     refusals: list[Refusal] = []
     networks: Mapping[str, Network] = {}
     warnings: list[str] = []
-    settings = container.settings
-    try:
+    with _collecting(refusals):
         networks = container.networks
-    except ConfigurationError as e:
-        refusals += e.refusals
-    try:
-        warnings = guard.check_settings(settings, networks, serving=serving)
-    except ConfigurationError as e:
-        refusals += e.refusals
-    try:
-        if serving:
-            _ = container.jwt_keys
-    except ConfigurationError as e:
-        refusals += e.refusals
+    with _collecting(refusals):
+        warnings = guard.check_settings(container.settings, networks, serving=serving)
+    with _collecting(refusals):
+        _ = container.jwt_keys if serving else None
     if refusals:
         raise ConfigurationError(*refusals)
     return warnings
+
+
+@contextmanager
+def _collecting(refusals: list[Refusal]) -> Iterator[None]:
+    try:
+        yield
+    except ConfigurationError as e:
+        refusals += e.refusals
 
 
 def _settle_key(container: Container) -> tuple[Signer, list[str]]:

@@ -26,8 +26,7 @@ def open_checkpoint_key(settings: Settings) -> CheckpointSettings | None:
     Outside production a missing key is created in ``HOTWALLET_HOME``.
 
     Raises:
-        ConfigurationError: ``audit-misconfigured``: the key cannot be loaded or
-            created.
+        ConfigurationError: As ``load_or_create_key``.
     """
     path = settings.audit_signing_key_file
     if path is None and settings.is_production:

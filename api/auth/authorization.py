@@ -94,12 +94,17 @@ class AccessPolicy:
         changes = request.method not in _SAFE_METHODS
         # A sub has no spaces, so the names cannot collide.
         name = caller.sub if changes else f"{caller.sub} reading"
-        if self._limits.administration.is_over(name):
-            raise self._limits.administration.exceeded()
+        limit = self._limits.administration
+        if limit.is_over(name):
+            raise limit.exceeded()
         # Before counting: a replayed token counts against its peer, not its subject.
         if changes:
             self._use_token(caller)
-        self._count_administrator(name, caller, request)
+        status = limit.take(name, require_store=True)
+        if status is RateLimitStatus.FIRST_OVER:
+            self._audit_refusal(limit.exceeded(), request, caller)
+        if status is not RateLimitStatus.WITHIN:
+            raise limit.exceeded()
 
     def refuse(
         self, error: RequestError, request: AccessRequest, caller: Principal | None
@@ -117,16 +122,6 @@ class AccessPolicy:
         if status is not RateLimitStatus.OVER:
             self._audit_refusal(refusal, request, caller)
         raise refusal
-
-    def _count_administrator(
-        self, name: str, caller: Principal, request: AccessRequest
-    ) -> None:
-        limit = self._limits.administration
-        status = limit.take(name, require_store=True)
-        if status is RateLimitStatus.FIRST_OVER:
-            self._audit_refusal(limit.exceeded(), request, caller)
-        if status is not RateLimitStatus.WITHIN:
-            raise limit.exceeded()
 
     def _use_token(self, caller: Principal) -> None:
         # Remember the token for as long as it is accepted.

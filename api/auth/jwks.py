@@ -48,8 +48,7 @@ def open_keys(settings: Settings, connect: Callable[[str], FetchKeySet]) -> KeyS
     the client for ``JWT_JWKS_URL``.
 
     Raises:
-        ConfigurationError: As ``load_keys``; or ``jwt-url-insecure``, or
-            ``jwt-keys-unreachable``, for keys from a URL.
+        ConfigurationError: As ``load_keys`` and *connect*; or ``jwt-keys-unreachable``.
     """
     if settings.jwt_jwks_url is None:
         return load_keys(settings)

@@ -27,8 +27,6 @@ from signer.refunds.sweep_plan import SweepItem
 
 _RETRY_SECONDS = 5.0
 
-_NOT_ACTIVE = frozenset({AWAITING_FUNDS, WOULD_AWAIT_FUNDS})
-
 
 @click.group()
 def keys() -> None:
@@ -90,7 +88,7 @@ def rotate(
     options = RotationOptions(dry_run, compromised, active_address)
     rotation = build_admin_container().rotation
     result = _rotate_with_retries(rotation, wait, new_key_id, options)
-    is_active = result.status not in _NOT_ACTIVE
+    is_active = result.status not in {AWAITING_FUNDS, WOULD_AWAIT_FUNDS}
     return Result(rotation_document(result), _format_rotation(result), is_active)
 
 

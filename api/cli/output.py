@@ -53,12 +53,7 @@ def redirect_log() -> Iterator[None]:
 
 @contextlib.contextmanager
 def command_logging() -> Iterator[Settings]:
-    """
-    Redirect the log, and configure it by the settings of the environment.
-
-    Yields:
-        Those settings.
-    """
+    """Redirect the log, configure it by the settings of the environment, yield them."""
     with redirect_log():
         settings = Settings.from_env(os.environ)
         configure(settings)

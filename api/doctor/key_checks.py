@@ -56,14 +56,10 @@ def _device_cure(context: DoctorContext) -> str:
 
 def _check_device(context: DoctorContext) -> Finding:
     active = context.active
-    if active is None:
-        return _check_configured_key(context)
-    startup_key.require_backend(active, context.container.backend)
-    return _read_public_key(context, KeyId(active.key_id))[1]
-
-
-def _check_configured_key(context: DoctorContext) -> Finding:
-    """Check the configured key: the ring is empty, or cannot be read."""
+    if active is not None:
+        startup_key.require_backend(active, context.container.backend)
+        return _read_public_key(context, KeyId(active.key_id))[1]
+    # The ring is empty, or cannot be read.
     try:
         key_id = context.container.backend.resolve(context.container.key_name)
         context.address, finding = _read_public_key(context, key_id)
@@ -86,18 +82,13 @@ def _read_public_key(context: DoctorContext, key_id: KeyId) -> tuple[str, Findin
 
 
 def _check_key(context: DoctorContext) -> Finding:
-    active = context.active
-    if active is None:
-        return _open_configured_key(context)
-    context.signer = context.container.signers.open(active)
-    return Finding(
-        f"epoch {active.epoch}: {active.backend} {key_prefix(active.key_id)},"
-        f" {active.address}"
-    )
-
-
-def _open_configured_key(context: DoctorContext) -> Finding:
-    container = context.container
+    container, active = context.container, context.active
+    if active is not None:
+        context.signer = container.signers.open(active)
+        return Finding(
+            f"epoch {active.epoch}: {active.backend} {key_prefix(active.key_id)},"
+            f" {active.address}"
+        )
     context.signer = Signer.open(
         container.backend,
         container.backend.resolve(container.key_name),

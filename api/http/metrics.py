@@ -26,9 +26,7 @@ from signer.ports import Clock, Ledger, utc_now
 
 
 _SCRAPE_SECONDS = 4.0
-
-# Prometheus servers often come in pairs, and operators look as well.
-_SCRAPES_AT_ONCE = 4
+_SCRAPES_AT_ONCE = 4  # Prometheus servers often come in pairs; operators look as well.
 
 
 class LedgerCollector:

@@ -41,6 +41,8 @@ class _Row:
     retry_after: int | None = None
 
 
+_BEARER = "A valid bearer token is required."
+_OLD_KEY = "The old key goes on serving."
 _DEVICE = "The signing device cannot be used at the moment."
 _HANGING = "Earlier self-tests of this key have not ended: its device hangs. Try again."
 _CHAIN = "The network's nodes do not answer at the moment."
@@ -52,9 +54,7 @@ _REFUSING = "The database refused the operation; an operator must repair it."
 _TABLE: dict[type[Exception], _Row] = {
     errors.RequestError: _Row(400),
     errors.InvalidInputError: _Row(400),
-    errors.AuthenticationError: _Row(
-        _UNAUTHORIZED, "A valid bearer token is required."
-    ),
+    errors.AuthenticationError: _Row(_UNAUTHORIZED, _BEARER),
     errors.PermissionDeniedError: _Row(_FORBIDDEN),
     errors.NotFoundError: _Row(404),
     errors.NotThroughProxyError: _Row(421),
@@ -63,9 +63,7 @@ _TABLE: dict[type[Exception], _Row] = {
     errors.RotationInProgressError: _Row(409, retry_after=5),
     errors.RateLimitedError: _Row(429),
     errors.PolicyViolationError: _Row(422),
-    errors.NewKeyUnhealthyError: _Row(
-        503, "The old key goes on serving.", retry_after=5
-    ),
+    errors.NewKeyUnhealthyError: _Row(503, _OLD_KEY, retry_after=5),
     errors.SelfTestPendingError: _Row(503, _HANGING, retry_after=5),
     errors.BackendError: _Row(503, _DEVICE, retry_after=30),
     errors.BackendUnavailableError: _Row(503, _DEVICE, retry_after=5),

@@ -21,15 +21,9 @@ from signer.errors import ConfigurationError, Refusal
 from signer.startup.guard import EXIT_STATUS
 
 
-_HARMLESS = frozenset(
-    {
-        "config",  # The name of the settings file; its content is checked.
-        "wsgi_app",
-        "default_proc_name",  # The same as ``wsgi_app``.
-        "pidfile",
-    }
-)
-# ``chdir`` is not harmless: gunicorn's own command imports from that directory.
+# ``config`` is the name of the settings file, whose content is checked.  ``chdir`` is
+# not harmless: gunicorn's own command imports from that directory.
+_HARMLESS = frozenset({"config", "wsgi_app", "default_proc_name", "pidfile"})
 
 serving: ContextVar[Config | None] = ContextVar("serving", default=None)
 """The settings with which our worker class creates the application."""
