@@ -68,8 +68,7 @@ class Container:
     open_notifier: Callable[[Settings], Notifier | None]
     open_jwt_keys: Callable[[Settings], KeySource]
     clock: Clock = utc_now
-    warnings: Sequence[str] = ()
-    """What the guard warned of."""
+    warnings: Sequence[str] = ()  # Of the guard.
 
     @cached_property
     def settings(self) -> Settings:

@@ -25,9 +25,6 @@ from signer.model.audit_record import Actor, Operation
 from signer.ports import Callers, Clock
 
 
-_SAFE_METHODS = ("GET", "HEAD")
-
-
 @dataclass(frozen=True, slots=True)
 class Permission:
     """
@@ -91,7 +88,7 @@ class AccessPolicy:
             return
         # Reads have a limit of their own.  A used token can still read, so a stolen one
         # must not exhaust the limit for changes.
-        changes = request.method not in _SAFE_METHODS
+        changes = request.method not in {"GET", "HEAD"}
         # A sub has no spaces, so the names cannot collide.
         name = caller.sub if changes else f"{caller.sub} reading"
         limit = self._limits.administration

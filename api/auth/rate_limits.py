@@ -22,8 +22,7 @@ from signer.ports import Callers, Clock, utc_now
 
 WINDOW = 60  # Seconds.
 
-_LOCAL_COUNT_SECONDS = 5.0
-"""How long requests are counted in memory alone after the database failed."""
+_LOCAL_COUNT_SECONDS = 5.0  # Of counting in memory alone after the database failed.
 
 
 class RateLimitStatus(Enum):

@@ -34,7 +34,6 @@ from signer.private_files import open_atomic
 _PROGRESS_LINES = 100_000
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FILE_OR_DIRECTORY = click.Path(exists=True, path_type=Path)
 
 
 class _CommandError(click.ClickException):
@@ -144,7 +143,7 @@ def checkpoint(new: bool) -> Result:
 @click.option(
     "--cloudtrail",
     "trails",
-    type=_FILE_OR_DIRECTORY,
+    type=click.Path(exists=True, path_type=Path),
     multiple=True,
     required=True,
     help="A CloudTrail log file, or a directory of them.",

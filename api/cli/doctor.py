@@ -25,12 +25,11 @@ def doctor(as_json: bool) -> None:
 
     Exits with 1 if a check failed.
     """
-    context = DoctorContext(build_container())
     stdout = sys.stdout
     results = []
     with redirect_log():
         install()
-        for result in run_checks(all_checks(context)):
+        for result in run_checks(all_checks(DoctorContext(build_container()))):
             results.append(result)
             if not as_json:
                 click.echo("\n".join(result.lines()), file=stdout)

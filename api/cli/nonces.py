@@ -45,7 +45,9 @@ def repair_nonces(network: str | None, *, dry_run: bool) -> Result:
         repairs = opened.nonce_admin.repair(network, current_operator())
     documents = [repair_document(each) for each in repairs]
     all_resumed = not any(each.is_open for each in repairs)
-    return Result(documents, _format_repairs(repairs), all_resumed)
+    lines = [line for each in repairs for line in _format_repair(each)]
+    lines = lines or ["no wallet has paid anything yet"]
+    return Result(documents, lines, all_resumed)
 
 
 @nonce.command("pause")
@@ -111,13 +113,6 @@ def _select(chains: Mapping[str, Chain], network: str | None) -> Mapping[str, Ch
     if network not in chains:
         raise NotFoundError("there is no such network in the networks file")
     return {network: chains[network]}
-
-
-def _format_repairs(repairs: Sequence[RepairResult]) -> Iterator[str]:
-    if not repairs:
-        yield "no wallet has paid anything yet"
-    for each in repairs:
-        yield from _format_repair(each)
 
 
 def _format_repair(each: RepairResult) -> Iterator[str]:

@@ -67,11 +67,6 @@ class NetworkContext:
         return self.doctor.container.chains[self.name]
 
     @property
-    def network(self) -> Network:
-        """The network's section of the networks file."""
-        return self.doctor.networks[self.name]
-
-    @property
     def address(self) -> str:
         """The address whose funds are checked."""
         return self.doctor.address or _PLACEHOLDER

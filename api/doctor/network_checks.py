@@ -44,13 +44,13 @@ def network_checks(context: DoctorContext) -> Iterator[Check]:
     # The ring has the wallet's address; while it is empty, the device has.
     device = () if context.active is not None else ("device",)
     key = device and ("database", *device)
-    for name in context.networks:
+    for name, section in context.networks.items():
         network = NetworkContext(context, name)
         chain = f"{name} chain"
         yield network.check("nodes", _check_nodes, _RPC_DOWN)
         yield network.check("chain", _check_chain, _NETWORKS_FILE, f"{name} nodes")
         yield network.check("gas", _check_gas, _WALLET_EMPTY, chain, *key)
-        for symbol in network.network.tokens:
+        for symbol in section.tokens:
             run = partial(_check_token, symbol=symbol)
             yield network.check(symbol, run, _WALLET_EMPTY, chain, *key)
         needs = ("database", *device)
@@ -71,9 +71,9 @@ def _check_nodes(context: NetworkContext) -> Finding:
 
 
 def _check_chain(context: NetworkContext) -> Finding:
-    check_chain(context.name, context.network, context.chain.client)
-    symbols = ", ".join(context.network.tokens) or "no tokens"
-    return Finding(f"chain {context.network.chain_id}; {symbols} as configured")
+    check_chain(context.name, context.chain.network, context.chain.client)
+    symbols = ", ".join(context.chain.network.tokens) or "no tokens"
+    return Finding(f"chain {context.chain.network.chain_id}; {symbols} as configured")
 
 
 def _check_gas(context: NetworkContext) -> Finding:
@@ -84,7 +84,7 @@ def _check_gas(context: NetworkContext) -> Finding:
 
 
 def _check_token(context: NetworkContext, symbol: str) -> Finding:
-    token = context.network.tokens[symbol]
+    token = context.chain.network.tokens[symbol]
     balance = context.chain.token_balance(token.address, context.address)
     if balance == 0:
         return Finding(f"{context.address} holds no {symbol}", _WALLET_EMPTY)
@@ -94,7 +94,7 @@ def _check_token(context: NetworkContext, symbol: str) -> Finding:
 def _check_nonces(context: NetworkContext) -> Finding:
     """Check every watched wallet: a former key's wallet pauses the network as well."""
     store = context.doctor.container.store
-    if store.network_paused_at(context.network.chain_id) is not None:
+    if store.network_paused_at(context.chain.network.chain_id) is not None:
         raise WalletPausedError(
             "an operator paused it; `hotwallet nonce resume` resumes it"
         )
@@ -152,7 +152,7 @@ def _check_worker(context: NetworkContext) -> Finding:
         for address, state in context.watched.items()
         if state is not KeyState.BLOCKED  # Its open refunds are left to an operator.
         for refund in container.store.open_below(
-            context.network.chain_id, address, _ALL_NONCES, _MOST_REFUNDS
+            context.chain.network.chain_id, address, _ALL_NONCES, _MOST_REFUNDS
         )
     ]
     latest = container.clock() - _OVERDUE

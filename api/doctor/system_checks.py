@@ -23,8 +23,6 @@ from signer.ports import Checkpoint
 from signer.startup.guard import check_journal, check_settings
 
 
-DOCTOR = Actor("doctor")
-
 _SEAL_SECONDS = 5.0
 _POLL_SECONDS = 0.25
 
@@ -92,7 +90,7 @@ def _check_database(context: DoctorContext) -> Finding:
         context.address = context.active.address
     # Only writing shows that the role may write.
     context.written = container.audit.request(
-        AuditAction.DOCTOR_RUN, Operation.ADMINISTRATION, DOCTOR
+        AuditAction.DOCTOR_RUN, Operation.ADMINISTRATION, Actor("doctor")
     )
     container.audit.write(context.written)
     return Finding("answers, has the current schema, and accepts writes")

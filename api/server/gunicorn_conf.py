@@ -25,7 +25,6 @@ from signer.startup.guard import EXIT_STATUS
 
 _GUARD_SECONDS = 120
 _KILLED_BY = 128  # Plus the signal's number: the exit status that shells use.
-_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
 
 
 @contextmanager
@@ -58,7 +57,7 @@ def run_guard(
         except subprocess.TimeoutExpired:
             problem = f"the start-up guard did not finish in {_GUARD_SECONDS} s\n"
             sys.stderr.write(problem)
-            raise SystemExit(_TEMPORARY_FAILURE) from None
+            raise SystemExit(os.EX_TEMPFAIL) from None
         finally:
             guard.kill()  # Does nothing if it has ended.
     if status != 0:
