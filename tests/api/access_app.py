@@ -28,7 +28,7 @@ from signer.errors import StoreUnavailableError
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.ports import Callers, Clock, utc_now
-from tests.api.support import AUDIENCE, ES256_KEY, ISSUER
+from tests.api.support import AUDIENCE, ES256_KEY, ISSUER, make_verifier
 
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -146,11 +146,12 @@ def get_app() -> App:
         Database(settings.effective_database_url, pool_size=4, timeout=5.0)
     )
     access = AccessPolicy(
-        callers, RateLimits.shared(callers), AuditLog(structlog.get_logger("audit"))
+        callers,
+        RateLimits.shared(callers),
+        AuditLog(structlog.get_logger("audit")),
+        utc_now,
     )
-    return routed(
-        AuthorizationMiddleware(JWTVerifier.from_settings(settings, utc_now), access)
-    )
+    return routed(AuthorizationMiddleware(make_verifier(settings, utc_now), access))
 
 
 def routed(gate: AuthorizationMiddleware) -> App:

@@ -18,7 +18,6 @@ import structlog
 from pydantic import SecretStr
 
 from api import logs
-from api.auth.jwt_verifier import JWTVerifier
 from api.bootstrap import open_container
 from backends.aws_kms import KMSBackend, build_client
 from backends.json_rpc import JSONRPCChain
@@ -40,6 +39,7 @@ from signer.model.audit_record import Actor, Operation, Purpose, Subject
 from signer.model.key import Key, KeyState
 from signer.ports import DeviceSignature, KeyId
 from softhsm import pins
+from tests.api.support import make_verifier
 from tests.support.canaries import ALL, CANARIES, PIECE, Detector, core, value
 
 
@@ -230,13 +230,13 @@ DESCRIBED: dict[str, Callable[[], object]] = {
     "Chain": _chain,
     "CheckpointSettings": lambda: CheckpointSettings(_audit_key(), "hotwallet/tests"),
     "KeyRing": lambda: KeyRing(_store(), lambda key: pytest.fail(str(key))),
-    "JWTVerifier": lambda: JWTVerifier.from_settings(
+    "JWTVerifier": lambda: make_verifier(
         Settings.from_env(
             {name: text for name, text in SETTINGS.items() if name != "JWT_JWKS_URL"}
         )
     ),
     "the key of tokens": lambda: list(
-        JWTVerifier.from_settings(
+        make_verifier(
             Settings.from_env(
                 {n: text for n, text in SETTINGS.items() if n != "JWT_JWKS_URL"}
             )
@@ -260,7 +260,7 @@ FAILING: dict[str, Callable[[], object]] = {
     "KMS, an alias": lambda: _kms().resolve(value("kms-alias-arn")),
     "KMS, no name": lambda: _kms().resolve(value("raw-key")),
     "node": lambda: _chain().client.balance("0x" + "11" * 20),
-    "token": lambda: JWTVerifier.from_settings(_settings()),
+    "token": lambda: make_verifier(_settings()),
     "module": lambda: PKCS11Backend(
         Path("/nowhere"), value("pkcs11-so-pin"), pins.pin_source(_settings())
     ).public_key(KeyId(value("cka-id"))),

@@ -13,21 +13,17 @@ from falcon.testing import Result, TestClient
 
 from api.auth.authorization import Permission
 from api.auth.dev_tokens import mint, provide_signing_key
-from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
-from api.http.middleware import AuthorizationMiddleware, Resource
+from api.http.middleware import Resource
 from api.request_context import rate_limit_key
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from signer.audit.log import AuditLog
 from signer.config.settings import Settings
-from tests.api import access_app
 from tests.api.access_app import Absent, Journal, Rotation, audit_into, build
 from tests.api.forgeries import FORGERIES
 from tests.api.live_server import Server
 from tests.api.support import (
-    AUDIENCE,
-    ISSUER,
     SettableClock,
     bearer,
     claims,
@@ -482,19 +478,6 @@ def test_what_is_administrative_needs_a_scope() -> None:
     assert Rotation.permission("POST") == Permission(
         frozenset({"admin", "devops"}), "keys:rotate", administrative=True
     )
-
-
-def test_a_gate_without_access_serves_no_administrator(clock: SettableClock) -> None:
-    """Where nobody counts and nobody writes, refunds are paid and keys not changed."""
-    authenticator = JWTVerifier(
-        access_app.ONE_KEY, issuer=ISSUER, audience=AUDIENCE, clock=clock
-    )
-    client = TestClient(access_app.routed(AuthorizationMiddleware(authenticator)))
-
-    assert _ask(client, **ADMIN).status_code == 500
-    assert _ask(client, "/refunds", roles=["merchant"]).status_code == 200
-    assert _ask(client, "/refunds", roles=["admin"]).status_code == 403
-    assert client.simulate_get("/probe").status_code == 200
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from api.auth.dev_tokens import mint, provide_signing_key
-from api.auth.jwt_verifier import JWTVerifier
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError, InvalidInputError
-from tests.api.support import SettableClock
+from tests.api.support import SettableClock, make_verifier
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def test_the_service_accepts_what_is_minted(environ: dict[str, str]) -> None:
     """A minted token names subject, roles and scopes, and lives five minutes."""
     settings, clock = Settings.from_env(environ), SettableClock()
-    authenticator = JWTVerifier.from_settings(settings, clock)
+    authenticator = make_verifier(settings, clock)
     token = mint(
         settings,
         subject="dev",
@@ -53,7 +52,7 @@ def test_without_scopes_there_is_no_claim(environ: dict[str, str]) -> None:
     settings = Settings.from_env(environ)
     token = mint(settings, subject="dev", roles=["merchant"])
 
-    caller = JWTVerifier.from_settings(settings).authenticate(f"Bearer {token}")
+    caller = make_verifier(settings).authenticate(f"Bearer {token}")
 
     assert caller.scopes is None
 
@@ -79,13 +78,13 @@ def test_a_shared_secret_mints_too() -> None:
     )
     token = mint(settings, subject="dev", roles=["merchant"], key_id="dev-1")
 
-    assert JWTVerifier.from_settings(settings).authenticate(f"Bearer {token}")
+    assert make_verifier(settings).authenticate(f"Bearer {token}")
 
 
 def test_two_tokens_are_never_the_same(environ: dict[str, str]) -> None:
     """Each token has an id of its own, even within one second."""
     settings, clock = Settings.from_env(environ), SettableClock()
-    authenticator = JWTVerifier.from_settings(settings, clock)
+    authenticator = make_verifier(settings, clock)
 
     ids = {
         authenticator.authenticate(
@@ -164,4 +163,4 @@ def test_a_key_is_made_once(tmp_path: Path) -> None:
     token = mint(settings, subject="dev", roles=["merchant"])
 
     assert len(seen) == 1
-    assert JWTVerifier.from_settings(settings).authenticate(f"Bearer {token}")
+    assert make_verifier(settings).authenticate(f"Bearer {token}")

@@ -97,3 +97,32 @@ def test_a_command_with_a_bug() -> None:
     assert (finished.returncode, finished.stdout) == (1, "")
     assert "RuntimeError" in finished.stderr
     assert UUID not in finished.stderr
+
+
+_BROKEN_IMPORT = """
+import sys
+from api.cli.__main__ import cli, main
+from api.cli.lazy import LazyCommand
+
+sys.path.insert(0, sys.argv.pop(1))
+cli.lazy = {"broken": LazyCommand("broken_command:command", "")}
+main()
+"""
+
+
+def test_a_command_that_cannot_be_imported(tmp_path: Path) -> None:
+    """The message of an error at import is not printed either."""
+    (tmp_path / "broken_command.py").write_text(f"raise RuntimeError({UUID!r})")
+
+    finished = subprocess.run(
+        [sys.executable, "-c", _BROKEN_IMPORT, tmp_path, "broken"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert "broken_command:1" in finished.stderr
+    assert UUID not in finished.stderr

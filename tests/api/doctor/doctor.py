@@ -10,14 +10,12 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from api.bootstrap import open_backend, open_chains, open_store
-from api.doctor import DoctorContext, Openers, all_checks
+from api.bootstrap import build_container, open_store
+from api.doctor import all_checks
+from api.doctor.context import DoctorContext
 from signer.audit.checkpoints import CheckpointKey
 from signer.checks import CheckResult, run_checks
 from tests.fixtures.chain import DevChain
-
-
-OPENERS = Openers(open_store, open_backend, open_chains)
 
 
 def make_environ(folder: Path, chain: DevChain) -> dict[str, str]:
@@ -53,10 +51,10 @@ def run_doctor(
     """Return every result by its name; a variable of *changed* is unset by None."""
     given = {**environ, **changed}
     with _sealing() as open_sealed:
-        context = DoctorContext(
-            {name: value for name, value in given.items() if value is not None},
-            replace(OPENERS, store=open_sealed),
+        container = build_container(
+            {name: value for name, value in given.items() if value is not None}
         )
+        context = DoctorContext(replace(container, open_store=open_sealed))
         return {result.name: result for result in run_checks(all_checks(context))}
 
 

@@ -37,7 +37,7 @@ Ends = tuple[DeadlineSocket, socket.socket]
 def test_pieces_share_their_time(ends: Ends) -> None:
     """A byte now and then does not begin the time anew; another request does."""
     server, client = ends
-    server._read_seconds_left = 0.05
+    server._seconds_left["read"] = 0.05
     client.send(b"a")
 
     assert server.recv(1) == b"a"
