@@ -2,7 +2,6 @@
 
 import threading
 import time
-from typing import NoReturn
 
 import pytest
 
@@ -91,12 +90,11 @@ def test_warnings(holding: AddressBalance, *, funded: bool, words: list[str]) ->
 
 def test_unavailable_network_has_an_error_code() -> None:
     """The balances of other networks are returned, with an error code for this one."""
-
-    def down(address: str) -> NoReturn:
-        raise ChainUnavailableError("no node answers")
-
     chain = _funded()
-    one, two = _reader(one=chain, two=altered(chain, balance=down))(CUSTOMER)
+    one, two = _reader(
+        one=chain,
+        two=altered(chain, balance=ChainUnavailableError("no node answers")),
+    )(CUSTOMER)
 
     assert one == AddressBalance("one", "1.000000000000000000", {"TUSD": "7.000000"}, 0)
     assert two == AddressBalance("two", error="chain-unavailable")

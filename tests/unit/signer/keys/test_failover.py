@@ -302,12 +302,11 @@ def test_failover_needs_a_recorded_intent(
     system: System, sqlite_store: SQLStore
 ) -> None:
     """If the intent cannot be recorded, the replica's device is not asked."""
-
-    def unavailable(*_: Any, **__: Any) -> None:
-        raise StoreUnavailableError("no room")
-
     silent = structlog.wrap_logger(structlog.PrintLogger(), processors=[])
-    system.audit = AuditLog(silent, journal=altered(sqlite_store, append=unavailable))
+    system.audit = AuditLog(
+        silent,
+        journal=altered(sqlite_store, append=StoreUnavailableError("no room")),
+    )
     with (
         structlog.testing.capture_logs() as events,
         pytest.raises(StoreUnavailableError),

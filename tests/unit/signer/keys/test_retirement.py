@@ -75,12 +75,11 @@ def test_retirement_is_audited_once(world: World) -> None:
 def test_unavailable_ledger_does_not_stop_the_worker(world: World) -> None:
     """The failure is logged, and the worker continues."""
     _finish(world)
-
-    def unavailable(*_: object) -> None:
-        raise StoreUnavailableError("the database does not answer")
-
     retirement = KeyRetirement(
-        altered(world.store, retire=unavailable),
+        altered(
+            world.store,
+            retire=StoreUnavailableError("gone"),
+        ),
         AuditLog(structlog.wrap_logger(structlog.ReturnLogger())),
         world.clock,
     )

@@ -171,13 +171,9 @@ def test_key_retired_meanwhile_is_revoked(system: System) -> None:
 
 def test_key_that_keeps_changing_is_a_conflict(system: System) -> None:
     """After three stale reads, the caller is told to try again."""
-
-    def stale(*_: Any) -> Key:
-        raise StaleStateError("the key has changed")
-
     with pytest.raises(RotationInProgressError, match="keep changing"):
-        system.revocation(altered(system.store, block=stale)).revoke(
-            system.address(OLD), ALICE
-        )
+        system.revocation(
+            altered(system.store, block=StaleStateError("changed"))
+        ).revoke(system.address(OLD), ALICE)
 
     assert ("key-revoke-refused", "rotation-in-progress") in system.outcomes

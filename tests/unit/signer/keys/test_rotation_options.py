@@ -212,12 +212,13 @@ def test_key_revoked_meanwhile_is_a_conflict(system: System) -> None:
 def test_ring_that_keeps_changing_is_a_conflict(sqlite_store: SQLStore) -> None:
     """A rotation that the ledger refuses twice tells the caller to try again."""
     system = System(sqlite_store, is_empty=True)
-
-    def stale(*_: Any) -> Key:
-        raise StaleStateError("the key is active")
-
     with pytest.raises(RotationInProgressError, match="keep changing"):
-        system.rotation(altered(system.store, begin_rotation=stale)).rotate(NEW, ALICE)
+        system.rotation(
+            altered(
+                system.store,
+                begin_rotation=StaleStateError("changed"),
+            )
+        ).rotate(NEW, ALICE)
 
 
 def test_active_address_names_the_key_to_replace(system: System) -> None:

@@ -190,14 +190,14 @@ def test_concurrent_enrolments_have_one_winner(system: System) -> None:
 
 def test_unavailable_ledger_is_an_error(system: System) -> None:
     """Without the ring, a process cannot know which key to sign with."""
-
-    def unavailable() -> None:
-        raise StoreUnavailableError("the database does not answer")
-
     with pytest.raises(StoreUnavailableError):
-        _startup_key(system, altered(system.store, active_key=unavailable)).open(
-            OLD, None
-        )
+        _startup_key(
+            system,
+            altered(
+                system.store,
+                active_key=StoreUnavailableError("gone"),
+            ),
+        ).open(OLD, None)
 
 
 REPLICA = "arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd"

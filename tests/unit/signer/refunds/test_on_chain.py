@@ -24,11 +24,10 @@ from tests.fixtures.chain import DevChain
 from tests.support.devices import recording
 from tests.support.keys import ring_over
 from tests.support.payments import NOBODY, hash_of, mined, signed
-from tests.support.refunds import CUSTOMER, KEY, REQUEST, signer
+from tests.support.refunds import AMOUNT, CUSTOMER, KEY, REQUEST, signer
 
 
 FUNDS = 1_000 * 10**6
-AMOUNT = 12_500_000
 
 
 class System:
