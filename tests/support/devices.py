@@ -147,11 +147,24 @@ def past_the_order_once() -> tuple[bytes, bytes, bytes, bytes]:
     )
 
 
-def recording() -> tuple[AuditLog, Sequence[MutableMapping[str, Any]]]:
-    """Return an audit log, and the list of what is written to it."""
+def recording(**options: Any) -> tuple[AuditLog, Sequence[MutableMapping[str, Any]]]:
+    """Return an audit log with *options*, and the list of what is written to it."""
     capture = LogCapture()
     logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
-    return AuditLog(logger), capture.entries
+    return AuditLog(logger, **options), capture.entries
+
+
+class FullDisk:
+    """A logger that fails after the given number of events."""
+
+    def __init__(self, good: int) -> None:
+        self._good = good
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Write the event, or fail as on a full disk."""
+        self._good -= 1
+        if self._good < 0:
+            raise OSError(28, "No space left on device")
 
 
 def recorded_outcomes(events: Sequence[MutableMapping[str, Any]]) -> list[Any]:

@@ -221,7 +221,7 @@ def test_malformed_typed_data_is_refused(document: dict[str, Any]) -> None:
 
 def test_hash_is_not_hashed_again() -> None:
     """unsafe_sign_hash takes bytes or hex, and signs what local accounts sign."""
-    digest = keccak(text="somebody's hash")
+    digest = keccak(text="another's hash")
 
     assert HSM.unsafe_sign_hash(cast("Hash32", digest)) == LOCAL.unsafe_sign_hash(
         cast("Hash32", digest)

@@ -25,12 +25,11 @@ from hypothesis import strategies as st
 from signer.audit.checkpoint_notes import Statement, parse
 from signer.audit.checkpoints import CheckpointKey, Verifier, _key_id
 from signer.errors import ConfigurationError, InvalidInputError
-from tests.support.audit import KEY, ORIGIN, START
+from tests.support.audit import KEY, ORIGIN, START, VERIFIER
 
 
 HEAD = hashlib.sha256(b"head").digest()
 NOTE = KEY.sign(ORIGIN, 7, HEAD, START).note
-VERIFIER = Verifier(KEY.public_pem())
 
 
 def test_verify_returns_what_was_signed() -> None:

@@ -21,12 +21,14 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4)
     ),
-    max_leaves=12,
+    max_leaves=6,
 )
-BODIES = st.dictionaries(TEXTS, VALUES, max_size=8)
+BODIES = st.dictionaries(TEXTS, VALUES, max_size=4)
 
 
-def _by_the_book(body: dict[str, Any], name: str, before: bytes, place: int) -> bytes:
+def _documented_hash(
+    body: dict[str, Any], name: str, before: bytes, place: int
+) -> bytes:
     """Compute a hash as ``docs/reference/audit.md`` describes, without our code."""
     text = jcs.canonicalize(body)
     fields = struct.pack(">QQ", place, len(name))
@@ -35,23 +37,20 @@ def _by_the_book(body: dict[str, Any], name: str, before: bytes, place: int) -> 
     ).digest()
 
 
-@given(bodies=st.lists(BODIES, min_size=1, max_size=4))
+@given(bodies=st.lists(BODIES, min_size=1, max_size=2))
 def test_a_second_implementation_agrees(bodies: list[dict[str, Any]]) -> None:
-    """Another RFC 8785 library and ten lines of Python compute the same hashes (A6)."""
+    """
+    Another RFC 8785 library and ten lines of Python compute the same hashes (A6).
+
+    Each record survives export and parsing byte for byte.
+    """
     before = hashlib.sha256(b"hotwallet audit chain 1: genesis").digest()
     links = sealed(0, GENESIS, [Record.of(body, START) for body in bodies])
 
     for place, (body, each) in enumerate(zip(bodies, links, strict=True), 1):
-        before = _by_the_book(body, each.record.id, before, place)
+        before = _documented_hash(body, each.record.id, before, place)
         assert each == Sealed(place, before, each.record)
-
-
-@given(body=BODIES)
-def test_an_exported_record_is_parsed_unchanged(body: dict[str, Any]) -> None:
-    """A record survives export and parsing byte for byte."""
-    each = Sealed(7, bytes(32), Record.of(body, START))
-
-    assert parse(record_line(each)) == each
+        assert parse(record_line(each)) == each
 
 
 def test_known_hashes() -> None:

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from signer.audit.cloudtrail import Trail, read_trail
+from signer.audit.cloudtrail import read_trail
 from signer.audit.reconcile import Reconciliation, reconcile
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Operation, Purpose, Record, Subject
@@ -28,19 +27,14 @@ from tests.unit.signer.audit.signings import (
     log_at,
     outcome,
     purpose_of,
+    trail_of,
 )
-
-
-def _trail(tmp_path: Path, *events: dict[str, Any]) -> Trail:
-    """Return a trail of two hours that contains *events*."""
-    edges = [other_event(START), other_event(START + timedelta(hours=2))]
-    return read_trail([trail_file(tmp_path / "trail.json.gz", [*edges, *events])])
 
 
 def _reconcile(
     tmp_path: Path, records: Sequence[Record], *events: dict[str, Any]
 ) -> Reconciliation:
-    return reconcile(records, _trail(tmp_path, *events))
+    return reconcile(records, trail_of(tmp_path, *events))
 
 
 def _matching(events: int, *, records: int) -> Reconciliation:
@@ -222,7 +216,7 @@ def test_a_result_of_other_work_does_not_count(tmp_path: Path) -> None:
 def test_unknown_keys_are_compared_only_if_named(tmp_path: Path) -> None:
     """Keys that no record mentions are compared only if the caller names them."""
     records = [intent(0), outcome(1, "a")]
-    trail = _trail(
+    trail = trail_of(
         tmp_path, sign_event("a", at(1)), sign_event("x", at(1), arn=OTHER_ARN)
     )
 
@@ -232,9 +226,9 @@ def test_unknown_keys_are_compared_only_if_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arn", [ARN, OTHER_ARN])
-def test_what_was_not_reconcile(tmp_path: Path, arn: str) -> None:
+def test_missing_keys_are_counted(tmp_path: Path, arn: str) -> None:
     """If one side lacks a key the result is empty, and counts the skipped events."""
-    trail = _trail(tmp_path, sign_event("a", at(1)), sign_event("b", at(2)))
+    trail = trail_of(tmp_path, sign_event("a", at(1)), sign_event("b", at(2)))
     empty = reconcile([], trail)
     asked = reconcile([intent(0), outcome(1, "a"), outcome(2, "b")], trail, [arn])
 
@@ -243,9 +237,9 @@ def test_what_was_not_reconcile(tmp_path: Path, arn: str) -> None:
     assert (asked.events, asked.skipped) == ((2, 0) if arn == ARN else (0, 2))
 
 
-def test_keys_of_the_ring_are_reconcile(tmp_path: Path) -> None:
+def test_keys_of_the_ring_are_reconciled(tmp_path: Path) -> None:
     """A key of the ring is compared even if no record mentions it."""
-    trail = _trail(tmp_path, sign_event("x", at(1)), sign_event("y", at(2)))
+    trail = trail_of(tmp_path, sign_event("x", at(1)), sign_event("y", at(2)))
 
     assert _intruders(reconcile([], trail, ring=[ARN])) == ["x", "y"]
     assert reconcile([], trail, ring=[OTHER_ARN]).skipped == 2
@@ -283,7 +277,7 @@ def test_an_event_without_an_arn(tmp_path: Path, resources: object) -> None:
     records = [outcome(900, "a")]
 
     assert _intruders(_reconcile(tmp_path, records, event)) == ["x"]
-    assert _intruders(reconcile(records, _trail(tmp_path, event), [ARN])) == ["x"]
+    assert _intruders(reconcile(records, trail_of(tmp_path, event), [ARN])) == ["x"]
 
 
 @pytest.mark.parametrize(

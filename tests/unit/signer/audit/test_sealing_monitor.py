@@ -1,6 +1,6 @@
 """Records that wait too long for their seal cause one alert per process."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
@@ -8,9 +8,8 @@ from structlog.testing import capture_logs
 from signer.alerts import Alerts
 from signer.audit.sealing_monitor import SealingAlert, SealingMonitor, made_at
 from signer.model.audit_record import new_record_id
+from tests.support.audit import START
 
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
 
 OLD, YOUNG = (new_record_id(START + timedelta(seconds=n)) for n in (0, 1))
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signer.audit.checkpoint_schedule import Unsigned
-from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.checkpoints import CheckpointKey
 from signer.audit.export_format import (
     MAX_LINE,
     End,
@@ -24,9 +24,9 @@ from signer.audit.verify import Verdict, verify
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import (
-    KEY,
     ORIGIN,
     START,
+    VERIFIER,
     chain,
     checkpoint,
     exported,
@@ -36,7 +36,6 @@ from tests.support.audit import (
 
 LINKS = chain(6)
 LINES = exported(LINKS, [2, 4])
-VERIFIER = Verifier(KEY.public_pem())
 
 
 def _verify(lines: list[bytes], *kept: str) -> Verdict:

@@ -106,48 +106,36 @@ def test_every_changed_byte_of_the_calldata_is_noticed(good: bytes) -> None:
         assert encode_transfer(*found) == mutated
 
 
-@pytest.mark.parametrize(
-    "calldata",
-    [
-        b"",
-        TRANSFER,
-        keccak(text="approve(address,uint256)")[:4] + GOOD[4:],
-        GOOD[:-1],
-        GOOD + b"\0",
-        TRANSFER + b"\x01" + GOOD[5:],
-        TRANSFER + b"\x01" + MARKED[5:],
-        MARKED[:-1],
-        MARKED + b"\0",
-    ],
-    ids=[
-        "nothing",
-        "no arguments",
-        "approve",
-        "short",
-        "long",
-        "dirty address",
-        "dirty address, marked",
-        "short mark",
-        "long mark",
-    ],
-)
+OTHER_CALLDATA: dict[str, bytes] = {
+    "nothing": b"",
+    "no arguments": TRANSFER,
+    "approve": keccak(text="approve(address,uint256)")[:4] + GOOD[4:],
+    "short": GOOD[:-1],
+    "long": GOOD + b"\0",
+    "dirty address": TRANSFER + b"\x01" + GOOD[5:],
+    "dirty address, marked": TRANSFER + b"\x01" + MARKED[5:],
+    "short mark": MARKED[:-1],
+    "long mark": MARKED + b"\0",
+}
+
+
+@pytest.mark.parametrize("calldata", OTHER_CALLDATA.values(), ids=OTHER_CALLDATA)
 def test_other_calldata_is_refused(calldata: bytes) -> None:
     """Only the exact calldata of a transfer is decoded."""
     with pytest.raises(EncodingError):
         decode_transfer(calldata)
 
 
-@pytest.mark.parametrize(
-    "calldata",
-    [
-        b"",
-        GOOD,
-        MARKED[:-1],
-        MARKED + b"\0",
-        keccak(text="approve(address,uint256)")[:4] + MARKED[4:],
-    ],
-    ids=["nothing", "no mark", "short", "long", "approve"],
-)
+UNMARKED: dict[str, bytes] = {
+    "nothing": b"",
+    "no mark": GOOD,
+    "short": MARKED[:-1],
+    "long": MARKED + b"\0",
+    "approve": keccak(text="approve(address,uint256)")[:4] + MARKED[4:],
+}
+
+
+@pytest.mark.parametrize("calldata", UNMARKED.values(), ids=UNMARKED)
 def test_other_calldata_has_no_mark(calldata: bytes) -> None:
     """Sixteen bytes after other calldata are not a mark (R23)."""
     assert read_mark(calldata) is None

@@ -195,42 +195,29 @@ def _explicit_parameters() -> bytes:
     return SPKI[:13] + bytes.fromhex("30053003020101") + SPKI[20:]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: _written(ec.SECP256R1()),
-        lambda: _written(ec.SECP384R1()),
-        lambda: _written(ec.BrainpoolP256R1()),
-        _compressed,
-        _explicit_parameters,
-        lambda: SPKI[:23] + bytes([SPKI[23] ^ 2]) + SPKI[24:],
-        lambda: SPKI[:-1] + bytes([SPKI[-1] ^ 1]),
-        lambda: SPKI[:22] + b"\x01" + SPKI[23:],
-        lambda: point(KEY),
-        lambda: b"\x04\x41" + point(KEY),
-        lambda: (
-            ed25519.Ed25519PrivateKey.generate()
-            .public_key()
-            .public_bytes(
-                serialization.Encoding.DER,
-                serialization.PublicFormat.SubjectPublicKeyInfo,
-            )
-        ),
-    ],
-    ids=[
-        "P-256",
-        "P-384",
-        "brainpool",
-        "compressed",
-        "explicit parameters",
-        "hybrid",
-        "off the curve",
-        "unused bits",
-        "bare point",
-        "octet string",
-        "Ed25519",
-    ],
-)
+OTHER_KEYS: dict[str, Callable[[], bytes]] = {
+    "P-256": lambda: _written(ec.SECP256R1()),
+    "P-384": lambda: _written(ec.SECP384R1()),
+    "brainpool": lambda: _written(ec.BrainpoolP256R1()),
+    "compressed": _compressed,
+    "explicit parameters": _explicit_parameters,
+    "hybrid": lambda: SPKI[:23] + bytes([SPKI[23] ^ 2]) + SPKI[24:],
+    "off the curve": lambda: SPKI[:-1] + bytes([SPKI[-1] ^ 1]),
+    "unused bits": lambda: SPKI[:22] + b"\x01" + SPKI[23:],
+    "bare point": lambda: point(KEY),
+    "octet string": lambda: b"\x04\x41" + point(KEY),
+    "Ed25519": lambda: (
+        ed25519.Ed25519PrivateKey.generate()
+        .public_key()
+        .public_bytes(
+            serialization.Encoding.DER,
+            serialization.PublicFormat.SubjectPublicKeyInfo,
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("make", OTHER_KEYS.values(), ids=OTHER_KEYS)
 def test_other_keys_are_refused(make: Callable[[], bytes]) -> None:
     """Only id-ecPublicKey on named secp256k1, uncompressed, is accepted (S12)."""
     with pytest.raises(EncodingError):

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import coincurve
 import pytest
-import structlog
-from structlog.testing import LogCapture
 
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog
@@ -18,6 +16,7 @@ from signer.ports import KeyId, Ledger
 from tests.support.devices import honest, recording
 from tests.support.keys import key_of, made_active, ring_over
 from tests.support.refunds import altered
+from tests.support.ring import SILENCE
 
 
 FIRST, SECOND = (
@@ -26,7 +25,6 @@ FIRST, SECOND = (
 )
 DIGEST = bytes(range(32))
 PURPOSE = Purpose(Operation.MESSAGE_SIGNING)
-_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
 
 
 class Time:
@@ -140,7 +138,7 @@ def _ring_with_rotations(store: SQLStore, times: int) -> KeyRing:
     """Return a ring whose active key changes right after it is read."""
     first, second = (
         Signer.open(honest(coincurve.PrivateKey.from_int(n)), KeyId(f"0{n}"), log)
-        for n, log in ((n, AuditLog(_SILENCE, journal=store)) for n in (1, 2))
+        for n, log in ((n, AuditLog(SILENCE, journal=store)) for n in (1, 2))
     )
 
     def active_key() -> Key | None:
@@ -183,7 +181,7 @@ def _fail_over(store: SQLStore, key_id: str) -> Key:
 
 
 def _journaled(store: SQLStore) -> Signer:
-    audit = AuditLog(_SILENCE, journal=store)
+    audit = AuditLog(SILENCE, journal=store)
     return Signer.open(honest(coincurve.PrivateKey.from_int(1)), KeyId("01"), audit)
 
 

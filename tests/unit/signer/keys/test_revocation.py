@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from backends.sql import SQLStore
 from signer.errors import (
     ConflictError,
     InvalidInputError,
@@ -14,15 +13,13 @@ from signer.errors import (
 )
 from signer.model.audit_record import Record
 from signer.model.key import Key, KeyState
-from tests.support.keys import key_at
 from tests.support.refunds import altered
 from tests.support.ring import ALICE, NEW, OLD, OTHER, POOR, System
 
 
 @pytest.fixture
-def system(sqlite_store: SQLStore) -> System:
+def system(system: System) -> System:
     """A system that was rotated from its first key to the next one."""
-    system = System(sqlite_store)
     system.rotation().rotate(NEW, ALICE)
     return system
 
@@ -118,9 +115,7 @@ def test_unknown_address_is_not_found(system: System) -> None:
 
 def test_key_that_was_never_active_is_not_revoked(system: System) -> None:
     """A pending or rejected key is refused with a hint at how to end its rotation."""
-    pending = system.store.begin_rotation(
-        key_at(system.address(OTHER), key_id=OTHER), system.clock()
-    )
+    pending = system.begin_rotation(OTHER)
     with pytest.raises(ConflictError, match="pending and was never active"):
         system.revocation().revoke(pending.address, ALICE)
     system.store.reject(pending, "key-unusable", system.clock())
@@ -145,7 +140,7 @@ def test_revocation_ends_a_waiting_rollback(system: System) -> None:
 
 def test_revocation_waits_for_a_rollback_in_progress(system: System) -> None:
     """A rollback whose hold has not expired is not interrupted: try again."""
-    system.store.begin_rotation(key_at(system.address(OLD), key_id=OLD), system.clock())
+    system.begin_rotation(OLD)
     with pytest.raises(RotationInProgressError):
         system.revocation().revoke(system.address(OLD), ALICE)
     system.clock.advance(seconds=20)
@@ -170,7 +165,7 @@ def test_key_retired_meanwhile_is_revoked(system: System) -> None:
 
 
 def test_key_that_keeps_changing_is_a_conflict(system: System) -> None:
-    """After three stale reads, the caller is told to try again."""
+    """After three stale reads, the error says to try again."""
     with pytest.raises(RotationInProgressError, match="keep changing"):
         system.revocation(
             altered(system.store, block=StaleStateError("changed"))

@@ -5,12 +5,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-import structlog
 from asn1crypto.core import OctetString
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass, Session
-from structlog.testing import LogCapture
 
 from backends.aws_kms import KMSBackend
 from backends.pkcs11 import PKCS11Backend
@@ -25,19 +23,17 @@ from signer.crypto.der import parse_public_key
 from signer.errors import InvalidInputError, NewKeyUnhealthyError
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
-from signer.model.audit_record import Actor
 from signer.model.key import Key
 from signer.ports import KeyDirectory, KeyId, utc_now
 from tests.support.keys import key_at
+from tests.support.ring import ALICE, SILENCE
 
 
-ALICE = Actor("alice", "req-1")
 P256 = bytes.fromhex("06082a8648ce3d030107")
-_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
 
 
 def _rotation(store: SQLStore, device: KeyDirectory) -> Rotation:
-    audit = AuditLog(_SILENCE, journal=store)
+    audit = AuditLog(SILENCE, journal=store)
     return Rotation(
         store,
         SignerFactory(device, audit),
@@ -70,11 +66,11 @@ def _require_refused(
     alerts = 0 if reason == "key-not-found" else 1  # A typo raises no alert.
     assert dict(store.alert_counts()).get("rotation-refused", 0) == alerts
     store.seal()
-    told = [each.record.fields for each in store.sealed(0, 100)]
+    recorded = [each.record.fields for each in store.sealed(0, 100)]
     assert ("key-rotate-refused", reason) in [
-        (e["event"], e.get("outcome")) for e in told
+        (e["event"], e.get("outcome")) for e in recorded
     ]
-    assert name not in str(told)
+    assert name not in str(recorded)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from signer.keys.signer import Signer
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation, Purpose
 from signer.ports import KeyId
-from tests.support.devices import KEY_ID, Device, honest, point, recording
+from tests.support.devices import KEY_ID, Device, FullDisk, honest, point, recording
 
 
 KEY = coincurve.PrivateKey.from_int(0xBEEF)
@@ -150,10 +150,6 @@ def _signer(
     return Signer.open(device, KEY_ID, recording()[0], alarm=monitor.alarm)
 
 
-def _purpose(operation: Operation) -> Purpose:
-    return Purpose(operation, actor="tests")
-
-
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
@@ -178,7 +174,7 @@ def test_every_operation_raises_alerts(
 ) -> None:
     """S7: a refund, a message and a sweep raise alerts like a health check does."""
     with pytest.raises(HotWalletError):
-        _signer(monitor, answer).sign_digest(DIGEST, _purpose(operation))
+        _signer(monitor, answer).sign_digest(DIGEST, Purpose(operation, actor="tests"))
 
     assert monitor.told == [told]
 
@@ -195,7 +191,7 @@ def test_good_signature_ends_a_failure(monitor: MonitoredAlarm) -> None:
     """Errors before a good signature do not count any more."""
     signer = _signer(monitor)
     monitor.alarm.failed(signer.address, BackendUnavailableError("x"))
-    signer.sign_digest(DIGEST, _purpose(Operation.TRANSACTION_SIGNING))
+    signer.sign_digest(DIGEST, Purpose(Operation.TRANSACTION_SIGNING, actor="tests"))
     monitor.now += 60
     monitor.alarm.failed(signer.address, BackendUnavailableError("x"))
 
@@ -220,24 +216,13 @@ def test_key_that_cannot_be_opened_alerts(
     assert monitor.told == [("key-unhealthy", caught.value.code)]
 
 
-class _FullDisk:
-    """A log that accepts the intent and fails at the outcome."""
-
-    def __init__(self) -> None:
-        self.lines = 0
-
-    def info(self, event: str, **fields: Any) -> None:
-        """Accept one event."""
-        self.lines += 1
-        if self.lines > 1:
-            raise OSError("no space left on device")
-
-
 def test_alert_precedes_the_audit_record(monitor: MonitoredAlarm) -> None:
     """If the outcome cannot be recorded, the mismatch still raises its alert."""
-    device, audit = Device(point(KEY), _sign_by_another), AuditLog(_FullDisk())
+    device, audit = Device(point(KEY), _sign_by_another), AuditLog(FullDisk(good=1))
     signer = Signer.open(device, KEY_ID, audit, alarm=monitor.alarm)
-    with pytest.raises(OSError, match="no space"):
-        signer.sign_digest(DIGEST, _purpose(Operation.TRANSACTION_SIGNING))
+    with pytest.raises(OSError, match="No space"):
+        signer.sign_digest(
+            DIGEST, Purpose(Operation.TRANSACTION_SIGNING, actor="tests")
+        )
 
     assert monitor.told == [("key-mismatch", "signature-recovery")]
