@@ -147,11 +147,11 @@ def past_the_order_once() -> tuple[bytes, bytes, bytes, bytes]:
     )
 
 
-def recording(**options: Any) -> tuple[AuditLog, Sequence[MutableMapping[str, Any]]]:
-    """Return an audit log with *options*, and the list of what is written to it."""
+def recording() -> tuple[AuditLog, Sequence[MutableMapping[str, Any]]]:
+    """Return an audit log, and the list of what is written to it."""
     capture = LogCapture()
     logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
-    return AuditLog(logger, **options), capture.entries
+    return AuditLog(logger), capture.entries
 
 
 class FullDisk:

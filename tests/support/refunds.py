@@ -127,6 +127,11 @@ class World:
         signers = {each.address: each for each in (self.signer, *self.others)}
         return KeyRing(self.store, lambda key: signers[key.address], self._timer)
 
+    def change_token(self, **changes: Any) -> None:
+        """Change the configuration of the token."""
+        token = self.network.tokens["TUSD"].model_copy(update=changes)
+        self.network = self.network.model_copy(update={"tokens": {"TUSD": token}})
+
     @property
     def key(self) -> Key:
         """The row of the signer's key."""

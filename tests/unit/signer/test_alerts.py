@@ -84,14 +84,12 @@ def test_alert_is_sent_if_it_cannot_be_counted(
 
 
 def test_counters_and_notifier_are_optional(events: list[Any]) -> None:
-    """Without counters and notifier, the alert is logged."""
     Alerts().sound(Alert.SEALING_LATE)
 
     assert [event["alert"] for event in events] == ["audit-sealing-late"]
 
 
 def test_notifications_are_sanitized(events: list[Any]) -> None:
-    """Text that looks like a secret is removed from the notification."""
     outside = Outside()
 
     Alerts(None, outside).sound(Alert.KEY_MISMATCH, key=ARN, count=None)

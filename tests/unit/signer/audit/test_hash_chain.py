@@ -54,7 +54,6 @@ def test_a_second_implementation_agrees(bodies: list[dict[str, Any]]) -> None:
 
 
 def test_known_hashes() -> None:
-    """The first hashes never change."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
     first = Record("au_019b7a2a5c00" + "00" * 10, Record.of({"event": "a"}, at).body)
 
@@ -67,7 +66,6 @@ def test_known_hashes() -> None:
 
 
 def test_the_hash_covers_every_input() -> None:
-    """A different previous hash, sequence, id or body gives a different hash."""
     first, second = records(2)
     mixed = Record(first.id, second.body)
     hashes = {
@@ -88,7 +86,6 @@ def test_the_hash_separates_id_and_body() -> None:
 
 
 def test_a_chain_can_be_sealed_in_parts() -> None:
-    """Sealing in two steps gives the same chain as in one."""
     given_records = records(5)
     whole = sealed(0, GENESIS, given_records)
     first = sealed(0, GENESIS, given_records[:2])

@@ -52,30 +52,12 @@ PURPOSE = Purpose(
 SUBJECT = Subject("device", "01", "0x")
 
 INTENT_FIELDS = {
-    "event",
-    "log_level",
-    "timestamp",
-    "operation",
-    "network",
-    "backend",
-    "key_id",
-    "address",
-    "actor",
-    "request_id",
-    "refund_id",
-    "token_id",
-    "digest",
-    "details",
-    "record_id",
-    "monotonic_us",
-    "node",
-    "pid",
+    *("event", "log_level", "timestamp", "operation", "network", "backend", "key_id"),
+    *("address", "actor", "request_id", "refund_id", "token_id", "digest", "details"),
+    *("record_id", "monotonic_us", "node", "pid"),
 }
 OUTCOME_FIELDS = INTENT_FIELDS | {
-    "outcome",
-    "duration_us",
-    "attempts",
-    "device_request_ids",
+    *("outcome", "duration_us", "attempts", "device_request_ids"),
 }
 
 
@@ -148,7 +130,6 @@ def test_no_signature_byte_is_recorded(events: Events) -> None:
 
 
 def test_a_device_signature_has_no_bytes_in_its_repr() -> None:
-    """The repr of an unverified answer of a device shows no signature bytes."""
     answer = DeviceSignature(b"\x30\x06signature", "request-1")
 
     assert repr(answer) == "DeviceSignature(request_id='request-1')"
@@ -247,7 +228,8 @@ def test_the_duration_is_in_microseconds() -> None:
 def test_clock_and_node_name_can_be_set() -> None:
     """Timestamps have microseconds and an offset; a node name may be a container's."""
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(0)))
-    audit, events = recording(clock=lambda: at, node="pod-7")
+    log, events = recording()
+    audit = AuditLog(log._logger, clock=lambda: at, node="pod-7")
     audit.write(audit.intent(PURPOSE, SUBJECT, DIGEST))
 
     assert events[0]["timestamp"] == "2026-01-02T03:04:05.000000+00:00"

@@ -67,7 +67,6 @@ def test_reports_signatures_without_a_record(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_record_counts(tmp_path: Path) -> None:
-    """Records of all operations match events."""
     records = []
     for number, operation in enumerate(Operation):
         purpose = Purpose(operation, actor="guard")
@@ -89,11 +88,10 @@ def test_every_kind_of_record_counts(tmp_path: Path) -> None:
 
 
 def test_reports_signatures_that_cloudtrail_lacks(tmp_path: Path) -> None:
-    """A recorded signature without an event is missing."""
     records = [outcome(0, "a"), outcome(1, "b", refund_id="rf_2")]
     found = _reconcile(tmp_path, records, sign_event("a", at(0)))
 
-    assert [asked.request_id for asked in found.missing] == ["b"]
+    assert [each.request_id for each in found.missing] == ["b"]
     assert not found.is_good
 
 
@@ -107,7 +105,7 @@ def test_missing_events_near_the_ends_of_the_files_do_not_count(tmp_path: Path) 
     found = _reconcile(tmp_path, records)
 
     assert found.outside == len(moments)
-    assert sorted(asked.request_id for asked in found.missing) == ["r-2699", "r2699"]
+    assert sorted(each.request_id for each in found.missing) == ["r-2699", "r2699"]
 
 
 def test_refused_calls_sign_nothing(tmp_path: Path) -> None:
@@ -123,7 +121,7 @@ def test_refused_calls_sign_nothing(tmp_path: Path) -> None:
     found = _reconcile(tmp_path, records, *denied)
 
     assert (found.failed, found.intruders) == (3, ())
-    assert [asked.request_id for asked in found.missing] == ["b"]
+    assert [each.request_id for each in found.missing] == ["b"]
 
 
 def test_a_rejected_signature_is_matched(tmp_path: Path) -> None:
@@ -188,7 +186,6 @@ def test_a_crash_explains_events_until_the_work_continues(tmp_path: Path) -> Non
 
 
 def test_a_request_with_its_result_explains_nothing(tmp_path: Path) -> None:
-    """A request with a result explains no event, in any order of records."""
     records = [outcome(0, "a"), intent(0)]
     found = _reconcile(
         tmp_path, records, sign_event("a", at(0)), sign_event("x", at(0))
@@ -214,7 +211,6 @@ def test_a_result_of_other_work_does_not_count(tmp_path: Path) -> None:
 
 
 def test_unknown_keys_are_compared_only_if_named(tmp_path: Path) -> None:
-    """Keys that no record mentions are compared only if the caller names them."""
     records = [intent(0), outcome(1, "a")]
     trail = trail_of(
         tmp_path, sign_event("a", at(1)), sign_event("x", at(1), arn=OTHER_ARN)
@@ -230,15 +226,14 @@ def test_missing_keys_are_counted(tmp_path: Path, arn: str) -> None:
     """If one side lacks a key the result is empty, and counts the skipped events."""
     trail = trail_of(tmp_path, sign_event("a", at(1)), sign_event("b", at(2)))
     empty = reconcile([], trail)
-    asked = reconcile([intent(0), outcome(1, "a"), outcome(2, "b")], trail, [arn])
+    named = reconcile([intent(0), outcome(1, "a"), outcome(2, "b")], trail, [arn])
 
     assert (empty.is_empty, empty.skipped, empty.other_keys) == (True, 2, 1)
-    assert asked.is_empty == (arn == OTHER_ARN)
-    assert (asked.events, asked.skipped) == ((2, 0) if arn == ARN else (0, 2))
+    assert named.is_empty == (arn == OTHER_ARN)
+    assert (named.events, named.skipped) == ((2, 0) if arn == ARN else (0, 2))
 
 
 def test_keys_of_the_ring_are_reconciled(tmp_path: Path) -> None:
-    """A key of the ring is compared even if no record mentions it."""
     trail = trail_of(tmp_path, sign_event("x", at(1)), sign_event("y", at(2)))
 
     assert _intruders(reconcile([], trail, ring=[ARN])) == ["x", "y"]
@@ -247,7 +242,6 @@ def test_keys_of_the_ring_are_reconciled(tmp_path: Path) -> None:
 
 
 def test_other_backends_are_ignored(tmp_path: Path) -> None:
-    """Signatures of other backends are not expected in CloudTrail."""
     local = Subject("pkcs11", "01", SUBJECT.address)
     found = _reconcile(tmp_path, [intent(0, subject=local), outcome(1, subject=local)])
 
@@ -299,7 +293,6 @@ def test_an_event_without_an_arn(tmp_path: Path, resources: object) -> None:
 def test_rejects_files_that_are_not_cloudtrail_logs(
     tmp_path: Path, content: bytes
 ) -> None:
-    """A file that is not a CloudTrail log is rejected by name."""
     path = tmp_path / "trail.json"
     path.write_bytes(content)
 
@@ -308,6 +301,5 @@ def test_rejects_files_that_are_not_cloudtrail_logs(
 
 
 def test_a_missing_trail(tmp_path: Path) -> None:
-    """A missing file is an error."""
     with pytest.raises(InvalidInputError, match=r"gone\.json cannot be read"):
         read_trail([tmp_path / "gone.json"])

@@ -81,7 +81,6 @@ def test_signs_the_last_records_before_a_quiet_time(
 def test_does_not_sign_what_another_process_signed(
     journal: AuditTables, clock: Clock
 ) -> None:
-    """A process that sees a new checkpoint of another one does not sign again."""
     ours, theirs = sealer(journal, clock), sealer(journal, clock)
     journal.append(records(1))
     ours.work()
@@ -95,7 +94,6 @@ def test_does_not_sign_what_another_process_signed(
 
 
 def test_signs_what_a_killed_process_sealed(journal: AuditTables, clock: Clock) -> None:
-    """If a process dies between seal and checkpoint, the next one signs."""
     journal.append(records(3))
     journal.seal(2)
     sealer(journal, clock).work()
@@ -180,7 +178,6 @@ def test_does_not_sign_a_chain_that_differs_from_a_checkpoint(
 def test_does_not_sign_a_changed_record(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
-    """A record that was changed before its checkpoint is detected when signing."""
     ours = sealer(journal, clock)
     journal.append(records(3))
     ours.work()
@@ -303,7 +300,6 @@ def test_records_that_are_sealed_at_once_cause_no_alert(
 def test_alerts_are_logged_without_a_notifier(
     journal: AuditTables, clock: Clock
 ) -> None:
-    """Without counters and notifier, the alert is logged."""
     journal.append([record(at=START - timedelta(hours=1)), record()])
     with capture_logs() as logs, pytest.raises(StoreError):
         Sealer(journal, clock=clock).work()
@@ -429,7 +425,6 @@ def _append_sealed(journal: AuditTables, batches: int) -> None:
 
 
 def test_seals_between_verification_steps(journal: AuditTables, clock: Clock) -> None:
-    """While a long chain is verified, records are sealed in every round."""
     _append_sealed(journal, 3)
     ours = _slow_sealer(journal, clock)
     sealed, signed = [], []
@@ -447,7 +442,6 @@ def test_seals_between_verification_steps(journal: AuditTables, clock: Clock) ->
 def test_finishes_a_verification_without_new_records(
     journal: AuditTables, clock: Clock
 ) -> None:
-    """A verification that was started continues even if there are no new records."""
     _append_sealed(journal, 2)
     ours = _slow_sealer(journal, clock)
     for _ in range(3):
@@ -459,7 +453,6 @@ def test_finishes_a_verification_without_new_records(
 def test_starts_from_a_checkpoint_of_another_process(
     journal: AuditTables, clock: Clock
 ) -> None:
-    """If another process signs meanwhile, verification continues from there."""
     _append_sealed(journal, 3)
     ours = _slow_sealer(journal, clock)
     ours.work()

@@ -107,7 +107,6 @@ def test_a_wrong_clock_causes_no_alert(time: Time, monitor: SealingMonitor) -> N
 def test_sealer_and_monitor_share_one_alert(
     time: Time, alert: SealingAlert, monitor: SealingMonitor
 ) -> None:
-    """When both observers of a process see the problem, the alert sounds once."""
     monitor.observe(OLD)
     time.seconds = 31
     with capture_logs() as logs:
@@ -118,7 +117,6 @@ def test_sealer_and_monitor_share_one_alert(
 
 
 def test_the_time_in_a_record_id() -> None:
-    """A record id contains the time at which the record was made."""
     assert made_at(OLD) == START
     assert made_at("x") is None
     assert made_at("au_" + "f" * 32) is None

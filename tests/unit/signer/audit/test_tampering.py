@@ -88,7 +88,6 @@ def test_detects_removed_checkpoints_at_the_end(signed: int) -> None:
 
 
 def test_accepts_the_original() -> None:
-    """The export before the manipulations verifies."""
     verdict = _verify(exported(LINKS, SIZES), KEPT)
 
     assert verdict.finding is None

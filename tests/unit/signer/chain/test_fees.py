@@ -58,7 +58,7 @@ def test_a_quote_lasts_six_full_blocks() -> None:
 def test_a_quote_never_exceeds_the_caps(
     base: int, tip: int, cap: int, priority_cap: int
 ) -> None:
-    """Max fee and priority fee stay within their caps, whatever the node reports."""
+    """Max fee and priority fee stay within their caps at any fees of the node."""
     max_fee, priority = quote_fees(Fees(base, tip), _network(cap, priority_cap))
 
     assert 0 <= priority <= max_fee <= cap * GWEI
@@ -119,12 +119,12 @@ def test_a_replacement_is_accepted_and_within_the_cap(
     assert bumped == (expected if expected[0] <= cap * GWEI else None)
 
 
-@given(price=_prices, asked=_prices, cap=_caps)
-def test_a_raised_gas_price_stays_one_price(price: int, asked: int, cap: int) -> None:
+@given(price=_prices, quoted=_prices, cap=_caps)
+def test_a_raised_gas_price_stays_one_price(price: int, quoted: int, cap: int) -> None:
     """A legacy transaction's replacement keeps both fees equal."""
     network = _network(cap)
 
-    bumped = bump_fees(price, price, quote_fees(Fees(None, asked), network), network)
+    bumped = bump_fees(price, price, quote_fees(Fees(None, quoted), network), network)
 
     assert bumped is None or bumped[0] == bumped[1]
 

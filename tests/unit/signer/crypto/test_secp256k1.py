@@ -216,7 +216,6 @@ def test_the_address_is_that_of_eth_keys(key: coincurve.PrivateKey) -> None:
 
 
 def test_a_valid_digest_is_returned() -> None:
-    """32 bytes that are not all zero are a digest."""
     assert checked_digest(DIGEST) == DIGEST
     assert checked_digest(bytes(31) + b"\x01") == bytes(31) + b"\x01"
 

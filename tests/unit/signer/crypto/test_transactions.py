@@ -147,7 +147,6 @@ def test_transactions_of_eth_account_are_decoded(
 def test_a_serialised_transaction_is_decoded_again(
     transaction: AnyTransaction, signature: Signature
 ) -> None:
-    """All fields and the signature are equal."""
     raw = transaction.serialise(signature)
 
     assert SignedBytes.decode(raw) == SignedBytes(raw, transaction, signature)
@@ -234,20 +233,16 @@ def test_nested_lists_raise_our_error(kind: bytes, depth: int) -> None:
         SignedBytes.decode(kind + _nested(depth))
 
 
-def _with(position: int, value: Any) -> Callable[[], bytes]:
+def _with(
+    position: int, value: Any, plain: AnyTransaction = PLAIN
+) -> Callable[[], bytes]:
+    """Return a function that makes signed bytes with another field at *position*."""
+    kind = b"\x02" if isinstance(plain, Transaction) else b""
+
     def make() -> bytes:
-        fields = rlp.decode(PLAIN.serialise(SIGNATURE)[1:])
+        fields = rlp.decode(plain.serialise(SIGNATURE).removeprefix(kind))
         fields[position] = value
-        return bytes(b"\x02" + rlp.encode(fields))
-
-    return make
-
-
-def _legacy_with(position: int, value: bytes | int) -> Callable[[], bytes]:
-    def make() -> bytes:
-        fields = rlp.decode(LEGACY.serialise(SIGNATURE))
-        fields[position] = value
-        return bytes(rlp.encode(fields))
+        return bytes(kind + rlp.encode(fields))
 
     return make
 
@@ -276,14 +271,14 @@ MALFORMED: dict[str, Callable[[], bytes]] = {
     "high s": _with(11, (HALF_N + 1).to_bytes(32, "big")),
     "legacy as 1559": lambda: b"\x02" + LEGACY.serialise(SIGNATURE),
     "legacy, a byte too many": lambda: LEGACY.serialise(SIGNATURE) + b"\x80",
-    "legacy behind no type": lambda: b"\x80" + LEGACY.serialise(SIGNATURE),
-    "legacy contract creation": _legacy_with(3, b""),
-    "legacy for any chain": _legacy_with(6, 27),
-    "legacy for any chain, odd": _legacy_with(6, 28),
-    "legacy v 0": _legacy_with(6, 0),
-    "legacy chain 0": _legacy_with(6, 36),
-    "legacy r is 0": _legacy_with(7, b""),
-    "legacy high s": _legacy_with(8, HALF_N + 1),
+    "legacy with an empty type": lambda: b"\x80" + LEGACY.serialise(SIGNATURE),
+    "legacy contract creation": _with(3, b"", LEGACY),
+    "legacy for any chain": _with(6, 27, LEGACY),
+    "legacy for any chain, odd": _with(6, 28, LEGACY),
+    "legacy v 0": _with(6, 0, LEGACY),
+    "legacy chain 0": _with(6, 36, LEGACY),
+    "legacy r is 0": _with(7, b"", LEGACY),
+    "legacy high s": _with(8, HALF_N + 1, LEGACY),
 }
 
 
@@ -338,7 +333,6 @@ def test_fields_out_of_range(plain: AnyTransaction, field: str) -> None:
     ],
 )
 def test_the_edges_of_the_ranges(field: str, values: tuple[int, ...]) -> None:
-    """The first and the last value of each range are valid."""
     for value in values:
         changes: dict[str, Any] = {field: value}
 
@@ -351,7 +345,6 @@ def test_a_gas_price_is_both_fees() -> None:
 
 
 def test_the_example_of_eip_155() -> None:
-    """The transaction in EIP-155 has the hash, v and bytes given there."""
     example = load("eips")["eip155"]
     fields = example["transaction"]
 
@@ -380,12 +373,10 @@ def test_the_price_of_all_the_gas_is_a_uint256() -> None:
 
 
 def test_the_most_gas_is_that_of_eip_7825() -> None:
-    """EIP-7825 caps a transaction at 16,777,216 gas."""
     assert MAX_GAS == 16_777_216
 
 
 def test_the_error_names_the_field() -> None:
-    """The error's ``field`` is the one that is out of range."""
     with pytest.raises(InvalidInputError, match="chain_id") as caught:
         replace(PLAIN, chain_id=0)
 

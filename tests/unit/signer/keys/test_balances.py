@@ -87,7 +87,6 @@ def test_warnings(holding: AddressBalance, *, funded: bool, words: list[str]) ->
 
 
 def test_unavailable_network_has_an_error_code() -> None:
-    """The balances of other networks are returned, with an error code for this one."""
     chain = _funded()
     one, two = _reader(
         one=chain,
@@ -99,7 +98,6 @@ def test_unavailable_network_has_an_error_code() -> None:
 
 
 def test_hanging_networks_share_one_time_limit(hang: Hang) -> None:
-    """Waiting for several networks takes no longer than waiting for one."""
     hanging = altered(_funded(), balance=hang)
     found = _reader(a=hanging, b=hanging, c=hanging, d=_funded())(CUSTOMER)
 

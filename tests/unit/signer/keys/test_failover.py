@@ -86,7 +86,6 @@ def test_repeated_failover_returns_the_result_again(system: System) -> None:
 
 
 def test_failover_back(system: System) -> None:
-    """A key can fail over back to its first id, after a self-test there."""
     system.failover().fail_over(ELSEWHERE, ALICE)
     back = system.failover().fail_over(OLD, ALICE)
 
@@ -121,7 +120,6 @@ def test_draining_and_retired_keys_fail_over(system: System) -> None:
 
 
 def test_waiting_key_fails_over(system: System) -> None:
-    """A pending key without a hold can fail over, and keeps waiting for funds."""
     pending = system.begin_rotation(NEW)
     system.store.wait_for(pending, "awaiting-funds", system.clock())
     system.replicate(NEW, "replica-of-the-new")
@@ -168,7 +166,6 @@ def test_key_of_another_backend_is_a_conflict(system: System) -> None:
 
 
 def test_rotation_in_progress_is_a_conflict(system: System) -> None:
-    """409 while a rotation holds the pending key."""
     system.begin_rotation(NEW)
     with pytest.raises(RotationInProgressError):
         system.failover().fail_over(ELSEWHERE, ALICE)

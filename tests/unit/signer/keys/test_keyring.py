@@ -101,7 +101,6 @@ def test_blocked_key_signs_nothing(sqlite_store: SQLStore) -> None:
 
 
 def test_cached_keys_are_at_most_a_minute_old(sqlite_store: SQLStore) -> None:
-    """The cached ring is read from the store once a minute."""
     timer = Time()
     ring = ring_over(sqlite_store, FIRST, SECOND, timer=timer)
     ring.cached_keys()
@@ -127,7 +126,6 @@ def test_signing_retries_after_a_rotation(sqlite_store: SQLStore) -> None:
 
 
 def test_signing_gives_up_if_rotations_continue(sqlite_store: SQLStore) -> None:
-    """If the active key changes before every try, `key-rotated` is raised."""
     signers = _ring_with_rotations(sqlite_store, times=99)
 
     with pytest.raises(KeyRotatedError, match="during every attempt"):
@@ -228,7 +226,6 @@ def test_announcing_retries_after_a_failover(sqlite_store: SQLStore) -> None:
 
 
 def test_announcing_gives_up_if_failovers_continue(sqlite_store: SQLStore) -> None:
-    """If the key id changes before every try, `key-rotated` is raised."""
     first = _journaled(sqlite_store)
     there = _open_replica(first)
 

@@ -6,6 +6,7 @@ import pytest
 
 from signer.errors import (
     ConflictError,
+    HotWalletError,
     InvalidInputError,
     NotFoundError,
     RotationInProgressError,
@@ -26,10 +27,6 @@ def system(system: System) -> System:
 
 def _record(key: Key) -> Record:
     return Record.of({"event": "test", "address": key.address}, key.created_at)
-
-
-def _new_outcomes(system: System, before: int) -> list[tuple[str, str]]:
-    return [(each["event"], each["outcome"]) for each in system.records[before:]]
 
 
 def test_draining_key_is_revoked(system: System) -> None:
@@ -63,54 +60,43 @@ def test_revocation_is_audited(system: System) -> None:
         assert (each["operation"], each["outcome"]) == ("key-rotation", "success")
 
 
-@pytest.mark.parametrize("spelled", [str.lower, str], ids=["lower case", "EIP-55"])
-def test_address_is_accepted_in_either_spelling(system: System, spelled: Any) -> None:
+@pytest.mark.parametrize("spell", [str.lower, str], ids=["lower case", "EIP-55"])
+def test_address_is_accepted_in_either_spelling(system: System, spell: Any) -> None:
     """The address may be in lower case, as block explorers show it."""
-    address = spelled(system.address(OLD))
+    address = spell(system.address(OLD))
     blocked, _ = system.revocation().revoke(address, ALICE)
 
     assert blocked.state is KeyState.BLOCKED
 
 
-MALFORMED = ("", "0x1234", OLD, "0x" + "F" * 40, "f" * 40)
-
-
-@pytest.mark.parametrize("address", MALFORMED)
+@pytest.mark.parametrize("address", ["", "0x1234", OLD, "0x" + "F" * 40, "f" * 40])
 def test_malformed_address_is_refused(system: System, address: str) -> None:
     """The refusal is audited without the text, which may be a key id."""
-    before = len(system.records)
     with pytest.raises(InvalidInputError) as raised:
         system.revocation().revoke(address, ALICE)
 
     assert raised.value.field == "address"
-    assert _new_outcomes(system, before) == [
-        ("key-revoke-requested", "success"),
-        ("key-revoke-refused", "invalid-input"),
-    ]
-    assert OLD not in str(system.records[before:])
+    assert ("key-revoke-requested", "success") in system.outcomes
+    assert ("key-revoke-refused", "invalid-input") in system.outcomes
+    assert OLD not in str(system.records)
 
 
-def test_active_key_is_not_revoked(system: System) -> None:
-    """The refusal says to rotate first, and is audited."""
-    before = len(system.records)
-    with pytest.raises(ConflictError, match="rotate to another"):
-        system.revocation().revoke(system.address(NEW), ALICE)
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [(NEW, ConflictError, "rotate to another"), (OTHER, NotFoundError, None)],
+    ids=["active", "not in the ring"],
+)
+def test_only_former_keys_are_revoked(
+    system: System, name: str, error: type[HotWalletError], message: str | None
+) -> None:
+    """The refusal of the active key says to rotate first; both are audited."""
+    with pytest.raises(error, match=message):
+        system.revocation().revoke(system.address(name), ALICE)
 
-    assert _new_outcomes(system, before) == [
-        ("key-revoke-requested", "success"),
-        ("key-revoke-refused", "conflict"),
-    ]
+    assert ("key-revoke-requested", "success") in system.outcomes
+    assert ("key-revoke-refused", error.code) in system.outcomes
     assert system.states == {NEW: "active", OLD: "draining"}
     assert system.told == []
-
-
-def test_unknown_address_is_not_found(system: System) -> None:
-    """An address that is not in the ring is not found; the refusal is audited."""
-    before = len(system.records)
-    with pytest.raises(NotFoundError):
-        system.revocation().revoke(system.address(OTHER), ALICE)
-
-    assert _new_outcomes(system, before)[-1] == ("key-revoke-refused", "not-found")
 
 
 def test_key_that_was_never_active_is_not_revoked(system: System) -> None:

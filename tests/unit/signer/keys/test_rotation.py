@@ -213,12 +213,12 @@ def test_concurrent_rotations_have_one_winner(system: System) -> None:
     refused = threading.Event()
 
     def last(*given: Any, **how: Any) -> Key:
-        assert refused.wait(60)  # Until then, the other one has not asked the ledger.
+        assert refused.wait(60)  # Until then, the other one has not begun.
         return system.store.activate(*given, **how)
 
     rotation = system.rotation(altered(system.store, activate=last))
 
-    def ask(name: str) -> str:
+    def rotate(name: str) -> str:
         try:
             return rotation.rotate(name, ALICE).status
         except RotationInProgressError as e:
@@ -226,7 +226,7 @@ def test_concurrent_rotations_have_one_winner(system: System) -> None:
             return e.code
 
     with ThreadPoolExecutor(2) as threads:
-        answers = sorted(threads.map(ask, (NEW, OTHER)))
+        answers = sorted(threads.map(rotate, (NEW, OTHER)))
 
     assert answers == ["rotated", "rotation-in-progress"]
     assert sorted(system.states.values()) == ["active", "draining"]
@@ -348,14 +348,14 @@ def test_hanging_threads_are_bounded_over_all_names(system: System, hang: Hang) 
         SignerFactory(hanging, system.audit), Alerts(), system.clock
     )
 
-    def ask(n: int) -> str:
+    def find(n: int) -> str:
         try:
             return tester.find(f"name-{n}", ALICE).address
         except (NewKeyUnhealthyError, SelfTestPendingError) as e:
             return e.code
 
     with ThreadPoolExecutor(25) as threads:
-        answers = list(threads.map(ask, range(25)))
+        answers = list(threads.map(find, range(25)))
 
     assert answers.count("new-key-unhealthy") == 20
     assert answers.count("proofs-pending") == 5

@@ -1,7 +1,6 @@
 """Rotation with keys of a KMS emulator over HTTP, and of a SoftHSM token."""
 
 import secrets
-import time
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +15,7 @@ from backends.pkcs11 import keys as pkcs11_keys
 from backends.sql import SQLStore
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
-from dev.kms_wire import Fault, Faults
+from dev.kms_wire import Exchange, Fault, Faults, Reply
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.crypto.der import parse_public_key
@@ -27,6 +26,7 @@ from signer.model.key import Key
 from signer.ports import KeyDirectory, KeyId, utc_now
 from tests.support.keys import key_at
 from tests.support.ring import ALICE, SILENCE
+from tests.unit.signer.keys.conftest import Hang
 
 
 P256 = bytes.fromhex("06082a8648ce3d030107")
@@ -51,15 +51,12 @@ def _enrolled(store: SQLStore, device: KeyDirectory, key_id: str) -> Key:
 def _require_refused(
     store: SQLStore, device: KeyDirectory, name: str, reason: str
 ) -> None:
-    """Require that a rotation to *name* is refused in time and changes nothing."""
+    """Require that a rotation to *name* is refused and changes nothing."""
     before = store.active_key()
-    began = time.monotonic()
     with pytest.raises(NewKeyUnhealthyError) as raised:
         _rotation(store, device).rotate(name, ALICE)
-    seconds = time.monotonic() - began
 
     assert raised.value.reason == reason
-    assert seconds < 5
     assert name not in str(raised.value)
     assert "arn:" not in str(raised.value)
     assert store.active_key() == before
@@ -115,7 +112,7 @@ def test_unusable_kms_key_is_refused(
     spoil: Spoil,
     reason: str,
 ) -> None:
-    """The reason is the error code for the state of the key, within five seconds."""
+    """The reason is the error code for the state of the key."""
     _require_refused(kms_store, kms, spoil(kms_emulator), reason)
 
 
@@ -144,13 +141,21 @@ def test_failing_kms_leaves_the_old_key_active(
     kms: KMSBackend,
     kms_emulator: KMSEmulator,
     kms_faults: Faults,
+    hang: Hang,
     operation: str,
     fault: Fault,
     reason: str,
 ) -> None:
     """After every KMS failure the old key is active, within five seconds."""
-    kms_faults.always(operation, fault)
+
+    def fault_that_expires(exchange: Exchange) -> Reply | None:
+        if reason == "backend-unavailable":
+            hang.expired.set()
+        return fault(exchange)
+
+    kms_faults.always(operation, fault_that_expires)
     _require_refused(kms_store, kms, kms_emulator.create_key(), reason)
+    assert sum(hang.waits) < 5
 
 
 def test_throttled_kms_is_reported(

@@ -204,7 +204,7 @@ def test_key_revoked_meanwhile_is_a_conflict(system: System) -> None:
 
 
 def test_ring_that_keeps_changing_is_a_conflict(sqlite_store: SQLStore) -> None:
-    """A rotation that the ledger refuses twice tells the caller to try again."""
+    """If the ledger refuses a rotation twice, the error says to try again."""
     system = System(sqlite_store, is_empty=True)
     with pytest.raises(RotationInProgressError, match="keep changing"):
         system.rotation(

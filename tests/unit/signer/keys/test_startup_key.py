@@ -109,13 +109,13 @@ def test_ring_decides_after_a_rotation(system: System) -> None:
     """O5: a process with the old setting signs with the new key, and warns."""
     before = _startup_key(system).open(OLD, system.address(OLD))
     made_active(system.store, system.key(NEW))
-    behind = _startup_key(system).open(OLD, system.address(OLD))
-    caught_up = _startup_key(system).open(NEW, system.address(NEW))
+    outdated = _startup_key(system).open(OLD, system.address(OLD))
+    updated = _startup_key(system).open(NEW, system.address(NEW))
 
     assert (before[0].address, before[1]) == (system.address(OLD), [])
-    assert (behind[0].address, len(behind[1])) == (system.address(NEW), 1)
-    assert "rotated away from" in behind[1][0]
-    assert (caught_up[0].address, caught_up[1]) == (system.address(NEW), [])
+    assert (outdated[0].address, len(outdated[1])) == (system.address(NEW), 1)
+    assert "rotated away from" in outdated[1][0]
+    assert (updated[0].address, updated[1]) == (system.address(NEW), [])
 
 
 def test_bare_id_of_an_arn_needs_no_lookup(system: System) -> None:
@@ -253,19 +253,19 @@ def test_same_single_region_id_is_another_key(system: System) -> None:
 def test_rotation_during_start_up(system: System) -> None:
     """A process whose key is rotated away while it starts tries again."""
     new = system.key(NEW)
-    asked: list[Key | None] = []
+    reads: list[Key | None] = []
 
     def active_key() -> Key | None:
-        asked.append(system.store.active_key())
-        if len(asked) == 1:
+        reads.append(system.store.active_key())
+        if len(reads) == 1:
             made_active(system.store, new)
-        return asked[-1]
+        return reads[-1]
 
     ledger = altered(system.store, active_key=active_key)
     signer, _ = _startup_key(system, ledger).open(NEW, None)
 
     assert signer.key_id == NEW
-    assert len(asked) == 2
+    assert len(reads) == 2
 
 
 def test_ring_that_keeps_changing_stops_start_up(system: System) -> None:

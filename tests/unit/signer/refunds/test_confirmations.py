@@ -326,7 +326,7 @@ def test_all_refunds_of_a_network_share_requests(world: World) -> None:
 
 
 def test_a_pass_continues_after_each_batch(world: World) -> None:
-    """Every refund is tracked, whatever the batch size."""
+    """Every refund is tracked, with any batch size."""
     refunds = [world.broadcast() for _ in range(5)]
     world.chain.mine()
 

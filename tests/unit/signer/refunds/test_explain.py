@@ -322,7 +322,7 @@ def test_a_mined_refund(world: World) -> None:
 
 
 def test_a_confirmed_refund(world: World) -> None:
-    """It is final, and no node is asked."""
+    """It is final, and no node gets a request."""
     refund = world.paid()
     world.chain.calls.clear()
 
@@ -371,8 +371,7 @@ def test_advice_is_for_errors_that_exist() -> None:
 def test_current_rules_are_reported(world: World) -> None:
     """A refund that would not be accepted today has the objection, and continues."""
     refund = world.broadcast()
-    token = world.network.tokens["TUSD"].model_copy(update={"max_amount": "1"})
-    world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
+    world.change_token(max_amount="1")
 
     assert _explain(world, refund).policy == "one refund may pay at most 1 TUSD"
 

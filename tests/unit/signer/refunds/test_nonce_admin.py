@@ -67,6 +67,11 @@ class System:
             if each["operation"] == "administration"
         ]
 
+    @property
+    def outcomes(self) -> list[tuple[str, str]]:
+        """Event and outcome of alice's commands, in order."""
+        return [(event, outcome) for event, outcome, _ in self.records]
+
 
 @pytest.fixture
 def system(sqlite_store: SQLStore) -> System:
@@ -79,16 +84,16 @@ def test_pause_and_resume_are_audited(system: System) -> None:
     first = system.admin().pause("local", ALICE)
     again = system.admin().pause("local", ALICE)
     resumed = system.admin().resume("local", ALICE)
-    asked = {"network": "local"}
+    details = {"network": "local"}
 
     assert (first, again, resumed) == ({"local": True}, {"local": False}, first)
     assert system.records == [
-        ("nonce-pause-requested", "success", asked),
-        ("nonce-pause-succeeded", "success", asked | {"changed": True}),
-        ("nonce-pause-requested", "success", asked),
-        ("nonce-pause-succeeded", "success", asked | {"changed": False}),
-        ("nonce-resume-requested", "success", asked),
-        ("nonce-resume-succeeded", "success", asked | {"changed": True}),
+        ("nonce-pause-requested", "success", details),
+        ("nonce-pause-succeeded", "success", details | {"changed": True}),
+        ("nonce-pause-requested", "success", details),
+        ("nonce-pause-succeeded", "success", details | {"changed": False}),
+        ("nonce-resume-requested", "success", details),
+        ("nonce-resume-succeeded", "success", details | {"changed": True}),
     ]
 
 
@@ -129,7 +134,7 @@ def test_a_failed_pause_is_audited(system: System) -> None:
             )
         ).pause("local", ALICE)
 
-    assert [(event, outcome) for event, outcome, _ in system.records] == [
+    assert system.outcomes == [
         ("nonce-pause-requested", "success"),
         ("nonce-pause-refused", "store-unavailable"),
     ]
@@ -215,7 +220,7 @@ def test_a_repair_without_the_chain_is_audited(system: System) -> None:
     with pytest.raises(ChainUnavailableError):
         system.admin().repair("local", ALICE)
 
-    assert [(event, outcome) for event, outcome, _ in system.records] == [
+    assert system.outcomes == [
         ("nonce-repair-requested", "success"),
         ("nonce-repair-refused", "chain-unavailable"),
     ]
@@ -246,13 +251,17 @@ def test_abandon_ends_the_wait_for_a_pending_transaction(system: System) -> None
         Status.BROADCAST,
         SECOND.address,
     )
-    asked = {"network": "local", "address": address}
-    assert intent == ("nonce-abandon-requested", "success", asked)
+    details = {"network": "local", "address": address}
+    assert intent == ("nonce-abandon-requested", "success", details)
     assert (accepted[0], accepted[2]["nonce"]) == (
         "foreign-transaction-accept-succeeded",
         1,
     )
-    assert outcome == ("nonce-abandon-succeeded", "success", asked | {"changed": True})
+    assert outcome == (
+        "nonce-abandon-succeeded",
+        "success",
+        details | {"changed": True},
+    )
 
 
 def test_mined_transactions_are_not_abandoned(system: System) -> None:
@@ -262,7 +271,7 @@ def test_mined_transactions_are_not_abandoned(system: System) -> None:
     with pytest.raises(WalletPausedError, match="when it is final"):
         system.admin().abandon(address, "local", ALICE)
 
-    assert [(event, outcome) for event, outcome, _ in system.records] == [
+    assert system.outcomes == [
         ("nonce-abandon-requested", "success"),
         ("nonce-abandon-refused", "wallet-paused"),
     ]

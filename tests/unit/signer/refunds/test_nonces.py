@@ -125,7 +125,7 @@ def test_a_foreign_nonce_is_not_assigned(world: World) -> None:
 
 
 def test_a_paused_wallet_assigns_no_nonce(world: World) -> None:
-    """It stays paused whatever the chain counts meanwhile (R23)."""
+    """It stays paused until it is reconciled (R23)."""
     _reserve(world)
     world.store.pause(world.wallet, Pause.FOREIGN_TRANSACTION, world.clock())
 
@@ -333,8 +333,8 @@ def test_a_dropped_pending_transaction_lets_the_wallet_resume(world: World) -> N
 def test_our_own_lost_transactions_resume_the_wallet(world: World) -> None:
     """A wallet that misses only marked transactions resumes by itself (R24)."""
     world.paid()
-    asked = world.accepted()
-    marked = replace(asked, reference="forgotten")
+    refund = world.accepted()
+    marked = replace(refund, reference="forgotten")
     world.chain.mine_foreign(world.signer.address, encode_refund(marked))
     world.chain.mine_empty(2)
 
@@ -460,16 +460,16 @@ def test_a_refund_without_an_earlier_payment_is_not_adopted(world: World) -> Non
 def test_a_lost_payment_is_adopted(world: World) -> None:
     """The refund takes over transaction and nonce, and is mined (R24)."""
     _reserve(world)
-    asked = world.accepted()
+    refund = world.accepted()
     _foreign(world, 1)
-    (hash_,) = _foreign(world, 1, encode_refund(asked))
+    (hash_,) = _foreign(world, 1, encode_refund(refund))
     world.chain.mine_empty(2)
     world.reconcile()
 
     with capture_logs() as logs:
-        adopted = world.nonces.adopt_earlier_payment(asked, world.chains["local"])
+        adopted = world.nonces.adopt_earlier_payment(refund, world.chains["local"])
 
-    assert adopted == world.stored(asked)
+    assert adopted == world.stored(refund)
     assert adopted.status is Status.MINED
     assert (adopted.nonce, adopted.tx_hash) == (1, hash_)
     assert (adopted.sender, adopted.key_id, adopted.gas_limit) == (
@@ -488,12 +488,12 @@ def test_a_lost_payment_is_adopted(world: World) -> None:
 
 def test_a_lost_payment_whose_nonce_another_refund_has(world: World) -> None:
     """The refund cannot adopt it and is refused: it was already paid (R24)."""
-    holder, asked = world.broadcast(), world.accepted()
-    (hash_,) = _foreign(world, 1, encode_refund(asked))
+    holder, refund = world.broadcast(), world.accepted()
+    (hash_,) = _foreign(world, 1, encode_refund(refund))
     world.chain.mine_empty(2)
     failed = world.step(holder)
 
-    refused = world.step(asked)
+    refused = world.step(refund)
 
     assert failed.failure_code == "nonce-taken"
     assert refused.status is Status.REFUSED
@@ -505,14 +505,14 @@ def test_a_lost_payment_whose_nonce_another_refund_has(world: World) -> None:
 def test_a_refund_that_is_paid_meanwhile_gets_no_nonce(world: World) -> None:
     """A payment recorded between check and reservation prevents it (R24)."""
     world.paid()
-    asked = world.accepted()
-    _foreign(world, 1, encode_refund(asked))
+    refund = world.accepted()
+    _foreign(world, 1, encode_refund(refund))
     world.chain.mine_empty(2)
     world.reconcile()
 
     with pytest.raises(StaleStateError):
-        _reserve(world, asked)
-    assert world.stored(asked) == asked
+        _reserve(world, refund)
+    assert world.stored(refund) == refund
 
 
 def test_an_unreachable_chain_assigns_no_nonce(world: World) -> None:
@@ -563,11 +563,11 @@ def test_our_own_mined_transactions_are_not_contested(world: World) -> None:
 def test_an_adopted_refund_is_not_contested(world: World) -> None:
     """Its transaction is mined, and the ledger has no bytes of it (R24)."""
     world.paid()
-    asked = world.accepted()
-    _foreign(world, 1, encode_refund(asked))
+    refund = world.accepted()
+    _foreign(world, 1, encode_refund(refund))
     world.chain.mine_empty(2)
     world.reconcile()
-    assert world.step(asked).status is Status.MINED
+    assert world.step(refund).status is Status.MINED
     world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
 
     assert world.reconcile().wallet.paused_by is None

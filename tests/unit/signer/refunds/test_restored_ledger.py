@@ -401,7 +401,7 @@ def test_a_ledger_ahead_of_its_chain(world: World) -> None:
 def test_a_backup_from_any_moment_pays_once(
     world: World, backup: Callable[[], Ledger], steps: int
 ) -> None:
-    """Whatever the status of two refunds in it, each is paid once (R24)."""
+    """Two refunds of any status in it are paid once each (R24)."""
     refunds = [world.accepted(), world.accepted()]
     copies = []
     for number in range(6):
@@ -453,12 +453,12 @@ def test_a_wallet_that_the_backup_lacks_is_checked(
     restored = replace(world, store=backup())
     first = world.broadcast()
     restored.rotate()
-    asked = restored.accepted(reference=first.reference)
+    repeated = restored.accepted(reference=first.reference)
     with pytest.raises(WalletPausedError, match="former key"):
-        restored.step(asked)
+        restored.step(repeated)
     world.mine_deep()
     for _ in range(12):
         restored.work()
 
-    assert restored.stored(asked).status is Status.CONFIRMED
-    assert restored.stored(asked).tx_hash == first.tx_hash
+    assert restored.stored(repeated).status is Status.CONFIRMED
+    assert restored.stored(repeated).tx_hash == first.tx_hash

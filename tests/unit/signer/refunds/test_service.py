@@ -9,7 +9,6 @@ from threading import Barrier
 import pytest
 from structlog.testing import capture_logs
 
-from signer.config.networks import Network
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
@@ -33,7 +32,6 @@ from signer.refunds.service import ANSWER_TIMEOUT, RefundService, Submission
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.refunds import (
     KEY,
-    NETWORK,
     REQUEST,
     World,
     altered,
@@ -94,7 +92,7 @@ def test_twenty_concurrent_requests_create_one_refund(world: World) -> None:
     """One creates it; the others get a conflict or the same answer (R1)."""
     together = Barrier(20)
 
-    def ask(_: int) -> Submission | InProgressError:
+    def submit(_: int) -> Submission | InProgressError:
         together.wait()
         try:
             return world.submit()
@@ -102,7 +100,7 @@ def test_twenty_concurrent_requests_create_one_refund(world: World) -> None:
             return e
 
     with ThreadPoolExecutor(20) as threads:
-        found = list(threads.map(ask, range(20)))
+        found = list(threads.map(submit, range(20)))
 
     created = [one for one in found if isinstance(one, Submission)]
     assert [one.created for one in created] == [True]
@@ -135,26 +133,27 @@ def test_an_idempotency_key_never_expires(world: World, age: timedelta) -> None:
     assert len(world.chain.broadcasts) == 1
 
 
-def test_an_idempotency_key_is_for_one_request(world: World) -> None:
-    """Another request under the same key is refused, and nothing is sent (R2)."""
+@pytest.mark.parametrize(
+    ("request_", "key", "error"),
+    [
+        (replace(REQUEST, amount="12.51"), "key-1", IdempotencyMismatchError),
+        (replace(REQUEST, amount="-1"), "key-1", InvalidInputError),
+        (REQUEST, "key-2", ConflictError),
+    ],
+    ids=["another request (R2)", "a malformed request", "the same reference (R4)"],
+)
+def test_a_key_and_a_reference_are_for_one_request(
+    world: World, request_: RefundRequest, key: str, error: type[HotWalletError]
+) -> None:
+    """Another request with the same key or reference sends nothing (R2, R4)."""
     world.submit()
 
-    with pytest.raises(IdempotencyMismatchError):
-        world.submit(replace(REQUEST, amount="12.51"))
-    assert len(world.chain.broadcasts) == 1
-
-
-def test_a_reference_is_paid_once(world: World) -> None:
-    """Another key for the same reference is refused (R4)."""
-    world.submit()
-
-    with pytest.raises(ConflictError):
-        world.submit(key="key-2")
+    with pytest.raises(error):
+        world.submit(request_, key=key)
     assert len(world.chain.broadcasts) == 1
 
 
 def test_clients_have_separate_keys_and_references(world: World) -> None:
-    """Two clients may use the same key, and the same reference."""
     world.submit()
 
     assert world.submit(client="other").created
@@ -180,28 +179,15 @@ def test_a_refused_request_is_not_stored(
     assert world.submit().created
 
 
-def _stricter(network: Network) -> Network:
-    token = network.tokens["TUSD"].model_copy(update={"max_amount": "1"})
-    return network.model_copy(update={"tokens": {"TUSD": token}})
-
-
 def test_an_accepted_request_stays_accepted(world: World) -> None:
     """A limit that was lowered meanwhile does not make a replay an error (R3)."""
     first = world.submit().refund
     world.service.remember_answer(first, "body")
-    world.network = _stricter(NETWORK)
+    world.change_token(max_amount="1")
 
     assert world.submit() == Submission(first, created=False, answer="body")
     with pytest.raises(PolicyViolationError):
         world.submit(replace(REQUEST, amount="13"))
-
-
-def test_a_malformed_request_with_a_used_key_is_malformed(world: World) -> None:
-    """A malformed request is refused as such, whatever its key was used for."""
-    world.submit()
-
-    with pytest.raises(InvalidInputError):
-        world.submit(replace(REQUEST, amount="-1"))
 
 
 @pytest.mark.parametrize(
@@ -342,15 +328,15 @@ def test_waiting_ends_when_the_refund_is_final(world: World) -> None:
     assert world.clock() - begun < timedelta(seconds=2)
 
 
-@pytest.mark.parametrize(("asked", "waited"), [(0, 0), (3, 3), (3600, 20)])
+@pytest.mark.parametrize(("seconds", "waited"), [(0, 0), (3, 3), (3600, 20)])
 def test_waiting_ends_after_the_requested_time(
-    world: World, asked: int, waited: int
+    world: World, seconds: int, waited: int
 ) -> None:
     """After 20 s at most, the refund is returned as it is."""
     refund = world.submit().refund
     begun = world.clock()
 
-    assert world.service.wait(refund, asked) == refund
+    assert world.service.wait(refund, seconds) == refund
     assert abs(world.clock() - begun - timedelta(seconds=waited)) < timedelta(
         seconds=0.3
     )
@@ -452,23 +438,18 @@ def test_a_reservation_that_comes_late_sends_nothing(world: World) -> None:
     assert world.step(world.accepted()).nonce == 0
 
 
-def test_another_clients_refund_cannot_be_cancelled(world: World) -> None:
-    """The error is that it does not exist."""
-    refund = world.accepted()
-
-    with pytest.raises(NotFoundError):
-        world.service.cancel("other", refund.id)
-    assert world.stored(refund) == refund
-
-
-def test_a_refund_is_shown_to_its_client_only(world: World) -> None:
-    """For another client it does not exist."""
+def test_a_refund_exists_for_its_client_only(world: World) -> None:
+    """Another client can neither read nor cancel it."""
     refund = world.submit().refund
+    queued = world.accepted()
 
     assert world.service.get("gateway", refund.id) == refund
     for client, refund_id in [("other", refund.id), ("gateway", "rf_x")]:
         with pytest.raises(NotFoundError):
             world.service.get(client, refund_id)
+    with pytest.raises(NotFoundError):
+        world.service.cancel("other", queued.id)
+    assert world.stored(queued) == queued
 
 
 def test_refunds_are_listed_by_client_session_and_status(world: World) -> None:

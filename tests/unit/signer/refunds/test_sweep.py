@@ -40,7 +40,6 @@ def test_tokens_are_moved_first(world: World, left: Left) -> None:
 
 
 def test_a_plan_changes_nothing(world: World, left: Left) -> None:
-    """Planning only reads."""
     sweeper(world).plan(world.signer.address)
 
     assert not world.chain.pool

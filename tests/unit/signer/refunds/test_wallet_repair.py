@@ -14,7 +14,6 @@ def _repair(world: World, *, apply: bool) -> list[RepairResult]:
 
 
 def test_without_wallets_there_is_nothing_to_repair(world: World) -> None:
-    """A ledger without payments has no wallets."""
     assert _repair(world, apply=True) == []
 
 
@@ -90,7 +89,7 @@ def test_our_own_transactions_resume_without_acceptance(world: World) -> None:
 
 
 def test_a_wallet_on_a_removed_network_is_skipped(world: World) -> None:
-    """No node can be asked about it."""
+    """No node knows it."""
     world.store.open_wallet(Wallet(999, world.signer.address, 0, 0))
     world.broadcast()
 

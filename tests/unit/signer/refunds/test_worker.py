@@ -222,12 +222,12 @@ def test_an_unreachable_device_does_not_stop_other_keys(
     device = planted(point(KEY), trouble)
     world.signer = signer_over(device)
     world.rotate()
-    behind = world.accepted()
+    following = world.accepted()
 
     world.work()
 
     assert device.calls == 1
-    assert _statuses(world, [*formers, behind]) == [
+    assert _statuses(world, [*formers, following]) == [
         Status.RESERVED,
         Status.RESERVED,
         Status.BROADCAST,
@@ -237,7 +237,7 @@ def test_an_unreachable_device_does_not_stop_other_keys(
 def test_a_top_up_drains_the_queue(world: World) -> None:
     """The refund with the lowest nonce waits for it (R13)."""
     head = world.step(world.accepted())
-    behind = world.accepted()
+    following = world.accepted()
     world.chain.balance_left = 0
     world.chain.revert = "balance too low"
     for _ in range(5):
@@ -255,7 +255,7 @@ def test_a_top_up_drains_the_queue(world: World) -> None:
         5,
     )
     assert world.store.transactions(head.id)[0].kind == "transfer"
-    assert [world.stored(refund).nonce for refund in (head, behind)] == [0, 1]
+    assert [world.stored(refund).nonce for refund in (head, following)] == [0, 1]
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
