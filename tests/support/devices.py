@@ -154,6 +154,19 @@ def recording() -> tuple[AuditLog, Sequence[MutableMapping[str, Any]]]:
     return AuditLog(logger), capture.entries
 
 
+class FullDisk:
+    """A logger that fails after the given number of events."""
+
+    def __init__(self, good: int) -> None:
+        self._good = good
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Write the event, or fail as on a full disk."""
+        self._good -= 1
+        if self._good < 0:
+            raise OSError(28, "No space left on device")
+
+
 def recorded_outcomes(events: Sequence[MutableMapping[str, Any]]) -> list[Any]:
     """Return the outcomes among the events."""
     return [event["outcome"] for event in events if "outcome" in event]
