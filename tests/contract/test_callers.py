@@ -12,7 +12,7 @@ from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from backends.sql.schema import attempts, used_tokens
 from signer.ports import AlertCounters, Callers
-from tests.fixtures.races import Racers
+from tests.fixtures.races import race
 
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -35,14 +35,6 @@ def database(empty_url: str) -> Iterator[Database]:
 def tables(database: Database) -> CallerTables:
     """The tables on each database in turn."""
     return CallerTables(database)
-
-
-@pytest.fixture(scope="module")
-def racers() -> Iterator[Racers]:
-    """Two processes."""
-    racers = Racers(2)
-    yield racers
-    racers.close()
 
 
 def _rows(database: Database, table: Table) -> int:
@@ -90,11 +82,9 @@ def _use_each(store: SQLStore, index: int) -> list[bool]:
     return [tables.use_token(f"token {n}", NOW + MINUTE, NOW) for n in range(25)]
 
 
-def test_of_many_processes_one_is_first(
-    database: Database, empty_url: str, racers: Racers
-) -> None:
+def test_of_many_processes_one_is_first(database: Database, empty_url: str) -> None:
     """H9: of two processes one accepts a token, and none accepts it after a restart."""
-    one, other = racers.race(_use_each, empty_url)
+    one, other = race(_use_each, empty_url, 2)
     restarted = SQLStore(empty_url)
     afterwards = _use_each(restarted, 0)
     restarted.close()

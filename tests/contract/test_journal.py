@@ -17,7 +17,7 @@ from signer.errors import KeyRotatedError, StoreError
 from signer.model.key import SERVING, KeyState, SigningCondition
 from signer.ports import Journal
 from tests.fixtures.postgresql import PostgreSQL
-from tests.fixtures.races import Racers
+from tests.fixtures.races import race
 from tests.support.audit import START, chain, checkpoint, record, records, wiped
 
 
@@ -324,9 +324,7 @@ def _append_and_seal(store: object, index: int) -> int:
 
 def test_processes_make_one_chain(url: str, journal: AuditTables) -> None:
     """Four processes that append and seal at once make one order, without a gap."""
-    racers = Racers(4)
-    done = sum(racers.race(_append_and_seal, url))
-    racers.close()
+    done = sum(race(_append_and_seal, url, 4))
     while count := journal.seal():
         done += count
     links = list(journal.sealed(0, 1000))

@@ -9,7 +9,7 @@ from signer.errors import LimitReachedError, StaleStateError
 from signer.model.refund import Status
 from signer.model.spending_limits import Limits
 from tests.fixtures.ledger import OTHER_WALLET, WALLET, accepted, reserved, stored
-from tests.fixtures.races import Racers
+from tests.fixtures.races import race
 
 
 NOON = datetime(2026, 1, 2, 12, 30, tzinfo=UTC)
@@ -116,13 +116,7 @@ def _take(store: SQLStore, index: int) -> int:
 
 def test_processes_never_exceed_it_together(database_url: str) -> None:
     """Eight concurrent processes use the limit exactly (R27)."""
-    racers = Racers(8)
-    try:
-        granted = racers.race(_take, database_url)
-    finally:
-        racers.close()
-
-    assert sum(granted) == 20
+    assert sum(race(_take, database_url, 8)) == 20
 
 
 def test_a_stopped_chain_gives_out_nothing(store: SQLStore) -> None:
