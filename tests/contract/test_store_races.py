@@ -70,16 +70,16 @@ def _reserve_own(store: SQLStore, index: int) -> list[int]:
     return [_nonce(reserved(store, refund)) for refund in refunds]
 
 
-def test_nonces_have_no_double_and_no_gap(database_url: str, store: SQLStore) -> None:
-    """Of 800 reservations by 8 processes each gets a nonce of its own, and no gap."""
-    filled(store, [queued(client=f"gateway {n % 8}") for n in range(800)])
+def test_nonces_are_unique_and_without_gap(database_url: str, store: SQLStore) -> None:
+    """Of 400 reservations by 8 processes each gets a nonce of its own, and no gap."""
+    filled(store, [queued(client=f"gateway {n % 8}") for n in range(400)])
     nonces = [nonce for each in race(_reserve_own, database_url, 8) for nonce in each]
 
-    assert list(range(800)) == sorted(nonces)
+    assert list(range(400)) == sorted(nonces)
 
 
 def _reserve_open(store: SQLStore, index: int) -> list[tuple[str, int]]:
-    """Reserve the refunds queued now, unless another process was first."""
+    """Reserve the queued refunds, unless another process was first."""
     won = []
     refunds = [*store.list("gateway", status=Status.QUEUED, limit=100).refunds]
     random.Random(index).shuffle(refunds)
@@ -92,7 +92,7 @@ def _reserve_open(store: SQLStore, index: int) -> list[tuple[str, int]]:
 
 
 def test_one_refund_gets_one_nonce(database_url: str, store: SQLStore) -> None:
-    """Processes that reserve the same refunds give each one nonce, and leave no gap."""
+    """Processes that reserve the same refunds give each one nonce, without a gap."""
     refunds = {refund.id: refund for refund in (accepted(store) for _ in range(40))}
     won = [pair for each in race(_reserve_open, database_url, 8) for pair in each]
 
@@ -111,7 +111,7 @@ def _claim_all(store: SQLStore, index: int) -> list[str]:
 
 
 def test_no_refund_is_claimed_twice(database_url: str, store: SQLStore) -> None:
-    """R29: of many workers that look for work at once, each refund has one."""
+    """R29: many workers that claim at once get different refunds."""
     refunds = [accepted(store) for _ in range(200)]
     claimed = [each for one in race(_claim_all, database_url, 8) for each in one]
 
@@ -119,8 +119,8 @@ def test_no_refund_is_claimed_twice(database_url: str, store: SQLStore) -> None:
     assert {1} == {stored(store, refund).version for refund in refunds}
 
 
-def test_claimers_pass_over_each_other(postgresql_url: str) -> None:
-    """R29: a worker does not wait for refunds that another is about to claim."""
+def test_claims_skip_locked_rows(postgresql_url: str) -> None:
+    """R29: a worker does not wait for refunds that another one is claiming."""
     store = SQLStore(postgresql_url, timeout=1)
     refunds = sorted(accepted(store).id for _ in range(4))
     with psycopg.connect(postgresql_url) as other:
@@ -151,7 +151,7 @@ def test_one_request_has_one_answer(database_url: str, store: SQLStore) -> None:
 
 
 def _reserve_until_paused(store: SQLStore, index: int) -> list[int]:
-    """Reserve until the wallet is paused; the first process pauses it under way."""
+    """Reserve until the wallet is paused, which the first process does."""
     nonces: list[int] = []
     try:
         while True:
@@ -164,8 +164,8 @@ def _reserve_until_paused(store: SQLStore, index: int) -> list[int]:
         return nonces
 
 
-def test_a_pause_is_one_at_once(database_url: str, store: SQLStore) -> None:
-    """Once a wallet is paused no reservation that was under way gets a nonce."""
+def test_a_pause_acts_at_once(database_url: str, store: SQLStore) -> None:
+    """After a pause no concurrent reservation gets a nonce."""
     opened(store)
     paused = race(_reserve_until_paused, database_url, 8)
     nonces = sorted(nonce for each in paused for nonce in each)
@@ -211,7 +211,7 @@ def test_one_version_is_saved_once(store: SQLStore) -> None:
 
 
 def test_a_fork_opens_connections_of_its_own(store: SQLStore) -> None:
-    """A store that was used before a fork works in parent and child at once."""
+    """A store that was used before a fork works in parent and child."""
     before = accepted(store)
     child = os.fork()
     if child == 0:
