@@ -46,7 +46,7 @@ class Device:
         return DeviceSignature(self._answer(digest), f"request-{self.calls}")
 
     def becomes(self, other: "Device") -> None:
-        """Become the key of *other*, like an alias that is retargeted."""
+        """Become the key of *other*, as if an alias changed its key."""
         self._point = other._point
         self._answer = other._answer
 
@@ -108,7 +108,7 @@ def past_the_order(recovery_id: int) -> tuple[bytes, bytes, bytes]:
     """
     Return a digest, a key, and its DER signature that needs recovery id 2 or 3.
 
-    Then R.x is at least N, which no search for a nonce would find.  So R is chosen
+    Then R.x is at least N, which is too rare to be found by search.  So R is chosen
     first, and the key is recovered from it.
     """
     r = next(abscissas(N + 1)) - N
@@ -148,7 +148,7 @@ def past_the_order_once() -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def recording() -> tuple[AuditLog, Sequence[MutableMapping[str, Any]]]:
-    """Return an audit log, and the list of what is written to it."""
+    """Return an audit log, and the list of its events."""
     capture = LogCapture()
     logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
     return AuditLog(logger), capture.entries

@@ -1,4 +1,4 @@
-"""Programs of a line or two, in place of real ones."""
+"""Short scripts that replace real programs."""
 
 from pathlib import Path
 

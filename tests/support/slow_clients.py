@@ -1,4 +1,4 @@
-"""Many clients who take their time, in one thread."""
+"""Many slow clients in one thread."""
 
 import itertools
 import socket
@@ -17,9 +17,9 @@ _ESTABLISHED = 1  # The first byte of ``struct tcp_info`` (tcp_states.h of Linux
 @dataclass(frozen=True, slots=True)
 class Slow:
     """
-    A kind of slow client: what it sends at once, and what a byte at a time.
+    A kind of slow client: the bytes that it sends at once, and those one at a time.
 
-    None of them reads, so that one which sends nothing more is a slow reader.
+    No client reads: one that sends everything at once is a slow reader.
     """
 
     name: str
@@ -28,23 +28,23 @@ class Slow:
 
 
 def slow_header() -> Slow:
-    """Return who sends a header that does not end."""
+    """Return a client that sends an endless header."""
     line = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 900
     return Slow("header", b"", line)
 
 
 def slow_body(head: bytes) -> Slow:
-    """Return who promises a body after *head*, and sends it byte by byte."""
+    """Return a client that sends a body after *head* byte by byte."""
     return Slow("body", head + b"Content-Length: 16000\r\n\r\n", b" " * 900)
 
 
 def slow_reader(request: bytes) -> Slow:
-    """Return who asks for much with *request*, and takes none of it."""
+    """Return a client that sends *request*, and does not read the response."""
     return Slow("reader", request)
 
 
 class SlowClients:
-    """``with SlowClients(address, kinds, each=200)``: all connected, and slow."""
+    """``with SlowClients(address, kinds, each=200)``: connected, slow clients."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class SlowClients:
         each: int,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Connect from twenty addresses of loopback, so that none is one too many."""
+        """Connect from twenty loopback addresses, because of limits per address."""
         self._address = address
         self._context = context
         self._stop = threading.Event()
@@ -65,27 +65,27 @@ class SlowClients:
         self._thread = threading.Thread(target=self._dribble)
 
     def __enter__(self) -> Self:
-        """Begin to be slow."""
+        """Start sending."""
         for kind, client in self._clients:
             client.sendall(kind.at_once)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Hang up."""
+        """Close all connections."""
         self._stop.set()
         self._thread.join(10)
         for _kind, client in self._clients:
             client.close()
 
     def connected(self, kind: Slow) -> int:
-        """Return how many of *kind* the other side has not hung up on."""
+        """Return the number of open connections of *kind*."""
         return sum(_is_open(client) for one, client in self._clients if one is kind)
 
     def _connected(self, source: str) -> socket.socket:
         client = socket.socket()
-        # Little of an answer fits in here, nor in the kernel of the other side, which
-        # has room for as many segments: on loopback, one would have 64 KiB.
+        # Small buffers here, and small segments for the kernel of the server: segments
+        # on loopback would have 64 KiB.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         client.settimeout(10)
@@ -101,7 +101,7 @@ class SlowClients:
                 byte = kind.byte_by_byte[place : place + 1]
                 try:
                     client.sendall(byte)
-                except OSError:  # It was hung up on; ``connected`` counts those.
+                except OSError:  # The server closed it; see ``connected``.
                     continue
             if self._stop.wait(_PAUSE):
                 return
