@@ -80,9 +80,15 @@ def require_our_gunicorn(expected: Mapping[str, object]) -> None:
         refuse_overrides(effective, expected)
         return
     sys.stderr.write(
-        "refused: gunicorn-overridden: gunicorn does not run with"
-        " api/server/gunicorn_conf.py; run: hotwallet serve\n"
+        "refused: gunicorn-overridden: gunicorn loads the application without"
+        f" api/server/gunicorn_conf.py, or before its workers; {_cure()}\n"
     )
     # gunicorn restarts a worker that exits with any other status.
     is_gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/")
     raise SystemExit(int(Arbiter.WORKER_BOOT_ERROR) if is_gunicorn else EXIT_STATUS)
+
+
+def _cure() -> str:
+    if os.environ.get("GUNICORN_CMD_ARGS", "").strip():
+        return "unset GUNICORN_CMD_ARGS, and run: hotwallet serve"
+    return "run: hotwallet serve"

@@ -9,11 +9,14 @@ documents the mapping of KMS errors and the deadline.
 import os
 import re
 from collections.abc import Callable
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 import boto3  # type: ignore[import-untyped]
+import botocore.session  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+from botocore.loaders import Loader  # type: ignore[import-untyped]
 
 from backends.aws_kms.deadline import Deadline
 from backends.aws_kms.errors import count_attempts, map_error, request_id
@@ -61,8 +64,9 @@ def build_client(
     Return a KMS client that ends every call within *timeout_ms*.
 
     *max_retries* counts attempts, like ``KMS_MAX_RETRIES``: 3 means at most three, and
-    0 means one.  *endpoint_url* comes only from our settings; an endpoint in the AWS
-    configuration file is ignored, because the start-up guard cannot check it.
+    0 means one.  *endpoint_url* comes only from our settings.  An endpoint in the AWS
+    configuration file is ignored, and so are service models in ``AWS_DATA_PATH`` and
+    ``~/.aws/models``: the start-up guard cannot check where they lead.
 
     Call it after the fork, once per process; the client is thread-safe.
 
@@ -79,7 +83,10 @@ def build_client(
     )
     try:
         # Not boto3's default session, which is shared and not thread-safe.
-        client: KMSClient = boto3.session.Session(region_name=region).client(
+        session = boto3.session.Session(
+            region_name=region, botocore_session=_session_with_bundled_models()
+        )
+        client: KMSClient = session.client(
             "kms", endpoint_url=endpoint_url, config=config
         )
     except (BotoCoreError, ValueError) as e:
@@ -93,6 +100,14 @@ def build_client(
             f"cannot build a KMS client ({problem}): check AWS_REGION and AWS_PROFILE",
         )
     )
+
+
+def _session_with_bundled_models() -> botocore.session.Session:
+    """Return a session that reads service models and endpoints of botocore alone."""
+    session = botocore.session.Session()
+    loader = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+    session.register_component("data_loader", loader)
+    return session
 
 
 class KMSBackend:
@@ -147,6 +162,10 @@ class KMSBackend:
         region = match[1]
         if region in self._clients:
             return self._clients[region]
+        if not _is_region(region):
+            raise KeyNotFoundError(
+                "the key's ARN names a region that AWS does not have"
+            )
         # Building a client takes 0.1 s, during which other regions are not blocked.
         with self._opening:
             if region not in self._clients:
@@ -170,10 +189,11 @@ class KMSBackend:
         response = self._call(
             "GetPublicKey", lambda: _get_public_key(self._client(key_id), key_id)
         )
+        if not _KEY_ARN.fullmatch(response["KeyId"]):
+            raise BackendError("KMS returned a key id that is not a key ARN")
         if (
             response["KeySpec"] != "ECC_SECG_P256K1"
             or response["KeyUsage"] != "SIGN_VERIFY"
-            or not _KEY_ARN.fullmatch(response["KeyId"])
         ):
             raise KeyUnusableError(
                 "the KMS key is not of spec ECC_SECG_P256K1 and usage SIGN_VERIFY"
@@ -187,6 +207,8 @@ class KMSBackend:
             raise BackendError("the KMS client was built before the fork")
         try:
             return request()
+        except BackendError:
+            raise
         except Exception as e:  # noqa: BLE001  No vendor's error may leave this class.
             attempts = self._kms.meta.config.retries.get("total_max_attempts", 1)
             error = map_error(operation, e, attempts)
@@ -222,6 +244,20 @@ class KMSAdministrator(KMSBackend):
             Tags=[{"TagKey": "hotwallet", "TagValue": label}],
         )
         return KeyId(response["KeyMetadata"]["Arn"])
+
+
+@cache
+def _is_region(region: str) -> bool:
+    """
+    Whether a partition of AWS has *region*.
+
+    A client for a region costs about 9 MiB, so callers must not invent regions.
+    """
+    session = _session_with_bundled_models()
+    return any(
+        region in session.get_available_regions("kms", partition)
+        for partition in session.get_available_partitions()
+    )
 
 
 def _get_public_key(client: "KMSClient", key_id: str) -> "GetPublicKeyResponseTypeDef":

@@ -1,0 +1,101 @@
+"""The environment of a host: variables, and files that libraries read by themselves."""
+
+import json
+from pathlib import Path
+
+import boto3  # type: ignore[import-untyped]
+import pytest
+from botocore.awsrequest import (  # type: ignore[import-untyped]
+    AWSRequest,
+    AWSResponse,
+)
+from botocore.loaders import Loader  # type: ignore[import-untyped]
+
+from backends.aws_kms import KMSBackend, build_client
+from signer.errors import KeyNotFoundError
+
+
+ELSEWHERE = "http://127.0.0.1:9"
+RULES = {
+    "version": "1.0",
+    "parameters": {
+        "Region": {"builtIn": "AWS::Region", "type": "string"},
+        "UseDualStack": {
+            "builtIn": "AWS::UseDualStack",
+            "type": "boolean",
+            "required": True,
+            "default": False,
+        },
+        "UseFIPS": {
+            "builtIn": "AWS::UseFIPS",
+            "type": "boolean",
+            "required": True,
+            "default": False,
+        },
+        "Endpoint": {"builtIn": "SDK::Endpoint", "type": "string"},
+    },
+    "rules": [
+        {
+            "conditions": [],
+            "endpoint": {"url": ELSEWHERE, "properties": {}, "headers": {}},
+            "type": "endpoint",
+        }
+    ],
+}
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+
+
+@pytest.fixture
+def redirected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant models that lead KMS elsewhere, where botocore looks for them."""
+    folder = tmp_path / "models" / "kms" / "2014-11-01"
+    folder.mkdir(parents=True)
+    (folder / "endpoint-rule-set-1.json").write_text(json.dumps(RULES))
+    monkeypatch.setenv("AWS_DATA_PATH", str(tmp_path / "models"))
+    monkeypatch.setattr(Loader, "CUSTOMER_DATA_PATH", str(tmp_path / "models"))
+
+
+def _host_asked(client: object) -> str:
+    """Return the URL that *client* would ask, without a request."""
+    urls: list[str] = []
+
+    def answer(request: AWSRequest, **_: object) -> AWSResponse:
+        urls.append(request.url)
+        return AWSResponse(request.url, 500, {}, None)
+
+    client.meta.events.register("before-send.kms", answer)  # type: ignore[attr-defined]
+    with pytest.raises(Exception):  # noqa: B017, PT011  Only the URL matters here.
+        client.get_public_key(KeyId="alias/wallet")  # type: ignore[attr-defined]
+    return urls[0]
+
+
+@pytest.mark.usefixtures("redirected")
+def test_models_of_the_host_do_not_redirect_kms() -> None:
+    """Neither ``AWS_DATA_PATH`` nor ``~/.aws/models`` leads to another KMS."""
+    plain = boto3.session.Session(region_name="eu-central-1").client("kms")
+    ours = build_client("eu-central-1", None, 1, 500, 1)
+
+    assert _host_asked(plain).startswith(ELSEWHERE)
+    assert _host_asked(ours) == "https://kms.eu-central-1.amazonaws.com/"
+
+
+def test_invented_regions_cost_no_client() -> None:
+    """Thirty ARNs in regions that AWS does not have build no client."""
+    built: list[str] = []
+
+    def build(region: str) -> object:
+        built.append(region)
+        return build_client(region, None, 1, 500, 1)
+
+    backend = KMSBackend(build_client("eu-central-1", None, 1, 500, 1), build)  # type: ignore[arg-type]
+    for number in range(30):
+        arn = f"arn:aws:kms:eu-nowhere-{number}:111122223333:key/mrk-0123456789abcdef"
+        with pytest.raises(KeyNotFoundError, match="region"):
+            backend.resolve(arn)
+
+    assert built == []
