@@ -69,10 +69,8 @@ def read_trail(paths: Iterable[Path]) -> Trail:
     """
     Read log files, and all files ``*.json`` and ``*.json.gz`` in directories.
 
-    An event that was delivered twice counts once.
-
-    Raises:
-        InvalidInputError: A file is not a CloudTrail log file, or there is no event.
+    An event that was delivered twice counts once.  Another file, or files without any
+    event, raise ``InvalidInputError``.
     """
     times: set[datetime] = set()
     signs: dict[str, SignEvent] = {}
