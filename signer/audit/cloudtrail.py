@@ -61,7 +61,12 @@ class Trail:
 
 
 def is_key_arn(name: str) -> bool:
-    """Return whether *name* is a full key ARN, as CloudTrail contains it."""
+    """
+    Return whether *name* is a full key ARN, as CloudTrail contains it.
+
+    >>> is_key_arn("1234abcd-12ab-34cd-56ef-1234567890ab")
+    False
+    """
     return _KEY_ARN.fullmatch(name) is not None
 
 

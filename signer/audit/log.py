@@ -30,7 +30,7 @@ SUCCESS = "success"
 
 
 class AuditAction(StrEnum):
-    """What an event is about: ``-requested``, ``-succeeded``, ``-refused`` follows."""
+    """What an event is about; its name adds ``-requested`` or how the action ended."""
 
     DIGEST_SIGN = "digest-sign"
     KEY_ROTATE = "key-rotate"
