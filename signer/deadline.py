@@ -92,10 +92,8 @@ class Deadlines:
         """
         Return the result of *work*, which must finish within *seconds*.
 
-        Raises:
-            BackendUnavailableError: The work did not finish in time, or it was not
-                started because earlier work hangs.  *late*, if given, makes another
-                error from the same message.
+        If it does not, or was not started because earlier work hangs, this raises the
+        error that *late* makes of the message.
         """
         pending = self.start(work, name=name)
         if not pending.wait(seconds):

@@ -160,7 +160,7 @@ class RecoveryError(SigningError):
 
 
 class NewKeyUnhealthyError(SigningError):
-    """The new key failed its self-test with the code *reason*; the old one signs on."""
+    """The new key failed its self-test with code *reason*; the old key stays active."""
 
     code = "new-key-unhealthy"
 

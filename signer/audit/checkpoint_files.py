@@ -25,10 +25,8 @@ def read_notes(text: str) -> Sequence[str]:
     Return the notes in *text*, without verifying their signatures.
 
     In a log, other lines are skipped.  Without any log line, *text* must contain only
-    notes, so that a damaged note is reported.
-
-    Raises:
-        InvalidInputError: *text* contains no checkpoint, or a malformed one.
+    notes, so that a damaged note is reported.  If there is no checkpoint, or it is
+    malformed, this raises ``InvalidInputError``.
     """
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     if not any(_OBJECT_START in line for line in lines):

@@ -139,13 +139,10 @@ class Checkpointer:
         self._last = statement
 
     def _check_signer(self, stored: Checkpoint) -> None:
-        """
-        Log if the newest checkpoint was not signed with our key.
-
-        This is expected once after the key was changed.  Otherwise a process that can
-        write to the database has made it; only checkpoints kept elsewhere show what
-        that process changed.
-        """
+        """Log if the newest checkpoint was not signed with our key."""
+        # This is expected once after the key was changed.  Otherwise a process that can
+        # write to the database has made it; only checkpoints kept elsewhere show what
+        # that process changed.
         if self._settings is None:
             return
         try:
@@ -188,16 +185,12 @@ class Checkpointer:
         return ChainReader(self._journal, last.size, last.hash)
 
     def _sound_overdue(self) -> None:
-        """
-        Sound an alert if a checkpoint was overdue before this process started.
-
-        The owner of the tables may have removed checkpoints and rewritten the records
-        that they covered.  This process cannot detect that, so an operator must compare
-        with checkpoints kept elsewhere.  After an ordinary stop nothing is wrong, so
-        the chain is signed all the same.
-
-        A last checkpoint by another key does not count: an attacker may have added it.
-        """
+        """Sound an alert if a checkpoint was overdue before this process started."""
+        # The owner of the tables may have removed checkpoints and rewritten the records
+        # that they covered.  This process cannot detect that, so an operator must
+        # compare with checkpoints kept elsewhere.  After an ordinary stop nothing is
+        # wrong, so the chain is signed all the same.  A last checkpoint by another key
+        # does not count: an attacker may have added it.
         last = self._last if self._is_last_ours else None
         size, at = (last.size, last.at) if last is not None else (0, None)
         found = find_unsigned(self._journal, size, at, self._clock())

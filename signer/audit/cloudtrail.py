@@ -61,7 +61,12 @@ class Trail:
 
 
 def is_key_arn(name: str) -> bool:
-    """Return whether *name* is a full key ARN, as CloudTrail contains it."""
+    """
+    Return whether *name* is a full key ARN, as CloudTrail contains it.
+
+    >>> is_key_arn("1234abcd-12ab-34cd-56ef-1234567890ab")
+    False
+    """
     return _KEY_ARN.fullmatch(name) is not None
 
 
@@ -69,10 +74,8 @@ def read_trail(paths: Iterable[Path]) -> Trail:
     """
     Read log files, and all files ``*.json`` and ``*.json.gz`` in directories.
 
-    An event that was delivered twice counts once.
-
-    Raises:
-        InvalidInputError: A file is not a CloudTrail log file, or there is no event.
+    An event that was delivered twice counts once.  Another file, or files without any
+    event, raise ``InvalidInputError``.
     """
     times: set[datetime] = set()
     signs: dict[str, SignEvent] = {}

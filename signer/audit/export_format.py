@@ -176,12 +176,9 @@ def _require_shallow(text: bytes) -> None:
 
 
 def _parse_ascii(text: bytes) -> Any:
-    """
-    Parse *text* if it is canonical by the rules of the standard library, else None.
-
-    For ASCII without fractions the standard library writes the form of RFC 8785, and
-    several times as fast.  Otherwise it sorts keys differently (not by UTF-16 units).
-    """
+    """Parse *text* if the standard library writes it the same way, else None."""
+    # For ASCII without fractions the standard library writes the form of RFC 8785, and
+    # several times as fast.  Otherwise it sorts keys differently (not by UTF-16 units).
     if not text.isascii():
         return None
     try:

@@ -30,7 +30,7 @@ SUCCESS = "success"
 
 
 class AuditAction(StrEnum):
-    """What an event is about: ``-requested``, ``-succeeded``, ``-refused`` follows."""
+    """What an event is about; its name adds ``-requested`` or how the action ended."""
 
     DIGEST_SIGN = "digest-sign"
     KEY_ROTATE = "key-rotate"
@@ -77,10 +77,8 @@ class AuditLog:
     Drafts audit records, and writes them to the journal and then to the log.
 
     Drafting has no side effects.  ``write`` commits records by itself; a draft that is
-    committed with another change is only logged afterwards, with ``log``.
-
-    Errors of the journal and the *logger* are raised to the caller, so that no
-    signature is made without its record.
+    committed with another change is only logged afterwards, with ``log``.  Errors of
+    journal and *logger* reach the caller: no signature is made without its record.
     """
 
     def __init__(

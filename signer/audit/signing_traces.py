@@ -123,12 +123,9 @@ def _lost_replies(records: Iterable[SigningRecord]) -> Iterator[_Trace]:
 
 
 def _crashes(records: Iterable[SigningRecord]) -> Iterator[_Trace]:
-    """
-    Yield the requests without a result.
-
-    A result belongs to the last request of its work.  An earlier one is of a process
-    that died: if it got a signature, then before another process continued the work.
-    """
+    """Yield the requests without a result."""
+    # A result belongs to the last request of its work.  An earlier one is of a process
+    # that died: if it got a signature, then before another process continued the work.
     waiting: dict[tuple[object, ...], SigningRecord] = {}
     for record in records:
         earlier = waiting.pop(_work(record), None)
@@ -145,12 +142,9 @@ def _crash(request: SigningRecord, ends: datetime) -> _Trace:
 
 
 def _work(record: SigningRecord) -> tuple[object, ...]:
-    """
-    Return what a request and its result have in common.
-
-    For a refund that is the refund: the request in its reservation has no digest yet,
-    and another process may continue the work.
-    """
+    """Return what a request and its result have in common."""
+    # For a refund that is the refund: the request in its reservation has no digest yet,
+    # and another process may continue the work.
     fields = record.fields
     refund_id = fields.get("refund_id")
     key = (fields["key_id"], fields.get("operation"), fields.get("network"))

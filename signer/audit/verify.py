@@ -88,10 +88,8 @@ def verify(
     """
     Verify the *lines* of an export, each with its line feed.
 
-    *notes* are checkpoints that were kept elsewhere.
-
-    Raises:
-        InvalidInputError: One of *notes* is not a checkpoint signed by a trusted key.
+    *notes* are checkpoints that were kept elsewhere.  One that is not signed by a
+    trusted key raises ``InvalidInputError``.
     """
     verification = _Verification(verifier, [verifier.verify(note) for note in notes])
     finding: Finding | None = None

@@ -160,9 +160,7 @@ class Settings(BaseModel):
         """
         Read the settings from *environ*.  An empty variable counts as unset.
 
-        Raises:
-            ConfigurationError: ``settings-invalid``, with one refusal per variable and
-                without the values.
+        Each invalid variable is a refusal (``settings-invalid``), without the value.
         """
         names = {field.alias for field in cls.model_fields.values()}
         values = {

@@ -59,7 +59,7 @@ class Revocation:
             return self.revoke_during_rotation(parsed, actor)
 
     def preview(self, address: str) -> tuple[Key, Sequence[str]]:
-        """Do what ``revoke`` does, but do not change the key's state."""
+        """Return what ``revoke`` would, except for the key's state; change nothing."""
         key = self._find_former(parse_address(address, field="address"))
         return key, self.stranded(key.address)
 

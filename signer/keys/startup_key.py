@@ -125,12 +125,10 @@ def resolve_in_ring(
     """
     Return the key of *ring* that *name* refers to, or None.
 
-    The device is asked only about names that the ring does not have, such as aliases.
-    A key that failed over to a replica still has its old name.  Keys that were never
-    active are not considered.
-
-    Raises:
-        HotWalletError: The device was asked, and has no usable key with this name.
+    The device is asked only about names that the ring does not have, such as aliases;
+    it raises a ``HotWalletError`` if it has no usable key with this name.  A key that
+    failed over to a replica still has its old name.  Keys that were never active are
+    not considered.
     """
     ours = [key for key in _served(ring) if key.backend == directory.name]
     for key in ours:

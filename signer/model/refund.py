@@ -286,7 +286,11 @@ class Page:
 
 
 def new_refund_id(now: datetime) -> str:
-    """Return ``rf_``, 48 bits of milliseconds and 80 random bits, in hex."""
+    """
+    Return a fresh id that sorts by time, like a UUIDv7 (RFC 9562).
+
+    ``rf_``, then 48 bits of milliseconds and 80 random bits, in hex.
+    """
     milliseconds = int(now.timestamp() * 1000)
     return f"rf_{milliseconds:012x}{secrets.token_hex(10)}"
 

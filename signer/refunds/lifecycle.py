@@ -92,11 +92,8 @@ class Lifecycle:
         Cancel a queued *refund*, unless the chain shows that it is paid.
 
         A ledger that was restored from a backup may have lost the payment, so the
-        chain is asked first.
-
-        Raises:
-            HotWalletError: It cannot be determined now whether the refund is paid, or
-                another process changed it (``StaleStateError``).
+        chain is asked first.  If it is unknown now whether the refund is paid, or if
+        another process changed the refund, this raises a ``HotWalletError``.
         """
         active = self._nonces.select_key(refund)
         chain = self._chain(refund)

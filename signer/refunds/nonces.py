@@ -42,11 +42,8 @@ class NonceManager:
         Return the next nonce of *address* on *chain*, pending transactions included.
 
         The ledger then knows every nonce up to it, and all that other keys of the ring
-        have sent.  Nothing may be decided about a queued refund before this check: a
-        restored ledger may have lost that it is paid.
-
-        Raises:
-            WalletPausedError: The chain has a nonce that the ledger does not know.
+        have sent; if not, this raises ``WalletPausedError``.  Nothing may be decided
+        about a queued refund before: a restored ledger may have lost that it is paid.
         """
         # In a sweep from a former key's address, the active key is one of the others.
         self.require_other_wallets_known(chain, address)

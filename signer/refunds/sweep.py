@@ -60,9 +60,7 @@ class Sweeper:
         Accept a sweep of each asset that can be moved now, and return the plan.
 
         The plan has the refunds of the accepted sweeps.  Repeating the call is safe.
-
-        Raises:
-            HotWalletError: As ``plan``; sweeps accepted before the error stay accepted.
+        It raises as ``plan``; sweeps accepted before the error stay accepted.
         """
         asked: Facts = {"address": redact_address(address)}
         with self._admin_audit.attempt(AuditAction.KEY_SWEEP, actor, **asked):

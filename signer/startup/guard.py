@@ -78,10 +78,8 @@ def self_test_key(
     """
     kind, remedy = "pkcs11", "run: hotwallet softhsm doctor"
     if settings.use_kms:
-        kind, remedy = (
-            "kms",
-            "check KMS_KEY_ID, the key's state and the role's permissions",
-        )
+        kind = "kms"
+        remedy = "check KMS_KEY_ID, the key's state and the role's permissions"
     try:
         signer = open_signer()
         signer.self_test(while_active=while_active)
