@@ -62,17 +62,8 @@ def _install_in_project(layout: Layout, report: Report) -> Path:
     report("Reading the package lists, into the project (this takes a moment)")
     _run([*_apt_get(apt), "update"])
     report("Downloading SoftHSM")
-    _run(
-        [
-            *_apt_get(apt),
-            "install",
-            "-y",
-            "--download-only",
-            "--reinstall",
-            "--no-install-recommends",
-            _PACKAGE,
-        ]
-    )
+    flags = ["-y", "--download-only", "--reinstall", "--no-install-recommends"]
+    _run([*_apt_get(apt), "install", *flags, _PACKAGE])
     report("Unpacking it")
     for package in sorted((apt / "cache/archives").glob("*.deb")):
         _run(["dpkg-deb", "-x", str(package), str(partial)])

@@ -39,14 +39,10 @@ class ServerError(ChainUnavailableError):
 
 class Connection:
     """
-    Posts a body to *url* and returns the body of the response.
+    Posts a body to *url*, a secret, and returns the response within *timeout* seconds.
 
     Threads share it, and each has its own TCP connection.  Processes must not share
     it, see ``JSONRPCChain``.
-
-    Args:
-        url: URL of the node; a secret.
-        timeout: Seconds for one exchange.
     """
 
     def __init__(self, url: SecretStr, timeout: float) -> None:

@@ -52,7 +52,7 @@ class Node(JSONBaseProvider):
     deadline for the whole exchange, retries only after a broken connection, and checks
     the id of the response.
 
-    Threads share it, processes do not.  ``Connection`` documents the arguments.
+    Threads share it, processes do not.  *timeout* is in seconds, for one exchange.
     """
 
     # With EIP-3668 a contract could make us fetch arbitrary URLs.
@@ -101,7 +101,8 @@ class Node(JSONBaseProvider):
         """
         fetched = self._get_fetched()
         try:
-            for chunk in _chunks(calls, _LARGEST_BATCH):
+            for start in range(0, len(calls), _LARGEST_BATCH):
+                chunk = calls[start : start + _LARGEST_BATCH]
                 fetched.update(self._send_batch(chunk))
             yield
         finally:
@@ -171,7 +172,3 @@ def _matches(response: dict[str, Any], identifier: int, status: int) -> bool:
 
 def _cache_key(method: str, params: Any) -> str:
     return f"{method}{json.dumps(params)}"
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -24,18 +24,12 @@ _RECENT = select(spendings.c.recipient, spendings.c.hour, spendings.c.amount).wh
     spendings.c.hour > bindparam("since_hour"),
 )
 
-_KEY = [
-    spendings.c.chain_id,
-    spendings.c.token_address,
-    spendings.c.recipient,
-    spendings.c.hour,
-]
-
 
 def _upsert(dialect: str) -> sqlite.Insert | postgresql.Insert:
     insert = INSERT[dialect](spendings)
     return insert.on_conflict_do_update(
-        index_elements=_KEY, set_={"amount": insert.excluded.amount}
+        index_elements=list(spendings.primary_key),
+        set_={"amount": insert.excluded.amount},
     )
 
 

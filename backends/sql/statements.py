@@ -65,30 +65,10 @@ Values = Mapping[str, Any]
 
 # The columns that may change after the reservation.  No statement sets any other, above
 # all not the nonce: a refund keeps its nonce permanently.
-SAVED = (
-    "status",
-    "updated_at",
-    "version",
-    "tx_hash",
-    "block_number",
-    "block_hash",
-    "failure_code",
-    "failure_detail",
-    "due_at",
-    "attempts",
-    "blocked_by",
-)
-_RESERVED = (
-    "status",
-    "updated_at",
-    "version",
-    "due_at",
-    "attempts",
-    "blocked_by",
-    "sender",
-    "key_id",
-    "gas_limit",
-)
+_MOVED = ("status", "updated_at", "version", "due_at", "attempts", "blocked_by")
+_OUTCOME = ("tx_hash", "block_number", "block_hash", "failure_code", "failure_detail")
+SAVED = (*_MOVED, *_OUTCOME)
+_RESERVED = (*_MOVED, "sender", "key_id", "gas_limit")
 
 
 def _parameter(table: Table, name: str) -> Any:
