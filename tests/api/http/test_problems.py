@@ -73,6 +73,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
         (errors.ChainUnavailableError, 503),
         (errors.ExecutionRevertedError, 500),
         (errors.InsufficientFundsError, 503),
+        (errors.GasLimitError, 503),
         (errors.WalletPausedError, 503),
         (errors.BroadcastRejectedError, 500),
         (errors.StoreError, 503),

@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
+import urllib3
 from pydantic import SecretStr
 
 from backends.http_client import ExchangeError, HTTPClient, Response
@@ -81,6 +82,24 @@ def test_one_deadline_bounds_the_whole_response(
         client.exchange("GET")
 
     assert time.monotonic() - started < 5
+
+
+def test_connecting_may_take_the_whole_timeout(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No part of the deadline is kept back for the response."""
+    timeouts = []
+
+    def connect(address: Any, timeout: float, **options: Any) -> socket.socket:
+        timeouts.append(timeout)
+        return create_connection(address, timeout, **options)
+
+    create_connection = urllib3.util.connection.create_connection
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
+    url = start_server(OK + b"Content-Length: 2\r\n\r\nhi")
+
+    assert _client(url, timeout=4.0).exchange("GET").status == 200
+    assert timeouts == [4.0]
 
 
 def test_a_large_body_is_refused(start_server: StartServer) -> None:

@@ -300,13 +300,38 @@ def test_a_network_without_urls_is_refused() -> None:
 def test_uses_the_proxy_of_the_environment(
     fake_node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``HTTP_PROXY`` is honoured, and the proxy resolves the host."""
+    """``HTTP_PROXY`` is honoured; the proxy resolves the host, and gets no password."""
     monkeypatch.setenv("HTTP_PROXY", fake_node.url)
     monkeypatch.setenv("http_proxy", fake_node.url)
     fake_node.script("eth_chainId", Result("0x1"))
 
-    assert JSONRPCChain(["http://node.invalid/v1"], 5).chain_id() == 1
-    assert fake_node.requests[0].path == "http://node.invalid/v1"
+    assert JSONRPCChain(["http://me:secret@node.invalid/v1"], 5).chain_id() == 1
+    (request,) = fake_node.requests
+    assert request.path == "http://node.invalid/v1"
+    assert request.headers["Authorization"] == "Basic bWU6c2VjcmV0"
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_a_proxy_of_another_scheme_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """The error has the variable and the supported schemes, and not the proxy."""
+    monkeypatch.setenv(variable, "socks5://me:secret@127.0.0.1:9")
+
+    with pytest.raises(ChainUnavailableError) as caught:
+        JSONRPCChain(["http://node.invalid/v1"], 5).chain_id()
+
+    assert str(caught.value) == (
+        f"{variable} has an unsupported scheme: set it to an http:// or https:// proxy"
+    )
+
+
+def test_a_malformed_proxy_is_unavailability(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error points to the environment, not to the node."""
+    monkeypatch.setenv("http_proxy", "http://[::1")
+
+    with pytest.raises(ChainUnavailableError, match="the proxy or"):
+        JSONRPCChain(["http://node.invalid/v1"], 5).chain_id()
 
 
 def test_an_unusable_ca_bundle_is_unavailability(

@@ -9,17 +9,18 @@ from eth_utils.crypto import keccak
 from structlog.testing import capture_logs
 
 from signer.audit.log import AuditLog
-from signer.crypto.transactions import MAX_GAS
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
     ChainUnavailableError,
     ConfigurationError,
     ExecutionRevertedError,
+    GasLimitError,
     HotWalletError,
     InsufficientFundsError,
     KeyUnusableError,
     LimitReachedError,
+    PolicyViolationError,
     StaleStateError,
     StoreUnavailableError,
 )
@@ -179,11 +180,19 @@ def test_a_final_status_is_logged(world: World) -> None:
     ]
 
 
-def test_a_huge_gas_estimate_can_still_be_signed(world: World) -> None:
-    """The gas limit is capped, so that the nonce remains usable."""
-    world.chain.gas = MAX_GAS
+def test_a_huge_gas_estimate_gets_no_nonce(world: World) -> None:
+    """An estimate above the token's ``max_gas`` delays the refund."""
+    refund = world.accepted()
+    largest = world.network.tokens["TUSD"].max_gas
+    world.chain.gas = largest + 1
 
-    assert world.step(world.accepted(), times=2).status is Status.SIGNED
+    with pytest.raises(GasLimitError, match="2000001 gas"):
+        world.step(refund)
+
+    assert world.stored(refund) == refund
+    world.chain.gas = largest  # The margin stays within the limit, too.
+    signed = world.step(refund, times=2)
+    assert (signed.status, signed.gas_limit) == (Status.SIGNED, largest)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +251,8 @@ def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None
     assert world.stored(refund) == refund
 
 
-def test_a_token_that_was_removed_stops_queued_refunds_only(world: World) -> None:
-    """A refund with a nonce is paid, since higher nonces wait for it."""
+def test_a_token_that_was_removed_is_not_paid(world: World) -> None:
+    """A queued refund waits; a no-op uses a nonce, since higher nonces wait for it."""
     reserved, queued = world.step(world.accepted()), world.accepted()
     other = world.network.tokens["TUSD"]
     world.network = world.network.model_copy(update={"tokens": {"OTHER": other}})
@@ -252,7 +261,25 @@ def test_a_token_that_was_removed_stops_queued_refunds_only(world: World) -> Non
         world.step(queued)
 
     assert world.stored(queued) == queued
-    assert world.step(reserved, times=2).status is Status.BROADCAST
+    sent = world.step(reserved, times=2)
+    assert (sent.status, sent.failure_code) == (Status.BROADCAST, "policy-violation")
+    assert world.sent(sent).kind is Kind.NOOP
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_row_over_the_maximum_is_not_paid(world: World, steps: int) -> None:
+    """A lower ``max_amount``, or a larger amount in the row, ends in a no-op."""
+    refund = world.step(world.accepted(), times=steps)
+    token = world.network.tokens["TUSD"].model_copy(update={"max_amount": "1"})
+    world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
+
+    if steps == 0:
+        with pytest.raises(PolicyViolationError, match="at most 1 TUSD"):
+            world.step(refund)
+        return
+    sent = world.step(refund, times=2)
+    assert (world.sent(sent).kind, sent.nonce) == (Kind.NOOP, 0)
+    assert sent.failure_code == "policy-violation"
 
 
 def test_concurrent_steps_pay_once(world: World) -> None:

@@ -180,6 +180,38 @@ def test_every_difference_is_found(changes: dict[str, Any], rule: str) -> None:
     assert caught.value.rule == rule
 
 
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"address": CUSTOMER}, "token"),
+        ({"decimals": 18}, "token"),
+        ({"max_amount": "12.499999"}, "max-amount"),
+        ({"max_gas": 59_999}, "gas"),
+    ],
+)
+def test_a_token_that_was_reconfigured_is_noticed(
+    change: dict[str, Any], rule: str
+) -> None:
+    """Contract, decimals, amount and gas must be allowed by today's configuration."""
+    token = NETWORK.tokens["TUSD"].model_copy(update=change)
+    network = NETWORK.model_copy(update={"tokens": {"TUSD": token}})
+
+    with pytest.raises(PolicyViolationError) as caught:
+        check_transfer(TRANSACTION, REFUND, network)
+
+    assert caught.value.rule == rule
+
+
+def test_a_token_that_was_removed_is_noticed() -> None:
+    """A row that names another token of its own is not signed."""
+    network = NETWORK.model_copy(update={"tokens": {}})
+
+    with pytest.raises(PolicyViolationError) as caught:
+        check_transfer(TRANSACTION, REFUND, network)
+
+    assert caught.value.rule == "token"
+
+
 @pytest.mark.parametrize("data", [b"", TRANSACTION.data[:-1], b"\0" * 68])
 def test_other_calldata_is_refused(data: bytes) -> None:
     """The calldata is decoded again."""
