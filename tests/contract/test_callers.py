@@ -11,8 +11,8 @@ from backends.sql import SQLStore
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from backends.sql.schema import attempts, used_tokens
-from signer.ports import AlertCounters, Callers
 from tests.fixtures.races import race
+from tests.fixtures.stores import migrate
 
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -23,9 +23,7 @@ PERIOD = 30_000_000
 @pytest.fixture
 def database(empty_url: str) -> Iterator[Database]:
     """Return a database of its own, since these tables are never emptied."""
-    store = SQLStore(empty_url)
-    store.migrate()
-    store.close()
+    migrate(empty_url)
     database = Database(empty_url, pool_size=8, timeout=5.0)
     yield database
     database.close()
@@ -40,15 +38,6 @@ def tables(database: Database) -> CallerTables:
 def _rows(database: Database, table: Table) -> int:
     count = select(func.count()).select_from(table)
     return int(database.run(lambda c: c.execute(count).scalar_one()))
-
-
-def test_fits_both_ports(tables: CallerTables) -> None:
-    """mypy verifies the types here."""
-    callers: Callers = tables
-    counters: AlertCounters = tables
-
-    assert callers.count("bucket", PERIOD) == 1
-    assert counters.alert_counts() == {}
 
 
 def test_a_token_is_used_once(tables: CallerTables) -> None:

@@ -110,7 +110,6 @@ def test_threads_share_a_client(client: ChainClient) -> None:
 
 
 def test_a_chain_without_base_fee_has_a_gas_price(legacy_anvil: DevChain) -> None:
-    """If blocks have no base fee, the fees are the whole gas price."""
     client: ChainClient = JSONRPCChain([legacy_anvil.url], timeout=10)
     price = int(legacy_anvil.rpc("eth_gasPrice"), 16)
 

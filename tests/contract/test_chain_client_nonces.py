@@ -13,7 +13,7 @@ from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.errors import BroadcastRejectedError, ExecutionRevertedError
-from signer.ports import Block, Call, ChainClient, MinedTransaction, NodeStatus, Receipt
+from signer.ports import Call, ChainClient, MinedTransaction, NodeStatus, Receipt
 from tests.fixtures.chain import DevChain
 from tests.fixtures.scripted_chain import TOKEN, ScriptedChain
 from tests.support.payments import NOBODY, hash_of, mined, transfer
@@ -175,7 +175,6 @@ def test_a_batch_of_receipts_equals_single_receipts(stage: Stage) -> None:
 
 
 def test_a_transfer_ends_in_a_receipt_with_its_event(stage: Stage) -> None:
-    """The receipt of a transfer names its block and carries the Transfer event."""
     raw = stage.transfer(0, 1_500_000)
 
     receipt = stage.pay(0, 1_500_000)
@@ -194,7 +193,6 @@ def test_a_transfer_ends_in_a_receipt_with_its_event(stage: Stage) -> None:
 
 
 def test_blocks_are_found_by_number(stage: Stage) -> None:
-    """Each mined block is found, and the next number is not."""
     before = stage.client.latest_block()
     stage.pay(0)
     after = stage.client.latest_block()
@@ -205,18 +203,7 @@ def test_blocks_are_found_by_number(stage: Stage) -> None:
     assert stage.client.block(after.number + 1) is None
 
 
-def test_block_hashes_are_in_lower_case(stage: Stage) -> None:
-    """A block's hash is 32 bytes in lower-case hex after 0x."""
-    block = stage.client.latest_block()
-
-    assert isinstance(block, Block)
-    assert block.hash[:2] == "0x"
-    assert block.hash == block.hash.lower()
-    assert len(bytes.fromhex(block.hash[2:])) == 32
-
-
 def test_mined_bytes_are_refused(stage: Stage) -> None:
-    """Mined bytes are refused as nonce-too-low, and stay mined."""
     raw = stage.transfer(0)
     stage.pay(0)
 

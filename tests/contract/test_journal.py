@@ -17,7 +17,7 @@ from signer.errors import KeyRotatedError, StoreError
 from signer.model.key import SERVING, KeyState, SigningCondition
 from signer.ports import Journal
 from tests.fixtures.races import race
-from tests.support.audit import START, chain, checkpoint, record, records, wiped
+from tests.support.audit import START, chain, checkpoint, record, records
 
 
 ADDRESS = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
@@ -48,15 +48,9 @@ TRUNCATIONS = ("TRUNCATE audit_records", "TRUNCATE audit_checkpoints")
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
-    """Each database in turn, without records."""
-    return wiped(database_url)
-
-
-@pytest.fixture
-def journal(url: str) -> Iterator[AuditTables]:
+def journal(database_url: str) -> Iterator[AuditTables]:
     """Return a journal on each database in turn."""
-    database = Database(url, pool_size=4, timeout=5.0)
+    database = Database(database_url, pool_size=4, timeout=5.0)
     yield AuditTables(database)
     database.close()
 
@@ -159,7 +153,6 @@ def test_write_belongs_to_the_transaction_of_its_caller(journal: AuditTables) ->
 
 
 def test_an_intent_needs_the_active_key(journal: AuditTables) -> None:
-    """An intent is refused unless its key is the active one."""
     _enrol(journal, ADDRESS, KeyState.ACTIVE)
     given = records(2)
     journal.append(given[:1], standing=standing(ADDRESS))
@@ -209,14 +202,14 @@ def _rows(journal: AuditTables) -> list[object]:
 
 @pytest.mark.parametrize("statement", REWRITINGS)
 def test_records_cannot_be_rewritten(
-    journal: AuditTables, url: str, statement: str
+    journal: AuditTables, database_url: str, statement: str
 ) -> None:
     """Neither the store nor raw SQL can change a record or checkpoint (A10)."""
     before = _filled(journal)
     with pytest.raises(StoreError):
         journal._database.transaction(lambda c: c.execute(text(statement)))
     with pytest.raises((sqlite3.IntegrityError, psycopg.Error)):
-        _raw(url, statement)
+        _raw(database_url, statement)
 
     assert _rows(journal) == before
 
@@ -263,9 +256,9 @@ def _append_and_seal(store: object, index: int) -> int:
     return done
 
 
-def test_processes_make_one_chain(url: str, journal: AuditTables) -> None:
+def test_processes_make_one_chain(database_url: str, journal: AuditTables) -> None:
     """Four processes that append and seal at once make one chain without a gap."""
-    done = sum(race(_append_and_seal, url, 4))
+    done = sum(race(_append_and_seal, database_url, 4))
     while count := journal.seal():
         done += count
     links = list(journal.sealed(0, 1000))
@@ -277,7 +270,7 @@ def test_processes_make_one_chain(url: str, journal: AuditTables) -> None:
 
 def test_a_second_sealer_does_not_wait(postgresql_url: str) -> None:
     """While one process seals, another one gets None without waiting."""
-    database = Database(wiped(postgresql_url), pool_size=2, timeout=5.0)
+    database = Database(postgresql_url, pool_size=2, timeout=5.0)
     journal = AuditTables(database)
     journal.append(records(1))
     with psycopg.connect(postgresql_url) as other:

@@ -17,12 +17,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from signer.errors import BackendError, InvalidInputError, KeyNotFoundError
-from signer.keys.signer import Signer
 from signer.ports import DeviceSignature, KeyId
 from tests.contract.devices import Device
 from tests.contract.signatures import all_good, some_signatures
 from tests.support.arithmetic import N
-from tests.support.devices import recording
 
 
 AS_GIVEN = ECDSA(Prehashed(SHA256()))
@@ -104,7 +102,6 @@ def test_each_signature_has_its_own_nonce(device: Device) -> None:
 
 
 def test_two_keys_have_different_signatures(device: Device) -> None:
-    """A signature of one key does not verify with the other."""
     other = device.makes.generate(f"another key {secrets.token_hex(4)}")
     digest = secrets.token_bytes(32)
 
@@ -158,17 +155,6 @@ def test_threads_share_a_backend(device: Device) -> None:
         answers = list(pool.map(sign, range(8 * THREADS)))
 
     assert len({_check(device, *answer) for answer in answers}) == 8 * THREADS
-
-
-def test_a_signer_passes_its_self_test(device: Device) -> None:
-    """Its public key is that of the device."""
-    signer = Signer.open(device.signs, device.key, recording()[0])
-
-    signer.self_test()
-
-    assert signer.public_key.uncompressed == device.loaded().public_bytes(
-        Encoding.X962, PublicFormat.UncompressedPoint
-    )
 
 
 def test_hundreds_of_signatures(device: Device) -> None:

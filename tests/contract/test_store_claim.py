@@ -133,16 +133,6 @@ def test_a_lost_claim_cannot_save(store: SQLStore) -> None:
     assert after == store.get(refund.id)
 
 
-def test_a_claim_invalidates_an_earlier_read(store: SQLStore) -> None:
-    """A refund that was read before a claim cannot be saved after it."""
-    refund = accepted(store)
-    _claim(store, at=refund.due_at)
-
-    with pytest.raises(StaleStateError):
-        moved(store, refund, Status.CANCELLED)
-    assert stored(store, refund).status is Status.QUEUED
-
-
 @examples
 @given(
     dates=st.lists(st.integers(-200, 200), max_size=8),
@@ -151,7 +141,6 @@ def test_a_claim_invalidates_an_earlier_read(store: SQLStore) -> None:
 def test_claims_return_each_due_refund_once(
     store: SQLStore, dates: list[int], limits: list[int]
 ) -> None:
-    """Repeated claims return every due refund once, by due time."""
     at = now()
     made = [
         accepted(store, due_at=at + timedelta(seconds=seconds)) for seconds in dates

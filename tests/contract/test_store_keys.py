@@ -270,7 +270,6 @@ def test_only_the_active_key_reserves(store: SQLStore) -> None:
 
 
 def test_only_the_active_key_writes_intents(store: SQLStore) -> None:
-    """The intent to sign with another key is refused."""
     store.append([record(event="one")], standing=standing(FIRST))
     made_active(store, SECOND)
 

@@ -48,7 +48,6 @@ def test_a_day_is_this_hour_and_the_previous_23(store: SQLStore) -> None:
 
 
 def test_a_recipient_has_a_limit_of_its_own(store: SQLStore) -> None:
-    """The limit of one recipient does not delay others."""
     limits = Limits(daily_per_recipient=AMOUNT)
 
     assert _give(store, limits, NOON)

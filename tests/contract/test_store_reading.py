@@ -92,7 +92,6 @@ def test_pages_are_complete_and_in_order(
 
 
 def test_new_refunds_do_not_shift_pages(store: SQLStore) -> None:
-    """A refund that is accepted during paging is not on a later page."""
     old = [accepted(store) for _ in range(4)]
     first = store.list("gateway", limit=2)
     accepted(store)

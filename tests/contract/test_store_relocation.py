@@ -50,7 +50,6 @@ def test_only_the_key_id_changes(store: SQLStore, key: Key) -> None:
 
 
 def test_each_key_id_belongs_to_one_key(store: SQLStore, key: Key) -> None:
-    """No key gets the key id of another key, nor its own key id again."""
     made_active(store, key_at(OTHER_WALLET, key_id=KEY_IDS[1]))
     draining = store.keys()[1]
 
@@ -101,7 +100,6 @@ def test_a_relocation_invalidates_a_slow_rotation(store: SQLStore, key: Key) -> 
 
 
 def test_a_rotated_key_is_not_relocated(store: SQLStore, key: Key) -> None:
-    """A key that was rotated since it was read is not relocated."""
     made_active(store, key_at(OTHER_WALLET))
 
     with pytest.raises(StaleStateError):

@@ -79,7 +79,6 @@ def test_a_wallet_must_be_opened(store: SQLStore) -> None:
 
 
 def test_a_paused_wallet_gives_no_nonce(store: SQLStore) -> None:
-    """Other wallets do, and so does the paused one after it is resumed."""
     store.pause(opened(store), Pause.CHAIN_AHEAD, now())
     refund, other = accepted(store), accepted(store)
 

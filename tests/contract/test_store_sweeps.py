@@ -69,7 +69,6 @@ def test_a_sweep_may_pay_no_other_key(store: SQLStore, *, block: bool) -> None:
 
 
 def test_only_former_keys_are_swept(store: SQLStore) -> None:
-    """Not the active key, an unknown key, or a former key with an old key id."""
     opened(store, sender=OTHER_WALLET)
     for changes in ({"sender": OTHER_WALLET}, {"sender": THIRD}, {"key_id": "there"}):
         with pytest.raises(StaleStateError):

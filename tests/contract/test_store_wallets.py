@@ -96,10 +96,14 @@ def test_a_paused_wallet_is_resumed(store: SQLStore) -> None:
     assert _wallet(store) == Wallet(CHAIN, WALLET, 0, 0, version=2)
 
 
-def test_changes_compare_versions(store: SQLStore) -> None:
-    old = opened(store)
-    store.add_unrecorded(old, [])
-    fresh = _wallet(store)
+@pytest.mark.parametrize("is_open", [True, False])
+def test_only_the_current_version_is_changed(store: SQLStore, *, is_open: bool) -> None:
+    """Neither a version that was changed since nor a wallet that was never opened."""
+    old = Wallet(CHAIN, WALLET, 0, 0)
+    if is_open:
+        old = opened(store)
+        store.add_unrecorded(old, [])
+    before = store.wallets()
 
     with pytest.raises(StaleStateError):
         store.pause(old, Pause.CHAIN_AHEAD, now())
@@ -107,19 +111,8 @@ def test_changes_compare_versions(store: SQLStore) -> None:
         store.add_unrecorded(old, [sighting()])
     with pytest.raises(StaleStateError):
         store.resume(old, now())
-    assert fresh == _wallet(store)
+    assert store.wallets() == before
     assert store.foreign_transactions(CHAIN, WALLET) == ()
-
-
-def test_an_unknown_wallet_cannot_change(store: SQLStore) -> None:
-    """It can neither be paused nor get transactions."""
-    unknown = Wallet(CHAIN, WALLET, 0, 0)
-
-    with pytest.raises(StaleStateError):
-        store.pause(unknown, Pause.CHAIN_AHEAD, now())
-    with pytest.raises(StaleStateError):
-        store.add_unrecorded(unknown, [sighting()])
-    assert store.wallets() == ()
 
 
 def test_an_unrecorded_transaction_is_found_by_its_mark(store: SQLStore) -> None:
@@ -207,7 +200,6 @@ def test_a_queued_refund_is_adopted(store: SQLStore) -> None:
 
 
 def test_a_refund_is_adopted_once(store: SQLStore) -> None:
-    """A changed refund is not adopted, and a nonce has one refund."""
     refund, other = accepted(store), accepted(store)
     cancelled = moved(store, accepted(store), Status.CANCELLED)
     holder = reserved(store, accepted(store))

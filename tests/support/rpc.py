@@ -113,6 +113,11 @@ def script_all(nodes: Three, method: str, *replies: Reply) -> None:
         node.script(method, reply)
 
 
+def script_receipts(nodes: Three, *replies: Reply) -> None:
+    """Let each of three nodes answer requests for receipts with its reply."""
+    script_all(nodes, "eth_getTransactionReceipt", *replies)
+
+
 def client(
     *nodes: FakeNode, timeout: float = 5.0, chain_id: int | None = None
 ) -> JSONRPCChain:

@@ -53,13 +53,6 @@ def _client(url: str, timeout: float = 5.0, **options: Any) -> HTTPClient:
     return HTTPClient(SecretStr(url), timeout=timeout, headers={}, **options)
 
 
-def test_returns_status_and_body(start_server: StartServer) -> None:
-    """An exchange returns status and body."""
-    url = start_server(OK + b"Content-Length: 2\r\n\r\nhi")
-
-    assert _client(url).exchange("GET") == Response(200, b"hi")
-
-
 @pytest.mark.parametrize(
     ("head", "piece"),
     [

@@ -149,7 +149,6 @@ def test_no_link_is_broken() -> None:
 
 
 def test_every_page_is_in_the_index() -> None:
-    """Each page of the documentation is linked from its index."""
     folder = ROOT / "docs"
     index = (folder / "README.md").read_text(encoding="utf-8")
     pages = {str(path.relative_to(folder)) for path in folder.rglob("*.md")}

@@ -131,6 +131,10 @@ def _exempt_by_window(policy: Any) -> None:
     _statement(policy, "KeysStay")["Condition"] = window
 
 
+def _use_old_version(policy: Any) -> None:
+    policy["Version"] = "2008-10-17"  # In which policy variables are plain text.
+
+
 def _let_the_account_sign(policy: Any) -> None:
     _statement(policy, "RuntimeSigns")["Principal"] = {"AWS": ACCOUNT}
     exempt = _statement(policy, "NobodyElseSigns")["Condition"]["ArnNotEquals"]
@@ -155,179 +159,145 @@ def test_every_shipped_policy_has_a_linter() -> None:
     assert shipped == {*LINTERS, "alarms"}
 
 
-def test_an_old_version_is_found() -> None:
-    """Without the version of 2012, IAM reads policy variables as plain text."""
-    found = _findings(
-        "runtime-role", lambda policy: policy.update(Version="2008-10-17")
-    )
+RUNTIME_ROLE = [
+    ("negation", _with("SignDigests", NotAction="kms:GetPublicKey")),
+    ("negation", _with("SignDigests", NotResource=ALIAS)),
+    ("wildcard-action", _adding("SignDigests", "*")),
+    ("wildcard-action", _adding("SignDigests", "kms:*")),
+    ("wildcard-action", _adding("SignDigests", "kms:Sig?")),
+    (
+        "request-alias",
+        _comparing("SignDigests", "StringEquals", "KMS:requestAlias", "alias/a"),
+    ),
+    ("wildcard-resource", _with("SignDigests", Resource="*")),
+    ("wildcard-resource", _with("SignDigests", Resource=[KEY, f"{KEY[:-2]}*"])),
+    ("key-arn", _with("SignDigests", Resource=ALIAS)),
+    ("key-arn", _with("SignDigests", Resource=[])),
+    ("manages-keys", _adding("SignDigests", "kms:CreateKey")),
+    ("manages-keys", _adding("SignDigests", "kms:ScheduleKeyDeletion")),
+    ("manages-keys", _adding("SignDigests", "KMS:disablekey")),
+    ("manages-keys", _adding("SignDigests", "kms:PutKeyPolicy")),
+    ("manages-keys", _adding("SignDigests", "kms:CreateGrant")),
+    ("reads-secrets", _adding("SignDigests", "secretsmanager:GetSecretValue")),
+    ("reads-secrets", _adding("SignDigests", "ssm:GetParameters")),
+    ("reads-secrets", _adding("SignDigests", "kms:Decrypt")),
+    ("extra-action", _adding("SignDigests", "kms:DescribeKey")),
+    ("extra-action", _adding("SignDigests", "s3:GetObject")),
+]
 
-    assert found == [Finding("policy", "version")]
+
+ROTATION_ROLE = [
+    ("ListKeys", "effect", _with("ListKeys", Effect="allow")),
+    ("TagKeys", "uses-keys", _adding("TagKeys", "kms:Sign")),
+    ("TagKeys", "uses-keys", _adding("TagKeys", "kms:PutKeyPolicy")),
+    ("TagKeys", "uses-keys", _adding("TagKeys", "kms:CreateGrant")),
+    ("TagKeys", "uses-keys", _adding("TagKeys", "kms:ScheduleKeyDeletion")),
+    ("TagKeys", "extra-action", _adding("TagKeys", "kms:UpdateAlias")),
+    ("TagKeys", "extra-action", _adding("TagKeys", "iam:PassRole")),
+    ("TagKeys", "wildcard-resource", _with("TagKeys", Resource=EVERYWHERE)),
+    ("FindLostKeys", "wildcard-resource", _with("FindLostKeys", Resource="*")),
+    ("policy", "not-denied", _without("NeverSign", "kms:Sign")),
+    ("policy", "not-denied", _with("NeverSign", Resource=KEY)),
+    (
+        "policy",
+        "not-denied",
+        _comparing("NeverSign", "Bool", "aws:SecureTransport", "false"),
+    ),
+]
 
 
-@pytest.mark.parametrize("sid", ["SignDigests", ""])
-def test_a_statement_without_a_name_of_its_own_is_found(sid: str) -> None:
-    """A finding must name its statement."""
-    found = _findings("runtime-role", _with("ReadPublicKey", Sid=sid).apply)
+KEY_POLICY = [
+    ("AccountReads", "open-principal", _with("AccountReads", Principal="*")),
+    (
+        "AccountReads",
+        "open-principal",
+        _with("AccountReads", Principal={"AWS": [ACCOUNT, "*"]}),
+    ),
+    ("AccountReads", "open-principal", _with("AccountReads", Principal={})),
+    ("BreakGlassRules", "grants", _adding("BreakGlassRules", "kms:CreateGrant")),
+    ("RuntimeSigns", "signer", Mutation("account signs", _let_the_account_sign)),
+    ("RuntimeReads", "break-glass", _adding("RuntimeReads", "kms:DisableKey")),
+    ("AccountReads", "break-glass", _adding("AccountReads", "kms:PutKeyPolicy")),
+    (
+        "BreakGlassDeletesSlowly",
+        "break-glass",
+        _with("BreakGlassDeletesSlowly", Principal={"AWS": ACCOUNT}),
+    ),
+    ("policy", "others-not-denied", _dropping("NobodyElseSigns")),
+    (
+        "policy",
+        "others-not-denied",
+        _comparing(
+            "NobodyElseSigns", "ArnNotEquals", "aws:PrincipalArn", [ROLE, ACCOUNT]
+        ),
+    ),
+    (
+        "policy",
+        "others-not-denied",
+        _comparing("NobodyElseSigns", "Bool", "aws:SecureTransport", "false"),
+    ),
+]
 
-    assert found == [Finding("policy", "sid")]
+
+GUARDRAIL = [
+    ("New", "allows", Mutation("allow", _allow)),
+    ("KeysStay", "narrowed", _with("KeysStay", Resource=KEY)),
+    (
+        "KeysStay",
+        "exemption",
+        _comparing("KeysStay", "ArnNotEquals", "aws:PrincipalArn", ROLE),
+    ),
+    (
+        "AlarmsStay",
+        "exemption",
+        _comparing("AlarmsStay", "Bool", "aws:MultiFactorAuthPresent", "false"),
+    ),
+    (
+        "DeletionIsSlow",
+        "exemption",
+        _comparing("DeletionIsSlow", "NumericLessThan", WINDOW, "7"),
+    ),
+    (
+        "KeysStay",
+        "exemption",
+        Mutation("the other's window", _exempt_by_window),
+    ),
+    ("RolesStay", "narrowed", _with("RolesStay", Resource=ROLE)),
+    ("RolesStay", "narrowed", _with("RolesStay", Resource=f"{ROLE[:-7]}*")),
+    ("AlarmsStay", "extra-action", _adding("AlarmsStay", "kms:Sign")),
+    *(
+        (sid, "not-denied", _without(sid, action))
+        for sid, actions in GUARDED.items()
+        for action in sorted(actions)
+    ),
+    *((sid, "not-denied", _dropping(sid)) for sid in GUARDED),
+]
+
+
+MUTATIONS = {
+    "runtime-role": [
+        *(("SignDigests", rule, mutation) for rule, mutation in RUNTIME_ROLE),
+        ("policy", "version", Mutation("version", _use_old_version)),
+        ("policy", "sid", _with("ReadPublicKey", Sid="SignDigests")),
+        ("policy", "sid", _with("ReadPublicKey", Sid="")),
+        ("policy", "not-granted", _dropping("ReadPublicKey")),
+    ],
+    "rotation-role": ROTATION_ROLE,
+    "key-policy": KEY_POLICY,
+    "guardrail": GUARDRAIL,
+}
 
 
 @pytest.mark.parametrize(
-    ("rule", "mutate"),
-    [
-        ("negation", _with("SignDigests", NotAction="kms:GetPublicKey")),
-        ("negation", _with("SignDigests", NotResource=ALIAS)),
-        ("wildcard-action", _adding("SignDigests", "*")),
-        ("wildcard-action", _adding("SignDigests", "kms:*")),
-        ("wildcard-action", _adding("SignDigests", "kms:Sig?")),
-        (
-            "request-alias",
-            _comparing("SignDigests", "StringEquals", "KMS:requestAlias", "alias/a"),
-        ),
-        ("wildcard-resource", _with("SignDigests", Resource="*")),
-        ("wildcard-resource", _with("SignDigests", Resource=[KEY, f"{KEY[:-2]}*"])),
-        ("key-arn", _with("SignDigests", Resource=ALIAS)),
-        ("key-arn", _with("SignDigests", Resource=[])),
-        ("manages-keys", _adding("SignDigests", "kms:CreateKey")),
-        ("manages-keys", _adding("SignDigests", "kms:ScheduleKeyDeletion")),
-        ("manages-keys", _adding("SignDigests", "KMS:disablekey")),
-        ("manages-keys", _adding("SignDigests", "kms:PutKeyPolicy")),
-        ("manages-keys", _adding("SignDigests", "kms:CreateGrant")),
-        ("reads-secrets", _adding("SignDigests", "secretsmanager:GetSecretValue")),
-        ("reads-secrets", _adding("SignDigests", "ssm:GetParameters")),
-        ("reads-secrets", _adding("SignDigests", "kms:Decrypt")),
-        ("extra-action", _adding("SignDigests", "kms:DescribeKey")),
-        ("extra-action", _adding("SignDigests", "s3:GetObject")),
-    ],
+    ("name", "statement", "rule", "mutate"),
+    [(name, *row) for name, rows in MUTATIONS.items() for row in rows],
     ids=str,
 )
-def test_a_mutated_runtime_role_is_found(rule: str, mutate: Mutation) -> None:
-    """Each additional permission has exactly its finding."""
-    found = _findings("runtime-role", mutate.apply)
-
-    assert found == [Finding("SignDigests", rule)]
-
-
-def test_a_runtime_role_that_cannot_work_is_found() -> None:
-    """The service must be able to read its public key."""
-    found = _findings("runtime-role", _dropping("ReadPublicKey").apply)
-
-    assert found == [Finding("policy", "not-granted")]
-
-
-@pytest.mark.parametrize(
-    ("statement", "rule", "mutate"),
-    [
-        ("ListKeys", "effect", _with("ListKeys", Effect="allow")),
-        ("TagKeys", "uses-keys", _adding("TagKeys", "kms:Sign")),
-        ("TagKeys", "uses-keys", _adding("TagKeys", "kms:PutKeyPolicy")),
-        ("TagKeys", "uses-keys", _adding("TagKeys", "kms:CreateGrant")),
-        ("TagKeys", "uses-keys", _adding("TagKeys", "kms:ScheduleKeyDeletion")),
-        ("TagKeys", "extra-action", _adding("TagKeys", "kms:UpdateAlias")),
-        ("TagKeys", "extra-action", _adding("TagKeys", "iam:PassRole")),
-        ("TagKeys", "wildcard-resource", _with("TagKeys", Resource=EVERYWHERE)),
-        ("FindLostKeys", "wildcard-resource", _with("FindLostKeys", Resource="*")),
-        ("policy", "not-denied", _without("NeverSign", "kms:Sign")),
-        ("policy", "not-denied", _with("NeverSign", Resource=KEY)),
-        (
-            "policy",
-            "not-denied",
-            _comparing("NeverSign", "Bool", "aws:SecureTransport", "false"),
-        ),
-    ],
-    ids=str,
-)
-def test_a_mutated_rotation_role_is_found(
-    statement: str, rule: str, mutate: Mutation
+def test_a_mutated_policy_has_one_finding(
+    name: str, statement: str, rule: str, mutate: Mutation
 ) -> None:
-    """A role that creates keys can neither use, share nor destroy one."""
-    assert _findings("rotation-role", mutate.apply) == [Finding(statement, rule)]
-
-
-@pytest.mark.parametrize(
-    ("statement", "rule", "mutate"),
-    [
-        ("AccountReads", "open-principal", _with("AccountReads", Principal="*")),
-        (
-            "AccountReads",
-            "open-principal",
-            _with("AccountReads", Principal={"AWS": [ACCOUNT, "*"]}),
-        ),
-        ("AccountReads", "open-principal", _with("AccountReads", Principal={})),
-        ("BreakGlassRules", "grants", _adding("BreakGlassRules", "kms:CreateGrant")),
-        ("RuntimeSigns", "signer", Mutation("account signs", _let_the_account_sign)),
-        ("RuntimeReads", "break-glass", _adding("RuntimeReads", "kms:DisableKey")),
-        ("AccountReads", "break-glass", _adding("AccountReads", "kms:PutKeyPolicy")),
-        (
-            "BreakGlassDeletesSlowly",
-            "break-glass",
-            _with("BreakGlassDeletesSlowly", Principal={"AWS": ACCOUNT}),
-        ),
-        ("policy", "others-not-denied", _dropping("NobodyElseSigns")),
-        (
-            "policy",
-            "others-not-denied",
-            _comparing(
-                "NobodyElseSigns", "ArnNotEquals", "aws:PrincipalArn", [ROLE, ACCOUNT]
-            ),
-        ),
-        (
-            "policy",
-            "others-not-denied",
-            _comparing("NobodyElseSigns", "Bool", "aws:SecureTransport", "false"),
-        ),
-    ],
-    ids=str,
-)
-def test_a_mutated_key_policy_is_found(
-    statement: str, rule: str, mutate: Mutation
-) -> None:
-    """One role signs, and one role administers."""
-    assert _findings("key-policy", mutate.apply) == [Finding(statement, rule)]
-
-
-@pytest.mark.parametrize(
-    ("statement", "rule", "mutate"),
-    [
-        ("New", "allows", Mutation("allow", _allow)),
-        ("KeysStay", "narrowed", _with("KeysStay", Resource=KEY)),
-        (
-            "KeysStay",
-            "exemption",
-            _comparing("KeysStay", "ArnNotEquals", "aws:PrincipalArn", ROLE),
-        ),
-        (
-            "AlarmsStay",
-            "exemption",
-            _comparing("AlarmsStay", "Bool", "aws:MultiFactorAuthPresent", "false"),
-        ),
-        (
-            "DeletionIsSlow",
-            "exemption",
-            _comparing("DeletionIsSlow", "NumericLessThan", WINDOW, "7"),
-        ),
-        (
-            "KeysStay",
-            "exemption",
-            Mutation("the other's window", _exempt_by_window),
-        ),
-        ("RolesStay", "narrowed", _with("RolesStay", Resource=ROLE)),
-        ("RolesStay", "narrowed", _with("RolesStay", Resource=f"{ROLE[:-7]}*")),
-        ("AlarmsStay", "extra-action", _adding("AlarmsStay", "kms:Sign")),
-        *(
-            (sid, "not-denied", _without(sid, action))
-            for sid, actions in GUARDED.items()
-            for action in sorted(actions)
-        ),
-        *((sid, "not-denied", _dropping(sid)) for sid in GUARDED),
-    ],
-    ids=str,
-)
-def test_a_mutated_guardrail_is_found(
-    statement: str, rule: str, mutate: Mutation
-) -> None:
-    """A guardrail denies its actions everywhere to all but one role."""
-    assert _findings("guardrail", mutate.apply) == [Finding(statement, rule)]
+    """Each additional permission and each missing denial has exactly its finding."""
+    assert _findings(name, mutate.apply) == [Finding(statement, rule)]
 
 
 @pytest.mark.parametrize(

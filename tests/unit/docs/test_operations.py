@@ -81,7 +81,6 @@ def _events(verbs: frozenset[str]) -> set[str]:
 
 
 def _gunicorn_errors() -> set[str]:
-    """Return the constant beginnings of gunicorn's own errors."""
     folder = Path(gunicorn.__file__).parent
     files = ("arbiter.py", "sock.py", "workers/base.py", "workers/gthread.py")
     return {

@@ -56,7 +56,6 @@ def test_every_cited_requirement_is_defined() -> None:
 
 
 def test_requirements_without_a_test_are_listed_as_such() -> None:
-    """A requirement that a test cites is not listed as untested."""
     _, untested = _defined()
 
     assert _cited() & untested == set()

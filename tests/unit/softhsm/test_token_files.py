@@ -83,7 +83,6 @@ def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
 def test_softhsm_conf_is_set_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SOFTHSM2_CONF is set unless it is set already."""
     monkeypatch.setenv(CONF_VARIABLE, "")
     monkeypatch.delenv(CONF_VARIABLE)
 
@@ -145,17 +144,9 @@ def test_the_pin_comes_from_the_variable_the_file_or_the_project(
     assert pins.pin_source(Settings.from_env(given))() == "from the variable"
 
 
-def test_finds_the_named_module_first(tmp_path: Path) -> None:
-    """PKCS11_MODULE wins, even if it does not exist."""
+def test_finds_the_module_in_three_places(tmp_path: Path, settings: Settings) -> None:
+    """PKCS11_MODULE, the system and the project, in this order."""
     named = Settings.from_env({"PKCS11_MODULE": "/opt/vendor.so"})
-
-    assert library.find_module(named, [str(tmp_path)]) == Path("/opt/vendor.so")
-
-
-def test_finds_the_module_of_the_system_first(
-    tmp_path: Path, settings: Settings
-) -> None:
-    """The system's module wins over the fetched one; folders may be patterns."""
     fetched = _touch(Layout.of(tmp_path).lib / "usr/lib/softhsm")
     installed = _touch(tmp_path / "lib/x-linux-gnu/softhsm")
 
@@ -164,6 +155,7 @@ def test_finds_the_module_of_the_system_first(
         == installed
     )
     assert library.find_module(settings, ["/nowhere", "~/nowhere"]) == fetched
+    assert library.find_module(named, [str(tmp_path)]) == Path("/opt/vendor.so")
 
 
 def test_a_missing_module_is_refused(
@@ -178,36 +170,36 @@ def test_a_missing_module_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("release", "line"),
+    ("system", "release", "line"),
     [
-        ({"ID": "debian"}, "sudo apt-get install -y libsofthsm2"),
-        ({"ID": "linuxmint", "ID_LIKE": "ubuntu debian"}, "apt-get install"),
-        ({"ID": "rocky", "ID_LIKE": "rhel centos fedora"}, "dnf install -y softhsm"),
-        ({"ID": "arch"}, "pacman -S --noconfirm softhsm"),
-        ({"ID": "alpine"}, "apk add softhsm"),
-        ({"ID": "nixos"}, "nix profile install nixpkgs#softhsm"),
-        ({"ID": "plan9"}, "set PKCS11_MODULE"),
+        ("Darwin", None, "brew install softhsm"),
+        ("Linux", {"ID": "debian"}, "sudo apt-get install -y libsofthsm2"),
+        ("Linux", {"ID": "linuxmint", "ID_LIKE": "ubuntu debian"}, "apt-get install"),
+        (
+            "Linux",
+            {"ID": "rocky", "ID_LIKE": "rhel centos fedora"},
+            "dnf install -y softhsm",
+        ),
+        ("Linux", {"ID": "arch"}, "pacman -S --noconfirm softhsm"),
+        ("Linux", {"ID": "alpine"}, "apk add softhsm"),
+        ("Linux", {"ID": "nixos"}, "nix profile install nixpkgs#softhsm"),
+        ("Linux", {"ID": "plan9"}, "set PKCS11_MODULE"),
     ],
 )
 def test_install_command_of_each_system(
-    monkeypatch: pytest.MonkeyPatch, release: dict[str, str], line: str
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+    release: dict[str, str] | None,
+    line: str,
 ) -> None:
     """A system is recognised by ID, or else by ID_LIKE (os-release(5))."""
-    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.system", lambda: system)
     monkeypatch.setattr("platform.freedesktop_os_release", lambda: release)
 
     assert line in library.install_command()
 
 
-def test_install_command_of_macos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """macOS has no os-release file; Homebrew is suggested."""
-    monkeypatch.setattr("platform.system", lambda: "Darwin")
-
-    assert "brew install softhsm" in library.install_command()
-
-
 def test_an_empty_token_file_is_restored(layout: Layout) -> None:
-    """A token file that a killed login has truncated is restored."""
     token = _token(layout, b"sealed")
     token_recovery.back_up(layout.tokens)
     (token / "token.object").write_bytes(b"")

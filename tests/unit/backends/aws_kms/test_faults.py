@@ -20,7 +20,7 @@ from tests.fixtures.kms import OpenKMS, Wire
 
 DIGEST = bytes(range(32))
 
-TRANSIENT: dict[str, tuple[Fault, type[BackendError]]] = {
+TRANSIENT = {
     "throttle": (faults.throttle(), BackendThrottledError),
     "HTTP 429": (faults.html(429), BackendThrottledError),
     "internal": (faults.kms_internal(), BackendUnavailableError),
@@ -30,10 +30,26 @@ TRANSIENT: dict[str, tuple[Fault, type[BackendError]]] = {
     "HTTP 503": (faults.html(503), BackendUnavailableError),
     "lost reply": (faults.drop_reply(), BackendUnavailableError),
 }
+PERMANENT = {
+    "access denied": (faults.access_denied(), AccessDeniedError),
+    "expired": (faults.expired_token(), AccessDeniedError),
+    "unrecognized": (faults.unrecognized_client(), AccessDeniedError),
+    "HTTP 403": (faults.html(403), AccessDeniedError),
+    "disabled": (faults.disabled(), KeyUnusableError),
+    "pending deletion": (faults.pending_deletion(), KeyUnusableError),
+    "key usage": (faults.invalid_key_usage(), KeyUnusableError),
+    "not found": (faults.not_found(), KeyNotFoundError),
+    "validation": (faults.refuse("ValidationException"), BackendError),
+    "unknown": (faults.refuse("UnknownException"), BackendError),
+    "HTTP 404": (faults.html(404), BackendError),
+    "a list": (faults.body(b"[]"), BackendError),
+}
 
 
-@pytest.mark.parametrize(("fault", "error"), TRANSIENT.values(), ids=TRANSIENT)
-def test_transient_faults_are_retried_twice_at_most(
+@pytest.mark.parametrize(
+    ("fault", "error"), (TRANSIENT | PERMANENT).values(), ids=TRANSIENT | PERMANENT
+)
+def test_only_transient_faults_are_retried(
     *,
     open_kms: OpenKMS,
     kms_key: KeyId,
@@ -42,14 +58,16 @@ def test_transient_faults_are_retried_twice_at_most(
     fault: Fault,
     error: type[BackendError],
 ) -> None:
-    """K2: after three attempts the error is retryable."""
+    """K2, K3, K4: three attempts at most; the error tells whether to try later."""
     kms_faults.always("Sign", fault)
 
-    with pytest.raises(error) as raised:
+    with pytest.raises(BackendError) as raised:
         open_kms().sign_digest(kms_key, DIGEST)
 
-    assert raised.value.retryable
-    assert wire() == ["Sign"] * 3
+    is_transient = (fault, error) in TRANSIENT.values()
+    assert type(raised.value) is error
+    assert raised.value.retryable is is_transient
+    assert wire() == ["Sign"] * (3 if is_transient else 1)
 
 
 def test_two_throttles_cost_two_attempts(
@@ -99,43 +117,6 @@ def test_max_retries_counts_attempts(
         open_kms(max_retries=configured).sign_digest(kms_key, DIGEST)
 
     assert len(wire()) == attempts
-
-
-PERMANENT: dict[str, tuple[Fault, type[BackendError]]] = {
-    "access denied": (faults.access_denied(), AccessDeniedError),
-    "expired": (faults.expired_token(), AccessDeniedError),
-    "unrecognized": (faults.unrecognized_client(), AccessDeniedError),
-    "HTTP 403": (faults.html(403), AccessDeniedError),
-    "disabled": (faults.disabled(), KeyUnusableError),
-    "pending deletion": (faults.pending_deletion(), KeyUnusableError),
-    "key usage": (faults.invalid_key_usage(), KeyUnusableError),
-    "not found": (faults.not_found(), KeyNotFoundError),
-    "validation": (faults.refuse("ValidationException"), BackendError),
-    "unknown": (faults.refuse("UnknownException"), BackendError),
-    "HTTP 404": (faults.html(404), BackendError),
-    "a list": (faults.body(b"[]"), BackendError),
-}
-
-
-@pytest.mark.parametrize(("fault", "error"), PERMANENT.values(), ids=PERMANENT)
-def test_permanent_faults_are_not_retried(
-    *,
-    kms: KMSBackend,
-    kms_key: KeyId,
-    kms_faults: Faults,
-    wire: Wire,
-    fault: Fault,
-    error: type[BackendError],
-) -> None:
-    """K3, K4: each is requested once, and has its own class."""
-    kms_faults.always("Sign", fault)
-
-    with pytest.raises(BackendError) as raised:
-        kms.sign_digest(kms_key, DIGEST)
-
-    assert type(raised.value) is error
-    assert not raised.value.retryable
-    assert wire() == ["Sign"]
 
 
 @pytest.mark.parametrize(

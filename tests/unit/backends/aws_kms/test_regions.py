@@ -74,7 +74,6 @@ def test_an_arn_is_used_in_its_region(
     kms_emulator: KMSEmulator,
     pair: tuple[KeyId, KeyId],
 ) -> None:
-    """Each region has one client."""
     before = len(kms_emulator.trail)
     keys = set()
     for arn in (*pair, *pair):

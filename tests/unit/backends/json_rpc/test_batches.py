@@ -53,36 +53,24 @@ def test_fetches_receipts_in_one_exchange(fake_node: FakeNode) -> None:
     assert fake_node.batches == [3]
 
 
-def test_limits_the_size_of_a_batch(fake_node: FakeNode) -> None:
-    """A batch has at most fifty members, as public endpoints require."""
+@pytest.mark.parametrize(
+    ("count", "batches"), [(0, []), (1, []), (51, [50]), (120, [50, 50, 20])]
+)
+def test_limits_the_size_of_a_batch(
+    fake_node: FakeNode, count: int, batches: list[int]
+) -> None:
+    """A batch has 2 to 50 members; public endpoints allow no more."""
     fake_node.script("eth_getTransactionReceipt", Result(None))
 
-    assert client(fake_node).receipts(HASHES) == {}
-    assert fake_node.batches == [50, 50, 20]
-    assert len(fake_node.requests) == 120
-
-
-def test_sends_a_single_request_without_a_batch(fake_node: FakeNode) -> None:
-    """A single request is sent alone, also as the rest of a longer list."""
-    fake_node.script("eth_getTransactionReceipt", Result(None))
-    chain = client(fake_node)
-
-    chain.receipts(HASHES[:1])
-    chain.receipts(HASHES[:51])
-
-    assert fake_node.batches == [50]
-
-
-def test_no_hashes_send_no_request(fake_node: FakeNode) -> None:
-    assert client(fake_node).receipts([]) == {}
-    assert fake_node.requests == []
+    assert client(fake_node).receipts(HASHES[:count]) == {}
+    assert fake_node.batches == batches
+    assert len(fake_node.requests) == count
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 def test_sends_single_requests_if_a_batch_is_refused(
     fake_node: FakeNode, refusal: Reply
 ) -> None:
-    """Results that a batch did not return are requested one by one."""
     fake_node.script("batch", refusal)
     fake_node.script(
         "eth_getTransactionReceipt", Result(receipt_of(HASHES[0])), Result(None)
@@ -113,7 +101,6 @@ def test_repeats_only_the_failed_member_of_a_batch(fake_node: FakeNode) -> None:
 
 
 def test_refuses_a_malformed_member_of_a_batch(fake_node: FakeNode) -> None:
-    """A result that is malformed alone is malformed in a batch too."""
     fake_node.script("eth_getTransactionReceipt", Result(receipt_of(HASHES[2])))
 
     with pytest.raises(ChainUnavailableError, match="malformed"):

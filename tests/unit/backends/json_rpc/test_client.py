@@ -254,7 +254,6 @@ def test_credentials_in_the_url_are_used(fake_node: FakeNode) -> None:
     "url", ["", "ftp://host/c4n4ry", "c4n4ry", "http://", "http://[c4n4ry"]
 )
 def test_refuses_a_malformed_url(url: str) -> None:
-    """A malformed URL is a configuration error, which omits the URL."""
     with pytest.raises(ConfigurationError) as caught:
         JSONRPCChain(["http://127.0.0.1:1", url], 5)
 

@@ -277,7 +277,6 @@ def test_no_return_data_breaks_the_decoder(selector: bytes, data: bytes) -> None
     ),
 )
 def test_no_error_object_breaks_the_translation(method: str, error: object) -> None:
-    """Any error object becomes a ``ChainError``."""
     outcome = map_error(method, error)
 
     assert isinstance(outcome, ChainError)

@@ -19,6 +19,7 @@ from tests.support.rpc import (
     Three,
     client,
     script_all,
+    script_receipts,
 )
 
 
@@ -44,7 +45,7 @@ def test_one_of_three_nodes_changes_no_receipt(
     """A failed, late or lying node neither hides nor forges a receipt (R25)."""
     replies: list[Reply] = [Result(RECEIPT)] * 3
     replies[place] = odd
-    script_all(three_nodes, "eth_getTransactionReceipt", *replies)
+    script_receipts(three_nodes, *replies)
     chain = client(*three_nodes, timeout=60)
     started = time.monotonic()
 
@@ -78,7 +79,7 @@ def test_without_a_majority_there_is_no_receipt(
     three_nodes: Three, replies: tuple[Reply, Reply, Reply]
 ) -> None:
     """While nodes disagree, nothing is known."""
-    script_all(three_nodes, "eth_getTransactionReceipt", *replies)
+    script_receipts(three_nodes, *replies)
     chain = client(*three_nodes)
 
     assert chain.receipt(HASH) is None
@@ -88,9 +89,7 @@ def test_without_a_majority_there_is_no_receipt(
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 def test_one_of_three_nodes_is_too_few(three_nodes: Three, failure: Reply) -> None:
     """If two of three nodes fail, the request fails."""
-    script_all(
-        three_nodes, "eth_getTransactionReceipt", failure, Result(RECEIPT), failure
-    )
+    script_receipts(three_nodes, failure, Result(RECEIPT), failure)
 
     with pytest.raises(ChainUnavailableError, match="too few"):
         client(*three_nodes, timeout=0.5).receipt(HASH)
@@ -273,7 +272,7 @@ def test_the_chain_id_is_that_of_a_majority(
 
 
 def test_a_forked_process_starts_its_own_threads(three_nodes: Three) -> None:
-    script_all(three_nodes, "eth_getTransactionReceipt", *[Result(RECEIPT)] * 3)
+    script_receipts(three_nodes, *[Result(RECEIPT)] * 3)
     chain = client(*three_nodes)
     chain.receipt(HASH)
 

@@ -19,7 +19,7 @@ from tests.support.rpc import (
     REVERTED,
     Three,
     client,
-    script_all,
+    script_receipts,
 )
 
 
@@ -34,6 +34,8 @@ FAILURES: dict[str, Reply] = {
     "http-429": Body(status=429),
     "hanging": Delay(1, Drop()),
 }
+
+UNAVAILABLE = NodeStatus("node-1", trusted=True, error="chain-unavailable")
 
 
 def script(node: FakeNode, *, head: int = 16, counted: int = 5) -> None:
@@ -120,16 +122,6 @@ def test_a_node_without_batches_gets_single_requests(
     assert statuses_of(client(fake_node)) == [healthy("node-1")]
 
 
-def test_nodes_are_numbered(three_nodes: Three) -> None:
-    """The statuses are in the order of the configuration."""
-    for node in three_nodes:
-        script(node)
-
-    statuses = statuses_of(client(*three_nodes, chain_id=7))
-
-    assert statuses == [healthy(f"node-{place}") for place in (1, 2, 3)]
-
-
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 @pytest.mark.parametrize("method", ["eth_chainId", "batch"])
 def test_the_status_of_a_failed_node_has_an_error(
@@ -144,7 +136,7 @@ def test_the_status_of_a_failed_node_has_an_error(
     statuses = statuses_of(client(fake_node, other_node, timeout=0.3, chain_id=7))
 
     assert statuses == [
-        NodeStatus("node-1", trusted=True, error="chain-unavailable"),
+        UNAVAILABLE,
         healthy("node-2"),
     ]
     assert time.monotonic() - started < 20
@@ -160,7 +152,7 @@ def test_all_requests_for_a_status_have_one_deadline(fake_node: FakeNode) -> Non
 
     (status,) = client(fake_node, timeout=0.4).node_statuses(ADDRESS, hashes)
 
-    assert status == NodeStatus("node-1", trusted=True, error="chain-unavailable")
+    assert status == UNAVAILABLE
     assert 0.4 <= time.monotonic() - started < 20
 
 
@@ -203,12 +195,8 @@ def test_a_distrusted_node_has_a_status(three_nodes: Three) -> None:
     """Its responses do not count, and its status shows that."""
     for node in three_nodes:
         script(node)
-    script_all(
-        three_nodes,
-        "eth_getTransactionReceipt",
-        Result(REVERTED),
-        Result(RECEIPT),
-        Delay(0.1, Result(RECEIPT)),
+    script_receipts(
+        three_nodes, Result(REVERTED), Result(RECEIPT), Delay(0.1, Result(RECEIPT))
     )
     chain = client(*three_nodes)
     chain.receipt(HASH)
@@ -256,7 +244,7 @@ def test_a_node_that_fails_half_way_is_unavailable(fake_node: FakeNode) -> None:
 
     (status,) = statuses_of(client(fake_node))
 
-    assert status == NodeStatus("node-1", trusted=True, error="chain-unavailable")
+    assert status == UNAVAILABLE
 
 
 def test_a_transaction_is_unknown_during_indexing(fake_node: FakeNode) -> None:
@@ -291,7 +279,7 @@ def test_a_malformed_result_is_unavailability(
 
     (status,) = statuses_of(client(fake_node))
 
-    assert status == NodeStatus("node-1", trusted=True, error="chain-unavailable")
+    assert status == UNAVAILABLE
 
 
 @pytest.mark.parametrize(

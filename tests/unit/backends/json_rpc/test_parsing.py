@@ -30,15 +30,7 @@ def test_blocks_may_have_long_extra_data(fake_node: FakeNode) -> None:
     assert client(fake_node).latest_block().number == 16
 
 
-def test_hashes_are_written_in_lower_case(fake_node: FakeNode) -> None:
-    """A node may write them in any case."""
-    fake_node.script("eth_getBlockByNumber", Result(BLOCK))
-
-    assert client(fake_node).latest_block().hash == "0x" + "ab" * 32
-
-
 def test_a_chain_without_base_fee_has_a_gas_price(fake_node: FakeNode) -> None:
-    """Without EIP-1559 the fee is the gas price that the node suggests."""
     fake_node.script(
         "eth_getBlockByNumber", Result({"number": "0x1", "hash": "0x" + "00" * 32})
     )
@@ -139,7 +131,6 @@ def test_an_index_in_progress_is_not_a_missing_receipt(fake_node: FakeNode) -> N
 def test_a_malformed_receipt_is_refused(
     fake_node: FakeNode, change: dict[str, Any]
 ) -> None:
-    """Also the receipt of another transaction."""
     fake_node.script("eth_getTransactionReceipt", Result(RECEIPT | change))
 
     with pytest.raises(ChainUnavailableError, match="malformed"):

@@ -80,20 +80,9 @@ def test_an_unused_nonce_needs_no_search(fake_node: FakeNode) -> None:
 
 
 def test_a_transaction_in_a_pruned_block_is_not_found(fake_node: FakeNode) -> None:
-    """The oldest block of the node has another transaction."""
     script(fake_node, Result("0x9"), MISSING)
 
     assert client(fake_node).find_transaction(SENDER, 4) is None
-
-
-def test_a_contract_creation_has_no_recipient(fake_node: FakeNode) -> None:
-    script(fake_node, Result("0x6"), Result("0x5"))
-    fake_node.script("eth_getTransactionByHash", Result(MINED | {"to": None}))
-
-    found = client(fake_node).find_transaction(SENDER, 5)
-
-    assert found is not None
-    assert found.to is None
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,6 @@ def test_a_read_continues_with_the_next_node(
 def test_a_revert_counts_if_no_other_node_succeeds(
     fake_node: FakeNode, other_node: FakeNode
 ) -> None:
-    """A late node may revert a call that succeeds on another node."""
     fake_node.script("eth_estimateGas", Error(3, "execution reverted", "0x75e91ce7"))
     other_node.script("eth_estimateGas", Result("0x5"), Body(status=502))
     chain = client(fake_node, other_node)

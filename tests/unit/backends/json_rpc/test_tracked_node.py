@@ -28,6 +28,7 @@ from tests.support.rpc import (
     Three,
     client,
     script_all,
+    script_receipts,
 )
 from tests.support.waiting import eventually
 
@@ -44,12 +45,8 @@ def test_a_node_that_contradicts_the_majority_is_distrusted(
 ) -> None:
     """It gets no requests, and the log has its number instead of its URL."""
     liar = three_nodes[0]
-    script_all(
-        three_nodes,
-        "eth_getTransactionReceipt",
-        Result(REVERTED),
-        Result(RECEIPT),
-        Delay(0.1, Result(RECEIPT)),
+    script_receipts(
+        three_nodes, Result(REVERTED), Result(RECEIPT), Delay(0.1, Result(RECEIPT))
     )
     for node in three_nodes:
         node.script("eth_getBalance", Result("0x5"))
@@ -74,12 +71,8 @@ def test_a_node_that_contradicts_the_majority_is_distrusted(
 
 def test_a_late_lie_is_detected(three_nodes: Three, events: list[EventDict]) -> None:
     """A result that arrives after the quorum is judged, too."""
-    script_all(
-        three_nodes,
-        "eth_getTransactionReceipt",
-        Result(RECEIPT),
-        Result(RECEIPT),
-        Delay(0.2, Result(REVERTED)),
+    script_receipts(
+        three_nodes, Result(RECEIPT), Result(RECEIPT), Delay(0.2, Result(REVERTED))
     )
     chain = client(*three_nodes)
 
@@ -91,12 +84,8 @@ def test_a_late_lie_is_detected(three_nodes: Three, events: list[EventDict]) -> 
 def test_a_late_node_is_trusted(three_nodes: Three, events: list[EventDict]) -> None:
     """It is outvoted, and asked again."""
     late = three_nodes[2]
-    script_all(
-        three_nodes,
-        "eth_getTransactionReceipt",
-        Delay(0.1, Result(RECEIPT)),
-        Result(RECEIPT),
-        Result(None),
+    script_receipts(
+        three_nodes, Delay(0.1, Result(RECEIPT)), Result(RECEIPT), Result(None)
     )
     chain = client(*three_nodes)
 
@@ -267,13 +256,7 @@ def test_asks_an_unresponsive_node_if_no_other_responds(
 def test_a_hanging_node_does_not_delay_other_callers(three_nodes: Three) -> None:
     """Fifty concurrent callers get results while a third node hangs."""
     hanging = Delay(90, Result(None))
-    script_all(
-        three_nodes,
-        "eth_getTransactionReceipt",
-        Result(RECEIPT),
-        hanging,
-        Result(RECEIPT),
-    )
+    script_receipts(three_nodes, Result(RECEIPT), hanging, Result(RECEIPT))
     chain = client(*three_nodes, timeout=60)
     started = time.monotonic()
 

@@ -15,7 +15,7 @@ from signer.errors import (
     InvalidInputError,
     KeyUnusableError,
 )
-from signer.ports import KeyGenerator, KeyId
+from signer.ports import KeyId
 from tests.fixtures.cryptoki_faults import (
     CKR_FUNCTION_REJECTED,
     CKR_MECHANISM_INVALID,
@@ -24,13 +24,6 @@ from tests.fixtures.cryptoki_faults import (
     Hook,
 )
 from tests.fixtures.softhsm_programs import sign
-
-
-def test_is_a_key_generator(softhsm: PKCS11Backend) -> None:
-    """mypy verifies the port; the name is for the audit log."""
-    generator: KeyGenerator = softhsm
-
-    assert generator.name == "pkcs11"
 
 
 @pytest.mark.parametrize("size", [0, 1, 31, 33, 64, 1000])

@@ -137,7 +137,6 @@ def test_exclusive_times_out_and_the_lock_stays_usable() -> None:
 
 
 def test_a_closed_lock_admits_no_thread() -> None:
-    """After ``close`` at exit, no thread gets the lock."""
     lock = RWLock(timeout=0.05)
 
     lock.close()

@@ -15,6 +15,7 @@ from api.auth.dev_tokens import provide_signing_key
 from backends.sql import SQLStore
 from tests.fixtures.ledger import accepted
 from tests.fixtures.postgresql import PostgreSQL
+from tests.fixtures.stores import migrate
 from tests.support import servers
 
 
@@ -76,18 +77,12 @@ def _run_file(path: Path, url: str) -> None:
     )
 
 
-def _migrate(url: str) -> None:
-    store = SQLStore(url)
-    store.migrate()
-    store.close()
-
-
 @pytest.fixture(scope="module")
 def shipped(postgresql: PostgreSQL) -> Iterator[Roles]:
     """A ledger with the two roles of docker/compose.yaml, made as it makes them."""
     roles = Roles(postgresql.url(postgresql.create()))
     _run_file(DOCKER / "roles.sql", roles.superuser)
-    _migrate(roles.owner)
+    migrate(roles.owner)
     _run_file(DOCKER / "grants.sql", roles.owner)
     yield roles
     roles.disown()
@@ -248,7 +243,7 @@ def test_the_guide_moves_a_ledger_to_two_roles(
 ) -> None:
     """Afterwards the audit log is append-only for the service."""
     older = Roles(postgresql.url(postgresql.create()))
-    _migrate(older.superuser)
+    migrate(older.superuser)
     (lines,) = [
         block
         for block in re.findall(r"```sql\n(.*?)```", GUIDE, re.DOTALL)
@@ -259,7 +254,7 @@ def test_the_guide_moves_a_ledger_to_two_roles(
     try:
         _run_file(script, older.superuser)
         _run_file(DOCKER / "grants.sql", older.owner)
-        _migrate(older.owner)
+        migrate(older.owner)
 
         assert older.excess_privileges(older.service) == []
         assert set(_TABLES + _TRIGGERS) <= set(older.excess_privileges(older.owner))

@@ -81,7 +81,6 @@ def test_a_failed_statement_shows_no_values(
 
 
 def test_a_number_that_no_column_holds_is_a_store_error(store: SQLStore) -> None:
-    """The error omits the number."""
     invalid = queued(chain_id=2**63 + 4242, reason=CANARY)
 
     with pytest.raises(StoreError) as caught:

@@ -59,14 +59,7 @@ def test_only_migrate_creates_a_file(empty_sqlite_url: str) -> None:
         store.check()
     with pytest.raises(StoreUnavailableError, match="SQLITE_CANTOPEN"):
         store.get("rf_0")
-    assert not _path(empty_sqlite_url).exists()
-
-
-def test_an_upgrade_without_create_needs_a_ledger(empty_sqlite_url: str) -> None:
-    """The error for a wrong path names it, and no file is created."""
-    store = SQLStore(empty_sqlite_url)
     path = _path(empty_sqlite_url)
-
     with pytest.raises(StoreError, match=f"no ledger at {path}"):
         store.migrate(create=False)
     assert not path.parent.exists()
