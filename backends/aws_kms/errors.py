@@ -8,7 +8,6 @@ the list below, the HTTP status, and the request id for a search in CloudTrail.
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Any
 
 from botocore.exceptions import (  # type: ignore[import-untyped]
@@ -68,16 +67,14 @@ _CODES: Mapping[type[BackendError], str] = {
         " MalformedPolicyDocumentException TagException ValidationException"
     ),
 }
-_ERRORS: Mapping[str, type[BackendError]] = MappingProxyType(
-    {code: error for error, codes in _CODES.items() for code in codes.split()}
-)
-_STATUSES: Mapping[int, type[BackendError]] = MappingProxyType(
-    {
-        HTTPStatus.UNAUTHORIZED: AccessDeniedError,
-        HTTPStatus.FORBIDDEN: AccessDeniedError,
-        HTTPStatus.TOO_MANY_REQUESTS: BackendThrottledError,
-    }
-)
+_ERRORS: Mapping[str, type[BackendError]] = {
+    code: error for error, codes in _CODES.items() for code in codes.split()
+}
+_STATUSES: Mapping[int, type[BackendError]] = {
+    HTTPStatus.UNAUTHORIZED: AccessDeniedError,
+    HTTPStatus.FORBIDDEN: AccessDeniedError,
+    HTTPStatus.TOO_MANY_REQUESTS: BackendThrottledError,
+}
 _UNAVAILABLE = (
     ConnectionError,
     HTTPClientError,

@@ -15,6 +15,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backends.sql.connect_errors import explain_connect_error
+from backends.sql.sqlite import DAMAGED
 from signer.errors import StaleStateError, StoreError, StoreUnavailableError
 
 
@@ -35,20 +36,14 @@ _GRANTS = (
     " grant the service's role what it needs"
 )
 
-_TRANSIENT_SQLITE = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,  # Until an operator restores the file.
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_INTERRUPT,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_READONLY,
-    }
-)
+# A damaged file, until an operator restores it.
+_TRANSIENT_SQLITE = DAMAGED | {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PROTOCOL,
+}
 
 
 def translate_errors(work: Callable[[], T]) -> T:

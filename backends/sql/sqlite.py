@@ -16,8 +16,7 @@ from signer.errors import StoreError, StoreUnavailableError
 BUSY_SECONDS = 0.02
 """How long SQLite itself waits for a lock, before ``Database`` tries again."""
 
-# After these errors, the connection may have a file open that was replaced or deleted.
-_UNTRUSTED = frozenset(
+DAMAGED = frozenset(
     {
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_CORRUPT,
@@ -26,6 +25,7 @@ _UNTRUSTED = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+"""Errors after which the open file may be one that was replaced or deleted."""
 
 
 def sqlite_engine(path: Path, *, pool_size: int, timeout: float) -> Engine:
@@ -149,5 +149,5 @@ def writer_queue(timeout: float) -> Callable[[], AbstractContextManager[None]]:
 
 def _discard_untrusted(context: ExceptionContext) -> None:
     code = getattr(context.original_exception, "sqlite_errorcode", None)
-    if isinstance(code, int) and code & 0xFF in _UNTRUSTED:
+    if isinstance(code, int) and code & 0xFF in DAMAGED:
         context.is_disconnect = True
