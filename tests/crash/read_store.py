@@ -1,6 +1,7 @@
-"""What the store says, asked by SELECT through the bare drivers."""
+"""Reads the store by SELECT through the bare drivers."""
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, Protocol
@@ -8,20 +9,23 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.crash.evidence import Row, Signed, Step
+from tests.crash.evidence import KeyRow, Recorded, Row, Signed, Step
 from tests.crash.read_chain import Envelope
 
 
+_UNSEALED = 2**63  # Greater than every sequence number.
+
+
 class Connection(Protocol):
-    """The part of DB-API that both drivers share; rows are read by column name."""
+    """What both drivers share; rows are read by column name."""
 
     def execute(self, query: Any, /) -> Any:
-        """Run *query*; the answer is iterable."""
+        """Run *query*, and return an iterable of rows."""
 
 
 @contextmanager
 def reading(url: str) -> Iterator[Connection]:
-    """Open the database at *url*, for reading alone."""
+    """Open the database at *url* read-only."""
     if url.startswith("sqlite:///"):
         path = url.removeprefix("sqlite:///")
         file = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
@@ -40,17 +44,46 @@ def read_rows(store: Connection) -> tuple[Row, ...]:
 
 
 def read_signed(store: Connection) -> tuple[Signed, ...]:
-    """Return all signed bytes, read for themselves."""
+    """Return all signed transactions."""
     return tuple(map(_signed, store.execute("SELECT * FROM transactions")))
 
 
 def read_steps(store: Connection) -> tuple[Step, ...]:
-    """Return the history of all refunds, each in its order."""
+    """Return the history of each refund in order."""
     query = "SELECT * FROM refund_moves ORDER BY refund_id, version"
     return tuple(
         Step(row["refund_id"], row["version"], row["status"])
         for row in store.execute(query)
     )
+
+
+def read_audit(store: Connection) -> tuple[Recorded, ...]:
+    """Return all audit records in sequence; those that are not sealed come last."""
+    found = store.execute("SELECT id, body, sequence, hash FROM audit_records")
+    records = [
+        Recorded.of(
+            row["id"], row["body"], row["sequence"], row["hash"] and bytes(row["hash"])
+        )
+        for row in found
+    ]
+    return tuple(sorted(records, key=lambda r: (r.sequence or _UNSEALED, r.id)))
+
+
+def read_keys(store: Connection) -> tuple[KeyRow, ...]:
+    """Return the key ring."""
+    return tuple(
+        KeyRow(row["address"].lower(), row["state"], row["epoch"])
+        for row in store.execute("SELECT address, state, epoch FROM keys")
+    )
+
+
+def read_lateness(store: Connection) -> float:
+    """Return for how many seconds the oldest unsealed record has waited."""
+    query = "SELECT min(id) AS id FROM audit_records WHERE sequence IS NULL"
+    (row,) = store.execute(query)
+    if row["id"] is None:
+        return 0.0
+    return time.time() - int(row["id"][3:15], 16) / 1000
 
 
 def _row(row: Mapping[str, Any]) -> Row:

@@ -59,7 +59,8 @@ class Gate:
             self._tell(name, args, f"{e.code} {getattr(e, 'reason', '')}".rstrip())
             raise
         self._watched(args, answer)
-        self._tell(name, args, brief(answer), blow)
+        if self._process.hub.trace.wanted:
+            self._tell(name, args, brief(answer), blow)
         self._process.pause(self._faults.latency(self._port))
         if blow:
             self._strike(name, blow)

@@ -1,9 +1,9 @@
-"""HTTP and JSON-RPC, as far as a proxy must understand them."""
+"""The parts of HTTP and JSON-RPC that the fault proxy parses."""
 
 import asyncio
 import json
-import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 
 LARGEST = 32 * 1024 * 1024
 
-# Reads whose answers age: what a node that lags behind would still say.
-AGEING = frozenset(
+# A node that lags gives old responses to these.
+_STALE = frozenset(
     {
         "eth_blockNumber",
         "eth_getBlockByNumber",
@@ -37,7 +37,7 @@ class Message:
 
     @property
     def name(self) -> str:
-        """What plans call the request: a JSON-RPC method, or a KMS operation."""
+        """The request's name in plans: a JSON-RPC method, or a KMS operation."""
         if target := self.fields.get("x-amz-target"):
             return target.rpartition(".")[2]
         calls = self.calls()
@@ -55,11 +55,11 @@ class Message:
 
 async def read_message(reader: asyncio.StreamReader) -> Message | None:
     """
-    Return the next message, or None when the other side has no more.
+    Return the next message, or None at the end of the stream.
 
     Raises:
-        ValueError: It is chunked, or says no length, which none of ours does.
-        EOFError: It ends in the middle.
+        ValueError: It is chunked or too large.
+        EOFError: The stream ends inside a message.
     """
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -83,14 +83,14 @@ def _fields(head: bytes) -> dict[str, str]:
 
 
 def status_message(status: int) -> bytes:
-    """Return the answer of a gateway that could not, or would not, ask the node."""
+    """Return a gateway's error response with *status*."""
     phrase = HTTPStatus(status).phrase
     body = f"<html><body>{status} {phrase}</body></html>".encode()
     return _response(f"{status} {phrase}", "text/html", body)
 
 
 def json_message(document: Any) -> bytes:
-    """Return the answer of a node that says *document*."""
+    """Return a node's response with *document*."""
     return _response("200 OK", "application/json", json.dumps(document).encode())
 
 
@@ -103,35 +103,36 @@ def _response(status: str, kind: str, body: bytes) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-class Memory:
-    """What the node said, and when: answers from it are stale and were once true."""
+class ResponseHistory:
+    """Earlier results of a node with their times, for stale responses."""
 
-    def __init__(self) -> None:
-        self._said: dict[str, deque[tuple[float, Any]]] = {}
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._results: dict[str, deque[tuple[float, Any]]] = {}
 
-    def keep(self, question: Message, answer: Message) -> None:
-        """Remember the results in *answer* to the ageing reads in *question*."""
+    def keep(self, request: Message, response: Message) -> None:
+        """Keep the results in *response* of reads that can be stale."""
         results = {
-            said.get("id"): said["result"]
-            for said in answer.calls()
-            if "result" in said
+            each.get("id"): each["result"]
+            for each in response.calls()
+            if "result" in each
         }
-        for call in question.calls():
-            if call.get("method") in AGEING and call.get("id") in results:
-                history = self._said.setdefault(_key(call), deque(maxlen=256))
-                history.append((time.monotonic(), results[call["id"]]))
+        for call in request.calls():
+            if call.get("method") in _STALE and call.get("id") in results:
+                history = self._results.setdefault(_key(call), deque(maxlen=256))
+                history.append((self._clock(), results[call["id"]]))
 
-    def answer(self, question: Message, age: float) -> bytes | None:
-        """Return what was said *age* seconds ago, or None if a call is not known."""
-        document = json.loads(question.body)
-        calls = question.calls()
-        if not calls or any(_key(call) not in self._said for call in calls):
+    def find(self, request: Message, age: float) -> bytes | None:
+        """Return the response of *age* seconds ago, or None for an unknown request."""
+        document = json.loads(request.body)
+        calls = request.calls()
+        if not calls or any(_key(call) not in self._results for call in calls):
             return None
-        answers = [self._answer(call, time.monotonic() - age) for call in calls]
-        return json_message(answers if isinstance(document, list) else answers[0])
+        responses = [self._find(call, self._clock() - age) for call in calls]
+        return json_message(responses if isinstance(document, list) else responses[0])
 
-    def _answer(self, call: dict[str, Any], moment: float) -> dict[str, Any]:
-        history = self._said[_key(call)]
+    def _find(self, call: dict[str, Any], moment: float) -> dict[str, Any]:
+        history = self._results[_key(call)]
         past = [result for at, result in history if at <= moment]
         result = past[-1] if past else history[0][1]
         return {"jsonrpc": "2.0", "id": call.get("id"), "result": result}

@@ -1,36 +1,38 @@
 """
-Named crash points, without a hook in production code.
+Named points at which a process kills itself, without a hook in production code.
 
-The ports (``Store``, ``ChainClient``, ``KeyBackend``) are wrapped, and a process that
-reaches an armed point kills itself, as ``kill -9`` does.  A point is written
+Wrappers of the ports (store, chain client, key backend) reach the points
 
-    role/port.method:when          role/port.method(status):when
+    role/port.method:when          role/port.method(detail):when
 
-with *role* ``api`` or ``worker``, *when* ``before`` or ``after``, and the status that
-``save`` is about to write.  What is asked of a key that an administrator named is
-``(rotation)`` as well.  ``chain.broadcast:sent`` dies between the last byte of the
-request and the first of the answer.  ``CRASH_AT`` names the armed points, separated
-by blanks, and ``CRASH_MARKERS`` a folder: each point kills one process in all.
+*role* is ``api`` or ``worker``, *when* ``before`` or ``after``.  *detail* is the status
+that ``save`` is about to write, ``replaced`` for a replacement transaction, or
+``rotation`` for a call about a key that an administrator named.
+``chain.broadcast:sent`` is between the last byte of the request and the first of the
+response.  ``CRASH_AT`` names the armed points, separated by blanks, and
+``CRASH_MARKERS`` a folder: each point kills one process in all.
 """
 
+import json
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
+from urllib.parse import urlsplit
 
 from api.container import Container
 from signer.chain.chain import Chain
 from signer.ports import ChainClient, KeyDirectory, Ledger
-from tests.crash.half_request import send_and_forget
 
 
 CRASH_AT = "CRASH_AT"
 CRASH_MARKERS = "CRASH_MARKERS"
 
-# By the steps of a payment, and of what administrators do.
+# The keys number the steps of a payment and of an administrator's request.
 SENDING = {
     3: ("store.reserve:before",),
     4: ("store.reserve:after",),
@@ -66,13 +68,13 @@ WORKER = {
 }
 
 
-# Only where transactions are stuck: see ``test_replacements.py``.
+# Only stuck transactions reach these: see ``test_replacements.py``.
 REPLACING = {
     11: ("store.save(replaced):before", "store.save(replaced):after"),
     12: ("chain.broadcast(replaced):before", "chain.broadcast(replaced):after"),
 }
 
-# Behind the writers, in processes of either role.
+# A process of either role seals.
 SEALING = {
     13: (
         "store.seal:before",
@@ -109,17 +111,17 @@ RELOCATING = {
     ),
 }
 
-_ROTATING_THREAD = "deadline-new-key"
-"""Where ``Prover`` waits for a key that was named, and nothing else happens."""
+_ROTATION_THREAD = "deadline-new-key"
+"""The thread in which the service self-tests a key that an administrator named."""
 
 
 def names(role: str, points: Mapping[int, tuple[str, ...]]) -> list[str]:
-    """Return the points of *role* as ``CRASH_AT`` has them, in their order."""
+    """Return *points* in order, as ``CRASH_AT`` names them for *role*."""
     return [f"{role}/{name}" for number in sorted(points) for name in points[number]]
 
 
 class CrashPoints:
-    """The points that are armed for this process's *role*."""
+    """The armed points of a process with *role*."""
 
     def __init__(self, role: str, environ: Mapping[str, str]) -> None:
         self._role = role
@@ -128,50 +130,54 @@ class CrashPoints:
         self._replacing = False
 
     def reach(self, name: str) -> None:
-        """Die, if *name* is armed and nobody has died of it."""
+        """Kill this process if *name* is armed and has killed none yet."""
         point = f"{self._role}/{name}"
-        if point in self._armed and self._claimed(point):
-            die()
+        if point in self._armed and self._claim(point):
+            _die()
 
     def remember(self, args: tuple[Any, ...]) -> None:
-        """Note whether what was just recorded replaces something."""
+        """Note whether the transaction in *args* replaces an earlier one."""
         attempts = [arg.attempt for arg in args if hasattr(arg, "attempt")]
         if attempts:
             self._replacing = attempts[0] > 0
 
-    def also(self, place: str) -> list[str]:
-        """Return the other names of *place* while something special is under way."""
+    def details(self, place: str) -> list[str]:
+        """Return names of *place* that depend on earlier calls or on the thread."""
         if place == "chain.broadcast" and self._replacing:
             return [f"{place}(replaced)"]
-        if threading.current_thread().name == _ROTATING_THREAD:
+        if threading.current_thread().name == _ROTATION_THREAD:
             return [f"{place}(rotation)"]
         return []
 
     def is_armed(self, name: str) -> bool:
-        """Say whether somebody may still die of *name*."""
+        """Whether *name* may still kill a process."""
         point = f"{self._role}/{name}"
-        return point in self._armed and not (self._markers / _file(point)).exists()
+        return point in self._armed and not marker(self._markers, point).exists()
 
-    def _claimed(self, point: str) -> bool:
+    def _claim(self, point: str) -> bool:
         try:
-            (self._markers / _file(point)).touch(exist_ok=False)
+            marker(self._markers, point).touch(exist_ok=False)
         except FileExistsError:
             return False
         return True
 
 
+def marker(markers: Path, point: str) -> Path:
+    """Return the file that exists once *point* has killed a process."""
+    return markers / point.replace("/", "|")
+
+
 def reached(markers: Path) -> set[str]:
-    """Return the points that somebody has died of."""
+    """Return the points that have killed a process."""
     return {path.name.replace("|", "/") for path in markers.iterdir()}
 
 
-def die() -> NoReturn:
-    """End this process as kill -9 does: no handler, no flush, no goodbye."""
+def _die() -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("still alive")
 
 
-class Watched:
+class CrashingPort:
     """Any port, with a crash point before and after each of its methods."""
 
     def __init__(self, target: object, port: str, points: CrashPoints) -> None:
@@ -188,7 +194,7 @@ class Watched:
     def _around(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             place = f"{self._port}.{name}"
-            places = [place, *_detailed(place, args), *self._points.also(place)]
+            places = [place, *_details(place, args), *self._points.details(place)]
             for place in places:
                 self._points.reach(f"{place}:before")
             answer = method(*args, **kwargs)
@@ -200,8 +206,8 @@ class Watched:
         return call
 
 
-class WatchedChain(Watched):
-    """A chain client that may also die in the middle of a broadcast."""
+class CrashingChain(CrashingPort):
+    """A chain client that may also die before it reads the response to a broadcast."""
 
     def __init__(self, chain: Chain, points: CrashPoints) -> None:
         super().__init__(chain.client, "chain", points)
@@ -209,32 +215,34 @@ class WatchedChain(Watched):
         self._url = chain.network.rpc_urls[0].get_secret_value()
 
     def broadcast(self, raw: bytes) -> object:
-        """Hand *raw* to the network, or die while the answer is on its way."""
+        """Broadcast *raw*, or die while the response is on its way."""
         if self._points.is_armed("chain.broadcast:sent"):
-            send_and_forget(self._url, raw)
+            _send_without_reading(self._url, raw)
             self._points.reach("chain.broadcast:sent")
         return self._around("broadcast", self._client.broadcast)(raw)
 
 
-def watched(found: Container, role: str, environ: Mapping[str, str]) -> Container:
-    """Return *found* anew, with a crash point around every call to the outside."""
+def add_crash_points(
+    container: Container, role: str, environ: Mapping[str, str]
+) -> Container:
+    """Return a copy of *container* with crash points around every port."""
     points = CrashPoints(role, environ)
     chains = {
-        name: Chain(chain.network, cast("ChainClient", WatchedChain(chain, points)))
-        for name, chain in found.chains.items()
+        name: Chain(chain.network, cast("ChainClient", CrashingChain(chain, points)))
+        for name, chain in container.chains.items()
     }
-    backend = cast("KeyDirectory", Watched(found.backend, "backend", points))
-    store = cast("Ledger", Watched(found.store, "store", points))
+    backend = cast("KeyDirectory", CrashingPort(container.backend, "backend", points))
+    store = cast("Ledger", CrashingPort(container.store, "store", points))
     return replace(
-        found,
+        container,
         open_store=lambda _: store,
         open_backend=lambda _: backend,
         open_chains=lambda _: chains,
     )
 
 
-def _detailed(place: str, args: tuple[Any, ...]) -> list[str]:
-    # The last argument with a status is what the row is about to become.
+def _details(place: str, args: tuple[Any, ...]) -> list[str]:
+    # The last argument with a status is the refund as it will be saved.
     statuses = [arg.status for arg in args if hasattr(arg, "status")]
     details = [f"{place}({statuses[-1]})"] if statuses else []
     if any(getattr(arg, "attempt", 0) for arg in args):
@@ -242,5 +250,20 @@ def _detailed(place: str, args: tuple[Any, ...]) -> list[str]:
     return details
 
 
-def _file(point: str) -> str:
-    return point.replace("/", "|")
+def _send_without_reading(url: str, raw: bytes) -> None:
+    """Broadcast *raw*; the kernel delivers it even if the process dies at once."""
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "eth_sendRawTransaction",
+        "params": [f"0x{raw.hex()}"],
+    }
+    body = json.dumps(call).encode()
+    parts = urlsplit(url)
+    head = (
+        f"POST / HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    # The death of the process closes the connection.
+    connection = socket.create_connection((parts.hostname or "", parts.port or 80))
+    connection.sendall(head.encode() + body)

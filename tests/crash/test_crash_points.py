@@ -1,4 +1,4 @@
-"""A crash point kills where it says, once, and changes nothing else."""
+"""A crash point kills one process at its call, and changes nothing else."""
 
 import os
 import signal
@@ -8,23 +8,29 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.crash.points import CRASH_AT, CRASH_MARKERS, CrashPoints, Watched, reached
+from tests.crash.crash_points import (
+    CRASH_AT,
+    CRASH_MARKERS,
+    CrashingPort,
+    CrashPoints,
+    reached,
+)
 
 
-class Shop:
-    """A port with two methods; what was done is in a file that survives."""
+class Port:
+    """A port whose effect is a file."""
 
     def __init__(self, done: Path) -> None:
         self._done = done
 
     def save(self, before: object, after: object) -> str:
-        """Do something."""
+        """Write the file."""
         self._done.write_text("saved")
         return "answer"
 
 
-def _fate(work: Callable[[], object]) -> int:
-    """Do *work* in a child; return the signal that ended it, or 0."""
+def _fork(work: Callable[[], object]) -> int:
+    """Call *work* in a fork, and return the signal that killed it, or 0."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -35,9 +41,9 @@ def _fate(work: Callable[[], object]) -> int:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """The port under watch."""
-    return Shop(tmp_path / "done")
+def port(tmp_path: Path) -> Port:
+    """The port."""
+    return Port(tmp_path / "done")
 
 
 @pytest.mark.parametrize(
@@ -52,25 +58,25 @@ def shop(tmp_path: Path) -> Shop:
         ("worker/store.save:before", 0, True),
     ],
 )
-def test_dies_where_it_says(
-    tmp_path: Path, shop: Shop, point: str, number: int, done: bool
+def test_a_point_kills_at_its_call(
+    tmp_path: Path, port: Port, point: str, number: int, done: bool
 ) -> None:
     """The process dies before the call or after it, for its role, port and status."""
     markers = tmp_path / "markers"
     markers.mkdir()
     environ = {CRASH_AT: f"other {point}", CRASH_MARKERS: str(markers)}
-    watched = Watched(shop, "store", CrashPoints("api", environ))
+    crashing = CrashingPort(port, "store", CrashPoints("api", environ))
     queued, signed = (SimpleNamespace(status=name) for name in ("queued", "signed"))
 
-    first = _fate(lambda: watched.save(queued, signed))
+    first = _fork(lambda: crashing.save(queued, signed))
 
     assert (number, done) == (first, (tmp_path / "done").exists())
     assert ({point} if number else set()) == reached(markers)
-    assert _fate(lambda: watched.save(queued, signed)) == 0
+    assert _fork(lambda: crashing.save(queued, signed)) == 0
 
 
-def test_changes_nothing_else(shop: Shop) -> None:
-    """Without a point, a watched port answers as the port itself."""
-    watched = Watched(shop, "store", CrashPoints("api", {}))
+def test_without_points_the_port_is_unchanged(port: Port) -> None:
+    """It returns what the port returns."""
+    crashing = CrashingPort(port, "store", CrashPoints("api", {}))
 
-    assert watched.save(None, None) == "answer"
+    assert crashing.save(None, None) == "answer"

@@ -1,18 +1,17 @@
 """
-What can go wrong on a wire, and the plan that says when.
+The faults that a proxy can inject, and the plan that decides when.
 
-A plan is scripted (``the next two of this method``) or seeded (``one in ten, from
-seed 7``).  It is a value-in, value-out affair: ``proxy.py`` commits the faults.
+A plan is scripted (the next two requests of this name) or seeded (one in ten, from
+seed 7).
 """
 
 import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
 
 
 ANY = "*"
@@ -20,54 +19,45 @@ ANY = "*"
 
 
 class Kind(StrEnum):
-    """What may happen to a request."""
+    """A kind of fault.  The server acts unless the kind says otherwise."""
 
     PASS = "pass"
     DELAY = "delay"
-    """It goes through, *seconds* later."""
+    """The request arrives *seconds* later."""
 
     DROP_REPLY = "drop-reply"
-    """The other side acts, and the connection closes in place of the answer."""
+    """The connection closes instead of the response."""
 
     RESET = "reset"
-    """The connection is reset, and the other side hears nothing."""
+    """The connection is reset, and the request does not arrive."""
 
     RESET_REPLY = "reset-reply"
-    """The other side acts, and the connection is reset in place of the answer."""
+    """The connection is reset instead of the response."""
 
     HALF_CLOSE = "half-close"
-    """The other side acts; our direction ends without a word, theirs stays open."""
+    """The proxy sends EOF instead of the response, and goes on reading."""
 
     TRUNCATE = "truncate"
-    """The answer ends after *size* bytes."""
+    """The response ends after *size* bytes."""
 
     STATUS = "status"
-    """HTTP only: *status* (429, 502, 504) from a gateway that asked nobody."""
+    """HTTP only: the response is *status*, and the request does not arrive."""
 
     LATE_STATUS = "late-status"
-    """HTTP only: the other side acts, and a gateway's *status* replaces its answer."""
+    """HTTP only: the status of the response is replaced by *status*."""
 
     STALE = "stale"
-    """JSON-RPC only: the answer of *seconds* ago, or the oldest there is."""
+    """JSON-RPC only: the response of *seconds* ago, or the oldest known one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that happens to one request."""
+    """A fault of one request."""
 
     kind: Kind
     seconds: float = 0.0
     size: int = 0
     status: int = 0
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
-        """Return the fault that ``to_json`` wrote."""
-        return cls(**{**given, "kind": Kind(given["kind"])})
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fault as a JSON object."""
-        return asdict(self)
 
 
 PASS = Fault(Kind.PASS)
@@ -79,10 +69,11 @@ CUT = Fault(Kind.TRUNCATE, size=40)
 GATEWAY_TIMEOUT = Fault(Kind.LATE_STATUS, status=504)
 
 LOST_REPLIES = (DROP_REPLY, RESET_REPLY, HALF_CLOSE, CUT, GATEWAY_TIMEOUT)
-"""The ways in which the other side acts, and nobody learns of it."""
+"""The faults after which the server has acted and the client does not know."""
 
-# What a bad day brings to a node's clients: one request in eight.
-BAD_DAY: tuple[tuple[Fault, float], ...] = (
+Odds = tuple[tuple[Fault, float], ...]
+
+ODDS: Odds = (
     (DROP_REPLY, 0.03),
     (RESET, 0.02),
     (RESET_REPLY, 0.01),
@@ -94,19 +85,18 @@ BAD_DAY: tuple[tuple[Fault, float], ...] = (
     (Fault(Kind.DELAY, seconds=0.3), 0.01),
     (Fault(Kind.STALE, seconds=3.0), 0.02),
 )
-
-Odds = tuple[tuple[Fault, float], ...]
+"""The faults of a bad network: one request in eight has one."""
 
 
 class Plan:
     """
-    Says what happens to the next request of each name; threads may share it.
+    Decides the fault of each request; threads may share it.
 
-    A blackout comes first, then the script, then the odds; else requests pass.
+    A blackout has precedence over the script, and the script over the odds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._committed = Counter[tuple[str, Kind]]()
+        self._injected = Counter[tuple[str, Kind]]()
         self._clock = clock
         self._lock = threading.Lock()
         self._scripts: dict[str, deque[Fault]] = {}
@@ -116,7 +106,7 @@ class Plan:
         self._dark_until = 0.0
 
     def script(self, name: str, *faults: Fault) -> None:
-        """Let *faults* befall the next requests called *name*, one each."""
+        """Inject *faults* into the next requests called *name*, one each."""
         with self._lock:
             self._scripts.setdefault(name, deque()).extend(faults)
 
@@ -124,42 +114,42 @@ class Plan:
         self, seed: int, odds: Odds, *, only: frozenset[str] = frozenset()
     ) -> None:
         """
-        Draw a fault for every request, or for those called one of *only*.
+        Draw a fault for every request, or for those whose name is in *only*.
 
-        *odds* are probabilities whose sum is at most 1; what is left passes.  The
-        same seed deals the same faults to the same sequence of requests.
+        *odds* are probabilities with a sum of at most 1; the other requests pass.  The
+        same seed draws the same faults for the same sequence of requests.
         """
         with self._lock:
             self._odds, self._only = odds, only
             self._random = random.Random(seed)
 
     def blackout(self, seconds: float) -> None:
-        """Reset every connection that stirs, from now on for *seconds*."""
+        """Reset every connection that is used in the next *seconds*."""
         with self._lock:
             self._dark_until = self._clock() + seconds
 
     def heal(self) -> None:
-        """Forget all that was planned."""
+        """End the blackout, the script and the odds."""
         with self._lock:
             self._scripts.clear()
             self._odds = ()
             self._dark_until = 0.0
 
-    def committed(self) -> Counter[tuple[str, Kind]]:
-        """Return how often each kind of fault befell each name."""
+    def injected(self) -> Counter[tuple[str, Kind]]:
+        """Return how often each request name had each kind of fault."""
         with self._lock:
-            return self._committed.copy()
+            return self._injected.copy()
 
     def is_dark(self) -> bool:
-        """Say whether a blackout is on."""
+        """Whether a blackout is on."""
         with self._lock:
             return self._clock() < self._dark_until
 
     def next(self, name: str) -> Fault:
-        """Decide what happens to a request called *name*."""
+        """Return the fault of a request called *name*."""
         with self._lock:
             fault = self._next(name)
-            self._committed[name, fault.kind] += 1
+            self._injected[name, fault.kind] += 1
             return fault
 
     def _next(self, name: str) -> Fault:
@@ -169,10 +159,10 @@ class Plan:
             if script:
                 return script.popleft()
         if self._odds and (not self._only or name in self._only):
-            return self._drawn()
+            return self._draw()
         return PASS
 
-    def _drawn(self) -> Fault:
+    def _draw(self) -> Fault:
         chance = self._random.random()
         for fault, odds in self._odds:
             chance -= odds
