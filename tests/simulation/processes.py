@@ -1,4 +1,4 @@
-"""The real service, process by process, with gates in all its ports."""
+"""The simulated processes: the real service with faulty ports."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
 from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
-from tests.simulation.clients import CLIENT, Ask, Job, Told
+from tests.simulation.clients import CLIENT, Answer, Job, Order
 from tests.simulation.faults import Faults
-from tests.simulation.gate import Gate
-from tests.simulation.hub import Hub, Process
+from tests.simulation.faulty_port import FaultyPort
 from tests.simulation.ledger import Ledger as Book
-from tests.simulation.ledger import Stamp
+from tests.simulation.ledger import SeededIds
 from tests.simulation.node import Node
-from tests.simulation.wire import CHAIN_ID, DECIMALS, TOKEN
-from tests.simulation.witness import Guarded, Witness
+from tests.simulation.observer import ObservedDevice, Observer
+from tests.simulation.scheduler import Process, Scheduler
+from tests.simulation.transaction import CHAIN_ID, DECIMALS, TOKEN
 from tests.support.devices import KEY_ID
 
 
@@ -49,14 +49,14 @@ NETWORK = Network.model_validate(
 )
 
 _WORKER_RESTS = (2.0, 12.0)
-_LISTENS_EVERY = 0.5
+_POLL_SECONDS = 0.5
 _OPERATOR_LOOKS = (10.0, 40.0)
 _OPERATOR = Actor("operator")
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What processes are made of; a planted bug replaces a part."""
+    """The parts of a process that a planted bug may replace."""
 
     network: Network = NETWORK
     store: Callable[[Ledger], Ledger] = lambda store: store
@@ -67,34 +67,40 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
-    """What the processes share: the hub, and all that is not theirs."""
+class Environment:
+    """What the processes share."""
 
-    hub: Hub
+    scheduler: Scheduler
     chain: SimulatedChain
     ledger: Book
     faults: Faults
-    witness: Witness
+    observer: Observer
     build: Build
 
 
-class Parts:
-    """One life of one process, made as ``api/bootstrap.py`` makes it."""
+class Components:
+    """The parts of one process, joined as by ``api/bootstrap.py``."""
 
-    def __init__(self, outside: Outside, process: Process) -> None:
+    def __init__(self, environment: Environment, process: Process) -> None:
         self._process = process
-        build, clock = outside.build, process.clock
-        device = Gate(process, "device", Guarded(outside.witness), outside.faults)
-        store = build.store(outside.ledger.store)
-        gate = Gate(process, "store", store, outside.faults, outside.witness.see)
-        stamp = Stamp(cast("Ledger", gate), outside.hub.random)
-        self.store = cast("Ledger", stamp)
-        audit = AuditLog(outside.witness, clock, "simulated", self.store)
+        build, clock = environment.build, process.clock
+        device = FaultyPort(
+            process, "device", ObservedDevice(environment.observer), environment.faults
+        )
+        store = build.store(environment.ledger.store)
+        gate = FaultyPort(
+            process, "store", store, environment.faults, environment.observer.see
+        )
+        seeded = SeededIds(cast("Ledger", gate), environment.scheduler.random)
+        self.store = cast("Ledger", seeded)
+        audit = AuditLog(environment.observer, clock, "simulated", self.store)
         self.signer = Signer.open(cast("KeyBackend", device), KEY_ID, audit)
-        node = Node(outside.chain, outside.faults.lag)
-        client = cast("ChainClient", Gate(process, "chain", node, outside.faults))
+        node = Node(environment.chain, environment.faults.lag)
+        client = cast(
+            "ChainClient", FaultyPort(process, "chain", node, environment.faults)
+        )
         self.chains = {"local": Chain(build.network, client)}
-        # The first key's signer is opened when a process starts, as the guard does it.
+        # A process opens the first key's signer when it starts, as the guard does.
         first = self.signer
 
         def open_signer(key: Key) -> Signer:
@@ -125,7 +131,7 @@ class Parts:
 
     @property
     def service(self) -> RefundService:
-        """What an API process offers."""
+        """The refund service of an API process."""
         return RefundService(
             self.store,
             {"local": self.chains["local"].network},
@@ -138,7 +144,7 @@ class Parts:
 
     @property
     def worker(self) -> Worker:
-        """What a worker process runs."""
+        """The worker of a worker process."""
         return Worker(
             self.store,
             self.lifecycle,
@@ -157,65 +163,65 @@ class API:
     def __init__(self, service: RefundService) -> None:
         self._service = service
 
-    def submit(self, ask: Ask) -> Told:
-        """Ask for a refund, and keep the answer before it is given."""
+    def submit(self, order: Order) -> Answer:
+        """Request a refund, and store the answer before it is returned."""
         submission = self._service.submit(
             client=CLIENT,
-            idempotency_key=ask.key,
-            request=ask.request,
+            idempotency_key=order.key,
+            request=order.request,
             request_id="simulated",
         )
         refund, answer = submission.refund, submission.answer
         if answer is None:
             body = f"{refund.id} {refund.status} n{refund.nonce}"
             answer = self._service.remember_answer(refund, body)
-        return Told(ask, refund.id, answer)
+        return Answer(order, refund.id, answer)
 
     def cancel(self, refund_id: str) -> None:
-        """Call a refund back."""
+        """Cancel a refund."""
         self._service.cancel(CLIENT, refund_id)
 
 
-def serve(parts: Parts, process: Process, queue: list[Job]) -> None:
-    """Answer what is in *queue*, for ever."""
-    api = API(parts.service)
+def serve(components: Components, process: Process, queue: list[Job]) -> None:
+    """Run an API process that serves *queue*."""
+    api = API(components.service)
     while True:
         if queue:
             queue.pop(0)(api)
-        process.pause(_LISTENS_EVERY)
+        process.pause(_POLL_SECONDS)
 
 
-def work(parts: Parts, process: Process) -> None:
-    """Do one pass after the other, for ever."""
+def work(components: Components, process: Process) -> None:
+    """Run a worker process."""
 
     def rest() -> bool:
-        process.pause(process.hub.random.uniform(*_WORKER_RESTS))
+        process.pause(process.scheduler.random.uniform(*_WORKER_RESTS))
         return False
 
-    parts.worker.run(rest)
+    components.worker.run(rest)
 
 
-def attend(parts: Parts, process: Process, sweeps_until: float) -> None:
-    """Accept what is foreign, as ``hotwallet nonce repair`` does, and sweep."""
+def attend(components: Components, process: Process, sweeps_until: float) -> None:
+    """Run an operator who accepts foreign transactions and sweeps former keys."""
     while True:
-        process.pause(process.hub.random.uniform(*_OPERATOR_LOOKS))
+        process.pause(process.scheduler.random.uniform(*_OPERATOR_LOOKS))
         try:
-            _accept(parts)
-            if process.hub.now < sweeps_until:
-                _sweep(parts)
+            _accept(components)
+            if process.scheduler.now < sweeps_until:
+                _sweep(components)
         except HotWalletError as e:
-            process.hub.tell(process.name, f"looks again later: {e.code}")
+            process.scheduler.log(process.name, f"retries after: {e.code}")
 
 
-def _accept(parts: Parts) -> None:
-    chain = parts.chains["local"]
-    for wallet in parts.store.wallets():
-        standing = parts.wallets.status(chain, wallet.sender)
-        if standing.wallet.paused_by and not standing.unknown_count:
-            parts.wallets.resume(standing, chain)
+def _accept(components: Components) -> None:
+    chain = components.chains["local"]
+    for wallet in components.store.wallets():
+        status = components.wallets.status(chain, wallet.sender)
+        if status.wallet.paused_by and not status.unknown_count:
+            components.wallets.resume(status, chain)
 
 
-def _sweep(parts: Parts) -> None:
-    for key in parts.ring.refresh():
+def _sweep(components: Components) -> None:
+    for key in components.ring.refresh():
         if key.state in FORMER:
-            parts.sweeper.sweep(key.address, _OPERATOR)
+            components.sweeper.sweep(key.address, _OPERATOR)

@@ -1,4 +1,4 @@
-"""A transaction as a node reads it, by RLP and libsecp256k1 alone."""
+"""Decodes signed transactions with only RLP and libsecp256k1, as a node does."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,11 +21,11 @@ _PADDING = bytes(12)
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class Transaction:
     """
     One signed transaction; fees in wei per gas.
 
-    ``digest`` is what was signed; it is empty for one that no process of ours made.
+    ``digest`` is what was signed; it is empty for a foreign transaction.
     """
 
     hash: str
@@ -41,30 +41,30 @@ class Wire:
 
     @property
     def slot(self) -> tuple[str, int]:
-        """Sender and nonce, for which one transaction can be mined."""
+        """Sender and nonce, for which only one transaction can be mined."""
         return self.sender, self.nonce
 
     @property
     def is_foreign(self) -> bool:
-        """Whether somebody else signed it."""
+        """Whether it was signed elsewhere with our key."""
         return not self.digest
 
     @property
     def payment(self) -> tuple[str, int] | None:
-        """Recipient and amount in base units; None when it moves no token."""
+        """Recipient and amount in base units; None if it moves no token."""
         if self.to != TOKEN or self.data[:4] != _TRANSFER:
             return None
         recipient = to_checksum_address(self.data[16:36])
         return recipient, int.from_bytes(self.data[36:68], "big")
 
-    def outbids(self, other: "Wire") -> bool:
-        """Say whether geth's pool, which wants a tenth more of both, replaces it."""
+    def outbids(self, other: "Transaction") -> bool:
+        """Whether geth's pool lets it replace *other*: both fees are 10 % higher."""
         return (
             self.max_fee * 10 >= other.max_fee * 11 and self.tip * 10 >= other.tip * 11
         )
 
     def logs(self) -> tuple[Log, ...]:
-        """Return what the token emits when it pays."""
+        """Return the Transfer event."""
         if self.payment is None:
             return ()
         sender = bytes.fromhex(self.sender[2:])
@@ -73,8 +73,8 @@ class Wire:
 
 
 @lru_cache(maxsize=256)
-def read(raw: bytes) -> Wire:
-    """Return what *raw* says: EIP-1559 on this chain, without an access list."""
+def decode(raw: bytes) -> Transaction:
+    """Decode *raw*: EIP-1559 on this chain, without an access list."""
     assert raw[0] == 2
     fields = rlp.decode(raw[1:])
     unsigned, (parity, r, s) = fields[:-3], fields[-3:]
@@ -87,7 +87,7 @@ def read(raw: bytes) -> Wire:
     )
     to, value, data, access_list = unsigned[5:]
     assert (chain_id, access_list) == (CHAIN_ID, [])
-    return Wire(
+    return Transaction(
         hash="0x" + keccak(raw).hex(),
         digest=digest,
         sender=sender,
@@ -101,9 +101,9 @@ def read(raw: bytes) -> Wire:
     )
 
 
-def foreign(sender: str, nonce: int, max_fee: int) -> Wire:
-    """Return what somebody else signed with our key: nothing to oneself."""
+def foreign(sender: str, nonce: int, max_fee: int) -> Transaction:
+    """Return a foreign transaction that sends nothing to its own sender."""
     name = keccak(b"foreign" + nonce.to_bytes(8, "big"))
-    return Wire(
+    return Transaction(
         "0x" + name.hex(), b"", sender, nonce, max_fee, max_fee, 21_000, sender, b"\xf0"
     )

@@ -1,4 +1,4 @@
-"""Whoever watches the calls themselves: what no row and no block tells afterwards."""
+"""Observes calls to store, audit log and device during a schedule."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,32 +29,32 @@ ADDRESSES = {
     parse_public_key(device.public_key(key_id)).address: key_id
     for key_id, device in _DEVICES.items()
 }
-"""The wallet's, and those that it is rotated to, each with the key's id."""
+"""The addresses of all keys, with the keys' ids."""
 
 ADDRESS = next(iter(ADDRESSES))
 
 
-class Witness:
+class Observer:
     """
-    Remembers every version of a refund that a process saw, and what was announced.
+    Notes every version of a refund that a process saw, and intents and signatures.
 
-    ``nonces`` are those that each refund was ever seen with; ``unannounced`` are the
-    digests that were signed without an intent in the audit log.  An intent that rides
-    in a reservation knows no digest yet, and is good for any one.
+    ``nonces`` has all nonces that each refund ever had, and ``without_intent`` the
+    digests that were signed without an intent in the audit log.  The intent of a
+    reservation has no digest yet, and is good for one signature of any digest.
     """
 
     def __init__(self) -> None:
         self.nonces: defaultdict[str, set[str]] = defaultdict(set)
-        self.unannounced: list[str] = []
-        self._announced: set[str] = set()
-        self._open = 0
+        self.without_intent: list[str] = []
+        self._intents: set[str] = set()
+        self._reservations = 0
 
     def forget(self) -> None:
-        """Begin anew: a ledger that was restored may tell its refunds apart."""
+        """Forget nonces: a restored ledger may assign others."""
         self.nonces.clear()
 
     def see(self, seen: object) -> None:
-        """Look at something that went to the store, or came from it."""
+        """Note the refunds in an argument or result of a store's method."""
         if isinstance(seen, Refund):
             if seen.nonce is not None:
                 self.nonces[seen.id].add(f"{seen.sender} n{seen.nonce}")
@@ -63,36 +63,36 @@ class Witness:
                 self.see(getattr(each, "refund", each))
 
     def info(self, event: str, **fields: Any) -> None:
-        """Take an event of the audit log."""
+        """Note an event of the audit log."""
         if event != "digest-sign-requested":
             return
         if fields["digest"] is None:
-            self._open += 1
+            self._reservations += 1
         else:
-            self._announced.add(fields["digest"])
+            self._intents.add(fields["digest"])
 
     def signed(self, digest: bytes) -> None:
-        """Take note that a signature was made."""
-        if digest.hex() in self._announced:
+        """Note a signature."""
+        if digest.hex() in self._intents:
             return
-        if self._open == 0:
-            self.unannounced.append(digest.hex())
-        self._open -= 1
+        if self._reservations == 0:
+            self.without_intent.append(digest.hex())
+        self._reservations -= 1
 
 
-class Guarded:
-    """A good device with three keys, that tells a witness what it signs."""
+class ObservedDevice:
+    """A device with three keys, whose signatures the observer notes."""
 
     name = "device"
 
-    def __init__(self, witness: Witness) -> None:
-        self._witness = witness
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
 
     def public_key(self, key_id: KeyId) -> bytes:
         """Return the SubjectPublicKeyInfo."""
         return _DEVICES[key_id].public_key(key_id)
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        """Sign, and tell."""
-        self._witness.signed(digest)
+        """Sign."""
+        self._observer.signed(digest)
         return DeviceSignature(_DEVICES[key_id].sign_digest(key_id, digest).der)

@@ -1,7 +1,7 @@
 """
-The simulation finds what it is for: bugs are planted, one at a time.
+The simulation finds planted bugs, each of which breaks an invariant.
 
-Each is a mistake that a published relayer made, or that this one nearly did.
+Each is a mistake that a published relayer made, or that this one nearly made.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,21 +25,21 @@ from signer.refunds.pending_transactions import broadcast
 from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import Attempt, TransactionSigner
 from tests.simulation.ledger import Ledger
-from tests.simulation.schedule import played
-from tests.simulation.system import NETWORK, Build
+from tests.simulation.processes import NETWORK, Build
+from tests.simulation.schedule import play
 
 
 SEEDS = range(300)
 
 
-class Overwrites:
+class OverwritingStore:
     """A store whose changes do not compare versions."""
 
     def __init__(self, store: ports.Ledger) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the store has."""
+        """Return the store's attribute."""
         return getattr(self._store, name)
 
     def save(
@@ -49,21 +49,21 @@ class Overwrites:
         transaction: SignedTransaction | None = None,
         outcome: Record | None = None,
     ) -> None:
-        """Save *after*, whatever is there."""
+        """Save *after*, whatever version is stored."""
         stored = self._store.get(before.id) or before
         before = replace(before, version=stored.version)
         after = replace(after, version=stored.version + 1)
         self._store.save(before, after, transaction, outcome)
 
 
-class ForgetsHashes:
+class ForgettingStore:
     """A store that knows only the last of a refund's transactions."""
 
     def __init__(self, store: ports.Ledger) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the store has."""
+        """Return the store's attribute."""
         return getattr(self._store, name)
 
     def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
@@ -72,8 +72,8 @@ class ForgetsHashes:
         return [InFlight(each.refund, (str(each.refund.tx_hash),)) for each in found]
 
 
-class BroadcastsFirst(Attempts):
-    """Hands bytes to the network before it records them."""
+class EarlyBroadcasts(Attempts):
+    """Broadcasts a transaction before it records it."""
 
     def _sign_and_save(
         self,
@@ -94,33 +94,33 @@ class BroadcastsFirst(Attempts):
         return after
 
 
-class SendsFirst(Lifecycle):
-    """Makes such offers."""
+class EarlyBroadcastLifecycle(Lifecycle):
+    """Uses ``EarlyBroadcasts``."""
 
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
-        store, _, transaction_signer, _, clock = parts
-        self._attempts = BroadcastsFirst(store, transaction_signer, clock)
+    def __init__(self, *components: Any) -> None:
+        super().__init__(*components)
+        store, _, transaction_signer, _, clock = components
+        self._attempts = EarlyBroadcasts(store, transaction_signer, clock)
 
 
-class Believes(FormerWallets):
-    """Takes it that the ledger knows all that former keys have sent."""
+class UncheckedFormerWallets(FormerWallets):
+    """Assumes that the ledger knows all transactions of former keys."""
 
     def require_known(self, chain: Chain, key: Key) -> None:
-        """Believe it."""
+        """Check nothing."""
 
 
-class NeverLooksBack(NonceManager):
-    """Gives out nonces without a look at former keys' wallets."""
+class UncheckedNonces(NonceManager):
+    """Assigns nonces without checking the wallets of former keys."""
 
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
-        store, _, clock = parts
-        self._former = Believes(store, self.wallets, clock)
+    def __init__(self, *components: Any) -> None:
+        super().__init__(*components)
+        store, _, clock = components
+        self._former = UncheckedFormerWallets(store, self.wallets, clock)
 
 
-class PaysAnybody(TransactionSigner):
-    """Signs sweeps to whoever was active when they were accepted."""
+class UncheckedSweeps(TransactionSigner):
+    """Signs sweeps to the key that was active when they were accepted."""
 
     def find_sweep_objection(self, refund: Refund) -> Objection | None:
         """Object to nothing."""
@@ -131,25 +131,25 @@ class PaysAnybody(TransactionSigner):
         return super()._open_signer(refund, sender, digest, purpose, None)
 
 
-def _overwrites(ledger: Ledger) -> Build:
-    return Build(store=lambda store: cast("ports.Ledger", Overwrites(store)))
+def _plant_overwriting(ledger: Ledger) -> Build:
+    return Build(store=lambda store: cast("ports.Ledger", OverwritingStore(store)))
 
 
-def _forgets_hashes(ledger: Ledger) -> Build:
-    return Build(store=lambda store: cast("ports.Ledger", ForgetsHashes(store)))
+def _plant_forgetting(ledger: Ledger) -> Build:
+    return Build(store=lambda store: cast("ports.Ledger", ForgettingStore(store)))
 
 
-def _sends_first(ledger: Ledger) -> Build:
-    return Build(lifecycle=SendsFirst)
+def _plant_early_broadcast(ledger: Ledger) -> Build:
+    return Build(lifecycle=EarlyBroadcastLifecycle)
 
 
-def _believes_early(ledger: Ledger) -> Build:
+def _plant_early_confirmation(ledger: Ledger) -> Build:
     return Build(network=NETWORK.model_copy(update={"confirmations": 1}))
 
 
-def _takes_another_nonce(ledger: Ledger) -> Build:
-    class TakesAnotherNonce(Lifecycle):
-        """Answers "nonce too low" with another nonce, as if nothing were mined."""
+def _plant_new_nonce(ledger: Ledger) -> Build:
+    class NewNonceLifecycle(Lifecycle):
+        """Assigns a new nonce after "nonce too low", although one may be mined."""
 
         def step(self, refund: Refund, actor: Actor) -> Refund:
             if refund.status in {Status.SIGNED, Status.BROADCAST}:
@@ -163,39 +163,39 @@ def _takes_another_nonce(ledger: Ledger) -> Build:
                 except BroadcastRejectedError as e:
                     if e.reason == "nonce-too-low":
                         ledger.requeue(refund.id)
-                    raise StaleStateError("begins anew") from None
+                    raise StaleStateError("starts again") from None
 
-    return Build(lifecycle=TakesAnotherNonce)
+    return Build(lifecycle=NewNonceLifecycle)
 
 
 @pytest.mark.parametrize(
-    ("plant", "broken"),
+    ("plant", "errors"),
     [
-        (_overwrites, "I4"),
-        (_takes_another_nonce, "I3"),
-        (_sends_first, "I2"),
-        (_believes_early, "I1"),
-        (_forgets_hashes, "G2"),
+        (_plant_overwriting, "I4"),
+        (_plant_new_nonce, "I3"),
+        (_plant_early_broadcast, "I2"),
+        (_plant_early_confirmation, "I1"),
+        (_plant_forgetting, "G2"),
     ],
 )
 def test_a_planted_bug_is_found(
-    ledger: Ledger, plant: Callable[[Ledger], Build], broken: str
+    ledger: Ledger, plant: Callable[[Ledger], Build], errors: str
 ) -> None:
     """A few hundred schedules find it, and name the invariant that it breaks."""
     build = plant(ledger)
-    found = (played(seed, ledger, build).violations for seed in SEEDS)
+    found = (play(seed, ledger, build).violations for seed in SEEDS)
 
-    assert any(each.startswith(broken) for violations in found for each in violations)
+    assert any(each.startswith(errors) for violations in found for each in violations)
 
 
-@pytest.mark.parametrize("turns", [("flee",), ("rotate", "return")])
-def test_a_payment_by_a_former_key_is_not_forgotten(
+@pytest.mark.parametrize("turns", [("revoke",), ("rotate", "return")])
+def test_unchecked_former_wallets_are_found(
     ledger: Ledger, turns: tuple[str, ...]
 ) -> None:
-    """Who pays without a look at former keys pays twice behind a restore."""
-    build = Build(nonces=NeverLooksBack)
+    """Without a check of former wallets a restored ledger pays twice."""
+    build = Build(nonces=UncheckedNonces)
     found = (
-        played(seed, ledger, build, is_restored=True, turns=turns).violations
+        play(seed, ledger, build, is_restored=True, turns=turns).violations
         for seed in SEEDS
     )
 
@@ -203,34 +203,33 @@ def test_a_payment_by_a_former_key_is_not_forgotten(
 
 
 def test_a_sweep_to_a_former_key_is_found(ledger: Ledger) -> None:
-    """Who does not look at the ring again sweeps to a key that was given up."""
-    turns = ("rotate", "return", "flee back")
-    # A device that fails most of the time, so that a turn falls between two tries.
+    """Without a second look at the key ring, a sweep pays a revoked key."""
+    turns = ("rotate", "return", "revoke and return")
+    # With a device that mostly fails, a rotation happens between two tries.
     slow: dict[str, Any] = {
         "device": 0.9,
         "calm_at": 200.0,
         "requests": 2,
         "attended": True,
     }
-    build = Build(payer=PaysAnybody)
+    build = Build(payer=UncheckedSweeps)
     found = (
-        played(seed, ledger, build, turns=turns, sweeps=True, **slow).violations
+        play(seed, ledger, build, turns=turns, sweeps=True, **slow).violations
         for seed in SEEDS
     )
 
     assert any(each.startswith("O8") for violations in found for each in violations)
 
 
-def test_a_restored_ledger_cannot_see_behind_a_gap(ledger: Ledger) -> None:
+def test_a_restored_ledger_cannot_see_after_a_gap(ledger: Ledger) -> None:
     """
-    The one double payment that is known: a node keeps what a backup has forgotten.
+    The only known double payment: a node keeps a transaction that a backup lacks.
 
-    It waits behind a gap that no count shows, the refund is asked for again and takes
-    the nonce of the gap, and then both are mined.  Whoever cures this turns the test
-    around.
+    It waits after a gap, which no count shows.  The client requests the refund again,
+    it gets the nonce of the gap, and both are mined.  A fix must invert this test.
     """
     found = (
-        played(seed, ledger, hides_sent=True, is_restored=True).violations
+        play(seed, ledger, hides_sent=True, is_restored=True).violations
         for seed in SEEDS
     )
 
