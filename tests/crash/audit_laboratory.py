@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from signer.audit.checkpoints import CheckpointKey
@@ -94,12 +93,7 @@ class AuditLaboratory:
             Program(name, run_audit_host, self._environ, arguments)
         )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End everything."""
         self._cleanup.close()
 

@@ -32,7 +32,7 @@ def test_only_the_named_key_is_revoked(
     old = lab.device.key.address
     admin = lab.admin_client()
     gateway = lab.start_gateway(Load("compromise-kills", concurrency=4))
-    lab.sleep(2)
+    assert lab.wait(lambda: bool(lab.evidence().signed), 30), lab.explain("no refunds")
 
     done = admin.rotate_until_done(first, compromised=True, activeAddress=old)
     again = admin.rotate(first, compromised=True, activeAddress=old)

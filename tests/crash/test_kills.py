@@ -11,6 +11,9 @@ from tests.crash.laboratory import Laboratory
 
 POINTS = [*names("api", API), *names("worker", WORKER)]
 
+_KILLS = 100
+"""On each of two databases, so 200 in all."""
+
 
 def _kill_at_random(lab: Laboratory, count: int, *, most: float) -> None:
     """Kill *count* times, up to *most* seconds apart; each tenth time, pause one."""
@@ -30,7 +33,7 @@ def test_refunds_survive_every_named_point_and_random_kills(
     lab = open_laboratory(empty_url, crash_at=POINTS)
 
     gateway = lab.start_gateway(Load("kills"))
-    _kill_at_random(lab, 200, most=0.25)
+    _kill_at_random(lab, _KILLS, most=0.25)
     lab.wait(lambda: len(lab.crash_points()) == len(POINTS), 60)
     lab.settle(gateway)
 

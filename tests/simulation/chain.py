@@ -175,30 +175,30 @@ class SimulatedChain:
             if mined.transaction.is_foreign
         )
 
-    def broadcast(self, transaction: Transaction) -> None:
+    def broadcast(self, tx: Transaction) -> None:
         """
         Broadcast *transaction* to a node, which may gossip it.
 
         Raises:
             BroadcastRejectedError: The node rejects it.
         """
-        if not self._is_recorded(transaction.hash):
-            self.unrecorded.append(transaction.hash)
-        if transaction.nonce < self.count(transaction.sender):
+        if not self._is_recorded(tx.hash):
+            self.unrecorded.append(tx.hash)
+        if tx.nonce < self.count(tx.sender):
             raise BroadcastRejectedError("nonce too low", reason="nonce-too-low")
-        if not can_afford(self.balance_of, transaction):
+        if not can_afford(self.balance_of, tx):
             raise BroadcastRejectedError("too poor", reason="insufficient-funds")
         first = self._random.randrange(2)
-        if not self._offer(transaction, self.pools[first]):
+        if not self._offer(tx, self.pools[first]):
             raise BroadcastRejectedError("underpriced", reason="underpriced")
-        self.sent[transaction.hash] = transaction
+        self.sent[tx.hash] = tx
         if self._random.random() < _GOSSIPED:
-            self._offer(transaction, self.pools[1 - first])
+            self._offer(tx, self.pools[1 - first])
 
-    def inject_foreign(self, transaction: Transaction) -> None:
+    def inject_foreign(self, tx: Transaction) -> None:
         """Put a foreign transaction into both pools, whatever its fee."""
         for pool in self.pools:
-            pool[transaction.slot] = transaction
+            pool[tx.slot] = tx
 
     def mine(self) -> None:
         """Add a block with some of the waiting transactions."""
@@ -232,8 +232,8 @@ class SimulatedChain:
         The nodes' counts then include all that was sent.
         """
         self.drops = False
-        for slot, transaction in self.pools[1].items():
-            self.pools[0].setdefault(slot, transaction)
+        for slot, tx in self.pools[1].items():
+            self.pools[0].setdefault(slot, tx)
         self.pools[1].clear()
         pool = self.pools[0]
         for slot in [(s, n) for s, n in pool if n > self.pending(s)]:
@@ -268,16 +268,16 @@ class SimulatedChain:
         pool = self._random.choice(self.pools)
         for sender in dict.fromkeys(sender for sender, _ in pool):
             nonce = tip.count(sender)
-            while transaction := pool.get((sender, nonce)):
-                if transaction.max_fee < base_fee or self._random.random() < _SKIPPED:
+            while tx := pool.get((sender, nonce)):
+                if tx.max_fee < base_fee or self._random.random() < _SKIPPED:
                     break
-                if not can_afford(balance_of, transaction):
+                if not can_afford(balance_of, tx):
                     break
-                paid = transaction.payment
+                paid = tx.payment
                 is_refused = paid is not None and paid[0] in self.blocklist
-                succeeded = not is_refused and has_tokens(balance_of, transaction)
-                apply(changes, transaction, base_fee, succeeded=succeeded)
-                yield Mined(transaction, succeeded)
+                succeeded = not is_refused and has_tokens(balance_of, tx)
+                apply(changes, tx, base_fee, succeeded=succeeded)
+                yield Mined(tx, succeeded)
                 nonce += 1
 
     def _balance_of(self, changes: Changes) -> BalanceOf:
@@ -289,20 +289,16 @@ class SimulatedChain:
 
     def _gossip(self) -> None:
         for source, target in (self.pools, self.pools[::-1]):
-            for transaction in tuple(source.values()):
+            for tx in tuple(source.values()):
                 if self._random.random() < _GOSSIPED:
-                    self._offer(transaction, target)
+                    self._offer(tx, target)
 
-    def _offer(self, transaction: Transaction, pool: Pool) -> bool:
+    def _offer(self, tx: Transaction, pool: Pool) -> bool:
         """Put *transaction* into *pool*, and return whether it is there."""
-        other = pool.get(transaction.slot)
-        if (
-            other is not None
-            and other.hash != transaction.hash
-            and not transaction.outbids(other)
-        ):
+        other = pool.get(tx.slot)
+        if other is not None and other.hash != tx.hash and not tx.outbids(other):
             return False
-        pool[transaction.slot] = transaction
+        pool[tx.slot] = tx
         return True
 
     def _block(self, number: int) -> Block:
