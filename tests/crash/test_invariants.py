@@ -219,153 +219,124 @@ def _transfer_with(**changes: Any) -> Change:
     )
 
 
-CASES: dict[str, tuple[Change, str, str]] = {
+CASES: dict[str, tuple[Change, str]] = {
     "a refund is paid twice": (
         _paid_again("0xother"),
-        "I1",
-        ".*12500000.* was paid 2 times, and 1 confirmed",
+        "I1: .*.*12500000.* was paid 2 times, and 1 confirmed",
     ),
     "a confirmed refund is not paid": (
         lambda e: replace(e, transfers=e.transfers[1:]),
-        "I1",
-        "was paid 0 times, and 1 confirmed",
+        "I1: .*was paid 0 times, and 1 confirmed",
     ),
     "a failed refund is paid": (
         _row_with(status="failed"),
-        "I1",
-        "was paid 1 times, and 0 confirmed",
+        "I1: .*was paid 1 times, and 0 confirmed",
     ),
     "another amount is paid": (
         _transfer_with(amount=12_500_001),
-        "I1",
-        r"was paid \[12500001\], and \[12500000\] requested",
+        r"I1: .*was paid \[12500001\], and \[12500000\] requested",
     ),
     "store and chain agree on an amount that no client requested": (
         lambda e: _row_with(amount=1)(_transfer_with(amount=1)(e)),
-        "I1",
-        r"was paid \[1\], and \[12500000\] requested",
+        r"I1: .*was paid \[1\], and \[12500000\] requested",
     ),
     "an unknown recipient is paid": (
         _transfer_with(recipient=_customer(99)),
-        "I1",
-        "no client requested it",
+        "I1: .*no client requested it",
     ),
     "another token is paid": (
         _transfer_with(token=_customer(7)),
-        "I1",
-        "was paid 0 times, and 1 confirmed",
+        "I1: .*was paid 0 times, and 1 confirmed",
     ),
     "a refund that was reported confirmed is not paid": (
         lambda e: replace(e, transfers=(), rows=(), signed=(), steps=(), spent={}),
-        "I1",
-        "rf_0 was reported confirmed, and paid 0 times",
+        "I1: .*rf_0 was reported confirmed, and paid 0 times",
     ),
     "a confirmed refund names a block that was reorganised away": (
         _row_with(block_hash="0xgone"),
-        "I1",
-        "is not there",
+        "I1: .*is not there",
     ),
     "two refunds have one nonce": (
         _row_with(nonce=1),
-        "I2",
-        "nonce .* 1.* belongs to rf_0 and rf_1",
+        "I2: .*nonce .* 1.* belongs to rf_0 and rf_1",
     ),
     "bytes were sent before they were recorded": (
         lambda e: replace(e, sent=(*e.sent, Sent("0xnew", 2, "digest-0", None))),
-        "I2",
-        "0xnew with nonce 2 was sent and never recorded",
+        "I2: .*0xnew with nonce 2 was sent and never recorded",
     ),
     "a refund was signed with two nonces": (
         _with_bytes(nonce=2, raw_nonce=2),
-        "I3",
-        r"rf_0 has the nonces \[0, 2\]",
+        r"I3: .*rf_0 has the nonces \[0, 2\]",
     ),
     "the bytes have another nonce than their record": (
         _with_bytes(raw_nonce=2),
-        "I3",
-        r"rf_0 has the nonces \[0, 2\]",
+        r"I3: .*rf_0 has the nonces \[0, 2\]",
     ),
     "the bytes have another hash than their record": (
         _with_bytes(raw_hash="0xother"),
-        "I3",
-        "bytes that are not those of its record",
+        "I3: .*bytes that are not those of its record",
     ),
     "the client got another nonce": (
         _entry_with(3, nonce=7),
-        "I3",
-        r"rf_0 has the nonces \[0, 7\]",
+        r"I3: .*rf_0 has the nonces \[0, 7\]",
     ),
     "a state went back": (
         _history("queued", "reserved", "signed", "reserved", "signed", "failed"),
-        "I4",
-        "from signed to reserved",
+        "I4: .*from signed to reserved",
     ),
     "a final state was left": (
         _history("queued", "reserved", "failed", "broadcast", "mined", "confirmed"),
-        "I4",
-        "from failed to broadcast",
+        "I4: .*from failed to broadcast",
     ),
     "a reserved refund was refused": (
         _history("queued", "reserved", "refused"),
-        "I4",
-        "from reserved to refused",
+        "I4: .*from reserved to refused",
     ),
     "a step is missing from the history": (
         lambda e: replace(e, steps=e.steps[:2] + e.steps[3:]),
-        "I4",
-        "from reserved to broadcast",
+        "I4: .*from reserved to broadcast",
     ),
     "the row is not where its history ends": (
         _row_with(status="mined"),
-        "I4",
-        "is mined, and its history says",
+        "I4: .*is mined, and its history says",
     ),
     "the client saw a state go back": (
         lambda e: _entry_with(3, status="confirmed")(_entry_with(4, status="mined")(e)),
-        "I4",
-        "was reported confirmed, and then mined",
+        "I4: .*was reported confirmed, and then mined",
     ),
     "more left the wallet than was confirmed": (
         lambda e: replace(e, spent={TOKEN: 25_000_001}),
-        "I5",
-        "25000001 of .* left the wallets, 25000000 is confirmed",
+        "I5: .*25000001 of .* left the wallets, 25000000 is confirmed",
     ),
     "a signature has no intent": (
         lambda e: replace(e, audit=_audit(e.signed[:1])),
-        "I6",
-        "digest-1 was signed without an intent",
+        "I6: .*digest-1 was signed without an intent",
     ),
     "the device signed an unknown digest": (
         lambda e: replace(e, used={**e.used, "digest-9": 20.0}),
-        "I6",
-        "digest-9 was signed without an intent",
+        "I6: .*digest-9 was signed without an intent",
     ),
     "an intent is younger than the signature": (
         lambda e: replace(e, used={**e.used, "digest-1": 1.0}),
-        "I6",
-        "digest-1 was signed before its intent",
+        "I6: .*digest-1 was signed before its intent",
     ),
     "a nonce was reserved without an intent": (
         _row_with(sender="0x" + "9" * 40),
-        "I6",
-        "rf_0 has a nonce of 0x9+, and no intent",
+        "I6: .*rf_0 has a nonce of 0x9+, and no intent",
     ),
     "a record is missing": (
         lambda e: replace(e, audit=(e.audit[0], *e.audit[2:])),
-        "I8",
-        "record 2 is missing: 3 is there",
+        "I8: .*record 2 is missing: 3 is there",
     ),
     "a record was changed": (
         lambda e: replace(e, audit=(replace(e.audit[0], id="au_0"), *e.audit[1:])),
-        "I8",
-        "record 1 does not follow from the one before",
+        "I8: .*record 1 does not follow from the one before",
     ),
     "a record is not canonical": (
         lambda e: replace(
             e, audit=(replace(e.audit[0], body=e.audit[0].body + " "), *e.audit[1:])
         ),
-        "I8",
-        "record 1 is not canonical",
+        "I8: .*record 1 is not canonical",
     ),
     "a record is never sealed": (
         lambda e: replace(
@@ -375,53 +346,43 @@ CASES: dict[str, tuple[Change, str, str]] = {
                 replace(e.audit[0], id=f"au_{0:012x}", sequence=None, hash=None),
             ),
         ),
-        "I8",
-        "au_0+ has waited for its seal for [0-9]+ ms",
+        "I8: .*au_0+ has waited for its seal for [0-9]+ ms",
     ),
     "two records are of one signature": (
         lambda e: replace(e, audit=(*e.audit, e.audit[1])),
-        "I8",
-        "the request request-digest-0 is in",
+        "I8: .*the request request-digest-0 is in",
     ),
     "two keys are active": (
         lambda e: replace(e, keys=e.keys * 2),
-        "O1",
-        "2 keys are active, and 0 pending",
+        "O1: .*2 keys are active, and 0 pending",
     ),
     "a rotation is unfinished": (
         lambda e: replace(e, keys=(*e.keys, KeyRow(TOKEN, "pending", None))),
-        "O1",
-        "1 keys are active, and 1 pending",
+        "O1: .*1 keys are active, and 1 pending",
     ),
     "a promised refund is lost": (
         lambda e: replace(e, rows=e.rows[:1]),
-        "I7",
-        "rf_1 was promised to key-1, and is lost",
+        "I7: .*rf_1 was promised to key-1, and is lost",
     ),
     "a promised refund has another recipient": (
         _row_with(recipient=_customer(5)),
-        "I7",
-        "rf_0 was promised as .*, stored is",
+        "I7: .*rf_0 was promised as .*, stored is",
     ),
     "one key was given two refunds": (
         _entry_with(3, id="rf_1"),
-        "I7",
-        "rf_1 was promised to key-0, and is lost",
+        "I7: .*rf_1 was promised to key-0, and is lost",
     ),
     "a refund is not final in the end": (
         _history("queued", "reserved", "signed", "broadcast"),
-        "G2",
-        "rf_0 is still broadcast",
+        "G2: .*rf_0 is still broadcast",
     ),
     "a client never got an answer": (
         lambda e: replace(e, journal=e.journal[:1]),
-        "G2",
-        "key-0 was requested and never accepted",
+        "G2: .*key-0 was requested and never accepted",
     ),
     "a request was refused": (
         _entry_with(3, http=422),
-        "G2",
-        "key-0 was requested and never accepted",
+        "G2: .*key-0 was requested and never accepted",
     ),
 }
 
@@ -434,11 +395,11 @@ def test_a_correct_run_has_no_violations() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_a_violation_is_found(name: str) -> None:
     """The invariant reports the changed fact."""
-    change, invariant, sentence = CASES[name]
+    change, violation = CASES[name]
 
     found = violations(change(_run()))
 
-    assert any(re.match(f"{invariant}: .*{sentence}", v) for v in found), found
+    assert any(re.match(violation, each) for each in found), found
 
 
 def test_a_reorganisation_is_no_violation() -> None:

@@ -75,6 +75,8 @@ class Evidence:
     observer: Observer
 
 
+_AUDIT = "SELECT body FROM audit_records ORDER BY rowid"
+_UNACCEPTED = "SELECT 1 FROM sightings WHERE mark IS NULL AND accepted_at IS NULL"
 _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 
 _COLUMNS = (
@@ -116,10 +118,8 @@ def gather(
     at_end: ChainAtEnd,
 ) -> Evidence:
     """Read the ledger by SELECT through the bare driver, and the blocks."""
-    rows = [
-        Row(*row)
-        for row in ledger.select(f"SELECT {_COLUMNS} FROM refunds ORDER BY id")
-    ]
+    found = ledger.select(f"SELECT {_COLUMNS} FROM refunds ORDER BY id")
+    rows = [Row(*row) for row in found]
     history: dict[str, list[tuple[int, str]]] = {row.id: [] for row in rows}
     for refund_id, version, status in ledger.select(
         "SELECT refund_id, version, status FROM refund_moves ORDER BY version"
@@ -136,16 +136,15 @@ def gather(
             )
         },
         answers=dict(ledger.select("SELECT refund_id, body FROM answers")),
-        audit=tuple(
-            json.loads(body)
-            for (body,) in ledger.select(
-                "SELECT body FROM audit_records ORDER BY rowid"
-            )
-        ),
+        audit=tuple(json.loads(body) for (body,) in ledger.select(_AUDIT)),
         sighted=_sighted(ledger),
         unaccepted=_unaccepted(ledger),
         is_paused=_is_paused(ledger),
-        mined=_mined(chain),
+        mined=tuple(
+            (mined.transaction, mined.succeeded)
+            for block in chain.head.blocks
+            for mined in block.mined
+        ),
         sent=tuple(chain.sent.values()),
         unrecorded=tuple(chain.unrecorded),
         revoked=_revoked(ledger),
@@ -182,16 +181,4 @@ def _revoked(ledger: Ledger) -> frozenset[str]:
 
 
 def _unaccepted(ledger: Ledger) -> bool:
-    return bool(
-        ledger.select(
-            "SELECT 1 FROM sightings WHERE mark IS NULL AND accepted_at IS NULL"
-        )
-    )
-
-
-def _mined(chain: SimulatedChain) -> tuple[tuple[Transaction, bool], ...]:
-    return tuple(
-        (mined.transaction, mined.succeeded)
-        for block in chain.head.blocks
-        for mined in block.mined
-    )
+    return bool(ledger.select(_UNACCEPTED))

@@ -61,7 +61,7 @@ class Build:
     network: Network = NETWORK
     store: Callable[[Ledger], Ledger] = lambda store: store
     nonces: type[NonceManager] = NonceManager
-    payer: type[TransactionSigner] = TransactionSigner
+    transaction_signer: type[TransactionSigner] = TransactionSigner
     lifecycle: type[Lifecycle] = Lifecycle
     tracker: type[ConfirmationTracker] = ConfirmationTracker
 
@@ -84,29 +84,23 @@ class Components:
     def __init__(self, environment: Environment, process: Process) -> None:
         self._process = process
         build, clock = environment.build, process.clock
-        device = FaultyPort(
-            process, "device", ObservedDevice(environment.observer), environment.faults
-        )
+        faults, observer = environment.faults, environment.observer
+        device = FaultyPort(process, "device", ObservedDevice(observer), faults)
+        backend = cast("KeyBackend", device)
         store = build.store(environment.ledger.store)
-        gate = FaultyPort(
-            process, "store", store, environment.faults, environment.observer.see
-        )
-        seeded = SeededIds(cast("Ledger", gate), environment.scheduler.random)
+        port = FaultyPort(process, "store", store, faults, observer.see)
+        seeded = SeededIds(cast("Ledger", port), environment.scheduler.random)
         self.store = cast("Ledger", seeded)
-        audit = AuditLog(environment.observer, clock, "simulated", self.store)
-        self.signer = Signer.open(cast("KeyBackend", device), KEY_ID, audit)
-        node = Node(environment.chain, environment.faults.lag)
-        client = cast(
-            "ChainClient", FaultyPort(process, "chain", node, environment.faults)
-        )
-        self.chains = {"local": Chain(build.network, client)}
+        audit = AuditLog(observer, clock, "simulated", self.store)
         # A process opens the first key's signer when it starts, as the guard does.
-        first = self.signer
+        first = Signer.open(backend, KEY_ID, audit)
+        node = Node(environment.chain, faults.lag)
+        client = cast("ChainClient", FaultyPort(process, "chain", node, faults))
+        self.chains = {"local": Chain(build.network, client)}
 
         def open_signer(key: Key) -> Signer:
             if key.key_id == KEY_ID:
                 return first
-            backend = cast("KeyBackend", device)
             return Signer.open(
                 backend, KeyId(key.key_id), audit, expected_address=key.address
             )
@@ -114,19 +108,12 @@ class Components:
         self.ring = KeyRing(self.store, open_signer, process.timer)
         self.wallets = WalletReconciler(self.store, clock)
         self.sweeper = Sweeper(
-            self.store,
-            self.store,
-            self.ring,
-            self.chains,
-            audit=audit,
-            clock=clock,
+            self.store, self.store, self.ring, self.chains, audit=audit, clock=clock
         )
-        self.keeper = KeyRetirement(self.store, audit, clock)
-        self.nonces = build.nonces(self.store, self.ring, clock)
-        payer = build.payer(self.ring, clock)
-        self.lifecycle = build.lifecycle(
-            self.store, self.chains, payer, self.nonces, clock
-        )
+        self.retirement = KeyRetirement(self.store, audit, clock)
+        nonces = build.nonces(self.store, self.ring, clock)
+        signer = build.transaction_signer(self.ring, clock)
+        self.lifecycle = build.lifecycle(self.store, self.chains, signer, nonces, clock)
         self.tracker = build.tracker(self.store, self.chains, clock)
 
     @property
@@ -151,7 +138,7 @@ class Components:
             confirmation_tracker=self.tracker,
             wallets=self.wallets,
             ring=self.ring,
-            retirement=self.keeper,
+            retirement=self.retirement,
             chains=self.chains,
             clock=self._process.clock,
         )

@@ -60,7 +60,7 @@ class Schedule:
     def __init__(
         self, seed: int, ledger: Ledger, build: Build, trace: Trace, **changes: Any
     ) -> None:
-        random = Random(seed)
+        self._random = random = Random(seed)
         plan = Plan.draw(random)
         # A separate generator, so that it changes nothing else of a seed.
         keys = Random(f"{seed} rotates")
@@ -114,18 +114,13 @@ class Schedule:
         for _ in range(2 * CONFIRMATIONS):
             self._chain.mine()
         return gather(
-            self.plan,
-            self._ledger,
-            self._chain,
-            self._clients,
-            self._observer,
-            at_end,
+            self.plan, self._ledger, self._chain, self._clients, self._observer, at_end
         )
 
     def _begin(self) -> None:
         for process in self._processes:
-            process.skew = self.scheduler.random.uniform(-2, 2)
-            self.scheduler.after(self.scheduler.random.uniform(0, 5), process.start)
+            process.skew = self._random.uniform(-2, 2)
+            self.scheduler.after(self._random.uniform(0, 5), process.start)
         self._clients.begin()
         self._mine()
         for is_planned, event in (
@@ -138,20 +133,18 @@ class Schedule:
             if is_planned:
                 self._schedule(event)
         left = self.plan.calm_at - self.scheduler.now
-        moments = sorted(
-            self.scheduler.random.uniform(0, left) for _ in self.plan.turns
-        )
+        moments = sorted(self._random.uniform(0, left) for _ in self.plan.turns)
         for moment, turn in zip(moments, self.plan.turns, strict=True):
             self.scheduler.after(moment, partial(self._key_admin.act, turn))
 
     def _schedule(self, event: Callable[[], None]) -> None:
         left = self.plan.calm_at - self.scheduler.now
-        self.scheduler.after(self.scheduler.random.uniform(0, left), event)
+        self.scheduler.after(self._random.uniform(0, left), event)
 
     def _calm(self) -> None:
         self.scheduler.log("scheduler", "no more faults")
         self._faults.calm = self._chain.calm = True
-        if self.scheduler.random.random() < 0.5:
+        if self._random.random() < 0.5:
             for process in self._processes:
                 process.skew = 0.0
 
@@ -161,7 +154,7 @@ class Schedule:
         )
 
     def _mine(self) -> None:
-        chance = self.scheduler.random.random
+        chance = self._random.random
         if not self._chain.calm:
             if chance() < self.plan.drop:
                 self._chain.drop()
@@ -170,34 +163,32 @@ class Schedule:
                 self._chain.spike_fee()
                 self.scheduler.log("chain", "the base fee spikes")
         if not self._chain.calm and chance() < self.plan.reorg:
-            self._chain.reorganise(self.scheduler.random.randint(1, DEEPEST))
+            self._chain.reorganise(self._random.randint(1, DEEPEST))
             self.scheduler.log("chain", f"is reorganised: {self._chain}")
         else:
             self._chain.mine()
             self.scheduler.log("chain", f"has a block: {self._chain}")
-        self.scheduler.after(self.scheduler.random.uniform(*_BLOCK_SECONDS), self._mine)
+        self.scheduler.after(self._random.uniform(*_BLOCK_SECONDS), self._mine)
 
     def _step_clock(self) -> None:
-        process = self.scheduler.random.choice(self._processes)
-        process.skew = self.scheduler.random.uniform(-_STEP_SECONDS, _STEP_SECONDS)
+        process = self._random.choice(self._processes)
+        process.skew = self._random.uniform(-_STEP_SECONDS, _STEP_SECONDS)
         self.scheduler.log(
             process.name, f"has a clock that is {process.skew:+.0f} s off"
         )
 
     def _block_customer(self) -> None:
-        order = self.scheduler.random.choice(self._clients.orders)
+        order = self._random.choice(self._clients.orders)
         self._chain.blocklist.add(customer(order.reference))
         self.scheduler.log("token", f"blocks the recipient of {order.reference}")
 
     def _use_key(self) -> None:
         ring = self._ledger.store.keys()
-        address = self.scheduler.random.choice([key.address for key in ring])
+        address = self._random.choice([key.address for key in ring])
         nonces = (self._chain.count(address), self._chain.pending(address))
-        transaction = foreign(
-            address, self.scheduler.random.choice(nonces), _FOREIGN_FEE
-        )
-        self._chain.inject_foreign(transaction)
-        self.scheduler.log("foreign", f"uses {address[:6]} nonce {transaction.nonce}")
+        tx = foreign(address, self._random.choice(nonces), _FOREIGN_FEE)
+        self._chain.inject_foreign(tx)
+        self.scheduler.log("foreign", f"uses {address[:6]} nonce {tx.nonce}")
 
     def _back_up(self) -> None:
         backup, actions = self._ledger.copy(), self._key_admin.actions

@@ -212,7 +212,7 @@ def test_a_sweep_to_a_former_key_is_found(ledger: Ledger) -> None:
         "requests": 2,
         "attended": True,
     }
-    build = Build(payer=UncheckedSweeps)
+    build = Build(transaction_signer=UncheckedSweeps)
     found = (
         play(seed, ledger, build, turns=turns, sweeps=True, **slow).violations
         for seed in SEEDS
