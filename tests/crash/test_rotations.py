@@ -24,7 +24,7 @@ from tests.crash.rotation_checks import (
 
 @pytest.mark.parametrize(
     ("rotations", "per_second"),
-    [(10, 25.0), pytest.param(20, 50.0, marks=pytest.mark.soak)],
+    [(10, 10.0), pytest.param(20, 50.0, marks=pytest.mark.soak)],
 )
 def test_no_request_fails_during_rotations(
     open_laboratory: Open,
@@ -42,7 +42,7 @@ def test_no_request_fails_during_rotations(
     signing = lab.start_signing(per_second, signatures)
     assert lab.wait(signatures.exists, 30), lab.explain("see signing.log")
     gateway = lab.start_gateway(Load("rotation", per_second=per_second, concurrency=24))
-    assert lab.wait(lambda: len(lab.journal()) > 100, 30), lab.explain("no requests")
+    assert lab.wait(lambda: len(lab.journal()) > 20, 30), lab.explain("no requests")
 
     late = rotate(lab, admin, rotations, pause=0.4)
 
