@@ -13,6 +13,12 @@ from tests.crash.evidence import KeyRow, Recorded, Row, Signed, Step
 from tests.crash.read_chain import Envelope
 
 
+_REFUNDS = (
+    "SELECT id, idempotency_key AS key, lower(token_address) AS token,"
+    " lower(recipient) AS recipient, amount, status, version, chain_id,"
+    " lower(sender) AS sender, nonce, tx_hash, block_number, block_hash"
+    " FROM refunds ORDER BY id"
+)
 _UNSEALED = 2**63  # Greater than every sequence number.
 
 
@@ -40,7 +46,8 @@ def reading(url: str) -> Iterator[Connection]:
 
 def read_rows(store: Connection) -> tuple[Row, ...]:
     """Return all refunds."""
-    return tuple(map(_row, store.execute("SELECT * FROM refunds ORDER BY id")))
+    found = map(dict, store.execute(_REFUNDS))
+    return tuple(Row(**{**row, "amount": int(row["amount"])}) for row in found)
 
 
 def read_signed(store: Connection) -> tuple[Signed, ...]:
@@ -50,11 +57,11 @@ def read_signed(store: Connection) -> tuple[Signed, ...]:
 
 def read_steps(store: Connection) -> tuple[Step, ...]:
     """Return the history of each refund in order."""
-    query = "SELECT * FROM refund_moves ORDER BY refund_id, version"
-    return tuple(
-        Step(row["refund_id"], row["version"], row["status"])
-        for row in store.execute(query)
+    query = (
+        "SELECT refund_id, version, status FROM refund_moves"
+        " ORDER BY refund_id, version"
     )
+    return tuple(Step(**dict(row)) for row in store.execute(query))
 
 
 def read_audit(store: Connection) -> tuple[Recorded, ...]:
@@ -71,10 +78,8 @@ def read_audit(store: Connection) -> tuple[Recorded, ...]:
 
 def read_keys(store: Connection) -> tuple[KeyRow, ...]:
     """Return the key ring."""
-    return tuple(
-        KeyRow(row["address"].lower(), row["state"], row["epoch"])
-        for row in store.execute("SELECT address, state, epoch FROM keys")
-    )
+    query = "SELECT lower(address) AS address, state, epoch FROM keys"
+    return tuple(KeyRow(**dict(row)) for row in store.execute(query))
 
 
 def read_lateness(store: Connection) -> float:
@@ -84,24 +89,6 @@ def read_lateness(store: Connection) -> float:
     if row["id"] is None:
         return 0.0
     return time.time() - int(row["id"][3:15], 16) / 1000
-
-
-def _row(row: Mapping[str, Any]) -> Row:
-    return Row(
-        id=row["id"],
-        key=row["idempotency_key"],
-        token=row["token_address"].lower(),
-        recipient=row["recipient"].lower(),
-        amount=int(row["amount"]),
-        status=row["status"],
-        version=row["version"],
-        chain_id=row["chain_id"],
-        sender=row["sender"] and row["sender"].lower(),
-        nonce=row["nonce"],
-        tx_hash=row["tx_hash"],
-        block_number=row["block_number"],
-        block_hash=row["block_hash"],
-    )
 
 
 def _signed(row: Mapping[str, Any]) -> Signed:

@@ -1,12 +1,10 @@
 """The fault proxy injects exactly the planned faults."""
 
 import http.client
-import json
 import socket
+import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -26,36 +24,11 @@ from tests.crash.fault_plan import (
 )
 from tests.crash.proxy import Proxy
 from tests.crash.proxy_connections import TCP
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Result
 
 
-class CountingNode(ThreadingHTTPServer):
-    """A node whose results count its requests."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.asked = list[str]()
-
-
-class _Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: CountingNode
-
-    def do_POST(self) -> None:
-        """Respond with the number of requests."""
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        call = json.loads(body)
-        self.server.asked.append(call["method"])
-        answer = {"jsonrpc": "2.0", "id": call["id"], "result": len(self.server.asked)}
-        content = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
+_SEND = "eth_sendRawTransaction"
 
 
 class Clock:
@@ -75,21 +48,20 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def node() -> Iterator[CountingNode]:
-    """A node behind the proxy."""
-    with CountingNode() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def node() -> Iterator[FakeNode]:
+    """A node whose results count the calls of each method."""
+    methods = ("eth_chainId", "eth_blockNumber", "eth_call", "eth_gasPrice", _SEND)
+    with FakeNode() as running:
+        for method in methods:
+            running.script(method, *map(Result, range(1, 10)))
+        yield running
+    assert running.violations == []
 
 
 @pytest.fixture
-def proxy(node: CountingNode, clock: Clock) -> Iterator[Proxy]:
+def proxy(node: FakeNode, clock: Clock) -> Iterator[Proxy]:
     """A proxy before the node, whose time passes only by ``clock``."""
-    url = f"http://127.0.0.1:{node.server_address[1]}"
-    with Proxy(url, clock=lambda: clock.now, sleep=clock.sleep) as running:
+    with Proxy(node.url, clock=lambda: clock.now, sleep=clock.sleep) as running:
         yield running
 
 
@@ -99,56 +71,62 @@ def rpc(proxy: Proxy) -> RPC:
     return RPC(proxy.url, timeout=3)
 
 
-@contextmanager
-def _echo() -> Iterator[tuple[int, list[bytes]]]:
-    """Run a TCP server that sends each chunk back; yield its port and the chunks."""
-    received = list[bytes]()
-    listener = socket.create_server(("127.0.0.1", 0))
+def _methods(node: FakeNode) -> list[str]:
+    return [request.method for request in node.requests]
 
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                while chunk := connection.recv(1024):
-                    received.append(chunk)
-                    connection.sendall(chunk)
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield listener.getsockname()[1], received
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+class Echo(socketserver.BaseRequestHandler):
+    """Sends each chunk back, and notes it."""
+
+    def handle(self) -> None:
+        """Serve a connection until it ends."""
+        while chunk := self.request.recv(1024):
+            self.server.received.append(chunk)  # type: ignore[attr-defined]
+            self.request.sendall(chunk)
+
+
+class EchoServer(socketserver.ThreadingTCPServer):
+    """A TCP server for any protocol."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Echo)
+        self.received = list[bytes]()
+
+
+@pytest.fixture
+def echo() -> Iterator[EchoServer]:
+    """A server behind a proxy that does not know its protocol."""
+    with EchoServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
         thread.join()
 
 
-def test_requests_without_a_fault_pass(rpc: RPC, node: CountingNode) -> None:
+def test_requests_without_a_fault_pass(rpc: RPC, node: FakeNode) -> None:
     """Without a plan, requests and responses are unchanged."""
     assert [rpc("eth_chainId"), rpc("eth_chainId")] == [1, 2]
-    assert node.asked == ["eth_chainId"] * 2
+    assert _methods(node) == ["eth_chainId"] * 2
 
 
 @pytest.mark.parametrize("fault", LOST_REPLIES, ids=lambda fault: str(fault.kind))
-def test_a_reply_is_lost(
-    rpc: RPC, node: CountingNode, proxy: Proxy, fault: Fault
-) -> None:
+def test_a_reply_is_lost(rpc: RPC, node: FakeNode, proxy: Proxy, fault: Fault) -> None:
     """The node acted once, the client has no response, and the next request passes."""
-    proxy.plan.script("eth_sendRawTransaction", fault)
+    proxy.plan.script(_SEND, fault)
 
     with pytest.raises((OSError, http.client.HTTPException, ValueError)):
-        rpc("eth_sendRawTransaction")
+        rpc(_SEND)
 
-    assert node.asked == ["eth_sendRawTransaction"]
-    assert rpc("eth_sendRawTransaction") == 2
+    assert _methods(node) == [_SEND]
+    assert rpc(_SEND) == 2
 
 
 @pytest.mark.parametrize("status", [429, 502, 504])
 def test_a_status_replaces_the_request(
-    rpc: RPC, node: CountingNode, proxy: Proxy, status: int
+    rpc: RPC, node: FakeNode, proxy: Proxy, status: int
 ) -> None:
     """The client gets the status, and the request does not arrive."""
     proxy.plan.script("eth_call", Fault(Kind.STATUS, status=status))
@@ -156,11 +134,11 @@ def test_a_status_replaces_the_request(
     with pytest.raises(OSError, match=str(status)):
         rpc("eth_call")
 
-    assert node.asked == []
+    assert _methods(node) == []
 
 
 def test_a_reset_request_does_not_arrive(
-    rpc: RPC, node: CountingNode, proxy: Proxy
+    rpc: RPC, node: FakeNode, proxy: Proxy
 ) -> None:
     """The connection is reset before the node gets the request."""
     proxy.plan.script("eth_call", RESET)
@@ -168,7 +146,7 @@ def test_a_reset_request_does_not_arrive(
     with pytest.raises(ConnectionResetError):
         rpc("eth_call")
 
-    assert node.asked == []
+    assert _methods(node) == []
 
 
 def test_a_request_is_delayed(rpc: RPC, proxy: Proxy, clock: Clock) -> None:
@@ -179,20 +157,18 @@ def test_a_request_is_delayed(rpc: RPC, proxy: Proxy, clock: Clock) -> None:
     assert clock.now == 0.3
 
 
-def test_a_read_is_stale(
-    rpc: RPC, node: CountingNode, proxy: Proxy, clock: Clock
-) -> None:
+def test_a_read_is_stale(rpc: RPC, node: FakeNode, proxy: Proxy, clock: Clock) -> None:
     """It has the old result and the new id; writes are never stale."""
     first = rpc("eth_blockNumber")
     clock.now += 0.1
     second = rpc("eth_blockNumber")
     proxy.plan.script("eth_blockNumber", *[Fault(Kind.STALE, seconds=0.05)] * 2)
-    proxy.plan.script("eth_sendRawTransaction", Fault(Kind.STALE, seconds=0.05))
+    proxy.plan.script(_SEND, Fault(Kind.STALE, seconds=0.05))
 
     assert (first, second) == (1, 2)
     assert rpc("eth_blockNumber") == 1
-    assert rpc("eth_sendRawTransaction") == 3
-    assert node.asked == ["eth_blockNumber"] * 2 + ["eth_sendRawTransaction"]
+    assert rpc(_SEND) == 1
+    assert _methods(node) == ["eth_blockNumber"] * 2 + [_SEND]
 
 
 def test_a_blackout_ends(rpc: RPC, proxy: Proxy, clock: Clock) -> None:
@@ -207,7 +183,7 @@ def test_a_blackout_ends(rpc: RPC, proxy: Proxy, clock: Clock) -> None:
 
 
 def test_a_kms_request_has_the_name_of_its_operation(
-    proxy: Proxy, node: CountingNode
+    proxy: Proxy, node: FakeNode
 ) -> None:
     """A script for ``Sign`` applies to it."""
     proxy.plan.script("Sign", RESET)
@@ -218,7 +194,7 @@ def test_a_kms_request_has_the_name_of_its_operation(
         connection.getresponse()
     connection.close()
 
-    assert node.asked == []
+    assert _methods(node) == []
 
 
 @pytest.mark.parametrize(
@@ -234,10 +210,10 @@ def test_a_kms_request_has_the_name_of_its_operation(
     ids=lambda value: str(value.kind) if isinstance(value, Fault) else "",
 )
 def test_faults_apply_to_any_protocol(
-    fault: Fault, received: list[bytes], answer: bytes | None
+    echo: EchoServer, fault: Fault, received: list[bytes], answer: bytes | None
 ) -> None:
     """In TCP mode, a chunk is a request; None stands for a reset."""
-    with _echo() as (port, server), Proxy(f"tcp://127.0.0.1:{port}") as proxy:
+    with Proxy(f"tcp://127.0.0.1:{echo.server_address[1]}") as proxy:
         proxy.plan.script(TCP, fault)
         with socket.create_connection(("127.0.0.1", proxy.port), 3) as client:
             client.sendall(b"COMMIT")
@@ -247,7 +223,7 @@ def test_faults_apply_to_any_protocol(
             except ConnectionResetError:
                 got = None
 
-        assert (got, server) == (answer, received)
+    assert (got, echo.received) == (answer, received)
 
 
 def test_a_plan_counts_the_faults_and_heals(proxy: Proxy, rpc: RPC) -> None:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from signer.errors import ConflictError, HotWalletError, InProgressError
 from signer.model.refund import RefundRequest
+from signer.refunds.service import RefundService
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.transaction import DECIMALS
 
@@ -70,17 +70,7 @@ class Journal:
         )
 
 
-class API(Protocol):
-    """The API of a process, without HTTP."""
-
-    def submit(self, order: Order) -> Answer:
-        """Request a refund."""
-
-    def cancel(self, refund_id: str) -> None:
-        """Cancel a refund."""
-
-
-Job = Callable[[API], None]
+Job = Callable[[RefundService], None]
 """An entry in the queue of an API process."""
 
 
@@ -146,15 +136,15 @@ class Clients:
         if self.journal.is_settled(order):
             return
         journal = self.journal
-        self._send(lambda api: self._submit(order, api, journal))
+        self._send(lambda service: self._submit(order, service, journal))
         self._later(order, self._scheduler.random.uniform(*_RETRY_SECONDS))
 
     def _send(self, job: Job) -> None:
         self._scheduler.random.choice(self._queues).append(job)
 
-    def _submit(self, order: Order, api: API, journal: Journal) -> None:
+    def _submit(self, order: Order, service: RefundService, journal: Journal) -> None:
         try:
-            answer = api.submit(order)
+            answer = _request(service, order)
         except InProgressError:
             return
         except ConflictError as e:
@@ -166,12 +156,27 @@ class Clients:
             self._scheduler.log(order.key, f"gets {answer.body}")
             journal.answers.append(answer)
             if self._scheduler.random.random() < _CHANGES_ITS_MIND:
-                self._send(lambda api: self._cancel(answer, api))
+                self._send(lambda service: self._cancel(answer, service))
 
-    def _cancel(self, answer: Answer, api: API) -> None:
+    def _cancel(self, answer: Answer, service: RefundService) -> None:
         try:
-            api.cancel(answer.refund_id)
+            service.cancel(CLIENT, answer.refund_id)
         except HotWalletError as e:
             self._scheduler.log(answer.order.key, f"cannot cancel: {e.code}")
         else:
             self._scheduler.log(answer.order.key, "has cancelled")
+
+
+def _request(service: RefundService, order: Order) -> Answer:
+    """Do what ``api/http/refunds.py`` does for a POST, without HTTP."""
+    submission = service.submit(
+        client=CLIENT,
+        idempotency_key=order.key,
+        request=order.request,
+        request_id="simulated",
+    )
+    refund, body = submission.refund, submission.answer
+    if body is None:
+        body = f"{refund.id} {refund.status} n{refund.nonce}"
+        body = service.remember_answer(refund, body)
+    return Answer(order, refund.id, body)

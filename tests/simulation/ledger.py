@@ -11,7 +11,8 @@ from typing import Any
 
 from backends.sql import SQLStore
 from signer.model.refund import Refund
-from signer.ports import Store
+from signer.ports import Ledger as LedgerPort
+from tests.support.refunds import altered
 
 
 class Ledger:
@@ -79,19 +80,12 @@ def open_ledger() -> Iterator[Ledger]:
         yield opened
 
 
-class SeededIds:
-    """A store that draws the ids of refunds from the seed."""
+def seed_ids(store: LedgerPort, random: Random) -> LedgerPort:
+    """Return *store* with the ids of refunds drawn from *random*."""
 
-    def __init__(self, store: Store, random: Random) -> None:
-        self._store = store
-        self._random = random
-
-    def __getattr__(self, name: str) -> Any:
-        """Return the store's attribute."""
-        return getattr(self._store, name)
-
-    def accept(self, refund: Refund) -> tuple[Refund, bool]:
-        """Accept *refund* with an id from the seed."""
+    def accept(refund: Refund) -> tuple[Refund, bool]:
         kept = refund.id[: -len("00" * 10)]
-        name = f"{kept}{self._random.getrandbits(80):020x}"
-        return self._store.accept(replace(refund, id=name))
+        name = f"{kept}{random.getrandbits(80):020x}"
+        return store.accept(replace(refund, id=name))
+
+    return altered(store, accept=accept)

@@ -23,11 +23,11 @@ from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
 from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
-from tests.simulation.clients import CLIENT, Answer, Job, Order
+from tests.simulation.clients import Job
 from tests.simulation.faults import Faults
 from tests.simulation.faulty_port import FaultyPort
 from tests.simulation.ledger import Ledger as Book
-from tests.simulation.ledger import SeededIds
+from tests.simulation.ledger import seed_ids
 from tests.simulation.node import Node
 from tests.simulation.observer import ObservedDevice, Observer
 from tests.simulation.scheduler import Process, Scheduler
@@ -89,8 +89,7 @@ class Components:
         backend = cast("KeyBackend", device)
         store = build.store(environment.ledger.store)
         port = FaultyPort(process, "store", store, faults, observer.see)
-        seeded = SeededIds(cast("Ledger", port), environment.scheduler.random)
-        self.store = cast("Ledger", seeded)
+        self.store = seed_ids(cast("Ledger", port), environment.scheduler.random)
         audit = AuditLog(observer, clock, "simulated", self.store)
         # A process opens the first key's signer when it starts, as the guard does.
         first = Signer.open(backend, KEY_ID, audit)
@@ -144,37 +143,12 @@ class Components:
         )
 
 
-class API:
-    """What ``api/http/refunds.py`` does, without HTTP."""
-
-    def __init__(self, service: RefundService) -> None:
-        self._service = service
-
-    def submit(self, order: Order) -> Answer:
-        """Request a refund, and store the answer before it is returned."""
-        submission = self._service.submit(
-            client=CLIENT,
-            idempotency_key=order.key,
-            request=order.request,
-            request_id="simulated",
-        )
-        refund, answer = submission.refund, submission.answer
-        if answer is None:
-            body = f"{refund.id} {refund.status} n{refund.nonce}"
-            answer = self._service.remember_answer(refund, body)
-        return Answer(order, refund.id, answer)
-
-    def cancel(self, refund_id: str) -> None:
-        """Cancel a refund."""
-        self._service.cancel(CLIENT, refund_id)
-
-
 def serve(components: Components, process: Process, queue: list[Job]) -> None:
     """Run an API process that serves *queue*."""
-    api = API(components.service)
+    service = components.service
     while True:
         if queue:
-            queue.pop(0)(api)
+            queue.pop(0)(service)
         process.pause(_POLL_SECONDS)
 
 

@@ -6,7 +6,7 @@ Each is a mistake that a published relayer made, or that this one nearly made.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -14,9 +14,9 @@ from signer import ports
 from signer.chain.chain import Chain
 from signer.errors import BroadcastRejectedError, StaleStateError
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor, Record
+from signer.model.audit_record import Actor
 from signer.model.key import Key
-from signer.model.refund import InFlight, Refund, SignedTransaction, Status
+from signer.model.refund import InFlight, Refund, Status
 from signer.refunds.attempts import Attempts
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
@@ -27,49 +27,33 @@ from signer.refunds.transaction_signer import Attempt, TransactionSigner
 from tests.simulation.ledger import Ledger
 from tests.simulation.processes import NETWORK, Build
 from tests.simulation.schedule import play
+from tests.support.refunds import altered
 
 
 SEEDS = range(300)
 
+_ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
 
-class OverwritingStore:
-    """A store whose changes do not compare versions."""
 
-    def __init__(self, store: ports.Ledger) -> None:
-        self._store = store
+def _overwriting(store: ports.Ledger) -> ports.Ledger:
+    """Return a store that saves without comparing versions."""
 
-    def __getattr__(self, name: str) -> Any:
-        """Return the store's attribute."""
-        return getattr(self._store, name)
-
-    def save(
-        self,
-        before: Refund,
-        after: Refund,
-        transaction: SignedTransaction | None = None,
-        outcome: Record | None = None,
-    ) -> None:
-        """Save *after*, whatever version is stored."""
-        stored = self._store.get(before.id) or before
+    def save(before: Refund, after: Refund, *rest: Any) -> None:
+        stored = store.get(before.id) or before
         before = replace(before, version=stored.version)
-        after = replace(after, version=stored.version + 1)
-        self._store.save(before, after, transaction, outcome)
+        store.save(before, replace(after, version=stored.version + 1), *rest)
+
+    return altered(store, save=save)
 
 
-class ForgettingStore:
-    """A store that knows only the last of a refund's transactions."""
+def _forgetting(store: ports.Ledger) -> ports.Ledger:
+    """Return a store that knows only the last of a refund's transactions."""
 
-    def __init__(self, store: ports.Ledger) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        """Return the store's attribute."""
-        return getattr(self._store, name)
-
-    def in_flight(self, limit: int, after: str | None = None) -> Sequence[InFlight]:
-        """Return refunds with the one hash of their row."""
-        found = self._store.in_flight(limit, after)
+    def in_flight(limit: int, after: str | None = None) -> Sequence[InFlight]:
+        found = store.in_flight(limit, after)
         return [InFlight(each.refund, (str(each.refund.tx_hash),)) for each in found]
+
+    return altered(store, in_flight=in_flight)
 
 
 class EarlyBroadcasts(Attempts):
@@ -131,22 +115,6 @@ class UncheckedSweeps(TransactionSigner):
         return super()._open_signer(refund, sender, digest, purpose, None)
 
 
-def _plant_overwriting(ledger: Ledger) -> Build:
-    return Build(store=lambda store: cast("ports.Ledger", OverwritingStore(store)))
-
-
-def _plant_forgetting(ledger: Ledger) -> Build:
-    return Build(store=lambda store: cast("ports.Ledger", ForgettingStore(store)))
-
-
-def _plant_early_broadcast(ledger: Ledger) -> Build:
-    return Build(lifecycle=EarlyBroadcastLifecycle)
-
-
-def _plant_early_confirmation(ledger: Ledger) -> Build:
-    return Build(network=NETWORK.model_copy(update={"confirmations": 1}))
-
-
 def _plant_new_nonce(ledger: Ledger) -> Build:
     class NewNonceLifecycle(Lifecycle):
         """Assigns a new nonce after "nonce too low", although one may be mined."""
@@ -171,11 +139,18 @@ def _plant_new_nonce(ledger: Ledger) -> Build:
 @pytest.mark.parametrize(
     ("plant", "errors"),
     [
-        (_plant_overwriting, "I4"),
+        (lambda _: Build(store=_overwriting), "I4"),
         (_plant_new_nonce, "I3"),
-        (_plant_early_broadcast, "I2"),
-        (_plant_early_confirmation, "I1"),
-        (_plant_forgetting, "G2"),
+        (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2"),
+        (lambda _: Build(network=_ONE_CONFIRMATION), "I1"),
+        (lambda _: Build(store=_forgetting), "G2"),
+    ],
+    ids=[
+        "no comparison of versions",
+        "a new nonce",
+        "early broadcast",
+        "one confirmation",
+        "only the last hash",
     ],
 )
 def test_a_planted_bug_is_found(
