@@ -27,16 +27,11 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """
-    A transaction that a wallet signed and the network has.
-
-    ``block_number`` is None while it waits in the pool.
-    """
+    """A transaction of a wallet that the network has, in a block or in the pool."""
 
     tx_hash: str
     nonce: int
     digest: str
-    block_number: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,6 @@ class Signed:
 
     tx_hash: str
     refund_id: str
-    kind: str
     chain_id: int
     sender: str
     nonce: int
@@ -144,7 +138,6 @@ class Evidence:
     time of the first request on the monotonic clock.
     """
 
-    wallets: frozenset[str]
     decimals: int
     journal: tuple[Entry, ...] = ()
     transfers: tuple[Transfer, ...] = ()

@@ -8,10 +8,8 @@ process is doing when it is killed.
 import os
 import random
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.crash.supervisor import Supervisor
@@ -20,16 +18,6 @@ from tests.crash.supervisor import Supervisor
 # Percentages.  A host's children are the gunicorn master and the workers; its
 # grandchildren are gunicorn's workers, which serve the API.
 _WEIGHTS = {"grandchild": 50, "child": 44, "host": 6}
-
-
-@dataclass(frozen=True, slots=True)
-class Strike:
-    """A kill or a pause of a process."""
-
-    kind: str
-    generation: str
-    pid: int
-    at: float
 
 
 class Killer:
@@ -48,7 +36,8 @@ class Killer:
         self._supervisor = supervisor
         self._weights = dict(weights)
         self._random = random.Random(seed)
-        self.victims: list[Strike] = []
+        self.count = 0
+        """The number of kills and pauses so far."""
 
     def kill(self) -> bool:
         """Kill one process, and return whether there was one."""
@@ -56,34 +45,31 @@ class Killer:
             list(self._weights), list(self._weights.values())
         )
         with self._victim(generation) as victim:
-            return victim is not None and self._strike("kill", generation, victim)
+            return victim is not None and self._signal(victim, signal.SIGKILL)
 
     def pause(self, seconds: float, sleep: Callable[[float], None]) -> bool:
         """Stop one API process (SIGSTOP), and continue it *seconds* later."""
         with self._victim("grandchild") as victim:
-            if victim is None or not self._strike("pause", "grandchild", victim):
+            if victim is None or not self._signal(victim, signal.SIGSTOP):
                 return False
             try:
                 sleep(seconds)
             finally:
-                _send(victim[1], signal.SIGCONT)
+                _send(victim, signal.SIGCONT)
             return True
 
     def wait(self, most: float) -> float:
         """Return the seconds until the next kill."""
         return self._random.uniform(0, most)
 
-    def _strike(self, kind: str, generation: str, victim: tuple[int, int]) -> bool:
-        pid, handle = victim
-        number = signal.SIGKILL if kind == "kill" else signal.SIGSTOP
-        if not _send(handle, number):
-            return False
-        self.victims.append(Strike(kind, generation, pid, time.monotonic()))
-        return True
+    def _signal(self, handle: int, number: signal.Signals) -> bool:
+        is_sent = _send(handle, number)
+        self.count += is_sent
+        return is_sent
 
     @contextmanager
-    def _victim(self, generation: str) -> Iterator[tuple[int, int] | None]:
-        """Yield the id and a pidfd of a process of that *generation*, or None."""
+    def _victim(self, generation: str) -> Iterator[int | None]:
+        """Yield a pidfd of a process of that *generation*, or None."""
         processes = sorted(each for each in self._processes() if each[0] == generation)
         if not processes:
             yield None
@@ -96,7 +82,7 @@ class Killer:
             return
         try:
             # From here on the handle refers to this process even if its id is reused.
-            yield (pid, handle) if _parent(pid) == parent else None
+            yield handle if _parent(pid) == parent else None
         finally:
             os.close(handle)
 

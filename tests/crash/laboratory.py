@@ -267,7 +267,6 @@ class Laboratory:
         rpc, token, wallets = self.chain.rpc, self.chain.token, self.wallets
         with reading(self._database_url) as store:
             return Evidence(
-                wallets=frozenset(wallet.lower() for wallet in wallets),
                 decimals=DECIMALS,
                 journal=self.journal(),
                 transfers=sum((read_transfers(rpc, each) for each in wallets), ()),

@@ -88,10 +88,8 @@ def _word(address: str) -> str:
 
 def _sent(transaction: dict[str, Any], rpc: RPC) -> Sent:
     raw = rpc("eth_getRawTransactionByHash", transaction["hash"])
-    number = transaction["blockNumber"]
     return Sent(
         tx_hash=transaction["hash"],
         nonce=int(transaction["nonce"], 16),
         digest=Envelope.opened(bytes.fromhex(raw[2:])).digest,
-        block_number=None if number is None else int(number, 16),
     )

@@ -96,7 +96,6 @@ def _signed(row: Mapping[str, Any]) -> Signed:
     return Signed(
         tx_hash=row["tx_hash"],
         refund_id=row["refund_id"],
-        kind=row["kind"],
         chain_id=row["chain_id"],
         sender=row["sender"].lower(),
         nonce=row["nonce"],

@@ -63,7 +63,6 @@ def _signed(row: Row) -> Signed:
     return Signed(
         tx_hash=str(row.tx_hash),
         refund_id=row.id,
-        kind="transfer",
         chain_id=row.chain_id,
         sender=WALLET,
         nonce=row.nonce or 0,
@@ -142,11 +141,10 @@ def _run() -> Evidence:
     rows = (_row(0), _row(1))
     signed = tuple(_signed(row) for row in rows)
     return Evidence(
-        wallets=frozenset({WALLET}),
         decimals=6,
         journal=tuple(entry for row in rows for entry in _journal(row)),
         transfers=tuple(_transfer(row) for row in rows),
-        sent=tuple(Sent(s.tx_hash, s.nonce, s.digest, 10) for s in signed),
+        sent=tuple(Sent(s.tx_hash, s.nonce, s.digest) for s in signed),
         rows=rows,
         signed=signed,
         steps=tuple(
@@ -261,7 +259,7 @@ CASES: dict[str, tuple[Change, str]] = {
         "I2: .*nonce .* 1.* belongs to rf_0 and rf_1",
     ),
     "bytes were sent before they were recorded": (
-        lambda e: replace(e, sent=(*e.sent, Sent("0xnew", 2, "digest-0", None))),
+        lambda e: replace(e, sent=(*e.sent, Sent("0xnew", 2, "digest-0"))),
         "I2: .*0xnew with nonce 2 was sent and never recorded",
     ),
     "a refund was signed with two nonces": (

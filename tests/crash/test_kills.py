@@ -18,8 +18,8 @@ _KILLS = 100
 def _kill_at_random(lab: Laboratory, count: int, *, most: float) -> None:
     """Kill *count* times, up to *most* seconds apart; each tenth time, pause one."""
     killer = Killer(lab.supervisor, SEED)
-    while len(killer.victims) < count:
-        if len(killer.victims) % 10 == 9:
+    while killer.count < count:
+        if killer.count % 10 == 9:
             killer.pause(0.5, lab.sleep)
         else:
             killer.kill()
