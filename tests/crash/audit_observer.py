@@ -1,5 +1,5 @@
 """
-Reads the audit chain while it grows, to find whatever changes afterwards.
+Reads the audit chain while it grows, to find later changes.
 
 It uses SELECT through the bare drivers and verifies checkpoints itself: it shares no
 code with the service.

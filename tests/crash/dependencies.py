@@ -1,4 +1,4 @@
-"""What the service depends on, each behind a fault proxy: chain, key and database."""
+"""Chain, key and database of the service, each with a fault proxy before it."""
 
 import base64
 import json
@@ -125,7 +125,7 @@ def _make_keys(environ: Mapping[str, str], spares: int) -> list[Wallet]:
 @contextmanager
 def kms_device(spares: int) -> Iterator[Device]:
     """
-    Start a KMS with a key and *spares* more, behind a proxy that reads requests.
+    Start a KMS with a key and *spares* more, and a proxy that reads its requests.
 
     It runs in a thread of this process, so that tests can read its log.
     """

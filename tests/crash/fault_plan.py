@@ -19,7 +19,7 @@ ANY = "*"
 
 
 class Kind(StrEnum):
-    """A kind of fault.  The server acts unless the kind says otherwise."""
+    """A kind of fault.  The server acts unless stated otherwise."""
 
     PASS = "pass"
     DELAY = "delay"

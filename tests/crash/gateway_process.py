@@ -1,4 +1,4 @@
-"""The gateway as a process: it requests refunds until it is told to stop."""
+"""The gateway as a process: it requests refunds until an event stops it."""
 
 import itertools
 import threading

@@ -96,7 +96,7 @@ def _one_nonce(evidence: Evidence) -> Iterator[str]:
 
 
 def _bytes_match_record(evidence: Evidence) -> Iterator[str]:
-    """I3: the signed bytes are what their record says."""
+    """I3: the signed bytes match their record."""
     for signed in evidence.signed:
         if (signed.raw_hash, signed.raw_chain_id) != (signed.tx_hash, signed.chain_id):
             yield f"{signed.refund_id} has bytes that are not those of its record"

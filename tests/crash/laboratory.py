@@ -78,7 +78,7 @@ class Laboratory:
         seed: The seed of the test's faults; messages of failures repeat it.
         size: The number of hosts and processes.
         crash_at: The points to arm, from ``crash_points.names``.
-        use_kms: Sign with a KMS behind a proxy, instead of in a SoftHSM token.
+        use_kms: Sign with a KMS instead of a SoftHSM token.
         proxy_database: Put a fault proxy before PostgreSQL too.
         spares: The number of further keys to rotate to; all are funded.
         settings: Additional environment variables of the service.

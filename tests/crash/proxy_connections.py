@@ -48,7 +48,7 @@ class Connection:
         self.writer.transport.abort()
 
     async def lose(self, fault: Fault, response: bytes) -> None:
-        """Close the connection as *fault* says, instead of sending *response*."""
+        """Close the connection in the way of *fault* instead of sending *response*."""
         match fault.kind:
             case Kind.RESET_REPLY:
                 self.reset()

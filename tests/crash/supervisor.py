@@ -69,7 +69,7 @@ class Supervisor:
             self.stop(program)
 
     def start(self, program: Program) -> Program:
-        """Start *program*; ``restart_dead`` starts it again unless told otherwise."""
+        """Start *program*; with ``restarts``, ``restart_dead`` starts it again."""
         self.programs[program.name] = program
         self._launch(program)
         return program

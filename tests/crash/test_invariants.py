@@ -220,15 +220,15 @@ def _transfer_with(**changes: Any) -> Change:
 CASES: dict[str, tuple[Change, str]] = {
     "a refund is paid twice": (
         _paid_again("0xother"),
-        "I1: .*.*12500000.* was paid 2 times, and 1 confirmed",
+        "I1: .*.*12500000.* was paid 2 times, and 1 refunds",
     ),
     "a confirmed refund is not paid": (
         lambda e: replace(e, transfers=e.transfers[1:]),
-        "I1: .*was paid 0 times, and 1 confirmed",
+        "I1: .*was paid 0 times, and 1 refunds",
     ),
     "a failed refund is paid": (
         _row_with(status="failed"),
-        "I1: .*was paid 1 times, and 0 confirmed",
+        "I1: .*was paid 1 times, and 0 refunds",
     ),
     "another amount is paid": (
         _transfer_with(amount=12_500_001),
@@ -244,7 +244,7 @@ CASES: dict[str, tuple[Change, str]] = {
     ),
     "another token is paid": (
         _transfer_with(token=_customer(7)),
-        "I1: .*was paid 0 times, and 1 confirmed",
+        "I1: .*was paid 0 times, and 1 refunds",
     ),
     "a refund that was reported confirmed is not paid": (
         lambda e: replace(e, transfers=(), rows=(), signed=(), steps=(), spent={}),
@@ -296,7 +296,7 @@ CASES: dict[str, tuple[Change, str]] = {
     ),
     "the row is not where its history ends": (
         _row_with(status="mined"),
-        "I4: .*is mined, and its history says",
+        "I4: .*is mined, and its history is",
     ),
     "the client saw a state go back": (
         lambda e: _entry_with(3, status="confirmed")(_entry_with(4, status="mined")(e)),

@@ -32,7 +32,7 @@ _SEND = "eth_sendRawTransaction"
 
 
 class Clock:
-    """A clock that moves when the proxy sleeps or the test says so."""
+    """A clock that moves when the proxy sleeps or the test moves it."""
 
     now = 0.0
 
@@ -97,7 +97,7 @@ class EchoServer(socketserver.ThreadingTCPServer):
 
 @pytest.fixture
 def echo() -> Iterator[EchoServer]:
-    """A server behind a proxy that does not know its protocol."""
+    """A server whose protocol the proxy does not parse."""
     with EchoServer() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -1,8 +1,8 @@
 """
 Refunds in tokens that misbehave: a real chain, a real ledger, and a key in SoftHSM.
 
-A refund is paid if, and only if, the token's Transfer event says so.  All others end
-with a reason, and the queue behind them moves on.
+A refund is confirmed only if the token's Transfer event proves the payment.  Others end
+with a reason, and the next refund is paid.
 """
 
 import time

@@ -196,7 +196,7 @@ class SimulatedChain:
             self._offer(tx, self.pools[1 - first])
 
     def inject_foreign(self, tx: Transaction) -> None:
-        """Put a foreign transaction into both pools, whatever its fee."""
+        """Put a foreign transaction into both pools, with any fee."""
         for pool in self.pools:
             pool[tx.slot] = tx
 

@@ -21,7 +21,7 @@ def _printed(seed: int, hash_seed: str) -> str:
 
 
 def test_a_seed_replays_exactly_in_another_process() -> None:
-    """The printed trace is the same, whatever order sets have."""
+    """The printed trace is the same for any order of sets."""
     first = _printed(5, "1")
 
     assert first == _printed(5, "2")

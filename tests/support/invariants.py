@@ -68,7 +68,7 @@ def paid_iff_confirmed(
         if made[payment] != due[payment] and payment not in either:
             yield (
                 f"{payment} was paid {made[payment]} times, and"
-                f" {due[payment]} confirmed refunds say so"
+                f" {due[payment]} refunds of it are confirmed"
             )
 
 
@@ -122,7 +122,7 @@ def legal_history(
     if any(later <= earlier for earlier, later in pairwise(versions)):
         yield f"{row.id} has a step twice, or out of order"
     if statuses[:1] != ["queued"] or statuses[-1:] != [row.status]:
-        yield f"{row.id} is {row.status}, and its history says {statuses}"
+        yield f"{row.id} is {row.status}, and its history is {statuses}"
     for before, after in pairwise(statuses):
         if after not in LEGAL[before] and (before, after) not in exceptions:
             yield f"{row.id} went from {before} to {after}"
