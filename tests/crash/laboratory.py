@@ -103,8 +103,8 @@ class Laboratory:
     ) -> None:
         self.seed = seed
         self.supervisor = Supervisor(home)
-        self._home = home
-        self._database_url = database_url
+        self.home = home
+        self.database_url = database_url
         self._size = size or Size()
         self._use_kms = use_kms
         self._proxy_database = proxy_database
@@ -119,6 +119,7 @@ class Laboratory:
             CRASH_MARKERS: str(self._markers),
             **(settings or {}),
         }
+        self.token_key = Path(self._environ["JWT_SIGNING_KEY_FILE"])
 
     def __enter__(self) -> Self:
         """Start everything, and wait until it is ready."""
@@ -137,9 +138,7 @@ class Laboratory:
         self._markers.mkdir(parents=True)
         enter, environ = self._cleanup.enter_context, self._environ
         enter(self.supervisor)
-        provide_signing_key(
-            Path(environ["JWT_SIGNING_KEY_FILE"]), Path(environ["JWT_PUBLIC_KEY_FILE"])
-        )
+        provide_signing_key(self.token_key, Path(environ["JWT_PUBLIC_KEY_FILE"]))
         self.chain = enter(running_chain(Path(environ["NETWORKS_FILE"])))
         if self._use_kms:
             self.device = enter(kms_device(self._spares))
@@ -148,7 +147,7 @@ class Laboratory:
         environ.update(self.device.environ)
         self.chain.fund(*self.wallets)
         if self._proxy_database:
-            proxy = enter(database_proxy(self._database_url))
+            proxy = enter(database_proxy(self.database_url))
             environ["DATABASE_URL"], self.database = proxy
         self._listener = enter(socket.create_server(("127.0.0.1", 0), backlog=512))
         self._start_hosts()
@@ -177,33 +176,13 @@ class Laboratory:
         """The addresses of all keys, the first key's first."""
         return tuple(key.address for key in (self.device.key, *self.device.spares))
 
-    @property
-    def home(self) -> Path:
-        """The folder of logs and journals."""
-        return self._home
-
-    @property
-    def environ(self) -> Mapping[str, str]:
-        """The environment of the service."""
-        return self._environ
-
-    @property
-    def database_url(self) -> str:
-        """The URL of the database without a proxy."""
-        return self._database_url
-
     def admin_client(self) -> AdminClient:
         """Return a new client for an administrator's requests."""
         return AdminClient(self.port, self.token_key)
 
-    @property
-    def token_key(self) -> Path:
-        """The file of the key that signs JWTs."""
-        return Path(self._environ["JWT_SIGNING_KEY_FILE"])
-
     def start_gateway(self, load: Load) -> Program:
         """Start a process that requests refunds until ``settle``."""
-        journal = self._home / f"{load.series}.journal"
+        journal = self.home / f"{load.series}.journal"
         arguments = (self.port, self.token_key, journal, load, self.stop_event)
         return self._start_once(f"gateway-{load.series}", run_gateway, arguments)
 
@@ -259,13 +238,13 @@ class Laboratory:
 
     def journal(self) -> tuple[Entry, ...]:
         """Return the entries of all gateways."""
-        files = sorted(self._home.glob("*.journal"))
+        files = sorted(self.home.glob("*.journal"))
         return tuple(entry for file in files for entry in read_journal(file))
 
     def evidence(self) -> Evidence:
         """Read chain, store, journals and the device's log."""
         rpc, token, wallets = self.chain.rpc, self.chain.token, self.wallets
-        with reading(self._database_url) as store:
+        with reading(self.database_url) as store:
             return Evidence(
                 decimals=DECIMALS,
                 journal=self.journal(),
@@ -300,7 +279,7 @@ class Laboratory:
 
     def explain(self, problem: object) -> str:
         """Return *problem* with the seed and the folder of logs."""
-        return f"seed {self.seed}: {problem}; logs and journals: {self._home}"
+        return f"seed {self.seed}: {problem}; logs and journals: {self.home}"
 
     def _is_ready(self) -> bool:
         ready = b"GET /readyz HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n"

@@ -24,7 +24,6 @@ from tests.crash.fault_plan import Plan
 from tests.crash.http_messages import LARGEST
 from tests.crash.proxy_connections import (
     Connection,
-    Forwarder,
     HTTPForwarder,
     Observer,
     Sleep,
@@ -53,7 +52,7 @@ class Proxy:
     ) -> None:
         self.plan = Plan(clock)
         self._upstream = upstream
-        self._forwarder: Forwarder = (
+        self._forwarder = (
             HTTPForwarder(self.plan, observer, clock, sleep)
             if upstream.startswith("http:")
             else TCPForwarder(self.plan)

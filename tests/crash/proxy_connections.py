@@ -6,7 +6,6 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from tests.crash.fault_plan import Fault, Kind, Plan
 from tests.crash.http_messages import (
@@ -64,13 +63,6 @@ class Connection:
 
 
 Sleep = Callable[[float], Awaitable[None]]
-
-
-class Forwarder(Protocol):
-    """Forwards a protocol until one side closes or a fault does."""
-
-    async def forward(self, client: Connection, server: Connection) -> None:
-        """Forward between the two, and leave it to the caller to close them."""
 
 
 class HTTPForwarder:

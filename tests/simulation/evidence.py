@@ -30,16 +30,8 @@ class Row:
     is_sweep: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ChainAtEnd:
-    """
-    The chain when the processes ended: next nonces by sender.
-
-    ``foreign`` has the hashes of foreign transactions that workers should have noticed.
-    """
-
-    counts: Mapping[str, int]
-    foreign: frozenset[str]
+ChainAtEnd = tuple[Mapping[str, int], frozenset[str]]
+"""Next nonces by sender, and hashes of foreign transactions to notice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +44,8 @@ class Evidence:
     got before the ledger had them.  ``history`` has (version, status) of each refund,
     ``audit`` the records in the order of their commits, and ``sighted`` the hashes that
     the ledger found on the chain; ``unaccepted`` is whether some of them wait for an
-    operator.  ``revoked`` has the addresses of revoked keys.
+    operator.  ``revoked`` has the addresses of revoked keys.  ``nonces_at_end`` and
+    ``foreign_at_end`` are of the moment when the processes ended.
     """
 
     plan: Plan
@@ -69,7 +62,8 @@ class Evidence:
     unrecorded: tuple[str, ...]
     revoked: frozenset[str]
     key_states: tuple[str, ...]
-    chain_at_end: ChainAtEnd
+    nonces_at_end: Mapping[str, int]
+    foreign_at_end: frozenset[str]
     orders: tuple[Order, ...]
     journal: Journal
     observer: Observer
@@ -104,9 +98,9 @@ def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
     return not left and not _is_paused(ledger)
 
 
-def chain_at_end(ledger: Ledger, chain: SimulatedChain) -> ChainAtEnd:
-    """Return the chain's current state."""
-    return ChainAtEnd(dict(chain.head.tip.counts), _foreign(ledger, chain))
+def read_chain(ledger: Ledger, chain: SimulatedChain) -> ChainAtEnd:
+    """Return the chain's current state, for when the processes have ended."""
+    return dict(chain.head.tip.counts), _foreign(ledger, chain)
 
 
 def gather(
@@ -149,7 +143,8 @@ def gather(
         unrecorded=tuple(chain.unrecorded),
         revoked=_revoked(ledger),
         key_states=tuple(s for (s,) in ledger.select("SELECT state FROM keys")),
-        chain_at_end=at_end,
+        nonces_at_end=at_end[0],
+        foreign_at_end=at_end[1],
         orders=tuple(clients.orders),
         journal=clients.journal,
         observer=observer,

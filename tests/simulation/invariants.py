@@ -175,7 +175,7 @@ def _swept_to_active_key(evidence: Evidence) -> Iterator[str]:
 
 def _foreign_is_noticed(evidence: Evidence) -> Iterator[str]:
     """R23: the ledger records each foreign transaction."""
-    for tx_hash in evidence.chain_at_end.foreign - evidence.sighted:
+    for tx_hash in evidence.foreign_at_end - evidence.sighted:
         yield f"the foreign transaction {tx_hash} was not noticed"
 
 
@@ -243,7 +243,7 @@ def _is_stranded(row: Row, evidence: Evidence) -> bool:
     """Whether a revoked key has signed the refund, and it is not mined."""
     if row.status not in {"signed", "broadcast"} or row.nonce is None:
         return False
-    mined = evidence.chain_at_end.counts.get(str(row.sender), 0)
+    mined = evidence.nonces_at_end.get(str(row.sender), 0)
     return row.sender in evidence.revoked and mined <= row.nonce
 
 

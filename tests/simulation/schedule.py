@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.clients import Clients, Job, customer, draw_orders
-from tests.simulation.evidence import Evidence, chain_at_end, gather, is_settled
+from tests.simulation.evidence import Evidence, gather, is_settled, read_chain
 from tests.simulation.faults import Faults
 from tests.simulation.invariants import violations
 from tests.simulation.key_admin import KeyAdmin
@@ -109,7 +109,7 @@ class Schedule:
             self.scheduler.run(self.scheduler.now + _LOOK_SECONDS)
         for process in self._processes:
             process.kill()
-        at_end = chain_at_end(self._ledger, self._chain)
+        at_end = read_chain(self._ledger, self._chain)
         # Transactions that still wait in a pool may be mined after the end.
         for _ in range(2 * CONFIRMATIONS):
             self._chain.mine()
