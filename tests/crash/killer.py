@@ -90,7 +90,7 @@ class Killer:
         """Yield each process's generation, its parent's id, and its own."""
         for program in self._supervisor.programs.values():
             if program.name.startswith("host") and program.is_alive:
-                host = program.process.pid or 0
+                host = program.pid
                 yield "host", _parent(host), host
                 for child in _children(host):
                     yield "child", host, child

@@ -11,13 +11,13 @@ import pytest
 
 
 Figures = Mapping[str, float]
-Report = Callable[[Figures], None]
+ReportFigures = Callable[[Figures], None]
 
 _NAME = "figures"
 
 
 @pytest.fixture
-def report(record_property: Callable[[str, object], None]) -> Report:
+def report_figures(record_property: Callable[[str, object], None]) -> ReportFigures:
     """Return a function that adds figures to the test's report."""
     return lambda figures: record_property(_NAME, dict(figures))
 

@@ -128,9 +128,11 @@ def assert_verified(lab: Laboratory) -> None:
     from backends.sql import SQLStore  # noqa: PLC0415  After all forks.
 
     key = CheckpointKey.load(lab.home / "hotwallet" / "audit.pem")
+    with reading(lab.database_url) as rows:
+        (row,) = rows.execute("SELECT note FROM audit_checkpoints LIMIT 1")
+    origin, *_ = str(row["note"]).splitlines()
     with closing(SQLStore(lab.database_url)) as store:
-        lines = export(store, checkpoint_origin(lab))
-        verdict = verify(lines, Verifier(key.public_pem()))
+        verdict = verify(export(store, origin), Verifier(key.public_pem()))
     assert verdict.is_good, lab.explain(verdict)
 
 
@@ -141,13 +143,6 @@ def count_events(evidence: Evidence, event: str) -> int:
         and record.fields.get("outcome", "success") == "success"
         for record in evidence.audit
     )
-
-
-def checkpoint_origin(lab: Laboratory) -> str:
-    """Return the origin of the checkpoints, which is their first line."""
-    with reading(lab.database_url) as store:
-        (row,) = store.execute("SELECT note FROM audit_checkpoints LIMIT 1")
-    return str(row["note"].splitlines()[0])
 
 
 def is_drained(lab: Laboratory) -> bool:

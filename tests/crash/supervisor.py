@@ -44,6 +44,13 @@ class Program:
         return self.processes[-1]
 
     @property
+    def pid(self) -> int:
+        """The id of the newest process."""
+        pid = self.process.pid
+        assert pid, "not started"
+        return pid
+
+    @property
     def is_alive(self) -> bool:
         """Whether the newest process runs."""
         return self.process.is_alive()
@@ -89,9 +96,9 @@ class Supervisor:
         """Kill the process group of *program*."""
         program.restarts = False
         if program.is_alive:
-            # It may have died before it made its group; its children die with it.
+            # A new process may not have its group yet; then it has no children.
             with suppress(ProcessLookupError):
-                os.killpg(int(program.process.pid or 0), signal.SIGKILL)
+                os.killpg(program.pid, signal.SIGKILL)
             program.process.kill()
         for process in program.processes:
             process.join(_STOP_SECONDS)

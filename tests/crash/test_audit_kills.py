@@ -10,7 +10,7 @@ from signer.audit.verify import Verdict, verify
 from tests.crash.audit_laboratory import KEY, ORIGIN, AuditLaboratory
 from tests.crash.audit_workers import POINTS
 from tests.crash.conftest import SEED
-from tests.crash.report import Report
+from tests.crash.report import ReportFigures
 
 
 _ROLES = ["writer"] * 3 + ["sealer"] * 3
@@ -32,7 +32,7 @@ def _verify(url: str) -> Verdict:
     "deaths", [60, pytest.param(600, marks=pytest.mark.soak)], ids=str
 )
 def test_the_chain_survives_kills(
-    tmp_path: Path, database_url: str, deaths: int, report: Report
+    tmp_path: Path, database_url: str, deaths: int, report_figures: ReportFigures
 ) -> None:
     """
     Every durable record is in the chain once, and nothing that was sealed has changed.
@@ -45,7 +45,7 @@ def test_the_chain_survives_kills(
         places = {place for place, _ in lab.deaths}
         violations = list(lab.violations())
         written, observer = lab.written(), lab.observer
-        report(lab.figures())
+        report_figures(lab.figures())
 
         assert violations == [], f"{tmp_path}: {violations[:5]}"
         assert places >= {*POINTS, "kill -9"}, f"not reached: {places}"

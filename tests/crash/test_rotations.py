@@ -11,7 +11,7 @@ from tests.crash.evidence import Evidence
 from tests.crash.gateway_process import Load
 from tests.crash.journal import Entry, read_journal
 from tests.crash.laboratory import Laboratory
-from tests.crash.report import Report
+from tests.crash.report import ReportFigures
 from tests.crash.rotation_checks import (
     SETTINGS,
     assert_verified,
@@ -31,7 +31,7 @@ def test_no_request_fails_during_rotations(
     stack: Stack,
     rotations: int,
     per_second: float,
-    report: Report,
+    report_figures: ReportFigures,
 ) -> None:
     """Four workers of two hosts use the new key after each rotation."""
     lab = open_laboratory(
@@ -57,7 +57,7 @@ def test_no_request_fails_during_rotations(
         "sealed late, median": sorted(late)[len(late) // 2],
         "sealed late, most": max(late),
     }
-    report(figures)
+    report_figures(figures)
 
     assert drained, lab.explain(evidence.keys)
     lab.assert_no_violations()
