@@ -87,11 +87,20 @@ def _recorded_first(evidence: Evidence) -> Iterator[str]:
 
 
 def _one_nonce(evidence: Evidence) -> Iterator[str]:
-    """I3: a refund has one nonce, in its row, its bytes and every response."""
+    """
+    I3: a refund has one nonce, in its row, its bytes and every response.
+
+    The exception is a nonce that a revoked key reserved and never signed.
+    """
+    is_revoked = _is_revoked(evidence)
     holdings = [(row.id, row.nonce) for row in evidence.rows]
     holdings += [(signed.refund_id, signed.nonce) for signed in evidence.signed]
     holdings += [(signed.refund_id, signed.raw_nonce) for signed in evidence.signed]
-    holdings += [(e["id"], e.get("nonce")) for e in evidence.journal if "id" in e]
+    holdings += [
+        (entry["id"], entry.get("nonce"))
+        for entry in evidence.journal
+        if "id" in entry and not (is_revoked and entry.get("status") == "reserved")
+    ]
     yield from shared.one_nonce(each for each in holdings if each[1] is not None)
 
 
@@ -103,8 +112,7 @@ def _bytes_match_record(evidence: Evidence) -> Iterator[str]:
 
 
 def _legal_history(evidence: Evidence) -> Iterator[str]:
-    is_revoked = any(key.state == "blocked" for key in evidence.keys)
-    exceptions = {AFTER_REVOCATION} if is_revoked else set()
+    exceptions = {AFTER_REVOCATION} if _is_revoked(evidence) else set()
     histories = defaultdict(list)
     for step in evidence.steps:
         histories[step.refund_id].append((step.version, step.status))
@@ -114,6 +122,7 @@ def _legal_history(evidence: Evidence) -> Iterator[str]:
 
 def _legal_responses(evidence: Evidence) -> Iterator[str]:
     """I4, from the client: each status can follow from the one reported before."""
+    requeues = _is_revoked(evidence)
     reported = defaultdict(list)
     for entry in evidence.journal:
         if "status" in entry and "id" in entry:
@@ -125,7 +134,9 @@ def _legal_responses(evidence: Evidence) -> Iterator[str]:
                 if later["began"] < earlier["at"]:
                     continue
                 before, after = earlier["status"], later["status"]
-                if after not in REACHABLE[before]:
+                # A refund whose key was revoked before it signed is queued again.
+                start = "queued" if requeues and before == "reserved" else before
+                if after not in REACHABLE[start]:
                     yield f"{refund_id} was reported {before}, and then {after}"
 
 
@@ -282,6 +293,10 @@ CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
     ("G2", _finished),
     ("O1", _one_active_key),
 )
+
+
+def _is_revoked(evidence: Evidence) -> bool:
+    return any(key.state == "blocked" for key in evidence.keys)
 
 
 def _terms(row: Row) -> tuple[str, int]:

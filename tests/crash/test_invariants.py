@@ -414,3 +414,14 @@ def test_requests_that_overlap_may_be_answered_in_any_order() -> None:
     )
 
     assert violations(late) == []
+
+
+def test_a_revoked_reservation_is_no_violation() -> None:
+    """A refund whose key was revoked before it signed is queued again."""
+    history = ("queued", "reserved", *HAPPY)
+    requeued = _history(*history)(_entry_with(3, status="reserved", nonce=7)(_run()))
+
+    revoked = KeyRow("0x" + "bb" * 20, "blocked", 1)
+
+    assert violations(requeued) != []
+    assert violations(replace(requeued, keys=(*requeued.keys, revoked))) == []
