@@ -9,9 +9,11 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,\
 BIN := .venv/bin
 # One more than there are cores, since many tests wait for other processes.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 6))')
-# These run for minutes and mostly wait, so they start first, and a free worker takes
-# tests from a busy one.  Coverage learns nothing from them.
-UNCOVERED := tests/simulation tests/signatures tests/crash
+# These run for minutes and mostly wait, so they start first, the longest before the
+# others, and a free worker takes tests from a busy one.  Coverage learns nothing from them.  `make test` plays 2,000
+# schedules, makes up to 10,000 signatures per backend and kills at every crash point;
+# `make soak` repeats all of it many times (docs/explanation/crash-lab.md).
+UNCOVERED := tests/crash tests/signatures tests/simulation
 # These start programs or a chain, so `make check` leaves them to `make test`.
 SLOW := refunds/test_crashes refunds/test_on_chain startup/test_guard_everywhere
 PACKAGES := signer backends api softhsm dev bench tests

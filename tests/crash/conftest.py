@@ -1,4 +1,4 @@
-"""Laboratories for the tests: a fresh one each, on a database of its own."""
+"""Fixtures that open a laboratory for one test."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from tests.crash.laboratory import Laboratory
 
 
 SEED = int(os.environ.get("CRASH_SEED", "20"))
-"""Another one: ``CRASH_SEED=21 make test ARGS=tests/crash``."""
+"""To choose another: ``CRASH_SEED=21 make test ARGS=tests/crash``."""
 
 Open = Callable[..., Laboratory]
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A database together with the device that production or a laptop uses with it."""
+    """A database, and the device that is used with it."""
 
     database_url: str
     use_kms: bool
@@ -28,14 +28,14 @@ class Stack:
 
 @pytest.fixture(params=["kms-postgresql", "softhsm-sqlite"])
 def stack(request: pytest.FixtureRequest) -> Stack:
-    """KMS with PostgreSQL, and SoftHSM with SQLite."""
+    """Production's KMS with PostgreSQL, and development's SoftHSM with SQLite."""
     device, database = request.param.split("-")
     return Stack(request.getfixturevalue(f"empty_{database}_url"), device == "kms")
 
 
 @pytest.fixture
 def open_laboratory(tmp_path: Path) -> Iterator[Open]:
-    """Open a laboratory that ends with the test."""
+    """Return a function that opens a laboratory until the end of the test."""
     with ExitStack() as stack:
 
         def open_one(database_url: str, **options: Any) -> Laboratory:

@@ -1,9 +1,8 @@
 """
-The facts that the invariants judge, as plain values.
+The facts of a run that the invariants judge, as plain values.
 
-``read_chain.py`` and ``read_store.py`` gather them with nothing but JSON-RPC and
-SELECT.  Addresses and hashes are lower-case hex with ``0x``, amounts are integers in
-base units.
+``read_chain.py`` and ``read_store.py`` read them with only JSON-RPC and SELECT.
+Addresses and hashes are lower-case hex with ``0x``, amounts are in base units.
 """
 
 import json
@@ -28,16 +27,11 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """
-    A transaction that a wallet signed and the network has.
-
-    ``block_number`` is None while it waits in the pool.
-    """
+    """A transaction of a wallet that the network has, in a block or in the pool."""
 
     tx_hash: str
     nonce: int
     digest: str
-    block_number: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +58,11 @@ class Signed:
     """
     Signed bytes as the store has them.
 
-    The columns are what the store says of them; ``raw_*`` and ``digest`` are what
-    the bytes say themselves.
+    ``raw_*`` and ``digest`` are decoded from the bytes, the others are columns.
     """
 
     tx_hash: str
     refund_id: str
-    kind: str
     chain_id: int
     sender: str
     nonce: int
@@ -92,17 +84,16 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """
-    A record of the audit, as the store has it.
+    A record of the audit, as the store has it; *fields* are those of its body.
 
-    ``hash`` is hex, and None like ``sequence`` until it is sealed; ``said`` is what the
-    body says.
+    ``hash`` (hex) and ``sequence`` are None until the record is sealed.
     """
 
     id: str
     body: str
     sequence: int | None
     hash: str | None
-    said: Mapping[str, Any] = field(repr=False, compare=False)
+    fields: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, id_: str, body: str, sequence: int | None, seal: bytes | None) -> Self:
@@ -114,11 +105,17 @@ class Recorded:
     @property
     def at(self) -> float:
         """When it was drafted, on the monotonic clock of this machine."""
-        return float(self.said["monotonic_us"]) / 1_000_000
+        return float(self.fields["monotonic_us"]) / 1_000_000
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """The refund's id, and the key's address in lower case."""
+        address = str(self.fields.get("address")).lower()
+        return str(self.fields.get("refund_id")), address
 
     @property
     def milliseconds(self) -> int:
-        """When it was drafted, since 1970, as its id has it."""
+        """When it was drafted, in milliseconds since 1970, by its id."""
         return int(self.id[3:15], 16)
 
 
@@ -136,12 +133,11 @@ class Evidence:
     """
     Everything that is known of one run.
 
-    ``spent`` maps each token to what the wallets have less of than at the start.
-    ``used`` maps the digests that the device was asked to sign, where that can be
-    overheard, to when that was first, on the monotonic clock.
+    ``spent`` is the loss of the wallets since the start, per token.  ``used`` has the
+    digests that the device was asked to sign, where a proxy sees the requests, with the
+    time of the first request on the monotonic clock.
     """
 
-    wallets: frozenset[str]
     decimals: int
     journal: tuple[Entry, ...] = ()
     transfers: tuple[Transfer, ...] = ()

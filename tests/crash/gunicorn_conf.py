@@ -1,8 +1,4 @@
-"""
-The settings that are shipped, without the guard's own process.
-
-Each worker lays its foundation, and so asks the guard, itself.
-"""
+"""The shipped gunicorn settings without the guard's process: each worker runs it."""
 
 from api.server.gunicorn_conf import *  # noqa: F403  All but the function below.
 

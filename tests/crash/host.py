@@ -1,59 +1,86 @@
 """
-A host of the service: one gunicorn and some workers, replaced when they die.
+A host of the service: processes that it forks, and forks again when they die.
 
-``python -m tests.crash.host 2`` imports the libraries once and forks, so that what was
-killed is back in a tenth of the time; nothing is opened before the fork.  What it
-forked ends with it: killing it is the death of the whole host.
+They end with the host: killing it is the death of the whole host.
 """
 
 import os
+import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
+from threading import Event
 from typing import NoReturn
 
 from gunicorn.app.wsgiapp import run as run_gunicorn  # type: ignore[import-untyped]
 
-import backends.aws_kms
-import backends.json_rpc
-import backends.pkcs11
-import backends.sql
-import backends.sql.migrate
-import softhsm
-from tests.crash.app import get_app
-from tests.crash.forking import forked
-from tests.crash.worker import run_worker
+from api.bootstrap import open_container
+from api.http.app import App, create_app
+from api.logs import configure
+from dev.with_parent import die_with_parent
+from signer.config.settings import Settings
+from tests.crash.crash_points import add_crash_points
 
 
-_PRELOADED = (
-    backends.aws_kms,
-    backends.json_rpc,
-    backends.pkcs11,
-    backends.sql.migrate,
-    softhsm,
-    get_app,
-)
+Work = Callable[[], None]
 
+_RESTART_SECONDS = 0.05
 _GUNICORN = ["gunicorn", "-c", "python:tests.crash.gunicorn_conf"]
 
 
-def main(workers: int) -> NoReturn:
-    """Keep gunicorn and *workers* workers alive, until somebody kills this host."""
-    assert all(_PRELOADED)
-    living = dict[int, Callable[[], None]]()
-    missing: list[Callable[[], None]] = [_serve, *[run_worker] * workers]
+def run_service_host(workers: int, listener: socket.socket) -> NoReturn:
+    """Keep gunicorn on *listener* and as many *workers* alive."""
+    os.environ["BIND"] = f"fd://{listener.fileno()}"
+    keep_alive([_run_gunicorn, *[_run_worker] * workers])
+
+
+def keep_alive(works: Sequence[Work]) -> NoReturn:
+    """Fork a process for each of *works*, and another one whenever it ends."""
+    running = {_fork(work): work for work in works}
     while True:
-        for work in missing:
-            living[forked(work)] = work
         pid, _ = os.wait()
-        missing = [living.pop(pid)]
-        time.sleep(0.05)  # What cannot start must not be started without end.
+        time.sleep(_RESTART_SECONDS)  # A process that cannot start would use all CPU.
+        work = running.pop(pid)
+        running[_fork(work)] = work
 
 
-def _serve() -> None:
-    sys.argv = [*_GUNICORN, "tests.crash.app:get_app()"]
+def get_app() -> App:
+    """Return the real application with crash points; gunicorn loads it."""
+    container = add_crash_points(open_container(), "api", os.environ)
+    container.start_sealer()
+    return create_app(container)
+
+
+def _run_gunicorn() -> None:
+    sys.argv = [*_GUNICORN, "tests.crash.host:get_app()"]
     run_gunicorn()
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+def _run_worker() -> None:
+    configure(Settings.from_env(os.environ))
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    container = add_crash_points(open_container(serving=False), "worker", os.environ)
+    container.start_sealer()
+    container.worker.run(wait=lambda: stop.wait(0.5))
+
+
+def _fork(work: Work) -> int:
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        die_with_parent(parent)
+        work()
+    except SystemExit as e:
+        # Gunicorn's master, which forks as well, reads it from its children.
+        status = e.code if isinstance(e.code, int) else int(e.code is not None)
+    except BaseException:  # noqa: BLE001  Printed; then the process ends.
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)

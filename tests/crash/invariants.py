@@ -1,66 +1,59 @@
 """
-The invariants I1 to I8 of a refund service, judged from the outside.
+Judges a run of the crash laboratory by the invariants I1 to I8, G2 and O1.
 
-It sees chain, store and journal as values (``evidence.py``) and shares no code with
-the service: its own idea of legal moves, its own decoding of amounts and bytes.
-Each violation is a sentence.  No sentence, no violation.  What is about the audit is
-in ``invariants_of_audit.py``.
+It sees chain, store, audit and journals as values (``evidence.py``), and shares no code
+with the service.  The checks that the simulation shares are in
+``tests/support/invariants.py``.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 
-from tests.crash.evidence import Evidence, Row
-from tests.crash.invariants_of_audit import AUDIT
+from tests.crash.evidence import Evidence, Recorded, Row
 from tests.crash.journal import Entry
-from tests.support.invariants import (
-    AFTER_REVOCATION,
-    FINAL,
-    LEGAL,
-    find_violations,
-    legal_history,
-    one_nonce,
-    one_owner,
-)
+from tests.support import invariants as shared
+from tests.support.invariants import AFTER_REVOCATION, FINAL, LEGAL
+
+
+_SEAL_MS = 5_000
+
+Owner = tuple[str, str]
+"""A refund's id, and the address whose nonce it has, in lower case."""
 
 
 def violations(evidence: Evidence) -> list[str]:
-    """Return a sentence for each thing that must never happen, and did."""
-    return find_violations(CHECKS, evidence)
+    """Return a sentence for each violation of an invariant."""
+    return shared.find_violations(CHECKS, evidence)
 
 
-def _paid_once(evidence: Evidence) -> Iterator[str]:
-    """I1: one matching transfer for a confirmed refund, and none for any other."""
-    paid = Counter((t.token, t.recipient, t.amount) for t in evidence.transfers)
-    due = Counter(_payment(r) for r in evidence.rows if r.status == "confirmed")
-    for payment in paid | due:
-        token, recipient, amount = payment
-        if paid[payment] != due[payment]:
-            yield (
-                f"{recipient} got {amount} of {token} {paid[payment]} times,"
-                f" and {due[payment]} confirmed refunds say so"
-            )
+def _paid_iff_confirmed(evidence: Evidence) -> Iterator[str]:
+    paid = [(t.token, t.recipient, t.amount) for t in evidence.transfers]
+    confirmed = [
+        (row.token, *_terms(row)) for row in evidence.rows if row.status == "confirmed"
+    ]
+    yield from shared.paid_iff_confirmed(paid, confirmed)
 
 
-def _as_asked(evidence: Evidence) -> Iterator[str]:
-    """I1, from the client: who asked for a refund gets it once, as it was asked."""
-    asked = {
-        e["recipient"].lower(): e for e in evidence.journal if e["event"] == "asked"
+def _paid_as_requested(evidence: Evidence) -> Iterator[str]:
+    requested = {
+        entry["recipient"].lower(): [_units(entry, evidence)]
+        for entry in evidence.journal
+        if entry["event"] == "asked"
     }
-    paid = defaultdict(list)
-    for transfer in evidence.transfers:
-        paid[transfer.recipient].append(transfer.amount)
-    for recipient, amounts in paid.items():
-        if recipient not in asked:
-            yield f"{recipient} was paid, and nobody asked for it"
-        elif amounts != [_units(asked[recipient], evidence)]:
-            yield f"{recipient} got {amounts}, asked was {asked[recipient]['amount']}"
+    paid = [(t.recipient, t.amount) for t in evidence.transfers]
+    yield from shared.paid_as_requested(paid, requested)
+
+
+def _paid_as_reported(evidence: Evidence) -> Iterator[str]:
+    """I1, from the client: each refund that it saw confirmed was paid."""
+    paid = Counter(transfer.recipient for transfer in evidence.transfers)
     for entry in evidence.journal:
         if entry.get("status") == "confirmed":
-            recipient = entry["recipient"].lower()
-            if len(paid[recipient]) != 1:
-                yield f"{recipient} was told confirmed, and was paid {paid[recipient]}"
+            times = paid[entry["recipient"].lower()]
+            if times != 1:
+                yield f"{entry['id']} was reported confirmed, and paid {times} times"
 
 
 def _row_is_on_chain(evidence: Evidence) -> Iterator[str]:
@@ -74,20 +67,19 @@ def _row_is_on_chain(evidence: Evidence) -> Iterator[str]:
 
 
 def _one_owner(evidence: Evidence) -> Iterator[str]:
-    """I2: each nonce of a wallet belongs to one refund."""
-    owners = defaultdict(list)
-    for row in evidence.rows:
-        if row.nonce is not None:
-            owners[row.chain_id, row.sender].append((row.id, row.nonce))
-    for signed in evidence.signed:
-        wallet = signed.chain_id, signed.sender
-        owners[wallet].append((signed.refund_id, signed.nonce))
-    for holdings in owners.values():
-        yield from one_owner(holdings)
+    holdings = [
+        (row.id, (row.chain_id, row.sender, row.nonce))
+        for row in evidence.rows
+        if row.nonce is not None
+    ]
+    holdings += [
+        (s.refund_id, (s.chain_id, s.sender, s.nonce)) for s in evidence.signed
+    ]
+    yield from shared.one_owner(holdings)
 
 
 def _recorded_first(evidence: Evidence) -> Iterator[str]:
-    """I2, from the network: it has nothing of the wallet's that the store has not."""
+    """I2: the network has no transaction of a wallet that the store has not."""
     recorded = {signed.tx_hash: signed.nonce for signed in evidence.signed}
     for sent in evidence.sent:
         if recorded.get(sent.tx_hash) != sent.nonce:
@@ -95,131 +87,220 @@ def _recorded_first(evidence: Evidence) -> Iterator[str]:
 
 
 def _one_nonce(evidence: Evidence) -> Iterator[str]:
-    """I3: a refund has one nonce, in its row, its bytes and every answer."""
+    """
+    I3: a refund has one nonce, in its row, its bytes and every response.
+
+    The exception is a nonce that a revoked key reserved and never signed.
+    """
+    is_revoked = _is_revoked(evidence)
     holdings = [(row.id, row.nonce) for row in evidence.rows]
     holdings += [(signed.refund_id, signed.nonce) for signed in evidence.signed]
     holdings += [(signed.refund_id, signed.raw_nonce) for signed in evidence.signed]
-    holdings += [(e["id"], e.get("nonce")) for e in evidence.journal if "id" in e]
-    yield from one_nonce(each for each in holdings if each[1] is not None)
+    holdings += [
+        (entry["id"], entry.get("nonce"))
+        for entry in evidence.journal
+        if "id" in entry and not (is_revoked and entry.get("status") == "reserved")
+    ]
+    yield from shared.one_nonce(each for each in holdings if each[1] is not None)
 
 
-def _honest_bytes(evidence: Evidence) -> Iterator[str]:
-    """I3, from the bytes: they are what their record says."""
+def _bytes_match_record(evidence: Evidence) -> Iterator[str]:
+    """I3: the signed bytes match their record."""
     for signed in evidence.signed:
         if (signed.raw_hash, signed.raw_chain_id) != (signed.tx_hash, signed.chain_id):
             yield f"{signed.refund_id} has bytes that are not those of its record"
 
 
-def _forward(evidence: Evidence) -> Iterator[str]:
-    """I4: states move forward, one by one, and a final one stays."""
+def _legal_history(evidence: Evidence) -> Iterator[str]:
+    exceptions = {AFTER_REVOCATION} if _is_revoked(evidence) else set()
     histories = defaultdict(list)
-    is_revoked = any(key.state == "blocked" for key in evidence.keys)
     for step in evidence.steps:
         histories[step.refund_id].append((step.version, step.status))
     for row in evidence.rows:
-        exceptions = {AFTER_REVOCATION} if is_revoked else set()
-        yield from legal_history(row, histories[row.id], exceptions)
+        yield from shared.legal_history(row, histories[row.id], exceptions)
 
 
-def _forward_as_told(evidence: Evidence) -> Iterator[str]:
-    """I4, from the client: what was told later is what may come later."""
-    told = defaultdict(list)
+def _legal_responses(evidence: Evidence) -> Iterator[str]:
+    """I4, from the client: each status can follow from the one reported before."""
+    requeues = _is_revoked(evidence)
+    reported = defaultdict(list)
     for entry in evidence.journal:
         if "status" in entry and "id" in entry:
-            told[entry["id"]].append(entry)
-    for refund_id, entries in told.items():
+            reported[entry["id"]].append(entry)
+    for refund_id, entries in reported.items():
         for i, earlier in enumerate(entries):
             for later in entries[i + 1 :]:
                 # Requests that overlap may be answered in any order.
                 if later["began"] < earlier["at"]:
                     continue
-                if later["status"] not in REACHABLE[earlier["status"]]:
-                    yield (
-                        f"{refund_id} was told {earlier['status']},"
-                        f" and then {later['status']}"
-                    )
+                before, after = earlier["status"], later["status"]
+                # A refund whose key was revoked before it signed is queued again.
+                start = "queued" if requeues and before == "reserved" else before
+                if after not in REACHABLE[start]:
+                    yield f"{refund_id} was reported {before}, and then {after}"
 
 
-def _sums(evidence: Evidence) -> Iterator[str]:
-    """I5: what the wallet has less is what was confirmed, token by token."""
+def _equal_sums(evidence: Evidence) -> Iterator[str]:
     confirmed = Counter[str]()
     for row in evidence.rows:
         if row.status == "confirmed":
             confirmed[row.token] += row.amount
-    for token in evidence.spent.keys() | confirmed.keys():
-        spent = evidence.spent.get(token, 0)
-        if spent != confirmed[token]:
-            yield f"{spent} of {token} left the wallet, {confirmed[token]} is confirmed"
+    yield from shared.equal_sums(evidence.spent, confirmed)
+
+
+@dataclass(frozen=True, slots=True)
+class Intents:
+    """
+    The intents in the audit log, with their times on the monotonic clock.
+
+    An intent that was recorded with a reservation has no digest yet: its ``Owner``
+    identifies it.  ``owners`` has the owner of each digest in the record of an outcome.
+    """
+
+    digests: Mapping[str, float]
+    reserved: Mapping[Owner, float]
+    owners: Mapping[str, Owner]
+
+    @classmethod
+    def of(cls, audit: tuple[Recorded, ...]) -> "Intents":
+        """Read the records."""
+        digests: dict[str, float] = {}
+        reserved: dict[Owner, float] = {}
+        owners: dict[str, Owner] = {}
+        for record in audit:
+            event, digest = record.fields["event"], record.fields.get("digest")
+            owner = record.owner
+            if event in ("digest-sign-succeeded", "digest-sign-refused"):
+                owners[str(digest)] = owner
+            elif event == "digest-sign-requested" and digest:
+                digests[digest] = min(record.at, digests.get(digest, record.at))
+            elif event == "digest-sign-requested":
+                reserved[owner] = record.at
+        return cls(digests, reserved, owners)
+
+
+def _signed_with_intent(evidence: Evidence) -> Iterator[str]:
+    """I6: each signature that store, network or device know has an intent."""
+    known = Intents.of(evidence.audit)
+    owners = dict(known.owners)
+    owners |= {s.digest: (s.refund_id, s.sender) for s in evidence.signed}
+    signed = owners.keys() | {s.digest for s in evidence.sent} | evidence.used.keys()
+    signed -= known.digests.keys()
+    owned = signed & owners.keys()
+    # A process that died between device and store left an intent, and no outcome.
+    lost = signed - owned
+    unfinished = known.reserved.keys() - {owners[digest] for digest in owned}
+    unannounced = {digest for digest in owned if owners[digest] not in known.reserved}
+    if len(lost) > len(unfinished):
+        unannounced |= lost
+    for digest in unannounced:
+        yield f"the digest {digest} was signed without an intent"
+
+
+def _signed_after_intent(evidence: Evidence) -> Iterator[str]:
+    """I6: the device was asked for a signature after its intent was recorded."""
+    known = Intents.of(evidence.audit)
+    for digest, asked_at in evidence.used.items():
+        owner = known.owners.get(digest)
+        since = known.digests.get(digest)
+        if since is None and owner is not None:
+            since = known.reserved.get(owner)
+        if since is not None and since > asked_at:
+            yield f"the digest {digest} was signed before its intent"
+
+
+def _reserved_with_intent(evidence: Evidence) -> Iterator[str]:
+    """I6: each refund with a nonce has the intent of its reservation."""
+    known = Intents.of(evidence.audit)
+    for row in evidence.rows:
+        if row.sender is not None and (row.id, row.sender) not in known.reserved:
+            yield f"{row.id} has a nonce of {row.sender}, and no intent"
+
+
+def _hash_chain(evidence: Evidence) -> Iterator[str]:
+    yield from shared.hash_chain(evidence.audit)
+
+
+def _all_sealed(evidence: Evidence) -> Iterator[str]:
+    """I8: no record waits for its sequence number while later ones are sealed."""
+    newest = max((record.milliseconds for record in evidence.audit), default=0)
+    for record in evidence.audit:
+        waits = newest - record.milliseconds
+        if record.sequence is None and waits > _SEAL_MS:
+            yield f"{record.id} has waited for its seal for {waits} ms"
+
+
+def _one_success(evidence: Evidence) -> Iterator[str]:
+    """I8: each request to the device is in at most one record."""
+    records = defaultdict(list)
+    for record in evidence.audit:
+        for request_id in record.fields.get("device_request_ids", ()):
+            records[request_id].append(record.id)
+    for request_id, ids in records.items():
+        if len(ids) > 1:
+            yield f"the request {request_id} is in {' and '.join(ids)}"
 
 
 def _kept_promises(evidence: Evidence) -> Iterator[str]:
-    """I7: whatever a client was told with 2xx is in the store, and one thing only."""
-    rows = {row.id: row for row in evidence.rows}
-    ids = defaultdict(set)
-    for entry in evidence.journal:
-        if entry["event"] != "answered" or entry["http"] // 100 != 2:
-            continue
-        ids[entry["key"]].add(entry["id"])
-        row = rows.get(entry["id"])
-        if row is None or row.key != entry["key"]:
-            yield f"{entry['id']} was promised to {entry['key']}, and is lost"
-        elif _payment(row)[1:] != (entry["recipient"].lower(), _units(entry, evidence)):
-            yield f"{row.id} is stored with another recipient or amount than promised"
-    for key, given in ids.items():
-        if len(given) > 1:
-            yield f"{key} was given the refunds {sorted(given)}"
-
-
-def _same_answer(evidence: Evidence) -> Iterator[str]:
-    """I7, word for word: whoever asks twice is answered the same."""
-    bodies = defaultdict(set)
-    for entry in evidence.journal:
-        if entry["event"] == "answered" and entry["http"] in {200, 201}:
-            bodies[entry["key"]].add(entry.get("body"))
-    for key, given in bodies.items():
-        if len(given) > 1:
-            yield f"{key} was given {len(given)} different answers"
+    promises = [
+        (
+            entry["key"],
+            entry["id"],
+            (entry["recipient"].lower(), _units(entry, evidence)),
+            entry.get("body") if entry["http"] in {200, 201} else None,
+        )
+        for entry in evidence.journal
+        if entry["event"] == "answered" and entry["http"] // 100 == 2
+    ]
+    stored = {row.id: (row.key, _terms(row)) for row in evidence.rows}
+    yield from shared.kept_promises(promises, stored)
 
 
 def _finished(evidence: Evidence) -> Iterator[str]:
-    """G2: at the end everything accepted is final, and nobody was turned down."""
+    """G2: at the end every refund is final, and no request was refused."""
     for row in evidence.rows:
         if row.status not in FINAL:
             yield f"{row.id} is still {row.status}"
     served = {e["key"] for e in evidence.journal if e.get("http") in {200, 201}}
     for entry in evidence.journal:
         if entry["event"] == "asked" and entry["key"] not in served:
-            yield f"{entry['key']} asked for what it may have, and never got it"
+            yield f"{entry['key']} was requested and never accepted"
 
 
-def _one_active(evidence: Evidence) -> Iterator[str]:
-    """O1: one key is the active one, and no rotation was left half done."""
-    states = Counter(key.state for key in evidence.keys)
-    if states["active"] != 1 or states["pending"]:
-        yield f"{states['active']} keys are active, and {states['pending']} pending"
+def _one_active_key(evidence: Evidence) -> Iterator[str]:
+    yield from shared.one_active_key(key.state for key in evidence.keys)
 
 
 CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
-    ("I1", _paid_once),
-    ("I1", _as_asked),
+    ("I1", _paid_iff_confirmed),
+    ("I1", _paid_as_requested),
+    ("I1", _paid_as_reported),
     ("I1", _row_is_on_chain),
     ("I2", _one_owner),
     ("I2", _recorded_first),
     ("I3", _one_nonce),
-    ("I3", _honest_bytes),
-    ("I4", _forward),
-    ("I4", _forward_as_told),
-    ("I5", _sums),
-    *AUDIT,
+    ("I3", _bytes_match_record),
+    ("I4", _legal_history),
+    ("I4", _legal_responses),
+    ("I5", _equal_sums),
+    ("I6", _signed_with_intent),
+    ("I6", _signed_after_intent),
+    ("I6", _reserved_with_intent),
     ("I7", _kept_promises),
-    ("I7", _same_answer),
+    ("I8", _hash_chain),
+    ("I8", _all_sealed),
+    ("I8", _one_success),
     ("G2", _finished),
-    ("O1", _one_active),
+    ("O1", _one_active_key),
 )
 
 
-def _payment(row: Row) -> tuple[str, str, int]:
-    return row.token, row.recipient, row.amount
+def _is_revoked(evidence: Evidence) -> bool:
+    return any(key.state == "blocked" for key in evidence.keys)
+
+
+def _terms(row: Row) -> tuple[str, int]:
+    return row.recipient, row.amount
 
 
 def _units(entry: Entry, evidence: Evidence) -> int:

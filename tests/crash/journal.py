@@ -1,8 +1,7 @@
 """
-The client's truth: what it asked for and what it was told, on disk before it acts.
+The client's own record of its requests and responses, synced before it acts on them.
 
-One JSON object a line, appended and synced.  Only the driver writes it and only
-the invariants read it; the service does not know that it exists.
+One JSON object per line.  The service does not know of it; the invariants read it.
 """
 
 import json
@@ -21,9 +20,8 @@ class Journal:
     """
     An append-only file of entries; threads may share it.
 
-    ``asked`` is written before a request's first byte, ``answered`` after the last
-    byte of its answer, and ``failed`` where there was none: such a request is
-    *indeterminate*, it may have been served or not.
+    A client writes ``asked`` before it sends a request, and then ``answered``, or
+    ``failed`` without a response: the service may or may not have acted.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +36,7 @@ class Journal:
         os.close(self._descriptor)
 
     def write(self, event: str, **fields: Any) -> float:
-        """Append one entry, durably; return its time on the monotonic clock."""
+        """Append an entry durably; return its time on the monotonic clock."""
         with self._lock:
             at = time.monotonic()
             line = json.dumps({"event": event, "at": at, **fields})
@@ -51,8 +49,7 @@ def read_journal(path: Path) -> Iterator[Entry]:
     """
     Yield the entries, oldest first.
 
-    The driver may have been killed while it wrote the last line, which then does
-    not count: nothing was sent, or nothing was believed, on its strength.
+    An unfinished last line does not count: its writer was killed before it acted on it.
     """
     for line in path.read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n"):

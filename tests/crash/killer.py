@@ -1,42 +1,30 @@
 """
-Kills and pauses processes at seeded random instants.
+Kills and pauses processes at random instants.
 
-The seed fixes who is struck in which order and how long it waits in between; what
-the victim is doing at that moment is the machine's choice.
+A seed fixes the order of the victims and the pauses between them, but not what a
+process is doing when it is killed.
 """
 
 import os
 import random
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.crash.supervisor import Supervisor
 
 
-# Of a hundred kills, how many go to whom.  A host's children are the gunicorn master
-# and the workers; its grandchildren are gunicorn's workers, which serve the API.
+# Percentages.  A host's children are the gunicorn master and the workers; its
+# grandchildren are gunicorn's workers, which serve the API.
 _WEIGHTS = {"grandchild": 50, "child": 44, "host": 6}
-
-
-@dataclass(frozen=True, slots=True)
-class Strike:
-    """What was done to whom."""
-
-    kind: str
-    whom: str
-    pid: int
-    at: float
 
 
 class Killer:
     """
-    Strikes at the hosts of *supervisor*, and at what they started.
+    Kills the hosts of *supervisor* and their descendants.
 
-    *weights* say how often at whom.
+    *weights* are the relative frequencies of host, child and grandchild.
     """
 
     def __init__(
@@ -48,64 +36,62 @@ class Killer:
         self._supervisor = supervisor
         self._weights = dict(weights)
         self._random = random.Random(seed)
-        self.strikes: list[Strike] = []
+        self.count = 0
+        """The number of kills and pauses so far."""
 
     def kill(self) -> bool:
-        """Kill one process; say whether there was one."""
-        (whom,) = self._random.choices(
+        """Kill one process, and return whether there was one."""
+        (generation,) = self._random.choices(
             list(self._weights), list(self._weights.values())
         )
-        with self._victim(whom) as victim:
-            return victim is not None and self._strike("kill", whom, victim)
+        with self._victim(generation) as victim:
+            return victim is not None and self._signal(victim, signal.SIGKILL)
 
     def pause(self, seconds: float, sleep: Callable[[float], None]) -> bool:
-        """Stop one API process in its tracks, and let it go on *seconds* later."""
+        """Stop one API process (SIGSTOP), and continue it *seconds* later."""
         with self._victim("grandchild") as victim:
-            if victim is None or not self._strike("pause", "grandchild", victim):
+            if victim is None or not self._signal(victim, signal.SIGSTOP):
                 return False
             try:
                 sleep(seconds)
             finally:
-                _send(victim[1], signal.SIGCONT)
+                _send(victim, signal.SIGCONT)
             return True
 
     def wait(self, most: float) -> float:
-        """Return how long to wait for the next strike, in seconds."""
+        """Return the seconds until the next kill."""
         return self._random.uniform(0, most)
 
-    def _strike(self, kind: str, whom: str, victim: tuple[int, int]) -> bool:
-        pid, handle = victim
-        number = signal.SIGKILL if kind == "kill" else signal.SIGSTOP
-        if not _send(handle, number):
-            return False
-        self.strikes.append(Strike(kind, whom, pid, time.monotonic()))
-        return True
+    def _signal(self, handle: int, number: signal.Signals) -> bool:
+        is_sent = _send(handle, number)
+        self.count += is_sent
+        return is_sent
 
     @contextmanager
-    def _victim(self, whom: str) -> Iterator[tuple[int, int] | None]:
-        """Yield the id of one of *whom*, and an open handle on it, if there is one."""
-        family = sorted(member for member in self._family() if member[0] == whom)
-        if not family:
+    def _victim(self, generation: str) -> Iterator[int | None]:
+        """Yield a pidfd of a process of that *generation*, or None."""
+        processes = sorted(each for each in self._processes() if each[0] == generation)
+        if not processes:
             yield None
             return
-        _, parent, pid = self._random.choice(family)
+        _, parent, pid = self._random.choice(processes)
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
             yield None
             return
         try:
-            # The handle means this process from here on, whoever gets its number.
-            yield (pid, handle) if _parent(pid) == parent else None
+            # From here on the handle refers to this process even if its id is reused.
+            yield handle if _parent(pid) == parent else None
         finally:
             os.close(handle)
 
-    def _family(self) -> Iterator[tuple[str, int, int]]:
-        """Yield what each process is, its parent's id, and its own."""
+    def _processes(self) -> Iterator[tuple[str, int, int]]:
+        """Yield each process's generation, its parent's id, and its own."""
         for program in self._supervisor.programs.values():
             if program.name.startswith("host") and program.is_alive:
-                host = program.process.pid
-                yield "host", os.getpid(), host
+                host = program.pid
+                yield "host", _parent(host), host
                 for child in _children(host):
                     yield "child", host, child
                     for grandchild in _children(child):
@@ -133,5 +119,5 @@ def _parent(pid: int) -> int:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    # The name, in parentheses, may hold anything.
+    # The name, in parentheses, may contain any character.
     return int(status.rpartition(")")[2].split()[1])

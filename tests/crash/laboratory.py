@@ -1,64 +1,67 @@
 """
-A whole system that is made to suffer, and a judge that saw everything.
+The whole system as processes, for tests that kill them and inject faults.
 
 ::
 
     with Laboratory(home, database_url, seed=7) as lab:
-        driver = lab.drive("random", concurrency=20)
-        ...                     # kill, cut off, starve
-        lab.settle(driver)      # all final within a minute of the last fault
-        assert lab.violations() == []
+        gateway = lab.start_gateway(Load("random"))
+        ...                      # kill processes, inject faults
+        lab.settle(gateway)      # all refunds final within a minute of the last fault
+        lab.assert_no_violations()
 
-Chain, KMS, database, hosts and the gateway are processes of their own, and ``chain``,
-``key`` and ``database`` have the plans of the fault proxies before them.
+``chain``, ``device`` and ``database`` have the plans of the fault proxies before them.
 """
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from api.auth.dev_tokens import provide_signing_key
-from tests.crash.control import RemotePlan
+from tests.crash.admin_client import AdminClient
+from tests.crash.crash_points import CRASH_AT, CRASH_MARKERS, reached
+from tests.crash.dependencies import (
+    DECIMALS,
+    FUNDS,
+    Chain,
+    Device,
+    database_proxy,
+    environment,
+    kms_device,
+    running_chain,
+    softhsm_device,
+)
 from tests.crash.evidence import Evidence
+from tests.crash.fault_plan import Plan
+from tests.crash.gateway_process import Load, run_gateway
+from tests.crash.host import run_service_host
 from tests.crash.invariants import violations
 from tests.crash.journal import Entry, read_journal
-from tests.crash.points import CRASH_AT, CRASH_MARKERS, reached
-from tests.crash.read_audit import read_audit, read_keys
 from tests.crash.read_chain import read_balance, read_sent, read_transfers
 from tests.crash.read_store import (
+    read_audit,
+    read_keys,
     read_rows,
     read_signed,
     read_steps,
     reading,
 )
-from tests.crash.supervisor import Program, Supervisor
-from tests.crash.surroundings import (
-    DECIMALS,
-    FUNDS,
-    Chain,
-    Key,
-    database_proxy,
-    environment,
-    kms_key,
-    running_chain,
-    softhsm_key,
-)
+from tests.crash.signing_process import run_signing
+from tests.crash.supervisor import FORK_SERVER, Program, Supervisor
 
 
 SETTLE_SECONDS = 60.0
-"""G2: how long after the last fault everything accepted is final."""
+"""G2: the longest time from the last fault until every refund is final."""
 
 _START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many hosts, and how many processes of a kind on each."""
+    """The number of hosts, and of processes of each kind per host."""
 
     hosts: int = 2
     web_workers: int = 2
@@ -72,18 +75,18 @@ class Laboratory:
     Args:
         home: An empty folder for logs, token and journals.
         database_url: An empty database; SQLite or PostgreSQL.
-        seed: What a failure's message repeats.
-        size: How much of it there is.
-        crash_at: The points to arm, as ``points.names`` gives them.
-        use_kms: Sign with a KMS behind a proxy; else in a SoftHSM token.
-        shield_database: False puts a proxy before PostgreSQL, too.
-        spares: How many keys there are, besides, to rotate to; all are funded.
-        settings: Environment variables of the service, on top of the usual ones.
+        seed: The seed of the test's faults; messages of failures repeat it.
+        size: The number of hosts and processes.
+        crash_at: The points to arm, from ``crash_points.names``.
+        use_kms: Sign with a KMS instead of a SoftHSM token.
+        proxy_database: Put a fault proxy before PostgreSQL too.
+        spares: The number of further keys to rotate to; all are funded.
+        settings: Additional environment variables of the service.
     """
 
     chain: Chain
-    key: Key
-    database: RemotePlan
+    device: Device
+    database: Plan
 
     def __init__(
         self,
@@ -94,19 +97,20 @@ class Laboratory:
         size: Size | None = None,
         crash_at: Sequence[str] = (),
         use_kms: bool = False,
-        shield_database: bool = True,
+        proxy_database: bool = False,
         spares: int = 0,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.seed = seed
         self.supervisor = Supervisor(home)
-        self._home = home
-        self._database_url = database_url
+        self.home = home
+        self.database_url = database_url
         self._size = size or Size()
         self._use_kms = use_kms
-        self._shield_database = shield_database
+        self._proxy_database = proxy_database
         self._spares = spares
         self._cleanup = ExitStack()
+        self.stop_event = FORK_SERVER.Event()
         self._markers = home / "markers"
         self._environ = {
             **environment(home),
@@ -115,6 +119,7 @@ class Laboratory:
             CRASH_MARKERS: str(self._markers),
             **(settings or {}),
         }
+        self.token_key = Path(self._environ["JWT_SIGNING_KEY_FILE"])
 
     def __enter__(self) -> Self:
         """Start everything, and wait until it is ready."""
@@ -125,12 +130,7 @@ class Laboratory:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End everything."""
         self._cleanup.close()
 
@@ -138,142 +138,114 @@ class Laboratory:
         self._markers.mkdir(parents=True)
         enter, environ = self._cleanup.enter_context, self._environ
         enter(self.supervisor)
-        provide_signing_key(
-            Path(environ["JWT_SIGNING_KEY_FILE"]), Path(environ["JWT_PUBLIC_KEY_FILE"])
-        )
+        provide_signing_key(self.token_key, Path(environ["JWT_PUBLIC_KEY_FILE"]))
         self.chain = enter(running_chain(Path(environ["NETWORKS_FILE"])))
         if self._use_kms:
-            self.key = enter(kms_key(self._spares))
+            self.device = enter(kms_device(self._spares))
         else:
-            self.key = softhsm_key(environ, self._spares)
-        environ.update(self.key.environ)
+            self.device = softhsm_device(environ, self._spares)
+        environ.update(self.device.environ)
         self.chain.fund(*self.wallets)
-        if not self._shield_database:
-            through = enter(
-                database_proxy(self.supervisor, self._database_url, environ)
-            )
-            environ["DATABASE_URL"], self.database = through
+        if self._proxy_database:
+            proxy = enter(database_proxy(self.database_url))
+            environ["DATABASE_URL"], self.database = proxy
         self._listener = enter(socket.create_server(("127.0.0.1", 0), backlog=512))
         self._start_hosts()
         started = self.wait(self._is_ready, _START_SECONDS)
         assert started, self.explain("the service did not start")
 
     def _start_hosts(self) -> None:
-        number = self._listener.fileno()
-        web = {"BIND": f"fd://{number}", "WEB_CONCURRENCY": str(self._size.web_workers)}
+        web = {"WEB_CONCURRENCY": str(self._size.web_workers)}
         for host in range(self._size.hosts):
             self.supervisor.start(
                 Program(
                     f"host-{host}",
-                    ["tests.crash.host", str(self._size.workers)],
+                    run_service_host,
                     {**self._environ, **web},
-                    pass_fds=[number],
+                    (self._size.workers, self._listener),
                 )
             )
 
     @property
     def port(self) -> int:
-        """Where the API listens, whoever of its processes lives."""
+        """The port of the API, which all its processes share."""
         return int(self._listener.getsockname()[1])
 
     @property
     def wallets(self) -> tuple[str, ...]:
-        """The addresses that may pay, the first key's before the spare ones'."""
-        return (self.key.address, *(spare.address for spare in self.key.spares))
+        """The addresses of all keys, the first key's first."""
+        return tuple(key.address for key in (self.device.key, *self.device.spares))
 
-    @property
-    def home(self) -> Path:
-        """Where the logs and journals are."""
-        return self._home
+    def admin_client(self) -> AdminClient:
+        """Return a new client for an administrator's requests."""
+        return AdminClient(self.port, self.token_key)
 
-    @property
-    def environ(self) -> Mapping[str, str]:
-        """The environment that the service lives in."""
-        return self._environ
+    def start_gateway(self, load: Load) -> Program:
+        """Start a process that requests refunds until ``settle``."""
+        journal = self.home / f"{load.series}.journal"
+        arguments = (self.port, self.token_key, journal, load, self.stop_event)
+        return self._start_once(f"gateway-{load.series}", run_gateway, arguments)
 
-    @property
-    def database_url(self) -> str:
-        """The database itself, past any proxy."""
-        return self._database_url
+    def start_signing(self, per_second: float, journal: Path) -> Program:
+        """Start a process that signs digests with the active key until ``settle``."""
+        arguments = (per_second, journal, self.stop_event)
+        return self._start_once("signing", run_signing, arguments)
 
-    def drive(
-        self,
-        series: str,
-        *,
-        count: int | None = None,
-        concurrency: int = 20,
-        copies: int = 1,
-        per_second: float | None = None,
+    def _start_once(
+        self, name: str, work: Callable[..., None], arguments: tuple[Any, ...]
     ) -> Program:
-        """Start a gateway; without *count* it asks until ``settle``."""
-        options: dict[str, object] = {
-            "port": self.port,
-            "journal": self._home / f"{series}.journal",
-            "token-key": self._environ["JWT_SIGNING_KEY_FILE"],
-            "series": series,
-            "concurrency": concurrency,
-            "copies": copies,
-        }
-        if count is not None:
-            options["count"] = count
-        if per_second is not None:
-            options["per-second"] = per_second
-        flags = [f"--{name}={value}" for name, value in options.items()]
-        driver = ["tests.crash.driver", *flags]
         return self.supervisor.start(
-            Program(f"driver-{series}", driver, self._environ, kept=False)
+            Program(name, work, self._environ, arguments, restarts=False)
         )
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, and restart what dies in it."""
+        """Restart dead processes for *seconds*."""
         deadline = time.monotonic() + seconds
-        self.supervisor.tend()
+        self.supervisor.restart_dead()
         while (remaining := deadline - time.monotonic()) > 0:
             time.sleep(min(0.05, remaining))
-            self.supervisor.tend()
+            self.supervisor.restart_dead()
 
-    def wait(self, happened: Callable[[], bool], seconds: float) -> bool:
-        """Wait until *happened*, for *seconds* at most; say whether it did."""
+    def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Return whether *condition* becomes true in *seconds*."""
         deadline = time.monotonic() + seconds
-        while not happened():
+        while not condition():
             if time.monotonic() > deadline:
                 return False
             self.sleep(0.1)
         return True
 
-    def settle(self, driver: Program) -> float:
+    def settle(self, gateway: Program) -> float:
         """
-        Ask for no more, and wait for what was asked for.
+        Stop new requests, and wait until all refunds are final.
 
         Returns:
-            Seconds from now until everything that *driver* asked for was final.
+            The seconds that this took.
 
         Raises:
-            AssertionError: That took more than a minute.
+            AssertionError: It took more than a minute.
         """
         began = time.monotonic()
-        assert driver.process.stdin
-        driver.process.stdin.close()
-        settled = self.wait(lambda: not driver.is_alive, SETTLE_SECONDS)
+        self.stop_event.set()
+        settled = self.wait(lambda: not gateway.is_alive, SETTLE_SECONDS)
         assert settled, self.explain(self.violations())
-        assert driver.process.wait() == 0, self.explain(f"see {driver.name}.log")
+        assert gateway.process.exitcode == 0, self.explain(f"see {gateway.name}.log")
         return time.monotonic() - began
 
     def crash_points(self) -> set[str]:
-        """Return the armed points that somebody has died of."""
+        """Return the armed points that have killed a process."""
         return reached(self._markers)
 
     def journal(self) -> tuple[Entry, ...]:
-        """Return what all gateways wrote down."""
-        files = sorted(self._home.glob("*.journal"))
+        """Return the entries of all gateways."""
+        files = sorted(self.home.glob("*.journal"))
         return tuple(entry for file in files for entry in read_journal(file))
 
     def evidence(self) -> Evidence:
-        """Ask chain, store, journals and logs for all they know."""
+        """Read chain, store, journals and the device's log."""
         rpc, token, wallets = self.chain.rpc, self.chain.token, self.wallets
-        with reading(self._database_url) as store:
+        with reading(self.database_url) as store:
             return Evidence(
-                wallets=frozenset(wallet.lower() for wallet in wallets),
                 decimals=DECIMALS,
                 journal=self.journal(),
                 transfers=sum((read_transfers(rpc, each) for each in wallets), ()),
@@ -286,18 +258,28 @@ class Laboratory:
                         FUNDS - read_balance(rpc, token, each) for each in wallets
                     )
                 },
-                used=dict(self.key.used),
+                used=dict(self.device.used),
                 audit=read_audit(store),
                 keys=read_keys(store),
             )
 
     def violations(self) -> list[str]:
-        """Return what must never happen, and did."""
+        """Return the violations of invariants."""
         return violations(self.evidence())
 
+    def assert_no_violations(self) -> None:
+        """Fail if an invariant is violated."""
+        found = self.violations()
+        assert found == [], self.explain(found)
+
+    def assert_reached(self, points: Iterable[str]) -> None:
+        """Fail unless each of *points* has killed a process."""
+        missing = set(points) - self.crash_points()
+        assert not missing, self.explain(f"not reached: {sorted(missing)}")
+
     def explain(self, problem: object) -> str:
-        """Return a failure's message: how to run it again, and where to look."""
-        return f"seed {self.seed}: {problem}; logs and journals: {self._home}"
+        """Return *problem* with the seed and the folder of logs."""
+        return f"seed {self.seed}: {problem}; logs and journals: {self.home}"
 
     def _is_ready(self) -> bool:
         ready = b"GET /readyz HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n"

@@ -1,4 +1,4 @@
-"""What the chain says, asked by raw JSON-RPC."""
+"""Reads the chain by raw JSON-RPC."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ _BALANCE_OF = keccak(text="balanceOf(address)")[:4].hex()
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What signed bytes say of themselves; hashes in hex, *digest* without 0x."""
+    """The fields of signed bytes; hashes in hex, *digest* without 0x."""
 
     tx_hash: str
     digest: str
@@ -41,8 +41,8 @@ class Envelope:
 
 
 def read_transfers(rpc: RPC, wallet: str) -> tuple[Transfer, ...]:
-    """Return every ERC-20 transfer out of *wallet*, by whatever token."""
-    question = {
+    """Return every ERC-20 transfer out of *wallet*, of any token."""
+    query = {
         "fromBlock": "0x0",
         "toBlock": "latest",
         "topics": [_TRANSFER, "0x" + _word(wallet)],
@@ -56,12 +56,12 @@ def read_transfers(rpc: RPC, wallet: str) -> tuple[Transfer, ...]:
             block_number=int(log["blockNumber"], 16),
             block_hash=log["blockHash"],
         )
-        for log in rpc("eth_getLogs", question)
+        for log in rpc("eth_getLogs", query)
     )
 
 
 def read_sent(rpc: RPC, *wallets: str) -> tuple[Sent, ...]:
-    """Return every transaction of *wallets*, block after block, and then the pool's."""
+    """Return all transactions of *wallets*, in blocks first and then in the pool."""
     senders = {wallet.lower() for wallet in wallets}
     found = []
     for number in range(int(rpc("eth_blockNumber"), 16) + 1):
@@ -88,10 +88,8 @@ def _word(address: str) -> str:
 
 def _sent(transaction: dict[str, Any], rpc: RPC) -> Sent:
     raw = rpc("eth_getRawTransactionByHash", transaction["hash"])
-    number = transaction["blockNumber"]
     return Sent(
         tx_hash=transaction["hash"],
         nonce=int(transaction["nonce"], 16),
         digest=Envelope.opened(bytes.fromhex(raw[2:])).digest,
-        block_number=None if number is None else int(number, 16),
     )

@@ -1,6 +1,7 @@
-"""What the store says, asked by SELECT through the bare drivers."""
+"""Reads the store by SELECT through the bare drivers."""
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, Protocol
@@ -8,20 +9,29 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.crash.evidence import Row, Signed, Step
+from tests.crash.evidence import KeyRow, Recorded, Row, Signed, Step
 from tests.crash.read_chain import Envelope
 
 
+_REFUNDS = (
+    "SELECT id, idempotency_key AS key, lower(token_address) AS token,"
+    " lower(recipient) AS recipient, amount, status, version, chain_id,"
+    " lower(sender) AS sender, nonce, tx_hash, block_number, block_hash"
+    " FROM refunds ORDER BY id"
+)
+_UNSEALED = 2**63  # Greater than every sequence number.
+
+
 class Connection(Protocol):
-    """The part of DB-API that both drivers share; rows are read by column name."""
+    """What both drivers share; rows are read by column name."""
 
     def execute(self, query: Any, /) -> Any:
-        """Run *query*; the answer is iterable."""
+        """Run *query*, and return an iterable of rows."""
 
 
 @contextmanager
 def reading(url: str) -> Iterator[Connection]:
-    """Open the database at *url*, for reading alone."""
+    """Open the database at *url* read-only."""
     if url.startswith("sqlite:///"):
         path = url.removeprefix("sqlite:///")
         file = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
@@ -36,39 +46,49 @@ def reading(url: str) -> Iterator[Connection]:
 
 def read_rows(store: Connection) -> tuple[Row, ...]:
     """Return all refunds."""
-    return tuple(map(_row, store.execute("SELECT * FROM refunds ORDER BY id")))
+    found = map(dict, store.execute(_REFUNDS))
+    return tuple(Row(**{**row, "amount": int(row["amount"])}) for row in found)
 
 
 def read_signed(store: Connection) -> tuple[Signed, ...]:
-    """Return all signed bytes, read for themselves."""
+    """Return all signed transactions."""
     return tuple(map(_signed, store.execute("SELECT * FROM transactions")))
 
 
 def read_steps(store: Connection) -> tuple[Step, ...]:
-    """Return the history of all refunds, each in its order."""
-    query = "SELECT * FROM refund_moves ORDER BY refund_id, version"
-    return tuple(
-        Step(row["refund_id"], row["version"], row["status"])
-        for row in store.execute(query)
+    """Return the history of each refund in order."""
+    query = (
+        "SELECT refund_id, version, status FROM refund_moves"
+        " ORDER BY refund_id, version"
     )
+    return tuple(Step(**dict(row)) for row in store.execute(query))
 
 
-def _row(row: Mapping[str, Any]) -> Row:
-    return Row(
-        id=row["id"],
-        key=row["idempotency_key"],
-        token=row["token_address"].lower(),
-        recipient=row["recipient"].lower(),
-        amount=int(row["amount"]),
-        status=row["status"],
-        version=row["version"],
-        chain_id=row["chain_id"],
-        sender=row["sender"] and row["sender"].lower(),
-        nonce=row["nonce"],
-        tx_hash=row["tx_hash"],
-        block_number=row["block_number"],
-        block_hash=row["block_hash"],
-    )
+def read_audit(store: Connection) -> tuple[Recorded, ...]:
+    """Return all audit records in sequence; those that are not sealed come last."""
+    found = store.execute("SELECT id, body, sequence, hash FROM audit_records")
+    records = [
+        Recorded.of(
+            row["id"], row["body"], row["sequence"], row["hash"] and bytes(row["hash"])
+        )
+        for row in found
+    ]
+    return tuple(sorted(records, key=lambda r: (r.sequence or _UNSEALED, r.id)))
+
+
+def read_keys(store: Connection) -> tuple[KeyRow, ...]:
+    """Return the key ring."""
+    query = "SELECT lower(address) AS address, state, epoch FROM keys"
+    return tuple(KeyRow(**dict(row)) for row in store.execute(query))
+
+
+def read_lateness(store: Connection) -> float:
+    """Return for how many seconds the oldest unsealed record has waited."""
+    query = "SELECT min(id) AS id FROM audit_records WHERE sequence IS NULL"
+    (row,) = store.execute(query)
+    if row["id"] is None:
+        return 0.0
+    return time.time() - int(row["id"][3:15], 16) / 1000
 
 
 def _signed(row: Mapping[str, Any]) -> Signed:
@@ -76,7 +96,6 @@ def _signed(row: Mapping[str, Any]) -> Signed:
     return Signed(
         tx_hash=row["tx_hash"],
         refund_id=row["refund_id"],
-        kind=row["kind"],
         chain_id=row["chain_id"],
         sender=row["sender"].lower(),
         nonce=row["nonce"],

@@ -1,8 +1,8 @@
 """
-What laboratories measured is part of the result, and is printed.
+A pytest plugin that prints what tests measured.
 
-A plugin of the whole suite: pytest-xdist's main process, which prints, reads no
-``conftest.py`` below the first.
+``tests/conftest.py`` loads it: pytest-xdist's main process, which prints, reads only
+that ``conftest.py``.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,29 +11,29 @@ import pytest
 
 
 Figures = Mapping[str, float]
-Tell = Callable[[Figures], None]
+ReportFigures = Callable[[Figures], None]
 
 _NAME = "figures"
 
 
 @pytest.fixture
-def tell(record_property: Callable[[str, object], None]) -> Tell:
-    """Who takes the figures of a test, which may fail or pass after that."""
+def report_figures(record_property: Callable[[str, object], None]) -> ReportFigures:
+    """Return a function that adds figures to the test's report."""
     return lambda figures: record_property(_NAME, dict(figures))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures of each test that has some."""
-    told = [
-        (report.nodeid, value)
+    found = [
+        (test.nodeid, value)
         for outcome in ("passed", "failed")
-        for report in terminalreporter.getreports(outcome)
-        for name, value in report.user_properties
-        if name == _NAME and report.when == "call"
+        for test in terminalreporter.getreports(outcome)
+        for name, value in test.user_properties
+        if name == _NAME and test.when == "call"
     ]
-    if not told:
+    if not found:
         return
     terminalreporter.section("figures")
-    for test, figures in told:
+    for test, figures in found:
         listed = (f"{name} {value:.4g}" for name, value in figures.items())
         terminalreporter.line(f"{test}: {'; '.join(listed)}")

@@ -1,8 +1,8 @@
 """
-The judge finds what it must find.
+The invariants find each violation.
 
-One small run is described in which all is well; each case forges one fact of it, and
-names the invariant that must notice.
+Each case changes one fact of a correct run, and names the invariant that must report
+it.
 """
 
 import re
@@ -34,7 +34,7 @@ HAPPY = ("queued", "reserved", "signed", "broadcast", "mined", "confirmed")
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 
-Forge = Callable[[Evidence], Evidence]
+Change = Callable[[Evidence], Evidence]
 
 
 def _customer(number: int) -> str:
@@ -63,7 +63,6 @@ def _signed(row: Row) -> Signed:
     return Signed(
         tx_hash=str(row.tx_hash),
         refund_id=row.id,
-        kind="transfer",
         chain_id=row.chain_id,
         sender=WALLET,
         nonce=row.nonce or 0,
@@ -87,7 +86,7 @@ def _transfer(row: Row) -> Transfer:
 
 def _journal(row: Row) -> list[dict[str, Any]]:
     asked = {"key": row.key, "recipient": row.recipient, "amount": "12.50"}
-    told = {**asked, "id": row.id, "nonce": row.nonce, "tx_hash": row.tx_hash}
+    reported = {**asked, "id": row.id, "nonce": row.nonce, "tx_hash": row.tx_hash}
     start = (row.nonce or 0) * 100.0
     return [
         {"event": "asked", "at": start, **asked},
@@ -99,23 +98,23 @@ def _journal(row: Row) -> list[dict[str, Any]]:
             "began": start + 2,
             "http": 201,
             "status": "broadcast",
-            **told,
+            **reported,
         },
         {
             "event": "seen",
             "at": start + 6,
             "began": start + 5,
             "status": "confirmed",
-            **told,
+            **reported,
         },
     ]
 
 
 def _audit(signed: Iterable[Signed]) -> tuple[Recorded, ...]:
-    """Return a chain with the intent, without a digest, and the outcome of each."""
+    """Return a chain with the intent of the reservation and the outcome of each."""
     records = list[Record]()
     for each in signed:
-        said = {"refund_id": each.refund_id, "address": each.sender}
+        common = {"refund_id": each.refund_id, "address": each.sender}
         intent = {
             "event": "digest-sign-requested",
             "digest": None,
@@ -128,8 +127,8 @@ def _audit(signed: Iterable[Signed]) -> tuple[Recorded, ...]:
         }
         asked = {"device_request_ids": [f"request-{each.digest}"]}
         records += [
-            Record.of({**said, **intent}, _AT),
-            Record.of({**said, **outcome, **asked}, _AT),
+            Record.of({**common, **intent}, _AT),
+            Record.of({**common, **outcome, **asked}, _AT),
         ]
     return tuple(
         Recorded.of(link.record.id, link.record.body, link.sequence, link.hash)
@@ -138,15 +137,14 @@ def _audit(signed: Iterable[Signed]) -> tuple[Recorded, ...]:
 
 
 def _run() -> Evidence:
-    """Return a run of two refunds in which all is well."""
+    """Return a correct run of two refunds."""
     rows = (_row(0), _row(1))
     signed = tuple(_signed(row) for row in rows)
     return Evidence(
-        wallets=frozenset({WALLET}),
         decimals=6,
         journal=tuple(entry for row in rows for entry in _journal(row)),
         transfers=tuple(_transfer(row) for row in rows),
-        sent=tuple(Sent(s.tx_hash, s.nonce, s.digest, 10) for s in signed),
+        sent=tuple(Sent(s.tx_hash, s.nonce, s.digest) for s in signed),
         rows=rows,
         signed=signed,
         steps=tuple(
@@ -161,26 +159,26 @@ def _run() -> Evidence:
     )
 
 
-def _row_says(**changes: Any) -> Forge:
-    """Forge the first row."""
+def _row_with(**changes: Any) -> Change:
+    """Change the first row."""
     return lambda e: replace(e, rows=(replace(e.rows[0], **changes), e.rows[1]))
 
 
-def _told(index: int, **changes: Any) -> Forge:
-    """Forge a journal entry."""
+def _entry_with(index: int, **changes: Any) -> Change:
+    """Change a journal entry."""
 
-    def forge(evidence: Evidence) -> Evidence:
+    def change(evidence: Evidence) -> Evidence:
         journal = list(evidence.journal)
         journal[index] = {**journal[index], **changes}
         return replace(evidence, journal=tuple(journal))
 
-    return forge
+    return change
 
 
-def _history(*statuses: str) -> Forge:
-    """Forge the first refund's history, and let the row agree with it."""
+def _history(*statuses: str) -> Change:
+    """Change the history of the first refund, and its row accordingly."""
 
-    def forge(evidence: Evidence) -> Evidence:
+    def change(evidence: Evidence) -> Evidence:
         steps = tuple(Step("rf_0", n, status) for n, status in enumerate(statuses))
         others = tuple(step for step in evidence.steps if step.refund_id != "rf_0")
         first = replace(
@@ -188,186 +186,157 @@ def _history(*statuses: str) -> Forge:
         )
         return replace(evidence, steps=steps + others, rows=(first, *evidence.rows[1:]))
 
-    return forge
+    return change
 
 
-def _paid_again(tx_hash: str) -> Forge:
-    """Forge a second payment of the first refund, and a balance that fits."""
+def _paid_again(tx_hash: str) -> Change:
+    """Pay the first refund twice, with the balance accordingly."""
 
-    def forge(e: Evidence) -> Evidence:
+    def change(e: Evidence) -> Evidence:
         again = replace(e.transfers[0], tx_hash=tx_hash)
         spent = {TOKEN: e.spent[TOKEN] + again.amount}
         return replace(e, transfers=(*e.transfers, again), spent=spent)
 
-    return forge
+    return change
 
 
-def _with_bytes(**changes: Any) -> Forge:
-    """Forge one more signed transaction of the first refund."""
+def _with_bytes(**changes: Any) -> Change:
+    """Add a signed transaction of the first refund."""
 
-    def forge(e: Evidence) -> Evidence:
+    def change(e: Evidence) -> Evidence:
         again = {"tx_hash": "0xnew", "raw_hash": "0xnew", **changes}
         return replace(e, signed=(*e.signed, replace(e.signed[0], **again)))
 
-    return forge
+    return change
 
 
-def _transfer_says(**changes: Any) -> Forge:
-    """Forge the first transfer."""
+def _transfer_with(**changes: Any) -> Change:
+    """Change the first transfer."""
     return lambda e: replace(
         e, transfers=(replace(e.transfers[0], **changes), *e.transfers[1:])
     )
 
 
-FORGERIES: dict[str, tuple[Forge, str, str]] = {
+CASES: dict[str, tuple[Change, str]] = {
     "a refund is paid twice": (
         _paid_again("0xother"),
-        "I1",
-        "got 12500000 of .* 2 times, and 1 confirmed",
+        "I1: .*.*12500000.* was paid 2 times, and 1 refunds",
     ),
     "a confirmed refund is not paid": (
         lambda e: replace(e, transfers=e.transfers[1:]),
-        "I1",
-        "0 times, and 1 confirmed",
+        "I1: .*was paid 0 times, and 1 refunds",
     ),
     "a failed refund is paid": (
-        _row_says(status="failed"),
-        "I1",
-        "1 times, and 0 confirmed",
+        _row_with(status="failed"),
+        "I1: .*was paid 1 times, and 0 refunds",
     ),
     "another amount is paid": (
-        _transfer_says(amount=12_500_001),
-        "I1",
-        "asked was 12.50",
+        _transfer_with(amount=12_500_001),
+        r"I1: .*was paid \[12500001\], and \[12500000\] requested",
     ),
-    "store and chain agree on an amount that nobody asked for": (
-        lambda e: _row_says(amount=1)(_transfer_says(amount=1)(e)),
-        "I1",
-        r"got \[1\], asked was 12.50",
+    "store and chain agree on an amount that no client requested": (
+        lambda e: _row_with(amount=1)(_transfer_with(amount=1)(e)),
+        r"I1: .*was paid \[1\], and \[12500000\] requested",
     ),
-    "a stranger is paid": (
-        _transfer_says(recipient=_customer(99)),
-        "I1",
-        "nobody asked for it",
+    "an unknown recipient is paid": (
+        _transfer_with(recipient=_customer(99)),
+        "I1: .*no client requested it",
     ),
     "another token is paid": (
-        _transfer_says(token=_customer(7)),
-        "I1",
-        "0 times, and 1 confirmed",
+        _transfer_with(token=_customer(7)),
+        "I1: .*was paid 0 times, and 1 refunds",
     ),
-    "the client was told confirmed and nothing was paid": (
+    "a refund that was reported confirmed is not paid": (
         lambda e: replace(e, transfers=(), rows=(), signed=(), steps=(), spent={}),
-        "I1",
-        "was told confirmed, and was paid",
+        "I1: .*rf_0 was reported confirmed, and paid 0 times",
     ),
     "a confirmed refund names a block that was reorganised away": (
-        _row_says(block_hash="0xgone"),
-        "I1",
-        "is not there",
+        _row_with(block_hash="0xgone"),
+        "I1: .*is not there",
     ),
     "two refunds have one nonce": (
-        _row_says(nonce=1),
-        "I2",
-        "nonce 1 belongs to rf_0 and rf_1",
+        _row_with(nonce=1),
+        "I2: .*nonce .* 1.* belongs to rf_0 and rf_1",
     ),
     "bytes were sent before they were recorded": (
-        lambda e: replace(e, sent=(*e.sent, Sent("0xnew", 2, "digest-0", None))),
-        "I2",
-        "0xnew with nonce 2 was sent and never recorded",
+        lambda e: replace(e, sent=(*e.sent, Sent("0xnew", 2, "digest-0"))),
+        "I2: .*0xnew with nonce 2 was sent and never recorded",
     ),
     "a refund was signed with two nonces": (
         _with_bytes(nonce=2, raw_nonce=2),
-        "I3",
-        r"rf_0 has the nonces \[0, 2\]",
+        r"I3: .*rf_0 has the nonces \[0, 2\]",
     ),
     "the bytes have another nonce than their record": (
         _with_bytes(raw_nonce=2),
-        "I3",
-        r"rf_0 has the nonces \[0, 2\]",
+        r"I3: .*rf_0 has the nonces \[0, 2\]",
     ),
     "the bytes have another hash than their record": (
         _with_bytes(raw_hash="0xother"),
-        "I3",
-        "bytes that are not those of its record",
+        "I3: .*bytes that are not those of its record",
     ),
-    "the client was told of another nonce": (
-        _told(3, nonce=7),
-        "I3",
-        r"rf_0 has the nonces \[0, 7\]",
+    "the client got another nonce": (
+        _entry_with(3, nonce=7),
+        r"I3: .*rf_0 has the nonces \[0, 7\]",
     ),
     "a state went back": (
         _history("queued", "reserved", "signed", "reserved", "signed", "failed"),
-        "I4",
-        "from signed to reserved",
+        "I4: .*from signed to reserved",
     ),
     "a final state was left": (
         _history("queued", "reserved", "failed", "broadcast", "mined", "confirmed"),
-        "I4",
-        "from failed to broadcast",
+        "I4: .*from failed to broadcast",
     ),
     "a reserved refund was refused": (
         _history("queued", "reserved", "refused"),
-        "I4",
-        "from reserved to refused",
+        "I4: .*from reserved to refused",
     ),
     "a step is missing from the history": (
         lambda e: replace(e, steps=e.steps[:2] + e.steps[3:]),
-        "I4",
-        "from reserved to broadcast",
+        "I4: .*from reserved to broadcast",
     ),
     "the row is not where its history ends": (
-        _row_says(status="mined"),
-        "I4",
-        "is mined, and its history says",
+        _row_with(status="mined"),
+        "I4: .*is mined, and its history is",
     ),
     "the client saw a state go back": (
-        lambda e: _told(3, status="confirmed")(_told(4, status="mined")(e)),
-        "I4",
-        "was told confirmed, and then mined",
+        lambda e: _entry_with(3, status="confirmed")(_entry_with(4, status="mined")(e)),
+        "I4: .*was reported confirmed, and then mined",
     ),
     "more left the wallet than was confirmed": (
         lambda e: replace(e, spent={TOKEN: 25_000_001}),
-        "I5",
-        "25000001 of .* left the wallet, 25000000 is confirmed",
+        "I5: .*25000001 of .* left the wallets, 25000000 is confirmed",
     ),
-    "a signature was not announced": (
+    "a signature has no intent": (
         lambda e: replace(e, audit=_audit(e.signed[:1])),
-        "I6",
-        "digest-1 was signed without a word",
+        "I6: .*digest-1 was signed without an intent",
     ),
-    "the device signed what nobody announced": (
+    "the device signed an unknown digest": (
         lambda e: replace(e, used={**e.used, "digest-9": 20.0}),
-        "I6",
-        "digest-9 was signed without a word",
+        "I6: .*digest-9 was signed without an intent",
     ),
-    "a signature was announced too late": (
+    "an intent is younger than the signature": (
         lambda e: replace(e, used={**e.used, "digest-1": 1.0}),
-        "I6",
-        "digest-1 was signed before it was announced",
+        "I6: .*digest-1 was signed before its intent",
     ),
-    "a nonce was given out without an intent": (
-        _row_says(sender="0x" + "9" * 40),
-        "I6",
-        "rf_0 has a nonce of 0x9+, and no intent says so",
+    "a nonce was reserved without an intent": (
+        _row_with(sender="0x" + "9" * 40),
+        "I6: .*rf_0 has a nonce of 0x9+, and no intent",
     ),
     "a record is missing": (
         lambda e: replace(e, audit=(e.audit[0], *e.audit[2:])),
-        "I8",
-        "record 2 is missing: 3 is there",
+        "I8: .*record 2 is missing: 3 is there",
     ),
     "a record was changed": (
         lambda e: replace(e, audit=(replace(e.audit[0], id="au_0"), *e.audit[1:])),
-        "I8",
-        "record 1 does not follow from the one before",
+        "I8: .*record 1 does not follow from the one before",
     ),
     "a record is not canonical": (
         lambda e: replace(
             e, audit=(replace(e.audit[0], body=e.audit[0].body + " "), *e.audit[1:])
         ),
-        "I8",
-        "record 1 is not canonical",
+        "I8: .*record 1 is not canonical",
     ),
-    "a record waits for its seal for ever": (
+    "a record is never sealed": (
         lambda e: replace(
             e,
             audit=(
@@ -375,70 +344,60 @@ FORGERIES: dict[str, tuple[Forge, str, str]] = {
                 replace(e.audit[0], id=f"au_{0:012x}", sequence=None, hash=None),
             ),
         ),
-        "I8",
-        "au_0+ has waited for its seal for [0-9]+ ms",
+        "I8: .*au_0+ has waited for its seal for [0-9]+ ms",
     ),
-    "one signature is told of twice": (
+    "two records are of one signature": (
         lambda e: replace(e, audit=(*e.audit, e.audit[1])),
-        "I8",
-        "the request request-digest-0 is told of by",
+        "I8: .*the request request-digest-0 is in",
     ),
     "two keys are active": (
         lambda e: replace(e, keys=e.keys * 2),
-        "O1",
-        "2 keys are active, and 0 pending",
+        "O1: .*2 keys are active, and 0 pending",
     ),
-    "a rotation was left half done": (
+    "a rotation is unfinished": (
         lambda e: replace(e, keys=(*e.keys, KeyRow(TOKEN, "pending", None))),
-        "O1",
-        "1 keys are active, and 1 pending",
+        "O1: .*1 keys are active, and 1 pending",
     ),
     "a promised refund is lost": (
         lambda e: replace(e, rows=e.rows[:1]),
-        "I7",
-        "rf_1 was promised to key-1, and is lost",
+        "I7: .*rf_1 was promised to key-1, and is lost",
     ),
     "a promised refund has another recipient": (
-        _row_says(recipient=_customer(5)),
-        "I7",
-        "another recipient or amount than promised",
+        _row_with(recipient=_customer(5)),
+        "I7: .*rf_0 was promised as .*, stored is",
     ),
     "one key was given two refunds": (
-        _told(3, id="rf_1"),
-        "I7",
-        "rf_1 was promised to key-0, and is lost",
+        _entry_with(3, id="rf_1"),
+        "I7: .*rf_1 was promised to key-0, and is lost",
     ),
     "a refund is not final in the end": (
         _history("queued", "reserved", "signed", "broadcast"),
-        "G2",
-        "rf_0 is still broadcast",
+        "G2: .*rf_0 is still broadcast",
     ),
     "a client never got an answer": (
         lambda e: replace(e, journal=e.journal[:1]),
-        "G2",
-        "key-0 asked for what it may have, and never got it",
+        "G2: .*key-0 was requested and never accepted",
     ),
-    "a client was turned down": (
-        _told(3, http=422),
-        "G2",
-        "key-0 asked for what it may have",
+    "a request was refused": (
+        _entry_with(3, http=422),
+        "G2: .*key-0 was requested and never accepted",
     ),
 }
 
 
-def test_finds_nothing_where_nothing_is() -> None:
-    """A run in which all is well breaks no invariant."""
+def test_a_correct_run_has_no_violations() -> None:
+    """No check reports it."""
     assert violations(_run()) == []
 
 
-@pytest.mark.parametrize("name", FORGERIES)
-def test_finds(name: str) -> None:
-    """Each forged fact is found, under its invariant, in a sentence that says it."""
-    forge, invariant, sentence = FORGERIES[name]
+@pytest.mark.parametrize("name", CASES)
+def test_a_violation_is_found(name: str) -> None:
+    """The invariant reports the changed fact."""
+    change, violation = CASES[name]
 
-    found = violations(forge(_run()))
+    found = violations(change(_run()))
 
-    assert any(re.match(f"{invariant}: .*{sentence}", v) for v in found), found
+    assert any(re.match(violation, each) for each in found), found
 
 
 def test_a_reorganisation_is_no_violation() -> None:
@@ -450,6 +409,19 @@ def test_a_reorganisation_is_no_violation() -> None:
 
 def test_requests_that_overlap_may_be_answered_in_any_order() -> None:
     """An older answer may arrive after a newer one, if it was asked for before."""
-    late = _told(4, status="broadcast", began=1.0)(_told(3, status="confirmed")(_run()))
+    late = _entry_with(4, status="broadcast", began=1.0)(
+        _entry_with(3, status="confirmed")(_run())
+    )
 
     assert violations(late) == []
+
+
+def test_a_revoked_reservation_is_no_violation() -> None:
+    """A refund whose key was revoked before it signed is queued again."""
+    history = ("queued", "reserved", *HAPPY)
+    requeued = _history(*history)(_entry_with(3, status="reserved", nonce=7)(_run()))
+
+    revoked = KeyRow("0x" + "bb" * 20, "blocked", 1)
+
+    assert violations(requeued) != []
+    assert violations(replace(requeued, keys=(*requeued.keys, revoked))) == []

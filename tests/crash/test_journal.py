@@ -1,12 +1,12 @@
-"""The client's journal survives whatever happens to the client."""
+"""The client's journal survives the death of the client."""
 
 from pathlib import Path
 
 from tests.crash.journal import Journal, read_journal
 
 
-def test_keeps_what_was_written(tmp_path: Path) -> None:
-    """Entries are read in their order, those of an earlier life first."""
+def test_entries_are_read_in_order(tmp_path: Path) -> None:
+    """Entries of an earlier process come first."""
     for key in ("a", "b"):
         with Journal(tmp_path / "j") as journal:
             journal.write("asked", key=key)
@@ -17,8 +17,8 @@ def test_keeps_what_was_written(tmp_path: Path) -> None:
     assert entries[0]["at"] <= entries[1]["at"]
 
 
-def test_does_not_believe_half_a_line(tmp_path: Path) -> None:
-    """A line that its writer did not live to finish does not count."""
+def test_an_unfinished_line_does_not_count(tmp_path: Path) -> None:
+    """Its writer was killed before it acted on it."""
     with Journal(tmp_path / "j") as journal:
         journal.write("asked", key="a")
     with (tmp_path / "j").open("ab") as file:

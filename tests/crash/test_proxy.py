@@ -1,19 +1,15 @@
-"""The fault proxy commits the fault that was planned, and no other."""
+"""The fault proxy injects exactly the planned faults."""
 
 import http.client
-import json
 import socket
+import socketserver
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from dev.rpc import RPC
-from tests.crash.control import RemotePlan
-from tests.crash.faults import (
+from tests.crash.fault_plan import (
     CUT,
     DROP_REPLY,
     GATEWAY_TIMEOUT,
@@ -27,54 +23,45 @@ from tests.crash.faults import (
     Plan,
 )
 from tests.crash.proxy import Proxy
-from tests.crash.wires import TCP
+from tests.crash.proxy_connections import TCP
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Result
 
 
-class Counting(ThreadingHTTPServer):
-    """A node that counts: every answer is how many questions it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.asked = list[str]()
+_SEND = "eth_sendRawTransaction"
 
 
-class _Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Counting
+class Clock:
+    """A clock that moves when the proxy sleeps or the test moves it."""
 
-    def do_POST(self) -> None:
-        """Count the question, and say how many there were."""
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        call = json.loads(body)
-        self.server.asked.append(call["method"])
-        answer = {"jsonrpc": "2.0", "id": call["id"], "result": len(self.server.asked)}
-        content = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+    now = 0.0
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+    async def sleep(self, seconds: float) -> None:
+        """Move the clock forward."""
+        self.now += seconds
 
 
 @pytest.fixture
-def node() -> Iterator[Counting]:
-    """A node behind the proxy."""
-    with Counting() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def clock() -> Clock:
+    """The clock of the proxy."""
+    return Clock()
 
 
 @pytest.fixture
-def proxy(node: Counting) -> Iterator[Proxy]:
-    """A proxy before the node."""
-    with Proxy(f"http://127.0.0.1:{node.server_address[1]}") as running:
+def node() -> Iterator[FakeNode]:
+    """A node whose results count the calls of each method."""
+    methods = ("eth_chainId", "eth_blockNumber", "eth_call", "eth_gasPrice", _SEND)
+    with FakeNode() as running:
+        for method in methods:
+            running.script(method, *map(Result, range(1, 10)))
+        yield running
+    assert running.violations == []
+
+
+@pytest.fixture
+def proxy(node: FakeNode, clock: Clock) -> Iterator[Proxy]:
+    """A proxy before the node, whose time passes only by ``clock``."""
+    with Proxy(node.url, clock=lambda: clock.now, sleep=clock.sleep) as running:
         yield running
 
 
@@ -84,110 +71,121 @@ def rpc(proxy: Proxy) -> RPC:
     return RPC(proxy.url, timeout=3)
 
 
-@contextmanager
-def _echo() -> Iterator[tuple[int, list[bytes]]]:
-    """Run a TCP server that answers each chunk with the same; yield what it heard."""
-    heard = list[bytes]()
-    listener = socket.create_server(("127.0.0.1", 0))
+def _methods(node: FakeNode) -> list[str]:
+    return [request.method for request in node.requests]
 
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                while chunk := connection.recv(1024):
-                    heard.append(chunk)
-                    connection.sendall(chunk)
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield listener.getsockname()[1], heard
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+class Echo(socketserver.BaseRequestHandler):
+    """Sends each chunk back, and notes it."""
+
+    def handle(self) -> None:
+        """Serve a connection until it ends."""
+        while chunk := self.request.recv(1024):
+            self.server.received.append(chunk)  # type: ignore[attr-defined]
+            self.request.sendall(chunk)
+
+
+class EchoServer(socketserver.ThreadingTCPServer):
+    """A TCP server for any protocol."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Echo)
+        self.received = list[bytes]()
+
+
+@pytest.fixture
+def echo() -> Iterator[EchoServer]:
+    """A server whose protocol the proxy does not parse."""
+    with EchoServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
         thread.join()
 
 
-def test_passes_what_is_not_planned(rpc: RPC, node: Counting) -> None:
-    """Without a plan, questions and answers go through."""
+def test_requests_without_a_fault_pass(rpc: RPC, node: FakeNode) -> None:
+    """Without a plan, requests and responses are unchanged."""
     assert [rpc("eth_chainId"), rpc("eth_chainId")] == [1, 2]
-    assert node.asked == ["eth_chainId"] * 2
+    assert _methods(node) == ["eth_chainId"] * 2
 
 
 @pytest.mark.parametrize("fault", LOST_REPLIES, ids=lambda fault: str(fault.kind))
-def test_loses_a_reply(rpc: RPC, node: Counting, proxy: Proxy, fault: Fault) -> None:
-    """The node acted once, the client has no answer, and the next request passes."""
-    proxy.plan.script("eth_sendRawTransaction", fault)
+def test_a_reply_is_lost(rpc: RPC, node: FakeNode, proxy: Proxy, fault: Fault) -> None:
+    """The node acted once, the client has no response, and the next request passes."""
+    proxy.plan.script(_SEND, fault)
 
     with pytest.raises((OSError, http.client.HTTPException, ValueError)):
-        rpc("eth_sendRawTransaction")
+        rpc(_SEND)
 
-    assert node.asked == ["eth_sendRawTransaction"]
-    assert rpc("eth_sendRawTransaction") == 2
+    assert _methods(node) == [_SEND]
+    assert rpc(_SEND) == 2
 
 
 @pytest.mark.parametrize("status", [429, 502, 504])
-def test_answers_like_a_gateway(
-    rpc: RPC, node: Counting, proxy: Proxy, status: int
+def test_a_status_replaces_the_request(
+    rpc: RPC, node: FakeNode, proxy: Proxy, status: int
 ) -> None:
-    """The client gets the status, and the node hears nothing."""
+    """The client gets the status, and the request does not arrive."""
     proxy.plan.script("eth_call", Fault(Kind.STATUS, status=status))
 
     with pytest.raises(OSError, match=str(status)):
         rpc("eth_call")
 
-    assert node.asked == []
+    assert _methods(node) == []
 
 
-def test_resets(rpc: RPC, node: Counting, proxy: Proxy) -> None:
-    """A reset connection reaches nobody."""
+def test_a_reset_request_does_not_arrive(
+    rpc: RPC, node: FakeNode, proxy: Proxy
+) -> None:
+    """The connection is reset before the node gets the request."""
     proxy.plan.script("eth_call", RESET)
 
     with pytest.raises(ConnectionResetError):
         rpc("eth_call")
 
-    assert node.asked == []
+    assert _methods(node) == []
 
 
-def test_delays(rpc: RPC, proxy: Proxy) -> None:
-    """A delayed request takes so much longer, and is answered."""
+def test_a_request_is_delayed(rpc: RPC, proxy: Proxy, clock: Clock) -> None:
+    """The proxy sleeps before it forwards the request."""
     proxy.plan.script("eth_call", Fault(Kind.DELAY, seconds=0.3))
-    began = time.monotonic()
 
     assert rpc("eth_call") == 1
-    assert time.monotonic() - began >= 0.3
+    assert clock.now == 0.3
 
 
-def test_answers_with_the_past(rpc: RPC, node: Counting, proxy: Proxy) -> None:
-    """A stale read has the old result and the new id; writes are never stale."""
+def test_a_read_is_stale(rpc: RPC, node: FakeNode, proxy: Proxy, clock: Clock) -> None:
+    """It has the old result and the new id; writes are never stale."""
     first = rpc("eth_blockNumber")
-    time.sleep(0.1)
+    clock.now += 0.1
     second = rpc("eth_blockNumber")
     proxy.plan.script("eth_blockNumber", *[Fault(Kind.STALE, seconds=0.05)] * 2)
-    proxy.plan.script("eth_sendRawTransaction", Fault(Kind.STALE, seconds=0.05))
+    proxy.plan.script(_SEND, Fault(Kind.STALE, seconds=0.05))
 
     assert (first, second) == (1, 2)
     assert rpc("eth_blockNumber") == 1
-    assert rpc("eth_sendRawTransaction") == 3
-    assert node.asked == ["eth_blockNumber"] * 2 + ["eth_sendRawTransaction"]
+    assert rpc(_SEND) == 1
+    assert _methods(node) == ["eth_blockNumber"] * 2 + [_SEND]
 
 
-def test_blacks_out(rpc: RPC, proxy: Proxy) -> None:
-    """While it is dark nobody gets through, and afterwards everybody."""
+def test_a_blackout_ends(rpc: RPC, proxy: Proxy, clock: Clock) -> None:
+    """Connections are reset until the blackout ends."""
     proxy.plan.blackout(0.3)
 
     with pytest.raises(OSError, match="reset"):
         rpc("eth_call")
-    time.sleep(0.35)
+    clock.now += 0.35
 
     assert rpc("eth_call") == 1
 
 
-def test_names_kms_operations(proxy: Proxy, node: Counting) -> None:
-    """A KMS request is called after its operation."""
+def test_a_kms_request_has_the_name_of_its_operation(
+    proxy: Proxy, node: FakeNode
+) -> None:
+    """A script for ``Sign`` applies to it."""
     proxy.plan.script("Sign", RESET)
     connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=3)
 
@@ -196,11 +194,11 @@ def test_names_kms_operations(proxy: Proxy, node: Counting) -> None:
         connection.getresponse()
     connection.close()
 
-    assert node.asked == []
+    assert _methods(node) == []
 
 
 @pytest.mark.parametrize(
-    ("fault", "heard", "answer"),
+    ("fault", "received", "answer"),
     [
         (PASS, [b"COMMIT"], b"COMMIT"),
         (DROP_REPLY, [b"COMMIT"], b""),
@@ -211,11 +209,11 @@ def test_names_kms_operations(proxy: Proxy, node: Counting) -> None:
     ],
     ids=lambda value: str(value.kind) if isinstance(value, Fault) else "",
 )
-def test_breaks_any_protocol(
-    fault: Fault, heard: list[bytes], answer: bytes | None
+def test_faults_apply_to_any_protocol(
+    echo: EchoServer, fault: Fault, received: list[bytes], answer: bytes | None
 ) -> None:
     """In TCP mode, a chunk is a request; None stands for a reset."""
-    with _echo() as (port, server), Proxy(f"tcp://127.0.0.1:{port}") as proxy:
+    with Proxy(f"tcp://127.0.0.1:{echo.server_address[1]}") as proxy:
         proxy.plan.script(TCP, fault)
         with socket.create_connection(("127.0.0.1", proxy.port), 3) as client:
             client.sendall(b"COMMIT")
@@ -225,40 +223,39 @@ def test_breaks_any_protocol(
             except ConnectionResetError:
                 got = None
 
-        assert (got, server) == (answer, heard)
+    assert (got, echo.received) == (answer, received)
 
 
-def test_obeys_another_process(proxy: Proxy, rpc: RPC) -> None:
-    """Everything that a plan can do can be done through the control port."""
-    with RemotePlan(proxy.control_port) as plan:
-        plan.script("eth_call", RESET)
-        with pytest.raises(OSError, match="reset"):
-            rpc("eth_call")
-        plan.seed(1, ((DROP_REPLY, 1.0),), only=frozenset({"eth_gasPrice"}))
-        with pytest.raises(http.client.RemoteDisconnected):
-            rpc("eth_gasPrice")
-        plan.blackout(60)
-        with pytest.raises(OSError, match="reset"):
-            rpc("eth_chainId")
-        plan.heal()
+def test_a_plan_counts_the_faults_and_heals(proxy: Proxy, rpc: RPC) -> None:
+    """A script, odds for some names and a blackout all end with ``heal``."""
+    plan = proxy.plan
+    plan.script("eth_call", RESET)
+    with pytest.raises(OSError, match="reset"):
+        rpc("eth_call")
+    plan.seed(1, ((DROP_REPLY, 1.0),), only=frozenset({"eth_gasPrice"}))
+    with pytest.raises(http.client.RemoteDisconnected):
         rpc("eth_gasPrice")
-        committed = plan.committed()
+    plan.blackout(60)
+    with pytest.raises(OSError, match="reset"):
+        rpc("eth_chainId")
+    plan.heal()
+    rpc("eth_gasPrice")
 
-    assert committed == {
+    assert plan.injected() == {
         ("eth_call", Kind.RESET): 1,
         ("eth_gasPrice", Kind.DROP_REPLY): 1,
         ("eth_gasPrice", Kind.PASS): 1,
     }
 
 
-def _drawn(seed: int) -> list[Fault]:
+def _draw(seed: int) -> list[Fault]:
     plan = Plan()
     plan.seed(seed, ((DROP_REPLY, 0.3), (CUT, 0.3), (GATEWAY_TIMEOUT, 0.1)))
     return [plan.next("eth_call") for _ in range(99)]
 
 
 def test_a_seed_replays() -> None:
-    """The same seed deals the same faults to the same requests."""
-    assert _drawn(7) == _drawn(7)
-    assert _drawn(7) != _drawn(8)
-    assert set(_drawn(7)) == {PASS, DROP_REPLY, CUT, GATEWAY_TIMEOUT}
+    """The same seed draws the same faults for the same requests."""
+    assert _draw(7) == _draw(7)
+    assert _draw(7) != _draw(8)
+    assert set(_draw(7)) == {PASS, DROP_REPLY, CUT, GATEWAY_TIMEOUT}

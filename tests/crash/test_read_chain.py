@@ -1,4 +1,4 @@
-"""The judge reads signed bytes by itself, and reads them right."""
+"""The laboratory decodes signed transactions without the service's code."""
 
 import pytest
 from coincurve import PublicKey
@@ -17,7 +17,7 @@ _FEES = {
 
 
 @pytest.mark.parametrize("kind", _FEES)
-def test_reads_what_was_signed(kind: str) -> None:
+def test_decodes_a_signed_transaction(kind: str) -> None:
     """Chain, nonce, hash and digest are those of the transaction that was signed."""
     account = Account.create()
     signed = account.sign_transaction({**_COMMON, **_FEES[kind], "to": account.address})

@@ -1,47 +1,44 @@
-"""K18: the key's region fails, and its replica goes on: one ledger, one owner."""
+"""The key's region fails, and the service fails over to its replica (K18)."""
 
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from pathlib import Path
 
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
 from dev.kms_wire import Call
-from tests.crash.administrator import Answer
+from tests.crash.admin_client import Response
 from tests.crash.conftest import Open
+from tests.crash.dependencies import DeviceSignature, digest_of
 from tests.crash.evidence import Evidence
-from tests.crash.gateway import Gateway, Order, Tokens
+from tests.crash.gateway_client import Gateway, Order
 from tests.crash.journal import Journal
 from tests.crash.laboratory import Laboratory, Size
-from tests.crash.rotating import SETTINGS, administrator
-from tests.crash.surroundings import Signed, _digest
+from tests.crash.rotation_checks import SETTINGS
 
 
-THERE = "eu-west-1"
+OTHER_REGION = "eu-west-1"
 
-# Asked once each time, so that what comes late began late.
-_PATIENT = {"KMS_MAX_RETRIES": "0", "KMS_TIMEOUT_MS": "1500"}
+# Without retries, a late request is one that began late.
+_NO_RETRIES = {"KMS_MAX_RETRIES": "0", "KMS_TIMEOUT_MS": "1500"}
 _SIZE = Size(hosts=1, web_workers=2, workers=2)
 _AT_ONCE = 6
 
 
 class Customers:
-    """A gateway with orders, several at a time, and what became of them."""
+    """Requests several refunds at once, and waits until they are final."""
 
     def __init__(self, lab: Laboratory, journal: Journal) -> None:
-        key = Path(lab.environ["JWT_SIGNING_KEY_FILE"]).read_text(encoding="utf-8")
-        self._gateway = Gateway(lab.port, Tokens(key), journal)
+        self._gateway = Gateway(lab.port, lab.token_key, journal)
         self._refunds: dict[Order, str] = {}
 
-    def ask(self, series: str) -> list[Order]:
-        """Ask for some refunds at once; all of them are accepted."""
+    def request(self, series: str) -> list[Order]:
+        """Request some refunds, which the service accepts."""
         orders = [Order.numbered(series, number) for number in range(_AT_ONCE)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for order, refund in zip(
-                orders, pool.map(self._gateway.pay, orders), strict=True
-            ):
+            refunds = pool.map(self._gateway.pay, orders)
+            for order, refund in zip(orders, refunds, strict=True):
                 assert refund is not None
                 self._refunds[order] = refund
         return orders
@@ -52,10 +49,10 @@ class Customers:
             self._gateway.watch(order, self._refunds[order])
 
 
-def _signs(calls: Sequence[Call], region: str) -> list[str]:
-    """Return the digests that were to be signed in *region*."""
+def _digests_to_sign(calls: Sequence[Call], region: str) -> list[str]:
+    """Return the digests of the requests to sign in *region*."""
     return [
-        _digest(call.parameters)
+        digest_of(call.parameters)
         for call in calls
         if (call.operation, call.region) == ("Sign", region)
     ]
@@ -63,96 +60,104 @@ def _signs(calls: Sequence[Call], region: str) -> list[str]:
 
 def _refusals(
     lab: Laboratory, kms: KMSEmulator, replica: str
-) -> Iterator[tuple[str, Answer]]:
-    """Ask for a relocation while the replica is ill; yield why it must be refused."""
-    admin = administrator(lab)
+) -> Iterator[tuple[str, Response]]:
+    """Request failovers to a broken replica; yield the expected reason and response."""
+    admin = lab.admin_client()
 
-    def answer(reason: str) -> tuple[str, Answer]:
-        # A busy machine may be too late for the first one's deadline.
-        answers = (admin.relocate(replica) for _ in range(5))
-        told = next(a for a in answers if a.document.get("reason") in {reason, None})
-        return reason, told
+    def fail_over(reason: str) -> tuple[str, Response]:
+        # A busy machine may miss the deadline of the first request.
+        responses = (admin.fail_over(replica) for _ in range(5))
+        found = next(r for r in responses if r.document.get("reason") in {reason, None})
+        return reason, found
 
     kms.set_state(replica, "Disabled")
-    yield answer("key-unusable")
+    yield fail_over("key-unusable")
     kms.set_state(replica, "Enabled")
     for reason, fault in (
         ("backend-access-denied", faults.access_denied()),
         ("backend-unavailable", faults.hang()),
         ("signature-recovery", faults.other_key()),
     ):
-        kms.faults.always("Sign", faults.only_in(THERE, fault))
-        yield answer(reason)
+        kms.faults.always("Sign", faults.only_in(OTHER_REGION, fault))
+        yield fail_over(reason)
     kms.faults.clear()
 
 
 def _begun(evidence: Evidence, before: float) -> set[str]:
-    """Return the digests of which a signature was announced *before*."""
+    """Return the digests whose intent was recorded *before* that time."""
     owners = {
-        said["refund_id"]: record.at
+        fields["refund_id"]: record.at
         for record in evidence.audit
-        if (said := record.said)["event"] == "digest-sign-requested"
-        and not said["digest"]
+        if (fields := record.fields)["event"] == "digest-sign-requested"
+        and not fields["digest"]
     }
     return {
-        record.said["digest"]
+        record.fields["digest"]
         for record in evidence.audit
-        if record.said.get("digest")
-        and min(record.at, owners.get(record.said["refund_id"], record.at)) < before
+        if record.fields.get("digest")
+        and min(record.at, owners.get(record.fields["refund_id"], record.at)) < before
     }
 
 
-def _pids(evidence: Evidence, signed: Sequence[Signed]) -> set[int]:
+def _pids(evidence: Evidence, signed: Sequence[DeviceSignature]) -> set[int]:
     ids = {each.request_id for each in signed if not each.is_refused}
     return {
-        record.said["pid"]
+        record.fields["pid"]
         for record in evidence.audit
-        if ids & {*record.said.get("device_request_ids", ())}
+        if ids & {*record.fields.get("device_request_ids", ())}
     }
 
 
-def _relocated_at(evidence: Evidence) -> float:
-    (done,) = (e for e in evidence.audit if e.said["event"] == "key-failover-succeeded")
+def _failed_over_at(evidence: Evidence) -> float:
+    (done,) = (
+        e for e in evidence.audit if e.fields["event"] == "key-failover-succeeded"
+    )
     return done.at
 
 
-def test_a_region_that_fails(open_laboratory: Open, empty_postgresql_url: str) -> None:
-    """Refunds wait while it is down; its replica proves itself, and pays them once."""
+def test_refunds_wait_for_the_failover(
+    open_laboratory: Open, empty_postgresql_url: str
+) -> None:
+    """The replica is self-tested first, and then pays each refund once."""
     lab = open_laboratory(
-        empty_postgresql_url, use_kms=True, size=_SIZE, settings=SETTINGS | _PATIENT
+        empty_postgresql_url, use_kms=True, size=_SIZE, settings=SETTINGS | _NO_RETRIES
     )
-    kms = lab.key.kms
+    key, kms = lab.device.key, lab.device.kms
     assert kms is not None
-    here, replica = kms.region, kms.replicate(lab.key.name, THERE)
+    here, replica = kms.region, kms.replicate(key.name, OTHER_REGION)
     with Journal(lab.home / "region.journal") as journal:
         customers = Customers(lab, journal)
-        customers.watch(customers.ask("before"))
+        customers.watch(customers.request("before"))
+        began = len(kms.journal)
         kms.down.add(here)
-        waiting = customers.ask("meanwhile")
-        lab.sleep(1)
+        waiting = customers.request("meanwhile")
+        asked = lab.wait(
+            lambda: bool(_digests_to_sign(tuple(kms.journal)[began:], here)), 30
+        )
         held = {row.key: row for row in lab.evidence().rows}
         reasons, refused = zip(*_refusals(lab, kms, replica), strict=True)
-        unmoved = _signs(tuple(kms.journal), here)
-        moved = administrator(lab).relocate(replica)
-        behind = len(kms.journal)
+        moved = lab.admin_client().fail_over(replica)
+        before = len(kms.journal)
         customers.watch(waiting)
-        customers.watch(customers.ask("after"))
+        customers.watch(customers.request("after"))
 
     evidence = lab.evidence()
-    late = {*_signs(tuple(kms.journal)[behind:], here)}
-    there = [e.request_id for e in tuple(kms.trail) if e.region == THERE]
-    signed = [each for each in lab.key.log() if each.request_id in there]
+    late = {*_digests_to_sign(tuple(kms.journal)[before:], here)}
+    there = [e.request_id for e in tuple(kms.trail) if e.region == OTHER_REGION]
+    signed = [each for each in lab.device.read_log() if each.request_id in there]
     kept = {key: row.nonce for key, row in held.items() if row.nonce is not None}
-    assert [answer.document["reason"] for answer in refused] == list(reasons)
-    assert {answer.status for answer in refused} == {HTTPStatus.SERVICE_UNAVAILABLE}
-    assert max(answer.at - answer.began for answer in refused) < 5
+    assert [each.document["reason"] for each in refused] == list(reasons)
+    assert {each.status for each in refused} == {HTTPStatus.SERVICE_UNAVAILABLE}
+    assert max(each.at - each.began for each in refused) < 5
     assert moved.is_done, lab.explain(moved)
-    assert moved.address == lab.key.address.lower()
-    assert unmoved, lab.explain("nobody asked the old region while it was down")
-    assert late - _begun(evidence, _relocated_at(evidence)) == set(), lab.explain(late)
+    assert moved.address == key.address.lower()
+    assert asked, lab.explain("no process asked the old region while it was down")
+    assert late - _begun(evidence, _failed_over_at(evidence)) == set(), lab.explain(
+        late
+    )
     assert {held[order.key].status for order in waiting} <= {"queued", "reserved"}
     assert {row.status for row in evidence.rows} == {"confirmed"}, lab.explain("wait")
     assert kept == {row.key: row.nonce for row in evidence.rows if row.key in kept}
     assert len(_pids(evidence, signed)) > 1, lab.explain("one process did it all")
-    assert lab.violations() == [], lab.explain("see the list")
-    assert replica not in json.dumps([answer.document for answer in refused])
+    lab.assert_no_violations()
+    assert replica not in json.dumps([each.document for each in refused])

@@ -1,87 +1,82 @@
-"""What began before a rotation, and ends after it (O4, O8)."""
+"""Work that begins before a rotation and ends after it (O4, O8)."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from tests.crash.conftest import Open
-from tests.crash.evidence import Evidence, Recorded
-from tests.crash.faults import Fault, Kind
-from tests.crash.gateway import Gateway, Order, Tokens
+from tests.crash.evidence import Evidence
+from tests.crash.fault_plan import Fault, Kind
+from tests.crash.gateway_client import Gateway, Order
+from tests.crash.gateway_process import Load
 from tests.crash.journal import Journal
 from tests.crash.laboratory import Laboratory
-from tests.crash.rotating import SETTINGS, administrator, strangers
+from tests.crash.rotation_checks import SETTINGS, unmatched_requests
 
 
-# Asked once and for all: the answer that comes after the swap is to the first question.
-_PATIENT = {"KMS_MAX_RETRIES": "0"}
+_NO_RETRIES = {"KMS_MAX_RETRIES": "0"}  # The late response is to the first request.
 _SLOW = Fault(Kind.DELAY, seconds=4.0)  # Longer than a rotation on a busy machine.
 
 
-def _gateway(lab: Laboratory, journal: Journal) -> Gateway:
-    key = Path(lab.environ["JWT_SIGNING_KEY_FILE"]).read_text(encoding="utf-8")
-    return Gateway(lab.port, Tokens(key), journal)
-
-
-def _asked_to_begin(lab: Laboratory) -> int:
-    """Wait until every process has proved the key; return how often it was asked."""
-    asked = -1
-    while asked < len(lab.key.used):
-        asked = len(lab.key.used)
+def _count_self_tests(lab: Laboratory) -> int:
+    """Return how many signatures the processes requested to test the key at start."""
+    used = -1
+    while used < len(lab.device.used):
+        used = len(lab.device.used)
         lab.sleep(2)
-    return asked
+    return used
 
 
 def _senders(evidence: Evidence) -> dict[str, str | None]:
     return {row.key: row.sender for row in evidence.rows}
 
 
-def test_ends_on_the_key_that_it_began_with(
+def test_a_signature_that_arrives_after_a_rotation_is_used(
     open_laboratory: Open, empty_postgresql_url: str
 ) -> None:
-    """A signature that the device makes after the swap is of the old key, and valid."""
+    """The refund keeps the old key; the next one uses the new key."""
     lab = open_laboratory(
-        empty_postgresql_url, use_kms=True, spares=1, settings=SETTINGS | _PATIENT
+        empty_postgresql_url, use_kms=True, spares=1, settings=SETTINGS | _NO_RETRIES
     )
+    (spare,) = lab.device.spares
     order, after = Order.numbered("in-flight", 0), Order.numbered("in-flight", 1)
     with (
         Journal(lab.home / "in-flight.journal") as journal,
         ThreadPoolExecutor(1) as pool,
     ):
-        gateway = _gateway(lab, journal)
-        used = _asked_to_begin(lab)
-        lab.key.plan.script("Sign", _SLOW)
+        gateway = Gateway(lab.port, lab.token_key, journal)
+        used = _count_self_tests(lab)
+        lab.device.plan.script("Sign", _SLOW)
         paying = pool.submit(gateway.pay, order)
-        asked = lab.wait(lambda: len(lab.key.used) > used, 5)
-        rotated = administrator(lab).rotate(lab.key.spares[0].name)
-        swapped_first = not paying.done()
+        asked = lab.wait(lambda: len(lab.device.used) > used, 5)
+        rotated = lab.admin_client().rotate(spare.name)
+        rotated_first = not paying.done()
         for each, refund_id in ((order, paying.result()), (after, gateway.pay(after))):
-            assert refund_id is not None, lab.explain(journal)
+            assert refund_id is not None, lab.explain("not accepted")
             gateway.watch(each, refund_id)
 
     evidence = lab.evidence()
     assert asked, lab.explain("the device was not asked")
     assert rotated.is_done, lab.explain(rotated)
-    assert swapped_first, lab.explain("the device was faster than the rotation")
+    assert rotated_first, lab.explain("the device was faster than the rotation")
     assert _senders(evidence) == {
-        order.key: lab.key.address.lower(),
-        after.key: lab.key.spares[0].address.lower(),
+        order.key: lab.device.key.address.lower(),
+        after.key: spare.address.lower(),
     }
-    assert lab.violations() == [], lab.explain("see the list")
-    strange = [*strangers(lab, evidence)]
-    assert strange == [], lab.explain(strange)
+    lab.assert_no_violations()
+    unmatched = [*unmatched_requests(lab, evidence)]
+    assert unmatched == [], lab.explain(unmatched)
 
 
-def test_replaces_with_the_key_that_it_began_with(
+def test_a_former_key_replaces_its_own_stuck_transaction(
     open_laboratory: Open, empty_sqlite_url: str
 ) -> None:
-    """A stuck transaction of a key that was rotated away is replaced by that key."""
+    """The replacement is signed by the key that signed the transaction."""
     lab = open_laboratory(empty_sqlite_url, spares=1, settings=SETTINGS)
-    lab.chain.rpc("evm_setIntervalMining", 0)  # What is sent now, waits.
+    lab.chain.rpc("evm_setIntervalMining", 0)  # Transactions stay in the pool.
     order = Order.numbered("stuck", 0)
     with Journal(lab.home / "stuck.journal") as journal:
-        gateway = _gateway(lab, journal)
+        gateway = Gateway(lab.port, lab.token_key, journal)
         refund_id = gateway.pay(order)
-        rotated = administrator(lab).rotate(lab.key.spares[0].name)
+        rotated = lab.admin_client().rotate(lab.device.spares[0].name)
         replaced = lab.wait(lambda: len(lab.evidence().signed) > 1, 30)
         lab.chain.rpc("evm_setIntervalMining", 1)
         assert refund_id is not None
@@ -90,40 +85,42 @@ def test_replaces_with_the_key_that_it_began_with(
     evidence = lab.evidence()
     assert rotated.is_done, lab.explain(rotated)
     assert replaced, lab.explain("nothing was replaced")
-    assert {each.sender for each in evidence.signed} == {lab.key.address.lower()}
-    assert lab.violations() == [], lab.explain("see the list")
+    assert {s.sender for s in evidence.signed} == {lab.device.key.address.lower()}
+    lab.assert_no_violations()
 
 
-def test_gives_a_compromised_key_up(
+def test_a_compromised_key_begins_nothing_after_the_response(
     open_laboratory: Open, empty_postgresql_url: str
 ) -> None:
-    """After the answer the old key begins nothing, and what it began is paid once."""
+    """What it began before is paid once; both keys paid refunds."""
     lab = open_laboratory(
         empty_postgresql_url, use_kms=True, spares=1, settings=SETTINGS
     )
-    driver = lab.drive("compromised", concurrency=12)
-    lab.sleep(5)
+    (spare,) = lab.device.spares
+    old, new = lab.device.key.address.lower(), spare.address.lower()
 
-    answer = administrator(lab).rotate(lab.key.spares[0].name, compromised=True)
+    def has_paid(address: str) -> bool:
+        return address in _senders(lab.evidence()).values()
 
-    assert answer.is_done, lab.explain(answer)
-    lab.sleep(5)
-    lab.settle(driver)
+    gateway = lab.start_gateway(Load("compromised", concurrency=12))
+    paid = lab.wait(lambda: has_paid(old), 30)
+
+    response = lab.admin_client().rotate(spare.name, compromised=True)
+
+    assert response.is_done, lab.explain(response)
+    paid &= lab.wait(lambda: has_paid(new), 30)
+    lab.settle(gateway)
     evidence = lab.evidence()
-    old = lab.key.address.lower()
     late = [
         record
         for record in evidence.audit
-        if _signs(record, old) and record.at > answer.at
+        if record.fields["event"] == "digest-sign-requested"
+        and record.owner[1] == old
+        and record.at > response.at
     ]
     states = {key.address: key.state for key in evidence.keys}
-    assert late == [], lab.explain("the old key went on")
+    assert paid, lab.explain("not both keys paid")
+    assert late == [], lab.explain("the old key signed after its revocation")
     assert states[old] == "blocked"
-    assert set(_senders(evidence).values()) == set(states), "not both keys paid"
-    assert lab.violations() == [], lab.explain("see the list")
-
-
-def _signs(record: Recorded, address: str) -> bool:
-    said = record.said
-    is_intent = said["event"] == "digest-sign-requested"
-    return is_intent and str(said["address"]).lower() == address
+    assert set(_senders(evidence).values()) == set(states)
+    lab.assert_no_violations()

@@ -1,4 +1,4 @@
-"""A hundred reorganisations while refunds are in flight (G6, R19), on anvil."""
+"""Anvil reorganises a hundred times while refunds are in flight (G6, R19)."""
 
 import random
 from datetime import timedelta
@@ -15,7 +15,7 @@ from tests.fixtures.chain import DevChain
 from tests.support.refunds import CUSTOMER, World
 
 
-# Deeper than any of the reorganisations, as it must be.
+# More than the depth of any reorganisation.
 CONFIRMATIONS = 9
 REORGANISATIONS = 100
 
@@ -36,7 +36,7 @@ def world(fresh_anvil: DevChain, sqlite_store: Ledger) -> World:
     world = World(sqlite_store, client=client, network=network)
     coin.fund(fresh_anvil.url, world.signer.address, token=fresh_anvil.token)
     fresh_anvil.rpc("evm_setAutomine", False)
-    # So deep that no reorganisation takes the funds away.
+    # No reorganisation reaches the blocks with the funds.
     fresh_anvil.rpc("anvil_mine", hex(CONFIRMATIONS))
     return world
 

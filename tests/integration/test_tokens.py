@@ -1,12 +1,11 @@
 """
 Refunds in tokens that misbehave: a real chain, a real ledger, and a key in SoftHSM.
 
-A refund is paid if, and only if, the token's Transfer event says so.  All others end
-with a reason, and the queue behind them moves on.
+A refund is confirmed only if the token's Transfer event proves the payment.  Others end
+with a reason, and the next refund is paid.
 """
 
 import time
-from datetime import UTC, datetime
 
 import pytest
 
@@ -15,27 +14,19 @@ from backends.pkcs11 import PKCS11Backend
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from dev.stablecoin import Behaviour
-from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor
-from signer.model.refund import IN_FLIGHT, Refund, RefundRequest, Status
+from signer.model.refund import IN_FLIGHT, Refund, Status
 from signer.ports import KeyId, Ledger
-from signer.refunds.confirmations import ConfirmationTracker
-from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import NonceManager
-from signer.refunds.policy import admit
-from signer.refunds.transaction_signer import TransactionSigner
 from tests.fixtures.chain import DevChain
 from tests.support.devices import recording
-from tests.support.keys import ring_over
+from tests.support.refunds import CUSTOMER, World
 
 
-CUSTOMER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 AMOUNT = 1_000_000
 FUNDS = 100 * AMOUNT
 
-# Estimated well: what the events prove is paid, and the rest is not.
+# The simulated transfer succeeds; the Transfer event decides what is paid.
 PAID = (Behaviour.GOOD, Behaviour.RETURNS_NOTHING, Behaviour.CHARGES_SENDER)
 UNPAID = (
     Behaviour.RETURNS_FALSE,
@@ -52,6 +43,13 @@ REVERTING = {
 }
 
 
+# How TestUSD's issuer prevents a transfer, and the reason that the simulation shows.
+PREVENTIONS = {
+    "paused": ("setPaused(bool)", (True,), "TestUSD: paused"),
+    "blocked": ("setBlocked(address,bool)", (CUSTOMER, True), "custom error 0x"),
+}
+
+
 class Shop:
     """Takes refunds in TUSD and WUSD step by step, as the worker does."""
 
@@ -59,80 +57,45 @@ class Shop:
         self, dev: DevChain, store: Ledger, signer: Signer, weird: str
     ) -> None:
         self.url, self.weird, self.good = dev.url, weird, dev.token
-        self._network = Network.model_validate(
+        network = Network.model_validate(
             {
                 "chain_id": CHAIN_ID,
                 "rpc_urls": [dev.url],
                 "confirmations": 1,
                 "tokens": {
-                    "TUSD": {"address": dev.token, "decimals": 6, "max_amount": "9"},
-                    "WUSD": {"address": weird, "decimals": 6, "max_amount": "9"},
+                    name: {"address": address, "decimals": 6, "max_amount": "9"}
+                    for name, address in (("TUSD", dev.token), ("WUSD", weird))
                 },
             }
         )
         client = JSONRPCChain([dev.url], timeout=10, chain_id=CHAIN_ID)
-        self._store = store
-        self._wallet = signer.address
-        chains = {"local": Chain(self._network, client)}
-        ring = ring_over(store, signer)
-        nonces = NonceManager(store, ring, _now)
-        self._lifecycle = Lifecycle(
-            store, chains, TransactionSigner(ring, _now), nonces, _now
-        )
-        self._tracker = ConfirmationTracker(store, chains, _now)
+        self._world = World(store, client=client, signer=signer, network=network)
         for token in (dev.token, weird):
             coin.fund(dev.url, signer.address, token=token, amount=FUNDS)
-        self._count = 0
 
     def accepted(self, token: str) -> Refund:
         """Return a new refund of *token*."""
-        self._count += 1
-        admitted = admit(
-            RefundRequest(
-                "session", f"ref-{self._count}", "local", token, CUSTOMER, "1"
-            ),
-            refund_id=f"rf_{self._count:04}",
-            client="gateway",
-            idempotency_key=f"key-{self._count}",
-            networks={"local": self._network},
-            wallets=[self._wallet],
-            now=_now(),
-        )
-        refund, created = self._store.accept(admitted)
-        assert created
-        return refund
+        return self._world.accepted(token=token, amount="1")
 
-    def step(self, refund: Refund) -> Refund:
-        """Take one step, or track once."""
-        if refund.status not in IN_FLIGHT:
-            return self._lifecycle.step(refund, Actor("worker"))
-        self._tracker.track()
-        return self._store.get(refund.id) or refund
-
-    def until(self, refund: Refund, status: Status) -> Refund:
-        """Take steps until the refund has *status*."""
-        deadline = time.monotonic() + 20
-        while refund.status is not status and time.monotonic() < deadline:
-            assert not refund.status.is_final, refund
-            refund = self.step(refund)
+    def signed(self, token: str) -> Refund:
+        """Return a refund of *token* that is signed."""
+        refund = self._world.step(self.accepted(token), times=2)
+        assert refund.status is Status.SIGNED
         return refund
 
     def finished(self, refund: Refund) -> Refund:
         """Take steps until the refund is final."""
         deadline = time.monotonic() + 20
         while not refund.status.is_final and time.monotonic() < deadline:
-            refund = self.step(refund)
-        stored = self._store.get(refund.id)
-        assert stored == refund
+            if refund.status in IN_FLIGHT:
+                refund = self._world.tracked(refund)
+            else:
+                refund = self._world.step(refund)
         return refund
 
     def received(self, token: str) -> int:
         """Return how much of *token* the customer has."""
         return coin.balance_of(self.url, token, CUSTOMER)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 @pytest.fixture
@@ -208,7 +171,7 @@ def test_a_transfer_that_reverts_once_it_is_signed_fails(
     shop: Shop, behaviour: Behaviour
 ) -> None:
     """The nonce is used, and the refund is not paid (R20)."""
-    refund = shop.until(shop.accepted("WUSD"), Status.SIGNED)
+    refund = shop.signed("WUSD")
     coin.behave(shop.url, shop.weird, behaviour)
 
     refund = shop.finished(refund)
@@ -219,40 +182,28 @@ def test_a_transfer_that_reverts_once_it_is_signed_fails(
     assert_next_refund_is_paid(shop, nonce=1)
 
 
-@pytest.mark.parametrize(
-    ("signature", "arguments", "words"),
-    [
-        ("setPaused(bool)", (True,), "TestUSD: paused"),
-        ("setBlocked(address,bool)", (CUSTOMER, True), "custom error 0x"),
-    ],
-    ids=["paused", "blocked"],
-)
+@pytest.mark.parametrize("prevention", PREVENTIONS)
 def test_a_paused_or_blocking_token_refuses_the_refund(
-    shop: Shop, signature: str, arguments: tuple[object, ...], words: str
+    shop: Shop, prevention: str
 ) -> None:
     """The simulation shows it before a nonce is assigned (R14)."""
+    signature, arguments, reason = PREVENTIONS[prevention]
     coin.administer(shop.url, shop.good, signature, *arguments)
 
     refund = shop.finished(shop.accepted("TUSD"))
 
     assert refund.status is Status.REFUSED
-    assert words in str(refund.failure_detail)
+    assert reason in str(refund.failure_detail)
     assert shop.finished(shop.accepted("WUSD")).nonce == 0
 
 
-@pytest.mark.parametrize(
-    ("signature", "arguments"),
-    [
-        ("setPaused(bool)", (True,)),
-        ("setBlocked(address,bool)", (CUSTOMER, True)),
-    ],
-    ids=["paused", "blocked"],
-)
+@pytest.mark.parametrize("prevention", PREVENTIONS)
 def test_a_token_that_is_paused_after_signing_fails_the_refund(
-    shop: Shop, signature: str, arguments: tuple[object, ...]
+    shop: Shop, prevention: str
 ) -> None:
     """The transfer reverts, so the refund fails and is not paid."""
-    refund = shop.until(shop.accepted("TUSD"), Status.SIGNED)
+    signature, arguments, _ = PREVENTIONS[prevention]
+    refund = shop.signed("TUSD")
     coin.administer(shop.url, shop.good, signature, *arguments)
 
     refund = shop.finished(refund)

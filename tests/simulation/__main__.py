@@ -1,15 +1,15 @@
-"""``python -m tests.simulation SEED`` plays one schedule, and prints its trace."""
+"""``python -m tests.simulation SEED`` runs one schedule, and prints its trace."""
 
 import argparse
 import sys
 from typing import Any
 
-from tests.simulation.ledger import ledger
-from tests.simulation.schedule import played
+from tests.simulation.ledger import open_ledger
+from tests.simulation.schedule import play
 
 
 def main() -> int:
-    """Play one seed; the exit code says whether an invariant is broken."""
+    """Run one seed; exit with 1 if an invariant is violated."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("seed", type=int)
     parser.add_argument(
@@ -21,8 +21,8 @@ def main() -> int:
     changes: dict[str, Any] = {}
     if given.hides_sent:
         changes = {"hides_sent": True, "is_restored": True}
-    with ledger() as opened:
-        outcome = played(given.seed, opened, traced=True, **changes)
+    with open_ledger() as opened:
+        outcome = play(given.seed, opened, traced=True, **changes)
     for line in (*outcome.lines, *outcome.violations):
         sys.stdout.write(f"{line}\n")
     return len(outcome.violations) > 0

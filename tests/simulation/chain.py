@@ -1,8 +1,8 @@
 """
-A chain that lives by itself: pools, blocks, prices, reorganisations.
+A simulated chain with pools, blocks, fees and reorganisations.
 
-Two nodes have a pool each, and share the blocks.  Only the wallets of one ring send
-anything.  Whatever happens by chance is drawn from the seed.
+Two nodes have a pool each, and share the blocks.  Only the wallets of one key ring send
+transactions.  The seed decides everything.
 """
 
 from collections import Counter
@@ -14,50 +14,58 @@ from eth_utils.crypto import keccak
 
 from signer.errors import BroadcastRejectedError
 from signer.ports import Block, Receipt
-from tests.simulation.coffers import STAKE, Coffer, Held, Moved, can_buy, can_pay, move
-from tests.simulation.wire import Wire
+from tests.simulation.balances import (
+    INITIAL,
+    Account,
+    BalanceOf,
+    Changes,
+    apply,
+    can_afford,
+    has_tokens,
+)
+from tests.simulation.transaction import Transaction
 
 
 GWEI = 10**9
 
 CONFIRMATIONS = 5
-"""How many blocks make a receipt final; no reorganisation goes as deep."""
+"""The number of blocks that make a receipt final; reorganisations are shallower."""
 
 DEEPEST = 3
 
 KEPT = 4
-"""How many heads back a node may still be."""
+"""The number of heads that nodes may still report."""
 
 _LOWEST, _HIGHEST = GWEI, 150 * GWEI
 
-# Chances: that a miner passes a transaction over, that a node tells the other one of
-# it, and that a pool gets it back from a block that is gone.
-_PASSED_OVER = 0.2
-_PASSED_ON = 0.3
+# Chances: that a miner skips a transaction, that a node gossips it, and that a pool
+# gets it back from a removed block.
+_SKIPPED = 0.2
+_GOSSIPED = 0.3
 _RETURNS = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """A transaction, and what became of it in its block."""
+    """A transaction in a block, and whether it succeeded."""
 
-    wire: Wire
+    transaction: Transaction
     succeeded: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Minted:
+class MinedBlock:
     """
-    A block: its base fee in wei, and what is in it.
+    A block with its base fee in wei and its transactions.
 
-    ``counts`` are the next nonces behind it, and ``moved`` is where everything is.
+    ``counts`` has the next nonces after it, ``changes`` the changes of balances.
     """
 
     block: Block
     base_fee: int
     mined: tuple[Mined, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
-    moved: Moved = field(default_factory=dict)
+    changes: Changes = field(default_factory=dict)
 
     def count(self, sender: str) -> int:
         """Return the next nonce of *sender*."""
@@ -67,37 +75,37 @@ class Minted:
 Slot = tuple[str, int]
 """A sender and a nonce, for which a pool has one transaction."""
 
-Pool = dict[Slot, Wire]
+Pool = dict[Slot, Transaction]
 
 
 class Head:
-    """A chain of blocks as one head knows it; it never changes."""
+    """An immutable chain of blocks."""
 
-    def __init__(self, blocks: tuple[Minted, ...]) -> None:
+    def __init__(self, blocks: tuple[MinedBlock, ...]) -> None:
         self.blocks = blocks
 
     @property
-    def tip(self) -> Minted:
+    def tip(self) -> MinedBlock:
         """The newest block."""
         return self.blocks[-1]
 
     def receipt(self, tx_hash: str) -> Receipt | None:
         """Return the receipt of a mined transaction."""
-        for minted in reversed(self.blocks):
-            for mined in minted.mined:
-                if mined.wire.hash == tx_hash:
-                    logs = mined.wire.logs() if mined.succeeded else ()
-                    return Receipt(tx_hash, minted.block, mined.succeeded, logs)
+        for block in reversed(self.blocks):
+            for mined in block.mined:
+                if mined.transaction.hash == tx_hash:
+                    logs = mined.transaction.logs() if mined.succeeded else ()
+                    return Receipt(tx_hash, block.block, mined.succeeded, logs)
         return None
 
 
 class SimulatedChain:
     """
-    The truth about the chain, and every misfortune that it can have.
+    The blocks and the pools of two nodes.
 
-    ``sent`` is all that any node ever took, by hash; ``unrecorded`` are the hashes of
-    which *is_recorded* said no when a node was given them.  ``loses`` says whether
-    nodes forget, and ``calm`` whether prices only fall.
+    ``sent`` has all that a node ever accepted, by hash, and ``unrecorded`` the hashes
+    for which *is_recorded* was false when a node got them.  With ``drops`` nodes lose
+    transactions; with ``calm`` the base fee only falls.
     """
 
     def __init__(self, random: Random, is_recorded: Callable[[str], bool]) -> None:
@@ -105,19 +113,19 @@ class SimulatedChain:
         self._is_recorded = is_recorded
         self.unrecorded: list[str] = []
         self._forks = 0
-        genesis = Minted(self._block(0), 10 * GWEI)
+        genesis = MinedBlock(self._block(0), 10 * GWEI)
         self.heads = [Head((genesis,))]
         self.pools: tuple[Pool, Pool] = ({}, {})
-        self.sent: dict[str, Wire] = {}
+        self.sent: dict[str, Transaction] = {}
         self.blocklist: set[str] = set()
-        self._gifts: Counter[Coffer] = Counter()
+        self._funding: Counter[Account] = Counter()
         self.calm = False
-        self.loses = True
+        self.drops = True
 
     def __str__(self) -> str:
-        """Say where it stands."""
+        """Return the newest block and the pools, for the trace."""
         tip = self.head.tip
-        hashes = [mined.wire.hash[:8] for mined in tip.mined]
+        hashes = [mined.transaction.hash[:8] for mined in tip.mined]
         pools = [[f"{s[:6]} n{n}" for s, n in sorted(pool)] for pool in self.pools]
         counts = [f"{s[:6]} n{count}" for s, count in sorted(tip.counts.items())]
         return (
@@ -135,7 +143,7 @@ class SimulatedChain:
         return self.head.tip.count(sender)
 
     def pending(self, sender: str) -> int:
-        """Return its next nonce behind everything that waits in either pool."""
+        """Return the next nonce of *sender* after its transactions in either pool."""
         counts = []
         for pool in self.pools:
             nonce = self.count(sender)
@@ -144,154 +152,156 @@ class SimulatedChain:
             counts.append(nonce)
         return max(counts)
 
-    def held(self, asset: str, address: str, minted: Minted | None = None) -> int:
-        """Return what *address* has of *asset*, now or behind that block."""
-        at = self.head.tip if minted is None else minted
-        return self._held(at.moved)(asset, address)
+    def balance_of(
+        self, asset: str, address: str, block: MinedBlock | None = None
+    ) -> int:
+        """Return the balance of *asset* at *address*, now or after *block*."""
+        at = self.head.tip if block is None else block
+        return self._balance_of(at.changes)(asset, address)
 
     def fund(self, address: str) -> None:
-        """Fill the coffers of *address*, whatever becomes of blocks."""
+        """Refill the balances of *address*; no reorganisation takes it back."""
         for asset in ("coin", "token"):
-            lacks = STAKE[asset] - self.held(asset, address)
-            self._gifts[asset, address] += max(0, lacks)
+            lacks = INITIAL[asset] - self.balance_of(asset, address)
+            self._funding[asset, address] += max(0, lacks)
 
     @property
-    def strangers(self) -> tuple[Wire, ...]:
-        """What somebody else signed, and is mined."""
+    def foreign(self) -> tuple[Transaction, ...]:
+        """The mined transactions that were signed elsewhere with our keys."""
         return tuple(
-            mined.wire
-            for minted in self.head.blocks
-            for mined in minted.mined
-            if mined.wire.is_foreign
+            mined.transaction
+            for block in self.head.blocks
+            for mined in block.mined
+            if mined.transaction.is_foreign
         )
 
-    def take(self, wire: Wire) -> None:
+    def broadcast(self, tx: Transaction) -> None:
         """
-        Let a node take *wire*, and perhaps the other one too.
+        Broadcast *transaction* to a node, which may gossip it.
 
         Raises:
-            BroadcastRejectedError: The node said no.
+            BroadcastRejectedError: The node rejects it.
         """
-        if not self._is_recorded(wire.hash):
-            self.unrecorded.append(wire.hash)
-        if wire.nonce < self.count(wire.sender):
+        if not self._is_recorded(tx.hash):
+            self.unrecorded.append(tx.hash)
+        if tx.nonce < self.count(tx.sender):
             raise BroadcastRejectedError("nonce too low", reason="nonce-too-low")
-        if not can_buy(self.held, wire):
+        if not can_afford(self.balance_of, tx):
             raise BroadcastRejectedError("too poor", reason="insufficient-funds")
         first = self._random.randrange(2)
-        if not self._offer(wire, self.pools[first]):
+        if not self._offer(tx, self.pools[first]):
             raise BroadcastRejectedError("underpriced", reason="underpriced")
-        self.sent[wire.hash] = wire
-        if self._random.random() < _PASSED_ON:
-            self._offer(wire, self.pools[1 - first])
+        self.sent[tx.hash] = tx
+        if self._random.random() < _GOSSIPED:
+            self._offer(tx, self.pools[1 - first])
 
-    def intrude(self, wire: Wire) -> None:
-        """Let both nodes have what somebody else signed, at any price."""
+    def inject_foreign(self, tx: Transaction) -> None:
+        """Put a foreign transaction into both pools, with any fee."""
         for pool in self.pools:
-            pool[wire.slot] = wire
+            pool[tx.slot] = tx
 
-    def mint(self) -> None:
-        """Add a block with some of what waits."""
+    def mine(self) -> None:
+        """Add a block with some of the waiting transactions."""
         self._append(self.head.blocks)
         self._gossip()
 
     def reorganise(self, depth: int) -> None:
-        """Replace that many blocks by one more; some transactions are lost."""
+        """Replace *depth* blocks by *depth* + 1; some transactions are lost."""
         depth = min(depth, len(self.head.blocks) - 1)
         kept = self.head.blocks[: len(self.head.blocks) - depth]
         gone = self.head.blocks[len(kept) :]
-        for minted in gone:
-            for mined in minted.mined:
+        for block in gone:
+            for mined in block.mined:
                 for pool in self.pools:
-                    if not self.loses or self._random.random() < _RETURNS:
-                        pool.setdefault(mined.wire.slot, mined.wire)
+                    if not self.drops or self._random.random() < _RETURNS:
+                        pool.setdefault(mined.transaction.slot, mined.transaction)
         self._forks += 1
         self._append(kept)
         for _ in range(depth):
             self._append(self.head.blocks)
 
     def drop(self) -> None:
-        """Let a node forget what waits, as nodes do."""
-        if self.loses:
+        """Empty a node's pool."""
+        if self.drops:
             self._random.choice(self.pools).clear()
 
-    def keep(self) -> None:
+    def keep_sent(self) -> None:
         """
-        Let both nodes have what either has, from now on, and nothing behind a gap.
+        Put all transactions without a gap before them into both pools, to stay.
 
-        All that was sent is then in their counts.
+        The nodes' counts then include all that was sent.
         """
-        self.loses = False
-        for slot, wire in self.pools[1].items():
-            self.pools[0].setdefault(slot, wire)
+        self.drops = False
+        for slot, tx in self.pools[1].items():
+            self.pools[0].setdefault(slot, tx)
         self.pools[1].clear()
         pool = self.pools[0]
         for slot in [(s, n) for s, n in pool if n > self.pending(s)]:
             del pool[slot]
         self.pools[1].update(pool)
 
-    def soar(self) -> None:
-        """Multiply the base fee, by more than a first offer allows for."""
+    def spike_fee(self) -> None:
+        """Multiply the base fee by more than a first offer allows for."""
         tip = self.head.tip
-        soared = replace(tip, base_fee=min(tip.base_fee * 5, _HIGHEST))
-        self.heads.append(Head((*self.head.blocks[:-1], soared)))
+        spiked = replace(tip, base_fee=min(tip.base_fee * 5, _HIGHEST))
+        self.heads.append(Head((*self.head.blocks[:-1], spiked)))
 
-    def _append(self, blocks: tuple[Minted, ...]) -> None:
+    def _append(self, blocks: tuple[MinedBlock, ...]) -> None:
         tip = blocks[-1]
         change = self._random.uniform(0.4, 0.9 if self.calm else 1.5)
         base_fee = max(_LOWEST, min(_HIGHEST, int(tip.base_fee * change)))
-        moved = Counter(tip.moved)
-        mined = tuple(self._chosen(tip, base_fee, moved))
+        changes = Counter(tip.changes)
+        mined = tuple(self._chosen(tip, base_fee, changes))
         counts = Counter(tip.counts)
-        counts.update(each.wire.sender for each in mined)
-        minted = Minted(self._block(len(blocks)), base_fee, mined, counts, moved)
-        self.heads.append(Head((*blocks, minted)))
+        counts.update(each.transaction.sender for each in mined)
+        block = MinedBlock(self._block(len(blocks)), base_fee, mined, counts, changes)
+        self.heads.append(Head((*blocks, block)))
         del self.heads[:-KEPT]
         for pool in self.pools:
-            for slot in [(s, n) for s, n in pool if n < minted.count(s)]:
+            for slot in [(s, n) for s, n in pool if n < block.count(s)]:
                 del pool[slot]
 
     def _chosen(
-        self, tip: Minted, base_fee: int, moved: Counter[Coffer]
+        self, tip: MinedBlock, base_fee: int, changes: Counter[Account]
     ) -> Iterator[Mined]:
-        there = self._held(moved)
+        balance_of = self._balance_of(changes)
         pool = self._random.choice(self.pools)
         for sender in dict.fromkeys(sender for sender, _ in pool):
             nonce = tip.count(sender)
-            while wire := pool.get((sender, nonce)):
-                if wire.max_fee < base_fee or self._random.random() < _PASSED_OVER:
+            while tx := pool.get((sender, nonce)):
+                if tx.max_fee < base_fee or self._random.random() < _SKIPPED:
                     break
-                if not can_buy(there, wire):
+                if not can_afford(balance_of, tx):
                     break
-                paid = wire.payment
+                paid = tx.payment
                 is_refused = paid is not None and paid[0] in self.blocklist
-                succeeded = not is_refused and can_pay(there, wire)
-                move(moved, wire, base_fee, succeeded=succeeded)
-                yield Mined(wire, succeeded)
+                succeeded = not is_refused and has_tokens(balance_of, tx)
+                apply(changes, tx, base_fee, succeeded=succeeded)
+                yield Mined(tx, succeeded)
                 nonce += 1
 
-    def _held(self, moved: Moved) -> Held:
-        def held(asset: str, address: str) -> int:
-            coffer = (asset, address)
-            return STAKE[asset] + moved.get(coffer, 0) + self._gifts[coffer]
+    def _balance_of(self, changes: Changes) -> BalanceOf:
+        def balance_of(asset: str, address: str) -> int:
+            account = (asset, address)
+            return INITIAL[asset] + changes.get(account, 0) + self._funding[account]
 
-        return held
+        return balance_of
 
     def _gossip(self) -> None:
         for source, target in (self.pools, self.pools[::-1]):
-            for wire in tuple(source.values()):
-                if self._random.random() < _PASSED_ON:
-                    self._offer(wire, target)
+            for tx in tuple(source.values()):
+                if self._random.random() < _GOSSIPED:
+                    self._offer(tx, target)
 
-    def _offer(self, wire: Wire, pool: Pool) -> bool:
-        """Put *wire* into *pool*; say whether it is there then."""
-        other = pool.get(wire.slot)
-        if other is not None and other.hash != wire.hash and not wire.outbids(other):
+    def _offer(self, tx: Transaction, pool: Pool) -> bool:
+        """Put *transaction* into *pool*, and return whether it is there."""
+        other = pool.get(tx.slot)
+        if other is not None and other.hash != tx.hash and not tx.outbids(other):
             return False
-        pool[wire.slot] = wire
+        pool[tx.slot] = tx
         return True
 
     def _block(self, number: int) -> Block:
-        # Another head has another hash, even if it holds the same.
+        # After a reorganisation an equal block has another hash.
         name = f"{number} {self._forks}"
         return Block(number, "0x" + keccak(text=name).hex())

@@ -1,17 +1,17 @@
-"""Those who ask for refunds, ask again, and remember what they were told."""
+"""Clients that request refunds, repeat requests, and keep the answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from signer.errors import ConflictError, HotWalletError, InProgressError
 from signer.model.refund import RefundRequest
-from tests.simulation.hub import Hub
-from tests.simulation.wire import DECIMALS
+from signer.refunds.service import RefundService
+from tests.simulation.scheduler import Scheduler
+from tests.simulation.transaction import DECIMALS
 
 
 CLIENT = "gateway"
@@ -22,11 +22,11 @@ _CHANGES_ITS_MIND = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Order:
     """
-    One request of a client; ``amount`` is in base units, and nobody else's.
+    One request of a client; ``amount`` is in base units, and unique.
 
-    Two may share a reference or a key: then one of them must be turned down.
+    Of two with the same reference or key, the service must reject one.
     """
 
     key: str
@@ -35,7 +35,7 @@ class Ask:
 
     @property
     def request(self) -> RefundRequest:
-        """What goes to the service."""
+        """The request to the service."""
         whole, part = divmod(self.amount, 10**DECIMALS)
         return RefundRequest(
             payment_session_id="session",
@@ -48,126 +48,135 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a client was answered with 2xx."""
+class Answer:
+    """A successful answer to a client."""
 
-    ask: Ask
+    order: Order
     refund_id: str
     body: str
 
 
 @dataclass
 class Journal:
-    """The clients' truth: what they were told, and who was turned down."""
+    """The answers that clients got, and the orders that were rejected."""
 
-    told: list[Told] = field(default_factory=list)
-    turned_down: set[Ask] = field(default_factory=set)
+    answers: list[Answer] = field(default_factory=list)
+    rejected: set[Order] = field(default_factory=set)
 
-    def is_settled(self, ask: Ask) -> bool:
-        """Whether the client of *ask* has its answer."""
-        return ask in self.turned_down or any(told.ask == ask for told in self.told)
-
-
-class API(Protocol):
-    """What an API process answers, if it does not raise."""
-
-    def submit(self, ask: Ask) -> Told:
-        """Ask for a refund."""
-
-    def cancel(self, refund_id: str) -> None:
-        """Call a refund back."""
+    def is_settled(self, order: Order) -> bool:
+        """Whether the client of *order* has its answer."""
+        return order in self.rejected or any(
+            answer.order == order for answer in self.answers
+        )
 
 
-Job = Callable[[API], None]
-"""What waits in the queue of an API process."""
+Job = Callable[[RefundService], None]
+"""An entry in the queue of an API process."""
 
 
 @cache
 def customer(reference: str) -> str:
-    """Return the address of whoever is to be refunded."""
+    """Return the address of a refund's recipient."""
     return to_checksum_address(keccak(text=reference)[-20:])
 
 
-def drawn(hub: Hub, requests: int) -> tuple[Ask, ...]:
-    """Return what is asked for: some twice, with another key or another amount."""
-    asks = []
+def draw_orders(scheduler: Scheduler, requests: int) -> tuple[Order, ...]:
+    """Draw the orders: some have the key or the reference of another one."""
+    orders = []
     for i in range(requests):
-        # Not in the order of their arrival, nor of their names.
-        ask = Ask(f"key-{i}", f"order-{i}", 1_000_000 + hub.random.randrange(10**6) * 9)
-        asks.append(ask)
-        chance = hub.random.random()
+        # Amounts are not in the order of arrival or of names.
+        order = Order(
+            f"key-{i}", f"order-{i}", 1_000_000 + scheduler.random.randrange(10**6) * 9
+        )
+        orders.append(order)
+        chance = scheduler.random.random()
         if chance < 0.1:
-            asks.append(Ask(f"other-key-{i}", ask.reference, ask.amount + 1))
+            orders.append(Order(f"other-key-{i}", order.reference, order.amount + 1))
         elif chance < 0.2:
-            asks.append(Ask(ask.key, ask.reference, ask.amount + 2))
-    return tuple(asks)
+            orders.append(Order(order.key, order.reference, order.amount + 2))
+    return tuple(orders)
 
 
 class Clients:
     """
-    Send each request to a random API process, again and again until it is answered.
+    Send each request to a random API process, and repeat it until it is answered.
 
-    A request that is slow is therefore asked twice at once, as a gateway does.
+    So a slow request is sent twice at once, as by a gateway.
     """
 
     def __init__(
-        self, hub: Hub, asks: Sequence[Ask], queues: Sequence[list[Job]]
+        self, scheduler: Scheduler, orders: Sequence[Order], queues: Sequence[list[Job]]
     ) -> None:
-        self.asks = asks
+        self.orders = orders
         self.journal = Journal()
-        self._hub = hub
+        self._scheduler = scheduler
         self._queues = queues
 
     def begin(self) -> None:
-        """Let the requests arrive, one after the other or together."""
-        for ask in self.asks:
-            self._later(ask, self._hub.random.uniform(0, _ARRIVE_WITHIN))
-            if self._hub.random.random() < 0.5:
-                self._later(ask, self._hub.random.uniform(0, _ARRIVE_WITHIN))
+        """Schedule all requests, and half of them twice."""
+        for order in self.orders:
+            self._later(order, self._scheduler.random.uniform(0, _ARRIVE_WITHIN))
+            if self._scheduler.random.random() < 0.5:
+                self._later(order, self._scheduler.random.uniform(0, _ARRIVE_WITHIN))
 
     def forget(self) -> None:
-        """Ask for everything again, since the service may have lost it."""
+        """Request everything again, since a restored ledger may have lost it."""
         self.journal = Journal()
-        for ask in self.asks:
-            self._later(ask, self._hub.random.uniform(0, _ARRIVE_WITHIN))
+        for order in self.orders:
+            self._later(order, self._scheduler.random.uniform(0, _ARRIVE_WITHIN))
 
     def is_done(self) -> bool:
-        """Whether everybody has an answer."""
-        return all(self.journal.is_settled(ask) for ask in self.asks)
+        """Whether every order has an answer."""
+        return all(self.journal.is_settled(order) for order in self.orders)
 
-    def _later(self, ask: Ask, seconds: float) -> None:
-        self._hub.after(seconds, lambda: self._ask(ask))
+    def _later(self, order: Order, seconds: float) -> None:
+        self._scheduler.after(seconds, lambda: self._send_order(order))
 
-    def _ask(self, ask: Ask) -> None:
-        if self.journal.is_settled(ask):
+    def _send_order(self, order: Order) -> None:
+        if self.journal.is_settled(order):
             return
         journal = self.journal
-        self._send(lambda api: self._served(ask, api, journal))
-        self._later(ask, self._hub.random.uniform(*_RETRY_SECONDS))
+        self._send(lambda service: self._submit(order, service, journal))
+        self._later(order, self._scheduler.random.uniform(*_RETRY_SECONDS))
 
     def _send(self, job: Job) -> None:
-        self._hub.random.choice(self._queues).append(job)
+        self._scheduler.random.choice(self._queues).append(job)
 
-    def _served(self, ask: Ask, api: API, journal: Journal) -> None:
+    def _submit(self, order: Order, service: RefundService, journal: Journal) -> None:
         try:
-            told = api.submit(ask)
+            answer = _request(service, order)
         except InProgressError:
             return
         except ConflictError as e:
-            self._hub.tell(ask.key, f"is turned down: {e.code}")
-            journal.turned_down.add(ask)
+            self._scheduler.log(order.key, f"is rejected: {e.code}")
+            journal.rejected.add(order)
         except HotWalletError as e:
-            self._hub.tell(ask.key, f"is told {e.code}")
+            self._scheduler.log(order.key, f"gets {e.code}")
         else:
-            self._hub.tell(ask.key, f"is told {told.body}")
-            journal.told.append(told)
-            if self._hub.random.random() < _CHANGES_ITS_MIND:
-                self._send(lambda api: self._cancelled(told, api))
+            self._scheduler.log(order.key, f"gets {answer.body}")
+            journal.answers.append(answer)
+            if self._scheduler.random.random() < _CHANGES_ITS_MIND:
+                self._send(lambda service: self._cancel(answer, service))
 
-    def _cancelled(self, told: Told, api: API) -> None:
+    def _cancel(self, answer: Answer, service: RefundService) -> None:
         try:
-            api.cancel(told.refund_id)
+            service.cancel(CLIENT, answer.refund_id)
         except HotWalletError as e:
-            self._hub.tell(told.ask.key, f"cannot cancel: {e.code}")
+            self._scheduler.log(answer.order.key, f"cannot cancel: {e.code}")
         else:
-            self._hub.tell(told.ask.key, "has cancelled")
+            self._scheduler.log(answer.order.key, "has cancelled")
+
+
+def _request(service: RefundService, order: Order) -> Answer:
+    """Do what ``api/http/refunds.py`` does for a POST, without HTTP."""
+    submission = service.submit(
+        client=CLIENT,
+        idempotency_key=order.key,
+        request=order.request,
+        request_id="simulated",
+    )
+    refund, body = submission.refund, submission.answer
+    if body is None:
+        body = f"{refund.id} {refund.status} n{refund.nonce}"
+        body = service.remember_answer(refund, body)
+    return Answer(order, refund.id, body)

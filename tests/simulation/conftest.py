@@ -1,15 +1,14 @@
-"""What the tests of the simulation share: a ledger that each schedule blanks."""
+"""The ledger that the tests of a module share; each schedule empties it."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation.ledger import Ledger
-from tests.simulation.ledger import ledger as opened
+from tests.simulation.ledger import Ledger, open_ledger
 
 
 @pytest.fixture(scope="module")
 def ledger() -> Iterator[Ledger]:
-    """Return a ledger in memory."""
-    with opened() as made:
-        yield made
+    """A ledger in memory."""
+    with open_ledger() as opened:
+        yield opened

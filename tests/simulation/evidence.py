@@ -1,4 +1,4 @@
-"""What there is to see after a schedule: of the ledger, the chain and the clients."""
+"""The facts of a schedule that the invariants judge: ledger, chain and clients."""
 
 import json
 from collections.abc import Mapping
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.simulation.chain import SimulatedChain
-from tests.simulation.clients import Ask, Clients, Journal
+from tests.simulation.clients import Clients, Journal, Order
 from tests.simulation.ledger import Ledger
+from tests.simulation.observer import Observer
 from tests.simulation.plan import Plan
-from tests.simulation.wire import Wire
-from tests.simulation.witness import Witness
+from tests.simulation.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A refund, or a sweep, as its row has it; ``amount`` in base units."""
+    """The row of a refund or a sweep; ``amount`` in base units."""
 
     id: str
     key: str
@@ -30,29 +30,22 @@ class Row:
     is_sweep: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LastLook:
-    """
-    What the chain had when the processes ended: next nonces by sender.
-
-    And the hashes of strangers' transactions that were mined while workers watched.
-    """
-
-    counts: Mapping[str, int]
-    strangers: frozenset[str]
+ChainAtEnd = tuple[Mapping[str, int], frozenset[str]]
+"""Next nonces by sender, and hashes of foreign transactions to notice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """
-    All that the invariants are judged by.
+    Everything that is known of one schedule.
 
-    ``mined`` is what the canonical chain has, in order, and whether it succeeded;
-    ``sent`` is all that a node ever took, and ``unrecorded`` what a node was given
-    before the ledger had it.  ``history`` has the statuses of each refund by version,
-    ``audit`` the records in the order of their commits, ``sighted`` the hashes that
-    the ledger found on the chain, and ``unaccepted`` says whether some of them wait
-    for a person.  ``given_up`` are the addresses of keys that were blocked.
+    ``mined`` has the transactions on the canonical chain and whether they succeeded,
+    ``sent`` all that a node ever accepted, and ``unrecorded`` the hashes that a node
+    got before the ledger had them.  ``history`` has (version, status) of each refund,
+    ``audit`` the records in the order of their commits, and ``sighted`` the hashes that
+    the ledger found on the chain; ``unaccepted`` is whether some of them wait for an
+    operator.  ``revoked`` has the addresses of revoked keys.  ``nonces_at_end`` and
+    ``foreign_at_end`` are of the moment when the processes ended.
     """
 
     plan: Plan
@@ -64,16 +57,20 @@ class Evidence:
     sighted: frozenset[str]
     unaccepted: bool
     is_paused: bool
-    mined: tuple[tuple[Wire, bool], ...]
-    sent: tuple[Wire, ...]
+    mined: tuple[tuple[Transaction, bool], ...]
+    sent: tuple[Transaction, ...]
     unrecorded: tuple[str, ...]
-    given_up: frozenset[str]
-    last_look: LastLook
-    asks: tuple[Ask, ...]
+    revoked: frozenset[str]
+    key_states: tuple[str, ...]
+    nonces_at_end: Mapping[str, int]
+    foreign_at_end: frozenset[str]
+    orders: tuple[Order, ...]
     journal: Journal
-    witness: Witness
+    observer: Observer
 
 
+_AUDIT = "SELECT body FROM audit_records ORDER BY rowid"
+_UNACCEPTED = "SELECT 1 FROM sightings WHERE mark IS NULL AND accepted_at IS NULL"
 _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 
 _COLUMNS = (
@@ -84,41 +81,39 @@ _COLUMNS = (
 
 
 def is_settled(ledger: Ledger, chain: SimulatedChain, plan: Plan) -> bool:
-    """Say whether nothing will happen any more, by itself."""
-    given_up = _given_up(ledger)
+    """Whether no process has anything left to do."""
+    revoked = _revoked(ledger)
     left = [
         status
         for status, sender, nonce in ledger.select(
             f"SELECT status, sender, nonce FROM refunds WHERE status NOT IN {_FINAL}"
         )
-        # What a blocked key has signed may wait for ever, where no pool has it.
-        if sender not in given_up or chain.pending(sender) > nonce
+        # The transaction of a revoked key waits forever if no pool has it.
+        if sender not in revoked or chain.pending(sender) > nonce
     ]
-    if _strangers(ledger, chain) - _sighted(ledger):
+    if _foreign(ledger, chain) - _sighted(ledger):
         return False
     if not plan.attended and _unaccepted(ledger):
         return all(status == "queued" for status in left)
     return not left and not _is_paused(ledger)
 
 
-def last_look(ledger: Ledger, chain: SimulatedChain) -> LastLook:
-    """Return what the chain has at this moment."""
-    return LastLook(dict(chain.head.tip.counts), _strangers(ledger, chain))
+def read_chain(ledger: Ledger, chain: SimulatedChain) -> ChainAtEnd:
+    """Return the chain's current state, for when the processes have ended."""
+    return dict(chain.head.tip.counts), _foreign(ledger, chain)
 
 
-def gathered(
+def gather(
     plan: Plan,
     ledger: Ledger,
     chain: SimulatedChain,
     clients: Clients,
-    witness: Witness,
-    looked: LastLook,
+    observer: Observer,
+    at_end: ChainAtEnd,
 ) -> Evidence:
-    """Read everything, by SELECT through the bare driver and from the blocks."""
-    rows = [
-        Row(*row)
-        for row in ledger.select(f"SELECT {_COLUMNS} FROM refunds ORDER BY id")
-    ]
+    """Read the ledger by SELECT through the bare driver, and the blocks."""
+    found = ledger.select(f"SELECT {_COLUMNS} FROM refunds ORDER BY id")
+    rows = [Row(*row) for row in found]
     history: dict[str, list[tuple[int, str]]] = {row.id: [] for row in rows}
     for refund_id, version, status in ledger.select(
         "SELECT refund_id, version, status FROM refund_moves ORDER BY version"
@@ -135,36 +130,36 @@ def gathered(
             )
         },
         answers=dict(ledger.select("SELECT refund_id, body FROM answers")),
-        audit=tuple(
-            json.loads(body)
-            for (body,) in ledger.select(
-                "SELECT body FROM audit_records ORDER BY rowid"
-            )
-        ),
+        audit=tuple(json.loads(body) for (body,) in ledger.select(_AUDIT)),
         sighted=_sighted(ledger),
         unaccepted=_unaccepted(ledger),
         is_paused=_is_paused(ledger),
-        mined=_mined(chain),
+        mined=tuple(
+            (mined.transaction, mined.succeeded)
+            for block in chain.head.blocks
+            for mined in block.mined
+        ),
         sent=tuple(chain.sent.values()),
         unrecorded=tuple(chain.unrecorded),
-        given_up=_given_up(ledger),
-        last_look=looked,
-        asks=tuple(clients.asks),
+        revoked=_revoked(ledger),
+        key_states=tuple(s for (s,) in ledger.select("SELECT state FROM keys")),
+        nonces_at_end=at_end[0],
+        foreign_at_end=at_end[1],
+        orders=tuple(clients.orders),
         journal=clients.journal,
-        witness=witness,
+        observer=observer,
     )
 
 
-def _strangers(ledger: Ledger, chain: SimulatedChain) -> frozenset[str]:
+def _foreign(ledger: Ledger, chain: SimulatedChain) -> frozenset[str]:
     """
-    Return what strangers have sent that must be noticed.
+    Return the foreign transactions that workers must notice.
 
-    Nobody watches a wallet before it pays, nor behind the first look when its key was
-    given up.
+    They watch a wallet only after its first payment, and until its key is revoked.
     """
-    opened = {sender for (sender,) in ledger.select("SELECT sender FROM wallets")}
-    watched = opened - _given_up(ledger)
-    return frozenset(wire.hash for wire in chain.strangers if wire.sender in watched)
+    used = {sender for (sender,) in ledger.select("SELECT sender FROM wallets")}
+    watched = used - _revoked(ledger)
+    return frozenset(tx.hash for tx in chain.foreign if tx.sender in watched)
 
 
 def _is_paused(ledger: Ledger) -> bool:
@@ -175,22 +170,10 @@ def _sighted(ledger: Ledger) -> frozenset[str]:
     return frozenset(each for (each,) in ledger.select("SELECT tx_hash FROM sightings"))
 
 
-def _given_up(ledger: Ledger) -> frozenset[str]:
+def _revoked(ledger: Ledger) -> frozenset[str]:
     found = ledger.select("SELECT address FROM keys WHERE state = 'blocked'")
     return frozenset(address for (address,) in found)
 
 
 def _unaccepted(ledger: Ledger) -> bool:
-    return bool(
-        ledger.select(
-            "SELECT 1 FROM sightings WHERE mark IS NULL AND accepted_at IS NULL"
-        )
-    )
-
-
-def _mined(chain: SimulatedChain) -> tuple[tuple[Wire, bool], ...]:
-    return tuple(
-        (mined.wire, mined.succeeded)
-        for minted in chain.head.blocks
-        for mined in minted.mined
-    )
+    return bool(ledger.select(_UNACCEPTED))

@@ -1,4 +1,4 @@
-"""Misfortunes at calls: which, where, and before or after the call had its effect."""
+"""Draws the faults of calls to ports, before or after the call had its effect."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -15,23 +15,23 @@ from signer.errors import (
 from tests.simulation.plan import Plan
 
 
-class Blow(Enum):
-    """What hits a call.  After it: the work is done, and the answer is lost."""
+class CallFault(Enum):
+    """A fault of a call.  A late one comes after the effect of the call."""
 
     KILLED_BEFORE = "killed before"
     KILLED_AFTER = "killed after"
     FAILS_BEFORE = "fails before"
-    FAILS_AFTER = "answer lost"
+    FAILS_AFTER = "result lost"
 
     @property
-    def is_deadly(self) -> bool:
-        """Whether it takes the process with it."""
-        return self in {Blow.KILLED_BEFORE, Blow.KILLED_AFTER}
+    def kills(self) -> bool:
+        """Whether the process dies."""
+        return self in {CallFault.KILLED_BEFORE, CallFault.KILLED_AFTER}
 
     @property
     def is_late(self) -> bool:
         """Whether the call has had its effect."""
-        return self in {Blow.KILLED_AFTER, Blow.FAILS_AFTER}
+        return self in {CallFault.KILLED_AFTER, CallFault.FAILS_AFTER}
 
 
 _MOST_HEADS_BEHIND = 3
@@ -40,49 +40,49 @@ _STALL_SECONDS = (20.0, 200.0)
 
 _LATENCY_SECONDS: Mapping[str, float] = {"store": 0.005, "chain": 0.08, "device": 0.05}
 
-# Nodes say no for reasons that say nothing about the transaction.
+# Nodes give these reasons even for transactions that they accept later.
 _REASONS = ("insufficient-funds", "nonce-too-high", "nonce-too-low", "other")
 
 
 class Faults:
-    """Draws the misfortunes of a plan, as long as it is not calm."""
+    """Draws the faults of a plan; none while ``calm`` is set."""
 
     def __init__(self, plan: Plan, random: Random) -> None:
         self._plan = plan
         self._random = random
         self.calm = False
 
-    def blow(self, port: str) -> Blow | None:
-        """Return what hits the next call of *port*, if anything does."""
+    def draw(self, port: str) -> CallFault | None:
+        """Return the fault of the next call of *port*, if any."""
         if self.calm:
             return None
         chance = self._random.random()
         late = self._random.random() < 0.5
         if chance < self._plan.kill:
-            return Blow.KILLED_AFTER if late else Blow.KILLED_BEFORE
+            return CallFault.KILLED_AFTER if late else CallFault.KILLED_BEFORE
         rates = {
             "store": self._plan.store,
             "chain": self._plan.chain,
             "device": self._plan.device,
         }
         if chance < self._plan.kill + rates[port]:
-            return Blow.FAILS_AFTER if late else Blow.FAILS_BEFORE
+            return CallFault.FAILS_AFTER if late else CallFault.FAILS_BEFORE
         return None
 
     def latency(self, port: str) -> float:
-        """Return how long half of a call takes, or the process stands still."""
+        """Return the seconds of half a call, or of a process that stalls."""
         if not self.calm and self._random.random() < self._plan.stall:
             return self._random.uniform(*_STALL_SECONDS)
         return self._random.expovariate(1 / _LATENCY_SECONDS[port])
 
     def lag(self) -> int:
-        """Return how many heads the node that answers is behind."""
+        """Return how many heads the responding node lags."""
         if self.calm or self._random.random() >= self._plan.stale:
             return 0
         return self._random.randint(1, _MOST_HEADS_BEHIND)
 
-    def error(self, port: str, method: str, blow: Blow) -> HotWalletError:
-        """Return what the caller is told."""
+    def error(self, port: str, method: str, fault: CallFault) -> HotWalletError:
+        """Return the error that the caller gets."""
         if port == "store":
             return StoreUnavailableError("simulated")
         if port == "device":
@@ -90,7 +90,7 @@ class Faults:
             return (BackendThrottledError if throttled else BackendUnavailableError)(
                 "simulated"
             )
-        if method == "broadcast" and not blow.is_late and self._random.random() < 0.3:
+        if method == "broadcast" and not fault.is_late and self._random.random() < 0.3:
             return BroadcastRejectedError(
                 "simulated", reason=self._random.choice(_REASONS)
             )

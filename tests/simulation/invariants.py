@@ -1,61 +1,51 @@
 """
-The invariants I1 to I7, judged by evidence alone; nothing here is the service's.
+Judges a schedule by the invariants I1 to I7, G2, O1, O8 and R23.
 
-Each violation is a sentence.  No sentence, no violation.
+It uses only the evidence, and shares no code with the service.  The checks that the
+crash laboratory shares are in ``tests/support/invariants.py``.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
+from tests.simulation.clients import customer
 from tests.simulation.evidence import Evidence, Row
-from tests.simulation.witness import ADDRESSES
-from tests.support.invariants import (
-    AFTER_REVOCATION,
-    FINAL,
-    find_violations,
-    legal_history,
-    one_nonce,
-    one_owner,
-)
+from tests.simulation.observer import ADDRESSES
+from tests.support import invariants as shared
+from tests.support.invariants import AFTER_REVOCATION, FINAL
 
 
-# A ledger that was restored finds mined what it does not remember to have sent.
+# A restored ledger finds transactions on the chain that it does not know.
 _AFTER_RESTORE = frozenset({("queued", "mined"), ("reserved", "mined")})
 
-# How a refund ends by whose name another one was paid, which the ledger forgot.
+# The failures of a refund whose nonce paid another one before the restore.
 _FORGOTTEN = frozenset({"already-paid", "transfer-mismatch"})
 
 
 def violations(evidence: Evidence) -> list[str]:
-    """Return a sentence for each thing that must never happen, and did."""
-    return find_violations(CHECKS, evidence)
+    """Return a sentence for each violation of an invariant."""
+    return shared.find_violations(CHECKS, evidence)
 
 
-def _paid_once(evidence: Evidence) -> Iterator[str]:
-    """I1: at most one transfer for what is known by one name, and exactly as asked."""
-    names = {ask.amount: ask.reference for ask in evidence.asks}
-    paid = Counter(names.get(amount, "nobody") for _, amount in _paid(evidence))
-    for name, times in paid.items():
-        if times > 1:
-            yield f"{name} was paid {times} times"
+def _paid_as_requested(evidence: Evidence) -> Iterator[str]:
+    requested: defaultdict[str, set[int]] = defaultdict(set)
+    for order in evidence.orders:
+        requested[customer(order.reference)].add(order.amount)
+    yield from shared.paid_as_requested(_paid(evidence), requested)
 
 
 def _paid_iff_confirmed(evidence: Evidence) -> Iterator[str]:
-    """I1: one transfer if and only if the refund is confirmed."""
-    paid = Counter(_paid(evidence))
-    for row in _refunds(evidence):
-        times = paid.pop((row.recipient, row.amount), 0)
-        due = row.status == "confirmed" or _is_paid_before(row, evidence)
-        if times != due and not _may_be_paid(row, evidence):
-            yield f"{row.reference} is {row.status}, and was paid {times} times"
-    for recipient, amount in paid:
-        if (recipient, amount) not in _contradicted(evidence):
-            yield f"{recipient} got {amount}, and no refund says so"
+    known = _paid_before_restore(evidence)
+    unclear = {_terms(r) for r in evidence.rows if _may_be_paid(r, evidence)}
+    yield from shared.paid_iff_confirmed(
+        (paid for paid in _paid(evidence) if paid not in known),
+        map(_terms, _confirmed(evidence)),
+        unclear,
+    )
 
 
 def _one_owner(evidence: Evidence) -> Iterator[str]:
-    """I2: each nonce belongs to one refund, in the ledger."""
-    yield from one_owner(_holdings(evidence))
+    yield from shared.one_owner(_holdings(evidence))
 
 
 def _one_nonce(evidence: Evidence) -> Iterator[str]:
@@ -66,18 +56,18 @@ def _one_nonce(evidence: Evidence) -> Iterator[str]:
     """
     seen = (
         (refund_id, nonce)
-        for refund_id, nonces in evidence.witness.nonces.items()
+        for refund_id, nonces in evidence.observer.nonces.items()
         for nonce in nonces
-        if not _is_given_up(nonce, evidence)
+        if nonce.split(maxsplit=1)[0] not in evidence.revoked
     )
-    yield from one_nonce((*seen, *_holdings(evidence)))
+    yield from shared.one_nonce((*seen, *_holdings(evidence)))
 
 
-def _one_payee(evidence: Evidence) -> Iterator[str]:
-    """I2 and I3, from the network: one payment for a nonce, one nonce for a payment."""
+def _one_payment_per_nonce(evidence: Evidence) -> Iterator[str]:
+    """I2 and I3, from the network: one payment per nonce, one nonce per payment."""
     if evidence.plan.is_restored:
-        return  # What it sent and forgot, it may give to somebody else.
-    sent = {(w.slot, w.payment) for w in evidence.sent if w.payment is not None}
+        return  # The ledger may assign a nonce again that it forgot.
+    sent = {(tx.slot, tx.payment) for tx in evidence.sent if tx.payment is not None}
     for slot, times in Counter(slot for slot, _ in sent).items():
         if times > 1:
             yield f"nonce {slot} was sent for {times} refunds"
@@ -88,133 +78,133 @@ def _one_payee(evidence: Evidence) -> Iterator[str]:
 
 
 def _recorded_first(evidence: Evidence) -> Iterator[str]:
-    """I2: whatever reaches a node is in the ledger before."""
+    """I2: the ledger has a transaction before a node gets it."""
     for tx_hash in evidence.unrecorded:
         yield f"{tx_hash} was sent before it was recorded"
 
 
-def _forward(evidence: Evidence) -> Iterator[str]:
-    """I4: states move along the graph, from queued to the row's own."""
+def _legal_history(evidence: Evidence) -> Iterator[str]:
     exceptions = set(_AFTER_RESTORE) if evidence.plan.is_restored else set()
-    if evidence.given_up:
+    if evidence.revoked:
         exceptions.add(AFTER_REVOCATION)
     for row in evidence.rows:
-        yield from legal_history(row, evidence.history[row.id], exceptions)
+        yield from shared.legal_history(row, evidence.history[row.id], exceptions)
 
 
-def _sums(evidence: Evidence) -> Iterator[str]:
-    """I5: what left the wallet is what is confirmed."""
-    known = _contradicted(evidence)
-    left = sum(paid[1] for paid in _paid(evidence) if paid not in known)
-    confirmed = sum(
-        row.amount
-        for row in _refunds(evidence)
-        if row.status == "confirmed" or _is_paid_before(row, evidence)
-    )
-    if left != confirmed and not any(_may_be_paid(r, evidence) for r in evidence.rows):
-        yield f"{left} left the wallet, and {confirmed} is confirmed"
+def _equal_sums(evidence: Evidence) -> Iterator[str]:
+    if any(_may_be_paid(row, evidence) for row in evidence.rows):
+        return
+    known = _paid_before_restore(evidence)
+    spent = sum(paid[1] for paid in _paid(evidence) if paid not in known)
+    confirmed = sum(row.amount for row in _confirmed(evidence))
+    yield from shared.equal_sums({"token": spent}, {"token": confirmed})
 
 
-def _announced(evidence: Evidence) -> Iterator[str]:
-    """I6: whatever was signed was announced to the audit log before."""
-    for digest in evidence.witness.unannounced:
-        yield f"{digest} was signed without a word to the audit log"
+def _signed_with_intent(evidence: Evidence) -> Iterator[str]:
+    """I6: the intent of each signature is in the audit log before."""
+    for digest in evidence.observer.without_intent:
+        yield f"the digest {digest} was signed without an intent"
 
 
 def _kept_promises(evidence: Evidence) -> Iterator[str]:
-    """I7: whatever a client was told is in the ledger, and never was another thing."""
-    rows = {row.id: row for row in evidence.rows}
-    told = defaultdict(set)
-    for each in evidence.journal.told:
-        told[each.ask.key].add((each.refund_id, each.body))
-        row = rows.get(each.refund_id)
-        if row is None or (row.key, row.amount) != (each.ask.key, each.ask.amount):
-            yield f"{each.refund_id} was promised to {each.ask.key}, and is not there"
-        if evidence.answers.get(each.refund_id) != each.body:
-            yield f"{each.ask.key} was told what is not kept: {each.body}"
-    for key, bodies in told.items():
-        if len(bodies) > 1:
-            yield f"{key} was told {sorted(bodies)}"
+    answers = evidence.journal.answers
+    yield from shared.kept_promises(
+        ((a.order.key, a.refund_id, a.order.amount, a.body) for a in answers),
+        {row.id: (row.key, row.amount) for row in evidence.rows},
+    )
+    for answer in answers:
+        if evidence.answers.get(answer.refund_id) != answer.body:
+            yield f"{answer.order.key} got an answer that is not stored: {answer.body}"
 
 
-def _turned_down(evidence: Evidence) -> Iterator[str]:
-    """I7: nobody is turned down but for another who asked by the same name."""
-    served = {told.ask.reference for told in evidence.journal.told}
-    for ask in evidence.journal.turned_down:
-        if ask.reference not in served:
-            yield f"{ask.key} was turned down, and nobody else has {ask.reference}"
+def _rightly_rejected(evidence: Evidence) -> Iterator[str]:
+    """I7: an order is rejected only if another one has its reference."""
+    served = {answer.order.reference for answer in evidence.journal.answers}
+    for order in evidence.journal.rejected:
+        if order.reference not in served:
+            yield f"{order.key} was rejected, and no order has {order.reference}"
 
 
 def _finished(evidence: Evidence) -> Iterator[str]:
-    """G2: everything accepted is at its end, but for what a stranger keeps waiting."""
+    """G2: every refund is final, unless it waits for an operator."""
     for row in evidence.rows:
-        if row.status not in FINAL and not _may_wait(row, evidence):
+        waits = _waits_for_operator(row, evidence) or _is_stranded(row, evidence)
+        if row.status not in FINAL and not waits:
             yield f"{row.id} is still {row.status}"
     if evidence.unaccepted and not evidence.is_paused and not evidence.plan.attended:
-        yield "a stranger has the key, and the wallet goes on"
+        yield "the wallet has a foreign transaction, and is not paused"
     if evidence.is_paused and not evidence.unaccepted and not evidence.plan.has_foreign:
-        yield "the wallet is paused, and nothing keeps it"
+        yield "the wallet is paused without a foreign transaction"
 
 
-def _swept(evidence: Evidence) -> Iterator[str]:
-    """O8: a sweep is confirmed if and only if the chain has moved just that."""
+def _one_active_key(evidence: Evidence) -> Iterator[str]:
+    yield from shared.one_active_key(evidence.key_states)
+
+
+def _swept_iff_confirmed(evidence: Evidence) -> Iterator[str]:
+    """O8: a sweep is confirmed if and only if the chain moved exactly its amount."""
     moved = {
-        wire.slot: wire.payment or (wire.to, wire.value)
-        for wire, succeeded in evidence.mined
-        if succeeded and (wire.value or (wire.payment or ("",))[0] in ADDRESSES)
+        tx.slot: tx.payment or (tx.to, tx.value)
+        for tx, succeeded in evidence.mined
+        if succeeded and (tx.value or (tx.payment or ("",))[0] in ADDRESSES)
     }
     for row in evidence.rows:
         if not row.is_sweep or _is_stranded(row, evidence):
             continue
         if evidence.plan.is_restored and row.failure in _FORGOTTEN:
-            continue  # Another amount was moved by this name, before the restore.
+            continue  # Its nonce moved another amount before the restore.
         found = moved.get((str(row.sender), -1 if row.nonce is None else row.nonce))
-        expected = (row.recipient, row.amount) if row.status == "confirmed" else None
+        expected = _terms(row) if row.status == "confirmed" else None
         if found != expected:
             yield f"sweep {row.id} is {row.status}, and the chain moved {found}"
 
 
-def _swept_home(evidence: Evidence) -> Iterator[str]:
-    """O8: nobody means to move anything to a key that is not the active one."""
+def _swept_to_active_key(evidence: Evidence) -> Iterator[str]:
+    """O8: each intent of a sweep pays the key that is active at that time."""
     active = next(iter(ADDRESSES))
-    for said in evidence.audit:
-        if said["event"] == "key-rotate-succeeded":
-            active = said["key_address"]
-        is_intent = said["event"] == "digest-sign-requested"
-        if not (is_intent and said["operation"] == "key-sweep"):
+    for record in evidence.audit:
+        if record["event"] == "key-rotate-succeeded":
+            active = record["key_address"]
+        is_intent = record["event"] == "digest-sign-requested"
+        if not (is_intent and record["operation"] == "key-sweep"):
             continue
-        meant = said["details"]
-        if meant["kind"] == "transfer" and meant["recipient"] != active:
-            yield f"a sweep was to pay {meant['recipient']}, and {active} is active"
+        sweep = record["details"]
+        if sweep["kind"] == "transfer" and sweep["recipient"] != active:
+            yield f"a sweep was to pay {sweep['recipient']}, and {active} is active"
 
 
-def _noticed(evidence: Evidence) -> Iterator[str]:
-    """R23: what somebody else signed with the key is written down."""
-    for tx_hash in evidence.last_look.strangers - evidence.sighted:
-        yield f"nobody noticed the stranger's {tx_hash}"
+def _foreign_is_noticed(evidence: Evidence) -> Iterator[str]:
+    """R23: the ledger records each foreign transaction."""
+    for tx_hash in evidence.foreign_at_end - evidence.sighted:
+        yield f"the foreign transaction {tx_hash} was not noticed"
 
 
 CHECKS: tuple[tuple[str, Callable[[Evidence], Iterator[str]]], ...] = (
-    ("I1", _paid_once),
+    ("I1", _paid_as_requested),
     ("I1", _paid_iff_confirmed),
     ("I2", _one_owner),
-    ("I2", _one_payee),
+    ("I2", _one_payment_per_nonce),
     ("I2", _recorded_first),
     ("I3", _one_nonce),
-    ("I4", _forward),
-    ("I5", _sums),
-    ("I6", _announced),
+    ("I4", _legal_history),
+    ("I5", _equal_sums),
+    ("I6", _signed_with_intent),
     ("I7", _kept_promises),
-    ("I7", _turned_down),
+    ("I7", _rightly_rejected),
     ("G2", _finished),
-    ("O8", _swept),
-    ("O8", _swept_home),
-    ("R23", _noticed),
+    ("O1", _one_active_key),
+    ("O8", _swept_iff_confirmed),
+    ("O8", _swept_to_active_key),
+    ("R23", _foreign_is_noticed),
 )
 
 
+def _terms(row: Row) -> tuple[str, int]:
+    return row.recipient, row.amount
+
+
 def _holdings(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Yield which refund has which nonce, by rows and by signed bytes."""
+    """Yield refund id and nonce, from rows and from signed bytes."""
     yield from evidence.recorded.values()
     for row in evidence.rows:
         if row.nonce is not None:
@@ -224,56 +214,51 @@ def _holdings(evidence: Evidence) -> Iterator[tuple[str, str]]:
 def _paid(evidence: Evidence) -> list[tuple[str, int]]:
     """Return recipient and amount of every transfer to a customer on the chain."""
     return [
-        wire.payment
-        for wire, succeeded in evidence.mined
-        if succeeded and wire.payment is not None and wire.payment[0] not in ADDRESSES
+        tx.payment
+        for tx, succeeded in evidence.mined
+        if succeeded and tx.payment is not None and tx.payment[0] not in ADDRESSES
     ]
 
 
-def _refunds(evidence: Evidence) -> list[Row]:
-    return [row for row in evidence.rows if not row.is_sweep]
+def _confirmed(evidence: Evidence) -> list[Row]:
+    """Return the refunds that are confirmed, or that a restored ledger found paid."""
+    return [
+        row
+        for row in evidence.rows
+        if not row.is_sweep
+        and (
+            row.status == "confirmed"
+            or (evidence.plan.is_restored and row.failure == "already-paid")
+        )
+    ]
 
 
-def _is_paid_before(row: Row, evidence: Evidence) -> bool:
-    """Whether a restored ledger refused the refund, since the chain has paid it."""
-    return evidence.plan.is_restored and row.failure == "already-paid"
-
-
-def _may_wait(row: Row, evidence: Evidence) -> bool:
-    """Whether the refund waits for a person."""
-    return _waits_for_acceptance(row, evidence) or _is_stranded(row, evidence)
-
-
-def _waits_for_acceptance(row: Row, evidence: Evidence) -> bool:
-    """Whether the refund waits for somebody to accept what is foreign."""
+def _waits_for_operator(row: Row, evidence: Evidence) -> bool:
+    """Whether the refund waits until an operator accepts a foreign transaction."""
     is_blocked = evidence.unaccepted and evidence.is_paused
     return row.status == "queued" and is_blocked and not evidence.plan.attended
 
 
 def _is_stranded(row: Row, evidence: Evidence) -> bool:
-    """Whether a key that was given up has signed the refund, and it was not mined."""
+    """Whether a revoked key has signed the refund, and it is not mined."""
     if row.status not in {"signed", "broadcast"} or row.nonce is None:
         return False
-    mined = evidence.last_look.counts.get(str(row.sender), 0)
-    return row.sender in evidence.given_up and mined <= row.nonce
-
-
-def _is_given_up(nonce: str, evidence: Evidence) -> bool:
-    return nonce.split(maxsplit=1)[0] in evidence.given_up
+    mined = evidence.nonces_at_end.get(str(row.sender), 0)
+    return row.sender in evidence.revoked and mined <= row.nonce
 
 
 def _may_be_paid(row: Row, evidence: Evidence) -> bool:
-    """Whether nobody looked, or could yet, whether the chain has paid it."""
-    if _is_stranded(row, evidence):
-        return True
-    return evidence.plan.is_restored and _waits_for_acceptance(row, evidence)
+    """Whether no process can know yet if the chain has paid the refund."""
+    return _is_stranded(row, evidence) or (
+        evidence.plan.is_restored and _waits_for_operator(row, evidence)
+    )
 
 
-def _contradicted(evidence: Evidence) -> set[tuple[str, int]]:
+def _paid_before_restore(evidence: Evidence) -> set[tuple[str, int]]:
     """
-    Return what was paid before the ledger was restored, and is asked for otherwise now.
+    Return payments that the ledger forgot, and that a client now requests otherwise.
 
-    The refund that asks for another amount fails, and says that it does not match.
+    The refund with the other amount fails with ``transfer-mismatch``.
     """
     if not evidence.plan.is_restored:
         return set()
@@ -283,7 +268,7 @@ def _contradicted(evidence: Evidence) -> set[tuple[str, int]]:
         if row.failure == "transfer-mismatch" or _may_be_paid(row, evidence)
     }
     return {
-        (failed[ask.reference], ask.amount)
-        for ask in evidence.asks
-        if ask.reference in failed
+        (failed[order.reference], order.amount)
+        for order in evidence.orders
+        if order.reference in failed
     }

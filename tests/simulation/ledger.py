@@ -1,4 +1,4 @@
-"""The ledger of all schedules: one SQLite file that is put back to blank for each."""
+"""The ledger: one SQLite file, emptied for each schedule."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -11,15 +11,16 @@ from typing import Any
 
 from backends.sql import SQLStore
 from signer.model.refund import Refund
-from signer.ports import Store
+from signer.ports import Ledger as LedgerPort
+from tests.support.refunds import altered
 
 
 class Ledger:
     """
     A migrated database, and the real store on it.
 
-    The simulated processes share the store: all that it remembers are connections and
-    compiled statements, and to make those anew would take most of the time.
+    All simulated processes share the store, since connections and compiled statements
+    are its only state, and slow to make.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,27 +29,27 @@ class Ledger:
         self._file = sqlite3.connect(path, isolation_level=None)
         self._blank = self.copy()
 
-    def blank(self) -> None:
-        """Forget everything."""
-        self.put_back(self._blank)
+    def clear(self) -> None:
+        """Delete everything."""
+        self.restore(self._blank)
 
     def copy(self) -> sqlite3.Connection:
-        """Return a backup of this instant."""
+        """Return a backup."""
         backup = sqlite3.connect(":memory:")
         self._file.backup(backup)
         return backup
 
-    def put_back(self, backup: sqlite3.Connection) -> None:
-        """Restore *backup*; whatever came later is lost."""
+    def restore(self, backup: sqlite3.Connection) -> None:
+        """Restore *backup*."""
         backup.backup(self._file)
 
     def has_recorded(self, tx_hash: str) -> bool:
-        """Say whether the bytes with this hash are there."""
+        """Whether the transaction with this hash is recorded."""
         found = self.select("SELECT 1 FROM transactions WHERE tx_hash = ?", tx_hash)
         return bool(found)
 
     def select(self, query: str, *given: object) -> list[tuple[Any, ...]]:
-        """Return rows, by the bare driver."""
+        """Return rows, without the store's code."""
         return self._file.execute(query, given).fetchall()
 
     def requeue(self, refund_id: str) -> None:
@@ -67,8 +68,8 @@ class Ledger:
 
 
 @contextmanager
-def ledger() -> Iterator[Ledger]:
-    """Make a ledger, in memory where the system has files that are."""
+def open_ledger() -> Iterator[Ledger]:
+    """Open a new ledger, in memory if the system has such files."""
     memory = Path("/dev/shm")
     with (
         TemporaryDirectory(
@@ -79,19 +80,12 @@ def ledger() -> Iterator[Ledger]:
         yield opened
 
 
-class Stamp:
-    """A store that names refunds by the seed, where the service takes pure chance."""
+def seed_ids(store: LedgerPort, random: Random) -> LedgerPort:
+    """Return *store* with the ids of refunds drawn from *random*."""
 
-    def __init__(self, store: Store, random: Random) -> None:
-        self._store = store
-        self._random = random
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what the store has."""
-        return getattr(self._store, name)
-
-    def accept(self, refund: Refund) -> tuple[Refund, bool]:
-        """Accept *refund* under another random id."""
+    def accept(refund: Refund) -> tuple[Refund, bool]:
         kept = refund.id[: -len("00" * 10)]
-        name = f"{kept}{self._random.getrandbits(80):020x}"
-        return self._store.accept(replace(refund, id=name))
+        name = f"{kept}{random.getrandbits(80):020x}"
+        return store.accept(replace(refund, id=name))
+
+    return altered(store, accept=accept)

@@ -1,4 +1,4 @@
-"""The port to the chain: what nodes say of it, now or as it was some heads ago."""
+"""A ``ChainClient`` over the simulated chain, with nodes that lag."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,16 +8,15 @@ from eth_utils.address import to_checksum_address
 from signer.errors import ExecutionRevertedError
 from signer.ports import Block, Call, Fees, MinedTransaction, NodeStatus, Receipt
 from tests.simulation.chain import GWEI, Head, SimulatedChain
-from tests.simulation.wire import CHAIN_ID, TOKEN, read
+from tests.simulation.transaction import CHAIN_ID, TOKEN, decode
 
 
 class Node:
     """
-    A ``ChainClient`` over the simulated chain.
+    See the module.
 
-    *lag* draws how many heads a node is behind that is asked for a count, for receipts
-    or for the head.  Blocks by number are what enough nodes agree on, and so are
-    pending counts, of which the highest is taken.
+    *lag* draws how many heads the responding node lags, for counts, receipts and the
+    head.  Blocks by number and pending counts are the result of a quorum.
     """
 
     def __init__(self, chain: SimulatedChain, lag: Callable[[], int]) -> None:
@@ -31,19 +30,19 @@ class Node:
         return address == TOKEN
 
     def balance(self, address: str) -> int:
-        return self._chain.held("coin", address, self._head().tip)
+        return self._chain.balance_of("coin", address, self._head().tip)
 
     def call(self, call: Call) -> bytes:
         owner = to_checksum_address(call.data[16:36])
-        held = self._chain.held("token", owner, self._head().tip)
-        return encode(("uint256",), (held,))
+        balance_of = self._chain.balance_of("token", owner, self._head().tip)
+        return encode(("uint256",), (balance_of,))
 
     def estimate_gas(self, call: Call) -> int:
         recipient = to_checksum_address(call.data[16:36])
         if recipient in self._chain.blocklist:
             raise ExecutionRevertedError("blocklisted")
         amount = int.from_bytes(call.data[36:68], "big")
-        if self._chain.held("token", str(call.sender)) < amount:
+        if self._chain.balance_of("token", str(call.sender)) < amount:
             raise ExecutionRevertedError("too little")
         return 50_000
 
@@ -59,7 +58,7 @@ class Node:
         return Fees(self._head().tip.base_fee, GWEI)
 
     def broadcast(self, raw: bytes) -> None:
-        self._chain.take(read(raw))
+        self._chain.broadcast(decode(raw))
 
     def receipt(self, tx_hash: str) -> Receipt | None:
         return self._head().receipt(tx_hash)
@@ -71,19 +70,19 @@ class Node:
 
     def find_transaction(self, sender: str, nonce: int) -> MinedTransaction | None:
         if self._lag():
-            return None  # A node that is behind does not find it.
-        for minted in self._chain.head.blocks:
-            for mined in minted.mined:
-                wire = mined.wire
-                if wire.slot == (sender, nonce):
+            return None  # A node that lags does not find it.
+        for block in self._chain.head.blocks:
+            for mined in block.mined:
+                transaction = mined.transaction
+                if transaction.slot == (sender, nonce):
                     return MinedTransaction(
-                        tx_hash=wire.hash,
-                        sender=wire.sender,
-                        nonce=wire.nonce,
-                        to=wire.to,
-                        data=wire.data,
-                        gas_limit=wire.gas_limit,
-                        block=minted.block,
+                        tx_hash=transaction.hash,
+                        sender=transaction.sender,
+                        nonce=transaction.nonce,
+                        to=transaction.to,
+                        data=transaction.data,
+                        gas_limit=transaction.gas_limit,
+                        block=block.block,
                     )
         return None
 

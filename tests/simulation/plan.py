@@ -1,18 +1,18 @@
 """
-What a seed has in store: which misfortunes there are at all, and how often.
+The faults of a schedule, and how frequent they are.
 
-Each schedule has only some of them ("swarm testing"), since those that are frequent
-everywhere hide what needs a quiet hour.
+Each schedule has only some kinds of faults ("swarm testing"), since frequent faults
+hide problems that need a quiet period.
 """
 
 from dataclasses import asdict, dataclass
 from random import Random
 
 
-TURNS = ("rotate", "return", "flee", "flee back", "block")
+TURNS = ("rotate", "return", "revoke", "revoke and return", "block")
 """
-What is done with keys: rotate to an unused one, or back to the one before; flee to
-either from a compromised one, which is given up; or give up the one before.
+The administrator's actions: rotate to an unused key, or back to the former one; the
+same with a revocation of the active key; or revoke the former key.
 """
 
 _MOST_TURNS = 3
@@ -21,18 +21,18 @@ _MOST_TURNS = 3
 @dataclass(frozen=True, slots=True)
 class Plan:
     """
-    The misfortunes of one schedule, until ``calm_at``, in simulated seconds.
+    The faults of one schedule until ``calm_at``, in simulated seconds.
 
-    Those from ``kill`` to ``stall`` are chances at each call; from ``reorg`` to
-    ``soar``, at each block; ``blocked`` counts customers; the rest happens or does
-    not.  ``attended`` says whether somebody accepts foreign transactions.
+    ``kill`` to ``stall`` are chances at each call, ``reorg`` to ``spike_fee`` at each
+    block.  ``blocked`` is a number of customers; the other faults happen or do not.
+    With ``attended`` an operator accepts foreign transactions.
 
-    ``turns`` are those of ``TURNS`` that an administrator takes, one after the other.
-    They are drawn by a chance of their own, and do not change what else a seed has in
-    store.  ``sweeps`` says whether whoever attends empties former keys' addresses.
+    ``turns`` are the administrator's actions from ``TURNS``.  A separate random
+    generator draws them, so that they change nothing else of a seed.  With ``sweeps``
+    the operator empties the addresses of former keys.
 
-    ``hides_sent`` is never drawn.  With it, nodes may lose what a restored ledger
-    forgot, and keep what is behind it, which then no count of a node's shows.
+    ``hides_sent`` is never drawn.  With it, nodes may lose a transaction that a
+    restored ledger forgot, and keep those after it, which no node's count shows.
     """
 
     requests: int
@@ -45,7 +45,7 @@ class Plan:
     stall: float
     reorg: float
     drop: float
-    soar: float
+    spike_fee: float
     steps_clocks: bool
     blocked: int
     has_foreign: bool
@@ -56,8 +56,8 @@ class Plan:
     sweeps: bool = False
 
     @classmethod
-    def drawn(cls, random: Random) -> "Plan":
-        """Return what *random* has in store."""
+    def draw(cls, random: Random) -> "Plan":
+        """Draw a plan."""
 
         def rate(most: float, chance: float = 0.5) -> float:
             return random.uniform(0, most) if random.random() < chance else 0.0
@@ -73,7 +73,7 @@ class Plan:
             stall=rate(0.01),
             reorg=rate(0.25),
             drop=rate(0.3),
-            soar=rate(0.3),
+            spike_fee=rate(0.3),
             steps_clocks=random.random() < 0.3,
             blocked=random.randint(1, 4) if random.random() < 0.4 else 0,
             has_foreign=random.random() < 0.15,
@@ -82,15 +82,15 @@ class Plan:
         )
 
     @staticmethod
-    def turns_drawn(random: Random, chance: float) -> tuple[str, ...]:
-        """Return turns, with that *chance* of any: the first finds no key before."""
+    def draw_turns(random: Random, chance: float) -> tuple[str, ...]:
+        """Draw turns with that *chance* of any; at first there is no former key."""
         if random.random() >= chance:
             return ()
         later = [random.choice(TURNS) for _ in range(random.randrange(_MOST_TURNS))]
-        return (random.choice(("rotate", "flee")), *later)
+        return (random.choice(("rotate", "revoke")), *later)
 
     def __str__(self) -> str:
-        """Name what there is, and nothing else."""
+        """Return the faults that are not zero."""
         there = {name: value for name, value in asdict(self).items() if value}
         return ", ".join(f"{name}={_short(value)}" for name, value in there.items())
 

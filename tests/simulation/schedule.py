@@ -1,4 +1,4 @@
-"""One schedule: a seed is all that it takes, and all that it depends on."""
+"""One schedule of processes, clients, chain and faults, determined by its seed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,25 +6,32 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from tests.simulation.administrator import Administrator
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
-from tests.simulation.clients import Clients, Job, customer, drawn
-from tests.simulation.evidence import Evidence, gathered, is_settled, last_look
+from tests.simulation.clients import Clients, Job, customer, draw_orders
+from tests.simulation.evidence import Evidence, gather, is_settled, read_chain
 from tests.simulation.faults import Faults
-from tests.simulation.hub import Hub, Process
 from tests.simulation.invariants import violations
+from tests.simulation.key_admin import KeyAdmin
 from tests.simulation.ledger import Ledger
+from tests.simulation.observer import ADDRESS, Observer
 from tests.simulation.plan import Plan
-from tests.simulation.system import Build, Outside, Parts, attend, serve, work
+from tests.simulation.processes import (
+    Build,
+    Components,
+    Environment,
+    attend,
+    serve,
+    work,
+)
+from tests.simulation.scheduler import Process, Scheduler
 from tests.simulation.trace import Trace
-from tests.simulation.wire import foreign
-from tests.simulation.witness import ADDRESS, Witness
+from tests.simulation.transaction import foreign
 from tests.support.devices import KEY_ID
 from tests.support.keys import key_at
 
 
-PATIENCE = 900.0
-"""After so many quiet seconds, whatever is not at its end is stuck."""
+SETTLE_SECONDS = 900.0
+"""The most simulated seconds without faults until every refund is final."""
 
 _BLOCK_SECONDS = (2.5, 6.0)
 _LOOK_SECONDS = 10.0
@@ -37,7 +44,7 @@ _SWEEPS_ON = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a schedule showed; *lines* only if they were wanted."""
+    """The result of a schedule; *lines* are its trace, if wanted."""
 
     seed: int
     plan: Plan
@@ -48,30 +55,32 @@ class Outcome:
 
 
 class Schedule:
-    """Everything that happens from a seed."""
+    """Everything that happens in one schedule."""
 
     def __init__(
         self, seed: int, ledger: Ledger, build: Build, trace: Trace, **changes: Any
     ) -> None:
-        random = Random(seed)
-        drawn_plan = Plan.drawn(random)
-        # By a chance of its own, so that the other schedules stay what they were.
+        self._random = random = Random(seed)
+        plan = Plan.draw(random)
+        # A separate generator, so that it changes nothing else of a seed.
         keys = Random(f"{seed} rotates")
-        turns = Plan.turns_drawn(keys, _ROTATED)
+        turns = Plan.draw_turns(keys, _ROTATED)
         sweeps = keys.random() < _SWEPT
-        drawn_plan = replace(drawn_plan, turns=turns, sweeps=bool(turns) and sweeps)
-        self.plan = replace(drawn_plan, **changes)
-        self.hub = Hub(random, trace)
+        plan = replace(plan, turns=turns, sweeps=bool(turns) and sweeps)
+        self.plan = replace(plan, **changes)
+        self.scheduler = Scheduler(random, trace)
         self._ledger = ledger
         self._chain = SimulatedChain(random, ledger.has_recorded)
         self._faults = Faults(self.plan, random)
-        self._witness = Witness()
-        self._administrator = Administrator(self.hub, ledger, self._chain)
-        self._outside = Outside(
-            self.hub, self._chain, ledger, self._faults, self._witness, build
+        self._observer = Observer()
+        self._key_admin = KeyAdmin(self.scheduler, ledger, self._chain)
+        self._environment = Environment(
+            self.scheduler, self._chain, ledger, self._faults, self._observer, build
         )
         queues: tuple[list[Job], ...] = ([], [])
-        self._clients = Clients(self.hub, drawn(self.hub, self.plan.requests), queues)
+        self._clients = Clients(
+            self.scheduler, draw_orders(self.scheduler, self.plan.requests), queues
+        )
         self._processes = [
             *(
                 self._process(f"api-{i}", partial(serve, queue=queue))
@@ -80,43 +89,41 @@ class Schedule:
             *(self._process(f"worker-{i}", work) for i in (1, 2)),
         ]
         if self.plan.attended:
-            # Not for ever, since each sweep of coin leaves dust for the next one.
+            # Not forever, since each sweep of coin leaves a little for the next one.
             until = self.plan.calm_at + _SWEEPS_ON if self.plan.sweeps else 0.0
             operator = partial(attend, sweeps_until=until)
             self._processes.append(self._process("operator", operator))
 
     def run(self) -> Evidence:
-        """Let it happen, and return what there is to see afterwards."""
-        self.hub.tell("plan", str(self.plan))
+        """Run it, and return the evidence."""
+        self.scheduler.log("plan", str(self.plan))
         self._ledger.store.enrol(key_at(ADDRESS, key_id=KEY_ID))
         self._begin()
-        self.hub.run(self.plan.calm_at)
+        self.scheduler.run(self.plan.calm_at)
         self._calm()
-        while not self._is_settled() and self.hub.now < self.plan.calm_at + PATIENCE:
-            self._administrator.fund()
-            self.hub.run(self.hub.now + _LOOK_SECONDS)
+        while (
+            not self._is_settled()
+            and self.scheduler.now < self.plan.calm_at + SETTLE_SECONDS
+        ):
+            self._key_admin.fund()
+            self.scheduler.run(self.scheduler.now + _LOOK_SECONDS)
         for process in self._processes:
             process.kill()
-        looked = last_look(self._ledger, self._chain)
-        # What still waits somewhere may not be paid later, either.
+        at_end = read_chain(self._ledger, self._chain)
+        # Transactions that still wait in a pool may be mined after the end.
         for _ in range(2 * CONFIRMATIONS):
-            self._chain.mint()
-        return gathered(
-            self.plan,
-            self._ledger,
-            self._chain,
-            self._clients,
-            self._witness,
-            looked,
+            self._chain.mine()
+        return gather(
+            self.plan, self._ledger, self._chain, self._clients, self._observer, at_end
         )
 
     def _begin(self) -> None:
         for process in self._processes:
-            process.skew = self.hub.random.uniform(-2, 2)
-            self.hub.after(self.hub.random.uniform(0, 5), process.start)
+            process.skew = self._random.uniform(-2, 2)
+            self.scheduler.after(self._random.uniform(0, 5), process.start)
         self._clients.begin()
-        self._mint()
-        for is_planned, misfortune in (
+        self._mine()
+        for is_planned, event in (
             (self.plan.steps_clocks, self._step_clock),
             (self.plan.steps_clocks, self._step_clock),
             *((True, self._block_customer) for _ in range(self.plan.blocked)),
@@ -124,20 +131,20 @@ class Schedule:
             (self.plan.is_restored, self._back_up),
         ):
             if is_planned:
-                self._sometime(misfortune)
-        left = self.plan.calm_at - self.hub.now
-        moments = sorted(self.hub.random.uniform(0, left) for _ in self.plan.turns)
+                self._schedule(event)
+        left = self.plan.calm_at - self.scheduler.now
+        moments = sorted(self._random.uniform(0, left) for _ in self.plan.turns)
         for moment, turn in zip(moments, self.plan.turns, strict=True):
-            self.hub.after(moment, partial(self._administrator.take, turn))
+            self.scheduler.after(moment, partial(self._key_admin.act, turn))
 
-    def _sometime(self, misfortune: Callable[[], None]) -> None:
-        left = self.plan.calm_at - self.hub.now
-        self.hub.after(self.hub.random.uniform(0, left), misfortune)
+    def _schedule(self, event: Callable[[], None]) -> None:
+        left = self.plan.calm_at - self.scheduler.now
+        self.scheduler.after(self._random.uniform(0, left), event)
 
     def _calm(self) -> None:
-        self.hub.tell("hub", "all is calm from now on")
+        self.scheduler.log("scheduler", "no more faults")
         self._faults.calm = self._chain.calm = True
-        if self.hub.random.random() < 0.5:
+        if self._random.random() < 0.5:
             for process in self._processes:
                 process.skew = 0.0
 
@@ -146,66 +153,72 @@ class Schedule:
             self._ledger, self._chain, self.plan
         )
 
-    def _mint(self) -> None:
-        chance = self.hub.random.random
+    def _mine(self) -> None:
+        chance = self._random.random
         if not self._chain.calm:
             if chance() < self.plan.drop:
                 self._chain.drop()
-                self.hub.tell("chain", "a node forgets its pool")
-            if chance() < self.plan.soar:
-                self._chain.soar()
-                self.hub.tell("chain", "the base fee soars")
+                self.scheduler.log("chain", "a node empties its pool")
+            if chance() < self.plan.spike_fee:
+                self._chain.spike_fee()
+                self.scheduler.log("chain", "the base fee spikes")
         if not self._chain.calm and chance() < self.plan.reorg:
-            self._chain.reorganise(self.hub.random.randint(1, DEEPEST))
-            self.hub.tell("chain", f"is reorganised: {self._chain}")
+            self._chain.reorganise(self._random.randint(1, DEEPEST))
+            self.scheduler.log("chain", f"is reorganised: {self._chain}")
         else:
-            self._chain.mint()
-            self.hub.tell("chain", f"has a block: {self._chain}")
-        self.hub.after(self.hub.random.uniform(*_BLOCK_SECONDS), self._mint)
+            self._chain.mine()
+            self.scheduler.log("chain", f"has a block: {self._chain}")
+        self.scheduler.after(self._random.uniform(*_BLOCK_SECONDS), self._mine)
 
     def _step_clock(self) -> None:
-        process = self.hub.random.choice(self._processes)
-        process.skew = self.hub.random.uniform(-_STEP_SECONDS, _STEP_SECONDS)
-        self.hub.tell(process.name, f"has a clock that is {process.skew:+.0f} s off")
+        process = self._random.choice(self._processes)
+        process.skew = self._random.uniform(-_STEP_SECONDS, _STEP_SECONDS)
+        self.scheduler.log(
+            process.name, f"has a clock that is {process.skew:+.0f} s off"
+        )
 
     def _block_customer(self) -> None:
-        ask = self.hub.random.choice(self._clients.asks)
-        self._chain.blocklist.add(customer(ask.reference))
-        self.hub.tell("token", f"blocks whoever is to get {ask.reference}")
+        order = self._random.choice(self._clients.orders)
+        self._chain.blocklist.add(customer(order.reference))
+        self.scheduler.log("token", f"blocks the recipient of {order.reference}")
 
     def _use_key(self) -> None:
         ring = self._ledger.store.keys()
-        address = self.hub.random.choice([key.address for key in ring])
+        address = self._random.choice([key.address for key in ring])
         nonces = (self._chain.count(address), self._chain.pending(address))
-        wire = foreign(address, self.hub.random.choice(nonces), _FOREIGN_FEE)
-        self._chain.intrude(wire)
-        self.hub.tell("stranger", f"uses {address[:6]} nonce {wire.nonce}")
+        tx = foreign(address, self._random.choice(nonces), _FOREIGN_FEE)
+        self._chain.inject_foreign(tx)
+        self.scheduler.log("foreign", f"uses {address[:6]} nonce {tx.nonce}")
 
     def _back_up(self) -> None:
-        backup, deeds = self._ledger.copy(), self._administrator.deeds
-        self.hub.tell("backup", "is made")
+        backup, actions = self._ledger.copy(), self._key_admin.actions
+        self.scheduler.log("backup", "is made")
 
         def restore() -> None:
             for process in self._processes:
                 process.kill()
             if not self.plan.hides_sent:
-                self._chain.keep()
-            self._ledger.put_back(backup)
+                self._chain.keep_sent()
+            self._ledger.restore(backup)
             backup.close()
-            self._administrator.repeat(deeds)
-            self._witness.forget()
+            self._key_admin.repeat(actions)
+            self._observer.forget()
             self._clients.forget()
-            self.hub.tell("backup", "is put back")
+            self.scheduler.log("backup", "is put back")
 
-        self._sometime(restore)
+        self._schedule(restore)
 
-    def _process(self, name: str, main: Callable[[Parts, Process], None]) -> Process:
+    def _process(
+        self, name: str, main: Callable[[Components, Process], None]
+    ) -> Process:
         return Process(
-            self.hub, name, lambda process: main(Parts(self._outside, process), process)
+            self.scheduler,
+            name,
+            lambda process: main(Components(self._environment, process), process),
         )
 
 
-def played(
+def play(
     seed: int,
     ledger: Ledger,
     build: Build | None = None,
@@ -214,16 +227,21 @@ def played(
     **changes: Any,
 ) -> Outcome:
     """
-    Play the schedule of *seed* on *ledger*, which is blanked before.
+    Run the schedule of *seed* on *ledger*, which it empties first.
 
-    *changes* are to its plan.
+    *changes* replace fields of its plan.
     """
-    ledger.blank()
+    ledger.clear()
     trace = Trace(wanted=traced)
     schedule = Schedule(seed, ledger, build or Build(), trace, **changes)
-    with trace.logs(schedule.hub):
+    with trace.logs(schedule.scheduler):
         evidence = schedule.run()
-    broken = (*schedule.hub.broken, *violations(evidence))
+    errors = (*schedule.scheduler.errors, *violations(evidence))
     return Outcome(
-        seed, schedule.plan, schedule.hub.now, evidence, broken, tuple(trace.lines)
+        seed,
+        schedule.plan,
+        schedule.scheduler.now,
+        evidence,
+        errors,
+        tuple(trace.lines),
     )

@@ -1,4 +1,4 @@
-"""The simulated chain does what nodes do, by the words of ``signer/ports/chain.py``."""
+"""The simulated chain behaves as ``signer/ports/chain.py`` documents nodes."""
 
 from random import Random
 
@@ -10,15 +10,15 @@ from signer.errors import BroadcastRejectedError, ExecutionRevertedError
 from signer.ports import Call
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.node import Node
-from tests.simulation.wire import TOKEN, foreign, read
+from tests.simulation.transaction import TOKEN, decode, foreign
 from tests.support.payments import NOBODY, hash_of, signed, transfer
 
 
 ACCOUNT = Account.from_key(b"\x5e" * 32)
 
 
-class Behind:
-    """How many heads the node that answers is behind, as a test says."""
+class Lag:
+    """The number of heads that the node lags."""
 
     heads = 0
 
@@ -36,38 +36,42 @@ def chain() -> SimulatedChain:
 
 
 @pytest.fixture
-def behind() -> Behind:
-    """A node that is not behind, so far."""
-    return Behind()
+def lag() -> Lag:
+    """A node that does not lag yet."""
+    return Lag()
 
 
 @pytest.fixture
-def node(chain: SimulatedChain, behind: Behind) -> Node:
-    """The port to the chain."""
-    return Node(chain, behind)
+def node(chain: SimulatedChain, lag: Lag) -> Node:
+    """The client under test."""
+    return Node(chain, lag)
 
 
 def _mint_until(chain: SimulatedChain, count: int) -> None:
     for _ in range(50):
-        chain.mint()
+        chain.mine()
         if chain.count(ACCOUNT.address) == count:
             return
     pytest.fail("not mined")
 
 
-def test_reads_what_another_library_signed() -> None:
+def test_decodes_what_another_library_signed() -> None:
     """Sender, hash, nonce, fees and payment are those that eth-account signed."""
     raw = transfer(ACCOUNT, TOKEN, 7, nonce=3)
 
-    wire = read(raw)
+    transaction = decode(raw)
 
-    assert (wire.sender, wire.hash, wire.nonce) == (ACCOUNT.address, hash_of(raw), 3)
-    assert (wire.max_fee, wire.tip) == (20 * GWEI, GWEI)
-    assert wire.payment == (NOBODY, 7)
-    assert read(signed(ACCOUNT)).payment is None
+    assert (transaction.sender, transaction.hash, transaction.nonce) == (
+        ACCOUNT.address,
+        hash_of(raw),
+        3,
+    )
+    assert (transaction.max_fee, transaction.tip) == (20 * GWEI, GWEI)
+    assert transaction.payment == (NOBODY, 7)
+    assert decode(signed(ACCOUNT)).payment is None
 
 
-def test_mines_what_was_broadcast_once(chain: SimulatedChain, node: Node) -> None:
+def test_a_transaction_is_mined_once(chain: SimulatedChain, node: Node) -> None:
     """Twice the same bytes are one transaction, with one receipt and one event."""
     raw = transfer(ACCOUNT, TOKEN, 7)
     node.broadcast(raw)
@@ -87,7 +91,7 @@ def test_mines_what_was_broadcast_once(chain: SimulatedChain, node: Node) -> Non
 
 
 def test_a_consumed_nonce_is_too_low(chain: SimulatedChain, node: Node) -> None:
-    """So it is for the same bytes, too: nodes do not say that they were mined."""
+    """Nodes give this reason even for the transaction that consumed it."""
     raw = transfer(ACCOUNT, TOKEN, 7)
     node.broadcast(raw)
     _mint_until(chain, 1)
@@ -105,37 +109,37 @@ def test_a_replacement_pays_a_tenth_more(chain: SimulatedChain, node: Node) -> N
     ]
     first, cheap, dear = (transfer(ACCOUNT, TOKEN, 7, **price) for price in prices)
     for pool in chain.pools:
-        pool[ACCOUNT.address, 0] = read(first)
+        pool[ACCOUNT.address, 0] = decode(first)
 
     with pytest.raises(BroadcastRejectedError) as caught:
         node.broadcast(cheap)
     assert caught.value.reason == "underpriced"
     node.broadcast(dear)
-    assert any(pool[read(dear).slot] == read(dear) for pool in chain.pools)
+    assert any(pool[decode(dear).slot] == decode(dear) for pool in chain.pools)
 
 
-def test_waits_while_the_base_fee_is_higher(chain: SimulatedChain, node: Node) -> None:
-    """What offers less than the base fee stays in the pool."""
+def test_a_transaction_waits_for_a_lower_base_fee(
+    chain: SimulatedChain, node: Node
+) -> None:
+    """It stays in the pool while it offers less than the base fee."""
     cheap = transfer(ACCOUNT, TOKEN, 7, maxFeePerGas=GWEI, maxPriorityFeePerGas=1)
-    chain.soar()
+    chain.spike_fee()
     node.broadcast(cheap)
-    chain.mint()
+    chain.mine()
 
     assert node.fees().base_fee == chain.head.tip.base_fee > GWEI
     assert node.receipt(hash_of(cheap)) is None
     assert chain.pending(ACCOUNT.address) == 1
 
 
-def test_a_reorganisation_takes_receipts_away(
-    chain: SimulatedChain, node: Node
-) -> None:
-    """Block hash, count and receipt are others, until it is mined again."""
+def test_a_reorganisation_removes_receipts(chain: SimulatedChain, node: Node) -> None:
+    """The transaction gets another block, with another hash."""
     raw = transfer(ACCOUNT, TOKEN, 7)
     node.broadcast(raw)
     _mint_until(chain, 1)
     before = node.receipt(hash_of(raw))
     assert before is not None
-    chain.loses = False
+    chain.drops = False
     chain.reorganise(1)
     if not chain.count(ACCOUNT.address):
         _mint_until(chain, 1)
@@ -146,24 +150,22 @@ def test_a_reorganisation_takes_receipts_away(
     assert node.block(before.block.number) != before.block
 
 
-def test_what_is_final_stays(chain: SimulatedChain) -> None:
-    """No reorganisation is as deep as the confirmations that are waited for."""
+def test_a_confirmed_block_stays(chain: SimulatedChain) -> None:
+    """No reorganisation is as deep as the required confirmations."""
     for _ in range(CONFIRMATIONS):
-        chain.mint()
+        chain.mine()
     final = chain.head.blocks[-CONFIRMATIONS]
     chain.reorganise(DEEPEST)
 
     assert final in chain.head.blocks
 
 
-def test_a_node_may_be_behind(
-    chain: SimulatedChain, node: Node, behind: Behind
-) -> None:
-    """Head, counts and receipts are then what they were; blocks by number are not."""
+def test_a_node_may_lag(chain: SimulatedChain, node: Node, lag: Lag) -> None:
+    """Head, counts and receipts are old then; blocks by number are not."""
     raw = transfer(ACCOUNT, TOKEN, 7)
     node.broadcast(raw)
     _mint_until(chain, 1)
-    behind.heads = 1
+    lag.heads = 1
 
     assert node.latest_block().number == chain.head.tip.block.number - 1
     assert node.transaction_count(ACCOUNT.address) == 0
@@ -173,7 +175,7 @@ def test_a_node_may_be_behind(
 
 
 def test_a_blocked_customer_cannot_be_paid(chain: SimulatedChain, node: Node) -> None:
-    """The estimate reverts, and so does what was sent before."""
+    """The estimate reverts, and so does an earlier transaction."""
     raw = transfer(ACCOUNT, TOKEN, 7)
     data = coin.calldata("transfer(address,uint256)", NOBODY, 7)
     assert node.estimate_gas(Call(ACCOUNT.address, TOKEN, data)) > 21_000
@@ -188,25 +190,27 @@ def test_a_blocked_customer_cannot_be_paid(chain: SimulatedChain, node: Node) ->
         node.estimate_gas(Call(ACCOUNT.address, TOKEN, data))
 
 
-def test_a_stranger_takes_the_nonce(chain: SimulatedChain, node: Node) -> None:
-    """What somebody else signed with the key is mined in the place of ours."""
+def test_a_foreign_transaction_takes_the_nonce(
+    chain: SimulatedChain, node: Node
+) -> None:
+    """It is mined instead of ours."""
     node.broadcast(transfer(ACCOUNT, TOKEN, 7))
-    wire = foreign(ACCOUNT.address, 0, 200 * GWEI)
-    chain.intrude(wire)
+    transaction = foreign(ACCOUNT.address, 0, 200 * GWEI)
+    chain.inject_foreign(transaction)
     _mint_until(chain, 1)
 
-    assert chain.strangers == (wire,)
+    assert chain.foreign == (transaction,)
     found = node.find_transaction(ACCOUNT.address, 0)
     assert found is not None
-    assert found.tx_hash == wire.hash
+    assert found.tx_hash == transaction.hash
 
 
-def test_a_gap_hides_what_is_behind_it(chain: SimulatedChain, node: Node) -> None:
-    """The count of what waits ends at the gap, and ``keep`` leaves nothing behind."""
+def test_a_gap_hides_later_transactions(chain: SimulatedChain, node: Node) -> None:
+    """The pending count ends at the gap, and ``keep_sent`` drops what follows it."""
     for nonce in (0, 2):
         node.broadcast(transfer(ACCOUNT, TOKEN, 7, nonce=nonce))
     assert node.pending_count(ACCOUNT.address) == 1
-    chain.keep()
+    chain.keep_sent()
 
     assert [[n for _, n in pool] for pool in chain.pools] == [[0], [0]]
     chain.drop()

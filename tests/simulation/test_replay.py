@@ -1,4 +1,4 @@
-"""A seed is all that a schedule depends on."""
+"""A schedule depends on nothing but its seed."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.simulation.ledger import Ledger
-from tests.simulation.schedule import played
+from tests.simulation.schedule import play
 
 
 def _printed(seed: int, hash_seed: str) -> str:
@@ -21,7 +21,7 @@ def _printed(seed: int, hash_seed: str) -> str:
 
 
 def test_a_seed_replays_exactly_in_another_process() -> None:
-    """The printed trace is the same to the last byte, whatever order sets have."""
+    """The printed trace is the same for any order of sets."""
     first = _printed(5, "1")
 
     assert first == _printed(5, "2")
@@ -31,18 +31,18 @@ def test_a_seed_replays_exactly_in_another_process() -> None:
 @pytest.mark.parametrize("seed", range(100, 112))
 def test_a_seed_replays_exactly_after_another(ledger: Ledger, seed: int) -> None:
     """Two runs on one ledger leave the same trace, the first one and the third."""
-    first = played(seed, ledger, traced=True)
-    played(seed + 1, ledger)
-    third = played(seed, ledger, traced=True)
+    first = play(seed, ledger, traced=True)
+    play(seed + 1, ledger)
+    third = play(seed, ledger, traced=True)
 
     assert first.lines == third.lines
     assert len(first.lines) > 100
 
 
-def test_nobody_watching_changes_nothing(ledger: Ledger) -> None:
-    """A schedule without a trace ends as the one with it, whose trace is read."""
-    watched = played(7, ledger, traced=True)
-    alone = played(7, ledger)
+def test_a_trace_changes_nothing(ledger: Ledger) -> None:
+    """A schedule with a trace has the same result as one without."""
+    watched = play(7, ledger, traced=True)
+    alone = play(7, ledger)
 
     assert alone.evidence.rows == watched.evidence.rows
     assert alone.evidence.history == watched.evidence.history
@@ -51,6 +51,6 @@ def test_nobody_watching_changes_nothing(ledger: Ledger) -> None:
 
 def test_other_seeds_are_other_schedules(ledger: Ledger) -> None:
     """Neighbouring seeds have nothing in common but the code."""
-    traces = {played(seed, ledger, traced=True).lines for seed in range(20, 26)}
+    traces = {play(seed, ledger, traced=True).lines for seed in range(20, 26)}
 
     assert len(traces) == 6

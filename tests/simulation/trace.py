@@ -1,4 +1,4 @@
-"""What happened in a schedule, a line for each event, for people to read."""
+"""The readable trace of a schedule: one line per event."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +17,11 @@ from signer.ports import Block, Call, Fees, MinedTransaction, Receipt
 
 
 if TYPE_CHECKING:
-    from tests.simulation.hub import Hub
+    from tests.simulation.scheduler import Scheduler
 
 
 class Trace:
-    """Collects lines, or throws them away where nobody will read them."""
+    """Collects lines if *wanted*."""
 
     def __init__(self, *, wanted: bool) -> None:
         self.wanted = wanted
@@ -33,14 +33,14 @@ class Trace:
             self.lines.append(f"{now:10.3f}  {who:<9} {what}")
 
     @contextmanager
-    def logs(self, hub: "Hub") -> Iterator[None]:
-        """Have the service's own log in the trace, and nowhere else."""
+    def logs(self, scheduler: "Scheduler") -> Iterator[None]:
+        """Add the service's log to the trace instead of printing it."""
 
         def write(logger: object, method: str, event: EventDict) -> NoReturn:
             if self.wanted:
                 name = event.pop("event")
                 fields = " ".join(f"{k}={brief(v)}" for k, v in event.items())
-                self.add(hub.now, "", f"    log: {name} {fields}")
+                self.add(scheduler.now, "", f"    log: {name} {fields}")
             raise DropEvent
 
         with capture_logs(processors=[write]):
@@ -48,10 +48,10 @@ class Trace:
 
 
 def brief(value: object) -> str:
-    """Return *value* in a few characters, the same in every run."""
-    told = _TELL.get(type(value))
-    if told is not None:
-        return told(value)
+    """Return a short text of *value* that is the same in every run."""
+    shorten = _SHORTEN.get(type(value))
+    if shorten is not None:
+        return shorten(value)
     if isinstance(value, Mapping):
         return brief(tuple(value.values()))
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -74,7 +74,7 @@ def _text(text: str) -> str:
     return text[:10] if text.startswith("0x") else text[-30:]
 
 
-_TELL: Mapping[type, Callable[[Any], str]] = {
+_SHORTEN: Mapping[type, Callable[[Any], str]] = {
     Refund: _refund,
     Receipt: _receipt,
     SignedTransaction: lambda tx: f"{tx.kind} n{tx.nonce} {tx.tx_hash[:8]}",

@@ -1,0 +1,85 @@
+"""A port whose calls pause, so that other processes run, and sometimes fail."""
+
+from collections.abc import Callable
+from typing import Any
+
+from signer.errors import HotWalletError
+from tests.simulation.faults import CallFault, Faults
+from tests.simulation.scheduler import Process
+from tests.simulation.trace import brief
+
+
+class FaultyPort:
+    """
+    Pauses before and after each call of *target*, and injects faults.
+
+    *observe* gets the arguments and the result of each call, even of one whose result
+    is lost.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        port: str,
+        target: object,
+        faults: Faults,
+        observe: Callable[[object], None] = lambda seen: None,
+    ) -> None:
+        self._process = process
+        self._port = port
+        self._target = target
+        self._faults = faults
+        self._observe = observe
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the target's attribute, or its method with pauses and faults."""
+        attribute = getattr(self._target, name)
+        if not callable(attribute):
+            return attribute
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return self._call(name, attribute, args, kwargs)
+
+        return method
+
+    def _call(
+        self,
+        name: str,
+        work: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        self._process.pause(self._faults.latency(self._port))
+        fault = self._faults.draw(self._port)
+        if fault and not fault.is_late:
+            self._log(name, args, fault.value)
+            self._inject(name, fault)
+        try:
+            result = work(*args, **kwargs)
+        except HotWalletError as e:
+            self._log(name, args, f"{e.code} {getattr(e, 'reason', '')}".rstrip())
+            raise
+        for seen in (*args, result):
+            self._observe(seen)
+        self._log(name, args, result, f"  !! {fault.value}" if fault else "")
+        self._process.pause(self._faults.latency(self._port))
+        if fault:
+            self._inject(name, fault)
+        return result
+
+    def _inject(self, name: str, fault: CallFault) -> None:
+        if fault.kills:
+            self._process.die()
+        raise self._faults.error(self._port, name, fault)
+
+    def _log(
+        self, name: str, args: tuple[Any, ...], result: object, suffix: str = ""
+    ) -> None:
+        scheduler = self._process.scheduler
+        if scheduler.trace.wanted:
+            given = ", ".join(map(brief, args))
+            # Outcomes are sentences already; ``brief`` would cut them.
+            outcome = result if isinstance(result, str) else brief(result)
+            scheduler.log(
+                self._process.name, f"{self._port}.{name}({given}) -> {outcome}{suffix}"
+            )

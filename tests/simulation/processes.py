@@ -1,0 +1,188 @@
+"""The simulated processes: the real service with faulty ports."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from signer.audit.log import AuditLog
+from signer.chain.chain import Chain
+from signer.config.networks import Network
+from signer.errors import HotWalletError
+from signer.keys.keyring import KeyRing
+from signer.keys.retirement import KeyRetirement
+from signer.keys.signer import Signer
+from signer.model.audit_record import Actor
+from signer.model.key import FORMER, Key
+from signer.ports import ChainClient, KeyBackend, KeyId, Ledger
+from signer.refunds.confirmations import ConfirmationTracker
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import NonceManager
+from signer.refunds.service import RefundService
+from signer.refunds.sweep import Sweeper
+from signer.refunds.transaction_signer import TransactionSigner
+from signer.refunds.wallet_reconciliation import WalletReconciler
+from signer.refunds.worker import Worker
+from tests.simulation.chain import CONFIRMATIONS, SimulatedChain
+from tests.simulation.clients import Job
+from tests.simulation.faults import Faults
+from tests.simulation.faulty_port import FaultyPort
+from tests.simulation.ledger import Ledger as Book
+from tests.simulation.ledger import seed_ids
+from tests.simulation.node import Node
+from tests.simulation.observer import ObservedDevice, Observer
+from tests.simulation.scheduler import Process, Scheduler
+from tests.simulation.transaction import CHAIN_ID, DECIMALS, TOKEN
+from tests.support.devices import KEY_ID
+
+
+NETWORK = Network.model_validate(
+    {
+        "chain_id": CHAIN_ID,
+        "rpc_urls": ["http://127.0.0.1:8545"],
+        "confirmations": CONFIRMATIONS,
+        "max_fee_per_gas_gwei": 100,
+        "stuck_after_seconds": 45,
+        "tokens": {
+            "TUSD": {"address": TOKEN, "decimals": DECIMALS, "max_amount": "1000"}
+        },
+    }
+)
+
+_WORKER_RESTS = (2.0, 12.0)
+_POLL_SECONDS = 0.5
+_OPERATOR_LOOKS = (10.0, 40.0)
+_OPERATOR = Actor("operator")
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The parts of a process that a planted bug may replace."""
+
+    network: Network = NETWORK
+    store: Callable[[Ledger], Ledger] = lambda store: store
+    nonces: type[NonceManager] = NonceManager
+    transaction_signer: type[TransactionSigner] = TransactionSigner
+    lifecycle: type[Lifecycle] = Lifecycle
+    tracker: type[ConfirmationTracker] = ConfirmationTracker
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the processes share."""
+
+    scheduler: Scheduler
+    chain: SimulatedChain
+    ledger: Book
+    faults: Faults
+    observer: Observer
+    build: Build
+
+
+class Components:
+    """The parts of one process, joined as by ``api/bootstrap.py``."""
+
+    def __init__(self, environment: Environment, process: Process) -> None:
+        self._process = process
+        build, clock = environment.build, process.clock
+        faults, observer = environment.faults, environment.observer
+        device = FaultyPort(process, "device", ObservedDevice(observer), faults)
+        backend = cast("KeyBackend", device)
+        store = build.store(environment.ledger.store)
+        port = FaultyPort(process, "store", store, faults, observer.see)
+        self.store = seed_ids(cast("Ledger", port), environment.scheduler.random)
+        audit = AuditLog(observer, clock, "simulated", self.store)
+        # A process opens the first key's signer when it starts, as the guard does.
+        first = Signer.open(backend, KEY_ID, audit)
+        node = Node(environment.chain, faults.lag)
+        client = cast("ChainClient", FaultyPort(process, "chain", node, faults))
+        self.chains = {"local": Chain(build.network, client)}
+
+        def open_signer(key: Key) -> Signer:
+            if key.key_id == KEY_ID:
+                return first
+            return Signer.open(
+                backend, KeyId(key.key_id), audit, expected_address=key.address
+            )
+
+        self.ring = KeyRing(self.store, open_signer, process.timer)
+        self.wallets = WalletReconciler(self.store, clock)
+        self.sweeper = Sweeper(
+            self.store, self.store, self.ring, self.chains, audit=audit, clock=clock
+        )
+        self.retirement = KeyRetirement(self.store, audit, clock)
+        nonces = build.nonces(self.store, self.ring, clock)
+        signer = build.transaction_signer(self.ring, clock)
+        self.lifecycle = build.lifecycle(self.store, self.chains, signer, nonces, clock)
+        self.tracker = build.tracker(self.store, self.chains, clock)
+
+    @property
+    def service(self) -> RefundService:
+        """The refund service of an API process."""
+        return RefundService(
+            self.store,
+            {"local": self.chains["local"].network},
+            self.lifecycle,
+            wallets=lambda: [key.address for key in self.ring.cached_keys()],
+            clock=self._process.clock,
+            timer=self._process.timer,
+            sleep=self._process.pause,
+        )
+
+    @property
+    def worker(self) -> Worker:
+        """The worker of a worker process."""
+        return Worker(
+            self.store,
+            self.lifecycle,
+            confirmation_tracker=self.tracker,
+            wallets=self.wallets,
+            ring=self.ring,
+            retirement=self.retirement,
+            chains=self.chains,
+            clock=self._process.clock,
+        )
+
+
+def serve(components: Components, process: Process, queue: list[Job]) -> None:
+    """Run an API process that serves *queue*."""
+    service = components.service
+    while True:
+        if queue:
+            queue.pop(0)(service)
+        process.pause(_POLL_SECONDS)
+
+
+def work(components: Components, process: Process) -> None:
+    """Run a worker process."""
+
+    def rest() -> bool:
+        process.pause(process.scheduler.random.uniform(*_WORKER_RESTS))
+        return False
+
+    components.worker.run(rest)
+
+
+def attend(components: Components, process: Process, sweeps_until: float) -> None:
+    """Run an operator who accepts foreign transactions and sweeps former keys."""
+    while True:
+        process.pause(process.scheduler.random.uniform(*_OPERATOR_LOOKS))
+        try:
+            _accept(components)
+            if process.scheduler.now < sweeps_until:
+                _sweep(components)
+        except HotWalletError as e:
+            process.scheduler.log(process.name, f"retries after: {e.code}")
+
+
+def _accept(components: Components) -> None:
+    chain = components.chains["local"]
+    for wallet in components.store.wallets():
+        status = components.wallets.status(chain, wallet.sender)
+        if status.wallet.paused_by and not status.unknown_count:
+            components.wallets.resume(status, chain)
+
+
+def _sweep(components: Components) -> None:
+    for key in components.ring.refresh():
+        if key.state in FORMER:
+            components.sweeper.sweep(key.address, _OPERATOR)

@@ -1,0 +1,211 @@
+"""
+The simulation finds planted bugs, each of which breaks an invariant.
+
+Each is a mistake that a published relayer made, or that this one nearly made.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from signer import ports
+from signer.chain.chain import Chain
+from signer.errors import BroadcastRejectedError, StaleStateError
+from signer.keys.signer import Signer
+from signer.model.audit_record import Actor
+from signer.model.key import Key
+from signer.model.refund import InFlight, Refund, Status
+from signer.refunds.attempts import Attempts
+from signer.refunds.former_wallets import FormerWallets
+from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import NonceManager
+from signer.refunds.pending_transactions import broadcast
+from signer.refunds.sweep_policy import Objection
+from signer.refunds.transaction_signer import Attempt, TransactionSigner
+from tests.simulation.ledger import Ledger
+from tests.simulation.processes import NETWORK, Build
+from tests.simulation.schedule import play
+from tests.support.refunds import altered
+
+
+SEEDS = range(300)
+
+_ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
+
+
+def _overwriting(store: ports.Ledger) -> ports.Ledger:
+    """Return a store that saves without comparing versions."""
+
+    def save(before: Refund, after: Refund, *rest: Any) -> None:
+        stored = store.get(before.id) or before
+        before = replace(before, version=stored.version)
+        store.save(before, replace(after, version=stored.version + 1), *rest)
+
+    return altered(store, save=save)
+
+
+def _forgetting(store: ports.Ledger) -> ports.Ledger:
+    """Return a store that knows only the last of a refund's transactions."""
+
+    def in_flight(limit: int, after: str | None = None) -> Sequence[InFlight]:
+        found = store.in_flight(limit, after)
+        return [InFlight(each.refund, (str(each.refund.tx_hash),)) for each in found]
+
+    return altered(store, in_flight=in_flight)
+
+
+class EarlyBroadcasts(Attempts):
+    """Broadcasts a transaction before it records it."""
+
+    def _sign_and_save(
+        self,
+        refund: Refund,
+        attempt: Attempt,
+        chain: Chain,
+        actor: Actor,
+        **changes: Any,
+    ) -> Refund:
+        payment = self._transaction_signer.build_and_sign(
+            refund, attempt, chain.network, actor
+        )
+        signed = payment.transaction
+        broadcast(signed, chain)
+        changes |= {"tx_hash": signed.tx_hash}
+        after = refund.with_status(Status.SIGNED, self._clock(), **changes)
+        self._store.save(refund, after, signed, payment.outcome)
+        return after
+
+
+class EarlyBroadcastLifecycle(Lifecycle):
+    """Uses ``EarlyBroadcasts``."""
+
+    def __init__(self, *components: Any) -> None:
+        super().__init__(*components)
+        store, _, transaction_signer, _, clock = components
+        self._attempts = EarlyBroadcasts(store, transaction_signer, clock)
+
+
+class UncheckedFormerWallets(FormerWallets):
+    """Assumes that the ledger knows all transactions of former keys."""
+
+    def require_known(self, chain: Chain, key: Key) -> None:
+        """Check nothing."""
+
+
+class UncheckedNonces(NonceManager):
+    """Assigns nonces without checking the wallets of former keys."""
+
+    def __init__(self, *components: Any) -> None:
+        super().__init__(*components)
+        store, _, clock = components
+        self._former = UncheckedFormerWallets(store, self.wallets, clock)
+
+
+class UncheckedSweeps(TransactionSigner):
+    """Signs sweeps to the key that was active when they were accepted."""
+
+    def find_sweep_objection(self, refund: Refund) -> Objection | None:
+        """Object to nothing."""
+        return None
+
+    def _open_signer(self, refund: Refund, sender: str, *rest: Any) -> Signer:
+        digest, purpose, _ = rest
+        return super()._open_signer(refund, sender, digest, purpose, None)
+
+
+def _plant_new_nonce(ledger: Ledger) -> Build:
+    class NewNonceLifecycle(Lifecycle):
+        """Assigns a new nonce after "nonce too low", although one may be mined."""
+
+        def step(self, refund: Refund, actor: Actor) -> Refund:
+            if refund.status in {Status.SIGNED, Status.BROADCAST}:
+                self._send(refund, self._chain(refund))
+            return super().step(refund, actor)
+
+        def _send(self, refund: Refund, chain: Chain) -> None:
+            for latest in self._store.transactions(refund.id)[-1:]:
+                try:
+                    chain.client.broadcast(latest.raw)
+                except BroadcastRejectedError as e:
+                    if e.reason == "nonce-too-low":
+                        ledger.requeue(refund.id)
+                    raise StaleStateError("starts again") from None
+
+    return Build(lifecycle=NewNonceLifecycle)
+
+
+@pytest.mark.parametrize(
+    ("plant", "errors"),
+    [
+        (lambda _: Build(store=_overwriting), "I4"),
+        (_plant_new_nonce, "I3"),
+        (lambda _: Build(lifecycle=EarlyBroadcastLifecycle), "I2"),
+        (lambda _: Build(network=_ONE_CONFIRMATION), "I1"),
+        (lambda _: Build(store=_forgetting), "G2"),
+    ],
+    ids=[
+        "no comparison of versions",
+        "a new nonce",
+        "early broadcast",
+        "one confirmation",
+        "only the last hash",
+    ],
+)
+def test_a_planted_bug_is_found(
+    ledger: Ledger, plant: Callable[[Ledger], Build], errors: str
+) -> None:
+    """A few hundred schedules find it, and name the invariant that it breaks."""
+    build = plant(ledger)
+    found = (play(seed, ledger, build).violations for seed in SEEDS)
+
+    assert any(each.startswith(errors) for violations in found for each in violations)
+
+
+@pytest.mark.parametrize("turns", [("revoke",), ("rotate", "return")])
+def test_unchecked_former_wallets_are_found(
+    ledger: Ledger, turns: tuple[str, ...]
+) -> None:
+    """Without a check of former wallets a restored ledger pays twice."""
+    build = Build(nonces=UncheckedNonces)
+    found = (
+        play(seed, ledger, build, is_restored=True, turns=turns).violations
+        for seed in SEEDS
+    )
+
+    assert any("paid 2 times" in each for violations in found for each in violations)
+
+
+def test_a_sweep_to_a_former_key_is_found(ledger: Ledger) -> None:
+    """Without a second look at the key ring, a sweep pays a revoked key."""
+    turns = ("rotate", "return", "revoke and return")
+    # With a device that mostly fails, a rotation happens between two tries.
+    slow: dict[str, Any] = {
+        "device": 0.9,
+        "calm_at": 200.0,
+        "requests": 2,
+        "attended": True,
+    }
+    build = Build(transaction_signer=UncheckedSweeps)
+    found = (
+        play(seed, ledger, build, turns=turns, sweeps=True, **slow).violations
+        for seed in SEEDS
+    )
+
+    assert any(each.startswith("O8") for violations in found for each in violations)
+
+
+def test_a_restored_ledger_cannot_see_after_a_gap(ledger: Ledger) -> None:
+    """
+    The only known double payment: a node keeps a transaction that a backup lacks.
+
+    It waits after a gap, which no count shows.  The client requests the refund again,
+    it gets the nonce of the gap, and both are mined.  A fix must invert this test.
+    """
+    found = (
+        play(seed, ledger, hides_sent=True, is_restored=True).violations
+        for seed in SEEDS
+    )
+
+    assert any("paid 2 times" in each for violations in found for each in violations)
