@@ -1,4 +1,4 @@
-"""A real gunicorn on a real socket, and a client that may break every rule."""
+"""A real gunicorn on a real socket, and a client that sends arbitrary bytes."""
 
 import json
 import os
@@ -16,10 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from api.auth.dev_tokens import provide_signing_key
+from tests.api.wsgi import BROKEN
+
 
 ROOT = Path(__file__).parents[2]
 
-_PATIENCE = 20.0
+# The query makes it no probe, so that it gets one of the threads all requests share.
+PING = b"GET /healthz? HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+_PATIENCE = 60.0  # Starting takes long on a loaded machine.
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,21 @@ class Answer:
     def json(self) -> Any:
         """The body's JSON document."""
         return json.loads(self.body)
+
+
+def service_environ(folder: Path, ledger: Path) -> dict[str, str]:
+    """Return the environment of a service with keys and a copy of *ledger*."""
+    provide_signing_key(folder / "private.pem", folder / "public.pem")
+    (folder / "hotwallet.db").write_bytes(ledger.read_bytes())
+    return {
+        "APP_ENV": "test",
+        "HOTWALLET_HOME": str(folder),
+        "DATABASE_URL": "",
+        "JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"),
+        "JWT_SIGNING_KEY_FILE": str(folder / "private.pem"),
+        "WEB_CONCURRENCY": "1",
+        BROKEN: str(folder / "broken"),
+    }
 
 
 class Server:

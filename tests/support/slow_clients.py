@@ -1,6 +1,5 @@
-"""Many clients who take their time, in one thread."""
+"""Many slow clients in one thread."""
 
-import itertools
 import socket
 import ssl
 import struct
@@ -28,18 +27,18 @@ class Slow:
 
 
 def slow_header() -> Slow:
-    """Return who sends a header that does not end."""
+    """Return a client that sends an endless header."""
     line = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 900
     return Slow("header", b"", line)
 
 
 def slow_body(head: bytes) -> Slow:
-    """Return who promises a body after *head*, and sends it byte by byte."""
+    """Return a client that announces a body after *head* and sends it slowly."""
     return Slow("body", head + b"Content-Length: 16000\r\n\r\n", b" " * 900)
 
 
 def slow_reader(request: bytes) -> Slow:
-    """Return who asks for much with *request*, and takes none of it."""
+    """Return a client that sends *request* and does not read the response."""
     return Slow("reader", request)
 
 
@@ -54,10 +53,11 @@ class SlowClients:
         each: int,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Connect from twenty addresses of loopback, so that none is one too many."""
+        """Connect from twenty loopback addresses, below nginx's limit for each."""
         self._address = address
         self._context = context
         self._stop = threading.Event()
+        self.rounds = 0
         self._clients: list[tuple[Slow, socket.socket]] = []
         for number in range(each):
             source = f"127.0.1.{1 + number % 20}"
@@ -65,27 +65,27 @@ class SlowClients:
         self._thread = threading.Thread(target=self._dribble)
 
     def __enter__(self) -> Self:
-        """Begin to be slow."""
+        """Start to send."""
         for kind, client in self._clients:
             client.sendall(kind.at_once)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Hang up."""
+        """Disconnect."""
         self._stop.set()
         self._thread.join(10)
         for _kind, client in self._clients:
             client.close()
 
     def connected(self, kind: Slow) -> int:
-        """Return how many of *kind* the other side has not hung up on."""
+        """Return how many clients of *kind* the server has not disconnected."""
         return sum(_is_open(client) for one, client in self._clients if one is kind)
 
     def _connected(self, source: str) -> socket.socket:
         client = socket.socket()
-        # Little of an answer fits in here, nor in the kernel of the other side, which
-        # has room for as many segments: on loopback, one would have 64 KiB.
+        # Small buffers on both sides: the server's kernel has room for a number of
+        # segments, each of which would have 64 KiB on loopback.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         client.settimeout(10)
@@ -96,13 +96,14 @@ class SlowClients:
         return self._context.wrap_socket(client, server_hostname=self._address[0])
 
     def _dribble(self) -> None:
-        for place in itertools.count():
+        while True:
             for kind, client in self._clients:
-                byte = kind.byte_by_byte[place : place + 1]
+                byte = kind.byte_by_byte[self.rounds : self.rounds + 1]
                 try:
                     client.sendall(byte)
-                except OSError:  # It was hung up on; ``connected`` counts those.
+                except OSError:  # Disconnected; ``connected`` counts those.
                     continue
+            self.rounds += 1
             if self._stop.wait(_PAUSE):
                 return
 

@@ -7,22 +7,14 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-import pytest
-
 from api.cli.explain_code import load_codes
 from signer.alerts import Alert
 from signer.errors import HotWalletError
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("signer", "backends", "api", "softhsm")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs ``hotwallet`` without any configuration."""
-    return started(monkeypatch, capsys)
 
 
 def _explained(kind: str) -> set[str]:
@@ -107,9 +99,9 @@ def test_every_error_has_an_entry() -> None:
     assert set(_error_codes(HotWalletError)) == _explained("error")
 
 
-def test_an_entry_for_people(run: Run) -> None:
+def test_an_entry_for_people(hotwallet: Run) -> None:
     """A code may be several things; each has a title, a meaning and a cure."""
-    finished = run("explain-code", "Chain-Unavailable")
+    finished = hotwallet("explain-code", "Chain-Unavailable")
     lines = finished.out.splitlines()
 
     assert finished.status == 0
@@ -119,9 +111,9 @@ def test_an_entry_for_people(run: Run) -> None:
     assert lines[3] == "chain-unavailable (error): No node answers"
 
 
-def test_an_entry_for_programs(run: Run) -> None:
+def test_an_entry_for_programs(hotwallet: Run) -> None:
     """--json prints an array of entries."""
-    (entry,) = run("explain-code", "debug-forbidden", "--json").json
+    (entry,) = hotwallet("explain-code", "debug-forbidden", "--json").json
 
     assert entry == {
         "code": "debug-forbidden",
@@ -132,17 +124,20 @@ def test_an_entry_for_programs(run: Run) -> None:
     }
 
 
-def test_all_entries(run: Run) -> None:
+def test_all_entries(hotwallet: Run) -> None:
     """Without a code, all of them are listed."""
-    finished, for_programs = run("explain-code"), run("explain-code", "--json")
+    finished, for_programs = (
+        hotwallet("explain-code"),
+        hotwallet("explain-code", "--json"),
+    )
 
     assert len(finished.out.splitlines()) == len(load_codes())
     assert for_programs.json == load_codes()
 
 
-def test_an_unknown_code(run: Run) -> None:
+def test_an_unknown_code(hotwallet: Run) -> None:
     """An unknown code is an error, with status 1."""
-    finished = run("explain-code", "nonsense")
+    finished = hotwallet("explain-code", "nonsense")
 
     assert (finished.status, finished.out) == (1, "")
     assert finished.err.startswith("error: not-found: there is no such code")

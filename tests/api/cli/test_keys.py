@@ -1,7 +1,6 @@
 """``hotwallet keys list``, ``rotate`` and ``revoke``, with a token and a chain."""
 
 import secrets
-from pathlib import Path
 
 import pytest
 
@@ -15,39 +14,23 @@ from dev.kms_wire import Faults
 from signer.crypto.der import parse_public_key
 from signer.model.key import Key
 from signer.ports import KeyDirectory, KeyId
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at
 
 
 @pytest.fixture
 def run(
-    sqlite_url: str,
+    run: Run,
     softhsm_environ: dict[str, str],
     softhsm_key: KeyId,
-    fresh_anvil: DevChain,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Return what runs ``hotwallet`` over the test's ledger, token and chain."""
-    networks = tmp_path / "networks.toml"
-    networks.write_text(
-        "[networks.local]\n"
-        f'chain_id = 31337\nrpc_urls = ["{fresh_anvil.url}"]\n'
-        f'[networks.local.tokens.TUSD]\naddress = "{fresh_anvil.token}"\n'
-        'decimals = 6\nmax_amount = "1000"\n'
-    )
-    environ = {
-        **softhsm_environ,
-        "PKCS11_KEY_ID": softhsm_key,
-        "NETWORKS_FILE": str(networks),
-        "DATABASE_URL": sqlite_url,
-    }
-    for name, value in environ.items():
+    """Return ``hotwallet`` with the test's ledger, networks and token."""
+    for name, value in softhsm_environ.items():
         monkeypatch.setenv(name, value)
-
-    return started(monkeypatch, capsys)
+    monkeypatch.setenv("PKCS11_KEY_ID", softhsm_key)
+    return run
 
 
 def _address(device: KeyDirectory, key_id: str) -> str:

@@ -4,7 +4,6 @@ import json
 import secrets
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from dev import stablecoin as coin
 from signer.crypto.der import parse_public_key
 from signer.model.refund import SWEEPER
 from signer.ports import KeyId
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
 
@@ -41,35 +40,19 @@ def addresses(
 
 @pytest.fixture
 def run(
-    *,
+    run: Run,
     addresses: tuple[str, str],
     sqlite_store: SQLStore,
-    sqlite_url: str,
     softhsm_environ: dict[str, str],
-    fresh_anvil: DevChain,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Return what runs ``hotwallet`` over that ledger, token and chain."""
+    """Return ``hotwallet`` with that ledger, token and chain."""
     active = sqlite_store.active_key()
     assert active is not None
-    networks = tmp_path / "networks.toml"
-    networks.write_text(
-        "[networks.local]\nconfirmations = 1\n"
-        f'chain_id = 31337\nrpc_urls = ["{fresh_anvil.url}"]\n'
-        f'[networks.local.tokens.TUSD]\naddress = "{fresh_anvil.token}"\n'
-        'decimals = 6\nmax_amount = "1000"\n'
-    )
-    environ = {
-        **softhsm_environ,
-        "PKCS11_KEY_ID": active.key_id,
-        "NETWORKS_FILE": str(networks),
-        "DATABASE_URL": sqlite_url,
-    }
-    for name, value in environ.items():
+    for name, value in softhsm_environ.items():
         monkeypatch.setenv(name, value)
-    return started(monkeypatch, capsys)
+    monkeypatch.setenv("PKCS11_KEY_ID", active.key_id)
+    return run
 
 
 def _run_worker(store: SQLStore, passes: int = 200) -> None:

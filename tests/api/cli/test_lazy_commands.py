@@ -9,7 +9,7 @@ import click
 import pytest
 
 from api.cli.__main__ import cli
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 
 
 ROOT = Path(__file__).parents[3]
@@ -31,12 +31,6 @@ finally:
 """
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs ``hotwallet`` in this process."""
-    return started(monkeypatch, capsys)
-
-
 def test_help_imports_no_heavy_library() -> None:
     """Help imports click and our errors, and no library that takes long to import."""
     finished = subprocess.run(
@@ -52,9 +46,9 @@ def test_help_imports_no_heavy_library() -> None:
     assert HEAVY.isdisjoint(finished.stderr.split())
 
 
-def test_help_lists_every_command(run: Run) -> None:
+def test_help_lists_every_command(hotwallet: Run) -> None:
     """Each command has its line, in the order of the alphabet, and none is cut off."""
-    commands = run("--help").out.partition("Commands:\n")[2]
+    commands = hotwallet("--help").out.partition("Commands:\n")[2]
     names = [line.split()[0] for line in commands.splitlines()]
 
     assert names == sorted(names)
@@ -71,9 +65,9 @@ def test_the_table_of_commands(name: str) -> None:
     assert command.name == name
 
 
-def test_unknown_command(run: Run) -> None:
+def test_unknown_command(hotwallet: Run) -> None:
     """A command that does not exist is a usage error."""
-    finished = run("nonsense")
+    finished = hotwallet("nonsense")
 
     assert finished.status == 2
     assert "No such command 'nonsense'" in finished.err

@@ -14,7 +14,7 @@ from signer.config.networks import load_networks
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund
 from signer.ports import Store
-from tests.api.commands import Run, Told
+from tests.api.commands import Finished, Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
 from tests.support.payments import signed
@@ -186,16 +186,16 @@ def test_the_kill_switch(
     explained = run("refund", "explain", waiting.id)
     resumed, twice = run("nonce", "resume"), run("nonce", "resume")
 
-    assert first == Told(0, "local: paused\n", first.err)
-    assert again == Told(0, "local: already-paused\n", again.err)
+    assert first == Finished(0, "local: paused\n", first.err)
+    assert again == Finished(0, "local: already-paused\n", again.err)
     assert blocked == "wallet-paused"
     assert (repaired.status, "  in order" in repaired.out) == (0, True)
     assert "  an operator paused the network at " in repaired.out
     assert "`hotwallet nonce resume` ends that\n" in repaired.out
     assert document["stopped_at"] is not None
     assert "an operator paused the network" in explained.out
-    assert resumed == Told(0, "local: resumed\n", resumed.err)
-    assert twice == Told(0, "local: not-paused\n", twice.err)
+    assert resumed == Finished(0, "local: resumed\n", resumed.err)
+    assert twice == Finished(0, "local: not-paused\n", twice.err)
     world.work(after=timedelta(seconds=60))
     assert world.stored(waiting).nonce == 1
 

@@ -3,16 +3,16 @@
 import jwt
 import pytest
 
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs ``hotwallet`` with a shared secret."""
+def run(hotwallet: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return ``hotwallet`` with a shared secret."""
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("JWT_ALGORITHM", "HS256")
     monkeypatch.setenv("JWT_SECRET", "s" * 32)
-    return started(monkeypatch, capsys)
+    return hotwallet
 
 
 def test_a_token(run: Run) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 
 
 ROOT = Path(__file__).parents[3]
@@ -40,17 +40,11 @@ MISTYPED = [
 ]
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs ``hotwallet`` without any configuration."""
-    return started(monkeypatch, capsys)
-
-
 @pytest.mark.parametrize("typed", MISTYPED)
 @pytest.mark.parametrize("key_id", KEY_IDS)
-def test_a_mistyped_command(run: Run, typed: str, key_id: str) -> None:
+def test_a_mistyped_command(hotwallet: Run, typed: str, key_id: str) -> None:
     """Status 2; the message has at most eight characters of a key id."""
-    told = run(*typed.format(key_id, key_id, arn=ARN).split())
+    told = hotwallet(*typed.format(key_id, key_id, arn=ARN).split())
 
     assert (told.status, told.out) == (2, "")
     assert "Error: " in told.err
@@ -59,11 +53,11 @@ def test_a_mistyped_command(run: Run, typed: str, key_id: str) -> None:
     assert ARN not in told.err
 
 
-def test_an_address_is_quoted(run: Run) -> None:
+def test_an_address_is_quoted(hotwallet: Run) -> None:
     """An address is not a key id, and is shown as it was typed."""
     address = "0x17135a05eF2397dB21A16703Dfcb45e76830aD41"
 
-    assert f"({address})" in run("keys", "list", address).err
+    assert f"({address})" in hotwallet("keys", "list", address).err
 
 
 _BROKEN = """

@@ -15,6 +15,7 @@ from api.doctor import DoctorContext, Openers, all_checks
 from signer.audit.checkpoints import CheckpointKey
 from signer.checks import CheckResult, run_checks
 from tests.fixtures.chain import DevChain
+from tests.support.networks import write_networks
 
 
 OPENERS = Openers(open_store, open_backend, open_chains)
@@ -22,13 +23,7 @@ OPENERS = Openers(open_store, open_backend, open_chains)
 
 def make_environ(folder: Path, chain: DevChain) -> dict[str, str]:
     """Return the environment of a network, an empty ledger and a service's keys."""
-    networks = folder / "networks.toml"
-    networks.write_text(
-        "[networks.local]\n"
-        f'chain_id = 31337\nrpc_urls = ["{chain.url}"]\n'
-        f'[networks.local.tokens.TUSD]\naddress = "{chain.token}"\n'
-        'decimals = 6\nmax_amount = "1000"\n'
-    )
+    networks = write_networks(folder / "networks.toml", chain.url, chain.token)
     pem = folder / "jwt.pem"
     pem.write_bytes(
         ec.generate_private_key(ec.SECP256R1())

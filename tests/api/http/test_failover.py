@@ -20,10 +20,11 @@ from signer.audit.log import AuditLog
 from signer.errors import KeyUnusableError
 from signer.model.key import Key
 from tests.api.administrators import REFUSED, asked
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 from tests.api.service import build_container, replaced
 from tests.api.support import SettableClock
 from tests.support.keys import key_at, made_active
+from tests.support.networks import write_networks
 from tests.support.ring import ELSEWHERE, NEW, OLD, OTHER, System
 
 
@@ -230,22 +231,14 @@ def key_at_kms(address: str, arn: str) -> Key:
 
 @pytest.fixture
 def run(
-    sqlite_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    hotwallet: Run, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    """Return who runs ``hotwallet`` over the test's ledger; no chain is asked."""
-    networks = tmp_path / "networks.toml"
-    networks.write_text(
-        '[networks.local]\nchain_id = 31337\nrpc_urls = ["http://127.0.0.1:9"]\n'
-        '[networks.local.tokens.TUSD]\ndecimals = 6\nmax_amount = "1000"\n'
-        'address = "0x5FbDB2315678afecb367f032d93F642f64180aa3"\n'
-    )
+    """Return ``hotwallet`` with the test's ledger and no working node."""
+    networks = write_networks(tmp_path / "networks.toml")
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("NETWORKS_FILE", str(networks))
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
-    return started(monkeypatch, capsys)
+    return hotwallet
 
 
 def test_the_command(

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from api.auth.dev_tokens import mint, provide_signing_key
+from api.auth.dev_tokens import mint
 from backends.sql import SQLStore
 from signer.config.settings import Settings
-from tests.api.live_server import Server, exchange
+from tests.api.live_server import Server, exchange, service_environ
 from tests.api.service import BODY
-from tests.api.wsgi import BROKEN
 from tests.support.waiting import eventually
 
 
@@ -23,18 +22,7 @@ SECONDS = 8
 @pytest.fixture
 def environ(tmp_path: Path, _sqlite_template: Path) -> dict[str, str]:
     """The environment of a service that has one thread."""
-    provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
-    (tmp_path / "hotwallet.db").write_bytes(_sqlite_template.read_bytes())
-    return {
-        "APP_ENV": "test",
-        "HOTWALLET_HOME": str(tmp_path),
-        "DATABASE_URL": "",
-        "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
-        "JWT_SIGNING_KEY_FILE": str(tmp_path / "private.pem"),
-        "WEB_CONCURRENCY": "1",
-        "WEB_THREADS": "1",
-        BROKEN: str(tmp_path / "broken"),
-    }
+    return service_environ(tmp_path, _sqlite_template) | {"WEB_THREADS": "1"}
 
 
 @pytest.fixture

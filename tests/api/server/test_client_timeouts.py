@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from api.auth.dev_tokens import mint, provide_signing_key
+from api.auth.dev_tokens import mint
 from api.http.body import SlowClientError
 from api.server.client_timeouts import DeadlineSocket
 from signer.config.settings import Settings
-from tests.api.live_server import Answer, Server, exchange
-from tests.api.wsgi import BROKEN
+from tests.api.live_server import Answer, Server, exchange, service_environ
 
 
 SECONDS = 0.5
@@ -116,19 +115,8 @@ def environ(
     tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
 ) -> dict[str, str]:
     """The environment of a service with a ledger, keys and two threads."""
-    folder = tmp_path_factory.mktemp("patience")
-    provide_signing_key(folder / "private.pem", folder / "public.pem")
-    (folder / "hotwallet.db").write_bytes(_sqlite_template.read_bytes())
-    return {
-        "APP_ENV": "test",
-        "HOTWALLET_HOME": str(folder),
-        "DATABASE_URL": "",
-        "JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"),
-        "JWT_SIGNING_KEY_FILE": str(folder / "private.pem"),
-        "WEB_CONCURRENCY": "1",
-        "WEB_THREADS": "2",
-        BROKEN: str(folder / "broken"),
-    }
+    folder = tmp_path_factory.mktemp("timeouts")
+    return service_environ(folder, _sqlite_template) | {"WEB_THREADS": "2"}
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from api.auth.dev_tokens import mint, provide_signing_key
+from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
-from tests.api.live_server import Answer, Server, exchange
+from tests.api.live_server import Answer, Server, exchange, service_environ
 from tests.api.service import BODY
 from tests.api.wsgi import BROKEN, CANARY
 
@@ -21,26 +21,16 @@ MEGABYTE = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environ(
+    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
+) -> dict[str, str]:
     """The environment of a service with a ledger and keys of its own."""
-    folder = tmp_path_factory.mktemp("wire")
-    provide_signing_key(folder / "private.pem", folder / "public.pem")
-    return {
-        "APP_ENV": "test",
-        "HOTWALLET_HOME": str(folder),
-        "DATABASE_URL": "",
-        "JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"),
-        "JWT_SIGNING_KEY_FILE": str(folder / "private.pem"),
-        "WEB_CONCURRENCY": "1",
-        BROKEN: str(folder / "broken"),
-    }
+    return service_environ(tmp_path_factory.mktemp("wire"), _sqlite_template)
 
 
 @pytest.fixture(scope="module")
-def server(environ: dict[str, str], _sqlite_template: Path) -> Iterator[Server]:
+def server(environ: dict[str, str]) -> Iterator[Server]:
     """One server for all tests here; afterwards its log must be clean."""
-    ledger = Path(environ["HOTWALLET_HOME"]) / "hotwallet.db"
-    ledger.write_bytes(_sqlite_template.read_bytes())
     with Server(environ) as server:
         yield server
         assert server.stop() == 0
