@@ -1,4 +1,4 @@
-"""An issuer of tokens on a real socket: it publishes keys, well or badly."""
+"""An issuer of tokens on a real socket, which publishes its keys."""
 
 import datetime as dt
 import ipaddress
@@ -49,7 +49,7 @@ class Issuer:
                 issuer.answer(self)
 
             def log_message(self, *args: object) -> None:
-                """Say nothing."""
+                """Do not log."""
 
         self._server = _Server(("127.0.0.1", 0), Handler)
         if tls is not None:
@@ -59,12 +59,11 @@ class Issuer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     def __enter__(self) -> Self:
-        """Begin to answer."""
         self._thread.start()
         return self
 
     def __exit__(self, *args: object) -> None:
-        """Answer no more, and end what is being answered."""
+        """Close all connections."""
         self._server.gone.set()
         self._server.shutdown()
         self._thread.join()
@@ -87,7 +86,7 @@ class _Server(ThreadingHTTPServer):
         self.gone = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients here hang up as they like."""
+        """Ignore clients that disconnect."""
 
 
 def document(content: Json | bytes, status: int = 200, /, **headers: str) -> Answer:
@@ -105,8 +104,8 @@ def document(content: Json | bytes, status: int = 200, /, **headers: str) -> Ans
     return answer
 
 
-def dripping(head: bytes, drop: bytes) -> Answer:
-    """Return an answer that begins with *head*, and then never ends."""
+def slow(head: bytes, drop: bytes) -> Answer:
+    """Return an answer that begins with *head* and never ends."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(head)
@@ -118,7 +117,7 @@ def dripping(head: bytes, drop: bytes) -> Answer:
 
 
 def authority(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return TLS for a server on 127.0.0.1, and for clients that believe it."""
+    """Return a TLS context for a server on 127.0.0.1, and one that trusts it."""
     key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issuer")])
     here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from api.auth.dev_tokens import provide_signing_key
@@ -86,12 +85,7 @@ class Server:
         """Return the server; it may still be starting."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the server, whatever state it is in."""
         if self.process.poll() is None:
             self.process.kill()

@@ -1,4 +1,4 @@
-"""What the API's tests share: a clock, keys, and tokens good and forged."""
+"""Clock, keys and tokens for the tests of the API."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 
 class SettableClock:
-    """A clock that a test may set."""
+    """A clock that a test sets."""
 
     def __init__(self, now: datetime = NOW) -> None:
         self.now = now
@@ -70,7 +70,7 @@ def segment(part: Json | bytes) -> str:
 def signed(
     head: Json | bytes, payload: Json | bytes, key: Any = ES256_KEY, alg: str = "ES256"
 ) -> str:
-    """Return a compact token whose signature is right, whatever its parts are."""
+    """Return a compact token with a valid signature over any parts."""
     text = f"{segment(head)}.{segment(payload)}"
     signature = jwt.get_algorithm_by_name(alg).sign(text.encode(), key)
     return f"{text}.{segment(signature)}"
@@ -90,7 +90,7 @@ _keys = itertools.count(1)
 
 
 def post(client: TestClient, body: Any, **headers: str) -> Result:
-    """Ask for a refund; *body* is JSON unless it is text, the key a new one if none."""
+    """Request a refund; *body* is JSON unless it is text; the key is new by default."""
     return client.simulate_post(
         "/v1/refunds",
         body=body if isinstance(body, bytes | str) else json.dumps(body),
@@ -104,10 +104,9 @@ def post(client: TestClient, body: Any, **headers: str) -> Result:
 
 
 def get(client: TestClient, path: str, **claims: Any) -> Result:
-    """Look at *path*."""
     return client.simulate_get(path, headers=bearer(**claims))
 
 
 def lines(log: io.StringIO) -> list[Json]:
-    """Return the events in *log*, one a line."""
+    """Return the events in *log*."""
     return [json.loads(line) for line in log.getvalue().splitlines()]

@@ -49,7 +49,6 @@ def test_an_event_is_always_one_line(log: io.StringIO, text: str) -> None:
 
 
 def test_both_kinds_of_loggers_have_the_same_fields(log: io.StringIO) -> None:
-    """Records of the standard library have the same fields as our events."""
     structlog.get_logger("ours").warning("one")
     logging.getLogger("theirs").warning("two")
 
@@ -86,7 +85,6 @@ def test_exceptions_are_classes_and_locations(log: io.StringIO) -> None:
 
 
 def test_a_cycle_of_causes_ends(log: io.StringIO) -> None:
-    """Exceptions that cause each other are logged a limited number of times."""
     one, other = ValueError(), TypeError()
     one.__cause__, other.__cause__ = other, one
     structlog.get_logger("ours").error("failed", exc_info=one)
@@ -99,7 +97,6 @@ def test_a_cycle_of_causes_ends(log: io.StringIO) -> None:
     "name", ["botocore.auth", "psycopg", "urllib3.connectionpool", "web3.rpc"]
 )
 def test_verbose_libraries_stay_at_warning(log: io.StringIO, name: str) -> None:
-    """Libraries that log requests and signed bytes stay at WARNING, even with DEBUG."""
     logging.getLogger(name).debug("Authorization: %s", CANARY)
     logging.getLogger(name).info("connecting to %s", CANARY)
     structlog.get_logger("ours").debug("debug is on")
@@ -109,7 +106,6 @@ def test_verbose_libraries_stay_at_warning(log: io.StringIO, name: str) -> None:
 
 
 def test_redacts_secrets_in_events(log: io.StringIO) -> None:
-    """Secrets that got into an event by mistake are redacted."""
     structlog.get_logger("ours").info("e", pin=CANARY, authorization=CANARY)
     logging.getLogger("theirs").warning(
         "calling arn:aws:kms:eu-central-1:111122223333:key/%s", CANARY
@@ -121,7 +117,6 @@ def test_redacts_secrets_in_events(log: io.StringIO) -> None:
 
 
 def test_warnings_are_events(log: io.StringIO) -> None:
-    """A Python warning is logged like other events."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old\nfashioned", DeprecationWarning, stacklevel=1)
@@ -131,7 +126,6 @@ def test_warnings_are_events(log: io.StringIO) -> None:
 
 
 def test_audit_events_keep_their_own_time(log: io.StringIO) -> None:
-    """An event with a timestamp keeps it."""
     structlog.get_logger("audit").info("e", timestamp="2026-01-01T00:00:00+00:00")
 
     (line,) = lines(log)
@@ -139,7 +133,6 @@ def test_audit_events_keep_their_own_time(log: io.StringIO) -> None:
 
 
 def test_pretty_output_is_readable(log: io.StringIO) -> None:
-    """The pretty renderer shows the same without JSON."""
     logs.install(pretty=True, stream=log)
     structlog.get_logger("ours").info("hello", answer=42)
 
@@ -176,7 +169,6 @@ def test_an_audit_event_that_cannot_be_written_raises() -> None:
 
 
 def test_an_audit_event_is_one_line_of_json() -> None:
-    """An audit event is redacted ASCII with sorted fields."""
     stream = io.StringIO()
 
     logs.audit_logger(stream).info(

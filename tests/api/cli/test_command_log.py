@@ -42,10 +42,10 @@ def _pause(environ: dict[str, str], *options: str, terminal: bool) -> tuple[str,
         )
         os.write(writer, b"end\n")
         os.close(writer)
-        shown = b""
-        while b"end" not in shown:
-            shown += errors.read(65536)
-    return finished.stdout.decode(), shown.decode().rpartition("end")[0]
+        as_json = b""
+        while b"end" not in as_json:
+            as_json += errors.read(65536)
+    return finished.stdout.decode(), as_json.decode().rpartition("end")[0]
 
 
 def _events(store: SQLStore) -> list[object]:

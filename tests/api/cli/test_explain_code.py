@@ -67,20 +67,17 @@ def _production_refusal_codes() -> Iterator[str]:
                 yield code
 
 
-def test_the_guards_document() -> None:
-    """docs/reference/guard.md and the table have the same refusals."""
+def test_guard_md_lists_all_refusals() -> None:
     assert _documented("reference/guard.md", "| code |") == _explained("refusal")
 
 
-def test_the_alarms_document() -> None:
-    """docs/how-to/alarms.md, the code and the table have the same alerts."""
+def test_alarms_md_lists_all_alerts() -> None:
     alerts = _documented("how-to/alarms.md", "| alert |")
 
     assert alerts == _explained("alert") == {str(alert) for alert in Alert}
 
 
 def test_every_refusal_has_an_entry() -> None:
-    """Codes that the code base refuses with are explained."""
     codes = {*_refusal_codes(), *_production_refusal_codes()}
 
     assert {"settings-invalid", "debug-forbidden", "gunicorn-overridden"} <= codes
@@ -88,7 +85,6 @@ def test_every_refusal_has_an_entry() -> None:
 
 
 def test_every_error_has_an_entry() -> None:
-    """The codes of all error classes are explained, and no others."""
     for name in PACKAGES:
         package = import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
@@ -99,8 +95,8 @@ def test_every_error_has_an_entry() -> None:
     assert set(_error_codes(HotWalletError)) == _explained("error")
 
 
-def test_an_entry_for_people(hotwallet: Run) -> None:
-    """A code may be several things; each has a title, a meaning and a cure."""
+def test_an_entry_as_text(hotwallet: Run) -> None:
+    """A code may have several entries."""
     finished = hotwallet("explain-code", "Chain-Unavailable")
     lines = finished.out.splitlines()
 
@@ -111,8 +107,7 @@ def test_an_entry_for_people(hotwallet: Run) -> None:
     assert lines[3] == "chain-unavailable (error): No node answers"
 
 
-def test_an_entry_for_programs(hotwallet: Run) -> None:
-    """--json prints an array of entries."""
+def test_an_entry_as_json(hotwallet: Run) -> None:
     (entry,) = hotwallet("explain-code", "debug-forbidden", "--json").json
 
     assert entry == {
@@ -124,8 +119,7 @@ def test_an_entry_for_programs(hotwallet: Run) -> None:
     }
 
 
-def test_all_entries(hotwallet: Run) -> None:
-    """Without a code, all of them are listed."""
+def test_lists_all_entries_without_a_code(hotwallet: Run) -> None:
     finished, for_programs = (
         hotwallet("explain-code"),
         hotwallet("explain-code", "--json"),
@@ -136,7 +130,6 @@ def test_all_entries(hotwallet: Run) -> None:
 
 
 def test_an_unknown_code(hotwallet: Run) -> None:
-    """An unknown code is an error, with status 1."""
     finished = hotwallet("explain-code", "nonsense")
 
     assert (finished.status, finished.out) == (1, "")

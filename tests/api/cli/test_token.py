@@ -15,16 +15,14 @@ def run(hotwallet: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return hotwallet
 
 
-def test_a_token(run: Run) -> None:
-    """Without --json, the token alone is on standard output."""
+def test_prints_the_token_alone(run: Run) -> None:
     minted = run("token", "--role", "admin", "--subject", "alice").out.strip()
     claims = jwt.decode(minted, options={"verify_signature": False})
 
     assert (claims["sub"], claims["roles"]) == ("alice", ["admin"])
 
 
-def test_a_token_for_programs(run: Run) -> None:
-    """--json prints the token with what it grants, and its lifetime in seconds."""
+def test_prints_what_the_token_grants_as_json(run: Run) -> None:
     document = run("token", "--scope", "keys:rotate", "--seconds", "60", "--json").json
 
     assert document.pop("token").count(".") == 2

@@ -1,16 +1,11 @@
 """A usage error says what is wrong, and shows no whole key id."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.api.commands import Run
+from tests.support.programs import run_python
 
 
-ROOT = Path(__file__).parents[3]
 UUID = "e9ec0d42-2f1e-44cd-9066-2b4c499c2654"
 ARN = f"arn:aws:kms:eu-central-1:111122223333:key/{UUID}"
 KEY_IDS = [UUID, f"mrk-{UUID.replace('-', '')}", UUID.replace("-", "").upper()]
@@ -44,13 +39,13 @@ MISTYPED = [
 @pytest.mark.parametrize("key_id", KEY_IDS)
 def test_a_mistyped_command(hotwallet: Run, typed: str, key_id: str) -> None:
     """Status 2; the message has at most eight characters of a key id."""
-    told = hotwallet(*typed.format(key_id, key_id, arn=ARN).split())
+    finished = hotwallet(*typed.format(key_id, key_id, arn=ARN).split())
 
-    assert (told.status, told.out) == (2, "")
-    assert "Error: " in told.err
-    assert key_id not in told.err
-    assert key_id[:8] + "..." in told.err
-    assert ARN not in told.err
+    assert (finished.status, finished.out) == (2, "")
+    assert "Error: " in finished.err
+    assert key_id not in finished.err
+    assert key_id[:8] + "..." in finished.err
+    assert ARN not in finished.err
 
 
 def test_an_address_is_quoted(hotwallet: Run) -> None:
@@ -79,14 +74,7 @@ main()
 
 def test_a_command_with_a_bug() -> None:
     """Status 1; the exception's class and place are printed, and not its message."""
-    finished = subprocess.run(
-        [sys.executable, "-c", _BROKEN, "keys", "break-down", UUID],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    finished = run_python("-c", _BROKEN, "keys", "break-down", UUID, environ={})
 
     assert (finished.returncode, finished.stdout) == (1, "")
     assert "RuntimeError" in finished.stderr

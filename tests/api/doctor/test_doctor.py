@@ -1,9 +1,7 @@
 """``hotwallet doctor`` reports what is broken, and checks everything else."""
 
 import json
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,9 +31,9 @@ from tests.api.doctor.doctor import OPENERS, make_environ, run_doctor, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.support.audit import chain, checkpoint, record
+from tests.support.programs import run_python
 
 
-ROOT = Path(__file__).parents[3]
 CANARY = "canary-48213"
 
 
@@ -468,14 +466,7 @@ def _doctor(
     environ: Mapping[str, str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     program = "from api.cli.doctor import doctor; doctor()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_python("-c", program, *arguments, environ=environ)
 
 
 def test_the_command_with_nothing_configured(tmp_path: Path) -> None:

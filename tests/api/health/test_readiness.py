@@ -80,7 +80,7 @@ that waits until the end.
 
 
 class Time:
-    """A timer that stands still until it is told to move."""
+    """A timer that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -138,14 +138,14 @@ def system(sqlite_store: SQLStore, open_kms: OpenKMS, kms_key: KeyId) -> System:
 
 @pytest.fixture
 def silent_node() -> Iterator[str]:
-    """The URL of a node that accepts connections and never answers."""
+    """The URL of a node that never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @contextmanager
 def _stopped(server: PostgreSQL) -> Iterator[None]:
-    """Stop every process of *server* as a machine that hangs does."""
+    """Stop every process of *server*."""
     master = int((server._data / "postmaster.pid").read_text().split()[0])
     children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
     pids = [master, *map(int, children)]
@@ -159,7 +159,6 @@ def _stopped(server: PostgreSQL) -> Iterator[None]:
 
 
 def test_everything_is_checked_and_healthy(system: System) -> None:
-    """Database, key, audit, guard and each network are ok, and the key is named."""
     answer = system.checker()
 
     assert answer == Readiness(
@@ -171,7 +170,7 @@ def test_everything_is_checked_and_healthy(system: System) -> None:
 
 
 def test_a_kms_that_hangs(system: System, kms_faults: Faults) -> None:
-    """It is reported as late within 5 s, once as an alert, and stands in no way."""
+    """The check is late within 5 s, raises one alert and delays no other check."""
     kms_faults.always("Sign", hang())
 
     answer, seconds = system.timed()
@@ -187,7 +186,7 @@ def test_a_kms_that_hangs(system: System, kms_faults: Faults) -> None:
 def test_a_node_that_hangs(
     sqlite_store: SQLStore, open_kms: OpenKMS, kms_key: KeyId, silent_node: str
 ) -> None:
-    """It is reported as late within 5 s, and another network is not touched."""
+    """The check is late within 5 s, and another network is not affected."""
     silent = JSONRPCChain([silent_node], timeout=30.0, chain_id=CHAIN_ID)
     system = System(
         sqlite_store,
@@ -246,12 +245,11 @@ def _afresh(checker: ReadinessChecker) -> Readiness:
 
 
 def test_readiness_answers_within_five_seconds() -> None:
-    """The first caller waits less than those who share its round; none waits 5 s."""
     assert ANSWER_SECONDS < SHARED_SECONDS <= 4
 
 
 def test_callers_share_a_round(system: System, wire: Wire) -> None:
-    """Twenty requests at once cost one signature, and get one answer."""
+    """Twenty concurrent requests cost one signature."""
     with ThreadPoolExecutor(20) as callers:
         answers = list(callers.map(lambda _: system.checker(), range(20)))
 
@@ -524,7 +522,6 @@ def test_kms_errors_of_the_key(
 
 @pytest.fixture
 def monitor(clock: SettableClock) -> SealingMonitor:
-    """Somebody who only looks, and by the clock of the tests."""
     timer = lambda: clock().timestamp()  # noqa: E731
     return SealingMonitor(SealingAlert(Alerts(clock=clock), timer), timer)
 
