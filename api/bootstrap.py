@@ -137,7 +137,7 @@ def _settle_key(container: Container) -> tuple[Signer, list[str]]:
     except InvalidInputError as e:
         problem = Refusal("kms-not-configured", f"KMS_KEY_ID {e}")
     except StoreError as e:
-        problem = Refusal("database-not-ready", str(e))
+        problem = Refusal("database-not-ready", str(e), is_transient=e.retryable)
     raise ConfigurationError(problem)
 
 
@@ -157,7 +157,9 @@ def open_store(settings: Settings) -> Ledger:
     try:
         _check_schema(store, may_upgrade=not settings.is_production)
     except StoreError as e:
-        raise ConfigurationError(Refusal("database-not-ready", str(e))) from None
+        raise ConfigurationError(
+            Refusal("database-not-ready", str(e), is_transient=e.retryable)
+        ) from None
     return store
 
 

@@ -67,15 +67,25 @@ class ConfigurationError(HotWalletError):
         super().__init__("; ".join(str(refusal) for refusal in refusals))
         self.refusals = refusals
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same configuration may be accepted later."""
+        return all(refusal.is_transient for refusal in self.refusals)
+
 
 class Refusal:
-    """One reason not to start: a stable *code*, and a message that says what to do."""
+    """
+    One reason not to start: a stable *code*, and a message that says what to do.
 
-    __slots__ = ("code", "message")
+    A transient reason may go away by itself: a dependency does not answer at present.
+    """
 
-    def __init__(self, code: str, message: str) -> None:
+    __slots__ = ("code", "is_transient", "message")
+
+    def __init__(self, code: str, message: str, *, is_transient: bool = False) -> None:
         self.code = code
         self.message = message
+        self.is_transient = is_transient
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

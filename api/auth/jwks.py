@@ -114,7 +114,9 @@ class RemoteKeys:
         except KeySetError as e:
             raise ConfigurationError(
                 Refusal(
-                    "jwt-keys-unreachable", f"no keys fetched from JWT_JWKS_URL ({e})"
+                    "jwt-keys-unreachable",
+                    f"no keys fetched from JWT_JWKS_URL ({e})",
+                    is_transient=True,
                 )
             ) from None
         return keys

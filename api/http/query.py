@@ -11,7 +11,7 @@ from signer.model.refund import Status, is_refund_id
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 
-_VALUE = re.compile(r"[!-~]{1,512}")
+_VALUE = re.compile(r"[!-~]{1,128}")
 _LIMIT = re.compile(r"[1-9][0-9]{0,2}")
 
 
@@ -31,7 +31,7 @@ def parameters(req: falcon.Request, *known: str) -> dict[str, str]:
         if not isinstance(value, str):
             raise InvalidInputError("a parameter appears twice", field=name)
         if not _VALUE.fullmatch(value):
-            raise InvalidInputError("must be 1 to 512 visible characters", field=name)
+            raise InvalidInputError("must be 1 to 128 visible characters", field=name)
         given[name] = value
     return given
 

@@ -32,7 +32,9 @@ from api.logs import configure, watch_uncaught
 from api.request_context import new_request_id
 from api.server.client_timeouts import SECONDS, DeadlineSocket
 from api.server.config_check import serving
+from api.server.request_rules import require_unambiguous
 from signer.config.settings import Settings
+from signer.errors import ConfigurationError
 from signer.startup.guard import EXIT_STATUS
 
 
@@ -82,8 +84,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         Create the application, which opens key, chains and database.
 
         A failure is logged here, since gunicorn would print the exception's message.
-        If one of the first workers fails, the server ends.  If the replacement of a
-        recycled worker fails, the other workers keep serving and the master retries.
+        The server ends if one of its first workers fails for a reason that stays.  For
+        a transient reason, such as a node that does not answer, or if the replacement
+        of a worker fails, the other workers keep serving and the master retries.
         """
         try:
             with serving(self.cfg):
@@ -91,7 +94,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         except Exception as e:  # noqa: BLE001  Every failure is logged here.
             refusals = [str(r) for r in getattr(e, "refusals", ())]
             _log.exception("worker-not-started", refusals=refusals)
-            if self.age <= self.cfg.workers:
+            is_transient = isinstance(e, ConfigurationError) and e.is_transient
+            if self.age <= self.cfg.workers and not is_transient:
                 raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
             time.sleep(_RETRY_SECONDS)
             raise SystemExit(EXIT_STATUS) from None
@@ -140,6 +144,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         if keep_alive is False:
             conn.sock.linger()
         return keep_alive
+
+    def handle_request(self, req: object, conn: TConn) -> object:
+        """Serve *req*, unless a proxy could have read it differently."""
+        require_unambiguous(req)
+        return super().handle_request(req, conn)
 
     def handle_error(
         self, req: object, client: socket.socket, addr: object, exc: BaseException

@@ -1,11 +1,13 @@
 """The chain client: one network, reached through one or more nodes."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
+from web3 import Web3
 
 from backends.json_rpc import quorum_rules, requests
 from backends.json_rpc.node import connect
@@ -17,6 +19,8 @@ from signer.errors import ChainUnavailableError, ConfigurationError, Refusal
 from signer.ports import Block, Call, Fees, MinedTransaction, NodeStatus, Receipt
 
 
+T = TypeVar("T")
+
 # A search sends many requests, one after another.
 _SEARCH_TIMEOUTS = 4
 
@@ -25,10 +29,10 @@ class JSONRPCChain:
     """
     A ``ChainClient`` (``signer/ports/chain.py``) over web3.py.
 
-    Receipts, nonces and blocks decide about money: they are requested from all nodes
-    at once and need a quorum (``backends/json_rpc/quorum_rules.py``).  Other requests
-    go to one node after another.  A transaction is sent to every node; one node that
-    accepts it is enough.  ``docs/reference/networks.md`` has the table of failures.
+    Every value is requested from all nodes at once and needs a quorum
+    (``backends/json_rpc/quorum_rules.py``).  A transaction is sent to every node; one
+    node that accepts it is enough.  ``docs/reference/networks.md`` has the table of
+    failures.
 
     No connection is opened before the first call, and a forked process opens its own,
     so that two processes never share a socket.
@@ -76,11 +80,11 @@ class JSONRPCChain:
 
     def has_code(self, address: str) -> bool:
         """Return whether *address* has code."""
-        return self._get_pool().first(lambda node: requests.has_code(node, address))
+        return self._middle(lambda node: requests.has_code(node, address))
 
     def balance(self, address: str) -> int:
         """Return the balance of *address* in wei."""
-        return self._get_pool().first(lambda node: requests.balance(node, address))
+        return self._middle(lambda node: requests.balance(node, address))
 
     def call(self, call: Call) -> bytes:
         """
@@ -89,7 +93,7 @@ class JSONRPCChain:
         Raises:
             ExecutionRevertedError: The message is the contract's decoded reason.
         """
-        return self._get_pool().first(lambda node: requests.call(node, call))
+        return self._middle(lambda node: requests.call(node, call))
 
     def estimate_gas(self, call: Call) -> int:
         """
@@ -98,7 +102,7 @@ class JSONRPCChain:
         Raises:
             ExecutionRevertedError: The message is the contract's decoded reason.
         """
-        return self._get_pool().first(lambda node: requests.estimate_gas(node, call))
+        return self._middle(lambda node: requests.estimate_gas(node, call))
 
     def transaction_count(self, address: str, block: int | None = None) -> int:
         """
@@ -138,8 +142,17 @@ class JSONRPCChain:
         )
 
     def fees(self) -> Fees:
-        """Return the base fee and suggested tip, or the gas price before EIP-1559."""
-        return self._get_pool().first(requests.fees)
+        """
+        Return the base fee and suggested tip, or the gas price before EIP-1559.
+
+        Raises:
+            ChainUnavailableError: Too few nodes responded, or they do not agree on
+                whether the chain has a base fee.
+        """
+        fees = self._get_pool().decide(requests.fees, quorum_rules.FEES)
+        if fees is None:
+            raise ChainUnavailableError("the nodes do not agree on a base fee")
+        return fees
 
     def broadcast(self, raw: bytes) -> None:
         """
@@ -211,6 +224,10 @@ class JSONRPCChain:
         return self._get_pool().statuses(
             partial(request_status, sender=sender, tx_hashes=tx_hashes)
         )
+
+    def _middle(self, request: Callable[[Web3], T]) -> T:
+        result: T = self._get_pool().decide(request, quorum_rules.MIDDLE)
+        return result
 
     def _transaction(self, tx_hash: str) -> MinedTransaction | None:
         return self._get_pool().decide(

@@ -43,18 +43,6 @@ class NodePool:
         self._nodes = tuple(nodes)
         self._timeout = timeout
 
-    def first(self, request: Request[_T]) -> _T:
-        """
-        Ask one node after another; return the first response.
-
-        A revert counts only if no other node has a result: a node that lags or lies
-        must not fail a call that another node can execute.
-
-        Raises:
-            ChainError: No node responded.
-        """
-        return next(self.each(request))
-
     def each(self, request: Request[_T]) -> Iterator[_T]:
         """
         Ask one node after another, as long as the caller iterates.

@@ -89,10 +89,15 @@ class QuorumCall(Generic[_T]):
         Return the result that *rule* derives, and distrust nodes that contradict it.
 
         Raises:
-            ChainError: There are too few responses.
+            ExecutionRevertedError: A quorum of nodes reverts.
+            ChainUnavailableError: There are too few responses.
         """
         quorum = quorum_size(self._configured, len(self.responses))
-        if not self.responses:
+        reverts = [e for e in self._errors if isinstance(e, ExecutionRevertedError)]
+        responded = len(self.responses) + len(reverts)
+        if reverts and len(reverts) >= quorum_size(self._configured, responded):
+            raise reverts[0]
+        if not responded:
             raise most_informative(self._errors)
         if len(self.responses) < quorum:
             raise ChainUnavailableError("too few nodes responded for a quorum")

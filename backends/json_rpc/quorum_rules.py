@@ -8,9 +8,10 @@ majority against one: all that respond must agree.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from statistics import median_low
+from typing import Any, Generic, TypeVar
 
-from signer.ports import Block, MinedTransaction, Receipt
+from signer.ports import Block, Fees, MinedTransaction, Receipt
 
 
 _T = TypeVar("_T")
@@ -97,6 +98,42 @@ def reached_block(heads: Sequence[Block], quorum: int) -> Block:
     return max(candidates, key=candidates.count)
 
 
+def middle(responses: Sequence[Any], quorum: int) -> Any:
+    """
+    Return the middle response, which a minority cannot move out of the honest ones.
+
+    >>> middle([21_500, 65_000, 16_000_000], 2)
+    65000
+    """
+    return median_low(responses)
+
+
+def middle_fees(responses: Sequence[Fees | None], quorum: int) -> Fees | None:
+    """
+    Return the middle base fee and the middle tip.
+
+    The chain has no base fee only if *quorum* nodes report none.  Return None if too
+    few nodes agree on whether it has one.
+    """
+    for is_legacy in (True, False):
+        alike = [fees for fees in responses if fees and _is_legacy(fees) == is_legacy]
+        if len(alike) >= quorum:
+            base_fee = median_low(fees.base_fee or 0 for fees in alike)
+            tip = median_low(fees.priority_fee for fees in alike)
+            return Fees(None if is_legacy else base_fee, tip)
+    return None
+
+
+def _differ_in_kind(response: Fees | None, result: Fees | None) -> bool:
+    if response is None or result is None:
+        return False
+    return _is_legacy(response) != _is_legacy(result)
+
+
+def _is_legacy(fees: Fees) -> bool:
+    return fees.base_fee is None
+
+
 def _differs(response: _H | None, result: _H | None) -> bool:
     return response is not None and result is not None and response != result
 
@@ -123,6 +160,10 @@ RECEIPTS: QuorumRule[Mapping[str, Receipt]] = QuorumRule(
 COUNT: QuorumRule[int] = QuorumRule(reached, _never)
 HEAD: QuorumRule[Block] = QuorumRule(reached_block, _never)
 """Values that only grow: the highest one that a quorum has reached."""
+
+MIDDLE: QuorumRule[Any] = QuorumRule(middle, _never)
+FEES: QuorumRule[Fees | None] = QuorumRule(middle_fees, _differ_in_kind)
+"""Values that differ between honest nodes, because their newest blocks do."""
 
 PENDING_COUNT: QuorumRule[int] = QuorumRule(
     lambda counts, _: max(counts), _never, waits_for_all=True

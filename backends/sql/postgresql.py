@@ -1,7 +1,8 @@
 """Engines for PostgreSQL, with a limit on every wait."""
 
 import time
-from typing import Any
+from collections.abc import Generator
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import URL, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DisconnectionError
@@ -9,6 +10,11 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from signer.errors import ConfigurationError, Refusal
 
+
+T = TypeVar("T")
+
+# The server's own limits act first, because their errors name the reason.
+_CLIENT_SLACK_SECONDS = 0.5
 
 PING_AFTER_IDLE_SECONDS = 1.0
 """A pooled connection that was idle for longer is pinged before it is used."""
@@ -20,6 +26,8 @@ def postgresql_engine(url: URL, *, pool_size: int, timeout: float) -> Engine:
 
     The server cancels statements after *timeout*.  It waits for locks a little less,
     so that the error names the lock as the reason.  TCP timeouts end lost connections.
+    A server that is frozen does none of this, so the client gives up on its own a
+    little later, and closes the connection.
     """
     engine = _engine(
         url,
@@ -47,7 +55,7 @@ def _engine(url: URL, timeout: float, **settings: Any) -> Engine:
         ConfigurationError: ``database-misconfigured``: psycopg is not installed.
     """
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             connect_args=_connect_args(url, timeout),
             use_native_hstore=False,  # Saves a query on every new connection.
@@ -56,6 +64,14 @@ def _engine(url: URL, timeout: float, **settings: Any) -> Engine:
         )
     except ModuleNotFoundError:
         pass
+    else:
+        connect = _connection_class(timeout + _CLIENT_SLACK_SECONDS).connect
+        event.listen(
+            engine,
+            "do_connect",
+            lambda _dialect, _entry, args, kw: connect(*args, **kw),
+        )
+        return engine
     raise ConfigurationError(
         Refusal(
             "database-misconfigured",
@@ -88,6 +104,41 @@ def _connect_args(url: URL, timeout: float) -> dict[str, Any]:
     }
     unset = {name: value for name, value in defaults.items() if name not in url.query}
     return {**unset, "options": " ".join(options)}
+
+
+def _connection_class(seconds: float) -> Any:
+    """Return psycopg's connection, with a limit of *seconds* on each of its waits."""
+    import psycopg  # noqa: PLC0415  An optional dependency.
+
+    class LimitedConnection(psycopg.Connection[Any]):
+        def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().wait(_limited(gen, seconds), *args, **kwargs)
+            except TimeoutError:
+                self.close()  # A late response must not answer the next statement.
+            raise psycopg.OperationalError("timeout: the server does not answer")
+
+    return LimitedConnection
+
+
+def _limited(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
+    """
+    Yield what *gen* waits for, and return what it returns, within *seconds*.
+
+    psycopg resumes a waiting generator at least every 0.1 seconds.
+
+    Raises:
+        TimeoutError: *gen* has not returned in time.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        ready = yield next(gen)
+        while time.monotonic() < deadline:
+            ready = yield gen.send(ready)
+    except StopIteration as e:
+        return cast("T", e.value)
+    gen.close()
+    raise TimeoutError
 
 
 def _record_idle_start(connection: Any, entry: ConnectionPoolEntry) -> None:

@@ -122,7 +122,11 @@ class StartupKey:
             return resolve_in_ring(name, ring, self._directory)
         except HotWalletError as e:
             if e.retryable:
-                problem = Refusal("kms-signing-error", f"{_NO_LOOKUP} ({e.code})")
+                problem = Refusal(
+                    "kms-signing-error",
+                    f"{_NO_LOOKUP} ({e.code})",
+                    is_transient=e.retryable,
+                )
                 raise ConfigurationError(problem) from None
             return None  # The key is deleted or disabled, or it never existed.
 

@@ -89,7 +89,11 @@ def self_test_key(
     except KeyNotFoundError as e:
         refusal = Refusal(f"{kind}-not-configured", f"{e}; {remedy}")
     except SigningError as e:
-        refusal = Refusal(f"{kind}-signing-error", f"{e} ({e.code}); {remedy}")
+        refusal = Refusal(
+            f"{kind}-signing-error",
+            f"{e} ({e.code}); {remedy}",
+            is_transient=e.retryable,
+        )
     else:
         return signer
     raise ConfigurationError(refusal)
@@ -123,7 +127,11 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
         ]
     except ChainError as e:
         raise ConfigurationError(
-            Refusal("chain-unavailable", f"networks.{name}: {e}; check rpc_urls")
+            Refusal(
+                "chain-unavailable",
+                f"networks.{name}: {e}; check rpc_urls",
+                is_transient=e.retryable,
+            )
         ) from None
     if refusals:
         raise ConfigurationError(*refusals)
@@ -142,7 +150,9 @@ def check_journal(settings: Settings, journal: Journal) -> None:
     try:
         found = journal.excess_privileges()
     except StoreError as e:
-        raise ConfigurationError(Refusal("database-not-ready", str(e))) from None
+        raise ConfigurationError(
+            Refusal("database-not-ready", str(e), is_transient=e.retryable)
+        ) from None
     if found:
         raise ConfigurationError(
             Refusal(

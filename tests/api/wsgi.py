@@ -8,17 +8,22 @@ from api.auth.jwt_verifier import JWTVerifier
 from api.http.app import App, create_app
 from backends.sql import SQLStore
 from signer.config.settings import Settings
+from signer.errors import ConfigurationError, Refusal
 from signer.ports import utc_now
 from tests.api.service import build_container
 
 
 BROKEN = "TEST_BROKEN_FILE"
+TRANSIENT = "chain-unavailable"
 CANARY = "postgresql://hotwallet:canary-pin-48213@db.internal/refunds"
 
 
 def get_app() -> App:
     """Return the application over the ledger that ``DATABASE_URL`` names."""
-    if Path(os.environ[BROKEN]).exists():
+    broken = Path(os.environ[BROKEN])
+    if broken.exists():
+        if broken.read_text(encoding="utf-8") == TRANSIENT:
+            raise ConfigurationError(Refusal(TRANSIENT, "no answer", is_transient=True))
         raise RuntimeError(f"cannot connect to {CANARY}")
     settings = Settings.from_env(os.environ)
     store = SQLStore(settings.effective_database_url, pool_size=settings.threads)

@@ -356,6 +356,7 @@ def test_an_unknown_parameter_is_answered_with_the_known_ones(
         ("cursor=rf_" + "G" * 32, "cursor"),
         ("cursor=" + "c" * 513, "cursor"),
         ("payment_session_id=%FF", "payment_session_id"),
+        (f"payment_session_id={'p' * 129}", "payment_session_id"),
         ("payment_session_id=a%20b", "payment_session_id"),
         ("client=gateway-2", None),
         ("Limit=1", None),

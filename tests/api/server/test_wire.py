@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import pytest
 
 from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
-from tests.api.live_server import Answer, Server, exchange, service_environ
+from tests.api.live_server import PING, Answer, Server, exchange, service_environ
 from tests.api.service import BODY
-from tests.api.wsgi import BROKEN, CANARY
+from tests.api.wsgi import BROKEN, CANARY, TRANSIENT
+from tests.support.waiting import eventually
 
 
 MEGABYTE = 1024 * 1024
@@ -95,7 +95,7 @@ def test_accepts_a_chunked_refund(server: Server, post: bytes) -> None:
 
 def test_a_huge_body_is_not_read(server: Server, post: bytes) -> None:
     """H13: 20 MB, announced or not, are refused; memory stays as it was."""
-    server.ask(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    server.ask(PING)
     before = server.peak_memory()
     megabytes = [b" " * MEGABYTE] * 20
     announced = server.ask(
@@ -180,7 +180,7 @@ def test_an_incomplete_body_is_bad_input(server: Server, post: bytes) -> None:
 
 
 def test_an_unread_body_is_not_the_next_request(server: Server) -> None:
-    smuggled = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    smuggled = PING
     with server.connect() as connection:
         first = exchange(
             connection,
@@ -260,7 +260,7 @@ def test_repeats_a_request_on_one_connection(server: Server, post: bytes) -> Non
 
 
 def test_gunicorn_logs_json_events(server: Server) -> None:
-    server.ask(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    server.ask(PING)
     loggers = {json.loads(line)["logger"] for line in server.output().splitlines()}
 
     assert {"gunicorn.error", "api.requests"} <= loggers
@@ -270,19 +270,35 @@ def test_the_master_retries_a_worker_that_cannot_restart(
     environ: dict[str, str],
 ) -> None:
     broken = Path(environ[BROKEN])
-    ping = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with Server(environ) as server:
-        assert server.ask(ping).status == 200
+        assert server.ask(PING).status == 200
         broken.touch()
         (worker,) = server.workers()
         os.kill(worker, signal.SIGKILL)
-        while "worker-not-started" not in server.output():
-            assert server.process.poll() is None
-            time.sleep(0.05)
+        assert eventually(lambda: "worker-not-started" in server.output(), 60)
+        assert server.process.poll() is None
         broken.unlink()
 
-        assert server.ask(ping).status == 200
+        assert server.ask(PING).status == 200
         assert CANARY not in server.output() + server.errors()
+
+
+def test_the_master_retries_a_first_worker_after_a_transient_failure(
+    environ: dict[str, str],
+) -> None:
+    broken = Path(environ[BROKEN])
+    broken.write_text(TRANSIENT, encoding="utf-8")
+    try:
+        with Server(environ) as server:
+            assert eventually(
+                lambda: "worker-not-started" in server.output(), patience=30
+            )
+            assert server.process.poll() is None
+            broken.unlink()
+
+            assert server.ask(PING).status == 200
+    finally:
+        broken.unlink(missing_ok=True)
 
 
 def test_a_server_whose_first_workers_fail_ends(environ: dict[str, str]) -> None:

@@ -33,6 +33,7 @@ from tests.fixtures.ledger import (
 )
 from tests.fixtures.postgresql import PostgreSQL
 from tests.support.keys import key_at, made_active, standing
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -98,6 +99,20 @@ def test_a_crash_of_the_server(
 
     assert before == postgresql_store.get(before.id)
     assert postgresql_store.claim(later(1), later(21), 10) == ()
+
+
+def test_a_frozen_server(postgresql: PostgreSQL, postgresql_store: SQLStore) -> None:
+    """R29: calls end in time although the server's own timeouts do not act."""
+    refund = accepted(postgresql_store)
+    with postgresql.frozen():
+        start = time.monotonic()
+        for _ in range(2):  # On an open connection, and on a new one.
+            with pytest.raises(StoreUnavailableError):
+                postgresql_store.get(refund.id)
+        waited = time.monotonic() - start
+
+    assert waited < 8
+    assert eventually(lambda: postgresql_store.get(refund.id) == refund)
 
 
 def test_row_lock_timeout(postgresql_url: str, postgresql_store: SQLStore) -> None:
