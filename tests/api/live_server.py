@@ -29,7 +29,7 @@ _PATIENCE = 60.0  # Starting takes long on a loaded machine.
 
 @dataclass(frozen=True)
 class Answer:
-    """One response as it came: the names of *headers* are in lower case."""
+    """A response; the names of *headers* are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,10 +41,11 @@ class Answer:
         return json.loads(self.body)
 
 
-def service_environ(folder: Path, ledger: Path) -> dict[str, str]:
+def service_environ(folder: Path, ledger: Path | None = None) -> dict[str, str]:
     """Return the environment of a service with keys and a copy of *ledger*."""
     provide_signing_key(folder / "private.pem", folder / "public.pem")
-    (folder / "hotwallet.db").write_bytes(ledger.read_bytes())
+    if ledger is not None:
+        (folder / "hotwallet.db").write_bytes(ledger.read_bytes())
     return {
         "APP_ENV": "test",
         "HOTWALLET_HOME": str(folder),
@@ -86,7 +87,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the server, whatever state it is in."""
+        """Kill the server if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
             for worker in self.workers():
@@ -96,16 +97,16 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Where it listens on 127.0.0.1."""
+        """The port on 127.0.0.1."""
         port: int = self._listener.getsockname()[1]
         return port
 
     def connect(self) -> socket.socket:
-        """Return a connection; the first one waits until a worker is there."""
+        """Return a connection; the first one waits for a worker."""
         return socket.create_connection(self._listener.getsockname(), _PATIENCE)
 
     def ask(self, *parts: bytes) -> Answer:
-        """Send *parts*, nothing more, and return the answer."""
+        """Send *parts* on a new connection and return the answer."""
         with self.connect() as connection:
             return exchange(connection, parts)
 
@@ -123,7 +124,7 @@ class Server:
         return int(line.split()[1]) * 1024
 
     def stop(self) -> int:
-        """End the server as an operator would; return its exit status."""
+        """Terminate the server; return its exit status."""
         self.process.terminate()
         return self.process.wait(_PATIENCE)
 
@@ -137,7 +138,7 @@ class Server:
 
 
 def exchange(connection: socket.socket, parts: Iterable[bytes]) -> Answer:
-    """Send *parts* until an answer arrives, as a careful client does; read it."""
+    """Send *parts* until an answer arrives; return it."""
     for part in parts:
         if not _sent(connection, part):
             break

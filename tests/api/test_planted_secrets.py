@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import logging
 import secrets
 import subprocess
 import sys
@@ -415,26 +414,6 @@ def test_a_pin_file_is_not_quoted(
     assert detector.found(_descriptions(caught.value)) == set()
 
 
-def _raise_with(secret: str) -> None:
-    pin = password = secret
-    raise OSError(f"cannot log in with {pin} at {password}")
-
-
-def test_the_log_has_no_messages_of_exceptions(
-    log: io.StringIO, detector: Detector
-) -> None:
-    """H19: message and local variables stay out, from both kinds of loggers."""
-    for canary in CANARIES.values():
-        try:
-            _raise_with(canary.value)
-        except OSError:
-            structlog.get_logger("ours").exception("failed")
-            logging.getLogger("theirs").exception("failed")
-
-    assert log.getvalue().count("builtins.OSError") == 2 * len(CANARIES)
-    assert detector.found(log.getvalue()) == set()
-
-
 def test_audit_records_have_no_whole_key_id(detector: Detector) -> None:
     """Records have at most eight characters of key ids."""
     stream = io.StringIO()
@@ -549,7 +528,8 @@ def test_uncaught_exceptions_of_commands_have_no_message(detector: Detector) -> 
     )
     events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
 
-    assert done.returncode == 1
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "RuntimeError" in done.stderr
     assert events == ["thread-died", "unraisable", "uncaught"]
     assert detector.leaks({"stdout": done.stdout, "stderr": done.stderr}) == {}
 

@@ -12,7 +12,7 @@ import pytest
 from falcon.testing import Result, TestClient
 
 from api.auth.authorization import Permission
-from api.auth.dev_tokens import mint, provide_signing_key
+from api.auth.dev_tokens import mint
 from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
 from api.http.middleware import AuthorizationMiddleware, Resource
@@ -29,7 +29,7 @@ from tests.api.access_app import (
     audit_into,
     build,
 )
-from tests.api.live_server import Server
+from tests.api.live_server import Server, service_environ
 from tests.api.support import (
     AUDIENCE,
     ISSUER,
@@ -483,16 +483,7 @@ def test_administration_needs_an_access_policy(clock: SettableClock) -> None:
 @pytest.fixture
 def environ(tmp_path: Path, database_url: str) -> dict[str, str]:
     """The environment of servers with one ledger, on each database in turn."""
-    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
-    provide_signing_key(private, public)
-    return {
-        "APP_ENV": "test",
-        "HOTWALLET_HOME": str(tmp_path),
-        "DATABASE_URL": database_url,
-        "JWT_PUBLIC_KEY_FILE": str(public),
-        "JWT_SIGNING_KEY_FILE": str(private),
-        "WEB_CONCURRENCY": "1",
-    }
+    return service_environ(tmp_path) | {"DATABASE_URL": database_url}
 
 
 def _rotate(server: Server, token: str) -> int:

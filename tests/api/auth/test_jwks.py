@@ -2,6 +2,7 @@
 
 import io
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from backends.jwks_client import JWKSClient
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError
 from signer.ports import KeySetError
-from tests.api.issuer import Answer, Issuer, authority, document, jwk, slow
+from tests.api.issuer import Answer, Issuer, document, jwk, slow
 from tests.api.support import (
     ED25519_KEY,
     ES256_KEY,
@@ -34,6 +35,7 @@ from tests.api.support import (
     lines,
     signed,
 )
+from tests.support.tls import self_signed
 from tests.support.waiting import eventually
 
 
@@ -443,15 +445,17 @@ def test_skips_unusable_keys(issuer: Issuer) -> None:
 
 
 def test_checks_the_certificate_of_the_issuer(tmp_path: Path) -> None:
-    serving, believing = authority(tmp_path)
-    with Issuer(serving) as issuer:
+    trust = self_signed(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "fullchain.pem", tmp_path / "privkey.pem")
+    with Issuer(tls) as issuer:
         issuer.publish(A)
-        trusting = _client(issuer, allow_http=False, tls=believing)
-        doubting = _client(issuer, allow_http=False)
+        trusting = _client(issuer, allow_http=False, tls=trust)
+        untrusting = _client(issuer, allow_http=False)
 
         assert b'"kid": "a"' in trusting()
         with pytest.raises(KeySetError, match="unreachable"):
-            doubting()
+            untrusting()
 
 
 def test_repr_omits_the_url(issuer: Issuer) -> None:

@@ -11,14 +11,13 @@ import pytest
 from falcon.testing import Result, TestClient
 from sqlalchemy import event
 
-from api.auth.dev_tokens import provide_signing_key
 from api.auth.rate_limits import RateLimit, RateLimits, RateLimitStatus
 from api.auth.verification_keys import VerificationKey
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from signer.errors import StoreUnavailableError
 from tests.api.access_app import ONE_KEY, Journal, UnavailableCallers, audit_into, build
-from tests.api.live_server import Server
+from tests.api.live_server import Server, service_environ
 from tests.api.support import (
     NOW,
     STRANGER,
@@ -333,14 +332,8 @@ def test_counts_survive_a_clock_that_goes_back(clock: SettableClock) -> None:
 
 def test_workers_share_a_limit(tmp_path: Path, database_url: str) -> None:
     """H17: four worker processes of two servers refuse no more than one would."""
-    provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
-    environ = {
-        "APP_ENV": "test",
-        "HOTWALLET_HOME": str(tmp_path),
-        "DATABASE_URL": database_url,
-        "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
-        "WEB_CONCURRENCY": "2",
-    }
+    processes = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "2"}
+    environ = service_environ(tmp_path) | processes
     request = (
         b"GET /refunds HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         b"Authorization: Bearer a.b.c\r\n\r\n"

@@ -3,7 +3,6 @@
 import pytest
 
 from tests.api.commands import Run
-from tests.support.programs import run_python
 
 
 UUID = "e9ec0d42-2f1e-44cd-9066-2b4c499c2654"
@@ -53,29 +52,3 @@ def test_an_address_is_quoted(hotwallet: Run) -> None:
     address = "0x17135a05eF2397dB21A16703Dfcb45e76830aD41"
 
     assert f"({address})" in hotwallet("keys", "list", address).err
-
-
-_BROKEN = """
-import click
-from api.cli.__main__ import main
-from api.cli.keys import keys
-
-@keys.command()
-@click.argument("key_id")
-def break_down(key_id):
-    try:
-        raise KeyError(key_id)
-    except KeyError as e:
-        raise RuntimeError(f"no {key_id}") from e
-
-main()
-"""
-
-
-def test_a_command_with_a_bug() -> None:
-    """Status 1; the exception's class and place are printed, and not its message."""
-    finished = run_python("-c", _BROKEN, "keys", "break-down", UUID, environ={})
-
-    assert (finished.returncode, finished.stdout) == (1, "")
-    assert "RuntimeError" in finished.stderr
-    assert UUID not in finished.stderr
