@@ -17,7 +17,7 @@ ISSUER = "https://issuer.example"
 AUDIENCE = "hotwallet"
 
 ES256_KEY = ec.generate_private_key(ec.SECP256R1())
-STRANGER = ec.generate_private_key(ec.SECP256R1())
+OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
 ED25519_KEY = ed25519.Ed25519PrivateKey.generate()
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -37,6 +37,17 @@ class SettableClock:
     def advance(self, seconds: float) -> None:
         """Move on."""
         self.now += timedelta(seconds=seconds)
+
+
+class Timer:
+    """A monotonic timer that a test advances by setting ``now``."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return ``now``, in seconds."""
+        return self.now
 
 
 def claims(now: datetime = NOW, **changes: Any) -> Json:

@@ -38,14 +38,14 @@ CANARY = "canary-pin-48213"
 def test_an_event_is_always_one_line(log: io.StringIO, text: str) -> None:
     """H18: an event is one line of ASCII, with any text in its fields."""
     structlog.get_logger("t").info("event", field=text)
-    logging.getLogger("library").warning("said %s", text)
+    logging.getLogger("library").warning("text %s", text)
 
     written = log.getvalue()
     first, second = lines(log)
     assert written.isascii()
     assert not set(written) & {chr(n) for n in range(32)} - {"\n"}
     assert first["field"] == text
-    assert second["event"] == f"said {text}"
+    assert second["event"] == f"text {text}"
 
 
 def test_both_kinds_of_loggers_have_the_same_fields(log: io.StringIO) -> None:
@@ -67,7 +67,7 @@ def test_exceptions_are_classes_and_locations(log: io.StringIO) -> None:
         try:
             login(CANARY)
         except OSError as e:
-            raise BackendUnavailableError(f"vendor says {CANARY}") from e
+            raise BackendUnavailableError(f"vendor error: {CANARY}") from e
 
     try:
         fail()
@@ -147,14 +147,12 @@ def test_pretty_output_is_readable(log: io.StringIO) -> None:
 def test_settings_choose_the_level(
     log: io.StringIO, environ: dict[str, str], level: int
 ) -> None:
-    """DEBUG enables our own debug events; it is off by default."""
     logs.configure(Settings.from_env(environ))
 
     assert logging.getLogger().level == level
 
 
-def test_an_audit_event_that_cannot_be_written_raises() -> None:
-    """An audit event that cannot be written is an error, so nothing is signed."""
+def test_nothing_is_signed_if_the_audit_event_cannot_be_written() -> None:
     device = honest(coincurve.PrivateKey())
     with Path("/dev/full").open("w", encoding="ascii") as full:
         signer = Signer.open(device, KeyId("01"), AuditLog(logs.audit_logger(full)))

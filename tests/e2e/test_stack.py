@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from dev import stablecoin
 from dev.stack import Stack
 from tests.e2e.gateway import RECIPIENT, Gateway
-from tests.support.programs import run_python
+from tests.support.programs import ROOT, run_python
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +141,25 @@ def test_the_guard_warns_of_softhsm(stack: Stack) -> None:
 
     assert finished.returncode == 0
     assert "NOT SAFE FOR PRODUCTION" in finished.stderr
+
+
+# The variables that the examples of docs/reference/library.md use.
+_LIBRARY_VALUES = """
+import os
+from signer.config.settings import Settings
+from softhsm.library import require_module
+home, label, key_id = os.environ["HOTWALLET_HOME"], "hotwallet", "01"
+module = require_module(Settings.from_env(os.environ))
+os.environ["SOFTHSM2_CONF"] = f"{home}/softhsm/softhsm2.conf"
+pin = open(f"{home}/softhsm/pin").read().strip()
+"""
+
+
+def test_the_library_examples_sign_with_the_key_of_the_stack(stack: Stack) -> None:
+    page = ROOT / "docs" / "reference" / "library.md"
+    text = page.read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    program = "".join([_LIBRARY_VALUES, *examples, "print('signed')\n"])
+    finished = run_python("-c", program, environ=stack.environ)
+
+    assert finished.stdout.splitlines()[-1:] == ["signed"], finished.stderr

@@ -1,9 +1,9 @@
 """
-Secrets that are planted everywhere, and what finds them again wherever they got out.
+Planted secrets, and a detector that finds them in outputs.
 
-Each has a *core*, the part that is secret: of a URL the API key and not the scheme.  It
-is found whole and in pieces of twelve characters, in any case, and as base64, hex,
-percent-encoding or JSON would spell it.  The first eight characters of a key id may be
+Each has a *core*, the secret part: the API key of a URL, for example.  The detector
+finds it whole and in pieces of twelve characters, in any case, and encoded as base64,
+hex, percent-encoding or JSON.  The first eight characters of a key id may be
 shown (``signer.redact.key_prefix``), which is why pieces are longer than that.
 """
 
@@ -31,14 +31,14 @@ _SCALAR = int.from_bytes(hashlib.sha256(b"canary ES256").digest(), "big") >> 1
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A secret as it is planted, and its *core*, which nobody must see."""
+    """A secret as it is planted, and its *core*, which must not be visible."""
 
     name: str
     value: str = field(repr=False)
     core: str = field(repr=False)
 
     def spellings(self) -> Iterator[str]:
-        """Yield every text that gives the whole core away."""
+        """Yield every encoding of the whole core."""
         raw = self.core.encode()
         yield self.core
         yield json.dumps(self.core)[1:-1]
@@ -52,7 +52,7 @@ class Canary:
             yield text.replace("+", "-").replace("/", "_")
 
     def pieces(self) -> frozenset[str]:
-        """Return all that gives it away: twelve characters of any spelling."""
+        """Return all pieces of twelve characters of any encoding."""
         found: set[str] = set()
         for spelling in self.spellings():
             text = spelling.casefold()
@@ -66,7 +66,7 @@ def _windows(text: str) -> set[str]:
 
 
 class Detector:
-    """Looks for canaries in outputs; ``checked`` counts the pairs of both."""
+    """Finds canaries in outputs; ``checked`` counts the pairs of both."""
 
     def __init__(self, canaries: Iterable[Canary]) -> None:
         self._pieces = {canary.name: canary.pieces() for canary in canaries}
@@ -80,7 +80,7 @@ class Detector:
         self.outputs: list[str] = []
 
     def found(self, text: str, output: str = "") -> set[str]:
-        """Return the names of the canaries that *text*, called *output*, gives away."""
+        """Return the names of the canaries in *text*, which is called *output*."""
         self.checked += len(self._pieces)
         self.outputs.append(output)
         folded = text.casefold()
@@ -93,19 +93,19 @@ class Detector:
         }
 
     def leaks(self, outputs: Mapping[str, str]) -> dict[str, set[str]]:
-        """Return the outputs that give canaries away, with these canaries' names."""
-        judged = {name: self.found(text, name) for name, text in outputs.items()}
-        return {name: hits for name, hits in judged.items() if hits}
+        """Return the outputs that contain canaries, with their names."""
+        found = {name: self.found(text, name) for name, text in outputs.items()}
+        return {name: hits for name, hits in found.items() if hits}
 
 
 def _noise(name: str, length: int) -> str:
-    """Return lower-case hex that only *name* has."""
+    """Return lower-case hex that is unique for *name*."""
     text = hashlib.shake_256(f"canary {name}".encode()).hexdigest((length + 1) // 2)
     return text[:length]
 
 
 def _word(name: str, length: int = 24) -> str:
-    """Return letters and digits of both cases that only *name* has."""
+    """Return letters and digits that are unique for *name*."""
     raw = hashlib.shake_256(f"canary word {name}".encode()).digest(length)
     return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in raw)
 
@@ -132,7 +132,7 @@ def _pem_of_audit_key(name: str) -> str:
 
 
 def _body(pem: str, begin: int) -> str:
-    """Return the secret of a key in PEM: all such keys have the same beginning."""
+    """Return the secret part of a PEM key: all such keys begin alike."""
     return "".join(pem.splitlines()[1:-1])[begin : begin + 40]
 
 
@@ -143,7 +143,7 @@ def _token(role: str) -> str:
 
 
 def _framed(name: str, core: str, frame: str = "{}") -> Canary:
-    """Return the canary that stands in *frame*."""
+    """Return the canary *core* inside of *frame*."""
     return Canary(name, frame.format(core), core)
 
 
@@ -224,13 +224,13 @@ def _of_callers_and_vendors() -> Iterator[Canary]:
 CANARIES: Mapping[str, Canary] = MappingProxyType(
     {
         canary.name: canary
-        for room in (_of_tokens_and_keys, _of_aws, _of_urls, _of_callers_and_vendors)
-        for canary in room()
+        for group in (_of_tokens_and_keys, _of_aws, _of_urls, _of_callers_and_vendors)
+        for canary in group()
     }
 )
 
 ALL = " | ".join(canary.value for canary in CANARIES.values())
-"""Every one of them: what the worst of vendors' messages would say."""
+"""All canaries: the worst content of a vendor's error message."""
 
 
 def value(name: str) -> str:
@@ -239,5 +239,5 @@ def value(name: str) -> str:
 
 
 def core(name: str) -> str:
-    """Return what is secret of it."""
+    """Return the secret part of a canary."""
     return CANARIES[name].core

@@ -1,11 +1,11 @@
-"""Waiting for what happens in its own time."""
+"""Waits for conditions."""
 
 import time
 from collections.abc import Callable
 
 
 def eventually(condition: Callable[[], object], patience: float = 10.0) -> bool:
-    """Say whether *condition* comes true in time."""
+    """Return whether *condition* becomes true within *patience* seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if condition():

@@ -131,10 +131,10 @@ def test_refusals_of_administrators_are_audited(
     _request(client, jti="jti-4", **ADMIN)
     _request(client, jti="jti-4", **ADMIN)
     _request(client, jti="jti-5", iss="https://other.example", **ADMIN)
-    said = [record.fields for record in journal.records]
+    records = [record.fields for record in journal.records]
 
     assert [
-        (each["actor"], each.get("token_id"), each["outcome"]) for each in said
+        (each["actor"], each.get("token_id"), each["outcome"]) for each in records
     ] == [
         ("alice", "jti-1", "forbidden"),
         ("bob", "jti-2", "forbidden"),
@@ -142,12 +142,12 @@ def test_refusals_of_administrators_are_audited(
         ("alice", "jti-4", "token-replayed"),
         ("anonymous", None, "token-issuer"),
     ]
-    assert said[2]["request_id"] == "id-3"
-    assert {each["event"] for each in said} == {"admin-access-refused"}
-    assert {each["operation"] for each in said} == {"administration"}
+    assert records[2]["request_id"] == "id-3"
+    assert {each["event"] for each in records} == {"admin-access-refused"}
+    assert {each["operation"] for each in records} == {"administration"}
     assert all(
         each["details"] == {"route": "/rotation", "method": "POST", "peer": "192.0.2.1"}
-        for each in said
+        for each in records
     )
 
 
@@ -186,7 +186,7 @@ def test_a_token_changes_something_once(
     first = _request(client, jti="once", **ADMIN)
     same = _request(client, jti="once", **ADMIN)
     elsewhere = _request(other, jti="once", **ADMIN)
-    clock.advance(329)  # A moment more, and it is not believed anyway.
+    clock.advance(329)  # One second later it would be expired.
     late = client.simulate_post("/rotation", headers=bearer(jti="once", **ADMIN))
 
     assert first.status_code == 200
@@ -263,7 +263,7 @@ def test_headers_do_not_change_the_peer(client: TestClient, journal: Journal) ->
 
 
 @pytest.mark.parametrize(
-    ("socket", "said", "peer"),
+    ("socket", "forwarded", "peer"),
     [
         ("10.0.0.1", "198.51.100.7", "198.51.100.7"),
         ("10.0.0.1", "1.2.3.4, 198.51.100.7", "198.51.100.7"),
@@ -298,31 +298,31 @@ def test_the_peer_comes_from_a_trusted_proxy(
     audit: AuditLog,
     journal: Journal,
     socket: str,
-    said: str,
+    forwarded: str,
     peer: str,
 ) -> None:
     """H16: only the address that a trusted proxy itself saw counts."""
     app = build(callers, clock, audit=audit, proxies=[ip_network("10.0.0.0/8")])
     TestClient(app).simulate_post(
-        "/rotation", headers={"X-Forwarded-For": said}, remote_addr=socket
+        "/rotation", headers={"X-Forwarded-For": forwarded}, remote_addr=socket
     )
 
     assert [r.fields["details"]["peer"] for r in journal.records] == [peer]
 
 
-@pytest.mark.parametrize("said", [None, "1.2.3.4, unknown"])
+@pytest.mark.parametrize("forwarded", [None, "1.2.3.4, unknown"])
 def test_a_proxy_without_a_readable_address_is_logged_once(
-    callers: CallerTables, clock: SettableClock, log: io.StringIO, said: str | None
+    callers: CallerTables, clock: SettableClock, log: io.StringIO, forwarded: str | None
 ) -> None:
     """H16: its clients share one limit, so an operator must correct it."""
     client = TestClient(build(callers, clock, proxies=[ip_network("10.0.0.0/8")]))
-    headers = {} if said is None else {"X-Forwarded-For": said}
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
     for _ in range(3):
         client.simulate_post("/rotation", headers=headers, remote_addr="10.0.0.1")
     client.simulate_post("/rotation", headers=headers, remote_addr="203.0.113.9")
-    told = [event for event in lines(log) if event["level"] == "warning"]
+    warnings = [event for event in lines(log) if event["level"] == "warning"]
 
-    assert [(event["event"], event.get("proxy")) for event in told] == [
+    assert [(event["event"], event.get("proxy")) for event in warnings] == [
         ("forwarded-address-unreadable", "10.0.0.1"),
         ("proxy-bypassed", None),
     ]
@@ -331,7 +331,7 @@ def test_a_proxy_without_a_readable_address_is_logged_once(
 def test_a_unix_socket_is_not_a_trusted_proxy_by_itself(
     client: TestClient, journal: Journal
 ) -> None:
-    """H16: without trusted proxies, no header is believed."""
+    """H16: without trusted proxies, no header is trusted."""
     client.simulate_post(
         "/rotation", headers={"X-Forwarded-For": "1.2.3.4"}, remote_addr=""
     )

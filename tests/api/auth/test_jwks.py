@@ -27,9 +27,10 @@ from tests.api.support import (
     ED25519_KEY,
     ES256_KEY,
     ISSUER,
+    OTHER_KEY,
     RSA_KEY,
-    STRANGER,
     SettableClock,
+    Timer,
     claims,
     header,
     lines,
@@ -45,15 +46,6 @@ B = jwk("EdDSA", ED25519_KEY, "b")
 _OK = b"HTTP/1.1 200 OK\r\n"
 
 
-class Timer:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
-
-
 @pytest.fixture
 def timer() -> Timer:
     return Timer()
@@ -64,7 +56,7 @@ def issuer() -> Iterator[Issuer]:
     with Issuer() as issuer:
         issuer.publish(A)
         yield issuer
-    _join_fetches()  # What it cut off must not be told in the log of the next test.
+    _join_fetches()  # Their events belong to the log of this test.
 
 
 def _client(issuer: Issuer, timeout: float = 4.0, **changes: Any) -> JWKSClient:
@@ -154,7 +146,7 @@ def test_key_rollover_refuses_no_token(
     keys: RemoteKeys, issuer: Issuer, timer: Timer
 ) -> None:
     """
-    H11: while old key and new one overlap, every token is believed.
+    H11: while old key and new one overlap, every token is accepted.
 
     The new one is published ten seconds after the keys were fetched because of their
     age, and used ten seconds later: that it is unknown is another reason to ask.
@@ -210,7 +202,7 @@ def test_a_removed_key_is_refused_after_the_next_refresh(
     assert before is not None
     assert eventually(lambda: keys.find("a") is None)
     assert keys.find("b") is not None
-    # The refresh may have ended while somebody looked; whoever comes now asks for a.
+    # If the refresh ended during a lookup, the next lookup fetches again.
     assert keys.find("a") is None
     assert issuer.requests == 3
 
@@ -318,7 +310,7 @@ def test_unknown_kids_cause_one_request_a_minute(
 @pytest.mark.parametrize(
     "other",
     [
-        jwk("ES256", STRANGER, "a"),
+        jwk("ES256", OTHER_KEY, "a"),
         jwk("RS256", RSA_KEY, "a"),
         jwk("EdDSA", ED25519_KEY, "a"),
     ],
@@ -333,7 +325,7 @@ def test_a_kid_cannot_be_reused(
     other: Any,
     between: tuple[tuple[Any, ...], ...],
 ) -> None:
-    """H8: a kid that comes back as another key is refused, and the log says so."""
+    """H8: a kid that comes back as another key is refused, and logged."""
     for published in (*between, (other, B)):
         issuer.publish(*published)
         timer.now += 601

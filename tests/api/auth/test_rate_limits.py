@@ -20,7 +20,7 @@ from tests.api.access_app import ONE_KEY, Journal, UnavailableCallers, audit_int
 from tests.api.live_server import Server, service_environ
 from tests.api.support import (
     NOW,
-    STRANGER,
+    OTHER_KEY,
     SettableClock,
     bearer,
     claims,
@@ -34,7 +34,7 @@ PEER = "203.0.113.9"
 ALICE: dict[str, Any] = {"roles": ["admin"], "scope": "keys:rotate", "sub": "alice"}
 
 _FORGED = {
-    "Authorization": f"Bearer {signed(header(), claims(), STRANGER)}",
+    "Authorization": f"Bearer {signed(header(), claims(), OTHER_KEY)}",
 }
 
 

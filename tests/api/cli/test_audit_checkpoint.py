@@ -91,7 +91,7 @@ def test_no_checkpoint_yet(
     key: str | None,
     messages: list[str],
 ) -> None:
-    """Without a checkpoint the command exits with 2 and says what to do."""
+    """Without a checkpoint the command exits with 2 with advice."""
     if key is None:
         monkeypatch.setenv("APP_ENV", "production")
     else:

@@ -92,7 +92,7 @@ def test_a_long_export_reports_progress() -> None:
     ],
 )
 def test_an_export_that_is_cut_off(cut: int, message: str) -> None:
-    """A4: a file that is cut off exits with 1; the output says where and what to do."""
+    """A4: a file that is cut off exits with 1; the output has the place and advice."""
     whole = Path("export").read_bytes()
     Path("export").write_bytes(whole[:cut])
     done = verified()

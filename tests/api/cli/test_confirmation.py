@@ -102,7 +102,7 @@ def test_an_operator_answers(
 
 @pytest.mark.usefixtures("token")
 def test_a_dry_run_of_a_revocation(run: Run, ring: SQLStore) -> None:
-    """--dry-run asks nothing, says what would be revoked, and changes nothing."""
+    """--dry-run prints what would be revoked, and neither asks nor changes."""
     finished = run("keys", "revoke", OLD.address, "--dry-run")
     active = run("keys", "revoke", NEW.address, "--dry-run")
 

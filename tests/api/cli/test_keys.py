@@ -50,7 +50,7 @@ def new(softhsm: PKCS11Backend) -> str:
 
 
 def test_an_empty_ring(run: Run) -> None:
-    """Before the first start there is no key; a hint says how to add one."""
+    """Before the first start there is no key; a hint explains how to add one."""
     finished, as_json = run("keys", "list"), run("keys", "list", "--json")
 
     assert (finished.status, as_json.status) == (0, 0)
@@ -161,7 +161,7 @@ def test_rotation_to_a_missing_key_fails(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["rotate", "not hex"], "NEW_KEY_ID must be a CKA_ID in hex"),
         (["rotate", "02", "--from", "0x12"], "--from must be an address"),
@@ -169,13 +169,13 @@ def test_rotation_to_a_missing_key_fails(
     ],
 )
 def test_a_malformed_argument(
-    run: Run, old: Key, arguments: list[str], said: str
+    run: Run, old: Key, arguments: list[str], message: str
 ) -> None:
     """Status 1; the message names the argument as the API does."""
     finished = run("keys", *arguments, "--yes")
 
     assert (finished.status, finished.out) == (1, "")
-    assert f"error: invalid-input: {said}" in finished.err
+    assert f"error: invalid-input: {message}" in finished.err
 
 
 def test_a_compromised_key(run: Run, old: Key, new: str) -> None:

@@ -274,11 +274,11 @@ def test_import_does_not_echo_a_typed_key(environ: dict[str, str]) -> None:
         stderr=theirs,
         start_new_session=True,
     )
-    as_json = os.read(ours, 1000)  # The question comes once the echo is off.
+    as_json = os.read(ours, 1000)  # The prompt follows once echo is off.
     os.write(ours, f"{SECRET}\n".encode())
     answer = json.loads(process.communicate()[0])
     os.close(theirs)
-    with suppress(OSError):  # Linux says EIO when the other end is gone.
+    with suppress(OSError):  # EIO, if the other end is closed.
         as_json += os.read(ours, 1000)
     os.close(ours)
 
@@ -288,7 +288,7 @@ def test_import_does_not_echo_a_typed_key(environ: dict[str, str]) -> None:
 
 
 def test_an_imported_key_is_what_init_finds(run: Run, key_file: str) -> None:
-    """After an import, ``init`` creates no key; ``doctor`` says where it is from."""
+    """After an import, ``init`` creates no key; ``doctor`` reports the import."""
     run("import", "--file", key_file)
 
     assert _json(run("init", "--json"))["address"] == ADDRESS
@@ -495,7 +495,7 @@ def test_doctor_finds_two_halves_of_different_keys(run: Run, program: Program) -
 @contextmanager
 def _in_environment(environ: dict[str, str]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CONF_VARIABLE, "")  # So that it is put back afterwards.
+        patch.setenv(CONF_VARIABLE, "")  # Restored afterwards.
         patch.delenv(CONF_VARIABLE)
         for name in [name for name in os.environ if name.startswith("PKCS11_")]:
             patch.delenv(name)

@@ -1,4 +1,4 @@
-"""A usage error says what is wrong, and shows no whole key id."""
+"""A usage error explains the mistake and shows no whole key id."""
 
 import pytest
 

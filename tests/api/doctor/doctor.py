@@ -1,11 +1,11 @@
 """Runs the checks of ``hotwallet doctor`` in the test's own process."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -14,6 +14,8 @@ from api.bootstrap import open_backend, open_chains, open_store
 from api.doctor import DoctorContext, Openers, all_checks
 from signer.audit.checkpoints import CheckpointKey
 from signer.checks import CheckResult, run_checks
+from signer.config.settings import Settings
+from signer.ports import Ledger
 from tests.fixtures.chain import DevChain
 from tests.support.networks import write_networks
 
@@ -47,7 +49,13 @@ def run_doctor(
 ) -> dict[str, CheckResult]:
     """Return every result by its name; a variable of *changed* is unset by None."""
     given = {**environ, **changed}
-    with _sealing() as open_sealed:
+    with ExitStack() as sealers:
+
+        def open_sealed(settings: Settings) -> Ledger:
+            store = open_store(settings)
+            sealers.enter_context(sealing(store))
+            return store
+
         context = DoctorContext(
             {name: value for name, value in given.items() if value is not None},
             replace(OPENERS, store=open_sealed),
@@ -61,26 +69,18 @@ def states(results: Mapping[str, CheckResult]) -> dict[str, str]:
 
 
 @contextmanager
-def _sealing() -> Iterator[Callable[[Any], Any]]:
-    """Yield a function that opens a ledger, whose records are sealed meanwhile."""
+def sealing(store: Ledger) -> Iterator[None]:
+    """Seal the records of *store* in a thread."""
     stop = threading.Event()
-    sealers = list[threading.Thread]()
 
-    def opened(settings: Any) -> Any:
-        store = open_store(settings)
+    def seal() -> None:
+        while not stop.wait(0.05):
+            store.seal()
 
-        def seal() -> None:
-            while not stop.wait(0.05):
-                store.seal()
-
-        sealers.append(threading.Thread(target=seal))
-        sealers[-1].start()
-        return store
-
-    try:
-        yield opened
-    finally:
-        # The file is deleted after the test, so the sealers must have stopped.
-        stop.set()
-        for sealer in sealers:
-            sealer.join()
+    with ThreadPoolExecutor(1) as pool:
+        sealed = pool.submit(seal)
+        try:
+            yield
+        finally:
+            stop.set()
+    sealed.result()

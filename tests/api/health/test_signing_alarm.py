@@ -24,17 +24,17 @@ class System:
     """A ledger, a chain, a key in KMS and a receiver of alerts."""
 
     def __init__(self, store: SQLStore, backend: KMSBackend, key: KeyId) -> None:
-        signer = Signer.open(backend, key, AuditLog(_Silence()))
+        signer = Signer.open(backend, key, AuditLog(_NoLog()))
         self.world = World(store, signer=signer)
         self.world.clock.now = utc_now() - 2 * HOLD  # What it accepts is due now.
         self.store = store
         self._backend = backend
-        self.told: list[tuple[object, object]] = []
+        self.alerts: list[tuple[object, object]] = []
         assert self.world.ring.active().signer is signer
 
     def notify(self, document: Mapping[str, object]) -> None:
         """Record an alert."""
-        self.told.append((document["alert"], document["facts"]))
+        self.alerts.append((document["alert"], document["facts"]))
 
     def process(self) -> Container:
         """Return the container of a new process."""
@@ -47,7 +47,7 @@ class System:
         return {"code": code, "address": self.world.signer.address}
 
 
-class _Silence:
+class _NoLog:
     def info(self, event: str, **fields: object) -> None:
         """Do nothing."""
 
@@ -67,7 +67,7 @@ def test_the_api_raises_key_mismatch(system: System, kms_faults: Faults) -> None
     ]
 
     assert [answer.json["status"] for answer in answers] == ["reserved"] * 3
-    assert system.told == [("key-mismatch", system.facts("signature-recovery"))]
+    assert system.alerts == [("key-mismatch", system.facts("signature-recovery"))]
     assert system.store.alert_counts() == {"key-mismatch": 1}
     assert system.world.chain.pool == {}
 
@@ -77,7 +77,7 @@ def test_a_worker_raises_key_mismatch(system: System, kms_faults: Faults) -> Non
     kms_faults.always("Sign", other_key())
     system.process().worker.work()
 
-    assert system.told == [("key-mismatch", system.facts("signature-recovery"))]
+    assert system.alerts == [("key-mismatch", system.facts("signature-recovery"))]
     assert system.store.alert_counts() == {"key-mismatch": 1}
     assert system.world.chain.pool == {}
 
@@ -89,7 +89,7 @@ def test_a_worker_raises_key_unhealthy(system: System, kms_faults: Faults) -> No
     kms_faults.always("Sign", disabled())
     system.process().worker.work()
 
-    assert system.told == [("key-unhealthy", system.facts("key-unusable"))]
+    assert system.alerts == [("key-unhealthy", system.facts("key-unusable"))]
     assert system.store.alert_counts() == {"key-unhealthy": 1}
 
 
@@ -101,4 +101,4 @@ def test_a_worker_raises_an_alert_for_a_key_it_may_not_use(
     kms_faults.always("GetPublicKey", disabled())
     system.process().worker.work()
 
-    assert system.told == [("key-unhealthy", system.facts("key-unusable"))]
+    assert system.alerts == [("key-unhealthy", system.facts("key-unusable"))]

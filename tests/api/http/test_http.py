@@ -90,18 +90,20 @@ def test_all_invalid_tokens_get_the_same_answer(
     client: TestClient, log: io.StringIO
 ) -> None:
     """G20: 401; only the log has the reason."""
-    told = set()
+    answers = set()
     for forged, _ in FORGERIES.values():
         response = client.simulate_get(
             "/v1/refunds", headers={"Authorization": f"Bearer {forged}"}
         )
         document = response.json
         del document["request_id"]
-        told.add((response.headers["www-authenticate"], str(sorted(document.items()))))
+        answers.add(
+            (response.headers["www-authenticate"], str(sorted(document.items())))
+        )
         assert response.status_code == 401
 
     assert len(FORGERIES) > 40
-    assert len(told) == 1
+    assert len(answers) == 1
     assert [reason for _, reason in FORGERIES.values()] == [
         line["refusal"] for line in lines(log)
     ]

@@ -44,7 +44,7 @@ class Outage:
         getattr(self, f"_{self._kind}")(False)
 
     def _sqlite_full(self, on: bool) -> None:
-        # No file may have a first byte, which is what write(2) says of a full disk.
+        # With a limit of 0, write(2) fails as on a full disk.
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         limit = 0 if on else hard
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
@@ -126,7 +126,10 @@ class Scene:
 
     def _sign(self, digest: bytes) -> bytes:
         # What is asked of the device has its intent in the journal by now.
-        assert self.told().count(("digest-sign-requested", None)) >= self.device.calls
+        assert (
+            self.signatures().count(("digest-sign-requested", None))
+            >= self.device.calls
+        )
         if self.falls_in:
             self.trouble.begin()
         return KEY.sign(digest, hasher=None)
@@ -136,7 +139,7 @@ class Scene:
         """A valid token at the current time."""
         return bearer(self.world.clock.now)
 
-    def told(self) -> list[tuple[str, str | None]]:
+    def signatures(self) -> list[tuple[str, str | None]]:
         """Return the records of signatures with their outcomes, in order."""
         while self.store.seal():
             pass
@@ -182,11 +185,11 @@ def _require_paid_once_afterwards(scene: Scene) -> None:
         scene.world.work(timedelta(seconds=20))
     again = post(scene.client, BODY, Idempotency_Key="key", **scene.bearer)
     scene.world.mine_deep()
-    told = scene.told()
+    signatures = scene.signatures()
 
     assert again.status_code in {200, 201}
     assert len(scene.world.chain.payouts()) == 1
-    assert told.count(("digest-sign-succeeded", "success")) == 1
+    assert signatures.count(("digest-sign-succeeded", "success")) == 1
 
 
 def test_nothing_is_signed_without_a_record(scene: Scene) -> None:

@@ -59,11 +59,11 @@ def test_a_repeated_rotation_returns_the_same_key(
     """O2: the same request with a new token returns the same key and epoch."""
     first = _rotate(admin_client, {"newKeyId": NEW}).json
     again = _rotate(admin_client, {"newKeyId": NEW})
-    told = again.json
+    repeated = again.json
 
     assert again.status_code == 200
     for name in ("status", "keyId", "address", "epoch", "previousKeyId"):
-        assert told[name] == first[name]
+        assert repeated[name] == first[name]
 
 
 def test_a_dry_run_of_the_active_key(admin_client: TestClient, system: System) -> None:

@@ -330,9 +330,9 @@ def test_paths_of_a_refund_take_no_parameters(client: TestClient) -> None:
 def test_an_unknown_parameter_is_answered_with_the_known_ones(
     client: TestClient,
 ) -> None:
-    told = get(client, "/v1/refunds?state=queued").json["detail"]
+    detail = get(client, "/v1/refunds?state=queued").json["detail"]
 
-    assert told == (
+    assert detail == (
         "unknown query parameter; this path takes"
         " payment_session_id, status, limit, cursor"
     )

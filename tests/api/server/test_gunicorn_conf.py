@@ -69,29 +69,28 @@ def test_malformed_settings_are_refused() -> None:
     assert "canary" not in result.stderr + result.stdout
 
 
+OPTIONS = (
+    *("-b", "0.0.0.0:0", "--worker-class", "sync", "-t", "0", "--umask", "0"),
+    *("--forwarded-allow-ips", "*", "--proxy-protocol", "--proxy-allow-from", "*"),
+    *("--protocol", "uwsgi", "-e", "BIND=127.0.0.1:1", "--permit-obsolete-folding"),
+)
+DIFFERING = (
+    "bind, forwarded_allow_ips, permit_obsolete_folding, protocol, proxy_allow_ips,"
+    " proxy_protocol, raw_env, timeout, umask, worker_class"
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "named"),
     [
-        (["-b", "0.0.0.0:0"], {}, "bind"),
-        (["-b", "127.0.0.1:0", "-b", "0.0.0.0:0"], {}, "bind"),
-        (["--worker-class", "sync"], {}, "worker_class"),
-        (["-t", "0", "--umask", "0"], {}, "timeout, umask"),
-        (["--forwarded-allow-ips", "*"], {}, "forwarded_allow_ips"),
-        ([], {"GUNICORN_CMD_ARGS": "--bind=0.0.0.0:0"}, "bind"),
-        ([], {"GUNICORN_CMD_ARGS": "--workers=9"}, "workers"),
-        (
-            ["--proxy-protocol", "--proxy-allow-from", "*"],
-            {},
-            "proxy_allow_ips, proxy_protocol",
-        ),
-        (["--protocol", "uwsgi"], {}, "protocol"),
-        (["-e", "BIND=127.0.0.1:1"], {}, "raw_env"),
-        (["--chdir", "/"], {"PYTHONPATH": str(ROOT)}, "chdir"),
-        (["--permit-obsolete-folding"], {}, "permit_obsolete_folding"),
+        (OPTIONS, {}, DIFFERING),
+        (("-b", "127.0.0.1:0", "-b", "0.0.0.0:0"), {}, "bind"),
+        ((), {"GUNICORN_CMD_ARGS": "--bind=0.0.0.0:0 --workers=9"}, "bind, workers"),
+        (("--chdir", "/"), {"PYTHONPATH": str(ROOT)}, "chdir"),
     ],
 )
 def test_settings_that_the_guard_cannot_check_are_refused(
-    arguments: list[str], environ: dict[str, str], named: str
+    arguments: tuple[str, ...], environ: dict[str, str], named: str
 ) -> None:
     """Exit status 78 before gunicorn listens."""
     result = _gunicorn(*arguments, APP_ENV="test", BIND="127.0.0.1:0", **environ)
@@ -201,7 +200,7 @@ def test_production_without_a_key_does_not_start(tmp_path: Path) -> None:
     networks.write_text((ROOT / "docker" / "networks.example.toml").read_text())
     environ = {"APP_ENV": "production", "NETWORKS_FILE": str(networks)}
     with Server(environ, config=CONFIG) as server:
-        status = server.process.wait(30)
+        status = server.process.wait(60)
         errors, output = server.errors(), server.output()
 
     assert status == 78

@@ -146,9 +146,9 @@ def test_forwards_the_body_and_the_peer(tmp_path: Path) -> None:
         service.settimeout(10)
         port = service.getsockname()[1]
         with ThreadPoolExecutor(1) as pool, Nginx(tmp_path, port) as nginx:
-            told = pool.submit(_receive, service)
+            received = pool.submit(_receive, service)
             status = nginx.ask(sent).status
-        head, _, body = told.result().partition(b"\r\n\r\n")
+        head, _, body = received.result().partition(b"\r\n\r\n")
         logged = json.loads(nginx.log()[-1])
     line, *fields = head.decode().split("\r\n")
     headers = {

@@ -307,7 +307,7 @@ def test_a_server_whose_first_workers_fail_ends(environ: dict[str, str]) -> None
     broken.touch()
     try:
         with Server(environ) as server:
-            status = server.process.wait(20)
+            status = server.process.wait(60)
             output, errors = server.output(), server.errors()
     finally:
         broken.unlink()
