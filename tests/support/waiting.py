@@ -1,11 +1,11 @@
-"""Waits for conditions."""
+"""Waiting for what happens in its own time."""
 
 import time
 from collections.abc import Callable
 
 
 def eventually(condition: Callable[[], object], patience: float = 10.0) -> bool:
-    """Return whether *condition* becomes true within *patience* seconds."""
+    """Say whether *condition* comes true in time."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if condition():

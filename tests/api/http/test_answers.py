@@ -1,5 +1,6 @@
 """A repeated request gets the first answer again, byte for byte."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -36,13 +37,16 @@ def test_a_repeated_request_gets_the_first_answer(
     first = post(paying, BODY, **KEY)
     node.mine()
     clock.advance(timedelta(days=31).total_seconds())
-    again = [post(paying, BODY, **KEY, **bearer(clock.now)) for _ in range(2)]
+    body = json.dumps(dict(reversed(BODY.items())), indent=1)
+    headers = bearer(clock.now) | {"Content_Type": "application/json; charset=UTF-8"}
+    again = [post(paying, body, **KEY, **headers) for _ in range(2)]
 
     assert first.json["status"] == "broadcast"
     assert [each.content for each in again] == [first.content] * 2
     assert {each.status_code for each in again} == {200}
     assert {each.headers["idempotent-replayed"] for each in again} == {"true"}
     assert {each.headers["content-type"] for each in again} == {"application/json"}
+    assert {each.headers["location"] for each in again} == {first.headers["location"]}
     assert len(node.broadcasts) == 1
 
 
