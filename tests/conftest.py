@@ -1,4 +1,4 @@
-"""Fixtures that every test may ask for, each from the room that owns it."""
+"""Fixtures for all tests."""
 
 import gc
 import os
@@ -19,15 +19,15 @@ pytest_plugins = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the tests' ledgers, tokens and journals where no disk slows them down."""
+    """Keep temporary files in memory."""
     folder = memory_folder()
     if folder is not None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collector the thousands of tests, which live as long as the process."""
-    # Each full collection would walk over them: it took half a second of CPU, in which
-    # nothing else ran, and the deadlines of the tests went on.
+    """Exclude the collected tests from garbage collection."""
+    # Each full collection would traverse them for half a second, while the deadlines
+    # of the tests go on.
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Where tests put files that need not outlive the machine: in memory, if it can."""
+"""A folder in memory for the files of tests."""
 
 import shutil
 from pathlib import Path
@@ -10,10 +10,9 @@ _ROOM = 2 * 1024**3
 
 def memory_folder() -> Path | None:
     """
-    Return a folder that no disk slows down; None where there is none large enough.
+    Return a folder in memory, or None if there is none that is large enough.
 
-    A process that is killed loses nothing of what it wrote there, so that tests which
-    kill processes prove the same.  Only the death of the machine would differ.
+    Files there survive the death of a process, so tests may kill processes.
     """
     if not _SHARED_MEMORY.is_dir() or shutil.disk_usage(_SHARED_MEMORY).free < _ROOM:
         return None

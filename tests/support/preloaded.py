@@ -1,13 +1,11 @@
 """
-Commands of ``hotwallet``, each in a fork of one process that has imported everything.
+Runs commands of ``hotwallet``, each in a fork of a process that imported everything.
 
-Importing takes two seconds and most commands a tenth of one, so that forty of them
-cost what four did.  A fork does what the command does from ``main`` to its exit: its
-environment, arguments, output, signals and ``atexit`` are its own, and it finds
-nothing opened.  Only ``ps`` takes it for what it was forked from; ``serve`` becomes
-gunicorn, as ever.
+Imports take two seconds, and most commands a tenth of one.  A fork runs the command
+from ``main`` to its exit, with its own environment, arguments, output and signals; no
+file or connection is open.  Only its command line in ``ps`` differs.
 
-``python -m tests.support.preloaded`` reads the commands, and is what is forked.
+``python -m tests.support.preloaded`` reads the commands and forks.
 """
 
 import gc
@@ -42,7 +40,7 @@ _IMPORTED = (
 _SECONDS = 60
 
 Command = tuple[Sequence[str], Mapping[str, str]]
-"""Arguments, and an environment."""
+"""Arguments and environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What came of it."""
+    """The result of a command."""
 
     status: int
     stdout: str
@@ -93,7 +91,7 @@ def _read(finished: Run, name: str) -> str:
 
 
 def _fork_all(runs: Sequence[Run], at_once: int) -> list[int] | None:
-    """Return the statuses of all; in a child, None, with everything set up for it."""
+    """Return all statuses; in a child, None, after ``_become``."""
     living: dict[int, int] = {}
     statuses = [0] * len(runs)
     for number, each in enumerate(runs):
@@ -123,20 +121,20 @@ def _become(each: Run) -> None:
     os.environ.clear()
     os.environ.update(each.environ)
     sys.argv[1:] = each.command
-    signal.alarm(_SECONDS)  # Whatever hangs ends, and gunicorn's master as well.
+    signal.alarm(_SECONDS)  # Ends a command that hangs.
 
 
 def _import_everything() -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
     gc.collect()
-    # What the collector never touches again, forks go on sharing: the copies that it
-    # would make of all of it cost ten times what a command does.
+    # Forks share objects that the collector does not touch; copying them would cost
+    # ten times as much as a command.
     gc.freeze()
 
 
 def main() -> None:
-    """Fork, wait and tell the statuses; a child comes out of it as the command."""
+    """Fork and print the statuses; a child runs its command."""
     runs = [Run(**each) for each in json.load(sys.stdin)]
     _import_everything()
     statuses = _fork_all(runs, int(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Where tests find the servers that they start: ``.venv-servers``, or the system's."""
+"""Finds servers for tests in ``.venv-servers`` and in the system."""
 
 import os
 import shutil
