@@ -169,7 +169,7 @@ def _network() -> Network:
 
 
 def _numbers() -> Signature:
-    # A canary is no number that a curve takes; its first half is.
+    # Shifted, because a canary may exceed the order of the curve.
     r, s = (int(core(f"signature-{name}"), 16) >> 4 for name in "rs")
     return Signature(r, s, 0)
 
@@ -187,10 +187,6 @@ def _transaction() -> Transaction:
     )
 
 
-def _raw() -> bytes:
-    return bytes.fromhex(core("raw-transaction"))
-
-
 def _store() -> SQLStore:
     return SQLStore(SETTINGS["DATABASE_URL"], timeout=0.3)
 
@@ -199,8 +195,9 @@ def _chain() -> Chain:
     return Chain(_network(), JSONRPCChain(_network().rpc_urls, timeout=0.2))
 
 
-def _audit_key() -> CheckpointKey:
-    return CheckpointKey.generate()
+def _verifier() -> JWTVerifier:
+    environ = {name: text for name, text in SETTINGS.items() if name != "JWT_JWKS_URL"}
+    return JWTVerifier.from_settings(Settings.from_env(environ))
 
 
 DESCRIBED: dict[str, Callable[[], object]] = {
@@ -212,7 +209,9 @@ DESCRIBED: dict[str, Callable[[], object]] = {
     "Subject": lambda: Subject("pkcs11", value("cka-id"), "0x"),
     "Signature": _numbers,
     "DeviceSignature": lambda: DeviceSignature(bytes.fromhex(core("signature-der"))),
-    "SignedBytes": lambda: SignedBytes(_raw(), _transaction(), _numbers()),
+    "SignedBytes": lambda: SignedBytes(
+        bytes.fromhex(core("raw-transaction")), _transaction(), _numbers()
+    ),
     "KMSBackend": _kms,
     "PKCS11Backend": lambda: PKCS11Backend(
         Path("module"), "label", pins.pin_source(_settings())
@@ -223,20 +222,12 @@ DESCRIBED: dict[str, Callable[[], object]] = {
     "Database": lambda: _store()._database,
     "JSONRPCChain": lambda: JSONRPCChain([*_network().rpc_urls], timeout=0.2),
     "Chain": _chain,
-    "CheckpointSettings": lambda: CheckpointSettings(_audit_key(), "hotwallet/tests"),
+    "CheckpointSettings": lambda: CheckpointSettings(
+        CheckpointKey.generate(), "hotwallet/tests"
+    ),
     "KeyRing": lambda: KeyRing(_store(), lambda key: pytest.fail(str(key))),
-    "JWTVerifier": lambda: JWTVerifier.from_settings(
-        Settings.from_env(
-            {name: text for name, text in SETTINGS.items() if name != "JWT_JWKS_URL"}
-        )
-    ),
-    "the key of tokens": lambda: list(
-        JWTVerifier.from_settings(
-            Settings.from_env(
-                {n: text for n, text in SETTINGS.items() if n != "JWT_JWKS_URL"}
-            )
-        )._keys.known()
-    ),
+    "JWTVerifier": _verifier,
+    "the key of tokens": lambda: list(_verifier()._keys.known()),
 }
 
 
