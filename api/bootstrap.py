@@ -7,7 +7,8 @@ libraries it uses.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -22,26 +23,16 @@ from signer.config.settings import Settings
 from signer.errors import ConfigurationError, InvalidInputError, Refusal, StoreError
 from signer.keys.signer import Signer
 from signer.keys.startup_key import StartupKey
-from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier, utc_now
-from signer.startup.guard import (
-    check_chain,
-    check_journal,
-    check_settings,
-    self_test_key,
-)
+from signer.ports import FetchKeySet, KeyDirectory, Ledger, Notifier
+from signer.startup import guard
 
 
 if TYPE_CHECKING:
-    from backends.sql import SQLStore
     from backends.sql.migrate import SchemaUpgrade
 
 
 def build_container(environ: Mapping[str, str] = os.environ) -> Container:
-    """
-    Return a container; nothing is opened or checked.
-
-    Use it to look at the ledger and the chains, which must work without a key.
-    """
+    """Return a container to look at ledger and chains; nothing is opened or checked."""
     return Container(
         environ=environ,
         open_store=open_store,
@@ -56,7 +47,7 @@ def build_admin_container(environ: Mapping[str, str] = os.environ) -> Container:
     """
     Return a container for an administrator's command; nothing is opened.
 
-    The settings are checked, but not the active key, which may be the one in trouble.
+    The guard checks the settings, but not the active key: it may be the one in trouble.
 
     Raises:
         ConfigurationError: The guard refuses the settings.
@@ -79,7 +70,7 @@ def open_container(
     """
     container = build_container(environ)
     warnings = _check_settings(container, serving=serving)
-    check_journal(container.settings, container.store)
+    guard.check_journal(container.settings, container.store)
     signer, key_warnings = _settle_key(container)
     container.warnings = (*warnings, *key_warnings)
     if container.checkpoint_settings is not None:
@@ -89,7 +80,7 @@ def open_container(
             signer.public_key,
         )
     for name, chain in container.chains.items():
-        check_chain(name, chain.network, chain.client)
+        guard.check_chain(name, chain.network, chain.client)
     return container
 
 
@@ -98,42 +89,34 @@ def _check_settings(container: Container, *, serving: bool) -> list[str]:
     refusals: list[Refusal] = []
     networks: Mapping[str, Network] = {}
     warnings: list[str] = []
-    settings = container.settings
-    try:
+    with _collecting(refusals):
         networks = container.networks
-    except ConfigurationError as e:
-        refusals += e.refusals
-    try:
-        warnings = check_settings(settings, networks, serving=serving)
-    except ConfigurationError as e:
-        refusals += e.refusals
-    try:
-        if serving:
-            _ = container.jwt_keys
-    except ConfigurationError as e:
-        refusals += e.refusals
+    with _collecting(refusals):
+        warnings = guard.check_settings(container.settings, networks, serving=serving)
+    with _collecting(refusals):
+        _ = container.jwt_keys if serving else None
     if refusals:
         raise ConfigurationError(*refusals)
     return warnings
 
 
-def _settle_key(container: Container) -> tuple[Signer, list[str]]:
-    """
-    Make sure that the ring has an active key; return its signer, and warnings.
-
-    Raises:
-        ConfigurationError: As ``self_test_key`` and ``StartupKey.open``.
-    """
-    settings = container.settings
-    startup_key = StartupKey(
-        container.store,
-        container.signers,
-        partial(self_test_key, settings),
-        utc_now,
-    )
-    name = settings.kms_key_id or "" if settings.use_kms else settings.pkcs11_key_id
+@contextmanager
+def _collecting(refusals: list[Refusal]) -> Iterator[None]:
     try:
-        return startup_key.open(name, settings.wallet_address)
+        yield
+    except ConfigurationError as e:
+        refusals += e.refusals
+
+
+def _settle_key(container: Container) -> tuple[Signer, list[str]]:
+    """Make sure that the ring has an active key; return its signer, and warnings."""
+    settings = container.settings
+    self_test = partial(guard.self_test_key, settings)
+    startup_key = StartupKey(
+        container.store, container.signers, self_test, container.clock
+    )
+    try:
+        return startup_key.open(container.key_name, settings.wallet_address)
     except InvalidInputError as e:
         problem = Refusal("kms-not-configured", f"KMS_KEY_ID {e}")
     except StoreError as e:
@@ -143,9 +126,7 @@ def _settle_key(container: Container) -> tuple[Signer, list[str]]:
 
 def open_store(settings: Settings) -> Ledger:
     """
-    Return the ledger, with its schema up to date.
-
-    Outside production the schema is upgraded if necessary.
+    Return the ledger; outside production its schema is upgraded if necessary.
 
     Raises:
         ConfigurationError: ``database-not-ready``: the database does not answer, or
@@ -155,11 +136,17 @@ def open_store(settings: Settings) -> Ledger:
 
     store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
     try:
-        _check_schema(store, may_upgrade=not settings.is_production)
+        try:
+            store.check()
+        except StoreError:
+            # Check first: in most cases another process has upgraded it already.
+            if settings.is_production:
+                raise
+            store.migrate()
+            store.check()
     except StoreError as e:
-        raise ConfigurationError(
-            Refusal("database-not-ready", str(e), is_transient=e.retryable)
-        ) from None
+        problem = Refusal("database-not-ready", str(e), is_transient=e.retryable)
+        raise ConfigurationError(problem) from None
     return store
 
 
@@ -171,29 +158,26 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
     ledger is created only with *create*.
 
     Raises:
-        StoreError: There is no ledger and it may not be created, the database does not
-            answer, or its schema is newer than this version.
+        StoreError: As ``SQLStore.migrate``.
     """
     from backends.sql import SQLStore  # noqa: PLC0415
 
-    store = SQLStore(settings.effective_database_url)
-    return store.migrate(create=create or not settings.is_production)
+    may_create = create or not settings.is_production
+    return SQLStore(settings.effective_database_url).migrate(create=may_create)
 
 
 def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:
     """Return a client of each network; no request is sent yet."""
     from backends.json_rpc import JSONRPCChain  # noqa: PLC0415  The import takes a second.
 
-    return {
-        name: Chain(
-            network,
-            JSONRPCChain(
-                network.rpc_urls,
-                timeout=network.rpc_timeout_ms / 1000,
-                chain_id=network.chain_id,
-            ),
+    def connect(network: Network) -> JSONRPCChain:
+        seconds = network.rpc_timeout_ms / 1000
+        return JSONRPCChain(
+            network.rpc_urls, timeout=seconds, chain_id=network.chain_id
         )
-        for name, network in networks.items()
+
+    return {
+        name: Chain(network, connect(network)) for name, network in networks.items()
     }
 
 
@@ -225,37 +209,34 @@ def open_backend(settings: Settings) -> KeyDirectory:
 
 def preload(settings: Settings) -> None:
     """Import the libraries of the backends before the fork; open nothing."""
-    names = ["backends.sql", "backends.json_rpc"]
-    names += (
-        ["backends.aws_kms"] if settings.use_kms else ["backends.pkcs11", "softhsm"]
-    )
-    if settings.alert_webhook_url is not None:
-        names.append("backends.webhook")
-    if settings.jwt_jwks_url is not None:
-        names.append("backends.jwks_client")
-    for name in names:
-        import_module(name)
+    used = {
+        "backends.sql": True,
+        "backends.json_rpc": True,
+        "backends.aws_kms": settings.use_kms,
+        "backends.pkcs11": not settings.use_kms,
+        "softhsm": not settings.use_kms,
+        "backends.webhook": settings.alert_webhook_url is not None,
+        "backends.jwks_client": settings.jwt_jwks_url is not None,
+    }
+    for name, is_used in used.items():
+        if is_used:
+            import_module(name)
 
 
 def open_token_keys(settings: Settings) -> KeySource:
-    """
-    Return the keys that verify tokens; call it after the fork.
+    """Return the keys that verify tokens, as ``open_keys``; call it after the fork."""
 
-    Raises:
-        ConfigurationError: See ``open_keys``.
-    """
-    return open_keys(settings, partial(_build_jwks_client, settings))
+    def connect(url: str) -> FetchKeySet:
+        from backends.jwks_client import JWKSClient  # noqa: PLC0415
 
+        return JWKSClient(
+            url,
+            allow_http=not settings.is_production,
+            timeout=FETCH_TIMEOUT,
+            max_bytes=MAX_BYTES,
+        )
 
-def _build_jwks_client(settings: Settings, url: str) -> FetchKeySet:
-    from backends.jwks_client import JWKSClient  # noqa: PLC0415
-
-    return JWKSClient(
-        url,
-        allow_http=not settings.is_production,
-        timeout=FETCH_TIMEOUT,
-        max_bytes=MAX_BYTES,
-    )
+    return open_keys(settings, connect)
 
 
 def open_notifier(settings: Settings) -> Notifier | None:
@@ -265,14 +246,3 @@ def open_notifier(settings: Settings) -> Notifier | None:
     from backends.webhook import Webhook  # noqa: PLC0415
 
     return Webhook(settings.alert_webhook_url)
-
-
-def _check_schema(store: "SQLStore", *, may_upgrade: bool) -> None:
-    try:
-        store.check()
-    except StoreError:
-        # Check first: in most cases another process has upgraded it already.
-        if not may_upgrade:
-            raise
-        store.migrate()
-        store.check()

@@ -26,42 +26,38 @@ def open_checkpoint_key(settings: Settings) -> CheckpointSettings | None:
     Outside production a missing key is created in ``HOTWALLET_HOME``.
 
     Raises:
-        ConfigurationError: ``audit-misconfigured``: the key cannot be loaded or
-            created.
+        ConfigurationError: As ``load_or_create_key``.
     """
     path = settings.audit_signing_key_file
     if path is None and settings.is_production:
         return None  # The guard reports it.
-    try:
-        key = (
-            load_or_create_key(settings.home / "audit.pem")
-            if path is None
-            else CheckpointKey.load(path)
-        )
-    except OSError as e:
-        problem = Refusal(
-            "audit-misconfigured",
-            f"the checkpoint key audit.pem cannot be created in HOTWALLET_HOME"
-            f" ({type(e).__name__}): make the directory writable, or set"
-            " AUDIT_SIGNING_KEY_FILE",
-        )
+    if path is None:
+        key = load_or_create_key(settings.home / "audit.pem")
     else:
-        return CheckpointSettings(key, f"hotwallet/{settings.audit_origin}")
-    raise ConfigurationError(problem)
+        key = CheckpointKey.load(path)
+    return CheckpointSettings(key, f"hotwallet/{settings.audit_origin}")
 
 
 def load_or_create_key(path: Path) -> CheckpointKey:
     """
-    Return the key at *path*; create it if there is none.
+    Return the key at *path*, in HOTWALLET_HOME; create it if there is none.
 
     Any number of processes may call this at once: they all return the same key.
 
     Raises:
-        ConfigurationError: ``audit-misconfigured``: the file is not a usable key.
-        OSError: The file cannot be created.
+        ConfigurationError: ``audit-misconfigured``: the file is not a usable key, or
+            cannot be created.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    create_once(path, lambda: CheckpointKey.generate().private_pem())
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create_once(path, lambda: CheckpointKey.generate().private_pem())
+    except OSError as e:
+        problem = (
+            f"the checkpoint key audit.pem cannot be created in HOTWALLET_HOME"
+            f" ({type(e).__name__}): make the directory writable, or set"
+            " AUDIT_SIGNING_KEY_FILE"
+        )
+        raise ConfigurationError(Refusal("audit-misconfigured", problem)) from None
     return CheckpointKey.load(path)
 
 
@@ -76,16 +72,6 @@ def require_separate_key(
     """
     pem = load_pem_public_key(signing.key.public_pem())
     audit = pem.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    check_audit_key(
-        audit,
-        () if keys is None else _spkis(keys),
-        encode_public_key(wallet.uncompressed),
-    )
-
-
-def _spkis(keys: KeySource) -> list[bytes]:
-    return [
-        key.material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        for key in keys.known()
-        if hasattr(key.material, "public_bytes")  # HMAC secrets have no public key.
-    ]
+    known = () if keys is None else keys.known()
+    jwt_spkis = [key.spki for key in known if key.spki is not None]
+    check_audit_key(audit, jwt_spkis, encode_public_key(wallet.uncompressed))

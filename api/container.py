@@ -24,6 +24,7 @@ from signer.chain.chain import Chain
 from signer.config.networks import Network, load_networks
 from signer.config.settings import Settings
 from signer.deadline import Deadlines
+from signer.keys.admin_audit import AdminAudit
 from signer.keys.balances import BalanceReader
 from signer.keys.failover import Failover
 from signer.keys.keyring import KeyRing
@@ -32,10 +33,12 @@ from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
+from signer.model.audit_record import Operation
 from signer.ports import Clock, KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
@@ -65,8 +68,7 @@ class Container:
     open_notifier: Callable[[Settings], Notifier | None]
     open_jwt_keys: Callable[[Settings], KeySource]
     clock: Clock = utc_now
-    warnings: Sequence[str] = ()
-    """What the guard warned of."""
+    warnings: Sequence[str] = ()  # Of the guard.
 
     @cached_property
     def settings(self) -> Settings:
@@ -77,6 +79,13 @@ class Container:
     def networks(self) -> Mapping[str, Network]:
         """The networks of ``NETWORKS_FILE``, by name."""
         return load_networks(self.settings.networks_file)
+
+    @property
+    def key_name(self) -> str:
+        """The key that the configuration names: KMS_KEY_ID or PKCS11_KEY_ID."""
+        if self.settings.use_kms:
+            return self.settings.kms_key_id or ""
+        return self.settings.pkcs11_key_id
 
     @cached_property
     def store(self) -> Ledger:
@@ -126,7 +135,7 @@ class Container:
     @cached_property
     def alerts(self) -> Alerts:
         """Counts alerts and sends them to the webhook."""
-        return Alerts(self.store, self.notifier)
+        return Alerts(self.store, self.notifier, self.clock)
 
     @cached_property
     def sealing_alert(self) -> SealingAlert:
@@ -194,34 +203,30 @@ class Container:
     @cached_property
     def failover(self) -> Failover:
         """Pins keys to their replicas in another region; does not need the old one."""
-        return Failover(
-            self.store,
-            self.signers,
-            alerts=self.alerts,
-            clock=self.clock,
-        )
+        return Failover(self.store, self.signers, alerts=self.alerts, clock=self.clock)
 
     @cached_property
     def sweeper(self) -> Sweeper:
         """Moves the balances of former keys to the active key."""
+        store, ring = self.store, self.ring
         return Sweeper(
-            self.store,
-            self.store,
-            self.ring,
-            self.chains,
-            audit=self.audit,
-            clock=self.clock,
+            store, store, ring, self.chains, audit=self.audit, clock=self.clock
         )
+
+    @cached_property
+    def nonce_admin(self) -> NonceAdmin:
+        """Changes wallets, and records which operator did."""
+        admin_audit = AdminAudit(self.audit, Operation.ADMINISTRATION)
+        return NonceAdmin(self.store, self.chains, admin_audit, self.clock)
 
     @cached_property
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
+        tracker = ConfirmationTracker(self.store, self.chains, self.clock)
         return Worker(
             self.store,
             self.lifecycle,
-            confirmation_tracker=ConfirmationTracker(
-                self.store, self.chains, self.clock
-            ),
+            confirmation_tracker=tracker,
             wallets=WalletReconciler(self.store, self.clock),
             ring=self.ring,
             retirement=KeyRetirement(self.store, self.audit, self.clock),
@@ -237,8 +242,9 @@ class Container:
             refused=self.settings.rate_limit_refused,
             administration=self.settings.rate_limit_admin,
             client=self.settings.rate_limit_client,
+            clock=self.clock,
         )
-        return AccessPolicy(self.store, limits, self.audit)
+        return AccessPolicy(self.store, limits, self.audit, self.clock)
 
     @cached_property
     def proxies(self) -> Sequence[IPNetwork]:
@@ -254,12 +260,12 @@ class Container:
                 self.store.oldest_unsealed,
                 SealingMonitor(self.sealing_alert),
                 max_seconds=self.settings.audit_unsealed_seconds,
+                clock=self.clock,
             ),
         }
         for name, chain in self.chains.items():
-            checks[f"network-{name}"] = partial(
-                check_chain, name, chain.network, chain.client
-            )
+            check = partial(check_chain, name, chain.network, chain.client)
+            checks[f"network-{name}"] = check
         # Ask the ring each time: the active key changes while the process runs.
         key_check = KeyCheck(
             self.ring.self_test,
@@ -274,11 +280,9 @@ class Container:
             self.store,
             self.checkpoint_settings,
             self.alerts,
+            self.clock,
             sealing_alert=self.sealing_alert,
         )
-        Thread(
-            target=sealer.run,
-            args=(Event().wait,),
-            name="sealer",
-            daemon=True,  # It may end at any line: the store stays consistent.
-        ).start()
+        run = partial(sealer.run, Event().wait)
+        # A daemon may end at any line: the store stays consistent.
+        Thread(target=run, name="sealer", daemon=True).start()

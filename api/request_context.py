@@ -14,7 +14,7 @@ from ipaddress import (
     ip_network,
 )
 
-import falcon
+from falcon import Request
 
 
 Network = IPv4Network | IPv6Network
@@ -48,7 +48,7 @@ def new_request_id() -> str:
     return f"req_{secrets.token_hex(16)}"
 
 
-def request_id(req: falcon.Request) -> str:
+def request_id(req: Request) -> str:
     """
     Return the id of *req*: the caller's ``X-Request-Id``, or a new one.
 
@@ -63,14 +63,14 @@ def request_id(req: falcon.Request) -> str:
     return known
 
 
-def principal(req: falcon.Request) -> Principal:
+def principal(req: Request) -> Principal:
     """Return the caller.  Only routes that require a role may call this."""
     known: Principal = req.context.principal
     return known
 
 
 def peer_address(
-    req: falcon.Request,
+    req: Request,
     proxies: Sequence[Network] = (),
     *,
     on_unreadable: Callable[[str], object] = lambda _: None,
@@ -94,7 +94,7 @@ def peer_address(
     return str(peer or "unknown")
 
 
-def is_from_proxy(req: falcon.Request, proxies: Sequence[Network]) -> bool:
+def is_from_proxy(req: Request, proxies: Sequence[Network]) -> bool:
     """Whether one of *proxies* sent *req*; always true if there are no proxies."""
     return not proxies or _is_proxy(_socket_address(req), proxies)
 
@@ -112,7 +112,7 @@ def rate_limit_key(peer: str) -> str:
     return str(ip_network((address, 64), strict=False))
 
 
-def _socket_address(req: falcon.Request) -> _Address | None:
+def _socket_address(req: Request) -> _Address | None:
     return _parse_address(req.env.get("REMOTE_ADDR", ""))
 
 

@@ -39,7 +39,12 @@ def loads(body: bytes) -> dict[str, Any]:
         InvalidInputError: *body* is not such a document; ``field`` is the path of the
             invalid field, if there is one.
     """
-    text = _decode(body)
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidInputError("not UTF-8") from None
+    if text.startswith("\ufeff"):
+        raise InvalidInputError("begins with a byte order mark (RFC 8259, 8.1)")
     _check_depth(text)
     try:
         value = _DECODER.decode(text)
@@ -55,16 +60,6 @@ def loads(body: bytes) -> dict[str, Any]:
 def plain_name(name: str) -> str | None:
     """Return *name*, which the caller chose, if it is safe to show; else None."""
     return name if _PLAIN_NAME.fullmatch(name) else None
-
-
-def _decode(body: bytes) -> str:
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InvalidInputError("not UTF-8") from None
-    if text.startswith("\ufeff"):
-        raise InvalidInputError("begins with a byte order mark (RFC 8259, 8.1)")
-    return text
 
 
 def _check_depth(text: str) -> None:
@@ -88,13 +83,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_value(value: object, field: str | None) -> None:
     if value is _NOT_AN_INTEGER:
-        raise InvalidInputError(
-            "numbers must be integers; amounts are decimal strings", field=field
-        )
+        problem = "numbers must be integers; amounts are decimal strings"
+        raise InvalidInputError(problem, field=field)
     if isinstance(value, str) and _FORBIDDEN.search(value):
-        raise InvalidInputError(
-            "holds control characters or half a surrogate pair", field=field
-        )
+        problem = "holds control characters or half a surrogate pair"
+        raise InvalidInputError(problem, field=field)
     if isinstance(value, list):
         for item in value:
             _check_value(item, field)

@@ -14,7 +14,7 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import urllib3
 from pydantic import SecretStr
@@ -74,9 +74,9 @@ class HTTPClient:
         Args:
             url: An http or https URL; a user name and a password in it become HTTP
                 basic authentication.
-            timeout: Seconds for one exchange.  Connecting to one address of the host
-                may take half of them.  Name resolution is not bounded here, and
-                neither is the number of addresses.
+            timeout: Seconds for connecting and the whole response together.  Name
+                resolution is not bounded here; of a host with several addresses, each
+                that does not answer takes this long.
             headers: Sent with each request.
             max_bytes: The largest accepted body; None leaves the body unread.
             decode: Whether a compressed body is decompressed; *max_bytes* then
@@ -87,19 +87,22 @@ class HTTPClient:
         Raises:
             ValueError: *url* or *proxy* is not an http or https URL.
         """
-        if _scheme(url.get_secret_value()) not in {"http", "https"}:
+        parts = urlsplit(url.get_secret_value())
+        if parts.scheme not in {"http", "https"}:
             raise ValueError("the URL must begin with http:// or https://")
         quiet_vendor_loggers("urllib3")
-        self._url = url
+        # Without user name and password: a proxy gets the URL in the request line.
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        self._url = SecretStr(bare.geturl())
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._decode = decode
         self._headers = {
             "User-Agent": "hotwallet",
-            **_basic_auth("Authorization", url.get_secret_value()),
+            **_basic_auth("Authorization", parts),
             **headers,
         }
-        if tls is None and "https" in (_scheme(url.get_secret_value()), _scheme(proxy)):
+        if tls is None and "https" in (parts.scheme, urlsplit(proxy or "").scheme):
             tls = ssl.create_default_context()
         self._manager = _build_manager(tls, proxy)
 
@@ -127,7 +130,7 @@ class HTTPClient:
                 self._url.get_secret_value(),
                 body=body,
                 headers=self._headers,
-                timeout=urllib3.Timeout(connect=total / 2, total=total),
+                timeout=urllib3.Timeout(total=total),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -227,7 +230,7 @@ def _build_manager(
         if proxy is None
         else urllib3.ProxyManager(
             proxy,
-            proxy_headers=_basic_auth("Proxy-Authorization", proxy),
+            proxy_headers=_basic_auth("Proxy-Authorization", urlsplit(proxy)),
             proxy_ssl_context=tls,
             ssl_context=tls,
         )
@@ -236,13 +239,8 @@ def _build_manager(
     return manager
 
 
-def _scheme(url: str | None) -> str:
-    return urlsplit(url or "").scheme
-
-
-def _basic_auth(header: str, url: str) -> Mapping[str, str]:
-    """Return *header* with the user name and password in *url*, if it has them."""
-    parts = urlsplit(url)
+def _basic_auth(header: str, parts: SplitResult) -> Mapping[str, str]:
+    """Return *header* with the user name and password of a URL, if it has them."""
     if parts.username is None:
         return {}
     credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

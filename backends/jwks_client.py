@@ -24,7 +24,7 @@ class JWKSClient:
     Fetches the document at one URL.
 
     Redirects are not followed and nothing is decompressed: the keys have one source
-    and one form.
+    and one form.  No ``repr`` has the URL, because its query may contain a secret.
     """
 
     def __init__(
@@ -59,7 +59,6 @@ class JWKSClient:
         )
 
     def __repr__(self) -> str:
-        """Omit the URL, because its query may contain a secret."""
         return "JWKSClient(...)"
 
     def __call__(self) -> bytes:

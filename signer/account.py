@@ -63,7 +63,9 @@ class HSMAccount(BaseAccount):
     """
     Signs transactions, messages and typed data with one ``Signer``.
 
-    *actor* is the name of the account's user in audit records.
+    *actor* is the name of the account's user in audit records.  Every method raises
+    ``InvalidInputError`` for malformed input, and ``SigningError`` if the device did
+    not sign.
     """
 
     def __init__(self, signer: Signer, actor: str = "account") -> None:
@@ -78,19 +80,11 @@ class HSMAccount(BaseAccount):
         Return the account of *key_id*, with its public key fetched and pinned.
 
         It needs no ledger and no networks file.  Audit events go to structlog's
-        logger ``audit``.
-
-        Raises:
-            KeyUnusableError: The key's address is not *expected_address*.
-            EncodingError: The key is not a secp256k1 key.
-            BackendError: The device did not answer, or has no such key.
+        logger ``audit``.  It raises as ``Signer.open``.
         """
         audit = AuditLog(structlog.get_logger("audit"))
-        return cls(
-            Signer.open(
-                backend, KeyId(key_id), audit, expected_address=expected_address
-            )
-        )
+        key = KeyId(key_id)
+        return cls(Signer.open(backend, key, audit, expected_address=expected_address))
 
     @property
     def address(self) -> ChecksumAddress:
@@ -106,10 +100,6 @@ class HSMAccount(BaseAccount):
 
         The hash may be that of any transaction.  Prefer ``sign_message``, which cannot
         sign a transaction.
-
-        Raises:
-            InvalidInputError: *message_hash* is not 32 bytes.
-            SigningError: The device did not sign.
         """
         digest = bytes(HexBytes(message_hash))
         signature = self._signer.sign_digest(
@@ -135,13 +125,7 @@ class HSMAccount(BaseAccount):
         message_data: dict[str, Any] | None = None,
         full_message: dict[str, Any] | None = None,
     ) -> SignedMessage:
-        """
-        Sign EIP-712 data, given whole or as domain, types and message.
-
-        Raises:
-            InvalidInputError: The document is not valid EIP-712.
-            SigningError: The device did not sign.
-        """
+        """Sign EIP-712 data, given whole or as domain, types and message."""
         with _rejecting("not a valid EIP-712 document"):
             message = encode_typed_data(
                 domain_data, message_types, message_data, full_message
@@ -156,8 +140,6 @@ class HSMAccount(BaseAccount):
 
         Raises:
             PolicyViolationError: The type is another one, or there is no chain id.
-            InvalidInputError: A field is missing, unknown or malformed.
-            SigningError: The device did not sign.
         """
         fields = self._without_sender(transaction_dict)
         _require_chain(fields)
@@ -185,14 +167,8 @@ class HSMAccount(BaseAccount):
                 )
             digest = unsigned.hash()
         signature = self._sign(digest)
-        signed = TypedTransaction.from_dict(
-            {
-                **unsigned.as_dict(),
-                "v": signature.y_parity,
-                "r": signature.r,
-                "s": signature.s,
-            }
-        )
+        numbers = {"v": signature.y_parity, "r": signature.r, "s": signature.s}
+        signed = TypedTransaction.from_dict({**unsigned.as_dict(), **numbers})
         return _result(signed.encode(), signature, signature.y_parity)
 
     def _sign_legacy(self, fields: dict[str, Any]) -> SignedTransaction:
@@ -240,8 +216,7 @@ def _require_chain(fields: Mapping[str, Any]) -> None:
         chain_id = _integer(fields.get("chainId", 0))
     if chain_id == 0:
         raise PolicyViolationError(
-            "a transaction without a chain id is valid on every chain",
-            rule="chain-id",
+            "a transaction without a chain id is valid on every chain", rule="chain-id"
         )
 
 

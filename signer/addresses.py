@@ -38,8 +38,7 @@ def redact_address(text: str) -> str:
     """
     Return the address *text* with its checksum, or a prefix of any other text.
 
-    An address whose checksum is wrong is returned as it is.
-    A text that is not an address may be a key id that was entered by mistake.
+    Other text may be a key id that was entered by mistake.
 
     >>> redact_address("1234abcd-12ab-34cd-56ef-1234567890ab")
     '1234abcd...'

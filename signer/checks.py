@@ -34,11 +34,6 @@ class Finding:
     detail: str
     cure: str | None = None
 
-    @property
-    def state(self) -> State:
-        """``WARNING`` if there is a cure, else ``OK``."""
-        return State.OK if self.cure is None else State.WARNING
-
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -109,7 +104,7 @@ def _run(check: Check, deadlines: Deadlines, seconds: float) -> CheckResult:
         code = HotWalletError.code
         detail = f"{code}: {type(e).__name__}"
     else:
-        detail = sanitize(finding.detail)
-        return CheckResult(check.name, finding.state, detail, finding.cure)
+        state = State.OK if finding.cure is None else State.WARNING
+        return CheckResult(check.name, state, sanitize(finding.detail), finding.cure)
     cure = check.cure.replace("CODE", code)
     return CheckResult(check.name, State.FAILED, sanitize(detail), cure)

@@ -8,8 +8,10 @@ threads is bounded: a device that hangs takes a few threads, not one per request
 import contextvars
 from collections import Counter
 from collections.abc import Callable
-from threading import Event, Lock, Thread
-from typing import Generic, TypeVar
+from concurrent.futures import Future, wait
+from functools import partial
+from threading import Lock, Thread
+from typing import TypeVar
 
 from signer.errors import BackendUnavailableError, HotWalletError
 
@@ -19,47 +21,14 @@ T = TypeVar("T")
 TIMEOUT_MESSAGE = "there was no answer in time"
 
 
-class Pending(Generic[T]):
-    """Work that runs in a thread of its own."""
+class Pending(Future[T]):
+    """Work in a thread of its own, unless too much of its kind is unfinished."""
 
     is_started = True
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self._done = Event()
-        self._value: T
-        self._error: BaseException | None = None
-
     def wait(self, seconds: float) -> bool:
         """Wait up to *seconds*, and return whether the work is done."""
-        return self._done.wait(max(0.0, seconds))
-
-    def result(self) -> T:
-        """Return the result of the finished work, or raise its exception."""
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-    def perform(self) -> None:
-        """Do the work, and keep its result or its exception."""
-        try:
-            self._value = self._work()
-        except BaseException as e:  # noqa: BLE001  `result` raises it.
-            self._error = e
-
-    def finish(self) -> None:
-        """Wake the threads that wait for the work."""
-        self._done.set()
-
-
-class Refused(Pending[T]):
-    """Work that was not started, because too much of its kind is unfinished."""
-
-    is_started = False
-
-    def wait(self, seconds: float) -> bool:
-        """Return False at once."""
-        return False
+        return self.is_started and self in wait([self], max(0.0, seconds)).done
 
 
 class Deadlines:
@@ -90,16 +59,18 @@ class Deadlines:
         *subject* is unfinished.  Only the name appears in the thread's name, because a
         subject may be a secret.
         """
+        pending = Pending[T]()
         kind = (name, subject)
         with self._lock:
-            if not self._has_room(kind):
-                return Refused(work)
+            is_full = self._total is not None and self._running.total() >= self._total
+            if is_full or self._running[kind] >= self._per_subject:
+                pending.is_started = False
+                return pending
             self._running[kind] += 1
-        pending = Pending(work)
         context = contextvars.copy_context()
         thread = Thread(
             target=context.run,
-            args=(self._run, pending, kind),
+            args=(self._run, work, pending, kind),
             name=f"deadline-{name}",
             daemon=True,  # A hanging thread must not keep the process alive.
         )
@@ -107,7 +78,7 @@ class Deadlines:
             thread.start()
         except RuntimeError:  # The system cannot start another thread.
             self._release(kind)
-            return Refused(work)
+            pending.is_started = False
         return pending
 
     def within(
@@ -131,16 +102,16 @@ class Deadlines:
             raise late(TIMEOUT_MESSAGE)
         return pending.result()
 
-    def _has_room(self, kind: tuple[str, str]) -> bool:
-        if self._total is not None and self._running.total() >= self._total:
-            return False
-        return self._running[kind] < self._per_subject
-
-    def _run(self, pending: Pending[T], kind: tuple[str, str]) -> None:
-        pending.perform()
+    def _run(
+        self, work: Callable[[], T], pending: Pending[T], kind: tuple[str, str]
+    ) -> None:
+        try:
+            finish = partial(pending.set_result, work())
+        except BaseException as e:  # noqa: BLE001  `result` raises it.
+            finish = partial(pending.set_exception, e)
         # First, so that a caller who sees the work done can start the next at once.
         self._release(kind)
-        pending.finish()
+        finish()
 
     def _release(self, kind: tuple[str, str]) -> None:
         with self._lock:

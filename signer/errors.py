@@ -1,53 +1,12 @@
 """
 The errors of this project, as one tree.
 
-::
-
-    HotWalletError
-    ├── ConfigurationError           the start-up guard refuses
-    ├── RequestError                 the caller's mistake; nothing changed
-    │   ├── InvalidInputError        malformed: amount, address, JSON, digest
-    │   ├── PolicyViolationError     well formed, but not allowed
-    │   ├── AuthenticationError      no token, or an invalid one
-    │   ├── PermissionDeniedError    a token without the required role
-    │   ├── NotThroughProxyError     the request did not come through a trusted proxy
-    │   ├── NotFoundError            no such refund, key or network
-    │   ├── RateLimitedError         retry: too many requests, or too many bad tokens
-    │   └── ConflictError            the current state does not allow the request
-    │       ├── IdempotencyMismatchError
-    │       ├── RotationInProgressError  retry: a rotation holds the key ring
-    │       ├── InProgressError      retry: the first request is being answered
-    │       └── NotCancellableError  the refund has a nonce already
-    ├── SigningError                 no signature left the process
-    │   ├── EncodingError            not strict DER, or out of range
-    │   ├── RecoveryError            does not recover to the pinned key
-    │   ├── NewKeyUnhealthyError     the new key failed; the old key keeps signing
-    │   │   └── NewKeyNotFoundError  no key has the given name
-    │   ├── SelfTestPendingError     retry: earlier self-tests of the key still hang
-    │   └── BackendError             the device refused or failed
-    │       ├── BackendUnavailableError   retry
-    │       ├── BackendThrottledError     retry
-    │       ├── AccessDeniedError
-    │       ├── KeyNotFoundError
-    │       │   └── AmbiguousKeyError   several keys have the id
-    │       └── KeyUnusableError
-    ├── LimitReachedError            retry: a spending limit is reached
-    ├── ChainError                   the node refused or failed
-    │   ├── ChainUnavailableError    retry: the outcome is unknown
-    │   ├── ExecutionRevertedError   the call cannot succeed
-    │   ├── InsufficientFundsError   retry: the wallet needs funds
-    │   ├── WalletPausedError        retry: the chain has unrecorded transactions
-    │   └── BroadcastRejectedError   the node refused the transaction
-    └── StoreError                   the database refused or failed
-        ├── StoreUnavailableError    retry
-        └── StaleStateError          retry: another process changed the row first
-            └── KeyRotatedError      retry: another key is active now
-
 A class defines whether to retry (``retryable``) and a stable ``code`` for machines.
 Messages are written by this project.  A vendor's message stays in ``__cause__`` and is
 never shown, because it may name accounts, roles and endpoints.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -73,6 +32,7 @@ class ConfigurationError(HotWalletError):
         return all(refusal.is_transient for refusal in self.refusals)
 
 
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """
     One reason not to start: a stable *code*, and a message that says what to do.
@@ -80,18 +40,12 @@ class Refusal:
     A transient reason may go away by itself: a dependency does not answer at present.
     """
 
-    __slots__ = ("code", "is_transient", "message")
-
-    def __init__(self, code: str, message: str, *, is_transient: bool = False) -> None:
-        self.code = code
-        self.message = message
-        self.is_transient = is_transient
+    code: str
+    message: str
+    is_transient: bool = False
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
-
-    def __repr__(self) -> str:
-        return f"Refusal({self.code!r}, {self.message!r})"
 
 
 class RequestError(HotWalletError):
@@ -206,11 +160,7 @@ class RecoveryError(SigningError):
 
 
 class NewKeyUnhealthyError(SigningError):
-    """
-    The new key did not pass its self-test; the old key keeps signing.
-
-    *reason* is the code of the error that the self-test failed with.
-    """
+    """The new key failed its self-test with the code *reason*; the old one signs on."""
 
     code = "new-key-unhealthy"
 
@@ -321,6 +271,13 @@ class InsufficientFundsError(ChainError):
     """The wallet holds too little of a token or coin; the refund waits for a top-up."""
 
     code = "insufficient-funds"
+    retryable = True
+
+
+class GasLimitError(ChainError):
+    """The nodes estimate more gas than the token's ``max_gas`` allows."""
+
+    code = "gas-above-limit"
     retryable = True
 
 

@@ -24,9 +24,6 @@ def open_atomic(
 
     Until then, and if anything fails, *path* does not change.  A killed process leaves
     a temporary file in the same directory, with a dot before its name.
-
-    Raises:
-        OSError: The file cannot be written, or *publish* cannot name it.
     """
     # mkstemp creates files with mode 0600.
     try:
@@ -50,12 +47,7 @@ def open_atomic(
 def write_whole(
     path: Path, content: bytes, publish: Publish = os.replace, *, mode: int = _PRIVATE
 ) -> None:
-    """
-    Write *content* to *path* atomically, readable by its owner only.
-
-    Raises:
-        OSError: The file cannot be written, or *publish* cannot name it.
-    """
+    """Write *content* to *path* with ``open_atomic``."""
     with open_atomic(path, publish, mode=mode) as file:
         file.write(content)
 
@@ -66,9 +58,6 @@ def create_once(path: Path, make: Callable[[], bytes]) -> bool:
 
     An existing file stays as it is.  Any number of processes may call this at once:
     one of them creates the file.
-
-    Raises:
-        OSError: The file cannot be written.
     """
     if path.exists():
         return False

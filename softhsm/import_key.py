@@ -12,9 +12,8 @@ import secrets
 import sys
 from binascii import unhexlify
 from contextlib import suppress
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Protocol
 
 import coincurve
 from asn1crypto.core import OctetString
@@ -32,13 +31,6 @@ from softhsm import keys
 
 _SECRET_SIZE = 32
 _ROOM = 1024
-
-
-class Readable(Protocol):
-    """An unbuffered binary file."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Read into the start of *buffer*; return the number of bytes."""
 
 
 def read_key(path: Path | None) -> bytearray:
@@ -62,9 +54,9 @@ def read_key(path: Path | None) -> bytearray:
         return read_secret(file)
 
 
-def read_secret(file: Readable) -> bytearray:
+def read_secret(file: FileIO | BytesIO) -> bytearray:
     """
-    Return the 32 bytes that *file* contains in hex, with or without ``0x``.
+    Return the 32 bytes that the unbuffered *file* has in hex, with or without ``0x``.
 
     Raises:
         InvalidInputError: They are not a private key; the message does not quote them.

@@ -2,7 +2,6 @@
 
 import secrets
 from dataclasses import dataclass, field
-from typing import Any
 
 from pkcs11 import Attribute, ObjectClass, Session
 from pkcs11.types import Object
@@ -105,15 +104,10 @@ def _info(session: Session, key: Object) -> KeyInfo:
         label=names.get(Attribute.LABEL, ""),
         address=_address(session, cka_id),
         attributes={
-            attribute.name.lower(): bool(value)
-            for attribute, value in _read_attributes(key, flags).items()
+            Attribute(attribute).name.lower(): bool(value)
+            for attribute, value in key.get_attributes(flags).items()
         },
     )
-
-
-def _read_attributes(key: Object, attributes: list[Attribute]) -> dict[Attribute, Any]:
-    found = key.get_attributes(attributes)
-    return {Attribute(attribute): value for attribute, value in found.items()}
 
 
 def _address(session: Session, cka_id: bytes) -> str | None:

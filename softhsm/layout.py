@@ -4,7 +4,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -15,53 +14,24 @@ from signer.private_files import write_whole
 CONF_VARIABLE = "SOFTHSM2_CONF"
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """
-    The files under ``<home>/softhsm``.
+    """The files under ``<home>/softhsm``, and those of a token in preparation."""
 
-    * ``softhsm2.conf`` points SoftHSM to ``tokens/``;
-    * ``pin`` and ``so-pin`` hold the token's PINs, readable by their owner only;
-    * ``staging/`` is where a new token is created before it is moved to ``tokens/``;
-    * ``lib/`` holds the module, unless the system has it.
-    """
-
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.conf = root / "softhsm2.conf"  # Points SoftHSM to ``tokens``.
+        self.tokens = root / "tokens"  # A folder each.
+        # The PINs.  The security officer's can reset the user PIN, but cannot sign.
+        self.pin = root / "pin"
+        self.so_pin = root / "so-pin"
+        # The root of another layout, where a new token is completed.
+        self.staging = root / "staging"
+        self.lib = root / "lib"  # The downloaded module, unless the system has one.
 
     @classmethod
     def of(cls, home: Path) -> "Layout":
         """Return the layout in the project's *home*."""
         return cls(home.absolute() / "softhsm")
-
-    @property
-    def conf(self) -> Path:
-        """SoftHSM's configuration."""
-        return self.root / "softhsm2.conf"
-
-    @property
-    def tokens(self) -> Path:
-        """The tokens, a folder each."""
-        return self.root / "tokens"
-
-    @property
-    def pin(self) -> Path:
-        """The user PIN."""
-        return self.root / "pin"
-
-    @property
-    def so_pin(self) -> Path:
-        """The security officer's PIN: it can reset the user PIN, but cannot sign."""
-        return self.root / "so-pin"
-
-    @property
-    def staging(self) -> Path:
-        """The root of a separate layout, for a token that is not complete yet."""
-        return self.root / "staging"
-
-    @property
-    def lib(self) -> Path:
-        """The downloaded module."""
-        return self.root / "lib"
 
     def prepare(self) -> None:
         """Create the folders and the configuration file; keep what is correct."""
@@ -87,10 +57,7 @@ def use_project_conf(home: Path) -> Path:
     Point SoftHSM to the project's token, unless ``SOFTHSM2_CONF`` is set.
 
     SoftHSM reads ``SOFTHSM2_CONF`` with C's ``getenv`` when it is initialised;
-    ``os.environ`` writes through to the C environment.
-
-    Returns:
-        The path of the configuration file in use.
+    ``os.environ`` writes through to the C environment.  The result is the path of the
+    configuration file in use.
     """
-    conf = os.environ.setdefault(CONF_VARIABLE, str(Layout.of(home).conf))
-    return Path(conf)
+    return Path(os.environ.setdefault(CONF_VARIABLE, str(Layout.of(home).conf)))

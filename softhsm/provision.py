@@ -22,7 +22,7 @@ from signer.errors import (
 from signer.ports import KeyId
 from signer.private_files import sync
 from softhsm import keys, pins, token_recovery
-from softhsm.layout import CONF_VARIABLE, Layout
+from softhsm.layout import CONF_VARIABLE, Layout, use_project_conf
 
 
 _LABEL_BYTES = 32
@@ -93,7 +93,7 @@ def ensure_token(settings: Settings, module: Path) -> PKCS11Backend:
     layout.prepare()
     token_recovery.restore(layout)
     token_recovery.back_up(layout.tokens)
-    _claim_environment(layout)
+    _claim_environment(settings, layout)
     pin_file = _pin_file(settings, layout)
     # The PINs must be on disk before there is a token that only they can open.
     for path in filter(None, (pin_file, layout.so_pin)):
@@ -105,9 +105,8 @@ def ensure_token(settings: Settings, module: Path) -> PKCS11Backend:
     return PKCS11Backend(module, settings.pkcs11_token_label, pin)
 
 
-def _claim_environment(layout: Layout) -> None:
-    conf = os.environ.setdefault(CONF_VARIABLE, str(layout.conf))
-    if Path(conf).absolute() != layout.conf:
+def _claim_environment(settings: Settings, layout: Layout) -> None:
+    if use_project_conf(settings.home).absolute() != layout.conf:
         raise ConfigurationError(
             Refusal(
                 "softhsm-elsewhere",

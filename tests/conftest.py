@@ -1,4 +1,4 @@
-"""Fixtures for all tests."""
+"""Plugins with the fixtures of all tests."""
 
 import gc
 import os
@@ -19,7 +19,7 @@ pytest_plugins = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep temporary files in memory."""
+    """Keep the temporary files of tests in memory."""
     folder = memory_folder()
     if folder is not None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """Exclude the collected tests from garbage collection."""
-    # Each full collection would traverse them for half a second, while the deadlines
-    # of the tests go on.
+    # Each full collection with them takes half a second of CPU, while the deadlines in
+    # tests continue.
     gc.collect()
     gc.freeze()

@@ -22,10 +22,7 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.model.audit_record import Actor, Operation
-from signer.ports import Callers, Clock, utc_now
-
-
-_SAFE_METHODS = ("GET", "HEAD")
+from signer.ports import Callers, Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +54,7 @@ class AccessPolicy:
     """Applies rate limits, uses tokens up, and audits refusals."""
 
     def __init__(
-        self,
-        callers: Callers,
-        limits: RateLimits,
-        audit: AuditLog,
-        clock: Clock = utc_now,
+        self, callers: Callers, limits: RateLimits, audit: AuditLog, clock: Clock
     ) -> None:
         self._callers = callers
         self._limits = limits
@@ -86,23 +79,29 @@ class AccessPolicy:
         Raises:
             RateLimitedError: This subject has made too many requests.
             AuthenticationError: ``token-replayed``: the token was used before.
-            StoreUnavailableError: An administrative request cannot be counted, or its
-                token cannot be used up.
+            StoreUnavailableError: The database does not answer an administrator.
         """
         if not request.permission.administrative:
-            self._count_client(caller)
+            client = self._limits.client
+            if client and client.take(caller.sub) is not RateLimitStatus.WITHIN:
+                raise client.exceeded()
             return
         # Reads have a limit of their own.  A used token can still read, so a stolen one
         # must not exhaust the limit for changes.
-        changes = request.method not in _SAFE_METHODS
+        changes = request.method not in {"GET", "HEAD"}
         # A sub has no spaces, so the names cannot collide.
         name = caller.sub if changes else f"{caller.sub} reading"
-        if self._limits.administration.is_over(name):
-            raise self._limits.administration.exceeded()
+        limit = self._limits.administration
+        if limit.is_over(name):
+            raise limit.exceeded()
         # Before counting: a replayed token counts against its peer, not its subject.
         if changes:
             self._use_token(caller)
-        self._count_administrator(name, caller, request)
+        status = limit.take(name, require_store=True)
+        if status is RateLimitStatus.FIRST_OVER:
+            self._audit_refusal(limit.exceeded(), request, caller)
+        if status is not RateLimitStatus.WITHIN:
+            raise limit.exceeded()
 
     def refuse(
         self, error: RequestError, request: AccessRequest, caller: Principal | None
@@ -112,30 +111,12 @@ class AccessPolicy:
 
         Raises:
             RateLimitedError: The peer was refused too often; raised instead of *error*.
-            StoreUnavailableError: The refusal of an administrative request cannot be
-                counted or audited.
+            StoreUnavailableError: As ``admit``, or the refusal cannot be audited.
         """
         limit, administrative = self._limits.refused, request.permission.administrative
         status = limit.take(rate_limit_key(request.peer), require_store=administrative)
         refusal = error if status is RateLimitStatus.WITHIN else limit.exceeded()
         if status is not RateLimitStatus.OVER:
-            self._audit_refusal(refusal, request, caller)
-        raise refusal
-
-    def _count_client(self, caller: Principal) -> None:
-        limit = self._limits.client
-        if limit is not None and limit.take(caller.sub) is not RateLimitStatus.WITHIN:
-            raise limit.exceeded()
-
-    def _count_administrator(
-        self, name: str, caller: Principal, request: AccessRequest
-    ) -> None:
-        limit = self._limits.administration
-        status = limit.take(name, require_store=True)
-        if status is RateLimitStatus.WITHIN:
-            return
-        refusal = limit.exceeded()
-        if status is RateLimitStatus.FIRST_OVER:
             self._audit_refusal(refusal, request, caller)
         raise refusal
 
@@ -156,11 +137,8 @@ class AccessPolicy:
             return
         # The message of an AuthenticationError is a reason code.
         outcome = str(error) if isinstance(error, AuthenticationError) else error.code
-        actor = Actor(
-            caller.sub if caller else "anonymous",
-            request.request_id,
-            caller.jti if caller else None,
-        )
+        name, token_id = (caller.sub, caller.jti) if caller else ("anonymous", None)
+        actor = Actor(name, request.request_id, token_id)
         record = self._audit.result(
             AuditAction.ADMIN_ACCESS,
             Operation.ADMINISTRATION,

@@ -50,9 +50,8 @@ def mint(
     """
     seconds = int(lifetime.total_seconds())
     if not 0 < seconds <= MAX_LIFETIME:
-        raise InvalidInputError(
-            f"must be from 1 to {MAX_LIFETIME} seconds", field="lifetime"
-        )
+        problem = f"must be from 1 to {MAX_LIFETIME} seconds"
+        raise InvalidInputError(problem, field="lifetime")
     if scopes and not SCOPE.fullmatch(" ".join(scopes)):
         raise InvalidInputError("must be words of visible ASCII", field="scope")
     key = _signing_key(settings)
@@ -93,24 +92,17 @@ def provide_signing_key(private: Path, public: Path) -> None:
 
 def _signing_key(settings: Settings) -> str | bytes:
     if settings.is_production:
-        raise ConfigurationError(
-            Refusal(
-                "dev-tokens-forbidden",
-                "get tokens from the identity provider",
-            )
-        )
+        raise _refusal("dev-tokens-forbidden", "get tokens from the identity provider")
     if settings.jwt_secret is not None:
         return settings.jwt_secret.get_secret_value()
     if settings.jwt_signing_key_file is None:
-        raise ConfigurationError(
-            Refusal("jwt-not-configured", "set JWT_SIGNING_KEY_FILE or JWT_SECRET")
-        )
+        raise _refusal("jwt-not-configured", "set JWT_SIGNING_KEY_FILE or JWT_SECRET")
     try:
         return settings.jwt_signing_key_file.read_bytes()
     except OSError as e:
-        raise ConfigurationError(
-            Refusal(
-                "jwt-key-invalid",
-                f"JWT_SIGNING_KEY_FILE cannot be read ({type(e).__name__})",
-            )
-        ) from None
+        problem = f"JWT_SIGNING_KEY_FILE cannot be read ({type(e).__name__})"
+        raise _refusal("jwt-key-invalid", problem) from None
+
+
+def _refusal(code: str, message: str) -> ConfigurationError:
+    return ConfigurationError(Refusal(code, message))

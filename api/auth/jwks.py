@@ -10,61 +10,49 @@ keys stay valid for an hour.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from threading import Event, Lock, Thread
 from types import MappingProxyType
 from typing import Self
 
 import structlog
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from api.auth.verification_keys import (
     KeySource,
     VerificationKey,
+    check_source,
     load_keys,
     parse_key_set,
-    require_asymmetric,
-    require_one_source,
 )
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError, Refusal
 from signer.ports import FetchKeySet, KeySetError
 
 
-KEYS_STALE = "token-keys-stale"
-
 FETCH_TIMEOUT = 4.0  # Seconds for one request to the issuer.
 REFRESH = 300.0  # Seconds after which a key that the issuer removed is removed here.
 PAUSE = 60.0  # Seconds between two requests for the same reason: age or unknown kid.
 LIFETIME = 3600.0  # Seconds that keys stay valid when they cannot be refreshed.
 
-# Longer than a fetch takes.
-_WAIT = FETCH_TIMEOUT + 1
-
-# More kids than an issuer that rotates monthly uses in years.
-_MAX_KIDS = 1000
+_WAIT = FETCH_TIMEOUT + 1  # Longer than a fetch takes.
+_MAX_KIDS = 1000  # More than an issuer that rotates monthly uses in years.
 
 _log = structlog.get_logger("api.auth.jwks")
 
 
-def open_keys(
-    settings: Settings, connect: Callable[[str], FetchKeySet] | None = None
-) -> KeySource:
+def open_keys(settings: Settings, connect: Callable[[str], FetchKeySet]) -> KeySource:
     """
     Return the keys from the one source that *settings* names.
 
     Call it after the fork: keys from a URL are refreshed by threads.  *connect* returns
-    the client for ``JWT_JWKS_URL``; other sources do not need it.
+    the client for ``JWT_JWKS_URL``.
 
     Raises:
-        ConfigurationError: See ``load_keys``; or ``jwt-url-insecure``, or
-            ``jwt-keys-unreachable``, for keys from a URL.
+        ConfigurationError: As ``load_keys`` and *connect*; or ``jwt-keys-unreachable``.
     """
-    require_one_source(settings)
     if settings.jwt_jwks_url is None:
         return load_keys(settings)
-    require_asymmetric(settings)
-    if connect is None:
-        raise ValueError("JWT_JWKS_URL needs a client")
+    check_source(settings)
     return RemoteKeys.open(connect(settings.jwt_jwks_url), settings.jwt_algorithm)
 
 
@@ -82,13 +70,13 @@ class RemoteKeys:
         algorithm: str,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store the options; *algorithm* is for keys that do not name one."""
+        """Fetch nothing yet; *algorithm* is for keys that do not name one."""
         self._fetch = fetch
         self._algorithm = algorithm
         self._timer = timer
         self._lock = Lock()
         self._keys: Mapping[str, VerificationKey] = MappingProxyType({})
-        self._fingerprints: dict[str, tuple[str, bytes]] = {}
+        self._fingerprints: dict[str, tuple[str, bytes | None]] = {}
         # Times of the last success, of the last request, and of the last request
         # because of an unknown kid.
         self._fetched_at = self._requested_at = self._searched_at = float("-inf")
@@ -101,23 +89,15 @@ class RemoteKeys:
         algorithm: str,
         timer: Callable[[], float] = time.monotonic,
     ) -> Self:
-        """
-        Fetch the keys and return their source.
-
-        Raises:
-            ConfigurationError: ``jwt-keys-unreachable``.
-        """
+        """Fetch the keys; ConfigurationError ``jwt-keys-unreachable`` if that fails."""
         keys = cls(fetch, algorithm, timer)
         keys._requested_at = timer()
         try:
             keys._refresh(keys._requested_at)
         except KeySetError as e:
+            problem = f"no keys fetched from JWT_JWKS_URL ({e})"
             raise ConfigurationError(
-                Refusal(
-                    "jwt-keys-unreachable",
-                    f"no keys fetched from JWT_JWKS_URL ({e})",
-                    is_transient=True,
-                )
+                Refusal("jwt-keys-unreachable", problem, is_transient=True)
             ) from None
         return keys
 
@@ -126,12 +106,7 @@ class RemoteKeys:
         return self._keys.values()
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """
-        Return the key that a token with this ``kid`` must be signed with.
-
-        Raises:
-            AuthenticationError: ``token-keys-stale``.
-        """
+        """Return the key for *kid*; AuthenticationError if the keys are stale."""
         if kid is None:
             return None
         now = self._timer()
@@ -144,14 +119,13 @@ class RemoteKeys:
         elif now - self._fetched_at >= REFRESH:
             self._request_refresh(now, wait=0)
         if self._is_stale(now):
-            raise AuthenticationError(KEYS_STALE)
+            raise AuthenticationError("token-keys-stale")
         return self._keys.get(kid)
 
     def _is_stale(self, now: float) -> bool:
         return now - self._fetched_at > LIFETIME
 
     def _search(self, kid: str, now: float) -> None:
-        """Refresh the keys because *kid* is unknown, and wait."""
         # A refresh in progress may have been answered before the key was published.
         for _ in range(2):
             if kid not in self._keys:
@@ -177,11 +151,9 @@ class RemoteKeys:
     def _start_refresh(self, now: float) -> Event | None:
         """Refresh in a thread; return the event that it sets at the end."""
         done = Event()
-        thread = Thread(
-            target=self._run_refresh, args=(done, now), name="jwks", daemon=True
-        )
+        run = partial(self._run_refresh, done, now)
         try:
-            thread.start()
+            Thread(target=run, name="jwks", daemon=True).start()
         except RuntimeError:  # The system cannot start another thread.
             self._log_failure("no-thread", now)
             return None
@@ -205,7 +177,7 @@ class RemoteKeys:
         log("jwks-not-refreshed", reason=reason, age_seconds=age)
 
     def _refresh(self, now: float) -> None:
-        fetched = parse_key_set(self._fetch(), self._algorithm).keys
+        fetched, _ = parse_key_set(self._fetch(), self._algorithm)
         if not fetched:
             raise KeySetError("no-keys")
         # Only one refresh runs at a time.  The time is set before the keys: a reader
@@ -218,15 +190,8 @@ class RemoteKeys:
             del self._fingerprints[kid]
 
     def _is_unchanged(self, kid: str, key: VerificationKey) -> bool:
-        fingerprint = (key.algorithm, _encode(key))
+        fingerprint = (key.algorithm, key.spki)
         if self._fingerprints.setdefault(kid, fingerprint) == fingerprint:
             return True
         _log.error("jwks-key-changed", kid=kid)
         return False
-
-
-def _encode(key: VerificationKey) -> bytes:
-    encoded: bytes = key.material.public_bytes(
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    )
-    return encoded

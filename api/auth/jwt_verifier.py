@@ -10,16 +10,14 @@ The caller learns only that the token was refused.  The reason code, the message
 import base64
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import jwt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from api import strict_json
-from api.auth.jwks import open_keys
 from api.auth.verification_keys import KEY_ID, KeySource, VerificationKey
 from api.request_context import Principal
-from signer.config.settings import Settings
 from signer.errors import AuthenticationError, InvalidInputError
 from signer.ports import Clock, utc_now
 
@@ -63,10 +61,6 @@ class _Claims(BaseModel):
         default=None, max_length=1024, pattern=f"^{SCOPE.pattern}$"
     )
 
-    @property
-    def scopes(self) -> frozenset[str] | None:
-        return None if self.scope is None else frozenset(self.scope.split(" "))
-
 
 class JWTVerifier:
     """Turns an ``Authorization`` header into a ``Principal``."""
@@ -79,21 +73,6 @@ class JWTVerifier:
         self._audience = audience
         self._clock = clock
         self._jws = jwt.PyJWS(options={"enforce_minimum_key_length": True})
-
-    @classmethod
-    def from_settings(cls, settings: Settings, clock: Clock = utc_now) -> Self:
-        """
-        Read or fetch the keys that *settings* name; call it after the fork.
-
-        Raises:
-            ConfigurationError: See ``open_keys``.
-        """
-        return cls(
-            open_keys(settings),
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-            clock=clock,
-        )
 
     def authenticate(self, authorization: str | None) -> Principal:
         """
@@ -109,13 +88,10 @@ class JWTVerifier:
         claims = _claims(_object(payload))
         self._check_parties(claims)
         self._check_times(claims)
-        return Principal(
-            claims.sub,
-            frozenset(claims.roles),
-            claims.jti,
-            datetime.fromtimestamp(claims.exp, UTC),
-            claims.scopes,
-        )
+        roles = frozenset(claims.roles)
+        expires_at = datetime.fromtimestamp(claims.exp, UTC)
+        scopes = None if claims.scope is None else frozenset(claims.scope.split(" "))
+        return Principal(claims.sub, roles, claims.jti, expires_at, scopes)
 
     def _key(self, header: dict[str, Any]) -> VerificationKey:
         if not header.keys() <= _HEADER:

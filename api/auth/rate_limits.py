@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from threading import Lock
 from typing import Self
 
@@ -21,8 +22,7 @@ from signer.ports import Callers, Clock, utc_now
 
 WINDOW = 60  # Seconds.
 
-# How long requests are counted in memory alone after the database failed.
-_LOCAL_COUNT_SECONDS = 5.0
+_LOCAL_COUNT_SECONDS = 5.0  # Of counting in memory alone after the database failed.
 
 
 class RateLimitStatus(Enum):
@@ -72,11 +72,8 @@ class RateLimit:
         """
         Count one request of *name*.
 
-        While the database does not answer, each process counts for itself.
-
-        Raises:
-            StoreUnavailableError: The database does not answer, and *require_store* is
-                true.
+        While the database does not answer, each process counts for itself; or, with
+        *require_store*, StoreUnavailableError is raised.
         """
         bucket, window = self._bucket(name), self._current_window()
         with self._lock:
@@ -97,11 +94,8 @@ class RateLimit:
                 self._over.add(bucket)
         if granted > 0:
             return RateLimitStatus.WITHIN
-        return (
-            RateLimitStatus.FIRST_OVER
-            if before == self._limit
-            else RateLimitStatus.OVER
-        )
+        is_first = before == self._limit
+        return RateLimitStatus.FIRST_OVER if is_first else RateLimitStatus.OVER
 
     def exceeded(self) -> RateLimitedError:
         """Return the error for a request over the limit."""
@@ -162,12 +156,9 @@ class RateLimits:
         clock: Clock = utc_now,
     ) -> Self:
         """Return limits per minute that *callers* counts; *client* may be 0: none."""
+        limit = partial(RateLimit, callers=callers, clock=clock)
         return cls(
-            RateLimit("refused", refused, callers, clock=clock),
-            RateLimit("administration", administration, callers, clock=clock),
-            RateLimit(
-                "client", client, callers, batch=max(1, client // 10), clock=clock
-            )
-            if client
-            else None,
+            limit("refused", refused),
+            limit("administration", administration),
+            limit("client", client, batch=max(1, client // 10)) if client else None,
         )

@@ -14,7 +14,11 @@ from typing import Any, Protocol
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
 
 from api import strict_json
 from signer.config.settings import Settings
@@ -22,11 +26,11 @@ from signer.errors import ConfigurationError, InvalidInputError, Refusal
 from signer.ports import KeySetError
 
 
-MIN_SECRET_BYTES = 32
+_MIN_SECRET_BYTES = 32
 
 KEY_ID = re.compile(r"[A-Za-z0-9._~+=-]{1,128}")
 
-ASYMMETRIC = ("RS256", "PS256", "ES256", "EdDSA")
+_ASYMMETRIC = ("RS256", "PS256", "ES256", "EdDSA")
 MAX_BYTES = 64 * 1024
 
 _PEM = "JWT_PUBLIC_KEY_FILE"
@@ -39,6 +43,16 @@ class VerificationKey:
 
     algorithm: str
     material: Any = field(repr=False)
+
+    @property
+    def spki(self) -> bytes | None:
+        """The public key in DER (RFC 5280); None for an HMAC secret."""
+        if isinstance(self.material, bytes):
+            return None
+        encoded: bytes = self.material.public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )
+        return encoded
 
 
 class KeySource(Protocol):
@@ -64,14 +78,12 @@ class KeySet:
     by_id: Mapping[str, VerificationKey] = field(default_factory=dict)
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """Return the key that a token with this ``kid`` must be signed with."""
-        if self.only is not None:
-            return self.only
-        return None if kid is None else self.by_id.get(kid)
+        """Return the key for *kid*."""
+        return self.only or (None if kid is None else self.by_id.get(kid))
 
     def known(self) -> Iterable[VerificationKey]:
         """Return all keys."""
-        return [*self.by_id.values(), *([self.only] if self.only else [])]
+        return self.by_id.values() if self.only is None else [self.only]
 
 
 def load_keys(settings: Settings) -> KeySet:
@@ -79,30 +91,28 @@ def load_keys(settings: Settings) -> KeySet:
     Read the keys from the one source that *settings* names, which is not a URL.
 
     Raises:
-        ConfigurationError: ``jwt-not-configured``, ``jwt-shared-secret``,
-            ``jwt-secret-too-short`` or ``jwt-key-invalid``.
+        ConfigurationError: As ``check_source``; or ``jwt-shared-secret`` or
+            ``jwt-secret-too-short``; or ``jwt-key-invalid``: the key is unusable.
     """
-    require_one_source(settings)
-    pem, jwks, secret = (
-        settings.jwt_public_key_file,
-        settings.jwt_jwks_file,
-        settings.jwt_secret,
-    )
-    if secret is not None:
-        return KeySet(only=_hmac_key(settings, secret.get_secret_value()))
-    require_asymmetric(settings)
-    if pem is not None:
-        return KeySet(only=_pem_key(_read(pem, _PEM), settings.jwt_algorithm))
-    assert jwks is not None  # noqa: S101  See require_one_source.
-    return KeySet(by_id=_file_keys(_read(jwks, _JWKS), settings.jwt_algorithm))
+    check_source(settings)
+    algorithm = settings.jwt_algorithm
+    if settings.jwt_secret is not None:
+        secret = settings.jwt_secret.get_secret_value()
+        return KeySet(only=_hmac_key(settings, secret.encode()))
+    if settings.jwt_public_key_file is not None:
+        return KeySet(
+            only=_pem_key(_read(settings.jwt_public_key_file, _PEM), algorithm)
+        )
+    assert settings.jwt_jwks_file is not None  # noqa: S101  See check_source.
+    return KeySet(by_id=_file_keys(_read(settings.jwt_jwks_file, _JWKS), algorithm))
 
 
-def require_one_source(settings: Settings) -> None:
+def check_source(settings: Settings) -> None:
     """
-    Require exactly one source of keys.
+    Require exactly one source of keys, and an algorithm for keys of its kind.
 
     Raises:
-        ConfigurationError: ``jwt-not-configured``.
+        ConfigurationError: ``jwt-not-configured`` or ``jwt-key-invalid``.
     """
     sources = (
         settings.jwt_public_key_file,
@@ -116,17 +126,8 @@ def require_one_source(settings: Settings) -> None:
             "set exactly one of JWT_PUBLIC_KEY_FILE, JWT_JWKS_FILE, JWT_JWKS_URL"
             " and JWT_SECRET",
         )
-
-
-def require_asymmetric(settings: Settings) -> None:
-    """
-    Require an algorithm with public keys.
-
-    Raises:
-        ConfigurationError: ``jwt-key-invalid``.
-    """
-    if settings.jwt_algorithm not in ASYMMETRIC:
-        raise _refusal("jwt-key-invalid", "JWT_ALGORITHM=HS256 needs JWT_SECRET")
+    if settings.jwt_secret is None and settings.jwt_algorithm not in _ASYMMETRIC:
+        raise _invalid("JWT_ALGORITHM=HS256 needs JWT_SECRET")
 
 
 def bind(material: Any, algorithm: str) -> VerificationKey:
@@ -146,22 +147,23 @@ def bind(material: Any, algorithm: str) -> VerificationKey:
     return VerificationKey(algorithm, prepared)
 
 
-def _hmac_key(settings: Settings, secret: str) -> VerificationKey:
+def _hmac_key(settings: Settings, secret: bytes) -> VerificationKey:
     if settings.is_production:
         raise _refusal(
             "jwt-shared-secret",
             "JWT_SECRET is not allowed in production: this process could issue tokens",
         )
     if settings.jwt_algorithm != "HS256":
-        raise _refusal("jwt-key-invalid", "JWT_SECRET needs JWT_ALGORITHM=HS256")
-    if len(secret.encode()) < MIN_SECRET_BYTES:
+        raise _invalid("JWT_SECRET needs JWT_ALGORITHM=HS256")
+    if len(secret) < _MIN_SECRET_BYTES:
         raise _refusal(
-            "jwt-secret-too-short", f"JWT_SECRET needs {MIN_SECRET_BYTES} bytes or more"
+            "jwt-secret-too-short",
+            f"JWT_SECRET needs {_MIN_SECRET_BYTES} bytes or more",
         )
     try:
-        return bind(secret.encode(), "HS256")
+        return bind(secret, "HS256")
     except jwt.InvalidKeyError:
-        raise _refusal("jwt-key-invalid", "JWT_SECRET contains a public key") from None
+        raise _invalid("JWT_SECRET contains a public key") from None
 
 
 def _pem_key(content: bytes, algorithm: str) -> VerificationKey:
@@ -169,22 +171,15 @@ def _pem_key(content: bytes, algorithm: str) -> VerificationKey:
         # PyJWT's own parser would also accept private keys.
         return bind(load_pem_public_key(content), algorithm)
     except (ValueError, UnsupportedAlgorithm, jwt.InvalidKeyError):
-        raise _refusal(
-            "jwt-key-invalid", f"{_PEM} does not contain a public key for {algorithm}"
-        ) from None
+        problem = f"{_PEM} does not contain a public key for {algorithm}"
+        raise _invalid(problem) from None
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedKeySet:
-    """The keys of a JWK Set by ``kid``, and why each other entry is unusable."""
-
-    keys: Mapping[str, VerificationKey]
-    unusable: Sequence[str]
-
-
-def parse_key_set(body: bytes, default_algorithm: str) -> ParsedKeySet:
+def parse_key_set(
+    body: bytes, default_algorithm: str
+) -> tuple[Mapping[str, VerificationKey], Sequence[str]]:
     """
-    Parse *body*, a JWK Set (RFC 7517).
+    Return the keys of *body*, a JWK Set (RFC 7517), and why other entries are unusable.
 
     *default_algorithm* is for keys that do not name one.
 
@@ -194,7 +189,7 @@ def parse_key_set(body: bytes, default_algorithm: str) -> ParsedKeySet:
     try:
         entries = strict_json.loads(body).get("keys")
     except InvalidInputError:
-        raise KeySetError("malformed") from None
+        entries = None
     if not isinstance(entries, list):
         raise KeySetError("malformed")
     if any(_is_secret(entry) for entry in entries):
@@ -211,14 +206,13 @@ def parse_key_set(body: bytes, default_algorithm: str) -> ParsedKeySet:
         if kid in keys:
             raise KeySetError("duplicate-kid")
         keys[kid] = key
-    return ParsedKeySet(keys, unusable)
+    return keys, unusable
 
 
 def _is_secret(entry: object) -> bool:
-    match entry:
-        case {"d": _} | {"k": _} | {"kty": "oct"}:
-            return True
-    return False
+    if not isinstance(entry, dict):
+        return False
+    return "d" in entry or "k" in entry or entry.get("kty") == "oct"
 
 
 def _parse_key(entry: Any, default: str) -> tuple[str, VerificationKey]:
@@ -229,7 +223,7 @@ def _parse_key(entry: Any, default: str) -> tuple[str, VerificationKey]:
             raise jwt.InvalidKeyError("has no valid kid")
     if entry.get("use", "sig") != "sig":
         raise jwt.InvalidKeyError("has another use than sig")
-    if algorithm not in ASYMMETRIC:
+    if algorithm not in _ASYMMETRIC:
         raise jwt.InvalidKeyError("has an alg that is not allowed")
     try:
         return kid, bind(jwt.PyJWK(entry, algorithm).key, algorithm)
@@ -249,14 +243,14 @@ _FILE_PROBLEMS = {
 def _file_keys(content: bytes, algorithm: str) -> Mapping[str, VerificationKey]:
     """Return the keys in the file; unlike an issuer's, each of them must be usable."""
     try:
-        parsed = parse_key_set(content, algorithm)
+        keys, unusable = parse_key_set(content, algorithm)
     except KeySetError as e:
         problem = _FILE_PROBLEMS[str(e)]
     else:
-        if parsed.keys and not parsed.unusable:
-            return parsed.keys
-        problem = f"is refused: {(*parsed.unusable, 'it contains no keys')[0]}"
-    raise _refusal("jwt-key-invalid", f"{_JWKS} {problem}")
+        if keys and not unusable:
+            return keys
+        problem = f"is refused: {(*unusable, 'it contains no keys')[0]}"
+    raise _invalid(f"{_JWKS} {problem}")
 
 
 def _read(path: Path, variable: str) -> bytes:
@@ -265,14 +259,14 @@ def _read(path: Path, variable: str) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as e:
-        raise _refusal(
-            "jwt-key-invalid", f"{variable} cannot be read ({type(e).__name__})"
-        ) from None
+        raise _invalid(f"{variable} cannot be read ({type(e).__name__})") from None
     if len(content) > MAX_BYTES:
-        raise _refusal(
-            "jwt-key-invalid", f"{variable} is larger than {MAX_BYTES} bytes"
-        )
+        raise _invalid(f"{variable} is larger than {MAX_BYTES} bytes")
     return content
+
+
+def _invalid(message: str) -> ConfigurationError:
+    return _refusal("jwt-key-invalid", message)
 
 
 def _refusal(code: str, message: str) -> ConfigurationError:

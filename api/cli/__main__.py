@@ -1,7 +1,6 @@
 """The ``hotwallet`` command: ``serve``, ``db``, and the table of all others."""
 
 import io
-import json
 import os
 import sys
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import NoReturn
 
 import click
 
-from api.cli.lazy import LazyCommand, LazyGroup
+from api.cli.lazy import LazyGroup
+from api.uncaught import watch_uncaught
 from signer.errors import (
     ConfigurationError,
     HotWalletError,
@@ -20,29 +20,24 @@ from signer.errors import (
 from signer.redact import cut_key_ids, sanitize
 
 
+# The module and attribute of each command, and its line in the help.
 _COMMANDS = {
-    "audit": LazyCommand(
-        "api.cli.audit:audit", "Export and verify the audit log of key use."
+    "audit": ("api.cli.audit:audit", "Export and verify the audit log of key use."),
+    "doctor": ("api.cli.doctor:doctor", "Check everything that a refund needs."),
+    "explain-code": (
+        "api.cli.explain_code:explain_code",
+        "Explain a refusal, error or alert code.",
     ),
-    "doctor": LazyCommand(
-        "api.cli.doctor:doctor", "Check everything that a refund needs."
+    "guard": ("api.cli.guard:guard", "Check whether the service would start."),
+    "keys": ("api.cli.keys:keys", "List, rotate and revoke signing keys."),
+    "nonce": ("api.cli.nonces:nonce", "Inspect, pause and repair wallets' nonces."),
+    "refund": ("api.cli.refunds:refund", "Explain a refund."),
+    "softhsm": (
+        "softhsm.cli:softhsm",
+        "Manage this project's SoftHSM token (development).",
     ),
-    "explain-code": LazyCommand(
-        "api.cli.explain_code:explain_code", "Explain a refusal, error or alert code."
-    ),
-    "guard": LazyCommand(
-        "api.cli.guard:guard", "Check whether the service would start."
-    ),
-    "keys": LazyCommand("api.cli.keys:keys", "List, rotate and revoke signing keys."),
-    "nonce": LazyCommand(
-        "api.cli.nonces:nonce", "Inspect, pause and repair wallets' nonces."
-    ),
-    "refund": LazyCommand("api.cli.refunds:refund", "Explain a refund."),
-    "softhsm": LazyCommand(
-        "softhsm.cli:softhsm", "Manage this project's SoftHSM token (development)."
-    ),
-    "token": LazyCommand("api.cli.token:token", "Mint a token for development."),
-    "worker": LazyCommand("api.cli.worker:worker", "Process accepted refunds."),
+    "token": ("api.cli.token:token", "Mint a token for development."),
+    "worker": ("api.cli.worker:worker", "Process accepted refunds."),
 }
 
 
@@ -67,9 +62,6 @@ def cli(verbose: bool, no_env_file: bool) -> None:
     .env in the working directory sets those that are not set.  A command exits with 78
     if the settings are refused; `hotwallet explain-code CODE` explains why.
     """
-    from api.logs import watch_uncaught  # noqa: PLC0415  Help needs no logging.
-
-    watch_uncaught()
     env_file = Path(".env")
     if not no_env_file and env_file.exists():
         from api.cli.env_file import load_env_file  # noqa: PLC0415  Only if needed.
@@ -83,18 +75,10 @@ def cli(verbose: bool, no_env_file: bool) -> None:
 def serve() -> None:
     """Serve the API with gunicorn, unless the guard refuses."""
     # gunicorn replaces this process, and runs the guard before it forks workers.
-    os.execvp(  # noqa: S606
-        sys.executable,
-        [
-            sys.executable,
-            "-P",  # Import nothing from the working directory.
-            "-m",
-            "api.server",
-            "--config",
-            "python:api.server.gunicorn_conf",
-            "api.server.entrypoint:get_app()",
-        ],
-    )
+    # With -P, nothing is imported from the working directory.
+    command = [sys.executable, "-P", "-m", "api.server"]
+    command += ["--config", "python:api.server.gunicorn_conf"]
+    os.execvp(sys.executable, [*command, "api.server.entrypoint:get_app()"])  # noqa: S606
 
 
 @cli.group()
@@ -112,25 +96,28 @@ def db() -> None:
 def db_upgrade(create: bool, as_json: bool) -> None:
     """Bring the schema of DATABASE_URL up to date; safe to repeat."""
     from api.bootstrap import upgrade_database  # noqa: PLC0415  Help needs no database.
+    from api.cli.output import print_result  # noqa: PLC0415
     from signer.config.settings import Settings  # noqa: PLC0415
 
     done = upgrade_database(Settings.from_env(os.environ), create=create)
-    if as_json:
-        path = None if done.path is None else str(done.path)
-        revisions = {"from": done.before, "to": done.after}
-        click.echo(json.dumps({"action": done.action, "path": path, **revisions}))
-        return
+    document = {
+        "action": done.action,
+        "path": None if done.path is None else str(done.path),
+        "from": done.before,
+        "to": done.after,
+    }
     place = done.path or "the PostgreSQL database of DATABASE_URL"
     messages = {
         "created": f"created a new ledger in {place}, revision {done.after}",
         "upgraded": f"upgraded {place} from revision {done.before} to {done.after}",
         "unchanged": f"{place} is already up to date, revision {done.after}",
     }
-    click.echo(messages[done.action])
+    print_result(document, [messages[done.action]], as_json=as_json)
 
 
 def main() -> NoReturn:
     """Run the command line; print an error of ours as one line, and exit."""
+    watch_uncaught()
     try:
         cli.main(standalone_mode=False)
     except ConfigurationError as e:

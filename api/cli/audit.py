@@ -1,17 +1,14 @@
 """``hotwallet audit``: export, verify and reconcile the audit log."""
 
-import contextlib
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
 from api.checkpoint_key import open_checkpoint_key
 from api.cli.audit_files import create_key, read_checkpoints, read_lines
-from api.cli.output import command_logging
+from api.cli.output import Result, command_logging, json_option, print_result, prints
 from api.views.audit_reports import (
     checkpoint_document,
     describe_empty,
@@ -30,19 +27,38 @@ from signer.audit.cloudtrail import is_key_arn, read_trail
 from signer.audit.sealer import Sealer
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, HotWalletError
-from signer.model.audit_record import Record
-from signer.ports import Journal, Ledger
+from signer.ports import Ledger
 from signer.private_files import open_atomic
 
 
 _PROGRESS_LINES = 100_000
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FILE_OR_DIRECTORY = click.Path(exists=True, path_type=Path)
-_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one object.")
 
 
-@click.group()
+class _CommandError(click.ClickException):
+    exit_code = 2
+
+
+class _AuditGroup(click.Group):
+    """Commands that exit with 2 on errors, since 1 means that a problem was found."""
+
+    def invoke(self, ctx: click.Context) -> None:
+        try:
+            super().invoke(ctx)
+        except ConfigurationError:
+            raise
+        except HotWalletError as e:
+            problem = f"{e.code}: {e}"
+        except OSError as e:
+            prefix = "" if e.filename is None else f"{e.filename}: "
+            problem = f"{prefix}{e.strerror or type(e).__name__}"
+        else:
+            return
+        raise _CommandError(problem)
+
+
+@click.group(cls=_AuditGroup)
 def audit() -> None:
     """
     Export, verify and reconcile the audit log.
@@ -69,12 +85,10 @@ def audit() -> None:
     multiple=True,
     help="A file of checkpoints kept elsewhere: notes, or log lines with notes.",
 )
-@_AS_JSON
-def verify(
-    export: Path, keys: Sequence[Path], checkpoints: Sequence[Path], as_json: bool
-) -> None:
+@prints
+def verify(export: Path, keys: Sequence[Path], checkpoints: Sequence[Path]) -> Result:
     """Verify EXPORT with public keys only, and report the first bad record."""
-    with _errors_exit_with_2(), export.open("rb") as file:
+    with export.open("rb") as file:
         verifier = Verifier(*(path.read_bytes() for path in keys))
         notes = [
             note for path in checkpoints for note in read_checkpoints(path, verifier)
@@ -82,9 +96,7 @@ def verify(
         verdict = verification.verify(
             _report_progress(read_lines(file)), verifier, notes
         )
-    _print(verdict_document(verdict), verdict_lines(verdict), as_json=as_json)
-    if not verdict.is_good:
-        sys.exit(1)
+    return Result(verdict_document(verdict), verdict_lines(verdict), verdict.is_good)
 
 
 @audit.command()
@@ -95,51 +107,43 @@ def verify(
 )
 def export(out: Path | None) -> None:
     """Write the whole chain to standard output, or to a file."""
-    with _errors_exit_with_2():
-        settings, journal = _open_ledger()
-        origin = f"hotwallet/{settings.audit_origin}"
-        lines = _report_progress(exports.export(journal, origin))
-        if out is None:
-            sys.stdout.buffer.writelines(lines)
-            sys.stdout.buffer.flush()
-        else:
-            with open_atomic(out) as file:
-                file.writelines(lines)
+    settings, journal = _open_ledger()
+    origin = f"hotwallet/{settings.audit_origin}"
+    lines = _report_progress(exports.export(journal, origin))
+    if out is None:
+        sys.stdout.buffer.writelines(lines)
+        sys.stdout.buffer.flush()
+    else:
+        with open_atomic(out) as file:
+            file.writelines(lines)
 
 
 @audit.command()
 @click.option("--new", is_flag=True, help="Sign one of the whole chain now.")
-@_AS_JSON
-def checkpoint(new: bool, as_json: bool) -> None:
+@prints
+def checkpoint(new: bool) -> Result:
     """Print the newest checkpoint, to keep it outside this host."""
-    with _errors_exit_with_2():
-        settings, ledger = _open_ledger()
-        if new:
-            sealer = Sealer(ledger, open_checkpoint_key(settings), Alerts(ledger))
-            sealer.work()
-            made = sealer.checkpoint()
-        else:
-            made = newest_checkpoint(ledger)
-    if made is None:
-        # Outside production a missing key is created.
-        lacks_key = settings.is_production and settings.audit_signing_key_file is None
-        remedy = (
-            "set AUDIT_SIGNING_KEY_FILE; `hotwallet audit key` creates a key"
-            if lacks_key
-            else "`hotwallet audit checkpoint --new` signs one"
-        )
-        _exit_with_2(f"there is no checkpoint yet: {remedy}")
-    if as_json:
-        _print(checkpoint_document(made), (), as_json=True)
+    settings, ledger = _open_ledger()
+    if new:
+        sealer = Sealer(ledger, open_checkpoint_key(settings), Alerts(ledger))
+        sealer.work()
+        made = sealer.checkpoint()
     else:
-        click.echo(made.note, nl=False)
+        made = newest_checkpoint(ledger)
+    if made is None:
+        remedy = "`hotwallet audit checkpoint --new` signs one"
+        # Outside production a missing key is created.
+        if settings.is_production and settings.audit_signing_key_file is None:
+            remedy = "set AUDIT_SIGNING_KEY_FILE; `hotwallet audit key` creates a key"
+        raise _CommandError(f"there is no checkpoint yet: {remedy}")
+    return Result(checkpoint_document(made), made.note.splitlines())
 
 
 @audit.command()
 @click.option(
     "--cloudtrail",
     "trails",
-    type=_FILE_OR_DIRECTORY,
+    type=click.Path(exists=True, path_type=Path),
     multiple=True,
     required=True,
     help="A CloudTrail log file, or a directory of them.",
@@ -154,7 +158,7 @@ def checkpoint(new: bool, as_json: bool) -> None:
     callback=lambda _, __, names: _require_key_arns(names),
     help="The ARN of a key to compare; by default all of ours.",
 )
-@_AS_JSON
+@json_option
 def reconcile(
     trails: Sequence[Path], source: Path | None, keys: Sequence[str], as_json: bool
 ) -> None:
@@ -164,19 +168,20 @@ def reconcile(
     Exits with 0 if both sides agree, 1 if they differ, and 2 if nothing was compared:
     the wrong files, keys or database.
     """
-    with _errors_exit_with_2():
-        trail = read_trail(trails)
-        if source is None:
-            _, ledger = _open_ledger()
-            known = ledger.keys()
-            backend = reconciliation.BACKEND
-            ring = [key.key_id for key in known if key.backend == backend]
-            found = reconciliation.reconcile(_records(ledger), trail, keys, ring)
-        else:
-            with source.open("rb") as file:
-                lines = _report_progress(read_lines(file))
-                found = reconciliation.reconcile(exports.records(lines), trail, keys)
-    _print(reconciliation_document(found), reconciliation_lines(found), as_json=as_json)
+    trail = read_trail(trails)
+    if source is None:
+        _, ledger = _open_ledger()
+        known, backend = ledger.keys(), reconciliation.BACKEND
+        ring = [key.key_id for key in known if key.backend == backend]
+        records = (each.record for batch in batches(ledger) for each in batch)
+        found = reconciliation.reconcile(records, trail, keys, ring)
+    else:
+        with source.open("rb") as file:
+            lines = _report_progress(read_lines(file))
+            found = reconciliation.reconcile(exports.records(lines), trail, keys)
+    print_result(
+        reconciliation_document(found), reconciliation_lines(found), as_json=as_json
+    )
     if found.is_empty:
         click.echo(f"nothing was compared: {describe_empty(found)}", err=True)
     if not found.is_good:
@@ -192,22 +197,21 @@ def reconcile(
     required=True,
     help="The private key file; the public key gets this name with .pub.pem added.",
 )
-@_AS_JSON
-def key(out: Path, as_json: bool) -> None:
+@prints
+def key(out: Path) -> Result:
     """Create a checkpoint key, and its public key for those who verify."""
-    with _errors_exit_with_2():
-        created = create_key(out)
+    public, is_new = create_key(out)
     document = {
         "privateKeyFile": str(out),
-        "publicKeyFile": str(created.public),
-        "created": created.is_new,
+        "publicKeyFile": str(public),
+        "created": is_new,
     }
     line = (
-        f"created {out} (private) and {created.public} (public)"
-        if created.is_new
-        else f"{out} exists and was not changed; created {created.public} (public)"
+        f"created {out} (private) and {public} (public)"
+        if is_new
+        else f"{out} exists and was not changed; created {public} (public)"
     )
-    _print(document, [line], as_json=as_json)
+    return Result(document, [line])
 
 
 def _require_key_arns(names: Sequence[str]) -> Sequence[str]:
@@ -228,45 +232,9 @@ def _open_ledger() -> tuple[Settings, Ledger]:
         return settings, build_container().store
 
 
-def _records(journal: Journal) -> Iterator[Record]:
-    for batch in batches(journal):
-        for each in batch:
-            yield each.record
-
-
 def _report_progress(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Print progress to standard error: a long chain takes minutes."""
     for number, line in enumerate(lines, 1):
         yield line
         if number % _PROGRESS_LINES == 0:
             click.echo(f"{number} lines", err=True)
-
-
-def _print(document: object, lines: Iterable[str], *, as_json: bool) -> None:
-    for line in [json.dumps(document)] if as_json else lines:
-        click.echo(line)
-
-
-class _CommandError(click.ClickException):
-    exit_code = 2
-
-
-def _exit_with_2(problem: str) -> NoReturn:
-    raise _CommandError(problem)
-
-
-@contextlib.contextmanager
-def _errors_exit_with_2() -> Iterator[None]:
-    """Exit with 2 on errors, since 1 means that a problem was found."""
-    try:
-        yield
-    except ConfigurationError:
-        raise
-    except HotWalletError as e:
-        problem = f"{e.code}: {e}"
-    except OSError as e:
-        prefix = "" if e.filename is None else f"{e.filename}: "
-        problem = f"{prefix}{e.strerror or type(e).__name__}"
-    else:
-        return
-    _exit_with_2(problem)

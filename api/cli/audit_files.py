@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,14 +16,6 @@ _EXPECTED = (
     "expected notes as `hotwallet audit checkpoint` prints them, or log lines with the"
     " event audit-checkpoint, signed by a key of --public-key"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CreatedKey:
-    """The *public* key file that was written, and whether the private key is new."""
-
-    public: Path
-    is_new: bool
 
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -52,9 +43,9 @@ def read_checkpoints(path: Path, verifier: Verifier) -> Sequence[str]:
     raise InvalidInputError(f"{path}: {problem}; {_EXPECTED}")
 
 
-def create_key(out: Path) -> CreatedKey:
+def create_key(out: Path) -> tuple[Path, bool]:
     """
-    Create a checkpoint key at *out*, and its public key next to it.
+    Create a checkpoint key at *out*; return its public key file, and if *out* is new.
 
     If *out* is already a checkpoint key, only a missing public key is written.
 
@@ -69,16 +60,13 @@ def create_key(out: Path) -> CreatedKey:
             f"{files}; keys are never overwritten: choose another name for --out"
         )
     is_new = create_once(out, lambda: CheckpointKey.generate().private_pem())
-    write_whole(public, _load(out).public_pem(), os.link, mode=0o644)
-    return CreatedKey(public, is_new)
-
-
-def _load(path: Path) -> CheckpointKey:
     try:
-        return CheckpointKey.load(path)
+        key = CheckpointKey.load(out)
     except ConfigurationError as e:
         problem = e.refusals[0].message.partition(": ")[2]
-    raise InvalidInputError(
-        f"{path} exists and is not a usable checkpoint key ({problem}):"
-        " fix it, or choose another name for --out"
-    )
+        raise InvalidInputError(
+            f"{out} exists and is not a usable checkpoint key ({problem}):"
+            " fix it, or choose another name for --out"
+        ) from None
+    write_whole(public, key.public_pem(), os.link, mode=0o644)
+    return public, is_new

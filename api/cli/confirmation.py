@@ -13,9 +13,7 @@ _NOT_A_TERMINAL = (
 )
 
 
-def confirmed(
-    question: str,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def confirmed(question: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """
     Add ``--yes`` and ``--dry-run`` to a command, and ask *question* before it runs.
 
@@ -31,17 +29,13 @@ def confirmed(
         @functools.wraps(command)
         def run(*, yes: bool, dry_run: bool, **parameters: object) -> None:
             if not (yes or dry_run):
-                _confirm(question.format(**parameters))
+                if not sys.stdin.isatty():
+                    raise click.UsageError(_NOT_A_TERMINAL)
+                if not click.confirm(question.format(**parameters), err=True):
+                    click.echo("cancelled: nothing was changed", err=True)
+                    sys.exit(1)
             command(dry_run=dry_run, **parameters)
 
         return run
 
     return decorate
-
-
-def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError(_NOT_A_TERMINAL)
-    if not click.confirm(question, err=True):
-        click.echo("cancelled: nothing was changed", err=True)
-        sys.exit(1)

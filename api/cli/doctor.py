@@ -1,15 +1,16 @@
 """``hotwallet doctor``: check everything that a refund needs."""
 
 import json
-import os
 import sys
 
 import click
 
-from api.bootstrap import open_backend, open_chains, open_store
+from api.bootstrap import build_container
 from api.cli.output import json_option, redirect_log
-from api.doctor import DoctorContext, Openers, all_checks
+from api.doctor import all_checks
+from api.doctor.context import DoctorContext
 from api.logs import install
+from api.views.refunds import fields
 from signer.checks import State, run_checks
 
 
@@ -24,24 +25,18 @@ def doctor(as_json: bool) -> None:
 
     Exits with 1 if a check failed.
     """
-    context = DoctorContext(os.environ, Openers(open_store, open_backend, open_chains))
     stdout = sys.stdout
     results = []
     with redirect_log():
         install()
-        for result in run_checks(all_checks(context)):
+        for result in run_checks(all_checks(DoctorContext(build_container()))):
             results.append(result)
             if not as_json:
                 click.echo("\n".join(result.lines()), file=stdout)
     ok = all(result.state is not State.FAILED for result in results)
     if as_json:
         rungs = [
-            {
-                "name": result.name,
-                "state": str(result.state),
-                "said": result.detail,
-                "cure": result.cure,
-            }
+            {"said": result.detail, **fields(result, "name", "state", "cure")}
             for result in results
         ]
         click.echo(json.dumps({"ok": ok, "rungs": rungs}))

@@ -18,13 +18,10 @@ def load_env_file(environ: MutableMapping[str, str], path: Path) -> str | None:
     """
     Set the variables of the file at *path* in *environ*, unless they are set already.
 
-    An empty variable counts as unset, as it does for ``Settings``.
-
-    The file is not loaded in production, which is also the default of ``APP_ENV``, nor
-    if another user may have written it.
-
-    Returns:
-        A line for the operator; None if there is no file, or no variable was set.
+    An empty variable counts as unset, as it does for ``Settings``.  The file is not
+    loaded in production, which is also the default of ``APP_ENV``, nor if another user
+    may have written it.  Return a line for the operator; None if there is no file, or
+    no variable was set.
     """
     try:
         with path.open("rb") as file:

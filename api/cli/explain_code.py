@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import click
 
-from api.cli.output import json_option, print_result
+from api.cli.output import Result, prints
 from signer.errors import NotFoundError
 
 
@@ -25,8 +25,8 @@ def load_codes() -> list[dict[str, str]]:
 
 @click.command("explain-code")
 @click.argument("code", required=False)
-@json_option
-def explain_code(code: str | None, as_json: bool) -> None:
+@prints
+def explain_code(code: str | None) -> Result:
     """
     Explain CODE: a refusal of the guard, an error or an alert; without CODE, list all.
 
@@ -35,12 +35,11 @@ def explain_code(code: str | None, as_json: bool) -> None:
     codes = load_codes()
     if code is None:
         lines = (f"{each['code']:26} {each['title']}" for each in codes)
-        print_result(codes, lines, as_json=as_json)
-        return
+        return Result(codes, lines)
     entries = [each for each in codes if each["code"] == code.strip().lower()]
     if not entries:
         raise NotFoundError("there is no such code; omit CODE to list all codes")
-    print_result(entries, _format_entries(entries), as_json=as_json)
+    return Result(entries, _format_entries(entries))
 
 
 def _format_entries(entries: list[dict[str, str]]) -> Iterator[str]:

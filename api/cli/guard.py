@@ -5,7 +5,7 @@ import json
 import click
 
 from api.bootstrap import open_container
-from api.cli.output import command_logging, json_option
+from api.cli.output import command_logging, json_option, print_result
 from signer.errors import ConfigurationError
 
 
@@ -28,19 +28,15 @@ def guard(as_json: bool) -> None:
         raise
     environment = container.settings.app_env
     address = active.address if active else None
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "ok": True,
-                    "environment": environment,
-                    "address": address,
-                    "networks": sorted(container.networks),
-                    "warnings": list(container.warnings),
-                }
-            )
-        )
-        return
-    for warning in container.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(f"ok: {environment}, signing for {address}")
+    if not as_json:
+        for warning in container.warnings:
+            click.echo(f"warning: {warning}", err=True)
+    document = {
+        "ok": True,
+        "environment": environment,
+        "address": address,
+        "networks": sorted(container.networks),
+        "warnings": list(container.warnings),
+    }
+    line = f"ok: {environment}, signing for {address}"
+    print_result(document, [line], as_json=as_json)

@@ -1,6 +1,5 @@
 """``hotwallet keys``: list, rotate, fail over, revoke and sweep signing keys."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,12 +10,8 @@ import click
 from api.bootstrap import build_admin_container, build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import current_operator
-from api.cli.output import command_logging, json_option, print_result
-from api.http.keys import (
-    failover_document,
-    key_document,
-    rotation_document,
-)
+from api.cli.output import Result, reports
+from api.http.keys import failover_document, key_document, rotation_document
 from signer.errors import NewKeyUnhealthyError
 from signer.keys.failover import FailoverResult
 from signer.keys.rotation import Rotation
@@ -32,8 +27,6 @@ from signer.refunds.sweep_plan import SweepItem
 
 _RETRY_SECONDS = 5.0
 
-_NOT_ACTIVE = frozenset({AWAITING_FUNDS, WOULD_AWAIT_FUNDS})
-
 
 @click.group()
 def keys() -> None:
@@ -46,14 +39,11 @@ def keys() -> None:
 
 
 @keys.command("list")
-@json_option
-def list_keys(as_json: bool) -> None:
+@reports
+def list_keys() -> Result:
     """List every key of the key ring, the active one first."""
-    with command_logging():
-        ring = build_container().store.keys()
-    print_result(
-        [key_document(key) for key in ring], _format_ring(ring), as_json=as_json
-    )
+    ring = build_container().store.keys()
+    return Result([key_document(key) for key in ring], _format_ring(ring))
 
 
 @keys.command()
@@ -76,7 +66,7 @@ def list_keys(as_json: bool) -> None:
     help="Seconds to retry while KMS does not know the key or its permissions yet.",
 )
 @confirmed("Refunds are then paid from the new key's address. Make it the active key?")
-@json_option
+@reports
 def rotate(
     new_key_id: str,
     *,
@@ -84,8 +74,7 @@ def rotate(
     compromised: bool,
     active_address: str | None,
     wait: float,
-    as_json: bool,
-) -> None:
+) -> Result:
     """
     Make NEW_KEY_ID the active key: a KMS key id, ARN or alias, or a CKA_ID in hex.
 
@@ -96,20 +85,18 @@ def rotate(
 
     Example: hotwallet keys rotate alias/refunds-2 --dry-run --wait 600
     """
-    with command_logging():
-        options = RotationOptions(dry_run, compromised, active_address)
-        rotation = build_admin_container().rotation
-        result = _rotate_with_retries(rotation, wait, new_key_id, options)
-    print_result(rotation_document(result), _format_rotation(result), as_json=as_json)
-    if result.status in _NOT_ACTIVE:
-        sys.exit(1)
+    options = RotationOptions(dry_run, compromised, active_address)
+    rotation = build_admin_container().rotation
+    result = _rotate_with_retries(rotation, wait, new_key_id, options)
+    is_active = result.status not in {AWAITING_FUNDS, WOULD_AWAIT_FUNDS}
+    return Result(rotation_document(result), _format_rotation(result), is_active)
 
 
 @keys.command()
 @click.argument("new_key_id")
 @confirmed("Sign with this replica from now on?")
-@json_option
-def failover(new_key_id: str, *, dry_run: bool, as_json: bool) -> None:
+@reports
+def failover(new_key_id: str, *, dry_run: bool) -> Result:
     """
     Sign with NEW_KEY_ID, the ARN of a multi-Region key's replica in another region.
 
@@ -118,18 +105,17 @@ def failover(new_key_id: str, *, dry_run: bool, as_json: bool) -> None:
 
     Example: hotwallet keys failover arn:aws:kms:eu-west-1:111122223333:key/mrk-...
     """
-    with command_logging():
-        result = build_admin_container().failover.fail_over(
-            new_key_id, current_operator(), dry_run=dry_run
-        )
-    print_result(failover_document(result), _format_failover(result), as_json=as_json)
+    result = build_admin_container().failover.fail_over(
+        new_key_id, current_operator(), dry_run=dry_run
+    )
+    return Result(failover_document(result), _format_failover(result))
 
 
 @keys.command()
 @click.argument("address")
 @confirmed("A revoked key never signs again. Revoke the key of {address}?")
-@json_option
-def revoke(address: str, *, dry_run: bool, as_json: bool) -> None:
+@reports
+def revoke(address: str, *, dry_run: bool) -> Result:
     """
     Block the former key of ADDRESS as compromised: it never signs again.
 
@@ -137,24 +123,23 @@ def revoke(address: str, *, dry_run: bool, as_json: bool) -> None:
     Refunds that it has not signed are paid by the active key.  To revoke the active
     key, use `hotwallet keys rotate --compromised`.
     """
-    with command_logging():
-        revocation = build_admin_container().revocation
-        if dry_run:
-            key, stranded = revocation.preview(address)
-        else:
-            key, stranded = revocation.revoke(address, current_operator())
-    print_result(
+    revocation = build_admin_container().revocation
+    if dry_run:
+        key, stranded = revocation.preview(address)
+    else:
+        key, stranded = revocation.revoke(address, current_operator())
+    status = "would be revoked" if dry_run else key.state
+    return Result(
         {**key_document(key), "strandedRefunds": list(stranded)},
-        _format_revocation(key, stranded, dry_run=dry_run),
-        as_json=as_json,
+        [f"{status}: {key.address}", *_format_stranded(stranded)],
     )
 
 
 @keys.command()
 @click.argument("address")
 @confirmed("Move all funds of {address} to the active key's address?")
-@json_option
-def sweep(address: str, *, dry_run: bool, as_json: bool) -> None:
+@reports
+def sweep(address: str, *, dry_run: bool) -> Result:
     """
     Move all funds of ADDRESS, a former key's, to the active key's address.
 
@@ -165,17 +150,14 @@ def sweep(address: str, *, dry_run: bool, as_json: bool) -> None:
 
     Exits with 1 while ADDRESS has funds that no transfer moves yet.
     """
-    with command_logging():
-        sweeper = build_admin_container().sweeper
-        if dry_run:
-            items = sweeper.plan(address)
-        else:
-            items = sweeper.sweep(address, current_operator())
-    print_result(
-        [_sweep_document(item) for item in items], _format_sweep(items), as_json=as_json
-    )
-    if any(item.refund is None for item in items):
-        sys.exit(1)
+    sweeper = build_admin_container().sweeper
+    if dry_run:
+        items = sweeper.plan(address)
+    else:
+        items = sweeper.sweep(address, current_operator())
+    all_moving = all(item.refund is not None for item in items)
+    documents = [_sweep_document(item) for item in items]
+    return Result(documents, _format_sweep(items), all_moving)
 
 
 def _rotate_with_retries(
@@ -229,13 +211,6 @@ def _format_failover(result: FailoverResult) -> Iterator[str]:
     yield f"  before: {document['previousKeyId']}; the key is {document['state']}"
     for warning in result.warnings:
         yield f"  warning: {warning}"
-
-
-def _format_revocation(
-    key: Key, stranded: Sequence[str], *, dry_run: bool
-) -> Iterator[str]:
-    yield f"{'would be revoked' if dry_run else key.state}: {key.address}"
-    yield from _format_stranded(stranded)
 
 
 def _format_stranded(refund_ids: Sequence[str]) -> Iterator[str]:

@@ -23,14 +23,14 @@ class LazyGroup(click.Group):
     """
 
     def __init__(
-        self, *args: Any, lazy: Mapping[str, LazyCommand] | None = None, **kwargs: Any
+        self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any
     ) -> None:
         """Make a group of the *lazy* commands, and of those that are added later."""
         super().__init__(*args, **kwargs)
-        self.lazy = lazy or {}
+        self.lazy = {name: LazyCommand(*row) for name, row in lazy.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands, sorted, without importing any."""
+        """Return the names of all commands."""
         return sorted({*super().list_commands(ctx), *self.lazy})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

@@ -1,6 +1,5 @@
 """``hotwallet nonce``: inspect, pause and repair the nonces of wallets."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 import click
@@ -8,16 +7,11 @@ import click
 from api.bootstrap import build_container
 from api.cli.confirmation import confirmed
 from api.cli.operator import current_operator
-from api.cli.output import command_logging, json_option, print_result
-from api.container import Container
+from api.cli.output import Result, reports
 from api.views.explanations import repair_document
 from api.views.refunds import timestamp
 from signer.chain.chain import Chain
 from signer.errors import NotFoundError
-from signer.keys.admin_audit import AdminAudit
-from signer.model.audit_record import Operation
-from signer.ports import utc_now
-from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
 
 
@@ -29,8 +23,8 @@ def nonce() -> None:
 @nonce.command("repair")
 @click.option("--network", help="Compare wallets of this network only.")
 @confirmed("Accept every foreign transaction, and resume the paused wallets?")
-@json_option
-def repair_nonces(network: str | None, *, dry_run: bool, as_json: bool) -> None:
+@reports
+def repair_nonces(network: str | None, *, dry_run: bool) -> Result:
     """
     Compare each wallet with its chain, and resume paused wallets.
 
@@ -42,26 +36,24 @@ def repair_nonces(network: str | None, *, dry_run: bool, as_json: bool) -> None:
 
     Exits with 1 while a wallet is paused.  A `nonce pause` is reported, and stays.
     """
-    with command_logging():
-        opened = build_container()
-        if dry_run:
-            chains = _select(opened.chains, network)
-            repairs = list(repair_wallets(opened.store, chains, utc_now, apply=False))
-        else:
-            repairs = list(_nonce_admin(opened).repair(network, current_operator()))
-    print_result(
-        [repair_document(each) for each in repairs],
-        _format_repairs(repairs),
-        as_json=as_json,
-    )
-    if any(each.is_open for each in repairs):
-        sys.exit(1)
+    opened = build_container()
+    if dry_run:
+        chains = _select(opened.chains, network)
+        compared = repair_wallets(opened.store, chains, opened.clock, apply=False)
+        repairs: Sequence[RepairResult] = list(compared)
+    else:
+        repairs = opened.nonce_admin.repair(network, current_operator())
+    documents = [repair_document(each) for each in repairs]
+    all_resumed = not any(each.is_open for each in repairs)
+    lines = [line for each in repairs for line in _format_repair(each)]
+    lines = lines or ["no wallet has paid anything yet"]
+    return Result(documents, lines, all_resumed)
 
 
 @nonce.command("pause")
 @click.option("--network", help="Pause this network only.")
-@json_option
-def pause_nonces(network: str | None, as_json: bool) -> None:
+@reports
+def pause_nonces(network: str | None) -> Result:
     """
     Assign no more nonces on any host until `nonce resume`: the kill switch.
 
@@ -69,21 +61,17 @@ def pause_nonces(network: str | None, as_json: bool) -> None:
     a nonce already continue, since nodes may have their transactions; to stop those
     too, disable the key.
     """
-    with command_logging():
-        admin = _nonce_admin(build_container())
-        changed = admin.pause(network, current_operator())
-    _print_statuses(changed, "paused", "already-paused", as_json=as_json)
+    changed = build_container().nonce_admin.pause(network, current_operator())
+    return _statuses(changed, "paused", "already-paused")
 
 
 @nonce.command("resume")
 @click.option("--network", help="Resume this network only.")
-@json_option
-def resume_nonces(network: str | None, as_json: bool) -> None:
+@reports
+def resume_nonces(network: str | None) -> Result:
     """Assign nonces again after `nonce pause`; wallets paused otherwise stay paused."""
-    with command_logging():
-        admin = _nonce_admin(build_container())
-        changed = admin.resume(network, current_operator())
-    _print_statuses(changed, "resumed", "not-paused", as_json=as_json)
+    changed = build_container().nonce_admin.resume(network, current_operator())
+    return _statuses(changed, "resumed", "not-paused")
 
 
 @nonce.command("abandon")
@@ -93,10 +81,8 @@ def resume_nonces(network: str | None, as_json: bool) -> None:
     "A payment that the ledger has forgotten would be paid twice. Stop waiting for"
     " pending transactions of {address}?"
 )
-@json_option
-def abandon_nonces(
-    address: str, network: str | None, *, dry_run: bool, as_json: bool
-) -> None:
+@reports
+def abandon_nonces(address: str, network: str | None, *, dry_run: bool) -> Result:
     """
     Stop waiting for pending transactions of ADDRESS, the address of a blocked key.
 
@@ -105,31 +91,20 @@ def abandon_nonces(
     pending without end.  Abandon only transactions that are not ours: a payment that
     the ledger has forgotten would be paid twice.
     """
-    with command_logging():
-        admin = _nonce_admin(build_container())
-        if dry_run:
-            changed = admin.waiting(address, network)
-        else:
-            changed = admin.abandon(address, network, current_operator())
-    done = "would-abandon" if dry_run else "abandoned"
-    _print_statuses(changed, done, "not-waiting", as_json=as_json)
+    admin = build_container().nonce_admin
+    if dry_run:
+        changed = admin.waiting(address, network)
+        return _statuses(changed, "would-abandon", "not-waiting")
+    changed = admin.abandon(address, network, current_operator())
+    return _statuses(changed, "abandoned", "not-waiting")
 
 
-def _print_statuses(
-    changed: Mapping[str, bool], done: str, unchanged: str, *, as_json: bool
-) -> None:
+def _statuses(changed: Mapping[str, bool], done: str, unchanged: str) -> Result:
     statuses = {name: done if is_new else unchanged for name, is_new in changed.items()}
-    print_result(
+    return Result(
         [{"network": name, "status": status} for name, status in statuses.items()],
         [f"{name}: {status}" for name, status in statuses.items()],
-        as_json=as_json,
     )
-
-
-def _nonce_admin(opened: Container) -> NonceAdmin:
-    """Return the service that changes wallets and records who did."""
-    admin_audit = AdminAudit(opened.audit, Operation.ADMINISTRATION)
-    return NonceAdmin(opened.store, opened.chains, admin_audit, utc_now)
 
 
 def _select(chains: Mapping[str, Chain], network: str | None) -> Mapping[str, Chain]:
@@ -138,13 +113,6 @@ def _select(chains: Mapping[str, Chain], network: str | None) -> Mapping[str, Ch
     if network not in chains:
         raise NotFoundError("there is no such network in the networks file")
     return {network: chains[network]}
-
-
-def _format_repairs(repairs: Sequence[RepairResult]) -> Iterator[str]:
-    if not repairs:
-        yield "no wallet has paid anything yet"
-    for each in repairs:
-        yield from _format_repair(each)
 
 
 def _format_repair(each: RepairResult) -> Iterator[str]:

@@ -1,12 +1,13 @@
 """What all commands share: where their result and their log go."""
 
 import contextlib
+import functools
 import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import click
 
@@ -17,6 +18,14 @@ from signer.config.settings import Settings
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
+
+
+class Result(NamedTuple):
+    """A *document* for programs and *lines* for people; exit with 1 unless *ok*."""
+
+    document: Any
+    lines: Iterable[str]
+    ok: bool = True
 
 
 class _NoOutput(io.TextIOBase):
@@ -44,16 +53,36 @@ def redirect_log() -> Iterator[None]:
 
 @contextlib.contextmanager
 def command_logging() -> Iterator[Settings]:
-    """
-    Redirect the log, and configure it by the settings of the environment.
-
-    Yields:
-        Those settings.
-    """
+    """Redirect the log, configure it by the settings of the environment, yield them."""
     with redirect_log():
         settings = Settings.from_env(os.environ)
         configure(settings)
         yield settings
+
+
+def prints(command: Callable[..., Result]) -> Callable[..., None]:
+    """Add ``--json`` to *command*, and print the result that it returns."""
+
+    @json_option
+    @functools.wraps(command)
+    def run(*, as_json: bool, **parameters: object) -> None:
+        result = command(**parameters)
+        print_result(result.document, result.lines, as_json=as_json)
+        if not result.ok:
+            sys.exit(1)
+
+    return run
+
+
+def reports(command: Callable[..., Result]) -> Callable[..., None]:
+    """As ``prints``, and configure the log of *command*."""
+
+    @functools.wraps(command)
+    def run(**parameters: object) -> Result:
+        with command_logging():
+            return command(**parameters)
+
+    return prints(run)
 
 
 def print_result(document: Any, lines: Iterable[str], *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import click
 
 from api.bootstrap import build_container
-from api.cli.output import command_logging, json_option, print_result
+from api.cli.output import Result, reports
 from api.views.explanations import explanation_document
 from api.views.refunds import timestamp
 from signer.errors import NotFoundError
@@ -19,8 +19,8 @@ def refund() -> None:
 
 @refund.command()
 @click.argument("refund_id")
-@json_option
-def explain(refund_id: str, as_json: bool) -> None:
+@reports
+def explain(refund_id: str) -> Result:
     """
     Explain why REFUND_ID is in its state, and what happens next.
 
@@ -28,18 +28,14 @@ def explain(refund_id: str, as_json: bool) -> None:
 
     Example: hotwallet refund explain rf_018f3c5e
     """
-    with command_logging():
-        opened = build_container()
-        explainer = opened.explainer
-        found = opened.store.get(refund_id)
-        if found is None:
-            raise NotFoundError("there is no such refund")
-        explanation = explainer.explain(found)
-    print_result(
-        explanation_document(explanation),
-        _format_explanation(explanation),
-        as_json=as_json,
-    )
+    opened = build_container()
+    explainer = opened.explainer
+    found = opened.store.get(refund_id)
+    if found is None:
+        raise NotFoundError("there is no such refund")
+    explanation = explainer.explain(found)
+    document = explanation_document(explanation)
+    return Result(document, _format_explanation(explanation))
 
 
 def _format_explanation(explanation: Explanation) -> Iterator[str]:

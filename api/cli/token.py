@@ -8,7 +8,7 @@ import click
 
 from api.auth.dev_tokens import mint
 from api.auth.jwt_verifier import Role
-from api.cli.output import json_option, print_result
+from api.cli.output import Result, prints
 from signer.config.settings import Settings
 
 
@@ -38,16 +38,14 @@ from signer.config.settings import Settings
     help="A scope that the token grants, such as keys:rotate; repeatable.",
 )
 @click.option("--kid", help="The `kid` header; needed if JWT_JWKS_FILE is set.")
-@json_option
+@prints
 def token(
     roles: tuple[str, ...],
     subject: str,
     seconds: int,
     scopes: tuple[str, ...],
     kid: str | None,
-    *,
-    as_json: bool,
-) -> None:
+) -> Result:
     """
     Mint a token for development; refused in production.
 
@@ -68,4 +66,4 @@ def token(
         "scopes": scopes,
         "expiresIn": seconds,
     }
-    print_result(document, [minted], as_json=as_json)
+    return Result(document, [minted])

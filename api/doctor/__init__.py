@@ -1,18 +1,15 @@
 """
 The checks of ``hotwallet doctor``, from the settings to a mined transaction.
 
-It imports ``signer`` and gets the functions that open backends as parameters.
+The container that they share opens what they check.
 """
 
 from collections.abc import Iterator
 
-from api.doctor.context import DoctorContext, Openers
+from api.doctor.context import DoctorContext
 from api.doctor.network_checks import network_checks
 from api.doctor.system_checks import system_checks
 from signer.checks import Check
-
-
-__all__ = ["DoctorContext", "Openers", "all_checks"]
 
 
 def all_checks(context: DoctorContext) -> Iterator[Check]:

@@ -2,28 +2,23 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Self
 
-from signer.audit.log import AuditLog
+from api.container import Container
 from signer.chain.chain import Chain
+from signer.checks import Check, Finding
 from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.keys.signer import Signer
 from signer.model.audit_record import Record
 from signer.model.key import WATCHED, Key, KeyState
-from signer.ports import Clock, KeyDirectory, Ledger, utc_now
 
+
+EXPLAIN = "run: hotwallet explain-code CODE"
 
 _PLACEHOLDER = "0x0000000000000000000000000000000000000001"
 """The address to ask nodes about while the wallet's is not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Openers:
-    """The functions that open database, device and chains: those of ``bootstrap``."""
-
-    store: Callable[[Settings], Ledger]
-    backend: Callable[[Settings], KeyDirectory]
-    chains: Callable[[Mapping[str, Network]], Mapping[str, Chain]]
 
 
 @dataclass
@@ -37,27 +32,20 @@ class DoctorContext:
     configured key's while the ring is empty.
     """
 
-    environ: Mapping[str, str]
-    openers: Openers
-    clock: Clock = utc_now
+    container: Container
     networks: Mapping[str, Network] = field(default_factory=dict)
-    chains: Mapping[str, Chain] = field(default_factory=dict)
     is_ring_read: bool = False
     active: Key | None = None
     address: str | None = None
     settings: Settings = field(init=False)
-    backend: KeyDirectory = field(init=False)
-    store: Ledger = field(init=False)
-    audit: AuditLog = field(init=False)
     written: Record = field(init=False)
     signer: Signer = field(init=False)
 
-    @property
-    def key_name(self) -> str:
-        """The key that the configuration names: KMS_KEY_ID or PKCS11_KEY_ID."""
-        if self.settings.use_kms:
-            return self.settings.kms_key_id or ""
-        return self.settings.pkcs11_key_id
+    def check(
+        self, name: str, run: Callable[[Self], Finding], cure: str, *needs: str
+    ) -> Check:
+        """Return the check that calls *run* with this context."""
+        return Check(name, partial(run, self), cure, needs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +55,16 @@ class NetworkContext:
     doctor: DoctorContext
     name: str
 
+    def check(
+        self, name: str, run: Callable[[Self], Finding], cure: str, *needs: str
+    ) -> Check:
+        """Return the check of this network that calls *run* with this context."""
+        return Check(f"{self.name} {name}", partial(run, self), cure, needs)
+
     @property
     def chain(self) -> Chain:
         """The network and its client."""
-        return self.doctor.chains[self.name]
-
-    @property
-    def network(self) -> Network:
-        """The network's section of the networks file."""
-        return self.doctor.networks[self.name]
+        return self.doctor.container.chains[self.name]
 
     @property
     def address(self) -> str:
@@ -85,7 +74,7 @@ class NetworkContext:
     @property
     def watched(self) -> Mapping[str, KeyState]:
         """Addresses, current or former, whose unknown transactions pause a network."""
-        ring = self.doctor.store.keys()
+        ring = self.doctor.container.store.keys()
         return {
             key.address: key.state for key in ring if key.state in WATCHED or key.epoch
         } or {self.address: KeyState.ACTIVE}

@@ -7,10 +7,11 @@ may be older than a rotation or a failover: the key that it names need not work 
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from eth_utils.address import is_same_address
 
-from api.doctor.context import DoctorContext
+from api.doctor.context import EXPLAIN, DoctorContext
 from signer.checks import Check, Finding
 from signer.crypto.der import parse_public_key
 from signer.deadline import Deadlines
@@ -20,13 +21,8 @@ from signer.errors import (
     HotWalletError,
     SigningError,
 )
-from signer.keys.signer import Signer, SignerFactory
-from signer.keys.startup_key import (
-    not_in_ring,
-    require_address,
-    require_backend,
-    resolve_in_ring,
-)
+from signer.keys import startup_key
+from signer.keys.signer import Signer
 from signer.model.key import Key
 from signer.ports import KeyId
 from signer.redact import key_prefix
@@ -35,29 +31,18 @@ from signer.redact import key_prefix
 _LOOKUP_SECONDS = 10.0
 """Shorter than a check's deadline, so that a region that hangs gives a warning."""
 
-_EXPLAIN = "run: hotwallet explain-code CODE"
-
 
 def key_checks(context: DoctorContext) -> Iterator[Check]:
     """Yield the checks of the key; iterate after the "database" check has run."""
-    yield Check(
-        "device", lambda: _check_device(context), _device_cure(context), ("settings",)
-    )
-    yield Check(
-        "key",
-        lambda: _check_key(context),
-        "run: hotwallet keys list, or: hotwallet explain-code CODE",
-        ("database", "device"),
-    )
-    yield Check("signature", lambda: _check_signature(context), _EXPLAIN, ("key",))
+    yield context.check("device", _check_device, _device_cure(context), "settings")
+    cure = "run: hotwallet keys list, or: hotwallet explain-code CODE"
+    yield context.check("key", _check_key, cure, "database", "device")
+    yield context.check("signature", _check_signature, EXPLAIN, "key")
     active = context.active
     if active is not None:
-        yield Check(
-            "configured",
-            lambda: _check_configuration(context, active),
-            f"{_configuration_cure(context, active)}; {_EXPLAIN}",
-            ("device",),
-        )
+        cure = f"{_configuration_cure(context, active)}; {EXPLAIN}"
+        run = partial(_check_configuration, active=active)
+        yield context.check("configured", run, cure, "device")
 
 
 def _device_cure(context: DoctorContext) -> str:
@@ -66,22 +51,17 @@ def _device_cure(context: DoctorContext) -> str:
         return "run: hotwallet softhsm doctor"
     if context.active is None:
         return "check credentials, AWS_REGION and KMS_KEY_ID"
-    return f"check credentials; {_EXPLAIN}"
+    return f"check credentials; {EXPLAIN}"
 
 
 def _check_device(context: DoctorContext) -> Finding:
-    context.backend = context.openers.backend(context.settings)
     active = context.active
-    if active is None:
-        return _check_configured_key(context)
-    require_backend(active, context.backend)
-    return _read_public_key(context, KeyId(active.key_id))[1]
-
-
-def _check_configured_key(context: DoctorContext) -> Finding:
-    """Check the configured key: the ring is empty, or cannot be read."""
+    if active is not None:
+        startup_key.require_backend(active, context.container.backend)
+        return _read_public_key(context, KeyId(active.key_id))[1]
+    # The ring is empty, or cannot be read.
     try:
-        key_id = context.backend.resolve(context.key_name)
+        key_id = context.container.backend.resolve(context.container.key_name)
         context.address, finding = _read_public_key(context, key_id)
     except SigningError as e:
         if context.is_ring_read:
@@ -95,27 +75,24 @@ def _check_configured_key(context: DoctorContext) -> Finding:
 
 
 def _read_public_key(context: DoctorContext, key_id: KeyId) -> tuple[str, Finding]:
-    address = parse_public_key(context.backend.public_key(key_id)).address
-    name = context.backend.name
-    return address, Finding(f"{name}: {key_prefix(key_id)} has the address {address}")
+    backend = context.container.backend
+    address = parse_public_key(backend.public_key(key_id)).address
+    detail = f"{backend.name}: {key_prefix(key_id)} has the address {address}"
+    return address, Finding(detail)
 
 
 def _check_key(context: DoctorContext) -> Finding:
-    active = context.active
-    if active is None:
-        return _open_configured_key(context)
-    context.signer = SignerFactory(context.backend, context.audit).open(active)
-    return Finding(
-        f"epoch {active.epoch}: {active.backend} {key_prefix(active.key_id)},"
-        f" {active.address}"
-    )
-
-
-def _open_configured_key(context: DoctorContext) -> Finding:
+    container, active = context.container, context.active
+    if active is not None:
+        context.signer = container.signers.open(active)
+        return Finding(
+            f"epoch {active.epoch}: {active.backend} {key_prefix(active.key_id)},"
+            f" {active.address}"
+        )
     context.signer = Signer.open(
-        context.backend,
-        context.backend.resolve(context.key_name),
-        context.audit,
+        container.backend,
+        container.backend.resolve(container.key_name),
+        container.audit,
         expected_address=context.settings.wallet_address,
     )
     return Finding(
@@ -133,13 +110,14 @@ def _check_signature(context: DoctorContext) -> Finding:
 
 def _check_configuration(context: DoctorContext, active: Key) -> Finding:
     """Compare the configuration with the ring, as a process does when it starts."""
-    setting, name = _setting(context), context.key_name
-    ring = context.store.keys()
-    require_address(ring, context.settings.wallet_address or active.address)
+    container = context.container
+    setting, name = _setting(context), container.key_name
+    ring = container.store.keys()
+    startup_key.require_address(ring, context.settings.wallet_address or active.address)
     try:
         found = Deadlines().within(
             _LOOKUP_SECONDS,
-            lambda: resolve_in_ring(name, ring, context.backend),
+            lambda: startup_key.resolve_in_ring(name, ring, container.backend),
             name="configured",
             late=BackendUnavailableError,
         )
@@ -150,7 +128,7 @@ def _check_configuration(context: DoctorContext, active: Key) -> Finding:
             _configuration_cure(context, active),
         )
     if found is None:
-        raise ConfigurationError(not_in_ring("the configured key"))
+        raise ConfigurationError(startup_key.not_in_ring("the configured key"))
     if found.address != active.address:
         return Finding(
             f"{setting} names {key_prefix(found.key_id)}, which is {found.state}",

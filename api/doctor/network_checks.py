@@ -1,73 +1,65 @@
-"""The doctor's checks of each network, up to a mined transaction."""
+"""The doctor's checks of each network: nodes, funds, nonces, worker and payments."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 
-from api.doctor.context import DoctorContext, NetworkContext
-from api.doctor.wallet_checks import check_nonces, check_worker
+from api.doctor.context import EXPLAIN, DoctorContext, NetworkContext
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS
 from signer.checks import Check, Finding
-from signer.errors import ChainUnavailableError, InsufficientFundsError
+from signer.errors import (
+    ChainUnavailableError,
+    InsufficientFundsError,
+    NotFoundError,
+    StoreError,
+    WalletPausedError,
+)
+from signer.model.key import KeyState
+from signer.model.refund import UNSENT, Status
+from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.startup.guard import check_chain
 
 
+_NETWORKS_FILE = f"correct the networks file; {EXPLAIN}"
+_NO_WORKER = "start `hotwallet worker`"
+_WALLET_PAUSED = "run: hotwallet nonce repair --dry-run"
 _WALLET_EMPTY = "send funds to the address"
 _RPC_DOWN = "check rpc_urls and the nodes"
+
+_OVERDUE = timedelta(minutes=1)
+_WORKER_STATES = UNSENT | {Status.BROADCAST}
+_ALL_NONCES = 2**63 - 1
+_MOST_REFUNDS = 100
+
+
+class OverdueError(StoreError):
+    """A refund has waited for a worker longer than it should."""
+
+    code = "refund-overdue"
 
 
 def network_checks(context: DoctorContext) -> Iterator[Check]:
     """Yield the checks of all networks; iterate after the "networks" check has run."""
-    for name in context.networks:
-        yield from _checks_of(NetworkContext(context, name))
-
-
-def _checks_of(context: NetworkContext) -> Iterator[Check]:
-    name = context.name
-    nodes, chain = f"{name} nodes", f"{name} chain"
     # The ring has the wallet's address; while it is empty, the device has.
-    device = () if context.doctor.active is not None else ("device",)
+    device = () if context.active is not None else ("device",)
     key = device and ("database", *device)
-    yield Check(nodes, partial(_check_nodes, context), _RPC_DOWN)
-    yield Check(
-        chain,
-        partial(_check_chain, context),
-        "correct the networks file; run: hotwallet explain-code CODE",
-        (nodes,),
-    )
-    yield Check(
-        f"{name} gas", partial(_check_gas, context), _WALLET_EMPTY, (chain, *key)
-    )
-    for symbol in context.network.tokens:
-        yield Check(
-            f"{name} {symbol}",
-            partial(_check_token, context, symbol),
-            _WALLET_EMPTY,
-            (chain, *key),
-        )
-    yield Check(
-        f"{name} nonces",
-        partial(check_nonces, context),
-        "run: hotwallet nonce repair --dry-run",
-        (chain, "database", *device),
-    )
-    yield Check(
-        f"{name} worker",
-        partial(check_worker, context),
-        "start `hotwallet worker`",
-        ("database", *device),
-    )
-    yield Check(
-        f"{name} mined",
-        partial(_check_mined, context),
-        _RPC_DOWN,
-        (chain, *key),
-    )
+    for name, section in context.networks.items():
+        network = NetworkContext(context, name)
+        chain = f"{name} chain"
+        yield network.check("nodes", _check_nodes, _RPC_DOWN)
+        yield network.check("chain", _check_chain, _NETWORKS_FILE, f"{name} nodes")
+        yield network.check("gas", _check_gas, _WALLET_EMPTY, chain, *key)
+        for symbol in section.tokens:
+            run = partial(_check_token, symbol=symbol)
+            yield network.check(symbol, run, _WALLET_EMPTY, chain, *key)
+        needs = ("database", *device)
+        yield network.check("nonces", _check_nonces, _WALLET_PAUSED, chain, *needs)
+        yield network.check("worker", _check_worker, _NO_WORKER, *needs)
+        yield network.check("mined", _check_mined, _RPC_DOWN, chain, *key)
 
 
 def _check_nodes(context: NetworkContext) -> Finding:
-    if not context.doctor.chains:
-        context.doctor.chains = context.doctor.openers.chains(context.doctor.networks)
     views = context.chain.client.node_statuses(context.address, ())
     detail = ", ".join(
         f"{view.node} {view.error or f'at block {view.head}'}" for view in views
@@ -79,9 +71,9 @@ def _check_nodes(context: NetworkContext) -> Finding:
 
 
 def _check_chain(context: NetworkContext) -> Finding:
-    check_chain(context.name, context.network, context.chain.client)
-    symbols = ", ".join(context.network.tokens) or "no tokens"
-    return Finding(f"chain {context.network.chain_id}; {symbols} as configured")
+    check_chain(context.name, context.chain.network, context.chain.client)
+    symbols = ", ".join(context.chain.network.tokens) or "no tokens"
+    return Finding(f"chain {context.chain.network.chain_id}; {symbols} as configured")
 
 
 def _check_gas(context: NetworkContext) -> Finding:
@@ -92,11 +84,86 @@ def _check_gas(context: NetworkContext) -> Finding:
 
 
 def _check_token(context: NetworkContext, symbol: str) -> Finding:
-    token = context.network.tokens[symbol]
+    token = context.chain.network.tokens[symbol]
     balance = context.chain.token_balance(token.address, context.address)
     if balance == 0:
         return Finding(f"{context.address} holds no {symbol}", _WALLET_EMPTY)
     return Finding(f"{format_units(balance, token.decimals)} on {context.address}")
+
+
+def _check_nonces(context: NetworkContext) -> Finding:
+    """Check every watched wallet: a former key's wallet pauses the network as well."""
+    store = context.doctor.container.store
+    if store.network_paused_at(context.chain.network.chain_id) is not None:
+        raise WalletPausedError(
+            "an operator paused it; `hotwallet nonce resume` resumes it"
+        )
+    findings, paused = [], []
+    for address, state in context.watched.items():
+        try:
+            findings.append(_check_wallet(context, address, state))
+        except WalletPausedError as e:
+            paused.append(str(e))
+    if paused:
+        raise WalletPausedError("; ".join(paused))
+    cures = [each.cure for each in findings if each.cure is not None]
+    return Finding("; ".join(each.detail for each in findings), *cures[:1])
+
+
+def _check_wallet(context: NetworkContext, address: str, state: KeyState) -> Finding:
+    """Compare one wallet with its chain, and change nothing."""
+    name = address if state is KeyState.ACTIVE else f"{address} ({state})"
+    container = context.doctor.container
+    reconciler = WalletReconciler(container.store, container.clock)
+    try:
+        status = reconciler.status(context.chain, address)
+    except NotFoundError:
+        return _check_new_wallet(name, context.chain.client.pending_count(address))
+    # Revoking a key pauses its wallet until every earlier transaction is known.  What
+    # an attacker sends with the key afterwards does not pause the network.
+    blocked = state is KeyState.BLOCKED
+    if status.wallet.paused_by is not None and (status.unknown_count or not blocked):
+        raise WalletPausedError(f"{name} is paused: {status.wallet.paused_by}")
+    if status.unknown_count and not blocked:
+        raise WalletPausedError(
+            f"{name} has sent {status.unknown_count} transactions that the ledger lacks"
+        )
+    return Finding(
+        f"the next nonce of {name} is {status.wallet.next_nonce},"
+        f" the chain's {status.chain_nonce}"
+    )
+
+
+def _check_new_wallet(name: str, count: int) -> Finding:
+    if count == 0:
+        return Finding(f"{name} has sent no transaction here")
+    return Finding(
+        f"{name} has sent {count} transactions, and the ledger has none of them: its"
+        " wallet starts paused",
+        "if the service sent them, restore the database that has them",
+    )
+
+
+def _check_worker(context: NetworkContext) -> Finding:
+    """Check that no refund is overdue for the worker's next step."""
+    container = context.doctor.container
+    open_refunds = [
+        refund
+        for address, state in context.watched.items()
+        if state is not KeyState.BLOCKED  # Its open refunds are left to an operator.
+        for refund in container.store.open_below(
+            context.chain.network.chain_id, address, _ALL_NONCES, _MOST_REFUNDS
+        )
+    ]
+    latest = container.clock() - _OVERDUE
+    overdue = [
+        refund
+        for refund in open_refunds
+        if refund.status in _WORKER_STATES and refund.due_at < latest
+    ]
+    if overdue:
+        raise OverdueError(f"{overdue[0].id} has been due for over a minute")
+    return Finding(f"{len(open_refunds)} open refunds, none overdue")
 
 
 def _check_mined(context: NetworkContext) -> Finding:

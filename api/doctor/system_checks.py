@@ -3,85 +3,56 @@
 import time
 from collections.abc import Iterator
 
-from api.bootstrap import open_token_keys
-from api.doctor.context import DoctorContext
+from api.doctor.context import EXPLAIN, DoctorContext
 from api.doctor.key_checks import key_checks
 from api.health.readiness import (
     AuditUnsealedError,
     AuditUnsignedError,
     unsealed_seconds,
 )
-from api.logs import audit_logger
 from signer.audit.chain_reader import newest_checkpoint, require_agreement
 from signer.audit.checkpoint_notes import parse
 from signer.audit.checkpoint_schedule import find_unsigned
 from signer.audit.checkpoints import CheckpointKey, Verifier
-from signer.audit.log import AuditAction, AuditLog
+from signer.audit.log import AuditAction
 from signer.audit.sealing_monitor import LATE
 from signer.checks import Check, Finding
-from signer.config.networks import load_networks
-from signer.config.settings import Settings
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Actor, Operation
 from signer.ports import Checkpoint
 from signer.startup.guard import check_journal, check_settings
 
 
-DOCTOR = Actor("doctor")
-
 _SEAL_SECONDS = 5.0
 _POLL_SECONDS = 0.25
-
-_EXPLAIN = "run: hotwallet explain-code CODE"
 
 
 def system_checks(context: DoctorContext) -> Iterator[Check]:
     """Yield the checks of everything but the networks."""
-    yield Check(
-        "settings",
-        lambda: _check_settings(context),
-        "correct the variable; run: hotwallet explain-code CODE",
-    )
-    yield Check(
-        "networks",
-        lambda: _check_networks(context),
-        "correct the networks file; run: hotwallet explain-code CODE",
-        ("settings",),
-    )
+    networks_cure = f"correct the networks file; {EXPLAIN}"
+    database_cure = "run: hotwallet db upgrade, or: hotwallet explain-code CODE"
+    sealer_cure = "start `hotwallet serve` or `hotwallet worker`: they seal records"
+    yield context.check("settings", _check_settings, f"correct the variable; {EXPLAIN}")
+    yield context.check("networks", _check_networks, networks_cure, "settings")
     # Does not need "networks", so that all mistakes are reported at once.
-    yield Check("guard", lambda: _check_guard(context), _EXPLAIN, ("settings",))
-    yield Check("proxy", lambda: _check_proxy(context), _EXPLAIN, ("settings",))
-    yield Check("tokens", lambda: _check_tokens(context), _EXPLAIN, ("settings",))
-    yield Check(
-        "database",
-        lambda: _check_database(context),
-        "run: hotwallet db upgrade, or: hotwallet explain-code CODE",
-        ("settings",),
-    )
-    yield Check("role", lambda: _check_role(context), _EXPLAIN, ("database",))
+    yield context.check("guard", _check_guard, EXPLAIN, "settings")
+    yield context.check("proxy", _check_proxy, EXPLAIN, "settings")
+    yield context.check("tokens", _check_tokens, EXPLAIN, "settings")
+    yield context.check("database", _check_database, database_cure, "settings")
+    yield context.check("role", _check_role, EXPLAIN, "database")
     # These depend on the key ring, which "database" has read by now.
     yield from key_checks(context)
-    yield Check(
-        "audit",
-        lambda: _check_audit(context),
-        "start `hotwallet serve` or `hotwallet worker`: they seal records",
-        ("database",),
-    )
-    yield Check(
-        "checkpoints",
-        lambda: _check_checkpoints(context),
-        _EXPLAIN,
-        ("database",),
-    )
+    yield context.check("audit", _check_audit, sealer_cure, "database")
+    yield context.check("checkpoints", _check_checkpoints, EXPLAIN, "database")
 
 
 def _check_settings(context: DoctorContext) -> Finding:
-    context.settings = Settings.from_env(context.environ)
+    context.settings = context.container.settings
     return Finding(str(context.settings.app_env))
 
 
 def _check_networks(context: DoctorContext) -> Finding:
-    context.networks = load_networks(context.settings.networks_file)
+    context.networks = context.container.networks
     return Finding(", ".join(sorted(context.networks)))
 
 
@@ -106,30 +77,29 @@ def _check_proxy(context: DoctorContext) -> Finding:
 
 
 def _check_tokens(context: DoctorContext) -> Finding:
-    open_token_keys(context.settings)
+    _ = context.container.jwt_keys
     return Finding(f"verified with {context.settings.jwt_algorithm}")
 
 
 def _check_database(context: DoctorContext) -> Finding:
-    store = context.openers.store(context.settings)
-    store.check()
-    context.store = store
-    context.active = store.active_key()
+    container = context.container
+    container.store.check()
+    context.active = container.store.active_key()
     context.is_ring_read = True
     if context.active is not None:
         context.address = context.active.address
-    context.audit = AuditLog(audit_logger(), context.clock, journal=store)
     # Only writing shows that the role may write.
-    context.written = context.audit.request(
-        AuditAction.DOCTOR_RUN, Operation.ADMINISTRATION, DOCTOR
+    context.written = container.audit.request(
+        AuditAction.DOCTOR_RUN, Operation.ADMINISTRATION, Actor("doctor")
     )
-    context.audit.write(context.written)
+    container.audit.write(context.written)
     return Finding("answers, has the current schema, and accepts writes")
 
 
 def _check_role(context: DoctorContext) -> Finding:
-    check_journal(context.settings, context.store)
-    excess = context.store.excess_privileges()
+    store = context.container.store
+    check_journal(context.settings, store)
+    excess = store.excess_privileges()
     if excess:
         return Finding(
             f"the database's role {', '.join(excess)}",
@@ -145,15 +115,16 @@ def _check_role(context: DoctorContext) -> Finding:
 def _check_audit(context: DoctorContext) -> Finding:
     """Wait until this run's own record is sealed, which shows that a sealer runs."""
     until = time.monotonic() + _SEAL_SECONDS
-    oldest = context.store.oldest_unsealed()
+    store, clock = context.container.store, context.container.clock
+    oldest = store.oldest_unsealed()
     while oldest is not None and oldest <= context.written.id:
-        if unsealed_seconds(oldest, context.clock) > LATE.total_seconds():
+        if unsealed_seconds(oldest, clock) > LATE.total_seconds():
             raise AuditUnsealedError("records have waited for over 30 seconds")
         if time.monotonic() > until:
             raise AuditUnsealedError("this run's own record was not sealed within 5 s")
         time.sleep(_POLL_SECONDS)
-        oldest = context.store.oldest_unsealed()
-    size, _ = context.store.head()
+        oldest = store.oldest_unsealed()
+    size, _ = store.head()
     return Finding(f"{size} records sealed, this run's included")
 
 
@@ -168,8 +139,9 @@ def _check_checkpoints(context: DoctorContext) -> Finding:
             "set AUDIT_SIGNING_KEY_FILE; run: hotwallet audit key --out FILE",
         )
     key = CheckpointKey.load(path)
-    detail = f"signed as {context.settings.audit_origin}: {_check_signed(context)}"
-    last = newest_checkpoint(context.store)
+    last = newest_checkpoint(context.container.store)
+    signed = _check_signed(context, last)
+    detail = f"signed as {context.settings.audit_origin}: {signed}"
     if last is not None and not _is_signed_by(key, last):
         return Finding(
             f"{detail}; the last checkpoint is not by this host's key",
@@ -186,13 +158,14 @@ def _is_signed_by(key: CheckpointKey, checkpoint: Checkpoint) -> bool:
     return True
 
 
-def _check_signed(context: DoctorContext) -> str:
-    """Require a recent checkpoint, and a chain that agrees with the last one."""
-    last = newest_checkpoint(context.store)
-    size, at = (last.size, last.at) if last is not None else (0, None)
+def _check_signed(context: DoctorContext, last: Checkpoint | None) -> str:
+    """Require that *last* is recent, and that the chain agrees with it."""
+    store = context.container.store
+    size, at = 0, None
     if last is not None:
-        require_agreement(context.store, parse(last.note).statement)
-    overdue = find_unsigned(context.store, size, at, context.clock())
+        size, at = last.size, last.at
+        require_agreement(store, parse(last.note).statement)
+    overdue = find_unsigned(store, size, at, context.container.clock())
     if overdue.is_overdue:
         raise AuditUnsignedError(
             f"no checkpoint covers the last {overdue.records} records"

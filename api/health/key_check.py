@@ -13,24 +13,15 @@ from threading import Lock
 
 import structlog
 
-from signer.alerts import Alert, Alerts, AlertThrottle
+from signer.alerts import Alerts, AlertThrottle
 from signer.deadline import TIMEOUT_MESSAGE, Deadlines
-from signer.errors import (
-    BackendUnavailableError,
-    HotWalletError,
-    StoreError,
-)
+from signer.errors import BackendUnavailableError, HotWalletError, StoreError
 from signer.keys.signing_alarm import alert_of
 
 
-SELF_TEST_SECONDS = 30.0
-"""How long after a signature the key is considered healthy."""
-
-RETRY_SECONDS = 5.0
-"""How long to wait after a failed self-test."""
-
-# Threads for alerts, since the database and the webhook may hang.
-_ALERTS_AT_ONCE = 4
+_SELF_TEST_SECONDS = 30.0  # How long after a signature the key counts as healthy.
+_RETRY_SECONDS = 5.0  # How long to wait after a failed self-test.
+_ALERTS_AT_ONCE = 4  # Threads for alerts, since database and webhook may hang.
 
 
 class KeyCheck:
@@ -46,22 +37,16 @@ class KeyCheck:
         self_test: Callable[[], object],
         last_signature_at: Callable[[], float | None],
         alerts: Alerts,
-        *,
-        interval: float = SELF_TEST_SECONDS,
-        retry_interval: float = RETRY_SECONDS,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Check the key by *self_test*, which raises if the key does not sign.
 
         *last_signature_at* returns when a signature last succeeded, by *timer*.
-        *interval* and *retry_interval* are in seconds.
         """
         self._self_test = self_test
         self._last_signature_at = last_signature_at
         self._alerts = alerts
-        self._interval = interval
-        self._retry_interval = retry_interval
         self._timer = timer
         self._throttle = AlertThrottle(timer, remind=math.inf)
         self._deadlines = Deadlines(_ALERTS_AT_ONCE)
@@ -74,19 +59,15 @@ class KeyCheck:
         self._alerted: HotWalletError | None = None
 
     def __call__(self) -> None:
-        """
-        Return if the key signs.
-
-        Raises:
-            HotWalletError: The error of the last self-test.
-        """
+        """Return if the key signs; else raise the error of the last self-test."""
         try:
-            due = self._is_due()
-        except HotWalletError as e:  # The key cannot even be opened.
+            if self._is_due():
+                self._self_test()
+                with self._lock:
+                    self._passed_at = self._timer()
+                self._record_success()
+        except HotWalletError as e:  # Of the self-test, or the key cannot be opened.
             self._record_failure(e)
-            raise
-        if due:
-            self._run_self_test()
         with self._lock:
             error = self._error
         if error is not None:
@@ -103,25 +84,15 @@ class KeyCheck:
             passed_at = max(self._passed_at, signed_at or float("-inf"))
             is_failing = self._error is not None and passed_at <= self._tested_at
             due = (
-                now - self._tested_at >= self._retry_interval
+                now - self._tested_at >= _RETRY_SECONDS
                 if is_failing
-                else now - passed_at >= self._interval
+                else now - passed_at >= _SELF_TEST_SECONDS
             )
             if due:
                 self._tested_at = now
         if not is_failing:
             self._record_success()
         return due
-
-    def _run_self_test(self) -> None:
-        try:
-            self._self_test()
-        except HotWalletError as e:
-            self._record_failure(e)
-        else:
-            with self._lock:
-                self._passed_at = self._timer()
-            self._record_success()
 
     def _record_success(self) -> None:
         with self._lock:
@@ -132,7 +103,8 @@ class KeyCheck:
             self._log.info("key-recovered", code=alerted.code)
 
     def _record_failure(self, error: HotWalletError) -> None:
-        alert = _alert_of(error)
+        # The database failed before the device was used: no alert about the key.
+        alert = None if isinstance(error, StoreError) else alert_of(error)
         with self._lock:
             self._error = error
             if alert is None:
@@ -143,9 +115,3 @@ class KeyCheck:
         sound = partial(self._alerts.sound, alert, code=error.code)
         # In a thread of its own: the alert is counted in the database, which may hang.
         self._deadlines.start(sound, name="alert")
-
-
-def _alert_of(error: HotWalletError) -> Alert | None:
-    if isinstance(error, StoreError):
-        return None  # The database failed before the device was used.
-    return alert_of(error)

@@ -8,7 +8,7 @@ get an answer even if a device hangs.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import Event, Lock
+from threading import Lock
 
 import structlog
 
@@ -21,11 +21,8 @@ from signer.ports import Clock, utc_now
 
 
 CACHE_SECONDS = 3.0
-ANSWER_SECONDS = 3.5
-"""How long a round of checks waits for the dependencies."""
-
-SHARED_SECONDS = 4.0
-"""How long a caller waits for a round that another caller began."""
+ANSWER_SECONDS = 3.5  # How long a round of checks waits for the dependencies.
+SHARED_SECONDS = 4.0  # How long a caller waits for a round that another caller began.
 
 LATE = "timeout"
 
@@ -88,38 +85,24 @@ class ReadinessChecker:
         *active_key* is for information: it adds the address and epoch to the answer.
         """
         self._key = key
-        self._checks: Mapping[str, Check] = {
-            **checks,
-            "key": key,
-            "guard": active_key,
-        }
+        self._checks: Mapping[str, Check] = {**checks, "key": key, "guard": active_key}
         self._answer_seconds = answer_seconds
         self._timer = timer
         self._deadlines = Deadlines()
         self._log = structlog.get_logger("health")
-        self._lock = Lock()
+        self._round = Lock()  # Held during a round.
         self._until = float("-inf")
-        self._round: Event | None = None
         self._last = Readiness(dict.fromkeys(self._checks, LATE))
 
     def __call__(self) -> Readiness:
         """Return the state of the dependencies, within 4 s; never raises."""
-        with self._lock:
-            if self._round is None and self._timer() < self._until:
-                return self._last
-            running, own = self._round, Event()
-            if running is None:
-                self._round = own
-        if running is not None:
-            running.wait(SHARED_SECONDS)
-            return self._last
-        try:
-            self._last = self._run_checks()
-        finally:
-            with self._lock:
-                self._until = self._timer() + CACHE_SECONDS
-                self._round = None
-            own.set()
+        if self._round.acquire(timeout=SHARED_SECONDS):
+            try:
+                if self._timer() >= self._until:
+                    self._last = self._run_checks()
+                    self._until = self._timer() + CACHE_SECONDS
+            finally:
+                self._round.release()
         return self._last
 
     def _run_checks(self) -> Readiness:

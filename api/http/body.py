@@ -3,6 +3,7 @@
 from typing import Any
 
 import falcon
+from falcon import Request
 
 from api import strict_json
 from signer.errors import InvalidInputError
@@ -12,14 +13,10 @@ MAX_BODY = 16 * 1024
 
 
 class SlowClientError(Exception):
-    """
-    The request did not arrive in time.
-
-    It is not an ``OSError``, since gunicorn ignores those as broken connections.
-    """
+    """A late request; no ``OSError``, which gunicorn ignores as a broken connection."""
 
 
-def read_object(req: falcon.Request) -> dict[str, Any]:
+def read_object(req: Request) -> dict[str, Any]:
     """
     Return the JSON object that *req* carries.
 
@@ -41,7 +38,7 @@ def read_object(req: falcon.Request) -> dict[str, Any]:
     return strict_json.loads(body)
 
 
-def _check_type(req: falcon.Request) -> None:
+def _check_type(req: Request) -> None:
     # A small compressed body can expand to a huge one, so none is accepted.
     if req.get_header("Content-Encoding") is not None:
         raise falcon.HTTPUnsupportedMediaType
@@ -51,7 +48,7 @@ def _check_type(req: falcon.Request) -> None:
         raise falcon.HTTPUnsupportedMediaType
 
 
-def _read(req: falcon.Request, size: int) -> bytes:
+def _read(req: Request, size: int) -> bytes:
     # A chunked body has no length.  Read it to the end of the stream only if the server
     # promises that there is one; the read would never return otherwise.
     terminated = req.env.get("wsgi.input_terminated", False)

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import falcon
+from falcon import Request, Response
 
 from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
 from api.request_context import principal, request_id
-from api.views.refunds import timestamp
+from api.views.refunds import fields, timestamp
 from signer.errors import InvalidInputError
-from signer.keys.balances import AddressBalance
 from signer.keys.failover import Failover, FailoverResult
 from signer.keys.rotation import Rotation
 from signer.keys.rotation_options import AWAITING_FUNDS, RotationOptions, RotationResult
@@ -22,32 +22,32 @@ from signer.ports import KeyStore
 from signer.redact import key_prefix
 
 
-_ROLES = frozenset({"admin", "devops"})
-
 _FAILOVER_FIELDS = {"newKeyId": str, "dryRun": bool}
-
 _ROTATION_FIELDS = {**_FAILOVER_FIELDS, "compromised": bool, "activeAddress": str}
 
 # What this API calls the fields of the core's ``InvalidInputError``.
 _FIELD_NAMES = {"key_id": "newKeyId", "active_address": "activeAddress"}
 
+_JSON_NAMES = {str: "string", bool: "boolean"}
+
 _MAX_KEY_ID_LENGTH = 512
 
 
-class KeyRotation(Resource):
-    """``/v1/admin/kms/rotate``: makes another key the active key."""
-
-    required_role = _ROLES
+class _AdministrativeResource(Resource):
+    required_role = frozenset({"admin", "devops"})
     required_scope = "keys:rotate"
     is_administrative = True
+
+
+class KeyRotation(_AdministrativeResource):
+    """``/v1/admin/kms/rotate``: makes another key the active key."""
 
     def __init__(self, rotation: Rotation) -> None:
         self._rotation = rotation
 
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_post(self, req: Request, resp: Response) -> None:
         """Rotate (200), or answer that the new address must be funded first (202)."""
-        query.parameters(req)
-        body = _validate(read_object(req), _ROTATION_FIELDS)
+        body = _read_body(req, _ROTATION_FIELDS)
         options = RotationOptions(
             dry_run=body.get("dryRun", False),
             compromised=body.get("compromised", False),
@@ -61,20 +61,15 @@ class KeyRotation(Resource):
         resp.media = rotation_document(result)
 
 
-class KeyFailover(Resource):
+class KeyFailover(_AdministrativeResource):
     """``/v1/admin/kms/failover``: pins a key to its replica in another region."""
-
-    required_role = _ROLES
-    required_scope = "keys:rotate"
-    is_administrative = True
 
     def __init__(self, failover: Failover) -> None:
         self._failover = failover
 
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_post(self, req: Request, resp: Response) -> None:
         """Pin the key to the replica that ``newKeyId`` names."""
-        query.parameters(req)
-        body = _validate(read_object(req), _FAILOVER_FIELDS)
+        body = _read_body(req, _FAILOVER_FIELDS)
         with _translate_fields():
             result = self._failover.fail_over(
                 body["newKeyId"], _actor(req), dry_run=body.get("dryRun", False)
@@ -83,17 +78,15 @@ class KeyFailover(Resource):
         resp.media = failover_document(result)
 
 
-class Keys(Resource):
+class Keys(_AdministrativeResource):
     """``/v1/admin/keys``: lists the keys that sign or have signed."""
 
-    required_role = _ROLES
     required_scope = "keys:read"
-    is_administrative = True
 
     def __init__(self, store: KeyStore) -> None:
         self._store = store
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get(self, req: Request, resp: Response) -> None:
         """List the keys, the active key first."""
         query.parameters(req)
         ring = self._store.keys()
@@ -111,7 +104,10 @@ def rotation_document(result: RotationResult) -> dict[str, Any]:
         "epoch": result.key.epoch,
         "previousKeyId": None if previous is None else key_prefix(previous.key_id),
         "previousAddress": None if previous is None else previous.address,
-        "holdings": [_balance_document(balance) for balance in result.holdings],
+        "holdings": [
+            fields(balance, "network", "gas", "tokens", "nonce", "error")
+            for balance in result.holdings
+        ],
         "strandedRefunds": list(result.stranded),
         "warnings": list(result.warnings),
     }
@@ -133,10 +129,7 @@ def key_document(key: Key) -> dict[str, Any]:
     """Return *key* as JSON; its id is cut to a prefix."""
     return {
         "keyId": key_prefix(key.key_id),
-        "backend": key.backend,
-        "address": key.address,
-        "state": str(key.state),
-        "epoch": key.epoch,
+        **fields(key, "backend", "address", "state", "epoch"),
         "requestedBy": key.requested_by,
         "blockedBy": key.blocked_by,
         "createdAt": timestamp(key.created_at),
@@ -144,28 +137,20 @@ def key_document(key: Key) -> dict[str, Any]:
     }
 
 
-def _balance_document(balance: AddressBalance) -> dict[str, Any]:
-    return {
-        "network": balance.network,
-        "gas": balance.gas,
-        "tokens": dict(balance.tokens),
-        "nonce": balance.nonce,
-        "error": balance.error,
-    }
-
-
-def _actor(req: falcon.Request) -> Actor:
+def _actor(req: Request) -> Actor:
     caller = principal(req)
     return Actor(caller.sub, request_id(req), caller.jti)
 
 
-def _validate(body: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]:
+def _read_body(req: Request, known: Mapping[str, type]) -> dict[str, Any]:
+    query.parameters(req)
+    body = read_object(req)
     for name, value in body.items():
-        kind = fields.get(name)
+        kind = known.get(name)
         if kind is None:
             # Do not repeat the name: a misplaced key id may be in it.
             raise InvalidInputError(
-                f"has an unknown field; this request takes {', '.join(fields)}",
+                f"has an unknown field; this request takes {', '.join(known)}",
                 field="body",
             )
         if type(value) is not kind:
@@ -183,6 +168,3 @@ def _translate_fields() -> Iterator[None]:
     except InvalidInputError as e:
         field = e.field and _FIELD_NAMES.get(e.field, e.field)
         raise InvalidInputError(str(e), field=field) from None
-
-
-_JSON_NAMES = {str: "string", bool: "boolean"}

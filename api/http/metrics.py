@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
-import falcon
+from falcon import Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -26,9 +26,7 @@ from signer.ports import Clock, Ledger, utc_now
 
 
 _SCRAPE_SECONDS = 4.0
-
-# Prometheus servers often come in pairs, and operators look as well.
-_SCRAPES_AT_ONCE = 4
+_SCRAPES_AT_ONCE = 4  # Prometheus servers often come in pairs; operators look as well.
 
 
 class LedgerCollector:
@@ -39,12 +37,7 @@ class LedgerCollector:
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """
-        Yield each metric with its samples.
-
-        Raises:
-            StoreError: The database does not answer.
-        """
+        """Yield each metric with its samples; StoreError if there is no answer."""
         yield self._alerts()
         yield from self._keys()
         sealed, _ = self._ledger.head()
@@ -75,15 +68,13 @@ class LedgerCollector:
         yield GaugeMetricFamily(
             "hotwallet_audit_checkpoint_records",
             "Audit records that the last checkpoint covers.",
-            value=last.size if last is not None else 0,
+            value=0 if last is None else last.size,
         )
-        age = GaugeMetricFamily(
+        yield GaugeMetricFamily(
             "hotwallet_audit_checkpoint_age_seconds",
             "Age of the last checkpoint; absent if there is none.",
+            value=None if last is None else (self._clock() - last.at).total_seconds(),
         )
-        if last is not None:
-            age.add_metric([], (self._clock() - last.at).total_seconds())
-        yield age
 
     def _keys(self) -> Iterable[Metric]:
         keys = self._ledger.keys()
@@ -114,13 +105,8 @@ class Metrics(Resource):
         self._registry.register(LedgerCollector(ledger, clock))
         self._deadlines = Deadlines(_SCRAPES_AT_ONCE)
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """
-        Report the current metrics.
-
-        Raises:
-            StoreUnavailableError: The database does not answer in time.
-        """
+    def on_get(self, req: Request, resp: Response) -> None:
+        """Report the metrics; StoreUnavailableError if the database is too slow."""
         query.parameters(req)
         resp.data = self._deadlines.within(
             _SCRAPE_SECONDS,

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import falcon
 import structlog
+from falcon import Request, Response
 
 from api.auth.authorization import (
     AccessPolicy,
@@ -29,8 +30,7 @@ from signer.errors import (
 )
 
 
-# The headers of the OWASP REST security cheat sheet: no caching, and no use of an
-# answer by a browser.  HSTS has an effect in browsers only.
+# OWASP REST security cheat sheet: no caching, and no use of an answer by a browser.
 SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -98,23 +98,34 @@ class RequestLog:
     the path: they may hold secrets of the caller.
     """
 
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def process_request(self, req: Request, resp: Response) -> None:
         """Start the timer, and bind the request id to all log events."""
         req.context.started = time.perf_counter()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id(req))
 
     def process_response(
-        self,
-        req: falcon.Request,
-        resp: falcon.Response,
-        resource: object,
-        req_succeeded: bool,
+        self, req: Request, resp: Response, resource: object, req_succeeded: bool
     ) -> None:
         """Set the headers of every answer, and log the request."""
         resp.set_headers(SECURITY_HEADERS)
         resp.set_header("X-Request-Id", request_id(req))
-        _log.info("request", **_log_fields(req, resp))
+        # Falcon answers the pseudo-method WEBSOCKET without calling process_request.
+        now = time.perf_counter()
+        started: float = req.context.get("started") or now
+        caller = req.context.get("principal")
+        refusal = req.context.get("refusal")
+        _log.info(
+            "request",
+            # Bound as well, except for requests that skipped process_request.
+            request_id=request_id(req),
+            method=req.method,
+            route=req.uri_template,
+            status=resp.status_code,
+            duration_ms=round((now - started) * 1000, 3),
+            client=caller.sub if caller else None,
+            **({"refusal": refusal} if refusal else {}),
+        )
         structlog.contextvars.clear_contextvars()
 
 
@@ -124,14 +135,13 @@ class AuthorizationMiddleware:
     def __init__(
         self,
         authenticator: JWTVerifier,
-        access: AccessPolicy | None = None,
+        access: AccessPolicy,
         *,
         proxies: Sequence[Network] = (),
     ) -> None:
         """
         Verify tokens with *authenticator*, and limit and audit requests with *access*.
 
-        Without *access*, nothing is limited and administrative routes answer 500.
         If there are *proxies*, requests must come through them, and their
         ``X-Forwarded-For`` is trusted.
         """
@@ -141,11 +151,7 @@ class AuthorizationMiddleware:
         self._unreadable_proxy = Lock()  # Acquired once, by the first to log it.
 
     def process_resource(
-        self,
-        req: falcon.Request,
-        resp: falcon.Response,
-        resource: object,
-        params: dict[str, Any],
+        self, req: Request, resp: Response, resource: object, params: dict[str, Any]
     ) -> None:
         """
         Authorize *req*, before its body is read.
@@ -154,30 +160,20 @@ class AuthorizationMiddleware:
             falcon.HTTPMethodNotAllowed: The route does not have this method.  OPTIONS
                 is not answered: there are no browser clients, so no CORS.
             AuthenticationError: The token is missing, invalid or used up.
-            PermissionDeniedError: The token lacks the role or the scope.
             NotThroughProxyError: The request did not come through a proxy; its token
                 was not verified.
-            RateLimitedError: The caller or its peer is over a limit.
-            StoreUnavailableError: The database does not answer, so the limits or the
-                use of the token cannot be checked.
+            PermissionDeniedError, RateLimitedError, StoreUnavailableError: As
+                ``require_permission`` and ``AccessPolicy``.
         """
         if not isinstance(resource, Resource):
             raise TypeError("the route's resource is not a Resource")
         if req.method not in resource.methods:
             raise falcon.HTTPMethodNotAllowed(resource.methods)
         permission = resource.permission(req.method)
-        if permission is None:
-            return
-        if self._access is not None:
-            self._authorize(req, permission, self._access)
-        elif permission.administrative:
-            raise TypeError("an administrative route needs an access policy")
-        else:
-            self._authenticate(req, permission)
+        if permission is not None:
+            self._authorize(req, permission)
 
-    def _authorize(
-        self, req: falcon.Request, permission: Permission, access: AccessPolicy
-    ) -> None:
+    def _authorize(self, req: Request, permission: Permission) -> None:
         request = AccessRequest(
             permission=permission,
             method=req.method,
@@ -187,13 +183,13 @@ class AuthorizationMiddleware:
             ),
             request_id=request_id(req),
         )
-        access.check_peer(request)
+        self._access.check_peer(request)
         try:
-            access.admit(self._authenticate(req, permission), request)
+            self._access.admit(self._authenticate(req, permission), request)
         except _REFUSALS as e:
-            access.refuse(e, request, req.context.get("principal"))
+            self._access.refuse(e, request, req.context.get("principal"))
 
-    def _authenticate(self, req: falcon.Request, permission: Permission) -> Principal:
+    def _authenticate(self, req: Request, permission: Permission) -> Principal:
         if not (permission.allows_direct or is_from_proxy(req, self._proxies)):
             _log.warning("proxy-bypassed", peer=peer_address(req, self._proxies))
             raise NotThroughProxyError("requests must come through the proxy")
@@ -206,21 +202,3 @@ class AuthorizationMiddleware:
         """Log, once per process, that *proxy* sends no readable client address."""
         if self._unreadable_proxy.acquire(blocking=False):
             _log.warning("forwarded-address-unreadable", proxy=proxy)
-
-
-def _log_fields(req: falcon.Request, resp: falcon.Response) -> dict[str, object]:
-    # Falcon answers the pseudo-method WEBSOCKET without calling process_request.
-    now = time.perf_counter()
-    started: float = req.context.get("started") or now
-    caller = req.context.get("principal")
-    fields: dict[str, object] = {
-        # Bound as well, except for requests that skipped process_request.
-        "request_id": request_id(req),
-        "method": req.method,
-        "route": req.uri_template,
-        "status": resp.status_code,
-        "duration_ms": round((now - started) * 1000, 3),
-        "client": caller.sub if caller else None,
-    }
-    refusal = req.context.get("refusal")
-    return fields | ({"refusal": refusal} if refusal else {})

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import falcon
+from falcon import Request, Response
 
 from api.health.readiness import Readiness
 from api.http.middleware import Resource
@@ -13,7 +14,7 @@ class Liveness(Resource):
 
     required_role = None
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get(self, req: Request, resp: Response) -> None:
         """Answer 200."""
         resp.media = {"status": "ok"}
 
@@ -28,7 +29,7 @@ class ReadinessProbe(Resource):
     def __init__(self, readiness: Callable[[], Readiness]) -> None:
         self._readiness = readiness
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get(self, req: Request, resp: Response) -> None:
         """Report the state of each dependency, and the active key."""
         readiness = self._readiness()
 

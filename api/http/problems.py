@@ -13,35 +13,12 @@ from typing import Any
 
 import falcon
 import structlog
+from falcon import Request, Response
 
 from api.auth.jwt_verifier import NO_TOKEN
 from api.request_context import request_id
-from signer.errors import (
-    AuthenticationError,
-    BackendError,
-    BackendThrottledError,
-    BackendUnavailableError,
-    ChainUnavailableError,
-    ConflictError,
-    HotWalletError,
-    InProgressError,
-    InsufficientFundsError,
-    InvalidInputError,
-    LimitReachedError,
-    NewKeyUnhealthyError,
-    NotFoundError,
-    NotThroughProxyError,
-    PermissionDeniedError,
-    PolicyViolationError,
-    RateLimitedError,
-    RequestError,
-    RotationInProgressError,
-    SelfTestPendingError,
-    StaleStateError,
-    StoreError,
-    StoreUnavailableError,
-    WalletPausedError,
-)
+from signer import errors
+from signer.errors import HotWalletError
 from signer.redact import sanitize
 
 
@@ -49,6 +26,7 @@ MEDIA_TYPE = "application/problem+json"
 
 _log = structlog.get_logger(__name__)
 
+_CHALLENGE = 'Bearer realm="hotwallet"'
 _UNAUTHORIZED = 401
 _FORBIDDEN = 403
 _SERVER_ERROR = 500
@@ -63,41 +41,41 @@ class _Row:
     retry_after: int | None = None
 
 
+_BEARER = "A valid bearer token is required."
+_OLD_KEY = "The old key goes on serving."
 _DEVICE = "The signing device cannot be used at the moment."
 _HANGING = "Earlier self-tests of this key have not ended: its device hangs. Try again."
 _CHAIN = "The network's nodes do not answer at the moment."
 _STORE = "The database does not answer at the moment."
+_STALE = "Another process changed it first. Try again."
 _REFUSING = "The database refused the operation; an operator must repair it."
 
 # The nearest base class counts.  Any other error is answered 500 without details.
 _TABLE: dict[type[Exception], _Row] = {
-    RequestError: _Row(400),
-    InvalidInputError: _Row(400),
-    AuthenticationError: _Row(_UNAUTHORIZED, "A valid bearer token is required."),
-    PermissionDeniedError: _Row(_FORBIDDEN),
-    NotFoundError: _Row(404),
-    NotThroughProxyError: _Row(421),
-    ConflictError: _Row(409),
-    InProgressError: _Row(409, retry_after=1),
-    RotationInProgressError: _Row(409, retry_after=5),
-    RateLimitedError: _Row(429),
-    PolicyViolationError: _Row(422),
-    NewKeyUnhealthyError: _Row(503, "The old key goes on serving.", retry_after=5),
-    SelfTestPendingError: _Row(503, _HANGING, retry_after=5),
-    BackendError: _Row(503, _DEVICE, retry_after=30),
-    BackendUnavailableError: _Row(503, _DEVICE, retry_after=5),
-    BackendThrottledError: _Row(503, _DEVICE, retry_after=5),
-    ChainUnavailableError: _Row(503, _CHAIN, retry_after=5),
-    InsufficientFundsError: _Row(503, "The wallet lacks funds.", retry_after=30),
-    LimitReachedError: _Row(503, "A spending limit is reached.", retry_after=30),
-    WalletPausedError: _Row(503, "The wallet is paused.", retry_after=30),
-    StoreError: _Row(503, _REFUSING, retry_after=30),
-    StoreUnavailableError: _Row(503, _STORE, retry_after=5),
-    StaleStateError: _Row(
-        503,
-        "Another process changed it first. Try again.",
-        retry_after=1,
-    ),
+    errors.RequestError: _Row(400),
+    errors.InvalidInputError: _Row(400),
+    errors.AuthenticationError: _Row(_UNAUTHORIZED, _BEARER),
+    errors.PermissionDeniedError: _Row(_FORBIDDEN),
+    errors.NotFoundError: _Row(404),
+    errors.NotThroughProxyError: _Row(421),
+    errors.ConflictError: _Row(409),
+    errors.InProgressError: _Row(409, retry_after=1),
+    errors.RotationInProgressError: _Row(409, retry_after=5),
+    errors.RateLimitedError: _Row(429),
+    errors.PolicyViolationError: _Row(422),
+    errors.NewKeyUnhealthyError: _Row(503, _OLD_KEY, retry_after=5),
+    errors.SelfTestPendingError: _Row(503, _HANGING, retry_after=5),
+    errors.BackendError: _Row(503, _DEVICE, retry_after=30),
+    errors.BackendUnavailableError: _Row(503, _DEVICE, retry_after=5),
+    errors.BackendThrottledError: _Row(503, _DEVICE, retry_after=5),
+    errors.ChainUnavailableError: _Row(503, _CHAIN, retry_after=5),
+    errors.InsufficientFundsError: _Row(503, "The wallet lacks funds.", retry_after=30),
+    errors.LimitReachedError: _Row(503, "A spending limit is reached.", retry_after=30),
+    errors.GasLimitError: _Row(503, "The transfer needs too much gas.", retry_after=30),
+    errors.WalletPausedError: _Row(503, "The wallet is paused.", retry_after=30),
+    errors.StoreError: _Row(503, _REFUSING, retry_after=30),
+    errors.StoreUnavailableError: _Row(503, _STORE, retry_after=5),
+    errors.StaleStateError: _Row(503, _STALE, retry_after=1),
 }
 
 # Errors of the framework and the server.  Their own messages may quote the request, so
@@ -105,35 +83,17 @@ _TABLE: dict[type[Exception], _Row] = {
 _HTTP: dict[int, tuple[str, str]] = {
     400: ("bad-request", "The request is malformed."),
     404: ("not-found", "There is nothing at this path."),
-    405: (
-        "method-not-allowed",
-        "The header Allow lists the methods of this path.",
-    ),
-    408: (
-        "request-timeout",
-        "The request did not arrive in time.",
-    ),
-    413: (
-        "body-too-large",
-        "A body has at most 16384 bytes.",
-    ),
+    405: ("method-not-allowed", "The header Allow lists the methods of this path."),
+    408: ("request-timeout", "The request did not arrive in time."),
+    413: ("body-too-large", "A body has at most 16384 bytes."),
     414: ("uri-too-long", "The request line is too long."),
     415: (
         "unsupported-media-type",
         "Send application/json in UTF-8, without a content coding.",
     ),
-    417: (
-        "expectation-failed",
-        "Expect may be 100-continue only.",
-    ),
-    431: (
-        "headers-too-large",
-        "The header has too many fields, or too long ones.",
-    ),
-    501: (
-        "unsupported-transfer-coding",
-        "Transfer-Encoding may be chunked only.",
-    ),
+    417: ("expectation-failed", "Expect may be 100-continue only."),
+    431: ("headers-too-large", "The header has too many fields, or too long ones."),
+    501: ("unsupported-transfer-coding", "Transfer-Encoding may be chunked only."),
 }
 
 
@@ -191,20 +151,19 @@ def problem_of_status(
     return Problem(status, code, detail, headers=dict(headers or {}))
 
 
-def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
+def install(app: "falcon.App[Request, Response]") -> None:
     """Make *app* answer every error with a problem document."""
     # Replace Falcon's own handlers, which it has for these two classes.
-    for kind in (Exception, falcon.HTTPError):
-        app.add_error_handler(kind, _respond)
+    app.add_error_handler((Exception, falcon.HTTPError), _respond)
 
 
 def _respond(
-    req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
+    req: Request, resp: Response, error: Exception, params: dict[str, Any]
 ) -> None:
     problem = problem_of(error)
     if problem.status >= _SERVER_ERROR:
         _log.error("request-failed", code=problem.code, exc_info=error)
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, errors.AuthenticationError):
         # The reason is logged; the caller must not learn which check failed.
         req.context.refusal = str(error)
     resp.status = problem.status
@@ -215,12 +174,12 @@ def _respond(
 
 def _members(error: HotWalletError) -> dict[str, str]:
     match error:
-        case NewKeyUnhealthyError(reason=reason):
-            members = {"error": "new key unhealthy", "message": sanitize(str(error))}
-            return {**members, "reason": reason}
-        case InvalidInputError(field=str(field)):
+        case errors.NewKeyUnhealthyError(reason=reason):
+            message = sanitize(str(error))
+            return {"error": "new key unhealthy", "message": message, "reason": reason}
+        case errors.InvalidInputError(field=str(field)):
             return {"field": field}
-        case PolicyViolationError(rule=rule):
+        case errors.PolicyViolationError(rule=rule):
             return {"rule": rule}
     return {}
 
@@ -230,14 +189,11 @@ def _headers(error: HotWalletError, row: _Row) -> dict[str, str]:
     retry_after = getattr(error, "retry_after", row.retry_after)
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
-    if row.status == _UNAUTHORIZED:
-        # RFC 6750, section 3.1: no error code where no token was sent.
-        reason = None if str(error) == NO_TOKEN else "invalid_token"
-        headers["WWW-Authenticate"] = _challenge(reason)
-    if row.status == _FORBIDDEN:
-        headers["WWW-Authenticate"] = _challenge("insufficient_scope")
+    # RFC 6750, section 3.1: no error code where no token was sent.
+    if row.status == _UNAUTHORIZED and str(error) == NO_TOKEN:
+        headers["WWW-Authenticate"] = _CHALLENGE
+    elif row.status == _UNAUTHORIZED:
+        headers["WWW-Authenticate"] = f'{_CHALLENGE}, error="invalid_token"'
+    elif row.status == _FORBIDDEN:
+        headers["WWW-Authenticate"] = f'{_CHALLENGE}, error="insufficient_scope"'
     return headers
-
-
-def _challenge(error: str | None) -> str:
-    return 'Bearer realm="hotwallet"' + (f', error="{error}"' if error else "")

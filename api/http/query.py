@@ -2,7 +2,7 @@
 
 import re
 
-import falcon
+from falcon import Request
 
 from signer.errors import InvalidInputError
 from signer.model.refund import Status, is_refund_id
@@ -15,7 +15,7 @@ _VALUE = re.compile(r"[!-~]{1,128}")
 _LIMIT = re.compile(r"[1-9][0-9]{0,2}")
 
 
-def parameters(req: falcon.Request, *known: str) -> dict[str, str]:
+def parameters(req: Request, *known: str) -> dict[str, str]:
     """
     Return the query parameters of *req*, which must be among *known*.
 
@@ -37,12 +37,7 @@ def parameters(req: falcon.Request, *known: str) -> dict[str, str]:
 
 
 def cursor(given: dict[str, str]) -> str | None:
-    """
-    Return the cursor to continue from, if there is one.
-
-    Raises:
-        InvalidInputError: It is not a cursor of this API.
-    """
+    """Return the ``next_cursor`` to continue from; InvalidInputError if it is none."""
     text = given.get("cursor")
     if text is not None and not is_refund_id(text):
         raise InvalidInputError("must be the next_cursor of a page", field="cursor")
@@ -50,12 +45,7 @@ def cursor(given: dict[str, str]) -> str | None:
 
 
 def limit(given: dict[str, str]) -> int:
-    """
-    Return the maximum number of items of a page.
-
-    Raises:
-        InvalidInputError: It is not from 1 to ``MAX_LIMIT``.
-    """
+    """Return the maximum length of a page; InvalidInputError above ``MAX_LIMIT``."""
     text = given.get("limit", str(DEFAULT_LIMIT))
     if not _LIMIT.fullmatch(text) or int(text) > MAX_LIMIT:
         raise InvalidInputError(f"must be from 1 to {MAX_LIMIT}", field="limit")
@@ -63,12 +53,7 @@ def limit(given: dict[str, str]) -> int:
 
 
 def status(given: dict[str, str]) -> Status | None:
-    """
-    Return the status to filter by, if there is one.
-
-    Raises:
-        InvalidInputError: There is no such status.
-    """
+    """Return the status to filter by; InvalidInputError if there is no such status."""
     text = given.get("status")
     if text is None:
         return None

@@ -6,45 +6,44 @@ from typing import ClassVar
 from urllib.parse import urlencode
 
 import falcon
+from falcon import Request, Response
 
 from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
-from api.http.prefer import apply_wait, preferred_wait
 from api.request_context import principal, request_id
 from api.views.explanations import explanation_document
-from api.views.refunds import page_document, read_refund, refund_document
+from api.views.refunds import read_refund, refund_document
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.refund import is_refund_id
 from signer.refunds.explain import Explainer
-from signer.refunds.service import RefundService
+from signer.refunds.service import MAX_WAIT_SECONDS, RefundService
 
 
-_READ = "refunds:read"
-
-_WRITE = "refunds:write"
-
+_WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
-class Refunds(Resource):
+class _MerchantResource(Resource):
+    required_role = "merchant"
+    required_scope: ClassVar = {"POST": "refunds:write", "GET": "refunds:read"}
+
+    def __init__(self, refunds: RefundService) -> None:
+        self._refunds = refunds
+
+
+class Refunds(_MerchantResource):
     """
     ``/v1/refunds``: accepts refunds, and lists the caller's own.
 
     ``Idempotency-Key`` makes it safe to repeat a request: the refund is paid once.
     """
 
-    required_role = "merchant"
-    required_scope: ClassVar = {"POST": _WRITE, "GET": _READ}
-
-    def __init__(self, refunds: RefundService) -> None:
-        self._refunds = refunds
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_post(self, req: Request, resp: Response) -> None:
         """Accept a refund (201), or repeat the answer to the same one (200)."""
         query.parameters(req)
         key = _idempotency_key(req)
-        seconds = preferred_wait(req)
+        seconds = _preferred_wait(req)
         submission = self._refunds.submit(
             client=principal(req).sub,
             idempotency_key=key,
@@ -55,7 +54,7 @@ class Refunds(Resource):
 
         answer = submission.answer
         if answer is None:
-            refund = self._refunds.wait(submission.refund, apply_wait(resp, seconds))
+            refund = self._refunds.wait(submission.refund, _apply_wait(resp, seconds))
             # Store the answer before sending it, so that a repetition gets the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.remember_answer(refund, body)
@@ -66,7 +65,7 @@ class Refunds(Resource):
         resp.content_type = falcon.MEDIA_JSON
         resp.text = answer
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get(self, req: Request, resp: Response) -> None:
         """List the caller's refunds, newest first, a page at a time."""
         given = query.parameters(req, "payment_session_id", "status", "limit", "cursor")
         page = self._refunds.list(
@@ -80,43 +79,29 @@ class Refunds(Resource):
         if page.next_cursor is not None:
             following = urlencode(given | {"cursor": page.next_cursor})
             resp.append_link(f"/v1/refunds?{following}", "next")
-        resp.media = page_document(page)
+        resp.media = {
+            "refunds": [refund_document(refund) for refund in page.refunds],
+            "next_cursor": page.next_cursor,
+        }
 
 
-class Refund(Resource):
+class Refund(_MerchantResource):
     """``/v1/refunds/{refund_id}``: one refund of the caller."""
 
-    required_role = "merchant"
-    required_scope = _READ
-
-    def __init__(self, refunds: RefundService) -> None:
-        self._refunds = refunds
-
-    def on_get(
-        self, req: falcon.Request, resp: falcon.Response, refund_id: str
-    ) -> None:
+    def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Show the refund; another client's refund answers 404."""
         query.parameters(req)
-        seconds = preferred_wait(req)
+        seconds = _preferred_wait(req)
         refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
+        refund = self._refunds.wait(refund, _apply_wait(resp, seconds))
 
-        resp.media = refund_document(
-            self._refunds.wait(refund, apply_wait(resp, seconds))
-        )
+        resp.media = refund_document(refund)
 
 
-class Cancellation(Resource):
+class Cancellation(_MerchantResource):
     """``/v1/refunds/{refund_id}/cancel``: cancels a queued refund."""
 
-    required_role = "merchant"
-    required_scope = _WRITE
-
-    def __init__(self, refunds: RefundService) -> None:
-        self._refunds = refunds
-
-    def on_post(
-        self, req: falcon.Request, resp: falcon.Response, refund_id: str
-    ) -> None:
+    def on_post(self, req: Request, resp: Response, refund_id: str) -> None:
         """Cancel the refund, unless it has a nonce; safe to repeat."""
         query.parameters(req)
         refund = self._refunds.cancel(principal(req).sub, _require_id(refund_id))
@@ -124,19 +109,14 @@ class Cancellation(Resource):
         resp.media = refund_document(refund)
 
 
-class RefundExplanation(Resource):
+class RefundExplanation(_MerchantResource):
     """``/v1/refunds/{refund_id}/explain``: why the refund has its status."""
 
-    required_role = "merchant"
-    required_scope = _READ
-
     def __init__(self, refunds: RefundService, explainer: Explainer) -> None:
-        self._refunds = refunds
+        super().__init__(refunds)
         self._explainer = explainer
 
-    def on_get(
-        self, req: falcon.Request, resp: falcon.Response, refund_id: str
-    ) -> None:
+    def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Explain the refund, as far as the ledger and the nodes answer."""
         query.parameters(req)
         refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
@@ -150,7 +130,7 @@ def _require_id(refund_id: str) -> str:
     return refund_id
 
 
-def _idempotency_key(req: falcon.Request) -> str:
+def _idempotency_key(req: Request) -> str:
     key = req.get_header("Idempotency-Key") or ""
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidInputError(
@@ -158,3 +138,23 @@ def _idempotency_key(req: falcon.Request) -> str:
             field="Idempotency-Key",
         )
     return key
+
+
+def _preferred_wait(req: Request) -> float | None:
+    """Return the N of ``Prefer: wait=N`` (RFC 7240), at most 20 seconds."""
+    header = req.get_header("Prefer") or ""
+    preferences = (part.split(";")[0].strip() for part in header.split(","))
+    waits = [match for part in preferences if (match := _WAIT.fullmatch(part))]
+    if not waits:
+        return None
+    if len(waits) > 1:
+        raise InvalidInputError("must have wait=N once", field="Prefer")
+    return min(float(waits[0].group(1)), MAX_WAIT_SECONDS)
+
+
+def _apply_wait(resp: Response, seconds: float | None) -> float:
+    """Return how long to wait, and set the header ``Preference-Applied``."""
+    if seconds is None:
+        return 0.0
+    resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
+    return seconds

@@ -52,28 +52,20 @@ class DeadlineSocket(socket.socket):
 
     def reset_deadline(self) -> None:
         """Start over, for another request."""
-        self._read_seconds_left = self._write_seconds_left = self._seconds
+        self._seconds_left = {"read": self._seconds, "write": self._seconds}
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """
-        Return what the client sent; nothing after ``linger``.
-
-        Raises:
-            SlowClientError: The request did not arrive in time.
-        """
+        """Return what the client sent; nothing after ``linger``."""
         if self._is_closing:
             return b""
         if self.gettimeout() is not None:
             return super().recv(bufsize, flags)
-        began = time.monotonic()
         try:
-            with self._timeout(self._read_seconds_left):
+            with self._deadline("read"):
                 return super().recv(bufsize, flags)
         except TimeoutError:
             self.is_late = True
             raise SlowClientError("the request did not arrive in time") from None
-        finally:
-            self._read_seconds_left -= time.monotonic() - began
 
     def peek(self, max_bytes: int) -> bytes:
         """Return up to *max_bytes* of what has arrived, without consuming it."""
@@ -83,27 +75,12 @@ class DeadlineSocket(socket.socket):
             return b""  # Nothing has arrived, or the connection is broken.
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
-        """
-        Send all of *data*.
-
-        Raises:
-            BrokenPipeError: The client did not read the answer in time.
-        """
-        if self.gettimeout() is not None:
-            super().sendall(data, flags)
-            return
+        """Send all of *data*."""
         with self._write_deadline():
             super().sendall(data, flags)
 
     def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
-        """
-        Send some of *data*, and return how much; gunicorn sends ``100 Continue`` so.
-
-        Raises:
-            BrokenPipeError: As ``sendall``.
-        """
-        if self.gettimeout() is not None:
-            return super().send(data, flags)
+        """Send some of *data*; return how much.  gunicorn sends ``100 Continue`` so."""
         with self._write_deadline():
             return super().send(data, flags)
 
@@ -126,24 +103,26 @@ class DeadlineSocket(socket.socket):
 
     @contextlib.contextmanager
     def _write_deadline(self) -> Iterator[None]:
-        began = time.monotonic()
+        if self.gettimeout() is not None:
+            yield
+            return
         try:
-            with self._timeout(self._write_seconds_left):
+            with self._deadline("write"):
                 yield
         except TimeoutError:
             _log.warning("answer-not-taken", seconds=self._seconds)
             raise BrokenPipeError(
                 errno.EPIPE, "the client did not read the answer in time"
             ) from None
-        finally:
-            self._write_seconds_left -= time.monotonic() - began
 
     @contextlib.contextmanager
-    def _timeout(self, seconds: float) -> Iterator[None]:
-        if seconds <= 0:
+    def _deadline(self, kind: str) -> Iterator[None]:
+        if self._seconds_left[kind] <= 0:
             raise TimeoutError
-        self.settimeout(seconds)
+        self.settimeout(self._seconds_left[kind])
+        began = time.monotonic()
         try:
             yield
         finally:
+            self._seconds_left[kind] -= time.monotonic() - began
             self.settimeout(None)

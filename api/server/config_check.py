@@ -11,7 +11,6 @@ that the file does not set must have gunicorn's default.
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 from gunicorn import systemd  # type: ignore[import-untyped]
@@ -22,35 +21,31 @@ from signer.errors import ConfigurationError, Refusal
 from signer.startup.guard import EXIT_STATUS
 
 
-_HARMLESS = frozenset(
-    {
-        "config",  # The name of the settings file; its content is checked.
-        "wsgi_app",
-        "default_proc_name",  # The same as ``wsgi_app``.
-        "pidfile",
-    }
-)
-# ``chdir`` is not harmless: gunicorn's own command imports from that directory.
+# ``config`` is the name of the settings file, whose content is checked.  ``chdir`` is
+# not harmless: gunicorn's own command imports from that directory.
+_HARMLESS = frozenset({"config", "wsgi_app", "default_proc_name", "pidfile"})
 
-_serving: ContextVar[Config | None] = ContextVar("serving", default=None)
+serving: ContextVar[Config | None] = ContextVar("serving", default=None)
+"""The settings with which our worker class creates the application."""
 
 
-def override_refusals(
-    effective: Config, expected: Mapping[str, object]
-) -> Iterator[Refusal]:
+def refuse_overrides(effective: Config, expected: Mapping[str, object]) -> None:
     """
-    Yield a refusal if *effective* differs from the settings file.
+    Refuse to serve if *effective* differs from the settings file.
 
     *expected* are the values of the file by name; names that are not gunicorn settings
     are ignored.
+
+    Raises:
+        ConfigurationError: ``gunicorn-overridden``.
     """
     names = [*sorted(_differing(effective, expected)), *_inherited()]
     if names:
-        yield Refusal(
-            "gunicorn-overridden",
+        problem = (
             "these settings differ from api/server/gunicorn_conf.py:"
-            f" {', '.join(names)}; set BIND, WEB_CONCURRENCY and WEB_THREADS instead",
+            f" {', '.join(names)}; set BIND, WEB_CONCURRENCY and WEB_THREADS instead"
         )
+        raise ConfigurationError(Refusal("gunicorn-overridden", problem))
 
 
 def _differing(effective: Config, expected: Mapping[str, object]) -> Iterator[str]:
@@ -71,16 +66,6 @@ def _inherited() -> Iterator[str]:
         yield "GUNICORN_FD"
 
 
-@contextmanager
-def serving(effective: Config) -> Iterator[None]:
-    """Mark that our worker class creates the application, with the given settings."""
-    before = _serving.set(effective)
-    try:
-        yield
-    finally:
-        _serving.reset(before)
-
-
 def require_our_gunicorn(expected: Mapping[str, object]) -> None:
     """
     Refuse to create the application unless gunicorn runs with the *expected* settings.
@@ -90,20 +75,14 @@ def require_our_gunicorn(expected: Mapping[str, object]) -> None:
         SystemExit: Another server or worker class loads the application.  The refusal
             is written to standard error first.
     """
-    effective = _serving.get()
-    if effective is None:
-        sys.stderr.write(
-            "refused: gunicorn-overridden: gunicorn does not run with"
-            " api/server/gunicorn_conf.py; run: hotwallet serve\n"
-        )
-        raise SystemExit(_status())
-    refusals = list(override_refusals(effective, expected))
-    if refusals:
-        raise ConfigurationError(*refusals)
-
-
-def _status() -> int:
+    effective = serving.get()
+    if effective is not None:
+        refuse_overrides(effective, expected)
+        return
+    sys.stderr.write(
+        "refused: gunicorn-overridden: gunicorn does not run with"
+        " api/server/gunicorn_conf.py; run: hotwallet serve\n"
+    )
     # gunicorn restarts a worker that exits with any other status.
-    if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/"):
-        return int(Arbiter.WORKER_BOOT_ERROR)
-    return EXIT_STATUS
+    is_gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/")
+    raise SystemExit(int(Arbiter.WORKER_BOOT_ERROR) if is_gunicorn else EXIT_STATUS)

@@ -13,9 +13,7 @@ def get_app() -> App:
     device, database and chain clients.
 
     Raises:
-        ConfigurationError: The guard refuses, or gunicorn's settings are not ours.
-        SystemExit: Another server loads the application, or gunicorn without
-            ``api/server/gunicorn_conf.py``.
+        ConfigurationError, SystemExit: As ``open_container``, ``require_our_gunicorn``.
     """
     require_our_gunicorn(vars(gunicorn_conf))
     from api.bootstrap import open_container  # noqa: PLC0415  Opens the backends.

@@ -17,29 +17,25 @@ from pathlib import Path
 import structlog
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
-from api.server.config_check import override_refusals
+from api.server.config_check import refuse_overrides
 from signer.config.settings import Settings
-from signer.errors import ConfigurationError, Refusal
+from signer.errors import ConfigurationError
 from signer.startup.guard import EXIT_STATUS
 
 
 _GUARD_SECONDS = 120
 _KILLED_BY = 128  # Plus the signal's number: the exit status that shells use.
-_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
 
 
-def _settings() -> Settings:
+@contextmanager
+def _exiting_on_refusals() -> Iterator[None]:
+    """Print the refusals of a ``ConfigurationError``, and end the process."""
     try:
-        return Settings.from_env(os.environ)
+        yield
     except ConfigurationError as e:
-        raise _refused(e.refusals) from None
-
-
-def _refused(refusals: Sequence[Refusal]) -> SystemExit:
-    """Print the refusals, and return the exception that ends the process."""
-    for refusal in refusals:
-        sys.stderr.write(f"refused: {refusal}\n")
-    return SystemExit(EXIT_STATUS)
+        for refusal in e.refusals:
+            sys.stderr.write(f"refused: {refusal}\n")
+        raise SystemExit(EXIT_STATUS) from None
 
 
 def run_guard(
@@ -49,8 +45,7 @@ def run_guard(
     Run *command* and call *meanwhile*; return if the command succeeds.
 
     Raises:
-        SystemExit: The command failed or timed out.  The status is the command's: 78 if
-            the guard refused.
+        SystemExit: The command failed, with its status, or timed out.
     """
     with (
         _ending_on_sigterm(),
@@ -60,10 +55,9 @@ def run_guard(
             meanwhile()
             status = guard.wait(_GUARD_SECONDS)
         except subprocess.TimeoutExpired:
-            sys.stderr.write(
-                f"the start-up guard did not finish in {_GUARD_SECONDS} s\n"
-            )
-            raise SystemExit(_TEMPORARY_FAILURE) from None
+            problem = f"the start-up guard did not finish in {_GUARD_SECONDS} s\n"
+            sys.stderr.write(problem)
+            raise SystemExit(os.EX_TEMPFAIL) from None
         finally:
             guard.kill()  # Does nothing if it has ended.
     if status != 0:
@@ -95,13 +89,10 @@ def on_starting(server: Arbiter) -> None:
     It runs in a process of its own: the workers are forks of this one, and neither
     PKCS#11 nor boto3 may be used before a fork.
     """
-    overrides = list(override_refusals(server.cfg, globals()))
-    if overrides:
-        raise _refused(overrides)
-    run_guard(
-        [sys.executable, "-P", "-m", "api.cli", "--no-env-file", "guard"],
-        meanwhile=warm,
-    )
+    with _exiting_on_refusals():
+        refuse_overrides(server.cfg, globals())
+    guard = [sys.executable, "-P", "-m", "api.cli", "--no-env-file", "guard"]
+    run_guard(guard, meanwhile=warm)
 
 
 def warm() -> None:
@@ -125,7 +116,8 @@ def when_ready(server: object) -> None:
     structlog.get_logger("api.gunicorn").info("listening", bind=bind)
 
 
-_values = _settings()
+with _exiting_on_refusals():
+    _values = Settings.from_env(os.environ)
 
 bind = _values.bind
 workers = _values.workers

@@ -18,21 +18,18 @@ from http import HTTPStatus
 import structlog
 from gunicorn import glogging, util  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
-from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
-from gunicorn.http import wsgi
-from gunicorn.workers.gthread import (  # type: ignore[import-untyped]
-    TConn,
-    ThreadWorker,
-)
+from gunicorn.http import errors, wsgi  # type: ignore[import-untyped]
+from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
 from api.http.body import SlowClientError
 from api.http.middleware import SECURITY_HEADERS
 from api.http.problems import MEDIA_TYPE, problem_of_status
-from api.logs import configure, watch_uncaught
+from api.logs import configure
 from api.request_context import new_request_id
 from api.server.client_timeouts import SECONDS, DeadlineSocket
 from api.server.config_check import serving
 from api.server.request_rules import require_unambiguous
+from api.uncaught import watch_uncaught
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError
 from signer.startup.guard import EXIT_STATUS
@@ -41,14 +38,14 @@ from signer.startup.guard import EXIT_STATUS
 # The nearest base class counts.  Any other error is answered 500.
 _STATUS: dict[type[BaseException], HTTPStatus] = {
     SlowClientError: HTTPStatus.REQUEST_TIMEOUT,
-    http_errors.ParseException: HTTPStatus.BAD_REQUEST,
-    http_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    http_errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    http_errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-    http_errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
-    http_errors.ConfigurationProblem: HTTPStatus.INTERNAL_SERVER_ERROR,
-    http_errors.InvalidResponseHeader: HTTPStatus.INTERNAL_SERVER_ERROR,
-    http_errors.InvalidResponseHeaderName: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ParseException: HTTPStatus.BAD_REQUEST,
+    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+    errors.ConfigurationProblem: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.InvalidResponseHeader: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.InvalidResponseHeaderName: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
 _RETRY_SECONDS = 1.0
@@ -59,18 +56,15 @@ _PROBES = tuple(
     for path in ("/healthz", "/readyz")
 )
 _PROBE_BYTES = 2048
-
-# Several load balancers and supervisors may probe at once.
-_PROBES_AT_ONCE = 4
+_PROBES_AT_ONCE = 4  # Several load balancers and supervisors may probe at once.
 
 _log = structlog.get_logger("api.gunicorn")
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
+class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
     """A gthread worker without a ``Server`` header and with deadlines for clients."""
 
-    seconds = SECONDS
-    """How long a client may take to send its request, and to read the answer."""
+    seconds = SECONDS  # For a client to send its request, and to read the answer.
 
     def init_process(self) -> None:
         """Start serving."""
@@ -88,9 +82,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         a transient reason, such as a node that does not answer, or if the replacement
         of a worker fails, the other workers keep serving and the master retries.
         """
+        serving.set(self.cfg)
         try:
-            with serving(self.cfg):
-                super().load_wsgi()
+            super().load_wsgi()
         except Exception as e:  # noqa: BLE001  Every failure is logged here.
             refusals = [str(r) for r in getattr(e, "refusals", ())]
             _log.exception("worker-not-started", refusals=refusals)
@@ -100,7 +94,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
             time.sleep(_RETRY_SECONDS)
             raise SystemExit(EXIT_STATUS) from None
 
-    def enqueue_req(self, conn: TConn) -> None:
+    def enqueue_req(self, conn: gthread.TConn) -> None:
         """
         Give *conn* to a thread once there is something to read.
 
@@ -110,7 +104,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         """
         if conn.initialized or conn.data_ready:
             if _is_probe(conn.sock):
-                self._enqueue_probe(conn)
+                future = self._probes.submit(self.handle, conn)
+                future.add_done_callback(
+                    lambda done: self.method_queue.defer(
+                        self.finish_request, conn, done
+                    )
+                )
             else:
                 super().enqueue_req(conn)
             return
@@ -119,19 +118,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         conn.timeout = time.monotonic() + self.seconds
         # gunicorn closes silent connections in the order of this queue.
         self.pending_conns.append(conn)
-        self.poller.register(
-            conn.sock,
-            selectors.EVENT_READ,
-            partial(self.on_pending_socket_readable, conn),
-        )
+        readable = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
 
-    def _enqueue_probe(self, conn: TConn) -> None:
-        future = self._probes.submit(self.handle, conn)
-        future.add_done_callback(
-            lambda done: self.method_queue.defer(self.finish_request, conn, done)
-        )
-
-    def handle(self, conn: TConn) -> object:
+    def handle(self, conn: gthread.TConn) -> object:
         """
         Serve one request of *conn*; return whether another may follow.
 
@@ -145,7 +135,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
             conn.sock.linger()
         return keep_alive
 
-    def handle_request(self, req: object, conn: TConn) -> object:
+    def handle_request(self, req: object, conn: gthread.TConn) -> object:
         """Serve *req*, unless a proxy could have read it differently."""
         require_unambiguous(req)
         return super().handle_request(req, conn)
@@ -157,8 +147,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types.
         kind = next((kind for kind in type(exc).__mro__ if kind in _STATUS), None)
         status = _STATUS[kind] if kind else HTTPStatus.INTERNAL_SERVER_ERROR
         request_id = new_request_id()
-        expected = status < HTTPStatus.INTERNAL_SERVER_ERROR
-        (_log.warning if expected else _log.error)(
+        log = _log.warning if status < HTTPStatus.INTERNAL_SERVER_ERROR else _log.error
+        log(
             "request-unreadable",
             status=int(status),
             request_id=request_id,
@@ -207,8 +197,6 @@ def _answer(status: HTTPStatus, request_id: str) -> bytes:
         "Connection": "close",
         "X-Request-Id": request_id,
     }
-    lines = [
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        *(f"{name}: {value}" for name, value in headers.items()),
-    ]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{''.join(lines)}\r\n"
+    return head.encode("ascii") + body

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from api.views.refunds import timestamp
+from api.views.refunds import fields, timestamp
 from signer.audit.checkpoint_notes import parse
 from signer.audit.cloudtrail import SignEvent
 from signer.audit.reconcile import Reconciliation
@@ -28,11 +28,8 @@ def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
     found = verdict.finding
     return {
         "ok": verdict.is_good,
-        "origin": verdict.origin,
-        "records": verdict.records,
         "head": verdict.head.hex(),
-        "checkpoints": verdict.checkpoints,
-        "signed": verdict.signed,
+        **fields(verdict, "origin", "records", "checkpoints", "signed"),
         "signedAt": verdict.signed_at and timestamp(verdict.signed_at),
         "newestAt": verdict.newest_at and timestamp(verdict.newest_at),
         "signedLate": [
@@ -102,9 +99,7 @@ def reconciliation_document(found: Reconciliation) -> Mapping[str, Any]:
             }
             for each in found.explained
         ],
-        "outside": found.outside,
-        "failed": found.failed,
-        "records": found.records,
+        **fields(found, "outside", "failed", "records"),
         "passedOver": found.skipped,
         "otherKeys": found.other_keys,
     }
@@ -133,7 +128,7 @@ def reconciliation_lines(found: Reconciliation) -> Iterator[str]:
         f" {found.outside} outside the time that the files cover"
     )
     if found.skipped:
-        yield (f"skipped: {found.skipped} Sign events of {found.other_keys} other keys")
+        yield f"skipped: {found.skipped} Sign events of {found.other_keys} other keys"
 
 
 def describe_empty(found: Reconciliation) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from api.strict_json import plain_name
 from signer.amounts import format_units
 from signer.errors import InvalidInputError
-from signer.model.refund import Page, Refund, RefundRequest
+from signer.model.refund import Refund, RefundRequest
 
 
 # Visible ASCII only, so that names that look equal are equal.
@@ -63,41 +63,27 @@ def read_refund(payload: dict[str, Any]) -> RefundRequest:
 
 def refund_document(refund: Refund) -> dict[str, Any]:
     """Return *refund* as JSON for its client; amounts in whole tokens."""
-    return {
-        "id": refund.id,
-        "status": str(refund.status),
-        "reference": refund.reference,
-        "payment_session_id": refund.payment_session_id,
-        "network": refund.network,
-        "chain_id": refund.chain_id,
-        "token": refund.token,
-        "token_address": refund.token_address,
-        "recipient": refund.recipient,
-        "amount": format_units(refund.amount, refund.decimals),
-        "reason": refund.reason,
-        "sender": refund.sender,
-        "nonce": refund.nonce,
-        "tx_hash": refund.tx_hash,
-        "block_number": refund.block_number,
-        "failure": _failure(refund),
-        "created_at": timestamp(refund.created_at),
-        "updated_at": timestamp(refund.updated_at),
-    }
-
-
-def page_document(page: Page) -> dict[str, Any]:
-    """Return *page* with its refunds, newest first."""
-    return {
-        "refunds": [refund_document(refund) for refund in page.refunds],
-        "next_cursor": page.next_cursor,
-    }
-
-
-def _failure(refund: Refund) -> dict[str, str | None] | None:
+    document = fields(
+        refund,
+        *("id", "status", "reference", "payment_session_id", "network", "chain_id"),
+        *("token", "token_address", "recipient", "reason", "sender", "nonce"),
+        *("tx_hash", "block_number", "created_at", "updated_at"),
+    )
+    amount = format_units(refund.amount, refund.decimals)
+    failure = None
     # A refund that is being replaced by a no-op has a reason but has not failed yet.
-    if refund.failure_code is None or not refund.status.is_final:
-        return None
-    return {"code": refund.failure_code, "detail": refund.failure_detail}
+    if refund.failure_code is not None and refund.status.is_final:
+        failure = {"code": refund.failure_code, "detail": refund.failure_detail}
+    return {**document, "amount": amount, "failure": failure}
+
+
+def fields(source: object, *names: str) -> dict[str, Any]:
+    """Return the attributes *names* of *source*, with times as ``timestamp``."""
+    values = {name: getattr(source, name) for name in names}
+    return {
+        name: timestamp(value) if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
 
 
 def timestamp(moment: datetime) -> str:

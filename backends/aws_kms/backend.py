@@ -99,8 +99,9 @@ class KMSBackend:
     """
     Signs with the keys that *client* may use, and with keys in other regions.
 
-    Keys are identified by their ARN, because an alias can be retargeted to another key
-    and so to another address.  ``resolve`` returns the ARN of a key id or an alias.
+    ``signer/ports/key_backend.py`` documents the methods.  Keys are identified by their
+    ARN, because an alias can be retargeted to another key and so to another address.
+    ``resolve`` returns the ARN of a key id, an alias or an ARN.
 
     A key's ARN is valid only in its own region.  For another region, *open_client*
     builds a client, once per region.  Key ids and aliases belong to *client*'s region.
@@ -118,33 +119,15 @@ class KMSBackend:
         self._pid = os.getpid()
 
     def resolve(self, key_id: str) -> KeyId:
-        """
-        Return the key ARN of *key_id*: an alias, a key id or an ARN.
-
-        Raises:
-            InvalidInputError: *key_id* is none of these; no request was sent.
-            KeyNotFoundError: There is no such key.
-            KeyUnusableError: The key's state, curve or usage does not allow signing.
-        """
         if not _KEY_NAME.fullmatch(key_id):
-            raise InvalidInputError(
-                "must be a KMS key id, a key or alias ARN, or alias/NAME",
-                field="key_id",
-            )
+            allowed = "must be a KMS key id, a key or alias ARN, or alias/NAME"
+            raise InvalidInputError(allowed, field="key_id")
         return KeyId(self._inspect(key_id)["KeyId"])
 
     def public_key(self, key_id: KeyId) -> bytes:
-        """Return the DER ``SubjectPublicKeyInfo`` (RFC 5480) of *key_id*."""
         return self._inspect(key_id)["PublicKey"]
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        """
-        Return the DER ``ECDSA-Sig-Value`` (RFC 3279) over *digest*, as given.
-
-        Raises:
-            InvalidInputError: *digest* is not 32 bytes; no request was sent.
-            BackendError: No signature was received, although KMS may have made one.
-        """
         if len(digest) != _DIGEST_BYTES:
             raise InvalidInputError("must be 32 bytes", field="digest")
         if not _KEY_ARN.fullmatch(key_id):
@@ -158,14 +141,12 @@ class KMSBackend:
                 client.close()
 
     def _client(self, key_id: str) -> "KMSClient":
-        """Return the client for the region of *key_id*."""
         match = _REGION.match(key_id)
         if match is None or self._open_client is None:
             return self._kms
-        region = match.group(1)
-        client = self._clients.get(region)
-        if client is not None:
-            return client
+        region = match[1]
+        if region in self._clients:
+            return self._clients[region]
         # Building a client takes 0.1 s, during which other regions are not blocked.
         with self._opening:
             if region not in self._clients:
@@ -228,7 +209,7 @@ class KMSAdministrator(KMSBackend):
 
     def generate(self, label: str) -> KeyId:
         """
-        Create a secp256k1 key, tagged ``hotwallet`` with *label*; return its ARN.
+        Create a key, tagged ``hotwallet`` with *label*; return its ARN.
 
         After a lost response, find the key by its tag.
         """

@@ -130,22 +130,16 @@ def count_attempts(metadata: Mapping[str, Any]) -> int:
 
 
 def _map_response(operation: str, response: Mapping[str, Any]) -> BackendError:
-    """Return our error for a KMS error *response*."""
     # A broken service may send a number or a list as the code.
     code = str(response.get("Error", {}).get("Code"))
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
-    kind = _ERRORS.get(code) or _class_by_status(status)
+    unavailable = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    by_status = BackendUnavailableError if unavailable else _STATUSES.get(status)
+    kind = _ERRORS.get(code) or by_status or BackendError
     name = code if code in _ERRORS else "an unlisted error"
     request = request_id(metadata)
     summary = f"{name}, HTTP {status:d}, request {request or 'unknown'}"
     failure = kind(f"KMS {operation} failed: {summary}")
     failure.request_id, failure.attempts = request, count_attempts(metadata)
     return failure
-
-
-def _class_by_status(status: int) -> type[BackendError]:
-    """Return our error class for an unlisted code."""
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return BackendUnavailableError
-    return _STATUSES.get(status, BackendError)

@@ -1,11 +1,13 @@
 """HTTP exchanges with one node: one deadline, no secrets in errors, no cookies."""
 
+import os
 import ssl
 import threading
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 from pydantic import SecretStr
@@ -85,47 +87,56 @@ class Connection:
     def _get_client(self) -> HTTPClient:
         client: HTTPClient | None = getattr(self._thread, "client", None)
         if client is None:
-            client = self._thread.client = HTTPClient(
+            client = self._thread.client = self._build_client()
+        return client
+
+    def _build_client(self) -> HTTPClient:
+        try:
+            tls, proxy = self._environment
+            return HTTPClient(
                 self._url,
                 timeout=self._timeout,
                 headers=_HEADERS,
                 max_bytes=_MAX_RESPONSE_BYTES,
                 decode=True,
-                tls=self._environment.tls,
-                proxy=self._environment.proxy,
+                tls=tls,
+                proxy=proxy,
             )
-        return client
-
-    @cached_property
-    def _environment(self) -> "_Environment":
-        """Read the environment once: it takes longer than an exchange."""
-        try:
-            return _read_environment(self._url.get_secret_value())
         except (OSError, ValueError):
             pass
         raise ChainUnavailableError(
             "the proxy or REQUESTS_CA_BUNDLE of the environment is not usable"
         )
 
-
-class _Environment(NamedTuple):
-    """What the environment says about connections to one URL."""
-
-    tls: ssl.SSLContext | None
-    proxy: str | None
+    @cached_property
+    def _environment(self) -> tuple[ssl.SSLContext | None, str | None]:
+        """The certificate authorities and the proxy; reading them takes long."""
+        return _read_environment(self._url.get_secret_value())
 
 
-def _read_environment(url: str) -> _Environment:
+def _read_environment(url: str) -> tuple[ssl.SSLContext | None, str | None]:
     """Read ``HTTPS_PROXY``, ``NO_PROXY`` and the like; ``~/.netrc`` is ignored."""
     with requests.Session() as session:
         environment = session.merge_environment_settings(url, {}, None, None, None)
-    proxy = select_proxy(url, environment["proxies"])
+    proxies = environment["proxies"]
+    proxy = select_proxy(url, proxies)
     if proxy:
         proxy = prepend_scheme_if_needed(proxy, "http")
+        if urlsplit(proxy).scheme not in {"http", "https"}:
+            raise ChainUnavailableError(
+                f"{_proxy_variable(url, proxies)} has an unsupported scheme: set it to"
+                " an http:// or https:// proxy"
+            )
     tls = None
     if any(each and each.lower().startswith("https:") for each in (url, proxy)):
         tls = _load_authorities(environment["verify"])
-    return _Environment(tls, proxy)
+    return tls, proxy
+
+
+def _proxy_variable(url: str, proxies: Mapping[str, str]) -> str:
+    scheme = urlsplit(url).scheme
+    name = f"{scheme if scheme in proxies else 'all'}_proxy"
+    return name if name in os.environ else name.upper()
 
 
 def _load_authorities(verify: str | bool) -> ssl.SSLContext:

@@ -55,37 +55,25 @@ _BUSY = re.compile(
     r"|toomanytransactionsinthequeue|congestion"
     r"|ratelimit|toomanyrequests|timeout|timedout|sync"
 )
-_REASONS = (
-    (
-        "nonce-too-low",
-        re.compile(
-            r"noncetoolow|nonceistoolow|oldnonce|poolstale|noncehasalreadybeenused"
-            r"|transactionalreadyfinali[sz]ed"
-        ),
+_REASONS = {
+    "nonce-too-low": re.compile(
+        r"noncetoolow|nonceistoolow|oldnonce|poolstale|noncehasalreadybeenused"
+        r"|transactionalreadyfinali[sz]ed"
     ),
-    (
-        "nonce-too-high",
-        re.compile(
-            r"noncetoohigh|noncegap|futurenonce|exceedsnextnonce"
-            r"|noncetoofarinfuture|noncetoodistant|nonceistoodistant|lowernonceexists"
-        ),
+    "nonce-too-high": re.compile(
+        r"noncetoohigh|noncegap|futurenonce|exceedsnextnonce"
+        r"|noncetoofarinfuture|noncetoodistant|nonceistoodistant|lowernonceexists"
     ),
-    (
-        "underpriced",
-        re.compile(
-            r"underpriced|feetoolow|gaspricetoolow|gasprice(wei)?istoolow"
-            r"|lessthanblockbasefee|belowcurrentbasefee|belowconfiguredminimum"
-            r"|replacementnotallowed|couldnotreplaceexistingtx"
-            r"|anothertx(which)?hasthesamenonce"
-        ),
+    "underpriced": re.compile(
+        r"underpriced|feetoolow|gaspricetoolow|gasprice(wei)?istoolow"
+        r"|lessthanblockbasefee|belowcurrentbasefee|belowconfiguredminimum"
+        r"|replacementnotallowed|couldnotreplaceexistingtx"
+        r"|anothertx(which)?hasthesamenonce"
     ),
-    (
-        "insufficient-funds",
-        re.compile(
-            r"insufficientfunds|insufficientbalance|notenoughfunds|upfrontcostexceeds"
-        ),
+    "insufficient-funds": re.compile(
+        r"insufficientfunds|insufficientbalance|notenoughfunds|upfrontcostexceeds"
     ),
-)
+}
 
 # Ethermint and its forks report two nonces, which must be compared.
 _NONCES = re.compile(r"invalid nonce; got (\d{1,20}), expected (\d{1,20})\b")
@@ -153,7 +141,7 @@ def _find_texts(data: object) -> Iterator[str]:
 def _map_rejection(code: int | None, message: str) -> ChainError:
     if _ALREADY_KNOWN.search(message):
         return AlreadyKnownError("the node has the transaction already")
-    for reason, pattern in _REASONS:
+    for reason, pattern in _REASONS.items():
         if pattern.search(message):
             return BroadcastRejectedError(
                 f"the node rejected the transaction: {reason}", reason=reason

@@ -24,13 +24,14 @@ Request = Callable[[Web3], _T]
 class StatusRequest(Protocol):
     """A request for the status of the node called *name*, without a quorum."""
 
-    def __call__(self, node: Web3, /, *, name: str) -> NodeStatus:
-        """Return the status."""
+    def __call__(self, node: Web3, /, *, name: str) -> NodeStatus: ...
 
 
 class NodePool:
     """
     Sends requests to the nodes of one network, one after another or all at once.
+
+    Methods raise ``ChainError`` if no node responded, and ``statuses`` never raises.
 
     Args:
         nodes: At least one, the preferred one first.  A single node is always asked.
@@ -44,12 +45,7 @@ class NodePool:
         self._timeout = timeout
 
     def each(self, request: Request[_T]) -> Iterator[_T]:
-        """
-        Ask one node after another, as long as the caller iterates.
-
-        Raises:
-            ChainError: No node responded.
-        """
+        """Ask one node after another, as long as the caller iterates."""
         errors, responded = list[ChainError](), False
         for node in self._order_nodes():
             try:
@@ -67,7 +63,7 @@ class NodePool:
         Ask all nodes at once; return the result that *rule* derives.
 
         Raises:
-            ChainError: No node or too few nodes responded.
+            ChainError: Too few nodes responded for a quorum.
         """
         if len(self._nodes) == 1:
             return rule.decide([self._nodes[0].send(request)], 1)
@@ -76,12 +72,7 @@ class NodePool:
         return call.decide(rule)
 
     def send_to_all(self, request: Request[_T]) -> _T:
-        """
-        Ask all nodes at once; return the first response and let the others finish.
-
-        Raises:
-            ChainError: No node responded.
-        """
+        """Ask all nodes at once; return the first response, and leave the others."""
         if len(self._nodes) == 1:
             return self._nodes[0].send(request)
         call = self._start_call(self._order_nodes(), request)
@@ -94,7 +85,6 @@ class NodePool:
 
         Raises:
             ChainError: The nodes are on different chains, without a majority.
-            ChainUnavailableError: No node responded.
         """
         if len(self._nodes) == 1:
             return self._nodes[0].chain_id()

@@ -1,8 +1,9 @@
 """
 The requests to one node, through web3.py.
 
-Results are parsed strictly (``parsing``).  A malformed one raises
-``ChainUnavailableError``, as if the node had not responded.
+``ChainClient`` (``signer/ports/chain.py``) documents them.  Results are parsed strictly
+(``parsing``); ``send`` raises ``ChainUnavailableError`` for a malformed one, as if the
+node had not responded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -65,48 +66,40 @@ def send(request: Callable[[Web3], _T], node: Web3) -> _T:
 
 
 def chain_id(node: Web3) -> int:
-    """Return the chain id."""
     return integer(node.eth.chain_id)
 
 
 def has_code(node: Web3, address: str) -> bool:
-    """Return whether *address* has code."""
     return len(bytes(node.eth.get_code(_account(address)))) > 0
 
 
 def balance(node: Web3, address: str) -> int:
-    """Return the balance of *address* in wei."""
     return integer(node.eth.get_balance(_account(address)))
 
 
 def call(node: Web3, call: Call) -> bytes:
-    """Run *call* on the latest block and return its result."""
     return bytes(node.eth.call(_build_transaction(call)))
 
 
 def estimate_gas(node: Web3, call: Call) -> int:
-    """Return the gas that *call* would use."""
     return integer(node.eth.estimate_gas(_build_transaction(call)))
 
 
 def transaction_count(node: Web3, address: str) -> int:
-    """Return the next nonce of *address* after the latest block."""
     return integer(node.eth.get_transaction_count(_account(address), "latest"))
 
 
 def pending_count(node: Web3, address: str) -> int:
-    """Return the next nonce of *address* after all pending transactions."""
     return integer(node.eth.get_transaction_count(_account(address), "pending"))
 
 
 def transaction_count_at(node: Web3, address: str, block: int) -> int:
-    """Return the next nonce of *address* after the block at height *block*."""
     height = BlockNumber(block)
     return integer(node.eth.get_transaction_count(_account(address), height))
 
 
 def broadcast(node: Web3, raw: bytes) -> None:
-    """Broadcast a signed transaction, and check the hash in the response."""
+    """Broadcast *raw*, and check the hash in the response."""
     try:
         tx_hash = node.eth.send_raw_transaction(HexBytes(raw))
     except AlreadyKnownError:
@@ -116,7 +109,6 @@ def broadcast(node: Web3, raw: bytes) -> None:
 
 
 def fees(node: Web3) -> Fees:
-    """Return the base fee and suggested tip, or the gas price before EIP-1559."""
     try:
         with cast("Node", node.provider).batch(_FEES):
             return _request_fees(node)
@@ -146,7 +138,6 @@ def receipt(node: Web3, tx_hash: str) -> Receipt | None:
 
 
 def receipts(node: Web3, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
-    """Return the known receipts of *tx_hashes*, in as few exchanges as possible."""
     calls = [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in tx_hashes]
     with cast("Node", node.provider).batch(calls):
         result = {tx_hash.lower(): receipt(node, tx_hash) for tx_hash in tx_hashes}
@@ -180,7 +171,6 @@ def hash_in_block(node: Web3, number: int, sender: str, nonce: int) -> str | Non
 
 
 def latest_block(node: Web3) -> Block:
-    """Return the head of the chain."""
     return parsing.block(node.eth.get_block("latest"))
 
 

@@ -1,6 +1,7 @@
 """Finds the transaction that consumed a nonce in the past states of one node."""
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 
 from web3 import Web3
@@ -57,10 +58,5 @@ def find_first(is_consumed: IsConsumed, head: int) -> int:
         high, step = low, step * 2
     if high == 0:
         return 0
-    while high - low > 1:
-        middle = (low + high) // 2
-        if is_consumed(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+    heights = range(low + 1, high)
+    return low + 1 + bisect_left(heights, True, key=is_consumed)

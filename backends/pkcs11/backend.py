@@ -57,10 +57,11 @@ class PKCS11Backend:
     """
     Signs with the secp256k1 keys in a token.
 
-    The module is loaded at the first call.  Threads share an instance, and a forked
-    child may use it: the child loads the module and logs in again.  There is one login
-    per process.  A rejected PIN is never tried again, because tokens lock after a few
-    wrong PINs; restart the process to try another PIN.
+    ``signer/ports/key_backend.py`` documents the methods; key ids are a ``CKA_ID`` in
+    hex.  The module is loaded at the first call.  Threads share an instance, and a
+    forked child may use it: the child loads the module and logs in again.  There is one
+    login per process.  A rejected PIN is never tried again, because tokens lock after a
+    few wrong PINs; restart the process to try another PIN.
     """
 
     name = "pkcs11"
@@ -75,13 +76,6 @@ class PKCS11Backend:
         self._pinned: dict[KeyId, bytes] = {}
 
     def resolve(self, name: str) -> KeyId:
-        """
-        Return *name*, a ``CKA_ID`` in hex, in lower case.
-
-        Raises:
-            InvalidInputError: *name* is not a ``CKA_ID`` in hex.
-            KeyNotFoundError, KeyUnusableError, BackendError: As ``public_key``.
-        """
         key_id = KeyId(name.lower())
         if not _CKA_ID.fullmatch(key_id):
             raise InvalidInputError("must be a CKA_ID in hex", field="key_id")
@@ -90,7 +84,7 @@ class PKCS11Backend:
 
     def public_key(self, key_id: KeyId) -> bytes:
         """
-        Return the DER ``SubjectPublicKeyInfo`` of *key_id*, a ``CKA_ID`` in hex.
+        Return the DER ``SubjectPublicKeyInfo`` of *key_id*.
 
         Raises:
             KeyNotFoundError: There is no such key, or more than one.
@@ -101,15 +95,8 @@ class PKCS11Backend:
         return self._call(lambda connection: self._key(connection, key_id).spki)
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
-        """
-        Return the DER ``ECDSA-Sig-Value`` over *digest*, signed as given.
-
-        Raises:
-            InvalidInputError: *digest* is not 32 bytes; tokens sign any length.
-            EncodingError: The signature is not r and s of 32 bytes each.
-            BackendError: As ``public_key``.
-        """
-        # python-pkcs11 would accept a string and sign its UTF-8 bytes.
+        # python-pkcs11 accepts a string and signs its UTF-8 bytes; tokens sign any
+        # length.
         if not isinstance(digest, bytes) or len(digest) != DIGEST_SIZE:
             raise InvalidInputError("must be 32 bytes", field="digest")
         raw = self._call(lambda connection: self._key(connection, key_id).sign(digest))

@@ -79,7 +79,6 @@ class OpenKey:
         self.spki = connection.find(pkcs11_keys.public_key, session, cka_id)
 
     def sign(self, digest: bytes) -> bytes:
-        """Return r and s as the token encodes them, 32 bytes each."""
         try:
             key = self._idle.pop()
         except IndexError:

@@ -146,7 +146,6 @@ class Library:
         self.initialize()
 
     def finalize(self) -> None:
-        """Finalize the module, unless other code initialized it."""
         if self.epoch is not None and self.locking is not Locking.FOREIGN:
             self._load().finalize(None)  # An error is ignored: no remedy exists.
         self.epoch = None

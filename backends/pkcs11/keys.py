@@ -34,14 +34,18 @@ SECP256K1 = bytes.fromhex("06052b8104000a")
 _POINT_SIZE = 65
 _OCTET_STRING_HEAD = b"\x04\x41"
 
-REQUIRED: dict[Attribute, Any] = {
-    Attribute.KEY_TYPE: KeyType.EC,
-    Attribute.EC_PARAMS: SECP256K1,
+_PROTECTED: dict[Attribute, Any] = {
     Attribute.SIGN: True,
     Attribute.TOKEN: True,
     Attribute.PRIVATE: True,
     Attribute.SENSITIVE: True,
     Attribute.EXTRACTABLE: False,
+}
+
+REQUIRED: dict[Attribute, Any] = {
+    Attribute.KEY_TYPE: KeyType.EC,
+    Attribute.EC_PARAMS: SECP256K1,
+    **_PROTECTED,
 }
 """A private key without these attributes is refused."""
 
@@ -61,11 +65,7 @@ DESIRED: dict[Attribute, Any] = {
 
 PRIVATE_TEMPLATE: dict[Attribute, Any] = {
     **_FIXED,
-    Attribute.TOKEN: True,
-    Attribute.PRIVATE: True,
-    Attribute.SENSITIVE: True,
-    Attribute.EXTRACTABLE: False,
-    Attribute.SIGN: True,
+    **_PROTECTED,
     Attribute.SIGN_RECOVER: False,
     Attribute.DECRYPT: False,
     Attribute.UNWRAP: False,

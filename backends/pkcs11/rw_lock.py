@@ -26,7 +26,8 @@ class RWLock:
     ones, so that the device can be finalized and initialized.  Threads that come later
     queue after it, so that neither kind starves the other.
 
-    It is not reentrant in either mode.
+    It is not reentrant.  Taking it raises ``BackendUnavailableError`` after *timeout*
+    seconds: a thread did not release it, because its call hangs.
     """
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
@@ -38,12 +39,6 @@ class RWLock:
         self._is_exclusive = False
 
     def __enter__(self) -> Self:
-        """
-        Take the lock shared.
-
-        Raises:
-            BackendUnavailableError: It was not available in time.
-        """
         with self._lock:
             if not self._queue and not self._is_exclusive and self._shared < self.limit:
                 self._shared += 1
@@ -53,7 +48,6 @@ class RWLock:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Release the lock."""
         with self._lock:
             self._shared -= 1
             if self._queue:
@@ -61,12 +55,7 @@ class RWLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """
-        Hold the lock alone.
-
-        Raises:
-            BackendUnavailableError: A thread did not release it: its call hangs.
-        """
+        """Hold the lock alone."""
         self.close()
         try:
             yield
@@ -76,12 +65,7 @@ class RWLock:
                 self._admit()
 
     def close(self) -> None:
-        """
-        Take the lock exclusively and never release it.
-
-        Raises:
-            BackendUnavailableError: A thread did not release it: its call hangs.
-        """
+        """Take the lock exclusively and never release it."""
         with self._lock:
             waiter = self._enqueue(_Waiter(is_exclusive=True))
         self._wait(waiter)
@@ -116,8 +100,6 @@ class RWLock:
 
 
 class _Waiter:
-    """A thread in the queue."""
-
     __slots__ = ("admitted", "is_exclusive")
 
     def __init__(self, *, is_exclusive: bool) -> None:

@@ -1,20 +1,13 @@
 """The audit log: its records are written once, sealed once and never changed."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    func,
-    insert,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import lock_keys
-from backends.sql.database import Database
+from backends.sql.database import Tables
 from backends.sql.key_rows import ACTIVE, find_key
 from backends.sql.privileges import excess_privileges
 from backends.sql.schema import audit_checkpoints, audit_records, keys
@@ -28,6 +21,8 @@ from signer.ports import Checkpoint
 
 
 SEALING_LOCK = 0x6175646974736561  # "auditsea"; the sealing process holds it.
+
+_record = audit_records.c
 
 _INSERT_RECORD = insert(audit_records)
 
@@ -45,19 +40,17 @@ _TRY_TO_SEAL = select(
 _IS_UNSEALED = text("sequence IS NULL")
 
 _UNSEALED = (
-    select(audit_records.c.id, audit_records.c.body)
+    select(_record.id, _record.body)
     .where(_IS_UNSEALED)
-    .order_by(audit_records.c.id)
+    .order_by(_record.id)
     .limit(bindparam("at_most"))
 )
 
-_OLDEST_UNSEALED = (
-    select(audit_records.c.id).where(_IS_UNSEALED).order_by("id").limit(1)
-)
+_OLDEST_UNSEALED = select(_record.id).where(_IS_UNSEALED).order_by("id").limit(1)
 
 _SEAL = (
     update(audit_records)
-    .where(audit_records.c.id == bindparam("of_id"), _IS_UNSEALED)
+    .where(_record.id == bindparam("of_id"), _IS_UNSEALED)
     .values(sequence=bindparam("place"), hash=bindparam("seal"))
 )
 
@@ -70,21 +63,16 @@ _SEAL_ALL = text(
 )
 
 _HEAD = (
-    select(audit_records.c.sequence, audit_records.c.hash)
+    select(_record.sequence, _record.hash)
     .where(text("sequence IS NOT NULL"))
-    .order_by(audit_records.c.sequence.desc())
+    .order_by(_record.sequence.desc())
     .limit(1)
 )
 
 _SEALED = (
-    select(
-        audit_records.c.sequence,
-        audit_records.c.hash,
-        audit_records.c.id,
-        audit_records.c.body,
-    )
-    .where(audit_records.c.sequence > bindparam("after"))
-    .order_by(audit_records.c.sequence)
+    select(_record.sequence, _record.hash, _record.id, _record.body)
+    .where(_record.sequence > bindparam("after"))
+    .order_by(_record.sequence)
     .limit(bindparam("at_most"))
 )
 
@@ -123,11 +111,8 @@ def _require_active(connection: Connection, address: str) -> None:
         raise KeyRotatedError("another key is active now")
 
 
-class AuditTables:
+class AuditTables(Tables):
     """Implements ``signer.ports.Journal``."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
@@ -164,11 +149,11 @@ class AuditTables:
         return self._database.run(_head)
 
     def sealed(self, after: int, limit: int) -> Sequence[Sealed]:
-        params = {"after": after, "at_most": limit}
-        rows = self._database.run(lambda c: c.execute(_SEALED, params).all())
         return tuple(
             Sealed(sequence, bytes(seal), Record(id_, body))
-            for sequence, seal, id_, body in rows
+            for sequence, seal, id_, body in self._database.rows(
+                _SEALED, after=after, at_most=limit
+            )
         )
 
     def oldest_unsealed(self) -> str | None:
@@ -182,16 +167,11 @@ class AuditTables:
         # On SQLite, a trigger rejects an insert of an existing size, even one with ON
         # CONFLICT DO NOTHING; so the statement selects no row if the size exists.
         new = insert_.from_select(audit_checkpoints.c.keys(), _NEW_CHECKPOINT)
-        row = {
-            "new_size": checkpoint.size,
-            "new_note": checkpoint.note,
-            "new_at": checkpoint.at,
-        }
+        row = {f"new_{name}": value for name, value in asdict(checkpoint).items()}
         self._database.write(lambda c: c.execute(new.on_conflict_do_nothing(), row))
 
     def checkpoints(self, after: int = 0) -> Sequence[Checkpoint]:
-        params = {"after": after}
-        rows = self._database.run(lambda c: c.execute(_CHECKPOINTS, params).all())
+        rows = self._database.rows(_CHECKPOINTS, after=after)
         return tuple(Checkpoint(*row) for row in rows)
 
 
@@ -221,21 +201,17 @@ def _seal(connection: Connection, limit: int) -> int | None:
 
 def _write_seals(connection: Connection, new: Sequence[Sealed]) -> None:
     if connection.dialect.name == POSTGRESQL:
-        result = connection.execute(
-            _SEAL_ALL,
-            {
-                "ids": [each.record.id for each in new],
-                "places": [each.sequence for each in new],
-                "hashes": [each.hash for each in new],
-            },
-        )
+        columns = {
+            "ids": [each.record.id for each in new],
+            "places": [each.sequence for each in new],
+            "hashes": [each.hash for each in new],
+        }
+        result = connection.execute(_SEAL_ALL, columns)
     else:
-        result = connection.execute(
-            _SEAL,
-            [
-                {"of_id": each.record.id, "place": each.sequence, "seal": each.hash}
-                for each in new
-            ],
-        )
+        rows = [
+            {"of_id": each.record.id, "place": each.sequence, "seal": each.hash}
+            for each in new
+        ]
+        result = connection.execute(_SEAL, rows)
     if result.rowcount != len(new):  # The chain would have a gap.
         raise StaleStateError("another process sealed one of these records")

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    Delete,
     Integer,
     Table,
     bindparam,
@@ -17,7 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningInsert
 
 from backends.sql.columns import UTCDateTime
-from backends.sql.database import Database
+from backends.sql.database import Database, Tables
 from backends.sql.schema import alerts, attempts, used_tokens
 from backends.sql.statements import INSERT
 from signer.errors import StoreError
@@ -28,32 +27,33 @@ from signer.errors import StoreError
 _KEEP_TOKENS = timedelta(hours=1)
 _KEEP_PERIODS = 10
 
-_DELETE_TOKENS = delete(used_tokens).where(
-    used_tokens.c.expires_at < bindparam("before", type_=UTCDateTime)
-)
-_DELETE_ATTEMPTS = delete(attempts).where(attempts.c.period < bindparam("before"))
+_OLD = {
+    table: delete(table).where(column < bindparam("before", type_=column.type))
+    for table, column in (
+        (used_tokens, used_tokens.c.expires_at),
+        (attempts, attempts.c.period),
+    )
+}
 
 _ALERTS = select(alerts.c.name, alerts.c["count"])
 
 
-class CallerTables:
+class CallerTables(Tables):
     """Implements ``Callers`` and ``AlertCounters``; each method is one statement."""
 
-    # The last time, and the last period, at which this process deleted old rows.
-    _tokens_deleted: datetime | None = None
-    _attempts_deleted: int | None = None
-
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
+        # The last time, and the last period, at which this process deleted old rows.
+        self._deleted: dict[Table, Any] = {}
 
     def use_token(self, jti: str, expires_at: datetime, now: datetime) -> bool:
-        self._delete_old_tokens(now)
+        self._delete_old(used_tokens, now, _KEEP_TOKENS)
         use = _insert_token(self._database.dialect)
         row = {"jti": jti, "expires_at": expires_at, "now": now}
         return self._database.write(lambda c: c.execute(use, row).all()) != []
 
     def count(self, bucket: str, period: int, amount: int = 1) -> int:
-        self._delete_old_attempts(period)
+        self._delete_old(attempts, period, _KEEP_PERIODS)
         add = _add_count(self._database.dialect, attempts)
         row = {"bucket": bucket, "period": period, "count": amount}
         total = self._database.write(lambda c: c.execute(add, row).scalar_one())
@@ -65,25 +65,16 @@ class CallerTables:
         self._database.write(lambda c: c.execute(add, row).scalar_one())
 
     def alert_counts(self) -> Mapping[str, int]:
-        rows = self._database.run(lambda c: c.execute(_ALERTS).all())
-        return {str(name): int(count) for name, count in rows}
+        return {str(name): int(count) for name, count in self._database.rows(_ALERTS)}
 
-    def _delete_old_tokens(self, now: datetime) -> None:
-        last = self._tokens_deleted
-        if last is None or abs(now - last) > _KEEP_TOKENS:
-            self._tokens_deleted = now
-            self._delete(_DELETE_TOKENS, now - _KEEP_TOKENS)
-
-    def _delete_old_attempts(self, period: int) -> None:
-        last = self._attempts_deleted
-        if last is None or abs(period - last) >= _KEEP_PERIODS:
-            self._attempts_deleted = period
-            self._delete(_DELETE_ATTEMPTS, period - _KEEP_PERIODS)
-
-    def _delete(self, old: Delete, before: datetime | int) -> None:
-        # The caller did not ask for this: after a failure it is tried next time.
-        with suppress(StoreError):
-            self._database.write(lambda c: c.execute(old, {"before": before}).rowcount)
+    def _delete_old(self, table: Table, now: Any, keep: Any) -> None:
+        last = self._deleted.get(table)
+        if last is None or abs(now - last) >= keep:
+            self._deleted[table] = now
+            # The caller did not ask for this: after a failure it is tried next time.
+            with suppress(StoreError):
+                old = {"before": now - keep}
+                self._database.write(lambda c: c.execute(_OLD[table], old).rowcount)
 
 
 def _insert_token(dialect: str) -> ReturningInsert[Any]:

@@ -3,10 +3,9 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Numeric, String, Text
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeDecorator
 
 
 UINT256_MAX = 2**256 - 1
@@ -18,31 +17,19 @@ Plain = Text().with_variant(Text(collation="C"), "postgresql")
 
 class Uint256(TypeDecorator[int]):
     """
-    An integer from 0 to 2**256 - 1, the range of an EVM word.
+    An integer from 0 to 2**256 - 1, the range of an EVM word; others: ``ValueError``.
 
     On PostgreSQL it is ``NUMERIC(78, 0)``.  SQLite's integers end at 2**63 - 1, and
     larger numbers become floats; there it is text of 78 zero-padded digits, which sorts
     like the numbers.
     """
 
-    impl = Numeric
+    impl = Numeric(78, 0).with_variant(String(78), "sqlite")
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Choose the column's type by *dialect*."""
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(String(78))
-        return dialect.type_descriptor(Numeric(78, 0))
 
     def process_bind_param(
         self, value: int | None, dialect: Dialect
     ) -> str | Decimal | None:
-        """
-        Return what the driver stores.
-
-        Raises:
-            ValueError: *value* is not an integer, or is out of range.
-        """
         if value is None:
             return None
         if type(value) is not int or not 0 <= value <= UINT256_MAX:
@@ -52,36 +39,23 @@ class Uint256(TypeDecorator[int]):
     def process_result_value(
         self, value: str | Decimal | None, dialect: Dialect
     ) -> int | None:
-        """Return the exact integer."""
         return None if value is None else int(value)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
     """
-    A point in time in UTC, to the microsecond.
+    A time in UTC, to the microsecond; one without a time zone is a ``ValueError``.
 
     On PostgreSQL it is ``timestamptz``.  SQLite has no type for times; there it is ISO
     8601 text of fixed width, which sorts like the times.
     """
 
-    impl = DateTime
+    impl = DateTime(timezone=True).with_variant(String(32), "sqlite")
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Choose the column's type by *dialect*."""
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(String(32))
-        return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(
         self, value: datetime | None, dialect: Dialect
     ) -> str | datetime | None:
-        """
-        Return what the driver stores.
-
-        Raises:
-            ValueError: *value* has no time zone.
-        """
         if value is None:
             return None
         if value.tzinfo is None:
@@ -94,7 +68,6 @@ class UTCDateTime(TypeDecorator[datetime]):
     def process_result_value(
         self, value: str | datetime | None, dialect: Dialect
     ) -> datetime | None:
-        """Return an aware time whose zone is ``datetime.UTC``."""
         if value is None:
             return None
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
@@ -102,7 +75,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 class Named(TypeDecorator[StrEnum]):
-    """A member of an enumeration, stored as its text value."""
+    """A member of an enumeration, stored as its value: drivers know only strings."""
 
     impl = Plain
     cache_ok = True
@@ -112,13 +85,11 @@ class Named(TypeDecorator[StrEnum]):
         self.members = members
 
     def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
-        """Return a plain string, since drivers treat enumerations specially."""
         return None if value is None else value.value
 
     def process_result_value(
         self, value: str | None, dialect: Dialect
     ) -> StrEnum | None:
-        """Return the member of the enumeration."""
         return None if value is None else self.members(value)
 
 
@@ -126,15 +97,14 @@ class FreeText(TypeDecorator[str]):
     """
     Text from outside, such as the revert reason of a contract.
 
-    NUL and surrogates, which cannot be stored, are replaced: the text that explains a
-    failure must not prevent the failure from being recorded.
+    NUL becomes U+FFFD and a surrogate "?", because neither can be stored: the text that
+    explains a failure must not prevent the failure from being recorded.
     """
 
     impl = Plain
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return *value* with U+FFFD for NUL, and "?" for surrogates."""
         if value is None:
             return None
         return value.replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -2,13 +2,13 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.exc import OperationalError
 
 from backends.sql.errors import is_busy, translate_errors
@@ -42,7 +42,8 @@ class Database:
 
     Both drivers run in autocommit mode.  A single statement is its own transaction,
     which saves three round trips on PostgreSQL; longer transactions start with an
-    explicit ``BEGIN``.  The URL is a secret: no ``repr`` and no error contains it.
+    explicit ``BEGIN``.  The methods raise a ``StoreError``, never an error
+    of the driver.  The URL is a secret: no ``repr`` and no error contains it.
     """
 
     def __init__(self, url: str, *, pool_size: int, timeout: float) -> None:
@@ -61,7 +62,6 @@ class Database:
         self._processes: dict[int, _ProcessState] = {}
 
     def __repr__(self) -> str:
-        """Show the kind of database and no part of the URL."""
         return f"Database({self.dialect!r})"
 
     @property
@@ -75,12 +75,7 @@ class Database:
         return Path(self._url.database or "") if self.dialect == SQLITE else None
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """
-        Return what *work* returns; each of its statements is a transaction.
-
-        Raises:
-            StoreError: Or one of its children, never an error of the driver.
-        """
+        """Return what *work* returns; each of its statements is a transaction."""
         state = self._process()
 
         def attempt() -> T:
@@ -89,6 +84,10 @@ class Database:
 
         return self._retry_while_busy(attempt)
 
+    def rows(self, query: Executable, **params: Any) -> Sequence[Any]:
+        """Return the rows that *query* selects with *params*."""
+        return self.run(lambda c: c.execute(query, params).all())
+
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """
         Return what *work* returns, in one transaction.
@@ -96,9 +95,6 @@ class Database:
         On SQLite it takes the write lock at the start (``BEGIN IMMEDIATE``).  A
         transaction that starts by reading can be refused the lock later, however long
         it waits.
-
-        Raises:
-            StoreError: Or one of its children, never an error of the driver.
         """
         state = self._process()
         begin = "BEGIN IMMEDIATE" if self.dialect == SQLITE else "BEGIN"
@@ -116,9 +112,6 @@ class Database:
         Return what *work* returns, which executes one writing statement.
 
         On SQLite the writer waits in the queue; PostgreSQL saves two round trips.
-
-        Raises:
-            StoreError: Or one of its children, never an error of the driver.
         """
         return self.transaction(work) if self.dialect == SQLITE else self.run(work)
 
@@ -127,9 +120,6 @@ class Database:
         Return what *work* returns, on a connection that may rebuild tables.
 
         SQLite's file is created if it is missing.
-
-        Raises:
-            StoreError: Or one of its children, never an error of the driver.
         """
         if self.path is not None:
             create_file(self.path)
@@ -187,3 +177,10 @@ class Database:
             self.path, pool_size=self._pool_size, timeout=self._timeout
         )
         return _ProcessState(engine, writer_queue(self._timeout))
+
+
+class Tables:
+    """Some tables of a database, which serve one port."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database

@@ -82,7 +82,10 @@ def _translate(error: SQLAlchemyError) -> StoreError:
     if isinstance(error, PoolTimeoutError):
         return StoreUnavailableError("every connection of the pool is in use")
     if not isinstance(error, DBAPIError) or error.orig is None:
-        return StoreError(f"the statement was not sent ({_inner_name(error)})")
+        inner = error.orig if isinstance(error, StatementError) else None
+        return StoreError(
+            f"the statement was not sent ({type(inner or error).__name__})"
+        )
     code = _code(error.orig)
     label = (
         f"{type(error.orig).__name__}, {code}" if code else type(error.orig).__name__
@@ -99,11 +102,6 @@ def _translate(error: SQLAlchemyError) -> StoreError:
     else:
         return StoreError(f"the database refused the statement ({label})")
     return StoreUnavailableError(message)
-
-
-def _inner_name(error: SQLAlchemyError) -> str:
-    inner = error.orig if isinstance(error, StatementError) else None
-    return type(inner or error).__name__
 
 
 def _code(orig: BaseException) -> str | None:
@@ -129,18 +127,14 @@ def _constraint_error(orig: BaseException, code: str | None, label: str) -> Stor
 
 def _missing_setup(orig: BaseException, code: str | None) -> str | None:
     """Return which step of the installation is missing, or None if it is not that."""
-    if _is_missing_table(orig, code):
+    # SQLite has no error code for a missing table; the message has no value in it.
+    if code == _UNDEFINED_TABLE or (
+        code == "SQLITE_ERROR" and str(orig).startswith("no such table")
+    ):
         return f"the database has no tables: {UPGRADE}"
     if code == _INSUFFICIENT_PRIVILEGE:
         return f"the database role lacks a privilege: {_GRANTS}"
     return None
-
-
-def _is_missing_table(orig: BaseException, code: str | None) -> bool:
-    # SQLite has no error code for this; the message has no value in it.
-    return code == _UNDEFINED_TABLE or (
-        code == "SQLITE_ERROR" and str(orig).startswith("no such table")
-    )
 
 
 def _is_transient(error: DBAPIError, code: str | None) -> bool:

@@ -1,20 +1,13 @@
 """Whether the database answers, commits durably, and has the schema of this program."""
 
-from collections.abc import Sequence
-
 from sqlalchemy import text
 
 from backends.sql.database import Database
 from backends.sql.errors import UPGRADE
-from backends.sql.schema import HEAD
+from backends.sql.schema import FIRST, HEAD
 from backends.sql.urls import POSTGRESQL, SQLITE
 from signer.errors import StoreError, StoreUnavailableError
 
-
-NEWER = (
-    "the database was upgraded by a newer release of hotwallet: run that release, or"
-    " restore a backup"
-)
 
 # Revision; whether the server is read-only (a standby); whether commits may be lost.
 _QUERIES = {
@@ -42,9 +35,10 @@ def require_health(database: Database) -> None:
             "the SQLite file of DATABASE_URL does not exist: correct the path, or"
             " create a new ledger with `hotwallet db upgrade --create`"
         )
-    query = _QUERIES[database.dialect]
-    rows = database.run(lambda c: c.execute(query).all())
-    _require_head([revision for revision, _, _ in rows])
+    rows = database.rows(_QUERIES[database.dialect])
+    revisions = [revision for revision, _, _ in rows]
+    if revisions != [HEAD]:
+        raise schema_error(max(revisions, default=None))
     if any(is_read_only for _, is_read_only, _ in rows):
         raise StoreUnavailableError("the database is read-only at the moment")
     if any(may_lose for _, _, may_lose in rows):
@@ -54,11 +48,19 @@ def require_health(database: Database) -> None:
         )
 
 
-def _require_head(revisions: Sequence[str]) -> None:
-    if list(revisions) == [HEAD]:
-        return
-    if any(revision > HEAD for revision in revisions):
-        raise StoreError(NEWER)
-    raise StoreError(
-        f"the schema of the database is older than revision {HEAD}: {UPGRADE}"
+def schema_error(revision: str | None) -> StoreError:
+    """Return the error for a database whose *revision* is not ``HEAD``."""
+    if revision is None or FIRST <= revision < HEAD:
+        return StoreError(
+            f"the schema of the database is older than revision {HEAD}: {UPGRADE}"
+        )
+    if revision < FIRST:
+        return StoreError(
+            f"a development version of hotwallet wrote this database (revision"
+            f" {revision!r}), and no release can upgrade it: set DATABASE_URL to a new"
+            " database, and create its ledger with `hotwallet db upgrade --create`"
+        )
+    return StoreError(
+        "the database was upgraded by a newer release of hotwallet: run that release,"
+        " or restore a backup"
     )

@@ -18,7 +18,7 @@ from sqlalchemy import (
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.audit import write
 from backends.sql.columns import UTCDateTime
-from backends.sql.database import Database
+from backends.sql.database import Tables
 from backends.sql.key_rows import (
     ACTIVE,
     find_by_id,
@@ -119,15 +119,11 @@ _STRANDED = (
 )
 
 
-class KeyTables:
+class KeyTables(Tables):
     """Implements ``signer.ports.KeyStore``."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
     def keys(self) -> Sequence[Key]:
-        rows = self._database.run(lambda c: c.execute(_ALL).all())
-        return tuple(Key(*row) for row in rows)
+        return tuple(Key(*row) for row in self._database.rows(_ALL))
 
     def active_key(self) -> Key | None:
         return self._database.run(lambda c: find_key(c, ACTIVE))
@@ -243,17 +239,14 @@ class KeyTables:
         return self._database.transaction(work)
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:
-        params = {"of_address": address, "at_most": limit}
-        rows = self._database.run(lambda c: c.execute(_STRANDED, params).all())
+        rows = self._database.rows(_STRANDED, of_address=address, at_most=limit)
         return tuple(id_ for (id_,) in rows)
 
     def retire(
         self, settled: Sequence[str], at: datetime, draft: Callable[[Key], Record]
     ) -> Sequence[tuple[Key, Record]]:
         params = {"settled": list(settled)}
-        if not settled:
-            return ()
-        if not self._database.run(lambda c: c.execute(_IDLE, params).all()):
+        if not settled or not self._database.rows(_IDLE, **params):
             return ()
 
         def work(connection: Connection) -> Sequence[tuple[Key, Record]]:

@@ -11,7 +11,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
 from backends.sql.database import Database
-from backends.sql.health import NEWER
+from backends.sql.health import schema_error
 from backends.sql.schema import HEAD
 from backends.sql.urls import SQLITE
 from signer.errors import StoreError
@@ -63,10 +63,13 @@ def migrate(database: Database, *, create: bool) -> SchemaUpgrade:
 
     def upgrade(connection: Connection) -> SchemaUpgrade:
         _lock(connection)
-        before = _revision(connection)
+        heads = MigrationContext.configure(connection).get_current_heads()
+        before = max(heads, default=None)
         if database.path is not None and not create and before is None:
             raise _no_ledger(database.path)
-        _upgrade(connection)
+        if not _run_migrations(connection):
+            raise schema_error(before)
+        _require_references(connection)
         return SchemaUpgrade(database.path, before, HEAD)
 
     return database.migration(upgrade, timeout=LOCK_TIMEOUT_SECONDS)
@@ -79,22 +82,16 @@ def _no_ledger(path: Path) -> StoreError:
     )
 
 
-def _revision(connection: Connection) -> str | None:
-    heads = MigrationContext.configure(connection).get_current_heads()
-    return max(heads, default=None)
-
-
-def _upgrade(connection: Connection) -> None:
+def _run_migrations(connection: Connection) -> bool:
+    """Run the outstanding migrations; return False if the revision is unknown."""
     config = Config()
     config.set_main_option("script_location", "backends.sql:migrations")
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
     except CommandError:
-        problem = StoreError(NEWER)
-    else:
-        return _require_references(connection)
-    raise problem
+        return False
+    return True
 
 
 def _lock(connection: Connection) -> None:

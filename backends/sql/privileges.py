@@ -1,9 +1,9 @@
 """
 Finds privileges that let the service's PostgreSQL role change the audit log.
 
-Triggers keep the audit log append-only (``migrations/versions/r0003_keys.py``), except
-for roles that can drop or disable them.  The queries look for those privileges, also
-through every role that the service's role can become.
+Triggers keep the audit log append-only (``migrations/versions``), except for roles that
+can drop or disable them.  The queries look for those privileges, also through every
+role that the service's role can become.
 """
 
 from sqlalchemy import text
@@ -86,4 +86,4 @@ def excess_privileges(database: Database) -> list[str]:
     """
     if database.dialect != POSTGRESQL:
         return []
-    return database.run(lambda c: list(c.execute(_EXCESS_PRIVILEGES).scalars()))
+    return [privilege for (privilege,) in database.rows(_EXCESS_PRIVILEGES)]

@@ -1,6 +1,6 @@
 """The refunds of the ledger: accept, claim, reserve a nonce, save, read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select
 
 from backends.sql import queries
-from backends.sql.database import Database
+from backends.sql.database import Tables
 from backends.sql.key_rows import ACTIVE, find_key
 from backends.sql.schema import answers
 from backends.sql.statements import CLAIM, Step, insert_new, values
@@ -38,20 +38,16 @@ from signer.model.spending_limits import NO_LIMITS, Limits
 _MAX_DELAY = timedelta(minutes=2)
 
 
-class RefundTables:
+class RefundTables(Tables):
     """The refunds of ``signer.ports.Store``: their moves, signed bytes and answers."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def find(self, client: str, idempotency_key: str) -> Refund | None:
         if not (is_storable(client) and is_storable(idempotency_key)):
             return None
-        params = {"of_client": client, "key": idempotency_key}
-        row = self._database.run(
-            lambda c: c.execute(queries.BY_KEY, params).one_or_none()
+        rows = self._database.rows(
+            queries.BY_KEY, of_client=client, key=idempotency_key
         )
-        return None if row is None else Refund(*row)
+        return Refund(*rows[0]) if rows else None
 
     def accept(self, refund: Refund) -> tuple[Refund, bool]:
         require_new(refund)
@@ -82,16 +78,18 @@ class RefundTables:
         }
         used = {name: value for name, value in filters.items() if value is not None}
         # One row more than asked for shows whether there is another page.
-        params = {**used, "of_client": client, "at_most": limit + 1}
-        query = queries.newest(*used)
-        rows = self._database.run(lambda c: c.execute(query, params).all())
+        rows = self._database.rows(
+            queries.newest(*used), **used, of_client=client, at_most=limit + 1
+        )
         page = tuple(Refund(*row) for row in rows[:limit])
         return Page(page, page[-1].id if len(rows) > limit else None)
 
     def claim(self, now: datetime, until: datetime, limit: int) -> Sequence[Refund]:
         window = {"now": now, "far": now + _MAX_DELAY}
         params = {**window, "until": until, "at_most": limit}
-        if self._database.dialect == SQLITE and not self._is_due(window):
+        if self._database.dialect == SQLITE and not (
+            self._database.rows(queries.DUE, **window)
+        ):
             return ()  # Do not take the write lock for nothing.
         rows = self._database.write(lambda c: c.execute(CLAIM, params).all())
         return tuple(sorted((Refund(*row) for row in rows), key=lambda r: r.id))
@@ -114,13 +112,9 @@ class RefundTables:
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
     ) -> Sequence[Refund]:
-        params = {
-            "chain_id": chain_id,
-            "sender": sender,
-            "nonce": nonce,
-            "at_most": limit,
-        }
-        rows = self._database.run(lambda c: c.execute(queries.BELOW, params).all())
+        rows = self._database.rows(
+            queries.BELOW, chain_id=chain_id, sender=sender, nonce=nonce, at_most=limit
+        )
         return tuple(Refund(*row) for row in rows)
 
     def reserve(
@@ -137,12 +131,9 @@ class RefundTables:
     ) -> Refund:
         if not is_address(sender):
             raise ValueError("sender is not an address with an EIP-55 checksum")
-        reservation: dict[str, Any] = {
-            "sender": sender,
-            "key_id": key_id,
-            "gas_limit": gas_limit,
-        }
-        after = refund.with_status(Status.RESERVED, at, **reservation)
+        after = refund.with_status(
+            Status.RESERVED, at, sender=sender, key_id=key_id, gas_limit=gas_limit
+        )
         sweeps = refund.swept_from is not None
         seen = {"counted": counted, "mark": refund.mark, "sweeps": sweeps}
         params = {**values(refund, after, record=intent), **seen}
@@ -198,16 +189,10 @@ class RefundTables:
         if not is_swept and active.key_id != key_id:
             raise KeyRotatedError("the active key was moved to its replica meanwhile")
 
-    def _is_due(self, window: Mapping[str, datetime]) -> bool:
-        due = self._database.run(lambda c: c.execute(queries.DUE, window).first())
-        return due is not None
-
     def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
         if not is_storable(refund_id):
             return ()
-        return self._database.run(
-            lambda c: c.execute(statement, {"refund_id": refund_id}).all()
-        )
+        return self._database.rows(statement, refund_id=refund_id)
 
 
 def _in_flight(refund: Refund, tx_hashes: list[str]) -> InFlight:

@@ -40,7 +40,6 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
         super().__init__(Database(url, pool_size=pool_size, timeout=timeout))
 
     def __repr__(self) -> str:
-        """Show the kind of database and no part of the URL."""
         return f"SQLStore({self._database.dialect!r})"
 
     def check(self) -> None:
@@ -50,12 +49,8 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
         """
         Bring the database to the schema of this program, and return what was done.
 
-        Any number of processes may migrate at the same time.  Without *create*, an
-        SQLite file that has no ledger yet is refused.
-
-        Raises:
-            StoreError: There is no ledger and *create* is false, the database is newer
-                than this program, or it cannot be changed.
+        Any number of processes may migrate at the same time.  *create* and the errors
+        are those of ``migrate.migrate``.
         """
         # Importing Alembic takes a tenth of a second; only this method needs it.
         from backends.sql.migrate import migrate  # noqa: PLC0415

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Integer,
     Select,
@@ -23,28 +24,30 @@ from sqlalchemy import (
 
 from backends.sql.advisory_locks import lock_chain
 from backends.sql.columns import UTCDateTime
-from backends.sql.database import Database
+from backends.sql.database import Tables
 from backends.sql.schema import refunds, sightings, stops, wallets
 from backends.sql.statements import insert_new, next_nonce
 from signer.errors import StaleStateError
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
 
-_of_wallet = (
-    bindparam("of_chain", type_=wallets.c.chain_id.type),
-    bindparam("of_sender", type_=wallets.c.sender.type),
-)
-_HERE = (wallets.c.chain_id == _of_wallet[0], wallets.c.sender == _of_wallet[1])
+_chain = bindparam("of_chain", type_=wallets.c.chain_id.type)
+_sender = bindparam("of_sender", type_=wallets.c.sender.type)
+
+
+def _of_wallet(table: Table) -> ColumnElement[bool]:
+    return (table.c.chain_id == _chain) & (table.c.sender == _sender)
+
 
 _WALLET = select(
     wallets.c.chain_id,
     wallets.c.sender,
     wallets.c.first_nonce,
-    next_nonce(*_of_wallet),
+    next_nonce(_chain, _sender),
     wallets.c.paused_by,
     wallets.c.paused_at,
     wallets.c.version,
-).where(*_HERE)
+).where(_of_wallet(wallets))
 
 _KEYS = select(wallets.c.chain_id, wallets.c.sender).order_by(
     wallets.c.chain_id, wallets.c.sender
@@ -52,7 +55,7 @@ _KEYS = select(wallets.c.chain_id, wallets.c.sender).order_by(
 
 _UNCHANGED = (
     update(wallets)
-    .where(*_HERE, wallets.c.version == bindparam("before"))
+    .where(_of_wallet(wallets), wallets.c.version == bindparam("before"))
     .values(version=bindparam("before") + 1)
 )
 
@@ -63,9 +66,9 @@ _PAUSED = _UNCHANGED.values(
 
 _RESUMED = _UNCHANGED.values(paused_by=None, paused_at=None)
 
-_STOPPED = select(stops.c.at).where(stops.c.chain_id == _of_wallet[0])
+_STOPPED = select(stops.c.at).where(stops.c.chain_id == _chain)
 
-_START = delete(stops).where(stops.c.chain_id == _of_wallet[0])
+_START = delete(stops).where(stops.c.chain_id == _chain)
 
 _UNRECORDED = select(sightings, refunds.c.id).outerjoin(
     refunds,
@@ -78,18 +81,16 @@ _below = bindparam("below", type_=refunds.c.nonce.type)
 
 
 def _used_nonces(table: Table) -> Select[int]:
-    return select(table.c.nonce).where(
-        table.c.chain_id == _of_wallet[0],
-        table.c.sender == _of_wallet[1],
-        table.c.nonce < _below,
-    )
+    return select(table.c.nonce).where(_of_wallet(table), table.c.nonce < _below)
 
 
 # Pairs each used nonce with the next used one; the nonces between them are gaps.
 _ENDS = union_all(
     _used_nonces(refunds),
     _used_nonces(sightings),
-    select(wallets.c.first_nonce - 1).where(*_HERE, wallets.c.first_nonce < _below),
+    select(wallets.c.first_nonce - 1).where(
+        _of_wallet(wallets), wallets.c.first_nonce < _below
+    ),
     select(_below),
 ).subquery()
 _PAIRS = select(
@@ -105,15 +106,13 @@ _GAPS = (
 
 _UNACCEPTED = (sightings.c.mark.is_(None), sightings.c.accepted_at.is_(None))
 
-_FOREIGN = _UNRECORDED.where(
-    sightings.c.chain_id == _of_wallet[0],
-    sightings.c.sender == _of_wallet[1],
-    *_UNACCEPTED,
-).order_by(sightings.c.nonce)
+_FOREIGN = _UNRECORDED.where(_of_wallet(sightings), *_UNACCEPTED).order_by(
+    sightings.c.nonce
+)
 
 _BY_MARK = (
     _UNRECORDED.where(
-        sightings.c.chain_id == _of_wallet[0],
+        sightings.c.chain_id == _chain,
         sightings.c.mark == bindparam("mark", type_=sightings.c.mark.type),
     )
     .order_by(sightings.c.nonce)
@@ -122,29 +121,20 @@ _BY_MARK = (
 
 _ACCEPT = (
     update(sightings)
-    .where(
-        sightings.c.chain_id == _of_wallet[0],
-        sightings.c.sender == _of_wallet[1],
-        *_UNACCEPTED,
-    )
+    .where(_of_wallet(sightings), *_UNACCEPTED)
     .values(accepted_at=bindparam("at", type_=UTCDateTime))
 )
 
 
-class WalletTables:
+class WalletTables(Tables):
     """The wallets of ``signer.ports.Store``, and the chains that are stopped."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
-        params = _key(chain_id, sender)
-        row = self._database.run(lambda c: c.execute(_WALLET, params).one_or_none())
-        return None if row is None else Wallet(*row)
+        rows = self._database.rows(_WALLET, **_key(chain_id, sender))
+        return Wallet(*rows[0]) if rows else None
 
     def wallets(self) -> Sequence[Wallet]:
-        keys = self._database.run(lambda c: c.execute(_KEYS).all())
-        each = (self.wallet(*key) for key in keys)
+        each = (self.wallet(*key) for key in self._database.rows(_KEYS))
         return tuple(wallet for wallet in each if wallet is not None)
 
     def open_wallet(self, wallet: Wallet) -> None:
@@ -170,16 +160,15 @@ class WalletTables:
     def unknown_nonces(
         self, chain_id: int, sender: str, below: int, limit: int
     ) -> Sequence[int]:
-        params = {**_key(chain_id, sender), "below": below, "limit": limit}
-        gaps = self._database.run(lambda c: c.execute(_GAPS, params).all())
+        wallet = _key(chain_id, sender)
+        gaps = self._database.rows(_GAPS, **wallet, below=below, limit=limit)
         nonces = chain.from_iterable(range(first, end) for first, end in gaps)
         return tuple(islice(nonces, limit))
 
     def foreign_transactions(
         self, chain_id: int, sender: str
     ) -> Sequence[UnrecordedTransaction]:
-        params = _key(chain_id, sender)
-        rows = self._database.run(lambda c: c.execute(_FOREIGN, params).all())
+        rows = self._database.rows(_FOREIGN, **_key(chain_id, sender))
         return tuple(UnrecordedTransaction(*row) for row in rows)
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
@@ -201,8 +190,8 @@ class WalletTables:
         return self._database.transaction(work)
 
     def network_paused_at(self, chain_id: int) -> datetime | None:
-        params = {"of_chain": chain_id}
-        return self._database.run(lambda c: c.execute(_STOPPED, params).scalar())
+        rows = self._database.rows(_STOPPED, of_chain=chain_id)
+        return rows[0].at if rows else None
 
     def resume_network(self, chain_id: int) -> bool:
         params = {"of_chain": chain_id}
@@ -211,9 +200,8 @@ class WalletTables:
     def find_unrecorded(
         self, chain_id: int, mark: bytes
     ) -> UnrecordedTransaction | None:
-        params = {"of_chain": chain_id, "mark": mark}
-        row = self._database.run(lambda c: c.execute(_BY_MARK, params).one_or_none())
-        return None if row is None else UnrecordedTransaction(*row)
+        rows = self._database.rows(_BY_MARK, of_chain=chain_id, mark=mark)
+        return UnrecordedTransaction(*rows[0]) if rows else None
 
 
 def _change(

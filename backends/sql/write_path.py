@@ -54,7 +54,6 @@ def apply_reservation(
 
     Raises:
         LimitReachedError: The refund would exceed a spending limit.
-        StoreError: As for ``apply_step``.
     """
     change = _one_by_one if database.dialect == SQLITE else _at_once
 

@@ -33,12 +33,8 @@ def batches(journal: Journal, after: int = 0) -> Iterator[Sequence[Sealed]]:
 
 
 def newest_checkpoint(journal: Journal) -> Checkpoint | None:
-    """
-    Return the checkpoint with the most records; None if there is none.
-
-    There may be years of checkpoints, so the search starts near the end of the chain
-    and looks back further with each step.
-    """
+    """Return the checkpoint with the most records; None if there is none."""
+    # There may be years of checkpoints: start near the end, and look back further.
     size, _ = journal.head()
     lookback = _FIRST_LOOKBACK
     while True:
@@ -51,13 +47,7 @@ def newest_checkpoint(journal: Journal) -> Checkpoint | None:
 
 
 def require_agreement(journal: Journal, statement: Statement) -> None:
-    """
-    Require that the stored chain contains the signed hash of *statement*.
-
-    Raises:
-        BrokenChainError: The chain is shorter than *statement* says, or its record
-            there has a different hash.
-    """
+    """Raise ``BrokenChainError`` if the stored chain contradicts *statement*."""
     found = journal.sealed(statement.size - 1, 1)
     if not found or found[0].sequence != statement.size:
         raise BrokenChainError(
@@ -73,11 +63,11 @@ class ChainReader:
     """
     Verifies the stored chain link by link, in several steps if needed.
 
-    ``size`` is the number of verified records, ``head`` the hash of the last one.
+    ``size`` is the number of verified records, ``head`` the hash of the last one.  It
+    starts after a chain of *size* records that ends with the hash *head*.
     """
 
     def __init__(self, journal: Journal, size: int = 0, head: bytes = GENESIS) -> None:
-        """Start after a chain of *size* records that ends with the hash *head*."""
         self._journal = journal
         self.size = size
         self.head = head
@@ -86,10 +76,8 @@ class ChainReader:
         """
         Verify records up to the end of the chain; return whether the end was reached.
 
-        *should_stop* is asked after each batch of records.
-
-        Raises:
-            BrokenChainError: A record does not follow from the one before it.
+        *should_stop* is asked after each batch.  A record that does not follow from the
+        one before it raises ``BrokenChainError``.
         """
         for batch in batches(self._journal, self.size):
             for sealed in batch:

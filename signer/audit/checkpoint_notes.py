@@ -52,11 +52,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class SignedStatement:
-    """
-    A statement with its unverified signatures.
-
-    ``text`` is what was signed.  Each signature is a name and the bytes after it.
-    """
+    """A statement, the text that was signed, and pairs of name and signature bytes."""
 
     statement: Statement
     text: bytes
@@ -64,12 +60,7 @@ class SignedStatement:
 
 
 def parse(note: str) -> SignedStatement:
-    """
-    Parse *note* strictly, without verifying its signatures.
-
-    Raises:
-        InvalidInputError: *note* is not a checkpoint.
-    """
+    """Parse *note* strictly, but do not verify it; raises ``InvalidInputError``."""
     match = _NOTE.fullmatch(note) if len(note) <= _MAX_NOTE else None
     if match is None:
         raise InvalidInputError("not a checkpoint of an audit chain")
@@ -86,12 +77,7 @@ def parse(note: str) -> SignedStatement:
 
 
 def split(text: str) -> Sequence[str]:
-    """
-    Return the notes in *text*, which contains only notes.
-
-    Raises:
-        InvalidInputError: *text* contains something else, or no note.
-    """
+    """Return the notes in *text*; raises ``InvalidInputError`` for anything else."""
     found = list(_NOTE.finditer(text))
     if not found or _NOTE.sub("", text).strip():
         raise InvalidInputError("not a checkpoint of an audit chain")

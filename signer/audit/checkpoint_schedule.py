@@ -35,10 +35,9 @@ _MAX_TIME = datetime.max.replace(tzinfo=UTC)
 @dataclass(frozen=True, slots=True)
 class Unsigned:
     """
-    The records after the last checkpoint.
+    How many ``records`` follow the last checkpoint, from sequence number ``first``.
 
-    ``first`` is the sequence number of the first one, ``records`` their number, and
-    ``waited`` how long a checkpoint has been due.
+    ``waited`` is how long a checkpoint has been due.
     """
 
     first: int
@@ -70,11 +69,8 @@ class UnsignedTail:
         self._newest = max(self._newest, made or _MAX_TIME)
 
     def at_newest(self) -> Unsigned:
-        """
-        Return what is unsigned at the time of the newest record.
-
-        This depends on the records only, so an export verifies in ten years as today.
-        """
+        """Return what is unsigned at the time of the newest record."""
+        # It depends on the records only, so an export verifies in ten years as today.
         return self.at(self._newest)
 
     def at(self, now: datetime, records: int | None = None) -> Unsigned:

@@ -1,8 +1,7 @@
 """
 Signs checkpoints of the stored chain after verifying every link.
 
-A long chain is verified in several steps, so that the sealer can seal records between
-them.
+A long chain is verified in steps, so that the sealer can seal records between them.
 """
 
 import time
@@ -33,7 +32,7 @@ VERIFY_SECONDS = 0.1
 @dataclass(frozen=True, slots=True)
 class CheckpointSettings:
     """
-    The key and origin of checkpoints, and how often they are made.
+    The key and origin of checkpoints.
 
     One is due when the chain has grown and the last one is ``interval`` old, or when
     ``records`` records have none.
@@ -46,11 +45,7 @@ class CheckpointSettings:
 
 
 class Checkpointer:
-    """
-    Compares a journal with its checkpoints, and signs new ones.
-
-    Without settings it only compares.
-    """
+    """Compares a journal with its checkpoints; signs new ones if it has settings."""
 
     def __init__(
         self,
@@ -155,11 +150,10 @@ class Checkpointer:
             return
         try:
             Verifier(self._settings.key.public_pem()).verify(stored.note)
+            self._is_last_ours = True
         except InvalidInputError:
             self._is_last_ours = False
             self._log.warning("audit-checkpoint-of-another-key", size=stored.size)
-        else:
-            self._is_last_ours = True
 
     def _is_due(self, now: datetime) -> bool:
         if self._settings is None:
@@ -168,10 +162,9 @@ class Checkpointer:
         if self._last is None:
             return size > 0
         unsigned_records = size - self._last.size
-        return unsigned_records >= self._settings.records or (
-            unsigned_records > 0
-            and elapsed(now, self._last.at) >= self._settings.interval
-        )
+        # The absolute value, since clocks may be set back.
+        is_old = abs(now - self._last.at) >= self._settings.interval
+        return unsigned_records >= (1 if is_old else self._settings.records)
 
     def _advance(self, now: datetime) -> None:
         """Verify for ``VERIFY_SECONDS``, and sign at the end of the chain."""
@@ -230,8 +223,3 @@ class Checkpointer:
         # Logs are shipped to another host, which then has the checkpoint as well.
         self._log.info("audit-checkpoint", size=made.size, note=made.note)
         return made
-
-
-def elapsed(one: datetime, other: datetime) -> timedelta:
-    """Return the time between two moments in any order: clocks may be set back."""
-    return abs(one - other)

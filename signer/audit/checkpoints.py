@@ -41,22 +41,15 @@ class CheckpointKey:
         self._public = key.public_key()
 
     def __repr__(self) -> str:
-        """Show nothing of the key."""
         return "CheckpointKey()"
 
     @classmethod
     def generate(cls) -> Self:
-        """Return a new key."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """
-        Load an unencrypted PKCS#8 key in PEM from a file that only its owner may read.
-
-        Raises:
-            ConfigurationError: ``audit-misconfigured``: *path* is not such a file.
-        """
+        """Load an unencrypted PKCS#8 PEM key from a file that is its owner's alone."""
         try:
             key = load_pem_private_key(_read_private(path), password=None)
         except OSError as e:
@@ -86,8 +79,7 @@ class CheckpointKey:
         Sign that the chain of *origin* has *size* records and ends with *head*.
 
         Raises:
-            InvalidInputError: The result would not be a valid checkpoint: *size* is 0,
-                or *origin* contains a space or a plus sign.
+            InvalidInputError: *size* is 0, or *origin* has a space or a plus sign.
         """
         when = at.astimezone(UTC).isoformat(timespec="microseconds")
         lines = (origin, str(size), base64.b64encode(head).decode(), KIND, when)
@@ -103,12 +95,7 @@ class Verifier:
     """Verifies checkpoints against a set of trusted public keys."""
 
     def __init__(self, *pems: bytes) -> None:
-        """
-        Trust the Ed25519 public keys in *pems*: the current one and earlier ones.
-
-        Raises:
-            InvalidInputError: One of *pems* is not an Ed25519 public key.
-        """
+        """Trust the Ed25519 public keys in *pems*, or raise ``InvalidInputError``."""
         self._keys = [_public_key(pem) for pem in pems]
 
     def verify(self, note: str) -> Statement:
@@ -125,20 +112,21 @@ class Verifier:
         parsed = parse(note)
         statement = parsed.statement
         trusted = {_key_id(statement.origin, key): key for key in self._keys}
-        is_signed = False
-        for name, signature in parsed.signatures:
-            key = trusted.get(signature[:_KEY_ID_BYTES])
-            if name != statement.origin or key is None:
-                continue
-            try:
-                key.verify(signature[_KEY_ID_BYTES:], parsed.text)
-            except InvalidSignature:
-                raise InvalidInputError(
-                    "the checkpoint is forged: its signature is invalid"
-                ) from None
-            is_signed = True
-        if not is_signed:
+        signatures = [
+            (key, signature[_KEY_ID_BYTES:])
+            for name, signature in parsed.signatures
+            if name == statement.origin
+            and (key := trusted.get(signature[:_KEY_ID_BYTES]))
+        ]
+        if not signatures:
             raise InvalidInputError("the checkpoint is not signed by a trusted key")
+        try:
+            for key, signature in signatures:
+                key.verify(signature, parsed.text)
+        except InvalidSignature:
+            raise InvalidInputError(
+                "the checkpoint is forged: its signature is invalid"
+            ) from None
         return statement
 
 

@@ -61,12 +61,7 @@ class Trail:
 
 
 def is_key_arn(name: str) -> bool:
-    """
-    Return whether *name* is a full key ARN, as CloudTrail contains it.
-
-    >>> is_key_arn("1234abcd-12ab-34cd-56ef-1234567890ab")
-    False
-    """
+    """Return whether *name* is a full key ARN, as CloudTrail contains it."""
     return _KEY_ARN.fullmatch(name) is not None
 
 
@@ -79,56 +74,50 @@ def read_trail(paths: Iterable[Path]) -> Trail:
     Raises:
         InvalidInputError: A file is not a CloudTrail log file, or there is no event.
     """
-    first = last = None
+    times: set[datetime] = set()
     signs: dict[str, SignEvent] = {}
     for path in _files(paths):
         for event in _events(path):
             at = _time(event, path)
-            first = at if first is None else min(first, at)
-            last = at if last is None else max(last, at)
+            times.add(at)
             if _is_sign(event):
                 sign = _sign(event, at, path)
                 signs[sign.event_id] = sign
-    if first is None or last is None:
+    if not times:
         raise InvalidInputError(
             "the CloudTrail files contain no event: are the paths right?"
         )
     ordered = sorted(signs.values(), key=lambda sign: (sign.at, sign.event_id))
-    return Trail(first, last, tuple(ordered))
+    return Trail(min(times), max(times), tuple(ordered))
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
-        if not path.is_dir():
+        if path.is_dir():
+            yield from sorted([*path.rglob("*.json"), *path.rglob("*.json.gz")])
+        else:
             yield path
-            continue
-        for found in sorted(path.rglob("*.json*")):
-            if found.name.endswith((".json", ".json.gz")):
-                yield found
 
 
 def _events(path: Path) -> list[Any]:
+    problem = "is not a CloudTrail log file"
     try:
         content = path.read_bytes()
         if content.startswith(_GZIP):
             content = gzip.decompress(content)
         events = json.loads(content)["Records"]
+        if isinstance(events, list):
+            return events
     except OSError as e:
         problem = f"cannot be read ({type(e).__name__})"
     except (ValueError, KeyError, TypeError, EOFError, zlib.error, RecursionError):
-        problem = "is not a CloudTrail log file"
-    else:
-        if isinstance(events, list):
-            return events
-        problem = "is not a CloudTrail log file"
+        pass
     raise InvalidInputError(f"{path.name} {problem}")
 
 
 def _is_sign(event: Mapping[str, Any]) -> bool:
-    return (
-        event.get("eventSource") == "kms.amazonaws.com"
-        and event.get("eventName") == "Sign"
-    )
+    call = event.get("eventSource"), event.get("eventName")
+    return call == ("kms.amazonaws.com", "Sign")
 
 
 def _time(event: object, path: Path) -> datetime:
@@ -142,12 +131,11 @@ def _time(event: object, path: Path) -> datetime:
 
 
 def _sign(event: Mapping[str, Any], at: datetime, path: Path) -> SignEvent:
-    names = [event.get(name) for name in ("eventID", "requestID")]
-    if not all(isinstance(name, str) and name for name in names):
+    event_id, request_id = _text(event.get("eventID")), _text(event.get("requestID"))
+    if event_id is None or request_id is None:
         raise InvalidInputError(
             f"{path.name} has a Sign event without eventID or requestID"
         )
-    event_id, request_id = map(str, names)
     return SignEvent(
         event_id=event_id,
         request_id=request_id,

@@ -26,9 +26,6 @@ def export(journal: Journal, origin: str) -> Iterator[bytes]:
 
     The export starts at the first record: only a whole chain can be verified.  A
     checkpoint of more records than there are is included, since it is evidence.
-
-    Raises:
-        StoreError: The journal cannot be read.
     """
     # Read before the head, so that no checkpoint covers records after it.
     checkpoints = journal.checkpoints()
@@ -46,15 +43,7 @@ def export(journal: Journal, origin: str) -> Iterator[bytes]:
 
 
 def records(lines: Iterable[bytes]) -> Iterator[Record]:
-    """
-    Yield the records of an export that was verified before.
-
-    This checks only that the export is complete: first line, last line, and the number
-    of records in between.
-
-    Raises:
-        InvalidInputError: The export is not complete, or a line is malformed.
-    """
+    """Yield the records of a verified export, or raise ``InvalidInputError``."""
     parsed: Line | None = None
     expected = End(0, GENESIS, 0)
     for number, line in enumerate(lines, 1):

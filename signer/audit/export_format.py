@@ -15,7 +15,7 @@ one encoding of each export: no byte can be changed without changing the meaning
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 import rfc8785
@@ -92,22 +92,11 @@ def checkpoint_line(note: str) -> bytes:
 
 def end_line(end: End) -> bytes:
     """Return the last line."""
-    counts = {
-        "checkpoints": end.checkpoints,
-        "hash": end.hash.hex(),
-        "records": end.records,
-    }
-    return _line({"end": counts})
+    return _line({"end": {**asdict(end), "hash": end.hash.hex()}})
 
 
 def parse(line: bytes) -> Line:
-    """
-    Parse *line*, which ends with a line feed.
-
-    Raises:
-        InvalidInputError: *line* is incomplete, not canonical, or not a line of an
-            export.
-    """
+    """Parse *line* strictly; raises ``InvalidInputError``."""
     if not line.endswith(b"\n"):
         raise InvalidInputError(
             "the line is too long" if len(line) >= MAX_LINE else TORN
@@ -162,12 +151,7 @@ def _parse_end(fields: Mapping[str, Any]) -> End:
 
 
 def _canonical(text: bytes) -> Mapping[str, Any]:
-    """
-    Parse *text* as a JSON object in the form of RFC 8785.
-
-    Raises:
-        InvalidInputError: *text* is not a JSON object, or not in this form.
-    """
+    """Parse *text* as a JSON object in the form of RFC 8785."""
     try:
         _require_shallow(text)
         fields = _parse_ascii(text)
@@ -183,14 +167,8 @@ def _canonical(text: bytes) -> Mapping[str, Any]:
 
 
 def _require_shallow(text: bytes) -> None:
-    """
-    Require that *text* cannot exhaust the C stack of the JSON parser.
-
-    Brackets inside strings are allowed.
-
-    Raises:
-        ValueError: *text* has more brackets than any record has.
-    """
+    """Require that *text* cannot exhaust the C stack of the JSON parser."""
+    # Strings may contain any number of brackets.
     for content in (text, _TEXT.sub(b"", text)):
         if content.count(b"[") + content.count(b"{") <= _MAX_BRACKETS:
             return
@@ -199,7 +177,7 @@ def _require_shallow(text: bytes) -> None:
 
 def _parse_ascii(text: bytes) -> Any:
     """
-    Parse *text* if the standard library can tell that it is canonical, else None.
+    Parse *text* if it is canonical by the rules of the standard library, else None.
 
     For ASCII without fractions the standard library writes the form of RFC 8785, and
     several times as fast.  Otherwise it sorts keys differently (not by UTF-16 units).

@@ -31,18 +31,9 @@ _RECORD = b"hotwallet audit chain 1: record"
 def link(previous: bytes, sequence: int, record: Record) -> bytes:
     """Return the 32-byte hash of *record* number *sequence* after *previous*."""
     name = record.id.encode()
-    return hashlib.sha256(
-        b"".join(
-            (
-                _RECORD,
-                previous,
-                sequence.to_bytes(8, "big"),
-                len(name).to_bytes(8, "big"),
-                name,
-                record.body.encode(),
-            )
-        )
-    ).digest()
+    place = previous + sequence.to_bytes(8, "big")
+    content = len(name).to_bytes(8, "big") + name + record.body.encode()
+    return hashlib.sha256(_RECORD + place + content).digest()
 
 
 def sealed(size: int, head: bytes, records: Iterable[Record]) -> list[Sealed]:

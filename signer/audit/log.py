@@ -30,11 +30,7 @@ SUCCESS = "success"
 
 
 class AuditAction(StrEnum):
-    """
-    What an audit event is about, as ``<object>-<verb>``.
-
-    The name of the event adds ``-requested``, ``-succeeded`` or ``-refused``.
-    """
+    """What an event is about: ``-requested``, ``-succeeded``, ``-refused`` follows."""
 
     DIGEST_SIGN = "digest-sign"
     KEY_ROTATE = "key-rotate"
@@ -53,7 +49,6 @@ class AuditAction(StrEnum):
 
     @property
     def requested(self) -> str:
-        """The name of the event that is recorded before the action."""
         return f"{self}-requested"
 
     def event_for(self, outcome: str) -> str:
@@ -110,9 +105,8 @@ class AuditLog:
         *digest* is None if the record is committed together with the decision what to
         sign; the record of the result has it.
         """
-        return self._signing(
-            AuditAction.DIGEST_SIGN.requested, purpose, subject, digest
-        )
+        event = AuditAction.DIGEST_SIGN.requested
+        return self._signing(event, purpose, subject, digest)
 
     def outcome(
         self,
@@ -168,28 +162,13 @@ class AuditLog:
         return self._action(event, operation, actor, outcome, details)
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
-        """
-        Make *records* durable, then log them.
-
-        Raises:
-            KeyRotatedError: No key of the ring meets the condition *standing* any
-                more; nothing was written.
-            StoreError: The journal cannot be written.
-        """
+        """Make *records* durable, then log them; raises as ``Journal.append``."""
         if self._journal is not None:
             self._journal.append(records, standing=standing)
         self.log(*records)
 
     def log(self, *records: Record) -> None:
-        """
-        Log records that are durable.
-
-        With a journal, a log that cannot be written is not an error: the evidence is
-        stored.
-
-        Raises:
-            OSError: The log cannot be written, and there is no journal.
-        """
+        """Log records that are durable; raises ``OSError`` only without a journal."""
         try:
             for record in records:
                 fields = record.fields
@@ -258,11 +237,6 @@ class AuditLog:
 
 
 def _fingerprint(actor: str) -> str:
-    """
-    Return a short hash that distinguishes actors whose names are redacted.
-
-    Issuers may use URLs (SPIFFE) or numbers as names.  An auditor who knows the name
-    can compute the hash and compare.
-    """
+    """Return a short hash: an auditor who knows the redacted name can compute it."""
     digest = hashlib.sha256(actor.encode(errors="replace")).hexdigest()
     return f"#{digest[:_FINGERPRINT_DIGITS]}"

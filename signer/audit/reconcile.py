@@ -44,10 +44,8 @@ class Reconciliation:
 
     ``missing`` are recorded signatures that CloudTrail lacks although the files cover
     their time; ``outside`` counts those that it lacks at other times.  ``failed``
-    counts the events of refused calls, which signed nothing.
-
-    ``records`` counts our signing records of the compared keys.  ``skipped`` counts
-    the events of ``other_keys`` other keys.
+    counts the events of refused calls, which signed nothing.  ``records`` counts our
+    signing records of the compared keys, ``skipped`` the events of ``other_keys``.
     """
 
     matched: int
@@ -86,15 +84,11 @@ def reconcile(
     margin: timedelta = MARGIN,
 ) -> Reconciliation:
     """
-    Compare all audit *records* with the ``Sign`` events in *trail*.
+    Compare all audit *records*, in any order, with the ``Sign`` events in *trail*.
 
-    Args:
-        records: Audit records in any order, from before the files begin until now.
-        trail: The events of CloudTrail.
-        keys: ARNs of the keys to compare.  By default all keys whose first eight
-            characters are in our records or in *ring*.
-        ring: Key ids that are ours even if no record mentions them.
-        margin: Time at both ends of the files that they may not cover completely.
+    *keys* are the ARNs of the keys to compare.  By default all keys are compared whose
+    first eight characters are in our records or in *ring*, our key ids.  *margin* is
+    the time at both ends of the files that they may not cover completely.
     """
     known = read_signing_records(records, BACKEND)
     prefixes = set(map(key_prefix, keys)) or {
@@ -134,11 +128,7 @@ def reconcile(
 def _missing(
     known: Iterable[SigningRecord], signed: Collection[str], prefixes: Collection[str]
 ) -> list[RecordedSignature]:
-    """
-    Return the recorded signatures that CloudTrail lacks.
-
-    KMS need not log a call that it refused, so only successes count.
-    """
+    # KMS need not log a call that it refused, so only successes count.
     return [
         RecordedSignature(record.id, request_id, record.prefix, record.at)
         for record in known

@@ -14,7 +14,7 @@ import structlog
 
 from signer.alerts import Alerts
 from signer.audit.chain_reader import BATCH
-from signer.audit.checkpointer import Checkpointer, CheckpointSettings, elapsed
+from signer.audit.checkpointer import Checkpointer, CheckpointSettings
 from signer.audit.sealing_monitor import LATE, SealingAlert, made_at
 from signer.errors import HotWalletError
 from signer.ports import Checkpoint, Clock, Journal, utc_now
@@ -40,11 +40,7 @@ class Sealer:
         sealing_alert: SealingAlert | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """
-        Seal the records of *journal*.
-
-        *sealing_alert* is shared with the ``SealingMonitor`` of this process, if any.
-        """
+        """Share *sealing_alert* with the ``SealingMonitor`` of this process, if any."""
         alerts = alerts or Alerts(clock=clock)
         self._journal = journal
         self._checkpointer = Checkpointer(journal, settings, alerts, clock, timer=timer)
@@ -57,11 +53,7 @@ class Sealer:
         self._checked_at: datetime | None = None
 
     def run(self, wait: Callable[[float], bool]) -> None:
-        """
-        Work until *wait* returns true.
-
-        *wait* is called between rounds with the seconds until the next one.
-        """
+        """Work until *wait* returns true; it gets the seconds until the next round."""
         stop = False
         while not stop:
             began = self._timer()
@@ -70,12 +62,7 @@ class Sealer:
             stop = wait(max(REST_SECONDS, rest))
 
     def work(self) -> int:
-        """
-        Seal all waiting records, sign a checkpoint if due, return the number sealed.
-
-        Raises:
-            StoreError: The journal cannot be read or written; nothing is half done.
-        """
+        """Seal what waits, sign a checkpoint if due, and return the number sealed."""
         sealed = self._seal_all()
         now = self._clock()
         if sealed or self._checkpointer.is_in_progress or self._is_check_due(now):
@@ -84,15 +71,7 @@ class Sealer:
         return sealed
 
     def checkpoint(self) -> Checkpoint | None:
-        """
-        Return a checkpoint of the whole chain; sign one if needed.
-
-        Return None if one is needed and there is no key.
-
-        Raises:
-            BrokenChainError: The chain differs from an earlier checkpoint.
-            InvalidInputError: The chain is empty.
-        """
+        """Return a checkpoint of the whole chain, as ``Checkpointer.checkpoint``."""
         return self._checkpointer.checkpoint()
 
     def _try_to_work(self) -> None:
@@ -105,7 +84,7 @@ class Sealer:
             self._log.error("audit-sealing-failed", code=code, exc_info=e)
 
     def _seal_all(self) -> int:
-        """Seal waiting records; report how long the oldest one left has waited."""
+        """Seal waiting records, and report how long the oldest one left has waited."""
         waiting = self._journal.oldest_unsealed()
         sealed = 0
         try:
@@ -117,15 +96,11 @@ class Sealer:
                 if count < BATCH:
                     waiting = None
         finally:
-            self._report(waiting)
+            now = self._clock()
+            made = None if waiting is None else made_at(waiting)
+            self._sealing_alert.report(now - (made or now), "sealer")
         return sealed
 
     def _is_check_due(self, now: datetime) -> bool:
-        return (
-            self._checked_at is None or elapsed(now, self._checked_at) >= self._interval
-        )
-
-    def _report(self, waiting: str | None) -> None:
-        now = self._clock()
-        made = made_at(waiting) if waiting is not None else None
-        self._sealing_alert.report(now - (made or now), "sealer")
+        # The absolute value, since clocks may be set back.
+        return self._checked_at is None or abs(now - self._checked_at) >= self._interval

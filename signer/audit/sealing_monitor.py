@@ -32,8 +32,7 @@ class SealingAlert:
         """
         Report how long the oldest unsealed record has *waited*, as *observer* sees it.
 
-        Clocks differ, so observers may disagree.  The problem is over when no observer
-        sees a late record any more.
+        Clocks differ.  The problem is over when no observer sees a late record.
         """
         with self._lock:
             if waited < LATE:

@@ -45,8 +45,7 @@ class SigningRecord:
     @property
     def request_ids(self) -> Sequence[str]:
         """The ids of the requests that the device answered."""
-        ids: Sequence[str] = self.fields.get("device_request_ids", ())
-        return ids
+        return tuple(self.fields.get("device_request_ids", ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +80,11 @@ def read_signing_records(
     records: Iterable[Record], backend: str
 ) -> list[SigningRecord]:
     """Return the signing records of *backend* by time, requests first."""
+    events = SIGN_REQUESTED | SIGN_FINISHED
     found: list[SigningRecord] = []
     for record in records:
         fields = record.fields
-        if (
-            fields.get("event") in SIGN_REQUESTED | SIGN_FINISHED
-            and fields.get("backend") == backend
-        ):
+        if fields.get("event") in events and fields.get("backend") == backend:
             at = datetime.fromisoformat(fields["timestamp"])
             found.append(SigningRecord(record.id, at, fields))
     return sorted(found, key=lambda record: (record.at, not record.is_request))
@@ -121,10 +118,8 @@ def _lost_replies(records: Iterable[SigningRecord]) -> Iterator[_Trace]:
         unknown = int(record.fields.get("attempts", 1)) - len(record.request_ids)
         if unknown > 0:
             took = timedelta(microseconds=int(record.fields.get("duration_us", 0)))
-            begins = record.at - took
-            yield _Trace(
-                record.id, "lost-reply", record.prefix, begins, record.at, unknown
-            )
+            span = record.at - took, record.at
+            yield _Trace(record.id, "lost-reply", record.prefix, *span, unknown)
 
 
 def _crashes(records: Iterable[SigningRecord]) -> Iterator[_Trace]:
@@ -140,13 +135,12 @@ def _crashes(records: Iterable[SigningRecord]) -> Iterator[_Trace]:
         if record.is_request:
             waiting[_work(record)] = record
             if earlier is not None:
-                yield _crash(earlier, until=record.at)
+                yield _crash(earlier, min(record.at, earlier.at + CRASH))
     for request in waiting.values():
-        yield _crash(request, until=request.at + CRASH)
+        yield _crash(request, request.at + CRASH)
 
 
-def _crash(request: SigningRecord, until: datetime) -> _Trace:
-    ends = min(until, request.at + CRASH)
+def _crash(request: SigningRecord, ends: datetime) -> _Trace:
     return _Trace(request.id, "crash", request.prefix, request.at, ends, left=1)
 
 

@@ -6,7 +6,8 @@ Checkpoints detect that as well, up to the last one.  A checkpoint that was kept
 elsewhere detects it even if the whole file was replaced.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,12 +23,7 @@ from signer.model.audit_record import Sealed
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """
-    The first problem of an export.
-
-    ``sequence`` is the first bad record; ``line`` is the line number that shows it,
-    from 1.
-    """
+    """The first problem of an export: the first bad record, and its line (from 1)."""
 
     code: str
     sequence: int
@@ -35,7 +31,6 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        """Return the finding as one line of text."""
         return f"record {self.sequence} (line {self.line}): {self.message}"
 
 
@@ -116,8 +111,10 @@ class _Verification:
 
     def __init__(self, verifier: Verifier, trusted: Iterable[Statement]) -> None:
         self._verifier = verifier
-        self._trusted = _by_size(trusted)
-        self._origins = {
+        self._trusted = defaultdict[int, list[Statement]](list)
+        for statement in trusted:
+            self._trusted[statement.size].append(statement)
+        self._trusted_origins = {
             statement.origin for each in self._trusted.values() for statement in each
         }
         self._origin: str | None = None
@@ -132,7 +129,6 @@ class _Verification:
         self._ended = False
 
     def verdict(self, finding: Finding | None) -> Verdict:
-        """Return what the lines read so far prove."""
         return Verdict(
             self._origin,
             self._size,
@@ -152,8 +148,7 @@ class _Verification:
                 "trailing",
                 f"there are lines after the end of the export: {_EXPORT_AGAIN}",
             )
-        parsed = self._parse(line)
-        match parsed:
+        match parsed := self._parse(line):
             case Header() if self._origin is None:
                 self._begin(parsed)
             case Sealed() if self._origin is not None:
@@ -204,12 +199,11 @@ class _Verification:
         try:
             return parse(line)
         except InvalidInputError as e:
-            problem = str(e)
-        raise self._found("unreadable", problem)
+            raise self._found("unreadable", str(e)) from None
 
     def _begin(self, header: Header) -> None:
         self._origin = header.origin
-        if self._origins - {header.origin}:
+        if self._trusted_origins - {header.origin}:
             raise self._found(
                 "origin",
                 "a checkpoint kept elsewhere has another origin: is it of this ledger?",
@@ -282,10 +276,3 @@ class _Verification:
     def _found(self, code: str, message: str) -> _FoundError:
         """Return a finding about the next record."""
         return _FoundError(code, self._size + 1, message)
-
-
-def _by_size(statements: Iterable[Statement]) -> Mapping[int, list[Statement]]:
-    by_size: dict[int, list[Statement]] = {}
-    for statement in statements:
-        by_size.setdefault(statement.size, []).append(statement)
-    return by_size

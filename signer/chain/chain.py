@@ -19,12 +19,7 @@ class Chain:
     client: ChainClient
 
     def token_balance(self, token: str, owner: str) -> int:
-        """
-        Return how much *owner* holds of the ERC-20 contract *token*, in base units.
-
-        Raises:
-            ChainError: The nodes do not answer, or the contract reverts.
-        """
+        """Return how much *owner* holds of the contract *token*, in base units."""
         data = self.client.call(Call(None, token, encode_balance_of(owner)))
         return int.from_bytes(data, "big")
 

@@ -28,8 +28,7 @@ def encode_transfer(recipient: str, amount: int, mark: bytes = b"") -> bytes:
     """
     Return the calldata of ``transfer(recipient, amount)``: 68 bytes, then *mark*.
 
-    Contracts ignore bytes after the arguments: the Solidity ABI specification
-    requires no check of the calldata's length.
+    Contracts ignore bytes after the arguments (Solidity ABI specification).
     """
     return TRANSFER + encode(_ARGUMENTS, (recipient, amount)) + mark
 
@@ -50,9 +49,7 @@ def encode_balance_of(owner: str) -> bytes:
 
 def decode_transfer(calldata: bytes) -> tuple[str, int, bytes]:
     """
-    Return recipient (EIP-55), amount and mark of a ``transfer``.
-
-    The mark has 16 bytes, or none.
+    Return recipient (EIP-55), amount and mark (16 bytes, or none) of a ``transfer``.
 
     Raises:
         EncodingError: *calldata* is not exactly what ``encode_transfer`` returns.

@@ -56,13 +56,15 @@ class Token(_Model):
     """
     One ERC-20 contract.
 
-    ``max_amount`` limits one refund, in whole tokens.  The other limits bound all
-    refunds of an hour or a day together; None means no limit.
+    ``max_amount`` limits one refund, in whole tokens, and ``max_gas`` the gas of its
+    transaction.  The other limits bound all refunds of an hour or a day together; None
+    means no limit.
     """
 
     address: Address
     decimals: int = Field(ge=0, le=36)
     max_amount: str
+    max_gas: int = Field(default=2_000_000, ge=21_000, le=2**24)  # EIP-7825.
     hourly_limit: str | None = None
     daily_limit: str | None = None
     daily_limit_per_recipient: str | None = None
@@ -98,12 +100,12 @@ class Network(_Model):
     chain_id: int = Field(gt=0, lt=2**53)
     rpc_urls: tuple[SecretStr, ...] = Field(min_length=1)
     tokens: dict[str, Token] = Field(min_length=1)
-    confirmations: int = Field(default=12, ge=1)
-    max_fee_per_gas_gwei: int = Field(default=500, gt=0)
-    max_priority_fee_per_gas_gwei: int = Field(default=50, ge=0)
-    base_fee_multiple: int = Field(default=2, ge=1, le=10)
-    rpc_timeout_ms: int = Field(default=5000, ge=100)
-    stuck_after_seconds: int = Field(default=90, ge=1)
+    confirmations: int = Field(12, ge=1)
+    max_fee_per_gas_gwei: int = Field(500, gt=0)
+    max_priority_fee_per_gas_gwei: int = Field(50, ge=0)
+    base_fee_multiple: int = Field(2, ge=1, le=10)
+    rpc_timeout_ms: int = Field(5000, ge=100)
+    stuck_after_seconds: int = Field(90, ge=1)
 
     @field_validator("rpc_urls", mode="before")
     @classmethod
@@ -119,12 +121,7 @@ class Networks(_Model):
 
 
 def load_networks(path: Path) -> Mapping[str, Network]:
-    """
-    Read the TOML file at *path*.
-
-    Raises:
-        ConfigurationError: ``networks-misconfigured``; the message names the field.
-    """
+    """Read the TOML file at *path*, or refuse it (``networks-misconfigured``)."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         return Networks.model_validate(document).networks

@@ -80,103 +80,85 @@ def _require_unredacted(value: str) -> str:
     return value
 
 
-Boolean = Annotated[
-    Literal[True, False],
-    BeforeValidator(_boolean),
-]
+Boolean = Annotated[Literal[True, False], BeforeValidator(_boolean)]
 
 
 class Settings(BaseModel):
-    """
-    Every setting of the process.
-
-    Build it with ``Settings.from_env``.  An empty variable counts as unset.
-    """
+    """Every setting of the process; ``from_env`` builds it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     app_env: Annotated[Environment, BeforeValidator(_environment)] = Field(
-        default=Environment.PRODUCTION, alias="APP_ENV"
+        Environment.PRODUCTION, alias="APP_ENV"
     )
-    debug: Boolean = Field(default=False, alias="DEBUG")
-    home: Path = Field(default=Path(".hotwallet"), alias="HOTWALLET_HOME")
-    node_count: int = Field(default=1, ge=1, alias="NODE_COUNT")
+    debug: Boolean = Field(False, alias="DEBUG")
+    home: Path = Field(Path(".hotwallet"), alias="HOTWALLET_HOME")
+    node_count: int = Field(1, ge=1, alias="NODE_COUNT")
     wallet_address: str | None = Field(
-        default=None, alias="WALLET_ADDRESS", pattern=r"^0x[0-9a-fA-F]{40}$"
+        None, alias="WALLET_ADDRESS", pattern=r"^0x[0-9a-fA-F]{40}$"
     )
 
-    use_kms: Boolean = Field(default=False, alias="USE_KMS")
-    kms_key_id: str | None = Field(default=None, alias="KMS_KEY_ID", repr=False)
-    aws_region: str | None = Field(default=None, alias="AWS_REGION", repr=False)
-    kms_endpoint: str | None = Field(
-        default=None, alias="AWS_ENDPOINT_URL_KMS", repr=False
-    )
-    aws_endpoint: str | None = Field(default=None, alias="AWS_ENDPOINT_URL", repr=False)
-    kms_max_retries: int = Field(default=3, ge=0, le=10, alias="KMS_MAX_RETRIES")
-    kms_timeout_ms: int = Field(
-        default=9_000, ge=500, le=120_000, alias="KMS_TIMEOUT_MS"
-    )
+    use_kms: Boolean = Field(False, alias="USE_KMS")
+    kms_key_id: str | None = Field(None, alias="KMS_KEY_ID", repr=False)
+    aws_region: str | None = Field(None, alias="AWS_REGION", repr=False)
+    kms_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL_KMS", repr=False)
+    aws_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", repr=False)
+    kms_max_retries: int = Field(3, ge=0, le=10, alias="KMS_MAX_RETRIES")
+    kms_timeout_ms: int = Field(9_000, ge=500, le=120_000, alias="KMS_TIMEOUT_MS")
 
-    pkcs11_module: Path | None = Field(default=None, alias="PKCS11_MODULE")
-    pkcs11_token_label: str = Field(default="hotwallet", alias="PKCS11_TOKEN_LABEL")
-    pkcs11_pin: SecretStr | None = Field(default=None, alias="PKCS11_PIN")
-    pkcs11_pin_file: Path | None = Field(default=None, alias="PKCS11_PIN_FILE")
+    pkcs11_module: Path | None = Field(None, alias="PKCS11_MODULE")
+    pkcs11_token_label: str = Field("hotwallet", alias="PKCS11_TOKEN_LABEL")
+    pkcs11_pin: SecretStr | None = Field(None, alias="PKCS11_PIN")
+    pkcs11_pin_file: Path | None = Field(None, alias="PKCS11_PIN_FILE")
     pkcs11_key_id: str = Field(
-        default="01",
-        alias="PKCS11_KEY_ID",
-        pattern=r"^([0-9a-f]{2}){1,32}$",
-        repr=False,
+        "01", alias="PKCS11_KEY_ID", pattern=r"^([0-9a-f]{2}){1,32}$", repr=False
     )
-    softhsm2_conf: Path | None = Field(default=None, alias="SOFTHSM2_CONF")
+    softhsm2_conf: Path | None = Field(None, alias="SOFTHSM2_CONF")
 
-    database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
-    networks_file: Path = Field(default=Path("networks.toml"), alias="NETWORKS_FILE")
+    database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
+    networks_file: Path = Field(Path("networks.toml"), alias="NETWORKS_FILE")
 
     jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"] = Field(
-        default="ES256", alias="JWT_ALGORITHM"
+        "ES256", alias="JWT_ALGORITHM"
     )
-    jwt_public_key_file: Path | None = Field(default=None, alias="JWT_PUBLIC_KEY_FILE")
-    jwt_jwks_file: Path | None = Field(default=None, alias="JWT_JWKS_FILE")
-    jwt_jwks_url: str | None = Field(default=None, alias="JWT_JWKS_URL", repr=False)
-    jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET")
-    jwt_signing_key_file: Path | None = Field(
-        default=None, alias="JWT_SIGNING_KEY_FILE"
-    )
-    jwt_issuer: str = Field(default="hotwallet", alias="JWT_ISSUER")
-    jwt_audience: str = Field(default="hotwallet", alias="JWT_AUDIENCE")
+    jwt_public_key_file: Path | None = Field(None, alias="JWT_PUBLIC_KEY_FILE")
+    jwt_jwks_file: Path | None = Field(None, alias="JWT_JWKS_FILE")
+    jwt_jwks_url: str | None = Field(None, alias="JWT_JWKS_URL", repr=False)
+    jwt_secret: SecretStr | None = Field(None, alias="JWT_SECRET")
+    jwt_signing_key_file: Path | None = Field(None, alias="JWT_SIGNING_KEY_FILE")
+    jwt_issuer: str = Field("hotwallet", alias="JWT_ISSUER")
+    jwt_audience: str = Field("hotwallet", alias="JWT_AUDIENCE")
 
-    audit_signing_key_file: Path | None = Field(
-        default=None, alias="AUDIT_SIGNING_KEY_FILE"
-    )
+    audit_signing_key_file: Path | None = Field(None, alias="AUDIT_SIGNING_KEY_FILE")
     audit_origin: Annotated[str, AfterValidator(_require_unredacted)] = Field(
-        default="hotwallet", alias="AUDIT_ORIGIN", pattern=r"^[A-Za-z0-9._/-]{1,100}$"
+        "hotwallet", alias="AUDIT_ORIGIN", pattern=r"^[A-Za-z0-9._/-]{1,100}$"
     )
     audit_unsealed_seconds: int = Field(
-        default=900, ge=60, le=86_400, alias="AUDIT_UNSEALED_SECONDS"
+        900, ge=60, le=86_400, alias="AUDIT_UNSEALED_SECONDS"
     )
-    alert_webhook_url: SecretStr | None = Field(default=None, alias="ALERT_WEBHOOK_URL")
-    metrics_open: Boolean = Field(default=False, alias="METRICS_OPEN")
-    rotation_needs_funds: Boolean = Field(default=False, alias="ROTATION_NEEDS_FUNDS")
+    alert_webhook_url: SecretStr | None = Field(None, alias="ALERT_WEBHOOK_URL")
+    metrics_open: Boolean = Field(False, alias="METRICS_OPEN")
+    rotation_needs_funds: Boolean = Field(False, alias="ROTATION_NEEDS_FUNDS")
 
     trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_networks)] = Field(
-        default=(), alias="TRUSTED_PROXIES"
+        (), alias="TRUSTED_PROXIES"
     )
-    rate_limit_refused: int = Field(default=60, ge=1, alias="RATE_LIMIT_REFUSED")
-    rate_limit_admin: int = Field(default=30, ge=1, alias="RATE_LIMIT_ADMIN")
-    rate_limit_client: int = Field(default=0, ge=0, alias="RATE_LIMIT_CLIENT")
+    rate_limit_refused: int = Field(60, ge=1, alias="RATE_LIMIT_REFUSED")
+    rate_limit_admin: int = Field(30, ge=1, alias="RATE_LIMIT_ADMIN")
+    rate_limit_client: int = Field(0, ge=0, alias="RATE_LIMIT_CLIENT")
 
     bind: Annotated[str, AfterValidator(_listen_address)] = Field(
-        default="127.0.0.1:8080", alias="BIND"
+        "127.0.0.1:8080", alias="BIND"
     )
-    workers: int = Field(default=2, ge=1, le=64, alias="WEB_CONCURRENCY")
-    threads: int = Field(default=4, ge=1, le=64, alias="WEB_THREADS")
+    workers: int = Field(2, ge=1, le=64, alias="WEB_CONCURRENCY")
+    threads: int = Field(4, ge=1, le=64, alias="WEB_THREADS")
 
     raw_key_present: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """
-        Read the settings from *environ*; other variables are ignored.
+        Read the settings from *environ*.  An empty variable counts as unset.
 
         Raises:
             ConfigurationError: ``settings-invalid``, with one refusal per variable and
@@ -194,16 +176,14 @@ class Settings(BaseModel):
         try:
             return cls.model_validate({**values, "raw_key_present": raw_key_present})
         except ValidationError as e:
-            raise ConfigurationError(
-                *(
-                    Refusal("settings-invalid", f"{error['loc'][0]}: {error['msg']}")
-                    for error in e.errors(include_input=False, include_url=False)
-                )
-            ) from None
+            refusals = [
+                Refusal("settings-invalid", f"{error['loc'][0]}: {error['msg']}")
+                for error in e.errors(include_input=False, include_url=False)
+            ]
+        raise ConfigurationError(*refusals)
 
     @property
     def is_production(self) -> bool:
-        """Whether the environment is production."""
         return self.app_env is Environment.PRODUCTION
 
     @property

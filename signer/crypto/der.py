@@ -39,8 +39,7 @@ def parse_signature(der: bytes) -> tuple[int, int]:
     """
     Return r and s of a DER ``ECDSA-Sig-Value`` (RFC 3279), both in 1..N-1.
 
-    Raises:
-        EncodingError: *der* is not canonical DER, or a number is out of range.
+    Anything else, also DER that is not canonical, raises ``EncodingError``.
     """
     try:
         r, s = decode_dss_signature(der)
@@ -60,11 +59,8 @@ def parse_public_key(spki: bytes) -> PublicKey:
     """
     Return the key in a DER ``SubjectPublicKeyInfo`` (RFC 5480).
 
-    Only ``id-ecPublicKey`` on the named curve secp256k1, with an uncompressed
-    point that lies on it, is accepted.
-
-    Raises:
-        EncodingError: *spki* is anything else.
+    Anything else than ``id-ecPublicKey`` on the named curve secp256k1, with an
+    uncompressed point that lies on it, raises ``EncodingError``.
     """
     point = spki[-_POINT_SIZE:]
     if spki != _HEAD + point:

@@ -54,20 +54,14 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """
-    A low-s signature; ``y_parity`` (0 or 1) is that of R's y coordinate.
-
-    Raises:
-        EncodingError: A number is out of range, or s is not the lower of its two
-            values.
-    """
+    """A low-s signature; ``y_parity`` (0 or 1) is that of R's y coordinate."""
 
     r: int = field(repr=False)
     s: int = field(repr=False)
     y_parity: int = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse signatures that Ethereum does not accept."""
+        """Raise ``EncodingError`` for signatures that Ethereum does not accept."""
         if not (0 < self.r < N and 0 < self.s <= HALF_N and self.y_parity in (0, 1)):
             raise EncodingError("the signature's r, s or y-parity is out of range")
 
@@ -76,12 +70,7 @@ class Signature:
         return b"%b%b%c" % (_word(self.r), _word(self.s), self.y_parity)
 
     def recover(self, digest: bytes) -> PublicKey:
-        """
-        Return the public key that made this signature over *digest*.
-
-        Raises:
-            RecoveryError: No public key matches.
-        """
+        """Return the public key that signed *digest*, or raise ``RecoveryError``."""
         point = _recover_point(self.r, self.s, self.y_parity, digest)
         if point is None:
             raise RecoveryError("no key recovers from the signature")
@@ -94,12 +83,9 @@ class Signature:
 
 def checked_digest(digest: bytes) -> bytes:
     """
-    Return *digest* if it has 32 bytes that are not all zero.
+    Return *digest* if it is 32 bytes, not all zero, or raise ``InvalidInputError``.
 
     Devices sign any 32 bytes, so callers check before they ask one.
-
-    Raises:
-        InvalidInputError: *digest* has another type or length, or is all zero.
     """
     if not isinstance(digest, bytes):
         raise InvalidInputError("a digest must be bytes", field="digest")

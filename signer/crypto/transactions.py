@@ -45,12 +45,7 @@ _SIGNED_LEGACY = List([*_NUMBERS[:3], *_TAIL, *_SIGNATURE])
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """
-    An unsigned EIP-1559 transaction; fees in wei per gas, ``value`` in wei.
-
-    Raises:
-        InvalidInputError: A field is out of range; the error names it.
-    """
+    """An unsigned EIP-1559 transaction; fees in wei per gas, ``value`` in wei."""
 
     chain_id: int
     nonce: int
@@ -62,7 +57,7 @@ class Transaction:
     data: bytes
 
     def __post_init__(self) -> None:
-        """Refuse fields out of range."""
+        """Raise ``InvalidInputError`` for the first field out of range."""
         _check(self)
         _require(
             0 <= self.max_priority_fee_per_gas <= self.max_fee_per_gas,
@@ -94,12 +89,7 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class LegacyTransaction:
-    """
-    An unsigned transaction with one gas price, bound to its chain (EIP-155).
-
-    Raises:
-        InvalidInputError: A field is out of range; the error names it.
-    """
+    """An unsigned transaction with one gas price, bound to its chain (EIP-155)."""
 
     chain_id: int
     nonce: int
@@ -110,7 +100,7 @@ class LegacyTransaction:
     data: bytes
 
     def __post_init__(self) -> None:
-        """Refuse fields out of range."""
+        """Raise ``InvalidInputError`` for the first field out of range."""
         _check(self)
 
     @property
@@ -181,12 +171,7 @@ class SignedBytes:
         return "0x" + keccak(self.raw).hex()
 
     def sender(self) -> PublicKey:
-        """
-        Return the public key that signed.
-
-        Raises:
-            RecoveryError: No public key matches the signature.
-        """
+        """Return the public key that signed, or raise ``RecoveryError``."""
         return self.signature.recover(self.transaction.signing_digest())
 
 

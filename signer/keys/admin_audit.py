@@ -22,7 +22,8 @@ class AdminAudit:
     """
     Writes audit records for one administrative *operation*.
 
-    *alerts* is needed only by callers that pass ``should_alert`` to ``attempt``.
+    *alerts* is needed only by callers that pass ``should_alert`` to ``attempt``.  Every
+    method raises ``StoreError`` if the journal cannot be written.
     """
 
     def __init__(
@@ -47,10 +48,6 @@ class AdminAudit:
 
         The block records its own success, with ``write`` or in the commit that makes
         the change.  *should_alert* selects the errors that alert ``rotation-refused``.
-
-        Raises:
-            StoreError: The request cannot be recorded; the block did not run.
-            HotWalletError: The block raised this error.
         """
         try:
             self.request(action, actor, **facts)
@@ -68,23 +65,13 @@ class AdminAudit:
             raise
 
     def request(self, action: AuditAction, actor: Actor, **facts: Any) -> None:
-        """
-        Record durably that *actor* requests *action*.
-
-        Raises:
-            StoreError: The journal cannot be written.
-        """
+        """Record durably that *actor* requests *action*."""
         self._audit.write(self._audit.request(action, self._operation, actor, **facts))
 
     def write(
         self, action: AuditAction, actor: Actor, outcome: str = SUCCESS, **facts: Any
     ) -> None:
-        """
-        Record the result of *action* durably: success, or the code of an error.
-
-        Raises:
-            StoreError: The journal cannot be written.
-        """
+        """Record the result of *action* durably: success, or the code of an error."""
         self._audit.write(
             self._audit.result(action, self._operation, actor, outcome=outcome, **facts)
         )

@@ -66,19 +66,17 @@ class BalanceReader:
         """Return the balances of *address*, one for each network."""
         started = {
             name: self._deadlines.start(
-                partial(_read_balance, name, chain, address),
-                name=f"balance-{name}",
+                partial(_read_balance, name, chain, address), name=f"balance-{name}"
             )
             for name, chain in self._chains.items()
         }
         until = time.monotonic() + _TIMEOUT_SECONDS
-        balances = []
-        for name, pending in started.items():
-            if pending.wait(until - time.monotonic()):
-                balances.append(pending.result())
-            else:
-                balances.append(AddressBalance(name, error=ChainUnavailableError.code))
-        return tuple(balances)
+        return tuple(
+            pending.result()
+            if pending.wait(until - time.monotonic())
+            else AddressBalance(name, error=ChainUnavailableError.code)
+            for name, pending in started.items()
+        )
 
 
 def _is_zero(amount: str) -> bool:

@@ -59,7 +59,7 @@ class CandidateTester:
             NewKeyUnhealthyError: The key cannot sign, or its device did not answer in
                 time.
             SelfTestPendingError: The device was not asked, because earlier requests
-                for *name* still hang.
+                for the same key still hang.
         """
         try:
             return self._within_deadline(lambda: self._find(name, actor), name)
@@ -69,15 +69,7 @@ class CandidateTester:
             raise NewKeyNotFoundError(str(e)) from None
 
     def self_test(self, key: Key, actor: Actor, operation: Operation) -> None:
-        """
-        Sign a random digest with *key* and verify the signature.
-
-        Raises:
-            NewKeyUnhealthyError: The signature does not recover to the key, or its
-                device did not answer in time.
-            SelfTestPendingError: The device was not asked, because earlier requests
-                for *key* still hang.
-        """
+        """Sign a random digest with *key*, and verify it; raises as ``find``."""
         purpose = Purpose(
             operation,
             actor=actor.name,

@@ -49,10 +49,9 @@ _ALREADY = "the ring already has the key under this id"
 @dataclass(frozen=True, slots=True)
 class FailoverResult:
     """
-    The outcome of a failover.
+    The key after and before a failover.
 
-    ``status`` is ``relocated``, or ``would-relocate`` for a dry run.  ``previous`` is
-    the key before the change.
+    ``status`` is ``relocated``, or ``would-relocate`` for a dry run.
     """
 
     status: str
@@ -65,12 +64,7 @@ class Failover:
     """Fails keys over to their replicas, for administrators."""
 
     def __init__(
-        self,
-        store: KeyStore,
-        signers: SignerFactory,
-        *,
-        alerts: Alerts,
-        clock: Clock,
+        self, store: KeyStore, signers: SignerFactory, *, alerts: Alerts, clock: Clock
     ) -> None:
         self._store = store
         self._backend = signers.directory.name
@@ -89,13 +83,11 @@ class Failover:
         With *dry_run* the replica is self-tested, and nothing is changed.
 
         Raises:
-            InvalidInputError: *name* is malformed.
             NotFoundError: No key of the ring has the address of *name*.
             RotationInProgressError: A rotation or another failover is in progress.
             ConflictError: The key may not sign, or it is in another backend.
-            NewKeyUnhealthyError: The replica did not pass the self-test in time.
-            SelfTestPendingError: The device was not asked, because earlier self-tests
-                still hang.
+            InvalidInputError, NewKeyUnhealthyError, SelfTestPendingError: As
+                ``CandidateTester.find``.
             StoreError: The ledger does not answer; a repeated call continues.
         """
         with self._admin_audit.attempt(
@@ -119,13 +111,13 @@ class Failover:
         candidate = self._tester.find(name, actor)
         key = self._find_original(candidate.address)
         is_done = key.key_id == candidate.key_id
+        warnings = (_ALREADY if is_done else _OLD_STILL_SIGNS,)
         if is_done and not dry_run:
-            return FailoverResult("relocated", key, key, (_ALREADY,))
+            return FailoverResult("relocated", key, key, warnings)
         replica = replace(key, key_id=candidate.key_id)
         self._tester.self_test(replica, actor, _OPERATION)
         if dry_run:
-            warning = _ALREADY if is_done else _OLD_STILL_SIGNS
-            return FailoverResult("would-relocate", replica, key, (warning,))
+            return FailoverResult("would-relocate", replica, key, warnings)
         record = self._audit.result(
             AuditAction.KEY_FAILOVER,
             _OPERATION,
@@ -141,7 +133,7 @@ class Failover:
                 "the key was changed by another process; try again"
             ) from None
         self._audit.log(record)
-        return FailoverResult("relocated", moved, key, (_OLD_STILL_SIGNS,))
+        return FailoverResult("relocated", moved, key, warnings)
 
     def _find_original(self, address: str) -> Key:
         key = find_key(self._store.keys(), address)

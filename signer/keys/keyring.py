@@ -8,6 +8,7 @@ cached, because each is bound to one key and one key id for its lifetime.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ class KeyRing:
 
         Raises:
             KeyUnusableError: The ring has no such key, or the key may not sign.
-            SigningError: The key's device does not answer.
+            SigningError: As ``active``.
         """
         key = find_key(self._store.keys(), address)
         if key is None:
@@ -96,7 +97,7 @@ class KeyRing:
 
         Raises:
             KeyUnusableError: The key is active, may not sign, or is not in the ring.
-            SigningError: The key's device does not answer.
+            SigningError: As ``active``.
         """
         key = find_key(self._store.keys(), address)
         if key is None or key.state not in FORMER:
@@ -135,32 +136,21 @@ class KeyRing:
             KeyUnusableError, SigningError: As ``signer``.
             KeyRotatedError: Failovers changed the key's id during every try; or *pays*
                 is given and is not the active key's address.
-            StoreError: The journal cannot be written.
         """
         for _ in range(_MAX_TRIES):
             signer = self.signer(address)
-            try:
+            with suppress(KeyRotatedError):
                 signer.announce(digest, purpose, states=SIGNING, pays=pays)
-            except KeyRotatedError:
-                continue
-            return signer
+                return signer
         raise KeyRotatedError("the ring changed during every attempt to sign")
 
     def self_test(self) -> None:
-        """
-        Sign a random digest with the active key to test it.
-
-        Raises:
-            SigningError, KeyRotatedError: As ``sign_digest``.
-        """
+        """Test the active key: ``sign_digest`` of a random digest."""
         self.sign_digest(self_test_digest(), SELF_TEST)
 
     def sign_digest(self, digest: bytes, purpose: Purpose) -> tuple[Signature, Signer]:
         """
         Sign with the key that is active when the intent becomes durable.
-
-        Returns:
-            The signature, and the signer that made it.
 
         Raises:
             SigningError, InvalidInputError: As ``Signer.sign_digest``.
@@ -168,10 +158,8 @@ class KeyRing:
         """
         for _ in range(_MAX_TRIES):
             signer = self.active().signer
-            try:
+            with suppress(KeyRotatedError):
                 return signer.sign_digest(digest, purpose, while_active=True), signer
-            except KeyRotatedError:
-                continue
         raise KeyRotatedError("the active key changed during every attempt to sign")
 
     def _refresh(self, epoch: int | None) -> Sequence[Key]:

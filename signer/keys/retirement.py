@@ -28,10 +28,9 @@ class KeyRetirement:
         """
         Retire draining keys with no open refund and an address in *settled*.
 
-        *settled* has the addresses whose chains know no transaction that the ledger
-        does not know: a ledger restored from a backup may have forgotten open refunds.
-
-        A ``HotWalletError`` is logged, not raised: the worker tries again later.
+        On *settled* addresses, the ledger knows all that the chains know: if it was
+        restored from a backup, it may have forgotten open refunds.  A
+        ``HotWalletError`` is logged, not raised: the worker tries again later.
         """
         try:
             retired = self._store.retire(settled, self._clock(), self._draft_record)

@@ -6,6 +6,7 @@ both changes.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from signer.addresses import parse_address, redact_address
 from signer.audit.log import AuditAction, AuditLog
@@ -42,10 +43,7 @@ class Revocation:
         """
         Revoke the former key with *address*; idempotent.
 
-        *address* is in lower case, or has its EIP-55 checksum.
-
-        Returns:
-            The key, and the ids of open refunds that it has signed.
+        Return the key, and the ids of open refunds that it has signed.
 
         Raises:
             InvalidInputError: *address* is malformed.
@@ -55,40 +53,24 @@ class Revocation:
             StoreError: The ledger does not answer; a repeated call continues.
         """
         with self._admin_audit.attempt(
-            AuditAction.KEY_REVOKE,
-            actor,
-            key_address=redact_address(address),
+            AuditAction.KEY_REVOKE, actor, key_address=redact_address(address)
         ):
             parsed = parse_address(address, field="address")
             return self.revoke_during_rotation(parsed, actor)
 
     def preview(self, address: str) -> tuple[Key, Sequence[str]]:
-        """
-        Return what ``revoke`` would return, except for the key's state; change nothing.
-
-        Raises:
-            InvalidInputError, NotFoundError, ConflictError, StoreError: As ``revoke``.
-        """
+        """Do what ``revoke`` does, but do not change the key's state."""
         key = self._find_former(parse_address(address, field="address"))
         return key, self.stranded(key.address)
 
     def revoke_during_rotation(
         self, address: str, actor: Actor
     ) -> tuple[Key, Sequence[str]]:
-        """
-        Revoke as ``revoke`` does, in a rotation that has recorded its own intent.
-
-        Raises:
-            NotFoundError, ConflictError, RotationInProgressError, StoreError: As
-                ``revoke``.
-        """
+        """Revoke as ``revoke`` does, in a rotation that has recorded its own intent."""
         for _ in range(_MAX_TRIES):
             key = self._find_former(address)
-            try:
-                blocked = self._block(key, actor)
-            except StaleStateError:
-                continue
-            return blocked, self.stranded(address)
+            with suppress(StaleStateError):
+                return self._block(key, actor), self.stranded(address)
         raise RotationInProgressError(
             "other processes keep changing the key; try again"
         )

@@ -106,29 +106,24 @@ class RingView:
         """
         Check that the candidate may replace, or has replaced, the key with *address*.
 
-        None stands for whichever key is active.
+        None stands for the active key.
 
         Raises:
             ConflictError: The candidate is blocked, or the ring has it under another
                 id; another key than that with *address* would be replaced; or no key
                 was replaced that could be *compromised*.
         """
-        self._require_usable()
+        known = find_key(self.ring, self.candidate.address)
+        if known is not None and known.state is KeyState.BLOCKED:
+            raise ConflictError("the key was revoked as compromised")
+        if known is not None and known.key_id != self.candidate.key_id:
+            raise ConflictError(
+                "the ring has this key under another id: use `hotwallet keys failover`"
+            )
         if address is not None:
             self._require_replaced(address)
         if compromised and self.is_done and self.replaced is None:
             raise ConflictError(_NO_PREVIOUS)
-
-    def _require_usable(self) -> None:
-        known = find_key(self.ring, self.candidate.address)
-        if known is None:
-            return
-        if known.state is KeyState.BLOCKED:
-            raise ConflictError("the key was revoked as compromised")
-        if known.key_id != self.candidate.key_id:
-            raise ConflictError(
-                "the ring has this key under another id: use `hotwallet keys failover`"
-            )
 
     def _require_replaced(self, address: str) -> None:
         if self.replaced is not None and self.replaced.address == address:
@@ -177,11 +172,8 @@ class Rotation:
         Raises:
             InvalidInputError: *name* or ``options.active_address`` is malformed.
             RotationInProgressError: Another rotation is in progress.
-            ConflictError: The key is blocked, the ring has it under another id, or it
-                would replace another key than ``options.active_address``.
-            NewKeyUnhealthyError: The key did not pass the self-test in time.
-            SelfTestPendingError: The device was not asked, because earlier self-tests
-                still hang.
+            ConflictError: As ``RingView.require_possible``.
+            NewKeyUnhealthyError, SelfTestPendingError: As ``CandidateTester.find``.
             StoreError: The ledger does not answer; a repeated call continues.
         """
         with self._admin_audit.attempt(
@@ -258,11 +250,7 @@ class Rotation:
         )
 
     def _take_over(
-        self,
-        pending: Key,
-        active: Key | None,
-        actor: Actor,
-        options: RotationOptions,
+        self, pending: Key, active: Key | None, actor: Actor, options: RotationOptions
     ) -> RotationResult:
         try:
             self._tester.self_test(pending, actor, _OPERATION)
@@ -272,7 +260,10 @@ class Rotation:
         holdings = self._read_balances(pending.address)
         try:
             if self._must_wait(holdings, options):
-                return self._await_funds(pending, active, actor, holdings)
+                waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
+                facts = key_facts("key", waiting)
+                self._admin_audit.request(AuditAction.KEY_FUND, actor, **facts)
+                return build_result(AWAITING_FUNDS, waiting, active, holdings)
             activated = self._activate(pending, active, actor, options)
         except KeyRotatedError as e:
             self._reject(pending, e.code)
@@ -291,19 +282,6 @@ class Rotation:
             result, stranded=stranded, warnings=(*result.warnings, *unfunded)
         )
 
-    def _await_funds(
-        self,
-        pending: Key,
-        active: Key | None,
-        actor: Actor,
-        holdings: Sequence[AddressBalance],
-    ) -> RotationResult:
-        waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
-        self._admin_audit.request(
-            AuditAction.KEY_FUND, actor, **key_facts("key", waiting)
-        )
-        return build_result(AWAITING_FUNDS, waiting, active, holdings)
-
     def _activate(
         self, pending: Key, active: Key | None, actor: Actor, options: RotationOptions
     ) -> Key:
@@ -316,11 +294,7 @@ class Rotation:
             compromised=options.compromised,
         )
         activated = self._store.activate(
-            pending,
-            self._clock(),
-            record,
-            replacing=active,
-            block=options.compromised,
+            pending, self._clock(), record, replacing=active, block=options.compromised
         )
         self._audit.log(record)
         return activated

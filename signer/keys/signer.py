@@ -158,10 +158,8 @@ class Signer:
         Return the signature for an intent that is already durable.
 
         The caller must make the outcome durable before the signature leaves the
-        process.  If the device does not sign, this method records the outcome.
-
-        Raises:
-            InvalidInputError, SigningError: As ``sign_digest``.
+        process.  If the device does not sign, this method records the outcome.  It
+        raises as ``sign_digest``.
         """
         checked_digest(digest)
         attempt = _Attempt()
@@ -189,13 +187,7 @@ class Signer:
     def self_test(
         self, purpose: Purpose = SELF_TEST, *, while_active: bool = False
     ) -> None:
-        """
-        Sign a random digest to test that the device signs with the pinned key.
-
-        Raises:
-            SigningError: The device did not sign, or the signature does not verify.
-            KeyRotatedError: As ``sign_digest``.
-        """
+        """Test the key: ``sign_digest`` of a random digest."""
         self.sign_digest(self_test_digest(), purpose, while_active=while_active)
 
     def _report(self, purpose: Purpose, error: HotWalletError | None) -> None:
@@ -249,24 +241,14 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class SignerFactory:
-    """
-    Opens signers for the keys of one device.
-
-    Each signer writes to *audit*, and reports the outcome of its signatures to *alarm*.
-    """
+    """Opens signers of one device's keys, which share *audit* and *alarm*."""
 
     directory: KeyDirectory
     audit: AuditLog
     alarm: SigningAlarm | None = None
 
     def open(self, key: Key) -> Signer:
-        """
-        Return the signer of *key*, after reading its public key from the device.
-
-        Raises:
-            SigningError: The device does not answer, it has no such key, or its key
-                does not have the address that the ring has pinned.
-        """
+        """Return the signer of *key*; raises as ``Signer.open``."""
         return Signer.open(
             self.directory,
             KeyId(key.key_id),

@@ -9,15 +9,11 @@ backup that is older than a rotation.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from signer.errors import (
-    ConfigurationError,
-    HotWalletError,
-    KeyRotatedError,
-    Refusal,
-)
+from signer.errors import ConfigurationError, HotWalletError, KeyRotatedError, Refusal
 from signer.keys.signer import Signer, SignerFactory
 from signer.model.key import Key, KeyState, is_same_key
 from signer.ports import Clock, KeyDirectory, KeyStore
@@ -39,11 +35,7 @@ class StartupKey:
     """Finds the active key of a ledger, or enrols the configured key in it."""
 
     def __init__(
-        self,
-        store: KeyStore,
-        signers: SignerFactory,
-        self_test: SelfTest,
-        clock: Clock,
+        self, store: KeyStore, signers: SignerFactory, self_test: SelfTest, clock: Clock
     ) -> None:
         self._store = store
         self._signers = signers
@@ -55,10 +47,8 @@ class StartupKey:
         """
         Open and self-test the active key; enrol the key *name* if there is none.
 
-        *expected_address* is the configured ``WALLET_ADDRESS``.
-
-        Returns:
-            The signer of the active key, and warnings.
+        *expected_address* is the configured ``WALLET_ADDRESS``.  Return the signer of
+        the active key, and warnings.
 
         Raises:
             ConfigurationError: The key does not sign; the configured key was never the
@@ -67,10 +57,8 @@ class StartupKey:
             StoreError: The ledger does not answer.
         """
         for _ in range(_MAX_TRIES):
-            try:
+            with suppress(KeyRotatedError):
                 return self._open(name, expected_address)
-            except KeyRotatedError:
-                continue
         raise KeyRotatedError("the active key changed during every self-test")
 
     def _open(
@@ -153,12 +141,7 @@ def resolve_in_ring(
 
 
 def require_backend(active: Key, directory: KeyDirectory) -> None:
-    """
-    Check that the ring's *active* key is in the configured backend.
-
-    Raises:
-        ConfigurationError: ``key-backend-mismatch``.
-    """
+    """Refuse (``key-backend-mismatch``) an *active* key of another backend."""
     if active.backend != directory.name:
         raise ConfigurationError(
             Refusal(
@@ -170,12 +153,7 @@ def require_backend(active: Key, directory: KeyDirectory) -> None:
 
 
 def require_address(ring: Sequence[Key], expected: str) -> None:
-    """
-    Check that a key with the *expected* address is or was active in *ring*.
-
-    Raises:
-        ConfigurationError: ``key-not-in-ring``.
-    """
+    """Refuse (``key-not-in-ring``) an address that was never active in *ring*."""
     if expected.lower() not in {key.address.lower() for key in _served(ring)}:
         raise ConfigurationError(not_in_ring("WALLET_ADDRESS"))
 

@@ -48,12 +48,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """
-    Why a signature is requested, and for whom.
-
-    ``details`` are further fields for the record: strings, integers and booleans, never
-    secrets.
-    """
+    """Why a signature is requested, and for whom; ``details`` must not be secrets."""
 
     operation: Operation
     network: str | None = None
@@ -75,11 +70,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """
-    A record: its id, which sorts by time, and its body in canonical JSON.
-
-    It gets its place in the hash chain when it is sealed.
-    """
+    """A record: its id, which sorts by time, and its body in canonical JSON."""
 
     id: str
     body: str
@@ -100,7 +91,8 @@ class Record:
         try:
             body = rfc8785.dumps(plain)
         except ValueError:
-            body = rfc8785.dumps(_replace_surrogates(plain))
+            text = json.dumps(plain, ensure_ascii=False).encode(errors="replace")
+            body = rfc8785.dumps(json.loads(text))
         return cls(new_record_id(at), body.decode())
 
     @property
@@ -117,13 +109,6 @@ class Sealed:
     sequence: int
     hash: bytes
     record: Record
-
-
-def _replace_surrogates(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return *fields* with "?" for each unpaired surrogate."""
-    text = json.dumps(fields, ensure_ascii=False)
-    replaced: dict[str, Any] = json.loads(text.encode(errors="replace"))
-    return replaced
 
 
 def new_record_id(at: datetime) -> str:

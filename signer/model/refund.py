@@ -7,7 +7,7 @@ import secrets
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 
 _REFUND_ID = re.compile(r"rf_[0-9a-f]{32}")
@@ -169,7 +169,7 @@ class Refund:
         name = json.dumps(["hotwallet", self.chain_id, self.client, self.reference])
         return hashlib.sha256(name.encode()).digest()[:16]
 
-    def reservation(self) -> "Reservation":
+    def reservation(self) -> tuple[str, int, int]:
         """
         Return sender, nonce and gas limit of a reserved refund.
 
@@ -178,7 +178,7 @@ class Refund:
         """
         if self.sender is None or self.nonce is None or self.gas_limit is None:
             raise ValueError("the refund is not reserved")
-        return Reservation(self.sender, self.nonce, self.gas_limit)
+        return self.sender, self.nonce, self.gas_limit
 
     def with_status(
         self,
@@ -222,14 +222,6 @@ class Refund:
             blocked_by=blocked_by,
             intent_recorded=False,
         )
-
-
-class Reservation(NamedTuple):
-    """What a refund keeps from its reservation on: sender, nonce and gas limit."""
-
-    sender: str
-    nonce: int
-    gas_limit: int
 
 
 class Kind(StrEnum):
@@ -294,11 +286,7 @@ class Page:
 
 
 def new_refund_id(now: datetime) -> str:
-    """
-    Return a fresh id that sorts by time, like a UUIDv7 (RFC 9562).
-
-    ``rf_``, then 48 bits of milliseconds and 80 random bits, in hex.
-    """
+    """Return ``rf_``, 48 bits of milliseconds and 80 random bits, in hex."""
     milliseconds = int(now.timestamp() * 1000)
     return f"rf_{milliseconds:012x}{secrets.token_hex(10)}"
 

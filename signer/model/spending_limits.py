@@ -36,14 +36,11 @@ class Limits:
     @classmethod
     def from_token(cls, token: Token) -> Self:
         """Return the limits that the networks file sets for *token*."""
+        limits = token.hourly_limit, token.daily_limit, token.daily_limit_per_recipient
         return cls(
             *(
                 None if limit is None else parse_units(limit, token.decimals)
-                for limit in (
-                    token.hourly_limit,
-                    token.daily_limit,
-                    token.daily_limit_per_recipient,
-                )
+                for limit in limits
             )
         )
 

@@ -37,6 +37,11 @@ class Wallet:
     paused_at: datetime | None = None
     version: int = 0
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the wallet assigns no new nonces."""
+        return self.paused_by is not None
+
 
 @dataclass(frozen=True, slots=True)
 class UnrecordedTransaction:

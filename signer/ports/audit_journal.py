@@ -11,11 +11,7 @@ from signer.model.key import SigningCondition
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """
-    A signed statement about the first ``size`` records of the chain.
-
-    ``note`` contains the signed text and the signature (C2SP signed-note).
-    """
+    """A C2SP signed note (``note``) about the first ``size`` records of the chain."""
 
     size: int
     note: str
@@ -38,11 +34,7 @@ class Journal(Protocol):
         """
 
     def seal(self, limit: int = 1000) -> int | None:
-        """
-        Seal the oldest unsealed records, *limit* at most; return how many.
-
-        Return None while another process is sealing.
-        """
+        """Seal the oldest *limit* records; None while another process is sealing."""
 
     def head(self) -> tuple[int, bytes]:
         """Return the number of sealed records, and the hash of the last one."""

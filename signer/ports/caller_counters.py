@@ -1,4 +1,4 @@
-"""What all processes share about the callers of the API."""
+"""The port that counts calls of the API, and uses of one-time tokens."""
 
 from datetime import datetime
 from typing import Protocol

@@ -7,11 +7,7 @@ from typing import Literal, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """
-    An unsigned contract call (``eth_call``, ``eth_estimateGas``).
-
-    ``sender`` is None if the result does not depend on the caller.
-    """
+    """An unsigned contract call; ``sender`` is None if the result does not need it."""
 
     sender: str | None
     to: str
@@ -60,11 +56,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class MinedTransaction:
-    """
-    A transaction in a canonical block, signed by this service or not.
-
-    ``to`` is None if it created a contract.
-    """
+    """A transaction in a canonical block; ``to`` is None if it created a contract."""
 
     tx_hash: str
     sender: str
@@ -128,13 +120,7 @@ class ChainClient(Protocol):
         """
 
     def estimate_gas(self, call: Call) -> int:
-        """
-        Return the gas that *call* would use.
-
-        Raises:
-            ExecutionRevertedError: The contract reverted; the message is its decoded
-                reason.
-        """
+        """Return the gas that *call* would use; raises as ``call``."""
 
     def transaction_count(self, address: str, block: int | None = None) -> int:
         """

@@ -13,10 +13,8 @@ class KeyBackend(Protocol):
     Signs 32-byte digests with private keys that stay in the device.
 
     Both methods return DER, so that one parser, one low-s rule (EIP-2) and one recovery
-    serve every backend.
-
-    Both raise subclasses of ``SigningError``, and ``InvalidInputError`` for a digest
-    that is not 32 bytes; nothing else.
+    serve every backend.  Both raise subclasses of ``SigningError``, and
+    ``InvalidInputError`` for a digest that is not 32 bytes; nothing else.
     """
 
     @property

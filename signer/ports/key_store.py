@@ -12,7 +12,8 @@ class KeyStore(Protocol):
     """
     The rows of the key ring.  Every method is one transaction.
 
-    The schema allows at most one active key and at most one pending key.
+    The schema allows at most one active key and at most one pending key.  A change of a
+    key raises ``StaleStateError`` if the stored version is not that of the argument.
     """
 
     def keys(self) -> Sequence[Key]:
@@ -46,21 +47,13 @@ class KeyStore(Protocol):
         """
 
     def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
-        """
-        Leave *key* pending and release the hold; *blocked_by* is the reason code.
-
-        Raises:
-            StaleStateError: The stored version is not that of *key*.
-        """
+        """Leave *key* pending and release the hold; *blocked_by* is the reason code."""
 
     def reject(self, key: Key, reason: str, at: datetime) -> Key:
         """
         End the rotation to a pending *key*; *reason* is a code.
 
         A key that was never active becomes rejected, a former key draining.
-
-        Raises:
-            StaleStateError: The stored version is not that of *key*.
         """
 
     def activate(
@@ -87,7 +80,6 @@ class KeyStore(Protocol):
 
         Raises:
             KeyRotatedError: The active key is not *replacing*, or has another epoch.
-            StaleStateError: The stored version is not that of *key*.
         """
 
     def block(self, key: Key, at: datetime, record: Record) -> Key:
@@ -100,8 +92,7 @@ class KeyStore(Protocol):
 
         Raises:
             RotationInProgressError: The key is pending, and its hold has not expired.
-            StaleStateError: The stored version is not that of *key*, or *key* is not a
-                former key.
+            StaleStateError: *key* is not a former key.
         """
 
     def relocate(self, key: Key, key_id: str, at: datetime, record: Record) -> Key:
@@ -114,15 +105,12 @@ class KeyStore(Protocol):
         Raises:
             RotationInProgressError: The hold on the pending key has not expired.
             ConflictError: A key of the ring is already pinned to *key_id*.
-            StaleStateError: The stored version is not that of *key*, or the state of
-                *key* does not allow it to sign.
+            StaleStateError: The state of *key* does not allow it to sign.
         """
 
     def stranded(self, address: str, limit: int) -> Sequence[str]:
         """
-        Return the ids of open refunds that need *address*, at most *limit*.
-
-        Oldest first.
+        Return the ids of up to *limit* open refunds that need *address*, oldest first.
 
         These are refunds that hold a nonce of *address*, and signed sweeps that pay it.
         """
@@ -131,11 +119,8 @@ class KeyStore(Protocol):
         self, settled: Sequence[str], at: datetime, draft: Callable[[Key], Record]
     ) -> Sequence[tuple[Key, Record]]:
         """
-        Retire the draining keys that have no open refund and no paused wallet.
+        Retire the draining keys in *settled* that have no open refund or paused wallet.
 
-        Only keys whose address is in *settled* are retired.
-
-        Returns:
-            Each retired key, with the audit record that *draft* made of it.  The record
-            is written in the same transaction.
+        *settled* has addresses.  The audit records, which *draft* makes, are written in
+        the same transaction, and returned with their keys.
         """

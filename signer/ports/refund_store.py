@@ -5,14 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from signer.model.audit_record import Record
-from signer.model.refund import (
-    InFlight,
-    Move,
-    Page,
-    Refund,
-    SignedTransaction,
-    Status,
-)
+from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 
@@ -24,7 +17,9 @@ class Store(Protocol):
     Any number of processes may share one ledger.  The constraints of the schema, and
     the version that every change compares, decide which process comes first.
 
-    Every method raises ``StoreUnavailableError`` when the database does not answer.
+    Every method raises ``StoreUnavailableError`` when the database does not answer.  A
+    change of a refund or wallet raises ``StaleStateError`` if the stored version is not
+    that of the argument.
     """
 
     def find(self, client: str, idempotency_key: str) -> Refund | None:
@@ -58,9 +53,7 @@ class Store(Protocol):
         cursor: str | None = None,
     ) -> Page:
         """
-        Return a page of a client's refunds, newest first.
-
-        The page starts after *cursor*, which is the ``next_cursor`` of the page before.
+        Return the page of a client's refunds after *cursor*, newest first.
 
         Raises:
             InvalidInputError: *limit* or *cursor* is out of range.
@@ -90,11 +83,7 @@ class Store(Protocol):
     def open_below(
         self, chain_id: int, sender: str, nonce: int, limit: int
     ) -> Sequence[Refund]:
-        """
-        Return up to *limit* open refunds of a wallet, lowest nonce first.
-
-        Only refunds with a nonce below *nonce* are returned.
-        """
+        """Return up to *limit* open refunds of a wallet below *nonce*, lowest first."""
 
     def reserve(
         self,
@@ -124,10 +113,9 @@ class Store(Protocol):
                 is no longer pinned to *key_id*.  For a sweep, whose sender is a former
                 key: the recipient is not the address of the active key.
             LimitReachedError: The refund would exceed a spending limit.
-            StaleStateError: The stored version is not that of *refund*; the chain
-                already paid the refund, as a recorded transaction shows; the wallet is
-                paused or was never opened; the chain is stopped; or *counted* is ahead
-                of the ledger.
+            StaleStateError: A recorded transaction already paid the refund; the wallet
+                is paused or was never opened; the chain is stopped; or *counted* is
+                ahead of the ledger.
             ValueError: The refund is not queued, or *sender* is not an EIP-55 address,
                 which would give one wallet two names; a programming error.
         """
@@ -145,8 +133,7 @@ class Store(Protocol):
         *outcome* is the audit record of the transaction's signature.
 
         Raises:
-            StaleStateError: The stored version is not that of *before*, or this attempt
-                of the refund is already recorded.
+            StaleStateError: This attempt of the refund is already recorded.
             ValueError: *after* is not the next version of *before*, changes a permanent
                 field, or *transaction* belongs to another refund; a programming error.
         """
@@ -161,12 +148,7 @@ class Store(Protocol):
         """Return the stored response to the refund's request, or None."""
 
     def remember_answer(self, refund_id: str, body: str, at: datetime) -> str:
-        """
-        Store *body* as the response to the request that created the refund.
-
-        Returns:
-            The stored response: *body*, or the one that another call stored first.
-        """
+        """Store *body* as the response of the first request; return what is stored."""
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
         """Return the wallet, or None if it was never opened."""
@@ -178,12 +160,7 @@ class Store(Protocol):
         """Insert *wallet*, unless it is already open."""
 
     def pause(self, wallet: Wallet, reason: Pause, at: datetime) -> None:
-        """
-        Stop assigning nonces of *wallet*; *reason* is stored with it.
-
-        Raises:
-            StaleStateError: The stored version is not that of *wallet*.
-        """
+        """Stop assigning nonces of *wallet*; *reason* is stored with it."""
 
     def add_unrecorded(
         self, wallet: Wallet, seen: Sequence[UnrecordedTransaction]
@@ -192,9 +169,6 @@ class Store(Protocol):
         Record final transactions that the chain has and the ledger did not.
 
         A nonce that is already recorded keeps its first record.
-
-        Raises:
-            StaleStateError: The stored version is not that of *wallet*.
         """
 
     def unknown_nonces(
@@ -210,28 +184,16 @@ class Store(Protocol):
     def foreign_transactions(
         self, chain_id: int, sender: str
     ) -> Sequence[UnrecordedTransaction]:
-        """
-        Return the wallet's unaccepted foreign transactions, lowest nonce first.
-
-        A transaction is foreign if this service did not create it.
-        """
+        """Return the wallet's unaccepted foreign transactions, lowest nonce first."""
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
-        """
-        Assign nonces of *wallet* again, and accept its foreign transactions.
-
-        Raises:
-            StaleStateError: The stored version is not that of *wallet*.
-        """
+        """Assign nonces of *wallet* again, and accept its foreign transactions."""
 
     def pause_network(self, chain_id: int, at: datetime) -> bool:
         """
-        Stop assigning nonces on a chain, for all of its wallets.
+        Stop assigning nonces on a chain; return False if it was already stopped.
 
         When this returns, no reservation on the chain is in progress.
-
-        Returns:
-            Whether this call stopped the chain; False if it was already stopped.
         """
 
     def network_paused_at(self, chain_id: int) -> datetime | None:
@@ -243,19 +205,14 @@ class Store(Protocol):
     def find_unrecorded(
         self, chain_id: int, mark: bytes
     ) -> UnrecordedTransaction | None:
-        """
-        Return the recorded transaction that paid the refund with *mark*, or None.
-
-        Any wallet may have paid it.  *mark* is ``Refund.mark``.
-        """
+        """Return the transaction of any wallet that paid ``Refund.mark``, or None."""
 
     def adopt(self, before: Refund, after: Refund) -> None:
         """
         Replace a queued refund by a mined one that a recorded transaction has paid.
 
         Raises:
-            StaleStateError: The stored version is not that of *before*, or another
-                refund has the nonce.
+            StaleStateError: Another refund has the nonce.
         """
 
     def check(self) -> None:

@@ -18,11 +18,7 @@ from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, Fees, Store
 from signer.refunds.policy import NOOP_GAS
 from signer.refunds.sweep_policy import Objection, find_fee_objection
-from signer.refunds.transaction_signer import (
-    Attempt,
-    SignedPayment,
-    TransactionSigner,
-)
+from signer.refunds.transaction_signer import Attempt, SignedPayment, TransactionSigner
 
 
 class Attempts:
@@ -62,18 +58,13 @@ class Attempts:
         return self._sign_and_save(refund, attempt, chain, actor, **changes)
 
     def raise_fees(
-        self,
-        refund: Refund,
-        chain: Chain,
-        actor: Actor,
-        latest: SignedTransaction,
+        self, refund: Refund, chain: Chain, actor: Actor, latest: SignedTransaction
     ) -> Refund | None:
         """
         Sign *latest* again with both fees raised.
 
-        Returns:
-            None if the fees would exceed the network's cap, or what the address of a
-            coin sweep holds.
+        Return None if the fees would exceed the network's cap, or what the address of a
+        coin sweep holds.
         """
         fees = chain.client.fees()
         raised = _raise_fees(latest, fees, chain)

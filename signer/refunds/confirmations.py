@@ -17,6 +17,7 @@ from signer.chain.erc20 import has_exact_transfer
 from signer.errors import HotWalletError, StaleStateError, StoreError
 from signer.model.refund import InFlight, Kind, Refund, Status
 from signer.ports import Block, Clock, Receipt, Store
+from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transitions import log_final_status
 
 
@@ -40,14 +41,7 @@ class ConfirmationTracker:
         self._log = structlog.get_logger("refunds")
 
     def track(self) -> int:
-        """
-        Check every refund in flight once; return how many changed.
-
-        A network that does not answer does not delay the others.
-
-        Raises:
-            StoreError: The ledger does not answer.
-        """
+        """Check every refund in flight once; return how many changed."""
         changed, last = 0, None
         while batch := self._store.in_flight(self._batch, after=last):
             last = batch[-1].refund.id
@@ -76,24 +70,26 @@ class ConfirmationTracker:
     def _update(
         self, in_flight: InFlight, receipts: Mapping[str, Receipt], view: "_ChainView"
     ) -> int:
-        found = (receipts.get(tx_hash) for tx_hash in in_flight.tx_hashes)
-        receipt = next((each for each in found if each is not None), None)
-        refund = in_flight.refund
+        mined = [receipts[each] for each in in_flight.tx_hashes if each in receipts]
+        receipt = mined[0] if mined else None
+        refund, now = in_flight.refund, self._clock()
         if refund.status is Status.BROADCAST:
-            after = self._as_mined(refund, receipt)
+            if receipt is None:
+                return 0  # A missing receipt is not evidence of anything.
+            after = refund.with_status(
+                Status.MINED,
+                now,
+                tx_hash=receipt.tx_hash,
+                block_number=receipt.block.number,
+                block_hash=receipt.block.hash,
+            )
         elif view.has_lost_block(refund, receipt):
             after = refund.with_status(
-                Status.BROADCAST,
-                self._clock(),
-                due_at=self._clock(),
-                block_number=None,
-                block_hash=None,
+                Status.BROADCAST, now, due_at=now, block_number=None, block_hash=None
             )
         elif receipt is not None and view.is_final(receipt):
             after = self._as_final(refund, receipt)
         else:
-            return 0
-        if after is None:
             return 0
         try:
             self._store.save(refund, after)
@@ -103,17 +99,6 @@ class ConfirmationTracker:
             log_final_status(self._log, after)
         return 1
 
-    def _as_mined(self, refund: Refund, receipt: Receipt | None) -> Refund | None:
-        if receipt is None:
-            return None  # A missing receipt is not evidence of anything.
-        return refund.with_status(
-            Status.MINED,
-            self._clock(),
-            tx_hash=receipt.tx_hash,
-            block_number=receipt.block.number,
-            block_hash=receipt.block.hash,
-        )
-
     def _as_final(self, refund: Refund, receipt: Receipt) -> Refund:
         signed = self._store.transactions(refund.id)
         kinds = {transaction.tx_hash: transaction.kind for transaction in signed}
@@ -121,28 +106,21 @@ class ConfirmationTracker:
             # The failure code was saved when the no-op was signed.
             return refund.with_status(Status.FAILED, self._clock())
         if not receipt.succeeded:
-            return self._as_failed(refund, "reverted", "the token reverted on chain")
-        if refund.is_coin:
-            return refund.with_status(Status.CONFIRMED, self._clock())
-        is_paid = has_exact_transfer(
+            objection = build_objection("reverted", "the token reverted on chain")
+        elif refund.is_coin or has_exact_transfer(
             receipt.logs,
             token=refund.token_address,
             sender=str(refund.sender),
             recipient=refund.recipient,
             amount=refund.amount,
-        )
-        if not is_paid:
-            return self._as_failed(
-                refund,
+        ):
+            return refund.with_status(Status.CONFIRMED, self._clock())
+        else:
+            objection = build_objection(
                 "transfer-mismatch",
                 "mined, but the token's Transfer event differs from the refund",
             )
-        return refund.with_status(Status.CONFIRMED, self._clock())
-
-    def _as_failed(self, refund: Refund, code: str, detail: str) -> Refund:
-        return refund.with_status(
-            Status.FAILED, self._clock(), failure_code=code, failure_detail=detail
-        )
+        return refund.with_status(Status.FAILED, self._clock(), **objection)
 
 
 class _ChainView:

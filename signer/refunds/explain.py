@@ -39,28 +39,20 @@ class Explainer:
         self._clock = clock
 
     def explain(self, refund: Refund) -> Explanation:
-        """
-        Return the explanation of *refund*.
-
-        Raises:
-            StoreError: The ledger does not answer.
-        """
+        """Return the explanation of *refund*; raises ``StoreError``."""
         explanation = Explanation(
             refund=refund,
             policy=self._objection(refund),
             history=self._store.history(refund.id),
             transactions=self._store.transactions(refund.id),
             stopped_at=self._store.network_paused_at(refund.chain_id),
-            is_key_revoked=self._is_key_revoked(refund),
+            is_key_revoked=is_blocked(self._keys.keys(), refund.sender),
             ahead=self._refunds_ahead(refund),
         )
         chain = self._chains.get(refund.network)
         if chain is None or refund.status.is_final:
             return explanation
         return self._add_chain_facts(explanation, chain)
-
-    def _is_key_revoked(self, refund: Refund) -> bool:
-        return is_blocked(self._keys.keys(), refund.sender)
 
     def _refunds_ahead(self, refund: Refund) -> Sequence[Refund]:
         if refund.sender is None or refund.nonce is None or refund.status.is_final:
@@ -80,13 +72,19 @@ class Explainer:
                 unanswered[name] = e.code
                 return None
 
-        sender = self._sender(refund)
-        wallet_status = ask("wallet", lambda: self._wallet_status(sender, chain))
-        head = ask("head", lambda: chain.client.latest_block().number)
+        active = self._keys.active_key()
+        # The address that pays, or will pay, the refund.
+        sender = (
+            refund.sender or refund.swept_from or (active.address if active else "")
+        )
+        wallet_status: WalletStatus | None = None
         nodes: Sequence[NodeStatus] = ()
-        if sender is not None:
+        if sender:
+            reconciler = WalletReconciler(self._store, self._clock)
+            wallet_status = ask("wallet", lambda: reconciler.status(chain, sender))
             hashes = [transaction.tx_hash for transaction in transactions]
             nodes = chain.client.node_statuses(sender, hashes)
+        head = ask("head", lambda: chain.client.latest_block().number)
         fees = None
         if refund.status is Status.BROADCAST and transactions:
             fees = ask("fees", lambda: _fee_status(refund, transactions[-1], chain))
@@ -100,22 +98,10 @@ class Explainer:
             unanswered=unanswered,
         )
 
-    def _sender(self, refund: Refund) -> str | None:
-        """Return the address that pays, or will pay, *refund*; None without a key."""
-        active = self._keys.active_key()
-        active_address = None if active is None else active.address
-        return refund.sender or refund.swept_from or active_address
-
-    def _wallet_status(self, sender: str | None, chain: Chain) -> WalletStatus | None:
-        if sender is None:
-            return None
-        return WalletReconciler(self._store, self._clock).status(chain, sender)
-
     def _objection(self, refund: Refund) -> str | None:
         """Return why today's rules would refuse *refund*; None if they would not."""
         if refund.swept_from is not None:
             return None
-        networks = {name: chain.network for name, chain in self._chains.items()}
         request = RefundRequest(
             payment_session_id=refund.payment_session_id,
             reference=refund.reference,
@@ -131,7 +117,7 @@ class Explainer:
                 refund_id=refund.id,
                 client=refund.client,
                 idempotency_key=refund.idempotency_key,
-                networks=networks,
+                networks={name: each.network for name, each in self._chains.items()},
                 wallets=() if refund.sender is None else (refund.sender,),
                 now=self._clock(),
             )

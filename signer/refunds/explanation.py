@@ -18,6 +18,7 @@ from signer.refunds.wallet_reconciliation import WalletStatus
 ADVICE = {
     "insufficient-funds": "top up the wallet: its token, or the coin that pays for gas",
     "broadcast-rejected": "see what the nodes report: the wallet may lack coin for gas",
+    "gas-above-limit": "check the nodes' estimates, or raise the token's max_gas",
     "limit-reached": "wait, or raise the token's limits in the networks file",
     "wallet-paused": "run `hotwallet nonce repair`; if an operator paused the network,"
     " run `hotwallet nonce resume`",
@@ -86,24 +87,19 @@ class Explanation:
     def summary(self) -> str:
         """One sentence: why the refund has its status."""
         refund = self.refund
-        describe = {
-            Status.QUEUED: _describe_queued,
-            Status.BROADCAST: _describe_broadcast,
-            Status.MINED: _describe_mined,
-        }.get(refund.status)
-        if describe is not None:
-            sentence = describe(self)
-        else:
-            sentence = {
-                Status.RESERVED: f"It has nonce {refund.nonce} and is not signed yet",
-                Status.SIGNED: "It is signed and no node has accepted it yet",
-                Status.CONFIRMED: f"It was paid in block {refund.block_number}",
-                Status.CANCELLED: "Its client cancelled it before it had a nonce",
-                Status.REFUSED: "Nothing was paid and no nonce was used:"
-                f" {refund.failure_detail}",
-                Status.FAILED: "Its nonce is used and it was not paid:"
-                f" {refund.failure_detail}",
-            }[refund.status]
+        sentence = {
+            Status.QUEUED: _describe_queued(self),
+            Status.RESERVED: f"It has nonce {refund.nonce} and is not signed yet",
+            Status.SIGNED: "It is signed and no node has accepted it yet",
+            Status.BROADCAST: _describe_broadcast(self),
+            Status.MINED: _describe_mined(self),
+            Status.CONFIRMED: f"It was paid in block {refund.block_number}",
+            Status.CANCELLED: "Its client cancelled it before it had a nonce",
+            Status.REFUSED: "Nothing was paid and no nonce was used:"
+            f" {refund.failure_detail}",
+            Status.FAILED: "Its nonce is used and it was not paid:"
+            f" {refund.failure_detail}",
+        }[refund.status]
         if refund.blocked_by is None:
             return f"{sentence}."
         return (
@@ -142,7 +138,7 @@ def _describe_queued(found: Explanation) -> str:
         since = found.stopped_at.isoformat(timespec="seconds")
         return f"It gets no nonce: an operator paused the network at {since}"
     status = found.wallet_status
-    if status is not None and status.wallet.paused_by is not None:
+    if status is not None and status.wallet.is_paused:
         return f"It gets no nonce: the wallet is paused ({status.wallet.paused_by})"
     return "It has no nonce yet"
 

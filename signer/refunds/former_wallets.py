@@ -20,8 +20,6 @@ from signer.refunds.wallet_reconciliation import WalletReconciler
 KNOWN_FOR = timedelta(minutes=10)
 """How long the wallet of a retired or revoked key counts as known."""
 
-_WalletId = tuple[int, str, int]
-
 
 class FormerWallets:
     """
@@ -36,7 +34,7 @@ class FormerWallets:
         self._store = store
         self._wallets = wallets
         self._clock = clock
-        self._known_since: dict[_WalletId, datetime] = {}
+        self._known_since: dict[tuple[int, str, int], datetime] = {}
         self._first_counts: dict[tuple[int, str, datetime | None], int] = {}
 
     def require_known(self, chain: Chain, key: Key) -> None:
@@ -63,12 +61,7 @@ class FormerWallets:
         )
 
     def refresh(self, chain: Chain, key: Key) -> None:
-        """
-        Record what a retired or revoked *key* has sent and the ledger does not know.
-
-        Raises:
-            StaleStateError: Another process changed the wallet.
-        """
+        """Record what a retired or revoked *key* has sent and the ledger misses."""
         # A wallet that was paused meanwhile needs this check, however recent the last.
         is_known = self._is_recently_known(chain, key)
         if is_known and not self._is_paused(chain, key.address):
@@ -89,23 +82,23 @@ class FormerWallets:
             return True
         # A ledger from before the wallet's first payment does not have the wallet.
         wallet = self._wallets.get_or_open(chain, address, chain_nonce)
-        if wallet.paused_by is None:
+        if not wallet.is_paused:
             return chain_nonce <= wallet.next_nonce
         return not self._store.unknown_nonces(wallet.chain_id, address, chain_nonce, 1)
 
     def _is_paused(self, chain: Chain, address: str) -> bool:
         wallet = self._store.wallet(chain.network.chain_id, address)
-        return wallet is not None and wallet.paused_by is not None
+        return wallet is not None and wallet.is_paused
 
     def _resume_revoked(self, chain: Chain, address: str) -> bool:
         """Resume a revoked key's wallet if it is known; return whether it goes on."""
         wallet = self._store.wallet(chain.network.chain_id, address)
-        if wallet is not None and wallet.paused_by is None:
+        if wallet is not None and not wallet.is_paused:
             return True
         wallet, below = self._open_revoked(chain, address)
-        if wallet.paused_by is None:
-            return True
-        return self._wallets.resume_if_known(chain, wallet, below)
+        return not wallet.is_paused or self._wallets.resume_if_known(
+            chain, wallet, below
+        )
 
     def _open_revoked(self, chain: Chain, address: str) -> tuple[Wallet, int]:
         """Return the wallet, and the nonce below which all must be known."""
@@ -124,6 +117,6 @@ class FormerWallets:
             self._known_since[_wallet_id(chain, key)] = self._clock()
 
 
-def _wallet_id(chain: Chain, key: Key) -> _WalletId:
+def _wallet_id(chain: Chain, key: Key) -> tuple[int, str, int]:
     # Any change of the key changes its version, so that it is checked again.
     return chain.network.chain_id, key.address, key.version

@@ -17,6 +17,7 @@ from signer.chain.fees import add_gas_margin, quote_fees
 from signer.errors import (
     ConfigurationError,
     ExecutionRevertedError,
+    GasLimitError,
     HotWalletError,
     InsufficientFundsError,
     KeyRotatedError,
@@ -28,8 +29,8 @@ from signer.ports import Call, Clock, Store
 from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
-from signer.refunds.policy import NOOP_GAS
-from signer.refunds.sweep_policy import Objection, find_fee_objection
+from signer.refunds.policy import NOOP_GAS, find_violation
+from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
 from signer.refunds.transaction_signer import (
     TransactionSigner,
     build_purpose,
@@ -94,8 +95,8 @@ class Lifecycle:
         chain is asked first.
 
         Raises:
-            StaleStateError: Another process changed the refund.
-            HotWalletError: It cannot be determined now whether the refund is paid.
+            HotWalletError: It cannot be determined now whether the refund is paid, or
+                another process changed it (``StaleStateError``).
         """
         active = self._nonces.select_key(refund)
         chain = self._chain(refund)
@@ -107,10 +108,8 @@ class Lifecycle:
         """
         Release *refund* to other workers: at once, or with a delay after *error*.
 
-        The delay doubles with each failure, up to ``MAX_RETRY_DELAY``.
-
-        Raises:
-            StoreError: The refund stays claimed until the claim expires.
+        The delay doubles with each failure, up to ``MAX_RETRY_DELAY``.  If this raises
+        a ``StoreError``, the refund stays claimed until the claim expires.
         """
         after = refund.with_due_at(self._clock())
         if error is not None:
@@ -132,6 +131,9 @@ class Lifecycle:
     def _assign_nonce(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         if not refund.is_coin and refund.token not in chain.network.tokens:
             raise _misconfigured(f"the token {refund.token} on {refund.network}")
+        violation = find_violation(refund, chain.network)
+        if violation is not None:
+            raise violation
         try:
             return self._check_and_assign_nonce(refund, chain, actor)
         except KeyRotatedError:
@@ -158,8 +160,8 @@ class Lifecycle:
             estimate = self._simulate(refund, chain, sender)
         except ExecutionRevertedError as e:
             # Do not use a nonce for a transfer that the token would refuse.
-            return self._transitions.move(refund, Status.REFUSED, **_revert_reason(e))
-        gas = estimate if refund.is_coin else add_gas_margin(estimate)
+            return self._transitions.move(refund, Status.REFUSED, **_failure(e))
+        gas = estimate if refund.is_coin else _bound_gas(estimate, refund, chain)
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:
             return self._transitions.move(refund, Status.REFUSED, **objection)
@@ -178,7 +180,8 @@ class Lifecycle:
 
     def _sign(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         age = self._clock() - refund.updated_at
-        if timedelta(0) <= age <= SIMULATION_VALID_FOR:
+        violation = find_violation(refund, chain.network)
+        if timedelta(0) <= age <= SIMULATION_VALID_FOR and violation is None:
             return self._attempts.start(refund, chain, actor)
         # Nonce, token and key may have changed since.  The key may have been revoked
         # after its intent to sign was recorded, so record a new one.
@@ -195,11 +198,13 @@ class Lifecycle:
         if tx_hash is not None:
             reason = describe_earlier_payment(tx_hash, chain)
             return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
+        if violation is not None:
+            reason = _failure(violation)
+            return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
         try:
             self._simulate(refund, chain, str(refund.sender))
         except ExecutionRevertedError as e:
-            reason = _revert_reason(e)
-            return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
+            return self._attempts.start(refund, chain, actor, Kind.NOOP, **_failure(e))
         return self._attempts.start(refund, chain, actor)
 
     def _broadcast(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
@@ -216,14 +221,7 @@ class Lifecycle:
         return self._transitions.move(refund, Status.BROADCAST, due_at=due_at)
 
     def _simulate(self, refund: Refund, chain: Chain, sender: str) -> int:
-        """
-        Return the gas that the transfer would use; a coin transfer's is constant.
-
-        Raises:
-            ExecutionRevertedError: The token refuses the transfer.
-            InsufficientFundsError: The wallet holds less of the token than the refund.
-                A sweep does not wait for more: it reverts.
-        """
+        """Return the gas that the transfer would use; a coin transfer's is constant."""
         if refund.is_coin:
             return NOOP_GAS
         try:
@@ -232,13 +230,24 @@ class Lifecycle:
             )
         except ExecutionRevertedError:
             if refund.swept_from is not None:
-                raise
+                raise  # A sweep does not wait for more of the token.
             # An empty wallet can be topped up; a refusal of the token is final.
             if chain.token_balance(refund.token_address, sender) < refund.amount:
                 raise InsufficientFundsError(
                     f"{sender} holds less {refund.token} than the refund: top it up"
                 ) from None
             raise
+
+
+def _bound_gas(estimate: int, refund: Refund, chain: Chain) -> int:
+    """Return the gas limit for *estimate*, within the token's ``max_gas``."""
+    largest = chain.network.tokens[refund.token].max_gas
+    if estimate > largest:
+        raise GasLimitError(
+            f"a transfer of {refund.token} would need {estimate} gas, and its max_gas"
+            f" is {largest}: check the nodes, or raise it in the networks file"
+        )
+    return min(add_gas_margin(estimate), largest)
 
 
 def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:
@@ -255,5 +264,5 @@ def _misconfigured(missing: str) -> ConfigurationError:
     return ConfigurationError(Refusal("networks-misconfigured", detail))
 
 
-def _revert_reason(error: ExecutionRevertedError) -> Objection:
-    return {"failure_code": error.code, "failure_detail": str(error)}
+def _failure(error: HotWalletError) -> Objection:
+    return build_objection(error.code, str(error))

@@ -10,22 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from signer.addresses import parse_address, redact_address
 from signer.audit.log import AuditAction
 from signer.chain.chain import Chain
-from signer.errors import (
-    ConflictError,
-    NotFoundError,
-    WalletPausedError,
-)
+from signer.errors import ConflictError, NotFoundError, WalletPausedError
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.model.audit_record import Actor
 from signer.model.key import is_blocked
-from signer.model.wallet import UnrecordedTransaction
+from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports import Clock, Ledger
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
 
 
 class NonceAdmin:
-    """Runs operator commands on the wallets of *chains*."""
+    """
+    Runs operator commands on the wallets of *chains*.
+
+    Every method raises ``NotFoundError`` if the networks file has no such network, and
+    another ``HotWalletError`` if the ledger or a chain does not answer.
+    """
 
     def __init__(
         self,
@@ -40,61 +41,34 @@ class NonceAdmin:
         self._clock = clock
 
     def pause(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
-        """
-        Stop assigning nonces on *network*, or on all; repeating it changes nothing.
-
-        Returns:
-            By network, whether this call paused it.
-
-        Raises:
-            NotFoundError: The networks file has no such network.
-            StoreError: The ledger does not answer.
-        """
-
-        def stop(chain_id: int) -> bool:
-            return self._store.pause_network(chain_id, self._clock())
-
-        return self._switch(AuditAction.NONCE_PAUSE, network, actor, stop)
+        """Stop assigning nonces on *network*, or on all; return what changed."""
+        return self._switch(
+            AuditAction.NONCE_PAUSE,
+            network,
+            actor,
+            lambda chain_id: self._store.pause_network(chain_id, self._clock()),
+        )
 
     def resume(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
-        """
-        End the pause of *network*, or of all; repeating it changes nothing.
-
-        Returns:
-            By network, whether this call resumed it.
-
-        Raises:
-            NotFoundError, StoreError: As ``pause``.
-        """
+        """End the pause of *network*, or of all; return what changed."""
         return self._switch(
             AuditAction.NONCE_RESUME, network, actor, self._store.resume_network
         )
 
     def repair(self, network: str | None, actor: Actor) -> Sequence[RepairResult]:
-        """
-        Resume paused wallets where possible, and accept their foreign transactions.
-
-        Raises:
-            HotWalletError: As ``pause``, or a chain does not answer.
-        """
+        """Resume paused wallets if possible, and accept their foreign transactions."""
+        action = AuditAction.NONCE_REPAIR
         done: list[RepairResult] = []
         for name in self._names(network):
-            with self._admin_audit.attempt(
-                AuditAction.NONCE_REPAIR, actor, network=name
-            ):
-                results = []
+            with self._admin_audit.attempt(action, actor, network=name):
                 chains = {name: self._chain(name)}
-                for each in repair_wallets(
-                    self._store, chains, self._clock, apply=True
-                ):
+                repairs = repair_wallets(self._store, chains, self._clock, apply=True)
+                results = []
+                for each in repairs:
                     self._audit_accepted(name, each.accepted, actor)
                     results.append(each)
-                self._admin_audit.write(
-                    AuditAction.NONCE_REPAIR,
-                    actor,
-                    network=name,
-                    **_summarize(results),
-                )
+                facts = _summarize(results)
+                self._admin_audit.write(action, actor, network=name, **facts)
             done += results
         return done
 
@@ -105,49 +79,33 @@ class NonceAdmin:
         Resume the wallet of a revoked key without waiting for pending transactions.
 
         The ledger must still know everything that is in a block.  The operator vouches
-        that no pending transaction is a payment that the ledger has lost.
-
-        Returns:
-            By network, whether the wallet was paused.
+        that no pending transaction is a payment that the ledger has lost.  Return by
+        network whether the wallet was paused.
 
         Raises:
             InvalidInputError: *address* is malformed.
-            NotFoundError: The networks file has no such network.
             ConflictError: No key of the ring with this address is revoked.
             WalletPausedError: A block has a transaction that no worker recorded yet.
-            HotWalletError: The ledger or a chain does not answer.
         """
+        action = AuditAction.NONCE_ABANDON
         changed = {}
         for name in self._names(network):
             facts: Facts = {"network": name, "address": redact_address(address)}
-            with self._admin_audit.attempt(AuditAction.NONCE_ABANDON, actor, **facts):
+            with self._admin_audit.attempt(action, actor, **facts):
                 chain, revoked = self._chain(name), self._parse_revoked(address)
                 accepted = self._resume_revoked(chain, revoked)
                 self._audit_accepted(name, accepted or (), actor)
-                changed[name] = accepted is not None
-                self._admin_audit.write(
-                    AuditAction.NONCE_ABANDON, actor, **facts, changed=changed[name]
-                )
+                facts["changed"] = changed[name] = accepted is not None
+                self._admin_audit.write(action, actor, **facts)
         return changed
 
     def waiting(self, address: str, network: str | None) -> Mapping[str, bool]:
-        """
-        Return by network whether ``abandon`` would end a wait; change nothing.
-
-        Raises:
-            InvalidInputError, NotFoundError, ConflictError, StoreError: As ``abandon``.
-        """
-        blocked = self._parse_revoked(address)
-        chain_ids = {
-            name: self._chain(name).network.chain_id for name in self._names(network)
-        }
-        wallets = {
-            name: self._store.wallet(chain_id, blocked)
-            for name, chain_id in chain_ids.items()
-        }
+        """Return by network whether ``abandon`` would end a wait; change nothing."""
+        revoked = self._parse_revoked(address)
+        chains = {name: self._chain(name) for name in self._names(network)}
         return {
-            name: wallet is not None and wallet.paused_by is not None
-            for name, wallet in wallets.items()
+            name: self._paused_wallet(chain, revoked) is not None
+            for name, chain in chains.items()
         }
 
     def _parse_revoked(self, address: str) -> str:
@@ -162,12 +120,11 @@ class NonceAdmin:
         self, chain: Chain, address: str
     ) -> Sequence[UnrecordedTransaction] | None:
         """Return the accepted transactions; None if the wallet is not paused."""
-        chain_id = chain.network.chain_id
-        wallet = self._store.wallet(chain_id, address)
-        if wallet is None or wallet.paused_by is None:
+        wallet = self._paused_wallet(chain, address)
+        if wallet is None:
             return None
         mined = chain.client.transaction_count(address)
-        foreign = self._store.foreign_transactions(chain_id, address)
+        foreign = self._store.foreign_transactions(wallet.chain_id, address)
         reconciler = WalletReconciler(self._store, self._clock)
         if not reconciler.resume_if_known(chain, wallet, mined):
             raise WalletPausedError(
@@ -175,6 +132,10 @@ class NonceAdmin:
                 " when it is final and a worker has recorded it"
             )
         return foreign
+
+    def _paused_wallet(self, chain: Chain, address: str) -> Wallet | None:
+        wallet = self._store.wallet(chain.network.chain_id, address)
+        return wallet if wallet is not None and wallet.is_paused else None
 
     def _switch(
         self,
@@ -186,10 +147,8 @@ class NonceAdmin:
         changed = {}
         for name in self._names(network):
             with self._admin_audit.attempt(action, actor, network=name):
-                changed[name] = switch(self._chain(name).network.chain_id)
-                self._admin_audit.write(
-                    action, actor, network=name, changed=changed[name]
-                )
+                changed[name] = done = switch(self._chain(name).network.chain_id)
+                self._admin_audit.write(action, actor, network=name, changed=done)
         return changed
 
     def _audit_accepted(

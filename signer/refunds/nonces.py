@@ -16,7 +16,7 @@ from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause
 from signer.ports import Clock, Store
 from signer.refunds.former_wallets import FormerWallets
-from signer.refunds.sweep_policy import Objection
+from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
@@ -52,9 +52,9 @@ class NonceManager:
         self.require_other_wallets_known(chain, address)
         counted = chain.client.pending_count(address)
         wallet = self.wallets.get_or_open(chain, address, counted)
-        if wallet.paused_by is None and counted > wallet.next_nonce:
+        if not wallet.is_paused and counted > wallet.next_nonce:
             wallet = self.wallets.pause(wallet, Pause.CHAIN_AHEAD)
-        if wallet.paused_by is not None:
+        if wallet.is_paused:
             raise WalletPausedError(
                 f"the wallet is paused ({wallet.paused_by}): run `hotwallet nonce"
                 " repair` if it does not resume by itself"
@@ -62,12 +62,7 @@ class NonceManager:
         return counted
 
     def require_other_wallets_known(self, chain: Chain, address: str) -> None:
-        """
-        Check that the ledger knows all that keys other than *address* have sent.
-
-        Raises:
-            WalletPausedError: The ledger misses a transaction of another key.
-        """
+        """Call ``FormerWallets.require_known`` for all keys other than *address*."""
         for key in self._ring.cached_keys():
             if key.epoch and key.address != address:
                 self._former.require_known(chain, key)
@@ -88,11 +83,8 @@ class NonceManager:
         *counted* is what ``check_against_chain`` returned for the *active* key.
 
         Raises:
-            KeyRotatedError: *active* is no longer the active key, or a sweep's
-                recipient is no longer the active key's address.
             WalletPausedError: An operator paused the network.
-            LimitReachedError: The refund would exceed a spending limit of its token.
-            StaleStateError: Another process changed the refund.
+            KeyRotatedError, LimitReachedError, StaleStateError: As ``Store.reserve``.
         """
         if self._store.network_paused_at(chain.network.chain_id) is not None:
             raise WalletPausedError(
@@ -117,10 +109,7 @@ class NonceManager:
         Save that a queued *refund* was paid before the ledger lost it, and return it.
 
         A final transaction with the refund's mark has paid it, so a repeated request
-        does not pay twice.
-
-        Returns:
-            None if no such transaction is recorded.
+        does not pay twice.  Return None if no such transaction is recorded.
 
         Raises:
             StaleStateError: Another process changed the refund, or the key that paid
@@ -159,9 +148,8 @@ class NonceManager:
         A restored ledger may have assigned a second nonce before it knew that one.
         """
         payment = self._store.find_unrecorded(refund.chain_id, refund.mark)
-        if payment is None:
-            return None
-        if (payment.sender, payment.nonce) == (refund.sender, refund.nonce):
+        own_nonce = refund.sender, refund.nonce
+        if payment is None or (payment.sender, payment.nonce) == own_nonce:
             return None
         return payment.tx_hash
 
@@ -179,20 +167,10 @@ def _limits(refund: Refund, chain: Chain) -> Limits:
 
 
 def describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:
-    """
-    Return the failure code and detail of a refund that *tx_hash* was sent for.
-
-    Raises:
-        ChainError: It is unknown whether that transaction reverted.
-    """
+    """Return why a refund ends for which *tx_hash* was sent; raises ``ChainError``."""
     receipt = chain.client.receipts([tx_hash]).get(tx_hash)
     if receipt is not None and not receipt.succeeded:
         # As the ledger said before it was restored: the customer was not paid.
-        return {
-            "failure_code": "reverted",
-            "failure_detail": f"transaction {tx_hash} was sent for it and reverted",
-        }
-    return {
-        "failure_code": "already-paid",
-        "failure_detail": f"transaction {tx_hash} has already paid it",
-    }
+        detail = f"transaction {tx_hash} was sent for it and reverted"
+        return build_objection("reverted", detail)
+    return build_objection("already-paid", f"transaction {tx_hash} has already paid it")

@@ -14,7 +14,8 @@ from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, MinedTransaction, Store
 from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
-from signer.refunds.sweep_policy import Objection
+from signer.refunds.policy import find_violation
+from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.transaction_signer import TransactionSigner, encode_refund
 from signer.refunds.transitions import Transitions
 
@@ -45,13 +46,7 @@ class PendingTransactions:
     def rebroadcast_or_replace(
         self, refund: Refund, chain: Chain, actor: Actor
     ) -> Refund:
-        """
-        Take the next step for a broadcast refund that is not known to be mined.
-
-        Raises:
-            StaleStateError: Another process changed the refund.
-            HotWalletError: The step failed; the refund keeps its status.
-        """
+        """Take the next step of a broadcast refund; raises as ``Lifecycle.step``."""
         settled = self.handle_used_nonce(refund, chain)
         if settled is not None:
             return settled
@@ -81,10 +76,7 @@ class PendingTransactions:
         Save what the chain shows if the refund's nonce is used, and return the refund.
 
         Only a *final* transaction of another origin fails the refund: receipts may be
-        late, and nodes may lag, for a long time.
-
-        Returns:
-            None if the nonce is not used.
+        late, and nodes may lag, for a long time.  Return None if the nonce is unused.
         """
         sender, nonce, _ = refund.reservation()
         if chain.client.transaction_count(sender) <= nonce:
@@ -109,6 +101,9 @@ class PendingTransactions:
         tx_hash = self._nonces.find_other_payment(refund)
         if tx_hash is not None:
             return describe_earlier_payment(tx_hash, chain)
+        violation = find_violation(refund, chain.network)
+        if violation is not None:
+            return build_objection(violation.code, str(violation))
         return self._transaction_signer.find_sweep_objection(refund)
 
     def _raise_fees(
@@ -135,13 +130,7 @@ class PendingTransactions:
 
 
 def broadcast(transaction: SignedTransaction, chain: Chain) -> None:
-    """
-    Send *transaction* to the nodes; a rejection because of its nonce is no error.
-
-    Raises:
-        BroadcastRejectedError: A node rejected the bytes for another reason.
-        ChainUnavailableError: It is unknown whether a node has the bytes.
-    """
+    """Send *transaction*; a rejection because of its nonce is no error."""
     try:
         chain.client.broadcast(transaction.raw)
     except BroadcastRejectedError as e:

@@ -44,8 +44,7 @@ def admit(
     Raises:
         InvalidInputError: Amount or recipient is malformed, or the recipient may not be
             paid.
-        PolicyViolationError: Network, token or amount is not allowed; ``rule`` names
-            which.
+        PolicyViolationError: Network, token or amount is not allowed (``rule``).
     """
     network = networks.get(request.network)
     if network is None:
@@ -84,6 +83,32 @@ def admit(
     )
 
 
+def find_violation(refund: Refund, network: Network) -> PolicyViolationError | None:
+    """
+    Return why today's configuration does not allow *refund*; None if it does.
+
+    The row may be older than the configuration, or another party may have changed it.
+    ``rule`` is ``token`` if the row names another contract than the configuration,
+    ``max-amount``, or ``gas`` if the gas limit is above the token's ``max_gas``.  A
+    sweep moves the whole balance, and has no largest amount.
+    """
+    if refund.is_coin:
+        return None
+    token = network.tokens.get(refund.token)
+    row = (refund.token_address, refund.decimals)
+    if token is None or row != (token.address, token.decimals):
+        message = f"the networks file has another contract as {refund.token}, or none"
+        return PolicyViolationError(message, rule="token")
+    largest = parse_units(token.max_amount, token.decimals)
+    if refund.swept_from is None and refund.amount > largest:
+        message = f"one refund may pay at most {token.max_amount} {refund.token}"
+        return PolicyViolationError(message, rule="max-amount")
+    if (refund.gas_limit or 0) > token.max_gas:
+        message = f"the gas limit is above {token.max_gas}, the token's max_gas"
+        return PolicyViolationError(message, rule="gas")
+    return None
+
+
 def check_transfer(
     transaction: AnyTransaction, refund: Refund, network: Network
 ) -> None:
@@ -92,70 +117,62 @@ def check_transfer(
 
     Raises:
         EncodingError: The calldata is not a ``transfer``.
-        PolicyViolationError: ``rule`` names the first field that differs.
+        PolicyViolationError: ``rule`` names the first field that differs; or today's
+            configuration does not allow the refund.
     """
+    violation = find_violation(refund, network)
+    if violation is not None:
+        raise violation
     recipient, amount, mark = decode_transfer(transaction.data)
     _require(
-        _common_rules(transaction, refund, network)
-        | {
-            "token": transaction.to == refund.token_address,
-            "recipient": recipient == refund.recipient,
-            "amount": amount == refund.amount,
-            "mark": mark == refund.mark,
-            "gas": transaction.gas == refund.gas_limit,
-        }
+        transaction,
+        refund,
+        network,
+        token=transaction.to == refund.token_address,
+        recipient=recipient == refund.recipient,
+        amount=amount == refund.amount,
+        mark=mark == refund.mark,
+        gas=transaction.gas == refund.gas_limit,
     )
 
 
 def check_noop(transaction: AnyTransaction, refund: Refund, network: Network) -> None:
-    """
-    Check that a transaction only consumes the nonce of *refund*.
-
-    Raises:
-        PolicyViolationError: ``rule`` names the first field that differs.
-    """
+    """Check that a transaction only consumes a nonce; raises as ``check_transfer``."""
     _require(
-        _common_rules(transaction, refund, network)
-        | {
-            "recipient": transaction.to == refund.sender,
-            "calldata": transaction.data == b"",
-            "gas": transaction.gas == NOOP_GAS,
-        }
+        transaction,
+        refund,
+        network,
+        recipient=transaction.to == refund.sender,
+        calldata=transaction.data == b"",
+        gas=transaction.gas == NOOP_GAS,
     )
 
 
 def check_coin(transaction: AnyTransaction, refund: Refund, network: Network) -> None:
-    """
-    Compare a transfer of the native coin with its sweep, field by field.
-
-    Raises:
-        PolicyViolationError: ``rule`` names the first field that differs.
-    """
+    """Compare a transfer of the coin with its sweep; raises as ``check_transfer``."""
     _require(
-        _common_rules(transaction, refund, network)
-        | {
-            "value": transaction.value == refund.amount,
-            "recipient": transaction.to == refund.recipient,
-            "calldata": transaction.data == b"",
-            "gas": transaction.gas == refund.gas_limit,
-        }
+        transaction,
+        refund,
+        network,
+        value=transaction.value == refund.amount,
+        recipient=transaction.to == refund.recipient,
+        calldata=transaction.data == b"",
+        gas=transaction.gas == refund.gas_limit,
     )
 
 
-def _common_rules(
-    transaction: AnyTransaction, refund: Refund, network: Network
-) -> dict[str, bool]:
+def _require(
+    transaction: AnyTransaction, refund: Refund, network: Network, **rules: bool
+) -> None:
+    """Require what every transaction must fulfil, and *rules*."""
     cap = network.max_fee_per_gas_gwei * GWEI
-    return {
+    common = {
         "chain-id": transaction.chain_id == refund.chain_id == network.chain_id,
         "nonce": transaction.nonce == refund.nonce,
         "value": transaction.value == 0,
         "max-fee": transaction.max_fee_per_gas <= cap,
     }
-
-
-def _require(rules: Mapping[str, bool]) -> None:
-    for rule, holds in rules.items():
+    for rule, holds in (common | rules).items():
         if not holds:
             raise PolicyViolationError(
                 f"the transaction's {rule} does not match its refund", rule=rule

@@ -49,8 +49,7 @@ class Submission:
     """
     A refund, and whether this request created it.
 
-    ``answer`` is the stored response body of an earlier request; None means that this
-    request makes the response.
+    ``answer`` is the response body of an earlier request; None: this one makes it.
     """
 
     refund: Refund
@@ -107,8 +106,17 @@ class RefundService:
             StoreUnavailableError: It is unknown whether the refund was accepted; a
                 request with the same key finds out.
         """
+        now = self._clock()
         try:
-            admitted = self._admit(client, idempotency_key, request)
+            admitted = admit(
+                request,
+                refund_id=new_refund_id(now),
+                client=client,
+                idempotency_key=idempotency_key,
+                networks=self._networks,
+                wallets=self._wallets(),
+                now=now,
+            )
         except RequestError:
             # An accepted refund stays accepted when the rules change.
             earlier = self._store.find(client, idempotency_key)
@@ -122,12 +130,7 @@ class RefundService:
         return Submission(self._send(refund, actor), created=True)
 
     def remember_answer(self, refund: Refund, body: str) -> str:
-        """
-        Store *body* as the response to the request that created *refund*.
-
-        Returns:
-            The stored response: *body*, unless another one was first.
-        """
+        """Store *body* as the response for *refund*; as ``Store.remember_answer``."""
         return self._store.remember_answer(refund.id, body, self._clock())
 
     def wait(self, refund: Refund, seconds: float) -> Refund:
@@ -158,12 +161,7 @@ class RefundService:
         return refund
 
     def get(self, client: str, refund_id: str) -> Refund:
-        """
-        Return one of *client*'s refunds.
-
-        Raises:
-            NotFoundError: *client* has no such refund.
-        """
+        """Return a refund; raises ``NotFoundError`` if *client* has no such refund."""
         refund = self._store.get(refund_id)
         if refund is None or refund.client != client:
             raise NotFoundError("there is no such refund")
@@ -185,18 +183,6 @@ class RefundService:
             status=status,
             limit=limit,
             cursor=cursor,
-        )
-
-    def _admit(self, client: str, key: str, request: RefundRequest) -> Refund:
-        now = self._clock()
-        return admit(
-            request,
-            refund_id=new_refund_id(now),
-            client=client,
-            idempotency_key=key,
-            networks=self._networks,
-            wallets=self._wallets(),
-            now=now,
         )
 
     def _replay(self, refund: Refund) -> Submission:
@@ -223,7 +209,6 @@ class RefundService:
         return self._postpone(refund) if refund.status in UNSENT else refund
 
     def _postpone(self, refund: Refund, error: HotWalletError | None = None) -> Refund:
-        """Release *refund* to the workers."""
         if error is not None:
             self._log.warning(
                 "refund-delayed",

@@ -17,13 +17,7 @@ from signer.chain.chain import Chain
 from signer.keys.admin_audit import AdminAudit, Facts
 from signer.keys.keyring import KeyRing
 from signer.model.audit_record import Actor, Operation
-from signer.model.refund import (
-    SWEEPER,
-    Refund,
-    RefundRequest,
-    Status,
-    new_refund_id,
-)
+from signer.model.refund import SWEEPER, Refund, RefundRequest, Status, new_refund_id
 from signer.ports import Clock, KeyStore, Store
 from signer.refunds.sweep_plan import SweepItem, SweepPlanner
 
@@ -56,18 +50,16 @@ class Sweeper:
 
         Raises:
             InvalidInputError: *address* is malformed.
-            KeyUnusableError: *address* is not that of a former key.
-            ConflictError: Refunds with nonces of the address are still open.
-            ChainError: A network's nodes do not answer.
+            KeyUnusableError, ConflictError, ChainError: As ``SweepPlanner.plan``.
         """
-        return self._planner.plan(parse_address(address, field="address")).items
+        items, _ = self._planner.plan(parse_address(address, field="address"))
+        return items
 
     def sweep(self, address: str, actor: Actor) -> Sequence[SweepItem]:
         """
-        Accept a sweep of each asset that can be moved now; repeating it is safe.
+        Accept a sweep of each asset that can be moved now, and return the plan.
 
-        Returns:
-            The plan, with the refunds of the accepted sweeps.
+        The plan has the refunds of the accepted sweeps.  Repeating the call is safe.
 
         Raises:
             HotWalletError: As ``plan``; sweeps accepted before the error stay accepted.
@@ -116,7 +108,7 @@ class Sweeper:
         past_sweeps: Iterable[Refund],
     ) -> Refund:
         chain_id = self._chains[item.network].network.chain_id
-        asset = (chain_id, item.symbol)
+        asset = chain_id, item.symbol
         # Concurrent calls count the same number, and so find the same row.
         number = sum((row.chain_id, row.token) == asset for row in past_sweeps)
         name = f"{address}/{item.symbol}/{chain_id}/{number}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from signer.amounts import format_units
 from signer.chain.chain import COIN_DECIMALS, Chain
@@ -44,13 +43,6 @@ class SweepItem:
         return format_units(self.amount, self.decimals)
 
 
-class SweepPlan(NamedTuple):
-    """The assets to move, in this order, and all earlier sweeps of the address."""
-
-    items: Sequence[SweepItem]
-    past_sweeps: Sequence[Refund]
-
-
 class SweepPlanner:
     """Reads what the addresses of former keys hold."""
 
@@ -62,9 +54,9 @@ class SweepPlanner:
         self._ring = ring
         self._chains = chains
 
-    def plan(self, address: str) -> SweepPlan:
+    def plan(self, address: str) -> tuple[Sequence[SweepItem], Sequence[Refund]]:
         """
-        Return what *address* holds, in the order in which it is moved.
+        Return the assets to move, in this order, and all earlier sweeps of *address*.
 
         Raises:
             KeyUnusableError: *address* is not that of a former key.
@@ -84,7 +76,7 @@ class SweepPlanner:
             for name, chain in self._chains.items()
             for item in self._items(name, chain, address, past_sweeps)
         ]
-        return SweepPlan(items, past_sweeps)
+        return items, past_sweeps
 
     def _past_sweeps(self, address: str) -> Iterator[Refund]:
         cursor = None
@@ -131,10 +123,5 @@ class SweepPlanner:
 
 def _build_item(row: Refund) -> SweepItem:
     return SweepItem(
-        row.network,
-        row.token,
-        row.token_address,
-        row.decimals,
-        row.amount,
-        refund=row,
+        row.network, row.token, row.token_address, row.decimals, row.amount, refund=row
     )

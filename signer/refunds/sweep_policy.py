@@ -25,13 +25,15 @@ def find_ring_objection(refund: Refund, ring: Iterable[Key]) -> Objection | None
     """
     states = {key.address: key.state for key in ring}
     if states.get(refund.recipient) is not KeyState.ACTIVE:
-        return _objection(
+        return build_objection(
             "sweep-outdated",
             "its recipient is no longer the active key's address: sweep again",
         )
     # With a nonce, it was signed and may still be mined: an operator must look at it.
     if refund.nonce is None and states.get(str(refund.swept_from)) is KeyState.BLOCKED:
-        return _objection("sweep-key-blocked", "its key was revoked as compromised")
+        return build_objection(
+            "sweep-key-blocked", "its key was revoked as compromised"
+        )
     return None
 
 
@@ -42,11 +44,12 @@ def find_fee_objection(
     value = refund.amount if refund.is_coin else 0
     if balance >= value + gas * max_fee:
         return None
-    return _objection(
+    return build_objection(
         "sweep-unaffordable",
         "its address holds too little coin for the current fees: sweep again",
     )
 
 
-def _objection(code: str, detail: str) -> Objection:
+def build_objection(code: str, detail: str) -> Objection:
+    """Return the changes of a refund that ends with *code* and *detail*."""
     return {"failure_code": code, "failure_detail": detail}

@@ -103,9 +103,7 @@ class TransactionSigner:
         Return the signed transaction of *attempt*, with the nonce of *refund*.
 
         Raises:
-            KeyUnusableError: The key of the refund's nonce may not sign any more.
-            KeyRotatedError: The recipient of a sweep is no longer the active key's
-                address.
+            KeyUnusableError, KeyRotatedError: As ``KeyRing.announce``.
             PolicyViolationError: The transaction is not what the refund requests.
             SigningError: The device did not sign, or signed something else.
         """
@@ -116,7 +114,8 @@ class TransactionSigner:
         purpose = build_purpose(
             refund, actor, nonce=nonce, attempt=attempt.number, kind=str(attempt.kind)
         )
-        pays = refund.recipient if _is_sweep(refund, attempt) else None
+        is_sweep = refund.swept_from is not None and attempt.kind is Kind.TRANSFER
+        pays = refund.recipient if is_sweep else None
         signer = self._open_signer(refund, sender, digest, purpose, pays)
         made = signer.sign(digest, purpose)
         signed = SignedBytes.decode(transaction.serialise(made.signature))
@@ -168,10 +167,6 @@ class TransactionSigner:
             raw=signed.raw,
             signed_at=self._clock(),
         )
-
-
-def _is_sweep(refund: Refund, attempt: Attempt) -> bool:
-    return refund.swept_from is not None and attempt.kind is Kind.TRANSFER
 
 
 def _build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:

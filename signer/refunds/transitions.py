@@ -14,7 +14,11 @@ REBROADCAST_AFTER = timedelta(seconds=30)
 
 
 class Transitions:
-    """Saves refunds; each change is one compare-and-set on the version."""
+    """
+    Saves refunds; each change is one compare-and-set on the version.
+
+    Both methods raise ``StaleStateError`` if another process changed the refund.
+    """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -22,12 +26,7 @@ class Transitions:
         self._log = structlog.get_logger("refunds")
 
     def move(self, refund: Refund, status: Status, **changes: Any) -> Refund:
-        """
-        Save *refund* with *status* and *changes*, and return it.
-
-        Raises:
-            StaleStateError: Another process changed the refund.
-        """
+        """Save *refund* with *status* and *changes*, and return it."""
         after = refund.with_status(status, self._clock(), **changes)
         self._store.save(refund, after)
         if status.is_final:
@@ -35,12 +34,7 @@ class Transitions:
         return after
 
     def recheck_later(self, refund: Refund) -> Refund:
-        """
-        Save *refund* with the same status, due after ``REBROADCAST_AFTER``.
-
-        Raises:
-            StaleStateError: Another process changed the refund.
-        """
+        """Save *refund* with the same status, due after ``REBROADCAST_AFTER``."""
         after = refund.with_due_at(self._clock() + REBROADCAST_AFTER)
         self._store.save(refund, after)
         return after

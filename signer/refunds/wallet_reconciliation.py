@@ -50,9 +50,19 @@ class WalletStatus:
         """How many of the chain's nonces the ledger does not know yet."""
         return max(0, self.chain_nonce - self.wallet.next_nonce) + self.gaps
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether chain and ledger agree, and the wallet is not paused."""
+        return not self.wallet.is_paused and self.unknown_count == 0
+
 
 class WalletReconciler:
-    """Compares wallets with their chains, and pauses and resumes them."""
+    """
+    Compares wallets with their chains, and pauses and resumes them.
+
+    Methods that change a wallet raise ``StaleStateError`` if another process changed it
+    first.
+    """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -60,12 +70,7 @@ class WalletReconciler:
         self._log = structlog.get_logger("nonces")
 
     def status(self, chain: Chain, address: str) -> WalletStatus:
-        """
-        Compare chain and ledger, and change nothing.
-
-        Raises:
-            NotFoundError: The ledger has no wallet of *address* on *chain*.
-        """
+        """Compare chain and ledger; raises ``NotFoundError`` if there is no wallet."""
         chain_id = chain.network.chain_id
         # Read the chain first: the ledger knows our own new nonces before the chain.
         chain_nonce = chain.client.pending_count(address)
@@ -74,27 +79,18 @@ class WalletReconciler:
             raise NotFoundError("the wallet has not paid on this network yet")
         foreign = tuple(self._store.foreign_transactions(chain_id, address))
         gaps = 0
-        if wallet.paused_by is not None:
+        if wallet.is_paused:
             below = min(chain_nonce, wallet.next_nonce)
             gaps = len(self._store.unknown_nonces(chain_id, address, below, HISTORY))
         return WalletStatus(wallet, chain_nonce, foreign, gaps)
 
     def reconcile(self, chain: Chain, address: str) -> WalletStatus:
-        """
-        Compare chain and ledger; pause, record transactions and resume as needed.
-
-        Returns:
-            The status afterwards.
-
-        Raises:
-            NotFoundError: The ledger has no wallet of *address* on *chain*.
-            StaleStateError: Another process changed the wallet.
-        """
+        """Pause, record and resume as needed; return the ``status`` afterwards."""
         status = self.status(chain, address)
-        wallet = status.wallet
-        if wallet.paused_by is None and not status.unknown_count:
+        if status.is_settled:
             return status
-        if wallet.paused_by is None:
+        wallet = status.wallet
+        if not wallet.is_paused:
             wallet = self.pause(wallet, Pause.CHAIN_AHEAD)
         self.record_unknown(wallet, status.chain_nonce, chain)
         status = self.status(chain, address)
@@ -109,29 +105,20 @@ class WalletReconciler:
 
         The wallet is opened if the ledger does not have it: a restored ledger may have
         lost all that the wallet paid.
-
-        Raises:
-            StaleStateError: Another process changed the wallet.
         """
         chain_nonce = chain.client.pending_count(address)
         chain_id = chain.network.chain_id
         if chain_nonce == 0 and self._store.wallet(chain_id, address) is None:
             return True
         self.get_or_open(chain, address, chain_nonce)
-        status = self.reconcile(chain, address)
-        return status.wallet.paused_by is None and not status.unknown_count
+        return self.reconcile(chain, address).is_settled
 
     def resume_if_known(self, chain: Chain, wallet: Wallet, below: int) -> bool:
         """
         Resume the wallet of a revoked key if the ledger knows all nonces under *below*.
 
-        All its foreign transactions are accepted, since the key was revoked.
-
-        Returns:
-            Whether the wallet was resumed.
-
-        Raises:
-            StaleStateError: Another process changed the wallet.
+        All its foreign transactions are accepted, since the key was revoked.  Return
+        whether the wallet was resumed.
         """
         unknown = self._store.unknown_nonces(wallet.chain_id, wallet.sender, below, 1)
         if unknown or self._contested(chain, wallet.sender):
@@ -146,7 +133,6 @@ class WalletReconciler:
         Raises:
             WalletPausedError: The ledger does not know all of the chain's transactions
                 yet, or a refund's nonce is used by an unknown one.
-            StaleStateError: The wallet changed after *status* was read.
         """
         if status.unknown_count:
             raise WalletPausedError(
@@ -162,12 +148,7 @@ class WalletReconciler:
         self._accept_and_resume(status.wallet)
 
     def pause(self, wallet: Wallet, reason: Pause) -> Wallet:
-        """
-        Stop assigning nonces of *wallet*, and log that.
-
-        Raises:
-            StaleStateError: Another process changed the wallet.
-        """
+        """Stop assigning nonces of *wallet*, and log that."""
         self._store.pause(wallet, reason, self._clock())
         paused = self._get(wallet.chain_id, wallet.sender)
         self._log_pause(paused)
@@ -192,7 +173,7 @@ class WalletReconciler:
             Wallet(chain_id, address, first, first, reason, paused_at)
         )
         opened = self._get(chain_id, address)
-        if opened.paused_by is not None:
+        if opened.is_paused:
             self._log_pause(opened)
         return opened
 
@@ -201,9 +182,6 @@ class WalletReconciler:
         Record final transactions below *chain_nonce* that the ledger does not know.
 
         One call records a limited number, lowest nonces first.
-
-        Raises:
-            StaleStateError: Another process changed the wallet.
         """
         unrecorded = list(self._find_unrecorded(wallet, chain_nonce, chain))
         for transaction in unrecorded:
@@ -218,18 +196,11 @@ class WalletReconciler:
             self._store.add_unrecorded(wallet, unrecorded)
 
     def record_nonce_taken(self, refund: Refund, mined: MinedTransaction) -> None:
-        """
-        Record that *mined*, which is final and does not pay *refund*, has its nonce.
-
-        A foreign transaction pauses the wallet.
-
-        Raises:
-            StaleStateError: Another process changed the wallet.
-        """
+        """Record that *mined* has the nonce of *refund*; pause if it is foreign."""
         unrecorded = self._build_unrecorded(refund.chain_id, mined)
         wallet = self._get(refund.chain_id, mined.sender)
         self._store.add_unrecorded(wallet, [unrecorded])
-        if unrecorded.mark is None and wallet.paused_by is None:
+        if unrecorded.mark is None and not wallet.is_paused:
             wallet = self._get(refund.chain_id, mined.sender)
             self.pause(wallet, Pause.FOREIGN_TRANSACTION)
 
@@ -243,12 +214,9 @@ class WalletReconciler:
         )
 
     def _contested(self, chain: Chain, address: str) -> Sequence[Refund]:
-        """
-        Return open refunds whose nonce is used by a transaction that we do not know.
-
-        It may be another refund's transaction that the ledger has lost.  It must be
-        recorded before the gateway can request that refund again.
-        """
+        """Return open refunds whose nonce an unknown transaction uses."""
+        # It may be another refund's transaction that the ledger has lost.  It must be
+        # recorded before the gateway can request that refund again.
         count = chain.client.transaction_count(address)
         chain_id = chain.network.chain_id
         below = self._store.open_below(chain_id, address, count, _MAX_CONTESTED)

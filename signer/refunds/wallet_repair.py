@@ -32,35 +32,26 @@ class RepairResult:
     @property
     def is_open(self) -> bool:
         """Whether something is left to repair."""
-        status = self.wallet_status
-        return status.wallet.paused_by is not None or status.unknown_count > 0
+        return not self.wallet_status.is_settled
 
 
 def repair_wallets(
     store: Store, chains: Mapping[str, Chain], clock: Clock, *, apply: bool
 ) -> Iterator[RepairResult]:
-    """
-    Yield the status of each wallet on *chains*; with *apply*, resume those that can.
-
-    Raises:
-        HotWalletError: The ledger or a chain does not answer.
-    """
+    """Yield the status of each wallet on *chains*; with *apply*, resume if possible."""
+    reconciler = WalletReconciler(store, clock)
     by_id = {chain.network.chain_id: name for name, chain in chains.items()}
     for wallet in store.wallets():
-        name = by_id.get(wallet.chain_id)
-        if name is None:
-            continue
-        reconciler = WalletReconciler(store, clock)
-        result = _repair(name, reconciler, chains[name], wallet.sender, apply=apply)
-        yield replace(result, stopped_at=store.network_paused_at(wallet.chain_id))
+        if name := by_id.get(wallet.chain_id):
+            result = _repair(name, reconciler, chains[name], wallet.sender, apply=apply)
+            yield replace(result, stopped_at=store.network_paused_at(wallet.chain_id))
 
 
 def _repair(
     name: str, reconciler: WalletReconciler, chain: Chain, address: str, *, apply: bool
 ) -> RepairResult:
     status = reconciler.status(chain, address)
-    is_open = RepairResult(name, status).is_open
-    if not apply or not is_open:
+    if not apply or status.is_settled:
         return RepairResult(name, status)
     before = None
     while status.unknown_count and status.unknown_count != before:
@@ -68,7 +59,7 @@ def _repair(
         before = status.unknown_count
         status = reconciler.reconcile(chain, address)
     try:
-        if status.wallet.paused_by is not None:
+        if status.wallet.is_paused:
             reconciler.resume(status, chain)
     except HotWalletError as e:
         return RepairResult(name, status, problem=str(e), code=e.code)

@@ -82,12 +82,9 @@ class Worker:
 
     def work(self) -> int:
         """
-        Run one pass, and return how many steps were taken.
+        Run one pass, and return how many steps were taken; raises ``StoreError``.
 
         Its cost grows with the number of open refunds, not with that of all refunds.
-
-        Raises:
-            StoreError: The ledger does not answer.
         """
         if self._passes % _PASSES_PER_WALLET_CHECK == 0:
             self._check_wallets()
@@ -113,13 +110,7 @@ class Worker:
         self._retirement.retire(settled)
 
     def _reconcile_key(self, key: Key) -> bool:
-        """
-        Reconcile the wallets of *key* on all chains.
-
-        Returns:
-            Whether the key is draining and its wallets agree with all chains, so that
-            it may be retired.
-        """
+        """Reconcile the wallets of *key* on all chains; return if it may be retired."""
         settled = key.state is KeyState.DRAINING
         for name, chain in self._chains.items():
             try:
@@ -140,8 +131,7 @@ class Worker:
         """
         Take steps of a claimed *refund* until it waits; return how many.
 
-        *failing* has the errors of this pass by network and by key address.  Refunds
-        that need the same network or key are postponed without trying.
+        Refunds that need a network or key address in *failing* are postponed untried.
         """
         steps = 0
         try:

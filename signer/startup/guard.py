@@ -50,8 +50,7 @@ def check_settings(
     """
     Check the configuration and return warnings.
 
-    *serving* is true in processes that answer requests; only those are checked for who
-    can reach them.
+    Only processes that answer requests (*serving*) are checked for who can reach them.
 
     Raises:
         ConfigurationError: At least one setting is unsafe; it has every refusal.
@@ -77,12 +76,12 @@ def self_test_key(
             is no such key; ``kms-signing-error`` or ``pkcs11-signing-error`` if the key
             does not sign.
     """
-    kind = "kms" if settings.use_kms else "pkcs11"
-    remedy = (
-        "check KMS_KEY_ID, the key's state and the role's permissions"
-        if settings.use_kms
-        else "run: hotwallet softhsm doctor"
-    )
+    kind, remedy = "pkcs11", "run: hotwallet softhsm doctor"
+    if settings.use_kms:
+        kind, remedy = (
+            "kms",
+            "check KMS_KEY_ID, the key's state and the role's permissions",
+        )
     try:
         signer = open_signer()
         signer.self_test(while_active=while_active)
@@ -101,29 +100,14 @@ def self_test_key(
 
 def check_chain(name: str, network: Network, client: ChainClient) -> None:
     """
-    Check that the nodes of *client* are on *network*, and that its tokens exist.
+    Refuse a chain id or a token that differs from *network* (``chain-misconfigured``).
 
-    Raises:
-        ConfigurationError: ``chain-misconfigured`` if the chain id, a token's contract
-            or its decimals differ; ``chain-unavailable`` if no node answers, because
-            the chain could then be the wrong one.
+    Refuse also if no node answers (``chain-unavailable``): the chain could be wrong.
     """
     try:
-        found = client.chain_id()
-        if found != network.chain_id:
-            raise ConfigurationError(
-                Refusal(
-                    "chain-misconfigured",
-                    f"networks.{name}: the node is on chain {found}, not"
-                    f" {network.chain_id}; correct chain_id or rpc_urls",
-                )
-            )
         refusals = [
-            Refusal(
-                "chain-misconfigured", f"networks.{name}.tokens.{symbol}: {problem}"
-            )
-            for symbol, token in network.tokens.items()
-            if (problem := _token_problem(token, client))
+            Refusal("chain-misconfigured", f"networks.{name}{problem}")
+            for problem in _chain_problems(network, client)
         ]
     except ChainError as e:
         raise ConfigurationError(
@@ -139,11 +123,10 @@ def check_chain(name: str, network: Network, client: ChainClient) -> None:
 
 def check_journal(settings: Settings, journal: Journal) -> None:
     """
-    Check that a production service may only append to *journal*.
+    Refuse a *journal* whose records a production service may change or delete.
 
-    Raises:
-        ConfigurationError: ``audit-not-append-only`` if the database role may change or
-            delete records; ``database-not-ready`` if the database does not answer.
+    The code is ``audit-not-append-only``, or ``database-not-ready`` if the database
+    does not answer.
     """
     if not settings.is_production:
         return
@@ -167,14 +150,10 @@ def check_audit_key(
     audit_spki: bytes, jwt_spkis: Iterable[bytes], wallet_spki: bytes
 ) -> None:
     """
-    Check that the key that signs audit checkpoints has no other use.
+    Refuse (``audit-key-shared``) a key that does not only sign audit checkpoints.
 
     An issuer of tokens, or the wallet itself, must not be able to sign the audit log of
     its own actions.  All arguments are DER ``SubjectPublicKeyInfo`` (RFC 5280).
-
-    Raises:
-        ConfigurationError: ``audit-key-shared``.
-        ValueError: An argument is not a public key; that is a programming error.
     """
     audit_numbers = _numbers(audit_spki)
     others = (
@@ -196,22 +175,32 @@ def check_audit_key(
 def _numbers(spki: bytes) -> object:
     """Return the numbers of a public key, which do not depend on its encoding."""
     key = load_der_public_key(spki)
-    match key:
-        case EllipticCurvePublicKey() | RSAPublicKey():
-            return key.public_numbers()
+    if isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
+        return key.public_numbers()
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def _token_problem(token: Token, client: ChainClient) -> str | None:
-    if not client.has_code(token.address):
-        return "there is no contract at this address"
+def _chain_problems(network: Network, client: ChainClient) -> Iterator[str]:
+    found = client.chain_id()
+    if found != network.chain_id:
+        yield (
+            f": the node is on chain {found}, not {network.chain_id}; correct chain_id"
+            " or rpc_urls"
+        )
+        return
+    for symbol, token in network.tokens.items():
+        if not client.has_code(token.address):
+            yield f".tokens.{symbol}: there is no contract at this address"
+        elif not _has_decimals(token, client):
+            yield f".tokens.{symbol}: the contract's decimals() is not {token.decimals}"
+
+
+def _has_decimals(token: Token, client: ChainClient) -> bool:
     try:
         answer = client.call(Call(None, token.address, DECIMALS))
     except ExecutionRevertedError:
-        answer = b""
-    if answer != token.decimals.to_bytes(32, "big"):
-        return f"the contract's decimals() is not {token.decimals}"
-    return None
+        return False
+    return answer == token.decimals.to_bytes(32, "big")
 
 
 def _kms_refusals(settings: Settings) -> Iterator[Refusal]:

@@ -53,10 +53,8 @@ def stays_on_host(bind: str) -> bool:
         return True
     try:
         return ip_address(host).is_loopback
-    except (
-        ValueError
-    ):  # A host name may resolve to any address; no host means all addresses.
-        return False
+    except ValueError:
+        return False  # A name may resolve to any address; no host means all of them.
 
 
 def trusts_public_networks(networks: Iterable[str]) -> bool:

@@ -28,7 +28,13 @@ from signer.errors import StoreUnavailableError
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.ports import Callers, Clock, utc_now
-from tests.api.support import AUDIENCE, ES256_KEY, ISSUER, SettableClock
+from tests.api.support import (
+    AUDIENCE,
+    ES256_KEY,
+    ISSUER,
+    SettableClock,
+    make_verifier,
+)
 
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -153,9 +159,10 @@ def get_app() -> App:
         callers,
         RateLimits.shared(callers, clock=SettableClock()),
         AuditLog(structlog.get_logger("audit")),
+        utc_now,
     )
     return with_routes(
-        AuthorizationMiddleware(JWTVerifier.from_settings(settings, utc_now), access)
+        AuthorizationMiddleware(make_verifier(settings, utc_now), access)
     )
 
 

@@ -11,6 +11,11 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from falcon.testing import Result, TestClient
 
+from api.auth.jwt_verifier import JWTVerifier
+from api.bootstrap import open_token_keys
+from signer.config.settings import Settings
+from signer.ports import Clock, utc_now
+
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ISSUER = "https://issuer.example"
@@ -48,6 +53,16 @@ class Timer:
     def __call__(self) -> float:
         """Return ``now``, in seconds."""
         return self.now
+
+
+def make_verifier(settings: Settings, clock: Clock = utc_now) -> JWTVerifier:
+    """Return a verifier with the keys that *settings* name."""
+    return JWTVerifier(
+        open_token_keys(settings),
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        clock=clock,
+    )
 
 
 def claims(now: datetime = NOW, **changes: Any) -> Json:

@@ -1,17 +1,24 @@
 """The container opens only what a command uses."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import NoReturn, cast
+from datetime import timedelta
+from typing import Any, NoReturn, cast
 
 import pytest
 
+from api.auth.authorization import AccessRequest, Permission
 from api.bootstrap import build_admin_container, build_container
 from api.container import Container
+from api.request_context import Principal
 from backends.sql import SQLStore
-from signer.errors import ConfigurationError
+from signer.alerts import Alert
+from signer.errors import ConfigurationError, RateLimitedError
 from signer.ports import KeyDirectory
 from tests.api.service import container_over
+from tests.api.support import NOW, SettableClock
 from tests.contract.reference import ReferenceBackend
+from tests.support.audit import record
 
 
 class _OpenedError(Exception):
@@ -77,3 +84,35 @@ def test_an_administrator_is_refused_before_anything_is_opened() -> None:
 
     assert "database-not-ready" not in {r.code for r in refused.value.refusals}
     assert build_container(environ).settings.is_production
+
+
+class _Webhook:
+    """Keeps the alerts that were sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Mapping[str, Any]] = []
+
+    def notify(self, alert: Mapping[str, Any]) -> None:
+        self.sent.append(alert)
+
+
+def test_every_part_uses_the_clock_of_the_container(sqlite_store: SQLStore) -> None:
+    """Alerts, rate limits and the check of sealing have the container's time."""
+    webhook, clock = _Webhook(), SettableClock(NOW + timedelta(seconds=50))
+    device = cast("KeyDirectory", ReferenceBackend())
+    container = container_over(sqlite_store, device, {}, notifier=webhook, clock=clock)
+    caller = Principal("alice", frozenset({"admin"}), "jti", NOW)
+    reading = Permission(frozenset({"admin"}), "keys:read", administrative=True)
+    request = AccessRequest(reading, "GET", "/keys", "192.0.2.1", "req_1")
+    sqlite_store.append([record(at=NOW - timedelta(hours=1))])
+
+    container.alerts.sound(Alert.KEY_UNHEALTHY)
+    checks = container.readiness().checks
+    for _ in range(container.settings.rate_limit_admin):
+        container.access.admit(caller, request)
+    with pytest.raises(RateLimitedError) as refused:
+        container.access.admit(caller, request)
+
+    assert webhook.sent[0]["at"] == clock().isoformat()
+    assert checks["audit"] == "audit-sealing-late"
+    assert refused.value.retry_after == 10

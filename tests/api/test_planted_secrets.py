@@ -50,7 +50,7 @@ from signer.model.key import Key, KeyState
 from signer.ports import DeviceSignature, KeyDirectory, KeyId
 from softhsm import pins
 from tests.api.service import BODY, replaced
-from tests.api.support import SettableClock, bearer, post
+from tests.api.support import SettableClock, bearer, make_verifier, post
 from tests.support.canaries import ALL, CANARIES, PIECE, Detector, core, value
 
 
@@ -197,7 +197,7 @@ def _chain() -> Chain:
 
 def _verifier() -> JWTVerifier:
     environ = {name: text for name, text in SETTINGS.items() if name != "JWT_JWKS_URL"}
-    return JWTVerifier.from_settings(Settings.from_env(environ))
+    return make_verifier(Settings.from_env(environ))
 
 
 DESCRIBED: dict[str, Callable[[], object]] = {
@@ -245,7 +245,7 @@ FAILING: dict[str, Callable[[], object]] = {
     "KMS, an alias": lambda: _kms().resolve(value("kms-alias-arn")),
     "KMS, no name": lambda: _kms().resolve(value("raw-key")),
     "node": lambda: _chain().client.balance("0x" + "11" * 20),
-    "token": lambda: JWTVerifier.from_settings(_settings()),
+    "token": lambda: make_verifier(_settings()),
     "module": lambda: PKCS11Backend(
         Path("/nowhere"), value("pkcs11-so-pin"), pins.pin_source(_settings())
     ).public_key(KeyId(value("cka-id"))),

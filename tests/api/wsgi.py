@@ -4,13 +4,13 @@ import os
 from ipaddress import ip_network
 from pathlib import Path
 
-from api.auth.jwt_verifier import JWTVerifier
 from api.http.app import App, create_app
 from backends.sql import SQLStore
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal
 from signer.ports import utc_now
 from tests.api.service import build_container
+from tests.api.support import make_verifier
 
 
 BROKEN = "TEST_BROKEN_FILE"
@@ -27,7 +27,7 @@ def get_app() -> App:
         raise RuntimeError(f"cannot connect to {CANARY}")
     settings = Settings.from_env(os.environ)
     store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
-    authenticator = JWTVerifier.from_settings(settings)
+    authenticator = make_verifier(settings)
     container = build_container(store, utc_now, authenticator)
     container.proxies = [ip_network(each) for each in settings.trusted_proxies]
     return create_app(container)

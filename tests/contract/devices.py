@@ -1,4 +1,4 @@
-"""The key backends that there are, each with a key, for tests that take them all."""
+"""All key backends, each with a key."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -21,7 +21,7 @@ class Device:
     """
     The backend *name* under test.
 
-    ``signs`` has ``key``, and ``makes`` makes more of them.
+    ``signs`` has ``key``, and ``makes`` generates more keys.
 
     ``absent`` is the well-formed id of a key that does not exist.
     """

@@ -1,25 +1,20 @@
 """PostgreSQL's advisory locks, observed and held by another connection."""
 
-import time
-
 import psycopg
+
+from backends.sql.advisory_locks import _ACTIVE_KEY
+from tests.support.waiting import eventually
 
 
 def share_the_key(connection: psycopg.Connection) -> None:
     """Hold the lock that precedes every signature."""
-    from backends.sql.advisory_locks import _ACTIVE_KEY  # noqa: PLC0415  The lock under test.
-
     connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_ACTIVE_KEY])
 
 
 def until_waiting(url: str) -> list[int]:
-    """Wait until a process waits for an advisory lock; return its id."""
+    """Wait until processes wait for an advisory lock; return their ids."""
+    query = b"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     with psycopg.connect(url, autocommit=True) as connection:
-        for _ in range(400):
-            waiting = connection.execute(
-                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            ).fetchall()
-            if waiting:
-                return [pid for (pid,) in waiting]
-            time.sleep(0.01)
-    raise AssertionError("nobody waits for a lock")
+        pids = eventually(lambda: [pid for (pid,) in connection.execute(query)])
+    assert pids, "no process waits for a lock"
+    return pids

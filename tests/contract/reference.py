@@ -1,8 +1,7 @@
 """
-The key backend in the fewest lines that keep the contract.
+A minimal key backend in memory, for tests only.
 
-A fake that passes the suite of the real ones is a fake that tests may trust.  Its
-keys are in memory: it must never hold one that matters.
+It passes the contract of the real backends.
 """
 
 import secrets
@@ -27,7 +26,7 @@ _AS_GIVEN = ECDSA(Prehashed(SHA256()))
 
 
 class ReferenceBackend:
-    """Keys in memory, signed with by pyca/cryptography."""
+    """Keys in memory, which sign with pyca/cryptography."""
 
     name = "reference"
 
@@ -35,7 +34,7 @@ class ReferenceBackend:
         self._keys: dict[KeyId, EllipticCurvePrivateKey] = {}
 
     def generate(self, label: str) -> KeyId:
-        """Make a key; the label is for people, and there are none here."""
+        """Generate a key; the label is ignored."""
         key_id = KeyId(secrets.token_hex(16))
         self._keys[key_id] = generate_private_key(SECP256K1())
         return key_id

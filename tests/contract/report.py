@@ -1,8 +1,8 @@
 """
-Which backends kept the contract is part of the result, and is printed.
+A pytest plugin that prints on which key backends the contract was tested.
 
-A plugin of the whole suite: pytest-xdist's main process, which prints, reads no
-``conftest.py`` below the first.
+It is registered for the whole suite, since the main process of pytest-xdist reads only
+the first ``conftest.py``.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ RAN = pytest.StashKey[set[str]]()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the main process what this one ran on, where pytest-xdist split them."""
+    """Report this worker's backends to the main process of pytest-xdist."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         ran: set[str] = session.config.stash.get(RAN, set())
@@ -25,7 +25,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Add up what the processes of pytest-xdist ran on."""
+    """Collect the backends of all workers of pytest-xdist."""
     ran = getattr(node, "workeroutput", {}).get("key backends", [])
     node.config.stash.setdefault(RAN, set()).update(ran)
 
@@ -33,7 +33,7 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say on which backends the contract of key backends was tested."""
+    """Print the backends on which the contract was tested, and those missing."""
     ran = config.stash.get(RAN, None)
     if not ran:
         return

@@ -1,4 +1,4 @@
-"""Many signatures, and whether all of them are what Ethereum wants."""
+"""Many signatures, and a check that all are valid for Ethereum."""
 
 import secrets
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from tests.support.devices import recording
 
 
 Signed = tuple[bytes, bytes]
-"""A digest, and the 65 bytes that the signer made of it."""
+"""A digest and its signature of 65 bytes."""
 
 _PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, network="local")
 
 
 def some_signatures(device: Device, number: int, threads: int = 4) -> list[Signed]:
-    """Return what a signer over *device* makes of *number* random digests."""
+    """Return signatures of *device* over *number* random digests."""
     signer = Signer.open(device.signs, device.key, recording()[0])
 
     def sign(_: int) -> Signed:
@@ -33,9 +33,9 @@ def some_signatures(device: Device, number: int, threads: int = 4) -> list[Signe
 
 def all_good(device: Device, signatures: Sequence[Signed]) -> bool:
     """
-    Say whether all are 65 bytes, distinct, low-s, and recover to the key.
+    Return whether all are 65 bytes, distinct, low-s, and recover to the key.
 
-    The arithmetic and the parser of the key share nothing with the signer.
+    The arithmetic and the parser of the key share no code with the signer.
     """
     point = device.loaded().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     verifier = Verifier(point, tables=True)

@@ -1,4 +1,4 @@
-"""Contract of ``Callers`` and ``AlertCounters``, shared by all processes."""
+"""Contract of ``Callers`` and ``AlertCounters``."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from backends.sql.schema import attempts, used_tokens
 from signer.ports import AlertCounters, Callers
-from tests.fixtures.races import Racers
+from tests.fixtures.races import race
 
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -37,21 +37,13 @@ def tables(database: Database) -> CallerTables:
     return CallerTables(database)
 
 
-@pytest.fixture(scope="module")
-def racers() -> Iterator[Racers]:
-    """Two processes."""
-    racers = Racers(2)
-    yield racers
-    racers.close()
-
-
 def _rows(database: Database, table: Table) -> int:
     count = select(func.count()).select_from(table)
     return int(database.run(lambda c: c.execute(count).scalar_one()))
 
 
-def test_keeps_the_promises(tables: CallerTables) -> None:
-    """The class satisfies both ports for mypy."""
+def test_fits_both_ports(tables: CallerTables) -> None:
+    """mypy verifies the types here."""
     callers: Callers = tables
     counters: AlertCounters = tables
 
@@ -59,8 +51,8 @@ def test_keeps_the_promises(tables: CallerTables) -> None:
     assert counters.alert_counts() == {}
 
 
-def test_a_token_works_once(tables: CallerTables) -> None:
-    """The first use is the only one, until the token expires anyway."""
+def test_a_token_is_used_once(tables: CallerTables) -> None:
+    """The first use is the only one until the token expires."""
     uses = [tables.use_token("a", NOW + MINUTE, NOW) for _ in range(3)]
     other = tables.use_token("b", NOW + MINUTE, NOW)
     last = tables.use_token("a", NOW + MINUTE, NOW + MINUTE)
@@ -74,14 +66,16 @@ def test_a_token_works_once(tables: CallerTables) -> None:
     assert not again
 
 
-def test_of_many_one_is_first(tables: CallerTables) -> None:
-    """However many ask at once whether a token was used, one hears no."""
+def test_threads_share_the_tables(tables: CallerTables) -> None:
+    """Of concurrent uses of a token one succeeds; each count gets a different sum."""
     with ThreadPoolExecutor(8) as pool:
         firsts = pool.map(
             lambda n: tables.use_token(f"token {n % 5}", NOW + MINUTE, NOW), range(40)
         )
+        sums = pool.map(lambda _: tables.count("a", PERIOD, 2), range(40))
 
         assert sum(firsts) == 5
+        assert sorted(sums) == list(range(2, 82, 2))
 
 
 def _use_each(store: SQLStore, index: int) -> list[bool]:
@@ -90,11 +84,9 @@ def _use_each(store: SQLStore, index: int) -> list[bool]:
     return [tables.use_token(f"token {n}", NOW + MINUTE, NOW) for n in range(25)]
 
 
-def test_of_many_processes_one_is_first(
-    database: Database, empty_url: str, racers: Racers
-) -> None:
+def test_one_process_uses_a_token(database: Database, empty_url: str) -> None:
     """H9: of two processes one accepts a token, and none accepts it after a restart."""
-    one, other = racers.race(_use_each, empty_url)
+    one, other = race(_use_each, empty_url, 2)
     restarted = SQLStore(empty_url)
     afterwards = _use_each(restarted, 0)
     restarted.close()
@@ -103,8 +95,7 @@ def test_of_many_processes_one_is_first(
     assert not any(afterwards)
 
 
-def test_counts(tables: CallerTables) -> None:
-    """Each bucket has a sum of its own in each period."""
+def test_buckets_and_periods_have_separate_sums(tables: CallerTables) -> None:
     assert [tables.count("a", PERIOD) for _ in range(3)] == [1, 2, 3]
     assert tables.count("a", PERIOD, 10) == 13
     assert tables.count("b", PERIOD) == 1
@@ -112,16 +103,8 @@ def test_counts(tables: CallerTables) -> None:
     assert tables.count("a", PERIOD) == 14
 
 
-def test_no_attempt_is_lost(tables: CallerTables) -> None:
-    """Concurrent counts each get a different sum."""
-    with ThreadPoolExecutor(8) as pool:
-        sums = pool.map(lambda _: tables.count("a", PERIOD, 2), range(40))
-
-        assert sorted(sums) == list(range(2, 82, 2))
-
-
-def test_what_is_old_is_thrown_away(tables: CallerTables, database: Database) -> None:
-    """Old rows are deleted, but not those that a host with a slow clock needs."""
+def test_old_rows_are_deleted(tables: CallerTables, database: Database) -> None:
+    """Rows that a host with a slow clock needs are kept."""
     for n in range(20):
         tables.count(f"bucket {n}", PERIOD)
         tables.use_token(f"token {n}", NOW + MINUTE, NOW)
@@ -136,10 +119,8 @@ def test_what_is_old_is_thrown_away(tables: CallerTables, database: Database) ->
     assert _rows(database, used_tokens) == 2
 
 
-def test_old_rows_are_looked_for_now_and_then(
-    tables: CallerTables, database: Database
-) -> None:
-    """A call is one statement; the search for old rows is not in every one."""
+def test_most_calls_are_one_statement(tables: CallerTables, database: Database) -> None:
+    """The search for old rows is not part of every call."""
     tables.count("a", PERIOD)
     tables.use_token("a", NOW + MINUTE, NOW)
     statements: list[str] = []
@@ -162,8 +143,7 @@ def _listen(database: Database, statements: list[str]) -> None:
     event.listen(engine, "before_cursor_execute", note)
 
 
-def test_counts_alerts(tables: CallerTables) -> None:
-    """Every alert has a count, whichever process raised it."""
+def test_alerts_are_counted(tables: CallerTables) -> None:
     for name in ("key-mismatch", "key-unhealthy", "key-mismatch"):
         tables.count_alert(name, NOW)
 

@@ -1,11 +1,8 @@
-"""
-What every chain client promises of nonces, receipts and the pool.
-
-Kept by real nodes, and by the chain in memory that other tests decide about.
-"""
+"""Contract of chain clients, real and in memory: nonces, receipts and the pool."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 from eth_account import Account
@@ -28,7 +25,7 @@ FUNDS = 1_000 * 10**6
 
 @dataclass(frozen=True)
 class Stage:
-    """A chain client, a token, who has some, and a way to let the chain mine."""
+    """A chain client, a token, an account that has some, and a way to mine."""
 
     client: ChainClient
     token: str
@@ -46,15 +43,15 @@ class Stage:
         self.mine()
         return mined(self.client, raw)
 
-    def view(self, *tx_hashes: str) -> NodeStatus:
-        """Return the only node's view of the payer."""
-        (view,) = self.client.node_statuses(self.payer.address, tx_hashes)
-        return view
+    def status(self, *tx_hashes: str) -> NodeStatus:
+        """Return the only node's status of the payer."""
+        (status,) = self.client.node_statuses(self.payer.address, tx_hashes)
+        return status
 
 
 @pytest.fixture
 def anvil_stage(fresh_anvil: DevChain) -> Iterator[Stage]:
-    """Anvil that mines when it is told to."""
+    """Anvil that mines on request."""
     stage = _real(fresh_anvil, lambda: fresh_anvil.rpc("evm_mine"))
     fresh_anvil.rpc("evm_setAutomine", False)
     yield stage
@@ -63,7 +60,7 @@ def anvil_stage(fresh_anvil: DevChain) -> Iterator[Stage]:
 
 @pytest.fixture
 def eth_tester_stage(fresh_eth_tester: DevChain) -> Stage:
-    """eth-tester, which has mined before it answers."""
+    """eth-tester, which mines before it answers."""
     return _real(fresh_eth_tester, lambda: None)
 
 
@@ -78,15 +75,13 @@ def scripted_stage() -> Stage:
 @pytest.fixture(params=["anvil", "eth_tester", "scripted"])
 def stage(request: pytest.FixtureRequest) -> Stage:
     """Each chain in turn."""
-    found: Stage = request.getfixturevalue(f"{request.param}_stage")
-    return found
+    return cast("Stage", request.getfixturevalue(f"{request.param}_stage"))
 
 
 @pytest.fixture(params=["anvil", "scripted"])
 def pool(request: pytest.FixtureRequest) -> Stage:
-    """Each chain on which transactions wait."""
-    found: Stage = request.getfixturevalue(f"{request.param}_stage")
-    return found
+    """Each chain that has a pool."""
+    return cast("Stage", request.getfixturevalue(f"{request.param}_stage"))
 
 
 def _real(chain: DevChain, mine: Callable[[], object]) -> Stage:
@@ -96,36 +91,35 @@ def _real(chain: DevChain, mine: Callable[[], object]) -> Stage:
     return Stage(client, chain.token, payer, mine)
 
 
-def test_tells_the_chain_id(stage: Stage) -> None:
-    """The chain id is the one that the node was started with."""
+def test_the_chain_id_is_that_of_the_node(stage: Stage) -> None:
     assert stage.client.chain_id() == CHAIN_ID
 
 
-def test_tells_contracts_from_accounts(stage: Stage) -> None:
-    """Code is seen at a contract's address, and at no other."""
+def test_only_contracts_have_code(stage: Stage) -> None:
     assert stage.client.has_code(stage.token)
     assert not stage.client.has_code(NOBODY)
 
 
-def test_calls_contracts_for_nobody(stage: Stage) -> None:
-    """Where it does not matter who asks, no sender is named."""
+def test_a_call_may_have_no_sender(stage: Stage) -> None:
     call = Call(None, stage.token, coin.calldata("decimals()"))
 
     assert int.from_bytes(stage.client.call(call)) == 6
 
 
-def test_counts_transactions(stage: Stage) -> None:
-    """The next nonce is the number of transactions mined so far."""
-    assert stage.client.transaction_count(stage.payer.address) == 0
-
+def test_the_next_nonce_counts_mined_transactions(stage: Stage) -> None:
+    """Without pending transactions, both counts are equal."""
+    counts = [stage.client.transaction_count(stage.payer.address)]
+    counts.append(stage.client.pending_count(stage.payer.address))
     for nonce in (0, 1):
         stage.pay(nonce)
+    counts.append(stage.client.transaction_count(stage.payer.address))
+    counts.append(stage.client.pending_count(stage.payer.address))
 
-    assert stage.client.transaction_count(stage.payer.address) == 2
+    assert counts == [0, 0, 2, 2]
 
 
 def test_counts_transactions_of_the_past(stage: Stage) -> None:
-    """The next nonce is known behind every recent block, not only the latest."""
+    """The next nonce is known after every recent block, not only the latest."""
     before = stage.client.latest_block().number
     for nonce in (0, 1):
         stage.pay(nonce)
@@ -138,8 +132,8 @@ def test_counts_transactions_of_the_past(stage: Stage) -> None:
     assert counts == [0, 1, 2]
 
 
-def test_finds_who_consumed_a_nonce(stage: Stage) -> None:
-    """Whatever used the nonce is found, however many blocks came after it (R23)."""
+def test_the_transaction_with_a_nonce_is_found(stage: Stage) -> None:
+    """The transaction that used a nonce is found under many later blocks (R23)."""
     stage.pay(0)
     raw = stage.transfer(1, 7, gas=123_456)
     stage.client.broadcast(raw)
@@ -160,16 +154,15 @@ def test_finds_who_consumed_a_nonce(stage: Stage) -> None:
     )
 
 
-def test_finds_nobody_where_a_nonce_waits(stage: Stage) -> None:
-    """A nonce that nobody consumed has no transaction."""
+def test_an_unused_nonce_has_no_transaction(stage: Stage) -> None:
     stage.pay(0)
 
     assert stage.client.find_transaction(stage.payer.address, 1) is None
     assert stage.client.find_transaction(NOBODY, 0) is None
 
 
-def test_many_receipts_are_those_of_each(stage: Stage) -> None:
-    """Asked together, receipts are the same as asked one by one."""
+def test_a_batch_of_receipts_equals_single_receipts(stage: Stage) -> None:
+    """A hash that was never sent has no receipt."""
     expected = {}
     for nonce in range(3):
         receipt = stage.pay(nonce)
@@ -178,6 +171,7 @@ def test_many_receipts_are_those_of_each(stage: Stage) -> None:
     receipts = stage.client.receipts([UNKNOWN, *expected])
 
     assert receipts == expected
+    assert stage.client.receipt(UNKNOWN) is None
 
 
 def test_a_transfer_ends_in_a_receipt_with_its_event(stage: Stage) -> None:
@@ -199,13 +193,8 @@ def test_a_transfer_ends_in_a_receipt_with_its_event(stage: Stage) -> None:
     assert int.from_bytes(log.data) == 1_500_000
 
 
-def test_knows_no_receipt_of_what_was_never_sent(stage: Stage) -> None:
-    """An unknown hash has no receipt."""
-    assert stage.client.receipt(UNKNOWN) is None
-
-
-def test_finds_blocks_by_number(stage: Stage) -> None:
-    """Each block that was the latest is found again by its number, the next is not."""
+def test_blocks_are_found_by_number(stage: Stage) -> None:
+    """Each mined block is found, and the next number is not."""
     before = stage.client.latest_block()
     stage.pay(0)
     after = stage.client.latest_block()
@@ -216,8 +205,8 @@ def test_finds_blocks_by_number(stage: Stage) -> None:
     assert stage.client.block(after.number + 1) is None
 
 
-def test_writes_hashes_in_lower_case(stage: Stage) -> None:
-    """A block's hash is 32 bytes in lower-case hex behind 0x."""
+def test_block_hashes_are_in_lower_case(stage: Stage) -> None:
+    """A block's hash is 32 bytes in lower-case hex after 0x."""
     block = stage.client.latest_block()
 
     assert isinstance(block, Block)
@@ -226,8 +215,8 @@ def test_writes_hashes_in_lower_case(stage: Stage) -> None:
     assert len(bytes.fromhex(block.hash[2:])) == 32
 
 
-def test_mined_bytes_are_not_taken_twice(stage: Stage) -> None:
-    """Bytes that were mined are refused as nonce-too-low, which is no failure."""
+def test_mined_bytes_are_refused(stage: Stage) -> None:
+    """Mined bytes are refused as nonce-too-low, and stay mined."""
     raw = stage.transfer(0)
     stage.pay(0)
 
@@ -238,8 +227,8 @@ def test_mined_bytes_are_not_taken_twice(stage: Stage) -> None:
     assert mined(stage.client, raw).succeeded
 
 
-def test_bytes_that_wait_are_already_known(pool: Stage) -> None:
-    """Bytes that wait in the pool for an earlier nonce may be sent again and again."""
+def test_pending_bytes_may_be_sent_again(pool: Stage) -> None:
+    """Bytes in the pool, which need an earlier nonce, are accepted again."""
     second = pool.transfer(1)
 
     pool.client.broadcast(second)
@@ -255,7 +244,7 @@ def test_bytes_that_wait_are_already_known(pool: Stage) -> None:
 
 
 def test_a_replacement_must_pay_more(pool: Stage) -> None:
-    """Other bytes with the nonce of waiting ones are refused as underpriced."""
+    """Other bytes with the nonce of pending ones are refused as underpriced."""
     pool.client.broadcast(pool.transfer(1))
 
     with pytest.raises(BroadcastRejectedError) as caught:
@@ -264,8 +253,8 @@ def test_a_replacement_must_pay_more(pool: Stage) -> None:
     assert caught.value.reason == "underpriced"
 
 
-def test_an_eighth_more_replaces_what_waits(pool: Stage) -> None:
-    """With both fees raised by 12.5 % the new bytes are mined, the old forgotten."""
+def test_an_eighth_more_replaces_pending_bytes(pool: Stage) -> None:
+    """With both fees raised by 12.5 % the new bytes are mined, and the old dropped."""
     old = pool.transfer(0)
     new = pool.transfer(
         0,
@@ -279,14 +268,14 @@ def test_an_eighth_more_replaces_what_waits(pool: Stage) -> None:
 
     assert mined(pool.client, new).succeeded
     assert pool.client.receipt(hash_of(old)) is None
-    assert pool.view(hash_of(old), hash_of(new)).transactions == {
+    assert pool.status(hash_of(old), hash_of(new)).transactions == {
         hash_of(old): "unknown",
         hash_of(new): "mined",
     }
 
 
-def test_counts_what_waits(pool: Stage) -> None:
-    """Behind the pool is the next nonce that neither block nor pool has (R24)."""
+def test_the_pending_count_includes_the_pool(pool: Stage) -> None:
+    """It is the first nonce that neither a block nor the pool has (R24)."""
     address = pool.payer.address
     pool.pay(0)
     for nonce in (1, 2, 4):
@@ -296,20 +285,10 @@ def test_counts_what_waits(pool: Stage) -> None:
     assert pool.client.transaction_count(address) == 1
 
 
-def test_with_nothing_waiting_both_counts_are_one(stage: Stage) -> None:
-    """Behind an empty pool is the next nonce of the latest block."""
-    assert stage.client.pending_count(stage.payer.address) == 0
-
-    stage.pay(0)
-
-    assert stage.client.pending_count(stage.payer.address) == 1
-
-
-def test_shows_what_the_node_has(stage: Stage) -> None:
-    """A view has the node's head, both counts, and where each transaction is."""
+def test_a_node_status_has_head_counts_and_transactions(stage: Stage) -> None:
     receipt = stage.pay(0)
 
-    assert stage.view(receipt.tx_hash, UNKNOWN) == NodeStatus(
+    assert stage.status(receipt.tx_hash, UNKNOWN) == NodeStatus(
         "node-1",
         trusted=True,
         head=receipt.block.number,
@@ -317,19 +296,19 @@ def test_shows_what_the_node_has(stage: Stage) -> None:
         pending=1,
         transactions={receipt.tx_hash: "mined", UNKNOWN: "unknown"},
     )
-    assert stage.view().transactions == {}
+    assert stage.status().transactions == {}
 
 
-def test_shows_what_waits_in_the_pool(pool: Stage) -> None:
-    """Behind the pool is the next nonce, until one is missing; all of it is pending."""
+def test_a_node_status_shows_pending_transactions(pool: Stage) -> None:
+    """The pending count ends at the first missing nonce; later ones are pending."""
     raws = [pool.transfer(nonce) for nonce in (0, 1, 3)]
     hashes = [hash_of(raw) for raw in raws]
     for raw in raws:
         pool.client.broadcast(raw)
 
-    before = pool.view(*hashes)
+    before = pool.status(*hashes)
     pool.mine()
-    after = pool.view(*hashes)
+    after = pool.status(*hashes)
 
     assert (before.counted, before.pending) == (0, 2)
     assert before.transactions == dict.fromkeys(hashes, "pending")
@@ -337,8 +316,8 @@ def test_shows_what_waits_in_the_pool(pool: Stage) -> None:
     assert list(after.transactions.values()) == ["mined", "mined", "pending"]
 
 
-def test_a_reverting_call_is_not_estimated(stage: Stage) -> None:
-    """An estimate that reverts is told in the contract's words."""
+def test_a_reverting_call_has_no_estimate(stage: Stage) -> None:
+    """The error of an estimate that reverts has the reason of the contract."""
     data = coin.calldata("transfer(address,uint256)", NOBODY, 10**12)
 
     with pytest.raises(ExecutionRevertedError) as caught:

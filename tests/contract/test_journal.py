@@ -16,8 +16,7 @@ from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StoreError
 from signer.model.key import SERVING, KeyState, SigningCondition
 from signer.ports import Journal
-from tests.fixtures.postgresql import PostgreSQL
-from tests.fixtures.races import Racers
+from tests.fixtures.races import race
 from tests.support.audit import START, chain, checkpoint, record, records, wiped
 
 
@@ -82,7 +81,7 @@ def _enrol(journal: AuditTables, address: str, state: KeyState) -> None:
 
 
 def test_fits_the_port(journal: AuditTables) -> None:
-    """The tables are a ``Journal``: mypy proves it here, for want of another place."""
+    """The tables are a ``Journal``, which mypy verifies here."""
     fits: Journal = journal
 
     assert fits.head() == (0, GENESIS)
@@ -92,7 +91,7 @@ def test_fits_the_port(journal: AuditTables) -> None:
     assert fits.seal() == 0
 
 
-def test_seals_in_the_order_of_the_ids(journal: AuditTables) -> None:
+def test_records_are_sealed_in_the_order_of_their_ids(journal: AuditTables) -> None:
     """Records are sealed oldest first, each with the hash of its position."""
     given = records(5)
     journal.append([given[3], given[1]])
@@ -107,8 +106,8 @@ def test_seals_in_the_order_of_the_ids(journal: AuditTables) -> None:
     assert journal.oldest_unsealed() is None
 
 
-def test_goes_on_from_the_head(journal: AuditTables) -> None:
-    """Batches give the chain that all of it at once gives; a late record comes last."""
+def test_sealing_continues_from_the_head(journal: AuditTables) -> None:
+    """Batches make the same chain as one batch; a late record comes last."""
     given = records(7)
     journal.append(given[1:])
     counts = [journal.seal(2), journal.seal(2), journal.seal(2)]
@@ -120,8 +119,7 @@ def test_goes_on_from_the_head(journal: AuditTables) -> None:
     assert [each.sequence for each in journal.sealed(3, 2)] == [4, 5]
 
 
-def test_any_text_comes_back(journal: AuditTables) -> None:
-    """A body keeps its bytes, whatever Unicode is in it."""
+def test_any_text_is_stored_exactly(journal: AuditTables) -> None:
     given = record(text='ﬁ "é" e\u0301 \U0001f512 \u2028 \x7f', empty="")
     journal.append([given])
     journal.seal()
@@ -129,8 +127,7 @@ def test_any_text_comes_back(journal: AuditTables) -> None:
     assert [each.record for each in journal.sealed(0, 10)] == [given]
 
 
-def test_all_or_none(journal: AuditTables) -> None:
-    """Of records that cannot all be written, none is."""
+def test_records_are_appended_all_or_none(journal: AuditTables) -> None:
     first, second = records(2)
     journal.append([first])
     with pytest.raises(StoreError):
@@ -139,14 +136,13 @@ def test_all_or_none(journal: AuditTables) -> None:
     assert journal.seal() == 1
 
 
-def test_nothing_to_append(journal: AuditTables) -> None:
-    """No records are no change."""
+def test_appending_nothing_changes_nothing(journal: AuditTables) -> None:
     journal.append([])
 
     assert journal.oldest_unsealed() is None
 
 
-def test_rides_in_another_transaction(journal: AuditTables) -> None:
+def test_write_belongs_to_the_transaction_of_its_caller(journal: AuditTables) -> None:
     """A record of ``write`` is committed or rolled back with its transaction."""
     kept, lost = records(2)
 
@@ -162,8 +158,8 @@ def test_rides_in_another_transaction(journal: AuditTables) -> None:
     assert [each.record for each in journal.sealed(0, 10)] == [kept]
 
 
-def test_writes_for_the_active_key_alone(journal: AuditTables) -> None:
-    """An intent is written while its key is the active one, and not at all if not."""
+def test_an_intent_needs_the_active_key(journal: AuditTables) -> None:
+    """An intent is refused unless its key is the active one."""
     _enrol(journal, ADDRESS, KeyState.ACTIVE)
     given = records(2)
     journal.append(given[:1], standing=standing(ADDRESS))
@@ -212,8 +208,10 @@ def _rows(journal: AuditTables) -> list[object]:
 
 
 @pytest.mark.parametrize("statement", REWRITINGS)
-def test_nothing_is_rewritten(journal: AuditTables, url: str, statement: str) -> None:
-    """Neither by the store nor by raw SQL is a record or checkpoint changed (A10)."""
+def test_records_cannot_be_rewritten(
+    journal: AuditTables, url: str, statement: str
+) -> None:
+    """Neither the store nor raw SQL can change a record or checkpoint (A10)."""
     before = _filled(journal)
     with pytest.raises(StoreError):
         journal._database.transaction(lambda c: c.execute(text(statement)))
@@ -224,8 +222,8 @@ def test_nothing_is_rewritten(journal: AuditTables, url: str, statement: str) ->
 
 
 @pytest.mark.parametrize("statement", REPLACEMENTS)
-def test_nothing_is_replaced(sqlite_url: str, statement: str) -> None:
-    """SQLite's ways to overwrite a row, which run no DELETE trigger, are closed."""
+def test_records_cannot_be_replaced(sqlite_url: str, statement: str) -> None:
+    """SQLite refuses statements that overwrite rows and run no DELETE trigger."""
     database = Database(sqlite_url, pool_size=1, timeout=5.0)
     before = _filled(AuditTables(database))
     with pytest.raises(sqlite3.IntegrityError):
@@ -246,8 +244,7 @@ def _raw(url: str, statement: str) -> None:
 
 
 @pytest.mark.parametrize("statement", TRUNCATIONS)
-def test_nothing_is_truncated(postgresql_url: str, statement: str) -> None:
-    """PostgreSQL's shortest way to forget is closed as well."""
+def test_tables_cannot_be_truncated(postgresql_url: str, statement: str) -> None:
     with (
         psycopg.connect(postgresql_url, autocommit=True) as connection,
         pytest.raises(psycopg.Error, match="for ever"),
@@ -255,64 +252,8 @@ def test_nothing_is_truncated(postgresql_url: str, statement: str) -> None:
         connection.execute(statement.encode())
 
 
-GRANTS = (
-    "GRANT SELECT, INSERT, UPDATE (sequence, hash) ON audit_records TO {role}",
-    "GRANT SELECT, INSERT ON audit_checkpoints TO {role}",
-    "GRANT SELECT ON keys TO {role}",
-)
-"""The statements about these tables in ``docs/reference/audit.md``."""
-
-FORBIDDEN = (
-    *REWRITINGS,
-    *TRUNCATIONS,
-    "ALTER TABLE audit_records DISABLE TRIGGER ALL",
-    "DROP TRIGGER audit_records_keep ON audit_records",
-    "DROP TABLE audit_records",
-    "SET session_replication_role = replica",
-    "DROP FUNCTION audit_for_ever CASCADE",
-)
-
-
-@pytest.fixture
-def limited(postgresql: PostgreSQL, postgresql_url: str) -> Iterator[str]:
-    """Return the URL of a role with only the privileges that the service needs."""
-    wiped(postgresql_url)
-    database = postgresql_url.partition("@/")[2]
-    role = "audit_service"
-    with psycopg.connect(postgresql_url, autocommit=True) as owner:
-        owner.execute(f"CREATE ROLE {role} LOGIN".encode())
-        for grant in GRANTS:
-            owner.execute(grant.format(role=role).encode())
-        yield f"postgresql://{role}@/{database}"
-        owner.execute(f"DROP OWNED BY {role}".encode())
-        owner.execute(f"DROP ROLE {role}".encode())
-
-
-def test_the_service_role_can_do_its_work(limited: str) -> None:
-    """With the documented grants a journal appends, seals, and keeps checkpoints."""
-    database = Database(limited, pool_size=1, timeout=5.0)
-    journal = AuditTables(database)
-    _filled(journal)
-    with pytest.raises(KeyRotatedError):
-        journal.append(records(1), standing=standing(ADDRESS))
-    database.close()
-
-    assert journal.head()[0] == 2
-    database.close()
-
-
-@pytest.mark.parametrize("statement", FORBIDDEN)
-def test_the_service_role_rewrites_nothing(limited: str, statement: str) -> None:
-    """With the documented grants nothing is changed, nor the triggers put aside."""
-    database = Database(limited, pool_size=1, timeout=5.0)
-    _filled(AuditTables(database))
-    database.close()
-    with pytest.raises(psycopg.Error):
-        _raw(limited, statement)
-
-
 def _append_and_seal(store: object, index: int) -> int:
-    """Append 40 records, one by one, and seal now and then; return how many."""
+    """Append 40 records, one by one, and seal after every fourth; return how many."""
     journal = AuditTables(store._database)  # type: ignore[attr-defined]  # SQLStore
     done = 0
     for number, each in enumerate(records(40)):
@@ -323,10 +264,8 @@ def _append_and_seal(store: object, index: int) -> int:
 
 
 def test_processes_make_one_chain(url: str, journal: AuditTables) -> None:
-    """Four processes that append and seal at once make one order, without a gap."""
-    racers = Racers(4)
-    done = sum(racers.race(_append_and_seal, url))
-    racers.close()
+    """Four processes that append and seal at once make one chain without a gap."""
+    done = sum(race(_append_and_seal, url, 4))
     while count := journal.seal():
         done += count
     links = list(journal.sealed(0, 1000))
@@ -351,7 +290,7 @@ def test_a_second_sealer_does_not_wait(postgresql_url: str) -> None:
 
 
 def test_threads_share_a_journal(journal: AuditTables) -> None:
-    """Threads append and seal at once as processes do."""
+    """Threads may append and seal at once."""
     given = records(60)
 
     def work(number: int) -> int:

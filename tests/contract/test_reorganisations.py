@@ -1,4 +1,4 @@
-"""What the client says while the chain changes its mind: anvil, for real."""
+"""The chain client during reorganisations of anvil."""
 
 import pytest
 from eth_account import Account
@@ -11,11 +11,11 @@ from tests.fixtures.chain import DevChain
 from tests.support.payments import NOBODY, hash_of, mined, transfer
 
 
-@pytest.mark.parametrize("depth", range(1, 9))
-def test_a_reorganisation_takes_everything_back(
+@pytest.mark.parametrize("depth", [1, 2, 8])
+def test_a_reorganisation_removes_a_transaction(
     fresh_anvil: DevChain, depth: int
 ) -> None:
-    """Receipt, nonce and block are gone, and the same bytes are mined again (R19)."""
+    """Receipt, nonce and block are gone; the same bytes can be mined again (R19)."""
     client: ChainClient = JSONRPCChain([fresh_anvil.url], timeout=10)
     payer: LocalAccount = Account.create()
     coin.fund(fresh_anvil.url, payer.address, token=fresh_anvil.token, amount=10)
@@ -41,8 +41,8 @@ def test_a_reorganisation_takes_everything_back(
     assert coin.balance_of(fresh_anvil.url, fresh_anvil.token, NOBODY) == 10
 
 
-def test_what_takes_the_nonce_meanwhile_is_found(fresh_anvil: DevChain) -> None:
-    """After a reorganisation another transaction may be the canonical one (R16)."""
+def test_the_transaction_that_took_the_nonce_is_found(fresh_anvil: DevChain) -> None:
+    """After a reorganisation another transaction may be canonical (R16)."""
     client: ChainClient = JSONRPCChain([fresh_anvil.url], timeout=10)
     payer: LocalAccount = Account.create()
     coin.fund(fresh_anvil.url, payer.address, token=fresh_anvil.token, amount=10)

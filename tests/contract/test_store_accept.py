@@ -40,15 +40,15 @@ MOMENTS = st.builds(
 )
 
 
-def test_is_a_store(store: SQLStore) -> None:
+def test_fits_the_port(store: SQLStore) -> None:
     """The store satisfies the port for mypy, and reports that it is usable."""
-    as_the_core_sees_it: Store = store
+    fits: Store = store
 
-    as_the_core_sees_it.check()
+    fits.check()
 
 
-def test_stores_what_was_asked(store: SQLStore) -> None:
-    """A new refund is created, and reads back field by field."""
+def test_a_new_refund_is_stored(store: SQLStore) -> None:
+    """Each field of a new refund reads back as given."""
     refund = queued(reason="broken on arrival")
 
     assert store.accept(refund) == (refund, True)
@@ -58,7 +58,7 @@ def test_stores_what_was_asked(store: SQLStore) -> None:
 @examples
 @given(amount=st.integers(1, 2**256 - 1))
 def test_amounts_are_exact(store: SQLStore, amount: int) -> None:
-    """Every amount that an ERC-20 token knows reads back to the last unit."""
+    """Every amount of an ERC-20 token reads back exactly."""
     refund = accepted(store, amount=amount)
 
     assert amount == stored(store, refund).amount
@@ -67,7 +67,7 @@ def test_amounts_are_exact(store: SQLStore, amount: int) -> None:
 @examples
 @given(moment=MOMENTS)
 def test_times_are_exact(store: SQLStore, moment: datetime) -> None:
-    """A time reads back to the microsecond, and in UTC, whatever its zone was."""
+    """A time of any zone reads back to the microsecond, in UTC."""
     refund = accepted(store, created_at=moment)
     created_at = stored(store, refund).created_at
 
@@ -78,15 +78,15 @@ def test_times_are_exact(store: SQLStore, moment: datetime) -> None:
 @examples
 @given(text=TEXTS)
 def test_texts_are_exact(store: SQLStore, text: str) -> None:
-    """A text reads back letter by letter, in every script."""
+    """A text in any script reads back exactly."""
     refund = accepted(store, reason=text)
 
     assert text == stored(store, refund).reason
 
 
 @pytest.mark.parametrize("amount", [0, -1, 2**256])
-def test_impossible_amounts(store: SQLStore, amount: int) -> None:
-    """Nothing, less than nothing and more than a word are no amounts."""
+def test_invalid_amounts_are_refused(store: SQLStore, amount: int) -> None:
+    """An amount is positive and has at most 256 bits."""
     refund = queued(amount=amount)
 
     with pytest.raises(StoreError):
@@ -94,20 +94,18 @@ def test_impossible_amounts(store: SQLStore, amount: int) -> None:
     assert store.get(refund.id) is None
 
 
-def test_refuses_floats(store: SQLStore) -> None:
-    """Money is an integer, whatever a driver would make of it."""
+def test_floats_are_refused(store: SQLStore) -> None:
     with pytest.raises(StoreError):
         store.accept(queued(amount=1.0))
 
 
-def test_refuses_naive_times(store: SQLStore) -> None:
-    """A time without a time zone is refused."""
+def test_naive_times_are_refused(store: SQLStore) -> None:
     with pytest.raises(StoreError):
         store.accept(queued(created_at=now().replace(tzinfo=None)))
 
 
-def test_replays(store: SQLStore) -> None:
-    """The same key and request find the stored refund, as far as it has come."""
+def test_a_repeated_request_finds_its_refund(store: SQLStore) -> None:
+    """The same key and request find the stored refund in its current state."""
     first = accepted(store)
     now_reserved = reserved(store, first)
     again = replace(first, id=queued().id, created_at=now(), updated_at=now())
@@ -116,8 +114,8 @@ def test_replays(store: SQLStore) -> None:
     assert store.get(again.id) is None
 
 
-def test_find(store: SQLStore) -> None:
-    """A key finds the refund that the same client created with it, and no other."""
+def test_a_key_finds_its_refund(store: SQLStore) -> None:
+    """A key finds the refund that the same client created with it."""
     refund = accepted(store)
 
     assert refund == store.find(refund.client, refund.idempotency_key)
@@ -126,8 +124,8 @@ def test_find(store: SQLStore) -> None:
     assert store.find(refund.client, "a\0b") is None
 
 
-def test_key_for_another_request(store: SQLStore) -> None:
-    """A used key with another request is a mismatch, and inserts nothing."""
+def test_a_used_key_with_another_request_is_a_mismatch(store: SQLStore) -> None:
+    """The error names the refund, and nothing is inserted."""
     first = accepted(store)
     other = queued(idempotency_key=first.idempotency_key, fingerprint="ff" * 32)
 
@@ -136,8 +134,8 @@ def test_key_for_another_request(store: SQLStore) -> None:
     assert store.get(other.id) is None
 
 
-def test_reference_under_another_key(store: SQLStore) -> None:
-    """A used reference under a new key is a conflict that names the refund."""
+def test_a_used_reference_with_a_new_key_is_a_conflict(store: SQLStore) -> None:
+    """The error names the refund, and nothing is inserted."""
     first = accepted(store)
     other = queued(reference=first.reference)
 
@@ -147,8 +145,8 @@ def test_reference_under_another_key(store: SQLStore) -> None:
     assert store.get(other.id) is None
 
 
-def test_mismatch_comes_before_conflict(store: SQLStore) -> None:
-    """When one refund has the key and another the reference, the key decides."""
+def test_a_mismatch_precedes_a_conflict(store: SQLStore) -> None:
+    """If one refund has the key and another the reference, the key decides."""
     by_key, by_reference = accepted(store), accepted(store)
     other = queued(
         idempotency_key=by_key.idempotency_key,
@@ -160,8 +158,7 @@ def test_mismatch_comes_before_conflict(store: SQLStore) -> None:
         store.accept(other)
 
 
-def test_clients_do_not_meet(store: SQLStore) -> None:
-    """Keys and references belong to a client; another's are not in the way."""
+def test_clients_have_separate_keys_and_references(store: SQLStore) -> None:
     first = accepted(store)
     other = queued(
         client="another",
@@ -173,7 +170,7 @@ def test_clients_do_not_meet(store: SQLStore) -> None:
 
 
 def test_names_are_compared_byte_by_byte(store: SQLStore) -> None:
-    """Keys that a locale would call equal are two keys."""
+    """Keys that a locale considers equal are different keys."""
     for key in ("ss", "ß", "SS", "ss ", "e\u0301", "\u00e9"):
         accepted(store, idempotency_key=key)
 
@@ -182,24 +179,23 @@ def test_names_are_compared_byte_by_byte(store: SQLStore) -> None:
 
 @pytest.mark.parametrize("text", ["", "x" * 256, "a\0b", "\ud800"])
 @pytest.mark.parametrize("field", ["idempotency_key", "reference", "client"])
-def test_impossible_names(store: SQLStore, field: str, text: str) -> None:
-    """Names that no index can hold are the caller's mistake, and name the field."""
+def test_invalid_names_are_refused(store: SQLStore, field: str, text: str) -> None:
+    """The error for a name that no index can hold names the field."""
     with pytest.raises(InvalidInputError) as caught:
         store.accept(queued(**{field: text}))
 
     assert field == caught.value.field
 
 
-def test_only_queued(store: SQLStore) -> None:
-    """Nothing enters the ledger but by its first state."""
+def test_a_new_refund_is_queued(store: SQLStore) -> None:
     with pytest.raises(ValueError, match="queued"):
         store.accept(queued(status=Status.CONFIRMED))
     with pytest.raises(ValueError, match="queued"):
         store.accept(queued(version=1))
 
 
-def test_taken_id(store: SQLStore) -> None:
-    """An id that another refund has is a defect, and changes nothing."""
+def test_a_used_id_is_an_error(store: SQLStore) -> None:
+    """The id of another refund is refused, and changes nothing."""
     first = accepted(store)
 
     with pytest.raises(StoreError):

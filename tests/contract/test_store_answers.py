@@ -1,4 +1,4 @@
-"""Contract of stored responses: the first response is permanent."""
+"""Contract of stored answers: the first answer is permanent."""
 
 import pytest
 from hypothesis import given
@@ -8,8 +8,7 @@ from signer.errors import StoreError
 from tests.fixtures.ledger import TEXTS, accepted, examples, now
 
 
-def test_there_is_none_at_first(store: SQLStore) -> None:
-    """A refund whose request is being answered has no answer yet."""
+def test_a_new_refund_has_no_answer(store: SQLStore) -> None:
     refund = accepted(store)
 
     assert store.answer(refund.id) is None
@@ -18,7 +17,7 @@ def test_there_is_none_at_first(store: SQLStore) -> None:
 
 
 def test_the_first_answer_stays(store: SQLStore) -> None:
-    """A second response is discarded; every caller gets the first one."""
+    """A second answer is discarded; every caller gets the first one."""
     refund, other = accepted(store), accepted(store)
 
     assert store.remember_answer(refund.id, "first", now()) == "first"
@@ -30,15 +29,13 @@ def test_the_first_answer_stays(store: SQLStore) -> None:
 @examples
 @given(body=TEXTS)
 def test_answers_are_exact(store: SQLStore, body: str) -> None:
-    """An answer reads back letter by letter."""
     refund = accepted(store)
     store.remember_answer(refund.id, body, now())
 
     assert body == store.answer(refund.id)
 
 
-def test_only_refunds_have_answers(store: SQLStore) -> None:
-    """A refund that was never accepted has no stored response."""
+def test_an_unknown_refund_has_no_answer(store: SQLStore) -> None:
     with pytest.raises(StoreError) as caught:
         store.remember_answer("rf_0", "body", now())
 

@@ -42,8 +42,7 @@ def test_a_claim_is_a_change(store: SQLStore) -> None:
     assert len(store.history(refund.id)) == 1
 
 
-def test_a_claim_keeps_the_trouble(store: SQLStore) -> None:
-    """A claimed refund has its number of attempts and the last reason for waiting."""
+def test_a_claim_keeps_attempts_and_reason(store: SQLStore) -> None:
     before = accepted(store)
     late = before.with_due_at(now(), attempts=3, blocked_by="chain-unavailable")
     store.save(before, late)
@@ -53,7 +52,7 @@ def test_a_claim_keeps_the_trouble(store: SQLStore) -> None:
 
 
 def test_a_held_refund_is_not_claimed(store: SQLStore) -> None:
-    """Until the claim ends no other worker gets the refund; then any worker may."""
+    """Until a claim expires, no other worker gets the refund."""
     refund = accepted(store, due_at=now())
     at = now()
 
@@ -63,23 +62,23 @@ def test_a_held_refund_is_not_claimed(store: SQLStore) -> None:
     assert _claim(store, at=at + timedelta(seconds=20)) == [refund.id]
 
 
-def test_a_new_refund_is_its_requests(store: SQLStore) -> None:
-    """A refund that was just accepted is left to the request that created it."""
+def test_a_new_refund_is_held_for_its_request(store: SQLStore) -> None:
+    """The request that created a refund has the first claim on it."""
     refund = accepted(store)
 
     assert _claim(store) == []
     assert _claim(store, at=refund.due_at) == [refund.id]
 
 
-def test_who_waits_longest_comes_first(store: SQLStore) -> None:
-    """When more is due than is asked for, the oldest dates are taken first."""
+def test_the_oldest_due_time_comes_first(store: SQLStore) -> None:
+    """If more refunds are due than the limit, the oldest are claimed."""
     dated = [accepted(store, due_at=later(-seconds)) for seconds in (3, 9, 6)]
 
     assert _claim(store, 2) == sorted([dated[1].id, dated[2].id])
     assert _claim(store, 2) == [dated[0].id]
 
 
-def test_only_what_a_worker_can_do(store: SQLStore) -> None:
+def test_only_open_refunds_are_claimed(store: SQLStore) -> None:
     """Mined and final refunds are never claimed; all others are, once due."""
     work = [
         accepted(store),
@@ -96,8 +95,10 @@ def test_only_what_a_worker_can_do(store: SQLStore) -> None:
 
 
 @pytest.mark.parametrize("seconds", [121, 3600, 400 * 86400])
-def test_dates_of_a_wrong_clock_count_as_due(store: SQLStore, seconds: int) -> None:
-    """R30: a due time far in the future, from a fast clock, counts as due."""
+def test_a_due_time_far_in_the_future_counts_as_due(
+    store: SQLStore, seconds: int
+) -> None:
+    """R30: such a due time comes from a fast clock."""
     refund = accepted(store, due_at=later(seconds))
 
     assert _claim(store) == [refund.id]
@@ -108,15 +109,15 @@ def test_a_slow_clock_claims_held_refunds(store: SQLStore) -> None:
     """R30: a worker with a slow clock claims held refunds; versions prevent harm."""
     refund = accepted(store)
     held = store.claim(refund.due_at, refund.due_at + timedelta(seconds=20), 10)[0]
-    behind = store.claim(later(-3600), later(-3580), 10)[0]
+    again = store.claim(later(-3600), later(-3580), 10)[0]
 
     with pytest.raises(StaleStateError):
         moved(store, held, Status.CANCELLED)
-    assert behind == store.get(refund.id)
+    assert again == store.get(refund.id)
 
 
-def test_fencing(store: SQLStore) -> None:
-    """R29: a worker that lost its claim cannot save, before or after the new owner."""
+def test_a_lost_claim_cannot_save(store: SQLStore) -> None:
+    """R29: neither before nor after the new claimant saves."""
     refund = accepted(store)
     (mine,) = store.claim(refund.due_at, later(40), 10)
     (theirs,) = store.claim(later(60), later(80), 10)
@@ -132,8 +133,8 @@ def test_fencing(store: SQLStore) -> None:
     assert after == store.get(refund.id)
 
 
-def test_a_reader_loses_to_a_claim(store: SQLStore) -> None:
-    """A refund read without a claim cannot be saved once another worker claims it."""
+def test_a_claim_invalidates_an_earlier_read(store: SQLStore) -> None:
+    """A refund that was read before a claim cannot be saved after it."""
     refund = accepted(store)
     _claim(store, at=refund.due_at)
 
@@ -147,8 +148,10 @@ def test_a_reader_loses_to_a_claim(store: SQLStore) -> None:
     dates=st.lists(st.integers(-200, 200), max_size=8),
     limits=st.lists(st.integers(1, 4), min_size=1, max_size=4),
 )
-def test_claims(store: SQLStore, dates: list[int], limits: list[int]) -> None:
-    """Repeated claims return every due refund once, by due time, and no other."""
+def test_claims_return_each_due_refund_once(
+    store: SQLStore, dates: list[int], limits: list[int]
+) -> None:
+    """Repeated claims return every due refund once, by due time."""
     at = now()
     made = [
         accepted(store, due_at=at + timedelta(seconds=seconds)) for seconds in dates

@@ -1,6 +1,5 @@
 """Contract of ``KeyStore``: one active key, and atomic changes."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -43,28 +42,30 @@ ALL = (WALLET, OTHER_WALLET)
 AN_HOUR = timedelta(hours=1)
 
 
-def _ring(store: KeyStore) -> Sequence[Key]:
-    return store.keys()
-
-
 def _states(store: KeyStore) -> dict[str, str]:
-    return {key.address: str(key.state) for key in _ring(store)}
+    ring = store.keys()
+    return {key.address: str(key.state) for key in ring}
 
 
-def _drafted(key: Key) -> Record:
+def _draft(key: Key) -> Record:
     return record(event="key-retire-succeeded", address=key.address)
 
 
-def _journal(store: SQLStore) -> list[str]:
-    """Return the names of all events, in their order."""
+def _events(store: SQLStore) -> list[str]:
     store.seal()
     return [each.record.fields["event"] for each in store.sealed(0, 1000)]
 
 
 @pytest.fixture(autouse=True)
-def _enrolled(store: SQLStore) -> None:
-    """The first key is the active one."""
-    store.enrol(FIRST)
+def _enrolled(request: pytest.FixtureRequest, store: SQLStore) -> None:
+    """Enrol the first key as the active one, except for tests of an empty ring."""
+    if "empty_ring" not in request.fixturenames:
+        store.enrol(FIRST)
+
+
+@pytest.fixture
+def empty_ring() -> None:
+    """No key is enrolled."""
 
 
 def test_the_first_key_is_enrolled_once(store: SQLStore) -> None:
@@ -77,7 +78,7 @@ def test_the_first_key_is_enrolled_once(store: SQLStore) -> None:
     assert store.active_key() == active
 
 
-def test_a_rotation_from_begin_to_end(store: SQLStore) -> None:
+def test_a_rotation_has_two_steps(store: SQLStore) -> None:
     """The new key is pending, then active with the next epoch; the old one drains."""
     asked = replace(SECOND, requested_by="alice", state=KeyState.PENDING)
     pending = store.begin_rotation(asked, AT)
@@ -89,10 +90,10 @@ def test_a_rotation_from_begin_to_end(store: SQLStore) -> None:
     assert activated == replace(
         asked, state=KeyState.ACTIVE, epoch=2, version=1, updated_at=AT
     )
-    assert [key.address for key in _ring(store)] == [OTHER_WALLET, WALLET]
+    assert list(_states(store)) == [OTHER_WALLET, WALLET]
     assert store.active_key() == activated
     assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
-    assert _journal(store) == ["key-rotate-succeeded"]
+    assert _events(store) == ["key-rotate-succeeded"]
 
 
 def test_one_rotation_at_a_time(store: SQLStore) -> None:
@@ -106,8 +107,8 @@ def test_one_rotation_at_a_time(store: SQLStore) -> None:
     assert _states(store) == {WALLET: "active", OTHER_WALLET: "pending"}
 
 
-def test_an_abandoned_rotation_is_taken_up(store: SQLStore) -> None:
-    """O1: after the hold the same key can be resumed; the slow process has lost it."""
+def test_an_abandoned_rotation_can_be_resumed(store: SQLStore) -> None:
+    """O1: after the hold another process resumes it; the slow process fails."""
     slow = store.begin_rotation(replace(SECOND, requested_by="alice"), AT)
     later = replace(SECOND, requested_by="bob")
     taken = store.begin_rotation(later, AT + ROTATION_HOLD)
@@ -120,14 +121,15 @@ def test_an_abandoned_rotation_is_taken_up(store: SQLStore) -> None:
         store.wait_for(slow, "awaiting-funds", AT)
     assert taken.requested_by == "bob"
     assert activate(store, taken, AT, record()).state is KeyState.ACTIVE
-    assert _journal(store) == ["test"]
+    assert _events(store) == ["test"]
 
 
 def test_another_key_ends_an_abandoned_rotation(store: SQLStore) -> None:
-    """O1: a key that was never active is rejected then, and blocks no rotation."""
+    """O1: a key that was never active is rejected, and blocks no rotation."""
     store.begin_rotation(SECOND, AT)
     store.begin_rotation(OTHER, AT + ROTATION_HOLD)
-    (second,) = (key for key in _ring(store) if key.address == OTHER_WALLET)
+    ring = store.keys()
+    (second,) = (key for key in ring if key.address == OTHER_WALLET)
 
     assert _states(store) == {
         WALLET: "active",
@@ -138,7 +140,7 @@ def test_another_key_ends_an_abandoned_rotation(store: SQLStore) -> None:
 
 
 def test_an_abandoned_rollback_drains_again(store: SQLStore) -> None:
-    """O1, O6: a key with nonces of its own goes on signing for them."""
+    """O1, O6: a key with nonces of its own still signs for them."""
     made_active(store, SECOND)
     store.begin_rotation(FIRST, AT)
     store.begin_rotation(OTHER, AT + ROTATION_HOLD)
@@ -173,18 +175,18 @@ def test_a_waiting_rotation_has_no_hold(store: SQLStore) -> None:
     assert again.blocked_by is None
 
 
-@pytest.mark.parametrize("turned", [AN_HOUR, -AN_HOUR])
-def test_turned_clocks_do_not_lock(store: SQLStore, turned: timedelta) -> None:
+@pytest.mark.parametrize("error", [AN_HOUR, -AN_HOUR])
+def test_wrong_clocks_do_not_block_rotations(store: SQLStore, error: timedelta) -> None:
     """A clock that is an hour fast or slow does not block rotations for long."""
     store.begin_rotation(SECOND, AT)
-    taken = store.begin_rotation(OTHER, AT + turned)
+    taken = store.begin_rotation(OTHER, AT + error)
 
     with pytest.raises(RotationInProgressError):
-        store.begin_rotation(SECOND, AT + turned)
-    assert activate(store, taken, AT + turned, record()).address == THIRD
+        store.begin_rotation(SECOND, AT + error)
+    assert activate(store, taken, AT + error, record()).address == THIRD
 
 
-def test_a_key_is_one_id_and_one_address(store: SQLStore) -> None:
+def test_a_key_has_one_id_and_one_address(store: SQLStore) -> None:
     """The ring rejects a known id with a new address, and the reverse."""
     for changed in (
         key_at(THIRD, key_id=FIRST.key_id),
@@ -195,15 +197,14 @@ def test_a_key_is_one_id_and_one_address(store: SQLStore) -> None:
     assert _states(store) == {WALLET: "active"}
 
 
-def test_the_active_key_is_not_rotated_to(store: SQLStore) -> None:
-    """A rotation to the active key is refused."""
+def test_a_rotation_to_the_active_key_is_refused(store: SQLStore) -> None:
     with pytest.raises(StaleStateError, match="active"):
         store.begin_rotation(FIRST, AT)
     assert _states(store) == {WALLET: "active"}
 
 
-def test_activation_and_record_are_one(store: SQLStore) -> None:
-    """O1: when the record cannot be written, the key did not change either."""
+def test_activation_and_record_are_atomic(store: SQLStore) -> None:
+    """O1: if the record cannot be written, the key does not change."""
     written = record()
     store.append([written])
     pending = store.begin_rotation(SECOND, AT)
@@ -211,35 +212,36 @@ def test_activation_and_record_are_one(store: SQLStore) -> None:
     with pytest.raises(StoreError):
         activate(store, pending, AT, written)  # Its id is taken.
     assert _states(store) == {WALLET: "active", OTHER_WALLET: "pending"}
-    assert _journal(store) == ["test"]
+    assert _events(store) == ["test"]
     assert activate(store, pending, AT, record()).epoch == 2
 
 
-def test_rolling_back(store: SQLStore) -> None:
-    """O6: the former key is one rotation away, and gets an epoch of its own."""
+def test_a_rollback_is_a_rotation(store: SQLStore) -> None:
+    """O6: the former key becomes active again, with a new epoch."""
     made_active(store, SECOND)
     back = made_active(store, FIRST)
 
     assert (back.address, back.epoch) == (WALLET, 3)
-    assert [(key.address, key.epoch) for key in _ring(store)] == [
+    ring = store.keys()
+    assert [(key.address, key.epoch) for key in ring] == [
         (WALLET, 3),
         (OTHER_WALLET, 2),
     ]
     assert _states(store) == {WALLET: "active", OTHER_WALLET: "draining"}
 
 
-def test_a_blocked_key_never_comes_back(store: SQLStore) -> None:
-    """O8: a key that was given up as compromised cannot be rotated to."""
+def test_a_blocked_key_is_never_active_again(store: SQLStore) -> None:
+    """O8: a rotation to a key that was revoked as compromised is refused."""
     made_active(store, SECOND, block=True)
 
     with pytest.raises(StaleStateError, match="blocked"):
         store.begin_rotation(FIRST, AT)
-    assert store.retire(ALL, AT, _drafted) == ()
+    assert store.retire(ALL, AT, _draft) == ()
     assert _states(store) == {WALLET: "blocked", OTHER_WALLET: "active"}
 
 
 def test_only_the_active_key_reserves(store: SQLStore) -> None:
-    """O4: with any other key a reservation is refused, and nothing has changed."""
+    """O4: a reservation with any other key is refused and changes nothing."""
     for sender in (WALLET, OTHER_WALLET):
         opened(store, sender=sender)
     refund = accepted(store)
@@ -267,8 +269,8 @@ def test_only_the_active_key_reserves(store: SQLStore) -> None:
     assert store.list("gateway").refunds[0].sender == OTHER_WALLET
 
 
-def test_only_the_active_key_announces(store: SQLStore) -> None:
-    """The intent to sign with another key is not written at all."""
+def test_only_the_active_key_writes_intents(store: SQLStore) -> None:
+    """The intent to sign with another key is refused."""
     store.append([record(event="one")], standing=standing(FIRST))
     made_active(store, SECOND)
 
@@ -276,40 +278,40 @@ def test_only_the_active_key_announces(store: SQLStore) -> None:
         with pytest.raises(KeyRotatedError):
             store.append([record(event="two")], standing=standing(key))
     store.append([record(event="three")], standing=standing(SECOND))
-    assert sorted(_journal(store)) == ["key-rotate-succeeded", "one", "three"]
+    assert sorted(_events(store)) == ["key-rotate-succeeded", "one", "three"]
 
 
 def test_a_key_with_open_refunds_is_not_retired(store: SQLStore) -> None:
     """O4: a key drains until its last nonce is final, and retires with its record."""
     refund = signed(store, reserved(store, accepted(store)))
     made_active(store, SECOND)
-    assert store.retire(ALL, AT, _drafted) == ()
+    assert store.retire(ALL, AT, _draft) == ()
     refund = mined(store, moved(store, refund, Status.BROADCAST))
-    assert store.retire(ALL, AT, _drafted) == ()
+    assert store.retire(ALL, AT, _draft) == ()
     moved(store, refund, Status.CONFIRMED)
-    ((key, written),) = store.retire(ALL, AT, _drafted)
+    ((key, written),) = store.retire(ALL, AT, _draft)
 
     assert (key.address, key.state, key.updated_at) == (WALLET, KeyState.RETIRED, AT)
     assert written.fields["address"] == WALLET
     assert _states(store) == {WALLET: "retired", OTHER_WALLET: "active"}
-    assert sorted(_journal(store)) == ["key-retire-succeeded", "key-rotate-succeeded"]
-    assert store.retire(ALL, AT, _drafted) == ()
+    assert sorted(_events(store)) == ["key-retire-succeeded", "key-rotate-succeeded"]
+    assert store.retire(ALL, AT, _draft) == ()
 
 
-def test_a_key_that_is_not_settled_is_not_retired(store: SQLStore) -> None:
-    """O4: only keys named as settled are retired, and none with a paused wallet."""
+def test_only_settled_keys_are_retired(store: SQLStore) -> None:
+    """O4: a key must be named as settled, and its wallet must not be paused."""
     wallet = opened(store)
     made_active(store, SECOND)
 
-    assert store.retire([], AT, _drafted) == ()
-    assert store.retire([OTHER_WALLET], AT, _drafted) == ()
+    assert store.retire([], AT, _draft) == ()
+    assert store.retire([OTHER_WALLET], AT, _draft) == ()
     store.pause(wallet, Pause.CHAIN_AHEAD, AT)
-    assert store.retire(ALL, AT, _drafted) == ()
+    assert store.retire(ALL, AT, _draft) == ()
     assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
 
 
-def test_a_retirement_and_its_record_are_one(store: SQLStore) -> None:
-    """When the record cannot be written, the key goes on draining."""
+def test_a_retirement_and_its_record_are_atomic(store: SQLStore) -> None:
+    """If the record cannot be written, the key stays draining."""
     made_active(store, SECOND)
     written = record()
     store.append([written])
@@ -319,10 +321,64 @@ def test_a_retirement_and_its_record_are_one(store: SQLStore) -> None:
     assert _states(store) == {WALLET: "draining", OTHER_WALLET: "active"}
 
 
-def test_a_retired_key_serves_again(store: SQLStore) -> None:
-    """O6: a key that is retired still is the wallet's, and may be rotated back to."""
+def test_a_retired_key_can_be_active_again(store: SQLStore) -> None:
+    """O6: a rotation back to a retired key is possible."""
     made_active(store, SECOND)
-    store.retire(ALL, AT, _drafted)
+    store.retire(ALL, AT, _draft)
     back = made_active(store, FIRST)
 
     assert (back.state, back.epoch) == (KeyState.ACTIVE, 3)
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_only_the_given_key_is_replaced(store: SQLStore, *, block: bool) -> None:
+    """O2, O8: if *replacing* is not the active key and version, nothing changes."""
+    first = store.keys()[0]
+    second = made_active(store, SECOND)
+    pending = store.begin_rotation(OTHER, AT)
+    before = list(store.keys())
+
+    for key in (first, replace(second, epoch=3), None):
+        with pytest.raises(KeyRotatedError):
+            store.activate(pending, AT, record(), replacing=key, block=block)
+    store.seal()
+    assert list(store.keys()) == before
+    assert store.head()[0] == 1  # The first rotation's record.
+
+
+@pytest.mark.usefixtures("empty_ring")
+def test_the_first_key_replaces_none(store: SQLStore) -> None:
+    """O2: if there is no active key, *replacing* must be None."""
+    pending = store.begin_rotation(SECOND, AT)
+    with pytest.raises(KeyRotatedError):
+        store.activate(pending, AT, record(), replacing=FIRST)
+    activated = store.activate(pending, AT, record(), replacing=None)
+
+    assert (activated.epoch, _states(store)) == (1, {OTHER_WALLET: "active"})
+
+
+def test_a_pending_rollback_is_blocked(store: SQLStore) -> None:
+    """O8: a pending former key can be revoked, unless its hold has not expired."""
+    made_active(store, SECOND)
+    held = store.begin_rotation(FIRST, AT)
+    with pytest.raises(RotationInProgressError):
+        store.block(held, AT, record())
+    waiting = store.wait_for(held, "awaiting-funds", AT)
+    with pytest.raises(StaleStateError):
+        store.block(held, AT, record())
+    blocked = store.block(waiting, AT, record())
+
+    assert (blocked.state, blocked.blocked_by) == (KeyState.BLOCKED, None)
+    assert _states(store) == {WALLET: "blocked", OTHER_WALLET: "active"}
+    assert store.begin_rotation(OTHER, AT).state is KeyState.PENDING
+
+
+def test_only_former_keys_are_blocked(store: SQLStore) -> None:
+    """O8: neither the active key nor a pending one that was never active."""
+    first = store.keys()[0]
+    pending = store.begin_rotation(SECOND, AT)
+
+    for key in (first, store.wait_for(pending, "awaiting-funds", AT)):
+        with pytest.raises(StaleStateError):
+            store.block(key, AT, record())
+    assert _states(store) == {WALLET: "active", OTHER_WALLET: "pending"}

@@ -1,360 +1,372 @@
-"""Contract of ``KeyStore`` under concurrency."""
+"""Contract of ``KeyStore`` under concurrency: rotations and relocations (K18)."""
 
 import itertools
-import multiprocessing
-import random
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import pairwise
+from functools import partial
 from multiprocessing.connection import Connection
 
 import coincurve
 import psycopg
 import pytest
-import structlog
-from sqlalchemy import func, select
-from structlog.testing import LogCapture
+from sqlalchemy import ColumnElement, func, select
 
 from backends.sql import SQLStore
-from backends.sql.schema import refunds as refund_rows
+from backends.sql.schema import refunds as rows
 from signer.audit.log import AuditLog
 from signer.errors import (
+    HotWalletError,
     KeyRotatedError,
     RotationInProgressError,
-    StaleStateError,
     StoreError,
 )
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose
-from signer.model.key import Key, KeyState
+from signer.model.key import SIGNING, Key, KeyState
 from signer.model.refund import SWEEPER
-from signer.ports import KeyId, KeyStore
+from signer.ports import KeyId
 from tests.contract.locks import share_the_key, until_waiting
-from tests.fixtures.ledger import (
-    OTHER_WALLET,
-    WALLET,
-    filled,
-    now,
-    opened,
-    queued,
-)
-from tests.fixtures.races import Racers
+from tests.fixtures.ledger import OTHER_WALLET, WALLET, accepted, now, opened
+from tests.fixtures.races import race, reports_until_killed
 from tests.support.audit import record
-from tests.support.devices import honest
-from tests.support.keys import activate, key_at, key_of, made_active, ring_over
+from tests.support.devices import honest, signer_over
+from tests.support.keys import activate, key_at, made_active, ring_over, standing
+from tests.support.ring import SILENCE
+from tests.support.waiting import eventually
 
 
-ROTATIONS = 20
+CHANGES = 10
+
+_PRIVATE = [coincurve.PrivateKey.from_int(n + 1) for n in range(CHANGES + 1)]
+
+KEYS = [key_at(signer_over(honest(key)).address) for key in _PRIVATE]
+"""The keys that are rotated through."""
 
 
-_SPAWN = multiprocessing.get_context("spawn")
-_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
-
-_PRIVATE = [coincurve.PrivateKey.from_int(n + 1) for n in range(ROTATIONS + 1)]
-
-RING = [
-    Signer.open(honest(key), KeyId(f"{n:040x}"), AuditLog(_SILENCE))
-    for n, key in enumerate(_PRIVATE)
-]
-"""The signers whose keys are rotated through."""
+def _active(store: SQLStore) -> Key:
+    key = store.active_key()
+    assert key is not None
+    return key
 
 
-def _ring(store: KeyStore) -> Sequence[Key]:
-    return store.keys()
+def _relocate(store: SQLStore, key_id: str) -> Key:
+    moved = record(event="key-failover-succeeded")
+    return store.relocate(_active(store), key_id, now(), moved)
 
 
-@pytest.fixture(scope="module")
-def racers() -> Iterator[Racers]:
-    """Four processes."""
-    racers = Racers(4)
-    yield racers
-    racers.close()
+def _events(store: SQLStore) -> Counter[str]:
+    store.seal(100_000)
+    return Counter(each.record.fields["event"] for each in store.sealed(0, 100_000))
+
+
+def _outcome(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except HotWalletError as e:
+        return e.code
+    return "done"
 
 
 def _enrol_own(store: SQLStore, index: int) -> tuple[str, int | None]:
-    key = store.enrol(key_of(RING[index]))
+    key = store.enrol(KEYS[index])
     return key.address, key.epoch
 
 
-def test_one_process_enrols(database_url: str, store: SQLStore, racers: Racers) -> None:
+def test_one_process_enrols(database_url: str, store: SQLStore) -> None:
     """If many processes enrol a first key, all get the same active key."""
-    enrolled = racers.race(_enrol_own, database_url)
+    enrolled = race(_enrol_own, database_url, 4)
 
-    assert len(set(enrolled)) == 1
     (key,) = store.keys()
-    assert enrolled[0] == (key.address, 1)
+    assert set(enrolled) == {(key.address, 1)}
     assert key.state is KeyState.ACTIVE
 
 
 def _begin_own(store: SQLStore, index: int) -> str:
-    try:
-        return store.begin_rotation(key_of(RING[index]), now()).address
-    except RotationInProgressError as e:
-        return e.code
+    return _outcome(lambda: store.begin_rotation(KEYS[index], now()))
 
 
-def test_one_process_begins(database_url: str, store: SQLStore, racers: Racers) -> None:
+def test_one_process_begins(database_url: str, store: SQLStore) -> None:
     """O2: of many concurrent rotations one succeeds; the others get an error."""
     store.enrol(key_at(WALLET))
-    begun = racers.race(_begin_own, database_url)
-    (pending,) = (key for key in _ring(store) if key.state is KeyState.PENDING)
+    begun = race(_begin_own, database_url, 4)
 
-    assert begun.count("rotation-in-progress") == 3
-    assert pending.address in begun
+    assert sorted(begun) == ["done", *[RotationInProgressError.code] * 3]
     assert len(store.keys()) == 2
+    assert store.keys()[1].state is KeyState.PENDING
 
 
-def test_one_thread_begins(store: SQLStore) -> None:
+def test_one_thread_begins_and_one_activates(store: SQLStore) -> None:
     """O2: of many threads that rotate to one key at once, one does, each time."""
     store.enrol(key_at(WALLET))
-
-    def begin(_: int) -> str:
-        return _begin_own(store, 0)
-
     with ThreadPoolExecutor(6) as threads:
-        begun = list(threads.map(begin, range(6)))
-        pending = next(key for key in _ring(store) if key.state is KeyState.PENDING)
-        activated = list(threads.map(lambda _: _activated(store, pending), range(6)))
+        begun = list(threads.map(lambda _: _begin_own(store, 0), range(6)))
+        pending = store.keys()[1]
+        rotate = partial(activate, store, pending, now(), record())
+        activated = list(threads.map(lambda _: _outcome(rotate), range(6)))
 
-    assert begun.count("rotation-in-progress") == 5
-    assert activated.count(True) == 1
-    store.seal()
-    assert store.head()[0] == 1  # Only the winner's record.
-
-
-def _activated(store: SQLStore, pending: Key) -> bool:
-    try:
-        activate(store, pending, now(), record())
-    except StaleStateError:
-        return False
-    return True
+    assert sorted(begun) == ["done", *["rotation-in-progress"] * 5]
+    assert activated.count("done") == 1
+    assert {*activated} <= {"done", "stale-state", "key-rotated"}
+    assert _events(store) == {"test": 1}  # Only the winner's record.
 
 
-def test_activation_waits_for_those_who_sign(postgresql_url: str) -> None:
-    """O4: while a reservation is in flight its key stays the active one."""
+def test_one_of_many_relocates(store: SQLStore) -> None:
+    """Of many concurrent relocations one succeeds; the others get an error."""
+    key = store.enrol(key_at(WALLET))
+    places = ["place-1", "place-2", "place-3", "place-4"]
+    with ThreadPoolExecutor(len(places)) as threads:
+        outcomes = threads.map(
+            lambda place: _outcome(
+                lambda: store.relocate(key, place, now(), record(event=place))
+            ),
+            places,
+        )
+
+    assert sorted(outcomes) == ["done", *["stale-state"] * 3]
+    (found,) = store.keys()
+    assert found.version == 1
+    assert _events(store) == {found.key_id: 1}
+
+
+def test_a_relocation_and_a_rotation_at_once(store: SQLStore) -> None:
+    """In either order, one key is active, with a key id that one of the two gave."""
+    active = store.enrol(key_at(WALLET))
+    for n in range(5):
+        place = f"place-of-{n}"
+        relocate = partial(store.relocate, active, place, now(), record())
+        with ThreadPoolExecutor(2) as threads:
+            relocating = threads.submit(_outcome, relocate)
+            rotating = threads.submit(made_active, store, KEYS[n])
+            moved, active = relocating.result(), rotating.result()
+
+        assert moved in {"done", "stale-state", "rotation-in-progress"}
+        former = store.keys()[1]
+        assert former.state is KeyState.DRAINING
+        assert (former.key_id == place) is (moved == "done")
+
+
+def _activation(store: SQLStore) -> Callable[[], Key]:
+    pending = store.begin_rotation(key_at(OTHER_WALLET), now())
+    return lambda: activate(store, pending, now(), record())
+
+
+def _relocation(store: SQLStore) -> Callable[[], Key]:
+    return lambda: _relocate(store, "elsewhere")
+
+
+@pytest.mark.parametrize("prepare", [_activation, _relocation])
+def test_a_change_waits_for_reservations_in_flight(
+    postgresql_url: str, prepare: Callable[[SQLStore], Callable[[], Key]]
+) -> None:
+    """O1, O4: the active key stays meanwhile; a lost connection changes nothing."""
     store = SQLStore(postgresql_url, timeout=10)
     store.enrol(key_at(WALLET))
-    pending = store.begin_rotation(key_at(OTHER_WALLET), now())
+    change = prepare(store)
+    before = store.keys()
     with psycopg.connect(postgresql_url) as other, ThreadPoolExecutor(1) as thread:
         share_the_key(other)
-        activation = thread.submit(activate, store, pending, now(), record())
-        until_waiting(postgresql_url)
-        meanwhile = store.active_key()
-        other.commit()
-        activated = activation.result(timeout=10)
-
-    assert meanwhile is not None
-    assert meanwhile.address == WALLET
-    assert activated.address == OTHER_WALLET
-    store.close()
-
-
-def test_a_lost_connection_activates_nothing(postgresql_url: str) -> None:
-    """O1: a server that ends the connection half-way leaves neither key nor record."""
-    store = SQLStore(postgresql_url, timeout=10)
-    store.enrol(key_at(WALLET))
-    pending = store.begin_rotation(key_at(OTHER_WALLET), now())
-    with psycopg.connect(postgresql_url) as other, ThreadPoolExecutor(1) as thread:
-        share_the_key(other)
-        activation = thread.submit(activate, store, pending, now(), record())
+        lost = thread.submit(change)
         for pid in until_waiting(postgresql_url):
             with psycopg.connect(postgresql_url) as third:
                 third.execute("SELECT pg_terminate_backend(%s)", [pid])
         with pytest.raises(StoreError):
-            activation.result(timeout=10)
+            lost.result(timeout=10)
+        assert store.oldest_unsealed() is None
+        waiting = thread.submit(change)
+        until_waiting(postgresql_url)
+        assert store.keys() == before
+        other.commit()
+        changed = waiting.result(timeout=10)
 
-    assert [(key.address, str(key.state)) for key in _ring(store)] == [
-        (WALLET, "active"),
-        (OTHER_WALLET, "pending"),
-    ]
-    assert store.oldest_unsealed() is None
-    assert activate(store, pending, now(), record()).epoch == 2
+    assert store.active_key() == changed
     store.close()
 
 
-class Turns:
-    """Rotations, each with what the old key had done when it ended."""
+def _use_while_changing(
+    store: SQLStore,
+    use: Callable[[Key], str],
+    changes: Iterable[Callable[[], object]],
+    count: Callable[[Key], int],
+) -> Counter[str]:
+    """
+    Use the active key in four threads during *changes*; return the uses per key id.
 
-    def __init__(self, store: SQLStore, done_with: Callable[[str], int]) -> None:
-        self._store = store
-        self._done_with = done_with
-        self.over = threading.Event()
-        self.counts: dict[str, int] = {}
+    *use* returns the id of the key that it used.  A thread goes on with a key until the
+    store refuses it, so that it always tries to use an old key.  A change waits until
+    the key was used.  *count* must find no use of a key after its change returned.
+    """
+    used: Counter[str] = Counter()
+    counts: dict[Key, int] = {}
+    over = threading.Event()
 
-    def rotate(self) -> None:
-        """Rotate from the first of the signers to the last, while others work."""
-        for old, new in pairwise(RING):
-            time.sleep(0.02)
-            made_active(self._store, key_of(new))
-            self.counts[old.address] = self._done_with(old.address)
-        self.over.set()
+    def work() -> None:
+        while not over.is_set():
+            key = _active(store)
+            with suppress(KeyRotatedError):
+                while not over.is_set():
+                    used[use(key)] += 1
 
-    @property
-    def late(self) -> list[str]:
-        """Return the keys that were used after they were rotated away from."""
-        return [
-            address
-            for address, count in self.counts.items()
-            if count != self._done_with(address)
-        ]
-
-
-def _under_way(work: Callable[[], None], turns: Turns) -> None:
-    """Do *work* again and again in 4 threads until all rotations are over."""
-
-    def again() -> None:
-        while not turns.over.is_set():
-            work()
-
-    with ThreadPoolExecutor(5) as threads:
-        rotating = threads.submit(turns.rotate)
-        rotating.add_done_callback(lambda _: turns.over.set())
-        for each in [rotating, *(threads.submit(again) for _ in range(4))]:
-            each.result()
-
-
-def test_no_reservation_after_an_activation(store: SQLStore) -> None:
-    """O4, O5: once a key is not the active one, no thread's reservation has it."""
-    store.enrol(key_of(RING[0]))
-    for signer in RING:
-        opened(store, sender=signer.address)
-    refunds = [queued() for _ in range(2000)]
-    filled(store, refunds)
-    refused = []
-
-    def pay() -> None:
-        refund, key = refunds.pop(), store.active_key()
-        assert key is not None
-        time.sleep(0.005)  # In which the key may change.
-        given = {"sender": key.address, "key_id": key.key_id, "gas_limit": 7}
+    with ThreadPoolExecutor(4) as threads:
+        workers = [threads.submit(work) for _ in range(4)]
         try:
-            store.reserve(refund, counted=0, at=now(), **given)  # type: ignore[arg-type]
-        except KeyRotatedError:
-            refused.append(refund)
+            for change in changes:
+                old = _active(store)
+                assert eventually(partial(used.__getitem__, old.key_id))
+                change()
+                counts[old] = count(old)
+        finally:
+            over.set()
+            for worker in workers:
+                worker.result()
 
-    def paid_by(address: str) -> int:
-        paid = select(func.count()).where(refund_rows.c.sender == address)
-        count: int = store._database.run(lambda c: c.execute(paid).scalar_one())
-        return count
-
-    turns = Turns(store, paid_by)
-    _under_way(pay, turns)
-
-    assert len(turns.counts) == ROTATIONS
-    assert sum(turns.counts.values()) > ROTATIONS
-    assert turns.late == []
-    assert [each for each in refused if store.get(each.id) != each] == []
+    assert len(counts) == CHANGES
+    assert counts == {key: count(key) for key in counts}
+    return used
 
 
-def test_no_sweep_after_an_activation(store: SQLStore) -> None:
-    """Once a key is not the active one, no thread's sweep is reserved to pay it."""
-    store.enrol(key_at(WALLET))
-    opened(store)
-    made_active(store, key_of(RING[0]))
-    refused = []
-
-    def sweep() -> None:
-        key = store.active_key()
-        assert key is not None
-        of_wallet = {"client": SWEEPER, "payment_session_id": WALLET}
-        row, _ = store.accept(queued(**of_wallet, recipient=key.address))
-        time.sleep(0.005)  # In which the key may change.
-        given = {"sender": WALLET, "key_id": key_at(WALLET).key_id, "gas_limit": 7}
-        try:
-            store.reserve(row, counted=0, at=now(), **given)  # type: ignore[arg-type]
-        except KeyRotatedError:
-            refused.append(row)
-
-    def paid_to(address: str) -> int:
-        paid = select(func.count()).where(
-            refund_rows.c.recipient == address, refund_rows.c.nonce.is_not(None)
+def _reserve(store: SQLStore, key: Key, **of_sweep: str) -> str:
+    """Reserve a new refund for *key*, or with *of_sweep*, a sweep that pays it."""
+    payer = key_at(WALLET) if of_sweep else key
+    refund = accepted(store, **of_sweep)
+    try:
+        store.reserve(
+            refund,
+            sender=payer.address,
+            key_id=payer.key_id,
+            gas_limit=7,
+            counted=0,
+            at=now(),
         )
-        count: int = store._database.run(lambda c: c.execute(paid).scalar_one())
-        return count
-
-    turns = Turns(store, paid_to)
-    _under_way(sweep, turns)
-
-    assert len(turns.counts) == ROTATIONS
-    assert sum(turns.counts.values()) > ROTATIONS
-    assert turns.late == []
-    assert [each for each in refused if store.get(each.id) != each] == []
+    except KeyRotatedError:
+        assert store.get(refund.id) == refund
+        raise
+    return key.key_id
 
 
-def test_no_signature_after_an_activation(store: SQLStore) -> None:
+def _reservations(store: SQLStore, condition: ColumnElement[bool]) -> int:
+    query = select(func.count()).where(rows.c.nonce.is_not(None), condition)
+    count: int = store._database.run(lambda c: c.execute(query).scalar_one())
+    return count
+
+
+def test_no_reservation_after_a_rotation(store: SQLStore) -> None:
+    """O4, O5: once a key is not the active one, no thread's reservation has it."""
+    store.enrol(KEYS[0])
+    for key in KEYS:
+        opened(store, sender=key.address)
+
+    _use_while_changing(
+        store,
+        lambda key: _reserve(store, key),
+        [partial(made_active, store, key) for key in KEYS[1:]],
+        lambda key: _reservations(store, rows.c.sender == key.address),
+    )
+
+
+def test_no_sweep_after_a_rotation(store: SQLStore) -> None:
+    """Once a key is not the active one, no thread's sweep is reserved to pay it."""
+    opened(store)
+    made_active(store, KEYS[0])
+    of_sweep = {"client": SWEEPER, "payment_session_id": WALLET}
+
+    _use_while_changing(
+        store,
+        lambda key: _reserve(store, key, **of_sweep, recipient=key.address),
+        [partial(made_active, store, key) for key in KEYS[1:]],
+        lambda key: _reservations(store, rows.c.recipient == key.address),
+    )
+
+
+def test_nothing_begins_after_a_relocation(store: SQLStore) -> None:
+    """Once a relocation returns, neither nonces nor intents have the old key id."""
+    opened(store)
+
+    def use(key: Key) -> str:
+        with suppress(KeyRotatedError):
+            _reserve(store, key)
+        intent = record(event=key.key_id)
+        store.append([intent], standing=standing(key, SIGNING))
+        return key.key_id
+
+    def count(key: Key) -> int:
+        reserved = _reservations(store, rows.c.key_id == key.key_id)
+        return reserved + _events(store)[key.key_id]
+
+    places = [f"place-{n}" for n in range(CHANGES)]
+    relocations = [partial(_relocate, store, place) for place in places]
+    _use_while_changing(store, use, relocations, count)
+
+
+def test_no_signature_after_a_rotation(store: SQLStore) -> None:
     """O5: all signatures succeed, and no intent names a key after its rotation."""
+    audit = AuditLog(SILENCE, journal=store)
     signers = [
-        Signer.open(honest(key), KeyId(f"{n:040x}"), AuditLog(_SILENCE, journal=store))
-        for n, key in enumerate(_PRIVATE)
+        Signer.open(honest(private), KeyId(key.key_id), audit)
+        for private, key in zip(_PRIVATE, KEYS, strict=True)
     ]
     ring = ring_over(store, *signers)
     digest, purpose = bytes(range(32)), Purpose(Operation.MESSAGE_SIGNING)
-    made: list[str] = []
 
-    def sign() -> None:
+    def sign(_: Key) -> str:
         signature, signer = ring.sign_digest(digest, purpose)
         assert signature.recover(digest) == signer.public_key
-        made.append(signer.address)
+        return signer.key_id
 
-    def announced_by(address: str) -> int:
+    def announced(key: Key) -> int:
         store.seal(100_000)
         fields = [each.record.fields for each in store.sealed(0, 100_000)]
         return sum(
-            (each["event"], each.get("address")) == ("digest-sign-requested", address)
+            (each["event"], each.get("address"))
+            == ("digest-sign-requested", key.address)
             for each in fields
         )
 
-    turns = Turns(store, announced_by)
-    _under_way(sign, turns)
+    rotations = [partial(made_active, store, key) for key in KEYS[1:]]
+    signatures = _use_while_changing(store, sign, rotations, announced)
 
-    assert len(turns.counts) == ROTATIONS
-    assert turns.late == []
-    assert len(made) > ROTATIONS
-    assert sum(turns.counts.values()) + announced_by(RING[-1].address) == len(made)
+    assert signatures == Counter({key.key_id: announced(key) for key in KEYS})
 
 
-def _rotate_for_ever(url: str, acknowledge: Connection) -> None:
-    """Rotate between two keys until killed, and report the active epochs."""
+def _rotate_forever(url: str, line: Connection) -> None:
+    """Rotate between two keys, and report the active epochs."""
     store = SQLStore(url)
     for n in itertools.count():
-        key = made_active(store, key_of(RING[n % 2]))
-        acknowledge.send(key.epoch)
+        line.send(made_active(store, KEYS[n % 2]).epoch)
 
 
 def test_kill_leaves_one_active_key(database_url: str, store: SQLStore) -> None:
     """O1: after each kill -9 one key is active, and every activation is recorded."""
-    store.enrol(key_of(RING[0]))
-    known = 1
+    store.enrol(KEYS[0])
     for _ in range(3):
-        ours, theirs = _SPAWN.Pipe(duplex=False)
-        process = _SPAWN.Process(
-            target=_rotate_for_ever, args=(database_url, theirs), daemon=True
-        )
-        process.start()
-        theirs.close()
-        assert ours.poll(30)
-        time.sleep(random.uniform(0, 0.1))
-        process.kill()
-        process.join(10)
-        with suppress(EOFError):
-            while True:
-                known = max(known, ours.recv())
-        # The next one does not wait for the hold of the one that was killed.
-        _let_go(store)
+        known = max(reports_until_killed(_rotate_forever, database_url))
+        ring = store.keys()
+        (epoch,) = [key.epoch for key in ring if key.state is KeyState.ACTIVE]
 
-    active = [key for key in _ring(store) if key.state is KeyState.ACTIVE]
-    assert [key.epoch for key in active] == [
-        max(key.epoch or 0 for key in _ring(store))
-    ]
-    assert known <= (active[0].epoch or 0)
-    store.seal(100_000)
-    assert store.head()[0] == (active[0].epoch or 0) - 1
+        assert epoch == max(key.epoch or 0 for key in ring)
+        assert known <= epoch
+        assert _events(store) == {"key-rotate-succeeded": epoch - 1}
+        # The next process must not wait until the hold of the killed one expires.
+        for key in ring:
+            if key.state is KeyState.PENDING:
+                store.reject(key, "abandoned", now())
 
 
-def _let_go(store: SQLStore) -> None:
-    for key in _ring(store):
-        if key.state is KeyState.PENDING:
-            store.reject(key, "abandoned", now())
+def _relocate_forever(url: str, line: Connection) -> None:
+    """Relocate between two key ids, and report each version."""
+    store = SQLStore(url)
+    for n in itertools.count(1):
+        line.send(_relocate(store, f"place-{n % 2}").version)
+
+
+def test_kill_leaves_one_key_id(database_url: str, store: SQLStore) -> None:
+    """After a kill -9 the key has one key id, and every relocation is recorded."""
+    store.enrol(key_at(WALLET, key_id="place-0"))
+    known = max(reports_until_killed(_relocate_forever, database_url))
+    (found,) = store.keys()
+
+    assert 0 < known <= found.version
+    assert found.key_id == f"place-{found.version % 2}"
+    assert _events(store) == {"key-failover-succeeded": found.version}

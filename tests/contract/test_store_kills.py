@@ -1,43 +1,71 @@
 """Contract of the store when a process is killed or paused."""
 
 import os
-import random
 import signal
-import time
-from contextlib import suppress
+from multiprocessing.connection import Connection
 
 from backends.sql import SQLStore
-from signer.errors import StaleStateError
-from tests.fixtures.ledger import accepted, later, reserved, signed
-from tests.fixtures.races import start_late_worker, start_payer
+from signer.errors import HotWalletError, StaleStateError
+from signer.model.refund import Status
+from tests.fixtures.ledger import accepted, later, moved, reserved, signed
+from tests.fixtures.races import reports_until_killed, start_process
+
+
+def _pay_forever(url: str, line: Connection) -> None:
+    """Report each version of each refund that the store acknowledged."""
+    store = SQLStore(url)
+    while True:
+        refund = accepted(store)
+        line.send((refund.id, refund.version))
+        for step in (reserved, signed):
+            refund = step(store, refund)
+            line.send((refund.id, refund.version))
+        refund = moved(store, refund, Status.BROADCAST)
+        line.send((refund.id, refund.version))
 
 
 def test_kill_loses_nothing(database_url: str, store: SQLStore) -> None:
     """R28: after each kill -9 every acknowledged write exists, and none is partial."""
     acknowledged: dict[str, int] = {}
     for _ in range(2):
-        payers = [start_payer(database_url) for _ in range(4)]
-        for payer, line in payers:
-            assert line.poll(30)
-            time.sleep(random.uniform(0, 0.2))
-            payer.kill()
-            payer.join(10)
-            payer.close()
-            with suppress(EOFError):
-                while True:
-                    acknowledged.update([line.recv()])
-            line.close()
+        acknowledged.update(reports_until_killed(_pay_forever, database_url, 4))
+        refunds = store.list("gateway", limit=1000).refunds
+        found = {refund.id: refund for refund in refunds}
 
-        _require_whole(store, acknowledged)
+        assert [
+            each
+            for each, version in acknowledged.items()
+            if each not in found or found[each].version < version
+        ] == []
+        for refund in refunds:
+            kept = [each.tx_hash for each in store.transactions(refund.id)]
+            assert refund.version + 1 == len(store.history(refund.id))
+            assert [refund.tx_hash] * (refund.version > 1) == kept
+        nonces = sorted(each.nonce for each in refunds if each.nonce is not None)
+        assert list(range(len(nonces))) == nonces
+
+
+def _sign_late(url: str, line: Connection) -> None:
+    """Claim a refund, wait for a message, sign, and report error and bytes to send."""
+    store = SQLStore(url)
+    (refund,) = store.claim(later(60), later(80), 1)
+    line.send(refund.id)
+    line.recv()
+    try:
+        signed(store, refund)
+    except HotWalletError as e:
+        line.send((e.code, [sent.raw for sent in store.transactions(refund.id)]))
+    else:
+        line.send((None, []))
 
 
 def test_a_worker_that_wakes_too_late(database_url: str, store: SQLStore) -> None:
     """R29: a worker paused after its claim saves nothing, and sends recorded bytes."""
     refund = reserved(store, accepted(store))
-    worker, line = start_late_worker(database_url)
+    worker, line = start_process(_sign_late, database_url)
     assert line.recv() == refund.id
     os.kill(worker.pid or 0, signal.SIGSTOP)
-    line.send("go on")
+    line.send("continue")
     (claimed,) = store.claim(later(200), later(220), 10)
     ours = signed(store, claimed)
     os.kill(worker.pid or 0, signal.SIGCONT)
@@ -46,24 +74,5 @@ def test_a_worker_that_wakes_too_late(database_url: str, store: SQLStore) -> Non
 
     assert code == StaleStateError.code
     assert ours == store.get(refund.id)
-    (sent,) = store.transactions(refund.id)
-    assert [sent.raw] == would_send
-
-
-def _require_whole(store: SQLStore, acknowledged: dict[str, int]) -> None:
-    """Require each acknowledged version, and every refund in one piece."""
-    refunds = store.list("gateway", limit=1000).refunds
-    found = {refund.id: refund for refund in refunds}
-
-    assert acknowledged
-    assert [
-        each
-        for each, version in acknowledged.items()
-        if each not in found or found[each].version < version
-    ] == []
-    for refund in refunds:
-        kept = store.transactions(refund.id)
-        assert refund.version + 1 == len(store.history(refund.id))
-        assert [refund.tx_hash] * (refund.version > 1) == [tx.tx_hash for tx in kept]
-    nonces = sorted(each.nonce for each in refunds if each.nonce is not None)
-    assert list(range(len(nonces))) == nonces
+    assert would_send == [sent.raw for sent in store.transactions(refund.id)]
+    assert len(would_send) == 1

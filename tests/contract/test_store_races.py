@@ -2,12 +2,10 @@
 
 import os
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import psycopg
-import pytest
 
 from backends.sql import SQLStore
 from signer.errors import ConflictError, StaleStateError
@@ -27,15 +25,7 @@ from tests.fixtures.ledger import (
     signed,
     stored,
 )
-from tests.fixtures.races import Racers
-
-
-@pytest.fixture(scope="module")
-def racers() -> Iterator[Racers]:
-    """Eight processes."""
-    racers = Racers(8)
-    yield racers
-    racers.close()
+from tests.fixtures.races import race
 
 
 def _accept_each(store: SQLStore, index: int) -> list[tuple[str, bool]]:
@@ -47,9 +37,9 @@ def _accept_each(store: SQLStore, index: int) -> list[tuple[str, bool]]:
     return [(refund.id, created) for refund, created in answers]
 
 
-def test_one_key_makes_one_refund(database_url: str, racers: Racers) -> None:
+def test_one_key_makes_one_refund(database_url: str) -> None:
     """Of many processes with the same key one creates; the others get its refund."""
-    answers = racers.race(_accept_each, database_url)
+    answers = race(_accept_each, database_url, 8)
 
     for same_key in zip(*answers, strict=True):
         assert sum(created for _, created in same_key) == 1
@@ -68,34 +58,28 @@ def _accept_same_references(store: SQLStore, index: int) -> int:
     return granted
 
 
-def test_one_reference_makes_one_refund(
-    database_url: str, store: SQLStore, racers: Racers
-) -> None:
+def test_one_reference_makes_one_refund(database_url: str, store: SQLStore) -> None:
     """Of many keys for one reference one wins, and every other is a conflict."""
-    assert sum(racers.race(_accept_same_references, database_url)) == 25
+    assert sum(race(_accept_same_references, database_url, 8)) == 25
     assert len(store.list("gateway", limit=100).refunds) == 25
 
 
-def _reserve_250(store: SQLStore, index: int) -> list[int]:
+def _reserve_own(store: SQLStore, index: int) -> list[int]:
     """Reserve the refunds that were accepted for this process."""
     refunds = store.list(f"gateway {index}", limit=1000).refunds
     return [_nonce(reserved(store, refund)) for refund in refunds]
 
 
-def test_nonces_have_no_double_and_no_gap(
-    database_url: str, store: SQLStore, racers: Racers
-) -> None:
-    """Of 2,000 reservations by 8 processes each gets a nonce of its own, and no gap."""
-    filled(store, [queued(client=f"gateway {n % 8}") for n in range(2000)])
-    nonces = [
-        nonce for each in racers.race(_reserve_250, database_url) for nonce in each
-    ]
+def test_nonces_are_unique_and_without_gap(database_url: str, store: SQLStore) -> None:
+    """Of 400 reservations by 8 processes each gets a nonce of its own, and no gap."""
+    filled(store, [queued(client=f"gateway {n % 8}") for n in range(400)])
+    nonces = [nonce for each in race(_reserve_own, database_url, 8) for nonce in each]
 
-    assert list(range(2000)) == sorted(nonces)
+    assert list(range(400)) == sorted(nonces)
 
 
 def _reserve_open(store: SQLStore, index: int) -> list[tuple[str, int]]:
-    """Reserve the refunds queued now, unless another process was first."""
+    """Reserve the queued refunds, unless another process was first."""
     won = []
     refunds = [*store.list("gateway", status=Status.QUEUED, limit=100).refunds]
     random.Random(index).shuffle(refunds)
@@ -107,12 +91,10 @@ def _reserve_open(store: SQLStore, index: int) -> list[tuple[str, int]]:
     return won
 
 
-def test_one_refund_gets_one_nonce(
-    database_url: str, store: SQLStore, racers: Racers
-) -> None:
-    """Processes that reserve the same refunds give each one nonce, and leave no gap."""
+def test_one_refund_gets_one_nonce(database_url: str, store: SQLStore) -> None:
+    """Processes that reserve the same refunds give each one nonce, without a gap."""
     refunds = {refund.id: refund for refund in (accepted(store) for _ in range(40))}
-    won = [pair for each in racers.race(_reserve_open, database_url) for pair in each]
+    won = [pair for each in race(_reserve_open, database_url, 8) for pair in each]
 
     assert refunds.keys() == {refund_id for refund_id, _ in won}
     assert list(range(40)) == sorted(nonce for _, nonce in won)
@@ -128,19 +110,17 @@ def _claim_all(store: SQLStore, index: int) -> list[str]:
     return claimed
 
 
-def test_no_refund_is_claimed_twice(
-    database_url: str, store: SQLStore, racers: Racers
-) -> None:
-    """R29: of many workers that look for work at once, each refund has one."""
+def test_no_refund_is_claimed_twice(database_url: str, store: SQLStore) -> None:
+    """R29: many workers that claim at once get different refunds."""
     refunds = [accepted(store) for _ in range(200)]
-    claimed = [each for one in racers.race(_claim_all, database_url) for each in one]
+    claimed = [each for one in race(_claim_all, database_url, 8) for each in one]
 
     assert sorted(refund.id for refund in refunds) == sorted(claimed)
     assert {1} == {stored(store, refund).version for refund in refunds}
 
 
-def test_claimers_pass_over_each_other(postgresql_url: str) -> None:
-    """R29: a worker does not wait for refunds that another is about to claim."""
+def test_claims_skip_locked_rows(postgresql_url: str) -> None:
+    """R29: a worker does not wait for refunds that another one is claiming."""
     store = SQLStore(postgresql_url, timeout=1)
     refunds = sorted(accepted(store).id for _ in range(4))
     with psycopg.connect(postgresql_url) as other:
@@ -160,12 +140,10 @@ def _answer_each(store: SQLStore, index: int) -> list[str]:
     ]
 
 
-def test_one_request_has_one_answer(
-    database_url: str, store: SQLStore, racers: Racers
-) -> None:
-    """Of many answers to one request the first is everybody's."""
+def test_one_request_has_one_answer(database_url: str, store: SQLStore) -> None:
+    """Of many answers to one request, all callers get the first."""
     refunds = [accepted(store) for _ in range(25)]
-    answers = racers.race(_answer_each, database_url)
+    answers = race(_answer_each, database_url, 8)
 
     for same_request in zip(*answers, strict=True):
         assert len(set(same_request)) == 1
@@ -173,7 +151,7 @@ def test_one_request_has_one_answer(
 
 
 def _reserve_until_paused(store: SQLStore, index: int) -> list[int]:
-    """Reserve until the wallet is paused; the first process pauses it under way."""
+    """Reserve until the wallet is paused, which the first process does."""
     nonces: list[int] = []
     try:
         while True:
@@ -186,12 +164,10 @@ def _reserve_until_paused(store: SQLStore, index: int) -> list[int]:
         return nonces
 
 
-def test_a_pause_is_one_at_once(
-    database_url: str, store: SQLStore, racers: Racers
-) -> None:
-    """Once a wallet is paused no reservation that was under way gets a nonce."""
+def test_a_pause_acts_at_once(database_url: str, store: SQLStore) -> None:
+    """After a pause no concurrent reservation gets a nonce."""
     opened(store)
-    paused = racers.race(_reserve_until_paused, database_url)
+    paused = race(_reserve_until_paused, database_url, 8)
     nonces = sorted(nonce for each in paused for nonce in each)
     (foreign,) = store.foreign_transactions(31337, WALLET)
 
@@ -200,7 +176,7 @@ def test_a_pause_is_one_at_once(
 
 
 def test_threads_share_a_store(store: SQLStore) -> None:
-    """More threads than connections use one store, and each gets its turn."""
+    """More threads than connections can use one store."""
 
     def pay(_: int) -> int:
         refund = signed(store, reserved(store, accepted(store)))
@@ -235,7 +211,7 @@ def test_one_version_is_saved_once(store: SQLStore) -> None:
 
 
 def test_a_fork_opens_connections_of_its_own(store: SQLStore) -> None:
-    """A store that was used before a fork works in parent and child at once."""
+    """A store that was used before a fork works in parent and child."""
     before = accepted(store)
     child = os.fork()
     if child == 0:
@@ -256,9 +232,9 @@ def _migrate(store: SQLStore, index: int) -> None:
     store.check()
 
 
-def test_everybody_may_migrate(empty_url: str, racers: Racers) -> None:
-    """Processes that meet an empty database at once all find it usable."""
-    assert racers.race(_migrate, empty_url) == [None] * 8
+def test_processes_may_migrate_at_once(empty_url: str) -> None:
+    """Processes that migrate an empty database at once all find it usable."""
+    assert race(_migrate, empty_url, 8) == [None] * 8
 
 
 def _nonce(refund: Refund) -> int:

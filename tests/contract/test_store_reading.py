@@ -28,8 +28,7 @@ from tests.fixtures.ledger import (
 
 
 @pytest.mark.parametrize("unknown", ["rf_0", "", "a\0b", "\ud800"])
-def test_unknown(store: SQLStore, unknown: str) -> None:
-    """There is nothing under an unknown id, however odd it is."""
+def test_an_unknown_id_has_nothing(store: SQLStore, unknown: str) -> None:
     assert store.get(unknown) is None
     assert store.transactions(unknown) == ()
     assert store.history(unknown) == ()
@@ -37,8 +36,7 @@ def test_unknown(store: SQLStore, unknown: str) -> None:
     assert Page((), None) == store.list("gateway", payment_session_id=unknown)
 
 
-def test_history_begins_at_the_beginning(store: SQLStore) -> None:
-    """The first line of a history is that the refund was queued."""
+def test_history_begins_with_queued(store: SQLStore) -> None:
     refund = accepted(store)
 
     assert (Move(refund.id, 0, Status.QUEUED, refund.updated_at),) == (
@@ -53,14 +51,14 @@ def test_history_begins_at_the_beginning(store: SQLStore) -> None:
     session=st.sampled_from(["a", "b", None]),
     status=st.sampled_from([Status.QUEUED, Status.CANCELLED, None]),
 )
-def test_pages(
+def test_pages_are_complete_and_in_order(
     store: SQLStore,
     rows: list[tuple[str, bool]],
     limit: int,
     session: str | None,
     status: Status | None,
 ) -> None:
-    """Page by page, each refund that fits comes once, and newest first."""
+    """The pages together have each matching refund once, newest first."""
     client = secrets.token_hex(8)
     made = []
     for its_session, is_cancelled in rows:
@@ -113,16 +111,18 @@ def test_new_refunds_do_not_shift_pages(store: SQLStore) -> None:
         ("cursor", {"cursor": "\0"}),
     ],
 )
-def test_impossible_pages(store: SQLStore, field: str, given: dict[str, int]) -> None:
-    """A page that cannot be is the caller's mistake, and names the field."""
+def test_invalid_page_parameters_are_refused(
+    store: SQLStore, field: str, given: dict[str, int]
+) -> None:
+    """The error names the field."""
     with pytest.raises(InvalidInputError) as caught:
         store.list("gateway", **given)  # type: ignore[arg-type]
 
     assert field == caught.value.field
 
 
-def test_in_flight(store: SQLStore) -> None:
-    """Sent refunds that are not final are returned in batches, oldest first."""
+def test_refunds_in_flight_are_returned_in_batches(store: SQLStore) -> None:
+    """Sent refunds that are not final are returned, oldest first."""
     accepted(store)
     reserved(store, accepted(store))
     signed(store, reserved(store, accepted(store)))
@@ -139,8 +139,8 @@ def test_in_flight(store: SQLStore) -> None:
     assert store.in_flight(2, after=flying[2].id) == ()
 
 
-def test_every_hash_may_be_the_one(store: SQLStore) -> None:
-    """R16: a replaced transaction may still be mined, so all hashes are returned."""
+def test_all_hashes_of_a_refund_are_watched(store: SQLStore) -> None:
+    """R16: a replaced transaction may still be mined."""
     sent = broadcast(store)
     second = transaction(sent, attempt=1)
     replaced = sent.with_status(Status.SIGNED, now(), tx_hash=second.tx_hash)
@@ -151,8 +151,7 @@ def test_every_hash_may_be_the_one(store: SQLStore) -> None:
     assert flying.tx_hashes == (second.tx_hash, sent.tx_hash)
 
 
-def test_the_hash_of_an_adopted_refund(store: SQLStore) -> None:
-    """A refund that was found paid has no bytes, and is watched by its hash."""
+def test_the_hash_of_an_adopted_refund_is_watched(store: SQLStore) -> None:
     refund = accepted(store)
     store.add_unrecorded(opened(store), [sighting(mark=refund.mark)])
     store.adopt(refund, adopted(refund, 0))
@@ -166,8 +165,8 @@ def _below(store: SQLStore, refund: Refund, limit: int) -> Sequence[Refund]:
     return store.open_below(refund.chain_id, sender, nonce, limit)
 
 
-def test_ahead(store: SQLStore) -> None:
-    """Open refunds of the wallet with lower nonces are returned, lowest first."""
+def test_open_refunds_with_lower_nonces(store: SQLStore) -> None:
+    """Those of the same wallet are returned, lowest first."""
     first, second, third, last = (broadcast(store) for _ in range(4))
     accepted(store)
     reserved(store, accepted(store), sender=OTHER_WALLET)

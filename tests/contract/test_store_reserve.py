@@ -23,7 +23,7 @@ from tests.support.keys import key_at, made_active
 KEY_ID = key_at(WALLET).key_id
 
 
-def test_sets_the_reservation(store: SQLStore) -> None:
+def test_a_reservation_is_stored(store: SQLStore) -> None:
     """The returned refund has the given values and equals the stored one."""
     opened(store, first=3)
     refund = accepted(store)
@@ -38,16 +38,16 @@ def test_sets_the_reservation(store: SQLStore) -> None:
     assert after == store.get(refund.id)
 
 
-def test_counts_on(store: SQLStore) -> None:
-    """Each nonce is one past the highest, though the chain still counts less."""
+def test_nonces_are_consecutive(store: SQLStore) -> None:
+    """Each nonce is one more than the highest, even if the chain counts less."""
     opened(store, first=5)
     nonces = [reserved(store, accepted(store)).nonce for _ in range(4)]
 
     assert nonces == [5, 6, 7, 8]
 
 
-def test_never_skips_to_the_chain(store: SQLStore) -> None:
-    """When the chain counts further than the ledger, nothing is given out."""
+def test_a_chain_ahead_gives_no_nonce(store: SQLStore) -> None:
+    """If the chain counts more than the ledger, the reservation fails."""
     refund = reserved(store, accepted(store), counted=0)
     assert refund.nonce == 0
     refund = accepted(store)
@@ -58,8 +58,7 @@ def test_never_skips_to_the_chain(store: SQLStore) -> None:
     assert reserved(store, refund, counted=1).nonce == 1
 
 
-def test_counts_past_sightings(store: SQLStore) -> None:
-    """The nonce of an unrecorded transaction counts as used."""
+def test_nonces_of_unrecorded_transactions_are_used(store: SQLStore) -> None:
     wallet = opened(store)
     assert reserved(store, accepted(store)).nonce == 0
     store.add_unrecorded(wallet, [sighting(nonce=1), sighting(nonce=2, mark=b"m" * 16)])
@@ -69,7 +68,6 @@ def test_counts_past_sightings(store: SQLStore) -> None:
 
 
 def test_a_wallet_must_be_opened(store: SQLStore) -> None:
-    """A nonce of a wallet that was never opened cannot be reserved."""
     made_active(store, key_at(WALLET))
     refund = accepted(store)
 
@@ -80,8 +78,8 @@ def test_a_wallet_must_be_opened(store: SQLStore) -> None:
     assert refund == store.get(refund.id)
 
 
-def test_paused_wallets_give_nothing(store: SQLStore) -> None:
-    """A paused wallet gives no nonce, another does, and so does the first later."""
+def test_a_paused_wallet_gives_no_nonce(store: SQLStore) -> None:
+    """Other wallets do, and so does the paused one after it is resumed."""
     store.pause(opened(store), Pause.CHAIN_AHEAD, now())
     refund, other = accepted(store), accepted(store)
 
@@ -93,8 +91,8 @@ def test_paused_wallets_give_nothing(store: SQLStore) -> None:
     assert reserved(store, refund).nonce == 0
 
 
-def test_what_was_paid_gets_no_nonce(store: SQLStore) -> None:
-    """A refund whose mark is recorded counts as paid; other marks do not matter."""
+def test_a_paid_refund_gets_no_nonce(store: SQLStore) -> None:
+    """A refund whose mark is on the chain counts as paid."""
     paid, other = accepted(store), accepted(store)
     store.add_unrecorded(opened(store), [sighting(mark=paid.mark)])
 
@@ -104,8 +102,7 @@ def test_what_was_paid_gets_no_nonce(store: SQLStore) -> None:
     assert reserved(store, other, counted=1).nonce == 1
 
 
-def test_wallets_do_not_meet(store: SQLStore) -> None:
-    """Each chain and each sender counts for itself."""
+def test_wallets_have_separate_nonces(store: SQLStore) -> None:
     first = reserved(store, accepted(store))
     other_sender = reserved(store, accepted(store), sender=OTHER_WALLET)
     other_chain = reserved(store, accepted(store, chain_id=1))
@@ -113,8 +110,8 @@ def test_wallets_do_not_meet(store: SQLStore) -> None:
     assert [r.nonce for r in (first, other_sender, other_chain)] == [0, 0, 0]
 
 
-def test_spelling_of_a_wallet(store: SQLStore) -> None:
-    """One wallet cannot count twice under two spellings of its address."""
+def test_an_address_without_checksum_is_refused(store: SQLStore) -> None:
+    """One wallet must not have two spellings, and so two counts."""
     refund = accepted(store)
 
     with pytest.raises(ValueError, match="EIP-55"):
@@ -122,28 +119,20 @@ def test_spelling_of_a_wallet(store: SQLStore) -> None:
     assert refund == store.get(refund.id)
 
 
-def test_only_once(store: SQLStore) -> None:
-    """A refund gets one nonce; a second reservation fails."""
-    refund = accepted(store)
-    first = reserved(store, refund)
-
-    with pytest.raises(StaleStateError):
-        reserved(store, refund)
-    assert first == store.get(refund.id)
-
-
-def test_cancelled_meanwhile(store: SQLStore) -> None:
-    """A refund that was cancelled under way gets no nonce."""
-    refund = accepted(store)
+def test_only_the_queued_version_is_reserved(store: SQLStore) -> None:
+    """Not a refund that is reserved, cancelled or unknown."""
+    taken, refund = accepted(store), accepted(store)
+    first = reserved(store, taken)
     cancelled = moved(store, refund, Status.CANCELLED)
 
-    with pytest.raises(StaleStateError):
-        reserved(store, refund)
+    for each in (taken, refund, queued()):
+        with pytest.raises(StaleStateError):
+            reserved(store, each)
+    assert first == store.get(taken.id)
     assert cancelled == store.get(refund.id)
 
 
-def test_failures_leave_no_gap(store: SQLStore) -> None:
-    """A reservation that fails, for whatever reason, uses no nonce up."""
+def test_failed_reservations_leave_no_gap(store: SQLStore) -> None:
     gone = accepted(store)
     moved(store, gone, Status.CANCELLED)
     first = reserved(store, accepted(store))
@@ -154,9 +143,3 @@ def test_failures_leave_no_gap(store: SQLStore) -> None:
     second = reserved(store, accepted(store))
 
     assert (first.nonce, second.nonce) == (0, 1)
-
-
-def test_unknown_refund(store: SQLStore) -> None:
-    """A refund that was never accepted cannot be reserved."""
-    with pytest.raises(StaleStateError):
-        reserved(store, queued())

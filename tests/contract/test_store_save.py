@@ -26,8 +26,8 @@ from tests.fixtures.ledger import (
 )
 
 
-def test_replaces(store: SQLStore) -> None:
-    """The next state, its transaction and its history are there together."""
+def test_a_save_is_atomic(store: SQLStore) -> None:
+    """State, transaction and history are stored together."""
     before = reserved(store, accepted(store))
     first = transaction(before)
     after = before.with_status(Status.SIGNED, now(), tx_hash=first.tx_hash)
@@ -41,8 +41,8 @@ def test_replaces(store: SQLStore) -> None:
     )
 
 
-def test_whole_life(store: SQLStore) -> None:
-    """A refund goes all the way, and back when a block is taken away."""
+def test_a_refund_reaches_confirmed(store: SQLStore) -> None:
+    """The history has every step, and the step back at a reorganisation."""
     sent = moved(
         store, signed(store, reserved(store, accepted(store))), Status.BROADCAST
     )
@@ -58,8 +58,8 @@ def test_whole_life(store: SQLStore) -> None:
     ]  # fmt: skip
 
 
-def test_stale(store: SQLStore) -> None:
-    """The second to move a refund is refused, and nothing of it is stored."""
+def test_the_second_save_of_a_version_is_refused(store: SQLStore) -> None:
+    """Nothing of it is stored."""
     before = reserved(store, accepted(store))
     after = signed(store, before)
     late = transaction(before)
@@ -73,8 +73,8 @@ def test_stale(store: SQLStore) -> None:
     assert len(store.history(before.id)) == 3
 
 
-def test_delays_are_no_history(store: SQLStore) -> None:
-    """A refund that is put off has a new version, a due date and no new line."""
+def test_a_delay_is_not_in_the_history(store: SQLStore) -> None:
+    """A delay changes version and due time."""
     before = reserved(store, accepted(store))
     lines = store.history(before.id)
     after = before.with_due_at(later(30), attempts=3, blocked_by="chain-unavailable")
@@ -84,8 +84,8 @@ def test_delays_are_no_history(store: SQLStore) -> None:
     assert lines == store.history(before.id)
 
 
-def test_moves_clear_the_trouble(store: SQLStore) -> None:
-    """A save keeps the claim of the worker and clears the reason for waiting."""
+def test_a_new_status_clears_attempts_and_reason(store: SQLStore) -> None:
+    """The claim of the worker stays."""
     before = reserved(store, accepted(store))
     late = before.with_due_at(later(30), attempts=3, blocked_by="chain-unavailable")
     store.save(before, late)
@@ -96,8 +96,7 @@ def test_moves_clear_the_trouble(store: SQLStore) -> None:
     assert after == store.get(before.id)
 
 
-def test_same_attempt_twice(store: SQLStore) -> None:
-    """An attempt is recorded once; a second save of it changes nothing."""
+def test_an_attempt_is_saved_once(store: SQLStore) -> None:
     first = signed(store, reserved(store, accepted(store)))
 
     with pytest.raises(StaleStateError):
@@ -108,8 +107,7 @@ def test_same_attempt_twice(store: SQLStore) -> None:
     assert len(store.transactions(first.id)) == 1
 
 
-def test_same_hash_twice(store: SQLStore) -> None:
-    """The same bytes as another attempt are a defect, and move nothing."""
+def test_the_hash_of_another_attempt_is_refused(store: SQLStore) -> None:
     first = signed(store, reserved(store, accepted(store)))
     copy = replace(store.transactions(first.id)[0], attempt=1)
 
@@ -119,8 +117,7 @@ def test_same_hash_twice(store: SQLStore) -> None:
     assert first == store.get(first.id)
 
 
-def test_replacements_in_order(store: SQLStore) -> None:
-    """Every transaction of a refund is kept, in the order of its attempts."""
+def test_transactions_are_in_the_order_of_their_attempts(store: SQLStore) -> None:
     refund = signed(store, reserved(store, accepted(store)))
     for attempt in (1, 2):
         sent = moved(store, refund, Status.BROADCAST)
@@ -136,7 +133,7 @@ def test_replacements_in_order(store: SQLStore) -> None:
 @examples
 @given(fee=st.integers(0, 2**256 - 1), raw=st.binary(min_size=1, max_size=300))
 def test_transactions_are_exact(store: SQLStore, fee: int, raw: bytes) -> None:
-    """Signed bytes and fees read back as they were."""
+    """Signed bytes and fees read back exactly."""
     before = reserved(store, accepted(store))
     kept = transaction(
         before, max_fee_per_gas=fee, max_priority_fee_per_gas=fee, raw=raw
@@ -155,7 +152,6 @@ def test_transactions_are_exact(store: SQLStore, fee: int, raw: bytes) -> None:
 def test_permanent_fields_cannot_change(
     store: SQLStore, changes: dict[str, Any]
 ) -> None:
-    """A change of nonce, wallet, amount or recipient is a programming error."""
     before = reserved(store, accepted(store))
     after = before.with_status(Status.FAILED, now(), **changes)
 
@@ -164,8 +160,7 @@ def test_permanent_fields_cannot_change(
     assert before == store.get(before.id)
 
 
-def test_no_nonce_but_by_reservation(store: SQLStore) -> None:
-    """The schema itself knows no reserved refund without a nonce."""
+def test_the_schema_refuses_reserved_without_a_nonce(store: SQLStore) -> None:
     before = accepted(store)
 
     with pytest.raises(StoreError):
@@ -181,10 +176,9 @@ def test_no_nonce_but_by_reservation(store: SQLStore) -> None:
     ],
     ids=["signed-without-hash", "mined-without-block"],
 )
-def test_states_have_their_facts(
+def test_the_schema_refuses_incomplete_states(
     store: SQLStore, change: Callable[[Refund], Refund]
 ) -> None:
-    """The schema knows no signed refund without hash, nor mined without block."""
     before = reserved(store, accepted(store))
 
     with pytest.raises(StoreError):
@@ -192,8 +186,7 @@ def test_states_have_their_facts(
     assert before == store.get(before.id)
 
 
-def test_versions_cannot_be_skipped(store: SQLStore) -> None:
-    """A save that skips a version is a programming error."""
+def test_a_version_cannot_be_skipped(store: SQLStore) -> None:
     before = accepted(store)
     after = replace(before.with_status(Status.CANCELLED, now()), version=2)
 
@@ -201,8 +194,7 @@ def test_versions_cannot_be_skipped(store: SQLStore) -> None:
         store.save(before, after)
 
 
-def test_foreign_transaction(store: SQLStore) -> None:
-    """A transaction with another nonce cannot be recorded for a refund."""
+def test_a_transaction_of_another_nonce_is_refused(store: SQLStore) -> None:
     before = reserved(store, accepted(store))
     foreign = transaction(before, nonce=before.nonce + 1 if before.nonce else 1)
     after = before.with_status(Status.SIGNED, now(), tx_hash=foreign.tx_hash)
@@ -211,8 +203,8 @@ def test_foreign_transaction(store: SQLStore) -> None:
         store.save(before, after, foreign)
 
 
-def test_words_of_strangers(store: SQLStore) -> None:
-    """A contract's words cannot keep its refund from failing."""
+def test_unprintable_revert_reasons_are_stored(store: SQLStore) -> None:
+    """No text of a contract prevents its refund from failing."""
     before = reserved(store, accepted(store))
     after = moved(store, before, Status.FAILED, failure_detail="no\0 \ud800!")
 
@@ -221,8 +213,9 @@ def test_words_of_strangers(store: SQLStore) -> None:
 
 @examples
 @given(turns=st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=12))
-def test_is_linear(store: SQLStore, turns: list[tuple[int, bool]]) -> None:
-    """A save succeeds if and only if it starts from the newest version."""
+def test_only_the_newest_version_can_be_saved(
+    store: SQLStore, turns: list[tuple[int, bool]]
+) -> None:
     newest = accepted(store)
     views = [newest] * 3
     for index, look_again in turns:

@@ -46,7 +46,7 @@ def _reserved(store: SQLStore, sweep: Refund, **changes: Any) -> Refund:
     return store.reserve(sweep, **{**given, "at": now(), **changes})
 
 
-def test_pays_the_active_key(store: SQLStore) -> None:
+def test_a_sweep_may_pay_the_active_key(store: SQLStore) -> None:
     """A sweep gets its nonce from the former key's wallet."""
     sweep = _reserved(store, _accepted(store))
 
@@ -54,8 +54,8 @@ def test_pays_the_active_key(store: SQLStore) -> None:
 
 
 @pytest.mark.parametrize("block", [False, True])
-def test_pays_no_former_key(store: SQLStore, *, block: bool) -> None:
-    """Nor one that was never active; nothing has changed then."""
+def test_a_sweep_may_pay_no_other_key(store: SQLStore, *, block: bool) -> None:
+    """Neither a former key nor one that was never active."""
     late, stray = _accepted(store), _accepted(store, THIRD)
     with pytest.raises(KeyRotatedError):
         _reserved(store, stray)
@@ -68,8 +68,8 @@ def test_pays_no_former_key(store: SQLStore, *, block: bool) -> None:
     assert _reserved(store, stray).nonce == 0
 
 
-def test_empties_no_key_that_is_not_a_former_one(store: SQLStore) -> None:
-    """Nor a former one where it is not any more."""
+def test_only_former_keys_are_swept(store: SQLStore) -> None:
+    """Not the active key, an unknown key, or a former key with an old key id."""
     opened(store, sender=OTHER_WALLET)
     for changes in ({"sender": OTHER_WALLET}, {"sender": THIRD}, {"key_id": "there"}):
         with pytest.raises(StaleStateError):
@@ -77,8 +77,10 @@ def test_empties_no_key_that_is_not_a_former_one(store: SQLStore) -> None:
 
 
 @pytest.mark.parametrize("block", [False, True])
-def test_is_announced_for_the_active_key(store: SQLStore, *, block: bool) -> None:
-    """An intent to pay an address that is not the active key's is not written."""
+def test_an_intent_to_sweep_needs_the_active_key(
+    store: SQLStore, *, block: bool
+) -> None:
+    """An intent to pay another address is refused."""
     pays = SigningCondition(WALLET, KEY_ID, SIGNING, OTHER_WALLET)
     store.append([record(event="one")], standing=pays)
     made_active(store, key_at(THIRD), block=block)
@@ -90,8 +92,8 @@ def test_is_announced_for_the_active_key(store: SQLStore, *, block: bool) -> Non
     assert sorted(events) == ["key-rotate-succeeded", "key-rotate-succeeded", "one"]
 
 
-def test_is_stranded_with_the_key_that_it_pays(store: SQLStore) -> None:
-    """From its signature to its end; a refund to the same address never is."""
+def test_a_sweep_is_stranded_while_it_is_open(store: SQLStore) -> None:
+    """From its signature until it is confirmed, if its key is no longer active."""
     refund = reserved(
         store, accepted(store, recipient=OTHER_WALLET), sender=OTHER_WALLET
     )

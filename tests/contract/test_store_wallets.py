@@ -1,4 +1,4 @@
-"""Contract of wallets, and of transactions that only the chain had."""
+"""Contract of wallets and of unrecorded transactions."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def _wallet(store: SQLStore) -> Wallet:
     return wallet
 
 
-def test_opens_once(store: SQLStore) -> None:
+def test_a_wallet_is_opened_once(store: SQLStore) -> None:
     """The first call opens the wallet; later calls change nothing."""
     assert store.wallet(CHAIN, WALLET) is None
 
@@ -41,8 +41,8 @@ def test_opens_once(store: SQLStore) -> None:
     assert store.wallet(1, WALLET) is None
 
 
-def test_all_wallets(store: SQLStore) -> None:
-    """Every wallet is returned, by chain and address, with its next nonce."""
+def test_wallets_are_returned_in_order(store: SQLStore) -> None:
+    """By chain and address, with the next nonce."""
     for chain_id, sender in ((2, WALLET), (1, OTHER_WALLET), (1, WALLET)):
         opened(store, chain_id, sender, first=4)
     reserved(store, accepted(store, chain_id=1), counted=4)
@@ -53,8 +53,8 @@ def test_all_wallets(store: SQLStore) -> None:
     ] == [(1, WALLET, 5), (1, OTHER_WALLET, 4), (2, WALLET, 4)]
 
 
-def test_the_next_nonce(store: SQLStore) -> None:
-    """It is past the first one, past every refund's, and past every sighting's."""
+def test_the_next_nonce_follows_all_known_nonces(store: SQLStore) -> None:
+    """The first nonce, those of refunds, and those of unrecorded transactions."""
     opened(store, first=3)
     seen = [_wallet(store).next_nonce]
     reserved(store, accepted(store))
@@ -67,26 +67,26 @@ def test_the_next_nonce(store: SQLStore) -> None:
     assert seen == [3, 4, 10, 11]
 
 
-def test_unheld_nonces(store: SQLStore) -> None:
+def test_unknown_nonces_are_returned(store: SQLStore) -> None:
     """Nonces without a row are returned, lowest first, within the bounds."""
     opened(store, first=3)
     reserved(store, accepted(store), counted=3)
     store.add_unrecorded(_wallet(store), [sighting(nonce=6), sighting(nonce=7)])
     opened(store, sender=OTHER_WALLET, first=3)
 
-    def unheld(below: int, limit: int = 100, sender: str = WALLET) -> list[int]:
+    def unknown(below: int, limit: int = 100, sender: str = WALLET) -> list[int]:
         return list(store.unknown_nonces(CHAIN, sender, below, limit))
 
-    assert unheld(10) == [4, 5, 8, 9]
-    assert unheld(10, limit=3) == [4, 5, 8]
-    assert [unheld(below) for below in (0, 2, 3, 4, 5)] == [[], [], [], [], [4]]
-    assert unheld(6, sender=OTHER_WALLET) == [3, 4, 5]
-    assert unheld(2, sender=OTHER_WALLET) == []
+    assert unknown(10) == [4, 5, 8, 9]
+    assert unknown(10, limit=3) == [4, 5, 8]
+    assert [unknown(below) for below in (0, 2, 3, 4, 5)] == [[], [], [], [], [4]]
+    assert unknown(6, sender=OTHER_WALLET) == [3, 4, 5]
+    assert unknown(2, sender=OTHER_WALLET) == []
     assert list(store.unknown_nonces(1, WALLET, 5, 100)) == []
 
 
-def test_pauses_and_resumes(store: SQLStore) -> None:
-    """A paused wallet stays paused until it is resumed, with reason and time."""
+def test_a_paused_wallet_is_resumed(store: SQLStore) -> None:
+    """A pause has a reason and a time."""
     at = now()
     store.pause(opened(store), Pause.FOREIGN_TRANSACTION, at)
     paused = _wallet(store)
@@ -97,7 +97,6 @@ def test_pauses_and_resumes(store: SQLStore) -> None:
 
 
 def test_changes_compare_versions(store: SQLStore) -> None:
-    """A wallet that was read before another change cannot be changed."""
     old = opened(store)
     store.add_unrecorded(old, [])
     fresh = _wallet(store)
@@ -113,7 +112,7 @@ def test_changes_compare_versions(store: SQLStore) -> None:
 
 
 def test_an_unknown_wallet_cannot_change(store: SQLStore) -> None:
-    """A wallet that was never opened has nothing to pause and no sightings."""
+    """It can neither be paused nor get transactions."""
     unknown = Wallet(CHAIN, WALLET, 0, 0)
 
     with pytest.raises(StaleStateError):
@@ -123,8 +122,7 @@ def test_an_unknown_wallet_cannot_change(store: SQLStore) -> None:
     assert store.wallets() == ()
 
 
-def test_sightings_are_exact(store: SQLStore) -> None:
-    """An unrecorded transaction of any wallet is found by its mark, unchanged."""
+def test_an_unrecorded_transaction_is_found_by_its_mark(store: SQLStore) -> None:
     ours = sighting(nonce=4, mark=b"\0" + b"m" * 15, gas_limit=65_000)
     store.add_unrecorded(opened(store), [ours, sighting(nonce=5, mark=b"n" * 16)])
 
@@ -133,8 +131,7 @@ def test_sightings_are_exact(store: SQLStore) -> None:
     assert store.find_unrecorded(1, b"n" * 16) is None
 
 
-def test_the_first_sighting_stays(store: SQLStore) -> None:
-    """A nonce that was sighted once is not sighted otherwise later."""
+def test_the_first_transaction_of_a_nonce_stays(store: SQLStore) -> None:
     first, other = sighting(), sighting()
     store.add_unrecorded(opened(store), [first])
     store.add_unrecorded(_wallet(store), [other, sighting(nonce=1)])
@@ -143,8 +140,8 @@ def test_the_first_sighting_stays(store: SQLStore) -> None:
     assert len(store.foreign_transactions(CHAIN, WALLET)) == 2
 
 
-def test_all_sightings_or_none(store: SQLStore) -> None:
-    """One sighting that cannot be keeps the others and the version from changing."""
+def test_transactions_are_added_all_or_none(store: SQLStore) -> None:
+    """If one is invalid, neither the others nor the version change."""
     wallet = opened(store)
 
     with pytest.raises(StoreError):
@@ -153,7 +150,7 @@ def test_all_sightings_or_none(store: SQLStore) -> None:
     assert wallet == _wallet(store)
 
 
-def test_foreign_transactions_wait_for_a_resume(store: SQLStore) -> None:
+def test_a_resume_accepts_foreign_transactions(store: SQLStore) -> None:
     """Transactions without a mark are returned until the wallet is resumed."""
     second, first = sighting(nonce=3), sighting(nonce=1)
     store.add_unrecorded(
@@ -166,20 +163,20 @@ def test_foreign_transactions_wait_for_a_resume(store: SQLStore) -> None:
     assert store.foreign_transactions(CHAIN, WALLET) == ()
 
 
-def test_unseen_transactions_are_not_accepted(store: SQLStore) -> None:
-    """A foreign transaction that comes between look and resumption is not accepted."""
+def test_a_resume_accepts_only_transactions_that_were_read(store: SQLStore) -> None:
     store.add_unrecorded(opened(store), [sighting(nonce=0)])
-    looked_at = _wallet(store)
+    read = _wallet(store)
     later = sighting(nonce=1)
-    store.add_unrecorded(looked_at, [later])
+    store.add_unrecorded(read, [later])
 
     with pytest.raises(StaleStateError):
-        store.resume(looked_at, now())
+        store.resume(read, now())
     assert later in store.foreign_transactions(CHAIN, WALLET)
 
 
-def test_who_holds_the_nonce(store: SQLStore) -> None:
-    """A sighting names the refund that has its nonce, and cannot be paid any more."""
+def test_an_unrecorded_transaction_names_the_refund_with_its_nonce(
+    store: SQLStore,
+) -> None:
     opened(store)
     holder, paid = reserved(store, accepted(store)), accepted(store)
     store.add_unrecorded(_wallet(store), [sighting(mark=paid.mark), sighting(nonce=1)])
@@ -192,8 +189,8 @@ def test_who_holds_the_nonce(store: SQLStore) -> None:
     ]
 
 
-def test_adopts(store: SQLStore) -> None:
-    """A queued refund becomes the mined one that the sighting made of it."""
+def test_a_queued_refund_is_adopted(store: SQLStore) -> None:
+    """It becomes mined, by the unrecorded transaction with its mark."""
     refund = accepted(store)
     store.add_unrecorded(opened(store), [sighting(mark=refund.mark)])
     after = adopted(refund, 0)
@@ -209,8 +206,8 @@ def test_adopts(store: SQLStore) -> None:
     assert refund.id == found.held_by
 
 
-def test_adopts_one_refund_once(store: SQLStore) -> None:
-    """A changed refund is not adopted, and no nonce gets a second refund."""
+def test_a_refund_is_adopted_once(store: SQLStore) -> None:
+    """A changed refund is not adopted, and a nonce has one refund."""
     refund, other = accepted(store), accepted(store)
     cancelled = moved(store, accepted(store), Status.CANCELLED)
     holder = reserved(store, accepted(store))
@@ -225,8 +222,8 @@ def test_adopts_one_refund_once(store: SQLStore) -> None:
     assert (other, cancelled) == (store.get(other.id), store.get(cancelled.id))
 
 
-def test_only_the_queued_are_adopted(store: SQLStore) -> None:
-    """A refund that has a nonce keeps it, whatever was sighted."""
+def test_only_queued_refunds_are_adopted(store: SQLStore) -> None:
+    """A refund that has a nonce keeps it."""
     queued = accepted(store)
     refund = reserved(store, queued)
 

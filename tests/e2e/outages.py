@@ -151,12 +151,12 @@ def database_outage(
     def during(outage: Outage) -> Iterator[None]:
         where = tenant.database if inside else "postgres"
         tenant.do(begin, where)
-        tenant.disconnect()
+        tenant.hang_up()
         try:
             yield
         finally:
             tenant.do(end, where)
-            tenant.disconnect()  # Connections keep the settings they began with.
+            tenant.hang_up()  # Connections keep the settings they began with.
 
     return Outage(f"PostgreSQL: {name}", code, during)
 
@@ -174,12 +174,12 @@ def database_outages(tenant: Tenant) -> Iterator[Outage]:
 
     @contextmanager
     def password(outage: Outage) -> Iterator[None]:
-        tenant.set_password("another")
-        tenant.disconnect()
+        tenant.give("another")
+        tenant.hang_up()
         try:
             yield
         finally:
-            tenant.set_password(tenant.password)
+            tenant.give(tenant.password)
 
     gone = "store-unavailable"
     # Braces are format fields in Python, and % starts an argument in PL/pgSQL.

@@ -1,1 +1,1 @@
-"""What several tests lean on: fakes, vectors, and a second opinion."""
+"""Fakes, vectors and independent checks for several tests."""

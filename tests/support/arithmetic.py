@@ -1,8 +1,8 @@
 """
 An independent check of signatures: ECDSA on secp256k1 (SEC 1, SEC 2) in plain integers.
 
-It shares no code and no library with ``signer``, so that both do not have the same bug.
-Nothing is constant-time: never use it with a secret.
+It shares no code and no library with ``signer``, and so no bugs.  It is not
+constant-time: never use it with a secret.
 """
 
 from itertools import accumulate, repeat
@@ -28,8 +28,8 @@ class Verifier:
     """
     Checks the 65-byte signatures of one public key, given as ``04 || x || y``.
 
-    With *tables*, multiples of G and of the key are computed first, which takes as
-    long as fifty checks, and makes each of them ten times as fast.
+    With *tables*, multiples of G and of the key are computed first.  That takes as long
+    as fifty checks, and makes each check ten times as fast.
     """
 
     def __init__(self, uncompressed: bytes, *, tables: bool = False) -> None:

@@ -54,7 +54,7 @@ def checkpoint(
     origin: str = ORIGIN,
     at: datetime | None = None,
 ) -> Checkpoint:
-    """Return a checkpoint of the first *size* records, made at the time of the last."""
+    """Return a checkpoint of the first *size* records, at the time of the last one."""
     last = links[size - 1]
     return key.sign(origin, size, last.hash, at or made_at(last.record.id) or START)
 
@@ -76,7 +76,7 @@ def wiped(url: str) -> str:
     """
     Remove audit records and keys from *url*, as the owner of the tables.
 
-    A new SQLite file has none; the tables of PostgreSQL outlive a test.
+    A new SQLite file has none; tests share the tables of PostgreSQL.
     """
     if url.startswith("postgresql"):
         with psycopg.connect(url, autocommit=True) as connection:
@@ -87,7 +87,7 @@ def wiped(url: str) -> str:
 
 
 def overruled(url: str, *statements: str) -> None:
-    """Change a database as the owner of its tables can."""
+    """Execute *statements* without triggers, as the owner of the tables."""
     if url.startswith("postgresql"):
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("SET session_replication_role = replica")

@@ -1,10 +1,10 @@
 """
-Planted secrets, and a detector that finds them in outputs.
+Secrets to plant in configurations, and a detector for them in outputs.
 
-Each has a *core*, the secret part: the API key of a URL, for example.  The detector
-finds it whole and in pieces of twelve characters, in any case, and encoded as base64,
-hex, percent-encoding or JSON.  The first eight characters of a key id may be
-shown (``signer.redact.key_prefix``), which is why pieces are longer than that.
+The *core* of a canary is its secret part: of a URL the API key and not the scheme.  The
+detector finds it whole and in pieces of twelve characters, in any case, and encoded as
+base64, hex, percent-encoding or JSON.  Pieces are longer than eight characters, since
+the first eight of a key id may be shown (``signer.redact.key_prefix``).
 """
 
 import base64
@@ -31,28 +31,28 @@ _SCALAR = int.from_bytes(hashlib.sha256(b"canary ES256").digest(), "big") >> 1
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A secret as it is planted, and its *core*, which must not be visible."""
+    """A planted secret, and its *core*, which no output may contain."""
 
     name: str
     value: str = field(repr=False)
     core: str = field(repr=False)
 
     def spellings(self) -> Iterator[str]:
-        """Yield every encoding of the whole core."""
+        """Yield each encoding of the whole core."""
         raw = self.core.encode()
         yield self.core
         yield json.dumps(self.core)[1:-1]
         yield quote(self.core, safe="")
         yield raw.hex()
-        for shift in range(3):  # Base64 looks different in each place of a triple.
+        for shift in range(3):  # Base64 depends on the position within three bytes.
             text = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")
-            # The characters at both ends hold bits of their neighbours.
+            # The characters at both ends contain bits of other bytes.
             text = text[shift + 1 if shift else 0 : len(text) - (shift + len(raw)) % 3]
             yield text
             yield text.replace("+", "-").replace("/", "_")
 
     def pieces(self) -> frozenset[str]:
-        """Return all pieces of twelve characters of any encoding."""
+        """Return all pieces of twelve characters of all encodings."""
         found: set[str] = set()
         for spelling in self.spellings():
             text = spelling.casefold()
@@ -80,7 +80,7 @@ class Detector:
         self.outputs: list[str] = []
 
     def found(self, text: str, output: str = "") -> set[str]:
-        """Return the names of the canaries in *text*, which is called *output*."""
+        """Return the names of the canaries in *text*, which is named *output*."""
         self.checked += len(self._pieces)
         self.outputs.append(output)
         folded = text.casefold()
@@ -93,19 +93,19 @@ class Detector:
         }
 
     def leaks(self, outputs: Mapping[str, str]) -> dict[str, set[str]]:
-        """Return the outputs that contain canaries, with their names."""
-        found = {name: self.found(text, name) for name, text in outputs.items()}
-        return {name: hits for name, hits in found.items() if hits}
+        """Return the outputs that contain canaries, with the names of these."""
+        judged = {name: self.found(text, name) for name, text in outputs.items()}
+        return {name: hits for name, hits in judged.items() if hits}
 
 
 def _noise(name: str, length: int) -> str:
-    """Return lower-case hex that is unique for *name*."""
+    """Return lower-case hex derived from *name*."""
     text = hashlib.shake_256(f"canary {name}".encode()).hexdigest((length + 1) // 2)
     return text[:length]
 
 
 def _word(name: str, length: int = 24) -> str:
-    """Return letters and digits that are unique for *name*."""
+    """Return letters and digits derived from *name*."""
     raw = hashlib.shake_256(f"canary word {name}".encode()).digest(length)
     return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in raw)
 
@@ -132,7 +132,7 @@ def _pem_of_audit_key(name: str) -> str:
 
 
 def _body(pem: str, begin: int) -> str:
-    """Return the secret part of a PEM key: all such keys begin alike."""
+    """Return the secret part of a key in PEM, without the common beginning."""
     return "".join(pem.splitlines()[1:-1])[begin : begin + 40]
 
 
@@ -143,7 +143,7 @@ def _token(role: str) -> str:
 
 
 def _framed(name: str, core: str, frame: str = "{}") -> Canary:
-    """Return the canary *core* inside of *frame*."""
+    """Return a canary whose value is *core* in *frame*."""
     return Canary(name, frame.format(core), core)
 
 
@@ -230,11 +230,11 @@ CANARIES: Mapping[str, Canary] = MappingProxyType(
 )
 
 ALL = " | ".join(canary.value for canary in CANARIES.values())
-"""All canaries: the worst content of a vendor's error message."""
+"""All canaries in one text."""
 
 
 def value(name: str) -> str:
-    """Return a canary as it is planted."""
+    """Return the planted value of a canary."""
     return CANARIES[name].value
 
 

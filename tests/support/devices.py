@@ -46,7 +46,7 @@ class Device:
         return DeviceSignature(self._answer(digest), f"request-{self.calls}")
 
     def becomes(self, other: "Device") -> None:
-        """Become the key of *other*, like an alias that is retargeted."""
+        """Become the key of *other*, as if an alias changed its key."""
         self._point = other._point
         self._answer = other._answer
 
@@ -108,7 +108,7 @@ def past_the_order(recovery_id: int) -> tuple[bytes, bytes, bytes]:
     """
     Return a digest, a key, and its DER signature that needs recovery id 2 or 3.
 
-    Then R.x is at least N, which no search for a nonce would find.  So R is chosen
+    Then R.x is at least N, which is too rare to be found by search.  So R is chosen
     first, and the key is recovered from it.
     """
     r = next(abscissas(N + 1)) - N
@@ -148,10 +148,23 @@ def past_the_order_once() -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def recording() -> tuple[AuditLog, Sequence[MutableMapping[str, Any]]]:
-    """Return an audit log, and the list of what is written to it."""
+    """Return an audit log, and the list of its events."""
     capture = LogCapture()
     logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
     return AuditLog(logger), capture.entries
+
+
+class FullDisk:
+    """A logger that fails after the given number of events."""
+
+    def __init__(self, good: int) -> None:
+        self._good = good
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Write the event, or fail as on a full disk."""
+        self._good -= 1
+        if self._good < 0:
+            raise OSError(28, "No space left on device")
 
 
 def recorded_outcomes(events: Sequence[MutableMapping[str, Any]]) -> list[Any]:

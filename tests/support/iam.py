@@ -1,9 +1,7 @@
 """
 A linter for the policies in ``docs/iam``: parsed JSON in, findings out.
 
-It knows the few policies that this project ships, and nothing of IAM at large: what
-it does not expect is a finding.  Of two ways to write a policy, ours is the one that
-a reader understands at once.
+It knows only the policies of this project: everything unexpected is a finding.
 """
 
 import re
@@ -14,7 +12,7 @@ from tests.support.iam_documents import Policy, Statement, granted, statements
 
 
 Conditions = Mapping[str, tuple[str, str, str]]
-"""By the rule that asks for it: an operator, a condition key, and its one value."""
+"""Operator, condition key and value by the rule that requires them."""
 
 SIGNING: Conditions = {
     "signing-algorithm": ("StringEquals", "kms:SigningAlgorithm", "ECDSA_SHA_256"),
@@ -57,7 +55,7 @@ NEVER_BY_ROTATION = frozenset(
         "kms:sign",
     }
 )
-ANYBODY = frozenset(
+READ_ONLY = frozenset(
     {
         "kms:describekey",
         "kms:getkeypolicy",
@@ -66,7 +64,7 @@ ANYBODY = frozenset(
         "kms:listresourcetags",
     }
 )
-# Whoever starts the service hands it its secrets; it fetches none.
+# The service gets its secrets at the start, and fetches none.
 _SECRETS = re.compile(r"secretsmanager:.*|ssm:get.*|kms:(decrypt|reencrypt.*)")
 _MANAGEMENT = re.compile(
     r"kms:(create|schedule|disable|enable|put|delete|cancel|import|replicate|revoke"
@@ -81,20 +79,20 @@ _WITHOUT_A_KEY = frozenset({"kms:createkey", "kms:listkeys"})
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Which *rule* is broken, and where: a statement's ``Sid``, or ``policy``."""
+    """A broken *rule*, and the ``Sid`` of its statement, or ``policy``."""
 
     statement: str
     rule: str
 
 
 def lint_runtime(policy: Policy) -> list[Finding]:
-    """Judge what the running service may do: sign digests with keys by name."""
+    """Return findings about the running service, which signs with named keys."""
     missing = [] if granted(policy) >= RUNTIME else [Finding("policy", "not-granted")]
     return [*findings(policy, _runtime), *missing]
 
 
 def lint_rotation(policy: Policy) -> list[Finding]:
-    """Judge what makers of keys may do: neither use a key nor destroy it."""
+    """Return findings about the role that creates keys, and must not use them."""
     denied = {
         action
         for each in statements(policy, "Deny")
@@ -106,14 +104,14 @@ def lint_rotation(policy: Policy) -> list[Finding]:
 
 
 def lint_key_policy(policy: Policy) -> list[Finding]:
-    """Judge who may do what with a key: one role signs, and one decides."""
+    """Return findings about a key policy: one role signs, and one administers."""
     signers = {
         principal
         for each in statements(policy, "Allow")
         if "kms:sign" in each.actions
         for principal in each.principals
     }
-    closed = any(_keeps_out(each, signers) for each in statements(policy, "Deny"))
+    closed = any(_denies_others(each, signers) for each in statements(policy, "Deny"))
     missing = [] if closed else [Finding("policy", "others-not-denied")]
     return [*findings(policy, _key), *missing]
 
@@ -121,14 +119,14 @@ def lint_key_policy(policy: Policy) -> list[Finding]:
 def findings(
     policy: Policy, rules: Callable[[Statement], Iterator[str]]
 ) -> Iterator[Finding]:
-    """Yield what *policy* breaks of *rules*, and of those that are for every policy."""
+    """Yield findings by *rules* and by the rules for every policy."""
     if policy.get("Version") != "2012-10-17":
         yield Finding("policy", "version")
     found = statements(policy)
     if len({each.sid for each in found} - {""}) < len(found):
         yield Finding("policy", "sid")
     for each in found:
-        # Once per statement, however many resources or actions break the rule.
+        # Once per statement, also if several resources or actions break the rule.
         for rule in dict.fromkeys((*_shape(each), *rules(each))):
             yield Finding(each.sid, rule)
 
@@ -141,7 +139,7 @@ def _shape(statement: Statement) -> Iterator[str]:
     if any(map(_WILDCARD.search, statement.actions)):
         yield "wildcard-action"
     if any(key == "kms:requestalias" for _, key in statement.conditions):
-        # Never met by a request that names its key by ARN, as all of ours do.
+        # All our requests name the key by ARN, and so never match.
         yield "request-alias"
 
 
@@ -158,7 +156,7 @@ def _runtime(statement: Statement) -> Iterator[str]:
 
 
 def _excess(action: str) -> str:
-    """Return the rule that *action* breaks where the running service has it."""
+    """Return the rule that *action* of the running service breaks."""
     if _WILDCARD.search(action):
         return "wildcard-action"
     if _SECRETS.fullmatch(action):
@@ -192,18 +190,18 @@ def _key(statement: Statement) -> Iterator[str]:
         yield "open-principal"
         return
     if "kms:creategrant" in statement.actions:
-        yield "grants"  # A grant is a second policy, which nobody reads.
+        yield "grants"  # A grant is a second, hidden policy.
     by_role = all(map(_ROLE.fullmatch, statement.principals))
     if "kms:sign" in statement.actions and not by_role:
         yield "signer"
-    others = statement.actions - ANYBODY - {"kms:sign", "kms:creategrant"}
+    others = statement.actions - READ_ONLY - {"kms:sign", "kms:creategrant"}
     if others and not all(map(is_break_glass, statement.principals)):
         yield "break-glass"
     yield from _unmet(statement, "kms:sign", SIGNING)
 
 
-def _keeps_out(statement: Statement, signers: set[str]) -> bool:
-    """Say whether *statement* denies Sign to everybody but *signers*."""
+def _denies_others(statement: Statement, signers: set[str]) -> bool:
+    """Return whether *statement* denies Sign to all but *signers*."""
     exempt = statement.values("ArnNotEquals", "aws:PrincipalArn")
     return (
         statement.principals == {"*"}
@@ -224,6 +222,6 @@ def _unmet(statement: Statement, action: str, needed: Conditions) -> Iterator[st
 
 
 def is_break_glass(principal: str) -> bool:
-    """Say whether *principal* is the one role that decides."""
+    """Return whether *principal* is the break-glass role."""
     role = _ROLE.fullmatch(principal)
     return role is not None and principal.endswith("/hotwallet-break-glass")

@@ -1,9 +1,9 @@
 """
-IAM policies as they are read: one value for each of the ways to write a thing.
+Parsed IAM policies in a normal form.
 
-Action and condition names are lowered, since IAM takes them in any case; operators,
-resources and principals are left as they are (IAM User Guide, "IAM JSON policy
-elements reference").
+Action and condition names are in lower case, since IAM ignores their case; operators,
+resources and principals are unchanged (IAM User Guide, "IAM JSON policy elements
+reference").
 """
 
 import json
@@ -20,8 +20,8 @@ class Statement:
     """
     One statement.
 
-    ``conditions`` has the values by operator and lowered key; ``principals`` is empty
-    where there is none to name, as in the policies of a role.
+    ``conditions`` has the values by operator and key in lower case.  ``principals`` is
+    empty in the policies of a role.
     """
 
     sid: str
@@ -33,17 +33,16 @@ class Statement:
     elements: frozenset[str]
 
     def values(self, operator: str, key: str) -> list[str]:
-        """Return what *key* is compared with; empty when it is not compared so."""
+        """Return the values that *operator* compares with *key*."""
         return self.conditions.get((operator, key.lower()), [])
 
 
 def parsed(text: str) -> Any:
     """
-    Return what *text* says.
+    Return the JSON value in *text*.
 
     Raises:
-        ValueError: It is no JSON, or an object has a key twice, of which AWS and a
-            reader might see different ones.
+        ValueError: *text* is not JSON, or an object has a key twice.
     """
     return json.loads(text, object_pairs_hook=_unique)
 
@@ -55,7 +54,7 @@ def statements(policy: Policy, effect: str | None = None) -> list[Statement]:
 
 
 def granted(policy: Policy) -> frozenset[str]:
-    """Return the actions that *policy* allows, lowered."""
+    """Return the actions that *policy* allows, in lower case."""
     allowing = statements(policy, "Allow")
     return frozenset(action for each in allowing for action in each.actions)
 
@@ -84,7 +83,7 @@ def _conditions(
     read: dict[tuple[str, str], list[str]] = {}
     for operator, keys in written.items():
         for key, value in keys.items():
-            # One key in two spellings is two values, and so not what is expected.
+            # A key in two spellings has two values, which no rule expects.
             read.setdefault((operator, key.lower()), []).extend(_listed(value))
     return read
 

@@ -1,8 +1,8 @@
 """
 A linter for the guardrail in ``docs/iam``, statement by statement.
 
-Of a policy that denies, what is missing does not show: every action is listed here once
-more, in the statement that must have it.
+It repeats every action, since a missing one in a policy that denies has no effect that
+a test could observe.
 """
 
 import re
@@ -82,13 +82,13 @@ GUARDED: Mapping[str, frozenset[str]] = {
         }
     ),
 }
-"""What each statement of the guardrail denies: this, all of it, and nothing else."""
+"""The exact actions that each statement of the guardrail denies."""
 
 _OURS = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:(?P<kind>role|policy)/hotwallet-\*")
 
 
 def lint_guardrail(policy: Policy) -> list[Finding]:
-    """Judge a service control policy: it only denies, and exempts one role."""
+    """Return findings about a service control policy, which exempts one role."""
     denied = {each.sid: each.actions for each in statements(policy, "Deny")}
     missing = [
         Finding(sid, "not-denied")
@@ -103,7 +103,7 @@ def _rules(statement: Statement) -> Iterator[str]:
         yield "allows"
         return
     if statement.actions - GUARDED.get(statement.sid, frozenset()):
-        yield "extra-action"  # Perhaps one that the service needs.
+        yield "extra-action"  # The service may need it.
     if not _is_everywhere(statement):
         yield "narrowed"
     exempt = statement.values("ArnNotEquals", "aws:PrincipalArn")
@@ -116,7 +116,7 @@ def _rules(statement: Statement) -> Iterator[str]:
 
 
 def _is_everywhere(statement: Statement) -> bool:
-    """Say whether *statement* is about all that there is of its kind."""
+    """Return whether *statement* applies to all resources of its kind."""
     if statement.sid != "RolesStay":
         return statement.resources == ("*",)
     kinds = {

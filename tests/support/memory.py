@@ -1,4 +1,4 @@
-"""A folder in memory for the files of tests."""
+"""A folder in memory for temporary files of tests."""
 
 import shutil
 from pathlib import Path
@@ -10,9 +10,9 @@ _ROOM = 2 * 1024**3
 
 def memory_folder() -> Path | None:
     """
-    Return a folder in memory, or None if there is none that is large enough.
+    Return a folder in memory, or None if there is none with enough space.
 
-    Files there survive the death of a process, so tests may kill processes.
+    Files in it survive their process, so tests that kill processes are still valid.
     """
     if not _SHARED_MEMORY.is_dir() or shutil.disk_usage(_SHARED_MEMORY).free < _ROOM:
         return None

@@ -1,15 +1,14 @@
-"""Signed transactions for local chains, from throw-away keys."""
+"""Signed transactions for local chains, with throw-away keys."""
 
-import time
 from typing import Any
 
-import pytest
 from eth_account.signers.local import LocalAccount
 from eth_utils.crypto import keccak
 
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.ports import ChainClient, Receipt
+from tests.support.waiting import eventually
 
 
 NOBODY = "0x00000000000000000000000000000000DeaDBeef"
@@ -44,10 +43,6 @@ def hash_of(raw: bytes) -> str:
 
 def mined(client: ChainClient, raw: bytes) -> Receipt:
     """Wait for the receipt of *raw*: anvil mines at once, but not before it answers."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        receipt = client.receipt(hash_of(raw))
-        if receipt is not None:
-            return receipt
-        time.sleep(0.01)
-    pytest.fail("not mined")
+    receipt = eventually(lambda: client.receipt(hash_of(raw)))
+    assert receipt, "not mined"
+    return receipt

@@ -1,9 +1,10 @@
 """
-Runs commands of ``hotwallet``, each in a fork of a process that imported everything.
+Commands of ``hotwallet``, each in a fork of one process that has imported everything.
 
-Imports take two seconds, and most commands a tenth of one.  A fork runs the command
-from ``main`` to its exit, with its own environment, arguments, output and signals; no
-file or connection is open.  Only its command line in ``ps`` differs.
+Importing takes two seconds, and most commands take a tenth of one.  A fork runs the
+command from ``main`` to its exit, with its own environment, arguments, output, signals
+and ``atexit``, and without open files or connections of the parent.  Only ``ps`` shows
+the name of the parent.
 
 ``python -m tests.support.preloaded`` reads the commands and forks.
 """
@@ -40,7 +41,7 @@ _IMPORTED = (
 _SECONDS = 60
 
 Command = tuple[Sequence[str], Mapping[str, str]]
-"""Arguments and environment."""
+"""Arguments, and an environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def _read(finished: Run, name: str) -> str:
 
 
 def _fork_all(runs: Sequence[Run], at_once: int) -> list[int] | None:
-    """Return all statuses; in a child, None, after ``_become``."""
+    """Return all statuses; in a prepared child, return None."""
     living: dict[int, int] = {}
     statuses = [0] * len(runs)
     for number, each in enumerate(runs):
@@ -121,20 +122,20 @@ def _become(each: Run) -> None:
     os.environ.clear()
     os.environ.update(each.environ)
     sys.argv[1:] = each.command
-    signal.alarm(_SECONDS)  # Ends a command that hangs.
+    signal.alarm(_SECONDS)  # Also ends the master of gunicorn.
 
 
 def _import_everything() -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
     gc.collect()
-    # Forks share objects that the collector does not touch; copying them would cost
-    # ten times as much as a command.
+    # Otherwise the garbage collector of each fork would copy all shared memory, which
+    # costs ten times as much as a command.
     gc.freeze()
 
 
 def main() -> None:
-    """Fork and print the statuses; a child runs its command."""
+    """Fork, wait and print the statuses; a child runs its command."""
     runs = [Run(**each) for each in json.load(sys.stdin)]
     _import_everything()
     statuses = _fork_all(runs, int(sys.argv[1]))

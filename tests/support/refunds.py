@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import coincurve
 
@@ -13,26 +14,32 @@ from signer.config.networks import Network
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor
+from signer.model.audit_record import Actor, Record
+from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction
+from signer.model.wallet import Wallet
 from signer.ports import ChainClient, Ledger
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.policy import admit
-from signer.refunds.service import RefundService
+from signer.refunds.service import RefundService, Submission
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
 from signer.refunds.worker import Worker
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.devices import honest, recording, signer_over
-from tests.support.keys import ring_over
+from tests.support.keys import key_at, key_of, made_active, ring_over
 
 
 T = TypeVar("T")
 
 KEY = coincurve.PrivateKey.from_int(0x5EED)
+SECOND, THIRD = (
+    signer_over(honest(coincurve.PrivateKey.from_int(n))) for n in (99, 98)
+)
+AMOUNT = 12_500_000
 CUSTOMER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 ACTOR = Actor("gateway", "req-1")
 
@@ -72,12 +79,16 @@ class FakeClock:
         self.now += timedelta(**span)
 
 
-def altered(target: T, **methods: Callable[..., Any]) -> T:
-    """Return *target* with some of its methods replaced."""
+def altered(target: T, **methods: Callable[..., Any] | Exception) -> T:
+    """Return *target* with some methods replaced, each by a function or its error."""
+
+    def fail(error: Exception, *_: object, **__: object) -> NoReturn:
+        raise error
 
     class Altered:
         def __getattr__(self, name: str) -> Any:
-            return methods[name] if name in methods else getattr(target, name)
+            found = methods[name] if name in methods else getattr(target, name)
+            return partial(fail, found) if isinstance(found, Exception) else found
 
     return cast("T", Altered())
 
@@ -97,7 +108,7 @@ class World:
     signer: Signer = field(default_factory=signer)
     client: ChainClient | None = None  # None: the chain itself.
     network: Network = NETWORK
-    others: tuple[Signer, ...] = ()  # Signers of further keys that may join the ring.
+    others: tuple[Signer, ...] = (SECOND, THIRD)  # Their keys may join the ring.
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None
 
@@ -115,6 +126,37 @@ class World:
             return ring
         signers = {each.address: each for each in (self.signer, *self.others)}
         return KeyRing(self.store, lambda key: signers[key.address], self._timer)
+
+    def change_token(self, **changes: Any) -> None:
+        """Change the configuration of the token."""
+        token = self.network.tokens["TUSD"].model_copy(update=changes)
+        self.network = self.network.model_copy(update={"tokens": {"TUSD": token}})
+
+    @property
+    def key(self) -> Key:
+        """The row of the signer's key."""
+        key = find_key(self.store.keys(), self.signer.address)
+        assert key is not None
+        return key
+
+    def rotate(self, other: Signer = SECOND, *, block: bool = False) -> None:
+        """Make *other* the active key; with *block*, block the replaced key."""
+        if self.store.active_key() is None:
+            self.store.enrol(key_of(self.signer))
+        made_active(self.store, key_at(other.address), block=block)
+
+    def revoke(self) -> None:
+        """Block the signer's key, which is a former key."""
+        at = self.clock()
+        record = Record.of({"event": "key-revoke-succeeded"}, at)
+        self.store.block(self.key, at, record)
+
+    @property
+    def wallet(self) -> Wallet:
+        """The signer's wallet."""
+        wallet = self.store.wallet(self.network.chain_id, self.signer.address)
+        assert wallet is not None
+        return wallet
 
     @property
     def nonces(self) -> NonceManager:
@@ -179,6 +221,18 @@ class World:
             clock=self.clock,
         )
 
+    def submit(
+        self,
+        request: RefundRequest = REQUEST,
+        key: str = "key-1",
+        client: str = "gateway",
+        service: RefundService | None = None,
+    ) -> Submission:
+        """Submit *request* as the gateway does."""
+        return (service or self.service).submit(
+            client=client, idempotency_key=key, request=request, request_id="req-1"
+        )
+
     def accepted(self, **changes: Any) -> Refund:
         """Return a refund that is accepted and queued."""
         number = next(self._numbers)
@@ -206,9 +260,54 @@ class World:
         self.chain.mine()
         self.chain.mine_empty(self.network.confirmations - 1)
 
+    def settle(self) -> None:
+        """Mine the pool, and track its refunds until they are confirmed."""
+        self.mine_deep()
+        self.confirmation_tracker.track()
+        self.confirmation_tracker.track()
+
+    def finish(self, *refunds: Refund) -> list[Refund]:
+        """Run workers and mine blocks until all *refunds* are final."""
+        found: list[Refund] = []
+        for _ in range(20):
+            self.work(after=timedelta(seconds=31))
+            self.mine_deep()
+            found = [self.stored(refund) for refund in refunds]
+            if all(refund.status.is_final for refund in found):
+                break
+        return found
+
+    def paid(self, **changes: Any) -> Refund:
+        """Return a refund that is confirmed."""
+        refund = self.broadcast(**changes)
+        self.settle()
+        return self.stored(refund)
+
+    def use_key_elsewhere(
+        self, foreign: int, *, blocks: int = 2, work: bool = True
+    ) -> None:
+        """Pay once, use that many nonces elsewhere, and add blocks."""
+        self.broadcast()
+        self.chain.mine()
+        self.confirmation_tracker.track()
+        for _ in range(foreign):
+            self.chain.mine_foreign(self.signer.address)
+        self.chain.mine_empty(blocks)
+        if work:
+            self.work()
+
     def sent(self, refund: Refund) -> SignedTransaction:
         """Return the latest transaction of *refund*."""
         return self.store.transactions(refund.id)[-1]
+
+    def on_network(self, name: str, refund: Refund) -> Refund:
+        """Return *refund*, which belongs to the network *name* from now on."""
+        self.store._database.run(  # type: ignore[attr-defined]  # No port does this.
+            lambda c: c.exec_driver_sql(
+                "UPDATE refunds SET network = ? WHERE id = ?", (name, refund.id)
+            )
+        )
+        return replace(refund, network=name)
 
     def broadcast(self, **changes: Any) -> Refund:
         """Return a refund whose transaction is in the node's pool."""

@@ -18,6 +18,7 @@ from signer.keys.revocation import Revocation
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
 from signer.model.audit_record import Actor
+from signer.model.key import Key
 from signer.ports import DeviceSignature, KeyId
 from tests.support.devices import Device, honest
 from tests.support.keys import key_at
@@ -81,12 +82,19 @@ class System:
         self.log = LogCapture()
         logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[self.log])
         self.audit = AuditLog(logger, journal=store)
-        first = key_at(self.address(OLD), key_id=OLD)
-        self.old = first if is_empty else store.enrol(first)
+        self.old = self.key(OLD) if is_empty else store.enrol(self.key(OLD))
 
     def address(self, name: str) -> str:
         """Return the address of the key *name*."""
         return parse_public_key(self.directory.public_key(KeyId(name))).address
+
+    def key(self, name: str) -> Key:
+        """Return a new row for the key *name*."""
+        return key_at(self.address(name), key_id=name)
+
+    def begin_rotation(self, name: str) -> Key:
+        """Begin a rotation to the key *name*, and return the pending key."""
+        return self.store.begin_rotation(self.key(name), self.clock())
 
     def notify(self, document: Any) -> None:
         """Record an alert."""
@@ -110,11 +118,7 @@ class System:
 
     def revocation(self, store: Any = None) -> Revocation:
         """Return a new ``Revocation``, as in a new process."""
-        return Revocation(
-            store or self.store,
-            audit=self.audit,
-            clock=self.clock,
-        )
+        return Revocation(store or self.store, audit=self.audit, clock=self.clock)
 
     def failover(self, store: Any = None) -> Failover:
         """Return a new ``Failover``, as in a new process."""

@@ -1,4 +1,4 @@
-"""What the tests of the JSON-RPC client ask, and good answers to it."""
+"""Requests for tests of the JSON-RPC client, and good responses."""
 
 from collections.abc import Callable
 
@@ -56,7 +56,7 @@ METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
     "latest_block": ("eth_getBlockByNumber", lambda chain: chain.latest_block()),
     "block": ("eth_getBlockByNumber", lambda chain: chain.block(16)),
 }
-"""The port's methods: what each asks the node first, and how it is called."""
+"""The first JSON-RPC method of each method of the port, and a call of it."""
 
 RESULTS: dict[str, object] = {
     "eth_chainId": "0x1",
@@ -89,19 +89,19 @@ ANSWERS: dict[str, object] = {
     "latest_block": Block(16, "0x" + "ab" * 32),
     "block": Block(16, "0x" + "ab" * 32),
 }
-"""What the port's methods make of those results."""
+"""The values that the methods of the port return for those results."""
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
 def script_first(node: FakeNode, name: str, reply: Reply) -> None:
-    """Let *node* answer *reply* to what the port's method *name* asks first."""
+    """Let *node* answer the first request of the method *name* with *reply*."""
     endpoint, _ = METHODS[name]
     node.script(endpoint, reply)
-    if name == "fees":  # Asks for two things in one batch.
+    if name == "fees":  # Sends a batch of two.
         node.script("eth_maxPriorityFeePerGas", Error(-32601, "Method not found"))
         if not isinstance(reply, Result | Error):
-            node.script("batch", reply)  # No member can do this.
+            node.script("batch", reply)  # Not possible for a member.
 
 
 Three = tuple[FakeNode, FakeNode, FakeNode]

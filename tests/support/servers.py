@@ -1,4 +1,4 @@
-"""Finds servers for tests in ``.venv-servers`` and in the system."""
+"""The paths of servers that tests start: in ``.venv-servers`` or on the system."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def postgresql(user: int | None) -> Path:
     """
     Return the folder of ``initdb``, ``postgres`` and ``psql``, or fail the tests.
 
-    *user* runs the server; a folder that this user cannot enter does not count.
+    *user* runs the server, and must have access to the folder.
     """
     for folder in _postgresql_folders():
         programs = [folder / name for name in ("initdb", "postgres", "psql")]

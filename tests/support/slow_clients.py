@@ -16,9 +16,9 @@ _ESTABLISHED = 1  # The first byte of ``struct tcp_info`` (tcp_states.h of Linux
 @dataclass(frozen=True, slots=True)
 class Slow:
     """
-    A kind of slow client: what it sends at once, and what a byte at a time.
+    A kind of slow client: the bytes that it sends at once, and those one at a time.
 
-    None of them reads, so that one which sends nothing more is a slow reader.
+    No client reads: one that sends everything at once is a slow reader.
     """
 
     name: str
@@ -43,7 +43,7 @@ def slow_reader(request: bytes) -> Slow:
 
 
 class SlowClients:
-    """``with SlowClients(address, kinds, each=200)``: all connected, and slow."""
+    """``with SlowClients(address, kinds, each=200)``: connected, slow clients."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Reads ``tests/vectors``; the README there says where each came from."""
+"""Reads ``tests/vectors``; the README there has the source of each file."""
 
 import json
 from dataclasses import dataclass

@@ -1,14 +1,16 @@
-"""Waiting for what happens in its own time."""
+"""Waiting until a condition is true."""
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 
-def eventually(condition: Callable[[], object], patience: float = 10.0) -> bool:
-    """Say whether *condition* comes true in time."""
+T = TypeVar("T")
+
+
+def eventually(condition: Callable[[], T], patience: float = 10.0) -> T:
+    """Return the first true value of *condition*, or its value after *patience* s."""
     deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
+    while not (value := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return value

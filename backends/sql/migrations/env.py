@@ -2,12 +2,9 @@
 
 from alembic import context
 
-from backends.sql.schema import metadata
-
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=metadata,
     transactional_ddl=True,  # SQLite supports it; the driver is in autocommit.
     render_as_batch=True,  # SQLite alters a table by copying it to a new one.
 )

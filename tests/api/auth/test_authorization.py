@@ -13,15 +13,13 @@ from falcon.testing import Result, TestClient
 
 from api.auth.authorization import Permission
 from api.auth.dev_tokens import mint
-from api.auth.jwt_verifier import JWTVerifier
 from api.auth.rate_limits import RateLimits
-from api.http.middleware import AuthorizationMiddleware, Resource
+from api.http.middleware import Resource
 from api.request_context import rate_limit_key
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from signer.audit.log import AuditLog
 from signer.config.settings import Settings
-from tests.api import access_app
 from tests.api.access_app import (
     Journal,
     Rotation,
@@ -31,8 +29,6 @@ from tests.api.access_app import (
 )
 from tests.api.live_server import Server, service_environ
 from tests.api.support import (
-    AUDIENCE,
-    ISSUER,
     SettableClock,
     bearer,
     claims,
@@ -465,19 +461,6 @@ def test_administrative_routes_must_have_role_and_scope() -> None:
     assert Rotation.permission("POST") == Permission(
         frozenset({"admin", "devops"}), "keys:rotate", administrative=True
     )
-
-
-def test_administration_needs_an_access_policy(clock: SettableClock) -> None:
-    """Refunds do not."""
-    authenticator = JWTVerifier(
-        access_app.ONE_KEY, issuer=ISSUER, audience=AUDIENCE, clock=clock
-    )
-    client = TestClient(access_app.with_routes(AuthorizationMiddleware(authenticator)))
-
-    assert _request(client, **ADMIN).status_code == 500
-    assert _request(client, "/refunds", roles=["merchant"]).status_code == 200
-    assert _request(client, "/refunds", roles=["admin"]).status_code == 403
-    assert client.simulate_get("/probe").status_code == 200
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from api.auth.dev_tokens import mint, provide_signing_key
-from api.auth.jwt_verifier import JWTVerifier
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError, InvalidInputError
-from tests.api.support import SettableClock
+from tests.api.support import SettableClock, make_verifier
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 def test_a_minted_token_is_valid_for_five_minutes(environ: dict[str, str]) -> None:
     settings, clock = Settings.from_env(environ), SettableClock()
-    authenticator = JWTVerifier.from_settings(settings, clock)
+    authenticator = make_verifier(settings, clock)
     token = mint(
         settings,
         subject="dev",
@@ -50,7 +49,7 @@ def test_without_scopes_a_token_has_no_scope_claim(environ: dict[str, str]) -> N
     settings = Settings.from_env(environ)
     token = mint(settings, subject="dev", roles=["merchant"])
 
-    caller = JWTVerifier.from_settings(settings).authenticate(f"Bearer {token}")
+    caller = make_verifier(settings).authenticate(f"Bearer {token}")
 
     assert caller.scopes is None
 
@@ -74,12 +73,12 @@ def test_mints_with_a_shared_secret() -> None:
     )
     token = mint(settings, subject="dev", roles=["merchant"], key_id="dev-1")
 
-    assert JWTVerifier.from_settings(settings).authenticate(f"Bearer {token}")
+    assert make_verifier(settings).authenticate(f"Bearer {token}")
 
 
 def test_each_token_has_its_own_id(environ: dict[str, str]) -> None:
     settings, clock = Settings.from_env(environ), SettableClock()
-    authenticator = JWTVerifier.from_settings(settings, clock)
+    authenticator = make_verifier(settings, clock)
 
     ids = {
         authenticator.authenticate(
@@ -156,4 +155,4 @@ def test_concurrent_processes_create_one_key_pair(tmp_path: Path) -> None:
     token = mint(settings, subject="dev", roles=["merchant"])
 
     assert len(seen) == 1
-    assert JWTVerifier.from_settings(settings).authenticate(f"Bearer {token}")
+    assert make_verifier(settings).authenticate(f"Bearer {token}")

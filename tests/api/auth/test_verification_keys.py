@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from api.auth.jwt_verifier import JWTVerifier
 from api.auth.verification_keys import load_keys
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError
@@ -26,6 +25,7 @@ from tests.api.support import (
     SettableClock,
     claims,
     header,
+    make_verifier,
     signed,
 )
 
@@ -81,9 +81,7 @@ def test_verifies_with_a_public_key(tmp_path: Path, algorithm: str, key: Any) ->
     settings = _settings(tmp_path, JWT_PUBLIC_KEY_FILE=_PEM, JWT_ALGORITHM=algorithm)
     token = signed(header(alg=algorithm), claims(), key, algorithm)
 
-    caller = JWTVerifier.from_settings(settings, SettableClock()).authenticate(
-        f"Bearer {token}"
-    )
+    caller = make_verifier(settings, SettableClock()).authenticate(f"Bearer {token}")
 
     assert caller.sub == "gateway-1"
 
@@ -92,9 +90,7 @@ def test_verifies_with_a_shared_secret_in_development(tmp_path: Path) -> None:
     settings = _settings(tmp_path, JWT_SECRET=_SECRET, JWT_ALGORITHM="HS256")
     token = signed(header(alg="HS256"), claims(), _SECRET.encode(), "HS256")
 
-    caller = JWTVerifier.from_settings(settings, SettableClock()).authenticate(
-        f"Bearer {token}"
-    )
+    caller = make_verifier(settings, SettableClock()).authenticate(f"Bearer {token}")
 
     assert caller.sub == "gateway-1"
 

@@ -1,8 +1,11 @@
 """A usage error explains the mistake and shows no whole key id."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.api.commands import Run
+from tests.support.programs import run_python
 
 
 UUID = "e9ec0d42-2f1e-44cd-9066-2b4c499c2654"
@@ -52,3 +55,25 @@ def test_an_address_is_quoted(hotwallet: Run) -> None:
     address = "0x17135a05eF2397dB21A16703Dfcb45e76830aD41"
 
     assert f"({address})" in hotwallet("keys", "list", address).err
+
+
+_BROKEN_IMPORT = """
+import sys
+from api.cli.__main__ import cli, main
+from api.cli.lazy import LazyCommand
+
+sys.path.insert(0, sys.argv.pop(1))
+cli.lazy = {"broken": LazyCommand("broken_command:command", "")}
+main()
+"""
+
+
+def test_a_command_that_cannot_be_imported(tmp_path: Path) -> None:
+    """The message of an error at import is not printed either."""
+    (tmp_path / "broken_command.py").write_text(f"raise RuntimeError({UUID!r})")
+
+    finished = run_python("-c", _BROKEN_IMPORT, str(tmp_path), "broken", environ={})
+
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert "broken_command:1" in finished.stderr
+    assert UUID not in finished.stderr

@@ -10,17 +10,15 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from api.bootstrap import open_backend, open_chains, open_store
-from api.doctor import DoctorContext, Openers, all_checks
+from api.bootstrap import build_container, open_store
+from api.doctor import all_checks
+from api.doctor.context import DoctorContext
 from signer.audit.checkpoints import CheckpointKey
 from signer.checks import CheckResult, run_checks
 from signer.config.settings import Settings
 from signer.ports import Ledger
 from tests.fixtures.chain import DevChain
 from tests.support.networks import write_networks
-
-
-OPENERS = Openers(open_store, open_backend, open_chains)
 
 
 def make_environ(folder: Path, chain: DevChain) -> dict[str, str]:
@@ -56,10 +54,10 @@ def run_doctor(
             sealers.enter_context(sealing(store))
             return store
 
-        context = DoctorContext(
-            {name: value for name, value in given.items() if value is not None},
-            replace(OPENERS, store=open_sealed),
+        container = build_container(
+            {name: value for name, value in given.items() if value is not None}
         )
+        context = DoctorContext(replace(container, open_store=open_sealed))
         return {result.name: result for result in run_checks(all_checks(context))}
 
 

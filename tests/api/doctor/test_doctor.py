@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from api.doctor import DoctorContext, all_checks
+from api.bootstrap import build_container
+from api.doctor import all_checks
+from api.doctor.context import DoctorContext
 from api.doctor.system_checks import system_checks
 from backends.pkcs11 import PKCS11Backend
 from backends.sql import SQLStore
 from dev import stablecoin as coin
 from signer.checks import Check, CheckResult, Finding, State, run_checks
-from signer.config.settings import Settings
 from signer.crypto.der import parse_public_key
 from signer.errors import (
     ConfigurationError,
@@ -27,7 +28,7 @@ from signer.errors import (
 )
 from signer.model.wallet import Pause
 from signer.ports import KeyId
-from tests.api.doctor.doctor import OPENERS, make_environ, run_doctor, sealing, states
+from tests.api.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.support.audit import chain, checkpoint, record
@@ -200,9 +201,9 @@ def test_a_role_that_could_change_the_audit(
 ) -> None:
     """It is a warning in development, and a failure in production."""
     environ = {"APP_ENV": app_env, "DATABASE_URL": postgresql_url}
-    context = DoctorContext(environ, OPENERS)
-    context.settings = Settings.from_env(environ)
-    with closing(SQLStore(postgresql_url)) as context.store:
+    context = DoctorContext(build_container(environ))
+    context.settings = context.container.settings
+    with closing(SQLStore(postgresql_url)) as context.container.store:
         (result,) = run_checks(
             check for check in system_checks(context) if check.name == "role"
         )
@@ -387,7 +388,7 @@ def test_an_overdue_refund_shows_that_no_worker_runs(
 
 
 def test_a_missing_sealer_is_reported(home: dict[str, str]) -> None:
-    context = DoctorContext(home, OPENERS)
+    context = DoctorContext(build_container(home))
     results = {result.name: result for result in run_checks(all_checks(context))}
 
     assert results["audit"].state is State.FAILED

@@ -34,7 +34,8 @@ SECRET_ID = "arn:aws:kms:eu-central-1:111122223333:key/canary"
 
 def _app(container: Container, resource: Metrics) -> falcon.testing.TestClient:
     app = App()
-    app.add_middleware([RequestLog(), AuthorizationMiddleware(container.authenticator)])
+    authorization = AuthorizationMiddleware(container.authenticator, container.access)
+    app.add_middleware([RequestLog(), authorization])
     errors.install(app)
     app.add_route("/metrics", resource)
     return falcon.testing.TestClient(app)

@@ -60,7 +60,7 @@ STATUSES = {
         "SelfTestPendingError BackendError BackendUnavailableError "
         "BackendThrottledError AccessDeniedError KeyNotFoundError "
         "AmbiguousKeyError KeyUnusableError LimitReachedError "
-        "ChainUnavailableError InsufficientFundsError WalletPausedError "
+        "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
         "StoreError StoreUnavailableError StaleStateError"
     ),
 }

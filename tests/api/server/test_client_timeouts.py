@@ -39,7 +39,7 @@ Ends = tuple[DeadlineSocket, socket.socket]
 def test_all_parts_of_a_request_share_a_deadline(ends: Ends) -> None:
     """Only ``reset_deadline`` starts over."""
     server, client = ends
-    server._read_seconds_left = 0.05
+    server._seconds_left["read"] = 0.05
     client.send(b"a")
 
     assert server.recv(1) == b"a"
@@ -73,15 +73,14 @@ def test_each_request_has_its_own_deadline(
 ) -> None:
     """gunicorn's worker starts over when it handles another request."""
     server, _ = ends
-    server._read_seconds_left = server._write_seconds_left = 0.01
+    server._seconds_left = {"read": 0.01, "write": 0.01}
     monkeypatch.setattr(
-        Worker.__base__,
-        "handle",
-        lambda _, conn: (conn.sock._read_seconds_left, conn.sock._write_seconds_left),
+        Worker.__base__, "handle", lambda _, conn: conn.sock._seconds_left
     )
     worker = object.__new__(Worker)
 
-    assert worker.handle(SimpleNamespace(sock=server)) == (0.2, 0.2)
+    fresh = {"read": 0.2, "write": 0.2}
+    assert worker.handle(SimpleNamespace(sock=server)) == fresh
 
 
 def test_an_answer_that_is_not_read_breaks_the_connection(ends: Ends) -> None:

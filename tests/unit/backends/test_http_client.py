@@ -1,4 +1,4 @@
-"""The shared HTTP client against servers that are slow, large or send redirects."""
+"""The HTTP client with servers that are slow, or send much data or redirects."""
 
 import socket
 import threading
@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
+import urllib3
 from pydantic import SecretStr
 
 from backends.http_client import ExchangeError, HTTPClient, Response
@@ -53,7 +54,7 @@ def _client(url: str, timeout: float = 5.0, **options: Any) -> HTTPClient:
 
 
 def test_returns_status_and_body(start_server: StartServer) -> None:
-    """An exchange returns the status and the body."""
+    """An exchange returns status and body."""
     url = start_server(OK + b"Content-Length: 2\r\n\r\nhi")
 
     assert _client(url).exchange("GET") == Response(200, b"hi")
@@ -74,13 +75,31 @@ def test_one_deadline_bounds_the_whole_response(
     start_server: StartServer, head: bytes, piece: bytes
 ) -> None:
     """A server that sends a byte at a time does not outlive the timeout."""
-    client = _client(start_server(head, piece), timeout=0.4)
+    client = _client(start_server(head, piece), timeout=0.2)
     started = time.monotonic()
 
     with pytest.raises(ExchangeError, match="too-slow"):
         client.exchange("GET")
 
     assert time.monotonic() - started < 5
+
+
+def test_connecting_may_take_the_whole_timeout(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No part of the deadline is kept back for the response."""
+    timeouts = []
+
+    def connect(address: Any, timeout: float, **options: Any) -> socket.socket:
+        timeouts.append(timeout)
+        return create_connection(address, timeout, **options)
+
+    create_connection = urllib3.util.connection.create_connection
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
+    url = start_server(OK + b"Content-Length: 2\r\n\r\nhi")
+
+    assert _client(url, timeout=4.0).exchange("GET").status == 200
+    assert timeouts == [4.0]
 
 
 def test_a_large_body_is_refused(start_server: StartServer) -> None:
@@ -92,7 +111,7 @@ def test_a_large_body_is_refused(start_server: StartServer) -> None:
 
 
 def test_a_body_can_be_left_unread(start_server: StartServer) -> None:
-    """Without *max_bytes* an endless body delays nothing."""
+    """Without *max_bytes* an endless body causes no delay."""
     client = _client(start_server(OK + b"\r\n", b"x"), max_bytes=None)
 
     assert client.exchange("POST", b"{}") == Response(200, b"")

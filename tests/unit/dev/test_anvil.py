@@ -1,4 +1,4 @@
-"""Where anvil comes from."""
+"""Finding and installing anvil."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,10 @@ from dev.anvil import ROOT, find_anvil, obtain_anvil
 from tests.support.programs import program
 
 
-def test_anvil_may_be_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """$ANVIL comes first, then npm's, then the PATH's; one that fails is passed by."""
+def test_anvil_is_found_in_three_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """$ANVIL, npm's folder and the PATH, in this order; one that fails is skipped."""
     package = "node_modules/@foundry-rs/anvil-some-os/bin/anvil"
     chosen = program(tmp_path / "chosen", "exit 0")
     installed = program(tmp_path / package, "exit 0")
@@ -38,7 +40,7 @@ def test_without_npm_there_is_no_anvil(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Where nothing can be installed, None says so, and stderr says why."""
+    """The result is None, and stderr has the reason."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("ANVIL", raising=False)
 
@@ -47,13 +49,13 @@ def test_without_npm_there_is_no_anvil(
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_npm_brings_anvil(
+def test_npm_installs_anvil(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     works: bool,
 ) -> None:
-    """A missing anvil is installed with ``npm ci``, and a failure is told."""
+    """A missing anvil is installed with ``npm ci``; a failure is reported."""
     package = program(tmp_path / "package" / "anvil", "exit 0").parent
     place = "node_modules/@foundry-rs/anvil-some-os"
     does = f"mkdir -p {place} && cp -r {package} {place}/bin"
@@ -72,8 +74,8 @@ def test_npm_brings_anvil(
     assert "ci --ignore-scripts" in (tmp_path / "arguments").read_text()
 
 
-def test_the_npm_lock_pins_hashes_and_names_no_place() -> None:
-    """Every npm package has a hash in the lock file, and none an address."""
+def test_the_npm_lock_has_hashes_and_no_addresses() -> None:
+    """So any registry may serve the packages."""
     lock = json.loads((ROOT / "package-lock.json").read_text())
     packages = [entry for name, entry in lock["packages"].items() if name]
 

@@ -1,4 +1,4 @@
-"""The emulator signs as AWS does; ``cryptography`` says whether it did."""
+"""The emulator signs as AWS does, verified with ``cryptography``."""
 
 import hashlib
 import http.client
@@ -64,7 +64,7 @@ def _sign(client: "KMSClient", key: str, message: bytes) -> bytes:
 
 
 def test_a_digest_is_signed_as_given(client: "KMSClient", kms_key: KeyId) -> None:
-    """The signature verifies over the digest itself, and not over its hash."""
+    """The signature does not verify over its hash."""
     spki = client.get_public_key(KeyId=kms_key)["PublicKey"]
 
     signature = _sign(client, kms_key, DIGEST)
@@ -75,7 +75,7 @@ def test_a_digest_is_signed_as_given(client: "KMSClient", kms_key: KeyId) -> Non
 
 
 def test_a_message_is_hashed(client: "KMSClient", kms_key: KeyId) -> None:
-    """RAW, the default, signs SHA-256 of the message."""
+    """RAW is the default, which signs SHA-256 of the message."""
     message = b"any length" * 9
     spki = client.get_public_key(KeyId=kms_key)["PublicKey"]
 
@@ -87,7 +87,7 @@ def test_a_message_is_hashed(client: "KMSClient", kms_key: KeyId) -> None:
 
 
 def test_s_is_high_half_of_the_time(client: "KMSClient", kms_key: KeyId) -> None:
-    """Of 100 signatures between 20 and 80 have s in the upper half, all distinct r."""
+    """Of 100 signatures 20 to 80 have a high s; each has another r."""
     pairs = [decode_dss_signature(_sign(client, kms_key, DIGEST)) for _ in range(100)]
 
     assert 20 < sum(s > kms_crafted.N // 2 for _, s in pairs) < 80
@@ -95,10 +95,9 @@ def test_s_is_high_half_of_the_time(client: "KMSClient", kms_key: KeyId) -> None
 
 
 @pytest.mark.parametrize("length", [1, 20, 31, 33, 48, 64])
-def test_other_lengths_are_refused(
+def test_digests_of_other_lengths_are_refused(
     client: "KMSClient", kms_key: KeyId, length: int
 ) -> None:
-    """A DIGEST for SHA-256 has 32 bytes."""
     with pytest.raises(ClientError, match="Digest is invalid length") as error:
         _sign(client, kms_key, bytes(length))
 
@@ -112,8 +111,8 @@ def test_other_lengths_are_refused(
         ("PendingDeletion", "KMSInvalidStateException"),
     ],
 )
-def test_key_states(client: "KMSClient", state: str, code: str) -> None:
-    """Keys out of service neither sign nor show their public key, until enabled."""
+def test_a_disabled_key_is_refused(client: "KMSClient", state: str, code: str) -> None:
+    """Also with a pending deletion, until it is enabled again."""
     key = _create(client)
     if state == "Disabled":
         client.disable_key(KeyId=key)
@@ -134,10 +133,10 @@ def test_key_states(client: "KMSClient", state: str, code: str) -> None:
     assert _sign(client, key, DIGEST)
 
 
-def test_keys_for_something_else_do_not_sign(
+def test_keys_of_another_kind_do_not_sign(
     client: "KMSClient", kms_emulator: KMSEmulator
 ) -> None:
-    """Usage and algorithm must fit the key."""
+    """The key must have the usage and the algorithm."""
     cipher = kms_emulator.create_key("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT")
     longer = kms_emulator.create_key("ECC_NIST_P384")
 
@@ -150,7 +149,7 @@ def test_keys_for_something_else_do_not_sign(
 
 
 def test_verify_agrees_with_sign(client: "KMSClient", kms_key: KeyId) -> None:
-    """Verify takes the digest as given too, and refuses another one."""
+    """Verify accepts the digest as given, and refuses another one."""
     asked = {
         "KeyId": kms_key,
         "MessageType": "DIGEST",
@@ -163,18 +162,10 @@ def test_verify_agrees_with_sign(client: "KMSClient", kms_key: KeyId) -> None:
         client.verify(**asked, Message=bytes(32))  # type: ignore[arg-type]
 
 
-def test_an_arn_of_another_region_is_not_found(
-    client: "KMSClient", kms_key: KeyId
-) -> None:
-    """Keys live in one region."""
-    with pytest.raises(ClientError, match="NotFoundException"):
-        _sign(client, kms_key.replace("eu-central-1", "us-east-1"), DIGEST)
-
-
-def test_the_trail_is_cloudtrails(
+def test_each_sign_request_has_a_cloudtrail_event(
     client: "KMSClient", kms_emulator: KMSEmulator, kms_key: KeyId
 ) -> None:
-    """Every Sign leaves one event with its request id, refused ones with the code."""
+    """It has the request id, and the error code of a refused request."""
     _sign(client, kms_key, DIGEST)
     with pytest.raises(ClientError) as error:
         _sign(client, kms_key, bytes(31))
@@ -189,10 +180,9 @@ def test_the_trail_is_cloudtrails(
     assert refused.request_id == error.value.response["ResponseMetadata"]["RequestId"]
 
 
-def test_a_fault_meets_one_request(
+def test_a_fault_affects_one_request(
     client: "KMSClient", kms_key: KeyId, kms_faults: Faults
 ) -> None:
-    """Behind the scripted faults the emulator answers as ever."""
     kms_faults.on("Sign", faults.disabled())
 
     with pytest.raises(ClientError, match="DisabledException"):
@@ -201,7 +191,7 @@ def test_a_fault_meets_one_request(
 
 
 def test_unsigned_requests_are_refused(kms_emulator: KMSEmulator) -> None:
-    """Without SigV4 there is no answer, and connections are kept alive."""
+    """SigV4 is required; the connection stays open."""
     connection = http.client.HTTPConnection(
         kms_emulator.endpoint.removeprefix("http://")
     )
@@ -218,8 +208,8 @@ def test_unsigned_requests_are_refused(kms_emulator: KMSEmulator) -> None:
     assert answers == [(400, "MissingAuthenticationTokenException")] * 2
 
 
-def test_moto_answers_the_rest(client: "KMSClient") -> None:
-    """Keys are made, tagged, named and listed by moto."""
+def test_moto_handles_other_requests(client: "KMSClient") -> None:
+    """moto creates, tags, names and lists keys."""
     key = _create(client)
     client.create_alias(AliasName="alias/moto", TargetKeyId=key)
 
@@ -232,7 +222,7 @@ def test_moto_answers_the_rest(client: "KMSClient") -> None:
 
 @pytest.mark.parametrize("recovery_id", [2, 3])
 def test_crafted_signatures_are_valid(recovery_id: int) -> None:
-    """A signature whose point lies beyond n verifies, though r is below p - n."""
+    """R.x is at least n, and so r is below p - n."""
     made = kms_crafted.overflowing(DIGEST, recovery_id)
 
     _verify(made.public_key, made.signature, DIGEST)
@@ -250,10 +240,8 @@ def test_short_signatures_are_valid_and_short(odd: kms_crafted.Odd) -> None:
     assert min(decode_dss_signature(signature)) < 1 << 248
 
 
-def test_the_command_says_where_it_serves(
-    tmp_path: Path, aws_environment: None
-) -> None:
-    """It writes one line of JSON, serves, and ends well on SIGTERM."""
+def test_the_command_prints_its_endpoint(tmp_path: Path, aws_environment: None) -> None:
+    """It prints one line of JSON, and ends with status 0 on SIGTERM."""
     ready = tmp_path / "ready.json"
     command = ["-m", "dev.kms_emulator", "--create-key", "--ready-file", str(ready)]
     with subprocess.Popen(
@@ -282,74 +270,75 @@ def _create(client: "KMSClient") -> str:
     )["KeyMetadata"]["Arn"]
 
 
-ELSEWHERE = "eu-west-1"
+OTHER_REGION = "eu-west-1"
 
 
 @pytest.fixture(scope="module")
-def there(kms_emulator: KMSEmulator) -> Iterator["KMSClient"]:
+def other_client(kms_emulator: KMSEmulator) -> Iterator["KMSClient"]:
     """A boto3 client of another region."""
-    made = build_client(ELSEWHERE, kms_emulator.endpoint, 1, 9_000, 4)
+    made = build_client(OTHER_REGION, kms_emulator.endpoint, 1, 9_000, 4)
     yield made
     made.close()
 
 
-def test_an_arn_is_known_in_its_own_region(there: "KMSClient", kms_key: KeyId) -> None:
-    """What is asked for in another region is not found there, ARN or id."""
+def test_a_key_of_another_region_is_not_found(
+    other_client: "KMSClient", kms_key: KeyId
+) -> None:
+    """Neither by ARN nor by id."""
     for name in (kms_key, kms_key.rpartition("/")[2]):
-        with pytest.raises(there.exceptions.NotFoundException):
-            there.get_public_key(KeyId=name)
+        with pytest.raises(other_client.exceptions.NotFoundException):
+            other_client.get_public_key(KeyId=name)
 
 
 def test_a_replica_is_the_same_key(
-    client: "KMSClient", there: "KMSClient", kms_emulator: KMSEmulator
+    client: "KMSClient", other_client: "KMSClient", kms_emulator: KMSEmulator
 ) -> None:
-    """ReplicateKey gives the material another ARN, with a state of its own."""
+    """ReplicateKey creates another ARN, with its own state."""
     key = client.create_key(
         KeySpec="ECC_SECG_P256K1", KeyUsage="SIGN_VERIFY", MultiRegion=True
     )["KeyMetadata"]
-    made = client.replicate_key(KeyId=key["Arn"], ReplicaRegion=ELSEWHERE)
+    made = client.replicate_key(KeyId=key["Arn"], ReplicaRegion=OTHER_REGION)
     replica = made["ReplicaKeyMetadata"]["Arn"]
     original = client.get_public_key(KeyId=key["Arn"])
-    copy = there.get_public_key(KeyId=replica)
+    copy = other_client.get_public_key(KeyId=replica)
     kms_emulator.set_state(replica, "Disabled")
 
     assert key["KeyId"].startswith("mrk-")
-    assert replica == key["Arn"].replace(kms_emulator.region, ELSEWHERE)
+    assert replica == key["Arn"].replace(kms_emulator.region, OTHER_REGION)
     assert original["PublicKey"] == copy["PublicKey"]
     assert client.get_public_key(KeyId=key["Arn"])["KeyId"] == key["Arn"]
-    with pytest.raises(there.exceptions.DisabledException):
-        there.get_public_key(KeyId=replica)
+    with pytest.raises(other_client.exceptions.DisabledException):
+        other_client.get_public_key(KeyId=replica)
 
 
 def test_a_region_may_be_down(
-    client: "KMSClient", there: "KMSClient", kms_emulator: KMSEmulator
+    client: "KMSClient", other_client: "KMSClient", kms_emulator: KMSEmulator
 ) -> None:
-    """Nobody reaches a region that is down; the others answer."""
+    """The other regions answer."""
     arn = kms_emulator.create_key(multi_region=True)
-    replica = kms_emulator.replicate(arn, ELSEWHERE)
+    replica = kms_emulator.replicate(arn, OTHER_REGION)
     kms_emulator.down.add(kms_emulator.region)
     try:
         with pytest.raises(BotoCoreError):
             client.get_public_key(KeyId=arn)
-        found = there.get_public_key(KeyId=replica)
+        found = other_client.get_public_key(KeyId=replica)
     finally:
         kms_emulator.down.clear()
 
     assert found["KeyId"] == replica
 
 
-def test_a_fault_of_one_region(
+def test_a_fault_may_affect_one_region(
     client: "KMSClient",
-    there: "KMSClient",
+    other_client: "KMSClient",
     kms_emulator: KMSEmulator,
     kms_faults: Faults,
 ) -> None:
-    """A fault meets what is asked in its region, and nothing else."""
     arn = kms_emulator.create_key(multi_region=True)
-    replica = kms_emulator.replicate(arn, ELSEWHERE)
-    denied = faults.only_in(ELSEWHERE, faults.access_denied())
+    replica = kms_emulator.replicate(arn, OTHER_REGION)
+    denied = faults.only_in(OTHER_REGION, faults.access_denied())
     kms_faults.always("GetPublicKey", denied)
 
     with pytest.raises(ClientError, match="AccessDenied"):
-        there.get_public_key(KeyId=replica)
+        other_client.get_public_key(KeyId=replica)
     assert client.get_public_key(KeyId=arn)["KeyId"] == arn

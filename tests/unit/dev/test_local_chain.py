@@ -1,4 +1,4 @@
-"""The local chain starts, stops, and leaves nothing behind."""
+"""The local chain starts, stops, and leaves no process."""
 
 import json
 import os
@@ -19,26 +19,26 @@ from tests.support.waiting import eventually
 
 
 KEEPER = """
-import sys, time
+import signal
 from dev.anvil import ROOT, find_anvil
 from dev.chain import LocalChain
 
 chain = LocalChain(find_anvil(ROOT)).start()
 print(chain.pid, chain.url, flush=True)
-time.sleep(60)
+signal.pause()
 """
 
 
 @pytest.fixture
 def binary(anvil: DevChain) -> Path:
-    """The anvil that the session runs already."""
+    """The path of anvil."""
     found = find_anvil(ROOT)
     assert found is not None
     return found
 
 
 def answers(url: str) -> bool:
-    """Say whether a node is at *url*."""
+    """Return whether a node answers at *url*."""
     try:
         return bool(RPC(url, timeout=2)("eth_chainId") == hex(CHAIN_ID))
     except OSError:
@@ -46,10 +46,10 @@ def answers(url: str) -> bool:
 
 
 @pytest.mark.parametrize("engine", ["anvil", "eth-tester"])
-def test_blocks_come_by_the_clock(
+def test_a_block_time_mines_empty_blocks(
     engine: str, binary: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """With a block time blocks come without transactions; who has no anvil is told."""
+    """A warning is printed if eth-tester replaces anvil."""
     with LocalChain(binary if engine == "anvil" else None, block_time=1) as chain:
         rpc = RPC(chain.url)
 
@@ -61,7 +61,7 @@ def test_blocks_come_by_the_clock(
 
 
 def test_a_batch_gets_a_batch(eth_tester: DevChain) -> None:
-    """Also eth-tester answers several requests in one exchange."""
+    """eth-tester accepts batches."""
     request = {"jsonrpc": "2.0", "id": 7, "method": "eth_chainId", "params": []}
     batch = json.dumps([request, request]).encode()
     with urllib.request.urlopen(eth_tester.url, batch, timeout=10) as response:
@@ -71,8 +71,7 @@ def test_a_batch_gets_a_batch(eth_tester: DevChain) -> None:
     assert answered == [answer, answer]
 
 
-def test_stopping_twice_is_harmless(binary: Path) -> None:
-    """A chain that was stopped is gone, and stopping it again does nothing."""
+def test_a_chain_may_be_stopped_twice(binary: Path) -> None:
     chain = LocalChain(binary).start()
     chain.stop()
     chain.stop()
@@ -84,7 +83,6 @@ def test_stopping_twice_is_harmless(binary: Path) -> None:
 
 
 def test_an_error_in_the_block_stops_the_chain(binary: Path) -> None:
-    """Whatever happens in the block, the node ends with it."""
     chain = LocalChain(binary)
     with pytest.raises(ZeroDivisionError), chain:
         _ = 1 // 0
@@ -92,8 +90,8 @@ def test_an_error_in_the_block_stops_the_chain(binary: Path) -> None:
     assert not answers(chain.url)
 
 
-def test_a_taken_port_is_an_error(anvil: DevChain, binary: Path) -> None:
-    """A node that is there already is neither used nor disturbed."""
+def test_a_used_port_is_an_error(anvil: DevChain, binary: Path) -> None:
+    """The running node continues."""
     port = int(anvil.url.rpartition(":")[2])
 
     with pytest.raises(OSError, match="in use"):
@@ -102,8 +100,7 @@ def test_a_taken_port_is_an_error(anvil: DevChain, binary: Path) -> None:
     assert answers(anvil.url)
 
 
-def test_a_node_that_ends_at_once_says_why(tmp_path: Path) -> None:
-    """The node's last words are the error."""
+def test_the_error_of_a_node_that_ends_has_its_output(tmp_path: Path) -> None:
     broken = program(tmp_path / "anvil", "echo no genesis today >&2; exit 3")
 
     with pytest.raises(RuntimeError, match="no genesis today"):
@@ -112,7 +109,7 @@ def test_a_node_that_ends_at_once_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has PDEATHSIG")
 def test_kill_9_leaves_no_orphan(binary: Path) -> None:
-    """When the process that started a chain is killed, the chain dies too."""
+    """If the process that started a chain is killed, the chain ends."""
     with subprocess.Popen(
         [sys.executable, "-c", KEEPER], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as keeper:
@@ -127,10 +124,10 @@ def test_kill_9_leaves_no_orphan(binary: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_runs_until_it_is_told_to_stop(
+def test_the_command_runs_until_a_signal(
     binary: Path, tmp_path: Path, end: signal.Signals
 ) -> None:
-    """``python -m dev.chain`` announces its URL in a file, and ends without a trace."""
+    """``python -m dev.chain`` writes its URL to a file, and leaves no process."""
     ready = tmp_path / "chain.url"
     with LocalChain(binary) as probe:
         port = probe.port  # Free, once the probe is gone.
@@ -157,8 +154,8 @@ def test_the_command_runs_until_it_is_told_to_stop(
     assert not answers(url)
 
 
-def test_the_command_says_why_there_is_no_chain(anvil: DevChain) -> None:
-    """A port that is taken ends the command with status 1 and a sentence."""
+def test_the_command_reports_a_used_port(anvil: DevChain) -> None:
+    """The status is 1, and the message one sentence."""
     port = anvil.url.rpartition(":")[2]
     finished = subprocess.run(
         [sys.executable, "-m", "dev.chain", "--port", port],

@@ -1,4 +1,4 @@
-"""The test coin is what its source says, and refuses as real ones do."""
+"""The test tokens agree with their sources, and refuse calls as real ones do."""
 
 import re
 from pathlib import Path
@@ -12,17 +12,23 @@ from tests.fixtures.chain import DevChain
 from tests.support.payments import NOBODY
 
 
-def test_the_artifacts_are_what_the_sources_compile_to() -> None:
-    """Recompiling the coins with the pinned compiler gives the committed bytes."""
+def test_the_artifacts_agree_with_the_sources() -> None:
+    """The pinned compiler creates the committed bytes."""
     assert build.main(["--check"]) == 0
 
 
-def test_an_artifact_of_another_source_is_found_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_another_artifact_is_detected(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The check fails on any other bytecode, of whichever coin."""
-    for contract in build.CONTRACTS:
-        artifact = (build.HERE / f"{contract}.json").read_text()
+    """The check fails for another bytecode of either token."""
+    artifacts = {
+        contract: (build.HERE / f"{contract}.json").read_text()
+        for contract in build.CONTRACTS
+    }
+    monkeypatch.setattr(build, "build", lambda: artifacts)  # Compiled above.
+    for contract, artifact in artifacts.items():
         (tmp_path / f"{contract}.json").write_text(artifact.replace("0x60", "0x61", 1))
 
     assert build.main(["--check", "--artifacts", str(tmp_path)]) == 1
@@ -32,8 +38,8 @@ def test_an_artifact_of_another_source_is_found_out(
     ]
 
 
-def test_the_behaviours_are_those_of_the_source() -> None:
-    """Python and Solidity count the ways to misbehave alike."""
+def test_the_behaviours_agree_with_the_source() -> None:
+    """Python and Solidity number the behaviours alike."""
     source = (build.HERE / "WeirdUSD.sol").read_text(encoding="utf-8")
     body = source[source.index("enum Behaviour {") : source.index("}")]
     names = re.findall(r"^ +(\w+),? //", body, re.MULTILINE)
@@ -43,8 +49,8 @@ def test_the_behaviours_are_those_of_the_source() -> None:
     ]
 
 
-def test_only_the_issuer_makes_coins(fresh_anvil: DevChain) -> None:
-    """Nobody else can mint, pause or block."""
+def test_only_the_issuer_may_administer(fresh_anvil: DevChain) -> None:
+    """Others cannot mint, pause or block."""
     stranger = fresh_anvil.rpc("eth_accounts")[1]
     for data in (
         coin.calldata("mint(address,uint256)", stranger, 1),
@@ -61,8 +67,8 @@ def test_only_the_issuer_makes_coins(fresh_anvil: DevChain) -> None:
             fresh_anvil.rpc.transact(transaction)
 
 
-def test_a_paused_coin_moves_nothing(fresh_anvil: DevChain) -> None:
-    """While the coin is paused no transfer succeeds, and afterwards they do."""
+def test_a_paused_token_refuses_transfers(fresh_anvil: DevChain) -> None:
+    """They succeed after the pause."""
     url, token = fresh_anvil.url, fresh_anvil.token
     coin.administer(url, token, "mint(address,uint256)", fresh_anvil.deployer, 5)
     coin.administer(url, token, "setPaused(bool)", True)
@@ -77,7 +83,7 @@ def test_a_paused_coin_moves_nothing(fresh_anvil: DevChain) -> None:
 
 
 def test_an_allowance_is_spent_once(fresh_anvil: DevChain) -> None:
-    """Transfers on somebody's behalf need an allowance, and use it up."""
+    """A ``transferFrom`` needs an allowance, and uses it up."""
     url, token, owner = fresh_anvil.url, fresh_anvil.token, fresh_anvil.deployer
     coin.administer(url, token, "mint(address,uint256)", owner, 5)
     coin.administer(url, token, "approve(address,uint256)", owner, 5)

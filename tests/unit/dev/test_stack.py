@@ -1,4 +1,4 @@
-"""``make dev`` and ``make demo``: what the terminals beside them see."""
+"""``make dev`` and ``make demo``: locks, ports and exported settings."""
 
 import socket
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 from dev.stack import exports, running_stack
 
 
-class FirstIsUpError(Exception):
-    """The first stack has begun, and need not go on."""
+class FirstStartedError(Exception):
+    """The first stack has started."""
 
 
-def test_a_second_stack_leaves_the_first_its_ledger(tmp_path: Path) -> None:
-    """Where a stack runs, another one is refused before it touches anything."""
+def test_a_second_stack_is_refused(tmp_path: Path) -> None:
+    """It changes no file of the running stack."""
     ledger = tmp_path / "hotwallet.db"
 
     def report(_: str) -> None:
@@ -23,16 +23,16 @@ def test_a_second_stack_leaves_the_first_its_ledger(tmp_path: Path) -> None:
             running_stack(tmp_path),
         ):
             pass
-        raise FirstIsUpError
+        raise FirstStartedError
 
-    with pytest.raises(FirstIsUpError), running_stack(tmp_path, report=report):
+    with pytest.raises(FirstStartedError), running_stack(tmp_path, report=report):
         pass
 
     assert ledger.exists()
 
 
-def test_a_port_that_is_taken(tmp_path: Path) -> None:
-    """Another server on the port is told before anything starts, with the way out."""
+def test_a_used_port_is_refused(tmp_path: Path) -> None:
+    """The error before the start names the port and the variable PORT."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -46,11 +46,13 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["stack.lock"]
 
 
-def test_another_terminal_gets_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what was set where it was started: ``USE_KMS=true make dev``."""
+def test_every_setting_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Including those of the environment, as in ``USE_KMS=true make dev``."""
     monkeypatch.setenv("USE_KMS", "true")
-    told = exports({"USE_KMS": "true", "APP_ENV": "development", "HOME": "/home/me"})
+    exported = exports(
+        {"USE_KMS": "true", "APP_ENV": "development", "HOME": "/home/me"}
+    )
 
-    assert "export USE_KMS=true\n" in told
-    assert "export APP_ENV=development\n" in told
-    assert "HOME=" not in told
+    assert "export USE_KMS=true\n" in exported
+    assert "export APP_ENV=development\n" in exported
+    assert "HOME=" not in exported

@@ -1,9 +1,9 @@
-"""The picture of the packages is the one that the code has."""
+"""The diagram of the packages agrees with the code."""
 
 from dev.architecture import PAGE, update
 
 
-def test_the_picture_is_up_to_date() -> None:
+def test_the_diagram_is_up_to_date() -> None:
     """`python -m dev.architecture` would change nothing."""
     page = PAGE.read_text(encoding="utf-8")
 

@@ -36,7 +36,6 @@ VARIABLES = sorted(
 )
 @pytest.mark.parametrize("variable", VARIABLES)
 def test_every_variable_is_documented(variable: str, document: str) -> None:
-    """Each environment variable of the service is documented."""
     text = (ROOT / document).read_text(encoding="utf-8")
 
     assert re.search(rf"\b{variable}\b", text)
@@ -46,8 +45,8 @@ def test_every_refusal_is_documented() -> None:
     """Each refusal code of the startup guard has its fix."""
     sources = [
         path.read_text(encoding="utf-8")
-        for room in ("signer", "backends", "api", "softhsm")
-        for path in (ROOT / room).rglob("*.py")
+        for package in ("signer", "backends", "api", "softhsm")
+        for path in (ROOT / package).rglob("*.py")
     ]
     codes = {
         code
@@ -112,14 +111,12 @@ def test_every_route_is_documented() -> None:
 
 
 def test_every_table_is_documented() -> None:
-    """Each database table has its row."""
     guide = (ROOT / "docs" / "reference" / "database.md").read_text(encoding="utf-8")
 
     assert {name for name in metadata.tables if f"| `{name}` |" not in guide} == set()
 
 
 def test_the_networks_example_is_valid() -> None:
-    """The example of a networks file is valid."""
     example = (ROOT / "docker" / "networks.example.toml").read_text(encoding="utf-8")
 
     assert Networks.model_validate(tomllib.loads(example)).networks
@@ -136,7 +133,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 def test_no_link_is_broken() -> None:
-    """No relative link in a document is broken, and its anchor exists."""
+    """Each relative link has a target, and its anchor exists."""
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     broken = [
         f"{document.relative_to(ROOT)}: {target}#{anchor}"
@@ -165,7 +162,6 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def test_every_decision_is_in_its_index() -> None:
-    """Each architecture decision record has its summary."""
     folder = ROOT / "docs" / "adr"
     index = (folder / "README.md").read_text(encoding="utf-8")
 

@@ -50,8 +50,8 @@ LINTERS: dict[str, Callable[[Policy], list[Finding]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Spoil:
-    """A way to make a good policy worse, and its name for the report."""
+class Mutation:
+    """A change that makes a valid policy invalid, and its name for the report."""
 
     name: str
     apply: Callable[[Any], None]
@@ -70,53 +70,53 @@ def _statement(policy: Any, sid: str) -> Any:
     return statement
 
 
-def _with(sid: str, **elements: object) -> Spoil:
-    """Return what gives one statement other *elements*."""
-    return Spoil(
+def _with(sid: str, **elements: object) -> Mutation:
+    """Return the mutation that replaces *elements* of one statement."""
+    return Mutation(
         f"{sid}={elements}", lambda policy: _statement(policy, sid).update(elements)
     )
 
 
-def _adding(sid: str, action: str) -> Spoil:
-    """Return what lets one statement speak of *action* as well."""
+def _adding(sid: str, action: str) -> Mutation:
+    """Return the mutation that adds *action* to one statement."""
 
-    def spoil(policy: Any) -> None:
+    def mutate(policy: Any) -> None:
         actions = _statement(policy, sid)["Action"]
         listed = [actions] if isinstance(actions, str) else actions
         _statement(policy, sid)["Action"] = [*listed, action]
 
-    return Spoil(f"{sid}+{action}", spoil)
+    return Mutation(f"{sid}+{action}", mutate)
 
 
-def _without(sid: str, action: str) -> Spoil:
-    """Return what takes *action* out of one statement, in whatever case it is."""
+def _without(sid: str, action: str) -> Mutation:
+    """Return the mutation that removes *action*, in any case, from one statement."""
 
-    def spoil(policy: Any) -> None:
+    def mutate(policy: Any) -> None:
         actions = _statement(policy, sid)["Action"]
         listed = [actions] if isinstance(actions, str) else actions
         kept = [each for each in listed if each.lower() != action.lower()]
         assert len(kept) == len(listed) - 1
         _statement(policy, sid)["Action"] = kept
 
-    return Spoil(f"{sid}-{action}", spoil)
+    return Mutation(f"{sid}-{action}", mutate)
 
 
-def _dropping(sid: str) -> Spoil:
-    """Return what takes a whole statement away."""
-    return Spoil(
+def _dropping(sid: str) -> Mutation:
+    """Return the mutation that removes one statement."""
+    return Mutation(
         f"-{sid}",
         lambda policy: policy["Statement"].remove(_statement(policy, sid)),
     )
 
 
-def _comparing(sid: str, operator: str, key: str, value: object) -> Spoil:
-    """Return what compares *key* with *value*, in place of what was compared."""
+def _comparing(sid: str, operator: str, key: str, value: object) -> Mutation:
+    """Return the mutation that compares *key* with *value*."""
 
-    def spoil(policy: Any) -> None:
+    def mutate(policy: Any) -> None:
         conditions = _statement(policy, sid).setdefault("Condition", {})
         conditions.setdefault(operator, {})[key] = value
 
-    return Spoil(f"{sid}:{operator}({key},{value})", spoil)
+    return Mutation(f"{sid}:{operator}({key},{value})", mutate)
 
 
 def _allow(policy: Any) -> None:
@@ -137,20 +137,19 @@ def _let_the_account_sign(policy: Any) -> None:
     exempt["aws:PrincipalArn"] = ACCOUNT
 
 
-def _judged(name: str, spoil: Callable[[Any], None]) -> list[Finding]:
+def _findings(name: str, mutate: Callable[[Any], None]) -> list[Finding]:
     policy = _read(name)
-    spoil(policy)
+    mutate(policy)
     return LINTERS[name](policy)
 
 
 @pytest.mark.parametrize("name", LINTERS)
 def test_the_shipped_policies_have_no_findings(name: str) -> None:
-    """Whoever installs the policies as they are gets what the linter asks for."""
+    """The linters accept them."""
     assert LINTERS[name](_read(name)) == []
 
 
-def test_every_shipped_policy_is_judged() -> None:
-    """No policy lies in the folder that no linter knows."""
+def test_every_shipped_policy_has_a_linter() -> None:
     shipped = {path.stem for path in (ROOT / "docs" / "iam").glob("*.json")}
 
     assert shipped == {*LINTERS, "alarms"}
@@ -158,21 +157,23 @@ def test_every_shipped_policy_is_judged() -> None:
 
 def test_an_old_version_is_found() -> None:
     """Without the version of 2012, IAM reads policy variables as plain text."""
-    found = _judged("runtime-role", lambda policy: policy.update(Version="2008-10-17"))
+    found = _findings(
+        "runtime-role", lambda policy: policy.update(Version="2008-10-17")
+    )
 
     assert found == [Finding("policy", "version")]
 
 
 @pytest.mark.parametrize("sid", ["SignDigests", ""])
 def test_a_statement_without_a_name_of_its_own_is_found(sid: str) -> None:
-    """A finding could not be traced to its statement."""
-    found = _judged("runtime-role", _with("ReadPublicKey", Sid=sid).apply)
+    """A finding must name its statement."""
+    found = _findings("runtime-role", _with("ReadPublicKey", Sid=sid).apply)
 
     assert found == [Finding("policy", "sid")]
 
 
 @pytest.mark.parametrize(
-    ("rule", "spoil"),
+    ("rule", "mutate"),
     [
         ("negation", _with("SignDigests", NotAction="kms:GetPublicKey")),
         ("negation", _with("SignDigests", NotResource=ALIAS)),
@@ -200,22 +201,22 @@ def test_a_statement_without_a_name_of_its_own_is_found(sid: str) -> None:
     ],
     ids=str,
 )
-def test_a_spoiled_runtime_role_is_found(rule: str, spoil: Spoil) -> None:
-    """Each way to allow the running service more has its finding, and no other."""
-    found = _judged("runtime-role", spoil.apply)
+def test_a_mutated_runtime_role_is_found(rule: str, mutate: Mutation) -> None:
+    """Each additional permission has exactly its finding."""
+    found = _findings("runtime-role", mutate.apply)
 
     assert found == [Finding("SignDigests", rule)]
 
 
 def test_a_runtime_role_that_cannot_work_is_found() -> None:
-    """A service that may not read its public key does not start."""
-    found = _judged("runtime-role", _dropping("ReadPublicKey").apply)
+    """The service must be able to read its public key."""
+    found = _findings("runtime-role", _dropping("ReadPublicKey").apply)
 
     assert found == [Finding("policy", "not-granted")]
 
 
 @pytest.mark.parametrize(
-    ("statement", "rule", "spoil"),
+    ("statement", "rule", "mutate"),
     [
         ("ListKeys", "effect", _with("ListKeys", Effect="allow")),
         ("TagKeys", "uses-keys", _adding("TagKeys", "kms:Sign")),
@@ -236,15 +237,15 @@ def test_a_runtime_role_that_cannot_work_is_found() -> None:
     ],
     ids=str,
 )
-def test_a_spoiled_rotation_role_is_found(
-    statement: str, rule: str, spoil: Spoil
+def test_a_mutated_rotation_role_is_found(
+    statement: str, rule: str, mutate: Mutation
 ) -> None:
-    """Whoever makes keys can neither use one, nor share it, nor destroy it."""
-    assert _judged("rotation-role", spoil.apply) == [Finding(statement, rule)]
+    """A role that creates keys can neither use, share nor destroy one."""
+    assert _findings("rotation-role", mutate.apply) == [Finding(statement, rule)]
 
 
 @pytest.mark.parametrize(
-    ("statement", "rule", "spoil"),
+    ("statement", "rule", "mutate"),
     [
         ("AccountReads", "open-principal", _with("AccountReads", Principal="*")),
         (
@@ -254,7 +255,7 @@ def test_a_spoiled_rotation_role_is_found(
         ),
         ("AccountReads", "open-principal", _with("AccountReads", Principal={})),
         ("BreakGlassRules", "grants", _adding("BreakGlassRules", "kms:CreateGrant")),
-        ("RuntimeSigns", "signer", Spoil("account signs", _let_the_account_sign)),
+        ("RuntimeSigns", "signer", Mutation("account signs", _let_the_account_sign)),
         ("RuntimeReads", "break-glass", _adding("RuntimeReads", "kms:DisableKey")),
         ("AccountReads", "break-glass", _adding("AccountReads", "kms:PutKeyPolicy")),
         (
@@ -278,15 +279,17 @@ def test_a_spoiled_rotation_role_is_found(
     ],
     ids=str,
 )
-def test_a_spoiled_key_policy_is_found(statement: str, rule: str, spoil: Spoil) -> None:
-    """One role signs, one role decides, and nobody else does either."""
-    assert _judged("key-policy", spoil.apply) == [Finding(statement, rule)]
+def test_a_mutated_key_policy_is_found(
+    statement: str, rule: str, mutate: Mutation
+) -> None:
+    """One role signs, and one role administers."""
+    assert _findings("key-policy", mutate.apply) == [Finding(statement, rule)]
 
 
 @pytest.mark.parametrize(
-    ("statement", "rule", "spoil"),
+    ("statement", "rule", "mutate"),
     [
-        ("New", "allows", Spoil("allow", _allow)),
+        ("New", "allows", Mutation("allow", _allow)),
         ("KeysStay", "narrowed", _with("KeysStay", Resource=KEY)),
         (
             "KeysStay",
@@ -306,7 +309,7 @@ def test_a_spoiled_key_policy_is_found(statement: str, rule: str, spoil: Spoil) 
         (
             "KeysStay",
             "exemption",
-            Spoil("the other's window", _exempt_by_window),
+            Mutation("the other's window", _exempt_by_window),
         ),
         ("RolesStay", "narrowed", _with("RolesStay", Resource=ROLE)),
         ("RolesStay", "narrowed", _with("RolesStay", Resource=f"{ROLE[:-7]}*")),
@@ -320,9 +323,11 @@ def test_a_spoiled_key_policy_is_found(statement: str, rule: str, spoil: Spoil) 
     ],
     ids=str,
 )
-def test_a_spoiled_guardrail_is_found(statement: str, rule: str, spoil: Spoil) -> None:
-    """A guardrail denies all of its list, everywhere, to all but one role."""
-    assert _judged("guardrail", spoil.apply) == [Finding(statement, rule)]
+def test_a_mutated_guardrail_is_found(
+    statement: str, rule: str, mutate: Mutation
+) -> None:
+    """A guardrail denies its actions everywhere to all but one role."""
+    assert _findings("guardrail", mutate.apply) == [Finding(statement, rule)]
 
 
 @pytest.mark.parametrize(
@@ -340,13 +345,13 @@ def test_a_spoiled_guardrail_is_found(statement: str, rule: str, spoil: Spoil) -
     ],
 )
 @pytest.mark.parametrize("how", ["forgotten", "if-exists", "other", "two"])
-def test_a_condition_that_does_not_bind_is_found(
+def test_an_ineffective_condition_is_found(
     name: str, sid: str, needed: Conditions, rule: str, how: str
 ) -> None:
-    """A condition must be there, bind when its key is absent, and name one value."""
+    """A condition must exist, apply if its key is absent, and name one value."""
     operator, key, value = needed[rule]
 
-    def spoil(policy: Any) -> None:
+    def mutate(policy: Any) -> None:
         conditions = _statement(policy, sid)["Condition"]
         del conditions[operator][key]
         match how:
@@ -357,17 +362,17 @@ def test_a_condition_that_does_not_bind_is_found(
             case "two":
                 conditions[operator][key] = [value, "other"]
 
-    assert _judged(name, spoil) == [Finding(sid, rule)]
+    assert _findings(name, mutate) == [Finding(sid, rule)]
 
 
-def test_a_key_that_is_written_twice_is_refused() -> None:
-    """AWS and a reader could each believe another of the two."""
+def test_a_repeated_json_key_is_refused() -> None:
+    """AWS and a reader could use different values."""
     with pytest.raises(ValueError, match="twice"):
         parsed('{"Effect": "Deny", "Effect": "Allow"}')
 
 
-def test_what_a_key_in_two_regions_needs() -> None:
-    """K18: the documented copies for replicas have one finding: they are for two."""
+def test_the_policies_for_two_regions_have_one_finding() -> None:
+    """K18: the documented changes for replicas allow multi-Region keys."""
     replica = KEY.replace("eu-central-1", "eu-west-1")
     runtime, rotation, key = map(_read, ("runtime-role", "rotation-role", "key-policy"))
     for statement in runtime["Statement"]:
@@ -390,7 +395,7 @@ def test_what_a_key_in_two_regions_needs() -> None:
 
 @pytest.mark.parametrize("name", LINTERS)
 def test_every_action_exists(name: str) -> None:
-    """A misspelt action is granted or denied to nobody, and IAM does not say so."""
+    """IAM accepts a misspelt action, which has no effect."""
     known = json.loads((Path(cfnlint.__file__).parent / _ACTIONS).read_bytes())
     actions = {
         tuple(action.split(":"))
@@ -405,17 +410,17 @@ def test_every_action_exists(name: str) -> None:
     } == set()
 
 
-def test_the_guardrail_fits() -> None:
-    """A service control policy has 5,120 characters at most."""
+def test_the_guardrail_has_at_most_5120_characters() -> None:
+    """The limit of a service control policy."""
     text = (ROOT / "docs" / "iam" / "guardrail.json").read_text(encoding="utf-8")
 
     assert len(text) <= 5120
 
 
-def test_the_runtime_role_may_do_exactly_what_the_service_does(
+def test_the_runtime_role_has_exactly_the_needed_actions(
     open_kms: OpenKMS, kms_key: str, wire: Wire
 ) -> None:
-    """What boto3 sends, from the start to a signature, is what the role allows."""
+    """They are the actions that boto3 sends from the start to a signature."""
     backend: KMSBackend = open_kms()
     signer = Signer.open(backend, backend.resolve(kms_key), AuditLog(audit_logger()))
     signer.self_test()
@@ -423,10 +428,10 @@ def test_the_runtime_role_may_do_exactly_what_the_service_does(
     assert {f"kms:{each.lower()}" for each in wire()} == granted(_read("runtime-role"))
 
 
-def test_the_rotation_role_may_make_a_key_and_look_at_it(
+def test_the_rotation_role_may_create_and_read_a_key(
     kms_administrator: KMSAdministrator, wire: Wire
 ) -> None:
-    """What the administrator sends is allowed, with the parameters it depends on."""
+    """The role allows the requests of the administrator."""
     kms_administrator.public_key(kms_administrator.generate("rotation-role"))
     sent = {f"kms:{each.lower()}" for each in wire()}
 
@@ -434,8 +439,8 @@ def test_the_rotation_role_may_make_a_key_and_look_at_it(
     assert sent < granted(_read("rotation-role"))
 
 
-def test_the_template_of_alarms_is_valid() -> None:
-    """cfn-lint, which knows the schema of every resource, has nothing to mend."""
+def test_the_alarm_template_is_valid() -> None:
+    """cfn-lint has no finding."""
     text = (ROOT / "docs" / "iam" / "alarms.json").read_text(encoding="utf-8")
     found = [
         str(each) for each in lint_all(text) if each.rule.severity != "informational"
@@ -444,8 +449,8 @@ def test_the_template_of_alarms_is_valid() -> None:
     assert found == []
 
 
-def test_each_alarm_tells_somebody() -> None:
-    """Rules and alarms all lead to the one topic, which sends mail."""
+def test_each_alarm_notifies_the_topic() -> None:
+    """All rules and alarms have the topic that sends mail."""
     resources = _read("alarms")["Resources"].values()
     topic = {"Ref": "Alarms"}
     rules = [r for r in resources if r["Type"] == "AWS::Events::Rule"]

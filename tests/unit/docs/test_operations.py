@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import gunicorn  # type: ignore[import-untyped]
@@ -28,8 +29,8 @@ def _trees() -> list[ast.Module]:
     """Return the syntax trees of all production modules."""
     return [
         ast.parse(path.read_text(encoding="utf-8"))
-        for room in ("signer", "backends", "api", "softhsm")
-        for path in sorted((ROOT / room).rglob("*.py"))
+        for package in ("signer", "backends", "api", "softhsm")
+        for path in sorted((ROOT / package).rglob("*.py"))
     ]
 
 
@@ -91,6 +92,7 @@ def _gunicorn_errors() -> set[str]:
     }
 
 
+@cache
 def _rows() -> set[str]:
     """Return every name in the first column of a table."""
     columns = re.findall(r"^\| (`[^|]*`[^|]*) \|", GUIDE, re.MULTILINE)
@@ -126,18 +128,16 @@ def test_every_audit_event_of_the_guide_exists() -> None:
 
 @pytest.mark.parametrize("alert", Alert)
 def test_every_alert_has_its_row(alert: Alert) -> None:
-    """Each alert has its row."""
     assert str(alert) in _rows()
 
 
 @pytest.mark.parametrize("line", sorted(_gunicorn_errors()))
 def test_every_error_of_gunicorn_has_its_row(line: str) -> None:
-    """Each error of gunicorn has its row."""
     assert any(row.startswith(line) for row in _rows())
 
 
-def test_the_events_are_found() -> None:
-    """The search for events finds at least these, one per way of writing them."""
+def test_the_search_finds_events() -> None:
+    """At least these, one per syntax of a log call."""
     assert {
         "wallet-paused",
         "refund-delayed",
@@ -163,7 +163,6 @@ def test_the_events_are_found() -> None:
     ],
 )
 def test_every_failure_of_the_key_has_its_row(code: str) -> None:
-    """Each error code of a failed signature has its row."""
     guide = (ROOT / "docs" / "how-to" / "hsm-down.md").read_text(encoding="utf-8")
 
     assert re.search(rf"^\| [^|]*`{code}`", guide, re.MULTILINE)

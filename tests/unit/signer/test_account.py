@@ -36,28 +36,22 @@ LOCAL = Account.from_key(SECRET)
 HSM = HSMAccount(signer_over(honest(KEY)))
 OTHER = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 
-LEGACY = {
+COMMON = {
     "nonce": 1,
-    "gasPrice": 7,
     "gas": 21_000,
     "to": OTHER,
     "value": 5,
     "data": b"",
     "chainId": 1,
 }
+LEGACY = {**COMMON, "gasPrice": 7}
 TYPE_1 = {**LEGACY, "type": 1, "accessList": []}
-TYPE_2 = {
-    "type": 2,
-    "nonce": 1,
-    "maxFeePerGas": 9,
-    "maxPriorityFeePerGas": 2,
-    "gas": 21_000,
-    "to": OTHER,
-    "value": 5,
-    "data": b"",
-    "chainId": 1,
-}
+TYPE_2 = {**COMMON, "type": 2, "maxFeePerGas": 9, "maxPriorityFeePerGas": 2}
 ACCESS_LIST = [{"address": OTHER, "storageKeys": ["0x" + "01" * 32]}]
+
+
+def _account(key: coincurve.PrivateKey) -> HSMAccount:
+    return HSMAccount(signer_over(honest(key)))
 
 
 def _sign(transaction: dict[str, Any], account: HSMAccount = HSM) -> Any:
@@ -134,14 +128,7 @@ def test_eip_155_example() -> None:
     assert signed.v == example["v"]
 
 
-def test_eip_712_example() -> None:
-    """The mail of EIP-712 has the digest and the signature printed there."""
-    example = load("eips")["eip712"]
-    key = coincurve.PrivateKey(keccak(text=example["key_of"]))
-
-    account = HSMAccount(signer_over(honest(key)))
-    signed = account.sign_typed_data(full_message=example["document"])
-
+def _require_example(account: HSMAccount, signed: Any, example: Any) -> None:
     assert account.address == example["address"]
     assert signed.message_hash == HexBytes(example["digest"])
     assert (hex(signed.r), hex(signed.s), signed.v) == (
@@ -151,21 +138,16 @@ def test_eip_712_example() -> None:
     )
 
 
-def test_eip_191_example() -> None:
-    """A personal message has the digest and the signature that web3.js prints."""
-    example = load("eips")["eip191"]
-    account = HSMAccount(
-        signer_over(honest(coincurve.PrivateKey.from_hex(example["key"][2:])))
-    )
+def test_eip_712_and_eip_191_examples() -> None:
+    """The mail of EIP-712 and a message of web3.js have the printed signatures."""
+    mail, message = load("eips")["eip712"], load("eips")["eip191"]
+    sender = _account(coincurve.PrivateKey(keccak(text=mail["key_of"])))
+    signer = _account(coincurve.PrivateKey.from_hex(message["key"][2:]))
 
-    signed = account.sign_message(encode_defunct(text=example["text"]))
-
-    assert signed.message_hash == HexBytes(example["digest"])
-    assert (hex(signed.r), hex(signed.s), signed.v) == (
-        example["r"],
-        example["s"],
-        example["v"],
-    )
+    signed = sender.sign_typed_data(full_message=mail["document"])
+    _require_example(sender, signed, mail)
+    signed = signer.sign_message(encode_defunct(text=message["text"]))
+    _require_example(signer, signed, {"address": signer.address, **message})
 
 
 _messages = (
@@ -221,7 +203,7 @@ def test_malformed_typed_data_is_refused(document: dict[str, Any]) -> None:
 
 def test_hash_is_not_hashed_again() -> None:
     """unsafe_sign_hash takes bytes or hex, and signs what local accounts sign."""
-    digest = keccak(text="somebody's hash")
+    digest = keccak(text="another's hash")
 
     assert HSM.unsafe_sign_hash(cast("Hash32", digest)) == LOCAL.unsafe_sign_hash(
         cast("Hash32", digest)
@@ -246,7 +228,6 @@ def test_from_may_be_the_account(base: dict[str, Any], spell: Any) -> None:
 
 @pytest.mark.parametrize("sender", [OTHER, "", None, "0x", 7, LOCAL.address[:-1]])
 def test_from_of_another_account_is_refused(sender: object) -> None:
-    """A transaction of another sender is refused."""
     with pytest.raises(InvalidInputError) as caught:
         _sign({**LEGACY, "from": sender})
 
@@ -400,7 +381,6 @@ def test_audit_records_the_operation() -> None:
 
 
 def test_transaction_is_not_modified() -> None:
-    """The caller's dictionary is only read."""
     transaction = {**TYPE_2, "from": LOCAL.address, "accessList": ACCESS_LIST}
     before = dict(transaction)
 

@@ -1,7 +1,6 @@
 """An alert is logged, counted and sent to the notifier, in this order."""
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from structlog.testing import capture_logs
 from backends.sql import SQLStore
 from signer.alerts import REMIND_SECONDS, Alert, Alerts, AlertThrottle
 from signer.errors import StoreUnavailableError
-from tests.api.support import NOW, SettableClock
+from tests.support.refunds import FakeClock, altered
 
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-canary"
@@ -20,23 +19,11 @@ class Outside:
     """A notifier that records its documents."""
 
     def __init__(self) -> None:
-        self.told: list[Mapping[str, object]] = []
+        self.documents: list[Mapping[str, object]] = []
 
     def notify(self, document: Mapping[str, object]) -> None:
         """Record *document*."""
-        self.told.append(document)
-
-
-class NoCounters:
-    """A database that does not answer."""
-
-    def count_alert(self, name: str, at: datetime) -> None:
-        """Fail."""
-        raise StoreUnavailableError("the database does not answer")
-
-    def alert_counts(self) -> Mapping[str, int]:
-        """Fail."""
-        raise StoreUnavailableError("the database does not answer")
+        self.documents.append(document)
 
 
 @pytest.fixture
@@ -49,7 +36,8 @@ def events() -> Iterator[list[Any]]:
 def test_alert_is_logged_counted_and_sent(store: SQLStore, events: list[Any]) -> None:
     """All three have the same content."""
     outside = Outside()
-    alerts = Alerts(store, outside, SettableClock())
+    clock = FakeClock()
+    alerts = Alerts(store, outside, clock)
 
     alerts.sound(Alert.ROTATION_REFUSED, code="new-key-unhealthy", epoch=3)
 
@@ -62,8 +50,8 @@ def test_alert_is_logged_counted_and_sent(store: SQLStore, events: list[Any]) ->
         **facts,
     }
     assert store.alert_counts() == {"rotation-refused": 1}
-    assert outside.told == [
-        {"alert": "rotation-refused", "at": NOW.isoformat(), "facts": facts}
+    assert outside.documents == [
+        {"alert": "rotation-refused", "at": clock().isoformat(), "facts": facts}
     ]
 
 
@@ -81,31 +69,32 @@ def test_processes_share_the_counts(database_url: str, events: list[Any]) -> Non
     assert counts == {**dict.fromkeys(map(str, Alert), 2), "audit-chain-broken": 4}
 
 
-def test_alert_is_sent_if_it_cannot_be_counted(events: list[Any]) -> None:
+def test_alert_is_sent_if_it_cannot_be_counted(
+    sqlite_store: SQLStore, events: list[Any]
+) -> None:
     """With the database down, the alert is still logged and sent."""
     outside = Outside()
+    broken = altered(sqlite_store, count_alert=StoreUnavailableError("gone"))
 
-    Alerts(NoCounters(), outside).sound(Alert.KEY_UNHEALTHY, code="key-unusable")
+    Alerts(broken, outside).sound(Alert.KEY_UNHEALTHY, code="key-unusable")
 
     assert [event["event"] for event in events] == ["alert", "alert-not-counted"]
     assert events[1]["code"] == "store-unavailable"
-    assert outside.told[0]["alert"] == "key-unhealthy"
+    assert outside.documents[0]["alert"] == "key-unhealthy"
 
 
 def test_counters_and_notifier_are_optional(events: list[Any]) -> None:
-    """Without counters and notifier, the alert is logged."""
     Alerts().sound(Alert.SEALING_LATE)
 
     assert [event["alert"] for event in events] == ["audit-sealing-late"]
 
 
 def test_notifications_are_sanitized(events: list[Any]) -> None:
-    """Text that looks like a secret is removed from the notification."""
     outside = Outside()
 
     Alerts(None, outside).sound(Alert.KEY_MISMATCH, key=ARN, count=None)
 
-    assert outside.told[0]["facts"] == {"key": "[redacted]", "count": None}
+    assert outside.documents[0]["facts"] == {"key": "[redacted]", "count": None}
 
 
 def test_alert_names_are_stable() -> None:

@@ -1,4 +1,4 @@
-"""Late work is given up, and hanging threads are bounded."""
+"""Callers stop waiting for late work, and hanging threads are bounded."""
 
 import contextvars
 import threading
@@ -25,7 +25,6 @@ def _threads(name: str) -> int:
 
 
 def test_result_in_time_is_returned() -> None:
-    """The result of work that finishes in time is returned."""
     assert Deadlines().within(5, lambda: "signed", name="key") == "signed"
 
 
@@ -35,7 +34,7 @@ def test_exception_of_the_work_is_raised() -> None:
         Deadlines().within(5, lambda: 1 // 0, name="key")
 
 
-def test_late_work_is_given_up(released: Event) -> None:
+def test_callers_stop_waiting_for_late_work(released: Event) -> None:
     """The caller gets `backend-unavailable` in time."""
     began = time.monotonic()
 

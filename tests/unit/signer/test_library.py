@@ -5,13 +5,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from eth_account.messages import encode_defunct
 from packaging.requirements import Requirement
 
-from backends.aws_kms import KMSBackend
-from backends.pkcs11 import PKCS11Backend
 from signer.account import HSMAccount
-from signer.ports import KeyId
 
 
 ROOT = Path(__file__).parents[3]
@@ -50,7 +48,6 @@ for module in pkgutil.walk_packages(signer.__path__, "signer."):
 
 
 def test_the_core_imports_no_extra() -> None:
-    """Every module of signer imports with the core's dependencies alone."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"].values()
     names = {Requirement(line).name for lines in extras for line in lines}
@@ -60,19 +57,12 @@ def test_the_core_imports_no_extra() -> None:
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
-def test_a_first_signature_on_softhsm(
-    softhsm: PKCS11Backend, softhsm_key: KeyId
-) -> None:
+@pytest.mark.parametrize("backend", ["softhsm", "kms"])
+def test_a_first_signature(backend: str, request: pytest.FixtureRequest) -> None:
     """An account needs a backend and a key id: no networks file, ledger or node."""
-    account = HSMAccount.open(softhsm, softhsm_key)
-    signed = account.sign_message(encode_defunct(text="hello"))
-
-    assert len(signed.signature) == 65
-
-
-def test_a_first_signature_on_kms(kms: KMSBackend, kms_key: KeyId) -> None:
-    """The same with a key in KMS."""
-    account = HSMAccount.open(kms, kms_key)
+    account = HSMAccount.open(
+        request.getfixturevalue(backend), request.getfixturevalue(f"{backend}_key")
+    )
     signed = account.sign_message(encode_defunct(text="hello"))
 
     assert len(signed.signature) == 65

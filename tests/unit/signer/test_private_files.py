@@ -18,7 +18,6 @@ def test_creates_a_file_that_only_its_owner_may_access(tmp_path: Path) -> None:
 
 
 def test_keeps_an_existing_file(tmp_path: Path) -> None:
-    """An existing file is not changed."""
     path = tmp_path / "key"
     path.write_bytes(b"first")
 
@@ -27,7 +26,6 @@ def test_keeps_an_existing_file(tmp_path: Path) -> None:
 
 
 def test_keeps_a_file_that_appears_meanwhile(tmp_path: Path) -> None:
-    """A file that another process creates at the same time is not changed."""
     path = tmp_path / "key"
 
     def slow() -> bytes:
@@ -40,7 +38,6 @@ def test_keeps_a_file_that_appears_meanwhile(tmp_path: Path) -> None:
 
 
 def test_one_of_many_callers_creates_the_file(tmp_path: Path) -> None:
-    """Of eight concurrent calls, one reports that it created the file."""
     path, numbers = tmp_path / "key", count()
     with ThreadPoolExecutor(8) as pool:
         created = pool.map(

@@ -1,8 +1,8 @@
 """
 Getting SoftHSM on Debian and Ubuntu.
 
-apt-get and dpkg-deb are stood in for by scripts that keep a record: tests reach
-no network.  ``docs/how-to/softhsm.md`` says how the real thing was tried.
+Scripts that record their arguments replace apt-get and dpkg-deb, since tests use no
+network.  ``docs/how-to/softhsm.md`` describes how the real commands were tested.
 """
 
 import os
@@ -57,9 +57,9 @@ def layout(tmp_path: Path) -> Layout:
 
 def test_fetches_into_the_project_without_root(apt: Path, layout: Layout) -> None:
     """Without root, apt uses lists and a cache in the project, which are removed."""
-    said: list[str] = []
+    messages: list[str] = []
 
-    module = fetch.install(layout, said.append, is_root=False)
+    module = fetch.install(layout, messages.append, is_root=False)
 
     update, install, unpack = (apt / "record").read_text().splitlines()
     state = layout.root / "apt"
@@ -70,7 +70,7 @@ def test_fetches_into_the_project_without_root(apt: Path, layout: Layout) -> Non
     assert unpack.startswith("dpkg-deb -x ")
     assert module == layout.lib / "usr/lib/softhsm/libsofthsm2.so"
     assert not state.exists()
-    assert len(said) == 3
+    assert len(messages) == 3
 
 
 def test_finds_a_fetched_module(apt: Path, layout: Layout) -> None:
@@ -93,7 +93,7 @@ def test_installs_as_root(apt: Path, layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("is_root", [True, False])
-def test_a_failure_of_apt(
+def test_a_failure_of_apt_is_reported(
     apt: Path,
     layout: Layout,
     capfd: pytest.CaptureFixture[str],
@@ -124,7 +124,9 @@ def test_apt_gets_no_secrets(
     assert "http_proxy=http://127.0.0.1:9" in seen
 
 
-def test_systems_without_apt(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_apt_is_refused(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without apt, nothing is run, and the message has the command."""
     monkeypatch.setenv("PATH", "/nowhere")
 

@@ -27,7 +27,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.from_env({"HOTWALLET_HOME": str(tmp_path)})
 
 
-def test_permissions(layout: Layout) -> None:
+def test_files_are_private(layout: Layout) -> None:
     """Folders have mode 0700 and files 0600."""
     pins.ensure_pin(layout.pin)
 
@@ -37,8 +37,8 @@ def test_permissions(layout: Layout) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_the_configuration_is_the_one_that_works(layout: Layout) -> None:
-    """The configuration sets file objects, reset on fork, and the project's tokens."""
+def test_the_configuration_has_the_required_settings(layout: Layout) -> None:
+    """File objects, reset on fork, and the folder of the project's tokens."""
     lines = layout.conf.read_text().splitlines()
 
     assert f"directories.tokendir = {layout.tokens}" in lines
@@ -57,8 +57,7 @@ def test_a_moved_project_gets_a_new_configuration(layout: Layout) -> None:
     assert str(layout.tokens) in layout.conf.read_text()
 
 
-def test_preparing_twice_writes_nothing(layout: Layout) -> None:
-    """Preparing twice changes nothing."""
+def test_preparing_twice_changes_nothing(layout: Layout) -> None:
     before = layout.conf.stat().st_mtime_ns
 
     layout.prepare()
@@ -93,7 +92,7 @@ def test_softhsm_conf_is_set_once(
     assert use_project_conf(tmp_path / "other") == Layout.of(tmp_path).conf
 
 
-def test_a_new_pin_is_random_and_stays(layout: Layout) -> None:
+def test_a_new_pin_is_random_and_permanent(layout: Layout) -> None:
     """A PIN has 128 random bits, and is created once."""
     pin = pins.ensure_pin(layout.pin)
 
@@ -104,7 +103,7 @@ def test_a_new_pin_is_random_and_stays(layout: Layout) -> None:
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o602, 0o601])
 def test_a_pin_that_others_may_read_is_refused(layout: Layout, mode: int) -> None:
-    """P14: a PIN file that other users may read is refused, with the cure."""
+    """P14: the error has the command that corrects the mode."""
     pin = pins.ensure_pin(layout.pin)
     layout.pin.chmod(mode)
 
@@ -118,7 +117,7 @@ def test_a_pin_that_others_may_read_is_refused(layout: Layout, mode: int) -> Non
 def test_a_pin_that_cannot_be_read_is_refused(
     tmp_path: Path, content: bytes | None
 ) -> None:
-    """A missing or binary PIN file is access denied; the message quotes nothing."""
+    """A missing or binary PIN file; the error omits path and content."""
     path = tmp_path / "pin"
     if content is not None:
         write_whole(path, content)
@@ -153,7 +152,7 @@ def test_finds_the_named_module_first(tmp_path: Path) -> None:
     assert library.find_module(named, [str(tmp_path)]) == Path("/opt/vendor.so")
 
 
-def test_finds_the_system_s_module_and_then_the_project_s(
+def test_finds_the_module_of_the_system_first(
     tmp_path: Path, settings: Settings
 ) -> None:
     """The system's module wins over the fetched one; folders may be patterns."""
@@ -167,8 +166,10 @@ def test_finds_the_system_s_module_and_then_the_project_s(
     assert library.find_module(settings, ["/nowhere", "~/nowhere"]) == fetched
 
 
-def test_no_module(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The refusal has a code, and the command that installs SoftHSM."""
+def test_a_missing_module_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error has a code, and the command that installs SoftHSM."""
     monkeypatch.setattr(library, "PLACES", ())
 
     assert library.find_module(settings, []) is None

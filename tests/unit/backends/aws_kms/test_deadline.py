@@ -1,4 +1,4 @@
-"""The deadline of a KMS call, against services that take their time."""
+"""The deadline of a KMS call to slow services."""
 
 import socket
 import time
@@ -24,8 +24,7 @@ from tests.fixtures.kms import OpenKMS
 
 
 DIGEST = bytes(range(32))
-# What the machine needs for everything else, a busy neighbour included.  Without a
-# deadline the same calls take half a minute and more.
+# The machine may be busy.  Without a deadline the calls take 30 s and more.
 SLACK = 10.0
 
 
@@ -37,8 +36,8 @@ SLACK = 10.0
         pytest.param(faults.trickle(0.05), id="trickle"),
     ],
 )
-@pytest.mark.parametrize(("attempts", "timeout_ms"), [(1, 800), (3, 1500)])
-def test_no_service_outlives_the_deadline(
+@pytest.mark.parametrize(("attempts", "timeout_ms"), [(1, 300), (3, 900)])
+def test_a_slow_service_does_not_exceed_the_deadline(
     *,
     open_kms: OpenKMS,
     kms_key: KeyId,
@@ -47,7 +46,7 @@ def test_no_service_outlives_the_deadline(
     attempts: int,
     timeout_ms: int,
 ) -> None:
-    """K6: a KMS that hangs, stops half-way or trickles costs KMS_TIMEOUT_MS at most."""
+    """K6: a KMS that hangs, stops or sends slowly costs KMS_TIMEOUT_MS at most."""
     kms_faults.always("Sign", fault)
     kms = open_kms(max_retries=attempts, timeout_ms=timeout_ms)
     started = time.monotonic()
@@ -58,19 +57,19 @@ def test_no_service_outlives_the_deadline(
     assert time.monotonic() - started < timeout_ms / 1000 + SLACK
 
 
-def test_hanging_is_retried_while_there_is_time(
+def test_a_hanging_attempt_is_retried(
     open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults
 ) -> None:
-    """One lost packet does not fail a call: the next attempt signs."""
+    """The next attempt within the deadline signs."""
     kms_faults.on("Sign", faults.hang())
-    kms = open_kms(max_retries=3, timeout_ms=4_000)
+    kms = open_kms(max_retries=3, timeout_ms=2_500)
 
     assert kms.sign_digest(kms_key, DIGEST).der
 
 
 @pytest.fixture
-def deaf_port() -> Iterator[int]:
-    """A port whose queue is full: nobody accepts, and connecting takes for ever."""
+def full_port() -> Iterator[int]:
+    """A port whose backlog is full, so that connecting never ends."""
     with ExitStack() as opened:
         server = opened.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
@@ -82,36 +81,31 @@ def deaf_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_a_port_that_never_accepts(
-    open_kms: OpenKMS, kms_key: KeyId, deaf_port: int
+def test_connecting_has_a_deadline(
+    open_kms: OpenKMS, kms_key: KeyId, full_port: int
 ) -> None:
-    """K6: connecting is bounded too."""
-    kms = open_kms(endpoint=f"http://127.0.0.1:{deaf_port}", timeout_ms=1_500)
+    """K6: and its error names the reason."""
+    kms = open_kms(endpoint=f"http://127.0.0.1:{full_port}", timeout_ms=500)
     started = time.monotonic()
 
     with pytest.raises(BackendUnavailableError, match="ConnectTimeoutError"):
         kms.sign_digest(kms_key, DIGEST)
 
-    assert time.monotonic() - started < 1.5 + SLACK
+    assert time.monotonic() - started < 0.5 + SLACK
 
 
-def test_a_closed_port(open_kms: OpenKMS, kms_key: KeyId) -> None:
-    """A KMS that is not there is unavailability, and found out at once."""
+def test_a_closed_port_is_unavailability(open_kms: OpenKMS, kms_key: KeyId) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    kms = open_kms(endpoint=f"http://127.0.0.1:{port}")
-    started = time.monotonic()
 
     with pytest.raises(BackendUnavailableError, match="EndpointConnectionError"):
-        kms.sign_digest(kms_key, DIGEST)
-
-    assert time.monotonic() - started < 9
+        open_kms(endpoint=f"http://127.0.0.1:{port}").sign_digest(kms_key, DIGEST)
 
 
-def test_a_pause_that_does_not_fit_is_not_begun(
+def test_a_pause_beyond_the_deadline_is_an_error(
     open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults
 ) -> None:
-    """A service that asks for 60 s gets its error passed on instead of a sleep."""
+    """If the service requests a pause of 60 s, its error is raised at once."""
     kms_faults.always("Sign", faults.retry_after(60_000))
     kms = open_kms(max_retries=10, timeout_ms=3_000)
     started = time.monotonic()
@@ -124,8 +118,8 @@ def test_a_pause_that_does_not_fit_is_not_begun(
 
 @pytest.mark.parametrize("seconds", [0.5, 1.9, 2.0, 9.0, 120.0])
 @pytest.mark.parametrize("attempts", [1, 2, 3, 10])
-def test_attempts_fit_into_the_total(seconds: float, attempts: int) -> None:
-    """Two whole attempts and the longest pause fit, or there is one attempt only."""
+def test_attempts_fit_into_the_deadline(seconds: float, attempts: int) -> None:
+    """Two attempts and the longest pause fit, or there is one attempt."""
     budget = Deadline(seconds, attempts)
     retries = attempts > 1 and seconds >= 2
 
@@ -139,13 +133,13 @@ def test_attempts_fit_into_the_total(seconds: float, attempts: int) -> None:
 
 @pytest.mark.parametrize("code", ["ThrottlingException", "KMSInternalException"])
 @pytest.mark.parametrize("named", [None, "0", "1500", "90000", "soon", "-5"])
-def test_botocore_never_pauses_longer_than_we_think(
+def test_botocore_pauses_no_longer_than_calculated(
     code: str, named: str | None
 ) -> None:
-    """Should botocore change its back-off, this fails before a deadline does."""
+    """A change of botocore's back-off must not break the deadline."""
     headers = {} if named is None else {"x-amz-retry-after": named}
     response: tuple[Any, Any] = (SimpleNamespace(headers=headers, status_code=400), {})
-    unlucky = ExponentialBackoff(
+    longest = ExponentialBackoff(
         random=lambda: 1.0,
         service_name="kms",
         throttling_detector=ThrottlingErrorDetector(RetryEventAdapter()),
@@ -157,4 +151,4 @@ def test_botocore_never_pauses_longer_than_we_think(
             parsed_response={"Error": {"Code": code}},
         )
 
-        assert unlucky.delay_amount(context) <= _longest_pause(attempt, response)
+        assert longest.delay_amount(context) <= _longest_pause(attempt, response)

@@ -1,4 +1,4 @@
-"""Nothing that AWS says crosses: not in an error, a traceback or a log."""
+"""No text of AWS is in an error, traceback or log."""
 
 import logging
 import traceback
@@ -46,7 +46,7 @@ FAULTS: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_no_error_repeats_what_aws_said(
+def test_no_error_contains_text_of_aws(
     *,
     hasty_kms: KMSBackend,
     kms_emulator: KMSEmulator,
@@ -55,7 +55,7 @@ def test_no_error_repeats_what_aws_said(
     caplog: pytest.LogCaptureFixture,
     fault: Fault,
 ) -> None:
-    """Neither the error, nor its traceback and causes, nor a DEBUG log holds one."""
+    """Neither the error, its traceback and causes, nor a debug log."""
     kms_faults.always("Sign", fault)
     caplog.set_level(logging.DEBUG)
 
@@ -73,7 +73,7 @@ def test_no_error_repeats_what_aws_said(
 def test_the_aws_libraries_do_not_log(
     open_kms: OpenKMS, kms_key: KeyId, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the root logger at DEBUG, a signature leaves no line of AWS's libraries."""
+    """Even if the root logger has the level DEBUG."""
     caplog.set_level(logging.DEBUG)
 
     open_kms().sign_digest(kms_key, DIGEST)
@@ -152,19 +152,18 @@ TRANSLATIONS: dict[str, tuple[Exception, type[BackendError]]] = {
 }
 
 
-@pytest.mark.parametrize(("vendors", "ours"), TRANSLATIONS.values(), ids=TRANSLATIONS)
-def test_every_error_of_boto3_has_one_of_ours(
-    vendors: Exception, ours: type[BackendError]
+@pytest.mark.parametrize(("theirs", "ours"), TRANSLATIONS.values(), ids=TRANSLATIONS)
+def test_every_error_of_boto3_is_mapped(
+    theirs: Exception, ours: type[BackendError]
 ) -> None:
-    """Its class says whether to retry; its words stay behind."""
-    error = map_error("Sign", vendors)
+    """The class tells whether to retry, and the text is omitted."""
+    error = map_error("Sign", theirs)
 
     assert type(error) is ours
     assert not [canary for canary in CANARIES if canary in str(error)]
 
 
-def test_the_error_names_what_support_asks_for() -> None:
-    """A known code, the HTTP status and the request id are shown."""
+def test_an_error_has_code_status_and_request_id() -> None:
     error = botocore.ClientError(
         {
             "Error": {"Code": "DisabledException", "Message": ARN},
@@ -183,6 +182,6 @@ def test_the_error_names_what_support_asks_for() -> None:
 
 
 def test_a_request_id_is_a_uuid() -> None:
-    """What else stands in the header field is not passed on."""
+    """Any other text is not passed on."""
     assert request_id({"RequestId": ARN}) is None
     assert request_id({}) is None

@@ -1,4 +1,4 @@
-"""K18: KMS keys of more than one region, through one backend, over HTTP."""
+"""K18: one backend with KMS keys of several regions, over HTTP."""
 
 import os
 import subprocess
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from types_boto3_kms import KMSClient
 
 
-ELSEWHERE = "eu-west-1"
+OTHER_REGION = "eu-west-1"
 DIGEST = bytes(range(32))
 
 
 class Opener:
-    """Opens clients of the emulator, and remembers of which regions."""
+    """Opens clients of the emulator, and records their regions."""
 
     def __init__(self, emulator: KMSEmulator) -> None:
         self.regions: list[str] = []
@@ -41,7 +41,7 @@ class Opener:
         )
 
     def __call__(self, region: str) -> "KMSClient":
-        """Open one more."""
+        """Return a new client."""
         self.regions.append(region)
         self.clients.append(self._open(region))
         return self.clients[-1]
@@ -49,7 +49,7 @@ class Opener:
 
 @pytest.fixture
 def opener(kms_emulator: KMSEmulator) -> Opener:
-    """What makes the clients, and knows which."""
+    """The factory of the clients."""
     return Opener(kms_emulator)
 
 
@@ -63,18 +63,18 @@ def regions(kms_emulator: KMSEmulator, opener: Opener) -> Iterator[KMSBackend]:
 
 @pytest.fixture
 def pair(kms_emulator: KMSEmulator) -> tuple[KeyId, KeyId]:
-    """A multi-Region key, and its replica elsewhere."""
+    """A multi-Region key, and its replica in another region."""
     arn = kms_emulator.create_key(multi_region=True)
-    return KeyId(arn), KeyId(kms_emulator.replicate(arn, ELSEWHERE))
+    return KeyId(arn), KeyId(kms_emulator.replicate(arn, OTHER_REGION))
 
 
-def test_an_arn_is_asked_for_in_its_region(
+def test_an_arn_is_used_in_its_region(
     regions: KMSBackend,
     opener: Opener,
     kms_emulator: KMSEmulator,
     pair: tuple[KeyId, KeyId],
 ) -> None:
-    """Each ARN resolves, shows its key and signs where it is; one client a region."""
+    """Each region has one client."""
     before = len(kms_emulator.trail)
     keys = set()
     for arn in (*pair, *pair):
@@ -84,22 +84,21 @@ def test_an_arn_is_asked_for_in_its_region(
 
     assert len(keys) == 1
     signed = [(e.region, e.key_id) for e in list(kms_emulator.trail)[before:]]
-    assert signed == [(kms_emulator.region, pair[0]), (ELSEWHERE, pair[1])] * 2
-    assert opener.regions == [kms_emulator.region, ELSEWHERE]
+    assert signed == [(kms_emulator.region, pair[0]), (OTHER_REGION, pair[1])] * 2
+    assert opener.regions == [kms_emulator.region, OTHER_REGION]
 
 
-def test_bare_names_are_of_the_own_region(
+def test_names_without_a_region_are_local(
     regions: KMSBackend, opener: Opener, pair: tuple[KeyId, KeyId]
 ) -> None:
-    """An id without a region is AWS_REGION's, though a replica has it elsewhere."""
+    """A key id means the key in AWS_REGION, not a replica."""
     assert regions.resolve(pair[1].rpartition("/")[2]) == pair[0]
     assert len(opener.regions) == 1
 
 
-def test_no_client_until_one_is_needed(regions: KMSBackend, opener: Opener) -> None:
-    """A region that nobody asks is not opened, nor is one for what is malformed."""
+def test_a_malformed_arn_opens_no_client(regions: KMSBackend, opener: Opener) -> None:
     with pytest.raises(KeyNotFoundError):
-        regions.sign_digest(KeyId(f"arn:aws:kms:{ELSEWHERE}:1:key/x"), DIGEST)
+        regions.sign_digest(KeyId(f"arn:aws:kms:{OTHER_REGION}:1:key/x"), DIGEST)
 
     assert len(opener.regions) == 1
 
@@ -107,7 +106,7 @@ def test_no_client_until_one_is_needed(regions: KMSBackend, opener: Opener) -> N
 def test_threads_share_the_client_of_a_region(
     regions: KMSBackend, opener: Opener, pair: tuple[KeyId, KeyId]
 ) -> None:
-    """Threads that come at once open one client, and all of them sign."""
+    """Threads that sign at once open one client."""
     together = Barrier(4)
 
     def sign() -> bytes:
@@ -118,13 +117,13 @@ def test_threads_share_the_client_of_a_region(
         made = [each.result() for each in [pool.submit(sign) for _ in range(4)]]
 
     assert all(made)
-    assert opener.regions[1:] == [ELSEWHERE]
+    assert opener.regions[1:] == [OTHER_REGION]
 
 
-def test_a_state_of_its_own(
+def test_a_replica_has_its_own_state(
     regions: KMSBackend, kms_emulator: KMSEmulator, pair: tuple[KeyId, KeyId]
 ) -> None:
-    """A replica that is disabled cannot sign, and the primary goes on."""
+    """The primary key signs while its replica is disabled."""
     kms_emulator.set_state(pair[1], "Disabled")
     with pytest.raises(KeyUnusableError):
         regions.resolve(pair[1])
@@ -132,8 +131,8 @@ def test_a_state_of_its_own(
     assert regions.sign_digest(pair[0], DIGEST).der
 
 
-def test_a_region_that_there_is_not(regions: KMSBackend, opener: Opener) -> None:
-    """A client that cannot be made is an error of ours, without the vendor's words."""
+def test_an_invalid_region_is_an_error(regions: KMSBackend, opener: Opener) -> None:
+    """The error contains no text of the vendor."""
     with pytest.raises(BackendError) as raised:
         regions.resolve("arn:aws:kms:-:123456789012:key/mrk-1234abcd")
 
@@ -141,14 +140,15 @@ def test_a_region_that_there_is_not(regions: KMSBackend, opener: Opener) -> None
     assert raised.value.__context__ is None
 
 
-def test_a_backend_of_one_region(kms: KMSBackend, pair: tuple[KeyId, KeyId]) -> None:
-    """What makes keys asks its own region alone, where a replica is not found."""
+def test_a_backend_of_one_region_has_no_replicas(
+    kms: KMSBackend, pair: tuple[KeyId, KeyId]
+) -> None:
     with pytest.raises(KeyNotFoundError):
         kms.resolve(pair[1])
 
 
-def test_a_region_is_not_opened_behind_the_fork(kms_emulator: KMSEmulator) -> None:
-    """K16: a child that inherited the backend makes no client of its own either."""
+def test_a_region_is_not_opened_after_a_fork(kms_emulator: KMSEmulator) -> None:
+    """K16: a child that inherited the backend opens no client."""
     script = f"""
 import os
 from functools import partial
@@ -177,10 +177,9 @@ os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert finished.returncode == 7
 
 
-def test_close_ends_all_regions(
+def test_close_ends_the_connections_to_all_regions(
     regions: KMSBackend, kms_emulator: KMSEmulator, pair: tuple[KeyId, KeyId]
 ) -> None:
-    """The idle connections to every region are closed."""
     connections = kms_emulator._server._connections
     before = set(connections)
     for arn in pair:

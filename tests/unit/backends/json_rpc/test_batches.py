@@ -1,4 +1,4 @@
-"""Many receipts in one exchange, also from nodes that take no batches."""
+"""Batches of requests, and nodes that refuse them."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ REFUSALS: dict[str, Reply] = {
     "http-413": Body(b"", status=413),
     "text": Body(b"what?"),
     "nothing": Body(b"[]"),
-    "strangers": Body(
+    "other-ids": Body(
         b'[7, null, {"id": [1], "result": 1}, {"id": 9999, "result": null}]'
     ),
     "http-203": Body(
@@ -74,7 +74,6 @@ def test_sends_a_single_request_without_a_batch(fake_node: FakeNode) -> None:
 
 
 def test_no_hashes_send_no_request(fake_node: FakeNode) -> None:
-    """Without hashes no node is asked."""
     assert client(fake_node).receipts([]) == {}
     assert fake_node.requests == []
 

@@ -1,4 +1,4 @@
-"""What nodes say, in the words of each client, and what we make of it."""
+"""Error messages of each Ethereum client, and the errors that they become."""
 
 import pytest
 from eth_abi.abi import encode
@@ -56,7 +56,7 @@ def reason_string(text: str) -> bytes:
 )
 @pytest.mark.parametrize("code", [-32000, -32003, -32010, -32603])
 def test_already_known_is_success_in_all_wordings(message: str, code: int) -> None:
-    """Every client's way to say that it has the bytes already is understood (R8)."""
+    """Each client has its own message for it (R8)."""
     error = map_error("eth_sendRawTransaction", {"code": code, "message": message})
 
     assert isinstance(error, AlreadyKnownError)
@@ -110,7 +110,7 @@ def test_already_known_is_success_in_all_wordings(message: str, code: int) -> No
 )
 @pytest.mark.parametrize("code", [-32000, -32003])
 def test_a_refusal_has_a_reason(message: str, reason: str, code: int) -> None:
-    """A transaction that is not taken is refused with one of five reasons."""
+    """A refused transaction has one of five reasons."""
     error = map_error("eth_sendRawTransaction", {"code": code, "message": message})
 
     assert isinstance(error, BroadcastRejectedError)
@@ -118,8 +118,8 @@ def test_a_refusal_has_a_reason(message: str, reason: str, code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [-32000, -32003, -32603, -32010, 3, None, "odd"])
-def test_nonce_too_low_is_a_refusal_whatever_its_code(code: object) -> None:
-    """Words decide over codes: it is no trouble that a retry heals (R9)."""
+def test_nonce_too_low_is_a_refusal_with_any_code(code: object) -> None:
+    """The message decides, not the code; a retry is useless (R9)."""
     error = map_error(
         "eth_sendRawTransaction", {"code": code, "message": "nonce too low"}
     )
@@ -147,8 +147,8 @@ def test_nonce_too_low_is_a_refusal_whatever_its_code(code: object) -> None:
         "an error that is no object",
     ],
 )
-def test_a_node_in_trouble_has_not_refused(error: object) -> None:
-    """What passes by itself is no refusal: the same bytes are sent again (R12)."""
+def test_a_temporary_error_is_no_refusal(error: object) -> None:
+    """The same bytes are sent again later (R12)."""
     outcome = map_error("eth_sendRawTransaction", error)
 
     assert isinstance(outcome, ChainUnavailableError)
@@ -180,7 +180,7 @@ PAUSED = "0x" + reason_string("paused").hex()
 def test_return_data_is_found_where_clients_put_it(
     method: str, error: dict[str, object]
 ) -> None:
-    """The reason is decoded from the data, wherever a client has it."""
+    """The reason is decoded from the client's place for return data."""
     outcome = map_error(method, error)
 
     assert isinstance(outcome, ExecutionRevertedError)
@@ -203,7 +203,7 @@ def test_return_data_is_found_where_clients_put_it(
 def test_a_revert_without_data_is_a_revert(
     error: dict[str, object], reason: str
 ) -> None:
-    """Old clients and old contracts say it in other ways; words are not passed on."""
+    """Old clients and contracts send no data; their messages are not passed on."""
     outcome = map_error("eth_estimateGas", error)
 
     assert isinstance(outcome, ExecutionRevertedError)
@@ -220,16 +220,15 @@ def test_a_revert_without_data_is_a_revert(
         (-32603, CannotAnswerError),
     ],
 )
-def test_other_errors_say_whether_to_retry(code: int, kind: type[ChainError]) -> None:
-    """What the node does not serve will not be served later; the rest may be."""
+def test_other_errors_are_retryable_or_not(code: int, kind: type[ChainError]) -> None:
+    """An unknown method or parameter is permanent."""
     outcome = map_error("eth_getBalance", {"code": code, "message": "header not found"})
 
     assert type(outcome) is kind
     assert outcome.retryable is (kind is CannotAnswerError)
 
 
-def test_a_read_is_not_reverted_by_its_words() -> None:
-    """Only what executes code can revert."""
+def test_only_executions_can_revert() -> None:
     outcome = map_error("eth_getBalance", {"code": 3, "message": "execution reverted"})
 
     assert type(outcome) is CannotAnswerError
@@ -256,14 +255,14 @@ def test_a_read_is_not_reverted_by_its_words() -> None:
         (bytes.fromhex("75e91ce7") + bytes(32), "custom error 0x75e91ce7"),
     ],
 )
-def test_decodes_what_contracts_revert_with(data: bytes, reason: str) -> None:
-    """Reason strings, panics and custom errors are told, on one line, and in short."""
+def test_decodes_revert_reasons(data: bytes, reason: str) -> None:
+    """Reason strings, panics and custom errors become one short line."""
     assert revert_reason(data) == reason
 
 
 @given(st.sampled_from([b"", ERROR_STRING, PANIC]), st.binary(max_size=200))
 def test_no_return_data_breaks_the_decoder(selector: bytes, data: bytes) -> None:
-    """Whatever a contract returns, the reason is one printable line of words."""
+    """The reason for any return data is one printable line."""
     reason = revert_reason(selector + data)
 
     assert reason.isprintable()
@@ -278,7 +277,7 @@ def test_no_return_data_breaks_the_decoder(selector: bytes, data: bytes) -> None
     ),
 )
 def test_no_error_object_breaks_the_translation(method: str, error: object) -> None:
-    """Whatever a node calls an error becomes one of ours."""
+    """Any error object becomes a ``ChainError``."""
     outcome = map_error(method, error)
 
     assert isinstance(outcome, ChainError)
@@ -287,7 +286,7 @@ def test_no_error_object_breaks_the_translation(method: str, error: object) -> N
 
 @given(st.text())
 def test_printable_text_is_short_and_on_one_line(text: str) -> None:
-    """Control characters, line ends and direction marks do not survive."""
+    """Control characters, line ends and direction marks are removed."""
     clean = printable(text)
 
     assert clean.isprintable()
@@ -305,6 +304,6 @@ def test_printable_text_is_short_and_on_one_line(text: str) -> None:
         ("block not found", False),
     ],
 )
-def test_tells_a_missing_block_from_trouble(error: object, expected: bool) -> None:
-    """Some clients answer with an error where the specification wants null."""
+def test_recognises_a_missing_block(error: object, expected: bool) -> None:
+    """Some clients return an error instead of null."""
     assert is_not_found(error) is expected

@@ -1,4 +1,4 @@
-"""What the JSON-RPC client makes of results, and which ones it does not believe."""
+"""Results that the JSON-RPC client accepts, and those that it refuses."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from tests.fixtures.replies import Body, Error, Reply, Result
 from tests.support.rpc import ADDRESS, BLOCK, CALL, HASH, RECEIPT, client
 
 
-def test_a_contract_cannot_make_us_fetch_urls(fake_node: FakeNode) -> None:
-    """An OffchainLookup (EIP-3668) is a revert like any other, and not followed."""
+def test_an_offchain_lookup_is_a_revert(fake_node: FakeNode) -> None:
+    """An OffchainLookup (EIP-3668) is not followed."""
     lookup = "0x556f1830" + "00" * 160
     fake_node.script("eth_call", Error(3, "execution reverted", lookup))
 
@@ -22,8 +22,8 @@ def test_a_contract_cannot_make_us_fetch_urls(fake_node: FakeNode) -> None:
     assert len(fake_node.requests) == 1
 
 
-def test_blocks_of_proof_of_authority_chains_are_read(fake_node: FakeNode) -> None:
-    """Extra data that is longer than Ethereum allows does not matter to us."""
+def test_blocks_may_have_long_extra_data(fake_node: FakeNode) -> None:
+    """Proof-of-authority chains exceed the limit of Ethereum."""
     block = BLOCK | {"extraData": "0x" + "00" * 97}
     fake_node.script("eth_getBlockByNumber", Result(block))
 
@@ -31,14 +31,14 @@ def test_blocks_of_proof_of_authority_chains_are_read(fake_node: FakeNode) -> No
 
 
 def test_hashes_are_written_in_lower_case(fake_node: FakeNode) -> None:
-    """However a node writes a hash, we write it in lower case."""
+    """A node may write them in any case."""
     fake_node.script("eth_getBlockByNumber", Result(BLOCK))
 
     assert client(fake_node).latest_block().hash == "0x" + "ab" * 32
 
 
 def test_a_chain_without_base_fee_has_a_gas_price(fake_node: FakeNode) -> None:
-    """Without EIP-1559 the whole price is what the node suggests, and it is known."""
+    """Without EIP-1559 the fee is the gas price that the node suggests."""
     fake_node.script(
         "eth_getBlockByNumber", Result({"number": "0x1", "hash": "0x" + "00" * 32})
     )
@@ -48,8 +48,7 @@ def test_a_chain_without_base_fee_has_a_gas_price(fake_node: FakeNode) -> None:
     assert client(fake_node).fees() == Fees(base_fee=None, priority_fee=5)
 
 
-def test_a_base_fee_of_nothing_is_one(fake_node: FakeNode) -> None:
-    """Some chains with EIP-1559 have a base fee of zero."""
+def test_a_base_fee_may_be_zero(fake_node: FakeNode) -> None:
     fake_node.script("eth_getBlockByNumber", Result(BLOCK | {"baseFeePerGas": "0x0"}))
     fake_node.script("eth_maxPriorityFeePerGas", Result("0x1"))
 
@@ -57,7 +56,6 @@ def test_a_base_fee_of_nothing_is_one(fake_node: FakeNode) -> None:
 
 
 def test_fees_take_one_exchange(fake_node: FakeNode) -> None:
-    """Each refund waits for them, and a node may be far away."""
     fake_node.script("eth_getBlockByNumber", Result(BLOCK))
     fake_node.script("eth_maxPriorityFeePerGas", Result("0x7"))
 
@@ -77,7 +75,7 @@ def test_fees_take_one_exchange(fake_node: FakeNode) -> None:
     ids=["error", "500", "501", "429"],
 )
 def test_fees_of_a_node_without_batches(fake_node: FakeNode, refusal: Reply) -> None:
-    """A node that takes no batch, however it says so, is asked twice."""
+    """A node that refuses the batch gets two requests."""
     fake_node.script("batch", refusal)
     fake_node.script("eth_getBlockByNumber", Result(BLOCK))
     fake_node.script("eth_maxPriorityFeePerGas", Result("0x7"))
@@ -89,14 +87,14 @@ def test_fees_of_a_node_without_batches(fake_node: FakeNode, refusal: Reply) -> 
     "reply", [Result(None), Error(-32000, "header not found")], ids=["null", "error"]
 )
 def test_a_missing_block_is_none(fake_node: FakeNode, reply: Reply) -> None:
-    """A block that the node does not have is None, in both ways to say so."""
+    """Nodes return null or an error."""
     fake_node.script("eth_getBlockByNumber", reply)
 
     assert client(fake_node).block(16) is None
 
 
-def test_another_block_is_not_believed(fake_node: FakeNode) -> None:
-    """The block that was asked for must come."""
+def test_another_block_is_refused(fake_node: FakeNode) -> None:
+    """The number must be the requested one."""
     fake_node.script("eth_getBlockByNumber", Result(BLOCK))
 
     with pytest.raises(ChainUnavailableError, match="malformed"):
@@ -108,15 +106,14 @@ def test_another_block_is_not_believed(fake_node: FakeNode) -> None:
     [Result(None), Result(RECEIPT | {"blockHash": None})],
     ids=["null", "pending"],
 )
-def test_no_receipt_yet(fake_node: FakeNode, reply: Reply) -> None:
-    """No receipt, and the receipt of something pending, are None."""
+def test_a_pending_receipt_is_none(fake_node: FakeNode, reply: Reply) -> None:
     fake_node.script("eth_getTransactionReceipt", reply)
 
     assert client(fake_node).receipt(HASH) is None
 
 
 def test_an_index_in_progress_is_not_a_missing_receipt(fake_node: FakeNode) -> None:
-    """A node that still builds its index has not looked."""
+    """The node does not know yet."""
     fake_node.script(
         "eth_getTransactionReceipt",
         Error(-32000, "transaction indexing is in progress"),
@@ -139,10 +136,10 @@ def test_an_index_in_progress_is_not_a_missing_receipt(fake_node: FakeNode) -> N
     ],
     ids=repr,
 )
-def test_a_receipt_that_is_none_is_not_believed(
+def test_a_malformed_receipt_is_refused(
     fake_node: FakeNode, change: dict[str, Any]
 ) -> None:
-    """A receipt of something else, or without its parts, is no answer."""
+    """Also the receipt of another transaction."""
     fake_node.script("eth_getTransactionReceipt", Result(RECEIPT | change))
 
     with pytest.raises(ChainUnavailableError, match="malformed"):

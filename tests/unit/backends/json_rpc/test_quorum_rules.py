@@ -1,4 +1,4 @@
-"""What several nodes must say before it counts, as pure rules."""
+"""The rules of a quorum of nodes."""
 
 from random import Random
 
@@ -17,40 +17,39 @@ from signer.ports import Block
 
 
 @st.composite
-def _parliaments(draw: st.DrawFn) -> tuple[int, int, int]:
-    """Return how many nodes there are, how many lie, and how many are dead."""
+def _pools(draw: st.DrawFn) -> tuple[int, int, int]:
+    """Return the numbers of all nodes, lying nodes and failed nodes."""
     nodes = draw(st.integers(3, 9))
     quorum = quorum_size(nodes, nodes)
     liars = draw(st.integers(0, nodes - quorum))
-    dead = draw(st.integers(0, nodes - quorum - liars))
-    return nodes, liars, dead
+    down = draw(st.integers(0, nodes - quorum - liars))
+    return nodes, liars, down
 
 
-@given(parliament=_parliaments(), order=st.randoms(use_true_random=False))
+@given(pool=_pools(), order=st.randoms(use_true_random=False))
 def test_a_minority_of_liars_changes_no_fact(
-    parliament: tuple[int, int, int], order: Random
+    pool: tuple[int, int, int], order: Random
 ) -> None:
-    """While honest nodes are a majority of the configured, their word is the fact."""
-    nodes, liars, dead = parliament
-    answers = ["truth"] * (nodes - liars - dead) + ["lie"] * liars
+    """While honest nodes are a majority of the configured nodes, they decide."""
+    nodes, liars, down = pool
+    answers = ["truth"] * (nodes - liars - down) + ["lie"] * liars
     order.shuffle(answers)
 
     assert agreed(answers, quorum_size(nodes, len(answers))) == "truth"
 
 
 @given(
-    parliament=_parliaments(),
+    pool=_pools(),
     heads=st.lists(st.integers(0, 100), min_size=9, max_size=9),
     lie=st.integers(0, 1000),
 )
-def test_a_minority_of_liars_moves_no_height_out_of_the_honest_ones(
-    parliament: tuple[int, int, int], heads: list[int], lie: int
+def test_a_minority_of_liars_keeps_the_height_between_honest_ones(
+    pool: tuple[int, int, int], heads: list[int], lie: int
 ) -> None:
-    """What is reached lies between what honest nodes have reached."""
-    nodes, liars, dead = parliament
-    honest = heads[: nodes - liars - dead]
+    nodes, liars, down = pool
+    honest = heads[: nodes - liars - down]
 
-    height = reached(honest + [lie] * liars, quorum_size(nodes, nodes - dead))
+    height = reached(honest + [lie] * liars, quorum_size(nodes, nodes - down))
 
     assert min(honest) <= height <= max(honest)
 
@@ -59,10 +58,10 @@ def test_a_minority_of_liars_moves_no_height_out_of_the_honest_ones(
     ("nodes", "answered", "quorum"),
     [(1, 1, 1), (2, 2, 2), (2, 1, 1), (3, 3, 2), (3, 1, 2), (4, 4, 3), (5, 3, 3)],
 )
-def test_a_majority_is_one_of_the_configured(
+def test_a_quorum_is_a_majority_of_the_configured_nodes(
     nodes: int, answered: int, quorum: int
 ) -> None:
-    """Three and more outvote; one or two must all say the same, if they answer."""
+    """Of one or two nodes all that answer must agree."""
     assert quorum_size(nodes, answered) == quorum
 
 
@@ -79,22 +78,22 @@ def test_a_majority_is_one_of_the_configured(
         ([None, None, "a"], 2, None),
     ],
 )
-def test_a_fact_is_what_enough_nodes_say_alike(
+def test_a_quorum_agrees_on_a_value(
     answers: list[str | None], quorum: int, fact: str | None
 ) -> None:
-    """A few that know nothing yet decide nothing, nor do a few that know more."""
+    """Without a quorum the result is None."""
     assert agreed(answers, quorum) == fact
 
 
 def test_each_entry_is_voted_on_by_itself() -> None:
-    """A node may be right about one receipt and late with the next."""
+    """A node may have one receipt and not the next."""
     answers = [{"x": 1, "y": 2}, {"x": 1}, {"x": 3, "y": 2, "z": 4}]
 
     assert agreed_entries(answers, 2) == {"x": 1, "y": 2}
 
 
-def test_the_head_has_the_hash_that_most_know() -> None:
-    """Among those that stand at the height that counts."""
+def test_the_head_has_the_most_frequent_hash() -> None:
+    """Among the nodes at the height that counts."""
     heads = [Block(7, "0xa"), Block(7, "0xb"), Block(7, "0xb"), Block(9, "0xc")]
 
     assert reached_block(heads, 3) == Block(7, "0xb")

@@ -1,4 +1,4 @@
-"""Who consumed a nonce is found in the past, as far as a node keeps it."""
+"""The search for the transaction that used a nonce."""
 
 import math
 
@@ -28,8 +28,8 @@ MISSING = Error(-32000, "missing trie node 3b70737ce08bd905 (path )")
 
 
 @given(st.data())
-def test_the_search_finds_the_block_with_few_questions(data: st.DataObject) -> None:
-    """Wherever it is, in at most 2 log2(height) + 2 questions."""
+def test_the_search_needs_few_requests(data: st.DataObject) -> None:
+    """At most 2 log2(height) + 2."""
     head = data.draw(st.integers(0, 10**9))
     height = data.draw(st.integers(0, head))
     oldest = data.draw(st.integers(0, head))
@@ -41,7 +41,7 @@ def test_the_search_finds_the_block_with_few_questions(data: st.DataObject) -> N
 
     found = find_first(consumed, head)
 
-    # Where the node remembers nothing older, what it finds is its oldest block.
+    # If the node has pruned older state, the result is its oldest block.
     assert found == max(height, oldest)
     assert all(0 <= at < max(head, 1) for at in asked)
     assert len(asked) <= 2 * math.log2(head + 1) + 2
@@ -56,10 +56,10 @@ def script(node: FakeNode, *counts: Result | Error) -> None:
 
 
 @pytest.mark.parametrize("before", [Result("0x5"), MISSING], ids=["counted", "missing"])
-def test_the_transaction_is_found_in_the_block_that_consumed_the_nonce(
+def test_the_transaction_with_a_nonce_is_found(
     fake_node: FakeNode, before: Result | Error
 ) -> None:
-    """Also right at the edge of what the node remembers, beside kinds unknown to us."""
+    """Also in the oldest block of the node, and among unknown transaction types."""
     script(fake_node, Result("0x6"), before)
 
     found = client(fake_node).find_transaction(SENDER, 5)
@@ -71,23 +71,22 @@ def test_the_transaction_is_found_in_the_block_that_consumed_the_nonce(
     assert (found.block.number, found.block.hash) == (16, "0x" + "ab" * 32)
 
 
-def test_a_nonce_that_waits_is_not_searched_for(fake_node: FakeNode) -> None:
-    """While the nonce is not consumed two questions suffice to know nothing."""
+def test_an_unused_nonce_needs_no_search(fake_node: FakeNode) -> None:
+    """Two requests suffice."""
     script(fake_node, Result("0x5"))
 
     assert client(fake_node).find_transaction(SENDER, 5) is None
     assert len(fake_node.requests) == 2
 
 
-def test_what_is_older_than_the_nodes_memory_is_not_found(fake_node: FakeNode) -> None:
-    """The oldest block that is remembered holds another transaction: None."""
+def test_a_transaction_in_a_pruned_block_is_not_found(fake_node: FakeNode) -> None:
+    """The oldest block of the node has another transaction."""
     script(fake_node, Result("0x9"), MISSING)
 
     assert client(fake_node).find_transaction(SENDER, 4) is None
 
 
 def test_a_contract_creation_has_no_recipient(fake_node: FakeNode) -> None:
-    """Somebody else may have used the key for anything."""
     script(fake_node, Result("0x6"), Result("0x5"))
     fake_node.script("eth_getTransactionByHash", Result(MINED | {"to": None}))
 
@@ -107,10 +106,10 @@ def test_a_contract_creation_has_no_recipient(fake_node: FakeNode) -> None:
     ],
     ids=["unknown", "pending", "another-nonce", "another-sender"],
 )
-def test_what_is_found_must_be_what_was_looked_for(
+def test_another_transaction_is_not_returned(
     fake_node: FakeNode, answer: object
 ) -> None:
-    """A reorganisation may take it away meanwhile, and a node may lie."""
+    """A reorganisation may remove it meanwhile, and a node may lie."""
     script(fake_node, Result("0x6"), Result("0x5"))
     fake_node.script("eth_getTransactionByHash", Result(answer))
 
@@ -129,10 +128,10 @@ def test_what_is_found_must_be_what_was_looked_for(
     ],
     ids=repr,
 )
-def test_a_transaction_that_is_none_is_not_believed(
+def test_a_malformed_transaction_is_refused(
     fake_node: FakeNode, change: dict[str, object]
 ) -> None:
-    """A transaction without its parts, or another one, is no answer."""
+    """Fields are missing, or it is another transaction."""
     script(fake_node, Result("0x6"), Result("0x5"))
     fake_node.script("eth_getTransactionByHash", Result(MINED | change))
 
@@ -140,10 +139,10 @@ def test_a_transaction_that_is_none_is_not_believed(
         client(fake_node).find_transaction(SENDER, 5)
 
 
-def test_the_next_node_remembers_what_the_first_does_not(
+def test_the_next_node_may_have_older_blocks(
     fake_node: FakeNode, other_node: FakeNode
 ) -> None:
-    """What one archive node finds, the others confirm without their past."""
+    """Nodes without old state confirm what an archive node finds."""
     script(fake_node, Result("0x9"), MISSING)
     fake_node.script(
         "eth_getBlockByNumber", Result(BLOCK), Result(BLOCK | {"transactions": []})
@@ -159,7 +158,7 @@ def test_the_next_node_remembers_what_the_first_does_not(
 def test_a_node_that_lies_about_the_past_is_outvoted(
     three_nodes: tuple[FakeNode, FakeNode, FakeNode],
 ) -> None:
-    """A made-up transaction convinces nobody, and the next node is searched."""
+    """The other nodes do not confirm an invented transaction."""
     liar, second, third = three_nodes
     invented = MINED | {"hash": "0x" + "99" * 32}
     for node in (second, third):
@@ -179,8 +178,8 @@ def test_a_node_that_lies_about_the_past_is_outvoted(
     assert found.tx_hash == HASH
 
 
-def test_a_search_that_takes_too_long_ends(fake_node: FakeNode) -> None:
-    """Many slow answers together have a deadline, too."""
+def test_a_search_has_a_deadline(fake_node: FakeNode) -> None:
+    """Many slow responses do not add up."""
     script(fake_node, Result("0x6"))
     fake_node.script("eth_getTransactionCount", Delay(0.2, Result("0x6")))
     fake_node.script(

@@ -1,4 +1,4 @@
-"""URLs hold API keys, and nodes say what they like: neither leaves the client."""
+"""URLs hold API keys, and nodes send any text: neither leaves the client."""
 
 import logging
 import traceback
@@ -14,7 +14,7 @@ from tests.support.rpc import METHODS, script_first
 
 CANARY = "c4n4ry"
 
-SAID: dict[str, Reply] = {
+REPLIES: dict[str, Reply] = {
     "result": Result("c4n4ry"),
     "object": Result({"c4n4ry": "c4n4ry"}),
     "refusal": Error(-32000, "c4n4ry"),
@@ -23,11 +23,11 @@ SAID: dict[str, Reply] = {
     "revert": Error(3, "c4n4ry", "c4n4ry"),
     "reason": Error(3, "execution reverted: c4n4ry"),
 }
-DONE: dict[str, Reply] = {
+FAILURES: dict[str, Reply] = {
     "status": Body(b"c4n4ry", status=429),
     "text": Body(b"c4n4ry"),
     "redirect": Body(status=302, headers={"Location": "http://127.0.0.1:1/c4n4ry"}),
-    "silence": Delay(0.2, Drop()),
+    "no-response": Delay(0.2, Drop()),
     "trickle": Drip(5, 0.06),
     "hung-up": Drop(),
     "reset": Drop(reset=True),
@@ -40,19 +40,19 @@ DONE: dict[str, Reply] = {
         *(
             pytest.param(name, fault, id=f"{name}-{what}")
             for name in METHODS
-            for what, fault in SAID.items()
+            for what, fault in REPLIES.items()
         ),
         *(
             pytest.param(name, fault, id=f"{name}-{what}")
             for name in ("chain_id", "broadcast")
-            for what, fault in DONE.items()
+            for what, fault in FAILURES.items()
         ),
     ],
 )
-def test_no_secret_leaves_in_an_error_or_a_log(
+def test_no_secret_is_in_an_error_or_a_log(
     fake_node: FakeNode, caplog: pytest.LogCaptureFixture, name: str, fault: Reply
 ) -> None:
-    """URLs and a node's own words are in no message, traceback or log (G19)."""
+    """URLs and messages of nodes are in no error, traceback or log (G19)."""
     caplog.set_level(logging.DEBUG)
     _, ask = METHODS[name]
     script_first(fake_node, name, fault)

@@ -1,4 +1,4 @@
-"""The module in this process: its locks, its epochs, and who else uses it."""
+"""The PKCS#11 module in this process: locks, epochs and other users."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -21,30 +21,34 @@ from tests.fixtures.softhsm_programs import sign
 
 @pytest.fixture(autouse=True)
 def _fresh(softhsm_library: Library) -> Iterator[None]:
-    """Every test finds the module down, and leaves it down."""
-    _take_down(softhsm_library)
+    """Finalize the module before and after each test."""
+    _finalize(softhsm_library)
     yield
-    _take_down(softhsm_library)
+    _finalize(softhsm_library)
 
 
-def _take_down(library: Library) -> None:
+def _finalize(library: Library) -> None:
     with library.lock.exclusive():
         library.finalize()
 
 
 def test_the_module_is_initialised_once_and_with_locks(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
+    softhsm: PKCS11Backend,
+    softhsm_key: KeyId,
+    softhsm_library: Library,
+    cryptoki: Cryptoki,
 ) -> None:
-    """python-pkcs11's C_Initialize(NULL) never happens: its override holds."""
+    """python-pkcs11 never calls C_Initialize(NULL)."""
     with cryptoki.watched("C_Initialize") as calls:
         sign(softhsm, softhsm_key)
 
     assert len(calls) == 1
     assert calls[0][0] is not None  # CK_C_INITIALIZE_ARGS
+    assert softhsm_library.locking is Locking.MODULE
 
 
-def test_python_pkcs11_still_asks_our_override(softhsm_library: Library) -> None:
-    """The class that we derive from is not public, so a change must be noticed."""
+def test_python_pkcs11_uses_our_override(softhsm_library: Library) -> None:
+    """Our base class is not public, so this test detects changes."""
     with softhsm_library.lock.exclusive():
         softhsm_library.initialize()
 
@@ -53,22 +57,13 @@ def test_python_pkcs11_still_asks_our_override(softhsm_library: Library) -> None
     assert softhsm_library.module.manufacturer_id == "SoftHSM"
 
 
-def test_softhsm_locks_by_itself(
-    softhsm: PKCS11Backend, softhsm_key: KeyId, softhsm_library: Library
-) -> None:
-    """SoftHSM takes the system's mutexes, so that threads sign at the same time."""
-    sign(softhsm, softhsm_key)
-
-    assert Locking.MODULE is softhsm_library.locking
-
-
 def test_a_module_that_cannot_lock_gets_one_call_at_a_time(
     softhsm: PKCS11Backend,
     softhsm_key: KeyId,
     softhsm_library: Library,
     cryptoki: Cryptoki,
 ) -> None:
-    """CKR_CANT_LOCK leads to C_Initialize(NULL), and a lock around every call."""
+    """After CKR_CANT_LOCK and C_Initialize(NULL), a lock surrounds every call."""
     busy, overlaps = Lock(), []
 
     def cannot_lock(original: Hook, args: int | None, *rest: object) -> int:
@@ -95,21 +90,21 @@ def test_a_module_that_cannot_lock_gets_one_call_at_a_time(
     assert not any(overlaps)
 
 
-def test_signs_in_a_module_that_somebody_else_initialised(
+def test_signs_in_a_module_that_another_library_initialised(
     softhsm_program: Program,
 ) -> None:
-    """Another library keeps its sessions, and our calls come one at a time."""
-    finished = softhsm_program("behind-another", "1")
+    """The other library keeps its sessions; our calls are serialised."""
+    finished = softhsm_program("share-module")
 
     assert finished.stderr == ""
     assert finished.stdout == "foreign\n"
     assert finished.returncode == 0
 
 
-def test_a_new_epoch_ends_all_handles(
+def test_a_new_epoch_invalidates_all_handles(
     softhsm: PKCS11Backend, softhsm_key: KeyId, softhsm_library: Library
 ) -> None:
-    """After another user of the module reset it, the backend connects again."""
+    """After a reset of the module the backend connects again."""
     before = sign(softhsm, softhsm_key), softhsm_library.epoch
     with softhsm_library.lock.exclusive():
         softhsm_library.reset()
@@ -119,22 +114,21 @@ def test_a_new_epoch_ends_all_handles(
 
 
 def test_one_library_per_module_and_process(softhsm_library: Library) -> None:
-    """Cryptoki's state is the process's, so everybody gets the same one."""
+    """The state of Cryptoki belongs to the process."""
     path = softhsm_library.path
 
     assert softhsm_library is Library.of(path)
     assert (os.getpid(), path) in Library._all
 
 
-def test_a_module_that_is_down_has_no_slots() -> None:
-    """Asking before the initialisation is a fault of the moment, not a crash."""
+def test_an_uninitialised_module_is_unavailable() -> None:
     with pytest.raises(BackendUnavailableError):
         _ = Library("/nowhere.so").module
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a library"])
-def test_what_is_no_module_does_not_load(tmp_path: Path, content: bytes | None) -> None:
-    """A missing or broken file is named by its setting, and not by its path."""
+def test_an_invalid_module_does_not_load(tmp_path: Path, content: bytes | None) -> None:
+    """The error omits the path of the missing or broken file."""
     path = tmp_path / "module.so"
     if content is not None:
         path.write_bytes(content)
@@ -147,24 +141,25 @@ def test_what_is_no_module_does_not_load(tmp_path: Path, content: bytes | None) 
 
 
 def test_a_library_without_the_entry_point_is_no_module() -> None:
-    """A shared library that lacks C_GetFunctionList is refused in the same words."""
-    backend = PKCS11Backend(Path(_any_shared_library()), "token", lambda: "1234")
+    """A shared library without C_GetFunctionList is refused."""
+    backend = PKCS11Backend(Path(pkcs11._pkcs11.__file__), "token", lambda: "1234")
 
     with pytest.raises(BackendError, match="does not load"):
         backend.public_key(KeyId("01"))
 
 
-def test_fails_when_initialising_fails(
+def test_opening_has_three_attempts(
     softhsm: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki
 ) -> None:
-    """Opening has three attempts, and then it is over until the next call."""
+    """If all of them fail, the next call tries again."""
+    backend = PKCS11Backend(Path(softhsm._path), softhsm._token_label, softhsm._pin)
     with (
         cryptoki.failing("C_Initialize", CKR_CANT_LOCK) as calls,
         pytest.raises(BackendUnavailableError),
     ):
-        _anew(softhsm).public_key(softhsm_key)
+        backend.public_key(softhsm_key)
 
-    assert len(calls) == 6  # Each attempt with locks, and then without.
+    assert len(calls) == 6  # Each attempt with and without locks.
     assert sign(softhsm, softhsm_key)
 
 
@@ -172,11 +167,3 @@ def _in_threads(work: Callable[[], object], *, threads: int, times: int) -> None
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(work) for _ in range(threads * times)]:
             done.result()
-
-
-def _anew(backend: PKCS11Backend) -> PKCS11Backend:
-    return PKCS11Backend(Path(backend._path), backend._token_label, backend._pin)
-
-
-def _any_shared_library() -> str:
-    return pkcs11._pkcs11.__file__

@@ -1,4 +1,4 @@
-"""What a key must look like inside a token, and what it looks like when we make it."""
+"""The attributes that a key in a token must have, and those of generated keys."""
 
 import secrets
 from typing import Any
@@ -35,10 +35,10 @@ P256 = bytes.fromhex("06082a8648ce3d030107")
 POINT = coincurve.PrivateKey(b"\x07" * 32).public_key.format(compressed=False)
 
 
-def test_a_generated_key_can_never_leave(
+def test_a_generated_key_cannot_leave_the_token(
     softhsm: PKCS11Backend, softhsm_key: KeyId
 ) -> None:
-    """P9: all that is true by default and dangerous is false, and the reverse."""
+    """P9: its attributes are safe, whatever the defaults of the token are."""
     attributes = _attributes(softhsm, softhsm_key, ObjectClass.PRIVATE_KEY)
 
     assert attributes == {
@@ -64,7 +64,7 @@ def test_a_generated_key_can_never_leave(
 def test_a_private_value_cannot_be_read(
     softhsm: PKCS11Backend, softhsm_key: KeyId
 ) -> None:
-    """P9: the token refuses to give CKA_VALUE away, even to its owner."""
+    """P9: the token refuses to return CKA_VALUE."""
 
     def read(session: Session) -> object:
         with pytest.raises(AttributeSensitive):
@@ -74,8 +74,8 @@ def test_a_private_value_cannot_be_read(
     assert softhsm.provision(read) == "refused"
 
 
-def test_a_label_is_given_once(softhsm: PKCS11Backend) -> None:
-    """P10: two keys that an operator cannot tell apart are refused."""
+def test_a_label_is_unique(softhsm: PKCS11Backend) -> None:
+    """P10: an operator must be able to distinguish keys."""
     label = secrets.token_hex(8)
     softhsm.generate(label)
 
@@ -83,14 +83,14 @@ def test_a_label_is_given_once(softhsm: PKCS11Backend) -> None:
         softhsm.generate(label)
 
 
-def test_an_id_is_given_once(softhsm: PKCS11Backend, softhsm_key: KeyId) -> None:
-    """A second key under an id that is in use would make both unusable."""
+def test_an_id_is_unique(softhsm: PKCS11Backend, softhsm_key: KeyId) -> None:
+    """A second key with the same id would make both unusable."""
     with pytest.raises(BackendError, match="id already exists"):
         softhsm.generate(secrets.token_hex(8), softhsm_key)
 
 
-def test_generates_under_the_given_id(softhsm: PKCS11Backend) -> None:
-    """Provisioning chooses the id; otherwise it is 16 random bytes."""
+def test_a_generated_key_may_have_a_given_id(softhsm: PKCS11Backend) -> None:
+    """Otherwise its id is 16 random bytes."""
     given_id = KeyId(secrets.token_hex(3))
 
     assert softhsm.generate(secrets.token_hex(8), given_id) == given_id
@@ -98,7 +98,7 @@ def test_generates_under_the_given_id(softhsm: PKCS11Backend) -> None:
 
 
 def test_several_keys_with_one_id_are_refused(softhsm: PKCS11Backend) -> None:
-    """P10: with two candidates, none is the right one."""
+    """P10: the id is ambiguous."""
     key_id = _create(softhsm)
     _create(softhsm, key_id)
 
@@ -107,8 +107,8 @@ def test_several_keys_with_one_id_are_refused(softhsm: PKCS11Backend) -> None:
 
 
 @pytest.mark.parametrize("half", [ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY])
-def test_half_a_pair_is_no_key(softhsm: PKCS11Backend, half: ObjectClass) -> None:
-    """A key whose other half is missing is not found, and says which half it is."""
+def test_half_a_pair_is_not_found(softhsm: PKCS11Backend, half: ObjectClass) -> None:
+    """The error names the missing half."""
     key_id = _create(softhsm)
     softhsm.provision(lambda session: _only(session, half, key_id).destroy())
     name = "private" if half is ObjectClass.PRIVATE_KEY else "public"
@@ -127,10 +127,10 @@ def test_half_a_pair_is_no_key(softhsm: PKCS11Backend, half: ObjectClass) -> Non
         ({Attribute.EC_PARAMS: P256}, "EC_PARAMS"),
     ],
 )
-def test_a_badly_guarded_key_is_refused(
+def test_an_unsafe_key_is_refused(
     softhsm: PKCS11Backend, private: dict[Attribute, Any], word: str
 ) -> None:
-    """A key that could leave the token, or is none of ours, never signs."""
+    """A key that could leave the token, or is on another curve, never signs."""
     key_id = _create(softhsm, private=private)
 
     with pytest.raises(KeyUnusableError, match=word):
@@ -138,7 +138,6 @@ def test_a_badly_guarded_key_is_refused(
 
 
 def test_a_public_key_on_another_curve_is_refused(softhsm: PKCS11Backend) -> None:
-    """A P-256 point is no address."""
     key_id = _create(softhsm, public={Attribute.EC_PARAMS: P256})
 
     with pytest.raises(KeyUnusableError, match="not on secp256k1"):
@@ -146,10 +145,10 @@ def test_a_public_key_on_another_curve_is_refused(softhsm: PKCS11Backend) -> Non
 
 
 @pytest.mark.parametrize("point", [OctetString(POINT).dump(), POINT])
-def test_both_spellings_of_a_point_give_one_address(
+def test_both_encodings_of_a_point_are_accepted(
     softhsm: PKCS11Backend, point: bytes
 ) -> None:
-    """S13: an EC_POINT in a DER OCTET STRING, or bare, is the same key."""
+    """S13: an EC_POINT is bare or in a DER OCTET STRING."""
     key_id = _create(softhsm, public={Attribute.EC_POINT: point})
 
     assert parse_public_key(softhsm.public_key(key_id)).uncompressed == POINT
@@ -168,8 +167,10 @@ def test_both_spellings_of_a_point_give_one_address(
         pytest.param(POINT[:-1] + bytes([POINT[-1] ^ 1]), id="off-curve"),
     ],
 )
-def test_any_other_spelling_is_refused(softhsm: PKCS11Backend, point: bytes) -> None:
-    """S13: what is not 65 bytes on the curve, bare or wrapped once, is no key."""
+def test_other_encodings_of_a_point_are_refused(
+    softhsm: PKCS11Backend, point: bytes
+) -> None:
+    """S13: a point is 65 bytes on the curve, bare or wrapped once."""
     key_id = _create(softhsm, public={Attribute.EC_POINT: point})
 
     with pytest.raises(EncodingError):
@@ -178,7 +179,7 @@ def test_any_other_spelling_is_refused(softhsm: PKCS11Backend, point: bytes) -> 
 
 @given(st.binary(max_size=80))
 def test_no_bytes_crash_the_point_parser(ec_point: bytes) -> None:
-    """Whatever a device calls a point is 65 bytes, or an EncodingError."""
+    """The result is 65 bytes or an ``EncodingError``."""
     try:
         point = pkcs11_keys.unwrap_point(ec_point)
     except EncodingError:
@@ -188,7 +189,7 @@ def test_no_bytes_crash_the_point_parser(ec_point: bytes) -> None:
 
 
 def test_a_token_that_ignores_the_template_gets_no_key(softhsm: PKCS11Backend) -> None:
-    """If the token does not honour an attribute, the pair is destroyed again."""
+    """If the token ignores an attribute, the new pair is destroyed."""
     cka_id = secrets.token_bytes(8)
 
     def generate(session: Session) -> None:
@@ -204,7 +205,7 @@ def test_a_token_that_ignores_the_template_gets_no_key(softhsm: PKCS11Backend) -
 
 
 def test_a_created_key_of_the_right_kind_signs(softhsm: PKCS11Backend) -> None:
-    """The keys that the tests above spoil are good before they are spoilt."""
+    """So each test above fails for its own attribute only."""
     assert sign(softhsm, _create(softhsm))
 
 
@@ -215,7 +216,7 @@ def _create(
     private: dict[Attribute, Any] | None = None,
     public: dict[Attribute, Any] | None = None,
 ) -> KeyId:
-    """Create a pair with some attributes as they should not be."""
+    """Create a pair with other attributes than a generated one."""
     cka_id = bytes.fromhex(key_id) if key_id else secrets.token_bytes(8)
     common = {
         Attribute.KEY_TYPE: KeyType.EC,

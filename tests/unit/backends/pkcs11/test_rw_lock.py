@@ -1,4 +1,4 @@
-"""The lock: many inside at once, or one alone, and nobody waits for ever."""
+"""The lock has many shared holders or one exclusive holder; waits have a timeout."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +7,10 @@ import pytest
 
 from backends.pkcs11.rw_lock import RWLock
 from signer.errors import BackendUnavailableError
+from tests.support.waiting import eventually
 
 
-def test_admits_many_at_once() -> None:
-    """Threads that use the device do not wait for each other."""
+def test_many_threads_share_the_lock() -> None:
     lock, together = RWLock(), threading.Barrier(8)
 
     def visit(_: int) -> int:
@@ -24,7 +24,7 @@ def test_admits_many_at_once() -> None:
 
 
 def test_a_limit_of_one_is_a_lock() -> None:
-    """A module that cannot lock sees one thread at a time, and all get their turn."""
+    """Each thread gets the lock, one at a time."""
     lock, inside, most = RWLock(), [], []
     lock.limit = 1
 
@@ -41,18 +41,18 @@ def test_a_limit_of_one_is_a_lock() -> None:
 
 
 def test_exclusive_waits_for_shared_holders_and_blocks_new_ones() -> None:
-    """The module is never finalized during a call, and no call starts meanwhile."""
+    """The module is not finalized during a call, and no call starts meanwhile."""
     lock, events = RWLock(), []
     alone, done = threading.Event(), threading.Event()
 
-    def takes_down() -> None:
+    def finalize() -> None:
         with lock.exclusive():
             events.append("alone")
             alone.set()
             done.wait(5)
             events.append("done")
 
-    def comes_late() -> None:
+    def use_later() -> None:
         alone.wait(5)
         done.set()
         with lock:
@@ -60,9 +60,9 @@ def test_exclusive_waits_for_shared_holders_and_blocks_new_ones() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         with lock:
-            waiting = pool.submit(takes_down)
-            pool.submit(comes_late)
-            _until_somebody_waits(lock)
+            waiting = pool.submit(finalize)
+            pool.submit(use_later)
+            _until_a_thread_waits(lock)
             events.append("left")
         waiting.result()
 
@@ -73,35 +73,35 @@ def test_shared_waiters_queue_after_an_exclusive_one() -> None:
     """A stream of signatures cannot starve a reconnection."""
     lock, events = RWLock(), []
 
-    def takes_down() -> None:
+    def finalize() -> None:
         with lock.exclusive():
             events.append("alone")
 
-    def comes_late() -> None:
+    def use_later() -> None:
         with lock:
             events.append("late")
 
     with ThreadPoolExecutor(2) as pool, lock:
-        pool.submit(takes_down)
-        _until_somebody_waits(lock)
-        pool.submit(comes_late)
+        pool.submit(finalize)
+        _until_a_thread_waits(lock)
+        pool.submit(use_later)
         events.append("inside")
 
     assert events == ["inside", "alone", "late"]
 
 
-def test_first_come_first_served() -> None:
+def test_waiting_threads_are_served_in_order() -> None:
     """A thread that retries in a tight loop queues after the waiting threads."""
     lock, events = RWLock(), []
 
-    def waits() -> None:
+    def wait() -> None:
         with lock:
             events.append("waited")
 
     with ThreadPoolExecutor(1) as pool:
         with lock.exclusive():
-            waiting = pool.submit(waits)
-            _until_somebody_waits(lock)
+            waiting = pool.submit(wait)
+            _until_a_thread_waits(lock)
         with lock.exclusive():
             events.append("came back")
         waiting.result()
@@ -114,13 +114,13 @@ def test_a_waiter_that_times_out_leaves_the_queue() -> None:
     lock = RWLock(timeout=0.1)
     with ThreadPoolExecutor(2) as pool, lock:
         recovery = pool.submit(lock.close)
-        _until_somebody_waits(lock)
+        _until_a_thread_waits(lock)
         lock._timeout = 5.0
-        behind = pool.submit(lock.__enter__)
+        next_one = pool.submit(lock.__enter__)
 
         with pytest.raises(BackendUnavailableError):
             recovery.result()
-        assert behind.result(5) is lock
+        assert next_one.result(5) is lock
 
 
 def test_exclusive_times_out_and_the_lock_stays_usable() -> None:
@@ -128,7 +128,7 @@ def test_exclusive_times_out_and_the_lock_stays_usable() -> None:
     lock = RWLock(timeout=0.05)
 
     with lock, pytest.raises(BackendUnavailableError), lock.exclusive():
-        pytest.fail("somebody was inside")
+        pytest.fail("the lock has a shared holder")
 
     with lock:
         pass
@@ -146,6 +146,5 @@ def test_a_closed_lock_admits_no_thread() -> None:
         pytest.fail("the lock was closed")
 
 
-def _until_somebody_waits(lock: RWLock) -> None:
-    while not lock._queue:
-        threading.Event().wait(0.001)
+def _until_a_thread_waits(lock: RWLock) -> None:
+    assert eventually(lambda: lock._queue)

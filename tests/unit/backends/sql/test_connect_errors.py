@@ -1,4 +1,4 @@
-"""Why a connection to PostgreSQL failed, as reported for a real server's refusals."""
+"""Errors of connections that a real PostgreSQL server refuses."""
 
 import logging
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from tests.support.canaries import CANARIES, Detector, core, value
 USER, DATABASE = value("dsn-user"), value("dsn-database")
 PASSWORD = value("dsn-password-odd")
 
-# Too long for DNS, so that no resolver is asked.
+# Too long for DNS, so that no resolver is called.
 NOWHERE = core("dsn-host") + ".x" * 120
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server with one user who has a password, and URLs for it, right and wrong."""
+    """A server with one user who has a password."""
 
     folder: str
     plain_port: int
@@ -63,8 +63,8 @@ def _connect_error(url: str) -> str:
     return str(caught.value)
 
 
-def test_the_right_password(server: Server) -> None:
-    """The right URL works, so each test below fails for its own reason only."""
+def test_the_right_url_works(server: Server) -> None:
+    """So each test below fails for its own reason only."""
     SQLStore(server.url(), timeout=1).migrate()
 
 
@@ -102,8 +102,8 @@ def test_a_wrong_url_names_the_cause(
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-full"])
-def test_a_server_without_tls(server: Server, mode: str) -> None:
-    """If sslmode requires TLS, a server without TLS is refused."""
+def test_a_server_without_tls_is_refused(server: Server, mode: str) -> None:
+    """If sslmode requires TLS."""
     place = f"127.0.0.1:{server.plain_port}"
 
     message = _connect_error(server.url(place=place, query=f"sslmode={mode}"))
@@ -111,8 +111,8 @@ def test_a_server_without_tls(server: Server, mode: str) -> None:
     assert "does not support TLS" in message
 
 
-def test_a_host_name_that_is_too_long(server: Server) -> None:
-    """A label over 63 characters is refused at once; Python's error would quote it."""
+def test_a_host_name_that_is_too_long_is_refused(server: Server) -> None:
+    """The error omits a label over 63 characters, which Python's error quotes."""
     with pytest.raises(ConfigurationError) as caught:
         SQLStore(server.url(place=f"{core('dsn-host')}{'x' * 60}.invalid"))
 
@@ -132,11 +132,10 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize(("message", "cause"), MESSAGES.items(), ids=MESSAGES)
-def test_causes_that_are_costly_to_stage(message: str, cause: str) -> None:
-    """Known messages of libpq and of servers are explained."""
+def test_known_messages_are_explained(message: str, cause: str) -> None:
+    """These causes are costly to produce with a real server."""
     assert cause in str(explain_connect_error(message))
 
 
-def test_unknown_messages() -> None:
-    """An unknown message is not passed on."""
-    assert explain_connect_error("der Server mag nicht") is None
+def test_an_unknown_message_is_not_passed_on() -> None:
+    assert explain_connect_error("the server is not in the mood") is None

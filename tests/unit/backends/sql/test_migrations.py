@@ -1,7 +1,9 @@
 """The schema: its migrations, and what its constraints reject."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
+from enum import StrEnum
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -9,13 +11,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.engine.interfaces import ReflectedIndex
 
-from backends.sql import SQLStore
+from backends.sql import SQLStore, health
+from backends.sql.migrate import SchemaUpgrade
 from backends.sql.schema import HEAD, metadata
 from signer.errors import StaleStateError, StoreError
-from signer.model.key import Key
-from signer.model.refund import Move, Refund, SignedTransaction
+from signer.model.key import Key, KeyState
+from signer.model.refund import Kind, Move, Refund, SignedTransaction, Status
 from signer.model.wallet import UnrecordedTransaction, Wallet
 from signer.ports import Checkpoint
 from tests.fixtures.ledger import (
@@ -71,46 +73,46 @@ def test_the_head_is_alembics() -> None:
 
 
 def test_the_tables_are_the_migrations(store: SQLStore) -> None:
-    """The migrations create exactly the tables in ``schema``."""
+    """The migrations create exactly the tables, columns and keys in ``schema``."""
+
+    def is_compared(_: object, _name: str, kind: str, *_others: object) -> bool:
+        return kind in ("table", "column")
 
     def differences(connection: Connection) -> object:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        options = {"compare_type": True, "include_object": is_compared}
+        context = MigrationContext.configure(connection, opts=options)
         return compare_metadata(context, metadata)
 
+    def primary_keys(connection: Connection) -> dict[str, list[str]]:
+        keys = inspect(connection).get_multi_pk_constraint(
+            filter_names=[*metadata.tables]
+        )
+        return {table: key["constrained_columns"] for (_, table), key in keys.items()}
+
     assert store._database.run(differences) == []
+    assert store._database.run(primary_keys) == {
+        name: table.primary_key.columns.keys()
+        for name, table in metadata.tables.items()
+    }
 
 
-def test_the_constraints_are_the_migrations(empty: SQLStore) -> None:
-    """Constraints and indexes are those of the tables, word for word."""
-    empty._database.migration(metadata.create_all, timeout=5)
-    wanted = _constraints(empty)
-    empty._database.migration(metadata.drop_all, timeout=5)
-    empty.migrate()
+@pytest.mark.parametrize(
+    ("table", "constraint", "members"),
+    [
+        ("refunds", "ck_refunds_status", Status),
+        ("refund_moves", "ck_refund_moves_status", Status),
+        ("transactions", "ck_transactions_kind", Kind),
+        ("keys", "ck_keys_state", KeyState),
+    ],
+)
+def test_the_constraints_allow_every_member(
+    store: SQLStore, table: str, constraint: str, members: type[StrEnum]
+) -> None:
+    """A constraint on an enumeration lists exactly its members."""
+    found = store._database.run(lambda c: inspect(c).get_check_constraints(table))
+    (condition,) = (each["sqltext"] for each in found if each["name"] == constraint)
 
-    assert wanted == _constraints(empty)
-
-
-def _constraints(store: SQLStore) -> object:
-    def found(connection: Connection) -> object:
-        inspector = inspect(connection)
-        return {
-            table: (
-                sorted(inspector.get_check_constraints(table), key=str),
-                sorted(inspector.get_unique_constraints(table), key=str),
-                sorted(_index(each) for each in inspector.get_indexes(table)),
-                inspector.get_foreign_keys(table),
-                inspector.get_pk_constraint(table),
-            )
-            for table in metadata.tables
-        }
-
-    return store._database.run(found)
-
-
-def _index(index: ReflectedIndex) -> tuple[str, ...]:
-    options = index.get("dialect_options", {})
-    where = options.get("sqlite_where", options.get("postgresql_where"))
-    return (str(index["name"]), str(index["column_names"]), str(where))
+    assert set(re.findall(r"'(\w+)'", condition)) == {*members}
 
 
 def test_columns_are_the_values() -> None:
@@ -148,24 +150,40 @@ def test_before_the_first_migration(empty: SQLStore, empty_url: str) -> None:
 
 @pytest.mark.parametrize(
     ("revision", "advice"),
-    [("0000", "hotwallet db upgrade"), ("9999", "newer release")],
+    [("0002", "'0002'.*set DATABASE_URL to a new"), ("9999", "run that release")],
 )
-def test_other_revisions(empty: SQLStore, revision: str, advice: str) -> None:
-    """An older schema asks for an upgrade, a newer one for a newer program."""
+def test_unknown_revisions(empty: SQLStore, revision: str, advice: str) -> None:
+    """The ledger of another program is refused, left alone, and the error advises."""
     empty.migrate()
     _set_revision(empty, revision)
 
     with pytest.raises(StoreError, match=advice):
         empty.check()
-
-
-def test_newer_databases_are_left_alone(empty: SQLStore) -> None:
-    """A program does not touch the schema of its successor."""
-    empty.migrate()
-    _set_revision(empty, "9999")
-
-    with pytest.raises(StoreError, match="newer release"):
+    with pytest.raises(StoreError, match=advice):
         empty.migrate()
+
+
+def test_an_older_revision(empty: SQLStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger that a migration can upgrade asks for the upgrade."""
+    empty.migrate()
+    monkeypatch.setattr(health, "HEAD", "0004")
+
+    with pytest.raises(StoreError, match="older than revision 0004: run `hotwallet db"):
+        empty.check()
+
+
+def test_a_ledger_without_revision(empty: SQLStore) -> None:
+    """A ledger whose revision was deleted is not usable."""
+    empty.migrate()
+    empty._database.run(lambda c: c.execute(text("DELETE FROM alembic_version")))
+
+    with pytest.raises(StoreError, match="hotwallet db upgrade"):
+        empty.check()
+
+
+def test_an_upgrade_is_reported() -> None:
+    """A ledger that had an older revision was upgraded."""
+    assert SchemaUpgrade(None, "0003", "0004").action == "upgraded"
 
 
 def test_all_or_nothing(empty: SQLStore) -> None:

@@ -42,13 +42,13 @@ class Roles:
         return self.superuser.replace("tests@", "hotwallet_service@")
 
     def run(self, *statements: str) -> None:
-        """Have the superuser run *statements*."""
+        """Run *statements* as the superuser."""
         with psycopg.connect(self.superuser, autocommit=True) as connection:
             for statement in statements:
                 connection.execute(statement.encode())
 
     def disown(self) -> None:
-        """Take everything of this ledger from both, so that they may go."""
+        """Take this ledger from both roles, so that they can be dropped."""
         database = psycopg.conninfo.conninfo_to_dict(self.superuser)["dbname"]
         self.run(
             f"ALTER DATABASE {database} OWNER TO tests",
@@ -69,14 +69,7 @@ def _run_file(path: Path, url: str) -> None:
     """Run a shipped SQL file, as the database's image and compose do."""
     psql = servers.postgresql(user=None) / "psql"
     subprocess.run(
-        [
-            psql,
-            "--no-psqlrc",
-            "--quiet",
-            "--file",
-            str(path),
-            url,
-        ],
+        [psql, "--no-psqlrc", "--quiet", "--file", str(path), url],
         env={"PATH": os.environ["PATH"], **_PASSWORDS},
         check=True,
         timeout=30,
@@ -101,25 +94,6 @@ def shipped(postgresql: PostgreSQL) -> Iterator[Roles]:
     roles.run("DROP ROLE hotwallet_service", "DROP ROLE hotwallet_owner")
 
 
-def test_the_shipped_roles_do_their_work(shipped: Roles) -> None:
-    """The owner upgrades, the service pays, and the service cannot change the past."""
-    store = SQLStore(shipped.service)
-    store.check()
-    accepted(store)
-    store.close()
-
-    assert shipped.excess_privileges(shipped.service) == []
-    assert shipped.excess_privileges(shipped.owner) == [
-        "owns audit_checkpoints",
-        "owns audit_records",
-        "owns the schema of audit_checkpoints",
-        "owns the schema of audit_records",
-        "owns the trigger function of audit_checkpoints",
-        "owns the trigger function of audit_records",
-    ]
-    assert shipped.excess_privileges(shipped.superuser) == _SUPERUSER
-
-
 _SUPERUSER = ["is a superuser, or can become one"]
 _SCHEMA = [f"owns the schema of audit_{name}" for name in ("checkpoints", "records")]
 _TRIGGERS = [
@@ -130,10 +104,23 @@ _CHECKPOINT = [
     f"may UPDATE audit_checkpoints.{name}" for name in ("at", "note", "size")
 ]
 
+
+def test_the_shipped_roles_suffice(shipped: Roles) -> None:
+    """The owner upgrades; the service pays and cannot change the audit log."""
+    store = SQLStore(shipped.service)
+    store.check()
+    accepted(store)
+    store.close()
+
+    assert shipped.excess_privileges(shipped.service) == []
+    assert shipped.excess_privileges(shipped.owner) == [*_TABLES, *_SCHEMA, *_TRIGGERS]
+    assert shipped.excess_privileges(shipped.superuser) == _SUPERUSER
+
+
 _TO = "TO hotwallet_service"
 _FROM = "FROM hotwallet_service"
 
-# What somebody does, what undoes it, and what the database says meanwhile.
+# Statements, those that undo them, and the excess privileges in between.
 EXCESSES = [
     (
         ["ALTER ROLE hotwallet_service SUPERUSER"],
@@ -202,7 +189,7 @@ EXCESSES = [
         [f"REVOKE pg_write_server_files {_FROM}"],
         _SUPERUSER,
     ),
-    # Nothing of this changes the audit.
+    # These privileges cannot change the audit log.
     (
         [
             f"GRANT SELECT, REFERENCES ON audit_records, audit_checkpoints {_TO}",
@@ -221,24 +208,24 @@ EXCESSES = [
 ]
 
 
-@pytest.mark.parametrize(("done", "undone", "said"), EXCESSES)
-def test_what_is_too_much(
-    shipped: Roles, done: list[str], undone: list[str], said: list[str]
+@pytest.mark.parametrize(("done", "undone", "reported"), EXCESSES)
+def test_excess_privileges_are_named(
+    shipped: Roles, done: list[str], undone: list[str], reported: list[str]
 ) -> None:
-    """Whatever lets a role change the audit is named, and nothing else is."""
+    """Each privilege that can change the audit log is named, and no other."""
     shipped.run(*done)
     try:
         found = shipped.excess_privileges(shipped.service)
     finally:
         shipped.run(*undone)
-        _run_file(DOCKER / "grants.sql", shipped.owner)  # An owner's go with the table.
+        _run_file(DOCKER / "grants.sql", shipped.owner)  # A new owner drops grants.
 
-    assert found == said
+    assert found == reported
     assert shipped.excess_privileges(shipped.service) == []
 
 
-def test_who_makes_roles_can_have_any(shipped: Roles) -> None:
-    """Before PostgreSQL 16, CREATEROLE can grant itself the owner's role."""
+def test_createrole_is_an_excess_privilege(shipped: Roles) -> None:
+    """Before PostgreSQL 16, a role with it can grant itself the owner's role."""
     shipped.run("ALTER ROLE hotwallet_service CREATEROLE")
     try:
         found = shipped.excess_privileges(shipped.service)
@@ -256,10 +243,10 @@ def test_who_makes_roles_can_have_any(shipped: Roles) -> None:
     assert shipped.excess_privileges(shipped.service) == []
 
 
-def test_an_older_ledger_gets_two_roles(
+def test_the_guide_moves_a_ledger_to_two_roles(
     shipped: Roles, postgresql: PostgreSQL, tmp_path: Path
 ) -> None:
-    """A one-role ledger is append-only after the guide's move to two roles."""
+    """Afterwards the audit log is append-only for the service."""
     older = Roles(postgresql.url(postgresql.create()))
     _migrate(older.superuser)
     (lines,) = [
@@ -280,8 +267,8 @@ def test_an_older_ledger_gets_two_roles(
         older.disown()
 
 
-def test_production_does_not_start_as_the_owner(shipped: Roles, tmp_path: Path) -> None:
-    """The guard refuses a role that could change the audit, before it opens the key."""
+def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> None:
+    """The guard refuses a role that could change the audit log."""
     provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
     guard = subprocess.run(
         [sys.executable, "-m", "api.cli", "guard"],
@@ -307,8 +294,7 @@ def test_production_does_not_start_as_the_owner(shipped: Roles, tmp_path: Path) 
     assert "hotwallet_owner" not in guard.stderr
 
 
-def test_the_shipped_grants_are_those_of_the_guide() -> None:
-    """The grants in the guide are the tested ones, word for word."""
+def test_the_shipped_grants_equal_the_guide() -> None:
     grants = (DOCKER / "grants.sql").read_text(encoding="utf-8")
 
     assert _grants(grants) == _grants(GUIDE)
@@ -321,16 +307,16 @@ def _grants(text: str) -> list[str]:
 
 
 def test_compose_keeps_the_owner_from_the_service() -> None:
-    """API and worker wait for the grants, and do not get the owner's password."""
+    """API and worker wait for the grants, and get no password of the owner."""
     compose = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
     _, services = compose.split("\nservices:\n")
     parts = dict(re.findall(r"^  (\w+):\n((?:(?:    .*)?\n)+)", services, re.MULTILINE))
-    told = {name for name, part in parts.items() if "owner.env" in part}
+    informed = {name for name, part in parts.items() if "owner.env" in part}
     example = (DOCKER / "owner.env.example").read_text(encoding="utf-8")
     needed = re.findall(r"getenv \w+ (\w+)", (DOCKER / "roles.sql").read_text())
 
     assert {"database", "upgrade", "grants", "api", "worker", "proxy"} <= parts.keys()
-    assert told == {"database", "upgrade", "grants"}
+    assert informed == {"database", "upgrade", "grants"}
     assert "hotwallet_owner@database/hotwallet" in parts["upgrade"]
     assert "PGUSER: hotwallet_owner" in parts["grants"]
     assert "./roles.sql:/docker-entrypoint-initdb.d/roles.sql:ro" in parts["database"]
@@ -339,9 +325,5 @@ def test_compose_keeps_the_owner_from_the_service() -> None:
     assert {f"{name}=" for name in ("POSTGRES_PASSWORD", *needed)} <= set(
         example.splitlines()
     )
-    for name, waits in {
-        "grants": "upgrade",
-        "api": "grants",
-        "worker": "grants",
-    }.items():
+    for name, waits in (("grants", "upgrade"), ("api", "grants"), ("worker", "grants")):
         assert f"{waits}: {{condition: service_completed_successfully}}" in parts[name]

@@ -1,4 +1,4 @@
-"""The store's costs: round trips per method, and an index for every query."""
+"""The cost of the store: round trips per method, and an index for every query."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ KEY_ID = key_at(WALLET).key_id
 
 @contextmanager
 def _counted(store: SQLStore) -> Iterator[list[str]]:
-    """Collect the statements that go to the database."""
+    """Collect the statements sent to the database."""
     engine = store._database._process().engine
     statements: list[str] = []
 
@@ -90,7 +90,7 @@ def _postponed(store: SQLStore, refund: Refund) -> Refund:
 
 
 def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
-    """Return a call of each method that is often called, in an order that works."""
+    """Return a call of each frequent method, in a possible order."""
     return {
         "accept": lambda it: store.accept(it)[0],
         "replay": lambda it: store.accept(it)[0],
@@ -111,8 +111,7 @@ def _steps(store: SQLStore) -> dict[str, Callable[[Refund], object]]:
     }
 
 
-def test_round_trips(store: SQLStore) -> None:
-    """Each method sends as few statements as its database allows."""
+def test_each_method_has_few_round_trips(store: SQLStore) -> None:
     seen = {}
     refund = queued()
     opened(store)
@@ -128,8 +127,8 @@ def test_round_trips(store: SQLStore) -> None:
     assert seen == EXPECTED[store._database.dialect]
 
 
-def test_the_audit_costs_a_refund_no_commit(store: SQLStore) -> None:
-    """Intent and outcome ride in the reservation and with the signed bytes."""
+def test_the_audit_of_a_refund_needs_no_commit(store: SQLStore) -> None:
+    """Intent and outcome belong to the transactions of reservation and signature."""
     opened(store)
     store.check()
     refund = store.accept(queued())[0]
@@ -161,7 +160,7 @@ def test_the_audit_costs_a_refund_no_commit(store: SQLStore) -> None:
 
 
 def _fill(store: SQLStore, count: int) -> None:
-    """Put a history into the ledger: cancelled refunds, paid ones and sightings."""
+    """Insert cancelled and confirmed refunds, and unrecorded transactions."""
     opened(store)
     rows = []
     for n in range(count):
@@ -177,12 +176,12 @@ def _fill(store: SQLStore, count: int) -> None:
         del each["held_by"]
     filled(store, rows)
     store._database.transaction(lambda c: c.execute(insert(sightings), seen))
-    if store._database.dialect == "postgresql":  # It would do so by itself.
+    if store._database.dialect == "postgresql":  # As autovacuum does.
         store._database.run(lambda c: c.execute(text("ANALYZE")))
 
 
 def _plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
-    """Return how the database answers *statement*, which is then carried out."""
+    """Execute *statement*, and return its query plan."""
     engine = store._database._process().engine
     word = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
     plan: list[str] = []
@@ -209,7 +208,7 @@ def _plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
 def test_pages_come_from_an_index(
     store: SQLStore, filters: tuple[str, ...], index: str
 ) -> None:
-    """A page comes from an index, never from all rows; SQLite has nothing to sort."""
+    """No page needs all rows, and SQLite does not sort."""
     _fill(store, 1500)
     given = {
         "of_client": "client 3",
@@ -222,7 +221,7 @@ def test_pages_come_from_an_index(
         used = {name: given[name] for name in (*asked, "of_client", "at_most")}
         plan = _plan(store, queries.newest(*asked), used)
 
-        # PostgreSQL knows how many rows there are, and may sort them if they are few.
+        # PostgreSQL may sort instead if there are few rows.
         assert index in plan or store._database.dialect == "postgresql"
         assert "TEMP B-TREE" not in plan
         assert "Seq Scan" not in plan
@@ -241,7 +240,7 @@ def test_pages_come_from_an_index(
 def test_the_worker_reads_open_refunds_only(
     store: SQLStore, statement: Any, index: str
 ) -> None:
-    """An idle pass reads the partial indexes, whatever the ledger holds."""
+    """An idle pass reads partial indexes, however many refunds are final."""
     _fill(store, 1500)
     given = {
         "after": "",
@@ -260,15 +259,15 @@ def test_the_worker_reads_open_refunds_only(
     assert "SCAN refunds\n" not in plan
 
 
-def test_what_was_spent_comes_from_an_index(store: SQLStore) -> None:
-    """R27: the limits read the hours of a day, and no history."""
+def test_spendings_come_from_an_index(store: SQLStore) -> None:
+    """R27: the limits read the last 24 hours only."""
     rows = [
         {"chain_id": 31337, "token_address": WALLET, "recipient": str(n), "hour": n}
         | {"amount": 1}
         for n in range(1500)
     ]
     store._database.transaction(lambda c: c.execute(insert(spendings), rows))
-    if store._database.dialect == "postgresql":  # It would do so by itself.
+    if store._database.dialect == "postgresql":  # As autovacuum does.
         store._database.run(lambda c: c.execute(text("ANALYZE")))
     given = {
         "recipient": WALLET,
@@ -282,7 +281,7 @@ def test_what_was_spent_comes_from_an_index(store: SQLStore) -> None:
 
 
 def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:
-    """The transactions of a batch are looked up, each refund's by itself."""
+    """The hashes of a batch are looked up by refund."""
     plan = _plan(sqlite_store, queries.HASHES, {"refund_ids": ["rf_0", "rf_1"]})
 
     assert "SEARCH transactions USING INDEX" in plan
@@ -290,7 +289,7 @@ def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:
 
 
 def test_the_next_nonce_comes_from_indexes(store: SQLStore) -> None:
-    """A reservation looks at the last nonce of refunds and of sightings, no others."""
+    """A reservation reads the last nonce of refunds and of unrecorded transactions."""
     _fill(store, 1500)
     given = {"chain_id": 31337, "sender": WALLET}
     wallet = (
@@ -308,7 +307,7 @@ def test_the_next_nonce_comes_from_indexes(store: SQLStore) -> None:
 
 
 INDEXES_OF_NONCES = {
-    # A unique constraint and a primary key, whose indexes SQLite names itself.
+    # SQLite names the indexes of unique constraints and primary keys.
     "sqlite": (
         "SEARCH refunds_1 USING COVERING INDEX sqlite_autoindex_refunds_",
         "SEARCH sightings_1 USING COVERING INDEX sqlite_autoindex_sightings_1",

@@ -11,11 +11,11 @@ from signer.errors import ConfigurationError, HotWalletError, StoreError
 from tests.fixtures.ledger import accepted, queued
 
 
-CANARY = "Kanarienvogel"
+CANARY = "canary-Ledger"
 
 
-def _said(work: Callable[[], object]) -> str:
-    """Return all that a careless logger could make of the error of *work*."""
+def _shown(work: Callable[[], object]) -> str:
+    """Return the traceback and the repr of the error of *work*."""
     with pytest.raises(HotWalletError) as caught:
         work()
     error = caught.value
@@ -33,12 +33,12 @@ def _said(work: Callable[[], object]) -> str:
         f"sqlite:////{CANARY}/{CANARY}.db",
     ],
 )
-def test_unreachable(url: str) -> None:
-    """Neither host, user, password, database nor path is in an error."""
+def test_an_unreachable_database_is_not_named(url: str) -> None:
+    """No error contains host, user, password, database or path."""
     store = SQLStore(url, timeout=0.5)
 
-    assert CANARY not in _said(store.check)
-    assert CANARY not in _said(lambda: store.get("rf_0"))
+    assert CANARY not in _shown(store.check)
+    assert CANARY not in _shown(lambda: store.get("rf_0"))
     assert CANARY not in repr(store)
     assert CANARY not in repr(store._database)
 
@@ -57,39 +57,40 @@ def test_unreachable(url: str) -> None:
         "",
     ],
 )
-def test_unknown_databases(url: str) -> None:
-    """A URL for no database of ours is refused by a code, and not repeated."""
+def test_an_invalid_url_is_refused(url: str) -> None:
+    """The refusal has a code, and omits the URL."""
     with pytest.raises(ConfigurationError) as caught:
         SQLStore(url)
 
     assert [refusal.code for refusal in caught.value.refusals] == [
         "database-misconfigured"
     ]
-    assert CANARY not in _said(lambda: SQLStore(url))
+    assert CANARY not in _shown(lambda: SQLStore(url))
 
 
-def test_values(store: SQLStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A failed statement shows none of its values, not even in a debug log."""
+def test_a_failed_statement_shows_no_values(
+    store: SQLStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the error nor a debug log contains them."""
     caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
-    spoilt = queued(reason=CANARY, amount=0, reference=CANARY)
+    invalid = queued(reason=CANARY, amount=0, reference=CANARY)
 
-    assert CANARY not in _said(lambda: store.accept(spoilt))
+    assert CANARY not in _shown(lambda: store.accept(invalid))
     assert "INSERT INTO refunds" in caplog.text
     assert CANARY not in caplog.text
 
 
-def test_values_that_do_not_fit(store: SQLStore) -> None:
-    """A number that no column holds is an error of the store, without the number."""
-    spoilt = queued(chain_id=2**63 + 4242, reason=CANARY)
+def test_a_number_that_no_column_holds_is_a_store_error(store: SQLStore) -> None:
+    """The error omits the number."""
+    invalid = queued(chain_id=2**63 + 4242, reason=CANARY)
 
     with pytest.raises(StoreError) as caught:
-        store.accept(spoilt)
-    assert str(spoilt.chain_id) not in str(caught.value)
-    assert CANARY not in _said(lambda: store.accept(spoilt))
+        store.accept(invalid)
+    assert str(invalid.chain_id) not in str(caught.value)
+    assert CANARY not in _shown(lambda: store.accept(invalid))
 
 
-def test_unknown_password(postgresql_url: str) -> None:
-    """The password of a working URL is not in the store's ``repr``."""
+def test_the_password_is_not_in_the_repr(postgresql_url: str) -> None:
     store = SQLStore(postgresql_url.replace("tests@", f"tests:{CANARY}@"))
     accepted(store)
 

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -25,8 +26,8 @@ def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_only_its_owner_reads_it(empty_sqlite_url: str) -> None:
-    """File and folder are made for their owner alone, and so is the journal."""
+def test_only_the_owner_can_read_the_file(empty_sqlite_url: str) -> None:
+    """Folder, file and journal are private."""
     old = os.umask(0)
     try:
         store = SQLStore(empty_sqlite_url)
@@ -41,8 +42,7 @@ def test_only_its_owner_reads_it(empty_sqlite_url: str) -> None:
     assert {_mode(file) for file in path.parent.iterdir()} == {0o600}
 
 
-def test_other_folders_are_left_alone(tmp_path: Path) -> None:
-    """A folder that exists keeps its permissions."""
+def test_an_existing_folder_keeps_its_permissions(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     store = SQLStore(f"sqlite:///{tmp_path}/hotwallet.db")
     store.migrate()
@@ -52,7 +52,7 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_only_migrate_creates_a_file(empty_sqlite_url: str) -> None:
-    """A mistyped path is an error, and not an empty ledger."""
+    """A wrong path is an error."""
     store = SQLStore(empty_sqlite_url)
 
     with pytest.raises(StoreError, match="hotwallet db upgrade"):
@@ -62,8 +62,8 @@ def test_only_migrate_creates_a_file(empty_sqlite_url: str) -> None:
     assert not _path(empty_sqlite_url).exists()
 
 
-def test_a_missing_ledger_is_not_created_unasked(empty_sqlite_url: str) -> None:
-    """Without *create*, a wrong path is an error that names it; no file is left."""
+def test_an_upgrade_without_create_needs_a_ledger(empty_sqlite_url: str) -> None:
+    """The error for a wrong path names it, and no file is created."""
     store = SQLStore(empty_sqlite_url)
     path = _path(empty_sqlite_url)
 
@@ -73,7 +73,7 @@ def test_a_missing_ledger_is_not_created_unasked(empty_sqlite_url: str) -> None:
 
 
 def test_an_empty_file_is_not_a_ledger(tmp_path: Path) -> None:
-    """Without *create*, a file without tables is refused and stays empty."""
+    """An upgrade without *create* refuses a file without tables."""
     path = tmp_path / "hotwallet.db"
     path.touch()
 
@@ -82,8 +82,8 @@ def test_an_empty_file_is_not_a_ledger(tmp_path: Path) -> None:
     assert path.read_bytes() == b""
 
 
-def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
-    """The error gives the reason without the path."""
+def test_an_impossible_folder_is_an_error(tmp_path: Path) -> None:
+    """The error omits the path."""
     (tmp_path / "file").touch()
     store = SQLStore(f"sqlite:///{tmp_path}/file/hotwallet.db")
 
@@ -96,8 +96,10 @@ def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     ("pragma", "value"),
     [("journal_mode", "persist"), ("synchronous", 2), ("foreign_keys", 1)],
 )
-def test_durability(sqlite_store: SQLStore, pragma: str, value: object) -> None:
-    """Each connection syncs its journal and its data, and keeps references."""
+def test_each_connection_is_durable(
+    sqlite_store: SQLStore, pragma: str, value: object
+) -> None:
+    """Each connection syncs journal and data, and checks foreign keys."""
     answer = sqlite_store._database.run(
         lambda c: c.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
     )
@@ -105,8 +107,8 @@ def test_durability(sqlite_store: SQLStore, pragma: str, value: object) -> None:
     assert answer == value
 
 
-def test_write_ahead_logs_are_left(sqlite_url: str) -> None:
-    """A file that another program switched to a write-ahead log is switched back."""
+def test_a_write_ahead_log_is_switched_off(sqlite_url: str) -> None:
+    """A file that another program switched to one is switched back."""
     with closing(sqlite3.connect(_path(sqlite_url))) as other:
         assert other.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
     store = SQLStore(sqlite_url)
@@ -117,8 +119,8 @@ def test_write_ahead_logs_are_left(sqlite_url: str) -> None:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
-def test_write_ahead_log_in_use(sqlite_url: str) -> None:
-    """While another program holds a write-ahead log, the ledger is not usable."""
+def test_a_write_ahead_log_in_use_is_an_error(sqlite_url: str) -> None:
+    """The ledger is not usable while another program holds one."""
     store = SQLStore(sqlite_url, timeout=0.2)
     with closing(sqlite3.connect(_path(sqlite_url))) as other:
         other.execute("PRAGMA journal_mode = WAL")
@@ -129,18 +131,21 @@ def test_write_ahead_log_in_use(sqlite_url: str) -> None:
     store.close()
 
 
-def test_waits_for_a_lock(sqlite_url: str, sqlite_store: SQLStore) -> None:
-    """A write waits while another program writes, and then succeeds."""
+def test_a_write_waits_for_a_lock(sqlite_url: str, sqlite_store: SQLStore) -> None:
     with closing(sqlite3.connect(_path(sqlite_url), check_same_thread=False)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        threading.Timer(0.3, other.rollback).start()
-        refund = accepted(sqlite_store)
+        with ThreadPoolExecutor(1) as thread:
+            writing = thread.submit(accepted, sqlite_store)
+            with pytest.raises(TimeoutError):
+                writing.result(0.1)
+            other.rollback()
+            refund = writing.result()
 
         assert refund == sqlite_store.get(refund.id)
 
 
-def test_file_lock_timeout(sqlite_url: str) -> None:
-    """A lock that is never released is an error in time, for writes and reads."""
+def test_a_file_lock_has_a_timeout(sqlite_url: str) -> None:
+    """Writes and reads end in an error if a lock is not released."""
     store = SQLStore(sqlite_url, timeout=0.2)
     store.check()
     with closing(sqlite3.connect(_path(sqlite_url), isolation_level=None)) as other:
@@ -156,8 +161,8 @@ def test_file_lock_timeout(sqlite_url: str) -> None:
     store.close()
 
 
-def test_writer_queue_timeout(sqlite_url: str) -> None:
-    """A thread that waits too long in the queue gets an error; the others continue."""
+def test_the_writer_queue_has_a_timeout(sqlite_url: str) -> None:
+    """A thread that waits too long gets an error; others continue."""
     store = SQLStore(sqlite_url, timeout=0.2)
     writing, done = threading.Event(), threading.Event()
 
@@ -178,8 +183,10 @@ def test_writer_queue_timeout(sqlite_url: str) -> None:
     store.close()
 
 
-def test_a_restored_file_is_noticed(sqlite_url: str, sqlite_store: SQLStore) -> None:
-    """Nothing is written to a file that was replaced under an open connection."""
+def test_a_replaced_file_is_not_written(
+    sqlite_url: str, sqlite_store: SQLStore
+) -> None:
+    """A write to a file that was replaced during the connection fails once."""
     path = _path(sqlite_url)
     backup = path.with_suffix(".backup")
     shutil.copy(path, backup)
@@ -193,8 +200,8 @@ def test_a_restored_file_is_noticed(sqlite_url: str, sqlite_store: SQLStore) -> 
     assert sqlite_store.get(lost.id) is None
 
 
-def test_no_database_at_all(sqlite_url: str) -> None:
-    """A file that is not a database is reported as such, and stays unchanged."""
+def test_a_file_of_another_kind_is_refused(sqlite_url: str) -> None:
+    """A file that is not a database stays unchanged."""
     path = _path(sqlite_url)
     path.write_bytes(b"not a database" * 1000)
     store = SQLStore(sqlite_url)

@@ -1,12 +1,14 @@
 """Records of signatures, made at a given time."""
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from signer.audit.cloudtrail import Trail, read_trail
 from signer.audit.log import AuditLog
 from signer.model.audit_record import Operation, Purpose, Record, Subject
 from tests.support.audit import START
-from tests.support.cloudtrail import ARN
+from tests.support.cloudtrail import ARN, other_event, trail_file
 
 
 SUBJECT = Subject("aws-kms", ARN, "0x5FbDB2315678afecb367f032d93F642f64180aa3")
@@ -21,6 +23,12 @@ class _Quiet:
 def at(seconds: float) -> datetime:
     """Return a time that the CloudTrail files of these tests cover."""
     return START + timedelta(hours=1, seconds=seconds)
+
+
+def trail_of(folder: Path, *events: dict[str, Any]) -> Trail:
+    """Return a trail of two hours that contains *events*."""
+    edges = [other_event(START), other_event(START + timedelta(hours=2))]
+    return read_trail([trail_file(folder / "trail.json.gz", [*edges, *events])])
 
 
 def purpose_of(refund_id: str | None) -> Purpose:

@@ -1,13 +1,11 @@
 """Alerts about overdue checkpoints at start-up, and about a broken chain."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
 from backends.sql.audit import AuditTables
-from backends.sql.database import Database
 from signer.alerts import Alert
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.export import export
@@ -19,20 +17,6 @@ from tests.unit.signer.audit.sealers import Clock, alerts, sealer, sizes
 
 
 LATE = str(Alert.SIGNING_LATE)
-
-
-@pytest.fixture
-def journal(sqlite_url: str) -> Iterator[AuditTables]:
-    """Return an empty journal."""
-    database = Database(sqlite_url, pool_size=2, timeout=5.0)
-    yield AuditTables(database)
-    database.close()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return a clock at the time of the tests' records."""
-    return Clock()
 
 
 def _run(journal: AuditTables, clock: Clock, minutes: int) -> None:

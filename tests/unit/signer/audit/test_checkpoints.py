@@ -25,12 +25,11 @@ from hypothesis import strategies as st
 from signer.audit.checkpoint_notes import Statement, parse
 from signer.audit.checkpoints import CheckpointKey, Verifier, _key_id
 from signer.errors import ConfigurationError, InvalidInputError
-from tests.support.audit import KEY, ORIGIN, START
+from tests.support.audit import KEY, ORIGIN, START, VERIFIER
 
 
 HEAD = hashlib.sha256(b"head").digest()
 NOTE = KEY.sign(ORIGIN, 7, HEAD, START).note
-VERIFIER = Verifier(KEY.public_pem())
 
 
 def test_verify_returns_what_was_signed() -> None:
@@ -93,7 +92,6 @@ def test_the_key_id_matches_the_go_implementation() -> None:
     ],
 )
 def test_rejects_malformed_notes(note: str) -> None:
-    """A note that differs from the format in any way is not a checkpoint."""
     with pytest.raises(InvalidInputError):
         parse(note)
     with pytest.raises(InvalidInputError):
@@ -112,7 +110,6 @@ def test_rejects_base64_that_is_not_canonical() -> None:
 
 @given(index=st.integers(0, len(NOTE) - 1), char=st.characters(max_codepoint=0x7F))
 def test_any_changed_character_is_rejected(index: int, char: str) -> None:
-    """A checkpoint with one changed character does not verify."""
     if char == NOTE[index]:
         return
     with pytest.raises(InvalidInputError):
@@ -131,7 +128,6 @@ def test_ignores_signatures_of_unknown_keys() -> None:
 
 
 def test_trusts_the_keys_before_and_after_a_change() -> None:
-    """With both public keys, the checkpoints of both verify."""
     new = CheckpointKey.generate()
     both = Verifier(KEY.public_pem(), new.public_pem())
 
@@ -156,7 +152,6 @@ def test_signs_only_valid_origins(origin: str) -> None:
 
 
 def test_signs_no_empty_chain() -> None:
-    """A checkpoint of an empty chain is refused."""
     with pytest.raises(InvalidInputError):
         KEY.sign(ORIGIN, 0, HEAD, START)
 
@@ -174,7 +169,6 @@ def _private(key: object) -> bytes:
 
 
 def test_loads_a_key_that_it_wrote(tmp_path: Path) -> None:
-    """A key is the same after it is written and loaded."""
     loaded = CheckpointKey.load(_written(tmp_path / "key", KEY.private_pem()))
 
     assert loaded.sign(ORIGIN, 7, HEAD, START).note == NOTE
@@ -183,7 +177,6 @@ def test_loads_a_key_that_it_wrote(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
 def test_refuses_a_key_file_that_others_may_access(tmp_path: Path, mode: int) -> None:
-    """A key file that other users may read or write is refused."""
     path = _written(tmp_path / "key", KEY.private_pem(), mode)
 
     with pytest.raises(ConfigurationError, match="chmod 600"):
@@ -213,7 +206,6 @@ def test_only_ed25519_signs(tmp_path: Path, content: bytes) -> None:
 
 
 def test_refuses_a_missing_file_and_a_directory(tmp_path: Path) -> None:
-    """A missing key file, and a directory in its place, are refused."""
     for path in (tmp_path / "missing", tmp_path, Path("/dev/null")):
         with pytest.raises(ConfigurationError, match="audit-misconfigured"):
             CheckpointKey.load(path)

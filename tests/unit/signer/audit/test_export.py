@@ -13,7 +13,6 @@ LINES = exported(LINKS, [2])
 
 
 def test_reads_all_records() -> None:
-    """All records are read in order."""
     assert list(records(LINES)) == [each.record for each in LINKS]
 
 
@@ -32,6 +31,5 @@ def test_reads_all_records() -> None:
     ],
 )
 def test_rejects_an_incomplete_export(lines: list[bytes], message: str) -> None:
-    """An export with a missing or extra line is rejected."""
     with pytest.raises(InvalidInputError, match=message):
         list(records(lines))

@@ -21,12 +21,14 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4)
     ),
-    max_leaves=12,
+    max_leaves=6,
 )
-BODIES = st.dictionaries(TEXTS, VALUES, max_size=8)
+BODIES = st.dictionaries(TEXTS, VALUES, max_size=4)
 
 
-def _by_the_book(body: dict[str, Any], name: str, before: bytes, place: int) -> bytes:
+def _documented_hash(
+    body: dict[str, Any], name: str, before: bytes, place: int
+) -> bytes:
     """Compute a hash as ``docs/reference/audit.md`` describes, without our code."""
     text = jcs.canonicalize(body)
     fields = struct.pack(">QQ", place, len(name))
@@ -35,27 +37,23 @@ def _by_the_book(body: dict[str, Any], name: str, before: bytes, place: int) -> 
     ).digest()
 
 
-@given(bodies=st.lists(BODIES, min_size=1, max_size=4))
+@given(bodies=st.lists(BODIES, min_size=1, max_size=2))
 def test_a_second_implementation_agrees(bodies: list[dict[str, Any]]) -> None:
-    """Another RFC 8785 library and ten lines of Python compute the same hashes (A6)."""
+    """
+    Another RFC 8785 library and ten lines of Python compute the same hashes (A6).
+
+    Each record survives export and parsing byte for byte.
+    """
     before = hashlib.sha256(b"hotwallet audit chain 1: genesis").digest()
     links = sealed(0, GENESIS, [Record.of(body, START) for body in bodies])
 
     for place, (body, each) in enumerate(zip(bodies, links, strict=True), 1):
-        before = _by_the_book(body, each.record.id, before, place)
+        before = _documented_hash(body, each.record.id, before, place)
         assert each == Sealed(place, before, each.record)
-
-
-@given(body=BODIES)
-def test_an_exported_record_is_parsed_unchanged(body: dict[str, Any]) -> None:
-    """A record survives export and parsing byte for byte."""
-    each = Sealed(7, bytes(32), Record.of(body, START))
-
-    assert parse(record_line(each)) == each
+        assert parse(record_line(each)) == each
 
 
 def test_known_hashes() -> None:
-    """The first hashes never change."""
     at = datetime(2026, 1, 1, tzinfo=UTC)
     first = Record("au_019b7a2a5c00" + "00" * 10, Record.of({"event": "a"}, at).body)
 
@@ -68,7 +66,6 @@ def test_known_hashes() -> None:
 
 
 def test_the_hash_covers_every_input() -> None:
-    """A different previous hash, sequence, id or body gives a different hash."""
     first, second = records(2)
     mixed = Record(first.id, second.body)
     hashes = {
@@ -89,7 +86,6 @@ def test_the_hash_separates_id_and_body() -> None:
 
 
 def test_a_chain_can_be_sealed_in_parts() -> None:
-    """Sealing in two steps gives the same chain as in one."""
     given_records = records(5)
     whole = sealed(0, GENESIS, given_records)
     first = sealed(0, GENESIS, given_records[:2])

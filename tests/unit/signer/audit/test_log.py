@@ -3,15 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, cast
+from typing import Any
 
 import coincurve
 import pytest
 import structlog
 
-import signer.ports
+from backends.sql import SQLStore
 from signer.audit.log import AuditAction, AuditLog
 from signer.errors import (
     AccessDeniedError,
@@ -24,10 +24,10 @@ from signer.errors import (
 )
 from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Operation, Purpose, Record, Subject
-from signer.model.key import SigningCondition
 from signer.ports import DeviceSignature
 from tests.support.devices import (
     KEY_ID,
+    FullDisk,
     components,
     honest,
     planted,
@@ -35,6 +35,7 @@ from tests.support.devices import (
     recording,
     signer_over,
 )
+from tests.support.refunds import altered
 
 
 KEY = coincurve.PrivateKey.from_int(0xA0D17)
@@ -51,44 +52,13 @@ PURPOSE = Purpose(
 SUBJECT = Subject("device", "01", "0x")
 
 INTENT_FIELDS = {
-    "event",
-    "log_level",
-    "timestamp",
-    "operation",
-    "network",
-    "backend",
-    "key_id",
-    "address",
-    "actor",
-    "request_id",
-    "refund_id",
-    "token_id",
-    "digest",
-    "details",
-    "record_id",
-    "monotonic_us",
-    "node",
-    "pid",
+    *("event", "log_level", "timestamp", "operation", "network", "backend", "key_id"),
+    *("address", "actor", "request_id", "refund_id", "token_id", "digest", "details"),
+    *("record_id", "monotonic_us", "node", "pid"),
 }
 OUTCOME_FIELDS = INTENT_FIELDS | {
-    "outcome",
-    "duration_us",
-    "attempts",
-    "device_request_ids",
+    *("outcome", "duration_us", "attempts", "device_request_ids"),
 }
-
-
-class FullDisk:
-    """A logger that fails after the given number of events."""
-
-    def __init__(self, good: int) -> None:
-        self._good = good
-
-    def info(self, event: str, **fields: Any) -> None:
-        """Write the event, or fail as on a full disk."""
-        self._good -= 1
-        if self._good < 0:
-            raise OSError(28, "No space left on device")
 
 
 class Ticks:
@@ -103,11 +73,19 @@ class Ticks:
         return self._now
 
 
-def test_a_signature_is_recorded_before_and_after() -> None:
-    """A signature has two events with exactly these fields (A8)."""
-    audit, events = recording()
+Events = Sequence[MutableMapping[str, Any]]
 
+
+@pytest.fixture
+def events() -> Events:
+    """The audit events of one signature."""
+    audit, events = recording()
     signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
+    return events
+
+
+def test_a_signature_is_recorded_before_and_after(events: Events) -> None:
+    """A signature has two events with exactly these fields (A8)."""
     intent, outcome = events
 
     assert intent.keys() == INTENT_FIELDS
@@ -134,24 +112,17 @@ def test_a_signature_is_recorded_before_and_after() -> None:
     assert outcome["details"] == {"nonce": 7}
 
 
-def test_events_are_plain_json() -> None:
+def test_events_are_plain_json(events: Events) -> None:
     """No value is a float, which has several encodings, or a Python object."""
-    audit, events = recording()
-
-    signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
-
     for event in events:
         assert json.loads(json.dumps(event)) == event
         assert not any(isinstance(value, float) for value in event.values())
 
 
-def test_no_signature_byte_is_recorded() -> None:
+def test_no_signature_byte_is_recorded(events: Events) -> None:
     """No event contains r, s or the DER, in hex or decimal."""
-    audit, events = recording()
     r, s, _ = components(KEY, DIGEST)
     der = KEY.sign(DIGEST, hasher=None)
-
-    signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
     written = json.dumps(list(events)).lower()
 
     for secret in (f"{r:x}", f"{s:x}", str(r), str(s), der.hex(), "signature("):
@@ -159,17 +130,13 @@ def test_no_signature_byte_is_recorded() -> None:
 
 
 def test_a_device_signature_has_no_bytes_in_its_repr() -> None:
-    """The repr of an unverified answer of a device shows no signature bytes."""
     answer = DeviceSignature(b"\x30\x06signature", "request-1")
 
     assert repr(answer) == "DeviceSignature(request_id='request-1')"
 
 
-def test_no_full_key_id_is_recorded() -> None:
+def test_no_full_key_id_is_recorded(events: Events) -> None:
     """Events show eight characters of a key id, and no ARN, region or account."""
-    audit, events = recording()
-
-    signer_over(honest(KEY), audit).sign_digest(DIGEST, PURPOSE)
     written = json.dumps(list(events))
 
     for secret in (KEY_ID, "arn:", "eu-central-1", "111122223333", "1234abcd-"):
@@ -258,16 +225,15 @@ def test_the_duration_is_in_microseconds() -> None:
     assert events[1]["duration_us"] == 250_000
 
 
-def test_the_timestamp_has_microseconds_and_an_offset() -> None:
-    """Timestamps are ISO 8601 with microseconds and an offset."""
-    capture = structlog.testing.LogCapture()
-    logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
+def test_clock_and_node_name_can_be_set() -> None:
+    """Timestamps have microseconds and an offset; a node name may be a container's."""
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(0)))
-
-    audit = AuditLog(logger, clock=lambda: at)
+    log, events = recording()
+    audit = AuditLog(log._logger, clock=lambda: at, node="pod-7")
     audit.write(audit.intent(PURPOSE, SUBJECT, DIGEST))
 
-    assert capture.entries[0]["timestamp"] == "2026-01-02T03:04:05.000000+00:00"
+    assert events[0]["timestamp"] == "2026-01-02T03:04:05.000000+00:00"
+    assert events[0]["node"] == "pod-7"
 
 
 def test_the_default_clock_is_utc_now() -> None:
@@ -282,17 +248,6 @@ def test_the_default_clock_is_utc_now() -> None:
     assert at.utcoffset() == timedelta(0)
 
 
-def test_the_node_name_can_be_set() -> None:
-    """The host name of a container says little, so the caller can set another."""
-    capture = structlog.testing.LogCapture()
-    logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
-
-    audit = AuditLog(logger, node="pod-7")
-    audit.write(audit.intent(PURPOSE, SUBJECT, DIGEST))
-
-    assert capture.entries[0]["node"] == "pod-7"
-
-
 def test_operation_names_are_stable() -> None:
     """Alarms and queries of operators use these names."""
     assert {str(operation) for operation in Operation} >= {
@@ -302,19 +257,10 @@ def test_operation_names_are_stable() -> None:
     }
 
 
-class Journal:
-    """A journal that accepts every record."""
-
-    def append(
-        self, records: Sequence[Record], *, standing: SigningCondition | None = None
-    ) -> None:
-        """Accept *records*."""
-
-
-def test_with_a_journal_a_failing_log_is_no_error() -> None:
+def test_with_a_journal_a_failing_log_is_no_error(sqlite_store: SQLStore) -> None:
     """A log that cannot be written prevents no signature if there is a journal (A1)."""
     device = honest(KEY)
-    journal = cast("signer.ports.Journal", Journal())
+    journal = altered(sqlite_store, append=lambda *records, standing=None: None)
     audit = AuditLog(FullDisk(good=0), journal=journal)
 
     assert signer_over(device, audit).sign_digest(DIGEST, PURPOSE).r

@@ -1,16 +1,13 @@
 """Audit records from before the events were renamed still count as evidence."""
 
-from datetime import timedelta
 from pathlib import Path
 
 from signer.audit.checkpoints import Verifier
-from signer.audit.cloudtrail import read_trail
 from signer.audit.export import records
 from signer.audit.reconcile import reconcile
 from signer.audit.verify import verify
-from tests.support.audit import START
-from tests.support.cloudtrail import other_event, sign_event, trail_file
-from tests.unit.signer.audit.signings import at, outcome
+from tests.support.cloudtrail import sign_event
+from tests.unit.signer.audit.signings import at, outcome, trail_of
 
 
 VECTORS = Path(__file__).resolve().parents[3] / "vectors"
@@ -34,11 +31,8 @@ def test_old_records_reconcile_with_cloudtrail(tmp_path: Path) -> None:
     """
     known = [*records(LINES), outcome(21, "new-3", refund_id="rf_3")]
     signs = {"old-1": 1, "old-2": 11, "lost": 11, "new-3": 21, "intruder": 21}
-    edges = [other_event(START), other_event(START + timedelta(hours=2))]
     events = [sign_event(name, at(seconds)) for name, seconds in signs.items()]
-    found = reconcile(
-        known, read_trail([trail_file(tmp_path / "trail.json", [*edges, *events])])
-    )
+    found = reconcile(known, trail_of(tmp_path, *events))
 
     assert found.matched == 3
     assert [each.event.request_id for each in found.explained] == ["lost"]
@@ -47,11 +41,8 @@ def test_old_records_reconcile_with_cloudtrail(tmp_path: Path) -> None:
 
 def test_an_old_request_without_a_result_explains_a_crash(tmp_path: Path) -> None:
     """A process that died before the upgrade may have had one digest signed."""
-    edges = [other_event(START), other_event(START + timedelta(hours=2))]
-    trail = [*edges, sign_event("crashed", at(60))]
-    found = reconcile(
-        records(LINES), read_trail([trail_file(tmp_path / "trail.json", trail)])
-    )
+    trail = trail_of(tmp_path, sign_event("crashed", at(60)))
+    found = reconcile(records(LINES), trail)
 
     (explained,) = [each for each in found.explained if each.reason == "crash"]
     assert explained.event.request_id == "crashed"

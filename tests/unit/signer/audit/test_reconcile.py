@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from signer.audit.cloudtrail import Trail, read_trail
+from signer.audit.cloudtrail import read_trail
 from signer.audit.reconcile import Reconciliation, reconcile
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Operation, Purpose, Record, Subject
@@ -28,19 +27,14 @@ from tests.unit.signer.audit.signings import (
     log_at,
     outcome,
     purpose_of,
+    trail_of,
 )
-
-
-def _trail(tmp_path: Path, *events: dict[str, Any]) -> Trail:
-    """Return a trail of two hours that contains *events*."""
-    edges = [other_event(START), other_event(START + timedelta(hours=2))]
-    return read_trail([trail_file(tmp_path / "trail.json.gz", [*edges, *events])])
 
 
 def _reconcile(
     tmp_path: Path, records: Sequence[Record], *events: dict[str, Any]
 ) -> Reconciliation:
-    return reconcile(records, _trail(tmp_path, *events))
+    return reconcile(records, trail_of(tmp_path, *events))
 
 
 def _matching(events: int, *, records: int) -> Reconciliation:
@@ -73,7 +67,6 @@ def test_reports_signatures_without_a_record(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_record_counts(tmp_path: Path) -> None:
-    """Records of all operations match events."""
     records = []
     for number, operation in enumerate(Operation):
         purpose = Purpose(operation, actor="guard")
@@ -95,11 +88,10 @@ def test_every_kind_of_record_counts(tmp_path: Path) -> None:
 
 
 def test_reports_signatures_that_cloudtrail_lacks(tmp_path: Path) -> None:
-    """A recorded signature without an event is missing."""
     records = [outcome(0, "a"), outcome(1, "b", refund_id="rf_2")]
     found = _reconcile(tmp_path, records, sign_event("a", at(0)))
 
-    assert [asked.request_id for asked in found.missing] == ["b"]
+    assert [each.request_id for each in found.missing] == ["b"]
     assert not found.is_good
 
 
@@ -113,7 +105,7 @@ def test_missing_events_near_the_ends_of_the_files_do_not_count(tmp_path: Path) 
     found = _reconcile(tmp_path, records)
 
     assert found.outside == len(moments)
-    assert sorted(asked.request_id for asked in found.missing) == ["r-2699", "r2699"]
+    assert sorted(each.request_id for each in found.missing) == ["r-2699", "r2699"]
 
 
 def test_refused_calls_sign_nothing(tmp_path: Path) -> None:
@@ -129,7 +121,7 @@ def test_refused_calls_sign_nothing(tmp_path: Path) -> None:
     found = _reconcile(tmp_path, records, *denied)
 
     assert (found.failed, found.intruders) == (3, ())
-    assert [asked.request_id for asked in found.missing] == ["b"]
+    assert [each.request_id for each in found.missing] == ["b"]
 
 
 def test_a_rejected_signature_is_matched(tmp_path: Path) -> None:
@@ -194,7 +186,6 @@ def test_a_crash_explains_events_until_the_work_continues(tmp_path: Path) -> Non
 
 
 def test_a_request_with_its_result_explains_nothing(tmp_path: Path) -> None:
-    """A request with a result explains no event, in any order of records."""
     records = [outcome(0, "a"), intent(0)]
     found = _reconcile(
         tmp_path, records, sign_event("a", at(0)), sign_event("x", at(0))
@@ -220,9 +211,8 @@ def test_a_result_of_other_work_does_not_count(tmp_path: Path) -> None:
 
 
 def test_unknown_keys_are_compared_only_if_named(tmp_path: Path) -> None:
-    """Keys that no record mentions are compared only if the caller names them."""
     records = [intent(0), outcome(1, "a")]
-    trail = _trail(
+    trail = trail_of(
         tmp_path, sign_event("a", at(1)), sign_event("x", at(1), arn=OTHER_ARN)
     )
 
@@ -232,20 +222,19 @@ def test_unknown_keys_are_compared_only_if_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arn", [ARN, OTHER_ARN])
-def test_what_was_not_reconcile(tmp_path: Path, arn: str) -> None:
+def test_missing_keys_are_counted(tmp_path: Path, arn: str) -> None:
     """If one side lacks a key the result is empty, and counts the skipped events."""
-    trail = _trail(tmp_path, sign_event("a", at(1)), sign_event("b", at(2)))
+    trail = trail_of(tmp_path, sign_event("a", at(1)), sign_event("b", at(2)))
     empty = reconcile([], trail)
-    asked = reconcile([intent(0), outcome(1, "a"), outcome(2, "b")], trail, [arn])
+    named = reconcile([intent(0), outcome(1, "a"), outcome(2, "b")], trail, [arn])
 
     assert (empty.is_empty, empty.skipped, empty.other_keys) == (True, 2, 1)
-    assert asked.is_empty == (arn == OTHER_ARN)
-    assert (asked.events, asked.skipped) == ((2, 0) if arn == ARN else (0, 2))
+    assert named.is_empty == (arn == OTHER_ARN)
+    assert (named.events, named.skipped) == ((2, 0) if arn == ARN else (0, 2))
 
 
-def test_keys_of_the_ring_are_reconcile(tmp_path: Path) -> None:
-    """A key of the ring is compared even if no record mentions it."""
-    trail = _trail(tmp_path, sign_event("x", at(1)), sign_event("y", at(2)))
+def test_keys_of_the_ring_are_reconciled(tmp_path: Path) -> None:
+    trail = trail_of(tmp_path, sign_event("x", at(1)), sign_event("y", at(2)))
 
     assert _intruders(reconcile([], trail, ring=[ARN])) == ["x", "y"]
     assert reconcile([], trail, ring=[OTHER_ARN]).skipped == 2
@@ -253,7 +242,6 @@ def test_keys_of_the_ring_are_reconcile(tmp_path: Path) -> None:
 
 
 def test_other_backends_are_ignored(tmp_path: Path) -> None:
-    """Signatures of other backends are not expected in CloudTrail."""
     local = Subject("pkcs11", "01", SUBJECT.address)
     found = _reconcile(tmp_path, [intent(0, subject=local), outcome(1, subject=local)])
 
@@ -283,7 +271,7 @@ def test_an_event_without_an_arn(tmp_path: Path, resources: object) -> None:
     records = [outcome(900, "a")]
 
     assert _intruders(_reconcile(tmp_path, records, event)) == ["x"]
-    assert _intruders(reconcile(records, _trail(tmp_path, event), [ARN])) == ["x"]
+    assert _intruders(reconcile(records, trail_of(tmp_path, event), [ARN])) == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -305,7 +293,6 @@ def test_an_event_without_an_arn(tmp_path: Path, resources: object) -> None:
 def test_rejects_files_that_are_not_cloudtrail_logs(
     tmp_path: Path, content: bytes
 ) -> None:
-    """A file that is not a CloudTrail log is rejected by name."""
     path = tmp_path / "trail.json"
     path.write_bytes(content)
 
@@ -314,6 +301,5 @@ def test_rejects_files_that_are_not_cloudtrail_logs(
 
 
 def test_a_missing_trail(tmp_path: Path) -> None:
-    """A missing file is an error."""
     with pytest.raises(InvalidInputError, match=r"gone\.json cannot be read"):
         read_trail([tmp_path / "gone.json"])

@@ -1,7 +1,6 @@
 """The sealer seals every record, and signs only a chain that it has verified."""
 
 import sqlite3
-from collections.abc import Iterator
 from datetime import timedelta
 
 import psycopg
@@ -19,7 +18,7 @@ from signer.audit.chain_reader import (
 )
 from signer.audit.checkpoint_notes import Statement, parse
 from signer.audit.checkpointer import VERIFY_SECONDS, CheckpointSettings
-from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.checkpoints import CheckpointKey
 from signer.audit.export import export
 from signer.audit.sealer import LOOK_SECONDS, REST_SECONDS, Sealer
 from signer.audit.verify import verify
@@ -29,6 +28,7 @@ from tests.support.audit import (
     KEY,
     ORIGIN,
     START,
+    VERIFIER,
     checkpoint,
     overruled,
     record,
@@ -39,23 +39,8 @@ from tests.support.refunds import altered
 from tests.unit.signer.audit.sealers import Clock, alerts, sealer, sizes
 
 
-@pytest.fixture
-def journal(sqlite_url: str) -> Iterator[AuditTables]:
-    """Return an empty journal."""
-    database = Database(sqlite_url, pool_size=2, timeout=5.0)
-    yield AuditTables(database)
-    database.close()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return a clock at the time of the tests' records."""
-    return Clock()
-
-
 def _signed(journal: AuditTables) -> list[Statement]:
-    verifier = Verifier(KEY.public_pem())
-    return [verifier.verify(each.note) for each in journal.checkpoints()]
+    return [VERIFIER.verify(each.note) for each in journal.checkpoints()]
 
 
 def test_seals_everything(journal: AuditTables, clock: Clock) -> None:
@@ -96,7 +81,6 @@ def test_signs_the_last_records_before_a_quiet_time(
 def test_does_not_sign_what_another_process_signed(
     journal: AuditTables, clock: Clock
 ) -> None:
-    """A process that sees a new checkpoint of another one does not sign again."""
     ours, theirs = sealer(journal, clock), sealer(journal, clock)
     journal.append(records(1))
     ours.work()
@@ -110,7 +94,6 @@ def test_does_not_sign_what_another_process_signed(
 
 
 def test_signs_what_a_killed_process_sealed(journal: AuditTables, clock: Clock) -> None:
-    """If a process dies between seal and checkpoint, the next one signs."""
     journal.append(records(3))
     journal.seal(2)
     sealer(journal, clock).work()
@@ -121,14 +104,21 @@ def test_signs_what_a_killed_process_sealed(journal: AuditTables, clock: Clock) 
     assert (walk.size, walk.head) == journal.head()
 
 
-def test_without_a_key_it_seals(journal: AuditTables, clock: Clock) -> None:
-    """Without a key, records are sealed and no checkpoint is signed."""
+def test_without_a_key_it_seals_and_verifies(
+    journal: AuditTables, clock: Clock
+) -> None:
+    """A process without a key compares the chain with the checkpoints of others."""
     journal.append(records(3))
     ours = Sealer(journal, clock=clock)
 
     assert ours.work() == 3
     assert ours.checkpoint() is None
     assert sizes(journal) == []
+
+    sealer(journal, clock).work()
+    with capture_logs() as logs:
+        Sealer(journal, clock=clock).work()
+    assert logs == []
 
 
 def test_logs_each_checkpoint(journal: AuditTables, clock: Clock) -> None:
@@ -149,7 +139,7 @@ def test_an_export_verifies(journal: AuditTables, clock: Clock) -> None:
         journal.append(records(count))
         ours.work()
     journal.append(records(2))
-    verdict = verify(export(journal, ORIGIN), Verifier(KEY.public_pem()))
+    verdict = verify(export(journal, ORIGIN), VERIFIER)
 
     assert verdict.finding is None
     assert (verdict.records, verdict.checkpoints, verdict.signed) == (20, 3, 20)
@@ -188,7 +178,6 @@ def test_does_not_sign_a_chain_that_differs_from_a_checkpoint(
 def test_does_not_sign_a_changed_record(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
-    """A record that was changed before its checkpoint is detected when signing."""
     ours = sealer(journal, clock)
     journal.append(records(3))
     ours.work()
@@ -311,7 +300,6 @@ def test_records_that_are_sealed_at_once_cause_no_alert(
 def test_alerts_are_logged_without_a_notifier(
     journal: AuditTables, clock: Clock
 ) -> None:
-    """Without counters and notifier, the alert is logged."""
     journal.append([record(at=START - timedelta(hours=1)), record()])
     with capture_logs() as logs, pytest.raises(StoreError):
         Sealer(journal, clock=clock).work()
@@ -389,11 +377,8 @@ class Stopwatch:
 
 def test_continues_after_a_bug(journal: AuditTables, clock: Clock) -> None:
     """An unexpected exception is logged as an error, and the next round follows."""
-
-    def broken() -> None:
-        raise ZeroDivisionError
-
-    ours = Sealer(altered(journal, oldest_unsealed=broken), clock=clock)
+    broken = altered(journal, oldest_unsealed=ZeroDivisionError())
+    ours = Sealer(broken, clock=clock)
     passes = iter([False, True])
     with capture_logs() as logs:
         ours.run(lambda seconds: next(passes))
@@ -422,6 +407,16 @@ def test_rounds_start_at_a_steady_rate(
     assert waited == pytest.approx([rest])
 
 
+def _slow_sealer(journal: AuditTables, clock: Clock) -> Sealer:
+    """Return a sealer that verifies one batch in each round."""
+    return Sealer(
+        journal,
+        CheckpointSettings(KEY, ORIGIN),
+        clock=clock,
+        timer=Stopwatch(VERIFY_SECONDS),
+    )
+
+
 def _append_sealed(journal: AuditTables, batches: int) -> None:
     """Seal this many batches of records without a checkpoint."""
     journal.append(records(batches * BATCH))
@@ -430,14 +425,8 @@ def _append_sealed(journal: AuditTables, batches: int) -> None:
 
 
 def test_seals_between_verification_steps(journal: AuditTables, clock: Clock) -> None:
-    """While a long chain is verified, records are sealed in every round."""
     _append_sealed(journal, 3)
-    ours = Sealer(
-        journal,
-        CheckpointSettings(KEY, ORIGIN),
-        clock=clock,
-        timer=Stopwatch(VERIFY_SECONDS),
-    )
+    ours = _slow_sealer(journal, clock)
     sealed, signed = [], []
     for number in range(5):
         journal.append([record(number, at=START + timedelta(hours=number + 1))])
@@ -453,14 +442,8 @@ def test_seals_between_verification_steps(journal: AuditTables, clock: Clock) ->
 def test_finishes_a_verification_without_new_records(
     journal: AuditTables, clock: Clock
 ) -> None:
-    """A verification that was started continues even if there are no new records."""
     _append_sealed(journal, 2)
-    ours = Sealer(
-        journal,
-        CheckpointSettings(KEY, ORIGIN),
-        clock=clock,
-        timer=Stopwatch(VERIFY_SECONDS),
-    )
+    ours = _slow_sealer(journal, clock)
     for _ in range(3):
         ours.work()
 
@@ -470,14 +453,8 @@ def test_finishes_a_verification_without_new_records(
 def test_starts_from_a_checkpoint_of_another_process(
     journal: AuditTables, clock: Clock
 ) -> None:
-    """If another process signs meanwhile, verification continues from there."""
     _append_sealed(journal, 3)
-    ours = Sealer(
-        journal,
-        CheckpointSettings(KEY, ORIGIN),
-        clock=clock,
-        timer=Stopwatch(VERIFY_SECONDS),
-    )
+    ours = _slow_sealer(journal, clock)
     ours.work()
     sealer(journal, clock).work()
     ours.work()
@@ -493,12 +470,7 @@ def test_detects_a_change_in_a_later_step(
 ) -> None:
     """A change that a later step finds sounds the alert, and nothing is signed."""
     _append_sealed(journal, 2)
-    ours = Sealer(
-        journal,
-        CheckpointSettings(KEY, ORIGIN),
-        clock=clock,
-        timer=Stopwatch(VERIFY_SECONDS),
-    )
+    ours = _slow_sealer(journal, clock)
     ours.work()
     overruled(sqlite_url, "UPDATE audit_records SET body = '{}' WHERE sequence = 1500")
     with capture_logs() as logs:
@@ -524,16 +496,6 @@ def test_finds_the_newest_checkpoint_of_a_long_chain(
     assert newest_checkpoint(journal) == stored[1]
 
 
-def test_without_a_key_it_still_verifies(journal: AuditTables, clock: Clock) -> None:
-    """A process without a key compares the chain with the checkpoints of others."""
-    journal.append(records(2))
-    sealer(journal, clock).work()
-    with capture_logs() as logs:
-        Sealer(journal, clock=clock).work()
-
-    assert logs == []
-
-
 def test_exports_a_checkpoint_beyond_the_last_record(
     journal: AuditTables, sqlite_url: str, clock: Clock
 ) -> None:
@@ -541,7 +503,7 @@ def test_exports_a_checkpoint_beyond_the_last_record(
     journal.append(records(3))
     sealer(journal, clock).work()
     overruled(sqlite_url, "DELETE FROM audit_records WHERE sequence = 3")
-    found = verify(export(journal, ORIGIN), Verifier(KEY.public_pem())).finding
+    found = verify(export(journal, ORIGIN), VERIFIER).finding
 
     assert found is not None
     assert (found.code, found.sequence) == ("missing", 3)
@@ -556,6 +518,6 @@ def test_an_export_is_a_snapshot(journal: AuditTables, clock: Clock) -> None:
     first = [next(lines)]
     journal.append(records(3))
     ours.work()
-    verdict = verify([*first, *lines], Verifier(KEY.public_pem()))
+    verdict = verify([*first, *lines], VERIFIER)
 
     assert (verdict.finding, verdict.records) == (None, 2)

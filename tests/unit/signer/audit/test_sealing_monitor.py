@@ -1,6 +1,6 @@
 """Records that wait too long for their seal cause one alert per process."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
@@ -8,9 +8,8 @@ from structlog.testing import capture_logs
 from signer.alerts import Alerts
 from signer.audit.sealing_monitor import SealingAlert, SealingMonitor, made_at
 from signer.model.audit_record import new_record_id
+from tests.support.audit import START
 
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
 
 OLD, YOUNG = (new_record_id(START + timedelta(seconds=n)) for n in (0, 1))
 
@@ -108,7 +107,6 @@ def test_a_wrong_clock_causes_no_alert(time: Time, monitor: SealingMonitor) -> N
 def test_sealer_and_monitor_share_one_alert(
     time: Time, alert: SealingAlert, monitor: SealingMonitor
 ) -> None:
-    """When both observers of a process see the problem, the alert sounds once."""
     monitor.observe(OLD)
     time.seconds = 31
     with capture_logs() as logs:
@@ -119,7 +117,6 @@ def test_sealer_and_monitor_share_one_alert(
 
 
 def test_the_time_in_a_record_id() -> None:
-    """A record id contains the time at which the record was made."""
     assert made_at(OLD) == START
     assert made_at("x") is None
     assert made_at("au_" + "f" * 32) is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signer.audit.checkpoint_schedule import Unsigned
-from signer.audit.checkpoints import CheckpointKey, Verifier
+from signer.audit.checkpoints import CheckpointKey
 from signer.audit.export_format import (
     MAX_LINE,
     End,
@@ -24,9 +24,9 @@ from signer.audit.verify import Verdict, verify
 from signer.errors import InvalidInputError
 from signer.model.audit_record import Record, Sealed
 from tests.support.audit import (
-    KEY,
     ORIGIN,
     START,
+    VERIFIER,
     chain,
     checkpoint,
     exported,
@@ -36,7 +36,6 @@ from tests.support.audit import (
 
 LINKS = chain(6)
 LINES = exported(LINKS, [2, 4])
-VERIFIER = Verifier(KEY.public_pem())
 
 
 def _verify(lines: list[bytes], *kept: str) -> Verdict:
@@ -69,7 +68,6 @@ def test_a_good_export() -> None:
 
 
 def test_a_kept_checkpoint_counts_as_signed() -> None:
-    """A checkpoint kept elsewhere counts like one in the file."""
     kept = checkpoint(LINKS, 5, at=START + timedelta(hours=1))
     verdict = _verify(LINES, kept.note)
 
@@ -84,7 +82,6 @@ def test_without_a_checkpoint_nothing_is_proved() -> None:
 
 
 def test_only_a_kept_checkpoint_reveals_an_older_copy() -> None:
-    """Without a checkpoint kept elsewhere, an older copy verifies."""
     older = exported(LINKS[:4], [2, 4])
     kept = checkpoint(LINKS, 6).note
 
@@ -93,7 +90,6 @@ def test_only_a_kept_checkpoint_reveals_an_older_copy() -> None:
 
 
 def test_only_a_kept_checkpoint_reveals_another_chain() -> None:
-    """Without a checkpoint kept elsewhere, a replaced chain verifies."""
     others = exported(chain(6), [6])
     kept = checkpoint(LINKS, 2).note
 
@@ -102,7 +98,6 @@ def test_only_a_kept_checkpoint_reveals_another_chain() -> None:
 
 
 def test_another_origin() -> None:
-    """A kept checkpoint of another origin is a finding."""
     kept = checkpoint(LINKS, 2, origin="hotwallet/other").note
 
     assert _finding(LINES, kept) == ("origin", 1, 1)
@@ -253,7 +248,6 @@ def test_booleans_are_not_numbers(name: bytes) -> None:
 
 
 def test_brackets_in_strings_are_allowed() -> None:
-    """Brackets inside a string do not count as nesting."""
     each = Sealed(1, bytes(32), record(text='\\"[{' * 1000, other="]"))
 
     assert parse(record_line(each)) == each
@@ -269,7 +263,6 @@ def test_an_unterminated_string_is_rejected_quickly() -> None:
 
 
 def test_fractions_are_canonical() -> None:
-    """A record with a fraction verifies."""
     each = Sealed(1, bytes(32), record(0, share=0.5, other=1e21))
 
     assert parse(record_line(each)) == each

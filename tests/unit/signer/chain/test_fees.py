@@ -58,7 +58,7 @@ def test_a_quote_lasts_six_full_blocks() -> None:
 def test_a_quote_never_exceeds_the_caps(
     base: int, tip: int, cap: int, priority_cap: int
 ) -> None:
-    """Max fee and priority fee stay within their caps, whatever the node reports."""
+    """Max fee and priority fee stay within their caps at any fees of the node."""
     max_fee, priority = quote_fees(Fees(base, tip), _network(cap, priority_cap))
 
     assert 0 <= priority <= max_fee <= cap * GWEI
@@ -76,28 +76,20 @@ def test_a_gas_price_is_the_nodes_up_to_the_cap(price: int, cap: int) -> None:
     assert quoted == (min(price, cap * GWEI),) * 2
 
 
+REPLACEMENTS: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
+    "an eighth": ((80, 8), (0, 0), (90, 9)),
+    "rounded up": ((81, 9), (0, 0), (92, 11)),
+    "the fee of the moment": ((80, 8), (91, 9), (91, 9)),
+    "the tip of the moment": ((80, 8), (90, 10), (90, 10)),
+    "a tip above the fee": ((80, 8), (0, 200), (200, 200)),
+    "no tip": ((8, 0), (0, 0), (9, 1)),
+    "nothing at all": ((0, 0), (0, 0), (1, 1)),
+    "a gas price": ((800, 800), (850, 850), (900, 900)),
+}
+
+
 @pytest.mark.parametrize(
-    ("old", "quoted", "expected"),
-    [
-        ((80, 8), (0, 0), (90, 9)),
-        ((81, 9), (0, 0), (92, 11)),
-        ((80, 8), (91, 9), (91, 9)),
-        ((80, 8), (90, 10), (90, 10)),
-        ((80, 8), (0, 200), (200, 200)),
-        ((8, 0), (0, 0), (9, 1)),
-        ((0, 0), (0, 0), (1, 1)),
-        ((800, 800), (850, 850), (900, 900)),
-    ],
-    ids=[
-        "an eighth",
-        "rounded up",
-        "the fee of the moment",
-        "the tip of the moment",
-        "a tip above the fee",
-        "no tip",
-        "nothing at all",
-        "a gas price",
-    ],
+    ("old", "quoted", "expected"), REPLACEMENTS.values(), ids=REPLACEMENTS
 )
 def test_a_replacement_pays_an_eighth_more_or_the_current_quote(
     old: tuple[int, int], quoted: tuple[int, int], expected: tuple[int, int]
@@ -127,12 +119,12 @@ def test_a_replacement_is_accepted_and_within_the_cap(
     assert bumped == (expected if expected[0] <= cap * GWEI else None)
 
 
-@given(price=_prices, asked=_prices, cap=_caps)
-def test_a_raised_gas_price_stays_one_price(price: int, asked: int, cap: int) -> None:
+@given(price=_prices, quoted=_prices, cap=_caps)
+def test_a_raised_gas_price_stays_one_price(price: int, quoted: int, cap: int) -> None:
     """A legacy transaction's replacement keeps both fees equal."""
     network = _network(cap)
 
-    bumped = bump_fees(price, price, quote_fees(Fees(None, asked), network), network)
+    bumped = bump_fees(price, price, quote_fees(Fees(None, quoted), network), network)
 
     assert bumped is None or bumped[0] == bumped[1]
 

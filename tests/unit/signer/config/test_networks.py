@@ -132,20 +132,14 @@ def test_field_out_of_range_is_refused(
         ("networks = 5", "networks: "),
         ("[networks.x]", "networks.x.chain_id: Field required"),
         ("more = 1\n" + GOOD, "more: "),
+        (GOOD.partition("[networks.local.tokens")[0], "networks.local.tokens"),
     ],
 )
 def test_file_of_another_shape_is_refused(file: Path, text: str, named: str) -> None:
-    """A file without networks, or with other tables, is refused."""
+    """A file without networks or tokens, or with other tables, is refused."""
     file.write_text(text, encoding="utf-8")
 
     assert named in _refused(file)
-
-
-def test_network_needs_a_token(file: Path) -> None:
-    """A network without tokens is refused."""
-    file.write_text(GOOD.partition("[networks.local.tokens")[0], encoding="utf-8")
-
-    assert "networks.local.tokens" in _refused(file)
 
 
 def test_max_amount_may_have_any_precision(file: Path) -> None:
@@ -172,7 +166,6 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_refusals_do_not_show_urls(file: Path) -> None:
-    """A password in a URL does not appear in a refusal."""
     file.write_text(
         GOOD.replace('["http://127.0.0.1:8545"]', '"https://u:hunter2@h"'),
         encoding="utf-8",

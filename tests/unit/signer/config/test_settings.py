@@ -59,7 +59,6 @@ def test_unknown_environment_is_production(value: str, expected: Environment) ->
 
 @given(st.text())
 def test_only_two_names_are_not_production(value: str) -> None:
-    """Only `development` and `test`, in any case, are not production."""
     harmless = value.strip().lower() in ("development", "test")
 
     assert Settings.from_env({"APP_ENV": value}).is_production != harmless
@@ -92,7 +91,6 @@ def test_booleans_are_true_or_false(name: str, value: str, expected: bool) -> No
 
 
 def test_python_booleans_are_accepted() -> None:
-    """Settings can be built from Python's own booleans."""
     assert Settings.model_validate({"USE_KMS": True}).use_kms is True
     assert Settings.model_validate({"DEBUG": False}).debug is False
 
@@ -137,42 +135,38 @@ def test_raw_key_flag_cannot_be_set() -> None:
     assert settings.raw_key_present
 
 
+OUT_OF_RANGE = {
+    "NODE_COUNT": ("0", "two"),
+    "KMS_MAX_RETRIES": ("-1", "11"),
+    "KMS_TIMEOUT_MS": ("499", "120001", "1e4"),
+    "WEB_CONCURRENCY": ("0",),
+    "WEB_THREADS": ("65",),
+    "JWT_ALGORITHM": ("none", "es256"),
+    "WALLET_ADDRESS": (
+        "0x" + "1" * 39,
+        "0x" + "1" * 41,
+        "1" * 40,
+        "0x" + "g" * 40,
+        "0x" + "1" * 40 + "\n0x",
+    ),
+    "PKCS11_KEY_ID": ("0", "0A", "01" * 33, "hot"),
+    "AUDIT_ORIGIN": (
+        "with space",
+        "prod-eu-central-1",
+        "us-gov-west-1/wallet",
+        "prod-111122223333",
+        "wallet.amazonaws.com",
+    ),
+    "BIND": (
+        *("nonsense", "8080", "::1", "[::1]", "[]:80", "127.0.0.1:http"),
+        *("127.0.0.1:65536", "a:1,b:2", "fd://x", "UNIX:/run/s", "unix:"),
+    ),
+}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("NODE_COUNT", "0"),
-        ("NODE_COUNT", "two"),
-        ("KMS_MAX_RETRIES", "-1"),
-        ("KMS_MAX_RETRIES", "11"),
-        ("KMS_TIMEOUT_MS", "499"),
-        ("KMS_TIMEOUT_MS", "120001"),
-        ("KMS_TIMEOUT_MS", "1e4"),
-        ("WEB_CONCURRENCY", "0"),
-        ("WEB_THREADS", "65"),
-        ("JWT_ALGORITHM", "none"),
-        ("JWT_ALGORITHM", "es256"),
-        ("WALLET_ADDRESS", "0x" + "1" * 39),
-        ("WALLET_ADDRESS", "0x" + "1" * 41),
-        ("WALLET_ADDRESS", "1" * 40),
-        ("WALLET_ADDRESS", "0x" + "g" * 40),
-        ("WALLET_ADDRESS", "0x" + "1" * 40 + "\n0x"),
-        ("PKCS11_KEY_ID", "0"),
-        ("PKCS11_KEY_ID", "0A"),
-        ("PKCS11_KEY_ID", "01" * 33),
-        ("PKCS11_KEY_ID", "hot"),
-        ("AUDIT_ORIGIN", "with space"),
-        ("AUDIT_ORIGIN", "prod-eu-central-1"),
-        ("AUDIT_ORIGIN", "us-gov-west-1/wallet"),
-        ("AUDIT_ORIGIN", "prod-111122223333"),
-        ("AUDIT_ORIGIN", "wallet.amazonaws.com"),
-        *(
-            ("BIND", bind)
-            for bind in (
-                *("nonsense", "8080", "::1", "[::1]", "[]:80", "127.0.0.1:http"),
-                *("127.0.0.1:65536", "a:1,b:2", "fd://x", "UNIX:/run/s", "unix:"),
-            )
-        ),
-    ],
+    [(name, value) for name, values in OUT_OF_RANGE.items() for value in values],
 )
 def test_value_out_of_range_is_refused(name: str, value: str) -> None:
     """The refusal names the variable and does not show the value."""
@@ -196,14 +190,12 @@ def test_value_out_of_range_is_refused(name: str, value: str) -> None:
     ],
 )
 def test_limits_of_ranges_are_accepted(name: str, value: str) -> None:
-    """The smallest and the largest value of each range are accepted."""
     settings = Settings.from_env({name: value})
 
     assert int(value) in settings.model_dump().values()
 
 
 def test_all_invalid_variables_are_reported_together() -> None:
-    """One start shows every invalid variable."""
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env({"USE_KMS": "1", "NODE_COUNT": "x", "WEB_THREADS": "0"})
 
@@ -302,5 +294,4 @@ def test_values_are_stripped_and_typed() -> None:
 
 
 def test_other_variables_are_ignored() -> None:
-    """Variables such as PATH and HOME are ignored."""
     assert Settings.from_env({"PATH": "/bin", "HOME": "/"}) == Settings.from_env({})

@@ -134,25 +134,18 @@ def test_numbers_out_of_range_recover_to_nothing(number: int) -> None:
         recoverable(1, number, DIGEST, PINNED)
 
 
-@pytest.mark.parametrize("r", [0, -1, N, N + 1, arithmetic.P, 2**256 - 1])
-def test_r_out_of_range_is_refused(r: int) -> None:
-    """r is in 1..N-1 (S10)."""
+@pytest.mark.parametrize(
+    ("r", "s", "y_parity"),
+    [
+        *((r, 1, 0) for r in (0, -1, N, N + 1, arithmetic.P, 2**256 - 1)),
+        *((1, s, 0) for s in (0, -1, HALF_N + 1, N - 1, N)),
+        *((1, 1, y_parity) for y_parity in (-1, 2, 3, 27, 28)),
+    ],
+)
+def test_numbers_out_of_range_are_refused(r: int, s: int, y_parity: int) -> None:
+    """r is in 1..N-1 (S10), s in 1..N/2 (EIP-2), and the parity is 0 or 1."""
     with pytest.raises(EncodingError):
-        Signature(r, 1, 0)
-
-
-@pytest.mark.parametrize("s", [0, -1, HALF_N + 1, N - 1, N])
-def test_s_out_of_range_is_refused(s: int) -> None:
-    """s is in 1..N/2 (EIP-2)."""
-    with pytest.raises(EncodingError):
-        Signature(1, s, 0)
-
-
-@pytest.mark.parametrize("y_parity", [-1, 2, 3, 27, 28])
-def test_a_parity_is_zero_or_one(y_parity: int) -> None:
-    """Recovery ids 2 and 3 and the legacy 27 are refused."""
-    with pytest.raises(EncodingError):
-        Signature(1, 1, y_parity)
+        Signature(r, s, y_parity)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +216,6 @@ def test_the_address_is_that_of_eth_keys(key: coincurve.PrivateKey) -> None:
 
 
 def test_a_valid_digest_is_returned() -> None:
-    """32 bytes that are not all zero are a digest."""
     assert checked_digest(DIGEST) == DIGEST
     assert checked_digest(bytes(31) + b"\x01") == bytes(31) + b"\x01"
 
@@ -270,10 +262,10 @@ def _accepted(case: Case) -> bool:
 )
 def test_wycheproof(name: str, differing: set[int]) -> None:
     """
-    Every case of wycheproof ends as it says, but for these, which we know.
+    Every case of wycheproof has its expected result, with known exceptions.
 
-    350 and 346 are valid, and R.x is past the order: Ethereum cannot write them.
-    1 and 388 are invalid to Bitcoin, since s is high; we turn it over.
+    350 and 346 are valid, but R.x is past the order: Ethereum cannot encode them.
+    1 and 388 are invalid in Bitcoin, since s is high; we normalise it.
     """
     cases = wycheproof(name)
 

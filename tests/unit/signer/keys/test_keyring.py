@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import coincurve
 import pytest
-import structlog
-from structlog.testing import LogCapture
 
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog
@@ -18,6 +16,7 @@ from signer.ports import KeyId, Ledger
 from tests.support.devices import honest, recording
 from tests.support.keys import key_of, made_active, ring_over
 from tests.support.refunds import altered
+from tests.support.ring import SILENCE
 
 
 FIRST, SECOND = (
@@ -26,7 +25,6 @@ FIRST, SECOND = (
 )
 DIGEST = bytes(range(32))
 PURPOSE = Purpose(Operation.MESSAGE_SIGNING)
-_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
 
 
 class Time:
@@ -103,7 +101,6 @@ def test_blocked_key_signs_nothing(sqlite_store: SQLStore) -> None:
 
 
 def test_cached_keys_are_at_most_a_minute_old(sqlite_store: SQLStore) -> None:
-    """The cached ring is read from the store once a minute."""
     timer = Time()
     ring = ring_over(sqlite_store, FIRST, SECOND, timer=timer)
     ring.cached_keys()
@@ -129,7 +126,6 @@ def test_signing_retries_after_a_rotation(sqlite_store: SQLStore) -> None:
 
 
 def test_signing_gives_up_if_rotations_continue(sqlite_store: SQLStore) -> None:
-    """If the active key changes before every try, `key-rotated` is raised."""
     signers = _ring_with_rotations(sqlite_store, times=99)
 
     with pytest.raises(KeyRotatedError, match="during every attempt"):
@@ -140,7 +136,7 @@ def _ring_with_rotations(store: SQLStore, times: int) -> KeyRing:
     """Return a ring whose active key changes right after it is read."""
     first, second = (
         Signer.open(honest(coincurve.PrivateKey.from_int(n)), KeyId(f"0{n}"), log)
-        for n, log in ((n, AuditLog(_SILENCE, journal=store)) for n in (1, 2))
+        for n, log in ((n, AuditLog(SILENCE, journal=store)) for n in (1, 2))
     )
 
     def active_key() -> Key | None:
@@ -183,7 +179,7 @@ def _fail_over(store: SQLStore, key_id: str) -> Key:
 
 
 def _journaled(store: SQLStore) -> Signer:
-    audit = AuditLog(_SILENCE, journal=store)
+    audit = AuditLog(SILENCE, journal=store)
     return Signer.open(honest(coincurve.PrivateKey.from_int(1)), KeyId("01"), audit)
 
 
@@ -230,7 +226,6 @@ def test_announcing_retries_after_a_failover(sqlite_store: SQLStore) -> None:
 
 
 def test_announcing_gives_up_if_failovers_continue(sqlite_store: SQLStore) -> None:
-    """If the key id changes before every try, `key-rotated` is raised."""
     first = _journaled(sqlite_store)
     there = _open_replica(first)
 

@@ -1,6 +1,5 @@
 """The worker retires each drained key once, with an audit record."""
 
-import coincurve
 import pytest
 import structlog
 
@@ -9,21 +8,20 @@ from signer.audit.log import AuditLog
 from signer.errors import StoreUnavailableError
 from signer.keys.retirement import KeyRetirement
 from signer.model.key import KeyState
-from tests.support.devices import honest, signer_over
+from tests.support.devices import recording
 from tests.support.keys import key_at, made_active
-from tests.support.refunds import FakeClock, World, altered
+from tests.support.refunds import SECOND, FakeClock, World, altered
 
 
-NEW = signer_over(honest(coincurve.PrivateKey.from_int(99)))
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef"
 
 
 @pytest.fixture
 def world(sqlite_store: SQLStore) -> World:
     """A service with an open refund of a draining key."""
-    world = World(sqlite_store, others=(NEW,))
+    world = World(sqlite_store)
     world.broadcast()
-    made_active(sqlite_store, key_at(NEW.address, key_id=f"{ARN}99"))
+    made_active(sqlite_store, key_at(SECOND.address, key_id=f"{ARN}99"))
     return world
 
 
@@ -47,19 +45,16 @@ def test_key_retires_after_its_last_refund(world: World) -> None:
 def test_retirement_is_audited_once(world: World) -> None:
     """The record names key, address and epoch, and contains no whole key id."""
     _finish(world)
-    records, log = structlog.testing.CapturingLogger(), AuditLog
-    capture = structlog.testing.LogCapture()
-    logger = structlog.wrap_logger(records, processors=[capture])
-    retirement = KeyRetirement(
-        world.store, log(logger, journal=world.store), FakeClock()
-    )
+    log, events = recording()
+    audit = AuditLog(log._logger, journal=world.store)
+    retirement = KeyRetirement(world.store, audit, FakeClock())
     for _ in range(2):
         retirement.retire([key.address for key in world.ring.cached_keys()])
     world.store.seal()
     last = world.store.sealed(0, 1000)[-1].record.fields
     retired = world.store.keys()[-1]
 
-    assert [event["event"] for event in capture.entries] == ["key-retire-succeeded"]
+    assert [event["event"] for event in events] == ["key-retire-succeeded"]
     assert (last["event"], last["operation"]) == (
         "key-retire-succeeded",
         "key-rotation",
@@ -75,13 +70,12 @@ def test_retirement_is_audited_once(world: World) -> None:
 def test_unavailable_ledger_does_not_stop_the_worker(world: World) -> None:
     """The failure is logged, and the worker continues."""
     _finish(world)
-
-    def unavailable(*_: object) -> None:
-        raise StoreUnavailableError("the database does not answer")
-
     retirement = KeyRetirement(
-        altered(world.store, retire=unavailable),
-        AuditLog(structlog.wrap_logger(structlog.ReturnLogger())),
+        altered(
+            world.store,
+            retire=StoreUnavailableError("gone"),
+        ),
+        recording()[0],
         world.clock,
     )
     with structlog.testing.capture_logs() as events:

@@ -1,16 +1,13 @@
 """Rotation with keys of a KMS emulator over HTTP, and of a SoftHSM token."""
 
 import secrets
-import time
 from collections.abc import Callable
 
 import pytest
-import structlog
 from asn1crypto.core import OctetString
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, ObjectClass, Session
-from structlog.testing import LogCapture
 
 from backends.aws_kms import KMSBackend
 from backends.pkcs11 import PKCS11Backend
@@ -18,26 +15,25 @@ from backends.pkcs11 import keys as pkcs11_keys
 from backends.sql import SQLStore
 from dev import kms_faults as faults
 from dev.kms_emulator import KMSEmulator
-from dev.kms_wire import Fault, Faults
+from dev.kms_wire import Exchange, Fault, Faults, Reply
 from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.crypto.der import parse_public_key
 from signer.errors import InvalidInputError, NewKeyUnhealthyError
 from signer.keys.rotation import Rotation
 from signer.keys.signer import SignerFactory
-from signer.model.audit_record import Actor
 from signer.model.key import Key
 from signer.ports import KeyDirectory, KeyId, utc_now
 from tests.support.keys import key_at
+from tests.support.ring import ALICE, SILENCE
+from tests.unit.signer.keys.conftest import Hang
 
 
-ALICE = Actor("alice", "req-1")
 P256 = bytes.fromhex("06082a8648ce3d030107")
-_SILENCE = structlog.wrap_logger(structlog.PrintLogger(), processors=[LogCapture()])
 
 
 def _rotation(store: SQLStore, device: KeyDirectory) -> Rotation:
-    audit = AuditLog(_SILENCE, journal=store)
+    audit = AuditLog(SILENCE, journal=store)
     return Rotation(
         store,
         SignerFactory(device, audit),
@@ -55,26 +51,23 @@ def _enrolled(store: SQLStore, device: KeyDirectory, key_id: str) -> Key:
 def _require_refused(
     store: SQLStore, device: KeyDirectory, name: str, reason: str
 ) -> None:
-    """Require that a rotation to *name* is refused in time and changes nothing."""
+    """Require that a rotation to *name* is refused and changes nothing."""
     before = store.active_key()
-    began = time.monotonic()
     with pytest.raises(NewKeyUnhealthyError) as raised:
         _rotation(store, device).rotate(name, ALICE)
-    seconds = time.monotonic() - began
 
     assert raised.value.reason == reason
-    assert seconds < 5
     assert name not in str(raised.value)
     assert "arn:" not in str(raised.value)
     assert store.active_key() == before
     alerts = 0 if reason == "key-not-found" else 1  # A typo raises no alert.
     assert dict(store.alert_counts()).get("rotation-refused", 0) == alerts
     store.seal()
-    told = [each.record.fields for each in store.sealed(0, 100)]
+    recorded = [each.record.fields for each in store.sealed(0, 100)]
     assert ("key-rotate-refused", reason) in [
-        (e["event"], e.get("outcome")) for e in told
+        (e["event"], e.get("outcome")) for e in recorded
     ]
-    assert name not in str(told)
+    assert name not in str(recorded)
 
 
 @pytest.fixture
@@ -119,7 +112,7 @@ def test_unusable_kms_key_is_refused(
     spoil: Spoil,
     reason: str,
 ) -> None:
-    """The reason is the error code for the state of the key, within five seconds."""
+    """The reason is the error code for the state of the key."""
     _require_refused(kms_store, kms, spoil(kms_emulator), reason)
 
 
@@ -148,13 +141,21 @@ def test_failing_kms_leaves_the_old_key_active(
     kms: KMSBackend,
     kms_emulator: KMSEmulator,
     kms_faults: Faults,
+    hang: Hang,
     operation: str,
     fault: Fault,
     reason: str,
 ) -> None:
     """After every KMS failure the old key is active, within five seconds."""
-    kms_faults.always(operation, fault)
+
+    def fault_that_expires(exchange: Exchange) -> Reply | None:
+        if reason == "backend-unavailable":
+            hang.expired.set()
+        return fault(exchange)
+
+    kms_faults.always(operation, fault_that_expires)
     _require_refused(kms_store, kms, kms_emulator.create_key(), reason)
+    assert sum(hang.waits) < 5
 
 
 def test_throttled_kms_is_reported(

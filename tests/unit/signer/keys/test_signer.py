@@ -52,24 +52,18 @@ def test_signature_is_low_s_and_recovers(digest: bytes) -> None:
     assert Verifier(point(KEY)).accepts(digest, signature.to_bytes())
 
 
-@pytest.mark.parametrize("number", range(8))
-def test_high_s_is_normalised(number: int) -> None:
+def test_high_s_is_normalised() -> None:
     """S5: s becomes N - s and the parity flips, for both parities."""
-    digest = hashlib.sha256(bytes([number])).digest()
-    r, s, y_parity = components(KEY, digest)
-    device = planted(point(KEY), encode_dss_signature(r, N - s))
+    parities = set()
+    for number in range(8):
+        digest = hashlib.sha256(bytes([number])).digest()
+        r, s, y_parity = components(KEY, digest)
+        device = planted(point(KEY), encode_dss_signature(r, N - s))
 
-    signature = signer_over(device).sign_digest(digest, PURPOSE)
+        signature = signer_over(device).sign_digest(digest, PURPOSE)
 
-    assert (signature.r, signature.s, signature.y_parity) == (r, s, y_parity)
-
-
-def test_digests_cover_both_parities() -> None:
-    """The eight digests of the previous test cover both parities."""
-    parities = {
-        components(KEY, hashlib.sha256(bytes([number])).digest())[2]
-        for number in range(8)
-    }
+        assert (signature.r, signature.s, signature.y_parity) == (r, s, y_parity)
+        parities.add(y_parity)
 
     assert parities == {0, 1}
 

@@ -22,7 +22,7 @@ from signer.keys.signer import Signer
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation, Purpose
 from signer.ports import KeyId
-from tests.support.devices import KEY_ID, Device, honest, point, recording
+from tests.support.devices import KEY_ID, Device, FullDisk, honest, point, recording
 
 
 KEY = coincurve.PrivateKey.from_int(0xBEEF)
@@ -36,23 +36,23 @@ class MonitoredAlarm:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.told: list[tuple[object, object]] = []
+        self.alerts: list[tuple[object, object]] = []
         self.alarm = SigningAlarm(Alerts(notifier=self), lambda: self.now)
 
     def notify(self, document: Any) -> None:
         """Record an alert."""
-        self.told.append((document["alert"], document["facts"]["code"]))
+        self.alerts.append((document["alert"], document["facts"]["code"]))
 
     def failing(self, error: HotWalletError, *seconds: float) -> list[float]:
         """Fail with *error* at each of *seconds*; return the times of the alerts."""
-        told = []
+        times = []
         for at in seconds:
-            before = len(self.told)
+            before = len(self.alerts)
             self.now = 1000.0 + at
             self.alarm.failed(HERE, error)
-            if len(self.told) > before:
-                told.append(at)
-        return told
+            if len(self.alerts) > before:
+                times.append(at)
+        return times
 
 
 @pytest.fixture
@@ -76,10 +76,10 @@ def test_permanent_error_alerts_at_once(
     monitor: MonitoredAlarm, error: HotWalletError, alert: str
 ) -> None:
     """The first error raises an alert, which repeats every five minutes."""
-    told = monitor.failing(error, 0, 1, 100, 299, 300, 599, 600)
+    times = monitor.failing(error, 0, 1, 100, 299, 300, 599, 600)
 
-    assert told == [0, 300, 600]
-    assert monitor.told == [(alert, error.code)] * 3
+    assert times == [0, 300, 600]
+    assert monitor.alerts == [(alert, error.code)] * 3
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_signature_resets_the_duration(monitor: MonitoredAlarm) -> None:
         assert monitor.failing(BackendThrottledError("x"), at, at + 1) == []
         monitor.alarm.signed(HERE)
 
-    assert monitor.told == []
+    assert monitor.alerts == []
 
 
 def test_signature_does_not_reset_the_throttle(monitor: MonitoredAlarm) -> None:
@@ -107,7 +107,7 @@ def test_signature_does_not_reset_the_throttle(monitor: MonitoredAlarm) -> None:
         monitor.failing(RecoveryError("x"), at)
         monitor.alarm.signed(HERE)
 
-    assert monitor.told == [("key-mismatch", "signature-recovery")] * 2
+    assert monitor.alerts == [("key-mismatch", "signature-recovery")] * 2
 
 
 def test_keys_and_alerts_are_throttled_separately(monitor: MonitoredAlarm) -> None:
@@ -116,7 +116,7 @@ def test_keys_and_alerts_are_throttled_separately(monitor: MonitoredAlarm) -> No
     monitor.alarm.failed(THERE, RecoveryError("x"))
     monitor.alarm.failed(THERE, KeyUnusableError("x"))
 
-    assert [alert for alert, _ in monitor.told] == [
+    assert [alert for alert, _ in monitor.alerts] == [
         "key-mismatch",
         "key-mismatch",
         "key-unhealthy",
@@ -131,7 +131,7 @@ def _sign_by_another(digest: bytes) -> bytes:
     return OTHER.sign(digest, hasher=None)
 
 
-def _stammer(digest: bytes) -> bytes:
+def _return_garbage(digest: bytes) -> bytes:
     return b"no DER"
 
 
@@ -150,15 +150,11 @@ def _signer(
     return Signer.open(device, KEY_ID, recording()[0], alarm=monitor.alarm)
 
 
-def _purpose(operation: Operation) -> Purpose:
-    return Purpose(operation, actor="tests")
-
-
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "alert"),
     [
         (_sign_by_another, ("key-mismatch", "signature-recovery")),
-        (_stammer, ("key-mismatch", "signature-encoding")),
+        (_return_garbage, ("key-mismatch", "signature-encoding")),
         (_refuse, ("key-unhealthy", "key-unusable")),
     ],
 )
@@ -174,13 +170,13 @@ def test_every_operation_raises_alerts(
     monitor: MonitoredAlarm,
     operation: Operation,
     answer: Callable[[bytes], bytes],
-    told: tuple[str, str],
+    alert: tuple[str, str],
 ) -> None:
     """S7: a refund, a message and a sweep raise alerts like a health check does."""
     with pytest.raises(HotWalletError):
-        _signer(monitor, answer).sign_digest(DIGEST, _purpose(operation))
+        _signer(monitor, answer).sign_digest(DIGEST, Purpose(operation, actor="tests"))
 
-    assert monitor.told == [told]
+    assert monitor.alerts == [alert]
 
 
 def test_self_test_raises_no_alert_here(monitor: MonitoredAlarm) -> None:
@@ -188,18 +184,18 @@ def test_self_test_raises_no_alert_here(monitor: MonitoredAlarm) -> None:
     with pytest.raises(RecoveryError):
         _signer(monitor, _sign_by_another).self_test()
 
-    assert monitor.told == []
+    assert monitor.alerts == []
 
 
 def test_good_signature_ends_a_failure(monitor: MonitoredAlarm) -> None:
     """Errors before a good signature do not count any more."""
     signer = _signer(monitor)
     monitor.alarm.failed(signer.address, BackendUnavailableError("x"))
-    signer.sign_digest(DIGEST, _purpose(Operation.TRANSACTION_SIGNING))
+    signer.sign_digest(DIGEST, Purpose(Operation.TRANSACTION_SIGNING, actor="tests"))
     monitor.now += 60
     monitor.alarm.failed(signer.address, BackendUnavailableError("x"))
 
-    assert monitor.told == []
+    assert monitor.alerts == []
 
 
 @pytest.mark.parametrize("expected", [None, "0x" + "11" * 20])
@@ -217,27 +213,16 @@ def test_key_that_cannot_be_opened_alerts(
             alarm=monitor.alarm,
         )
 
-    assert monitor.told == [("key-unhealthy", caught.value.code)]
-
-
-class _FullDisk:
-    """A log that accepts the intent and fails at the outcome."""
-
-    def __init__(self) -> None:
-        self.lines = 0
-
-    def info(self, event: str, **fields: Any) -> None:
-        """Accept one event."""
-        self.lines += 1
-        if self.lines > 1:
-            raise OSError("no space left on device")
+    assert monitor.alerts == [("key-unhealthy", caught.value.code)]
 
 
 def test_alert_precedes_the_audit_record(monitor: MonitoredAlarm) -> None:
     """If the outcome cannot be recorded, the mismatch still raises its alert."""
-    device, audit = Device(point(KEY), _sign_by_another), AuditLog(_FullDisk())
+    device, audit = Device(point(KEY), _sign_by_another), AuditLog(FullDisk(good=1))
     signer = Signer.open(device, KEY_ID, audit, alarm=monitor.alarm)
-    with pytest.raises(OSError, match="no space"):
-        signer.sign_digest(DIGEST, _purpose(Operation.TRANSACTION_SIGNING))
+    with pytest.raises(OSError, match="No space"):
+        signer.sign_digest(
+            DIGEST, Purpose(Operation.TRANSACTION_SIGNING, actor="tests")
+        )
 
-    assert monitor.told == [("key-mismatch", "signature-recovery")]
+    assert monitor.alerts == [("key-mismatch", "signature-recovery")]

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from backends.sql import SQLStore
 from signer.errors import (
     BackendError,
     BackendThrottledError,
@@ -28,12 +27,6 @@ from tests.support.ring import NEW, OLD, OTHER, System
 
 
 UNKNOWN = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
-
-
-@pytest.fixture
-def system(sqlite_store: SQLStore) -> System:
-    """A system with an active key, and two more in its directory."""
-    return System(sqlite_store)
 
 
 def _startup_key(system: System, store: Ledger | None = None) -> StartupKey:
@@ -115,14 +108,14 @@ def test_bad_key_is_not_enrolled(system: System, fault: str) -> None:
 def test_ring_decides_after_a_rotation(system: System) -> None:
     """O5: a process with the old setting signs with the new key, and warns."""
     before = _startup_key(system).open(OLD, system.address(OLD))
-    made_active(system.store, key_at(system.address(NEW), key_id=NEW))
-    behind = _startup_key(system).open(OLD, system.address(OLD))
-    caught_up = _startup_key(system).open(NEW, system.address(NEW))
+    made_active(system.store, system.key(NEW))
+    outdated = _startup_key(system).open(OLD, system.address(OLD))
+    updated = _startup_key(system).open(NEW, system.address(NEW))
 
     assert (before[0].address, before[1]) == (system.address(OLD), [])
-    assert (behind[0].address, len(behind[1])) == (system.address(NEW), 1)
-    assert "rotated away from" in behind[1][0]
-    assert (caught_up[0].address, caught_up[1]) == (system.address(NEW), [])
+    assert (outdated[0].address, len(outdated[1])) == (system.address(NEW), 1)
+    assert "rotated away from" in outdated[1][0]
+    assert (updated[0].address, updated[1]) == (system.address(NEW), [])
 
 
 def test_bare_id_of_an_arn_needs_no_lookup(system: System) -> None:
@@ -146,15 +139,14 @@ def test_configured_key_outside_the_ring_is_refused(system: System, name: str) -
 def test_key_activated_after_the_backup_is_refused(system: System, state: str) -> None:
     """R24: a ledger restored from before a rotation refuses the new key, which is
     pending or rejected there."""
-    new = key_at(system.address(NEW), key_id=NEW)
-    pending = system.store.begin_rotation(new, system.clock())
+    pending = system.begin_rotation(NEW)
     if state == "awaiting funds":
         system.store.wait_for(pending, "awaiting-funds", system.clock())
     if state == "rejected":
         system.store.reject(pending, "backend-access-denied", system.clock())
 
     assert _refusal(system, NEW) == "key-not-in-ring"
-    assert _refusal(system, OLD, new.address) == "key-not-in-ring"
+    assert _refusal(system, OLD, pending.address) == "key-not-in-ring"
     assert _startup_key(system).open(OLD, system.address(OLD))[1] == []
 
 
@@ -190,14 +182,14 @@ def test_concurrent_enrolments_have_one_winner(system: System) -> None:
 
 def test_unavailable_ledger_is_an_error(system: System) -> None:
     """Without the ring, a process cannot know which key to sign with."""
-
-    def unavailable() -> None:
-        raise StoreUnavailableError("the database does not answer")
-
     with pytest.raises(StoreUnavailableError):
-        _startup_key(system, altered(system.store, active_key=unavailable)).open(
-            OLD, None
-        )
+        _startup_key(
+            system,
+            altered(
+                system.store,
+                active_key=StoreUnavailableError("gone"),
+            ),
+        ).open(OLD, None)
 
 
 REPLICA = "arn:aws:kms:eu-central-1:111122223333:key/mrk-1234abcd12ab34cd"
@@ -207,7 +199,7 @@ ELSEWHERE = REPLICA.replace("eu-central-1", "eu-west-1")
 def _fail_over(system: System, name: str, place: str) -> None:
     """Rotate to the key *name*, and fail it over to *place*."""
     system.directory.devices[place] = system.directory.devices[name]
-    active = made_active(system.store, key_at(system.address(name), key_id=name))
+    active = made_active(system.store, system.key(name))
     record = Record.of({"event": "key-failover-succeeded"}, system.clock())
     system.store.relocate(active, place, system.clock(), record)
 
@@ -260,20 +252,20 @@ def test_same_single_region_id_is_another_key(system: System) -> None:
 
 def test_rotation_during_start_up(system: System) -> None:
     """A process whose key is rotated away while it starts tries again."""
-    new = key_at(system.address(NEW), key_id=NEW)
-    asked: list[Key | None] = []
+    new = system.key(NEW)
+    reads: list[Key | None] = []
 
     def active_key() -> Key | None:
-        asked.append(system.store.active_key())
-        if len(asked) == 1:
+        reads.append(system.store.active_key())
+        if len(reads) == 1:
             made_active(system.store, new)
-        return asked[-1]
+        return reads[-1]
 
     ledger = altered(system.store, active_key=active_key)
     signer, _ = _startup_key(system, ledger).open(NEW, None)
 
     assert signer.key_id == NEW
-    assert len(asked) == 2
+    assert len(reads) == 2
 
 
 def test_ring_that_keeps_changing_stops_start_up(system: System) -> None:
@@ -283,7 +275,7 @@ def test_ring_that_keeps_changing_stops_start_up(system: System) -> None:
         found = system.store.active_key()
         assert found is not None
         other = NEW if found.key_id == OLD else OLD
-        made_active(system.store, key_at(system.address(other), key_id=other))
+        made_active(system.store, system.key(other))
         return found
 
     ledger = altered(system.store, active_key=active_key)

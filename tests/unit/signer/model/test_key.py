@@ -14,19 +14,16 @@ RING = (BLOCKED, ACTIVE)
 
 
 def test_find_key_by_address() -> None:
-    """A key is found by its address; an unknown address has none."""
     assert find_key(RING, SECOND) == BLOCKED
     assert find_key(RING, THIRD) is None
 
 
 def test_find_active_key() -> None:
-    """The active key is found wherever it is in the ring; an empty ring has none."""
     assert find_active_key(RING) == ACTIVE
     assert find_active_key(()) is None
 
 
 def test_is_blocked() -> None:
-    """Only the address of a revoked key is blocked."""
     addresses = (FIRST, SECOND, THIRD, None)
 
     assert [is_blocked(RING, each) for each in addresses] == [False, True, False, False]

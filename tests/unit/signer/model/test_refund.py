@@ -72,7 +72,6 @@ def test_only_legal_moves_are_possible(before: Status, after: Status) -> None:
 
 
 def test_final_statuses_have_no_moves() -> None:
-    """Four statuses are final; workers process the others."""
     final = {status for status in Status if status.is_final}
 
     assert final == {
@@ -117,7 +116,6 @@ def test_a_partial_reservation_is_an_error(field: str) -> None:
 
 
 def test_a_refund_is_immutable() -> None:
-    """A move returns a new value."""
     refund = _refund(Status.QUEUED)
 
     with pytest.raises(FrozenInstanceError):

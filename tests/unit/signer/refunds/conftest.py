@@ -3,27 +3,17 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
+from sqlalchemy import Connection
 
 from backends.sql import SQLStore
 from signer.ports import Ledger
 from tests.fixtures.stores import TABLES
 from tests.support.refunds import World
 from tests.support.sweeps import Left, left_behind
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder, on a memory file system if there is one."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
-    with TemporaryDirectory(dir=memory) as name:
-        yield Path(name)
 
 
 @pytest.fixture
@@ -40,13 +30,13 @@ def left(world: World) -> Left:
 
 @pytest.fixture
 def empty(
-    _sqlite_template: Path, folder: Path, opened: Callable[[Path], Ledger]
+    _sqlite_template: Path, tmp_path: Path, opened: Callable[[Path], Ledger]
 ) -> Callable[[], Ledger]:
     """Return a function that creates an empty ledger."""
-    made = iter(range(10_000))
+    numbers = count()
 
     def make() -> Ledger:
-        path = folder / f"{next(made)}.db"
+        path = tmp_path / f"{next(numbers)}.db"
         shutil.copy(_sqlite_template, path)
         return opened(path)
 
@@ -55,17 +45,16 @@ def empty(
 
 @pytest.fixture
 def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
-    """
-    Return a function that empties one ledger, which is faster than creating another.
-    """
+    """Return a function that empties a ledger; creating another one takes longer."""
     store = empty()
-    database = store._database  # type: ignore[attr-defined]  # No port forgets.
+    database = store._database  # type: ignore[attr-defined]  # No port deletes rows.
+
+    def delete(connection: Connection) -> None:
+        for table in TABLES:
+            connection.exec_driver_sql(f"DELETE FROM {table}")
 
     def wipe() -> Ledger:
-        for table in TABLES:
-            database.run(
-                lambda c, table=table: c.exec_driver_sql(f"DELETE FROM {table}")
-            )
+        database.transaction(delete)
         return store
 
     return wipe
@@ -80,14 +69,14 @@ def opened() -> Iterator[Callable[[Path], Ledger]]:
 
 @pytest.fixture
 def backup(
-    world: World, folder: Path, opened: Callable[[Path], Ledger]
+    world: World, tmp_path: Path, opened: Callable[[Path], Ledger]
 ) -> Callable[[], Ledger]:
     """Return a function that copies the current ledger, like a nightly job."""
-    made = iter(range(10_000))
+    numbers = count()
 
     def copy() -> Ledger:
-        path = folder / f"backup-{next(made)}.db"
-        shutil.copy(folder / "0.db", path)
+        path = tmp_path / f"backup-{next(numbers)}.db"
+        shutil.copy(tmp_path / "0.db", path)
         return opened(path)
 
     return copy

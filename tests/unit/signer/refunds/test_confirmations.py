@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from eth_abi.abi import encode
@@ -10,13 +11,9 @@ from structlog.testing import capture_logs
 from signer.chain.chain import Chain
 from signer.errors import ChainUnavailableError, StoreUnavailableError
 from signer.model.refund import Refund, SignedTransaction, Status
-from signer.ports import Log, Receipt
+from signer.ports import Block, Log, Receipt
 from signer.refunds.confirmations import ConfirmationTracker
-from tests.fixtures.scripted_chain import ScriptedChain
-from tests.support.refunds import CUSTOMER, World, altered
-
-
-AMOUNT = 12_500_000
+from tests.support.refunds import AMOUNT, CUSTOMER, World, altered
 
 
 def _mined(world: World) -> Refund:
@@ -69,26 +66,29 @@ def test_a_reorganisation_moves_the_refund_back(world: World, keep: bool) -> Non
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def test_a_missing_receipt_does_not_move_a_refund_back(world: World) -> None:
-    """While its block is canonical, a mined refund stays mined (R10, R19)."""
+STALE: dict[str, dict[str, Any]] = {
+    "no receipt": {"receipts": lambda tx_hashes: {}},
+    "no receipt or block": {
+        "receipts": lambda tx_hashes: {},
+        "block": lambda number: None,
+    },
+    "an older head": {"latest_block": lambda: Block(0, "0x")},
+}
+
+
+@pytest.mark.parametrize("answers", STALE.values(), ids=STALE)
+def test_a_node_that_lags_moves_no_refund(
+    world: World, answers: dict[str, Any]
+) -> None:
+    """A mined refund waits until the node knows its block again (R10, R19, R25)."""
     mined = _mined(world)
     world.chain.mine_empty(5)
-    world.client = altered(world.chain, receipts=lambda tx_hashes: {})
+    world.client = altered(world.chain, **answers)
 
     assert world.tracked(mined) == mined
 
     world.client = None
     assert world.tracked(mined).status is Status.CONFIRMED
-
-
-def test_a_missing_block_does_not_move_a_refund_back(world: World) -> None:
-    """A node that lags far behind has neither receipt nor block (R10, R25)."""
-    mined = _mined(world)
-    world.client = altered(
-        world.chain, receipts=lambda tx_hashes: {}, block=lambda number: None
-    )
-
-    assert world.tracked(mined) == mined
 
 
 def test_another_block_with_the_same_transaction_starts_over(world: World) -> None:
@@ -115,16 +115,6 @@ def test_a_block_that_is_not_canonical_confirms_nothing(world: World) -> None:
     assert world.tracked(mined) == mined
 
 
-def test_a_head_behind_the_receipt_confirms_nothing(world: World) -> None:
-    """A lagging node's head gives a negative depth (R25)."""
-    mined = _mined(world)
-    world.chain.mine_empty(5)
-
-    world.chain.lag = 5
-
-    assert world.tracked(mined) == mined
-
-
 def test_a_block_that_arrives_meanwhile_does_not_count(world: World) -> None:
     """The head is read before the receipts, which may be newer (R19)."""
     mined = _mined(world)
@@ -139,45 +129,29 @@ def test_a_block_that_arrives_meanwhile_does_not_count(world: World) -> None:
     assert world.tracked(mined) == mined
 
 
-def _reverted(receipt: Receipt) -> Receipt:
-    return replace(receipt, succeeded=False)
+def _with_log(**changes: Any) -> Callable[[Receipt], Receipt]:
+    return lambda it: replace(it, logs=(replace(it.logs[0], **changes),))
 
 
-def _without_event(receipt: Receipt) -> Receipt:
-    return replace(receipt, logs=())
+FAILURES: dict[str, tuple[Callable[[Receipt], Receipt], str]] = {
+    "reverted": (lambda it: replace(it, succeeded=False), "reverted"),
+    "no event": (lambda it: replace(it, logs=()), "transfer-mismatch"),
+    "a fee": (_with_log(data=encode(("uint256",), (1,))), "transfer-mismatch"),
+    "another token": (_with_log(address=CUSTOMER), "transfer-mismatch"),
+    "another recipient": (
+        lambda it: _with_log(topics=it.logs[0].topics[:2] * 2)(it),
+        "transfer-mismatch",
+    ),
+}
 
 
-def _with_a_fee(receipt: Receipt) -> Receipt:
-    (log,) = receipt.logs
-    return replace(receipt, logs=(replace(log, data=encode(("uint256",), (1,))),))
-
-
-def _by_another_token(receipt: Receipt) -> Receipt:
-    (log,) = receipt.logs
-    return replace(receipt, logs=(replace(log, address=CUSTOMER),))
-
-
-def _to_somebody_else(receipt: Receipt) -> Receipt:
-    (log,) = receipt.logs
-    return replace(receipt, logs=(replace(log, topics=log.topics[:2] * 2),))
-
-
-@pytest.mark.parametrize(
-    ("misfortune", "code"),
-    [
-        (_reverted, "reverted"),
-        (_without_event, "transfer-mismatch"),
-        (_with_a_fee, "transfer-mismatch"),
-        (_by_another_token, "transfer-mismatch"),
-        (_to_somebody_else, "transfer-mismatch"),
-    ],
-)
+@pytest.mark.parametrize(("change", "code"), FAILURES.values(), ids=FAILURES)
 def test_a_mined_transaction_that_did_not_pay_fails_the_refund(
-    world: World, misfortune: Callable[[Receipt], Receipt], code: str
+    world: World, change: Callable[[Receipt], Receipt], code: str
 ) -> None:
     """A revert, or a missing or different event, is final at depth (R20-R22)."""
     refund = world.broadcast()
-    world.chain.mine(misfortune)
+    world.chain.mine(change)
     mined = world.tracked(refund)
 
     assert mined.status is Status.MINED
@@ -187,8 +161,7 @@ def test_a_mined_transaction_that_did_not_pay_fails_the_refund(
     with capture_logs() as logs:
         failed = world.tracked(mined)
 
-    assert failed.status is Status.FAILED
-    assert failed.failure_code == code
+    assert (failed.status, failed.failure_code) == (Status.FAILED, code)
     assert failed.nonce == refund.nonce
     assert [(entry["event"], entry["log_level"], entry["code"]) for entry in logs] == [
         ("refund-ended", "error", code)
@@ -213,13 +186,7 @@ def test_the_original_may_be_mined_after_its_replacement_was_sent(
     world: World,
 ) -> None:
     """The refund is confirmed once, under the hash that was mined (R16)."""
-    refund = world.broadcast()
-    original = world.sent(refund)
-    replaced = _replaced(world, refund)
-    assert replaced.tx_hash != original.tx_hash
-    world.chain.forget()
-    world.chain.broadcast(original.raw)
-    world.chain.mine()
+    refund, original, replaced = _with_original_mined(world)
 
     mined = world.tracked(refund)
     world.chain.mine_empty(2)
@@ -236,12 +203,7 @@ def test_the_original_may_be_mined_after_its_replacement_was_sent(
 
 def test_the_hash_that_is_mined_may_change(world: World) -> None:
     """A reorganisation may replace the original with its replacement (R16, R19)."""
-    refund = world.broadcast()
-    original = world.sent(refund)
-    replaced = _replaced(world, refund)
-    world.chain.forget()
-    world.chain.broadcast(original.raw)
-    world.chain.mine()
+    refund, _, replaced = _with_original_mined(world)
     world.confirmation_tracker.track()
     world.chain.reorganise(keep=False)
     world.chain.broadcast(replaced.raw)
@@ -250,18 +212,25 @@ def test_the_hash_that_is_mined_may_change(world: World) -> None:
 
     world.confirmation_tracker.track()
     world.confirmation_tracker.track()
+    found = world.tracked(refund)
 
-    confirmed = world.tracked(refund)
-    assert (confirmed.status, confirmed.tx_hash) == (
-        Status.CONFIRMED,
-        replaced.tx_hash,
-    )
+    assert (found.status, found.tx_hash) == (Status.CONFIRMED, replaced.tx_hash)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-def _replaced(world: World, refund: Refund) -> SignedTransaction:
+def _with_original_mined(
+    world: World,
+) -> tuple[Refund, SignedTransaction, SignedTransaction]:
+    """Return a refund, its mined transaction, and the replacement that was sent."""
+    refund = world.broadcast()
+    original = world.sent(refund)
     world.clock.advance(seconds=world.network.stuck_after_seconds)
-    return world.sent(world.step(refund, times=2))
+    replaced = world.sent(world.step(refund, times=2))
+    assert replaced.tx_hash != original.tx_hash
+    world.chain.forget()
+    world.chain.broadcast(original.raw)
+    world.chain.mine()
+    return refund, original, replaced
 
 
 @pytest.mark.parametrize("method", ["latest_block", "receipts", "block"])
@@ -290,11 +259,12 @@ def test_an_unreachable_network_is_tried_again(world: World, method: str) -> Non
 def test_an_unreachable_network_does_not_delay_others(world: World) -> None:
     """Each network is tracked separately."""
     here = _mined(world)
-    silent, gone = (_renamed(world, name) for name in ("a-silent", "gone"))
-    dumb = ScriptedChain()
-    dumb.fail("latest_block", ChainUnavailableError("gone"))
+    silent, gone = (
+        world.on_network(name, world.broadcast()) for name in ("a-silent", "gone")
+    )
+    unreachable = altered(world.chain, latest_block=ChainUnavailableError("gone"))
     world.chain.mine_empty(2)
-    chains = {"a-silent": Chain(world.network, dumb), **world.chains}
+    chains = {"a-silent": Chain(world.network, unreachable), **world.chains}
 
     with capture_logs() as logs:
         moved = ConfirmationTracker(world.store, chains, world.clock).track()
@@ -308,27 +278,14 @@ def test_an_unreachable_network_does_not_delay_others(world: World) -> None:
     ] == ["a-silent"]
 
 
-def _renamed(world: World, network: str) -> Refund:
-    """Return a broadcast refund of a network with that name."""
-    refund = world.broadcast()
-    world.store._database.run(  # type: ignore[attr-defined]  # No port renames networks.
-        lambda c: c.exec_driver_sql(
-            "UPDATE refunds SET network = ? WHERE id = ?", (network, refund.id)
-        )
-    )
-    return replace(refund, network=network)
-
-
 def test_an_unreachable_ledger_is_an_error(world: World) -> None:
     """The whole pass fails."""
     mined = _mined(world)
     world.chain.mine_empty(2)
-
-    def gone(refund_id: str) -> Sequence[SignedTransaction]:
-        raise StoreUnavailableError("gone")
-
     tracker = ConfirmationTracker(
-        altered(world.store, transactions=gone), world.chains, world.clock
+        altered(world.store, transactions=StoreUnavailableError("gone")),
+        world.chains,
+        world.clock,
     )
 
     with pytest.raises(StoreUnavailableError):
@@ -369,7 +326,7 @@ def test_all_refunds_of_a_network_share_requests(world: World) -> None:
 
 
 def test_a_pass_continues_after_each_batch(world: World) -> None:
-    """Every refund is tracked, whatever the batch size."""
+    """Every refund is tracked, with any batch size."""
     refunds = [world.broadcast() for _ in range(5)]
     world.chain.mine()
 

@@ -1,14 +1,15 @@
 """
 A refund is paid once, whichever call fails or kills the process.
 
-Every call to the outside (database, node, device) is made to fail in turn, before it
-had its effect or after.  The process dies there, or gets an error; then the gateway
-repeats the request with the same key, and a new worker goes on.  Real kills of real
-processes are in ``tests/crash``.
+Each call to the database, the node and the device fails in turn, before or after its
+effect.  The process is killed there, or gets an error; then the gateway repeats the
+request with the same key, and a new worker continues.  ``tests/crash`` kills real
+processes.
 """
 
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from typing import Any, cast
 
 import pytest
@@ -24,14 +25,14 @@ from signer.ports import ChainClient, Ledger
 from signer.refunds.wallet_repair import repair_wallets
 from tests.fixtures.scripted_chain import ScriptedChain, Sent
 from tests.support.devices import Device, honest, recording, signer_over
-from tests.support.refunds import CUSTOMER, KEY, REQUEST, World
+from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
 
 
 CHANGES = {
     *("accept", "remember_answer", "reserve", "save", "adopt", "claim"),
     *("open_wallet", "pause", "add_unrecorded", "resume", "broadcast", "sign_digest"),
 }
-"""What has an effect.  A question whose answer is lost might not have been asked."""
+"""Calls that change something."""
 
 QUESTIONS = {
     *("transactions", "in_flight", "wallet", "foreign_transactions", "find_unrecorded"),
@@ -41,28 +42,33 @@ QUESTIONS = {
 
 
 class Killed(BaseException):
-    """The process dies: nothing may catch this."""
+    """The process is killed: no code of the service catches this."""
 
 
 class Fault:
-    """Strikes at one call to the outside, or after one change."""
+    """
+    A fault at one call, the number *at*, or *after* that change.
 
-    def __init__(self, at: int, *, after: bool, deadly: bool) -> None:
+    With *kills*, only changes count: a process that is killed at a question leaves the
+    same state as one that is killed before its next change.
+    """
+
+    def __init__(self, at: int, *, after: bool, kills: bool) -> None:
         self._at = at
         self._after = after
-        self._deadly = deadly
+        self._kills = kills
         self.count = 0
         self.place = ""
 
     def call(self, work: Callable[[], Any], name: str, error: Exception) -> Any:
         """Run *work*, unless the fault is due."""
-        self.count += not self._after or name in CHANGES
+        self.count += name in CHANGES or not (self._after or self._kills)
         if self.place or self.count != self._at:
             return work()
         self.place = name
         if self._after:
             work()
-        raise Killed if self._deadly else error
+        raise Killed if self._kills else error
 
 
 class Faulty:
@@ -89,12 +95,7 @@ class Faulty:
 
 def _submit(world: World) -> Refund:
     """Submit the refund, and store its answer."""
-    submission = world.service.submit(
-        client="gateway",
-        idempotency_key="key-1",
-        request=REQUEST,
-        request_id="req-1",
-    )
+    submission = world.submit()
     if submission.answer is None:
         world.service.remember_answer(submission.refund, "answer")
     return submission.refund
@@ -106,19 +107,19 @@ def _pay(world: World) -> None:
     _submit(world)
     world.work(after=2 * HOLD)
     world.clock.advance(seconds=world.network.stuck_after_seconds)
-    for happens in (
+    for event in (
         chain.forget,
         chain.mine,
         chain.rename_blocks,
         lambda: chain.mine_empty(3),
         lambda: None,
     ):
-        happens()
+        event()
         world.worker.work()
 
 
 def _find_again(world: World) -> None:
-    """Request what a lost ledger had paid; then let someone else use the key."""
+    """Request what a lost ledger had paid; then use the key elsewhere."""
     chain = world.chain
     _submit(world)
     world.work()
@@ -134,7 +135,7 @@ def _repair(world: World) -> None:
     list(repair_wallets(world.store, world.chains, world.clock, apply=True))
 
 
-def _go_on(world: World) -> Refund:
+def _continue(world: World) -> Refund:
     """Submit again as the gateway does, and work until the refund is final."""
     world.clock.advance(seconds=31)
     refund = _submit(world)
@@ -149,31 +150,30 @@ def _go_on(world: World) -> Refund:
     return refund
 
 
-Life = Callable[[World], None]
-
-
-def _suffer(fault: Fault, store: Ledger, chain: ScriptedChain, live: Life) -> Refund:
-    """Run with *fault*, then without, and return the final refund."""
+def _run(
+    fault: Fault, store: Ledger, chain: ScriptedChain, scenario: Callable[[World], None]
+) -> Refund:
+    """Run *scenario* with *fault*, continue without, and return the final refund."""
     device = honest(KEY)
     audit, events = recording()
     signer = signer_over(device, audit)
     signer._backend = cast(
         "Device", Faulty(device, fault, BackendUnavailableError("gone"))
     )
-    mortal = World(
+    faulty = World(
         cast("Ledger", Faulty(store, fault, StoreUnavailableError("gone"))),
         chain,
         signer=signer,
         client=cast("ChainClient", Faulty(chain, fault, ChainUnavailableError("gone"))),
     )
     with suppress(Killed, HotWalletError):
-        live(mortal)
+        scenario(faulty)
 
-    healthy = World(store, chain, mortal.clock, signer_over(device, audit))
-    refund = _go_on(healthy)
+    healthy = World(store, chain, faulty.clock, signer_over(device, audit))
+    refund = _continue(healthy)
 
     assert refund.status is Status.CONFIRMED, fault.place
-    assert chain.payouts() == [(CUSTOMER, 12_500_000)], fault.place
+    assert chain.payouts() == [(CUSTOMER, AMOUNT)], fault.place
     assert store.answer(refund.id) == "answer", fault.place
     assert refund.nonce == 0, fault.place
     intents = sum(event["event"] == "digest-sign-requested" for event in events)
@@ -181,23 +181,26 @@ def _suffer(fault: Fault, store: Ledger, chain: ScriptedChain, live: Life) -> Re
     chain.mine_empty(3)
     healthy.worker.work()
     _repair(healthy)
-    behind = healthy.broadcast()
-    assert behind.nonce == chain.transaction_count(healthy.signer.address), fault.place
+    following = healthy.broadcast()
+    expected = chain.transaction_count(healthy.signer.address)
+    assert following.nonce == expected, fault.place
     return refund
 
 
-def _struck(after: bool, deadly: bool, suffer: Callable[[Fault], None]) -> set[str]:
-    """Let a fault strike at every call, and return where."""
+def _fault_places(
+    *, after: bool, kills: bool, run: Callable[[Fault], None]
+) -> set[str]:
+    """Run with a fault at each call in turn, and return the names of the calls."""
     places: list[str] = []
     while not places or places[-1]:
-        fault = Fault(len(places) + 1, after=after, deadly=deadly)
-        suffer(fault)
+        fault = Fault(len(places) + 1, after=after, kills=kills)
+        run(fault)
         places.append(fault.place)
     return {*places}
 
 
 everywhere = pytest.mark.parametrize(
-    ("after", "deadly"),
+    ("after", "kills"),
     [(False, True), (True, True), (False, False), (True, False)],
     ids=["killed-before", "killed-after", "error-before", "error-after"],
 )
@@ -205,43 +208,42 @@ everywhere = pytest.mark.parametrize(
 
 @everywhere
 def test_a_refund_survives_a_fault_at_every_call(
-    wiped: Callable[[], Ledger], after: bool, deadly: bool
+    wiped: Callable[[], Ledger], after: bool, kills: bool
 ) -> None:
     """One payment, one nonce, only stored bytes, and no nonce gap (I1-I3, R5)."""
 
-    def suffer(fault: Fault) -> None:
+    def run(fault: Fault) -> None:
         store, chain = wiped(), ScriptedChain()
-        refund = _suffer(fault, store, chain, _pay)
+        refund = _run(fault, store, chain, _pay)
         stored = {sent.raw for sent in store.transactions(refund.id)}
-        *ours, behind = [Sent.read(raw) for raw in chain.broadcasts]
+        *ours, following = [Sent.read(raw) for raw in chain.broadcasts]
         assert {sent.raw for sent in ours} <= stored, fault.place
-        assert ({sent.nonce for sent in ours}, behind.nonce) == ({0}, 1), fault.place
+        nonces = {sent.nonce for sent in ours}
+        assert (nonces, following.nonce) == ({0}, 1), fault.place
 
-    asked = set() if after else QUESTIONS
-    changed = CHANGES - {"adopt", "pause", "add_unrecorded", "resume"}
-    # Every port was struck somewhere, or this would prove nothing.
-    assert _struck(after, deadly, suffer) >= asked | changed
+    questions = set() if after or kills else QUESTIONS
+    changes = CHANGES - {"adopt", "pause", "add_unrecorded", "resume"}
+    assert _fault_places(after=after, kills=kills, run=run) >= questions | changes
 
 
 @everywhere
 def test_a_lost_ledger_survives_a_fault_at_every_call(
-    wiped: Callable[[], Ledger], after: bool, deadly: bool
+    wiped: Callable[[], Ledger], after: bool, kills: bool
 ) -> None:
     """An earlier payment is found and not repeated, whichever call fails (R23, R24)."""
+    before = World(wiped())
+    _submit(before)
+    before.mine_deep()
 
-    def suffer(fault: Fault) -> None:
-        chain = ScriptedChain()
-        before = World(wiped(), chain)
-        _submit(before)
-        before.mine_deep()
-        refund = _suffer(fault, wiped(), chain, _find_again)
+    def run(fault: Fault) -> None:
+        chain = deepcopy(before.chain)
+        refund = _run(fault, wiped(), chain, _find_again)
         assert refund.tx_hash == Sent.read(chain.broadcasts[0]).hash, fault.place
         assert len(chain.broadcasts) == 2, fault.place
 
-    asked = (
-        set()
-        if after
-        else {"find_transaction", "foreign_transactions", "find_unrecorded", "wallets"}
-    )
-    changed = {"open_wallet", "pause", "add_unrecorded", "resume", "adopt"}
-    assert _struck(after, deadly, suffer) >= asked | changed
+    questions = {
+        *("find_transaction", "foreign_transactions", "find_unrecorded", "wallets")
+    }
+    changes = {"open_wallet", "pause", "add_unrecorded", "resume", "adopt"}
+    expected = changes if after or kills else changes | questions
+    assert _fault_places(after=after, kills=kills, run=run) >= expected

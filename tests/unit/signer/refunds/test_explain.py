@@ -1,9 +1,9 @@
 """Explanations of refunds: the facts, the summary and the next step."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-import coincurve
 import pytest
 
 from signer.errors import (
@@ -12,7 +12,7 @@ from signer.errors import (
     KeyUnusableError,
     StoreUnavailableError,
 )
-from signer.model.refund import HOLD, Refund, SignedTransaction, Status
+from signer.model.refund import HOLD, Refund, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees
 from signer.refunds.explain import Explainer
@@ -22,8 +22,6 @@ from signer.refunds.explanation import (
     Explanation,
     FeeStatus,
 )
-from tests.support.devices import honest, signer_over
-from tests.support.keys import key_at, made_active
 from tests.support.refunds import World, altered
 
 
@@ -32,13 +30,6 @@ GWEI = 10**9
 
 def _explain(world: World, refund: Refund) -> Explanation:
     return world.explainer.explain(world.stored(refund))
-
-
-def _confirmed(world: World) -> Refund:
-    refund = world.broadcast()
-    world.mine_deep()
-    world.confirmation_tracker.track()
-    return world.tracked(refund)
 
 
 def test_a_queued_refund(world: World) -> None:
@@ -83,13 +74,11 @@ def test_a_queued_refund_in_a_paused_wallet(world: World) -> None:
     )
 
 
-@pytest.mark.parametrize("block", [False, True], ids=["disabled", "given up"])
+@pytest.mark.parametrize("block", [False, True], ids=["disabled", "revoked"])
 def test_a_refund_whose_key_does_not_sign(world: World, block: bool) -> None:
     """The advice for a revoked key is not to enable it (O8)."""
     refund = world.broadcast()
-    other = signer_over(honest(coincurve.PrivateKey.from_int(99)))
-    world.others = (other,)
-    made_active(world.store, key_at(other.address), block=block)
+    world.rotate(block=block)
     world.lifecycle.postpone(refund, KeyUnusableError("disabled"))
 
     found = _explain(world, refund)
@@ -162,51 +151,6 @@ def test_a_broadcast_refund(world: World) -> None:
     assert dict(found.nodes[0].transactions) == {refund.tx_hash: "pending"}
 
 
-def test_a_broadcast_refund_that_nodes_dropped(world: World) -> None:
-    """A node that dropped it is not counted."""
-    refund = world.broadcast()
-    world.chain.forget()
-
-    found = _explain(world, refund)
-
-    assert found.summary == "0 of 1 nodes have it, and it waits to be mined."
-
-
-def test_a_broadcast_refund_that_was_replaced(world: World) -> None:
-    """A node that has the replacement counts, though it dropped the original."""
-    refund = world.broadcast()
-    world.clock.advance(seconds=world.network.stuck_after_seconds)
-    world.step(refund, times=2)
-
-    found = _explain(world, refund)
-
-    assert set(found.nodes[0].transactions.values()) == {"unknown", "pending"}
-    assert found.summary == "1 of 1 nodes have it, and it waits to be mined."
-
-
-def test_a_broadcast_refund_whose_node_is_unreachable(world: World) -> None:
-    """The node is reported with its error and not counted."""
-    refund = world.broadcast()
-    world.chain.fail("views", ChainUnavailableError("gone"))
-
-    found = _explain(world, refund)
-
-    assert found.nodes[0].error == "chain-unavailable"
-    assert found.summary == "0 of 1 nodes have it, and it waits to be mined."
-
-
-def test_a_broadcast_refund_that_is_mined_already(world: World) -> None:
-    """The nodes have it in a block before the ledger does."""
-    refund = world.broadcast()
-    world.chain.mine()
-
-    found = _explain(world, refund)
-
-    assert found.summary == (
-        "1 of 1 nodes have it in a block, which no worker has recorded yet."
-    )
-
-
 def test_a_queued_refund_on_a_paused_network(world: World) -> None:
     """The summary says since when, before any other reason (R27)."""
     refund = world.accepted()
@@ -242,18 +186,6 @@ def test_a_long_queue_is_cut_short(world: World) -> None:
     assert [refund.nonce for refund in found.ahead] == [0, 1, 2, 3, 4]
 
 
-def test_a_broadcast_refund_that_is_priced_out(world: World) -> None:
-    """The summary has the offered max fee and the base fee, in gwei."""
-    refund = world.broadcast()
-    world.chain.answers = Fees(2_500_000_000, 10**8)
-
-    found = _explain(world, refund)
-
-    assert found.summary == (
-        "It offers at most 2.1 gwei per gas, and the base fee is 2.5."
-    )
-
-
 def test_a_broadcast_refund_at_the_cap(world: World) -> None:
     """The next step says that the cap prevents higher fees (R17)."""
     world.chain.answers = Fees(240 * GWEI, 10 * GWEI)
@@ -269,16 +201,109 @@ def test_a_broadcast_refund_at_the_cap(world: World) -> None:
     )
 
 
-def test_a_broadcast_refund_on_a_chain_without_base_fee(world: World) -> None:
-    """Only the gas price counts there."""
+def _refused(world: World) -> Refund:
+    world.chain.revert = "Pausable: paused"
+    return world.step(world.accepted())
+
+
+def _cancelled(world: World) -> Refund:
+    return world.service.cancel("gateway", world.accepted().id)
+
+
+def _dropped(world: World) -> Refund:
+    refund = world.broadcast()
+    world.chain.forget()
+    return refund
+
+
+def _with_replacement(world: World) -> Refund:
+    refund = world.broadcast()
+    world.clock.advance(seconds=world.network.stuck_after_seconds)
+    return world.step(refund, times=2)  # The node drops the original.
+
+
+def _priced_out(world: World) -> Refund:
+    refund = world.broadcast()
+    world.chain.answers = Fees(2_500_000_000, 10**8)
+    return refund
+
+
+def _without_base_fee(world: World) -> Refund:
     refund = world.broadcast()
     world.chain.answers = Fees(None, GWEI)
+    return refund
+
+
+def _unrecorded(world: World) -> Refund:
+    refund = world.broadcast()
+    world.chain.mine()
+    return refund
+
+
+def _mined_after_the_head(world: World) -> Refund:
+    refund = world.broadcast()
+    world.chain.mine_empty(2)
+    world.chain.mine()
+    world.confirmation_tracker.track()
+    world.chain.lag = 3
+    return refund
+
+
+def _failed(world: World) -> Refund:
+    refund = world.broadcast()
+    world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
+    world.settle()
+    return refund
+
+
+@pytest.mark.parametrize(
+    ("prepare", "summary"),
+    [
+        (_refused, "Nothing was paid and no nonce was used: Pausable: paused."),
+        (_cancelled, "Its client cancelled it before it had a nonce."),
+        (_dropped, "0 of 1 nodes have it, and it waits to be mined."),
+        (_with_replacement, "1 of 1 nodes have it, and it waits to be mined."),
+        (_priced_out, "It offers at most 2.1 gwei per gas, and the base fee is 2.5."),
+        (_without_base_fee, "1 of 1 nodes have it, and it waits to be mined."),
+        (
+            _unrecorded,
+            "1 of 1 nodes have it in a block, which no worker has recorded yet.",
+        ),
+        (_mined_after_the_head, "It is in block 3, with 0 of 3 confirmations."),
+        (
+            _failed,
+            "Its nonce is used and it was not paid: the token reverted on chain.",
+        ),
+    ],
+)
+def test_summaries(
+    world: World, prepare: Callable[[World], Refund], summary: str
+) -> None:
+    """The summary has what nodes and ledger report; a depth is never negative."""
+    assert _explain(world, prepare(world)).summary == summary
+
+
+def test_a_broadcast_refund_whose_node_is_unreachable(world: World) -> None:
+    """The node is reported with its error and not counted."""
+    refund = world.broadcast()
+    world.chain.fail("views", ChainUnavailableError("gone"))
 
     found = _explain(world, refund)
 
-    assert found.fees is not None
-    assert found.fees.base_fee is None
-    assert found.summary == "1 of 1 nodes have it, and it waits to be mined."
+    assert found.nodes[0].error == "chain-unavailable"
+    assert found.summary == "0 of 1 nodes have it, and it waits to be mined."
+
+
+def test_a_mined_refund_whose_node_is_unreachable(world: World) -> None:
+    """The ledger's block is reported without the head."""
+    refund = _unrecorded(world)
+    world.confirmation_tracker.track()
+    world.chain.fail("latest_block", ChainUnavailableError("gone"))
+
+    found = _explain(world, refund)
+
+    assert found.summary == "It is in block 1."
+    assert found.unanswered == {"head": "chain-unavailable"}
 
 
 def test_a_mined_refund(world: World) -> None:
@@ -296,36 +321,9 @@ def test_a_mined_refund(world: World) -> None:
     assert found.fees is None
 
 
-def test_a_mined_refund_ahead_of_a_lagging_node(world: World) -> None:
-    """The depth is never negative."""
-    refund = world.broadcast()
-    world.chain.mine_empty(2)
-    world.chain.mine()
-    world.confirmation_tracker.track()
-    world.chain.lag = 3
-
-    found = _explain(world, refund)
-
-    assert found.head == 0
-    assert found.summary == "It is in block 3, with 0 of 3 confirmations."
-
-
-def test_a_mined_refund_whose_node_is_unreachable(world: World) -> None:
-    """The ledger's block is reported without the head."""
-    refund = world.broadcast()
-    world.chain.mine()
-    world.confirmation_tracker.track()
-    world.chain.fail("latest_block", ChainUnavailableError("gone"))
-
-    found = _explain(world, refund)
-
-    assert found.summary == "It is in block 1."
-    assert found.unanswered == {"head": "chain-unavailable"}
-
-
 def test_a_confirmed_refund(world: World) -> None:
-    """It is final, and no node is asked."""
-    refund = _confirmed(world)
+    """It is final, and no node gets a request."""
+    refund = world.paid()
     world.chain.calls.clear()
 
     found = _explain(world, refund)
@@ -336,38 +334,6 @@ def test_a_confirmed_refund(world: World) -> None:
     assert found.ahead == ()
     assert len(found.history) == 6
     assert world.chain.calls == {}
-
-
-def test_a_refused_refund(world: World) -> None:
-    """The summary has the token's reason."""
-    world.chain.revert = "Pausable: paused"
-
-    found = _explain(world, world.step(world.accepted()))
-
-    assert found.summary == "Nothing was paid and no nonce was used: Pausable: paused."
-    assert found.next_step == "Nothing."
-
-
-def test_a_cancelled_refund(world: World) -> None:
-    """The summary says that the client cancelled it."""
-    refund = world.service.cancel("gateway", world.accepted().id)
-
-    assert _explain(world, refund).summary == (
-        "Its client cancelled it before it had a nonce."
-    )
-
-
-def test_a_failed_refund(world: World) -> None:
-    """The summary has the failure detail."""
-    refund = world.broadcast()
-    world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
-    world.chain.mine_empty(2)
-    world.confirmation_tracker.track()
-    world.confirmation_tracker.track()
-
-    assert _explain(world, refund).summary == (
-        "Its nonce is used and it was not paid: the token reverted on chain."
-    )
 
 
 @pytest.mark.parametrize(
@@ -405,8 +371,7 @@ def test_advice_is_for_errors_that_exist() -> None:
 def test_current_rules_are_reported(world: World) -> None:
     """A refund that would not be accepted today has the objection, and continues."""
     refund = world.broadcast()
-    token = world.network.tokens["TUSD"].model_copy(update={"max_amount": "1"})
-    world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
+    world.change_token(max_amount="1")
 
     assert _explain(world, refund).policy == "one refund may pay at most 1 TUSD"
 
@@ -446,12 +411,8 @@ def test_unanswered_questions_are_listed(world: World, method: str, name: str) -
 def test_a_broadcast_refund_without_transactions(world: World) -> None:
     """An adopted refund whose block was removed has no fees to compare."""
     refund = world.broadcast()
-    store = world.store
 
-    def none(refund_id: str) -> tuple[SignedTransaction, ...]:
-        return ()
-
-    world.store = altered(store, transactions=none)
+    world.store = altered(world.store, transactions=lambda refund_id: ())
 
     found = _explain(world, refund)
 
@@ -462,13 +423,9 @@ def test_a_broadcast_refund_without_transactions(world: World) -> None:
 def test_an_unreachable_ledger_is_an_error(world: World) -> None:
     """Nothing is known without the ledger."""
     refund = world.accepted()
-
-    def gone(refund_id: str) -> tuple[SignedTransaction, ...]:
-        raise StoreUnavailableError("gone")
-
     with pytest.raises(StoreUnavailableError):
         Explainer(
-            altered(world.store, transactions=gone),
+            altered(world.store, transactions=StoreUnavailableError("gone")),
             world.store,
             world.chains,
             world.clock,

@@ -4,57 +4,33 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-import coincurve
 import pytest
 
 from signer.chain.chain import Chain
 from signer.errors import KeyUnusableError, StaleStateError, WalletPausedError
-from signer.model.audit_record import Record
-from signer.model.key import Key, KeyState
-from signer.model.refund import Kind, Refund, Status
+from signer.model.key import Key, KeyState, find_key
+from signer.model.refund import Kind, Status
 from signer.model.wallet import Pause
 from signer.ports import Ledger
 from signer.refunds.former_wallets import KNOWN_FOR, FormerWallets
 from tests.support.devices import honest, signer_over
 from tests.support.keys import key_at, made_active
-from tests.support.refunds import ACTOR, CUSTOMER, KEY, World, altered
-
-
-AMOUNT = 12_500_000
-OTHER = signer_over(honest(coincurve.PrivateKey.from_int(99)))
-THIRD = signer_over(honest(coincurve.PrivateKey.from_int(100)))
-
-
-@pytest.fixture(autouse=True)
-def other(world: World) -> None:
-    """A world with further keys that are not in the ring yet."""
-    world.others = (OTHER, THIRD)
+from tests.support.refunds import (
+    ACTOR,
+    AMOUNT,
+    CUSTOMER,
+    KEY,
+    SECOND,
+    THIRD,
+    World,
+    altered,
+)
 
 
 def _rotated(world: World, *, block: bool = False) -> Key:
     """Make the second key active; return the first one afterwards."""
-    made_active(world.store, key_at(OTHER.address), block=block)
-    return _first(world)
-
-
-def _first(world: World) -> Key:
-    return _key(world, world.signer.address)
-
-
-def _key(world: World, address: str) -> Key:
-    ring = world.store.keys()
-    return next(key for key in ring if key.address == address)
-
-
-def _paid(world: World, *refunds: Refund) -> list[Refund]:
-    """Run workers and mine blocks until all *refunds* are final."""
-    for _ in range(20):
-        world.work(after=timedelta(seconds=31))
-        world.mine_deep()
-        found = [world.stored(refund) for refund in refunds]
-        if all(refund.status.is_final for refund in found):
-            break
-    return found
+    world.rotate(block=block)
+    return world.key
 
 
 def _chain(world: World) -> Chain:
@@ -65,31 +41,29 @@ def _former(world: World) -> FormerWallets:
     return FormerWallets(world.store, world.wallets, world.clock)
 
 
-def _pause(world: World, address: str) -> Pause | None:
-    wallet = world.store.wallet(_chain(world).network.chain_id, address)
-    assert wallet is not None
-    return wallet.paused_by
+def _pause(world: World) -> Pause | None:
+    return world.wallet.paused_by
 
 
-@pytest.mark.parametrize("block", [False, True], ids=["rotated", "given up"])
+@pytest.mark.parametrize("block", [False, True], ids=["rotated", "revoked"])
 @pytest.mark.parametrize("steps", [0, 1], ids=["queued", "reserved"])
 def test_a_restore_from_before_a_rotation_pays_once(
     world: World, backup: Callable[[], Ledger], steps: int, block: bool
 ) -> None:
     """The repeated rotation does not pay again what the old key paid (R24)."""
-    _paid(world, world.accepted())
+    world.finish(world.accepted())
     refund = world.accepted()
     if steps:
         world.step(refund)
     restored = backup()
-    _paid(world, refund)
+    world.finish(refund)
     world.store = restored
     _rotated(world, block=block)
 
-    (found,) = _paid(world, refund)
+    (found,) = world.finish(refund)
 
     assert (found.status, found.sender) == (Status.CONFIRMED, world.signer.address)
-    assert _pause(world, world.signer.address) is None
+    assert _pause(world) is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
@@ -100,11 +74,11 @@ def test_a_lost_payment_between_known_nonces_is_found(
     forgotten = world.step(world.accepted())
     sent = world.broadcast()
     restored = backup()
-    _paid(world, forgotten, sent)
+    world.finish(forgotten, sent)
     world.store = restored
     _rotated(world, block=True)
 
-    found = _paid(world, forgotten, sent)
+    found = world.finish(forgotten, sent)
 
     assert [refund.status for refund in found] == [Status.CONFIRMED] * 2
     assert [refund.nonce for refund in found] == [0, 1]
@@ -115,17 +89,17 @@ def test_a_restore_from_before_a_rollback_pays_once(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
     """What a retired key paid after the rollback to it is found (R24)."""
-    _paid(world, world.accepted())
+    world.finish(world.accepted())
     _rotated(world)
-    _paid(world, world.accepted())
-    assert _first(world).state is KeyState.RETIRED
+    world.finish(world.accepted())
+    assert world.key.state is KeyState.RETIRED
     refund = world.accepted()
     restored = backup()
-    made_active(world.store, _first(world))
-    _paid(world, refund)
+    made_active(world.store, world.key)
+    world.finish(refund)
     world.store = restored
 
-    (found,) = _paid(world, refund)
+    (found,) = world.finish(refund)
 
     assert (found.status, found.sender) == (Status.CONFIRMED, world.signer.address)
     assert len(world.chain.payouts()) == 3
@@ -135,68 +109,52 @@ def test_a_ledger_that_is_lost_after_a_rotation_pays_once(
     world: World, empty: Callable[[], Ledger]
 ) -> None:
     """A new ledger that repeats the rotation finds what the first key paid (R24)."""
-    _paid(world, world.accepted(reference="forgotten"))
+    world.finish(world.accepted(reference="forgotten"))
     world.store = empty()
     made_active(world.store, key_at(world.signer.address))
     _rotated(world)
 
-    (found,) = _paid(world, world.accepted(reference="forgotten"))
+    (found,) = world.finish(world.accepted(reference="forgotten"))
 
     assert (found.status, found.sender) == (Status.CONFIRMED, world.signer.address)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-@pytest.mark.parametrize("is_mined", [False, True], ids=["in the pool", "mined"])
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        ("pending", "already-paid"),
+        ("paid", "already-paid"),
+        ("reverted", "reverted"),
+    ],
+)
 def test_a_restore_from_before_a_revocation_pays_once(
-    world: World, backup: Callable[[], Ledger], is_mined: bool
+    world: World, backup: Callable[[], Ledger], outcome: str, code: str
 ) -> None:
     """A refund that got another nonce then is not paid with its first one (R24, O8)."""
     refund = world.step(world.accepted())
-    first = _rotated(world)
+    _rotated(world)
     restored = backup()
-    at = world.clock()
-    world.store.block(first, at, Record.of({"event": "key-revoke-succeeded"}, at))
-    for _ in range(2):
-        world.work(after=timedelta(seconds=31))
-    paid = world.stored(refund)
-    if is_mined:
-        world.mine_deep()
-    world.store = restored
-    for _ in range(3):
-        world.work(after=timedelta(seconds=31))
-    asked = [sent.kind for sent in world.store.transactions(refund.id)]
-
-    (found,) = _paid(world, refund)
-
-    assert (paid.status, paid.sender) == (Status.BROADCAST, OTHER.address)
-    assert asked == ([Kind.NOOP] if is_mined else [])
-    assert (found.status, found.failure_code) == (Status.FAILED, "already-paid")
-    assert str(paid.tx_hash) in str(found.failure_detail)
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
-
-
-def test_a_lost_transaction_of_another_key_that_reverted(
-    world: World, backup: Callable[[], Ledger]
-) -> None:
-    """The refund is reported as reverted, not as paid."""
-    refund = world.step(world.accepted())
-    first = _rotated(world)
-    restored = backup()
-    at = world.clock()
-    world.store.block(first, at, Record.of({"event": "key-revoke-succeeded"}, at))
+    world.revoke()
     for _ in range(2):
         world.work(after=timedelta(seconds=31))
     sent = world.stored(refund)
-    world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
-    world.chain.mine_empty(2)
+    if outcome != "pending":
+        world.chain.mine(lambda it: replace(it, succeeded=outcome == "paid"))
+        world.chain.mine_empty(2)
     world.store = restored
+    for _ in range(3):
+        world.work(after=timedelta(seconds=31))
+    kinds = [sent.kind for sent in world.store.transactions(refund.id)]
 
-    (found,) = _paid(world, refund)
+    (found,) = world.finish(refund)
 
-    assert (sent.status, sent.sender) == (Status.BROADCAST, OTHER.address)
-    assert (found.status, found.failure_code) == (Status.FAILED, "reverted")
+    assert (sent.status, sent.sender) == (Status.BROADCAST, SECOND.address)
+    assert kinds == ([] if outcome == "pending" else [Kind.NOOP])
+    assert (found.status, found.failure_code) == (Status.FAILED, code)
     assert str(sent.tx_hash) in str(found.failure_detail)
-    assert world.sent(found).kind is Kind.NOOP
+    paid = 0 if outcome == "reverted" else 1
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * paid
 
 
 def test_a_process_that_slept_does_not_sign_with_a_revoked_key(world: World) -> None:
@@ -217,19 +175,19 @@ def test_a_process_that_slept_does_not_sign_with_a_revoked_key(world: World) -> 
 
 def test_a_payment_after_a_revocation_checks_the_wallet(world: World) -> None:
     """If chain and ledger agree, a revocation delays no refund (O8)."""
-    _paid(world, world.accepted())
+    world.finish(world.accepted())
     _rotated(world, block=True)
-    before = _pause(world, world.signer.address)
+    before = _pause(world)
 
     world.step(world.accepted(), times=3)
 
     assert before is Pause.CHAIN_AHEAD
-    assert _pause(world, world.signer.address) is None
+    assert _pause(world) is None
 
 
 def test_an_intruder_with_a_revoked_key_stops_no_refund(world: World) -> None:
     """The intruder goes on sending with it, and refunds go on, too (O8)."""
-    _paid(world, world.accepted())
+    world.finish(world.accepted())
     world.chain.mine_foreign(world.signer.address)
     _rotated(world, block=True)
     refund, worker = world.accepted(), world.worker
@@ -240,17 +198,17 @@ def test_an_intruder_with_a_revoked_key_stops_no_refund(world: World) -> None:
         world.chain.mine()
     found = world.stored(refund)
 
-    assert found.sender == OTHER.address
+    assert found.sender == SECOND.address
     assert found.tx_hash is not None
-    assert _pause(world, world.signer.address) is None
+    assert _pause(world) is None
     assert world.store.foreign_transactions(found.chain_id, world.signer.address) == ()
 
 
 def test_an_intruder_with_a_retired_key_stops_refunds(world: World) -> None:
     """The transaction is recorded, and refunds wait for an operator."""
-    _paid(world, world.accepted())
+    world.finish(world.accepted())
     _rotated(world)
-    _paid(world, world.accepted())
+    world.finish(world.accepted())
     world.chain.mine_foreign(world.signer.address)
     world.clock.now += KNOWN_FOR
     refund = world.accepted()
@@ -258,12 +216,12 @@ def test_an_intruder_with_a_retired_key_stops_refunds(world: World) -> None:
     waits = world.stored(refund)
     world.mine_deep()
 
-    (found,) = _paid(world, refund)
+    (found,) = world.finish(refund)
 
-    assert _first(world).state is KeyState.RETIRED
+    assert world.key.state is KeyState.RETIRED
     assert waits.blocked_by == WalletPausedError.code
-    assert (found.status, found.sender) == (Status.CONFIRMED, OTHER.address)
-    assert _pause(world, world.signer.address) is Pause.CHAIN_AHEAD
+    assert (found.status, found.sender) == (Status.CONFIRMED, SECOND.address)
+    assert _pause(world) is Pause.CHAIN_AHEAD
     assert (
         len(world.store.foreign_transactions(found.chain_id, world.signer.address)) == 1
     )
@@ -271,16 +229,18 @@ def test_an_intruder_with_a_retired_key_stops_refunds(world: World) -> None:
 
 def test_each_key_is_checked(world: World) -> None:
     """That chain and ledger agree about one key says nothing about another."""
-    _paid(world, world.accepted())
-    given_up = _rotated(world, block=True)
-    _paid(world, world.accepted())
-    world.chain.mine_foreign(OTHER.address)
-    made_active(world.store, key_at(THIRD.address), block=True)
+    world.finish(world.accepted())
+    revoked = _rotated(world, block=True)
+    world.finish(world.accepted())
+    world.chain.mine_foreign(SECOND.address)
+    world.rotate(THIRD, block=True)
+    second = find_key(world.store.keys(), SECOND.address)
+    assert second is not None
     former, chain = _former(world), _chain(world)
-    former.require_known(chain, given_up)
+    former.require_known(chain, revoked)
 
     with pytest.raises(WalletPausedError):
-        former.require_known(chain, _key(world, OTHER.address))
+        former.require_known(chain, second)
 
 
 def test_an_intruder_who_takes_a_refunds_nonce(world: World) -> None:
@@ -288,7 +248,7 @@ def test_an_intruder_who_takes_a_refunds_nonce(world: World) -> None:
     The wallet is paused again, and known again after the worker's next check, however
     recent the last one was (O8).
     """
-    _paid(world, world.accepted())
+    world.finish(world.accepted())
     stranded = world.broadcast()
     world.chain.forget()
     _rotated(world, block=True)
@@ -297,7 +257,7 @@ def test_an_intruder_who_takes_a_refunds_nonce(world: World) -> None:
         world.clock.now += timedelta(seconds=31)
         worker.work()
         world.chain.forget()
-    before = _pause(world, world.signer.address)
+    before = _pause(world)
     for _ in range(3):
         world.chain.mine_foreign(world.signer.address)
     world.chain.mine_empty(world.network.confirmations)
@@ -309,8 +269,8 @@ def test_an_intruder_who_takes_a_refunds_nonce(world: World) -> None:
 
     assert before is None
     assert world.stored(stranded).failure_code == "nonce-taken"
-    assert paid.sender == OTHER.address
-    assert _pause(world, world.signer.address) is None
+    assert paid.sender == SECOND.address
+    assert _pause(world) is None
 
 
 def test_an_intruder_on_a_network_without_payments(world: World) -> None:
@@ -320,15 +280,15 @@ def test_an_intruder_on_a_network_without_payments(world: World) -> None:
     world.chain.mine_empty(world.network.confirmations)
     _rotated(world, block=True)
 
-    (found,) = _paid(world, world.accepted())
+    (found,) = world.finish(world.accepted())
 
-    assert (found.status, found.sender) == (Status.CONFIRMED, OTHER.address)
-    assert _pause(world, world.signer.address) is None
+    assert (found.status, found.sender) == (Status.CONFIRMED, SECOND.address)
+    assert _pause(world) is None
 
 
 def test_a_transaction_that_is_not_final_delays_refunds(world: World) -> None:
     """Until it is final, it may be a payment of ours."""
-    _paid(world, world.accepted())
+    world.finish(world.accepted())
     _rotated(world, block=True)
     world.chain.mine_foreign(world.signer.address)
     refund = world.accepted()
@@ -337,29 +297,29 @@ def test_a_transaction_that_is_not_final_delays_refunds(world: World) -> None:
     assert world.stored(refund).blocked_by == WalletPausedError.code
 
 
-@pytest.mark.parametrize("block", [False, True], ids=["retired", "given up"])
+@pytest.mark.parametrize("block", [False, True], ids=["retired", "revoked"])
 def test_a_retired_wallet_is_checked_every_ten_minutes(
     world: World, block: bool
 ) -> None:
     """A wallet that agrees with the chain counts as known until then."""
-    _paid(world, world.accepted())
+    world.finish(world.accepted())
     _rotated(world, block=block)
-    _paid(world, world.accepted())
-    key, former, chain = _first(world), _former(world), _chain(world)
+    world.finish(world.accepted())
+    key, former, chain = world.key, _former(world), _chain(world)
     for look in (former.refresh, former.require_known):
         look(chain, key)
     world.chain.mine_foreign(key.address)
-    asked = world.chain.calls["pending_count"]
+    before = world.chain.calls["pending_count"]
     for look in (former.refresh, former.require_known):
         look(chain, key)
-    unasked = world.chain.calls["pending_count"]
+    after = world.chain.calls["pending_count"]
     world.clock.now += KNOWN_FOR
     former.refresh(chain, key)
 
     assert key.state is (KeyState.BLOCKED if block else KeyState.RETIRED)
-    assert unasked == asked
+    assert after == before
     if not block:
-        assert _pause(world, key.address) is Pause.CHAIN_AHEAD
+        assert _pause(world) is Pause.CHAIN_AHEAD
 
 
 def test_a_draining_wallet_is_checked_each_time(world: World) -> None:
@@ -375,7 +335,7 @@ def test_a_draining_wallet_is_checked_each_time(world: World) -> None:
         former.require_known(chain, key)
 
 
-@pytest.mark.parametrize("block", [False, True], ids=["draining", "given up"])
+@pytest.mark.parametrize("block", [False, True], ids=["draining", "revoked"])
 def test_an_address_without_transactions_is_known(world: World, block: bool) -> None:
     """Nothing needs to be recorded."""
     made_active(world.store, key_at(world.signer.address))
@@ -387,13 +347,9 @@ def test_an_address_without_transactions_is_known(world: World, block: bool) -> 
 
 def test_a_concurrent_change_of_the_wallet_is_an_error(world: World) -> None:
     """The wallet does not count as known, and the error says so."""
-    _paid(world, world.accepted())
+    world.finish(world.accepted())
     key = _rotated(world, block=True)
-
-    def late(*_: object) -> None:
-        raise StaleStateError("the wallet has changed")
-
-    store = altered(world.store, resume=late)
+    store = altered(world.store, resume=StaleStateError("changed"))
     wallets = type(world.wallets)(store, world.clock)
     former = FormerWallets(store, wallets, world.clock)
 

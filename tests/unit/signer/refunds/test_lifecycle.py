@@ -3,23 +3,23 @@
 from dataclasses import replace
 from datetime import timedelta
 
-import coincurve
 import pytest
 from eth_utils.crypto import keccak
 from structlog.testing import capture_logs
 
 from signer.audit.log import AuditLog
-from signer.crypto.transactions import MAX_GAS
 from signer.errors import (
     BackendUnavailableError,
     BroadcastRejectedError,
     ChainUnavailableError,
     ConfigurationError,
     ExecutionRevertedError,
+    GasLimitError,
     HotWalletError,
     InsufficientFundsError,
     KeyUnusableError,
     LimitReachedError,
+    PolicyViolationError,
     StaleStateError,
     StoreUnavailableError,
 )
@@ -31,15 +31,19 @@ from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.keys import key_at, made_active
-from tests.support.refunds import ACTOR, CUSTOMER, KEY, World, altered
-
-
-AMOUNT = 12_500_000
+from tests.support.refunds import (
+    ACTOR,
+    AMOUNT,
+    CUSTOMER,
+    KEY,
+    SECOND,
+    World,
+    altered,
+)
 
 
 def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
-    """Reserved, signed, broadcast, mined and confirmed, with the fields of each."""
+    """Workers take three steps; a mined or final refund has no further step."""
     refund = world.accepted()
 
     reserved = world.step(refund)
@@ -63,6 +67,8 @@ def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
     assert confirmed.status is Status.CONFIRMED
     assert confirmed.tx_hash == signed.tx_hash
     assert confirmed.failure_code is None
+    assert world.lifecycle.step(mined, ACTOR) is mined
+    assert world.lifecycle.step(confirmed, ACTOR) is confirmed
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
     assert [move.status for move in world.store.history(refund.id)] == [
         Status.QUEUED,
@@ -74,20 +80,8 @@ def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:
     ]
 
 
-def test_mined_and_final_refunds_have_no_step(world: World) -> None:
-    """The refund is returned unchanged."""
-    broadcast = world.broadcast()
-    world.chain.mine()
-    mined = world.tracked(broadcast)
-    world.chain.mine_empty(2)
-    confirmed = world.tracked(broadcast)
-
-    assert world.lifecycle.step(mined, ACTOR) is mined
-    assert world.lifecycle.step(confirmed, ACTOR) is confirmed
-
-
 def test_the_bytes_are_stored_before_they_are_sent(world: World) -> None:
-    """A signed refund has its raw transaction in the store, and no node has it."""
+    """No node has the transaction yet, and none computes its hash (R25)."""
     signed = world.step(world.accepted(), times=2)
 
     (record,) = world.store.transactions(signed.id)
@@ -100,34 +94,26 @@ def test_the_bytes_are_stored_before_they_are_sent(world: World) -> None:
         record.sender,
     )
     assert (sent.recipient, sent.amount) == (CUSTOMER, AMOUNT)
-    assert signed.tx_hash == record.tx_hash
+    assert signed.tx_hash == record.tx_hash == "0x" + keccak(record.raw).hex()
     assert (record.attempt, record.kind) == (0, "transfer")
 
 
-def test_the_hash_is_computed_locally(world: World) -> None:
-    """No node is asked for the hash (R25)."""
-    refund = world.broadcast()
-
-    assert refund.tx_hash == "0x" + keccak(world.chain.broadcasts[0]).hex()
-
-
-def test_nonces_are_consecutive(world: World) -> None:
-    """Each refund has its own nonce, whatever the chain counts so far."""
-    first = world.broadcast()
-    world.chain.mine()
-    others = [world.step(world.accepted()) for _ in range(3)]
-
-    assert first.nonce == 0
-    assert [refund.nonce for refund in others] == [1, 2, 3]
-
-
 def test_a_transfer_that_would_revert_costs_no_nonce(world: World) -> None:
-    """It is refused with the contract's reason before a nonce is assigned."""
+    """The refusal is logged, with the contract's reason, before a nonce is assigned."""
     world.chain.revert = "Pausable: paused"
-
-    refused = world.step(world.accepted())
+    with capture_logs() as logs:
+        refused = world.step(world.accepted())
     world.chain.revert = None
 
+    assert logs == [
+        {
+            "event": "refund-ended",
+            "log_level": "info",
+            "refund_id": refused.id,
+            "status": "refused",
+            "code": "execution-reverted",
+        }
+    ]
     assert refused.status is Status.REFUSED
     assert (refused.failure_code, refused.failure_detail) == (
         "execution-reverted",
@@ -160,30 +146,19 @@ def test_a_revert_with_enough_tokens_is_a_refusal(world: World) -> None:
     assert world.step(refund).status is Status.REFUSED
 
 
-def test_a_final_status_is_logged(world: World) -> None:
-    """A final refund is logged with its code."""
-    world.chain.revert = "Pausable: paused"
-    refused = world.accepted()
+def test_a_huge_gas_estimate_gets_no_nonce(world: World) -> None:
+    """An estimate above the token's ``max_gas`` delays the refund."""
+    refund = world.accepted()
+    largest = world.network.tokens["TUSD"].max_gas
+    world.chain.gas = largest + 1
 
-    with capture_logs() as logs:
-        world.step(refused)
+    with pytest.raises(GasLimitError, match="2000001 gas"):
+        world.step(refund)
 
-    assert logs == [
-        {
-            "event": "refund-ended",
-            "log_level": "info",
-            "refund_id": refused.id,
-            "status": "refused",
-            "code": "execution-reverted",
-        }
-    ]
-
-
-def test_a_huge_gas_estimate_can_still_be_signed(world: World) -> None:
-    """The gas limit is capped, so that the nonce remains usable."""
-    world.chain.gas = MAX_GAS
-
-    assert world.step(world.accepted(), times=2).status is Status.SIGNED
+    assert world.stored(refund) == refund
+    world.chain.gas = largest  # The margin stays within the limit, too.
+    signed = world.step(refund, times=2)
+    assert (signed.status, signed.gas_limit) == (Status.SIGNED, largest)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +217,8 @@ def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None
     assert world.stored(refund) == refund
 
 
-def test_a_token_that_was_removed_stops_queued_refunds_only(world: World) -> None:
-    """A refund with a nonce is paid, since higher nonces wait for it."""
+def test_a_token_that_was_removed_is_not_paid(world: World) -> None:
+    """A queued refund waits; a no-op uses a nonce, since higher nonces wait for it."""
     reserved, queued = world.step(world.accepted()), world.accepted()
     other = world.network.tokens["TUSD"]
     world.network = world.network.model_copy(update={"tokens": {"OTHER": other}})
@@ -252,7 +227,25 @@ def test_a_token_that_was_removed_stops_queued_refunds_only(world: World) -> Non
         world.step(queued)
 
     assert world.stored(queued) == queued
-    assert world.step(reserved, times=2).status is Status.BROADCAST
+    sent = world.step(reserved, times=2)
+    assert (sent.status, sent.failure_code) == (Status.BROADCAST, "policy-violation")
+    assert world.sent(sent).kind is Kind.NOOP
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_row_over_the_maximum_is_not_paid(world: World, steps: int) -> None:
+    """A lower ``max_amount``, or a larger amount in the row, ends in a no-op."""
+    refund = world.step(world.accepted(), times=steps)
+    token = world.network.tokens["TUSD"].model_copy(update={"max_amount": "1"})
+    world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
+
+    if steps == 0:
+        with pytest.raises(PolicyViolationError, match="at most 1 TUSD"):
+            world.step(refund)
+        return
+    sent = world.step(refund, times=2)
+    assert (world.sent(sent).kind, sent.nonce) == (Kind.NOOP, 0)
+    assert sent.failure_code == "policy-violation"
 
 
 def test_concurrent_steps_pay_once(world: World) -> None:
@@ -271,37 +264,34 @@ def test_concurrent_steps_pay_once(world: World) -> None:
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
-@pytest.mark.parametrize("age", [timedelta(0), SIMULATION_VALID_FOR])
-def test_a_recent_simulation_is_not_repeated(world: World, age: timedelta) -> None:
-    """A simulation is trusted for ten seconds."""
-    reserved = world.step(world.accepted())
-    world.clock.now += age
-    asked = world.chain.calls["estimate_gas"]
-
-    assert world.step(reserved).status is Status.SIGNED
-    assert world.chain.calls["estimate_gas"] == asked
-
-
 @pytest.mark.parametrize(
-    "age", [SIMULATION_VALID_FOR + timedelta(seconds=1), -timedelta(seconds=1)]
+    ("age", "repeated"),
+    [
+        (timedelta(0), 0),
+        (SIMULATION_VALID_FOR, 0),
+        (SIMULATION_VALID_FOR + timedelta(seconds=1), 1),
+        (-timedelta(seconds=1), 1),
+    ],
 )
-def test_an_old_simulation_is_repeated(world: World, age: timedelta) -> None:
-    """A reserved refund that can still be paid is paid with its nonce."""
+def test_an_old_simulation_is_repeated(
+    world: World, age: timedelta, repeated: int
+) -> None:
+    """A simulation is trusted for ten seconds; the nonce stays in any case."""
     reserved = world.step(world.accepted())
     world.clock.now += age
-    asked = world.chain.calls["estimate_gas"]
+    simulated = world.chain.calls["estimate_gas"]
 
     signed = world.step(reserved)
 
-    assert world.chain.calls["estimate_gas"] == asked + 1
+    assert world.chain.calls["estimate_gas"] == simulated + repeated
     assert world.sent(signed).kind is Kind.TRANSFER
-    assert signed.failure_code is None
+    assert (signed.nonce, signed.failure_code) == (0, None)
 
 
 def test_a_transfer_that_would_revert_becomes_a_noop(world: World) -> None:
     """The no-op uses the nonce, and the refund fails once it is final (R14)."""
     reserved = world.step(world.accepted())
-    behind = world.step(world.accepted(), times=3)
+    following = world.step(world.accepted(), times=3)
     world.clock.now += SIMULATION_VALID_FOR * 2
     world.chain.revert = "Blocked: recipient"
 
@@ -320,7 +310,7 @@ def test_a_transfer_that_would_revert_becomes_a_noop(world: World) -> None:
         "execution-reverted",
         "Blocked: recipient",
     )
-    assert world.stored(behind).status is Status.CONFIRMED
+    assert world.stored(following).status is Status.CONFIRMED
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
@@ -342,7 +332,6 @@ def test_an_empty_wallet_keeps_the_nonce(world: World) -> None:
 def test_a_lost_reply_is_not_a_failure(world: World) -> None:
     """The node has the bytes but did not answer; the same bytes are sent again (R7)."""
     signed = world.step(world.accepted(), times=2)
-
     world.chain.lose_reply(ChainUnavailableError("no answer"))
 
     with pytest.raises(ChainUnavailableError):
@@ -443,15 +432,6 @@ def test_a_refund_postponed_without_error_is_due_at_once(world: World) -> None:
     assert (after.due_at, after.attempts, after.blocked_by) == (world.clock(), 0, None)
 
 
-def test_a_move_resets_the_failures(world: World) -> None:
-    """Attempts and error code belong to the step that failed."""
-    refund = world.lifecycle.postpone(world.accepted(), ChainUnavailableError("gone"))
-
-    reserved = world.step(refund)
-
-    assert (reserved.attempts, reserved.blocked_by) == (0, None)
-
-
 def test_fees_are_quoted_when_signing(world: World) -> None:
     """The quote respects the network's cap."""
     reserved = world.step(world.accepted())
@@ -467,44 +447,41 @@ def test_another_key_does_not_sign_for_this_ones_nonce(world: World) -> None:
     """A nonce belongs to an address; another key has its own (O4)."""
     reserved = world.step(world.accepted())
     former = world.signer.address
-    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
-    made_active(world.store, key_at(world.others[0].address))
+    world.rotate()
 
     signed = world.step(reserved)
     other = world.step(world.accepted())
 
     assert world.sent(signed).sender == former
-    assert (other.sender, other.nonce) == (world.others[0].address, 0)
+    assert (other.sender, other.nonce) == (SECOND.address, 0)
 
 
 def test_a_rotation_during_reservation_uses_the_new_key(world: World) -> None:
     """The reservation is repeated with the new key (O5)."""
     world.step(world.accepted())
-    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
 
     def rotated(address: str) -> int:
-        made_active(world.store, key_at(world.others[0].address))
+        world.rotate()
         return world.chain.pending_count(address)
 
     world.client = altered(world.chain, pending_count=rotated)
 
     refund = world.step(world.accepted())
 
-    assert (refund.sender, refund.nonce) == (world.others[0].address, 0)
+    assert (refund.sender, refund.nonce) == (SECOND.address, 0)
 
 
 def test_an_unsigned_refund_of_a_revoked_key_is_queued_again(world: World) -> None:
     """It gets a nonce of the new address (O8)."""
     reserved, sent = world.step(world.accepted()), world.broadcast()
     former = world.signer.address
-    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
-    made_active(world.store, key_at(world.others[0].address), block=True)
+    world.rotate(block=True)
 
     queued = world.stored(reserved)
     paid = world.step(queued, times=3)
 
     assert (queued.status, queued.nonce, queued.sender) == (Status.QUEUED, None, None)
-    assert (paid.status, paid.sender) == (Status.BROADCAST, world.others[0].address)
+    assert (paid.status, paid.sender) == (Status.BROADCAST, SECOND.address)
     assert world.stored(sent) == sent
     assert world.store.stranded(former, 10) == (sent.id,)
 
@@ -513,8 +490,7 @@ def test_a_signature_during_a_revocation_is_dropped(world: World) -> None:
     """The bytes are neither recorded nor broadcast (O8)."""
     process = world.lifecycle
     reserved = process.step(world.accepted(), ACTOR)
-    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
-    made_active(world.store, key_at(world.others[0].address), block=True)
+    world.rotate(block=True)
 
     with pytest.raises(StaleStateError):
         process.step(reserved, ACTOR)
@@ -528,8 +504,7 @@ def test_a_revoked_key_signs_no_replacement(world: World) -> None:
     Its transaction may be mined, and its fees are not raised; an operator decides (O8).
     """
     refund = world.broadcast()
-    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
-    made_active(world.store, key_at(world.others[0].address), block=True)
+    world.rotate(block=True)
     world.clock.advance(seconds=world.network.stuck_after_seconds)
 
     with pytest.raises(KeyUnusableError, match="blocked"):
@@ -542,9 +517,7 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
     """Bytes and outcome are lost; only the intent is recorded (I6)."""
     reserved = world.step(world.accepted())
 
-    def gone(*_: object, **__: object) -> None:
-        raise StoreUnavailableError("gone")
-
+    gone = StoreUnavailableError("gone")
     broken = altered(world.store, save=gone, append=gone)
     audit = AuditLog(recording()[0]._logger, journal=broken)
     world.signer = signer_over(honest(KEY), audit)
@@ -563,8 +536,7 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
 
 def test_a_refund_over_a_spending_limit_waits(world: World) -> None:
     """It gets no nonce until the hour's spending allows it again (R27)."""
-    token = world.network.tokens["TUSD"].model_copy(update={"hourly_limit": "12.5"})
-    world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
+    world.change_token(hourly_limit="12.5")
     world.broadcast()
     refund = world.accepted()
 

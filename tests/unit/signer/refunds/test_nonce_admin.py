@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-import coincurve
 import pytest
 from structlog.testing import capture_logs
 
@@ -23,9 +22,7 @@ from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Status
 from signer.refunds.nonce_admin import NonceAdmin
-from tests.support.devices import honest, signer_over
-from tests.support.keys import key_at, made_active
-from tests.support.refunds import NETWORK, World, altered
+from tests.support.refunds import NETWORK, SECOND, World, altered
 from tests.support.ring import SILENCE
 
 
@@ -52,24 +49,10 @@ class System:
             store or self.store, self.chains, admin_audit, self.world.clock
         )
 
-    def use_key_elsewhere(self, foreign: int, blocks: int = 2) -> None:
-        """Pay once, use that many nonces elsewhere, and add blocks."""
-        self.world.broadcast()
-        self.world.chain.mine()
-        self.world.confirmation_tracker.track()
-        for _ in range(foreign):
-            self.world.chain.mine_foreign(self.world.signer.address)
-        self.world.chain.mine_empty(blocks)
-        self.world.work()
-
     def revoke(self) -> str:
         """Revoke the first key, which has paid once; return its address."""
-        self.world.broadcast()
-        self.world.mine_deep()
-        self.world.confirmation_tracker.track()
-        self.world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
-        other = key_at(self.world.others[0].address)
-        made_active(self.store, other, block=True)
+        self.world.paid()
+        self.world.rotate(block=True)
         return self.world.signer.address
 
     @property
@@ -84,6 +67,11 @@ class System:
             if each["operation"] == "administration"
         ]
 
+    @property
+    def outcomes(self) -> list[tuple[str, str]]:
+        """Event and outcome of alice's commands, in order."""
+        return [(event, outcome) for event, outcome, _ in self.records]
+
 
 @pytest.fixture
 def system(sqlite_store: SQLStore) -> System:
@@ -96,16 +84,16 @@ def test_pause_and_resume_are_audited(system: System) -> None:
     first = system.admin().pause("local", ALICE)
     again = system.admin().pause("local", ALICE)
     resumed = system.admin().resume("local", ALICE)
-    asked = {"network": "local"}
+    details = {"network": "local"}
 
     assert (first, again, resumed) == ({"local": True}, {"local": False}, first)
     assert system.records == [
-        ("nonce-pause-requested", "success", asked),
-        ("nonce-pause-succeeded", "success", asked | {"changed": True}),
-        ("nonce-pause-requested", "success", asked),
-        ("nonce-pause-succeeded", "success", asked | {"changed": False}),
-        ("nonce-resume-requested", "success", asked),
-        ("nonce-resume-succeeded", "success", asked | {"changed": True}),
+        ("nonce-pause-requested", "success", details),
+        ("nonce-pause-succeeded", "success", details | {"changed": True}),
+        ("nonce-pause-requested", "success", details),
+        ("nonce-pause-succeeded", "success", details | {"changed": False}),
+        ("nonce-resume-requested", "success", details),
+        ("nonce-resume-succeeded", "success", details | {"changed": True}),
     ]
 
 
@@ -138,14 +126,15 @@ def test_an_unknown_network_is_audited(system: System, what: str) -> None:
 
 def test_a_failed_pause_is_audited(system: System) -> None:
     """The outcome is the error code."""
-
-    def stop(chain_id: int, at: object) -> bool:
-        raise StoreUnavailableError("the database does not answer")
-
     with pytest.raises(StoreUnavailableError):
-        system.admin(altered(system.store, pause_network=stop)).pause("local", ALICE)
+        system.admin(
+            altered(
+                system.store,
+                pause_network=StoreUnavailableError("gone"),
+            )
+        ).pause("local", ALICE)
 
-    assert [(event, outcome) for event, outcome, _ in system.records] == [
+    assert system.outcomes == [
         ("nonce-pause-requested", "success"),
         ("nonce-pause-refused", "store-unavailable"),
     ]
@@ -153,7 +142,7 @@ def test_a_failed_pause_is_audited(system: System) -> None:
 
 def test_nothing_changes_without_an_audit_record(system: System) -> None:
     """If the intent cannot be written, the network continues, and the log says so."""
-    journal = altered(system.store, append=_unavailable)
+    journal = altered(system.store, append=StoreUnavailableError("gone"))
     admin_audit = AdminAudit(
         AuditLog(SILENCE, journal=journal), Operation.ADMINISTRATION
     )
@@ -165,13 +154,9 @@ def test_nothing_changes_without_an_audit_record(system: System) -> None:
     assert [each["event"] for each in logs] == ["refusal-not-recorded"]
 
 
-def _unavailable(*arguments: object, **named: object) -> None:
-    raise StoreUnavailableError("the database does not answer")
-
-
 def test_accepted_foreign_transactions_are_audited(system: System) -> None:
     """Each transaction with the operator's name, and the outcome."""
-    system.use_key_elsewhere(2)
+    system.world.use_key_elsewhere(2)
     (found,) = system.admin().repair("local", ALICE)
     intent, *accepted, outcome = system.records
 
@@ -200,7 +185,7 @@ def test_accepted_foreign_transactions_are_audited(system: System) -> None:
 
 def test_a_repair_that_cannot_resume_is_audited(system: System) -> None:
     """The outcome is why the wallet stays paused, and nothing is accepted."""
-    system.use_key_elsewhere(1, blocks=0)
+    system.world.use_key_elsewhere(1, blocks=0)
     (found,) = system.admin().repair("local", ALICE)
     _, outcome = system.records
 
@@ -230,12 +215,12 @@ def test_a_repair_without_work_is_audited(system: System) -> None:
 
 def test_a_repair_without_the_chain_is_audited(system: System) -> None:
     """The outcome is the error code."""
-    system.use_key_elsewhere(1)
+    system.world.use_key_elsewhere(1)
     system.world.chain.fail("pending_count", ChainUnavailableError("gone"))
     with pytest.raises(ChainUnavailableError):
         system.admin().repair("local", ALICE)
 
-    assert [(event, outcome) for event, outcome, _ in system.records] == [
+    assert system.outcomes == [
         ("nonce-repair-requested", "success"),
         ("nonce-repair-refused", "chain-unavailable"),
     ]
@@ -264,15 +249,19 @@ def test_abandon_ends_the_wait_for_a_pending_transaction(system: System) -> None
     assert changed == {"local": True}
     assert (after.status, after.sender) == (
         Status.BROADCAST,
-        world.others[0].address,
+        SECOND.address,
     )
-    asked = {"network": "local", "address": address}
-    assert intent == ("nonce-abandon-requested", "success", asked)
+    details = {"network": "local", "address": address}
+    assert intent == ("nonce-abandon-requested", "success", details)
     assert (accepted[0], accepted[2]["nonce"]) == (
         "foreign-transaction-accept-succeeded",
         1,
     )
-    assert outcome == ("nonce-abandon-succeeded", "success", asked | {"changed": True})
+    assert outcome == (
+        "nonce-abandon-succeeded",
+        "success",
+        details | {"changed": True},
+    )
 
 
 def test_mined_transactions_are_not_abandoned(system: System) -> None:
@@ -282,7 +271,7 @@ def test_mined_transactions_are_not_abandoned(system: System) -> None:
     with pytest.raises(WalletPausedError, match="when it is final"):
         system.admin().abandon(address, "local", ALICE)
 
-    assert [(event, outcome) for event, outcome, _ in system.records] == [
+    assert system.outcomes == [
         ("nonce-abandon-requested", "success"),
         ("nonce-abandon-refused", "wallet-paused"),
     ]

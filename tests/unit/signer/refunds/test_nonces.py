@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import coincurve
 import pytest
 from structlog.testing import capture_logs
 
@@ -12,15 +11,13 @@ from signer.errors import (
     StaleStateError,
     WalletPausedError,
 )
-from signer.keys.signer import Signer
 from signer.model.refund import Refund, Status
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+from signer.ports import MinedTransaction
 from signer.refunds.nonces import NonceManager
 from signer.refunds.transaction_signer import build_purpose, encode_refund
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
-from tests.support.devices import honest, signer_over
-from tests.support.keys import key_at, made_active
-from tests.support.refunds import ACTOR, World, altered
+from tests.support.refunds import ACTOR, SECOND, World, altered
 
 
 def _reserve(world: World, refund: Refund | None = None) -> Refund:
@@ -40,29 +37,18 @@ def _resume(world: World, status: WalletStatus) -> None:
     world.wallets.resume(status, world.chains["local"])
 
 
-def _paid(world: World) -> Refund:
-    refund = world.broadcast()
-    world.mine_deep()
-    world.confirmation_tracker.track()
-    return world.tracked(refund)
-
-
-def _wallet(world: World) -> Wallet:
-    wallet = world.store.wallet(world.network.chain_id, world.signer.address)
-    assert wallet is not None
-    return wallet
-
-
-def _reconcile(world: World) -> WalletStatus:
-    return world.reconcile()
+def _mined(world: World) -> MinedTransaction:
+    found = world.chain.find_transaction(world.signer.address, 0)
+    assert found is not None
+    return found
 
 
 def _foreign(world: World, number: int, data: bytes = b"\xf0\x0d") -> list[str]:
     return [world.chain.mine_foreign(world.signer.address, data) for _ in range(number)]
 
 
-def test_a_reservation_is_stored(world: World) -> None:
-    """It has sender, key, nonce and gas limit."""
+def test_a_new_wallet_starts_at_nonce_zero(world: World) -> None:
+    """It has no history to check; the reservation has key, nonce and gas limit."""
     reserved = _reserve(world)
 
     assert reserved == world.stored(reserved)
@@ -72,19 +58,13 @@ def test_a_reservation_is_stored(world: World) -> None:
         world.signer.key_id,
         60_000,
     )
-
-
-def test_a_new_wallet_starts_at_nonce_zero(world: World) -> None:
-    """A wallet that sent nothing has no history to check."""
-    _reserve(world)
-
-    assert _wallet(world) == Wallet(world.network.chain_id, world.signer.address, 0, 1)
+    assert world.wallet == Wallet(world.network.chain_id, world.signer.address, 0, 1)
 
 
 def test_a_ledger_ahead_of_the_chain_assigns_the_next_nonce(world: World) -> None:
     """The chain need not know nonces that are reserved and not mined yet (R24)."""
     assert [_reserve(world).nonce for _ in range(3)] == [0, 1, 2]
-    assert _wallet(world).paused_by is None
+    assert world.wallet.paused_by is None
 
 
 def test_a_wallet_in_use_waits_for_its_history(world: World) -> None:
@@ -95,7 +75,7 @@ def test_a_wallet_in_use_waits_for_its_history(world: World) -> None:
     with capture_logs() as logs, pytest.raises(WalletPausedError):
         _reserve(world, refund)
 
-    assert _wallet(world) == Wallet(
+    assert world.wallet == Wallet(
         world.network.chain_id,
         world.signer.address,
         0,
@@ -116,7 +96,7 @@ def test_the_history_is_limited(world: World) -> None:
     with pytest.raises(WalletPausedError):
         _reserve(world)
 
-    assert (_wallet(world).first_nonce, _wallet(world).next_nonce) == (5, 5)
+    assert (world.wallet.first_nonce, world.wallet.next_nonce) == (5, 5)
 
 
 def test_a_pending_transaction_is_history(world: World) -> None:
@@ -126,7 +106,7 @@ def test_a_pending_transaction_is_history(world: World) -> None:
     with pytest.raises(WalletPausedError):
         _reserve(world)
 
-    assert _wallet(world).paused_by is Pause.UNKNOWN_HISTORY
+    assert world.wallet.paused_by is Pause.UNKNOWN_HISTORY
 
 
 def test_a_foreign_nonce_is_not_assigned(world: World) -> None:
@@ -139,15 +119,15 @@ def test_a_foreign_nonce_is_not_assigned(world: World) -> None:
     with capture_logs() as logs, pytest.raises(WalletPausedError, match="chain-ahead"):
         _reserve(world)
 
-    assert _wallet(world).paused_by is Pause.CHAIN_AHEAD
-    assert _wallet(world).paused_at == world.clock()
+    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
+    assert world.wallet.paused_at == world.clock()
     assert [entry["event"] for entry in logs] == ["wallet-paused"]
 
 
 def test_a_paused_wallet_assigns_no_nonce(world: World) -> None:
-    """It stays paused whatever the chain counts meanwhile (R23)."""
+    """It stays paused until it is reconciled (R23)."""
     _reserve(world)
-    world.store.pause(_wallet(world), Pause.FOREIGN_TRANSACTION, world.clock())
+    world.store.pause(world.wallet, Pause.FOREIGN_TRANSACTION, world.clock())
 
     with pytest.raises(WalletPausedError, match="foreign-transaction"):
         _reserve(world)
@@ -156,7 +136,7 @@ def test_a_paused_wallet_assigns_no_nonce(world: World) -> None:
 def test_refunds_with_a_nonce_continue_during_a_pause(world: World) -> None:
     """A pause stops reservations only (R23)."""
     reserved = _reserve(world)
-    world.store.pause(_wallet(world), Pause.CHAIN_AHEAD, world.clock())
+    world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
 
     refund = world.step(reserved, times=2)
     world.mine_deep()
@@ -170,7 +150,7 @@ def test_the_store_checks_the_pause_at_reservation(world: World) -> None:
     _reserve(world)
 
     def paused(chain_id: int, sender: str) -> Wallet:
-        before = _wallet(world)
+        before = world.wallet
         world.store.pause(before, Pause.CHAIN_AHEAD, world.clock())
         return before
 
@@ -195,7 +175,7 @@ def test_concurrent_pauses_pause_once(world: World) -> None:
 
     with pytest.raises(StaleStateError):
         wallets.reconcile(world.chains["local"], world.signer.address)
-    assert _wallet(world).paused_by is Pause.CHAIN_AHEAD
+    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
 def test_the_chain_is_counted_before_the_ledger_is_read(world: World) -> None:
@@ -210,7 +190,7 @@ def test_the_chain_is_counted_before_the_ledger_is_read(world: World) -> None:
 
     world.client = altered(world.chain, pending_count=counted)
 
-    status = _reconcile(world)
+    status = world.reconcile()
 
     assert status.chain_nonce == 2
     assert status.unknown_count == 0
@@ -220,16 +200,16 @@ def test_the_chain_is_counted_before_the_ledger_is_read(world: World) -> None:
 def test_reconciling_needs_a_wallet(world: World) -> None:
     """Without a payment there is nothing to compare."""
     with pytest.raises(NotFoundError):
-        _reconcile(world)
+        world.reconcile()
 
 
 def test_reconciling_a_known_wallet_changes_nothing(world: World) -> None:
     """Two requests and no write, if the ledger knows everything."""
     _reserve(world)
-    before = _wallet(world)
+    before = world.wallet
 
-    assert _reconcile(world) == WalletStatus(before, 0, ())
-    assert _wallet(world) == before
+    assert world.reconcile() == WalletStatus(before, 0, ())
+    assert world.wallet == before
 
 
 def test_a_foreign_transaction_pauses_the_wallet_at_once(world: World) -> None:
@@ -238,9 +218,9 @@ def test_a_foreign_transaction_pauses_the_wallet_at_once(world: World) -> None:
     foreign = _foreign(world, 2)[1]
 
     with capture_logs() as logs:
-        first = _reconcile(world)
+        first = world.reconcile()
     world.chain.mine_empty(2)
-    second = _reconcile(world)
+    second = world.reconcile()
 
     assert [entry["event"] for entry in logs] == ["wallet-paused"]
     assert (first.wallet.paused_by, first.unknown_count) == (Pause.CHAIN_AHEAD, 1)
@@ -269,7 +249,7 @@ def test_a_wallet_with_a_foreign_transaction_waits_for_an_operator(
     world.chain.mine_empty(2)
 
     for _ in range(3):
-        status = _reconcile(world)
+        status = world.reconcile()
 
     assert status.wallet.paused_by is Pause.CHAIN_AHEAD
     assert len(status.foreign) == 1
@@ -277,13 +257,10 @@ def test_a_wallet_with_a_foreign_transaction_waits_for_an_operator(
 
 def test_a_resumed_wallet_skips_foreign_nonces(world: World) -> None:
     """No refund is paid twice (R23)."""
-    paid = world.broadcast()
-    world.mine_deep()
-    world.confirmation_tracker.track()
-    world.confirmation_tracker.track()
+    paid = world.paid()
     (foreign,) = _foreign(world, 1)
     world.chain.mine_empty(2)
-    status = _reconcile(world)
+    status = world.reconcile()
 
     with capture_logs() as logs:
         _resume(world, status)
@@ -294,21 +271,21 @@ def test_a_resumed_wallet_skips_foreign_nonces(world: World) -> None:
         ("wallet-resumed", [foreign])
     ]
     assert (paid.nonce, refund.nonce) == (0, 2)
-    assert _wallet(world).paused_by is None
+    assert world.wallet.paused_by is None
     assert len(world.chain.payouts()) == 2
-    assert _reconcile(world).foreign == ()
+    assert world.reconcile().foreign == ()
 
 
 def test_an_accepted_transaction_does_not_pause_again(world: World) -> None:
     """A second foreign transaction needs a second decision."""
-    _paid(world)
+    world.paid()
     first = _foreign(world, 1)[0]
     world.chain.mine_empty(2)
-    _resume(world, _reconcile(world))
+    _resume(world, world.reconcile())
     second = _foreign(world, 1)[0]
     world.chain.mine_empty(2)
 
-    status = _reconcile(world)
+    status = world.reconcile()
 
     assert status.wallet.paused_by is Pause.CHAIN_AHEAD
     assert [transaction.tx_hash for transaction in status.foreign] == [second]
@@ -317,36 +294,36 @@ def test_an_accepted_transaction_does_not_pause_again(world: World) -> None:
 
 def test_a_wallet_cannot_resume_before_all_is_final(world: World) -> None:
     """A transaction that is not final may still be replaced."""
-    _paid(world)
+    world.paid()
     _foreign(world, 1)
-    status = _reconcile(world)
+    status = world.reconcile()
 
     with pytest.raises(WalletPausedError, match="1 of the chain's transactions"):
         _resume(world, status)
-    assert _wallet(world).paused_by is Pause.CHAIN_AHEAD
+    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
 def test_resume_needs_the_current_status(world: World) -> None:
     """A foreign transaction that was recorded meanwhile is not accepted unseen."""
-    _paid(world)
+    world.paid()
     _foreign(world, 1)
     world.chain.mine_empty(2)
-    status = _reconcile(world)
-    world.store.add_unrecorded(_wallet(world), [])
+    status = world.reconcile()
+    world.store.add_unrecorded(world.wallet, [])
 
     with pytest.raises(StaleStateError):
         _resume(world, status)
-    assert _wallet(world).paused_by is Pause.CHAIN_AHEAD
+    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
 def test_a_dropped_pending_transaction_lets_the_wallet_resume(world: World) -> None:
     """A transaction that was never mined has used no nonce (R23)."""
     _reserve(world)
     world.client = altered(world.chain, pending_count=lambda address: 5)
-    paused = _reconcile(world)
+    paused = world.reconcile()
     world.client = None
 
-    resumed = _reconcile(world)
+    resumed = world.reconcile()
 
     assert (paused.wallet.paused_by, paused.unknown_count) == (Pause.CHAIN_AHEAD, 4)
     assert resumed.wallet.paused_by is None
@@ -355,13 +332,13 @@ def test_a_dropped_pending_transaction_lets_the_wallet_resume(world: World) -> N
 
 def test_our_own_lost_transactions_resume_the_wallet(world: World) -> None:
     """A wallet that misses only marked transactions resumes by itself (R24)."""
-    _paid(world)
-    asked = world.accepted()
-    marked = replace(asked, reference="forgotten")
+    world.paid()
+    refund = world.accepted()
+    marked = replace(refund, reference="forgotten")
     world.chain.mine_foreign(world.signer.address, encode_refund(marked))
     world.chain.mine_empty(2)
 
-    status = _reconcile(world)
+    status = world.reconcile()
 
     assert status.wallet.paused_by is None
     assert status.wallet.next_nonce == 2
@@ -377,7 +354,7 @@ def test_a_pass_records_a_limited_number(world: World) -> None:
     world.chain.mine_empty(2)
     _foreign(world, 1)
 
-    looks = [_reconcile(world) for _ in range(3)]
+    looks = [world.reconcile() for _ in range(3)]
 
     assert [look.unknown_count for look in looks] == [5, 1, 1]
     assert [len(look.foreign) for look in looks] == [20, 24, 24]
@@ -398,7 +375,7 @@ def test_a_nonce_that_no_node_finds_is_waited_for(world: World) -> None:
         ),
     )
 
-    status = _reconcile(world)
+    status = world.reconcile()
 
     assert status.unknown_count == 2
     assert status.foreign == ()
@@ -415,7 +392,7 @@ def test_an_unrecorded_transaction_is_logged(world: World) -> None:
     world.chain.mine_empty(2)
 
     with capture_logs() as logs:
-        _reconcile(world)
+        world.reconcile()
 
     assert [
         (entry["nonce"], entry["foreign"], entry["log_level"])
@@ -430,8 +407,7 @@ def test_a_foreign_transaction_with_a_refunds_nonce_pauses_the_wallet(
     """The refund has lost its nonce, and another party has the key (R23)."""
     refund = world.broadcast()
     (foreign,) = _foreign(world, 1)
-    found = world.chain.find_transaction(world.signer.address, 0)
-    assert found is not None
+    found = _mined(world)
 
     since = world.clock()
 
@@ -444,20 +420,19 @@ def test_a_foreign_transaction_with_a_refunds_nonce_pauses_the_wallet(
         world.network.chain_id, world.signer.address
     )
     assert (transaction.tx_hash, transaction.held_by) == (foreign, refund.id)
-    assert _wallet(world).paused_by is Pause.FOREIGN_TRANSACTION
-    assert _wallet(world).paused_at == since
+    assert world.wallet.paused_by is Pause.FOREIGN_TRANSACTION
+    assert world.wallet.paused_at == since
 
 
 def test_our_own_transaction_with_a_refunds_nonce_pauses_nothing(world: World) -> None:
-    """A lost payment of another refund has the nonce; nobody else has the key."""
+    """A lost payment of another refund has the nonce."""
     refund, other = world.broadcast(), world.accepted()
     _foreign(world, 1, encode_refund(other))
-    found = world.chain.find_transaction(world.signer.address, 0)
-    assert found is not None
+    found = _mined(world)
 
     world.wallets.record_nonce_taken(refund, found)
 
-    assert _wallet(world).paused_by is None
+    assert world.wallet.paused_by is None
     assert (
         world.store.foreign_transactions(world.network.chain_id, world.signer.address)
         == ()
@@ -468,8 +443,7 @@ def test_a_taken_nonce_of_an_unknown_wallet_is_an_error(world: World) -> None:
     """The refund waits for an operator."""
     refund = world.accepted()
     _foreign(world, 1)
-    found = world.chain.find_transaction(world.signer.address, 0)
-    assert found is not None
+    found = _mined(world)
 
     with pytest.raises(StaleStateError):
         world.wallets.record_nonce_taken(refund, found)
@@ -483,21 +457,19 @@ def test_a_refund_without_an_earlier_payment_is_not_adopted(world: World) -> Non
     assert world.stored(refund) == refund
 
 
-def test_a_lost_payment_is_adopted(
-    world: World,
-) -> None:
+def test_a_lost_payment_is_adopted(world: World) -> None:
     """The refund takes over transaction and nonce, and is mined (R24)."""
     _reserve(world)
-    asked = world.accepted()
+    refund = world.accepted()
     _foreign(world, 1)
-    (hash_,) = _foreign(world, 1, encode_refund(asked))
+    (hash_,) = _foreign(world, 1, encode_refund(refund))
     world.chain.mine_empty(2)
-    _reconcile(world)
+    world.reconcile()
 
     with capture_logs() as logs:
-        adopted = world.nonces.adopt_earlier_payment(asked, world.chains["local"])
+        adopted = world.nonces.adopt_earlier_payment(refund, world.chains["local"])
 
-    assert adopted == world.stored(asked)
+    assert adopted == world.stored(refund)
     assert adopted.status is Status.MINED
     assert (adopted.nonce, adopted.tx_hash) == (1, hash_)
     assert (adopted.sender, adopted.key_id, adopted.gas_limit) == (
@@ -516,12 +488,12 @@ def test_a_lost_payment_is_adopted(
 
 def test_a_lost_payment_whose_nonce_another_refund_has(world: World) -> None:
     """The refund cannot adopt it and is refused: it was already paid (R24)."""
-    holder, asked = world.broadcast(), world.accepted()
-    (hash_,) = _foreign(world, 1, encode_refund(asked))
+    holder, refund = world.broadcast(), world.accepted()
+    (hash_,) = _foreign(world, 1, encode_refund(refund))
     world.chain.mine_empty(2)
     failed = world.step(holder)
 
-    refused = world.step(asked)
+    refused = world.step(refund)
 
     assert failed.failure_code == "nonce-taken"
     assert refused.status is Status.REFUSED
@@ -532,15 +504,15 @@ def test_a_lost_payment_whose_nonce_another_refund_has(world: World) -> None:
 
 def test_a_refund_that_is_paid_meanwhile_gets_no_nonce(world: World) -> None:
     """A payment recorded between check and reservation prevents it (R24)."""
-    _paid(world)
-    asked = world.accepted()
-    _foreign(world, 1, encode_refund(asked))
+    world.paid()
+    refund = world.accepted()
+    _foreign(world, 1, encode_refund(refund))
     world.chain.mine_empty(2)
-    _reconcile(world)
+    world.reconcile()
 
     with pytest.raises(StaleStateError):
-        _reserve(world, asked)
-    assert world.stored(asked) == asked
+        _reserve(world, refund)
+    assert world.stored(refund) == refund
 
 
 def test_an_unreachable_chain_assigns_no_nonce(world: World) -> None:
@@ -561,7 +533,7 @@ def test_a_wallet_does_not_resume_over_a_contested_nonce(world: World) -> None:
     lost = _reserve(world)
     _foreign(world, 2)
     world.chain.mine_empty(2)
-    status = _reconcile(world)
+    status = world.reconcile()
 
     with pytest.raises(WalletPausedError, match=f"nonce 0 of refund {lost.id} is used"):
         _resume(world, status)
@@ -570,7 +542,7 @@ def test_a_wallet_does_not_resume_over_a_contested_nonce(world: World) -> None:
     _resume(world, world.wallets.status(world.chains["local"], world.signer.address))
 
     assert world.stored(lost).failure_code == "nonce-taken"
-    assert _wallet(world).paused_by is None
+    assert world.wallet.paused_by is None
 
 
 def test_our_own_mined_transactions_are_not_contested(world: World) -> None:
@@ -580,10 +552,9 @@ def test_our_own_mined_transactions_are_not_contested(world: World) -> None:
     world.confirmation_tracker.track()
     world.broadcast()
     world.chain.mine()
-    (wallet,) = world.store.wallets()
-    world.store.pause(wallet, Pause.CHAIN_AHEAD, world.clock())
+    world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
 
-    status = _reconcile(world)
+    status = world.reconcile()
 
     assert world.stored(tracked).status is Status.MINED
     assert status.wallet.paused_by is None
@@ -591,25 +562,23 @@ def test_our_own_mined_transactions_are_not_contested(world: World) -> None:
 
 def test_an_adopted_refund_is_not_contested(world: World) -> None:
     """Its transaction is mined, and the ledger has no bytes of it (R24)."""
-    _paid(world)
-    asked = world.accepted()
-    _foreign(world, 1, encode_refund(asked))
+    world.paid()
+    refund = world.accepted()
+    _foreign(world, 1, encode_refund(refund))
     world.chain.mine_empty(2)
-    _reconcile(world)
-    assert world.step(asked).status is Status.MINED
-    (wallet,) = world.store.wallets()
-    world.store.pause(wallet, Pause.CHAIN_AHEAD, world.clock())
+    world.reconcile()
+    assert world.step(refund).status is Status.MINED
+    world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
 
-    assert _reconcile(world).wallet.paused_by is None
+    assert world.reconcile().wallet.paused_by is None
 
 
 def test_a_pending_nonce_is_not_contested(world: World) -> None:
     """Only mined transactions count against an open refund."""
     world.broadcast()
-    (wallet,) = world.store.wallets()
-    world.store.pause(wallet, Pause.CHAIN_AHEAD, world.clock())
+    world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
 
-    assert _reconcile(world).wallet.paused_by is None
+    assert world.reconcile().wallet.paused_by is None
 
 
 def test_the_network_pause_is_checked_last(world: World) -> None:
@@ -633,55 +602,26 @@ def test_the_network_pause_is_checked_last(world: World) -> None:
     assert world.stored(refund) == refund
 
 
-def _rotated(world: World) -> Signer:
-    other = signer_over(honest(coincurve.PrivateKey.from_int(99)))
-    world.others = (other,)
-    made_active(world.store, key_at(other.address))
-    return other
-
-
 def test_a_former_keys_transactions_must_be_known(world: World) -> None:
     """A restored ledger may have lost what its wallet paid (R24, O6)."""
-    _paid(world)
-    other = _rotated(world)
+    world.paid()
+    world.rotate()
     first = world.step(world.accepted())
     _foreign(world, 1)
 
     with pytest.raises(WalletPausedError, match="former key"):
         world.step(world.accepted())
-    assert first.sender == other.address
-
-
-def test_a_former_key_that_never_paid_delays_nothing(world: World) -> None:
-    """It has no wallet on this network (O4)."""
-    assert world.ring.active().key.address == world.signer.address
-    other = _rotated(world)
-
-    assert world.step(world.accepted()).sender == other.address
+    assert first.sender == SECOND.address
 
 
 def test_a_payment_of_a_removed_key_is_not_adopted(world: World) -> None:
     """The refund waits until the key is in the ring again (O4)."""
-    _paid(world)
+    world.paid()
     refund = world.accepted()
-    sender = signer_over(STRANGER).address
-    foreign = replace(_sighted(world, refund), sender=sender)
-    world.store.open_wallet(Wallet(refund.chain_id, sender, 0, 0))
-    wallet = world.store.wallet(refund.chain_id, sender)
-    assert wallet is not None
-    world.store.add_unrecorded(wallet, [foreign])
-
-    with pytest.raises(StaleStateError, match="ring"):
-        world.nonces.adopt_earlier_payment(refund, world.chains["local"])
-
-
-STRANGER = honest(coincurve.PrivateKey.from_int(77))
-
-
-def _sighted(world: World, refund: Refund) -> UnrecordedTransaction:
-    return UnrecordedTransaction(
+    sender = SECOND.address  # Its key is not in the ring.
+    foreign = UnrecordedTransaction(
         chain_id=refund.chain_id,
-        sender=world.signer.address,
+        sender=sender,
         nonce=0,
         tx_hash="0x1",
         mark=refund.mark,
@@ -690,3 +630,10 @@ def _sighted(world: World, refund: Refund) -> UnrecordedTransaction:
         block_hash="0x2",
         seen_at=world.clock(),
     )
+    world.store.open_wallet(Wallet(refund.chain_id, sender, 0, 0))
+    wallet = world.store.wallet(refund.chain_id, sender)
+    assert wallet is not None
+    world.store.add_unrecorded(wallet, [foreign])
+
+    with pytest.raises(StaleStateError, match="ring"):
+        world.nonces.adopt_earlier_payment(refund, world.chains["local"])

@@ -1,38 +1,28 @@
 """The refund path on real chains: anvil, and eth-tester with py-evm."""
 
-import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from eth_account import Account
 
 from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
-from signer.chain.chain import Chain
 from signer.config.networks import Network
-from signer.keys.retirement import KeyRetirement
 from signer.model.refund import Refund, Status
-from signer.ports import Ledger, utc_now
-from signer.refunds.confirmations import ConfirmationTracker
-from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.nonces import NonceManager
-from signer.refunds.service import RefundService
-from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.wallet_repair import RepairResult, repair_wallets
-from signer.refunds.worker import Worker
+from signer.ports import Ledger
+from signer.refunds.wallet_repair import repair_wallets
 from tests.fixtures.chain import DevChain
-from tests.support.devices import recording
-from tests.support.keys import ring_over
-from tests.support.payments import NOBODY, hash_of, mined, signed
-from tests.support.refunds import CUSTOMER, KEY, REQUEST, signer
+from tests.support.payments import hash_of, mined, signed
+from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
+from tests.support.waiting import eventually
 
 
 FUNDS = 1_000 * 10**6
-AMOUNT = 12_500_000
 
 
-class System:
-    """Service and worker over one real chain, with a funded wallet."""
+class System(World):
+    """Service and worker over one real chain."""
 
     def __init__(self, store: Ledger, dev: DevChain, client: JSONRPCChain) -> None:
         network = Network.model_validate(
@@ -45,70 +35,24 @@ class System:
                 },
             }
         )
-        key = signer()
+        super().__init__(store, client=client, network=network)
         self._dev = dev
-        self._client = client
-        self._store = store
-        self._chains = chains = {"local": Chain(network, client)}
-        self.wallet = key.address
-        ring = ring_over(store, key)
-        nonces = NonceManager(store, ring, utc_now)
-        transaction_signer = TransactionSigner(ring, utc_now)
-        lifecycle = Lifecycle(store, chains, transaction_signer, nonces, utc_now)
-        self.worker = Worker(
-            store,
-            lifecycle,
-            confirmation_tracker=ConfirmationTracker(store, chains, utc_now),
-            wallets=nonces.wallets,
-            ring=ring,
-            retirement=KeyRetirement(store, recording()[0], utc_now),
-            chains=chains,
-            clock=utc_now,
-        )
-        self.service = RefundService(
-            store,
-            {"local": network},
-            lifecycle,
-            wallets=lambda: [self.wallet],
-            clock=utc_now,
-        )
 
-    def submit(self) -> Refund:
+    def answer(self) -> Refund:
         """Submit the one refund of these tests, and store its answer."""
-        submission = self.service.submit(
-            client="gateway",
-            idempotency_key="key-1",
-            request=REQUEST,
-            request_id="req-1",
-        )
-        self.service.remember_answer(submission.refund, "answer")
-        return submission.refund
-
-    def finished(self, refund: Refund) -> Refund:
-        """Work until the refund is final, 20 s at most."""
-        deadline = time.monotonic() + 20
-        while not refund.status.is_final and time.monotonic() < deadline:
-            self.worker.work()
-            refund = self.service.get("gateway", refund.id)
-            time.sleep(0.01)
+        refund = self.submit().refund
+        self.service.remember_answer(refund, "answer")
         return refund
 
-    def use_the_key_elsewhere(self, nonce: int) -> str:
-        """Send one wei with the wallet's key, like a thief; return the hash."""
-        raw = signed(
-            Account.from_key(KEY.secret),
-            nonce=nonce,
-            chainId=self._client.chain_id(),
-            value=1,
-            to=NOBODY,
-        )
-        self._client.broadcast(raw)
-        mined(self._client, raw)
-        return hash_of(raw)
+    def finished(self, refund: Refund) -> Refund:
+        """Work until the refund is final."""
 
-    def repaired(self) -> list[RepairResult]:
-        """Resume the wallets that can be resumed."""
-        return list(repair_wallets(self._store, self._chains, utc_now, apply=True))
+        def is_final() -> bool:
+            self.work(after=timedelta(seconds=1))
+            return self.stored(refund).status.is_final
+
+        assert eventually(is_final, 20)
+        return self.stored(refund)
 
     def held(self, address: str) -> int:
         """Return the token balance of *address*."""
@@ -119,26 +63,25 @@ class System:
 def system(
     empty: Callable[[], Ledger], dev_chain: DevChain, chain: JSONRPCChain
 ) -> System:
-    """The refund path on each chain in turn."""
+    """The refund path on each chain in turn, with a funded wallet."""
     system = System(empty(), dev_chain, chain)
-    coin.fund(dev_chain.url, system.wallet, token=dev_chain.token, amount=FUNDS)
+    wallet = system.signer.address
+    coin.fund(dev_chain.url, wallet, token=dev_chain.token, amount=FUNDS)
     return system
 
 
 def test_a_refund_is_paid_on_chain(system: System) -> None:
-    """
-    The customer has the amount, the wallet the rest; a repeated request pays nothing.
-    """
+    """The customer has the amount; a repeated request pays nothing."""
     before = system.held(CUSTOMER)
 
-    refund = system.finished(system.submit())
-    again = system.submit()
+    refund = system.finished(system.answer())
+    again = system.answer()
 
     assert refund.status is Status.CONFIRMED
     assert refund.nonce == 0
     assert again == refund
     assert system.held(CUSTOMER) - before == AMOUNT
-    assert system.held(system.wallet) == FUNDS - AMOUNT
+    assert system.held(system.signer.address) == FUNDS - AMOUNT
 
 
 def test_a_transfer_that_would_revert_is_refused(
@@ -147,12 +90,12 @@ def test_a_transfer_that_would_revert_is_refused(
     """A paused token costs neither gas nor a nonce, and its reason is stored."""
     coin.administer(dev_chain.url, dev_chain.token, "setPaused(bool)", True)
 
-    refund = system.submit()
+    refund = system.answer()
 
     assert refund.status is Status.REFUSED
     assert refund.failure_code == "execution-reverted"
     assert refund.nonce is None
-    assert system.held(system.wallet) == FUNDS
+    assert system.held(system.signer.address) == FUNDS
 
 
 def test_a_lost_ledger_does_not_pay_twice(
@@ -161,11 +104,11 @@ def test_a_lost_ledger_does_not_pay_twice(
     dev_chain: DevChain,
     chain: JSONRPCChain,
 ) -> None:
-    """The mark in a real block tells a new ledger that the refund was paid (R24)."""
-    paid = system.finished(system.submit())
+    """A new ledger finds the refund's mark in a real block (R24)."""
+    paid = system.finished(system.answer())
     restored = System(empty(), dev_chain, chain)
 
-    waiting = restored.submit()
+    waiting = restored.answer()
     adopted = restored.finished(waiting)
 
     assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
@@ -175,20 +118,24 @@ def test_a_lost_ledger_does_not_pay_twice(
         paid.tx_hash,
         0,
     )
-    assert system.held(system.wallet) == FUNDS - AMOUNT
+    assert system.held(system.signer.address) == FUNDS - AMOUNT
 
 
-def test_a_foreign_transaction_pauses_the_wallet(system: System) -> None:
+def test_a_foreign_transaction_pauses_the_wallet(
+    system: System, chain: JSONRPCChain
+) -> None:
     """It is found in its block, and an operator resumes the wallet (R23)."""
-    stolen = system.use_the_key_elsewhere(0)
-    waiting = system.submit()
+    raw = signed(Account.from_key(KEY.secret), chainId=chain.chain_id(), value=1)
+    chain.broadcast(raw)
+    mined(chain, raw)
+    waiting = system.answer()
     system.worker.work()
 
-    (found,) = system.repaired()
+    (found,) = repair_wallets(system.store, system.chains, system.clock, apply=True)
     confirmed = system.finished(waiting)
 
     assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
     assert found.resumed
     assert (confirmed.status, confirmed.nonce) == (Status.CONFIRMED, 1)
-    assert confirmed.tx_hash != stolen
-    assert system.held(system.wallet) == FUNDS - AMOUNT
+    assert confirmed.tx_hash != hash_of(raw)
+    assert system.held(system.signer.address) == FUNDS - AMOUNT

@@ -1,27 +1,24 @@
 """Broadcast transactions that are not mined: resent, replaced, nonce taken."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
-import coincurve
 import pytest
 from structlog.testing import capture_logs
 
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import LegacyTransaction, SignedBytes
 from signer.errors import BroadcastRejectedError
-from signer.model.refund import Kind, Status
+from signer.model.refund import Kind, Refund, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees
 from signer.refunds.transaction_signer import encode_refund
 from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
-from tests.support.devices import honest, signer_over
-from tests.support.keys import key_at, made_active
-from tests.support.refunds import CUSTOMER, World, altered
+from tests.support.refunds import AMOUNT, CUSTOMER, World, altered
 
 
 GWEI = 10**9
-AMOUNT = 12_500_000
 
 
 def test_a_dropped_transaction_is_broadcast_again(world: World) -> None:
@@ -78,9 +75,8 @@ def test_a_stuck_transaction_is_replaced(world: World) -> None:
     assert Sent.read(replaced.raw).data == Sent.read(original.raw).data
     assert world.store.transactions(refund.id) == (original, replaced)
     assert list(world.chain.pool) == [replaced.tx_hash]
-    world.mine_deep()
-    world.confirmation_tracker.track()
-    assert world.tracked(refund).tx_hash == replaced.tx_hash
+    world.settle()
+    assert world.stored(refund).tx_hash == replaced.tx_hash
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
@@ -193,8 +189,7 @@ def test_a_former_key_signs_its_own_replacements(world: World) -> None:
     """A nonce keeps its key after a rotation (O4)."""
     refund = world.broadcast()
     former = world.signer.address
-    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
-    made_active(world.store, key_at(world.others[0].address))
+    world.rotate()
     world.clock.advance(seconds=world.network.stuck_after_seconds)
 
     after = world.step(refund, times=2)
@@ -220,9 +215,8 @@ def test_a_stuck_noop_is_replaced_by_a_noop(world: World) -> None:
         Kind.NOOP,
         Kind.NOOP,
     ]
-    world.mine_deep()
-    world.confirmation_tracker.track()
-    failed = world.tracked(refund)
+    world.settle()
+    failed = world.stored(refund)
     assert (failed.status, failed.failure_code) == (
         Status.FAILED,
         "execution-reverted",
@@ -288,28 +282,20 @@ def test_a_foreign_transaction_takes_a_nonce_once_it_is_final(world: World) -> N
 
 
 @pytest.mark.parametrize(
-    "data",
+    "encode",
     [
-        encode_transfer(CUSTOMER, AMOUNT),
-        encode_transfer(CUSTOMER, AMOUNT, bytes(16)),
+        lambda refund: encode_transfer(CUSTOMER, AMOUNT),
+        lambda refund: encode_transfer(CUSTOMER, AMOUNT, bytes(16)),
+        encode_refund,  # Foreign transactions call another contract.
     ],
-    ids=["no mark", "another mark"],
+    ids=["no mark", "another mark", "another contract"],
 )
-def test_a_transfer_without_the_mark_is_not_the_refund(
-    world: World, data: bytes
+def test_similar_calldata_is_not_the_refund(
+    world: World, encode: Callable[[Refund], bytes]
 ) -> None:
-    """The same amount to the same customer, without the mark, is foreign."""
+    """Only a call of the refund's token with its mark pays it."""
     refund = world.broadcast()
-    world.chain.mine_foreign(world.signer.address, data)
-    world.chain.mine_empty(2)
-
-    assert world.step(refund).failure_code == "nonce-taken"
-
-
-def test_the_calldata_to_another_contract_is_not_the_refund(world: World) -> None:
-    """Only a call of the refund's token pays it."""
-    refund = world.broadcast()
-    world.chain.mine_foreign(world.signer.address, encode_refund(refund))
+    world.chain.mine_foreign(world.signer.address, encode(refund))
     world.chain.mine_empty(2)
 
     assert world.step(refund).failure_code == "nonce-taken"

@@ -1,5 +1,6 @@
 """The rules for requests and for transactions to sign."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -87,7 +88,6 @@ def test_requests_against_the_policy(changes: dict[str, Any], rule: str) -> None
 
 
 def test_the_maximum_amount_is_allowed() -> None:
-    """The limit is inclusive."""
     assert _admit(amount="1000").amount == 1000 * 10**DECIMALS
 
 
@@ -149,35 +149,93 @@ TRANSACTION = Transaction(
 )
 
 
-def test_the_transaction_of_a_refund_is_allowed() -> None:
-    """A transaction that matches the refund may be signed, up to the fee cap."""
+NOOP = replace(TRANSACTION, to=WALLET, data=b"", gas=NOOP_GAS)
+
+
+def test_the_transactions_of_a_refund_are_allowed() -> None:
+    """A transfer and a no-op that match the refund, up to the fee cap (R14)."""
     check_transfer(TRANSACTION, REFUND, NETWORK)
+    check_noop(NOOP, REFUND, NETWORK)
+
+
+TRANSFER_CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"chain_id": 1}, "chain-id"),
+    ({"nonce": 6}, "nonce"),
+    ({"nonce": 8}, "nonce"),
+    ({"to": CUSTOMER}, "token"),
+    ({"value": 1}, "value"),
+    ({"data": encode_transfer(WALLET, 12_500_000, REFUND.mark)}, "recipient"),
+    ({"data": encode_transfer(CUSTOMER, 12_500_001, REFUND.mark)}, "amount"),
+    ({"data": encode_transfer(CUSTOMER, 12_499_999, REFUND.mark)}, "amount"),
+    ({"data": encode_transfer(CUSTOMER, 12_500_000)}, "mark"),
+    ({"data": encode_transfer(CUSTOMER, 12_500_000, bytes(16))}, "mark"),
+    ({"gas": 60_001}, "gas"),
+    ({"gas": 59_999}, "gas"),
+    ({"max_fee_per_gas": CAP + 1}, "max-fee"),
+]
+NOOP_CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"chain_id": 1}, "chain-id"),
+    ({"nonce": 8}, "nonce"),
+    ({"to": CUSTOMER}, "recipient"),
+    ({"to": TOKEN}, "recipient"),
+    ({"value": 1}, "value"),
+    ({"data": TRANSACTION.data}, "calldata"),
+    ({"data": b"\0"}, "calldata"),
+    ({"gas": 60_000}, "gas"),
+    ({"max_fee_per_gas": CAP + 1}, "max-fee"),
+]
 
 
 @pytest.mark.parametrize(
-    ("changes", "rule"),
+    ("check", "transaction", "changes", "rule"),
     [
-        ({"chain_id": 1}, "chain-id"),
-        ({"nonce": 6}, "nonce"),
-        ({"nonce": 8}, "nonce"),
-        ({"to": CUSTOMER}, "token"),
-        ({"value": 1}, "value"),
-        ({"data": encode_transfer(WALLET, 12_500_000, REFUND.mark)}, "recipient"),
-        ({"data": encode_transfer(CUSTOMER, 12_500_001, REFUND.mark)}, "amount"),
-        ({"data": encode_transfer(CUSTOMER, 12_499_999, REFUND.mark)}, "amount"),
-        ({"data": encode_transfer(CUSTOMER, 12_500_000)}, "mark"),
-        ({"data": encode_transfer(CUSTOMER, 12_500_000, bytes(16))}, "mark"),
-        ({"gas": 60_001}, "gas"),
-        ({"gas": 59_999}, "gas"),
-        ({"max_fee_per_gas": CAP + 1}, "max-fee"),
+        *((check_transfer, TRANSACTION, *each) for each in TRANSFER_CHANGES),
+        *((check_noop, NOOP, *each) for each in NOOP_CHANGES),
     ],
 )
-def test_every_difference_is_found(changes: dict[str, Any], rule: str) -> None:
-    """Each field is compared with the refund, and named (T5, T8, T11)."""
+def test_every_difference_is_found(
+    check: Callable[..., None],
+    transaction: Transaction,
+    changes: dict[str, Any],
+    rule: str,
+) -> None:
+    """Each field is compared with the refund, and named (T5, T8, T11, R14)."""
     with pytest.raises(PolicyViolationError) as caught:
-        check_transfer(replace(TRANSACTION, **changes), REFUND, NETWORK)
+        check(replace(transaction, **changes), REFUND, NETWORK)
 
     assert caught.value.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"address": CUSTOMER}, "token"),
+        ({"decimals": 18}, "token"),
+        ({"max_amount": "12.499999"}, "max-amount"),
+        ({"max_gas": 59_999}, "gas"),
+    ],
+)
+def test_a_token_that_was_reconfigured_is_noticed(
+    change: dict[str, Any], rule: str
+) -> None:
+    """Contract, decimals, amount and gas must be allowed by today's configuration."""
+    token = NETWORK.tokens["TUSD"].model_copy(update=change)
+    network = NETWORK.model_copy(update={"tokens": {"TUSD": token}})
+
+    with pytest.raises(PolicyViolationError) as caught:
+        check_transfer(TRANSACTION, REFUND, network)
+
+    assert caught.value.rule == rule
+
+
+def test_a_token_that_was_removed_is_noticed() -> None:
+    """A row that names another token of its own is not signed."""
+    network = NETWORK.model_copy(update={"tokens": {}})
+
+    with pytest.raises(PolicyViolationError) as caught:
+        check_transfer(TRANSACTION, REFUND, network)
+
+    assert caught.value.rule == "token"
 
 
 @pytest.mark.parametrize("data", [b"", TRANSACTION.data[:-1], b"\0" * 68])
@@ -202,38 +260,6 @@ def test_a_refund_without_a_reservation_is_not_signed(field: str) -> None:
 
     with pytest.raises(PolicyViolationError):
         check_transfer(TRANSACTION, replace(REFUND, **changes), NETWORK)
-
-
-NOOP = replace(TRANSACTION, to=WALLET, data=b"", gas=NOOP_GAS)
-
-
-def test_a_noop_is_allowed() -> None:
-    """No value and no data, to the wallet itself, up to the fee cap (R14)."""
-    check_noop(NOOP, REFUND, NETWORK)
-
-
-@pytest.mark.parametrize(
-    ("changes", "rule"),
-    [
-        ({"chain_id": 1}, "chain-id"),
-        ({"nonce": 8}, "nonce"),
-        ({"to": CUSTOMER}, "recipient"),
-        ({"to": TOKEN}, "recipient"),
-        ({"value": 1}, "value"),
-        ({"data": TRANSACTION.data}, "calldata"),
-        ({"data": b"\0"}, "calldata"),
-        ({"gas": 60_000}, "gas"),
-        ({"max_fee_per_gas": CAP + 1}, "max-fee"),
-    ],
-)
-def test_a_noop_that_moves_something_is_refused(
-    changes: dict[str, Any], rule: str
-) -> None:
-    """Each field is compared, and named (T8, R14)."""
-    with pytest.raises(PolicyViolationError) as caught:
-        check_noop(replace(NOOP, **changes), REFUND, NETWORK)
-
-    assert caught.value.rule == rule
 
 
 def test_transfer_and_noop_are_not_interchangeable() -> None:

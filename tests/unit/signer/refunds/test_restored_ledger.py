@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-import coincurve
 import pytest
 
 from signer.errors import WalletPausedError
@@ -19,35 +18,17 @@ from signer.model.refund import Kind, Refund, Status
 from signer.model.wallet import Pause
 from signer.ports import Fees, Ledger
 from signer.refunds.wallet_repair import repair_wallets
-from tests.support.devices import honest, signer_over
-from tests.support.keys import key_at, made_active
-from tests.support.refunds import ACTOR, CUSTOMER, World
-
-
-AMOUNT = 12_500_000
+from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, World
 
 
 def _paid(world: World, refund: Refund) -> Refund:
     """Return *refund*, paid and confirmed."""
     while refund.status in (Status.QUEUED, Status.RESERVED, Status.SIGNED):
         refund = world.step(refund)
-    world.mine_deep()
-    world.confirmation_tracker.track()
-    confirmed = world.tracked(refund)
+    world.settle()
+    confirmed = world.stored(refund)
     assert confirmed.status is Status.CONFIRMED
     return confirmed
-
-
-def _ended(world: World, *refunds: Refund) -> list[Refund]:
-    """Run workers and mine blocks until all *refunds* are final."""
-    found = [world.stored(refund) for refund in refunds]
-    for _ in range(20):
-        world.work(after=timedelta(seconds=31))
-        world.chain.mine()
-        found = [world.stored(refund) for refund in refunds]
-        if all(refund.status.is_final for refund in found):
-            break
-    return found
 
 
 def _pause(world: World) -> Pause | None:
@@ -55,56 +36,25 @@ def _pause(world: World) -> Pause | None:
     return wallet.paused_by
 
 
-def test_a_refund_that_was_queued_in_the_backup_and_paid_since(
-    world: World, backup: Callable[[], Ledger]
+@pytest.mark.parametrize("steps", range(4))
+def test_a_refund_that_was_paid_after_the_backup(
+    world: World, backup: Callable[[], Ledger], steps: int
 ) -> None:
     """Its payment is found and adopted, and not repeated (R24)."""
     _paid(world, world.accepted())
-    refund = world.accepted()
-    restored = backup()
-    paid = _paid(world, refund)
-    world.store = restored
-
-    (confirmed,) = _ended(world, refund)
-
-    assert confirmed.status is Status.CONFIRMED
-    assert (confirmed.tx_hash, confirmed.nonce) == (paid.tx_hash, paid.nonce)
-    assert confirmed.block_hash == paid.block_hash
-    assert _pause(world) is None
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
-
-
-def test_a_refund_that_was_reserved_in_the_backup_and_paid_since(
-    world: World, backup: Callable[[], Ledger]
-) -> None:
-    """Its nonce is used by its own payment, which it adopts (R24)."""
-    refund = world.step(world.accepted())
-    restored = backup()
-    paid = _paid(world, refund)
-    world.store = restored
-
-    (confirmed,) = _ended(world, refund)
-
-    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, paid.tx_hash)
-    assert _pause(world) is None
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
-
-
-@pytest.mark.parametrize("steps", [2, 3])
-def test_a_refund_that_was_sent_before_the_backup_and_mined_since(
-    world: World, backup: Callable[[], Ledger], steps: int
-) -> None:
-    """The same bytes are sent again, and found in their block (R24)."""
     refund = world.step(world.accepted(), times=steps)
     restored = backup()
     paid = _paid(world, refund)
     world.store = restored
 
-    (confirmed,) = _ended(world, refund)
+    (confirmed,) = world.finish(refund)
 
-    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, paid.tx_hash)
-    assert len(set(world.chain.broadcasts)) == 1
-    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+    assert confirmed.status is Status.CONFIRMED
+    assert (confirmed.tx_hash, confirmed.nonce) == (paid.tx_hash, paid.nonce)
+    assert confirmed.block_hash == paid.block_hash
+    assert len(set(world.chain.broadcasts)) == 2
+    assert _pause(world) is None
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
 def test_a_refund_that_is_reserved_in_the_ledger_and_waits_in_the_pool(
@@ -117,7 +67,7 @@ def test_a_refund_that_is_reserved_in_the_ledger_and_waits_in_the_pool(
     world.store = restored
 
     signed = world.step(refund)
-    (confirmed,) = _ended(world, refund)
+    (confirmed,) = world.finish(refund)
 
     assert world.sent(signed).nonce == lost.nonce
     assert confirmed.status is Status.CONFIRMED
@@ -136,7 +86,7 @@ def test_a_replacement_that_was_made_after_the_backup(
     world.mine_deep()
     world.store = restored
 
-    (confirmed,) = _ended(world, refund)
+    (confirmed,) = world.finish(refund)
 
     assert (confirmed.status, confirmed.tx_hash) == (
         Status.CONFIRMED,
@@ -160,7 +110,7 @@ def test_a_lost_replacement_that_a_reorganisation_removes(
     assert world.stored(refund).status is Status.MINED
     world.chain.reorganise(keep=False)
 
-    (confirmed,) = _ended(world, refund)
+    (confirmed,) = world.finish(refund)
 
     assert confirmed.status is Status.CONFIRMED
     assert confirmed.tx_hash == world.sent(confirmed).tx_hash
@@ -178,7 +128,7 @@ def test_a_lost_refund_that_is_requested_again(
 
     again = world.accepted(reference="forgotten")
     new = world.accepted()
-    first, second = _ended(world, again, new)
+    first, second = world.finish(again, new)
 
     assert again.id != paid.id
     assert (first.status, first.tx_hash) == (Status.CONFIRMED, paid.tx_hash)
@@ -200,7 +150,7 @@ def test_a_lost_transaction_that_is_still_pending(
     for _ in range(5):
         world.work(after=timedelta(seconds=31))
     waiting = world.stored(again)
-    (confirmed,) = _ended(world, again)
+    (confirmed,) = world.finish(again)
 
     assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
     assert (confirmed.status, confirmed.tx_hash) == (
@@ -213,10 +163,7 @@ def test_a_lost_transaction_that_is_still_pending(
 def test_a_lost_transaction_that_appears_late(
     world: World, backup: Callable[[], Ledger]
 ) -> None:
-    """
-    No node had it when its nonce was assigned again: that refund fails, and no other is
-    paid twice (R24).
-    """
+    """The refund that has the same nonce fails; no refund is paid twice (R24)."""
     restored = backup()
     lost = world.sent(world.broadcast(reference="forgotten"))
     world.store = restored
@@ -228,7 +175,7 @@ def test_a_lost_transaction_that_appears_late(
     world.mine_deep()
 
     failed = world.step(holder)
-    (refused,) = _ended(world, again)
+    (refused,) = world.finish(again)
 
     assert (failed.status, failed.failure_code) == (Status.FAILED, "nonce-taken")
     assert (refused.status, refused.failure_code) == (Status.REFUSED, "already-paid")
@@ -243,7 +190,7 @@ def test_a_lost_transaction_pays_a_refund_that_has_another_nonce(
     """The refund was paid after its reservation, and a no-op uses its nonce (R24)."""
     again = _paid_elsewhere(world, backup(), steps)
 
-    (failed,) = _ended(world, again)
+    (failed,) = world.finish(again)
 
     assert (failed.status, failed.failure_code) == (Status.FAILED, "already-paid")
     assert (failed.nonce, world.sent(failed).kind) == (1, Kind.NOOP)
@@ -263,7 +210,7 @@ def test_a_noop_at_the_cap_waits_until_the_transfer_is_dropped(
     pooled = list(world.chain.pool)
     world.chain.forget()
 
-    (failed,) = _ended(world, again)
+    (failed,) = world.finish(again)
 
     noop = world.sent(failed)
     assert pooled == [transfer.tx_hash]
@@ -290,7 +237,7 @@ def test_a_noop_in_a_paid_refunds_place_is_sent_again(
 
 
 def _paid_elsewhere(world: World, restored: Ledger, steps: int) -> Refund:
-    """Return a refund after *times* steps that was paid with another nonce."""
+    """Return a refund after *steps* steps that was paid with another nonce."""
     lost = world.sent(world.broadcast(reference="forgotten"))
     world.store = restored
     world.chain.forget()
@@ -315,7 +262,7 @@ def test_a_noop_that_was_made_after_the_backup(
     world.mine_deep()
     world.store = restored
 
-    (failed,) = _ended(world, refund)
+    (failed,) = world.finish(refund)
 
     assert noop.kind is Kind.NOOP
     assert (failed.status, failed.failure_code) == (Status.FAILED, "nonce-taken")
@@ -339,7 +286,7 @@ def test_a_lost_payment_that_overtakes_a_noop(
     world.chain.broadcast(lost.raw)
     world.mine_deep()
 
-    (confirmed,) = _ended(world, refund)
+    (confirmed,) = world.finish(refund)
 
     assert noop.kind is Kind.NOOP
     assert (confirmed.status, confirmed.tx_hash) == (
@@ -372,7 +319,7 @@ def test_an_adopted_refund_that_a_reorganisation_removes(
         world.work(after=timedelta(seconds=31))
     world.chain.mine()
 
-    (confirmed,) = _ended(world, again)
+    (confirmed,) = world.finish(again)
     kinds = {sent.kind for sent in world.store.transactions(again.id)}
 
     assert kinds == {Kind.TRANSFER}
@@ -392,7 +339,7 @@ def test_a_ledger_that_is_lost_altogether(
     new = world.accepted()
     world.work()
     pause = _pause(world)
-    *confirmed, last = _ended(world, *again, new)
+    *confirmed, last = world.finish(*again, new)
 
     assert pause is Pause.UNKNOWN_HISTORY
     assert [(refund.status, refund.tx_hash) for refund in confirmed] == [
@@ -411,7 +358,7 @@ def test_a_lost_payment_that_reverted_is_not_repeated(
     world.chain.mine_empty(2)
     world.store = empty()
 
-    (failed,) = _ended(world, world.accepted(reference="forgotten"))
+    (failed,) = world.finish(world.accepted(reference="forgotten"))
 
     assert (failed.status, failed.failure_code) == (Status.FAILED, "reverted")
     assert len(world.chain.broadcasts) == 1
@@ -424,10 +371,10 @@ def test_a_lost_ledger_and_a_wallet_with_foreign_transactions(
     world.chain.mine_foreign(world.signer.address)
     world.store = empty()
     refund = world.accepted()
-    (waiting,) = _ended(world, refund)
+    (waiting,) = world.finish(refund)
 
     done = list(repair_wallets(world.store, world.chains, world.clock, apply=True))
-    (confirmed,) = _ended(world, refund)
+    (confirmed,) = world.finish(refund)
 
     assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
     assert [one.resumed for one in done] == [True]
@@ -442,7 +389,7 @@ def test_a_ledger_ahead_of_its_chain(world: World) -> None:
     world.chain.reorganise(keep=False)
     new = world.broadcast()
 
-    first, second = _ended(world, paid, new)
+    first, second = world.finish(paid, new)
 
     assert (first.nonce, second.nonce) == (0, 1)
     assert (first.status, second.status) == (Status.CONFIRMED, Status.CONFIRMED)
@@ -454,7 +401,7 @@ def test_a_ledger_ahead_of_its_chain(world: World) -> None:
 def test_a_backup_from_any_moment_pays_once(
     world: World, backup: Callable[[], Ledger], steps: int
 ) -> None:
-    """Whatever the status of two refunds in it, each is paid once (R24)."""
+    """Two refunds of any status in it are paid once each (R24)."""
     refunds = [world.accepted(), world.accepted()]
     copies = []
     for number in range(6):
@@ -469,18 +416,10 @@ def test_a_backup_from_any_moment_pays_once(
     assert all(world.stored(refund).status.is_final for refund in refunds)
     world.store = copies[steps]
 
-    ended = _ended(world, *refunds)
+    ended = world.finish(*refunds)
 
     assert [refund.status for refund in ended] == [Status.CONFIRMED] * 2
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
-
-
-NEXT = signer_over(honest(coincurve.PrivateKey.from_int(99)))
-
-
-def _rotated(world: World) -> None:
-    world.others = (NEXT,)
-    made_active(world.store, key_at(NEXT.address))
 
 
 def test_a_restored_ledger_retires_no_key_too_early(
@@ -491,7 +430,7 @@ def test_a_restored_ledger_retires_no_key_too_early(
     assert world.ring.active().key.address == world.signer.address
     restored = replace(world, store=backup())
     world.step(refund, times=3)
-    _rotated(restored)
+    restored.rotate()
     restored.work()
     before = restored.store.keys()[-1].state
     with pytest.raises(WalletPausedError):
@@ -513,13 +452,13 @@ def test_a_wallet_that_the_backup_lacks_is_checked(
     assert world.ring.active().key.address == world.signer.address
     restored = replace(world, store=backup())
     first = world.broadcast()
-    _rotated(restored)
-    asked = restored.accepted(reference=first.reference)
+    restored.rotate()
+    repeated = restored.accepted(reference=first.reference)
     with pytest.raises(WalletPausedError, match="former key"):
-        restored.step(asked)
+        restored.step(repeated)
     world.mine_deep()
     for _ in range(12):
         restored.work()
 
-    assert restored.stored(asked).status is Status.CONFIRMED
-    assert restored.stored(asked).tx_hash == first.tx_hash
+    assert restored.stored(repeated).status is Status.CONFIRMED
+    assert restored.stored(repeated).tx_hash == first.tx_hash

@@ -21,19 +21,8 @@ from signer.refunds.policy import check_coin
 from signer.refunds.transaction_signer import build_purpose
 from tests.fixtures.scripted_chain import DECIMALS
 from tests.support.devices import recording
-from tests.support.keys import key_at, made_active
-from tests.support.refunds import ACTOR, World, altered
-from tests.support.sweeps import (
-    COINS,
-    NEW,
-    THIRD,
-    TOKENS,
-    Left,
-    rolled_back,
-    settled,
-    sweeper,
-    swept,
-)
+from tests.support.refunds import ACTOR, SECOND, THIRD, World, altered
+from tests.support.sweeps import COINS, TOKENS, Left, rolled_back, sweeper, swept
 
 
 def test_tokens_are_moved_first(world: World, left: Left) -> None:
@@ -51,7 +40,6 @@ def test_tokens_are_moved_first(world: World, left: Left) -> None:
 
 
 def test_a_plan_changes_nothing(world: World, left: Left) -> None:
-    """Planning only reads."""
     sweeper(world).plan(world.signer.address)
 
     assert not world.chain.pool
@@ -63,11 +51,10 @@ def test_tokens_are_moved_by_the_former_key(world: World, left: Left) -> None:
     (row,) = swept(world)
 
     sent = world.step(row, times=3)
-    world.mine_deep()
-    world.confirmation_tracker.track()
-    done = world.tracked(sent)
+    world.settle()
+    done = world.stored(sent)
 
-    assert (sent.sender, sent.recipient) == (world.signer.address, NEW.address)
+    assert (sent.sender, sent.recipient) == (world.signer.address, SECOND.address)
     assert (done.status, done.amount) == (Status.CONFIRMED, TOKENS)
 
 
@@ -78,13 +65,12 @@ def test_the_coin_is_moved_last(world: World, left: Left) -> None:
 
     sent = world.step(row, times=3)
     transaction = SignedBytes.decode(world.sent(sent).raw).transaction
-    world.mine_deep()
-    world.confirmation_tracker.track()
+    world.settle()
 
-    assert (transaction.to, transaction.data) == (NEW.address, b"")
+    assert (transaction.to, transaction.data) == (SECOND.address, b"")
     assert transaction.value == row.amount
     assert transaction.value + transaction.gas * transaction.max_fee_per_gas <= COINS
-    assert world.tracked(sent).status is Status.CONFIRMED
+    assert world.stored(sent).status is Status.CONFIRMED
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])
@@ -112,7 +98,7 @@ def test_concurrent_sweeps_move_assets_once(world: World, left: Left) -> None:
     def accept(refund: Refund) -> tuple[Refund, bool]:
         world.store = store
         left.coins += 1
-        made_active(store, key_at(THIRD.address))
+        world.rotate(THIRD)
         rows.extend(swept(world))
         return store.accept(refund)
 
@@ -129,7 +115,7 @@ def test_later_deposits_get_a_second_sweep(world: World, left: Left) -> None:
     """What comes in later is moved by a sweep of its own."""
     (first,) = swept(world)
     world.step(first, times=3)
-    settled(world)
+    world.settle()
     left.tokens = 5
     (second,) = swept(world)
 
@@ -138,7 +124,7 @@ def test_later_deposits_get_a_second_sweep(world: World, left: Left) -> None:
 
 
 def test_sweeps_are_numbered(world: World, left: Left) -> None:
-    """However many there were, the next one has its own reference."""
+    """After a hundred sweeps, the next one has its own reference."""
     left.tokens = 0
     for _ in range(101):
         (row,) = swept(world)
@@ -175,7 +161,7 @@ def test_open_refunds_prevent_a_sweep(world: World, left: Left) -> None:
     """They need the coin; the error names one of them."""
     rolled_back(world)
     refund = world.step(world.accepted())
-    made_active(world.store, world.ring.refresh()[1])
+    world.rotate()
 
     with pytest.raises(ConflictError, match=refund.id):
         sweeper(world).plan(world.signer.address)
@@ -200,7 +186,7 @@ def test_a_sweep_is_audited(world: World, left: Left) -> None:
 
 @pytest.mark.parametrize(
     ("address", "code"),
-    [(NEW.address, "key-unusable"), ("1234abcd-12ab-34cd", "invalid-input")],
+    [(SECOND.address, "key-unusable"), ("1234abcd-12ab-34cd", "invalid-input")],
 )
 def test_a_refused_sweep_is_audited(
     world: World, left: Left, address: str, code: str
@@ -211,17 +197,14 @@ def test_a_refused_sweep_is_audited(
         sweeper(world, audit).sweep(address, ACTOR)
 
     assert (events[-1]["event"], events[-1]["outcome"]) == ("key-sweep-refused", code)
-    assert events[-1]["details"]["address"] in (NEW.address, "1234abcd...")
+    assert events[-1]["details"]["address"] in (SECOND.address, "1234abcd...")
 
 
 def test_nothing_is_accepted_without_an_audit_record(world: World, left: Left) -> None:
     """While the journal cannot be written, nothing is swept."""
-
-    def append(*records: object, **how: object) -> None:
-        raise StoreUnavailableError("no")
-
     audit = AuditLog(
-        structlog.get_logger("audit"), journal=altered(world.store, append=append)
+        structlog.get_logger("audit"),
+        journal=altered(world.store, append=StoreUnavailableError("no")),
     )
     with pytest.raises(StoreUnavailableError):
         sweeper(world, audit).sweep(world.signer.address, ACTOR)
@@ -255,16 +238,16 @@ def test_dust_is_not_swept(world: World, left: Left) -> None:
 def test_a_retired_key_may_be_swept(world: World, left: Left) -> None:
     """It signs nothing else, and its last nonce is final."""
     world.worker.work()
-    ring = world.store.keys()
+    state = world.key.state
     (row,) = swept(world)
 
-    assert ring[1].state is KeyState.RETIRED
+    assert state is KeyState.RETIRED
     assert world.step(row, times=3).status is Status.BROADCAST
 
 
 def test_the_active_key_is_not_swept(world: World, left: Left) -> None:
     """Nor is an address that is not in the ring."""
-    for address in (NEW.address, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"):
+    for address in (SECOND.address, "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"):
         with pytest.raises(KeyUnusableError):
             sweeper(world).plan(address)
 

@@ -1,7 +1,6 @@
 """Sweeps end with a code when their recipient is no longer the active key."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,62 +9,65 @@ import structlog
 from signer.audit.log import AuditLog
 from signer.crypto.transactions import SignedBytes
 from signer.errors import KeyRotatedError, KeyUnusableError, WalletPausedError
-from signer.model.audit_record import Record
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import Ledger
 from tests.support.devices import honest, signer_over
-from tests.support.keys import key_at, made_active
-from tests.support.refunds import KEY, World, altered
-from tests.support.sweeps import (
-    NEW,
-    THIRD,
-    TOKENS,
-    Left,
-    given_up,
-    rolled_back,
-    settled,
-    sweeper,
-    swept,
-)
+from tests.support.refunds import KEY, SECOND, THIRD, World, altered
+from tests.support.sweeps import TOKENS, Left, rolled_back, sweeper, swept
 
 
-def _paid_to_new(world: World) -> int:
-    return sum(amount for to, amount in world.chain.payouts() if to == NEW.address)
+def _paid_to_second(world: World) -> int:
+    return sum(amount for to, amount in world.chain.payouts() if to == SECOND.address)
 
 
-def _worked(world: World, row: Refund, passes: int = 4) -> Refund:
-    """Return *row* after that many worker passes with blocks in between."""
-    for _ in range(passes):
-        world.work(timedelta(seconds=31))
-        world.mine_deep()
-    return world.stored(row)
+def _revoke_second(world: World) -> None:
+    world.rotate(THIRD, block=True)
 
 
-def _rotated(world: World) -> None:
-    made_active(world.store, key_at(THIRD.address))
+def _rotate(world: World) -> None:
+    world.rotate(THIRD)
 
 
-def _rolled_back_and_on(world: World) -> None:
+def _roll_back_and_rotate(world: World) -> None:
     rolled_back(world)
-    _rotated(world)
+    world.rotate(THIRD)
 
 
-TURNS = pytest.mark.parametrize(
-    "turn", [given_up, _rotated, rolled_back, _rolled_back_and_on]
+@pytest.mark.parametrize(
+    "change", [_revoke_second, _rotate, rolled_back, _roll_back_and_rotate]
 )
-
-
-@TURNS
-def test_a_queued_sweep_ends_when_the_key_is_rotated(
-    world: World, left: Left, turn: Any
+@pytest.mark.parametrize(
+    ("steps", "status", "kinds"),
+    [
+        (0, Status.REFUSED, []),
+        (1, Status.FAILED, [Kind.NOOP]),
+        (2, Status.FAILED, [Kind.TRANSFER, Kind.NOOP]),
+        (3, Status.FAILED, [Kind.TRANSFER, Kind.NOOP]),
+    ],
+    ids=["queued", "reserved", "signed", "broadcast"],
+)
+def test_a_sweep_ends_when_the_key_is_rotated(
+    world: World,
+    left: Left,
+    change: Callable[[World], None],
+    *,
+    steps: int,
+    status: Status,
+    kinds: list[Kind],
 ) -> None:
-    """It gets no nonce, and pays no address that is no longer active."""
+    """A no-op uses its nonce; no address is paid that is no longer active."""
     (row,) = swept(world)
-    turn(world)
-    ended = _worked(world, row)
+    world.step(row, times=steps)
+    sent = len(world.chain.broadcasts)
+    change(world)
+    (ended,) = world.finish(row)
+    after = {SignedBytes.decode(raw) for raw in world.chain.broadcasts[sent:]}
 
-    assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-outdated")
-    assert (ended.nonce, _paid_to_new(world)) == (None, 0)
+    assert (ended.status, ended.failure_code) == (status, "sweep-outdated")
+    assert [each.kind for each in world.store.transactions(row.id)] == kinds
+    assert (ended.nonce is None) == (not kinds)
+    assert {each.transaction.to for each in after} <= {world.signer.address}
+    assert _paid_to_second(world) == 0
 
 
 def test_a_queued_sweep_ends_on_a_paused_network_too(world: World, left: Left) -> None:
@@ -74,60 +76,9 @@ def test_a_queued_sweep_ends_on_a_paused_network_too(world: World, left: Left) -
     world.store.pause_network(world.network.chain_id, world.clock())
     with pytest.raises(WalletPausedError):
         world.step(row)
-    given_up(world)
+    world.rotate(THIRD, block=True)
 
     assert world.step(row).failure_code == "sweep-outdated"
-
-
-@TURNS
-def test_a_reserved_sweep_ends_when_the_key_is_rotated(
-    world: World, left: Left, turn: Any
-) -> None:
-    """A no-op uses its nonce at once, and the key is retired."""
-    (row,) = swept(world)
-    row = world.step(row)
-    turn(world)
-    signed = world.step(row)
-    ended = _worked(world, row)
-
-    assert world.sent(signed).kind is Kind.NOOP
-    assert (ended.status, ended.failure_code) == (Status.FAILED, "sweep-outdated")
-    assert _paid_to_new(world) == 0
-
-
-@TURNS
-def test_a_signed_sweep_is_not_broadcast_when_the_key_is_rotated(
-    world: World, left: Left, turn: Any
-) -> None:
-    """No node gets its bytes: a no-op replaces them."""
-    (row,) = swept(world)
-    world.step(row, times=2)
-    sent = len(world.chain.broadcasts)
-    turn(world)
-    ended = _worked(world, row)
-    (noop,) = {SignedBytes.decode(raw) for raw in world.chain.broadcasts[sent:]}
-
-    assert noop.transaction.to == world.signer.address
-    assert (ended.status, ended.failure_code) == (Status.FAILED, "sweep-outdated")
-    assert _paid_to_new(world) == 0
-
-
-@TURNS
-def test_a_broadcast_sweep_is_replaced_with_a_noop(
-    world: World, left: Left, turn: Any
-) -> None:
-    """The no-op has higher fees, and wins unless the sweep is mined."""
-    (row,) = swept(world)
-    world.step(row, times=3)
-    turn(world)
-    ended = _worked(world, row)
-
-    assert [sent.kind for sent in world.store.transactions(row.id)] == [
-        Kind.TRANSFER,
-        Kind.NOOP,
-    ]
-    assert (ended.status, ended.failure_code) == (Status.FAILED, "sweep-outdated")
-    assert _paid_to_new(world) == 0
 
 
 def test_a_broadcast_sweep_may_be_mined_before_the_noop(
@@ -137,10 +88,10 @@ def test_a_broadcast_sweep_may_be_mined_before_the_noop(
     (row,) = swept(world)
     world.step(row, times=3)
     world.chain.mine()
-    given_up(world)
-    ended = _worked(world, row)
+    world.rotate(THIRD, block=True)
+    (ended,) = world.finish(row)
 
-    assert (ended.status, _paid_to_new(world)) == (Status.CONFIRMED, TOKENS)
+    assert (ended.status, _paid_to_second(world)) == (Status.CONFIRMED, TOKENS)
 
 
 def test_signed_sweeps_are_stranded_with_their_recipient(
@@ -150,11 +101,11 @@ def test_signed_sweeps_are_stranded_with_their_recipient(
     (row,) = swept(world)
     for steps in (0, 1):
         world.step(row, times=steps)
-        assert world.store.stranded(NEW.address, 9) == ()
+        assert world.store.stranded(SECOND.address, 9) == ()
         row = world.stored(row)
     world.step(row)
 
-    assert world.store.stranded(NEW.address, 9) == (row.id,)
+    assert world.store.stranded(SECOND.address, 9) == (row.id,)
     assert world.store.stranded(THIRD.address, 9) == ()
 
 
@@ -164,7 +115,7 @@ def test_a_rotation_during_the_reservation_is_noticed(world: World, left: Left) 
     store = world.store
 
     def reserve(*given: Any, **how: Any) -> Refund:
-        given_up(world)
+        world.rotate(THIRD, block=True)
         return store.reserve(*given, **how)
 
     world.store = altered(store, reserve=reserve)
@@ -178,7 +129,7 @@ def test_a_rotation_before_signing_is_noticed(world: World, left: Left) -> None:
     store = world.store
 
     def append(*given: Any, **how: Any) -> None:
-        given_up(world)
+        world.rotate(THIRD, block=True)
         store.append(*given, **how)
 
     device = honest(KEY)
@@ -196,29 +147,18 @@ def test_a_rotation_before_signing_is_noticed(world: World, left: Left) -> None:
     assert world.sent(row).kind is Kind.NOOP
 
 
-def test_a_sweep_of_a_blocked_key_ends(world: World, left: Left) -> None:
-    """O8: an unsigned sweep is not repeated without end; a new one is refused."""
-    (queued,) = swept(world)
-    key = world.ring.refresh()[1]
-    at = world.clock()
-    world.store.block(key, at, Record.of({"event": "key-revoke-succeeded"}, at))
-    ended = _worked(world, queued)
+@pytest.mark.parametrize("steps", [0, 1], ids=["queued", "reserved"])
+def test_a_sweep_of_a_blocked_key_ends(world: World, left: Left, steps: int) -> None:
+    """O8: it loses its nonce with its key; a new sweep is refused."""
+    (row,) = swept(world)
+    world.step(row, times=steps)
+    world.revoke()
+    (ended,) = world.finish(row)
 
     assert (ended.status, ended.failure_code) == (Status.REFUSED, "sweep-key-blocked")
+    assert ended.nonce is None
     with pytest.raises(KeyUnusableError):
         sweeper(world).plan(world.signer.address)
-
-
-def test_a_sweep_that_a_blocked_key_reserved_ends(world: World, left: Left) -> None:
-    """O8: it loses its nonce with its key, and nothing waits for it."""
-    (row,) = swept(world)
-    world.step(row)
-    key = world.ring.refresh()[1]
-    at = world.clock()
-    world.store.block(key, at, Record.of({"event": "key-revoke-succeeded"}, at))
-    ended = _worked(world, row)
-
-    assert (ended.status, ended.nonce) == (Status.REFUSED, None)
 
 
 def test_a_sweep_that_a_blocked_key_broadcast_continues(
@@ -227,19 +167,16 @@ def test_a_sweep_that_a_blocked_key_broadcast_continues(
     """O8: it pays the active key, and is broadcast again until it is mined."""
     (row,) = swept(world)
     world.step(row, times=3)
-    key = world.ring.refresh()[1]
-    at = world.clock()
-    world.store.block(key, at, Record.of({"event": "key-revoke-succeeded"}, at))
-    ended = _worked(world, row)
+    world.revoke()
+    (ended,) = world.finish(row)
 
-    assert (ended.status, _paid_to_new(world)) == (Status.CONFIRMED, TOKENS)
+    assert (ended.status, _paid_to_second(world)) == (Status.CONFIRMED, TOKENS)
 
 
 def test_a_rotation_under_way_ends_no_sweep(world: World, left: Left) -> None:
     """While the former key is pending its sweep waits."""
     (row,) = swept(world)
-    key = world.ring.refresh()[1]
-    pending = world.store.begin_rotation(key, world.clock())
+    pending = world.store.begin_rotation(world.key, world.clock())
     with pytest.raises(KeyUnusableError):
         world.step(row)
     world.store.reject(pending, "abandoned", world.clock())
@@ -254,11 +191,11 @@ def test_a_lost_sweep_is_adopted(
     older = backup()
     (row,) = swept(world)
     sent = world.step(row, times=3)
-    settled(world)
+    world.settle()
     world.store = older
     (again,) = swept(world)
     world.reconcile()
-    given_up(world)
+    world.rotate(THIRD, block=True)
     found = world.step(again)
 
     assert (found.status, found.tx_hash) == (Status.MINED, sent.tx_hash)

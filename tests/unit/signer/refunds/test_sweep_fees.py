@@ -9,13 +9,13 @@ from signer.errors import InsufficientFundsError
 from signer.model.refund import COIN, Kind, Refund, Status
 from signer.ports import Fees
 from tests.support.refunds import World
-from tests.support.sweeps import COINS, Left, settled, sweeper, swept
+from tests.support.sweeps import COINS, Left, sweeper, swept
 
 
 GWEI = 10**9
 
 
-def _coin(world: World, left: Left) -> Refund:
+def _coin_sweep(world: World, left: Left) -> Refund:
     """Return an accepted coin sweep, which leaves three times its fee."""
     left.tokens = 0
     (row,) = swept(world)
@@ -23,20 +23,20 @@ def _coin(world: World, left: Left) -> Refund:
     return row
 
 
-def _spent(world: World, row: Refund) -> int:
+def _maximum_cost(world: World, row: Refund) -> int:
     """Return the most that the latest transaction of *row* may cost."""
     made = SignedBytes.decode(world.sent(row).raw).transaction
     return made.value + made.gas * made.max_fee_per_gas
 
 
-def _risen(world: World, times: int) -> None:
+def _raise_base_fee(world: World, times: int) -> None:
     world.chain.answers = Fees(times * GWEI, 10**8)
 
 
 def test_an_unaffordable_sweep_gets_no_nonce(world: World, left: Left) -> None:
     """Fees have risen: it ends, and the next one moves less."""
-    row = _coin(world, left)
-    _risen(world, 8)
+    row = _coin_sweep(world, left)
+    _raise_base_fee(world, 8)
     ended = world.step(row)
     (again,) = swept(world)
 
@@ -51,15 +51,15 @@ def test_a_sweep_may_spend_the_whole_balance(
     world: World, left: Left, missing: int
 ) -> None:
     """With one wei less, it is not signed."""
-    row = _coin(world, left)
-    _risen(world, 2)
+    row = _coin_sweep(world, left)
+    _raise_base_fee(world, 2)
     left.coins = row.amount + 21_000 * 41 * GWEI // 10 - missing
     row = world.step(row)
     if missing:
         assert row.failure_code == "sweep-unaffordable"
         return
 
-    assert _spent(world, world.step(row)) == left.coins
+    assert _maximum_cost(world, world.step(row)) == left.coins
 
 
 def test_a_token_sweep_needs_coin_for_gas(world: World, left: Left) -> None:
@@ -86,22 +86,22 @@ def test_an_unaffordable_reserved_sweep_becomes_a_noop(
     world: World, left: Left
 ) -> None:
     """The address can pay for the no-op, and the key is retired."""
-    row = _coin(world, left)
+    row = _coin_sweep(world, left)
     reserved = world.step(row)
-    _risen(world, 8)
+    _raise_base_fee(world, 8)
     signed = world.step(reserved)
     world.step(signed)
-    settled(world)
+    world.settle()
     ended = world.stored(row)
 
     assert world.sent(row).kind is Kind.NOOP
-    assert _spent(world, row) <= COINS
+    assert _maximum_cost(world, row) <= COINS
     assert (ended.status, ended.failure_code) == (Status.FAILED, "sweep-unaffordable")
 
 
 def test_a_noop_must_be_affordable_too(world: World, left: Left) -> None:
     """Otherwise nothing could use the nonce: the sweep waits for lower fees."""
-    row = world.step(_coin(world, left))
+    row = world.step(_coin_sweep(world, left))
     left.coins = GWEI
     with pytest.raises(InsufficientFundsError):
         world.step(row)
@@ -112,17 +112,17 @@ def test_a_noop_must_be_affordable_too(world: World, left: Left) -> None:
 
 def test_fees_are_raised_within_the_balance(world: World, left: Left) -> None:
     """Beyond the balance, the same bytes are sent again."""
-    row = _coin(world, left)
+    row = _coin_sweep(world, left)
     world.step(row, times=3)
     transactions = []
     for times in (2, 8):
-        _risen(world, times)
+        _raise_base_fee(world, times)
         world.clock.advance(seconds=world.network.stuck_after_seconds)
         world.work(timedelta(0))
         transactions.append(len(world.store.transactions(row.id)))
 
     assert transactions == [2, 2]
-    assert _spent(world, row) <= COINS
+    assert _maximum_cost(world, row) <= COINS
     assert world.stored(row).status is Status.BROADCAST
 
 

@@ -1,21 +1,20 @@
 """Building, checking and signing the transactions of a refund."""
 
 from dataclasses import replace
+from typing import Any
 
-import coincurve
 import pytest
 
 from signer.chain.erc20 import decode_transfer
 from signer.crypto.transactions import LegacyTransaction, SignedBytes, Transaction
 from signer.errors import KeyUnusableError, PolicyViolationError, RecoveryError
-from signer.keys.keyring import KeyRing
 from signer.keys.signer import Signed, Signer
 from signer.model.audit_record import Purpose
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Fees
 from signer.refunds.transaction_signer import Attempt, TransactionSigner, encode_refund
-from tests.support.devices import Device, honest, recording, signer_over
-from tests.support.refunds import ACTOR, CUSTOMER, KEY, NETWORK, World
+from tests.support.devices import honest, recording, signer_over
+from tests.support.refunds import ACTOR, CUSTOMER, KEY, NETWORK, SECOND, World
 
 
 GWEI = 10**9
@@ -28,18 +27,14 @@ def reserved(world: World) -> Refund:
     return world.step(world.accepted())
 
 
-def _transaction_signer(world: World, device: Device) -> TransactionSigner:
-    signer = signer_over(device)
-    return TransactionSigner(KeyRing(world.store, lambda key: signer), world.clock)
+def _signed(world: World, refund: Refund, attempt: Attempt) -> SignedTransaction:
+    signer = TransactionSigner(world.ring, world.clock)
+    return signer.build_and_sign(refund, attempt, NETWORK, ACTOR).transaction
 
 
 def test_a_transfer_has_the_refunds_fields(world: World, reserved: Refund) -> None:
     """Each field is the refund's or the attempt's, and the stored bytes are signed."""
-    record = (
-        TransactionSigner(world.ring, world.clock)
-        .build_and_sign(reserved, ATTEMPT, NETWORK, ACTOR)
-        .transaction
-    )
+    record = _signed(world, reserved, ATTEMPT)
 
     signed = SignedBytes.decode(record.raw)
     assert signed.transaction == Transaction(
@@ -102,11 +97,7 @@ def test_a_noop_sends_nothing_to_the_wallet_itself(
     """It has the refund's nonce, 21,000 gas, no value, no token and no data."""
     attempt = replace(ATTEMPT, kind=Kind.NOOP, number=3)
 
-    record = (
-        TransactionSigner(world.ring, world.clock)
-        .build_and_sign(reserved, attempt, NETWORK, ACTOR)
-        .transaction
-    )
+    record = _signed(world, reserved, attempt)
 
     transaction = SignedBytes.decode(record.raw).transaction
     assert (transaction.to, transaction.data, transaction.value) == (
@@ -146,60 +137,45 @@ def test_the_audit_log_names_the_refund(world: World) -> None:
     }
 
 
-def test_an_address_outside_the_ring_is_not_signed_for(
-    world: World, reserved: Refund
+TAMPERED: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = {
+    "another sender (O4)": ({"sender": SECOND.address}, {}, KeyUnusableError, "ring"),
+    **{
+        f"another chain, {kind} (T8)": (
+            {"chain_id": 1},
+            {"kind": kind},
+            PolicyViolationError,
+            "chain-id",
+        )
+        for kind in Kind
+    },
+    "a fee above the cap (T8)": (
+        {},
+        {"max_fee": NETWORK.max_fee_per_gas_gwei * GWEI + 1},
+        PolicyViolationError,
+        "max-fee",
+    ),
+    "no nonce": ({"nonce": None}, {}, ValueError, "not reserved"),
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "attempt", "error", "message"), TAMPERED.values(), ids=TAMPERED
+)
+def test_a_refund_that_was_changed_reaches_no_device(
+    *,
+    world: World,
+    reserved: Refund,
+    row: dict[str, Any],
+    attempt: dict[str, Any],
+    error: type[Exception],
+    message: str,
 ) -> None:
-    """The request reaches no device (O4)."""
-    device = honest(coincurve.PrivateKey.from_int(99))
-    strange = replace(reserved, sender=signer_over(device).address)
-
-    with pytest.raises(KeyUnusableError):
-        _transaction_signer(world, device).build_and_sign(
-            strange, ATTEMPT, NETWORK, ACTOR
-        )
-
-    assert device.calls == 0
-
-
-@pytest.mark.parametrize("kind", Kind)
-def test_a_row_that_was_changed_is_not_signed(
-    world: World, reserved: Refund, kind: Kind
-) -> None:
-    """A transaction that differs from the refund reaches no device (T8)."""
+    """Sender, chain, fees and nonce are checked again before the device (O4, T8)."""
     device = honest(KEY)
-    tampered = replace(reserved, chain_id=1)
+    world.signer = signer_over(device)
 
-    with pytest.raises(PolicyViolationError, match="chain-id"):
-        _transaction_signer(world, device).build_and_sign(
-            tampered, replace(ATTEMPT, kind=kind), NETWORK, ACTOR
-        )
-
-    assert device.calls == 0
-
-
-def test_an_attempt_above_the_cap_is_not_signed(world: World, reserved: Refund) -> None:
-    """The cap is checked again, whichever code computed the fees (T8)."""
-    device = honest(KEY)
-    dear = replace(ATTEMPT, max_fee=NETWORK.max_fee_per_gas_gwei * GWEI + 1)
-
-    with pytest.raises(PolicyViolationError, match="max-fee"):
-        _transaction_signer(world, device).build_and_sign(
-            reserved, dear, NETWORK, ACTOR
-        )
-
-    assert device.calls == 0
-
-
-def test_a_refund_without_a_nonce_is_a_programming_error(
-    world: World, reserved: Refund
-) -> None:
-    """It reaches no device."""
-    device = honest(KEY)
-
-    with pytest.raises(ValueError, match="not reserved"):
-        _transaction_signer(world, device).build_and_sign(
-            replace(reserved, nonce=None), ATTEMPT, NETWORK, ACTOR
-        )
+    with pytest.raises(error, match=message):
+        _signed(world, replace(reserved, **row), replace(ATTEMPT, **attempt))
 
     assert device.calls == 0
 

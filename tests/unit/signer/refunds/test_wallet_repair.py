@@ -13,19 +13,7 @@ def _repair(world: World, *, apply: bool) -> list[RepairResult]:
     return list(repair_wallets(world.store, world.chains, world.clock, apply=apply))
 
 
-def _use_key_elsewhere(world: World, foreign: int, blocks: int = 2) -> None:
-    """Pay once, use that many nonces elsewhere, and add blocks."""
-    world.broadcast()
-    world.chain.mine()
-    world.confirmation_tracker.track()
-    for _ in range(foreign):
-        world.chain.mine_foreign(world.signer.address)
-    world.chain.mine_empty(blocks)
-    world.work()
-
-
 def test_without_wallets_there_is_nothing_to_repair(world: World) -> None:
-    """A ledger without payments has no wallets."""
     assert _repair(world, apply=True) == []
 
 
@@ -43,7 +31,7 @@ def test_a_wallet_that_is_not_paused_is_unchanged(world: World) -> None:
 
 def test_without_apply_nothing_changes(world: World) -> None:
     """It reports what would be accepted, and the wallet stays paused."""
-    _use_key_elsewhere(world, 1)
+    world.use_key_elsewhere(1)
     before = world.store.wallets()
 
     (found,) = _repair(world, apply=False)
@@ -56,7 +44,7 @@ def test_without_apply_nothing_changes(world: World) -> None:
 
 def test_apply_accepts_foreign_transactions(world: World) -> None:
     """The wallet assigns the nonce after the foreign ones."""
-    _use_key_elsewhere(world, 2)
+    world.use_key_elsewhere(2)
 
     (found,) = _repair(world, apply=True)
 
@@ -68,7 +56,7 @@ def test_apply_accepts_foreign_transactions(world: World) -> None:
 
 def test_apply_records_any_number_of_transactions(world: World) -> None:
     """It runs as many passes as needed."""
-    _use_key_elsewhere(world, 50)
+    world.use_key_elsewhere(50)
 
     (found,) = _repair(world, apply=True)
 
@@ -77,23 +65,20 @@ def test_apply_records_any_number_of_transactions(world: World) -> None:
 
 def test_a_transaction_that_is_not_final_prevents_the_repair(world: World) -> None:
     """The problem says how many to wait for, and nothing is accepted."""
-    _use_key_elsewhere(world, 25, blocks=0)
+    world.use_key_elsewhere(25, blocks=0)
 
     (found,) = _repair(world, apply=True)
 
     assert (found.is_open, found.resumed) == (True, False)
     assert found.wallet_status.unknown_count == 2
     assert str(found.problem).startswith("2 of the chain's transactions are not final")
-    (wallet,) = world.store.wallets()
-    assert wallet.paused_by is Pause.CHAIN_AHEAD
+    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
 def test_our_own_transactions_resume_without_acceptance(world: World) -> None:
     """Once they are recorded, nothing is left to accept."""
     refund = world.broadcast()
-    wallet = world.store.wallet(world.network.chain_id, world.signer.address)
-    assert wallet is not None
-    world.store.pause(wallet, Pause.CHAIN_AHEAD, world.clock())
+    world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
     counts = iter([3, 3])
     world.client = altered(world.chain, pending_count=lambda address: next(counts, 1))
 
@@ -104,7 +89,7 @@ def test_our_own_transactions_resume_without_acceptance(world: World) -> None:
 
 
 def test_a_wallet_on_a_removed_network_is_skipped(world: World) -> None:
-    """No node can be asked about it."""
+    """No node knows it."""
     world.store.open_wallet(Wallet(999, world.signer.address, 0, 0))
     world.broadcast()
 
@@ -113,7 +98,7 @@ def test_a_wallet_on_a_removed_network_is_skipped(world: World) -> None:
 
 def test_an_unreachable_chain_is_an_error(world: World) -> None:
     """Without it, the wallet cannot be compared."""
-    _use_key_elsewhere(world, 1)
+    world.use_key_elsewhere(1)
     world.chain.fail("pending_count", ChainUnavailableError("gone"))
 
     with pytest.raises(ChainUnavailableError):
@@ -162,11 +147,7 @@ def test_a_refund_on_a_paused_network_can_be_cancelled(world: World) -> None:
 
 def test_a_wallet_that_is_behind_the_chain_is_open_to_repair(world: World) -> None:
     """Also before a worker has paused it."""
-    world.broadcast()
-    world.chain.mine()
-    world.confirmation_tracker.track()
-    world.chain.mine_foreign(world.signer.address)
-    world.chain.mine_empty(2)
+    world.use_key_elsewhere(1, work=False)
 
     (seen,) = _repair(world, apply=False)
     (done,) = _repair(world, apply=True)

@@ -24,13 +24,9 @@ from signer.model.refund import HOLD, Refund, Status
 from signer.model.wallet import Pause
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.worker import Worker
-from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.keys import key_at, made_active
-from tests.support.refunds import CUSTOMER, KEY, World, altered
-
-
-AMOUNT = 12_500_000
+from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World, altered
 
 
 def _statuses(world: World, refunds: Sequence[Refund]) -> list[Status]:
@@ -185,15 +181,9 @@ def test_an_unreachable_network_is_asked_once_per_pass(world: World) -> None:
 
 def test_an_unreachable_network_does_not_stop_others(world: World) -> None:
     """Refunds of networks that answer go on."""
-    silent, good = world.accepted(), world.accepted()
-    world.store._database.run(  # type: ignore[attr-defined]  # No port renames networks.
-        lambda c: c.exec_driver_sql(
-            "UPDATE refunds SET network = 'silent' WHERE id = ?", (silent.id,)
-        )
-    )
-    dumb = ScriptedChain()
-    dumb.fail("estimate_gas", ChainUnavailableError("gone"))
-    chains = {**world.chains, "silent": Chain(world.network, dumb)}
+    silent, good = world.on_network("silent", world.accepted()), world.accepted()
+    unreachable = altered(world.chain, estimate_gas=ChainUnavailableError("gone"))
+    chains = {**world.chains, "silent": Chain(world.network, unreachable)}
     lifecycle = world.lifecycle
     lifecycle._chains = chains
     world.clock.now += HOLD
@@ -231,14 +221,13 @@ def test_an_unreachable_device_does_not_stop_other_keys(
     formers = [world.step(world.accepted()) for _ in range(2)]
     device = planted(point(KEY), trouble)
     world.signer = signer_over(device)
-    world.others = (signer_over(honest(coincurve.PrivateKey.from_int(99))),)
-    made_active(world.store, key_at(world.others[0].address))
-    behind = world.accepted()
+    world.rotate()
+    following = world.accepted()
 
     world.work()
 
     assert device.calls == 1
-    assert _statuses(world, [*formers, behind]) == [
+    assert _statuses(world, [*formers, following]) == [
         Status.RESERVED,
         Status.RESERVED,
         Status.BROADCAST,
@@ -248,7 +237,7 @@ def test_an_unreachable_device_does_not_stop_other_keys(
 def test_a_top_up_drains_the_queue(world: World) -> None:
     """The refund with the lowest nonce waits for it (R13)."""
     head = world.step(world.accepted())
-    behind = world.accepted()
+    following = world.accepted()
     world.chain.balance_left = 0
     world.chain.revert = "balance too low"
     for _ in range(5):
@@ -266,7 +255,7 @@ def test_a_top_up_drains_the_queue(world: World) -> None:
         5,
     )
     assert world.store.transactions(head.id)[0].kind == "transfer"
-    assert [world.stored(refund).nonce for refund in (head, behind)] == [0, 1]
+    assert [world.stored(refund).nonce for refund in (head, following)] == [0, 1]
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
@@ -433,14 +422,13 @@ def test_a_refund_that_cannot_be_postponed_stays_claimed(world: World) -> None:
     """The claim expires by itself."""
     refund = world.accepted()
     world.chain.fail("estimate_gas", ChainUnavailableError("gone"))
-
-    def postpone(late: Refund, trouble: HotWalletError) -> Refund:
-        raise StoreUnavailableError("gone")
-
     world.clock.now += HOLD
 
     with capture_logs() as logs:
-        _worker(world, altered(world.lifecycle, postpone=postpone)).work()
+        _worker(
+            world,
+            altered(world.lifecycle, postpone=StoreUnavailableError("gone")),
+        ).work()
 
     assert [(entry["event"], entry["code"]) for entry in logs] == [
         ("refund-delayed", "chain-unavailable"),
@@ -494,12 +482,8 @@ def test_an_unreadable_ring_does_not_stop_the_pass(world: World) -> None:
     """No wallet is checked, and refunds are tracked."""
     refund = world.broadcast()
     world.chain.mine()
-
-    def gone() -> None:
-        raise StoreUnavailableError("gone")
-
     worker = _worker(world)
-    worker._ring = altered(world.ring, refresh=gone)
+    worker._ring = altered(world.ring, refresh=StoreUnavailableError("gone"))
     with capture_logs() as logs:
         worker.work()
 
@@ -513,12 +497,8 @@ def test_refunds_are_postponed_when_the_ring_becomes_unreadable(world: World) ->
     """Each claimed refund is postponed by itself."""
     refunds = [world.accepted() for _ in range(2)]
     world.clock.now += HOLD
-
-    def gone() -> None:
-        raise StoreUnavailableError("gone")
-
     worker = _worker(world)
-    worker._ring = altered(world.ring, cached_keys=gone)
+    worker._ring = altered(world.ring, cached_keys=StoreUnavailableError("gone"))
     worker.work()
 
     assert [world.stored(refund).blocked_by for refund in refunds] == [

@@ -29,7 +29,7 @@ from signer.errors import (
     StoreError,
 )
 from signer.keys.signer import Signer
-from signer.ports import Call, Journal
+from signer.ports import Journal
 from signer.startup.guard import (
     EXIT_STATUS,
     NOT_SAFE,
@@ -48,6 +48,7 @@ from tests.support.devices import (
     point,
     signer_over,
 )
+from tests.support.refunds import altered
 
 
 PRODUCTION = {
@@ -86,13 +87,8 @@ def _check(
         return [refusal.code for refusal in e.refusals], []
 
 
-def test_safe_production_starts_without_a_warning() -> None:
-    """KMS, PostgreSQL and https cause no refusal and no warning."""
-    assert _check(PRODUCTION) == ([], [])
-
-
 def test_exit_status_is_ex_config() -> None:
-    """EX_CONFIG tells supervisors that restarting will not help."""
+    """EX_CONFIG means that a restart does not help."""
     assert EXIT_STATUS == 78
 
 
@@ -139,10 +135,10 @@ def _environments() -> Iterator[tuple[dict[str, str], list[bool]]]:
 
 def test_the_table_of_keys_in_every_combination() -> None:
     """
-    Which key signs is never left to chance: all 3,360 combinations.
+    The refusals for all 3,360 combinations of the settings that select a key.
 
-    Unset, empty, blank and oddly written values are what they mean, and nothing
-    but the two words makes a process harmless.
+    Unset, empty and blank values are equal, and only `development` and `test`, in any
+    case, are not production.
     """
     for environ, (production, kms, key, region, raw) in _environments():
         expected = [
@@ -190,60 +186,32 @@ UNSAFE = [
 
 
 @pytest.mark.parametrize(("code", "unsafe"), UNSAFE)
-@pytest.mark.parametrize("app_env", [None, "", "production", "Production ", "x"])
-def test_production_refuses(
-    app_env: str | None, code: str, unsafe: dict[str, str]
-) -> None:
-    """P15: each danger has its own code, for every spelling of production."""
-    environ = {**PRODUCTION, **unsafe, "APP_ENV": app_env or ""}
-    if app_env is None:
-        del environ["APP_ENV"]
+def test_each_danger_has_its_own_refusal(code: str, unsafe: dict[str, str]) -> None:
+    """P15: each spelling of production refuses it; an empty variable is unset."""
+    environ = {**PRODUCTION, **unsafe}
+    unnamed = {name: value for name, value in environ.items() if name != "APP_ENV"}
 
-    assert _check(environ) == ([code], [])
+    assert _check(unnamed) == ([code], [])
+    for app_env in ("", "production", "Production ", "x"):
+        assert _check({**environ, "APP_ENV": app_env}) == ([code], []), app_env
+    for app_env in ("development", "test", " TEST "):
+        assert _check({**environ, "APP_ENV": app_env})[0] == [], app_env
+    for empty in ("", "  ", "\t\n"):
+        unset = {name: empty for name in unsafe if name != "DATABASE_URL"}
+        assert _check({**environ, **unset})[0] == [], repr(empty)
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
-def test_several_nodes_may_share_postgresql(scheme: str) -> None:
-    """Every PostgreSQL URL scheme is accepted."""
+def test_safe_production_starts_without_a_warning(scheme: str) -> None:
+    """KMS, https and any PostgreSQL URL cause no refusal, also with several nodes."""
     environ = {"NODE_COUNT": "2", "DATABASE_URL": f"{scheme}://h/d"}
 
+    assert _check(PRODUCTION) == ([], [])
     assert _check({**PRODUCTION, **environ}) == ([], [])
 
 
-@pytest.mark.parametrize(("code", "unsafe"), UNSAFE)
-@pytest.mark.parametrize("app_env", ["development", "test", " TEST "])
-def test_development_allows_what_production_refuses(
-    app_env: str, code: str, unsafe: dict[str, str]
-) -> None:
-    """Outside production the same settings are accepted."""
-    assert _check({**PRODUCTION, **unsafe, "APP_ENV": app_env})[0] == []
-
-
-@pytest.mark.parametrize(("code", "unsafe"), UNSAFE)
-@pytest.mark.parametrize("empty", ["", "  ", "\t\n"])
-def test_empty_variable_counts_as_unset(
-    code: str, unsafe: dict[str, str], empty: str
-) -> None:
-    """Setting the variable to an empty value ends the refusal."""
-    cured = {name: empty for name in unsafe if name != "DATABASE_URL"}
-
-    assert _check({**PRODUCTION, **unsafe, **cured})[0] == []
-
-
-@pytest.mark.parametrize("empty", [None, "", "  ", "\t\n"])
-@pytest.mark.parametrize("app_env", [None, "", "production", "PRODUCTION ", "x"])
-def test_production_needs_an_audit_key(app_env: str | None, empty: str | None) -> None:
-    """Without signed checkpoints, a truncated log would look complete."""
-    given = {"AUDIT_SIGNING_KEY_FILE": empty, "APP_ENV": app_env}
-    environ = {
-        name: value for name, value in (PRODUCTION | given).items() if value is not None
-    }
-
-    assert _check(environ) == (["audit-key-missing"], [])
-
-
-# What every variable may hold, and whether production refuses it.  The codes stand in
-# the order of the refusals.
+# Values of each variable, and whether production refuses them.  The codes are in the
+# order of the refusals.
 SPELLINGS: dict[str, tuple[str, dict[str | None, bool]]] = {
     RAW_KEY: (
         "raw-key-forbidden",
@@ -312,7 +280,7 @@ SPELLINGS: dict[str, tuple[str, dict[str | None, bool]]] = {
 }
 
 
-def _spelt(values: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
+def _with_values(values: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
     """Return the environment in which *values* are set, and what must be refused."""
     given: dict[str, str | None] = {**PRODUCTION, **values}
     environ = {name: value for name, value in given.items() if value is not None}
@@ -330,12 +298,12 @@ PAIRS = [(a, b) for a in SPELLINGS for b in SPELLINGS if a < b]
 @pytest.mark.parametrize(("one", "other"), PAIRS)
 def test_every_pair_of_variables_in_every_spelling(one: str, other: str) -> None:
     """
-    No variable hides another one's refusal, however each is spelt: 1,593 pairs.
+    No variable hides another one's refusal, in any spelling: 1,593 pairs.
 
-    Where no money is at stake, all of them start.
+    Outside production, all of them start.
     """
     for first, second in product(SPELLINGS[one][1], SPELLINGS[other][1]):
-        environ, refused = _spelt({one: first, other: second})
+        environ, refused = _with_values({one: first, other: second})
 
         assert _check(environ)[0] == refused, environ
         assert _check({**environ, "APP_ENV": "test"})[0] == [], environ
@@ -354,8 +322,7 @@ def test_every_pair_of_variables_in_every_spelling(one: str, other: str) -> None
 def test_combinations_report_every_refusal(
     values: dict[str, str | None], app_env: str | None
 ) -> None:
-    """Every combination reports all of its refusals, in the order of the table."""
-    environ, refused = _spelt({**values, "APP_ENV": app_env})
+    environ, refused = _with_values({**values, "APP_ENV": app_env})
 
     assert _check(environ)[0] == (refused if APP_ENVS[app_env] else [])
 
@@ -444,7 +411,6 @@ def test_key_outside_kms_causes_a_warning(environ: dict[str, str]) -> None:
 
 
 def test_raw_key_warning_names_the_import_command() -> None:
-    """The warning contains the command that imports the key."""
     _, warnings = _check({"APP_ENV": "development", RAW_KEY: "0x11"})
 
     assert "hotwallet softhsm import" in warnings[1]
@@ -455,15 +421,11 @@ KMS = Settings.from_env(PRODUCTION)
 SOFTHSM = Settings.from_env({"APP_ENV": "test"})
 
 
-def _opens(device: Device) -> Signer:
-    return signer_over(device)
-
-
 def test_key_that_signs_passes_the_self_test() -> None:
     """The signer is returned after one test signature."""
     device = honest(KEY)
 
-    signer = self_test_key(KMS, lambda: _opens(device))
+    signer = self_test_key(KMS, lambda: signer_over(device))
 
     assert signer.public_key.uncompressed == point(KEY)
     assert device.calls == 1
@@ -488,7 +450,7 @@ def test_key_that_does_not_sign_is_refused(
     def open_signer() -> Signer:
         if when == "opening":
             raise error
-        return _opens(planted(point(KEY), error))
+        return signer_over(planted(point(KEY), error))
 
     with pytest.raises(ConfigurationError) as caught:
         self_test_key(settings, open_signer)
@@ -501,10 +463,10 @@ def test_key_that_does_not_sign_is_refused(
 def test_wrong_signature_fails_the_self_test() -> None:
     """The self-test verifies the signature, so that a faulty device is refused."""
     other = coincurve.PrivateKey.from_int(5)
-    liar = Device(point(KEY), lambda digest: other.sign(digest, hasher=None))
+    faulty = Device(point(KEY), lambda digest: other.sign(digest, hasher=None))
 
     with pytest.raises(ConfigurationError, match="kms-signing-error"):
-        self_test_key(KMS, lambda: _opens(liar))
+        self_test_key(KMS, lambda: signer_over(faulty))
 
 
 def test_unexpected_exception_is_not_a_refusal() -> None:
@@ -557,36 +519,22 @@ def test_token_without_code_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "decimals"),
     [
-        encode(("uint8",), (DECIMALS + 1,)),
-        encode(("uint8",), (DECIMALS,)) + bytes(32),
-        bytes([DECIMALS]),
-        b"",
+        (encode(("uint8",), (DECIMALS + 1,)), DECIMALS),
+        (encode(("uint8",), (DECIMALS,)) + bytes(32), DECIMALS),
+        (bytes([DECIMALS]), DECIMALS),
+        (b"", DECIMALS),
+        (b"", 0),
     ],
 )
-def test_token_with_other_decimals_is_refused(answer: bytes) -> None:
-    """One decimal too few or too many is a factor of ten."""
-
-    class Other(ScriptedChain):
-        def call(self, call: Call) -> bytes:
-            assert call.to == TOKEN
-            return answer
-
-    assert _chain_refusals(Other()) == ["chain-misconfigured"]
-
-
-def test_empty_answer_is_not_zero_decimals() -> None:
-    """An empty answer is not a number."""
-
-    class Silent(ScriptedChain):
-        def call(self, call: Call) -> bytes:
-            return b""
-
-    token = LOCAL.tokens["TUSD"].model_copy(update={"decimals": 0})
+def test_token_with_other_decimals_is_refused(answer: bytes, decimals: int) -> None:
+    """One decimal too few or too many is a factor of ten; an empty answer is not 0."""
+    token = LOCAL.tokens["TUSD"].model_copy(update={"decimals": decimals})
     network = LOCAL.model_copy(update={"tokens": {"TUSD": token}})
+    chain = altered(ScriptedChain(), call=lambda call: answer)
 
-    assert _chain_refusals(Silent(), network) == ["chain-misconfigured"]
+    assert _chain_refusals(chain, network) == ["chain-misconfigured"]
 
 
 def test_contract_without_decimals_is_refused() -> None:
@@ -620,20 +568,14 @@ def _der(key: Any) -> bytes:
 
 
 @pytest.mark.parametrize("kind", AUDITS)
-def test_separate_audit_key_is_accepted(kind: str) -> None:
-    """A separate key of any kind is accepted."""
-    others = [_der(key) for name, key in AUDITS.items() if name != kind]
-
-    check_audit_key(_der(AUDITS[kind]), others, _der(WALLET))
-
-
-@pytest.mark.parametrize("kind", AUDITS)
 def test_audit_key_must_not_verify_tokens(kind: str) -> None:
     """A7: token issuers must not be able to sign the log; every key counts."""
-    tokens = [_der(key) for key in AUDITS.values()]
+    others = [_der(key) for name, key in AUDITS.items() if name != kind]
+    own = _der(AUDITS[kind])
 
+    check_audit_key(own, others, _der(WALLET))
     with pytest.raises(ConfigurationError) as caught:
-        check_audit_key(_der(AUDITS[kind]), tokens, _der(WALLET))
+        check_audit_key(own, [*others, own], _der(WALLET))
 
     assert [refusal.code for refusal in caught.value.refusals] == ["audit-key-shared"]
 
@@ -647,16 +589,11 @@ def test_audit_key_must_not_be_the_wallets() -> None:
     compressed = b"\x30" + bytes([len(content)]) + content
 
     for spki in (_der(WALLET), compressed):
-        with pytest.raises(ConfigurationError, match="audit-key-shared"):
-            check_audit_key(spki, [], _der(WALLET))
+        for tokens in ([], [spki]):
+            with pytest.raises(ConfigurationError, match="audit-key-shared") as caught:
+                check_audit_key(spki, tokens, _der(WALLET))
 
-
-def test_both_shared_keys_are_reported() -> None:
-    """There is one refusal for each of the two."""
-    with pytest.raises(ConfigurationError) as caught:
-        check_audit_key(_der(WALLET), [_der(WALLET)], _der(WALLET))
-
-    assert len(caught.value.refusals) == 2
+            assert len(caught.value.refusals) == 1 + len(tokens)
 
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -665,8 +602,8 @@ ROOT = Path(__file__).resolve().parents[4]
 def _codes_in_the_code() -> set[str]:
     """Return every refusal code in the source."""
     found: set[str] = set()
-    for room in ("signer", "backends", "api", "softhsm"):
-        for path in (ROOT / room).rglob("*.py"):
+    for package in ("signer", "backends", "api", "softhsm"):
+        for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 found |= set(_codes_of(node))
     return found
@@ -685,7 +622,7 @@ def _codes_of(node: ast.AST) -> Iterator[str]:
             yield code
 
 
-# Made of two parts, or written down where no expression finds them.
+# Codes that are composed, or that `_codes_of` does not find.
 MORE_CODES = {
     "kms-signing-error",
     "pkcs11-not-configured",
@@ -708,7 +645,6 @@ def test_every_refusal_code_is_documented(code: str) -> None:
 
 
 def test_refusal_codes_are_found_in_the_source() -> None:
-    """The previous test finds the codes in the source."""
     assert {code for code, _ in UNSAFE} <= _codes_in_the_code()
 
 

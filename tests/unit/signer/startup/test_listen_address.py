@@ -66,22 +66,21 @@ PROXIES = {
     ("app_env", "production"),
     [(None, True), (" ", True), ("Prod", True), ("TEST", False)],
 )
-def test_what_can_be_reached_is_behind_a_proxy(
+def test_reachable_service_needs_a_trusted_proxy(
     app_env: str | None, production: bool
 ) -> None:
     """
-    H15: production beyond its host names its proxies, and not everybody.
+    H15: production that other hosts can reach must name its proxies.
 
-    Every spelling of where it listens, of who is believed, and of where it runs; what
-    the guard cannot read as this host is beyond it.
+    An address that the guard cannot read counts as reachable.
     """
     for bind, proxies in product(BINDS, PROXIES):
         given = {"APP_ENV": app_env, "BIND": bind, "TRUSTED_PROXIES": proxies}
         environ = {k: v for k, v in (PRODUCTION | given).items() if v is not None}
-        named, anybody = PROXIES[proxies]
+        named, too_many = PROXIES[proxies]
         expected = [
             *["proxy-missing"] * (BINDS[bind] and not named),
-            *["proxy-anybody"] * anybody,
+            *["proxy-anybody"] * too_many,
         ]
 
         assert _refused(environ) == (expected if production else []), given
@@ -102,7 +101,7 @@ def test_shipped_containers_are_accepted() -> None:
 
     assert places["BIND"] == bind
     for place in ("BIND", "HOTWALLET_HOME", "NETWORKS_FILE", "AUDIT_SIGNING_KEY_FILE"):
-        # What the example has for a laptop would count, if compose did not say better.
+        # Compose overrides the value that the example has for a laptop.
         assert f"\n{place}=" in example
         assert place in places
     assert f"networks.toml:{places['NETWORKS_FILE']}:ro" in compose

@@ -1,0 +1,23 @@
+"""An empty journal, and a clock that tests set."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from backends.sql.audit import AuditTables
+from backends.sql.database import Database
+from tests.unit.signer.audit.sealers import Clock
+
+
+@pytest.fixture
+def journal(sqlite_url: str) -> Iterator[AuditTables]:
+    """Return an empty journal."""
+    database = Database(sqlite_url, pool_size=2, timeout=5.0)
+    yield AuditTables(database)
+    database.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return a clock at the time of the tests' records."""
+    return Clock()
