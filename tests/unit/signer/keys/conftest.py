@@ -1,6 +1,7 @@
 """A key ring on SQLite, and devices that hang."""
 
 from collections.abc import Iterator
+from concurrent import futures
 from threading import Event
 
 import pytest
@@ -41,7 +42,7 @@ class Hang:
     def wait(self, pending: Pending[object], seconds: float) -> bool:
         """Wait for *pending* until the time limits expire."""
         self.waits.append(seconds)
-        while not pending._done.wait(0.01):
+        while not futures.wait([pending], 0.01).done:
             if self.expired.is_set():
                 return False
         return True
