@@ -1,7 +1,7 @@
 """
-The real gate in front of two routes that do nothing, in processes as many as needed.
+The real authorization in front of routes that do nothing.
 
-What the routes of the product do is proved elsewhere; here is proved who gets there.
+``get_app`` is for server processes, ``build`` for the test's own process.
 """
 
 import os
@@ -28,7 +28,13 @@ from signer.errors import StoreUnavailableError
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
 from signer.ports import Callers, Clock, utc_now
-from tests.api.support import AUDIENCE, ES256_KEY, ISSUER, make_verifier
+from tests.api.support import (
+    AUDIENCE,
+    ES256_KEY,
+    ISSUER,
+    SettableClock,
+    make_verifier,
+)
 
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -37,27 +43,27 @@ ONE_KEY = KeySet(only=bind(ES256_KEY.public_key(), "ES256"))
 
 
 class Refunds(Resource):
-    """``/refunds``: what a merchant may."""
+    """``/refunds``, for merchants."""
 
     required_role = "merchant"
     required_scope = "refunds:write"
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Say who came through."""
+        """Return the subject of the token."""
         resp.media = {"sub": principal(req).sub}
 
     on_post = on_get
 
 
 class Rotation(Resource):
-    """``/rotation``: what an administrator may."""
+    """``/rotation``, for administrators."""
 
     required_role = frozenset({"admin", "devops"})
     required_scope = "keys:rotate"
     is_administrative = True
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Say who came through."""
+        """Return the subject of the token."""
         resp.media = {"sub": principal(req).sub}
 
     on_head = on_get
@@ -65,29 +71,29 @@ class Rotation(Resource):
 
 
 class Probe(Resource):
-    """``/probe``: what anyone may."""
+    """``/probe``, for everyone."""
 
     required_role = None
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Say that somebody came through."""
+        """Return an empty object."""
         resp.media = {}
 
 
 class Numbers(Resource):
-    """``/numbers``: what is asked of each process, and not of the proxy."""
+    """``/numbers``, which is also served to clients that bypass the proxy."""
 
     required_role = "devops"
     allows_direct = True
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Say that somebody came through."""
+        """Return an empty object."""
         resp.media = {}
 
 
 @dataclass
 class Journal:
-    """A journal in memory, which can fail; only writing is asked of it here."""
+    """An audit journal in memory, which can fail."""
 
     records: list[Record] = field(default_factory=list)
     fails: bool = False
@@ -95,20 +101,20 @@ class Journal:
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
     ) -> None:
-        """Keep *records*, or say that this cannot be."""
+        """Keep *records*, or fail."""
         if self.fails:
             raise StoreUnavailableError("no room")
         self.records += records
 
 
 def audit_into(journal: Journal, clock: Clock) -> AuditLog:
-    """Return the audit, into *journal*: of its methods only one is called here."""
+    """Return the audit log that writes to *journal*."""
     kept = cast("signer.ports.Journal", journal)
     return AuditLog(structlog.get_logger("audit"), clock, journal=kept)
 
 
-class Absent:
-    """Callers whose database does not answer."""
+class UnavailableCallers:
+    """Counters of callers whose database does not answer."""
 
     def use_token(self, *args: object) -> bool:
         """Fail."""
@@ -128,7 +134,7 @@ def build(
     limits: RateLimits | None = None,
     proxies: Sequence[Network] = (),
 ) -> App:
-    """Return the application as bootstrap would join it, over *callers*."""
+    """Return the application over *callers*."""
     access = AccessPolicy(
         callers,
         limits or RateLimits.shared(callers, clock=clock),
@@ -136,28 +142,34 @@ def build(
         clock,
     )
     authenticator = JWTVerifier(keys, issuer=ISSUER, audience=AUDIENCE, clock=clock)
-    return routed(AuthorizationMiddleware(authenticator, access, proxies=proxies))
+    return with_routes(AuthorizationMiddleware(authenticator, access, proxies=proxies))
 
 
 def get_app() -> App:
-    """Return the application over the ledger that ``DATABASE_URL`` names."""
+    """
+    Return the application over the ledger of ``DATABASE_URL``.
+
+    Its rate limits have a clock that stands still: all requests are in one minute.
+    """
     settings = Settings.from_env(os.environ)
     callers = CallerTables(
         Database(settings.effective_database_url, pool_size=4, timeout=5.0)
     )
     access = AccessPolicy(
         callers,
-        RateLimits.shared(callers),
+        RateLimits.shared(callers, clock=SettableClock()),
         AuditLog(structlog.get_logger("audit")),
         utc_now,
     )
-    return routed(AuthorizationMiddleware(make_verifier(settings, utc_now), access))
+    return with_routes(
+        AuthorizationMiddleware(make_verifier(settings, utc_now), access)
+    )
 
 
-def routed(gate: AuthorizationMiddleware) -> App:
-    """Return the application behind *gate*."""
+def with_routes(authorization: AuthorizationMiddleware) -> App:
+    """Return the application with the routes above."""
     app = App()
-    app.add_middleware([RequestLog(), gate])
+    app.add_middleware([RequestLog(), authorization])
     errors.install(app)
     app.add_route("/refunds", Refunds())
     app.add_route("/rotation", Rotation())

@@ -1,4 +1,4 @@
-"""Administrators, and what they ask of the service."""
+"""Tokens and requests of administrators."""
 
 import itertools
 import json
@@ -16,23 +16,23 @@ ADMIN: dict[str, Any] = {
     "scope": "keys:rotate keys:read",
     "sub": "alice",
 }
-"""The claims of one who may do all that these tests do."""
+"""The claims of an administrator with all permissions of these tests."""
 
-REFUSED: dict[str, dict[str, Any]] = {
+UNAUTHORIZED: dict[str, dict[str, Any]] = {
     "merchant": {"roles": ["merchant"]},
-    "nobody": {"roles": []},
+    "no role": {"roles": []},
     "no scope": {"scope": ...},
     "another scope": {"scope": "keys:sweep"},
 }
-"""The claims of those who may not."""
+"""Claims without these permissions."""
 
 
 def authorized(**claims: Any) -> dict[str, str]:
-    """Return the header of an administrator's new token, with other *claims*."""
+    """Return a header with a new token of an administrator, with other *claims*."""
     return bearer(**{**ADMIN, "jti": f"token-{next(_ids)}", **claims})
 
 
-def asked(client: TestClient, path: str, body: Any, **claims: Any) -> Result:
+def post_as_admin(client: TestClient, path: str, body: Any, **claims: Any) -> Result:
     """Post *body*, which is JSON unless it is text, with a new token."""
     return client.simulate_post(
         path,

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import sys
 from collections.abc import Iterator
 
 import falcon.testing
@@ -9,9 +10,11 @@ import pytest
 import structlog
 
 from api import logs
+from api.cli.__main__ import main
 from api.container import Container
 from api.http.app import create_app
 from backends.sql import SQLStore
+from tests.api.commands import Finished, Run
 from tests.api.service import Pace, build_container
 from tests.api.support import SettableClock
 from tests.fixtures.scripted_chain import ScriptedChain
@@ -19,7 +22,7 @@ from tests.fixtures.scripted_chain import ScriptedChain
 
 @pytest.fixture(autouse=True)
 def log() -> Iterator[io.StringIO]:
-    """Log as production does, into a buffer; put everything back afterwards."""
+    """Log to a buffer as production does; restore logging afterwards."""
     root, raising = logging.getLogger(), logging.raiseExceptions
     handlers, level = root.handlers, root.level
     buffer = io.StringIO()
@@ -33,26 +36,43 @@ def log() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture
+def hotwallet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Return a function that runs ``hotwallet`` in this process."""
+    monkeypatch.setenv("HOTWALLET_NO_ENV_FILE", "1")
+
+    def run(*arguments: str) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["hotwallet", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main()
+        return Finished(exited.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def clock() -> SettableClock:
-    """A clock that stands still until it is told to move."""
+    """A clock that a test sets."""
     return SettableClock()
 
 
 @pytest.fixture
 def pace() -> Pace:
-    """A timer that moves while somebody sleeps."""
+    """A timer that sleeping advances."""
     return Pace()
 
 
 @pytest.fixture
 def container(sqlite_store: SQLStore, clock: SettableClock, pace: Pace) -> Container:
-    """The real parts over an empty ledger, on a network whose nodes are down."""
+    """The container over an empty ledger and a network whose nodes are down."""
     return build_container(sqlite_store, clock, pace=pace)
 
 
 @pytest.fixture
 def node() -> ScriptedChain:
-    """A chain that mines when it is told to."""
+    """A chain that mines on request."""
     return ScriptedChain()
 
 
@@ -60,12 +80,12 @@ def node() -> ScriptedChain:
 def paying(
     sqlite_store: SQLStore, clock: SettableClock, pace: Pace, node: ScriptedChain
 ) -> falcon.testing.TestClient:
-    """A client of the application, on a network whose node works."""
+    """A client of the application on a network whose node works."""
     container = build_container(sqlite_store, clock, client=node, pace=pace)
     return falcon.testing.TestClient(create_app(container))
 
 
 @pytest.fixture
 def client(container: Container) -> falcon.testing.TestClient:
-    """A client that speaks WSGI to the application."""
+    """A client of the application on a network whose nodes are down."""
     return falcon.testing.TestClient(create_app(container))

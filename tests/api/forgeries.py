@@ -1,10 +1,9 @@
 """
-Tokens that must not be believed, each with the reason that the log will give.
+Invalid tokens, each with the reason in the log.
 
-Most are signed with the right key: the signature is not what is wrong with them.
-Cases H1 to H5 and H7 of the catalogue, and some more; H6 and H8 are about keys
-(``test_jwt_keys.py``, ``test_auth.py``, ``test_jwks.py``), H9 and H10 about good
-tokens in the wrong place (``test_access.py``).
+Most have a valid signature.  They cover H1 to H5 and H7; H6 and H8 concern keys
+(``test_verification_keys.py``, ``test_jwks.py``), H9 and H10 valid tokens in the wrong
+place (``test_authorization.py``).
 """
 
 import hashlib
@@ -20,8 +19,8 @@ from tests.api.support import (
     ES256_KEY,
     ISSUER,
     NOW,
+    OTHER_KEY,
     RSA_KEY,
-    STRANGER,
     claims,
     header,
     segment,
@@ -73,7 +72,7 @@ def _with_payload_of(token: str, payload: str) -> str:
 _GOOD = signed(header(), claims())
 
 FORGERIES: dict[str, tuple[str, str]] = {
-    # H1: the algorithm is ours to choose.
+    # H1: the service chooses the algorithm.
     "alg none": (_unsigned("none"), "token-malformed"),
     "alg None, with a signature": (_head(alg="None"), "token-algorithm"),
     "alg none, with a signature": (_head(alg="none"), "token-algorithm"),
@@ -97,7 +96,7 @@ FORGERIES: dict[str, tuple[str, str]] = {
         signed(header(), claims(), ED25519_KEY, "EdDSA"),
         "token-signature",
     ),
-    "a stranger's key": (signed(header(), claims(), STRANGER), "token-signature"),
+    "another key": (signed(header(), claims(), OTHER_KEY), "token-signature"),
     "one byte of the signature": (_resigned(_GOOD), "token-signature"),
     "a signature of zeros": (
         _GOOD.rpartition(".")[0] + "." + segment(bytes(64)),
@@ -117,7 +116,7 @@ FORGERIES: dict[str, tuple[str, str]] = {
         f"no {name}": (_claims(**{name: ...}), f"token-claim-{name}")
         for name in ("exp", "iat", "nbf", "iss", "aud", "sub", "jti", "roles")
     },
-    # H3: for us, from our issuer, of our type.
+    # H3: audience, issuer and type.
     "another issuer": (_claims(iss=ISSUER + "/"), "token-issuer"),
     "issuer list": (_claims(iss=[ISSUER]), "token-claim-iss"),
     "another audience": (_claims(aud="other"), "token-audience"),
@@ -130,7 +129,7 @@ FORGERIES: dict[str, tuple[str, str]] = {
     "typ of a logout token": (_head(typ="logout+jwt"), "token-type"),
     "typ list": (_head(typ=["at+jwt"]), "token-type"),
     "typ object": (_head(typ={"at+jwt": 1}), "token-type"),
-    # H4: short lives, by an integer clock.
+    # H4: short lifetimes in whole seconds.
     "expired": (_claims(iat=_T - 330, nbf=_T - 330, exp=_T - 30), "token-expired"),
     "lives too long": (_claims(exp=_T + 301), "token-lifetime"),
     "ends before it begins": (_claims(exp=_T - 1), "token-lifetime"),
@@ -143,7 +142,7 @@ FORGERIES: dict[str, tuple[str, str]] = {
     "exp with a fraction": (_claims(exp=_T + 299.5), "token-json"),
     "not yet issued": (_claims(iat=_T + 31, exp=_T + 300), "token-not-yet-valid"),
     "not yet valid": (_claims(nbf=_T + 31), "token-not-yet-valid"),
-    # H5: one meaning.
+    # H5: strict JSON.
     "roles twice": (_payload(', "roles": ["admin"]'), "token-json"),
     "sub twice, once escaped": (_payload(', "su\\u0062": "x"'), "token-json"),
     "NaN": (_payload(', "x": NaN'), "token-json"),
@@ -160,7 +159,7 @@ FORGERIES: dict[str, tuple[str, str]] = {
     ),
     "deep header": (signed(b"[" * 5000, claims()), "token-json"),
     "header list": (signed(b"[]", claims()), "token-json"),
-    # H7: nothing in a token points anywhere.
+    # H7: no header may refer to a key or change the processing.
     "kid path": (_head(kid="../../dev/null"), "token-key-id"),
     "kid SQL": (_head(kid="' OR 1=1 --"), "token-key-id"),
     "kid with a NUL": (_head(kid="a\x00b"), "token-json"),
@@ -182,7 +181,7 @@ FORGERIES: dict[str, tuple[str, str]] = {
             "cty": "JWT",
         }.items()
     },
-    # Who: names that can be told apart, and roles that exist.
+    # Subjects and roles.
     "sub empty": (_claims(sub=""), "token-claim-sub"),
     "sub too long": (_claims(sub="s" * 129), "token-claim-sub"),
     "sub with a space": (_claims(sub="gateway 1"), "token-claim-sub"),
@@ -195,14 +194,14 @@ FORGERIES: dict[str, tuple[str, str]] = {
     "roles object": (_claims(roles={"merchant": True}), "token-claim-roles"),
     "role in capitals": (_claims(roles=["Merchant"]), "token-claim-roles"),
     "too many roles": (_claims(roles=["merchant"] * 17), "token-claim-roles"),
-    # What for: words of RFC 6749, section 3.3, with a space between.
+    # Scopes (RFC 6749, section 3.3).
     **{
         f"scope {what}": (_claims(scope=scope), "token-claim-scope")
         for what, scope in {
             "empty": "",
             "of spaces": " ",
             "with two spaces": "refunds:read  refunds:write",
-            "with a space behind": "refunds:read ",
+            "with a space at the end": "refunds:read ",
             "with a quote": 'refunds:"read"',
             "with a backslash": "refunds\\read",
             "outside ASCII": "refünds",
@@ -215,7 +214,7 @@ FORGERIES: dict[str, tuple[str, str]] = {
     },
     "scope with a line break": (_claims(scope="refunds:read\n"), "token-json"),
     "scope twice": (_payload(', "scope": "a", "scope": "keys:rotate"'), "token-json"),
-    # Spelling: a token has one form.
+    # The form of a token.
     "two segments": (_GOOD.rpartition(".")[0], "token-malformed"),
     "four segments": (_GOOD + ".AAAA", "token-malformed"),
     "padding": (_GOOD + "=", "token-malformed"),

@@ -1,7 +1,7 @@
-"""The settings that are shipped, without the guard: there is no device to ask."""
+"""The shipped settings without the guard, because there is no device."""
 
 from api.server.gunicorn_conf import *  # noqa: F403  All but the function below.
 
 
 def on_starting(server: object) -> None:  # type: ignore[no-redef]  # On purpose.
-    """Start whatever the guard would say."""
+    """Start without the guard."""

@@ -1,11 +1,11 @@
-"""The shipped settings, and a worker that is a twentieth as patient."""
+"""The shipped settings with short timeouts for clients."""
 
 from api.server.gunicorn_worker import Worker
 from tests.api.gunicorn_conf import *  # noqa: F403  All but what is below.
 
 
 class Impatient(Worker):
-    """The shipped worker, for tests that cannot wait as long as it does."""
+    """The shipped worker with short timeouts for clients."""
 
     seconds = 0.5
 

@@ -1,25 +1,13 @@
-"""An issuer of tokens on a real socket: it publishes keys, well or badly."""
+"""An issuer of tokens on a real socket, which publishes its keys."""
 
-import datetime as dt
-import ipaddress
 import json
 import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, Self
 
 import jwt
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
-from cryptography.x509.oid import NameOID
 
 from tests.api.support import Json
 
@@ -49,7 +37,7 @@ class Issuer:
                 issuer.answer(self)
 
             def log_message(self, *args: object) -> None:
-                """Say nothing."""
+                """Do not log."""
 
         self._server = _Server(("127.0.0.1", 0), Handler)
         if tls is not None:
@@ -59,12 +47,11 @@ class Issuer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     def __enter__(self) -> Self:
-        """Begin to answer."""
         self._thread.start()
         return self
 
     def __exit__(self, *args: object) -> None:
-        """Answer no more, and end what is being answered."""
+        """Close all connections."""
         self._server.gone.set()
         self._server.shutdown()
         self._thread.join()
@@ -87,7 +74,7 @@ class _Server(ThreadingHTTPServer):
         self.gone = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients here hang up as they like."""
+        """Ignore clients that disconnect."""
 
 
 def document(content: Json | bytes, status: int = 200, /, **headers: str) -> Answer:
@@ -105,8 +92,8 @@ def document(content: Json | bytes, status: int = 200, /, **headers: str) -> Ans
     return answer
 
 
-def dripping(head: bytes, drop: bytes) -> Answer:
-    """Return an answer that begins with *head*, and then never ends."""
+def slow(head: bytes, drop: bytes) -> Answer:
+    """Return an answer that begins with *head* and never ends."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(head)
@@ -115,29 +102,3 @@ def dripping(head: bytes, drop: bytes) -> Answer:
             handler.wfile.write(drop)
 
     return answer
-
-
-def authority(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return TLS for a server on 127.0.0.1, and for clients that believe it."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issuer")])
-    here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([here]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "issuer.pem"
-    pem = certificate.public_bytes(Encoding.PEM)
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(pem + secret)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(path)
-    return server, ssl.create_default_context(cadata=pem.decode())

@@ -1,4 +1,4 @@
-"""A real gunicorn on a real socket, and a client that may break every rule."""
+"""A real gunicorn on a real socket, and a client that sends arbitrary bytes."""
 
 import json
 import os
@@ -13,18 +13,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
+
+from api.auth.dev_tokens import provide_signing_key
+from tests.api.wsgi import BROKEN
 
 
 ROOT = Path(__file__).parents[2]
 
-_PATIENCE = 30
+# The query makes it no probe, so that it gets one of the threads all requests share.
+PING = b"GET /healthz? HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+_PATIENCE = 60.0  # Starting takes long on a loaded machine.
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One response as it came: the names of *headers* are in lower case."""
+    """A response; the names of *headers* are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -34,6 +39,22 @@ class Answer:
     def json(self) -> Any:
         """The body's JSON document."""
         return json.loads(self.body)
+
+
+def service_environ(folder: Path, ledger: Path | None = None) -> dict[str, str]:
+    """Return the environment of a service with keys and a copy of *ledger*."""
+    provide_signing_key(folder / "private.pem", folder / "public.pem")
+    if ledger is not None:
+        (folder / "hotwallet.db").write_bytes(ledger.read_bytes())
+    return {
+        "APP_ENV": "test",
+        "HOTWALLET_HOME": str(folder),
+        "DATABASE_URL": "",
+        "JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"),
+        "JWT_SIGNING_KEY_FILE": str(folder / "private.pem"),
+        "WEB_CONCURRENCY": "1",
+        BROKEN: str(folder / "broken"),
+    }
 
 
 class Server:
@@ -65,13 +86,8 @@ class Server:
         """Return the server; it may still be starting."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop the server, whatever state it is in."""
+    def __exit__(self, *_: object) -> None:
+        """Kill the server if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
             for worker in self.workers():
@@ -81,16 +97,16 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Where it listens on 127.0.0.1."""
+        """The port on 127.0.0.1."""
         port: int = self._listener.getsockname()[1]
         return port
 
     def connect(self) -> socket.socket:
-        """Return a connection; the first one waits until a worker is there."""
+        """Return a connection; the first one waits for a worker."""
         return socket.create_connection(self._listener.getsockname(), _PATIENCE)
 
     def ask(self, *parts: bytes) -> Answer:
-        """Send *parts*, nothing more, and return the answer."""
+        """Send *parts* on a new connection and return the answer."""
         with self.connect() as connection:
             return exchange(connection, parts)
 
@@ -108,7 +124,7 @@ class Server:
         return int(line.split()[1]) * 1024
 
     def stop(self) -> int:
-        """End the server as an operator would; return its exit status."""
+        """Terminate the server; return its exit status."""
         self.process.terminate()
         return self.process.wait(_PATIENCE)
 
@@ -122,7 +138,7 @@ class Server:
 
 
 def exchange(connection: socket.socket, parts: Iterable[bytes]) -> Answer:
-    """Send *parts* until an answer arrives, as a careful client does; read it."""
+    """Send *parts* until an answer arrives; return it."""
     for part in parts:
         if not _sent(connection, part):
             break

@@ -64,7 +64,7 @@ BODY = {
 
 
 class _NoNode:
-    """Nodes that do not answer, whatever they are asked: refunds stay queued."""
+    """Nodes that never answer, so that refunds stay queued."""
 
     def node_statuses(
         self, sender: str, tx_hashes: Sequence[str]
@@ -77,7 +77,7 @@ class _NoNode:
 
 @dataclass
 class Pace:
-    """A timer that moves while somebody sleeps; ``meanwhile`` is what happens then."""
+    """A timer that sleeping advances; ``meanwhile`` is called while it sleeps."""
 
     slept: float = 0.0
     meanwhile: Callable[[], object] = lambda: None
@@ -87,7 +87,7 @@ class Pace:
         return self.slept
 
     def sleep(self, seconds: float) -> None:
-        """Let the time pass."""
+        """Advance the timer."""
         self.slept += seconds
         self.meanwhile()
 
@@ -147,7 +147,7 @@ def container_over(
     notifier: Notifier | None = None,
     clock: Clock = utc_now,
 ) -> Container:
-    """Return a container whose outside world is open already."""
+    """Return a container over open dependencies."""
     keys = KeySet(only=bind(ES256_KEY.public_key(), "ES256"))
     container = Container(
         environ={"APP_ENV": "test", "JWT_ISSUER": ISSUER, "JWT_AUDIENCE": AUDIENCE},

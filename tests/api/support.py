@@ -1,4 +1,4 @@
-"""What the API's tests share: a clock, keys, and tokens good and forged."""
+"""Clock, keys and tokens for the tests of the API."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ ISSUER = "https://issuer.example"
 AUDIENCE = "hotwallet"
 
 ES256_KEY = ec.generate_private_key(ec.SECP256R1())
-STRANGER = ec.generate_private_key(ec.SECP256R1())
+OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
 ED25519_KEY = ed25519.Ed25519PrivateKey.generate()
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 class SettableClock:
-    """A clock that a test may set."""
+    """A clock that a test sets."""
 
     def __init__(self, now: datetime = NOW) -> None:
         self.now = now
@@ -42,6 +42,17 @@ class SettableClock:
     def advance(self, seconds: float) -> None:
         """Move on."""
         self.now += timedelta(seconds=seconds)
+
+
+class Timer:
+    """A monotonic timer that a test advances by setting ``now``."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return ``now``, in seconds."""
+        return self.now
 
 
 def make_verifier(settings: Settings, clock: Clock = utc_now) -> JWTVerifier:
@@ -85,7 +96,7 @@ def segment(part: Json | bytes) -> str:
 def signed(
     head: Json | bytes, payload: Json | bytes, key: Any = ES256_KEY, alg: str = "ES256"
 ) -> str:
-    """Return a compact token whose signature is right, whatever its parts are."""
+    """Return a compact token with a valid signature over any parts."""
     text = f"{segment(head)}.{segment(payload)}"
     signature = jwt.get_algorithm_by_name(alg).sign(text.encode(), key)
     return f"{text}.{segment(signature)}"
@@ -105,7 +116,7 @@ _keys = itertools.count(1)
 
 
 def post(client: TestClient, body: Any, **headers: str) -> Result:
-    """Ask for a refund; *body* is JSON unless it is text, the key a new one if none."""
+    """Request a refund; *body* is JSON unless it is text; the key is new by default."""
     return client.simulate_post(
         "/v1/refunds",
         body=body if isinstance(body, bytes | str) else json.dumps(body),
@@ -119,10 +130,9 @@ def post(client: TestClient, body: Any, **headers: str) -> Result:
 
 
 def get(client: TestClient, path: str, **claims: Any) -> Result:
-    """Look at *path*."""
     return client.simulate_get(path, headers=bearer(**claims))
 
 
 def lines(log: io.StringIO) -> list[Json]:
-    """Return the events in *log*, one a line."""
+    """Return the events in *log*."""
     return [json.loads(line) for line in log.getvalue().splitlines()]

@@ -20,7 +20,6 @@ def test_processes_create_one_key(tmp_path: Path) -> None:
 
 
 def test_an_existing_key_is_reused(tmp_path: Path) -> None:
-    """A later process loads the same key."""
     path = tmp_path / "audit.pem"
 
     assert (

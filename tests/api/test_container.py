@@ -43,13 +43,11 @@ def container(sqlite_store: SQLStore) -> Container:
 
 
 @pytest.mark.parametrize("part", ["store", "revocation", "audit", "alerts", "ring"])
-def test_parts_that_need_the_ledger_alone(container: Container, part: str) -> None:
-    """A key can be revoked, and the ring be read, while the device is down."""
+def test_parts_that_need_only_the_ledger(container: Container, part: str) -> None:
     assert getattr(container, part) is getattr(container, part)
 
 
-def test_chains_need_no_device(container: Container) -> None:
-    """A refund is explained from the ledger and the chains."""
+def test_the_explainer_needs_no_device(container: Container) -> None:
     container.chains = {}
 
     assert container.explainer is container.explainer
@@ -59,7 +57,6 @@ def test_chains_need_no_device(container: Container) -> None:
 def test_only_requests_need_token_keys(
     container: Container, sqlite_store: SQLStore, part: str
 ) -> None:
-    """Commands and workers run without a key to verify tokens with."""
     container.backend = cast("KeyDirectory", ReferenceBackend())
     container.chains = {}
 
@@ -70,7 +67,6 @@ def test_only_requests_need_token_keys(
 
 
 def test_a_part_that_failed_is_opened_again(container: Container) -> None:
-    """Only what was opened is kept."""
     with pytest.raises(_OpenedError):
         _ = container.backend
     device = cast("KeyDirectory", object())

@@ -38,18 +38,17 @@ CANARY = "canary-pin-48213"
 def test_an_event_is_always_one_line(log: io.StringIO, text: str) -> None:
     """H18: an event is one line of ASCII, with any text in its fields."""
     structlog.get_logger("t").info("event", field=text)
-    logging.getLogger("library").warning("said %s", text)
+    logging.getLogger("library").warning("text %s", text)
 
     written = log.getvalue()
     first, second = lines(log)
     assert written.isascii()
     assert not set(written) & {chr(n) for n in range(32)} - {"\n"}
     assert first["field"] == text
-    assert second["event"] == f"said {text}"
+    assert second["event"] == f"text {text}"
 
 
 def test_both_kinds_of_loggers_have_the_same_fields(log: io.StringIO) -> None:
-    """Records of the standard library have the same fields as our events."""
     structlog.get_logger("ours").warning("one")
     logging.getLogger("theirs").warning("two")
 
@@ -68,7 +67,7 @@ def test_exceptions_are_classes_and_locations(log: io.StringIO) -> None:
         try:
             login(CANARY)
         except OSError as e:
-            raise BackendUnavailableError(f"vendor says {CANARY}") from e
+            raise BackendUnavailableError(f"vendor error: {CANARY}") from e
 
     try:
         fail()
@@ -86,7 +85,6 @@ def test_exceptions_are_classes_and_locations(log: io.StringIO) -> None:
 
 
 def test_a_cycle_of_causes_ends(log: io.StringIO) -> None:
-    """Exceptions that cause each other are logged a limited number of times."""
     one, other = ValueError(), TypeError()
     one.__cause__, other.__cause__ = other, one
     structlog.get_logger("ours").error("failed", exc_info=one)
@@ -99,7 +97,6 @@ def test_a_cycle_of_causes_ends(log: io.StringIO) -> None:
     "name", ["botocore.auth", "psycopg", "urllib3.connectionpool", "web3.rpc"]
 )
 def test_verbose_libraries_stay_at_warning(log: io.StringIO, name: str) -> None:
-    """Libraries that log requests and signed bytes stay at WARNING, even with DEBUG."""
     logging.getLogger(name).debug("Authorization: %s", CANARY)
     logging.getLogger(name).info("connecting to %s", CANARY)
     structlog.get_logger("ours").debug("debug is on")
@@ -109,7 +106,6 @@ def test_verbose_libraries_stay_at_warning(log: io.StringIO, name: str) -> None:
 
 
 def test_redacts_secrets_in_events(log: io.StringIO) -> None:
-    """Secrets that got into an event by mistake are redacted."""
     structlog.get_logger("ours").info("e", pin=CANARY, authorization=CANARY)
     logging.getLogger("theirs").warning(
         "calling arn:aws:kms:eu-central-1:111122223333:key/%s", CANARY
@@ -121,7 +117,6 @@ def test_redacts_secrets_in_events(log: io.StringIO) -> None:
 
 
 def test_warnings_are_events(log: io.StringIO) -> None:
-    """A Python warning is logged like other events."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old\nfashioned", DeprecationWarning, stacklevel=1)
@@ -131,7 +126,6 @@ def test_warnings_are_events(log: io.StringIO) -> None:
 
 
 def test_audit_events_keep_their_own_time(log: io.StringIO) -> None:
-    """An event with a timestamp keeps it."""
     structlog.get_logger("audit").info("e", timestamp="2026-01-01T00:00:00+00:00")
 
     (line,) = lines(log)
@@ -139,7 +133,6 @@ def test_audit_events_keep_their_own_time(log: io.StringIO) -> None:
 
 
 def test_pretty_output_is_readable(log: io.StringIO) -> None:
-    """The pretty renderer shows the same without JSON."""
     logs.install(pretty=True, stream=log)
     structlog.get_logger("ours").info("hello", answer=42)
 
@@ -154,14 +147,12 @@ def test_pretty_output_is_readable(log: io.StringIO) -> None:
 def test_settings_choose_the_level(
     log: io.StringIO, environ: dict[str, str], level: int
 ) -> None:
-    """DEBUG enables our own debug events; it is off by default."""
     logs.configure(Settings.from_env(environ))
 
     assert logging.getLogger().level == level
 
 
-def test_an_audit_event_that_cannot_be_written_raises() -> None:
-    """An audit event that cannot be written is an error, so nothing is signed."""
+def test_nothing_is_signed_if_the_audit_event_cannot_be_written() -> None:
     device = honest(coincurve.PrivateKey())
     with Path("/dev/full").open("w", encoding="ascii") as full:
         signer = Signer.open(device, KeyId("01"), AuditLog(logs.audit_logger(full)))
@@ -176,7 +167,6 @@ def test_an_audit_event_that_cannot_be_written_raises() -> None:
 
 
 def test_an_audit_event_is_one_line_of_json() -> None:
-    """An audit event is redacted ASCII with sorted fields."""
     stream = io.StringIO()
 
     logs.audit_logger(stream).info(

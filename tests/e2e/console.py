@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One fence.  *reason* says why it is not run; empty: it is run."""
+    """A fence; a *reason* that is not empty explains why it is not run."""
 
     steps: tuple[Step, ...]
     reason: str
@@ -101,7 +101,7 @@ def _steps(body: str) -> list[Step]:
 
 class Console:
     """
-    One shell, kept for a whole document, so that variables live on.
+    One shell for a whole document, so that variables are kept.
 
     *texts* are replaced in every command: the document's port and folder by the test's.
     """
@@ -111,7 +111,7 @@ class Console:
         self._shell = subprocess.Popen(
             ["bash", "--norc", "--noprofile"],
             cwd=folder,
-            # A reader's terminal: nothing that other tests of this process have set.
+            # Without the variables that other tests of this process have set.
             env={name: os.environ[name] for name in _INHERITED if name in os.environ},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

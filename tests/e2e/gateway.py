@@ -1,4 +1,4 @@
-"""A payment gateway: a client that knows the API and nothing of its insides."""
+"""A client that uses only the documented API."""
 
 import secrets
 import time
@@ -12,7 +12,7 @@ RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 
 class Gateway:
-    """Asks for refunds and waits for them."""
+    """Requests refunds and waits for them."""
 
     def __init__(self, stack: Stack) -> None:
         self._url = stack.url
@@ -21,7 +21,7 @@ class Gateway:
     def post(
         self, key: str | None = None, **fields: Any
     ) -> tuple[int, Mapping[str, str], Any]:
-        """Ask for a refund of a session that nobody has seen before."""
+        """Request a refund of a new session."""
         return request(
             "POST",
             f"{self._url}/v1/refunds",
@@ -40,7 +40,7 @@ class Gateway:
         )
 
     def post_until_answered(self, key: str, **fields: Any) -> tuple[int, Any]:
-        """Ask again, as long as the first request with this key is being answered."""
+        """Repeat a request while the first one with this key is in progress."""
         while True:
             status, headers, body = self.post(key, **fields)
             if body.get("code") != "request-in-progress":
@@ -49,12 +49,12 @@ class Gateway:
             time.sleep(int(headers["retry-after"]))
 
     def get(self, refund_id: str) -> Any:
-        """Look at a refund."""
+        """Return a refund."""
         headers = {"Authorization": f"Bearer {self.token}"}
         return request("GET", f"{self._url}/v1/refunds/{refund_id}", headers=headers)[2]
 
     def wait(self, refund_id: str, status: str, patience: float = 30.0) -> Any:
-        """Look at a refund until it has *status*."""
+        """Poll a refund until it has *status*."""
         deadline = time.monotonic() + patience
         while (refund := self.get(refund_id))["status"] != status:
             if time.monotonic() > deadline:

@@ -13,24 +13,11 @@ from tests.e2e.console import Block, Console, read_blocks, run_block
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-refund.md"
-LIBRARY = ROOT / "docs" / "reference" / "library.md"
-
-
-# The values that the reader of the library's page has to know.
-_LIBRARY_VALUES = """
-import os
-from signer.config.settings import Settings
-from softhsm.library import require_module
-home, label, key_id = os.environ["HOTWALLET_HOME"], "hotwallet", "01"
-module = require_module(Settings.from_env(os.environ))
-os.environ["SOFTHSM2_CONF"] = f"{home}/softhsm/softhsm2.conf"
-pin = open(f"{home}/softhsm/pin").read().strip()
-"""
 
 
 @pytest.fixture
 def console(tmp_path: Path) -> Iterator[Console]:
-    """Return a shell beside a new stack, as `make dev` leaves it to its user."""
+    """A shell beside a new stack, as after `make dev`."""
     home = tmp_path / ".hotwallet" / "dev"
     with running_stack(home) as stack:
         (home / "env").write_text(exports(stack.environ), encoding="utf-8")
@@ -80,15 +67,3 @@ def test_a_block_that_is_not_run_has_a_reason() -> None:
     assert all(
         step.command.startswith("make ") for block in left_out for step in block.steps
     )
-
-
-def test_the_library_example_runs(console: Console) -> None:
-    """The Python examples sign with the stack's key."""
-    text = LIBRARY.read_text(encoding="utf-8")
-    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    program = "".join([_LIBRARY_VALUES, *examples, "print('signed')\n"])
-    console.run("source .hotwallet/dev/env")
-
-    printed = console.run(f"python - 2>/dev/null <<'END'\n{program}END")
-
-    assert printed.splitlines()[-1] == "signed"

@@ -1,7 +1,8 @@
-"""The promises of the README, kept by real processes."""
+"""The stack of real processes pays refunds, and shows no secrets."""
 
 import json
 import os
+import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +13,11 @@ import pytest
 from dev import stablecoin
 from dev.stack import Stack
 from tests.e2e.gateway import RECIPIENT, Gateway
+from tests.support.programs import ROOT, run_python
 
 
 @pytest.fixture(scope="module")
 def gateway(stack: Stack) -> Gateway:
-    """Return a client of the running stack."""
     return Gateway(stack)
 
 
@@ -27,7 +28,6 @@ def _events(home: Path, event: str) -> list[dict[str, Any]]:
 
 
 def test_pays_a_refund(stack: Stack, gateway: Gateway) -> None:
-    """A refund is signed, mined and confirmed, and the customer has the amount."""
     before = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)
 
     status, headers, refund = gateway.post(amount="12.50")
@@ -42,7 +42,7 @@ def test_pays_a_refund(stack: Stack, gateway: Gateway) -> None:
 
 
 def test_pays_a_repeated_request_once(stack: Stack, gateway: Gateway) -> None:
-    """Twenty equal requests at once pay one refund, and are answered alike (R1)."""
+    """R1: twenty equal concurrent requests pay one refund and get one answer."""
     before = stablecoin.balance_of(stack.chain_url, stack.token, RECIPIENT)
     key, session = secrets.token_hex(8), f"ps_{secrets.token_hex(8)}"
 
@@ -63,7 +63,6 @@ def test_pays_a_repeated_request_once(stack: Stack, gateway: Gateway) -> None:
 
 
 def test_every_worker_signs(stack: Stack, gateway: Gateway) -> None:
-    """All four processes sign, though the token forbids inherited sessions."""
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: gateway.post(), range(80)))
     nonces = [body["nonce"] for _, _, body in answers]
@@ -75,8 +74,7 @@ def test_every_worker_signs(stack: Stack, gateway: Gateway) -> None:
     assert {"success"} == {event["outcome"] for event in signed}
 
 
-def test_a_refusal_changes_nothing(stack: Stack, gateway: Gateway) -> None:
-    """What the policy refuses is no refund, and may be asked for again."""
+def test_a_refused_request_may_be_repeated(stack: Stack, gateway: Gateway) -> None:
     session = f"ps_{secrets.token_hex(8)}"
 
     status, headers, problem = gateway.post(
@@ -93,8 +91,8 @@ def test_a_refusal_changes_nothing(stack: Stack, gateway: Gateway) -> None:
     assert again == 201
 
 
-def test_no_secret_shows(stack: Stack, gateway: Gateway) -> None:
-    """PIN, tokens and keys stand in no log, command line or child's environment."""
+def test_no_secret_is_visible(stack: Stack, gateway: Gateway) -> None:
+    """No log, command line or environment of a child has one."""
     secret = [
         (stack.home / "softhsm" / "pin").read_text(encoding="utf-8").strip(),
         (stack.home / "softhsm" / "so-pin").read_text(encoding="utf-8").strip(),
@@ -113,3 +111,55 @@ def test_no_secret_shows(stack: Stack, gateway: Gateway) -> None:
 
     assert all(secret)
     assert not [text for text in shown for word in secret if word in text]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"NETWORKS_FILE": "wrong.toml"}, "chain-misconfigured"),
+        ({"WALLET_ADDRESS": "0x" + "11" * 20}, "key-not-in-ring"),
+    ],
+)
+def test_the_guard_refuses_what_only_node_or_ledger_show(
+    stack: Stack, tmp_path: Path, change: dict[str, str], code: str
+) -> None:
+    """A node of another chain, or an address that is not in the ring; status 78."""
+    good = (stack.home / "networks.toml").read_text(encoding="utf-8")
+    wrong = good.replace("chain_id = 31337", "chain_id = 1")
+    (tmp_path / "wrong.toml").write_text(wrong, encoding="utf-8")
+    guard = ("-m", "api.cli", "guard")
+    finished = run_python(*guard, environ=stack.environ | change, cwd=tmp_path)
+    lines = finished.stderr.splitlines()
+    refused = [line for line in lines if line.startswith("refused: ")]
+
+    assert finished.returncode == 78
+    assert [line.split(": ")[1] for line in refused] == [code]
+
+
+def test_the_guard_warns_of_softhsm(stack: Stack) -> None:
+    finished = run_python("-m", "api.cli", "guard", environ=stack.environ)
+
+    assert finished.returncode == 0
+    assert "NOT SAFE FOR PRODUCTION" in finished.stderr
+
+
+# The variables that the examples of docs/reference/library.md use.
+_LIBRARY_VALUES = """
+import os
+from signer.config.settings import Settings
+from softhsm.library import require_module
+home, label, key_id = os.environ["HOTWALLET_HOME"], "hotwallet", "01"
+module = require_module(Settings.from_env(os.environ))
+os.environ["SOFTHSM2_CONF"] = f"{home}/softhsm/softhsm2.conf"
+pin = open(f"{home}/softhsm/pin").read().strip()
+"""
+
+
+def test_the_library_examples_sign_with_the_key_of_the_stack(stack: Stack) -> None:
+    page = ROOT / "docs" / "reference" / "library.md"
+    text = page.read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    program = "".join([_LIBRARY_VALUES, *examples, "print('signed')\n"])
+    finished = run_python("-c", program, environ=stack.environ)
+
+    assert finished.stdout.splitlines()[-1:] == ["signed"], finished.stderr

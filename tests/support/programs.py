@@ -1,6 +1,28 @@
-"""Short scripts that replace real programs."""
+"""Runs the interpreter as a process, and writes short shell scripts."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_python(
+    *arguments: str, environ: Mapping[str, str], cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run the interpreter in *environ*, with this checkout's packages."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def program(path: Path, script: str) -> Path:

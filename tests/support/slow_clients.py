@@ -1,6 +1,5 @@
 """Many slow clients in one thread."""
 
-import itertools
 import socket
 import ssl
 import struct
@@ -34,12 +33,12 @@ def slow_header() -> Slow:
 
 
 def slow_body(head: bytes) -> Slow:
-    """Return a client that sends a body after *head* byte by byte."""
+    """Return a client that announces a body after *head* and sends it slowly."""
     return Slow("body", head + b"Content-Length: 16000\r\n\r\n", b" " * 900)
 
 
 def slow_reader(request: bytes) -> Slow:
-    """Return a client that sends *request*, and does not read the response."""
+    """Return a client that sends *request* and does not read the response."""
     return Slow("reader", request)
 
 
@@ -54,10 +53,11 @@ class SlowClients:
         each: int,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """Connect from twenty loopback addresses, because of limits per address."""
+        """Connect from twenty loopback addresses, below nginx's limit for each."""
         self._address = address
         self._context = context
         self._stop = threading.Event()
+        self.rounds = 0
         self._clients: list[tuple[Slow, socket.socket]] = []
         for number in range(each):
             source = f"127.0.1.{1 + number % 20}"
@@ -65,27 +65,27 @@ class SlowClients:
         self._thread = threading.Thread(target=self._dribble)
 
     def __enter__(self) -> Self:
-        """Start sending."""
+        """Start to send."""
         for kind, client in self._clients:
             client.sendall(kind.at_once)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close all connections."""
+        """Disconnect."""
         self._stop.set()
         self._thread.join(10)
         for _kind, client in self._clients:
             client.close()
 
     def connected(self, kind: Slow) -> int:
-        """Return the number of open connections of *kind*."""
+        """Return how many clients of *kind* the server has not disconnected."""
         return sum(_is_open(client) for one, client in self._clients if one is kind)
 
     def _connected(self, source: str) -> socket.socket:
         client = socket.socket()
-        # Small buffers here, and small segments for the kernel of the server: segments
-        # on loopback would have 64 KiB.
+        # Small buffers on both sides: the server's kernel has room for a number of
+        # segments, each of which would have 64 KiB on loopback.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         client.settimeout(10)
@@ -96,13 +96,14 @@ class SlowClients:
         return self._context.wrap_socket(client, server_hostname=self._address[0])
 
     def _dribble(self) -> None:
-        for place in itertools.count():
+        while True:
             for kind, client in self._clients:
-                byte = kind.byte_by_byte[place : place + 1]
+                byte = kind.byte_by_byte[self.rounds : self.rounds + 1]
                 try:
                     client.sendall(byte)
-                except OSError:  # The server closed it; see ``connected``.
+                except OSError:  # Disconnected; ``connected`` counts those.
                     continue
+            self.rounds += 1
             if self._stop.wait(_PAUSE):
                 return
 

@@ -1,4 +1,4 @@
-"""Development's tokens are as good as production's, and cannot be minted there."""
+"""Development tokens are valid, and cannot be minted in production."""
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,6 @@ from tests.api.support import SettableClock, make_verifier
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """Return an environment with a fresh pair of keys."""
     private, public = tmp_path / "jwt" / "signing.pem", tmp_path / "jwt" / "public.pem"
     provide_signing_key(private, public)
     return {
@@ -25,8 +24,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_the_service_accepts_what_is_minted(environ: dict[str, str]) -> None:
-    """A minted token names subject, roles and scopes, and lives five minutes."""
+def test_a_minted_token_is_valid_for_five_minutes(environ: dict[str, str]) -> None:
     settings, clock = Settings.from_env(environ), SettableClock()
     authenticator = make_verifier(settings, clock)
     token = mint(
@@ -47,8 +45,7 @@ def test_the_service_accepts_what_is_minted(environ: dict[str, str]) -> None:
         authenticator.authenticate(f"Bearer {token}")
 
 
-def test_without_scopes_there_is_no_claim(environ: dict[str, str]) -> None:
-    """Roles alone decide, unless a token is minted for less."""
+def test_without_scopes_a_token_has_no_scope_claim(environ: dict[str, str]) -> None:
     settings = Settings.from_env(environ)
     token = mint(settings, subject="dev", roles=["merchant"])
 
@@ -58,8 +55,7 @@ def test_without_scopes_there_is_no_claim(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("scope", ["", "a  b", 'a"b', "ä", "a\nb"])
-def test_a_scope_is_a_word(environ: dict[str, str], scope: str) -> None:
-    """What no service would believe is not minted."""
+def test_a_malformed_scope_is_refused(environ: dict[str, str], scope: str) -> None:
     with pytest.raises(InvalidInputError) as refusal:
         mint(
             Settings.from_env(environ),
@@ -71,8 +67,7 @@ def test_a_scope_is_a_word(environ: dict[str, str], scope: str) -> None:
     assert refusal.value.field == "scope"
 
 
-def test_a_shared_secret_mints_too() -> None:
-    """HS256 serves those who want one variable and no files."""
+def test_mints_with_a_shared_secret() -> None:
     settings = Settings.from_env(
         {"APP_ENV": "test", "JWT_ALGORITHM": "HS256", "JWT_SECRET": "s" * 32}
     )
@@ -81,8 +76,7 @@ def test_a_shared_secret_mints_too() -> None:
     assert make_verifier(settings).authenticate(f"Bearer {token}")
 
 
-def test_two_tokens_are_never_the_same(environ: dict[str, str]) -> None:
-    """Each token has an id of its own, even within one second."""
+def test_each_token_has_its_own_id(environ: dict[str, str]) -> None:
     settings, clock = Settings.from_env(environ), SettableClock()
     authenticator = make_verifier(settings, clock)
 
@@ -97,8 +91,7 @@ def test_two_tokens_are_never_the_same(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("environment", ["production", "", "Staging"])
-def test_production_mints_nothing(environ: dict[str, str], environment: str) -> None:
-    """Where real money is, or might be, tokens come from elsewhere."""
+def test_production_mints_no_tokens(environ: dict[str, str], environment: str) -> None:
     settings = Settings.from_env(environ | {"APP_ENV": environment})
 
     with pytest.raises(ConfigurationError, match="dev-tokens-forbidden"):
@@ -106,8 +99,9 @@ def test_production_mints_nothing(environ: dict[str, str], environment: str) -> 
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 301, 86400])
-def test_no_token_lives_long(environ: dict[str, str], seconds: int) -> None:
-    """Development has no exception from the five minutes."""
+def test_a_lifetime_is_at_most_five_minutes(
+    environ: dict[str, str], seconds: int
+) -> None:
     with pytest.raises(InvalidInputError) as refusal:
         mint(
             Settings.from_env(environ),
@@ -126,16 +120,15 @@ def test_no_token_lives_long(environ: dict[str, str], seconds: int) -> None:
         ({"JWT_SIGNING_KEY_FILE": "missing.pem"}, "jwt-key-invalid"),
     ],
 )
-def test_says_what_it_needs(
+def test_a_signing_key_is_required(
     environ: dict[str, str], changes: dict[str, str], code: str
 ) -> None:
-    """Without a key to sign with, the refusal names the variable."""
     with pytest.raises(ConfigurationError, match=code):
         mint(Settings.from_env(environ | changes), subject="dev", roles=["merchant"])
 
 
-def test_the_private_key_is_private(tmp_path: Path) -> None:
-    """Only the owner reads the key, and no draft stays behind."""
+def test_only_the_owner_can_read_the_private_key(tmp_path: Path) -> None:
+    """No temporary file remains."""
     private, public = tmp_path / "a.pem", tmp_path / "b.pem"
     provide_signing_key(private, public)
 
@@ -143,8 +136,7 @@ def test_the_private_key_is_private(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pem", "b.pem"]
 
 
-def test_a_key_is_made_once(tmp_path: Path) -> None:
-    """However many processes begin at once, all end with the same pair."""
+def test_concurrent_processes_create_one_key_pair(tmp_path: Path) -> None:
     private, public = tmp_path / "a.pem", tmp_path / "b.pem"
 
     def provide(_: int) -> bytes:

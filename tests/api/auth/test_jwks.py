@@ -1,7 +1,8 @@
-"""Keys by URL: new ones in time, old ones not for long, and never another's."""
+"""Keys from a URL: new keys are accepted at once, removed keys not for long."""
 
 import io
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -21,19 +22,21 @@ from backends.jwks_client import JWKSClient
 from signer.config.settings import Settings
 from signer.errors import AuthenticationError, ConfigurationError
 from signer.ports import KeySetError
-from tests.api.issuer import Answer, Issuer, authority, document, dripping, jwk
+from tests.api.issuer import Answer, Issuer, document, jwk, slow
 from tests.api.support import (
     ED25519_KEY,
     ES256_KEY,
     ISSUER,
+    OTHER_KEY,
     RSA_KEY,
-    STRANGER,
     SettableClock,
+    Timer,
     claims,
     header,
     lines,
     signed,
 )
+from tests.support.tls import self_signed
 from tests.support.waiting import eventually
 
 
@@ -43,30 +46,17 @@ B = jwk("EdDSA", ED25519_KEY, "b")
 _OK = b"HTTP/1.1 200 OK\r\n"
 
 
-class Timer:
-    """Seconds that a test lets pass."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
-
-
 @pytest.fixture
 def timer() -> Timer:
-    """A timer that stands still until it is told to move."""
     return Timer()
 
 
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
-    """An issuer that publishes one key."""
     with Issuer() as issuer:
         issuer.publish(A)
         yield issuer
-    _land()  # What it cut off must not be told in the log of the next test.
+    _join_fetches()  # Their events belong to the log of this test.
 
 
 def _client(issuer: Issuer, timeout: float = 4.0, **changes: Any) -> JWKSClient:
@@ -76,7 +66,6 @@ def _client(issuer: Issuer, timeout: float = 4.0, **changes: Any) -> JWKSClient:
 
 @pytest.fixture
 def keys(issuer: Issuer, timer: Timer) -> RemoteKeys:
-    """The issuer's keys, fetched once already."""
     return RemoteKeys.open(_client(issuer), "ES256", timer)
 
 
@@ -84,15 +73,13 @@ def _events(log: io.StringIO, name: str) -> list[dict[str, Any]]:
     return [line for line in lines(log) if line["event"] == name]
 
 
-def _land() -> None:
-    """Wait for the fetch under way, if there is one: ten seconds are enough for it."""
+def _join_fetches() -> None:
     for thread in threading.enumerate():
         if thread.name == "jwks":
             thread.join(10)
 
 
 def test_verifies_a_token_with_keys_from_a_url(issuer: Issuer) -> None:
-    """With ``JWT_JWKS_URL`` the issuer's keys verify tokens without other settings."""
     environ = {"APP_ENV": "test", "JWT_ISSUER": ISSUER, "JWT_JWKS_URL": issuer.url}
     settings = Settings.from_env(environ)
     authenticator = JWTVerifier(
@@ -159,7 +146,7 @@ def test_key_rollover_refuses_no_token(
     keys: RemoteKeys, issuer: Issuer, timer: Timer
 ) -> None:
     """
-    H11: while old key and new one overlap, every token is believed.
+    H11: while old key and new one overlap, every token is accepted.
 
     The new one is published ten seconds after the keys were fetched because of their
     age, and used ten seconds later: that it is unknown is another reason to ask.
@@ -171,7 +158,7 @@ def test_key_rollover_refuses_no_token(
             issuer.publish(A, B)
         missed += keys.find("a") is None
         missed += second >= 610 and keys.find("b") is None
-        _land()
+        _join_fetches()
 
     assert missed == 0
     # At first, after 300 s and 600 s, for the new one, and thrice 300 s after that.
@@ -215,7 +202,7 @@ def test_a_removed_key_is_refused_after_the_next_refresh(
     assert before is not None
     assert eventually(lambda: keys.find("a") is None)
     assert keys.find("b") is not None
-    # The refresh may have ended while somebody looked; whoever comes now asks for a.
+    # If the refresh ended during a lookup, the next lookup fetches again.
     assert keys.find("a") is None
     assert issuer.requests == 3
 
@@ -231,10 +218,9 @@ def test_refreshes_first_after_an_idle_period(
 
 
 def test_a_refresh_by_age_delays_no_request(issuer: Issuer, timer: Timer) -> None:
-    """Requests use slightly old keys while a thread refreshes them."""
     server = _client(issuer, timeout=30.0)
     keys = RemoteKeys.open(server, "ES256", timer)
-    issuer.answer = dripping(b"", b"")
+    issuer.answer = slow(b"", b"")
     timer.now += 300
     started = time.perf_counter()
     found = keys.find("a")
@@ -264,14 +250,14 @@ def _no_thread(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_a_thread_that_cannot_be_started(
+def test_keeps_keys_if_no_thread_can_be_started(
     keys: RemoteKeys,
     issuer: Issuer,
     timer: Timer,
     log: io.StringIO,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A host out of threads is as an issuer that does not answer: for a minute."""
+    """The next attempt follows after a minute."""
     issuer.publish(A, B)
     timer.now += 300
     with monkeypatch.context() as patched:
@@ -324,7 +310,7 @@ def test_unknown_kids_cause_one_request_a_minute(
 @pytest.mark.parametrize(
     "other",
     [
-        jwk("ES256", STRANGER, "a"),
+        jwk("ES256", OTHER_KEY, "a"),
         jwk("RS256", RSA_KEY, "a"),
         jwk("EdDSA", ED25519_KEY, "a"),
     ],
@@ -339,7 +325,7 @@ def test_a_kid_cannot_be_reused(
     other: Any,
     between: tuple[tuple[Any, ...], ...],
 ) -> None:
-    """H8: a kid that comes back as another key is refused, and the log says so."""
+    """H8: a kid that comes back as another key is refused, and logged."""
     for published in (*between, (other, B)):
         issuer.publish(*published)
         timer.now += 601
@@ -369,7 +355,7 @@ _BAD: dict[str, tuple[Answer, str]] = {
     "moved": (document({"keys": [A]}, 302, Location="/jwks"), "status-302"),
     "moved for good": (document({}, 308, Location="https://x.example"), "status-308"),
     "too large": (document(b" " * 65537), "too-large"),
-    "endless": (dripping(_OK + b"\r\n", b"x" * 65536), "too-large"),
+    "endless": (slow(_OK + b"\r\n", b"x" * 65536), "too-large"),
     "web page": (document(b"<html>login</html>"), "malformed"),
     "packed": (document(b"\x1f\x8b", **{"Content-Encoding": "gzip"}), "malformed"),
     "list": (document(b"[]"), "malformed"),
@@ -378,7 +364,7 @@ _BAD: dict[str, tuple[Answer, str]] = {
     "keys twice": (document(b'{"keys": [], "keys": []}'), "malformed"),
     "deep": (document(b'{"keys": ' + b"[" * 9000), "malformed"),
     "cut off": (document(b'{"keys": [{"kid": "a"'), "malformed"),
-    "no HTTP": (dripping(b"SSH-2.0-OpenSSH\r\n\r\n", b"x\n"), "unreachable"),
+    "no HTTP": (slow(b"SSH-2.0-OpenSSH\r\n\r\n", b"x\n"), "unreachable"),
     "no keys": (document({"keys": []}), "no-keys"),
     "no usable key": (document({"keys": [A | {"use": "enc"}]}), "no-keys"),
     "two of one name": (document({"keys": [A, A]}), "duplicate-kid"),
@@ -391,10 +377,10 @@ _BAD: dict[str, tuple[Answer, str]] = {
         "secret-key",
     ),
     "private": (document({"keys": [A, B | {"d": "AAAA"}]}), "secret-key"),
-    "dripping body": (dripping(_OK + b"\r\n", b" "), "too-slow"),
-    "dripping header": (dripping(_OK, b"X: y\r\n"), "too-slow"),
-    "dripping line": (dripping(_OK + b"X: ", b"y"), "too-slow"),
-    "silent": (dripping(b"", b""), "too-slow"),
+    "dripping body": (slow(_OK + b"\r\n", b" "), "too-slow"),
+    "dripping header": (slow(_OK, b"X: y\r\n"), "too-slow"),
+    "dripping line": (slow(_OK + b"X: ", b"y"), "too-slow"),
+    "silent": (slow(b"", b""), "too-slow"),
     "hanging up": (lambda _: None, "unreachable"),
 }
 
@@ -403,7 +389,6 @@ _BAD: dict[str, tuple[Answer, str]] = {
 def test_keeps_keys_after_an_unusable_response(
     issuer: Issuer, timer: Timer, log: io.StringIO, name: str
 ) -> None:
-    """After any unusable response the last fetched keys stay valid."""
     keys = RemoteKeys.open(_client(issuer, timeout=30.0), "ES256", timer)
     issuer.answer, reason = _BAD[name]
     # Who answers at once may be late on a busy machine; who never ends is waited for.
@@ -420,7 +405,6 @@ def test_keeps_keys_after_an_unusable_response(
 
 @pytest.mark.parametrize("name", ["error", "web page", "symmetric", "silent"])
 def test_refuses_to_start_without_keys(issuer: Issuer, name: str) -> None:
-    """A process without keys does not start, because it would refuse all tokens."""
     issuer.answer, reason = _BAD[name]
 
     with pytest.raises(ConfigurationError, match="jwt-keys-unreachable") as refusal:
@@ -453,18 +437,19 @@ def test_skips_unusable_keys(issuer: Issuer) -> None:
 
 
 def test_checks_the_certificate_of_the_issuer(tmp_path: Path) -> None:
-    """The issuer's certificate must come from a trusted authority."""
-    serving, believing = authority(tmp_path)
-    with Issuer(serving) as issuer:
+    trust = self_signed(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "fullchain.pem", tmp_path / "privkey.pem")
+    with Issuer(tls) as issuer:
         issuer.publish(A)
-        trusting = _client(issuer, allow_http=False, tls=believing)
-        doubting = _client(issuer, allow_http=False)
+        trusting = _client(issuer, allow_http=False, tls=trust)
+        untrusting = _client(issuer, allow_http=False)
 
         assert b'"kid": "a"' in trusting()
         with pytest.raises(KeySetError, match="unreachable"):
-            doubting()
+            untrusting()
 
 
 def test_repr_omits_the_url(issuer: Issuer) -> None:
-    """The query of the URL may contain a secret, so repr omits the URL."""
+    """The query of the URL may contain a secret."""
     assert issuer.url not in repr(_client(issuer))

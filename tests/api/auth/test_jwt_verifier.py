@@ -1,4 +1,4 @@
-"""Who asks?  Only tokens that are right in every respect are believed."""
+"""Only tokens that are valid in every respect are accepted."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -56,8 +56,8 @@ TWO_KEYS = KeySet(
         (header(), {"client_id": "gateway", "scope": "refunds"}),
     ],
 )
-def test_believes_a_good_token(head: dict[str, Any], changes: dict[str, Any]) -> None:
-    """The principal is what the token says: subject, roles, token id and end."""
+def test_accepts_a_valid_token(head: dict[str, Any], changes: dict[str, Any]) -> None:
+    """The principal has the token's subject, roles, id and expiry."""
     good = signed(head, claims(roles=["merchant", "admin"], **changes))
 
     caller = _authenticator(ONE_KEY).authenticate(f"Bearer {good}")
@@ -79,8 +79,10 @@ def test_believes_a_good_token(head: dict[str, Any], changes: dict[str, Any]) ->
         ({"scope": "a keys:rotate !#[]~ a"}, {"a", "keys:rotate", "!#[]~"}),
     ],
 )
-def test_scopes_are_words(changes: dict[str, Any], scopes: set[str] | None) -> None:
-    """The claim ``scope`` has words with spaces between, or is not there (RFC 8693)."""
+def test_scopes_are_separated_by_spaces(
+    changes: dict[str, Any], scopes: set[str] | None
+) -> None:
+    """The claim ``scope`` is optional (RFC 8693)."""
     good = signed(header(), claims(**changes))
 
     assert scopes == _authenticator(ONE_KEY).authenticate(f"Bearer {good}").scopes
@@ -88,7 +90,7 @@ def test_scopes_are_words(changes: dict[str, Any], scopes: set[str] | None) -> N
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_refuses_a_forged_token(name: str) -> None:
-    """H1, H2, H3, H4, H5, H7: each is refused, and for the reason it was made for."""
+    """H1, H2, H3, H4, H5, H7: each has its own reason."""
     forged, reason = FORGERIES[name]
 
     with pytest.raises(AuthenticationError) as refusal:
@@ -101,8 +103,7 @@ def test_refuses_a_forged_token(name: str) -> None:
     "authorization",
     [None, "", "Basic Z2F0ZXdheTpwYXNz", token(), "Bearer", "DPoP x.y.z"],
 )
-def test_asks_for_a_bearer_token(authorization: str | None) -> None:
-    """Without a token of the Bearer scheme nobody is anybody."""
+def test_requires_a_bearer_token(authorization: str | None) -> None:
     with pytest.raises(AuthenticationError):
         _authenticator(ONE_KEY).authenticate(authorization)
 
@@ -118,7 +119,7 @@ def test_the_scheme_is_case_insensitive() -> None:
     ("age", "good"), [(-30, True), (-31, False), (329, True), (330, False)]
 )
 def test_allows_half_a_minute_of_clock_skew(age: int, good: bool) -> None:
-    """H4: a token counts from 30 seconds before its time to just under 30 behind."""
+    """H4: a token is valid from 30 s before its time to just under 30 s after."""
     clock = SettableClock()
     clock.advance(age)
     authenticator = _authenticator(ONE_KEY, clock)
@@ -131,7 +132,6 @@ def test_allows_half_a_minute_of_clock_skew(age: int, good: bool) -> None:
 
 
 def test_finds_the_key_by_its_id() -> None:
-    """With several keys, each token is checked with the one that it names."""
     authenticator = _authenticator(TWO_KEYS)
     by_a = signed(header(kid="a"), claims(sub="a"))
     by_b = signed(header(kid="b", alg="RS256"), claims(sub="b"), RSA_KEY, "RS256")
@@ -165,7 +165,7 @@ def test_finds_the_key_by_its_id() -> None:
     ],
 )
 def test_a_key_has_one_algorithm(forged: str, reason: str) -> None:
-    """H8: the id of one key and the algorithm of another do not go together."""
+    """H8: the id of one key with the algorithm of another is refused."""
     with pytest.raises(AuthenticationError) as refusal:
         _authenticator(TWO_KEYS).authenticate(f"Bearer {forged}")
 
@@ -173,7 +173,6 @@ def test_a_key_has_one_algorithm(forged: str, reason: str) -> None:
 
 
 @given(st.text(max_size=300) | st.from_regex(r"Bearer [\w-]+\.[\w-]+\.[\w-]+"))
-def test_noise_is_refused(authorization: str) -> None:
-    """Whatever the header holds, the only error is ours."""
+def test_random_text_raises_no_other_error(authorization: str) -> None:
     with pytest.raises(AuthenticationError):
         _authenticator(ONE_KEY).authenticate(authorization)

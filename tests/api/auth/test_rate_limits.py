@@ -1,4 +1,4 @@
-"""Too many: told apart from enough, by all processes together, and cheaply."""
+"""Rate limits hold across processes, and cost few writes to the database."""
 
 import secrets
 import time
@@ -11,17 +11,16 @@ import pytest
 from falcon.testing import Result, TestClient
 from sqlalchemy import event
 
-from api.auth.dev_tokens import provide_signing_key
 from api.auth.rate_limits import RateLimit, RateLimits, RateLimitStatus
 from api.auth.verification_keys import VerificationKey
 from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from signer.errors import StoreUnavailableError
-from tests.api.access_app import ONE_KEY, Absent, Journal, audit_into, build
-from tests.api.live_server import Server
+from tests.api.access_app import ONE_KEY, Journal, UnavailableCallers, audit_into, build
+from tests.api.live_server import Server, service_environ
 from tests.api.support import (
     NOW,
-    STRANGER,
+    OTHER_KEY,
     SettableClock,
     bearer,
     claims,
@@ -35,12 +34,12 @@ PEER = "203.0.113.9"
 ALICE: dict[str, Any] = {"roles": ["admin"], "scope": "keys:rotate", "sub": "alice"}
 
 _FORGED = {
-    "Authorization": f"Bearer {signed(header(), claims(), STRANGER)}",
+    "Authorization": f"Bearer {signed(header(), claims(), OTHER_KEY)}",
 }
 
 
 class Instance:
-    """One process's application over the shared database, and what it cost."""
+    """The application of one process over the shared database, with its costs."""
 
     def __init__(self, url: str, clock: SettableClock, **limits: int) -> None:
         self.database = Database(url, pool_size=8, timeout=5.0)
@@ -58,28 +57,27 @@ class Instance:
         )
 
     def known(self) -> Iterable[VerificationKey]:
-        """Return the one key."""
         return ONE_KEY.known()
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """Return the one key, and count that a signature is being verified."""
+        """Return the key, and count a verification."""
         self.verified += 1
         return ONE_KEY.find(kid)
 
-    def ask(
+    def request(
         self,
         path: str = "/refunds",
         peer: str = PEER,
         headers: dict[str, str] | None = None,
         **changes: Any,
     ) -> Result:
-        """Ask from *peer*, with a good token unless others are given."""
+        """Send a request from *peer*, with a good token unless *headers* are given."""
         return self.client.simulate_get(
             path, headers=headers or bearer(NOW, **changes), remote_addr=peer
         )
 
     def rotate(self, peer: str = PEER, jti: str | None = None) -> int:
-        """Change something as alice, with a new token unless there is *jti*."""
+        """Post as alice, with a new token unless *jti* is given."""
         token = bearer(NOW, **ALICE, jti=jti or secrets.token_hex())
         return self.client.simulate_post(
             "/rotation", headers=token, remote_addr=peer
@@ -94,7 +92,7 @@ class Instance:
 @pytest.fixture
 def pair(database_url: str, clock: SettableClock) -> Iterator[list[Instance]]:
     """Two instances that share a database, of each kind in turn."""
-    # PostgreSQL's tables are everybody's: a minute of its own keeps counts apart.
+    # All tests share PostgreSQL's tables: another minute keeps their counts apart.
     clock.now = NOW.replace(second=10)
     pair = [Instance(database_url, clock) for _ in range(2)]
     _empty(pair[0].database)
@@ -107,10 +105,10 @@ def _empty(database: Database) -> None:
     database.write(lambda c: c.exec_driver_sql("DELETE FROM attempts").rowcount)
 
 
-def test_a_flood_of_bad_tokens(pair: list[Instance]) -> None:
-    """H17: of 1,000 from one peer, over two instances, 60 are looked at."""
+def test_limits_invalid_tokens_of_one_peer(pair: list[Instance]) -> None:
+    """H17: of 1,000 requests to two instances, 60 are verified."""
     answers = [
-        pair[n % 2].ask("/rotation" if n % 3 else "/refunds", headers=_FORGED)
+        pair[n % 2].request("/rotation" if n % 3 else "/refunds", headers=_FORGED)
         for n in range(1000)
     ]
     statuses = [answer.status_code for answer in answers]
@@ -125,67 +123,70 @@ def test_a_flood_of_bad_tokens(pair: list[Instance]) -> None:
     assert [r["outcome"] for r in records].count("too-many-requests") <= 1
 
 
-def test_a_flood_at_once(pair: list[Instance]) -> None:
+def test_limits_concurrent_invalid_tokens(pair: list[Instance]) -> None:
     """H17: threads of both instances let no more than the limit through."""
     with ThreadPoolExecutor(8) as pool:
         statuses = list(
             pool.map(
-                lambda n: pair[n % 2].ask("/rotation", headers=_FORGED).status_code,
+                lambda n: pair[n % 2].request("/rotation", headers=_FORGED).status_code,
                 range(300),
             )
         )
     outcomes = [r.fields["outcome"] for one in pair for r in one.journal.records]
 
     assert sorted(statuses) == [401] * 60 + [429] * 240
-    # Each thread may be on its way in either instance when the 60th is counted.
+    # Each thread may be past the check in either instance at the 60th refusal.
     assert sum(len(one.writes) for one in pair) <= 60 + 2 * 8
     assert sorted(outcomes) == ["token-signature"] * 60 + ["too-many-requests"]
 
 
-def test_a_window_ends(pair: list[Instance], clock: SettableClock) -> None:
-    """Whoever waits as long as ``Retry-After`` says begins anew."""
+def test_a_window_ends_after_retry_after(
+    pair: list[Instance], clock: SettableClock
+) -> None:
     for _ in range(61):
-        last = pair[0].ask(headers=_FORGED)
+        last = pair[0].request(headers=_FORGED)
     clock.advance(int(last.headers["retry-after"]) - 1)
-    before = pair[0].ask(headers=_FORGED).status_code
+    before = pair[0].request(headers=_FORGED).status_code
     clock.advance(1)
-    after = pair[0].ask(headers=_FORGED).status_code
+    after = pair[0].request(headers=_FORGED).status_code
 
     assert (last.status_code, before, after) == (429, 429, 401)
 
 
-def test_others_are_not_concerned(pair: list[Instance]) -> None:
-    """A flood costs its peer the service, and nobody else; health is open."""
+def test_the_limit_is_per_peer(pair: list[Instance]) -> None:
+    """Other peers are served, and the probe is served to the limited peer too."""
     for _ in range(61):
-        pair[0].ask(peer="2001:db8:0:1::1", headers=_FORGED)
+        pair[0].request(peer="2001:db8:0:1::1", headers=_FORGED)
 
-    assert pair[0].ask(peer="2001:db8:0:1::2").status_code == 429
-    assert pair[1].ask(peer="2001:db8:0:2::1", headers=_FORGED).status_code == 401
-    assert pair[0].ask(peer=PEER).status_code == 200
-    assert pair[0].ask("/probe", peer="2001:db8:0:1::1").status_code == 200
+    assert pair[0].request(peer="2001:db8:0:1::2").status_code == 429
+    assert pair[1].request(peer="2001:db8:0:2::1", headers=_FORGED).status_code == 401
+    assert pair[0].request(peer=PEER).status_code == 200
+    assert pair[0].request("/probe", peer="2001:db8:0:1::1").status_code == 200
 
 
-def test_a_missing_role_counts_too(pair: list[Instance]) -> None:
+def test_limits_forbidden_requests(pair: list[Instance]) -> None:
     """H17: 403 is a refusal like 401."""
-    statuses = [pair[n % 2].ask(roles=[]).status_code for n in range(63)]
+    statuses = [pair[n % 2].request(roles=[]).status_code for n in range(63)]
 
     assert statuses == [403] * 60 + [429] * 3
 
 
-def test_spoofed_headers_make_no_new_peer(pair: list[Instance]) -> None:
-    """H16: who invents a new origin with every request is counted as one peer."""
+def test_spoofed_headers_do_not_change_the_peer(pair: list[Instance]) -> None:
+    """H16: requests with different forwarded addresses count as one peer."""
     statuses = [
-        pair[0].ask(headers=_FORGED | {"X-Forwarded-For": f"198.51.100.{n}"})
+        pair[0].request(headers=_FORGED | {"X-Forwarded-For": f"198.51.100.{n}"})
         for n in range(80)
     ]
 
     assert [a.status_code for a in statuses] == [401] * 60 + [429] * 20
 
 
-def test_administrators_are_limited(pair: list[Instance]) -> None:
-    """Each subject has 30 administrative calls a minute, wherever it asks."""
-    statuses = [pair[n % 2].ask("/rotation", **ALICE).status_code for n in range(40)]
-    other = pair[0].ask("/rotation", **ALICE | {"sub": "bob"})
+def test_limits_administrators(pair: list[Instance]) -> None:
+    """Each subject has 30 administrative requests a minute, from all addresses."""
+    statuses = [
+        pair[n % 2].request("/rotation", **ALICE).status_code for n in range(40)
+    ]
+    other = pair[0].request("/rotation", **ALICE | {"sub": "bob"})
     records = [r.fields for one in pair for r in one.journal.records]
 
     assert statuses == [200] * 30 + [429] * 10
@@ -195,44 +196,44 @@ def test_administrators_are_limited(pair: list[Instance]) -> None:
     ]
 
 
-def test_replays_cost_their_peer_alone(pair: list[Instance]) -> None:
-    """Who found a token that is used up keeps neither its subject nor others out."""
+def test_replayed_tokens_count_for_the_peer_only(pair: list[Instance]) -> None:
+    """A client that replays a used token does not lock out the token's subject."""
     jti = secrets.token_hex()
     used = pair[0].rotate(jti=jti)
     replays = [pair[n % 2].rotate("198.51.100.1", jti) for n in range(70)]
-    hers = [pair[n % 2].rotate() for n in range(30)]
+    own = [pair[n % 2].rotate() for n in range(30)]
 
     assert used == 200
     assert replays == [401] * 60 + [429] * 10
-    assert hers == [200] * 29 + [429]
+    assert own == [200] * 29 + [429]
 
 
-def test_looks_are_counted_apart(pair: list[Instance]) -> None:
-    """A used token still looks; however often it does, changes remain possible."""
+def test_reads_and_changes_are_counted_separately(pair: list[Instance]) -> None:
+    """A used token can still read; reads leave the limit of changes alone."""
     jti = secrets.token_hex()
     used = pair[0].rotate(jti=jti)
-    looks = [pair[n % 2].ask("/rotation", **ALICE, jti=jti) for n in range(40)]
+    reads = [pair[n % 2].request("/rotation", **ALICE, jti=jti) for n in range(40)]
 
-    assert [a.status_code for a in looks] == [200] * 30 + [429] * 10
+    assert [a.status_code for a in reads] == [200] * 30 + [429] * 10
     assert [used, pair[1].rotate()] == [200, 200]
 
 
-def test_good_refunds_cost_no_write(pair: list[Instance]) -> None:
-    """A request that is let in writes nothing, where clients have no limit."""
-    statuses = {pair[n % 2].ask().status_code for n in range(100)}
+def test_accepted_requests_write_nothing(pair: list[Instance]) -> None:
+    """That is, without a limit for clients."""
+    statuses = {pair[n % 2].request().status_code for n in range(100)}
 
     assert statuses == {200}
     assert [one.writes for one in pair] == [[], []]
 
 
-def test_clients_take_permits_in_batches(
+def test_the_limit_of_a_client_costs_one_write_in_ten_requests(
     database_url: str, clock: SettableClock
 ) -> None:
-    """A client's limit holds exactly in one process, for a write in ten requests."""
+    """The limit is exact within one process."""
     one = Instance(database_url, clock, client=105)
     _empty(one.database)
-    statuses = [one.ask().status_code for _ in range(120)]
-    other = one.ask(sub="gateway-2").status_code
+    statuses = [one.request().status_code for _ in range(120)]
+    other = one.request(sub="gateway-2").status_code
     one.database.close()
 
     assert statuses == [200] * 105 + [429] * 15
@@ -240,11 +241,12 @@ def test_clients_take_permits_in_batches(
     assert len(one.writes) <= 12 + 1
 
 
-def test_two_processes_share_a_client(database_url: str, clock: SettableClock) -> None:
-    """What both let through is the limit, since permits are taken and not guessed."""
+def test_two_processes_share_the_limit_of_a_client(
+    database_url: str, clock: SettableClock
+) -> None:
     pair = [Instance(database_url, clock, client=100) for _ in range(2)]
     _empty(pair[0].database)
-    statuses = [pair[n % 2].ask().status_code for n in range(160)]
+    statuses = [pair[n % 2].request().status_code for n in range(160)]
     for one in pair:
         one.database.close()
 
@@ -252,9 +254,8 @@ def test_two_processes_share_a_client(database_url: str, clock: SettableClock) -
     assert statuses.count(429) == 60
 
 
-def test_without_the_database_each_counts_alone(clock: SettableClock) -> None:
-    """While nothing is shared, a process still knows what it has seen itself."""
-    client = TestClient(build(Absent(), clock))
+def test_each_process_counts_while_the_database_is_down(clock: SettableClock) -> None:
+    client = TestClient(build(UnavailableCallers(), clock))
     statuses = [
         client.simulate_get("/refunds", headers=_FORGED).status_code for _ in range(70)
     ]
@@ -262,14 +263,14 @@ def test_without_the_database_each_counts_alone(clock: SettableClock) -> None:
     assert statuses == [401] * 60 + [429] * 10
 
 
-class Fragile:
-    """Callers whose database comes and goes."""
+class IntermittentCallers:
+    """Counters of callers whose database may be down."""
 
     def __init__(self) -> None:
         self.up, self.asked = True, 0
 
     def use_token(self, *args: object) -> bool:
-        """Believe everybody."""
+        """Accept every token."""
         return True
 
     def count(self, bucket: str, period: int, amount: int = 1) -> int:
@@ -280,9 +281,9 @@ class Fragile:
         return self.asked
 
 
-def test_a_database_that_hangs_is_asked_now_and_then(clock: SettableClock) -> None:
-    """Who can do without does not wait for it again for five seconds."""
-    callers, now = Fragile(), 0.0
+def test_skips_a_database_that_is_down_for_five_seconds(clock: SettableClock) -> None:
+    """Unless the caller requires the shared count."""
+    callers, now = IntermittentCallers(), 0.0
     limit = RateLimit("refused", 60, callers, clock=clock, timer=lambda: now)
     callers.up = False
     for _ in range(10):
@@ -297,10 +298,9 @@ def test_a_database_that_hangs_is_asked_now_and_then(clock: SettableClock) -> No
     assert callers.asked == 3
 
 
-def test_buckets_hold_no_secrets(pair: list[Instance]) -> None:
-    """The database learns that somebody asked, and not who, nor with what."""
-    pair[0].ask(headers=_FORGED)
-    pair[0].ask("/rotation", sub="s" * 128, roles=["admin"], scope="keys:rotate")
+def test_buckets_contain_neither_addresses_nor_subjects(pair: list[Instance]) -> None:
+    pair[0].request(headers=_FORGED)
+    pair[0].request("/rotation", sub="s" * 128, roles=["admin"], scope="keys:rotate")
     buckets = pair[0].database.run(
         lambda c: c.exec_driver_sql("SELECT bucket FROM attempts").scalars().all()
     )
@@ -313,9 +313,9 @@ def test_buckets_hold_no_secrets(pair: list[Instance]) -> None:
     assert not any(PEER in bucket or "sss" in bucket for bucket in buckets)
 
 
-def test_a_clock_that_goes_back_forgets_nobody(clock: SettableClock) -> None:
-    """A window that returns is counted on where it was left, in the database."""
-    callers = Fragile()
+def test_counts_survive_a_clock_that_goes_back(clock: SettableClock) -> None:
+    """A repeated window goes on with its count from the database."""
+    callers = IntermittentCallers()
     limit = RateLimit("refused", 2, callers, clock=clock, timer=time.monotonic)
     first = [limit.take("a") for _ in range(4)]
     clock.advance(60)
@@ -331,37 +331,25 @@ def test_a_clock_that_goes_back_forgets_nobody(clock: SettableClock) -> None:
 
 
 def test_workers_share_a_limit(tmp_path: Path, database_url: str) -> None:
-    """H17: four worker processes on two servers refuse no more than one would."""
-    provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
-    environ = {
-        "APP_ENV": "test",
-        "HOTWALLET_HOME": str(tmp_path),
-        "DATABASE_URL": database_url,
-        "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
-        "WEB_CONCURRENCY": "2",
-    }
+    """H17: four worker processes of two servers refuse no more than one would."""
+    processes = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "2"}
+    environ = service_environ(tmp_path) | processes
     request = (
         b"GET /refunds HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         b"Authorization: Bearer a.b.c\r\n\r\n"
     )
     app = "tests.api.access_app:get_app()"
-    with Server(environ, app) as one, Server(environ, app) as other:
-        _until_a_window_begins(one, other)
-        with ThreadPoolExecutor(4) as pool:
-            answers = list(
-                pool.map(lambda n: (one, other)[n % 2].ask(request), range(200))
-            )
+    database = Database(database_url, pool_size=1, timeout=5.0)
+    _empty(database)
+    database.close()
+    with (
+        Server(environ, app) as one,
+        Server(environ, app) as other,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        answers = list(pool.map(lambda n: (one, other)[n % 2].ask(request), range(200)))
 
     statuses = [answer.status for answer in answers]
     waits = {int(a.headers["retry-after"]) for a in answers if a.status == 429}
     assert sorted(statuses) == [401] * 60 + [429] * 140
     assert all(1 <= wait <= 60 for wait in waits)
-
-
-def _until_a_window_begins(*servers: Server) -> None:
-    """Wait until all answer, and then until what follows falls in one minute."""
-    for server in servers:
-        server.ask(b"GET /probe HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    left = 60 - time.time() % 60
-    if left < 15:
-        time.sleep(left)

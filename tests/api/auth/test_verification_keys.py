@@ -1,4 +1,4 @@
-"""The keys that tokens are verified with: one source, and one algorithm each."""
+"""The keys that verify tokens: from one source, with one algorithm each."""
 
 import json
 from pathlib import Path
@@ -76,10 +76,7 @@ def _jwks(folder: Path, *keys: dict[str, Any]) -> None:
         ("EdDSA", ED25519_KEY),
     ],
 )
-def test_a_public_key_verifies_its_algorithm(
-    tmp_path: Path, algorithm: str, key: Any
-) -> None:
-    """A PEM file with a public key is all that verifying takes."""
+def test_verifies_with_a_public_key(tmp_path: Path, algorithm: str, key: Any) -> None:
     (tmp_path / _PEM).write_bytes(_public_pem(key))
     settings = _settings(tmp_path, JWT_PUBLIC_KEY_FILE=_PEM, JWT_ALGORITHM=algorithm)
     token = signed(header(alg=algorithm), claims(), key, algorithm)
@@ -89,8 +86,7 @@ def test_a_public_key_verifies_its_algorithm(
     assert caller.sub == "gateway-1"
 
 
-def test_a_shared_secret_will_do_in_development(tmp_path: Path) -> None:
-    """HS256 with 32 bytes or more is allowed where no real money is."""
+def test_verifies_with_a_shared_secret_in_development(tmp_path: Path) -> None:
     settings = _settings(tmp_path, JWT_SECRET=_SECRET, JWT_ALGORITHM="HS256")
     token = signed(header(alg="HS256"), claims(), _SECRET.encode(), "HS256")
 
@@ -100,7 +96,7 @@ def test_a_shared_secret_will_do_in_development(tmp_path: Path) -> None:
 
 
 def test_a_key_set_binds_each_key_to_its_algorithm(tmp_path: Path) -> None:
-    """A JWKS file brings several keys; one that names no algorithm has ours."""
+    """A key without an algorithm gets the configured one."""
     _jwks(
         tmp_path,
         _jwk("ES256", ES256_KEY.public_key(), alg=..., use=...),
@@ -149,7 +145,7 @@ def test_a_key_set_binds_each_key_to_its_algorithm(tmp_path: Path) -> None:
 def test_refuses_an_unsafe_source(
     tmp_path: Path, changes: dict[str, str], code: str
 ) -> None:
-    """H6: nothing, too much, too short or the wrong kind: each has its code."""
+    """H6: the code says whether it is missing, ambiguous, short or of another kind."""
     (tmp_path / _PEM).write_bytes(_public_pem(ES256_KEY))
 
     with pytest.raises(ConfigurationError) as refusal:
@@ -173,7 +169,6 @@ def test_refuses_an_unsafe_source(
     ids=["empty", "text", "private", "P-384", "secp256k1", "RSA", "too large"],
 )
 def test_refuses_a_file_with_another_key(tmp_path: Path, content: bytes) -> None:
-    """ES256 is verified with a public key on P-256, and nothing else."""
     (tmp_path / _PEM).write_bytes(content)
 
     with pytest.raises(ConfigurationError, match="jwt-key-invalid"):
@@ -209,7 +204,7 @@ _BAD_ENTRIES: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", _BAD_ENTRIES)
 def test_refuses_a_key_set_with_a_bad_key(tmp_path: Path, name: str) -> None:
-    """One key that cannot be trusted spoils the file; it is not passed over."""
+    """One bad key invalidates the file."""
     _jwks(
         tmp_path, _jwk("ES256", ES256_KEY.public_key(), kid="good"), _BAD_ENTRIES[name]
     )
@@ -220,15 +215,13 @@ def test_refuses_a_key_set_with_a_bad_key(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": []}', '{"keys": {}}'])
 def test_refuses_an_empty_key_set(tmp_path: Path, text: str) -> None:
-    """A file without keys would refuse everybody, silently."""
     (tmp_path / _JWKS).write_text(text)
 
     with pytest.raises(ConfigurationError, match="jwt-key-invalid"):
         load_keys(_settings(tmp_path, JWT_JWKS_FILE=_JWKS))
 
 
-def test_refuses_two_keys_with_one_name(tmp_path: Path) -> None:
-    """A kid means one key, whichever way the file is read."""
+def test_refuses_two_keys_with_one_kid(tmp_path: Path) -> None:
     entry = _jwk("ES256", ES256_KEY.public_key())
     _jwks(tmp_path, entry, entry)
 
@@ -236,8 +229,7 @@ def test_refuses_two_keys_with_one_name(tmp_path: Path) -> None:
         load_keys(_settings(tmp_path, JWT_JWKS_FILE=_JWKS))
 
 
-def test_keys_stay_out_of_reprs(tmp_path: Path) -> None:
-    """A key set can be logged by mistake without telling a secret."""
+def test_repr_omits_the_secret(tmp_path: Path) -> None:
     settings = _settings(tmp_path, JWT_SECRET=_SECRET, JWT_ALGORITHM="HS256")
 
     assert _SECRET not in repr(load_keys(settings))

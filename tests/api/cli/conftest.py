@@ -14,24 +14,11 @@ from signer.config.networks import load_networks
 from signer.model.refund import Refund
 from signer.ports import utc_now
 from tests.api.cli.audit_commands import LINKS
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.audit import KEY, exported
+from tests.support.networks import write_networks
 from tests.support.refunds import World
-
-
-_NETWORKS = """
-[networks.local]
-chain_id = 31337
-rpc_urls = ["{url}"]
-confirmations = {confirmations}
-rpc_timeout_ms = 2000
-
-[networks.local.tokens.TUSD]
-address = "{token}"
-decimals = 6
-max_amount = "1000"
-"""
 
 
 @pytest.fixture
@@ -62,10 +49,8 @@ def networks(
     path = tmp_path / "networks.toml"
     monkeypatch.setenv("NETWORKS_FILE", str(path))
 
-    def write(**changes: object) -> Path:
-        given = {"url": fresh_anvil.url, "token": fresh_anvil.token, "confirmations": 1}
-        path.write_text(_NETWORKS.format(**(given | changes)), encoding="utf-8")
-        return path
+    def write(url: str = fresh_anvil.url, confirmations: int = 1) -> Path:
+        return write_networks(path, url, fresh_anvil.token, confirmations)
 
     write()
     return write
@@ -75,13 +60,13 @@ def networks(
 def run(
     sqlite_url: str,
     networks: object,
+    hotwallet: Run,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Return what runs ``hotwallet`` over the test's ledger and networks."""
+    """Return ``hotwallet`` with the test's ledger and networks."""
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
-    return started(monkeypatch, capsys)
+    return hotwallet
 
 
 @pytest.fixture

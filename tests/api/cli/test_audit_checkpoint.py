@@ -43,7 +43,6 @@ KEPT = {
 
 @pytest.mark.parametrize("form", KEPT)
 def test_verifies_with_kept_checkpoints(form: str) -> None:
-    """Kept checkpoints may be notes or log lines, in several forms."""
     Path("kept").write_bytes(KEPT[form].encode())
     done = verified("--checkpoint", "kept")
 
@@ -92,7 +91,7 @@ def test_no_checkpoint_yet(
     key: str | None,
     messages: list[str],
 ) -> None:
-    """Without a checkpoint the command exits with 2 and says what to do."""
+    """Without a checkpoint the command exits with 2 with advice."""
     if key is None:
         monkeypatch.setenv("APP_ENV", "production")
     else:
@@ -107,7 +106,6 @@ def test_no_checkpoint_yet(
 def test_the_command_uses_the_key_of_the_development_service(
     journal: AuditTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Outside production the command signs with the key that the service created."""
     monkeypatch.setenv("HOTWALLET_HOME", str(tmp_path))
     (tmp_path / "audit.pem").write_bytes(KEY.private_pem())
     (tmp_path / "audit.pem").chmod(0o600)
@@ -121,7 +119,6 @@ def test_the_command_uses_the_key_of_the_development_service(
 def test_a_checkpoint_as_json(
     journal: AuditTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With ``--json`` the note comes with what it states."""
     monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "key")
     journal.append(records(2))
     note = run("checkpoint", "--new").stdout
@@ -134,7 +131,6 @@ def test_a_checkpoint_as_json(
 
 
 def test_a_key_as_json() -> None:
-    """With ``--json`` the files are named, and whether the private key is new."""
     documents = [json.loads(run("key", "--out", "new", "--json").stdout)]
     Path("new.pub.pem").unlink()
     documents.append(json.loads(run("key", "--out", "new", "--json").stdout))
@@ -146,7 +142,6 @@ def test_a_key_as_json() -> None:
 def test_the_command_counts_the_alert_of_an_overdue_checkpoint(
     journal: AuditTables, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An overdue checkpoint is signed, and the alert is counted."""
     monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "key")
     journal.append(records(1))
     made = run("checkpoint", "--new")
@@ -161,7 +156,6 @@ def test_the_command_counts_the_alert_of_an_overdue_checkpoint(
 def test_a_bad_signing_key_is_a_refusal(
     journal: AuditTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key is checked as by the guard, and its refusal is raised."""
     monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "key.pub.pem")
     journal.append(records(1))
 
@@ -188,7 +182,6 @@ def test_creates_a_key() -> None:
 
 
 def test_creates_a_missing_public_key() -> None:
-    """For an existing key only the public key is written."""
     before = Path("key").read_bytes()
     Path("key.pub.pem").unlink()
     done = run("key", "--out", "key")
@@ -201,7 +194,6 @@ def test_creates_a_missing_public_key() -> None:
 
 
 def test_overwrites_no_other_file() -> None:
-    """If another file has the name, or only a public key exists, nothing is written."""
     Path("key").unlink()
     orphan, other = run("key", "--out", "key"), run("key", "--out", "export")
 

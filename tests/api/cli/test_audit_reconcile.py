@@ -117,9 +117,7 @@ def test_a_key_that_only_one_side_has() -> None:
         ([other_event(at(1))], "the files contain no Sign event"),
     ],
 )
-def test_a_trail_with_nothing_of_ours(
-    events: list[dict[str, Any]], message: str
-) -> None:
+def test_a_trail_without_our_events(events: list[dict[str, Any]], message: str) -> None:
     """The message suggests the wrong account, or a trail without read events."""
     Path("export").write_bytes(_exported_signature())
     trail = trail_file(Path("trail.json"), events)
@@ -144,7 +142,6 @@ def test_an_empty_database(journal: AuditTables, sqlite_url: str) -> None:
 
 
 def test_reports_missing_and_explained_signatures() -> None:
-    """The output has missing and explained signatures as well as intruders."""
     edges = [other_event(at(-3600)), other_event(at(3600))]
     events = [*edges, sign_event("x", at(1)), sign_event("y", at(2))]
     trail = str(trail_file(Path("trail.json"), events))

@@ -50,26 +50,24 @@ def test_names_the_bad_record() -> None:
 
 
 def test_rejects_invalid_keys_and_missing_exports() -> None:
-    """An invalid public key and a missing export exit with 2."""
     assert verified("--public-key", "export").exit_code == 2
     assert run("verify", "gone", "--public-key", "key.pub.pem").exit_code == 2
 
 
-def test_exports_what_verifies(
+def test_a_new_export_verifies(
     journal: AuditTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sign, export and verify with the commands, to a file and to a pipe."""
     monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "key")
     journal.append(records(3))
     made = run("checkpoint", "--new")
-    shown = run("checkpoint")
+    as_json = run("checkpoint")
     piped = run("export")
     written = run("export", "--out", "export")
     verdict = verified("--json")
 
-    codes = [each.exit_code for each in (made, shown, piped, written, verdict)]
+    codes = [each.exit_code for each in (made, as_json, piped, written, verdict)]
     assert codes == [0] * 5
-    assert made.stdout == shown.stdout
+    assert made.stdout == as_json.stdout
     assert Verifier(KEY.public_pem()).verify(made.stdout).size == 3
     assert piped.stdout_bytes == Path("export").read_bytes()
     assert json.loads(verdict.stdout)["signed"] == 3
@@ -77,7 +75,6 @@ def test_exports_what_verifies(
 
 
 def test_a_long_export_reports_progress() -> None:
-    """Verification of a long chain reports progress on standard error."""
     links = chain(100_000)
     Path("export").write_bytes(b"".join(exported(links, [100_000])))
     done = verified("--json")
@@ -95,7 +92,7 @@ def test_a_long_export_reports_progress() -> None:
     ],
 )
 def test_an_export_that_is_cut_off(cut: int, message: str) -> None:
-    """A4: a file that is cut off exits with 1; the output says where and what to do."""
+    """A4: a file that is cut off exits with 1; the output has the place and advice."""
     whole = Path("export").read_bytes()
     Path("export").write_bytes(whole[:cut])
     done = verified()
@@ -106,7 +103,7 @@ def test_an_export_that_is_cut_off(cut: int, message: str) -> None:
 
 
 def test_a_file_cut_inside_a_character() -> None:
-    """A4: a file may be cut off inside a UTF-8 character."""
+    """A4"""
     links = sealed(0, GENESIS, [record(text="\U0001f512")])
     line = record_line(links[0])
     cut = line[: line.index("\U0001f512".encode()) + 2]
@@ -141,8 +138,7 @@ def test_a_full_disk(
     assert not [*Path().glob("fresh"), *Path().glob(".*")]
 
 
-def test_a_key_that_does_not_fit(limit: Callable[[int], None]) -> None:
-    """No partial key file is left."""
+def test_a_key_that_does_not_fit_leaves_no_file(limit: Callable[[int], None]) -> None:
     limit(10)
     made = run("key", "--out", "new")
 
@@ -179,7 +175,6 @@ def test_killed_at_any_byte(journal: AuditTables, size: int) -> None:
 
 
 def test_reports_what_was_signed_late() -> None:
-    """The text has the longest gap, the JSON object all of them."""
     links = chain(900, seconds=1)
     Path("export").write_bytes(b"".join(exported(links, [60, 300, 900])))
     text, document = verified(), verified("--json")
@@ -193,8 +188,7 @@ def test_reports_what_was_signed_late() -> None:
     ]
 
 
-def test_all_of_it_is_signed() -> None:
-    """With a checkpoint of the last record, all records are signed."""
+def test_an_export_that_is_completely_signed() -> None:
     Path("export").write_bytes(b"".join(exported(LINKS, [4])))
     Path("bare").write_bytes(b"".join(exported(LINKS, [])))
     bare = run("verify", "bare", "--public-key", "key.pub.pem")

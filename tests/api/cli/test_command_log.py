@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from backends.sql import SQLStore
+from tests.support.networks import write_networks
 
 
 ROOT = Path(__file__).parents[3]
@@ -18,17 +19,11 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def environ(sqlite_store: SQLStore, sqlite_url: str, tmp_path: Path) -> dict[str, str]:
     """The environment of a service with one network, whose nodes are not asked."""
-    networks = tmp_path / "networks.toml"
-    networks.write_text(
-        '[networks.local]\nchain_id = 31337\nrpc_urls = ["http://127.0.0.1:9"]\n'
-        f'[networks.local.tokens.TUSD]\naddress = "0x{"1" * 40}"\n'
-        'decimals = 6\nmax_amount = "1000"\n'
-    )
     return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
         "APP_ENV": "test",
-        "NETWORKS_FILE": str(networks),
+        "NETWORKS_FILE": str(write_networks(tmp_path / "networks.toml")),
         "DATABASE_URL": sqlite_url,
     }
 
@@ -47,10 +42,10 @@ def _pause(environ: dict[str, str], *options: str, terminal: bool) -> tuple[str,
         )
         os.write(writer, b"end\n")
         os.close(writer)
-        shown = b""
-        while b"end" not in shown:
-            shown += errors.read(65536)
-    return finished.stdout.decode(), shown.decode().rpartition("end")[0]
+        as_json = b""
+        while b"end" not in as_json:
+            as_json += errors.read(65536)
+    return finished.stdout.decode(), as_json.decode().rpartition("end")[0]
 
 
 def _events(store: SQLStore) -> list[object]:

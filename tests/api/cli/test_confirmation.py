@@ -26,8 +26,6 @@ DANGEROUS = [
 
 
 class Terminal(io.StringIO):
-    """Standard input of an operator, who types these lines."""
-
     def isatty(self) -> bool:
         """Claim to be a terminal."""
         return True
@@ -66,7 +64,6 @@ def test_an_operator_declines(
 
 @pytest.fixture
 def ring(sqlite_store: SQLStore) -> SQLStore:
-    """A ledger whose ring has a former key and an active one."""
     for key in (OLD, NEW):
         made_active(sqlite_store, key)
     return sqlite_store
@@ -105,7 +102,7 @@ def test_an_operator_answers(
 
 @pytest.mark.usefixtures("token")
 def test_a_dry_run_of_a_revocation(run: Run, ring: SQLStore) -> None:
-    """--dry-run asks nothing, says what would be revoked, and changes nothing."""
+    """--dry-run prints what would be revoked, and neither asks nor changes."""
     finished = run("keys", "revoke", OLD.address, "--dry-run")
     active = run("keys", "revoke", NEW.address, "--dry-run")
 

@@ -5,15 +5,7 @@ from pathlib import Path
 import pytest
 
 from backends.sql.schema import HEAD
-from tests.api.commands import Run, started
-
-
-@pytest.fixture
-def hotwallet(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """Return the function that runs the command."""
-    return started(monkeypatch, capsys)
+from tests.api.commands import Run
 
 
 @pytest.fixture

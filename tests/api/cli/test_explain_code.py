@@ -7,22 +7,14 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-import pytest
-
 from api.cli.explain_code import load_codes
 from signer.alerts import Alert
 from signer.errors import HotWalletError
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("signer", "backends", "api", "softhsm")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs ``hotwallet`` without any configuration."""
-    return started(monkeypatch, capsys)
 
 
 def _explained(kind: str) -> set[str]:
@@ -75,20 +67,17 @@ def _production_refusal_codes() -> Iterator[str]:
                 yield code
 
 
-def test_the_guards_document() -> None:
-    """docs/reference/guard.md and the table have the same refusals."""
+def test_guard_md_lists_all_refusals() -> None:
     assert _documented("reference/guard.md", "| code |") == _explained("refusal")
 
 
-def test_the_alarms_document() -> None:
-    """docs/how-to/alarms.md, the code and the table have the same alerts."""
+def test_alarms_md_lists_all_alerts() -> None:
     alerts = _documented("how-to/alarms.md", "| alert |")
 
     assert alerts == _explained("alert") == {str(alert) for alert in Alert}
 
 
 def test_every_refusal_has_an_entry() -> None:
-    """Codes that the code base refuses with are explained."""
     codes = {*_refusal_codes(), *_production_refusal_codes()}
 
     assert {"settings-invalid", "debug-forbidden", "gunicorn-overridden"} <= codes
@@ -96,7 +85,6 @@ def test_every_refusal_has_an_entry() -> None:
 
 
 def test_every_error_has_an_entry() -> None:
-    """The codes of all error classes are explained, and no others."""
     for name in PACKAGES:
         package = import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
@@ -107,9 +95,9 @@ def test_every_error_has_an_entry() -> None:
     assert set(_error_codes(HotWalletError)) == _explained("error")
 
 
-def test_an_entry_for_people(run: Run) -> None:
-    """A code may be several things; each has a title, a meaning and a cure."""
-    finished = run("explain-code", "Chain-Unavailable")
+def test_an_entry_as_text(hotwallet: Run) -> None:
+    """A code may have several entries."""
+    finished = hotwallet("explain-code", "Chain-Unavailable")
     lines = finished.out.splitlines()
 
     assert finished.status == 0
@@ -119,9 +107,8 @@ def test_an_entry_for_people(run: Run) -> None:
     assert lines[3] == "chain-unavailable (error): No node answers"
 
 
-def test_an_entry_for_programs(run: Run) -> None:
-    """--json prints an array of entries."""
-    (entry,) = run("explain-code", "debug-forbidden", "--json").json
+def test_an_entry_as_json(hotwallet: Run) -> None:
+    (entry,) = hotwallet("explain-code", "debug-forbidden", "--json").json
 
     assert entry == {
         "code": "debug-forbidden",
@@ -132,17 +119,18 @@ def test_an_entry_for_programs(run: Run) -> None:
     }
 
 
-def test_all_entries(run: Run) -> None:
-    """Without a code, all of them are listed."""
-    finished, for_programs = run("explain-code"), run("explain-code", "--json")
+def test_lists_all_entries_without_a_code(hotwallet: Run) -> None:
+    finished, for_programs = (
+        hotwallet("explain-code"),
+        hotwallet("explain-code", "--json"),
+    )
 
     assert len(finished.out.splitlines()) == len(load_codes())
     assert for_programs.json == load_codes()
 
 
-def test_an_unknown_code(run: Run) -> None:
-    """An unknown code is an error, with status 1."""
-    finished = run("explain-code", "nonsense")
+def test_an_unknown_code(hotwallet: Run) -> None:
+    finished = hotwallet("explain-code", "nonsense")
 
     assert (finished.status, finished.out) == (1, "")
     assert finished.err.startswith("error: not-found: there is no such code")

@@ -1,7 +1,6 @@
 """``hotwallet keys list``, ``rotate`` and ``revoke``, with a token and a chain."""
 
 import secrets
-from pathlib import Path
 
 import pytest
 
@@ -15,39 +14,23 @@ from dev.kms_wire import Faults
 from signer.crypto.der import parse_public_key
 from signer.model.key import Key
 from signer.ports import KeyDirectory, KeyId
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at
 
 
 @pytest.fixture
 def run(
-    sqlite_url: str,
+    run: Run,
     softhsm_environ: dict[str, str],
     softhsm_key: KeyId,
-    fresh_anvil: DevChain,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Return what runs ``hotwallet`` over the test's ledger, token and chain."""
-    networks = tmp_path / "networks.toml"
-    networks.write_text(
-        "[networks.local]\n"
-        f'chain_id = 31337\nrpc_urls = ["{fresh_anvil.url}"]\n'
-        f'[networks.local.tokens.TUSD]\naddress = "{fresh_anvil.token}"\n'
-        'decimals = 6\nmax_amount = "1000"\n'
-    )
-    environ = {
-        **softhsm_environ,
-        "PKCS11_KEY_ID": softhsm_key,
-        "NETWORKS_FILE": str(networks),
-        "DATABASE_URL": sqlite_url,
-    }
-    for name, value in environ.items():
+    """Return ``hotwallet`` with the test's ledger, networks and token."""
+    for name, value in softhsm_environ.items():
         monkeypatch.setenv(name, value)
-
-    return started(monkeypatch, capsys)
+    monkeypatch.setenv("PKCS11_KEY_ID", softhsm_key)
+    return run
 
 
 def _address(device: KeyDirectory, key_id: str) -> str:
@@ -56,7 +39,6 @@ def _address(device: KeyDirectory, key_id: str) -> str:
 
 @pytest.fixture
 def old(sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId) -> Key:
-    """The ring's active key, which is in the token."""
     return sqlite_store.enrol(
         key_at(_address(softhsm, softhsm_key), key_id=softhsm_key)
     )
@@ -64,83 +46,65 @@ def old(sqlite_store: SQLStore, softhsm: PKCS11Backend, softhsm_key: KeyId) -> K
 
 @pytest.fixture
 def new(softhsm: PKCS11Backend) -> str:
-    """Another key in the token."""
     return softhsm.generate(secrets.token_hex(8))
 
 
 def test_an_empty_ring(run: Run) -> None:
-    """Before the first start there is no key; a hint says how to add one."""
-    told, shown = run("keys", "list"), run("keys", "list", "--json")
+    """Before the first start there is no key; a hint explains how to add one."""
+    finished, as_json = run("keys", "list"), run("keys", "list", "--json")
 
-    assert (told.status, shown.status) == (0, 0)
-    assert told.out.startswith("the key ring is empty")
-    assert shown.json == []
+    assert (finished.status, as_json.status) == (0, 0)
+    assert finished.out.startswith("the key ring is empty")
+    assert as_json.json == []
 
 
 def test_lists_the_ring(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
     """One line per key, or a JSON array, with at most eight characters of an id."""
     run("keys", "rotate", new, "--yes")
-    told, shown = run("keys", "list"), run("keys", "list", "--json")
-    lines = told.out.splitlines()
+    finished, as_json = run("keys", "list"), run("keys", "list", "--json")
+    lines = finished.out.splitlines()
 
-    assert (told.status, shown.status) == (0, 0)
-    assert [line.split()[0] for line in lines] == [
-        f"{new[:8]}...",
-        f"{old.key_id[:8]}...",
-    ]
+    assert (finished.status, as_json.status) == (0, 0)
+    shown = [f"{each[:8]}..." for each in (new, old.key_id)]
+    assert [line.split()[0] for line in lines] == shown
     assert lines[0].endswith("  active, epoch 2")
     assert lines[1].endswith("  draining, epoch 1")
-    assert [key["state"] for key in shown.json] == ["active", "draining"]
-    for text in (told.out, told.err, shown.out):
+    assert [key["state"] for key in as_json.json] == ["active", "draining"]
+    for text in (finished.out, finished.err, as_json.out):
         assert new not in text
 
 
 def test_rotates(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
     """The result alone is on standard output; repeating the command succeeds."""
-    told, again = (
-        run("keys", "rotate", new, "--yes"),
-        run("keys", "rotate", new, "--yes"),
-    )
+    finished, again = (run("keys", "rotate", new, "--yes") for _ in range(2))
     active = sqlite_store.active_key()
 
     assert active is not None
-    assert (told.status, again.status) == (0, 0)
-    assert told.out.splitlines()[:2] == [
+    assert (finished.status, again.status) == (0, 0)
+    assert finished.out.splitlines()[:2] == [
         f"rotated: {new[:8]}... {active.address}",
         f"  before: {old.key_id[:8]}... {old.address}",
     ]
-    assert "  local: 0" in told.out
-    assert "  warning: the address has changed" in told.out
+    assert "  local: 0" in finished.out
+    assert "  warning: the address has changed" in finished.out
     assert "already active" in again.out
     assert (active.key_id, active.epoch) == (new, 2)
     assert (active.requested_by or "").startswith("cli:")
 
 
-def test_rotates_for_programs(run: Run, old: Key, new: str) -> None:
-    """--json prints the API's document; --dry-run changes nothing."""
+def test_rotates_as_json(run: Run, old: Key, new: str, sqlite_store: SQLStore) -> None:
     dry_run = run("keys", "rotate", new, "--dry-run", "--json")
+    between = list(sqlite_store.keys())
     rotated = run("keys", "rotate", new, "--json", "--yes")
 
     assert (dry_run.status, rotated.status) == (0, 0)
+    assert between == [old]
     assert (dry_run.json["status"], dry_run.json["epoch"]) == ("would-rotate", None)
     assert (rotated.json["status"], rotated.json["epoch"]) == ("rotated", 2)
     assert rotated.json["previousAddress"] == old.address
     (holding,) = rotated.json["holdings"]
-    assert (holding["network"], holding["nonce"], holding["error"]) == (
-        "local",
-        0,
-        None,
-    )
-
-
-def test_a_dry_run_for_people(
-    run: Run, old: Key, new: str, sqlite_store: SQLStore
-) -> None:
-    """The result says what would happen, and the ring is unchanged."""
-    told = run("keys", "rotate", new, "--dry-run")
-
-    assert (told.status, told.out[:13]) == (0, "would-rotate:")
-    assert list(sqlite_store.keys()) == [old]
+    assert (holding["network"], holding["nonce"]) == ("local", 0)
+    assert holding["error"] is None
 
 
 def test_waits_for_funds(
@@ -165,23 +129,24 @@ def test_waits_for_funds(
     assert (rotated.status, rotated.out[:8]) == (0, "rotated:")
 
 
-def test_a_missing_key(run: Run, old: Key, sqlite_store: SQLStore) -> None:
-    """Status 1, the reason on standard error, and the old key stays active."""
+def test_rotation_to_a_missing_key_fails(
+    run: Run, old: Key, sqlite_store: SQLStore
+) -> None:
     missing = secrets.token_hex(16)
-    told = run("keys", "rotate", missing, "--yes")
+    finished = run("keys", "rotate", missing, "--yes")
 
-    assert (told.status, told.out) == (1, "")
+    assert (finished.status, finished.out) == (1, "")
     assert (
         "error: new-key-unhealthy: there is no private key with this id"
         " (key-not-found)\n"
-    ) in told.err
-    assert missing not in told.err
-    assert "Traceback" not in told.err
+    ) in finished.err
+    assert missing not in finished.err
+    assert "Traceback" not in finished.err
     assert sqlite_store.active_key() == old
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["rotate", "not hex"], "NEW_KEY_ID must be a CKA_ID in hex"),
         (["rotate", "02", "--from", "0x12"], "--from must be an address"),
@@ -189,51 +154,42 @@ def test_a_missing_key(run: Run, old: Key, sqlite_store: SQLStore) -> None:
     ],
 )
 def test_a_malformed_argument(
-    run: Run, old: Key, arguments: list[str], said: str
+    run: Run, old: Key, arguments: list[str], message: str
 ) -> None:
     """Status 1; the message names the argument as the API does."""
-    told = run("keys", *arguments, "--yes")
+    finished = run("keys", *arguments, "--yes")
 
-    assert (told.status, told.out) == (1, "")
-    assert f"error: invalid-input: {said}" in told.err
-
-
-def test_a_compromised_key(run: Run, old: Key, new: str) -> None:
-    """O8: --compromised blocks the old key; a rotation back to it is refused."""
-    run("keys", "rotate", new, "--compromised", "--yes")
-    listed = run("keys", "list", "--json").json
-    back = run("keys", "rotate", old.key_id, "--yes")
-
-    assert [key["state"] for key in listed] == ["active", "blocked"]
-    assert (back.status, back.out) == (1, "")
-    assert "error: conflict: " in back.err
+    assert (finished.status, finished.out) == (1, "")
+    assert f"error: invalid-input: {message}" in finished.err
 
 
-def test_from_the_key_that_is_to_be_replaced(
+def test_checks_the_address_of_the_active_key(
     run: Run, old: Key, new: str, sqlite_store: SQLStore
 ) -> None:
-    """O2: --from takes the active address in any case; another address is refused."""
+    """
+    O2: --from takes the active address in any case; another address is refused.
+
+    O8: --compromised blocks the old key for good.
+    """
     other = run("keys", "rotate", new, "--from", "0x" + "1" * 40, "--yes")
-    typo = run("keys", "rotate", new, "--from", old.address[:-1], "--yes")
     before = sqlite_store.active_key()
-    told = run(
+    finished = run(
         "keys", "rotate", new, "--from", old.address.lower(), "--compromised", "--yes"
     )
     again = run(
         "keys", "rotate", new, "--from", old.address, "--compromised", "--json", "--yes"
     )
+    back = run("keys", "rotate", old.key_id, "--yes")
+    ring = sqlite_store.keys()
 
-    assert (other.status, typo.status) == (1, 1)
+    assert other.status == 1
     assert f"error: conflict: nothing was changed: {old.address}" in other.err
-    assert "error: invalid-input: --from must be an address" in typo.err
     assert before == old
-    assert (told.status, told.out[:8]) == (0, "rotated:")
+    assert (finished.status, finished.out[:8]) == (0, "rotated:")
     assert (again.status, again.json["previousAddress"]) == (0, old.address)
-    assert [key.state for key in _ring(sqlite_store)] == ["active", "blocked"]
-
-
-def _ring(store: SQLStore) -> list[Key]:
-    return list(store.keys())
+    assert (back.status, back.out) == (1, "")
+    assert "error: conflict: " in back.err
+    assert [key.state for key in ring] == ["active", "blocked"]
 
 
 def test_revokes_a_former_key(
@@ -241,15 +197,16 @@ def test_revokes_a_former_key(
 ) -> None:
     """O8: status 0 and the key's new state; repeating the command succeeds."""
     run("keys", "rotate", new, "--yes")
-    told = run("keys", "revoke", old.address.lower(), "--yes")
+    finished = run("keys", "revoke", old.address.lower(), "--yes")
     again = run("keys", "revoke", old.address, "--json", "--yes")
+    ring = sqlite_store.keys()
 
-    assert (told.status, told.out) == (0, f"blocked: {old.address}\n")
+    assert (finished.status, finished.out) == (0, f"blocked: {old.address}\n")
     assert again.status == 0
     assert again.json["state"] == "blocked"
     assert again.json["keyId"] == f"{old.key_id[:8]}..."
     assert again.json["strandedRefunds"] == []
-    assert [key.state for key in _ring(sqlite_store)] == ["active", "blocked"]
+    assert [key.state for key in ring] == ["active", "blocked"]
 
 
 NOT_REVOKED = {
@@ -270,13 +227,13 @@ def test_refuses_to_revoke_anything_else(
     form: tuple[str, ...],
 ) -> None:
     """Status 1, one line on standard error, and an audit record of the refusal."""
-    told = run("keys", "revoke", address or old.address, *form, "--yes")
+    finished = run("keys", "revoke", address or old.address, *form, "--yes")
     sqlite_store.seal()
     events = [each.record.fields["event"] for each in sqlite_store.sealed(0, 9)]
 
-    assert (told.status, told.out) == (1, "")
-    assert f"error: {code}: " in told.err
-    assert "1234abcd-12ab" not in told.err
+    assert (finished.status, finished.out) == (1, "")
+    assert f"error: {code}: " in finished.err
+    assert "1234abcd-12ab" not in finished.err
     assert events == ["key-revoke-requested", "key-revoke-refused"]
     assert sqlite_store.active_key() == old
 
@@ -293,10 +250,10 @@ def test_revokes_a_former_key_that_waits_for_funds(
     run("keys", "rotate", softhsm.generate(secrets.token_hex(8)), "--yes")
     monkeypatch.setenv("ROTATION_NEEDS_FUNDS", "true")
     waiting = run("keys", "rotate", new, "--yes")
-    told = run("keys", "revoke", _address(softhsm, new), "--yes")
+    finished = run("keys", "revoke", _address(softhsm, new), "--yes")
 
     assert (waiting.status, waiting.out[:15]) == (1, "awaiting-funds:")
-    assert (told.status, told.out[:8]) == (0, "blocked:")
+    assert (finished.status, finished.out[:8]) == (0, "blocked:")
 
 
 @pytest.mark.parametrize(("wait", "status"), [("20", 0), ("0", 1)])
@@ -312,7 +269,7 @@ def test_waits_for_a_grant(
     wait: str,
     status: int,
 ) -> None:
-    """K17: --wait retries while KMS denies the key; without it, the command fails."""
+    """K17: --wait retries while KMS denies the key."""
     monkeypatch.setenv("USE_KMS", "true")
     monkeypatch.setenv("KMS_KEY_ID", kms_key)
     monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", kms_emulator.endpoint)
@@ -320,14 +277,14 @@ def test_waits_for_a_grant(
     old = sqlite_store.enrol(key_at(_address(kms, kms_key), key_id=kms_key))
     arn = kms_emulator.create_key()
     kms_faults.on("Sign", faults.access_denied())
-    told = run("keys", "rotate", arn, "--wait", wait, "--yes")
+    finished = run("keys", "rotate", arn, "--wait", wait, "--yes")
     active = sqlite_store.active_key()
 
     assert active is not None
-    assert told.status == status
-    assert ("not yet; trying again" in told.err) == (status == 0)
+    assert finished.status == status
+    assert ("not yet; trying again" in finished.err) == (status == 0)
     assert active.key_id == (arn if status == 0 else old.key_id)
-    assert arn not in told.out + told.err
+    assert arn not in finished.out + finished.err
     assert dict(sqlite_store.alert_counts()) == (
         {} if status == 0 else {"rotation-refused": 1}
     )
@@ -338,8 +295,8 @@ def test_wait_ends_without_the_key(
     run: Run, old: Key, sqlite_store: SQLStore, mode: str
 ) -> None:
     """K17: --wait tries again while no key has the name; a typo raises no alert."""
-    told = run("keys", "rotate", "ab" * 16, "--wait", "1", mode)
+    finished = run("keys", "rotate", "ab" * 16, "--wait", "1", mode)
 
-    assert (told.status, told.out) == (1, "")
-    assert told.err.count("not yet; trying again ...") == 1
+    assert (finished.status, finished.out) == (1, "")
+    assert finished.err.count("not yet; trying again ...") == 1
     assert dict(sqlite_store.alert_counts()) == {}

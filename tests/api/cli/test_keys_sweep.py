@@ -4,7 +4,6 @@ import json
 import secrets
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from dev import stablecoin as coin
 from signer.crypto.der import parse_public_key
 from signer.model.refund import SWEEPER
 from signer.ports import KeyId
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
 
@@ -41,35 +40,19 @@ def addresses(
 
 @pytest.fixture
 def run(
-    *,
+    run: Run,
     addresses: tuple[str, str],
     sqlite_store: SQLStore,
-    sqlite_url: str,
     softhsm_environ: dict[str, str],
-    fresh_anvil: DevChain,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Return what runs ``hotwallet`` over that ledger, token and chain."""
+    """Return ``hotwallet`` with that ledger, token and chain."""
     active = sqlite_store.active_key()
     assert active is not None
-    networks = tmp_path / "networks.toml"
-    networks.write_text(
-        "[networks.local]\nconfirmations = 1\n"
-        f'chain_id = 31337\nrpc_urls = ["{fresh_anvil.url}"]\n'
-        f'[networks.local.tokens.TUSD]\naddress = "{fresh_anvil.token}"\n'
-        'decimals = 6\nmax_amount = "1000"\n'
-    )
-    environ = {
-        **softhsm_environ,
-        "PKCS11_KEY_ID": active.key_id,
-        "NETWORKS_FILE": str(networks),
-        "DATABASE_URL": sqlite_url,
-    }
-    for name, value in environ.items():
+    for name, value in softhsm_environ.items():
         monkeypatch.setenv(name, value)
-    return started(monkeypatch, capsys)
+    monkeypatch.setenv("PKCS11_KEY_ID", active.key_id)
+    return run
 
 
 def _run_worker(store: SQLStore, passes: int = 200) -> None:
@@ -86,13 +69,13 @@ def test_a_dry_run(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:
     """--dry-run lists what would be moved, for an address in any case."""
-    told = run("keys", "sweep", addresses[0].lower(), "--dry-run")
-    shown = run("keys", "sweep", addresses[0], "--json", "--dry-run")
-    tokens, gas = shown.json
+    finished = run("keys", "sweep", addresses[0].lower(), "--dry-run")
+    as_json = run("keys", "sweep", addresses[0], "--json", "--dry-run")
+    tokens, gas = as_json.json
 
-    assert (told.status, shown.status) == (1, 1)
-    assert told.out.splitlines()[0] == "local: 1000000.000000 TUSD: would be moved"
-    assert "coin: waits for its tokens" in told.out.splitlines()[1]
+    assert (finished.status, as_json.status) == (1, 1)
+    assert finished.out.splitlines()[0] == "local: 1000000.000000 TUSD: would be moved"
+    assert "coin: waits for its tokens" in finished.out.splitlines()[1]
     assert tokens == {
         "network": "local",
         "token": "TUSD",
@@ -104,8 +87,8 @@ def test_a_dry_run(
     assert gas["waitsFor"] is not None
     assert sqlite_store.list(SWEEPER).refunds == ()
     sqlite_store.seal()
-    told_of = [each.record.body for each in sqlite_store.sealed(0, 99)]
-    assert not any("key-sweep" in body for body in told_of)
+    bodies = [each.record.body for each in sqlite_store.sealed(0, 99)]
+    assert not any("key-sweep" in body for body in bodies)
 
 
 def test_moves_everything(
@@ -116,7 +99,7 @@ def test_moves_everything(
 ) -> None:
     """Repeating the command moves tokens, then the coin, each of them once."""
     old, new = addresses
-    told = run("keys", "sweep", old, "--yes")
+    finished = run("keys", "sweep", old, "--yes")
     again = run("keys", "sweep", old, "--yes", "--json")
     _run_worker(sqlite_store)
     second = run("keys", "sweep", old, "--yes")
@@ -124,9 +107,9 @@ def test_moves_everything(
     last = run("keys", "sweep", old, "--dry-run")
     none = run("keys", "sweep", old, "--yes", "--json")
 
-    assert [told.status, again.status, second.status] == [1, 1, 0]
+    assert [finished.status, again.status, second.status] == [1, 1, 0]
     moving = f"TUSD: queued as {again.json[0]['refund']}"
-    assert told.out.splitlines()[0].endswith(moving)
+    assert finished.out.splitlines()[0].endswith(moving)
     assert "coin: queued as rf_" in second.out
     assert (last.status, last.out) == (0, "nothing is left there\n")
     assert (none.status, none.json) == (0, [])
@@ -134,23 +117,21 @@ def test_moves_everything(
     assert int(fresh_anvil.rpc("eth_getBalance", new, "latest"), 16) > 9 * 10**18
 
 
-def test_a_transfer_under_way(
+def test_a_dry_run_names_the_transfer_in_progress(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:
-    """--dry-run names the transfer that is under way, and its status."""
     run("keys", "sweep", addresses[0], "--yes")
     _run_worker(sqlite_store, passes=1)
-    told = run("keys", "sweep", addresses[0], "--dry-run")
+    finished = run("keys", "sweep", addresses[0], "--dry-run")
 
-    assert "TUSD: broadcast as rf_" in told.out.splitlines()[0]
-    assert told.status == 1
+    assert "TUSD: broadcast as rf_" in finished.out.splitlines()[0]
+    assert finished.status == 1
 
 
 @pytest.mark.parametrize("how", [("--dry-run",), ("--yes",), ("--yes", "--json")])
-def test_refused_addresses(
+def test_refuses_the_active_address_and_a_typo(
     run: Run, addresses: tuple[str, str], how: tuple[str, ...]
 ) -> None:
-    """The active key's address, and a malformed one, are refused with status 1."""
     active = run("keys", "sweep", addresses[1], *how)
     typo = run("keys", "sweep", addresses[0][:-1], *how)
 
@@ -164,11 +145,11 @@ def test_audit_records(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:
     """Audit records name the operator, the accepted transfers and the refusals."""
-    shown = run("keys", "sweep", addresses[0], "--yes", "--json").json
+    as_json = run("keys", "sweep", addresses[0], "--yes", "--json").json
     run("keys", "sweep", addresses[1], "--yes")
     sqlite_store.seal()
-    told = [json.loads(each.record.body) for each in sqlite_store.sealed(0, 99)]
-    sweeps = [each for each in told if each.get("operation") == "key-sweep"]
+    finished = [json.loads(each.record.body) for each in sqlite_store.sealed(0, 99)]
+    sweeps = [each for each in finished if each.get("operation") == "key-sweep"]
 
     assert [(each["event"], each["outcome"]) for each in sweeps] == [
         ("key-sweep-requested", "success"),
@@ -176,5 +157,5 @@ def test_audit_records(
         ("key-sweep-requested", "success"),
         ("key-sweep-refused", "key-unusable"),
     ]
-    assert sweeps[1]["details"]["refund_id"] == shown[0]["refund"]
+    assert sweeps[1]["details"]["refund_id"] == as_json[0]["refund"]
     assert all(each["actor"].startswith("cli:") for each in sweeps)

@@ -1,18 +1,12 @@
 """``hotwallet --help`` is fast, since commands are imported when they run."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import click
 import pytest
 
 from api.cli.__main__ import cli
-from tests.api.commands import Run, started
+from tests.api.commands import Run
+from tests.support.programs import run_python
 
-
-ROOT = Path(__file__).parents[3]
 
 HEAVY = {
     *("alembic", "boto3", "botocore", "cryptography", "eth_account", "falcon"),
@@ -31,30 +25,15 @@ finally:
 """
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs ``hotwallet`` in this process."""
-    return started(monkeypatch, capsys)
-
-
 def test_help_imports_no_heavy_library() -> None:
-    """Help imports click and our errors, and no library that takes long to import."""
-    finished = subprocess.run(
-        [sys.executable, "-c", HELP],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    finished = run_python("-c", HELP, environ={})
 
     assert "Commands:" in finished.stdout
     assert HEAVY.isdisjoint(finished.stderr.split())
 
 
-def test_help_lists_every_command(run: Run) -> None:
-    """Each command has its line, in the order of the alphabet, and none is cut off."""
-    commands = run("--help").out.partition("Commands:\n")[2]
+def test_help_lists_every_command(hotwallet: Run) -> None:
+    commands = hotwallet("--help").out.partition("Commands:\n")[2]
     names = [line.split()[0] for line in commands.splitlines()]
 
     assert names == sorted(names)
@@ -63,17 +42,15 @@ def test_help_lists_every_command(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(cli.lazy))
-def test_the_table_of_commands(name: str) -> None:
-    """Each row of the table leads to a command of that name."""
+def test_every_lazy_command_has_its_name(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
 
     assert command is not None
     assert command.name == name
 
 
-def test_unknown_command(run: Run) -> None:
-    """A command that does not exist is a usage error."""
-    finished = run("nonsense")
+def test_an_unknown_command_is_a_usage_error(hotwallet: Run) -> None:
+    finished = hotwallet("nonsense")
 
     assert finished.status == 2
     assert "No such command 'nonsense'" in finished.err

@@ -14,7 +14,7 @@ from signer.config.networks import load_networks
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund
 from signer.ports import Store
-from tests.api.commands import Run, Told
+from tests.api.commands import Finished, Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
 from tests.support.payments import signed
@@ -45,10 +45,10 @@ def test_an_unusable_configuration(
 ) -> None:
     """Without a networks file, commands refuse with its code and status 78."""
     networks().unlink()
-    told = run(*command)
+    finished = run(*command)
 
-    assert (told.status, told.out) == (78, "")
-    assert "refused: networks-misconfigured" in told.err
+    assert (finished.status, finished.out) == (78, "")
+    assert "refused: networks-misconfigured" in finished.err
 
 
 def test_nothing_to_repair(run: Run, world: World) -> None:
@@ -71,12 +71,12 @@ def test_a_dry_run_changes_nothing(
     _spend(world, fresh_anvil, 1)
     world.reconcile()
     before = _ledger(world.store)
-    told = run("nonce", "repair", "--dry-run")
+    finished = run("nonce", "repair", "--dry-run")
 
-    assert told.status == 1
-    assert "  paused by chain-ahead" in told.out
-    assert "  foreign: nonce 1, transaction 0x" in told.out
-    assert "to accept this and resume the wallet: omit --dry-run" in told.out
+    assert finished.status == 1
+    assert "  paused by chain-ahead" in finished.out
+    assert "  foreign: nonce 1, transaction 0x" in finished.out
+    assert "to accept this and resume the wallet: omit --dry-run" in finished.out
     assert before == _ledger(world.store)
 
 
@@ -85,15 +85,15 @@ def test_a_wallet_that_is_not_paused_yet(
 ) -> None:
     """R23: a chain that is ahead is shown even before a worker has noticed it."""
     _spend(world, fresh_anvil, 1)
-    told = run("nonce", "repair", "--dry-run")
+    finished = run("nonce", "repair", "--dry-run")
 
-    assert told.status == 1
+    assert finished.status == 1
     assert (
         "next nonce 1, the chain's 2\n  not paused yet: a worker will pause it"
-        in told.out
+        in finished.out
     )
-    assert "not looked at yet: 1 of the chain's transactions" in told.out
-    assert "in order" not in told.out
+    assert "not looked at yet: 1 of the chain's transactions" in finished.out
+    assert "in order" not in finished.out
 
 
 def test_repair_resumes_the_wallet(
@@ -123,18 +123,17 @@ def test_repair_waits_for_finality(
     _spend(world, fresh_anvil, 1)
     world.network = load_networks(networks(confirmations=1000))["local"]
     world.reconcile()
-    told = run("nonce", "repair", "--yes")
+    finished = run("nonce", "repair", "--yes")
 
-    assert told.status == 1
-    assert "  paused by chain-ahead" in told.out
-    assert "  not looked at yet: 1 of the chain's transactions" in told.out
-    assert "not final yet" in told.out
+    assert finished.status == 1
+    assert "  paused by chain-ahead" in finished.out
+    assert "  not looked at yet: 1 of the chain's transactions" in finished.out
+    assert "not final yet" in finished.out
 
 
-def test_repairs_for_programs(
+def test_repairs_as_json(
     run: Run, world: World, paid: Refund, fresh_anvil: DevChain
 ) -> None:
-    """--json prints an array with foreign transactions and what was done."""
     _spend(world, fresh_anvil, 1)
     world.reconcile()
     (looked,) = run("nonce", "repair", "--json", "--dry-run").json
@@ -148,8 +147,7 @@ def test_repairs_for_programs(
     assert (applied["foreign"], applied["stopped_at"]) == ([], None)
 
 
-def test_one_network_alone(run: Run, paid: Refund) -> None:
-    """--network selects a network; an unknown name is an error."""
+def test_repairs_one_network(run: Run, paid: Refund) -> None:
     known = run("nonce", "repair", "--network", "local", "--dry-run")
     unknown = run("nonce", "repair", "--network", "mainnet", "--dry-run")
 
@@ -161,13 +159,12 @@ def test_one_network_alone(run: Run, paid: Refund) -> None:
 def test_repair_needs_nodes(
     run: Run, networks: Callable[..., Path], paid: Refund
 ) -> None:
-    """Without a node the command fails with status 1."""
     networks(url="http://127.0.0.1:9")
-    told = run("nonce", "repair", "--dry-run")
+    finished = run("nonce", "repair", "--dry-run")
 
-    assert (told.status, told.out) == (1, "")
-    assert "error: chain-unavailable: " in told.err
-    assert "127.0.0.1:9" not in told.err
+    assert (finished.status, finished.out) == (1, "")
+    assert "error: chain-unavailable: " in finished.err
+    assert "127.0.0.1:9" not in finished.err
 
 
 def test_the_kill_switch(
@@ -186,22 +183,21 @@ def test_the_kill_switch(
     explained = run("refund", "explain", waiting.id)
     resumed, twice = run("nonce", "resume"), run("nonce", "resume")
 
-    assert first == Told(0, "local: paused\n", first.err)
-    assert again == Told(0, "local: already-paused\n", again.err)
+    assert first == Finished(0, "local: paused\n", first.err)
+    assert again == Finished(0, "local: already-paused\n", again.err)
     assert blocked == "wallet-paused"
     assert (repaired.status, "  in order" in repaired.out) == (0, True)
     assert "  an operator paused the network at " in repaired.out
     assert "`hotwallet nonce resume` ends that\n" in repaired.out
     assert document["stopped_at"] is not None
     assert "an operator paused the network" in explained.out
-    assert resumed == Told(0, "local: resumed\n", resumed.err)
-    assert twice == Told(0, "local: not-paused\n", twice.err)
+    assert resumed == Finished(0, "local: resumed\n", resumed.err)
+    assert twice == Finished(0, "local: not-paused\n", twice.err)
     world.work(after=timedelta(seconds=60))
     assert world.stored(waiting).nonce == 1
 
 
-def test_the_kill_switch_for_programs(run: Run) -> None:
-    """--json prints one array, with a status by network."""
+def test_the_kill_switch_as_json(run: Run) -> None:
     first, again = run("nonce", "pause", "--json"), run("nonce", "pause", "--json")
     resumed, twice = run("nonce", "resume", "--json"), run("nonce", "resume", "--json")
 
@@ -211,8 +207,7 @@ def test_the_kill_switch_for_programs(run: Run) -> None:
     ]
 
 
-def test_the_kill_switch_of_one_network(run: Run, paid: Refund) -> None:
-    """An unknown network is an error, and nothing is paused."""
+def test_the_kill_switch_refuses_an_unknown_network(run: Run, paid: Refund) -> None:
     unknown = run("nonce", "pause", "--network", "mainnet")
     known = run("nonce", "pause", "--network", "local")
 
@@ -248,7 +243,7 @@ def test_audit_records_of_changes(
     run("nonce", "repair", "--dry-run")
     run("nonce", "pause")
     run("nonce", "resume", "--network", "mainnet")
-    told = run("nonce", "repair", "--yes")
+    finished = run("nonce", "repair", "--yes")
     sqlite_store.seal()
     records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
 
@@ -260,8 +255,8 @@ def test_audit_records_of_changes(
         ("nonce-repair-requested", "success", "cli:alice"),
         ("nonce-repair-succeeded", "success", "cli:alice"),
     ]
-    assert '"event": "nonce-repair-succeeded"' in told.err
-    assert told.out == "no wallet has paid anything yet\n"
+    assert '"event": "nonce-repair-succeeded"' in finished.err
+    assert finished.out == "no wallet has paid anything yet\n"
 
 
 def test_an_operator_without_a_name(

@@ -57,7 +57,6 @@ def environ(softhsm_module: Path, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def layout(environ: dict[str, str]) -> Layout:
-    """The files that the commands make."""
     return Layout.of(Path(environ["HOTWALLET_HOME"]))
 
 
@@ -93,14 +92,14 @@ def key_file(tmp_path: Path) -> str:
 def test_init_is_idempotent(run: Run, layout: Layout) -> None:
     """The first run creates token and key, later runs find them; PINs are not shown."""
     first, second = _json(run("init", "--json")), _json(run("init", "--json"))
-    told = run("init").stdout
+    finished = run("init").stdout
 
     assert first == second
     assert first["key_id"] == "01"
-    assert first["address"] in told
-    assert f"export PKCS11_PIN_FILE={layout.pin}" in told
+    assert first["address"] in finished
+    assert f"export PKCS11_PIN_FILE={layout.pin}" in finished
     for pin in (layout.pin, layout.so_pin):
-        assert pin.read_text().strip() not in told
+        assert pin.read_text().strip() not in finished
     assert not layout.staging.exists()
 
 
@@ -121,8 +120,7 @@ def test_init_prints_the_variables_of_the_wallet(
     } in results
 
 
-def test_init_makes_another_key_on_request(run: Run) -> None:
-    """Another id and label create another key in the same token."""
+def test_init_creates_another_key_on_request(run: Run) -> None:
     first = _json(run("init", "--json"))
     clash = run("init", PKCS11_KEY_ID="02")
     second = _json(run("init", "--json", "--label", "two", PKCS11_KEY_ID="02"))
@@ -132,8 +130,7 @@ def test_init_makes_another_key_on_request(run: Run) -> None:
     assert [key["key_id"] for key in _json(run("list", "--json"))] == ["01", "02"]
 
 
-def test_init_runs_twice_at_once(environ: dict[str, str]) -> None:
-    """Two processes that start together create one token and one key."""
+def test_concurrent_inits_create_one_token(environ: dict[str, str]) -> None:
     started = [
         subprocess.Popen(
             [*COMMAND, "init", "--json"], env=environ, stdout=subprocess.PIPE
@@ -178,7 +175,7 @@ def test_init_replaces_an_incomplete_key(run: Run, program: Program) -> None:
 
 
 def test_init_never_replaces_a_private_key(run: Run, program: Program) -> None:
-    """A private key without its public half may own funds: it is kept."""
+    """A private key without its public half may own funds."""
     run("init")
     program("destroy", "PUBLIC_KEY")
 
@@ -188,24 +185,28 @@ def test_init_never_replaces_a_private_key(run: Run, program: Program) -> None:
     assert [key["key_id"] for key in _json(run("list", "--json"))] == ["01"]
 
 
-def test_init_refuses_another_token(run: Run) -> None:
-    """If SOFTHSM2_CONF points to another token, none is created."""
-    refused = run("init", SOFTHSM2_CONF="/etc/softhsm2.conf")
-
-    _assert_refused(refused, "softhsm-elsewhere")
-
-
-def test_init_never_erases_a_device(run: Run, tmp_path: Path) -> None:
-    """A module that is missing, or not SoftHSM, gets no C_InitToken."""
-    refused = run("init", PKCS11_MODULE=str(tmp_path / "vendor.so"))
-
-    _assert_refused(refused, "the PKCS#11 module does not load")
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("SOFTHSM2_CONF", "/etc/softhsm2.conf", "softhsm-elsewhere"),
+        ("PKCS11_MODULE", "/nowhere.so", "the PKCS#11 module does not load"),
+        (
+            "PKCS11_TOKEN_LABEL",
+            "\N{COFFIN}" * 11,
+            "PKCS11_TOKEN_LABEL is longer than 32 bytes",
+        ),
+    ],
+)
+def test_init_refuses_unusable_settings(
+    run: Run, variable: str, value: str, message: str
+) -> None:
+    """Another token, a missing module, or a label longer than 32 bytes in UTF-8."""
+    _assert_refused(run("init", **{variable: value}), message)
 
 
 def test_init_never_erases_another_vendors_token(
     run: Run, softhsm_module: Path, tmp_path: Path
 ) -> None:
-    """Only SoftHSM's tokens are created; a device needs its vendor's tools."""
     module = tmp_path / "vendor.so"
     shutil.copy(softhsm_module, module)
 
@@ -220,13 +221,6 @@ def test_init_never_erases_another_vendors_token(
     _assert_refused(refused, "softhsm-other-module")
 
 
-def test_init_refuses_a_label_that_a_token_cannot_have(run: Run) -> None:
-    """A token's label has at most 32 bytes in UTF-8, and is not truncated."""
-    refused = run("init", PKCS11_TOKEN_LABEL="\N{COFFIN}" * 11)
-
-    _assert_refused(refused, "PKCS11_TOKEN_LABEL is longer than 32 bytes")
-
-
 def test_a_killed_login_loses_no_token(run: Run, layout: Layout) -> None:
     """SoftHSM truncates a token's file at each login; the copy restores it."""
     wallet = _json(run("init", "--json"))
@@ -237,8 +231,10 @@ def test_a_killed_login_loses_no_token(run: Run, layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "0x"])
-def test_import_moves_a_key_in(run: Run, environ: dict[str, str], prefix: str) -> None:
-    """A key from standard input is imported into a new token, and not extractable."""
+def test_imports_a_key_from_standard_input(
+    run: Run, environ: dict[str, str], prefix: str
+) -> None:
+    """It goes into a new token and is not extractable."""
     imported = subprocess.run(
         [*COMMAND, "import"],
         env=environ,
@@ -268,8 +264,7 @@ def test_import_moves_a_key_in(run: Run, environ: dict[str, str], prefix: str) -
     }
 
 
-def test_import_does_not_show_what_is_typed(environ: dict[str, str]) -> None:
-    """On a terminal, the key is prompted for, and not echoed."""
+def test_import_does_not_echo_a_typed_key(environ: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "import", "--json"],
@@ -279,21 +274,21 @@ def test_import_does_not_show_what_is_typed(environ: dict[str, str]) -> None:
         stderr=theirs,
         start_new_session=True,
     )
-    shown = os.read(ours, 1000)  # The question comes once the echo is off.
+    as_json = os.read(ours, 1000)  # The prompt follows once echo is off.
     os.write(ours, f"{SECRET}\n".encode())
     answer = json.loads(process.communicate()[0])
     os.close(theirs)
-    with suppress(OSError):  # Linux says EIO when the other end is gone.
-        shown += os.read(ours, 1000)
+    with suppress(OSError):  # EIO, if the other end is closed.
+        as_json += os.read(ours, 1000)
     os.close(ours)
 
     assert answer["address"] == ADDRESS
-    assert b"Private key" in shown
-    assert SECRET.encode() not in shown
+    assert b"Private key" in as_json
+    assert SECRET.encode() not in as_json
 
 
 def test_an_imported_key_is_what_init_finds(run: Run, key_file: str) -> None:
-    """After an import, ``init`` creates no key; ``doctor`` says where it is from."""
+    """After an import, ``init`` creates no key; ``doctor`` reports the import."""
     run("import", "--file", key_file)
 
     assert _json(run("init", "--json"))["address"] == ADDRESS
@@ -310,7 +305,6 @@ def test_import_reads_a_file_of_its_owner_only(run: Run, key_file: str) -> None:
 
 
 def test_import_is_idempotent(run: Run, key_file: str) -> None:
-    """Importing the same key again changes nothing."""
     first = run("import", "--json", "--file", key_file)
 
     assert run("import", "--json", "--file", key_file).stdout == first.stdout
@@ -356,14 +350,13 @@ def test_import_replaces_no_key_that_cannot_sign(
 
 
 def test_list_shows_unusable_keys(run: Run, program: Program) -> None:
-    """A key that is not a secp256k1 pair is listed without an address."""
     run("init")
     program("destroy", "PUBLIC_KEY")
 
-    told = run("list").stdout
+    finished = run("list").stdout
 
-    assert told.splitlines()[0] == "01  hotwallet  no secp256k1 pair"
-    assert "never_extractable" in told
+    assert finished.splitlines()[0] == "01  hotwallet  no secp256k1 pair"
+    assert "never_extractable" in finished
 
 
 def test_hints_before_init(run: Run) -> None:
@@ -375,7 +368,7 @@ def test_hints_before_init(run: Run) -> None:
 
 
 def test_import_refuses_a_label_in_use(run: Run, key_file: str) -> None:
-    """P10: a label that another key has is refused."""
+    """P10"""
     run("init")
 
     refused = run(
@@ -401,7 +394,7 @@ def test_import_refuses_a_label_in_use(run: Run, key_file: str) -> None:
         SECRET * 20,
     ],
 )
-def test_import_takes_private_keys_only(run: Run, key_file: str, text: str) -> None:
+def test_import_refuses_malformed_keys(run: Run, key_file: str, text: str) -> None:
     """Only 32 bytes in hex from 1 to n-1 are accepted, and never quoted."""
     Path(key_file).write_text(text)
 
@@ -413,15 +406,14 @@ def test_import_takes_private_keys_only(run: Run, key_file: str, text: str) -> N
     assert not text.strip() or text.strip() not in repr(refused.exception)
 
 
-def test_import_takes_the_greatest_key(run: Run, key_file: str) -> None:
-    """n-1 is a private key."""
+def test_import_accepts_the_greatest_key(run: Run, key_file: str) -> None:
     Path(key_file).write_text(f"{N - 1:064x}")
 
     assert _json(run("import", "--json", "--file", key_file))["address"]
 
 
 def test_import_takes_no_key_from_argv(run: Run) -> None:
-    """Every user can read argv, so that no argument takes the key."""
+    """Other users can read argv."""
     refused = run("import", SECRET)
 
     assert refused.exit_code == 2
@@ -452,7 +444,6 @@ def test_doctor_stops_at_the_first_failure(run: Run) -> None:
 def test_doctor_names_the_failed_check(
     run: Run, variables: dict[str, str], check: str | None
 ) -> None:
-    """The check of each mistake fails, and the exit status is 1."""
     run("init")
 
     finished = run("doctor", "--json", **variables)
@@ -464,7 +455,7 @@ def test_doctor_names_the_failed_check(
 def test_doctor_finds_two_tokens_of_one_name(
     run: Run, layout: Layout, tmp_path: Path
 ) -> None:
-    """P10: two tokens with the configured label are ambiguous."""
+    """P10"""
     run("init")
     run("init", HOTWALLET_HOME=str(tmp_path / "other"))
     (token,) = Layout.of(tmp_path / "other").tokens.iterdir()
@@ -478,17 +469,16 @@ def test_doctor_finds_two_tokens_of_one_name(
 def test_doctor_reports_a_module_that_cannot_lock(
     run: Run, softhsm_module: Path
 ) -> None:
-    """A module that cannot lock is slow, but not a failure."""
     run("init")
 
     def cannot_lock(original: Hook, args: int | None, *rest: object) -> int:
         return CKR_CANT_LOCK if args is not None else original(args, *rest)
 
     with Cryptoki(str(softhsm_module)).hooked("C_Initialize", cannot_lock):
-        told = run("doctor")
+        finished = run("doctor")
 
-    assert told.exit_code == 0
-    assert "threads sign one after the other" in told.stdout
+    assert finished.exit_code == 0
+    assert "threads sign one after the other" in finished.stdout
 
 
 def test_doctor_finds_two_halves_of_different_keys(run: Run, program: Program) -> None:
@@ -505,7 +495,7 @@ def test_doctor_finds_two_halves_of_different_keys(run: Run, program: Program) -
 @contextmanager
 def _in_environment(environ: dict[str, str]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CONF_VARIABLE, "")  # So that it is put back afterwards.
+        patch.setenv(CONF_VARIABLE, "")  # Restored afterwards.
         patch.delenv(CONF_VARIABLE)
         for name in [name for name in os.environ if name.startswith("PKCS11_")]:
             patch.delenv(name)

@@ -3,28 +3,26 @@
 import jwt
 import pytest
 
-from tests.api.commands import Run, started
+from tests.api.commands import Run
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs ``hotwallet`` with a shared secret."""
+def run(hotwallet: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return ``hotwallet`` with a shared secret."""
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("JWT_ALGORITHM", "HS256")
     monkeypatch.setenv("JWT_SECRET", "s" * 32)
-    return started(monkeypatch, capsys)
+    return hotwallet
 
 
-def test_a_token(run: Run) -> None:
-    """Without --json, the token alone is on standard output."""
+def test_prints_the_token_alone(run: Run) -> None:
     minted = run("token", "--role", "admin", "--subject", "alice").out.strip()
     claims = jwt.decode(minted, options={"verify_signature": False})
 
     assert (claims["sub"], claims["roles"]) == ("alice", ["admin"])
 
 
-def test_a_token_for_programs(run: Run) -> None:
-    """--json prints the token with what it grants, and its lifetime in seconds."""
+def test_prints_what_the_token_grants_as_json(run: Run) -> None:
     document = run("token", "--scope", "keys:rotate", "--seconds", "60", "--json").json
 
     assert document.pop("token").count(".") == 2

@@ -1,16 +1,13 @@
-"""A usage error says what is wrong, and shows no whole key id."""
+"""A usage error explains the mistake and shows no whole key id."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.api.commands import Run, started
+from tests.api.commands import Run
+from tests.support.programs import run_python
 
 
-ROOT = Path(__file__).parents[3]
 UUID = "e9ec0d42-2f1e-44cd-9066-2b4c499c2654"
 ARN = f"arn:aws:kms:eu-central-1:111122223333:key/{UUID}"
 KEY_IDS = [UUID, f"mrk-{UUID.replace('-', '')}", UUID.replace("-", "").upper()]
@@ -40,63 +37,24 @@ MISTYPED = [
 ]
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return what runs ``hotwallet`` without any configuration."""
-    return started(monkeypatch, capsys)
-
-
 @pytest.mark.parametrize("typed", MISTYPED)
 @pytest.mark.parametrize("key_id", KEY_IDS)
-def test_a_mistyped_command(run: Run, typed: str, key_id: str) -> None:
+def test_a_mistyped_command(hotwallet: Run, typed: str, key_id: str) -> None:
     """Status 2; the message has at most eight characters of a key id."""
-    told = run(*typed.format(key_id, key_id, arn=ARN).split())
+    finished = hotwallet(*typed.format(key_id, key_id, arn=ARN).split())
 
-    assert (told.status, told.out) == (2, "")
-    assert "Error: " in told.err
-    assert key_id not in told.err
-    assert key_id[:8] + "..." in told.err
-    assert ARN not in told.err
+    assert (finished.status, finished.out) == (2, "")
+    assert "Error: " in finished.err
+    assert key_id not in finished.err
+    assert key_id[:8] + "..." in finished.err
+    assert ARN not in finished.err
 
 
-def test_an_address_is_quoted(run: Run) -> None:
+def test_an_address_is_quoted(hotwallet: Run) -> None:
     """An address is not a key id, and is shown as it was typed."""
     address = "0x17135a05eF2397dB21A16703Dfcb45e76830aD41"
 
-    assert f"({address})" in run("keys", "list", address).err
-
-
-_BROKEN = """
-import click
-from api.cli.__main__ import main
-from api.cli.keys import keys
-
-@keys.command()
-@click.argument("key_id")
-def break_down(key_id):
-    try:
-        raise KeyError(key_id)
-    except KeyError as e:
-        raise RuntimeError(f"no {key_id}") from e
-
-main()
-"""
-
-
-def test_a_command_with_a_bug() -> None:
-    """Status 1; the exception's class and place are printed, and not its message."""
-    finished = subprocess.run(
-        [sys.executable, "-c", _BROKEN, "keys", "break-down", UUID],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert (finished.returncode, finished.stdout) == (1, "")
-    assert "RuntimeError" in finished.stderr
-    assert UUID not in finished.stderr
+    assert f"({address})" in hotwallet("keys", "list", address).err
 
 
 _BROKEN_IMPORT = """
@@ -114,14 +72,7 @@ def test_a_command_that_cannot_be_imported(tmp_path: Path) -> None:
     """The message of an error at import is not printed either."""
     (tmp_path / "broken_command.py").write_text(f"raise RuntimeError({UUID!r})")
 
-    finished = subprocess.run(
-        [sys.executable, "-c", _BROKEN_IMPORT, tmp_path, "broken"],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    finished = run_python("-c", _BROKEN_IMPORT, str(tmp_path), "broken", environ={})
 
     assert (finished.returncode, finished.stdout) == (1, "")
     assert "broken_command:1" in finished.stderr

@@ -1,11 +1,11 @@
 """Runs the checks of ``hotwallet doctor`` in the test's own process."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -15,18 +15,15 @@ from api.doctor import all_checks
 from api.doctor.context import DoctorContext
 from signer.audit.checkpoints import CheckpointKey
 from signer.checks import CheckResult, run_checks
+from signer.config.settings import Settings
+from signer.ports import Ledger
 from tests.fixtures.chain import DevChain
+from tests.support.networks import write_networks
 
 
 def make_environ(folder: Path, chain: DevChain) -> dict[str, str]:
     """Return the environment of a network, an empty ledger and a service's keys."""
-    networks = folder / "networks.toml"
-    networks.write_text(
-        "[networks.local]\n"
-        f'chain_id = 31337\nrpc_urls = ["{chain.url}"]\n'
-        f'[networks.local.tokens.TUSD]\naddress = "{chain.token}"\n'
-        'decimals = 6\nmax_amount = "1000"\n'
-    )
+    networks = write_networks(folder / "networks.toml", chain.url, chain.token)
     pem = folder / "jwt.pem"
     pem.write_bytes(
         ec.generate_private_key(ec.SECP256R1())
@@ -50,7 +47,13 @@ def run_doctor(
 ) -> dict[str, CheckResult]:
     """Return every result by its name; a variable of *changed* is unset by None."""
     given = {**environ, **changed}
-    with _sealing() as open_sealed:
+    with ExitStack() as sealers:
+
+        def open_sealed(settings: Settings) -> Ledger:
+            store = open_store(settings)
+            sealers.enter_context(sealing(store))
+            return store
+
         container = build_container(
             {name: value for name, value in given.items() if value is not None}
         )
@@ -64,26 +67,18 @@ def states(results: Mapping[str, CheckResult]) -> dict[str, str]:
 
 
 @contextmanager
-def _sealing() -> Iterator[Callable[[Any], Any]]:
-    """Yield a function that opens a ledger, whose records are sealed meanwhile."""
+def sealing(store: Ledger) -> Iterator[None]:
+    """Seal the records of *store* in a thread."""
     stop = threading.Event()
-    sealers = list[threading.Thread]()
 
-    def opened(settings: Any) -> Any:
-        store = open_store(settings)
+    def seal() -> None:
+        while not stop.wait(0.05):
+            store.seal()
 
-        def seal() -> None:
-            while not stop.wait(0.05):
-                store.seal()
-
-        sealers.append(threading.Thread(target=seal))
-        sealers[-1].start()
-        return store
-
-    try:
-        yield opened
-    finally:
-        # The file is deleted after the test, so the sealers must have stopped.
-        stop.set()
-        for sealer in sealers:
-            sealer.join()
+    with ThreadPoolExecutor(1) as pool:
+        sealed = pool.submit(seal)
+        try:
+            yield
+        finally:
+            stop.set()
+    sealed.result()

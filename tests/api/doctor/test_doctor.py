@@ -1,9 +1,7 @@
 """``hotwallet doctor`` reports what is broken, and checks everything else."""
 
 import json
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,18 +28,18 @@ from signer.errors import (
 )
 from signer.model.wallet import Pause
 from signer.ports import KeyId
-from tests.api.doctor.doctor import make_environ, run_doctor, states
+from tests.api.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.support.audit import chain, checkpoint, record
+from tests.support.programs import run_python
 
 
-ROOT = Path(__file__).parents[3]
 CANARY = "canary-48213"
 
 
-def _finding(said: str = "well") -> Callable[[], Finding]:
-    return lambda: Finding(said)
+def _finding(detail: str = "well") -> Callable[[], Finding]:
+    return lambda: Finding(detail)
 
 
 def _failing(error: Exception) -> Callable[[], Finding]:
@@ -56,7 +54,6 @@ def _outcomes(*steps: Check) -> list[tuple[str, str]]:
 
 
 def test_checks_that_need_a_failed_check_are_skipped() -> None:
-    """A cause is reported once: what needs it is skipped, and the rest runs."""
     assert _outcomes(
         Check("device", _failing(KeyNotFoundError("no such key")), "mend it"),
         Check("database", _finding(), ""),
@@ -72,8 +69,7 @@ def test_checks_that_need_a_failed_check_are_skipped() -> None:
     ]
 
 
-def test_a_warning_does_not_skip_anything() -> None:
-    """A warning is not a failure: checks that need it run."""
+def test_checks_that_need_a_warning_run() -> None:
     warned = Check("guard", lambda: Finding("not safe", "nothing on a laptop"), "")
 
     assert _outcomes(warned, Check("device", _finding(), "", ("guard",))) == [
@@ -83,7 +79,7 @@ def test_a_warning_does_not_skip_anything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "detail"),
     [
         (
             KeyNotFoundError("there is no such key"),
@@ -100,16 +96,15 @@ def test_a_warning_does_not_skip_anything() -> None:
         ),
     ],
 )
-def test_the_detail_of_a_failure(error: Exception, said: str) -> None:
+def test_details_of_failures(error: Exception, detail: str) -> None:
     """Our errors have code and message; other errors only their class."""
     (result,) = run_checks([Check("device", _failing(error), "explain CODE")])
-    code = said.partition(":")[0]
+    code = detail.partition(":")[0]
 
-    assert result == CheckResult("device", State.FAILED, said, f"explain {code}")
+    assert result == CheckResult("device", State.FAILED, detail, f"explain {code}")
 
 
-def test_a_check_that_hangs() -> None:
-    """A check that hangs fails at its deadline, and the next one runs."""
+def test_a_check_that_hangs_fails_at_its_deadline() -> None:
     released = threading.Event()
     began = time.monotonic()
 
@@ -125,8 +120,7 @@ def test_a_check_that_hangs() -> None:
     assert time.monotonic() - began < 10
 
 
-def test_checks_depend_on_earlier_results() -> None:
-    """A generator may yield a check because of what an earlier check found."""
+def test_a_generator_of_checks_sees_earlier_results() -> None:
     seen: list[str] = []
 
     def look() -> Finding:
@@ -191,8 +185,7 @@ IN_ORDER = {
 }
 
 
-def test_a_system_in_order(home: dict[str, str]) -> None:
-    """Every result is there, in order, and none failed."""
+def test_a_healthy_system(home: dict[str, str]) -> None:
     results = run_doctor(home)
 
     assert list(states(results).items()) == list(IN_ORDER.items())
@@ -220,8 +213,7 @@ def test_a_role_that_could_change_the_audit(
     assert result.cure is not None
 
 
-def test_the_trusted_proxies(home: dict[str, str]) -> None:
-    """The trusted proxies are listed; in production there must be some."""
+def test_trusted_proxies_are_listed(home: dict[str, str]) -> None:
     assert "is fine outside production" in run_doctor(home)["proxy"].detail
 
     result = run_doctor(home, APP_ENV="production", TRUSTED_PROXIES="10.0.0.7")["proxy"]
@@ -277,13 +269,13 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("changed", "found", "skipped"), BROKEN)
-def test_half_of_it_broken(
+def test_broken_parts(
     home: dict[str, str],
     changed: dict[str, str],
     found: dict[str, str],
     skipped: set[str],
 ) -> None:
-    """What is broken fails, what needs it is skipped, and the rest is unchanged."""
+    """Only the broken part fails; checks that need it are skipped."""
     results = run_doctor(home, **changed)
 
     expected = {**IN_ORDER, **found, **dict.fromkeys(skipped, "skipped")}
@@ -293,8 +285,8 @@ def test_half_of_it_broken(
     )
 
 
-def test_malformed_settings(home: dict[str, str]) -> None:
-    """A malformed variable is named, and every other check is skipped."""
+def test_a_malformed_setting_is_named(home: dict[str, str]) -> None:
+    """All other checks are skipped."""
     results = run_doctor(home, WEB_THREADS=CANARY)
 
     assert results["settings"].detail.startswith("settings-invalid: WEB_THREADS")
@@ -320,7 +312,7 @@ def _with_network(home: dict[str, str], old: str, new: str) -> dict[str, str]:
 def test_a_network_that_is_not_as_configured(
     home: dict[str, str], old: str, new: str, failed: str
 ) -> None:
-    """The network's own results say so, and nothing shows the URL."""
+    """The network's own check fails, and nothing shows the URL."""
     results = run_doctor(_with_network(home, old, new))
 
     (first, *_) = [
@@ -331,8 +323,9 @@ def test_a_network_that_is_not_as_configured(
     assert CANARY not in str(results)
 
 
-def test_an_empty_wallet(home: dict[str, str], fresh_anvil: DevChain) -> None:
-    """A wallet that cannot pay for gas fails, and the runbook is named."""
+def test_a_wallet_without_gas_fails(
+    home: dict[str, str], fresh_anvil: DevChain
+) -> None:
     results = run_doctor(home)
     address = results["device"].detail.rpartition(" ")[2]
     fresh_anvil.rpc("anvil_setBalance", address, "0x0")
@@ -352,8 +345,7 @@ def _store(home: Mapping[str, str]) -> SQLStore:
     return SQLStore(home["DATABASE_URL"])
 
 
-def test_a_network_that_was_stopped(home: dict[str, str]) -> None:
-    """The check of nonces reports the kill switch, and how to resume."""
+def test_a_paused_network_is_reported(home: dict[str, str]) -> None:
     run_doctor(home)
     _store(home).pause_network(31337, ledger.now())
 
@@ -363,8 +355,7 @@ def test_a_network_that_was_stopped(home: dict[str, str]) -> None:
     assert "hotwallet nonce resume" in result.detail
 
 
-def test_a_wallet_that_is_paused(home: dict[str, str]) -> None:
-    """A paused wallet is named, with the reason."""
+def test_a_paused_wallet_is_reported(home: dict[str, str]) -> None:
     address, store = _address(home), _store(home)
     ledger.opened(store, sender=address)
     wallet = store.wallet(31337, address)
@@ -381,10 +372,9 @@ def test_a_wallet_that_is_paused(home: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("seconds", "state"), [(-61, State.FAILED), (-30, State.OK), (30, State.OK)]
 )
-def test_a_worker_that_does_not_work(
+def test_an_overdue_refund_shows_that_no_worker_runs(
     home: dict[str, str], seconds: int, state: State
 ) -> None:
-    """A refund that has been due for a minute shows that no worker runs."""
     address, store = _address(home), _store(home)
     ledger.opened(store, sender=address)
     refund = ledger.accepted(store)
@@ -397,8 +387,7 @@ def test_a_worker_that_does_not_work(
     assert (refund.id in result.detail) == (state is State.FAILED)
 
 
-def test_no_sealer_runs(home: dict[str, str]) -> None:
-    """Without a sealer, the record of this run is not sealed, and the check fails."""
+def test_a_missing_sealer_is_reported(home: dict[str, str]) -> None:
     context = DoctorContext(build_container(home))
     results = {result.name: result for result in run_checks(all_checks(context))}
 
@@ -408,7 +397,7 @@ def test_no_sealer_runs(home: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "note", "said"),
+    ("age", "note", "detail"),
     [
         (timedelta(minutes=30), False, "signed as hotwallet: 0 records; "),
         (
@@ -419,10 +408,9 @@ def test_no_sealer_runs(home: dict[str, str]) -> None:
         (timedelta(hours=2), True, "audit-chain-broken: audit record 1 differs"),
     ],
 )
-def test_no_recent_checkpoint(
-    home: dict[str, str], age: timedelta, note: bool, said: str
+def test_missing_checkpoints_and_rewritten_chains_are_reported(
+    home: dict[str, str], age: timedelta, note: bool, detail: str
 ) -> None:
-    """A missing checkpoint fails, and so does a chain that was rewritten."""
     store = _store(home)
     store.migrate()
     store.append([record(at=ledger.now() - age)])
@@ -432,12 +420,11 @@ def test_no_recent_checkpoint(
 
     result = run_doctor(home)["checkpoints"]
 
-    assert result.detail.startswith(said)
-    assert result.state is (State.FAILED if said.startswith("audit") else State.OK)
+    assert result.detail.startswith(detail)
+    assert result.state is (State.FAILED if detail.startswith("audit") else State.OK)
 
 
-def test_a_checkpoint_by_another_key(home: dict[str, str]) -> None:
-    """A last checkpoint by another key is a warning, even if it is recent."""
+def test_a_checkpoint_by_another_key_is_a_warning(home: dict[str, str]) -> None:
     store = _store(home)
     store.migrate()
     store.append([record(at=ledger.now() - timedelta(hours=2))])
@@ -450,10 +437,9 @@ def test_a_checkpoint_by_another_key(home: dict[str, str]) -> None:
     assert "not by this host's key" in result.detail
 
 
-def test_the_last_check_is_a_mined_transaction(
+def test_reports_the_last_mined_transaction(
     home: dict[str, str], fresh_anvil: DevChain
 ) -> None:
-    """It is the newest one of the key on the chain itself, with its block."""
     address = _address(home)
     fresh_anvil.rpc("anvil_impersonateAccount", address)
     receipt = fresh_anvil.rpc.transact({"from": address, "to": address, "value": "0x0"})
@@ -469,14 +455,7 @@ def _doctor(
     environ: Mapping[str, str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     program = "from api.cli.doctor import doctor; doctor()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_python("-c", program, *arguments, environ=environ)
 
 
 def test_the_command_with_nothing_configured(tmp_path: Path) -> None:
@@ -493,23 +472,14 @@ def test_the_command_with_nothing_configured(tmp_path: Path) -> None:
     assert "Traceback" not in finished.stdout + finished.stderr
 
 
-def test_the_command_of_a_system_in_order(
+def test_the_command_on_a_healthy_system(
     home: dict[str, str], softhsm_environ: dict[str, str]
 ) -> None:
     """The report is on standard output, and the log on standard error."""
     store = _store(home)
-    stop = threading.Event()
     store.migrate()
-
-    def seal() -> None:
-        while not stop.wait(0.1):
-            store.seal()
-
-    sealer = threading.Thread(target=seal)
-    sealer.start()
-    finished = _doctor({**home, **softhsm_environ})
-    stop.set()
-    sealer.join()
+    with sealing(store):
+        finished = _doctor({**home, **softhsm_environ})
 
     lines = finished.stdout.splitlines()
     assert finished.returncode == 0, finished.stdout

@@ -1,4 +1,4 @@
-"""The doctor checks the active key, whatever the configuration names."""
+"""The doctor checks the active key, also if the configuration names another."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -105,16 +105,14 @@ def _require_well_but_for_the_setting(results: Mapping[str, CheckResult]) -> Non
     assert results["configured"].state is State.WARNING
 
 
-def test_the_setting_is_up_to_date(service: Service) -> None:
-    """A configuration that names the active key is compared, and nothing to do."""
+def test_a_setting_that_names_the_active_key(service: Service) -> None:
     results = run_doctor(service.environ)
 
     assert _of(results, *OF_THE_KEY, *OF_THE_NETWORK, "configured") == {"ok"}
     assert results["configured"].detail == "KMS_KEY_ID names the active key"
 
 
-def test_relocated_while_the_old_region_is_down(service: Service) -> None:
-    """The replica is active; that the setting names the old region is a warning."""
+def test_a_setting_that_names_the_old_region_is_a_warning(service: Service) -> None:
     arn = service.relocated()
     service.kms.down.add(service.kms.region)
     try:
@@ -132,8 +130,10 @@ def test_relocated_while_the_old_region_is_down(service: Service) -> None:
 
 
 @pytest.mark.parametrize("block", [False, True])
-def test_rotated_away_from_a_disabled_key(service: Service, *, block: bool) -> None:
-    """A former key may be disabled, as the runbook says: only the setting warns."""
+def test_a_setting_that_names_a_former_key_is_a_warning(
+    service: Service, *, block: bool
+) -> None:
+    """A former key may be disabled."""
     active = service.rotated(block=block)
     service.kms.set_state(service.first.key_id, "Disabled")
     results = run_doctor(service.environ, WALLET_ADDRESS=service.first.address)
@@ -152,7 +152,7 @@ def test_rotated_away_from_a_disabled_key(service: Service, *, block: bool) -> N
 
 
 def test_an_alias_of_a_disabled_key(service: Service) -> None:
-    """An alias that cannot be looked up is a warning: it prevents the next start."""
+    """The warning says that no process can start."""
     alias = f"alias/{service.first.address}"
     service.kms.create_alias(alias, service.first.key_id)
     before = run_doctor(service.environ, KMS_KEY_ID=alias)["configured"]
@@ -168,8 +168,9 @@ def test_an_alias_of_a_disabled_key(service: Service) -> None:
 
 
 @pytest.mark.parametrize("setting", ["KMS_KEY_ID", "WALLET_ADDRESS"])
-def test_a_setting_that_the_ring_does_not_know(service: Service, setting: str) -> None:
-    """What the guard would refuse fails, and the active key's checks pass."""
+def test_a_setting_that_is_not_in_the_ring_fails(
+    service: Service, setting: str
+) -> None:
     value = UNKNOWN if setting == "WALLET_ADDRESS" else service.kms.create_key()
     results = run_doctor(service.environ, **{setting: value})
 
@@ -179,8 +180,8 @@ def test_a_setting_that_the_ring_does_not_know(service: Service, setting: str) -
     assert _of(results, *OF_THE_KEY, *OF_THE_NETWORK) == {"ok"}
 
 
-def test_the_active_key_is_down(service: Service) -> None:
-    """Only the device check fails: the ring has the address for the others."""
+def test_a_disabled_active_key(service: Service) -> None:
+    """Only the device check fails; the ring has the address for the others."""
     service.kms.set_state(service.first.key_id, "Disabled")
     results = run_doctor(service.environ)
 
@@ -220,10 +221,9 @@ def test_an_empty_ring(service: Service) -> None:
     assert "configured" not in well.keys() | ill.keys()
 
 
-def test_a_ring_of_another_device(
+def test_a_ring_of_another_backend(
     service: Service, softhsm_environ: dict[str, str]
 ) -> None:
-    """A token is not asked for a key that is in KMS."""
     results = run_doctor({**service.environ, **softhsm_environ}, USE_KMS="false")
 
     assert results["device"].detail.startswith("key-backend-mismatch: ")
@@ -231,8 +231,9 @@ def test_a_ring_of_another_device(
 
 
 @pytest.mark.parametrize("state", ["draining", "retired"])
-def test_a_former_key_whose_wallet_is_paused(service: Service, state: str) -> None:
-    """A former key's wallet is checked as well: it may pause the network."""
+def test_a_paused_wallet_of_a_former_key_is_reported(
+    service: Service, state: str
+) -> None:
     ledger.opened(service.store, sender=service.first.address)
     active = service.rotated()
     if state == "retired":
@@ -259,8 +260,7 @@ def _sent_elsewhere(service: Service, address: str) -> None:
     rpc.transact({"from": address, "to": address, "value": "0x0"})
 
 
-def test_unknown_transactions_of_a_draining_key(service: Service) -> None:
-    """The chain is ahead of a former key's wallet: the check names it."""
+def test_unknown_transactions_of_a_draining_key_are_reported(service: Service) -> None:
     ledger.opened(service.store, sender=service.first.address)
     service.rotated()
     _sent_elsewhere(service, service.first.address)
@@ -283,17 +283,16 @@ def test_transactions_of_a_blocked_key(service: Service) -> None:
     wallet = service.store.wallet(CHAIN, service.first.address)
     assert wallet is not None
     service.store.resume(wallet, ledger.now())
-    behind = run_doctor(service.environ)["local nonces"]
+    recorded = run_doctor(service.environ)["local nonces"]
 
     blocked = f"{service.first.address} (blocked)"
     assert before.state is State.OK
     assert unknown.detail == f"wallet-paused: {blocked} is paused: chain-ahead"
-    assert behind.state is State.OK
-    assert f"{blocked} is 0, the chain's 1" in behind.detail
+    assert recorded.state is State.OK
+    assert f"{blocked} is 0, the chain's 1" in recorded.detail
 
 
-def test_a_wallet_that_will_begin_paused(service: Service) -> None:
-    """An address with transactions that the ledger lacks is a warning."""
+def test_unknown_transactions_of_a_new_wallet_are_a_warning(service: Service) -> None:
     _sent_elsewhere(service, service.first.address)
     result = run_doctor(service.environ)["local nonces"]
 
@@ -304,8 +303,7 @@ def test_a_wallet_that_will_begin_paused(service: Service) -> None:
     )
 
 
-def test_a_draining_keys_refund_is_overdue(service: Service) -> None:
-    """An open refund of a former key is checked as well."""
+def test_an_overdue_refund_of_a_former_key_is_reported(service: Service) -> None:
     ledger.opened(service.store, sender=service.first.address)
     refund = ledger.reserved(
         service.store,

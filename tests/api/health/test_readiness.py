@@ -1,15 +1,12 @@
 """Readiness: failures are named, hanging checks time out, results are cached."""
 
 import io
-import os
-import signal
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -50,7 +47,7 @@ from signer.keys.signer import Signer
 from signer.ports import KeyId, utc_now
 from signer.startup.guard import check_chain
 from tests.api.service import NETWORKS, container_over
-from tests.api.support import NOW, SettableClock, lines
+from tests.api.support import NOW, SettableClock, Timer, lines
 from tests.fixtures.kms import OpenKMS, Wire
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
@@ -72,22 +69,10 @@ NETWORK = NETWORKS["local"].model_copy(
 CHAINS = {"local": Chain(NETWORK, ScriptedChain())}
 IN_TIME = 8.0
 """
-By when an answer is there, on a machine that stands still for some seconds.
+Seconds until an answer, on a machine that may be delayed for some seconds.
 
-What is waited for says ``LATE``, and not what it came to: that tells it from a checker
-that waits until the end.
+``LATE`` in the answer shows that the checker did not wait for the check's result.
 """
-
-
-class Time:
-    """A timer that stands still until it is told to move."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Return the time, in seconds."""
-        return self.now
 
 
 class Counted:
@@ -138,28 +123,12 @@ def system(sqlite_store: SQLStore, open_kms: OpenKMS, kms_key: KeyId) -> System:
 
 @pytest.fixture
 def silent_node() -> Iterator[str]:
-    """The URL of a node that accepts connections and never answers."""
+    """The URL of a node that never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-@contextmanager
-def _stopped(server: PostgreSQL) -> Iterator[None]:
-    """Stop every process of *server* as a machine that hangs does."""
-    master = int((server._data / "postmaster.pid").read_text().split()[0])
-    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-    pids = [master, *map(int, children)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
 def test_everything_is_checked_and_healthy(system: System) -> None:
-    """Database, key, audit, guard and each network are ok, and the key is named."""
     answer = system.checker()
 
     assert answer == Readiness(
@@ -171,7 +140,7 @@ def test_everything_is_checked_and_healthy(system: System) -> None:
 
 
 def test_a_kms_that_hangs(system: System, kms_faults: Faults) -> None:
-    """It is reported as late within 5 s, once as an alert, and stands in no way."""
+    """The check is late within 5 s, raises one alert and delays no other check."""
     kms_faults.always("Sign", hang())
 
     answer, seconds = system.timed()
@@ -180,14 +149,14 @@ def test_a_kms_that_hangs(system: System, kms_faults: Faults) -> None:
     assert answer.checks == {**dict.fromkeys(answer.checks, "ok"), "key": LATE}
     assert seconds < IN_TIME
     assert again is answer
-    assert more < 3  # To ask again takes longer.
+    assert more < 3  # Another round takes longer.
     assert eventually(lambda: system.store.alert_counts() == {"key-unhealthy": 1})
 
 
 def test_a_node_that_hangs(
     sqlite_store: SQLStore, open_kms: OpenKMS, kms_key: KeyId, silent_node: str
 ) -> None:
-    """It is reported as late within 5 s, and another network is not touched."""
+    """The check is late within 5 s, and another network is not affected."""
     silent = JSONRPCChain([silent_node], timeout=30.0, chain_id=CHAIN_ID)
     system = System(
         sqlite_store,
@@ -208,9 +177,9 @@ def test_a_node_that_hangs(
 
 def test_a_database_that_hangs(open_kms: OpenKMS, kms_key: KeyId) -> None:
     """
-    What needs it is late within 5 s, whoever asks; the key is not called unhealthy.
+    Checks that need it are late within 5 s; the key is not reported as unhealthy.
 
-    Once it is back, so is everything.
+    All checks recover with it.
     """
     with (
         tempfile.TemporaryDirectory(prefix="hotwallet-pg-") as folder,
@@ -220,18 +189,18 @@ def test_a_database_that_hangs(open_kms: OpenKMS, kms_key: KeyId) -> None:
         store.migrate()
         system = System(store, open_kms(), kms_key)
         before = system.checker()
-        system.checker._until = float("-inf")  # As if three seconds were over.
-        with _stopped(server), ThreadPoolExecutor(8) as callers:
+        system.checker._until = float("-inf")  # The kept answer has expired.
+        with server.frozen(), ThreadPoolExecutor(8) as callers:
             answers = list(callers.map(lambda _: system.timed(), range(8)))
-        recovered = eventually(lambda: _afresh(system.checker).ready)
+        recovered = eventually(lambda: _check_again(system.checker).ready)
         alerts = store.alert_counts()
         store.close()
 
     assert max(seconds for _, seconds in answers) < IN_TIME
-    # On a machine that stands still, who waits for another's round may give it up, and
-    # tell what was known before.
-    told = {id(answer): answer for answer, _ in answers if answer is not before}
-    (answer,) = told.values()
+    # On a delayed machine, a caller that waits for another's round may time out, and
+    # return the previous answer.
+    given = {id(answer): answer for answer, _ in answers if answer is not before}
+    (answer,) = given.values()
     assert answer.checks["database"] == LATE
     assert answer.checks["audit"] == LATE
     assert answer.checks["network-local"] == "ok"
@@ -240,18 +209,17 @@ def test_a_database_that_hangs(open_kms: OpenKMS, kms_key: KeyId) -> None:
     assert alerts == {}
 
 
-def _afresh(checker: ReadinessChecker) -> Readiness:
+def _check_again(checker: ReadinessChecker) -> Readiness:
     checker._until = float("-inf")
     return checker()
 
 
 def test_readiness_answers_within_five_seconds() -> None:
-    """The first caller waits less than those who share its round; none waits 5 s."""
     assert ANSWER_SECONDS < SHARED_SECONDS <= 4
 
 
 def test_callers_share_a_round(system: System, wire: Wire) -> None:
-    """Twenty requests at once cost one signature, and get one answer."""
+    """Twenty concurrent requests cost one signature."""
     with ThreadPoolExecutor(20) as callers:
         answers = list(callers.map(lambda _: system.checker(), range(20)))
 
@@ -264,13 +232,13 @@ def _build_checker(
     *,
     seconds: float = 10.0,
     **checks: Callable[[], object],
-) -> tuple[ReadinessChecker, Time]:
+) -> tuple[ReadinessChecker, Timer]:
     """
     Return a checker with its own timer; *key* is the self-test.
 
     A round waits for *seconds* of real time.
     """
-    timer = Time()
+    timer = Timer()
     key_check = KeyCheck(key or Counted(), lambda: None, Alerts(), timer=timer)
     return ReadinessChecker(
         checks, key_check, lambda: None, answer_seconds=seconds, timer=timer
@@ -278,7 +246,6 @@ def _build_checker(
 
 
 def test_an_answer_is_kept_for_three_seconds() -> None:
-    """However often readiness is requested, the dependencies are checked every 3 s."""
     database = Counted()
     checker, timer = _build_checker(database=database)
 
@@ -310,7 +277,6 @@ def test_errors_are_reported_by_their_code() -> None:
 
 
 def test_a_refusal_of_the_guard_is_reported() -> None:
-    """A node that changed to another chain is reported with the guard's code."""
     wrong = Chain(NETWORK.model_copy(update={"chain_id": 1}), ScriptedChain())
 
     checker, _ = _build_checker(
@@ -321,7 +287,6 @@ def test_a_refusal_of_the_guard_is_reported() -> None:
 
 
 def test_a_check_that_hangs_costs_one_thread() -> None:
-    """Further rounds do not start the check again while it hangs."""
     released = threading.Event()
     checker, timer = _build_checker(stuck=released.wait, seconds=0.5)
     for _ in range(20):
@@ -331,19 +296,17 @@ def test_a_check_that_hangs_costs_one_thread() -> None:
     released.set()
 
     assert len(stuck) == 1
-    assert eventually(lambda: _afresh(checker).ready)
+    assert eventually(lambda: _check_again(checker).ready)
 
 
 def _build_key_check(
     key: Callable[[], object], signed_at: Callable[[], float | None] = lambda: None
-) -> tuple[KeyCheck, Time, "RecordingAlerts"]:
-    timer, alerts = Time(), RecordingAlerts()
+) -> tuple[KeyCheck, Timer, "RecordingAlerts"]:
+    timer, alerts = Timer(), RecordingAlerts()
     return KeyCheck(key, signed_at, alerts, timer=timer), timer, alerts
 
 
 class RecordingAlerts(Alerts):
-    """Alerts that are kept in a list."""
-
     def __init__(self) -> None:
         super().__init__()
         self.raised: list[tuple[Alert, dict[str, Any]]] = []
@@ -366,7 +329,6 @@ def _outcome(key_check: KeyCheck) -> str:
 
 
 def test_a_healthy_key_is_tested_every_thirty_seconds() -> None:
-    """Rounds every 3 s for two minutes make four self-tests, 30 s apart."""
     key = Counted()
     key_check, timer, _ = _build_key_check(key)
     asked_at = []
@@ -381,7 +343,6 @@ def test_a_healthy_key_is_tested_every_thirty_seconds() -> None:
 
 
 def test_a_key_that_signs_refunds_is_not_tested() -> None:
-    """A busy process makes no self-tests."""
     key = Counted()
     signed: list[float] = []
     key_check, timer, _ = _build_key_check(key, lambda: signed[-1] if signed else None)
@@ -413,7 +374,6 @@ def test_a_failed_self_test_is_repeated_after_five_seconds() -> None:
 
 
 def test_a_signature_of_a_refund_ends_the_failure() -> None:
-    """A refund that was signed since the failed self-test counts as a self-test."""
     key = Counted(BackendUnavailableError("no"))
     signed: list[float] = []
     key_check, timer, _ = _build_key_check(key, lambda: signed[-1] if signed else None)
@@ -448,7 +408,6 @@ def test_one_alert_per_failure_of_the_key() -> None:
 def test_a_signature_by_another_key_has_its_own_alert(
     error: HotWalletError,
 ) -> None:
-    """``key-mismatch`` is raised even if the key was unhealthy before."""
     key = Counted(BackendUnavailableError("no"))
     key_check, timer, alerts = _build_key_check(key)
     _outcome(key_check)
@@ -465,7 +424,6 @@ def test_a_signature_by_another_key_has_its_own_alert(
 
 
 def test_a_database_failure_is_not_an_unhealthy_key() -> None:
-    """Without its audit record no signature is made: the database failed."""
     key_check, _, alerts = _build_key_check(Counted(StoreUnavailableError("no")))
 
     assert _outcome(key_check) == "store-unavailable"
@@ -490,7 +448,6 @@ def test_a_database_failure_in_between_raises_no_second_alert() -> None:
 
 
 def test_a_key_that_cannot_be_opened_is_unhealthy() -> None:
-    """A device that does not return the public key raises one alert."""
     key = Counted()
     key_check, timer, alerts = _build_key_check(key, Counted(KeyUnusableError("gone")))
     outcomes = set()
@@ -524,16 +481,14 @@ def test_kms_errors_of_the_key(
 
 @pytest.fixture
 def monitor(clock: SettableClock) -> SealingMonitor:
-    """Somebody who only looks, and by the clock of the tests."""
     timer = lambda: clock().timestamp()  # noqa: E731
     return SealingMonitor(SealingAlert(Alerts(clock=clock), timer), timer)
 
 
 @pytest.mark.parametrize(("age", "answer"), [(899, "ok"), (901, "audit-sealing-late")])
-def test_records_that_are_not_sealed(
+def test_fails_after_900_seconds_without_sealing(
     sqlite_store: SQLStore, monitor: SealingMonitor, age: int, answer: str
 ) -> None:
-    """The check fails once a record has been unsealed for 900 s."""
     sqlite_store.append([record(at=NOW)])
     clock = SettableClock(NOW + timedelta(seconds=age))
     check = sealing_check(
@@ -550,7 +505,6 @@ def test_late_sealing_raises_an_alert_before_readiness_fails(
     clock: SettableClock,
     log: io.StringIO,
 ) -> None:
-    """The alert comes after half a minute; the check still passes."""
     sqlite_store.append([record(at=NOW)])
     check = sealing_check(
         sqlite_store.oldest_unsealed, monitor, max_seconds=900, clock=clock
@@ -562,10 +516,9 @@ def test_late_sealing_raises_an_alert_before_readiness_fails(
     assert [line["alert"] for line in lines(log)] == ["audit-sealing-late"]
 
 
-def test_sealed_records_do_not_wait(
+def test_sealed_records_are_never_late(
     sqlite_store: SQLStore, monitor: SealingMonitor
 ) -> None:
-    """Sealed records do not count, however old they are."""
     sqlite_store.append([record(at=NOW)])
     sqlite_store.seal()
     clock = SettableClock(NOW + timedelta(days=365))
@@ -575,17 +528,15 @@ def test_sealed_records_do_not_wait(
 
 
 def test_a_writer_whose_clock_is_ahead_is_not_late() -> None:
-    """A record from the future has an age of 0."""
     waiting = record(at=utc_now() + timedelta(hours=1)).id
 
     assert unsealed_seconds(waiting) == 0
 
 
 def test_the_active_key_is_reported_after_a_rotation(system: System) -> None:
-    """Address and epoch are read at each check, not at the start."""
     other = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
     made_active(system.store, key_at(other))
 
-    told = system.checker()
+    answer = system.checker()
 
-    assert (told.address, told.epoch) == (other, 2)
+    assert (answer.address, answer.epoch) == (other, 2)

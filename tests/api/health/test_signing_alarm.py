@@ -1,4 +1,4 @@
-"""Where money is signed, a device that signs with another key is told at once (S7)."""
+"""S7: a process that signs raises an alert if the device signs with another key."""
 
 from collections.abc import Mapping
 
@@ -21,47 +21,44 @@ from tests.support.refunds import World
 
 
 class System:
-    """A ledger, a chain, a key in KMS, and somebody outside who is told of alerts."""
+    """A ledger, a chain, a key in KMS and a receiver of alerts."""
 
     def __init__(self, store: SQLStore, backend: KMSBackend, key: KeyId) -> None:
-        signer = Signer.open(backend, key, AuditLog(_Silence()))
+        signer = Signer.open(backend, key, AuditLog(_NoLog()))
         self.world = World(store, signer=signer)
         self.world.clock.now = utc_now() - 2 * HOLD  # What it accepts is due now.
         self.store = store
         self._backend = backend
-        self.told: list[tuple[object, object]] = []
+        self.alerts: list[tuple[object, object]] = []
         assert self.world.ring.active().signer is signer
 
     def notify(self, document: Mapping[str, object]) -> None:
-        """Take note of an alert."""
-        self.told.append((document["alert"], document["facts"]))
+        """Record an alert."""
+        self.alerts.append((document["alert"], document["facts"]))
 
     def process(self) -> Container:
-        """Return the parts of a process that starts now."""
+        """Return the container of a new process."""
         return container_over(
             self.store, self._backend, self.world.chains, notifier=self
         )
 
     def facts(self, code: str) -> dict[str, str]:
-        """Return what an alert says of the key."""
+        """Return the facts of an alert about the key."""
         return {"code": code, "address": self.world.signer.address}
 
 
-class _Silence:
+class _NoLog:
     def info(self, event: str, **fields: object) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 @pytest.fixture
 def system(sqlite_store: SQLStore, hasty_kms: KMSBackend, kms_key: KeyId) -> System:
-    """A system whose key is in KMS."""
     return System(sqlite_store, hasty_kms, kms_key)
 
 
-def test_the_api_tells_of_another_keys_signature(
-    system: System, kms_faults: Faults
-) -> None:
-    """A refund that the API signs sounds ``key-mismatch``, once, and is not sent."""
+def test_the_api_raises_key_mismatch(system: System, kms_faults: Faults) -> None:
+    """Three refunds raise one alert, and none is sent."""
     kms_faults.always("Sign", other_key())
     client = TestClient(create_app(system.process()))
     answers = [
@@ -70,41 +67,38 @@ def test_the_api_tells_of_another_keys_signature(
     ]
 
     assert [answer.json["status"] for answer in answers] == ["reserved"] * 3
-    assert system.told == [("key-mismatch", system.facts("signature-recovery"))]
+    assert system.alerts == [("key-mismatch", system.facts("signature-recovery"))]
     assert system.store.alert_counts() == {"key-mismatch": 1}
     assert system.world.chain.pool == {}
 
 
-def test_a_worker_tells_of_another_keys_signature(
-    system: System, kms_faults: Faults
-) -> None:
-    """It sounds ``key-mismatch``, though nobody asks a worker whether it is ready."""
+def test_a_worker_raises_key_mismatch(system: System, kms_faults: Faults) -> None:
     system.world.accepted()
     kms_faults.always("Sign", other_key())
     system.process().worker.work()
 
-    assert system.told == [("key-mismatch", system.facts("signature-recovery"))]
+    assert system.alerts == [("key-mismatch", system.facts("signature-recovery"))]
     assert system.store.alert_counts() == {"key-mismatch": 1}
     assert system.world.chain.pool == {}
 
 
-def test_a_worker_tells_that_it_cannot_sign(system: System, kms_faults: Faults) -> None:
-    """With the key disabled three refunds are one ``key-unhealthy``."""
+def test_a_worker_raises_key_unhealthy(system: System, kms_faults: Faults) -> None:
+    """Three refunds raise one alert."""
     for _ in range(3):
         system.world.accepted()
     kms_faults.always("Sign", disabled())
     system.process().worker.work()
 
-    assert system.told == [("key-unhealthy", system.facts("key-unusable"))]
+    assert system.alerts == [("key-unhealthy", system.facts("key-unusable"))]
     assert system.store.alert_counts() == {"key-unhealthy": 1}
 
 
-def test_a_worker_tells_that_it_may_not_look_at_the_key(
+def test_a_worker_raises_an_alert_for_a_key_it_may_not_use(
     system: System, kms_faults: Faults
 ) -> None:
-    """A key that another host rotated to, and that this role may not use, is told."""
+    """Another host rotated to the key."""
     system.world.accepted()
     kms_faults.always("GetPublicKey", disabled())
     system.process().worker.work()
 
-    assert system.told == [("key-unhealthy", system.facts("key-unusable"))]
+    assert system.alerts == [("key-unhealthy", system.facts("key-unusable"))]

@@ -1,5 +1,6 @@
-"""A request is answered once: whoever repeats it is told the same, byte for byte."""
+"""A repeated request gets the first answer again, byte for byte."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -19,8 +20,8 @@ KEY = {"Idempotency_Key": "k"}
 
 
 @pytest.fixture
-def dead(container: Container) -> Refund:
-    """Return what a request accepted that died before it could answer."""
+def unanswered(container: Container) -> Refund:
+    """A refund whose request ended before it could answer."""
     return container.refunds.submit(
         client="gateway-1",
         idempotency_key="k",
@@ -29,27 +30,29 @@ def dead(container: Container) -> Refund:
     ).refund
 
 
-def test_the_first_answer_is_given_for_ever(
+def test_a_repeated_request_gets_the_first_answer(
     paying: TestClient, node: ScriptedChain, clock: SettableClock
 ) -> None:
-    """R3: a month later, with the refund long mined, the answer is what it was."""
+    """R3: also a month later, when the refund has been mined."""
     first = post(paying, BODY, **KEY)
     node.mine()
     clock.advance(timedelta(days=31).total_seconds())
-    again = [post(paying, BODY, **KEY, **bearer(clock.now)) for _ in range(2)]
+    body = json.dumps(dict(reversed(BODY.items())), indent=1)
+    headers = bearer(clock.now) | {"Content_Type": "application/json; charset=UTF-8"}
+    again = [post(paying, body, **KEY, **headers) for _ in range(2)]
 
     assert first.json["status"] == "broadcast"
     assert [each.content for each in again] == [first.content] * 2
     assert {each.status_code for each in again} == {200}
     assert {each.headers["idempotent-replayed"] for each in again} == {"true"}
     assert {each.headers["content-type"] for each in again} == {"application/json"}
+    assert {each.headers["location"] for each in again} == {first.headers["location"]}
     assert len(node.broadcasts) == 1
 
 
-def test_how_it_stands_is_another_question(
+def test_the_current_status_is_not_in_a_repeated_answer(
     paying: TestClient, clock: SettableClock, sqlite_store: SQLStore
 ) -> None:
-    """A refund that moved on is told as it is by its own path, and not by a replay."""
     sqlite_store.pause_network(31337, clock.now)
     first = post(paying, BODY, **KEY)
     clock.advance(1)
@@ -62,8 +65,8 @@ def test_how_it_stands_is_another_question(
     assert replayed.content == first.content
 
 
-def test_a_request_under_way_is_told_so(client: TestClient, pace: Pace) -> None:
-    """R1: while the first request has no answer, a second one is a 409 to repeat."""
+def test_a_request_in_progress_is_a_conflict(client: TestClient, pace: Pace) -> None:
+    """R1: until the first request is answered, a second one gets a 409 to retry."""
     seconds: list[Result] = []
     pace.meanwhile = lambda: seconds.append(post(client, BODY, **KEY))
     first = post(client, BODY, Prefer="wait=1", **KEY)
@@ -78,8 +81,10 @@ def test_a_request_under_way_is_told_so(client: TestClient, pace: Pace) -> None:
     assert third.content == first.content
 
 
-def test_another_body_is_another_request(client: TestClient, pace: Pace) -> None:
-    """R2: a mismatch is told before anybody is asked to wait."""
+def test_a_mismatch_is_reported_before_a_request_in_progress(
+    client: TestClient, pace: Pace
+) -> None:
+    """R2"""
     seconds: list[Result] = []
     other = BODY | {"amount": "1"}
     pace.meanwhile = lambda: seconds.append(post(client, other, **KEY))
@@ -88,25 +93,24 @@ def test_another_body_is_another_request(client: TestClient, pace: Pace) -> None
     assert {each.json["code"] for each in seconds} == {"idempotency-mismatch"}
 
 
-def test_a_dead_requests_answer_is_given_by_the_next(
-    client: TestClient, clock: SettableClock, dead: Refund
+def test_a_later_request_answers_for_one_that_ended(
+    client: TestClient, clock: SettableClock, unanswered: Refund
 ) -> None:
-    """A request that died is waited for, and then answered by whoever repeats it."""
+    """It waits for the timeout of the first request."""
     early = post(client, BODY, **KEY)
     clock.advance(ANSWER_TIMEOUT.total_seconds())
     answered, again = post(client, BODY, **KEY), post(client, BODY, **KEY)
 
     assert (early.status_code, early.json["code"]) == (409, "request-in-progress")
-    assert (answered.status_code, answered.json["id"]) == (200, dead.id)
+    assert (answered.status_code, answered.json["id"]) == (200, unanswered.id)
     assert answered.headers["idempotent-replayed"] == "true"
-    assert answered.headers["location"] == f"/v1/refunds/{dead.id}"
+    assert answered.headers["location"] == f"/v1/refunds/{unanswered.id}"
     assert again.content == answered.content
 
 
-def test_a_slow_request_says_what_was_said(
+def test_a_slow_request_gives_the_answer_of_the_other(
     client: TestClient, pace: Pace, clock: SettableClock
 ) -> None:
-    """When somebody else has answered for a slow request, it gives the same answer."""
     seconds: list[Result] = []
 
     def answer() -> None:
@@ -122,20 +126,19 @@ def test_a_slow_request_says_what_was_said(
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_clock_that_was_wrong_keeps_nobody_waiting(
-    client: TestClient, clock: SettableClock, dead: Refund, hours: int
+def test_a_wrong_clock_delays_no_request(
+    client: TestClient, clock: SettableClock, unanswered: Refund, hours: int
 ) -> None:
-    """R30: an age that cannot be, in either direction, is no request under way."""
+    """R30: a request with an impossible age is not in progress."""
     clock.advance(hours * 3600)
     answer = post(client, BODY, **KEY, **bearer(clock.now))
 
-    assert (answer.status_code, answer.json["id"]) == (200, dead.id)
+    assert (answer.status_code, answer.json["id"]) == (200, unanswered.id)
 
 
-def test_no_answer_is_kept_of_a_refusal(
+def test_a_refused_request_leaves_its_key_unused(
     client: TestClient, sqlite_store: SQLStore
 ) -> None:
-    """What was not accepted has no answer: mended, the same key may ask again."""
     refused = post(client, BODY | {"amount": "1000.01"}, **KEY)
     accepted = post(client, BODY, **KEY)
 

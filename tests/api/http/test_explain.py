@@ -1,4 +1,4 @@
-"""Why a refund stands where it stands, for whoever may see it."""
+"""The explanation of a refund's status."""
 
 import re
 
@@ -22,12 +22,11 @@ MEMBERS = {
 
 @pytest.fixture
 def sent(paying: TestClient) -> str:
-    """Return the path of a refund that a node has in its pool."""
+    """The path of a refund that is in a node's pool."""
     return str(post(paying, BODY).headers["location"])
 
 
-def test_everything_that_is_known(paying: TestClient, sent: str) -> None:
-    """State, history, bytes, nonce, wallet, nodes, fees and rules are in one answer."""
+def test_an_explanation_has_all_members(paying: TestClient, sent: str) -> None:
     refund = get(paying, sent).json
     answer = get(paying, f"{sent}/explain")
     found = answer.json
@@ -50,8 +49,8 @@ def test_everything_that_is_known(paying: TestClient, sent: str) -> None:
     assert found["unanswered"] == {}
 
 
-def test_what_was_sent(paying: TestClient, sent: str) -> None:
-    """Each transaction has its hash, its fees as decimal strings, and no bytes."""
+def test_transactions_have_hash_and_fees(paying: TestClient, sent: str) -> None:
+    """Fees are decimal strings; the signed bytes are left out."""
     refund = get(paying, sent).json
     found = get(paying, f"{sent}/explain").json
     (transaction,) = found["transactions"]
@@ -72,10 +71,7 @@ def test_what_was_sent(paying: TestClient, sent: str) -> None:
     assert required * 8 >= int(transaction["max_fee_per_gas"]) * 9
 
 
-def test_what_nodes_and_wallet_say(
-    paying: TestClient, sent: str, node: ScriptedChain
-) -> None:
-    """Each node's own view is told under its place, and the wallet's by both sides."""
+def test_nodes_and_wallet(paying: TestClient, sent: str, node: ScriptedChain) -> None:
     refund = get(paying, sent).json
     found = get(paying, f"{sent}/explain").json
 
@@ -102,10 +98,10 @@ def test_what_nodes_and_wallet_say(
     }
 
 
-def test_works_while_the_chain_is_down(
+def test_names_what_the_nodes_did_not_answer(
     paying: TestClient, sent: str, node: ScriptedChain
 ) -> None:
-    """What the nodes cannot say is named, and all that the ledger knows is told."""
+    """The rest comes from the ledger."""
     down = ChainUnavailableError("no node answers")
     for method in ("pending_count", "latest_block", "fees", "views"):
         node.fail(method, down)
@@ -125,8 +121,8 @@ def test_works_while_the_chain_is_down(
     assert len(found["history"]) == 4
 
 
-def test_a_refund_that_waits_for_the_nodes(client: TestClient) -> None:
-    """A queued refund tells what keeps it, what each node says, and when it goes on."""
+def test_a_queued_refund_is_explained(client: TestClient) -> None:
+    """The answer has the reason, the nodes' errors and the next attempt."""
     path = post(client, BODY).headers["location"]
     found = get(client, f"{path}/explain").json
 
@@ -139,10 +135,9 @@ def test_a_refund_that_waits_for_the_nodes(client: TestClient) -> None:
     assert [each["error"] for each in found["nodes"]] == ["chain-unavailable"]
 
 
-def test_the_nonces_before_it(
+def test_names_refunds_with_earlier_nonces(
     paying: TestClient, sent: str, node: ScriptedChain
 ) -> None:
-    """A refund behind another one names it, with its nonce and status."""
     first = get(paying, sent).json
     second = post(paying, BODY | {"reference": "second"}).headers["location"]
     found = get(paying, f"{second}/explain").json
@@ -154,10 +149,10 @@ def test_the_nonces_before_it(
     assert first["id"] in found["summary"]
 
 
-def test_a_paused_wallet_is_told(
+def test_a_paused_wallet_needs_a_repair(
     paying: TestClient, sent: str, node: ScriptedChain, clock: SettableClock
 ) -> None:
-    """R23: a refund that gets no nonce says that somebody must run the repair."""
+    """R23: the next step is `hotwallet nonce repair`."""
     sender = get(paying, sent).json["sender"]
     node.mine()
     node.mine_foreign(sender)
@@ -170,10 +165,9 @@ def test_a_paused_wallet_is_told(
     assert "hotwallet nonce repair" in found["next"]["what"]
 
 
-def test_a_refund_at_its_end(
+def test_a_final_refund_has_no_next_step(
     client: TestClient, sqlite_store: SQLStore, clock: SettableClock
 ) -> None:
-    """A final refund says why it ended, and that nothing will happen."""
     path = post(client, BODY).headers["location"]
     (refund,) = sqlite_store.list("gateway-1").refunds
     refused = refund.with_status(Status.REFUSED, clock(), failure_detail="paused")
@@ -184,18 +178,3 @@ def test_a_refund_at_its_end(
     assert found["next"] == {"what": "Nothing.", "at": None}
     assert found["nodes"] == []
     assert found["unanswered"] == {}
-
-
-def test_only_ones_own(client: TestClient) -> None:
-    """Somebody else's refund is not explained: it is not there."""
-    path = post(client, BODY).headers["location"]
-    answer = get(client, f"{path}/explain", sub="gateway-2")
-
-    assert (answer.status_code, answer.json["code"]) == (404, "not-found")
-
-
-def test_queries_are_strict(client: TestClient) -> None:
-    """A parameter that means nothing here is a 400."""
-    path = post(client, BODY).headers["location"]
-
-    assert get(client, f"{path}/explain?verbose=1").status_code == 400

@@ -1,4 +1,4 @@
-"""What every answer has in common, whatever was asked."""
+"""What all answers have in common."""
 
 import io
 from typing import Any
@@ -49,10 +49,10 @@ _HEADERS = {
         ("WEBSOCKET", "/v1/refunds", 400),
     ],
 )
-def test_every_answer_is_guarded(
+def test_all_answers_have_security_headers_and_an_id(
     client: TestClient, method: str, path: str, status: int
 ) -> None:
-    """H20: all answers have the security headers and an id, errors one schema."""
+    """H20: all errors have the same schema."""
     response = client.simulate_request(method, path)
 
     assert response.status_code == status
@@ -80,33 +80,36 @@ def test_every_answer_is_guarded(
 def test_other_methods_are_not_allowed(
     client: TestClient, method: str, path: str, allow: str
 ) -> None:
-    """H20: whatever a route does not do is a 405 that says what it does."""
+    """H20: 405 with the allowed methods."""
     response = client.simulate_request(method, path, headers=bearer())
 
     assert (response.status_code, response.headers["allow"]) == (405, allow)
 
 
-def test_all_forgeries_look_the_same(client: TestClient, log: io.StringIO) -> None:
-    """G20: 401 for each, the same words for all; only the log knows the reason."""
-    told = set()
+def test_all_invalid_tokens_get_the_same_answer(
+    client: TestClient, log: io.StringIO
+) -> None:
+    """G20: 401; only the log has the reason."""
+    answers = set()
     for forged, _ in FORGERIES.values():
         response = client.simulate_get(
             "/v1/refunds", headers={"Authorization": f"Bearer {forged}"}
         )
         document = response.json
         del document["request_id"]
-        told.add((response.headers["www-authenticate"], str(sorted(document.items()))))
+        answers.add(
+            (response.headers["www-authenticate"], str(sorted(document.items())))
+        )
         assert response.status_code == 401
 
     assert len(FORGERIES) > 40
-    assert len(told) == 1
+    assert len(answers) == 1
     assert [reason for _, reason in FORGERIES.values()] == [
         line["refusal"] for line in lines(log)
     ]
 
 
-def test_no_token_is_told_apart(client: TestClient) -> None:
-    """Who sent no token is only told that one is needed."""
+def test_a_missing_token_gets_a_plain_challenge(client: TestClient) -> None:
     response = client.simulate_get("/v1/refunds")
 
     assert response.headers["www-authenticate"] == 'Bearer realm="hotwallet"'
@@ -114,10 +117,9 @@ def test_no_token_is_told_apart(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 64])
-def test_the_callers_id_is_kept(
+def test_a_valid_request_id_is_kept(
     client: TestClient, log: io.StringIO, given: str
 ) -> None:
-    """An id that can do no harm goes through answer, problem and log."""
     response = client.simulate_get("/v1/refunds", headers={"X-Request-Id": given})
 
     (line,) = lines(log)
@@ -128,15 +130,14 @@ def test_the_callers_id_is_kept(
 @pytest.mark.parametrize(
     "given", ["", "x" * 65, "a b", "a/b", "ä", "a,b", "<i>", "${jndi}"]
 )
-def test_any_other_id_is_replaced(client: TestClient, given: str) -> None:
-    """An id that could upset a log is not used at all."""
+def test_an_invalid_request_id_is_replaced(client: TestClient, given: str) -> None:
     response = client.simulate_get("/healthz", headers={"X-Request-Id": given})
 
     assert response.headers["x-request-id"].startswith("req_")
 
 
-def test_one_line_per_request(client: TestClient, log: io.StringIO) -> None:
-    """The canonical line has the route, not the path, and no query and no token."""
+def test_each_request_is_one_event(client: TestClient, log: io.StringIO) -> None:
+    """It has the route, but neither path, query nor token."""
     headers = bearer() | {"X-Request-Id": "id-1"}
     client.simulate_get(f"/v1/refunds/{CANARY}?q={CANARY}", headers=headers)
 
@@ -161,7 +162,6 @@ def test_one_line_per_request(client: TestClient, log: io.StringIO) -> None:
 def test_requests_do_not_share_their_context(
     client: TestClient, log: io.StringIO
 ) -> None:
-    """A thread that served one caller knows nothing of it in the next request."""
     client.simulate_get("/v1/refunds", headers=bearer() | {"X-Request-Id": "id-1"})
     client.simulate_get("/unknown")
 
@@ -172,10 +172,10 @@ def test_requests_do_not_share_their_context(
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, RecursionError, MemoryError])
-def test_our_own_faults_say_nothing(
+def test_internal_errors_have_no_message(
     container: Container, log: io.StringIO, kind: type[Exception]
 ) -> None:
-    """H19: 500 with an id; the log under that id has class and place, no words."""
+    """H19: 500 with an id; the log has the exception's class and location."""
 
     def explode() -> Readiness:
         pin = CANARY
@@ -199,8 +199,7 @@ def test_our_own_faults_say_nothing(
     assert CANARY not in response.text + log.getvalue()
 
 
-def test_readiness_has_two_answers(container: Container) -> None:
-    """200 while everything works; 503, and the code, when something does not."""
+def test_readiness_is_200_or_503(container: Container) -> None:
     broken = Readiness({"database": "ok", "key": "backend-unavailable"})
     good = TestClient(create_app(container)).simulate_get("/readyz")
     bad = TestClient(
@@ -212,8 +211,7 @@ def test_readiness_has_two_answers(container: Container) -> None:
     assert bad.json["checks"]["key"] == "backend-unavailable"
 
 
-def test_a_route_that_forgets_its_role_is_closed(container: Container) -> None:
-    """Nobody gets into a resource that does not say who may."""
+def test_a_route_without_a_role_is_closed(container: Container) -> None:
 
     class Forgetful(Resource):
         def on_get(self, req: Any, resp: Any) -> None:

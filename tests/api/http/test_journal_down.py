@@ -27,8 +27,8 @@ from tests.support.devices import Device, point, signer_over
 from tests.support.refunds import KEY, World
 
 
-class Trouble:
-    """Something that befalls a database, and passes."""
+class Outage:
+    """An outage of a database that can begin and end."""
 
     def __init__(self, store: SQLStore, url: str, kind: str) -> None:
         self._store = store
@@ -36,15 +36,15 @@ class Trouble:
         self._kind = kind
 
     def begin(self) -> None:
-        """Let nothing be written any more."""
+        """Prevent all writes of audit records."""
         getattr(self, f"_{self._kind}")(True)
 
     def end(self) -> None:
-        """Let everything be as it was."""
+        """Allow them again."""
         getattr(self, f"_{self._kind}")(False)
 
     def _sqlite_full(self, on: bool) -> None:
-        # No file may have a first byte, which is what write(2) says of a full disk.
+        # With a limit of 0, write(2) fails as on a full disk.
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         limit = 0 if on else hard
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
@@ -58,13 +58,13 @@ class Trouble:
         engine.dispose()
 
     def _postgresql_full(self, on: bool) -> None:
-        self._refuse("53100", on)  # disk_full
+        self._fail_with("53100", on)  # disk_full
 
     def _postgresql_read_only(self, on: bool) -> None:
-        self._refuse("25006", on)  # read_only_sql_transaction
+        self._fail_with("25006", on)  # read_only_sql_transaction
 
-    def _refuse(self, code: str, on: bool) -> None:
-        """Let the server refuse records, by the code that it has for that."""
+    def _fail_with(self, code: str, on: bool) -> None:
+        """Let the server fail on audit records with the SQLSTATE *code*."""
         with psycopg.connect(self._url, autocommit=True) as owner:
             owner.execute("DROP TRIGGER IF EXISTS trouble ON audit_records")
             if not on:
@@ -101,13 +101,13 @@ class Scene:
     """
 
     store: SQLStore
-    trouble: Trouble
+    trouble: Outage
     falls_in: bool = False
     world: World = field(init=False)
     device: Device = field(init=False)
 
     def __post_init__(self) -> None:
-        """Put everything together."""
+        """Create device and world."""
         self.device = Device(point(KEY), self._sign)
         audit = AuditLog(structlog.get_logger("audit"), journal=self.store)
         self.world = World(self.store, signer=signer_over(self.device, audit))
@@ -126,18 +126,21 @@ class Scene:
 
     def _sign(self, digest: bytes) -> bytes:
         # What is asked of the device has its intent in the journal by now.
-        assert self.told().count(("digest-sign-requested", None)) >= self.device.calls
+        assert (
+            self.signatures().count(("digest-sign-requested", None))
+            >= self.device.calls
+        )
         if self.falls_in:
             self.trouble.begin()
         return KEY.sign(digest, hasher=None)
 
     @property
     def bearer(self) -> dict[str, str]:
-        """A token that is good at the time that it is now."""
+        """A valid token at the current time."""
         return bearer(self.world.clock.now)
 
-    def told(self) -> list[tuple[str, str | None]]:
-        """Return the records of signatures, and the outcome of each, in their order."""
+    def signatures(self) -> list[tuple[str, str | None]]:
+        """Return the records of signatures with their outcomes, in order."""
         while self.store.seal():
             pass
         fields = [json.loads(each.record.body) for each in self.store.sealed(0, 100)]
@@ -150,16 +153,15 @@ class Scene:
 
 @pytest.fixture(params=TROUBLES)
 def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Each trouble of each database in turn."""
     url = str(request.getfixturevalue(f"{request.param.partition('_')[0]}_url"))
     store = SQLStore(url)
-    trouble = Trouble(store, url, request.param)
+    trouble = Outage(store, url, request.param)
     yield Scene(store, trouble)
     trouble.end()
     store.close()
 
 
-def _is_turned_down_or_waits(scene: Scene, answer: falcon.testing.Result) -> None:
+def _require_503_or_waiting(scene: Scene, answer: falcon.testing.Result) -> None:
     """
     Require that *answer* promises nothing that has not been written.
 
@@ -175,38 +177,38 @@ def _is_turned_down_or_waits(scene: Scene, answer: falcon.testing.Result) -> Non
     assert scene.world.chain.broadcasts == []
 
 
-def _goes_on(scene: Scene) -> None:
-    """Require that it is paid by itself, once, and announced before it was signed."""
+def _require_paid_once_afterwards(scene: Scene) -> None:
+    """Require one payment after the outage, with its audit records."""
     scene.falls_in = False
     scene.trouble.end()
     for _ in range(3):
         scene.world.work(timedelta(seconds=20))
     again = post(scene.client, BODY, Idempotency_Key="key", **scene.bearer)
     scene.world.mine_deep()
-    told = scene.told()
+    signatures = scene.signatures()
 
     assert again.status_code in {200, 201}
     assert len(scene.world.chain.payouts()) == 1
-    assert told.count(("digest-sign-succeeded", "success")) == 1
+    assert signatures.count(("digest-sign-succeeded", "success")) == 1
 
 
 def test_nothing_is_signed_without_a_record(scene: Scene) -> None:
-    """A1: while no intent can be written, the device is not asked."""
+    """A1: while no intent can be written, the device is not used."""
     client = scene.client
     scene.trouble.begin()
     answer = post(client, BODY, Idempotency_Key="key")
 
-    _is_turned_down_or_waits(scene, answer)
+    _require_503_or_waiting(scene, answer)
     assert scene.device.calls == 0
-    _goes_on(scene)
+    _require_paid_once_afterwards(scene)
 
 
-def test_nothing_leaves_without_its_outcome(scene: Scene) -> None:
-    """A1: a signature whose outcome cannot be written reaches nobody."""
+def test_nothing_is_broadcast_without_its_outcome(scene: Scene) -> None:
+    """A1: a signature whose outcome cannot be written is not broadcast."""
     client = scene.client
     scene.falls_in = True
     answer = post(client, BODY, Idempotency_Key="key")
 
-    _is_turned_down_or_waits(scene, answer)
+    _require_503_or_waiting(scene, answer)
     assert scene.device.calls == 1
-    _goes_on(scene)
+    _require_paid_once_afterwards(scene)

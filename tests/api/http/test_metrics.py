@@ -1,4 +1,4 @@
-"""What a Prometheus reads: the ledger's numbers, the same from every process."""
+"""Prometheus metrics come from the ledger, the same from every process."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +43,6 @@ def _app(container: Container, resource: Metrics) -> falcon.testing.TestClient:
 
 @pytest.fixture
 def empty(sqlite_url: str) -> Iterator[SQLStore]:
-    """A ledger without keys, another one than the services'."""
     store = SQLStore(f"{sqlite_url}-metrics")
     store.migrate()
     yield store
@@ -51,7 +50,7 @@ def empty(sqlite_url: str) -> Iterator[SQLStore]:
 
 
 def _samples(text: str) -> dict[str, float]:
-    """Return every sample by its name and label, as Prometheus's parser reads it."""
+    """Return every sample by its name and labels."""
     return {
         " ".join([sample.name, *sample.labels.values()]): sample.value
         for family in text_string_to_metric_families(text)
@@ -66,10 +65,9 @@ def _scraped(
     return _samples(client.simulate_get("/metrics").text)
 
 
-def test_an_empty_ledger(
+def test_all_metrics_exist_from_the_start(
     container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
-    """Every metric is there from the start, at nought."""
     samples = _scraped(container, empty, clock)
 
     assert samples == {
@@ -92,10 +90,9 @@ def test_an_empty_ledger(
     }
 
 
-def test_what_happened_is_counted(
+def test_counts_alerts_keys_and_records(
     container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
-    """Alerts, a rotation, and records that are sealed or wait, by whoever made them."""
     made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
     made_active(empty, key_at(ADDRESSES[1]))
     empty.seal()
@@ -115,10 +112,9 @@ def test_what_happened_is_counted(
     assert samples["hotwallet_audit_unsealed_seconds"] == 42
 
 
-def test_the_last_checkpoint(
+def test_shows_size_and_age_of_the_last_checkpoint(
     container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
-    """Its size and its age are there, so that nobody who signs is missed for long."""
     links = chain(3)
     empty.append([each.record for each in links])
     empty.seal()
@@ -132,10 +128,9 @@ def test_the_last_checkpoint(
     assert samples["hotwallet_audit_checkpoint_age_seconds"] == 90
 
 
-def test_no_secret_is_in_it(
+def test_metrics_have_neither_key_ids_nor_addresses(
     container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
-    """Neither key ids nor addresses: what may be open to anybody names nobody."""
     made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
     text = _app(container, OpenMetrics(empty, clock)).simulate_get("/metrics").text
 
@@ -154,33 +149,31 @@ def test_no_secret_is_in_it(
         (bearer(roles=["devops"], scope="keys:read"), 403),
     ],
 )
-def test_who_may_read_it(
+def test_metrics_need_the_role_devops(
     container: Container,
     empty: SQLStore,
     clock: SettableClock,
     headers: dict[str, str],
     status: int,
 ) -> None:
-    """The role devops, and its scope where a token has scopes."""
+    """A scope is required only if the token has scopes."""
     client = _app(container, Metrics(empty, clock))
 
     assert client.simulate_get("/metrics", headers=headers).status_code == status
 
 
-def test_its_type_is_prometheus_text(
+def test_the_media_type_is_prometheus_text(
     container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
-    """Every scraper understands version 0.0.4."""
     answer = _app(container, OpenMetrics(empty, clock)).simulate_get("/metrics")
 
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_two_who_scrape_at_once(
+def test_concurrent_scrapes_are_answered(
     container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
-    """Both are answered, as a pair of Prometheus servers asks at the same moment."""
     together = Barrier(2, timeout=2)
 
     def slowly() -> Mapping[str, int]:
@@ -194,10 +187,9 @@ def test_two_who_scrape_at_once(
     assert [answer.status_code for answer in answers] == [200, 200]
 
 
-def test_a_database_that_does_not_answer(
+def test_a_scrape_fails_while_the_database_is_down(
     container: Container, empty: SQLStore, clock: SettableClock
 ) -> None:
-    """Nothing half is told: the scrape fails, and Prometheus says so by itself."""
 
     def down() -> None:
         raise StoreUnavailableError("no")

@@ -1,4 +1,4 @@
-"""``Prefer: wait=N``: who wants to hear the end may wait for it, and not for long."""
+"""``Prefer: wait=N`` waits for a final status."""
 
 import pytest
 from falcon.testing import TestClient
@@ -11,7 +11,7 @@ from tests.api.support import bearer, post
 
 @pytest.fixture
 def refund_path(client: TestClient) -> str:
-    """Return the path of a refund that waits for a node."""
+    """The path of a refund that waits for a node."""
     return str(post(client, BODY).headers["location"])
 
 
@@ -21,10 +21,10 @@ def _refuse_all(store: SQLStore, *, when: bool = True) -> None:
             store.save(refund, refund.with_status(Status.REFUSED, refund.updated_at))
 
 
-def test_a_post_waits_for_the_end(
+def test_a_post_waits_for_a_final_status(
     client: TestClient, pace: Pace, sqlite_store: SQLStore
 ) -> None:
-    """The answer is the final refund, as soon as it is final; and so is its replay."""
+    """A repeated request gets the same answer."""
     pace.meanwhile = lambda: _refuse_all(sqlite_store, when=pace.slept >= 2)
     answer = post(client, BODY, Prefer="wait=10", Idempotency_Key="k")
     replayed = post(client, BODY, Idempotency_Key="k")
@@ -35,10 +35,9 @@ def test_a_post_waits_for_the_end(
     assert replayed.content == answer.content
 
 
-def test_a_get_waits_for_the_end(
+def test_a_get_waits_for_a_final_status(
     client: TestClient, refund_path: str, pace: Pace, sqlite_store: SQLStore
 ) -> None:
-    """Whoever looks may wait as well."""
     pace.meanwhile = lambda: _refuse_all(sqlite_store, when=pace.slept >= 2)
     headers = bearer() | {"Prefer": "wait=10"}
     answer = client.simulate_get(refund_path, headers=headers)
@@ -60,7 +59,7 @@ def test_a_get_waits_for_the_end(
         ("wait=0", "wait=0", 0),
     ],
 )
-def test_how_long(
+def test_waits_at_most_twenty_seconds(
     client: TestClient,
     refund_path: str,
     pace: Pace,
@@ -68,7 +67,6 @@ def test_how_long(
     applied: str,
     slept: float,
 ) -> None:
-    """A wait ends after the seconds that were asked for, and after twenty at most."""
     headers = bearer() | {"Prefer": preference}
     answer = client.simulate_get(refund_path, headers=headers)
 
@@ -84,7 +82,7 @@ def test_how_long(
 def test_other_preferences_are_ignored(
     client: TestClient, refund_path: str, pace: Pace, preference: str
 ) -> None:
-    """RFC 7240: what is not understood is no error, and is not said to be applied."""
+    """RFC 7240: an unknown preference is no error, and is not reported as applied."""
     headers = bearer() | {"Prefer": preference}
     answer = client.simulate_get(refund_path, headers=headers)
 
@@ -93,18 +91,18 @@ def test_other_preferences_are_ignored(
     assert pace.slept == 0
 
 
-def test_one_wait_only(client: TestClient, sqlite_store: SQLStore) -> None:
-    """Two different waits are a 400 before anything is stored."""
+def test_two_different_waits_are_refused(
+    client: TestClient, sqlite_store: SQLStore
+) -> None:
     answer = post(client, BODY, Prefer="wait=1, wait=2")
 
     assert (answer.status_code, answer.json["field"]) == (400, "Prefer")
     assert sqlite_store.list("gateway-1").refunds == ()
 
 
-def test_a_final_refund_is_not_waited_for(
+def test_a_final_refund_is_returned_at_once(
     client: TestClient, refund_path: str, pace: Pace, sqlite_store: SQLStore
 ) -> None:
-    """What is at its end is told at once."""
     _refuse_all(sqlite_store)
     headers = bearer() | {"Prefer": "wait=20"}
     answer = client.simulate_get(refund_path, headers=headers)

@@ -1,4 +1,4 @@
-"""The routes of refunds: what a gateway's backend may ask, and what it is told."""
+"""The routes of refunds."""
 
 import json
 from datetime import timedelta
@@ -22,8 +22,8 @@ def _stored(client: TestClient) -> int:
     return len(get(client, "/v1/refunds").json["refunds"])
 
 
-def test_a_refund_is_created(client: TestClient) -> None:
-    """201, the place where the refund is, and the whole refund."""
+def test_creates_a_refund(client: TestClient) -> None:
+    """201 with the location and the whole refund."""
     response = _post(client, BODY | {"reason": "Ware beschädigt 🙁"})
 
     document = response.json
@@ -52,37 +52,13 @@ def test_a_refund_is_created(client: TestClient) -> None:
     }
 
 
-def test_the_place_shows_the_refund(client: TestClient) -> None:
-    """What was created can be looked at, and is the same."""
+def test_the_location_shows_the_refund(client: TestClient) -> None:
     created = _post(client)
 
     assert get(client, created.headers["location"]).json == created.json
 
 
-def test_the_same_request_is_not_paid_twice(
-    client: TestClient, clock: SettableClock
-) -> None:
-    """A repeated key and body get the same answer, with 200 and a mark."""
-    first = _post(client, Idempotency_Key="k")
-    clock.advance(60)
-    again = client.simulate_post(
-        "/v1/refunds",
-        body=json.dumps(dict(reversed(BODY.items())), indent=1),
-        headers={
-            "Content-Type": "application/json; charset=UTF-8",
-            "Idempotency-Key": "k",
-            **bearer(clock.now),
-        },
-    )
-
-    assert (first.status_code, again.status_code) == (201, 200)
-    assert again.content == first.content
-    assert again.headers["idempotent-replayed"] == "true"
-    assert again.headers["location"] == first.headers["location"]
-
-
-def test_a_key_means_one_request(client: TestClient) -> None:
-    """The same key with another body is a conflict, and nothing is stored."""
+def test_another_body_with_the_same_key_is_a_conflict(client: TestClient) -> None:
     _post(client, Idempotency_Key="k")
     response = _post(client, BODY | {"amount": "12.51"}, Idempotency_Key="k")
 
@@ -94,7 +70,7 @@ def test_a_key_means_one_request(client: TestClient) -> None:
 
 
 def test_a_payment_session_is_refunded_once(client: TestClient) -> None:
-    """A new key does not help: the reference is the payment session by default."""
+    """By default the payment session is the reference."""
     _post(client)
     response = _post(client)
 
@@ -102,28 +78,34 @@ def test_a_payment_session_is_refunded_once(client: TestClient) -> None:
     assert _stored(client) == 1
 
 
-def test_partial_refunds_have_names(client: TestClient) -> None:
-    """A caller that names the parts may refund a session in parts."""
+def test_references_allow_partial_refunds(client: TestClient) -> None:
     parts = [_post(client, BODY | {"reference": f"part-{n}"}) for n in (1, 2)]
 
     assert [part.status_code for part in parts] == [201, 201]
     assert {"ps_1"} == {part.json["payment_session_id"] for part in parts}
 
 
-def test_clients_do_not_meet(client: TestClient) -> None:
-    """Keys, references, refunds and lists of one client mean nothing to another."""
+def test_clients_are_separate(client: TestClient) -> None:
+    """Keys, references, refunds and lists of one client do not affect another."""
     mine = _post(client, Idempotency_Key="k")
     theirs = _post(client, Idempotency_Key="k", **bearer(sub="gateway-2"))
-    stolen = get(client, mine.headers["location"], sub="gateway-2")
+    path, other = mine.headers["location"], bearer(sub="gateway-2")
+    stolen = [
+        client.simulate_get(path, headers=other),
+        client.simulate_get(f"{path}/explain", headers=other),
+        client.simulate_post(f"{path}/cancel", headers=other),
+    ]
     listed = get(client, "/v1/refunds", sub="gateway-2").json["refunds"]
 
     assert theirs.status_code == 201
-    assert (stolen.status_code, stolen.json["code"]) == (404, "not-found")
+    assert {(a.status_code, a.json["code"]) for a in stolen} == {(404, "not-found")}
+    assert get(client, path).json == mine.json
     assert [theirs.json] == listed
 
 
-def test_what_went_wrong_is_told(client: TestClient, sqlite_store: SQLStore) -> None:
-    """A refused refund says why, in a code and in words."""
+def test_a_refused_refund_has_code_and_detail(
+    client: TestClient, sqlite_store: SQLStore
+) -> None:
     refund_id = _post(client).json["id"]
     before = sqlite_store.get(refund_id)
     assert before is not None
@@ -208,8 +190,8 @@ _BAD_BODIES: dict[str, tuple[Any, str | None]] = {
 
 
 @pytest.mark.parametrize("name", _BAD_BODIES)
-def test_bad_input_changes_nothing(client: TestClient, name: str) -> None:
-    """Malformed input is a 400 that names the field, and leaves no trace (H12)."""
+def test_malformed_input_is_refused(client: TestClient, name: str) -> None:
+    """H12: 400 with the name of the field; nothing is stored."""
     body, field = _BAD_BODIES[name]
     response = _post(client, body)
 
@@ -228,10 +210,9 @@ def test_bad_input_changes_nothing(client: TestClient, name: str) -> None:
         ({"amount": "1000.000001"}, "max-amount"),
     ],
 )
-def test_policy_refuses_by_name(
+def test_the_policy_names_the_broken_rule(
     client: TestClient, changes: dict[str, str], rule: str
 ) -> None:
-    """What is well formed and not allowed is a 422 that names the rule."""
     response = _post(client, BODY | changes)
 
     assert (response.status_code, response.json["rule"]) == (422, rule)
@@ -239,8 +220,7 @@ def test_policy_refuses_by_name(
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "k" * 256, "ä", "a\tb"])
-def test_a_key_is_required(client: TestClient, key: str) -> None:
-    """Without a usable Idempotency-Key a lost answer could be paid twice."""
+def test_an_idempotency_key_is_required(client: TestClient, key: str) -> None:
     response = _post(client, Idempotency_Key=key)
 
     assert (response.status_code, response.json["field"]) == (400, "Idempotency-Key")
@@ -260,16 +240,16 @@ def test_a_key_is_required(client: TestClient, key: str) -> None:
     ],
     ids=str,
 )
-def test_only_plain_json_is_read(client: TestClient, headers: dict[str, str]) -> None:
-    """Another media type, another charset or a compressed body is a 415."""
+def test_only_plain_json_is_accepted(
+    client: TestClient, headers: dict[str, str]
+) -> None:
     response = _post(client, **headers)
 
     assert (response.status_code, response.json["status"]) == (415, 415)
     assert _stored(client) == 0
 
 
-def test_a_body_has_a_size(client: TestClient) -> None:
-    """16 KiB are read, and one byte more is not."""
+def test_a_body_has_at_most_16_kib(client: TestClient) -> None:
     text = json.dumps(BODY)
     fits = _post(client, text + " " * (16 * 1024 - len(text)))
     exceeds = _post(client, text + " " * (16 * 1024 - len(text) + 1))
@@ -278,8 +258,8 @@ def test_a_body_has_a_size(client: TestClient) -> None:
     assert exceeds.json["code"] == "body-too-large"
 
 
-def test_pages_lead_to_each_other(client: TestClient, clock: SettableClock) -> None:
-    """Following Link from page to page shows each refund once, newest first."""
+def test_pages_are_linked(client: TestClient, clock: SettableClock) -> None:
+    """Each refund is listed once, newest first."""
     made = []
     for n in range(5):
         clock.advance(0.001)
@@ -296,8 +276,7 @@ def test_pages_lead_to_each_other(client: TestClient, clock: SettableClock) -> N
     assert seen == [refund.json for refund in reversed(made)]
 
 
-def test_lists_are_filtered(client: TestClient, clock: SettableClock) -> None:
-    """A session and a status choose from the caller's refunds."""
+def test_filters_lists(client: TestClient, clock: SettableClock) -> None:
     for session in ("ps_1", "ps_2"):
         clock.advance(0.001)
         _post(client, BODY | {"payment_session_id": session})
@@ -312,11 +291,26 @@ def test_lists_are_filtered(client: TestClient, clock: SettableClock) -> None:
     assert listed("payment_session_id=ps_3&status=queued") == []
 
 
-def test_an_unknown_parameter_is_told_what_there_is(client: TestClient) -> None:
-    """Whoever mistypes a parameter reads which ones there are."""
-    told = get(client, "/v1/refunds?state=queued").json["detail"]
+def test_paths_of_a_refund_take_no_parameters(client: TestClient) -> None:
+    path = _post(client).headers["location"]
+    answers = [
+        get(client, f"{path}?verbose=1"),
+        get(client, f"{path}/explain?verbose=1"),
+        client.simulate_post(f"{path}/cancel?force=true", headers=bearer()),
+    ]
 
-    assert told == (
+    assert {(a.status_code, a.json["code"]) for a in answers} == {
+        (400, "invalid-input")
+    }
+    assert get(client, path).json["status"] == "queued"
+
+
+def test_an_unknown_parameter_is_answered_with_the_known_ones(
+    client: TestClient,
+) -> None:
+    detail = get(client, "/v1/refunds?state=queued").json["detail"]
+
+    assert detail == (
         "unknown query parameter; this path takes"
         " payment_session_id, status, limit, cursor"
     )
@@ -346,8 +340,9 @@ def test_an_unknown_parameter_is_told_what_there_is(client: TestClient) -> None:
         ("Limit=1", None),
     ],
 )
-def test_queries_are_strict(client: TestClient, query: str, field: str | None) -> None:
-    """An unknown, repeated or malformed parameter is a 400, not a wider list."""
+def test_malformed_queries_are_refused(
+    client: TestClient, query: str, field: str | None
+) -> None:
     response = get(client, f"/v1/refunds?{query}")
 
     assert response.status_code == 400
@@ -365,7 +360,6 @@ def test_queries_are_strict(client: TestClient, query: str, field: str | None) -
     ],
 )
 def test_an_unknown_refund_is_not_found(client: TestClient, path: str) -> None:
-    """Whatever does not name a refund of the caller's is not there."""
     answers = [
         get(client, path),
         get(client, f"{path}/explain"),
@@ -378,8 +372,8 @@ def test_an_unknown_refund_is_not_found(client: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("roles", [[], ["admin"], ["devops"], ["admin", "devops"]])
-def test_refunds_are_for_merchants(client: TestClient, roles: list[str]) -> None:
-    """H10: a good token without the role merchant reads and writes nothing."""
+def test_refunds_need_the_role_merchant(client: TestClient, roles: list[str]) -> None:
+    """H10"""
     wrong = bearer(roles=roles)
     answers = [
         _post(client, **wrong),
@@ -392,10 +386,9 @@ def test_refunds_are_for_merchants(client: TestClient, roles: list[str]) -> None
     assert _stored(client) == 0
 
 
-def test_a_store_that_is_down_is_told(
+def test_a_broken_store_is_503(
     client: TestClient, sqlite_store: SQLStore, tmp_path: Path
 ) -> None:
-    """503 and Retry-After: the caller may ask again with the same key."""
     sqlite_store.close()
     (tmp_path / "hotwallet.db").write_bytes(b"no database " * 1000)
     response = _post(client)

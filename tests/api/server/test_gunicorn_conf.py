@@ -1,4 +1,4 @@
-"""gunicorn's settings, and the guard that it must ask."""
+"""The settings of gunicorn, and the guard that runs before it."""
 
 import signal
 import subprocess
@@ -9,34 +9,28 @@ import pytest
 
 from api.server.gunicorn_conf import run_guard
 from tests.api.live_server import ROOT, Server
+from tests.support.programs import run_python
 from tests.support.waiting import eventually
 
 
-OTHERWISE = "these settings differ from api/server/gunicorn_conf.py"
+CONFIG = "python:api.server.gunicorn_conf"
+CONFIGS = [CONFIG, "docker/gunicorn.conf.py"]
+APP = "api.server.entrypoint:get_app()"
+DIFFERENT = "these settings differ from api/server/gunicorn_conf.py"
 
 
-def _gunicorn(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gunicorn", *arguments],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def _gunicorn(
+    *arguments: str, config: str | None = CONFIG, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    configured = () if config is None else ("-c", config)
+    return run_python("-m", "gunicorn", *configured, *arguments, APP, environ=environ)
 
 
-@pytest.mark.parametrize(
-    "config", ["python:api.server.gunicorn_conf", "docker/gunicorn.conf.py"]
-)
-def test_the_settings_that_count(config: str) -> None:
-    """gunicorn itself reads the file as it was meant."""
+@pytest.mark.parametrize("config", CONFIGS)
+def test_gunicorn_reads_the_settings(config: str) -> None:
     shown = _gunicorn(
-        "-c",
-        config,
         "--print-config",
-        "api.server.entrypoint:get_app()",
+        config=config,
         APP_ENV="test",
         WEB_CONCURRENCY="3",
         WEB_THREADS="7",
@@ -66,57 +60,43 @@ def test_the_settings_that_count(config: str) -> None:
     )
 
 
-def test_bad_settings_are_refused_in_a_line() -> None:
-    """Exit status 78, the variable's name, and not its value."""
-    result = _gunicorn(
-        "-c",
-        "python:api.server.gunicorn_conf",
-        "api.server.entrypoint:get_app()",
-        WEB_THREADS="canary",
-    )
+def test_malformed_settings_are_refused() -> None:
+    """Exit status 78 and the variable's name, without its value."""
+    result = _gunicorn(WEB_THREADS="canary")
 
     assert result.returncode == 78
     assert result.stderr.startswith("refused: settings-invalid: WEB_THREADS")
     assert "canary" not in result.stderr + result.stdout
 
 
+OPTIONS = (
+    *("-b", "0.0.0.0:0", "--worker-class", "sync", "-t", "0", "--umask", "0"),
+    *("--forwarded-allow-ips", "*", "--proxy-protocol", "--proxy-allow-from", "*"),
+    *("--protocol", "uwsgi", "-e", "BIND=127.0.0.1:1", "--permit-obsolete-folding"),
+)
+DIFFERING = (
+    "bind, forwarded_allow_ips, permit_obsolete_folding, protocol, proxy_allow_ips,"
+    " proxy_protocol, raw_env, timeout, umask, worker_class"
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "named"),
     [
-        (["-b", "0.0.0.0:0"], {}, "bind"),
-        (["-b", "127.0.0.1:0", "-b", "0.0.0.0:0"], {}, "bind"),
-        (["--worker-class", "sync"], {}, "worker_class"),
-        (["-t", "0", "--umask", "0"], {}, "timeout, umask"),
-        (["--forwarded-allow-ips", "*"], {}, "forwarded_allow_ips"),
-        ([], {"GUNICORN_CMD_ARGS": "--bind=0.0.0.0:0"}, "bind"),
-        ([], {"GUNICORN_CMD_ARGS": "--workers=9"}, "workers"),
-        (
-            ["--proxy-protocol", "--proxy-allow-from", "*"],
-            {},
-            "proxy_allow_ips, proxy_protocol",
-        ),
-        (["--protocol", "uwsgi"], {}, "protocol"),
-        (["-e", "BIND=127.0.0.1:1"], {}, "raw_env"),
-        (["--chdir", "/"], {"PYTHONPATH": str(ROOT)}, "chdir"),
-        (["--permit-obsolete-folding"], {}, "permit_obsolete_folding"),
+        (OPTIONS, {}, DIFFERING),
+        (("-b", "127.0.0.1:0", "-b", "0.0.0.0:0"), {}, "bind"),
+        ((), {"GUNICORN_CMD_ARGS": "--bind=0.0.0.0:0 --workers=9"}, "bind, workers"),
+        (("--chdir", "/"), {"PYTHONPATH": str(ROOT)}, "chdir"),
     ],
 )
-def test_no_other_words_for_gunicorn(
-    arguments: list[str], environ: dict[str, str], named: str
+def test_settings_that_the_guard_cannot_check_are_refused(
+    arguments: tuple[str, ...], environ: dict[str, str], named: str
 ) -> None:
-    """Nobody listens, or waits, past what the guard judges (status 78)."""
-    result = _gunicorn(
-        "-c",
-        "python:api.server.gunicorn_conf",
-        *arguments,
-        "api.server.entrypoint:get_app()",
-        APP_ENV="test",
-        BIND="127.0.0.1:0",
-        **environ,
-    )
+    """Exit status 78 before gunicorn listens."""
+    result = _gunicorn(*arguments, APP_ENV="test", BIND="127.0.0.1:0", **environ)
 
     assert result.returncode == 78
-    assert f"refused: gunicorn-overridden: {OTHERWISE}: {named};" in result.stderr
+    assert f"refused: gunicorn-overridden: {DIFFERENT}: {named};" in result.stderr
     assert "Listening" not in result.stderr
 
 
@@ -128,50 +108,33 @@ def test_no_other_words_for_gunicorn(
         (["-b", "127.0.0.1:0", "-k", "api.server.gunicorn_worker.Worker"], "umask"),
     ],
 )
-def test_no_other_gunicorn(arguments: list[str], names: str) -> None:
-    """
-    Without our settings, the application refuses, and the server ends at once.
+def test_gunicorn_without_our_settings_is_refused(
+    arguments: list[str], names: str
+) -> None:
+    """The server ends; gunicorn's worker cannot end it with status 78."""
+    result = _gunicorn(*arguments, config=None, APP_ENV="test")
 
-    gunicorn's worker has no way to end it with 78.
-    """
-    result = _gunicorn(*arguments, "api.server.entrypoint:get_app()", APP_ENV="test")
-
-    told = "".join((result.stderr + result.stdout).split())  # Lines are wrapped.
+    output = "".join((result.stderr + result.stdout).split())  # Lines are wrapped.
     assert result.returncode == 3
-    assert "gunicorn-overridden:" in told
-    assert names in told
+    assert "gunicorn-overridden:" in output
+    assert names in output
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--preload"], ["-c", "python:api.server.gunicorn_conf", "--preload"]]
-)
-def test_nothing_is_made_before_the_fork(arguments: list[str]) -> None:
-    """``--preload`` makes no application, whose guard it would not have asked."""
-    result = _gunicorn(
-        "-b",
-        "127.0.0.1:0",
-        *arguments,
-        "api.server.entrypoint:get_app()",
-        APP_ENV="test",
-    )
+@pytest.mark.parametrize("config", [None, CONFIG])
+def test_preloading_is_refused(config: str | None) -> None:
+    """It would create an application before the guard has run."""
+    result = _gunicorn("-b", "127.0.0.1:0", "--preload", config=config, APP_ENV="test")
 
     assert result.returncode in {3, 78}
     assert "refused: gunicorn-overridden: " in result.stderr
     assert "Listening" not in result.stderr + result.stdout
 
 
-def test_no_other_server() -> None:
-    """Nor is it made for whoever else asks, since nobody judged where he listens."""
-    result = subprocess.run(
-        [sys.executable, "-c", "from api.server.entrypoint import get_app; get_app()"],
-        cwd=ROOT,
-        env={"APP_ENV": "test"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def test_another_server_is_refused() -> None:
+    """The guard has not checked its listen address."""
+    program = "from api.server.entrypoint import get_app; get_app()"
+    result = run_python("-c", program, environ={"APP_ENV": "test"})
 
     assert result.returncode == 78
     assert result.stderr.startswith("refused: gunicorn-overridden: ")
@@ -184,41 +147,25 @@ def test_no_other_server() -> None:
         ("GUNICORN_PID", "GUNICORN_FD"),  # of another master, after SIGUSR2
     ],
 )
-def test_no_socket_of_others(pid: str, sockets: str) -> None:
-    """Nor is a socket inherited: where it listens is not in our settings."""
+def test_inherited_sockets_are_refused(pid: str, sockets: str) -> None:
+    """Their listen addresses are not in our settings."""
     program = f"""
 import os, sys
 os.environ["{pid}"] = f" {{os.getpid()}}"  # Which gunicorn reads as well.
 os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c",
     "python:api.server.gunicorn_conf", "api.server.entrypoint:get_app()"])
 """
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={"APP_ENV": "test", sockets: "1"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    result = run_python("-c", program, environ={"APP_ENV": "test", sockets: "1"})
 
     assert result.returncode == 78
-    assert f"{OTHERWISE}: {sockets};" in result.stderr
+    assert f"{DIFFERENT}: {sockets};" in result.stderr
 
 
-@pytest.mark.parametrize(
-    "config", ["python:api.server.gunicorn_conf", "docker/gunicorn.conf.py"]
-)
-def test_what_only_looks_otherwise(tmp_path: Path, config: str) -> None:
-    """The same address once more, another way to our file, and a PID file are fine."""
+@pytest.mark.parametrize("config", CONFIGS)
+def test_equivalent_settings_are_accepted(tmp_path: Path, config: str) -> None:
     result = _gunicorn(
-        "-c",
-        config,
-        "-b",
-        "127.0.0.1:0",
-        "--pid",
-        str(tmp_path / "pid"),
-        "api.server.entrypoint:get_app()",
+        *("-b", "127.0.0.1:0", "--pid", str(tmp_path / "pid")),
+        config=config,
         APP_ENV="production",
         BIND="127.0.0.1:0",
     )
@@ -228,8 +175,7 @@ def test_what_only_looks_otherwise(tmp_path: Path, config: str) -> None:
     assert "refused: kms-not-configured" in result.stderr
 
 
-def test_the_guard_lets_pass() -> None:
-    """A guard that is content stops nobody."""
+def test_a_successful_guard_lets_gunicorn_start() -> None:
     run_guard([sys.executable, "-c", ""])
 
 
@@ -241,8 +187,7 @@ def test_the_guard_lets_pass() -> None:
         ("import os; os.kill(os.getpid(), 9)", 1),
     ],
 )
-def test_the_guards_word_is_final(program: str, status: int) -> None:
-    """Whatever the guard ends with, other than success, ends the server."""
+def test_an_unsuccessful_guard_ends_the_server(program: str, status: int) -> None:
     with pytest.raises(SystemExit) as end:
         run_guard([sys.executable, "-c", program])
 
@@ -250,12 +195,12 @@ def test_the_guards_word_is_final(program: str, status: int) -> None:
 
 
 def test_production_without_a_key_does_not_start(tmp_path: Path) -> None:
-    """The guard refuses before the first worker exists; the status is its own."""
+    """The guard refuses before the first worker exists."""
     networks = tmp_path / "networks.toml"
     networks.write_text((ROOT / "docker" / "networks.example.toml").read_text())
     environ = {"APP_ENV": "production", "NETWORKS_FILE": str(networks)}
-    with Server(environ, config="python:api.server.gunicorn_conf") as server:
-        status = server.process.wait(30)
+    with Server(environ, config=CONFIG) as server:
+        status = server.process.wait(60)
         errors, output = server.errors(), server.output()
 
     assert status == 78
@@ -263,8 +208,7 @@ def test_production_without_a_key_does_not_start(tmp_path: Path) -> None:
     assert "Booting worker" not in output
 
 
-def test_works_while_the_guard_does() -> None:
-    """What takes time is done beside the guard, whatever the guard says then."""
+def test_meanwhile_runs_beside_the_guard() -> None:
     done = list[str]()
 
     with pytest.raises(SystemExit):
@@ -278,7 +222,7 @@ def test_works_while_the_guard_does() -> None:
 
 @pytest.mark.parametrize("use_kms", ["true", "false"])
 def test_warming_opens_nothing(use_kms: str) -> None:
-    """Before the fork there are libraries, and no thread, file or device (K16, P2)."""
+    """K16, P2: before the fork there are libraries, but no thread, file or device."""
     program = """
 import os, threading
 before = set(os.listdir("/proc/self/fd"))
@@ -291,20 +235,13 @@ assert threading.active_count() == 1
 assert set(os.listdir("/proc/self/fd")) == before
 print("warm")
 """
-    finished = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={"APP_ENV": "test", "USE_KMS": use_kms, "KMS_KEY_ID": "x" * 8},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environ = {"APP_ENV": "test", "USE_KMS": use_kms, "KMS_KEY_ID": "x" * 8}
+    finished = run_python("-c", program, environ=environ)
 
     assert finished.stdout == "warm\n", finished.stderr
 
 
 def test_sigterm_ends_the_guard_too(tmp_path: Path) -> None:
-    """Whoever is stopped while the guard works leaves nobody behind."""
     began = tmp_path / "began"
     guard = (
         "import os, pathlib, time;"

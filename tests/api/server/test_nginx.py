@@ -1,4 +1,4 @@
-"""The proxy that is shipped, by itself: what it refuses, and what it passes on."""
+"""The shipped proxy by itself: what it refuses, and what it forwards."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """The proxy before a service that is gone: what it answers is its own."""
+    """The proxy in front of a service that is down."""
     with Nginx(tmp_path_factory.mktemp("nginx"), upstream=1) as nginx:
         yield nginx
         assert nginx.errors() == ""
@@ -72,8 +72,10 @@ def _assert_problem(answer: Answer, status: int, code: str) -> None:
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_the_proxy_speaks_our_language(nginx: Nginx, case: str) -> None:
-    """What the proxy refuses itself has the service's schema, headers and codes."""
+def test_problems_of_the_proxy_look_like_those_of_the_service(
+    nginx: Nginx, case: str
+) -> None:
+    """Schema, headers and codes are the same."""
     request, status, code = WRONG[case]
     answer = nginx.ask(request)
 
@@ -84,12 +86,11 @@ def test_the_proxy_speaks_our_language(nginx: Nginx, case: str) -> None:
 
 
 def test_plain_http_is_refused(nginx: Nginx) -> None:
-    """Nobody sends a token in the clear twice."""
     _assert_problem(nginx.ask(WRONG["metrics"][0], encrypted=False), 400, "bad-request")
 
 
-def test_one_address_does_not_take_all(nginx: Nginx) -> None:
-    """The 65th connection of an address is refused; another address has its own."""
+def test_limits_connections_per_address(nginx: Nginx) -> None:
+    """The 65th connection is refused; another address has its own limit."""
     slow = b"POST /" + _HOST + b"Content-Length: 16000\r\n\r\n"
     with contextlib.ExitStack() as clients:
         for _ in range(64):
@@ -104,8 +105,7 @@ def test_one_address_does_not_take_all(nginx: Nginx) -> None:
     assert other.status == 502
 
 
-def test_one_address_does_not_ask_without_end(nginx: Nginx) -> None:
-    """A flood of an address is cut to its share; another address has its own."""
+def test_limits_requests_per_address(nginx: Nginx) -> None:
     kept = _PING.replace(b"Connection: close\r\n", b"")
     flood = kept * 299 + _PING  # In one piece, so that no machine is too slow for it.
 
@@ -125,8 +125,8 @@ def _statuses(nginx: Nginx, requests: bytes, source: str) -> set[int]:
     return {int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)}
 
 
-def test_a_service_that_is_gone(nginx: Nginx) -> None:
-    """502 says that asking again helps, and nothing of what is behind."""
+def test_a_service_that_is_down_is_502(nginx: Nginx) -> None:
+    """The answer says when to retry, and does not show the upstream address."""
     answer = nginx.ask(_PING)
 
     _assert_problem(answer, 502, "bad-gateway")
@@ -134,8 +134,8 @@ def test_a_service_that_is_gone(nginx: Nginx) -> None:
     assert b"127.0.0.1" not in answer.body
 
 
-def test_what_the_service_is_told(tmp_path: Path) -> None:
-    """H16: the whole body, and of where it came from only what the proxy saw."""
+def test_forwards_the_body_and_the_peer(tmp_path: Path) -> None:
+    """H16: headers about the origin contain only what the proxy saw."""
     sent = (
         b"POST /v1/refunds?a=b HTTP/1.1\r\nHost: pay.example\r\n"
         b"X-Forwarded-For: 1.2.3.4\r\nX_Forwarded_For: 1.2.3.4\r\n"
@@ -146,9 +146,9 @@ def test_what_the_service_is_told(tmp_path: Path) -> None:
         service.settimeout(10)
         port = service.getsockname()[1]
         with ThreadPoolExecutor(1) as pool, Nginx(tmp_path, port) as nginx:
-            told = pool.submit(_overheard, service)
+            received = pool.submit(_receive, service)
             status = nginx.ask(sent).status
-        head, _, body = told.result().partition(b"\r\n\r\n")
+        head, _, body = received.result().partition(b"\r\n\r\n")
         logged = json.loads(nginx.log()[-1])
     line, *fields = head.decode().split("\r\n")
     headers = {
@@ -170,8 +170,8 @@ def test_what_the_service_is_told(tmp_path: Path) -> None:
     assert "a=b" not in str(logged)
 
 
-def _overheard(service: socket.socket) -> bytes:
-    """Answer one request with nothing; return it."""
+def _receive(service: socket.socket) -> bytes:
+    """Answer one request with 204; return it."""
     connection, _ = service.accept()
     with connection:
         connection.settimeout(10)
@@ -182,8 +182,7 @@ def _overheard(service: socket.socket) -> bytes:
     return heard
 
 
-def test_the_proxy_hangs_up_first() -> None:
-    """No request is sent into a connection that gunicorn is just closing."""
+def test_the_proxy_closes_idle_connections_before_gunicorn() -> None:
     (seconds,) = re.findall(
         r"keepalive 32;.*?keepalive_timeout (\d+)s", SHIPPED.read_text(), re.DOTALL
     )

@@ -1,18 +1,17 @@
-"""What only a real server on a real socket can show."""
+"""Behaviour of a real server on a real socket."""
 
 import gzip
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from api.auth.dev_tokens import mint, provide_signing_key
+from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
-from tests.api.live_server import Answer, Server, exchange
+from tests.api.live_server import PING, Answer, Server, exchange, service_environ
 from tests.api.service import BODY
 from tests.api.wsgi import BROKEN, CANARY, TRANSIENT
 from tests.support.waiting import eventually
@@ -22,26 +21,15 @@ MEGABYTE = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a service with a ledger and keys of its own."""
-    folder = tmp_path_factory.mktemp("wire")
-    provide_signing_key(folder / "private.pem", folder / "public.pem")
-    return {
-        "APP_ENV": "test",
-        "HOTWALLET_HOME": str(folder),
-        "DATABASE_URL": "",
-        "JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"),
-        "JWT_SIGNING_KEY_FILE": str(folder / "private.pem"),
-        "WEB_CONCURRENCY": "1",
-        BROKEN: str(folder / "broken"),
-    }
+def environ(
+    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
+) -> dict[str, str]:
+    return service_environ(tmp_path_factory.mktemp("wire"), _sqlite_template)
 
 
 @pytest.fixture(scope="module")
-def server(environ: dict[str, str], _sqlite_template: Path) -> Iterator[Server]:
+def server(environ: dict[str, str]) -> Iterator[Server]:
     """One server for all tests here; afterwards its log must be clean."""
-    ledger = Path(environ["HOTWALLET_HOME"]) / "hotwallet.db"
-    ledger.write_bytes(_sqlite_template.read_bytes())
     with Server(environ) as server:
         yield server
         assert server.stop() == 0
@@ -53,13 +41,12 @@ def server(environ: dict[str, str], _sqlite_template: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def token(environ: dict[str, str]) -> str:
-    """A token that the server believes."""
     return mint(Settings.from_env(environ), subject="gateway-1", roles=["merchant"])
 
 
 @pytest.fixture
 def post(token: str, request: pytest.FixtureRequest) -> bytes:
-    """The head of a good POST, all but the header that says how long it is."""
+    """The head of a valid POST without the framing of its body."""
     return (
         "POST /v1/refunds HTTP/1.1\r\nHost: localhost\r\n"
         f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
@@ -83,8 +70,8 @@ def _assert_problem(answer: Answer, status: int, code: str) -> None:
     assert "server" not in answer.headers
 
 
-def test_a_refund_over_the_wire(server: Server, post: bytes) -> None:
-    """A refund is accepted; the answer does not say what software gave it."""
+def test_accepts_a_refund(server: Server, post: bytes) -> None:
+    """The answer does not name the server's software."""
     body = _body("wire")
     answer = server.ask(post, b"Content-Length: %d\r\n\r\n" % len(body), body)
 
@@ -95,8 +82,7 @@ def test_a_refund_over_the_wire(server: Server, post: bytes) -> None:
     assert b"gunicorn" not in str(answer).encode()
 
 
-def test_a_chunked_refund(server: Server, post: bytes) -> None:
-    """A body without a length is read to its end."""
+def test_accepts_a_chunked_refund(server: Server, post: bytes) -> None:
     body = _body("chunked")
     answer = server.ask(
         post,
@@ -109,7 +95,7 @@ def test_a_chunked_refund(server: Server, post: bytes) -> None:
 
 def test_a_huge_body_is_not_read(server: Server, post: bytes) -> None:
     """H13: 20 MB, announced or not, are refused; memory stays as it was."""
-    server.ask(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    server.ask(PING)
     before = server.peak_memory()
     megabytes = [b" " * MEGABYTE] * 20
     announced = server.ask(
@@ -132,8 +118,8 @@ def test_a_huge_body_is_not_read(server: Server, post: bytes) -> None:
     assert server.peak_memory() - before < 10 * MEGABYTE
 
 
-def test_a_bomb_is_not_unpacked(server: Server, post: bytes) -> None:
-    """H13: a compressed body is refused by its header."""
+def test_a_compressed_body_is_refused(server: Server, post: bytes) -> None:
+    """H13: before it is decompressed."""
     bomb = gzip.compress(bytes(10 * MEGABYTE))
     answer = server.ask(
         post,
@@ -163,15 +149,15 @@ def test_a_bomb_is_not_unpacked(server: Server, post: bytes) -> None:
 def test_ambiguous_framing_is_refused(
     server: Server, post: bytes, framing: bytes, status: int, code: str
 ) -> None:
-    """H13: a body whose end two readers see differently is not read at all."""
+    """H13: two readers could see different ends of the body."""
     answer = server.ask(post + framing + b"\r\n\r\n", b"0\r\n\r\n{}")
 
     _assert_problem(answer, status, code)
     assert answer.headers["connection"] == "close"
 
 
-def test_a_broken_chunk_is_bad_input(server: Server, post: bytes) -> None:
-    """A body that breaks off or breaks the rules is a 400, and the line closes."""
+def test_a_malformed_chunk_is_bad_input(server: Server, post: bytes) -> None:
+    """The server closes the connection."""
     with server.connect() as connection:
         answer = exchange(
             connection, [post, b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\n{}\r\n"]
@@ -182,8 +168,7 @@ def test_a_broken_chunk_is_bad_input(server: Server, post: bytes) -> None:
     assert rest == b""
 
 
-def test_half_a_body_is_no_body(server: Server, post: bytes) -> None:
-    """A client that goes away in the middle asked for nothing."""
+def test_an_incomplete_body_is_bad_input(server: Server, post: bytes) -> None:
     body = _body("half")
     with server.connect() as connection:
         connection.sendall(post + b"Content-Length: %d\r\n\r\n" % (len(body) + 1))
@@ -194,9 +179,8 @@ def test_half_a_body_is_no_body(server: Server, post: bytes) -> None:
     _assert_problem(answer, 400, "invalid-input")
 
 
-def test_an_unread_body_is_no_request(server: Server) -> None:
-    """What follows a refused request is its body, whatever it looks like."""
-    smuggled = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+def test_an_unread_body_is_not_the_next_request(server: Server) -> None:
+    smuggled = PING
     with server.connect() as connection:
         first = exchange(
             connection,
@@ -231,10 +215,10 @@ def test_an_unread_body_is_no_request(server: Server) -> None:
         (b"GET /healthz HTTP/1.1\r\n" + b"X: a\r\n" * 65 + b"\r\n", 431),
     ],
 )
-def test_what_is_not_http_gets_a_problem_too(
+def test_malformed_http_is_answered_with_a_problem(
     server: Server, head: bytes, status: int
 ) -> None:
-    """H20: also requests that never reach the application get the one schema."""
+    """H20: also if the request never reaches the application."""
     answer = server.ask(head)
 
     _assert_problem(answer, status, answer.json["code"])
@@ -242,8 +226,8 @@ def test_what_is_not_http_gets_a_problem_too(
 
 
 @pytest.mark.parametrize("method", [b"TRACE", b"OPTIONS", b"CONNECT", b"PROPFIND"])
-def test_methods_on_the_wire(server: Server, method: bytes) -> None:
-    """H20: a method that does not exist here is a 405, and echoes nothing."""
+def test_unknown_methods_are_refused(server: Server, method: bytes) -> None:
+    """H20: 405, and nothing is echoed."""
     answer = server.ask(
         method + b" /v1/refunds HTTP/1.1\r\nHost: localhost\r\nX: canary\r\n\r\n"
     )
@@ -254,7 +238,7 @@ def test_methods_on_the_wire(server: Server, method: bytes) -> None:
 
 
 def test_headers_with_underscores_are_dropped(server: Server) -> None:
-    """H16: nobody sets a header by another name, or the path by a header."""
+    """H16: they could set another header, or the path."""
     answer = server.ask(
         b"GET /v1/refunds HTTP/1.1\r\nHost: localhost\r\n"
         b"X_Request_Id: canary\r\nSCRIPT_NAME: /v1\r\nPATH_INFO: /healthz\r\n\r\n"
@@ -264,8 +248,7 @@ def test_headers_with_underscores_are_dropped(server: Server) -> None:
     assert answer.headers["x-request-id"].startswith("req_")
 
 
-def test_repeated_requests_share_a_connection(server: Server, post: bytes) -> None:
-    """A client that asks twice gets the same refund, on one connection."""
+def test_repeats_a_request_on_one_connection(server: Server, post: bytes) -> None:
     body = _body("twice")
     head = post + b"Content-Length: %d\r\n\r\n" % len(body)
     with server.connect() as connection:
@@ -276,34 +259,33 @@ def test_repeated_requests_share_a_connection(server: Server, post: bytes) -> No
     assert first.json == second.json
 
 
-def test_gunicorn_speaks_our_language(server: Server) -> None:
-    """The server's own lines are JSON events on standard output like all others."""
-    server.ask(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+def test_gunicorn_logs_json_events(server: Server) -> None:
+    server.ask(PING)
     loggers = {json.loads(line)["logger"] for line in server.output().splitlines()}
 
     assert {"gunicorn.error", "api.requests"} <= loggers
 
 
-def test_a_worker_that_cannot_start_again_harms_nobody(environ: dict[str, str]) -> None:
-    """While a new worker fails, the master tries on; afterwards all is well."""
+def test_the_master_retries_a_worker_that_cannot_restart(
+    environ: dict[str, str],
+) -> None:
     broken = Path(environ[BROKEN])
-    ping = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with Server(environ) as server:
-        assert server.ask(ping).status == 200
+        assert server.ask(PING).status == 200
         broken.touch()
         (worker,) = server.workers()
         os.kill(worker, signal.SIGKILL)
-        while "worker-not-started" not in server.output():
-            assert server.process.poll() is None
-            time.sleep(0.05)
+        assert eventually(lambda: "worker-not-started" in server.output(), 60)
+        assert server.process.poll() is None
         broken.unlink()
 
-        assert server.ask(ping).status == 200
+        assert server.ask(PING).status == 200
         assert CANARY not in server.output() + server.errors()
 
 
-def test_a_first_worker_survives_a_hiccup(environ: dict[str, str]) -> None:
-    """While a dependency does not answer, the master tries again to start a worker."""
+def test_the_master_retries_a_first_worker_after_a_transient_failure(
+    environ: dict[str, str],
+) -> None:
     broken = Path(environ[BROKEN])
     broken.write_text(TRANSIENT, encoding="utf-8")
     try:
@@ -314,18 +296,18 @@ def test_a_first_worker_survives_a_hiccup(environ: dict[str, str]) -> None:
             assert server.process.poll() is None
             broken.unlink()
 
-            assert server.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
+            assert server.ask(PING).status == 200
     finally:
         broken.unlink(missing_ok=True)
 
 
-def test_a_server_that_cannot_start_ends(environ: dict[str, str]) -> None:
-    """When the first workers fail, the master says so without the cause's words."""
+def test_a_server_whose_first_workers_fail_ends(environ: dict[str, str]) -> None:
+    """The log does not have the exception's message."""
     broken = Path(environ[BROKEN])
     broken.touch()
     try:
         with Server(environ) as server:
-            status = server.process.wait(20)
+            status = server.process.wait(60)
             output, errors = server.output(), server.errors()
     finally:
         broken.unlink()

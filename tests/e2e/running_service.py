@@ -1,8 +1,7 @@
 """
-The service as it is started in earnest, and everything that gets out of its processes.
+``hotwallet serve`` and ``hotwallet worker`` as processes, with all of their output.
 
-``hotwallet serve`` and ``hotwallet worker`` write into pipes, since a disk that is full
-must not silence them.
+They write to pipes, because a full disk must not suppress their output.
 """
 
 import contextlib
@@ -16,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 from dev.anvil import ROOT
@@ -24,23 +22,23 @@ from dev.anvil import ROOT
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
-_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 
 
-class Victim:
-    """Gunicorn's master and workers, and a worker of ours; alive inside ``with``."""
+class RunningService:
+    """Gunicorn and a worker of ours; they run inside of ``with``."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = int(probe.getsockname()[1])
         self._environ = {**environ, "BIND": f"127.0.0.1:{self.port}"}
-        self._said: dict[str, list[str]] = {}
+        self._output: dict[str, list[str]] = {}
         self._readers: list[threading.Thread] = []
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self.command_lines: set[str] = set()
 
     def __enter__(self) -> Self:
-        """Start both, and wait until requests are answered."""
+        """Start both, and wait until the service is ready."""
         for name in ("serve", "worker"):
             self._start(name)
         try:
@@ -50,16 +48,11 @@ class Victim:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def stop(self) -> None:
-        """End them as an operator does, and read their last words."""
+        """Stop them as an operator does, and read the rest of the output."""
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
         for process in self.processes.values():
@@ -72,17 +65,17 @@ class Victim:
             reader.join(_STOP_SECONDS)
 
     @property
-    def said(self) -> Mapping[str, str]:
+    def output(self) -> Mapping[str, str]:
         """All output so far, by process and pipe."""
-        return {name: "".join(lines) for name, lines in self._said.items()}
+        return {name: "".join(lines) for name, lines in self._output.items()}
 
     def mark(self) -> Mapping[str, int]:
-        """Return how much was said until now, for ``events``."""
-        return {name: len(lines) for name, lines in self._said.items()}
+        """Return the position in the output, for ``events``."""
+        return {name: len(lines) for name, lines in self._output.items()}
 
     def events(self, mark: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-        """Yield what was logged since *mark*."""
-        for name, lines in self._said.items():
+        """Yield the events that were logged since *mark*."""
+        for name, lines in self._output.items():
             for line in lines[mark.get(name, 0) :]:
                 with contextlib.suppress(ValueError):
                     event = json.loads(line)
@@ -90,7 +83,7 @@ class Victim:
                         yield event
 
     def members(self) -> Iterator[int]:
-        """Yield the ids of the processes, with all that they started."""
+        """Yield the ids of the processes and of all their children."""
         waiting = [process.pid for process in self.processes.values()]
         while waiting:
             pid = waiting.pop()
@@ -99,12 +92,12 @@ class Victim:
                 for task in Path(f"/proc/{pid}/task").iterdir():
                     waiting += map(int, (task / "children").read_text().split())
 
-    def look(self) -> None:
-        """Read the command lines of all of them, as ``ps`` does."""
+    def record_command_lines(self) -> None:
+        """Record the command lines of all processes, as ``ps`` shows them."""
         for pid in self.members():
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if line:  # A process that has ended has none any more.
+                if line:  # An exited process has none.
                     self.command_lines.add(line.replace(b"\0", b" ").decode())
 
     def _start(self, name: str) -> None:
@@ -128,7 +121,7 @@ class Victim:
         )
         self.processes[name] = process
         for pipe, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
-            lines = self._said.setdefault(f"{name}: {pipe}", [])
+            lines = self._output.setdefault(f"{name}: {pipe}", [])
             reader = threading.Thread(target=_read, args=(stream, lines))
             reader.start()
             self._readers.append(reader)
@@ -136,17 +129,17 @@ class Victim:
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not self._is_ready():
-            self.look()
+            self.record_command_lines()
             gone = [p for p in self.processes.values() if p.poll() is not None]
-            assert not gone, self.said
-            assert time.monotonic() < deadline, self.said
-            time.sleep(_LOOK_SECONDS)
+            assert not gone, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(_POLL_SECONDS)
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(OSError):
             address = ("127.0.0.1", self.port)
             with socket.create_connection(address, 5) as connection:
-                connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: v\r\n\r\n")
+                connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 return connection.recv(64).startswith(b"HTTP/1.1 200")
         return False
 

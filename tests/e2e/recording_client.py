@@ -1,4 +1,4 @@
-"""Somebody who asks for everything, with good tokens and bad ones, and keeps it all."""
+"""A client that sends every kind of request, and records all answers."""
 
 import http.client
 import itertools
@@ -22,14 +22,14 @@ _SCOPES = ("keys:rotate", "keys:read", "metrics:read")
 _PATIENCE = 30.0
 
 
-class Visitor:
+class RecordingClient:
     """
-    Visits one service; ``answers`` has all that it was told, and ``tokens`` its own.
+    A client of one service; it records the ``answers`` and its own ``tokens``.
 
     Args:
-        port: Of the service.
-        settings: Those of the service, to mint tokens with.
-        keys: Names of keys that an administrator asks for.
+        port: The port of the service.
+        settings: The settings of the service, to mint tokens with.
+        keys: Names of keys to rotate to.
     """
 
     def __init__(self, port: int, settings: Settings, keys: Iterator[str]) -> None:
@@ -42,21 +42,21 @@ class Visitor:
         self._merchant = self._token(["merchant"])
         self.refund_id = "rf_0"
 
-    def visit(self) -> list[str]:
-        """Ask for everything once, at the same time; return what was answered."""
-        begun = len(self.answers)
+    def request_all(self) -> list[str]:
+        """Send every kind of request once, concurrently; return the answers."""
+        first = len(self.answers)
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda ask: ask(), self._questions()))
-        return self.answers[begun:]
+            list(pool.map(lambda send: send(), self._requests()))
+        return self.answers[first:]
 
-    def pay(self) -> int:
-        """Ask for a refund; return the status."""
+    def request_refund(self) -> int:
+        """Request a refund; return the status."""
         number = next(self._numbers)
-        status, text = self._ask(
+        status, text = self._send(
             "POST",
             "/v1/refunds",
             {"Authorization": f"Bearer {self._merchant}"}
-            | {"Idempotency-Key": f"visit-{number}"},
+            | {"Idempotency-Key": f"key-{number}"},
             {
                 "payment_session_id": f"ps_{number}",
                 "network": "local",
@@ -69,12 +69,12 @@ class Visitor:
             self.refund_id = json.loads(text)["id"]
         return status
 
-    def misbehave(self) -> None:
-        """Send what is no request, and requests with secrets where none belong."""
+    def send_malformed_requests(self) -> None:
+        """Send malformed requests, and requests with secrets in wrong places."""
         odd = value("dsn-password-odd")
         for raw in (
             f"GET /{value('raw-key')} NONSENSE\r\n\r\n",
-            f"{value('pkcs11-pin')} / HTTP/1.1\r\nHost: v\r\n\r\n",
+            f"{value('pkcs11-pin')} / HTTP/1.1\r\nHost: localhost\r\n\r\n",
             f"GET / HTTP/1.1\r\n{value('jwt-hmac-secret')}\r\n\r\n",
             f"GET / HTTP/1.1\r\nX: {value('aws-session-token') * 40}\r\n\r\n",
             f"GET /{value('jwt-admin') * 40} HTTP/1.1\r\n\r\n",
@@ -87,26 +87,26 @@ class Visitor:
                 with connection.makefile("rb") as answer:
                     self.answers.append(answer.read().decode())
 
-    def _questions(self) -> "Iterator[Any]":
+    def _requests(self) -> "Iterator[Any]":
         merchant = {"Authorization": f"Bearer {self._merchant}"}
         refund = f"/v1/refunds/{self.refund_id}"
-        yield self.pay
+        yield self.request_refund
         for path in ("/v1/refunds?limit=2", refund, f"{refund}/explain"):
-            yield lambda path=path: self._ask("GET", path, merchant)
+            yield lambda path=path: self._send("GET", path, merchant)
         for path in ("/v1/admin/keys", "/metrics"):
-            yield lambda path=path: self._ask("GET", path, self._administrator())
+            yield lambda path=path: self._send("GET", path, self._administrator())
         for path in ("/readyz", "/healthz"):
-            yield lambda path=path: self._ask("GET", path, {})
+            yield lambda path=path: self._send("GET", path, {})
         new_key = {"newKeyId": next(self._keys)}
-        # A failover to a key that is missing raises an alert; a rotation does not.
+        # A failover to a missing key raises an alert; a rotation does not.
         for action in ("rotate", "failover"):
             path = f"/v1/admin/kms/{action}"
-            yield lambda path=path: self._ask(
+            yield lambda path=path: self._send(
                 "POST", path, self._administrator(), new_key
             )
         for bad in ("jwt-merchant", "jwt-admin", "dsn-password", "session-cookie"):
             header = {"Authorization": f"Bearer {value(bad)}"}
-            yield lambda header=header: self._ask("GET", "/v1/admin/keys", header)
+            yield lambda header=header: self._send("GET", "/v1/admin/keys", header)
 
     def _administrator(self) -> Mapping[str, str]:
         token = self._token(["admin", "devops"], *_SCOPES)
@@ -115,7 +115,7 @@ class Visitor:
     def _token(self, roles: list[Role], *scopes: str) -> str:
         token = mint(
             self._settings,
-            subject=f"visitor-{secrets.token_hex(4)}",
+            subject=f"client-{secrets.token_hex(4)}",
             roles=roles,
             scopes=scopes,
             key_id=KID,
@@ -124,14 +124,14 @@ class Visitor:
         self.tokens.append(Canary(f"token-{len(self.tokens)}", token, signature))
         return token
 
-    def _ask(
+    def _send(
         self, method: str, path: str, headers: Mapping[str, str], body: object = None
     ) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, _PATIENCE)
-        given = {"Content-Type": "application/json", **headers}
+        all_headers = {"Content-Type": "application/json", **headers}
         sent = None if body is None else json.dumps(body)
         try:
-            connection.request(method, path, sent, given)
+            connection.request(method, path, sent, all_headers)
             answer = connection.getresponse()
             text = answer.read().decode()
             self.answers.append(f"{answer.status}\n{answer.getheaders()}\n{text}")

@@ -1,10 +1,10 @@
-"""An environment full of planted secrets, in which all is well as long as nodes are."""
+"""A valid environment in which every secret is a canary."""
 
 import json
 import os
 from pathlib import Path
 
-from tests.e2e.gossip import Gossip
+from tests.e2e.leaking_server import LeakingServer
 from tests.support.canaries import value
 
 
@@ -13,11 +13,13 @@ _TOKEN = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 _OPEN = ("open-pin",)
 
 
-def planted(home: Path, gossip: Gossip, token: str = _TOKEN) -> dict[str, str]:
-    """Return the environment, and write the files that it names."""
+def secret_environ(
+    home: Path, server: LeakingServer, token: str = _TOKEN
+) -> dict[str, str]:
+    """Return the environment, and write its files."""
     home.mkdir(mode=0o700, exist_ok=True)
     files = {
-        "networks.toml": _networks(gossip.place, token),
+        "networks.toml": _networks(server.netloc, token),
         "audit.pem": value("audit-signing-key"),
         "garbage.pem": value("audit-garbage-key"),
         "jwt.pem": value("jwt-signing-key"),
@@ -41,7 +43,7 @@ def planted(home: Path, gossip: Gossip, token: str = _TOKEN) -> dict[str, str]:
         "JWT_SIGNING_KEY_FILE": str(home / "jwt.pem"),
         "AUDIT_SIGNING_KEY_FILE": str(home / "audit.pem"),
         "ALERT_WEBHOOK_URL": (
-            f"http://{gossip.place}{value('webhook-path-token')}"
+            f"http://{server.netloc}{value('webhook-path-token')}"
             f"{value('webhook-query-token')}"
         ),
         "MERCHANT_WALLET_PRIVATE_KEY": value("raw-key"),
@@ -56,20 +58,20 @@ def planted(home: Path, gossip: Gossip, token: str = _TOKEN) -> dict[str, str]:
     }
 
 
-def by_key_set(environ: dict[str, str], gossip: Gossip) -> dict[str, str]:
-    """Return *environ* with an issuer that publishes its keys in the place of one."""
+def with_key_set(environ: dict[str, str], server: LeakingServer) -> dict[str, str]:
+    """Return *environ* with an issuer's URL in place of a shared secret."""
     return environ | {
         "JWT_ALGORITHM": "ES256",
         "JWT_SECRET": "",
-        "JWT_JWKS_URL": f"http://{gossip.place}{value('jwks-url-key')}",
+        "JWT_JWKS_URL": f"http://{server.netloc}{value('jwks-url-key')}",
     }
 
 
-def _networks(place: str, token: str) -> str:
+def _networks(netloc: str, token: str) -> str:
     login = f"{value('rpc-user')}:{value('rpc-password')}@"
     urls = [
-        f"http://{login}{place}{value('rpc-path-key')}",
-        f"http://{place}{value('rpc-query-key')}",
+        f"http://{login}{netloc}{value('rpc-path-key')}",
+        f"http://{netloc}{value('rpc-query-key')}",
     ]
     return f"""\
 [networks.local]
