@@ -565,11 +565,15 @@ def test_contract_without_decimals_is_refused() -> None:
 
 @pytest.mark.parametrize("method", ["chain_id", "has_code", "call"])
 def test_unavailable_node_is_refused(method: str) -> None:
-    """A chain that cannot be checked may be the wrong one."""
+    """A chain that cannot be checked may be the wrong one; a later start may pass."""
     chain = ScriptedChain()
     chain.fail(method, ChainUnavailableError("no node answered"))
 
-    assert _chain_refusals(chain) == ["chain-unavailable"]
+    with pytest.raises(ConfigurationError) as caught:
+        check_chain("local", LOCAL, chain)
+
+    assert [refusal.code for refusal in caught.value.refusals] == ["chain-unavailable"]
+    assert caught.value.is_transient
 
 
 WALLET = ec.derive_private_key(0x6A4D, ec.SECP256K1()).public_key()
