@@ -139,7 +139,11 @@ def main() -> NoReturn:
 
 
 # What the command line calls the fields of ``InvalidInputError``.
-_ARGUMENTS = {"key_id": "NEW_KEY_ID", "active_address": "--from"}
+_ARGUMENTS = {
+    "key_id": "NEW_KEY_ID",
+    "active_address": "--from",
+    "without_funds": "--without-funds",
+}
 
 
 def _message(error: HotWalletError) -> str:

@@ -51,13 +51,18 @@ def list_keys() -> Result:
 @click.option(
     "--compromised",
     is_flag=True,
-    help="Block the old key at once: it never signs again.",
+    help="Block the old key at once: it never signs again.  Requires --from.",
 )
 @click.option(
     "--from",
     "active_address",
     metavar="ADDRESS",
     help="Address of the key to replace; if another key is active, change nothing.",
+)
+@click.option(
+    "--without-funds",
+    is_flag=True,
+    help="With --compromised: do not wait for funds on the new address.",
 )
 @click.option(
     "--wait",
@@ -73,6 +78,7 @@ def rotate(
     dry_run: bool,
     compromised: bool,
     active_address: str | None,
+    without_funds: bool,
     wait: float,
 ) -> Result:
     """
@@ -85,7 +91,7 @@ def rotate(
 
     Example: hotwallet keys rotate alias/refunds-2 --dry-run --wait 600
     """
-    options = RotationOptions(dry_run, compromised, active_address)
+    options = RotationOptions(dry_run, compromised, active_address, without_funds)
     rotation = build_admin_container().rotation
     result = _rotate_with_retries(rotation, wait, new_key_id, options)
     is_active = result.status not in {AWAITING_FUNDS, WOULD_AWAIT_FUNDS}

@@ -23,10 +23,19 @@ from signer.redact import key_prefix
 
 
 _FAILOVER_FIELDS = {"newKeyId": str, "dryRun": bool}
-_ROTATION_FIELDS = {**_FAILOVER_FIELDS, "compromised": bool, "activeAddress": str}
+_ROTATION_FIELDS = {
+    **_FAILOVER_FIELDS,
+    "compromised": bool,
+    "activeAddress": str,
+    "withoutFunds": bool,
+}
 
 # What this API calls the fields of the core's ``InvalidInputError``.
-_FIELD_NAMES = {"key_id": "newKeyId", "active_address": "activeAddress"}
+_FIELD_NAMES = {
+    "key_id": "newKeyId",
+    "active_address": "activeAddress",
+    "without_funds": "withoutFunds",
+}
 
 _JSON_NAMES = {str: "string", bool: "boolean"}
 
@@ -52,6 +61,7 @@ class KeyRotation(_AdministrativeResource):
             dry_run=body.get("dryRun", False),
             compromised=body.get("compromised", False),
             active_address=body.get("activeAddress"),
+            without_funds=body.get("withoutFunds", False),
         )
         with _translate_fields():
             result = self._rotation.rotate(body["newKeyId"], _actor(req), options)

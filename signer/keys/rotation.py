@@ -63,8 +63,8 @@ _MAX_TRIES = 2
 _DEFAULTS = RotationOptions()
 
 _UNFUNDED = (
-    "the new address lacks funds, and the rotation from a compromised key did not wait"
-    " for them: refunds wait until the address is funded"
+    "the new address lacks funds, and the rotation did not wait for them: refunds wait"
+    " until the address is funded"
 )
 
 _OVERTAKEN = (
@@ -72,8 +72,6 @@ _OVERTAKEN = (
     " `hotwallet keys list` to see who rotated, and repeat the request if it is still"
     " needed"
 )
-
-_NO_PREVIOUS = "no other key was ever active: name the new key, not the compromised one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class RingView:
         served = [key for key in self.ring if key.epoch and key != self.active]
         return served[0] if served else None
 
-    def require_possible(self, address: str | None, *, compromised: bool) -> None:
+    def require_possible(self, address: str | None) -> None:
         """
         Check that the candidate may replace, or has replaced, the key with *address*.
 
@@ -110,8 +108,7 @@ class RingView:
 
         Raises:
             ConflictError: The candidate is blocked, or the ring has it under another
-                id; another key than that with *address* would be replaced; or no key
-                was replaced that could be *compromised*.
+                id; or another key than that with *address* would be replaced.
         """
         known = find_key(self.ring, self.candidate.address)
         if known is not None and known.state is KeyState.BLOCKED:
@@ -122,8 +119,6 @@ class RingView:
             )
         if address is not None:
             self._require_replaced(address)
-        if compromised and self.is_done and self.replaced is None:
-            raise ConflictError(_NO_PREVIOUS)
 
     def _require_replaced(self, address: str) -> None:
         if self.replaced is not None and self.replaced.address == address:
@@ -170,7 +165,8 @@ class Rotation:
         Make the key *name* the active one; idempotent.
 
         Raises:
-            InvalidInputError: *name* or ``options.active_address`` is malformed.
+            InvalidInputError: *name* or ``options.active_address`` is malformed, or
+                the options do not fit together.
             RotationInProgressError: Another rotation is in progress.
             ConflictError: As ``RingView.require_possible``.
             NewKeyUnhealthyError, SelfTestPendingError: As ``CandidateTester.find``.
@@ -195,13 +191,14 @@ class Rotation:
     def _rotate(
         self, name: str, actor: Actor, options: RotationOptions
     ) -> RotationResult:
+        options.check()
         replaces = options.active_address
         if replaces is not None:
             replaces = parse_address(replaces, field="active_address")
         candidate = self._tester.find(name, actor)
         for _ in range(_MAX_TRIES):
             view = RingView(candidate, self._store.keys())
-            view.require_possible(replaces, compromised=options.compromised)
+            view.require_possible(replaces)
             if options.dry_run:
                 return self._dry_run(view, actor, options)
             if view.is_done:
@@ -277,7 +274,7 @@ class Rotation:
         if not options.compromised:
             return result
         stranded = () if active is None else self._revocation.stranded(active.address)
-        unfunded = (_UNFUNDED,) if self._lacks_funds(holdings) else ()
+        unfunded = () if _is_funded(holdings) else (_UNFUNDED,)
         return replace(
             result, stranded=stranded, warnings=(*result.warnings, *unfunded)
         )
@@ -308,8 +305,9 @@ class Rotation:
     def _must_wait(
         self, holdings: Sequence[AddressBalance], options: RotationOptions
     ) -> bool:
-        # A compromised key must be replaced at once, with or without funds.
-        return self._lacks_funds(holdings) and not options.compromised
+        needed = options.compromised or self._needs_funds
+        return needed and not options.without_funds and not _is_funded(holdings)
 
-    def _lacks_funds(self, holdings: Sequence[AddressBalance]) -> bool:
-        return self._needs_funds and not all(each.is_funded for each in holdings)
+
+def _is_funded(holdings: Sequence[AddressBalance]) -> bool:
+    return all(balance.is_funded for balance in holdings)

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from signer.addresses import redact_address
-from signer.errors import HotWalletError, NewKeyNotFoundError, NewKeyUnhealthyError
+from signer.errors import (
+    HotWalletError,
+    InvalidInputError,
+    NewKeyNotFoundError,
+    NewKeyUnhealthyError,
+)
 from signer.keys.admin_audit import Facts
 from signer.keys.balances import AddressBalance
 from signer.model.key import Key
@@ -28,13 +33,16 @@ class RotationOptions:
     ``dry_run`` self-tests the new key and changes nothing.  ``compromised`` blocks the
     old key, which then signs nothing at all; without it, the old key finishes what it
     began.  ``active_address`` is the address of the key to replace: if another key is
-    active, the rotation is refused.  ``will_retry`` means that the caller retries a
+    active, the rotation is refused.  ``compromised`` requires it, and funds on the new
+    address unless ``without_funds``: otherwise one administrator could leave all funds
+    on an address whose key is blocked.  ``will_retry`` means that the caller retries a
     refusal that may be temporary, so that such a refusal raises no alert.
     """
 
     dry_run: bool = False
     compromised: bool = False
     active_address: str | None = None
+    without_funds: bool = False
     will_retry: bool = False
 
     def facts(self) -> Facts:
@@ -42,7 +50,27 @@ class RotationOptions:
         facts: Facts = {"rehearsal": self.dry_run, "compromised": self.compromised}
         if self.active_address is not None:
             facts["active_address"] = redact_address(self.active_address)
+        if self.without_funds:
+            facts["without_funds"] = True
         return facts
+
+    def check(self) -> None:
+        """
+        Check that the options fit together.
+
+        Raises:
+            InvalidInputError: ``compromised`` names no address, or ``without_funds`` is
+                used without it.
+        """
+        if self.compromised and self.active_address is None:
+            raise InvalidInputError(
+                "is required with compromised: the address of the key to revoke",
+                field="active_address",
+            )
+        if self.without_funds and not self.compromised:
+            raise InvalidInputError(
+                "is for compromised keys only", field="without_funds"
+            )
 
     def should_alert(self, error: HotWalletError) -> bool:
         """Return whether a refusal with *error* raises an alert."""

@@ -105,7 +105,9 @@ def test_a_compromised_key_begins_nothing_after_the_response(
     gateway = lab.start_gateway(Load("compromised", concurrency=12))
     paid = lab.wait(lambda: has_paid(old), 30)
 
-    response = lab.admin_client().rotate(spare.name, compromised=True)
+    response = lab.admin_client().rotate(
+        spare.name, compromised=True, activeAddress=lab.device.key.address
+    )
 
     assert response.is_done, lab.explain(response)
     paid &= lab.wait(lambda: has_paid(new), 30)

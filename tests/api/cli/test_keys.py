@@ -169,23 +169,25 @@ def test_checks_the_address_of_the_active_key(
     """
     O2: --from takes the active address in any case; another address is refused.
 
-    O8: --compromised blocks the old key for good.
+    O8: --compromised blocks the old key for good, once the new address has funds or
+    the operator does not wait for them.
     """
     other = run("keys", "rotate", new, "--from", "0x" + "1" * 40, "--yes")
     before = sqlite_store.active_key()
-    finished = run(
-        "keys", "rotate", new, "--from", old.address.lower(), "--compromised", "--yes"
-    )
-    again = run(
-        "keys", "rotate", new, "--from", old.address, "--compromised", "--json", "--yes"
-    )
+    revoke = ("keys", "rotate", new, "--compromised", "--yes", "--from")
+    waiting = run(*revoke, old.address, "--json")
+    finished = run(*revoke, old.address.lower(), "--without-funds")
+    again = run(*revoke, old.address, "--json")
+    unnamed = run("keys", "rotate", new, "--compromised", "--yes")
     back = run("keys", "rotate", old.key_id, "--yes")
     ring = sqlite_store.keys()
 
     assert other.status == 1
     assert f"error: conflict: nothing was changed: {old.address}" in other.err
     assert before == old
+    assert (waiting.status, waiting.json["status"]) == (1, "awaiting-funds")
     assert (finished.status, finished.out[:8]) == (0, "rotated:")
+    assert "error: invalid-input: --from is required" in unnamed.err
     assert (again.status, again.json["previousAddress"]) == (0, old.address)
     assert (back.status, back.out) == (1, "")
     assert "error: conflict: " in back.err

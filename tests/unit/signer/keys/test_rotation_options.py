@@ -1,5 +1,6 @@
 """O2, O8: a rotation replaces the key that the administrator meant, or none."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,13 +28,16 @@ from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, RICH, Sy
 
 BOB = Actor("bob")
 
-COMPROMISED = RotationOptions(compromised=True)
 DRY_RUN = RotationOptions(dry_run=True)
 SILENT = AddressBalance("local", error="chain-unavailable")
 
 
 def _from(address: str, **options: bool) -> RotationOptions:
     return RotationOptions(active_address=address, **options)
+
+
+def _compromised(system: System, **options: bool) -> RotationOptions:
+    return _from(system.address(OLD), compromised=True, **options)
 
 
 def _overtaken(system: System, step: str, *names: str) -> Any:
@@ -59,7 +63,7 @@ def _done(system: System) -> list[dict[str, Any]]:
 
 def test_compromised_key_is_blocked(system: System) -> None:
     """O8: the old key is blocked at once, and no rotation back to it is possible."""
-    system.rotation().rotate(NEW, ALICE, COMPROMISED)
+    system.rotation().rotate(NEW, ALICE, _compromised(system))
 
     for options in (RotationOptions(), DRY_RUN):
         with pytest.raises(ConflictError, match="compromised"):
@@ -77,28 +81,61 @@ def test_compromised_key_is_blocked(system: System) -> None:
 
 
 @pytest.mark.parametrize("holding", [POOR, SILENT], ids=["unfunded", "unknown"])
+@pytest.mark.parametrize("needs_funds", [False, True])
 def test_compromised_key_is_replaced_without_funds(
-    system: System, holding: AddressBalance
+    system: System, holding: AddressBalance, *, needs_funds: bool
 ) -> None:
-    """O8: missing funds or a silent node delay nothing; the result warns of them."""
+    """O8: it waits for funds, unless the caller says not to; that is audited."""
     system.holdings = (holding,)
-    rotation = system.rotation(needs_funds=True)
-    dry_run = rotation.rotate(
-        NEW, ALICE, RotationOptions(dry_run=True, compromised=True)
-    )
-    rotated = rotation.rotate(NEW, ALICE, COMPROMISED)
+    rotation = system.rotation(needs_funds=needs_funds)
+    statuses = [
+        rotation.rotate(NEW, ALICE, _compromised(system, dry_run=dry_run)).status
+        for dry_run in (True, False)
+    ]
+    waiting = system.states
+    override = _compromised(system, without_funds=True)
+    dry_run = rotation.rotate(NEW, ALICE, replace(override, dry_run=True))
+    rotated = rotation.rotate(NEW, ALICE, override)
+    details = [
+        each["details"].get("without_funds", False)
+        for each in system.records
+        if each["event"] == "key-rotate-requested"
+    ]
 
+    assert statuses == ["would-await-funds", "awaiting-funds"]
+    assert waiting == {OLD: "active", NEW: "pending"}
     assert (dry_run.status, rotated.status) == ("would-rotate", "rotated")
     assert system.states == {NEW: "active", OLD: "blocked"}
     assert "the new address lacks funds" in rotated.warnings[-1]
     assert [*holding.warnings()] == [*rotated.warnings[1:-1]]
+    assert details == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (RotationOptions(compromised=True), "active_address"),
+        (RotationOptions(without_funds=True), "without_funds"),
+    ],
+)
+def test_options_that_do_not_fit_together(
+    system: System, options: RotationOptions, field: str
+) -> None:
+    """`compromised` without an address, or an override without it, changes nothing."""
+    with pytest.raises(InvalidInputError) as raised:
+        system.rotation().rotate(NEW, ALICE, options)
+
+    assert raised.value.field == field
+    assert system.states == {OLD: "active"}
+    assert ("key-rotate-refused", "invalid-input") in system.outcomes
 
 
 def test_waiting_rotation_continues_as_compromised(system: System) -> None:
     """O8: a rotation that waits for funds can be continued with `compromised`."""
     system.holdings = (POOR,)
     waiting = system.rotation(needs_funds=True).rotate(NEW, ALICE)
-    rotated = system.rotation(needs_funds=True).rotate(NEW, BOB, COMPROMISED)
+    override = _compromised(system, without_funds=True)
+    rotated = system.rotation(needs_funds=True).rotate(NEW, BOB, override)
 
     assert (waiting.status, rotated.status) == ("awaiting-funds", "rotated")
     assert system.states == {NEW: "active", OLD: "blocked"}
@@ -106,7 +143,7 @@ def test_waiting_rotation_continues_as_compromised(system: System) -> None:
 
 def test_funded_address_causes_no_warning(system: System) -> None:
     """If the new address is funded, the only warning is the new address."""
-    rotated = system.rotation(needs_funds=True).rotate(NEW, ALICE, COMPROMISED)
+    rotated = system.rotation(needs_funds=True).rotate(NEW, ALICE, _compromised(system))
 
     assert len(rotated.warnings) == 1
 
@@ -116,20 +153,19 @@ def test_first_key_blocks_no_other_key(sqlite_store: SQLStore) -> None:
     system = System(sqlite_store, is_empty=True)
     with pytest.raises(ConflictError, match="no key is active"):
         system.rotation().rotate(NEW, ALICE, _from(system.address(OTHER)))
-    rotated = system.rotation().rotate(NEW, ALICE, COMPROMISED)
+    rotated = system.rotation().rotate(NEW, ALICE)
 
     assert (rotated.status, rotated.previous, rotated.stranded) == ("rotated", None, ())
     assert system.states == {NEW: "active"}
 
 
 @pytest.mark.parametrize("step", ["begin_rotation", "activate"])
-@pytest.mark.parametrize(
-    "options", [RotationOptions(), COMPROMISED], ids=["rotate", "compromised"]
-)
+@pytest.mark.parametrize("compromised", [False, True])
 def test_key_activated_meanwhile_is_not_replaced(
-    system: System, step: str, options: RotationOptions
+    system: System, step: str, *, compromised: bool
 ) -> None:
     """O2, O8: a key that another administrator has just activated stays active: 409."""
+    options = _compromised(system) if compromised else RotationOptions()
     rotation = system.rotation(_overtaken(system, step, OTHER))
     with pytest.raises(ConflictError, match="another key became the active one") as e:
         rotation.rotate(NEW, ALICE, options)
@@ -152,7 +188,7 @@ def test_failover_during_a_rotation(system: System) -> None:
         return system.store.begin_rotation(*given)
 
     ledger = altered(system.store, begin_rotation=late)
-    rotated = system.rotation(ledger).rotate(NEW, ALICE, COMPROMISED)
+    rotated = system.rotation(ledger).rotate(NEW, ALICE, _compromised(system))
 
     assert rotated.previous is not None
     assert rotated.previous.key_id == ELSEWHERE
@@ -172,7 +208,7 @@ def test_same_key_activated_meanwhile_is_a_success(system: System) -> None:
 def test_key_drained_meanwhile_is_blocked(system: System) -> None:
     """O8: a compromised key that another rotation has just drained is blocked."""
     ledger = _overtaken(system, "begin_rotation", NEW)
-    rotated = system.rotation(ledger).rotate(NEW, ALICE, COMPROMISED)
+    rotated = system.rotation(ledger).rotate(NEW, ALICE, _compromised(system))
 
     assert rotated.previous is not None
     assert rotated.previous.address == system.address(OLD)
@@ -183,7 +219,7 @@ def test_two_rotations_meanwhile_are_a_conflict(system: System) -> None:
     """O8: if the new key replaced another key than the one read, it is a 409."""
     ledger = _overtaken(system, "begin_rotation", OTHER, NEW)
     with pytest.raises(ConflictError, match="would not replace"):
-        system.rotation(ledger).rotate(NEW, ALICE, COMPROMISED)
+        system.rotation(ledger).rotate(NEW, ALICE, _compromised(system))
 
     assert system.states == {NEW: "active", OTHER: "draining", OLD: "draining"}
 
@@ -306,8 +342,9 @@ def test_malformed_active_address_is_refused(system: System) -> None:
 
 def test_only_key_cannot_be_compromised(system: System) -> None:
     """O8: the only key cannot replace itself, so `rotated` would be wrong."""
-    for options in (COMPROMISED, RotationOptions(dry_run=True, compromised=True)):
-        with pytest.raises(ConflictError, match="name the new key"):
+    for dry_run in (False, True):
+        options = _compromised(system, dry_run=dry_run)
+        with pytest.raises(ConflictError, match="it would replace"):
             system.rotation().rotate(OLD, ALICE, options)
 
     assert system.states == {OLD: "active"}
@@ -316,7 +353,7 @@ def test_only_key_cannot_be_compromised(system: System) -> None:
 def test_compromised_can_be_added_by_a_second_call(system: System) -> None:
     """O8: a second call with `compromised` blocks the drained key."""
     system.rotation().rotate(NEW, ALICE)
-    rotated = system.rotation().rotate(NEW, ALICE, COMPROMISED)
+    rotated = system.rotation().rotate(NEW, ALICE, _compromised(system))
 
     assert rotated.key.state is KeyState.ACTIVE
     assert rotated.previous is not None
@@ -328,7 +365,7 @@ def test_compromised_can_be_added_by_a_second_call(system: System) -> None:
 def test_dry_run_with_compromised_blocks_nothing(system: System) -> None:
     """O8: a dry run with `compromised` leaves the former key draining."""
     system.rotation().rotate(NEW, ALICE)
-    options = RotationOptions(dry_run=True, compromised=True)
+    options = _compromised(system, dry_run=True)
     dry_run = system.rotation().rotate(NEW, ALICE, options)
 
     assert (dry_run.status, dry_run.stranded) == ("would-rotate", ())
