@@ -133,10 +133,7 @@ TRANSLATIONS: dict[str, tuple[Exception, type[BackendError]]] = {
         AccessDeniedError,
     ),
     "no profile": (botocore.ProfileNotFound(profile=ROLE), AccessDeniedError),
-    "single sign-on": (
-        botocore.UnauthorizedSSOTokenError(),
-        AccessDeniedError,
-    ),
+    "single sign-on": (botocore.UnauthorizedSSOTokenError(), AccessDeniedError),
     "parameters": (botocore.ParamValidationError(report=ARN), BackendError),
     "anything else": (RuntimeError(ARN), BackendError),
     "AssumeRole refused": (_client_error("AccessDenied", 403), AccessDeniedError),

@@ -144,10 +144,7 @@ def test_malformed_responses_are_unavailability(
 
 
 def test_missing_credentials_are_an_error(
-    open_kms: OpenKMS,
-    kms_key: KeyId,
-    monkeypatch: pytest.MonkeyPatch,
-    wire: Wire,
+    open_kms: OpenKMS, kms_key: KeyId, monkeypatch: pytest.MonkeyPatch, wire: Wire
 ) -> None:
     """K4: nothing is sent."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

@@ -8,13 +8,7 @@ import pytest
 from asn1crypto.core import OctetString
 from hypothesis import given
 from hypothesis import strategies as st
-from pkcs11 import (
-    Attribute,
-    AttributeSensitive,
-    KeyType,
-    ObjectClass,
-    Session,
-)
+from pkcs11 import Attribute, AttributeSensitive, KeyType, ObjectClass, Session
 from pkcs11.types import Object
 
 from backends.pkcs11 import PKCS11Backend

@@ -119,10 +119,7 @@ def test_after_a_quiet_time(journal: AuditTables, clock: Clock) -> None:
 
 @pytest.mark.parametrize(("hours", "expected"), [(1, []), (2, [(LATE, 1)])])
 def test_before_the_first_checkpoint(
-    journal: AuditTables,
-    clock: Clock,
-    hours: int,
-    expected: list[tuple[object, ...]],
+    journal: AuditTables, clock: Clock, hours: int, expected: list[tuple[object, ...]]
 ) -> None:
     """The first checkpoint may take an hour; later an alert sounds."""
     journal.append([record(at=START)])

@@ -57,7 +57,7 @@ INTENT_FIELDS = {
     *("record_id", "monotonic_us", "node", "pid"),
 }
 OUTCOME_FIELDS = INTENT_FIELDS | {
-    *("outcome", "duration_us", "attempts", "device_request_ids"),
+    *("outcome", "duration_us", "attempts", "device_request_ids")
 }
 
 

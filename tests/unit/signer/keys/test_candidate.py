@@ -74,8 +74,8 @@ def test_key_that_does_not_sign_is_refused(
 
     assert refused.reason == reason
     assert CANDIDATES[operation] not in str(refused)
-    assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
-    assert system.told[0]["facts"] == {"code": reason, "actor": "alice"}
+    assert [alert["alert"] for alert in system.alerts] == ["rotation-refused"]
+    assert system.alerts[0]["facts"] == {"code": reason, "actor": "alice"}
     assert dict(system.store.alert_counts()) == {"rotation-refused": 1}
     assert system.outcomes == [
         ("digest-sign-refused", reason),
@@ -93,7 +93,7 @@ def test_signature_of_another_key_raises_its_own_alert(
     devices[CANDIDATES[operation]]._answer = devices[OTHER]._answer
 
     assert _refused(system, operation).reason == "signature-recovery"
-    assert [alert["alert"] for alert in system.told] == [
+    assert [alert["alert"] for alert in system.alerts] == [
         "key-mismatch",
         "rotation-refused",
     ]
@@ -118,7 +118,7 @@ def test_malformed_name_is_refused(system: System, operation: str) -> None:
         (f"{operation}-refused", "invalid-input"),
         (f"{operation}-requested", "success"),
     ]
-    assert system.told == []
+    assert system.alerts == []
 
 
 def test_intent_must_be_recorded(system: System, operation: str) -> None:

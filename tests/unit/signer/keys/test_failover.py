@@ -5,11 +5,7 @@ from typing import Any
 
 import pytest
 
-from signer.errors import (
-    ConflictError,
-    NotFoundError,
-    RotationInProgressError,
-)
+from signer.errors import ConflictError, NotFoundError, RotationInProgressError
 from signer.model.audit_record import Record
 from signer.model.key import Key, KeyState, is_same_key
 from tests.support.keys import made_active
@@ -42,7 +38,7 @@ def test_failover_changes_only_the_key_id(system: System) -> None:
     assert "old key id" in result.warnings[0]
     assert system.directory.devices[ELSEWHERE].calls == 1
     assert system.directory.devices[OLD].calls == 0
-    assert system.told == []
+    assert system.alerts == []
 
 
 def test_failover_is_audited(system: System) -> None:
@@ -154,7 +150,7 @@ def test_key_outside_the_ring_is_not_found(system: System) -> None:
 
     assert list(system.store.keys()) == [system.old]
     assert ("key-failover-refused", "not-found") in system.outcomes
-    assert system.told == []
+    assert system.alerts == []
 
 
 def test_key_of_another_backend_is_a_conflict(system: System) -> None:

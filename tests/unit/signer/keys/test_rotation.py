@@ -23,16 +23,7 @@ from signer.keys.rotation_options import RotationOptions
 from signer.keys.signer import SignerFactory
 from signer.model.key import Key
 from tests.support.refunds import altered
-from tests.support.ring import (
-    ALICE,
-    ELSEWHERE,
-    NEW,
-    OLD,
-    OTHER,
-    POOR,
-    RICH,
-    System,
-)
+from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, RICH, System
 from tests.support.waiting import eventually
 from tests.unit.signer.keys.conftest import Hang
 
@@ -56,7 +47,7 @@ def test_rotation_activates_the_new_key(system: System) -> None:
     assert "address has changed" in rotated.warnings[0]
     assert system.states == {NEW: "active", OLD: "draining"}
     assert system.directory.devices[NEW].calls == 1
-    assert system.told == []
+    assert system.alerts == []
 
 
 def test_rotation_is_audited(system: System) -> None:
@@ -230,7 +221,7 @@ def test_concurrent_rotations_have_one_winner(system: System) -> None:
 
     assert answers == ["rotated", "rotation-in-progress"]
     assert sorted(system.states.values()) == ["active", "draining"]
-    assert system.told == []
+    assert system.alerts == []
 
 
 @pytest.mark.parametrize("step", ["activate", "wait_for"])
@@ -302,7 +293,7 @@ def test_alert_is_raised_if_the_refusal_cannot_be_stored(system: System) -> None
         system.rotation(failing).rotate(NEW, ALICE)
 
     assert raised.value.reason == "key-unusable"
-    assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
+    assert [alert["alert"] for alert in system.alerts] == ["rotation-refused"]
     assert system.store.active_key() == system.old
 
 
@@ -337,7 +328,7 @@ def test_hanging_key_does_not_block_another(system: System, hang: Hang) -> None:
     assert "Try again" in (refused[0].detail or "")
     assert (pending, other.status) == ("rejected", "rotated")
     assert ("key-rotate-refused", "proofs-pending") in system.outcomes
-    assert system.told == []
+    assert system.alerts == []
 
 
 def test_hanging_threads_are_bounded_over_all_names(system: System, hang: Hang) -> None:

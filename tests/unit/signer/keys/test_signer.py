@@ -194,9 +194,7 @@ def test_open_pins_the_key() -> None:
 
 
 @pytest.mark.parametrize("spell", [str, str.lower, lambda a: "0x" + a[2:].upper()])
-def test_expected_address_may_have_any_case(
-    spell: Callable[[str], str],
-) -> None:
+def test_expected_address_may_have_any_case(spell: Callable[[str], str]) -> None:
     """WALLET_ADDRESS does not need an EIP-55 checksum."""
     address = signer_over(honest(KEY)).address
 

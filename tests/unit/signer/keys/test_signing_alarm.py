@@ -160,11 +160,7 @@ def _signer(
 )
 @pytest.mark.parametrize(
     "operation",
-    [
-        Operation.TRANSACTION_SIGNING,
-        Operation.MESSAGE_SIGNING,
-        Operation.KEY_SWEEP,
-    ],
+    [Operation.TRANSACTION_SIGNING, Operation.MESSAGE_SIGNING, Operation.KEY_SWEEP],
 )
 def test_every_operation_raises_alerts(
     monitor: MonitoredAlarm,

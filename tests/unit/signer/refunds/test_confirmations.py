@@ -182,9 +182,7 @@ def test_the_event_decides(world: World) -> None:
     assert world.tracked(refund).status is Status.CONFIRMED
 
 
-def test_the_original_may_be_mined_after_its_replacement_was_sent(
-    world: World,
-) -> None:
+def test_the_original_may_be_mined_after_its_replacement_was_sent(world: World) -> None:
     """The refund is confirmed once, under the hash that was mined (R16)."""
     refund, original, replaced = _with_original_mined(world)
 

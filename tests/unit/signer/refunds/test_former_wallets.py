@@ -122,11 +122,7 @@ def test_a_ledger_that_is_lost_after_a_rotation_pays_once(
 
 @pytest.mark.parametrize(
     ("outcome", "code"),
-    [
-        ("pending", "already-paid"),
-        ("paid", "already-paid"),
-        ("reverted", "reverted"),
-    ],
+    [("pending", "already-paid"), ("paid", "already-paid"), ("reverted", "reverted")],
 )
 def test_a_restore_from_before_a_revocation_pays_once(
     world: World, backup: Callable[[], Ledger], outcome: str, code: str

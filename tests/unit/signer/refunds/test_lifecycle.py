@@ -31,15 +31,7 @@ from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.transitions import REBROADCAST_AFTER
 from tests.fixtures.scripted_chain import Sent
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.refunds import (
-    ACTOR,
-    AMOUNT,
-    CUSTOMER,
-    KEY,
-    SECOND,
-    World,
-    altered,
-)
+from tests.support.refunds import ACTOR, AMOUNT, CUSTOMER, KEY, SECOND, World, altered
 
 
 def test_a_refund_is_paid_once_in_five_steps(world: World) -> None:

@@ -9,11 +9,7 @@ import pytest
 
 from signer.chain.erc20 import encode_transfer
 from signer.crypto.transactions import Transaction
-from signer.errors import (
-    EncodingError,
-    InvalidInputError,
-    PolicyViolationError,
-)
+from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
 from signer.model.refund import HOLD, Refund, RefundRequest, Status
 from signer.refunds.policy import (
     NOOP_GAS,

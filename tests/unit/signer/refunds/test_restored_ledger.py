@@ -88,10 +88,7 @@ def test_a_replacement_that_was_made_after_the_backup(
 
     (confirmed,) = world.finish(refund)
 
-    assert (confirmed.status, confirmed.tx_hash) == (
-        Status.CONFIRMED,
-        replaced.tx_hash,
-    )
+    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, replaced.tx_hash)
     assert _pause(world) is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
@@ -153,10 +150,7 @@ def test_a_lost_transaction_that_is_still_pending(
     (confirmed,) = world.finish(again)
 
     assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
-    assert (confirmed.status, confirmed.tx_hash) == (
-        Status.CONFIRMED,
-        lost.tx_hash,
-    )
+    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, lost.tx_hash)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
@@ -289,10 +283,7 @@ def test_a_lost_payment_that_overtakes_a_noop(
     (confirmed,) = world.finish(refund)
 
     assert noop.kind is Kind.NOOP
-    assert (confirmed.status, confirmed.tx_hash) == (
-        Status.CONFIRMED,
-        lost.tx_hash,
-    )
+    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, lost.tx_hash)
     assert (confirmed.failure_code, confirmed.failure_detail) == (None, None)
 
 

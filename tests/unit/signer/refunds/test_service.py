@@ -30,12 +30,7 @@ from signer.model.refund import Refund, RefundRequest, Status
 from signer.ports import Ledger
 from signer.refunds.service import ANSWER_TIMEOUT, RefundService, Submission
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.refunds import (
-    KEY,
-    REQUEST,
-    World,
-    altered,
-)
+from tests.support.refunds import KEY, REQUEST, World, altered
 
 
 def _overtaken(world: World, store: Ledger | None = None) -> RefundService:

@@ -426,8 +426,7 @@ def test_a_refund_that_cannot_be_postponed_stays_claimed(world: World) -> None:
 
     with capture_logs() as logs:
         _worker(
-            world,
-            altered(world.lifecycle, postpone=StoreUnavailableError("gone")),
+            world, altered(world.lifecycle, postpone=StoreUnavailableError("gone"))
         ).work()
 
     assert [(entry["event"], entry["code"]) for entry in logs] == [

@@ -40,14 +40,7 @@ from signer.startup.guard import (
     self_test_key,
 )
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
-from tests.support.devices import (
-    KEY_ID,
-    Device,
-    honest,
-    planted,
-    point,
-    signer_over,
-)
+from tests.support.devices import KEY_ID, Device, honest, planted, point, signer_over
 from tests.support.refunds import altered
 
 
