@@ -56,6 +56,40 @@ def _refused(system: System, operation: str) -> NewKeyUnhealthyError:
     return raised.value
 
 
+def test_success_is_audited(system: System, operation: str) -> None:
+    """The records name actor, token and keys, but contain no whole key ids."""
+    result = _run(system, operation)
+    records = system.records
+    (done,) = (each for each in records if each["event"] == f"{operation}-succeeded")
+    name = {"key-rotate": "key-rotation", "key-failover": "key-relocation"}[operation]
+    details: dict[str, dict[str, Any]] = {
+        "key-rotate": {
+            "previous_key_address": system.old.address,
+            "compromised": False,
+        },
+        "key-failover": {"state": "active"},
+    }
+
+    assert system.outcomes == [
+        ("digest-sign-requested", None),
+        ("digest-sign-succeeded", "success"),
+        (f"{operation}-requested", "success"),
+        (f"{operation}-succeeded", "success"),
+    ]
+    assert {
+        (each["operation"], each["actor"], each["token_id"], each["request_id"])
+        for each in records
+    } == {(name, "alice", "token-1", "req-1")}
+    assert done["details"] == {
+        "key": CANDIDATES[operation][:8] + "...",
+        "key_address": result.key.address,
+        "previous_key": "11111111...",
+        **details[operation],
+    }
+    assert OLD not in str(records)
+    assert CANDIDATES[operation] not in str(records)
+
+
 FAILURES: dict[str, tuple[HotWalletError, str]] = {
     "denied": (AccessDeniedError("AccessDeniedException"), "backend-access-denied"),
     "disabled": (KeyUnusableError("DisabledException"), "key-unusable"),

@@ -58,8 +58,7 @@ def test_a_reorganisation_moves_the_refund_back(world: World, keep: bool) -> Non
     assert refund.due_at == world.clock()
     if not keep:
         refund = world.step(refund)
-    world.chain.mine()
-    world.chain.mine_empty(2)
+    world.mine_deep()
     assert world.tracked(refund).status is Status.MINED
     assert world.tracked(refund).status is Status.CONFIRMED
     assert len(set(world.chain.broadcasts)) == 1
@@ -205,8 +204,7 @@ def test_the_hash_that_is_mined_may_change(world: World) -> None:
     world.confirmation_tracker.track()
     world.chain.reorganise(keep=False)
     world.chain.broadcast(replaced.raw)
-    world.chain.mine()
-    world.chain.mine_empty(2)
+    world.mine_deep()
 
     world.confirmation_tracker.track()
     world.confirmation_tracker.track()

@@ -198,10 +198,8 @@ def test_an_unreachable_device_keeps_the_nonce(
 def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None:
     """Its refunds wait for an operator, and the error names the network."""
     refund = world.accepted()
-    transaction_signer = TransactionSigner(world.ring, world.clock)
-    lifecycle = Lifecycle(
-        world.store, {}, transaction_signer, world.nonces, world.clock
-    )
+    lifecycle = world.lifecycle
+    lifecycle._chains = {}
 
     with pytest.raises(ConfigurationError, match="network"):
         lifecycle.step(refund, ACTOR)

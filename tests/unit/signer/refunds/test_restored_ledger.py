@@ -31,11 +31,6 @@ def _paid(world: World, refund: Refund) -> Refund:
     return confirmed
 
 
-def _pause(world: World) -> Pause | None:
-    (wallet,) = world.store.wallets()
-    return wallet.paused_by
-
-
 @pytest.mark.parametrize("steps", range(4))
 def test_a_refund_that_was_paid_after_the_backup(
     world: World, backup: Callable[[], Ledger], steps: int
@@ -53,7 +48,7 @@ def test_a_refund_that_was_paid_after_the_backup(
     assert (confirmed.tx_hash, confirmed.nonce) == (paid.tx_hash, paid.nonce)
     assert confirmed.block_hash == paid.block_hash
     assert len(set(world.chain.broadcasts)) == 2
-    assert _pause(world) is None
+    assert world.wallet.paused_by is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
@@ -89,7 +84,7 @@ def test_a_replacement_that_was_made_after_the_backup(
     (confirmed,) = world.finish(refund)
 
     assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, replaced.tx_hash)
-    assert _pause(world) is None
+    assert world.wallet.paused_by is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
@@ -173,7 +168,7 @@ def test_a_lost_transaction_that_appears_late(
 
     assert (failed.status, failed.failure_code) == (Status.FAILED, "nonce-taken")
     assert (refused.status, refused.failure_code) == (Status.REFUSED, "already-paid")
-    assert _pause(world) is None
+    assert world.wallet.paused_by is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
@@ -260,7 +255,7 @@ def test_a_noop_that_was_made_after_the_backup(
 
     assert noop.kind is Kind.NOOP
     assert (failed.status, failed.failure_code) == (Status.FAILED, "nonce-taken")
-    assert _pause(world) is Pause.FOREIGN_TRANSACTION
+    assert world.wallet.paused_by is Pause.FOREIGN_TRANSACTION
     assert world.chain.payouts() == []
 
 
@@ -329,7 +324,7 @@ def test_a_ledger_that_is_lost_altogether(
     again = [world.accepted(reference=name) for name in "ab"]
     new = world.accepted()
     world.work()
-    pause = _pause(world)
+    pause = world.wallet.paused_by
     *confirmed, last = world.finish(*again, new)
 
     assert pause is Pause.UNKNOWN_HISTORY

@@ -309,8 +309,7 @@ def test_waiting_ends_when_the_refund_is_final(world: World) -> None:
     def sleep(seconds: float) -> None:
         world.clock.advance(seconds=seconds)
         if world.clock() - begun >= timedelta(seconds=1):
-            world.chain.mine()
-            world.chain.mine_empty(2)
+            world.mine_deep()
             world.confirmation_tracker.track()
 
     service = world.service
