@@ -5,34 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from api.auth.dev_tokens import mint, provide_signing_key
+from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
-from tests.api.live_server import Server
+from tests.api.live_server import Server, service_environ
 from tests.api.service import BODY
-from tests.api.wsgi import BROKEN
 
 
 @pytest.fixture(scope="module")
-def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environ(
+    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
+) -> dict[str, str]:
     """Return the environment of a service with its own ledger and keys."""
-    folder = tmp_path_factory.mktemp("network-client")
-    provide_signing_key(folder / "private.pem", folder / "public.pem")
-    return {
-        "APP_ENV": "test",
-        "HOTWALLET_HOME": str(folder),
-        "DATABASE_URL": "",
-        "JWT_PUBLIC_KEY_FILE": str(folder / "public.pem"),
-        "JWT_SIGNING_KEY_FILE": str(folder / "private.pem"),
-        "WEB_CONCURRENCY": "1",
-        BROKEN: str(folder / "broken"),
-    }
+    return service_environ(tmp_path_factory.mktemp("network-client"), _sqlite_template)
 
 
 @pytest.fixture(scope="module")
-def server(environ: dict[str, str], _sqlite_template: Path) -> Iterator[Server]:
+def server(environ: dict[str, str]) -> Iterator[Server]:
     """Start one server for all tests of this file."""
-    ledger = Path(environ["HOTWALLET_HOME"]) / "hotwallet.db"
-    ledger.write_bytes(_sqlite_template.read_bytes())
     with Server(environ) as server:
         yield server
 

@@ -15,7 +15,7 @@ from signer.model.key import Key
 from signer.ports import KeyId, Ledger
 from tests.support.devices import honest, recording
 from tests.support.keys import key_of, made_active, ring_over
-from tests.support.refunds import altered
+from tests.support.refunds import FakeClock, altered
 from tests.support.ring import SILENCE
 
 
@@ -25,16 +25,6 @@ FIRST, SECOND = (
 )
 DIGEST = bytes(range(32))
 PURPOSE = Purpose(Operation.MESSAGE_SIGNING)
-
-
-class Time:
-    """A timer that tests advance."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 def test_empty_ring_has_no_active_key(sqlite_store: SQLStore) -> None:
@@ -101,13 +91,13 @@ def test_blocked_key_signs_nothing(sqlite_store: SQLStore) -> None:
 
 
 def test_cached_keys_are_at_most_a_minute_old(sqlite_store: SQLStore) -> None:
-    timer = Time()
-    ring = ring_over(sqlite_store, FIRST, SECOND, timer=timer)
+    clock = FakeClock()
+    ring = ring_over(sqlite_store, FIRST, SECOND, timer=lambda: clock().timestamp())
     ring.cached_keys()
     made_active(sqlite_store, key_of(SECOND))
-    timer.now = 59.9
+    clock.advance(seconds=59.9)
     early = ring.cached_key(SECOND.address)
-    timer.now = 60.0
+    clock.advance(seconds=0.1)
     found = ring.cached_key(SECOND.address)
 
     assert early is None

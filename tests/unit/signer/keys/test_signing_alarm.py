@@ -20,16 +20,8 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation, Purpose
-from signer.ports import KeyId
-from tests.support.devices import (
-    KEY_ID,
-    Device,
-    FullDisk,
-    honest,
-    planted,
-    point,
-    recording,
-)
+from tests.support.devices import KEY_ID, FullDisk, honest, planted, point, recording
+from tests.support.refunds import altered
 
 
 KEY = coincurve.PrivateKey.from_int(0xBEEF)
@@ -132,14 +124,6 @@ def test_keys_and_alerts_are_throttled_separately(monitor: MonitoredAlarm) -> No
     ]
 
 
-class _Closed(Device):
-    """A device that refuses to return its public key."""
-
-    def public_key(self, key_id: KeyId) -> bytes:
-        """Refuse."""
-        raise AccessDeniedError("not allowed")
-
-
 def _signer(monitor: MonitoredAlarm, *answers: bytes | HotWalletError) -> Signer:
     device = planted(point(KEY), *answers) if answers else honest(KEY)
     return Signer.open(device, KEY_ID, recording()[0], alarm=monitor.alarm)
@@ -194,7 +178,9 @@ def test_key_that_cannot_be_opened_alerts(
     monitor: MonitoredAlarm, expected: str | None
 ) -> None:
     """A worker without access to the new active key raises an alert."""
-    device = _Closed(point(KEY), KEY.sign) if expected is None else honest(KEY)
+    device = honest(KEY)
+    if expected is None:
+        device = altered(device, public_key=AccessDeniedError("not allowed"))
     with pytest.raises(HotWalletError) as caught:
         Signer.open(
             device,
