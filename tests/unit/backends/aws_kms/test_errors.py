@@ -153,7 +153,7 @@ TRANSLATIONS: dict[str, tuple[Exception, type[BackendError]]] = {
 def test_every_error_of_boto3_is_mapped(
     theirs: Exception, ours: type[BackendError]
 ) -> None:
-    """The class tells whether to retry, and the text is omitted."""
+    """The class says whether to retry, and the text is omitted."""
     error = map_error("Sign", theirs)
 
     assert type(error) is ours

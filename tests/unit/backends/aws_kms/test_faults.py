@@ -58,7 +58,7 @@ def test_only_transient_faults_are_retried(
     fault: Fault,
     error: type[BackendError],
 ) -> None:
-    """K2, K3, K4: three attempts at most; the error tells whether to try later."""
+    """K2, K3, K4: three attempts at most; the error says whether to try later."""
     kms_faults.always("Sign", fault)
 
     with pytest.raises(BackendError) as raised:

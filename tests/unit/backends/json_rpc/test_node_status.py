@@ -1,4 +1,4 @@
-"""The status of each node, whatever the other nodes return."""
+"""The status of each node does not depend on the other nodes."""
 
 import logging
 import time

@@ -32,7 +32,7 @@ POINT = coincurve.PrivateKey(b"\x07" * 32).public_key.format(compressed=False)
 def test_a_generated_key_cannot_leave_the_token(
     softhsm: PKCS11Backend, softhsm_key: KeyId
 ) -> None:
-    """P9: its attributes are safe, whatever the defaults of the token are."""
+    """P9: its attributes are safe with any defaults of the token."""
     attributes = _attributes(softhsm, softhsm_key, ObjectClass.PRIVATE_KEY)
 
     assert attributes == {

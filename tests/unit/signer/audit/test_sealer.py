@@ -57,17 +57,9 @@ def test_seals_everything(journal: AuditTables, clock: FakeClock) -> None:
 def test_signs_when_a_checkpoint_is_due(journal: AuditTables, clock: FakeClock) -> None:
     """A checkpoint is signed for new records, after a minute or enough of them."""
     ours = sealer(journal, clock, records=10)
-    for number, seconds in (
-        (1, 0),
-        (1, 59),
-        (0, 1),
-        (0, 120),
-        (9, 1),
-        (1, 1),
-        (1, -90),
-    ):
+    for size, seconds in ((1, 0), (1, 59), (0, 1), (0, 120), (9, 1), (1, 1), (1, -90)):
         clock.advance(seconds=seconds)
-        journal.append(records(number))
+        journal.append(records(size))
         ours.work()
 
     assert sizes(journal) == [1, 2, 12, 13]

@@ -10,7 +10,6 @@ from api.http.problems import problem_of
 from backends.sql import SQLStore
 from signer.alerts import Alerts
 from signer.errors import (
-    AccessDeniedError,
     ConflictError,
     KeyUnusableError,
     NewKeyUnhealthyError,
@@ -323,19 +322,6 @@ def test_hanging_threads_are_bounded_over_all_names(system: System, hang: Hang) 
 
     assert answers.count("new-key-unhealthy") == 20
     assert answers.count("proofs-pending") == 5
-
-
-def test_rotation_succeeds_once_permission_is_granted(system: System) -> None:
-    """K17: a denied key is refused until the permission is granted."""
-    system.directory.failure = AccessDeniedError("AccessDeniedException")
-    for _ in range(3):
-        with pytest.raises(NewKeyUnhealthyError, match="AccessDenied"):
-            system.rotation().rotate(NEW, ALICE)
-        assert system.store.active_key() == system.old
-    system.directory.failure = None
-    rotated = system.rotation().rotate(NEW, ALICE)
-
-    assert (rotated.status, rotated.key.epoch) == ("rotated", 2)
 
 
 def test_rotation_to_a_replica_is_refused(system: System) -> None:
