@@ -39,6 +39,12 @@ class Permission:
     allows_direct: bool = False
 
 
+NOT_AUDITED = "further-refusals-not-audited"
+"""The outcome in the last record of a minute with too many refusals of one subject.
+
+The log has all of them; requests without a valid token are one subject."""
+
+
 @dataclass(frozen=True, slots=True)
 class AccessRequest:
     """The facts of a request that decide whether it is allowed."""
@@ -107,14 +113,21 @@ class AccessPolicy:
         self, error: RequestError, request: AccessRequest, caller: Principal | None
     ) -> NoReturn:
         """
-        Count the refusal against the peer, audit it, and raise *error*.
+        Count the refusal, audit it, and raise *error*.
+
+        A missing permission counts against the subject, since many subjects may share
+        an address.  Other refusals count against the peer: a thief of a token must not
+        lock its owner out.
 
         Raises:
-            RateLimitedError: The peer was refused too often; raised instead of *error*.
+            RateLimitedError: There were too many refusals; raised instead of *error*.
             StoreUnavailableError: As ``admit``, or the refusal cannot be audited.
         """
         limit, administrative = self._limits.refused, request.permission.administrative
-        status = limit.take(rate_limit_key(request.peer), require_store=administrative)
+        name = rate_limit_key(request.peer)
+        if caller is not None and isinstance(error, PermissionDeniedError):
+            name = f"subject {caller.sub}"  # No address has a space.
+        status = limit.take(name, require_store=administrative)
         refusal = error if status is RateLimitStatus.WITHIN else limit.exceeded()
         if status is not RateLimitStatus.OVER:
             self._audit_refusal(refusal, request, caller)
@@ -138,6 +151,12 @@ class AccessPolicy:
         # The message of an AuthenticationError is a reason code.
         outcome = str(error) if isinstance(error, AuthenticationError) else error.code
         name, token_id = (caller.sub, caller.jti) if caller else ("anonymous", None)
+        # No record can be deleted, so callers must not decide how many are written.
+        status = self._limits.audited.take(name, require_store=True)
+        if status is RateLimitStatus.OVER:
+            return
+        if status is RateLimitStatus.FIRST_OVER:
+            outcome = NOT_AUDITED
         actor = Actor(name, request.request_id, token_id)
         record = self._audit.result(
             AuditAction.ADMIN_ACCESS,

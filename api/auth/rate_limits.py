@@ -136,12 +136,14 @@ class RateLimits:
     """
     The limits of the API.
 
-    ``refused`` counts answers 401, 403 and 421 per peer.  ``administration`` counts the
+    ``refused`` counts answers 401 and 421 per peer, and 403 per subject.  ``audited``
+    counts the audit records of refusals per subject.  ``administration`` counts the
     administrative requests of each subject, reads and changes apart.  ``client`` counts
     all other requests of each subject, if they are limited.
     """
 
     refused: RateLimit
+    audited: RateLimit
     administration: RateLimit
     client: RateLimit | None = None
 
@@ -159,6 +161,7 @@ class RateLimits:
         limit = partial(RateLimit, callers=callers, clock=clock)
         return cls(
             limit("refused", refused),
+            limit("audited", 2 * refused, batch=max(1, refused // 5)),
             limit("administration", administration),
             limit("client", client, batch=max(1, client // 10)) if client else None,
         )

@@ -15,8 +15,8 @@ def explanation_document(explanation: Explanation) -> dict[str, Any]:
     refund, next_at = explanation.refund, explanation.next_at
     return {
         "refund": refund_document(refund),
+        "summary": explanation.summary,
         "next": {"what": explanation.next_step, "at": next_at and timestamp(next_at)},
-        **fields(explanation, "summary", "stopped_at"),
         **fields(refund, "blocked_by", "attempts"),
         "policy": {
             "allowed": explanation.policy is None,
@@ -25,6 +25,7 @@ def explanation_document(explanation: Explanation) -> dict[str, Any]:
         "history": [fields(move, "status", "at") for move in explanation.history],
         "transactions": [_transaction(sent) for sent in explanation.transactions],
         "nonce": _nonce(refund, explanation),
+        **fields(explanation, "stopped_at"),
         "wallet": explanation.wallet_status
         and wallet_document(explanation.wallet_status),
         "nodes": [_node(node) for node in explanation.nodes],

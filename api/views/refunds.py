@@ -63,18 +63,18 @@ def read_refund(payload: dict[str, Any]) -> RefundRequest:
 
 def refund_document(refund: Refund) -> dict[str, Any]:
     """Return *refund* as JSON for its client; amounts in whole tokens."""
-    document = fields(
-        refund,
-        *("id", "status", "reference", "payment_session_id", "network", "chain_id"),
-        *("token", "token_address", "recipient", "reason", "sender", "nonce"),
-        *("tx_hash", "block_number", "created_at", "updated_at"),
-    )
-    amount = format_units(refund.amount, refund.decimals)
     failure = None
     # A refund that is being replaced by a no-op has a reason but has not failed yet.
     if refund.failure_code is not None and refund.status.is_final:
         failure = {"code": refund.failure_code, "detail": refund.failure_detail}
-    return {**document, "amount": amount, "failure": failure}
+    return {
+        **fields(refund, "id", "status", "reference", "payment_session_id"),
+        **fields(refund, "network", "chain_id", "token", "token_address", "recipient"),
+        "amount": format_units(refund.amount, refund.decimals),
+        **fields(refund, "reason", "sender", "nonce", "tx_hash", "block_number"),
+        "failure": failure,
+        **fields(refund, "created_at", "updated_at"),
+    }
 
 
 def fields(source: object, *names: str) -> dict[str, Any]:

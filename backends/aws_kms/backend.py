@@ -162,7 +162,8 @@ class KMSBackend:
         region = match[1]
         if region in self._clients:
             return self._clients[region]
-        if not _is_region(region):
+        # A client costs about 9 MiB, so callers must not invent regions.
+        if region not in _regions():
             raise KeyNotFoundError(
                 "the key's ARN names a region that AWS does not have"
             )
@@ -247,16 +248,13 @@ class KMSAdministrator(KMSBackend):
 
 
 @cache
-def _is_region(region: str) -> bool:
-    """
-    Whether a partition of AWS has *region*.
-
-    A client for a region costs about 9 MiB, so callers must not invent regions.
-    """
+def _regions() -> frozenset[str]:
+    """Return the regions of all partitions of AWS."""
     session = _session_with_bundled_models()
-    return any(
-        region in session.get_available_regions("kms", partition)
+    return frozenset(
+        region
         for partition in session.get_available_partitions()
+        for region in session.get_available_regions("kms", partition)
     )
 
 

@@ -112,11 +112,6 @@ class JSONRPCChain:
         """
         self._get_pool().send_to_all(lambda node: requests.broadcast(node, raw))
 
-    def receipt(self, tx_hash: str) -> Receipt | None:
-        return self._get_pool().decide(
-            lambda node: requests.receipt(node, tx_hash), quorum_rules.RECEIPT
-        )
-
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
         if not tx_hashes:
             return {}

@@ -146,7 +146,6 @@ def _never(response: object, result: object) -> bool:
     return False
 
 
-RECEIPT: QuorumRule[Receipt | None] = QuorumRule(agreed, _differs)
 TRANSACTION: QuorumRule[MinedTransaction | None] = QuorumRule(agreed, _differs)
 BLOCK: QuorumRule[Block | None] = QuorumRule(agreed, _differs)
 PAST_COUNT: QuorumRule[int | None] = QuorumRule(agreed, _differs)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from pkcs11 import Attribute, Session, Token
 from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
@@ -23,7 +24,6 @@ from backends.pkcs11 import keys as pkcs11_keys
 from backends.pkcs11.connection import RAW_SIZE, Connection, OpenKey
 from backends.pkcs11.cryptoki import Library
 from backends.pkcs11.errors import TokenLostError, map_error
-from signer.crypto.der import encode_signature
 from signer.crypto.secp256k1 import DIGEST_SIZE
 from signer.errors import (
     AccessDeniedError,
@@ -103,7 +103,7 @@ class PKCS11Backend:
         if len(raw) != RAW_SIZE:
             raise EncodingError("the token's signature is not 64 bytes")
         r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
-        return DeviceSignature(encode_signature(r, s))
+        return DeviceSignature(encode_dss_signature(r, s))
 
     def generate(self, label: str, key_id: KeyId | None = None) -> KeyId:
         """

@@ -50,11 +50,6 @@ def parse_signature(der: bytes) -> tuple[int, int]:
     return r, s
 
 
-def encode_signature(r: int, s: int) -> bytes:
-    """Return the DER ``ECDSA-Sig-Value`` of r and s (RFC 3279)."""
-    return encode_dss_signature(r, s)
-
-
 def parse_public_key(spki: bytes) -> PublicKey:
     """
     Return the key in a DER ``SubjectPublicKeyInfo`` (RFC 5480).

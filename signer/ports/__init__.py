@@ -24,7 +24,6 @@ from signer.ports.key_backend import (
     DeviceSignature,
     KeyBackend,
     KeyDirectory,
-    KeyGenerator,
     KeyId,
 )
 from signer.ports.key_set import FetchKeySet, KeySetError
@@ -47,7 +46,6 @@ __all__ = [
     "Journal",
     "KeyBackend",
     "KeyDirectory",
-    "KeyGenerator",
     "KeyId",
     "KeySetError",
     "KeyStore",

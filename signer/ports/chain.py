@@ -148,9 +148,6 @@ class ChainClient(Protocol):
             BroadcastRejectedError: A node rejected the bytes; ``reason`` has the cause.
         """
 
-    def receipt(self, tx_hash: str) -> Receipt | None:
-        """Return the receipt of *tx_hash*.  None is not evidence of absence."""
-
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:
         """Return the known receipts by hash.  A missing one is not evidence."""
 

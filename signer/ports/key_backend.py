@@ -58,10 +58,3 @@ class KeyDirectory(KeyBackend, Protocol):
             InvalidInputError: *name* is malformed for this backend.
             KeyNotFoundError, KeyUnusableError, BackendError: The key cannot be used.
         """
-
-
-class KeyGenerator(KeyBackend, Protocol):
-    """A backend that can create keys; only provisioning needs it."""
-
-    def generate(self, label: str) -> KeyId:
-        """Create a non-extractable secp256k1 key and return its id."""

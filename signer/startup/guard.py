@@ -7,6 +7,7 @@ together, so that one start shows every problem.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from urllib.parse import parse_qs, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -244,6 +245,11 @@ def _production_refusals(
             "more than one node needs PostgreSQL; set DATABASE_URL",
         ),
         (
+            not _is_protected_database(settings.effective_database_url),
+            "database-insecure",
+            "DATABASE_URL needs sslmode=verify-full, or a Unix socket's folder as host",
+        ),
+        (
             settings.jwt_algorithm == "HS256" or settings.jwt_secret is not None,
             "jwt-shared-secret",
             "every verifier of HS256 tokens can forge them; use JWT_ALGORITHM=ES256",
@@ -276,6 +282,31 @@ def _production_refusals(
     for name, network in networks.items():
         if not all(_is_https(url.get_secret_value()) for url in network.rpc_urls):
             yield Refusal("rpc-insecure", f"networks.{name}: rpc_urls must be https")
+
+
+def _is_protected_database(url: str) -> bool:
+    """
+    Whether nothing on the network can read or change what is sent to the database.
+
+    That is a file, a Unix socket, or TLS with the server's name verified (libpq's
+    ``sslmode``).  ``hostaddr`` and ``service`` may lead to another place than the host.
+    """
+    if not url.startswith(_POSTGRESQL_URLS):
+        return True
+    try:
+        parts = urlsplit(url)
+        parameters = parse_qs(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        return False
+    if parameters.get("sslmode") == ["verify-full"]:
+        return True
+    hosts = [host for each in parameters.get("host", []) for host in each.split(",")]
+    is_socket = bool(hosts) and all(host.startswith("/") for host in hosts)
+    return (
+        is_socket
+        and not parts.hostname
+        and not {"hostaddr", "service"} & set(parameters)
+    )
 
 
 def _is_https(url: str | None) -> bool:

@@ -16,7 +16,7 @@ def environ(
     tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path
 ) -> dict[str, str]:
     """Return the environment of a service with its own ledger and keys."""
-    return service_environ(tmp_path_factory.mktemp("network-client"), _sqlite_template)
+    return service_environ(tmp_path_factory.mktemp("client"), _sqlite_template)
 
 
 @pytest.fixture(scope="module")

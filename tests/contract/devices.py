@@ -1,19 +1,26 @@
 """All key backends, each with a key."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from signer.ports import KeyBackend, KeyGenerator, KeyId
+from signer.ports import KeyBackend, KeyId
 from tests.contract.reference import ReferenceBackend
 
 
 DEVICES = ("reference", "softhsm", "kms", "ministack")
 
 _ABSENT = "00000000-0000-0000-0000-000000000000"
+
+
+class KeyGenerator(KeyBackend, Protocol):
+    """A backend that can create keys."""
+
+    def generate(self, label: str) -> KeyId:
+        """Create a non-extractable secp256k1 key and return its id."""
 
 
 @dataclass(frozen=True)

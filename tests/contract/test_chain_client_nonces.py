@@ -17,6 +17,7 @@ from signer.ports import Call, ChainClient, MinedTransaction, NodeStatus, Receip
 from tests.fixtures.chain import DevChain
 from tests.fixtures.scripted_chain import TOKEN, ScriptedChain
 from tests.support.payments import RECIPIENT, hash_of, mined, transfer
+from tests.support.rpc import receipt_of
 
 
 UNKNOWN = "0x" + "11" * 32
@@ -171,7 +172,7 @@ def test_a_batch_of_receipts_equals_single_receipts(stage: Stage) -> None:
     receipts = stage.client.receipts([UNKNOWN, *expected])
 
     assert receipts == expected
-    assert stage.client.receipt(UNKNOWN) is None
+    assert receipt_of(stage.client, UNKNOWN) is None
 
 
 def test_a_transfer_ends_in_a_receipt_with_its_event(stage: Stage) -> None:
@@ -222,7 +223,7 @@ def test_pending_bytes_may_be_sent_again(pool: Stage) -> None:
     pool.client.broadcast(second)
     pool.mine()
 
-    assert pool.client.receipt(hash_of(second)) is None
+    assert receipt_of(pool.client, hash_of(second)) is None
 
     pool.client.broadcast(pool.transfer(0))
     pool.mine()
@@ -252,7 +253,7 @@ def test_an_eighth_more_replaces_pending_bytes(pool: Stage) -> None:
     pool.mine()
 
     assert mined(pool.client, new).succeeded
-    assert pool.client.receipt(hash_of(old)) is None
+    assert receipt_of(pool.client, hash_of(old)) is None
     assert pool.status(hash_of(old), hash_of(new)).transactions == {
         hash_of(old): "unknown",
         hash_of(new): "mined",

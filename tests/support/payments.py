@@ -8,6 +8,7 @@ from eth_utils.crypto import keccak
 from dev import stablecoin as coin
 from dev.chain import CHAIN_ID
 from signer.ports import ChainClient, Receipt
+from tests.support.rpc import receipt_of
 from tests.support.waiting import eventually
 
 
@@ -43,6 +44,6 @@ def hash_of(raw: bytes) -> str:
 
 def mined(client: ChainClient, raw: bytes) -> Receipt:
     """Wait for the receipt of *raw*: anvil mines at once, but not before it answers."""
-    receipt = eventually(lambda: client.receipt(hash_of(raw)))
+    receipt = eventually(lambda: receipt_of(client, hash_of(raw)))
     assert receipt, "not mined"
     return receipt

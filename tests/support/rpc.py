@@ -6,7 +6,7 @@ import pytest
 from eth_utils.crypto import keccak
 
 from backends.json_rpc import JSONRPCChain
-from signer.ports import Block, Call, Fees
+from signer.ports import Block, Call, ChainClient, Fees, Receipt
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Error, Reply, Result
 
@@ -47,7 +47,7 @@ METHODS: dict[str, tuple[str, Callable[[JSONRPCChain], object]]] = {
     ),
     "fees": ("eth_getBlockByNumber", lambda chain: chain.fees()),
     "broadcast": ("eth_sendRawTransaction", lambda chain: chain.broadcast(RAW)),
-    "receipt": ("eth_getTransactionReceipt", lambda chain: chain.receipt(HASH)),
+    "receipt": ("eth_getTransactionReceipt", lambda chain: receipt_of(chain, HASH)),
     "receipts": ("eth_getTransactionReceipt", lambda chain: chain.receipts([HASH])),
     "find_transaction": (
         "eth_getBlockByNumber",
@@ -123,3 +123,8 @@ def client(
 ) -> JSONRPCChain:
     """Return a client of *nodes*, the first one preferred."""
     return JSONRPCChain([node.url for node in nodes], timeout, chain_id)
+
+
+def receipt_of(chain: ChainClient, tx_hash: str) -> Receipt | None:
+    """Return the receipt of one transaction."""
+    return chain.receipts([tx_hash]).get(tx_hash.lower())

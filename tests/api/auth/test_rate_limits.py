@@ -115,7 +115,8 @@ def test_limits_invalid_tokens_of_one_peer(pair: list[Instance]) -> None:
     records = [each.fields for one in pair for each in one.journal.records]
 
     assert statuses == [401] * 60 + [429] * 940
-    assert sum(len(one.writes) for one in pair) == 62
+    # Each instance takes permits for its audit records in batches of twelve.
+    assert 62 < sum(len(one.writes) for one in pair) <= 62 + 2 * 4
     assert sum(one.verified for one in pair) == 62
     assert answers[-1].headers["retry-after"] == "50"
     assert answers[-1].json["code"] == "too-many-requests"
@@ -135,8 +136,9 @@ def test_limits_concurrent_invalid_tokens(pair: list[Instance]) -> None:
     outcomes = [r.fields["outcome"] for one in pair for r in one.journal.records]
 
     assert sorted(statuses) == [401] * 60 + [429] * 240
-    # Each thread may be past the check in either instance at the 60th refusal.
-    assert sum(len(one.writes) for one in pair) <= 60 + 2 * 8
+    # Each thread may be past the check in either instance at the 60th refusal, and take
+    # permits for audit records at the same time as the others.
+    assert sum(len(one.writes) for one in pair) <= 60 + 4 * 8
     assert sorted(outcomes) == ["token-signature"] * 60 + ["too-many-requests"]
 
 

@@ -131,6 +131,13 @@ def test_preloading_is_refused(config: str | None) -> None:
     assert "Listening" not in result.stderr + result.stdout
 
 
+def test_the_refusal_names_the_variable_that_preloads() -> None:
+    """The cure is not the command that was just run."""
+    result = _gunicorn(config=CONFIG, APP_ENV="test", GUNICORN_CMD_ARGS="--preload")
+
+    assert "; unset GUNICORN_CMD_ARGS, and run: hotwallet serve" in result.stderr
+
+
 def test_another_server_is_refused() -> None:
     """The guard has not checked its listen address."""
     program = "from api.server.entrypoint import get_app; get_app()"

@@ -18,6 +18,7 @@ from tests.support.rpc import (
     REVERTED,
     Three,
     client,
+    receipt_of,
     script_all,
     script_receipts,
 )
@@ -49,7 +50,7 @@ def test_one_of_three_nodes_changes_no_receipt(
     chain = client(*three_nodes, timeout=60)
     started = time.monotonic()
 
-    receipt = chain.receipt(HASH)
+    receipt = receipt_of(chain, HASH)
 
     assert receipt is not None
     assert receipt.succeeded
@@ -82,7 +83,7 @@ def test_without_a_majority_there_is_no_receipt(
     script_receipts(three_nodes, *replies)
     chain = client(*three_nodes)
 
-    assert chain.receipt(HASH) is None
+    assert receipt_of(chain, HASH) is None
     assert chain.receipts([HASH]) == {}
 
 
@@ -92,7 +93,7 @@ def test_one_of_three_nodes_is_too_few(three_nodes: Three, failure: Reply) -> No
     script_receipts(three_nodes, failure, Result(RECEIPT), failure)
 
     with pytest.raises(ChainUnavailableError, match="too few"):
-        client(*three_nodes, timeout=0.5).receipt(HASH)
+        receipt_of(client(*three_nodes, timeout=0.5), HASH)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_two_nodes_must_agree_while_both_answer(
     other_node.script("eth_getTransactionReceipt", second)
 
     for nodes in ((fake_node, other_node), (other_node, fake_node)):
-        assert (client(*nodes).receipt(HASH) is not None) is known
+        assert (receipt_of(client(*nodes), HASH) is not None) is known
 
 
 HEADS: dict[str, tuple[list[int | None], int]] = {
@@ -271,15 +272,15 @@ def test_the_chain_id_is_that_of_a_majority(
 def test_a_forked_process_starts_its_own_threads(three_nodes: Three) -> None:
     script_receipts(three_nodes, *[Result(RECEIPT)] * 3)
     chain = client(*three_nodes)
-    chain.receipt(HASH)
+    receipt_of(chain, HASH)
 
     with warnings.catch_warnings():
         # Python 3.12 warns of forks beside threads; that hazard is the subject.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        os._exit(0 if chain.receipt(HASH) else 1)
+        os._exit(0 if receipt_of(chain, HASH) else 1)
     _, status = os.waitpid(child, 0)
 
     assert status == 0
-    assert chain.receipt(HASH) is not None
+    assert receipt_of(chain, HASH) is not None

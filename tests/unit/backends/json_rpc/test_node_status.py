@@ -19,6 +19,7 @@ from tests.support.rpc import (
     REVERTED,
     Three,
     client,
+    receipt_of,
     script_receipts,
 )
 
@@ -192,7 +193,7 @@ def test_a_distrusted_node_has_a_status(three_nodes: Three) -> None:
         three_nodes, Result(REVERTED), Result(RECEIPT), Delay(0.1, Result(RECEIPT))
     )
     chain = client(*three_nodes)
-    chain.receipt(HASH)
+    receipt_of(chain, HASH)
 
     statuses = statuses_of(chain)
 

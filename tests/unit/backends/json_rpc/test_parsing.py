@@ -8,7 +8,7 @@ from signer.errors import ChainUnavailableError, ExecutionRevertedError
 from signer.ports import Fees
 from tests.fixtures.fake_node import FakeNode
 from tests.fixtures.replies import Body, Error, Reply, Result
-from tests.support.rpc import ADDRESS, BLOCK, CALL, HASH, RECEIPT, client
+from tests.support.rpc import ADDRESS, BLOCK, CALL, HASH, RECEIPT, client, receipt_of
 
 
 def test_an_offchain_lookup_is_a_revert(fake_node: FakeNode) -> None:
@@ -101,7 +101,7 @@ def test_another_block_is_refused(fake_node: FakeNode) -> None:
 def test_a_pending_receipt_is_none(fake_node: FakeNode, reply: Reply) -> None:
     fake_node.script("eth_getTransactionReceipt", reply)
 
-    assert client(fake_node).receipt(HASH) is None
+    assert receipt_of(client(fake_node), HASH) is None
 
 
 def test_an_index_in_progress_is_not_a_missing_receipt(fake_node: FakeNode) -> None:
@@ -112,7 +112,7 @@ def test_an_index_in_progress_is_not_a_missing_receipt(fake_node: FakeNode) -> N
     )
 
     with pytest.raises(ChainUnavailableError):
-        client(fake_node).receipt(HASH)
+        receipt_of(client(fake_node), HASH)
 
 
 @pytest.mark.parametrize(
@@ -134,4 +134,4 @@ def test_a_malformed_receipt_is_refused(
     fake_node.script("eth_getTransactionReceipt", Result(RECEIPT | change))
 
     with pytest.raises(ChainUnavailableError, match="malformed"):
-        client(fake_node).receipt(HASH)
+        receipt_of(client(fake_node), HASH)

@@ -27,6 +27,7 @@ from tests.support.rpc import (
     REVERTED,
     Three,
     client,
+    receipt_of,
     script_all,
     script_receipts,
 )
@@ -52,8 +53,8 @@ def test_a_node_that_contradicts_the_majority_is_distrusted(
         node.script("eth_getBalance", Result("0x5"))
     chain = client(*three_nodes, chain_id=None)
 
-    chain.receipt(HASH)
-    chain.receipt(HASH)
+    receipt_of(chain, HASH)
+    receipt_of(chain, HASH)
     chain.balance(ADDRESS)
 
     assert len(liar.requests) == 1
@@ -76,7 +77,7 @@ def test_a_late_lie_is_detected(three_nodes: Three, events: list[EventDict]) -> 
     )
     chain = client(*three_nodes)
 
-    assert chain.receipt(HASH) is not None
+    assert receipt_of(chain, HASH) is not None
     assert events == []
     assert eventually(lambda: [event["node"] for event in events] == [3])
 
@@ -89,8 +90,8 @@ def test_a_late_node_is_trusted(three_nodes: Three, events: list[EventDict]) -> 
     )
     chain = client(*three_nodes)
 
-    assert chain.receipt(HASH) is not None
-    assert chain.receipt(HASH) is not None
+    assert receipt_of(chain, HASH) is not None
+    assert receipt_of(chain, HASH) is not None
     assert len(late.requests) == 2
     assert events == []
 
@@ -140,7 +141,7 @@ def test_a_node_on_another_chain_does_not_count(
     nodes[0].script("eth_chainId", Result("0x8"))
     chain = client(*nodes, chain_id=7)
 
-    assert chain.receipt(HASH) is not None
+    assert receipt_of(chain, HASH) is not None
     chain.broadcast(RAW)
 
     assert [request.method for request in nodes[0].requests] == ["eth_chainId"]
@@ -190,7 +191,7 @@ def test_all_nodes_on_another_chain_are_distrusted(
     with pytest.raises(ChainError, match="another chain"):
         chain.balance(ADDRESS)
     with pytest.raises(ChainUnavailableError, match="no node is trusted"):
-        chain.receipt(HASH)
+        receipt_of(chain, HASH)
 
 
 def test_a_hanging_node_delays_only_one_request(
@@ -202,9 +203,9 @@ def test_a_hanging_node_delays_only_one_request(
     other_node.script("eth_getTransactionReceipt", Result(RECEIPT))
     other_node.script("eth_getBalance", Result("0x5"))
     chain = client(fake_node, other_node, timeout=0.5)
-    chain.receipt(HASH)
+    receipt_of(chain, HASH)
 
-    assert chain.receipt(HASH) is not None
+    assert receipt_of(chain, HASH) is not None
     assert chain.balance(ADDRESS) == 5
 
     assert len(fake_node.requests) == 1
@@ -217,10 +218,10 @@ def test_a_slow_node_is_skipped(fake_node: FakeNode, other_node: FakeNode) -> No
     other_node.script("eth_chainId", Result("0x7"))
     other_node.script("eth_getTransactionReceipt", Result(RECEIPT))
     chain = client(fake_node, other_node, timeout=0.6, chain_id=7)
-    chain.receipt(HASH)
+    receipt_of(chain, HASH)
     requests = len(fake_node.requests)
 
-    assert chain.receipt(HASH) is not None
+    assert receipt_of(chain, HASH) is not None
 
     assert len(fake_node.requests) == requests
 
@@ -261,7 +262,7 @@ def test_a_hanging_node_does_not_delay_other_callers(three_nodes: Three) -> None
     started = time.monotonic()
 
     with ThreadPoolExecutor(50) as callers:
-        receipts = list(callers.map(lambda _: chain.receipt(HASH), range(50)))
+        receipts = list(callers.map(lambda _: receipt_of(chain, HASH), range(50)))
 
     assert all(receipts)
     assert time.monotonic() - started < 30

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from signer.crypto.der import (
     encode_public_key,
-    encode_signature,
     parse_public_key,
     parse_signature,
 )
@@ -37,11 +36,8 @@ def _encode(r: int, s: int) -> bytes:
 
 @given(r=scalars, s=scalars)
 def test_a_signature_survives_the_round_trip(r: int, s: int) -> None:
-    """Every r and s in 1..N-1 is decoded again, and asn1crypto encodes it the same."""
-    der = encode_signature(r, s)
-
-    assert parse_signature(der) == (r, s)
-    assert der == _encode(r, s)
+    """Every r and s in 1..N-1 is parsed from what asn1crypto encodes."""
+    assert parse_signature(_encode(r, s)) == (r, s)
 
 
 @pytest.mark.parametrize(
