@@ -22,7 +22,7 @@ from signer.model.audit_record import Operation, Purpose
 from signer.ports import ChainClient, Fees
 from tests.fixtures.chain import DevChain
 from tests.support.devices import honest, signer_over
-from tests.support.payments import NOBODY, hash_of, mined, signed
+from tests.support.payments import RECIPIENT, hash_of, mined, signed
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_legacy_transaction_is_mined(legacy_anvil: DevChain) -> None:
         gas=100_000,
         to=legacy_anvil.token,
         value=0,
-        data=encode_transfer(NOBODY, 5),
+        data=encode_transfer(RECIPIENT, 5),
     )
     raw = transaction.serialise(
         signer.sign_digest(
@@ -140,7 +140,7 @@ def test_a_legacy_transaction_is_mined(legacy_anvil: DevChain) -> None:
     client.broadcast(raw)
 
     assert mined(client, raw).succeeded
-    assert coin.balance_of(legacy_anvil.url, legacy_anvil.token, NOBODY) == 5
+    assert coin.balance_of(legacy_anvil.url, legacy_anvil.token, RECIPIENT) == 5
     found = client.find_transaction(signer.address, 0)
     assert found is not None
     assert found.tx_hash == hash_of(raw)

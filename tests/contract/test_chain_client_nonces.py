@@ -16,7 +16,7 @@ from signer.errors import BroadcastRejectedError, ExecutionRevertedError
 from signer.ports import Call, ChainClient, MinedTransaction, NodeStatus, Receipt
 from tests.fixtures.chain import DevChain
 from tests.fixtures.scripted_chain import TOKEN, ScriptedChain
-from tests.support.payments import NOBODY, hash_of, mined, transfer
+from tests.support.payments import RECIPIENT, hash_of, mined, transfer
 from tests.support.rpc import receipt_of
 
 
@@ -34,11 +34,11 @@ class Stage:
     mine: Callable[[], object]
 
     def transfer(self, nonce: int, amount: int = 0, **changes: int) -> bytes:
-        """Return the bytes of a transfer to NOBODY."""
+        """Return the bytes of a transfer to RECIPIENT."""
         return transfer(self.payer, self.token, amount, nonce=nonce, **changes)
 
     def pay(self, nonce: int, amount: int = 0) -> Receipt:
-        """Pay NOBODY in a block of its own."""
+        """Pay RECIPIENT in a block of its own."""
         raw = self.transfer(nonce, amount)
         self.client.broadcast(raw)
         self.mine()
@@ -98,7 +98,7 @@ def test_the_chain_id_is_that_of_the_node(stage: Stage) -> None:
 
 def test_only_contracts_have_code(stage: Stage) -> None:
     assert stage.client.has_code(stage.token)
-    assert not stage.client.has_code(NOBODY)
+    assert not stage.client.has_code(RECIPIENT)
 
 
 def test_a_call_may_have_no_sender(stage: Stage) -> None:
@@ -149,7 +149,7 @@ def test_the_transaction_with_a_nonce_is_found(stage: Stage) -> None:
         sender=stage.payer.address,
         nonce=1,
         to=stage.token,
-        data=coin.calldata("transfer(address,uint256)", NOBODY, 7),
+        data=coin.calldata("transfer(address,uint256)", RECIPIENT, 7),
         gas_limit=123_456,
         block=mined(stage.client, raw).block,
     )
@@ -159,7 +159,7 @@ def test_an_unused_nonce_has_no_transaction(stage: Stage) -> None:
     stage.pay(0)
 
     assert stage.client.find_transaction(stage.payer.address, 1) is None
-    assert stage.client.find_transaction(NOBODY, 0) is None
+    assert stage.client.find_transaction(RECIPIENT, 0) is None
 
 
 def test_a_batch_of_receipts_equals_single_receipts(stage: Stage) -> None:
@@ -188,7 +188,7 @@ def test_a_transfer_ends_in_a_receipt_with_its_event(stage: Stage) -> None:
     assert log.topics == (
         keccak(text="Transfer(address,address,uint256)"),
         bytes(12) + bytes.fromhex(stage.payer.address[2:]),
-        bytes(12) + bytes.fromhex(NOBODY[2:]),
+        bytes(12) + bytes.fromhex(RECIPIENT[2:]),
     )
     assert int.from_bytes(log.data) == 1_500_000
 
@@ -245,9 +245,7 @@ def test_an_eighth_more_replaces_pending_bytes(pool: Stage) -> None:
     """With both fees raised by 12.5 % the new bytes are mined, and the old dropped."""
     old = pool.transfer(0)
     new = pool.transfer(
-        0,
-        maxFeePerGas=20 * 10**9 * 9 // 8,
-        maxPriorityFeePerGas=10**9 * 9 // 8,
+        0, maxFeePerGas=20 * 10**9 * 9 // 8, maxPriorityFeePerGas=10**9 * 9 // 8
     )
     pool.client.broadcast(old)
 
@@ -306,7 +304,7 @@ def test_a_node_status_shows_pending_transactions(pool: Stage) -> None:
 
 def test_a_reverting_call_has_no_estimate(stage: Stage) -> None:
     """The error of an estimate that reverts has the reason of the contract."""
-    data = coin.calldata("transfer(address,uint256)", NOBODY, 10**12)
+    data = coin.calldata("transfer(address,uint256)", RECIPIENT, 10**12)
 
     with pytest.raises(ExecutionRevertedError) as caught:
         stage.client.estimate_gas(Call(stage.payer.address, stage.token, data))

@@ -8,7 +8,7 @@ from backends.json_rpc import JSONRPCChain
 from dev import stablecoin as coin
 from signer.ports import ChainClient
 from tests.fixtures.chain import DevChain
-from tests.support.payments import NOBODY, hash_of, mined, transfer
+from tests.support.payments import RECIPIENT, hash_of, mined, transfer
 from tests.support.rpc import receipt_of
 
 
@@ -39,7 +39,7 @@ def test_a_reorganisation_removes_a_transaction(
 
     assert after.tx_hash == before.tx_hash
     assert client.block(after.block.number) == after.block != before.block
-    assert coin.balance_of(fresh_anvil.url, fresh_anvil.token, NOBODY) == 10
+    assert coin.balance_of(fresh_anvil.url, fresh_anvil.token, RECIPIENT) == 10
 
 
 def test_the_transaction_that_took_the_nonce_is_found(fresh_anvil: DevChain) -> None:

@@ -104,11 +104,7 @@ def test_new_refunds_do_not_shift_pages(store: SQLStore) -> None:
 
 @pytest.mark.parametrize(
     ("field", "given"),
-    [
-        ("limit", {"limit": 0}),
-        ("limit", {"limit": 1001}),
-        ("cursor", {"cursor": "\0"}),
-    ],
+    [("limit", {"limit": 0}), ("limit", {"limit": 1001}), ("cursor", {"cursor": "\0"})],
 )
 def test_invalid_page_parameters_are_refused(
     store: SQLStore, field: str, given: dict[str, int]

@@ -12,7 +12,7 @@ from signer.chain.erc20 import has_exact_transfer
 from signer.errors import ExecutionRevertedError
 from signer.ports import Call, ChainClient
 from tests.fixtures.chain import DevChain
-from tests.support.payments import NOBODY, mined, transfer
+from tests.support.payments import RECIPIENT, mined, transfer
 
 
 AMOUNT = 1_000_000
@@ -58,7 +58,7 @@ class Bench:
     @property
     def call(self) -> Call:
         """The transfer, not signed yet."""
-        data = coin.calldata("transfer(address,uint256)", NOBODY, AMOUNT)
+        data = coin.calldata("transfer(address,uint256)", RECIPIENT, AMOUNT)
         return Call(self.payer.address, self.token, data)
 
 
@@ -88,12 +88,12 @@ def test_only_the_events_prove_a_transfer(bench: Bench, behaviour: Behaviour) ->
     receipt = mined(bench.client, raw)
 
     assert receipt.succeeded
-    assert coin.balance_of(bench.url, bench.token, NOBODY) == received
+    assert coin.balance_of(bench.url, bench.token, RECIPIENT) == received
     assert paid is has_exact_transfer(
         receipt.logs,
         token=bench.token,
         sender=bench.payer.address,
-        recipient=NOBODY,
+        recipient=RECIPIENT,
         amount=AMOUNT,
     )
 
@@ -125,4 +125,4 @@ def test_a_transfer_that_reverts_on_chain_leaves_a_receipt_without_events(
 
     assert not receipt.succeeded
     assert receipt.logs == ()
-    assert coin.balance_of(bench.url, bench.token, NOBODY) == 0
+    assert coin.balance_of(bench.url, bench.token, RECIPIENT) == 0

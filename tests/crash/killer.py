@@ -28,10 +28,7 @@ class Killer:
     """
 
     def __init__(
-        self,
-        supervisor: Supervisor,
-        seed: int,
-        weights: Mapping[str, int] = _WEIGHTS,
+        self, supervisor: Supervisor, seed: int, weights: Mapping[str, int] = _WEIGHTS
     ) -> None:
         self._supervisor = supervisor
         self._weights = dict(weights)

@@ -9,8 +9,7 @@ from tests.crash.gateway_process import Load
 
 
 @pytest.mark.parametrize(
-    ("keys", "copies"),
-    [(100, 20), pytest.param(1_000, 50, marks=pytest.mark.soak)],
+    ("keys", "copies"), [(100, 20), pytest.param(1_000, 50, marks=pytest.mark.soak)]
 )
 def test_parallel_requests_pay_once(
     open_laboratory: Open, empty_postgresql_url: str, keys: int, copies: int

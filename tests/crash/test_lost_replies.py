@@ -15,10 +15,7 @@ _ODDS = tuple((fault, 0.15) for fault in LOST_REPLIES)
 
 @pytest.mark.parametrize(
     ("database", "count", "seconds"),
-    [
-        ("sqlite", 60, 60),
-        pytest.param("postgresql", 500, 900, marks=pytest.mark.soak),
-    ],
+    [("sqlite", 60, 60), pytest.param("postgresql", 500, 900, marks=pytest.mark.soak)],
 )
 def test_a_lost_reply_takes_no_second_nonce(
     open_laboratory: Open,

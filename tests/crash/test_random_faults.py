@@ -5,14 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.crash.conftest import SEED, Open
-from tests.crash.fault_plan import (
-    DROP_REPLY,
-    ODDS,
-    RESET,
-    RESET_REPLY,
-    Fault,
-    Kind,
-)
+from tests.crash.fault_plan import DROP_REPLY, ODDS, RESET, RESET_REPLY, Fault, Kind
 from tests.crash.gateway_process import Load
 
 

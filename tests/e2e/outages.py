@@ -150,13 +150,13 @@ def database_outage(
     @contextmanager
     def during(outage: Outage) -> Iterator[None]:
         where = tenant.database if inside else "postgres"
-        tenant.do(begin, where)
-        tenant.hang_up()
+        tenant.execute(begin, where)
+        tenant.end_connections()
         try:
             yield
         finally:
-            tenant.do(end, where)
-            tenant.hang_up()  # Connections keep the settings they began with.
+            tenant.execute(end, where)
+            tenant.end_connections()  # Connections keep the settings they began with.
 
     return Outage(f"PostgreSQL: {name}", code, during)
 
@@ -174,12 +174,12 @@ def database_outages(tenant: Tenant) -> Iterator[Outage]:
 
     @contextmanager
     def password(outage: Outage) -> Iterator[None]:
-        tenant.give("another")
-        tenant.hang_up()
+        tenant.set_password("another")
+        tenant.end_connections()
         try:
             yield
         finally:
-            tenant.give(tenant.password)
+            tenant.set_password(tenant.password)
 
     gone = "store-unavailable"
     # Braces are format fields in Python, and % starts an argument in PL/pgSQL.

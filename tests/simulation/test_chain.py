@@ -11,7 +11,7 @@ from signer.ports import Call
 from tests.simulation.chain import CONFIRMATIONS, DEEPEST, GWEI, SimulatedChain
 from tests.simulation.node import Node
 from tests.simulation.transaction import TOKEN, decode, foreign
-from tests.support.payments import NOBODY, hash_of, signed, transfer
+from tests.support.payments import RECIPIENT, hash_of, signed, transfer
 
 
 ACCOUNT = Account.from_key(b"\x5e" * 32)
@@ -67,7 +67,7 @@ def test_decodes_what_another_library_signed() -> None:
         3,
     )
     assert (transaction.max_fee, transaction.tip) == (20 * GWEI, GWEI)
-    assert transaction.payment == (NOBODY, 7)
+    assert transaction.payment == (RECIPIENT, 7)
     assert decode(signed(ACCOUNT)).payment is None
 
 
@@ -177,10 +177,10 @@ def test_a_node_may_lag(chain: SimulatedChain, node: Node, lag: Lag) -> None:
 def test_a_blocked_customer_cannot_be_paid(chain: SimulatedChain, node: Node) -> None:
     """The estimate reverts, and so does an earlier transaction."""
     raw = transfer(ACCOUNT, TOKEN, 7)
-    data = coin.calldata("transfer(address,uint256)", NOBODY, 7)
+    data = coin.calldata("transfer(address,uint256)", RECIPIENT, 7)
     assert node.estimate_gas(Call(ACCOUNT.address, TOKEN, data)) > 21_000
     node.broadcast(raw)
-    chain.blocklist.add(NOBODY)
+    chain.blocklist.add(RECIPIENT)
     _mint_until(chain, 1)
 
     receipt = node.receipt(hash_of(raw))

@@ -113,11 +113,7 @@ def past_the_order(recovery_id: int) -> tuple[bytes, bytes, bytes]:
     """
     r = next(abscissas(N + 1)) - N
     digest = bytes(31) + b"\x07"
-    return (
-        digest,
-        recovered(r, 5, recovery_id, digest),
-        encode_dss_signature(r, 5),
-    )
+    return (digest, recovered(r, 5, recovery_id, digest), encode_dss_signature(r, 5))
 
 
 def past_the_order_once() -> tuple[bytes, bytes, bytes, bytes]:

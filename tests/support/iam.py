@@ -30,9 +30,7 @@ TAGGING: Conditions = {
     "tag-names": ("ForAllValues:StringEquals", "aws:TagKeys", "hotwallet"),
     "key-tag": ("Null", "aws:RequestTag/hotwallet", "false"),
 }
-READING: Conditions = {
-    "resource-tag": ("Null", "aws:ResourceTag/hotwallet", "false"),
-}
+READING: Conditions = {"resource-tag": ("Null", "aws:ResourceTag/hotwallet", "false")}
 
 RUNTIME = frozenset({"kms:sign", "kms:getpublickey"})
 

@@ -12,16 +12,16 @@ from tests.support.rpc import receipt_of
 from tests.support.waiting import eventually
 
 
-NOBODY = "0x00000000000000000000000000000000DeaDBeef"
+RECIPIENT = "0x00000000000000000000000000000000DeaDBeef"
 
 
 def signed(account: LocalAccount, **changes: Any) -> bytes:
-    """Return the bytes of an EIP-1559 transaction to NOBODY, signed by *account*."""
+    """Return the bytes of an EIP-1559 transaction to RECIPIENT, signed by *account*."""
     transaction: dict[str, Any] = {
         "type": 2,
         "chainId": CHAIN_ID,
         "nonce": 0,
-        "to": NOBODY,
+        "to": RECIPIENT,
         "value": 0,
         "data": b"",
         "gas": 100_000,
@@ -32,8 +32,8 @@ def signed(account: LocalAccount, **changes: Any) -> bytes:
 
 
 def transfer(account: LocalAccount, token: str, amount: int, **changes: Any) -> bytes:
-    """Return the bytes of a transfer of *amount* base units to NOBODY."""
-    data = coin.calldata("transfer(address,uint256)", NOBODY, amount)
+    """Return the bytes of a transfer of *amount* base units to RECIPIENT."""
+    data = coin.calldata("transfer(address,uint256)", RECIPIENT, amount)
     return signed(account, to=token, data=data, **changes)
 
 

@@ -210,14 +210,20 @@ class World:
     @property
     def worker(self) -> Worker:
         """The worker of a process that starts now."""
+        return self.worker_with()
+
+    def worker_with(
+        self, lifecycle: Lifecycle | None = None, **chains: Chain
+    ) -> Worker:
+        """Return a worker with the given lifecycle or chains."""
         return Worker(
             self.store,
-            self.lifecycle,
+            lifecycle or self.lifecycle,
             confirmation_tracker=self.confirmation_tracker,
             wallets=self.wallets,
             ring=self.ring,
             retirement=KeyRetirement(self.store, recording()[0], self.clock),
-            chains=self.chains,
+            chains=chains or self.chains,
             clock=self.clock,
         )
 

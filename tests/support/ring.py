@@ -77,7 +77,7 @@ class System:
         self.directory.devices = {
             name: honest(key) for name, key in zip((OLD, NEW, OTHER), keys, strict=True)
         }
-        self.told: list[dict[str, object]] = []
+        self.alerts: list[dict[str, object]] = []
         # The events that the audit writes to the log, as well as to the store.
         self.log = LogCapture()
         logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[self.log])
@@ -98,7 +98,7 @@ class System:
 
     def notify(self, document: Any) -> None:
         """Record an alert."""
-        self.told.append(document)
+        self.alerts.append(document)
 
     @property
     def signers(self) -> SignerFactory:

@@ -28,11 +28,7 @@ PRIVATE = [
     "tls/server.key",
 ]
 
-PUBLIC = [
-    ".env.example",
-    "docker/networks.example.toml",
-    "signer/keys/__init__.py",
-]
+PUBLIC = [".env.example", "docker/networks.example.toml", "signer/keys/__init__.py"]
 
 
 @pytest.fixture

@@ -246,5 +246,5 @@ def test_a_key_that_cannot_sign_is_unhealthy(
         "message": "DisabledException",
         "reason": "key-unusable",
     }
-    assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
+    assert [alert["alert"] for alert in system.alerts] == ["rotation-refused"]
     assert (f"key-{action.name}-refused", "key-unusable") in system.outcomes

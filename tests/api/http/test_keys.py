@@ -143,7 +143,7 @@ def test_a_missing_key_raises_no_alert(
 
     assert (answer.status_code, answer.json["code"]) == (503, "new-key-unhealthy")
     assert answer.json["reason"] == "key-not-found"
-    assert system.told == []
+    assert system.alerts == []
     assert ("key-rotate-refused", "key-not-found") in system.outcomes
     assert "nowhere-to-be-found" not in answer.text
     assert system.store.active_key() == system.old

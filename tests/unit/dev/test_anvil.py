@@ -36,9 +36,7 @@ def test_anvil_is_found_in_three_places(
 
 
 def test_without_npm_there_is_no_anvil(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The result is None, and stderr has the reason."""
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +43,8 @@ DIGEST = bytes(range(32))
 @pytest.fixture(scope="module")
 def client(kms_emulator: KMSEmulator) -> Iterator["KMSClient"]:
     """A boto3 client without our backend."""
-    made = build_client("eu-central-1", kms_emulator.endpoint, 1, 9_000, 4)
-    yield made
-    made.close()
+    with closing(build_client("eu-central-1", kms_emulator.endpoint, 1, 9_000, 4)) as c:
+        yield c
 
 
 def _verify(spki: bytes, signature: bytes, digest: bytes) -> None:
@@ -254,9 +254,8 @@ OTHER_REGION = "eu-west-1"
 @pytest.fixture(scope="module")
 def other_client(kms_emulator: KMSEmulator) -> Iterator["KMSClient"]:
     """A boto3 client of another region."""
-    made = build_client(OTHER_REGION, kms_emulator.endpoint, 1, 9_000, 4)
-    yield made
-    made.close()
+    with closing(build_client(OTHER_REGION, kms_emulator.endpoint, 1, 9_000, 4)) as c:
+        yield c
 
 
 def test_a_key_of_another_region_is_not_found(

@@ -9,7 +9,7 @@ from dev import stablecoin as coin
 from dev.rpc import RPCError
 from dev.stablecoin import build
 from tests.fixtures.chain import DevChain
-from tests.support.payments import NOBODY
+from tests.support.payments import RECIPIENT
 
 
 def test_the_artifacts_agree_with_the_sources() -> None:
@@ -18,9 +18,7 @@ def test_the_artifacts_agree_with_the_sources() -> None:
 
 
 def test_another_artifact_is_detected(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check fails for another bytecode of either token."""
     artifacts = {
@@ -74,12 +72,12 @@ def test_a_paused_token_refuses_transfers(fresh_anvil: DevChain) -> None:
     coin.administer(url, token, "setPaused(bool)", True)
 
     with pytest.raises(RPCError, match=r"paused|failed"):
-        coin.administer(url, token, "transfer(address,uint256)", NOBODY, 5)
+        coin.administer(url, token, "transfer(address,uint256)", RECIPIENT, 5)
 
     coin.administer(url, token, "setPaused(bool)", False)
-    coin.administer(url, token, "transfer(address,uint256)", NOBODY, 5)
+    coin.administer(url, token, "transfer(address,uint256)", RECIPIENT, 5)
 
-    assert coin.balance_of(url, token, NOBODY) == 5
+    assert coin.balance_of(url, token, RECIPIENT) == 5
 
 
 def test_an_allowance_is_spent_once(fresh_anvil: DevChain) -> None:
@@ -87,10 +85,10 @@ def test_an_allowance_is_spent_once(fresh_anvil: DevChain) -> None:
     url, token, owner = fresh_anvil.url, fresh_anvil.token, fresh_anvil.deployer
     coin.administer(url, token, "mint(address,uint256)", owner, 5)
     coin.administer(url, token, "approve(address,uint256)", owner, 5)
-    spend = ("transferFrom(address,address,uint256)", owner, NOBODY, 5)
+    spend = ("transferFrom(address,address,uint256)", owner, RECIPIENT, 5)
 
     coin.administer(url, token, *spend)
 
-    assert coin.balance_of(url, token, NOBODY) == 5
+    assert coin.balance_of(url, token, RECIPIENT) == 5
     with pytest.raises(RPCError):
         coin.administer(url, token, *spend)

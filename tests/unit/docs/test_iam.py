@@ -104,8 +104,7 @@ def _without(sid: str, action: str) -> Mutation:
 def _dropping(sid: str) -> Mutation:
     """Return the mutation that removes one statement."""
     return Mutation(
-        f"-{sid}",
-        lambda policy: policy["Statement"].remove(_statement(policy, sid)),
+        f"-{sid}", lambda policy: policy["Statement"].remove(_statement(policy, sid))
     )
 
 
@@ -257,11 +256,7 @@ GUARDRAIL = [
         "exemption",
         _comparing("DeletionIsSlow", "NumericLessThan", WINDOW, "7"),
     ),
-    (
-        "KeysStay",
-        "exemption",
-        Mutation("the other's window", _exempt_by_window),
-    ),
+    ("KeysStay", "exemption", Mutation("the other's window", _exempt_by_window)),
     ("RolesStay", "narrowed", _with("RolesStay", Resource=ROLE)),
     ("RolesStay", "narrowed", _with("RolesStay", Resource=f"{ROLE[:-7]}*")),
     ("AlarmsStay", "extra-action", _adding("AlarmsStay", "kms:Sign")),

@@ -103,10 +103,10 @@ TEXTS = {name: text for tree in TREES for name, text in _constants(tree)}
 CALLS = {call for tree in TREES for call in _calls(tree, TEXTS)}
 
 
-@pytest.mark.parametrize("event", sorted(_events(_LEVELS | _HOOKS)))
-def test_every_event_has_its_row(event: str) -> None:
-    """Each log event at warning or above has its row."""
-    assert event in _rows()
+@pytest.mark.parametrize("name", [*sorted(_events(_LEVELS | _HOOKS)), *Alert])
+def test_every_event_and_alert_has_its_row(name: str) -> None:
+    """Each alert, and each log event at warning or above, has its row."""
+    assert name in _rows()
 
 
 @pytest.mark.parametrize("action", AuditAction)
@@ -123,11 +123,6 @@ def test_every_audit_event_of_the_guide_exists() -> None:
     events = re.findall(r"`([a-z-]+)-(?:requested|succeeded|refused)`", table)
 
     assert {*events} <= {*AuditAction}
-
-
-@pytest.mark.parametrize("alert", Alert)
-def test_every_alert_has_its_row(alert: Alert) -> None:
-    assert str(alert) in _rows()
 
 
 @pytest.mark.parametrize("line", sorted(_gunicorn_errors()))

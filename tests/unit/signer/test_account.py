@@ -36,14 +36,7 @@ LOCAL = Account.from_key(SECRET)
 HSM = HSMAccount(signer_over(honest(KEY)))
 OTHER = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 
-COMMON = {
-    "nonce": 1,
-    "gas": 21_000,
-    "to": OTHER,
-    "value": 5,
-    "data": b"",
-    "chainId": 1,
-}
+COMMON = {"nonce": 1, "gas": 21_000, "to": OTHER, "value": 5, "data": b"", "chainId": 1}
 LEGACY = {**COMMON, "gasPrice": 7}
 TYPE_1 = {**LEGACY, "type": 1, "accessList": []}
 TYPE_2 = {**COMMON, "type": 2, "maxFeePerGas": 9, "maxPriorityFeePerGas": 2}
@@ -93,9 +86,7 @@ _type_2 = st.fixed_dictionaries(
 
 
 @given(transaction=_legacy | _type_1 | _type_2)
-def test_transactions_equal_eth_accounts(
-    transaction: dict[str, Any],
-) -> None:
+def test_transactions_equal_eth_accounts(transaction: dict[str, Any]) -> None:
     """S11: raw bytes, hash, r, s and v are those of a local account."""
     assert _sign(transaction) == LOCAL.sign_transaction(transaction)
 
@@ -277,9 +268,7 @@ TYPE_4 = {**TYPE_2, "type": 4, "authorizationList": [AUTHORISATION]}
 
 
 @pytest.mark.parametrize("transaction", [TYPE_3, TYPE_4, {**TYPE_4, "type": "0x4"}])
-def test_blobs_and_authorisations_are_refused(
-    transaction: dict[str, Any],
-) -> None:
+def test_blobs_and_authorisations_are_refused(transaction: dict[str, Any]) -> None:
     """T6: types 3 and 4 are refused by policy, however they are written."""
     with pytest.raises(PolicyViolationError) as caught:
         _sign(transaction)

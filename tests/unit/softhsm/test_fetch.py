@@ -94,10 +94,7 @@ def test_installs_as_root(apt: Path, layout: Layout) -> None:
 
 @pytest.mark.parametrize("is_root", [True, False])
 def test_a_failure_of_apt_is_reported(
-    apt: Path,
-    layout: Layout,
-    capfd: pytest.CaptureFixture[str],
-    is_root: bool,
+    apt: Path, layout: Layout, capfd: pytest.CaptureFixture[str], is_root: bool
 ) -> None:
     """apt's output and the command to run are shown; no incomplete folder is left."""
     (apt / "broken").touch()

@@ -124,10 +124,7 @@ def test_keys_of_another_spec_or_usage_are_unusable(
 
 @pytest.mark.parametrize("state", ["Disabled", "PendingDeletion"])
 def test_disabled_keys_are_unusable(
-    kms: KMSBackend,
-    kms_emulator: KMSEmulator,
-    wire: Wire,
-    state: str,
+    kms: KMSBackend, kms_emulator: KMSEmulator, wire: Wire, state: str
 ) -> None:
     """K3: also keys with a pending deletion; each call is one request."""
     key = KeyId(kms_emulator.create_key())
@@ -153,9 +150,7 @@ def test_a_missing_key_is_not_found(kms: KMSBackend) -> None:
 
 
 def test_key_creation_is_never_retried(
-    kms_administrator: KMSAdministrator,
-    kms_faults: Faults,
-    wire: Wire,
+    kms_administrator: KMSAdministrator, kms_faults: Faults, wire: Wire
 ) -> None:
     """K7: although botocore treats LimitExceeded as throttling."""
     kms_faults.always("CreateKey", faults.refuse("LimitExceededException"))
@@ -167,9 +162,7 @@ def test_key_creation_is_never_retried(
     assert wire() == ["CreateKey"]
 
 
-def test_key_creation_needs_a_client_without_retries(
-    kms_emulator: KMSEmulator,
-) -> None:
+def test_key_creation_needs_a_client_without_retries(kms_emulator: KMSEmulator) -> None:
     """K8: a second CreateKey after a lost response would create a second key."""
     client = build_client("eu-central-1", kms_emulator.endpoint, 3, 9000, 1)
 

@@ -133,10 +133,7 @@ TRANSLATIONS: dict[str, tuple[Exception, type[BackendError]]] = {
         AccessDeniedError,
     ),
     "no profile": (botocore.ProfileNotFound(profile=ROLE), AccessDeniedError),
-    "single sign-on": (
-        botocore.UnauthorizedSSOTokenError(),
-        AccessDeniedError,
-    ),
+    "single sign-on": (botocore.UnauthorizedSSOTokenError(), AccessDeniedError),
     "parameters": (botocore.ParamValidationError(report=ARN), BackendError),
     "anything else": (RuntimeError(ARN), BackendError),
     "AssumeRole refused": (_client_error("AccessDenied", 403), AccessDeniedError),
@@ -156,7 +153,7 @@ TRANSLATIONS: dict[str, tuple[Exception, type[BackendError]]] = {
 def test_every_error_of_boto3_is_mapped(
     theirs: Exception, ours: type[BackendError]
 ) -> None:
-    """The class tells whether to retry, and the text is omitted."""
+    """The class says whether to retry, and the text is omitted."""
     error = map_error("Sign", theirs)
 
     assert type(error) is ours

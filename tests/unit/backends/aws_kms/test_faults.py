@@ -58,7 +58,7 @@ def test_only_transient_faults_are_retried(
     fault: Fault,
     error: type[BackendError],
 ) -> None:
-    """K2, K3, K4: three attempts at most; the error tells whether to try later."""
+    """K2, K3, K4: three attempts at most; the error says whether to try later."""
     kms_faults.always("Sign", fault)
 
     with pytest.raises(BackendError) as raised:
@@ -144,10 +144,7 @@ def test_malformed_responses_are_unavailability(
 
 
 def test_missing_credentials_are_an_error(
-    open_kms: OpenKMS,
-    kms_key: KeyId,
-    monkeypatch: pytest.MonkeyPatch,
-    wire: Wire,
+    open_kms: OpenKMS, kms_key: KeyId, monkeypatch: pytest.MonkeyPatch, wire: Wire
 ) -> None:
     """K4: nothing is sent."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

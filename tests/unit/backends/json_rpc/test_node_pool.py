@@ -152,10 +152,7 @@ PENDING: dict[str, tuple[list[Reply], int | None]] = {
     ),
     "one-down": ([Drop(), Result("0x9"), Result("0x7")], 9),
     "one-hangs": ([Result("0x7"), Delay(60, Drop()), Result("0x7")], 7),
-    "one-without-pool": (
-        [Error(-32602, "pending"), Result("0x9"), Result("0x7")],
-        9,
-    ),
+    "one-without-pool": ([Error(-32602, "pending"), Result("0x9"), Result("0x7")], 9),
     "two-down": ([Drop(), Result("0x9"), Body(status=502)], None),
 }
 

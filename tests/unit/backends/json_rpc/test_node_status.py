@@ -1,4 +1,4 @@
-"""The status of each node, whatever the other nodes return."""
+"""The status of each node does not depend on the other nodes."""
 
 import logging
 import time
@@ -105,11 +105,7 @@ def test_a_repeated_hash_is_asked_once(fake_node: FakeNode) -> None:
 
 @pytest.mark.parametrize(
     "refusal",
-    [
-        Error(-32600, "batching is not allowed"),
-        Body(status=413),
-        Body(b"[]"),
-    ],
+    [Error(-32600, "batching is not allowed"), Body(status=413), Body(b"[]")],
     ids=["error", "http-413", "nothing"],
 )
 def test_a_node_without_batches_gets_single_requests(
@@ -136,10 +132,7 @@ def test_the_status_of_a_failed_node_has_an_error(
 
     statuses = statuses_of(client(fake_node, other_node, timeout=0.3, chain_id=7))
 
-    assert statuses == [
-        UNAVAILABLE,
-        healthy("node-2"),
-    ]
+    assert statuses == [UNAVAILABLE, healthy("node-2")]
     assert time.monotonic() - started < 20
 
 
@@ -251,8 +244,7 @@ def test_a_node_that_fails_half_way_is_unavailable(fake_node: FakeNode) -> None:
 def test_a_transaction_is_unknown_during_indexing(fake_node: FakeNode) -> None:
     script(fake_node)
     fake_node.script(
-        "eth_getTransactionByHash",
-        Error(-32000, "transaction indexing is in progress"),
+        "eth_getTransactionByHash", Error(-32000, "transaction indexing is in progress")
     )
 
     assert statuses_of(client(fake_node)) == [

@@ -126,9 +126,7 @@ def test_a_temporary_error_precedes_a_permanent_one(
         ask(client(fake_node, other_node))
 
 
-def test_another_hash_is_unavailability(
-    fake_node: FakeNode,
-) -> None:
+def test_another_hash_is_unavailability(fake_node: FakeNode) -> None:
     """The client computes the hash; another one proves nothing (R25)."""
     fake_node.script("eth_sendRawTransaction", Result("0x" + "11" * 32))
 

@@ -8,13 +8,7 @@ import pytest
 from asn1crypto.core import OctetString
 from hypothesis import given
 from hypothesis import strategies as st
-from pkcs11 import (
-    Attribute,
-    AttributeSensitive,
-    KeyType,
-    ObjectClass,
-    Session,
-)
+from pkcs11 import Attribute, AttributeSensitive, KeyType, ObjectClass, Session
 from pkcs11.types import Object
 
 from backends.pkcs11 import PKCS11Backend
@@ -38,7 +32,7 @@ POINT = coincurve.PrivateKey(b"\x07" * 32).public_key.format(compressed=False)
 def test_a_generated_key_cannot_leave_the_token(
     softhsm: PKCS11Backend, softhsm_key: KeyId
 ) -> None:
-    """P9: its attributes are safe, whatever the defaults of the token are."""
+    """P9: its attributes are safe with any defaults of the token."""
     attributes = _attributes(softhsm, softhsm_key, ObjectClass.PRIVATE_KEY)
 
     assert attributes == {

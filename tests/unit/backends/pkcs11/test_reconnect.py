@@ -113,9 +113,7 @@ def test_the_token_disappears_and_returns(
     assert outcomes.keys() == {address, "backend-unavailable"}
 
 
-def test_another_key_with_the_same_id_is_refused(
-    softhsm: PKCS11Backend,
-) -> None:
+def test_another_key_with_the_same_id_is_refused(softhsm: PKCS11Backend) -> None:
     """After a reconnection the public key must be the pinned one."""
     label, key_id = secrets.token_hex(8), KeyId(secrets.token_hex(8))
     softhsm.generate(label, key_id)
@@ -255,10 +253,7 @@ def test_a_refused_pin_is_never_retried(
     ids=["file", "text"],
 )
 def test_an_unreadable_pin_is_no_attempt(
-    cold: PKCS11Backend,
-    softhsm_key: KeyId,
-    cryptoki: Cryptoki,
-    pin: Callable[[], str],
+    cold: PKCS11Backend, softhsm_key: KeyId, cryptoki: Cryptoki, pin: Callable[[], str]
 ) -> None:
     """A missing or malformed PIN file calls no C_Login."""
     backend = PKCS11Backend(Path(cold._path), cold._token_label, pin)

@@ -48,10 +48,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(postgresql: PostgreSQL) -> Iterator[Server]:
     """Return the session's server, where this module's user needs a password."""
-    with (
-        Tenant(postgresql, USER, PASSWORD, DATABASE) as tenant,
-        PlainServer() as plain,
-    ):
+    with Tenant(postgresql, USER, PASSWORD, DATABASE) as tenant, PlainServer() as plain:
         yield Server(str(tenant.server.folder), plain.port)
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from backends.sql.audit import AuditTables
 from backends.sql.database import Database
-from tests.unit.signer.audit.sealers import Clock
+from tests.support.audit import START
+from tests.support.refunds import FakeClock
 
 
 @pytest.fixture
@@ -18,6 +19,8 @@ def journal(sqlite_url: str) -> Iterator[AuditTables]:
 
 
 @pytest.fixture
-def clock() -> Clock:
+def clock() -> FakeClock:
     """Return a clock at the time of the tests' records."""
-    return Clock()
+    clock = FakeClock()
+    clock.now = START
+    return clock

@@ -1,7 +1,5 @@
 """Sealers with a clock that tests set, and their results."""
 
-from datetime import datetime, timedelta
-
 import structlog
 
 from backends.sql.audit import AuditTables
@@ -9,26 +7,16 @@ from signer.alerts import Alerts
 from signer.audit.checkpointer import CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.sealer import Sealer
-from tests.support.audit import KEY, ORIGIN, START
-
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        """Return the present."""
-        return self.now
-
-    def pass_by(self, seconds: float) -> None:
-        """Advance the clock; set it back if negative."""
-        self.now += timedelta(seconds=seconds)
+from tests.support.audit import KEY, ORIGIN
+from tests.support.refunds import FakeClock
 
 
 def sealer(
-    journal: AuditTables, clock: Clock, *, key: CheckpointKey = KEY, records: int = 1000
+    journal: AuditTables,
+    clock: FakeClock,
+    *,
+    key: CheckpointKey = KEY,
+    records: int = 1000,
 ) -> Sealer:
     """Return a sealer with a checkpoint key."""
     return Sealer(

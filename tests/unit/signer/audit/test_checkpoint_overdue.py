@@ -13,13 +13,14 @@ from signer.audit.hash_chain import GENESIS, sealed
 from signer.audit.verify import verify
 from signer.model.audit_record import Record
 from tests.support.audit import START, VERIFIER, checkpoint, overruled, record
-from tests.unit.signer.audit.sealers import Clock, alerts, sealer, sizes
+from tests.support.refunds import FakeClock
+from tests.unit.signer.audit.sealers import alerts, sealer, sizes
 
 
 LATE = str(Alert.SIGNING_LATE)
 
 
-def _run(journal: AuditTables, clock: Clock, minutes: int) -> None:
+def _run(journal: AuditTables, clock: FakeClock, minutes: int) -> None:
     """Let a process seal and sign one record per second for *minutes*."""
     ours = sealer(journal, clock)
     for _ in range(minutes):
@@ -27,7 +28,7 @@ def _run(journal: AuditTables, clock: Clock, minutes: int) -> None:
             [record(n, at=clock() + timedelta(seconds=n)) for n in range(60)]
         )
         ours.work()
-        clock.pass_by(61)
+        clock.advance(seconds=61)
 
 
 def _rewrite(journal: AuditTables, url: str, kept: int) -> None:
@@ -45,7 +46,7 @@ def _rewrite(journal: AuditTables, url: str, kept: int) -> None:
     )
 
 
-def _start(journal: AuditTables, clock: Clock) -> list[tuple[object, ...]]:
+def _start(journal: AuditTables, clock: FakeClock) -> list[tuple[object, ...]]:
     """Start a new process; return its alerts."""
     with capture_logs() as logs:
         ours = sealer(journal, clock)
@@ -55,7 +56,7 @@ def _start(journal: AuditTables, clock: Clock) -> list[tuple[object, ...]]:
 
 
 def test_a_rewritten_chain_sounds_an_alert(
-    journal: AuditTables, sqlite_url: str, clock: Clock
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
 ) -> None:
     """Verification and a new process both report removed checkpoints."""
     _run(journal, clock, minutes=5)
@@ -72,19 +73,19 @@ def test_a_rewritten_chain_sounds_an_alert(
 
 
 def test_a_checkpoint_of_another_key_does_not_hide_the_gap(
-    journal: AuditTables, sqlite_url: str, clock: Clock
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
 ) -> None:
     """A checkpoint by an unknown key does not count as ours."""
     _run(journal, clock, minutes=5)
     _rewrite(journal, sqlite_url, kept=60)
     overruled(sqlite_url, "DELETE FROM audit_checkpoints")
-    clock.pass_by(3600)
+    clock.advance(seconds=3600)
     theirs = checkpoint(
         journal.sealed(0, 1000), 299, key=CheckpointKey.generate(), at=clock()
     )
     journal.keep_checkpoint(theirs)
     journal.append([record(at=clock())])
-    clock.pass_by(61)
+    clock.advance(seconds=61)
 
     assert _start(journal, clock) == [(LATE, 1)]
 
@@ -94,23 +95,23 @@ def test_a_checkpoint_of_another_key_does_not_hide_the_gap(
 )
 def test_after_a_stop(
     journal: AuditTables,
-    clock: Clock,
+    clock: FakeClock,
     seconds: float,
     expected: list[tuple[object, ...]],
 ) -> None:
     """A process that starts after a long gap sounds one alert, and signs."""
     _run(journal, clock, minutes=1)
     journal.append([record(at=clock())])
-    clock.pass_by(seconds)
+    clock.advance(seconds=seconds)
 
     assert _start(journal, clock) == expected
     assert sizes(journal) == [60, 61]
 
 
-def test_after_a_quiet_time(journal: AuditTables, clock: Clock) -> None:
+def test_after_a_quiet_time(journal: AuditTables, clock: FakeClock) -> None:
     """A stop after the last record was signed causes no alert."""
     _run(journal, clock, minutes=1)
-    clock.pass_by(86400)
+    clock.advance(seconds=86400)
     journal.append([record(at=clock())])
 
     assert _start(journal, clock) == []
@@ -120,19 +121,19 @@ def test_after_a_quiet_time(journal: AuditTables, clock: Clock) -> None:
 @pytest.mark.parametrize(("hours", "expected"), [(1, []), (2, [(LATE, 1)])])
 def test_before_the_first_checkpoint(
     journal: AuditTables,
-    clock: Clock,
+    clock: FakeClock,
     hours: int,
     expected: list[tuple[object, ...]],
 ) -> None:
     """The first checkpoint may take an hour; later an alert sounds."""
     journal.append([record(at=START)])
-    clock.pass_by(hours * 3600)
+    clock.advance(seconds=hours * 3600)
 
     assert _start(journal, clock) == expected
 
 
 def test_the_alert_of_a_broken_chain_is_repeated(
-    journal: AuditTables, sqlite_url: str, clock: Clock
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
 ) -> None:
     """A process that does not sign repeats the alert every five minutes."""
     _run(journal, clock, minutes=1)
@@ -140,7 +141,7 @@ def test_the_alert_of_a_broken_chain_is_repeated(
     ours = sealer(journal, clock)
     with capture_logs() as logs:
         for _ in range(22):
-            clock.pass_by(30)
+            clock.advance(seconds=30)
             ours.work()
 
     assert alerts(logs) == [(str(Alert.CHAIN_BROKEN), 60)] * 3

@@ -2,6 +2,7 @@
 
 import sqlite3
 from datetime import timedelta
+from itertools import count
 
 import psycopg
 import pytest
@@ -35,15 +36,15 @@ from tests.support.audit import (
     records,
     wiped,
 )
-from tests.support.refunds import altered
-from tests.unit.signer.audit.sealers import Clock, alerts, sealer, sizes
+from tests.support.refunds import FakeClock, altered
+from tests.unit.signer.audit.sealers import alerts, sealer, sizes
 
 
 def _signed(journal: AuditTables) -> list[Statement]:
     return [VERIFIER.verify(each.note) for each in journal.checkpoints()]
 
 
-def test_seals_everything(journal: AuditTables, clock: Clock) -> None:
+def test_seals_everything(journal: AuditTables, clock: FakeClock) -> None:
     """One round seals all waiting records and signs a checkpoint."""
     journal.append(records(2345))
     sealed = sealer(journal, clock).work()
@@ -53,39 +54,39 @@ def test_seals_everything(journal: AuditTables, clock: Clock) -> None:
     assert _signed(journal) == [Statement(ORIGIN, 2345, journal.head()[1], START)]
 
 
-def test_signs_when_a_checkpoint_is_due(journal: AuditTables, clock: Clock) -> None:
+def test_signs_when_a_checkpoint_is_due(journal: AuditTables, clock: FakeClock) -> None:
     """A checkpoint is signed for new records, after a minute or enough of them."""
     ours = sealer(journal, clock, records=10)
-    for count, seconds in ((1, 0), (1, 59), (0, 1), (0, 120), (9, 1), (1, 1), (1, -90)):
-        clock.pass_by(seconds)
-        journal.append(records(count))
+    for size, seconds in ((1, 0), (1, 59), (0, 1), (0, 120), (9, 1), (1, 1), (1, -90)):
+        clock.advance(seconds=seconds)
+        journal.append(records(size))
         ours.work()
 
     assert sizes(journal) == [1, 2, 12, 13]
 
 
 def test_signs_the_last_records_before_a_quiet_time(
-    journal: AuditTables, clock: Clock
+    journal: AuditTables, clock: FakeClock
 ) -> None:
     """Records after the last checkpoint get one in time, even if no more follow."""
     signing = CheckpointSettings(KEY, ORIGIN, interval=timedelta(seconds=5))
     ours = Sealer(journal, signing, Alerts(clock=clock), clock)
-    for count, seconds in ((1, 0), (1, 1), (0, 3), (0, 2)):
-        clock.pass_by(seconds)
-        journal.append(records(count))
+    for number, seconds in ((1, 0), (1, 1), (0, 3), (0, 2)):
+        clock.advance(seconds=seconds)
+        journal.append(records(number))
         ours.work()
 
     assert sizes(journal) == [1, 2]
 
 
 def test_does_not_sign_what_another_process_signed(
-    journal: AuditTables, clock: Clock
+    journal: AuditTables, clock: FakeClock
 ) -> None:
     ours, theirs = sealer(journal, clock), sealer(journal, clock)
     journal.append(records(1))
     ours.work()
     theirs.work()
-    clock.pass_by(60)
+    clock.advance(seconds=60)
     journal.append(records(1))
     ours.work()
     theirs.work()
@@ -93,7 +94,9 @@ def test_does_not_sign_what_another_process_signed(
     assert sizes(journal) == [1, 2]
 
 
-def test_signs_what_a_killed_process_sealed(journal: AuditTables, clock: Clock) -> None:
+def test_signs_what_a_killed_process_sealed(
+    journal: AuditTables, clock: FakeClock
+) -> None:
     journal.append(records(3))
     journal.seal(2)
     sealer(journal, clock).work()
@@ -105,7 +108,7 @@ def test_signs_what_a_killed_process_sealed(journal: AuditTables, clock: Clock) 
 
 
 def test_without_a_key_it_seals_and_verifies(
-    journal: AuditTables, clock: Clock
+    journal: AuditTables, clock: FakeClock
 ) -> None:
     """A process without a key compares the chain with the checkpoints of others."""
     journal.append(records(3))
@@ -121,7 +124,7 @@ def test_without_a_key_it_seals_and_verifies(
     assert logs == []
 
 
-def test_logs_each_checkpoint(journal: AuditTables, clock: Clock) -> None:
+def test_logs_each_checkpoint(journal: AuditTables, clock: FakeClock) -> None:
     """Each checkpoint is logged, so that shipped logs keep it elsewhere."""
     journal.append(records(3))
     with capture_logs() as logs:
@@ -132,11 +135,11 @@ def test_logs_each_checkpoint(journal: AuditTables, clock: Clock) -> None:
     assert logged["note"] == journal.checkpoints()[0].note
 
 
-def test_an_export_verifies(journal: AuditTables, clock: Clock) -> None:
+def test_an_export_verifies(journal: AuditTables, clock: FakeClock) -> None:
     """An export of records that were sealed and signed in many rounds verifies."""
     ours = sealer(journal, clock, records=5)
-    for count in (3, 0, 4, 1, 12):
-        journal.append(records(count))
+    for number in (3, 0, 4, 1, 12):
+        journal.append(records(number))
         ours.work()
     journal.append(records(2))
     verdict = verify(export(journal, ORIGIN), VERIFIER)
@@ -156,7 +159,7 @@ def test_an_export_verifies(journal: AuditTables, clock: Clock) -> None:
     ],
 )
 def test_does_not_sign_a_chain_that_differs_from_a_checkpoint(
-    journal: AuditTables, sqlite_url: str, clock: Clock, damage: str, expected: int
+    journal: AuditTables, sqlite_url: str, clock: FakeClock, damage: str, expected: int
 ) -> None:
     """A chain that differs sounds an alert; nothing is signed, records are sealed."""
     journal.append(records(3))
@@ -166,7 +169,7 @@ def test_does_not_sign_a_chain_that_differs_from_a_checkpoint(
     sealed = []
     with capture_logs() as logs:
         for number in (4, 5):
-            clock.pass_by(120)
+            clock.advance(seconds=120)
             journal.append([record(number, at=clock())])
             sealed.append(again.work())
 
@@ -176,7 +179,7 @@ def test_does_not_sign_a_chain_that_differs_from_a_checkpoint(
 
 
 def test_does_not_sign_a_changed_record(
-    journal: AuditTables, sqlite_url: str, clock: Clock
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
 ) -> None:
     ours = sealer(journal, clock)
     journal.append(records(3))
@@ -184,7 +187,7 @@ def test_does_not_sign_a_changed_record(
     journal.append(records(3))
     ours.work()
     overruled(sqlite_url, "UPDATE audit_records SET body = '{}' WHERE sequence = 5")
-    clock.pass_by(60)
+    clock.advance(seconds=60)
     with capture_logs() as logs:
         ours.work()
 
@@ -193,7 +196,7 @@ def test_does_not_sign_a_changed_record(
 
 
 def test_detects_a_removed_checkpoint_that_it_signed(
-    journal: AuditTables, sqlite_url: str, clock: Clock
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
 ) -> None:
     """A running process detects truncation even if its checkpoint was removed."""
     ours = sealer(journal, clock)
@@ -204,7 +207,7 @@ def test_detects_a_removed_checkpoint_that_it_signed(
         "DELETE FROM audit_records WHERE sequence > 1",
         "DELETE FROM audit_checkpoints",
     )
-    clock.pass_by(60)
+    clock.advance(seconds=60)
     journal.append(records(4))
     with capture_logs() as logs:
         ours.work()
@@ -224,11 +227,13 @@ def test_detects_a_removed_record(journal: AuditTables, sqlite_url: str) -> None
         ChainReader(journal).advance()
 
 
-def test_a_new_key_signs_the_whole_chain(journal: AuditTables, clock: Clock) -> None:
+def test_a_new_key_signs_the_whole_chain(
+    journal: AuditTables, clock: FakeClock
+) -> None:
     """A changed key is logged, and the new key signs the whole chain."""
     journal.append(records(3))
     sealer(journal, clock, key=CheckpointKey.generate()).work()
-    clock.pass_by(60)
+    clock.advance(seconds=60)
     journal.append(records(1))
     with capture_logs() as logs:
         sealer(journal, clock).work()
@@ -240,7 +245,7 @@ def test_a_new_key_signs_the_whole_chain(journal: AuditTables, clock: Clock) -> 
     assert sizes(journal) == [3, 4]
 
 
-def test_a_checkpoint_on_request(journal: AuditTables, clock: Clock) -> None:
+def test_a_checkpoint_on_request(journal: AuditTables, clock: FakeClock) -> None:
     """A checkpoint can be signed at once; an empty chain has none."""
     ours = sealer(journal, clock)
     with pytest.raises(InvalidInputError):
@@ -269,13 +274,13 @@ def refusing(sqlite_url: str) -> str:
 
 
 @pytest.mark.usefixtures("refusing")
-def test_late_records_are_an_alert(journal: AuditTables, clock: Clock) -> None:
+def test_late_records_are_an_alert(journal: AuditTables, clock: FakeClock) -> None:
     """An alert sounds if records cannot be sealed for long, and is repeated."""
     journal.append(records(1))
     ours = sealer(journal, clock)
     with capture_logs() as logs:
         for seconds in (29, 2, 60, 240, 1):
-            clock.pass_by(seconds)
+            clock.advance(seconds=seconds)
             with pytest.raises(StoreError):
                 ours.work()
 
@@ -284,11 +289,11 @@ def test_late_records_are_an_alert(journal: AuditTables, clock: Clock) -> None:
 
 
 def test_records_that_are_sealed_at_once_cause_no_alert(
-    journal: AuditTables, clock: Clock
+    journal: AuditTables, clock: FakeClock
 ) -> None:
     """Records that waited while no process ran are sealed at once, without an alert."""
     journal.append(records(1))
-    clock.pass_by(3600)
+    clock.advance(seconds=3600)
     with capture_logs() as logs:
         sealed = sealer(journal, clock).work()
 
@@ -298,7 +303,7 @@ def test_records_that_are_sealed_at_once_cause_no_alert(
 
 @pytest.mark.usefixtures("refusing")
 def test_alerts_are_logged_without_a_notifier(
-    journal: AuditTables, clock: Clock
+    journal: AuditTables, clock: FakeClock
 ) -> None:
     journal.append([record(at=START - timedelta(hours=1)), record()])
     with capture_logs() as logs, pytest.raises(StoreError):
@@ -308,13 +313,13 @@ def test_alerts_are_logged_without_a_notifier(
 
 
 def test_alerts_while_another_process_holds_the_lock(
-    postgresql_url: str, clock: Clock
+    postgresql_url: str, clock: FakeClock
 ) -> None:
     """Other processes notice a process that holds the lock and does nothing."""
     database = Database(wiped(postgresql_url), pool_size=1, timeout=5.0)
     journal = AuditTables(database)
     journal.append(records(1))
-    clock.pass_by(31)
+    clock.advance(seconds=31)
     ours = sealer(journal, clock)
     with capture_logs() as logs:
         with psycopg.connect(postgresql_url) as other:
@@ -328,10 +333,12 @@ def test_alerts_while_another_process_holds_the_lock(
 
 
 @pytest.mark.usefixtures("refusing")
-def test_an_id_without_a_time_is_not_late(journal: AuditTables, clock: Clock) -> None:
+def test_an_id_without_a_time_is_not_late(
+    journal: AuditTables, clock: FakeClock
+) -> None:
     """The waiting time of a record whose id has no time is unknown: no alert."""
     journal.append([Record("x", "{}")])
-    clock.pass_by(3600)
+    clock.advance(seconds=3600)
     with capture_logs() as logs, pytest.raises(StoreError):
         sealer(journal, clock).work()
 
@@ -339,7 +346,7 @@ def test_an_id_without_a_time_is_not_late(journal: AuditTables, clock: Clock) ->
 
 
 def test_continues_after_a_failure(
-    journal: AuditTables, sqlite_url: str, clock: Clock
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
 ) -> None:
     """A failing store is logged and tried again; the thread continues."""
     journal.append(records(1))
@@ -362,20 +369,7 @@ def test_continues_after_a_failure(
     assert logs[0]["code"] == StoreError.code
 
 
-class Stopwatch:
-    """A timer that advances by *step* on each call."""
-
-    def __init__(self, step: float) -> None:
-        self.step = step
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        """Return the time, in seconds."""
-        self.now += self.step
-        return self.now
-
-
-def test_continues_after_a_bug(journal: AuditTables, clock: Clock) -> None:
+def test_continues_after_a_bug(journal: AuditTables, clock: FakeClock) -> None:
     """An unexpected exception is logged as an error, and the next round follows."""
     broken = altered(journal, oldest_unsealed=ZeroDivisionError())
     ours = Sealer(broken, clock=clock)
@@ -392,11 +386,11 @@ def test_continues_after_a_bug(journal: AuditTables, clock: Clock) -> None:
     ("taken", "rest"), [(0.1, LOOK_SECONDS - 0.1), (5.0, REST_SECONDS)]
 )
 def test_rounds_start_at_a_steady_rate(
-    journal: AuditTables, clock: Clock, taken: float, rest: float
+    journal: AuditTables, clock: FakeClock, taken: float, rest: float
 ) -> None:
     """The duration of a round counts towards the pause, which has a minimum."""
     waited = list[float]()
-    ours = Sealer(journal, clock=clock, timer=Stopwatch(taken))
+    ours = Sealer(journal, clock=clock, timer=count(taken, taken).__next__)
 
     def wait(seconds: float) -> bool:
         waited.append(seconds)
@@ -407,13 +401,13 @@ def test_rounds_start_at_a_steady_rate(
     assert waited == pytest.approx([rest])
 
 
-def _slow_sealer(journal: AuditTables, clock: Clock) -> Sealer:
+def _slow_sealer(journal: AuditTables, clock: FakeClock) -> Sealer:
     """Return a sealer that verifies one batch in each round."""
     return Sealer(
         journal,
         CheckpointSettings(KEY, ORIGIN),
         clock=clock,
-        timer=Stopwatch(VERIFY_SECONDS),
+        timer=count(VERIFY_SECONDS, VERIFY_SECONDS).__next__,
     )
 
 
@@ -424,7 +418,9 @@ def _append_sealed(journal: AuditTables, batches: int) -> None:
         pass
 
 
-def test_seals_between_verification_steps(journal: AuditTables, clock: Clock) -> None:
+def test_seals_between_verification_steps(
+    journal: AuditTables, clock: FakeClock
+) -> None:
     _append_sealed(journal, 3)
     ours = _slow_sealer(journal, clock)
     sealed, signed = [], []
@@ -440,7 +436,7 @@ def test_seals_between_verification_steps(journal: AuditTables, clock: Clock) ->
 
 
 def test_finishes_a_verification_without_new_records(
-    journal: AuditTables, clock: Clock
+    journal: AuditTables, clock: FakeClock
 ) -> None:
     _append_sealed(journal, 2)
     ours = _slow_sealer(journal, clock)
@@ -451,14 +447,14 @@ def test_finishes_a_verification_without_new_records(
 
 
 def test_starts_from_a_checkpoint_of_another_process(
-    journal: AuditTables, clock: Clock
+    journal: AuditTables, clock: FakeClock
 ) -> None:
     _append_sealed(journal, 3)
     ours = _slow_sealer(journal, clock)
     ours.work()
     sealer(journal, clock).work()
     ours.work()
-    clock.pass_by(60)
+    clock.advance(seconds=60)
     journal.append([record(at=clock())])
     ours.work()
 
@@ -466,7 +462,7 @@ def test_starts_from_a_checkpoint_of_another_process(
 
 
 def test_detects_a_change_in_a_later_step(
-    journal: AuditTables, sqlite_url: str, clock: Clock
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
 ) -> None:
     """A change that a later step finds sounds the alert, and nothing is signed."""
     _append_sealed(journal, 2)
@@ -482,7 +478,7 @@ def test_detects_a_change_in_a_later_step(
 
 
 def test_finds_the_newest_checkpoint_of_a_long_chain(
-    journal: AuditTables, clock: Clock
+    journal: AuditTables, clock: FakeClock
 ) -> None:
     """The last checkpoint is found even if the chain has grown a lot since."""
     journal.append(records(1200))
@@ -497,7 +493,7 @@ def test_finds_the_newest_checkpoint_of_a_long_chain(
 
 
 def test_exports_a_checkpoint_beyond_the_last_record(
-    journal: AuditTables, sqlite_url: str, clock: Clock
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
 ) -> None:
     """An export of a truncated chain contains the checkpoint that shows it."""
     journal.append(records(3))
@@ -509,7 +505,7 @@ def test_exports_a_checkpoint_beyond_the_last_record(
     assert (found.code, found.sequence) == ("missing", 3)
 
 
-def test_an_export_is_a_snapshot(journal: AuditTables, clock: Clock) -> None:
+def test_an_export_is_a_snapshot(journal: AuditTables, clock: FakeClock) -> None:
     """Records that are sealed during an export are not in it."""
     ours = sealer(journal, clock)
     journal.append(records(2))

@@ -48,9 +48,7 @@ def _tamper(number: int, seed: int) -> Tampered:
 
 
 @pytest.mark.parametrize(
-    "number",
-    range(len(TAMPERINGS)),
-    ids=[tamper.__name__ for tamper in TAMPERINGS],
+    "number", range(len(TAMPERINGS)), ids=[tamper.__name__ for tamper in TAMPERINGS]
 )
 def test_detects_the_first_bad_record(number: int) -> None:
     """

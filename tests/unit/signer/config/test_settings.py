@@ -107,13 +107,7 @@ def test_other_words_are_not_booleans(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        RAW_KEY,
-        RAW_KEY.lower(),
-        RAW_KEY.title(),
-        "merchant_WALLET_private_KEY",
-    ],
+    "name", [RAW_KEY, RAW_KEY.lower(), RAW_KEY.title(), "merchant_WALLET_private_KEY"]
 )
 @pytest.mark.parametrize(
     ("value", "present"),

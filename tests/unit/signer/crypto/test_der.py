@@ -200,8 +200,7 @@ OTHER_KEYS: dict[str, Callable[[], bytes]] = {
         ed25519.Ed25519PrivateKey.generate()
         .public_key()
         .public_bytes(
-            serialization.Encoding.DER,
-            serialization.PublicFormat.SubjectPublicKeyInfo,
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     ),
 }

@@ -53,8 +53,7 @@ def test_the_lower_s_is_one_of_the_two_that_verify(s: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("s", "low"),
-    [(1, 1), (HALF_N, HALF_N), (HALF_N + 1, HALF_N), (N - 1, 1)],
+    ("s", "low"), [(1, 1), (HALF_N, HALF_N), (HALF_N + 1, HALF_N), (N - 1, 1)]
 )
 def test_the_edges_of_low_s(s: int, low: int) -> None:
     """N/2 is still low, and N/2 + 1 is not (EIP-2)."""

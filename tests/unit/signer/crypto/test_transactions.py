@@ -122,9 +122,7 @@ def test_bytes_equal_those_of_eth_account(
 
 
 @given(transaction=transactions)
-def test_transactions_of_eth_account_are_decoded(
-    transaction: AnyTransaction,
-) -> None:
+def test_transactions_of_eth_account_are_decoded(transaction: AnyTransaction) -> None:
     """What eth-account signs is decoded to the same fields, hash and sender (S11)."""
     theirs = ACCOUNT.sign_transaction(_as_eth_account(transaction))
 

@@ -89,8 +89,7 @@ def test_warnings(holding: AddressBalance, *, funded: bool, words: list[str]) ->
 def test_unavailable_network_has_an_error_code() -> None:
     chain = _funded()
     one, two = _reader(
-        one=chain,
-        two=altered(chain, balance=ChainUnavailableError("no node answers")),
+        one=chain, two=altered(chain, balance=ChainUnavailableError("no node answers"))
     )(CUSTOMER)
 
     assert one == AddressBalance("one", "1.000000000000000000", {"TUSD": "7.000000"}, 0)

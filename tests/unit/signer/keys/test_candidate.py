@@ -56,6 +56,40 @@ def _refused(system: System, operation: str) -> NewKeyUnhealthyError:
     return raised.value
 
 
+def test_success_is_audited(system: System, operation: str) -> None:
+    """The records name actor, token and keys, but contain no whole key ids."""
+    result = _run(system, operation)
+    records = system.records
+    (done,) = (each for each in records if each["event"] == f"{operation}-succeeded")
+    name = {"key-rotate": "key-rotation", "key-failover": "key-relocation"}[operation]
+    details: dict[str, dict[str, Any]] = {
+        "key-rotate": {
+            "previous_key_address": system.old.address,
+            "compromised": False,
+        },
+        "key-failover": {"state": "active"},
+    }
+
+    assert system.outcomes == [
+        ("digest-sign-requested", None),
+        ("digest-sign-succeeded", "success"),
+        (f"{operation}-requested", "success"),
+        (f"{operation}-succeeded", "success"),
+    ]
+    assert {
+        (each["operation"], each["actor"], each["token_id"], each["request_id"])
+        for each in records
+    } == {(name, "alice", "token-1", "req-1")}
+    assert done["details"] == {
+        "key": CANDIDATES[operation][:8] + "...",
+        "key_address": result.key.address,
+        "previous_key": "11111111...",
+        **details[operation],
+    }
+    assert OLD not in str(records)
+    assert CANDIDATES[operation] not in str(records)
+
+
 FAILURES: dict[str, tuple[HotWalletError, str]] = {
     "denied": (AccessDeniedError("AccessDeniedException"), "backend-access-denied"),
     "disabled": (KeyUnusableError("DisabledException"), "key-unusable"),
@@ -74,8 +108,8 @@ def test_key_that_does_not_sign_is_refused(
 
     assert refused.reason == reason
     assert CANDIDATES[operation] not in str(refused)
-    assert [alert["alert"] for alert in system.told] == ["rotation-refused"]
-    assert system.told[0]["facts"] == {"code": reason, "actor": "alice"}
+    assert [alert["alert"] for alert in system.alerts] == ["rotation-refused"]
+    assert system.alerts[0]["facts"] == {"code": reason, "actor": "alice"}
     assert dict(system.store.alert_counts()) == {"rotation-refused": 1}
     assert system.outcomes == [
         ("digest-sign-refused", reason),
@@ -93,7 +127,7 @@ def test_signature_of_another_key_raises_its_own_alert(
     devices[CANDIDATES[operation]]._answer = devices[OTHER]._answer
 
     assert _refused(system, operation).reason == "signature-recovery"
-    assert [alert["alert"] for alert in system.told] == [
+    assert [alert["alert"] for alert in system.alerts] == [
         "key-mismatch",
         "rotation-refused",
     ]
@@ -118,7 +152,7 @@ def test_malformed_name_is_refused(system: System, operation: str) -> None:
         (f"{operation}-refused", "invalid-input"),
         (f"{operation}-requested", "success"),
     ]
-    assert system.told == []
+    assert system.alerts == []
 
 
 def test_intent_must_be_recorded(system: System, operation: str) -> None:

@@ -13,28 +13,22 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose, Record
 from signer.model.key import Key
 from signer.ports import KeyId, Ledger
-from tests.support.devices import honest, recording
+from tests.support.devices import honest
 from tests.support.keys import key_of, made_active, ring_over
-from tests.support.refunds import altered
+from tests.support.refunds import FakeClock, altered
 from tests.support.ring import SILENCE
 
 
-FIRST, SECOND = (
-    Signer.open(honest(coincurve.PrivateKey.from_int(n)), KeyId(f"0{n}"), log)
-    for n, log in ((n, recording()[0]) for n in (1, 2))
-)
+def _signer(n: int, store: SQLStore | None = None, place: str = "") -> Signer:
+    """Return a signer of the key *n*, which is at *place*; *store* is its journal."""
+    device = honest(coincurve.PrivateKey.from_int(n))
+    audit = AuditLog(SILENCE, journal=store)
+    return Signer.open(device, KeyId(place or f"0{n}"), audit)
+
+
+FIRST, SECOND = _signer(1), _signer(2)
 DIGEST = bytes(range(32))
 PURPOSE = Purpose(Operation.MESSAGE_SIGNING)
-
-
-class Time:
-    """A timer that tests advance."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
 
 
 def test_empty_ring_has_no_active_key(sqlite_store: SQLStore) -> None:
@@ -101,13 +95,13 @@ def test_blocked_key_signs_nothing(sqlite_store: SQLStore) -> None:
 
 
 def test_cached_keys_are_at_most_a_minute_old(sqlite_store: SQLStore) -> None:
-    timer = Time()
-    ring = ring_over(sqlite_store, FIRST, SECOND, timer=timer)
+    clock = FakeClock()
+    ring = ring_over(sqlite_store, FIRST, SECOND, timer=lambda: clock().timestamp())
     ring.cached_keys()
     made_active(sqlite_store, key_of(SECOND))
-    timer.now = 59.9
+    clock.advance(seconds=59.9)
     early = ring.cached_key(SECOND.address)
-    timer.now = 60.0
+    clock.advance(seconds=0.1)
     found = ring.cached_key(SECOND.address)
 
     assert early is None
@@ -134,10 +128,7 @@ def test_signing_gives_up_if_rotations_continue(sqlite_store: SQLStore) -> None:
 
 def _ring_with_rotations(store: SQLStore, times: int) -> KeyRing:
     """Return a ring whose active key changes right after it is read."""
-    first, second = (
-        Signer.open(honest(coincurve.PrivateKey.from_int(n)), KeyId(f"0{n}"), log)
-        for n, log in ((n, AuditLog(SILENCE, journal=store)) for n in (1, 2))
-    )
+    first, second = _signer(1, store), _signer(2, store)
 
     def active_key() -> Key | None:
         key = store.active_key()
@@ -165,22 +156,11 @@ def test_only_former_keys_are_swept(sqlite_store: SQLStore) -> None:
             ring.former(address)
 
 
-def _open_replica(signer: Signer) -> Signer:
-    """Return a signer of the same key under another key id."""
-    device = honest(coincurve.PrivateKey.from_int(1))
-    return Signer.open(device, KeyId("elsewhere"), signer._audit)
-
-
 def _fail_over(store: SQLStore, key_id: str) -> Key:
     active = store.active_key()
     assert active is not None
     at = active.updated_at
     return store.relocate(active, key_id, at, Record.of({"event": "moved"}, at))
-
-
-def _journaled(store: SQLStore) -> Signer:
-    audit = AuditLog(SILENCE, journal=store)
-    return Signer.open(honest(coincurve.PrivateKey.from_int(1)), KeyId("01"), audit)
 
 
 def _ring_of_places(store: Ledger, *signers: Signer) -> KeyRing:
@@ -192,7 +172,7 @@ def _ring_of_places(store: Ledger, *signers: Signer) -> KeyRing:
 
 def test_failover_opens_the_new_key_id(sqlite_store: SQLStore) -> None:
     """K18: after a failover, the process signs with the replica at the same address."""
-    there = _open_replica(FIRST)
+    there = _signer(1, place="elsewhere")
     ring = _ring_of_places(sqlite_store, FIRST, there)
     before = (ring.active().signer, ring.signer(FIRST.address))
     _fail_over(sqlite_store, "elsewhere")
@@ -205,8 +185,8 @@ def test_failover_opens_the_new_key_id(sqlite_store: SQLStore) -> None:
 
 def test_announcing_retries_after_a_failover(sqlite_store: SQLStore) -> None:
     """K18: no intent is written for the old key id; the replica signs."""
-    first = _journaled(sqlite_store)
-    there = _open_replica(first)
+    first = _signer(1, sqlite_store)
+    there = _signer(1, sqlite_store, "elsewhere")
     moved: list[Key] = []
 
     def keys() -> Sequence[Key]:
@@ -226,8 +206,8 @@ def test_announcing_retries_after_a_failover(sqlite_store: SQLStore) -> None:
 
 
 def test_announcing_gives_up_if_failovers_continue(sqlite_store: SQLStore) -> None:
-    first = _journaled(sqlite_store)
-    there = _open_replica(first)
+    first = _signer(1, sqlite_store)
+    there = _signer(1, sqlite_store, "elsewhere")
 
     def keys() -> Sequence[Key]:
         found = sqlite_store.keys()
@@ -243,8 +223,8 @@ def test_announcing_gives_up_if_failovers_continue(sqlite_store: SQLStore) -> No
 
 def test_self_test_uses_the_current_key_id(sqlite_store: SQLStore) -> None:
     """K18: after a failover, the self-test signs with the replica."""
-    first = _journaled(sqlite_store)
-    there = _open_replica(first)
+    first = _signer(1, sqlite_store)
+    there = _signer(1, sqlite_store, "elsewhere")
     ring = _ring_of_places(sqlite_store, first, there)
     ring.self_test()
     _fail_over(sqlite_store, "elsewhere")

@@ -71,10 +71,7 @@ def test_unavailable_ledger_does_not_stop_the_worker(world: World) -> None:
     """The failure is logged, and the worker continues."""
     _finish(world)
     retirement = KeyRetirement(
-        altered(
-            world.store,
-            retire=StoreUnavailableError("gone"),
-        ),
+        altered(world.store, retire=StoreUnavailableError("gone")),
         recording()[0],
         world.clock,
     )

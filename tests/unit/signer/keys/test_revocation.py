@@ -51,10 +51,7 @@ def test_revocation_is_audited(system: System) -> None:
         "key-revoke-succeeded",
     )
     assert intent["details"] == {"key_address": system.address(OLD)}
-    assert done["details"] == {
-        "key": "11111111...",
-        "key_address": system.address(OLD),
-    }
+    assert done["details"] == {"key": "11111111...", "key_address": system.address(OLD)}
     for each in (intent, done):
         assert (each["actor"], each["token_id"]) == ("alice", "token-1")
         assert (each["operation"], each["outcome"]) == ("key-rotation", "success")
@@ -96,7 +93,7 @@ def test_only_former_keys_are_revoked(
     assert ("key-revoke-requested", "success") in system.outcomes
     assert ("key-revoke-refused", error.code) in system.outcomes
     assert system.states == {NEW: "active", OLD: "draining"}
-    assert system.told == []
+    assert system.alerts == []
 
 
 def test_key_that_was_never_active_is_not_revoked(system: System) -> None:

@@ -80,15 +80,9 @@ def kms_store(sqlite_store: SQLStore, kms: KMSBackend, kms_key: KeyId) -> SQLSto
 Spoil = Callable[[KMSEmulator], str]
 
 KEYS: dict[str, tuple[Spoil, str]] = {
-    "missing": (
-        lambda kms: kms.create_key()[:-12] + "000000000000",
-        "key-not-found",
-    ),
+    "missing": (lambda kms: kms.create_key()[:-12] + "000000000000", "key-not-found"),
     "disabled": (lambda kms: _in_state(kms, "Disabled"), "key-unusable"),
-    "pending deletion": (
-        lambda kms: _in_state(kms, "PendingDeletion"),
-        "key-unusable",
-    ),
+    "pending deletion": (lambda kms: _in_state(kms, "PendingDeletion"), "key-unusable"),
     "wrong curve": (lambda kms: kms.create_key(spec="ECC_NIST_P256"), "key-unusable"),
     "wrong usage": (
         lambda kms: kms.create_key(spec="RSA_2048", usage="ENCRYPT_DECRYPT"),

@@ -73,11 +73,7 @@ def test_compromised_key_is_blocked(system: System) -> None:
         o
         for e, o in system.outcomes
         if e in ("key-rotate-refused", "key-rotate-succeeded")
-    ] == [
-        "conflict",
-        "conflict",
-        "success",
-    ]
+    ] == ["conflict", "conflict", "success"]
 
 
 @pytest.mark.parametrize("holding", [POOR, SILENT], ids=["unfunded", "unknown"])
@@ -244,10 +240,7 @@ def test_ring_that_keeps_changing_is_a_conflict(sqlite_store: SQLStore) -> None:
     system = System(sqlite_store, is_empty=True)
     with pytest.raises(RotationInProgressError, match="keep changing"):
         system.rotation(
-            altered(
-                system.store,
-                begin_rotation=StaleStateError("changed"),
-            )
+            altered(system.store, begin_rotation=StaleStateError("changed"))
         ).rotate(NEW, ALICE)
 
 
@@ -280,7 +273,7 @@ def test_active_address_of_another_key_is_a_conflict(system: System) -> None:
     assert list(system.store.keys()) == before
     assert system.directory.devices[NEW].calls == 0
     assert ("key-rotate-refused", "conflict") in system.outcomes
-    assert system.told == []
+    assert system.alerts == []
 
 
 def test_repeated_call_does_not_block_a_newer_key(system: System) -> None:
@@ -393,11 +386,7 @@ REFUSALS: dict[str, tuple[HotWalletError, RotationOptions, int]] = {
     "dry run": (DISABLED, DRY_RUN, 0),
     "retry of a temporary error": (DENIED, RotationOptions(will_retry=True), 0),
     "retry of a permanent error": (DISABLED, RotationOptions(will_retry=True), 1),
-    "retry of a dry run": (
-        DENIED,
-        RotationOptions(dry_run=True, will_retry=True),
-        0,
-    ),
+    "retry of a dry run": (DENIED, RotationOptions(dry_run=True, will_retry=True), 0),
 }
 
 
@@ -412,5 +401,5 @@ def test_which_refusals_raise_an_alert(
     with pytest.raises(NewKeyUnhealthyError) as raised:
         system.rotation().rotate(NEW, ALICE, options)
 
-    assert [alert["alert"] for alert in system.told] == ["rotation-refused"] * alerts
+    assert [alert["alert"] for alert in system.alerts] == ["rotation-refused"] * alerts
     assert ("key-rotate-refused", raised.value.reason) in system.outcomes

@@ -1,6 +1,5 @@
 """A key that does not sign, or that is another one, raises throttled alerts."""
 
-from collections.abc import Callable
 from typing import Any
 
 import coincurve
@@ -21,13 +20,15 @@ from signer.errors import (
 from signer.keys.signer import Signer
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation, Purpose
-from signer.ports import KeyId
-from tests.support.devices import KEY_ID, Device, FullDisk, honest, point, recording
+from tests.support.devices import KEY_ID, FullDisk, honest, planted, point, recording
+from tests.support.refunds import altered
 
 
 KEY = coincurve.PrivateKey.from_int(0xBEEF)
 OTHER = coincurve.PrivateKey.from_int(0xF00D)
 DIGEST = b"\x07" * 32
+BY_ANOTHER = OTHER.sign(DIGEST, hasher=None)
+PURPOSE = Purpose(Operation.TRANSACTION_SIGNING, actor="tests")
 HERE, THERE = "0xHere", "0xThere"
 
 
@@ -123,53 +124,27 @@ def test_keys_and_alerts_are_throttled_separately(monitor: MonitoredAlarm) -> No
     ]
 
 
-def _refuse(digest: bytes) -> bytes:
-    raise KeyUnusableError("the key is disabled")
-
-
-def _sign_by_another(digest: bytes) -> bytes:
-    return OTHER.sign(digest, hasher=None)
-
-
-def _return_garbage(digest: bytes) -> bytes:
-    return b"no DER"
-
-
-class _Closed(Device):
-    """A device that refuses to return its public key."""
-
-    def public_key(self, key_id: KeyId) -> bytes:
-        """Refuse."""
-        raise AccessDeniedError("not allowed")
-
-
-def _signer(
-    monitor: MonitoredAlarm, answer: Callable[[bytes], bytes] | None = None
-) -> Signer:
-    device = honest(KEY) if answer is None else Device(point(KEY), answer)
+def _signer(monitor: MonitoredAlarm, *answers: bytes | HotWalletError) -> Signer:
+    device = planted(point(KEY), *answers) if answers else honest(KEY)
     return Signer.open(device, KEY_ID, recording()[0], alarm=monitor.alarm)
 
 
 @pytest.mark.parametrize(
     ("answer", "alert"),
     [
-        (_sign_by_another, ("key-mismatch", "signature-recovery")),
-        (_return_garbage, ("key-mismatch", "signature-encoding")),
-        (_refuse, ("key-unhealthy", "key-unusable")),
+        (BY_ANOTHER, ("key-mismatch", "signature-recovery")),
+        (b"no DER", ("key-mismatch", "signature-encoding")),
+        (KeyUnusableError("the key is disabled"), ("key-unhealthy", "key-unusable")),
     ],
 )
 @pytest.mark.parametrize(
     "operation",
-    [
-        Operation.TRANSACTION_SIGNING,
-        Operation.MESSAGE_SIGNING,
-        Operation.KEY_SWEEP,
-    ],
+    [Operation.TRANSACTION_SIGNING, Operation.MESSAGE_SIGNING, Operation.KEY_SWEEP],
 )
 def test_every_operation_raises_alerts(
     monitor: MonitoredAlarm,
     operation: Operation,
-    answer: Callable[[bytes], bytes],
+    answer: bytes | HotWalletError,
     alert: tuple[str, str],
 ) -> None:
     """S7: a refund, a message and a sweep raise alerts like a health check does."""
@@ -182,7 +157,7 @@ def test_every_operation_raises_alerts(
 def test_self_test_raises_no_alert_here(monitor: MonitoredAlarm) -> None:
     """The readiness check raises the alert for its own self-test."""
     with pytest.raises(RecoveryError):
-        _signer(monitor, _sign_by_another).self_test()
+        _signer(monitor, BY_ANOTHER).self_test()
 
     assert monitor.alerts == []
 
@@ -191,7 +166,7 @@ def test_good_signature_ends_a_failure(monitor: MonitoredAlarm) -> None:
     """Errors before a good signature do not count any more."""
     signer = _signer(monitor)
     monitor.alarm.failed(signer.address, BackendUnavailableError("x"))
-    signer.sign_digest(DIGEST, Purpose(Operation.TRANSACTION_SIGNING, actor="tests"))
+    signer.sign_digest(DIGEST, PURPOSE)
     monitor.now += 60
     monitor.alarm.failed(signer.address, BackendUnavailableError("x"))
 
@@ -203,7 +178,9 @@ def test_key_that_cannot_be_opened_alerts(
     monitor: MonitoredAlarm, expected: str | None
 ) -> None:
     """A worker without access to the new active key raises an alert."""
-    device = _Closed(point(KEY), _refuse) if expected is None else honest(KEY)
+    device = honest(KEY)
+    if expected is None:
+        device = altered(device, public_key=AccessDeniedError("not allowed"))
     with pytest.raises(HotWalletError) as caught:
         Signer.open(
             device,
@@ -218,11 +195,9 @@ def test_key_that_cannot_be_opened_alerts(
 
 def test_alert_precedes_the_audit_record(monitor: MonitoredAlarm) -> None:
     """If the outcome cannot be recorded, the mismatch still raises its alert."""
-    device, audit = Device(point(KEY), _sign_by_another), AuditLog(FullDisk(good=1))
+    device, audit = planted(point(KEY), BY_ANOTHER), AuditLog(FullDisk(good=1))
     signer = Signer.open(device, KEY_ID, audit, alarm=monitor.alarm)
     with pytest.raises(OSError, match="No space"):
-        signer.sign_digest(
-            DIGEST, Purpose(Operation.TRANSACTION_SIGNING, actor="tests")
-        )
+        signer.sign_digest(DIGEST, PURPOSE)
 
     assert monitor.alerts == [("key-mismatch", "signature-recovery")]

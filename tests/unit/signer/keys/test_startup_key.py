@@ -30,12 +30,7 @@ UNKNOWN = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 
 def _startup_key(system: System, store: Ledger | None = None) -> StartupKey:
-    return StartupKey(
-        store or system.store,
-        system.signers,
-        _self_test,
-        system.clock,
-    )
+    return StartupKey(store or system.store, system.signers, _self_test, system.clock)
 
 
 def _self_test(
@@ -184,11 +179,7 @@ def test_unavailable_ledger_is_an_error(system: System) -> None:
     """Without the ring, a process cannot know which key to sign with."""
     with pytest.raises(StoreUnavailableError):
         _startup_key(
-            system,
-            altered(
-                system.store,
-                active_key=StoreUnavailableError("gone"),
-            ),
+            system, altered(system.store, active_key=StoreUnavailableError("gone"))
         ).open(OLD, None)
 
 

@@ -74,12 +74,7 @@ def test_only_legal_moves_are_possible(before: Status, after: Status) -> None:
 def test_final_statuses_have_no_moves() -> None:
     final = {status for status in Status if status.is_final}
 
-    assert final == {
-        Status.CONFIRMED,
-        Status.REFUSED,
-        Status.CANCELLED,
-        Status.FAILED,
-    }
+    assert final == {Status.CONFIRMED, Status.REFUSED, Status.CANCELLED, Status.FAILED}
     assert set(Status) - final == OPEN
     assert UNSENT | IN_FLIGHT == OPEN
     assert not UNSENT & IN_FLIGHT

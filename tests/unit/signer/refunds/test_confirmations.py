@@ -58,8 +58,7 @@ def test_a_reorganisation_moves_the_refund_back(world: World, keep: bool) -> Non
     assert refund.due_at == world.clock()
     if not keep:
         refund = world.step(refund)
-    world.chain.mine()
-    world.chain.mine_empty(2)
+    world.mine_deep()
     assert world.tracked(refund).status is Status.MINED
     assert world.tracked(refund).status is Status.CONFIRMED
     assert len(set(world.chain.broadcasts)) == 1
@@ -182,9 +181,7 @@ def test_the_event_decides(world: World) -> None:
     assert world.tracked(refund).status is Status.CONFIRMED
 
 
-def test_the_original_may_be_mined_after_its_replacement_was_sent(
-    world: World,
-) -> None:
+def test_the_original_may_be_mined_after_its_replacement_was_sent(world: World) -> None:
     """The refund is confirmed once, under the hash that was mined (R16)."""
     refund, original, replaced = _with_original_mined(world)
 
@@ -207,8 +204,7 @@ def test_the_hash_that_is_mined_may_change(world: World) -> None:
     world.confirmation_tracker.track()
     world.chain.reorganise(keep=False)
     world.chain.broadcast(replaced.raw)
-    world.chain.mine()
-    world.chain.mine_empty(2)
+    world.mine_deep()
 
     world.confirmation_tracker.track()
     world.confirmation_tracker.track()

@@ -41,10 +41,6 @@ def _former(world: World) -> FormerWallets:
     return FormerWallets(world.store, world.wallets, world.clock)
 
 
-def _pause(world: World) -> Pause | None:
-    return world.wallet.paused_by
-
-
 @pytest.mark.parametrize("block", [False, True], ids=["rotated", "revoked"])
 @pytest.mark.parametrize("steps", [0, 1], ids=["queued", "reserved"])
 def test_a_restore_from_before_a_rotation_pays_once(
@@ -63,7 +59,7 @@ def test_a_restore_from_before_a_rotation_pays_once(
     (found,) = world.finish(refund)
 
     assert (found.status, found.sender) == (Status.CONFIRMED, world.signer.address)
-    assert _pause(world) is None
+    assert world.wallet.paused_by is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
@@ -122,11 +118,7 @@ def test_a_ledger_that_is_lost_after_a_rotation_pays_once(
 
 @pytest.mark.parametrize(
     ("outcome", "code"),
-    [
-        ("pending", "already-paid"),
-        ("paid", "already-paid"),
-        ("reverted", "reverted"),
-    ],
+    [("pending", "already-paid"), ("paid", "already-paid"), ("reverted", "reverted")],
 )
 def test_a_restore_from_before_a_revocation_pays_once(
     world: World, backup: Callable[[], Ledger], outcome: str, code: str
@@ -177,12 +169,12 @@ def test_a_payment_after_a_revocation_checks_the_wallet(world: World) -> None:
     """If chain and ledger agree, a revocation delays no refund (O8)."""
     world.finish(world.accepted())
     _rotated(world, block=True)
-    before = _pause(world)
+    before = world.wallet.paused_by
 
     world.step(world.accepted(), times=3)
 
     assert before is Pause.CHAIN_AHEAD
-    assert _pause(world) is None
+    assert world.wallet.paused_by is None
 
 
 def test_an_intruder_with_a_revoked_key_stops_no_refund(world: World) -> None:
@@ -200,7 +192,7 @@ def test_an_intruder_with_a_revoked_key_stops_no_refund(world: World) -> None:
 
     assert found.sender == SECOND.address
     assert found.tx_hash is not None
-    assert _pause(world) is None
+    assert world.wallet.paused_by is None
     assert world.store.foreign_transactions(found.chain_id, world.signer.address) == ()
 
 
@@ -221,7 +213,7 @@ def test_an_intruder_with_a_retired_key_stops_refunds(world: World) -> None:
     assert world.key.state is KeyState.RETIRED
     assert waits.blocked_by == WalletPausedError.code
     assert (found.status, found.sender) == (Status.CONFIRMED, SECOND.address)
-    assert _pause(world) is Pause.CHAIN_AHEAD
+    assert world.wallet.paused_by is Pause.CHAIN_AHEAD
     assert (
         len(world.store.foreign_transactions(found.chain_id, world.signer.address)) == 1
     )
@@ -257,7 +249,7 @@ def test_an_intruder_who_takes_a_refunds_nonce(world: World) -> None:
         world.clock.now += timedelta(seconds=31)
         worker.work()
         world.chain.forget()
-    before = _pause(world)
+    before = world.wallet.paused_by
     for _ in range(3):
         world.chain.mine_foreign(world.signer.address)
     world.chain.mine_empty(world.network.confirmations)
@@ -270,7 +262,7 @@ def test_an_intruder_who_takes_a_refunds_nonce(world: World) -> None:
     assert before is None
     assert world.stored(stranded).failure_code == "nonce-taken"
     assert paid.sender == SECOND.address
-    assert _pause(world) is None
+    assert world.wallet.paused_by is None
 
 
 def test_an_intruder_on_a_network_without_payments(world: World) -> None:
@@ -283,7 +275,7 @@ def test_an_intruder_on_a_network_without_payments(world: World) -> None:
     (found,) = world.finish(world.accepted())
 
     assert (found.status, found.sender) == (Status.CONFIRMED, SECOND.address)
-    assert _pause(world) is None
+    assert world.wallet.paused_by is None
 
 
 def test_a_transaction_that_is_not_final_delays_refunds(world: World) -> None:
@@ -319,7 +311,7 @@ def test_a_retired_wallet_is_checked_every_ten_minutes(
     assert key.state is (KeyState.BLOCKED if block else KeyState.RETIRED)
     assert after == before
     if not block:
-        assert _pause(world) is Pause.CHAIN_AHEAD
+        assert world.wallet.paused_by is Pause.CHAIN_AHEAD
 
 
 def test_a_draining_wallet_is_checked_each_time(world: World) -> None:

@@ -36,10 +36,7 @@ class System:
         self.store = store
         self.world = World(store)
         other = NETWORK.model_copy(update={"chain_id": 999})
-        self.chains = {
-            **self.world.chains,
-            "other": Chain(other, self.world.chain),
-        }
+        self.chains = {**self.world.chains, "other": Chain(other, self.world.chain)}
 
     def admin(self, store: Any = None) -> NonceAdmin:
         """Return the ``NonceAdmin`` of a command that starts now."""
@@ -128,10 +125,7 @@ def test_a_failed_pause_is_audited(system: System) -> None:
     """The outcome is the error code."""
     with pytest.raises(StoreUnavailableError):
         system.admin(
-            altered(
-                system.store,
-                pause_network=StoreUnavailableError("gone"),
-            )
+            altered(system.store, pause_network=StoreUnavailableError("gone"))
         ).pause("local", ALICE)
 
     assert system.outcomes == [
@@ -247,10 +241,7 @@ def test_abandon_ends_the_wait_for_a_pending_transaction(system: System) -> None
 
     assert (before.status, before.blocked_by) == (Status.QUEUED, "wallet-paused")
     assert changed == {"local": True}
-    assert (after.status, after.sender) == (
-        Status.BROADCAST,
-        SECOND.address,
-    )
+    assert (after.status, after.sender) == (Status.BROADCAST, SECOND.address)
     details = {"network": "local", "address": address}
     assert intent == ("nonce-abandon-requested", "success", details)
     assert (accepted[0], accepted[2]["nonce"]) == (

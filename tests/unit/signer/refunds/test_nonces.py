@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
+from signer.chain.chain import Chain
 from signer.errors import (
     ChainUnavailableError,
     NotFoundError,
@@ -43,8 +44,14 @@ def _mined(world: World) -> MinedTransaction:
     return found
 
 
-def _foreign(world: World, number: int, data: bytes = b"\xf0\x0d") -> list[str]:
-    return [world.chain.mine_foreign(world.signer.address, data) for _ in range(number)]
+def _foreign(
+    world: World, number: int, data: bytes = b"\xf0\x0d", *, final: bool = False
+) -> list[str]:
+    """Mine foreign transactions, with *final* at their depth; return the hashes."""
+    address = world.signer.address
+    hashes = [world.chain.mine_foreign(address, data) for _ in range(number)]
+    world.chain.mine_empty(2 if final else 0)
+    return hashes
 
 
 def test_a_new_wallet_starts_at_nonce_zero(world: World) -> None:
@@ -89,24 +96,16 @@ def test_a_wallet_in_use_waits_for_its_history(world: World) -> None:
     ] == [("wallet-paused", "error", "unknown-history")]
 
 
-def test_the_history_is_limited(world: World) -> None:
-    """The last thousand nonces are checked, and none before them."""
-    world.client = altered(world.chain, pending_count=lambda address: HISTORY + 5)
-
-    with pytest.raises(WalletPausedError):
-        _reserve(world)
-
-    assert (world.wallet.first_nonce, world.wallet.next_nonce) == (5, 5)
-
-
-def test_a_pending_transaction_is_history(world: World) -> None:
-    """A pending nonce is as used as a mined one (R24)."""
-    world.client = altered(world.chain, pending_count=lambda address: 1)
+@pytest.mark.parametrize(("count", "first"), [(1, 0), (HISTORY + 5, 5)])
+def test_pending_transactions_are_history(world: World, count: int, first: int) -> None:
+    """Of the used nonces, mined or pending, the last thousand are checked (R24)."""
+    world.client = altered(world.chain, pending_count=lambda address: count)
 
     with pytest.raises(WalletPausedError):
         _reserve(world)
 
     assert world.wallet.paused_by is Pause.UNKNOWN_HISTORY
+    assert (world.wallet.first_nonce, world.wallet.next_nonce) == (first, first)
 
 
 def test_a_foreign_nonce_is_not_assigned(world: World) -> None:
@@ -213,16 +212,17 @@ def test_reconciling_a_known_wallet_changes_nothing(world: World) -> None:
 
 
 def test_a_foreign_transaction_pauses_the_wallet_at_once(world: World) -> None:
-    """It is recorded when it is final (R23)."""
+    """It is recorded when it is final, and waits for an operator (R23)."""
     _reserve(world)
     foreign = _foreign(world, 2)[1]
 
     with capture_logs() as logs:
         first = world.reconcile()
     world.chain.mine_empty(2)
-    second = world.reconcile()
+    second, third = world.reconcile(), world.reconcile()
 
     assert [entry["event"] for entry in logs] == ["wallet-paused"]
+    assert third == second
     assert (first.wallet.paused_by, first.unknown_count) == (Pause.CHAIN_AHEAD, 1)
     assert first.foreign == ()
     assert (second.wallet.paused_by, second.unknown_count) == (Pause.CHAIN_AHEAD, 0)
@@ -240,26 +240,10 @@ def test_a_foreign_transaction_pauses_the_wallet_at_once(world: World) -> None:
     )
 
 
-def test_a_wallet_with_a_foreign_transaction_waits_for_an_operator(
-    world: World,
-) -> None:
-    """It does not resume by itself (R23)."""
-    _reserve(world)
-    _foreign(world, 2)
-    world.chain.mine_empty(2)
-
-    for _ in range(3):
-        status = world.reconcile()
-
-    assert status.wallet.paused_by is Pause.CHAIN_AHEAD
-    assert len(status.foreign) == 1
-
-
 def test_a_resumed_wallet_skips_foreign_nonces(world: World) -> None:
     """No refund is paid twice (R23)."""
     paid = world.paid()
-    (foreign,) = _foreign(world, 1)
-    world.chain.mine_empty(2)
+    (foreign,) = _foreign(world, 1, final=True)
     status = world.reconcile()
 
     with capture_logs() as logs:
@@ -279,11 +263,9 @@ def test_a_resumed_wallet_skips_foreign_nonces(world: World) -> None:
 def test_an_accepted_transaction_does_not_pause_again(world: World) -> None:
     """A second foreign transaction needs a second decision."""
     world.paid()
-    first = _foreign(world, 1)[0]
-    world.chain.mine_empty(2)
+    first = _foreign(world, 1, final=True)[0]
     _resume(world, world.reconcile())
-    second = _foreign(world, 1)[0]
-    world.chain.mine_empty(2)
+    second = _foreign(world, 1, final=True)[0]
 
     status = world.reconcile()
 
@@ -306,8 +288,7 @@ def test_a_wallet_cannot_resume_before_all_is_final(world: World) -> None:
 def test_resume_needs_the_current_status(world: World) -> None:
     """A foreign transaction that was recorded meanwhile is not accepted unseen."""
     world.paid()
-    _foreign(world, 1)
-    world.chain.mine_empty(2)
+    _foreign(world, 1, final=True)
     status = world.reconcile()
     world.store.add_unrecorded(world.wallet, [])
 
@@ -350,8 +331,7 @@ def test_our_own_lost_transactions_resume_the_wallet(world: World) -> None:
 def test_a_pass_records_a_limited_number(world: World) -> None:
     """At most twenty, in order, up to the first that is not final; the rest later."""
     _reserve(world)
-    _foreign(world, 25)
-    world.chain.mine_empty(2)
+    _foreign(world, 25, final=True)
     _foreign(world, 1)
 
     looks = [world.reconcile() for _ in range(3)]
@@ -366,8 +346,7 @@ def test_a_pass_records_a_limited_number(world: World) -> None:
 def test_a_nonce_that_no_node_finds_is_waited_for(world: World) -> None:
     """It was used too long ago, or a node lags: no later nonce is recorded (R10)."""
     _reserve(world)
-    _foreign(world, 3)
-    world.chain.mine_empty(2)
+    _foreign(world, 3, final=True)
     world.client = altered(
         world.chain,
         find_transaction=lambda sender, nonce: (
@@ -462,8 +441,7 @@ def test_a_lost_payment_is_adopted(world: World) -> None:
     _reserve(world)
     refund = world.accepted()
     _foreign(world, 1)
-    (hash_,) = _foreign(world, 1, encode_refund(refund))
-    world.chain.mine_empty(2)
+    (hash_,) = _foreign(world, 1, encode_refund(refund), final=True)
     world.reconcile()
 
     with capture_logs() as logs:
@@ -489,8 +467,7 @@ def test_a_lost_payment_is_adopted(world: World) -> None:
 def test_a_lost_payment_whose_nonce_another_refund_has(world: World) -> None:
     """The refund cannot adopt it and is refused: it was already paid (R24)."""
     holder, refund = world.broadcast(), world.accepted()
-    (hash_,) = _foreign(world, 1, encode_refund(refund))
-    world.chain.mine_empty(2)
+    (hash_,) = _foreign(world, 1, encode_refund(refund), final=True)
     failed = world.step(holder)
 
     refused = world.step(refund)
@@ -506,8 +483,7 @@ def test_a_refund_that_is_paid_meanwhile_gets_no_nonce(world: World) -> None:
     """A payment recorded between check and reservation prevents it (R24)."""
     world.paid()
     refund = world.accepted()
-    _foreign(world, 1, encode_refund(refund))
-    world.chain.mine_empty(2)
+    _foreign(world, 1, encode_refund(refund), final=True)
     world.reconcile()
 
     with pytest.raises(StaleStateError):
@@ -531,8 +507,7 @@ def test_a_wallet_does_not_resume_over_a_contested_nonce(world: World) -> None:
     be a lost payment, which must be recorded before the client requests it again.
     """
     lost = _reserve(world)
-    _foreign(world, 2)
-    world.chain.mine_empty(2)
+    _foreign(world, 2, final=True)
     status = world.reconcile()
 
     with pytest.raises(WalletPausedError, match=f"nonce 0 of refund {lost.id} is used"):
@@ -564,8 +539,7 @@ def test_an_adopted_refund_is_not_contested(world: World) -> None:
     """Its transaction is mined, and the ledger has no bytes of it (R24)."""
     world.paid()
     refund = world.accepted()
-    _foreign(world, 1, encode_refund(refund))
-    world.chain.mine_empty(2)
+    _foreign(world, 1, encode_refund(refund), final=True)
     world.reconcile()
     assert world.step(refund).status is Status.MINED
     world.store.pause(world.wallet, Pause.CHAIN_AHEAD, world.clock())
@@ -585,20 +559,14 @@ def test_the_network_pause_is_checked_last(world: World) -> None:
     """A pause that comes just before the reservation still prevents it (R27)."""
     refund = world.accepted()
     nonces = world.nonces
-    active = nonces.select_key(refund)
-    counted = nonces.check_against_chain(world.chains["local"], active.key.address)
-    intent = active.signer.intent(build_purpose(refund, ACTOR))
-    world.store.pause_network(world.network.chain_id, world.clock())
+
+    def counted(chain: Chain, address: str) -> int:
+        found = nonces.check_against_chain(chain, address)
+        world.store.pause_network(world.network.chain_id, world.clock())
+        return found
 
     with pytest.raises(WalletPausedError, match="operator"):
-        nonces.assign_nonce(
-            refund,
-            60_000,
-            world.chains["local"],
-            counted=counted,
-            active=active,
-            intent=intent,
-        )
+        _reserved(altered(nonces, check_against_chain=counted), world, refund)
     assert world.stored(refund) == refund
 
 

@@ -217,10 +217,7 @@ def test_a_stuck_noop_is_replaced_by_a_noop(world: World) -> None:
     ]
     world.settle()
     failed = world.stored(refund)
-    assert (failed.status, failed.failure_code) == (
-        Status.FAILED,
-        "execution-reverted",
-    )
+    assert (failed.status, failed.failure_code) == (Status.FAILED, "execution-reverted")
     assert world.chain.payouts() == []
 
 

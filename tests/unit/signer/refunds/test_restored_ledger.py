@@ -31,11 +31,6 @@ def _paid(world: World, refund: Refund) -> Refund:
     return confirmed
 
 
-def _pause(world: World) -> Pause | None:
-    (wallet,) = world.store.wallets()
-    return wallet.paused_by
-
-
 @pytest.mark.parametrize("steps", range(4))
 def test_a_refund_that_was_paid_after_the_backup(
     world: World, backup: Callable[[], Ledger], steps: int
@@ -53,7 +48,7 @@ def test_a_refund_that_was_paid_after_the_backup(
     assert (confirmed.tx_hash, confirmed.nonce) == (paid.tx_hash, paid.nonce)
     assert confirmed.block_hash == paid.block_hash
     assert len(set(world.chain.broadcasts)) == 2
-    assert _pause(world) is None
+    assert world.wallet.paused_by is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
@@ -88,11 +83,8 @@ def test_a_replacement_that_was_made_after_the_backup(
 
     (confirmed,) = world.finish(refund)
 
-    assert (confirmed.status, confirmed.tx_hash) == (
-        Status.CONFIRMED,
-        replaced.tx_hash,
-    )
-    assert _pause(world) is None
+    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, replaced.tx_hash)
+    assert world.wallet.paused_by is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
@@ -153,10 +145,7 @@ def test_a_lost_transaction_that_is_still_pending(
     (confirmed,) = world.finish(again)
 
     assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "wallet-paused")
-    assert (confirmed.status, confirmed.tx_hash) == (
-        Status.CONFIRMED,
-        lost.tx_hash,
-    )
+    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, lost.tx_hash)
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)] * 2
 
 
@@ -179,7 +168,7 @@ def test_a_lost_transaction_that_appears_late(
 
     assert (failed.status, failed.failure_code) == (Status.FAILED, "nonce-taken")
     assert (refused.status, refused.failure_code) == (Status.REFUSED, "already-paid")
-    assert _pause(world) is None
+    assert world.wallet.paused_by is None
     assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
 
 
@@ -266,7 +255,7 @@ def test_a_noop_that_was_made_after_the_backup(
 
     assert noop.kind is Kind.NOOP
     assert (failed.status, failed.failure_code) == (Status.FAILED, "nonce-taken")
-    assert _pause(world) is Pause.FOREIGN_TRANSACTION
+    assert world.wallet.paused_by is Pause.FOREIGN_TRANSACTION
     assert world.chain.payouts() == []
 
 
@@ -289,10 +278,7 @@ def test_a_lost_payment_that_overtakes_a_noop(
     (confirmed,) = world.finish(refund)
 
     assert noop.kind is Kind.NOOP
-    assert (confirmed.status, confirmed.tx_hash) == (
-        Status.CONFIRMED,
-        lost.tx_hash,
-    )
+    assert (confirmed.status, confirmed.tx_hash) == (Status.CONFIRMED, lost.tx_hash)
     assert (confirmed.failure_code, confirmed.failure_detail) == (None, None)
 
 
@@ -338,7 +324,7 @@ def test_a_ledger_that_is_lost_altogether(
     again = [world.accepted(reference=name) for name in "ab"]
     new = world.accepted()
     world.work()
-    pause = _pause(world)
+    pause = world.wallet.paused_by
     *confirmed, last = world.finish(*again, new)
 
     assert pause is Pause.UNKNOWN_HISTORY

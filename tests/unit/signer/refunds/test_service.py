@@ -30,12 +30,7 @@ from signer.model.refund import Refund, RefundRequest, Status
 from signer.ports import Ledger
 from signer.refunds.service import ANSWER_TIMEOUT, RefundService, Submission
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.refunds import (
-    KEY,
-    REQUEST,
-    World,
-    altered,
-)
+from tests.support.refunds import KEY, REQUEST, World, altered
 
 
 def _overtaken(world: World, store: Ledger | None = None) -> RefundService:
@@ -314,8 +309,7 @@ def test_waiting_ends_when_the_refund_is_final(world: World) -> None:
     def sleep(seconds: float) -> None:
         world.clock.advance(seconds=seconds)
         if world.clock() - begun >= timedelta(seconds=1):
-            world.chain.mine()
-            world.chain.mine_empty(2)
+            world.mine_deep()
             world.confirmation_tracker.track()
 
     service = world.service

@@ -1,6 +1,6 @@
 """The worker: passes, claims, failures and wallet checks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import coincurve
@@ -17,13 +17,10 @@ from signer.errors import (
     HotWalletError,
     StoreUnavailableError,
 )
-from signer.keys.retirement import KeyRetirement
 from signer.model.audit_record import Actor
 from signer.model.key import KeyState
 from signer.model.refund import HOLD, Refund, Status
 from signer.model.wallet import Pause
-from signer.refunds.lifecycle import Lifecycle
-from signer.refunds.worker import Worker
 from tests.support.devices import honest, planted, point, recording, signer_over
 from tests.support.keys import key_at, made_active
 from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World, altered
@@ -31,29 +28,6 @@ from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World, altered
 
 def _statuses(world: World, refunds: Sequence[Refund]) -> list[Status]:
     return [world.stored(refund).status for refund in refunds]
-
-
-def _worker(
-    world: World, lifecycle: Lifecycle | None = None, **chains: Chain
-) -> Worker:
-    """Return a worker with the given lifecycle or chains."""
-    return Worker(
-        world.store,
-        lifecycle or world.lifecycle,
-        confirmation_tracker=world.confirmation_tracker,
-        wallets=world.wallets,
-        ring=world.ring,
-        retirement=KeyRetirement(world.store, recording()[0], world.clock),
-        chains=chains or world.chains,
-        clock=world.clock,
-    )
-
-
-def _stepping(
-    world: World, step: Callable[[Refund, Actor], Refund] | None = None
-) -> Lifecycle:
-    """Return a lifecycle whose steps are *step*."""
-    return altered(world.lifecycle, step=step or world.lifecycle.step)
 
 
 def test_a_pass_takes_each_refund_as_far_as_it_goes(world: World) -> None:
@@ -107,7 +81,7 @@ def test_a_refund_is_claimed_by_one_worker(world: World) -> None:
 
     world.clock.now += HOLD
 
-    assert _worker(world, _stepping(world, step)).work() == 9
+    assert world.worker_with(altered(world.lifecycle, step=step)).work() == 9
     assert set(other) == {0}
     assert _statuses(world, refunds) == [Status.BROADCAST] * 3
     assert len(world.chain.broadcasts) == 3
@@ -124,7 +98,7 @@ def test_a_worker_whose_claim_expired_changes_nothing(world: World) -> None:
     world.clock.now += HOLD
 
     with capture_logs() as logs:
-        steps = _worker(world, _stepping(world, step)).work()
+        steps = world.worker_with(altered(world.lifecycle, step=step)).work()
 
     assert steps == 0
     assert logs == []
@@ -188,7 +162,7 @@ def test_an_unreachable_network_does_not_stop_others(world: World) -> None:
     lifecycle._chains = chains
     world.clock.now += HOLD
 
-    assert _worker(world, lifecycle, **chains).work() == 3
+    assert world.worker_with(lifecycle, **chains).work() == 3
     assert _statuses(world, [silent, good]) == [Status.QUEUED, Status.BROADCAST]
     assert world.stored(silent).blocked_by == "chain-unavailable"
 
@@ -284,7 +258,7 @@ def test_an_unexpected_exception_does_not_stop_other_refunds(world: World) -> No
     world.clock.now += HOLD
 
     with capture_logs() as logs:
-        steps = _worker(world, _stepping(world, step)).work()
+        steps = world.worker_with(altered(world.lifecycle, step=step)).work()
 
     assert steps == 6
     assert _statuses(world, [unlucky]) == [Status.QUEUED]
@@ -324,7 +298,7 @@ def test_a_flood_does_not_delay_tracking(world: World) -> None:
     world.store = altered(world.store, claim=claim)
     idle = altered(world.lifecycle, step=lambda refund, actor: refund)
 
-    assert _worker(world, idle).work() == 100
+    assert world.worker_with(idle).work() == 100
     assert claims == [(HOLD, 10)] * 10
 
 
@@ -351,15 +325,10 @@ def test_wallets_are_checked_every_fifth_pass(world: World) -> None:
     worker.work()
     world.chain.mine_foreign(world.signer.address)
     world.chain.mine_foreign(world.signer.address)
-
-    def pause() -> Pause | None:
-        (wallet,) = world.store.wallets()
-        return wallet.paused_by
-
     pauses = []
     for _ in range(5):
         worker.work()
-        pauses.append(pause())
+        pauses.append(world.wallet.paused_by)
 
     assert pauses == [None, None, None, None, Pause.CHAIN_AHEAD]
 
@@ -397,11 +366,8 @@ def test_a_failed_wallet_check_does_not_stop_the_pass(
     """Network and code are logged."""
     refund = world.accepted()
 
-    def reconcile(chain: Chain, address: str) -> None:
-        raise error
-
-    worker = _worker(world)
-    worker._wallets = altered(world.wallets, reconcile=reconcile)
+    worker = world.worker
+    worker._wallets = altered(world.wallets, reconcile=error)
     world.clock.now += HOLD
 
     with capture_logs() as logs:
@@ -425,9 +391,8 @@ def test_a_refund_that_cannot_be_postponed_stays_claimed(world: World) -> None:
     world.clock.now += HOLD
 
     with capture_logs() as logs:
-        _worker(
-            world,
-            altered(world.lifecycle, postpone=StoreUnavailableError("gone")),
+        world.worker_with(
+            altered(world.lifecycle, postpone=StoreUnavailableError("gone"))
         ).work()
 
     assert [(entry["event"], entry["code"]) for entry in logs] == [
@@ -482,7 +447,7 @@ def test_an_unreadable_ring_does_not_stop_the_pass(world: World) -> None:
     """No wallet is checked, and refunds are tracked."""
     refund = world.broadcast()
     world.chain.mine()
-    worker = _worker(world)
+    worker = world.worker
     worker._ring = altered(world.ring, refresh=StoreUnavailableError("gone"))
     with capture_logs() as logs:
         worker.work()
@@ -497,7 +462,7 @@ def test_refunds_are_postponed_when_the_ring_becomes_unreadable(world: World) ->
     """Each claimed refund is postponed by itself."""
     refunds = [world.accepted() for _ in range(2)]
     world.clock.now += HOLD
-    worker = _worker(world)
+    worker = world.worker
     worker._ring = altered(world.ring, cached_keys=StoreUnavailableError("gone"))
     worker.work()
 

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -40,14 +40,7 @@ from signer.startup.guard import (
     self_test_key,
 )
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
-from tests.support.devices import (
-    KEY_ID,
-    Device,
-    honest,
-    planted,
-    point,
-    signer_over,
-)
+from tests.support.devices import KEY_ID, Device, honest, planted, point, signer_over
 from tests.support.refunds import altered
 
 
@@ -118,21 +111,6 @@ REGIONS = {None: False, "": False, "eu-central-1": True}
 RAW_KEYS = {None: False, "": False, " ": False, "0x11": True}
 
 
-def _environments() -> Iterator[tuple[dict[str, str], list[bool]]]:
-    tables = (APP_ENVS, USE_KMS, KEYS, REGIONS, RAW_KEYS)
-    names = ("APP_ENV", "USE_KMS", "KMS_KEY_ID", "AWS_REGION", RAW_KEY)
-    for values in product(*tables):
-        environ = {
-            name: value
-            for name, value in zip(names, values, strict=True)
-            if value is not None
-        }
-        yield (
-            environ,
-            [table[value] for table, value in zip(tables, values, strict=True)],
-        )
-
-
 def test_the_table_of_keys_in_every_combination() -> None:
     """
     The refusals for all 3,360 combinations of the settings that select a key.
@@ -140,7 +118,14 @@ def test_the_table_of_keys_in_every_combination() -> None:
     Unset, empty and blank values are equal, and only `development` and `test`, in any
     case, are not production.
     """
-    for environ, (production, kms, key, region, raw) in _environments():
+    tables = (APP_ENVS, USE_KMS, KEYS, REGIONS, RAW_KEYS)
+    names = ("APP_ENV", "USE_KMS", "KMS_KEY_ID", "AWS_REGION", RAW_KEY)
+    for values in product(*tables):
+        given = zip(names, values, strict=True)
+        environ = {name: value for name, value in given if value is not None}
+        production, kms, key, region, raw = (
+            table[value] for table, value in zip(tables, values, strict=True)
+        )
         expected = [
             *["kms-not-configured"] * (production and not kms),
             *["kms-not-configured"] * (kms and not key),
@@ -670,33 +655,19 @@ def test_refusal_codes_are_found_in_the_source() -> None:
     assert {code for code, _ in UNSAFE} <= _codes_in_the_code()
 
 
-class _Role:
-    """A journal whose database role has the given privileges, or does not answer."""
-
-    def __init__(self, *found: str, fails: bool = False) -> None:
-        self._found = found
-        self._fails = fails
-
-    def excess_privileges(self) -> Sequence[str]:
-        """Return what was given."""
-        if self._fails:
-            raise StoreError("it does not answer")
-        return self._found
-
-
 @pytest.mark.parametrize(
-    ("role", "codes"),
+    ("privileges", "codes"),
     [
-        (_Role(), []),
-        (_Role("owns audit_records"), ["audit-not-append-only"]),
-        (_Role(fails=True), ["database-not-ready"]),
+        (list, []),
+        (lambda: ["owns audit_records"], ["audit-not-append-only"]),
+        (StoreError("it does not answer"), ["database-not-ready"]),
     ],
 )
 def test_production_role_must_not_change_the_audit(
-    role: _Role, codes: list[str]
+    privileges: Callable[[], list[str]] | StoreError, codes: list[str]
 ) -> None:
     """A role that could is refused by name; other environments are not checked."""
-    journal = cast("Journal", role)
+    journal = altered(cast("Journal", None), excess_privileges=privileges)
     check_journal(Settings.from_env({"APP_ENV": "test"}), journal)
     refusals: Sequence[Refusal] = ()
     try:
