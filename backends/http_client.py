@@ -130,7 +130,7 @@ class HTTPClient:
                 self._url.get_secret_value(),
                 body=body,
                 headers=self._headers,
-                timeout=urllib3.Timeout(total=total),
+                timeout=urllib3.Timeout(connect=total / 2, total=total),
                 retries=False,
                 redirect=False,
                 preload_content=False,

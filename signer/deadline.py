@@ -64,8 +64,7 @@ class Deadlines:
         with self._lock:
             is_full = self._total is not None and self._running.total() >= self._total
             if is_full or self._running[kind] >= self._per_subject:
-                pending.is_started = False
-                return pending
+                return _refused(pending)
             self._running[kind] += 1
         context = contextvars.copy_context()
         thread = Thread(
@@ -78,7 +77,7 @@ class Deadlines:
             thread.start()
         except RuntimeError:  # The system cannot start another thread.
             self._release(kind)
-            pending.is_started = False
+            return _refused(pending)
         return pending
 
     def within(
@@ -116,3 +115,9 @@ class Deadlines:
             self._running[kind] -= 1
             if not self._running[kind]:
                 del self._running[kind]  # Callers may use any number of subjects.
+
+
+def _refused(pending: Pending[T]) -> Pending[T]:
+    pending.is_started = False
+    pending.set_exception(BackendUnavailableError(TIMEOUT_MESSAGE))
+    return pending

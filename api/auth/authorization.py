@@ -75,7 +75,7 @@ class AccessPolicy:
             RateLimitedError: Too many requests of this peer were refused.
         """
         # Not audited: the first refusal over the limit already was.
-        if self._limits.refused.is_over(rate_limit_key(request.peer)):
+        if self._limits.refused.is_over(_counted_as(request)):
             raise self._limits.refused.exceeded()
 
     def admit(self, caller: Principal, request: AccessRequest) -> None:
@@ -124,9 +124,8 @@ class AccessPolicy:
             StoreUnavailableError: As ``admit``, or the refusal cannot be audited.
         """
         limit, administrative = self._limits.refused, request.permission.administrative
-        name = rate_limit_key(request.peer)
-        if caller is not None and isinstance(error, PermissionDeniedError):
-            name = f"subject {caller.sub}"  # No address has a space.
+        is_forbidden = isinstance(error, PermissionDeniedError)
+        name = _counted_as(request, caller if is_forbidden else None)
         status = limit.take(name, require_store=administrative)
         refusal = error if status is RateLimitStatus.WITHIN else limit.exceeded()
         if status is not RateLimitStatus.OVER:
@@ -171,6 +170,17 @@ class AccessPolicy:
             self._audit.write(record)
         except (StoreError, OSError) as e:
             raise StoreUnavailableError("the audit cannot be written") from e
+
+
+def _counted_as(request: AccessRequest, caller: Principal | None = None) -> str:
+    """
+    Return the name under which a refusal is counted: of *caller*, or of the peer.
+
+    Administrative refusals are counted apart, so that refusals elsewhere cannot keep
+    them out of the audit.  Neither an address nor a ``sub`` has a space.
+    """
+    name = f"subject {caller.sub}" if caller else rate_limit_key(request.peer)
+    return f"{name} administrative" if request.permission.administrative else name
 
 
 def require_permission(caller: Principal, permission: Permission) -> None:

@@ -161,7 +161,7 @@ class RateLimits:
         limit = partial(RateLimit, callers=callers, clock=clock)
         return cls(
             limit("refused", refused),
-            limit("audited", 2 * refused, batch=max(1, refused // 5)),
+            limit("audited", 2 * refused),
             limit("administration", administration),
             limit("client", client, batch=max(1, client // 10)) if client else None,
         )

@@ -51,7 +51,7 @@ def list_keys() -> Result:
 @click.option(
     "--compromised",
     is_flag=True,
-    help="Block the old key at once: it never signs again.  Requires --from.",
+    help="Revoke the old key: it never signs again.  Requires --from.",
 )
 @click.option(
     "--from",
@@ -127,7 +127,7 @@ def revoke(address: str, *, dry_run: bool) -> Result:
 
     Refunds that it has signed may still be mined; they are listed for you to check.
     Refunds that it has not signed are paid by the active key.  To revoke the active
-    key, use `hotwallet keys rotate --compromised`.
+    key, use `hotwallet keys rotate --compromised --from ADDRESS`.
     """
     revocation = build_admin_container().revocation
     if dry_run:

@@ -99,8 +99,10 @@ class ReadinessChecker:
         if self._round.acquire(timeout=SHARED_SECONDS):
             try:
                 if self._timer() >= self._until:
-                    self._last = self._run_checks()
-                    self._until = self._timer() + CACHE_SECONDS
+                    try:
+                        self._last = self._run_checks()
+                    finally:
+                        self._until = self._timer() + CACHE_SECONDS
             finally:
                 self._round.release()
         return self._last

@@ -7,6 +7,7 @@ problem documents itself.  It has deadlines for slow clients
 Production therefore needs a proxy in front.
 """
 
+import mmap
 import os
 import selectors
 import socket
@@ -48,6 +49,9 @@ _STATUS: dict[type[BaseException], HTTPStatus] = {
     errors.InvalidResponseHeaderName: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
+# One byte that the master and its workers share: whether any worker has started.
+_has_started = mmap.mmap(-1, 1)
+
 _RETRY_SECONDS = 1.0
 
 _PROBES = tuple(
@@ -78,9 +82,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         Create the application, which opens key, chains and database.
 
         A failure is logged here, since gunicorn would print the exception's message.
-        The server ends if one of its first workers fails for a reason that stays.  For
-        a transient reason, such as a node that does not answer, or if the replacement
-        of a worker fails, the other workers keep serving and the master retries.
+        The server ends if no worker could start yet and the reason stays.  Otherwise
+        the master retries: another worker serves, or the reason is transient, such as a
+        node that does not answer.
         """
         serving.set(self.cfg)
         try:
@@ -89,10 +93,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             refusals = [str(r) for r in getattr(e, "refusals", ())]
             _log.exception("worker-not-started", refusals=refusals)
             is_transient = isinstance(e, ConfigurationError) and e.is_transient
-            if self.age <= self.cfg.workers and not is_transient:
+            if not (_has_started[0] or is_transient):
                 raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
             time.sleep(_RETRY_SECONDS)
             raise SystemExit(EXIT_STATUS) from None
+        _has_started[0] = 1
 
     def enqueue_req(self, conn: gthread.TConn) -> None:
         """

@@ -15,9 +15,10 @@ from gunicorn.http.errors import (  # type: ignore[import-untyped]
 )
 
 
-# Lists by their specification, so a proxy may split or join them (RFC 9110, 5.3).
-_LISTS = frozenset(
-    {"ACCEPT", "CONNECTION", "FORWARDED", "PREFER", "VIA", "X-FORWARDED-FOR"}
+# The headers that the service reads and that have one value.  gunicorn refuses repeated
+# lengths, hosts and content types.
+_SINGLE = frozenset(
+    {"AUTHORIZATION", "CONTENT-ENCODING", "IDEMPOTENCY-KEY", "X-REQUEST-ID"}
 )
 
 # No empty segment, no dot segment, and no percent-encoding: no route needs them.
@@ -50,5 +51,5 @@ def require_unambiguous(request: Any) -> None:
         raise InvalidHeader("TRANSFER-ENCODING", req=request)
     counts = Counter(name for name, _ in request.headers)
     for name, count in counts.items():
-        if count > 1 and name not in _LISTS:
+        if count > 1 and name in _SINGLE:
             raise InvalidHeader(name, req=request)

@@ -165,7 +165,8 @@ class KMSBackend:
         # A client costs about 9 MiB, so callers must not invent regions.
         if region not in _regions():
             raise KeyNotFoundError(
-                "the key's ARN names a region that AWS does not have"
+                "the key's ARN names a region that this release of botocore does not"
+                " know: correct it, or upgrade botocore"
             )
         # Building a client takes 0.1 s, during which other regions are not blocked.
         with self._opening:

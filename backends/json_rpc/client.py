@@ -66,16 +66,18 @@ class JSONRPCChain:
         return self._get_pool().chain_id()
 
     def has_code(self, address: str) -> bool:
-        return self._middle(lambda node: requests.has_code(node, address))
+        return self._decide_median(lambda node: requests.has_code(node, address))
 
     def balance(self, address: str) -> int:
-        return self._middle(lambda node: requests.balance(node, address))
+        return self._decide_median(lambda node: requests.balance(node, address))
 
     def call(self, call: Call) -> bytes:
-        return self._middle(lambda node: requests.call(node, call))
+        return self._decide_median(lambda node: requests.call(node, call))
 
     def estimate_gas(self, call: Call) -> int:
-        return self._middle(lambda node: requests.estimate_gas(node, call))
+        return self._get_pool().decide(
+            lambda node: requests.estimate_gas(node, call), quorum_rules.UPPER_MEDIAN
+        )
 
     def transaction_count(self, address: str, block: int | None = None) -> int:
         if block is None:
@@ -146,8 +148,8 @@ class JSONRPCChain:
             partial(request_status, sender=sender, tx_hashes=tx_hashes)
         )
 
-    def _middle(self, request: Callable[[Web3], T]) -> T:
-        result: T = self._get_pool().decide(request, quorum_rules.MIDDLE)
+    def _decide_median(self, request: Callable[[Web3], T]) -> T:
+        result: T = self._get_pool().decide(request, quorum_rules.LOWER_MEDIAN)
         return result
 
     def _transaction(self, tx_hash: str) -> MinedTransaction | None:

@@ -69,6 +69,8 @@ class QuorumCall(Generic[_T]):
         """Return whether the other responses cannot change the result."""
         responses = list(self.responses.values())
         quorum = quorum_size(self._configured, self._configured)
+        if len(self._reverts()) >= quorum:
+            return True
         return len(responses) >= quorum and all(
             response == responses[0] for response in responses
         )
@@ -93,7 +95,7 @@ class QuorumCall(Generic[_T]):
             ChainUnavailableError: There are too few responses.
         """
         quorum = quorum_size(self._configured, len(self.responses))
-        reverts = [e for e in self._errors if isinstance(e, ExecutionRevertedError)]
+        reverts = self._reverts()
         responded = len(self.responses) + len(reverts)
         if reverts and len(reverts) >= quorum_size(self._configured, responded):
             raise reverts[0]
@@ -110,6 +112,9 @@ class QuorumCall(Generic[_T]):
                 # It has started; its response is checked without waiting for it.
                 future.add_done_callback(partial(_check_late, node, rule, result))
         return result
+
+    def _reverts(self) -> list[ExecutionRevertedError]:
+        return [e for e in self._errors if isinstance(e, ExecutionRevertedError)]
 
     def _collect(self, future: "Future[_T]", node: TrackedNode) -> None:
         try:

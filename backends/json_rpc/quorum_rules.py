@@ -8,7 +8,7 @@ majority against one: all that respond must agree.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median_low
+from statistics import median_high, median_low
 from typing import Any, Generic, TypeVar
 
 from signer.ports import Block, Fees, MinedTransaction, Receipt
@@ -98,19 +98,31 @@ def reached_block(heads: Sequence[Block], quorum: int) -> Block:
     return max(candidates, key=candidates.count)
 
 
-def middle(responses: Sequence[Any], quorum: int) -> Any:
+def lower_median(responses: Sequence[Any], quorum: int) -> Any:
     """
-    Return the middle response, which a minority cannot move out of the honest ones.
+    Return the median; of an even number of responses, the lower one of the two.
 
-    >>> middle([21_500, 65_000, 16_000_000], 2)
+    With one liar among three responses, the median is within the honest ones.  Of two
+    responses, a liar can only lower it.
+
+    >>> lower_median([21_500, 65_000, 16_000_000], 2)
     65000
     """
     return median_low(responses)
 
 
-def middle_fees(responses: Sequence[Fees | None], quorum: int) -> Fees | None:
+def upper_median(responses: Sequence[int], quorum: int) -> int:
     """
-    Return the middle base fee and the middle tip.
+    Return the median; of an even number of responses, the upper one of the two.
+
+    Too little gas would fail on chain.  ``max_gas`` bounds what a liar can add.
+    """
+    return median_high(responses)
+
+
+def median_fees(responses: Sequence[Fees | None], quorum: int) -> Fees | None:
+    """
+    Return the median base fee and the median tip, as ``lower_median``.
 
     The chain has no base fee only if *quorum* nodes report none.  Return None if too
     few nodes agree on whether it has one.
@@ -160,8 +172,9 @@ COUNT: QuorumRule[int] = QuorumRule(reached, _never)
 HEAD: QuorumRule[Block] = QuorumRule(reached_block, _never)
 """Values that only grow: the highest one that a quorum has reached."""
 
-MIDDLE: QuorumRule[Any] = QuorumRule(middle, _never)
-FEES: QuorumRule[Fees | None] = QuorumRule(middle_fees, _differ_in_kind)
+LOWER_MEDIAN: QuorumRule[Any] = QuorumRule(lower_median, _never)
+UPPER_MEDIAN: QuorumRule[int] = QuorumRule(upper_median, _never)
+FEES: QuorumRule[Fees | None] = QuorumRule(median_fees, _differ_in_kind)
 """Values that differ between honest nodes, because their newest blocks do."""
 
 PENDING_COUNT: QuorumRule[int] = QuorumRule(

@@ -37,6 +37,10 @@ def postgresql_engine(url: URL, *, pool_size: int, timeout: float) -> Engine:
         max_overflow=0,
         pool_timeout=timeout,
     )
+    connect = _connection_class(timeout + _CLIENT_SLACK_SECONDS).connect
+    event.listen(
+        engine, "do_connect", lambda _dialect, _entry, args, kw: connect(*args, **kw)
+    )
     event.listen(engine, "checkin", _record_idle_start)
     event.listen(engine, "checkout", _ping_idle(engine))
     return engine
@@ -55,7 +59,7 @@ def _engine(url: URL, timeout: float, **settings: Any) -> Engine:
         ConfigurationError: ``database-misconfigured``: psycopg is not installed.
     """
     try:
-        engine = create_engine(
+        return create_engine(
             url,
             connect_args=_connect_args(url, timeout),
             use_native_hstore=False,  # Saves a query on every new connection.
@@ -64,14 +68,6 @@ def _engine(url: URL, timeout: float, **settings: Any) -> Engine:
         )
     except ModuleNotFoundError:
         pass
-    else:
-        connect = _connection_class(timeout + _CLIENT_SLACK_SECONDS).connect
-        event.listen(
-            engine,
-            "do_connect",
-            lambda _dialect, _entry, args, kw: connect(*args, **kw),
-        )
-        return engine
     raise ConfigurationError(
         Refusal(
             "database-misconfigured",
@@ -116,7 +112,7 @@ def _connection_class(seconds: float) -> Any:
                 return super().wait(_limited(gen, seconds), *args, **kwargs)
             except TimeoutError:
                 self.close()  # A late response must not answer the next statement.
-            raise psycopg.OperationalError("timeout: the server does not answer")
+            raise psycopg.OperationalError("the server stopped answering")
 
     return LimitedConnection
 
@@ -132,9 +128,13 @@ def _limited(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any,
     """
     deadline = time.monotonic() + seconds
     try:
-        ready = yield next(gen)
-        while time.monotonic() < deadline:
-            ready = yield gen.send(ready)
+        state = next(gen)
+        # Resume before the check: after a pause, the response may be there already.
+        while True:
+            ready = yield state
+            state = gen.send(ready)
+            if time.monotonic() >= deadline:
+                break
     except StopIteration as e:
         return cast("T", e.value)
     gen.close()

@@ -116,6 +116,9 @@ class Settings(BaseModel):
     softhsm2_conf: Path | None = Field(None, alias="SOFTHSM2_CONF")
 
     database_url: SecretStr | None = Field(None, alias="DATABASE_URL")
+    # libpq reads these two by itself.
+    pg_hostaddr: str | None = Field(None, alias="PGHOSTADDR", repr=False)
+    pg_service: str | None = Field(None, alias="PGSERVICE", repr=False)
     networks_file: Path = Field(Path("networks.toml"), alias="NETWORKS_FILE")
 
     jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"] = Field(

@@ -85,7 +85,7 @@ class Revocation:
             raise NotFoundError("the ring has no key with this address")
         if key.state is KeyState.ACTIVE:
             raise ConflictError(
-                "the key is active: rotate to another key with --compromised"
+                "the key is active: rotate to another key with --compromised --from"
             )
         if not key.is_former and key.state is not KeyState.BLOCKED:
             raise ConflictError(

@@ -67,6 +67,16 @@ _UNFUNDED = (
     " until the address is funded"
 )
 
+_STILL_ACTIVE = (
+    "the compromised key is still active: fund the new address and repeat the request,"
+    " or repeat it without waiting for funds (withoutFunds, --without-funds)"
+)
+
+_NOT_REVOKED = (
+    "nothing was revoked: the active address lacks funds. Fund it and repeat the"
+    " request, or repeat it without waiting for funds (withoutFunds, --without-funds)"
+)
+
 _OVERTAKEN = (
     "nothing was changed: another key became the active one in the meantime. Run"
     " `hotwallet keys list` to see who rotated, and repeat the request if it is still"
@@ -238,6 +248,11 @@ class Rotation:
         key, previous = view.active or view.candidate, view.replaced
         if previous is None or not options.compromised:
             return RotationResult("rotated", key, previous, (), (ALREADY,))
+        is_revoked = previous.state is KeyState.BLOCKED
+        if not is_revoked and self._must_wait(
+            self._read_balances(key.address), options
+        ):
+            raise ConflictError(_NOT_REVOKED)
         previous, stranded = self._revocation.revoke_during_rotation(
             previous.address, actor
         )
@@ -260,7 +275,9 @@ class Rotation:
                 waiting = self._store.wait_for(pending, AWAITING_FUNDS, self._clock())
                 facts = key_facts("key", waiting)
                 self._admin_audit.request(AuditAction.KEY_FUND, actor, **facts)
-                return build_result(AWAITING_FUNDS, waiting, active, holdings)
+                result = build_result(AWAITING_FUNDS, waiting, active, holdings)
+                still = (_STILL_ACTIVE,) if options.compromised else ()
+                return replace(result, warnings=(*result.warnings, *still))
             activated = self._activate(pending, active, actor, options)
         except KeyRotatedError as e:
             self._reject(pending, e.code)

@@ -25,6 +25,7 @@ ADVICE = {
     "backend-access-denied": "allow the service's role to sign with the key again",
     "key-unusable": "enable the key, or restore the one that the nonce belongs to",
     "key-not-found": "restore the key",
+    "key-ambiguous": "remove the other keys with this id from the device",
     "policy-violation": "compare the networks file with the one in force at acceptance",
     "configuration": "put the refund's network back into the networks file",
 }

@@ -78,14 +78,23 @@ class Lifecycle:
         """
         Take the next step of *refund*, and return the refund after it.
 
-        The status is unchanged if the refund has to wait.
+        The status is unchanged if the refund has to wait.  A refund that today's
+        networks file does not allow waits, whatever its status, until the file or the
+        row is right again.
 
         Raises:
             StaleStateError: Another process changed the refund.
             HotWalletError: The step failed; the refund keeps its status.
         """
         take = self._steps.get(refund.status)
-        return refund if take is None else take(refund, self._chain(refund), actor)
+        if take is None:
+            return refund
+        chain = self._chain(refund)
+        violation = find_violation(refund, chain.network)
+        # A no-op, which has the reason of the failure, pays nothing.
+        if violation is not None and refund.failure_code is None:
+            raise violation
+        return take(refund, chain, actor)
 
     def cancel(self, refund: Refund) -> Refund:
         """
@@ -122,15 +131,11 @@ class Lifecycle:
     def _chain(self, refund: Refund) -> Chain:
         chain = self._chains.get(refund.network)
         if chain is None:
-            raise _misconfigured(f"the network {refund.network}")
+            detail = f"a refund needs the network {refund.network}: put it back"
+            raise ConfigurationError(Refusal("networks-misconfigured", detail))
         return chain
 
     def _assign_nonce(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
-        if not refund.is_coin and refund.token not in chain.network.tokens:
-            raise _misconfigured(f"the token {refund.token} on {refund.network}")
-        violation = find_violation(refund, chain.network)
-        if violation is not None:
-            raise violation
         try:
             return self._check_and_assign_nonce(refund, chain, actor)
         except KeyRotatedError:
@@ -157,7 +162,9 @@ class Lifecycle:
             estimate = self._simulate(refund, chain, sender)
         except ExecutionRevertedError as e:
             # Do not use a nonce for a transfer that the token would refuse.
-            return self._transitions.move(refund, Status.REFUSED, **_failure(e))
+            return self._transitions.move(
+                refund, Status.REFUSED, **build_objection(e.code, str(e))
+            )
         gas = estimate if refund.is_coin else _bound_gas(estimate, refund, chain)
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:
@@ -177,8 +184,7 @@ class Lifecycle:
 
     def _sign(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
         age = self._clock() - refund.updated_at
-        violation = find_violation(refund, chain.network)
-        if timedelta(0) <= age <= SIMULATION_VALID_FOR and violation is None:
+        if timedelta(0) <= age <= SIMULATION_VALID_FOR:
             return self._attempts.start(refund, chain, actor)
         # Nonce, token and key may have changed since.  The key may have been revoked
         # after its intent to sign was recorded, so record a new one.
@@ -195,13 +201,11 @@ class Lifecycle:
         if tx_hash is not None:
             reason = describe_earlier_payment(tx_hash, chain)
             return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
-        if violation is not None:
-            reason = _failure(violation)
-            return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
         try:
             self._simulate(refund, chain, str(refund.sender))
         except ExecutionRevertedError as e:
-            return self._attempts.start(refund, chain, actor, Kind.NOOP, **_failure(e))
+            reason = build_objection(e.code, str(e))
+            return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
         return self._attempts.start(refund, chain, actor)
 
     def _broadcast(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
@@ -254,12 +258,3 @@ def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | N
     max_fee, _ = quote_fees(chain.client.fees(), chain.network)
     balance = chain.client.balance(refund.swept_from)
     return find_fee_objection(refund, balance, gas=gas, max_fee=max_fee)
-
-
-def _misconfigured(missing: str) -> ConfigurationError:
-    detail = f"a refund needs {missing}: put it back into the networks file"
-    return ConfigurationError(Refusal("networks-misconfigured", detail))
-
-
-def _failure(error: HotWalletError) -> Objection:
-    return build_objection(error.code, str(error))

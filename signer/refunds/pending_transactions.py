@@ -14,8 +14,7 @@ from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, MinedTransaction, Store
 from signer.refunds.attempts import Attempts
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
-from signer.refunds.policy import find_violation
-from signer.refunds.sweep_policy import Objection, build_objection
+from signer.refunds.sweep_policy import Objection
 from signer.refunds.transaction_signer import TransactionSigner, encode_refund
 from signer.refunds.transitions import Transitions
 
@@ -101,9 +100,6 @@ class PendingTransactions:
         tx_hash = self._nonces.find_other_payment(refund)
         if tx_hash is not None:
             return describe_earlier_payment(tx_hash, chain)
-        violation = find_violation(refund, chain.network)
-        if violation is not None:
-            return build_objection(violation.code, str(violation))
         return self._transaction_signer.find_sweep_objection(refund)
 
     def _raise_fees(

@@ -110,7 +110,7 @@ class Worker:
         self._retirement.retire(settled)
 
     def _reconcile_key(self, key: Key) -> bool:
-        """Reconcile the wallets of *key* on all chains; return if it may be retired."""
+        """Reconcile the wallets of *key*; return whether it may be retired."""
         settled = key.state is KeyState.DRAINING
         for name, chain in self._chains.items():
             try:

@@ -245,7 +245,7 @@ def _production_refusals(
             "more than one node needs PostgreSQL; set DATABASE_URL",
         ),
         (
-            not _is_protected_database(settings.effective_database_url),
+            not _is_protected_database(settings),
             "database-insecure",
             "DATABASE_URL needs sslmode=verify-full, or a Unix socket's folder as host",
         ),
@@ -284,15 +284,19 @@ def _production_refusals(
             yield Refusal("rpc-insecure", f"networks.{name}: rpc_urls must be https")
 
 
-def _is_protected_database(url: str) -> bool:
+def _is_protected_database(settings: Settings) -> bool:
     """
     Whether nothing on the network can read or change what is sent to the database.
 
     That is a file, a Unix socket, or TLS with the server's name verified (libpq's
-    ``sslmode``).  ``hostaddr`` and ``service`` may lead to another place than the host.
+    ``sslmode``).  ``hostaddr`` and ``service``, and libpq's variables for them, may
+    lead to another place than the host.
     """
+    url = settings.effective_database_url
     if not url.startswith(_POSTGRESQL_URLS):
         return True
+    if "#" in url or "@" in url.partition("?")[2]:
+        return False  # Such a password must be percent-encoded: parsers differ.
     try:
         parts = urlsplit(url)
         parameters = parse_qs(parts.query, strict_parsing=bool(parts.query))
@@ -302,11 +306,9 @@ def _is_protected_database(url: str) -> bool:
         return True
     hosts = [host for each in parameters.get("host", []) for host in each.split(",")]
     is_socket = bool(hosts) and all(host.startswith("/") for host in hosts)
-    return (
-        is_socket
-        and not parts.hostname
-        and not {"hostaddr", "service"} & set(parameters)
-    )
+    redirects = {"hostaddr", "service"} & parameters.keys()
+    redirected = redirects or settings.pg_hostaddr or settings.pg_service
+    return is_socket and not (parts.hostname or redirected)
 
 
 def _is_https(url: str | None) -> bool:

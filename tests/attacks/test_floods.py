@@ -66,6 +66,21 @@ def test_a_flood_hides_no_refusal_of_an_administrator(
     assert journal.records[-1].fields["outcome"] == "forbidden"
 
 
+def test_refusals_elsewhere_hide_no_administrative_ones(
+    client: TestClient, journal: Journal
+) -> None:
+    """A merchant's token that is over its limit on refunds is still audited."""
+    peer = "203.0.113.9"
+    mallory = bearer(NOW, sub="mallory", roles=["merchant"], scope="refunds:read")
+    _statuses(client, "/refunds", [peer] * 70, mallory)
+    statuses = _statuses(client, "/rotation", [peer] * 20, mallory)
+
+    assert statuses == [403] * 20
+    assert [record.fields["outcome"] for record in journal.records] == [
+        "forbidden"
+    ] * 20
+
+
 def test_a_forbidden_subject_locks_nobody_else_out(client: TestClient) -> None:
     """62 forbidden calls of one merchant leave its address open for the others."""
     peer = "203.0.113.9"

@@ -110,8 +110,8 @@ def test_ambiguous_refund(
 
 @pytest.mark.parametrize("host", ["localhost:8080", "[::1]", "[::1]:80", "10.0.0.1"])
 def test_usual_hosts(server: Server, authorization: str, host: str) -> None:
-    """A name, an address and a port are accepted, and so are list headers twice."""
-    accept = "Accept: text/plain\r\nAccept: application/json"
+    """A name, an address and a port are accepted, and so are other headers twice."""
+    accept = "Accept: text/plain\r\nAccept: application/json\r\nX: 1\r\nX: 2"
     head = f"{LIST}\r\nHost: {host}\r\n{accept}\r\n{authorization}\r\n\r\n"
 
     assert server.ask(head.encode()).status == 200

@@ -77,10 +77,10 @@ def test_one_deadline_bounds_the_whole_response(
     assert time.monotonic() - started < 5
 
 
-def test_connecting_may_take_the_whole_timeout(
+def test_connecting_takes_at_most_half_of_the_timeout(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No part of the deadline is kept back for the response."""
+    """A host's second address is tried in time when the first one does not answer."""
     timeouts = []
 
     def connect(address: Any, timeout: float, **options: Any) -> socket.socket:
@@ -92,7 +92,7 @@ def test_connecting_may_take_the_whole_timeout(
     url = start_server(OK + b"Content-Length: 2\r\n\r\nhi")
 
     assert _client(url, timeout=4.0).exchange("GET").status == 200
-    assert timeouts == [4.0]
+    assert timeouts == [2.0]
 
 
 def test_a_large_body_is_refused(start_server: StartServer) -> None:

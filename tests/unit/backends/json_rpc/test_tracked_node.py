@@ -325,4 +325,4 @@ def test_a_node_that_refuses_a_request_stays_responsive(fake_node: FakeNode) -> 
             ask()
 
     assert node.is_responsive
-    assert NodePool([node], 1).decide(lambda _: 7, quorum_rules.MIDDLE) == 7
+    assert NodePool([node], 1).decide(lambda _: 7, quorum_rules.LOWER_MEDIAN) == 7

@@ -312,7 +312,7 @@ def test_compose_keeps_the_owner_from_the_service() -> None:
 
     assert {"database", "upgrade", "grants", "api", "worker", "proxy"} <= parts.keys()
     assert informed == {"database", "upgrade", "grants"}
-    assert "hotwallet_owner@database/hotwallet" in parts["upgrade"]
+    assert "hotwallet_owner@/hotwallet?host=/var/run/postgresql" in parts["upgrade"]
     assert "PGUSER: hotwallet_owner" in parts["grants"]
     assert "./roles.sql:/docker-entrypoint-initdb.d/roles.sql:ro" in parts["database"]
     assert "./grants.sql:/grants.sql:ro" in parts["grants"]

@@ -84,10 +84,11 @@ def test_compromised_key_is_replaced_without_funds(
     """O8: it waits for funds, unless the caller says not to; that is audited."""
     system.holdings = (holding,)
     rotation = system.rotation(needs_funds=needs_funds)
-    statuses = [
-        rotation.rotate(NEW, ALICE, _compromised(system, dry_run=dry_run)).status
+    waits = [
+        rotation.rotate(NEW, ALICE, _compromised(system, dry_run=dry_run))
         for dry_run in (True, False)
     ]
+    statuses = [wait.status for wait in waits]
     waiting = system.states
     override = _compromised(system, without_funds=True)
     dry_run = rotation.rotate(NEW, ALICE, replace(override, dry_run=True))
@@ -99,6 +100,7 @@ def test_compromised_key_is_replaced_without_funds(
     ]
 
     assert statuses == ["would-await-funds", "awaiting-funds"]
+    assert "the compromised key is still active" in waits[1].warnings[-1]
     assert waiting == {OLD: "active", NEW: "pending"}
     assert (dry_run.status, rotated.status) == ("would-rotate", "rotated")
     assert system.states == {NEW: "active", OLD: "blocked"}
@@ -353,6 +355,20 @@ def test_compromised_can_be_added_by_a_second_call(system: System) -> None:
     assert rotated.previous.state is KeyState.BLOCKED
     assert system.address(OLD) in rotated.warnings[1]
     assert rotation_document(rotated)["previousAddress"] == system.address(OLD)
+
+
+def test_second_call_waits_for_funds_too(system: System) -> None:
+    """Two ordinary calls do not strand the funds on a revoked key's address."""
+    system.holdings = (POOR,)
+    system.rotation().rotate(NEW, ALICE)
+    with pytest.raises(ConflictError, match="nothing was revoked"):
+        system.rotation().rotate(NEW, ALICE, _compromised(system))
+    unchanged = system.states
+    override = _compromised(system, without_funds=True)
+    system.rotation().rotate(NEW, ALICE, override)
+
+    assert unchanged == {NEW: "active", OLD: "draining"}
+    assert system.states == {NEW: "active", OLD: "blocked"}
 
 
 def test_dry_run_with_compromised_blocks_nothing(system: System) -> None:

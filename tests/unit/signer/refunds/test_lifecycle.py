@@ -207,35 +207,38 @@ def test_a_network_that_was_removed_stops_its_refunds_only(world: World) -> None
     assert world.stored(refund) == refund
 
 
-def test_a_token_that_was_removed_is_not_paid(world: World) -> None:
-    """A queued refund waits; a no-op uses a nonce, since higher nonces wait for it."""
-    reserved, queued = world.step(world.accepted()), world.accepted()
-    other = world.network.tokens["TUSD"]
-    world.network = world.network.model_copy(update={"tokens": {"OTHER": other}})
+@pytest.mark.parametrize("steps", range(4))
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (None, "token"),
+        ({"address": CUSTOMER}, "token"),
+        ({"max_amount": "1"}, "max-amount"),
+    ],
+)
+def test_what_the_networks_file_does_not_allow_waits(
+    world: World, steps: int, change: dict[str, str] | None, rule: str
+) -> None:
+    """
+    The file may have changed since, or another party may have changed the row.
 
-    with pytest.raises(ConfigurationError, match="token"):
-        world.step(queued)
-
-    assert world.stored(queued) == queued
-    sent = world.step(reserved, times=2)
-    assert (sent.status, sent.failure_code) == (Status.BROADCAST, "policy-violation")
-    assert world.sent(sent).kind is Kind.NOOP
-
-
-@pytest.mark.parametrize("steps", [0, 1, 3])
-def test_a_row_over_the_maximum_is_not_paid(world: World, steps: int) -> None:
-    """A lower ``max_amount``, or a larger amount in the row, ends in a no-op."""
+    Nothing is signed or broadcast in any status.  The refund continues when file and
+    row agree again.
+    """
     refund = world.step(world.accepted(), times=steps)
-    token = world.network.tokens["TUSD"].model_copy(update={"max_amount": "1"})
-    world.network = world.network.model_copy(update={"tokens": {"TUSD": token}})
+    asked = dict(world.chain.calls)
+    allowed = world.network
+    token = allowed.tokens["TUSD"].model_copy(update=change)
+    tokens = {"OTHER": token} if change is None else {"TUSD": token}
+    world.network = allowed.model_copy(update={"tokens": tokens})
+    with pytest.raises(PolicyViolationError) as caught:
+        world.step(refund)
 
-    if steps == 0:
-        with pytest.raises(PolicyViolationError, match="at most 1 TUSD"):
-            world.step(refund)
-        return
-    sent = world.step(refund, times=2)
-    assert (world.sent(sent).kind, sent.nonce) == (Kind.NOOP, 0)
-    assert sent.failure_code == "policy-violation"
+    assert caught.value.rule == rule
+    assert world.stored(refund) == refund
+    assert dict(world.chain.calls) == asked
+    world.network = allowed
+    assert world.step(refund).version == refund.version + 1
 
 
 def test_concurrent_steps_pay_once(world: World) -> None:

@@ -171,6 +171,10 @@ UNSAFE = [
             "/d?host=/run&service=other",
         )
     ),
+    *(
+        ("database-insecure", {"DATABASE_URL": "postgresql:///d?host=/run", name: "x"})
+        for name in ("PGHOSTADDR", "PGSERVICE")
+    ),
     ("jwt-shared-secret", {"JWT_ALGORITHM": "HS256"}),
     ("jwt-shared-secret", {"JWT_SECRET": "x" * 64}),
     ("jwt-signing-key-forbidden", {"JWT_SIGNING_KEY_FILE": "/run/jwt.pem"}),
