@@ -51,7 +51,7 @@ class WalletStatus:
         return max(0, self.chain_nonce - self.wallet.next_nonce) + self.gaps
 
     @property
-    def is_settled(self) -> bool:
+    def is_reconciled(self) -> bool:
         """Whether chain and ledger agree, and the wallet is not paused."""
         return not self.wallet.is_paused and self.unknown_count == 0
 
@@ -87,7 +87,7 @@ class WalletReconciler:
     def reconcile(self, chain: Chain, address: str) -> WalletStatus:
         """Pause, record and resume as needed; return the ``status`` afterwards."""
         status = self.status(chain, address)
-        if status.is_settled:
+        if status.is_reconciled:
             return status
         wallet = status.wallet
         if not wallet.is_paused:
@@ -111,7 +111,7 @@ class WalletReconciler:
         if chain_nonce == 0 and self._store.wallet(chain_id, address) is None:
             return True
         self.get_or_open(chain, address, chain_nonce)
-        return self.reconcile(chain, address).is_settled
+        return self.reconcile(chain, address).is_reconciled
 
     def resume_if_known(self, chain: Chain, wallet: Wallet, below: int) -> bool:
         """

@@ -32,7 +32,7 @@ class RepairResult:
     @property
     def is_open(self) -> bool:
         """Whether something is left to repair."""
-        return not self.wallet_status.is_settled
+        return not self.wallet_status.is_reconciled
 
 
 def repair_wallets(
@@ -51,7 +51,7 @@ def _repair(
     name: str, reconciler: WalletReconciler, chain: Chain, address: str, *, apply: bool
 ) -> RepairResult:
     status = reconciler.status(chain, address)
-    if not apply or status.is_settled:
+    if not apply or status.is_reconciled:
         return RepairResult(name, status)
     before = None
     while status.unknown_count and status.unknown_count != before:
