@@ -149,14 +149,15 @@ class AccessPolicy:
             return
         # The message of an AuthenticationError is a reason code.
         outcome = str(error) if isinstance(error, AuthenticationError) else error.code
-        name, token_id = (caller.sub, caller.jti) if caller else ("anonymous", None)
+        actor = Actor("anonymous", request.request_id)
+        if caller is not None:
+            actor = Actor.from_token(caller.sub, request.request_id, caller.jti)
         # No record can be deleted, so callers must not decide how many are written.
-        status = self._limits.audited.take(name, require_store=True)
+        status = self._limits.audited.take(actor.name, require_store=True)
         if status is RateLimitStatus.OVER:
             return
         if status is RateLimitStatus.FIRST_OVER:
             outcome = NOT_AUDITED
-        actor = Actor(name, request.request_id, token_id)
         record = self._audit.result(
             AuditAction.ADMIN_ACCESS,
             Operation.ADMINISTRATION,

@@ -149,7 +149,7 @@ def key_document(key: Key) -> dict[str, Any]:
 
 def _actor(req: Request) -> Actor:
     caller = principal(req)
-    return Actor(caller.sub, request_id(req), caller.jti)
+    return Actor.from_token(caller.sub, request_id(req), caller.jti)
 
 
 def _read_body(req: Request, known: Mapping[str, type]) -> dict[str, Any]:

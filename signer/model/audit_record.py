@@ -37,13 +37,20 @@ class Actor:
     """
     The person or process that causes an action.
 
-    ``name`` is the subject of a verified token, or the name of a process that acts by
-    itself, such as ``worker``.  ``token_id`` is the ``jti`` of the token.
+    The prefix of ``name`` says how it was authenticated: ``token:`` and the subject of
+    a verified token, or ``cli:`` and the user of the host.  A process that acts by
+    itself has a name without a prefix, such as ``worker``.  ``token_id`` is the ``jti``
+    of the token.
     """
 
     name: str
     request_id: str | None = None
     token_id: str | None = None
+
+    @classmethod
+    def from_token(cls, subject: str, request_id: str, token_id: str | None) -> Self:
+        """Return the actor of a request with a verified token."""
+        return cls(f"token:{subject}", request_id, token_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ class RefundService:
         refund, created = self._store.accept(admitted)
         if not created:
             return self._replay(refund)
-        actor = Actor(client, request_id, token_id)
+        actor = Actor.from_token(client, request_id, token_id)
         return Submission(self._send(refund, actor), created=True)
 
     def remember_answer(self, refund: Refund, body: str) -> str:

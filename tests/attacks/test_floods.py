@@ -62,7 +62,7 @@ def test_a_flood_hides_no_refusal_of_an_administrator(
     statuses = _statuses(client, "/rotation", ["198.51.100.1"], thief)
 
     assert statuses == [403]
-    assert journal.records[-1].fields["actor"] == "mallory"
+    assert journal.records[-1].fields["actor"] == "token:mallory"
     assert journal.records[-1].fields["outcome"] == "forbidden"
 
 

@@ -132,10 +132,10 @@ def test_refusals_of_administrators_are_audited(
     assert [
         (each["actor"], each.get("token_id"), each["outcome"]) for each in records
     ] == [
-        ("alice", "jti-1", "forbidden"),
-        ("bob", "jti-2", "forbidden"),
+        ("token:alice", "jti-1", "forbidden"),
+        ("token:bob", "jti-2", "forbidden"),
         ("anonymous", None, "no-token"),
-        ("alice", "jti-4", "token-replayed"),
+        ("token:alice", "jti-4", "token-replayed"),
         ("anonymous", None, "token-issuer"),
     ]
     assert records[2]["request_id"] == "id-3"

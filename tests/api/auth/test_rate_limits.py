@@ -191,7 +191,7 @@ def test_limits_administrators(pair: list[Instance]) -> None:
     assert statuses == [200] * 30 + [429] * 10
     assert other.status_code == 200
     assert [(r["actor"], r["outcome"]) for r in records] == [
-        ("alice", "too-many-requests")
+        ("token:alice", "too-many-requests")
     ]
 
 

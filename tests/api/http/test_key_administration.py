@@ -59,7 +59,7 @@ def test_audit_records_name_the_administrator_and_the_token(
     ]
     assert {
         (each["actor"], each["token_id"], each["request_id"]) for each in system.records
-    } == {("alice", "the-token", answer.headers["x-request-id"])}
+    } == {("token:alice", "the-token", answer.headers["x-request-id"])}
 
 
 @both

@@ -50,7 +50,7 @@ def test_rotates(admin_client: TestClient, system: System) -> None:
     assert NEW not in answer.text
     active = system.store.active_key()
     assert active is not None
-    assert (active.key_id, active.requested_by) == (NEW, "alice")
+    assert (active.key_id, active.requested_by) == (NEW, "token:alice")
 
 
 def test_a_repeated_rotation_returns_the_same_key(
@@ -172,6 +172,6 @@ def test_lists_the_active_key_first(admin_client: TestClient, system: System) ->
         "updatedAt",
     }
     assert (shown[0]["backend"], shown[0]["address"]) == ("device", system.address(NEW))
-    assert (shown[0]["requestedBy"], shown[0]["blockedBy"]) == ("alice", None)
+    assert (shown[0]["requestedBy"], shown[0]["blockedBy"]) == ("token:alice", None)
     assert shown[1]["createdAt"] == "2026-01-01T00:00:00.000000Z"
     assert OLD not in answer.text

@@ -66,7 +66,7 @@ def test_the_audit_log_names_client_and_request(world: World) -> None:
     world.submit()
 
     assert {(event["actor"], event["request_id"]) for event in events} == {
-        ("gateway", "req-1")
+        ("token:gateway", "req-1")
     }
 
 
