@@ -117,8 +117,10 @@ class ReadinessChecker:
             name: self._answer(name, pending, until - self._timer())
             for name, pending in started.items()
         }
-        if checks["key"] == LATE and checks.get("database", "ok") == "ok":
-            # With the database down, the self-test waits for its audit record.
+        is_late = checks["key"] == LATE and started["key"].is_started
+        if is_late and checks.get("database", "ok") == "ok":
+            # With the database down, the self-test waits for its audit record, also in
+            # the rounds after that, until it ends.
             self._key.report_timeout()
         active = started["guard"].result() if checks["guard"] == "ok" else None
         # The guard passed, or this process would not run.  If the active key could not

@@ -62,7 +62,7 @@ def test_a_hanging_attempt_is_retried(
 ) -> None:
     """The next attempt within the deadline signs."""
     kms_faults.on("Sign", faults.hang())
-    kms = open_kms(max_retries=3, timeout_ms=2_500)
+    kms = open_kms(max_retries=3, timeout_ms=5_000)
 
     assert kms.sign_digest(kms_key, DIGEST).der
 

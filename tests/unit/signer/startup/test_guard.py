@@ -169,6 +169,9 @@ UNSAFE = [
             "h/d?host=/run",
             "/d?host=/run&hostaddr=192.0.2.1",
             "/d?host=/run&service=other",
+            "u:p#w@h/d?sslmode=verify-full",
+            "u:x?sslmode=verify-full&y=@h/d",
+            "[h/d?sslmode=verify-full",
         )
     ),
     *(
