@@ -143,10 +143,13 @@ def _parse_end(fields: Mapping[str, Any]) -> End:
             "checkpoints": int(checkpoints),
             "hash": str(seal),
             "records": int(records),
-        } if len(fields) == 3 and _HASH.fullmatch(seal):  # noqa: PLR2004 - these three.
+        } if (
+            len(fields) == 3  # noqa: PLR2004 - these three.
+            and _HASH.fullmatch(seal)
             # In Python True is an integer that equals 1: a second encoding of it.
-            if bool not in {type(records), type(checkpoints)}:
-                return End(records, bytes.fromhex(seal), checkpoints)
+            and bool not in {type(records), type(checkpoints)}
+        ):
+            return End(records, bytes.fromhex(seal), checkpoints)
     raise InvalidInputError("not the last line of an export")
 
 
