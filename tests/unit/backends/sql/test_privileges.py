@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.fixtures.ledger import accepted
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.stores import migrate
 from tests.support import servers
+from tests.support.waiting import eventually
 
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -299,6 +301,38 @@ def test_the_shipped_grants_equal_the_guide() -> None:
 def _grants(text: str) -> list[str]:
     found = re.findall(r"^ *(GRANT [^;]+;)", text, re.MULTILINE)
     return [" ".join(grant.split()) for grant in found]
+
+
+def _can_connect(url: str, password: str) -> bool:
+    try:
+        psycopg.connect(url, password=password).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_compose_lets_no_role_in_without_its_password() -> None:
+    """
+    The socket is shared with API and worker, so a role needs its password.
+
+    The superuser needs to be its own system user in the database's container.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="hotwallet-pg-") as folder,
+        PostgreSQL(Path(folder)) as server,
+    ):
+        roles = Roles(server.url(server.create()))
+        _run_file(DOCKER / "roles.sql", roles.superuser)
+        roles.run("CREATE ROLE postgres LOGIN SUPERUSER PASSWORD 'known'")
+        server.rules.write_bytes((DOCKER / "pg_hba.conf").read_bytes())
+        roles.run("SELECT pg_reload_conf()")
+        assert eventually(lambda: not _can_connect(roles.superuser, "any"))
+        superuser = roles.superuser.replace("tests@", "postgres@")
+
+        assert _can_connect(roles.service, "service's")
+        assert _can_connect(roles.owner, "owner's")
+        assert not _can_connect(roles.service, "owner's")
+        assert not _can_connect(superuser, "known")
 
 
 def test_compose_keeps_the_owner_from_the_service() -> None:
