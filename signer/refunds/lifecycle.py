@@ -79,7 +79,7 @@ class Lifecycle:
         Take the next step of *refund*, and return the refund after it.
 
         The status is unchanged if the refund has to wait.  A refund that today's
-        networks file does not allow waits, whatever its status, until the file or the
+        networks file does not allow waits, in every status, until the file or the
         row is right again.
 
         Raises:

@@ -81,7 +81,7 @@ def test_refusals_elsewhere_hide_no_administrative_ones(
     ] * 20
 
 
-def test_a_forbidden_subject_locks_nobody_else_out(client: TestClient) -> None:
+def test_a_forbidden_subject_locks_no_other_subject_out(client: TestClient) -> None:
     """62 forbidden calls of one merchant leave its address open for the others."""
     peer = "203.0.113.9"
     mallory = bearer(NOW, sub="mallory", roles=["merchant"], scope="refunds:read")

@@ -7,7 +7,6 @@ G19: planted secrets get out neither of commands that fail nor of a running serv
 import itertools
 import json
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -144,27 +143,25 @@ def _await_effect(
     service: RunningService, client: RecordingClient, outage: Outage
 ) -> None:
     """Send requests until *outage* had its effect, and then until it is over."""
-    deadline = time.monotonic() + PATIENCE
     with outage.during(outage):
-        while not _is_reported(service, client, outage.code):
-            assert time.monotonic() < deadline, f"no effect: {outage.name}"
+        is_reported = eventually(
+            lambda: _is_reported(service, client, outage.code), PATIENCE
+        )
+        assert is_reported, f"no effect: {outage.name}"
         service.record_command_lines()
     assert outage.met is None or outage.met > 0, f"no request: {outage.name}"
-    while client.request_refund() != 201:
-        assert time.monotonic() < deadline, f"not over: {outage.name}"
-        time.sleep(0.05)
+    is_over = eventually(lambda: client.request_refund() == 201, PATIENCE)
+    assert is_over, f"not over: {outage.name}"
 
 
 def _is_reported(service: RunningService, client: RecordingClient, code: str) -> bool:
     """Send all requests once; return whether an answer or the log has *code*."""
-    mark, until = service.mark(), time.monotonic() + 2
+    mark = service.mark()
     answers = "".join(client.request_all())
     code = f'"{code}"'
-    while code not in answers + json.dumps(list(service.events(mark))):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
+    return eventually(
+        lambda: code in answers + json.dumps(list(service.events(mark))), patience=2
+    )
 
 
 def _run_outages(

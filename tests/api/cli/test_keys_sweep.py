@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import time
 from dataclasses import replace
 
 import pytest
@@ -17,6 +16,7 @@ from signer.ports import KeyId
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
+from tests.support.waiting import eventually
 
 
 TOKENS = 1_000_000 * 10**6
@@ -55,14 +55,15 @@ def run(
     return run
 
 
-def _run_worker(store: SQLStore, passes: int = 200) -> None:
+def _run_worker(store: SQLStore) -> None:
     """Run a worker until all transfers are final; anvil mines with a delay."""
     worker = open_container(serving=False).worker
-    for _ in range(passes):
+
+    def has_ended() -> bool:
         worker.work()
-        if all(sweep.status.is_final for sweep in store.list(SWEEPER).refunds):
-            return
-        time.sleep(0.05)
+        return all(sweep.status.is_final for sweep in store.list(SWEEPER).refunds)
+
+    assert eventually(has_ended, patience=60)
 
 
 def test_a_dry_run(
@@ -121,7 +122,7 @@ def test_a_dry_run_names_the_transfer_in_progress(
     run: Run, addresses: tuple[str, str], sqlite_store: SQLStore
 ) -> None:
     run("keys", "sweep", addresses[0], "--yes")
-    _run_worker(sqlite_store, passes=1)
+    open_container(serving=False).worker.work()
     finished = run("keys", "sweep", addresses[0], "--dry-run")
 
     assert "TUSD: broadcast as rf_" in finished.out.splitlines()[0]
