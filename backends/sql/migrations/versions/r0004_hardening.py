@@ -1,0 +1,29 @@
+"""
+Rows that vouch for themselves, tenants, and limits per tenant.
+
+A migration is never edited after a release, and imports nothing from this project.
+"""
+
+from alembic import op
+
+
+revision = "0004"
+down_revision = "0003"
+
+BOTH = """
+"""
+
+SQLITE = """
+"""
+
+POSTGRESQL = """
+"""
+
+
+def upgrade() -> None:
+    """Change the tables; statements for both databases run first."""
+    dialect = op.get_bind().dialect.name
+    of_dialect = {"sqlite": SQLITE, "postgresql": POSTGRESQL}[dialect]
+    for statement in (BOTH + of_dialect).strip().split("\n\n"):
+        if statement.strip():
+            op.execute(statement)
