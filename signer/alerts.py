@@ -30,6 +30,8 @@ class Alert(StrEnum):
     CHAIN_BROKEN = "audit-chain-broken"
     SEALING_LATE = "audit-sealing-late"
     SIGNING_LATE = "audit-signing-late"
+    RECORD_FORGED = "audit-record-forged"
+    ROW_CHANGED = "row-not-authentic"
 
 
 class Alerts:

@@ -324,6 +324,12 @@ class StaleStateError(StoreError):
     retryable = True
 
 
+class RowNotAuthenticError(StoreError):
+    """A row of the ledger has no valid MAC: another program created or changed it."""
+
+    code = "row-not-authentic"
+
+
 class KeyRotatedError(StaleStateError):
     """Another key, or another id of it, is active now; nothing was changed."""
 

@@ -40,6 +40,7 @@ def verdict_document(verdict: Verdict) -> Mapping[str, Any]:
             }
             for each in verdict.late
         ],
+        "forged": list(verdict.forged),
         "finding": found
         and {
             "code": found.code,
@@ -68,6 +69,12 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
             f"signed late: {len(verdict.late)} times; the longest delay was"
             f" {int(longest.waited.total_seconds())} s, for {longest.records} records"
             f" from record {longest.first}: was the service stopped at that time?"
+        )
+    if verdict.forged:
+        yield (
+            f"forged: {len(verdict.forged)} records, the first is {verdict.forged[0]}:"
+            " another program wrote them to the database; follow"
+            " docs/how-to/alarms.md, audit-record-forged"
         )
     if unsigned := verdict.records - verdict.signed:
         yield (

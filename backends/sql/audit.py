@@ -8,7 +8,7 @@ from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.database import Tables
-from backends.sql.key_rows import ACTIVE, find_key
+from backends.sql.key_rows import KeyRows
 from backends.sql.privileges import excess_privileges
 from backends.sql.schema import audit_checkpoints, audit_records, keys
 from backends.sql.statements import INSERT
@@ -17,7 +17,8 @@ from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StaleStateError
 from signer.model.audit_record import Record, Sealed
 from signer.model.key import SigningCondition
-from signer.ports import Checkpoint
+from signer.ports import Checkpoint, DeclareForged, Sealing
+from signer.row_macs import RowMACs
 
 
 SEALING_LOCK = 0x6175646974736561  # "auditsea"; the sealing process holds it.
@@ -40,7 +41,7 @@ _TRY_TO_SEAL = select(
 _IS_UNSEALED = text("sequence IS NULL")
 
 _UNSEALED = (
-    select(_record.id, _record.body)
+    select(_record.id, _record.body, _record.mac)
     .where(_IS_UNSEALED)
     .order_by(_record.id)
     .limit(bindparam("at_most"))
@@ -95,20 +96,17 @@ _CHECKPOINTS = (
 )
 
 
-def write(connection: Connection, *records: Record) -> None:
+def write(connection: Connection, macs: RowMACs, *records: Record) -> None:
     """Insert *records* in the transaction of *connection*."""
-    rows = [{"id": record.id, "body": record.body} for record in records]
+    rows = [
+        {"id": record.id, "body": record.body, "mac": macs.of_record(record)}
+        for record in records
+    ]
     if len(rows) == 1:
         connection.execute(_INSERT_RECORD, rows[0])  # Compiled once, then cached.
     elif rows:
         # A single statement inserts all or none.
         connection.execute(_INSERT_RECORD.values(rows))
-
-
-def _require_active(connection: Connection, address: str) -> None:
-    active = find_key(connection, ACTIVE)
-    if active is None or active.address != address:
-        raise KeyRotatedError("another key is active now")
 
 
 class AuditTables(Tables):
@@ -119,7 +117,7 @@ class AuditTables(Tables):
     ) -> None:
         if standing is None:
             if records:
-                self._database.write(lambda c: write(c, *records))
+                self._database.write(lambda c: write(c, self._macs, *records))
             return
 
         condition = {
@@ -134,16 +132,17 @@ class AuditTables(Tables):
                 raise KeyRotatedError(
                     "the key was rotated, revoked or moved to its replica meanwhile"
                 )
-            if standing.pays is not None:
-                _require_active(connection, standing.pays)
-            write(connection, *records)
+            active = KeyRows(connection, self._macs).active() if standing.pays else None
+            if standing.pays and (active is None or active.address != standing.pays):
+                raise KeyRotatedError("another key is active now")
+            write(connection, self._macs, *records)
 
         self._database.transaction(work)
 
-    def seal(self, limit: int = 1000) -> int | None:
+    def seal(self, limit: int, declare: DeclareForged) -> Sealing | None:
         if self.oldest_unsealed() is None:
-            return 0  # Do not take the write lock for nothing.
-        return self._database.transaction(lambda c: _seal(c, limit))
+            return Sealing(0)  # Do not take the write lock for nothing.
+        return self._database.transaction(lambda c: self._seal(c, limit, declare))
 
     def head(self) -> tuple[int, bytes]:
         return self._database.run(_head)
@@ -174,29 +173,40 @@ class AuditTables(Tables):
         rows = self._database.rows(_CHECKPOINTS, after=after)
         return tuple(Checkpoint(*row) for row in rows)
 
+    def _seal(
+        self, connection: Connection, limit: int, declare: DeclareForged
+    ) -> Sealing | None:
+        """
+        Seal the records that are unsealed now, oldest first.
+
+        A record that was committed late is sealed after younger ones: the chain shows
+        the order of sealing, and each record its own time.  On PostgreSQL the lock is a
+        statement of its own, as in ``lock_chain``.
+        """
+        if connection.dialect.name == POSTGRESQL and not (
+            connection.execute(_TRY_TO_SEAL, {"lock": SEALING_LOCK}).scalar()
+        ):
+            return None
+        rows = connection.execute(_UNSEALED, {"at_most": limit}).all()
+        records = [Record(id_, body) for id_, body, _ in rows]
+        forged = [
+            record.id
+            for record, (_, _, mac) in zip(records, rows, strict=True)
+            if not self._macs.is_record(record, mac)
+        ]
+        if forged:
+            # The declaration comes first, so no reader takes a forged record for ours.
+            records.insert(0, declare(forged))
+            write(connection, self._macs, records[0])
+        new = sealed(*_head(connection), records)
+        if new:
+            _write_seals(connection, new)
+        return Sealing(len(rows), tuple(forged))
+
 
 def _head(connection: Connection) -> tuple[int, bytes]:
     row = connection.execute(_HEAD).one_or_none()
     return (0, GENESIS) if row is None else (row[0], bytes(row[1]))
-
-
-def _seal(connection: Connection, limit: int) -> int | None:
-    """
-    Seal the records that are unsealed now, oldest first.
-
-    A record that was committed late is sealed after younger ones: the chain shows the
-    order of sealing, and each record its own time.  On PostgreSQL the lock is a
-    statement of its own, as in ``lock_chain``.
-    """
-    if connection.dialect.name == POSTGRESQL and not (
-        connection.execute(_TRY_TO_SEAL, {"lock": SEALING_LOCK}).scalar()
-    ):
-        return None
-    rows = connection.execute(_UNSEALED, {"at_most": limit}).all()
-    new = sealed(*_head(connection), [Record(*row) for row in rows])
-    if new:
-        _write_seals(connection, new)
-    return len(new)
 
 
 def _write_seals(connection: Connection, new: Sequence[Sealed]) -> None:

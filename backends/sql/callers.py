@@ -20,6 +20,7 @@ from backends.sql.database import Database, Tables
 from backends.sql.schema import alerts, attempts, used_tokens
 from backends.sql.statements import INSERT
 from signer.errors import StoreError
+from signer.row_macs import RowMACs
 
 
 # Rows are kept for longer than they are used: a host whose clock is fast must not
@@ -41,8 +42,8 @@ _ALERTS = select(alerts.c.name, alerts.c["count"])
 class CallerTables(Tables):
     """Implements ``Callers`` and ``AlertCounters``; each method is one statement."""
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, macs: RowMACs | None = None) -> None:
+        super().__init__(database, macs)
         # The last time, and the last period, at which this process deleted old rows.
         self._deleted: dict[Table, Any] = {}
 

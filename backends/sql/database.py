@@ -20,6 +20,8 @@ from backends.sql.sqlite import (
     writer_queue,
 )
 from backends.sql.urls import SQLITE, parse_url
+from signer.errors import ConfigurationError, Refusal
+from signer.row_macs import RowMACs
 
 
 T = TypeVar("T")
@@ -182,5 +184,18 @@ class Database:
 class Tables:
     """Some tables of a database, which serve one port."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, macs: RowMACs | None = None) -> None:
         self._database = database
+        self._row_macs = macs
+
+    @property
+    def _macs(self) -> RowMACs:
+        """
+        What makes and verifies the MACs of rows.
+
+        Raises:
+            ConfigurationError: ``mac-key-missing``.
+        """
+        if self._row_macs is None:
+            raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
+        return self._row_macs

@@ -1,14 +1,25 @@
-"""Reads and changes single rows of the key ring, inside a transaction."""
+"""Reads and changes single rows of the key ring, inside a transaction; checks MACs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from backends.sql.schema import keys
 from signer.errors import ConflictError, RotationInProgressError, StaleStateError
 from signer.model.key import ROTATION_HOLD, Key
+from signer.row_macs import RowMACs
 
 
 _MUTABLE = (
@@ -20,13 +31,18 @@ _MUTABLE = (
     "held_until",
     "blocked_by",
     "version",
+    "mac",
 )
 
-ACTIVE = select(keys).where(text("state = 'active'"))
+_ACTIVE = select(keys).where(text("state = 'active'"))
 
 _PENDING = select(keys).where(text("state = 'pending'"))
 
 _BY_ADDRESS = select(keys).where(keys.c.address == bindparam("of_address"))
+
+_ALL = select(keys).order_by(keys.c.epoch.desc().nulls_last(), keys.c.created_at)
+
+_NEXT_EPOCH = select(func.coalesce(func.max(keys.c.epoch), 0) + 1)
 
 _BY_ID = select(keys).where(
     keys.c.backend == bindparam("of_backend"), keys.c.key_id == bindparam("of_key")
@@ -46,73 +62,99 @@ _UPDATE = (
 )
 
 
-def find_key(connection: Connection, query: Select[Any], **values: str) -> Key | None:
-    """Return the only key that *query* selects, or None."""
-    row = connection.execute(query, values).one_or_none()
-    return None if row is None else Key(*row)
-
-
-def find_released_pending(connection: Connection, now: datetime) -> Key | None:
+class KeyRows:
     """
-    Return the pending key, whose hold must have expired, or None.
+    The rows of the ring in one transaction.
 
-    Raises:
-        RotationInProgressError: The hold on the pending key has not expired.
+    Each method that reads a row raises ``RowNotAuthenticError`` if its MAC is not valid.
     """
-    pending = find_key(connection, _PENDING)
-    if pending is not None and _is_held(pending, now):
-        raise RotationInProgressError("another rotation is in progress")
-    return pending
 
+    def __init__(self, connection: Connection, macs: RowMACs) -> None:
+        self._connection = connection
+        self._macs = macs
 
-def find_by_id(connection: Connection, backend: str, key_id: str) -> Key | None:
-    """Return the key that is pinned to *key_id*, or None."""
-    return find_key(connection, _BY_ID, of_backend=backend, of_key=key_id)
+    def all(self) -> Sequence[Key]:
+        """Return every key: the latest epoch first, then those never activated."""
+        return self.select(_ALL)
 
+    def select(self, query: Select[Any], **values: Any) -> Sequence[Key]:
+        """Return the keys that *query* selects."""
+        found = tuple(Key(*row) for row in self._connection.execute(query, values))
+        for key in found:
+            self._macs.require_key(key)
+        return found
 
-def find_same(connection: Connection, key: Key) -> Key | None:
-    """
-    Return the stored row of *key*, or None.
+    def active(self) -> Key | None:
+        """Return the active key, or None before the first key is enrolled."""
+        return self._find(_ACTIVE)
 
-    Raises:
-        ConflictError: Another key of the ring has its id or its address.
-    """
-    stored = find_key(connection, _BY_ADDRESS, of_address=key.address)
-    if stored != find_by_id(connection, key.backend, key.key_id):
-        raise ConflictError("another key of the ring has this key's id or address")
-    return stored
+    def next_epoch(self) -> int:
+        """Return one more than the highest epoch of a row."""
+        return int(self._connection.execute(_NEXT_EPOCH).scalar_one())
 
+    def find_released_pending(self, now: datetime) -> Key | None:
+        """
+        Return the pending key, whose hold must have expired, or None.
 
-def upsert_key(
-    connection: Connection, before: Key | None, key: Key, **changes: Any
-) -> Key:
-    """
-    Insert *key* with *changes*, or apply *changes* to its stored row *before*.
+        Raises:
+            RotationInProgressError: The hold on the pending key has not expired.
+        """
+        pending = self._find(_PENDING)
+        if pending is not None and _is_held(pending, now):
+            raise RotationInProgressError("another rotation is in progress")
+        return pending
 
-    Returns:
-        The row as it is now.
-    """
-    if before is None:
-        new = replace(key, **changes)
-        connection.execute(_NEW, asdict(new))
-        return new
-    reset = {"requested_by": key.requested_by, "blocked_by": None}
-    return update_key(connection, before, key.updated_at, **{**reset, **changes})
+    def find_by_id(self, backend: str, key_id: str) -> Key | None:
+        """Return the key that is pinned to *key_id*, or None."""
+        return self._find(_BY_ID, of_backend=backend, of_key=key_id)
 
+    def find_same(self, key: Key) -> Key | None:
+        """
+        Return the stored row of *key*, or None.
 
-def update_key(connection: Connection, key: Key, at: datetime, **changes: Any) -> Key:
-    """
-    Apply *changes* to the row of *key*, and return the row as it is now.
+        Raises:
+            ConflictError: Another key of the ring has its id or its address.
+        """
+        stored = self._find(_BY_ADDRESS, of_address=key.address)
+        if stored != self.find_by_id(key.backend, key.key_id):
+            raise ConflictError("another key of the ring has this key's id or address")
+        return stored
 
-    Raises:
-        StaleStateError: The stored version is not that of *key*.
-    """
-    after = replace(key, **changes, updated_at=at, version=key.version + 1)
-    values = {f"new_{name}": getattr(after, name) for name in _MUTABLE}
-    of_key = {"of_address": key.address, "before": key.version}
-    if connection.execute(_UPDATE, {**values, **of_key}).rowcount != 1:
-        raise StaleStateError("the key was changed meanwhile")
-    return after
+    def upsert(self, before: Key | None, key: Key, **changes: Any) -> Key:
+        """
+        Insert *key* with *changes*, or apply *changes* to its stored row *before*.
+
+        Returns:
+            The row as it is now.
+        """
+        if before is None:
+            new = self._sealed(replace(key, **changes))
+            self._connection.execute(_NEW, asdict(new))
+            return new
+        reset = {"requested_by": key.requested_by, "blocked_by": None}
+        return self.update(before, key.updated_at, **{**reset, **changes})
+
+    def update(self, key: Key, at: datetime, **changes: Any) -> Key:
+        """
+        Apply *changes* to the row of *key*, and return the row as it is now.
+
+        Raises:
+            StaleStateError: The stored version is not that of *key*.
+        """
+        changed = replace(key, **changes, updated_at=at, version=key.version + 1)
+        after = self._sealed(changed)
+        values = {f"new_{name}": getattr(after, name) for name in _MUTABLE}
+        of_key = {"of_address": key.address, "before": key.version}
+        if self._connection.execute(_UPDATE, {**values, **of_key}).rowcount != 1:
+            raise StaleStateError("the key was changed meanwhile")
+        return after
+
+    def _find(self, query: Select[Any], **values: str) -> Key | None:
+        found = self.select(query, **values)
+        return found[0] if found else None
+
+    def _sealed(self, key: Key) -> Key:
+        return replace(key, mac=self._macs.of_key(key))
 
 
 def _is_held(pending: Key, now: datetime) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     bindparam,
-    func,
     insert,
     literal_column,
     select,
@@ -19,15 +18,7 @@ from backends.sql.advisory_locks import lock_keys
 from backends.sql.audit import write
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.key_rows import (
-    ACTIVE,
-    find_by_id,
-    find_key,
-    find_released_pending,
-    find_same,
-    update_key,
-    upsert_key,
-)
+from backends.sql.key_rows import KeyRows
 from backends.sql.schema import (
     IS_OPEN,
     keys,
@@ -44,10 +35,6 @@ from signer.model.wallet import Pause
 
 
 _FIXED = frozenset({KeyState.ACTIVE, KeyState.BLOCKED})
-
-_ALL = select(keys).order_by(keys.c.epoch.desc().nulls_last(), keys.c.created_at)
-
-_NEXT_EPOCH = select(func.coalesce(func.max(keys.c.epoch), 0) + 1)
 
 _IDLE = (
     select(keys)
@@ -123,38 +110,35 @@ class KeyTables(Tables):
     """Implements ``signer.ports.KeyStore``."""
 
     def keys(self) -> Sequence[Key]:
-        return tuple(Key(*row) for row in self._database.rows(_ALL))
+        return self._database.run(lambda c: self._rows(c).all())
 
     def active_key(self) -> Key | None:
-        return self._database.run(lambda c: find_key(c, ACTIVE))
+        return self._database.run(lambda c: self._rows(c).active())
 
     def enrol(self, key: Key) -> Key:
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
-            active = find_key(connection, ACTIVE)
+            rows = self._rows(connection)
+            active = rows.active()
             if active is not None:
                 return active
-            before = find_same(connection, key)
-            epoch = connection.execute(_NEXT_EPOCH).scalar_one()
-            return upsert_key(
-                connection, before, key, state=KeyState.ACTIVE, epoch=epoch
-            )
+            before = rows.find_same(key)
+            epoch = rows.next_epoch()
+            return rows.upsert(before, key, state=KeyState.ACTIVE, epoch=epoch)
 
         return self._database.transaction(work)
 
     def begin_rotation(self, key: Key, now: datetime) -> Key:
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
-            pending = find_released_pending(connection, now)
+            rows = self._rows(connection)
+            pending = rows.find_released_pending(now)
             if pending is not None and pending.address != key.address:
-                update_key(
-                    connection, pending, now, **_end_rotation(pending, "abandoned")
-                )
-            before = find_same(connection, key)
+                rows.update(pending, now, **_end_rotation(pending, "abandoned"))
+            before = rows.find_same(key)
             if before is not None and before.state in _FIXED:
                 raise StaleStateError(f"the key is {before.state}")
-            return upsert_key(
-                connection,
+            return rows.upsert(
                 before,
                 key,
                 state=KeyState.PENDING,
@@ -165,11 +149,13 @@ class KeyTables(Tables):
 
     def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
         waiting = {"held_until": None, "blocked_by": blocked_by}
-        return self._database.transaction(lambda c: update_key(c, key, at, **waiting))
+        return self._database.transaction(
+            lambda c: self._rows(c).update(key, at, **waiting)
+        )
 
     def reject(self, key: Key, reason: str, at: datetime) -> Key:
         return self._database.transaction(
-            lambda c: update_key(c, key, at, **_end_rotation(key, reason))
+            lambda c: self._rows(c).update(key, at, **_end_rotation(key, reason))
         )
 
     def activate(
@@ -185,16 +171,16 @@ class KeyTables(Tables):
 
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
-            active = find_key(connection, ACTIVE)
+            rows = self._rows(connection)
+            active = rows.active()
             if _activation(active) != _activation(replacing):
                 raise KeyRotatedError("another key is active now")
             if active is not None:
-                update_key(connection, active, at, state=old_state)
+                rows.update(active, at, state=old_state)
             if active is not None and block:
                 _revoke(connection, active.address, at)
-            epoch = connection.execute(_NEXT_EPOCH).scalar_one()
-            changed = update_key(
-                connection,
+            epoch = rows.next_epoch()
+            changed = rows.update(
                 key,
                 at,
                 state=KeyState.ACTIVE,
@@ -202,7 +188,7 @@ class KeyTables(Tables):
                 held_until=None,
                 blocked_by=None,
             )
-            write(connection, record)
+            write(connection, self._macs, record)
             return changed
 
         return self._database.transaction(work)
@@ -214,11 +200,12 @@ class KeyTables(Tables):
 
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
+            rows = self._rows(connection)
             if key.state is KeyState.PENDING:
-                find_released_pending(connection, at)
-            changed = update_key(connection, key, at, **ended)
+                rows.find_released_pending(at)
+            changed = rows.update(key, at, **ended)
             _revoke(connection, key.address, at)
-            write(connection, record)
+            write(connection, self._macs, record)
             return changed
 
         return self._database.transaction(work)
@@ -229,11 +216,12 @@ class KeyTables(Tables):
 
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
-            find_released_pending(connection, at)
-            if find_by_id(connection, key.backend, key_id) is not None:
+            rows = self._rows(connection)
+            rows.find_released_pending(at)
+            if rows.find_by_id(key.backend, key_id) is not None:
                 raise ConflictError("a key of the ring already has this key id")
-            changed = update_key(connection, key, at, key_id=key_id)
-            write(connection, record)
+            changed = rows.update(key, at, key_id=key_id)
+            write(connection, self._macs, record)
             return changed
 
         return self._database.transaction(work)
@@ -251,14 +239,19 @@ class KeyTables(Tables):
 
         def work(connection: Connection) -> Sequence[tuple[Key, Record]]:
             lock_keys(connection, shared=False)
+            rows = self._rows(connection)
             retired = []
-            for row in connection.execute(_IDLE, params).all():
-                key = update_key(connection, Key(*row), at, state=KeyState.RETIRED)
+            for idle in rows.select(_IDLE, **params):
+                key = rows.update(idle, at, state=KeyState.RETIRED)
                 retired.append((key, draft(key)))
-                write(connection, retired[-1][1])
+                write(connection, self._macs, retired[-1][1])
             return retired
 
         return self._database.transaction(work)
+
+
+    def _rows(self, connection: Connection) -> KeyRows:
+        return KeyRows(connection, self._macs)
 
 
 def _revoke(connection: Connection, address: str, at: datetime) -> None:

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Select
 
 from backends.sql import queries
 from backends.sql.database import Tables
-from backends.sql.key_rows import ACTIVE, find_key
+from backends.sql.key_rows import KeyRows
 from backends.sql.schema import answers
-from backends.sql.statements import CLAIM, Step, insert_new, values
+from backends.sql.statements import CLAIM, Step, Values, insert_new, values
 from backends.sql.urls import SQLITE
 from backends.sql.validation import (
     is_address,
@@ -49,11 +49,18 @@ class RefundTables(Tables):
         )
         return Refund(*rows[0]) if rows else None
 
-    def accept(self, refund: Refund) -> tuple[Refund, bool]:
+    def accept(
+        self, refund: Refund, record: Record | None = None
+    ) -> tuple[Refund, bool]:
         require_new(refund)
-        if apply_step(self._database, Step.ACCEPT, values(None, refund)) is not None:
-            return refund, True
+        new = replace(refund, mac=self._macs.of_refund(refund))
+        params = self._values(None, new, record=record)
+        if apply_step(self._database, Step.ACCEPT, params) is not None:
+            return new, True
         return self._database.run(lambda c: queries.find_conflict(c, refund)), False
+
+    def require_authentic(self, refund: Refund) -> None:
+        self._macs.require_refund(refund)
 
     def get(self, refund_id: str) -> Refund | None:
         rows = self._rows(queries.BY_ID, refund_id)
@@ -136,7 +143,7 @@ class RefundTables(Tables):
         )
         sweeps = refund.swept_from is not None
         seen = {"counted": counted, "mark": refund.mark, "sweeps": sweeps}
-        params = {**values(refund, after, record=intent), **seen}
+        params = {**self._values(refund, after, record=intent), **seen}
         changed = apply_reservation(self._database, refund, limits, params)
         if changed is None:
             self._require_active(refund, sender, key_id)
@@ -159,7 +166,7 @@ class RefundTables(Tables):
         step = Step.SAVE if transaction is None else Step.RECORD
         if transaction is None and after.status is before.status:
             step = Step.POSTPONE
-        params = values(before, after, transaction, outcome)
+        params = self._values(before, after, transaction, outcome)
         if apply_step(self._database, step, params) is None:
             raise StaleStateError(f"refund {before.id} was changed meanwhile")
 
@@ -181,13 +188,23 @@ class RefundTables(Tables):
         return body if rows else self.answer(refund_id) or body
 
     def _require_active(self, refund: Refund, sender: str, key_id: str) -> None:
-        active = self._database.run(lambda c: find_key(c, ACTIVE))
+        active = self._database.run(lambda c: KeyRows(c, self._macs).active())
         is_swept = refund.swept_from is not None
         address = refund.recipient if is_swept else sender
         if active is None or active.address != address:
             raise KeyRotatedError("another key is active now")
         if not is_swept and active.key_id != key_id:
             raise KeyRotatedError("the active key was moved to its replica meanwhile")
+
+    def _values(
+        self,
+        before: Refund | None,
+        after: Refund,
+        transaction: SignedTransaction | None = None,
+        record: Record | None = None,
+    ) -> Values:
+        mac = None if record is None else self._macs.of_record(record)
+        return values(before, after, transaction, record, mac)
 
     def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:
         if not is_storable(refund_id):

@@ -71,6 +71,7 @@ refunds = Table(
     Column("due_at", UTCDateTime, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("blocked_by", Plain),
+    Column("mac", Plain),
 )
 
 transactions = Table(
@@ -157,6 +158,7 @@ keys = Table(
     Column("held_until", UTCDateTime),
     Column("blocked_by", Plain),
     Column("version", Integer, nullable=False),
+    Column("mac", Plain),
 )
 
 audit_records = Table(
@@ -166,6 +168,7 @@ audit_records = Table(
     Column("body", Plain, nullable=False),
     Column("sequence", BigInteger),
     Column("hash", LargeBinary),
+    Column("mac", Plain),
 )
 
 audit_checkpoints = Table(

@@ -149,7 +149,18 @@ def _may_reserve() -> tuple[Any, ...]:
     )
     pays_active = exists().where(*is_active) | ~sweeps
     not_behind = next_nonce(chain_id, sender) >= counted
-    return (active, pays_active, not_paused, ~stopped, ~paid, not_behind)
+    # A changed row could ask for a second nonce; signed bytes are never deleted.
+    signed = exists().where(transactions.c.refund_id == _parameter(refunds, "id"))
+    return (active, pays_active, not_paused, ~stopped, ~paid, not_behind, ~signed)
+
+
+def _has_one_nonce() -> Any:
+    """Return the condition that all signed bytes of the refund have its nonce."""
+    other = (transactions.c.sender != _parameter(refunds, "sender")) | (
+        transactions.c.nonce != _parameter(refunds, "nonce")
+    )
+    of_refund = transactions.c.refund_id == _parameter(refunds, "id")
+    return ~exists().where(of_refund, other)
 
 
 _all_columns = _parameters(refunds, tuple(refunds.c.keys()))
@@ -170,7 +181,7 @@ class Step(Enum):
     RECORD = "change the state of a refund, and insert its signed bytes"
 
 
-AUDITED = frozenset({Step.RESERVE, Step.RECORD})
+AUDITED = frozenset({Step.ACCEPT, Step.RESERVE, Step.SAVE, Step.RECORD})
 """The changes that may have an audit record."""
 
 
@@ -188,7 +199,10 @@ def change(step: Step, insert_: InsertOfDialect) -> Change:
     if step is Step.ADOPT:
         assigned = {**saved, **_parameters(refunds, (*_RESERVED, "nonce"))}
         return queued.values(assigned).returning(refunds.c.nonce)
-    return _unchanged.values(saved).returning(refunds.c.nonce)
+    changed = _unchanged.values(saved)
+    if step is Step.RECORD:
+        changed = changed.where(_has_one_nonce())
+    return changed.returning(refunds.c.nonce)
 
 
 _move = {
@@ -198,7 +212,7 @@ _move = {
     "at": _parameter(refunds, "updated_at"),
 }
 _record = _parameters(transactions, tuple(transactions.c.keys()))
-_audit_record = _parameters(audit_records, ("id", "body"))
+_audit_record = _parameters(audit_records, ("id", "body", "mac"))
 
 INSERT_MOVE = insert(refund_moves).values(_move)
 """Inserts the row of history of a change."""
@@ -283,11 +297,13 @@ def values(
     after: Refund,
     transaction: SignedTransaction | None = None,
     record: Record | None = None,
+    record_mac: str | None = None,
 ) -> Values:
     """Return the parameters of all statements that change *before* to *after*."""
     params = _fields(refunds, after)
     params["audit_records_id"] = None if record is None else record.id
     params["audit_records_body"] = None if record is None else record.body
+    params["audit_records_mac"] = record_mac
     if before is not None:
         params["before_version"] = before.version
     if transaction is not None:

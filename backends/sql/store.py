@@ -9,6 +9,7 @@ from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.refunds import RefundTables
 from backends.sql.wallets import WalletTables
+from signer.row_macs import RowMACs
 
 
 if TYPE_CHECKING:
@@ -26,9 +27,19 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
     be created before a fork.  Threads share it.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 4, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        macs: RowMACs | None = None,
+        *,
+        pool_size: int = 4,
+        timeout: float = 5.0,
+    ) -> None:
         """
         Remember *url*; open nothing.
+
+        *macs* makes and verifies the MACs of rows.  Without it, every method that needs
+        one raises a ``ConfigurationError``, ``mac-key-missing``.
 
         *pool_size* is the number of threads that use the store at the same time.
         *timeout* limits, in seconds, each wait for a connection, a lock or a statement.
@@ -37,7 +48,7 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
             ConfigurationError: ``database-misconfigured``: *url* is not a supported
                 database, or its driver is missing.  The message omits the URL.
         """
-        super().__init__(Database(url, pool_size=pool_size, timeout=timeout))
+        super().__init__(Database(url, pool_size=pool_size, timeout=timeout), macs)
 
     def __repr__(self) -> str:
         return f"SQLStore({self._database.dialect!r})"
@@ -55,7 +66,7 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
         # Importing Alembic takes a tenth of a second; only this method needs it.
         from backends.sql.migrate import migrate  # noqa: PLC0415
 
-        return migrate(self._database, create=create)
+        return migrate(self._database, self._row_macs, create=create)
 
     def close(self) -> None:
         """Close the connections of this process."""

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
+from signer.audit.forgeries import EVENT as FORGED
+from signer.audit.forgeries import encode_ids
 from signer.model.audit_record import (
     NOTHING,
     Actor,
@@ -44,6 +46,8 @@ class AuditAction(StrEnum):
     NONCE_REPAIR = "nonce-repair"
     NONCE_ABANDON = "nonce-abandon"
     FOREIGN_TRANSACTION_ACCEPT = "foreign-transaction-accept"
+    REFUND_ACCEPT = "refund-accept"
+    REFUND_CANCEL = "refund-cancel"
     ADMIN_ACCESS = "admin-access"
     DOCTOR_RUN = "doctor-run"
 
@@ -63,6 +67,8 @@ SIGN_FINISHED = frozenset({"digest-sign-succeeded", "digest-sign-refused", "sign
 """Events of stored records that follow a signature; the last name is the old one."""
 
 _FINGERPRINT_DIGITS = 16
+
+_SEALER = Actor("sealer")
 
 
 class Logger(Protocol):
@@ -158,6 +164,12 @@ class AuditLog:
         """Draft the record of *action*: it succeeded, or an error code refused it."""
         event = action.event_for(outcome)
         return self._action(event, operation, actor, outcome, details)
+
+    def forged(self, ids: Sequence[str]) -> Record:
+        """Draft the record which declares that the records with these *ids* are forged."""
+        return self._action(
+            FORGED, Operation.SEALING, _SEALER, "forged", {"record_ids": encode_ids(ids)}
+        )
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """Make *records* durable, then log them; raises as ``Journal.append``."""

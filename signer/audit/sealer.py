@@ -12,9 +12,10 @@ from datetime import datetime
 
 import structlog
 
-from signer.alerts import Alerts
+from signer.alerts import Alert, Alerts
 from signer.audit.chain_reader import BATCH
 from signer.audit.checkpointer import Checkpointer, CheckpointSettings
+from signer.audit.log import AuditLog
 from signer.audit.sealing_monitor import LATE, SealingAlert, made_at
 from signer.errors import HotWalletError
 from signer.ports import Checkpoint, Clock, Journal, utc_now
@@ -43,6 +44,8 @@ class Sealer:
         """Share *sealing_alert* with the ``SealingMonitor`` of this process, if any."""
         alerts = alerts or Alerts(clock=clock)
         self._journal = journal
+        self._alerts = alerts
+        self._audit = AuditLog(structlog.get_logger("audit"), clock)
         self._checkpointer = Checkpointer(journal, settings, alerts, clock, timer=timer)
         self._sealing_alert = sealing_alert or SealingAlert(alerts, timer)
         self._clock = clock
@@ -89,11 +92,14 @@ class Sealer:
         sealed = 0
         try:
             while waiting is not None:
-                count = self._journal.seal(BATCH)
-                if count is None:
+                done = self._journal.seal(BATCH, self._audit.forged)
+                if done is None:
                     break  # Another process is sealing.
-                sealed += count
-                if count < BATCH:
+                if done.forged:
+                    count, first = len(done.forged), done.forged[0]
+                    self._alerts.sound(Alert.RECORD_FORGED, records=count, first=first)
+                sealed += done.count
+                if done.count < BATCH:
                     waiting = None
         finally:
             now = self._clock()

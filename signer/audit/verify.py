@@ -15,6 +15,7 @@ from signer.audit.checkpoint_notes import Statement
 from signer.audit.checkpoint_schedule import Unsigned, UnsignedTail
 from signer.audit.checkpoints import Verifier
 from signer.audit.export_format import MAX_LINE, TORN, End, Header, Line, Note, parse
+from signer.audit.forgeries import Forgeries
 from signer.audit.hash_chain import GENESIS, link
 from signer.audit.sealing_monitor import made_at
 from signer.errors import HotWalletError, InvalidInputError
@@ -44,6 +45,9 @@ class Verdict:
     clock of the signer, and were not changed since.  A manipulation affects a record
     after those, and none after the one in ``finding``.
 
+    ``forged`` has the sequence numbers of records that no process of the service wrote,
+    as the sealer declared: another program wrote to the database.
+
     ``newest_at`` is the time of the last record; it reveals an older copy of the file.
     ``late`` lists records that were without a checkpoint for too long, as after a
     stop: until it was made, they were unprotected.
@@ -57,6 +61,7 @@ class Verdict:
     signed_at: datetime | None
     newest_at: datetime | None
     late: tuple[Unsigned, ...]
+    forged: tuple[int, ...]
     finding: Finding | None
 
     @property
@@ -123,6 +128,8 @@ class _Verification:
         self._last: Statement | None = None
         self._tail = UnsignedTail()
         self._late = list[Unsigned]()
+        self._forgeries = Forgeries()
+        self._forged = list[int]()
         self._newest = ""
         self._ended = False
 
@@ -136,6 +143,7 @@ class _Verification:
             self._last.at if self._last else None,
             made_at(self._newest),
             tuple(self._late),
+            tuple(self._forged),
             finding,
         )
 
@@ -226,6 +234,8 @@ class _Verification:
                     "it was replaced: a checkpoint kept elsewhere has another hash",
                 )
             self._trust(statement)
+        if self._forgeries.is_forged(each.record):
+            self._forged.append(expected)
         self._ids.add(each.record.id)
         self._size, self._head, self._newest = expected, head, each.record.id
 

@@ -29,6 +29,8 @@ class Operation(StrEnum):
     KEY_ROTATION = "key-rotation"
     KEY_RELOCATION = "key-relocation"
     KEY_SWEEP = "key-sweep"
+    REFUND = "refund"
+    SEALING = "sealing"
     ADMINISTRATION = "administration"
 
 

@@ -77,6 +77,8 @@ class Key:
     held_until: datetime | None = None
     blocked_by: str | None = None
     version: int = 0
+    # ``signer.row_macs`` of all fields above; the store makes it.
+    mac: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_former(self) -> bool:

@@ -139,6 +139,8 @@ class Refund:
     due_at: datetime = EPOCH
     attempts: int = 0
     blocked_by: str | None = None
+    # ``signer.row_macs`` of what the refund pays; the store makes it.
+    mac: str | None = field(default=None, compare=False, repr=False)
     # Not stored.  Only the process that reserved the nonce knows that it wrote the
     # audit record of the intent to sign.  A process that continues later writes one.
     intent_recorded: bool = field(default=False, compare=False, repr=False)

@@ -6,7 +6,7 @@ It may import ``model`` and the packages below it.  mypy checks the backends whe
 """
 
 from signer.ports.alerts import AlertCounters, Notifier
-from signer.ports.audit_journal import Checkpoint, Journal
+from signer.ports.audit_journal import Checkpoint, DeclareForged, Journal, Sealing
 from signer.ports.caller_counters import Callers
 from signer.ports.chain import (
     Block,
@@ -40,6 +40,7 @@ __all__ = [
     "ChainClient",
     "Checkpoint",
     "Clock",
+    "DeclareForged",
     "DeviceSignature",
     "Fees",
     "FetchKeySet",
@@ -55,6 +56,7 @@ __all__ = [
     "NodeStatus",
     "Notifier",
     "Receipt",
+    "Sealing",
     "Store",
     "TransactionState",
     "utc_now",

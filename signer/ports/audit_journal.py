@@ -1,6 +1,6 @@
 """The audit tables of the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -18,6 +18,18 @@ class Checkpoint:
     at: datetime
 
 
+DeclareForged = Callable[[Sequence[str]], Record]
+"""Drafts the record which says that the records with these ids are forged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """How many waiting records were sealed, and which of them are forged, by id."""
+
+    count: int
+    forged: Sequence[str] = ()
+
+
 class Journal(Protocol):
     """The audit records, in the order in which they were sealed."""
 
@@ -33,8 +45,13 @@ class Journal(Protocol):
             StoreError: The database cannot be written.
         """
 
-    def seal(self, limit: int = 1000) -> int | None:
-        """Seal the oldest *limit* records; None while another process is sealing."""
+    def seal(self, limit: int, declare: DeclareForged) -> Sealing | None:
+        """
+        Seal the oldest *limit* records; None while another process is sealing.
+
+        Another program may have written a record: its MAC is not valid.  No record can
+        be deleted, so it is sealed as well, directly after a record by *declare*.
+        """
 
     def head(self) -> tuple[int, bytes]:
         """Return the number of sealed records, and the hash of the last one."""

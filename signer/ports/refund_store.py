@@ -25,9 +25,14 @@ class Store(Protocol):
     def find(self, client: str, idempotency_key: str) -> Refund | None:
         """Return the refund that the client created with this key, or None."""
 
-    def accept(self, refund: Refund) -> tuple[Refund, bool]:
+    def accept(
+        self, refund: Refund, record: Record | None = None
+    ) -> tuple[Refund, bool]:
         """
         Insert a queued refund, or return the one that the same key created.
+
+        The stored refund has a MAC of what it pays.  *record*, the audit record of the
+        acceptance, is written in the same transaction if the refund is inserted.
 
         Returns:
             The stored refund, and whether this call created it.
@@ -38,6 +43,14 @@ class Store(Protocol):
             IdempotencyMismatchError: The client used the key with another fingerprint.
             ConflictError: The client used the reference with another key.
             ValueError: The refund is not queued; a programming error.
+        """
+
+    def require_authentic(self, refund: Refund) -> None:
+        """
+        Require that what *refund* pays is what ``accept`` stored.
+
+        Raises:
+            RowNotAuthenticError: The MAC is missing or not valid.
         """
 
     def get(self, refund_id: str) -> Refund | None:
@@ -130,7 +143,7 @@ class Store(Protocol):
         """
         Replace *before* by *after* and insert *transaction*, or change nothing.
 
-        *outcome* is the audit record of the transaction's signature.
+        *outcome* is the audit record of the transaction's signature, or of the change.
 
         Raises:
             StaleStateError: This attempt of the refund is already recorded.
