@@ -45,7 +45,7 @@ class Refunds(_MerchantResource):
         key = _idempotency_key(req)
         seconds = _preferred_wait(req)
         submission = self._refunds.submit(
-            client=principal(req).sub,
+            tenant=principal(req).sub,
             idempotency_key=key,
             request=read_refund(read_object(req)),
             request_id=request_id(req),
@@ -89,7 +89,7 @@ class Refund(_MerchantResource):
     """``/v1/refunds/{refund_id}``: one refund of the caller."""
 
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
-        """Show the refund; another client's refund answers 404."""
+        """Show the refund; another tenant's refund answers 404."""
         query.parameters(req)
         seconds = _preferred_wait(req)
         refund = self._refunds.get(principal(req).sub, _require_id(refund_id))

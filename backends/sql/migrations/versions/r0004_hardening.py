@@ -11,12 +11,17 @@ revision = "0004"
 down_revision = "0003"
 
 BOTH = """
+ALTER TABLE refunds RENAME COLUMN client TO tenant
 """
 
 SQLITE = """
+DROP INDEX ix_refunds_client
+
+CREATE INDEX ix_refunds_tenant ON refunds (tenant, id)
 """
 
 POSTGRESQL = """
+ALTER INDEX ix_refunds_client RENAME TO ix_refunds_tenant
 """
 
 
