@@ -17,6 +17,7 @@ from api.auth.jwks import FETCH_TIMEOUT, open_keys
 from api.auth.verification_keys import MAX_BYTES, KeySource
 from api.checkpoint_key import require_separate_key
 from api.container import Container
+from api.mac_key import open_row_macs
 from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.settings import Settings
@@ -95,6 +96,8 @@ def _check_settings(container: Container, *, serving: bool) -> list[str]:
         warnings = guard.check_settings(container.settings, networks, serving=serving)
     with _collecting(refusals):
         _ = container.jwt_keys if serving else None
+    with _collecting(refusals):
+        open_row_macs(container.settings)
     if refusals:
         raise ConfigurationError(*refusals)
     return warnings
@@ -134,7 +137,11 @@ def open_store(settings: Settings) -> Ledger:
     """
     from backends.sql import SQLStore  # noqa: PLC0415  After the fork.
 
-    store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
+    store = SQLStore(
+        settings.effective_database_url,
+        open_row_macs(settings),
+        pool_size=settings.threads,
+    )
     try:
         try:
             store.check()
@@ -163,7 +170,8 @@ def upgrade_database(settings: Settings, *, create: bool) -> "SchemaUpgrade":
     from backends.sql import SQLStore  # noqa: PLC0415
 
     may_create = create or not settings.is_production
-    return SQLStore(settings.effective_database_url).migrate(create=may_create)
+    store = SQLStore(settings.effective_database_url, open_row_macs(settings))
+    return store.migrate(create=may_create)
 
 
 def open_chains(networks: Mapping[str, Network]) -> Mapping[str, Chain]:

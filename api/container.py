@@ -40,10 +40,10 @@ from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
+from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
 from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
 from signer.startup.guard import check_chain
 
@@ -174,6 +174,7 @@ class Container:
             self.store,
             self.networks,
             self.lifecycle,
+            audit=self.audit,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
         )
@@ -222,16 +223,17 @@ class Container:
     @cached_property
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
-        tracker = ConfirmationTracker(self.store, self.chains, self.clock)
+        alarm = RowAlarm(self.alerts)
+        tracker = ConfirmationTracker(self.store, self.chains, self.clock, alarm)
         return Worker(
             self.store,
             self.lifecycle,
             confirmation_tracker=tracker,
-            wallets=WalletReconciler(self.store, self.clock),
             ring=self.ring,
             retirement=KeyRetirement(self.store, self.audit, self.clock),
             chains=self.chains,
             clock=self.clock,
+            alarm=alarm,
         )
 
     @cached_property

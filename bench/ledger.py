@@ -22,14 +22,16 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import create_engine, text
 
-from backends.sql import SQLStore
 from bench.measure import machine
 from bench.refunds import post
 from dev.chain import CHAIN_ID
 from dev.rpc import RPC
 from dev.stack import Stack, running_stack
+from signer.alerts import Alerts
 from signer.ports import utc_now
 from signer.refunds.confirmations import ConfirmationTracker
+from signer.refunds.row_alarm import RowAlarm
+from tests.support.ledgers import open_ledger
 
 
 _DAY = "2026-01-01T00:00:00.000000+00:00"
@@ -190,8 +192,8 @@ def _poster(stack: Stack) -> Callable[[], object]:
 @contextlib.contextmanager
 def _idle(url: str) -> Iterator[Callable[[], object]]:
     """Yield what a worker asks the ledger in each pass, with nothing to be done."""
-    store = SQLStore(url)
-    tracker = ConfirmationTracker(store, {}, utc_now)
+    store = open_ledger(url)
+    tracker = ConfirmationTracker(store, {}, utc_now, RowAlarm(Alerts()))
     deadline = time.monotonic() + 60
     while store.in_flight(1) and time.monotonic() < deadline:
         time.sleep(0.5)  # The requests' own refunds are still on their way.

@@ -3,7 +3,7 @@ Message authentication codes (MACs) of the ledger's rows.
 
 A MAC is an HMAC-SHA-256 (RFC 2104) under a key that is not in the database.  So a party
 that can only write rows cannot create a refund, change what one pays, change which key
-pays, or invent an audit record.  Each MAC names its key, so that the key can be rotated.
+pays, or invent an audit record.  Each MAC names its key, so the key can be rotated.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _LINE = re.compile(r"([A-Za-z0-9_-]{1,32}) ([0-9a-f]{64})")
 # What a refund pays, to whom, for whom, and since when.  All of it is permanent.
 _REFUND = (
     "id",
-    "client",
+    "tenant",
     "idempotency_key",
     "fingerprint",
     "reference",
@@ -113,7 +113,9 @@ class RowMACs:
     def require_key(self, key: Key) -> None:
         """Raise ``RowNotAuthenticError`` unless *key* has its MAC."""
         if not self._is_valid(key.mac, "key", key, _KEY):
-            raise RowNotAuthenticError(f"the row of the key of {key.address} was changed")
+            raise RowNotAuthenticError(
+                f"the row of the key of {key.address} was changed"
+            )
 
     def is_record(self, record: Record, mac: str | None) -> bool:
         """Return whether *mac* is the MAC of *record*."""
@@ -134,18 +136,20 @@ class RowMACs:
             return False
         return hmac.compare_digest(mac, self._with(key_id, kind, row, names))
 
-    def _with(
-        self, key_id: str, kind: str, row: object, names: tuple[str, ...]
-    ) -> str:
+    def _with(self, key_id: str, kind: str, row: object, names: tuple[str, ...]) -> str:
         """Return the MAC under one key: its id, a colon, and 64 hex digits."""
         # The kind comes first, so that the MAC of one kind of row fits no other.
         content = [f"hotwallet {kind} 1", *(_plain(getattr(row, n)) for n in names)]
         message = json.dumps(content, separators=(",", ":")).encode()
-        return f"{key_id}:{hmac.digest(self._keys[key_id], message, hashlib.sha256).hex()}"
+        return (
+            f"{key_id}:{hmac.digest(self._keys[key_id], message, hashlib.sha256).hex()}"
+        )
 
 
 def _plain(value: Any) -> Any:
-    return value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value
+    """Return *value* as JSON holds it: times as text, and the rest as it is."""
+    is_time = isinstance(value, datetime)
+    return value.isoformat(timespec="microseconds") if is_time else value
 
 
 def _invalid(problem: str) -> ConfigurationError:

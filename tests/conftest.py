@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.softhsm",
     "tests.fixtures.kms",
     "tests.fixtures.stores",
+    "tests.fixtures.roles",
     "tests.fixtures.chain",
     "tests.contract.report",
     "tests.crash.report",

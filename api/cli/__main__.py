@@ -115,6 +115,25 @@ def db_upgrade(create: bool, as_json: bool) -> None:
     print_result(document, [messages[done.action]], as_json=as_json)
 
 
+@db.command("mac-key")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--rotate", is_flag=True, help="Add a new key to the file; the old one verifies."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def mac_key(out: Path, rotate: bool, as_json: bool) -> None:
+    """Create a key for MAC_KEY_FILE, or add a new one with --rotate."""
+    from api.cli.output import print_result  # noqa: PLC0415  Help needs no settings.
+    from api.mac_key import create_or_rotate  # noqa: PLC0415
+
+    key_id = create_or_rotate(out, rotate=rotate)
+    done = "added" if rotate else "created"
+    lines = [f"{done} the MAC key {key_id} in {out}; copy the file to every host"]
+    print_result(
+        {"action": done, "path": str(out), "keyId": key_id}, lines, as_json=as_json
+    )
+
+
 def main() -> NoReturn:
     """Run the command line; print an error of ours as one line, and exit."""
     watch_uncaught()

@@ -15,6 +15,7 @@ from api.request_context import principal, request_id
 from api.views.explanations import explanation_document
 from api.views.refunds import read_refund, refund_document
 from signer.errors import InvalidInputError, NotFoundError
+from signer.model.audit_record import Actor
 from signer.model.refund import is_refund_id
 from signer.refunds.explain import Explainer
 from signer.refunds.service import MAX_WAIT_SECONDS, RefundService
@@ -104,7 +105,9 @@ class Cancellation(_MerchantResource):
     def on_post(self, req: Request, resp: Response, refund_id: str) -> None:
         """Cancel the refund, unless it has a nonce; safe to repeat."""
         query.parameters(req)
-        refund = self._refunds.cancel(principal(req).sub, _require_id(refund_id))
+        subject = principal(req)
+        actor = Actor.from_token(subject.sub, request_id(req), subject.jti)
+        refund = self._refunds.cancel(subject.sub, _require_id(refund_id), actor)
 
         resp.media = refund_document(refund)
 

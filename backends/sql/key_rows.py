@@ -66,7 +66,7 @@ class KeyRows:
     """
     The rows of the ring in one transaction.
 
-    Each method that reads a row raises ``RowNotAuthenticError`` if its MAC is not valid.
+    A method that reads a row raises ``RowNotAuthenticError`` if its MAC is not valid.
     """
 
     def __init__(self, connection: Connection, macs: RowMACs) -> None:

@@ -110,15 +110,15 @@ class KeyTables(Tables):
     """Implements ``signer.ports.KeyStore``."""
 
     def keys(self) -> Sequence[Key]:
-        return self._database.run(lambda c: self._rows(c).all())
+        return self._database.run(lambda c: self._ring(c).all())
 
     def active_key(self) -> Key | None:
-        return self._database.run(lambda c: self._rows(c).active())
+        return self._database.run(lambda c: self._ring(c).active())
 
     def enrol(self, key: Key) -> Key:
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
-            rows = self._rows(connection)
+            rows = self._ring(connection)
             active = rows.active()
             if active is not None:
                 return active
@@ -131,7 +131,7 @@ class KeyTables(Tables):
     def begin_rotation(self, key: Key, now: datetime) -> Key:
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
-            rows = self._rows(connection)
+            rows = self._ring(connection)
             pending = rows.find_released_pending(now)
             if pending is not None and pending.address != key.address:
                 rows.update(pending, now, **_end_rotation(pending, "abandoned"))
@@ -150,12 +150,12 @@ class KeyTables(Tables):
     def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
         waiting = {"held_until": None, "blocked_by": blocked_by}
         return self._database.transaction(
-            lambda c: self._rows(c).update(key, at, **waiting)
+            lambda c: self._ring(c).update(key, at, **waiting)
         )
 
     def reject(self, key: Key, reason: str, at: datetime) -> Key:
         return self._database.transaction(
-            lambda c: self._rows(c).update(key, at, **_end_rotation(key, reason))
+            lambda c: self._ring(c).update(key, at, **_end_rotation(key, reason))
         )
 
     def activate(
@@ -171,7 +171,7 @@ class KeyTables(Tables):
 
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
-            rows = self._rows(connection)
+            rows = self._ring(connection)
             active = rows.active()
             if _activation(active) != _activation(replacing):
                 raise KeyRotatedError("another key is active now")
@@ -200,7 +200,7 @@ class KeyTables(Tables):
 
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
-            rows = self._rows(connection)
+            rows = self._ring(connection)
             if key.state is KeyState.PENDING:
                 rows.find_released_pending(at)
             changed = rows.update(key, at, **ended)
@@ -216,7 +216,7 @@ class KeyTables(Tables):
 
         def work(connection: Connection) -> Key:
             lock_keys(connection, shared=False)
-            rows = self._rows(connection)
+            rows = self._ring(connection)
             rows.find_released_pending(at)
             if rows.find_by_id(key.backend, key_id) is not None:
                 raise ConflictError("a key of the ring already has this key id")
@@ -239,7 +239,7 @@ class KeyTables(Tables):
 
         def work(connection: Connection) -> Sequence[tuple[Key, Record]]:
             lock_keys(connection, shared=False)
-            rows = self._rows(connection)
+            rows = self._ring(connection)
             retired = []
             for idle in rows.select(_IDLE, **params):
                 key = rows.update(idle, at, state=KeyState.RETIRED)
@@ -249,8 +249,7 @@ class KeyTables(Tables):
 
         return self._database.transaction(work)
 
-
-    def _rows(self, connection: Connection) -> KeyRows:
+    def _ring(self, connection: Connection) -> KeyRows:
         return KeyRows(connection, self._macs)
 
 

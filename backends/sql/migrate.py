@@ -12,13 +12,17 @@ from sqlalchemy import Connection, text
 
 from backends.sql.database import Database
 from backends.sql.health import schema_error
+from backends.sql.mac_upgrade import update_macs
 from backends.sql.schema import HEAD
 from backends.sql.urls import SQLITE
 from signer.errors import StoreError
+from signer.row_macs import RowMACs
 
 
 LOCK_TIMEOUT_SECONDS = 60.0
 """How long a migration waits for another one, or for statements in progress."""
+
+_BEFORE_MACS = "0003"
 
 _LOCK = 0x686F7477616C6C65  # "hotwalle"; every hotwallet program uses this number.
 
@@ -44,7 +48,7 @@ class SchemaUpgrade:
         return "unchanged" if self.before == self.after else "upgraded"
 
 
-def migrate(database: Database, *, create: bool) -> SchemaUpgrade:
+def migrate(database: Database, macs: RowMACs | None, *, create: bool) -> SchemaUpgrade:
     """
     Bring an empty or older database to the schema of this program.
 
@@ -54,7 +58,11 @@ def migrate(database: Database, *, create: bool) -> SchemaUpgrade:
     Without *create*, an SQLite file that has no ledger yet is refused and left as it
     is: a wrong path must not look like a successful upgrade.
 
+    Rows of the key ring get a MAC under the current key of *macs*.  Rows of a ledger
+    from before MACs are trusted as they are, once.
+
     Raises:
+        ConfigurationError: ``mac-key-missing``: rows need a MAC, and *macs* is None.
         StoreError: There is no ledger and *create* is false, the database is newer than
             this program, or it cannot be changed.
     """
@@ -70,6 +78,7 @@ def migrate(database: Database, *, create: bool) -> SchemaUpgrade:
         if not _run_migrations(connection):
             raise schema_error(before)
         _require_references(connection)
+        update_macs(connection, macs, trusted=before == _BEFORE_MACS)
         return SchemaUpgrade(database.path, before, HEAD)
 
     return database.migration(upgrade, timeout=LOCK_TIMEOUT_SECONDS)

@@ -138,6 +138,7 @@ class RefundTables(Tables):
     ) -> Refund:
         if not is_address(sender):
             raise ValueError("sender is not an address with an EIP-55 checksum")
+        self.require_authentic(refund)
         after = refund.with_status(
             Status.RESERVED, at, sender=sender, key_id=key_id, gas_limit=gas_limit
         )
@@ -151,6 +152,7 @@ class RefundTables(Tables):
         return replace(after, nonce=changed.nonce, intent_recorded=intent is not None)
 
     def adopt(self, before: Refund, after: Refund) -> None:
+        self.require_authentic(before)
         params = values(before, after)
         if apply_step(self._database, Step.ADOPT, params) is None:
             raise StaleStateError(f"refund {before.id} was changed meanwhile")
@@ -166,6 +168,8 @@ class RefundTables(Tables):
         step = Step.SAVE if transaction is None else Step.RECORD
         if transaction is None and after.status is before.status:
             step = Step.POSTPONE
+        else:
+            self.require_authentic(before)
         params = self._values(before, after, transaction, outcome)
         if apply_step(self._database, step, params) is None:
             raise StaleStateError(f"refund {before.id} was changed meanwhile")

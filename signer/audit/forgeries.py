@@ -22,7 +22,7 @@ def encode_ids(ids: Sequence[str]) -> str:
 
 
 class Forgeries:
-    """Recognises declared records, in the order of the chain; ``ids`` has all so far."""
+    """Recognises declared records, in chain order; ``ids`` has all so far."""
 
     def __init__(self) -> None:
         self.ids: set[str] = set()

@@ -166,10 +166,9 @@ class AuditLog:
         return self._action(event, operation, actor, outcome, details)
 
     def forged(self, ids: Sequence[str]) -> Record:
-        """Draft the record which declares that the records with these *ids* are forged."""
-        return self._action(
-            FORGED, Operation.SEALING, _SEALER, "forged", {"record_ids": encode_ids(ids)}
-        )
+        """Draft the record which declares the records with these *ids* forged."""
+        details = {"record_ids": encode_ids(ids)}
+        return self._action(FORGED, Operation.SEALING, _SEALER, "forged", details)
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """Make *records* durable, then log them; raises as ``Journal.append``."""

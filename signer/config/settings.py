@@ -136,6 +136,7 @@ class Settings(BaseModel):
     audit_origin: Annotated[str, AfterValidator(_require_unredacted)] = Field(
         "hotwallet", alias="AUDIT_ORIGIN", pattern=r"^[A-Za-z0-9._/-]{1,100}$"
     )
+    mac_key_file: Path | None = Field(None, alias="MAC_KEY_FILE")
     audit_unsealed_seconds: int = Field(
         900, ge=60, le=86_400, alias="AUDIT_UNSEALED_SECONDS"
     )

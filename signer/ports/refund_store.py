@@ -19,7 +19,8 @@ class Store(Protocol):
 
     Every method raises ``StoreUnavailableError`` when the database does not answer.  A
     change of a refund or wallet raises ``StaleStateError`` if the stored version is not
-    that of the argument.
+    that of the argument.  A change of a refund, other than when it is due, raises
+    ``RowNotAuthenticError`` as ``require_authentic`` does.
     """
 
     def find(self, tenant: str, idempotency_key: str) -> Refund | None:

@@ -14,9 +14,15 @@ import structlog
 
 from signer.chain.chain import Chain
 from signer.chain.erc20 import has_exact_transfer
-from signer.errors import HotWalletError, StaleStateError, StoreError
+from signer.errors import (
+    HotWalletError,
+    RowNotAuthenticError,
+    StaleStateError,
+    StoreError,
+)
 from signer.model.refund import InFlight, Kind, Refund, Status
 from signer.ports import Block, Clock, Receipt, Store
+from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.sweep_policy import build_objection
 from signer.refunds.transitions import log_final_status
 
@@ -32,11 +38,13 @@ class ConfirmationTracker:
         store: Store,
         chains: Mapping[str, Chain],
         clock: Clock,
+        alarm: RowAlarm,
         batch: int = _BATCH,
     ) -> None:
         self._store = store
         self._chains = chains
         self._clock = clock
+        self._alarm = alarm
         self._batch = batch
         self._log = structlog.get_logger("refunds")
 
@@ -95,6 +103,9 @@ class ConfirmationTracker:
             self._store.save(refund, after)
         except StaleStateError:
             return 0  # Another process saved it first.
+        except RowNotAuthenticError as e:
+            self._alarm.report(e, refund.id)
+            return 0  # What the chain shows cannot be compared with a changed row.
         if after.status.is_final:
             log_final_status(self._log, after)
         return 1

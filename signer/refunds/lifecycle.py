@@ -23,7 +23,7 @@ from signer.errors import (
     KeyRotatedError,
     Refusal,
 )
-from signer.model.audit_record import Actor
+from signer.model.audit_record import Actor, Record
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import Call, Clock, Store
 from signer.refunds.attempts import Attempts
@@ -83,12 +83,14 @@ class Lifecycle:
         row is right again.
 
         Raises:
+            RowNotAuthenticError: Another program changed what the refund pays.
             StaleStateError: Another process changed the refund.
             HotWalletError: The step failed; the refund keeps its status.
         """
         take = self._steps.get(refund.status)
         if take is None:
             return refund
+        self._store.require_authentic(refund)
         chain = self._chain(refund)
         violation = find_violation(refund, chain.network)
         # A no-op, which has the reason of the failure, pays nothing.
@@ -96,9 +98,11 @@ class Lifecycle:
             raise violation
         return take(refund, chain, actor)
 
-    def cancel(self, refund: Refund) -> Refund:
+    def cancel(self, refund: Refund, record: Record) -> Refund:
         """
         Cancel a queued *refund*, unless the chain shows that it is paid.
+
+        *record*, the audit record of the cancellation, is committed with it.
 
         A ledger that was restored from a backup may have lost the payment, so the
         chain is asked first.  If it is unknown now whether the refund is paid, or if
@@ -108,7 +112,9 @@ class Lifecycle:
         chain = self._chain(refund)
         self._nonces.check_against_chain(chain, active.key.address)
         adopted = self._nonces.adopt_earlier_payment(refund, chain)
-        return adopted or self._transitions.move(refund, Status.CANCELLED)
+        if adopted is not None:
+            return adopted
+        return self._transitions.move(refund, Status.CANCELLED, record=record)
 
     def postpone(self, refund: Refund, error: HotWalletError | None = None) -> Refund:
         """

@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
+from signer.audit.log import AuditAction, AuditLog
 from signer.config.networks import Network
 from signer.errors import (
     HotWalletError,
@@ -17,7 +19,7 @@ from signer.errors import (
     StaleStateError,
     StoreError,
 )
-from signer.model.audit_record import Actor
+from signer.model.audit_record import Actor, Operation, Record
 from signer.model.refund import (
     UNSENT,
     Page,
@@ -29,6 +31,7 @@ from signer.model.refund import (
 from signer.ports import Clock, Store
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.policy import admit
+from signer.refunds.transaction_signer import build_purpose
 
 
 MAX_WAIT_SECONDS = 20.0
@@ -71,6 +74,7 @@ class RefundService:
         networks: Mapping[str, Network],
         lifecycle: Lifecycle,
         *,
+        audit: AuditLog,
         wallets: Callable[[], Collection[str]],
         clock: Clock,
         timer: Callable[[], float] = time.monotonic,
@@ -79,6 +83,7 @@ class RefundService:
         self._store = store
         self._networks = networks
         self._lifecycle = lifecycle
+        self._audit = audit
         self._wallets = wallets
         self._clock = clock
         self._timer = timer
@@ -123,10 +128,12 @@ class RefundService:
             if earlier is None or earlier.fingerprint != request.fingerprint():
                 raise
             return self._replay(earlier)
-        refund, created = self._store.accept(admitted)
+        actor = Actor.from_token(tenant, request_id, token_id)
+        record = self._draft(AuditAction.REFUND_ACCEPT, admitted, actor)
+        refund, created = self._store.accept(admitted, record)
         if not created:
             return self._replay(refund)
-        actor = Actor.from_token(tenant, request_id, token_id)
+        self._audit.log(record)
         return Submission(self._send(refund, actor), created=True)
 
     def remember_answer(self, refund: Refund, body: str) -> str:
@@ -141,7 +148,7 @@ class RefundService:
             refund = self._reread(refund)
         return refund
 
-    def cancel(self, tenant: str, refund_id: str) -> Refund:
+    def cancel(self, tenant: str, refund_id: str, actor: Actor) -> Refund:
         """
         Cancel a refund of *tenant* that has no nonce yet; repeating it is safe.
 
@@ -153,7 +160,10 @@ class RefundService:
         """
         refund = self.get(tenant, refund_id)
         if refund.status is Status.QUEUED:
-            refund = self._lifecycle.cancel(refund)
+            record = self._draft(AuditAction.REFUND_CANCEL, refund, actor)
+            refund = self._lifecycle.cancel(refund, record)
+            if refund.status is Status.CANCELLED:
+                self._audit.log(record)
         if refund.status is not Status.CANCELLED:
             raise NotCancellableError(
                 f"the refund is {refund.status}: only a queued one can be cancelled"
@@ -183,6 +193,13 @@ class RefundService:
             status=status,
             limit=limit,
             cursor=cursor,
+        )
+
+    def _draft(self, action: AuditAction, refund: Refund, actor: Actor) -> Record:
+        paid = dict[str, Any](build_purpose(refund, actor).details)
+        paid |= {"tenant": refund.tenant, "network": refund.network}
+        return self._audit.result(
+            action, Operation.REFUND, actor, refund_id=refund.id, **paid
         )
 
     def _replay(self, refund: Refund) -> Submission:

@@ -5,6 +5,7 @@ from typing import Any
 
 import structlog
 
+from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.ports import Clock, Store
 
@@ -25,10 +26,17 @@ class Transitions:
         self._clock = clock
         self._log = structlog.get_logger("refunds")
 
-    def move(self, refund: Refund, status: Status, **changes: Any) -> Refund:
-        """Save *refund* with *status* and *changes*, and return it."""
+    def move(
+        self,
+        refund: Refund,
+        status: Status,
+        *,
+        record: Record | None = None,
+        **changes: Any,
+    ) -> Refund:
+        """Save *refund* with *status* and *changes*, and an audit record; return it."""
         after = refund.with_status(status, self._clock(), **changes)
-        self._store.save(refund, after)
+        self._store.save(refund, after, outcome=record)
         if status.is_final:
             log_final_status(self._log, after)
         return after

@@ -24,6 +24,7 @@ from signer.ports import Clock, Store
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.wallet_reconciliation import WalletReconciler
 
 
@@ -52,21 +53,22 @@ class Worker:
         lifecycle: Lifecycle,
         *,
         confirmation_tracker: ConfirmationTracker,
-        wallets: WalletReconciler,
         ring: KeyRing,
         retirement: KeyRetirement,
         chains: Mapping[str, Chain],
         clock: Clock,
+        alarm: RowAlarm,
     ) -> None:
         self._store = store
         self._lifecycle = lifecycle
         self._confirmation_tracker = confirmation_tracker
-        self._wallets = wallets
-        self._former = FormerWallets(store, wallets, clock)
+        self._wallets = WalletReconciler(store, clock)
+        self._former = FormerWallets(store, self._wallets, clock)
         self._ring = ring
         self._retirement = retirement
         self._chains = chains
         self._clock = clock
+        self._alarm = alarm
         self._passes = 0
         self._log = structlog.get_logger("worker")
 
@@ -104,6 +106,7 @@ class Worker:
             ring = self._ring.refresh()
         except HotWalletError as e:
             self._log.warning("wallet-check-failed", network=None, code=e.code)
+            self._alarm.report(e, "keys")
             return
         keys = [key for key in ring if key.state in WATCHED or key.epoch]
         settled = [key.address for key in keys if self._reconcile_key(key)]
@@ -147,6 +150,7 @@ class Worker:
         except StaleStateError:
             pass  # Another process has it.
         except HotWalletError as e:
+            self._alarm.report(e, refund.id)
             failing |= dict.fromkeys(self._find_cause(refund, e), e)
             self._postpone(refund, e)
         except Exception as e:  # noqa: BLE001 - one refund's bug must not stop the others.

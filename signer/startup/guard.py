@@ -270,6 +270,11 @@ def _production_refusals(
             "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",
         ),
         (
+            settings.mac_key_file is None,
+            "mac-key-missing",
+            "MAC_KEY_FILE is not set, so a writer of the database could make refunds",
+        ),
+        (
             settings.alert_webhook_url is not None
             and not _is_https(settings.alert_webhook_url.get_secret_value()),
             "webhook-insecure",

@@ -122,6 +122,7 @@ def build_container(
         store,
         NETWORKS,
         container.lifecycle,
+        audit=audit,
         wallets=lambda: [signer.address],
         clock=clock,
         timer=pace.timer if pace else time.monotonic,

@@ -52,6 +52,7 @@ from softhsm import pins
 from tests.api.service import BODY, replaced
 from tests.api.support import SettableClock, bearer, make_verifier, post
 from tests.support.canaries import ALL, CANARIES, PIECE, Detector, core, value
+from tests.support.ledgers import open_ledger
 
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -188,7 +189,7 @@ def _transaction() -> Transaction:
 
 
 def _store() -> SQLStore:
-    return SQLStore(SETTINGS["DATABASE_URL"], timeout=0.3)
+    return open_ledger(SETTINGS["DATABASE_URL"], timeout=0.3)
 
 
 def _chain() -> Chain:

@@ -5,12 +5,12 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from api.http.app import App, create_app
-from backends.sql import SQLStore
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, Refusal
 from signer.ports import utc_now
 from tests.api.service import build_container
 from tests.api.support import make_verifier
+from tests.support.ledgers import open_ledger
 
 
 BROKEN = "TEST_BROKEN_FILE"
@@ -26,7 +26,7 @@ def get_app() -> App:
             raise ConfigurationError(Refusal(TRANSIENT, "no answer", is_transient=True))
         raise RuntimeError(f"cannot connect to {CANARY}")
     settings = Settings.from_env(os.environ)
-    store = SQLStore(settings.effective_database_url, pool_size=settings.threads)
+    store = open_ledger(settings.effective_database_url, pool_size=settings.threads)
     authenticator = make_verifier(settings)
     container = build_container(store, utc_now, authenticator)
     container.proxies = [ip_network(each) for each in settings.trusted_proxies]

@@ -13,6 +13,7 @@ from backends.sql.database import Database
 from backends.sql.schema import attempts, used_tokens
 from tests.fixtures.races import race
 from tests.fixtures.stores import migrate
+from tests.support.ledgers import open_ledger
 
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -76,7 +77,7 @@ def _use_each(store: SQLStore, index: int) -> list[bool]:
 def test_one_process_uses_a_token(database: Database, empty_url: str) -> None:
     """H9: of two processes one accepts a token, and none accepts it after a restart."""
     one, other = race(_use_each, empty_url, 2)
-    restarted = SQLStore(empty_url)
+    restarted = open_ledger(empty_url)
     afterwards = _use_each(restarted, 0)
     restarted.close()
 

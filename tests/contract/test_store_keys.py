@@ -31,6 +31,7 @@ from tests.fixtures.ledger import (
 )
 from tests.support.audit import record
 from tests.support.keys import activate, key_at, made_active, standing
+from tests.support.ledgers import seal
 
 
 THIRD = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"
@@ -52,7 +53,7 @@ def _draft(key: Key) -> Record:
 
 
 def _events(store: SQLStore) -> list[str]:
-    store.seal()
+    seal(store)
     return [each.record.fields["event"] for each in store.sealed(0, 1000)]
 
 
@@ -340,7 +341,7 @@ def test_only_the_given_key_is_replaced(store: SQLStore, *, block: bool) -> None
     for key in (first, replace(second, epoch=3), None):
         with pytest.raises(KeyRotatedError):
             store.activate(pending, AT, record(), replacing=key, block=block)
-    store.seal()
+    seal(store)
     assert list(store.keys()) == before
     assert store.head()[0] == 1  # The first rotation's record.
 

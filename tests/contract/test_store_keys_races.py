@@ -34,6 +34,7 @@ from tests.fixtures.races import race, reports_until_killed
 from tests.support.audit import record
 from tests.support.devices import honest, signer_over
 from tests.support.keys import activate, key_at, made_active, ring_over, standing
+from tests.support.ledgers import open_ledger, seal
 from tests.support.ring import SILENCE
 from tests.support.waiting import eventually
 
@@ -58,7 +59,7 @@ def _relocate(store: SQLStore, key_id: str) -> Key:
 
 
 def _events(store: SQLStore) -> Counter[str]:
-    store.seal(100_000)
+    seal(store, 100_000)
     return Counter(each.record.fields["event"] for each in store.sealed(0, 100_000))
 
 
@@ -162,7 +163,7 @@ def test_a_change_waits_for_reservations_in_flight(
     postgresql_url: str, prepare: Callable[[SQLStore], Callable[[], Key]]
 ) -> None:
     """O1, O4: the active key stays meanwhile; a lost connection changes nothing."""
-    store = SQLStore(postgresql_url, timeout=10)
+    store = open_ledger(postgresql_url, timeout=10)
     store.enrol(key_at(WALLET))
     change = prepare(store)
     before = store.keys()
@@ -316,7 +317,7 @@ def test_no_signature_after_a_rotation(store: SQLStore) -> None:
         return signer.key_id
 
     def announced(key: Key) -> int:
-        store.seal(100_000)
+        seal(store, 100_000)
         fields = [each.record.fields for each in store.sealed(0, 100_000)]
         return sum(
             (each["event"], each.get("address"))
@@ -332,7 +333,7 @@ def test_no_signature_after_a_rotation(store: SQLStore) -> None:
 
 def _rotate_forever(url: str, line: Connection) -> None:
     """Rotate between two keys, and report the active epochs."""
-    store = SQLStore(url)
+    store = open_ledger(url)
     for n in itertools.count():
         line.send(made_active(store, KEYS[n % 2]).epoch)
 
@@ -356,7 +357,7 @@ def test_kill_leaves_one_active_key(database_url: str, store: SQLStore) -> None:
 
 def _relocate_forever(url: str, line: Connection) -> None:
     """Relocate between two key ids, and report each version."""
-    store = SQLStore(url)
+    store = open_ledger(url)
     for n in itertools.count(1):
         line.send(_relocate(store, f"place-{n % 2}").version)
 

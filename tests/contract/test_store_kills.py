@@ -9,11 +9,12 @@ from signer.errors import HotWalletError, StaleStateError
 from signer.model.refund import Status
 from tests.fixtures.ledger import accepted, later, moved, reserved, signed
 from tests.fixtures.races import reports_until_killed, start_process
+from tests.support.ledgers import open_ledger
 
 
 def _pay_forever(url: str, line: Connection) -> None:
     """Report each version of each refund that the store acknowledged."""
-    store = SQLStore(url)
+    store = open_ledger(url)
     while True:
         refund = accepted(store)
         line.send((refund.id, refund.version))
@@ -47,7 +48,7 @@ def test_kill_loses_nothing(database_url: str, store: SQLStore) -> None:
 
 def _sign_late(url: str, line: Connection) -> None:
     """Claim a refund, wait for a message, sign, and report error and bytes to send."""
-    store = SQLStore(url)
+    store = open_ledger(url)
     (refund,) = store.claim(later(60), later(80), 1)
     line.send(refund.id)
     line.recv()

@@ -27,6 +27,7 @@ from tests.fixtures.ledger import (
 )
 from tests.fixtures.races import race
 from tests.support.keys import key_at
+from tests.support.ledgers import open_ledger
 
 
 def _accept_each(store: SQLStore, index: int) -> list[tuple[str, bool]]:
@@ -127,7 +128,7 @@ def test_no_refund_is_claimed_twice(database_url: str, store: SQLStore) -> None:
 
 def test_claims_skip_locked_rows(postgresql_url: str) -> None:
     """R29: a worker does not wait for refunds that another one is claiming."""
-    store = SQLStore(postgresql_url, timeout=1)
+    store = open_ledger(postgresql_url, timeout=1)
     refunds = sorted(accepted(store).id for _ in range(4))
     with psycopg.connect(postgresql_url) as other:
         other.execute("SELECT 1 FROM refunds WHERE id = %s FOR UPDATE", refunds[:1])

@@ -25,6 +25,7 @@ from tests.fixtures.ledger import (
 )
 from tests.support.audit import record
 from tests.support.keys import activate, key_at, made_active, standing
+from tests.support.ledgers import seal
 
 
 KEY_IDS = ("place-0", "place-1", "place-2")
@@ -42,7 +43,7 @@ def test_only_the_key_id_changes(store: SQLStore, key: Key) -> None:
     """The row has the new key id and the next version; a record is written with it."""
     written = record()
     moved = store.relocate(key, KEY_IDS[1], AT, written)
-    store.seal()
+    seal(store)
 
     assert moved == replace(key, key_id=KEY_IDS[1], version=1, updated_at=AT)
     assert list(store.keys()) == [moved]

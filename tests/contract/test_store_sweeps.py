@@ -21,6 +21,7 @@ from tests.fixtures.ledger import (
 )
 from tests.support.audit import record
 from tests.support.keys import key_at, made_active
+from tests.support.ledgers import seal
 
 
 THIRD = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0"
@@ -85,7 +86,7 @@ def test_an_intent_to_sweep_needs_the_active_key(
     made_active(store, key_at(THIRD), block=block)
     with pytest.raises(KeyRotatedError):
         store.append([record(event="two")], standing=pays)
-    store.seal()
+    seal(store)
     events = [each.record.fields["event"] for each in store.sealed(0, 9)]
 
     assert sorted(events) == ["key-rotate-succeeded", "key-rotate-succeeded", "one"]

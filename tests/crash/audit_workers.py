@@ -37,6 +37,7 @@ from signer.ports import utc_now
 from tests.crash.crash_points import CrashingPort, CrashPoints
 from tests.crash.host import keep_alive
 from tests.crash.journal import Journal
+from tests.support.ledgers import open_ledger
 
 
 _SUBJECT = Subject("pkcs11", "01", "0x5FbDB2315678afecb367f032d93F642f64180aa3")
@@ -115,7 +116,7 @@ def _seal(settings: WorkerSettings) -> None:
 
 
 def _write_and_seal(settings: WorkerSettings) -> None:
-    store = SQLStore(settings.database_url, pool_size=settings.threads)
+    store = open_ledger(settings.database_url, pool_size=settings.threads)
     for number in range(settings.threads):
         threading.Thread(
             target=_append_forever,
@@ -126,7 +127,7 @@ def _write_and_seal(settings: WorkerSettings) -> None:
 
 
 def _open_journal(settings: WorkerSettings, role: str) -> AuditJournal:
-    store = SQLStore(settings.database_url, pool_size=1)
+    store = open_ledger(settings.database_url, pool_size=1)
     crashing = _CrashingStore(store, CrashPoints(role, os.environ))
     return cast("AuditJournal", crashing)
 

@@ -14,6 +14,7 @@ from tests.crash.admin_client import AdminClient, Response
 from tests.crash.evidence import Evidence, Recorded
 from tests.crash.laboratory import Laboratory
 from tests.crash.read_store import read_lateness, reading
+from tests.support.ledgers import open_ledger
 
 
 SETTINGS = {"RATE_LIMIT_ADMIN": "10000"}
@@ -125,13 +126,12 @@ def unmatched_requests(lab: Laboratory, evidence: Evidence) -> Iterator[str]:
 
 def assert_verified(lab: Laboratory) -> None:
     """Fail unless the product's verifier accepts an export of the audit chain."""
-    from backends.sql import SQLStore  # noqa: PLC0415  After all forks.
 
     key = CheckpointKey.load(lab.home / "hotwallet" / "audit.pem")
     with reading(lab.database_url) as rows:
         (row,) = rows.execute("SELECT note FROM audit_checkpoints LIMIT 1")
     origin, *_ = str(row["note"]).splitlines()
-    with closing(SQLStore(lab.database_url)) as store:
+    with closing(open_ledger(lab.database_url)) as store:
         verdict = verify(export(store, origin), Verifier(key.public_pem()))
     assert verdict.is_good, lab.explain(verdict)
 

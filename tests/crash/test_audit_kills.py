@@ -11,6 +11,7 @@ from tests.crash.audit_laboratory import KEY, ORIGIN, AuditLaboratory
 from tests.crash.audit_workers import POINTS
 from tests.crash.conftest import SEED
 from tests.crash.report import ReportFigures
+from tests.support.ledgers import open_ledger
 
 
 _ROLES = ["writer"] * 3 + ["sealer"] * 3
@@ -20,9 +21,8 @@ _STALL_SECONDS = 10.0
 
 
 def _verify(url: str) -> Verdict:
-    from backends.sql import SQLStore  # noqa: PLC0415  After all forks.
 
-    store = SQLStore(url)
+    store = open_ledger(url)
     verdict = verify(export(store, ORIGIN), Verifier(KEY.public_pem()))
     store.close()
     return verdict

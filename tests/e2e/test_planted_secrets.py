@@ -15,7 +15,6 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from backends.sql import SQLStore
 from dev import kms_faults as faults
 from dev import stablecoin
 from dev.kms_emulator import KMSEmulator
@@ -46,6 +45,7 @@ from tests.fixtures.plain_server import PlainServer
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.tenant import Tenant
 from tests.support.canaries import ALL, CANARIES, Canary, Detector, value
+from tests.support.ledgers import open_ledger
 from tests.support.preloaded import run
 from tests.support.waiting import eventually
 
@@ -185,7 +185,7 @@ def _assert_no_leaks(
     secret: list[Canary],
 ) -> None:
     """Examine all output, answers, alerts, command lines and the audit export."""
-    with closing(SQLStore(url)) as store:
+    with closing(open_ledger(url)) as store:
         audit_export = b"".join(export(store, "hotwallet/canary")).decode()
     shown = {
         **service.output,

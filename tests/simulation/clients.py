@@ -8,6 +8,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from signer.errors import ConflictError, HotWalletError, InProgressError
+from signer.model.audit_record import Actor
 from signer.model.refund import RefundRequest
 from signer.refunds.service import RefundService
 from tests.simulation.scheduler import Scheduler
@@ -160,7 +161,7 @@ class Clients:
 
     def _cancel(self, answer: Answer, service: RefundService) -> None:
         try:
-            service.cancel(CLIENT, answer.refund_id)
+            service.cancel(CLIENT, answer.refund_id, Actor(CLIENT))
         except HotWalletError as e:
             self._scheduler.log(answer.order.key, f"cannot cancel: {e.code}")
         else:

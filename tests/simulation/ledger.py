@@ -12,6 +12,7 @@ from typing import Any
 from backends.sql import SQLStore
 from signer.model.refund import Refund
 from signer.ports import Ledger as LedgerPort
+from tests.support.ledgers import ROW_MACS
 from tests.support.refunds import altered
 
 
@@ -24,7 +25,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self.store = SQLStore(f"sqlite:///{path}")
+        self.store = SQLStore(f"sqlite:///{path}", ROW_MACS)
         self.store.migrate()
         self._file = sqlite3.connect(path, isolation_level=None)
         self._blank = self.copy()

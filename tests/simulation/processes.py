@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
@@ -17,6 +18,7 @@ from signer.ports import ChainClient, KeyBackend, KeyId, Ledger
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
+from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
 from signer.refunds.transaction_signer import TransactionSigner
@@ -113,7 +115,9 @@ class Components:
         nonces = build.nonces(self.store, self.ring, clock)
         signer = build.transaction_signer(self.ring, clock)
         self.lifecycle = build.lifecycle(self.store, self.chains, signer, nonces, clock)
-        self.tracker = build.tracker(self.store, self.chains, clock)
+        self.audit = audit
+        self.alarm = RowAlarm(Alerts(clock=clock))
+        self.tracker = build.tracker(self.store, self.chains, clock, self.alarm)
 
     @property
     def service(self) -> RefundService:
@@ -122,6 +126,7 @@ class Components:
             self.store,
             {"local": self.chains["local"].network},
             self.lifecycle,
+            audit=self.audit,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self._process.clock,
             timer=self._process.timer,
@@ -135,11 +140,11 @@ class Components:
             self.store,
             self.lifecycle,
             confirmation_tracker=self.tracker,
-            wallets=self.wallets,
             ring=self.ring,
             retirement=self.retirement,
             chains=self.chains,
             clock=self._process.clock,
+            alarm=self.alarm,
         )
 
 

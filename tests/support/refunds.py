@@ -8,7 +8,9 @@ from itertools import count
 from typing import Any, NoReturn, TypeVar, cast
 
 import coincurve
+from sqlalchemy import Connection
 
+from signer.alerts import Alerts
 from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.keys.keyring import KeyRing
@@ -24,6 +26,7 @@ from signer.refunds.explain import Explainer
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.policy import admit
+from signer.refunds.row_alarm import RowAlarm
 from signer.refunds.service import RefundService, Submission
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler, WalletStatus
@@ -31,6 +34,7 @@ from signer.refunds.worker import Worker
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.devices import honest, recording, signer_over
 from tests.support.keys import key_at, key_of, made_active, ring_over
+from tests.support.ledgers import ROW_MACS
 
 
 T = TypeVar("T")
@@ -113,6 +117,11 @@ class World:
     _enrolled: Ledger | None = None
 
     @property
+    def row_alarm(self) -> RowAlarm:
+        """The alarm of a process that starts now."""
+        return RowAlarm(Alerts(self.store, clock=self.clock))
+
+    @property
     def chains(self) -> dict[str, Chain]:
         """The only network."""
         return {"local": Chain(self.network, self.client or self.chain)}
@@ -187,7 +196,7 @@ class World:
     @property
     def confirmation_tracker(self) -> ConfirmationTracker:
         """The confirmation tracker of a process that starts now."""
-        return ConfirmationTracker(self.store, self.chains, self.clock)
+        return ConfirmationTracker(self.store, self.chains, self.clock, self.row_alarm)
 
     @property
     def explainer(self) -> Explainer:
@@ -201,6 +210,7 @@ class World:
             self.store,
             {"local": self.network},
             self.lifecycle,
+            audit=recording()[0],
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
             sleep=self._sleep,
@@ -220,11 +230,11 @@ class World:
             self.store,
             lifecycle or self.lifecycle,
             confirmation_tracker=self.confirmation_tracker,
-            wallets=self.wallets,
             ring=self.ring,
             retirement=KeyRetirement(self.store, recording()[0], self.clock),
             chains=chains or self.chains,
             clock=self.clock,
+            alarm=self.row_alarm,
         )
 
     def submit(
@@ -308,12 +318,16 @@ class World:
 
     def on_network(self, name: str, refund: Refund) -> Refund:
         """Return *refund*, which belongs to the network *name* from now on."""
-        self.store._database.run(  # type: ignore[attr-defined]  # No port does this.
-            lambda c: c.exec_driver_sql(
-                "UPDATE refunds SET network = ? WHERE id = ?", (name, refund.id)
-            )
-        )
-        return replace(refund, network=name)
+        moved = replace(refund, network=name)
+        moved = replace(moved, mac=ROW_MACS.of_refund(moved))
+        change = "UPDATE refunds SET network = ?, mac = ? WHERE id = ?"
+
+        def work(connection: Connection) -> None:  # No port does this.
+            connection.exec_driver_sql("DROP TRIGGER IF EXISTS refunds_keep")
+            connection.exec_driver_sql(change, (name, moved.mac, refund.id))
+
+        self.store._database.run(work)  # type: ignore[attr-defined]
+        return moved
 
     def broadcast(self, **changes: Any) -> Refund:
         """Return a refund whose transaction is in the node's pool."""

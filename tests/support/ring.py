@@ -22,6 +22,7 @@ from signer.model.key import Key
 from signer.ports import DeviceSignature, KeyId
 from tests.support.devices import Device, honest
 from tests.support.keys import key_at
+from tests.support.ledgers import seal
 from tests.support.refunds import FakeClock
 
 
@@ -144,7 +145,7 @@ class System:
     @property
     def records(self) -> list[dict[str, Any]]:
         """All audit records, in order."""
-        self.store.seal()
+        seal(self.store)
         return [each.record.fields for each in self.store.sealed(0, 1000)]
 
     @property

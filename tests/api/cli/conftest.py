@@ -17,6 +17,7 @@ from tests.api.cli.audit_commands import LINKS
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.audit import KEY, exported
+from tests.support.ledgers import ROW_MACS
 from tests.support.networks import write_networks
 from tests.support.refunds import World
 
@@ -38,7 +39,7 @@ def journal(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AuditTables:
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("AUDIT_ORIGIN", "tests")
-    return AuditTables(Database(sqlite_url, pool_size=1, timeout=5.0))
+    return AuditTables(Database(sqlite_url, pool_size=1, timeout=5.0), ROW_MACS)
 
 
 @pytest.fixture

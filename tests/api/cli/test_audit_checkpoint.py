@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from backends.sql import SQLStore
 from backends.sql.audit import AuditTables
 from signer.audit.checkpoints import CheckpointKey, Verifier
 from signer.errors import ConfigurationError
@@ -16,6 +15,7 @@ from tests.support.audit import (
     checkpoint,
     records,
 )
+from tests.support.ledgers import open_ledger
 
 
 pytestmark = pytest.mark.usefixtures("files")
@@ -145,7 +145,7 @@ def test_the_command_counts_the_alert_of_an_overdue_checkpoint(
     monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", "key")
     journal.append(records(1))
     made = run("checkpoint", "--new")
-    store = SQLStore(sqlite_url)
+    store = open_ledger(sqlite_url)
     counts = store.alert_counts()
     store.close()
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from backends.sql import SQLStore
 from backends.sql.audit import AuditTables
 from signer.audit.hash_chain import GENESIS, sealed
 from tests.api.cli.audit_commands import run
@@ -23,6 +22,7 @@ from tests.support.cloudtrail import (
     trail_file,
 )
 from tests.support.keys import key_at, made_active
+from tests.support.ledgers import open_ledger, seal
 from tests.unit.signer.audit.signings import SUBJECT, at, intent, outcome
 
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("files")
 def test_reconciles_with_the_database(journal: AuditTables) -> None:
     """An intruder exits with 1 and is reported; without one the status is 0."""
     journal.append([intent(0), outcome(1, "a")])
-    journal.seal()
+    seal(journal)
     ours, theirs = sign_event("a", at(1)), sign_event("x", at(600))
     good = trail_file(Path("good.json"), [ours])
     bad = trail_file(Path("bad.json.gz"), [ours, theirs])
@@ -131,7 +131,7 @@ def test_an_empty_database(journal: AuditTables, sqlite_url: str) -> None:
     """Without records nothing is compared, except keys of the ring."""
     trail = trail_file(Path("trail.json"), [sign_event("x", at(1))])
     empty = run("reconcile", "--cloudtrail", str(trail))
-    store = SQLStore(sqlite_url)
+    store = open_ledger(sqlite_url)
     made_active(store, replace(key_at(SUBJECT.address, key_id=ARN), backend="aws-kms"))
     store.close()
     found = run("reconcile", "--cloudtrail", str(trail))

@@ -22,6 +22,7 @@ from tests.support.audit import (
     record,
     records,
 )
+from tests.support.ledgers import seal
 
 
 pytestmark = pytest.mark.usefixtures("files")
@@ -128,7 +129,7 @@ def test_a_full_disk(
 ) -> None:
     """A4: an export that does not fit exits with 2 and keeps the previous file."""
     journal.append(records(50))
-    journal.seal()
+    seal(journal)
     before = Path("export").read_bytes()
     limit(size)
     over, fresh = run("export", "--out", "export"), run("export", "--out", "fresh")
@@ -164,7 +165,7 @@ def _killed_export(size: int) -> int:
 def test_killed_at_any_byte(journal: AuditTables, size: int) -> None:
     """A4: an export that is killed leaves the previous file, or a complete one."""
     journal.append(records(50))
-    journal.seal()
+    seal(journal)
     journal._database.close()
     before = Path("export").read_bytes()
 

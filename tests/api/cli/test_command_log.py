@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from backends.sql import SQLStore
+from tests.support.ledgers import seal
 from tests.support.networks import write_networks
 
 
@@ -49,7 +50,7 @@ def _pause(environ: dict[str, str], *options: str, terminal: bool) -> tuple[str,
 
 
 def _events(store: SQLStore) -> list[object]:
-    store.seal()
+    seal(store)
     return [each.record.fields["event"] for each in store.sealed(0, 100)]
 
 

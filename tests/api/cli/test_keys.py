@@ -17,6 +17,7 @@ from signer.ports import KeyDirectory, KeyId
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at
+from tests.support.ledgers import seal
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_refuses_to_revoke_anything_else(
 ) -> None:
     """Status 1, one line on standard error, and an audit record of the refusal."""
     finished = run("keys", "revoke", address or old.address, *form, "--yes")
-    sqlite_store.seal()
+    seal(sqlite_store)
     events = [each.record.fields["event"] for each in sqlite_store.sealed(0, 9)]
 
     assert (finished.status, finished.out) == (1, "")

@@ -16,6 +16,7 @@ from signer.ports import KeyId
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
+from tests.support.ledgers import seal
 from tests.support.waiting import eventually
 
 
@@ -87,7 +88,7 @@ def test_a_dry_run(
     assert (gas["token"], gas["refund"]) == ("coin", None)
     assert gas["waitsFor"] is not None
     assert sqlite_store.list(SWEEPER).refunds == ()
-    sqlite_store.seal()
+    seal(sqlite_store)
     bodies = [each.record.body for each in sqlite_store.sealed(0, 99)]
     assert not any("key-sweep" in body for body in bodies)
 
@@ -148,7 +149,7 @@ def test_audit_records(
     """Audit records name the operator, the accepted transfers and the refusals."""
     as_json = run("keys", "sweep", addresses[0], "--yes", "--json").json
     run("keys", "sweep", addresses[1], "--yes")
-    sqlite_store.seal()
+    seal(sqlite_store)
     finished = [json.loads(each.record.body) for each in sqlite_store.sealed(0, 99)]
     sweeps = [each for each in finished if each.get("operation") == "key-sweep"]
 

@@ -17,6 +17,7 @@ from signer.ports import Store
 from tests.api.commands import Finished, Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
+from tests.support.ledgers import seal
 from tests.support.payments import signed
 from tests.support.refunds import KEY, World
 
@@ -244,7 +245,7 @@ def test_audit_records_of_changes(
     run("nonce", "pause")
     run("nonce", "resume", "--network", "mainnet")
     finished = run("nonce", "repair", "--yes")
-    sqlite_store.seal()
+    seal(sqlite_store)
     records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
 
     assert [(each["event"], each["outcome"], each["actor"]) for each in records] == [
@@ -276,7 +277,7 @@ def test_an_operator_whose_name_is_not_utf8(
     """A login name that is not UTF-8 is recorded with replacement characters."""
     monkeypatch.setenv("LOGNAME", "al\udcffce")
     run("nonce", "pause", "--network", "local")
-    sqlite_store.seal()
+    seal(sqlite_store)
     records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
 
     assert {each["actor"] for each in records} == {"cli:al?ce"}

@@ -18,6 +18,7 @@ from signer.checks import CheckResult, run_checks
 from signer.config.settings import Settings
 from signer.ports import Ledger
 from tests.fixtures.chain import DevChain
+from tests.support.ledgers import seal
 from tests.support.networks import write_networks
 
 
@@ -71,12 +72,12 @@ def sealing(store: Ledger) -> Iterator[None]:
     """Seal the records of *store* in a thread."""
     stop = threading.Event()
 
-    def seal() -> None:
+    def seal_often() -> None:
         while not stop.wait(0.05):
-            store.seal()
+            seal(store)
 
     with ThreadPoolExecutor(1) as pool:
-        sealed = pool.submit(seal)
+        sealed = pool.submit(seal_often)
         try:
             yield
         finally:

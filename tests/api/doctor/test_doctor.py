@@ -32,6 +32,7 @@ from tests.api.doctor.doctor import make_environ, run_doctor, sealing, states
 from tests.fixtures import ledger
 from tests.fixtures.chain import DevChain
 from tests.support.audit import chain, checkpoint, record
+from tests.support.ledgers import open_ledger, seal
 from tests.support.programs import run_python
 
 
@@ -203,7 +204,7 @@ def test_a_role_that_could_change_the_audit(
     environ = {"APP_ENV": app_env, "DATABASE_URL": postgresql_url}
     context = DoctorContext(build_container(environ))
     context.settings = context.container.settings
-    with closing(SQLStore(postgresql_url)) as context.container.store:
+    with closing(open_ledger(postgresql_url)) as context.container.store:
         (result,) = run_checks(
             check for check in system_checks(context) if check.name == "role"
         )
@@ -342,7 +343,7 @@ def _address(home: Mapping[str, str]) -> str:
 
 
 def _store(home: Mapping[str, str]) -> SQLStore:
-    return SQLStore(home["DATABASE_URL"])
+    return open_ledger(home["DATABASE_URL"])
 
 
 def test_a_paused_network_is_reported(home: dict[str, str]) -> None:
@@ -414,7 +415,7 @@ def test_missing_checkpoints_and_rewritten_chains_are_reported(
     store = _store(home)
     store.migrate()
     store.append([record(at=ledger.now() - age)])
-    store.seal()
+    seal(store)
     if note:
         store.keep_checkpoint(checkpoint(chain(1), 1))
 
@@ -428,7 +429,7 @@ def test_a_checkpoint_by_another_key_is_a_warning(home: dict[str, str]) -> None:
     store = _store(home)
     store.migrate()
     store.append([record(at=ledger.now() - timedelta(hours=2))])
-    store.seal()
+    seal(store)
     store.keep_checkpoint(checkpoint(store.sealed(0, 1), 1, at=ledger.now()))
 
     result = run_doctor(home)["checkpoints"]

@@ -53,6 +53,7 @@ from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.audit import record
 from tests.support.keys import key_at, key_of, made_active
+from tests.support.ledgers import open_ledger, seal
 from tests.support.waiting import eventually
 
 
@@ -185,7 +186,7 @@ def test_a_database_that_hangs(open_kms: OpenKMS, kms_key: KeyId) -> None:
         tempfile.TemporaryDirectory(prefix="hotwallet-pg-") as folder,
         PostgreSQL(Path(folder)) as server,
     ):
-        store = SQLStore(server.url(server.create()))
+        store = open_ledger(server.url(server.create()))
         store.migrate()
         system = System(store, open_kms(), kms_key)
         before = system.checker()
@@ -520,7 +521,7 @@ def test_sealed_records_are_never_late(
     sqlite_store: SQLStore, monitor: SealingMonitor
 ) -> None:
     sqlite_store.append([record(at=NOW)])
-    sqlite_store.seal()
+    seal(sqlite_store)
     clock = SettableClock(NOW + timedelta(days=365))
 
     sealing_check(sqlite_store.oldest_unsealed, monitor, max_seconds=900, clock=clock)()

@@ -24,6 +24,7 @@ from signer.audit.log import AuditLog
 from tests.api.service import BODY, build_container
 from tests.api.support import NOW, bearer, post
 from tests.support.devices import Device, point, signer_over
+from tests.support.ledgers import open_ledger, seal
 from tests.support.refunds import KEY, World
 
 
@@ -141,7 +142,7 @@ class Scene:
 
     def signatures(self) -> list[tuple[str, str | None]]:
         """Return the records of signatures with their outcomes, in order."""
-        while self.store.seal():
+        while seal(self.store):
             pass
         fields = [json.loads(each.record.body) for each in self.store.sealed(0, 100)]
         return [
@@ -154,7 +155,7 @@ class Scene:
 @pytest.fixture(params=TROUBLES)
 def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     url = str(request.getfixturevalue(f"{request.param.partition('_')[0]}_url"))
-    store = SQLStore(url)
+    store = open_ledger(url)
     trouble = Outage(store, url, request.param)
     yield Scene(store, trouble)
     trouble.end()

@@ -22,6 +22,7 @@ from signer.ports import Ledger
 from tests.api.support import NOW, SettableClock, bearer
 from tests.support.audit import chain, checkpoint, record
 from tests.support.keys import key_at, made_active
+from tests.support.ledgers import open_ledger, seal
 from tests.support.refunds import altered
 
 
@@ -43,7 +44,7 @@ def _app(container: Container, resource: Metrics) -> falcon.testing.TestClient:
 
 @pytest.fixture
 def empty(sqlite_url: str) -> Iterator[SQLStore]:
-    store = SQLStore(f"{sqlite_url}-metrics")
+    store = open_ledger(f"{sqlite_url}-metrics")
     store.migrate()
     yield store
     store.close()
@@ -95,7 +96,7 @@ def test_counts_alerts_keys_and_records(
 ) -> None:
     made_active(empty, key_at(ADDRESSES[0], key_id=SECRET_ID))
     made_active(empty, key_at(ADDRESSES[1]))
-    empty.seal()
+    seal(empty)
     sealed, _ = empty.head()
     empty.append([record(at=NOW)])
     Alerts(empty).sound(Alert.KEY_UNHEALTHY)
@@ -117,7 +118,7 @@ def test_shows_size_and_age_of_the_last_checkpoint(
 ) -> None:
     links = chain(3)
     empty.append([each.record for each in links])
-    empty.seal()
+    seal(empty)
     empty.keep_checkpoint(checkpoint(links, 2, at=NOW))
     clock.now = NOW + timedelta(seconds=90)
 

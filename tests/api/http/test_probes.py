@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from api.auth.dev_tokens import mint
-from backends.sql import SQLStore
 from signer.config.settings import Settings
 from tests.api.live_server import Server, exchange, service_environ
 from tests.api.service import BODY
+from tests.support.ledgers import open_ledger
 from tests.support.waiting import eventually
 
 
@@ -26,7 +26,7 @@ def environ(tmp_path: Path, _sqlite_template: Path) -> dict[str, str]:
 def busy(environ: dict[str, str]) -> Iterator[Server]:
     """A service whose only thread waits with a refund, until after the test."""
     settings = Settings.from_env(environ)
-    store = SQLStore(settings.effective_database_url)
+    store = open_ledger(settings.effective_database_url)
     token = mint(settings, subject="gateway", roles=["merchant"])
     body = json.dumps(BODY).encode()
     head = (

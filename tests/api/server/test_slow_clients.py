@@ -15,12 +15,12 @@ from statistics import median
 import pytest
 
 from api.auth.dev_tokens import mint
-from backends.sql import SQLStore
 from signer.config.settings import Settings
 from tests.api.live_server import PING, Server, exchange, service_environ
 from tests.api.service import BODY
 from tests.fixtures.ledger import filled, queued
 from tests.fixtures.nginx import Nginx
+from tests.support.ledgers import open_ledger
 from tests.support.slow_clients import (
     Slow,
     SlowClients,
@@ -44,7 +44,7 @@ def environ(
 ) -> dict[str, str]:
     """The environment of a service whose lists of refunds are long."""
     environ = service_environ(tmp_path_factory.mktemp("slow"), _sqlite_template)
-    store = SQLStore(Settings.from_env(environ).effective_database_url)
+    store = open_ledger(Settings.from_env(environ).effective_database_url)
     filled(store, [queued(reason="r" * 200) for _ in range(LISTED)])
     # One process, because each would have its own key; as many threads as two have.
     return environ | {"TRUSTED_PROXIES": "127.0.0.1", "WEB_THREADS": "8"}

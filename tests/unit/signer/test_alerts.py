@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from backends.sql import SQLStore
 from signer.alerts import REMIND_SECONDS, Alert, Alerts, AlertThrottle
 from signer.errors import StoreUnavailableError
+from tests.support.ledgers import open_ledger
 from tests.support.refunds import FakeClock, altered
 
 
@@ -57,7 +58,7 @@ def test_alert_is_logged_counted_and_sent(store: SQLStore, events: list[Any]) ->
 
 def test_processes_share_the_counts(database_url: str, events: list[Any]) -> None:
     """Two processes that share a ledger have one count of each alert."""
-    stores = [SQLStore(database_url) for _ in range(2)]
+    stores = [open_ledger(database_url) for _ in range(2)]
     for store in stores:
         for alert in Alert:
             Alerts(store).sound(alert)
@@ -106,6 +107,8 @@ def test_alert_names_are_stable() -> None:
         "audit-chain-broken",
         "audit-sealing-late",
         "audit-signing-late",
+        "audit-record-forged",
+        "row-not-authentic",
     ]
 
 

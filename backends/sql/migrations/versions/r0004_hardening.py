@@ -1,5 +1,5 @@
 """
-Rows that vouch for themselves, tenants, and limits per tenant.
+Rows that carry MACs, rules that the database enforces itself, and tenants.
 
 A migration is never edited after a release, and imports nothing from this project.
 """
@@ -10,25 +10,114 @@ from alembic import op
 revision = "0004"
 down_revision = "0003"
 
-BOTH = """
+DIALECTS = {
+    "sqlite": {"plain": "TEXT", "is_not": "IS NOT"},
+    "postgresql": {"plain": 'TEXT COLLATE "C"', "is_not": "IS DISTINCT FROM"},
+}
+
+# A blank line ends a statement.
+TABLES = """
 ALTER TABLE refunds RENAME COLUMN client TO tenant
+
+ALTER TABLE refunds ADD COLUMN mac {plain}
+
+ALTER TABLE keys ADD COLUMN mac {plain}
+
+ALTER TABLE audit_records ADD COLUMN mac {plain}
+"""
+
+# A refund keeps what it pays, and its nonce.  Only a revocation takes a nonce back,
+# from a refund that was never signed.  A final refund never changes.
+REFUND_CHANGED = """
+    OLD.status IN ('cancelled', 'confirmed', 'failed', 'refused')
+    OR (NEW.id, NEW.tenant, NEW.idempotency_key, NEW.fingerprint, NEW.reference,
+        NEW.payment_session_id, NEW.network, NEW.chain_id, NEW.token,
+        NEW.token_address, NEW.decimals, NEW.recipient, NEW.amount, NEW.created_at)
+    <> (OLD.id, OLD.tenant, OLD.idempotency_key, OLD.fingerprint, OLD.reference,
+        OLD.payment_session_id, OLD.network, OLD.chain_id, OLD.token,
+        OLD.token_address, OLD.decimals, OLD.recipient, OLD.amount, OLD.created_at)
+    OR NEW.reason {is_not} OLD.reason
+    OR (OLD.mac IS NOT NULL AND NEW.mac {is_not} OLD.mac)
+    OR (OLD.nonce IS NOT NULL
+        AND (NEW.nonce {is_not} OLD.nonce OR NEW.sender {is_not} OLD.sender
+             OR NEW.key_id {is_not} OLD.key_id)
+        AND NOT (OLD.status = 'reserved' AND NEW.status = 'queued'))
+"""
+
+# Versions only rise, so that an old row with its valid MAC cannot be put back.
+KEY_CHANGED = """
+    NEW.version <> OLD.version + 1
+    OR NEW.address <> OLD.address OR NEW.backend <> OLD.backend
 """
 
 SQLITE = """
 DROP INDEX ix_refunds_client
 
 CREATE INDEX ix_refunds_tenant ON refunds (tenant, id)
+
+CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds WHEN {refund_changed}
+BEGIN SELECT RAISE(ABORT, 'a refund keeps what it pays, its nonce and its end'); END
+
+CREATE TRIGGER keys_keep BEFORE UPDATE ON keys WHEN {key_changed}
+BEGIN SELECT RAISE(ABORT, 'versions of keys only rise'); END
+
+DROP TRIGGER audit_records_place
+
+CREATE TRIGGER audit_records_next BEFORE UPDATE ON audit_records
+WHEN NEW.sequence <> (SELECT coalesce(max(sequence), 0) + 1 FROM audit_records)
+BEGIN SELECT RAISE(ABORT, 'the next sequence is one more than the last'); END
 """
 
+# With a fixed search path, a temporary table cannot stand for the real one.
 POSTGRESQL = """
 ALTER INDEX ix_refunds_client RENAME TO ix_refunds_tenant
+
+CREATE FUNCTION rows_keep() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE check_violation USING MESSAGE = TG_ARGV[0]; END $$
+
+CREATE TRIGGER refunds_keep BEFORE UPDATE ON refunds
+FOR EACH ROW WHEN ({refund_changed})
+EXECUTE FUNCTION rows_keep('a refund keeps what it pays, its nonce and its end')
+
+CREATE TRIGGER keys_keep BEFORE UPDATE ON keys FOR EACH ROW WHEN ({key_changed})
+EXECUTE FUNCTION rows_keep('versions of keys only rise')
+
+CREATE FUNCTION audit_sequence_is_next() RETURNS trigger LANGUAGE plpgsql
+SET search_path = {schema}, pg_temp AS $$
+DECLARE lowest BIGINT; highest BIGINT; sealed BIGINT; before BIGINT;
+BEGIN
+    SELECT min(sequence), max(sequence), count(*) INTO lowest, highest, sealed
+    FROM new_rows;
+    SELECT coalesce(max(sequence), 0) INTO before
+    FROM audit_records WHERE sequence < lowest;
+    IF lowest <> before + 1 OR highest <> before + sealed
+       OR EXISTS (SELECT FROM audit_records WHERE sequence > highest)
+    THEN RAISE check_violation
+        USING MESSAGE = 'the next sequence is one more than the last';
+    END IF;
+    RETURN NULL;
+END $$
+
+CREATE TRIGGER audit_records_next AFTER UPDATE ON audit_records
+REFERENCING NEW TABLE AS new_rows
+FOR EACH STATEMENT EXECUTE FUNCTION audit_sequence_is_next()
 """
 
 
 def upgrade() -> None:
-    """Change the tables; statements for both databases run first."""
-    dialect = op.get_bind().dialect.name
-    of_dialect = {"sqlite": SQLITE, "postgresql": POSTGRESQL}[dialect]
-    for statement in (BOTH + of_dialect).strip().split("\n\n"):
-        if statement.strip():
-            op.execute(statement)
+    """Change the tables, and create the triggers."""
+    connection = op.get_bind()
+    words = DIALECTS[connection.dialect.name]
+    rules = {
+        "refund_changed": REFUND_CHANGED.format(**words).strip(),
+        "key_changed": KEY_CHANGED.strip(),
+        "schema": "",
+    }
+    of_dialect = SQLITE
+    if connection.dialect.name == "postgresql":
+        of_dialect = POSTGRESQL
+        query = "SELECT quote_ident(current_schema())"
+        rules["schema"] = connection.exec_driver_sql(query).scalar_one()
+    statements = TABLES.format(**words) + of_dialect.format(**rules)
+    for statement in statements.strip().split("\n\n"):
+        op.execute(statement.strip())

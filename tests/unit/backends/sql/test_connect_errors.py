@@ -7,13 +7,13 @@ from urllib.parse import quote
 
 import pytest
 
-from backends.sql import SQLStore
 from backends.sql.connect_errors import explain_connect_error
 from signer.errors import ConfigurationError, StoreUnavailableError
 from tests.fixtures.plain_server import PlainServer
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.tenant import Tenant
 from tests.support.canaries import CANARIES, Detector, core, value
+from tests.support.ledgers import open_ledger
 
 
 USER, DATABASE = value("dsn-user"), value("dsn-database")
@@ -53,7 +53,7 @@ def server(postgresql: PostgreSQL) -> Iterator[Server]:
 
 
 def _connect_error(url: str) -> str:
-    store = SQLStore(url, timeout=1)
+    store = open_ledger(url, timeout=1)
     with pytest.raises(StoreUnavailableError) as caught:
         store.check()
     assert caught.value.__context__ is None
@@ -62,7 +62,7 @@ def _connect_error(url: str) -> str:
 
 def test_the_right_url_works(server: Server) -> None:
     """So each test below fails for its own reason only."""
-    SQLStore(server.url(), timeout=1).migrate()
+    open_ledger(server.url(), timeout=1).migrate()
 
 
 WRONG = {
@@ -111,7 +111,7 @@ def test_a_server_without_tls_is_refused(server: Server, mode: str) -> None:
 def test_a_host_name_that_is_too_long_is_refused(server: Server) -> None:
     """The error omits a label over 63 characters, which Python's error quotes."""
     with pytest.raises(ConfigurationError) as caught:
-        SQLStore(server.url(place=f"{core('dsn-host')}{'x' * 60}.invalid"))
+        open_ledger(server.url(place=f"{core('dsn-host')}{'x' * 60}.invalid"))
 
     assert Detector(CANARIES.values()).found(str(caught.value)) == set()
 

@@ -31,12 +31,13 @@ from tests.fixtures.ledger import (
     sighting,
     signed,
 )
+from tests.support.ledgers import open_ledger
 
 
 @pytest.fixture
 def empty(empty_url: str) -> Iterator[SQLStore]:
     """Return a store on each database in turn, before its first migration."""
-    store = SQLStore(empty_url)
+    store = open_ledger(empty_url)
     yield store
     store.close()
 

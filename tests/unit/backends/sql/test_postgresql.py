@@ -34,20 +34,21 @@ from tests.fixtures.ledger import (
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.stores import migrate
 from tests.support.keys import key_at, made_active, standing
+from tests.support.ledgers import open_ledger, seal
 from tests.support.waiting import eventually
 
 
 @pytest.fixture
 def postgresql_store(postgresql_url: str) -> Iterator[SQLStore]:
     """Return a store on PostgreSQL."""
-    store = SQLStore(postgresql_url, timeout=1)
+    store = open_ledger(postgresql_url, timeout=1)
     store.check()
     yield store
     store.close()
 
 
 def _with(url: str, options: str) -> SQLStore:
-    return SQLStore(f"{url}&options={options}")
+    return open_ledger(f"{url}&options={options}")
 
 
 def _terminate(url: str) -> None:
@@ -150,7 +151,7 @@ def test_a_pause_waits_for_a_reservation(postgresql_store: SQLStore) -> None:
 
 def test_the_pool_has_a_timeout(postgresql_url: str) -> None:
     """If every connection is in use, the next thread gets an error."""
-    store = SQLStore(postgresql_url, pool_size=1, timeout=0.2)
+    store = open_ledger(postgresql_url, pool_size=1, timeout=0.2)
     with pytest.raises(StoreUnavailableError, match="every connection"):
         store._database.run(lambda _: store.get("rf_0"))
     store.close()
@@ -189,7 +190,7 @@ def test_the_isolation_level_is_set_per_session(postgresql: PostgreSQL) -> None:
     with psycopg.connect(postgresql.url(), autocommit=True) as connection:
         setting = "default_transaction_isolation = serializable"
         connection.execute(f"ALTER DATABASE {name} SET {setting}".encode())
-    store = SQLStore(postgresql.url(name))
+    store = open_ledger(postgresql.url(name))
     store.migrate()
     level = store._database.transaction(
         lambda c: c.exec_driver_sql("SHOW transaction_isolation").scalar_one()
@@ -230,7 +231,7 @@ def service(postgresql: PostgreSQL) -> Iterator[SQLStore]:
         connection.execute("CREATE ROLE service LOGIN")
         for grant in GRANTS:
             connection.execute(f"GRANT {grant}".encode())
-    store = SQLStore(url.replace("tests@", "service@"))
+    store = open_ledger(url.replace("tests@", "service@"))
     yield store
     store.close()
     with psycopg.connect(url, autocommit=True) as connection:
@@ -250,7 +251,7 @@ def test_the_documented_grants_suffice(service: SQLStore) -> None:
 
     record = Record.of({"event": "test"}, now())
     service.append([record], standing=standing(key_at(WALLET)))
-    service.seal()
+    seal(service)
     service.keep_checkpoint(Checkpoint(1, "note", now()))
     active = made_active(service, key_at(OTHER_WALLET))
     service.relocate(active, "elsewhere", now(), Record.of({"event": "moved"}, now()))
@@ -296,7 +297,7 @@ def test_the_service_cannot_rewrite_history(service: SQLStore, statement: str) -
 def test_a_missing_driver_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error has the command that installs psycopg, which is optional."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    store = SQLStore("postgresql://somewhere/ledger")
+    store = open_ledger("postgresql://somewhere/ledger")
 
     with pytest.raises(ConfigurationError, match=r"pip install 'psycopg\[binary\]'"):
         store.check()

@@ -1,95 +1,25 @@
 """Privileges to change the audit log: detected, and absent from the shipped role."""
 
-import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from api.auth.dev_tokens import provide_signing_key
-from backends.sql import SQLStore
 from tests.fixtures.ledger import accepted
 from tests.fixtures.postgresql import PostgreSQL
+from tests.fixtures.roles import DOCKER, Roles, run_sql_file
 from tests.fixtures.stores import migrate
-from tests.support import servers
+from tests.support.ledgers import open_ledger, write_mac_key
 from tests.support.waiting import eventually
 
 
 ROOT = Path(__file__).resolve().parents[4]
-DOCKER = ROOT / "docker"
 GUIDE = (ROOT / "docs" / "reference" / "database.md").read_text(encoding="utf-8")
-
-_PASSWORDS = {"PGPASSWORD": "owner's", "SERVICE_PASSWORD": "service's"}
-
-
-@dataclass(frozen=True, slots=True)
-class Roles:
-    """One ledger, and its URL for each role."""
-
-    superuser: str
-
-    @property
-    def owner(self) -> str:
-        """The URL of the role that upgrades the schema."""
-        return self.superuser.replace("tests@", "hotwallet_owner@")
-
-    @property
-    def service(self) -> str:
-        """The URL of the role of API and worker."""
-        return self.superuser.replace("tests@", "hotwallet_service@")
-
-    def run(self, *statements: str) -> None:
-        """Run *statements* as the superuser."""
-        with psycopg.connect(self.superuser, autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
-
-    def disown(self) -> None:
-        """Take this ledger from both roles, so that they can be dropped."""
-        database = psycopg.conninfo.conninfo_to_dict(self.superuser)["dbname"]
-        self.run(
-            f"ALTER DATABASE {database} OWNER TO tests",
-            "DROP OWNED BY hotwallet_service CASCADE",
-            "DROP OWNED BY hotwallet_owner CASCADE",
-        )
-
-    def excess_privileges(self, url: str) -> list[str]:
-        """Return the excess privileges of the role in *url*."""
-        store = SQLStore(url)
-        try:
-            return store.excess_privileges()
-        finally:
-            store.close()
-
-
-def _run_file(path: Path, url: str) -> None:
-    """Run a shipped SQL file, as the database's image and compose do."""
-    psql = servers.postgresql(user=None) / "psql"
-    subprocess.run(
-        [psql, "--no-psqlrc", "--quiet", "--file", str(path), url],
-        env={"PATH": os.environ["PATH"], **_PASSWORDS},
-        check=True,
-        timeout=30,
-    )
-
-
-@pytest.fixture(scope="module")
-def shipped(postgresql: PostgreSQL) -> Iterator[Roles]:
-    """A ledger with the two roles of docker/compose.yaml, made as it makes them."""
-    roles = Roles(postgresql.url(postgresql.create()))
-    _run_file(DOCKER / "roles.sql", roles.superuser)
-    migrate(roles.owner)
-    _run_file(DOCKER / "grants.sql", roles.owner)
-    yield roles
-    roles.disown()
-    roles.run("DROP ROLE hotwallet_service", "DROP ROLE hotwallet_owner")
-
 
 _SUPERUSER = ["is a superuser, or can become one"]
 _SCHEMA = [f"owns the schema of audit_{name}" for name in ("checkpoints", "records")]
@@ -104,7 +34,7 @@ _CHECKPOINT = [
 
 def test_the_shipped_roles_suffice(shipped: Roles) -> None:
     """The owner upgrades; the service pays and cannot change the audit log."""
-    store = SQLStore(shipped.service)
+    store = open_ledger(shipped.service)
     store.check()
     accepted(store)
     store.close()
@@ -174,6 +104,7 @@ EXCESSES = [
             *_CHECKPOINT,
             "may UPDATE audit_records.body",
             "may UPDATE audit_records.id",
+            "may UPDATE audit_records.mac",
         ],
     ),
     (
@@ -215,7 +146,7 @@ def test_excess_privileges_are_named(
         found = shipped.excess_privileges(shipped.service)
     finally:
         shipped.run(*undone)
-        _run_file(DOCKER / "grants.sql", shipped.owner)  # A new owner drops grants.
+        run_sql_file(DOCKER / "grants.sql", shipped.owner)  # A new owner drops grants.
 
     assert found == reported
     assert shipped.excess_privileges(shipped.service) == []
@@ -254,8 +185,8 @@ def test_the_guide_moves_a_ledger_to_two_roles(
     script = tmp_path / "move.sql"
     script.write_text(lines, encoding="utf-8")
     try:
-        _run_file(script, older.superuser)
-        _run_file(DOCKER / "grants.sql", older.owner)
+        run_sql_file(script, older.superuser)
+        run_sql_file(DOCKER / "grants.sql", older.owner)
         migrate(older.owner)
 
         assert older.excess_privileges(older.service) == []
@@ -276,6 +207,7 @@ def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> N
             "AWS_REGION": "eu-central-1",
             "NETWORKS_FILE": str(DOCKER / "networks.example.toml"),
             "AUDIT_SIGNING_KEY_FILE": "/nowhere/audit.pem",
+            "MAC_KEY_FILE": str(write_mac_key(tmp_path)),
             "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
             "DATABASE_URL": shipped.owner,
         },
@@ -295,7 +227,7 @@ def test_the_shipped_grants_equal_the_guide() -> None:
     grants = (DOCKER / "grants.sql").read_text(encoding="utf-8")
 
     assert _grants(grants) == _grants(GUIDE)
-    assert len(_grants(grants)) == 5
+    assert len(_grants(grants)) == 6
 
 
 def _grants(text: str) -> list[str]:
@@ -322,7 +254,7 @@ def test_compose_lets_no_role_in_without_its_password() -> None:
         PostgreSQL(Path(folder)) as server,
     ):
         roles = Roles(server.url(server.create()))
-        _run_file(DOCKER / "roles.sql", roles.superuser)
+        run_sql_file(DOCKER / "roles.sql", roles.superuser)
         roles.run("CREATE ROLE postgres LOGIN SUPERUSER PASSWORD 'known'")
         server.rules.write_bytes((DOCKER / "pg_hba.conf").read_bytes())
         roles.run("SELECT pg_reload_conf()")

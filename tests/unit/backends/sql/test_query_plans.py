@@ -27,6 +27,7 @@ from tests.fixtures.ledger import (
     transaction,
 )
 from tests.support.keys import key_at
+from tests.support.ledgers import seal
 
 
 KEY_ID = key_at(WALLET).key_id
@@ -134,7 +135,7 @@ def test_the_audit_of_a_refund_needs_no_commit(store: SQLStore) -> None:
         )
         after = refund.with_status(Status.SIGNED, now(), tx_hash="0x1")
         store.save(refund, after, transaction(refund, tx_hash="0x1"), outcome)
-    store.seal()
+    seal(store)
     written = [each.record for each in store.sealed(0, 10)]
     begun = [each for each in statements if each.startswith(("BEGIN", "WITH"))]
 

@@ -9,6 +9,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.errors import ConfigurationError, HotWalletError, StoreError
 from tests.fixtures.ledger import accepted, queued
+from tests.support.ledgers import open_ledger
 
 
 CANARY = "canary-Ledger"
@@ -35,7 +36,7 @@ def _shown(work: Callable[[], object]) -> str:
 )
 def test_an_unreachable_database_is_not_named(url: str) -> None:
     """No error contains host, user, password, database or path."""
-    store = SQLStore(url, timeout=0.5)
+    store = open_ledger(url, timeout=0.5)
 
     assert CANARY not in _shown(store.check)
     assert CANARY not in _shown(lambda: store.get("rf_0"))
@@ -60,12 +61,12 @@ def test_an_unreachable_database_is_not_named(url: str) -> None:
 def test_an_invalid_url_is_refused(url: str) -> None:
     """The refusal has a code, and omits the URL."""
     with pytest.raises(ConfigurationError) as caught:
-        SQLStore(url)
+        open_ledger(url)
 
     assert [refusal.code for refusal in caught.value.refusals] == [
         "database-misconfigured"
     ]
-    assert CANARY not in _shown(lambda: SQLStore(url))
+    assert CANARY not in _shown(lambda: open_ledger(url))
 
 
 def test_a_failed_statement_shows_no_values(
@@ -90,7 +91,7 @@ def test_a_number_that_no_column_holds_is_a_store_error(store: SQLStore) -> None
 
 
 def test_the_password_is_not_in_the_repr(postgresql_url: str) -> None:
-    store = SQLStore(postgresql_url.replace("tests@", f"tests:{CANARY}@"))
+    store = open_ledger(postgresql_url.replace("tests@", f"tests:{CANARY}@"))
     accepted(store)
 
     assert CANARY not in repr(store)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from backends.sql import SQLStore
 from signer.errors import StoreError, StoreUnavailableError
 from tests.fixtures.ledger import accepted, queued
+from tests.support.ledgers import open_ledger
 
 
 def _path(url: str) -> Path:
@@ -30,7 +31,7 @@ def test_only_the_owner_can_read_the_file(empty_sqlite_url: str) -> None:
     """Folder, file and journal are private."""
     old = os.umask(0)
     try:
-        store = SQLStore(empty_sqlite_url)
+        store = open_ledger(empty_sqlite_url)
         store.migrate()
         accepted(store)
         store.close()
@@ -44,7 +45,7 @@ def test_only_the_owner_can_read_the_file(empty_sqlite_url: str) -> None:
 
 def test_an_existing_folder_keeps_its_permissions(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
-    store = SQLStore(f"sqlite:///{tmp_path}/hotwallet.db")
+    store = open_ledger(f"sqlite:///{tmp_path}/hotwallet.db")
     store.migrate()
     store.close()
 
@@ -53,7 +54,7 @@ def test_an_existing_folder_keeps_its_permissions(tmp_path: Path) -> None:
 
 def test_only_migrate_creates_a_file(empty_sqlite_url: str) -> None:
     """A wrong path is an error."""
-    store = SQLStore(empty_sqlite_url)
+    store = open_ledger(empty_sqlite_url)
 
     with pytest.raises(StoreError, match="hotwallet db upgrade"):
         store.check()
@@ -71,14 +72,14 @@ def test_an_empty_file_is_not_a_ledger(tmp_path: Path) -> None:
     path.touch()
 
     with pytest.raises(StoreError, match=f"no ledger at {path}"):
-        SQLStore(f"sqlite:///{path}").migrate(create=False)
+        open_ledger(f"sqlite:///{path}").migrate(create=False)
     assert path.read_bytes() == b""
 
 
 def test_an_impossible_folder_is_an_error(tmp_path: Path) -> None:
     """The error omits the path."""
     (tmp_path / "file").touch()
-    store = SQLStore(f"sqlite:///{tmp_path}/file/hotwallet.db")
+    store = open_ledger(f"sqlite:///{tmp_path}/file/hotwallet.db")
 
     with pytest.raises(StoreError, match="cannot be created") as caught:
         store.migrate()
@@ -104,7 +105,7 @@ def test_a_write_ahead_log_is_switched_off(sqlite_url: str) -> None:
     """A file that another program switched to one is switched back."""
     with closing(sqlite3.connect(_path(sqlite_url))) as other:
         assert other.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
-    store = SQLStore(sqlite_url)
+    store = open_ledger(sqlite_url)
     accepted(store)
     store.close()
 
@@ -114,7 +115,7 @@ def test_a_write_ahead_log_is_switched_off(sqlite_url: str) -> None:
 
 def test_a_write_ahead_log_in_use_is_an_error(sqlite_url: str) -> None:
     """The ledger is not usable while another program holds one."""
-    store = SQLStore(sqlite_url, timeout=0.2)
+    store = open_ledger(sqlite_url, timeout=0.2)
     with closing(sqlite3.connect(_path(sqlite_url))) as other:
         other.execute("PRAGMA journal_mode = WAL")
         other.execute("SELECT * FROM refunds").fetchall()
@@ -139,7 +140,7 @@ def test_a_write_waits_for_a_lock(sqlite_url: str, sqlite_store: SQLStore) -> No
 
 def test_a_file_lock_has_a_timeout(sqlite_url: str) -> None:
     """Writes and reads end in an error if a lock is not released."""
-    store = SQLStore(sqlite_url, timeout=0.2)
+    store = open_ledger(sqlite_url, timeout=0.2)
     store.check()
     with closing(sqlite3.connect(_path(sqlite_url), isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -156,7 +157,7 @@ def test_a_file_lock_has_a_timeout(sqlite_url: str) -> None:
 
 def test_the_writer_queue_has_a_timeout(sqlite_url: str) -> None:
     """A thread that waits too long gets an error; others continue."""
-    store = SQLStore(sqlite_url, timeout=0.2)
+    store = open_ledger(sqlite_url, timeout=0.2)
     writing, done = threading.Event(), threading.Event()
 
     def write(_: Connection) -> None:
@@ -197,7 +198,7 @@ def test_a_file_of_another_kind_is_refused(sqlite_url: str) -> None:
     """A file that is not a database stays unchanged."""
     path = _path(sqlite_url)
     path.write_bytes(b"not a database" * 1000)
-    store = SQLStore(sqlite_url)
+    store = open_ledger(sqlite_url)
 
     with pytest.raises(StoreUnavailableError, match="SQLITE_NOTADB"):
         store.check()

@@ -7,6 +7,7 @@ import pytest
 from backends.sql.audit import AuditTables
 from backends.sql.database import Database
 from tests.support.audit import START
+from tests.support.ledgers import ROW_MACS
 from tests.support.refunds import FakeClock
 
 
@@ -14,7 +15,7 @@ from tests.support.refunds import FakeClock
 def journal(sqlite_url: str) -> Iterator[AuditTables]:
     """Return an empty journal."""
     database = Database(sqlite_url, pool_size=2, timeout=5.0)
-    yield AuditTables(database)
+    yield AuditTables(database, ROW_MACS)
     database.close()
 
 

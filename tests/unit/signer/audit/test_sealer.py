@@ -36,6 +36,7 @@ from tests.support.audit import (
     records,
     wiped,
 )
+from tests.support.ledgers import ROW_MACS, seal
 from tests.support.refunds import FakeClock, altered
 from tests.unit.signer.audit.sealers import alerts, sealer, sizes
 
@@ -98,7 +99,7 @@ def test_signs_what_a_killed_process_sealed(
     journal: AuditTables, clock: FakeClock
 ) -> None:
     journal.append(records(3))
-    journal.seal(2)
+    seal(journal, 2)
     sealer(journal, clock).work()
 
     assert sizes(journal) == [3]
@@ -220,7 +221,7 @@ def test_detects_a_removed_checkpoint_that_it_signed(
 def test_detects_a_removed_record(journal: AuditTables, sqlite_url: str) -> None:
     """A record that was removed from the middle is detected by its sequence."""
     journal.append(records(4))
-    journal.seal()
+    seal(journal)
     overruled(sqlite_url, "DELETE FROM audit_records WHERE sequence = 2")
 
     with pytest.raises(BrokenChainError, match="audit record 2 is missing"):
@@ -317,7 +318,7 @@ def test_alerts_while_another_process_holds_the_lock(
 ) -> None:
     """Other processes notice a process that holds the lock and does nothing."""
     database = Database(wiped(postgresql_url), pool_size=1, timeout=5.0)
-    journal = AuditTables(database)
+    journal = AuditTables(database, ROW_MACS)
     journal.append(records(1))
     clock.advance(seconds=31)
     ours = sealer(journal, clock)
@@ -414,7 +415,7 @@ def _slow_sealer(journal: AuditTables, clock: FakeClock) -> Sealer:
 def _append_sealed(journal: AuditTables, batches: int) -> None:
     """Seal this many batches of records without a checkpoint."""
     journal.append(records(batches * BATCH))
-    while journal.seal(BATCH):
+    while seal(journal, BATCH):
         pass
 
 
@@ -482,7 +483,7 @@ def test_finds_the_newest_checkpoint_of_a_long_chain(
 ) -> None:
     """The last checkpoint is found even if the chain has grown a lot since."""
     journal.append(records(1200))
-    journal.seal(2000)
+    seal(journal, 2000)
     links = list(journal.sealed(0, 10))
     assert newest_checkpoint(journal) is None
     stored = [checkpoint(links, size) for size in (1, 2)]

@@ -63,6 +63,7 @@ def test_a_good_export() -> None:
         signed_at=made_at(LINKS[3].record.id),
         newest_at=made_at(LINKS[5].record.id),
         late=(),
+        forged=(),
         finding=None,
     )
 

@@ -15,6 +15,7 @@ from signer.model.key import Key
 from signer.ports import KeyId, Ledger
 from tests.support.devices import honest
 from tests.support.keys import key_of, made_active, ring_over
+from tests.support.ledgers import seal
 from tests.support.refunds import FakeClock, altered
 from tests.support.ring import SILENCE
 
@@ -200,7 +201,7 @@ def test_announcing_retries_after_a_failover(sqlite_store: SQLStore) -> None:
     announced = ring.announce(first.address, DIGEST, PURPOSE)
 
     assert announced is there
-    sqlite_store.seal()
+    seal(sqlite_store)
     events = [e.record.fields["event"] for e in sqlite_store.sealed(0, 10)]
     assert sorted(events) == ["digest-sign-requested", "moved"]
 

@@ -10,6 +10,7 @@ from signer.keys.retirement import KeyRetirement
 from signer.model.key import KeyState
 from tests.support.devices import recording
 from tests.support.keys import key_at, made_active
+from tests.support.ledgers import seal
 from tests.support.refunds import SECOND, FakeClock, World, altered
 
 
@@ -50,7 +51,7 @@ def test_retirement_is_audited_once(world: World) -> None:
     retirement = KeyRetirement(world.store, audit, FakeClock())
     for _ in range(2):
         retirement.retire([key.address for key in world.ring.cached_keys()])
-    world.store.seal()
+    seal(world.store)
     last = world.store.sealed(0, 1000)[-1].record.fields
     retired = world.store.keys()[-1]
 

@@ -25,6 +25,7 @@ from signer.keys.signer import SignerFactory
 from signer.model.key import Key
 from signer.ports import KeyDirectory, KeyId, utc_now
 from tests.support.keys import key_at
+from tests.support.ledgers import seal
 from tests.support.ring import ALICE, SILENCE
 from tests.unit.signer.keys.conftest import Hang
 
@@ -62,7 +63,7 @@ def _require_refused(
     assert store.active_key() == before
     alerts = 0 if reason == "key-not-found" else 1  # A typo raises no alert.
     assert dict(store.alert_counts()).get("rotation-refused", 0) == alerts
-    store.seal()
+    seal(store)
     recorded = [each.record.fields for each in store.sealed(0, 100)]
     assert ("key-rotate-refused", reason) in [
         (e["event"], e.get("outcome")) for e in recorded

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from backends.sql import SQLStore
 from signer.ports import Ledger
 from tests.fixtures.stores import TABLES
+from tests.support.ledgers import open_ledger
 from tests.support.refunds import World
 from tests.support.sweeps import Left, left_behind
 
@@ -64,7 +64,9 @@ def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
 def opened() -> Iterator[Callable[[Path], Ledger]]:
     """Return a function that opens a ledger and closes it after the test."""
     with ExitStack() as stores:
-        yield lambda path: stores.enter_context(closing(SQLStore(f"sqlite:///{path}")))
+        yield lambda path: stores.enter_context(
+            closing(open_ledger(f"sqlite:///{path}"))
+        )
 
 
 @pytest.fixture

@@ -263,7 +263,9 @@ def test_an_unreachable_network_does_not_delay_others(world: World) -> None:
     chains = {"a-silent": Chain(world.network, unreachable), **world.chains}
 
     with capture_logs() as logs:
-        moved = ConfirmationTracker(world.store, chains, world.clock).track()
+        moved = ConfirmationTracker(
+            world.store, chains, world.clock, world.row_alarm
+        ).track()
 
     assert moved == 1
     assert world.stored(here).status is Status.CONFIRMED
@@ -282,6 +284,7 @@ def test_an_unreachable_ledger_is_an_error(world: World) -> None:
         altered(world.store, transactions=StoreUnavailableError("gone")),
         world.chains,
         world.clock,
+        world.row_alarm,
     )
 
     with pytest.raises(StoreUnavailableError):
@@ -299,7 +302,7 @@ def test_two_trackers_move_a_refund_once(world: World) -> None:
         world.store.save(before, after)
 
     tracker = ConfirmationTracker(
-        altered(world.store, save=late), world.chains, world.clock
+        altered(world.store, save=late), world.chains, world.clock, world.row_alarm
     )
 
     assert tracker.track() == 0
@@ -327,7 +330,9 @@ def test_a_pass_continues_after_each_batch(world: World) -> None:
     world.chain.mine()
 
     assert (
-        ConfirmationTracker(world.store, world.chains, world.clock, batch=2).track()
+        ConfirmationTracker(
+            world.store, world.chains, world.clock, world.row_alarm, batch=2
+        ).track()
         == 5
     )
     assert {world.stored(refund).status for refund in refunds} == {Status.MINED}

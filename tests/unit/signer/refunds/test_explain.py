@@ -22,7 +22,7 @@ from signer.refunds.explanation import (
     Explanation,
     FeeStatus,
 )
-from tests.support.refunds import World, altered
+from tests.support.refunds import ACTOR, World, altered
 
 
 GWEI = 10**9
@@ -207,7 +207,7 @@ def _refused(world: World) -> Refund:
 
 
 def _cancelled(world: World) -> Refund:
-    return world.service.cancel("gateway", world.accepted().id)
+    return world.service.cancel("gateway", world.accepted().id, ACTOR)
 
 
 def _dropped(world: World) -> Refund:

@@ -22,6 +22,7 @@ from signer.keys.admin_audit import AdminAudit
 from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Status
 from signer.refunds.nonce_admin import NonceAdmin
+from tests.support.ledgers import seal
 from tests.support.refunds import NETWORK, SECOND, World, altered
 from tests.support.ring import SILENCE
 
@@ -55,7 +56,7 @@ class System:
     @property
     def records(self) -> list[tuple[str, str, Mapping[str, Any]]]:
         """Event, outcome and details of alice's commands, in order."""
-        self.store.seal()
+        seal(self.store)
         fields = [each.record.fields for each in self.store.sealed(0, 1000)]
         return [
             (each["event"], each["outcome"], each["details"])

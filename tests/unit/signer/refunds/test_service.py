@@ -30,7 +30,7 @@ from signer.model.refund import Refund, RefundRequest, Status
 from signer.ports import Ledger
 from signer.refunds.service import ANSWER_TIMEOUT, RefundService, Submission
 from tests.support.devices import honest, planted, point, recording, signer_over
-from tests.support.refunds import KEY, REQUEST, World, altered
+from tests.support.refunds import ACTOR, KEY, REQUEST, World, altered
 
 
 def _overtaken(world: World, store: Ledger | None = None) -> RefundService:
@@ -350,8 +350,8 @@ def test_a_queued_refund_can_be_cancelled(world: World) -> None:
     refund = world.accepted()
 
     with capture_logs() as logs:
-        cancelled = world.service.cancel("gateway", refund.id)
-        again = world.service.cancel("gateway", refund.id)
+        cancelled = world.service.cancel("gateway", refund.id, ACTOR)
+        again = world.service.cancel("gateway", refund.id, ACTOR)
 
     assert cancelled == again == world.stored(refund)
     assert cancelled.status is Status.CANCELLED
@@ -371,7 +371,7 @@ def test_a_refund_with_a_nonce_cannot_be_cancelled(world: World, steps: int) -> 
     before = world.stored(refund)
 
     with pytest.raises(NotCancellableError, match=str(before.status)):
-        world.service.cancel("gateway", refund.id)
+        world.service.cancel("gateway", refund.id, ACTOR)
     assert world.stored(refund) == before
 
 
@@ -387,7 +387,7 @@ def test_a_cancellation_that_comes_late_changes_nothing(world: World) -> None:
     service._store = altered(world.store, get=get)
 
     with pytest.raises(StaleStateError):
-        service.cancel("gateway", refund.id)
+        service.cancel("gateway", refund.id, ACTOR)
     assert world.stored(refund).status is Status.RESERVED
 
 
@@ -401,11 +401,11 @@ def test_a_lost_payment_cannot_be_cancelled(
     again = world.accepted(reference=REQUEST.reference)
 
     with pytest.raises(WalletPausedError):
-        world.service.cancel("gateway", again.id)
+        world.service.cancel("gateway", again.id, ACTOR)
     waiting = world.stored(again)
     world.reconcile()
     with pytest.raises(NotCancellableError, match="mined"):
-        world.service.cancel("gateway", again.id)
+        world.service.cancel("gateway", again.id, ACTOR)
 
     assert waiting == again
     assert world.stored(again).status is Status.MINED
@@ -417,14 +417,14 @@ def test_an_unreachable_chain_cancels_nothing(world: World) -> None:
     world.chain.fail("pending_count", ChainUnavailableError("gone"))
 
     with pytest.raises(ChainUnavailableError):
-        world.service.cancel("gateway", refund.id)
+        world.service.cancel("gateway", refund.id, ACTOR)
     assert world.stored(refund) == refund
 
 
 def test_a_reservation_that_comes_late_sends_nothing(world: World) -> None:
     """A cancellation between the worker's read and its reservation wins (R26)."""
     refund = world.accepted()
-    world.service.cancel("gateway", refund.id)
+    world.service.cancel("gateway", refund.id, ACTOR)
 
     with pytest.raises(StaleStateError):
         world.step(refund)
@@ -442,7 +442,7 @@ def test_a_refund_exists_for_its_client_only(world: World) -> None:
         with pytest.raises(NotFoundError):
             world.service.get(tenant, refund_id)
     with pytest.raises(NotFoundError):
-        world.service.cancel("other", queued.id)
+        world.service.cancel("other", queued.id, ACTOR)
     assert world.stored(queued) == queued
 
 

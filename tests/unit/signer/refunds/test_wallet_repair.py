@@ -6,7 +6,7 @@ from signer.errors import ChainUnavailableError
 from signer.model.refund import Status
 from signer.model.wallet import Pause, Wallet
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
-from tests.support.refunds import World, altered
+from tests.support.refunds import ACTOR, World, altered
 
 
 def _repair(world: World, *, apply: bool) -> list[RepairResult]:
@@ -140,7 +140,7 @@ def test_a_refund_on_a_paused_network_can_be_cancelled(world: World) -> None:
     world.store.pause_network(world.network.chain_id, world.clock())
     refund = world.accepted()
 
-    cancelled = world.service.cancel("gateway", refund.id)
+    cancelled = world.service.cancel("gateway", refund.id, ACTOR)
 
     assert cancelled.status is Status.CANCELLED
 

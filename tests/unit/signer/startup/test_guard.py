@@ -51,6 +51,7 @@ PRODUCTION = {
     "AWS_REGION": "eu-central-1",
     "DATABASE_URL": "postgresql+psycopg://refunds@db/refunds?sslmode=verify-full",
     "AUDIT_SIGNING_KEY_FILE": "/run/secrets/audit.pem",
+    "MAC_KEY_FILE": "/run/secrets/mac.key",
 }
 KEY = coincurve.PrivateKey.from_int(0x6A4D)
 
@@ -131,7 +132,7 @@ def test_the_table_of_keys_in_every_combination() -> None:
             *["kms-not-configured"] * (kms and not key),
             *["kms-not-configured"] * (kms and not region),
             *["raw-key-forbidden"] * (production and raw),
-            *["audit-key-missing"] * production,
+            *["audit-key-missing", "mac-key-missing"] * production,
         ]
 
         refusals, warnings = _check(environ)
@@ -267,6 +268,10 @@ SPELLINGS: dict[str, tuple[str, dict[str | None, bool]]] = {
         "audit-key-missing",
         {None: True, "": True, " \n": True, "/run/audit.pem": False, " a ": False},
     ),
+    "MAC_KEY_FILE": (
+        "mac-key-missing",
+        {None: True, "": True, " \t": True, "/run/mac.key": False, " m ": False},
+    ),
     "ALERT_WEBHOOK_URL": (
         "webhook-insecure",
         {
@@ -395,6 +400,7 @@ def test_all_refusals_are_reported_together() -> None:
         "jwt-signing-key-forbidden",
         "jwks-insecure",
         "audit-key-missing",
+        "mac-key-missing",
         "webhook-insecure",
         "rpc-insecure",
         "proxy-missing",

@@ -39,6 +39,7 @@ ALL_UNSAFE = {
     "JWT_ALGORITHM": "HS256",
     "JWT_SECRET": "canary-" + "x" * 40,
     "AUDIT_SIGNING_KEY_FILE": "/canary/audit.pem",
+    "MAC_KEY_FILE": "/canary/mac.key",
     "BIND": "0.0.0.0:0",
     "TRUSTED_PROXIES": "",
 }
@@ -50,6 +51,7 @@ ALL_REFUSED = {
     "sqlite-multi-node",
     "jwt-shared-secret",
     "rpc-insecure",
+    "mac-key-invalid",
 }
 
 # Settings that cannot be read fail on another path than unsafe ones.
@@ -57,7 +59,7 @@ INVALID = {"APP_ENV": "test", "DEBUG": "canary"}
 
 # Further configurations, and their refusals.
 CASES: dict[str, tuple[dict[str, str], set[str]]] = {
-    "nothing set": ({}, {"kms-not-configured", "audit-key-missing"}),
+    "nothing set": ({}, {"kms-not-configured", "audit-key-missing", "mac-key-missing"}),
     "a raw key, blank names": (
         {
             "APP_ENV": "  ",

@@ -18,6 +18,7 @@ PRODUCTION = {
     "KMS_KEY_ID": "alias/refunds",
     "AWS_REGION": "eu-central-1",
     "AUDIT_SIGNING_KEY_FILE": "/run/secrets/audit.pem",
+    "MAC_KEY_FILE": "/run/secrets/mac.key",
 }
 
 

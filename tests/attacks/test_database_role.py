@@ -1,0 +1,269 @@
+"""
+A thief of the database: of the service's role, or of everything in it.
+
+The role can change rows as far as grants and triggers allow.  The owner of the tables
+can also switch the triggers off, and on SQLite that is every program that can write the
+file.  Only the keys of signatures and MACs are out of reach of both.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+import structlog
+
+from backends.sql import SQLStore
+from signer.alerts import Alert
+from signer.audit.log import AuditLog
+from signer.errors import ConfigurationError, RowNotAuthenticError
+from signer.model.refund import Status
+from signer.ports import Sealing
+from signer.refunds.worker import Worker
+from signer.row_macs import RowMACs
+from tests.fixtures.ledger import filled, queued
+from tests.fixtures.roles import Roles
+from tests.fixtures.scripted_chain import Sent
+from tests.support.audit import overruled
+from tests.support.keys import key_at
+from tests.support.ledgers import open_ledger, seal
+from tests.support.refunds import AMOUNT, CUSTOMER, SECOND, World
+
+
+THIEF = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
+
+Attack = Callable[..., bool]
+
+RESERVATION = ("nonce", "sender", "key_id", "gas_limit")
+
+DRAFTS = AuditLog(structlog.get_logger("audit"))
+
+
+@pytest.fixture(params=["service role", "owner", "sqlite file"])
+def thief(request: pytest.FixtureRequest, shipped: Roles) -> str:
+    """Return who changes rows, in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def url(thief: str, shipped: Roles, sqlite_url: str) -> str:
+    """Return the URL of the ledger that the service uses."""
+    if thief == "sqlite file":
+        return sqlite_url
+    tables = ("refund_moves", "transactions", "refunds", "spendings", "sightings")
+    others = ("wallets", "stops", "keys", "audit_records", "alerts", "attempts")
+    overruled(shipped.superuser, *(f"DELETE FROM {each}" for each in tables + others))
+    return shipped.service
+
+
+@pytest.fixture
+def world(url: str) -> Iterator[World]:
+    """Return a process of the service."""
+    with closing(open_ledger(url)) as store:
+        yield World(store)
+
+
+@pytest.fixture
+def steal(thief: str, url: str, shipped: Roles) -> Attack:
+    """Return what executes a statement as the thief; False if it was refused."""
+
+    def execute(*statements: str) -> bool:
+        if thief != "service role":
+            overruled(url if thief == "sqlite file" else shipped.superuser, *statements)
+            return True
+        try:
+            with psycopg.connect(url) as connection:
+                for statement in statements:
+                    connection.execute(statement.encode())
+        except psycopg.Error:
+            return False
+        return True
+
+    return execute
+
+
+def _work(world: World, worker: Worker) -> None:
+    """Run *worker* and mine blocks for some minutes."""
+    for _ in range(6):
+        world.clock.advance(seconds=31)
+        worker.work()
+        world.mine_deep()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"recipient = '{THIEF}'",
+        "amount = amount",
+        "token_address = '0x0000000000000000000000000000000000000001'",
+        "tenant = 'thief'",
+        "reference = 'thief'",
+        "created_at = '2026-01-01T00:00:00.000000+00:00'",
+        "mac = NULL",
+    ],
+)
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.RESERVED])
+def test_a_changed_refund(
+    world: World, steal: Attack, status: Status, change: str
+) -> None:
+    """Redirect or enlarge a queued refund: refused, or it waits and alerts."""
+    refund, other = world.accepted(), world.accepted()
+    if status is Status.RESERVED:
+        refund = world.step(refund)
+    worker = world.worker
+    number = "amount + 1"
+    if world.store._database.dialect == "sqlite":  # type: ignore[attr-defined]
+        number = f"'{AMOUNT + 1:078d}'"  # Numbers are texts there.
+    change = change.replace("amount = amount", f"amount = {number}")
+
+    done = steal(f"UPDATE refunds SET {change} WHERE id = '{refund.id}'")
+    _work(world, worker)
+
+    paid = world.chain.payouts()
+    assert set(paid) <= {(CUSTOMER, AMOUNT)}
+    assert world.stored(other).status is Status.CONFIRMED or status is Status.RESERVED
+    if done:
+        assert world.stored(refund).status is status
+        assert world.stored(refund).blocked_by == "row-not-authentic"
+        assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
+    else:
+        assert paid == [(CUSTOMER, AMOUNT)] * 2
+
+
+@pytest.mark.parametrize("mac", [None, "copied", "of another key"])
+def test_an_inserted_refund(
+    world: World, url: str, steal: Attack, mac: str | None
+) -> None:
+    """A refund that no process accepted is not paid, with any MAC."""
+    accepted, worker = world.accepted(), world.worker
+    macs = {
+        "copied": accepted.mac,
+        "of another key": RowMACs({"tests": b"thief" * 8}).of_refund(accepted),
+    }
+    invented = queued(
+        recipient=THIEF,
+        token_address=accepted.token_address,
+        created_at=world.clock(),
+        updated_at=world.clock(),
+        due_at=world.clock(),
+        mac=macs.get(mac or ""),
+    )
+    with closing(SQLStore(url)) as thieves:
+        filled(thieves, [invented])
+
+    _work(world, worker)
+
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+    assert world.stored(invented).blocked_by == "row-not-authentic"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"status = 'queued', {' = NULL, '.join(RESERVATION)} = NULL",
+        "status = 'reserved', nonce = 9",
+        "status = 'reserved'",
+    ],
+    ids=["queued", "another nonce", "the same nonce"],
+)
+def test_a_confirmed_refund_is_not_repeated(
+    world: World, steal: Attack, change: str
+) -> None:
+    """A confirmed refund gets no second nonce, so the chain pays it once."""
+    refund, worker = world.paid(), world.worker
+
+    forget = "tx_hash = NULL, block_number = NULL, block_hash = NULL"
+    steal(f"UPDATE refunds SET {change}, {forget} WHERE id = '{refund.id}'")
+    _work(world, worker)
+
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'active', epoch = 9",
+        f"state = 'active', epoch = 9, address = '{THIEF}'",
+        "state = 'draining', version = version + 1",
+        "key_id = 'ff', version = version + 1",
+    ],
+)
+def test_a_chosen_key(world: World, steal: Attack, change: str) -> None:
+    """A changed row of the ring is refused, or stops every signature with an alert."""
+    world.rotate(SECOND, block=True)
+    before = world.store.keys()
+    refund, worker = world.accepted(), world.worker
+
+    done = steal(
+        "UPDATE keys SET state = 'retired' WHERE state = 'active'",
+        f"UPDATE keys SET {change} WHERE address = '{world.signer.address}'",
+    )
+    _work(world, worker)
+
+    senders = {Sent.read(raw).sender for raw in world.chain.broadcasts}
+    assert senders <= {SECOND.address}
+    if done:
+        assert senders == set()
+        assert world.stored(refund).status is Status.QUEUED
+        with pytest.raises(RowNotAuthenticError):
+            world.store.keys()
+    else:
+        assert world.store.keys() == before
+
+
+def test_an_old_row_of_the_ring(world: World, steal: Attack, thief: str) -> None:
+    """A copy of a row with its valid MAC cannot replace a newer version of it."""
+    world.store.enrol(key_at(world.signer.address))
+    (old,) = world.store.keys()
+    world.rotate(SECOND, block=True)
+
+    done = steal(
+        "UPDATE keys SET state = 'retired' WHERE state = 'active'",
+        f"UPDATE keys SET state = 'active', epoch = 1, version = {old.version},"
+        f" mac = '{old.mac}' WHERE address = '{old.address}'",
+    )
+
+    # The owner of the tables can put back a whole old ring: as a restored backup does.
+    assert done == (thief != "service role")
+
+
+def test_an_inserted_audit_record(world: World, steal: Attack) -> None:
+    """A record that no process wrote is in the chain only with a declaration."""
+    assert steal(
+        "INSERT INTO audit_records (id, body)"
+        """ VALUES ('au_0', '{"event":"digest-sign-requested"}')"""
+    )
+
+    done = world.store.seal(10, DRAFTS.forged)
+
+    assert done == Sealing(1, ("au_0",))
+    events = [each.record.fields["event"] for each in world.store.sealed(0, 10)]
+    assert events == ["audit-records-forged", "digest-sign-requested"]
+
+
+@pytest.mark.parametrize("sequence", [2**63 - 1, 7, 3])
+def test_a_renumbered_audit_record(world: World, steal: Attack, sequence: int) -> None:
+    """No statement of the role can end the sealing, or leave a gap in the chain."""
+    for number in range(3):
+        world.store.append([DRAFTS.forged([str(number)])])
+    seal(world.store, 2)
+
+    blob = "'\\x00'" if world.store._database.dialect != "sqlite" else "x'00'"  # type: ignore[attr-defined]
+    done = steal(
+        f"UPDATE audit_records SET sequence = {sequence}, hash = {blob}"
+        " WHERE sequence IS NULL"
+    )
+    world.store.append([DRAFTS.forged(["later"])])
+
+    if done:
+        return  # The owner can do anything; a kept checkpoint shows it.
+    assert seal(world.store) == 2
+    assert [each.sequence for each in world.store.sealed(0, 10)] == [1, 2, 3, 4]
+
+
+def test_a_row_needs_the_mac_key(url: str) -> None:
+    """A process without MAC_KEY_FILE accepts nothing."""
+    with closing(SQLStore(url)) as store, pytest.raises(ConfigurationError) as caught:
+        store.accept(queued())
+
+    assert caught.value.refusals[0].code == "mac-key-missing"

@@ -1,0 +1,36 @@
+"""The ledger as tests open it: with a MAC key of the tests."""
+
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from backends.sql import SQLStore
+from signer.audit.log import AuditLog
+from signer.ports import Journal
+from signer.row_macs import RowMACs
+
+
+_KEY = b"\x07" * 32
+
+ROW_MACS = RowMACs({"tests": _KEY})
+
+
+def open_ledger(url: str, **options: Any) -> SQLStore:
+    """Return the ledger at *url*; nothing is opened yet."""
+    return SQLStore(url, ROW_MACS, **options)
+
+
+def write_mac_key(folder: Path) -> Path:
+    """Write the key of ``ROW_MACS`` to a file, for MAC_KEY_FILE; return its path."""
+    path = folder / "tests-mac.key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(f"tests {_KEY.hex()}\n", encoding="ascii")
+    return path
+
+
+def seal(journal: Journal, limit: int = 1000) -> int | None:
+    """Seal up to *limit* records of *journal*; return how many were sealed."""
+    done = journal.seal(limit, AuditLog(structlog.get_logger("audit")).forged)
+    return None if done is None else done.count
