@@ -160,7 +160,9 @@ def test_an_intent_needs_the_active_key(journal: AuditTables) -> None:
     with pytest.raises(KeyRotatedError):
         journal.append(given[1:], standing=standing(OTHER))
     journal._database.transaction(
-        lambda c: c.execute(text("UPDATE keys SET state = 'draining'"))
+        lambda c: c.execute(
+            text("UPDATE keys SET state = 'draining', version = version + 1")
+        )
     )
     with pytest.raises(KeyRotatedError):
         journal.append(given[1:], standing=standing(ADDRESS))

@@ -69,11 +69,10 @@ def read_sent(rpc: RPC, *wallets: str) -> tuple[Sent, ...]:
     pool = rpc("txpool_content")
     for by_nonce in (*pool["pending"].values(), *pool["queued"].values()):
         found += by_nonce.values()
-    return tuple(
-        _sent(transaction, rpc)
-        for transaction in found
-        if transaction["from"].lower() in senders
-    )
+    ours = (each for each in found if each["from"].lower() in senders)
+    # The pool forgets a transaction that is replaced while it is read.
+    sent = (_sent(transaction, rpc) for transaction in ours)
+    return tuple(each for each in sent if each is not None)
 
 
 def read_balance(rpc: RPC, token: str, wallet: str) -> int:
@@ -86,8 +85,10 @@ def _word(address: str) -> str:
     return address[2:].lower().rjust(64, "0")
 
 
-def _sent(transaction: dict[str, Any], rpc: RPC) -> Sent:
+def _sent(transaction: dict[str, Any], rpc: RPC) -> Sent | None:
     raw = rpc("eth_getRawTransactionByHash", transaction["hash"])
+    if raw is None:
+        return None
     return Sent(
         tx_hash=transaction["hash"],
         nonce=int(transaction["nonce"], 16),

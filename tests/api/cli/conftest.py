@@ -17,7 +17,7 @@ from tests.api.cli.audit_commands import LINKS
 from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.audit import KEY, exported
-from tests.support.ledgers import ROW_MACS
+from tests.support.ledgers import ROW_MACS, write_mac_key
 from tests.support.networks import write_networks
 from tests.support.refunds import World
 
@@ -34,10 +34,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def journal(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AuditTables:
+def journal(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AuditTables:
     """Return the journal that the commands open."""
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
     monkeypatch.setenv("APP_ENV", "test")
+    monkeypatch.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
     monkeypatch.setenv("AUDIT_ORIGIN", "tests")
     return AuditTables(Database(sqlite_url, pool_size=1, timeout=5.0), ROW_MACS)
 
@@ -59,6 +62,7 @@ def networks(
 
 @pytest.fixture
 def run(
+    tmp_path: Path,
     sqlite_url: str,
     networks: object,
     hotwallet: Run,
@@ -66,6 +70,7 @@ def run(
 ) -> Run:
     """Return ``hotwallet`` with the test's ledger and networks."""
     monkeypatch.setenv("APP_ENV", "test")
+    monkeypatch.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
     return hotwallet
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backends.sql import SQLStore
-from tests.support.ledgers import seal
+from tests.support.ledgers import seal, write_mac_key
 from tests.support.networks import write_networks
 
 
@@ -26,6 +26,7 @@ def environ(sqlite_store: SQLStore, sqlite_url: str, tmp_path: Path) -> dict[str
         "APP_ENV": "test",
         "NETWORKS_FILE": str(write_networks(tmp_path / "networks.toml")),
         "DATABASE_URL": sqlite_url,
+        "MAC_KEY_FILE": str(write_mac_key(tmp_path)),
     }
 
 

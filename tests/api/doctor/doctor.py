@@ -18,7 +18,7 @@ from signer.checks import CheckResult, run_checks
 from signer.config.settings import Settings
 from signer.ports import Ledger
 from tests.fixtures.chain import DevChain
-from tests.support.ledgers import seal
+from tests.support.ledgers import seal, write_mac_key
 from tests.support.networks import write_networks
 
 
@@ -40,6 +40,7 @@ def make_environ(folder: Path, chain: DevChain) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{folder / 'ledger.db'}",
         "JWT_PUBLIC_KEY_FILE": str(pem),
         "AUDIT_SIGNING_KEY_FILE": str(audit),
+        "MAC_KEY_FILE": str(write_mac_key(folder)),
     }
 
 

@@ -15,6 +15,7 @@ from signer.model.key import Key
 from tests.api.administrators import post_as_admin
 from tests.api.commands import Run
 from tests.support.keys import key_at
+from tests.support.ledgers import write_mac_key
 from tests.support.networks import write_networks
 from tests.support.ring import ELSEWHERE, OTHER, System
 
@@ -97,6 +98,7 @@ def run(
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("NETWORKS_FILE", str(networks))
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("MAC_KEY_FILE", str(write_mac_key(tmp_path)))
     # The time limit of a self-test has tests of its own; this machine may be busy.
     monkeypatch.setattr("signer.keys.candidate._STEP_SECONDS", 30.0)
     return hotwallet
