@@ -134,7 +134,8 @@ class RowMACs:
         key_id = (mac or "").partition(":")[0]
         if mac is None or key_id not in self._keys:
             return False
-        return hmac.compare_digest(mac, self._with(key_id, kind, row, names))
+        expected = self._with(key_id, kind, row, names)
+        return hmac.compare_digest(mac.encode(errors="replace"), expected.encode())
 
     def _with(self, key_id: str, kind: str, row: object, names: tuple[str, ...]) -> str:
         """Return the MAC under one key: its id, a colon, and 64 hex digits."""

@@ -12,11 +12,9 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-import structlog
 
 from backends.sql import SQLStore
 from signer.alerts import Alert
-from signer.audit.log import AuditLog
 from signer.errors import ConfigurationError, RowNotAuthenticError
 from signer.model.refund import Status
 from signer.ports import Sealing
@@ -27,7 +25,7 @@ from tests.fixtures.roles import Roles
 from tests.fixtures.scripted_chain import Sent
 from tests.support.audit import overruled
 from tests.support.keys import key_at
-from tests.support.ledgers import open_ledger, seal
+from tests.support.ledgers import DRAFTS, open_ledger, seal
 from tests.support.refunds import AMOUNT, CUSTOMER, SECOND, World
 
 
@@ -36,8 +34,6 @@ THIEF = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
 Attack = Callable[..., bool]
 
 RESERVATION = ("nonce", "sender", "key_id", "gas_limit")
-
-DRAFTS = AuditLog(structlog.get_logger("audit"))
 
 
 @pytest.fixture(params=["service role", "owner", "sqlite file"])

@@ -15,6 +15,9 @@ _KEY = b"\x07" * 32
 
 ROW_MACS = RowMACs({"tests": _KEY})
 
+DRAFTS = AuditLog(structlog.get_logger("audit"))
+"""Drafts records; nothing is written."""
+
 
 def open_ledger(url: str, **options: Any) -> SQLStore:
     """Return the ledger at *url*; nothing is opened yet."""
@@ -32,5 +35,5 @@ def write_mac_key(folder: Path) -> Path:
 
 def seal(journal: Journal, limit: int = 1000) -> int | None:
     """Seal up to *limit* records of *journal*; return how many were sealed."""
-    done = journal.seal(limit, AuditLog(structlog.get_logger("audit")).forged)
+    done = journal.seal(limit, DRAFTS.forged)
     return None if done is None else done.count

@@ -50,6 +50,15 @@ KEY_CHANGED = """
     OR NEW.address <> OLD.address OR NEW.backend <> OLD.backend
 """
 
+# A record gets its place once.  Only `db upgrade` gives an old record its first MAC.
+RECORD_CHANGED = """
+    NEW.id <> OLD.id OR NEW.body <> OLD.body OR OLD.sequence IS NOT NULL
+    OR NOT (
+        (NEW.sequence IS NOT NULL AND NOT (NEW.mac {is_not} OLD.mac))
+        OR (NEW.sequence IS NULL AND OLD.mac IS NULL AND NEW.mac IS NOT NULL)
+    )
+"""
+
 SQLITE = """
 DROP INDEX ix_refunds_client
 
@@ -62,6 +71,11 @@ CREATE TRIGGER keys_keep BEFORE UPDATE ON keys WHEN {key_changed}
 BEGIN SELECT RAISE(ABORT, 'versions of keys only rise'); END
 
 DROP TRIGGER audit_records_place
+
+DROP TRIGGER audit_records_seal
+
+CREATE TRIGGER audit_records_seal BEFORE UPDATE ON audit_records WHEN {record_changed}
+BEGIN SELECT RAISE(ABORT, 'audit records are for ever'); END
 
 CREATE TRIGGER audit_records_next BEFORE UPDATE ON audit_records
 WHEN NEW.sequence <> (SELECT coalesce(max(sequence), 0) + 1 FROM audit_records)
@@ -81,6 +95,11 @@ EXECUTE FUNCTION rows_keep('a refund keeps what it pays, its nonce and its end')
 
 CREATE TRIGGER keys_keep BEFORE UPDATE ON keys FOR EACH ROW WHEN ({key_changed})
 EXECUTE FUNCTION rows_keep('versions of keys only rise')
+
+DROP TRIGGER audit_records_seal ON audit_records
+
+CREATE TRIGGER audit_records_seal BEFORE UPDATE ON audit_records
+FOR EACH ROW WHEN ({record_changed}) EXECUTE FUNCTION audit_for_ever()
 
 CREATE FUNCTION audit_sequence_is_next() RETURNS trigger LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp AS $$
@@ -111,6 +130,7 @@ def upgrade() -> None:
     rules = {
         "refund_changed": REFUND_CHANGED.format(**words).strip(),
         "key_changed": KEY_CHANGED.strip(),
+        "record_changed": RECORD_CHANGED.format(**words).strip(),
         "schema": "",
     }
     of_dialect = SQLITE

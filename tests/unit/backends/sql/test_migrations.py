@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from contextlib import closing
+from dataclasses import fields, replace
 from enum import StrEnum
 
 import pytest
@@ -16,13 +17,21 @@ from sqlalchemy import Connection, inspect, text
 from backends.sql import SQLStore
 from backends.sql.migrate import SchemaUpgrade
 from backends.sql.schema import FIRST, HEAD, metadata
-from signer.errors import ConflictError, StaleStateError, StoreError
+from signer.errors import (
+    ConfigurationError,
+    ConflictError,
+    RowNotAuthenticError,
+    StaleStateError,
+    StoreError,
+)
 from signer.model.key import Key, KeyState
 from signer.model.refund import Kind, Move, Refund, SignedTransaction, Status
 from signer.model.wallet import UnrecordedTransaction, Wallet
-from signer.ports import Checkpoint
+from signer.ports import Checkpoint, Sealing
+from signer.row_macs import RowMACs
 from tests.fixtures.ledger import (
     OTHER_WALLET,
+    WALLET,
     accepted,
     filled,
     now,
@@ -32,7 +41,8 @@ from tests.fixtures.ledger import (
     sighting,
     signed,
 )
-from tests.support.ledgers import open_ledger
+from tests.support.keys import key_at, made_active
+from tests.support.ledgers import DRAFTS, open_ledger
 
 
 @pytest.fixture
@@ -65,44 +75,6 @@ def test_migrate_reports_what_it_did(empty: SQLStore) -> None:
     assert (created.action, created.before, created.after) == ("created", None, HEAD)
     assert (unchanged.action, unchanged.before) == ("unchanged", HEAD)
     assert created.path == unchanged.path == empty._database.path
-
-
-def test_an_upgrade_keeps_the_refunds(empty: SQLStore) -> None:
-    """The subject that made a refund becomes its tenant, under the same constraints."""
-    config = Config()
-    config.set_main_option("script_location", "backends.sql:migrations")
-    old = """
-        INSERT INTO refunds (
-            id, client, idempotency_key, fingerprint, reference, payment_session_id,
-            network, chain_id, token, token_address, decimals, recipient, amount,
-            status, created_at, updated_at, version, due_at
-        ) VALUES (
-            'rf_1', 'gateway-1', 'key', 'f', 'reference', 'session',
-            'local', 31337, 'TUSD', 'x', 6, 'y', :amount,
-            'queued', :at, :at, 0, :at
-        )"""
-
-    def from_0003(connection: Connection) -> None:
-        config.attributes["connection"] = connection
-        command.upgrade(config, FIRST)
-        row = {
-            "amount": f"{1:078d}" if empty._database.path else 1,
-            "at": now().isoformat(timespec="microseconds")
-            if empty._database.path
-            else now(),
-        }
-        connection.execute(text(old), row)
-
-    empty._database.migration(from_0003, timeout=5)
-    done = empty.migrate()
-
-    assert (done.action, done.before, done.after) == ("upgraded", FIRST, HEAD)
-    stored = empty.find("gateway-1", "key")
-    assert stored is not None
-    assert (stored.tenant, stored.reference) == ("gateway-1", "reference")
-    again = queued(tenant="gateway-1", reference="reference")
-    with pytest.raises(ConflictError):
-        empty.accept(again)
 
 
 def test_the_head_is_alembics() -> None:
@@ -357,3 +329,90 @@ def test_two_refunds_never_share_a_nonce(store: SQLStore) -> None:
     with pytest.raises(StaleStateError):
         filled(store, [queued(**copied)])
     assert first == store.get(first.id)
+
+
+OLD_REFUND = (
+    "INSERT INTO refunds (id, client, idempotency_key, fingerprint, reference,"
+    " payment_session_id, network, chain_id, token, token_address, decimals, recipient,"
+    " amount, status, created_at, updated_at, version) SELECT '{id}', client,"
+    " '{id}', fingerprint, '{id}', payment_session_id, network, chain_id, token,"
+    " token_address, decimals, recipient, {amount}, '{status}', '{at}', '{at}', 0"
+    " FROM (SELECT 'gateway' AS client, 'f' AS fingerprint, 's' AS payment_session_id,"
+    " 'local' AS network, 1 AS chain_id, 'TUSD' AS token, '0x1' AS token_address,"
+    " 6 AS decimals, '0x2' AS recipient) AS given"
+)
+
+OLD_KEY = (
+    "INSERT INTO keys (backend, key_id, address, state, created_at, updated_at, epoch,"
+    " version) VALUES ('b', 'k', '0x3', 'active', '{at}', '{at}', 1, 0)"
+)
+
+
+def test_the_upgrade_of_a_ledger_with_rows(empty: SQLStore, empty_url: str) -> None:
+    """Rows from before MACs are kept, and trusted once: by the upgrade."""
+    _upgrade_to(empty, FIRST)
+    at = "2026-11-26T00:00:00.000000+00:00"
+    amount = f"'{7:078d}'" if empty_url.startswith("sqlite") else "7"
+    row = {"at": at, "amount": amount}
+    for statement in (
+        OLD_REFUND.format(id="rf_1", status="queued", **row),
+        OLD_REFUND.format(id="rf_2", status="cancelled", **row),
+        OLD_KEY.format(at=at),
+        "INSERT INTO audit_records (id, body) VALUES ('au_1', '{}')",
+    ):
+        empty._database.run(lambda c, s=statement: c.execute(text(s)))  # type: ignore[misc]
+    with closing(SQLStore(empty_url)) as keyless, pytest.raises(ConfigurationError):
+        keyless.migrate()
+
+    assert empty.migrate().action == "upgraded"
+
+    final, still_open = empty.list("gateway").refunds
+    assert (final.status, final.amount, still_open.amount) == (Status.CANCELLED, 7, 7)
+    empty.require_authentic(still_open)
+    with pytest.raises(ConflictError):
+        empty.accept(queued(tenant="gateway", reference="rf_1"))
+    with pytest.raises(RowNotAuthenticError):
+        empty.require_authentic(final)
+    active = empty.active_key()
+    assert active is not None
+    assert (active.address, active.version) == ("0x3", 1)
+    assert empty.seal(2, DRAFTS.forged) == Sealing(1)
+
+
+def test_the_upgrade_trusts_old_rows_once(store: SQLStore) -> None:
+    """A ledger with MACs cannot be made to trust a changed row by an upgrade."""
+    made_active(store, key_at(WALLET))
+    change = text("UPDATE keys SET key_id = 'x', version = version + 1")
+    store._database.write(lambda c: c.execute(change))
+
+    with pytest.raises(RowNotAuthenticError):
+        store.migrate()
+
+
+def test_the_upgrade_renews_the_macs_of_the_ring(empty_url: str) -> None:
+    """After a rotation of the MAC key, the old key is no longer needed for the ring."""
+    old, new = {"old": b"\x01" * 32}, {"new": b"\x02" * 32}
+    with closing(SQLStore(empty_url, RowMACs(old))) as before:
+        before.migrate()
+        active = made_active(before, key_at(WALLET))
+    with closing(SQLStore(empty_url, RowMACs(new | old))) as both:
+        both.migrate()
+        both.migrate()
+
+    with closing(SQLStore(empty_url, RowMACs(new))) as after:
+        found = after.active_key()
+    with closing(SQLStore(empty_url)) as keyless:
+        assert keyless.migrate().action == "unchanged"
+    assert found == replace(active, version=active.version + 1)
+
+
+def _upgrade_to(store: SQLStore, revision: str) -> None:
+    """Create the tables of an earlier *revision*."""
+    config = Config()
+    config.set_main_option("script_location", "backends.sql:migrations")
+
+    def upgrade(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+    store._database.migration(upgrade, timeout=5)

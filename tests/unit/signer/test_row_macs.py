@@ -1,0 +1,175 @@
+"""MACs of rows: what they cover, their keys, and the files of the keys."""
+
+import hashlib
+import hmac
+import json
+from dataclasses import fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signer.errors import ConfigurationError, RowNotAuthenticError
+from signer.model.audit_record import Record
+from signer.model.key import Key, KeyState
+from signer.model.refund import Refund, Status
+from signer.row_macs import RowMACs
+from tests.fixtures.ledger import now, queued
+from tests.support.keys import key_at
+
+
+OLD, NEW = b"\x01" * 32, b"\x02" * 32
+MACS = RowMACs({"new": NEW, "old": OLD})
+
+# What changes after the acceptance, and what is not stored.
+MUTABLE = {
+    "status",
+    "updated_at",
+    "version",
+    "sender",
+    "key_id",
+    "nonce",
+    "gas_limit",
+    "tx_hash",
+    "block_number",
+    "block_hash",
+    "failure_code",
+    "failure_detail",
+    "due_at",
+    "attempts",
+    "blocked_by",
+    "mac",
+    "intent_recorded",
+}
+
+
+def _changed(value: Any) -> Any:
+    """Return another value of the same type."""
+    match value:
+        case None | str():
+            return f"{value}x"
+        case int():
+            return value + 1
+    return value + timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Refund)])
+def test_what_a_refund_pays_is_covered(name: str) -> None:
+    """Every field is covered, except those that change after the acceptance."""
+    refund = queued(mac="none")
+    refund = replace(refund, mac=MACS.of_refund(refund))
+    value = {"status": Status.CANCELLED, "mac": refund.mac, "intent_recorded": True}
+    change = value.get(name, _changed(getattr(refund, name)))
+    changed = replace(refund, **{name: change})
+
+    MACS.require_refund(refund)
+    if name in MUTABLE:
+        MACS.require_refund(changed)
+    else:
+        with pytest.raises(RowNotAuthenticError, match=changed.id):
+            MACS.require_refund(changed)
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Key)][:-1])
+def test_every_field_of_a_key_is_covered(name: str) -> None:
+    """The state and the version are covered too, so an old row has another MAC."""
+    key = replace(key_at("0x01"), epoch=1, held_until=now())
+    key = replace(key, mac=MACS.of_key(key))
+    value: Any = KeyState.RETIRED
+    if name != "state":
+        value = _changed(getattr(key, name))
+
+    MACS.require_key(key)
+    with pytest.raises(RowNotAuthenticError):
+        MACS.require_key(replace(key, **{name: value}))
+
+
+def test_a_mac_can_be_recomputed() -> None:
+    """The format is documented: an auditor with the key can compute each MAC."""
+    record = Record("au_1", '{"event":"test"}')
+    message = json.dumps(["hotwallet audit record 1", "au_1", record.body])
+    message = message.replace('", "', '","')
+    expected = hmac.new(NEW, message.encode(), hashlib.sha256).hexdigest()
+
+    assert MACS.of_record(record) == f"new:{expected}"
+
+
+def test_the_mac_of_one_kind_of_row_fits_no_other() -> None:
+    """Two rows with the same fields have different MACs if they differ in kind."""
+    refund = queued()
+    as_record = Record(refund.id, refund.reference)
+
+    assert not MACS.is_record(as_record, MACS.of_refund(refund))
+
+
+def test_keys_are_rotated() -> None:
+    """The first key makes MACs; the others still verify."""
+    record = Record("au_1", "{}")
+    before = RowMACs({"old": OLD}).of_record(record)
+
+    assert MACS.is_record(record, before)
+    assert not MACS.is_current(before)
+    assert MACS.is_current(MACS.of_record(record))
+    assert not RowMACs({"new": NEW}).is_record(record, before)
+
+
+@pytest.mark.parametrize(
+    "mac", [None, "", "new", "new:", "new:00", "other:00", "new:é"]
+)
+def test_what_is_not_a_mac(mac: str | None) -> None:
+    assert not MACS.is_record(Record("au_1", "{}"), mac)
+    assert not MACS.is_current(None)
+
+
+def test_a_generated_file(tmp_path: Path) -> None:
+    """Each generated key differs, and its file can be loaded."""
+    path = tmp_path / "mac.key"
+    path.touch(0o600)
+    path.write_bytes(RowMACs.generate() + RowMACs.generate())
+    record = Record("au_1", "{}")
+
+    loaded = RowMACs.load(path)
+
+    assert loaded.is_record(record, loaded.of_record(record))
+    assert not MACS.is_record(record, loaded.of_record(record))
+    assert repr(loaded) == "RowMACs()"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"id\n",
+        b"id " + b"0" * 63,
+        b"id " + b"A" * 64,
+        b"an id " + b"0" * 64,
+        b"id " + b"0" * 64 + b"\nid " + b"1" * 64,
+        b"id " + b"0" * 64 + b"\n\xff",
+    ],
+)
+def test_unusable_files(tmp_path: Path, content: bytes) -> None:
+    """A refusal says what is expected, and does not quote the file."""
+    path = tmp_path / "mac.key"
+    path.touch(0o600)
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigurationError) as caught:
+        RowMACs.load(path)
+    (refusal,) = caught.value.refusals
+    assert refusal.code == "mac-key-invalid"
+    assert "64 hex digits" in refusal.message
+    assert "00000" not in refusal.message
+
+
+def test_a_file_of_others(tmp_path: Path) -> None:
+    """A missing file, and one that other users can read, are refused."""
+    path = tmp_path / "mac.key"
+    with pytest.raises(ConfigurationError, match="FileNotFoundError"):
+        RowMACs.load(path)
+    path.write_bytes(RowMACs.generate())
+    path.chmod(0o640)
+
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        RowMACs.load(path)
