@@ -12,7 +12,8 @@ from botocore.awsrequest import (  # type: ignore[import-untyped]
 from botocore.loaders import Loader  # type: ignore[import-untyped]
 
 from backends.aws_kms import KMSBackend, build_client
-from signer.errors import KeyNotFoundError
+from backends.aws_kms.client import require_aws_host
+from signer.errors import ConfigurationError, KeyNotFoundError
 
 
 ELSEWHERE = "http://127.0.0.1:9"
@@ -82,6 +83,36 @@ def test_models_of_the_host_do_not_redirect_kms() -> None:
 
     assert _host_asked(plain).startswith(ELSEWHERE)
     assert _host_asked(ours) == "https://kms.eu-central-1.amazonaws.com/"
+
+
+@pytest.mark.usefixtures("redirected")
+def test_a_client_that_leaves_aws_is_refused() -> None:
+    """Should a model lead elsewhere all the same, the client is not used."""
+    plain = boto3.session.Session(region_name="eu-central-1").client("kms")
+
+    with pytest.raises(ConfigurationError, match="kms-endpoint-forbidden") as caught:
+        require_aws_host(plain)
+
+    assert ELSEWHERE not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("region", "variable", "host"),
+    [
+        ("eu-central-1", None, "kms.eu-central-1.amazonaws.com"),
+        ("cn-north-1", None, "kms.cn-north-1.amazonaws.com.cn"),
+        ("us-gov-west-1", "FIPS", "kms-fips.us-gov-west-1.amazonaws.com"),
+        ("eu-central-1", "DUALSTACK", "kms.eu-central-1.api.aws"),
+    ],
+)
+def test_hosts_of_aws_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, region: str, variable: str | None, host: str
+) -> None:
+    """Also the FIPS and dual-stack hosts, which AWS's own variables select."""
+    if variable is not None:
+        monkeypatch.setenv(f"AWS_USE_{variable}_ENDPOINT", "true")
+
+    assert _host_asked(build_client(region, None, 1, 500, 1)) == f"https://{host}/"
 
 
 def test_invented_regions_cost_no_client() -> None:
