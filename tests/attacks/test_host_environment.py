@@ -1,6 +1,9 @@
 """The environment of a host: variables, and files that libraries read by themselves."""
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import boto3  # type: ignore[import-untyped]
@@ -11,6 +14,7 @@ from botocore.awsrequest import (  # type: ignore[import-untyped]
 )
 from botocore.loaders import Loader  # type: ignore[import-untyped]
 
+from api.auth.dev_tokens import provide_signing_key
 from backends.aws_kms import KMSBackend, build_client
 from backends.aws_kms.client import require_aws_host
 from signer.errors import ConfigurationError, KeyNotFoundError
@@ -130,3 +134,40 @@ def test_invented_regions_cost_no_client() -> None:
             backend.resolve(arn)
 
     assert built == []
+
+
+@pytest.mark.parametrize("mode", ["disable", "require"])
+def test_a_connection_to_the_database_that_others_read(
+    tmp_path: Path, mode: str
+) -> None:
+    """Production refuses it before it connects, and before a password is sent."""
+    example = Path(__file__).parents[2] / "docker" / "networks.example.toml"
+    provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = "{}:{}".format(*listener.getsockname())
+        guard = subprocess.run(
+            [Path(sys.executable).with_name("hotwallet"), "guard"],
+            cwd=tmp_path,
+            env={
+                "USE_KMS": "true",
+                "KMS_KEY_ID": "arn:aws:kms:eu-central-1:111122223333:alias/refunds",
+                "AWS_REGION": "eu-central-1",
+                "AUDIT_SIGNING_KEY_FILE": "/nowhere/audit.pem",
+                "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
+                "NETWORKS_FILE": str(example),
+                "DATABASE_URL": f"postgresql://u:secret@{address}/d?sslmode={mode}",
+                # libpq's own variable does not help: the URL's parameter wins.
+                "PGSSLMODE": "verify-full",
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+    assert guard.returncode == 78
+    assert guard.stderr.startswith("refused: database-insecure: ")
+    assert "secret" not in guard.stderr
