@@ -44,6 +44,11 @@ _REGION = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):")
 _MAX_CLIENTS = 4
 """How many clients are kept, which cost about 9 MiB each: one per region in use."""
 
+_NOT_ALLOWED = (
+    "must be a key that KMS_ALLOWED_KEYS allows; unset, it allows keys in the account"
+    " and region of KMS_KEY_ID"
+)
+
 OpenClient = Callable[[str], "KMSClient"]
 """Returns a client for a region; all clients have the same deadline."""
 
@@ -113,7 +118,9 @@ class KMSBackend:
     def _require_allowed(self, arn: KeyId) -> None:
         """Refuse a key of the ring: a party that can write its row could choose one."""
         if not self._is_allowed(arn):
-            raise KeyUnusableError("KMS_ALLOWED_KEYS does not allow the key")
+            raise KeyUnusableError(
+                "KMS_ALLOWED_KEYS does not allow the key; add its ARN there"
+            )
 
     def _client(self, key_id: str) -> "KMSClient":
         match = _REGION.match(key_id)
@@ -190,12 +197,6 @@ class KMSBackend:
             error = map_error(operation, e, attempts)
         # Outside the handler, so that __context__ does not contain AWS's message.
         raise error
-
-
-_NOT_ALLOWED = (
-    "must be a key that KMS_ALLOWED_KEYS allows; unset, it allows keys in the account"
-    " and region of KMS_KEY_ID"
-)
 
 
 class KMSAdministrator(KMSBackend):
