@@ -206,7 +206,9 @@ def open_backend(settings: Settings) -> KeyDirectory:
             timeout_ms=settings.kms_timeout_ms,
             max_pool_connections=settings.threads,
         )
-        return KMSBackend(open_client(settings.aws_region), open_client)
+        return KMSBackend(
+            open_client(settings.aws_region), open_client, settings.allowed_keys
+        )
 
     from backends.pkcs11 import PKCS11Backend  # noqa: PLC0415
     from softhsm import prepare  # noqa: PLC0415

@@ -15,6 +15,11 @@ It refuses what a hot wallet must never sign: authorisations that delegate the a
 to a contract (EIP-7702), blob transactions (EIP-4844), and transactions without a chain
 id, which would be valid on every chain (EIP-155).
 
+Open it with a ledger to sign with a key of a service's ring.  Then each signature needs
+that the ring lets the key sign when the intent becomes durable, which one transaction
+checks: after a revocation on any host, the account signs nothing.  Without a ledger the
+account knows no ring, and only the device can refuse.
+
 Do not send transactions with a key from which the service pays refunds: the service
 pauses a wallet when it finds a nonce that it did not reserve.
 """
@@ -46,10 +51,17 @@ from rlp.sedes import big_endian_int
 from signer.audit.log import AuditLog
 from signer.crypto.messages import message_digest
 from signer.crypto.secp256k1 import Signature
-from signer.errors import HotWalletError, InvalidInputError, PolicyViolationError
+from signer.errors import (
+    HotWalletError,
+    InvalidInputError,
+    KeyRotatedError,
+    KeyUnusableError,
+    PolicyViolationError,
+)
 from signer.keys.signer import Signer
 from signer.model.audit_record import Operation, Purpose
-from signer.ports import KeyBackend, KeyId
+from signer.model.key import SIGNING
+from signer.ports import Journal, KeyBackend, KeyId
 
 
 _LEGACY_FIELDS = ("nonce", "gasPrice", "gas", "to", "value", "data", "chainId")
@@ -58,14 +70,21 @@ _SIGNED_TYPES = (1, 2)
 
 _MALFORMED = "not a complete, valid transaction"
 
+_NOT_IN_RING = (
+    "the ledger's key ring does not let this key sign: it was revoked, it failed over"
+    " to a replica, or it never was in the ring; `hotwallet keys list` shows its state,"
+    " and an account must be opened again after a failover"
+)
+
 
 class HSMAccount(BaseAccount):
     """
     Signs transactions, messages and typed data with one ``Signer``.
 
     *actor* is the name of the account's user in audit records.  Every method raises
-    ``InvalidInputError`` for malformed input, and ``SigningError`` if the device did
-    not sign.
+    ``InvalidInputError`` for malformed input, ``SigningError`` if the device did not
+    sign, and if *signer* writes to a ledger, ``KeyUnusableError`` if its ring does not
+    let the key sign, and ``StoreError`` if it does not answer.
     """
 
     def __init__(self, signer: Signer, actor: str = "account") -> None:
@@ -74,15 +93,21 @@ class HSMAccount(BaseAccount):
 
     @classmethod
     def open(
-        cls, backend: KeyBackend, key_id: str, *, expected_address: str | None = None
+        cls,
+        backend: KeyBackend,
+        key_id: str,
+        *,
+        expected_address: str | None = None,
+        ledger: Journal | None = None,
     ) -> Self:
         """
         Return the account of *key_id*, with its public key fetched and pinned.
 
         It needs no ledger and no networks file.  Audit events go to structlog's
-        logger ``audit``.  It raises as ``Signer.open``.
+        logger ``audit``, and to *ledger* if there is one; the key must then be in its
+        ring.  It raises as ``Signer.open``.
         """
-        audit = AuditLog(structlog.get_logger("audit"))
+        audit = AuditLog(structlog.get_logger("audit"), journal=ledger)
         key = KeyId(key_id)
         return cls(Signer.open(backend, key, audit, expected_address=expected_address))
 
@@ -102,9 +127,7 @@ class HSMAccount(BaseAccount):
         sign a transaction.
         """
         digest = bytes(HexBytes(message_hash))
-        signature = self._signer.sign_digest(
-            digest, Purpose(Operation.MESSAGE_SIGNING, actor=self._actor)
-        )
+        signature = self._sign(digest, Operation.MESSAGE_SIGNING)
         v = 27 + signature.y_parity
         return SignedMessage(
             message_hash=HexBytes(digest),
@@ -166,7 +189,7 @@ class HSMAccount(BaseAccount):
                     rule="transaction-type",
                 )
             digest = unsigned.hash()
-        signature = self._sign(digest)
+        signature = self._sign(digest, Operation.TRANSACTION_SIGNING)
         numbers = {"v": signature.y_parity, "r": signature.r, "s": signature.s}
         signed = TypedTransaction.from_dict({**unsigned.as_dict(), **numbers})
         return _result(signed.encode(), signature, signature.y_parity)
@@ -183,15 +206,21 @@ class HSMAccount(BaseAccount):
                 _data(fields.get("data", b"")),
             ]
             digest = keccak(rlp.encode([*body, chain_id, 0, 0]))
-        signature = self._sign(digest)
+        signature = self._sign(digest, Operation.TRANSACTION_SIGNING)
         v = 35 + 2 * chain_id + signature.y_parity
         raw = rlp.encode([*body, v, signature.r, signature.s])
         return _result(raw, signature, v)
 
-    def _sign(self, digest: bytes) -> Signature:
-        return self._signer.sign_digest(
-            digest, Purpose(Operation.TRANSACTION_SIGNING, actor=self._actor)
-        )
+    def _sign(self, digest: bytes, operation: Operation) -> Signature:
+        purpose = Purpose(operation, actor=self._actor)
+        try:
+            # A signer without a ledger has no ring to ask.
+            self._signer.announce(digest, purpose, states=SIGNING)
+        except KeyRotatedError:
+            raise KeyUnusableError(_NOT_IN_RING) from None
+        signed = self._signer.sign(digest, purpose)
+        signed.audit.write(signed.outcome())
+        return signed.signature
 
 
 @contextmanager

@@ -9,27 +9,19 @@ documents the mapping of KMS errors and the deadline.
 import os
 import re
 from collections.abc import Callable
-from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
-import boto3  # type: ignore[import-untyped]
-import botocore.session  # type: ignore[import-untyped]
-from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
-from botocore.loaders import Loader  # type: ignore[import-untyped]
-
-from backends.aws_kms.deadline import Deadline
+from backends.aws_kms.client import known_regions
 from backends.aws_kms.errors import count_attempts, map_error, request_id
+from signer.config.allowed_keys import AllowedKeys
 from signer.errors import (
     BackendError,
-    ConfigurationError,
     InvalidInputError,
     KeyNotFoundError,
     KeyUnusableError,
-    Refusal,
 )
 from signer.ports import DeviceSignature, KeyId
-from signer.redact import quiet_vendor_loggers
 
 
 if TYPE_CHECKING:
@@ -49,65 +41,16 @@ _KEY_NAME = re.compile(
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
 _REGION = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):")
 
+_MAX_CLIENTS = 4
+"""How many clients are kept, which cost about 9 MiB each: one per region in use."""
+
+_NOT_ALLOWED = (
+    "must be a key that KMS_ALLOWED_KEYS allows; unset, it allows keys in the account"
+    " and region of KMS_KEY_ID"
+)
+
 OpenClient = Callable[[str], "KMSClient"]
 """Returns a client for a region; all clients have the same deadline."""
-
-
-def build_client(
-    region: str | None,
-    endpoint_url: str | None,
-    max_retries: int,
-    timeout_ms: int,
-    max_pool_connections: int,
-) -> "KMSClient":
-    """
-    Return a KMS client that ends every call within *timeout_ms*.
-
-    *max_retries* counts attempts, like ``KMS_MAX_RETRIES``: 3 means at most three, and
-    0 means one.  *endpoint_url* comes only from our settings.  An endpoint in the AWS
-    configuration file is ignored, and so are service models in ``AWS_DATA_PATH`` and
-    ``~/.aws/models``: the start-up guard cannot check where they lead.
-
-    Call it after the fork, once per process; the client is thread-safe.
-
-    Raises:
-        ConfigurationError: ``kms-not-configured``: there is no region or no
-            such profile, or the endpoint is not a URL.
-    """
-    quiet_vendor_loggers("boto3", "botocore", "urllib3")
-    deadline = Deadline(total=timeout_ms / 1000, attempts=max(1, max_retries))
-    config = deadline.config(
-        max_pool_connections=max_pool_connections,
-        tcp_keepalive=True,
-        ignore_configured_endpoint_urls=True,
-    )
-    try:
-        # Not boto3's default session, which is shared and not thread-safe.
-        session = boto3.session.Session(
-            region_name=region, botocore_session=_session_with_bundled_models()
-        )
-        client: KMSClient = session.client(
-            "kms", endpoint_url=endpoint_url, config=config
-        )
-    except (BotoCoreError, ValueError) as e:
-        problem = type(e).__name__
-    else:
-        deadline.guard(client)
-        return client
-    raise ConfigurationError(
-        Refusal(
-            "kms-not-configured",
-            f"cannot build a KMS client ({problem}): check AWS_REGION and AWS_PROFILE",
-        )
-    )
-
-
-def _session_with_bundled_models() -> botocore.session.Session:
-    """Return a session that reads service models and endpoints of botocore alone."""
-    session = botocore.session.Session()
-    loader = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
-    session.register_component("data_loader", loader)
-    return session
 
 
 class KMSBackend:
@@ -120,15 +63,22 @@ class KMSBackend:
 
     A key's ARN is valid only in its own region.  For another region, *open_client*
     builds a client, once per region.  Key ids and aliases belong to *client*'s region.
+
+    Keys that are not in *allowed* are refused before a client is built for them; None
+    allows every key.
     """
 
     name = "aws-kms"
 
     def __init__(
-        self, client: "KMSClient", open_client: OpenClient | None = None
+        self,
+        client: "KMSClient",
+        open_client: OpenClient | None = None,
+        allowed: AllowedKeys | None = None,
     ) -> None:
         self._kms = client
         self._open_client = open_client
+        self._allowed = allowed
         self._clients = {client.meta.region_name: client}
         self._opening = Lock()
         self._pid = os.getpid()
@@ -137,9 +87,15 @@ class KMSBackend:
         if not _KEY_NAME.fullmatch(key_id):
             allowed = "must be a KMS key id, a key or alias ARN, or alias/NAME"
             raise InvalidInputError(allowed, field="key_id")
-        return KeyId(self._inspect(key_id)["KeyId"])
+        if self._allowed is not None and not self._allowed.may_contain(key_id):
+            raise InvalidInputError(_NOT_ALLOWED, field="key_id")
+        arn = KeyId(self._inspect(key_id)["KeyId"])
+        if not self._is_allowed(arn):  # An alias may lead to any key of its account.
+            raise InvalidInputError(_NOT_ALLOWED, field="key_id")
+        return arn
 
     def public_key(self, key_id: KeyId) -> bytes:
+        self._require_allowed(key_id)
         return self._inspect(key_id)["PublicKey"]
 
     def sign_digest(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
@@ -147,6 +103,7 @@ class KMSBackend:
             raise InvalidInputError("must be 32 bytes", field="digest")
         if not _KEY_ARN.fullmatch(key_id):
             raise KeyNotFoundError("the key id is not a key ARN")
+        self._require_allowed(key_id)
         return self._call("Sign", lambda: self._signature(key_id, digest))
 
     def close(self) -> None:
@@ -155,15 +112,26 @@ class KMSBackend:
             for client in self._clients.values():
                 client.close()
 
+    def _is_allowed(self, arn: str) -> bool:
+        return self._allowed is None or arn in self._allowed
+
+    def _require_allowed(self, arn: KeyId) -> None:
+        """Refuse a key of the ring: a party that can write its row could choose one."""
+        if not self._is_allowed(arn):
+            raise KeyUnusableError(
+                "KMS_ALLOWED_KEYS does not allow the key; add its ARN there"
+            )
+
     def _client(self, key_id: str) -> "KMSClient":
         match = _REGION.match(key_id)
         if match is None or self._open_client is None:
             return self._kms
         region = match[1]
-        if region in self._clients:
-            return self._clients[region]
-        # A client costs about 9 MiB, so callers must not invent regions.
-        if region not in _regions():
+        # One look-up: another thread may drop the client.
+        if (known := self._clients.get(region)) is not None:
+            return known
+        # Clients cost memory, so callers must not invent regions.
+        if region not in known_regions():
             raise KeyNotFoundError(
                 "the key's ARN names a region that this release of botocore does not"
                 " know: correct it, or upgrade botocore"
@@ -171,8 +139,21 @@ class KMSBackend:
         # Building a client takes 0.1 s, during which other regions are not blocked.
         with self._opening:
             if region not in self._clients:
-                self._clients[region] = self._open_client(region)
+                client = self._open_client(region)
+                self._drop_oldest()
+                self._clients[region] = client
             return self._clients[region]
+
+    def _drop_oldest(self) -> None:
+        """
+        Make room for one client.
+
+        A thread may still use the dropped client, which is therefore not closed: its
+        connections end with the last reference.
+        """
+        _, *others = self._clients
+        if len(others) >= _MAX_CLIENTS - 1:
+            del self._clients[others[0]]
 
     def _signature(self, key_id: KeyId, digest: bytes) -> DeviceSignature:
         response = self._client(key_id).sign(
@@ -246,17 +227,6 @@ class KMSAdministrator(KMSBackend):
             Tags=[{"TagKey": "hotwallet", "TagValue": label}],
         )
         return KeyId(response["KeyMetadata"]["Arn"])
-
-
-@cache
-def _regions() -> frozenset[str]:
-    """Return the regions of all partitions of AWS."""
-    session = _session_with_bundled_models()
-    return frozenset(
-        region
-        for partition in session.get_available_partitions()
-        for region in session.get_available_regions("kms", partition)
-    )
 
 
 def _get_public_key(client: "KMSClient", key_id: str) -> "GetPublicKeyResponseTypeDef":

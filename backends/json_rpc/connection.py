@@ -13,12 +13,13 @@ import requests
 from pydantic import SecretStr
 from requests.utils import (
     DEFAULT_CA_BUNDLE_PATH,
+    get_environ_proxies,
     prepend_scheme_if_needed,
     select_proxy,
 )
 
 from backends.http_client import UNREACHABLE, ExchangeError, HTTPClient
-from signer.errors import ChainUnavailableError
+from signer.errors import ChainUnavailableError, ConfigurationError, Refusal
 
 
 _MAX_RESPONSE_BYTES = 16 * 1024 * 1024
@@ -43,12 +44,17 @@ class Connection:
 
     Threads share it, and each has its own TCP connection.  Processes must not share
     it, see ``JSONRPCChain``.
+
+    Raises:
+        ConfigurationError: ``settings-invalid``: the environment's proxy for *url* is
+            not an http or https proxy.
     """
 
     def __init__(self, url: SecretStr, timeout: float) -> None:
         self._url = url
         self._timeout = timeout
         self._thread = threading.local()
+        _check_proxy(url.get_secret_value())
 
     def exchange(self, body: bytes) -> tuple[int, bytes]:
         """
@@ -110,23 +116,34 @@ class Connection:
         return _read_environment(self._url.get_secret_value())
 
 
+def _check_proxy(url: str) -> None:
+    """Refuse a proxy of another scheme once, at the start: no retry changes it."""
+    proxies = get_environ_proxies(url)
+    try:
+        proxy = _select_proxy(url, proxies)
+        is_supported = proxy is None or urlsplit(proxy).scheme in {"http", "https"}
+    except ValueError:
+        return  # Malformed: each exchange reports it.
+    if not is_supported:
+        problem = "unsupported scheme; set it to an http:// or https:// proxy"
+        variable = _proxy_variable(url, proxies)
+        raise ConfigurationError(Refusal("settings-invalid", f"{variable}: {problem}"))
+
+
 def _read_environment(url: str) -> tuple[ssl.SSLContext | None, str | None]:
     """Read ``HTTPS_PROXY``, ``NO_PROXY`` and the like; ``~/.netrc`` is ignored."""
     with requests.Session() as session:
         environment = session.merge_environment_settings(url, {}, None, None, None)
-    proxies = environment["proxies"]
-    proxy = select_proxy(url, proxies)
-    if proxy:
-        proxy = prepend_scheme_if_needed(proxy, "http")
-        if urlsplit(proxy).scheme not in {"http", "https"}:
-            raise ChainUnavailableError(
-                f"{_proxy_variable(url, proxies)} has an unsupported scheme: set it to"
-                " an http:// or https:// proxy"
-            )
+    proxy = _select_proxy(url, environment["proxies"])
     tls = None
     if any(each and each.lower().startswith("https:") for each in (url, proxy)):
         tls = _load_authorities(environment["verify"])
     return tls, proxy
+
+
+def _select_proxy(url: str, proxies: dict[str, str]) -> str | None:
+    proxy = select_proxy(url, proxies)
+    return prepend_scheme_if_needed(proxy, "http") if proxy else None
 
 
 def _proxy_variable(url: str, proxies: Mapping[str, str]) -> str:

@@ -53,7 +53,9 @@ _CAUSES = {
     r"the database system is": (
         "it is starting, stopping or recovering; wait until it is up"
     ),
-    r"(invalid|definition of service)": (
+    # Only libpq's own complaints: a server's answer can be "invalid" as well.
+    r"invalid (\"?\w+\"? value\b|connection option|URI query parameter|port number"
+    r"|percent-encoded token|SSL protocol version range)|definition of service": (
         "DATABASE_URL has a parameter that libpq does not accept; correct it"
     ),
 }

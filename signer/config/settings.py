@@ -22,6 +22,7 @@ from pydantic import (
     ValidationError,
 )
 
+from signer.config.allowed_keys import AllowedKeys, default_patterns, parse_patterns
 from signer.errors import ConfigurationError, Refusal
 from signer.redact import sanitize
 
@@ -100,6 +101,9 @@ class Settings(BaseModel):
 
     use_kms: Boolean = Field(False, alias="USE_KMS")
     kms_key_id: str | None = Field(None, alias="KMS_KEY_ID", repr=False)
+    kms_allowed_keys: Annotated[tuple[str, ...], BeforeValidator(parse_patterns)] = (
+        Field((), alias="KMS_ALLOWED_KEYS", repr=False)
+    )
     aws_region: str | None = Field(None, alias="AWS_REGION", repr=False)
     kms_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL_KMS", repr=False)
     aws_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", repr=False)
@@ -187,6 +191,12 @@ class Settings(BaseModel):
     @property
     def is_production(self) -> bool:
         return self.app_env is Environment.PRODUCTION
+
+    @property
+    def allowed_keys(self) -> AllowedKeys:
+        """The KMS keys that this service may use."""
+        default = default_patterns(self.kms_key_id or "", self.aws_region or "")
+        return AllowedKeys(self.kms_allowed_keys or default)
 
     @property
     def effective_database_url(self) -> str:

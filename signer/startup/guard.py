@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from signer.chain.erc20 import DECIMALS
+from signer.config.allowed_keys import names_account
 from signer.config.networks import Network, Token
 from signer.config.settings import RAW_KEY, Settings
 from signer.errors import (
@@ -211,6 +212,23 @@ def _kms_refusals(settings: Settings) -> Iterator[Refusal]:
         yield Refusal("kms-not-configured", "USE_KMS=true needs KMS_KEY_ID")
     if settings.use_kms and settings.aws_region is None:
         yield Refusal("kms-not-configured", "USE_KMS=true needs AWS_REGION")
+    if settings.use_kms and settings.kms_key_id is not None:
+        yield from _key_list_refusals(settings, settings.kms_key_id)
+
+
+def _key_list_refusals(settings: Settings, key_name: str) -> Iterator[Refusal]:
+    if not settings.allowed_keys.may_contain(key_name):
+        yield Refusal(
+            "kms-key-not-allowed",
+            "KMS_KEY_ID is not one of KMS_ALLOWED_KEYS; add its ARN there",
+        )
+    is_limited = bool(settings.kms_allowed_keys) or names_account(key_name)
+    if settings.is_production and not is_limited:
+        yield Refusal(
+            "kms-key-not-allowed",
+            "KMS_KEY_ID has no account, so that keys of every account would be allowed;"
+            " set it to the key's ARN, or set KMS_ALLOWED_KEYS",
+        )
 
 
 def _production_refusals(

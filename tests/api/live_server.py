@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPResponse
@@ -65,6 +65,9 @@ class Server:
         environ: Mapping[str, str],
         app: str = "tests.api.wsgi:get_app()",
         config: str = "python:tests.api.gunicorn_conf",
+        *,
+        program: Sequence[str] = ("-m", "gunicorn"),
+        cwd: Path = ROOT,
     ) -> None:
         self._files = ExitStack()
         self._listener = self._files.enter_context(
@@ -74,8 +77,8 @@ class Server:
         self._errors = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  The stack closes it.
         number = self._listener.fileno()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", config, app],
-            cwd=ROOT,
+            [sys.executable, *program, "-c", config, app],
+            cwd=cwd,
             env={**os.environ, "BIND": f"fd://{number}", **environ},
             stdout=self._output,
             stderr=self._errors,

@@ -1,6 +1,9 @@
 """The environment of a host: variables, and files that libraries read by themselves."""
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import boto3  # type: ignore[import-untyped]
@@ -11,8 +14,10 @@ from botocore.awsrequest import (  # type: ignore[import-untyped]
 )
 from botocore.loaders import Loader  # type: ignore[import-untyped]
 
+from api.auth.dev_tokens import provide_signing_key
 from backends.aws_kms import KMSBackend, build_client
-from signer.errors import KeyNotFoundError
+from backends.aws_kms.client import require_aws_host
+from signer.errors import ConfigurationError, KeyNotFoundError
 
 
 ELSEWHERE = "http://127.0.0.1:9"
@@ -84,6 +89,36 @@ def test_models_of_the_host_do_not_redirect_kms() -> None:
     assert _host_asked(ours) == "https://kms.eu-central-1.amazonaws.com/"
 
 
+@pytest.mark.usefixtures("redirected")
+def test_a_client_that_leaves_aws_is_refused() -> None:
+    """Should a model lead elsewhere all the same, the client is not used."""
+    plain = boto3.session.Session(region_name="eu-central-1").client("kms")
+
+    with pytest.raises(ConfigurationError, match="kms-endpoint-forbidden") as caught:
+        require_aws_host(plain)
+
+    assert ELSEWHERE not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("region", "variable", "host"),
+    [
+        ("eu-central-1", None, "kms.eu-central-1.amazonaws.com"),
+        ("cn-north-1", None, "kms.cn-north-1.amazonaws.com.cn"),
+        ("us-gov-west-1", "FIPS", "kms-fips.us-gov-west-1.amazonaws.com"),
+        ("eu-central-1", "DUALSTACK", "kms.eu-central-1.api.aws"),
+    ],
+)
+def test_hosts_of_aws_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, region: str, variable: str | None, host: str
+) -> None:
+    """Also the FIPS and dual-stack hosts, which AWS's own variables select."""
+    if variable is not None:
+        monkeypatch.setenv(f"AWS_USE_{variable}_ENDPOINT", "true")
+
+    assert _host_asked(build_client(region, None, 1, 500, 1)) == f"https://{host}/"
+
+
 def test_invented_regions_cost_no_client() -> None:
     """Thirty ARNs in regions that AWS does not have build no client."""
     built: list[str] = []
@@ -99,3 +134,40 @@ def test_invented_regions_cost_no_client() -> None:
             backend.resolve(arn)
 
     assert built == []
+
+
+@pytest.mark.parametrize("mode", ["disable", "require"])
+def test_a_connection_to_the_database_that_others_read(
+    tmp_path: Path, mode: str
+) -> None:
+    """Production refuses it before it connects, and before a password is sent."""
+    example = Path(__file__).parents[2] / "docker" / "networks.example.toml"
+    provide_signing_key(tmp_path / "private.pem", tmp_path / "public.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = "{}:{}".format(*listener.getsockname())
+        guard = subprocess.run(
+            [Path(sys.executable).with_name("hotwallet"), "guard"],
+            cwd=tmp_path,
+            env={
+                "USE_KMS": "true",
+                "KMS_KEY_ID": "arn:aws:kms:eu-central-1:111122223333:alias/refunds",
+                "AWS_REGION": "eu-central-1",
+                "AUDIT_SIGNING_KEY_FILE": "/nowhere/audit.pem",
+                "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
+                "NETWORKS_FILE": str(example),
+                "DATABASE_URL": f"postgresql://u:secret@{address}/d?sslmode={mode}",
+                # libpq's own variable does not help: the URL's parameter wins.
+                "PGSSLMODE": "verify-full",
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+    assert guard.returncode == 78
+    assert guard.stderr.startswith("refused: database-insecure: ")
+    assert "secret" not in guard.stderr

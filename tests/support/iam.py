@@ -72,6 +72,8 @@ _WILDCARD = re.compile(r"[*?]")
 _KEY = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+")
 _KEYS_OF_ACCOUNT = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/\*")
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9_+=,.@/-]+")
+_ENDPOINT = re.compile(r"vpce-[0-9a-f]{8}(?:[0-9a-f]{9})?")
+_VPC = re.compile(r"vpc-[0-9a-f]{8}(?:[0-9a-f]{9})?")
 _WITHOUT_A_KEY = frozenset({"kms:createkey", "kms:listkeys"})
 
 
@@ -109,8 +111,12 @@ def lint_key_policy(policy: Policy) -> list[Finding]:
         if "kms:sign" in each.actions
         for principal in each.principals
     }
-    closed = any(_denies_others(each, signers) for each in statements(policy, "Deny"))
-    missing = [] if closed else [Finding("policy", "others-not-denied")]
+    denials = statements(policy, "Deny")
+    missing = []
+    if not any(_denies_others(each, signers) for each in denials):
+        missing.append(Finding("policy", "others-not-denied"))
+    if not any(map(_denies_other_networks, denials)):
+        missing.append(Finding("policy", "any-network"))
     return [*findings(policy, _key), *missing]
 
 
@@ -150,6 +156,9 @@ def _runtime(statement: Statement) -> Iterator[str]:
         elif not _KEY.fullmatch(resource):
             yield "key-arn"
     yield from map(_excess, statement.actions - RUNTIME)
+    endpoints = statement.values("StringEquals", "aws:SourceVpce")
+    if not endpoints or not all(map(_ENDPOINT.fullmatch, endpoints)):
+        yield "any-network"
     yield from _unmet(statement, "kms:sign", SIGNING)
 
 
@@ -201,12 +210,23 @@ def _key(statement: Statement) -> Iterator[str]:
 def _denies_others(statement: Statement, signers: set[str]) -> bool:
     """Return whether *statement* denies Sign to all but *signers*."""
     exempt = statement.values("ArnNotEquals", "aws:PrincipalArn")
+    return _denies_signatures(statement) and set(exempt) == signers
+
+
+def _denies_other_networks(statement: Statement) -> bool:
+    """Return whether *statement* denies Sign from everywhere but named VPCs."""
+    exempt = statement.values("StringNotEquals", "aws:SourceVpc")
+    is_named = bool(exempt) and all(map(_VPC.fullmatch, exempt))
+    return _denies_signatures(statement) and is_named
+
+
+def _denies_signatures(statement: Statement) -> bool:
+    """Return whether *statement* denies Sign to all, under a single condition."""
     return (
         statement.principals == {"*"}
         and statement.resources == ("*",)
         and "kms:sign" in statement.actions
         and len(statement.conditions) == 1
-        and set(exempt) == signers
     )
 
 

@@ -154,3 +154,36 @@ def test_the_command_refuses_a_replica_that_cannot_sign(
     assert "new-key-unhealthy" in disabled.err
     assert "new-key-unhealthy" in denied.err
     assert sqlite_store.active_key() == before
+
+
+@pytest.mark.parametrize("command", ["failover", "rotate"])
+def test_the_command_refuses_a_key_that_is_not_allowed(
+    run: Run, replica: str, kms_emulator: KMSEmulator, command: str
+) -> None:
+    """By default that is one of another account; KMS is not asked, and --wait ends."""
+    asked = len(kms_emulator.journal)
+    options = ["--wait", "60"] if command == "rotate" else []
+    elsewhere = replica.replace("123456789012", "444455556666")
+    finished = run("keys", command, elsewhere, *options, "--yes")
+
+    assert finished.status == 1
+    assert "NEW_KEY_ID must be a key that KMS_ALLOWED_KEYS allows" in finished.err
+    assert "444455556666" not in finished.err
+    assert len(kms_emulator.journal) == asked
+
+
+def test_the_command_obeys_the_list(
+    run: Run,
+    replica: str,
+    kms_emulator: KMSEmulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A list without the replica's region forbids what the default allows."""
+    home = replica.replace(REPLICA_REGION, kms_emulator.region)
+    monkeypatch.setenv("KMS_ALLOWED_KEYS", home)
+    refused = run("keys", "failover", replica, "--yes")
+    monkeypatch.setenv("KMS_ALLOWED_KEYS", f"{home},{replica}")
+    allowed = run("keys", "failover", replica, "--yes")
+
+    assert (refused.status, allowed.status) == (1, 0), allowed.err
+    assert "KMS_ALLOWED_KEYS" in refused.err

@@ -36,6 +36,8 @@ ALIAS = "arn:aws:kms:eu-central-1:111122223333:alias/hotwallet"
 EVERYWHERE = "arn:aws:kms:*:111122223333:key/*"
 ROLE = "arn:aws:iam::111122223333:role/hotwallet-runtime"
 ACCOUNT = "arn:aws:iam::111122223333:root"
+ENDPOINT = "aws:SourceVpce"
+VPC = "vpc-0a1b2c3d4e5f67890"
 WINDOW = "kms:ScheduleKeyDeletionPendingWindowInDays"
 
 # What AWS's service authorization reference lists, as cfn-lint ships it.
@@ -118,6 +120,21 @@ def _comparing(sid: str, operator: str, key: str, value: object) -> Mutation:
     return Mutation(f"{sid}:{operator}({key},{value})", mutate)
 
 
+def _moving(sid: str, operator: str, other: str | None) -> Mutation:
+    """Return the mutation that compares the network with *other*, or not at all."""
+
+    def mutate(policy: Any) -> None:
+        conditions = _statement(policy, sid)["Condition"]
+        for key in [key for key in conditions[operator] if key.startswith("aws:S")]:
+            value = conditions[operator].pop(key)
+            if other is not None:
+                conditions[other] = {key: value}
+        if not conditions[operator]:
+            del conditions[operator]
+
+    return Mutation(f"{sid}:{operator}->{other}", mutate)
+
+
 def _allow(policy: Any) -> None:
     policy["Statement"].append(
         {"Sid": "New", "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
@@ -182,6 +199,12 @@ RUNTIME_ROLE = [
     ("reads-secrets", _adding("SignDigests", "kms:Decrypt")),
     ("extra-action", _adding("SignDigests", "kms:DescribeKey")),
     ("extra-action", _adding("SignDigests", "s3:GetObject")),
+    ("any-network", _comparing("SignDigests", "StringEquals", ENDPOINT, [])),
+    ("any-network", _comparing("SignDigests", "StringEquals", ENDPOINT, "vpce-*")),
+    ("any-network", _comparing("SignDigests", "StringEquals", ENDPOINT, VPC)),
+    ("any-network", _moving("SignDigests", "StringEquals", "StringEqualsIfExists")),
+    ("any-network", _moving("SignDigests", "StringEquals", "StringNotEquals")),
+    ("any-network", _moving("SignDigests", "StringEquals", None)),
 ]
 
 
@@ -202,6 +225,22 @@ ROTATION_ROLE = [
         "not-denied",
         _comparing("NeverSign", "Bool", "aws:SecureTransport", "false"),
     ),
+]
+
+
+ELSEWHERE = "NobodySignsFromElsewhere"
+ANY_NETWORK = [
+    _dropping(ELSEWHERE),
+    _with(ELSEWHERE, Principal={"AWS": ROLE}),
+    _with(ELSEWHERE, Action="kms:GetPublicKey"),
+    _with(ELSEWHERE, Resource=KEY),
+    _comparing(ELSEWHERE, "StringNotEquals", "aws:SourceVpc", "vpc-*"),
+    _comparing(ELSEWHERE, "StringNotEquals", "aws:SourceVpc", []),
+    # Exemptions: a service that signs for a thief would be one.
+    _comparing(ELSEWHERE, "Bool", "aws:ViaAWSService", "false"),
+    _comparing(ELSEWHERE, "BoolIfExists", "aws:PrincipalIsAWSService", "false"),
+    _moving(ELSEWHERE, "StringNotEquals", "StringEquals"),
+    _moving(ELSEWHERE, "StringNotEquals", None),
 ]
 
 
@@ -235,6 +274,7 @@ KEY_POLICY = [
         "others-not-denied",
         _comparing("NobodyElseSigns", "Bool", "aws:SecureTransport", "false"),
     ),
+    *(("policy", "any-network", mutation) for mutation in ANY_NETWORK),
 ]
 
 
@@ -272,6 +312,11 @@ GUARDRAIL = [
 MUTATIONS = {
     "runtime-role": [
         *(("SignDigests", rule, mutation) for rule, mutation in RUNTIME_ROLE),
+        (
+            "ReadPublicKey",
+            "any-network",
+            _moving("ReadPublicKey", "StringEquals", "StringEqualsIfExists"),
+        ),
         ("policy", "version", Mutation("version", _use_old_version)),
         ("policy", "sid", _with("ReadPublicKey", Sid="SignDigests")),
         ("policy", "sid", _with("ReadPublicKey", Sid="")),
@@ -342,6 +387,8 @@ def test_the_policies_for_two_regions_have_one_finding() -> None:
     runtime, rotation, key = map(_read, ("runtime-role", "rotation-role", "key-policy"))
     for statement in runtime["Statement"]:
         statement["Resource"] = [KEY, replica]
+        equals = statement["Condition"]["StringEquals"]
+        equals["aws:SourceVpce"] = [equals["aws:SourceVpce"], "vpce-0123abcd"]
     _comparing("CreateKeys", "Bool", "kms:MultiRegion", "true").apply(rotation)
     replicate = {
         "Sid": "BreakGlassReplicates",

@@ -3,60 +3,28 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from threading import Barrier
-from typing import TYPE_CHECKING
 
 import pytest
 
-from backends.aws_kms import KMSBackend, build_client
+from backends.aws_kms import KMSBackend
 from dev.kms_emulator import KMSEmulator
 from signer.errors import BackendError, KeyNotFoundError, KeyUnusableError
 from signer.ports import KeyId
+from tests.fixtures.kms import KMSOpener
 from tests.support.waiting import eventually
-
-
-if TYPE_CHECKING:
-    from types_boto3_kms import KMSClient
 
 
 OTHER_REGION = "eu-west-1"
 DIGEST = bytes(range(32))
 
 
-class Opener:
-    """Opens clients of the emulator, and records their regions."""
-
-    def __init__(self, emulator: KMSEmulator) -> None:
-        self.regions: list[str] = []
-        self.clients: list[KMSClient] = []
-        self._open: Callable[[str], KMSClient] = partial(
-            build_client,
-            endpoint_url=emulator.endpoint,
-            max_retries=1,
-            timeout_ms=1_800,
-            max_pool_connections=4,
-        )
-
-    def __call__(self, region: str) -> "KMSClient":
-        """Return a new client."""
-        self.regions.append(region)
-        self.clients.append(self._open(region))
-        return self.clients[-1]
-
-
 @pytest.fixture
-def opener(kms_emulator: KMSEmulator) -> Opener:
-    """The factory of the clients."""
-    return Opener(kms_emulator)
-
-
-@pytest.fixture
-def regions(kms_emulator: KMSEmulator, opener: Opener) -> Iterator[KMSBackend]:
+def regions(kms_emulator: KMSEmulator, kms_opener: KMSOpener) -> Iterator[KMSBackend]:
     """A backend whose own region is the emulator's."""
-    backend = KMSBackend(opener(kms_emulator.region), opener)
+    backend = KMSBackend(kms_opener(kms_emulator.region), kms_opener)
     yield backend
     backend.close()
 
@@ -70,7 +38,7 @@ def pair(kms_emulator: KMSEmulator) -> tuple[KeyId, KeyId]:
 
 def test_an_arn_is_used_in_its_region(
     regions: KMSBackend,
-    opener: Opener,
+    kms_opener: KMSOpener,
     kms_emulator: KMSEmulator,
     pair: tuple[KeyId, KeyId],
 ) -> None:
@@ -84,26 +52,28 @@ def test_an_arn_is_used_in_its_region(
     assert len(keys) == 1
     signed = [(e.region, e.key_id) for e in list(kms_emulator.trail)[before:]]
     assert signed == [(kms_emulator.region, pair[0]), (OTHER_REGION, pair[1])] * 2
-    assert opener.regions == [kms_emulator.region, OTHER_REGION]
+    assert kms_opener.regions == [kms_emulator.region, OTHER_REGION]
 
 
 def test_names_without_a_region_are_local(
-    regions: KMSBackend, opener: Opener, pair: tuple[KeyId, KeyId]
+    regions: KMSBackend, kms_opener: KMSOpener, pair: tuple[KeyId, KeyId]
 ) -> None:
     """A key id means the key in AWS_REGION, not a replica."""
     assert regions.resolve(pair[1].rpartition("/")[2]) == pair[0]
-    assert len(opener.regions) == 1
+    assert len(kms_opener.regions) == 1
 
 
-def test_a_malformed_arn_opens_no_client(regions: KMSBackend, opener: Opener) -> None:
+def test_a_malformed_arn_opens_no_client(
+    regions: KMSBackend, kms_opener: KMSOpener
+) -> None:
     with pytest.raises(KeyNotFoundError):
         regions.sign_digest(KeyId(f"arn:aws:kms:{OTHER_REGION}:1:key/x"), DIGEST)
 
-    assert len(opener.regions) == 1
+    assert len(kms_opener.regions) == 1
 
 
 def test_threads_share_the_client_of_a_region(
-    regions: KMSBackend, opener: Opener, pair: tuple[KeyId, KeyId]
+    regions: KMSBackend, kms_opener: KMSOpener, pair: tuple[KeyId, KeyId]
 ) -> None:
     """Threads that sign at once open one client."""
     together = Barrier(4)
@@ -116,7 +86,7 @@ def test_threads_share_the_client_of_a_region(
         made = [each.result() for each in [pool.submit(sign) for _ in range(4)]]
 
     assert all(made)
-    assert opener.regions[1:] == [OTHER_REGION]
+    assert kms_opener.regions[1:] == [OTHER_REGION]
 
 
 def test_a_replica_has_its_own_state(
@@ -130,7 +100,9 @@ def test_a_replica_has_its_own_state(
     assert regions.sign_digest(pair[0], DIGEST).der
 
 
-def test_an_invalid_region_is_an_error(regions: KMSBackend, opener: Opener) -> None:
+def test_an_invalid_region_is_an_error(
+    regions: KMSBackend, kms_opener: KMSOpener
+) -> None:
     """The error contains no text of the vendor."""
     with pytest.raises(BackendError) as raised:
         regions.resolve("arn:aws:kms:-:123456789012:key/mrk-1234abcd")

@@ -282,18 +282,32 @@ def test_uses_the_proxy_of_the_environment(
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
-def test_a_proxy_of_another_scheme_is_named(
-    monkeypatch: pytest.MonkeyPatch, variable: str
+@pytest.mark.parametrize("urls", [1, 3])
+def test_a_proxy_of_another_scheme_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, urls: int
 ) -> None:
-    """The error has the variable and the supported schemes, and not the proxy."""
+    """A start is not repeated; the error names the variable, and not the proxy."""
     monkeypatch.setenv(variable, "socks5://me:secret@127.0.0.1:9")
 
-    with pytest.raises(ChainUnavailableError) as caught:
-        JSONRPCChain(["http://node.invalid/v1"], 5).chain_id()
+    with pytest.raises(ConfigurationError) as caught:
+        JSONRPCChain(["http://node.invalid/v1"] * urls, 5).chain_id()
 
+    assert not caught.value.is_transient
     assert str(caught.value) == (
-        f"{variable} has an unsupported scheme: set it to an http:// or https:// proxy"
+        f"settings-invalid: {variable}: unsupported scheme; set it to an http:// or"
+        " https:// proxy"
     )
+
+
+def test_a_host_without_a_proxy_needs_no_supported_one(
+    fake_node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``NO_PROXY`` exempts the node from the unsupported proxy."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    fake_node.script("eth_chainId", Result("0x1"))
+
+    assert JSONRPCChain([fake_node.url], 5).chain_id() == 1
 
 
 def test_a_malformed_proxy_is_unavailability(monkeypatch: pytest.MonkeyPatch) -> None:

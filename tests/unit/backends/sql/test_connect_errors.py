@@ -134,5 +134,35 @@ def test_known_messages_are_explained(message: str, cause: str) -> None:
     assert cause in str(explain_connect_error(message))
 
 
-def test_an_unknown_message_is_not_passed_on() -> None:
-    assert explain_connect_error("the server is not in the mood") is None
+PARAMETERS = [
+    'connection is bad: invalid sslmode value: "x"',
+    'connection is bad: invalid "ssl_min_protocol_version" value: "x"',
+    'connection is bad: invalid integer value "x" for connection option "port"',
+    'connection is bad: invalid port number: "99999"',
+    "connection is bad: invalid SSL protocol version range",
+    'connection is bad: definition of service "x" not found',
+    'invalid connection option "x"',
+    'invalid URI query parameter: "x"',
+    'invalid percent-encoded token: "%zz"',
+]
+
+
+@pytest.mark.parametrize("message", PARAMETERS)
+def test_a_parameter_that_libpq_rejects_is_explained(message: str) -> None:
+    """The messages are those of libpq 18."""
+    assert "libpq does not accept" in str(explain_connect_error(message))
+
+
+UNKNOWN = [
+    "the server is not in the mood",
+    "received invalid response to SSL negotiation: H",
+    "expected authentication request from server, but received invalid byte",
+    "FATAL:  invalid startup packet layout",
+    "invalid SCRAM response (nonce mismatch)",
+]
+
+
+@pytest.mark.parametrize("message", UNKNOWN)
+def test_an_unknown_message_is_not_passed_on(message: str) -> None:
+    """A peer whose answer is "invalid" does not mean that DATABASE_URL is wrong."""
+    assert explain_connect_error(message) is None

@@ -203,7 +203,7 @@ def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> N
         cwd=ROOT,
         env={
             "USE_KMS": "true",
-            "KMS_KEY_ID": "1234abcd-12ab-34cd-56ef-1234567890ab",
+            "KMS_KEY_ID": "arn:aws:kms:eu-central-1:111122223333:alias/refunds",
             "AWS_REGION": "eu-central-1",
             "NETWORKS_FILE": str(DOCKER / "networks.example.toml"),
             "AUDIT_SIGNING_KEY_FILE": "/nowhere/audit.pem",

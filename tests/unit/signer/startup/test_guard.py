@@ -150,6 +150,8 @@ UNSAFE = [
     ("softhsm-config-forbidden", {"SOFTHSM2_CONF": "/etc/softhsm2.conf"}),
     ("kms-endpoint-forbidden", {"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:1"}),
     ("kms-endpoint-forbidden", {"AWS_ENDPOINT_URL": "https://kms.example"}),
+    ("kms-key-not-allowed", {"KMS_KEY_ID": "alias/refunds"}),
+    ("kms-key-not-allowed", {"KMS_KEY_ID": "1234abcd-12ab-34cd-56ef-1234567890ab"}),
     ("debug-forbidden", {"DEBUG": "true"}),
     ("debug-forbidden", {"DEBUG": " TRUE"}),
     ("sqlite-multi-node", {"NODE_COUNT": "2", "DATABASE_URL": ""}),
@@ -208,6 +210,18 @@ def test_each_danger_has_its_own_refusal(code: str, unsafe: dict[str, str]) -> N
     for empty in ("", "  ", "\t\n"):
         unset = {name: empty for name in unsafe if name not in PRODUCTION}
         assert _check({**PRODUCTION, **unset})[0] == [], repr(empty)
+
+
+@pytest.mark.parametrize("app_env", ["production", "test"])
+def test_the_configured_key_must_be_allowed(app_env: str) -> None:
+    """A list without the key of ``KMS_KEY_ID`` is a mistake; one with it names all."""
+    other = KEY_ID.replace("111122223333", "444455556666")
+    environ = {**PRODUCTION, "APP_ENV": app_env}
+    alias = {"KMS_KEY_ID": "alias/refunds", "KMS_ALLOWED_KEYS": KEY_ID}
+
+    assert _check({**environ, "KMS_ALLOWED_KEYS": other})[0] == ["kms-key-not-allowed"]
+    assert _check({**environ, "KMS_ALLOWED_KEYS": f"{other},{KEY_ID}"})[0] == []
+    assert _check({**environ, **alias})[0] == []
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

@@ -29,7 +29,7 @@ EXAMPLE = ROOT / "docker" / "networks.example.toml"
 ALL_UNSAFE = {
     "APP_ENV": "prod",
     "USE_KMS": " TRUE ",
-    "KMS_KEY_ID": "alias/refunds",
+    "KMS_KEY_ID": "arn:aws:kms:eu-central-1:111122223333:alias/refunds",
     "AWS_REGION": "eu-central-1",
     "PKCS11_MODULE": "/canary/libsofthsm2.so",
     "SOFTHSM2_CONF": "/canary/softhsm2.conf",

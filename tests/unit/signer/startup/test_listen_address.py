@@ -15,7 +15,7 @@ from signer.startup.guard import check_settings
 PRODUCTION = {
     "APP_ENV": "production",
     "USE_KMS": "true",
-    "KMS_KEY_ID": "alias/refunds",
+    "KMS_KEY_ID": "arn:aws:kms:eu-central-1:111122223333:alias/refunds",
     "AWS_REGION": "eu-central-1",
     "AUDIT_SIGNING_KEY_FILE": "/run/secrets/audit.pem",
     "MAC_KEY_FILE": "/run/secrets/mac.key",

@@ -1,0 +1,142 @@
+"""A program with an account of ``HSMAccount`` that was opened before a revocation."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from eth_account.messages import encode_defunct
+from eth_account.types import TransactionDictType
+from eth_typing import Hash32
+from sqlalchemy import event
+
+from backends.sql import SQLStore
+from signer.account import HSMAccount
+from signer.errors import KeyUnusableError, StoreUnavailableError
+from signer.keys.rotation_options import RotationOptions
+from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, System
+
+
+COMMON = {"nonce": 1, "gas": 21_000, "to": "0x" + "11" * 20, "chainId": 1}
+
+SIGN: dict[str, Callable[[HSMAccount], Any]] = {
+    "hash": lambda account: account.unsafe_sign_hash(cast("Hash32", b"\x07" * 32)),
+    "message": lambda account: account.sign_message(encode_defunct(text="hi")),
+    "typed data": lambda account: account.sign_typed_data(
+        {"name": "x"}, {"X": [{"name": "y", "type": "uint256"}]}, {"y": 1}
+    ),
+    "legacy": lambda account: account.sign_transaction(
+        cast("TransactionDictType", {**COMMON, "gasPrice": 1})
+    ),
+    "type 2": lambda account: account.sign_transaction(
+        cast(
+            "TransactionDictType",
+            {**COMMON, "value": 0, "maxFeePerGas": 2, "maxPriorityFeePerGas": 1},
+        )
+    ),
+}
+
+
+@pytest.fixture
+def system(sqlite_store: SQLStore) -> System:
+    """A ring with an active key, and a replica of it under another id."""
+    system = System(sqlite_store)
+    system.replicate(OLD, ELSEWHERE)
+    return system
+
+
+@pytest.fixture
+def account(system: System) -> HSMAccount:
+    """Return an account that has signed before the revocation."""
+    account = HSMAccount.open(system.directory, OLD, ledger=system.store)
+    for sign in SIGN.values():
+        sign(account)
+    return account
+
+
+def _revoke(system: System) -> None:
+    system.rotation().rotate(NEW, ALICE)
+    system.revocation().revoke(system.old.address, ALICE)
+
+
+def _rotate_compromised(system: System) -> None:
+    options = RotationOptions(compromised=True, active_address=system.old.address)
+    system.rotation().rotate(NEW, ALICE, options)
+
+
+@pytest.mark.parametrize("revoke", [_revoke, _rotate_compromised])
+def test_an_account_opened_before_a_revocation(
+    system: System, account: HSMAccount, revoke: Callable[[System], None]
+) -> None:
+    """No method asks the device after the revocation, in this or another process."""
+    revoke(system)
+    asked = system.directory.devices[OLD].calls
+
+    for sign in SIGN.values():
+        with pytest.raises(KeyUnusableError, match="revoked"):
+            sign(account)
+        with pytest.raises(KeyUnusableError, match="revoked"):
+            sign(HSMAccount.open(system.directory, OLD, ledger=system.store))
+    assert system.directory.devices[OLD].calls == asked
+
+
+def test_a_rotation_without_a_revocation_lets_the_account_sign(
+    system: System, account: HSMAccount
+) -> None:
+    """The key is draining; its address may have to move what it holds."""
+    system.rotation().rotate(NEW, ALICE)
+
+    assert SIGN["message"](account)
+
+
+def test_an_account_of_a_key_id_that_failed_over(
+    system: System, account: HSMAccount
+) -> None:
+    system.failover().fail_over(ELSEWHERE, ALICE)
+
+    with pytest.raises(KeyUnusableError, match="opened again"):
+        SIGN["message"](account)
+    assert SIGN["message"](
+        HSMAccount.open(system.directory, ELSEWHERE, ledger=system.store)
+    )
+
+
+def test_an_account_of_a_key_that_is_not_in_the_ring(system: System) -> None:
+    account = HSMAccount.open(system.directory, NEW, ledger=system.store)
+
+    with pytest.raises(KeyUnusableError, match="never was in the ring"):
+        SIGN["message"](account)
+
+
+def test_a_signature_costs_one_read_of_the_ring(
+    system: System, account: HSMAccount
+) -> None:
+    """The read is a part of the commit of the intent."""
+    engine = system.store._database._process().engine
+    statements: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(engine, "before_cursor_execute", note)
+    SIGN["message"](account)
+    event.remove(engine, "before_cursor_execute", note)
+
+    assert sum(each.startswith("SELECT") for each in statements) == 1
+
+
+def test_a_ledger_that_does_not_answer_stops_the_account(system: System) -> None:
+    absent = SQLStore("postgresql://nobody@127.0.0.1:1/nothing")
+    account = HSMAccount.open(system.directory, OLD, ledger=absent)
+
+    for sign in SIGN.values():
+        with pytest.raises(StoreUnavailableError):
+            sign(account)
+    assert system.directory.devices[OLD].calls == 0
+
+
+def test_an_account_without_a_ledger_needs_none(system: System) -> None:
+    """It signs as before; only the device can refuse a revoked key."""
+    account = HSMAccount.open(system.directory, OLD)
+    _revoke(system)
+
+    assert SIGN["message"](account)
