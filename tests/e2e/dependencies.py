@@ -15,7 +15,6 @@ from typing import Any, Self
 from backends.aws_kms import KMSAdministrator, build_client
 from dev import stablecoin
 from dev.anvil import ROOT
-from dev.chain import LocalChain
 from tests.support.waiting import eventually
 
 
@@ -54,11 +53,11 @@ class KMSProcess:
             )
         assert eventually(self._ready.exists, 30), self._log.read_text()
         facts = json.loads(self._ready.read_text(encoding="utf-8"))
-        self.key, self.address = facts["arn"], facts["address"]
-        self.region, self.endpoint = facts["region"], facts["endpoint"]
+        self.address = facts["address"]
+        self.settings = kms_settings(facts["arn"], facts["region"], facts["endpoint"])
         client = build_client(
-            region=self.region,
-            endpoint_url=self.endpoint,
+            region=facts["region"],
+            endpoint_url=facts["endpoint"],
             max_retries=1,
             timeout_ms=5_000,
             max_pool_connections=1,
@@ -128,18 +127,22 @@ class AlertReceiver:
 
 
 def prepared_networks(
-    folder: Path, chain: LocalChain, wallet: str, **options: int
+    folder: Path, chain_url: str, wallet: str, *, node_url: str, **options: int
 ) -> tuple[Path, str]:
-    """Deploy a token, fund *wallet* with it; return the networks file and the token."""
-    token = stablecoin.deploy(chain.url)
-    stablecoin.fund(chain.url, wallet, token=token)
+    """
+    Deploy a token, fund *wallet* with it; return the networks file and the token.
+
+    *options* are keys of the network, whose node is at *node_url*.
+    """
+    token = stablecoin.deploy(chain_url)
+    stablecoin.fund(chain_url, wallet, token=token)
     path = folder / "networks.toml"
     lines = "\n".join(f"{name} = {value}" for name, value in options.items())
     path.write_text(
         f"""\
 [networks.local]
 chain_id = 31337
-rpc_urls = ["{chain.url}"]
+rpc_urls = ["{node_url}"]
 {lines}
 
 [networks.local.tokens.TUSD]
@@ -152,10 +155,23 @@ max_amount = "10000000"
     return path, token
 
 
-def service_environ(
-    folder: Path, networks: Path, kms: KMSProcess, **others: str
-) -> dict[str, str]:
-    """Return the environment of a service that signs with *kms*."""
+def kms_settings(key: str, region: str, endpoint: str) -> dict[str, str]:
+    """Return the settings of a service that signs with an emulator's *key*."""
+    return {
+        "USE_KMS": "true",
+        "KMS_KEY_ID": key,
+        "AWS_REGION": region,
+        "AWS_ENDPOINT_URL_KMS": endpoint,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def service_environ(folder: Path, networks: Path, **settings: str) -> dict[str, str]:
+    """Return the environment of a service with its files in *folder*."""
     home = folder / "home"
     home.mkdir(mode=0o700)
     return {
@@ -164,17 +180,8 @@ def service_environ(
         "APP_ENV": "development",
         "HOTWALLET_HOME": str(home),
         "NETWORKS_FILE": str(networks),
-        "USE_KMS": "true",
-        "KMS_KEY_ID": kms.key,
-        "AWS_REGION": kms.region,
-        "AWS_ENDPOINT_URL_KMS": kms.endpoint,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
         "JWT_ALGORITHM": "HS256",
         "JWT_SECRET": "frozen-dependencies-" * 2,
         "NO_PROXY": "127.0.0.1",
-        **others,
+        **settings,
     }

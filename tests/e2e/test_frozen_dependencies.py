@@ -90,15 +90,16 @@ def system(
     ):
         networks, token = prepared_networks(
             folder,
-            chain,
+            chain.url,
             kms.address,
+            node_url=chain.url,
             confirmations=1,
             rpc_timeout_ms=SETTINGS["rpc_timeout_ms"],
         )
         environ = service_environ(
             folder,
             networks,
-            kms,
+            **kms.settings,
             DATABASE_URL=postgresql.url(postgresql.create()),
             KMS_TIMEOUT_MS=str(SETTINGS["KMS_TIMEOUT_MS"]),
             ALERT_WEBHOOK_URL=receiver.url,
