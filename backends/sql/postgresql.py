@@ -110,7 +110,8 @@ def _connect_args(url: URL, timeout: float) -> dict[str, Any]:
     defaults = {
         "application_name": "hotwallet",
         "connect_timeout": max(2, int(timeout)),  # libpq's minimum is 2.
-        "tcp_user_timeout": milliseconds,
+        # After the client's own limit, which opens the circuit breaker.
+        "tcp_user_timeout": milliseconds + 1_000,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -162,6 +163,22 @@ def test_one_timeout_replaces_all_connections(
 
     assert len(before) == len(after) == 3
     assert before.isdisjoint(after)
+
+
+def test_a_server_that_accepts_and_never_answers() -> None:
+    """R29: only the first call waits for a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        store = SQLStore(f"postgresql://tests@127.0.0.1:{port}/ledger", timeout=1)
+        with pytest.raises(StoreUnavailableError, match="does not answer"):
+            store.check()
+        start = time.monotonic()
+        with pytest.raises(StoreUnavailableError):
+            store.check()
+        waited = time.monotonic() - start
+        store.close()
+
+    assert waited < 0.5
 
 
 def test_a_row_lock_has_a_timeout(
