@@ -150,6 +150,7 @@ def test_a_frozen_dependency(system: System, limits: Limits, dependency: str) ->
     """Requests end in time, and then succeed; each refund is paid once."""
     client = system.client
     client.submissions.clear()
+    assert eventually(lambda: client.ready().status == 200)
     paid, queued = client.submit(AMOUNT), client.submit(MORE_THAN_THE_WALLET_HAS)
     assert (paid.status, queued.status) == (201, 201)
     refunds = paid.body["id"], queued.body["id"]

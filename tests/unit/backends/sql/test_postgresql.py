@@ -153,7 +153,7 @@ def _sessions(store: SQLStore) -> set[int]:
 def test_one_timeout_replaces_all_connections(
     postgresql: PostgreSQL, postgresql_store: SQLStore
 ) -> None:
-    """R29: the other idle connections, which are lost too, cost no more timeouts."""
+    """The other idle connections, which are lost too, cost no more timeouts."""
     refund = accepted(postgresql_store)
     before = _sessions(postgresql_store)
     with postgresql.frozen(), pytest.raises(StoreUnavailableError):
@@ -166,7 +166,7 @@ def test_one_timeout_replaces_all_connections(
 
 
 def test_a_server_that_accepts_and_never_answers() -> None:
-    """R29: only the first call waits for a connection."""
+    """Only the first call waits for a connection."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         store = SQLStore(f"postgresql://tests@127.0.0.1:{port}/ledger", timeout=1)

@@ -409,7 +409,7 @@ def test_unanswered_questions_are_listed(world: World, method: str, name: str) -
 
 
 def test_frozen_nodes_are_asked_once(world: World) -> None:
-    """R29: each further question would take another timeout."""
+    """Each further question would take another timeout."""
     refund = world.broadcast()
     down = ChainUnavailableError("the node did not respond in time")
     world.chain.fail("views", down)
