@@ -8,7 +8,7 @@ from sqlalchemy import URL, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from backends.sql.circuit_breaker import CircuitBreaker
+from backends.circuit_breaker import CircuitBreaker
 from signer.errors import ConfigurationError, Refusal
 
 

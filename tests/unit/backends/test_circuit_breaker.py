@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from backends.sql.circuit_breaker import RETRY_SECONDS, CircuitBreaker
+from backends.circuit_breaker import RETRY_SECONDS, CircuitBreaker
 
 
 CALL_SECONDS = 5.0
