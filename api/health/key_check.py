@@ -20,7 +20,7 @@ from signer.keys.signing_alarm import alert_of
 
 
 _SELF_TEST_SECONDS = 30.0  # How long after a signature the key counts as healthy.
-_RETRY_SECONDS = 5.0  # How long to wait after a failed self-test.
+_RETRY_SECONDS = 5.0  # How long to wait after the key failed its self-test.
 _ALERTS_AT_ONCE = 4  # Threads for alerts, since database and webhook may hang.
 
 
@@ -83,8 +83,10 @@ class KeyCheck:
         with self._lock:
             passed_at = max(self._passed_at, signed_at or float("-inf"))
             is_failing = self._error is not None and passed_at <= self._tested_at
+            # A database failure says nothing about the key: test again at once.
+            pause = 0.0 if isinstance(self._error, StoreError) else _RETRY_SECONDS
             due = (
-                now - self._tested_at >= _RETRY_SECONDS
+                now - self._tested_at >= pause
                 if is_failing
                 else now - passed_at >= _SELF_TEST_SECONDS
             )

@@ -18,7 +18,14 @@ from requests.utils import (
     select_proxy,
 )
 
-from backends.http_client import UNREACHABLE, ExchangeError, HTTPClient
+from backends.circuit_breaker import CircuitBreaker
+from backends.http_client import (
+    TOO_SLOW,
+    UNREACHABLE,
+    ExchangeError,
+    HTTPClient,
+    Response,
+)
 from signer.errors import ChainUnavailableError, ConfigurationError, Refusal
 
 
@@ -28,7 +35,7 @@ _SERVER_ERROR = 500
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
 
 _PROBLEMS = {
-    "too-slow": "the node did not respond in time",
+    TOO_SLOW: "the node did not respond in time",
     "too-large": "the response of the node is too large",
     UNREACHABLE: "the connection to the node failed",
 }
@@ -42,6 +49,7 @@ class Connection:
     """
     Posts a body to *url*, a secret, and returns the response within *timeout* seconds.
 
+    After a response that was too slow, requests fail at once (``CircuitBreaker``).
     Threads share it, and each has its own TCP connection.  Processes must not share
     it, see ``JSONRPCChain``.
 
@@ -54,6 +62,7 @@ class Connection:
         self._url = url
         self._timeout = timeout
         self._thread = threading.local()
+        self._breaker = CircuitBreaker(timeout)
         _check_proxy(url.get_secret_value())
 
     def exchange(self, body: bytes) -> tuple[int, bytes]:
@@ -62,29 +71,38 @@ class Connection:
 
         Raises:
             ServerError: The server responded with HTTP 429 or 5xx.
-            ChainUnavailableError: There was no response.
+            ChainUnavailableError: There was no response, or no request because the
+                node did not respond in time a moment ago.
         """
-        status, response = self._post(body)
+        if not self._breaker.admits():
+            raise ChainUnavailableError("the node did not respond a moment ago")
+        reason = None
+        try:
+            status, response = self._post(body)
+        except ExchangeError as e:
+            reason = e.reason
+        if reason == TOO_SLOW:
+            self._breaker.record_timeout()
+        else:
+            self._breaker.record_answer()
+        if reason is not None:
+            raise ChainUnavailableError(_PROBLEMS[reason])
         if status == _TOO_MANY_REQUESTS or status >= _SERVER_ERROR:
             raise ServerError(f"the node responded with HTTP status {status}")
         return status, response
 
-    def _post(self, body: bytes) -> tuple[int, bytes]:
+    def _post(self, body: bytes) -> Response:
         client = self._get_client()
         deadline = time.monotonic() + self._timeout
         try:
             return client.exchange("POST", body)
         except ExchangeError as e:
-            reason = e.reason
-        remaining = deadline - time.monotonic()
-        if reason == UNREACHABLE and remaining > 0:
-            # A node may close an idle connection at any time, also right now.  One
-            # retry is safe: reads change nothing, and signed bytes are mined once.
-            try:
-                return client.exchange("POST", body, timeout=remaining)
-            except ExchangeError as e:
-                reason = e.reason
-        raise ChainUnavailableError(_PROBLEMS[reason])
+            remaining = deadline - time.monotonic()
+            if e.reason != UNREACHABLE or remaining <= 0:
+                raise
+        # A node may close an idle connection at any time, also right now.  One retry is
+        # safe: reads change nothing, and signed bytes are mined once.
+        return client.exchange("POST", body, timeout=remaining)
 
     def _get_client(self) -> HTTPClient:
         client: HTTPClient | None = getattr(self._thread, "client", None)

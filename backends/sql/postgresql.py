@@ -5,9 +5,10 @@ from collections.abc import Generator
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import URL, Engine, NullPool, create_engine, event
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
 
+from backends.circuit_breaker import CircuitBreaker
 from signer.errors import ConfigurationError, Refusal
 
 
@@ -27,7 +28,8 @@ def postgresql_engine(url: URL, *, pool_size: int, timeout: float) -> Engine:
     The server cancels statements after *timeout*.  It waits for locks a little less,
     so that the error names the lock as the reason.  TCP timeouts end lost connections.
     A server that is frozen does none of this, so the client gives up on its own a
-    little later, and closes the connection.
+    little later, and closes the connection.  Until the server answers again, calls then
+    fail at once (``CircuitBreaker``).
     """
     engine = _engine(
         url,
@@ -37,12 +39,27 @@ def postgresql_engine(url: URL, *, pool_size: int, timeout: float) -> Engine:
         max_overflow=0,
         pool_timeout=timeout,
     )
-    connect = _connection_class(timeout + _CLIENT_SLACK_SECONDS).connect
-    event.listen(
-        engine, "do_connect", lambda _dialect, _entry, args, kw: connect(*args, **kw)
-    )
+    seconds = timeout + _CLIENT_SLACK_SECONDS
+    breaker = CircuitBreaker(seconds)
+    connection_class = _connection_class(seconds, breaker)
+
+    def require_admission() -> None:
+        if not breaker.admits():
+            raise engine.dialect.loaded_dbapi.OperationalError(
+                "the server did not answer a moment ago"
+            )
+
+    def connect(_dialect: Any, _entry: Any, args: Any, kwargs: Any) -> Any:
+        require_admission()
+        return connection_class.connect(*args, **kwargs)
+
+    def check_out(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
+        require_admission()
+        _ping_if_idle(engine, connection, entry)
+
+    event.listen(engine, "do_connect", connect)
     event.listen(engine, "checkin", _record_idle_start)
-    event.listen(engine, "checkout", _ping_idle(engine))
+    event.listen(engine, "checkout", check_out)
     return engine
 
 
@@ -93,7 +110,8 @@ def _connect_args(url: URL, timeout: float) -> dict[str, Any]:
     defaults = {
         "application_name": "hotwallet",
         "connect_timeout": max(2, int(timeout)),  # libpq's minimum is 2.
-        "tcp_user_timeout": milliseconds,
+        # After the client's own limit, which opens the circuit breaker.
+        "tcp_user_timeout": milliseconds + 1_000,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -102,16 +120,40 @@ def _connect_args(url: URL, timeout: float) -> dict[str, Any]:
     return {**unset, "options": " ".join(options)}
 
 
-def _connection_class(seconds: float) -> Any:
-    """Return psycopg's connection, with a limit of *seconds* on each of its waits."""
+def _connection_class(seconds: float, breaker: CircuitBreaker) -> Any:
+    """
+    Return psycopg's connection, with a limit of *seconds* on each of its waits.
+
+    It reports to *breaker* whether the server answered.
+    """
     import psycopg  # noqa: PLC0415  An optional dependency.
 
     class LimitedConnection(psycopg.Connection[Any]):
+        @classmethod
+        def connect(cls, *args: Any, **kwargs: Any) -> Any:
+            try:
+                connection = super().connect(*args, **kwargs)
+            except psycopg.errors.ConnectionTimeout:
+                breaker.record_timeout()
+                raise
+            except psycopg.Error:
+                breaker.record_answer()
+                raise
+            breaker.record_answer()
+            return connection
+
         def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
             try:
-                return super().wait(_limited(gen, seconds), *args, **kwargs)
+                result = super().wait(_limited(gen, seconds), *args, **kwargs)
             except TimeoutError:
+                breaker.record_timeout()
                 self.close()  # A late response must not answer the next statement.
+            except psycopg.Error:
+                breaker.record_answer()
+                raise
+            else:
+                breaker.record_answer()
+                return result
             raise psycopg.OperationalError("the server stopped answering")
 
     return LimitedConnection
@@ -145,26 +187,21 @@ def _record_idle_start(connection: Any, entry: ConnectionPoolEntry) -> None:
     entry.info["idle_since"] = time.monotonic()
 
 
-def _ping_idle(engine: Engine) -> Any:
+def _ping_if_idle(engine: Engine, connection: Any, entry: ConnectionPoolEntry) -> None:
     """
-    Return the listener that pings an idle connection before it is used.
+    Ping *connection* if it was idle, and replace it if it is lost.
 
     SQLAlchemy's own ``pool_pre_ping`` costs a round trip on every use, which is as much
     as a whole method of the store.
     """
-
-    def ping_idle(
-        connection: Any, entry: ConnectionPoolEntry, proxy: PoolProxiedConnection
-    ) -> None:
-        now = time.monotonic()
-        if now - entry.info.get("idle_since", now) < PING_AFTER_IDLE_SECONDS:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error:
-            lost = DisconnectionError()
-        else:
-            return
-        raise lost  # The pool then opens a new connection.
-
-    return ping_idle
+    now = time.monotonic()
+    if now - entry.info.get("idle_since", now) < PING_AFTER_IDLE_SECONDS:
+        return
+    try:
+        engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error:
+        # The pool opens a new connection, now and in place of each of the idle ones.
+        lost = InvalidatePoolError()
+    else:
+        return
+    raise lost

@@ -13,7 +13,7 @@ from typing import TypeVar
 from signer.amounts import format_units
 from signer.chain.chain import Chain
 from signer.chain.fees import GWEI, bump_fees, quote_fees
-from signer.errors import HotWalletError, RequestError
+from signer.errors import ChainUnavailableError, HotWalletError, RequestError
 from signer.model.key import is_blocked
 from signer.model.refund import Refund, RefundRequest, SignedTransaction, Status
 from signer.ports import Clock, KeyStore, NodeStatus, Store
@@ -64,9 +64,13 @@ class Explainer:
     def _add_chain_facts(self, explanation: Explanation, chain: Chain) -> Explanation:
         refund, transactions = explanation.refund, explanation.transactions
         unanswered: dict[str, str] = {}
+        nodes: Sequence[NodeStatus] = ()
 
         def ask(name: str, question: Callable[[], T]) -> T | None:
             try:
+                if nodes and all(node.error for node in nodes):
+                    # Each further question would wait for the same nodes again.
+                    raise ChainUnavailableError("no node responded")
                 return question()
             except HotWalletError as e:
                 unanswered[name] = e.code
@@ -78,12 +82,11 @@ class Explainer:
             refund.sender or refund.swept_from or (active.address if active else "")
         )
         wallet_status: WalletStatus | None = None
-        nodes: Sequence[NodeStatus] = ()
         if sender:
-            reconciler = WalletReconciler(self._store, self._clock)
-            wallet_status = ask("wallet", lambda: reconciler.status(chain, sender))
             hashes = [transaction.tx_hash for transaction in transactions]
             nodes = chain.client.node_statuses(sender, hashes)
+            reconciler = WalletReconciler(self._store, self._clock)
+            wallet_status = ask("wallet", lambda: reconciler.status(chain, sender))
         head = ask("head", lambda: chain.client.latest_block().number)
         fees = None
         if refund.status is Status.BROADCAST and transactions:

@@ -15,6 +15,8 @@ from datetime import timedelta
 from signer.chain.chain import Chain
 from signer.chain.fees import add_gas_margin, quote_fees
 from signer.errors import (
+    BackendUnavailableError,
+    ChainUnavailableError,
     ConfigurationError,
     ExecutionRevertedError,
     GasLimitError,
@@ -44,6 +46,9 @@ SIMULATION_VALID_FOR = timedelta(seconds=10)
 
 MAX_RETRY_DELAY = timedelta(seconds=30)
 """The longest delay after a failed step, however often it failed."""
+
+MAX_OUTAGE_DELAY = timedelta(seconds=5)
+"""The longest delay if nodes or device did not answer, so that an outage ends soon."""
 
 
 class Lifecycle:
@@ -120,14 +125,15 @@ class Lifecycle:
         """
         Release *refund* to other workers: at once, or with a delay after *error*.
 
-        The delay doubles with each failure, up to ``MAX_RETRY_DELAY``.  If this raises
-        a ``StoreError``, the refund stays claimed until the claim expires.
+        The delay doubles with each failure, up to ``MAX_RETRY_DELAY``, or up to
+        ``MAX_OUTAGE_DELAY``.  If this raises a ``StoreError``, the refund stays claimed
+        until the claim expires.
         """
         after = refund.with_due_at(self._clock())
         if error is not None:
             delay = timedelta(seconds=2 ** min(refund.attempts, 10))
             after = refund.with_due_at(
-                self._clock() + min(delay, MAX_RETRY_DELAY),
+                self._clock() + min(delay, _longest_delay(error)),
                 attempts=refund.attempts + 1,
                 blocked_by=error.code,
             )
@@ -244,6 +250,11 @@ class Lifecycle:
                     f"{sender} holds less {refund.token} than the refund: top it up"
                 ) from None
             raise
+
+
+def _longest_delay(error: HotWalletError) -> timedelta:
+    is_outage = isinstance(error, ChainUnavailableError | BackendUnavailableError)
+    return MAX_OUTAGE_DELAY if is_outage else MAX_RETRY_DELAY
 
 
 def _bound_gas(estimate: int, refund: Refund, chain: Chain) -> int:

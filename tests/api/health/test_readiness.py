@@ -431,6 +431,16 @@ def test_a_database_failure_is_not_an_unhealthy_key() -> None:
     assert alerts.raised == []
 
 
+def test_a_database_failure_is_over_at_once() -> None:
+    """The key was not tested, so the check does not wait before it tests again."""
+    key = Counted(StoreUnavailableError("no"))
+    key_check, _, _ = _build_key_check(key)
+    first = _outcome(key_check)
+    key.error = None
+
+    assert (first, _outcome(key_check)) == ("store-unavailable", "ok")
+
+
 def test_a_database_failure_in_between_raises_no_second_alert() -> None:
     """The key stays unhealthy until it signs; then ``key-recovered`` is logged."""
     disabled, down = KeyUnusableError("disabled"), StoreUnavailableError("no")

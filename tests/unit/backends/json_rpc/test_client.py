@@ -1,5 +1,6 @@
 """The JSON-RPC client with a node that fails, stalls or sends malformed results."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -29,6 +30,7 @@ from tests.support.rpc import (
     every_method,
     script_first,
 )
+from tests.support.waiting import eventually
 
 
 FAILURES: dict[str, Reply] = {
@@ -139,6 +141,27 @@ def test_timeout_ends_a_request(fake_node: FakeNode, reply: Reply) -> None:
 
     assert time.monotonic() - started < 20
     assert len(fake_node.requests) == 1
+
+
+def test_requests_fail_at_once_after_a_timeout(fake_node: FakeNode) -> None:
+    """One a second tries, until the node answers."""
+    fake_node.script("eth_chainId", Delay(60, Drop()), Result("0x1"))
+    chain = client(fake_node, timeout=0.3)
+    with pytest.raises(ChainUnavailableError, match="in time"):
+        chain.chain_id()
+    with pytest.raises(ChainUnavailableError, match="a moment ago"):
+        chain.chain_id()
+    requests_before_the_pause = len(fake_node.requests)
+
+    assert requests_before_the_pause == 1
+    assert eventually(lambda: _chain_id(chain) == 1)
+    assert chain.chain_id() == 1
+
+
+def _chain_id(chain: JSONRPCChain) -> int | None:
+    with contextlib.suppress(ChainUnavailableError):
+        return chain.chain_id()
+    return None
 
 
 def test_refuses_a_decompression_bomb(fake_node: FakeNode) -> None:

@@ -1,9 +1,12 @@
 """PostgreSQL as a shared ledger: reconnects, timeouts and privileges."""
 
+import contextlib
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -109,14 +112,74 @@ def test_calls_to_a_frozen_server_end(
     """R29: the client's timeout ends them, since the server's own do not act."""
     refund = accepted(postgresql_store)
     with postgresql.frozen():
-        start = time.monotonic()
-        for _ in range(2):  # On an open connection, and on a new one.
+        waits = []
+        for _ in range(3):  # Only the first one waits for the server.
+            start = time.monotonic()
             with pytest.raises(StoreUnavailableError):
                 postgresql_store.get(refund.id)
-        waited = time.monotonic() - start
+            waits.append(time.monotonic() - start)
+        assert eventually(lambda: _is_admitted(postgresql_store, refund.id))
 
-    assert waited < 8
-    assert eventually(lambda: postgresql_store.get(refund.id) == refund)
+    assert waits[0] < 3
+    assert sum(waits[1:]) < 0.5
+    assert eventually(lambda: _reads(postgresql_store, refund.id))
+    assert postgresql_store.get(refund.id) == refund
+
+
+def _is_admitted(store: SQLStore, refund_id: str) -> bool:
+    """Whether a call waits for the server instead of failing at once."""
+    start = time.monotonic()
+    with pytest.raises(StoreUnavailableError):
+        store.get(refund_id)
+    return time.monotonic() - start > 0.5
+
+
+def _reads(store: SQLStore, refund_id: str) -> bool:
+    with contextlib.suppress(StoreUnavailableError):
+        return store.get(refund_id) is not None
+    return False
+
+
+def _sessions(store: SQLStore) -> set[int]:
+    """Return the server's process ids of three connections, used at the same time."""
+
+    def session(_: int) -> int:
+        query = "SELECT pg_backend_pid(), pg_sleep(0.3)"
+        return int(store._database.run(lambda c: c.exec_driver_sql(query).all())[0][0])
+
+    with ThreadPoolExecutor(3) as threads:
+        return set(threads.map(session, range(3)))
+
+
+def test_one_timeout_replaces_all_connections(
+    postgresql: PostgreSQL, postgresql_store: SQLStore
+) -> None:
+    """The other idle connections, which are lost too, cost no more timeouts."""
+    refund = accepted(postgresql_store)
+    before = _sessions(postgresql_store)
+    with postgresql.frozen(), pytest.raises(StoreUnavailableError):
+        postgresql_store.get(refund.id)
+    assert eventually(lambda: _reads(postgresql_store, refund.id))
+    after = _sessions(postgresql_store)
+
+    assert len(before) == len(after) == 3
+    assert before.isdisjoint(after)
+
+
+def test_a_server_that_accepts_and_never_answers() -> None:
+    """Only the first call waits for a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        store = SQLStore(f"postgresql://tests@127.0.0.1:{port}/ledger", timeout=1)
+        with pytest.raises(StoreUnavailableError, match="does not answer"):
+            store.check()
+        start = time.monotonic()
+        with pytest.raises(StoreUnavailableError):
+            store.check()
+        waited = time.monotonic() - start
+        store.close()
+
+    assert waited < 0.5
 
 
 def test_a_row_lock_has_a_timeout(

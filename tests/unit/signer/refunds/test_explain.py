@@ -408,6 +408,21 @@ def test_unanswered_questions_are_listed(world: World, method: str, name: str) -
     assert "u:p" not in str(found)
 
 
+def test_frozen_nodes_are_asked_once(world: World) -> None:
+    """Each further question would take another timeout."""
+    refund = world.broadcast()
+    down = ChainUnavailableError("the node did not respond in time")
+    world.chain.fail("views", down)
+    before = world.chain.calls.total()
+
+    found = _explain(world, refund)
+
+    assert found.unanswered == dict.fromkeys(
+        ("wallet", "head", "fees"), "chain-unavailable"
+    )
+    assert world.chain.calls.total() == before + 1
+
+
 def test_a_broadcast_refund_without_transactions(world: World) -> None:
     """An adopted refund whose block was removed has no fees to compare."""
     refund = world.broadcast()

@@ -388,16 +388,33 @@ def test_the_delay_doubles_with_each_failure(
     world: World, attempts: int, seconds: int
 ) -> None:
     """It is 30 s at most, and the error code is stored (R11)."""
+    _assert_delay(world, attempts, KeyUnusableError("disabled"), seconds)
+    assert timedelta(seconds=30) == MAX_RETRY_DELAY
+
+
+@pytest.mark.parametrize(
+    "error", [ChainUnavailableError("gone"), BackendUnavailableError("gone")]
+)
+@pytest.mark.parametrize(("attempts", "seconds"), [(0, 1), (2, 4), (3, 5), (10**9, 5)])
+def test_the_delay_is_short_during_an_outage(
+    world: World, error: HotWalletError, attempts: int, seconds: int
+) -> None:
+    """Nodes or device did not answer: the refund is tried soon after they do."""
+    _assert_delay(world, attempts, error, seconds)
+
+
+def _assert_delay(
+    world: World, attempts: int, error: HotWalletError, seconds: int
+) -> None:
     refund = world.accepted()
     failing = replace(refund, version=1, attempts=attempts)
     world.store.save(refund, failing)
 
-    after = world.lifecycle.postpone(failing, ChainUnavailableError("gone"))
+    after = world.lifecycle.postpone(failing, error)
 
     assert after == world.stored(refund)
     assert after.due_at == world.clock() + timedelta(seconds=seconds)
-    assert (after.attempts, after.blocked_by) == (attempts + 1, "chain-unavailable")
-    assert timedelta(seconds=30) == MAX_RETRY_DELAY
+    assert (after.attempts, after.blocked_by) == (attempts + 1, error.code)
 
 
 def test_a_refund_postponed_without_error_is_due_at_once(world: World) -> None:
