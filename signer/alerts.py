@@ -30,6 +30,7 @@ class Alert(StrEnum):
     CHAIN_BROKEN = "audit-chain-broken"
     SEALING_LATE = "audit-sealing-late"
     SIGNING_LATE = "audit-signing-late"
+    FEES_ABOVE_RECENT = "fees-above-recent"
 
 
 class Alerts:

@@ -22,6 +22,7 @@ from signer.errors import (
 from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, Fees, Store
+from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.policy import NOOP_GAS
 from signer.refunds.sweep_policy import Objection, find_fee_objection
@@ -32,10 +33,15 @@ class Attempts:
     """Signs and records the transactions of one nonce."""
 
     def __init__(
-        self, store: Store, transaction_signer: TransactionSigner, clock: Clock
+        self,
+        store: Store,
+        transaction_signer: TransactionSigner,
+        fee_monitor: FeeMonitor,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._transaction_signer = transaction_signer
+        self._fee_monitor = fee_monitor
         self._clock = clock
         self._log = structlog.get_logger("refunds")
 
@@ -55,12 +61,13 @@ class Attempts:
         Raises:
             StaleStateError: Another process changed the refund; nothing was recorded.
             InsufficientFundsError: The address cannot pay for a no-op either.
+            FeesAboveRecentError: A transfer waits for lower fees.
             SigningError, ChainError: Nothing was signed.
         """
         fees = chain.client.fees()
         _, _, reserved = refund.reservation()
         gas = reserved if kind is Kind.TRANSFER else NOOP_GAS
-        quoted = quote_fees(fees, chain.network)
+        quoted = self._quote(refund, kind, chain, fees)
         attempt = Attempt(kind, 0, gas, *quoted, _is_legacy(fees))
         objection = self._find_objection(refund, attempt, chain)
         if objection is not None:
@@ -75,10 +82,11 @@ class Attempts:
         Sign *latest* again with both fees raised.
 
         Return None if the fees would exceed the network's cap, or what the address
-        holds.
+        holds.  Raises as ``start``.
         """
         fees = chain.client.fees()
-        raised = _raise_fees(latest, fees, chain)
+        quoted = self._quote(refund, latest.kind, chain, fees)
+        raised = _raise_fees(latest, quoted, chain)
         attempt = raised and _follow(latest, latest.gas_limit, *raised, fees)
         if attempt is None or not _is_affordable(refund, attempt, chain):
             self._log.error(
@@ -108,11 +116,12 @@ class Attempts:
         that rejects *latest*.
 
         Return None if *latest* is acceptable, or if the address cannot pay for the
-        replacement either.
+        replacement either.  Raises as ``start``.
         """
         fees = chain.client.fees()
+        quoted = self._quote(refund, latest.kind, chain, fees)
         gas = _find_gas(refund, chain, latest)
-        attempt = _follow(latest, gas, *quote_fees(fees, chain.network), fees)
+        attempt = _follow(latest, gas, *quoted, fees)
         balance = chain.client.balance(latest.sender)
         rejected_cost = _cost(
             refund, latest.kind, latest.gas_limit, latest.max_fee_per_gas
@@ -138,9 +147,21 @@ class Attempts:
         """
         fees = chain.client.fees()
         unchanged = latest.max_fee_per_gas, latest.max_priority_fee_per_gas
-        raised = _raise_fees(latest, fees, chain) or unchanged
+        quoted = self._quote(refund, Kind.NOOP, chain, fees)
+        raised = _raise_fees(latest, quoted, chain) or unchanged
         attempt = replace(_follow(latest, NOOP_GAS, *raised, fees), kind=Kind.NOOP)
         return self._sign_and_save(refund, attempt, chain, actor, **objection)
+
+    def _quote(
+        self, refund: Refund, kind: Kind, chain: Chain, fees: Fees
+    ) -> tuple[int, int]:
+        """Return the current fees; raises ``FeesAboveRecentError`` for a transfer."""
+        quoted = quote_fees(fees, chain.network)
+        # A no-op may not wait: it competes with a transfer that must not be made.
+        if kind is Kind.TRANSFER:
+            sender = str(refund.sender)
+            self._fee_monitor.require_normal(refund, chain, sender, quoted[0])
+        return quoted
 
     def _find_objection(
         self, refund: Refund, attempt: Attempt, chain: Chain
@@ -193,12 +214,12 @@ def _is_legacy(fees: Fees) -> bool:
 
 
 def _raise_fees(
-    latest: SignedTransaction, fees: Fees, chain: Chain
+    latest: SignedTransaction, quoted: tuple[int, int], chain: Chain
 ) -> tuple[int, int] | None:
     return bump_fees(
         latest.max_fee_per_gas,
         latest.max_priority_fee_per_gas,
-        quote_fees(fees, chain.network),
+        quoted,
         chain.network,
     )
 

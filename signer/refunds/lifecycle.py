@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
+from signer.alerts import Alerts
 from signer.chain.chain import Chain
 from signer.chain.fees import quote_fees
 from signer.errors import (
@@ -26,6 +27,7 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import Clock, Store
 from signer.refunds.attempts import Attempts
+from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
@@ -52,6 +54,8 @@ class Lifecycle:
         transaction_signer: TransactionSigner,
         nonces: NonceManager,
         clock: Clock,
+        *,
+        alerts: Alerts | None = None,
     ) -> None:
         self._store = store
         self._chains = chains
@@ -59,7 +63,8 @@ class Lifecycle:
         self._nonces = nonces
         self._clock = clock
         self._transitions = Transitions(store, clock)
-        self._attempts = Attempts(store, transaction_signer, clock)
+        self._fee_monitor = FeeMonitor(store, alerts or Alerts(clock=clock), clock)
+        self._attempts = Attempts(store, transaction_signer, self._fee_monitor, clock)
         self._pending = PendingTransactions(
             store, transaction_signer, self._attempts, nonces, clock
         )
@@ -162,6 +167,7 @@ class Lifecycle:
                 refund, Status.REFUSED, **build_objection(e.code, str(e))
             )
         gas = bound_gas(estimate, refund, chain)
+        self._fee_monitor.recheck(refund, chain, sender)
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:
             return self._transitions.move(refund, Status.REFUSED, **objection)

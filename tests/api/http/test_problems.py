@@ -61,7 +61,7 @@ STATUSES = {
         "BackendThrottledError AccessDeniedError KeyNotFoundError "
         "AmbiguousKeyError KeyUnusableError LimitReachedError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
-        "StoreError StoreUnavailableError StaleStateError"
+        "FeesAboveRecentError StoreError StoreUnavailableError StaleStateError"
     ),
 }
 EXPECTED = {

@@ -1,0 +1,1 @@
+"""Refunds over three nodes of which one lies (placeholder)."""
