@@ -75,6 +75,7 @@ LIES: Mapping[str, Mapping[str, Reply]] = {
     "base-fee-0": _head(baseFeePerGas="0x0"),
     "base-fee-30000-gwei": _BASE_FEE,
     "tip-10000-gwei": _TIP,
+    "tip-0": {"eth_maxPriorityFeePerGas": Result("0x0")},
     "gas-21500": {"eth_estimateGas": Result(hex(21_500))},
     "gas-16000000": _GAS,
     "reverts": {"eth_estimateGas": _REVERT, "eth_call": _REVERT},
