@@ -165,6 +165,7 @@ class Container:
             TransactionSigner(self.ring, self.clock),
             NonceManager(self.store, self.ring, self.clock),
             self.clock,
+            alerts=self.alerts,
         )
 
     @cached_property

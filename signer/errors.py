@@ -281,6 +281,13 @@ class GasLimitError(ChainError):
     retryable = True
 
 
+class FeesAboveRecentError(ChainError):
+    """Fees are far above those that the wallet recently paid; the refund waits."""
+
+    code = "fees-above-recent"
+    retryable = True
+
+
 class WalletPausedError(ChainError):
     """The chain has transactions that are not in the ledger; no nonce is reserved."""
 

@@ -72,12 +72,18 @@ class NodePool:
         return call.decide(rule)
 
     def send_to_all(self, request: Request[_T]) -> _T:
-        """Ask all nodes at once; return the first response, and leave the others."""
+        """
+        Ask all nodes at once; return the first response, and leave the others.
+
+        Raises:
+            BroadcastRejectedError: A quorum of nodes rejects the transaction.
+            ChainError: No node accepted it.
+        """
         if len(self._nodes) == 1:
             return self._nodes[0].send(request)
         call = self._start_call(self._order_nodes(), request)
         call.wait(self._timeout, call.has_response)
-        return call.first_response()
+        return call.acceptance()
 
     def chain_id(self) -> int:
         """

@@ -86,6 +86,26 @@ class QuorumCall(Generic[_T]):
             return response
         raise most_informative(self._errors)
 
+    def acceptance(self) -> _T:
+        """
+        Return the first response to a broadcast.
+
+        Raises:
+            BroadcastRejectedError: A quorum of nodes rejects it.
+            ChainUnavailableError: No node accepted it, and too few responded.
+        """
+        rejections = [e for e in self._errors if isinstance(e, BroadcastRejectedError)]
+        if self.responses or not rejections:
+            return self.first_response()
+        quorum = quorum_size(self._configured, len(rejections))
+        if len(rejections) < quorum:
+            raise ChainUnavailableError("too few nodes responded for a quorum")
+        reasons = [error.reason for error in rejections]
+        for error in rejections:
+            if reasons.count(error.reason) >= quorum:
+                raise error
+        raise most_informative(self._errors)
+
     def decide(self, rule: QuorumRule[_T]) -> _T:
         """
         Return the result that *rule* derives, and distrust nodes that contradict it.

@@ -87,6 +87,19 @@ def reached(counts: Sequence[int], quorum: int) -> int:
     return sorted(counts, reverse=True)[quorum - 1]
 
 
+def highest_of_quorum(counts: Sequence[int], quorum: int) -> int:
+    """
+    Return the highest count after dropping those that a quorum contradicts.
+
+    With one liar among three responses, the count is within the honest ones.  If no
+    more than a quorum responds, none is dropped.
+
+    >>> highest_of_quorum([7, 9, 1000], 2), highest_of_quorum([7, 9], 2)
+    (9, 9)
+    """
+    return sorted(counts)[quorum - 1]
+
+
 def reached_block(heads: Sequence[Block], quorum: int) -> Block:
     """
     Return the highest block that *quorum* nodes have reached.
@@ -178,6 +191,6 @@ FEES: QuorumRule[Fees | None] = QuorumRule(median_fees, _differ_in_kind)
 """Values that differ between honest nodes, because their newest blocks do."""
 
 PENDING_COUNT: QuorumRule[int] = QuorumRule(
-    lambda counts, _: max(counts), _never, waits_for_all=True
+    highest_of_quorum, _never, waits_for_all=True
 )
-"""The highest count of any node, if a quorum responds: none may be missed."""
+"""The highest count that no quorum contradicts: none may be missed."""

@@ -24,7 +24,7 @@ from backends.sql.schema import (
     transactions,
 )
 from signer.errors import ConflictError, IdempotencyMismatchError, StoreError
-from signer.model.refund import IN_FLIGHT, Refund
+from signer.model.refund import IN_FLIGHT, Refund, Status
 
 
 BY_ID = select(refunds).where(refunds.c.id == bindparam("refund_id"))
@@ -71,6 +71,25 @@ TRANSACTIONS = (
     select(transactions)
     .where(transactions.c.refund_id == bindparam("refund_id"))
     .order_by(transactions.c.attempt)
+)
+
+_LAST_CONFIRMED = (
+    select(refunds.c.tx_hash)
+    .where(
+        refunds.c.chain_id == bindparam("chain_id"),
+        refunds.c.sender == bindparam("sender"),
+        refunds.c.nonce.is_not(None),
+        refunds.c.status == Status.CONFIRMED,
+    )
+    .order_by(refunds.c.nonce.desc())
+    .limit(bindparam("at_most"))
+    .subquery()
+)
+
+MAX_FEES = (
+    select(transactions.c.max_fee_per_gas)
+    .join(_LAST_CONFIRMED, transactions.c.tx_hash == _LAST_CONFIRMED.c.tx_hash)
+    .where(transactions.c.signed_at >= bindparam("since", type_=UTCDateTime))
 )
 
 HISTORY = (

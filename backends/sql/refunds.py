@@ -178,6 +178,13 @@ class RefundTables(Tables):
         rows = self._rows(queries.TRANSACTIONS, refund_id)
         return tuple(SignedTransaction(*row) for row in rows)
 
+    def recent_max_fees(
+        self, chain_id: int, sender: str, since: datetime, limit: int
+    ) -> Sequence[int]:
+        params = {"chain_id": chain_id, "sender": sender, "since": since}
+        rows = self._database.rows(queries.MAX_FEES, **params, at_most=limit)
+        return tuple(row.max_fee_per_gas for row in rows)
+
     def history(self, refund_id: str) -> Sequence[Move]:
         return tuple(Move(*row) for row in self._rows(queries.HISTORY, refund_id))
 

@@ -59,6 +59,12 @@ def add_gas_margin(estimate: int) -> int:
     return min(estimate + estimate // 4, MAX_GAS)
 
 
+def format_gwei(wei: int) -> str:
+    """Return *wei* in gwei, as a decimal string."""
+    whole, rest = divmod(wei, GWEI)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+
+
 def _cap(network: Network) -> int:
     return network.max_fee_per_gas_gwei * GWEI
 

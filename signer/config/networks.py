@@ -92,7 +92,9 @@ class Network(_Model):
     included.  ``rpc_urls`` are secrets, because they often contain an API key.
     ``max_fee_per_gas_gwei`` bounds every fee, including those of replacements and the
     gas price on chains without EIP-1559.  ``max_priority_fee_per_gas_gwei`` and
-    ``base_fee_multiple`` determine the fee of the first attempt.
+    ``base_fee_multiple`` determine the fee of the first attempt.  A refund waits while
+    its max fee would be over ``max_fee_factor`` times its wallet's recent median; 0
+    turns that off.
     ``stuck_after_seconds`` is how long an attempt may wait before its fee is raised.
     """
 
@@ -104,6 +106,7 @@ class Network(_Model):
     max_fee_per_gas_gwei: int = Field(500, gt=0)
     max_priority_fee_per_gas_gwei: int = Field(50, ge=0)
     base_fee_multiple: int = Field(2, ge=1, le=10)
+    max_fee_factor: int = Field(10, ge=0)
     rpc_timeout_ms: int = Field(5000, ge=100)
     stuck_after_seconds: int = Field(90, ge=1)
 

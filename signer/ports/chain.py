@@ -133,8 +133,8 @@ class ChainClient(Protocol):
         """
         Return the next nonce of *address*, pending transactions included.
 
-        It is the highest that any node reports: a transaction that is missed could be
-        paid twice, while a node that reports too much only delays refunds.
+        It is the highest that no quorum of nodes contradicts: a transaction that is
+        missed could be paid twice, and one node must not be able to pause a wallet.
         """
 
     def fees(self) -> Fees:
@@ -145,7 +145,8 @@ class ChainClient(Protocol):
         Send signed bytes to the nodes; "already known" counts as success.
 
         Raises:
-            BroadcastRejectedError: A node rejected the bytes; ``reason`` has the cause.
+            BroadcastRejectedError: A quorum rejected the bytes, and no node accepted
+                them; ``reason`` has the cause.
         """
 
     def receipts(self, tx_hashes: Sequence[str]) -> Mapping[str, Receipt]:

@@ -155,6 +155,15 @@ class Store(Protocol):
     def transactions(self, refund_id: str) -> Sequence[SignedTransaction]:
         """Return every transaction signed for a refund, oldest first."""
 
+    def recent_max_fees(
+        self, chain_id: int, sender: str, since: datetime, limit: int
+    ) -> Sequence[int]:
+        """
+        Return the max fees per gas, in wei, of a wallet's last confirmed transactions.
+
+        At most *limit* transactions count, and only those signed from *since* on.
+        """
+
     def history(self, refund_id: str) -> Sequence[Move]:
         """Return the state changes of a refund, oldest first."""
 

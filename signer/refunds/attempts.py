@@ -2,7 +2,8 @@
 Prices, signs and records each transaction of a refund's nonce before it is broadcast.
 
 The transactions of one nonce are its attempts: the first one, replacements with higher
-fees, and a no-op in place of a transfer that must not be made.
+fees or with another gas limit, and a no-op in place of a transfer that must not be
+made.
 """
 
 from dataclasses import replace
@@ -12,10 +13,17 @@ import structlog
 
 from signer.chain.chain import Chain
 from signer.chain.fees import bump_fees, quote_fees
-from signer.errors import InsufficientFundsError, StoreError
+from signer.errors import (
+    ExecutionRevertedError,
+    GasLimitError,
+    InsufficientFundsError,
+    StoreError,
+)
 from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, Fees, Store
+from signer.refunds.fee_monitor import FeeMonitor
+from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.policy import NOOP_GAS
 from signer.refunds.sweep_policy import Objection, find_fee_objection
 from signer.refunds.transaction_signer import Attempt, SignedPayment, TransactionSigner
@@ -25,10 +33,15 @@ class Attempts:
     """Signs and records the transactions of one nonce."""
 
     def __init__(
-        self, store: Store, transaction_signer: TransactionSigner, clock: Clock
+        self,
+        store: Store,
+        transaction_signer: TransactionSigner,
+        fee_monitor: FeeMonitor,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._transaction_signer = transaction_signer
+        self._fee_monitor = fee_monitor
         self._clock = clock
         self._log = structlog.get_logger("refunds")
 
@@ -48,13 +61,18 @@ class Attempts:
         Raises:
             StaleStateError: Another process changed the refund; nothing was recorded.
             InsufficientFundsError: The address cannot pay for a no-op either.
+            FeesAboveRecentError: A transfer waits for lower fees.
             SigningError, ChainError: Nothing was signed.
         """
         fees = chain.client.fees()
-        attempt = Attempt(kind, 0, *quote_fees(fees, chain.network), _is_legacy(fees))
+        _, _, reserved = refund.reservation()
+        gas = reserved if kind is Kind.TRANSFER else NOOP_GAS
+        quoted = self._quote(refund, kind, chain, fees)
+        attempt = Attempt(kind, 0, gas, *quoted, _is_legacy(fees))
         objection = self._find_objection(refund, attempt, chain)
         if objection is not None:
-            attempt, changes = replace(attempt, kind=Kind.NOOP), objection
+            attempt = replace(attempt, kind=Kind.NOOP, gas=NOOP_GAS)
+            changes = objection
         return self._sign_and_save(refund, attempt, chain, actor, **changes)
 
     def raise_fees(
@@ -63,18 +81,55 @@ class Attempts:
         """
         Sign *latest* again with both fees raised.
 
-        Return None if the fees would exceed the network's cap, or what the address of a
-        coin sweep holds.
+        Return None if the fees would exceed the network's cap, or what the address
+        holds.  Raises as ``start``.
         """
         fees = chain.client.fees()
-        raised = _raise_fees(latest, fees, chain)
-        if raised is None or _is_too_expensive(refund, latest.kind, chain, raised[0]):
+        quoted = self._quote(refund, latest.kind, chain, fees)
+        raised = _raise_fees(latest, quoted, chain)
+        attempt = raised and _follow(latest, latest.gas_limit, *raised, fees)
+        if attempt is None or not _is_affordable(refund, attempt, chain):
             self._log.error(
                 "refund-stuck-at-fee-cap", refund_id=refund.id, nonce=latest.nonce
             )
             return None
-        attempt = Attempt(latest.kind, latest.attempt + 1, *raised, _is_legacy(fees))
         return self._sign_and_save(refund, attempt, chain, actor)
+
+    def reprice(
+        self, refund: Refund, chain: Chain, actor: Actor, latest: SignedTransaction
+    ) -> Refund | None:
+        """Sign what ``find_repricing`` returns; return None if there is nothing."""
+        attempt = self.find_repricing(refund, chain, latest)
+        if attempt is None:
+            return None
+        return self._sign_and_save(refund, attempt, chain, actor)
+
+    def find_repricing(
+        self, refund: Refund, chain: Chain, latest: SignedTransaction
+    ) -> Attempt | None:
+        """
+        Return the attempt that replaces *latest* if no node should accept *latest*.
+
+        That is so if it costs more than its address holds, or if its gas limit is less,
+        or over twice as much, as its transfer needs.  Its fees may then be lower than
+        those of *latest*.  The values of a quorum decide, never the words of a node
+        that rejects *latest*.
+
+        Return None if *latest* is acceptable, or if the address cannot pay for the
+        replacement either.  Raises as ``start``.
+        """
+        fees = chain.client.fees()
+        quoted = self._quote(refund, latest.kind, chain, fees)
+        gas = _find_gas(refund, chain, latest)
+        attempt = _follow(latest, gas, *quoted, fees)
+        balance = chain.client.balance(latest.sender)
+        rejected_cost = _cost(
+            refund, latest.kind, latest.gas_limit, latest.max_fee_per_gas
+        )
+        if gas == latest.gas_limit and rejected_cost <= balance:
+            return None
+        cost = _cost(refund, attempt.kind, attempt.gas, attempt.max_fee)
+        return attempt if cost <= balance else None
 
     def replace_with_noop(
         self,
@@ -92,9 +147,21 @@ class Attempts:
         """
         fees = chain.client.fees()
         unchanged = latest.max_fee_per_gas, latest.max_priority_fee_per_gas
-        raised = _raise_fees(latest, fees, chain) or unchanged
-        attempt = Attempt(Kind.NOOP, latest.attempt + 1, *raised, _is_legacy(fees))
+        quoted = self._quote(refund, Kind.NOOP, chain, fees)
+        raised = _raise_fees(latest, quoted, chain) or unchanged
+        attempt = replace(_follow(latest, NOOP_GAS, *raised, fees), kind=Kind.NOOP)
         return self._sign_and_save(refund, attempt, chain, actor, **objection)
+
+    def _quote(
+        self, refund: Refund, kind: Kind, chain: Chain, fees: Fees
+    ) -> tuple[int, int]:
+        """Return the current fees; raises ``FeesAboveRecentError`` for a transfer."""
+        quoted = quote_fees(fees, chain.network)
+        # A no-op may not wait: it competes with a transfer that must not be made.
+        if kind is Kind.TRANSFER:
+            sender = str(refund.sender)
+            self._fee_monitor.require_normal(refund, chain, sender, quoted[0])
+        return quoted
 
     def _find_objection(
         self, refund: Refund, attempt: Attempt, chain: Chain
@@ -147,19 +214,43 @@ def _is_legacy(fees: Fees) -> bool:
 
 
 def _raise_fees(
-    latest: SignedTransaction, fees: Fees, chain: Chain
+    latest: SignedTransaction, quoted: tuple[int, int], chain: Chain
 ) -> tuple[int, int] | None:
     return bump_fees(
         latest.max_fee_per_gas,
         latest.max_priority_fee_per_gas,
-        quote_fees(fees, chain.network),
+        quoted,
         chain.network,
     )
 
 
-def _is_too_expensive(refund: Refund, kind: Kind, chain: Chain, max_fee: int) -> bool:
-    if kind is Kind.NOOP or not refund.is_coin:
-        return False
-    balance = chain.client.balance(str(refund.sender))
-    objection = find_fee_objection(refund, balance, gas=NOOP_GAS, max_fee=max_fee)
-    return objection is not None
+def _follow(
+    latest: SignedTransaction, gas: int, max_fee: int, priority_fee: int, fees: Fees
+) -> Attempt:
+    """Return the attempt after *latest*, of the same kind."""
+    number = latest.attempt + 1
+    return Attempt(latest.kind, number, gas, max_fee, priority_fee, _is_legacy(fees))
+
+
+def _find_gas(refund: Refund, chain: Chain, latest: SignedTransaction) -> int:
+    """Return the gas limit of *latest*, unless the transfer needs another one."""
+    if latest.kind is Kind.NOOP:
+        return latest.gas_limit
+    try:
+        estimate = estimate_gas(refund, chain, latest.sender)
+        gas = bound_gas(estimate, refund, chain)
+    except (ExecutionRevertedError, GasLimitError, InsufficientFundsError):
+        return latest.gas_limit  # It cannot be estimated now.
+    # A limit that is a little higher than needed costs nothing.
+    return latest.gas_limit if estimate <= latest.gas_limit <= 2 * gas else gas
+
+
+def _is_affordable(refund: Refund, attempt: Attempt, chain: Chain) -> bool:
+    cost = _cost(refund, attempt.kind, attempt.gas, attempt.max_fee)
+    return cost <= chain.client.balance(str(refund.sender))
+
+
+def _cost(refund: Refund, kind: Kind, gas: int, max_fee: int) -> int:
+    """Return what an address must hold for a node to accept a transaction, in wei."""
+    value = refund.amount if refund.is_coin and kind is Kind.TRANSFER else 0
+    return value + gas * max_fee

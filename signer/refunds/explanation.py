@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from signer.chain.fees import GWEI
+from signer.chain.fees import format_gwei
 from signer.errors import KeyUnusableError
 from signer.model.refund import Move, Refund, SignedTransaction, Status
 from signer.ports import NodeStatus
@@ -19,6 +19,8 @@ ADVICE = {
     "insufficient-funds": "top up the wallet: its token, or the coin that pays for gas",
     "broadcast-rejected": "see what the nodes report: the wallet may lack coin for gas",
     "gas-above-limit": "check the nodes' estimates, or raise the token's max_gas",
+    "fees-above-recent": "wait until fees are normal, or raise the network's"
+    " max_fee_factor if they are right (docs/how-to/stuck-queue.md)",
     "limit-reached": "wait, or raise the token's limits in the networks file",
     "wallet-paused": "run `hotwallet nonce repair`; if an operator paused the network,"
     " run `hotwallet nonce resume`",
@@ -154,8 +156,8 @@ def _describe_broadcast(found: Explanation) -> str:
     fees = found.fees
     if fees is not None and fees.base_fee is not None and fees.max_fee < fees.base_fee:
         return (
-            f"It offers at most {_gwei(fees.max_fee)} gwei per gas, and the base fee is"
-            f" {_gwei(fees.base_fee)}"
+            f"It offers at most {format_gwei(fees.max_fee)} gwei per gas, and the base"
+            f" fee is {format_gwei(fees.base_fee)}"
         )
     mined = sum("mined" in node.transactions.values() for node in found.nodes)
     if mined:
@@ -183,14 +185,9 @@ def _describe_rebroadcast(fees: FeeStatus | None) -> str:
     if fees.required is None:
         return (
             "A worker broadcasts the same bytes again; higher fees would exceed the cap"
-            f" of {_gwei(fees.cap)} gwei."
+            f" of {format_gwei(fees.cap)} gwei."
         )
     return (
         "A worker broadcasts the same bytes again; from"
         f" {fees.raise_at.isoformat(timespec='seconds')} on, with higher fees."
     )
-
-
-def _gwei(wei: int) -> str:
-    whole, rest = divmod(wei, GWEI)
-    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")

@@ -12,32 +12,30 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
+from signer.alerts import Alerts
 from signer.chain.chain import Chain
-from signer.chain.fees import add_gas_margin, quote_fees
+from signer.chain.fees import quote_fees
 from signer.errors import (
     BackendUnavailableError,
+    BroadcastRejectedError,
     ChainUnavailableError,
     ConfigurationError,
     ExecutionRevertedError,
-    GasLimitError,
     HotWalletError,
-    InsufficientFundsError,
     KeyRotatedError,
     Refusal,
 )
 from signer.model.audit_record import Actor, Record
 from signer.model.refund import Kind, Refund, Status
-from signer.ports import Call, Clock, Store
+from signer.ports import Clock, Store
 from signer.refunds.attempts import Attempts
+from signer.refunds.fee_monitor import FeeMonitor
+from signer.refunds.gas import bound_gas, estimate_gas
 from signer.refunds.nonces import NonceManager, describe_earlier_payment
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
-from signer.refunds.policy import NOOP_GAS, find_violation
+from signer.refunds.policy import find_violation
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
-from signer.refunds.transaction_signer import (
-    TransactionSigner,
-    build_purpose,
-    encode_refund,
-)
+from signer.refunds.transaction_signer import TransactionSigner, build_purpose
 from signer.refunds.transitions import REBROADCAST_AFTER, Transitions
 
 
@@ -61,6 +59,8 @@ class Lifecycle:
         transaction_signer: TransactionSigner,
         nonces: NonceManager,
         clock: Clock,
+        *,
+        alerts: Alerts | None = None,
     ) -> None:
         self._store = store
         self._chains = chains
@@ -68,7 +68,8 @@ class Lifecycle:
         self._nonces = nonces
         self._clock = clock
         self._transitions = Transitions(store, clock)
-        self._attempts = Attempts(store, transaction_signer, clock)
+        self._fee_monitor = FeeMonitor(store, alerts or Alerts(clock=clock), clock)
+        self._attempts = Attempts(store, transaction_signer, self._fee_monitor, clock)
         self._pending = PendingTransactions(
             store, transaction_signer, self._attempts, nonces, clock
         )
@@ -171,13 +172,14 @@ class Lifecycle:
         if adopted is not None:
             return adopted
         try:
-            estimate = self._simulate(refund, chain, sender)
+            estimate = estimate_gas(refund, chain, sender)
         except ExecutionRevertedError as e:
             # Do not use a nonce for a transfer that the token would refuse.
             return self._transitions.move(
                 refund, Status.REFUSED, **build_objection(e.code, str(e))
             )
-        gas = estimate if refund.is_coin else _bound_gas(estimate, refund, chain)
+        gas = bound_gas(estimate, refund, chain)
+        self._fee_monitor.recheck(refund, chain, sender)
         objection = _find_fee_objection(refund, chain, gas)
         if objection is not None:
             return self._transitions.move(refund, Status.REFUSED, **objection)
@@ -214,7 +216,7 @@ class Lifecycle:
             reason = describe_earlier_payment(tx_hash, chain)
             return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
         try:
-            self._simulate(refund, chain, str(refund.sender))
+            estimate_gas(refund, chain, str(refund.sender))
         except ExecutionRevertedError as e:
             reason = build_objection(e.code, str(e))
             return self._attempts.start(refund, chain, actor, Kind.NOOP, **reason)
@@ -228,44 +230,15 @@ class Lifecycle:
             return self._transitions.move(
                 refund, Status.BROADCAST, due_at=self._clock()
             )
-        broadcast(latest, chain)
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         due_at = self._clock() + min(REBROADCAST_AFTER, stuck_after)
-        return self._transitions.move(refund, Status.BROADCAST, due_at=due_at)
-
-    def _simulate(self, refund: Refund, chain: Chain, sender: str) -> int:
-        """Return the gas that the transfer would use; a coin transfer's is constant."""
-        if refund.is_coin:
-            return NOOP_GAS
         try:
-            return chain.client.estimate_gas(
-                Call(sender, refund.token_address, encode_refund(refund))
-            )
-        except ExecutionRevertedError:
-            if refund.swept_from is not None:
-                raise  # A sweep does not wait for more of the token.
-            # An empty wallet can be topped up; a refusal of the token is final.
-            if chain.token_balance(refund.token_address, sender) < refund.amount:
-                raise InsufficientFundsError(
-                    f"{sender} holds less {refund.token} than the refund: top it up"
-                ) from None
-            raise
-
-
-def _longest_delay(error: HotWalletError) -> timedelta:
-    is_outage = isinstance(error, ChainUnavailableError | BackendUnavailableError)
-    return MAX_OUTAGE_DELAY if is_outage else MAX_RETRY_DELAY
-
-
-def _bound_gas(estimate: int, refund: Refund, chain: Chain) -> int:
-    """Return the gas limit for *estimate*, within the token's ``max_gas``."""
-    largest = chain.network.tokens[refund.token].max_gas
-    if estimate > largest:
-        raise GasLimitError(
-            f"a transfer of {refund.token} would need {estimate} gas, and its max_gas"
-            f" is {largest}: check the nodes, or raise it in the networks file"
-        )
-    return min(add_gas_margin(estimate), largest)
+            broadcast(latest, chain)
+        except BroadcastRejectedError:
+            if self._attempts.find_repricing(refund, chain, latest) is None:
+                raise
+            due_at = self._clock()  # The next step signs it again.
+        return self._transitions.move(refund, Status.BROADCAST, due_at=due_at)
 
 
 def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:
@@ -275,3 +248,8 @@ def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | N
     max_fee, _ = quote_fees(chain.client.fees(), chain.network)
     balance = chain.client.balance(refund.swept_from)
     return find_fee_objection(refund, balance, gas=gas, max_fee=max_fee)
+
+
+def _longest_delay(error: HotWalletError) -> timedelta:
+    is_outage = isinstance(error, ChainUnavailableError | BackendUnavailableError)
+    return MAX_OUTAGE_DELAY if is_outage else MAX_RETRY_DELAY

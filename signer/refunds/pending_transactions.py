@@ -2,13 +2,15 @@
 Rebroadcasts transactions that are not mined in time, or replaces them.
 
 A replacement has higher fees, or is a no-op if the transfer must not be made any more.
+It has lower fees or another gas limit if no node should accept the transaction as it is
+(``Attempts.find_repricing``).
 It also detects that a transaction of another origin used the refund's nonce.
 """
 
 from datetime import timedelta
 
 from signer.chain.chain import Chain
-from signer.errors import BroadcastRejectedError
+from signer.errors import BroadcastRejectedError, FeesAboveRecentError
 from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, MinedTransaction, Store
@@ -63,11 +65,17 @@ class PendingTransactions:
         stuck_after = timedelta(seconds=chain.network.stuck_after_seconds)
         # The absolute value, since a clock may have been set back.
         if abs(self._clock() - refund.updated_at) >= stuck_after:
-            replaced = self._raise_fees(refund, chain, actor, latest)
+            replaced = self._replace_stuck(refund, chain, actor, latest)
             if replaced is not None:
                 return replaced
         # Nodes drop transactions.  Sending the same bytes again cannot pay twice.
-        broadcast(latest, chain)
+        try:
+            broadcast(latest, chain)
+        except BroadcastRejectedError:
+            replaced = self._attempts.reprice(refund, chain, actor, latest)
+            if replaced is None:
+                raise
+            return replaced
         return self._transitions.recheck_later(refund)
 
     def handle_used_nonce(self, refund: Refund, chain: Chain) -> Refund | None:
@@ -102,15 +110,20 @@ class PendingTransactions:
             return describe_earlier_payment(tx_hash, chain)
         return self._transaction_signer.find_sweep_objection(refund)
 
-    def _raise_fees(
+    def _replace_stuck(
         self, refund: Refund, chain: Chain, actor: Actor, latest: SignedTransaction
     ) -> Refund | None:
-        """Raise the fees; None if that does not help, or would exceed a cap."""
+        """Sign again with better fees; None if that does not help, or at the cap."""
         base_fee = chain.client.fees().base_fee or 0
         is_next = chain.client.transaction_count(latest.sender) == latest.nonce
         if not is_next and latest.max_fee_per_gas >= base_fee:
             return None  # It waits for lower nonces, not for higher fees.
-        return self._attempts.raise_fees(refund, chain, actor, latest)
+        # A node that reports success may hide that the others reject it for good.
+        try:
+            repriced = self._attempts.reprice(refund, chain, actor, latest)
+            return repriced or self._attempts.raise_fees(refund, chain, actor, latest)
+        except FeesAboveRecentError:
+            return None  # The same bytes are sent again until fees are normal.
 
     def _adopt(self, refund: Refund, mined: MinedTransaction) -> Refund:
         """Return the refund as mined by a transaction that the ledger has lost."""

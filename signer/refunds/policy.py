@@ -110,10 +110,13 @@ def find_violation(refund: Refund, network: Network) -> PolicyViolationError | N
 
 
 def check_transfer(
-    transaction: AnyTransaction, refund: Refund, network: Network
+    transaction: AnyTransaction, refund: Refund, network: Network, *, gas: int
 ) -> None:
     """
     Compare a token transfer with its refund, field by field.
+
+    *gas* is the gas limit of this attempt, which is at most the token's ``max_gas``.
+    Another attempt of the same nonce may have had another one.
 
     Raises:
         EncodingError: The calldata is not a ``transfer``.
@@ -132,7 +135,7 @@ def check_transfer(
         recipient=recipient == refund.recipient,
         amount=amount == refund.amount,
         mark=mark == refund.mark,
-        gas=transaction.gas == refund.gas_limit,
+        gas=transaction.gas == gas <= network.tokens[refund.token].max_gas,
     )
 
 

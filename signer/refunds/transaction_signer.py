@@ -23,7 +23,7 @@ from signer.keys.signer import Signer
 from signer.model.audit_record import Actor, Operation, Purpose, Record
 from signer.model.refund import Kind, Refund, SignedTransaction
 from signer.ports import Clock
-from signer.refunds.policy import NOOP_GAS, check_coin, check_noop, check_transfer
+from signer.refunds.policy import check_coin, check_noop, check_transfer
 from signer.refunds.sweep_policy import Objection, find_ring_objection
 
 
@@ -44,7 +44,7 @@ class SignedPayment:
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """
-    Kind and fees of one transaction, in wei per gas.
+    Kind, gas limit and fees of one transaction; fees are in wei per gas.
 
     ``number`` counts the attempts of one nonce from 0.  A legacy transaction has one
     gas price, which is both of its fees.
@@ -52,6 +52,7 @@ class Attempt:
 
     kind: Kind
     number: int
+    gas: int
     max_fee: int
     priority_fee: int
     is_legacy: bool
@@ -109,7 +110,7 @@ class TransactionSigner:
         """
         sender, nonce, _ = refund.reservation()
         transaction = _build_transaction(refund, attempt)
-        _check(transaction, refund, attempt.kind, network)
+        _check(transaction, refund, attempt, network)
         digest = transaction.signing_digest()
         purpose = build_purpose(
             refund, actor, nonce=nonce, attempt=attempt.number, kind=str(attempt.kind)
@@ -126,7 +127,7 @@ class TransactionSigner:
         )
         try:
             # Check the signed bytes themselves: they are what leaves the process.
-            _check(signed.transaction, refund, attempt.kind, network)
+            _check(signed.transaction, refund, attempt, network)
             if signed.sender() != signer.public_key:
                 raise RecoveryError("the signed bytes are not from the wallet's key")
         except HotWalletError:
@@ -170,11 +171,10 @@ class TransactionSigner:
 
 
 def _build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
-    sender, nonce, gas_limit = refund.reservation()
+    sender, nonce, _ = refund.reservation()
     is_transfer = attempt.kind is Kind.TRANSFER
     is_coin = is_transfer and refund.is_coin
     chain_id, value = refund.chain_id, refund.amount if is_coin else 0
-    gas = gas_limit if is_transfer else NOOP_GAS
     to = refund.token_address if is_transfer else sender
     to = refund.recipient if is_coin else to
     data = encode_refund(refund) if is_transfer and not is_coin else b""
@@ -183,7 +183,7 @@ def _build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
             chain_id=chain_id,
             nonce=nonce,
             gas_price=attempt.max_fee,
-            gas=gas,
+            gas=attempt.gas,
             to=to,
             value=value,
             data=data,
@@ -193,7 +193,7 @@ def _build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
         nonce=nonce,
         max_priority_fee_per_gas=attempt.priority_fee,
         max_fee_per_gas=attempt.max_fee,
-        gas=gas,
+        gas=attempt.gas,
         to=to,
         value=value,
         data=data,
@@ -201,9 +201,11 @@ def _build_transaction(refund: Refund, attempt: Attempt) -> AnyTransaction:
 
 
 def _check(
-    transaction: AnyTransaction, refund: Refund, kind: Kind, network: Network
+    transaction: AnyTransaction, refund: Refund, attempt: Attempt, network: Network
 ) -> None:
-    check = check_transfer if kind is Kind.TRANSFER else check_noop
-    if kind is Kind.TRANSFER and refund.is_coin:
-        check = check_coin
-    check(transaction, refund, network)
+    if attempt.kind is Kind.NOOP:
+        check_noop(transaction, refund, network)
+    elif refund.is_coin:
+        check_coin(transaction, refund, network)
+    else:
+        check_transfer(transaction, refund, network, gas=attempt.gas)

@@ -4,10 +4,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from signer.errors import ChainUnavailableError, ExecutionRevertedError
+from signer.errors import (
+    BroadcastRejectedError,
+    ChainUnavailableError,
+    ExecutionRevertedError,
+)
 from signer.ports import Fees
 from tests.fixtures.replies import Body, Error, Reply, Result
-from tests.support.rpc import BLOCK, CALL, Three, client, script_all
+from tests.support.rpc import ADDRESS, BLOCK, CALL, HASH, RAW, Three, client, script_all
 from tests.support.waiting import eventually
 
 
@@ -129,6 +133,53 @@ def test_hidden_contract(three_nodes: Three, liar: int) -> None:
     _script(three_nodes, "eth_getCode", honest, Result("0x"), liar)
 
     assert client(*three_nodes).has_code(CALL.to)
+
+
+@positions
+@pytest.mark.parametrize("lie", [0, 1_000])
+def test_pending_nonce(three_nodes: Three, liar: int, lie: int) -> None:
+    """One node can neither pause the wallet nor hide a pending transaction."""
+    honest = [Result("0x7")] * 2
+    method = "eth_getTransactionCount"
+    _script(three_nodes, method, honest, Result(hex(lie)), liar)
+
+    assert client(*three_nodes).pending_count(ADDRESS) == 7
+
+
+@positions
+@pytest.mark.parametrize(
+    "lie", ["insufficient funds", "transaction underpriced", "nonce too low"]
+)
+def test_invented_rejection(three_nodes: Three, liar: int, lie: str) -> None:
+    """One node cannot reject what another one accepts."""
+    honest = [Result(HASH)] * 2
+    _script(three_nodes, "eth_sendRawTransaction", honest, Error(-32000, lie), liar)
+
+    client(*three_nodes).broadcast(RAW)
+
+
+@positions
+@pytest.mark.parametrize("lie", ["insufficient funds", "nonce too low"])
+def test_rejection_without_a_quorum(three_nodes: Three, liar: int, lie: str) -> None:
+    """While the other nodes are down, the outcome of a broadcast is unknown."""
+    down = [Body(status=503)] * 2
+    _script(three_nodes, "eth_sendRawTransaction", down, Error(-32000, lie), liar)
+
+    with pytest.raises(ChainUnavailableError):
+        client(*three_nodes).broadcast(RAW)
+
+
+@positions
+@pytest.mark.parametrize("lie", ["nonce too low", "transaction underpriced"])
+def test_another_reason(three_nodes: Three, liar: int, lie: str) -> None:
+    """One node cannot change the reason for which the others reject."""
+    honest = [Error(-32000, "insufficient funds")] * 2
+    _script(three_nodes, "eth_sendRawTransaction", honest, Error(-32000, lie), liar)
+
+    with pytest.raises(BroadcastRejectedError) as caught:
+        client(*three_nodes).broadcast(RAW)
+
+    assert caught.value.reason == "insufficient-funds"
 
 
 def test_a_liar_about_the_kind_of_fee_is_distrusted(three_nodes: Three) -> None:

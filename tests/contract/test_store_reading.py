@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -12,10 +13,12 @@ from signer.errors import InvalidInputError
 from signer.model.refund import Move, Page, Refund, Status
 from tests.fixtures.ledger import (
     OTHER_WALLET,
+    WALLET,
     accepted,
     adopted,
     broadcast,
     examples,
+    later,
     mined,
     moved,
     now,
@@ -34,6 +37,31 @@ def test_an_unknown_id_has_nothing(store: SQLStore, unknown: str) -> None:
     assert store.history(unknown) == ()
     assert Page((), None) == store.list(unknown)
     assert Page((), None) == store.list("gateway", payment_session_id=unknown)
+
+
+def test_recent_fees_are_those_of_confirmed_refunds(store: SQLStore) -> None:
+    """Those of one wallet: the last ones by nonce, each at the fee that was mined."""
+    for fee in (1, 2, 3):
+        refund = reserved(store, accepted(store))
+        tip = {"max_priority_fee_per_gas": 1}
+        first = transaction(refund, max_fee_per_gas=10 * fee, **tip)
+        second = transaction(refund, max_fee_per_gas=100 * fee, attempt=1, **tip)
+        for each in (first, second):
+            after = refund.with_status(Status.SIGNED, now(), tx_hash=each.tx_hash)
+            store.save(refund, after, each)
+            refund = moved(store, after, Status.BROADCAST)
+        place = {"tx_hash": first.tx_hash, "block_number": 7, "block_hash": "0x07"}
+        moved(store, moved(store, refund, Status.MINED, **place), Status.CONFIRMED)
+    broadcast(store)
+    start = later(-60)
+
+    def fees(sender: str, since: datetime, limit: int) -> list[int]:
+        return sorted(store.recent_max_fees(31337, sender, since, limit))
+
+    assert fees(WALLET, start, 20) == [10, 20, 30]
+    assert fees(WALLET, start, 2) == [20, 30]
+    assert fees(WALLET, later(60), 20) == []
+    assert fees(OTHER_WALLET, start, 20) == []
 
 
 def test_history_begins_with_queued(store: SQLStore) -> None:

@@ -85,7 +85,9 @@ class EarlyBroadcastLifecycle(Lifecycle):
     def __init__(self, *components: Any) -> None:
         super().__init__(*components)
         store, _, transaction_signer, _, clock = components
-        self._attempts = EarlyBroadcasts(store, transaction_signer, clock)
+        self._attempts = EarlyBroadcasts(
+            store, transaction_signer, self._fee_monitor, clock
+        )
 
 
 class UncheckedFormerWallets(FormerWallets):

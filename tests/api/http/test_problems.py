@@ -61,7 +61,8 @@ STATUSES = {
         "BackendThrottledError AccessDeniedError KeyNotFoundError "
         "AmbiguousKeyError KeyUnusableError LimitReachedError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
-        "StoreError StoreUnavailableError StaleStateError RowNotAuthenticError"
+        "FeesAboveRecentError StoreError StoreUnavailableError StaleStateError "
+        "RowNotAuthenticError"
     ),
 }
 EXPECTED = {

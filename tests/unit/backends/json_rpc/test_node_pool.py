@@ -145,11 +145,12 @@ def test_the_head_is_reached_by_a_majority(
 
 PENDING: dict[str, tuple[list[Reply], int | None]] = {
     "together": ([Result("0x7"), Result("0x7"), Result("0x7")], 7),
-    "one-knows-more": ([Result("0x7"), Result("0x7"), Result("0x9")], 9),
-    "one-knows-more-late": (
-        [Result("0x7"), Delay(0.1, Result("0x9")), Result("0x7")],
+    "two-know-more": ([Result("0x7"), Result("0x9"), Result("0x9")], 9),
+    "two-know-more-late": (
+        [Result("0x7"), Delay(0.1, Result("0x9")), Result("0x9")],
         9,
     ),
+    "one-lies": ([Result("0x7"), Result("0x3e8"), Result("0x7")], 7),
     "one-down": ([Drop(), Result("0x9"), Result("0x7")], 9),
     "one-hangs": ([Result("0x7"), Delay(60, Drop()), Result("0x7")], 7),
     "one-without-pool": ([Error(-32602, "pending"), Result("0x9"), Result("0x7")], 9),
@@ -158,10 +159,13 @@ PENDING: dict[str, tuple[list[Reply], int | None]] = {
 
 
 @pytest.mark.parametrize(("replies", "counted"), PENDING.values(), ids=PENDING)
-def test_the_highest_pending_count_wins(
+def test_the_highest_pending_count_of_a_quorum_wins(
     three_nodes: Three, replies: list[Reply], counted: int | None
 ) -> None:
-    """A transaction in the pool of one node counts, even if that node is slow (R24)."""
+    """A transaction in two pools counts, even if a node is slow; an invented one not.
+
+    If one node is down, a transaction in the pool of one of the others counts (R24).
+    """
     script_all(three_nodes, "eth_getTransactionCount", *replies)
     chain = client(*three_nodes, timeout=1)
 

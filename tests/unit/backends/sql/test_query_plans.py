@@ -276,6 +276,19 @@ def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:
     assert "refund_id=?" in plan
 
 
+def test_recent_fees_come_from_indexes(store: SQLStore) -> None:
+    """The last confirmed refunds of a wallet are found by nonce."""
+    _fill(store, 1500)
+    given = {"chain_id": 31337, "sender": WALLET, "since": now(), "at_most": 20}
+    plan = _plan(store, queries.MAX_FEES, given)
+
+    assert {"sqlite": "chain_id=? AND sender=?", "postgresql": "uq_refunds_nonce"}[
+        store._database.dialect
+    ] in plan
+    assert "Seq Scan on refunds" not in plan
+    assert "TEMP B-TREE" not in plan
+
+
 def test_the_next_nonce_comes_from_indexes(store: SQLStore) -> None:
     """A reservation reads the last nonce of refunds and of unrecorded transactions."""
     _fill(store, 1500)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -150,9 +151,12 @@ TRANSACTION = Transaction(
 NOOP = replace(TRANSACTION, to=WALLET, data=b"", gas=NOOP_GAS)
 
 
+check_payment = partial(check_transfer, gas=60_000)
+
+
 def test_the_transactions_of_a_refund_are_allowed() -> None:
     """A transfer and a no-op that match the refund, up to the fee cap (R14)."""
-    check_transfer(TRANSACTION, REFUND, NETWORK)
+    check_payment(TRANSACTION, REFUND, NETWORK)
     check_noop(NOOP, REFUND, NETWORK)
 
 
@@ -187,7 +191,7 @@ NOOP_CHANGES: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("check", "transaction", "changes", "rule"),
     [
-        *((check_transfer, TRANSACTION, *each) for each in TRANSFER_CHANGES),
+        *((check_payment, TRANSACTION, *each) for each in TRANSFER_CHANGES),
         *((check_noop, NOOP, *each) for each in NOOP_CHANGES),
     ],
 )
@@ -227,7 +231,7 @@ def test_a_network_that_was_reconfigured_is_noticed(
     network = NETWORK.model_copy(update=changes)
 
     with pytest.raises(PolicyViolationError) as caught:
-        check_transfer(TRANSACTION, REFUND, network)
+        check_payment(TRANSACTION, REFUND, network)
 
     assert caught.value.rule == rule
 
@@ -236,16 +240,25 @@ def test_a_network_that_was_reconfigured_is_noticed(
 def test_other_calldata_is_refused(data: bytes) -> None:
     """The calldata is decoded again."""
     with pytest.raises(EncodingError):
-        check_transfer(replace(TRANSACTION, data=data), REFUND, NETWORK)
+        check_payment(replace(TRANSACTION, data=data), REFUND, NETWORK)
 
 
-@pytest.mark.parametrize("field", ["nonce", "gas_limit"])
-def test_a_refund_without_a_reservation_is_not_signed(field: str) -> None:
-    """A refund without nonce and gas limit matches no transaction."""
-    changes: dict[str, Any] = {field: None}
-
+def test_a_refund_without_a_reservation_is_not_signed() -> None:
+    """A refund without a nonce matches no transaction."""
     with pytest.raises(PolicyViolationError):
-        check_transfer(TRANSACTION, replace(REFUND, **changes), NETWORK)
+        check_payment(TRANSACTION, replace(REFUND, nonce=None), NETWORK)
+
+
+def test_an_attempt_may_have_another_gas_limit() -> None:
+    """A later attempt of the nonce has its own gas limit, up to ``max_gas``."""
+    largest = NETWORK.tokens["TUSD"].max_gas
+
+    check_transfer(replace(TRANSACTION, gas=largest), REFUND, NETWORK, gas=largest)
+    excessive = replace(TRANSACTION, gas=largest + 1)
+    with pytest.raises(PolicyViolationError) as caught:
+        check_transfer(excessive, REFUND, NETWORK, gas=largest + 1)
+
+    assert caught.value.rule == "gas"
 
 
 def test_transfer_and_noop_are_not_interchangeable() -> None:
@@ -253,7 +266,7 @@ def test_transfer_and_noop_are_not_interchangeable() -> None:
     with pytest.raises(PolicyViolationError):
         check_noop(TRANSACTION, REFUND, NETWORK)
     with pytest.raises(EncodingError):
-        check_transfer(NOOP, REFUND, NETWORK)
+        check_payment(NOOP, REFUND, NETWORK)
 
 
 def test_fingerprints_differ_by_request() -> None:

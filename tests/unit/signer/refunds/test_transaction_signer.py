@@ -18,7 +18,7 @@ from tests.support.refunds import ACTOR, CUSTOMER, KEY, NETWORK, SECOND, World
 
 
 GWEI = 10**9
-ATTEMPT = Attempt(Kind.TRANSFER, 0, 3 * GWEI, 2 * GWEI, is_legacy=False)
+ATTEMPT = Attempt(Kind.TRANSFER, 0, 62_500, 3 * GWEI, 2 * GWEI, is_legacy=False)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_noop_sends_nothing_to_the_wallet_itself(
     world: World, reserved: Refund
 ) -> None:
     """It has the refund's nonce, 21,000 gas, no value, no token and no data."""
-    attempt = replace(ATTEMPT, kind=Kind.NOOP, number=3)
+    attempt = replace(ATTEMPT, kind=Kind.NOOP, number=3, gas=21_000)
 
     record = _signed(world, reserved, attempt)
 

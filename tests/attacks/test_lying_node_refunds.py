@@ -1,0 +1,216 @@
+"""Refunds over three nodes of anvil's chain, of which one lies all the time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+
+from backends.json_rpc import JSONRPCChain
+from dev import stablecoin as coin
+from signer.chain.fees import quote_fees
+from signer.config.networks import Network
+from signer.model.refund import Refund, SignedTransaction, Status
+from signer.ports import Ledger
+from tests.fixtures.chain import DevChain
+from tests.fixtures.fake_node import FakeNode
+from tests.fixtures.replies import Reply
+from tests.support.lies import LIES
+from tests.support.refunds import AMOUNT, CUSTOMER, World
+
+
+GWEI = 10**9
+BASE_FEE = 10 * GWEI
+PASSES = 20
+POSITIONS = (0, 1, 2)
+UNMINED = (Status.SIGNED, Status.BROADCAST)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The highest max fee, gas limit and paid wei of some refunds."""
+
+    max_fee: int
+    gas_limit: int
+    paid: int
+
+    def ratio(self, honest: "Costs") -> float:
+        """Return the highest ratio of one of them to the honest one."""
+        return max(
+            self.max_fee / honest.max_fee,
+            self.gas_limit / honest.gas_limit,
+            self.paid / honest.paid,
+        )
+
+
+class Laboratory:
+    """A service whose three nodes are anvil, twice, and a proxy of it that may lie."""
+
+    def __init__(self, store: Ledger, dev: DevChain, liar: FakeNode) -> None:
+        self._dev = dev
+        self._liar = liar
+        self.world = World(store, network=_network(dev))
+        wallet = self.world.signer.address
+        coin.fund(dev.url, wallet, token=dev.token, amount=10**6 * AMOUNT)
+
+    def pay(self, lie: str | None, position: int, count: int = 1) -> Costs:
+        """Pay *count* refunds while the node at *position* tells *lie*."""
+        self._liar.forget()
+        for method, reply in LIES[lie].items() if lie else ():
+            self._liar.script(method, reply)
+        urls = [self._dev.url, self._dev.url]
+        urls.insert(position, self._liar.url)
+        # A new client trusts all nodes: the liar is not skipped.
+        self.world.client = JSONRPCChain(urls, 5, self.world.network.chain_id)
+        self._mine()
+        refunds = [self.world.accepted() for _ in range(count)]
+        finished = self.finish(refunds)
+        assert [each.status for each in finished] == [Status.CONFIRMED] * count, lie
+        attempts = [self.world.store.transactions(each.id) for each in refunds]
+        assert [len(each) for each in attempts] == [1] * count, lie
+        return self._costs([each[0] for each in attempts])
+
+    def only(self, node: FakeNode, max_gas: int) -> None:
+        """Use *node* alone, and leave the wallet coin for a few refunds."""
+        self.world.client = JSONRPCChain([node.url], 5, self.world.network.chain_id)
+        self.world.change_token(max_gas=max_gas)
+        wei = 10**5 * BASE_FEE * 10
+        self._dev.rpc("anvil_setBalance", self.world.signer.address, hex(wei))
+
+    def honest_fee(self) -> int:
+        """Return the max fee that anvil's own answers lead to."""
+        self._mine()
+        chain = self.world.chains["local"]
+        return quote_fees(chain.client.fees(), chain.network)[0]
+
+    def finish(self, refunds: Sequence[Refund]) -> Sequence[Refund]:
+        """Work and mine until all *refunds* are final."""
+        for _ in range(PASSES):
+            self.world.work(after=timedelta(seconds=31))
+            self._mine()
+            found = [self.world.stored(refund) for refund in refunds]
+            if all(refund.status.is_final for refund in found):
+                break
+        return found
+
+    def _mine(self) -> None:
+        """Add a block; the base fee is always the same."""
+        self._dev.rpc("anvil_setNextBlockBaseFeePerGas", hex(BASE_FEE))
+        self._dev.rpc("evm_mine")
+
+    def _costs(self, sent: Sequence[SignedTransaction]) -> Costs:
+        receipts = [
+            self._dev.rpc("eth_getTransactionReceipt", each.tx_hash) for each in sent
+        ]
+        return Costs(
+            max(each.max_fee_per_gas for each in sent),
+            max(each.gas_limit for each in sent),
+            max(
+                int(each["gasUsed"], 16) * int(each["effectiveGasPrice"], 16)
+                for each in receipts
+            ),
+        )
+
+    def require_sound(self, paid: int) -> None:
+        """Require that *paid* refunds were paid once, and that nothing is jammed."""
+        store, network = self.world.store, self.world.network
+        wallet = store.wallet(network.chain_id, self.world.signer.address)
+        assert wallet is not None
+        assert (wallet.is_paused, wallet.next_nonce) == (False, paid)
+        held = coin.balance_of(self._dev.url, self._dev.token, CUSTOMER)
+        assert held == paid * AMOUNT
+        count = self._dev.rpc("eth_getTransactionCount", wallet.sender, "pending")
+        assert int(count, 16) == paid
+
+
+def _network(dev: DevChain, **changes: object) -> Network:
+    token = {"address": dev.token, "decimals": 6, "max_amount": "1000"}
+    given: dict[str, object] = {
+        "chain_id": 31337,
+        "rpc_urls": [dev.url],
+        "confirmations": 2,
+        "tokens": {"TUSD": token},
+    }
+    return Network.model_validate(given | changes)
+
+
+@pytest.fixture
+def liar(fresh_anvil: DevChain) -> Iterator[FakeNode]:
+    """A proxy of anvil that tells the lies of the test."""
+    with FakeNode(fresh_anvil.url) as node:
+        yield node
+    assert node.violations == []
+
+
+@pytest.fixture
+def laboratory(
+    sqlite_store: Ledger, fresh_anvil: DevChain, liar: FakeNode
+) -> Laboratory:
+    """The service, its wallet funded."""
+    return Laboratory(sqlite_store, fresh_anvil, liar)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize(
+    ("each_position", "count"),
+    [(False, 1), pytest.param(True, 8, marks=pytest.mark.soak)],
+    ids=["each-lie-once", "each-lie-everywhere"],
+)
+def test_one_liar_changes_nothing(
+    laboratory: Laboratory,
+    position: int,
+    each_position: bool,
+    count: int,
+) -> None:
+    """
+    All refunds are confirmed at honest cost with one transaction each; none is jammed.
+
+    The short version tells each lie at one of the three positions.  The long one pays
+    over 200 refunds per position.
+    """
+    lies = list(LIES) if each_position else list(LIES)[position :: len(POSITIONS)]
+    laboratory.pay(None, position)  # The first transfer to an address costs more.
+    honest = laboratory.pay(None, position)
+    ratios = {lie: laboratory.pay(lie, position, count).ratio(honest) for lie in lies}
+
+    assert {lie: ratio for lie, ratio in ratios.items() if ratio > 1.5} == {}
+    laboratory.require_sound(2 + count * len(lies))
+
+
+@pytest.mark.parametrize(
+    ("lie", "max_gas"),
+    [
+        (LIES["gas-16000000"], 16_000_000),
+        (LIES["base-fee-30000-gwei"], 2_000_000),
+        ({**LIES["base-fee-0"], **LIES["tip-0"]}, 2_000_000),
+    ],
+    ids=["gas", "high-fee", "no-fee"],
+)
+def test_a_single_liar_jams_no_nonce(
+    laboratory: Laboratory, liar: FakeNode, lie: Mapping[str, Reply], max_gas: int
+) -> None:
+    """
+    What a network with one node signs at absurd costs is replaced when it is honest.
+
+    The wallet cannot pay for the transaction, or it offers nothing, and higher nonces
+    wait for it.
+    """
+    world = laboratory.world
+    laboratory.only(liar, max_gas=max_gas)
+    honest = laboratory.honest_fee()
+    for method, reply in lie.items():
+        liar.script(method, reply)
+    head = world.accepted()
+    world.work()
+    jammed = world.stored(head)
+    assert (jammed.status in UNMINED, jammed.nonce) == (True, 0)
+    liar.forget()
+
+    finished = laboratory.finish([jammed, world.accepted()])
+
+    assert [each.status for each in finished] == [Status.CONFIRMED] * 2
+    first, second = world.store.transactions(head.id)
+    assert (first.nonce, second.nonce) == (0, 0)
+    assert second.gas_limit < 10**5
+    assert second.max_fee_per_gas <= honest
+    laboratory.require_sound(2)
