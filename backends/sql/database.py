@@ -20,6 +20,8 @@ from backends.sql.sqlite import (
     writer_queue,
 )
 from backends.sql.urls import SQLITE, parse_url
+from signer.model.spending_limits import hour_number
+from signer.ports import Clock
 
 
 T = TypeVar("T")
@@ -46,9 +48,13 @@ class Database:
     of the driver.  The URL is a secret: no ``repr`` and no error contains it.
     """
 
-    def __init__(self, url: str, *, pool_size: int, timeout: float) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int, timeout: float, clock: Clock | None = None
+    ) -> None:
         """
         Remember *url*; open nothing.
+
+        *clock* replaces the database's own clock, in tests and simulations.
 
         Raises:
             ConfigurationError: ``database-misconfigured``.
@@ -56,6 +62,7 @@ class Database:
         self._url = parse_url(url)
         self._pool_size = pool_size
         self._timeout = timeout
+        self._clock = clock
         # Keyed by process id, so that a forked process opens its own connections.  The
         # inherited ones stay here, unused: to close them would end the parent's
         # sessions.
@@ -73,6 +80,10 @@ class Database:
     def path(self) -> Path | None:
         """SQLite's file; None for PostgreSQL."""
         return Path(self._url.database or "") if self.dialect == SQLITE else None
+
+    def hour(self) -> int | None:
+        """Return the ``hour_number`` of the injected clock; None: ask the database."""
+        return None if self._clock is None else hour_number(self._clock())
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return what *work* returns; each of its statements is a transaction."""

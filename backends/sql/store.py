@@ -9,6 +9,7 @@ from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.refunds import RefundTables
 from backends.sql.wallets import WalletTables
+from signer.ports import Clock
 
 
 if TYPE_CHECKING:
@@ -26,18 +27,29 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
     be created before a fork.  Threads share it.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 4, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 4,
+        timeout: float = 5.0,
+        clock: Clock | None = None,
+    ) -> None:
         """
         Remember *url*; open nothing.
 
         *pool_size* is the number of threads that use the store at the same time.
         *timeout* limits, in seconds, each wait for a connection, a lock or a statement.
+        *clock* decides in which hour spending limits count; None, as in the service:
+        the clock of the database's host.  Only tests and simulations set it.
 
         Raises:
             ConfigurationError: ``database-misconfigured``: *url* is not a supported
                 database, or its driver is missing.  The message omits the URL.
         """
-        super().__init__(Database(url, pool_size=pool_size, timeout=timeout))
+        super().__init__(
+            Database(url, pool_size=pool_size, timeout=timeout, clock=clock)
+        )
 
     def __repr__(self) -> str:
         return f"SQLStore({self._database.dialect!r})"

@@ -19,7 +19,7 @@ ADVICE = {
     "insufficient-funds": "top up the wallet: its token, or the coin that pays for gas",
     "broadcast-rejected": "see what the nodes report: the wallet may lack coin for gas",
     "gas-above-limit": "check the nodes' estimates, or raise the token's max_gas",
-    "limit-reached": "wait, or raise the token's limits in the networks file",
+    "limit-reached": "wait, or raise the limit in the networks file",
     "wallet-paused": "run `hotwallet nonce repair`; if an operator paused the network,"
     " run `hotwallet nonce resume`",
     "backend-access-denied": "allow the service's role to sign with the key again",

@@ -13,10 +13,37 @@ down_revision = "0003"
 BOTH = """
 """
 
+# A primary key of SQLite cannot be altered.
 SQLITE = """
+CREATE TABLE new_spendings (
+    chain_id BIGINT NOT NULL,
+    token_address TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    recipient TEXT NOT NULL,
+    hour BIGINT NOT NULL,
+    amount VARCHAR(78) NOT NULL,
+    CONSTRAINT pk_spendings
+        PRIMARY KEY (chain_id, token_address, tenant, recipient, hour)
+)
+
+INSERT INTO new_spendings
+SELECT chain_id, token_address, '', recipient, hour, amount FROM spendings
+
+DROP TABLE spendings
+
+ALTER TABLE new_spendings RENAME TO spendings
 """
 
+# The default is dropped, so that a forgotten tenant is an error.
 POSTGRESQL = """
+ALTER TABLE spendings ADD COLUMN tenant TEXT COLLATE "C" NOT NULL DEFAULT ''
+
+ALTER TABLE spendings ALTER COLUMN tenant DROP DEFAULT
+
+ALTER TABLE spendings DROP CONSTRAINT pk_spendings
+
+ALTER TABLE spendings ADD CONSTRAINT pk_spendings
+PRIMARY KEY (chain_id, token_address, tenant, recipient, hour)
 """
 
 

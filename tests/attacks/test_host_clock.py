@@ -1,0 +1,52 @@
+"""A host whose clock is wrong."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.errors import LimitReachedError
+from signer.model.refund import Status
+from tests.support.refunds import AMOUNT, CUSTOMER, World
+
+
+@pytest.fixture
+def world(postgresql_url: str) -> Iterator[World]:
+    """Return a host, with a clock of its own, that shares PostgreSQL with others."""
+    with closing(SQLStore(postgresql_url)) as store:
+        yield World(store)
+
+
+@pytest.mark.parametrize("hours", [24, 25, -24, 24 * 365])
+@pytest.mark.parametrize("limit", ["daily_limit", "daily_limit_per_recipient"])
+def test_a_wrong_clock_gets_no_fresh_limit(
+    world: World, limit: str, hours: int
+) -> None:
+    """The day is the database server's, so the second refund waits."""
+    world.change_token(**{limit: "12.5"})
+    paid = world.broadcast()
+    world.clock.advance(hours=hours)
+    refund = world.accepted()
+
+    with pytest.raises(LimitReachedError, match=limit):
+        world.step(refund)
+    world.work()
+    world.chain.mine()
+
+    assert world.stored(refund).status is Status.QUEUED
+    assert world.stored(refund).blocked_by == "limit-reached"
+    assert world.stored(paid).nonce == 0
+    assert world.chain.payouts() == [(CUSTOMER, AMOUNT)]
+
+
+def test_a_clock_that_jumps_back_and_forth_gets_no_fresh_limit(world: World) -> None:
+    """A host cannot spend a day's limit once per jump."""
+    world.change_token(daily_limit="12.5")
+    refunds = [world.accepted() for _ in range(6)]
+
+    for hours in (25, -50, 75, -100, 125, 25):
+        world.clock.advance(hours=hours)
+        world.worker.work()
+
+    assert sum(world.stored(each).nonce is not None for each in refunds) == 1
