@@ -11,10 +11,12 @@ from falcon import Request, Response
 from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
+from api.http.waiting import WaitingRequests
 from api.request_context import principal, request_id
 from api.views.explanations import explanation_document
 from api.views.refunds import read_refund, refund_document
 from signer.errors import InvalidInputError, NotFoundError
+from signer.model.refund import Refund as AnyRefund
 from signer.model.refund import is_refund_id
 from signer.refunds.explain import Explainer
 from signer.refunds.service import MAX_WAIT_SECONDS, RefundService
@@ -32,7 +34,30 @@ class _MerchantResource(Resource):
         self._refunds = refunds
 
 
-class Refunds(_MerchantResource):
+class _WaitingResource(_MerchantResource):
+    def __init__(self, refunds: RefundService, waiting: WaitingRequests) -> None:
+        super().__init__(refunds)
+        self._waiting = waiting
+
+    def _wait(
+        self, refund: AnyRefund, client: str, seconds: float | None, resp: Response
+    ) -> AnyRefund:
+        """
+        Return *refund* when it is final, or after *seconds*; None: at once.
+
+        Too many waiting requests would leave no thread for others.  This one is then
+        answered at once, without ``Preference-Applied``, as RFC 7240 allows.
+        """
+        if seconds is None:
+            return refund
+        with self._waiting.admit(client) as may_wait:
+            if not may_wait:
+                return refund
+            resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
+            return self._refunds.wait(refund, seconds)
+
+
+class Refunds(_WaitingResource):
     """
     ``/v1/refunds``: accepts refunds, and lists the caller's own.
 
@@ -44,8 +69,9 @@ class Refunds(_MerchantResource):
         query.parameters(req)
         key = _idempotency_key(req)
         seconds = _preferred_wait(req)
+        client = principal(req).sub
         submission = self._refunds.submit(
-            client=principal(req).sub,
+            client=client,
             idempotency_key=key,
             request=read_refund(read_object(req)),
             request_id=request_id(req),
@@ -54,7 +80,7 @@ class Refunds(_MerchantResource):
 
         answer = submission.answer
         if answer is None:
-            refund = self._refunds.wait(submission.refund, _apply_wait(resp, seconds))
+            refund = self._wait(submission.refund, client, seconds, resp)
             # Store the answer before sending it, so that a repetition gets the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.remember_answer(refund, body)
@@ -85,15 +111,16 @@ class Refunds(_MerchantResource):
         }
 
 
-class Refund(_MerchantResource):
+class Refund(_WaitingResource):
     """``/v1/refunds/{refund_id}``: one refund of the caller."""
 
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Show the refund; another client's refund answers 404."""
         query.parameters(req)
         seconds = _preferred_wait(req)
-        refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
-        refund = self._refunds.wait(refund, _apply_wait(resp, seconds))
+        client = principal(req).sub
+        refund = self._refunds.get(client, _require_id(refund_id))
+        refund = self._wait(refund, client, seconds, resp)
 
         resp.media = refund_document(refund)
 
@@ -150,11 +177,3 @@ def _preferred_wait(req: Request) -> float | None:
     if len(waits) > 1:
         raise InvalidInputError("must have wait=N once", field="Prefer")
     return min(float(waits[0].group(1)), MAX_WAIT_SECONDS)
-
-
-def _apply_wait(resp: Response, seconds: float | None) -> float:
-    """Return how long to wait, and set the header ``Preference-Applied``."""
-    if seconds is None:
-        return 0.0
-    resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
-    return seconds
