@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable
+from sqlalchemy import Connection, Engine, Executable, func, select
 from sqlalchemy.exc import OperationalError
 
+from backends.sql.columns import UTCDateTime
 from backends.sql.errors import is_busy, translate_errors
 from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
 from backends.sql.sqlite import (
@@ -21,10 +23,12 @@ from backends.sql.sqlite import (
 )
 from backends.sql.urls import SQLITE, parse_url
 from signer.model.spending_limits import hour_number
-from signer.ports import Clock
+from signer.ports import Clock, utc_now
 
 
 T = TypeVar("T")
+
+_NOW = select(func.clock_timestamp(type_=UTCDateTime).label("now"))
 
 # SQLite reports some locks at once; without a pause, the retries would use a whole CPU.
 _RETRY_SECONDS = 0.001
@@ -84,6 +88,15 @@ class Database:
     def hour(self) -> int | None:
         """Return the ``hour_number`` of the injected clock; None: ask the database."""
         return None if self._clock is None else hour_number(self._clock())
+
+    def now(self) -> datetime:
+        """Return the time of the database's host, or of the injected clock."""
+        if self._clock is not None:
+            return self._clock()
+        if self.dialect == SQLITE:
+            return utc_now()
+        moment: datetime = self.rows(_NOW)[0].now
+        return moment
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return what *work* returns; each of its statements is a transaction."""

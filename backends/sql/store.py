@@ -1,5 +1,6 @@
 """The ledger on SQLite or PostgreSQL: every port of ``signer.ports.Ledger``."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from backends.sql.audit import AuditTables
@@ -40,8 +41,7 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
 
         *pool_size* is the number of threads that use the store at the same time.
         *timeout* limits, in seconds, each wait for a connection, a lock or a statement.
-        *clock* decides in which hour spending limits count; None, as in the service:
-        the clock of the database's host.  Only tests and simulations set it.
+        *clock* replaces the clock of the database's host, in tests and simulations.
 
         Raises:
             ConfigurationError: ``database-misconfigured``: *url* is not a supported
@@ -53,6 +53,9 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
 
     def __repr__(self) -> str:
         return f"SQLStore({self._database.dialect!r})"
+
+    def now(self) -> datetime:
+        return self._database.now()
 
     def check(self) -> None:
         require_health(self._database)

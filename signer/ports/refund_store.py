@@ -216,6 +216,9 @@ class Store(Protocol):
             StaleStateError: Another refund has the nonce.
         """
 
+    def now(self) -> datetime:
+        """Return the time of the clock of the database's host."""
+
     def check(self) -> None:
         """
         Require that the database is usable, by one query.

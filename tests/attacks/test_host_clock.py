@@ -2,13 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timedelta
+from typing import cast
 
 import pytest
 
 from backends.sql import SQLStore
 from signer.errors import LimitReachedError
 from signer.model.refund import Status
-from tests.support.refunds import AMOUNT, CUSTOMER, World
+from signer.ports import KeyDirectory, utc_now
+from signer.refunds.worker import Worker
+from tests.api.service import container_over
+from tests.support.devices import honest
+from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
 
 
 @pytest.fixture
@@ -50,3 +56,29 @@ def test_a_clock_that_jumps_back_and_forth_gets_no_fresh_limit(world: World) -> 
         world.worker.work()
 
     assert sum(world.stored(each).nonce is not None for each in refunds) == 1
+
+
+def _worker(world: World, *, hours: int) -> Worker:
+    """Return the worker of a host whose clock is *hours* off."""
+
+    def clock() -> datetime:
+        return utc_now() + timedelta(hours=hours)
+
+    device = cast("KeyDirectory", honest(KEY))
+    container = container_over(world.store, device, world.chains, clock=clock)
+    del container.ledger_clock  # The one of production, in place of the tests'.
+    container.ring = world.ring
+    return container.worker
+
+
+@pytest.mark.parametrize("hours", [24, 25, -24])
+def test_a_wrong_clock_raises_no_fees(world: World, hours: int) -> None:
+    """Two hosts a day apart do not take each other's transactions for stuck."""
+    world.clock.now = utc_now()
+    refund = world.broadcast()
+    workers = [_worker(world, hours=skew) for skew in (0, hours)]
+
+    for number in range(20):
+        workers[number % 2].work()
+
+    assert len(world.store.transactions(refund.id)) == 1

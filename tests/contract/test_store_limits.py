@@ -221,6 +221,18 @@ def test_a_paused_network_reserves_nothing(store: SQLStore) -> None:
     assert reserved(store, refund).nonce == 0
 
 
+def test_the_store_has_a_clock(store: SQLStore, database_url: str) -> None:
+    """Of the injected clock, or of the database's host, which is this one."""
+    with closing(SQLStore(database_url)) as other:
+        before = now()
+        moment = other.now()
+        after = now()
+
+    assert store.now() == NOON
+    assert before <= moment <= after
+    assert moment.utcoffset() == timedelta(0)
+
+
 def test_the_hours_are_the_databases(database_url: str) -> None:
     """Without an injected clock, the time of a reservation does not count."""
     before = hour_number(now())
