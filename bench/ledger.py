@@ -56,7 +56,7 @@ VALUES (:chain, :sender, 0, 0)
 
 _REFUNDS = """
 INSERT INTO refunds (
-  id, client, idempotency_key, fingerprint, reference, payment_session_id, network,
+  id, tenant, idempotency_key, fingerprint, reference, payment_session_id, network,
   chain_id, token, token_address, decimals, recipient, amount, status, created_at,
   updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number,
   block_hash, due_at, attempts

@@ -93,7 +93,7 @@ class NotThroughProxyError(RequestError):
 
 
 class NotFoundError(RequestError):
-    """The object does not exist, or it belongs to another client."""
+    """The object does not exist, or it belongs to another tenant."""
 
     code = "not-found"
 

@@ -40,7 +40,7 @@ class _WaitingResource(_MerchantResource):
         self._waiting = waiting
 
     def _wait(
-        self, refund: AnyRefund, client: str, seconds: float | None, resp: Response
+        self, refund: AnyRefund, tenant: str, seconds: float | None, resp: Response
     ) -> AnyRefund:
         """
         Return *refund* when it is final, or after *seconds*; None: at once.
@@ -50,7 +50,7 @@ class _WaitingResource(_MerchantResource):
         """
         if seconds is None:
             return refund
-        with self._waiting.admit(client) as may_wait:
+        with self._waiting.admit(tenant) as may_wait:
             if not may_wait:
                 return refund
             resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
@@ -69,9 +69,9 @@ class Refunds(_WaitingResource):
         query.parameters(req)
         key = _idempotency_key(req)
         seconds = _preferred_wait(req)
-        client = principal(req).sub
+        tenant = principal(req).sub
         submission = self._refunds.submit(
-            client=client,
+            tenant=tenant,
             idempotency_key=key,
             request=read_refund(read_object(req)),
             request_id=request_id(req),
@@ -80,7 +80,7 @@ class Refunds(_WaitingResource):
 
         answer = submission.answer
         if answer is None:
-            refund = self._wait(submission.refund, client, seconds, resp)
+            refund = self._wait(submission.refund, tenant, seconds, resp)
             # Store the answer before sending it, so that a repetition gets the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.remember_answer(refund, body)
@@ -115,12 +115,12 @@ class Refund(_WaitingResource):
     """``/v1/refunds/{refund_id}``: one refund of the caller."""
 
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
-        """Show the refund; another client's refund answers 404."""
+        """Show the refund; another tenant's refund answers 404."""
         query.parameters(req)
         seconds = _preferred_wait(req)
-        client = principal(req).sub
-        refund = self._refunds.get(client, _require_id(refund_id))
-        refund = self._wait(refund, client, seconds, resp)
+        tenant = principal(req).sub
+        refund = self._refunds.get(tenant, _require_id(refund_id))
+        refund = self._wait(refund, tenant, seconds, resp)
 
         resp.media = refund_document(refund)
 

@@ -62,7 +62,7 @@ def read_refund(payload: dict[str, Any]) -> RefundRequest:
 
 
 def refund_document(refund: Refund) -> dict[str, Any]:
-    """Return *refund* as JSON for its client; amounts in whole tokens."""
+    """Return *refund* as JSON for its tenant; amounts in whole tokens."""
     failure = None
     # A refund that is being replaced by a no-op has a reason but has not failed yet.
     if refund.failure_code is not None and refund.status.is_final:

@@ -103,7 +103,7 @@ _PAUSE_WALLETS = (
 
 # A signed sweep may still be mined; no other refund pays a key of the ring.
 _PAYS_IT = (
-    (refunds.c.client == SWEEPER)
+    (refunds.c.tenant == SWEEPER)
     & (refunds.c.recipient == bindparam("of_address"))
     & refunds.c.tx_hash.is_not(None)
 )

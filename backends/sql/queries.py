@@ -80,12 +80,12 @@ HISTORY = (
 )
 
 BY_KEY = select(refunds).where(
-    refunds.c.client == bindparam("of_client"),
+    refunds.c.tenant == bindparam("of_tenant"),
     refunds.c.idempotency_key == bindparam("key"),
 )
 
 _BY_REFERENCE = select(refunds.c.id).where(
-    refunds.c.client == bindparam("of_client"),
+    refunds.c.tenant == bindparam("of_tenant"),
     refunds.c.reference == bindparam("name"),
 )
 
@@ -93,12 +93,12 @@ _BY_REFERENCE = select(refunds.c.id).where(
 @cache
 def newest(*filters: str) -> Select[Any]:
     """
-    Return the query for a client's refunds, newest first.
+    Return the query for a tenant's refunds, newest first.
 
     *filters* are among ``payment_session_id``, ``status`` and ``cursor``.  The query's
-    parameters are these names, and always ``of_client`` and ``at_most``.
+    parameters are these names, and always ``of_tenant`` and ``at_most``.
     """
-    query = select(refunds).where(refunds.c.client == bindparam("of_client"))
+    query = select(refunds).where(refunds.c.tenant == bindparam("of_tenant"))
     for name in filters:
         query = query.where(_condition(name, among=filters))
     return query.order_by(refunds.c.id.desc()).limit(bindparam("at_most"))
@@ -123,7 +123,7 @@ def find_conflict(connection: Connection, refund: Refund) -> Refund:
         IdempotencyMismatchError: The key was used for another request.
         ConflictError: The reference was used with another key.
     """
-    key = {"of_client": refund.client, "key": refund.idempotency_key}
+    key = {"of_tenant": refund.tenant, "key": refund.idempotency_key}
     row = connection.execute(BY_KEY, key).one_or_none()
     if row is not None:
         stored = Refund(*row)
@@ -132,7 +132,7 @@ def find_conflict(connection: Connection, refund: Refund) -> Refund:
         raise IdempotencyMismatchError(
             f"the idempotency key was used for another request, refund {stored.id}"
         )
-    reference = {"of_client": refund.client, "name": refund.reference}
+    reference = {"of_tenant": refund.tenant, "name": refund.reference}
     taken = connection.execute(_BY_REFERENCE, reference).scalar_one_or_none()
     if taken is None:
         raise StoreError("the new refund's id is already in use")

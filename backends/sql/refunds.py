@@ -41,11 +41,11 @@ _MAX_DELAY = timedelta(minutes=2)
 class RefundTables(Tables):
     """The refunds of ``signer.ports.Store``: their moves, signed bytes and answers."""
 
-    def find(self, client: str, idempotency_key: str) -> Refund | None:
-        if not (is_storable(client) and is_storable(idempotency_key)):
+    def find(self, tenant: str, idempotency_key: str) -> Refund | None:
+        if not (is_storable(tenant) and is_storable(idempotency_key)):
             return None
         rows = self._database.rows(
-            queries.BY_KEY, of_client=client, key=idempotency_key
+            queries.BY_KEY, of_tenant=tenant, key=idempotency_key
         )
         return Refund(*rows[0]) if rows else None
 
@@ -61,7 +61,7 @@ class RefundTables(Tables):
 
     def list(
         self,
-        client: str,
+        tenant: str,
         *,
         payment_session_id: str | None = None,
         status: Status | None = None,
@@ -69,7 +69,7 @@ class RefundTables(Tables):
         cursor: str | None = None,
     ) -> Page:
         require_page(limit, cursor)
-        if not (is_storable(client) and is_storable(payment_session_id or "")):
+        if not (is_storable(tenant) and is_storable(payment_session_id or "")):
             return Page((), None)
         filters = {
             "payment_session_id": payment_session_id,
@@ -79,7 +79,7 @@ class RefundTables(Tables):
         used = {name: value for name, value in filters.items() if value is not None}
         # One row more than asked for shows whether there is another page.
         rows = self._database.rows(
-            queries.newest(*used), **used, of_client=client, at_most=limit + 1
+            queries.newest(*used), **used, of_tenant=tenant, at_most=limit + 1
         )
         page = tuple(Refund(*row) for row in rows[:limit])
         return Page(page, page[-1].id if len(rows) > limit else None)

@@ -42,7 +42,7 @@ refunds = Table(
     "refunds",
     metadata,
     Column("id", Plain, primary_key=True),
-    Column("client", Plain, nullable=False),
+    Column("tenant", Plain, nullable=False),
     Column("idempotency_key", Plain, nullable=False),
     Column("fingerprint", Plain, nullable=False),
     Column("reference", Plain, nullable=False),

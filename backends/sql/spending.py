@@ -108,7 +108,7 @@ def spend(
             rolled back.
     """
     dialect = connection.dialect.name
-    tenant, recipient, token = refund.client, refund.recipient, refund.token_address
+    tenant, recipient, token = refund.tenant, refund.recipient, refund.token_address
     parameters = {
         "hour": hour,
         "chain_id": refund.chain_id,

@@ -16,7 +16,7 @@ MAX_PAGE = 1000
 MAX_NAME = 255
 """In characters: these texts are index keys, which PostgreSQL limits to 2,700 bytes."""
 
-_NAMES = ("client", "idempotency_key", "reference", "payment_session_id")
+_NAMES = ("tenant", "idempotency_key", "reference", "payment_session_id")
 _TEXTS = (*_NAMES, "network", "token", "token_address", "recipient", "reason")
 _PERMANENT = attrgetter(*(c.name for c in refunds.columns if c.name not in SAVED))
 _WALLET = attrgetter("id", "chain_id", "sender", "nonce")

@@ -15,7 +15,7 @@ _REFUND_ID = re.compile(r"rf_[0-9a-f]{32}")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 SWEEPER = "hotwallet sweep"
-"""The client name of sweeps.  No JWT subject contains a space."""
+"""The tenant of sweeps.  No JWT subject or tenant contains a space."""
 
 COIN = "coin"
 """Used in place of a token symbol for the chain's native coin."""
@@ -110,7 +110,7 @@ class Refund:
     """
 
     id: str
-    client: str
+    tenant: str
     idempotency_key: str
     fingerprint: str
     reference: str
@@ -151,7 +151,7 @@ class Refund:
         A sweep is processed like a refund, from a former key's address to the active
         key's, and counts against no limit.
         """
-        return self.payment_session_id if self.client == SWEEPER else None
+        return self.payment_session_id if self.tenant == SWEEPER else None
 
     @property
     def is_coin(self) -> bool:
@@ -166,7 +166,7 @@ class Refund:
         They follow the transfer's arguments in the calldata, where contracts ignore
         them.  A ledger that was restored from a backup recognises its payments by them.
         """
-        name = json.dumps(["hotwallet", self.chain_id, self.client, self.reference])
+        name = json.dumps(["hotwallet", self.chain_id, self.tenant, self.reference])
         return hashlib.sha256(name.encode()).digest()[:16]
 
     def reservation(self) -> tuple[str, int, int]:

@@ -22,8 +22,8 @@ class Store(Protocol):
     that of the argument.
     """
 
-    def find(self, client: str, idempotency_key: str) -> Refund | None:
-        """Return the refund that the client created with this key, or None."""
+    def find(self, tenant: str, idempotency_key: str) -> Refund | None:
+        """Return the refund that the tenant created with this key, or None."""
 
     def accept(self, refund: Refund) -> tuple[Refund, bool]:
         """
@@ -35,8 +35,8 @@ class Store(Protocol):
         Raises:
             InvalidInputError: A text field is too long, or has characters that a
                 database cannot store.
-            IdempotencyMismatchError: The client used the key with another fingerprint.
-            ConflictError: The client used the reference with another key.
+            IdempotencyMismatchError: The tenant used the key with another fingerprint.
+            ConflictError: The tenant used the reference with another key.
             ValueError: The refund is not queued; a programming error.
         """
 
@@ -45,7 +45,7 @@ class Store(Protocol):
 
     def list(
         self,
-        client: str,
+        tenant: str,
         *,
         payment_session_id: str | None = None,
         status: Status | None = None,
@@ -53,7 +53,7 @@ class Store(Protocol):
         cursor: str | None = None,
     ) -> Page:
         """
-        Return the page of a client's refunds after *cursor*, newest first.
+        Return the page of a tenant's refunds after *cursor*, newest first.
 
         Raises:
             InvalidInputError: *limit* or *cursor* is out of range.

@@ -115,7 +115,7 @@ class Explainer:
             admit(
                 request,
                 refund_id=refund.id,
-                client=refund.client,
+                tenant=refund.tenant,
                 idempotency_key=refund.idempotency_key,
                 networks={name: each.network for name, each in self._chains.items()},
                 wallets=() if refund.sender is None else (refund.sender,),

@@ -95,7 +95,7 @@ class Explanation:
             Status.BROADCAST: _describe_broadcast(self),
             Status.MINED: _describe_mined(self),
             Status.CONFIRMED: f"It was paid in block {refund.block_number}",
-            Status.CANCELLED: "Its client cancelled it before it had a nonce",
+            Status.CANCELLED: "Its tenant cancelled it before it had a nonce",
             Status.REFUSED: "Nothing was paid and no nonce was used:"
             f" {refund.failure_detail}",
             Status.FAILED: "Its nonce is used and it was not paid:"

@@ -30,7 +30,7 @@ def admit(
     request: RefundRequest,
     *,
     refund_id: str,
-    client: str,
+    tenant: str,
     idempotency_key: str,
     networks: Mapping[str, Network],
     wallets: Collection[str],
@@ -68,7 +68,7 @@ def admit(
         )
     return Refund(
         id=refund_id,
-        client=client,
+        tenant=tenant,
         idempotency_key=idempotency_key,
         fingerprint=request.fingerprint(),
         reference=request.reference,

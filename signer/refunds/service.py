@@ -88,7 +88,7 @@ class RefundService:
     def submit(
         self,
         *,
-        client: str,
+        tenant: str,
         idempotency_key: str,
         request: RefundRequest,
         request_id: str,
@@ -101,7 +101,7 @@ class RefundService:
             InvalidInputError, PolicyViolationError: The request is not allowed; nothing
                 was stored.
             InProgressError: The first request with this key has no response yet.
-            IdempotencyMismatchError: *client* used the key for another request.
+            IdempotencyMismatchError: *tenant* used the key for another request.
             ConflictError: The reference belongs to a refund with another key.
             StoreUnavailableError: It is unknown whether the refund was accepted; a
                 request with the same key finds out.
@@ -111,7 +111,7 @@ class RefundService:
             admitted = admit(
                 request,
                 refund_id=new_refund_id(now),
-                client=client,
+                tenant=tenant,
                 idempotency_key=idempotency_key,
                 networks=self._networks,
                 wallets=self._wallets(),
@@ -119,14 +119,14 @@ class RefundService:
             )
         except RequestError:
             # An accepted refund stays accepted when the rules change.
-            earlier = self._store.find(client, idempotency_key)
+            earlier = self._store.find(tenant, idempotency_key)
             if earlier is None or earlier.fingerprint != request.fingerprint():
                 raise
             return self._replay(earlier)
         refund, created = self._store.accept(admitted)
         if not created:
             return self._replay(refund)
-        actor = Actor.from_token(client, request_id, token_id)
+        actor = Actor.from_token(tenant, request_id, token_id)
         return Submission(self._send(refund, actor), created=True)
 
     def remember_answer(self, refund: Refund, body: str) -> str:
@@ -141,17 +141,17 @@ class RefundService:
             refund = self._reread(refund)
         return refund
 
-    def cancel(self, client: str, refund_id: str) -> Refund:
+    def cancel(self, tenant: str, refund_id: str) -> Refund:
         """
-        Cancel a refund of *client* that has no nonce yet; repeating it is safe.
+        Cancel a refund of *tenant* that has no nonce yet; repeating it is safe.
 
         Raises:
-            NotFoundError: *client* has no such refund.
+            NotFoundError: *tenant* has no such refund.
             NotCancellableError: The refund has a nonce, or another final status.
             StaleStateError: Another process changed the refund: try again.
             ChainError: It cannot be determined now whether the refund is paid.
         """
-        refund = self.get(client, refund_id)
+        refund = self.get(tenant, refund_id)
         if refund.status is Status.QUEUED:
             refund = self._lifecycle.cancel(refund)
         if refund.status is not Status.CANCELLED:
@@ -160,25 +160,25 @@ class RefundService:
             )
         return refund
 
-    def get(self, client: str, refund_id: str) -> Refund:
-        """Return a refund; raises ``NotFoundError`` if *client* has no such refund."""
+    def get(self, tenant: str, refund_id: str) -> Refund:
+        """Return a refund; raises ``NotFoundError`` if *tenant* has no such refund."""
         refund = self._store.get(refund_id)
-        if refund is None or refund.client != client:
+        if refund is None or refund.tenant != tenant:
             raise NotFoundError("there is no such refund")
         return refund
 
     def list(
         self,
-        client: str,
+        tenant: str,
         *,
         payment_session_id: str | None = None,
         status: Status | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Return *client*'s refunds, newest first, starting after *cursor*."""
+        """Return *tenant*'s refunds, newest first, starting after *cursor*."""
         return self._store.list(
-            client,
+            tenant,
             payment_session_id=payment_session_id,
             status=status,
             limit=limit,

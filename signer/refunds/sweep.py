@@ -1,7 +1,7 @@
 """
 Moves everything from a former key's address to the active one: tokens first, coin last.
 
-Each asset becomes a refund whose client is the sweeper: it has one row and one nonce,
+Each asset becomes a refund whose tenant is the sweeper: it has one row and one nonce,
 and is audited, tracked, replaced and confirmed like any refund.  At most one sweep is
 open per network and asset.  Its reference has a running number, so that administrators
 who sweep at the same time move each asset once.
@@ -123,7 +123,7 @@ class Sweeper:
         )
         return Refund(
             id=new_refund_id(now),
-            client=SWEEPER,
+            tenant=SWEEPER,
             idempotency_key=name,
             fingerprint=request.fingerprint(),
             reference=name,

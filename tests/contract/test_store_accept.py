@@ -109,10 +109,10 @@ def test_a_repeated_request_finds_its_refund(store: SQLStore) -> None:
 def test_a_key_finds_its_refund(store: SQLStore) -> None:
     refund = accepted(store)
 
-    assert refund == store.find(refund.client, refund.idempotency_key)
+    assert refund == store.find(refund.tenant, refund.idempotency_key)
     assert store.find("another", refund.idempotency_key) is None
-    assert store.find(refund.client, "never used") is None
-    assert store.find(refund.client, "a\0b") is None
+    assert store.find(refund.tenant, "never used") is None
+    assert store.find(refund.tenant, "a\0b") is None
 
 
 def test_a_used_key_with_another_request_is_a_mismatch(store: SQLStore) -> None:
@@ -152,7 +152,7 @@ def test_a_mismatch_precedes_a_conflict(store: SQLStore) -> None:
 def test_clients_have_separate_keys_and_references(store: SQLStore) -> None:
     first = accepted(store)
     other = queued(
-        client="another",
+        tenant="another",
         idempotency_key=first.idempotency_key,
         reference=first.reference,
     )
@@ -169,7 +169,7 @@ def test_names_are_compared_byte_by_byte(store: SQLStore) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x" * 256, "a\0b", "\ud800"])
-@pytest.mark.parametrize("field", ["idempotency_key", "reference", "client"])
+@pytest.mark.parametrize("field", ["idempotency_key", "reference", "tenant"])
 def test_invalid_names_are_refused(store: SQLStore, field: str, text: str) -> None:
     """The error for a name that no index can hold names the field."""
     with pytest.raises(InvalidInputError) as caught:

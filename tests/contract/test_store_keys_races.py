@@ -270,7 +270,7 @@ def test_no_sweep_after_a_rotation(store: SQLStore) -> None:
     """Once a key is not the active one, no thread's sweep is reserved to pay it."""
     opened(store)
     made_active(store, KEYS[0])
-    of_sweep = {"client": SWEEPER, "payment_session_id": WALLET}
+    of_sweep = {"tenant": SWEEPER, "payment_session_id": WALLET}
 
     _use_while_changing(
         store,

@@ -159,11 +159,11 @@ def test_a_tenant_has_limits_of_its_own(store: SQLStore, limits: Limits) -> None
     all_tenants = Limits(hourly=3 * AMOUNT)
     both = replace(all_tenants, tenant=limits)
 
-    assert _give(store, both, client="first")
-    assert not _give(store, both, client="first")
-    assert _give(store, both, client="second")
-    assert _give(store, all_tenants, client="third")
-    assert not _give(store, all_tenants, client="fourth")
+    assert _give(store, both, tenant="first")
+    assert not _give(store, both, tenant="first")
+    assert _give(store, both, tenant="second")
+    assert _give(store, all_tenants, tenant="third")
+    assert not _give(store, all_tenants, tenant="fourth")
 
 
 def test_a_new_limit_counts_what_was_spent_before_it(store: SQLStore) -> None:

@@ -59,10 +59,10 @@ def test_pages_are_complete_and_in_order(
     status: Status | None,
 ) -> None:
     """The pages together have each matching refund once, newest first."""
-    client = secrets.token_hex(8)
+    tenant = secrets.token_hex(8)
     made = []
     for its_session, is_cancelled in rows:
-        refund = accepted(store, client=client, payment_session_id=its_session)
+        refund = accepted(store, tenant=tenant, payment_session_id=its_session)
         if is_cancelled:
             refund = moved(store, refund, Status.CANCELLED)
         made.append(refund)
@@ -76,7 +76,7 @@ def test_pages_are_complete_and_in_order(
     cursor: str | None = None
     while True:
         page = store.list(
-            client,
+            tenant,
             payment_session_id=session,
             status=status,
             limit=limit,

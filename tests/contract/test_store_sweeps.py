@@ -37,7 +37,7 @@ def _rotated(store: SQLStore) -> None:
 
 def _accepted(store: SQLStore, recipient: str = OTHER_WALLET) -> Refund:
     return accepted(
-        store, client=SWEEPER, payment_session_id=WALLET, recipient=recipient
+        store, tenant=SWEEPER, payment_session_id=WALLET, recipient=recipient
     )
 
 

@@ -170,7 +170,7 @@ class Clients:
 def _request(service: RefundService, order: Order) -> Answer:
     """Do what ``api/http/refunds.py`` does for a POST, without HTTP."""
     submission = service.submit(
-        client=CLIENT,
+        tenant=CLIENT,
         idempotency_key=order.key,
         request=order.request,
         request_id="simulated",

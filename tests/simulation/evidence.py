@@ -76,7 +76,7 @@ _FINAL = "('confirmed', 'refused', 'cancelled', 'failed')"
 _COLUMNS = (
     # Amounts are text of 78 digits.
     "id, idempotency_key, reference, recipient, CAST(amount AS INTEGER), status,"
-    " version, sender, nonce, failure_code, client = 'hotwallet sweep'"
+    " version, sender, nonce, failure_code, tenant = 'hotwallet sweep'"
 )
 
 

@@ -231,12 +231,12 @@ class World:
         self,
         request: RefundRequest = REQUEST,
         key: str = "key-1",
-        client: str = "gateway",
+        tenant: str = "gateway",
         service: RefundService | None = None,
     ) -> Submission:
         """Submit *request* as the gateway does."""
         return (service or self.service).submit(
-            client=client, idempotency_key=key, request=request, request_id="req-1"
+            tenant=tenant, idempotency_key=key, request=request, request_id="req-1"
         )
 
     def accepted(self, **changes: Any) -> Refund:
@@ -246,7 +246,7 @@ class World:
         admitted = admit(
             request,
             refund_id=f"rf_{number:04}",
-            client="gateway",
+            tenant="gateway",
             idempotency_key=f"key-{number}",
             networks={"local": self.network},
             wallets=[self.signer.address],

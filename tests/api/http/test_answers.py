@@ -23,7 +23,7 @@ KEY = {"Idempotency_Key": "k"}
 def unanswered(container: Container) -> Refund:
     """A refund whose request ended before it could answer."""
     return container.refunds.submit(
-        client="gateway-1",
+        tenant="gateway-1",
         idempotency_key="k",
         request=read_refund(BODY),
         request_id="req-1",

@@ -7,11 +7,11 @@ import pytest
 from api.http.waiting import WaitingRequests
 
 
-def _admitted(waiting: WaitingRequests, clients: list[str]) -> list[str]:
-    """Return the clients whose requests may wait, of requests at the same time."""
+def _admitted(waiting: WaitingRequests, tenants: list[str]) -> list[str]:
+    """Return the tenants whose requests may wait, of requests at the same time."""
     with ExitStack() as stack:
-        answers = [stack.enter_context(waiting.admit(each)) for each in clients]
-    return [each for each, may in zip(clients, answers, strict=True) if may]
+        answers = [stack.enter_context(waiting.admit(each)) for each in tenants]
+    return [each for each, may in zip(tenants, answers, strict=True) if may]
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def _admitted(waiting: WaitingRequests, clients: list[str]) -> list[str]:
     [(1, 0, 0), (2, 1, 1), (3, 1, 1), (4, 1, 2), (6, 2, 3), (8, 2, 4), (64, 16, 32)],
 )
 def test_half_of_the_threads_wait(threads: int, of_one: int, in_total: int) -> None:
-    """One client has half of those; all have them again when the requests end."""
+    """One tenant has half of those; all have them again when the requests end."""
     waiting = WaitingRequests(threads)
 
     for _ in range(2):
@@ -27,7 +27,7 @@ def test_half_of_the_threads_wait(threads: int, of_one: int, in_total: int) -> N
         assert len(_admitted(waiting, [str(n) for n in range(70)])) == in_total
 
 
-def test_a_client_takes_no_other_clients_turn() -> None:
+def test_a_tenant_takes_no_other_tenants_turn() -> None:
     waiting = WaitingRequests(8)
 
     assert _admitted(waiting, [*["mallory"] * 9, "alice", "bob", "carol"]) == [

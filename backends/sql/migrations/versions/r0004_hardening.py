@@ -11,10 +11,15 @@ revision = "0004"
 down_revision = "0003"
 
 BOTH = """
+ALTER TABLE refunds RENAME COLUMN client TO tenant
 """
 
 # A primary key of SQLite cannot be altered.
 SQLITE = """
+DROP INDEX ix_refunds_client
+
+CREATE INDEX ix_refunds_tenant ON refunds (tenant, id)
+
 CREATE TABLE new_spendings (
     chain_id BIGINT NOT NULL,
     token_address TEXT NOT NULL,
@@ -36,6 +41,8 @@ ALTER TABLE new_spendings RENAME TO spendings
 
 # The default is dropped, so that a forgotten tenant is an error.
 POSTGRESQL = """
+ALTER INDEX ix_refunds_client RENAME TO ix_refunds_tenant
+
 ALTER TABLE spendings ADD COLUMN tenant TEXT COLLATE "C" NOT NULL DEFAULT ''
 
 ALTER TABLE spendings ALTER COLUMN tenant DROP DEFAULT

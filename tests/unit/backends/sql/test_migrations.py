@@ -16,7 +16,7 @@ from sqlalchemy import Connection, inspect, select, text
 from backends.sql import SQLStore
 from backends.sql.migrate import SchemaUpgrade
 from backends.sql.schema import FIRST, HEAD, metadata, spendings
-from signer.errors import StaleStateError, StoreError
+from signer.errors import ConflictError, StaleStateError, StoreError
 from signer.model.key import Key, KeyState
 from signer.model.refund import Kind, Move, Refund, SignedTransaction, Status
 from signer.model.wallet import UnrecordedTransaction, Wallet
@@ -63,6 +63,44 @@ def test_migrate_reports_what_it_did(empty: SQLStore) -> None:
     assert (created.action, created.before, created.after) == ("created", None, HEAD)
     assert (unchanged.action, unchanged.before) == ("unchanged", HEAD)
     assert created.path == unchanged.path == empty._database.path
+
+
+def test_an_upgrade_keeps_the_refunds(empty: SQLStore) -> None:
+    """The subject that made a refund becomes its tenant, under the same constraints."""
+    config = Config()
+    config.set_main_option("script_location", "backends.sql:migrations")
+    old = """
+        INSERT INTO refunds (
+            id, client, idempotency_key, fingerprint, reference, payment_session_id,
+            network, chain_id, token, token_address, decimals, recipient, amount,
+            status, created_at, updated_at, version, due_at
+        ) VALUES (
+            'rf_1', 'gateway-1', 'key', 'f', 'reference', 'session',
+            'local', 31337, 'TUSD', 'x', 6, 'y', :amount,
+            'queued', :at, :at, 0, :at
+        )"""
+
+    def from_0003(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, FIRST)
+        row = {
+            "amount": f"{1:078d}" if empty._database.path else 1,
+            "at": now().isoformat(timespec="microseconds")
+            if empty._database.path
+            else now(),
+        }
+        connection.execute(text(old), row)
+
+    empty._database.migration(from_0003, timeout=5)
+    done = empty.migrate()
+
+    assert (done.action, done.before, done.after) == ("upgraded", FIRST, HEAD)
+    stored = empty.find("gateway-1", "key")
+    assert stored is not None
+    assert (stored.tenant, stored.reference) == ("gateway-1", "reference")
+    again = queued(tenant="gateway-1", reference="reference")
+    with pytest.raises(ConflictError):
+        empty.accept(again)
 
 
 def test_the_head_is_alembics() -> None:
@@ -261,7 +299,7 @@ def test_possible_refunds(store: SQLStore, change: dict[str, object]) -> None:
         {"chain_id": 0},
         {"decimals": -1},
         {"version": -1},
-        {"client": None},
+        {"tenant": None},
         {"due_at": None},
         {"attempts": None},
         {"nonce": 7},

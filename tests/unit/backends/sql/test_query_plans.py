@@ -151,7 +151,7 @@ def _fill(store: SQLStore, count: int) -> None:
     opened(store)
     rows = []
     for n in range(count):
-        refund = queued(client=f"client {n % 99}", payment_session_id=f"session {n}")
+        refund = queued(tenant=f"tenant {n % 99}", payment_session_id=f"session {n}")
         paid = adopted(refund, n) if n % 2 else refund
         status = Status.CONFIRMED if n % 2 else Status.CANCELLED
         rows.append(replace(paid, status=status))
@@ -186,7 +186,7 @@ def _plan(store: SQLStore, statement: Any, given: Mapping[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("filters", "index"),
     [
-        ((), "ix_refunds_client"),
+        ((), "ix_refunds_tenant"),
         (("status",), "ix_refunds_status"),
         (("payment_session_id",), "ix_refunds_session"),
         (("payment_session_id", "status"), "ix_refunds_session"),
@@ -198,14 +198,14 @@ def test_pages_come_from_an_index(
     """No page needs all rows, and SQLite does not sort."""
     _fill(store, 1500)
     given = {
-        "of_client": "client 3",
+        "of_tenant": "tenant 3",
         "status": Status.QUEUED,
         "payment_session_id": "session 5",
         "cursor": queued().id,
         "at_most": 10,
     }
     for asked in (filters, (*filters, "cursor")):
-        used = {name: given[name] for name in (*asked, "of_client", "at_most")}
+        used = {name: given[name] for name in (*asked, "of_tenant", "at_most")}
         plan = _plan(store, queries.newest(*asked), used)
 
         # PostgreSQL may sort instead if there are few rows.

@@ -31,7 +31,7 @@ def _admit(configured: Network = NETWORK, **changes: Any) -> Refund:
     return admit(
         replace(REQUEST, **changes),
         refund_id="rf_1",
-        client="gateway",
+        tenant="gateway",
         idempotency_key="key-1",
         networks={"local": configured},
         wallets=[WALLET],
@@ -43,7 +43,7 @@ def test_a_valid_request_becomes_a_queued_refund() -> None:
     """It has the request's fields and those of the configuration."""
     assert _admit() == Refund(
         id="rf_1",
-        client="gateway",
+        tenant="gateway",
         idempotency_key="key-1",
         fingerprint=REQUEST.fingerprint(),
         reference=REQUEST.reference,

@@ -55,7 +55,7 @@ def test_a_refund_is_accepted_and_broadcast(world: World) -> None:
     assert refund == world.stored(refund)
     assert refund.status is Status.BROADCAST
     assert refund.tx_hash in world.chain.pool
-    assert (refund.client, refund.idempotency_key) == ("gateway", "key-1")
+    assert (refund.tenant, refund.idempotency_key) == ("gateway", "key-1")
 
 
 def test_the_audit_log_names_client_and_request(world: World) -> None:
@@ -151,7 +151,7 @@ def test_a_key_and_a_reference_are_for_one_request(
 def test_clients_have_separate_keys_and_references(world: World) -> None:
     world.submit()
 
-    assert world.submit(client="other").created
+    assert world.submit(tenant="other").created
 
 
 @pytest.mark.parametrize(
@@ -433,14 +433,14 @@ def test_a_reservation_that_comes_late_sends_nothing(world: World) -> None:
 
 
 def test_a_refund_exists_for_its_client_only(world: World) -> None:
-    """Another client can neither read nor cancel it."""
+    """Another tenant can neither read nor cancel it."""
     refund = world.submit().refund
     queued = world.accepted()
 
     assert world.service.get("gateway", refund.id) == refund
-    for client, refund_id in [("other", refund.id), ("gateway", "rf_x")]:
+    for tenant, refund_id in [("other", refund.id), ("gateway", "rf_x")]:
         with pytest.raises(NotFoundError):
-            world.service.get(client, refund_id)
+            world.service.get(tenant, refund_id)
     with pytest.raises(NotFoundError):
         world.service.cancel("other", queued.id)
     assert world.stored(queued) == queued

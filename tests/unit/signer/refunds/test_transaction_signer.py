@@ -79,7 +79,7 @@ def test_a_mark_depends_on_chain_client_and_reference(reserved: Refund) -> None:
     """A backup cannot lose any of them."""
     others = [
         replace(reserved, chain_id=1),
-        replace(reserved, client="other"),
+        replace(reserved, tenant="other"),
         replace(reserved, reference="other"),
     ]
     forgotten = replace(
