@@ -254,7 +254,7 @@ class Container:
             client=self.settings.rate_limit_client,
             clock=self.clock,
         )
-        return AccessPolicy(self.store, limits, self.audit, self.clock)
+        return AccessPolicy(self.store, limits, self.audit, self.ledger_clock)
 
     @cached_property
     def proxies(self) -> Sequence[IPNetwork]:

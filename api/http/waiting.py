@@ -1,9 +1,9 @@
 """Bounds how many requests wait at the same time, because each one holds a thread."""
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+
+from api.http.slots import Slots
 
 
 class WaitingRequests:
@@ -16,33 +16,16 @@ class WaitingRequests:
 
     def __init__(self, threads: int) -> None:
         """Bound the requests of a process that has *threads*."""
-        self._in_total = threads // 2
-        self._per_tenant = (self._in_total + 1) // 2
-        self._waiting: Counter[str] = Counter()
-        self._lock = Lock()
+        in_total = threads // 2
+        self._slots = Slots(in_total)
+        self._of_tenant = (in_total + 1) // 2
 
     @contextmanager
     def admit(self, tenant: str) -> Iterator[bool]:
         """Count a request of *tenant* while it waits; the value is whether it may."""
-        may_wait = self._enter(tenant)
+        may_wait = self._slots.enter(tenant, self._of_tenant)
         try:
             yield may_wait
         finally:
             if may_wait:
-                self._leave(tenant)
-
-    def _enter(self, tenant: str) -> bool:
-        with self._lock:
-            may_wait = (
-                self._waiting.total() < self._in_total
-                and self._waiting[tenant] < self._per_tenant
-            )
-            if may_wait:
-                self._waiting[tenant] += 1
-            return may_wait
-
-    def _leave(self, tenant: str) -> None:
-        with self._lock:
-            self._waiting[tenant] -= 1
-            if not self._waiting[tenant]:
-                del self._waiting[tenant]  # Tenants come and go.
+                self._slots.leave(tenant)

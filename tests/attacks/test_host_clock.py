@@ -6,13 +6,16 @@ from datetime import datetime, timedelta
 from typing import cast
 
 import pytest
+from falcon.testing import TestClient
 
 from backends.sql import SQLStore
 from signer.errors import LimitReachedError
 from signer.model.refund import Status
 from signer.ports import KeyDirectory, utc_now
 from signer.refunds.worker import Worker
+from tests.api.access_app import build
 from tests.api.service import container_over
+from tests.api.support import NOW, SettableClock, bearer
 from tests.support.devices import honest
 from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
 
@@ -82,3 +85,16 @@ def test_a_wrong_clock_raises_no_fees(world: World, hours: int) -> None:
         workers[number % 2].work()
 
     assert len(world.store.transactions(refund.id)) == 1
+
+
+@pytest.mark.parametrize("hours", [-24, -1])
+def test_a_slow_clock_accepts_no_old_token(postgresql_url: str, hours: int) -> None:
+    """An administrator's token that was used and forgotten cannot be used again."""
+    clock = SettableClock()
+    ledger_clock = SettableClock(NOW + timedelta(hours=-hours))
+    with closing(SQLStore(postgresql_url)) as store:
+        app = build(store, clock, ledger_clock=ledger_clock)
+        old = bearer(NOW, roles=["admin"], scope="keys:rotate")
+        answer = TestClient(app).simulate_post("/rotation", headers=old)
+
+    assert (answer.status_code, answer.json["code"]) == (401, "unauthenticated")
