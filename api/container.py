@@ -37,6 +37,7 @@ from signer.model.audit_record import Operation
 from signer.ports import Clock, KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
+from signer.refunds.ledger_clock import LedgerClock
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
@@ -91,6 +92,11 @@ class Container:
     def store(self) -> Ledger:
         """The ledger."""
         return self.open_store(self.settings)
+
+    @cached_property
+    def ledger_clock(self) -> Clock:
+        """The clock by which all hosts date refunds: the ledger's."""
+        return LedgerClock(self.store.now)
 
     @cached_property
     def backend(self) -> KeyDirectory:
@@ -162,9 +168,9 @@ class Container:
         return Lifecycle(
             self.store,
             self.chains,
-            TransactionSigner(self.ring, self.clock),
-            NonceManager(self.store, self.ring, self.clock),
-            self.clock,
+            TransactionSigner(self.ring, self.ledger_clock),
+            NonceManager(self.store, self.ring, self.ledger_clock),
+            self.ledger_clock,
             alerts=self.alerts,
         )
 
@@ -177,13 +183,13 @@ class Container:
             self.lifecycle,
             audit=self.audit,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
-            clock=self.clock,
+            clock=self.ledger_clock,
         )
 
     @cached_property
     def explainer(self) -> Explainer:
         """Explains the state of a refund."""
-        return Explainer(self.store, self.store, self.chains, self.clock)
+        return Explainer(self.store, self.store, self.chains, self.ledger_clock)
 
     @cached_property
     def rotation(self) -> Rotation:
@@ -210,9 +216,13 @@ class Container:
     @cached_property
     def sweeper(self) -> Sweeper:
         """Moves the balances of former keys to the active key."""
-        store, ring = self.store, self.ring
         return Sweeper(
-            store, store, ring, self.chains, audit=self.audit, clock=self.clock
+            self.store,
+            self.store,
+            self.ring,
+            self.chains,
+            audit=self.audit,
+            clock=self.ledger_clock,
         )
 
     @cached_property
@@ -225,7 +235,7 @@ class Container:
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
         alarm = RowAlarm(self.alerts)
-        tracker = ConfirmationTracker(self.store, self.chains, self.clock, alarm)
+        tracker = ConfirmationTracker(self.store, self.chains, self.ledger_clock, alarm)
         return Worker(
             self.store,
             self.lifecycle,
@@ -233,7 +243,7 @@ class Container:
             ring=self.ring,
             retirement=KeyRetirement(self.store, self.audit, self.clock),
             chains=self.chains,
-            clock=self.clock,
+            clock=self.ledger_clock,
             alarm=alarm,
         )
 
@@ -247,7 +257,7 @@ class Container:
             client=self.settings.rate_limit_client,
             clock=self.clock,
         )
-        return AccessPolicy(self.store, limits, self.audit, self.clock)
+        return AccessPolicy(self.store, limits, self.audit, self.ledger_clock)
 
     @cached_property
     def proxies(self) -> Sequence[IPNetwork]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn
 
-from api.auth.jwt_verifier import LEEWAY, TOKEN_REPLAYED
+from api.auth.jwt_verifier import LEEWAY, TOKEN_EXPIRED, TOKEN_REPLAYED
 from api.auth.rate_limits import RateLimits, RateLimitStatus
 from api.request_context import Principal, rate_limit_key
 from signer.audit.log import AuditAction, AuditLog
@@ -84,7 +84,8 @@ class AccessPolicy:
 
         Raises:
             RateLimitedError: This subject has made too many requests.
-            AuthenticationError: ``token-replayed``: the token was used before.
+            AuthenticationError: ``token-replayed``: the token was used before; or
+                ``token-expired``, by the clock that all hosts share.
             StoreUnavailableError: The database does not answer an administrator.
         """
         if not request.permission.administrative:
@@ -136,7 +137,11 @@ class AccessPolicy:
         # Remember the token for as long as it is accepted.
         until = caller.expires_at + timedelta(seconds=LEEWAY)
         try:
-            is_first_use = self._callers.use_token(caller.jti, until, self._clock())
+            now = self._clock()
+            # A host whose clock is slow accepted it.  Its use may be forgotten.
+            if until <= now:
+                raise AuthenticationError(TOKEN_EXPIRED)
+            is_first_use = self._callers.use_token(caller.jti, until, now)
         except StoreError as e:
             raise StoreUnavailableError("the token cannot be used up") from e
         if not is_first_use:

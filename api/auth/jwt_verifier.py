@@ -27,6 +27,7 @@ Role = Literal["merchant", "admin", "devops"]
 MAX_LIFETIME = 300  # Seconds from iat to exp.
 LEEWAY = 30  # Seconds that the issuer's clock may be off.
 NO_TOKEN = "no-token"  # noqa: S105  A reason code.
+TOKEN_EXPIRED = "token-expired"  # noqa: S105  A reason code.
 TOKEN_REPLAYED = "token-replayed"  # noqa: S105  A reason code.
 TOKEN_TYPE = "at+jwt"  # noqa: S105  RFC 9068, section 2.1.
 
@@ -126,7 +127,7 @@ class JWTVerifier:
         if not 0 < claims.exp - claims.iat <= MAX_LIFETIME:
             raise AuthenticationError("token-lifetime")
         if claims.exp <= now - LEEWAY:
-            raise AuthenticationError("token-expired")
+            raise AuthenticationError(TOKEN_EXPIRED)
         if max(claims.nbf, claims.iat) > now + LEEWAY:
             raise AuthenticationError("token-not-yet-valid")
 

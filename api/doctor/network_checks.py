@@ -155,7 +155,7 @@ def _check_worker(context: NetworkContext) -> Finding:
             context.chain.network.chain_id, address, _ALL_NONCES, _MOST_REFUNDS
         )
     ]
-    latest = container.clock() - _OVERDUE
+    latest = container.ledger_clock() - _OVERDUE
     overdue = [
         refund
         for refund in open_refunds

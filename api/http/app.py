@@ -9,6 +9,7 @@ from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
 from api.http.refunds import Cancellation, Refund, RefundExplanation, Refunds
+from api.http.waiting import WaitingRequests
 
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -22,12 +23,13 @@ def create_app(container: Container) -> App:
     )
     app.add_middleware([RequestLog(), authorization])
     problems.install(app)
-    app.add_route("/v1/refunds", Refunds(container.refunds))
-    app.add_route("/v1/refunds/{refund_id}", Refund(container.refunds))
-    app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(container.refunds))
+    refunds, waiting = container.refunds, WaitingRequests(container.settings.threads)
+    app.add_route("/v1/refunds", Refunds(refunds, waiting))
+    app.add_route("/v1/refunds/{refund_id}", Refund(refunds, waiting))
+    app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds))
     app.add_route(
         "/v1/refunds/{refund_id}/explain",
-        RefundExplanation(container.refunds, container.explainer),
+        RefundExplanation(refunds, container.explainer),
     )
     app.add_route("/v1/admin/kms/rotate", KeyRotation(container.rotation))
     app.add_route("/v1/admin/kms/failover", KeyFailover(container.failover))

@@ -11,11 +11,13 @@ from falcon import Request, Response
 from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
+from api.http.waiting import WaitingRequests
 from api.request_context import principal, request_id
 from api.views.explanations import explanation_document
 from api.views.refunds import read_refund, refund_document
 from signer.errors import InvalidInputError, NotFoundError
 from signer.model.audit_record import Actor
+from signer.model.refund import Refund as AnyRefund
 from signer.model.refund import is_refund_id
 from signer.refunds.explain import Explainer
 from signer.refunds.service import MAX_WAIT_SECONDS, RefundService
@@ -33,7 +35,30 @@ class _MerchantResource(Resource):
         self._refunds = refunds
 
 
-class Refunds(_MerchantResource):
+class _WaitingResource(_MerchantResource):
+    def __init__(self, refunds: RefundService, waiting: WaitingRequests) -> None:
+        super().__init__(refunds)
+        self._waiting = waiting
+
+    def _wait(
+        self, refund: AnyRefund, tenant: str, seconds: float | None, resp: Response
+    ) -> AnyRefund:
+        """
+        Return *refund* when it is final, or after *seconds*; None: at once.
+
+        Too many waiting requests would leave no thread for others.  This one is then
+        answered at once, without ``Preference-Applied``, as RFC 7240 allows.
+        """
+        if seconds is None:
+            return refund
+        with self._waiting.admit(tenant) as may_wait:
+            if not may_wait:
+                return refund
+            resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
+            return self._refunds.wait(refund, seconds)
+
+
+class Refunds(_WaitingResource):
     """
     ``/v1/refunds``: accepts refunds, and lists the caller's own.
 
@@ -45,8 +70,9 @@ class Refunds(_MerchantResource):
         query.parameters(req)
         key = _idempotency_key(req)
         seconds = _preferred_wait(req)
+        tenant = principal(req).sub
         submission = self._refunds.submit(
-            tenant=principal(req).sub,
+            tenant=tenant,
             idempotency_key=key,
             request=read_refund(read_object(req)),
             request_id=request_id(req),
@@ -55,7 +81,7 @@ class Refunds(_MerchantResource):
 
         answer = submission.answer
         if answer is None:
-            refund = self._refunds.wait(submission.refund, _apply_wait(resp, seconds))
+            refund = self._wait(submission.refund, tenant, seconds, resp)
             # Store the answer before sending it, so that a repetition gets the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.remember_answer(refund, body)
@@ -86,15 +112,16 @@ class Refunds(_MerchantResource):
         }
 
 
-class Refund(_MerchantResource):
+class Refund(_WaitingResource):
     """``/v1/refunds/{refund_id}``: one refund of the caller."""
 
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Show the refund; another tenant's refund answers 404."""
         query.parameters(req)
         seconds = _preferred_wait(req)
-        refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
-        refund = self._refunds.wait(refund, _apply_wait(resp, seconds))
+        tenant = principal(req).sub
+        refund = self._refunds.get(tenant, _require_id(refund_id))
+        refund = self._wait(refund, tenant, seconds, resp)
 
         resp.media = refund_document(refund)
 
@@ -153,11 +180,3 @@ def _preferred_wait(req: Request) -> float | None:
     if len(waits) > 1:
         raise InvalidInputError("must have wait=N once", field="Prefer")
     return min(float(waits[0].group(1)), MAX_WAIT_SECONDS)
-
-
-def _apply_wait(resp: Response, seconds: float | None) -> float:
-    """Return how long to wait, and set the header ``Preference-Applied``."""
-    if seconds is None:
-        return 0.0
-    resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
-    return seconds

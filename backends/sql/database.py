@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable
+from sqlalchemy import Connection, Engine, Executable, func, select
 from sqlalchemy.exc import OperationalError
 
+from backends.sql.columns import UTCDateTime
 from backends.sql.errors import is_busy, translate_errors
 from backends.sql.postgresql import postgresql_engine, postgresql_migration_engine
 from backends.sql.sqlite import (
@@ -21,10 +23,14 @@ from backends.sql.sqlite import (
 )
 from backends.sql.urls import SQLITE, parse_url
 from signer.errors import ConfigurationError, Refusal
+from signer.model.spending_limits import hour_number
+from signer.ports import Clock, utc_now
 from signer.row_macs import RowMACs
 
 
 T = TypeVar("T")
+
+_NOW = select(func.clock_timestamp(type_=UTCDateTime).label("now"))
 
 # SQLite reports some locks at once; without a pause, the retries would use a whole CPU.
 _RETRY_SECONDS = 0.001
@@ -48,9 +54,13 @@ class Database:
     of the driver.  The URL is a secret: no ``repr`` and no error contains it.
     """
 
-    def __init__(self, url: str, *, pool_size: int, timeout: float) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int, timeout: float, clock: Clock | None = None
+    ) -> None:
         """
         Remember *url*; open nothing.
+
+        *clock* replaces the database's own clock, in tests and simulations.
 
         Raises:
             ConfigurationError: ``database-misconfigured``.
@@ -58,6 +68,7 @@ class Database:
         self._url = parse_url(url)
         self._pool_size = pool_size
         self._timeout = timeout
+        self._clock = clock
         # Keyed by process id, so that a forked process opens its own connections.  The
         # inherited ones stay here, unused: to close them would end the parent's
         # sessions.
@@ -75,6 +86,19 @@ class Database:
     def path(self) -> Path | None:
         """SQLite's file; None for PostgreSQL."""
         return Path(self._url.database or "") if self.dialect == SQLITE else None
+
+    def hour(self) -> int | None:
+        """Return the ``hour_number`` of the injected clock; None: ask the database."""
+        return None if self._clock is None else hour_number(self._clock())
+
+    def now(self) -> datetime:
+        """Return the time of the database's host, or of the injected clock."""
+        if self._clock is not None:
+            return self._clock()
+        if self.dialect == SQLITE:
+            return utc_now()
+        moment: datetime = self.rows(_NOW)[0].now
+        return moment
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return what *work* returns; each of its statements is a transaction."""

@@ -139,6 +139,7 @@ spendings = Table(
     metadata,
     Column("chain_id", BigInteger, primary_key=True),
     Column("token_address", Plain, primary_key=True),
+    Column("tenant", Plain, primary_key=True),
     Column("recipient", Plain, primary_key=True),
     Column("hour", BigInteger, primary_key=True),
     Column("amount", Uint256, nullable=False),

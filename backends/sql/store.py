@@ -1,5 +1,6 @@
 """The ledger on SQLite or PostgreSQL: every port of ``signer.ports.Ledger``."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from backends.sql.audit import AuditTables
@@ -9,6 +10,7 @@ from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.refunds import RefundTables
 from backends.sql.wallets import WalletTables
+from signer.ports import Clock
 from signer.row_macs import RowMACs
 
 
@@ -34,6 +36,7 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
         *,
         pool_size: int = 4,
         timeout: float = 5.0,
+        clock: Clock | None = None,
     ) -> None:
         """
         Remember *url*; open nothing.
@@ -43,15 +46,20 @@ class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables)
 
         *pool_size* is the number of threads that use the store at the same time.
         *timeout* limits, in seconds, each wait for a connection, a lock or a statement.
+        *clock* replaces the clock of the database's host, in tests and simulations.
 
         Raises:
             ConfigurationError: ``database-misconfigured``: *url* is not a supported
                 database, or its driver is missing.  The message omits the URL.
         """
-        super().__init__(Database(url, pool_size=pool_size, timeout=timeout), macs)
+        database = Database(url, pool_size=pool_size, timeout=timeout, clock=clock)
+        super().__init__(database, macs)
 
     def __repr__(self) -> str:
         return f"SQLStore({self._database.dialect!r})"
+
+    def now(self) -> datetime:
+        return self._database.now()
 
     def check(self) -> None:
         require_health(self._database)

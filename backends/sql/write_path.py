@@ -48,7 +48,7 @@ def apply_reservation(
     database: Database, refund: Refund, limits: Limits, params: Values
 ) -> Changed:
     """
-    Assign *refund* its nonce and count its amount, alone on the chain.
+    Assign *refund* its nonce and count its amount and gas, alone on the chain.
 
     If the lock were missing, the unique constraint on nonces would still hold.
 
@@ -61,7 +61,8 @@ def apply_reservation(
         lock_chain_and_keys(connection, refund.chain_id)
         changed = change(connection, Step.RESERVE, params)
         if changed is not None and refund.swept_from is None:
-            spend(connection, refund, limits, params["refunds_updated_at"])
+            gas_limit = params["refunds_gas_limit"]
+            spend(connection, refund, gas_limit, limits, database.hour())
         return changed
 
     return database.transaction(work)

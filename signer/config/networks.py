@@ -56,14 +56,15 @@ class Token(_Model):
     """
     One ERC-20 contract.
 
-    ``max_amount`` limits one refund, in whole tokens, and ``max_gas`` the gas of its
-    transaction.  The other limits bound all refunds of an hour or a day together; None
-    means no limit.
+    ``min_amount`` and ``max_amount`` limit one refund, in whole tokens, and ``max_gas``
+    the gas of its transaction.  The other limits bound all refunds of an hour or a day
+    together; None means no limit.
     """
 
     address: Address
     decimals: int = Field(ge=0, le=36)
     max_amount: str
+    min_amount: str | None = None
     max_gas: int = Field(default=2_000_000, ge=21_000, le=2**24)  # EIP-7825.
     hourly_limit: str | None = None
     daily_limit: str | None = None
@@ -75,6 +76,8 @@ class Token(_Model):
         for name in ("hourly_limit", "daily_limit", "daily_limit_per_recipient"):
             if getattr(self, name) is not None and self._units(name) < largest:
                 raise ValueError(f"{name} must not be less than max_amount")
+        if self.min_amount is not None and self._units("min_amount") > largest:
+            raise ValueError("min_amount must not be more than max_amount")
         return self
 
     def _units(self, name: str) -> int:
@@ -96,6 +99,8 @@ class Network(_Model):
     its max fee would be over ``max_fee_factor`` times its wallet's recent median; 0
     turns that off.
     ``stuck_after_seconds`` is how long an attempt may wait before its fee is raised.
+    ``gas_per_hour`` bounds the gas limits of all refunds that get a nonce in one hour;
+    None means no limit.
     """
 
     # The audit's JSON records contain it; JavaScript reads integers up to 2**53.
@@ -109,12 +114,23 @@ class Network(_Model):
     max_fee_factor: int = Field(10, ge=0)
     rpc_timeout_ms: int = Field(5000, ge=100)
     stuck_after_seconds: int = Field(90, ge=1)
+    gas_per_hour: int | None = Field(None, gt=0)
 
     @field_validator("rpc_urls", mode="before")
     @classmethod
     def _as_tuple(cls, value: object) -> object:
         # TOML has only lists, and strict mode accepts only a tuple.
         return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _gas_per_hour_allows_a_refund(self) -> Self:
+        largest = max(token.max_gas for token in self.tokens.values())
+        if self.gas_per_hour is not None and self.gas_per_hour < largest:
+            raise ValueError(
+                "gas_per_hour must not be less than the max_gas of a token, which is"
+                f" {largest}"
+            )
+        return self
 
 
 class Networks(_Model):

@@ -1,11 +1,11 @@
-"""Limits on the value that refunds of one token may pay per hour and per day."""
+"""Limits on the value and the gas that refunds may spend per hour and per day."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
 from signer.amounts import parse_units
-from signer.config.networks import Token
+from signer.config.networks import Network
 
 
 _HOUR_SECONDS = 3600
@@ -14,44 +14,57 @@ _HOUR_SECONDS = 3600
 @dataclass(frozen=True, slots=True)
 class Spent:
     """
-    Amounts that already have a nonce, in base units of one token on one chain.
+    What already has a nonce: amounts in base units of one token, and gas, on one chain.
 
-    ``hour`` counts the current clock hour, ``day`` that hour and the 23 before it.
-    ``recipient`` is the part of ``day`` that one recipient gets.
+    ``hour`` and ``gas`` count the current clock hour, ``day`` that hour and the 23
+    before it.  ``recipient`` is the part of ``day`` that one recipient gets.
     """
 
     hour: int
     day: int
     recipient: int
+    gas: int
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one token, in base units; None means no limit."""
+    """
+    The limits of one token, in base units, and of its chain, in gas.
+
+    They bound the refunds of all tenants together; ``tenant`` has further limits for
+    those of the refund's tenant.  None means no limit.
+    """
 
     hourly: int | None = None
     daily: int | None = None
     daily_per_recipient: int | None = None
+    gas_per_hour: int | None = None
+    tenant: "Limits | None" = None
 
     @classmethod
-    def from_token(cls, token: Token) -> Self:
-        """Return the limits that the networks file sets for *token*."""
+    def from_network(cls, network: Network, token_name: str) -> Self:
+        """Return the limits of a token that the networks file sets for all tenants."""
+        token = network.tokens[token_name]
         limits = token.hourly_limit, token.daily_limit, token.daily_limit_per_recipient
-        return cls(
-            *(
-                None if limit is None else parse_units(limit, token.decimals)
-                for limit in limits
-            )
+        hourly, daily, daily_per_recipient = (
+            None if limit is None else parse_units(limit, token.decimals)
+            for limit in limits
         )
+        return cls(hourly, daily, daily_per_recipient, network.gas_per_hour)
 
-    def first_exceeded(self, amount: int, spent: Spent) -> str | None:
-        """Return the name of the first limit that *spent* plus *amount* exceeds."""
-        for name, limit, before in (
-            ("hourly_limit", self.hourly, spent.hour),
-            ("daily_limit", self.daily, spent.day),
-            ("daily_limit_per_recipient", self.daily_per_recipient, spent.recipient),
+    def first_exceeded(self, amount: int, gas: int, spent: Spent) -> str | None:
+        """Return the name of the first limit that *spent* plus a refund exceeds."""
+        for name, limit, after in (
+            ("hourly_limit", self.hourly, spent.hour + amount),
+            ("daily_limit", self.daily, spent.day + amount),
+            (
+                "daily_limit_per_recipient",
+                self.daily_per_recipient,
+                spent.recipient + amount,
+            ),
+            ("gas_per_hour", self.gas_per_hour, spent.gas + gas),
         ):
-            if limit is not None and before + amount > limit:
+            if limit is not None and after > limit:
                 return name
         return None
 

@@ -118,15 +118,16 @@ class Store(Protocol):
         sender.  A transaction that is rolled back leaves no gap.
 
         *counted* is the transaction count of *sender* on the chain.  *limits* bound
-        what all refunds of the token together may pay, including those that other
-        processes reserve at the same time.  *intent* is an audit record that is written
-        in the same transaction; the returned refund is then ``intent_recorded``.
+        what all refunds together may spend, including those that other processes
+        reserve at the same time, in the hours of the database's clock, not of *at*.
+        *intent* is an audit record that is written in the same transaction; the
+        returned refund is then ``intent_recorded``.
 
         Raises:
             KeyRotatedError: *sender* is not the address of the active key, or that key
                 is no longer pinned to *key_id*.  For a sweep, whose sender is a former
                 key: the recipient is not the address of the active key.
-            LimitReachedError: The refund would exceed a spending limit.
+            LimitReachedError: The refund would exceed one of the limits.
             StaleStateError: A recorded transaction already paid the refund; the wallet
                 is paused or was never opened; the chain is stopped; or *counted* is
                 ahead of the ledger.
@@ -237,6 +238,9 @@ class Store(Protocol):
         Raises:
             StaleStateError: Another refund has the nonce.
         """
+
+    def now(self) -> datetime:
+        """Return the time of the clock of the database's host."""
 
     def check(self) -> None:
         """

@@ -21,7 +21,7 @@ ADVICE = {
     "gas-above-limit": "check the nodes' estimates, or raise the token's max_gas",
     "fees-above-recent": "wait until fees are normal, or raise the network's"
     " max_fee_factor if they are right (docs/how-to/stuck-queue.md)",
-    "limit-reached": "wait, or raise the token's limits in the networks file",
+    "limit-reached": "wait, or raise the limit in the networks file",
     "wallet-paused": "run `hotwallet nonce repair`; if an operator paused the network,"
     " run `hotwallet nonce resume`",
     "backend-access-denied": "allow the service's role to sign with the key again",

@@ -160,7 +160,7 @@ class NonceManager:
 def _limits(refund: Refund, chain: Chain) -> Limits:
     if refund.swept_from is not None:
         return NO_LIMITS
-    return Limits.from_token(chain.network.tokens[refund.token])
+    return Limits.from_network(chain.network, refund.token)
 
 
 def describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:

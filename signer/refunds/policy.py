@@ -56,6 +56,11 @@ def admit(
         )
     amount = parse_units(request.amount, token.decimals)
     _check_recipient(request.recipient, network, wallets)
+    least = token.min_amount
+    if least is not None and amount < parse_units(least, token.decimals):
+        raise PolicyViolationError(
+            f"one refund must pay at least {least} {request.token}", rule="min-amount"
+        )
     if amount > parse_units(token.max_amount, token.decimals):
         raise PolicyViolationError(
             f"one refund may pay at most {token.max_amount} {request.token}",
@@ -90,7 +95,9 @@ def find_violation(refund: Refund, network: Network) -> PolicyViolationError | N
     The row may be older than the configuration, or another party may have changed it.
     ``rule`` is ``token`` if the row names another contract than the configuration,
     ``max-amount``, or ``gas`` if the gas limit is above the token's ``max_gas``.  A
-    sweep moves the whole balance, and has no largest amount.
+    sweep moves the whole balance, and has no largest amount.  ``min_amount`` is checked
+    by ``admit`` only: a small refund that was accepted costs gas, which has its own
+    limit, and to withhold it would break a promise to a customer.
     """
     if refund.is_coin:
         return None

@@ -133,13 +133,14 @@ def build(
     keys: KeySource = ONE_KEY,
     limits: RateLimits | None = None,
     proxies: Sequence[Network] = (),
+    ledger_clock: Clock | None = None,
 ) -> App:
-    """Return the application over *callers*."""
+    """Return the application over *callers*, on a host with *clock*."""
     access = AccessPolicy(
         callers,
         limits or RateLimits.shared(callers, clock=clock),
         audit or AuditLog(structlog.get_logger("audit"), clock),
-        clock,
+        ledger_clock or clock,
     )
     authenticator = JWTVerifier(keys, issuer=ISSUER, audience=AUDIENCE, clock=clock)
     return with_routes(AuthorizationMiddleware(authenticator, access, proxies=proxies))

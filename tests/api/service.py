@@ -159,6 +159,7 @@ def container_over(
         open_jwt_keys=lambda _: keys,
         clock=clock,
     )
+    container.ledger_clock = clock
     container.networks = {name: chain.network for name, chain in chains.items()}
     return container
 

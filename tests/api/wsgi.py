@@ -29,5 +29,6 @@ def get_app() -> App:
     store = open_ledger(settings.effective_database_url, pool_size=settings.threads)
     authenticator = make_verifier(settings)
     container = build_container(store, utc_now, authenticator)
+    container.settings = settings
     container.proxies = [ip_network(each) for each in settings.trusted_proxies]
     return create_app(container)

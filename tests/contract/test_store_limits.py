@@ -1,68 +1,103 @@
 """Spending limits per hour and day hold under concurrent reservations."""
 
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 
 from backends.sql import SQLStore
+from backends.sql.schema import spendings
 from signer.errors import LimitReachedError, StaleStateError
 from signer.model.refund import Status
-from signer.model.spending_limits import Limits
-from tests.fixtures.ledger import OTHER_WALLET, WALLET, accepted, reserved, stored
+from signer.model.spending_limits import NO_LIMITS, Limits, hour_number
+from tests.fixtures.ledger import OTHER_WALLET, WALLET, accepted, now, reserved, stored
 from tests.fixtures.races import race
+from tests.support.refunds import FakeClock
 
 
 NOON = datetime(2026, 1, 2, 12, 30, tzinfo=UTC)
 AMOUNT = 12_500_000
+GAS = 65_000
 
 
-def _give(store: SQLStore, limits: Limits, at: datetime, **changes: object) -> bool:
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return the clock of the database; it is noon."""
+    clock = FakeClock()
+    clock.now = NOON
+    return clock
+
+
+@pytest.fixture
+def store(database_url: str, clock: FakeClock) -> Iterator[SQLStore]:
+    """Return a store on each database in turn, with a clock that the test sets."""
+    with closing(SQLStore(database_url, clock=clock)) as store:
+        yield store
+
+
+def _give(
+    store: SQLStore,
+    limits: Limits = NO_LIMITS,
+    *,
+    gas_limit: int = GAS,
+    **changes: object,
+) -> bool:
     """Return whether a new refund gets its nonce."""
-    refund = accepted(store, created_at=at, **changes)
+    refund = accepted(store, **changes)
     try:
-        reserved(store, refund, limits=limits, at=at)
+        reserved(store, refund, limits=limits, gas_limit=gas_limit)
     except LimitReachedError:
         assert stored(store, refund) == refund
         return False
     return True
 
 
-def test_an_hour_has_a_limit(store: SQLStore) -> None:
+def test_an_hour_has_a_limit(store: SQLStore, clock: FakeClock) -> None:
     """A refund within the limit gets a nonce; the next one waits for the next hour."""
     limits = Limits(hourly=2 * AMOUNT)
 
-    given = [_give(store, limits, NOON) for _ in range(3)]
-    later = _give(store, limits, NOON + timedelta(hours=1))
+    given = [_give(store, limits) for _ in range(3)]
+    clock.advance(hours=1)
+    later = _give(store, limits)
 
     assert given == [True, True, False]
     assert later
 
 
-def test_a_day_is_this_hour_and_the_previous_23(store: SQLStore) -> None:
+def test_a_day_is_this_hour_and_the_previous_23(
+    store: SQLStore, clock: FakeClock
+) -> None:
     """The daily limit is a sliding window of whole hours."""
     limits = Limits(daily=AMOUNT)
 
-    assert _give(store, limits, NOON)
-    assert not _give(store, limits, NOON + timedelta(hours=23))
-    assert _give(store, limits, NOON + timedelta(hours=24))
+    assert _give(store, limits)
+    clock.advance(hours=23)
+    assert not _give(store, limits)
+    clock.advance(hours=1)
+    assert _give(store, limits)
 
 
-def test_a_recipient_has_a_limit_of_its_own(store: SQLStore) -> None:
+def test_a_recipient_has_a_limit_of_its_own(store: SQLStore, clock: FakeClock) -> None:
     limits = Limits(daily_per_recipient=AMOUNT)
 
-    assert _give(store, limits, NOON)
-    assert not _give(store, limits, NOON + timedelta(hours=2))
-    assert _give(store, limits, NOON, recipient=OTHER_WALLET)
-    assert _give(store, limits, NOON + timedelta(hours=24))
+    assert _give(store, limits)
+    assert _give(store, limits, recipient=OTHER_WALLET)
+    clock.advance(hours=2)
+    assert not _give(store, limits)
+    clock.advance(hours=22)
+    assert _give(store, limits)
 
 
 def test_tokens_and_chains_have_separate_limits(store: SQLStore) -> None:
     limits = Limits(hourly=AMOUNT)
 
-    assert _give(store, limits, NOON)
-    assert _give(store, limits, NOON, token_address=WALLET)
-    assert _give(store, limits, NOON, chain_id=7)
-    assert not _give(store, limits, NOON)
+    assert _give(store, limits)
+    assert _give(store, limits, token_address=WALLET)
+    assert _give(store, limits, chain_id=7)
+    assert not _give(store, limits)
 
 
 def test_wallets_share_the_limit(store: SQLStore) -> None:
@@ -70,19 +105,20 @@ def test_wallets_share_the_limit(store: SQLStore) -> None:
     limits = Limits(hourly=AMOUNT)
     first, second = accepted(store), accepted(store)
 
-    reserved(store, first, limits=limits, at=NOON)
+    reserved(store, first, limits=limits)
     with pytest.raises(LimitReachedError, match="hourly_limit"):
-        reserved(store, second, limits=limits, at=NOON, sender=OTHER_WALLET)
+        reserved(store, second, limits=limits, sender=OTHER_WALLET)
 
     assert stored(store, second).status is Status.QUEUED
 
 
-def test_amounts_of_a_fast_clock_count(store: SQLStore) -> None:
+def test_amounts_of_a_fast_clock_count(store: SQLStore, clock: FakeClock) -> None:
     """Amounts counted under a later hour, by a fast clock, count as well (R30)."""
     limits = Limits(hourly=AMOUNT, daily=AMOUNT)
 
-    assert _give(store, limits, NOON + timedelta(hours=1))
-    assert not _give(store, limits, NOON)
+    assert _give(store, limits)
+    clock.advance(hours=-1)
+    assert not _give(store, limits)
 
 
 def test_amounts_are_exact(store: SQLStore) -> None:
@@ -90,25 +126,78 @@ def test_amounts_are_exact(store: SQLStore) -> None:
     large = 10**30
     limits = Limits(daily=2 * large)
 
-    assert _give(store, limits, NOON, amount=large + 1)
-    assert not _give(store, limits, NOON, amount=large)
-    assert _give(store, limits, NOON, amount=large - 1)
+    assert _give(store, limits, amount=large + 1)
+    assert not _give(store, limits, amount=large)
+    assert _give(store, limits, amount=large - 1)
+
+
+def test_gas_has_a_limit_per_hour(store: SQLStore, clock: FakeClock) -> None:
+    """All tokens of a chain share its gas, however small their amounts are."""
+    limits = Limits(gas_per_hour=2 * GAS)
+
+    assert _give(store, limits, amount=1)
+    assert _give(store, limits, amount=1, token_address=WALLET, gas_limit=GAS - 1)
+    assert not _give(store, limits, amount=1, gas_limit=2)
+    assert _give(store, limits, amount=1, gas_limit=1)
+    assert _give(store, limits, amount=1, chain_id=7)
+    clock.advance(hours=1)
+    assert _give(store, limits, amount=1)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(hourly=AMOUNT),
+        Limits(daily=AMOUNT),
+        Limits(daily_per_recipient=AMOUNT),
+        Limits(gas_per_hour=GAS),
+    ],
+    ids=["hourly", "daily", "recipient", "gas"],
+)
+def test_a_tenant_has_limits_of_its_own(store: SQLStore, limits: Limits) -> None:
+    """What one tenant spends leaves another tenant's limits as they were."""
+    all_tenants = Limits(hourly=3 * AMOUNT)
+    both = replace(all_tenants, tenant=limits)
+
+    assert _give(store, both, tenant="first")
+    assert not _give(store, both, tenant="first")
+    assert _give(store, both, tenant="second")
+    assert _give(store, all_tenants, tenant="third")
+    assert not _give(store, all_tenants, tenant="fourth")
+
+
+def test_a_new_limit_counts_what_was_spent_before_it(store: SQLStore) -> None:
+    """Refunds without limits are counted too."""
+    assert _give(store)
+
+    assert not _give(store, Limits(daily=AMOUNT))
+    assert not _give(store, Limits(gas_per_hour=GAS))
+    assert not _give(store, Limits(tenant=Limits(daily=AMOUNT)))
+    assert not _give(store, Limits(tenant=Limits(gas_per_hour=GAS)))
+
+
+def test_the_error_names_the_limit(store: SQLStore) -> None:
+    """A tenant's limit is named as such."""
+    with pytest.raises(LimitReachedError, match=r"^the gas_per_hour of TUSD is reach"):
+        reserved(store, accepted(store), limits=Limits(gas_per_hour=1))
+    with pytest.raises(LimitReachedError, match=r"^the tenant's daily_limit of TUSD"):
+        reserved(store, accepted(store), limits=Limits(tenant=Limits(daily=1)))
 
 
 def test_a_failed_reservation_spends_nothing(store: SQLStore) -> None:
     limits = Limits(hourly=2 * AMOUNT)
     refund = accepted(store)
-    reserved(store, refund, limits=limits, at=NOON)
+    reserved(store, refund, limits=limits)
 
     with pytest.raises(StaleStateError):
-        reserved(store, refund, limits=limits, at=NOON)
-    assert _give(store, limits, NOON)
+        reserved(store, refund, limits=limits)
+    assert _give(store, limits)
 
 
 def _take(store: SQLStore, index: int) -> int:
     """Reserve ten times, in one of several processes; return how many succeeded."""
     limits = Limits(daily=20 * AMOUNT)
-    return sum(_give(store, limits, NOON) for _ in range(10))
+    return sum(_give(store, limits) for _ in range(10))
 
 
 def test_processes_share_the_limit(database_url: str) -> None:
@@ -130,3 +219,26 @@ def test_a_paused_network_reserves_nothing(store: SQLStore) -> None:
     assert store.resume_network(refund.chain_id)
     assert not store.resume_network(refund.chain_id)
     assert reserved(store, refund).nonce == 0
+
+
+def test_the_store_has_a_clock(store: SQLStore, database_url: str) -> None:
+    """Of the injected clock, or of the database's host, which is this one."""
+    with closing(SQLStore(database_url)) as other:
+        before = now()
+        moment = other.now()
+        after = now()
+
+    assert store.now() == NOON
+    assert before <= moment <= after
+    assert moment.utcoffset() == timedelta(0)
+
+
+def test_the_hours_are_the_databases(database_url: str) -> None:
+    """Without an injected clock, the time of a reservation does not count."""
+    before = hour_number(now())
+    with closing(SQLStore(database_url)) as store:
+        reserved(store, accepted(store), at=NOON)
+        hours = {row.hour for row in store._database.rows(select(spendings))}
+
+    assert hours <= {before, hour_number(now())}
+    assert len(hours) == 1

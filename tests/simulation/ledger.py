@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from typing import Any
 
 from backends.sql import SQLStore
 from signer.model.refund import Refund
+from signer.ports import Clock, utc_now
 from signer.ports import Ledger as LedgerPort
 from tests.support.ledgers import ROW_MACS
 from tests.support.refunds import altered
@@ -25,10 +27,14 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self.store = SQLStore(f"sqlite:///{path}", ROW_MACS)
+        self.clock: Clock = utc_now  # A schedule replaces it with its own.
+        self.store = SQLStore(f"sqlite:///{path}", ROW_MACS, clock=self._now)
         self.store.migrate()
         self._file = sqlite3.connect(path, isolation_level=None)
         self._blank = self.copy()
+
+    def _now(self) -> datetime:
+        return self.clock()
 
     def clear(self) -> None:
         """Delete everything."""

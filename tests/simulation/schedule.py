@@ -70,6 +70,7 @@ class Schedule:
         self.plan = replace(plan, **changes)
         self.scheduler = Scheduler(random, trace)
         self._ledger = ledger
+        ledger.clock = self.scheduler.clock
         self._chain = SimulatedChain(random, ledger.has_recorded)
         self._faults = Faults(self.plan, random)
         self._observer = Observer()

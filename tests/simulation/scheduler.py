@@ -49,6 +49,10 @@ class Scheduler:
         """Run *action* after *seconds*."""
         heappush(self._queue, (self.now + seconds, next(self._order), action))
 
+    def clock(self) -> datetime:
+        """Return the time, which the clocks of some hosts miss."""
+        return EPOCH + timedelta(seconds=self.now)
+
     def run(self, until: float) -> None:
         """Run everything that is due up to *until*."""
         while self._queue and self._queue[0][0] <= until:
@@ -92,7 +96,7 @@ class Process:
 
     def clock(self) -> datetime:
         """Return the time of the host's clock."""
-        return EPOCH + timedelta(seconds=self.scheduler.now + self.skew)
+        return self.scheduler.clock() + timedelta(seconds=self.skew)
 
     def timer(self) -> float:
         """Return monotonic seconds, as ``time.monotonic`` does."""

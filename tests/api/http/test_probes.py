@@ -1,6 +1,5 @@
 """Probes are answered while every other thread waits."""
 
-import json
 import select
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,10 +9,7 @@ import pytest
 
 from api.auth.dev_tokens import mint
 from signer.config.settings import Settings
-from tests.api.live_server import Server, exchange, service_environ
-from tests.api.service import BODY
-from tests.support.ledgers import open_ledger
-from tests.support.waiting import eventually
+from tests.api.live_server import PING, Server, exchange, service_environ
 
 
 @pytest.fixture
@@ -24,24 +20,21 @@ def environ(tmp_path: Path, _sqlite_template: Path) -> dict[str, str]:
 
 @pytest.fixture
 def busy(environ: dict[str, str]) -> Iterator[Server]:
-    """A service whose only thread waits with a refund, until after the test."""
+    """A service whose only thread waits for a body, until after the test."""
     settings = Settings.from_env(environ)
-    store = open_ledger(settings.effective_database_url)
     token = mint(settings, subject="gateway", roles=["merchant"])
-    body = json.dumps(BODY).encode()
     head = (
         "POST /v1/refunds HTTP/1.1\r\nHost: localhost\r\n"
         f"Authorization: Bearer {token}\r\nIdempotency-Key: k\r\n"
-        "Prefer: wait=20\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n"
     )
-    with Server(environ) as server, server.connect() as client:
-        client.sendall(head.encode() + body)
-        assert eventually(lambda: store.list("gateway").refunds, patience=60)
+    with Server(environ) as server, server.connect() as slow, server.connect() as next_:
+        assert server.ask(PING).status == 200
+        slow.sendall(head.encode() + b"{")
+        next_.sendall(PING)
         yield server
-        answered, _, _ = select.select([client], [], [], 0)
+        answered, _, _ = select.select([slow, next_], [], [], 0)
         assert answered == []
-    store.close()
 
 
 def _request(method: str, path: str) -> bytes:

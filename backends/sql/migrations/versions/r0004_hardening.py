@@ -59,6 +59,7 @@ RECORD_CHANGED = """
     )
 """
 
+# A primary key of SQLite cannot be altered.
 SQLITE = """
 DROP INDEX ix_refunds_client
 
@@ -80,6 +81,24 @@ BEGIN SELECT RAISE(ABORT, 'audit records are for ever'); END
 CREATE TRIGGER audit_records_next BEFORE UPDATE ON audit_records
 WHEN NEW.sequence <> (SELECT coalesce(max(sequence), 0) + 1 FROM audit_records)
 BEGIN SELECT RAISE(ABORT, 'the next sequence is one more than the last'); END
+
+CREATE TABLE new_spendings (
+    chain_id BIGINT NOT NULL,
+    token_address TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    recipient TEXT NOT NULL,
+    hour BIGINT NOT NULL,
+    amount VARCHAR(78) NOT NULL,
+    CONSTRAINT pk_spendings
+        PRIMARY KEY (chain_id, token_address, tenant, recipient, hour)
+)
+
+INSERT INTO new_spendings
+SELECT chain_id, token_address, '', recipient, hour, amount FROM spendings
+
+DROP TABLE spendings
+
+ALTER TABLE new_spendings RENAME TO spendings
 """
 
 # With a fixed search path, a temporary table cannot stand for the real one.
@@ -120,6 +139,15 @@ END $$
 CREATE TRIGGER audit_records_next AFTER UPDATE ON audit_records
 REFERENCING NEW TABLE AS new_rows
 FOR EACH STATEMENT EXECUTE FUNCTION audit_sequence_is_next()
+
+ALTER TABLE spendings ADD COLUMN tenant TEXT COLLATE "C" NOT NULL DEFAULT ''
+
+ALTER TABLE spendings ALTER COLUMN tenant DROP DEFAULT
+
+ALTER TABLE spendings DROP CONSTRAINT pk_spendings
+
+ALTER TABLE spendings ADD CONSTRAINT pk_spendings
+PRIMARY KEY (chain_id, token_address, tenant, recipient, hour)
 """
 
 

@@ -12,11 +12,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, select, text
 
 from backends.sql import SQLStore
 from backends.sql.migrate import SchemaUpgrade
-from backends.sql.schema import FIRST, HEAD, metadata
+from backends.sql.schema import FIRST, HEAD, metadata, spendings
 from signer.errors import (
     ConfigurationError,
     ConflictError,
@@ -192,6 +192,30 @@ def test_a_ledger_without_revision(empty: SQLStore) -> None:
 
     with pytest.raises(StoreError, match="hotwallet db upgrade"):
         empty.check()
+
+
+def test_an_upgrade_keeps_what_was_spent(empty: SQLStore) -> None:
+    """Sums of revision 0003 become the sums over all tenants."""
+    config = Config()
+    config.set_main_option("script_location", "backends.sql:migrations")
+    names = "chain_id, token_address, recipient, hour, amount"
+
+    def from_0003(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, FIRST)
+        for recipient in ("", "y"):
+            values = f"7, 'x', '{recipient}', 400000, '{5:078d}'"
+            connection.execute(
+                text(f"INSERT INTO spendings ({names}) VALUES ({values})")
+            )
+
+    empty._database.migration(from_0003, timeout=5)
+    empty.migrate()
+    rows = empty._database.rows(select(spendings).order_by(spendings.c.recipient))
+
+    assert [tuple(row) for row in rows] == [
+        (7, "x", "", recipient, 400000, 5) for recipient in ("", "y")
+    ]
 
 
 def test_an_upgrade_is_reported() -> None:

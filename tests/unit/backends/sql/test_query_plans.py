@@ -250,20 +250,21 @@ def test_the_worker_reads_open_refunds_only(
 def test_spendings_come_from_an_index(store: SQLStore) -> None:
     """R27: the limits read the last 24 hours only."""
     rows = [
-        {"chain_id": 31337, "token_address": WALLET, "recipient": str(n), "hour": n}
-        | {"amount": 1}
+        {"chain_id": 31337, "token_address": WALLET, "tenant": f"tenant {n}"}
+        | {"recipient": str(n), "hour": n, "amount": 1}
         for n in range(1500)
     ]
     store._database.transaction(lambda c: c.execute(insert(spendings), rows))
     if store._database.dialect == "postgresql":  # As autovacuum does.
         store._database.run(lambda c: c.execute(text("ANALYZE")))
     given = {
-        "recipient": WALLET,
-        "since_hour": 1,
+        "hour": None,
         "chain_id": 31337,
         "token_address": WALLET,
+        "tenant": "gateway",
+        "recipient": WALLET,
     }
-    plan = _plan(store, spending._RECENT, given)
+    plan = _plan(store, spending._RECENT[store._database.dialect], given)
 
     assert "pk_spendings" in plan or "sqlite_autoindex_spendings_1" in plan
 

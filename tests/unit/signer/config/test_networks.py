@@ -102,6 +102,12 @@ def test_rpc_urls_are_secrets(file: Path) -> None:
         ('"1000"', '"1.0000001"', "max_amount"),
         ('"1000"', f'"{2**256}"', "max_amount"),
         ('"1000"', '"1000\\n"', "max_amount"),
+        ('"1000"', '"1000"\nmin_amount = "0"', "min_amount"),
+        ('"1000"', '"1000"\nmin_amount = "1000.000001"', "min_amount"),
+        ('"1000"', '"1000"\nmin_amount = 1', "min_amount"),
+        ("chain_id = 31337", "chain_id = 1\ngas_per_hour = 0", "gas_per_hour"),
+        ("chain_id = 31337", "chain_id = 1\ngas_per_hour = 1999999", "gas_per_hour"),
+        ("chain_id = 31337", 'chain_id = 1\ngas_per_hour = "1"', "gas_per_hour"),
         ("aa3", "aa4", "tokens.TUSD.address"),
         ("0x5FbDB", "0x5fbdb", "tokens.TUSD.address"),
         ("0x5FbDB", "5FbDB", "tokens.TUSD.address"),
@@ -148,6 +154,18 @@ def test_max_amount_may_have_any_precision(file: Path) -> None:
         file.write_text(GOOD.replace('"1000"', f'"{amount}"'), encoding="utf-8")
 
         assert load_networks(file)["local"].tokens["TUSD"].max_amount == amount
+
+
+def test_limits_may_equal_what_one_refund_needs(file: Path) -> None:
+    """The smallest amount may be the largest, and an hour may have gas for one."""
+    text = GOOD.replace('"1000"', '"1000"\nmin_amount = "1000"')
+    text = text.replace("chain_id = 31337", "chain_id = 1\ngas_per_hour = 2000000")
+    file.write_text(text, encoding="utf-8")
+
+    local = load_networks(file)["local"]
+
+    assert local.gas_per_hour == local.tokens["TUSD"].max_gas
+    assert local.tokens["TUSD"].min_amount == "1000"
 
 
 def test_unreadable_file_is_refused(tmp_path: Path) -> None:

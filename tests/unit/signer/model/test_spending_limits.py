@@ -7,6 +7,7 @@ import pytest
 from signer.config.networks import Token
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent, hour_number
 from tests.fixtures.scripted_chain import TOKEN
+from tests.support.refunds import NETWORK
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,9 @@ from tests.fixtures.scripted_chain import TOKEN
         (Limits(daily=29), "daily_limit"),
         (Limits(daily_per_recipient=60), None),
         (Limits(daily_per_recipient=59), "daily_limit_per_recipient"),
-        (Limits(9, 29, 59), "hourly_limit"),
+        (Limits(gas_per_hour=90), None),
+        (Limits(gas_per_hour=89), "gas_per_hour"),
+        (Limits(9, 29, 59, 89), "hourly_limit"),
         (NO_LIMITS, None),
     ],
 )
@@ -26,11 +29,13 @@ def test_a_limit_may_be_reached_and_not_exceeded(
     limits: Limits, name: str | None
 ) -> None:
     """The sum may equal the limit; the first exceeded limit is named."""
-    assert limits.first_exceeded(5, Spent(hour=5, day=25, recipient=55)) == name
+    spent = Spent(hour=5, day=25, recipient=55, gas=70)
+
+    assert limits.first_exceeded(5, 20, spent) == name
 
 
-def test_limits_from_a_token() -> None:
-    """The file has whole tokens; a missing limit is None."""
+def test_limits_from_the_networks_file() -> None:
+    """The file has whole tokens and units of gas; a missing limit is None."""
     token = Token(
         address=TOKEN,
         decimals=6,
@@ -38,8 +43,12 @@ def test_limits_from_a_token() -> None:
         hourly_limit="50",
         daily_limit="99.5",
     )
+    changes = {"tokens": {"TUSD": token}, "gas_per_hour": 7}
+    network = NETWORK.model_copy(update=changes)
 
-    assert Limits.from_token(token) == Limits(50_000_000, 99_500_000, None)
+    assert Limits.from_network(network, "TUSD") == Limits(
+        50_000_000, 99_500_000, None, 7
+    )
 
 
 def test_hour_numbers() -> None:

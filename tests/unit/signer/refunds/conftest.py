@@ -11,15 +11,20 @@ from sqlalchemy import Connection
 
 from signer.ports import Ledger
 from tests.fixtures.stores import TABLES
-from tests.support.ledgers import open_ledger
-from tests.support.refunds import World
+from tests.support.refunds import FakeClock, World
 from tests.support.sweeps import Left, left_behind
 
 
 @pytest.fixture
-def world(empty: Callable[[], Ledger]) -> World:
+def clock() -> FakeClock:
+    """Return the clock of the service and of its ledger."""
+    return FakeClock()
+
+
+@pytest.fixture
+def world(empty: Callable[[], Ledger], clock: FakeClock) -> World:
     """A service over SQLite and a scripted chain."""
-    return World(empty())
+    return World(empty(), clock=clock)
 
 
 @pytest.fixture
@@ -61,12 +66,15 @@ def wiped(empty: Callable[[], Ledger]) -> Callable[[], Ledger]:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[[Path], Ledger]]:
+def opened(clock: FakeClock) -> Iterator[Callable[[Path], Ledger]]:
     """Return a function that opens a ledger and closes it after the test."""
     with ExitStack() as stores:
-        yield lambda path: stores.enter_context(
-            closing(open_ledger(f"sqlite:///{path}"))
-        )
+
+        def open_store(path: Path) -> SQLStore:
+            store = open_ledger(f"sqlite:///{path}", clock=clock)
+            return stores.enter_context(closing(store))
+
+        yield open_store
 
 
 @pytest.fixture

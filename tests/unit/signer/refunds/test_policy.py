@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from signer.chain.erc20 import encode_transfer
+from signer.config.networks import Network
 from signer.crypto.transactions import Transaction
 from signer.errors import EncodingError, InvalidInputError, PolicyViolationError
 from signer.model.refund import HOLD, Refund, RefundRequest, Status
@@ -27,13 +28,13 @@ WALLET = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def _admit(**changes: Any) -> Refund:
+def _admit(configured: Network = NETWORK, **changes: Any) -> Refund:
     return admit(
         replace(REQUEST, **changes),
         refund_id="rf_1",
         tenant="gateway",
         idempotency_key="key-1",
-        networks={"local": NETWORK},
+        networks={"local": configured},
         wallets=[WALLET],
         now=NOW,
     )
@@ -82,6 +83,24 @@ def test_requests_against_the_policy(changes: dict[str, Any], rule: str) -> None
         _admit(**changes)
 
     assert caught.value.rule == rule
+
+
+def test_a_token_may_have_a_minimum_amount() -> None:
+    """Less is refused by name; the minimum itself, and no minimum, are allowed."""
+    network = NETWORK.model_copy(update=_with_token(min_amount="0.5"))
+
+    with pytest.raises(PolicyViolationError, match=r"at least 0\.5 TUSD") as caught:
+        _admit(network, amount="0.499999")
+    assert caught.value.rule == "min-amount"
+    assert _admit(network, amount="0.5").amount == 500_000
+    assert _admit(amount="0.000001").amount == 1
+
+
+def test_an_accepted_refund_stays_accepted_below_a_new_minimum() -> None:
+    """It only costs gas, which has a limit of its own."""
+    network = NETWORK.model_copy(update=_with_token(min_amount="13"))
+
+    check_transfer(TRANSACTION, REFUND, network)
 
 
 def test_the_maximum_amount_is_allowed() -> None:

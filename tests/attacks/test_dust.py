@@ -1,0 +1,61 @@
+"""A client whose refunds cost more gas than they pay."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.errors import PolicyViolationError
+from signer.model.refund import Refund, Status
+from tests.support.refunds import REQUEST, FakeClock, World
+
+
+DUST = "0.000001"
+GAS_PER_HOUR = 2_000_000
+
+
+@pytest.fixture
+def world(sqlite_url: str) -> Iterator[World]:
+    """Return a service on an empty ledger, whose clock is that of the service."""
+    clock = FakeClock()
+    with closing(SQLStore(sqlite_url, clock=clock)) as store:
+        yield World(store, clock=clock)
+
+
+def _gas(world: World, refunds: list[Refund]) -> int:
+    """Return the gas that the transactions of *refunds* may burn."""
+    found = [world.stored(refund) for refund in refunds]
+    return sum(refund.gas_limit or 0 for refund in found)
+
+
+def test_dust_is_refused(world: World) -> None:
+    """150 refunds below the token's minimum are refused, and none is stored."""
+    world.change_token(min_amount="0.01")
+    service = world.service
+
+    for number in range(150):
+        request = replace(REQUEST, amount=DUST, reference=f"r-{number}")
+        with pytest.raises(PolicyViolationError, match=r"at least 0\.01 TUSD"):
+            world.submit(request, key=f"key-{number}", service=service)
+
+    assert world.store.list("gateway").refunds == ()
+
+
+def test_dust_burns_at_most_the_gas_of_an_hour(world: World) -> None:
+    """Of 150 refunds of 0.000001, most wait for the next hours."""
+    world.network = world.network.model_copy(update={"gas_per_hour": GAS_PER_HOUR})
+    refunds = [world.accepted(amount=DUST) for _ in range(150)]
+
+    for _ in range(10):
+        world.work(after=timedelta(seconds=31))
+    burnt = _gas(world, refunds)
+    waiting = [each for each in map(world.stored, refunds) if each.nonce is None]
+    world.work(after=timedelta(hours=1))
+
+    assert GAS_PER_HOUR * 0.9 < burnt <= GAS_PER_HOUR
+    assert {each.status for each in waiting} == {Status.QUEUED}
+    assert {each.blocked_by for each in waiting} == {"limit-reached"}
+    assert burnt < _gas(world, refunds) <= 2 * GAS_PER_HOUR

@@ -1,0 +1,110 @@
+"""A client that keeps the service's threads busy, with requests that are allowed."""
+
+import json
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from api.auth.dev_tokens import mint
+from signer.config.settings import Settings
+from tests.api.live_server import Answer, Server, exchange, service_environ
+from tests.api.service import BODY
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def environ(tmp_path: Path, _sqlite_template: Path) -> dict[str, str]:
+    """The environment of a service with the default number of threads, 4."""
+    return service_environ(tmp_path, _sqlite_template)
+
+
+@pytest.fixture
+def server(environ: dict[str, str]) -> Iterator[Server]:
+    """A service that has answered its first request."""
+    with Server(environ) as server:
+        assert server.ask(_post(environ, "warm-up", "1")).status == 201
+        yield server
+
+
+def _post(environ: dict[str, str], client: str, key: str, *headers: str) -> bytes:
+    """Return a request for a refund, which no node confirms."""
+    body = json.dumps(BODY | {"reference": key}).encode()
+    lines = [
+        "POST /v1/refunds HTTP/1.1",
+        *_headers(environ, client),
+        f"Idempotency-Key: {key}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _get(environ: dict[str, str], client: str, path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", *_headers(environ, client), *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _headers(environ: dict[str, str], client: str) -> list[str]:
+    token = mint(Settings.from_env(environ), subject=client, roles=["merchant"])
+    return ["Host: localhost", f"Authorization: Bearer {token}"]
+
+
+def _silent(sockets: list[socket.socket]) -> set[socket.socket]:
+    """Return the sockets whose request is not answered yet."""
+    answered, _, _ = select.select(sockets, [], [], 0)
+    return {*sockets} - {*answered}
+
+
+def _timed(server: Server, request: bytes) -> tuple[Answer, float]:
+    began = time.monotonic()
+    answer = server.ask(request)
+    return answer, time.monotonic() - began
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_waiting_requests_leave_threads_for_others(
+    server: Server, environ: dict[str, str], method: str
+) -> None:
+    """Twelve sockets of one client wait; another client is answered within 2 s."""
+    path = server.ask(_post(environ, "mallory", "first")).headers["location"]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(server.connect()) for _ in range(12)]
+        for number, each in enumerate(sockets):
+            each.sendall(
+                _post(environ, "mallory", f"key-{number}", "Prefer: wait=20")
+                if method == "POST"
+                else _get(environ, "mallory", path, "Prefer: wait=20")
+            )
+        assert eventually(lambda: len(_silent(sockets)) == 1, patience=10)
+        paid, paid_after = _timed(server, _post(environ, "alice", "1"))
+        shown, shown_after = _timed(
+            server, _get(environ, "alice", paid.headers["location"])
+        )
+        (waiting,) = _silent(sockets)
+        others = [exchange(each, []) for each in sockets if each is not waiting]
+
+    assert (paid.status, shown.status) == (201, 200)
+    assert max(paid_after, shown_after) < 2
+    assert {answer.status for answer in others} == {201 if method == "POST" else 200}
+    assert all("preference-applied" not in answer.headers for answer in others)
+
+
+def test_two_clients_may_wait_at_the_same_time(
+    server: Server, environ: dict[str, str]
+) -> None:
+    """One client's waiting request does not keep another's from waiting."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(server.connect()) for _ in range(3)]
+        for client, each in zip("abc", sockets, strict=True):
+            each.sendall(_post(environ, client, "1", "Prefer: wait=3"))
+        answers = [exchange(each, []) for each in sockets]
+
+    applied = [answer.headers.get("preference-applied") for answer in answers]
+    assert {answer.status for answer in answers} == {201}
+    assert sorted(map(str, applied)) == ["None", "wait=3", "wait=3"]
