@@ -11,7 +11,7 @@ from falcon import Request, Response
 from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
-from api.request_context import principal, request_id
+from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
 from api.views.refunds import read_refund, refund_document
 from signer.errors import InvalidInputError, NotFoundError
@@ -26,6 +26,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 class _MerchantResource(Resource):
     required_role = "merchant"
+    is_for_tenants = True
     required_scope: ClassVar = {"POST": "refunds:write", "GET": "refunds:read"}
 
     def __init__(self, refunds: RefundService) -> None:
@@ -34,7 +35,7 @@ class _MerchantResource(Resource):
 
 class Refunds(_MerchantResource):
     """
-    ``/v1/refunds``: accepts refunds, and lists the caller's own.
+    ``/v1/refunds``: accepts refunds, and lists those of the caller's tenant.
 
     ``Idempotency-Key`` makes it safe to repeat a request: the refund is paid once.
     """
@@ -45,11 +46,10 @@ class Refunds(_MerchantResource):
         key = _idempotency_key(req)
         seconds = _preferred_wait(req)
         submission = self._refunds.submit(
-            tenant=principal(req).sub,
+            tenant=tenant(req),
             idempotency_key=key,
             request=read_refund(read_object(req)),
-            request_id=request_id(req),
-            token_id=principal(req).jti,
+            actor=actor(req),
         )
 
         answer = submission.answer
@@ -66,10 +66,10 @@ class Refunds(_MerchantResource):
         resp.text = answer
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """List the caller's refunds, newest first, a page at a time."""
+        """List the tenant's refunds, newest first, a page at a time."""
         given = query.parameters(req, "payment_session_id", "status", "limit", "cursor")
         page = self._refunds.list(
-            principal(req).sub,
+            tenant(req),
             payment_session_id=given.get("payment_session_id"),
             status=query.status(given),
             limit=query.limit(given),
@@ -86,13 +86,13 @@ class Refunds(_MerchantResource):
 
 
 class Refund(_MerchantResource):
-    """``/v1/refunds/{refund_id}``: one refund of the caller."""
+    """``/v1/refunds/{refund_id}``: one refund of the caller's tenant."""
 
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Show the refund; another tenant's refund answers 404."""
         query.parameters(req)
         seconds = _preferred_wait(req)
-        refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
+        refund = self._refunds.get(tenant(req), _require_id(refund_id))
         refund = self._refunds.wait(refund, _apply_wait(resp, seconds))
 
         resp.media = refund_document(refund)
@@ -104,7 +104,7 @@ class Cancellation(_MerchantResource):
     def on_post(self, req: Request, resp: Response, refund_id: str) -> None:
         """Cancel the refund, unless it has a nonce; safe to repeat."""
         query.parameters(req)
-        refund = self._refunds.cancel(principal(req).sub, _require_id(refund_id))
+        refund = self._refunds.cancel(tenant(req), _require_id(refund_id))
 
         resp.media = refund_document(refund)
 
@@ -119,9 +119,11 @@ class RefundExplanation(_MerchantResource):
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Explain the refund, as far as the ledger and the nodes answer."""
         query.parameters(req)
-        refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
+        refund = self._refunds.get(tenant(req), _require_id(refund_id))
 
-        resp.media = explanation_document(self._explainer.explain(refund))
+        resp.media = explanation_document(
+            self._explainer.explain(refund, for_tenant=True)
+        )
 
 
 def _require_id(refund_id: str) -> str:

@@ -18,10 +18,24 @@ SQLITE = """
 DROP INDEX ix_refunds_client
 
 CREATE INDEX ix_refunds_tenant ON refunds (tenant, id)
+
+CREATE TABLE tenant_blocks (
+    tenant TEXT NOT NULL,
+    at VARCHAR(32) NOT NULL,
+    by TEXT NOT NULL,
+    CONSTRAINT pk_tenant_blocks PRIMARY KEY (tenant)
+)
 """
 
 POSTGRESQL = """
 ALTER INDEX ix_refunds_client RENAME TO ix_refunds_tenant
+
+CREATE TABLE tenant_blocks (
+    tenant TEXT COLLATE "C" NOT NULL,
+    at TIMESTAMP WITH TIME ZONE NOT NULL,
+    by TEXT COLLATE "C" NOT NULL,
+    CONSTRAINT pk_tenant_blocks PRIMARY KEY (tenant)
+)
 """
 
 
