@@ -9,6 +9,7 @@ from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
 from api.http.refunds import Cancellation, Refund, RefundExplanation, Refunds
+from api.http.tenants import TenantBlocking, TenantUnblocking
 from api.http.waiting import WaitingRequests
 
 
@@ -34,6 +35,9 @@ def create_app(container: Container) -> App:
     app.add_route("/v1/admin/kms/rotate", KeyRotation(container.rotation))
     app.add_route("/v1/admin/kms/failover", KeyFailover(container.failover))
     app.add_route("/v1/admin/keys", Keys(container.store))
+    tenants = container.tenant_admin
+    app.add_route("/v1/admin/tenants/{tenant}/block", TenantBlocking(tenants))
+    app.add_route("/v1/admin/tenants/{tenant}/unblock", TenantUnblocking(tenants))
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
     app.add_route("/metrics", metrics(container.store, container.clock))
     app.add_route("/healthz", Liveness())

@@ -12,11 +12,10 @@ from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
 from api.http.waiting import WaitingRequests
-from api.request_context import principal, request_id
+from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
 from api.views.refunds import read_refund, refund_document
 from signer.errors import InvalidInputError, NotFoundError
-from signer.model.audit_record import Actor
 from signer.model.refund import Refund as AnyRefund
 from signer.model.refund import is_refund_id
 from signer.refunds.explain import Explainer
@@ -29,6 +28,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 class _MerchantResource(Resource):
     required_role = "merchant"
+    is_for_tenants = True
     required_scope: ClassVar = {"POST": "refunds:write", "GET": "refunds:read"}
 
     def __init__(self, refunds: RefundService) -> None:
@@ -60,7 +60,7 @@ class _WaitingResource(_MerchantResource):
 
 class Refunds(_WaitingResource):
     """
-    ``/v1/refunds``: accepts refunds, and lists the caller's own.
+    ``/v1/refunds``: accepts refunds, and lists those of the caller's tenant.
 
     ``Idempotency-Key`` makes it safe to repeat a request: the refund is paid once.
     """
@@ -70,18 +70,17 @@ class Refunds(_WaitingResource):
         query.parameters(req)
         key = _idempotency_key(req)
         seconds = _preferred_wait(req)
-        tenant = principal(req).sub
+        owner = tenant(req)
         submission = self._refunds.submit(
-            tenant=tenant,
+            tenant=owner,
             idempotency_key=key,
             request=read_refund(read_object(req)),
-            request_id=request_id(req),
-            token_id=principal(req).jti,
+            actor=actor(req),
         )
 
         answer = submission.answer
         if answer is None:
-            refund = self._wait(submission.refund, tenant, seconds, resp)
+            refund = self._wait(submission.refund, owner, seconds, resp)
             # Store the answer before sending it, so that a repetition gets the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.remember_answer(refund, body)
@@ -93,10 +92,10 @@ class Refunds(_WaitingResource):
         resp.text = answer
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """List the caller's refunds, newest first, a page at a time."""
+        """List the tenant's refunds, newest first, a page at a time."""
         given = query.parameters(req, "payment_session_id", "status", "limit", "cursor")
         page = self._refunds.list(
-            principal(req).sub,
+            tenant(req),
             payment_session_id=given.get("payment_session_id"),
             status=query.status(given),
             limit=query.limit(given),
@@ -113,15 +112,15 @@ class Refunds(_WaitingResource):
 
 
 class Refund(_WaitingResource):
-    """``/v1/refunds/{refund_id}``: one refund of the caller."""
+    """``/v1/refunds/{refund_id}``: one refund of the caller's tenant."""
 
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Show the refund; another tenant's refund answers 404."""
         query.parameters(req)
         seconds = _preferred_wait(req)
-        tenant = principal(req).sub
-        refund = self._refunds.get(tenant, _require_id(refund_id))
-        refund = self._wait(refund, tenant, seconds, resp)
+        owner = tenant(req)
+        refund = self._refunds.get(owner, _require_id(refund_id))
+        refund = self._wait(refund, owner, seconds, resp)
 
         resp.media = refund_document(refund)
 
@@ -132,9 +131,7 @@ class Cancellation(_MerchantResource):
     def on_post(self, req: Request, resp: Response, refund_id: str) -> None:
         """Cancel the refund, unless it has a nonce; safe to repeat."""
         query.parameters(req)
-        subject = principal(req)
-        actor = Actor.from_token(subject.sub, request_id(req), subject.jti)
-        refund = self._refunds.cancel(subject.sub, _require_id(refund_id), actor)
+        refund = self._refunds.cancel(tenant(req), _require_id(refund_id), actor(req))
 
         resp.media = refund_document(refund)
 
@@ -149,9 +146,11 @@ class RefundExplanation(_MerchantResource):
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Explain the refund, as far as the ledger and the nodes answer."""
         query.parameters(req)
-        refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
+        refund = self._refunds.get(tenant(req), _require_id(refund_id))
 
-        resp.media = explanation_document(self._explainer.explain(refund))
+        resp.media = explanation_document(
+            self._explainer.explain(refund, for_tenant=True)
+        )
 
 
 def _require_id(refund_id: str) -> str:

@@ -1,6 +1,6 @@
 """The refunds of the ledger: accept, claim, reserve a nonce, save, read."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from backends.sql.validation import (
     require_page,
     require_step,
 )
-from backends.sql.write_path import apply_reservation, apply_step
+from backends.sql.write_path import apply_acceptance, apply_reservation, apply_step
 from signer.errors import KeyRotatedError, StaleStateError
 from signer.model.audit_record import Record
 from signer.model.refund import (
@@ -50,17 +50,25 @@ class RefundTables(Tables):
         return Refund(*rows[0]) if rows else None
 
     def accept(
-        self, refund: Refund, record: Record | None = None
+        self,
+        refund: Refund,
+        record: Record | None = None,
+        *,
+        max_open: int | None = None,
     ) -> tuple[Refund, bool]:
         require_new(refund)
         new = replace(refund, mac=self._macs.of_refund(refund))
         params = self._values(None, new, record=record)
-        if apply_step(self._database, Step.ACCEPT, params) is not None:
+        if apply_acceptance(self._database, refund, max_open, params) is not None:
             return new, True
         return self._database.run(lambda c: queries.find_conflict(c, refund)), False
 
     def require_authentic(self, refund: Refund) -> None:
         self._macs.require_refund(refund)
+
+    def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
+        require_new(refund)
+        return self._database.run(lambda c: queries.find_earlier(c, refund, tenants))
 
     def get(self, refund_id: str) -> Refund | None:
         rows = self._rows(queries.BY_ID, refund_id)

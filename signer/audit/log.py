@@ -45,6 +45,8 @@ class AuditAction(StrEnum):
     NONCE_RESUME = "nonce-resume"
     NONCE_REPAIR = "nonce-repair"
     NONCE_ABANDON = "nonce-abandon"
+    TENANT_BLOCK = "tenant-block"
+    TENANT_UNBLOCK = "tenant-unblock"
     FOREIGN_TRANSACTION_ACCEPT = "foreign-transaction-accept"
     REFUND_ACCEPT = "refund-accept"
     REFUND_CANCEL = "refund-cancel"

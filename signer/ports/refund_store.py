@@ -1,6 +1,6 @@
 """What the core asks of the ledger about refunds and their wallets."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -8,9 +8,10 @@ from signer.model.audit_record import Record
 from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+from signer.ports.tenant_blocks import TenantBlocks
 
 
-class Store(Protocol):
+class Store(TenantBlocks, Protocol):
     """
     The refunds, and the wallets that pay them.  Every method is one transaction.
 
@@ -27,13 +28,18 @@ class Store(Protocol):
         """Return the refund that the tenant created with this key, or None."""
 
     def accept(
-        self, refund: Refund, record: Record | None = None
+        self,
+        refund: Refund,
+        record: Record | None = None,
+        *,
+        max_open: int | None = None,
     ) -> tuple[Refund, bool]:
         """
         Insert a queued refund, or return the one that the same key created.
 
         The stored refund has a MAC of what it pays.  *record*, the audit record of the
         acceptance, is written in the same transaction if the refund is inserted.
+        *max_open* is how many open refunds the tenant may have, this one included.
 
         Returns:
             The stored refund, and whether this call created it.
@@ -43,6 +49,7 @@ class Store(Protocol):
                 database cannot store.
             IdempotencyMismatchError: The tenant used the key with another fingerprint.
             ConflictError: The tenant used the reference with another key.
+            OpenRefundsLimitError: The tenant would have more than *max_open*.
             ValueError: The refund is not queued; a programming error.
         """
 
@@ -52,6 +59,16 @@ class Store(Protocol):
 
         Raises:
             RowNotAuthenticError: The MAC is missing or not valid.
+        """
+
+    def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
+        """
+        Return the refund that one of *tenants* created with the key of *refund*.
+
+        Raises:
+            IdempotencyMismatchError: One of *tenants* used the key with another
+                fingerprint.
+            ConflictError: One of *tenants* used the reference with another key.
         """
 
     def get(self, refund_id: str) -> Refund | None:
@@ -129,8 +146,8 @@ class Store(Protocol):
                 key: the recipient is not the address of the active key.
             LimitReachedError: The refund would exceed one of the limits.
             StaleStateError: A recorded transaction already paid the refund; the wallet
-                is paused or was never opened; the chain is stopped; or *counted* is
-                ahead of the ledger.
+                is paused or was never opened; the chain is stopped; the tenant is
+                blocked; or *counted* is ahead of the ledger.
             ValueError: The refund is not queued, or *sender* is not an EIP-55 address,
                 which would give one wallet two names; a programming error.
         """

@@ -8,13 +8,13 @@ ledger has lost.  ``wallet_reconciliation`` finds those transactions.
 import structlog
 
 from signer.chain.chain import Chain
-from signer.errors import StaleStateError, WalletPausedError
+from signer.errors import StaleStateError, TenantBlockedError, WalletPausedError
 from signer.keys.keyring import ActiveKey, KeyRing
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause
-from signer.ports import Clock, Store
+from signer.ports import Clock, Store, TenantBlocks
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.wallet_reconciliation import WalletReconciler
@@ -81,12 +81,14 @@ class NonceManager:
 
         Raises:
             WalletPausedError: An operator paused the network.
+            TenantBlockedError: An operator blocked the tenant.
             KeyRotatedError, LimitReachedError, StaleStateError: As ``Store.reserve``.
         """
         if self._store.network_paused_at(chain.network.chain_id) is not None:
             raise WalletPausedError(
                 "an operator paused the network: `hotwallet nonce resume` ends that"
             )
+        require_unblocked(self._store, refund.tenant)
         reserved = self._store.reserve(
             refund,
             sender=active.key.address,
@@ -155,6 +157,14 @@ class NonceManager:
         if key is None:
             raise StaleStateError(f"the key of {address}, which paid, left the ring")
         return key.key_id
+
+
+def require_unblocked(store: TenantBlocks, tenant: str) -> None:
+    """Raise ``TenantBlockedError`` if an operator blocked *tenant*."""
+    if store.tenant_block(tenant) is not None:
+        raise TenantBlockedError(
+            "an operator blocked the tenant: `hotwallet tenants unblock` ends that"
+        )
 
 
 def _limits(refund: Refund, chain: Chain) -> Limits:

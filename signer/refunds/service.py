@@ -10,6 +10,7 @@ import structlog
 
 from signer.audit.log import AuditAction, AuditLog
 from signer.config.networks import Network
+from signer.config.tenants import TenantRegistry
 from signer.errors import (
     HotWalletError,
     InProgressError,
@@ -30,6 +31,7 @@ from signer.model.refund import (
 )
 from signer.ports import Clock, Store
 from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import require_unblocked
 from signer.refunds.policy import admit
 from signer.refunds.transaction_signer import build_purpose
 
@@ -68,7 +70,7 @@ class RefundService:
     after acceptance delays the refund and is not an error of the request.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  The last two are for tests.
         self,
         store: Store,
         networks: Mapping[str, Network],
@@ -77,6 +79,7 @@ class RefundService:
         audit: AuditLog,
         wallets: Callable[[], Collection[str]],
         clock: Clock,
+        tenants: TenantRegistry,
         timer: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -86,6 +89,7 @@ class RefundService:
         self._audit = audit
         self._wallets = wallets
         self._clock = clock
+        self._tenants = tenants
         self._timer = timer
         self._sleep = sleep
         self._log = structlog.get_logger("refunds")
@@ -96,22 +100,24 @@ class RefundService:
         tenant: str,
         idempotency_key: str,
         request: RefundRequest,
-        request_id: str,
-        token_id: str | None = None,
+        actor: Actor,
     ) -> Submission:
         """
-        Accept *request* once, and try to broadcast it.
+        Accept *request* of *tenant* once, and try to broadcast it for *actor*.
 
         Raises:
+            TenantBlockedError: An operator blocked the tenant.
             InvalidInputError, PolicyViolationError: The request is not allowed; nothing
                 was stored.
             InProgressError: The first request with this key has no response yet.
             IdempotencyMismatchError: *tenant* used the key for another request.
             ConflictError: The reference belongs to a refund with another key.
+            OpenRefundsLimitError: *tenant* has too many open refunds.
             StoreUnavailableError: It is unknown whether the refund was accepted; a
                 request with the same key finds out.
         """
-        now = self._clock()
+        require_unblocked(self._store, tenant)
+        now, limits = self._clock(), self._tenants.limits(tenant)
         try:
             admitted = admit(
                 request,
@@ -121,16 +127,23 @@ class RefundService:
                 networks=self._networks,
                 wallets=self._wallets(),
                 now=now,
+                limits=limits,
             )
         except RequestError:
             # An accepted refund stays accepted when the rules change.
-            earlier = self._store.find(tenant, idempotency_key)
-            if earlier is None or earlier.fingerprint != request.fingerprint():
-                raise
-            return self._replay(earlier)
-        actor = Actor.from_token(tenant, request_id, token_id)
+            for owner in self._tenants.owners(tenant):
+                earlier = self._store.find(owner, idempotency_key)
+                if earlier and earlier.fingerprint == request.fingerprint():
+                    return self._replay(earlier)
+            raise
+        others = self._tenants.owners(tenant) - {tenant}
+        joined = self._store.find_earlier(admitted, others) if others else None
+        if joined is not None:
+            return self._replay(joined)
         record = self._draft(AuditAction.REFUND_ACCEPT, admitted, actor)
-        refund, created = self._store.accept(admitted, record)
+        refund, created = self._store.accept(
+            admitted, record, max_open=limits.max_open_refunds
+        )
         if not created:
             return self._replay(refund)
         self._audit.log(record)
@@ -153,11 +166,13 @@ class RefundService:
         Cancel a refund of *tenant* that has no nonce yet; repeating it is safe.
 
         Raises:
+            TenantBlockedError: An operator blocked the tenant.
             NotFoundError: *tenant* has no such refund.
             NotCancellableError: The refund has a nonce, or another final status.
             StaleStateError: Another process changed the refund: try again.
             ChainError: It cannot be determined now whether the refund is paid.
         """
+        require_unblocked(self._store, tenant)
         refund = self.get(tenant, refund_id)
         if refund.status is Status.QUEUED:
             record = self._draft(AuditAction.REFUND_CANCEL, refund, actor)
@@ -173,7 +188,7 @@ class RefundService:
     def get(self, tenant: str, refund_id: str) -> Refund:
         """Return a refund; raises ``NotFoundError`` if *tenant* has no such refund."""
         refund = self._store.get(refund_id)
-        if refund is None or refund.tenant != tenant:
+        if refund is None or refund.tenant not in self._tenants.owners(tenant):
             raise NotFoundError("there is no such refund")
         return refund
 

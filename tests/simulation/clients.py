@@ -174,7 +174,7 @@ def _request(service: RefundService, order: Order) -> Answer:
         tenant=CLIENT,
         idempotency_key=order.key,
         request=order.request,
-        request_id="simulated",
+        actor=Actor.from_token(CLIENT, "simulated", None),
     )
     refund, body = submission.refund, submission.answer
     if body is None:

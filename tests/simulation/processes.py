@@ -8,6 +8,7 @@ from signer.alerts import Alerts
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
+from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
@@ -129,6 +130,7 @@ class Components:
             audit=self.audit,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self._process.clock,
+            tenants=TenantRegistry(),
             timer=self._process.timer,
             sleep=self._process.pause,
         )

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from signer.alerts import Alerts
 from signer.chain.chain import Chain
 from signer.config.networks import Network
+from signer.config.tenants import TenantRegistry
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
@@ -112,6 +113,7 @@ class World:
     signer: Signer = field(default_factory=signer)
     client: ChainClient | None = None  # None: the chain itself.
     network: Network = NETWORK
+    tenants: TenantRegistry = field(default_factory=TenantRegistry)
     others: tuple[Signer, ...] = (SECOND, THIRD)  # Their keys may join the ring.
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None
@@ -201,7 +203,7 @@ class World:
     @property
     def explainer(self) -> Explainer:
         """The explainer."""
-        return Explainer(self.store, self.store, self.chains, self.clock)
+        return Explainer(self.store, self.store, self.chains, self.clock, self.tenants)
 
     @property
     def service(self) -> RefundService:
@@ -213,6 +215,7 @@ class World:
             audit=recording()[0],
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
+            tenants=self.tenants,
             sleep=self._sleep,
             timer=self._timer,
         )
@@ -246,7 +249,10 @@ class World:
     ) -> Submission:
         """Submit *request* as the gateway does."""
         return (service or self.service).submit(
-            tenant=tenant, idempotency_key=key, request=request, request_id="req-1"
+            tenant=tenant,
+            idempotency_key=key,
+            request=request,
+            actor=Actor.from_token(tenant, "req-1", None),
         )
 
     def accepted(self, **changes: Any) -> Refund:

@@ -99,6 +99,13 @@ SELECT chain_id, token_address, '', recipient, hour, amount FROM spendings
 DROP TABLE spendings
 
 ALTER TABLE new_spendings RENAME TO spendings
+
+CREATE TABLE tenant_blocks (
+    tenant TEXT NOT NULL,
+    at VARCHAR(32) NOT NULL,
+    by TEXT NOT NULL,
+    CONSTRAINT pk_tenant_blocks PRIMARY KEY (tenant)
+)
 """
 
 # With a fixed search path, a temporary table cannot stand for the real one.
@@ -148,6 +155,13 @@ ALTER TABLE spendings DROP CONSTRAINT pk_spendings
 
 ALTER TABLE spendings ADD CONSTRAINT pk_spendings
 PRIMARY KEY (chain_id, token_address, tenant, recipient, hour)
+
+CREATE TABLE tenant_blocks (
+    tenant TEXT COLLATE "C" NOT NULL,
+    at TIMESTAMP WITH TIME ZONE NOT NULL,
+    by TEXT COLLATE "C" NOT NULL,
+    CONSTRAINT pk_tenant_blocks PRIMARY KEY (tenant)
+)
 """
 
 

@@ -206,6 +206,7 @@ def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> N
             "KMS_KEY_ID": "arn:aws:kms:eu-central-1:111122223333:alias/refunds",
             "AWS_REGION": "eu-central-1",
             "NETWORKS_FILE": str(DOCKER / "networks.example.toml"),
+            "TENANTS_FILE": str(DOCKER / "tenants.example.toml"),
             "AUDIT_SIGNING_KEY_FILE": "/nowhere/audit.pem",
             "MAC_KEY_FILE": str(write_mac_key(tmp_path)),
             "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
+from backends.sql import SQLStore
 from signer.ports import Ledger
 from tests.fixtures.stores import TABLES
+from tests.support.ledgers import open_ledger
 from tests.support.refunds import FakeClock, World
 from tests.support.sweeps import Left, left_behind
 

@@ -100,7 +100,7 @@ def test_an_accepted_refund_stays_accepted_below_a_new_minimum() -> None:
     """It only costs gas, which has a limit of its own."""
     network = NETWORK.model_copy(update=_with_token(min_amount="13"))
 
-    check_transfer(TRANSACTION, REFUND, network)
+    check_transfer(TRANSACTION, REFUND, network, gas=TRANSACTION.gas)
 
 
 def test_the_maximum_amount_is_allowed() -> None:
