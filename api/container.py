@@ -1,6 +1,7 @@
 """The parts of one process, each made when it is first used."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from ipaddress import ip_network
@@ -21,9 +22,11 @@ from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
 from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
+from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
 from signer.config.settings import Settings
 from signer.deadline import Deadlines
+from signer.errors import ConfigurationError
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.balances import BalanceReader
 from signer.keys.failover import Failover
@@ -128,9 +131,22 @@ class Container:
         return open_checkpoint_key(self.settings)
 
     @cached_property
+    def configuration(self) -> Configuration:
+        """The rules in force: networks, tokens and limits."""
+        return read_configuration(self.settings, self.networks)
+
+    @cached_property
     def audit(self) -> AuditLog:
         """The audit log, stored in the ledger."""
-        return AuditLog(audit_logger(), self.clock, journal=self.store)
+        configuration = None
+        with suppress(ConfigurationError):  # Operators act without a networks file too.
+            configuration = self.configuration.short
+        return AuditLog(
+            audit_logger(),
+            self.clock,
+            journal=self.store,
+            configuration=configuration,
+        )
 
     @cached_property
     def alerts(self) -> Alerts:

@@ -1,5 +1,6 @@
 """The audit log: its records are written once, sealed once and never changed."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -60,6 +61,17 @@ _SEAL_ALL = text(
     " FROM unnest(CAST(:ids AS text[]), CAST(:places AS bigint[]),"
     " CAST(:hashes AS bytea[])) AS seal (id, place, hash)"
     " WHERE audit_records.id = seal.id AND audit_records.sequence IS NULL"
+)
+
+# Literal text, so that both databases use the partial index.
+_CONFIGURATION = (
+    select(_record.id, _record.body)
+    .where(
+        text("""body LIKE '%"event":"configuration-loaded"%'"""),
+        _record.body.contains(bindparam("process", type_=_record.body.type)),
+    )
+    .order_by(_record.id.desc())
+    .limit(1)
 )
 
 _HEAD = (
@@ -158,6 +170,11 @@ class AuditTables(Tables):
 
     def oldest_unsealed(self) -> str | None:
         return self._database.run(lambda c: c.execute(_OLDEST_UNSEALED).scalar())
+
+    def last_configuration(self, process: str) -> Record | None:
+        named = f'"process":{json.dumps(process)}'
+        rows = self._database.rows(_CONFIGURATION, process=named)
+        return Record(*rows[0]) if rows else None
 
     def excess_privileges(self) -> list[str]:
         return excess_privileges(self._database)

@@ -56,6 +56,13 @@ class AuditAction(StrEnum):
         return f"{self}-succeeded" if outcome == SUCCESS else f"{self}-refused"
 
 
+class ConfigurationEvent(StrEnum):
+    """The events of a process that starts."""
+
+    LOADED = "configuration-loaded"
+    CHANGED = "configuration-changed"
+
+
 SIGN_REQUESTED = frozenset({AuditAction.DIGEST_SIGN.requested, "signing-intent"})
 """Events of stored records that precede a signature; the last name is the old one."""
 
@@ -87,12 +94,19 @@ class AuditLog:
         clock: Clock = utc_now,
         node: str = os.uname().nodename,
         journal: Journal | None = None,
+        configuration: str | None = None,
     ) -> None:
-        """Write to *logger*, and to *journal* if there is one."""
+        """
+        Write to *logger*, and to *journal* if there is one.
+
+        *configuration* is the short hash of the configuration in force, which is added
+        to the records of signatures.
+        """
         self._logger = logger
         self._clock = clock
         self._node = node
         self._journal = journal
+        self._configuration = configuration
 
     def intent(
         self, purpose: Purpose, subject: Subject, digest: bytes | None = None
@@ -159,6 +173,10 @@ class AuditLog:
         event = action.event_for(outcome)
         return self._action(event, operation, actor, outcome, details)
 
+    def event(self, event: ConfigurationEvent, actor: Actor, **details: Any) -> Record:
+        """Draft the record of an *event* that no caller requested."""
+        return self._action(event, Operation.START, actor, SUCCESS, details)
+
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """Make *records* durable, then log them; raises as ``Journal.append``."""
         if self._journal is not None:
@@ -181,10 +199,10 @@ class AuditLog:
         operation: Operation,
         actor: Actor,
         outcome: str,
-        details: Mapping[str, str | int | None],
+        details: Mapping[str, Any],
     ) -> Record:
         return self._record(
-            event=event,
+            event=str(event),
             operation=str(operation),
             outcome=outcome,
             actor=actor.name,
@@ -202,6 +220,8 @@ class AuditLog:
         details: Mapping[str, str | int] = NOTHING,
         **more: Any,
     ) -> Record:
+        if self._configuration is not None:
+            more["configuration"] = self._configuration
         return self._record(
             event=event,
             operation=str(purpose.operation),

@@ -30,6 +30,7 @@ class Operation(StrEnum):
     KEY_RELOCATION = "key-relocation"
     KEY_SWEEP = "key-sweep"
     ADMINISTRATION = "administration"
+    START = "start"
 
 
 @dataclass(frozen=True, slots=True)

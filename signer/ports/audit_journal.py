@@ -45,6 +45,9 @@ class Journal(Protocol):
     def oldest_unsealed(self) -> str | None:
         """Return the id of the oldest unsealed record; None if all are sealed."""
 
+    def last_configuration(self, process: str) -> Record | None:
+        """Return the newest ``configuration-loaded`` of the kind *process*, if any."""
+
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Store *checkpoint*, unless there is one of the same size."""
 

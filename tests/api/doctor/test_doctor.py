@@ -191,6 +191,8 @@ def test_a_healthy_system(home: dict[str, str]) -> None:
     assert list(states(results).items()) == list(IN_ORDER.items())
     assert "NOT SAFE FOR PRODUCTION" in results["guard"].detail
     assert "has been mined yet" in results["local mined"].detail
+    short = build_container(home).configuration.short
+    assert results["networks"].detail == f"local; configuration {short}"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ revision = "0004"
 down_revision = "0003"
 
 BOTH = """
+CREATE INDEX ix_audit_records_configuration ON audit_records (id)
+WHERE body LIKE '%"event":"configuration-loaded"%'
 """
 
 SQLITE = """

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, event, insert, select, text
 
-from backends.sql import SQLStore, queries, spending
+from backends.sql import SQLStore, audit, queries, spending
 from backends.sql.schema import refunds, sightings, spendings
 from backends.sql.statements import CLAIM, next_nonce
 from signer.model.audit_record import Record
@@ -265,6 +265,22 @@ def test_spendings_come_from_an_index(store: SQLStore) -> None:
     plan = _plan(store, spending._RECENT, given)
 
     assert "pk_spendings" in plan or "sqlite_autoindex_spendings_1" in plan
+
+
+def test_the_last_start_comes_from_an_index(store: SQLStore) -> None:
+    """A start reads no signing records, however many there are."""
+    store.append(
+        [
+            Record.of({"event": "digest-sign-requested", "n": n}, now())
+            for n in range(2000)
+        ]
+    )
+    if store._database.dialect == "postgresql":  # As autovacuum does.
+        store._database.run(lambda c: c.execute(text("ANALYZE")))
+    plan = _plan(store, audit._CONFIGURATION, {"process": "x"})
+
+    assert "ix_audit_records_configuration" in plan
+    assert "Seq Scan" not in plan
 
 
 def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:
