@@ -13,7 +13,12 @@ from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySource
 from api.checkpoint_key import open_checkpoint_key
 from api.health.key_check import KeyCheck
-from api.health.readiness import Readiness, ReadinessChecker, sealing_check
+from api.health.readiness import (
+    Readiness,
+    ReadinessChecker,
+    sealing_check,
+    signing_check,
+)
 from api.logs import audit_logger
 from api.request_context import Network as IPNetwork
 from signer.alerts import Alerts
@@ -40,6 +45,7 @@ from signer.model.audit_record import Operation
 from signer.ports import Clock, KeyDirectory, Ledger, Notifier, utc_now
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
+from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
@@ -236,6 +242,14 @@ class Container:
         return NonceAdmin(self.store, self.chains, admin_audit, self.clock)
 
     @cached_property
+    def kill_switch(self) -> KillSwitch:
+        """Stops and resumes signatures; needs no device, node or networks file."""
+        admin_audit = AdminAudit(self.audit, Operation.ADMINISTRATION)
+        return KillSwitch(
+            self.store, lambda: self.networks, admin_audit, self.alerts, self.clock
+        )
+
+    @cached_property
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
         tracker = ConfirmationTracker(self.store, self.chains, self.clock)
@@ -272,6 +286,7 @@ class Container:
         """Checks the dependencies, for ``/readyz``."""
         checks: dict[str, Callable[[], object]] = {
             "database": self.store.check,
+            "signing": signing_check(self.kill_switch.stops),
             "audit": sealing_check(
                 self.store.oldest_unsealed,
                 SealingMonitor(self.sealing_alert),

@@ -3,7 +3,7 @@
 \set ON_ERROR_STOP on
 GRANT SELECT, INSERT ON refunds, transactions, refund_moves, answers, wallets, sightings, spendings, stops, keys,
     audit_records, audit_checkpoints, used_tokens, attempts, alerts TO hotwallet_service;
-GRANT UPDATE ON refunds, wallets, sightings, spendings, keys, used_tokens, attempts, alerts TO hotwallet_service;
+GRANT UPDATE ON refunds, wallets, sightings, spendings, stops, keys, used_tokens, attempts, alerts TO hotwallet_service;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_service;
-GRANT DELETE ON stops, used_tokens, attempts TO hotwallet_service;
+GRANT DELETE ON used_tokens, attempts TO hotwallet_service;
 GRANT SELECT ON alembic_version TO hotwallet_service;

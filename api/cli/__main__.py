@@ -30,12 +30,15 @@ _COMMANDS = {
     ),
     "guard": ("api.cli.guard:guard", "Check whether the service would start."),
     "keys": ("api.cli.keys:keys", "List, rotate and revoke signing keys."),
-    "nonce": ("api.cli.nonces:nonce", "Inspect, pause and repair wallets' nonces."),
+    "nonce": ("api.cli.nonces:nonce", "Inspect and repair wallets' nonces."),
     "refund": ("api.cli.refunds:refund", "Explain a refund."),
+    "resume": ("api.cli.stops:resume", "Sign again after a stop."),
     "softhsm": (
         "softhsm.cli:softhsm",
         "Manage this project's SoftHSM token (development).",
     ),
+    "stop": ("api.cli.stops:stop", "Stop all signatures: the kill switch."),
+    "stops": ("api.cli.stops:stops", "List what is stopped, and why."),
     "token": ("api.cli.token:token", "Mint a token for development."),
     "worker": ("api.cli.worker:worker", "Process accepted refunds."),
 }

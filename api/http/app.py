@@ -9,6 +9,7 @@ from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
 from api.http.refunds import Cancellation, Refund, RefundExplanation, Refunds
+from api.http.stops import SigningResume, SigningStop, Stops
 
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -32,6 +33,9 @@ def create_app(container: Container) -> App:
     app.add_route("/v1/admin/kms/rotate", KeyRotation(container.rotation))
     app.add_route("/v1/admin/kms/failover", KeyFailover(container.failover))
     app.add_route("/v1/admin/keys", Keys(container.store))
+    app.add_route("/v1/admin/stop", SigningStop(container.kill_switch))
+    app.add_route("/v1/admin/resume", SigningResume(container.kill_switch))
+    app.add_route("/v1/admin/stops", Stops(container.kill_switch))
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
     app.add_route("/metrics", metrics(container.store, container.clock))
     app.add_route("/healthz", Liveness())

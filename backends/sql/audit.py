@@ -13,6 +13,7 @@ from backends.sql.key_rows import ACTIVE, find_key
 from backends.sql.privileges import excess_privileges
 from backends.sql.schema import audit_checkpoints, audit_records, keys
 from backends.sql.statements import INSERT
+from backends.sql.stops import require_running
 from backends.sql.urls import POSTGRESQL
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StaleStateError
@@ -148,6 +149,8 @@ class AuditTables(Tables):
                 )
             if standing.pays is not None:
                 _require_active(connection, standing.pays)
+            if standing.stopped_by:
+                require_running(connection, standing.stopped_by)
             write(connection, *records)
 
         self._database.transaction(work)

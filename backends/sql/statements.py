@@ -37,10 +37,10 @@ from backends.sql.schema import (
     refund_moves,
     refunds,
     sightings,
-    stops,
     transactions,
     wallets,
 )
+from backends.sql.stops import is_stopped
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, SignedTransaction, Status
 
@@ -132,7 +132,6 @@ def _may_reserve() -> tuple[Any, ...]:
         wallets.c.paused_by.is_(None),
     )
     paid = exists().where(sightings.c.chain_id == chain_id, sightings.c.mark == mark)
-    stopped = exists().where(stops.c.chain_id == chain_id)
     # A refund is paid by the active key, a sweep by a former one.
     current = "keys.state = 'active' AND NOT :sweeps"
     former = "keys.state IN ('draining', 'retired') AND :sweeps"
@@ -149,7 +148,7 @@ def _may_reserve() -> tuple[Any, ...]:
     )
     pays_active = exists().where(*is_active) | ~sweeps
     not_behind = next_nonce(chain_id, sender) >= counted
-    return (active, pays_active, not_paused, ~stopped, ~paid, not_behind)
+    return (active, pays_active, not_paused, ~is_stopped(chain_id), ~paid, not_behind)
 
 
 _all_columns = _parameters(refunds, tuple(refunds.c.keys()))
@@ -188,7 +187,11 @@ def change(step: Step, insert_: InsertOfDialect) -> Change:
     if step is Step.ADOPT:
         assigned = {**saved, **_parameters(refunds, (*_RESERVED, "nonce"))}
         return queued.values(assigned).returning(refunds.c.nonce)
-    return _unchanged.values(saved).returning(refunds.c.nonce)
+    changed = _unchanged.values(saved).returning(refunds.c.nonce)
+    if step is Step.RECORD:
+        # Signed bytes that are not recorded are not broadcast.
+        return changed.where(~is_stopped(_parameter(refunds, "chain_id")))
+    return changed
 
 
 _move = {

@@ -8,6 +8,7 @@ from backends.sql.database import Database
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.refunds import RefundTables
+from backends.sql.stops import StopTables
 from backends.sql.wallets import WalletTables
 
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from backends.sql.migrate import SchemaUpgrade
 
 
-class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables):
+class SQLStore(
+    RefundTables, WalletTables, StopTables, KeyTables, AuditTables, CallerTables
+):
     """
     The tables of one database, as one flat ``Ledger``.
 

@@ -30,6 +30,7 @@ from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Store
+from signer.ports.stop_store import StopStore
 
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "NodeStatus",
     "Notifier",
     "Receipt",
+    "StopStore",
     "Store",
     "TransactionState",
     "utc_now",

@@ -30,6 +30,7 @@ class Journal(Protocol):
         Raises:
             KeyRotatedError: No key of the ring meets the condition *standing*, or the
                 address that it pays is not that of the active key.
+            SigningStoppedError: A stop that *standing* names is in force.
             StoreError: The database cannot be written.
         """
 

@@ -40,12 +40,13 @@ class Explainer:
 
     def explain(self, refund: Refund) -> Explanation:
         """Return the explanation of *refund*; raises ``StoreError``."""
+        stop = self._store.find_stop(refund.chain_id)
         explanation = Explanation(
             refund=refund,
             policy=self._objection(refund),
             history=self._store.history(refund.id),
             transactions=self._store.transactions(refund.id),
-            stopped_at=self._store.network_paused_at(refund.chain_id),
+            stopped_at=stop.at if stop else None,
             is_key_revoked=is_blocked(self._keys.keys(), refund.sender),
             ahead=self._refunds_ahead(refund),
         )

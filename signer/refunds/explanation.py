@@ -20,8 +20,9 @@ ADVICE = {
     "broadcast-rejected": "see what the nodes report: the wallet may lack coin for gas",
     "gas-above-limit": "check the nodes' estimates, or raise the token's max_gas",
     "limit-reached": "wait, or raise the token's limits in the networks file",
-    "wallet-paused": "run `hotwallet nonce repair`; if an operator paused the network,"
-    " run `hotwallet nonce resume`",
+    "wallet-paused": "run `hotwallet nonce repair`",
+    "signing-stopped": "find out who stopped signing and why (`hotwallet stops`), and"
+    " then run `hotwallet resume`",
     "backend-access-denied": "allow the service's role to sign with the key again",
     "key-unusable": "enable the key, or restore the one that the nonce belongs to",
     "key-not-found": "restore the key",
@@ -64,7 +65,7 @@ class Explanation:
     Everything that ledger, chain and rules report about one refund.
 
     ``policy`` is the objection of today's rules; None means that they would accept the
-    refund.  ``stopped_at`` is when an operator paused the network, and
+    refund.  ``stopped_at`` is when signing was stopped, and
     ``is_key_revoked`` whether the key of the refund's nonce is blocked.  ``ahead`` are
     the first open refunds with lower nonces.  ``unanswered`` has the error code of each
     question that could not be answered.
@@ -137,7 +138,7 @@ class Explanation:
 def _describe_queued(found: Explanation) -> str:
     if found.stopped_at is not None:
         since = found.stopped_at.isoformat(timespec="seconds")
-        return f"It gets no nonce: an operator paused the network at {since}"
+        return f"It gets no nonce: signing was stopped at {since}"
     status = found.wallet_status
     if status is not None and status.wallet.is_paused:
         return f"It gets no nonce: the wallet is paused ({status.wallet.paused_by})"

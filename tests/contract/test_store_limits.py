@@ -114,19 +114,3 @@ def _take(store: SQLStore, index: int) -> int:
 def test_processes_share_the_limit(database_url: str) -> None:
     """Four concurrent processes use the limit exactly (R27)."""
     assert sum(race(_take, database_url, 4)) == 20
-
-
-def test_a_paused_network_reserves_nothing(store: SQLStore) -> None:
-    """Until the network is resumed, also for wallets that are not opened yet (R27)."""
-    refund = accepted(store)
-    assert store.pause_network(refund.chain_id, NOON)
-    assert not store.pause_network(refund.chain_id, NOON + timedelta(hours=1))
-
-    with pytest.raises(StaleStateError):
-        reserved(store, refund)
-    assert store.network_paused_at(refund.chain_id) == NOON
-    assert store.network_paused_at(7) is None
-    assert reserved(store, accepted(store, chain_id=7)).nonce == 0
-    assert store.resume_network(refund.chain_id)
-    assert not store.resume_network(refund.chain_id)
-    assert reserved(store, refund).nonce == 0

@@ -347,14 +347,14 @@ def _store(home: Mapping[str, str]) -> SQLStore:
     return SQLStore(home["DATABASE_URL"])
 
 
-def test_a_paused_network_is_reported(home: dict[str, str]) -> None:
+def test_a_stopped_network_is_reported(home: dict[str, str]) -> None:
     run_doctor(home)
-    _store(home).pause_network(31337, ledger.now())
+    ledger.stopped(_store(home))
 
     result = run_doctor(home)["local nonces"]
 
     assert result.state is State.FAILED
-    assert "hotwallet nonce resume" in result.detail
+    assert "hotwallet resume" in result.detail
 
 
 def test_a_paused_wallet_is_reported(home: dict[str, str]) -> None:

@@ -61,6 +61,7 @@ STATUSES = {
         "BackendThrottledError AccessDeniedError KeyNotFoundError "
         "AmbiguousKeyError KeyUnusableError LimitReachedError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
+        "SigningStoppedError "
         "StoreError StoreUnavailableError StaleStateError"
     ),
 }

@@ -16,9 +16,17 @@ WHERE body LIKE '%"event":"configuration-loaded"%'
 """
 
 SQLITE = """
+ALTER TABLE stops ADD COLUMN reason TEXT NOT NULL DEFAULT ''
+
+ALTER TABLE stops ADD COLUMN requested_by TEXT NOT NULL DEFAULT ''
+
+ALTER TABLE stops ADD COLUMN resumed_at VARCHAR(32)
 """
 
 POSTGRESQL = """
+ALTER TABLE stops ADD COLUMN reason TEXT COLLATE "C" NOT NULL DEFAULT '',
+    ADD COLUMN requested_by TEXT COLLATE "C" NOT NULL DEFAULT '',
+    ADD COLUMN resumed_at TIMESTAMP WITH TIME ZONE
 """
 
 

@@ -30,6 +30,7 @@ from tests.fixtures.ledger import (
     queued,
     reserved,
     sighting,
+    stopped,
 )
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.stores import migrate
@@ -259,8 +260,8 @@ def test_the_documented_grants_suffice(service: SQLStore) -> None:
 
     assert service.use_token("jti", later(60), now())
     assert service.count("bucket", 1) == 1
-    assert service.pause_network(1, now())
-    assert service.resume_network(1)
+    stopped(service, 1)
+    assert service.resume_signing(1, now())
     assert claimed == service.get(refund.id)
     assert len(service.history(refund.id)) == 4
 
