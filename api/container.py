@@ -43,6 +43,7 @@ from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation
 from signer.ports import Clock, KeyDirectory, Ledger, Notifier, utc_now
+from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
 from signer.refunds.kill_switch import KillSwitch
@@ -52,7 +53,6 @@ from signer.refunds.nonces import NonceManager
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
 from signer.refunds.transaction_signer import TransactionSigner
-from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
 from signer.startup.guard import check_chain
 
@@ -257,9 +257,11 @@ class Container:
             self.store,
             self.lifecycle,
             confirmation_tracker=tracker,
-            wallets=WalletReconciler(self.store, self.clock),
             ring=self.ring,
             retirement=KeyRetirement(self.store, self.audit, self.clock),
+            automatic_stop=AutomaticStop(
+                self.store, self.kill_switch, self.networks, self.clock
+            ),
             chains=self.chains,
             clock=self.clock,
         )

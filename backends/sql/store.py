@@ -7,6 +7,7 @@ from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
+from backends.sql.payment_statistics import PaymentStatisticsTables
 from backends.sql.refunds import RefundTables
 from backends.sql.stops import StopTables
 from backends.sql.wallets import WalletTables
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 
 class SQLStore(
-    RefundTables, WalletTables, StopTables, KeyTables, AuditTables, CallerTables
+    RefundTables,
+    WalletTables,
+    StopTables,
+    PaymentStatisticsTables,
+    KeyTables,
+    AuditTables,
+    CallerTables,
 ):
     """
     The tables of one database, as one flat ``Ledger``.

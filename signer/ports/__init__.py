@@ -29,6 +29,7 @@ from signer.ports.key_backend import (
 from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
+from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_store import Store
 from signer.ports.stop_store import StopStore
 
@@ -55,6 +56,7 @@ __all__ = [
     "MinedTransaction",
     "NodeStatus",
     "Notifier",
+    "PaymentStatistics",
     "Receipt",
     "StopStore",
     "Store",

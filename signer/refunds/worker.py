@@ -21,6 +21,7 @@ from signer.model.audit_record import Actor
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.refund import HOLD, UNSENT, Refund
 from signer.ports import Clock, Store
+from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
@@ -52,19 +53,20 @@ class Worker:
         lifecycle: Lifecycle,
         *,
         confirmation_tracker: ConfirmationTracker,
-        wallets: WalletReconciler,
         ring: KeyRing,
         retirement: KeyRetirement,
+        automatic_stop: AutomaticStop,
         chains: Mapping[str, Chain],
         clock: Clock,
     ) -> None:
         self._store = store
         self._lifecycle = lifecycle
         self._confirmation_tracker = confirmation_tracker
-        self._wallets = wallets
-        self._former = FormerWallets(store, wallets, clock)
+        self._wallets = WalletReconciler(store, clock)
+        self._former = FormerWallets(store, self._wallets, clock)
         self._ring = ring
         self._retirement = retirement
+        self._automatic_stop = automatic_stop
         self._chains = chains
         self._clock = clock
         self._passes = 0
@@ -92,6 +94,7 @@ class Worker:
         steps = self._confirmation_tracker.track()
         failing: dict[str, HotWalletError] = {}
         for _ in range(_MAX_CLAIMS):
+            self._automatic_stop.check()
             now = self._clock()
             claimed = self._store.claim(now, now + HOLD, _CLAIM_SIZE)
             steps += sum(self._advance(refund, failing) for refund in claimed)

@@ -9,18 +9,23 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import coincurve
 
+from signer.alerts import Alerts
+from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
+from signer.keys.admin_audit import AdminAudit
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor, Record
+from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction
 from signer.model.wallet import Wallet
 from signer.ports import ChainClient, Ledger
+from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
+from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.policy import admit
@@ -220,11 +225,32 @@ class World:
             self.store,
             lifecycle or self.lifecycle,
             confirmation_tracker=self.confirmation_tracker,
-            wallets=self.wallets,
             ring=self.ring,
             retirement=KeyRetirement(self.store, recording()[0], self.clock),
+            automatic_stop=self.automatic_stop,
             chains=chains or self.chains,
             clock=self.clock,
+        )
+
+    @property
+    def kill_switch(self) -> KillSwitch:
+        """The kill switch of a process that starts now."""
+        logger = recording()[0]._logger
+        audit = AuditLog(logger, self.clock, journal=self.store)
+        return KillSwitch(
+            self.store,
+            lambda: {"local": self.network},
+            AdminAudit(audit, Operation.ADMINISTRATION),
+            Alerts(self.store),
+            self.clock,
+        )
+
+    @property
+    def automatic_stop(self) -> AutomaticStop:
+        """The rules as a worker that starts now evaluates them."""
+        networks = {"local": self.network}
+        return AutomaticStop(
+            self.store, self.kill_switch, networks, self.clock, self._timer
         )
 
     def submit(

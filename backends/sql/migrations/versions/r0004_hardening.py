@@ -13,6 +13,11 @@ down_revision = "0003"
 BOTH = """
 CREATE INDEX ix_audit_records_configuration ON audit_records (id)
 WHERE body LIKE '%"event":"configuration-loaded"%'
+
+CREATE INDEX ix_transactions_signed_at ON transactions (chain_id, signed_at)
+
+CREATE INDEX ix_refunds_result ON refunds (chain_id, updated_at)
+WHERE status IN ('confirmed', 'failed')
 """
 
 SQLITE = """
