@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from api.auth.jwks import FETCH_TIMEOUT, open_keys
@@ -18,6 +19,8 @@ from api.auth.verification_keys import MAX_BYTES, KeySource
 from api.checkpoint_key import require_separate_key
 from api.container import Container
 from api.mac_key import open_row_macs
+from signer.audit import configurations
+from signer.audit.configurations import Start
 from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.settings import Settings
@@ -83,6 +86,23 @@ def open_container(
     for name, chain in container.chains.items():
         guard.check_chain(name, chain.network, chain.client)
     return container
+
+
+def record_start(container: Container, process: str) -> None:
+    """
+    Record in the audit log under which configuration *process* starts.
+
+    Raises:
+        ConfigurationError: ``database-not-ready``: the record cannot be written.
+    """
+    start = Start(process, version("hotwallet"), str(container.settings.app_env))
+    try:
+        configurations.record_start(
+            container.audit, container.store, start, container.configuration
+        )
+    except StoreError as e:
+        problem = Refusal("database-not-ready", str(e), is_transient=e.retryable)
+        raise ConfigurationError(problem) from None
 
 
 def _check_settings(container: Container, *, serving: bool) -> list[str]:

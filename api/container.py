@@ -1,6 +1,7 @@
 """The parts of one process, each made when it is first used."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from ipaddress import ip_network
@@ -12,7 +13,12 @@ from api.auth.rate_limits import RateLimits
 from api.auth.verification_keys import KeySource
 from api.checkpoint_key import open_checkpoint_key
 from api.health.key_check import KeyCheck
-from api.health.readiness import Readiness, ReadinessChecker, sealing_check
+from api.health.readiness import (
+    Readiness,
+    ReadinessChecker,
+    sealing_check,
+    signing_check,
+)
 from api.logs import audit_logger
 from api.request_context import Network as IPNetwork
 from signer.alerts import Alerts
@@ -21,10 +27,12 @@ from signer.audit.log import AuditLog
 from signer.audit.sealer import Sealer
 from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
+from signer.config.digest import Configuration, read_configuration
 from signer.config.networks import Network, load_networks
 from signer.config.settings import Settings
 from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.deadline import Deadlines
+from signer.errors import ConfigurationError
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.balances import BalanceReader
 from signer.keys.failover import Failover
@@ -36,8 +44,10 @@ from signer.keys.signer import SignerFactory
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import Operation
 from signer.ports import Clock, KeyDirectory, Ledger, Notifier, utc_now
+from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
+from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.ledger_clock import LedgerClock
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonce_admin import NonceAdmin
@@ -143,9 +153,22 @@ class Container:
         return open_checkpoint_key(self.settings)
 
     @cached_property
+    def configuration(self) -> Configuration:
+        """The rules in force: networks, tokens and limits."""
+        return read_configuration(self.settings, self.networks)
+
+    @cached_property
     def audit(self) -> AuditLog:
         """The audit log, stored in the ledger."""
-        return AuditLog(audit_logger(), self.clock, journal=self.store)
+        configuration = None
+        with suppress(ConfigurationError):  # Operators act without a networks file too.
+            configuration = self.configuration.short
+        return AuditLog(
+            audit_logger(),
+            self.clock,
+            journal=self.store,
+            configuration=configuration,
+        )
 
     @cached_property
     def alerts(self) -> Alerts:
@@ -249,6 +272,14 @@ class Container:
         return TenantAdmin(self.store, self.tenants, admin_audit, self.clock)
 
     @cached_property
+    def kill_switch(self) -> KillSwitch:
+        """Stops and resumes signatures; needs no device, node or networks file."""
+        admin_audit = AdminAudit(self.audit, Operation.ADMINISTRATION)
+        return KillSwitch(
+            self.store, lambda: self.networks, admin_audit, self.alerts, self.clock
+        )
+
+    @cached_property
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
         alarm = RowAlarm(self.alerts)
@@ -259,6 +290,9 @@ class Container:
             confirmation_tracker=tracker,
             ring=self.ring,
             retirement=KeyRetirement(self.store, self.audit, self.clock),
+            automatic_stop=AutomaticStop(
+                self.store, self.kill_switch, self.networks, self.clock
+            ),
             chains=self.chains,
             clock=self.ledger_clock,
             alarm=alarm,
@@ -288,6 +322,7 @@ class Container:
         """Checks the dependencies, for ``/readyz``."""
         checks: dict[str, Callable[[], object]] = {
             "database": self.store.check,
+            "signing": signing_check(self.kill_switch.stops),
             "audit": sealing_check(
                 self.store.oldest_unsealed,
                 SealingMonitor(self.sealing_alert),

@@ -13,13 +13,10 @@ from collections import Counter
 from typing import Any
 
 from signer.errors import InvalidInputError
+from signer.nesting import is_deeper
 
 
 MAX_DEPTH = 16
-
-# Strings are matched whole, so that brackets inside them do not count.  An unterminated
-# string is matched as well; the search would take n² steps otherwise.
-_STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 # C0, DEL, C1, the two Unicode line breaks, and halves of a surrogate pair.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -45,7 +42,8 @@ def loads(body: bytes) -> dict[str, Any]:
         raise InvalidInputError("not UTF-8") from None
     if text.startswith("\ufeff"):
         raise InvalidInputError("begins with a byte order mark (RFC 8259, 8.1)")
-    _check_depth(text)
+    if is_deeper(text, MAX_DEPTH):
+        raise InvalidInputError(f"nested deeper than {MAX_DEPTH} levels")
     try:
         value = _DECODER.decode(text)
     except ValueError:
@@ -60,17 +58,6 @@ def loads(body: bytes) -> dict[str, Any]:
 def plain_name(name: str) -> str | None:
     """Return *name*, which the caller chose, if it is safe to show; else None."""
     return name if _PLAIN_NAME.fullmatch(name) else None
-
-
-def _check_depth(text: str) -> None:
-    # Checked before parsing: the parser recurses, so many brackets could exhaust the
-    # thread's stack.
-    depth = 0
-    for match in _STRUCTURE.finditer(text):
-        mark = match.group()
-        depth += (mark in "[{") - (mark in "]}")
-        if depth > MAX_DEPTH:
-            raise InvalidInputError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Alert(StrEnum):
     ROTATION_REFUSED = "rotation-refused"
     CHAIN_BROKEN = "audit-chain-broken"
     SEALING_LATE = "audit-sealing-late"
+    SIGNING_STOPPED = "signing-stopped"
     SIGNING_LATE = "audit-signing-late"
     RECORD_FORGED = "audit-record-forged"
     ROW_CHANGED = "row-not-authentic"

@@ -266,6 +266,13 @@ class LimitReachedError(HotWalletError):
     retryable = True
 
 
+class SigningStoppedError(HotWalletError):
+    """An operator or an automatic rule stopped signing; the refund waits."""
+
+    code = "signing-stopped"
+    retryable = True
+
+
 class ChainError(HotWalletError):
     """The node failed in a way that no subclass describes."""
 

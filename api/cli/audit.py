@@ -11,6 +11,8 @@ from api.cli.audit_files import create_key, read_checkpoints, read_lines
 from api.cli.output import Result, command_logging, json_option, print_result, prints
 from api.views.audit_reports import (
     checkpoint_document,
+    configurations_document,
+    configurations_lines,
     describe_empty,
     reconciliation_document,
     reconciliation_lines,
@@ -24,6 +26,7 @@ from signer.audit import verify as verification
 from signer.audit.chain_reader import batches, newest_checkpoint
 from signer.audit.checkpoints import Verifier
 from signer.audit.cloudtrail import is_key_arn, read_trail
+from signer.audit.configurations import report_configurations
 from signer.audit.sealer import Sealer
 from signer.config.settings import Settings
 from signer.errors import ConfigurationError, HotWalletError
@@ -188,6 +191,32 @@ def reconcile(
         sys.exit(1)
     if found.is_empty:
         sys.exit(2)
+
+
+@audit.command()
+@click.option(
+    "--export", "source", type=_FILE, help="Read an export instead of the database."
+)
+@prints
+def configurations(source: Path | None) -> Result:
+    """
+    List the configurations that processes ran and signed under.
+
+    Exits with 1 if something was signed under a configuration that no start-up record
+    describes.
+    """
+    if source is None:
+        _, ledger = _open_ledger()
+        found = report_configurations(
+            each.record for batch in batches(ledger) for each in batch
+        )
+    else:
+        with source.open("rb") as file:
+            lines = _report_progress(read_lines(file))
+            found = report_configurations(exports.records(lines))
+    return Result(
+        configurations_document(found), configurations_lines(found), found.is_good
+    )
 
 
 @audit.command()

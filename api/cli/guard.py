@@ -36,7 +36,11 @@ def guard(as_json: bool) -> None:
         "environment": environment,
         "address": address,
         "networks": sorted(container.networks),
+        "configuration": container.configuration.hash,
         "warnings": list(container.warnings),
     }
-    line = f"ok: {environment}, signing for {address}"
-    print_result(document, [line], as_json=as_json)
+    lines = [
+        f"ok: {environment}, signing for {address}",
+        f"configuration: {container.configuration.hash}",
+    ]
+    print_result(document, lines, as_json=as_json)

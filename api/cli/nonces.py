@@ -1,4 +1,4 @@
-"""``hotwallet nonce``: inspect, pause and repair the nonces of wallets."""
+"""``hotwallet nonce``: inspect and repair the nonces of wallets."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,7 +17,7 @@ from signer.refunds.wallet_repair import RepairResult, repair_wallets
 
 @click.group()
 def nonce() -> None:
-    """Inspect, pause and repair the nonces of wallets."""
+    """Inspect and repair the nonces of wallets."""
 
 
 @nonce.command("repair")
@@ -34,7 +34,7 @@ def repair_nonces(network: str | None, *, dry_run: bool) -> Result:
     A foreign transaction was signed with your key, but not by this service: find out
     who sent it before you accept it, and rotate the key if you cannot.
 
-    Exits with 1 while a wallet is paused.  A `nonce pause` is reported, and stays.
+    Exits with 1 while a wallet is paused.  A stop of signing is reported, and stays.
     """
     opened = build_container()
     if dry_run:
@@ -48,30 +48,6 @@ def repair_nonces(network: str | None, *, dry_run: bool) -> Result:
     lines = [line for each in repairs for line in _format_repair(each)]
     lines = lines or ["no wallet has paid anything yet"]
     return Result(documents, lines, all_resumed)
-
-
-@nonce.command("pause")
-@click.option("--network", help="Pause this network only.")
-@reports
-def pause_nonces(network: str | None) -> Result:
-    """
-    Assign no more nonces on any host until `nonce resume`: the kill switch.
-
-    Runs without confirmation.  Refunds are still accepted, and wait.  Refunds that have
-    a nonce already continue, since nodes may have their transactions; to stop those
-    too, disable the key.
-    """
-    changed = build_container().nonce_admin.pause(network, current_operator())
-    return _statuses(changed, "paused", "already-paused")
-
-
-@nonce.command("resume")
-@click.option("--network", help="Resume this network only.")
-@reports
-def resume_nonces(network: str | None) -> Result:
-    """Assign nonces again after `nonce pause`; wallets paused otherwise stay paused."""
-    changed = build_container().nonce_admin.resume(network, current_operator())
-    return _statuses(changed, "resumed", "not-paused")
 
 
 @nonce.command("abandon")
@@ -123,8 +99,8 @@ def _format_repair(each: RepairResult) -> Iterator[str]:
     )
     if each.stopped_at is not None:
         yield (
-            f"  an operator paused the network at {timestamp(each.stopped_at)}:"
-            " `hotwallet nonce resume` ends that"
+            f"  signing was stopped at {timestamp(each.stopped_at)}:"
+            " `hotwallet resume` ends that"
         )
     if not each.is_open:
         yield "  resumed" if each.resumed else "  in order"

@@ -6,7 +6,7 @@ from threading import Event
 
 import click
 
-from api.bootstrap import open_container
+from api.bootstrap import open_container, record_start
 from api.logs import configure
 from signer.config.settings import Settings
 
@@ -27,5 +27,6 @@ def worker(interval: float, once: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     container = open_container(serving=False)
+    record_start(container, "worker")
     container.start_sealer()
     container.worker.run(wait=lambda: once or stop.wait(interval))

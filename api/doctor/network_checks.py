@@ -94,10 +94,9 @@ def _check_token(context: NetworkContext, symbol: str) -> Finding:
 def _check_nonces(context: NetworkContext) -> Finding:
     """Check every watched wallet: a former key's wallet pauses the network as well."""
     store = context.doctor.container.store
-    if store.network_paused_at(context.chain.network.chain_id) is not None:
-        raise WalletPausedError(
-            "an operator paused it; `hotwallet nonce resume` resumes it"
-        )
+    stop = store.find_stop(context.chain.network.chain_id)
+    if stop is not None:
+        raise stop.error()
     findings, paused = [], []
     for address, state in context.watched.items():
         try:

@@ -53,7 +53,9 @@ def _check_settings(context: DoctorContext) -> Finding:
 
 def _check_networks(context: DoctorContext) -> Finding:
     context.networks = context.container.networks
-    return Finding(", ".join(sorted(context.networks)))
+    networks = ", ".join(sorted(context.networks))
+    # Equal on all hosts that apply the same rules.
+    return Finding(f"{networks}; configuration {context.container.configuration.short}")
 
 
 def _check_guard(context: DoctorContext) -> Finding:

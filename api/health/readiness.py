@@ -6,7 +6,7 @@ get an answer even if a device hangs.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 
@@ -15,8 +15,14 @@ import structlog
 from api.health.key_check import KeyCheck
 from signer.audit.sealing_monitor import SealingMonitor, made_at
 from signer.deadline import Deadlines, Pending
-from signer.errors import ConfigurationError, HotWalletError, StoreError
+from signer.errors import (
+    ConfigurationError,
+    HotWalletError,
+    SigningStoppedError,
+    StoreError,
+)
 from signer.model.key import Key
+from signer.model.stop import Stop
 from signer.ports import Clock, utc_now
 
 
@@ -26,6 +32,8 @@ SHARED_SECONDS = 4.0  # How long a caller waits for a round that another caller 
 
 LATE = "timeout"
 
+_STOPPED = SigningStoppedError.code
+
 Check = Callable[[], object]
 
 
@@ -34,7 +42,8 @@ class Readiness:
     """
     Whether requests may be sent here.
 
-    ``checks`` maps the name of each dependency to ``ok`` or an error's code.
+    ``checks`` maps the name of each dependency to ``ok`` or an error's code.  While
+    signing is stopped a process is ready: it accepts refunds, which wait.
     ``address`` is the active key's, None if unknown.  ``epoch`` counts the rotations:
     if two processes differ in it for more than a few seconds, they do not share a
     ledger.
@@ -46,8 +55,13 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether every check passed."""
-        return all(answer == "ok" for answer in self.checks.values())
+        """Whether every check passed, except for stops."""
+        return set(self.checks.values()) <= {"ok", _STOPPED}
+
+    @property
+    def degraded(self) -> bool:
+        """Whether signing is stopped."""
+        return _STOPPED in self.checks.values()
 
 
 class AuditUnsealedError(StoreError):
@@ -163,6 +177,16 @@ def sealing_check(
         monitor.observe(oldest)
         if unsealed_seconds(oldest, clock) > max_seconds:
             raise AuditUnsealedError("the audit records are not being sealed")
+
+    return check
+
+
+def signing_check(stops: Callable[[], Iterable[Stop]]) -> Callable[[], None]:
+    """Return a check that fails with ``signing-stopped`` if a stop is in force."""
+
+    def check() -> None:
+        for stop in stops():
+            raise stop.error()
 
     return check
 

@@ -9,6 +9,7 @@ from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
 from api.http.refunds import Cancellation, Refund, RefundExplanation, Refunds
+from api.http.stops import SigningResume, SigningStop, Stops
 from api.http.tenants import TenantBlocking, TenantUnblocking
 from api.http.waiting import WaitingRequests
 
@@ -38,6 +39,9 @@ def create_app(container: Container) -> App:
     tenants = container.tenant_admin
     app.add_route("/v1/admin/tenants/{tenant}/block", TenantBlocking(tenants))
     app.add_route("/v1/admin/tenants/{tenant}/unblock", TenantUnblocking(tenants))
+    app.add_route("/v1/admin/stop", SigningStop(container.kill_switch))
+    app.add_route("/v1/admin/resume", SigningResume(container.kill_switch))
+    app.add_route("/v1/admin/stops", Stops(container.kill_switch))
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
     app.add_route("/metrics", metrics(container.store, container.clock))
     app.add_route("/healthz", Liveness())

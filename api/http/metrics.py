@@ -1,5 +1,5 @@
 """
-Metrics for Prometheus: alerts, keys and the audit.
+Metrics for Prometheus: alerts, keys, stops and the audit.
 
 Each scrape reads the ledger, so all processes report the same values, and a restart
 loses none.
@@ -40,6 +40,11 @@ class LedgerCollector:
         """Yield each metric with its samples; StoreError if there is no answer."""
         yield self._alerts()
         yield from self._keys()
+        yield GaugeMetricFamily(
+            "hotwallet_stopped",
+            "Stops of signing in force, of networks or of everything.",
+            value=sum(stop.in_force for stop in self._ledger.stops()),
+        )
         sealed, _ = self._ledger.head()
         yield GaugeMetricFamily(
             "hotwallet_audit_records",

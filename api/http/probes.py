@@ -36,10 +36,16 @@ class ReadinessProbe(Resource):
         if not readiness.ready:
             resp.status = falcon.HTTP_SERVICE_UNAVAILABLE
         resp.media = {
-            "status": "ready" if readiness.ready else "unavailable",
+            "status": _status(readiness),
             "checks": dict(readiness.checks),
             "address": readiness.address,
             "epoch": readiness.epoch,
         }
 
     on_head = on_get
+
+
+def _status(readiness: Readiness) -> str:
+    if not readiness.ready:
+        return "unavailable"
+    return "degraded" if readiness.degraded else "ready"

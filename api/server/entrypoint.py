@@ -13,11 +13,16 @@ def get_app() -> App:
     device, database and chain clients.
 
     Raises:
-        ConfigurationError, SystemExit: As ``open_container``, ``require_our_gunicorn``.
+        ConfigurationError: As ``open_container`` and ``record_start``.
+        SystemExit: As ``require_our_gunicorn``.
     """
     require_our_gunicorn(vars(gunicorn_conf))
-    from api.bootstrap import open_container  # noqa: PLC0415  Opens the backends.
+    from api.bootstrap import (  # noqa: PLC0415  It opens the backends.
+        open_container,
+        record_start,
+    )
 
     container = open_container()
+    record_start(container, "api")
     container.start_sealer()
     return create_app(container)

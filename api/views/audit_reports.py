@@ -6,6 +6,7 @@ from typing import Any
 from api.views.refunds import fields, timestamp
 from signer.audit.checkpoint_notes import parse
 from signer.audit.cloudtrail import SignEvent
+from signer.audit.configurations import ConfigurationReport
 from signer.audit.reconcile import Reconciliation
 from signer.audit.verify import Verdict
 from signer.ports import Checkpoint
@@ -136,6 +137,45 @@ def reconciliation_lines(found: Reconciliation) -> Iterator[str]:
     )
     if found.skipped:
         yield f"skipped: {found.skipped} Sign events of {found.other_keys} other keys"
+
+
+def configurations_document(found: ConfigurationReport) -> Mapping[str, Any]:
+    """Return the configurations as a JSON object."""
+    return {
+        "ok": found.is_good,
+        "configurations": [
+            {
+                "hash": use.hash,
+                "described": use.is_described,
+                "signatures": use.signatures,
+                "starts": dict(use.starts),
+                "firstAt": use.first_at,
+                "lastAt": use.last_at,
+                "firstRecord": use.first_record,
+            }
+            for use in found.uses
+        ],
+        "unnamed": found.unnamed,
+    }
+
+
+def configurations_lines(found: ConfigurationReport) -> Iterator[str]:
+    """Return the configurations as lines of text, undescribed ones first."""
+    for use in sorted(found.uses, key=lambda use: use.is_described):
+        if not use.is_described:
+            yield (
+                f"UNDESCRIBED: {use.hash}: {use.signatures} signing records from"
+                f" {use.first_record} ({use.first_at} to {use.last_at}); which host"
+                " signed without a start-up record?"
+            )
+            continue
+        starts = ", ".join(f"{n} x {kind}" for kind, n in sorted(use.starts.items()))
+        yield (
+            f"{use.hash}: {use.first_at} to {use.last_at}, started {starts},"
+            f" {use.signatures} signing records"
+        )
+    if found.unnamed:
+        yield f"{found.unnamed} signing records name no configuration"
 
 
 def describe_empty(found: Reconciliation) -> str:

@@ -1,5 +1,6 @@
 """The audit log: its records are written once, sealed once and never changed."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -12,6 +13,7 @@ from backends.sql.key_rows import KeyRows
 from backends.sql.privileges import excess_privileges
 from backends.sql.schema import audit_checkpoints, audit_records, keys
 from backends.sql.statements import INSERT
+from backends.sql.stops import require_running
 from backends.sql.urls import POSTGRESQL
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StaleStateError
@@ -61,6 +63,17 @@ _SEAL_ALL = text(
     " FROM unnest(CAST(:ids AS text[]), CAST(:places AS bigint[]),"
     " CAST(:hashes AS bytea[])) AS seal (id, place, hash)"
     " WHERE audit_records.id = seal.id AND audit_records.sequence IS NULL"
+)
+
+# Literal text, so that both databases use the partial index.
+_CONFIGURATION = (
+    select(_record.id, _record.body)
+    .where(
+        text("""body LIKE '%"event":"configuration-loaded"%'"""),
+        _record.body.contains(bindparam("process", type_=_record.body.type)),
+    )
+    .order_by(_record.id.desc())
+    .limit(1)
 )
 
 _HEAD = (
@@ -135,6 +148,8 @@ class AuditTables(Tables):
             active = KeyRows(connection, self._macs).active() if standing.pays else None
             if standing.pays and (active is None or active.address != standing.pays):
                 raise KeyRotatedError("another key is active now")
+            if standing.stopped_by:
+                require_running(connection, standing.stopped_by)
             write(connection, self._macs, *records)
 
         self._database.transaction(work)
@@ -157,6 +172,11 @@ class AuditTables(Tables):
 
     def oldest_unsealed(self) -> str | None:
         return self._database.run(lambda c: c.execute(_OLDEST_UNSEALED).scalar())
+
+    def last_configuration(self, process: str) -> Record | None:
+        named = f'"process":{json.dumps(process)}'
+        rows = self._database.rows(_CONFIGURATION, process=named)
+        return Record(*rows[0]) if rows else None
 
     def excess_privileges(self) -> list[str]:
         return excess_privileges(self._database)

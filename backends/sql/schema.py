@@ -216,4 +216,7 @@ stops = Table(
     metadata,
     Column("chain_id", BigInteger, primary_key=True, autoincrement=False),
     Column("at", UTCDateTime, nullable=False),
+    Column("reason", FreeText, nullable=False),
+    Column("requested_by", Plain, nullable=False),
+    Column("resumed_at", UTCDateTime),
 )

@@ -37,11 +37,11 @@ from backends.sql.schema import (
     refund_moves,
     refunds,
     sightings,
-    stops,
     tenant_blocks,
     transactions,
     wallets,
 )
+from backends.sql.stops import is_stopped
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, SignedTransaction, Status
 
@@ -133,7 +133,6 @@ def _may_reserve() -> tuple[Any, ...]:
         wallets.c.paused_by.is_(None),
     )
     paid = exists().where(sightings.c.chain_id == chain_id, sightings.c.mark == mark)
-    stopped = exists().where(stops.c.chain_id == chain_id)
     tenant = _parameter(refunds, "tenant")
     blocked = exists().where(tenant_blocks.c.tenant == tenant)
     # A refund is paid by the active key, a sweep by a former one.
@@ -158,7 +157,7 @@ def _may_reserve() -> tuple[Any, ...]:
         active,
         pays_active,
         not_paused,
-        ~stopped,
+        ~is_stopped(chain_id),
         ~blocked,
         ~paid,
         not_behind,
@@ -213,7 +212,9 @@ def change(step: Step, insert_: InsertOfDialect) -> Change:
         return queued.values(assigned).returning(refunds.c.nonce)
     changed = _unchanged.values(saved)
     if step is Step.RECORD:
-        changed = changed.where(_has_one_nonce())
+        # Signed bytes that are not recorded are not broadcast.
+        stopped = is_stopped(_parameter(refunds, "chain_id"))
+        changed = changed.where(_has_one_nonce(), ~stopped)
     return changed.returning(refunds.c.nonce)
 
 

@@ -8,7 +8,9 @@ from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
+from backends.sql.payment_statistics import PaymentStatisticsTables
 from backends.sql.refunds import RefundTables
+from backends.sql.stops import StopTables
 from backends.sql.tenants import TenantTables
 from backends.sql.wallets import WalletTables
 from signer.ports import Clock
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
 
 
 class SQLStore(
-    RefundTables, WalletTables, TenantTables, KeyTables, AuditTables, CallerTables
+    RefundTables,
+    WalletTables,
+    StopTables,
+    TenantTables,
+    PaymentStatisticsTables,
+    KeyTables,
+    AuditTables,
+    CallerTables,
 ):
     """
     The tables of one database, as one flat ``Ledger``.

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Table,
     Update,
     bindparam,
-    delete,
     func,
     select,
     union_all,
@@ -25,7 +24,7 @@ from sqlalchemy import (
 from backends.sql.advisory_locks import lock_chain
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.schema import refunds, sightings, stops, wallets
+from backends.sql.schema import refunds, sightings, wallets
 from backends.sql.statements import insert_new, next_nonce
 from signer.errors import StaleStateError
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
@@ -65,10 +64,6 @@ _PAUSED = _UNCHANGED.values(
 )
 
 _RESUMED = _UNCHANGED.values(paused_by=None, paused_at=None)
-
-_STOPPED = select(stops.c.at).where(stops.c.chain_id == _chain)
-
-_START = delete(stops).where(stops.c.chain_id == _chain)
 
 _UNRECORDED = select(sightings, refunds.c.id).outerjoin(
     refunds,
@@ -127,7 +122,7 @@ _ACCEPT = (
 
 
 class WalletTables(Tables):
-    """The wallets of ``signer.ports.Store``, and the chains that are stopped."""
+    """The wallets of ``signer.ports.Store``."""
 
     def wallet(self, chain_id: int, sender: str) -> Wallet | None:
         rows = self._database.rows(_WALLET, **_key(chain_id, sender))
@@ -178,24 +173,6 @@ class WalletTables(Tables):
             connection.execute(_ACCEPT, accepted)
 
         self._database.transaction(work)
-
-    def pause_network(self, chain_id: int, at: datetime) -> bool:
-        insert = insert_new(self._database.dialect, stops)
-
-        def work(connection: Connection) -> bool:
-            lock_chain(connection, chain_id)
-            row = {"chain_id": chain_id, "at": at}
-            return connection.execute(insert, row).all() != []
-
-        return self._database.transaction(work)
-
-    def network_paused_at(self, chain_id: int) -> datetime | None:
-        rows = self._database.rows(_STOPPED, of_chain=chain_id)
-        return rows[0].at if rows else None
-
-    def resume_network(self, chain_id: int) -> bool:
-        params = {"of_chain": chain_id}
-        return self._database.write(lambda c: c.execute(_START, params).rowcount > 0)
 
     def find_unrecorded(
         self, chain_id: int, mark: bytes

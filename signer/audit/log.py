@@ -41,8 +41,8 @@ class AuditAction(StrEnum):
     KEY_REVOKE = "key-revoke"
     KEY_RETIRE = "key-retire"
     KEY_SWEEP = "key-sweep"
-    NONCE_PAUSE = "nonce-pause"
-    NONCE_RESUME = "nonce-resume"
+    SIGNING_STOP = "signing-stop"
+    SIGNING_RESUME = "signing-resume"
     NONCE_REPAIR = "nonce-repair"
     NONCE_ABANDON = "nonce-abandon"
     TENANT_BLOCK = "tenant-block"
@@ -60,6 +60,13 @@ class AuditAction(StrEnum):
     def event_for(self, outcome: str) -> str:
         """Return the name of the event that records *outcome*."""
         return f"{self}-succeeded" if outcome == SUCCESS else f"{self}-refused"
+
+
+class ConfigurationEvent(StrEnum):
+    """The events of a process that starts."""
+
+    LOADED = "configuration-loaded"
+    CHANGED = "configuration-changed"
 
 
 SIGN_REQUESTED = frozenset({AuditAction.DIGEST_SIGN.requested, "signing-intent"})
@@ -95,12 +102,19 @@ class AuditLog:
         clock: Clock = utc_now,
         node: str = os.uname().nodename,
         journal: Journal | None = None,
+        configuration: str | None = None,
     ) -> None:
-        """Write to *logger*, and to *journal* if there is one."""
+        """
+        Write to *logger*, and to *journal* if there is one.
+
+        *configuration* is the short hash of the configuration in force, which is added
+        to the records of signatures.
+        """
         self._logger = logger
         self._clock = clock
         self._node = node
         self._journal = journal
+        self._configuration = configuration
 
     def intent(
         self, purpose: Purpose, subject: Subject, digest: bytes | None = None
@@ -172,6 +186,10 @@ class AuditLog:
         details = {"record_ids": encode_ids(ids)}
         return self._action(FORGED, Operation.SEALING, _SEALER, "forged", details)
 
+    def event(self, event: ConfigurationEvent, actor: Actor, **details: Any) -> Record:
+        """Draft the record of an *event* that no caller requested."""
+        return self._action(event, Operation.START, actor, SUCCESS, details)
+
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """Make *records* durable, then log them; raises as ``Journal.append``."""
         if self._journal is not None:
@@ -194,10 +212,10 @@ class AuditLog:
         operation: Operation,
         actor: Actor,
         outcome: str,
-        details: Mapping[str, str | int | None],
+        details: Mapping[str, Any],
     ) -> Record:
         return self._record(
-            event=event,
+            event=str(event),
             operation=str(operation),
             outcome=outcome,
             actor=actor.name,
@@ -215,6 +233,8 @@ class AuditLog:
         details: Mapping[str, str | int] = NOTHING,
         **more: Any,
     ) -> Record:
+        if self._configuration is not None:
+            more["configuration"] = self._configuration
         return self._record(
             event=event,
             operation=str(purpose.operation),

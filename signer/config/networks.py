@@ -77,6 +77,30 @@ class Token(StrictModel):
             raise ValueError(f"{name} {e}") from None
 
 
+class AutomaticStop(StrictModel):
+    """
+    Rules that stop a network (``signer/refunds/automatic_stop.py``); all are off.
+
+    ``max_refunds`` and ``max_amounts`` (whole tokens, by symbol) bound what is signed
+    in ``window_minutes``.  ``max_failed_percent`` bounds the failures among the
+    ``failed_of_last`` newest results, and ``max_gas_per_hour`` the gas limits of all
+    transactions.
+    """
+
+    window_minutes: int = Field(default=10, ge=1, le=60)
+    max_refunds: int | None = Field(default=None, ge=1)
+    max_amounts: dict[str, str] = Field(default_factory=dict)
+    max_failed_percent: int | None = Field(default=None, ge=1, le=99)
+    failed_of_last: int = Field(default=20, ge=5, le=1000)
+    max_gas_per_hour: int | None = Field(default=None, ge=21_000)
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether a rule is on."""
+        rules = (self.max_refunds, self.max_failed_percent, self.max_gas_per_hour)
+        return bool(self.max_amounts) or any(rule is not None for rule in rules)
+
+
 class Network(StrictModel):
     """
     One chain.
@@ -107,6 +131,7 @@ class Network(StrictModel):
     rpc_timeout_ms: int = Field(5000, ge=100)
     stuck_after_seconds: int = Field(90, ge=1)
     gas_per_hour: int | None = Field(None, gt=0)
+    automatic_stop: AutomaticStop = AutomaticStop()
 
     @model_validator(mode="after")
     def _gas_per_hour_allows_a_refund(self) -> Self:
@@ -116,6 +141,18 @@ class Network(StrictModel):
                 "gas_per_hour must not be less than the max_gas of a token, which is"
                 f" {largest}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _stops_are_of_tokens(self) -> Self:
+        for symbol, amount in self.automatic_stop.max_amounts.items():
+            name = f"automatic_stop.max_amounts.{symbol}"
+            if symbol not in self.tokens:
+                raise ValueError(f"{name} is no token of the network")
+            try:
+                parse_units(amount, self.tokens[symbol].decimals)
+            except InvalidInputError as e:
+                raise ValueError(f"{name} {e}") from None
         return self
 
 

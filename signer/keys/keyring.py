@@ -127,20 +127,31 @@ class KeyRing:
         return find_key(self.cached_keys(), address)
 
     def announce(
-        self, address: str, digest: bytes, purpose: Purpose, *, pays: str | None = None
+        self,
+        address: str,
+        digest: bytes,
+        purpose: Purpose,
+        *,
+        chain_id: int,
+        pays: str | None = None,
     ) -> Signer:
         """
-        Record the intent to sign *digest*, and return the signer of *address*.
+        Record the intent to sign a transaction, and return the signer of *address*.
+
+        *digest* is the transaction's, and *chain_id* its chain.
 
         Raises:
             KeyUnusableError, SigningError: As ``signer``.
             KeyRotatedError: Failovers changed the key's id during every try; or *pays*
                 is given and is not the active key's address.
+            SigningStoppedError: Signing is stopped.
         """
         for _ in range(_MAX_TRIES):
             signer = self.signer(address)
             with suppress(KeyRotatedError):
-                signer.announce(digest, purpose, states=SIGNING, pays=pays)
+                signer.announce(
+                    digest, purpose, states=SIGNING, pays=pays, chain_id=chain_id
+                )
                 return signer
         raise KeyRotatedError("the ring changed during every attempt to sign")
 

@@ -22,6 +22,7 @@ from signer.errors import BackendError, HotWalletError, KeyUnusableError, Signin
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import NOTHING, Operation, Purpose, Record, Subject
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
+from signer.model.stop import stopping
 from signer.ports import DeviceSignature, KeyBackend, KeyDirectory, KeyId
 
 
@@ -124,21 +125,26 @@ class Signer:
         *,
         states: frozenset[KeyState] | None = None,
         pays: str | None = None,
+        chain_id: int | None = None,
     ) -> None:
         """
-        Make the intent to sign *digest* durable.
+        Make the intent to sign *digest* durable; *chain_id* is a transaction's.
 
         Raises:
             InvalidInputError: *digest* is not 32 bytes.
             KeyRotatedError: *states* is given and the ring has the key in none of them,
                 or under another key id; or *pays* is not the active key's address.
+            SigningStoppedError: *states* is given, and signing is stopped.
             StoreError: The journal cannot be written.
         """
         checked_digest(digest)
         intent = self._audit.intent(purpose, self._subject, digest)
         condition = None
         if states is not None:
-            condition = SigningCondition(self.address, self.key_id, states, pays)
+            stopped_by = stopping(purpose.operation, chain_id)
+            condition = SigningCondition(
+                self.address, self.key_id, states, pays, stopped_by
+            )
         self._audit.write(intent, standing=condition)
 
     def tell(self, record: Record) -> None:

@@ -32,6 +32,7 @@ class Operation(StrEnum):
     REFUND = "refund"
     SEALING = "sealing"
     ADMINISTRATION = "administration"
+    START = "start"
 
 
 @dataclass(frozen=True, slots=True)

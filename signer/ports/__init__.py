@@ -29,7 +29,9 @@ from signer.ports.key_backend import (
 from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
+from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_store import Store
+from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
 
 
@@ -56,8 +58,10 @@ __all__ = [
     "MinedTransaction",
     "NodeStatus",
     "Notifier",
+    "PaymentStatistics",
     "Receipt",
     "Sealing",
+    "StopStore",
     "Store",
     "TenantBlocks",
     "TransactionState",

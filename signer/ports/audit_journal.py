@@ -42,6 +42,7 @@ class Journal(Protocol):
         Raises:
             KeyRotatedError: No key of the ring meets the condition *standing*, or the
                 address that it pays is not that of the active key.
+            SigningStoppedError: A stop that *standing* names is in force.
             StoreError: The database cannot be written.
         """
 
@@ -61,6 +62,9 @@ class Journal(Protocol):
 
     def oldest_unsealed(self) -> str | None:
         """Return the id of the oldest unsealed record; None if all are sealed."""
+
+    def last_configuration(self, process: str) -> Record | None:
+        """Return the newest ``configuration-loaded`` of the kind *process*, if any."""
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Store *checkpoint*, unless there is one of the same size."""

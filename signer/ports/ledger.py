@@ -6,8 +6,17 @@ from signer.ports.alerts import AlertCounters
 from signer.ports.audit_journal import Journal
 from signer.ports.caller_counters import Callers
 from signer.ports.key_store import KeyStore
+from signer.ports.payment_statistics import PaymentStatistics
 from signer.ports.refund_store import Store
 
 
-class Ledger(Store, KeyStore, Journal, Callers, AlertCounters, Protocol):
+class Ledger(
+    Store,
+    PaymentStatistics,
+    KeyStore,
+    Journal,
+    Callers,
+    AlertCounters,
+    Protocol,
+):
     """Every store that one database implements."""

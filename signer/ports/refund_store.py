@@ -8,10 +8,11 @@ from signer.model.audit_record import Record
 from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+from signer.ports.stop_store import StopStore
 from signer.ports.tenant_blocks import TenantBlocks
 
 
-class Store(TenantBlocks, Protocol):
+class Store(StopStore, TenantBlocks, Protocol):
     """
     The refunds, and the wallets that pay them.  Every method is one transaction.
 
@@ -146,7 +147,7 @@ class Store(TenantBlocks, Protocol):
                 key: the recipient is not the address of the active key.
             LimitReachedError: The refund would exceed one of the limits.
             StaleStateError: A recorded transaction already paid the refund; the wallet
-                is paused or was never opened; the chain is stopped; the tenant is
+                is paused or was never opened; signing is stopped; the tenant is
                 blocked; or *counted* is ahead of the ledger.
             ValueError: The refund is not queued, or *sender* is not an EIP-55 address,
                 which would give one wallet two names; a programming error.
@@ -165,7 +166,8 @@ class Store(TenantBlocks, Protocol):
         *outcome* is the audit record of the transaction's signature, or of the change.
 
         Raises:
-            StaleStateError: This attempt of the refund is already recorded.
+            StaleStateError: This attempt of the refund is already recorded; or signing
+                is stopped, and *transaction* is not to be sent.
             ValueError: *after* is not the next version of *before*, changes a permanent
                 field, or *transaction* belongs to another refund; a programming error.
         """
@@ -229,19 +231,6 @@ class Store(TenantBlocks, Protocol):
 
     def resume(self, wallet: Wallet, at: datetime) -> None:
         """Assign nonces of *wallet* again, and accept its foreign transactions."""
-
-    def pause_network(self, chain_id: int, at: datetime) -> bool:
-        """
-        Stop assigning nonces on a chain; return False if it was already stopped.
-
-        When this returns, no reservation on the chain is in progress.
-        """
-
-    def network_paused_at(self, chain_id: int) -> datetime | None:
-        """Return the time at which the chain was stopped, or None."""
-
-    def resume_network(self, chain_id: int) -> bool:
-        """Start a stopped chain again; return whether it was stopped."""
 
     def find_unrecorded(
         self, chain_id: int, mark: bytes

@@ -52,12 +52,13 @@ class Explainer:
         With *for_tenant* it has no id of another tenant's refund.
         """
         blocked = self._store.tenant_block(refund.tenant)
+        stop = self._store.find_stop(refund.chain_id)
         explanation = Explanation(
             refund=refund,
             policy=self._objection(refund),
             history=self._store.history(refund.id),
             transactions=self._store.transactions(refund.id),
-            stopped_at=self._store.network_paused_at(refund.chain_id),
+            stopped_at=stop.at if stop else None,
             is_key_revoked=is_blocked(self._keys.keys(), refund.sender),
             ahead=self._refunds_ahead(refund),
             tenant_blocked_at=None if blocked is None else blocked.at,

@@ -22,8 +22,9 @@ ADVICE = {
     "fees-above-recent": "wait until fees are normal, or raise the network's"
     " max_fee_factor if they are right (docs/how-to/stuck-queue.md)",
     "limit-reached": "wait, or raise the limit in the networks file",
-    "wallet-paused": "run `hotwallet nonce repair`; if an operator paused the network,"
-    " run `hotwallet nonce resume`",
+    "wallet-paused": "run `hotwallet nonce repair`",
+    "signing-stopped": "find out who stopped signing and why (`hotwallet stops`), and"
+    " then run `hotwallet resume`",
     "backend-access-denied": "allow the service's role to sign with the key again",
     "key-unusable": "enable the key, or restore the one that the nonce belongs to",
     "key-not-found": "restore the key",
@@ -67,7 +68,7 @@ class Explanation:
     Everything that ledger, chain and rules report about one refund.
 
     ``policy`` is the objection of today's rules; None means that they would accept the
-    refund.  ``stopped_at`` is when an operator paused the network, and
+    refund.  ``stopped_at`` is when signing was stopped, and
     ``is_key_revoked`` whether the key of the refund's nonce is blocked.  ``ahead`` are
     the first open refunds with lower nonces.  ``tenant_blocked_at`` is when an operator
     blocked the refund's tenant.  ``unanswered`` has the error code of each question
@@ -150,7 +151,7 @@ class Explanation:
 def _describe_queued(found: Explanation) -> str:
     if found.stopped_at is not None:
         since = found.stopped_at.isoformat(timespec="seconds")
-        return f"It gets no nonce: an operator paused the network at {since}"
+        return f"It gets no nonce: signing was stopped at {since}"
     if found.tenant_blocked_at is not None:
         since = found.tenant_blocked_at.isoformat(timespec="seconds")
         return f"It gets no nonce: an operator blocked the tenant at {since}"

@@ -223,6 +223,8 @@ class Lifecycle:
         return self._attempts.start(refund, chain, actor)
 
     def _broadcast(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
+        # These bytes were never sent: a stop keeps them back as well.
+        self._nonces.require_running(refund)
         *_, latest = self._store.transactions(refund.id)
         is_transfer = latest.kind is Kind.TRANSFER
         if is_transfer and self._transaction_signer.find_sweep_objection(refund):

@@ -1,11 +1,11 @@
 """
-Operator commands on nonces: pause and resume a network, repair and abandon wallets.
+Operator commands on nonces: repair and abandon wallets.
 
 Each command is audited like a signature: the intent is durable before anything changes,
 and the outcome is recorded afterwards, both with the operator's name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from signer.addresses import parse_address, redact_address
 from signer.audit.log import AuditAction
@@ -39,21 +39,6 @@ class NonceAdmin:
         self._chains = chains
         self._admin_audit = admin_audit
         self._clock = clock
-
-    def pause(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
-        """Stop assigning nonces on *network*, or on all; return what changed."""
-        return self._switch(
-            AuditAction.NONCE_PAUSE,
-            network,
-            actor,
-            lambda chain_id: self._store.pause_network(chain_id, self._clock()),
-        )
-
-    def resume(self, network: str | None, actor: Actor) -> Mapping[str, bool]:
-        """End the pause of *network*, or of all; return what changed."""
-        return self._switch(
-            AuditAction.NONCE_RESUME, network, actor, self._store.resume_network
-        )
 
     def repair(self, network: str | None, actor: Actor) -> Sequence[RepairResult]:
         """Resume paused wallets if possible, and accept their foreign transactions."""
@@ -136,20 +121,6 @@ class NonceAdmin:
     def _paused_wallet(self, chain: Chain, address: str) -> Wallet | None:
         wallet = self._store.wallet(chain.network.chain_id, address)
         return wallet if wallet is not None and wallet.is_paused else None
-
-    def _switch(
-        self,
-        action: AuditAction,
-        network: str | None,
-        actor: Actor,
-        switch: Callable[[int], bool],
-    ) -> Mapping[str, bool]:
-        changed = {}
-        for name in self._names(network):
-            with self._admin_audit.attempt(action, actor, network=name):
-                changed[name] = done = switch(self._chain(name).network.chain_id)
-                self._admin_audit.write(action, actor, network=name, changed=done)
-        return changed
 
     def _audit_accepted(
         self, network: str, accepted: Sequence[UnrecordedTransaction], actor: Actor

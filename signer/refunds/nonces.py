@@ -80,14 +80,11 @@ class NonceManager:
         *counted* is what ``check_against_chain`` returned for the *active* key.
 
         Raises:
-            WalletPausedError: An operator paused the network.
+            SigningStoppedError: Signing is stopped.
             TenantBlockedError: An operator blocked the tenant.
             KeyRotatedError, LimitReachedError, StaleStateError: As ``Store.reserve``.
         """
-        if self._store.network_paused_at(chain.network.chain_id) is not None:
-            raise WalletPausedError(
-                "an operator paused the network: `hotwallet nonce resume` ends that"
-            )
+        self.require_running(refund)
         require_unblocked(self._store, refund.tenant)
         reserved = self._store.reserve(
             refund,
@@ -102,6 +99,12 @@ class NonceManager:
         if intent is not None:
             active.signer.tell(intent)
         return reserved
+
+    def require_running(self, refund: Refund) -> None:
+        """Raise ``SigningStoppedError`` if a stop forbids to pay *refund* now."""
+        stop = self._store.find_stop(refund.chain_id)
+        if stop is not None:
+            raise stop.error()
 
     def adopt_earlier_payment(self, refund: Refund, chain: Chain) -> Refund | None:
         """

@@ -105,7 +105,8 @@ class TransactionSigner:
         Return the signed transaction of *attempt*, with the nonce of *refund*.
 
         Raises:
-            KeyUnusableError, KeyRotatedError: As ``KeyRing.announce``.
+            KeyUnusableError, KeyRotatedError, SigningStoppedError: As
+                ``KeyRing.announce``.
             PolicyViolationError: The transaction is not what the refund requests.
             SigningError: The device did not sign, or signed something else.
         """
@@ -146,7 +147,9 @@ class TransactionSigner:
     ) -> Signer:
         """Return the signer; its audit record of the intent to sign is durable."""
         if not refund.intent_recorded:
-            return self._ring.announce(sender, digest, purpose, pays=pays)
+            return self._ring.announce(
+                sender, digest, purpose, chain_id=refund.chain_id, pays=pays
+            )
         # The reservation recorded the intent of this key, which was active then.
         known = self._ring.cached_signer(sender, str(refund.key_id))
         return known or self._ring.signer(sender)

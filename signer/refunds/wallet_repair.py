@@ -18,7 +18,7 @@ class RepairResult:
 
     ``problem`` says why the wallet could not be resumed, and ``code`` is its error
     code.  ``accepted`` are the foreign transactions that were accepted.  ``stopped_at``
-    is when an operator paused the network, which a repair does not end.
+    is when signing was stopped, which a repair does not end.
     """
 
     network: str
@@ -44,7 +44,8 @@ def repair_wallets(
     for wallet in store.wallets():
         if name := by_id.get(wallet.chain_id):
             result = _repair(name, reconciler, chains[name], wallet.sender, apply=apply)
-            yield replace(result, stopped_at=store.network_paused_at(wallet.chain_id))
+            stop = store.find_stop(wallet.chain_id)
+            yield replace(result, stopped_at=stop.at if stop else None)
 
 
 def _repair(

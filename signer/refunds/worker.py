@@ -21,6 +21,7 @@ from signer.model.audit_record import Actor
 from signer.model.key import WATCHED, Key, KeyState, find_active_key
 from signer.model.refund import HOLD, UNSENT, Refund
 from signer.ports import Clock, Store
+from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.lifecycle import Lifecycle
@@ -47,7 +48,7 @@ class Worker:
     one of them at a time; a worker whose claim expired cannot save its change.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  A worker has many parts.
         self,
         store: Store,
         lifecycle: Lifecycle,
@@ -55,6 +56,7 @@ class Worker:
         confirmation_tracker: ConfirmationTracker,
         ring: KeyRing,
         retirement: KeyRetirement,
+        automatic_stop: AutomaticStop,
         chains: Mapping[str, Chain],
         clock: Clock,
         alarm: RowAlarm,
@@ -66,6 +68,7 @@ class Worker:
         self._former = FormerWallets(store, self._wallets, clock)
         self._ring = ring
         self._retirement = retirement
+        self._automatic_stop = automatic_stop
         self._chains = chains
         self._clock = clock
         self._alarm = alarm
@@ -94,6 +97,7 @@ class Worker:
         steps = self._confirmation_tracker.track()
         failing: dict[str, HotWalletError] = {}
         for _ in range(_MAX_CLAIMS):
+            self._automatic_stop.check()
             now = self._clock()
             claimed = self._store.claim(now, now + HOLD, _CLAIM_SIZE)
             steps += sum(self._advance(refund, failing) for refund in claimed)

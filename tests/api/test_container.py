@@ -3,22 +3,31 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Any, NoReturn, cast
 
 import pytest
 
 from api.auth.authorization import AccessRequest, Permission
-from api.bootstrap import build_admin_container, build_container
+from api.bootstrap import build_admin_container, build_container, record_start
 from api.container import Container
 from api.request_context import Principal
 from backends.sql import SQLStore
 from signer.alerts import Alert
-from signer.errors import ConfigurationError, RateLimitedError
-from signer.ports import KeyDirectory
+from signer.errors import (
+    ConfigurationError,
+    RateLimitedError,
+    StoreUnavailableError,
+)
+from signer.model.audit_record import Operation, Purpose, Subject
+from signer.ports import KeyDirectory, utc_now
+from tests.api.service import build_container as build_service
 from tests.api.service import container_over
 from tests.api.support import NOW, SettableClock
 from tests.contract.reference import ReferenceBackend
 from tests.support.audit import record
+from tests.support.ledgers import seal
+from tests.support.refunds import altered
 
 
 class _OpenedError(Exception):
@@ -116,3 +125,40 @@ def test_every_part_uses_the_clock_of_the_container(sqlite_store: SQLStore) -> N
     assert webhook.sent[0]["at"] == clock().isoformat()
     assert checks["audit"] == "audit-sealing-late"
     assert refused.value.retry_after == 10
+
+
+def test_a_start_is_recorded(sqlite_store: SQLStore) -> None:
+    """With the program's version, and the hash that signatures have."""
+    container = build_service(sqlite_store, utc_now)
+    record_start(container, "api")
+    seal(sqlite_store)
+    (written,) = sqlite_store.sealed(0, 10)
+    details = written.record.fields["details"]
+
+    assert (details["process"], details["environment"]) == ("api", "test")
+    assert details["version"] == version("hotwallet")
+    assert details["hash"] == container.configuration.hash
+
+
+def test_a_start_that_cannot_be_recorded_is_refused(sqlite_store: SQLStore) -> None:
+    """The supervisor starts the process again if the database is only down."""
+
+    def fail(*_: object) -> NoReturn:
+        raise StoreUnavailableError("the database does not answer")
+
+    broken = altered(sqlite_store, last_configuration=fail)
+    with pytest.raises(ConfigurationError, match="database-not-ready") as raised:
+        record_start(build_service(broken, utc_now), "api")
+
+    assert raised.value.is_transient
+
+
+def test_operators_need_no_networks_file(sqlite_store: SQLStore) -> None:
+    """Records without a configuration are written while the file is broken."""
+    broken = container_over(sqlite_store, cast("KeyDirectory", object()), {})
+    del broken.networks
+    broken.environ = {"APP_ENV": "test", "NETWORKS_FILE": "/does/not/exist"}
+    purpose = Purpose(Operation.SELF_TEST)
+    intent = broken.audit.intent(purpose, Subject("device", "01", "0x"))
+
+    assert "configuration" not in intent.fields

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from backends.sql import SQLStore
 from signer.errors import PolicyViolationError
 from signer.model.refund import Refund, Status
+from tests.support.ledgers import open_ledger
 from tests.support.refunds import REQUEST, FakeClock, World
 
 
@@ -21,7 +21,7 @@ GAS_PER_HOUR = 2_000_000
 def world(sqlite_url: str) -> Iterator[World]:
     """Return a service on an empty ledger, whose clock is that of the service."""
     clock = FakeClock()
-    with closing(SQLStore(sqlite_url, clock=clock)) as store:
+    with closing(open_ledger(sqlite_url, clock=clock)) as store:
         yield World(store, clock=clock)
 
 

@@ -8,7 +8,6 @@ from typing import cast
 import pytest
 from falcon.testing import TestClient
 
-from backends.sql import SQLStore
 from signer.errors import LimitReachedError
 from signer.model.refund import Status
 from signer.ports import KeyDirectory, utc_now
@@ -17,13 +16,14 @@ from tests.api.access_app import build
 from tests.api.service import container_over
 from tests.api.support import NOW, SettableClock, bearer
 from tests.support.devices import honest
+from tests.support.ledgers import open_ledger
 from tests.support.refunds import AMOUNT, CUSTOMER, KEY, World
 
 
 @pytest.fixture
 def world(postgresql_url: str) -> Iterator[World]:
     """Return a host, with a clock of its own, that shares PostgreSQL with others."""
-    with closing(SQLStore(postgresql_url)) as store:
+    with closing(open_ledger(postgresql_url)) as store:
         yield World(store)
 
 
@@ -92,7 +92,7 @@ def test_a_slow_clock_accepts_no_old_token(postgresql_url: str, hours: int) -> N
     """An administrator's token that was used and forgotten cannot be used again."""
     clock = SettableClock()
     ledger_clock = SettableClock(NOW + timedelta(hours=-hours))
-    with closing(SQLStore(postgresql_url)) as store:
+    with closing(open_ledger(postgresql_url)) as store:
         app = build(store, clock, ledger_clock=ledger_clock)
         old = bearer(NOW, roles=["admin"], scope="keys:rotate")
         answer = TestClient(app).simulate_post("/rotation", headers=old)

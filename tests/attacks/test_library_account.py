@@ -13,6 +13,7 @@ from backends.sql import SQLStore
 from signer.account import HSMAccount
 from signer.errors import KeyUnusableError, StoreUnavailableError
 from signer.keys.rotation_options import RotationOptions
+from tests.support.ledgers import open_ledger
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, System
 
 
@@ -125,7 +126,7 @@ def test_a_signature_costs_one_read_of_the_ring(
 
 
 def test_a_ledger_that_does_not_answer_stops_the_account(system: System) -> None:
-    absent = SQLStore("postgresql://nobody@127.0.0.1:1/nothing")
+    absent = open_ledger("postgresql://nobody@127.0.0.1:1/nothing")
     account = HSMAccount.open(system.directory, OLD, ledger=absent)
 
     for sign in SIGN.values():

@@ -13,6 +13,7 @@ from signer.config.tenants import TenantRegistry, load_tenants
 from signer.model.refund import OPEN, Status
 from tests.api.service import BODY, Pace, build_container
 from tests.api.support import NOW, SettableClock, bearer, get, post
+from tests.fixtures.ledger import stopped
 from tests.fixtures.scripted_chain import ScriptedChain
 from tests.support.devices import honest
 
@@ -109,7 +110,7 @@ def test_two_pods_cannot_use_one_reference_twice(hosts: list[TestClient]) -> Non
 def test_another_pod_sees_and_cancels_the_refund(
     hosts: list[TestClient], node: ScriptedChain, sqlite_store: SQLStore
 ) -> None:
-    sqlite_store.pause_network(31337, NOW)
+    stopped(sqlite_store, at=NOW)
     path = _pay(hosts[0], "key-1", sub="pod-1").headers["location"]
     headers = bearer(sub="pod-2")
     cancelled = hosts[1].simulate_post(f"{path}/cancel", headers=headers)
@@ -222,12 +223,12 @@ def test_a_stolen_token_is_stopped_at_once(
     hosts: list[TestClient], node: ScriptedChain, sqlite_store: SQLStore
 ) -> None:
     """A block on one host refuses changes on the other; the queued refund waits."""
-    sqlite_store.pause_network(31337, NOW)
+    stopped(sqlite_store, at=NOW)
     path = _pay(hosts[0], "key-1", sub="pod-1").headers["location"]
     blocked = hosts[1].simulate_post(
         "/v1/admin/tenants/shop/block", headers=bearer(**ADMIN, jti="a" * 16)
     )
-    sqlite_store.resume_network(31337)
+    sqlite_store.resume_signing(31337, NOW)
     refused = [
         _pay(hosts[0], "key-1", sub="pod-1"),
         _pay(hosts[0], "key-2", sub="pod-2"),

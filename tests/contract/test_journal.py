@@ -137,6 +137,26 @@ def test_appending_nothing_changes_nothing(journal: AuditTables) -> None:
     assert journal.oldest_unsealed() is None
 
 
+def test_the_newest_start_of_a_kind_of_process_is_found(journal: AuditTables) -> None:
+    """Starts of other kinds, and other records, are not taken for it."""
+    starts = [
+        record(
+            n,
+            event="configuration-loaded",
+            at=START + timedelta(seconds=n),
+            details={"process": process},
+        )
+        for n, process in enumerate(("worker", "api", "worker", "api"))
+    ]
+    quoting = record(9, event='"event":"configuration-loaded","process":"worker"')
+    journal.append([*starts, quoting])
+    seal(journal)
+
+    assert journal.last_configuration("worker") == starts[2]
+    assert journal.last_configuration("api") == starts[3]
+    assert journal.last_configuration("work") is None
+
+
 def test_write_belongs_to_the_transaction_of_its_caller(journal: AuditTables) -> None:
     """A record of ``write`` is committed or rolled back with its transaction."""
     kept, lost = records(2)

@@ -15,6 +15,7 @@ from signer.model.refund import Status
 from signer.model.spending_limits import NO_LIMITS, Limits, hour_number
 from tests.fixtures.ledger import OTHER_WALLET, WALLET, accepted, now, reserved, stored
 from tests.fixtures.races import race
+from tests.support.ledgers import open_ledger
 from tests.support.refunds import FakeClock
 
 
@@ -34,7 +35,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def store(database_url: str, clock: FakeClock) -> Iterator[SQLStore]:
     """Return a store on each database in turn, with a clock that the test sets."""
-    with closing(SQLStore(database_url, clock=clock)) as store:
+    with closing(open_ledger(database_url, clock=clock)) as store:
         yield store
 
 
@@ -205,25 +206,9 @@ def test_processes_share_the_limit(database_url: str) -> None:
     assert sum(race(_take, database_url, 4)) == 20
 
 
-def test_a_paused_network_reserves_nothing(store: SQLStore) -> None:
-    """Until the network is resumed, also for wallets that are not opened yet (R27)."""
-    refund = accepted(store)
-    assert store.pause_network(refund.chain_id, NOON)
-    assert not store.pause_network(refund.chain_id, NOON + timedelta(hours=1))
-
-    with pytest.raises(StaleStateError):
-        reserved(store, refund)
-    assert store.network_paused_at(refund.chain_id) == NOON
-    assert store.network_paused_at(7) is None
-    assert reserved(store, accepted(store, chain_id=7)).nonce == 0
-    assert store.resume_network(refund.chain_id)
-    assert not store.resume_network(refund.chain_id)
-    assert reserved(store, refund).nonce == 0
-
-
 def test_the_store_has_a_clock(store: SQLStore, database_url: str) -> None:
     """Of the injected clock, or of the database's host, which is this one."""
-    with closing(SQLStore(database_url)) as other:
+    with closing(open_ledger(database_url)) as other:
         before = now()
         moment = other.now()
         after = now()
@@ -236,7 +221,7 @@ def test_the_store_has_a_clock(store: SQLStore, database_url: str) -> None:
 def test_the_hours_are_the_databases(database_url: str) -> None:
     """Without an injected clock, the time of a reservation does not count."""
     before = hour_number(now())
-    with closing(SQLStore(database_url)) as store:
+    with closing(open_ledger(database_url)) as store:
         reserved(store, accepted(store), at=NOON)
         hours = {row.hour for row in store._database.rows(select(spendings))}
 

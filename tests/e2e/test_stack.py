@@ -74,6 +74,19 @@ def test_every_worker_signs(stack: Stack, gateway: Gateway) -> None:
     assert {"success"} == {event["outcome"] for event in signed}
 
 
+def test_signatures_name_a_recorded_configuration(
+    stack: Stack, gateway: Gateway
+) -> None:
+    """Each process records its start, with the hash that its signatures have (A18)."""
+    gateway.post()
+    started = _events(stack.home, "configuration-loaded")
+    signed = [e for e in _events(stack.home, "digest-sign-succeeded") if e["refund_id"]]
+
+    (short,) = {each["details"]["hash"][:16] for each in started}
+    assert {each["actor"] for each in started} >= {"api"}
+    assert {each["configuration"] for each in signed} == {short}
+
+
 def test_a_refused_request_may_be_repeated(stack: Stack, gateway: Gateway) -> None:
     session = f"ps_{secrets.token_hex(8)}"
 

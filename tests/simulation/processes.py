@@ -10,13 +10,16 @@ from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError
+from signer.keys.admin_audit import AdminAudit
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor
+from signer.model.audit_record import Actor, Operation
 from signer.model.key import FORMER, Key
 from signer.ports import ChainClient, KeyBackend, KeyId, Ledger
+from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
+from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.row_alarm import RowAlarm
@@ -113,6 +116,10 @@ class Components:
             self.store, self.store, self.ring, self.chains, audit=audit, clock=clock
         )
         self.retirement = KeyRetirement(self.store, audit, clock)
+        networks = {"local": build.network}  # Without rules that stop it.
+        admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+        switch = KillSwitch(self.store, lambda: networks, admin_audit, Alerts(), clock)
+        self.automatic_stop = AutomaticStop(self.store, switch, networks, clock)
         nonces = build.nonces(self.store, self.ring, clock)
         signer = build.transaction_signer(self.ring, clock)
         self.lifecycle = build.lifecycle(self.store, self.chains, signer, nonces, clock)
@@ -144,6 +151,7 @@ class Components:
             confirmation_tracker=self.tracker,
             ring=self.ring,
             retirement=self.retirement,
+            automatic_stop=self.automatic_stop,
             chains=self.chains,
             clock=self._process.clock,
             alarm=self.alarm,

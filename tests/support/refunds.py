@@ -11,19 +11,23 @@ import coincurve
 from sqlalchemy import Connection
 
 from signer.alerts import Alerts
+from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
 from signer.config.tenants import TenantRegistry
+from signer.keys.admin_audit import AdminAudit
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
-from signer.model.audit_record import Actor, Record
+from signer.model.audit_record import Actor, Operation, Record
 from signer.model.key import Key, find_key
 from signer.model.refund import HOLD, Refund, RefundRequest, SignedTransaction
 from signer.model.wallet import Wallet
 from signer.ports import ChainClient, Ledger
+from signer.refunds.automatic_stop import AutomaticStop
 from signer.refunds.confirmations import ConfirmationTracker
 from signer.refunds.explain import Explainer
+from signer.refunds.kill_switch import KillSwitch
 from signer.refunds.lifecycle import Lifecycle
 from signer.refunds.nonces import NonceManager
 from signer.refunds.policy import admit
@@ -235,9 +239,31 @@ class World:
             confirmation_tracker=self.confirmation_tracker,
             ring=self.ring,
             retirement=KeyRetirement(self.store, recording()[0], self.clock),
+            automatic_stop=self.automatic_stop,
             chains=chains or self.chains,
             clock=self.clock,
             alarm=self.row_alarm,
+        )
+
+    @property
+    def kill_switch(self) -> KillSwitch:
+        """The kill switch of a process that starts now."""
+        logger = recording()[0]._logger
+        audit = AuditLog(logger, self.clock, journal=self.store)
+        return KillSwitch(
+            self.store,
+            lambda: {"local": self.network},
+            AdminAudit(audit, Operation.ADMINISTRATION),
+            Alerts(self.store),
+            self.clock,
+        )
+
+    @property
+    def automatic_stop(self) -> AutomaticStop:
+        """The rules as a worker that starts now evaluates them."""
+        networks = {"local": self.network}
+        return AutomaticStop(
+            self.store, self.kill_switch, networks, self.clock, self._timer
         )
 
     def submit(

@@ -30,12 +30,12 @@ def environ(sqlite_store: SQLStore, sqlite_url: str, tmp_path: Path) -> dict[str
     }
 
 
-def _pause(environ: dict[str, str], *options: str, terminal: bool) -> tuple[str, str]:
-    """Run ``hotwallet nonce pause``; return standard output and standard error."""
+def _stop(environ: dict[str, str], *options: str, terminal: bool) -> tuple[str, str]:
+    """Run ``hotwallet stop``; return standard output and standard error."""
     reader, writer = pty.openpty() if terminal else os.pipe()
     with os.fdopen(reader, "rb", buffering=0) as errors:
         finished = subprocess.run(
-            [sys.executable, "-m", "api.cli", *options, "nonce", "pause"],
+            [sys.executable, "-m", "api.cli", *options, "stop", "--reason", "test"],
             env=environ,
             stdout=subprocess.PIPE,
             stderr=writer,
@@ -55,19 +55,25 @@ def _events(store: SQLStore) -> list[object]:
     return [each.record.fields["event"] for each in store.sealed(0, 100)]
 
 
-RECORDS = ["nonce-pause-requested", "nonce-pause-succeeded"]
+RECORDS = ["signing-stop-requested", "signing-stop-succeeded"]
+RESULT = "everything: stopped"
 
 
 def test_on_a_terminal(environ: dict[str, str], sqlite_store: SQLStore) -> None:
     """The result alone is shown; the audit records are in the ledger."""
-    assert _pause(environ, terminal=True) == ("local: paused\n", "")
+    result, log = _stop(environ, terminal=True)
+
+    assert (result.splitlines()[0], log) == (RESULT, "")
     assert _events(sqlite_store) == RECORDS
 
 
 @pytest.mark.parametrize(("options", "terminal"), [(["--verbose"], True), ([], False)])
 def test_the_log(environ: dict[str, str], options: list[str], terminal: bool) -> None:
-    """With --verbose, or away from a terminal, standard error has the audit records."""
-    result, log = _pause(environ, *options, terminal=terminal)
+    """With --verbose, or away from a terminal, standard error has the events."""
+    result, log = _stop(environ, *options, terminal=terminal)
 
-    assert result == "local: paused\n"
-    assert [json.loads(line)["event"] for line in log.splitlines()] == RECORDS
+    assert result.splitlines()[0] == RESULT
+    assert [json.loads(line)["event"] for line in log.splitlines()] == [
+        *RECORDS,
+        "alert",
+    ]

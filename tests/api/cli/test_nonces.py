@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from signer.config.networks import load_networks
 from signer.model.audit_record import Actor
 from signer.model.refund import Refund
 from signer.ports import Store
-from tests.api.commands import Finished, Run
+from tests.api.commands import Run
 from tests.fixtures.chain import DevChain
 from tests.support.keys import key_at, made_active
 from tests.support.ledgers import seal
@@ -168,54 +167,6 @@ def test_repair_needs_nodes(
     assert "127.0.0.1:9" not in finished.err
 
 
-def test_the_kill_switch(
-    run: Run, world: World, paid: Refund, networks: Callable[..., Path]
-) -> None:
-    """R27: pause needs no node, lasts until `nonce resume`, and can be repeated."""
-    networks(url="http://127.0.0.1:9")
-    first = run("nonce", "pause")
-    again = run("nonce", "pause")
-    networks()
-    waiting = world.accepted()
-    world.work()
-    blocked = world.stored(waiting).blocked_by
-    repaired = run("nonce", "repair", "--yes")
-    (document,) = run("nonce", "repair", "--json", "--dry-run").json
-    explained = run("refund", "explain", waiting.id)
-    resumed, twice = run("nonce", "resume"), run("nonce", "resume")
-
-    assert first == Finished(0, "local: paused\n", first.err)
-    assert again == Finished(0, "local: already-paused\n", again.err)
-    assert blocked == "wallet-paused"
-    assert (repaired.status, "  in order" in repaired.out) == (0, True)
-    assert "  an operator paused the network at " in repaired.out
-    assert "`hotwallet nonce resume` ends that\n" in repaired.out
-    assert document["stopped_at"] is not None
-    assert "an operator paused the network" in explained.out
-    assert resumed == Finished(0, "local: resumed\n", resumed.err)
-    assert twice == Finished(0, "local: not-paused\n", twice.err)
-    world.work(after=timedelta(seconds=60))
-    assert world.stored(waiting).nonce == 1
-
-
-def test_the_kill_switch_as_json(run: Run) -> None:
-    first, again = run("nonce", "pause", "--json"), run("nonce", "pause", "--json")
-    resumed, twice = run("nonce", "resume", "--json"), run("nonce", "resume", "--json")
-
-    assert [each.json for each in (first, again, resumed, twice)] == [
-        [{"network": "local", "status": status}]
-        for status in ("paused", "already-paused", "resumed", "not-paused")
-    ]
-
-
-def test_the_kill_switch_refuses_an_unknown_network(run: Run, paid: Refund) -> None:
-    unknown = run("nonce", "pause", "--network", "mainnet")
-    known = run("nonce", "pause", "--network", "local")
-
-    assert (unknown.status, unknown.out) == (1, "")
-    assert known.out.endswith(": paused\n")
-
-
 def test_abandon(run: Run, world: World) -> None:
     """Only a blocked key's transactions can be abandoned, on each network."""
     asked = ("nonce", "abandon", world.signer.address, "--yes")
@@ -242,17 +193,11 @@ def test_audit_records_of_changes(
     """Each change leaves intent and outcome with the operator; a dry run does not."""
     monkeypatch.setenv("LOGNAME", "alice")
     run("nonce", "repair", "--dry-run")
-    run("nonce", "pause")
-    run("nonce", "resume", "--network", "mainnet")
     finished = run("nonce", "repair", "--yes")
     seal(sqlite_store)
     records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
 
     assert [(each["event"], each["outcome"], each["actor"]) for each in records] == [
-        ("nonce-pause-requested", "success", "cli:alice"),
-        ("nonce-pause-succeeded", "success", "cli:alice"),
-        ("nonce-resume-requested", "success", "cli:alice"),
-        ("nonce-resume-refused", "not-found", "cli:alice"),
         ("nonce-repair-requested", "success", "cli:alice"),
         ("nonce-repair-succeeded", "success", "cli:alice"),
     ]
@@ -276,7 +221,7 @@ def test_an_operator_whose_name_is_not_utf8(
 ) -> None:
     """A login name that is not UTF-8 is recorded with replacement characters."""
     monkeypatch.setenv("LOGNAME", "al\udcffce")
-    run("nonce", "pause", "--network", "local")
+    run("nonce", "repair", "--network", "local", "--yes")
     seal(sqlite_store)
     records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
 

@@ -192,6 +192,8 @@ def test_a_healthy_system(home: dict[str, str]) -> None:
     assert list(states(results).items()) == list(IN_ORDER.items())
     assert "NOT SAFE FOR PRODUCTION" in results["guard"].detail
     assert "has been mined yet" in results["local mined"].detail
+    short = build_container(home).configuration.short
+    assert results["networks"].detail == f"local; configuration {short}"
 
 
 @pytest.mark.parametrize(
@@ -346,14 +348,14 @@ def _store(home: Mapping[str, str]) -> SQLStore:
     return open_ledger(home["DATABASE_URL"])
 
 
-def test_a_paused_network_is_reported(home: dict[str, str]) -> None:
+def test_a_stopped_network_is_reported(home: dict[str, str]) -> None:
     run_doctor(home)
-    _store(home).pause_network(31337, ledger.now())
+    ledger.stopped(_store(home))
 
     result = run_doctor(home)["local nonces"]
 
     assert result.state is State.FAILED
-    assert "hotwallet nonce resume" in result.detail
+    assert "hotwallet resume" in result.detail
 
 
 def test_a_paused_wallet_is_reported(home: dict[str, str]) -> None:

@@ -44,11 +44,13 @@ from signer.errors import (
     StoreUnavailableError,
 )
 from signer.keys.signer import Signer
+from signer.model.stop import EVERYTHING
 from signer.ports import KeyId, utc_now
 from signer.startup.guard import check_chain
 from tests.api.service import NETWORKS, container_over
 from tests.api.support import NOW, SettableClock, Timer, lines
 from tests.fixtures.kms import OpenKMS, Wire
+from tests.fixtures.ledger import stopped
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.audit import record
@@ -133,11 +135,22 @@ def test_everything_is_checked_and_healthy(system: System) -> None:
     answer = system.checker()
 
     assert answer == Readiness(
-        dict.fromkeys(["database", "audit", "network-local", "key", "guard"], "ok"),
+        dict.fromkeys(
+            ["database", "signing", "audit", "network-local", "key", "guard"], "ok"
+        ),
         system.signer.address,
         1,
     )
-    assert answer.ready
+    assert (answer.ready, answer.degraded) == (True, False)
+
+
+def test_a_stop_is_shown_and_leaves_the_process_ready(system: System) -> None:
+    """It accepts refunds, which wait, and the key is still tested."""
+    stopped(system.store, EVERYTHING)
+    answer = system.checker()
+
+    assert (answer.checks["signing"], answer.checks["key"]) == ("signing-stopped", "ok")
+    assert (answer.ready, answer.degraded) == (True, True)
 
 
 def test_a_kms_that_hangs(system: System, kms_faults: Faults) -> None:

@@ -14,6 +14,7 @@ from signer.model.refund import Refund
 from signer.refunds.service import ANSWER_TIMEOUT
 from tests.api.service import BODY, Pace
 from tests.api.support import SettableClock, bearer, get, post
+from tests.fixtures.ledger import stopped
 from tests.fixtures.scripted_chain import ScriptedChain
 
 
@@ -54,7 +55,7 @@ def test_a_repeated_request_gets_the_first_answer(
 def test_the_current_status_is_not_in_a_repeated_answer(
     paying: TestClient, clock: SettableClock, sqlite_store: SQLStore
 ) -> None:
-    sqlite_store.pause_network(31337, clock.now)
+    stopped(sqlite_store, at=clock.now)
     first = post(paying, BODY, **KEY)
     clock.advance(1)
     path = first.headers["location"]

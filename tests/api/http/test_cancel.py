@@ -10,6 +10,7 @@ from backends.sql import SQLStore
 from signer.model.refund import Status
 from tests.api.service import BODY
 from tests.api.support import NOW, SettableClock, bearer, get, post
+from tests.fixtures.ledger import stopped
 from tests.fixtures.scripted_chain import ScriptedChain
 
 
@@ -20,7 +21,7 @@ def _cancel(client: TestClient, path: str, query: str = "", **claims: Any) -> Re
 @pytest.fixture
 def queued(paying: TestClient, sqlite_store: SQLStore) -> str:
     """The path of a refund without a nonce."""
-    sqlite_store.pause_network(31337, NOW)
+    stopped(sqlite_store, at=NOW)
     return str(post(paying, BODY).headers["location"])
 
 

@@ -18,8 +18,10 @@ from api.http.middleware import AuthorizationMiddleware, RequestLog
 from backends.sql import SQLStore
 from signer.alerts import Alert, Alerts
 from signer.errors import StoreUnavailableError
+from signer.model.stop import EVERYTHING
 from signer.ports import Ledger
 from tests.api.support import NOW, SettableClock, bearer
+from tests.fixtures.ledger import stopped
 from tests.support.audit import chain, checkpoint, record
 from tests.support.keys import key_at, made_active
 from tests.support.ledgers import open_ledger, seal
@@ -85,6 +87,7 @@ def test_all_metrics_exist_from_the_start(
             )
         },
         "hotwallet_key_epoch": 0,
+        "hotwallet_stopped": 0,
         "hotwallet_audit_records": 0,
         "hotwallet_audit_unsealed_seconds": 0,
         "hotwallet_audit_checkpoint_records": 0,
@@ -111,6 +114,18 @@ def test_counts_alerts_keys_and_records(
     assert samples["hotwallet_key_epoch"] == 2
     assert samples["hotwallet_audit_records"] == sealed > 0
     assert samples["hotwallet_audit_unsealed_seconds"] == 42
+
+
+def test_counts_stops_in_force(
+    container: Container, empty: SQLStore, clock: SettableClock
+) -> None:
+    stopped(empty, 1)
+    stopped(empty, EVERYTHING)
+    both = _scraped(container, empty, clock)
+    empty.resume_signing(EVERYTHING, NOW)
+
+    assert both["hotwallet_stopped"] == 2
+    assert _scraped(container, empty, clock)["hotwallet_stopped"] == 1
 
 
 def test_shows_size_and_age_of_the_last_checkpoint(

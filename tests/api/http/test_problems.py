@@ -62,7 +62,8 @@ STATUSES = {
         "BackendThrottledError AccessDeniedError KeyNotFoundError "
         "AmbiguousKeyError KeyUnusableError LimitReachedError "
         "ChainUnavailableError InsufficientFundsError GasLimitError WalletPausedError "
-        "FeesAboveRecentError StoreError StoreUnavailableError StaleStateError "
+        "SigningStoppedError FeesAboveRecentError "
+        "StoreError StoreUnavailableError StaleStateError "
         "RowNotAuthenticError"
     ),
 }

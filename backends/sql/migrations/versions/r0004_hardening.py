@@ -24,6 +24,14 @@ ALTER TABLE refunds ADD COLUMN mac {plain}
 ALTER TABLE keys ADD COLUMN mac {plain}
 
 ALTER TABLE audit_records ADD COLUMN mac {plain}
+
+CREATE INDEX ix_audit_records_configuration ON audit_records (id)
+WHERE body LIKE '%"event":"configuration-loaded"%'
+
+CREATE INDEX ix_transactions_signed_at ON transactions (chain_id, signed_at)
+
+CREATE INDEX ix_refunds_result ON refunds (chain_id, updated_at)
+WHERE status IN ('confirmed', 'failed')
 """
 
 # A refund keeps what it pays, and its nonce.  Only a revocation takes a nonce back,
@@ -106,6 +114,12 @@ CREATE TABLE tenant_blocks (
     by TEXT NOT NULL,
     CONSTRAINT pk_tenant_blocks PRIMARY KEY (tenant)
 )
+
+ALTER TABLE stops ADD COLUMN reason TEXT NOT NULL DEFAULT ''
+
+ALTER TABLE stops ADD COLUMN requested_by TEXT NOT NULL DEFAULT ''
+
+ALTER TABLE stops ADD COLUMN resumed_at VARCHAR(32)
 """
 
 # With a fixed search path, a temporary table cannot stand for the real one.
@@ -162,6 +176,10 @@ CREATE TABLE tenant_blocks (
     by TEXT COLLATE "C" NOT NULL,
     CONSTRAINT pk_tenant_blocks PRIMARY KEY (tenant)
 )
+
+ALTER TABLE stops ADD COLUMN reason TEXT COLLATE "C" NOT NULL DEFAULT '',
+    ADD COLUMN requested_by TEXT COLLATE "C" NOT NULL DEFAULT '',
+    ADD COLUMN resumed_at TIMESTAMP WITH TIME ZONE
 """
 
 

@@ -33,6 +33,7 @@ from tests.fixtures.ledger import (
     queued,
     reserved,
     sighting,
+    stopped,
 )
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.stores import migrate
@@ -170,7 +171,7 @@ def test_a_server_that_accepts_and_never_answers() -> None:
     """Only the first call waits for a connection."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        store = SQLStore(f"postgresql://tests@127.0.0.1:{port}/ledger", timeout=1)
+        store = open_ledger(f"postgresql://tests@127.0.0.1:{port}/ledger", timeout=1)
         with pytest.raises(StoreUnavailableError, match="does not answer"):
             store.check()
         start = time.monotonic()
@@ -323,8 +324,8 @@ def test_the_documented_grants_suffice(service: SQLStore) -> None:
 
     assert service.use_token("jti", later(60), now())
     assert service.count("bucket", 1) == 1
-    assert service.pause_network(1, now())
-    assert service.resume_network(1)
+    stopped(service, 1)
+    assert service.resume_signing(1, now())
     assert claimed == service.get(refund.id)
     assert len(service.history(refund.id)) == 4
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, event, insert, select, text
 
-from backends.sql import SQLStore, queries, spending
-from backends.sql.schema import refunds, sightings, spendings
+from backends.sql import SQLStore, audit, payment_statistics, queries, spending
+from backends.sql.schema import refunds, sightings, spendings, transactions
 from backends.sql.statements import CLAIM, next_nonce
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
@@ -279,6 +279,61 @@ def test_spendings_come_from_an_index(store: SQLStore) -> None:
     plan = _plan(store, spending._RECENT[store._database.dialect], given)
 
     assert "pk_spendings" in plan or "sqlite_autoindex_spendings_1" in plan
+
+
+def test_the_last_start_comes_from_an_index(store: SQLStore) -> None:
+    """A start reads no signing records, however many there are."""
+    store.append(
+        [
+            Record.of({"event": "digest-sign-requested", "n": n}, now())
+            for n in range(2000)
+        ]
+    )
+    if store._database.dialect == "postgresql":  # As autovacuum does.
+        store._database.run(lambda c: c.execute(text("ANALYZE")))
+    plan = _plan(store, audit._CONFIGURATION, {"process": "x"})
+
+    assert "ix_audit_records_configuration" in plan
+    assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (payment_statistics._COUNT, "ix_transactions_signed_at"),
+        (payment_statistics._AMOUNTS, "ix_transactions_signed_at"),
+        (payment_statistics._GAS, "ix_transactions_signed_at"),
+        (payment_statistics._LAST_RESULTS, "ix_refunds_result"),
+    ],
+    ids=["count", "amounts", "gas", "results"],
+)
+def test_automatic_stops_read_recent_rows_only(
+    store: SQLStore, statement: Any, index: str
+) -> None:
+    """The rules cost the same in a ledger of any size."""
+    _fill(store, 1500)
+    fields = transactions.c.keys()
+    rows = []
+    for refund in store.list("client 1", limit=20).refunds:
+        if refund.nonce is not None:
+            signed_ = transaction(refund)
+            rows.append({name: getattr(signed_, name) for name in fields})
+    old = [
+        {**rows[0], "tx_hash": f"0x{n:064x}", "attempt": n + 1}
+        | {"signed_at": later(-(10**6) + n)}
+        for n in range(3000)
+    ]
+    store._database.transaction(
+        lambda c: c.execute(insert(transactions), [*rows, *old])
+    )
+    if store._database.dialect == "postgresql":  # As autovacuum does.
+        store._database.run(lambda c: c.execute(text("ANALYZE")))
+    given = {"of_chain": 31337, "since": later(-60), "at_most": 20}
+    plan = _plan(store, statement, given)
+
+    assert index in plan
+    assert "Seq Scan on transactions" not in plan
+    assert "SCAN transactions" not in plan
 
 
 def test_hashes_come_from_an_index(sqlite_store: SQLStore) -> None:

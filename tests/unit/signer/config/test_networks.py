@@ -1,10 +1,12 @@
 """The networks file is read strictly."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from signer.config.networks import Network, Token, load_networks
+from signer.config.networks import AutomaticStop, Network, Token, load_networks
 from signer.errors import ConfigurationError
 
 
@@ -213,3 +215,50 @@ def test_limit_below_max_amount_is_refused(name: str, limit: str) -> None:
 
     with pytest.raises(ValueError, match=name):
         Token.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"max_amounts": {"OTHER": "5"}}, "max_amounts.OTHER is no token"),
+        ({"max_amounts": {"TUSD": "5.1234567"}}, "max_amounts.TUSD"),
+        ({"window_minutes": 0}, "window_minutes"),
+        ({"window_minutes": 61}, "window_minutes"),
+        ({"max_refunds": 0}, "max_refunds"),
+        ({"max_failed_percent": 100}, "max_failed_percent"),
+        ({"max_gas_per_hour": 20_999}, "max_gas_per_hour"),
+        ({"max_refund": 1}, "max_refund"),
+    ],
+)
+def test_a_wrong_rule_is_refused(rules: dict[str, object], message: str) -> None:
+    """A rule that cannot hold would never stop anything."""
+    with pytest.raises(ValidationError, match=message):
+        Network.model_validate(
+            {
+                "chain_id": 1,
+                "rpc_urls": ["http://127.0.0.1:8545"],
+                "tokens": {
+                    "TUSD": {
+                        "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+                        "decimals": 6,
+                        "max_amount": "1000",
+                    }
+                },
+                "automatic_stop": rules,
+            }
+        )
+
+
+@pytest.mark.parametrize(
+    ("rules", "has_rules"),
+    [
+        ({}, False),
+        ({"window_minutes": 5, "failed_of_last": 9}, False),
+        ({"max_refunds": 1}, True),
+        ({"max_amounts": {"TUSD": "5"}}, True),
+        ({"max_failed_percent": 1}, True),
+        ({"max_gas_per_hour": 21_000}, True),
+    ],
+)
+def test_rules_are_off_by_default(rules: dict[str, Any], has_rules: bool) -> None:
+    assert AutomaticStop(**rules).has_rules is has_rules

@@ -22,6 +22,7 @@ from signer.refunds.explanation import (
     Explanation,
     FeeStatus,
 )
+from tests.fixtures.ledger import stopped
 from tests.support.refunds import ACTOR, World, altered
 
 
@@ -151,17 +152,17 @@ def test_a_broadcast_refund(world: World) -> None:
     assert dict(found.nodes[0].transactions) == {refund.tx_hash: "pending"}
 
 
-def test_a_queued_refund_on_a_paused_network(world: World) -> None:
+def test_a_queued_refund_on_a_stopped_network(world: World) -> None:
     """The summary says since when, before any other reason (R27)."""
     refund = world.accepted()
     stopped_at = world.clock()
-    world.store.pause_network(world.network.chain_id, stopped_at)
+    stopped(world.store, at=stopped_at)
 
     found = _explain(world, refund)
 
     assert found.stopped_at == stopped_at
     assert found.summary == (
-        "It gets no nonce: an operator paused the network at 2026-01-02T03:04:05+00:00."
+        "It gets no nonce: signing was stopped at 2026-01-02T03:04:05+00:00."
     )
 
 

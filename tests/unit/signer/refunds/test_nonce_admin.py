@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog
@@ -15,7 +14,6 @@ from signer.errors import (
     ConflictError,
     InvalidInputError,
     NotFoundError,
-    StoreUnavailableError,
     WalletPausedError,
 )
 from signer.keys.admin_audit import AdminAudit
@@ -23,7 +21,7 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Status
 from signer.refunds.nonce_admin import NonceAdmin
 from tests.support.ledgers import seal
-from tests.support.refunds import NETWORK, SECOND, World, altered
+from tests.support.refunds import NETWORK, SECOND, World
 from tests.support.ring import SILENCE
 
 
@@ -77,76 +75,15 @@ def system(sqlite_store: SQLStore) -> System:
     return System(sqlite_store)
 
 
-def test_pause_and_resume_are_audited(system: System) -> None:
-    """Intent and outcome of each network, and whether anything changed."""
-    first = system.admin().pause("local", ALICE)
-    again = system.admin().pause("local", ALICE)
-    resumed = system.admin().resume("local", ALICE)
-    details = {"network": "local"}
-
-    assert (first, again, resumed) == ({"local": True}, {"local": False}, first)
-    assert system.records == [
-        ("nonce-pause-requested", "success", details),
-        ("nonce-pause-succeeded", "success", details | {"changed": True}),
-        ("nonce-pause-requested", "success", details),
-        ("nonce-pause-succeeded", "success", details | {"changed": False}),
-        ("nonce-resume-requested", "success", details),
-        ("nonce-resume-succeeded", "success", details | {"changed": True}),
-    ]
-
-
-def test_all_networks_are_paused_and_audited(system: System) -> None:
-    """Without a name, every network of the file is paused."""
-    changed = system.admin().pause(None, ALICE)
-
-    assert changed == {"local": True, "other": True}
-    assert system.store.network_paused_at(NETWORK.chain_id) is not None
-    assert system.store.network_paused_at(999) is not None
-    assert [(event, facts["network"]) for event, _, facts in system.records] == [
-        ("nonce-pause-requested", "local"),
-        ("nonce-pause-succeeded", "local"),
-        ("nonce-pause-requested", "other"),
-        ("nonce-pause-succeeded", "other"),
-    ]
-
-
-@pytest.mark.parametrize("what", ["pause", "resume", "repair"])
-def test_an_unknown_network_is_audited(system: System, what: str) -> None:
+def test_an_unknown_network_is_audited(system: System) -> None:
     """The command is refused, and the attempt is recorded."""
     with pytest.raises(NotFoundError):
-        getattr(system.admin(), what)("mainnet", ALICE)
+        system.admin().repair("mainnet", ALICE)
 
     assert system.records == [
-        (f"nonce-{what}-requested", "success", {"network": "mainnet"}),
-        (f"nonce-{what}-refused", "not-found", {"network": "mainnet"}),
+        ("nonce-repair-requested", "success", {"network": "mainnet"}),
+        ("nonce-repair-refused", "not-found", {"network": "mainnet"}),
     ]
-
-
-def test_a_failed_pause_is_audited(system: System) -> None:
-    """The outcome is the error code."""
-    with pytest.raises(StoreUnavailableError):
-        system.admin(
-            altered(system.store, pause_network=StoreUnavailableError("gone"))
-        ).pause("local", ALICE)
-
-    assert system.outcomes == [
-        ("nonce-pause-requested", "success"),
-        ("nonce-pause-refused", "store-unavailable"),
-    ]
-
-
-def test_nothing_changes_without_an_audit_record(system: System) -> None:
-    """If the intent cannot be written, the network continues, and the log says so."""
-    journal = altered(system.store, append=StoreUnavailableError("gone"))
-    admin_audit = AdminAudit(
-        AuditLog(SILENCE, journal=journal), Operation.ADMINISTRATION
-    )
-    admin = NonceAdmin(system.store, system.chains, admin_audit, system.world.clock)
-    with capture_logs() as logs, pytest.raises(StoreUnavailableError):
-        admin.pause("local", ALICE)
-
-    assert system.store.network_paused_at(NETWORK.chain_id) is None
-    assert [each["event"] for each in logs] == ["refusal-not-recorded"]
 
 
 def test_accepted_foreign_transactions_are_audited(system: System) -> None:

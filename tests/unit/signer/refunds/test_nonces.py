@@ -9,6 +9,7 @@ from signer.chain.chain import Chain
 from signer.errors import (
     ChainUnavailableError,
     NotFoundError,
+    SigningStoppedError,
     StaleStateError,
     WalletPausedError,
 )
@@ -18,6 +19,7 @@ from signer.ports import MinedTransaction
 from signer.refunds.nonces import NonceManager
 from signer.refunds.transaction_signer import build_purpose, encode_refund
 from signer.refunds.wallet_reconciliation import HISTORY, WalletReconciler, WalletStatus
+from tests.fixtures.ledger import stopped
 from tests.support.refunds import ACTOR, SECOND, World, altered
 
 
@@ -555,17 +557,17 @@ def test_a_pending_nonce_is_not_contested(world: World) -> None:
     assert world.reconcile().wallet.paused_by is None
 
 
-def test_the_network_pause_is_checked_last(world: World) -> None:
-    """A pause that comes just before the reservation still prevents it (R27)."""
+def test_a_stop_is_checked_last(world: World) -> None:
+    """A stop that comes just before the reservation still prevents it (R27)."""
     refund = world.accepted()
     nonces = world.nonces
 
     def counted(chain: Chain, address: str) -> int:
         found = nonces.check_against_chain(chain, address)
-        world.store.pause_network(world.network.chain_id, world.clock())
+        stopped(world.store, at=world.clock())
         return found
 
-    with pytest.raises(WalletPausedError, match="operator"):
+    with pytest.raises(SigningStoppedError, match="`hotwallet resume`"):
         _reserved(altered(nonces, check_against_chain=counted), world, refund)
     assert world.stored(refund) == refund
 

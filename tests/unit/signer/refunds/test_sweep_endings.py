@@ -8,9 +8,10 @@ import structlog
 
 from signer.audit.log import AuditLog
 from signer.crypto.transactions import SignedBytes
-from signer.errors import KeyRotatedError, KeyUnusableError, WalletPausedError
+from signer.errors import KeyRotatedError, KeyUnusableError, SigningStoppedError
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import Ledger
+from tests.fixtures.ledger import stopped
 from tests.support.devices import honest, signer_over
 from tests.support.refunds import KEY, SECOND, THIRD, World, altered
 from tests.support.sweeps import TOKENS, Left, rolled_back, sweeper, swept
@@ -70,11 +71,11 @@ def test_a_sweep_ends_when_the_key_is_rotated(
     assert _paid_to_second(world) == 0
 
 
-def test_a_queued_sweep_ends_on_a_paused_network_too(world: World, left: Left) -> None:
-    """It does not wait for `nonce resume` or a node, and so pays no revoked key."""
+def test_a_queued_sweep_ends_while_signing_is_stopped(world: World, left: Left) -> None:
+    """It does not wait for `resume` or a node, and so pays no revoked key."""
     (row,) = swept(world)
-    world.store.pause_network(world.network.chain_id, world.clock())
-    with pytest.raises(WalletPausedError):
+    stopped(world.store, at=world.clock())
+    with pytest.raises(SigningStoppedError):
         world.step(row)
     world.rotate(THIRD, block=True)
 

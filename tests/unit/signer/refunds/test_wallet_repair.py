@@ -6,6 +6,7 @@ from signer.errors import ChainUnavailableError
 from signer.model.refund import Status
 from signer.model.wallet import Pause, Wallet
 from signer.refunds.wallet_repair import RepairResult, repair_wallets
+from tests.fixtures.ledger import stopped
 from tests.support.refunds import ACTOR, World, altered
 
 
@@ -105,39 +106,39 @@ def test_an_unreachable_chain_is_an_error(world: World) -> None:
         _repair(world, apply=True)
 
 
-def test_an_operator_pauses_a_network(world: World) -> None:
+def test_a_network_is_stopped(world: World) -> None:
     """No nonce is assigned, and refunds that have one continue (R27)."""
     sent = world.broadcast()
-    world.store.pause_network(world.network.chain_id, world.clock())
+    stopped(world.store, at=world.clock())
     refund = world.accepted()
     world.work()
     world.mine_deep()
     world.confirmation_tracker.track()
 
-    assert world.stored(refund).blocked_by == "wallet-paused"
+    assert world.stored(refund).blocked_by == "signing-stopped"
     assert world.tracked(sent).status is Status.CONFIRMED
-    assert "an operator paused" in world.explainer.explain(refund).summary
+    assert "signing was stopped" in world.explainer.explain(refund).summary
 
 
-def test_a_paused_network_is_resumed_by_an_operator_only(world: World) -> None:
-    """Neither workers nor a repair end the pause."""
-    world.store.pause_network(world.network.chain_id, world.clock())
+def test_a_stopped_network_is_resumed_by_an_operator_only(world: World) -> None:
+    """Neither workers nor a repair end the stop."""
+    stopped(world.store, at=world.clock())
     refund = world.accepted()
     for _ in range(6):
         world.work()
         _repair(world, apply=True)
     waiting = world.stored(refund)
 
-    world.store.resume_network(world.network.chain_id)
+    world.store.resume_signing(world.network.chain_id, world.clock())
     world.work()
 
     assert (waiting.status, waiting.nonce) == (Status.QUEUED, None)
     assert world.stored(refund).nonce == 0
 
 
-def test_a_refund_on_a_paused_network_can_be_cancelled(world: World) -> None:
+def test_a_refund_on_a_stopped_network_can_be_cancelled(world: World) -> None:
     """It has no nonce, so nothing is paid (R26, R27)."""
-    world.store.pause_network(world.network.chain_id, world.clock())
+    stopped(world.store, at=world.clock())
     refund = world.accepted()
 
     cancelled = world.service.cancel("gateway", refund.id, ACTOR)

@@ -1,0 +1,36 @@
+"""The stops of the kill switch, as JSON and as text."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from api.views.refunds import timestamp
+from signer.model.stop import EVERYTHING, Stop
+
+
+def stop_documents(
+    stops: Sequence[Stop], names: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """Return *stops* as JSON; *names* are those of the networks, by chain id."""
+    return [
+        {
+            "network": names.get(stop.chain_id),
+            "chainId": None if stop.chain_id == EVERYTHING else stop.chain_id,
+            "at": timestamp(stop.at),
+            "reason": stop.reason,
+            "requestedBy": stop.requested_by,
+        }
+        for stop in stops
+    ]
+
+
+def stop_lines(stops: Sequence[Stop], names: Mapping[int, str]) -> Iterator[str]:
+    """Return *stops* as lines of text."""
+    for stop in stops:
+        scope = names.get(stop.chain_id, f"chain {stop.chain_id}")
+        scope = "everything" if stop.chain_id == EVERYTHING else scope
+        yield (
+            f"{scope}: stopped at {timestamp(stop.at)} by {stop.requested_by}:"
+            f" {stop.reason}"
+        )
+    if not stops:
+        yield "nothing is stopped"

@@ -1,0 +1,159 @@
+"""
+Records under which configuration each process runs, and reports it to an auditor.
+
+Each start has a record of the whole configuration, and each signature has the start of
+its hash.  The stored records decide what is a change: they cannot be changed, so no
+process can hide an earlier start.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from signer.audit.log import SIGN_FINISHED, SIGN_REQUESTED, AuditLog, ConfigurationEvent
+from signer.config.digest import SHORT_DIGITS, Configuration, describes
+from signer.model.audit_record import Actor, Operation, Record
+from signer.nesting import is_deeper
+from signer.ports import Journal
+
+
+_PAYING = frozenset(
+    {
+        Operation.TRANSACTION_SIGNING,
+        Operation.MESSAGE_SIGNING,
+        Operation.KEY_SWEEP,
+    }
+)
+"""Operations whose signatures leave the process; a self-test authorises nothing."""
+
+_MAX_DEPTH = 64
+
+_SIGNING = SIGN_REQUESTED | SIGN_FINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A process that starts: its kind, the program's version and the environment."""
+
+    process: str
+    version: str
+    environment: str
+
+
+def record_start(
+    audit: AuditLog, journal: Journal, start: Start, configuration: Configuration
+) -> None:
+    """
+    Record that a process starts with *configuration*, and what has changed.
+
+    The change is since the last start of the same kind of process, on any host.  Two
+    processes that start at once may both record it.
+
+    Raises:
+        StoreError: The journal cannot be read or written.
+    """
+    actor = Actor(start.process)
+    before = _details(journal.last_configuration(start.process))
+    records = []
+    facts = {"process": start.process, "hash": configuration.hash}
+    if before is not None and before["hash"] != configuration.hash:
+        changed = audit.event(
+            ConfigurationEvent.CHANGED,
+            actor,
+            **facts,
+            previous_hash=before["hash"],
+            changes=configuration.changes_from(before["document"]),
+        )
+        records.append(changed)
+    loaded = audit.event(
+        ConfigurationEvent.LOADED,
+        actor,
+        **facts,
+        version=start.version,
+        environment=start.environment,
+        document=configuration.document,
+    )
+    audit.write(*records, loaded)
+
+
+@dataclass(slots=True)
+class ConfigurationUse:
+    """
+    A configuration that an audit log names.
+
+    ``hash`` is whole if a start-up record describes the configuration, and otherwise
+    its start.  ``starts`` counts those records by process and version, ``signatures``
+    the signing records.  ``first_at`` and ``last_at`` are times in ISO 8601.
+    """
+
+    hash: str
+    first_record: str
+    first_at: str
+    last_at: str
+    is_described: bool = False
+    starts: Counter[str] = field(default_factory=Counter)
+    signatures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationReport:
+    """
+    The configurations that an audit log names, in the order of their first record.
+
+    ``unnamed`` counts signing records without one: of the library, or of a version
+    before 0.2.
+    """
+
+    uses: Sequence[ConfigurationUse]
+    unnamed: int
+
+    @property
+    def is_good(self) -> bool:
+        """Whether a start-up record describes each configuration."""
+        return all(use.is_described for use in self.uses)
+
+
+def report_configurations(records: Iterable[Record]) -> ConfigurationReport:
+    """Return which configurations all audit *records* describe and were made under."""
+    uses: dict[str, ConfigurationUse] = {}
+    unnamed = 0
+    for record in records:
+        fields = record.fields
+        event = fields.get("event")
+        if event == ConfigurationEvent.LOADED and (details := _details(record)):
+            use = _find(uses, details["hash"][:SHORT_DIGITS], record)
+            use.hash, use.is_described = details["hash"], True
+            use.starts[f"{details['process']} {details.get('version')}"] += 1
+        elif event in _SIGNING and fields.get("operation") in _PAYING:
+            if (short := fields.get("configuration")) is None:
+                unnamed += 1
+            else:
+                _find(uses, str(short), record).signatures += 1
+    return ConfigurationReport(list(uses.values()), unnamed)
+
+
+def _find(
+    uses: dict[str, ConfigurationUse], short: str, record: Record
+) -> ConfigurationUse:
+    at = str(record.fields.get("timestamp"))
+    use = uses.setdefault(short, ConfigurationUse(short, record.id, at, at))
+    # Records of several processes are not sealed in the order of their times.
+    use.first_at, use.last_at = min(use.first_at, at), max(use.last_at, at)
+    return use
+
+
+def _details(record: Record | None) -> Mapping[str, Any] | None:
+    """
+    Return the details of a start-up record, if its document has its hash.
+
+    A database role can insert a record of any form; such a record is ignored.
+    """
+    if record is None or is_deeper(record.body, _MAX_DEPTH):
+        return None
+    try:
+        details: Mapping[str, Any] = record.fields["details"]
+        is_whole = describes(details["document"], details["hash"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return details if is_whole and "process" in details else None

@@ -1,0 +1,54 @@
+"""The kill switch: stops of one network, or of everything, that forbid signatures."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from signer.errors import SigningStoppedError
+from signer.model.audit_record import Operation
+
+
+EVERYTHING = 0
+"""The chain id of a stop of everything; no network has it."""
+
+UNSTOPPABLE = frozenset(
+    {Operation.SELF_TEST, Operation.KEY_ROTATION, Operation.KEY_RELOCATION}
+)
+"""Operations that a stop allows: their signatures authorise nothing.
+
+An administrator must be able to replace a stolen key while everything is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """
+    A stop of *chain_id*, or of everything.
+
+    ``requested_by`` is the actor, as audit records name it.  ``resumed_at`` is when an
+    operator ended the stop, None while it is in force.
+    """
+
+    chain_id: int
+    at: datetime
+    reason: str
+    requested_by: str
+    resumed_at: datetime | None = None
+
+    @property
+    def in_force(self) -> bool:
+        """Whether nothing may be signed."""
+        return self.resumed_at is None
+
+    def error(self) -> SigningStoppedError:
+        """Return the error of what the stop forbids."""
+        since = self.at.isoformat(timespec="seconds")
+        scope = "all networks" if self.chain_id == EVERYTHING else "the network"
+        return SigningStoppedError(
+            f"signing for {scope} was stopped at {since}: `hotwallet resume` ends that"
+        )
+
+
+def stopping(operation: Operation, chain_id: int | None) -> tuple[int, ...]:
+    """Return the chain ids whose stop forbids a signature of *operation*."""
+    if operation in UNSTOPPABLE:
+        return ()
+    return (EVERYTHING,) if chain_id is None else (EVERYTHING, chain_id)

@@ -1,0 +1,32 @@
+"""The stops of the kill switch."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from signer.model.stop import Stop
+
+
+class StopStore(Protocol):
+    """
+    The last stop of each network, and of everything.
+
+    Reservations, intents to sign and signed bytes are committed only while none is in
+    force: ``Store.reserve``, ``Store.save`` and ``Journal.append`` check it.
+    """
+
+    def stop(self, stop: Stop) -> bool:
+        """
+        Forbid signatures; return False if there is such a stop already, which stays.
+
+        When this returns, no reservation and no intent to sign is in progress.
+        """
+
+    def resume_signing(self, chain_id: int, at: datetime) -> bool:
+        """End the stop of *chain_id*, at *at*; return whether it was in force."""
+
+    def stops(self) -> Sequence[Stop]:
+        """Return the last stop of everything and of each chain, by chain id."""
+
+    def find_stop(self, chain_id: int) -> Stop | None:
+        """Return the stop that forbids signatures on *chain_id* now, if any."""

@@ -1,0 +1,119 @@
+"""
+The kill switch: stops signatures on every host, until an operator resumes them.
+
+A stop is one row, which every reservation, every intent to sign and every commit of
+signed bytes checks in its own transaction.  Each change is audited like a signature.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from signer.alerts import Alert, Alerts
+from signer.audit.log import AuditAction
+from signer.config.networks import Network
+from signer.errors import ConfigurationError, InvalidInputError, NotFoundError
+from signer.keys.admin_audit import AdminAudit, Facts
+from signer.model.audit_record import Actor
+from signer.model.stop import EVERYTHING, Stop
+from signer.ports import Clock, StopStore
+
+
+MAX_REASON = 200
+"""In characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchResult:
+    """Whether a command changed something, and the stops in force after it."""
+
+    changed: bool
+    stops: Sequence[Stop]
+
+
+class KillSwitch:
+    """
+    Stops and resumes signatures of one network, or of everything.
+
+    Every method raises ``StoreError`` if the ledger does not answer.
+    """
+
+    def __init__(
+        self,
+        store: StopStore,
+        networks: Callable[[], Mapping[str, Network]],
+        admin_audit: AdminAudit,
+        alerts: Alerts,
+        clock: Clock,
+    ) -> None:
+        """Call *networks* for the names only: a stop of everything needs no file."""
+        self._store = store
+        self._networks = networks
+        self._admin_audit = admin_audit
+        self._alerts = alerts
+        self._clock = clock
+
+    def stop(self, network: str | None, reason: str, actor: Actor) -> SwitchResult:
+        """
+        Forbid signatures on *network*, or everywhere; a stop in force stays as it is.
+
+        When this returns, no process on any host signs for a payment any more.  Bytes
+        that a device signs at this moment are neither recorded nor sent.
+
+        Raises:
+            InvalidInputError: *reason* is empty, too long, or not printable.
+            NotFoundError: The networks file has no such network.
+        """
+        _require_reason(reason)
+        facts: Facts = {"network": network, "reason": reason}
+        action = AuditAction.SIGNING_STOP
+        with self._admin_audit.attempt(action, actor, **facts):
+            stop = Stop(self._chain_id(network), self._clock(), reason, actor.name)
+            changed = self._store.stop(stop)
+            self._admin_audit.write(action, actor, changed=changed, **facts)
+        if changed:
+            self._alerts.sound(Alert.SIGNING_STOPPED, actor=actor.name, **facts)
+        return SwitchResult(changed, self.stops())
+
+    def resume(self, network: str | None, reason: str, actor: Actor) -> SwitchResult:
+        """
+        End the stop of *network*, or the stop of everything; raises as ``stop``.
+
+        A stop of everything and those of networks are ended separately.
+        """
+        _require_reason(reason)
+        facts: Facts = {"network": network, "reason": reason}
+        action = AuditAction.SIGNING_RESUME
+        with self._admin_audit.attempt(action, actor, **facts):
+            chain_id = self._chain_id(network)
+            changed = self._store.resume_signing(chain_id, self._clock())
+            self._admin_audit.write(action, actor, changed=changed, **facts)
+        return SwitchResult(changed, self.stops())
+
+    def stops(self) -> Sequence[Stop]:
+        """Return the stops in force, a stop of everything first."""
+        return [stop for stop in self._store.stops() if stop.in_force]
+
+    def names(self) -> Mapping[int, str]:
+        """Return the networks' names by chain id; none while the file is unusable."""
+        try:
+            networks = self._networks()
+        except ConfigurationError:
+            return {}
+        return {network.chain_id: name for name, network in networks.items()}
+
+    def _chain_id(self, network: str | None) -> int:
+        if network is None:
+            return EVERYTHING
+        found = self._networks().get(network)
+        if found is None:
+            raise NotFoundError("the networks file has no such network")
+        return found.chain_id
+
+
+def _require_reason(reason: str) -> None:
+    if not (0 < len(reason.strip()) <= len(reason) <= MAX_REASON):
+        raise InvalidInputError(
+            f"must say why, in 1 to {MAX_REASON} characters", field="reason"
+        )
+    if not reason.isprintable():
+        raise InvalidInputError("must be one line of printable text", field="reason")

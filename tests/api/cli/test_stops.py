@@ -1,0 +1,104 @@
+"""``hotwallet stop``, ``resume`` and ``stops``, on anvil."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.model.refund import Refund
+from tests.api.commands import Run
+from tests.support.refunds import World
+
+
+WHY = ("--reason", "odd refunds")
+
+
+def test_the_kill_switch(
+    run: Run, world: World, paid: Refund, networks: Callable[..., Path]
+) -> None:
+    """R27: a stop needs no node, lasts until `resume`, and can be repeated."""
+    networks(url="http://127.0.0.1:9")
+    first, again = run("stop", *WHY), run("stop", *WHY)
+    networks()
+    waiting = world.accepted()
+    world.work()
+    blocked = world.stored(waiting).blocked_by
+    repaired = run("nonce", "repair", "--yes")
+    (document,) = run("nonce", "repair", "--json", "--dry-run").json
+    explained = run("refund", "explain", waiting.id)
+    resumed, twice = run("resume", *WHY), run("resume", *WHY)
+
+    assert (first.status, first.out.splitlines()[0]) == (0, "everything: stopped")
+    assert again.out.splitlines()[0] == "everything: already stopped"
+    assert blocked == "signing-stopped"
+    assert (repaired.status, "  in order" in repaired.out) == (0, True)
+    assert "  signing was stopped at " in repaired.out
+    assert "`hotwallet resume` ends that\n" in repaired.out
+    assert document["stopped_at"] is not None
+    assert "signing was stopped at" in explained.out
+    assert resumed.out == "everything: resumed\n"
+    assert twice.out == "everything: not stopped\n"
+    world.work(after=timedelta(seconds=60))
+    assert world.stored(waiting).nonce == 1
+
+
+def test_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "alice")
+    stopped = run("stop", "--network", "local", *WHY, "--json").json
+    listed = run("stops", "--json")
+    resumed = run("resume", "--network", "local", *WHY, "--json").json
+    (stop,) = stopped["stops"]
+
+    assert (stopped["status"], stopped["network"]) == ("stopped", "local")
+    assert stop.pop("at").endswith("Z")
+    assert stop == {
+        "network": "local",
+        "chainId": 31337,
+        "reason": "odd refunds",
+        "requestedBy": "cli:alice",
+    }
+    assert (listed.status, len(listed.json["stops"])) == (1, 1)
+    assert resumed == {"status": "resumed", "network": "local", "stops": []}
+
+
+def test_stops_are_listed(run: Run) -> None:
+    """The status is 1 while there is one; a resume lists those that remain."""
+    none = run("stops")
+    run("stop", "--network", "local", *WHY)
+    run("stop", *WHY)
+    both = run("stops")
+    remaining = run("resume", *WHY)
+
+    assert (none.status, none.out) == (0, "nothing is stopped\n")
+    assert both.status == 1
+    assert [line.split()[0] for line in both.out.splitlines()] == [
+        "everything:",
+        "local:",
+    ]
+    assert remaining.out.splitlines()[0] == "everything: resumed"
+    assert remaining.out.splitlines()[1].startswith("local: stopped at ")
+
+
+def test_refusals(run: Run) -> None:
+    """A reason is required, and the network must exist."""
+    without = run("stop")
+    empty = run("stop", "--reason", " ")
+    unknown = run("stop", "--network", "mainnet", *WHY)
+
+    assert (without.status, empty.status, unknown.status) == (2, 1, 1)
+    assert "error: invalid-input: reason must say why" in empty.err
+    assert "error: not-found: " in unknown.err
+    assert run("stops").status == 0
+
+
+def test_without_a_networks_file(
+    run: Run, networks: Callable[..., Path], sqlite_store: SQLStore
+) -> None:
+    """Everything can be stopped and resumed while the file is broken."""
+    networks().unlink()
+    done = [run("stop", *WHY), run("stops"), run("resume", *WHY)]
+
+    assert [each.status for each in done] == [0, 1, 0]
+    assert not sqlite_store.stops()[0].in_force

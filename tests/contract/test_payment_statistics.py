@@ -1,0 +1,102 @@
+"""Contract of ``PaymentStatistics``: what was signed, and how refunds ended."""
+
+from datetime import datetime, timedelta
+
+from backends.sql import SQLStore
+from signer.model.refund import Kind, Refund, Status
+from signer.ports import PaymentStatistics
+from tests.fixtures.ledger import (
+    OTHER_WALLET,
+    accepted,
+    broadcast,
+    mined,
+    moved,
+    now,
+    reserved,
+    transaction,
+)
+
+
+CHAIN = 31337
+PAST = timedelta(minutes=10)
+
+
+def _signed_at(store: SQLStore, at: datetime, **changes: object) -> Refund:
+    refund = reserved(store, accepted(store, **changes))
+    first = transaction(refund, signed_at=at, gas_limit=65_000)
+    after = refund.with_status(Status.SIGNED, at, tx_hash=first.tx_hash)
+    store.save(refund, after, first)
+    return after
+
+
+def test_fits_the_port(store: SQLStore) -> None:
+    """The tables are ``PaymentStatistics``, which mypy verifies here."""
+    fits: PaymentStatistics = store
+
+    assert fits.signed_refunds(CHAIN, now(), 10) == 0
+    assert dict(fits.signed_amounts(CHAIN, now())) == {}
+    assert fits.signed_gas(CHAIN, now()) == 0
+    assert fits.last_results(CHAIN, now(), 10) == ()
+
+
+def test_signed_refunds_are_counted_since_a_time(store: SQLStore) -> None:
+    """On their chain, up to a limit; queued and reserved ones do not count."""
+    began = now()
+    for at in (began - PAST, began, began + PAST):
+        _signed_at(store, at)
+    _signed_at(store, began, chain_id=7)
+    reserved(store, accepted(store))
+    accepted(store)
+
+    assert store.signed_refunds(CHAIN, began, 10) == 2
+    assert store.signed_refunds(CHAIN, began, 1) == 1
+    assert store.signed_refunds(CHAIN, began - PAST, 10) == 3
+    assert store.signed_refunds(7, began, 10) == 1
+
+
+def test_amounts_are_exact(store: SQLStore) -> None:
+    """Beyond the integers of databases, and by token."""
+    began, large = now(), 2**200 + 1
+    for amount in (large, large, 1):
+        _signed_at(store, began, amount=amount)
+    other = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+    _signed_at(store, began, amount=5, token_address=other)
+
+    assert dict(store.signed_amounts(CHAIN, began)) == {
+        OTHER_WALLET: 2 * large + 1,
+        other: 5,
+    }
+
+
+def test_a_replacement_counts_for_its_gas_only(store: SQLStore) -> None:
+    began = now()
+    refund = _signed_at(store, began, amount=5)
+    sent = moved(store, refund, Status.BROADCAST)
+    again = transaction(
+        sent, attempt=1, kind=Kind.NOOP, signed_at=began, gas_limit=21_000
+    )
+    store.save(
+        sent, sent.with_status(Status.SIGNED, began, tx_hash=again.tx_hash), again
+    )
+
+    assert store.signed_refunds(CHAIN, began, 10) == 1
+    assert dict(store.signed_amounts(CHAIN, began)) == {OTHER_WALLET: 5}
+    assert store.signed_gas(CHAIN, began) == 86_000
+    assert store.signed_gas(CHAIN, began + PAST) == 0
+
+
+def test_results_are_the_newest(store: SQLStore) -> None:
+    """Refused and cancelled refunds used no nonce, and do not count."""
+    began = now()
+    for status in (Status.CONFIRMED, Status.FAILED, Status.FAILED):
+        sent = mined(store, broadcast(store))
+        codes = {"failure_code": "reverted"} if status is Status.FAILED else {}
+        moved(store, sent, status, **codes)
+    moved(store, accepted(store), Status.CANCELLED)
+    broadcast(store)
+
+    newest = [Status.FAILED, Status.FAILED, Status.CONFIRMED]
+    assert list(store.last_results(CHAIN, began, 10)) == newest
+    assert list(store.last_results(CHAIN, began, 2)) == newest[:2]
+    assert store.last_results(CHAIN, began + PAST, 10) == ()
+    assert store.last_results(7, began, 10) == ()

@@ -1,0 +1,182 @@
+"""Contract of ``StopStore``: a stop forbids every commit that precedes a payment."""
+
+from datetime import timedelta
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.errors import SigningStoppedError, StaleStateError
+from signer.model.audit_record import Record
+from signer.model.key import SIGNING, SigningCondition
+from signer.model.refund import Refund, Status
+from signer.model.stop import EVERYTHING, Stop
+from signer.ports import StopStore
+from tests.fixtures.ledger import (
+    WALLET,
+    accepted,
+    broadcast,
+    mined,
+    moved,
+    now,
+    opened,
+    reserved,
+    signed,
+    stopped,
+    transaction,
+)
+from tests.fixtures.races import race
+from tests.support.keys import key_at, made_active
+from tests.support.ledgers import seal
+
+
+CHAIN = 31337
+OTHER_CHAIN = 7
+
+BOTH = pytest.mark.parametrize("chain_id", [EVERYTHING, CHAIN])
+
+
+def test_fits_the_port(store: SQLStore) -> None:
+    """The tables are a ``StopStore``, which mypy verifies here."""
+    fits: StopStore = store
+
+    assert fits.stops() == ()
+
+
+def test_the_first_stop_stays_until_it_is_resumed(store: SQLStore) -> None:
+    """A second one changes nothing; after a resume, a new one replaces it (R27)."""
+    first = stopped(store, CHAIN)
+    again = Stop(CHAIN, now(), "another reason", "token:mallory")
+    later = now() + timedelta(hours=1)
+
+    assert not store.stop(again)
+    assert (store.find_stop(CHAIN), list(store.stops())) == (first, [first])
+    assert store.resume_signing(CHAIN, later)
+    assert not store.resume_signing(CHAIN, later)
+    assert store.find_stop(CHAIN) is None
+    assert [stop.resumed_at for stop in store.stops()] == [later]
+    assert store.stop(again)
+    assert store.find_stop(CHAIN) == again
+
+
+def test_a_stop_of_everything_is_found_for_each_chain(store: SQLStore) -> None:
+    """The two kinds are ended separately."""
+    chain, everything = stopped(store, CHAIN), stopped(store, EVERYTHING)
+
+    assert store.find_stop(CHAIN) == store.find_stop(OTHER_CHAIN) == everything
+    assert list(store.stops()) == [everything, chain]
+    store.resume_signing(EVERYTHING, now())
+    assert store.find_stop(CHAIN) == chain
+    assert store.find_stop(OTHER_CHAIN) is None
+
+
+@BOTH
+def test_nothing_is_reserved(store: SQLStore, chain_id: int) -> None:
+    """Until signing is resumed, also for wallets that are not opened yet (R27)."""
+    refund = accepted(store)
+    stopped(store, chain_id)
+
+    with pytest.raises(StaleStateError):
+        reserved(store, refund)
+    store.resume_signing(chain_id, now())
+    assert reserved(store, refund).nonce == 0
+
+
+@BOTH
+def test_no_signed_bytes_are_recorded(store: SQLStore, chain_id: int) -> None:
+    """Bytes that a device signed when the stop came are not sent (R27)."""
+    first = reserved(store, accepted(store))
+    sent = broadcast(store)
+    stopped(store, chain_id)
+
+    with pytest.raises(StaleStateError):
+        signed(store, first)
+    again = transaction(sent, attempt=1)
+    replaced = sent.with_status(Status.SIGNED, now(), tx_hash=again.tx_hash)
+    with pytest.raises(StaleStateError):
+        store.save(sent, replaced, again)
+    assert (store.get(first.id), store.get(sent.id)) == (first, sent)
+    assert len(store.transactions(sent.id)) == 1
+
+
+@BOTH
+def test_what_was_sent_is_still_confirmed(store: SQLStore, chain_id: int) -> None:
+    """A stop changes nothing for refunds whose transactions nodes have (R27)."""
+    sent = broadcast(store)
+    stopped(store, chain_id)
+
+    done = moved(store, mined(store, sent), Status.CONFIRMED)
+
+    assert store.get(sent.id) == done
+
+
+@pytest.mark.parametrize(
+    ("stopped_by", "chain_id", "is_refused"),
+    [
+        ((EVERYTHING, CHAIN), CHAIN, True),
+        ((EVERYTHING, CHAIN), EVERYTHING, True),
+        ((EVERYTHING, CHAIN), OTHER_CHAIN, False),
+        ((EVERYTHING,), EVERYTHING, True),
+        ((EVERYTHING,), CHAIN, False),
+        ((), EVERYTHING, False),
+    ],
+)
+def test_no_intent_to_sign_is_recorded(
+    store: SQLStore, stopped_by: tuple[int, ...], chain_id: int, is_refused: bool
+) -> None:
+    """A transaction's, a message's and a self-test's intent, in this order (R27)."""
+    key = key_at(WALLET)
+    made_active(store, key)
+    stopped(store, chain_id)
+    condition = SigningCondition(WALLET, key.key_id, SIGNING, stopped_by=stopped_by)
+    intent = Record.of({"event": "intent"}, now())
+
+    if is_refused:
+        with pytest.raises(SigningStoppedError, match="`hotwallet resume`"):
+            store.append([intent], standing=condition)
+    else:
+        store.append([intent], standing=condition)
+    seal(store)
+    assert [each.record for each in store.sealed(0, 9)] == [intent][is_refused:]
+
+
+def test_a_resumed_stop_forbids_nothing(store: SQLStore) -> None:
+    made_active(store, key_at(WALLET))
+    stopped(store, EVERYTHING)
+    store.resume_signing(EVERYTHING, now())
+    refund = signed(store, reserved(store, accepted(store)))
+
+    assert store.get(refund.id) == refund
+
+
+def _reserve_until_stopped(store: SQLStore, index: int) -> int:
+    """Reserve until a stop; the first process stops after ten reservations."""
+    count = 0
+    while store.find_stop(CHAIN) is None:
+        refund = accepted(store)
+        if index == 0 and count == 10:
+            stopped(store, EVERYTHING)
+            # No other process commits a reservation from here on.
+            return sum(row.nonce is not None for row in _all(store))
+        try:
+            reserved(store, refund)
+        except StaleStateError:
+            break
+        count += 1
+    return -1
+
+
+def _all(store: SQLStore) -> list[Refund]:
+    page = store.list("gateway", limit=1000)
+    return list(page.refunds)
+
+
+def test_no_process_reserves_after_the_stop_returned(
+    database_url: str, store: SQLStore
+) -> None:
+    """Four processes race; none has reserved more when all have ended (R27)."""
+    opened(store)
+    made_active(store, key_at(WALLET))
+    seen = max(race(_reserve_until_stopped, database_url, 4))
+
+    assert seen >= 10
+    assert sum(row.nonce is not None for row in _all(store)) == seen

@@ -1,0 +1,126 @@
+"""The canonical form and the hash of the configuration, and what differs."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import pytest
+import rfc8785
+
+from signer.config.digest import (
+    Configuration,
+    describes,
+    hash_document,
+    read_configuration,
+)
+from signer.config.networks import Network
+from signer.config.settings import Settings
+
+
+TOKEN = {
+    "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+    "decimals": 6,
+    "max_amount": "1000",
+}
+SECRET = "https://rpc.example.com/v3/f00dcafe"
+
+
+def _network(**changes: object) -> Network:
+    given = {"chain_id": 1, "rpc_urls": [SECRET], "tokens": {"TUSD": TOKEN}}
+    return Network.model_validate({**given, **changes})
+
+
+def _configuration(network: Network | None = None, **environ: str) -> Configuration:
+    networks = {"local": network or _network()}
+    return read_configuration(Settings.from_env(environ), networks)
+
+
+def test_the_hash_is_that_of_the_canonical_document() -> None:
+    """An auditor recomputes it from the recorded document (RFC 8785, SHA-256)."""
+    found = _configuration()
+    document = json.loads(json.dumps(found.document))
+
+    assert found.hash == hashlib.sha256(rfc8785.dumps(document)).hexdigest()
+    assert found.hash.startswith(found.short)
+    assert len(found.short) == 16
+    assert describes(document, found.hash)
+    assert not describes(document, "0" * 64)
+
+
+def test_no_secret_is_in_the_document() -> None:
+    """The URLs of nodes are masked; only their number counts."""
+    found = _configuration()
+    other = _configuration(_network(rpc_urls=["https://other.example.com"]))
+    two = _configuration(_network(rpc_urls=[SECRET, SECRET]))
+
+    assert "f00dcafe" not in str(found.document) + repr(found)
+    assert found.document["networks"]["local"]["rpc_urls"] == ["**********"]
+    assert found.hash == other.hash
+    assert found.hash != two.hash
+
+
+@pytest.mark.parametrize(
+    ("network", "environ", "field"),
+    [
+        (_network(chain_id=2), {}, "networks.local.chain_id"),
+        (_network(confirmations=1), {}, "networks.local.confirmations"),
+        (
+            _network(tokens={"TUSD": {**TOKEN, "daily_limit": "5000"}}),
+            {},
+            "networks.local.tokens.TUSD.daily_limit",
+        ),
+        (_network(), {"RATE_LIMIT_ADMIN": "9"}, "limits.RATE_LIMIT_ADMIN"),
+        (_network(), {"ROTATION_NEEDS_FUNDS": "true"}, "limits.ROTATION_NEEDS_FUNDS"),
+    ],
+)
+def test_a_change_has_its_field_and_another_hash(
+    network: Network, environ: Mapping[str, str], field: str
+) -> None:
+    before, after = _configuration(), _configuration(network, **environ)
+
+    assert before.hash != after.hash
+    assert list(after.changes_from(before.redacted)) == [field]
+
+
+def test_a_change_has_both_values() -> None:
+    """A field that is added has no value before, a removed one none after."""
+    more = _configuration(
+        _network(tokens={"TUSD": {**TOKEN, "max_amount": "2"}, "B": TOKEN})
+    )
+    changes = more.changes_from(_configuration().redacted)
+    back = _configuration().changes_from(more.redacted)
+
+    assert changes["networks.local.tokens.TUSD.max_amount"] == {
+        "before": "1000",
+        "after": "2",
+    }
+    assert changes["networks.local.tokens.B.decimals"] == {"after": 6}
+    assert back["networks.local.tokens.B.decimals"] == {"before": 6}
+
+
+def test_the_order_of_tables_does_not_matter() -> None:
+    one, two = _network(), _network(chain_id=2)
+
+    assert Configuration.of(networks={"a": one, "b": two}).hash == (
+        Configuration.of(networks={"b": two, "a": one}).hash
+    )
+
+
+def test_large_integers_keep_their_value() -> None:
+    """JSON readers round integers above 2**53; they become strings."""
+    found = Configuration.of(limits={"wei": [2**53, 2**53 - 1, True]})
+
+    assert found.document == {"limits": {"wei": [str(2**53), 2**53 - 1, True]}}
+    assert found.hash == hash_document(found.document)
+
+
+def test_a_part_that_looks_like_a_secret_is_redacted_in_records_only() -> None:
+    """The hash covers the real name; a redacted document cannot be compared."""
+    one = Configuration.of(networks={"eu-west-1": 1})
+    other = Configuration.of(networks={"eu-west-2": 1})
+
+    assert one.hash != other.hash
+    assert one.redacted["networks"] == {"eu-west-1": 1}
+    named = Configuration.of(home="eu-west-1")
+    assert named.redacted == {"home": "[redacted]"}
+    assert describes(named.redacted, named.hash)

@@ -1,0 +1,219 @@
+"""The rules that stop a network, and that never resume it."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.config.networks import AutomaticStop as Rules
+from signer.errors import StoreUnavailableError
+from signer.model.audit_record import Actor
+from signer.model.refund import Status
+from signer.model.stop import EVERYTHING
+from signer.refunds.automatic_stop import AutomaticStop
+from tests.fixtures.ledger import stopped
+from tests.support.ledgers import seal
+from tests.support.refunds import NETWORK, World, altered
+from tests.support.sweeps import left_behind, swept
+
+
+ALICE = Actor("token:alice")
+CHAIN = NETWORK.chain_id
+
+
+def _world(store: SQLStore, **rules: Any) -> World:
+    """Return a world whose network has *rules*."""
+    network = NETWORK.model_copy(update={"automatic_stop": Rules(**rules)})
+    return World(store, network=network)
+
+
+def _reason(world: World) -> str | None:
+    """Evaluate the rules as a new worker, and return the reason of the stop."""
+    world.automatic_stop.check()
+    stop = world.store.find_stop(CHAIN)
+    return None if stop is None else stop.reason
+
+
+def _failed(world: World, count: int) -> None:
+    for _ in range(count):
+        refund = world.broadcast()
+        world.chain.mine(lambda receipt: replace(receipt, succeeded=False))
+        world.chain.mine_empty(5)
+        while not world.stored(refund).status.is_final:
+            world.confirmation_tracker.track()
+        assert world.stored(refund).status is Status.FAILED
+
+
+def test_too_many_refunds(sqlite_store: SQLStore) -> None:
+    """The limit is allowed; one more stops the network, with an audit record."""
+    world = _world(sqlite_store, max_refunds=2, window_minutes=5)
+    for _ in range(2):
+        world.broadcast()
+    before = _reason(world)
+    world.broadcast()
+    reason = _reason(world)
+    stop = sqlite_store.find_stop(CHAIN)
+    seal(sqlite_store)
+    records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
+    (done,) = [each for each in records if each["event"] == "signing-stop-succeeded"]
+
+    assert before is None
+    assert reason == "automatic: more than 2 refunds in 5 minutes"
+    assert stop is not None
+    assert (stop.chain_id, stop.requested_by) == (CHAIN, "worker")
+    assert (done["actor"], done["details"]["reason"]) == ("worker", reason)
+    assert sqlite_store.alert_counts() == {"signing-stopped": 1}
+
+
+def test_earlier_refunds_do_not_count(sqlite_store: SQLStore) -> None:
+    world = _world(sqlite_store, max_refunds=2, window_minutes=5)
+    for _ in range(4):
+        world.broadcast()
+        world.clock.now += timedelta(minutes=2)
+
+    assert _reason(world) is None
+
+
+def test_too_much_of_a_token(sqlite_store: SQLStore) -> None:
+    """The message has both amounts, in whole tokens."""
+    world = _world(sqlite_store, max_amounts={"TUSD": "25"})
+    for _ in range(2):
+        world.broadcast()
+    before = _reason(world)
+    world.broadcast()
+
+    assert before is None
+    assert _reason(world) == ("automatic: 37.500000 TUSD in 10 minutes, more than 25")
+
+
+def test_too_much_gas(sqlite_store: SQLStore) -> None:
+    """All gas limits of the last hour count."""
+    world = _world(sqlite_store, max_gas_per_hour=21_000)
+    before = _reason(world)
+    refund = world.broadcast()
+
+    assert before is None
+    assert _reason(world) == (
+        f"automatic: {refund.gas_limit} gas in an hour, more than 21000"
+    )
+    world.kill_switch.resume("local", "explained", ALICE)
+    world.clock.now += timedelta(hours=2)
+    assert _reason(world) is None
+
+
+def test_too_many_failures(sqlite_store: SQLStore) -> None:
+    """Above the percentage of the last results, once there are enough."""
+    world = _world(sqlite_store, max_failed_percent=40, failed_of_last=5)
+    _failed(world, 4)
+    too_few = _reason(world)
+    world.paid()
+
+    assert too_few is None
+    assert _reason(world) == "automatic: 4 of the last 5 refunds failed"
+
+
+def test_the_percentage_itself_is_allowed(sqlite_store: SQLStore) -> None:
+    world = _world(sqlite_store, max_failed_percent=40, failed_of_last=5)
+    _failed(world, 2)
+    for _ in range(3):
+        world.paid()
+
+    assert _reason(world) is None
+
+
+@pytest.mark.parametrize("chain_id", [CHAIN, EVERYTHING])
+def test_only_later_refunds_count_after_a_resume(
+    sqlite_store: SQLStore, chain_id: int
+) -> None:
+    """An operator has judged the others; the rule does not stop again at once."""
+    world = _world(sqlite_store, max_refunds=1, max_failed_percent=10, failed_of_last=5)
+    _failed(world, 5)
+    world.clock.now += timedelta(seconds=1)
+    stopped(sqlite_store, chain_id, world.clock())
+    sqlite_store.resume_signing(chain_id, world.clock())
+    world.clock.now += timedelta(seconds=1)
+    after_resume = _reason(world)
+    for _ in range(2):
+        world.broadcast()
+
+    assert after_resume is None
+    assert _reason(world) == "automatic: more than 1 refunds in 10 minutes"
+
+
+def test_nothing_resumes_by_itself(sqlite_store: SQLStore) -> None:
+    """A worker that stopped the network signs nothing until an operator resumes."""
+    world = _world(sqlite_store, max_refunds=1)
+    for _ in range(2):
+        world.broadcast()
+    waiting = world.accepted()
+    world.work()
+    for _ in range(3):
+        world.work(after=timedelta(hours=3))
+    blocked = world.stored(waiting)
+    world.kill_switch.resume("local", "explained", ALICE)
+    world.work(after=timedelta(seconds=60))
+
+    assert (blocked.status, blocked.blocked_by) == (Status.QUEUED, "signing-stopped")
+    assert world.stored(waiting).status is Status.BROADCAST
+
+
+@pytest.mark.parametrize("chain_id", [CHAIN, EVERYTHING])
+def test_a_stop_in_force_keeps_its_reason(
+    sqlite_store: SQLStore, chain_id: int
+) -> None:
+    world = _world(sqlite_store, max_refunds=1)
+    for _ in range(2):
+        world.broadcast()
+    stopped(sqlite_store, chain_id, world.clock())
+
+    assert _reason(world) == "a test"
+    assert len(sqlite_store.stops()) == 1
+
+
+def test_sweeps_count_for_their_gas_only(sqlite_store: SQLStore) -> None:
+    """They pay the wallet itself."""
+    world = _world(
+        sqlite_store, max_refunds=1, max_amounts={"TUSD": "20"}, window_minutes=60
+    )
+    left_behind(world)
+    for row in swept(world):
+        world.step(row, times=2)
+        assert world.store.transactions(row.id)
+
+    assert _reason(world) is None
+    assert sqlite_store.signed_gas(CHAIN, world.clock() - timedelta(hours=1)) > 70_000
+
+
+def test_without_rules_nothing_is_read(sqlite_store: SQLStore) -> None:
+    """The default is off, and costs nothing."""
+    world = World(altered(sqlite_store, stops=StoreUnavailableError("read")))
+
+    world.automatic_stop.check()
+
+
+def test_rules_are_evaluated_at_most_once_per_second(sqlite_store: SQLStore) -> None:
+    """Seldom enough, also if it takes long, that the database has time for refunds."""
+    times = iter([0, 0, 0.01, 0.9, 1.1, 1.1, 2.1, 20, 22.2, 22.2, 22.3])
+    reads = []
+
+    def stops() -> tuple[()]:
+        reads.append(True)
+        return ()
+
+    world = _world(sqlite_store, max_refunds=1)
+    rules = AutomaticStop(
+        altered(sqlite_store, stops=stops),
+        world.kill_switch,
+        {"local": world.network},
+        world.clock,
+        lambda: next(times),
+    )
+    counts = []
+    for _ in range(5):
+        rules.check()
+        counts.append(len(reads))
+
+    # It took 10 ms and then a second, after which it rests for 20 seconds.
+    assert counts == [1, 1, 2, 2, 3]

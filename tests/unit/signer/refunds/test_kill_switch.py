@@ -1,0 +1,261 @@
+"""The kill switch: who stopped what and why, and what goes on meanwhile."""
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from backends.sql import SQLStore
+from signer.alerts import Alerts
+from signer.audit.log import AuditLog
+from signer.config.networks import Network
+from signer.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    NotFoundError,
+    SigningStoppedError,
+    StaleStateError,
+    StoreUnavailableError,
+)
+from signer.keys.admin_audit import AdminAudit
+from signer.keys.signer import SELF_TEST, self_test_digest
+from signer.model.audit_record import Actor, Operation, Purpose
+from signer.model.key import SERVING
+from signer.model.refund import Status
+from signer.model.stop import EVERYTHING
+from signer.refunds.kill_switch import KillSwitch
+from tests.support.devices import honest, signer_over
+from tests.support.ledgers import seal
+from tests.support.refunds import KEY, NETWORK, SECOND, World, altered
+from tests.support.ring import SILENCE
+
+
+ALICE = Actor("token:alice")
+DIGEST = bytes(range(1, 33))
+
+
+class System:
+    """A wallet, its kill switch, and the audit records."""
+
+    def __init__(self, store: SQLStore) -> None:
+        self.store = store
+        audit = AuditLog(SILENCE, journal=store)
+        self.world = World(store, signer=signer_over(honest(KEY), audit))
+        other = NETWORK.model_copy(update={"chain_id": 999})
+        self.networks: Mapping[str, Network] = {"local": NETWORK, "other": other}
+
+    def switch(
+        self, store: Any = None, networks: Callable[[], Any] | None = None
+    ) -> KillSwitch:
+        """Return the kill switch of a process that starts now."""
+        audit = AuditLog(SILENCE, journal=store or self.store)
+        return KillSwitch(
+            store or self.store,
+            networks or (lambda: self.networks),
+            AdminAudit(audit, Operation.ADMINISTRATION),
+            Alerts(self.store),
+            self.world.clock,
+        )
+
+    @property
+    def records(self) -> list[tuple[str, str, str, Mapping[str, Any]]]:
+        """Event, outcome, actor and details of administrative records, in order."""
+        seal(self.store)
+        fields = [each.record.fields for each in self.store.sealed(0, 1000)]
+        return [
+            (each["event"], each["outcome"], each["actor"], each["details"])
+            for each in fields
+            if each["operation"] == "administration"
+        ]
+
+
+@pytest.fixture
+def system(sqlite_store: SQLStore) -> System:
+    """A system without history."""
+    return System(sqlite_store)
+
+
+def test_stop_and_resume_are_audited(system: System) -> None:
+    """Intent and outcome, who, why, and whether anything changed."""
+    switch = system.switch()
+    stops = [switch.stop("local", "odd refunds", ALICE) for _ in range(2)]
+    resumed = [switch.resume("local", "explained", ALICE) for _ in range(2)]
+    why = {"network": "local", "reason": "odd refunds"}
+    explained = {"network": "local", "reason": "explained"}
+
+    assert [result.changed for result in (*stops, *resumed)] == [True, False] * 2
+    assert [len(result.stops) for result in (*stops, *resumed)] == [1, 1, 0, 0]
+    assert system.records == [
+        (event, "success", "token:alice", details)
+        for event, details in (
+            ("signing-stop-requested", why),
+            ("signing-stop-succeeded", {**why, "changed": True}),
+            ("signing-stop-requested", why),
+            ("signing-stop-succeeded", {**why, "changed": False}),
+            ("signing-resume-requested", explained),
+            ("signing-resume-succeeded", {**explained, "changed": True}),
+            ("signing-resume-requested", explained),
+            ("signing-resume-succeeded", {**explained, "changed": False}),
+        )
+    ]
+
+
+def test_a_stop_is_an_alert(system: System) -> None:
+    """It is raised once, and not again for a stop that is in force."""
+    with capture_logs() as logs:
+        system.switch().stop("local", "odd refunds", ALICE)
+        system.switch().stop("local", "odd refunds", ALICE)
+    alerts = [each for each in logs if each["event"] == "alert"]
+
+    assert [each["alert"] for each in alerts] == ["signing-stopped"]
+    assert (alerts[0]["network"], alerts[0]["actor"]) == ("local", "token:alice")
+    assert system.store.alert_counts() == {"signing-stopped": 1}
+
+
+def test_a_stop_of_everything_needs_no_networks_file(system: System) -> None:
+    """It works in an emergency; names are unknown then."""
+
+    def unusable() -> None:
+        raise ConfigurationError
+
+    switch = system.switch(networks=unusable)
+    (stop,) = switch.stop(None, "stolen key", ALICE).stops
+
+    assert (stop.chain_id, stop.requested_by) == (EVERYTHING, "token:alice")
+    assert switch.names() == {}
+    assert system.switch().names() == {NETWORK.chain_id: "local", 999: "other"}
+
+
+def test_stops_are_ended_separately(system: System) -> None:
+    """Resuming everything leaves the stop of a network in force, and shows it."""
+    switch = system.switch()
+    switch.stop("local", "odd refunds", ALICE)
+    switch.stop(None, "stolen key", ALICE)
+    left = switch.resume(None, "explained", ALICE)
+
+    assert [stop.chain_id for stop in left.stops] == [NETWORK.chain_id]
+    assert not switch.resume(None, "explained", ALICE).changed
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "two\nlines", "bell\a"])
+def test_a_reason_is_required(system: System, reason: str) -> None:
+    """Nothing is changed or recorded without one."""
+    for command in (system.switch().stop, system.switch().resume):
+        with pytest.raises(InvalidInputError) as raised:
+            command(None, reason, ALICE)
+        assert raised.value.field == "reason"
+
+    assert (system.store.stops(), system.records) == ((), [])
+
+
+def test_an_unknown_network_is_audited(system: System) -> None:
+    with pytest.raises(NotFoundError):
+        system.switch().stop("mainnet", "odd refunds", ALICE)
+
+    assert [(event, outcome) for event, outcome, *_ in system.records] == [
+        ("signing-stop-requested", "success"),
+        ("signing-stop-refused", "not-found"),
+    ]
+
+
+def test_nothing_changes_without_an_audit_record(system: System) -> None:
+    broken = altered(system.store, append=StoreUnavailableError("gone"))
+    with pytest.raises(StoreUnavailableError):
+        system.switch(broken).stop(None, "stolen key", ALICE)
+
+    assert system.store.stops() == ()
+
+
+@pytest.mark.parametrize("network", ["local", None])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_refunds_wait_in_every_status(
+    system: System, network: str | None, steps: int
+) -> None:
+    """
+    Nothing more is signed or sent for the first time, whatever status a refund has.
+
+    Afterwards each goes on with the nonce that it has (R27).
+    """
+    world = system.world
+    refund = world.step(world.accepted(), times=steps)
+    sent = len(world.chain.broadcasts)
+    system.switch().stop(network, "odd refunds", ALICE)
+    for seconds in (1, 60, 120):
+        world.work(after=timedelta(seconds=seconds))
+    waiting, resent = world.stored(refund), set(world.chain.broadcasts)
+    system.switch().resume(network, "explained", ALICE)
+    world.work(after=timedelta(seconds=60))
+
+    assert (waiting.status, waiting.nonce) == (refund.status, refund.nonce)
+    if refund.status is Status.BROADCAST:
+        assert resent == set(world.chain.broadcasts[:sent])
+    else:
+        assert waiting.blocked_by == "signing-stopped"
+        assert resent == set()
+    assert world.stored(refund).status is Status.BROADCAST
+
+
+def test_another_network_goes_on(system: System) -> None:
+    system.switch().stop("other", "odd refunds", ALICE)
+
+    assert system.world.broadcast().status is Status.BROADCAST
+
+
+def test_sent_transactions_are_confirmed(system: System) -> None:
+    """The chain is still read while signing is stopped (R27)."""
+    world = system.world
+    refund = world.broadcast()
+    system.switch().stop(None, "stolen key", ALICE)
+    world.mine_deep()
+    world.confirmation_tracker.track()
+
+    assert world.tracked(refund).status is Status.CONFIRMED
+
+
+def test_a_stop_between_device_and_commit(system: System) -> None:
+    """Bytes that were signed meanwhile are neither recorded nor sent (R27)."""
+    world = system.world
+    refund = world.step(world.accepted())
+    device = world.signer._backend
+
+    def sign(*arguments: Any) -> Any:
+        system.switch().stop(None, "stolen key", ALICE)
+        return device.sign_digest(*arguments)
+
+    world.signer._backend = altered(device, sign_digest=sign)
+    with pytest.raises(StaleStateError):
+        world.step(refund)
+
+    assert world.stored(refund).status is Status.RESERVED
+    assert world.store.transactions(refund.id) == ()
+    assert world.chain.broadcasts == []
+
+
+def test_messages_are_stopped_with_everything_only(system: System) -> None:
+    """A message belongs to no network."""
+    ring = system.world.ring
+    message = Purpose(Operation.MESSAGE_SIGNING)
+    system.switch().stop("local", "odd refunds", ALICE)
+    signature, _ = ring.sign_digest(DIGEST, message)
+    system.switch().stop(None, "stolen key", ALICE)
+
+    assert signature.r
+    with pytest.raises(SigningStoppedError):
+        ring.sign_digest(DIGEST, message)
+
+
+def test_a_stolen_key_can_be_replaced_while_everything_is_stopped(
+    system: System,
+) -> None:
+    """Self-tests sign nothing of value, and a rotation needs one."""
+    ring = system.world.ring
+    system.switch().stop(None, "stolen key", ALICE)
+    ring.self_test()
+    system.world.signer.announce(self_test_digest(), SELF_TEST, states=SERVING)
+    system.world.rotate(block=True)
+
+    active = system.store.active_key()
+    assert active is not None
+    assert active.address == SECOND.address
