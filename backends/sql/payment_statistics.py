@@ -27,7 +27,7 @@ def _first_transactions(*columns: Any) -> Select[Any]:
         select(*columns)
         .select_from(transactions)
         .join(refunds, refunds.c.id == transactions.c.refund_id)
-        .where(*_signed, transactions.c.attempt == 0, refunds.c.client != SWEEPER)
+        .where(*_signed, transactions.c.attempt == 0, refunds.c.tenant != SWEEPER)
     )
 
 

@@ -31,7 +31,11 @@ from signer.ports import Clock, Store
 from signer.refunds.attempts import Attempts
 from signer.refunds.fee_monitor import FeeMonitor
 from signer.refunds.gas import bound_gas, estimate_gas
-from signer.refunds.nonces import NonceManager, describe_earlier_payment
+from signer.refunds.nonces import (
+    NonceManager,
+    describe_earlier_payment,
+    require_unblocked,
+)
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
 from signer.refunds.policy import find_violation
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
@@ -165,6 +169,8 @@ class Lifecycle:
             return adopted or self._transitions.move(
                 refund, Status.REFUSED, **objection
             )
+        # Before anything is asked of a node: a blocked tenant may have a long queue.
+        require_unblocked(self._store, refund.tenant)
         active = self._nonces.select_key(refund)
         sender = active.key.address
         counted = self._nonces.check_against_chain(chain, sender)

@@ -81,11 +81,9 @@ class NonceManager:
 
         Raises:
             SigningStoppedError: Signing is stopped.
-            TenantBlockedError: An operator blocked the tenant.
             KeyRotatedError, LimitReachedError, StaleStateError: As ``Store.reserve``.
         """
         self.require_running(refund)
-        require_unblocked(self._store, refund.tenant)
         reserved = self._store.reserve(
             refund,
             sender=active.key.address,

@@ -10,6 +10,7 @@ import pytest
 from signer.audit.log import AuditLog
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
+    ChainUnavailableError,
     ConflictError,
     IdempotencyMismatchError,
     InvalidInputError,
@@ -160,6 +161,17 @@ def test_queued_refunds_of_a_blocked_tenant_wait(world: World) -> None:
 
     admin.unblock("gateway", ALICE)
     assert world.finish(queued)[0].status is Status.CONFIRMED
+
+
+def test_the_queue_of_a_blocked_tenant_costs_no_call_of_a_node(world: World) -> None:
+    """It must not keep the worker from the refunds of others."""
+    refund = world.accepted()
+    _admin(world).block("gateway", ALICE)
+    for method in ("pending_count", "estimate_gas", "fees"):
+        world.chain.fail(method, ChainUnavailableError("asked"))
+
+    with pytest.raises(TenantBlockedError):
+        world.lifecycle.step(refund, Actor("worker"))
 
 
 def test_a_block_during_the_reservation(world: World) -> None:
