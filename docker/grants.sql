@@ -5,7 +5,7 @@ GRANT SELECT, INSERT ON refunds, transactions, refund_moves, answers, wallets, s
     keys, audit_records, audit_checkpoints, used_tokens, attempts, alerts TO hotwallet_service;
 GRANT UPDATE (status, updated_at, version, sender, key_id, nonce, gas_limit, tx_hash, block_number, block_hash,
     failure_code, failure_detail, due_at, attempts, blocked_by) ON refunds TO hotwallet_service;
-GRANT UPDATE ON wallets, sightings, spendings, stops, keys, used_tokens, attempts, alerts TO hotwallet_service;
+GRANT UPDATE ON wallets, sightings, spendings, stops, tenant_blocks, keys, used_tokens, attempts, alerts TO hotwallet_service;
 GRANT UPDATE (sequence, hash) ON audit_records TO hotwallet_service;
-GRANT DELETE ON tenant_blocks, used_tokens, attempts TO hotwallet_service;
+GRANT DELETE ON used_tokens, attempts TO hotwallet_service;
 GRANT SELECT ON alembic_version TO hotwallet_service;

@@ -3,26 +3,30 @@ Message authentication codes (MACs) of the ledger's rows.
 
 A MAC is an HMAC-SHA-256 (RFC 2104) under a key that is not in the database.  So a party
 that can only write rows cannot create a refund, change what one pays, change which key
-pays, or invent an audit record.  Each MAC names its key, so the key can be rotated.
+pays, lift a stop, or invent an audit record.  Each MAC names its key, so the key can be
+rotated.
 """
 
-import hashlib
 import hmac
 import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from signer.errors import ConfigurationError, Refusal, RowNotAuthenticError
 from signer.model.audit_record import Record
 from signer.model.key import Key
 from signer.model.refund import Refund
+from signer.model.stop import Stop
+from signer.model.tenant_block import TenantBlock
 from signer.private_files import is_private
 
+
+Row = TypeVar("Row", Refund, Key, Stop, TenantBlock)
 
 _LINE = re.compile(r"([A-Za-z0-9_-]{1,32}) ([0-9a-f]{64})")
 
@@ -45,9 +49,19 @@ _REFUND = (
     "created_at",
 )
 
-_KEY = tuple(field.name for field in fields(Key) if field.name != "mac")
 
-_RECORD = ("id", "body")
+def _all_fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if field.name != "mac")
+
+
+# By class: the name of the kind, and the fields that the MAC covers, in this order.
+_COVERED: Mapping[type[Any], tuple[str, tuple[str, ...]]] = {
+    Refund: ("refund", _REFUND),
+    Key: ("key", _all_fields(Key)),
+    Stop: ("stop", _all_fields(Stop)),
+    TenantBlock: ("tenant block", _all_fields(TenantBlock)),
+    Record: ("audit record", _all_fields(Record)),
+}
 
 
 class RowMACs:
@@ -93,58 +107,42 @@ class RowMACs:
         """Return the content of a new file for ``load``."""
         return f"{secrets.token_hex(4)} {secrets.token_hex(32)}\n".encode()
 
-    def of_refund(self, refund: Refund) -> str:
-        """Return the MAC of what *refund* pays; statuses and nonces are not part."""
-        return self._make("refund", refund, _REFUND)
+    def sealed(self, row: Row) -> Row:
+        """Return *row* with its MAC."""
+        return replace(row, mac=self.compute(row))
 
-    def of_key(self, key: Key) -> str:
-        """Return the MAC of a row of the key ring, its version included."""
-        return self._make("key", key, _KEY)
+    def compute(self, row: object) -> str:
+        """Return the MAC of *row*: the id of the key, a colon, and 64 hex digits."""
+        return self._compute(self._current, row)
 
-    def of_record(self, record: Record) -> str:
-        """Return the MAC of an audit record."""
-        return self._make("audit record", record, _RECORD)
-
-    def require_refund(self, refund: Refund) -> None:
-        """Raise ``RowNotAuthenticError`` unless *refund* has its MAC."""
-        if not self._is_valid(refund.mac, "refund", refund, _REFUND):
-            raise RowNotAuthenticError(f"the row of refund {refund.id} was changed")
-
-    def require_key(self, key: Key) -> None:
-        """Raise ``RowNotAuthenticError`` unless *key* has its MAC."""
-        if not self._is_valid(key.mac, "key", key, _KEY):
+    def require(self, row: Row) -> None:
+        """Raise ``RowNotAuthenticError`` unless *row* has its MAC."""
+        if not self.is_valid(row.mac, row):
+            kind, names = _COVERED[type(row)]
+            name = "address" if isinstance(row, Key) else names[0]
             raise RowNotAuthenticError(
-                f"the row of the key of {key.address} was changed"
+                f"another program changed the row of the {kind} {getattr(row, name)}"
             )
 
-    def is_record(self, record: Record, mac: str | None) -> bool:
-        """Return whether *mac* is the MAC of *record*."""
-        return self._is_valid(mac, "audit record", record, _RECORD)
+    def is_valid(self, mac: str | None, row: object) -> bool:
+        """Return whether *mac* is the MAC of *row*."""
+        key_id = (mac or "").partition(":")[0]
+        if mac is None or key_id not in self._keys:
+            return False
+        expected = self._compute(key_id, row).encode()
+        return hmac.compare_digest(mac.encode(errors="replace"), expected)
 
     def is_current(self, mac: str | None) -> bool:
         """Return whether the first key made *mac*, which is not verified."""
         return (mac or "").startswith(f"{self._current}:")
 
-    def _make(self, kind: str, row: object, names: tuple[str, ...]) -> str:
-        return self._with(self._current, kind, row, names)
-
-    def _is_valid(
-        self, mac: str | None, kind: str, row: object, names: tuple[str, ...]
-    ) -> bool:
-        key_id = (mac or "").partition(":")[0]
-        if mac is None or key_id not in self._keys:
-            return False
-        expected = self._with(key_id, kind, row, names)
-        return hmac.compare_digest(mac.encode(errors="replace"), expected.encode())
-
-    def _with(self, key_id: str, kind: str, row: object, names: tuple[str, ...]) -> str:
-        """Return the MAC under one key: its id, a colon, and 64 hex digits."""
+    def _compute(self, key_id: str, row: object) -> str:
         # The kind comes first, so that the MAC of one kind of row fits no other.
-        content = [f"hotwallet {kind} 1", *(_plain(getattr(row, n)) for n in names)]
+        kind, names = _COVERED[type(row)]
+        values = [_plain(getattr(row, name)) for name in names]
+        content = [f"hotwallet {kind} 1", *values]
         message = json.dumps(content, separators=(",", ":")).encode()
-        return (
-            f"{key_id}:{hmac.digest(self._keys[key_id], message, hashlib.sha256).hex()}"
-        )
+        return f"{key_id}:{hmac.digest(self._keys[key_id], message, 'sha256').hex()}"
 
 
 def _plain(value: Any) -> Any:

@@ -112,7 +112,7 @@ _CHECKPOINTS = (
 def write(connection: Connection, macs: RowMACs, *records: Record) -> None:
     """Insert *records* in the transaction of *connection*."""
     rows = [
-        {"id": record.id, "body": record.body, "mac": macs.of_record(record)}
+        {"id": record.id, "body": record.body, "mac": macs.compute(record)}
         for record in records
     ]
     if len(rows) == 1:
@@ -149,7 +149,7 @@ class AuditTables(Tables):
             if standing.pays and (active is None or active.address != standing.pays):
                 raise KeyRotatedError("another key is active now")
             if standing.stopped_by:
-                require_running(connection, standing.stopped_by)
+                require_running(connection, self._macs, standing.stopped_by)
             write(connection, self._macs, *records)
 
         self._database.transaction(work)
@@ -212,7 +212,7 @@ class AuditTables(Tables):
         forged = [
             record.id
             for record, (_, _, mac) in zip(records, rows, strict=True)
-            if not self._macs.is_record(record, mac)
+            if not self._macs.is_valid(mac, record)
         ]
         if forged:
             # The declaration comes first, so no reader takes a forged record for ours.

@@ -1,38 +1,18 @@
 """Reads and changes single rows of the key ring, inside a transaction; checks MACs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Select,
-    bindparam,
-    func,
-    insert,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, bindparam, func, select, text
 
 from backends.sql.schema import keys
-from signer.errors import ConflictError, RotationInProgressError, StaleStateError
+from backends.sql.sealed_rows import SealedRows
+from signer.errors import ConflictError, RotationInProgressError
 from signer.model.key import ROTATION_HOLD, Key
 from signer.row_macs import RowMACs
 
-
-_MUTABLE = (
-    "key_id",
-    "state",
-    "updated_at",
-    "epoch",
-    "requested_by",
-    "held_until",
-    "blocked_by",
-    "version",
-    "mac",
-)
 
 _ACTIVE = select(keys).where(text("state = 'active'"))
 
@@ -48,45 +28,20 @@ _BY_ID = select(keys).where(
     keys.c.backend == bindparam("of_backend"), keys.c.key_id == bindparam("of_key")
 )
 
-_NEW = insert(keys)
 
-_UPDATE = (
-    update(keys)
-    .where(
-        keys.c.address == bindparam("of_address"),
-        keys.c.version == bindparam("before"),
-    )
-    .values(
-        {name: bindparam(f"new_{name}", type_=keys.c[name].type) for name in _MUTABLE}
-    )
-)
-
-
-class KeyRows:
-    """
-    The rows of the ring in one transaction.
-
-    A method that reads a row raises ``RowNotAuthenticError`` if its MAC is not valid.
-    """
+class KeyRows(SealedRows[Key]):
+    """The rows of the ring in one transaction."""
 
     def __init__(self, connection: Connection, macs: RowMACs) -> None:
-        self._connection = connection
-        self._macs = macs
+        super().__init__(connection, macs, keys, Key)
 
     def all(self) -> Sequence[Key]:
         """Return every key: the latest epoch first, then those never activated."""
         return self.select(_ALL)
 
-    def select(self, query: Select[Any], **values: Any) -> Sequence[Key]:
-        """Return the keys that *query* selects."""
-        found = tuple(Key(*row) for row in self._connection.execute(query, values))
-        for key in found:
-            self._macs.require_key(key)
-        return found
-
     def active(self) -> Key | None:
         """Return the active key, or None before the first key is enrolled."""
-        return self._find(_ACTIVE)
+        return self.find(_ACTIVE)
 
     def next_epoch(self) -> int:
         """Return one more than the highest epoch of a row."""
@@ -99,14 +54,14 @@ class KeyRows:
         Raises:
             RotationInProgressError: The hold on the pending key has not expired.
         """
-        pending = self._find(_PENDING)
+        pending = self.find(_PENDING)
         if pending is not None and _is_held(pending, now):
             raise RotationInProgressError("another rotation is in progress")
         return pending
 
     def find_by_id(self, backend: str, key_id: str) -> Key | None:
         """Return the key that is pinned to *key_id*, or None."""
-        return self._find(_BY_ID, of_backend=backend, of_key=key_id)
+        return self.find(_BY_ID, of_backend=backend, of_key=key_id)
 
     def find_same(self, key: Key) -> Key | None:
         """
@@ -115,7 +70,7 @@ class KeyRows:
         Raises:
             ConflictError: Another key of the ring has its id or its address.
         """
-        stored = self._find(_BY_ADDRESS, of_address=key.address)
+        stored = self.find(_BY_ADDRESS, of_address=key.address)
         if stored != self.find_by_id(key.backend, key.key_id):
             raise ConflictError("another key of the ring has this key's id or address")
         return stored
@@ -128,33 +83,13 @@ class KeyRows:
             The row as it is now.
         """
         if before is None:
-            new = self._sealed(replace(key, **changes))
-            self._connection.execute(_NEW, asdict(new))
-            return new
+            return self.insert(replace(key, **changes))
         reset = {"requested_by": key.requested_by, "blocked_by": None}
-        return self.update(before, key.updated_at, **{**reset, **changes})
+        return self.change(before, key.updated_at, **{**reset, **changes})
 
-    def update(self, key: Key, at: datetime, **changes: Any) -> Key:
-        """
-        Apply *changes* to the row of *key*, and return the row as it is now.
-
-        Raises:
-            StaleStateError: The stored version is not that of *key*.
-        """
-        changed = replace(key, **changes, updated_at=at, version=key.version + 1)
-        after = self._sealed(changed)
-        values = {f"new_{name}": getattr(after, name) for name in _MUTABLE}
-        of_key = {"of_address": key.address, "before": key.version}
-        if self._connection.execute(_UPDATE, {**values, **of_key}).rowcount != 1:
-            raise StaleStateError("the key was changed meanwhile")
-        return after
-
-    def _find(self, query: Select[Any], **values: str) -> Key | None:
-        found = self.select(query, **values)
-        return found[0] if found else None
-
-    def _sealed(self, key: Key) -> Key:
-        return replace(key, mac=self._macs.of_key(key))
+    def change(self, key: Key, at: datetime, **changes: Any) -> Key:
+        """Apply *changes* at *at*, as ``update``."""
+        return self.update(key, updated_at=at, **changes)
 
 
 def _is_held(pending: Key, now: datetime) -> bool:

@@ -134,7 +134,7 @@ class KeyTables(Tables):
             rows = self._ring(connection)
             pending = rows.find_released_pending(now)
             if pending is not None and pending.address != key.address:
-                rows.update(pending, now, **_end_rotation(pending, "abandoned"))
+                rows.change(pending, now, **_end_rotation(pending, "abandoned"))
             before = rows.find_same(key)
             if before is not None and before.state in _FIXED:
                 raise StaleStateError(f"the key is {before.state}")
@@ -150,12 +150,12 @@ class KeyTables(Tables):
     def wait_for(self, key: Key, blocked_by: str, at: datetime) -> Key:
         waiting = {"held_until": None, "blocked_by": blocked_by}
         return self._database.transaction(
-            lambda c: self._ring(c).update(key, at, **waiting)
+            lambda c: self._ring(c).change(key, at, **waiting)
         )
 
     def reject(self, key: Key, reason: str, at: datetime) -> Key:
         return self._database.transaction(
-            lambda c: self._ring(c).update(key, at, **_end_rotation(key, reason))
+            lambda c: self._ring(c).change(key, at, **_end_rotation(key, reason))
         )
 
     def activate(
@@ -176,11 +176,11 @@ class KeyTables(Tables):
             if _activation(active) != _activation(replacing):
                 raise KeyRotatedError("another key is active now")
             if active is not None:
-                rows.update(active, at, state=old_state)
+                rows.change(active, at, state=old_state)
             if active is not None and block:
                 _revoke(connection, active.address, at)
             epoch = rows.next_epoch()
-            changed = rows.update(
+            changed = rows.change(
                 key,
                 at,
                 state=KeyState.ACTIVE,
@@ -203,7 +203,7 @@ class KeyTables(Tables):
             rows = self._ring(connection)
             if key.state is KeyState.PENDING:
                 rows.find_released_pending(at)
-            changed = rows.update(key, at, **ended)
+            changed = rows.change(key, at, **ended)
             _revoke(connection, key.address, at)
             write(connection, self._macs, record)
             return changed
@@ -220,7 +220,7 @@ class KeyTables(Tables):
             rows.find_released_pending(at)
             if rows.find_by_id(key.backend, key_id) is not None:
                 raise ConflictError("a key of the ring already has this key id")
-            changed = rows.update(key, at, key_id=key_id)
+            changed = rows.change(key, at, key_id=key_id)
             write(connection, self._macs, record)
             return changed
 
@@ -242,7 +242,7 @@ class KeyTables(Tables):
             rows = self._ring(connection)
             retired = []
             for idle in rows.select(_IDLE, **params):
-                key = rows.update(idle, at, state=KeyState.RETIRED)
+                key = rows.change(idle, at, state=KeyState.RETIRED)
                 retired.append((key, draft(key)))
                 write(connection, self._macs, retired[-1][1])
             return retired

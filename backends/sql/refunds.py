@@ -57,14 +57,14 @@ class RefundTables(Tables):
         max_open: int | None = None,
     ) -> tuple[Refund, bool]:
         require_new(refund)
-        new = replace(refund, mac=self._macs.of_refund(refund))
+        new = self._macs.sealed(refund)
         params = self._values(None, new, record=record)
         if apply_acceptance(self._database, refund, max_open, params) is not None:
             return new, True
         return self._database.run(lambda c: queries.find_conflict(c, refund)), False
 
     def require_authentic(self, refund: Refund) -> None:
-        self._macs.require_refund(refund)
+        self._macs.require(refund)
 
     def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
         require_new(refund)
@@ -222,7 +222,7 @@ class RefundTables(Tables):
         transaction: SignedTransaction | None = None,
         record: Record | None = None,
     ) -> Values:
-        mac = None if record is None else self._macs.of_record(record)
+        mac = None if record is None else self._macs.compute(record)
         return values(before, after, transaction, record, mac)
 
     def _rows(self, statement: Select[Any], refund_id: str) -> Sequence[Any]:

@@ -209,6 +209,9 @@ tenant_blocks = Table(
     Column("tenant", Plain, primary_key=True),
     Column("at", UTCDateTime, nullable=False),
     Column("by", Plain, nullable=False),
+    Column("ended_at", UTCDateTime),
+    Column("version", Integer, nullable=False),
+    Column("mac", Plain),
 )
 
 stops = Table(
@@ -219,4 +222,6 @@ stops = Table(
     Column("reason", FreeText, nullable=False),
     Column("requested_by", Plain, nullable=False),
     Column("resumed_at", UTCDateTime),
+    Column("version", Integer, nullable=False),
+    Column("mac", Plain),
 )

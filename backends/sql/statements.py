@@ -37,11 +37,10 @@ from backends.sql.schema import (
     refund_moves,
     refunds,
     sightings,
-    tenant_blocks,
     transactions,
     wallets,
 )
-from backends.sql.stops import is_stopped
+from backends.sql.stops import is_blocked, is_stopped
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, SignedTransaction, Status
 
@@ -134,7 +133,6 @@ def _may_reserve() -> tuple[Any, ...]:
     )
     paid = exists().where(sightings.c.chain_id == chain_id, sightings.c.mark == mark)
     tenant = _parameter(refunds, "tenant")
-    blocked = exists().where(tenant_blocks.c.tenant == tenant)
     # A refund is paid by the active key, a sweep by a former one.
     current = "keys.state = 'active' AND NOT :sweeps"
     former = "keys.state IN ('draining', 'retired') AND :sweeps"
@@ -158,7 +156,7 @@ def _may_reserve() -> tuple[Any, ...]:
         pays_active,
         not_paused,
         ~is_stopped(chain_id),
-        ~blocked,
+        ~is_blocked(tenant),
         ~paid,
         not_behind,
         ~signed,

@@ -1,53 +1,27 @@
-"""The stops of the kill switch, and the conditions that depend on them."""
+"""The kill switch and the blocked tenants: their rows, and what depends on them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Exists, bindparam, exists, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy import Connection, Exists, Select, bindparam, exists, select
 
 from backends.sql.advisory_locks import lock_keys
-from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
-from backends.sql.schema import stops
+from backends.sql.schema import stops, tenant_blocks
+from backends.sql.sealed_rows import SealedRows
 from signer.model.stop import EVERYTHING, Stop
+from signer.model.tenant_block import TenantBlock
+from signer.row_macs import RowMACs
 
 
-_ALL = select(stops).order_by(stops.c.chain_id)
+_STOPS = select(stops).order_by(stops.c.chain_id)
 
-_IN_FORCE = (
-    select(stops)
-    .where(
-        stops.c.chain_id.in_(bindparam("chains", expanding=True)),
-        stops.c.resumed_at.is_(None),
-    )
-    .order_by(stops.c.chain_id)
-    .limit(1)
-)
+_OF_CHAINS = _STOPS.where(stops.c.chain_id.in_(bindparam("chains", expanding=True)))
 
-_RESUME = (
-    update(stops)
-    .where(stops.c.chain_id == bindparam("of_chain"), stops.c.resumed_at.is_(None))
-    .values(resumed_at=bindparam("ended_at", type_=UTCDateTime))
-)
+_BLOCKS = select(tenant_blocks).order_by(tenant_blocks.c.tenant)
 
-
-def _stop(insert: sqlite.Insert | postgresql.Insert) -> ReturningInsert[Any]:
-    # A stop in force keeps its reason.
-    return insert.on_conflict_do_update(
-        index_elements=[stops.c.chain_id],
-        set_={name: insert.excluded[name] for name in stops.c.keys()[1:]},
-        where=stops.c.resumed_at.is_not(None),
-    ).returning(stops.c.chain_id)
-
-
-_STOP = {
-    "sqlite": _stop(sqlite.insert(stops)),
-    "postgresql": _stop(postgresql.insert(stops)),
-}
+_OF_TENANT = _BLOCKS.where(tenant_blocks.c.tenant == bindparam("of_tenant"))
 
 
 def is_stopped(chain_id: Any) -> Exists:
@@ -57,33 +31,118 @@ def is_stopped(chain_id: Any) -> Exists:
     )
 
 
-def require_running(connection: Connection, chains: Sequence[int]) -> None:
-    """Raise ``SigningStoppedError`` if a stop of one of *chains* is in force."""
-    found = connection.execute(_IN_FORCE, {"chains": list(chains)}).first()
-    if found is not None:
-        raise Stop(*found).error()
+def is_blocked(tenant: Any) -> Exists:
+    """Return the condition that *tenant* is blocked."""
+    return exists().where(
+        tenant_blocks.c.tenant == tenant, tenant_blocks.c.ended_at.is_(None)
+    )
+
+
+def require_running(
+    connection: Connection, macs: RowMACs, chains: Sequence[int]
+) -> None:
+    """
+    Require that no stop of one of *chains* is in force.
+
+    Raises:
+        SigningStoppedError: One is.
+        RowNotAuthenticError: Another program changed a stop, perhaps to end it.
+    """
+    stop = _find_stop(connection, macs, chains)
+    if stop is not None:
+        raise stop.error()
+
+
+def _find_stop(
+    connection: Connection, macs: RowMACs, chains: Sequence[int]
+) -> Stop | None:
+    found = _stop_rows(connection, macs).select(_OF_CHAINS, chains=list(chains))
+    return next((stop for stop in found if stop.in_force), None)
+
+
+def _stop_rows(connection: Connection, macs: RowMACs) -> SealedRows[Stop]:
+    return SealedRows(connection, macs, stops, Stop)
+
+
+def _block_rows(connection: Connection, macs: RowMACs) -> SealedRows[TenantBlock]:
+    return SealedRows(connection, macs, tenant_blocks, TenantBlock)
 
 
 class StopTables(Tables):
-    """Implements ``signer.ports.StopStore``."""
+    """Implements ``signer.ports.StopStore`` and ``signer.ports.TenantBlocks``."""
 
     def stop(self, stop: Stop) -> bool:
-        statement = _STOP[self._database.dialect]
-
         def work(connection: Connection) -> bool:
             # Waits for reservations and intents in progress, which share the lock.
             lock_keys(connection, shared=False)
-            return connection.execute(statement, asdict(stop)).first() is not None
+            rows = _stop_rows(connection, self._macs)
+            return _begin(rows, stop, _OF_CHAINS, chains=[stop.chain_id])
 
         return self._database.transaction(work)
 
     def resume_signing(self, chain_id: int, at: datetime) -> bool:
-        params = {"of_chain": chain_id, "ended_at": at}
-        return self._database.write(lambda c: c.execute(_RESUME, params).rowcount > 0)
+        def work(connection: Connection) -> bool:
+            rows = _stop_rows(connection, self._macs)
+            stored = rows.find(_OF_CHAINS, chains=[chain_id])
+            if stored is None or not stored.in_force:
+                return False
+            rows.update(stored, resumed_at=at)
+            return True
+
+        return self._database.transaction(work)
 
     def stops(self) -> Sequence[Stop]:
-        return tuple(Stop(*row) for row in self._database.rows(_ALL))
+        return self._database.run(lambda c: _stop_rows(c, self._macs).select(_STOPS))
 
     def find_stop(self, chain_id: int) -> Stop | None:
-        rows = self._database.rows(_IN_FORCE, chains=[EVERYTHING, chain_id])
-        return Stop(*rows[0]) if rows else None
+        chains = (EVERYTHING, chain_id)
+        return self._database.run(lambda c: _find_stop(c, self._macs, chains))
+
+    def block_tenant(self, block: TenantBlock) -> bool:
+        def work(connection: Connection) -> bool:
+            # Reservations share this lock: each either has its nonce by now, or sees
+            # the block.
+            lock_keys(connection, shared=False)
+            rows = _block_rows(connection, self._macs)
+            return _begin(rows, block, _OF_TENANT, of_tenant=block.tenant)
+
+        return self._database.transaction(work)
+
+    def unblock_tenant(self, tenant: str, at: datetime) -> bool:
+        def work(connection: Connection) -> bool:
+            rows = _block_rows(connection, self._macs)
+            stored = rows.find(_OF_TENANT, of_tenant=tenant)
+            if stored is None or not stored.in_force:
+                return False
+            rows.update(stored, ended_at=at)
+            return True
+
+        return self._database.transaction(work)
+
+    def tenant_block(self, tenant: str) -> TenantBlock | None:
+        def work(connection: Connection) -> TenantBlock | None:
+            rows = _block_rows(connection, self._macs)
+            return rows.find(_OF_TENANT, of_tenant=tenant)
+
+        block = self._database.run(work)
+        return block if block is not None and block.in_force else None
+
+    def tenant_blocks(self) -> Sequence[TenantBlock]:
+        found = self._database.run(lambda c: _block_rows(c, self._macs).select(_BLOCKS))
+        return tuple(block for block in found if block.in_force)
+
+
+def _begin(rows: SealedRows[Any], new: Any, query: Select[Any], **key: Any) -> bool:
+    """
+    Make *new* the stored row, unless one with its key is in force; return whether so.
+
+    A stored row that another program changed is replaced: it must not prevent a stop.
+    """
+    stored = rows.select_unverified(query, **key)
+    if not stored:
+        rows.insert(new)
+        return True
+    if rows.is_authentic(stored[0]) and stored[0].in_force:
+        return False
+    rows.replace(stored[0], new)
+    return True

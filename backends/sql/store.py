@@ -11,7 +11,6 @@ from backends.sql.keys import KeyTables
 from backends.sql.payment_statistics import PaymentStatisticsTables
 from backends.sql.refunds import RefundTables
 from backends.sql.stops import StopTables
-from backends.sql.tenants import TenantTables
 from backends.sql.wallets import WalletTables
 from signer.ports import Clock
 from signer.row_macs import RowMACs
@@ -25,7 +24,6 @@ class SQLStore(
     RefundTables,
     WalletTables,
     StopTables,
-    TenantTables,
     PaymentStatisticsTables,
     KeyTables,
     AuditTables,

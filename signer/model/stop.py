@@ -1,6 +1,6 @@
 """The kill switch: stops of one network, or of everything, that forbid signatures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from signer.errors import SigningStoppedError
@@ -24,7 +24,8 @@ class Stop:
     A stop of *chain_id*, or of everything.
 
     ``requested_by`` is the actor, as audit records name it.  ``resumed_at`` is when an
-    operator ended the stop, None while it is in force.
+    operator ended the stop, None while it is in force.  ``version`` counts the changes:
+    each is a compare-and-set on it.
     """
 
     chain_id: int
@@ -32,6 +33,9 @@ class Stop:
     reason: str
     requested_by: str
     resumed_at: datetime | None = None
+    version: int = 0
+    # ``signer.row_macs`` of all fields above; the store makes it.
+    mac: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def in_force(self) -> bool:

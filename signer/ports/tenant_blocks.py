@@ -1,6 +1,7 @@
 """What the core asks of the ledger about blocked tenants."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from signer.model.tenant_block import TenantBlock
@@ -16,11 +17,11 @@ class TenantBlocks(Protocol):
         When this returns, no reservation of the tenant's refunds is in progress.
         """
 
-    def unblock_tenant(self, tenant: str) -> bool:
-        """End the block of *tenant*; return whether it was blocked."""
+    def unblock_tenant(self, tenant: str, at: datetime) -> bool:
+        """End the block of *tenant*, at *at*; return whether it was blocked."""
 
     def tenant_block(self, tenant: str) -> TenantBlock | None:
-        """Return the block of *tenant*, or None."""
+        """Return the block of *tenant* that is in force, or None."""
 
     def tenant_blocks(self) -> Sequence[TenantBlock]:
-        """Return every block, by name of the tenant."""
+        """Return every block that is in force, by name of the tenant."""

@@ -90,7 +90,7 @@ class TenantAdmin:
         action = AuditAction.TENANT_UNBLOCK
         with self._admin_audit.attempt(action, actor, tenant=name):
             self.find(name)
-            changed = self._store.unblock_tenant(name)
+            changed = self._store.unblock_tenant(name, self._clock())
             self._admin_audit.write(action, actor, tenant=name, changed=changed)
         return changed
 

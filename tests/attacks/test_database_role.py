@@ -17,12 +17,13 @@ from backends.sql import SQLStore
 from signer.alerts import Alert
 from signer.errors import ConfigurationError, RowNotAuthenticError
 from signer.model.refund import Status
+from signer.model.tenant_block import TenantBlock
 from signer.ports import Sealing
 from signer.refunds.worker import Worker
 from signer.row_macs import RowMACs
-from tests.fixtures.ledger import filled, queued
+from tests.fixtures.ledger import filled, queued, stopped
 from tests.fixtures.roles import Roles
-from tests.fixtures.scripted_chain import Sent
+from tests.fixtures.scripted_chain import CHAIN_ID, Sent
 from tests.support.audit import overruled
 from tests.support.keys import key_at
 from tests.support.ledgers import DRAFTS, open_ledger, seal
@@ -48,7 +49,15 @@ def url(thief: str, shipped: Roles, sqlite_url: str) -> str:
     if thief == "sqlite file":
         return sqlite_url
     tables = ("refund_moves", "transactions", "refunds", "spendings", "sightings")
-    others = ("wallets", "stops", "keys", "audit_records", "alerts", "attempts")
+    others = (
+        "wallets",
+        "stops",
+        "tenant_blocks",
+        "keys",
+        "audit_records",
+        "alerts",
+        "attempts",
+    )
     overruled(shipped.superuser, *(f"DELETE FROM {each}" for each in tables + others))
     return shipped.service
 
@@ -135,7 +144,7 @@ def test_an_inserted_refund(
     accepted, worker = world.accepted(), world.worker
     macs = {
         "copied": accepted.mac,
-        "of another key": RowMACs({"tests": b"thief" * 8}).of_refund(accepted),
+        "of another key": RowMACs({"tests": b"thief" * 8}).compute(accepted),
     }
     invented = queued(
         recipient=THIEF,
@@ -263,3 +272,31 @@ def test_a_row_needs_the_mac_key(url: str) -> None:
         store.accept(queued())
 
     assert caught.value.refusals[0].code == "mac-key-missing"
+
+
+@pytest.mark.parametrize("scope", ["stop", "block"])
+def test_a_lifted_stop(world: World, steal: Attack, thief: str, scope: str) -> None:
+    """A thief cannot end a stop or the block of a tenant: an operator must."""
+    refund, worker = world.accepted(), world.worker
+    at = world.clock()
+    if scope == "stop":
+        stopped(world.store, at=at)
+        if thief == "service role":
+            assert not steal("DELETE FROM stops")
+        steal("UPDATE stops SET resumed_at = at, version = version + 1")
+    else:
+        world.store.block_tenant(TenantBlock("gateway", at, "cli:tests"))
+        steal("UPDATE tenant_blocks SET ended_at = at, version = version + 1")
+
+    _work(world, worker)
+    while_changed = world.chain.payouts()
+    if scope == "stop":
+        stopped(world.store, at=at)
+        world.store.resume_signing(CHAIN_ID, at)
+    else:
+        world.store.block_tenant(TenantBlock("gateway", at, "cli:tests"))
+        world.store.unblock_tenant("gateway", at)
+    _work(world, worker)
+
+    assert while_changed == []
+    assert world.stored(refund).status is Status.CONFIRMED

@@ -38,7 +38,7 @@ def test_a_block_is_stored_once(store: SQLStore) -> None:
     assert [store.block_tenant(each) for each in (first, again)] == [True, False]
     assert store.tenant_block("shop") == first
     assert store.tenant_block("sho") is None
-    assert [store.unblock_tenant("shop") for _ in range(2)] == [True, False]
+    assert [store.unblock_tenant("shop", now()) for _ in range(2)] == [True, False]
     assert store.tenant_block("shop") is None
 
 
@@ -64,7 +64,7 @@ def test_a_blocked_tenant_gets_no_nonce(store: SQLStore) -> None:
     assert reserved(store, other).nonce == 1
     assert signed(store, before).status is Status.SIGNED
 
-    store.unblock_tenant("shop")
+    store.unblock_tenant("shop", now())
     assert reserved(store, waiting).nonce == 2
 
 

@@ -351,7 +351,7 @@ class World:
     def on_network(self, name: str, refund: Refund) -> Refund:
         """Return *refund*, which belongs to the network *name* from now on."""
         moved = replace(refund, network=name)
-        moved = replace(moved, mac=ROW_MACS.of_refund(moved))
+        moved = replace(moved, mac=ROW_MACS.compute(moved))
         change = "UPDATE refunds SET network = ?, mac = ? WHERE id = ?"
 
         def work(connection: Connection) -> None:  # No port does this.

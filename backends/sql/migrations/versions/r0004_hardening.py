@@ -58,6 +58,10 @@ KEY_CHANGED = """
     OR NEW.address <> OLD.address OR NEW.backend <> OLD.backend
 """
 
+STOP_CHANGED = "NEW.version <> OLD.version + 1 OR NEW.chain_id <> OLD.chain_id"
+
+BLOCK_CHANGED = "NEW.version <> OLD.version + 1 OR NEW.tenant <> OLD.tenant"
+
 # A record gets its place once.  Only `db upgrade` gives an old record its first MAC.
 RECORD_CHANGED = """
     NEW.id <> OLD.id OR NEW.body <> OLD.body OR OLD.sequence IS NOT NULL
@@ -112,6 +116,9 @@ CREATE TABLE tenant_blocks (
     tenant TEXT NOT NULL,
     at VARCHAR(32) NOT NULL,
     by TEXT NOT NULL,
+    ended_at VARCHAR(32),
+    version INTEGER NOT NULL,
+    mac TEXT,
     CONSTRAINT pk_tenant_blocks PRIMARY KEY (tenant)
 )
 
@@ -120,6 +127,16 @@ ALTER TABLE stops ADD COLUMN reason TEXT NOT NULL DEFAULT ''
 ALTER TABLE stops ADD COLUMN requested_by TEXT NOT NULL DEFAULT ''
 
 ALTER TABLE stops ADD COLUMN resumed_at VARCHAR(32)
+
+ALTER TABLE stops ADD COLUMN version INTEGER NOT NULL DEFAULT 0
+
+ALTER TABLE stops ADD COLUMN mac TEXT
+
+CREATE TRIGGER stops_keep BEFORE UPDATE ON stops WHEN {stop_changed}
+BEGIN SELECT RAISE(ABORT, 'versions of stops only rise'); END
+
+CREATE TRIGGER tenant_blocks_keep BEFORE UPDATE ON tenant_blocks WHEN {block_changed}
+BEGIN SELECT RAISE(ABORT, 'versions of blocks only rise'); END
 """
 
 # With a fixed search path, a temporary table cannot stand for the real one.
@@ -174,12 +191,24 @@ CREATE TABLE tenant_blocks (
     tenant TEXT COLLATE "C" NOT NULL,
     at TIMESTAMP WITH TIME ZONE NOT NULL,
     by TEXT COLLATE "C" NOT NULL,
+    ended_at TIMESTAMP WITH TIME ZONE,
+    version INTEGER NOT NULL,
+    mac TEXT COLLATE "C",
     CONSTRAINT pk_tenant_blocks PRIMARY KEY (tenant)
 )
 
 ALTER TABLE stops ADD COLUMN reason TEXT COLLATE "C" NOT NULL DEFAULT '',
     ADD COLUMN requested_by TEXT COLLATE "C" NOT NULL DEFAULT '',
-    ADD COLUMN resumed_at TIMESTAMP WITH TIME ZONE
+    ADD COLUMN resumed_at TIMESTAMP WITH TIME ZONE,
+    ADD COLUMN version INTEGER NOT NULL DEFAULT 0,
+    ADD COLUMN mac TEXT COLLATE "C"
+
+CREATE TRIGGER stops_keep BEFORE UPDATE ON stops FOR EACH ROW WHEN ({stop_changed})
+EXECUTE FUNCTION rows_keep('versions of stops only rise')
+
+CREATE TRIGGER tenant_blocks_keep BEFORE UPDATE ON tenant_blocks
+FOR EACH ROW WHEN ({block_changed})
+EXECUTE FUNCTION rows_keep('versions of blocks only rise')
 """
 
 
@@ -190,6 +219,8 @@ def upgrade() -> None:
     rules = {
         "refund_changed": REFUND_CHANGED.format(**words).strip(),
         "key_changed": KEY_CHANGED.strip(),
+        "stop_changed": STOP_CHANGED,
+        "block_changed": BLOCK_CHANGED,
         "record_changed": RECORD_CHANGED.format(**words).strip(),
         "schema": "",
     }

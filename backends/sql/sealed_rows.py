@@ -1,0 +1,94 @@
+"""Rows that carry a version and a MAC, as one transaction reads and writes them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Select, Table, Update, bindparam, insert, update
+
+from signer.errors import StaleStateError
+from signer.model.key import Key
+from signer.model.stop import Stop
+from signer.model.tenant_block import TenantBlock
+from signer.row_macs import RowMACs
+
+
+Row = TypeVar("Row", Key, Stop, TenantBlock)
+
+
+class SealedRows(Generic[Row]):
+    """
+    The rows of *table*, whose values are of the class *kind*.
+
+    A method that reads a row raises ``RowNotAuthenticError`` if its MAC is not valid.
+    """
+
+    def __init__(
+        self, connection: Connection, macs: RowMACs, table: Table, kind: type[Row]
+    ) -> None:
+        self._connection = connection
+        self._macs = macs
+        self._table = table
+        self._kind: type[Row] = kind
+
+    def select(self, query: Select[Any], **values: Any) -> Sequence[Row]:
+        """Return the rows that *query* selects."""
+        found = self.select_unverified(query, **values)
+        for row in found:
+            self._macs.require(row)
+        return found
+
+    def select_unverified(self, query: Select[Any], **values: Any) -> Sequence[Row]:
+        """Return the rows that *query* selects; do not trust what they say."""
+        rows = self._connection.execute(query, values)
+        return tuple(self._kind(*row) for row in rows)
+
+    def is_authentic(self, row: Row) -> bool:
+        """Return whether the MAC of *row* is valid."""
+        return self._macs.is_valid(row.mac, row)
+
+    def find(self, query: Select[Any], **values: Any) -> Row | None:
+        """Return the only row that *query* selects, or None."""
+        found = self.select(query, **values)
+        return found[0] if found else None
+
+    def insert(self, row: Row) -> Row:
+        """Insert *row*, and return it with its MAC."""
+        new = self._macs.sealed(row)
+        self._connection.execute(insert(self._table), asdict(new))
+        return new
+
+    def update(self, row: Row, **changes: Any) -> Row:
+        """
+        Apply *changes* to *row*, and return it as it is now, one version later.
+
+        Raises:
+            StaleStateError: The stored version is not that of *row*.
+        """
+        return self.replace(row, replace(row, **changes))
+
+    def replace(self, row: Row, new: Row) -> Row:
+        """Replace *row* by *new*, which has the same key; as ``update``."""
+        after = self._macs.sealed(replace(new, version=row.version + 1))
+        values = {f"new_{name}": value for name, value in asdict(after).items()}
+        done = self._connection.execute(
+            _update(self._table), {**values, "before": row.version}
+        )
+        if done.rowcount != 1:
+            raise StaleStateError(f"a row of {self._table.name} was changed meanwhile")
+        return after
+
+
+@cache
+def _update(table: Table) -> Update:
+    """Return the update of one version; the primary key stays."""
+    new = {name: bindparam(f"new_{name}", type_=c.type) for name, c in table.c.items()}
+    keys = [column.name for column in table.primary_key]
+    matches = [table.c[name] == new[name] for name in keys]
+    changed = {name: value for name, value in new.items() if name not in keys}
+    return (
+        update(table)
+        .where(*matches, table.c.version == bindparam("before"))
+        .values(changed)
+    )
