@@ -14,18 +14,11 @@ limits (``resolv.conf``, ``AWS_METADATA_SERVICE_TIMEOUT``).
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.config import Config  # type: ignore[import-untyped]
-from botocore.exceptions import (  # type: ignore[import-untyped]
-    ConnectTimeoutError,
-    ReadTimeoutError,
-)
 
-from backends.circuit_breaker import CircuitBreaker
 from backends.http_client import bound_responses
-from signer.errors import BackendUnavailableError
 
 
 if TYPE_CHECKING:
@@ -88,19 +81,9 @@ class Deadline:
         )
 
     def guard(self, client: "KMSClient") -> None:
-        """
-        Apply the deadline to every call of *client*.
-
-        After a timeout, calls raise ``BackendUnavailableError`` at once, except one a
-        second that tries (``CircuitBreaker``).
-        """
-        events = client.meta.events
-        events.register_first("before-call.kms", self._start)
-        events.register_first("needs-retry.kms", self._may_retry)
-        breaker = CircuitBreaker(self.total)
-        events.register_first("before-call.kms", partial(_require_admission, breaker))
-        events.register("after-call.kms", partial(_record_end, breaker))
-        events.register("after-call-error.kms", partial(_record_end, breaker))
+        """Apply the deadline to every call of *client*."""
+        client.meta.events.register_first("before-call.kms", self._start)
+        client.meta.events.register_first("needs-retry.kms", self._may_retry)
         _bound_responses(client)
 
     def _start(self, context: dict[str, Any], **_: Any) -> None:
@@ -118,22 +101,6 @@ class Deadline:
         if left < _longest_pause(attempts, response) + self.attempt:
             return False
         return None
-
-
-def _require_admission(breaker: CircuitBreaker, **_: Any) -> None:
-    if not breaker.admits():
-        refused = BackendUnavailableError("KMS did not respond a moment ago")
-        refused.attempts = 0
-        raise refused
-
-
-def _record_end(
-    breaker: CircuitBreaker, exception: Exception | None = None, **_: Any
-) -> None:
-    if isinstance(exception, ConnectTimeoutError | ReadTimeoutError):
-        breaker.record_timeout()
-    else:
-        breaker.record_answer()
 
 
 def _longest_pause(attempts: int, response: tuple[Any, Any] | None) -> float:

@@ -1,6 +1,5 @@
 """The deadline of a KMS call to slow services."""
 
-import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -16,14 +15,12 @@ from botocore.retries.standard import (  # type: ignore[import-untyped]
     ThrottlingErrorDetector,
 )
 
-from backends.aws_kms import KMSBackend
 from backends.aws_kms.deadline import Deadline, _longest_pause
 from dev import kms_faults as faults
 from dev.kms_wire import Fault, Faults
 from signer.errors import BackendThrottledError, BackendUnavailableError
 from signer.ports import KeyId
-from tests.fixtures.kms import OpenKMS, Wire
-from tests.support.waiting import eventually
+from tests.fixtures.kms import OpenKMS
 
 
 DIGEST = bytes(range(32))
@@ -58,30 +55,6 @@ def test_a_slow_service_does_not_exceed_the_deadline(
         kms.sign_digest(kms_key, DIGEST)
 
     assert time.monotonic() - started < timeout_ms / 1000 + SLACK
-
-
-def test_calls_fail_at_once_after_a_timeout(
-    open_kms: OpenKMS, kms_key: KeyId, kms_faults: Faults, wire: Wire
-) -> None:
-    """One a second tries, until KMS answers."""
-    kms_faults.always("Sign", faults.hang())
-    kms = open_kms(max_retries=1, timeout_ms=500)
-    with pytest.raises(BackendUnavailableError, match="no usable response"):
-        kms.sign_digest(kms_key, DIGEST)
-    with pytest.raises(BackendUnavailableError, match="a moment ago") as refused:
-        kms.sign_digest(kms_key, DIGEST)
-    sent = wire()
-    kms_faults.clear()
-
-    assert (sent, refused.value.attempts) == (["Sign"], 0)
-    assert eventually(lambda: _signs(kms, kms_key))
-    assert kms.sign_digest(kms_key, DIGEST).der
-
-
-def _signs(kms: KMSBackend, key: KeyId) -> bool:
-    with contextlib.suppress(BackendUnavailableError):
-        return bool(kms.sign_digest(key, DIGEST).der)
-    return False
 
 
 def test_a_hanging_attempt_is_retried(
