@@ -23,17 +23,17 @@ class Outage:
     One dependency fails inside of the ``with`` block of ``during()``.
 
     It has had its effect once the service has shown ``code`` in its log or an answer,
-    and ``met``, if the dependency counts failed requests, is above zero.
+    and ``is_met()``: a dependency that counts failed requests (``failed``) had one.
     """
 
     name: str
     code: str
     during: Callable[["Outage"], AbstractContextManager[None]]
-    met: int | None = None
+    failed: Callable[[], int] | None = None
 
-    def count(self) -> None:
-        """Count a failed request."""
-        self.met = (self.met or 0) + 1
+    def is_met(self) -> bool:
+        """Whether a request has failed, if they are counted."""
+        return self.failed is None or self.failed() > 0
 
 
 def server_outage(
@@ -43,14 +43,13 @@ def server_outage(
 
     @contextmanager
     def during(outage: Outage) -> Iterator[None]:
-        outage.met = 0
         before = server.met[role, failure]
+        outage.failed = lambda: server.met[role, failure] - before
         server.failures[role] = failure
         try:
             yield
         finally:
             server.failures[role] = Failure.NONE
-        outage.met = server.met[role, failure] - before
 
     return Outage(f"{role}: {failure}", code, during)
 
@@ -72,11 +71,13 @@ def kms_outage(kms: KMSEmulator, name: str, fault: Fault, code: str) -> Outage:
 
     @contextmanager
     def during(outage: Outage) -> Iterator[None]:
+        failed: list[Exchange] = []
+
         def counted(exchange: Exchange) -> Reply | None:
-            outage.count()
+            failed.append(exchange)
             return fault(exchange)
 
-        outage.met = 0
+        outage.failed = lambda: len(failed)
         for operation in ("Sign", "GetPublicKey", "DescribeKey"):
             kms.faults.always(operation, counted)
         try:

@@ -74,7 +74,7 @@ def _answer_502_once(system: System) -> None:
 def test_the_first_worker_serves(
     system: System, fail: Callable[[System], None], code: str
 ) -> None:
-    """K2: the second worker starts as soon as the dependency answers."""
+    """The second worker starts as soon as the dependency answers."""
     (first,) = system.gunicorn_workers()
     mark = system.service.mark()
     fail(system)
