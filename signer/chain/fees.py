@@ -60,7 +60,12 @@ def add_gas_margin(estimate: int) -> int:
 
 
 def format_gwei(wei: int) -> str:
-    """Return *wei* in gwei, as a decimal string."""
+    """
+    Return *wei* in gwei, as a decimal string.
+
+    >>> format_gwei(2_100_000_000), format_gwei(7)
+    ('2.1', '0.000000007')
+    """
     whole, rest = divmod(wei, GWEI)
     return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
 

@@ -136,9 +136,8 @@ class Lifecycle:
         """
         after = refund.with_due_at(self._clock())
         if error is not None:
-            delay = timedelta(seconds=2 ** min(refund.attempts, 10))
             after = refund.with_due_at(
-                self._clock() + min(delay, _longest_delay(error)),
+                self._clock() + _delay_after(refund.attempts, _longest_delay(error)),
                 attempts=refund.attempts + 1,
                 blocked_by=error.code,
             )
@@ -245,8 +244,14 @@ class Lifecycle:
         except BroadcastRejectedError:
             if self._attempts.find_repricing(refund, chain, latest) is None:
                 raise
-            due_at = self._clock()  # The next step signs it again.
+            # The next step signs it again.  A node that rejects everything must not
+            # cause one signature after another.
+            due_at = self._clock() + _delay_after(latest.attempt)
         return self._transitions.move(refund, Status.BROADCAST, due_at=due_at)
+
+
+def _delay_after(failures: int, longest: timedelta = MAX_RETRY_DELAY) -> timedelta:
+    return min(timedelta(seconds=2 ** min(failures, 10)), longest)
 
 
 def _find_fee_objection(refund: Refund, chain: Chain, gas: int) -> Objection | None:

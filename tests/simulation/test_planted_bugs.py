@@ -31,7 +31,7 @@ from tests.simulation.schedule import play
 from tests.support.refunds import altered
 
 
-SEEDS = range(300)
+SEEDS = range(600)
 
 _ONE_CONFIRMATION = NETWORK.model_copy(update={"confirmations": 1})
 

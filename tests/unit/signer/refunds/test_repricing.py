@@ -1,12 +1,13 @@
 """Signed transactions that the network rejects for good: signed again, same nonce."""
 
+import itertools
 from datetime import timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
 from signer.errors import BroadcastRejectedError
-from signer.model.refund import Kind, Refund, Status
+from signer.model.refund import HOLD, Kind, Refund, Status
 from signer.ports import Fees
 from tests.support.refunds import AMOUNT, CUSTOMER, World, altered
 
@@ -187,6 +188,28 @@ def test_gas_that_cannot_be_estimated_is_not_changed(
     assert replaced.status is Status.SIGNED
     assert world.sent(replaced).gas_limit == 62_500
     assert world.sent(replaced).max_fee_per_gas == 2_100_000_000
+
+
+def test_a_node_that_rejects_everything_causes_few_signatures(world: World) -> None:
+    """Its balance and fees ask for another signature each time; the delay grows."""
+    prices = itertools.count(100 * GWEI, -GWEI)
+
+    def fees() -> Fees:
+        world.chain.answers = Fees(next(prices), 0)
+        return world.chain.answers
+
+    def balance(address: str) -> int:
+        return 62_500 * (2 * int(world.chain.answers.base_fee or 0) + 1)
+
+    error = BroadcastRejectedError("no", reason="insufficient-funds")
+    world.client = altered(world.chain, fees=fees, balance=balance, broadcast=error)
+    refund = world.accepted()
+    world.clock.now += HOLD
+
+    for _ in range(600):
+        world.work(after=timedelta(seconds=1))
+
+    assert 10 <= len(world.store.transactions(refund.id)) <= 30
 
 
 def test_a_noop_keeps_its_gas(world: World) -> None:
