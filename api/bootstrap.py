@@ -92,11 +92,14 @@ def _check_settings(container: Container, *, serving: bool) -> list[str]:
     with _collecting(refusals):
         networks = container.networks
     with _collecting(refusals):
+        _ = container.tenants
+    with _collecting(refusals):
         warnings = guard.check_settings(container.settings, networks, serving=serving)
     with _collecting(refusals):
         _ = container.jwt_keys if serving else None
     if refusals:
-        raise ConfigurationError(*refusals)
+        # The tenants need the networks, and raise their refusals again.
+        raise ConfigurationError(*dict.fromkeys(refusals))
     return warnings
 
 

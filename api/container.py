@@ -23,6 +23,7 @@ from signer.audit.sealing_monitor import SealingAlert, SealingMonitor
 from signer.chain.chain import Chain
 from signer.config.networks import Network, load_networks
 from signer.config.settings import Settings
+from signer.config.tenants import TenantRegistry, check_tenants, load_tenants
 from signer.deadline import Deadlines
 from signer.keys.admin_audit import AdminAudit
 from signer.keys.balances import BalanceReader
@@ -43,6 +44,7 @@ from signer.refunds.nonce_admin import NonceAdmin
 from signer.refunds.nonces import NonceManager
 from signer.refunds.service import RefundService
 from signer.refunds.sweep import Sweeper
+from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.transaction_signer import TransactionSigner
 from signer.refunds.wallet_reconciliation import WalletReconciler
 from signer.refunds.worker import Worker
@@ -80,6 +82,13 @@ class Container:
     def networks(self) -> Mapping[str, Network]:
         """The networks of ``NETWORKS_FILE``, by name."""
         return load_networks(self.settings.networks_file)
+
+    @cached_property
+    def tenants(self) -> TenantRegistry:
+        """The tenants of ``TENANTS_FILE``, whose limits fit the networks."""
+        registry = load_tenants(self.settings.tenants_file)
+        check_tenants(registry, self.networks)
+        return registry
 
     @property
     def key_name(self) -> str:
@@ -169,7 +178,7 @@ class Container:
             self.store,
             self.chains,
             TransactionSigner(self.ring, self.ledger_clock),
-            NonceManager(self.store, self.ring, self.ledger_clock),
+            NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
             self.ledger_clock,
         )
 
@@ -182,12 +191,14 @@ class Container:
             self.lifecycle,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.ledger_clock,
+            tenants=self.tenants,
         )
 
     @cached_property
     def explainer(self) -> Explainer:
         """Explains the state of a refund."""
-        return Explainer(self.store, self.store, self.chains, self.ledger_clock)
+        store, clock = self.store, self.ledger_clock
+        return Explainer(store, store, self.chains, clock, self.tenants)
 
     @cached_property
     def rotation(self) -> Rotation:
@@ -230,6 +241,12 @@ class Container:
         return NonceAdmin(self.store, self.chains, admin_audit, self.clock)
 
     @cached_property
+    def tenant_admin(self) -> TenantAdmin:
+        """Blocks tenants, and records which operator did."""
+        admin_audit = AdminAudit(self.audit, Operation.ADMINISTRATION)
+        return TenantAdmin(self.store, self.tenants, admin_audit, self.clock)
+
+    @cached_property
     def worker(self) -> Worker:
         """Sends, resends and confirms refunds."""
         tracker = ConfirmationTracker(self.store, self.chains, self.ledger_clock)
@@ -252,9 +269,11 @@ class Container:
             refused=self.settings.rate_limit_refused,
             administration=self.settings.rate_limit_admin,
             client=self.settings.rate_limit_client,
+            tenants=self.tenants.requests_per_minute(),
             clock=self.clock,
         )
-        return AccessPolicy(self.store, limits, self.audit, self.ledger_clock)
+        clock = self.ledger_clock
+        return AccessPolicy(self.store, limits, self.audit, clock, self.tenants)
 
     @cached_property
     def proxies(self) -> Sequence[IPNetwork]:

@@ -16,6 +16,8 @@ from ipaddress import (
 
 from falcon import Request
 
+from signer.model.audit_record import Actor
+
 
 Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
@@ -32,8 +34,7 @@ class Principal:
     """
     The caller, as a verified token describes it.
 
-    ``sub`` also scopes idempotency keys and references, so clients cannot see each
-    other's.  ``scopes`` is None if the token has no such claim.
+    ``scopes`` and ``client_id`` are None if the token has no such claim.
     """
 
     sub: str
@@ -41,6 +42,7 @@ class Principal:
     jti: str
     expires_at: datetime
     scopes: frozenset[str] | None = None
+    client_id: str | None = None
 
 
 def new_request_id() -> str:
@@ -67,6 +69,18 @@ def principal(req: Request) -> Principal:
     """Return the caller.  Only routes that require a role may call this."""
     known: Principal = req.context.principal
     return known
+
+
+def tenant(req: Request) -> str:
+    """Return the caller's tenant.  Only routes for tenants may call this."""
+    known: str = req.context.tenant
+    return known
+
+
+def actor(req: Request) -> Actor:
+    """Return the caller as the actor of audit records."""
+    caller = principal(req)
+    return Actor.from_token(caller.sub, request_id(req), caller.jti)
 
 
 def peer_address(

@@ -86,6 +86,18 @@ class PermissionDeniedError(RequestError):
     code = "forbidden"
 
 
+class UnknownTenantError(PermissionDeniedError):
+    """The token is valid, and the tenants file has no tenant for it."""
+
+    code = "unknown-tenant"
+
+
+class TenantBlockedError(PermissionDeniedError):
+    """An administrator blocked the tenant: it changes nothing, and may read."""
+
+    code = "tenant-blocked"
+
+
 class NotThroughProxyError(RequestError):
     """The request did not come through one of the trusted proxies."""
 
@@ -107,6 +119,12 @@ class RateLimitedError(RequestError):
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class OpenRefundsLimitError(RateLimitedError):
+    """The tenant has as many open refunds as it may have."""
+
+    code = "too-many-open-refunds"
 
 
 class ConflictError(RequestError):

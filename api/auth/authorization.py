@@ -14,6 +14,7 @@ from api.auth.jwt_verifier import LEEWAY, TOKEN_EXPIRED, TOKEN_REPLAYED
 from api.auth.rate_limits import RateLimits, RateLimitStatus
 from api.request_context import Principal, rate_limit_key
 from signer.audit.log import AuditAction, AuditLog
+from signer.config.tenants import TenantRegistry
 from signer.errors import (
     AuthenticationError,
     PermissionDeniedError,
@@ -30,13 +31,15 @@ class Permission:
     """
     What a route requires of a token: one of *roles*, and *scope* unless it is None.
 
-    *allows_direct* says that a request need not come through a proxy.
+    *allows_direct* says that a request need not come through a proxy, and *for_tenants*
+    that the caller must belong to a tenant.
     """
 
     roles: frozenset[str]
     scope: str | None
     administrative: bool
     allows_direct: bool = False
+    for_tenants: bool = False
 
 
 NOT_AUDITED = "further-refusals-not-audited"
@@ -57,11 +60,17 @@ class AccessRequest:
 
 
 class AccessPolicy:
-    """Applies rate limits, uses tokens up, and audits refusals."""
+    """Finds tenants, applies rate limits, uses tokens up, and audits refusals."""
 
     def __init__(
-        self, callers: Callers, limits: RateLimits, audit: AuditLog, clock: Clock
+        self,
+        callers: Callers,
+        limits: RateLimits,
+        audit: AuditLog,
+        clock: Clock,
+        tenants: TenantRegistry,
     ) -> None:
+        self._tenants = tenants
         self._callers = callers
         self._limits = limits
         self._audit = audit
@@ -78,20 +87,31 @@ class AccessPolicy:
         if self._limits.refused.is_over(_counted_as(request)):
             raise self._limits.refused.exceeded()
 
-    def admit(self, caller: Principal, request: AccessRequest) -> None:
+    def find_tenant(self, caller: Principal, permission: Permission) -> str | None:
         """
-        Count *request* by *caller*, whose role and scope allow it.
+        Return the tenant of *caller*; None if *permission* is not for tenants.
 
         Raises:
-            RateLimitedError: This subject has made too many requests.
+            UnknownTenantError: The caller has no tenant.
+        """
+        if not permission.for_tenants:
+            return None
+        return self._tenants.find(caller.sub, caller.client_id)
+
+    def admit(
+        self, caller: Principal, request: AccessRequest, tenant: str | None = None
+    ) -> None:
+        """
+        Count *request* by *caller* of *tenant*, whose role and scope allow it.
+
+        Raises:
+            RateLimitedError: This subject or tenant has made too many requests.
             AuthenticationError: ``token-replayed``: the token was used before; or
                 ``token-expired``, by the clock that all hosts share.
             StoreUnavailableError: The database does not answer an administrator.
         """
         if not request.permission.administrative:
-            client = self._limits.client
-            if client and client.take(caller.sub) is not RateLimitStatus.WITHIN:
-                raise client.exceeded()
+            self._count(caller, tenant)
             return
         # Reads have a limit of their own.  A used token can still read, so a stolen one
         # must not exhaust the limit for changes.
@@ -108,6 +128,14 @@ class AccessPolicy:
         if status is RateLimitStatus.FIRST_OVER:
             self._audit_refusal(limit.exceeded(), request, caller)
         if status is not RateLimitStatus.WITHIN:
+            raise limit.exceeded()
+
+    def _count(self, caller: Principal, tenant: str | None) -> None:
+        # No name of a tenant has a space, so the names cannot collide.
+        name, limit = f"subject {caller.sub}", self._limits.client
+        if tenant is not None:
+            name, limit = tenant, self._limits.of_tenant(tenant)
+        if limit and limit.take(name) is not RateLimitStatus.WITHIN:
             raise limit.exceeded()
 
     def refuse(

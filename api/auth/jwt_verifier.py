@@ -58,6 +58,7 @@ class _Claims(BaseModel):
     nbf: int
     iat: int
     roles: list[Role] = Field(max_length=16)
+    client_id: str | None = Field(default=None, max_length=256, pattern="^[ -~]+$")
     scope: str | None = Field(
         default=None, max_length=1024, pattern=f"^{SCOPE.pattern}$"
     )
@@ -92,7 +93,9 @@ class JWTVerifier:
         roles = frozenset(claims.roles)
         expires_at = datetime.fromtimestamp(claims.exp, UTC)
         scopes = None if claims.scope is None else frozenset(claims.scope.split(" "))
-        return Principal(claims.sub, roles, claims.jti, expires_at, scopes)
+        return Principal(
+            claims.sub, roles, claims.jti, expires_at, scopes, claims.client_id
+        )
 
     def _key(self, header: dict[str, Any]) -> VerificationKey:
         if not header.keys() <= _HEADER:

@@ -9,11 +9,12 @@ so a flood of requests costs it no queries.
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 from threading import Lock
+from types import MappingProxyType
 from typing import Self
 
 from signer.errors import RateLimitedError, StoreError, StoreUnavailableError
@@ -21,6 +22,8 @@ from signer.ports import Callers, Clock, utc_now
 
 
 WINDOW = 60  # Seconds.
+
+NO_TENANTS: Mapping[str, int] = MappingProxyType({})
 
 _LOCAL_COUNT_SECONDS = 5.0  # Of counting in memory alone after the database failed.
 
@@ -139,13 +142,19 @@ class RateLimits:
     ``refused`` counts answers 401 and 421 per peer, and 403 per subject.  ``audited``
     counts the audit records of refusals per subject.  ``administration`` counts the
     administrative requests of each subject, reads and changes apart.  ``client`` counts
-    all other requests of each subject, if they are limited.
+    all other requests of each tenant, or of each subject that needs none, if they are
+    limited; ``tenants`` has the tenants with a limit of their own.
     """
 
     refused: RateLimit
     audited: RateLimit
     administration: RateLimit
     client: RateLimit | None = None
+    tenants: Mapping[str, RateLimit] = field(default_factory=dict)
+
+    def of_tenant(self, name: str) -> RateLimit | None:
+        """Return the limit of all requests of the tenant *name*, if there is one."""
+        return self.tenants.get(name, self.client)
 
     @classmethod
     def shared(
@@ -155,13 +164,23 @@ class RateLimits:
         refused: int = 60,
         administration: int = 30,
         client: int = 0,
+        tenants: Mapping[str, int] = NO_TENANTS,
         clock: Clock = utc_now,
     ) -> Self:
-        """Return limits per minute that *callers* counts; *client* may be 0: none."""
+        """
+        Return limits per minute that *callers* counts; *client* may be 0: none.
+
+        *tenants* are the limits of tenants by name.
+        """
         limit = partial(RateLimit, callers=callers, clock=clock)
+
+        def of_client(most: int) -> RateLimit:
+            return limit("client", most, batch=max(1, most // 10))
+
         return cls(
             limit("refused", refused),
             limit("audited", 2 * refused),
             limit("administration", administration),
-            limit("client", client, batch=max(1, client // 10)) if client else None,
+            of_client(client) if client else None,
+            {name: of_client(most) for name, most in tenants.items()},
         )

@@ -36,6 +36,7 @@ _COMMANDS = {
         "softhsm.cli:softhsm",
         "Manage this project's SoftHSM token (development).",
     ),
+    "tenants": ("api.cli.tenants:tenants", "List, block and unblock tenants."),
     "token": ("api.cli.token:token", "Mint a token for development."),
     "worker": ("api.cli.worker:worker", "Process accepted refunds."),
 }

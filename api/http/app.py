@@ -4,11 +4,13 @@ import falcon
 
 from api.container import Container
 from api.http import problems
+from api.http.concurrency import ConcurrencyMiddleware
 from api.http.keys import KeyFailover, KeyRotation, Keys
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
 from api.http.probes import Liveness, ReadinessProbe
 from api.http.refunds import Cancellation, Refund, RefundExplanation, Refunds
+from api.http.tenants import TenantBlocking, TenantUnblocking
 from api.http.waiting import WaitingRequests
 
 
@@ -21,9 +23,11 @@ def create_app(container: Container) -> App:
     authorization = AuthorizationMiddleware(
         container.authenticator, container.access, proxies=container.proxies
     )
-    app.add_middleware([RequestLog(), authorization])
+    concurrency = ConcurrencyMiddleware(container.tenants)
+    app.add_middleware([RequestLog(), authorization, concurrency])
     problems.install(app)
-    refunds, waiting = container.refunds, WaitingRequests(container.settings.threads)
+    refunds = container.refunds
+    waiting = WaitingRequests(container.settings.threads, container.tenants)
     app.add_route("/v1/refunds", Refunds(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}", Refund(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds))
@@ -34,6 +38,9 @@ def create_app(container: Container) -> App:
     app.add_route("/v1/admin/kms/rotate", KeyRotation(container.rotation))
     app.add_route("/v1/admin/kms/failover", KeyFailover(container.failover))
     app.add_route("/v1/admin/keys", Keys(container.store))
+    tenants = container.tenant_admin
+    app.add_route("/v1/admin/tenants/{tenant}/block", TenantBlocking(tenants))
+    app.add_route("/v1/admin/tenants/{tenant}/unblock", TenantUnblocking(tenants))
     metrics = OpenMetrics if container.settings.metrics_open else Metrics
     app.add_route("/metrics", metrics(container.store, container.clock))
     app.add_route("/healthz", Liveness())

@@ -10,13 +10,12 @@ from falcon import Request, Response
 from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
-from api.request_context import principal, request_id
+from api.request_context import actor
 from api.views.refunds import fields, timestamp
 from signer.errors import InvalidInputError
 from signer.keys.failover import Failover, FailoverResult
 from signer.keys.rotation import Rotation
 from signer.keys.rotation_options import AWAITING_FUNDS, RotationOptions, RotationResult
-from signer.model.audit_record import Actor
 from signer.model.key import Key
 from signer.ports import KeyStore
 from signer.redact import key_prefix
@@ -42,13 +41,15 @@ _JSON_NAMES = {str: "string", bool: "boolean"}
 _MAX_KEY_ID_LENGTH = 512
 
 
-class _AdministrativeResource(Resource):
+class AdministrativeResource(Resource):
+    """A route for administrators; subclasses may require another scope."""
+
     required_role = frozenset({"admin", "devops"})
     required_scope = "keys:rotate"
     is_administrative = True
 
 
-class KeyRotation(_AdministrativeResource):
+class KeyRotation(AdministrativeResource):
     """``/v1/admin/kms/rotate``: makes another key the active key."""
 
     def __init__(self, rotation: Rotation) -> None:
@@ -64,14 +65,14 @@ class KeyRotation(_AdministrativeResource):
             without_funds=body.get("withoutFunds", False),
         )
         with _translate_fields():
-            result = self._rotation.rotate(body["newKeyId"], _actor(req), options)
+            result = self._rotation.rotate(body["newKeyId"], actor(req), options)
 
         if result.status == AWAITING_FUNDS:
             resp.status = falcon.HTTP_ACCEPTED
         resp.media = rotation_document(result)
 
 
-class KeyFailover(_AdministrativeResource):
+class KeyFailover(AdministrativeResource):
     """``/v1/admin/kms/failover``: pins a key to its replica in another region."""
 
     def __init__(self, failover: Failover) -> None:
@@ -82,13 +83,13 @@ class KeyFailover(_AdministrativeResource):
         body = _read_body(req, _FAILOVER_FIELDS)
         with _translate_fields():
             result = self._failover.fail_over(
-                body["newKeyId"], _actor(req), dry_run=body.get("dryRun", False)
+                body["newKeyId"], actor(req), dry_run=body.get("dryRun", False)
             )
 
         resp.media = failover_document(result)
 
 
-class Keys(_AdministrativeResource):
+class Keys(AdministrativeResource):
     """``/v1/admin/keys``: lists the keys that sign or have signed."""
 
     required_scope = "keys:read"
@@ -145,11 +146,6 @@ def key_document(key: Key) -> dict[str, Any]:
         "createdAt": timestamp(key.created_at),
         "updatedAt": timestamp(key.updated_at),
     }
-
-
-def _actor(req: Request) -> Actor:
-    caller = principal(req)
-    return Actor.from_token(caller.sub, request_id(req), caller.jti)
 
 
 def _read_body(req: Request, known: Mapping[str, type]) -> dict[str, Any]:

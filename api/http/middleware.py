@@ -57,12 +57,15 @@ class Resource:
 
     Where ``TRUSTED_PROXIES`` is set, requests that need a token must come through a
     proxy, unless ``allows_direct``.
+
+    The caller of a route that ``is_for_tenants`` must belong to a tenant.
     """
 
     required_role: ClassVar[str | frozenset[str] | None]
     required_scope: ClassVar[str | Mapping[str, str] | None] = None
     is_administrative: ClassVar[bool] = False
     allows_direct: ClassVar[bool] = False
+    is_for_tenants: ClassVar[bool] = False
     methods: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls) -> None:
@@ -87,7 +90,13 @@ class Resource:
         scope = cls.required_scope
         if isinstance(scope, Mapping):
             scope = scope[method]
-        return Permission(roles, scope, cls.is_administrative, cls.allows_direct)
+        return Permission(
+            roles,
+            scope,
+            administrative=cls.is_administrative,
+            allows_direct=cls.allows_direct,
+            for_tenants=cls.is_for_tenants,
+        )
 
 
 class RequestLog:
@@ -114,6 +123,7 @@ class RequestLog:
         now = time.perf_counter()
         started: float = req.context.get("started") or now
         caller = req.context.get("principal")
+        tenant = req.context.get("tenant")
         refusal = req.context.get("refusal")
         _log.info(
             "request",
@@ -124,6 +134,7 @@ class RequestLog:
             status=resp.status_code,
             duration_ms=round((now - started) * 1000, 3),
             client=caller.sub if caller else None,
+            **({"tenant": tenant} if tenant else {}),
             **({"refusal": refusal} if refusal else {}),
         )
         structlog.contextvars.clear_contextvars()
@@ -163,7 +174,8 @@ class AuthorizationMiddleware:
             NotThroughProxyError: The request did not come through a proxy; its token
                 was not verified.
             PermissionDeniedError, RateLimitedError, StoreUnavailableError: As
-                ``require_permission`` and ``AccessPolicy``.
+                ``require_permission`` and ``AccessPolicy``; an unknown tenant is a
+                ``PermissionDeniedError``.
         """
         if not isinstance(resource, Resource):
             raise TypeError("the route's resource is not a Resource")
@@ -185,7 +197,10 @@ class AuthorizationMiddleware:
         )
         self._access.check_peer(request)
         try:
-            self._access.admit(self._authenticate(req, permission), request)
+            caller = self._authenticate(req, permission)
+            tenant = self._access.find_tenant(caller, permission)
+            req.context.tenant = tenant
+            self._access.admit(caller, request, tenant)
         except _REFUSALS as e:
             self._access.refuse(e, request, req.context.get("principal"))
 

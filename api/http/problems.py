@@ -194,6 +194,6 @@ def _headers(error: HotWalletError, row: _Row) -> dict[str, str]:
         headers["WWW-Authenticate"] = _CHALLENGE
     elif row.status == _UNAUTHORIZED:
         headers["WWW-Authenticate"] = f'{_CHALLENGE}, error="invalid_token"'
-    elif row.status == _FORBIDDEN:
+    elif type(error) is errors.PermissionDeniedError:
         headers["WWW-Authenticate"] = f'{_CHALLENGE}, error="insufficient_scope"'
     return headers

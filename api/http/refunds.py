@@ -12,7 +12,7 @@ from api.http import query
 from api.http.body import read_object
 from api.http.middleware import Resource
 from api.http.waiting import WaitingRequests
-from api.request_context import principal, request_id
+from api.request_context import actor, tenant
 from api.views.explanations import explanation_document
 from api.views.refunds import read_refund, refund_document
 from signer.errors import InvalidInputError, NotFoundError
@@ -28,6 +28,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 class _MerchantResource(Resource):
     required_role = "merchant"
+    is_for_tenants = True
     required_scope: ClassVar = {"POST": "refunds:write", "GET": "refunds:read"}
 
     def __init__(self, refunds: RefundService) -> None:
@@ -40,7 +41,7 @@ class _WaitingResource(_MerchantResource):
         self._waiting = waiting
 
     def _wait(
-        self, refund: AnyRefund, tenant: str, seconds: float | None, resp: Response
+        self, refund: AnyRefund, seconds: float | None, req: Request, resp: Response
     ) -> AnyRefund:
         """
         Return *refund* when it is final, or after *seconds*; None: at once.
@@ -50,7 +51,7 @@ class _WaitingResource(_MerchantResource):
         """
         if seconds is None:
             return refund
-        with self._waiting.admit(tenant) as may_wait:
+        with self._waiting.admit(tenant(req)) as may_wait:
             if not may_wait:
                 return refund
             resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
@@ -59,7 +60,7 @@ class _WaitingResource(_MerchantResource):
 
 class Refunds(_WaitingResource):
     """
-    ``/v1/refunds``: accepts refunds, and lists the caller's own.
+    ``/v1/refunds``: accepts refunds, and lists those of the caller's tenant.
 
     ``Idempotency-Key`` makes it safe to repeat a request: the refund is paid once.
     """
@@ -69,18 +70,16 @@ class Refunds(_WaitingResource):
         query.parameters(req)
         key = _idempotency_key(req)
         seconds = _preferred_wait(req)
-        tenant = principal(req).sub
         submission = self._refunds.submit(
-            tenant=tenant,
+            tenant=tenant(req),
             idempotency_key=key,
             request=read_refund(read_object(req)),
-            request_id=request_id(req),
-            token_id=principal(req).jti,
+            actor=actor(req),
         )
 
         answer = submission.answer
         if answer is None:
-            refund = self._wait(submission.refund, tenant, seconds, resp)
+            refund = self._wait(submission.refund, seconds, req, resp)
             # Store the answer before sending it, so that a repetition gets the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.remember_answer(refund, body)
@@ -92,10 +91,10 @@ class Refunds(_WaitingResource):
         resp.text = answer
 
     def on_get(self, req: Request, resp: Response) -> None:
-        """List the caller's refunds, newest first, a page at a time."""
+        """List the tenant's refunds, newest first, a page at a time."""
         given = query.parameters(req, "payment_session_id", "status", "limit", "cursor")
         page = self._refunds.list(
-            principal(req).sub,
+            tenant(req),
             payment_session_id=given.get("payment_session_id"),
             status=query.status(given),
             limit=query.limit(given),
@@ -112,15 +111,14 @@ class Refunds(_WaitingResource):
 
 
 class Refund(_WaitingResource):
-    """``/v1/refunds/{refund_id}``: one refund of the caller."""
+    """``/v1/refunds/{refund_id}``: one refund of the caller's tenant."""
 
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Show the refund; another tenant's refund answers 404."""
         query.parameters(req)
         seconds = _preferred_wait(req)
-        tenant = principal(req).sub
-        refund = self._refunds.get(tenant, _require_id(refund_id))
-        refund = self._wait(refund, tenant, seconds, resp)
+        refund = self._refunds.get(tenant(req), _require_id(refund_id))
+        refund = self._wait(refund, seconds, req, resp)
 
         resp.media = refund_document(refund)
 
@@ -131,7 +129,7 @@ class Cancellation(_MerchantResource):
     def on_post(self, req: Request, resp: Response, refund_id: str) -> None:
         """Cancel the refund, unless it has a nonce; safe to repeat."""
         query.parameters(req)
-        refund = self._refunds.cancel(principal(req).sub, _require_id(refund_id))
+        refund = self._refunds.cancel(tenant(req), _require_id(refund_id))
 
         resp.media = refund_document(refund)
 
@@ -146,9 +144,11 @@ class RefundExplanation(_MerchantResource):
     def on_get(self, req: Request, resp: Response, refund_id: str) -> None:
         """Explain the refund, as far as the ledger and the nodes answer."""
         query.parameters(req)
-        refund = self._refunds.get(principal(req).sub, _require_id(refund_id))
+        refund = self._refunds.get(tenant(req), _require_id(refund_id))
 
-        resp.media = explanation_document(self._explainer.explain(refund))
+        resp.media = explanation_document(
+            self._explainer.explain(refund, for_tenant=True)
+        )
 
 
 def _require_id(refund_id: str) -> str:

@@ -25,7 +25,7 @@ def explanation_document(explanation: Explanation) -> dict[str, Any]:
         "history": [fields(move, "status", "at") for move in explanation.history],
         "transactions": [_transaction(sent) for sent in explanation.transactions],
         "nonce": _nonce(refund, explanation),
-        **fields(explanation, "stopped_at"),
+        **fields(explanation, "stopped_at", "tenant_blocked_at"),
         "wallet": explanation.wallet_status
         and wallet_document(explanation.wallet_status),
         "nodes": [_node(node) for node in explanation.nodes],
@@ -66,7 +66,10 @@ def _nonce(refund: Refund, explanation: Explanation) -> dict[str, Any] | None:
     return {
         "nonce": refund.nonce,
         "waits_for": [
-            {"refund": other.id, **fields(other, "nonce", "status")}
+            {
+                "refund": explanation.visible_id(other),
+                **fields(other, "nonce", "status"),
+            }
             for other in explanation.ahead
         ],
     }

@@ -1,5 +1,5 @@
 """
-Locks that transactions hold on a chain's nonces and on the active key.
+Locks that transactions hold on a chain's nonces, the active key and a tenant.
 
 On PostgreSQL they are advisory locks, which the end of the transaction releases.  On
 SQLite they do nothing: a writing transaction has the whole database locked already.
@@ -13,12 +13,12 @@ from sqlalchemy.types import BigInteger
 from backends.sql.urls import POSTGRESQL
 
 
-_CHAIN = func.pg_advisory_xact_lock(bindparam("chain", type_=BigInteger))
+_EXCLUSIVE = func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger))
 _KEYS = bindparam("keys", type_=BigInteger)
 _SHARED = func.pg_advisory_xact_lock_shared(_KEYS)
 
-_LOCK_CHAIN = select(_CHAIN)
-_LOCK_CHAIN_AND_KEYS = select(_SHARED, _CHAIN)
+_LOCK = select(_EXCLUSIVE)
+_LOCK_CHAIN_AND_KEYS = select(_SHARED, _EXCLUSIVE)
 _LOCK_KEYS = {True: select(_SHARED), False: select(func.pg_advisory_xact_lock(_KEYS))}
 
 
@@ -37,7 +37,7 @@ def lock_keys(connection: Connection, *, shared: bool) -> None:
 def lock_chain_and_keys(connection: Connection, chain_id: int) -> None:
     """Take both locks, that of the keys shared, in one round trip."""
     if connection.dialect.name == POSTGRESQL:
-        params = {"chain": _chain_lock(chain_id), "keys": _ACTIVE_KEY}
+        params = {"lock": _chain_lock(chain_id), "keys": _ACTIVE_KEY}
         connection.execute(_LOCK_CHAIN_AND_KEYS, params)
 
 
@@ -52,7 +52,14 @@ def lock_chain(connection: Connection, chain_id: int) -> None:
     the lock is held, and sees what the previous holder committed.
     """
     if connection.dialect.name == POSTGRESQL:
-        connection.execute(_LOCK_CHAIN, {"chain": _chain_lock(chain_id)})
+        connection.execute(_LOCK, {"lock": _chain_lock(chain_id)})
+
+
+def lock_tenant(connection: Connection, tenant: str) -> None:
+    """Keep other acceptances of the tenant's refunds out until this one ends."""
+    if connection.dialect.name == POSTGRESQL:
+        number = _lock_number(f"hotwallet tenant {tenant}")
+        connection.execute(_LOCK, {"lock": number})
 
 
 def _chain_lock(chain_id: int) -> int:

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Connection,
     Select,
     bindparam,
+    func,
     literal_column,
     select,
     text,
@@ -23,9 +24,16 @@ from backends.sql.schema import (
     status_in,
     transactions,
 )
-from signer.errors import ConflictError, IdempotencyMismatchError, StoreError
-from signer.model.refund import IN_FLIGHT, Refund
+from signer.errors import (
+    ConflictError,
+    IdempotencyMismatchError,
+    OpenRefundsLimitError,
+    StoreError,
+)
+from signer.model.refund import IN_FLIGHT, OPEN, Refund
 
+
+_RETRY_OPEN_SECONDS = 30  # About the time in which refunds become final.
 
 BY_ID = select(refunds).where(refunds.c.id == bindparam("refund_id"))
 
@@ -90,6 +98,21 @@ _BY_REFERENCE = select(refunds.c.id).where(
 )
 
 
+_open = (
+    select(literal_column("1"))
+    .select_from(refunds)
+    .where(
+        refunds.c.tenant == bindparam("of_tenant"),
+        # Parameters keep SQLite from the index of all tenants' open refunds.
+        refunds.c.status.in_(sorted(OPEN)),
+    )
+    .limit(bindparam("at_most"))
+    .subquery()
+)
+
+COUNT_OPEN = select(func.count()).select_from(_open)
+
+
 @cache
 def newest(*filters: str) -> Select[Any]:
     """
@@ -137,3 +160,13 @@ def find_conflict(connection: Connection, refund: Refund) -> Refund:
     if taken is None:
         raise StoreError("the new refund's id is already in use")
     raise ConflictError(f"the reference already belongs to refund {taken}")
+
+
+def require_open_at_most(connection: Connection, tenant: str, max_open: int) -> None:
+    """Raise ``OpenRefundsLimitError`` if *tenant* has more than *max_open*."""
+    params = {"of_tenant": tenant, "at_most": max_open + 1}
+    if connection.execute(COUNT_OPEN, params).scalar_one() > max_open:
+        raise OpenRefundsLimitError(
+            f"there are {max_open} open refunds, the most that the tenant may have",
+            retry_after=_RETRY_OPEN_SECONDS,
+        )

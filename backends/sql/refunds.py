@@ -20,7 +20,7 @@ from backends.sql.validation import (
     require_page,
     require_step,
 )
-from backends.sql.write_path import apply_reservation, apply_step
+from backends.sql.write_path import apply_acceptance, apply_reservation, apply_step
 from signer.errors import KeyRotatedError, StaleStateError
 from signer.model.audit_record import Record
 from signer.model.refund import (
@@ -49,9 +49,12 @@ class RefundTables(Tables):
         )
         return Refund(*rows[0]) if rows else None
 
-    def accept(self, refund: Refund) -> tuple[Refund, bool]:
+    def accept(
+        self, refund: Refund, max_open: int | None = None
+    ) -> tuple[Refund, bool]:
         require_new(refund)
-        if apply_step(self._database, Step.ACCEPT, values(None, refund)) is not None:
+        params = values(None, refund)
+        if apply_acceptance(self._database, refund, max_open, params) is not None:
             return refund, True
         return self._database.run(lambda c: queries.find_conflict(c, refund)), False
 

@@ -200,6 +200,14 @@ alerts = Table(
     Column("last_at", UTCDateTime, nullable=False),
 )
 
+tenant_blocks = Table(
+    "tenant_blocks",
+    metadata,
+    Column("tenant", Plain, primary_key=True),
+    Column("at", UTCDateTime, nullable=False),
+    Column("by", Plain, nullable=False),
+)
+
 stops = Table(
     "stops",
     metadata,

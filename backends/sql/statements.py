@@ -38,6 +38,7 @@ from backends.sql.schema import (
     refunds,
     sightings,
     stops,
+    tenant_blocks,
     transactions,
     wallets,
 )
@@ -133,6 +134,8 @@ def _may_reserve() -> tuple[Any, ...]:
     )
     paid = exists().where(sightings.c.chain_id == chain_id, sightings.c.mark == mark)
     stopped = exists().where(stops.c.chain_id == chain_id)
+    tenant = _parameter(refunds, "tenant")
+    blocked = exists().where(tenant_blocks.c.tenant == tenant)
     # A refund is paid by the active key, a sweep by a former one.
     current = "keys.state = 'active' AND NOT :sweeps"
     former = "keys.state IN ('draining', 'retired') AND :sweeps"
@@ -149,7 +152,7 @@ def _may_reserve() -> tuple[Any, ...]:
     )
     pays_active = exists().where(*is_active) | ~sweeps
     not_behind = next_nonce(chain_id, sender) >= counted
-    return (active, pays_active, not_paused, ~stopped, ~paid, not_behind)
+    return (active, pays_active, not_paused, ~stopped, ~blocked, ~paid, not_behind)
 
 
 _all_columns = _parameters(refunds, tuple(refunds.c.keys()))

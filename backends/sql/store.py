@@ -9,6 +9,7 @@ from backends.sql.database import Database
 from backends.sql.health import require_health
 from backends.sql.keys import KeyTables
 from backends.sql.refunds import RefundTables
+from backends.sql.tenants import TenantTables
 from backends.sql.wallets import WalletTables
 from signer.ports import Clock
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from backends.sql.migrate import SchemaUpgrade
 
 
-class SQLStore(RefundTables, WalletTables, KeyTables, AuditTables, CallerTables):
+class SQLStore(
+    RefundTables, WalletTables, TenantTables, KeyTables, AuditTables, CallerTables
+):
     """
     The tables of one database, as one flat ``Ledger``.
 

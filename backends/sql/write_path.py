@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from backends.sql.advisory_locks import lock_chain_and_keys
+from backends.sql.advisory_locks import lock_chain_and_keys, lock_tenant
 from backends.sql.database import Database
+from backends.sql.queries import require_open_at_most
 from backends.sql.spending import spend
 from backends.sql.statements import (
     AUDITED,
@@ -42,6 +43,30 @@ def apply_step(database: Database, step: Step, params: Values) -> Changed:
     if database.dialect == SQLITE:
         return database.transaction(lambda c: _one_by_one(c, step, params))
     return database.run(lambda c: _at_once(c, step, params))
+
+
+def apply_acceptance(
+    database: Database, refund: Refund, max_open: int | None, params: Values
+) -> Changed:
+    """
+    Insert *refund*, unless its key or reference exists.
+
+    Raises:
+        OpenRefundsLimitError: The tenant would have more than *max_open* open refunds.
+    """
+    if max_open is None:
+        return apply_step(database, Step.ACCEPT, params)
+    change = _one_by_one if database.dialect == SQLITE else _at_once
+
+    def work(connection: Connection) -> Changed:
+        lock_tenant(connection, refund.tenant)
+        changed = change(connection, Step.ACCEPT, params)
+        # Count after the insertion: a repeated request is answered over the limit too.
+        if changed is not None:
+            require_open_at_most(connection, refund.tenant, max_open)
+        return changed
+
+    return database.transaction(work)
 
 
 def apply_reservation(

@@ -43,6 +43,8 @@ class AuditAction(StrEnum):
     NONCE_RESUME = "nonce-resume"
     NONCE_REPAIR = "nonce-repair"
     NONCE_ABANDON = "nonce-abandon"
+    TENANT_BLOCK = "tenant-block"
+    TENANT_UNBLOCK = "tenant-unblock"
     FOREIGN_TRANSACTION_ACCEPT = "foreign-transaction-accept"
     ADMIN_ACCESS = "admin-access"
     DOCTOR_RUN = "doctor-run"

@@ -15,7 +15,6 @@ The networks and tokens that refunds may use, from one TOML file.
     max_amount = "1000"
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
@@ -23,17 +22,15 @@ from typing import Annotated, Self
 from eth_utils.address import is_checksum_address
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
     SecretStr,
-    ValidationError,
-    field_validator,
     model_validator,
 )
 
 from signer.amounts import parse_units
-from signer.errors import ConfigurationError, InvalidInputError, Refusal
+from signer.config.toml_file import StrictModel, as_tuple, read_toml
+from signer.errors import InvalidInputError
 
 
 def _checksummed(address: str) -> str:
@@ -45,14 +42,7 @@ def _checksummed(address: str) -> str:
 Address = Annotated[str, AfterValidator(_checksummed)]
 
 
-class _Model(BaseModel):
-    # Inputs stay out of error messages: a URL often holds a password.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, hide_input_in_errors=True
-    )
-
-
-class Token(_Model):
+class Token(StrictModel):
     """
     One ERC-20 contract.
 
@@ -87,7 +77,7 @@ class Token(_Model):
             raise ValueError(f"{name} {e}") from None
 
 
-class Network(_Model):
+class Network(StrictModel):
     """
     One chain.
 
@@ -103,7 +93,9 @@ class Network(_Model):
 
     # The audit's JSON records contain it; JavaScript reads integers up to 2**53.
     chain_id: int = Field(gt=0, lt=2**53)
-    rpc_urls: tuple[SecretStr, ...] = Field(min_length=1)
+    rpc_urls: Annotated[tuple[SecretStr, ...], BeforeValidator(as_tuple)] = Field(
+        min_length=1
+    )
     tokens: dict[str, Token] = Field(min_length=1)
     confirmations: int = Field(12, ge=1)
     max_fee_per_gas_gwei: int = Field(500, gt=0)
@@ -113,24 +105,22 @@ class Network(_Model):
     stuck_after_seconds: int = Field(90, ge=1)
     gas_per_hour: int | None = Field(None, gt=0)
 
-    @field_validator("rpc_urls", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: object) -> object:
-        # TOML has only lists, and strict mode accepts only a tuple.
-        return tuple(value) if isinstance(value, list) else value
-
     @model_validator(mode="after")
     def _gas_per_hour_allows_a_refund(self) -> Self:
-        largest = max(token.max_gas for token in self.tokens.values())
-        if self.gas_per_hour is not None and self.gas_per_hour < largest:
+        if (self.gas_per_hour or self.largest_gas) < self.largest_gas:
             raise ValueError(
                 "gas_per_hour must not be less than the max_gas of a token, which is"
-                f" {largest}"
+                f" {self.largest_gas}"
             )
         return self
 
+    @property
+    def largest_gas(self) -> int:
+        """The gas that the transaction of one refund may need, whatever its token."""
+        return max(token.max_gas for token in self.tokens.values())
 
-class Networks(_Model):
+
+class Networks(StrictModel):
     """The networks file: networks by the name that the API uses."""
 
     networks: dict[str, Network] = Field(min_length=1)
@@ -138,23 +128,6 @@ class Networks(_Model):
 
 def load_networks(path: Path) -> Mapping[str, Network]:
     """Read the TOML file at *path*, or refuse it (``networks-misconfigured``)."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Networks.model_validate(document).networks
-    except FileNotFoundError:
-        problem = (
-            "the file does not exist; see docker/networks.example.toml for an example"
-        )
-    except (OSError, UnicodeDecodeError) as e:
-        problem = f"the file cannot be read ({type(e).__name__})"
-    except tomllib.TOMLDecodeError as e:
-        problem = f"the file is not TOML: {e}"
-    except ValidationError as e:
-        problem = "; ".join(
-            f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
-            for error in e.errors(include_input=False, include_url=False)
-        )
-    # Do not show the path: it may be a secret in the wrong variable.
-    raise ConfigurationError(
-        Refusal("networks-misconfigured", f"NETWORKS_FILE: {problem}")
-    )
+    return read_toml(
+        path, Networks, variable="NETWORKS_FILE", code="networks-misconfigured"
+    ).networks

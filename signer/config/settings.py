@@ -120,6 +120,7 @@ class Settings(BaseModel):
     pg_hostaddr: str | None = Field(None, alias="PGHOSTADDR", repr=False)
     pg_service: str | None = Field(None, alias="PGSERVICE", repr=False)
     networks_file: Path = Field(Path("networks.toml"), alias="NETWORKS_FILE")
+    tenants_file: Path | None = Field(None, alias="TENANTS_FILE")
 
     jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA", "HS256"] = Field(
         "ES256", alias="JWT_ALGORITHM"

@@ -30,6 +30,7 @@ from signer.ports.key_set import FetchKeySet, KeySetError
 from signer.ports.key_store import KeyStore
 from signer.ports.ledger import Ledger
 from signer.ports.refund_store import Store
+from signer.ports.tenant_blocks import TenantBlocks
 
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "Notifier",
     "Receipt",
     "Store",
+    "TenantBlocks",
     "TransactionState",
     "utc_now",
 ]

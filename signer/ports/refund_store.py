@@ -8,9 +8,10 @@ from signer.model.audit_record import Record
 from signer.model.refund import InFlight, Move, Page, Refund, SignedTransaction, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
+from signer.ports.tenant_blocks import TenantBlocks
 
 
-class Store(Protocol):
+class Store(TenantBlocks, Protocol):
     """
     The refunds, and the wallets that pay them.  Every method is one transaction.
 
@@ -25,9 +26,13 @@ class Store(Protocol):
     def find(self, tenant: str, idempotency_key: str) -> Refund | None:
         """Return the refund that the tenant created with this key, or None."""
 
-    def accept(self, refund: Refund) -> tuple[Refund, bool]:
+    def accept(
+        self, refund: Refund, max_open: int | None = None
+    ) -> tuple[Refund, bool]:
         """
         Insert a queued refund, or return the one that the same key created.
+
+        *max_open* is how many open refunds the tenant may have, this one included.
 
         Returns:
             The stored refund, and whether this call created it.
@@ -37,6 +42,7 @@ class Store(Protocol):
                 database cannot store.
             IdempotencyMismatchError: The tenant used the key with another fingerprint.
             ConflictError: The tenant used the reference with another key.
+            OpenRefundsLimitError: The tenant would have more than *max_open*.
             ValueError: The refund is not queued; a programming error.
         """
 
@@ -115,8 +121,8 @@ class Store(Protocol):
                 key: the recipient is not the address of the active key.
             LimitReachedError: The refund would exceed one of the limits.
             StaleStateError: A recorded transaction already paid the refund; the wallet
-                is paused or was never opened; the chain is stopped; or *counted* is
-                ahead of the ledger.
+                is paused or was never opened; the chain is stopped; the tenant is
+                blocked; or *counted* is ahead of the ledger.
             ValueError: The refund is not queued, or *sender* is not an EIP-55 address,
                 which would give one wallet two names; a programming error.
         """

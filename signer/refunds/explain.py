@@ -13,6 +13,7 @@ from typing import TypeVar
 from signer.amounts import format_units
 from signer.chain.chain import Chain
 from signer.chain.fees import GWEI, bump_fees, quote_fees
+from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError, RequestError
 from signer.model.key import is_blocked
 from signer.model.refund import Refund, RefundRequest, SignedTransaction, Status
@@ -31,15 +32,26 @@ class Explainer:
     """Explains refunds.  Needs no key, so it works while the device is down."""
 
     def __init__(
-        self, store: Store, keys: KeyStore, chains: Mapping[str, Chain], clock: Clock
+        self,
+        store: Store,
+        keys: KeyStore,
+        chains: Mapping[str, Chain],
+        clock: Clock,
+        tenants: TenantRegistry,
     ) -> None:
         self._store = store
         self._keys = keys
         self._chains = chains
         self._clock = clock
+        self._tenants = tenants
 
-    def explain(self, refund: Refund) -> Explanation:
-        """Return the explanation of *refund*; raises ``StoreError``."""
+    def explain(self, refund: Refund, *, for_tenant: bool = False) -> Explanation:
+        """
+        Return the explanation of *refund*; raises ``StoreError``.
+
+        With *for_tenant* it has no id of another tenant's refund.
+        """
+        blocked = self._store.tenant_block(refund.tenant)
         explanation = Explanation(
             refund=refund,
             policy=self._objection(refund),
@@ -48,6 +60,8 @@ class Explainer:
             stopped_at=self._store.network_paused_at(refund.chain_id),
             is_key_revoked=is_blocked(self._keys.keys(), refund.sender),
             ahead=self._refunds_ahead(refund),
+            tenant_blocked_at=None if blocked is None else blocked.at,
+            for_tenant=for_tenant,
         )
         chain = self._chains.get(refund.network)
         if chain is None or refund.status.is_final:
@@ -120,6 +134,7 @@ class Explainer:
                 networks={name: each.network for name, each in self._chains.items()},
                 wallets=() if refund.sender is None else (refund.sender,),
                 now=self._clock(),
+                limits=self._tenants.limits(refund.tenant),
             )
         except RequestError as e:
             return str(e)

@@ -27,6 +27,7 @@ ADVICE = {
     "key-not-found": "restore the key",
     "key-ambiguous": "remove the other keys with this id from the device",
     "policy-violation": "compare the networks file with the one in force at acceptance",
+    "tenant-blocked": "run `hotwallet tenants unblock` if it may be paid again",
     "configuration": "put the refund's network back into the networks file",
 }
 """What an operator can do, by the error code that delays a refund."""
@@ -66,8 +67,11 @@ class Explanation:
     ``policy`` is the objection of today's rules; None means that they would accept the
     refund.  ``stopped_at`` is when an operator paused the network, and
     ``is_key_revoked`` whether the key of the refund's nonce is blocked.  ``ahead`` are
-    the first open refunds with lower nonces.  ``unanswered`` has the error code of each
-    question that could not be answered.
+    the first open refunds with lower nonces.  ``tenant_blocked_at`` is when an operator
+    blocked the refund's tenant.  ``unanswered`` has the error code of each question
+    that could not be answered.
+
+    With ``for_tenant`` the reader is the refund's tenant, and not an operator.
     """
 
     refund: Refund
@@ -83,6 +87,8 @@ class Explanation:
     confirmations: int | None = None
     fees: FeeStatus | None = None
     unanswered: Mapping[str, str] = field(default_factory=dict)
+    tenant_blocked_at: datetime | None = None
+    for_tenant: bool = False
 
     @property
     def summary(self) -> str:
@@ -127,6 +133,11 @@ class Explanation:
             Status.MINED: "It is confirmed when its block is deep enough.",
         }[refund.status]
 
+    def visible_id(self, other: Refund) -> str | None:
+        """Return the id of *other*; None if its tenant's refunds must not be shown."""
+        is_hidden = self.for_tenant and other.tenant != self.refund.tenant
+        return None if is_hidden else other.id
+
     @property
     def next_at(self) -> datetime | None:
         """When the next step is due; None if there is none, or the chain decides."""
@@ -138,6 +149,9 @@ def _describe_queued(found: Explanation) -> str:
     if found.stopped_at is not None:
         since = found.stopped_at.isoformat(timespec="seconds")
         return f"It gets no nonce: an operator paused the network at {since}"
+    if found.tenant_blocked_at is not None:
+        since = found.tenant_blocked_at.isoformat(timespec="seconds")
+        return f"It gets no nonce: an operator blocked the tenant at {since}"
     status = found.wallet_status
     if status is not None and status.wallet.is_paused:
         return f"It gets no nonce: the wallet is paused ({status.wallet.paused_by})"
@@ -147,9 +161,11 @@ def _describe_queued(found: Explanation) -> str:
 def _describe_broadcast(found: Explanation) -> str:
     if found.ahead:
         first = found.ahead[0]
+        visible = found.visible_id(first)
+        owner = f"refund {visible}" if visible else "another tenant's refund"
         return (
-            f"Its nonce {found.refund.nonce} waits for nonce {first.nonce} of refund"
-            f" {first.id} ({first.status})"
+            f"Its nonce {found.refund.nonce} waits for nonce {first.nonce} of {owner}"
+            f" ({first.status})"
         )
     fees = found.fees
     if fees is not None and fees.base_fee is not None and fees.max_fee < fees.base_fee:

@@ -5,16 +5,19 @@ It also recognises refunds that were paid already, by transactions that a restor
 ledger has lost.  ``wallet_reconciliation`` finds those transactions.
 """
 
+from dataclasses import replace
+
 import structlog
 
 from signer.chain.chain import Chain
-from signer.errors import StaleStateError, WalletPausedError
+from signer.config.tenants import TenantRegistry
+from signer.errors import StaleStateError, TenantBlockedError, WalletPausedError
 from signer.keys.keyring import ActiveKey, KeyRing
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
 from signer.model.spending_limits import NO_LIMITS, Limits
 from signer.model.wallet import Pause
-from signer.ports import Clock, Store
+from signer.ports import Clock, Store, TenantBlocks
 from signer.refunds.former_wallets import FormerWallets
 from signer.refunds.sweep_policy import Objection, build_objection
 from signer.refunds.wallet_reconciliation import WalletReconciler
@@ -23,7 +26,10 @@ from signer.refunds.wallet_reconciliation import WalletReconciler
 class NonceManager:
     """Assigns the nonces of the active key, or of the key that a sweep empties."""
 
-    def __init__(self, store: Store, ring: KeyRing, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, ring: KeyRing, clock: Clock, tenants: TenantRegistry
+    ) -> None:
+        self._tenants = tenants
         self._store = store
         self._ring = ring
         self._clock = clock
@@ -81,12 +87,14 @@ class NonceManager:
 
         Raises:
             WalletPausedError: An operator paused the network.
+            TenantBlockedError: An operator blocked the tenant.
             KeyRotatedError, LimitReachedError, StaleStateError: As ``Store.reserve``.
         """
         if self._store.network_paused_at(chain.network.chain_id) is not None:
             raise WalletPausedError(
                 "an operator paused the network: `hotwallet nonce resume` ends that"
             )
+        require_unblocked(self._store, refund.tenant)
         reserved = self._store.reserve(
             refund,
             sender=active.key.address,
@@ -94,7 +102,7 @@ class NonceManager:
             gas_limit=gas_limit,
             counted=counted,
             at=self._clock(),
-            limits=_limits(refund, chain),
+            limits=self._limits(refund, chain),
             intent=intent,
         )
         if intent is not None:
@@ -150,6 +158,16 @@ class NonceManager:
             return None
         return payment.tx_hash
 
+    def _limits(self, refund: Refund, chain: Chain) -> Limits:
+        if refund.swept_from is not None:
+            return NO_LIMITS
+        network, name = chain.network, refund.token
+        tenant, token = self._tenants.limits(refund.tenant), network.tokens[name]
+        return replace(
+            Limits.from_network(network, name),
+            tenant=Limits.from_tenant(tenant, refund.network, name, token),
+        )
+
     def _key_id(self, address: str) -> str:
         key = self._ring.cached_key(address)
         if key is None:
@@ -157,10 +175,12 @@ class NonceManager:
         return key.key_id
 
 
-def _limits(refund: Refund, chain: Chain) -> Limits:
-    if refund.swept_from is not None:
-        return NO_LIMITS
-    return Limits.from_network(chain.network, refund.token)
+def require_unblocked(store: TenantBlocks, tenant: str) -> None:
+    """Raise ``TenantBlockedError`` if an operator blocked *tenant*."""
+    if store.tenant_block(tenant) is not None:
+        raise TenantBlockedError(
+            "an operator blocked the tenant: `hotwallet tenants unblock` ends that"
+        )
 
 
 def describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:

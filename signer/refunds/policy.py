@@ -14,7 +14,8 @@ from eth_utils.address import is_checksum_address, is_same_address
 from signer.amounts import parse_units
 from signer.chain.erc20 import decode_transfer
 from signer.chain.fees import GWEI
-from signer.config.networks import Network
+from signer.config.networks import Network, Token
+from signer.config.tenants import NO_LIMITS, Tenant
 from signer.crypto.transactions import AnyTransaction
 from signer.errors import InvalidInputError, PolicyViolationError
 from signer.model.refund import HOLD, Refund, RefundRequest, Status
@@ -35,11 +36,13 @@ def admit(
     networks: Mapping[str, Network],
     wallets: Collection[str],
     now: datetime,
+    limits: Tenant = NO_LIMITS,
 ) -> Refund:
     """
     Return the queued refund of *request*.
 
-    *wallets* are the hot wallet's own addresses, which may not be recipients.
+    *wallets* are the hot wallet's own addresses, which may not be recipients.  *limits*
+    are those of the *tenant*.
 
     Raises:
         InvalidInputError: Amount or recipient is malformed, or the recipient may not be
@@ -56,16 +59,7 @@ def admit(
         )
     amount = parse_units(request.amount, token.decimals)
     _check_recipient(request.recipient, network, wallets)
-    least = token.min_amount
-    if least is not None and amount < parse_units(least, token.decimals):
-        raise PolicyViolationError(
-            f"one refund must pay at least {least} {request.token}", rule="min-amount"
-        )
-    if amount > parse_units(token.max_amount, token.decimals):
-        raise PolicyViolationError(
-            f"one refund may pay at most {token.max_amount} {request.token}",
-            rule="max-amount",
-        )
+    _check_amount(amount, request, token, limits)
     return Refund(
         id=refund_id,
         tenant=tenant,
@@ -183,6 +177,24 @@ def _require(
         if not holds:
             raise PolicyViolationError(
                 f"the transaction's {rule} does not match its refund", rule=rule
+            )
+
+
+def _check_amount(
+    amount: int, request: RefundRequest, token: Token, tenant: Tenant
+) -> None:
+    limits = tenant.token_limits(request.network, request.token)
+    for largest in (token.max_amount, limits.max_amount):
+        if largest is not None and amount > parse_units(largest, token.decimals):
+            raise PolicyViolationError(
+                f"one refund may pay at most {largest} {request.token}",
+                rule="max-amount",
+            )
+    for smallest in (token.min_amount, limits.min_amount):
+        if smallest is not None and amount < parse_units(smallest, token.decimals):
+            raise PolicyViolationError(
+                f"one refund must pay at least {smallest} {request.token}",
+                rule="min-amount",
             )
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 import structlog
 
 from signer.config.networks import Network
+from signer.config.tenants import TenantRegistry
 from signer.errors import (
     HotWalletError,
     InProgressError,
@@ -28,6 +29,7 @@ from signer.model.refund import (
 )
 from signer.ports import Clock, Store
 from signer.refunds.lifecycle import Lifecycle
+from signer.refunds.nonces import require_unblocked
 from signer.refunds.policy import admit
 
 
@@ -73,6 +75,7 @@ class RefundService:
         *,
         wallets: Callable[[], Collection[str]],
         clock: Clock,
+        tenants: TenantRegistry,
         timer: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -81,6 +84,7 @@ class RefundService:
         self._lifecycle = lifecycle
         self._wallets = wallets
         self._clock = clock
+        self._tenants = tenants
         self._timer = timer
         self._sleep = sleep
         self._log = structlog.get_logger("refunds")
@@ -91,22 +95,24 @@ class RefundService:
         tenant: str,
         idempotency_key: str,
         request: RefundRequest,
-        request_id: str,
-        token_id: str | None = None,
+        actor: Actor,
     ) -> Submission:
         """
-        Accept *request* once, and try to broadcast it.
+        Accept *request* of *tenant* once, and try to broadcast it for *actor*.
 
         Raises:
+            TenantBlockedError: An operator blocked the tenant.
             InvalidInputError, PolicyViolationError: The request is not allowed; nothing
                 was stored.
             InProgressError: The first request with this key has no response yet.
             IdempotencyMismatchError: *tenant* used the key for another request.
             ConflictError: The reference belongs to a refund with another key.
+            OpenRefundsLimitError: *tenant* has too many open refunds.
             StoreUnavailableError: It is unknown whether the refund was accepted; a
                 request with the same key finds out.
         """
-        now = self._clock()
+        require_unblocked(self._store, tenant)
+        now, limits = self._clock(), self._tenants.limits(tenant)
         try:
             admitted = admit(
                 request,
@@ -116,6 +122,7 @@ class RefundService:
                 networks=self._networks,
                 wallets=self._wallets(),
                 now=now,
+                limits=limits,
             )
         except RequestError:
             # An accepted refund stays accepted when the rules change.
@@ -123,10 +130,9 @@ class RefundService:
             if earlier is None or earlier.fingerprint != request.fingerprint():
                 raise
             return self._replay(earlier)
-        refund, created = self._store.accept(admitted)
+        refund, created = self._store.accept(admitted, limits.max_open_refunds)
         if not created:
             return self._replay(refund)
-        actor = Actor.from_token(tenant, request_id, token_id)
         return Submission(self._send(refund, actor), created=True)
 
     def remember_answer(self, refund: Refund, body: str) -> str:
@@ -146,11 +152,13 @@ class RefundService:
         Cancel a refund of *tenant* that has no nonce yet; repeating it is safe.
 
         Raises:
+            TenantBlockedError: An operator blocked the tenant.
             NotFoundError: *tenant* has no such refund.
             NotCancellableError: The refund has a nonce, or another final status.
             StaleStateError: Another process changed the refund: try again.
             ChainError: It cannot be determined now whether the refund is paid.
         """
+        require_unblocked(self._store, tenant)
         refund = self.get(tenant, refund_id)
         if refund.status is Status.QUEUED:
             refund = self._lifecycle.cancel(refund)

@@ -73,6 +73,7 @@ def build_purpose(refund: Refund, actor: Actor, **details: str | int) -> Purpose
         token_id=actor.token_id,
         refund_id=refund.id,
         details={
+            **({} if is_sweep else {"tenant": refund.tenant}),
             "chain_id": refund.chain_id,
             "token_symbol": refund.token,
             "token_address": refund.token_address,

@@ -265,6 +265,11 @@ def _production_refusals(
             "JWT_JWKS_URL must be https; over http, an attacker could replace the keys",
         ),
         (
+            settings.tenants_file is None,
+            "tenants-missing",
+            "set TENANTS_FILE; without it, each subject would be a tenant of its own",
+        ),
+        (
             settings.audit_signing_key_file is None,
             "audit-key-missing",
             "AUDIT_SIGNING_KEY_FILE is not set, so a truncated log would look complete",

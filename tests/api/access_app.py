@@ -24,6 +24,7 @@ from backends.sql.callers import CallerTables
 from backends.sql.database import Database
 from signer.audit.log import AuditLog
 from signer.config.settings import Settings
+from signer.config.tenants import TenantRegistry
 from signer.errors import StoreUnavailableError
 from signer.model.audit_record import Record
 from signer.model.key import SigningCondition
@@ -141,6 +142,7 @@ def build(
         limits or RateLimits.shared(callers, clock=clock),
         audit or AuditLog(structlog.get_logger("audit"), clock),
         ledger_clock or clock,
+        TenantRegistry(),
     )
     authenticator = JWTVerifier(keys, issuer=ISSUER, audience=AUDIENCE, clock=clock)
     return with_routes(AuthorizationMiddleware(authenticator, access, proxies=proxies))
@@ -161,6 +163,7 @@ def get_app() -> App:
         RateLimits.shared(callers, clock=SettableClock()),
         AuditLog(structlog.get_logger("audit")),
         utc_now,
+        TenantRegistry(),
     )
     return with_routes(
         AuthorizationMiddleware(make_verifier(settings, utc_now), access)

@@ -18,6 +18,7 @@ from api.health.readiness import Readiness
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
+from signer.config.tenants import TenantRegistry
 from signer.errors import ChainUnavailableError
 from signer.keys.signer import Signer
 from signer.ports import (
@@ -100,12 +101,13 @@ def build_container(
     client: ChainClient | None = None,
     pace: Pace | None = None,
     device: Device | None = None,
+    tenants: TenantRegistry | None = None,
 ) -> Container:
     """
     Return a container over *store*, with a key in memory.
 
     Without *client* no node answers.  With *pace* waiting takes no time.  *device*
-    holds the key.
+    holds the key.  Without *tenants* each subject is a tenant.
     """
     device = device or honest(coincurve.PrivateKey())
     audit = AuditLog(structlog.get_logger("audit"), clock, journal=store)
@@ -117,6 +119,7 @@ def build_container(
         {name: Chain(network, node) for name, network in NETWORKS.items()},
         clock=clock,
     )
+    container.tenants = tenants or TenantRegistry()
     container.ring = ring_over(store, signer)
     container.refunds = RefundService(
         store,
@@ -124,14 +127,21 @@ def build_container(
         container.lifecycle,
         wallets=lambda: [signer.address],
         clock=clock,
+        tenants=container.tenants,
         timer=pace.timer if pace else time.monotonic,
         sleep=pace.sleep if pace else time.sleep,
     )
     container.access = AccessPolicy(
         store,
-        RateLimits.shared(store, refused=10_000, clock=clock),
+        RateLimits.shared(
+            store,
+            refused=10_000,
+            tenants=container.tenants.requests_per_minute(),
+            clock=clock,
+        ),
         recording()[0],
         clock,
+        container.tenants,
     )
     if authenticator is not None:
         container.authenticator = authenticator

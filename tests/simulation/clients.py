@@ -8,6 +8,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from signer.errors import ConflictError, HotWalletError, InProgressError
+from signer.model.audit_record import Actor
 from signer.model.refund import RefundRequest
 from signer.refunds.service import RefundService
 from tests.simulation.scheduler import Scheduler
@@ -173,7 +174,7 @@ def _request(service: RefundService, order: Order) -> Answer:
         tenant=CLIENT,
         idempotency_key=order.key,
         request=order.request,
-        request_id="simulated",
+        actor=Actor.from_token(CLIENT, "simulated", None),
     )
     refund, body = submission.refund, submission.answer
     if body is None:

@@ -7,6 +7,7 @@ from typing import cast
 from signer.audit.log import AuditLog
 from signer.chain.chain import Chain
 from signer.config.networks import Network
+from signer.config.tenants import TenantRegistry
 from signer.errors import HotWalletError
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
@@ -110,7 +111,7 @@ class Components:
             self.store, self.store, self.ring, self.chains, audit=audit, clock=clock
         )
         self.retirement = KeyRetirement(self.store, audit, clock)
-        nonces = build.nonces(self.store, self.ring, clock)
+        nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())
         signer = build.transaction_signer(self.ring, clock)
         self.lifecycle = build.lifecycle(self.store, self.chains, signer, nonces, clock)
         self.tracker = build.tracker(self.store, self.chains, clock)
@@ -124,6 +125,7 @@ class Components:
             self.lifecycle,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self._process.clock,
+            tenants=TenantRegistry(),
             timer=self._process.timer,
             sleep=self._process.pause,
         )

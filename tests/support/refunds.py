@@ -11,6 +11,7 @@ import coincurve
 
 from signer.chain.chain import Chain
 from signer.config.networks import Network
+from signer.config.tenants import TenantRegistry
 from signer.keys.keyring import KeyRing
 from signer.keys.retirement import KeyRetirement
 from signer.keys.signer import Signer
@@ -108,6 +109,7 @@ class World:
     signer: Signer = field(default_factory=signer)
     client: ChainClient | None = None  # None: the chain itself.
     network: Network = NETWORK
+    tenants: TenantRegistry = field(default_factory=TenantRegistry)
     others: tuple[Signer, ...] = (SECOND, THIRD)  # Their keys may join the ring.
     _numbers: Iterator[int] = field(default_factory=count)
     _enrolled: Ledger | None = None
@@ -161,7 +163,7 @@ class World:
     @property
     def nonces(self) -> NonceManager:
         """The nonce manager of a process that starts now."""
-        return NonceManager(self.store, self.ring, self.clock)
+        return NonceManager(self.store, self.ring, self.clock, self.tenants)
 
     @property
     def wallets(self) -> WalletReconciler:
@@ -180,7 +182,7 @@ class World:
             self.store,
             self.chains,
             TransactionSigner(ring, self.clock),
-            NonceManager(self.store, ring, self.clock),
+            NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
         )
 
@@ -192,7 +194,7 @@ class World:
     @property
     def explainer(self) -> Explainer:
         """The explainer."""
-        return Explainer(self.store, self.store, self.chains, self.clock)
+        return Explainer(self.store, self.store, self.chains, self.clock, self.tenants)
 
     @property
     def service(self) -> RefundService:
@@ -203,6 +205,7 @@ class World:
             self.lifecycle,
             wallets=lambda: [key.address for key in self.ring.cached_keys()],
             clock=self.clock,
+            tenants=self.tenants,
             sleep=self._sleep,
             timer=self._timer,
         )
@@ -236,7 +239,10 @@ class World:
     ) -> Submission:
         """Submit *request* as the gateway does."""
         return (service or self.service).submit(
-            tenant=tenant, idempotency_key=key, request=request, request_id="req-1"
+            tenant=tenant,
+            idempotency_key=key,
+            request=request,
+            actor=Actor.from_token(tenant, "req-1", None),
         )
 
     def accepted(self, **changes: Any) -> Refund:

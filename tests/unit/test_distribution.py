@@ -19,16 +19,23 @@ PRIVATE = [
     "audit.pem",
     "docker/.env",
     "docker/networks.toml",
+    "docker/tenants.toml",
     "docker/owner.env",
     "keys/audit.pem",
     "keys/jwt",
     "networks.toml",
     "owner.env",
     "signer/audit.jsonl",
+    "tenants.toml",
     "tls/server.key",
 ]
 
-PUBLIC = [".env.example", "docker/networks.example.toml", "signer/keys/__init__.py"]
+PUBLIC = [
+    ".env.example",
+    "docker/networks.example.toml",
+    "docker/tenants.example.toml",
+    "signer/keys/__init__.py",
+]
 
 
 @pytest.fixture

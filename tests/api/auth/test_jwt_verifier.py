@@ -62,7 +62,7 @@ def test_accepts_a_valid_token(head: dict[str, Any], changes: dict[str, Any]) ->
 
     caller = _authenticator(ONE_KEY).authenticate(f"Bearer {good}")
 
-    assert replace(caller, scopes=None) == Principal(
+    assert replace(caller, scopes=None, client_id=None) == Principal(
         "gateway-1",
         frozenset({"merchant", "admin"}),
         "0123456789abcdef",
@@ -86,6 +86,25 @@ def test_scopes_are_separated_by_spaces(
     good = signed(header(), claims(**changes))
 
     assert scopes == _authenticator(ONE_KEY).authenticate(f"Bearer {good}").scopes
+
+
+@pytest.mark.parametrize("client_id", [None, "gateway", "the shop's gateway ~"])
+def test_the_client_id_is_optional(client_id: str | None) -> None:
+    """RFC 9068 has the claim; RFC 6749, appendix A.1, its characters."""
+    good = signed(header(), claims(client_id=... if client_id is None else client_id))
+
+    assert client_id == _authenticator(ONE_KEY).authenticate(f"Bearer {good}").client_id
+
+
+@pytest.mark.parametrize(
+    "client_id", ["", "a\xa0b", "a" * 257, "é", 7, ["gateway"], {}]
+)
+def test_a_malformed_client_id_refuses_the_token(client_id: Any) -> None:
+    """It decides which tenant the caller is."""
+    bad = signed(header(), claims(client_id=client_id))
+
+    with pytest.raises(AuthenticationError, match=r"^token-claim-client_id$"):
+        _authenticator(ONE_KEY).authenticate(f"Bearer {bad}")
 
 
 @pytest.mark.parametrize("name", FORGERIES)

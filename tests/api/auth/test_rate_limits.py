@@ -41,7 +41,7 @@ _FORGED = {
 class Instance:
     """The application of one process over the shared database, with its costs."""
 
-    def __init__(self, url: str, clock: SettableClock, **limits: int) -> None:
+    def __init__(self, url: str, clock: SettableClock, **limits: Any) -> None:
         self.database = Database(url, pool_size=8, timeout=5.0)
         self.writes: list[str] = []
         self.verified = 0

@@ -8,6 +8,7 @@ from api.auth.rate_limits import RateLimits
 from api.http.app import create_app
 from backends.sql import SQLStore
 from signer.audit.log import AuditLog
+from signer.config.tenants import TenantRegistry
 from tests.api.service import build_container, replaced
 from tests.api.support import SettableClock
 from tests.support.ring import ELSEWHERE, OLD, SILENCE, System
@@ -38,6 +39,12 @@ def admin_client(
         build_container(store, clock),
         rotation=system.rotation(needs_funds=needs_funds),
         failover=system.failover(),
-        access=AccessPolicy(store, RateLimits.shared(store, clock=clock), audit, clock),
+        access=AccessPolicy(
+            store,
+            RateLimits.shared(store, clock=clock),
+            audit,
+            clock,
+            TenantRegistry(),
+        ),
     )
     return TestClient(create_app(container))

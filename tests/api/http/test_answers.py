@@ -9,6 +9,7 @@ from falcon.testing import Result, TestClient
 from api.container import Container
 from api.views.refunds import read_refund
 from backends.sql import SQLStore
+from signer.model.audit_record import Actor
 from signer.model.refund import Refund
 from signer.refunds.service import ANSWER_TIMEOUT
 from tests.api.service import BODY, Pace
@@ -26,7 +27,7 @@ def unanswered(container: Container) -> Refund:
         tenant="gateway-1",
         idempotency_key="k",
         request=read_refund(BODY),
-        request_id="req-1",
+        actor=Actor.from_token("gateway-1", "req-1", None),
     ).refund
 
 

@@ -16,7 +16,7 @@ from tests.fixtures.scripted_chain import ScriptedChain
 MEMBERS = {
     "refund", "summary", "next", "blocked_by", "attempts", "policy", "history",
     "transactions", "nonce", "wallet", "nodes", "confirmations", "fees", "unanswered",
-    "stopped_at",
+    "stopped_at", "tenant_blocked_at",
 }  # fmt: skip
 
 

@@ -154,6 +154,7 @@ def test_each_request_is_one_event(client: TestClient, log: io.StringIO) -> None
         "route": "/v1/refunds/{refund_id}",
         "status": 400,
         "client": "gateway-1",
+        "tenant": "gateway-1",
     }
     assert CANARY not in log.getvalue()
     assert headers["Authorization"][-20:] not in log.getvalue()

@@ -24,6 +24,7 @@ def _tree(kind: type[HotWalletError]) -> Iterator[type[HotWalletError]]:
 def _make(kind: type[HotWalletError]) -> HotWalletError:
     extra: dict[type[HotWalletError], dict[str, Any]] = {
         errors.RateLimitedError: {"retry_after": 5},
+        errors.OpenRefundsLimitError: {"retry_after": 5},
         errors.NewKeyUnhealthyError: {"reason": "backend-failed"},
         errors.PolicyViolationError: {"rule": "max-amount"},
         errors.BroadcastRejectedError: {"reason": "other"},
@@ -41,7 +42,7 @@ OURS = [kind for kind in _tree(HotWalletError) if kind.__module__ == errors.__na
 STATUSES = {
     400: "RequestError InvalidInputError",
     401: "AuthenticationError",
-    403: "PermissionDeniedError",
+    403: "PermissionDeniedError UnknownTenantError TenantBlockedError",
     404: "NotFoundError",
     409: (
         "ConflictError IdempotencyMismatchError InProgressError "
@@ -49,7 +50,7 @@ STATUSES = {
     ),
     421: "NotThroughProxyError",
     422: "PolicyViolationError",
-    429: "RateLimitedError",
+    429: "RateLimitedError OpenRefundsLimitError",
     500: (
         "SigningError EncodingError RecoveryError ChainError "
         "ExecutionRevertedError BroadcastRejectedError ConfigurationError "

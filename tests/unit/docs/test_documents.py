@@ -1,7 +1,6 @@
 """The reference pages list every variable, code, route and table; links work."""
 
 import re
-import tomllib
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -12,8 +11,9 @@ import pytest
 from api.http.problems import Problem, problem_of
 from backends.sql.schema import metadata
 from signer import errors
-from signer.config.networks import Networks
+from signer.config.networks import load_networks
 from signer.config.settings import Settings
+from signer.config.tenants import check_tenants, load_tenants
 from signer.errors import (
     BroadcastRejectedError,
     ConfigurationError,
@@ -74,7 +74,7 @@ _WITH_REASON = (BroadcastRejectedError, NewKeyUnhealthyError)
 def _problem(kind: type[HotWalletError]) -> Problem:
     extra: dict[str, Any] = {"rule": "x"} if kind is PolicyViolationError else {}
     extra |= {"reason": "x"} if kind in _WITH_REASON else {}
-    extra |= {"retry_after": 1} if kind is RateLimitedError else {}
+    extra |= {"retry_after": 1} if issubclass(kind, RateLimitedError) else {}
     return problem_of(kind("x", **extra) if kind is not ConfigurationError else kind())
 
 
@@ -98,10 +98,13 @@ def test_every_table_is_documented() -> None:
     assert {name for name in metadata.tables if f"| `{name}` |" not in guide} == set()
 
 
-def test_the_networks_example_is_valid() -> None:
-    example = (ROOT / "docker" / "networks.example.toml").read_text(encoding="utf-8")
+def test_the_examples_are_valid() -> None:
+    """The tenants of the example have limits for the networks of the other one."""
+    networks = load_networks(ROOT / "docker" / "networks.example.toml")
+    tenants = load_tenants(ROOT / "docker" / "tenants.example.toml")
 
-    assert Networks.model_validate(tomllib.loads(example)).networks
+    check_tenants(tenants, networks)
+    assert tenants.tenants
 
 
 def _slug(heading: str) -> str:

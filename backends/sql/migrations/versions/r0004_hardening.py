@@ -20,6 +20,13 @@ DROP INDEX ix_refunds_client
 
 CREATE INDEX ix_refunds_tenant ON refunds (tenant, id)
 
+CREATE TABLE tenant_blocks (
+    tenant TEXT NOT NULL,
+    at VARCHAR(32) NOT NULL,
+    by TEXT NOT NULL,
+    CONSTRAINT pk_tenant_blocks PRIMARY KEY (tenant)
+)
+
 CREATE TABLE new_spendings (
     chain_id BIGINT NOT NULL,
     token_address TEXT NOT NULL,
@@ -42,6 +49,13 @@ ALTER TABLE new_spendings RENAME TO spendings
 # The default is dropped, so that a forgotten tenant is an error.
 POSTGRESQL = """
 ALTER INDEX ix_refunds_client RENAME TO ix_refunds_tenant
+
+CREATE TABLE tenant_blocks (
+    tenant TEXT COLLATE "C" NOT NULL,
+    at TIMESTAMP WITH TIME ZONE NOT NULL,
+    by TEXT COLLATE "C" NOT NULL,
+    CONSTRAINT pk_tenant_blocks PRIMARY KEY (tenant)
+)
 
 ALTER TABLE spendings ADD COLUMN tenant TEXT COLLATE "C" NOT NULL DEFAULT ''
 

@@ -275,6 +275,7 @@ def test_production_refuses_the_owners_role(shipped: Roles, tmp_path: Path) -> N
             "KMS_KEY_ID": "1234abcd-12ab-34cd-56ef-1234567890ab",
             "AWS_REGION": "eu-central-1",
             "NETWORKS_FILE": str(DOCKER / "networks.example.toml"),
+            "TENANTS_FILE": str(DOCKER / "tenants.example.toml"),
             "AUDIT_SIGNING_KEY_FILE": "/nowhere/audit.pem",
             "JWT_PUBLIC_KEY_FILE": str(tmp_path / "public.pem"),
             "DATABASE_URL": shipped.owner,

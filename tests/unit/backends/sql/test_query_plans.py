@@ -214,6 +214,18 @@ def test_pages_come_from_an_index(
         assert "Seq Scan" not in plan
 
 
+def test_open_refunds_of_a_tenant_are_counted_in_an_index(store: SQLStore) -> None:
+    """The cost does not grow with the final refunds."""
+    _fill(store, 1500)
+    given = {"of_tenant": "tenant 3", "at_most": 10}
+    plan = _plan(store, queries.COUNT_OPEN, given)
+
+    # PostgreSQL may read the open refunds of all tenants if they are few.
+    expected = "ix_refunds_status" if store._database.path else "ix_refunds_"
+    assert expected in plan
+    assert "Seq Scan" not in plan
+
+
 @pytest.mark.parametrize(
     ("statement", "index"),
     [

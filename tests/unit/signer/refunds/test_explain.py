@@ -380,7 +380,9 @@ def test_a_network_that_was_removed(world: World) -> None:
     """The ledger's facts are reported, and the objection names the network."""
     refund = world.broadcast()
 
-    found = Explainer(world.store, world.store, {}, world.clock).explain(refund)
+    found = Explainer(world.store, world.store, {}, world.clock, world.tenants).explain(
+        refund
+    )
 
     assert found.policy == "the network is not configured"
     assert (found.head, found.wallet_status, found.nodes) == (None, None, ())
@@ -429,6 +431,7 @@ def test_an_unreachable_ledger_is_an_error(world: World) -> None:
             world.store,
             world.chains,
             world.clock,
+            world.tenants,
         ).explain(refund)
 
 

@@ -50,6 +50,7 @@ PRODUCTION = {
     "KMS_KEY_ID": KEY_ID,
     "AWS_REGION": "eu-central-1",
     "DATABASE_URL": "postgresql+psycopg://refunds@db/refunds?sslmode=verify-full",
+    "TENANTS_FILE": "/etc/hotwallet/tenants.toml",
     "AUDIT_SIGNING_KEY_FILE": "/run/secrets/audit.pem",
 }
 KEY = coincurve.PrivateKey.from_int(0x6A4D)
@@ -131,6 +132,7 @@ def test_the_table_of_keys_in_every_combination() -> None:
             *["kms-not-configured"] * (kms and not key),
             *["kms-not-configured"] * (kms and not region),
             *["raw-key-forbidden"] * (production and raw),
+            *["tenants-missing"] * production,
             *["audit-key-missing"] * production,
         ]
 
@@ -263,6 +265,10 @@ SPELLINGS: dict[str, tuple[str, dict[str | None, bool]]] = {
             "issuer.example": True,
         },
     ),
+    "TENANTS_FILE": (
+        "tenants-missing",
+        {None: True, "": True, "\n": True, "/etc/tenants.toml": False},
+    ),
     "AUDIT_SIGNING_KEY_FILE": (
         "audit-key-missing",
         {None: True, "": True, " \n": True, "/run/audit.pem": False, " a ": False},
@@ -308,7 +314,7 @@ PAIRS = [(a, b) for a in SPELLINGS for b in SPELLINGS if a < b]
 @pytest.mark.parametrize(("one", "other"), PAIRS)
 def test_every_pair_of_variables_in_every_spelling(one: str, other: str) -> None:
     """
-    No variable hides another one's refusal, in any spelling: 1,593 pairs.
+    No variable hides another one's refusal, in any spelling: 1,829 pairs.
 
     Outside production, all of them start.
     """
@@ -394,6 +400,7 @@ def test_all_refusals_are_reported_together() -> None:
         "jwt-shared-secret",
         "jwt-signing-key-forbidden",
         "jwks-insecure",
+        "tenants-missing",
         "audit-key-missing",
         "webhook-insecure",
         "rpc-insecure",

@@ -49,6 +49,7 @@ ALL_REFUSED = {
     "debug-forbidden",
     "sqlite-multi-node",
     "jwt-shared-secret",
+    "tenants-missing",
     "rpc-insecure",
 }
 
@@ -57,7 +58,7 @@ INVALID = {"APP_ENV": "test", "DEBUG": "canary"}
 
 # Further configurations, and their refusals.
 CASES: dict[str, tuple[dict[str, str], set[str]]] = {
-    "nothing set": ({}, {"kms-not-configured", "audit-key-missing"}),
+    "nothing set": ({}, {"kms-not-configured", "tenants-missing", "audit-key-missing"}),
     "a raw key, blank names": (
         {
             "APP_ENV": "  ",
@@ -68,6 +69,7 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
         {
             "kms-not-configured",
             "raw-key-forbidden",
+            "tenants-missing",
             "audit-key-missing",
             "webhook-insecure",
         },

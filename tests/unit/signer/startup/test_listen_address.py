@@ -17,6 +17,7 @@ PRODUCTION = {
     "USE_KMS": "true",
     "KMS_KEY_ID": "alias/refunds",
     "AWS_REGION": "eu-central-1",
+    "TENANTS_FILE": "/etc/hotwallet/tenants.toml",
     "AUDIT_SIGNING_KEY_FILE": "/run/secrets/audit.pem",
 }
 
@@ -100,11 +101,13 @@ def test_shipped_containers_are_accepted() -> None:
     shipped = PRODUCTION | {"BIND": bind}
 
     assert places["BIND"] == bind
-    for place in ("BIND", "HOTWALLET_HOME", "NETWORKS_FILE", "AUDIT_SIGNING_KEY_FILE"):
+    files = ("NETWORKS_FILE", "TENANTS_FILE", "AUDIT_SIGNING_KEY_FILE")
+    for place in ("BIND", "HOTWALLET_HOME", *files):
         # Compose overrides the value that the example has for a laptop.
         assert f"\n{place}=" in example
         assert place in places
     assert f"networks.toml:{places['NETWORKS_FILE']}:ro" in compose
+    assert f"tenants.toml:{places['TENANTS_FILE']}:ro" in compose
     assert places["AUDIT_SIGNING_KEY_FILE"].startswith("/etc/hotwallet/keys/")
     assert ":/etc/hotwallet/keys:ro" in compose
     assert compose.count("<<: *places") == compose.count("    environment:\n      <<")

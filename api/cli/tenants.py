@@ -1,0 +1,74 @@
+"""``hotwallet tenants``: list, block and unblock tenants."""
+
+from collections.abc import Iterator, Sequence
+
+import click
+
+from api.bootstrap import build_container
+from api.cli.confirmation import confirmed
+from api.cli.operator import current_operator
+from api.cli.output import Result, reports
+from api.http.tenants import block_tenant, tenant_document, unblock_tenant
+from api.views.refunds import timestamp
+from signer.refunds.tenant_admin import TenantStatus
+
+
+@click.group()
+def tenants() -> None:
+    """List, block and unblock tenants."""
+
+
+@tenants.command("list")
+@reports
+def list_tenants() -> Result:
+    """List the tenants of TENANTS_FILE, and all that are blocked."""
+    found = build_container().tenant_admin.list()
+    documents = [tenant_document(each) for each in found]
+    return Result(documents, _format_tenants(found))
+
+
+@tenants.command()
+@click.argument("tenant")
+@confirmed("Its refunds without a nonce then wait. Block the tenant {tenant}?")
+@reports
+def block(tenant: str, *, dry_run: bool) -> Result:
+    """
+    Block TENANT at once, on all hosts.
+
+    Its requests that change something get 403, and its queued refunds get no nonce.  It
+    can still read.  Refunds that have a nonce already continue.
+    """
+    admin = build_container().tenant_admin
+    if dry_run:
+        is_blocked = admin.find(tenant).block is not None
+        status = "already-blocked" if is_blocked else "would-block"
+        return _status({"tenant": tenant, "status": status})
+    return _status(block_tenant(admin, tenant, current_operator()))
+
+
+@tenants.command()
+@click.argument("tenant")
+@confirmed("Its waiting refunds are then paid. Unblock the tenant {tenant}?")
+@reports
+def unblock(tenant: str, *, dry_run: bool) -> Result:
+    """End the block of TENANT: its queued refunds are paid."""
+    admin = build_container().tenant_admin
+    if dry_run:
+        is_blocked = admin.find(tenant).block is not None
+        status = "would-unblock" if is_blocked else "not-blocked"
+        return _status({"tenant": tenant, "status": status})
+    return _status(unblock_tenant(admin, tenant, current_operator()))
+
+
+def _status(document: dict[str, str]) -> Result:
+    return Result(document, [f"{document['tenant']}: {document['status']}"])
+
+
+def _format_tenants(found: Sequence[TenantStatus]) -> Iterator[str]:
+    if not found:
+        yield "TENANTS_FILE is not set: each token subject is a tenant of its own"
+    for each in found:
+        callers = ", ".join((*each.tenant.subjects, *each.tenant.client_ids))
+        yield f"{each.name}: {callers or 'not in TENANTS_FILE'}"
+        if each.block is not None:
+            yield f"  blocked since {timestamp(each.block.at)} by {each.block.by}"

@@ -1,0 +1,255 @@
+"""
+The tenants that may request refunds, and their limits, from one TOML file.
+
+::
+
+    [tenants.shop]
+    subjects = ["shop-1", "shop-2"]
+    client_ids = ["shop-gateway"]
+    max_open_refunds = 1000
+    requests_per_minute = 600
+
+    [tenants.shop.networks.local]
+    gas_per_hour = 20_000_000
+
+    [tenants.shop.networks.local.tokens.TUSD]
+    min_amount = "0.10"
+    max_amount = "200"
+
+A token belongs to the tenant that lists its ``sub`` or its ``client_id`` (RFC 9068).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from signer.amounts import parse_units
+from signer.config.networks import Network, Token
+from signer.config.toml_file import StrictModel, as_tuple, read_toml
+from signer.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    Refusal,
+    UnknownTenantError,
+)
+
+
+# As a ``sub``: visible ASCII.  The sweeper's tenant has a space, so it is not a name.
+_NAME = "[!-~]{1,128}"
+Name = Annotated[str, StringConstraints(pattern=f"^{_NAME}$")]
+ClientId = Annotated[str, StringConstraints(pattern="^[ -~]{1,256}$")]
+"""A ``client_id``: RFC 6749, appendix A.1."""
+
+_LIMITS = ("hourly_limit", "daily_limit", "daily_limit_per_recipient")
+
+
+def is_tenant_name(name: str) -> bool:
+    """Return whether *name* has the form of a tenant's name."""
+    return re.fullmatch(_NAME, name) is not None
+
+
+class TokenLimits(StrictModel):
+    """
+    A tenant's limits for one token, in whole tokens; None means no limit.
+
+    ``min_amount`` and ``max_amount`` bound one refund, and the others all refunds of
+    the tenant in an hour or a day.  The token's own limits apply as well.
+    """
+
+    min_amount: str | None = None
+    max_amount: str | None = None
+    hourly_limit: str | None = None
+    daily_limit: str | None = None
+    daily_limit_per_recipient: str | None = None
+
+    def units(self, name: str, token: Token) -> int | None:
+        """Return the limit *name* in base units of *token*; None if there is none."""
+        amount = getattr(self, name)
+        return None if amount is None else parse_units(amount, token.decimals)
+
+    def problems(self, token: Token) -> Iterator[str]:
+        """Yield why these cannot be the limits of *token*."""
+        values: dict[str, int] = {}
+        for name in type(self).model_fields:
+            try:
+                units = self.units(name, token)
+            except InvalidInputError as e:
+                yield f"{name} {e}"
+            else:
+                values |= {} if units is None else {name: units}
+        largest = parse_units(token.max_amount, token.decimals)
+        largest = min(largest, values.get("max_amount", largest))
+        if values.get("min_amount", 0) > largest:
+            yield "min_amount must not be more than max_amount"
+        for name in _LIMITS:
+            # An accepted refund must not wait without end.
+            if values.get(name, largest) < largest:
+                yield f"{name} must not be less than max_amount, the token's included"
+
+
+class NetworkLimits(StrictModel):
+    """A tenant's limits on one network; ``gas_per_hour`` bounds its gas limits."""
+
+    gas_per_hour: int | None = Field(default=None, ge=21_000)
+    tokens: dict[str, TokenLimits] = Field(default_factory=dict)
+
+
+class Tenant(StrictModel):
+    """
+    Who owns refunds, idempotency keys and references; None means no limit.
+
+    ``max_open_refunds`` counts refunds that are not final.  ``requests_per_minute``
+    counts all requests, ``max_concurrent_requests`` those being answered, and
+    ``max_waiting_requests`` those that wait for their refund.
+    """
+
+    subjects: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
+    client_ids: Annotated[tuple[ClientId, ...], BeforeValidator(as_tuple)] = ()
+    max_open_refunds: int | None = Field(default=None, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    max_concurrent_requests: int | None = Field(default=None, ge=1)
+    max_waiting_requests: int | None = Field(default=None, ge=1)
+    networks: dict[str, NetworkLimits] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_a_caller(self) -> Self:
+        if not (self.subjects or self.client_ids):
+            raise ValueError("needs subjects or client_ids")
+        return self
+
+    def network_limits(self, network: str) -> NetworkLimits:
+        """Return the limits on *network*."""
+        return self.networks.get(network, NetworkLimits())
+
+    def token_limits(self, network: str, token: str) -> TokenLimits:
+        """Return the limits for *token* on *network*."""
+        return self.network_limits(network).tokens.get(token, TokenLimits())
+
+    def problems(self, networks: Mapping[str, Network]) -> Iterator[str]:
+        """Yield each limit that *networks* cannot have."""
+        for name, limits in self.networks.items():
+            network = networks.get(name)
+            if network is None:
+                yield f"networks.{name}: NETWORKS_FILE has no such network"
+                continue
+            # An accepted refund must not wait without end.
+            if (limits.gas_per_hour or network.largest_gas) < network.largest_gas:
+                yield (
+                    f"networks.{name}: gas_per_hour must not be less than the max_gas"
+                    f" of a token, which is {network.largest_gas}"
+                )
+            for symbol, of_token in limits.tokens.items():
+                place = f"networks.{name}.tokens.{symbol}"
+                token = network.tokens.get(symbol)
+                if token is None:
+                    yield f"{place}: NETWORKS_FILE has no such token"
+                    continue
+                for problem in of_token.problems(token):
+                    yield f"{place}: {problem}"
+
+
+NO_LIMITS = Tenant.model_construct()
+"""The limits of a tenant without any."""
+
+
+class Tenants(StrictModel):
+    """The tenants file: tenants by name."""
+
+    tenants: dict[Name, Tenant] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_one_tenant_per_caller(self) -> Self:
+        for kind in ("subjects", "client_ids"):
+            owners: dict[str, str] = {}
+            for name, tenant in self.tenants.items():
+                for caller in getattr(tenant, kind):
+                    if caller in owners:
+                        raise ValueError(
+                            f"{kind}: {caller} is listed twice, in tenants.{name}"
+                            f" and tenants.{owners[caller]}"
+                        )
+                    owners[caller] = name
+        for name, tenant in self.tenants.items():
+            # Refunds from before this file belong to the tenant of the subject's name.
+            for subject in tenant.subjects:
+                if subject != name and subject in self.tenants:
+                    raise ValueError(
+                        f"subjects: {subject} is in tenants.{name}, and must be in"
+                        f" tenants.{subject}, which owns its earlier refunds"
+                    )
+        return self
+
+
+class TenantRegistry:
+    """
+    Finds the tenant of a token, and the limits of a tenant.
+
+    Without a tenants file, which only production requires, each subject is a tenant of
+    its own, without limits.
+    """
+
+    def __init__(self, tenants: Mapping[str, Tenant] | None = None) -> None:
+        """Make a registry of *tenants*; None means that there is no file."""
+        self.tenants = tenants
+        self._of: dict[tuple[str, str], str] = {}
+        for name, tenant in (tenants or {}).items():
+            self._of |= {("sub", subject): name for subject in tenant.subjects}
+            self._of |= {("client_id", each): name for each in tenant.client_ids}
+
+    def find(self, subject: str, client_id: str | None = None) -> str:
+        """
+        Return the name of the tenant of a token with these claims.
+
+        Raises:
+            UnknownTenantError: No tenant lists either claim, or two tenants do.
+        """
+        if self.tenants is None:
+            return subject
+        claims = (("sub", subject), ("client_id", client_id or ""))
+        found = {self._of[claim] for claim in claims if claim in self._of}
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            raise UnknownTenantError("the token's sub and client_id have two tenants")
+        raise UnknownTenantError("the token's sub and client_id have no tenant")
+
+    def requests_per_minute(self) -> Mapping[str, int]:
+        """Return the rate limits of the tenants that have one, by name."""
+        return {
+            name: tenant.requests_per_minute
+            for name, tenant in (self.tenants or {}).items()
+            if tenant.requests_per_minute is not None
+        }
+
+    def limits(self, name: str) -> Tenant:
+        """Return the limits of the tenant *name*; no limits if it is not listed."""
+        return (self.tenants or {}).get(name, NO_LIMITS)
+
+
+_CODE = "tenants-misconfigured"
+
+
+def load_tenants(path: Path | None) -> TenantRegistry:
+    """
+    Read the TOML file at *path*, or refuse it (``tenants-misconfigured``).
+
+    None means that there is no file.
+    """
+    if path is None:
+        return TenantRegistry()
+    file = read_toml(path, Tenants, variable="TENANTS_FILE", code=_CODE)
+    return TenantRegistry(file.tenants)
+
+
+def check_tenants(registry: TenantRegistry, networks: Mapping[str, Network]) -> None:
+    """Refuse limits that do not fit *networks* (``tenants-misconfigured``)."""
+    refusals = [
+        Refusal(_CODE, f"TENANTS_FILE: tenants.{name}.{problem}")
+        for name, tenant in (registry.tenants or {}).items()
+        for problem in tenant.problems(networks)
+    ]
+    if refusals:
+        raise ConfigurationError(*refusals)

@@ -1,0 +1,132 @@
+"""``hotwallet tenants``."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from api.cli.operator import current_operator
+from backends.sql import SQLStore
+from tests.api.commands import Run
+
+
+TENANTS = """
+[tenants.shop]
+subjects = ["shop-1", "shop-2"]
+client_ids = ["shop-gateway"]
+"""
+
+
+@pytest.fixture
+def run(
+    run: Run,
+    networks: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
+    """Return ``hotwallet`` with a tenants file."""
+    networks()
+    path = tmp_path / "tenants.toml"
+    path.write_text(TENANTS, encoding="utf-8")
+    monkeypatch.setenv("TENANTS_FILE", str(path))
+    return run
+
+
+def test_tenants_are_listed(run: Run) -> None:
+    assert run("tenants", "list").out == "shop: shop-1, shop-2, shop-gateway\n"
+    assert run("tenants", "list", "--json").json == [
+        {
+            "tenant": "shop",
+            "subjects": ["shop-1", "shop-2"],
+            "clientIds": ["shop-gateway"],
+            "blockedAt": None,
+            "blockedBy": None,
+        }
+    ]
+
+
+def test_block_and_unblock(run: Run, sqlite_store: SQLStore) -> None:
+    """Each is safe to repeat, and recorded with the operator."""
+    blocked = [run("tenants", "block", "shop", "--yes") for _ in range(2)]
+    listed = run("tenants", "list")
+    document = run("tenants", "list", "--json").json
+    unblocked = [run("tenants", "unblock", "shop", "--yes", "--json") for _ in range(2)]
+
+    assert [each.out for each in blocked] == [
+        "shop: blocked\n",
+        "shop: already-blocked\n",
+    ]
+    assert [each.json["status"] for each in unblocked] == ["unblocked", "not-blocked"]
+    operator = current_operator().name
+    assert document[0]["blockedBy"] == operator
+    assert f"  blocked since {document[0]['blockedAt']} by {operator}\n" in listed.out
+    sqlite_store.seal()
+    records = [each.record.fields for each in sqlite_store.sealed(0, 100)]
+    assert [each["event"] for each in records if each["actor"] == operator] == [
+        *["tenant-block-requested", "tenant-block-succeeded"] * 2,
+        *["tenant-unblock-requested", "tenant-unblock-succeeded"] * 2,
+    ]
+
+
+def test_a_dry_run_changes_nothing(run: Run, sqlite_store: SQLStore) -> None:
+    statuses = [
+        run("tenants", command, "shop", "--dry-run").out
+        for command in ("block", "unblock")
+    ]
+    assert sqlite_store.tenant_blocks() == ()
+    run("tenants", "block", "shop", "--yes")
+    statuses += [
+        run("tenants", command, "shop", "--dry-run").out
+        for command in ("block", "unblock")
+    ]
+
+    assert statuses == [
+        "shop: would-block\n",
+        "shop: not-blocked\n",
+        "shop: already-blocked\n",
+        "shop: would-unblock\n",
+    ]
+    assert len(sqlite_store.tenant_blocks()) == 1
+
+
+def test_a_block_needs_confirmation(run: Run, sqlite_store: SQLStore) -> None:
+    finished = run("tenants", "block", "shop")
+
+    assert finished.status == 2
+    assert "Add --yes" in finished.err
+    assert sqlite_store.tenant_blocks() == ()
+
+
+@pytest.mark.parametrize("arguments", [("--yes",), ("--dry-run",)])
+def test_an_unknown_tenant(run: Run, arguments: tuple[str, ...]) -> None:
+    finished = run("tenants", "block", "shopp", *arguments)
+
+    assert (finished.status, finished.out) == (1, "")
+    assert "error: not-found: there is no such tenant" in finished.err
+
+
+def test_without_a_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each subject is a tenant, and can be blocked before its first refund."""
+    monkeypatch.delenv("TENANTS_FILE")
+    empty = run("tenants", "list")
+    blocked = run("tenants", "block", "gateway-1", "--yes")
+    listed = run("tenants", "list")
+
+    assert empty.out.startswith("TENANTS_FILE is not set")
+    assert blocked.out == "gateway-1: blocked\n"
+    assert listed.out.startswith("gateway-1: not in TENANTS_FILE\n  blocked since")
+
+
+def test_a_malformed_file(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command refuses with the code of the guard and status 78."""
+    path = tmp_path / "other.toml"
+    path.write_text("[tenants.shop]", encoding="utf-8")
+    monkeypatch.setenv("TENANTS_FILE", str(path))
+    finished = run("tenants", "block", "shop", "--yes")
+
+    assert finished.status == 78
+    assert (
+        "refused: tenants-misconfigured: TENANTS_FILE: tenants.shop: " in finished.err
+    )

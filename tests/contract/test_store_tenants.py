@@ -1,0 +1,129 @@
+"""Contract of tenants: blocks, and how many open refunds a tenant may have."""
+
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+
+from backends.sql import SQLStore
+from signer.errors import ConflictError, OpenRefundsLimitError, StaleStateError
+from signer.model.refund import SWEEPER, Status
+from signer.model.tenant_block import TenantBlock
+from tests.fixtures.ledger import (
+    accepted,
+    filled,
+    now,
+    opened,
+    queued,
+    reserved,
+    signed,
+    stored,
+)
+from tests.fixtures.races import race
+
+
+def test_a_block_is_stored_once(store: SQLStore) -> None:
+    """The first block stays; ending it twice changes nothing."""
+    first = TenantBlock("shop", now(), "cli:alice")
+    again = TenantBlock("shop", now() + timedelta(hours=1), "cli:bob")
+
+    assert store.tenant_block("shop") is None
+    assert [store.block_tenant(each) for each in (first, again)] == [True, False]
+    assert store.tenant_block("shop") == first
+    assert store.tenant_block("sho") is None
+    assert [store.unblock_tenant("shop") for _ in range(2)] == [True, False]
+    assert store.tenant_block("shop") is None
+
+
+def test_blocks_are_listed_by_name(store: SQLStore) -> None:
+    blocks = [TenantBlock(name, now(), "x") for name in ("b", "a", "B")]
+    for block in blocks:
+        store.block_tenant(block)
+
+    assert [block.tenant for block in store.tenant_blocks()] == ["B", "a", "b"]
+
+
+def test_a_blocked_tenant_gets_no_nonce(store: SQLStore) -> None:
+    """The condition is in the statement; other tenants and earlier nonces go on."""
+    opened(store)
+    before, waiting, other = (
+        accepted(store, tenant=name) for name in ("shop", "shop", "other")
+    )
+    before = reserved(store, before)
+    store.block_tenant(TenantBlock("shop", now(), "x"))
+
+    with pytest.raises(StaleStateError):
+        reserved(store, waiting)
+    assert reserved(store, other).nonce == 1
+    assert signed(store, before).status is Status.SIGNED
+
+    store.unblock_tenant("shop")
+    assert reserved(store, waiting).nonce == 2
+
+
+def test_open_refunds_are_limited(store: SQLStore) -> None:
+    """Final refunds and other tenants' do not count; nothing is stored over it."""
+    first = accepted(store, tenant="shop")
+    accepted(store, tenant="other")
+    accepted(store, tenant=SWEEPER)
+    second, third = queued(tenant="shop"), queued(tenant="shop")
+
+    assert store.accept(second, 2) == (second, True)
+    with pytest.raises(OpenRefundsLimitError) as refused:
+        store.accept(third, 2)
+    assert (refused.value.retry_after, store.get(third.id)) == (30, None)
+    assert store.history(third.id) == ()
+
+    store.save(first, first.with_status(Status.CANCELLED, now()))
+    assert store.accept(third, 2) == (third, True)
+
+
+def test_the_limit_hides_no_earlier_answer(store: SQLStore) -> None:
+    """A repeated request finds its refund at the limit, and a reference conflicts."""
+    refund = accepted(store, tenant="shop")
+    repeated = queued(tenant="shop", idempotency_key=refund.idempotency_key)
+    conflicting = queued(tenant="shop", reference=refund.reference)
+
+    assert store.accept(repeated, 1) == (stored(store, refund), False)
+    with pytest.raises(ConflictError):
+        store.accept(conflicting, 1)
+
+
+def _accept_ten(store: SQLStore, index: int) -> int:
+    granted = 0
+    for _ in range(10):
+        try:
+            granted += store.accept(queued(tenant="shop"), 13)[1]
+        except OpenRefundsLimitError:
+            continue
+    return granted
+
+
+def test_processes_share_the_limit(database_url: str, store: SQLStore) -> None:
+    """Of 40 refunds that four processes accept at once, 13 are stored."""
+    assert sum(race(_accept_ten, database_url, 4)) == 13
+    assert len(store.list("shop", limit=100).refunds) == 13
+
+
+def _reserved_count(store: SQLStore) -> int:
+    return len(store.list("shop", status=Status.RESERVED, limit=1000).refunds)
+
+
+def _reserve_or_block(store: SQLStore, index: int) -> int:
+    """Reserve refunds; process 0 blocks the tenant and counts what is reserved then."""
+    if index == 0:
+        store.block_tenant(TenantBlock("shop", now(), "x"))
+        return _reserved_count(store)
+    for refund in store.list("shop", limit=1000).refunds[index - 1 :: 2]:
+        with suppress(StaleStateError):
+            reserved(store, refund)
+    return 0
+
+
+def test_no_nonce_after_the_block(database_url: str, store: SQLStore) -> None:
+    """When the block returns, no reservation of the tenant is in progress."""
+    opened(store)
+    filled(store, [queued(tenant="shop") for _ in range(100)])
+    at_block, *_ = race(_reserve_or_block, database_url, 3)
+
+    assert at_block == _reserved_count(store)

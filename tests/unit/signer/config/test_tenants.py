@@ -1,0 +1,238 @@
+"""The tenants file is read strictly, and maps each token to one tenant."""
+
+from pathlib import Path
+
+import pytest
+
+from signer.config.networks import Network
+from signer.config.tenants import (
+    NO_LIMITS,
+    Tenant,
+    TenantRegistry,
+    TokenLimits,
+    check_tenants,
+    is_tenant_name,
+    load_tenants,
+)
+from signer.errors import ConfigurationError, UnknownTenantError
+from signer.model.refund import SWEEPER
+
+
+NETWORKS = {
+    "local": Network.model_validate(
+        {
+            "chain_id": 31337,
+            "rpc_urls": ["http://127.0.0.1:8545"],
+            "tokens": {
+                "TUSD": {
+                    "address": "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+                    "decimals": 6,
+                    "max_amount": "1000",
+                }
+            },
+        }
+    )
+}
+
+GOOD = """\
+[tenants.shop]
+subjects = ["shop-1", "shop-2"]
+client_ids = ["the shop's gateway"]
+max_open_refunds = 100
+requests_per_minute = 600
+max_concurrent_requests = 8
+max_waiting_requests = 2
+
+[tenants.shop.networks.local]
+gas_per_hour = 20_000_000
+
+[tenants.shop.networks.local.tokens.TUSD]
+min_amount = "0.10"
+max_amount = "200"
+hourly_limit = "200"
+daily_limit = "5000.5"
+daily_limit_per_recipient = "300"
+
+[tenants."auth0|x@y"]
+client_ids = ["shop-1"]
+"""
+
+
+def _load(path: Path, text: str) -> TenantRegistry:
+    path.write_text(text, encoding="utf-8")
+    registry = load_tenants(path)
+    check_tenants(registry, NETWORKS)
+    return registry
+
+
+def _refused(path: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        _load(path, text)
+    refusals = caught.value.refusals
+
+    assert {refusal.code for refusal in refusals} == {"tenants-misconfigured"}
+    assert all(refusal.message.startswith("TENANTS_FILE: ") for refusal in refusals)
+    assert str(path) not in str(caught.value)
+    return [refusal.message for refusal in refusals]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return where the test's file goes."""
+    return tmp_path / "tenants.toml"
+
+
+def test_valid_file(file: Path) -> None:
+    """Every field is read, and omitted fields mean no limit."""
+    registry = _load(file, GOOD)
+
+    shop, other = registry.limits("shop"), registry.limits("auth0|x@y")
+    assert (shop.max_open_refunds, shop.requests_per_minute) == (100, 600)
+    assert (shop.max_concurrent_requests, shop.max_waiting_requests) == (8, 2)
+    assert shop.networks["local"].gas_per_hour == 20_000_000
+    limits = shop.token_limits("local", "TUSD")
+    token = NETWORKS["local"].tokens["TUSD"]
+    assert limits.units("min_amount", token) == 100_000
+    assert limits.units("daily_limit", token) == 5_000_500_000
+    assert other.token_limits("local", "TUSD") == TokenLimits()
+    assert shop.token_limits("local", "OTHER") == TokenLimits()
+    assert registry.limits("unknown") == NO_LIMITS
+    assert registry.requests_per_minute() == {"shop": 600}
+
+
+@pytest.mark.parametrize(
+    ("subject", "client_id", "tenant"),
+    [
+        ("shop-1", None, "shop"),
+        ("shop-2", None, "shop"),
+        ("shop-1", "the shop's gateway", "shop"),
+        ("unknown", "the shop's gateway", "shop"),
+        ("shop-2", "unknown", "shop"),
+        ("unknown", "shop-1", "auth0|x@y"),
+    ],
+)
+def test_a_subject_or_a_client_id_decides(
+    file: Path, subject: str, client_id: str | None, tenant: str
+) -> None:
+    """One claim cannot stand in for the other: RFC 9068, section 5."""
+    assert tenant == _load(file, GOOD).find(subject, client_id)
+
+
+@pytest.mark.parametrize(
+    ("subject", "client_id", "why"),
+    [
+        ("shop", None, "no tenant"),
+        ("auth0|x@y", None, "no tenant"),
+        ("SHOP-1", None, "no tenant"),
+        ("the", "", "no tenant"),
+        ("shop-2", "shop-1", "two tenants"),
+    ],
+)
+def test_an_unknown_or_ambiguous_token(
+    file: Path, subject: str, client_id: str | None, why: str
+) -> None:
+    """The name of a tenant is not a subject, and no claim precedes the other."""
+    with pytest.raises(UnknownTenantError, match=why):
+        _load(file, GOOD).find(subject, client_id)
+
+
+def test_without_a_file_each_subject_is_a_tenant() -> None:
+    registry = load_tenants(None)
+    check_tenants(registry, NETWORKS)
+
+    assert registry.find("gateway-1", "any") == "gateway-1"
+    assert registry.limits("gateway-1") == NO_LIMITS == Tenant.model_construct()
+    assert registry.requests_per_minute() == {}
+
+
+SHOP = '[tenants.shop]\nsubjects = ["shop-1"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "tenants: Field required"),
+        ("tenants = {}", "at least 1 item"),
+        ("[tenants.shop]", "needs subjects or client_ids"),
+        ("[tenants.shop]\nsubjects = []", "needs subjects or client_ids"),
+        ("[tenants.shop]\nsubjects = 'shop'", "valid tuple"),
+        ("[tenants.shop]\nsubjects = ['']", "subjects.0"),
+        ("[tenants.shop]\nsubjects = ['a b']", "subjects.0"),
+        ("[tenants.shop]\nsubjects = ['a', \"a\\u000a\"]", "subjects.1"),
+        (f"[tenants.shop]\nsubjects = ['{'a' * 129}']", "subjects.0"),
+        ("[tenants.shop]\nclient_ids = ['é']", "client_ids.0"),
+        (f"[tenants.'{SWEEPER}']\nsubjects = ['a']", "hotwallet sweep"),
+        (f"[tenants.{'a' * 129}]\nsubjects = ['a']", "tenants."),
+        (f"{SHOP}unknown = 1", "Extra inputs"),
+        (f"{SHOP}max_open_refunds = 0", "max_open_refunds"),
+        (f"{SHOP}max_open_refunds = 1.5", "max_open_refunds"),
+        (f"{SHOP}max_open_refunds = true", "max_open_refunds"),
+        (f"{SHOP}requests_per_minute = -1", "requests_per_minute"),
+        (f"{SHOP}max_concurrent_requests = 0", "max_concurrent_requests"),
+        (f"{SHOP}max_waiting_requests = '2'", "max_waiting_requests"),
+        (f"{SHOP}[tenants.shop.networks.local]\ngas_per_hour = 20_999", "gas_per_hour"),
+        (f"{SHOP}[tenants.b]\nsubjects = ['shop-1']", "shop-1 is listed twice"),
+        ("[tenants.a]\nsubjects = ['s', 's']", "s is listed twice"),
+        (
+            "[tenants.a]\nclient_ids = ['c']\n[tenants.b]\nclient_ids = ['c']",
+            "c is listed twice, in tenants.b and tenants.a",
+        ),
+        (
+            "[tenants.a]\nsubjects = ['b']\n[tenants.b]\nclient_ids = ['c']",
+            "b is in tenants.a, and must be in tenants.b",
+        ),
+        ("[tenants.shop", "not TOML"),
+    ],
+)
+def test_malformed_files(file: Path, text: str, why: str) -> None:
+    (message,) = _refused(file, text)
+
+    assert why in message
+
+
+TOKEN = f"{SHOP}[tenants.shop.networks.local.tokens.TUSD]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (f"{SHOP}[tenants.shop.networks.base]", "networks.base: NETWORKS_FILE has no"),
+        (f"{SHOP}[tenants.shop.networks.local.tokens.X]", "tokens.X: NETWORKS_FILE"),
+        (
+            f"{SHOP}[tenants.shop.networks.local]\ngas_per_hour = 1_999_999",
+            "local: gas_per_hour must not be less than the max_gas of a token",
+        ),
+        (f"{TOKEN}max_amount = '-1'", "TUSD: max_amount must be plain"),
+        (f"{TOKEN}max_amount = '0.0000001'", "TUSD: max_amount must have at most 6"),
+        (f"{TOKEN}min_amount = '0'", "TUSD: min_amount must be above zero"),
+        (f"{TOKEN}min_amount = '1000.1'", "min_amount must not be more"),
+        (f"{TOKEN}min_amount = '2'\nmax_amount = '1'", "min_amount must not be more"),
+        (f"{TOKEN}hourly_limit = '999'", "hourly_limit must not be less"),
+        (f"{TOKEN}max_amount = '9'\ndaily_limit = '8'", "daily_limit must not be less"),
+        (f"{TOKEN}daily_limit_per_recipient = '1'", "daily_limit_per_recipient must"),
+    ],
+)
+def test_limits_that_do_not_fit_the_networks(file: Path, text: str, why: str) -> None:
+    (message,) = _refused(file, text)
+
+    assert message.startswith("TENANTS_FILE: tenants.shop.networks.")
+    assert why in message
+
+
+def test_every_misfit_is_reported(file: Path) -> None:
+    text = f"{TOKEN}max_amount = 'x'\nhourly_limit = 'y'\n[tenants.shop.networks.base]"
+
+    assert len(_refused(file, text)) == 3
+
+
+def test_a_file_that_is_missing(file: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"docker/tenants\.example\.toml"):
+        load_tenants(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [("shop", True), ("auth0|x@y", True), ("", False), (SWEEPER, False)],
+)
+def test_names(name: str, valid: bool) -> None:
+    assert valid == is_tenant_name(name)

@@ -1,0 +1,278 @@
+"""Limits of a tenant at acceptance, and blocked tenants."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from signer.audit.log import AuditLog
+from signer.config.tenants import Tenant, TenantRegistry
+from signer.errors import (
+    InvalidInputError,
+    NotFoundError,
+    OpenRefundsLimitError,
+    PolicyViolationError,
+    StaleStateError,
+    StoreUnavailableError,
+    TenantBlockedError,
+)
+from signer.keys.admin_audit import AdminAudit
+from signer.model.audit_record import Actor, Operation
+from signer.model.refund import SWEEPER, Status
+from signer.refunds.service import ANSWER_TIMEOUT
+from signer.refunds.tenant_admin import TenantAdmin
+from tests.support.refunds import REQUEST, World, altered
+from tests.support.ring import SILENCE
+
+
+ALICE = Actor("cli:alice")
+
+
+def _limited(world: World, **limits: Any) -> None:
+    """Give the tenant ``gateway`` limits; those of the token by name."""
+    of_token = {
+        name: limits.pop(name)
+        for name in ("min_amount", "max_amount")
+        if name in limits
+    }
+    table = {
+        "subjects": ["gateway"],
+        "networks": {"local": {"tokens": {"TUSD": of_token}}},
+        **limits,
+    }
+    world.tenants = TenantRegistry({"gateway": Tenant.model_validate(table)})
+
+
+def _admin(world: World, store: Any = None) -> TenantAdmin:
+    """Return the ``TenantAdmin`` of a command that starts now."""
+    audit = AuditLog(SILENCE, journal=world.store)
+    admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
+    return TenantAdmin(store or world.store, world.tenants, admin_audit, world.clock)
+
+
+def _records(world: World) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Return event, outcome and details of alice's commands, in order."""
+    world.store.seal()
+    fields = [each.record.fields for each in world.store.sealed(0, 1000)]
+    return [
+        (each["event"], each["outcome"], each["details"])
+        for each in fields
+        if each["actor"] == ALICE.name
+    ]
+
+
+@pytest.mark.parametrize(
+    ("amount", "rule"),
+    [
+        ("0.000001", "min-amount"),
+        ("1.999999", "min-amount"),
+        ("2", None),
+        ("5.5", None),
+        ("5.500001", "max-amount"),
+        ("1001", "max-amount"),
+    ],
+)
+def test_amounts_of_a_tenant(world: World, amount: str, rule: str | None) -> None:
+    """Both bounds are inclusive; the token's own limit applies as well."""
+    _limited(world, min_amount="2", max_amount="5.5")
+    request = replace(REQUEST, amount=amount)
+    if rule is None:
+        assert world.submit(request).created
+        return
+
+    with pytest.raises(PolicyViolationError) as refused:
+        world.submit(request)
+    assert refused.value.rule == rule
+    assert world.store.list("gateway").refunds == ()
+
+
+def test_the_tokens_limit_applies_to_a_tenant_with_a_higher_one(world: World) -> None:
+    _limited(world, max_amount="9999")
+    world.change_token(max_amount="3")
+
+    with pytest.raises(PolicyViolationError, match="at most 3 TUSD"):
+        world.submit(replace(REQUEST, amount="4"))
+
+
+def test_an_accepted_refund_is_paid_under_stricter_limits(world: World) -> None:
+    """The limits are of acceptance: a repeated request has its answer, too."""
+    refund = world.accepted()
+    first = world.submit(key="other")
+    _limited(world, max_amount="1")
+    world.clock.now += ANSWER_TIMEOUT
+
+    assert world.submit(key="other").refund.id == first.refund.id
+    assert world.finish(refund)[0].status is Status.CONFIRMED
+    assert world.explainer.explain(refund).policy == "one refund may pay at most 1 TUSD"
+
+
+def test_open_refunds_are_limited(world: World) -> None:
+    """A final refund makes room for another one."""
+    _limited(world, max_open_refunds=1)
+    first = world.submit().refund
+    second = replace(REQUEST, reference="second")
+
+    with pytest.raises(OpenRefundsLimitError):
+        world.submit(second, key="key-2")
+    world.settle()
+    assert world.stored(first).status is Status.CONFIRMED
+    assert world.submit(second, key="key-2").created
+
+
+def test_a_blocked_tenant_changes_nothing(world: World) -> None:
+    """It may read; another tenant may do everything."""
+    refund = world.accepted()
+    _admin(world).block("gateway", ALICE)
+
+    with pytest.raises(TenantBlockedError):
+        world.submit()
+    with pytest.raises(TenantBlockedError):
+        world.submit(replace(REQUEST, amount="malformed"))
+    with pytest.raises(TenantBlockedError):
+        world.service.cancel("gateway", refund.id)
+    assert world.service.get("gateway", refund.id).status is Status.QUEUED
+    assert world.service.list("gateway").refunds == (refund,)
+    assert world.submit(tenant="other").refund.status is Status.BROADCAST
+
+
+def test_queued_refunds_of_a_blocked_tenant_wait(world: World) -> None:
+    """A refund with a nonce is confirmed; the others are paid after the block."""
+    sent, queued = world.broadcast(), world.accepted()
+    admin = _admin(world)
+    admin.block("gateway", ALICE)
+    since = world.clock.now.isoformat(timespec="seconds")
+    sent_after, *_ = world.finish(sent)
+    world.work(after=timedelta(seconds=31))
+    waiting = world.stored(queued)
+
+    assert sent_after.status is Status.CONFIRMED
+    assert (waiting.status, waiting.blocked_by) == (Status.QUEUED, "tenant-blocked")
+    found = world.explainer.explain(waiting)
+    assert found.summary.startswith(
+        f"It gets no nonce: an operator blocked the tenant at {since}; the last"
+    )
+    assert found.next_step.startswith("To do: run `hotwallet tenants unblock`")
+
+    admin.unblock("gateway", ALICE)
+    assert world.finish(queued)[0].status is Status.CONFIRMED
+
+
+def test_a_block_during_the_reservation(world: World) -> None:
+    """The statement refuses a nonce when the block came after the check."""
+    refund = world.accepted()
+    _admin(world).block("gateway", ALICE)
+    world.store = altered(world.store, tenant_block=lambda tenant: None)
+
+    with pytest.raises(StaleStateError):
+        world.lifecycle.step(refund, Actor("worker"))
+    assert world.stored(refund).nonce is None
+
+
+def test_a_block_stops_no_sweep(world: World) -> None:
+    """The sweeper's tenant cannot be blocked, also after it has made refunds."""
+    world.accepted()
+    for name in (SWEEPER, "", "a b", "a\ud800"):
+        with pytest.raises(NotFoundError):
+            _admin(world).block(name, ALICE)
+    assert world.store.tenant_blocks() == ()
+
+
+def test_blocks_are_audited(world: World) -> None:
+    """Request and result have the operator's name and the tenant."""
+    admin = _admin(world)
+    world.accepted()
+    done = [admin.block("gateway", ALICE), admin.block("gateway", ALICE)]
+    done += [admin.unblock("gateway", ALICE), admin.unblock("gateway", ALICE)]
+
+    assert done == [True, False, True, False]
+    assert _records(world) == [
+        record
+        for event, changed in [
+            ("tenant-block", True),
+            ("tenant-block", False),
+            ("tenant-unblock", True),
+            ("tenant-unblock", False),
+        ]
+        for record in [
+            (f"{event}-requested", "success", {"tenant": "gateway"}),
+            (
+                f"{event}-succeeded",
+                "success",
+                {"tenant": "gateway", "changed": changed},
+            ),
+        ]
+    ]
+
+
+def test_unknown_tenants_cannot_be_blocked(world: World) -> None:
+    """A mistyped name must not look like a block; a removed tenant may have refunds."""
+    _limited(world)
+    world.submit(tenant="removed")
+    admin = _admin(world)
+
+    with pytest.raises(NotFoundError, match="hotwallet tenants list"):
+        admin.block("gatewey", ALICE)
+    assert _records(world)[-1][:2] == ("tenant-block-refused", "not-found")
+    assert admin.block("removed", ALICE)
+    assert admin.block("gateway", ALICE)
+    assert [(each.name, each.block is not None) for each in admin.list()] == [
+        ("gateway", True),
+        ("removed", True),
+    ]
+    assert admin.list()[0].tenant.subjects == ("gateway",)
+    assert admin.unblock("removed", ALICE)
+    assert [each.name for each in admin.list()] == ["gateway"]
+
+
+def test_without_the_database_nothing_is_blocked(world: World) -> None:
+    store = altered(world.store, block_tenant=StoreUnavailableError("gone"))
+
+    with pytest.raises(StoreUnavailableError):
+        _admin(world, store).block("gateway", ALICE)
+    assert _records(world)[-1][:2] == ("tenant-block-refused", "store-unavailable")
+
+
+def test_signatures_name_the_tenant_and_the_subject(world: World) -> None:
+    """The actor of the request is the subject, and not the tenant."""
+    actor = Actor.from_token("pod-2", "req-1", None)
+    world.service.submit(
+        tenant="gateway", idempotency_key="k", request=REQUEST, actor=actor
+    )
+    world.store.seal()
+    records = [each.record.fields for each in world.store.sealed(0, 1000)]
+    signatures = [
+        each for each in records if each["operation"] == "transaction-signing"
+    ]
+
+    assert {each["actor"] for each in signatures} == {"token:pod-2"}
+    assert {each["details"]["tenant"] for each in signatures} == {"gateway"}
+
+
+def test_the_explanation_for_a_tenant_hides_other_refunds(world: World) -> None:
+    """An operator sees the id of each refund that is waited for."""
+    other = world.submit(tenant="other").refund
+    own = world.submit(replace(REQUEST, reference="own"), key="own").refund
+    mine = world.explainer.explain(own, for_tenant=True)
+    operators = world.explainer.explain(own)
+
+    assert [mine.visible_id(each) for each in mine.ahead] == [None]
+    assert "waits for nonce 0 of another tenant's refund (broadcast)" in mine.summary
+    assert [operators.visible_id(each) for each in operators.ahead] == [other.id]
+    assert f"waits for nonce 0 of refund {other.id} (broadcast)" in operators.summary
+
+
+def test_the_explanation_for_a_tenant_shows_its_own_refunds(world: World) -> None:
+    first = world.submit().refund
+    own = world.submit(replace(REQUEST, reference="own"), key="own").refund
+    mine = world.explainer.explain(own, for_tenant=True)
+
+    assert f"waits for nonce 0 of refund {first.id} (broadcast)" in mine.summary
+
+
+def test_malformed_requests_of_a_tenant(world: World) -> None:
+    _limited(world, min_amount="2")
+
+    with pytest.raises(InvalidInputError):
+        world.submit(replace(REQUEST, amount="0"))
