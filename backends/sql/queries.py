@@ -1,5 +1,6 @@
 """The queries on refunds.  Each uses an index."""
 
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -92,9 +93,14 @@ BY_KEY = select(refunds).where(
     refunds.c.idempotency_key == bindparam("key"),
 )
 
-_BY_REFERENCE = select(refunds.c.id).where(
-    refunds.c.tenant == bindparam("of_tenant"),
-    refunds.c.reference == bindparam("name"),
+_OF_ANY = refunds.c.tenant.in_(bindparam("of_tenants", expanding=True))
+
+_BY_KEY_OF_ANY = select(refunds).where(
+    _OF_ANY, refunds.c.idempotency_key == bindparam("key")
+)
+
+_BY_REFERENCE_OF_ANY = select(refunds.c.id).where(
+    _OF_ANY, refunds.c.reference == bindparam("name")
 )
 
 
@@ -146,20 +152,31 @@ def find_conflict(connection: Connection, refund: Refund) -> Refund:
         IdempotencyMismatchError: The key was used for another request.
         ConflictError: The reference was used with another key.
     """
-    key = {"of_tenant": refund.tenant, "key": refund.idempotency_key}
-    row = connection.execute(BY_KEY, key).one_or_none()
-    if row is not None:
-        stored = Refund(*row)
+    found = find_earlier(connection, refund, [refund.tenant])
+    if found is None:
+        raise StoreError("the new refund's id is already in use")
+    return found
+
+
+def find_earlier(
+    connection: Connection, refund: Refund, tenants: Collection[str]
+) -> Refund | None:
+    """Return the refund of one of *tenants* with the key of *refund*, or None."""
+    of_tenants = {"of_tenants": sorted(tenants)}
+    key = {**of_tenants, "key": refund.idempotency_key}
+    same_key = [Refund(*row) for row in connection.execute(_BY_KEY_OF_ANY, key)]
+    for stored in same_key:
         if stored.fingerprint == refund.fingerprint:
             return stored
+    for stored in same_key:
         raise IdempotencyMismatchError(
             f"the idempotency key was used for another request, refund {stored.id}"
         )
-    reference = {"of_tenant": refund.tenant, "name": refund.reference}
-    taken = connection.execute(_BY_REFERENCE, reference).scalar_one_or_none()
-    if taken is None:
-        raise StoreError("the new refund's id is already in use")
-    raise ConflictError(f"the reference already belongs to refund {taken}")
+    reference = {**of_tenants, "name": refund.reference}
+    taken = connection.execute(_BY_REFERENCE_OF_ANY, reference).scalars().first()
+    if taken is not None:
+        raise ConflictError(f"the reference already belongs to refund {taken}")
+    return None
 
 
 def require_open_at_most(connection: Connection, tenant: str, max_open: int) -> None:

@@ -1,6 +1,6 @@
 """The refunds of the ledger: accept, claim, reserve a nonce, save, read."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -57,6 +57,10 @@ class RefundTables(Tables):
         if apply_acceptance(self._database, refund, max_open, params) is not None:
             return refund, True
         return self._database.run(lambda c: queries.find_conflict(c, refund)), False
+
+    def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
+        require_new(refund)
+        return self._database.run(lambda c: queries.find_earlier(c, refund, tenants))
 
     def get(self, refund_id: str) -> Refund | None:
         rows = self._rows(queries.BY_ID, refund_id)

@@ -216,6 +216,14 @@ class TenantRegistry:
             raise UnknownTenantError("the token's sub and client_id have two tenants")
         raise UnknownTenantError("the token's sub and client_id have no tenant")
 
+    def owners(self, name: str) -> frozenset[str]:
+        """
+        Return the names that the refunds of the tenant *name* may have in the ledger.
+
+        A subject that joined a tenant owned its earlier refunds itself.
+        """
+        return frozenset({name, *self.limits(name).subjects})
+
     def requests_per_minute(self) -> Mapping[str, int]:
         """Return the rate limits of the tenants that have one, by name."""
         return {

@@ -1,6 +1,6 @@
 """What the core asks of the ledger about refunds and their wallets."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -44,6 +44,16 @@ class Store(TenantBlocks, Protocol):
             ConflictError: The tenant used the reference with another key.
             OpenRefundsLimitError: The tenant would have more than *max_open*.
             ValueError: The refund is not queued; a programming error.
+        """
+
+    def find_earlier(self, refund: Refund, tenants: Collection[str]) -> Refund | None:
+        """
+        Return the refund that one of *tenants* created with the key of *refund*.
+
+        Raises:
+            IdempotencyMismatchError: One of *tenants* used the key with another
+                fingerprint.
+            ConflictError: One of *tenants* used the reference with another key.
         """
 
     def get(self, refund_id: str) -> Refund | None:

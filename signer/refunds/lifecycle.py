@@ -27,7 +27,11 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, Status
 from signer.ports import Call, Clock, Store
 from signer.refunds.attempts import Attempts
-from signer.refunds.nonces import NonceManager, describe_earlier_payment
+from signer.refunds.nonces import (
+    NonceManager,
+    describe_earlier_payment,
+    require_unblocked,
+)
 from signer.refunds.pending_transactions import PendingTransactions, broadcast
 from signer.refunds.policy import NOOP_GAS, find_violation
 from signer.refunds.sweep_policy import Objection, build_objection, find_fee_objection
@@ -152,6 +156,8 @@ class Lifecycle:
             return adopted or self._transitions.move(
                 refund, Status.REFUSED, **objection
             )
+        # Before anything is asked of a node: a blocked tenant may have a long queue.
+        require_unblocked(self._store, refund.tenant)
         active = self._nonces.select_key(refund)
         sender = active.key.address
         counted = self._nonces.check_against_chain(chain, sender)

@@ -87,14 +87,12 @@ class NonceManager:
 
         Raises:
             WalletPausedError: An operator paused the network.
-            TenantBlockedError: An operator blocked the tenant.
             KeyRotatedError, LimitReachedError, StaleStateError: As ``Store.reserve``.
         """
         if self._store.network_paused_at(chain.network.chain_id) is not None:
             raise WalletPausedError(
                 "an operator paused the network: `hotwallet nonce resume` ends that"
             )
-        require_unblocked(self._store, refund.tenant)
         reserved = self._store.reserve(
             refund,
             sender=active.key.address,

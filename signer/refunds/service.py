@@ -126,10 +126,15 @@ class RefundService:
             )
         except RequestError:
             # An accepted refund stays accepted when the rules change.
-            earlier = self._store.find(tenant, idempotency_key)
-            if earlier is None or earlier.fingerprint != request.fingerprint():
-                raise
-            return self._replay(earlier)
+            for owner in self._tenants.owners(tenant):
+                earlier = self._store.find(owner, idempotency_key)
+                if earlier and earlier.fingerprint == request.fingerprint():
+                    return self._replay(earlier)
+            raise
+        others = self._tenants.owners(tenant) - {tenant}
+        joined = self._store.find_earlier(admitted, others) if others else None
+        if joined is not None:
+            return self._replay(joined)
         refund, created = self._store.accept(admitted, limits.max_open_refunds)
         if not created:
             return self._replay(refund)
@@ -171,7 +176,7 @@ class RefundService:
     def get(self, tenant: str, refund_id: str) -> Refund:
         """Return a refund; raises ``NotFoundError`` if *tenant* has no such refund."""
         refund = self._store.get(refund_id)
-        if refund is None or refund.tenant != tenant:
+        if refund is None or refund.tenant not in self._tenants.owners(tenant):
             raise NotFoundError("there is no such refund")
         return refund
 

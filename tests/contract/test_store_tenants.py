@@ -1,12 +1,19 @@
 """Contract of tenants: blocks, and how many open refunds a tenant may have."""
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from backends.sql import SQLStore
-from signer.errors import ConflictError, OpenRefundsLimitError, StaleStateError
+from signer.errors import (
+    ConflictError,
+    IdempotencyMismatchError,
+    InvalidInputError,
+    OpenRefundsLimitError,
+    StaleStateError,
+)
 from signer.model.refund import SWEEPER, Status
 from signer.model.tenant_block import TenantBlock
 from tests.fixtures.ledger import (
@@ -127,3 +134,33 @@ def test_no_nonce_after_the_block(database_url: str, store: SQLStore) -> None:
     at_block, *_ = race(_reserve_or_block, database_url, 3)
 
     assert at_block == _reserved_count(store)
+
+
+def test_earlier_refunds_of_other_tenants(store: SQLStore) -> None:
+    """The key, then the reference; only of the tenants that are asked about."""
+    first = accepted(store, tenant="pod-1")
+    second = accepted(store, tenant="pod-2")
+    pods = {"pod-1", "pod-2"}
+    same = queued(tenant="shop", idempotency_key=second.idempotency_key)
+    other_body = replace(same, fingerprint="11" * 32)
+    same_reference = queued(tenant="shop", reference=first.reference)
+
+    assert store.find_earlier(queued(tenant="shop"), pods) is None
+    assert store.find_earlier(same, pods) == second
+    assert store.find_earlier(same, {"pod-1"}) is None
+    with pytest.raises(IdempotencyMismatchError, match=second.id):
+        store.find_earlier(other_body, pods)
+    with pytest.raises(ConflictError, match=first.id):
+        store.find_earlier(same_reference, pods)
+    with pytest.raises(InvalidInputError):
+        store.find_earlier(queued(reference="a\0b"), pods)
+
+
+def test_of_two_earlier_refunds_the_same_request_is_found(store: SQLStore) -> None:
+    """Both pods used the key before they were one tenant."""
+    key = {"idempotency_key": "key"}
+    accepted(store, tenant="pod-1", fingerprint="11" * 32, **key)
+    second = accepted(store, tenant="pod-2", **key)
+
+    found = store.find_earlier(queued(tenant="shop", **key), {"pod-1", "pod-2"})
+    assert found == second

@@ -96,9 +96,7 @@ def test_the_client_id_is_optional(client_id: str | None) -> None:
     assert client_id == _authenticator(ONE_KEY).authenticate(f"Bearer {good}").client_id
 
 
-@pytest.mark.parametrize(
-    "client_id", ["", "a\xa0b", "a" * 257, "é", 7, ["gateway"], {}]
-)
+@pytest.mark.parametrize("client_id", ["", "a\xa0b", "a" * 257, "é", 7, ["a"], {}])
 def test_a_malformed_client_id_refuses_the_token(client_id: Any) -> None:
     """It decides which tenant the caller is."""
     bad = signed(header(), claims(client_id=client_id))

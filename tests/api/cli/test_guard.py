@@ -23,3 +23,24 @@ def test_refusals_for_programs(
         f"refused: {code}: {message}"
         for code, message in zip(codes, messages, strict=True)
     ]
+
+
+def test_both_files_are_reported_once(
+    hotwallet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits of tenants need the networks, whose problem is not repeated."""
+    tenants = tmp_path / "tenants.toml"
+    monkeypatch.setenv("APP_ENV", "test")
+    monkeypatch.setenv("NETWORKS_FILE", str(tmp_path / "missing.toml"))
+    monkeypatch.setenv("TENANTS_FILE", str(tenants))
+    found = []
+    for text in ("", "[tenants.a]\nsubjects = ['a']"):
+        tenants.write_text(text, encoding="utf-8")
+        refusals = hotwallet("guard", "--json").json["refusals"]
+        found.append([refusal["code"] for refusal in refusals])
+
+    both, networks = found
+    assert both.count("networks-misconfigured") == 1
+    assert both.count("tenants-misconfigured") == 1
+    assert networks.count("networks-misconfigured") == 1
+    assert "tenants-misconfigured" not in networks

@@ -10,6 +10,9 @@ import pytest
 from signer.audit.log import AuditLog
 from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import (
+    ChainUnavailableError,
+    ConflictError,
+    IdempotencyMismatchError,
     InvalidInputError,
     NotFoundError,
     OpenRefundsLimitError,
@@ -159,6 +162,17 @@ def test_queued_refunds_of_a_blocked_tenant_wait(world: World) -> None:
     assert world.finish(queued)[0].status is Status.CONFIRMED
 
 
+def test_the_queue_of_a_blocked_tenant_costs_no_call_of_a_node(world: World) -> None:
+    """It must not keep the worker from the refunds of others."""
+    refund = world.accepted()
+    _admin(world).block("gateway", ALICE)
+    for method in ("pending_count", "estimate_gas", "fees"):
+        world.chain.fail(method, ChainUnavailableError("asked"))
+
+    with pytest.raises(TenantBlockedError):
+        world.lifecycle.step(refund, Actor("worker"))
+
+
 def test_a_block_during_the_reservation(world: World) -> None:
     """The statement refuses a nonce when the block came after the check."""
     refund = world.accepted()
@@ -276,3 +290,54 @@ def test_malformed_requests_of_a_tenant(world: World) -> None:
 
     with pytest.raises(InvalidInputError):
         world.submit(replace(REQUEST, amount="0"))
+
+
+def _joined(world: World) -> None:
+    """Let the subject ``pod-2``, which was alone, join the tenant ``gateway``."""
+    subjects = {"gateway": ["gateway", "pod-2"], "other": ["other"]}
+    world.tenants = TenantRegistry(
+        {
+            name: Tenant.model_validate({"subjects": each})
+            for name, each in subjects.items()
+        }
+    )
+    world.clock.now += ANSWER_TIMEOUT
+
+
+def test_a_subject_that_joins_is_not_paid_again(world: World) -> None:
+    """Its earlier keys and references are those of the tenant."""
+    earlier = world.submit(tenant="pod-2", key="old").refund
+    _joined(world)
+    repeated = world.submit(key="old")
+
+    assert (repeated.refund.id, repeated.created) == (earlier.id, False)
+    with pytest.raises(IdempotencyMismatchError, match=earlier.id):
+        world.submit(replace(REQUEST, amount="1"), key="old")
+    with pytest.raises(ConflictError, match=earlier.id):
+        world.submit(key="new")
+    assert world.submit(replace(REQUEST, reference="new"), key="new").created
+    assert len(world.store.list("pod-2").refunds) == 1
+
+
+def test_a_repeated_request_of_a_subject_that_joined(world: World) -> None:
+    """It has its answer when today's rules would refuse it, too."""
+    earlier = world.submit(tenant="pod-2", key="old").refund
+    _joined(world)
+    world.change_token(max_amount="1")
+
+    assert world.submit(key="old").refund.id == earlier.id
+    with pytest.raises(PolicyViolationError):
+        world.submit(replace(REQUEST, reason="another"), key="old")
+
+
+def test_refunds_of_a_subject_that_joined(world: World) -> None:
+    """The tenant reads and cancels them, and no other tenant does."""
+    earlier = world.submit(tenant="pod-2", key="old").refund
+    _joined(world)
+    service = world.service
+
+    assert service.get("gateway", earlier.id).id == earlier.id
+    for other in ("other", "pod-3"):
+        with pytest.raises(NotFoundError):
+            service.get(other, earlier.id)
+    assert service.list("gateway").refunds == ()
