@@ -201,7 +201,7 @@ class Container:
             self.store,
             self.chains,
             TransactionSigner(self.ring, self.ledger_clock),
-            NonceManager(self.store, self.ring, self.ledger_clock),
+            NonceManager(self.store, self.ring, self.ledger_clock, self.tenants),
             self.ledger_clock,
             alerts=self.alerts,
         )

@@ -4,6 +4,7 @@ import falcon
 
 from api.container import Container
 from api.http import problems
+from api.http.concurrency import ConcurrencyMiddleware
 from api.http.keys import KeyFailover, KeyRotation, Keys
 from api.http.metrics import Metrics, OpenMetrics
 from api.http.middleware import AuthorizationMiddleware, RequestLog
@@ -23,9 +24,11 @@ def create_app(container: Container) -> App:
     authorization = AuthorizationMiddleware(
         container.authenticator, container.access, proxies=container.proxies
     )
-    app.add_middleware([RequestLog(), authorization])
+    concurrency = ConcurrencyMiddleware(container.tenants)
+    app.add_middleware([RequestLog(), authorization, concurrency])
     problems.install(app)
-    refunds, waiting = container.refunds, WaitingRequests(container.settings.threads)
+    refunds = container.refunds
+    waiting = WaitingRequests(container.settings.threads, container.tenants)
     app.add_route("/v1/refunds", Refunds(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}", Refund(refunds, waiting))
     app.add_route("/v1/refunds/{refund_id}/cancel", Cancellation(refunds))

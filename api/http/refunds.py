@@ -41,7 +41,7 @@ class _WaitingResource(_MerchantResource):
         self._waiting = waiting
 
     def _wait(
-        self, refund: AnyRefund, tenant: str, seconds: float | None, resp: Response
+        self, refund: AnyRefund, seconds: float | None, req: Request, resp: Response
     ) -> AnyRefund:
         """
         Return *refund* when it is final, or after *seconds*; None: at once.
@@ -51,7 +51,7 @@ class _WaitingResource(_MerchantResource):
         """
         if seconds is None:
             return refund
-        with self._waiting.admit(tenant) as may_wait:
+        with self._waiting.admit(tenant(req)) as may_wait:
             if not may_wait:
                 return refund
             resp.set_header("Preference-Applied", f"wait={seconds:.0f}")
@@ -70,9 +70,8 @@ class Refunds(_WaitingResource):
         query.parameters(req)
         key = _idempotency_key(req)
         seconds = _preferred_wait(req)
-        owner = tenant(req)
         submission = self._refunds.submit(
-            tenant=owner,
+            tenant=tenant(req),
             idempotency_key=key,
             request=read_refund(read_object(req)),
             actor=actor(req),
@@ -80,7 +79,7 @@ class Refunds(_WaitingResource):
 
         answer = submission.answer
         if answer is None:
-            refund = self._wait(submission.refund, owner, seconds, resp)
+            refund = self._wait(submission.refund, seconds, req, resp)
             # Store the answer before sending it, so that a repetition gets the same.
             body = json.dumps(refund_document(refund))
             answer = self._refunds.remember_answer(refund, body)
@@ -118,9 +117,8 @@ class Refund(_WaitingResource):
         """Show the refund; another tenant's refund answers 404."""
         query.parameters(req)
         seconds = _preferred_wait(req)
-        owner = tenant(req)
-        refund = self._refunds.get(owner, _require_id(refund_id))
-        refund = self._wait(refund, owner, seconds, resp)
+        refund = self._refunds.get(tenant(req), _require_id(refund_id))
+        refund = self._wait(refund, seconds, req, resp)
 
         resp.media = refund_document(refund)
 

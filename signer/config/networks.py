@@ -135,11 +135,10 @@ class Network(StrictModel):
 
     @model_validator(mode="after")
     def _gas_per_hour_allows_a_refund(self) -> Self:
-        largest = max(token.max_gas for token in self.tokens.values())
-        if self.gas_per_hour is not None and self.gas_per_hour < largest:
+        if (self.gas_per_hour or self.largest_gas) < self.largest_gas:
             raise ValueError(
                 "gas_per_hour must not be less than the max_gas of a token, which is"
-                f" {largest}"
+                f" {self.largest_gas}"
             )
         return self
 
@@ -154,6 +153,11 @@ class Network(StrictModel):
             except InvalidInputError as e:
                 raise ValueError(f"{name} {e}") from None
         return self
+
+    @property
+    def largest_gas(self) -> int:
+        """The gas that the transaction of one refund may need, whatever its token."""
+        return max(token.max_gas for token in self.tokens.values())
 
 
 class Networks(StrictModel):

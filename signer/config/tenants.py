@@ -120,10 +120,13 @@ class Tenant(StrictModel):
             raise ValueError("needs subjects or client_ids")
         return self
 
+    def network_limits(self, network: str) -> NetworkLimits:
+        """Return the limits on *network*."""
+        return self.networks.get(network, NetworkLimits())
+
     def token_limits(self, network: str, token: str) -> TokenLimits:
         """Return the limits for *token* on *network*."""
-        on_network = self.networks.get(network, NetworkLimits())
-        return on_network.tokens.get(token, TokenLimits())
+        return self.network_limits(network).tokens.get(token, TokenLimits())
 
     def problems(self, networks: Mapping[str, Network]) -> Iterator[str]:
         """Yield each limit that *networks* cannot have."""
@@ -132,6 +135,12 @@ class Tenant(StrictModel):
             if network is None:
                 yield f"networks.{name}: NETWORKS_FILE has no such network"
                 continue
+            # An accepted refund must not wait without end.
+            if (limits.gas_per_hour or network.largest_gas) < network.largest_gas:
+                yield (
+                    f"networks.{name}: gas_per_hour must not be less than the max_gas"
+                    f" of a token, which is {network.largest_gas}"
+                )
             for symbol, of_token in limits.tokens.items():
                 place = f"networks.{name}.tokens.{symbol}"
                 token = network.tokens.get(symbol)

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Self
 
 from signer.amounts import parse_units
-from signer.config.networks import Network
+from signer.config.networks import Network, Token
+from signer.config.tenants import Tenant
 
 
 _HOUR_SECONDS = 3600
@@ -51,6 +52,17 @@ class Limits:
             for limit in limits
         )
         return cls(hourly, daily, daily_per_recipient, network.gas_per_hour)
+
+    @classmethod
+    def from_tenant(cls, tenant: Tenant, network: str, name: str, token: Token) -> Self:
+        """Return the limits of *tenant* for *token*, which *network* has as *name*."""
+        limits = tenant.token_limits(network, name)
+        return cls(
+            limits.units("hourly_limit", token),
+            limits.units("daily_limit", token),
+            limits.units("daily_limit_per_recipient", token),
+            tenant.network_limits(network).gas_per_hour,
+        )
 
     def first_exceeded(self, amount: int, gas: int, spent: Spent) -> str | None:
         """Return the name of the first limit that *spent* plus a refund exceeds."""

@@ -5,9 +5,12 @@ It also recognises refunds that were paid already, by transactions that a restor
 ledger has lost.  ``wallet_reconciliation`` finds those transactions.
 """
 
+from dataclasses import replace
+
 import structlog
 
 from signer.chain.chain import Chain
+from signer.config.tenants import TenantRegistry
 from signer.errors import StaleStateError, TenantBlockedError, WalletPausedError
 from signer.keys.keyring import ActiveKey, KeyRing
 from signer.model.audit_record import Record
@@ -23,7 +26,10 @@ from signer.refunds.wallet_reconciliation import WalletReconciler
 class NonceManager:
     """Assigns the nonces of the active key, or of the key that a sweep empties."""
 
-    def __init__(self, store: Store, ring: KeyRing, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, ring: KeyRing, clock: Clock, tenants: TenantRegistry
+    ) -> None:
+        self._tenants = tenants
         self._store = store
         self._ring = ring
         self._clock = clock
@@ -91,7 +97,7 @@ class NonceManager:
             gas_limit=gas_limit,
             counted=counted,
             at=self._clock(),
-            limits=_limits(refund, chain),
+            limits=self._limits(refund, chain),
             intent=intent,
         )
         if intent is not None:
@@ -153,6 +159,16 @@ class NonceManager:
             return None
         return payment.tx_hash
 
+    def _limits(self, refund: Refund, chain: Chain) -> Limits:
+        if refund.swept_from is not None:
+            return NO_LIMITS
+        network, name = chain.network, refund.token
+        tenant, token = self._tenants.limits(refund.tenant), network.tokens[name]
+        return replace(
+            Limits.from_network(network, name),
+            tenant=Limits.from_tenant(tenant, refund.network, name, token),
+        )
+
     def _key_id(self, address: str) -> str:
         key = self._ring.cached_key(address)
         if key is None:
@@ -166,12 +182,6 @@ def require_unblocked(store: TenantBlocks, tenant: str) -> None:
         raise TenantBlockedError(
             "an operator blocked the tenant: `hotwallet tenants unblock` ends that"
         )
-
-
-def _limits(refund: Refund, chain: Chain) -> Limits:
-    if refund.swept_from is not None:
-        return NO_LIMITS
-    return Limits.from_network(chain.network, refund.token)
 
 
 def describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from signer.config.tenants import Tenant, TenantRegistry
 from signer.errors import PolicyViolationError
 from signer.model.refund import Refund, Status
 from tests.support.ledgers import open_ledger
@@ -23,6 +24,18 @@ def world(sqlite_url: str) -> Iterator[World]:
     clock = FakeClock()
     with closing(open_ledger(sqlite_url, clock=clock)) as store:
         yield World(store, clock=clock)
+
+
+def _tenants(**limits: int) -> TenantRegistry:
+    """Return two tenants, each with *limits* of its own on the network."""
+    return TenantRegistry(
+        {
+            name: Tenant.model_validate(
+                {"subjects": [name], "networks": {"local": limits}}
+            )
+            for name in ("gateway", "other")
+        }
+    )
 
 
 def _gas(world: World, refunds: list[Refund]) -> int:
@@ -59,3 +72,15 @@ def test_dust_burns_at_most_the_gas_of_an_hour(world: World) -> None:
     assert {each.status for each in waiting} == {Status.QUEUED}
     assert {each.blocked_by for each in waiting} == {"limit-reached"}
     assert burnt < _gas(world, refunds) <= 2 * GAS_PER_HOUR
+
+
+def test_one_tenants_dust_leaves_gas_for_others(world: World) -> None:
+    """Its refunds wait, and another tenant's refund is paid in the same hour."""
+    world.tenants = _tenants(gas_per_hour=GAS_PER_HOUR)
+    refunds = [world.accepted(amount=DUST) for _ in range(60)]
+    for _ in range(4):
+        world.work(after=timedelta(seconds=31))
+    submission = world.submit(tenant="other")
+
+    assert GAS_PER_HOUR * 0.9 < _gas(world, refunds) <= GAS_PER_HOUR
+    assert submission.refund.status is Status.BROADCAST

@@ -120,7 +120,7 @@ class Components:
         admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
         switch = KillSwitch(self.store, lambda: networks, admin_audit, Alerts(), clock)
         self.automatic_stop = AutomaticStop(self.store, switch, networks, clock)
-        nonces = build.nonces(self.store, self.ring, clock)
+        nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())
         signer = build.transaction_signer(self.ring, clock)
         self.lifecycle = build.lifecycle(self.store, self.chains, signer, nonces, clock)
         self.audit = audit

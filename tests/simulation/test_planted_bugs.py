@@ -102,7 +102,7 @@ class UncheckedNonces(NonceManager):
 
     def __init__(self, *components: Any) -> None:
         super().__init__(*components)
-        store, _, clock = components
+        store, _, clock, _ = components
         self._former = UncheckedFormerWallets(store, self.wallets, clock)
 
 

@@ -176,7 +176,7 @@ class World:
     @property
     def nonces(self) -> NonceManager:
         """The nonce manager of a process that starts now."""
-        return NonceManager(self.store, self.ring, self.clock)
+        return NonceManager(self.store, self.ring, self.clock, self.tenants)
 
     @property
     def wallets(self) -> WalletReconciler:
@@ -195,7 +195,7 @@ class World:
             self.store,
             self.chains,
             TransactionSigner(ring, self.clock),
-            NonceManager(self.store, ring, self.clock),
+            NonceManager(self.store, ring, self.clock, self.tenants),
             self.clock,
         )
 

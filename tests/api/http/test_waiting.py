@@ -5,6 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from api.http.waiting import WaitingRequests
+from signer.config.tenants import Tenant, TenantRegistry
 
 
 def _admitted(waiting: WaitingRequests, tenants: list[str]) -> list[str]:
@@ -20,7 +21,7 @@ def _admitted(waiting: WaitingRequests, tenants: list[str]) -> list[str]:
 )
 def test_half_of_the_threads_wait(threads: int, of_one: int, in_total: int) -> None:
     """One tenant has half of those; all have them again when the requests end."""
-    waiting = WaitingRequests(threads)
+    waiting = WaitingRequests(threads, TenantRegistry())
 
     for _ in range(2):
         assert len(_admitted(waiting, ["mallory"] * 70)) == of_one
@@ -28,7 +29,7 @@ def test_half_of_the_threads_wait(threads: int, of_one: int, in_total: int) -> N
 
 
 def test_a_tenant_takes_no_other_tenants_turn() -> None:
-    waiting = WaitingRequests(8)
+    waiting = WaitingRequests(8, TenantRegistry())
 
     assert _admitted(waiting, [*["mallory"] * 9, "alice", "bob", "carol"]) == [
         "mallory",
@@ -38,8 +39,20 @@ def test_a_tenant_takes_no_other_tenants_turn() -> None:
     ]
 
 
+def test_a_tenant_may_have_a_lower_limit() -> None:
+    """A higher one has no effect, since the threads are shared."""
+    tenants = {
+        name: Tenant(subjects=(name,), max_waiting_requests=limit)
+        for name, limit in (("low", 1), ("high", 99))
+    }
+    waiting = WaitingRequests(12, TenantRegistry(tenants))
+
+    assert _admitted(waiting, ["low"] * 9) == ["low"]
+    assert _admitted(waiting, ["high"] * 9) == ["high"] * 3
+
+
 def test_a_request_that_fails_stops_waiting() -> None:
-    waiting = WaitingRequests(2)
+    waiting = WaitingRequests(2, TenantRegistry())
 
     def fail() -> None:
         with waiting.admit("alice") as may_wait:

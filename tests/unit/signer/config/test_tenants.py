@@ -198,6 +198,10 @@ TOKEN = f"{SHOP}[tenants.shop.networks.local.tokens.TUSD]\n"
     [
         (f"{SHOP}[tenants.shop.networks.base]", "networks.base: NETWORKS_FILE has no"),
         (f"{SHOP}[tenants.shop.networks.local.tokens.X]", "tokens.X: NETWORKS_FILE"),
+        (
+            f"{SHOP}[tenants.shop.networks.local]\ngas_per_hour = 1_999_999",
+            "local: gas_per_hour must not be less than the max_gas of a token",
+        ),
         (f"{TOKEN}max_amount = '-1'", "TUSD: max_amount must be plain"),
         (f"{TOKEN}max_amount = '0.0000001'", "TUSD: max_amount must have at most 6"),
         (f"{TOKEN}min_amount = '0'", "TUSD: min_amount must be above zero"),

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from signer.config.networks import Token
+from signer.config.tenants import Tenant
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent, hour_number
 from tests.fixtures.scripted_chain import TOKEN
 from tests.support.refunds import NETWORK
@@ -49,6 +50,28 @@ def test_limits_from_the_networks_file() -> None:
     assert Limits.from_network(network, "TUSD") == Limits(
         50_000_000, 99_500_000, None, 7
     )
+
+
+def test_limits_of_a_tenant() -> None:
+    """They have the same units; a tenant without an entry has no limits."""
+    table = {
+        "subjects": ["shop"],
+        "networks": {
+            "local": {
+                "gas_per_hour": 9_000_000,
+                "tokens": {"TUSD": {"daily_limit": "99.5", "hourly_limit": "50"}},
+            }
+        },
+    }
+    tenant, token = Tenant.model_validate(table), NETWORK.tokens["TUSD"]
+
+    assert Limits.from_tenant(tenant, "local", "TUSD", token) == Limits(
+        50_000_000, 99_500_000, None, 9_000_000
+    )
+    assert Limits.from_tenant(tenant, "local", "OTHER", token) == Limits(
+        gas_per_hour=9_000_000
+    )
+    assert Limits.from_tenant(tenant, "other", "TUSD", token) == Limits()
 
 
 def test_hour_numbers() -> None:

@@ -518,7 +518,7 @@ def test_a_signature_that_cannot_be_recorded_is_logged(world: World) -> None:
     world.signer = signer_over(honest(KEY), audit)
     ring, reserved = world.ring, replace(reserved, intent_recorded=True)
     assert ring.active().signer is world.signer
-    nonces = NonceManager(world.store, ring, world.clock)
+    nonces = NonceManager(world.store, ring, world.clock, world.tenants)
     transaction_signer = TransactionSigner(ring, world.clock)
     process = Lifecycle(broken, world.chains, transaction_signer, nonces, world.clock)
 

@@ -155,7 +155,8 @@ def test_the_store_checks_the_pause_at_reservation(world: World) -> None:
         world.store.pause(before, Pause.CHAIN_AHEAD, world.clock())
         return before
 
-    late = NonceManager(altered(world.store, wallet=paused), world.ring, world.clock)
+    store = altered(world.store, wallet=paused)
+    late = NonceManager(store, world.ring, world.clock, world.tenants)
     refund = world.accepted()
 
     with pytest.raises(StaleStateError):

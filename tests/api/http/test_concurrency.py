@@ -1,0 +1,69 @@
+"""How many requests of one tenant are answered at the same time."""
+
+import pytest
+from falcon.testing import Result, TestClient
+
+from api.http.app import create_app
+from backends.sql import SQLStore
+from signer.config.tenants import Tenant, TenantRegistry
+from tests.api.service import BODY, Pace, build_container
+from tests.api.support import SettableClock, bearer, get, post
+
+
+TENANTS = TenantRegistry(
+    {
+        "shop": Tenant(subjects=("pod-1", "pod-2"), max_concurrent_requests=1),
+        "other": Tenant(subjects=("other",)),
+    }
+)
+
+
+@pytest.fixture
+def pace() -> Pace:
+    """What happens while a request waits."""
+    return Pace()
+
+
+@pytest.fixture
+def client(sqlite_store: SQLStore, pace: Pace) -> TestClient:
+    """A client of a process with the tenants above."""
+    container = build_container(
+        sqlite_store, SettableClock(), pace=pace, tenants=TENANTS
+    )
+    return TestClient(create_app(container))
+
+
+def _list(client: TestClient, sub: str) -> Result:
+    return get(client, "/v1/refunds", sub=sub)
+
+
+def test_a_tenant_has_a_limit(client: TestClient, pace: Pace) -> None:
+    """Its subjects share it; another tenant's requests are answered meanwhile."""
+    meanwhile: list[Result] = []
+
+    def ask() -> None:
+        meanwhile.extend(_list(client, sub) for sub in ("pod-1", "pod-2", "other"))
+        pace.meanwhile = lambda: None
+
+    pace.meanwhile = ask
+    outer = post(client, BODY, Prefer="wait=1", **bearer(sub="pod-1"))
+    *refused, other = meanwhile
+
+    assert [each.status_code for each in refused] == [429, 429]
+    assert {each.json["code"] for each in refused} == {"too-many-requests"}
+    assert {each.headers["retry-after"] for each in refused} == {"1"}
+    assert (other.status_code, outer.status_code) == (200, 201)
+    assert outer.headers["preference-applied"] == "wait=1"
+    assert _list(client, "pod-2").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/refunds/unknown", "/v1/refunds?limit=0"])
+def test_a_request_that_fails_ends(client: TestClient, path: str) -> None:
+    """A failed request is counted no longer, and neither is a forbidden one."""
+    statuses = [get(client, path, sub="pod-1").status_code for _ in range(5)]
+    forbidden = get(client, "/v1/refunds", sub="pod-1", roles=["admin"])
+
+    assert len({*statuses}) == 1
+    assert statuses[0] in {400, 404}
+    assert forbidden.status_code == 403
+    assert _list(client, "pod-1").status_code == 200
