@@ -149,7 +149,7 @@ class AuditTables(Tables):
                 )
             if standing.pays is not None:
                 _require_active(connection, standing.pays)
-            if standing.stopped_by:
+            if standing.stopped_by is not None:
                 require_running(connection, standing.stopped_by)
             write(connection, *records)
 

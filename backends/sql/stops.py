@@ -1,6 +1,7 @@
 """The stops of the kill switch, and the conditions that depend on them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,7 @@ from backends.sql.advisory_locks import lock_keys
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
 from backends.sql.schema import stops
+from signer.errors import StoreUnavailableError
 from signer.model.stop import EVERYTHING, Stop
 
 
@@ -21,7 +23,7 @@ _ALL = select(stops).order_by(stops.c.chain_id)
 _IN_FORCE = (
     select(stops)
     .where(
-        stops.c.chain_id.in_(bindparam("chains", expanding=True)),
+        stops.c.chain_id.in_([EVERYTHING, bindparam("of_chain")]),
         stops.c.resumed_at.is_(None),
     )
     .order_by(stops.c.chain_id)
@@ -57,9 +59,9 @@ def is_stopped(chain_id: Any) -> Exists:
     )
 
 
-def require_running(connection: Connection, chains: Sequence[int]) -> None:
-    """Raise ``SigningStoppedError`` if a stop of one of *chains* is in force."""
-    found = connection.execute(_IN_FORCE, {"chains": list(chains)}).first()
+def require_running(connection: Connection, chain_id: int) -> None:
+    """Raise ``SigningStoppedError`` if a stop forbids signatures on *chain_id*."""
+    found = connection.execute(_IN_FORCE, {"of_chain": chain_id}).first()
     if found is not None:
         raise Stop(*found).error()
 
@@ -68,14 +70,14 @@ class StopTables(Tables):
     """Implements ``signer.ports.StopStore``."""
 
     def stop(self, stop: Stop) -> bool:
-        statement = _STOP[self._database.dialect]
-
-        def work(connection: Connection) -> bool:
-            # Waits for reservations and intents in progress, which share the lock.
-            lock_keys(connection, shared=False)
-            return connection.execute(statement, asdict(stop)).first() is not None
-
-        return self._database.transaction(work)
+        statement, row = _STOP[self._database.dialect], asdict(stop)
+        changed = self._database.write(lambda c: c.execute(statement, row).all() != [])
+        # The stop is in force.  Wait for reservations and intents that may have begun
+        # before: they share this lock.  One that hangs must not fail the stop, and what
+        # it signs is not recorded.
+        with suppress(StoreUnavailableError):
+            self._database.transaction(lambda c: lock_keys(c, shared=False))
+        return changed
 
     def resume_signing(self, chain_id: int, at: datetime) -> bool:
         params = {"of_chain": chain_id, "ended_at": at}
@@ -85,5 +87,5 @@ class StopTables(Tables):
         return tuple(Stop(*row) for row in self._database.rows(_ALL))
 
     def find_stop(self, chain_id: int) -> Stop | None:
-        rows = self._database.rows(_IN_FORCE, chains=[EVERYTHING, chain_id])
+        rows = self._database.rows(_IN_FORCE, of_chain=chain_id)
         return Stop(*rows[0]) if rows else None
