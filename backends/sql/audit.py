@@ -148,7 +148,7 @@ class AuditTables(Tables):
             active = KeyRows(connection, self._macs).active() if standing.pays else None
             if standing.pays and (active is None or active.address != standing.pays):
                 raise KeyRotatedError("another key is active now")
-            if standing.stopped_by:
+            if standing.stopped_by is not None:
                 require_running(connection, self._macs, standing.stopped_by)
             write(connection, self._macs, *records)
 

@@ -1,6 +1,7 @@
 """The kill switch and the blocked tenants: their rows, and what depends on them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from backends.sql.advisory_locks import lock_keys
 from backends.sql.database import Tables
 from backends.sql.schema import stops, tenant_blocks
 from backends.sql.sealed_rows import SealedRows
+from signer.errors import StaleStateError, StoreUnavailableError
 from signer.model.stop import EVERYTHING, Stop
 from signer.model.tenant_block import TenantBlock
 from signer.row_macs import RowMACs
@@ -38,25 +40,22 @@ def is_blocked(tenant: Any) -> Exists:
     )
 
 
-def require_running(
-    connection: Connection, macs: RowMACs, chains: Sequence[int]
-) -> None:
+def require_running(connection: Connection, macs: RowMACs, chain_id: int) -> None:
     """
-    Require that no stop of one of *chains* is in force.
+    Require that no stop forbids signatures on *chain_id*.
 
     Raises:
         SigningStoppedError: One is.
         RowNotAuthenticError: Another program changed a stop, perhaps to end it.
     """
-    stop = _find_stop(connection, macs, chains)
+    stop = _find_stop(connection, macs, chain_id)
     if stop is not None:
         raise stop.error()
 
 
-def _find_stop(
-    connection: Connection, macs: RowMACs, chains: Sequence[int]
-) -> Stop | None:
-    found = _stop_rows(connection, macs).select(_OF_CHAINS, chains=list(chains))
+def _find_stop(connection: Connection, macs: RowMACs, chain_id: int) -> Stop | None:
+    chains = [EVERYTHING, chain_id]
+    found = _stop_rows(connection, macs).select(_OF_CHAINS, chains=chains)
     return next((stop for stop in found if stop.in_force), None)
 
 
@@ -73,12 +72,19 @@ class StopTables(Tables):
 
     def stop(self, stop: Stop) -> bool:
         def work(connection: Connection) -> bool:
-            # Waits for reservations and intents in progress, which share the lock.
-            lock_keys(connection, shared=False)
             rows = _stop_rows(connection, self._macs)
             return _begin(rows, stop, _OF_CHAINS, chains=[stop.chain_id])
 
-        return self._database.transaction(work)
+        try:
+            changed = self._database.transaction(work)
+        except StaleStateError:  # Another process wrote the row meanwhile.
+            changed = self._database.transaction(work)
+        # The stop is in force.  Wait for reservations and intents that may have begun
+        # before: they share this lock.  One that hangs must not fail the stop, and what
+        # it signs is not recorded.
+        with suppress(StoreUnavailableError):
+            self._database.transaction(lambda c: lock_keys(c, shared=False))
+        return changed
 
     def resume_signing(self, chain_id: int, at: datetime) -> bool:
         def work(connection: Connection) -> bool:
@@ -95,8 +101,7 @@ class StopTables(Tables):
         return self._database.run(lambda c: _stop_rows(c, self._macs).select(_STOPS))
 
     def find_stop(self, chain_id: int) -> Stop | None:
-        chains = (EVERYTHING, chain_id)
-        return self._database.run(lambda c: _find_stop(c, self._macs, chains))
+        return self._database.run(lambda c: _find_stop(c, self._macs, chain_id))
 
     def block_tenant(self, block: TenantBlock) -> bool:
         def work(connection: Connection) -> bool:

@@ -101,8 +101,8 @@ class ConfigurationReport:
     """
     The configurations that an audit log names, in the order of their first record.
 
-    ``unnamed`` counts signing records without one: of the library, or of a version
-    before 0.2.
+    ``unnamed`` counts signing records that name none: those of the library, and old
+    ones.
     """
 
     uses: Sequence[ConfigurationUse]

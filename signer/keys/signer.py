@@ -22,7 +22,7 @@ from signer.errors import BackendError, HotWalletError, KeyUnusableError, Signin
 from signer.keys.signing_alarm import SigningAlarm
 from signer.model.audit_record import NOTHING, Operation, Purpose, Record, Subject
 from signer.model.key import SERVING, Key, KeyState, SigningCondition
-from signer.model.stop import stopping
+from signer.model.stop import stopped_by
 from signer.ports import DeviceSignature, KeyBackend, KeyDirectory, KeyId
 
 
@@ -141,10 +141,8 @@ class Signer:
         intent = self._audit.intent(purpose, self._subject, digest)
         condition = None
         if states is not None:
-            stopped_by = stopping(purpose.operation, chain_id)
-            condition = SigningCondition(
-                self.address, self.key_id, states, pays, stopped_by
-            )
+            stop = stopped_by(purpose.operation, chain_id)
+            condition = SigningCondition(self.address, self.key_id, states, pays, stop)
         self._audit.write(intent, standing=condition)
 
     def tell(self, record: Record) -> None:

@@ -98,15 +98,15 @@ class SigningCondition:
 
     The key with ``address`` must be in one of ``states``, and its id must still be
     ``key_id``: a failover may have changed it since it was read.  For a sweep, ``pays``
-    must be the address of the active key.  No stop of the chains in ``stopped_by`` may
-    be in force.
+    must be the address of the active key.  No stop of the chain ``stopped_by``, or of
+    everything, may be in force, unless it is None.
     """
 
     address: str
     key_id: str = field(repr=False)
     states: frozenset[KeyState]
     pays: str | None = None
-    stopped_by: tuple[int, ...] = ()
+    stopped_by: int | None = None
 
 
 def find_key(ring: Iterable[Key], address: str) -> Key | None:

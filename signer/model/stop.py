@@ -51,8 +51,13 @@ class Stop:
         )
 
 
-def stopping(operation: Operation, chain_id: int | None) -> tuple[int, ...]:
-    """Return the chain ids whose stop forbids a signature of *operation*."""
+def stopped_by(operation: Operation, chain_id: int | None) -> int | None:
+    """
+    Return the chain id whose stop forbids a signature of *operation*.
+
+    A stop of everything forbids it as well, and alone if *chain_id* is None.  Return
+    None if no stop does.
+    """
     if operation in UNSTOPPABLE:
-        return ()
-    return (EVERYTHING,) if chain_id is None else (EVERYTHING, chain_id)
+        return None
+    return EVERYTHING if chain_id is None else chain_id

@@ -19,7 +19,8 @@ class StopStore(Protocol):
         """
         Forbid signatures; return False if there is such a stop already, which stays.
 
-        When this returns, no reservation and no intent to sign is in progress.
+        When this returns, no reservation and no intent to sign is in progress, except
+        one that hangs for longer than a lock is waited for.
         """
 
     def resume_signing(self, chain_id: int, at: datetime) -> bool:

@@ -112,7 +112,7 @@ def test_a_dry_run_of_a_revocation(run: Run, ring: SQLStore) -> None:
     assert _state(ring) is KeyState.DRAINING
 
 
-@pytest.mark.parametrize("verb", ["pause", "resume"])
+@pytest.mark.parametrize("verb", ["stop", "resume"])
 def test_the_kill_switch_does_not_ask(run: Run, verb: str) -> None:
-    """R27: pausing and resuming need no terminal and no option."""
-    assert run("nonce", verb).status == 0
+    """R27: stopping and resuming need no terminal and no `--yes`."""
+    assert run(verb, "--reason", "test").status == 0

@@ -21,6 +21,8 @@ from signer.keys.candidate import CandidateTester
 from signer.keys.rotation_options import RotationOptions
 from signer.keys.signer import SignerFactory
 from signer.model.key import Key
+from signer.model.stop import EVERYTHING
+from tests.fixtures.ledger import stopped
 from tests.support.refunds import altered
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, OTHER, POOR, RICH, System
 from tests.support.waiting import eventually
@@ -47,6 +49,18 @@ def test_rotation_activates_the_new_key(system: System) -> None:
     assert system.states == {NEW: "active", OLD: "draining"}
     assert system.directory.devices[NEW].calls == 1
     assert system.alerts == []
+
+
+def test_keys_are_replaced_while_everything_is_stopped(system: System) -> None:
+    """A stop must not protect a stolen key: rotate, revoke and fail over (R27)."""
+    stopped(system.store, EVERYTHING)
+    options = RotationOptions(compromised=True, active_address=system.address(OLD))
+    rotated = system.rotation().rotate(NEW, ALICE, options)
+    system.replicate(NEW, ELSEWHERE)
+    system.failover().fail_over(ELSEWHERE, ALICE)
+
+    assert rotated.status == "rotated"
+    assert system.states == {ELSEWHERE: "active", OLD: "blocked"}
 
 
 def test_each_audit_record_is_logged_once(system: System) -> None:
