@@ -108,10 +108,10 @@ def test_an_account_of_a_key_that_is_not_in_the_ring(system: System) -> None:
         SIGN["message"](account)
 
 
-def test_a_signature_costs_one_read_of_the_ring(
+def test_a_signature_costs_two_small_reads(
     system: System, account: HSMAccount
 ) -> None:
-    """The read is a part of the commit of the intent."""
+    """The key's row and the stops are read in the commit of the intent."""
     engine = system.store._database._process().engine
     statements: list[str] = []
 
@@ -122,7 +122,7 @@ def test_a_signature_costs_one_read_of_the_ring(
     SIGN["message"](account)
     event.remove(engine, "before_cursor_execute", note)
 
-    assert sum(each.startswith("SELECT") for each in statements) == 1
+    assert sum(each.startswith("SELECT") for each in statements) == 2
 
 
 def test_a_ledger_that_does_not_answer_stops_the_account(system: System) -> None:

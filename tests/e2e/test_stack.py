@@ -165,6 +165,8 @@ home, label, key_id = os.environ["HOTWALLET_HOME"], "hotwallet", "01"
 module = require_module(Settings.from_env(os.environ))
 os.environ["SOFTHSM2_CONF"] = f"{home}/softhsm/softhsm2.conf"
 pin = open(f"{home}/softhsm/pin").read().strip()
+database_url = f"sqlite:///{home}/hotwallet.db"
+mac_key_file = f"{home}/mac.key"
 """
 
 

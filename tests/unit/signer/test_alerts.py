@@ -106,9 +106,11 @@ def test_alert_names_are_stable() -> None:
         "rotation-refused",
         "audit-chain-broken",
         "audit-sealing-late",
+        "signing-stopped",
         "audit-signing-late",
         "audit-record-forged",
         "row-not-authentic",
+        "fees-above-recent",
     ]
 
 

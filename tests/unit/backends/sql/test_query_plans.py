@@ -314,7 +314,7 @@ def test_automatic_stops_read_recent_rows_only(
     _fill(store, 1500)
     fields = transactions.c.keys()
     rows = []
-    for refund in store.list("client 1", limit=20).refunds:
+    for refund in store.list("tenant 1", limit=20).refunds:
         if refund.nonce is not None:
             signed_ = transaction(refund)
             rows.append({name: getattr(signed_, name) for name in fields})
