@@ -95,8 +95,10 @@ BY_KEY = select(refunds).where(
 
 _OF_ANY = refunds.c.tenant.in_(bindparam("of_tenants", expanding=True))
 
-_BY_KEY_OF_ANY = select(refunds).where(
-    _OF_ANY, refunds.c.idempotency_key == bindparam("key")
+_BY_KEY_OF_ANY = (
+    select(refunds)
+    .where(_OF_ANY, refunds.c.idempotency_key == bindparam("key"))
+    .order_by(refunds.c.id)
 )
 
 _BY_REFERENCE_OF_ANY = select(refunds.c.id).where(

@@ -319,6 +319,20 @@ def test_a_subject_that_joins_is_not_paid_again(world: World) -> None:
     assert len(world.store.list("pod-2").refunds) == 1
 
 
+def test_the_tenants_own_answer_precedes_that_of_a_subject_that_joined(
+    world: World,
+) -> None:
+    """Both had used the key, each for another refund, before they were one tenant."""
+    theirs = world.submit(replace(REQUEST, amount="1"), key="k", tenant="pod-2").refund
+    ours = world.submit(key="k").refund
+    _joined(world)
+
+    assert world.submit(key="k").refund.id == ours.id
+    assert world.submit(replace(REQUEST, amount="1"), key="k").refund.id == theirs.id
+    with pytest.raises(IdempotencyMismatchError):
+        world.submit(replace(REQUEST, amount="2"), key="k")
+
+
 def test_a_repeated_request_of_a_subject_that_joined(world: World) -> None:
     """It has its answer when today's rules would refuse it, too."""
     earlier = world.submit(tenant="pod-2", key="old").refund
