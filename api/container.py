@@ -154,8 +154,9 @@ class Container:
 
     @cached_property
     def configuration(self) -> Configuration:
-        """The rules in force: networks, tokens and limits."""
-        return read_configuration(self.settings, self.networks)
+        """The rules in force: networks, tokens, tenants and limits."""
+        tenants = self.tenants.tenants or {}
+        return read_configuration(self.settings, self.networks, tenants)
 
     @cached_property
     def audit(self) -> AuditLog:

@@ -121,7 +121,8 @@ class RowMACs:
             kind, names = _COVERED[type(row)]
             name = "address" if isinstance(row, Key) else names[0]
             raise RowNotAuthenticError(
-                f"another program changed the row of the {kind} {getattr(row, name)}"
+                f"the row of the {kind} {getattr(row, name)} has no valid MAC: another"
+                " program changed it, or MAC_KEY_FILE has other keys"
             )
 
     def is_valid(self, mac: str | None, row: object) -> bool:

@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from signer.config.networks import Network
 from signer.config.settings import Settings
+from signer.config.tenants import Tenant
 from signer.redact import REDACTED, redact_event
 
 
@@ -82,11 +83,11 @@ class Configuration:
 
 
 def read_configuration(
-    settings: Settings, networks: Mapping[str, Network]
+    settings: Settings, networks: Mapping[str, Network], tenants: Mapping[str, Tenant]
 ) -> Configuration:
-    """Return the networks, tokens and limits in force."""
+    """Return the networks, tokens, tenants and limits in force."""
     limits = settings.model_dump(include=set(_LIMITS), by_alias=True)
-    return Configuration.of(limits=limits, networks=networks)
+    return Configuration.of(limits=limits, networks=networks, tenants=tenants)
 
 
 def hash_document(document: Mapping[str, Any]) -> str:

@@ -108,9 +108,7 @@ def test_an_account_of_a_key_that_is_not_in_the_ring(system: System) -> None:
         SIGN["message"](account)
 
 
-def test_a_signature_costs_two_small_reads(
-    system: System, account: HSMAccount
-) -> None:
+def test_a_signature_costs_two_small_reads(system: System, account: HSMAccount) -> None:
     """The key's row and the stops are read in the commit of the intent."""
     engine = system.store._database._process().engine
     statements: list[str] = []

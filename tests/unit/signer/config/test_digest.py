@@ -15,6 +15,7 @@ from signer.config.digest import (
 )
 from signer.config.networks import Network
 from signer.config.settings import Settings
+from signer.config.tenants import Tenant
 
 
 TOKEN = {
@@ -22,6 +23,7 @@ TOKEN = {
     "decimals": 6,
     "max_amount": "1000",
 }
+SHOP = Tenant(subjects=("shop-1",), max_open_refunds=5)
 SECRET = "https://rpc.example.com/v3/f00dcafe"
 
 
@@ -32,7 +34,7 @@ def _network(**changes: object) -> Network:
 
 def _configuration(network: Network | None = None, **environ: str) -> Configuration:
     networks = {"local": network or _network()}
-    return read_configuration(Settings.from_env(environ), networks)
+    return read_configuration(Settings.from_env(environ), networks, {"shop": SHOP})
 
 
 def test_the_hash_is_that_of_the_canonical_document() -> None:
