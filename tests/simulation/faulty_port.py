@@ -9,6 +9,11 @@ from tests.simulation.scheduler import Process
 from tests.simulation.trace import brief
 
 
+# No schedule blocks a tenant, so these reads answer the same each time.  A fault of one
+# would be that of the store's next call, and would only move the seeds that find bugs.
+_WITHOUT_FAULTS = frozenset({"tenant_block"})
+
+
 class FaultyPort:
     """
     Pauses before and after each call of *target*, and injects faults.
@@ -34,7 +39,7 @@ class FaultyPort:
     def __getattr__(self, name: str) -> Any:
         """Return the target's attribute, or its method with pauses and faults."""
         attribute = getattr(self._target, name)
-        if not callable(attribute):
+        if not callable(attribute) or name in _WITHOUT_FAULTS:
             return attribute
 
         def method(*args: Any, **kwargs: Any) -> Any:

@@ -89,9 +89,9 @@ def open_ledger() -> Iterator[Ledger]:
 def seed_ids(store: LedgerPort, random: Random) -> LedgerPort:
     """Return *store* with the ids of refunds drawn from *random*."""
 
-    def accept(refund: Refund, max_open: int | None = None) -> tuple[Refund, bool]:
+    def accept(refund: Refund, *given: Any, **options: Any) -> tuple[Refund, bool]:
         kept = refund.id[: -len("00" * 10)]
         name = f"{kept}{random.getrandbits(80):020x}"
-        return store.accept(replace(refund, id=name), max_open)
+        return store.accept(replace(refund, id=name), *given, **options)
 
     return altered(store, accept=accept)
