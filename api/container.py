@@ -277,7 +277,11 @@ class Container:
         """Stops and resumes signatures; needs no device, node or networks file."""
         admin_audit = AdminAudit(self.audit, Operation.ADMINISTRATION)
         return KillSwitch(
-            self.store, lambda: self.networks, admin_audit, self.alerts, self.clock
+            self.store,
+            lambda: self.networks,
+            admin_audit,
+            self.alerts,
+            self.ledger_clock,
         )
 
     @cached_property
@@ -292,7 +296,7 @@ class Container:
             ring=self.ring,
             retirement=KeyRetirement(self.store, self.audit, self.clock),
             automatic_stop=AutomaticStop(
-                self.store, self.kill_switch, self.networks, self.clock
+                self.store, self.kill_switch, self.networks, self.ledger_clock
             ),
             chains=self.chains,
             clock=self.ledger_clock,

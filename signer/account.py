@@ -188,8 +188,8 @@ class HSMAccount(BaseAccount):
                     f"type {unsigned.transaction_type} transactions are never signed",
                     rule="transaction-type",
                 )
-            digest = unsigned.hash()
-        signature = self._sign(digest, Operation.TRANSACTION_SIGNING)
+            digest, chain_id = unsigned.hash(), _integer(fields["chainId"])
+        signature = self._sign(digest, Operation.TRANSACTION_SIGNING, chain_id)
         numbers = {"v": signature.y_parity, "r": signature.r, "s": signature.s}
         signed = TypedTransaction.from_dict({**unsigned.as_dict(), **numbers})
         return _result(signed.encode(), signature, signature.y_parity)
@@ -206,16 +206,18 @@ class HSMAccount(BaseAccount):
                 _data(fields.get("data", b"")),
             ]
             digest = keccak(rlp.encode([*body, chain_id, 0, 0]))
-        signature = self._sign(digest, Operation.TRANSACTION_SIGNING)
+        signature = self._sign(digest, Operation.TRANSACTION_SIGNING, chain_id)
         v = 35 + 2 * chain_id + signature.y_parity
         raw = rlp.encode([*body, v, signature.r, signature.s])
         return _result(raw, signature, v)
 
-    def _sign(self, digest: bytes, operation: Operation) -> Signature:
+    def _sign(
+        self, digest: bytes, operation: Operation, chain_id: int | None = None
+    ) -> Signature:
         purpose = Purpose(operation, actor=self._actor)
         try:
             # A signer without a ledger has no ring to ask.
-            self._signer.announce(digest, purpose, states=SIGNING)
+            self._signer.announce(digest, purpose, states=SIGNING, chain_id=chain_id)
         except KeyRotatedError:
             raise KeyUnusableError(_NOT_IN_RING) from None
         signed = self._signer.sign(digest, purpose)

@@ -9,10 +9,10 @@ from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.database import Tables
+from backends.sql.inserts import INSERT
 from backends.sql.key_rows import KeyRows
 from backends.sql.privileges import excess_privileges
-from backends.sql.schema import audit_checkpoints, audit_records, keys
-from backends.sql.statements import INSERT
+from backends.sql.schema import audit_checkpoints, audit_records
 from backends.sql.stops import require_running
 from backends.sql.urls import POSTGRESQL
 from signer.audit.hash_chain import GENESIS, sealed
@@ -28,12 +28,6 @@ SEALING_LOCK = 0x6175646974736561  # "auditsea"; the sealing process holds it.
 _record = audit_records.c
 
 _INSERT_RECORD = insert(audit_records)
-
-_KEY_IN_STATE = select(keys.c.address).where(
-    keys.c.address == bindparam("of_address", type_=keys.c.address.type),
-    keys.c.key_id == bindparam("of_key", type_=keys.c.key_id.type),
-    keys.c.state.in_(bindparam("in_states", expanding=True)),
-)
 
 _TRY_TO_SEAL = select(
     func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger))
@@ -133,19 +127,19 @@ class AuditTables(Tables):
                 self._database.write(lambda c: write(c, self._macs, *records))
             return
 
-        condition = {
-            "of_address": standing.address,
-            "of_key": standing.key_id,
-            "in_states": sorted(standing.states),
-        }
-
         def work(connection: Connection) -> None:
             lock_keys(connection, shared=True)
-            if connection.execute(_KEY_IN_STATE, condition).first() is None:
+            rows = KeyRows(connection, self._macs)
+            key = rows.find_by_address(standing.address)
+            if (
+                key is None
+                or key.key_id != standing.key_id
+                or key.state not in standing.states
+            ):
                 raise KeyRotatedError(
                     "the key was rotated, revoked or moved to its replica meanwhile"
                 )
-            active = KeyRows(connection, self._macs).active() if standing.pays else None
+            active = rows.active() if standing.pays else None
             if standing.pays and (active is None or active.address != standing.pays):
                 raise KeyRotatedError("another key is active now")
             if standing.stopped_by is not None:

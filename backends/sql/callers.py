@@ -17,8 +17,8 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Database, Tables
+from backends.sql.inserts import INSERT
 from backends.sql.schema import alerts, attempts, used_tokens
-from backends.sql.statements import INSERT
 from signer.errors import StoreError
 from signer.row_macs import RowMACs
 

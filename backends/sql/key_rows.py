@@ -63,6 +63,10 @@ class KeyRows(SealedRows[Key]):
         """Return the key that is pinned to *key_id*, or None."""
         return self.find(_BY_ID, of_backend=backend, of_key=key_id)
 
+    def find_by_address(self, address: str) -> Key | None:
+        """Return the key with *address*, or None."""
+        return self.find(_BY_ADDRESS, of_address=address)
+
     def find_same(self, key: Key) -> Key | None:
         """
         Return the stored row of *key*, or None.
@@ -70,7 +74,7 @@ class KeyRows(SealedRows[Key]):
         Raises:
             ConflictError: Another key of the ring has its id or its address.
         """
-        stored = self.find(_BY_ADDRESS, of_address=key.address)
+        stored = self.find_by_address(key.address)
         if stored != self.find_by_id(key.backend, key.key_id):
             raise ConflictError("another key of the ring has this key's id or address")
         return stored

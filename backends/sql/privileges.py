@@ -1,8 +1,9 @@
 """
-Finds privileges that let the service's PostgreSQL role change the audit log.
+Finds privileges that the service's PostgreSQL role must not have.
 
 Triggers keep the audit log append-only (``migrations/versions``), except for roles that
-can drop or disable them.  The queries look for those privileges, also through every
+can drop or disable them.  No role of the service deletes refunds, keys or stops, or
+changes what a refund pays.  The queries look for those privileges, also through every
 role that the service's role can become.
 """
 
@@ -32,6 +33,13 @@ WITH us AS (
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE pg_class.oid
     IN (to_regclass('audit_records'), to_regclass('audit_checkpoints'))
+), kept AS (
+    SELECT pg_class.oid, relname FROM pg_class
+    WHERE pg_class.oid IN (
+        to_regclass('audit_records'), to_regclass('audit_checkpoints'),
+        to_regclass('refunds'), to_regclass('transactions'), to_regclass('keys'),
+        to_regclass('stops'), to_regclass('tenant_blocks')
+    )
 ), excess (severity, privilege) AS (
     SELECT 1, 'is a superuser, or can become one'
     WHERE EXISTS (SELECT FROM us WHERE is_super)
@@ -55,18 +63,24 @@ WITH us AS (
     )
     UNION ALL
     SELECT 3, 'may ' || privilege || ' ' || relname
-    FROM journal, (VALUES ('DELETE'), ('TRUNCATE'), ('TRIGGER')) AS p (privilege)
+    FROM kept, (VALUES ('DELETE'), ('TRUNCATE'), ('TRIGGER')) AS p (privilege)
     WHERE EXISTS (
-        SELECT FROM us WHERE has_table_privilege(us.oid, journal.oid, privilege)
+        SELECT FROM us WHERE has_table_privilege(us.oid, kept.oid, privilege)
     )
     UNION ALL
     SELECT 3, 'may UPDATE ' || relname || '.' || attname
-    FROM journal JOIN pg_attribute
-    ON attrelid = journal.oid AND attnum > 0 AND NOT attisdropped
-    WHERE NOT (relname = 'audit_records' AND attname IN ('sequence', 'hash'))
+    FROM kept JOIN pg_attribute
+    ON attrelid = kept.oid AND attnum > 0 AND NOT attisdropped
+    WHERE relname NOT IN ('keys', 'stops', 'tenant_blocks')
+    AND NOT (relname = 'audit_records' AND attname IN ('sequence', 'hash'))
+    AND NOT (relname = 'refunds' AND attname IN (
+        'status', 'updated_at', 'version', 'sender', 'key_id', 'nonce', 'gas_limit',
+        'tx_hash', 'block_number', 'block_hash', 'failure_code', 'failure_detail',
+        'due_at', 'attempts', 'blocked_by'
+    ))
     AND EXISTS (
         SELECT FROM us
-        WHERE has_column_privilege(us.oid, journal.oid, attnum, 'UPDATE')
+        WHERE has_column_privilege(us.oid, kept.oid, attnum, 'UPDATE')
     )
 )
 SELECT privilege FROM excess
@@ -76,7 +90,7 @@ WHERE severity = (SELECT min(severity) FROM excess) ORDER BY privilege
 
 def excess_privileges(database: Database) -> list[str]:
     """
-    Return the privileges that let our role change the audit log, as verb phrases.
+    Return the privileges that our role must not have, as verb phrases.
 
     Only the most severe kind is returned, since an owner has all the others.  SQLite
     has no roles, so the list is empty.

@@ -9,9 +9,10 @@ from sqlalchemy import Connection, Select
 
 from backends.sql import queries
 from backends.sql.database import Tables
+from backends.sql.inserts import insert_new
 from backends.sql.key_rows import KeyRows
 from backends.sql.schema import answers
-from backends.sql.statements import CLAIM, Step, Values, insert_new, values
+from backends.sql.statements import CLAIM, Step, Values, values
 from backends.sql.urls import SQLITE
 from backends.sql.validation import (
     is_address,

@@ -5,8 +5,9 @@ from dataclasses import asdict, replace
 from functools import cache
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Select, Table, Update, bindparam, insert, update
+from sqlalchemy import Connection, Select, Table, Update, bindparam, update
 
+from backends.sql.inserts import insert_new
 from signer.errors import StaleStateError
 from signer.model.key import Key
 from signer.model.stop import Stop
@@ -54,9 +55,16 @@ class SealedRows(Generic[Row]):
         return found[0] if found else None
 
     def insert(self, row: Row) -> Row:
-        """Insert *row*, and return it with its MAC."""
+        """
+        Insert *row*, and return it with its MAC.
+
+        Raises:
+            StaleStateError: Another process inserted a row with the key meanwhile.
+        """
         new = self._macs.sealed(row)
-        self._connection.execute(insert(self._table), asdict(new))
+        statement = insert_new(self._connection.dialect.name, self._table)
+        if not self._connection.execute(statement, asdict(new)).all():
+            raise StaleStateError(f"a row of {self._table.name} was changed meanwhile")
         return new
 
     def update(self, row: Row, **changes: Any) -> Row:

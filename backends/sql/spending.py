@@ -20,8 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from backends.sql.inserts import INSERT
 from backends.sql.schema import spendings
-from backends.sql.statements import INSERT
 from signer.errors import LimitReachedError
 from signer.model.refund import Refund
 from signer.model.spending_limits import NO_LIMITS, Limits, Spent

@@ -5,7 +5,7 @@ Their parameters are named after table and column, such as ``refunds_status``.  
 returns the nonce of the changed row, or no row if its condition did not hold.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from operator import attrgetter
 from typing import Any
@@ -13,14 +13,12 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Executable,
-    Integer,
     Select,
     Table,
     bindparam,
     exists,
     func,
     insert,
-    literal_column,
     select,
     text,
     union_all,
@@ -30,6 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from backends.sql.columns import UTCDateTime
+from backends.sql.inserts import InsertOfDialect
 from backends.sql.schema import (
     IS_CLAIMABLE,
     audit_records,
@@ -46,21 +45,6 @@ from signer.model.refund import Refund, SignedTransaction, Status
 
 
 Change = ReturningInsert[int | None] | ReturningUpdate[int | None]
-InsertOfDialect = Callable[[Table], sqlite.Insert | postgresql.Insert]
-INSERT: Mapping[str, InsertOfDialect] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
-"""By dialect: the insert that supports ON CONFLICT."""
-
-
-def insert_new(dialect: str, table: Table) -> ReturningInsert[Any]:
-    """Return an insert that does nothing, and returns no row, where the key exists."""
-    insert_ = INSERT[dialect](table).on_conflict_do_nothing()
-    # The drivers report different row counts for an insert; a returned row is exact.
-    return insert_.returning(literal_column("1", Integer))
-
-
 Values = Mapping[str, Any]
 
 # The columns that may change after the reservation.  No statement sets any other, above

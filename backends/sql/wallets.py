@@ -24,8 +24,9 @@ from sqlalchemy import (
 from backends.sql.advisory_locks import lock_chain
 from backends.sql.columns import UTCDateTime
 from backends.sql.database import Tables
+from backends.sql.inserts import insert_new
 from backends.sql.schema import refunds, sightings, wallets
-from backends.sql.statements import insert_new, next_nonce
+from backends.sql.statements import next_nonce
 from signer.errors import StaleStateError
 from signer.model.wallet import Pause, UnrecordedTransaction, Wallet
 

@@ -10,7 +10,11 @@ It also detects that a transaction of another origin used the refund's nonce.
 from datetime import timedelta
 
 from signer.chain.chain import Chain
-from signer.errors import BroadcastRejectedError, FeesAboveRecentError
+from signer.errors import (
+    BroadcastRejectedError,
+    FeesAboveRecentError,
+    SigningStoppedError,
+)
 from signer.model.audit_record import Actor
 from signer.model.refund import Kind, Refund, SignedTransaction, Status
 from signer.ports import Clock, MinedTransaction, Store
@@ -120,10 +124,11 @@ class PendingTransactions:
             return None  # It waits for lower nonces, not for higher fees.
         # A node that reports success may hide that the others reject it for good.
         try:
+            self._nonces.require_running(refund)
             repriced = self._attempts.reprice(refund, chain, actor, latest)
             return repriced or self._attempts.raise_fees(refund, chain, actor, latest)
-        except FeesAboveRecentError:
-            return None  # The same bytes are sent again until fees are normal.
+        except (FeesAboveRecentError, SigningStoppedError):
+            return None  # The same bytes are sent again until a signature may follow.
 
     def _adopt(self, refund: Refund, mined: MinedTransaction) -> Refund:
         """Return the refund as mined by a transaction that the ledger has lost."""

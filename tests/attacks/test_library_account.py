@@ -7,17 +7,29 @@ import pytest
 from eth_account.messages import encode_defunct
 from eth_account.types import TransactionDictType
 from eth_typing import Hash32
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from backends.sql import SQLStore
 from signer.account import HSMAccount
-from signer.errors import KeyUnusableError, StoreUnavailableError
+from signer.errors import (
+    KeyUnusableError,
+    RowNotAuthenticError,
+    SigningStoppedError,
+    StoreUnavailableError,
+)
 from signer.keys.rotation_options import RotationOptions
+from signer.model.stop import EVERYTHING
+from tests.fixtures.ledger import stopped
 from tests.support.ledgers import open_ledger
 from tests.support.ring import ALICE, ELSEWHERE, NEW, OLD, System
 
 
-COMMON = {"nonce": 1, "gas": 21_000, "to": "0x" + "11" * 20, "chainId": 1}
+COMMON: dict[str, Any] = {
+    "nonce": 1,
+    "gas": 21_000,
+    "to": "0x" + "11" * 20,
+    "chainId": 1,
+}
 
 SIGN: dict[str, Callable[[HSMAccount], Any]] = {
     "hash": lambda account: account.unsafe_sign_hash(cast("Hash32", b"\x07" * 32)),
@@ -105,6 +117,33 @@ def test_an_account_of_a_key_that_is_not_in_the_ring(system: System) -> None:
     account = HSMAccount.open(system.directory, NEW, ledger=system.store)
 
     with pytest.raises(KeyUnusableError, match="never was in the ring"):
+        SIGN["message"](account)
+
+
+def test_a_changed_row_of_the_ring(system: System, account: HSMAccount) -> None:
+    """A thief of the database cannot make a revoked key sign again."""
+    _rotate_compromised(system)
+    change = text(
+        "UPDATE keys SET state = 'draining', version = version + 1"
+        f" WHERE address = '{system.old.address}'"
+    )
+    system.store._database.write(lambda c: c.execute(change))
+
+    for sign in SIGN.values():
+        with pytest.raises(RowNotAuthenticError):
+            sign(account)
+
+
+def test_a_stopped_network(system: System, account: HSMAccount) -> None:
+    """A stop of a network forbids its transactions, and one of everything all."""
+    stopped(system.store, COMMON["chainId"])
+    for name in ("legacy", "type 2"):
+        with pytest.raises(SigningStoppedError):
+            SIGN[name](account)
+    assert SIGN["message"](account)
+
+    stopped(system.store, EVERYTHING)
+    with pytest.raises(SigningStoppedError):
         SIGN["message"](account)
 
 

@@ -213,3 +213,15 @@ def test_no_process_reserves_after_the_stop_returned(
 
     assert seen >= 10
     assert sum(row.nonce is not None for row in _all(store)) == seen
+
+
+def _stop_each(store: SQLStore, index: int) -> int:
+    """Stop 25 networks that have no stop yet; return how many this process stopped."""
+    stops = [Stop(chain_id, now(), "race", f"cli:{index}") for chain_id in range(1, 26)]
+    return sum(store.stop(stop) for stop in stops)
+
+
+def test_of_many_first_stops_one_counts(database_url: str, store: SQLStore) -> None:
+    """Processes that stop a network at the same time all succeed; one of them did it."""
+    assert sum(race(_stop_each, database_url, 6)) == 25
+    assert len(store.stops()) == 25

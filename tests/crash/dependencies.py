@@ -105,6 +105,8 @@ def _make_keys(environ: Mapping[str, str], spares: int) -> list[Wallet]:
     from signer.crypto.der import parse_public_key  # noqa: PLC0415
     from softhsm import Layout, fetch, library, prepare, provision  # noqa: PLC0415
 
+    # The server that forks this process may have the environment of an earlier test.
+    os.environ.clear()
     os.environ.update(environ)
     settings = Settings.from_env(environ)
     if library.find_module(settings) is None:
