@@ -154,7 +154,7 @@ class RefundTables(Tables):
         sweeps = refund.swept_from is not None
         seen = {"counted": counted, "mark": refund.mark, "sweeps": sweeps}
         params = {**self._values(refund, after, record=intent), **seen}
-        changed = apply_reservation(self._database, refund, limits, params)
+        changed = apply_reservation(self._database, self._macs, refund, limits, params)
         if changed is None:
             self._require_active(refund, sender, key_id)
             raise StaleStateError(f"refund {refund.id} or its wallet has changed")

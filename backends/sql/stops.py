@@ -53,6 +53,26 @@ def require_running(connection: Connection, macs: RowMACs, chain_id: int) -> Non
         raise stop.error()
 
 
+def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> None:
+    """
+    Require that *tenant* is not blocked.
+
+    Raises:
+        TenantBlockedError: It is.
+        RowNotAuthenticError: Another program changed the block, perhaps to end it.
+    """
+    block = _find_block(connection, macs, tenant)
+    if block is not None:
+        raise block.error()
+
+
+def _find_block(
+    connection: Connection, macs: RowMACs, tenant: str
+) -> TenantBlock | None:
+    block = _block_rows(connection, macs).find(_OF_TENANT, of_tenant=tenant)
+    return block if block is not None and block.in_force else None
+
+
 def _find_stop(connection: Connection, macs: RowMACs, chain_id: int) -> Stop | None:
     chains = [EVERYTHING, chain_id]
     found = _stop_rows(connection, macs).select(_OF_CHAINS, chains=chains)
@@ -125,12 +145,7 @@ class StopTables(Tables):
         return self._database.transaction(work)
 
     def tenant_block(self, tenant: str) -> TenantBlock | None:
-        def work(connection: Connection) -> TenantBlock | None:
-            rows = _block_rows(connection, self._macs)
-            return rows.find(_OF_TENANT, of_tenant=tenant)
-
-        block = self._database.run(work)
-        return block if block is not None and block.in_force else None
+        return self._database.run(lambda c: _find_block(c, self._macs, tenant))
 
     def tenant_blocks(self) -> Sequence[TenantBlock]:
         found = self._database.run(lambda c: _block_rows(c, self._macs).select(_BLOCKS))

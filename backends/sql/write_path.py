@@ -23,9 +23,11 @@ from backends.sql.statements import (
     Step,
     Values,
 )
+from backends.sql.stops import require_running, require_unblocked
 from backends.sql.urls import SQLITE
 from signer.model.refund import Refund
 from signer.model.spending_limits import Limits
+from signer.row_macs import RowMACs
 
 
 Changed = Row[Any] | None
@@ -70,7 +72,7 @@ def apply_acceptance(
 
 
 def apply_reservation(
-    database: Database, refund: Refund, limits: Limits, params: Values
+    database: Database, macs: RowMACs, refund: Refund, limits: Limits, params: Values
 ) -> Changed:
     """
     Assign *refund* its nonce and count its amount and gas, alone on the chain.
@@ -78,12 +80,17 @@ def apply_reservation(
     If the lock were missing, the unique constraint on nonces would still hold.
 
     Raises:
+        SigningStoppedError, TenantBlockedError: An operator forbids it.
+        RowNotAuthenticError: Another program changed a stop or a block.
         LimitReachedError: The refund would exceed a spending limit.
     """
     change = _one_by_one if database.dialect == SQLITE else _at_once
 
     def work(connection: Connection) -> Changed:
         lock_chain_and_keys(connection, refund.chain_id)
+        # The statement has the same conditions, and cannot verify MACs.
+        require_running(connection, macs, refund.chain_id)
+        require_unblocked(connection, macs, refund.tenant)
         changed = change(connection, Step.RESERVE, params)
         if changed is not None and refund.swept_from is None:
             gas_limit = params["refunds_gas_limit"]

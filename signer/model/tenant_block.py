@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from signer.errors import TenantBlockedError
+
 
 @dataclass(frozen=True, slots=True)
 class TenantBlock:
@@ -25,3 +27,9 @@ class TenantBlock:
     def in_force(self) -> bool:
         """Whether the tenant is blocked."""
         return self.ended_at is None
+
+    def error(self) -> TenantBlockedError:
+        """Return the error of what the block forbids."""
+        return TenantBlockedError(
+            "an operator blocked the tenant: `hotwallet tenants unblock` ends that"
+        )

@@ -146,9 +146,10 @@ class Store(StopStore, TenantBlocks, Protocol):
                 is no longer pinned to *key_id*.  For a sweep, whose sender is a former
                 key: the recipient is not the address of the active key.
             LimitReachedError: The refund would exceed one of the limits.
+            SigningStoppedError, TenantBlockedError: An operator forbids it.
+            RowNotAuthenticError: Another program changed a stop or a block.
             StaleStateError: A recorded transaction already paid the refund; the wallet
-                is paused or was never opened; signing is stopped; the tenant is
-                blocked; or *counted* is ahead of the ledger.
+                is paused or was never opened; or *counted* is ahead of the ledger.
             ValueError: The refund is not queued, or *sender* is not an EIP-55 address,
                 which would give one wallet two names; a programming error.
         """

@@ -46,6 +46,9 @@ from signer.refunds.transitions import REBROADCAST_AFTER, Transitions
 SIMULATION_VALID_FOR = timedelta(seconds=10)
 """How long a successful simulation of a transfer is trusted."""
 
+JUST_SIGNED = timedelta(seconds=0.5)
+"""How long after the commit of signed bytes, which checks stops, they may be sent."""
+
 MAX_RETRY_DELAY = timedelta(seconds=30)
 """The longest delay after a failed step, however often it failed."""
 
@@ -168,8 +171,9 @@ class Lifecycle:
             return adopted or self._transitions.move(
                 refund, Status.REFUSED, **objection
             )
-        # Before anything is asked of a node: a blocked tenant may have a long queue.
-        require_unblocked(self._store, refund.tenant)
+        if actor.request_id is None:  # A request was checked when it was accepted.
+            # Before anything is asked of a node: the tenant may have a long queue.
+            require_unblocked(self._store, refund.tenant)
         active = self._nonces.select_key(refund)
         sender = active.key.address
         counted = self._nonces.check_against_chain(chain, sender)
@@ -228,8 +232,9 @@ class Lifecycle:
         return self._attempts.start(refund, chain, actor)
 
     def _broadcast(self, refund: Refund, chain: Chain, actor: Actor) -> Refund:
-        # These bytes were never sent: a stop keeps them back as well.
-        self._nonces.require_running(refund)
+        if self._clock() - refund.updated_at > JUST_SIGNED:
+            # These bytes were never sent: a stop keeps them back as well.
+            self._nonces.require_running(refund)
         *_, latest = self._store.transactions(refund.id)
         is_transfer = latest.kind is Kind.TRANSFER
         if is_transfer and self._transaction_signer.find_sweep_objection(refund):

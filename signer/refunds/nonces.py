@@ -11,7 +11,7 @@ import structlog
 
 from signer.chain.chain import Chain
 from signer.config.tenants import TenantRegistry
-from signer.errors import StaleStateError, TenantBlockedError, WalletPausedError
+from signer.errors import StaleStateError, WalletPausedError
 from signer.keys.keyring import ActiveKey, KeyRing
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
@@ -86,10 +86,9 @@ class NonceManager:
         *counted* is what ``check_against_chain`` returned for the *active* key.
 
         Raises:
-            SigningStoppedError: Signing is stopped.
-            KeyRotatedError, LimitReachedError, StaleStateError: As ``Store.reserve``.
+            SigningStoppedError, TenantBlockedError, KeyRotatedError, LimitReachedError,
+                StaleStateError: As ``Store.reserve``.
         """
-        self.require_running(refund)
         reserved = self._store.reserve(
             refund,
             sender=active.key.address,
@@ -178,10 +177,9 @@ class NonceManager:
 
 def require_unblocked(store: TenantBlocks, tenant: str) -> None:
     """Raise ``TenantBlockedError`` if an operator blocked *tenant*."""
-    if store.tenant_block(tenant) is not None:
-        raise TenantBlockedError(
-            "an operator blocked the tenant: `hotwallet tenants unblock` ends that"
-        )
+    block = store.tenant_block(tenant)
+    if block is not None:
+        raise block.error()
 
 
 def describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:

@@ -3,7 +3,9 @@
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,10 +13,11 @@ from sqlalchemy import Connection, insert, text
 
 from backends.sql.audit import SEALING_LOCK, AuditTables, write
 from backends.sql.database import Database
+from backends.sql.key_rows import KeyRows
 from backends.sql.schema import keys
 from signer.audit.hash_chain import GENESIS, sealed
 from signer.errors import KeyRotatedError, StoreError
-from signer.model.key import SERVING, KeyState, SigningCondition
+from signer.model.key import SERVING, Key, KeyState, SigningCondition
 from signer.ports import Journal
 from tests.fixtures.races import race
 from tests.support.audit import START, chain, checkpoint, record, records
@@ -62,7 +65,7 @@ def standing(address: str) -> SigningCondition:
 
 
 def _enrol(journal: AuditTables, address: str, state: KeyState) -> None:
-    row = {
+    row: dict[str, Any] = {
         "backend": "pkcs11",
         "key_id": address[-2:],
         "address": address,
@@ -72,7 +75,18 @@ def _enrol(journal: AuditTables, address: str, state: KeyState) -> None:
         "epoch": 1,
         "version": 0,
     }
-    journal._database.transaction(lambda c: c.execute(insert(keys), row))
+    key = ROW_MACS.sealed(Key(**row))
+    journal._database.transaction(lambda c: c.execute(insert(keys), asdict(key)))
+
+
+def _change(journal: AuditTables, **changes: Any) -> None:
+    """Change the only key of the ring."""
+
+    def work(connection: Connection) -> None:
+        rows = KeyRows(connection, ROW_MACS)
+        rows.update(rows.all()[0], **changes)
+
+    journal._database.transaction(work)
 
 
 def test_fits_the_port(journal: AuditTables) -> None:
@@ -179,11 +193,7 @@ def test_an_intent_needs_the_active_key(journal: AuditTables) -> None:
     journal.append(given[:1], standing=standing(ADDRESS))
     with pytest.raises(KeyRotatedError):
         journal.append(given[1:], standing=standing(OTHER))
-    journal._database.transaction(
-        lambda c: c.execute(
-            text("UPDATE keys SET state = 'draining', version = version + 1")
-        )
-    )
+    _change(journal, state=KeyState.DRAINING)
     with pytest.raises(KeyRotatedError):
         journal.append(given[1:], standing=standing(ADDRESS))
 

@@ -82,7 +82,7 @@ def test_nothing_is_reserved(store: SQLStore, chain_id: int) -> None:
     refund = accepted(store)
     stopped(store, chain_id)
 
-    with pytest.raises(StaleStateError):
+    with pytest.raises(SigningStoppedError):
         reserved(store, refund)
     store.resume_signing(chain_id, now())
     assert reserved(store, refund).nonce == 0
@@ -192,7 +192,7 @@ def _reserve_until_stopped(store: SQLStore, index: int) -> int:
             return sum(row.nonce is not None for row in _all(store))
         try:
             reserved(store, refund)
-        except StaleStateError:
+        except SigningStoppedError:
             break
         count += 1
     return -1
@@ -222,6 +222,6 @@ def _stop_each(store: SQLStore, index: int) -> int:
 
 
 def test_of_many_first_stops_one_counts(database_url: str, store: SQLStore) -> None:
-    """Processes that stop a network at the same time all succeed; one of them did it."""
+    """Of processes that stop a network at the same time, one makes the stop."""
     assert sum(race(_stop_each, database_url, 6)) == 25
     assert len(store.stops()) == 25

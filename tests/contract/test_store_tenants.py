@@ -12,7 +12,7 @@ from signer.errors import (
     IdempotencyMismatchError,
     InvalidInputError,
     OpenRefundsLimitError,
-    StaleStateError,
+    TenantBlockedError,
 )
 from signer.model.refund import SWEEPER, Status
 from signer.model.tenant_block import TenantBlock
@@ -59,7 +59,7 @@ def test_a_blocked_tenant_gets_no_nonce(store: SQLStore) -> None:
     before = reserved(store, before)
     store.block_tenant(TenantBlock("shop", now(), "x"))
 
-    with pytest.raises(StaleStateError):
+    with pytest.raises(TenantBlockedError):
         reserved(store, waiting)
     assert reserved(store, other).nonce == 1
     assert signed(store, before).status is Status.SIGNED
@@ -122,7 +122,7 @@ def _reserve_or_block(store: SQLStore, index: int) -> int:
         store.block_tenant(TenantBlock("shop", now(), "x"))
         return _reserved_count(store)
     for refund in store.list("shop", limit=1000).refunds[index - 1 :: 2]:
-        with suppress(StaleStateError):
+        with suppress(TenantBlockedError):
             reserved(store, refund)
     return 0
 

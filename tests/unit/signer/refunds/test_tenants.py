@@ -17,7 +17,6 @@ from signer.errors import (
     NotFoundError,
     OpenRefundsLimitError,
     PolicyViolationError,
-    StaleStateError,
     StoreUnavailableError,
     TenantBlockedError,
 )
@@ -175,12 +174,12 @@ def test_the_queue_of_a_blocked_tenant_costs_no_call_of_a_node(world: World) -> 
 
 
 def test_a_block_during_the_reservation(world: World) -> None:
-    """The statement refuses a nonce when the block came after the check."""
+    """The transaction refuses a nonce when the block came after the check."""
     refund = world.accepted()
     _admin(world).block("gateway", ALICE)
     world.store = altered(world.store, tenant_block=lambda tenant: None)
 
-    with pytest.raises(StaleStateError):
+    with pytest.raises(TenantBlockedError):
         world.lifecycle.step(refund, Actor("worker"))
     assert world.stored(refund).nonce is None
 
