@@ -52,8 +52,9 @@ def create_mac_key(out: Path) -> str:
 
 def add_mac_key(out: Path) -> str:
     """
-    Append a new key, which only verifies until
-    ``activate_mac_key``, to *out*; return its id.
+    Append a new key to *out*; return its id.
+
+    The key only verifies MACs until ``activate_mac_key``.
 
     Raises:
         InvalidInputError: *out* does not exist.
@@ -69,9 +70,8 @@ def activate_mac_key(out: Path) -> str:
     """
     Move the last key of *out* to the first line, so it makes new MACs; return its id.
 
-    A host that does not have the key yet declares audit records with its MACs forged:
-    every host must have loaded the file of ``add_mac_key``
-    before.
+    Every host must have loaded the file with the added key before.  A host that has not
+    declares genuine audit records of the others forged.
 
     Raises:
         InvalidInputError: *out* does not exist, or has one key only.
