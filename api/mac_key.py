@@ -36,24 +36,67 @@ def open_row_macs(settings: Settings) -> RowMACs | None:
     return RowMACs.load(path)
 
 
-def create_or_rotate(out: Path, *, rotate: bool) -> str:
+def create_mac_key(out: Path) -> str:
     """
-    Create a MAC key at *out*, or put a new one before those in the file with *rotate*.
-
-    Returns:
-        The id of the new key.
+    Create a file with one MAC key at *out*; return the id of the key.
 
     Raises:
-        InvalidInputError: *out* exists and *rotate* is false, or the reverse.
+        InvalidInputError: *out* exists.
+        OSError: The file cannot be written.
+    """
+    new = RowMACs.generate()
+    if not create_once(out, lambda: new):
+        raise InvalidInputError(f"{out} exists: --add adds a new key to it")
+    return _key_id(new)
+
+
+def add_mac_key(out: Path) -> str:
+    """
+    Append a new key to *out*; return its id.
+
+    The key only verifies MACs until ``activate_mac_key``.
+
+    Raises:
+        InvalidInputError: *out* does not exist.
         ConfigurationError: ``mac-key-invalid``: *out* is not a file of MAC keys.
         OSError: The file cannot be written.
     """
     new = RowMACs.generate()
-    if rotate:
-        if not out.exists():
-            raise InvalidInputError(f"{out} does not exist: leave out --rotate")
-        RowMACs.load(out)
-        write_whole(out, new + out.read_bytes())
-    elif not create_once(out, lambda: new):
-        raise InvalidInputError(f"{out} exists: --rotate adds a new key to it")
-    return new.decode().partition(" ")[0]
+    write_whole(out, b"".join([*_read_lines(out), new]))
+    return _key_id(new)
+
+
+def activate_mac_key(out: Path) -> str:
+    """
+    Move the last key of *out* to the first line, so it makes new MACs; return its id.
+
+    Every host must have loaded the file with the added key before.  A host that has not
+    declares genuine audit records of the others forged.
+
+    Raises:
+        InvalidInputError: *out* does not exist, or has one key only.
+        ConfigurationError: ``mac-key-invalid``: *out* is not a file of MAC keys.
+        OSError: The file cannot be written.
+    """
+    *others, last = _read_lines(out)
+    if not others:
+        raise InvalidInputError(
+            f"{out} has one key, which is active: first add another one with --add"
+        )
+    write_whole(out, b"".join([last, *others]))
+    return _key_id(last)
+
+
+def _read_lines(out: Path) -> list[bytes]:
+    """Return the lines of a valid file; each ends with a line feed."""
+    if not out.exists():
+        raise InvalidInputError(
+            f"{out} does not exist: create it without --add and --activate"
+        )
+    RowMACs.load(out)
+    text = out.read_text(encoding="ascii")
+    return [f"{line}\n".encode() for line in text.splitlines()]
+
+
+def _key_id(line: bytes) -> str:
+    return line.decode().partition(" ")[0]

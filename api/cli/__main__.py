@@ -121,21 +121,46 @@ def db_upgrade(create: bool, as_json: bool) -> None:
 
 @db.command("mac-key")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--add", is_flag=True, help="Add a new key, which only verifies MACs.")
 @click.option(
-    "--rotate", is_flag=True, help="Add a new key to the file; the old one verifies."
+    "--activate", is_flag=True, help="Make new MACs with the key that was added last."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def mac_key(out: Path, rotate: bool, as_json: bool) -> None:
-    """Create a key for MAC_KEY_FILE, or add a new one with --rotate."""
-    from api.cli.output import print_result  # noqa: PLC0415  Help needs no settings.
-    from api.mac_key import create_or_rotate  # noqa: PLC0415
+def mac_key(out: Path, add: bool, activate: bool, as_json: bool) -> None:
+    """
+    Create a key for MAC_KEY_FILE, or replace it in two steps.
 
-    key_id = create_or_rotate(out, rotate=rotate)
-    done = "added" if rotate else "created"
-    lines = [f"{done} the MAC key {key_id} in {out}; copy the file to every host"]
-    print_result(
-        {"action": done, "path": str(out), "keyId": key_id}, lines, as_json=as_json
+    To replace it, --add a key, copy the file to every host and restart them all.  Then
+    --activate the key, copy the file and restart again.
+    """
+    # Help needs no settings.
+    from api.cli.output import print_result  # noqa: PLC0415
+    from api.mac_key import (  # noqa: PLC0415
+        activate_mac_key,
+        add_mac_key,
+        create_mac_key,
     )
+
+    if add and activate:
+        raise click.UsageError(
+            "--add and --activate are two steps: every host needs the added key before"
+        )
+    copy = "copy the file to every host"
+    try:
+        if add:
+            action, key_id = "added", add_mac_key(out)
+            next_step = f"{copy}, restart them all, then use --activate"
+        elif activate:
+            action, key_id = "activated", activate_mac_key(out)
+            next_step = f"{copy} and restart them all; the other keys only verify"
+        else:
+            action, key_id = "created", create_mac_key(out)
+            next_step = copy
+    except OSError as e:
+        raise click.FileError(str(out), e.strerror) from None
+    document = {"action": action, "path": str(out), "keyId": key_id}
+    line = f"{action} the MAC key {key_id} in {out}; {next_step}"
+    print_result(document, [line], as_json=as_json)
 
 
 def main() -> NoReturn:

@@ -58,21 +58,21 @@ def record_start(
     records = []
     facts = {"process": start.process, "hash": configuration.hash}
     if before is not None and before["hash"] != configuration.hash:
-        changed = audit.event(
+        changed = audit.configuration(
             ConfigurationEvent.CHANGED,
             actor,
-            **facts,
+            evidence={"changes": configuration.changes_from(before["document"])},
             previous_hash=before["hash"],
-            changes=configuration.changes_from(before["document"]),
+            **facts,
         )
         records.append(changed)
-    loaded = audit.event(
+    loaded = audit.configuration(
         ConfigurationEvent.LOADED,
         actor,
-        **facts,
+        evidence={"document": configuration.document},
         version=start.version,
         environment=start.environment,
-        document=configuration.document,
+        **facts,
     )
     audit.write(*records, loaded)
 

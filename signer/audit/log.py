@@ -186,9 +186,24 @@ class AuditLog:
         details = {"record_ids": encode_ids(ids)}
         return self._action(FORGED, Operation.SEALING, _SEALER, "forged", details)
 
-    def event(self, event: ConfigurationEvent, actor: Actor, **details: Any) -> Record:
-        """Draft the record of an *event* that no caller requested."""
-        return self._action(event, Operation.START, actor, SUCCESS, details)
+    def configuration(
+        self,
+        event: ConfigurationEvent,
+        actor: Actor,
+        *,
+        evidence: Mapping[str, Any],
+        **details: str,
+    ) -> Record:
+        """
+        Draft the record of an *event* about the configuration in force.
+
+        The record has *evidence* among its details as it is, because an auditor
+        compares it with its hash: it must be a part of ``Configuration.document``,
+        which has no secrets.  Its line in the log is redacted.
+        """
+        return self._action(
+            event, Operation.START, actor, SUCCESS, details, evidence=evidence
+        )
 
     def write(self, *records: Record, standing: SigningCondition | None = None) -> None:
         """Make *records* durable, then log them; raises as ``Journal.append``."""
@@ -213,8 +228,11 @@ class AuditLog:
         actor: Actor,
         outcome: str,
         details: Mapping[str, Any],
+        *,
+        evidence: Mapping[str, Any] = NOTHING,
     ) -> Record:
         return self._record(
+            evidence,
             event=str(event),
             operation=str(operation),
             outcome=outcome,
@@ -236,6 +254,7 @@ class AuditLog:
         if self._configuration is not None:
             more["configuration"] = self._configuration
         return self._record(
+            NOTHING,
             event=event,
             operation=str(purpose.operation),
             network=purpose.network,
@@ -251,7 +270,8 @@ class AuditLog:
             **more,
         )
 
-    def _record(self, **fields: Any) -> Record:
+    def _record(self, evidence: Mapping[str, Any], /, **fields: Any) -> Record:
+        """Draft a record of *fields*, redacted; *evidence* is added to its details."""
         at = self._clock()
         context = {
             "timestamp": at.isoformat(timespec="microseconds"),
@@ -264,6 +284,7 @@ class AuditLog:
         actor = fields["actor"]
         if redacted["actor"] != actor:
             redacted["actor"] += _fingerprint(actor)
+        redacted["details"] = {**redacted["details"], **evidence}
         return Record.of(redacted, at)
 
 

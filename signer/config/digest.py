@@ -18,7 +18,6 @@ from pydantic_core import to_jsonable_python
 from signer.config.networks import Network
 from signer.config.settings import Settings
 from signer.config.tenants import Tenant
-from signer.redact import REDACTED, redact_event
 
 
 SHORT_DIGITS = 16
@@ -62,15 +61,9 @@ class Configuration:
         """The start of ``hash``, as signing records contain it."""
         return self.hash[:SHORT_DIGITS]
 
-    @cached_property
-    def redacted(self) -> Mapping[str, Any]:
-        """The document as audit records contain it."""
-        redacted = redact_event(None, "", {"document": self.document})
-        return dict(redacted["document"])
-
     def changes_from(self, before: Mapping[str, Any]) -> Mapping[str, Change]:
-        """Return by field what differs from *before*, an earlier ``redacted``."""
-        old, new = _leaves(before), _leaves(self.redacted)
+        """Return by field what differs from *before*, an earlier ``document``."""
+        old, new = _leaves(before), _leaves(self.document)
         found: dict[str, dict[str, Any]] = {}
         for name in sorted(old.keys() | new.keys()):
             if name not in old or name not in new or old[name] != new[name]:
@@ -96,12 +89,8 @@ def hash_document(document: Mapping[str, Any]) -> str:
 
 
 def describes(document: Mapping[str, Any], hash_: str) -> bool:
-    """
-    Return whether a recorded *document* may be the one with *hash_*.
-
-    A document of which a part was redacted cannot be compared.
-    """
-    return hash_document(document) == hash_ or REDACTED in str(document)
+    """Return whether a recorded *document* is the one with *hash_*."""
+    return hash_document(document) == hash_
 
 
 def _exact(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Reads a configuration file in TOML into a strict model, or says what is wrong."""
+"""Reads a configuration file in TOML into a strict model, and reports its errors."""
 
 import tomllib
 from pathlib import Path

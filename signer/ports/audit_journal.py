@@ -19,7 +19,7 @@ class Checkpoint:
 
 
 DeclareForged = Callable[[Sequence[str]], Record]
-"""Drafts the record which says that the records with these ids are forged."""
+"""A function that drafts the record which declares the records of these ids forged."""
 
 
 @dataclass(frozen=True, slots=True)

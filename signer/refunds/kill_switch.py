@@ -113,7 +113,7 @@ class KillSwitch:
 def _require_reason(reason: str) -> None:
     if not (0 < len(reason.strip()) <= len(reason) <= MAX_REASON):
         raise InvalidInputError(
-            f"must say why, in 1 to {MAX_REASON} characters", field="reason"
+            f"must explain the change, in 1 to {MAX_REASON} characters", field="reason"
         )
     if not reason.isprintable():
         raise InvalidInputError("must be one line of printable text", field="reason")

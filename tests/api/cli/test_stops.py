@@ -88,7 +88,7 @@ def test_refusals(run: Run) -> None:
     unknown = run("stop", "--network", "mainnet", *WHY)
 
     assert (without.status, empty.status, unknown.status) == (2, 1, 1)
-    assert "error: invalid-input: reason must say why" in empty.err
+    assert "error: invalid-input: reason must explain the change" in empty.err
     assert "error: not-found: " in unknown.err
     assert run("stops").status == 0
 

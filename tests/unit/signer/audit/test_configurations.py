@@ -1,5 +1,6 @@
 """Start-up records, changes of the configuration, and the report for an auditor."""
 
+import io
 import json
 from collections.abc import Sequence
 from datetime import timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from api.logs import audit_logger
 from backends.sql.audit import AuditTables
 from signer.audit.configurations import Start, record_start, report_configurations
 from signer.audit.log import AuditLog
@@ -21,6 +23,18 @@ from tests.unit.signer.audit.signings import DIGEST, SUBJECT
 
 OLD = Configuration.of(networks={"local": {"max_amount": "1000"}})
 NEW = Configuration.of(networks={"local": {"max_amount": "900000"}})
+SECRETIVE = Configuration.of(
+    tenants={
+        "pay-token": {"PIN": "999999999999", "eu-west-1": {"secret": "5000"}},
+        "password": {"max_amount": "7"},
+    }
+)
+RAISED = Configuration.of(
+    tenants={
+        "pay-token": {"PIN": "999999999998", "eu-west-1": {"secret": "6000"}},
+        "password": {"max_amount": "8"},
+    }
+)
 WORKER = Start("worker", "1.2.3", "production")
 
 
@@ -109,6 +123,42 @@ def test_a_change_is_an_event(host: _Host) -> None:
             (NEW, OLD, ("900000", "1000")),
         )
     ]
+
+
+def test_limits_that_look_like_secrets_are_recorded_exactly(
+    journal: AuditTables,
+) -> None:
+    """The record has names and values that the line in the log must not have."""
+    stream = io.StringIO()
+    audit = AuditLog(audit_logger(stream), journal=journal)
+    for configuration in (SECRETIVE, RAISED):
+        record_start(audit, journal, WORKER, configuration)
+    seal(journal)
+    records = [each.record for each in journal.sealed(0, 100)]
+    first, changed, second = (record.fields["details"] for record in records)
+
+    assert first["document"] == SECRETIVE.document
+    assert second["document"] == RAISED.document
+    assert changed["changes"] == {
+        "tenants.password.max_amount": {"before": "7", "after": "8"},
+        "tenants.pay-token.PIN": {"before": "999999999999", "after": "999999999998"},
+        "tenants.pay-token.eu-west-1.secret": {"before": "5000", "after": "6000"},
+    }
+    assert [use.hash for use in report_configurations(records).uses] == [
+        SECRETIVE.hash,
+        RAISED.hash,
+    ]
+    assert "99999999999" not in stream.getvalue()
+    assert '"pay-token": "[redacted]"' in stream.getvalue()
+
+
+def test_a_redacted_document_is_no_start(host: _Host) -> None:
+    """A database role could hide a limit in that way."""
+    details = {"process": "worker", "hash": NEW.hash, "document": {"x": "[redacted]"}}
+    host.journal.append([_invented(details)])
+    host.sign(NEW)
+
+    assert not report_configurations(host.records()).is_good
 
 
 def test_kinds_of_processes_are_compared_with_themselves(host: _Host) -> None:

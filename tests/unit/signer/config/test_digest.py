@@ -81,7 +81,7 @@ def test_a_change_has_its_field_and_another_hash(
     before, after = _configuration(), _configuration(network, **environ)
 
     assert before.hash != after.hash
-    assert list(after.changes_from(before.redacted)) == [field]
+    assert list(after.changes_from(before.document)) == [field]
 
 
 def test_a_change_has_both_values() -> None:
@@ -89,8 +89,8 @@ def test_a_change_has_both_values() -> None:
     more = _configuration(
         _network(tokens={"TUSD": {**TOKEN, "max_amount": "2"}, "B": TOKEN})
     )
-    changes = more.changes_from(_configuration().redacted)
-    back = _configuration().changes_from(more.redacted)
+    changes = more.changes_from(_configuration().document)
+    back = _configuration().changes_from(more.document)
 
     assert changes["networks.local.tokens.TUSD.max_amount"] == {
         "before": "1000",
@@ -116,13 +116,28 @@ def test_large_integers_keep_their_value() -> None:
     assert found.hash == hash_document(found.document)
 
 
-def test_a_part_that_looks_like_a_secret_is_redacted_in_records_only() -> None:
-    """The hash covers the real name; a redacted document cannot be compared."""
-    one = Configuration.of(networks={"eu-west-1": 1})
-    other = Configuration.of(networks={"eu-west-2": 1})
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        ({"pay-token": {"max": "1"}}, {"pay-token": {"max": "2"}}, "pay-token.max"),
+        ({"amounts": {"PIN": "1"}}, {"amounts": {"PIN": "2"}}, "amounts.PIN"),
+        ({"max": "999999999999"}, {"max": "999999999998"}, "max"),
+        ({"subject": "eu-west-1"}, {"subject": "eu-west-2"}, "subject"),
+    ],
+)
+def test_a_limit_that_looks_like_a_secret_is_compared(
+    before: Mapping[str, object], after: Mapping[str, object], field: str
+) -> None:
+    """Names and values that a log would redact differ, and have their own hash."""
+    old, new = Configuration.of(limits=before), Configuration.of(limits=after)
 
-    assert one.hash != other.hash
-    assert one.redacted["networks"] == {"eu-west-1": 1}
-    named = Configuration.of(home="eu-west-1")
-    assert named.redacted == {"home": "[redacted]"}
-    assert describes(named.redacted, named.hash)
+    assert list(new.changes_from(old.document)) == [f"limits.{field}"]
+    assert describes(new.document, new.hash)
+    assert not describes(old.document, new.hash)
+
+
+def test_no_part_of_a_document_may_be_missing() -> None:
+    """A record that says "[redacted]" describes only a document that says so."""
+    found = Configuration.of(limits={"max": "999999999999"})
+
+    assert not describes({"limits": {"max": "[redacted]"}}, found.hash)

@@ -1,0 +1,200 @@
+"""The file of MAC keys: created once, and replaced without an unknown key in use."""
+
+import stat
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from api.mac_key import (
+    activate_mac_key,
+    add_mac_key,
+    create_mac_key,
+    open_row_macs,
+)
+from backends.sql import SQLStore
+from signer.config.settings import Settings
+from signer.errors import ConfigurationError, InvalidInputError
+from signer.model.audit_record import Record
+from signer.row_macs import RowMACs
+from tests.fixtures.races import race
+
+
+RECORD = Record("au_1", "{}")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "mac.key"
+
+
+def _ids(path: Path) -> list[str]:
+    return [line.split()[0] for line in path.read_text(encoding="ascii").splitlines()]
+
+
+def _mac(path: Path) -> str:
+    """Return the MAC that a process makes which starts with the file at *path*."""
+    return RowMACs.load(path).compute(RECORD)
+
+
+def test_creates_a_private_file(out: Path) -> None:
+    """The file has one key, and only its owner may read it."""
+    key_id = create_mac_key(out)
+
+    assert _ids(out) == [key_id]
+    assert _mac(out).startswith(f"{key_id}:")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+
+
+def test_keeps_an_existing_file(out: Path) -> None:
+    create_mac_key(out)
+    before = out.read_bytes()
+
+    with pytest.raises(InvalidInputError, match="exists: --add adds a new key"):
+        create_mac_key(out)
+    assert out.read_bytes() == before
+
+
+def test_hosts_verify_each_other_during_a_rotation(out: Path, tmp_path: Path) -> None:
+    """A host one step ahead or late knows the key of every MAC, at each step."""
+    old = create_mac_key(out)
+    steps = [RowMACs.load(out)]
+    new = add_mac_key(out)
+    steps.append(RowMACs.load(out))
+    added = _ids(out)
+    activated = activate_mac_key(out)
+    steps.append(RowMACs.load(out))
+
+    assert added == [old, new]
+    assert activated == new
+    assert _ids(out) == [new, old]
+    for one, next_one in pairwise(steps):
+        assert one.is_valid(next_one.compute(RECORD), RECORD)
+        assert next_one.is_valid(one.compute(RECORD), RECORD)
+    assert not steps[0].is_valid(steps[2].compute(RECORD), RECORD)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert [*tmp_path.iterdir()] == [out]
+
+
+def test_the_key_that_was_added_last_is_activated(out: Path) -> None:
+    """Keys from earlier rotations stay, in their order."""
+    ids = [create_mac_key(out), add_mac_key(out), add_mac_key(out)]
+
+    assert activate_mac_key(out) == ids[2]
+    assert _ids(out) == [ids[2], ids[0], ids[1]]
+
+
+def test_a_file_without_a_final_line_feed(out: Path) -> None:
+    """An editor may have removed it: the new key gets a line of its own."""
+    first = create_mac_key(out)
+    out.write_bytes(out.read_bytes().rstrip())
+
+    assert _ids(out) == [first]
+    second = add_mac_key(out)
+    assert _ids(out) == [first, second]
+    assert activate_mac_key(out) == second
+
+
+def test_one_key_is_active_already(out: Path) -> None:
+    create_mac_key(out)
+    before = out.read_bytes()
+
+    with pytest.raises(InvalidInputError, match="first add another one with --add"):
+        activate_mac_key(out)
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [add_mac_key, activate_mac_key])
+def test_a_missing_file_is_not_changed(
+    out: Path, change: Callable[[Path], object]
+) -> None:
+    with pytest.raises(InvalidInputError, match="does not exist: create it without"):
+        change(out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("change", [add_mac_key, activate_mac_key])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a key\n", b"id " + b"0" * 64 + b"\nid " + b"1" * 64]
+)
+def test_an_unusable_file_is_not_changed(
+    out: Path, content: bytes, change: Callable[[Path], object]
+) -> None:
+    out.touch(0o600)
+    out.write_bytes(content)
+
+    with pytest.raises(ConfigurationError) as caught:
+        change(out)
+    assert [refusal.code for refusal in caught.value.refusals] == ["mac-key-invalid"]
+    assert out.read_bytes() == content
+
+
+def test_a_file_that_others_can_read_is_not_changed(out: Path) -> None:
+    """Its keys may be known: a new one in the same file would be as public."""
+    create_mac_key(out)
+    out.chmod(0o644)
+    before = out.read_bytes()
+
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        add_mac_key(out)
+    assert out.read_bytes() == before
+
+
+def _settings(**environ: str) -> Settings:
+    return Settings.from_env({"APP_ENV": "development", **environ})
+
+
+def _compute(home: Path, _store: SQLStore, _index: int) -> str:
+    """Return a MAC under the key that this process creates or finds."""
+    macs = open_row_macs(_settings(HOTWALLET_HOME=str(home)))
+    assert macs is not None
+    return macs.compute(RECORD)
+
+
+def test_development_creates_one_key_for_all_processes(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    """Four that start at the same moment make the same MACs."""
+    path = tmp_path / "home" / "mac.key"
+
+    macs = race(partial(_compute, path.parent), sqlite_url, 4)
+
+    assert macs == [_mac(path)] * 4
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_the_configured_file_is_read(out: Path, tmp_path: Path) -> None:
+    """No other key is created; a missing file is refused."""
+    home = tmp_path / "home"
+    settings = _settings(HOTWALLET_HOME=str(home), MAC_KEY_FILE=str(out))
+    with pytest.raises(ConfigurationError, match="mac-key-invalid"):
+        open_row_macs(settings)
+    create_mac_key(out)
+    macs = open_row_macs(settings)
+
+    assert macs is not None
+    assert macs.compute(RECORD) == _mac(out)
+    assert not home.exists()
+
+
+def test_production_creates_no_key(tmp_path: Path) -> None:
+    """Hosts would have different ones; the guard asks for a file."""
+    settings = _settings(APP_ENV="production", HOTWALLET_HOME=str(tmp_path))
+
+    assert open_row_macs(settings) is None
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    """The refusal names the ways out."""
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")  # Permissions would not stop root.
+
+    with pytest.raises(ConfigurationError) as caught:
+        open_row_macs(_settings(HOTWALLET_HOME=str(blocked / "home")))
+    (refusal,) = caught.value.refusals
+    assert refusal.code == "mac-key-invalid"
+    assert "make the directory writable, or set MAC_KEY_FILE" in refusal.message
