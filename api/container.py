@@ -292,7 +292,7 @@ class Container:
             ring=self.ring,
             retirement=KeyRetirement(self.store, self.audit, self.clock),
             automatic_stop=AutomaticStop(
-                self.store, self.kill_switch, self.networks, self.clock
+                self.store, self.kill_switch, self.networks, self.clock, alarm=alarm
             ),
             chains=self.chains,
             clock=self.ledger_clock,

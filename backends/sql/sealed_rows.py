@@ -1,7 +1,7 @@
 """Rows that carry a version and a MAC, as one transaction reads and writes them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -56,7 +56,7 @@ class SealedRows(Generic[Row]):
     def insert(self, row: Row) -> Row:
         """Insert *row*, and return it with its MAC."""
         new = self._macs.sealed(row)
-        self._connection.execute(insert(self._table), asdict(new))
+        self._connection.execute(insert(self._table), self._values(new))
         return new
 
     def update(self, row: Row, **changes: Any) -> Row:
@@ -71,13 +71,17 @@ class SealedRows(Generic[Row]):
     def replace(self, row: Row, new: Row) -> Row:
         """Replace *row* by *new*, which has the same key; as ``update``."""
         after = self._macs.sealed(replace(new, version=row.version + 1))
-        values = {f"new_{name}": value for name, value in asdict(after).items()}
+        values = {f"new_{name}": value for name, value in self._values(after).items()}
         done = self._connection.execute(
             _update(self._table), {**values, "before": row.version}
         )
         if done.rowcount != 1:
             raise StaleStateError(f"a row of {self._table.name} was changed meanwhile")
         return after
+
+    def _values(self, row: Row) -> dict[str, Any]:
+        """Return the columns of *row*: not all of its fields are stored."""
+        return {each.name: getattr(row, each.name) for each in self._table.c}
 
 
 @cache

@@ -11,7 +11,7 @@ import structlog
 
 from signer.chain.chain import Chain
 from signer.config.tenants import TenantRegistry
-from signer.errors import StaleStateError, TenantBlockedError, WalletPausedError
+from signer.errors import StaleStateError, WalletPausedError
 from signer.keys.keyring import ActiveKey, KeyRing
 from signer.model.audit_record import Record
 from signer.model.refund import Refund, Status
@@ -105,7 +105,13 @@ class NonceManager:
         return reserved
 
     def require_running(self, refund: Refund) -> None:
-        """Raise ``SigningStoppedError`` if a stop forbids to pay *refund* now."""
+        """
+        Require that no stop forbids to pay *refund* now.
+
+        Raises:
+            SigningStoppedError: One does.
+            RowNotAuthenticError: Another program changed one, perhaps to end it.
+        """
         stop = self._store.find_stop(refund.chain_id)
         if stop is not None:
             raise stop.error()
@@ -177,11 +183,16 @@ class NonceManager:
 
 
 def require_unblocked(store: TenantBlocks, tenant: str) -> None:
-    """Raise ``TenantBlockedError`` if an operator blocked *tenant*."""
-    if store.tenant_block(tenant) is not None:
-        raise TenantBlockedError(
-            "an operator blocked the tenant: `hotwallet tenants unblock` ends that"
-        )
+    """
+    Require that *tenant* is not blocked.
+
+    Raises:
+        TenantBlockedError: An operator blocked it.
+        RowNotAuthenticError: Another program changed its block, perhaps to end it.
+    """
+    block = store.tenant_block(tenant)
+    if block is not None:
+        raise block.error()
 
 
 def describe_earlier_payment(tx_hash: str, chain: Chain) -> Objection:
