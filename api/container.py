@@ -296,7 +296,11 @@ class Container:
             ring=self.ring,
             retirement=KeyRetirement(self.store, self.audit, self.clock),
             automatic_stop=AutomaticStop(
-                self.store, self.kill_switch, self.networks, self.ledger_clock
+                self.store,
+                self.kill_switch,
+                self.networks,
+                self.ledger_clock,
+                alarm=alarm,
             ),
             chains=self.chains,
             clock=self.ledger_clock,

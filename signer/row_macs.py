@@ -51,7 +51,9 @@ _REFUND = (
 
 
 def _all_fields(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind) if field.name != "mac")
+    """Return the stored fields of *kind* but the MAC itself."""
+    not_covered = ("mac", "is_authentic")
+    return tuple(each.name for each in fields(kind) if each.name not in not_covered)
 
 
 # By class: the name of the kind, and the fields that the MAC covers, in this order.

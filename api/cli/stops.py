@@ -14,37 +14,53 @@ _REASON = click.option(
     "--reason", required=True, help="Why, for the audit log and the alert."
 )
 
+_CHAIN_ID = click.option(
+    "--chain-id",
+    type=click.IntRange(-(2**63), 2**63 - 1),
+    help="Instead of --network: a chain of `stops` that the networks file lacks.",
+)
+
 
 @click.command()
 @click.option("--network", help="Stop this network only.")
+@_CHAIN_ID
 @_REASON
 @reports
-def stop(network: str | None, reason: str) -> Result:
+def stop(network: str | None, chain_id: int | None, reason: str) -> Result:
     """
     Sign nothing more on any host until `hotwallet resume`: the kill switch.
 
     Runs without confirmation, and needs neither the key nor a node.  Refunds are still
     accepted, and wait; transactions that nodes have already are still confirmed.
+
+    It also replaces a stop that another program changed, so that it can be ended.
     """
+    _require_one(network, chain_id)
     container = build_container()
-    done = container.kill_switch.stop(network, reason, current_operator())
-    return _switched(container, network, done, "stopped", "already stopped")
+    by = current_operator()
+    done = container.kill_switch.stop(network, reason, by, chain_id=chain_id)
+    scope = _format_scope(network, chain_id)
+    return _switched(container, network, scope, done, ("stopped", "already stopped"))
 
 
 @click.command()
 @click.option("--network", help="End the stop of this network.")
+@_CHAIN_ID
 @_REASON
 @reports
-def resume(network: str | None, reason: str) -> Result:
+def resume(network: str | None, chain_id: int | None, reason: str) -> Result:
     """
     End the stop of a network, or without --network the stop of everything.
 
     Stops of networks and the stop of everything are ended separately; the remaining
     ones are listed.  Wallets that are paused stay paused.
     """
+    _require_one(network, chain_id)
     container = build_container()
-    done = container.kill_switch.resume(network, reason, current_operator())
-    return _switched(container, network, done, "resumed", "not stopped")
+    by = current_operator()
+    done = container.kill_switch.resume(network, reason, by, chain_id=chain_id)
+    scope = _format_scope(network, chain_id)
+    return _switched(container, network, scope, done, ("resumed", "not stopped"))
 
 
 @click.command()
@@ -58,20 +74,30 @@ def stops() -> Result:
     )
 
 
+def _require_one(network: str | None, chain_id: int | None) -> None:
+    if network is not None and chain_id is not None:
+        raise click.UsageError("give --network or --chain-id, not both")
+
+
+def _format_scope(network: str | None, chain_id: int | None) -> str:
+    return network or (f"chain {chain_id}" if chain_id else "everything")
+
+
 def _switched(
     container: Container,
     network: str | None,
+    scope: str,
     result: SwitchResult,
-    done: str,
-    unchanged: str,
+    statuses: tuple[str, str],
 ) -> Result:
     names = container.kill_switch.names()
+    done, unchanged = statuses
     status = done if result.changed else unchanged
     document = {
         "status": status.replace(" ", "-"),
         "network": network,
         "stops": stop_documents(result.stops, names),
     }
-    lines = [f"{network or 'everything'}: {status}"]
+    lines = [f"{scope}: {status}"]
     others = stop_lines(result.stops, names) if result.stops else ()
     return Result(document, [*lines, *others])

@@ -40,7 +40,8 @@ def block(tenant: str, *, dry_run: bool) -> Result:
     """
     admin = build_container().tenant_admin
     if dry_run:
-        is_blocked = admin.find(tenant).block is not None
+        found = admin.find(tenant).block
+        is_blocked = found is not None and found.is_authentic
         status = "already-blocked" if is_blocked else "would-block"
         return _status({"tenant": tenant, "status": status})
     return _status(block_tenant(admin, tenant, current_operator()))
@@ -54,8 +55,10 @@ def unblock(tenant: str, *, dry_run: bool) -> Result:
     """End the block of TENANT: its queued refunds are paid."""
     admin = build_container().tenant_admin
     if dry_run:
-        is_blocked = admin.find(tenant).block is not None
-        status = "would-unblock" if is_blocked else "not-blocked"
+        found = admin.find(tenant).block
+        if found is not None and not found.is_authentic:
+            raise found.error()
+        status = "not-blocked" if found is None else "would-unblock"
         return _status({"tenant": tenant, "status": status})
     return _status(unblock_tenant(admin, tenant, current_operator()))
 
@@ -69,6 +72,13 @@ def _format_tenants(found: Sequence[TenantStatus]) -> Iterator[str]:
         yield "TENANTS_FILE is not set: each token subject is a tenant of its own"
     for each in found:
         callers = ", ".join((*each.tenant.subjects, *each.tenant.client_ids))
-        yield f"{each.name}: {callers or 'not in TENANTS_FILE'}"
-        if each.block is not None:
+        # Another program may have inserted a block with any name.
+        name = each.name if each.name.isprintable() else ascii(each.name)
+        yield f"{name}: {callers or 'not in TENANTS_FILE'}"
+        if each.block is not None and not each.block.is_authentic:
+            yield (
+                "  not authentic: another program changed this row; block again and"
+                " unblock"
+            )
+        elif each.block is not None:
             yield f"  blocked since {timestamp(each.block.at)} by {each.block.by}"

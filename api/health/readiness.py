@@ -186,7 +186,8 @@ def signing_check(stops: Callable[[], Iterable[Stop]]) -> Callable[[], None]:
 
     def check() -> None:
         for stop in stops():
-            raise stop.error()
+            # Also a row that is not authentic stops signatures only.
+            raise SigningStoppedError(str(stop.error()))
 
     return check
 

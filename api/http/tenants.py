@@ -60,4 +60,5 @@ def tenant_document(status: TenantStatus) -> dict[str, Any]:
         "clientIds": list(status.tenant.client_ids),
         "blockedAt": None if block is None else timestamp(block.at),
         "blockedBy": None if block is None else block.by,
+        "authentic": block is None or block.is_authentic,
     }

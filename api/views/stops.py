@@ -18,6 +18,7 @@ def stop_documents(
             "at": timestamp(stop.at),
             "reason": stop.reason,
             "requestedBy": stop.requested_by,
+            "authentic": stop.is_authentic,
         }
         for stop in stops
     ]
@@ -28,6 +29,12 @@ def stop_lines(stops: Sequence[Stop], names: Mapping[int, str]) -> Iterator[str]
     for stop in stops:
         scope = names.get(stop.chain_id, f"chain {stop.chain_id}")
         scope = "everything" if stop.chain_id == EVERYTHING else scope
+        if not stop.is_authentic:
+            yield (
+                f"{scope}: not authentic: another program changed this row; stop again"
+                " and resume"
+            )
+            continue
         yield (
             f"{scope}: stopped at {timestamp(stop.at)} by {stop.requested_by}:"
             f" {stop.reason}"

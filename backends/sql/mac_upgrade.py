@@ -41,17 +41,21 @@ def update_macs(connection: Connection, macs: RowMACs | None, *, trusted: bool) 
     Give every key of the ring, stop and blocked tenant a MAC under the current MAC key.
 
     With *trusted*, the rows are of a ledger from before MACs: no MAC is verified, and
-    open refunds and unsealed audit records get one as well.
+    open refunds and unsealed audit records get one as well.  Otherwise a stop or block
+    without a valid MAC stays as it is: it counts as in force until a command ends it.
 
     Raises:
         ConfigurationError: ``mac-key-missing``: trusted rows need *macs*.
-        RowNotAuthenticError: A row has no valid MAC.
+        RowNotAuthenticError: A key of the ring has no valid MAC.
     """
     if macs is None:
         if trusted and connection.execute(select(keys)).first():
             raise ConfigurationError(Refusal("mac-key-missing", "set MAC_KEY_FILE"))
         return
-    _renew(KeyRows(connection, macs), keys, macs, trusted=trusted)
+    key_rows = KeyRows(connection, macs)
+    if not trusted:
+        key_rows.select(select(keys))  # Requires valid MACs.
+    _renew(key_rows, keys, macs, trusted=trusted)
     _renew(SealedRows(connection, macs, stops, Stop), stops, macs, trusted=trusted)
     blocks = SealedRows(connection, macs, tenant_blocks, TenantBlock)
     _renew(blocks, tenant_blocks, macs, trusted=trusted)
@@ -62,9 +66,8 @@ def update_macs(connection: Connection, macs: RowMACs | None, *, trusted: bool) 
 def _renew(
     rows: SealedRows[Any], table: Table, macs: RowMACs, *, trusted: bool
 ) -> None:
-    select_ = rows.select_unverified if trusted else rows.select
-    for row in select_(select(table)):
-        if not macs.is_current(row.mac):
+    for row in rows.select_unverified(select(table)):
+        if not macs.is_current(row.mac) and (trusted or rows.is_authentic(row)):
             rows.update(row)
 
 

@@ -1,7 +1,7 @@
 """Rows that carry a version and a MAC, as one transaction reads and writes them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -63,7 +63,7 @@ class SealedRows(Generic[Row]):
         """
         new = self._macs.sealed(row)
         statement = insert_new(self._connection.dialect.name, self._table)
-        if not self._connection.execute(statement, asdict(new)).all():
+        if not self._connection.execute(statement, self._values(new)).all():
             raise StaleStateError(f"a row of {self._table.name} was changed meanwhile")
         return new
 
@@ -79,13 +79,17 @@ class SealedRows(Generic[Row]):
     def replace(self, row: Row, new: Row) -> Row:
         """Replace *row* by *new*, which has the same key; as ``update``."""
         after = self._macs.sealed(replace(new, version=row.version + 1))
-        values = {f"new_{name}": value for name, value in asdict(after).items()}
+        values = {f"new_{name}": value for name, value in self._values(after).items()}
         done = self._connection.execute(
             _update(self._table), {**values, "before": row.version}
         )
         if done.rowcount != 1:
             raise StaleStateError(f"a row of {self._table.name} was changed meanwhile")
         return after
+
+    def _values(self, row: Row) -> dict[str, Any]:
+        """Return the columns of *row*: not all of its fields are stored."""
+        return {each.name: getattr(row, each.name) for each in self._table.c}
 
 
 @cache

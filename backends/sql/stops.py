@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Exists, Select, bindparam, exists, select
 
@@ -16,6 +17,8 @@ from signer.model.stop import EVERYTHING, Stop
 from signer.model.tenant_block import TenantBlock
 from signer.row_macs import RowMACs
 
+
+Row = TypeVar("Row", Stop, TenantBlock)
 
 _STOPS = select(stops).order_by(stops.c.chain_id)
 
@@ -69,14 +72,36 @@ def require_unblocked(connection: Connection, macs: RowMACs, tenant: str) -> Non
 def _find_block(
     connection: Connection, macs: RowMACs, tenant: str
 ) -> TenantBlock | None:
-    block = _block_rows(connection, macs).find(_OF_TENANT, of_tenant=tenant)
-    return block if block is not None and block.in_force else None
+    rows = _block_rows(connection, macs)
+    return _first_in_force(_select(rows, _OF_TENANT, of_tenant=tenant))
 
 
 def _find_stop(connection: Connection, macs: RowMACs, chain_id: int) -> Stop | None:
-    chains = [EVERYTHING, chain_id]
-    found = _stop_rows(connection, macs).select(_OF_CHAINS, chains=chains)
-    return next((stop for stop in found if stop.in_force), None)
+    rows = _stop_rows(connection, macs)
+    return _first_in_force(_select(rows, _OF_CHAINS, chains=[EVERYTHING, chain_id]))
+
+
+def _select(rows: SealedRows[Row], query: Select[Any], **values: Any) -> Sequence[Row]:
+    """Return the rows that *query* selects, each with whether it is authentic."""
+    found = rows.select_unverified(query, **values)
+    return tuple(replace(row, is_authentic=rows.is_authentic(row)) for row in found)
+
+
+def _first_in_force(found: Sequence[Row]) -> Row | None:
+    return next((row for row in found if row.in_force), None)
+
+
+def _end(
+    rows: SealedRows[Row], query: Select[Any], key: dict[str, Any], **end: datetime
+) -> bool:
+    """Change the row with *key* by *end* if it is in force; return whether it was."""
+    stored = _first_in_force(_select(rows, query, **key))
+    if stored is None:
+        return False
+    if not stored.is_authentic:
+        raise stored.error()
+    rows.update(stored, **end)
+    return True
 
 
 def _stop_rows(connection: Connection, macs: RowMACs) -> SealedRows[Stop]:
@@ -109,16 +134,12 @@ class StopTables(Tables):
     def resume_signing(self, chain_id: int, at: datetime) -> bool:
         def work(connection: Connection) -> bool:
             rows = _stop_rows(connection, self._macs)
-            stored = rows.find(_OF_CHAINS, chains=[chain_id])
-            if stored is None or not stored.in_force:
-                return False
-            rows.update(stored, resumed_at=at)
-            return True
+            return _end(rows, _OF_CHAINS, {"chains": [chain_id]}, resumed_at=at)
 
         return self._database.transaction(work)
 
     def stops(self) -> Sequence[Stop]:
-        return self._database.run(lambda c: _stop_rows(c, self._macs).select(_STOPS))
+        return self._database.run(lambda c: _select(_stop_rows(c, self._macs), _STOPS))
 
     def find_stop(self, chain_id: int) -> Stop | None:
         return self._database.run(lambda c: _find_stop(c, self._macs, chain_id))
@@ -136,11 +157,7 @@ class StopTables(Tables):
     def unblock_tenant(self, tenant: str, at: datetime) -> bool:
         def work(connection: Connection) -> bool:
             rows = _block_rows(connection, self._macs)
-            stored = rows.find(_OF_TENANT, of_tenant=tenant)
-            if stored is None or not stored.in_force:
-                return False
-            rows.update(stored, ended_at=at)
-            return True
+            return _end(rows, _OF_TENANT, {"of_tenant": tenant}, ended_at=at)
 
         return self._database.transaction(work)
 
@@ -148,21 +165,23 @@ class StopTables(Tables):
         return self._database.run(lambda c: _find_block(c, self._macs, tenant))
 
     def tenant_blocks(self) -> Sequence[TenantBlock]:
-        found = self._database.run(lambda c: _block_rows(c, self._macs).select(_BLOCKS))
+        found = self._database.run(
+            lambda c: _select(_block_rows(c, self._macs), _BLOCKS)
+        )
         return tuple(block for block in found if block.in_force)
 
 
-def _begin(rows: SealedRows[Any], new: Any, query: Select[Any], **key: Any) -> bool:
+def _begin(rows: SealedRows[Row], new: Row, query: Select[Any], **key: Any) -> bool:
     """
     Make *new* the stored row, unless one with its key is in force; return whether so.
 
     A stored row that another program changed is replaced: it must not prevent a stop.
     """
-    stored = rows.select_unverified(query, **key)
+    stored = _select(rows, query, **key)
     if not stored:
         rows.insert(new)
         return True
-    if rows.is_authentic(stored[0]) and stored[0].in_force:
+    if stored[0].is_authentic and stored[0].in_force:
         return False
     rows.replace(stored[0], new)
     return True

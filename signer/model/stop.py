@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from signer.errors import SigningStoppedError
+from signer.errors import RowNotAuthenticError, SigningStoppedError
 from signer.model.audit_record import Operation
 
 
@@ -25,7 +25,8 @@ class Stop:
 
     ``requested_by`` is the actor, as audit records name it.  ``resumed_at`` is when an
     operator ended the stop, None while it is in force.  ``version`` counts the changes:
-    each is a compare-and-set on it.
+    each is a compare-and-set on it.  ``is_authentic`` is not stored: it is False if the
+    MAC of the stored row is not valid.  No other field of such a row can be trusted.
     """
 
     chain_id: int
@@ -36,14 +37,21 @@ class Stop:
     version: int = 0
     # ``signer.row_macs`` of all fields above; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
+    is_authentic: bool = True
 
     @property
     def in_force(self) -> bool:
-        """Whether nothing may be signed."""
-        return self.resumed_at is None
+        """Whether nothing may be signed: another program cannot end a stop."""
+        return self.resumed_at is None or not self.is_authentic
 
-    def error(self) -> SigningStoppedError:
+    def error(self) -> SigningStoppedError | RowNotAuthenticError:
         """Return the error of what the stop forbids."""
+        if not self.is_authentic:
+            return RowNotAuthenticError(
+                f"another program changed the row of the stop of chain {self.chain_id}"
+                " (`stops`), or MAC_KEY_FILE has other keys: `hotwallet stop --chain-id"
+                f" {self.chain_id}` replaces the row, and `hotwallet resume` ends that"
+            )
         since = self.at.isoformat(timespec="seconds")
         scope = "all networks" if self.chain_id == EVERYTHING else "the network"
         return SigningStoppedError(

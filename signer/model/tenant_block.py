@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from signer.errors import TenantBlockedError
+from signer.errors import RowNotAuthenticError, TenantBlockedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +12,9 @@ class TenantBlock:
     The tenant gets no nonces and changes nothing since ``at``; ``by`` blocked it.
 
     ``ended_at`` is when an operator ended the block, None while it is in force.
-    ``version`` counts the changes: each is a compare-and-set on it.
+    ``version`` counts the changes: each is a compare-and-set on it.  ``is_authentic``
+    is not stored: it is False if the MAC of the stored row is not valid.  No other
+    field of such a row can be trusted.
     """
 
     tenant: str
@@ -22,14 +24,21 @@ class TenantBlock:
     version: int = 0
     # ``signer.row_macs`` of all fields above; the store makes it.
     mac: str | None = field(default=None, compare=False, repr=False)
+    is_authentic: bool = True
 
     @property
     def in_force(self) -> bool:
-        """Whether the tenant is blocked."""
-        return self.ended_at is None
+        """Whether the tenant is blocked: another program cannot end a block."""
+        return self.ended_at is None or not self.is_authentic
 
-    def error(self) -> TenantBlockedError:
+    def error(self) -> TenantBlockedError | RowNotAuthenticError:
         """Return the error of what the block forbids."""
+        if not self.is_authentic:
+            return RowNotAuthenticError(
+                "another program changed the row of the block of the tenant"
+                f" {self.tenant!r}, or MAC_KEY_FILE has other keys: `hotwallet tenants"
+                " block` replaces the row, and `hotwallet tenants unblock` ends that"
+            )
         return TenantBlockedError(
             "an operator blocked the tenant: `hotwallet tenants unblock` ends that"
         )

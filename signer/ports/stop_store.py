@@ -12,19 +12,26 @@ class StopStore(Protocol):
     The last stop of each network, and of everything.
 
     Reservations, intents to sign and signed bytes are committed only while none is in
-    force: ``Store.reserve``, ``Store.save`` and ``Journal.append`` check it.
+    force: ``Store.reserve``, ``Store.save`` and ``Journal.append`` check it.  A stop of
+    which another program changed the row is in force, and not authentic.
     """
 
     def stop(self, stop: Stop) -> bool:
         """
         Forbid signatures; return False if there is such a stop already, which stays.
 
+        A stop that is not authentic is replaced.
         When this returns, no reservation and no intent to sign is in progress, except
         one that hangs for longer than a lock is waited for.
         """
 
     def resume_signing(self, chain_id: int, at: datetime) -> bool:
-        """End the stop of *chain_id*, at *at*; return whether it was in force."""
+        """
+        End the stop of *chain_id*, at *at*; return whether it was in force.
+
+        Raises:
+            RowNotAuthenticError: The stop is not authentic: ``stop`` first.
+        """
 
     def stops(self) -> Sequence[Stop]:
         """Return the last stop of everything and of each chain, by chain id."""

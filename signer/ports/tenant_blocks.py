@@ -8,17 +8,27 @@ from signer.model.tenant_block import TenantBlock
 
 
 class TenantBlocks(Protocol):
-    """The tenants that an operator has blocked; raises as ``Store``."""
+    """
+    The tenants that an operator has blocked; raises as ``Store``.
+
+    A block of which another program changed the row is in force, and not authentic.
+    """
 
     def block_tenant(self, block: TenantBlock) -> bool:
         """
         Block a tenant; return False if it was already blocked.
 
+        A block that is not authentic is replaced.
         When this returns, no reservation of the tenant's refunds is in progress.
         """
 
     def unblock_tenant(self, tenant: str, at: datetime) -> bool:
-        """End the block of *tenant*, at *at*; return whether it was blocked."""
+        """
+        End the block of *tenant*, at *at*; return whether it was blocked.
+
+        Raises:
+            RowNotAuthenticError: The block is not authentic: block the tenant first.
+        """
 
     def tenant_block(self, tenant: str) -> TenantBlock | None:
         """Return the block of *tenant* that is in force, or None."""

@@ -17,6 +17,7 @@ from signer.model.refund import Status
 from signer.model.stop import EVERYTHING, Stop
 from signer.ports import Clock, Ledger
 from signer.refunds.kill_switch import KillSwitch
+from signer.refunds.row_alarm import RowAlarm
 
 
 ACTOR = Actor("worker")
@@ -39,6 +40,8 @@ class AutomaticStop:
         kill_switch: KillSwitch,
         networks: Mapping[str, Network],
         clock: Clock,
+        *,
+        alarm: RowAlarm,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -49,6 +52,7 @@ class AutomaticStop:
             if network.automatic_stop.has_rules
         }
         self._clock = clock
+        self._alarm = alarm
         self._timer = timer
         self._next_at = float("-inf")
 
@@ -69,6 +73,9 @@ class AutomaticStop:
         self, name: str, network: Network, stops: Mapping[int, Stop]
     ) -> None:
         last = [stops[id_] for id_ in (EVERYTHING, network.chain_id) if id_ in stops]
+        for stop in last:
+            if not stop.is_authentic:
+                self._alarm.report(stop.error(), "stops")
         if any(stop.in_force for stop in last):
             return
         resumed_at = max(

@@ -52,40 +52,64 @@ class KillSwitch:
         self._alerts = alerts
         self._clock = clock
 
-    def stop(self, network: str | None, reason: str, actor: Actor) -> SwitchResult:
+    def stop(
+        self,
+        network: str | None,
+        reason: str,
+        actor: Actor,
+        *,
+        chain_id: int | None = None,
+    ) -> SwitchResult:
         """
         Forbid signatures on *network*, or everywhere; a stop in force stays as it is.
+
+        *chain_id* is for a stop whose chain no network has: another program inserted
+        it, or its network was removed.  A stop that another program changed is
+        replaced.
 
         When this returns, no process on any host signs for a payment any more.  Bytes
         that a device signs at this moment are neither recorded nor sent.
 
         Raises:
             InvalidInputError: *reason* is empty, too long, or not printable.
-            NotFoundError: The networks file has no such network.
+            NotFoundError: The networks file has no such network, and *chain_id* is of
+                no network and no stop.
         """
         _require_reason(reason)
-        facts: Facts = {"network": network, "reason": reason}
+        facts = _facts(network, chain_id, reason)
         action = AuditAction.SIGNING_STOP
         with self._admin_audit.attempt(action, actor, **facts):
-            stop = Stop(self._chain_id(network), self._clock(), reason, actor.name)
+            stopped = self._chain_id(network, chain_id)
+            stop = Stop(stopped, self._clock(), reason, actor.name)
             changed = self._store.stop(stop)
             self._admin_audit.write(action, actor, changed=changed, **facts)
         if changed:
             self._alerts.sound(Alert.SIGNING_STOPPED, actor=actor.name, **facts)
         return SwitchResult(changed, self.stops())
 
-    def resume(self, network: str | None, reason: str, actor: Actor) -> SwitchResult:
+    def resume(
+        self,
+        network: str | None,
+        reason: str,
+        actor: Actor,
+        *,
+        chain_id: int | None = None,
+    ) -> SwitchResult:
         """
-        End the stop of *network*, or the stop of everything; raises as ``stop``.
+        End the stop of *network*, or the stop of everything; as ``stop``.
 
         A stop of everything and those of networks are ended separately.
+
+        Raises:
+            InvalidInputError, NotFoundError: As ``stop``.
+            RowNotAuthenticError: Another program changed the stop: ``stop`` first.
         """
         _require_reason(reason)
-        facts: Facts = {"network": network, "reason": reason}
+        facts = _facts(network, chain_id, reason)
         action = AuditAction.SIGNING_RESUME
         with self._admin_audit.attempt(action, actor, **facts):
-            chain_id = self._chain_id(network)
-            changed = self._store.resume_signing(chain_id, self._clock())
+            stopped = self._chain_id(network, chain_id)
+            changed = self._store.resume_signing(stopped, self._clock())
             self._admin_audit.write(action, actor, changed=changed, **facts)
         return SwitchResult(changed, self.stops())
 
@@ -101,13 +125,24 @@ class KillSwitch:
             return {}
         return {network.chain_id: name for name, network in networks.items()}
 
-    def _chain_id(self, network: str | None) -> int:
+    def _chain_id(self, network: str | None, chain_id: int | None) -> int:
+        if chain_id is not None:
+            known = {*self.names(), *(stop.chain_id for stop in self._store.stops())}
+            if chain_id not in known | {EVERYTHING}:
+                raise NotFoundError("no network and no stop has this chain id")
+            return chain_id
         if network is None:
             return EVERYTHING
         found = self._networks().get(network)
         if found is None:
             raise NotFoundError("the networks file has no such network")
         return found.chain_id
+
+
+def _facts(network: str | None, chain_id: int | None, reason: str) -> Facts:
+    # As text: JSON has no integers of 64 bits.
+    of_chain = {} if chain_id is None else {"chain_id": str(chain_id)}
+    return {"network": network, "reason": reason, **of_chain}
 
 
 def _require_reason(reason: str) -> None:

@@ -104,7 +104,13 @@ class NonceManager:
         return reserved
 
     def require_running(self, refund: Refund) -> None:
-        """Raise ``SigningStoppedError`` if a stop forbids to pay *refund* now."""
+        """
+        Require that no stop forbids to pay *refund* now.
+
+        Raises:
+            SigningStoppedError: One does.
+            RowNotAuthenticError: Another program changed one, perhaps to end it.
+        """
         stop = self._store.find_stop(refund.chain_id)
         if stop is not None:
             raise stop.error()
@@ -176,7 +182,13 @@ class NonceManager:
 
 
 def require_unblocked(store: TenantBlocks, tenant: str) -> None:
-    """Raise ``TenantBlockedError`` if an operator blocked *tenant*."""
+    """
+    Require that *tenant* is not blocked.
+
+    Raises:
+        TenantBlockedError: An operator blocked it.
+        RowNotAuthenticError: Another program changed its block, perhaps to end it.
+    """
     block = store.tenant_block(tenant)
     if block is not None:
         raise block.error()

@@ -12,7 +12,11 @@ class RowAlarm:
         self._throttle = throttle or AlertThrottle()
 
     def report(self, error: HotWalletError, subject: str) -> None:
-        """Alert if *error* is about a row's MAC; *subject* is a refund or "keys"."""
+        """
+        Alert if *error* is about a row's MAC.
+
+        *subject* is a refund's id, "keys" or "stops".
+        """
         is_changed = isinstance(error, RowNotAuthenticError)
         if is_changed and self._throttle.is_due(Alert.ROW_CHANGED, subject):
             self._alerts.sound(Alert.ROW_CHANGED, subject=subject, problem=str(error))

@@ -57,7 +57,9 @@ class TenantAdmin:
         Raises:
             NotFoundError: The tenants file has no such tenant, and it has no refund.
         """
-        block = self._store.tenant_block(name) if is_tenant_name(name) else None
+        # Another program may have inserted a block with any name: `unblock` ends it.
+        blocks = self._store.tenant_blocks()
+        block = next((each for each in blocks if each.tenant == name), None)
         if block is None and not self._exists(name):
             raise NotFoundError("there is no such tenant: see `hotwallet tenants list`")
         return TenantStatus(name, self._registry.limits(name), block)
@@ -67,7 +69,8 @@ class TenantAdmin:
         Refuse changes by the tenant *name*, and assign its refunds no more nonces.
 
         This takes effect on all hosts before it returns.  Refunds that have a nonce
-        already continue.  Return False if the tenant was already blocked.
+        already continue.  Return False if the tenant was already blocked.  A block that
+        another program changed is replaced.
 
         Raises:
             NotFoundError: As ``find``.
@@ -86,6 +89,7 @@ class TenantAdmin:
 
         Raises:
             NotFoundError: As ``find``.
+            RowNotAuthenticError: Another program changed the block: ``block`` first.
         """
         action = AuditAction.TENANT_UNBLOCK
         with self._admin_audit.attempt(action, actor, tenant=name):

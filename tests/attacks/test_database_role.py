@@ -15,22 +15,29 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.alerts import Alert
+from signer.config.networks import AutomaticStop
 from signer.errors import ConfigurationError, RowNotAuthenticError
+from signer.keys.admin_audit import AdminAudit
+from signer.model.audit_record import Actor, Operation
 from signer.model.refund import Status
 from signer.model.tenant_block import TenantBlock
 from signer.ports import Sealing
+from signer.refunds.tenant_admin import TenantAdmin
 from signer.refunds.worker import Worker
 from signer.row_macs import RowMACs
 from tests.fixtures.ledger import filled, queued, stopped
 from tests.fixtures.roles import Roles
 from tests.fixtures.scripted_chain import CHAIN_ID, Sent
 from tests.support.audit import overruled
+from tests.support.devices import recording
 from tests.support.keys import key_at
 from tests.support.ledgers import DRAFTS, open_ledger, seal
 from tests.support.refunds import AMOUNT, CUSTOMER, SECOND, World
 
 
 THIEF = "0x90F79bf6EB2c4f870365E785982E1f101E93b906"
+
+OPERATOR = Actor("cli:alice")
 
 Attack = Callable[..., bool]
 
@@ -299,4 +306,71 @@ def test_a_lifted_stop(world: World, steal: Attack, thief: str, scope: str) -> N
     _work(world, worker)
 
     assert while_changed == []
+    assert world.stored(refund).status is Status.CONFIRMED
+
+
+def test_a_forged_stop(world: World, steal: Attack, thief: str) -> None:
+    """A stop of a chain that no network has stops nothing, and commands repair it."""
+    at = "2026-11-26T00:00:00.000000+00:00"
+    insert = (
+        "INSERT INTO stops (chain_id, at, reason, requested_by, version)"
+        f" VALUES ({{}}, '{at}', 'forged', 'thief', {{}})"
+    )
+    rules = AutomaticStop(max_refunds=100)
+    world.network = world.network.model_copy(update={"automatic_stop": rules})
+    refund, worker, switch = world.accepted(), world.worker, world.kill_switch
+
+    if thief == "service role":
+        # The version of a replacement would be too large for the column.
+        assert not steal(insert.format(999_999, 2**31 - 1))
+    assert steal(insert.format(999_999, 0))
+    _work(world, worker)
+
+    assert world.stored(refund).status is Status.CONFIRMED
+    assert [stop.is_authentic for stop in switch.stops()] == [False]
+    stops = switch.stop(None, "forged", OPERATOR, chain_id=999_999).stops
+    assert [stop.is_authentic for stop in stops] == [True]
+    assert switch.resume(None, "forged", OPERATOR, chain_id=999_999).stops == []
+
+
+@pytest.mark.parametrize("chain_id", [0, CHAIN_ID])
+def test_a_forged_end_of_a_stop(world: World, steal: Attack, chain_id: int) -> None:
+    """It alerts, and an operator's commands end the stop."""
+    rules = AutomaticStop(max_refunds=100)
+    world.network = world.network.model_copy(update={"automatic_stop": rules})
+    refund, worker, switch = world.accepted(), world.worker, world.kill_switch
+    network = None if chain_id == 0 else "local"
+    switch.stop(network, "odd refunds", OPERATOR)
+
+    assert steal("UPDATE stops SET resumed_at = at, version = version + 1")
+    _work(world, worker)
+
+    assert world.chain.payouts() == []
+    assert world.store.alert_counts()[str(Alert.ROW_CHANGED)] >= 1
+    assert [stop.is_authentic for stop in switch.stops()] == [False]
+    with pytest.raises(RowNotAuthenticError):
+        switch.resume(network, "explained", OPERATOR)
+    assert switch.stop(network, "again", OPERATOR).changed
+    assert switch.resume(network, "explained", OPERATOR).stops == []
+    _work(world, worker)
+    assert world.stored(refund).status is Status.CONFIRMED
+
+
+def test_a_forged_end_of_a_block(world: World, steal: Attack) -> None:
+    """The tenant stays blocked; an operator's commands end the block."""
+    refund, worker = world.accepted(), world.worker
+    audit = AdminAudit(recording()[0], Operation.ADMINISTRATION)
+    admin = TenantAdmin(world.store, world.tenants, audit, world.clock)
+    admin.block("gateway", OPERATOR)
+
+    assert steal("UPDATE tenant_blocks SET ended_at = at, version = version + 1")
+    _work(world, worker)
+
+    assert world.chain.payouts() == []
+    assert [each.name for each in admin.list()] == ["gateway"]
+    with pytest.raises(RowNotAuthenticError):
+        admin.unblock("gateway", OPERATOR)
+    assert admin.block("gateway", OPERATOR)
+    assert admin.unblock("gateway", OPERATOR)
+    _work(world, worker)
     assert world.stored(refund).status is Status.CONFIRMED

@@ -10,6 +10,7 @@ from backends.sql import SQLStore
 from signer.chain.chain import Chain
 from signer.config.networks import AutomaticStop as Rules
 from signer.refunds.automatic_stop import AutomaticStop
+from signer.refunds.row_alarm import RowAlarm
 from tests.api.administrators import authorized
 from tests.api.service import BODY, NETWORKS, Pace, build_container
 from tests.api.support import SettableClock, post
@@ -36,6 +37,7 @@ class Thief:
             container.kill_switch,
             container.networks,
             clock,
+            alarm=RowAlarm(container.alerts),
             timer=lambda: clock().timestamp(),
         )
         self.requests = count()

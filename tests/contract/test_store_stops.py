@@ -12,7 +12,12 @@ from sqlalchemy import Connection
 from backends.sql import SQLStore
 from backends.sql.advisory_locks import lock_keys
 from backends.sql.database import Database
-from signer.errors import SigningStoppedError, StaleStateError
+from signer.errors import (
+    RowNotAuthenticError,
+    SigningStoppedError,
+    StaleStateError,
+    StoreError,
+)
 from signer.model.audit_record import Record
 from signer.model.key import SIGNING, SigningCondition
 from signer.model.refund import Refund, Status
@@ -22,6 +27,8 @@ from tests.fixtures.ledger import (
     WALLET,
     accepted,
     broadcast,
+    forge,
+    forged_end,
     mined,
     moved,
     now,
@@ -38,6 +45,11 @@ from tests.support.ledgers import open_ledger, seal
 
 CHAIN = 31337
 OTHER_CHAIN = 7
+
+FORGED = (
+    "INSERT INTO stops (chain_id, at, reason, requested_by, version)"
+    " VALUES ({chain_id}, '{at}', 'forged', 'thief', {version})"
+)
 
 BOTH = pytest.mark.parametrize("chain_id", [EVERYTHING, CHAIN])
 
@@ -153,6 +165,72 @@ def test_a_resumed_stop_forbids_nothing(store: SQLStore) -> None:
     refund = signed(store, reserved(store, accepted(store)))
 
     assert store.get(refund.id) == refund
+
+
+@BOTH
+def test_a_changed_stop_is_in_force(store: SQLStore, chain_id: int) -> None:
+    """It refuses its scope, is listed as not authentic, and can be replaced (R27)."""
+    key = key_at(WALLET)
+    made_active(store, key)
+    stopped(store, chain_id)
+    forged_end("stops", store)
+    condition = SigningCondition(WALLET, key.key_id, SIGNING, stopped_by=CHAIN)
+
+    (listed,) = store.stops()
+    assert (listed.in_force, listed.is_authentic) == (True, False)
+    assert store.find_stop(CHAIN) == listed
+    with pytest.raises(RowNotAuthenticError, match=f"stop --chain-id {chain_id}`"):
+        store.append([Record.of({"event": "intent"}, now())], standing=condition)
+    with pytest.raises(RowNotAuthenticError):
+        store.resume_signing(chain_id, now())
+
+    again = Stop(chain_id, now(), "another reason", "cli:alice")
+    assert store.stop(again)
+    assert store.find_stop(CHAIN) == replace(again, version=2)
+    assert store.resume_signing(chain_id, now())
+    assert store.find_stop(CHAIN) is None
+
+
+def test_a_forged_stop_of_another_chain(store: SQLStore) -> None:
+    """A row with an invented chain id prevents nothing, and survives an upgrade."""
+    opened(store)
+    at = now().isoformat(timespec="microseconds")
+    forge(store, FORGED.format(chain_id=999_999, at=at, version=0))
+
+    assert store.find_stop(CHAIN) is None
+    assert store.migrate().action == "unchanged"
+    assert reserved(store, accepted(store)).nonce == 0
+    assert [stop.is_authentic for stop in store.stops()] == [False]
+    assert store.stop(Stop(999_999, now(), "forged", "cli:alice"))
+    assert store.resume_signing(999_999, now())
+    assert [stop.in_force for stop in store.stops()] == [False]
+
+
+@pytest.mark.parametrize("version", [1, 2**31 - 1])
+def test_the_first_version_is_0(store: SQLStore, version: int) -> None:
+    """Otherwise the version of a replacement could be too large."""
+    at = now().isoformat(timespec="microseconds")
+    with pytest.raises(StoreError):
+        forge(store, FORGED.format(chain_id=7, at=at, version=version))
+
+    assert store.stops() == ()
+
+
+@pytest.mark.parametrize("at", ["infinity", "0044-03-15 BC", "20000-01-01"])
+def test_times_that_cannot_be_read(postgresql_url: str, at: str) -> None:
+    """PostgreSQL has times that Python cannot represent: the triggers refuse them."""
+    with closing(open_ledger(postgresql_url)) as store:
+        store.migrate()
+        stopped(store, CHAIN)
+        before = store.stops()
+        for statement in (
+            FORGED.format(chain_id=7, at=at, version=0),
+            f"UPDATE stops SET resumed_at = '{at}', version = version + 1",
+        ):
+            with pytest.raises(StoreError):
+                forge(store, statement)
+
+        assert store.stops() == before
 
 
 def test_a_transaction_that_hangs_does_not_delay_the_stop(

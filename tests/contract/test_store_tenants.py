@@ -12,6 +12,8 @@ from signer.errors import (
     IdempotencyMismatchError,
     InvalidInputError,
     OpenRefundsLimitError,
+    RowNotAuthenticError,
+    StoreError,
     TenantBlockedError,
 )
 from signer.model.refund import SWEEPER, Status
@@ -19,6 +21,8 @@ from signer.model.tenant_block import TenantBlock
 from tests.fixtures.ledger import (
     accepted,
     filled,
+    forge,
+    forged_end,
     now,
     opened,
     queued,
@@ -40,6 +44,37 @@ def test_a_block_is_stored_once(store: SQLStore) -> None:
     assert store.tenant_block("sho") is None
     assert [store.unblock_tenant("shop", now()) for _ in range(2)] == [True, False]
     assert store.tenant_block("shop") is None
+
+
+def test_a_changed_block_is_in_force(store: SQLStore) -> None:
+    """It is listed as not authentic, survives an upgrade, and can be replaced."""
+    store.block_tenant(TenantBlock("shop", now(), "cli:alice"))
+    forged_end("tenant_blocks", store)
+
+    (listed,) = store.tenant_blocks()
+    assert (listed.in_force, listed.is_authentic) == (True, False)
+    assert store.tenant_block("shop") == listed
+    assert store.migrate().action == "unchanged"
+    with pytest.raises(RowNotAuthenticError, match="hotwallet tenants block"):
+        store.unblock_tenant("shop", now())
+
+    again = TenantBlock("shop", now(), "cli:bob")
+    assert store.block_tenant(again)
+    assert store.tenant_block("shop") == replace(again, version=2)
+    assert store.unblock_tenant("shop", now())
+    assert store.tenant_blocks() == ()
+
+
+def test_the_first_version_of_a_block_is_0(store: SQLStore) -> None:
+    at = now().isoformat(timespec="microseconds")
+    with pytest.raises(StoreError):
+        forge(
+            store,
+            "INSERT INTO tenant_blocks (tenant, at, by, version)"
+            f" VALUES ('shop', '{at}', 'thief', 2147483647)",
+        )
+
+    assert store.tenant_blocks() == ()
 
 
 def test_blocks_are_listed_by_name(store: SQLStore) -> None:

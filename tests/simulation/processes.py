@@ -119,12 +119,14 @@ class Components:
         networks = {"local": build.network}  # Without rules that stop it.
         admin_audit = AdminAudit(audit, Operation.ADMINISTRATION)
         switch = KillSwitch(self.store, lambda: networks, admin_audit, Alerts(), clock)
-        self.automatic_stop = AutomaticStop(self.store, switch, networks, clock)
+        self.alarm = RowAlarm(Alerts(clock=clock))
+        self.automatic_stop = AutomaticStop(
+            self.store, switch, networks, clock, alarm=self.alarm
+        )
         nonces = build.nonces(self.store, self.ring, clock, TenantRegistry())
         signer = build.transaction_signer(self.ring, clock)
         self.lifecycle = build.lifecycle(self.store, self.chains, signer, nonces, clock)
         self.audit = audit
-        self.alarm = RowAlarm(Alerts(clock=clock))
         self.tracker = build.tracker(self.store, self.chains, clock, self.alarm)
 
     @property

@@ -263,7 +263,12 @@ class World:
         """The rules as a worker that starts now evaluates them."""
         networks = {"local": self.network}
         return AutomaticStop(
-            self.store, self.kill_switch, networks, self.clock, self._timer
+            self.store,
+            self.kill_switch,
+            networks,
+            self.clock,
+            alarm=self.row_alarm,
+            timer=self._timer,
         )
 
     def submit(

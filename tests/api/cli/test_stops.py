@@ -9,6 +9,7 @@ import pytest
 from backends.sql import SQLStore
 from signer.model.refund import Refund
 from tests.api.commands import Run
+from tests.fixtures.ledger import forge
 from tests.support.refunds import World
 
 
@@ -58,6 +59,7 @@ def test_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         "chainId": 31337,
         "reason": "odd refunds",
         "requestedBy": "cli:alice",
+        "authentic": True,
     }
     assert (listed.status, len(listed.json["stops"])) == (1, 1)
     assert resumed == {"status": "resumed", "network": "local", "stops": []}
@@ -79,6 +81,42 @@ def test_stops_are_listed(run: Run) -> None:
     ]
     assert remaining.out.splitlines()[0] == "everything: resumed"
     assert remaining.out.splitlines()[1].startswith("local: stopped at ")
+
+
+def test_a_forged_stop(run: Run, world: World, sqlite_store: SQLStore) -> None:
+    """Its reason is not printed; `stop` replaces the row, and `resume` ends it."""
+    at = world.clock().isoformat(timespec="microseconds")
+    forge(
+        sqlite_store,
+        "INSERT INTO stops (chain_id, at, reason, requested_by, version)"
+        f" VALUES (999999, '{at}', 'all is well', 'cli:bob', 0)",
+    )
+    chain = ("--chain-id", "999999", *WHY)
+    listed, document = run("stops"), run("stops", "--json").json
+    refused = run("resume", *chain)
+    stopped, resumed = run("stop", *chain), run("resume", *chain)
+
+    assert listed.status == 1
+    assert listed.out == (
+        "chain 999999: not authentic: another program changed this row; stop again and"
+        " resume\n"
+    )
+    assert document["stops"][0]["authentic"] is False
+    assert "error: row-not-authentic: " in refused.err
+    assert "`hotwallet stop --chain-id 999999` replaces the row" in refused.err
+    assert stopped.out.startswith("chain 999999: stopped\n")
+    assert resumed.out == "chain 999999: resumed\n"
+
+
+def test_a_chain_id(run: Run) -> None:
+    """It must be of a network or of a stop, and replaces the name."""
+    unknown = run("stop", "--chain-id", "7", *WHY)
+    both = run("stop", "--chain-id", "7", "--network", "local", *WHY)
+    everything = run("stop", "--chain-id", "0", *WHY)
+
+    assert "error: not-found: no network and no stop has this chain id" in unknown.err
+    assert (both.status, "not both" in both.err) == (2, True)
+    assert everything.out.startswith("everything: stopped\n")
 
 
 def test_refusals(run: Run) -> None:

@@ -8,6 +8,7 @@ import pytest
 from api.cli.operator import current_operator
 from backends.sql import SQLStore
 from tests.api.commands import Run
+from tests.fixtures.ledger import forge, forged_end
 from tests.support.ledgers import seal
 
 
@@ -42,6 +43,7 @@ def test_tenants_are_listed(run: Run) -> None:
             "clientIds": ["shop-gateway"],
             "blockedAt": None,
             "blockedBy": None,
+            "authentic": True,
         }
     ]
 
@@ -88,6 +90,38 @@ def test_a_dry_run_changes_nothing(run: Run, sqlite_store: SQLStore) -> None:
         "shop: would-unblock\n",
     ]
     assert len(sqlite_store.tenant_blocks()) == 1
+
+
+def test_a_changed_block(run: Run, sqlite_store: SQLStore) -> None:
+    """`block` replaces the row, and `unblock` ends it."""
+    run("tenants", "block", "shop", "--yes")
+    forged_end("tenant_blocks", sqlite_store)
+    listed, document = run("tenants", "list"), run("tenants", "list", "--json").json
+    planned = run("tenants", "block", "shop", "--dry-run")
+    refused = [
+        run("tenants", "unblock", "shop", each) for each in ("--yes", "--dry-run")
+    ]
+    done = [run("tenants", each, "shop", "--yes").out for each in ("block", "unblock")]
+
+    assert listed.out.splitlines()[1:] == [
+        "  not authentic: another program changed this row; block again and unblock"
+    ]
+    assert document[0]["authentic"] is False
+    assert planned.out == "shop: would-block\n"
+    for each in refused:
+        assert "error: row-not-authentic: " in each.err
+    assert done == ["shop: blocked\n", "shop: unblocked\n"]
+
+
+def test_an_inserted_block_is_printed_safely(run: Run, sqlite_store: SQLStore) -> None:
+    """Its name may have control characters of a terminal."""
+    forge(
+        sqlite_store,
+        "INSERT INTO tenant_blocks (tenant, at, by, version) VALUES"
+        " (char(27) || '[2J', '2026-11-26T00:00:00.000000+00:00', 'thief', 0)",
+    )
+
+    assert run("tenants", "list").out.startswith("'\\x1b[2J': not in TENANTS_FILE\n")
 
 
 def test_a_block_needs_confirmation(run: Run, sqlite_store: SQLStore) -> None:

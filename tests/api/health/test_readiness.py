@@ -50,7 +50,7 @@ from signer.startup.guard import check_chain
 from tests.api.service import NETWORKS, container_over
 from tests.api.support import NOW, SettableClock, Timer, lines
 from tests.fixtures.kms import OpenKMS, Wire
-from tests.fixtures.ledger import stopped
+from tests.fixtures.ledger import forged_end, stopped
 from tests.fixtures.postgresql import PostgreSQL
 from tests.fixtures.scripted_chain import CHAIN_ID, DECIMALS, TOKEN, ScriptedChain
 from tests.support.audit import record
@@ -151,6 +151,16 @@ def test_a_stop_is_shown_and_leaves_the_process_ready(system: System) -> None:
 
     assert (answer.checks["signing"], answer.checks["key"]) == ("signing-stopped", "ok")
     assert (answer.ready, answer.degraded) == (True, True)
+
+
+def test_a_changed_stop_leaves_the_process_ready(system: System) -> None:
+    """A row that another program wrote must not close the API on all hosts."""
+    stopped(system.store, EVERYTHING)
+    forged_end("stops", system.store)
+    answer = system.checker()
+
+    assert answer.checks["signing"] == "signing-stopped"
+    assert answer.ready
 
 
 def test_a_kms_that_hangs(system: System, kms_faults: Faults) -> None:

@@ -62,6 +62,16 @@ STOP_CHANGED = "NEW.version <> OLD.version + 1 OR NEW.chain_id <> OLD.chain_id"
 
 BLOCK_CHANGED = "NEW.version <> OLD.version + 1 OR NEW.tenant <> OLD.tenant"
 
+# Python cannot read other times, and no command could then replace the row.
+STOP_TIMES, BLOCK_TIMES = (
+    " OR ".join(
+        f"NEW.{name} NOT BETWEEN"
+        " TIMESTAMPTZ '1970-01-01 UTC' AND TIMESTAMPTZ '9999-12-30 UTC'"
+        for name in ("at", end)
+    )
+    for end in ("resumed_at", "ended_at")
+)
+
 # A record gets its place once.  Only `db upgrade` gives an old record its first MAC.
 RECORD_CHANGED = """
     NEW.id <> OLD.id OR NEW.body <> OLD.body OR OLD.sequence IS NOT NULL
@@ -137,6 +147,13 @@ BEGIN SELECT RAISE(ABORT, 'versions of stops only rise'); END
 
 CREATE TRIGGER tenant_blocks_keep BEFORE UPDATE ON tenant_blocks WHEN {block_changed}
 BEGIN SELECT RAISE(ABORT, 'versions of blocks only rise'); END
+
+CREATE TRIGGER stops_begin BEFORE INSERT ON stops WHEN NEW.version <> 0
+BEGIN SELECT RAISE(ABORT, 'the first version of a stop is 0'); END
+
+CREATE TRIGGER tenant_blocks_begin BEFORE INSERT ON tenant_blocks
+WHEN NEW.version <> 0
+BEGIN SELECT RAISE(ABORT, 'the first version of a block is 0'); END
 """
 
 # With a fixed search path, a temporary table cannot stand for the real one.
@@ -203,12 +220,21 @@ ALTER TABLE stops ADD COLUMN reason TEXT COLLATE "C" NOT NULL DEFAULT '',
     ADD COLUMN version INTEGER NOT NULL DEFAULT 0,
     ADD COLUMN mac TEXT COLLATE "C"
 
-CREATE TRIGGER stops_keep BEFORE UPDATE ON stops FOR EACH ROW WHEN ({stop_changed})
+CREATE TRIGGER stops_keep BEFORE UPDATE ON stops
+FOR EACH ROW WHEN ({stop_changed} OR {stop_times})
 EXECUTE FUNCTION rows_keep('versions of stops only rise')
 
 CREATE TRIGGER tenant_blocks_keep BEFORE UPDATE ON tenant_blocks
-FOR EACH ROW WHEN ({block_changed})
+FOR EACH ROW WHEN ({block_changed} OR {block_times})
 EXECUTE FUNCTION rows_keep('versions of blocks only rise')
+
+CREATE TRIGGER stops_begin BEFORE INSERT ON stops
+FOR EACH ROW WHEN (NEW.version <> 0 OR {stop_times})
+EXECUTE FUNCTION rows_keep('the first version of a stop is 0')
+
+CREATE TRIGGER tenant_blocks_begin BEFORE INSERT ON tenant_blocks
+FOR EACH ROW WHEN (NEW.version <> 0 OR {block_times})
+EXECUTE FUNCTION rows_keep('the first version of a block is 0')
 """
 
 
@@ -221,6 +247,8 @@ def upgrade() -> None:
         "key_changed": KEY_CHANGED.strip(),
         "stop_changed": STOP_CHANGED,
         "block_changed": BLOCK_CHANGED,
+        "stop_times": STOP_TIMES,
+        "block_times": BLOCK_TIMES,
         "record_changed": RECORD_CHANGED.format(**words).strip(),
         "schema": "",
     }

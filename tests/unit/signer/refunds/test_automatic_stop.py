@@ -13,7 +13,7 @@ from signer.model.audit_record import Actor
 from signer.model.refund import Status
 from signer.model.stop import EVERYTHING
 from signer.refunds.automatic_stop import AutomaticStop
-from tests.fixtures.ledger import stopped
+from tests.fixtures.ledger import forged_end, stopped
 from tests.support.ledgers import seal
 from tests.support.refunds import NETWORK, World, altered
 from tests.support.sweeps import left_behind, swept
@@ -186,6 +186,31 @@ def test_sweeps_count_for_their_gas_only(sqlite_store: SQLStore) -> None:
     assert sqlite_store.signed_gas(CHAIN, world.clock() - timedelta(hours=1)) > 70_000
 
 
+@pytest.mark.parametrize("chain_id", [CHAIN, EVERYTHING])
+def test_a_changed_stop_is_an_alert(sqlite_store: SQLStore, chain_id: int) -> None:
+    """It is in force, so that the rules need not stop the network again."""
+    world = _world(sqlite_store, max_refunds=1)
+    for _ in range(2):
+        world.broadcast()
+    stopped(sqlite_store, chain_id, world.clock())
+    forged_end("stops", sqlite_store)
+    world.automatic_stop.check()
+
+    assert sqlite_store.alert_counts() == {"row-not-authentic": 1}
+    assert [stop.chain_id for stop in sqlite_store.stops()] == [chain_id]
+
+
+def test_a_changed_stop_of_another_chain(sqlite_store: SQLStore) -> None:
+    """The rules of a network do not depend on it."""
+    world = _world(sqlite_store, max_refunds=1)
+    stopped(sqlite_store, 999_999, world.clock())
+    forged_end("stops", sqlite_store)
+    for _ in range(2):
+        world.broadcast()
+
+    assert _reason(world) == "automatic: more than 1 refunds in 10 minutes"
+
+
 def test_without_rules_nothing_is_read(sqlite_store: SQLStore) -> None:
     """The default is off, and costs nothing."""
     world = World(altered(sqlite_store, stops=StoreUnavailableError("read")))
@@ -208,7 +233,8 @@ def test_rules_are_evaluated_at_most_once_per_second(sqlite_store: SQLStore) -> 
         world.kill_switch,
         {"local": world.network},
         world.clock,
-        lambda: next(times),
+        alarm=world.row_alarm,
+        timer=lambda: next(times),
     )
     counts = []
     for _ in range(5):

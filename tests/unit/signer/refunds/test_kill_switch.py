@@ -15,6 +15,7 @@ from signer.errors import (
     ConfigurationError,
     InvalidInputError,
     NotFoundError,
+    RowNotAuthenticError,
     SigningStoppedError,
     StaleStateError,
     StoreUnavailableError,
@@ -26,6 +27,7 @@ from signer.model.key import SERVING
 from signer.model.refund import Status
 from signer.model.stop import EVERYTHING
 from signer.refunds.kill_switch import KillSwitch
+from tests.fixtures.ledger import forge, forged_end
 from tests.support.devices import honest, signer_over
 from tests.support.ledgers import seal
 from tests.support.refunds import KEY, NETWORK, SECOND, World, altered
@@ -158,6 +160,50 @@ def test_an_unknown_network_is_audited(system: System) -> None:
         ("signing-stop-requested", "success"),
         ("signing-stop-refused", "not-found"),
     ]
+
+
+def test_a_changed_stop_is_replaced(system: System) -> None:
+    """It cannot be resumed before an operator has stopped again."""
+    switch = system.switch()
+    switch.stop("local", "odd refunds", ALICE)
+    forged_end("stops", system.store)
+
+    assert [stop.is_authentic for stop in switch.stops()] == [False]
+    with pytest.raises(RowNotAuthenticError, match="hotwallet stop"):
+        switch.resume("local", "explained", ALICE)
+    (stop,) = switch.stop("local", "again", ALICE).stops
+    assert (stop.is_authentic, stop.reason) == (True, "again")
+    assert switch.resume("local", "explained", ALICE).stops == []
+
+
+def test_a_stop_of_a_chain_without_a_network(system: System) -> None:
+    """A row that another program inserted can be ended by its chain id."""
+    switch = system.switch()
+    at = system.world.clock().isoformat(timespec="microseconds")
+    forge(
+        system.store,
+        "INSERT INTO stops (chain_id, at, reason, requested_by, version)"
+        f" VALUES (999999, '{at}', 'forged', 'thief', 0)",
+    )
+
+    with pytest.raises(NotFoundError, match="chain id"):
+        switch.stop(None, "forged", ALICE, chain_id=999_998)
+    assert switch.stop(None, "forged", ALICE, chain_id=999_999).changed
+    assert switch.resume(None, "forged", ALICE, chain_id=999_999).stops == []
+    assert system.records[-1][3] == {
+        "network": None,
+        "chain_id": "999999",
+        "reason": "forged",
+        "changed": True,
+    }
+
+
+@pytest.mark.parametrize("chain_id", [EVERYTHING, NETWORK.chain_id])
+def test_a_stop_by_chain_id(system: System, chain_id: int) -> None:
+    """A chain id of the networks file, and that of everything, need no stored stop."""
+    (stop,) = system.switch().stop(None, "odd", ALICE, chain_id=chain_id).stops
+
+    assert stop.chain_id == chain_id
 
 
 def test_nothing_changes_without_an_audit_record(system: System) -> None:

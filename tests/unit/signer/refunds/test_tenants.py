@@ -17,6 +17,7 @@ from signer.errors import (
     NotFoundError,
     OpenRefundsLimitError,
     PolicyViolationError,
+    RowNotAuthenticError,
     StoreUnavailableError,
     TenantBlockedError,
 )
@@ -25,6 +26,7 @@ from signer.model.audit_record import Actor, Operation
 from signer.model.refund import SWEEPER, Status
 from signer.refunds.service import ANSWER_TIMEOUT
 from signer.refunds.tenant_admin import TenantAdmin
+from tests.fixtures.ledger import forge, forged_end
 from tests.support.ledgers import seal
 from tests.support.refunds import ACTOR, REQUEST, World, altered
 from tests.support.ring import SILENCE
@@ -191,6 +193,40 @@ def test_a_block_stops_no_sweep(world: World) -> None:
         with pytest.raises(NotFoundError):
             _admin(world).block(name, ALICE)
     assert world.store.tenant_blocks() == ()
+
+
+def test_a_changed_block_is_replaced(world: World) -> None:
+    """It refuses the tenant until an operator blocks and unblocks it."""
+    admin = _admin(world)
+    admin.block("gateway", ALICE)
+    forged_end("tenant_blocks", world.store)
+
+    (listed,) = admin.list()
+    assert listed.block is not None
+    assert not listed.block.is_authentic
+    with pytest.raises(RowNotAuthenticError, match="hotwallet tenants block"):
+        world.submit()
+    with pytest.raises(RowNotAuthenticError):
+        admin.unblock("gateway", ALICE)
+    assert admin.block("gateway", ALICE)
+    assert admin.unblock("gateway", ALICE)
+    assert world.submit().created
+
+
+def test_an_inserted_block_has_any_name(world: World) -> None:
+    """One of the sweeper would stop sweeps: it can be ended as well."""
+    at = world.clock().isoformat(timespec="microseconds")
+    forge(
+        world.store,
+        "INSERT INTO tenant_blocks (tenant, at, by, version)"
+        f" VALUES ('{SWEEPER}', '{at}', 'thief', 0)",
+    )
+    admin = _admin(world)
+
+    assert [each.name for each in admin.list()] == [SWEEPER]
+    assert admin.block(SWEEPER, ALICE)
+    assert admin.unblock(SWEEPER, ALICE)
+    assert admin.list() == []
 
 
 def test_blocks_are_audited(world: World) -> None:
