@@ -23,13 +23,6 @@ _SEALED = (
     .limit(2 * BATCH)
 )
 
-_MAC_BEFORE = (
-    select(_record.sequence)
-    .where(_record.sequence < bindparam("before"), _record.mac.is_not(None))
-    .order_by(_record.sequence.desc())
-    .limit(1)
-)
-
 
 def find_forged(
     connection: Connection, macs: RowMACs, verified: int | None, size: int
@@ -39,27 +32,24 @@ def find_forged(
 
     The chain has *size* records; those up to *verified* were verified before.  Also
     return the last sequence that is verified now.  Without *verified*, the last
-    ``BATCH`` records are verified, and as many before them read for declarations.
+    ``BATCH`` records are verified, from the first one that has a valid MAC, and as many
+    before them are read for that and for declarations.
     """
     after, first = verified or 0, 0
     if verified is None:
         after, first = max(0, size - 2 * BATCH), size - BATCH
     rows = connection.execute(_SEALED, {"after": after}).all()
-    # Records that were sealed before revision 0004 have no MAC.  They come before the
-    # first record that has one.
-    are_old = (
-        bool(rows)
-        and rows[0].mac is None
-        and not connection.execute(_MAC_BEFORE, {"before": rows[0].sequence}).first()
-    )
     found = list[str]()
     declared = set[str]()
+    # The oldest records may be from before revision 0004, without a MAC, or from before
+    # a rotation of the MAC key.  They prove nothing, and are not forged.
+    is_after_ours = verified is not None
     for sequence, id_, body, mac in rows:
-        are_old = are_old and mac is None
         record = Record(id_, body)
         if macs.is_valid(mac, record):
             declared |= declared_by(record)
-        elif sequence > first and not are_old:
+            is_after_ours = True
+        elif is_after_ours and sequence > first:
             found.append(id_)
     forged = [id_ for id_ in found if hash_id(id_) not in declared]
     return forged, rows[-1].sequence if rows else size

@@ -95,13 +95,18 @@ def test_finds_a_sealed_record_without_a_mac(
     ]
 
 
+@pytest.mark.parametrize("mac", ["NULL", "'removed:00'"])
 def test_records_from_before_the_macs_are_trusted(
-    journal: AuditTables, sqlite_url: str
+    journal: AuditTables, sqlite_url: str, mac: str
 ) -> None:
-    """They come before the first record with a MAC; a later one is forged."""
+    """They come before the first record with a valid MAC; a later one is forged."""
     _sealed_by_a_thief(journal, sqlite_url, *records(3))
+    overruled(sqlite_url, f"UPDATE audit_records SET mac = {mac}")
     journal.append([record(4)])
     assert journal.seal(10, DRAFTS.forged) == Sealing(1)
+    restarted = AuditTables(journal._database, ROW_MACS)
+    restarted.append([record(6)])
+    assert restarted.seal(10, DRAFTS.forged) == Sealing(1)
     forged = record(7)
     _sealed_by_a_thief(journal, sqlite_url, forged)
     journal.append([record(5)])
