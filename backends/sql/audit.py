@@ -176,8 +176,8 @@ class AuditTables(Tables):
         self._database.transaction(work)
 
     def seal(self, limit: int, declare: DeclareForged) -> Sealing | None:
-        is_verified = self.head()[0] == (self._verified or 0)
-        if is_verified and self.oldest_unsealed() is None:
+        is_idle = self.oldest_unsealed() is None
+        if is_idle and self.head()[0] == (self._verified or 0):
             return Sealing(0)  # Do not take the write lock for nothing.
         done = self._database.transaction(lambda c: self._seal(c, limit, declare))
         if done is None:
