@@ -265,12 +265,16 @@ def _found(world: World) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("id_", ["au_0", "au_0 x", "password=x", "au_0 {ours}"])
-def test_an_inserted_audit_record(world: World, steal: Attack, id_: str) -> None:
+@pytest.mark.parametrize("is_declaration", [False, True])
+def test_an_inserted_audit_record(
+    world: World, steal: Attack, id_: str, is_declaration: bool
+) -> None:
     """With any id, readers leave out the record that no process wrote, and no other."""
     ours = DRAFTS.forged(["other"])
     world.store.append([ours])
     id_ = id_.format(ours=ours.id)
-    assert steal(_insert(id_))
+    lie = DRAFTS.forged([ours.id])
+    assert steal(_insert(id_, lie.body if is_declaration else INVENTED))
 
     done = world.store.seal(10, DRAFTS.forged)
 
