@@ -4,10 +4,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.types import BigInteger
 
 from backends.sql.advisory_locks import lock_keys
+from backends.sql.audit_forgeries import find_forged
 from backends.sql.database import Tables
 from backends.sql.inserts import INSERT
 from backends.sql.key_rows import KeyRows
@@ -59,15 +68,24 @@ _SEAL_ALL = text(
     " WHERE audit_records.id = seal.id AND audit_records.sequence IS NULL"
 )
 
+_PAGE = 10
+
+_PAGES = 100
+"""How many pages of start-up records are read to find one with a valid MAC."""
+
+_END = "av"
+"""Sorts after the id of each record that a process made: these begin with au_."""
+
 # Literal text, so that both databases use the partial index.
 _CONFIGURATION = (
-    select(_record.id, _record.body)
+    select(_record.id, _record.body, _record.mac)
     .where(
         text("""body LIKE '%"event":"configuration-loaded"%'"""),
         _record.body.contains(bindparam("process", type_=_record.body.type)),
+        _record.id < bindparam("before"),
     )
     .order_by(_record.id.desc())
-    .limit(1)
+    .limit(_PAGE)
 )
 
 _HEAD = (
@@ -119,6 +137,9 @@ def write(connection: Connection, macs: RowMACs, *records: Record) -> None:
 class AuditTables(Tables):
     """Implements ``signer.ports.Journal``."""
 
+    # The last sequence whose MAC was verified; None in a new process.
+    _verified: int | None = None
+
     def append(
         self, records: Sequence[Record], *, standing: SigningCondition | None = None
     ) -> None:
@@ -149,9 +170,14 @@ class AuditTables(Tables):
         self._database.transaction(work)
 
     def seal(self, limit: int, declare: DeclareForged) -> Sealing | None:
-        if self.oldest_unsealed() is None:
+        is_idle = self.oldest_unsealed() is None
+        if is_idle and self.head()[0] == (self._verified or 0):
             return Sealing(0)  # Do not take the write lock for nothing.
-        return self._database.transaction(lambda c: self._seal(c, limit, declare))
+        done = self._database.transaction(lambda c: self._seal(c, limit, declare))
+        if done is None:
+            return None
+        sealing, self._verified = done  # Only after the commit.
+        return sealing
 
     def head(self) -> tuple[int, bytes]:
         return self._database.run(_head)
@@ -169,8 +195,16 @@ class AuditTables(Tables):
 
     def last_configuration(self, process: str) -> Record | None:
         named = f'"process":{json.dumps(process)}'
-        rows = self._database.rows(_CONFIGURATION, process=named)
-        return Record(*rows[0]) if rows else None
+        before = _END
+        for _ in range(_PAGES):
+            rows = self._database.rows(_CONFIGURATION, process=named, before=before)
+            for id_, body, mac in rows:
+                if self._macs.is_valid(mac, record := Record(id_, body)):
+                    return record
+            if len(rows) < _PAGE:
+                break
+            before = rows[-1].id
+        return None
 
     def excess_privileges(self) -> list[str]:
         return excess_privileges(self._database)
@@ -189,9 +223,11 @@ class AuditTables(Tables):
 
     def _seal(
         self, connection: Connection, limit: int, declare: DeclareForged
-    ) -> Sealing | None:
+    ) -> tuple[Sealing, int] | None:
         """
         Seal the records that are unsealed now, oldest first.
+
+        Also return the last sequence whose MAC is verified.
 
         A record that was committed late is sealed after younger ones: the chain shows
         the order of sealing, and each record its own time.  On PostgreSQL the lock is a
@@ -203,19 +239,24 @@ class AuditTables(Tables):
             return None
         rows = connection.execute(_UNSEALED, {"at_most": limit}).all()
         records = [Record(id_, body) for id_, body, _ in rows]
-        forged = [
+        size, head = _head(connection)
+        forged, verified = find_forged(connection, self._macs, self._verified, size)
+        forged += [
             record.id
             for record, (_, _, mac) in zip(records, rows, strict=True)
             if not self._macs.is_valid(mac, record)
         ]
         if forged:
-            # The declaration comes first, so no reader takes a forged record for ours.
-            records.insert(0, declare(forged))
-            write(connection, self._macs, records[0])
-        new = sealed(*_head(connection), records)
+            # It comes last: a forged record that looks like a declaration has no
+            # effect, because a later one names it.
+            records.append(declare(forged))
+            write(connection, self._macs, records[-1])
+        new = sealed(size, head, records)
         if new:
             _write_seals(connection, new)
-        return Sealing(len(rows), tuple(forged))
+        if verified == size:
+            verified += len(new)
+        return Sealing(len(rows), tuple(forged)), verified
 
 
 def _head(connection: Connection) -> tuple[int, bytes]:

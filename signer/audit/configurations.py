@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from signer.audit.forgeries import genuine, read_fields
 from signer.audit.log import SIGN_FINISHED, SIGN_REQUESTED, AuditLog, ConfigurationEvent
 from signer.config.digest import SHORT_DIGITS, Configuration, describes
 from signer.model.audit_record import Actor, Operation, Record
-from signer.nesting import is_deeper
 from signer.ports import Journal
 
 
@@ -26,8 +26,6 @@ _PAYING = frozenset(
     }
 )
 """Operations whose signatures leave the process; a self-test authorises nothing."""
-
-_MAX_DEPTH = 64
 
 _SIGNING = SIGN_REQUESTED | SIGN_FINISHED
 
@@ -118,14 +116,14 @@ def report_configurations(records: Iterable[Record]) -> ConfigurationReport:
     """Return which configurations all audit *records* describe and were made under."""
     uses: dict[str, ConfigurationUse] = {}
     unnamed = 0
-    for record in records:
+    for record in genuine(records, {ConfigurationEvent.LOADED, *_SIGNING}):
         fields = record.fields
-        event = fields.get("event")
-        if event == ConfigurationEvent.LOADED and (details := _details(record)):
-            use = _find(uses, details["hash"][:SHORT_DIGITS], record)
-            use.hash, use.is_described = details["hash"], True
-            use.starts[f"{details['process']} {details.get('version')}"] += 1
-        elif event in _SIGNING and fields.get("operation") in _PAYING:
+        if fields["event"] == ConfigurationEvent.LOADED:
+            if details := _details(record):
+                use = _find(uses, details["hash"][:SHORT_DIGITS], record)
+                use.hash, use.is_described = details["hash"], True
+                use.starts[f"{details['process']} {details.get('version')}"] += 1
+        elif str(fields.get("operation")) in _PAYING:
             if (short := fields.get("configuration")) is None:
                 unnamed += 1
             else:
@@ -149,11 +147,17 @@ def _details(record: Record | None) -> Mapping[str, Any] | None:
 
     A database role can insert a record of any form; such a record is ignored.
     """
-    if record is None or is_deeper(record.body, _MAX_DEPTH):
-        return None
-    try:
-        details: Mapping[str, Any] = record.fields["details"]
-        is_whole = describes(details["document"], details["hash"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return details if is_whole and "process" in details else None
+    match {} if record is None else read_fields(record):
+        case {
+            "details": {
+                "process": _,
+                "document": dict(document),
+                "hash": str(hash_),
+            } as details
+        }:
+            try:
+                is_whole = describes(document, hash_)
+            except ValueError:  # A number that the canonical form cannot have.
+                return None
+            return details if is_whole else None
+    return None

@@ -1,42 +1,111 @@
 """
 Audit records that no process of this service wrote, as the sealer declares them.
 
-No record can be deleted, so a forged one is sealed like the others.  A record directly
-before it declares it forged, so that readers of the chain leave it out.
+No record can be deleted, so a forged one is sealed like the others.  A later record
+declares it forged, so that readers of the chain leave it out.  A forged record may look
+like a declaration itself; the sealer's declaration after it takes away its effect.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from signer.model.audit_record import Record
+from signer.nesting import is_deeper
 
 
 EVENT = "audit-records-forged"
 """The event of the record that declares others forged."""
 
+FIELD = "id_sha256"
+"""The detail that lists the declared records: the SHA-256 of each id, in hex."""
+
 _QUOTED = f'"{EVENT}"'
 
+_MAX_DEPTH = 64
 
-def encode_ids(ids: Sequence[str]) -> str:
-    """Return record ids as one value of an audit record."""
-    return " ".join(ids)
+
+def hash_id(id_: str) -> str:
+    """
+    Return the SHA-256 of a record's id, in hex.
+
+    The id of a forged record is any text: it could look like several ids, or like a
+    secret that is redacted.
+    """
+    return hashlib.sha256(id_.encode(errors="surrogatepass")).hexdigest()
+
+
+def read_fields(record: Record) -> Mapping[str, Any]:
+    """Return the fields of *record*, or none if its body is no JSON object."""
+    body = record.body
+    # Counting is fast, and enough for nearly all records.
+    if body.count("[") + body.count("{") > _MAX_DEPTH and is_deeper(body, _MAX_DEPTH):
+        return {}
+    try:
+        fields = record.fields
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def declared_by(record: Record) -> frozenset[str]:
+    """Return the hashes of the ids that *record* declares forged."""
+    if _QUOTED not in record.body:
+        return frozenset()
+    match read_fields(record):
+        case {"event": event, "details": {"id_sha256": list(hashes)}} if event == EVENT:
+            return frozenset(map(str, hashes))
+    return frozenset()
 
 
 class Forgeries:
-    """Recognises declared records, in chain order; ``ids`` has all so far."""
+    """Finds the declared records of a chain, once all its records were added."""
 
     def __init__(self) -> None:
-        self.ids: set[str] = set()
+        self._declarations = list[tuple[str, frozenset[str]]]()
 
-    def is_forged(self, record: Record) -> bool:
-        """Return whether *record* was declared forged; remember what it declares."""
-        if record.id in self.ids:
-            return True  # What a forged record declares has no meaning.
-        if _QUOTED in record.body and record.fields.get("event") == EVENT:
-            self.ids.update(str(record.fields["details"]["record_ids"]).split(" "))
-        return False
+    def add(self, record: Record) -> None:
+        """Read the next record of the chain."""
+        if hashes := declared_by(record):
+            self._declarations.append((hash_id(record.id), hashes))
+
+    def watch(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yield *records* and add each."""
+        for record in records:
+            self.add(record)
+            yield record
+
+    def hashes(self) -> frozenset[str]:
+        """
+        Return the hashes of the ids of the forged records.
+
+        The sealer's declarations come after what they declare.  So the last one is
+        genuine, and from the end to the start each one shows which earlier ones are.
+        """
+        forged = set[str]()
+        for declaration, hashes in reversed(self._declarations):
+            if declaration not in forged:
+                forged |= hashes
+        return frozenset(forged)
+
+    def without_forged(self, records: Iterable[Record]) -> list[Record]:
+        """Return the *records* that no effective declaration names."""
+        forged = self.hashes()
+        if not forged:
+            return list(records)
+        return [each for each in records if hash_id(each.id) not in forged]
 
 
-def without_forged(records: Iterable[Record]) -> Iterator[Record]:
-    """Yield the *records* that were not declared forged; they are in chain order."""
+def genuine(records: Iterable[Record], events: Collection[str]) -> list[Record]:
+    """
+    Return the records of *events* in the chain *records* that are not forged.
+
+    Other records are not kept in memory: a chain may have millions.
+    """
     forgeries = Forgeries()
-    return (record for record in records if not forgeries.is_forged(record))
+    found = [each for each in forgeries.watch(records) if _event(each) in events]
+    return forgeries.without_forged(found)
+
+
+def _event(record: Record) -> str:
+    return str(read_fields(record).get("event"))

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from signer.audit.forgeries import EVENT as FORGED
-from signer.audit.forgeries import encode_ids
+from signer.audit.forgeries import FIELD, hash_id
 from signer.model.audit_record import (
     NOTHING,
     Actor,
@@ -183,7 +183,7 @@ class AuditLog:
 
     def forged(self, ids: Sequence[str]) -> Record:
         """Draft the record which declares the records with these *ids* forged."""
-        details = {"record_ids": encode_ids(ids)}
+        details = {FIELD: [hash_id(id_) for id_ in ids]}
         return self._action(FORGED, Operation.SEALING, _SEALER, "forged", details)
 
     def configuration(

@@ -89,9 +89,11 @@ class Sealer:
     def _seal_all(self) -> int:
         """Seal waiting records, and report how long the oldest one left has waited."""
         waiting = self._journal.oldest_unsealed()
+        # A record that another program sealed does not wait.
+        is_due = waiting is not None or self._is_check_due(self._clock())
         sealed = 0
         try:
-            while waiting is not None:
+            while is_due:
                 done = self._journal.seal(BATCH, self._audit.forged)
                 if done is None:
                     break  # Another process is sealing.
@@ -100,7 +102,7 @@ class Sealer:
                     self._alerts.sound(Alert.RECORD_FORGED, records=count, first=first)
                 sealed += done.count
                 if done.count < BATCH:
-                    waiting = None
+                    waiting, is_due = None, False
         finally:
             now = self._clock()
             made = None if waiting is None else made_at(waiting)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from signer.audit.cloudtrail import SignEvent
-from signer.audit.forgeries import without_forged
+from signer.audit.forgeries import genuine
 from signer.audit.log import SIGN_FINISHED, SIGN_REQUESTED
 from signer.model.audit_record import Record
 
@@ -83,9 +83,9 @@ def read_signing_records(
     """Return the signing records of *backend* by time, requests first."""
     events = SIGN_REQUESTED | SIGN_FINISHED
     found: list[SigningRecord] = []
-    for record in without_forged(records):
+    for record in genuine(records, events):
         fields = record.fields
-        if fields.get("event") in events and fields.get("backend") == backend:
+        if fields.get("backend") == backend:
             at = datetime.fromisoformat(fields["timestamp"])
             found.append(SigningRecord(record.id, at, fields))
     return sorted(found, key=lambda record: (record.at, not record.is_request))

@@ -15,7 +15,7 @@ from signer.audit.checkpoint_notes import Statement
 from signer.audit.checkpoint_schedule import Unsigned, UnsignedTail
 from signer.audit.checkpoints import Verifier
 from signer.audit.export_format import MAX_LINE, TORN, End, Header, Line, Note, parse
-from signer.audit.forgeries import Forgeries
+from signer.audit.forgeries import Forgeries, hash_id
 from signer.audit.hash_chain import GENESIS, link
 from signer.audit.sealing_monitor import made_at
 from signer.errors import HotWalletError, InvalidInputError
@@ -123,13 +123,12 @@ class _Verification:
         self._origin: str | None = None
         self._size = 0
         self._head = GENESIS
-        self._ids: set[str] = set()
+        self._sequences: dict[str, int] = {}
         self._checkpoints = 0
         self._last: Statement | None = None
         self._tail = UnsignedTail()
         self._late = list[Unsigned]()
         self._forgeries = Forgeries()
-        self._forged = list[int]()
         self._newest = ""
         self._ended = False
 
@@ -143,7 +142,7 @@ class _Verification:
             self._last.at if self._last else None,
             made_at(self._newest),
             tuple(self._late),
-            tuple(self._forged),
+            self._forged(),
             finding,
         )
 
@@ -224,7 +223,7 @@ class _Verification:
         head = link(self._head, expected, each.record)
         if head != each.hash:
             raise self._found("changed", "it was changed: its hash does not match")
-        if each.record.id in self._ids:
+        if each.record.id in self._sequences:
             raise self._found("repeated", "an earlier record has the same id")
         self._tail.add(each.record)
         for statement in self._trusted.get(expected, ()):
@@ -234,10 +233,14 @@ class _Verification:
                     "it was replaced: a checkpoint kept elsewhere has another hash",
                 )
             self._trust(statement)
-        if self._forgeries.is_forged(each.record):
-            self._forged.append(expected)
-        self._ids.add(each.record.id)
+        self._forgeries.add(each.record)
+        self._sequences[each.record.id] = expected
         self._size, self._head, self._newest = expected, head, each.record.id
+
+    def _forged(self) -> tuple[int, ...]:
+        hashes = self._forgeries.hashes()
+        places = self._sequences.items() if hashes else ()
+        return tuple(place for id_, place in places if hash_id(id_) in hashes)
 
     def _check(self, line: Note) -> None:
         statement = self._verify_note(line)

@@ -24,7 +24,7 @@ DeclareForged = Callable[[Sequence[str]], Record]
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
-    """How many waiting records were sealed, and which of them are forged, by id."""
+    """How many waiting records were sealed, and the ids of the forged ones found."""
 
     count: int
     forged: Sequence[str] = ()
@@ -51,7 +51,9 @@ class Journal(Protocol):
         Seal the oldest *limit* records; None while another process is sealing.
 
         Another program may have written a record: its MAC is not valid.  No record can
-        be deleted, so it is sealed as well, directly after a record by *declare*.
+        be deleted, so it is sealed as well, and a record by *declare* follows.  Such a
+        program may also have sealed its record: before the chain is extended, the MACs
+        of all records since the last call are verified, at first of the last ones.
         """
 
     def head(self) -> tuple[int, bytes]:
@@ -64,7 +66,11 @@ class Journal(Protocol):
         """Return the id of the oldest unsealed record; None if all are sealed."""
 
     def last_configuration(self, process: str) -> Record | None:
-        """Return the newest ``configuration-loaded`` of the kind *process*, if any."""
+        """
+        Return the newest ``configuration-loaded`` of the kind *process*, if any.
+
+        A record without a valid MAC does not count.
+        """
 
     def keep_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Store *checkpoint*, unless there is one of the same size."""

@@ -15,10 +15,12 @@ import pytest
 
 from backends.sql import SQLStore
 from signer.alerts import Alert
+from signer.audit.forgeries import Forgeries
+from signer.audit.hash_chain import link
 from signer.config.networks import AutomaticStop
 from signer.errors import ConfigurationError, RowNotAuthenticError
 from signer.keys.admin_audit import AdminAudit
-from signer.model.audit_record import Actor, Operation
+from signer.model.audit_record import Actor, Operation, Record
 from signer.model.refund import Status
 from signer.model.tenant_block import TenantBlock
 from signer.ports import Sealing
@@ -239,18 +241,86 @@ def test_an_old_row_of_the_ring(world: World, steal: Attack, thief: str) -> None
     assert done == (thief != "service role")
 
 
-def test_an_inserted_audit_record(world: World, steal: Attack) -> None:
-    """A record that no process wrote is in the chain only with a declaration."""
-    assert steal(
-        "INSERT INTO audit_records (id, body)"
-        """ VALUES ('au_0', '{"event":"digest-sign-requested"}')"""
+INVENTED = '{"event":"digest-sign-requested"}'
+
+
+def _insert(id_: str, body: str = INVENTED, mac: str = "NULL") -> str:
+    values = f"'{id_}', '{body}', {mac}"
+    return f"INSERT INTO audit_records (id, body, mac) VALUES ({values})"
+
+
+def _place(world: World, record: Record) -> str:
+    """Return the statement that seals *record* next, with its right hash."""
+    size, head = world.store.head()
+    seal_ = link(head, size + 1, record).hex()
+    is_sqlite = world.store._database.dialect == "sqlite"  # type: ignore[attr-defined]
+    blob = f"x'{seal_}'" if is_sqlite else f"'\\x{seal_}'"
+    return (
+        f"UPDATE audit_records SET sequence = {size + 1}, hash = {blob}"
+        f" WHERE id = '{record.id}'"
     )
+
+
+def _found(world: World) -> tuple[list[str], list[str]]:
+    """Return the ids of all sealed records, and of those that readers accept."""
+    sealed = [each.record for each in world.store.sealed(0, 100)]
+    forgeries = Forgeries()
+    read = list(forgeries.watch(sealed))
+    genuine = forgeries.without_forged(read)
+    return [each.id for each in sealed], [each.id for each in genuine]
+
+
+@pytest.mark.parametrize("id_", ["au_0", "au_0 x", "password=x", "au_0 {ours}"])
+@pytest.mark.parametrize("is_declaration", [False, True])
+def test_an_inserted_audit_record(
+    world: World, steal: Attack, id_: str, is_declaration: bool
+) -> None:
+    """With any id, readers leave out the record that no process wrote, and no other."""
+    ours = DRAFTS.forged(["other"])
+    world.store.append([ours])
+    id_ = id_.format(ours=ours.id)
+    lie = DRAFTS.forged([ours.id])
+    assert steal(_insert(id_, lie.body if is_declaration else INVENTED))
 
     done = world.store.seal(10, DRAFTS.forged)
 
+    assert done == Sealing(2, (id_,))
+    everything, accepted = _found(world)
+    assert set(everything) - set(accepted) == {id_}
+    assert ours.id in accepted
+
+
+@pytest.mark.parametrize("mac", ["NULL", "'tests:00'"])
+def test_a_record_that_the_thief_sealed(world: World, steal: Attack, mac: str) -> None:
+    """A right hash needs no key; the MAC is verified before the chain goes on."""
+    ours, later = DRAFTS.forged(["ours"]), DRAFTS.forged(["later"])
+    world.store.append([ours])
+    seal(world.store)
+    forged = Record("au_0", DRAFTS.forged([ours.id]).body)
+    assert steal(_insert(forged.id, forged.body, mac), _place(world, forged))
+
+    world.store.append([later])
+    done = world.store.seal(10, DRAFTS.forged)
+
     assert done == Sealing(1, ("au_0",))
-    events = [each.record.fields["event"] for each in world.store.sealed(0, 10)]
-    assert events == ["audit-records-forged", "digest-sign-requested"]
+    everything, accepted = _found(world)
+    assert set(everything) - set(accepted) == {"au_0"}
+    # Another process finds the declaration, and does not repeat it.
+    world.store._verified = None  # type: ignore[attr-defined]
+    world.store.append([DRAFTS.forged(["last"])])
+    assert world.store.seal(10, DRAFTS.forged) == Sealing(1)
+
+
+def test_an_invented_start_up_record(world: World, steal: Attack) -> None:
+    """The last configuration is one that a process recorded."""
+    start = Record.of(
+        {"event": "configuration-loaded", "details": {"process": "worker"}},
+        world.clock(),
+    )
+    world.store.append([start])
+    assert steal(*(_insert(f"au_z{n}", start.body) for n in range(25)))
+
+    assert world.store.last_configuration("worker") == start
 
 
 @pytest.mark.parametrize("sequence", [2**63 - 1, 7, 3])

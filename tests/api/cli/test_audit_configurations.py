@@ -12,6 +12,7 @@ from signer.audit.log import AuditLog
 from signer.config.digest import Configuration
 from signer.ports import utc_now
 from tests.api.cli.audit_commands import run
+from tests.support.audit import overruled
 from tests.support.ledgers import seal
 from tests.support.ring import SILENCE
 from tests.unit.signer.audit.signings import DIGEST, SUBJECT, purpose_of
@@ -69,3 +70,22 @@ def test_a_signature_that_no_start_describes(journal: AuditTables) -> None:
     assert found.stdout.splitlines()[0].startswith(
         f"UNDESCRIBED: {OTHER.short}: 1 signing records from au_"
     )
+
+
+def test_forged_records_do_not_count(journal: AuditTables, sqlite_url: str) -> None:
+    """A forged start describes nothing, and no body ends the command."""
+    _sign(journal, KNOWN)
+    details = {"process": "worker", "hash": KNOWN.hash, "document": KNOWN.document}
+    start = json.dumps({"event": "configuration-loaded", "details": details})
+    overruled(
+        sqlite_url,
+        *(
+            f"INSERT INTO audit_records (id, body) VALUES ('au_{number}', '{body}')"
+            for number, body in enumerate(("[]", "not json", '{"event": []}', start))
+        ),
+    )
+    seal(journal)
+    listed = run("configurations")
+
+    assert listed.exit_code == 1
+    assert listed.stdout.startswith(f"UNDESCRIBED: {KNOWN.short}: ")

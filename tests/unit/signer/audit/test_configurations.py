@@ -175,6 +175,10 @@ def _invented(details: object) -> Record:
     return Record.of(fields, START + timedelta(days=1))
 
 
+_TOO_LARGE = """{"event":"configuration-loaded","details":{"process":"x","hash":"5",
+"document":{"a":9007199254740993}}}"""
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -195,6 +199,38 @@ def test_an_invented_start_is_ignored(host: _Host, body: str) -> None:
 
     newest = [record for record in host.records() if record.id != invented][-1]
     assert newest.fields["details"]["hash"] == NEW.hash
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[]",
+        "not json",
+        '{"event":[]}',
+        '{"event":"digest-sign-requested","operation":[]}',
+        _invented({"process": "x", "hash": 5, "document": {"a": "[redacted]"}}).body,
+        _TOO_LARGE,
+    ],
+)
+def test_the_report_ignores_a_hostile_record(host: _Host, body: str) -> None:
+    """Also one that no declaration names yet."""
+    host.start(OLD)
+    hostile = Record(_invented({}).id, body)
+    found = report_configurations([*host.records(), hostile])
+
+    assert [(use.hash, use.is_described) for use in found.uses] == [(OLD.hash, True)]
+
+
+def test_the_report_leaves_out_forged_records(host: _Host) -> None:
+    """A forged start does not describe a configuration that something signed under."""
+    host.sign(NEW)
+    forged = _invented(
+        {"process": "worker", "hash": NEW.hash, "document": NEW.document}
+    )
+    chain = [*host.records(), forged, host.audit(None).forged([forged.id])]
+
+    assert report_configurations([*host.records(), forged]).is_good
+    assert not report_configurations(chain).is_good
 
 
 def test_signatures_name_the_configuration(host: _Host) -> None:

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from backends.sql.audit import SEALING_LOCK, AuditTables
 from backends.sql.database import Database
 from signer.alerts import Alert, Alerts
+from signer.audit import hash_chain
 from signer.audit.chain_reader import (
     BATCH,
     BrokenChainError,
@@ -21,10 +22,12 @@ from signer.audit.checkpoint_notes import Statement, parse
 from signer.audit.checkpointer import VERIFY_SECONDS, CheckpointSettings
 from signer.audit.checkpoints import CheckpointKey
 from signer.audit.export import export
+from signer.audit.forgeries import declared_by, hash_id
 from signer.audit.sealer import LOOK_SECONDS, REST_SECONDS, Sealer
 from signer.audit.verify import verify
 from signer.errors import InvalidInputError, StoreError
 from signer.model.audit_record import Record
+from signer.ports import Sealing
 from tests.support.audit import (
     KEY,
     ORIGIN,
@@ -36,7 +39,7 @@ from tests.support.audit import (
     records,
     wiped,
 )
-from tests.support.ledgers import ROW_MACS, seal
+from tests.support.ledgers import DRAFTS, ROW_MACS, seal
 from tests.support.refunds import FakeClock, altered
 from tests.unit.signer.audit.sealers import alerts, sealer, sizes
 
@@ -53,6 +56,99 @@ def test_seals_everything(journal: AuditTables, clock: FakeClock) -> None:
     assert sealed == 2345
     assert journal.oldest_unsealed() is None
     assert _signed(journal) == [Statement(ORIGIN, 2345, journal.head()[1], START)]
+
+
+def _sealed_by_a_thief(journal: AuditTables, url: str, *forged: Record) -> None:
+    """Insert *forged* with their right hashes, and without MACs."""
+    overruled(
+        url,
+        *(
+            "INSERT INTO audit_records (id, body, sequence, hash) VALUES"
+            f" ('{each.record.id}', '{each.record.body}', {each.sequence},"
+            f" x'{each.hash.hex()}')"
+            for each in hash_chain.sealed(*journal.head(), forged)
+        ),
+    )
+
+
+def test_finds_a_sealed_record_without_a_mac(
+    journal: AuditTables, sqlite_url: str, clock: FakeClock
+) -> None:
+    """Also while no record waits; one process declares it, once."""
+    ours = sealer(journal, clock)
+    other = sealer(AuditTables(journal._database, ROW_MACS), clock)
+    journal.append(records(1))
+    ours.work()
+    other.work()
+    forged = record(7)
+    _sealed_by_a_thief(journal, sqlite_url, forged)
+    later = sealer(AuditTables(journal._database, ROW_MACS), clock)
+    with capture_logs() as logs:
+        for each in (ours, other, later, ours, other):
+            clock.advance(seconds=60)
+            each.work()
+
+    found = [each for each in logs if each.get("alert") == str(Alert.RECORD_FORGED)]
+    assert [(each["records"], each["first"]) for each in found] == [(1, forged.id)]
+    assert [declared_by(each.record) for each in journal.sealed(2, 9)] == [
+        {hash_id(forged.id)}
+    ]
+
+
+@pytest.mark.parametrize("mac", ["NULL", "'removed:00'"])
+def test_records_from_before_the_macs_are_trusted(
+    journal: AuditTables, sqlite_url: str, mac: str
+) -> None:
+    """They come before the first record with a valid MAC; a later one is forged."""
+    _sealed_by_a_thief(journal, sqlite_url, *records(3))
+    overruled(sqlite_url, f"UPDATE audit_records SET mac = {mac}")
+    journal.append([record(4)])
+    assert journal.seal(10, DRAFTS.forged) == Sealing(1)
+    restarted = AuditTables(journal._database, ROW_MACS)
+    restarted.append([record(6)])
+    assert restarted.seal(10, DRAFTS.forged) == Sealing(1)
+    forged = record(7)
+    _sealed_by_a_thief(journal, sqlite_url, forged)
+    journal.append([record(5)])
+
+    assert journal.seal(10, DRAFTS.forged) == Sealing(1, (forged.id,))
+
+
+@pytest.mark.parametrize(("later", "is_found"), [(BATCH - 1, True), (BATCH, False)])
+def test_a_new_process_verifies_the_last_records(
+    journal: AuditTables, sqlite_url: str, later: int, is_found: bool
+) -> None:
+    """A running one verifies all since its last round."""
+    journal.append([record(-1)])
+    seal(journal)
+    forged = record(-2)
+    _sealed_by_a_thief(journal, sqlite_url, forged)
+    journal._verified = 2
+    journal.append(records(later))
+    seal(journal)
+    restarted = AuditTables(journal._database, ROW_MACS)
+
+    done = restarted.seal(10, DRAFTS.forged)
+
+    assert done == Sealing(0, (forged.id,) if is_found else ())
+
+
+def test_a_rolled_back_round_verified_nothing(
+    journal: AuditTables, sqlite_url: str
+) -> None:
+    """The next round finds what it found."""
+    journal.append([record(1)])
+    seal(journal)
+    forged = record(7)
+    _sealed_by_a_thief(journal, sqlite_url, forged)
+
+    def fail(_: object) -> Record:
+        raise StoreError("no")
+
+    with pytest.raises(StoreError):
+        journal.seal(10, fail)
+
+    assert journal.seal(10, DRAFTS.forged) == Sealing(0, (forged.id,))
 
 
 def test_signs_when_a_checkpoint_is_due(journal: AuditTables, clock: FakeClock) -> None:

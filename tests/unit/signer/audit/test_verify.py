@@ -32,6 +32,7 @@ from tests.support.audit import (
     exported,
     record,
 )
+from tests.support.ledgers import DRAFTS
 
 
 LINKS = chain(6)
@@ -80,6 +81,16 @@ def test_without_a_checkpoint_nothing_is_proved() -> None:
     """Any attacker could have made a chain without a signature, also an empty one."""
     assert _finding(exported(LINKS, ())) == ("unsigned", 1, 9)
     assert _finding([LINES[0], end_line(End(0, GENESIS, 0))]) == ("unsigned", 1, 3)
+
+
+def test_forged_records_are_listed() -> None:
+    """By sequence; a forged declaration makes no other record look forged."""
+    ours, forged, *_ = [each.record for each in LINKS]
+    lie = DRAFTS.forged([ours.id])
+    truth = DRAFTS.forged([forged.id, lie.id])
+    verdict = _verify(exported(sealed(0, GENESIS, [ours, forged, lie, truth]), [4]))
+
+    assert verdict.forged == (2, 3)
 
 
 def test_only_a_kept_checkpoint_reveals_an_older_copy() -> None:
