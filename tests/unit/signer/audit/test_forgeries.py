@@ -62,6 +62,7 @@ def test_forged_declarations_cannot_protect_each_other() -> None:
 @pytest.mark.parametrize(
     "id_",
     ["au_0 x", "password=x", "arn:aws:kms:x", "123456789012", "", f"au_0 {OURS.id}"],
+    ids=["space", "password", "ARN", "account", "empty", "two ids"],
 )
 def test_any_id_can_be_declared(id_: str) -> None:
     """An id is any text; it is declared by its hash, which is not redacted."""
