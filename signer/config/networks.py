@@ -156,7 +156,7 @@ class Network(StrictModel):
 
     @property
     def largest_gas(self) -> int:
-        """The gas that the transaction of one refund may need, for any of its tokens."""
+        """The gas that the transaction of one refund may need, for any token."""
         return max(token.max_gas for token in self.tokens.values())
 
 

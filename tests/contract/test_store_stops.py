@@ -270,8 +270,8 @@ def _reserve_until_stopped(store: SQLStore, index: int) -> int:
             return sum(row.nonce is not None for row in _all(store))
         try:
             reserved(store, refund)
-        except SigningStoppedError:
-            break
+        except (SigningStoppedError, StaleStateError):
+            break  # The stop came before the transaction, or during it.
         count += 1
     return -1
 

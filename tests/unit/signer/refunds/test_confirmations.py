@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from eth_abi.abi import encode
+from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
 from signer.chain.chain import Chain
@@ -345,3 +346,23 @@ def test_an_idle_pass_makes_no_requests(world: World) -> None:
 
     assert world.confirmation_tracker.track() == 0
     assert world.chain.calls == {}
+
+
+def test_a_changed_row_is_not_compared_with_the_chain(world: World) -> None:
+    """The refund waits, and does not fail because the chain shows another payment."""
+    refund, other = world.broadcast(), world.broadcast()
+    world.mine_deep()
+
+    def change(connection: Connection) -> None:
+        connection.exec_driver_sql("DROP TRIGGER refunds_keep")
+        connection.exec_driver_sql(
+            "UPDATE refunds SET recipient = '0x01' WHERE id = ?", (refund.id,)
+        )
+
+    world.store._database.run(change)  # type: ignore[attr-defined]
+    tracker = world.confirmation_tracker
+
+    assert [tracker.track(), tracker.track(), tracker.track()] == [1, 1, 0]
+    assert world.stored(refund).status is Status.BROADCAST
+    assert world.stored(other).status is Status.CONFIRMED
+    assert world.store.alert_counts() == {"row-not-authentic": 1}
