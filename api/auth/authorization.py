@@ -31,8 +31,8 @@ class Permission:
     """
     What a route requires of a token: one of *roles*, and *scope* unless it is None.
 
-    *allows_direct* says that a request need not come through a proxy, and *for_tenants*
-    that the caller must belong to a tenant.
+    With *allows_direct* a request need not come through a proxy.  With *for_tenants*
+    the caller must belong to a tenant.
     """
 
     roles: frozenset[str]

@@ -1,13 +1,14 @@
 """``hotwallet stop``, ``resume`` and ``stops``: the kill switch."""
 
+from collections.abc import Callable
+
 import click
 
 from api.bootstrap import build_container
 from api.cli.operator import current_operator
 from api.cli.output import Result, reports
-from api.container import Container
 from api.views.stops import stop_documents, stop_lines
-from signer.refunds.kill_switch import SwitchResult
+from signer.refunds.kill_switch import KillSwitch, SwitchResult
 
 
 _REASON = click.option(
@@ -35,12 +36,8 @@ def stop(network: str | None, chain_id: int | None, reason: str) -> Result:
 
     It also replaces a stop that another program changed, so that it can be ended.
     """
-    _require_one(network, chain_id)
-    container = build_container()
-    by = current_operator()
-    done = container.kill_switch.stop(network, reason, by, chain_id=chain_id)
-    scope = _format_scope(network, chain_id)
-    return _switched(container, network, scope, done, ("stopped", "already stopped"))
+    statuses = "stopped", "already stopped"
+    return _switch(KillSwitch.stop, network, chain_id, reason, statuses)
 
 
 @click.command()
@@ -55,12 +52,8 @@ def resume(network: str | None, chain_id: int | None, reason: str) -> Result:
     Stops of networks and the stop of everything are ended separately; the remaining
     ones are listed.  Wallets that are paused stay paused.
     """
-    _require_one(network, chain_id)
-    container = build_container()
-    by = current_operator()
-    done = container.kill_switch.resume(network, reason, by, chain_id=chain_id)
-    scope = _format_scope(network, chain_id)
-    return _switched(container, network, scope, done, ("resumed", "not stopped"))
+    statuses = "resumed", "not stopped"
+    return _switch(KillSwitch.resume, network, chain_id, reason, statuses)
 
 
 @click.command()
@@ -74,23 +67,19 @@ def stops() -> Result:
     )
 
 
-def _require_one(network: str | None, chain_id: int | None) -> None:
-    if network is not None and chain_id is not None:
-        raise click.UsageError("give --network or --chain-id, not both")
-
-
-def _format_scope(network: str | None, chain_id: int | None) -> str:
-    return network or (f"chain {chain_id}" if chain_id else "everything")
-
-
-def _switched(
-    container: Container,
+def _switch(
+    change: Callable[..., SwitchResult],
     network: str | None,
-    scope: str,
-    result: SwitchResult,
+    chain_id: int | None,
+    reason: str,
     statuses: tuple[str, str],
 ) -> Result:
-    names = container.kill_switch.names()
+    """Apply *change*; *statuses* are the words for a change, and for none."""
+    if network is not None and chain_id is not None:
+        raise click.UsageError("give --network or --chain-id, not both")
+    switch = build_container().kill_switch
+    result = change(switch, network, reason, current_operator(), chain_id=chain_id)
+    names = switch.names()
     done, unchanged = statuses
     status = done if result.changed else unchanged
     document = {
@@ -98,6 +87,6 @@ def _switched(
         "network": network,
         "stops": stop_documents(result.stops, names),
     }
-    lines = [f"{scope}: {status}"]
+    scope = network or (f"chain {chain_id}" if chain_id else "everything")
     others = stop_lines(result.stops, names) if result.stops else ()
-    return Result(document, [*lines, *others])
+    return Result(document, [f"{scope}: {status}", *others])

@@ -83,7 +83,7 @@ class KeyCheck:
         with self._lock:
             passed_at = max(self._passed_at, signed_at or float("-inf"))
             is_failing = self._error is not None and passed_at <= self._tested_at
-            # A database failure says nothing about the key: test again at once.
+            # A database failure is no result about the key: test again at once.
             pause = 0.0 if isinstance(self._error, StoreError) else _RETRY_SECONDS
             due = (
                 now - self._tested_at >= pause

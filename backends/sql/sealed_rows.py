@@ -41,7 +41,7 @@ class SealedRows(Generic[Row]):
         return found
 
     def select_unverified(self, query: Select[Any], **values: Any) -> Sequence[Row]:
-        """Return the rows that *query* selects; do not trust what they say."""
+        """Return the rows that *query* selects; do not trust their content."""
         rows = self._connection.execute(query, values)
         return tuple(self._kind(*row) for row in rows)
 

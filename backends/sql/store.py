@@ -32,8 +32,8 @@ class SQLStore(
     """
     The tables of one database, as one flat ``Ledger``.
 
-    Each base class serves one port, needs nothing but the ``Database``, and is complete
-    alone.  The methods are documented on the ports, in ``signer/ports``.
+    Each base class serves one or two ports, and needs nothing but the ``Database`` and
+    the MACs.  The methods are documented on the ports, in ``signer/ports``.
 
     The store opens its connections at first use, separately in each process, so it may
     be created before a fork.  Threads share it.

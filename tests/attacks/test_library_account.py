@@ -163,7 +163,7 @@ def test_a_signature_costs_two_small_reads(system: System, account: HSMAccount) 
 
 
 def test_a_ledger_that_does_not_answer_stops_the_account(system: System) -> None:
-    absent = open_ledger("postgresql://nobody@127.0.0.1:1/nothing")
+    absent = open_ledger("postgresql://absent@127.0.0.1:1/nothing")
     account = HSMAccount.open(system.directory, OLD, ledger=absent)
 
     for sign in SIGN.values():

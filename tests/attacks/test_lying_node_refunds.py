@@ -54,7 +54,7 @@ class Laboratory:
         coin.fund(dev.url, wallet, token=dev.token, amount=10**6 * AMOUNT)
 
     def pay(self, lie: str | None, position: int, count: int = 1) -> Costs:
-        """Pay *count* refunds while the node at *position* tells *lie*."""
+        """Pay *count* refunds while the node at *position* answers with *lie*."""
         self._liar.forget()
         for method, reply in LIES[lie].items() if lie else ():
             self._liar.script(method, reply)
@@ -136,7 +136,7 @@ def _network(dev: DevChain, **changes: object) -> Network:
 
 @pytest.fixture
 def liar(fresh_anvil: DevChain) -> Iterator[FakeNode]:
-    """A proxy of anvil that tells the lies of the test."""
+    """A proxy of anvil that answers with the lies of the test."""
     with FakeNode(fresh_anvil.url) as node:
         yield node
     assert node.violations == []
@@ -165,7 +165,7 @@ def test_one_liar_changes_nothing(
     """
     All refunds are confirmed at honest cost with one transaction each; none is jammed.
 
-    The short version tells each lie at one of the three positions.  The long one pays
+    The short version uses each lie at one of the three positions.  The long one pays
     over 200 refunds per position.
     """
     lies = list(LIES) if each_position else list(LIES)[position :: len(POSITIONS)]

@@ -200,7 +200,7 @@ def test_the_rate_limit_is_the_tenants(hosts: list[TestClient]) -> None:
 def test_open_refunds_are_the_tenants(
     hosts: list[TestClient], node: ScriptedChain, sqlite_store: SQLStore
 ) -> None:
-    """Two pods together have ten open refunds; an answer says when to try again."""
+    """Two pods together have ten open refunds; an answer has the time to try again."""
     answers = [
         _pay(
             hosts[number % 2],

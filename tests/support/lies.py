@@ -1,4 +1,4 @@
-"""What a lying node may say: the replies to some methods, by the name of the lie."""
+"""What a lying node may answer: the replies to some methods, by name of the lie."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -83,7 +83,7 @@ LIES: Mapping[str, Mapping[str, Reply]] = {
     "nonce-one-too-high": _nonce(1),
     "nonce-too-low": _nonce(-1000),
     "head-ahead": _head(number=hex(10**6), hash=_OTHER_HASH),
-    "head-behind": _head(number="0x1"),
+    "head-too-low": _head(number="0x1"),
     "other-blocks": {
         "eth_getBlockByNumber": Altered(lambda block, _: block | {"hash": _OTHER_HASH})
     },

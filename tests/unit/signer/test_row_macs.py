@@ -166,7 +166,7 @@ def test_a_generated_file(tmp_path: Path) -> None:
     ],
 )
 def test_unusable_files(tmp_path: Path, content: bytes) -> None:
-    """A refusal says what is expected, and does not quote the file."""
+    """A refusal names what is expected, and does not quote the file."""
     path = tmp_path / "mac.key"
     path.touch(0o600)
     path.write_bytes(content)

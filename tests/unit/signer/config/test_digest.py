@@ -137,7 +137,7 @@ def test_a_limit_that_looks_like_a_secret_is_compared(
 
 
 def test_no_part_of_a_document_may_be_missing() -> None:
-    """A record that says "[redacted]" describes only a document that says so."""
+    """A record with "[redacted]" describes only a document with that text."""
     found = Configuration.of(limits={"max": "999999999999"})
 
     assert not describes({"limits": {"max": "[redacted]"}}, found.hash)

@@ -91,7 +91,7 @@ def test_a_new_wallet_has_no_median(world: World, paid: int) -> None:
 
 
 def test_a_market_that_stays_higher_is_accepted_after_a_day(seasoned: World) -> None:
-    """Old transfers do not count, so that no refund waits for ever."""
+    """Old transfers do not count, so that no refund waits without end."""
     seasoned.chain.answers = HIGH
     waiting = seasoned.step(seasoned.accepted())
     with pytest.raises(FeesAboveRecentError):

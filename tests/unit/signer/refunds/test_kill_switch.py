@@ -220,7 +220,7 @@ def test_refunds_wait_in_every_status(
     system: System, network: str | None, steps: int
 ) -> None:
     """
-    Nothing more is signed or sent for the first time, whatever status a refund has.
+    In every status, nothing more is signed or sent for the first time.
 
     Afterwards each goes on with the nonce that it has (R27).
     """
